@@ -1,0 +1,1 @@
+"""Bytes to messages and back. No reactor, no I/O: everything here is sans-IO."""

@@ -1,0 +1,208 @@
+"""The JSON messages of docs/protocol.md, section 2: requests, replies, notifications.
+
+Requests are decoded in one step into a typed struct, chosen by their ``method``.
+A message that does not fit is decoded a second time, leniently, so that its answer
+can still carry its id; only that path pays for it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Union
+
+import msgspec
+
+from kupool.errors import CloseReason, ErrorText
+from kupool.wire.framing import FRAME, OP_CLOSE, Framing, encode_frame
+
+#: Ids longer than this, in UTF-8 bytes, are not accepted.
+MAX_ID_BYTES = 64
+
+_VALIDATION = re.compile(r"(?P<problem>.*?)(?: - at `\$(?:\.params\.?)?(?P<path>.*)`)?", re.DOTALL)
+_MISSING = re.compile(r"Object missing required field (?P<name>.*)")
+
+RequestId = int | str | None
+
+
+class Request(msgspec.Struct, gc=False, kw_only=True, tag_field="method"):
+    """The base of every request: ``id`` is None in a notification.
+
+    Subclasses, one per method, add ``params`` and are made by :func:`request_type`.
+    """
+
+    id: RequestId = None
+
+
+class AuthorizeParams(msgspec.Struct, gc=False):
+    """Params of ``authorize``."""
+
+    username: str
+    password: str | None = None
+
+
+class SubmitParams(msgspec.Struct, gc=False):
+    """Params of ``submit``: the hash is over the job's nonce and ``client_nonce``."""
+
+    job_id: int
+    client_nonce: str
+    result: str
+
+
+class JobParams(msgspec.Struct, gc=False):
+    """Params of the notification ``job``."""
+
+    job_id: int
+    server_nonce: str
+
+
+class CloseParams(msgspec.Struct, gc=False, omit_defaults=True):
+    """Params of the notification ``close``; ``retry_after`` is in seconds."""
+
+    reason: str
+    code: int
+    reconnect: bool
+    retry_after: float | None = None
+
+
+class Reply(msgspec.Struct, gc=False):
+    """A reply, as a client reads it: ``error`` is None on success."""
+
+    id: RequestId
+    result: Any = None
+    error: str | None = None
+    code: int | None = None
+
+
+class Loose(NamedTuple):
+    """What a lenient decode could save of a message that fits no type.
+
+    ``known_id`` tells an id that is null or absent from one that was not readable.
+    """
+
+    id: RequestId
+    known_id: bool
+    method: object
+    params: object
+
+
+def request_type(method: str, params: type | None) -> type[Request]:
+    """Make the struct of a method whose ``params`` have the given type.
+
+    With ``params`` None the method takes none, and what is sent as ``params`` is
+    ignored, as unknown keys are.
+    """
+    fields: list[Any] = [] if params is None else [("params", params)]
+    return msgspec.defstruct(
+        f"Request_{method}",
+        fields,
+        bases=(Request,),
+        tag_field="method",
+        tag=method,
+        gc=False,
+        kw_only=True,
+    )
+
+
+def request_decoder(types: Mapping[str, type[Request]]) -> msgspec.json.Decoder[Any]:
+    """Return one decoder for the requests of all the given methods."""
+    return msgspec.json.Decoder(Union[tuple(types.values())])  # noqa: UP007
+
+
+def split_username(username: str) -> tuple[str, str]:
+    """Return user and worker: what follows the last ``.`` names the worker.
+
+    Where either part would be empty, the whole name is the user's.
+    """
+    user, _, worker = username.rpartition(".")
+    return (user, worker) if user and worker else (username, "")
+
+
+def valid_id(value: object) -> bool:
+    """Say whether ``value`` may be the id of a request."""
+    if isinstance(value, str):
+        return len(value.encode()) <= MAX_ID_BYTES
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def decode_loosely(payload: bytes) -> Loose | None:
+    """Save what can be saved of a message that did not fit; None if it is not JSON."""
+    try:
+        message = msgspec.json.decode(payload)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(message, dict):
+        return None
+    found = message.get("id")
+    known = found is None or valid_id(found)
+    return Loose(found if known else None, known, message.get("method"), message.get("params"))
+
+
+def describe(error: msgspec.ValidationError) -> str:
+    """Say what was wrong with a request's params, naming the parameter."""
+    found = _VALIDATION.fullmatch(str(error))
+    if found is None:
+        return str(error).replace("`", "")
+    problem, path = found["problem"].replace("`", ""), found["path"]
+    missing = _MISSING.fullmatch(problem)
+    if missing is not None:
+        return f"{path + '.' if path else ''}{missing['name']} is required"
+    return f"{path or 'params'}: {problem[0].lower()}{problem[1:]}"
+
+
+def encode_id(message_id: RequestId) -> bytes:
+    """Return an id as JSON; integers of any size come back as they were sent."""
+    if isinstance(message_id, int):
+        return b"%d" % message_id
+    return msgspec.json.encode(message_id)
+
+
+def encode_success(message_id: RequestId) -> bytes:
+    """Return ``{"id":X,"result":true}``."""
+    if type(message_id) is int:
+        return b'{"id":%d,"result":true}' % message_id
+    return b'{"id":%b,"result":true}' % encode_id(message_id)
+
+
+def encode_result(message_id: RequestId, result: object) -> bytes:
+    """Return the reply that carries ``result``."""
+    if result is True:
+        return encode_success(message_id)
+    return b'{"id":%b,"result":%b}' % (encode_id(message_id), msgspec.json.encode(result))
+
+
+def encode_error(message_id: RequestId, error: ErrorText) -> bytes:
+    """Return the reply that carries a row of the error table."""
+    return b'{"id":%b,"result":false,"error":%b,"code":%d}' % (
+        encode_id(message_id),
+        msgspec.json.encode(error.text),
+        error.code,
+    )
+
+
+def encode_request(message_id: RequestId, method: str, params: object) -> bytes:
+    """Return a request; with ``message_id`` None it is a notification."""
+    return b'{"id":%b,"method":%b,"params":%b}' % (
+        encode_id(message_id),
+        msgspec.json.encode(method),
+        msgspec.json.encode(params),
+    )
+
+
+def encode_close(reason: CloseReason, retry_after: float | None = None) -> bytes:
+    """Return the notification that announces a close in ``int32`` and ``line``."""
+    params = CloseParams(reason.reason, reason.code, reason.reconnect, retry_after)
+    return encode_request(None, "close", params)
+
+
+def close_message(
+    framing: Framing, reason: CloseReason, retry_after: float | None = None
+) -> bytes:
+    """Return the bytes that announce a close in the given framing.
+
+    In ``frame`` that is the close opcode with the reason alone, as the first clients
+    expect; elsewhere a notification that also holds the code.
+    """
+    if framing is FRAME:
+        return encode_frame(reason.reason.encode(), OP_CLOSE)
+    return framing.encode(encode_close(reason, retry_after))
