@@ -1,0 +1,35 @@
+"""The server framework: long-lived, framed connections and what answers on them.
+
+It knows nothing of the pool, which is built on the public names of this package.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from zope.interface import Interface
+
+if TYPE_CHECKING:
+    from twisted.internet.defer import Deferred
+    from twisted.python.failure import Failure
+
+    from kupool.net.connection import Connection
+
+
+class IConnectionObserver(Interface):
+    """What an application does when connections come and go."""
+
+    def opened(connection: Connection) -> None:
+        """Called once, before the first message; sets the connection's router."""
+
+    def closed(connection: Connection, reason: Failure) -> None:
+        """Called exactly once for every connection that was ``opened``."""
+
+    def settle(connection: Connection) -> Deferred[None] | None:
+        """Return what to wait for before a connection ends whose peer has finished.
+
+        The peer sends no more, but may still read the answers that are on their way.
+        """
+
+
+__all__ = ["IConnectionObserver"]

@@ -1,0 +1,428 @@
+"""One connection: what came in, what goes out, and how it ends.
+
+A connection belongs to a protocol of :mod:`kupool.net.protocols`, which feeds it
+bytes, and to a server's manager, which sweeps it for timeouts. It never blocks and
+never buffers without bound: see :mod:`kupool.net.outbox` for a peer that reads slowly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.interfaces import IPushProducer
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from kupool.errors import (
+    FRAME_TOO_LARGE,
+    IDLE_TIMEOUT,
+    SLOW_READER,
+    TOO_MANY_ERRORS,
+    CloseReason,
+)
+from kupool.net.outbox import EventPolicy, Outbox
+from kupool.wire.framing import Framing, Item, Splitter
+from kupool.wire.messages import close_message, encode_result
+
+if TYPE_CHECKING:
+    from kupool.net.manager import ConnectionManager
+    from kupool.net.router import IRouter
+    from kupool.wire.messages import RequestId
+
+OPEN = "open"
+CLOSING = "closing"
+CLOSED = "closed"
+
+
+@implementer(IPushProducer)
+class Connection:
+    """A peer, as handlers see it.
+
+    ``context`` is the application's own, as ``properties`` are; ``last_seen`` is the
+    time of the last whole message, in seconds of the server's clock.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_backlogged_since",
+        "_dispatch",
+        "_encode",
+        "_ends_at",
+        "_halted",
+        "_held",
+        "_now",
+        "_outbox",
+        "_peer_finished",
+        "_properties",
+        "_read_stops",
+        "_router",
+        "_splitter",
+        "_writable",
+        "bytes_in",
+        "bytes_out",
+        "context",
+        "deadline",
+        "framing",
+        "host",
+        "id",
+        "last_seen",
+        "malformed",
+        "manager",
+        "messages_in",
+        "state",
+        "transport",
+    )
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        connection_id: int,
+        manager: ConnectionManager,
+        transport: Any,
+        host: str,
+        framing: Framing,
+    ) -> None:
+        self.id = connection_id
+        #: The peer's address without its port when it came; empty for a Unix socket.
+        self.host = host
+        self.manager = manager
+        self.transport = transport
+        self.state = OPEN
+        self.context: Any = None
+        self._now = manager.now
+        self.last_seen = manager.now()
+        #: (time, reason) at which the connection is closed unless it is cleared.
+        self.deadline: tuple[float, CloseReason] | None = None
+        self.bytes_in = self.bytes_out = self.messages_in = self.malformed = 0
+        self.framing = framing
+        self._encode = framing.encode
+        self._splitter: Splitter = framing.splitter(manager.settings.max_frame)
+        self._properties: dict[str, object] | None = None
+        self._outbox: Outbox | None = None
+        self._writable = True
+        self._held: list[Item] | None = None
+        self._halted = False
+        self._read_stops = 0
+        self._backlogged_since: float | None = None
+        self._peer_finished = False
+        self._ends_at: float | None = None
+
+    # -- who it is
+
+    @property
+    def peer(self) -> str:
+        """The peer's address as ``host:port``, or the path of a Unix socket."""
+        address = self.transport.getPeer()
+        host = getattr(address, "host", None)
+        return f"{host}:{address.port}" if host is not None else str(getattr(address, "name", ""))
+
+    @property
+    def properties(self) -> dict[str, object]:
+        """Whatever handlers want to keep with the connection, by name."""
+        if self._properties is None:
+            self._properties = {}
+        return self._properties
+
+    @property
+    def router(self) -> IRouter:
+        """What answers the messages of this connection; may be replaced at any time."""
+        return self._router
+
+    @router.setter
+    def router(self, router: IRouter) -> None:
+        self._router = router
+        self._dispatch = router.dispatch
+
+    @property
+    def max_frame(self) -> int:
+        """The largest payload accepted from the peer, in bytes."""
+        return self._splitter.max_payload
+
+    @max_frame.setter
+    def max_frame(self, size: int) -> None:
+        self._splitter.max_payload = size
+
+    @property
+    def outbound(self) -> int:
+        """Bytes that wait because the peer reads slowly, the kernel's not counted."""
+        return 0 if self._outbox is None else len(self._outbox)
+
+    # -- coming in
+
+    def use_framing(self, framing: Framing) -> None:
+        """Set the framing, once the first byte has shown it."""
+        self._splitter = framing.splitter(self._splitter.max_payload)
+        self.framing = framing
+        self._encode = framing.encode
+
+    def feed(self, data: bytes) -> None:
+        """Take bytes from the peer; called by the protocol."""
+        self.bytes_in += len(data)
+        splitter = self._splitter
+        items = splitter.feed(data)
+        if len(items) == 1 and not self._halted:
+            # Most reads are one message; this is receive() without its loop.
+            now, dispatch = self._now, self._dispatch
+            self.last_seen = now()
+            self.messages_in += 1
+            reply = dispatch(self, items[0])
+            if reply is not None:
+                self.send(reply)
+        else:
+            self.receive(items)
+        if splitter.too_large:
+            self._over_limit()
+
+    def receive(self, items: Sequence[Item]) -> None:
+        """Handle messages in order. What is answered leaves in one write per read: the
+        transport joins it."""
+        if self._halted:
+            if self._held is not None:
+                self._held.extend(items)
+            return
+        if not items:
+            return
+        self.last_seen = self._now()
+        self.messages_in += len(items)
+        rest = iter(items)
+        for item in rest:
+            dispatch = self._dispatch  # a handler may have set another router
+            reply = dispatch(self, item)
+            if reply is not None:
+                self.send(reply)
+            if self._halted:
+                if self._held is not None:
+                    self._held.extend(rest)
+                break
+
+    def _over_limit(self) -> None:
+        """A header announced too much, unless the messages before it raised the limit."""
+        while self._splitter.too_large and self.state is OPEN and self._held is None:
+            items = self._splitter.resume()
+            if items:
+                self.receive(items)
+            elif self._splitter.too_large:
+                self.close(FRAME_TOO_LARGE)
+
+    def hold(self) -> None:
+        """Handle no further message of this peer until :meth:`release`.
+
+        What has been read already is kept, and nothing more is read.
+        """
+        if self.state is OPEN and self._held is None:
+            self._held = []
+            self._halted = True
+            self._stop_reading()
+
+    def release(self) -> None:
+        """Go on after :meth:`hold`, with the messages that were kept."""
+        if self._held is None or self.state is not OPEN:
+            return
+        items, self._held = self._held, None
+        self._halted = False
+        if items:
+            self.receive(items)
+        self._over_limit()
+        self._start_reading()
+        if self._peer_finished:
+            self.finished()
+
+    def complain(self, answer: bytes) -> None:
+        """Answer a malformed message, and close when that was one too many.
+
+        An empty ``answer`` is not sent.
+        """
+        if answer:
+            self.send(answer)
+        self.malformed += 1
+        self.manager.malformed += 1
+        limit = self.manager.settings.max_errors
+        if limit and self.malformed >= limit:
+            self.close(TOO_MANY_ERRORS)
+
+    # -- going out
+
+    def reply(self, message_id: RequestId, result: object) -> None:
+        """Answer a request with ``result``; a notification is not answered."""
+        if message_id is not None:
+            self.send(encode_result(message_id, result))
+
+    def send(self, payload: bytes) -> None:
+        """Send one message of the class *reply*: it is never dropped.
+
+        Does nothing on a connection that has ended.
+        """
+        data = self._encode(payload)
+        if self._outbox is None and self.state is OPEN:
+            self.bytes_out += len(data)
+            self.transport.write(data)
+        else:
+            self.send_encoded(data)
+
+    def send_many(self, payloads: Sequence[bytes]) -> None:
+        """Send several messages of the class *reply* in one write."""
+        if len(payloads) == 1:
+            self.send(payloads[0])
+        else:
+            self.send_encoded(self.framing.join(payloads))
+
+    def send_encoded(self, data: bytes) -> None:
+        """Send bytes that are messages of this framing already; class *reply*."""
+        if self.state is not OPEN:
+            return
+        if self._outbox is None:
+            self._put(data)
+            return
+        self._outbox.add_reply(data)
+        if self._backlogged_since is None:
+            if self._outbox.reply_bytes > self.manager.settings.outbox_limit:
+                self._backlogged_since = self._now()
+                self._stop_reading()
+
+    def send_latest(self, key: str, encoded: bytes) -> None:
+        """Send bytes of this framing that replace what still waits under ``key``."""
+        if self.state is not OPEN:
+            return
+        if self._outbox is not None:
+            self._outbox.add_latest(key, encoded)
+        else:
+            self._put(encoded)
+
+    def send_event(self, encoded: bytes, policy: EventPolicy = EventPolicy.DROP_NEW) -> bool:
+        """Send bytes of this framing that may be dropped; returns whether they were kept."""
+        if self.state is not OPEN:
+            return False
+        if self._outbox is not None:
+            return self._outbox.add_event(encoded, self.manager.settings.outbox_limit, policy)
+        self._put(encoded)
+        return True
+
+    def _put(self, data: bytes) -> None:
+        self.bytes_out += len(data)
+        self.transport.write(data)
+
+    # IPushProducer, for the transport
+
+    def pauseProducing(self) -> None:
+        """The transport has enough: keep what comes next in the outbox."""
+        self._writable = False
+        if self._outbox is None:
+            self._outbox = Outbox()
+
+    def resumeProducing(self) -> None:
+        """The transport has room: send what waits until it has enough again."""
+        self._writable = True
+        outbox = self._outbox
+        while outbox is not None and self._writable and self.state is OPEN:
+            data = outbox.take()
+            if data is None:
+                self.manager.dropped += outbox.dropped
+                self._outbox = outbox = None
+            else:
+                self._put(data)
+        if self._backlogged_since is not None and (
+            outbox is None or outbox.reply_bytes <= self.manager.settings.outbox_limit // 2
+        ):
+            self._backlogged_since = None
+            self._start_reading()
+
+    def stopProducing(self) -> None:
+        """The transport has ended; :meth:`lost` follows."""
+
+    def _stop_reading(self) -> None:
+        self._read_stops += 1
+        if self._read_stops == 1:
+            self.transport.pauseProducing()
+
+    def _start_reading(self) -> None:
+        self._read_stops -= 1
+        if self._read_stops == 0 and self.state is OPEN:
+            self.transport.resumeProducing()
+
+    # -- the end
+
+    def expect_within(self, seconds: float, reason: CloseReason) -> None:
+        """Close with ``reason`` in so many seconds, unless ``deadline`` is cleared."""
+        self.deadline = (self._now() + seconds, reason) if seconds else None
+
+    def close(self, reason: CloseReason | None, retry_after: float | None = None) -> None:
+        """Tell the peer why, send what was answered before, and end the connection.
+
+        A peer that does not take it within the write timeout is cut off. With None
+        for ``reason`` the connection ends without a message, as the peer asked.
+        """
+        if self.state is not OPEN:
+            return
+        outbox, self._outbox = self._outbox, None
+        if outbox is not None:
+            self.manager.dropped += outbox.dropped
+            while reason is not SLOW_READER and (data := outbox.take()) is not None:
+                self._put(data)
+        if reason is not None:
+            self.manager.count_close(reason)
+            self._put(close_message(self.framing, reason, retry_after))
+        self.state = CLOSING
+        self._halted = True
+        self._held = None
+        self._ends_at = self._now() + self.manager.settings.write_timeout
+        self.transport.unregisterProducer()
+        self.transport.loseConnection()
+
+    def end_with(self, last: bytes) -> None:
+        """Send bytes outside every framing, and end the connection."""
+        self.send_encoded(last)
+        self.close(None)
+
+    def abort(self) -> None:
+        """Cut the connection off without a word."""
+        if self.state is not CLOSED:
+            self.state = CLOSING
+            self._halted = True
+            self.transport.abortConnection()
+
+    def finished(self) -> None:
+        """The peer will send no more: end once its answers are on their way."""
+        if self.state is not OPEN:
+            return
+        if not self._peer_finished:
+            self._peer_finished = True
+            self._stop_reading()
+        if self._held is not None:
+            return  # release() comes back here when the messages held are handled
+        self._halted = True
+        settled = self.manager.observer.settle(self)
+        if settled is None:
+            self.close(None)
+        else:
+            settled.addBoth(self._settled)
+
+    def _settled(self, result: object) -> None:
+        if isinstance(result, Failure):
+            self._log.failure("Waiting for the last answers of a connection", result)
+        self.close(None)
+
+    def lost(self, reason: Failure) -> None:
+        """The transport has ended; called by the protocol."""
+        if self.state is not CLOSED:
+            self.state = CLOSED
+            self._halted = True
+            self._held = None
+            self._outbox = None
+            self.manager.remove(self, reason)
+
+    def sweep(self, now: float, idle_timeout: float, write_timeout: float) -> None:
+        """Apply the timeouts; called about once a second by the manager."""
+        if self.state is OPEN:
+            since = self._backlogged_since
+            if since is not None and now - since >= write_timeout:
+                self.close(SLOW_READER)
+            elif self.deadline is not None and now >= self.deadline[0]:
+                self.close(self.deadline[1])
+            elif idle_timeout and now - self.last_seen >= idle_timeout:
+                self.close(IDLE_TIMEOUT)
+        elif self._ends_at is not None and now >= self._ends_at:
+            self._ends_at = None
+            self.abort()

@@ -1,0 +1,77 @@
+"""From what a setting says about an address to an endpoint that listens there."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, NamedTuple
+
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.interfaces import IStreamServerEndpoint
+
+from kupool.net.transport import DescriptorGroup, DirectEndpoint
+
+_SHORT = re.compile(r"(?P<host>\[[^\]]*\]|[^:\[\]=]*):(?P<port>\d+)")
+_PARTS = re.compile(r"((?:[^:\\]|\\.)*)(?::|$)")
+_ESCAPE = re.compile(r"\\(.)")
+
+#: Kinds of endpoint whose one-argument form could be taken for ``host:port``.
+_KINDS = frozenset(("tcp", "tcp6", "ssl", "tls", "unix", "fd"))
+
+
+class Address(NamedTuple):
+    """A TCP address to listen on; an empty host means every IPv4 interface."""
+
+    host: str
+    port: int
+    backlog: int = 1024
+
+
+def parse_address(text: str) -> Address | None:
+    """Return the TCP address that ``text`` names, or None for another endpoint.
+
+    ``text`` is ``:8080``, ``host:8080``, ``[::1]:8080``, or an endpoint string of
+    Twisted's such as ``tcp:8080:interface=127.0.0.1``. Raises :class:`ValueError`
+    naming what is wrong with it.
+    """
+    short = _SHORT.fullmatch(text)
+    if short is not None and short["host"] not in _KINDS:
+        return Address(short["host"].strip("[]"), _port(short["port"], text))
+    if not re.match(r"[a-z0-9]+:", text):
+        raise ValueError(f"{text!r} is neither host:port nor an endpoint such as tcp:8080")
+    parts = [_ESCAPE.sub(r"\1", part) for part in _PARTS.findall(text)]
+    kind, arguments = parts[0], parts[1:-1]
+    if kind not in ("tcp", "tcp6"):
+        return None
+    named = dict(a.split("=", 1) for a in arguments if "=" in a)
+    plain = [a for a in arguments if "=" not in a]
+    port = named.pop("port", plain[0] if plain else "")
+    host = named.pop("interface", "::" if kind == "tcp6" else "")
+    backlog = named.pop("backlog", "1024")
+    if named or len(plain) > 1 or not backlog.isdigit():
+        raise ValueError(f"{text!r}: expected {kind}:PORT[:interface=HOST][:backlog=N]")
+    return Address(host, _port(port, text), int(backlog))
+
+
+def _port(text: str, whole: str) -> int:
+    if not text.isdigit() or int(text) > 65535:
+        raise ValueError(f"{whole!r}: a port is a number from 0 to 65535")
+    return int(text)
+
+
+def endpoint_for(
+    reactor: Any, text: str, group: DescriptorGroup | None = None
+) -> IStreamServerEndpoint:
+    """Return the endpoint that ``text`` names; see :func:`parse_address`.
+
+    TCP addresses get the direct transport when its ``group`` is given. Raises
+    :class:`ValueError` where the text names no endpoint.
+    """
+    address = parse_address(text)
+    if address is not None and group is not None:
+        return DirectEndpoint(group, address.port, address.host, address.backlog)
+    if address is not None:
+        host = address.host.replace(":", "\\:")
+        kind = "tcp6" if ":" in address.host else "tcp"
+        text = f"{kind}:{address.port}:interface={host}:backlog={address.backlog}"
+    endpoint: IStreamServerEndpoint = serverFromString(reactor, text)
+    return endpoint

@@ -1,0 +1,237 @@
+"""Every connection of a server: limits, lookup, timeouts, broadcast."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from kupool.errors import BANNED, TOO_MANY_CONNECTIONS, CloseReason
+from kupool.net import IConnectionObserver
+from kupool.net.connection import OPEN, Connection
+from kupool.wire.framing import Framing
+
+#: Connections served in one reactor turn by a broadcast or a sweep.
+CHUNK = 500
+
+#: Addresses remembered as banned; beyond it the oldest ban is forgotten.
+MAX_BANS = 10_000
+
+
+@dataclass(frozen=True)
+class ServerSettings:
+    """The limits of a server. Sizes are in bytes, times in seconds; 0 turns one off,
+    except for ``max_frame``, ``outbox_limit`` and ``write_timeout``."""
+
+    max_frame: int = 65536
+    max_connections: int = 10_000
+    max_connections_per_ip: int = 0
+    idle_timeout: float = 180.0
+    write_timeout: float = 10.0
+    max_errors: int = 10
+    outbox_limit: int = 262_144
+
+
+class ConnectionManager:
+    """Admits connections, knows them all, and sweeps them once a second."""
+
+    _log = Logger()
+
+    def __init__(
+        self, clock: IReactorTime, observer: IConnectionObserver, settings: ServerSettings
+    ) -> None:
+        self.settings = settings
+        self.observer = observer
+        self.clock = clock
+        self.now: Callable[[], float] = clock.seconds
+        self.closes: Counter[str] = Counter()
+        self.malformed = self.dropped = self.accepted = self.refused = 0
+        self._connections: dict[int, Connection] = {}
+        self._hosts: Counter[str] = Counter()
+        self._bans: dict[str, float] = {}
+        self._next_id = self._graced = 0
+        self._sweeper = LoopingCall(self.sweep)
+        self._sweeper.clock = clock
+        self._emptied: list[Deferred[None]] = []
+
+    def __len__(self) -> int:
+        return len(self._connections)
+
+    def __iter__(self) -> Iterator[Connection]:
+        """Iterate over the connections of this moment, safe while they come and go."""
+        return iter(list(self._connections.values()))
+
+    def get(self, connection_id: int) -> Connection:
+        """Return a live connection by its id; raises :class:`KeyError`."""
+        try:
+            return self._connections[connection_id]
+        except KeyError:
+            raise KeyError(f"connection not found: {connection_id}") from None
+
+    # -- coming and going
+
+    def refusal(self, host: str) -> tuple[CloseReason, float | None] | None:
+        """Say why a connection from ``host`` may not come in, and for how long."""
+        until = self._bans.get(host) if self._bans else None
+        if until is not None:
+            if self.now() < until:
+                return BANNED, until - self.now()
+            del self._bans[host]
+        limits = self.settings
+        full = limits.max_connections and len(self._connections) >= limits.max_connections
+        crowded = (
+            limits.max_connections_per_ip
+            and host
+            and self._hosts[host] >= limits.max_connections_per_ip
+        )
+        return (TOO_MANY_CONNECTIONS, None) if full or crowded else None
+
+    def grant_grace(self, transport: Any, seconds: float, most: int) -> bool:
+        """Let a refused peer show its framing before it is cut off.
+
+        Returns False when ``most`` peers have that grace already.
+        """
+        if self._graced >= most:
+            return False
+        self._graced += 1
+        self.clock.callLater(seconds, self._end_grace, transport)
+        return True
+
+    def _end_grace(self, transport: Any) -> None:
+        self._graced -= 1
+        transport.abortConnection()
+
+    def admit(self, transport: Any, host: str, framing: Framing) -> Connection:
+        """Make the connection of a transport that :meth:`refusal` let in."""
+        self._next_id += 1
+        connection = Connection(self._next_id, self, transport, host, framing)
+        self._connections[connection.id] = connection
+        self._hosts[host] += 1
+        self.accepted += 1
+        transport.registerProducer(connection, True)
+        try:
+            self.observer.opened(connection)
+        except Exception:
+            self._log.failure("A connection could not be opened")
+            connection.abort()
+        return connection
+
+    def remove(self, connection: Connection, reason: Failure) -> None:
+        """Forget a connection that has ended; called by the connection."""
+        del self._connections[connection.id]
+        host = connection.host
+        self._hosts[host] -= 1
+        if not self._hosts[host]:
+            del self._hosts[host]
+        try:
+            self.observer.closed(connection, reason)
+        except Exception:
+            self._log.failure("The end of a connection could not be handled")
+        if not self._connections:
+            waiting, self._emptied = self._emptied, []
+            for deferred in waiting:
+                deferred.callback(None)
+
+    def ban(self, host: str, seconds: float) -> None:
+        """Refuse connections from an address for some time."""
+        if host and seconds:
+            self._bans.pop(host, None)
+            while len(self._bans) >= MAX_BANS:
+                del self._bans[next(iter(self._bans))]
+            self._bans[host] = self.now() + seconds
+
+    def count_close(self, reason: CloseReason) -> None:
+        """Count a close by its reason."""
+        self.closes[reason.reason] += 1
+
+    def when_empty(self) -> Deferred[None]:
+        """Return a Deferred that fires when no connection is left."""
+        deferred: Deferred[None] = Deferred()
+        if self._connections:
+            self._emptied.append(deferred)
+        else:
+            deferred.callback(None)
+        return deferred
+
+    # -- all of them
+
+    def start(self) -> None:
+        """Start the sweep for timeouts."""
+        if not self._sweeper.running:
+            self._sweeper.start(1.0, now=False).addErrback(
+                lambda failure: self._log.failure("The sweep stopped", failure)
+            )
+
+    def stop(self) -> None:
+        """Stop the sweep."""
+        if self._sweeper.running:
+            self._sweeper.stop()
+
+    def sweep(self) -> Deferred[None]:
+        """Apply the timeouts to every connection, a chunk in each reactor turn."""
+        now = self.now()
+        idle, write = self.settings.idle_timeout, self.settings.write_timeout
+        return self.each(lambda connection: connection.sweep(now, idle, write))
+
+    def each(
+        self,
+        call: Callable[[Connection], object],
+        connections: Iterable[Connection] | None = None,
+    ) -> Deferred[None]:
+        """Call something with every connection, a chunk in each reactor turn.
+
+        Works on the connections of the moment of the call; those that have ended by
+        their turn are passed over. An exception is logged and stops nobody else.
+        """
+        rest = iter(list(self._connections.values()) if connections is None else connections)
+        done: Deferred[None] = Deferred()
+
+        def turn() -> None:
+            chunk = list(islice(rest, CHUNK))
+            for connection in chunk:
+                try:
+                    call(connection)
+                except Exception:
+                    self._log.failure("A call for connection {id} failed", id=connection.id)
+            if len(chunk) < CHUNK:
+                done.callback(None)
+            else:
+                self.clock.callLater(0, turn)
+
+        turn()
+        return done
+
+    def broadcast(
+        self,
+        payload: bytes,
+        *,
+        key: str,
+        connections: Iterable[Connection] | None = None,
+    ) -> Deferred[None]:
+        """Send the latest message of ``key``, encoded once for each framing.
+
+        A peer that reads slowly gets the newest when it reads again, and delays
+        nobody. Fires when every outbox has it.
+        """
+        encoded: dict[str, bytes] = {}
+
+        def send(connection: Connection) -> None:
+            framing = connection.framing
+            data = encoded.get(framing.name)
+            if data is None:
+                data = encoded[framing.name] = framing.encode(payload)
+            connection.send_latest(key, data)
+
+        return self.each(send, connections)
+
+    def close_all(self, reason: CloseReason) -> Deferred[None]:
+        """Close every connection, a chunk in each turn; fires when all were told."""
+        return self.each(lambda c: c.close(reason) if c.state is OPEN else None)

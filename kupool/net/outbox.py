@@ -1,0 +1,76 @@
+"""What waits for a peer that does not read: bounded, in order, by class of message.
+
+A *reply* is never dropped. A *latest* message replaces an older one of the same key.
+An *event* obeys a drop policy. The outbox only exists while the transport cannot take
+more; it never writes by itself.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from enum import Enum
+
+
+class EventPolicy(Enum):
+    """What happens to an event when the events that wait have reached their limit."""
+
+    DROP_NEW = "drop-new"
+    DROP_OLDEST = "drop-oldest"
+
+
+class Outbox:
+    """The bytes that wait for one slow reader."""
+
+    __slots__ = ("_event_bytes", "_events", "_latest", "_replies", "dropped", "reply_bytes")
+
+    def __init__(self) -> None:
+        self._replies: deque[bytes] = deque()
+        self._latest: dict[str, bytes] = {}
+        self._events: deque[bytes] = deque()
+        self._event_bytes = 0
+        self.reply_bytes = 0
+        self.dropped = 0
+
+    def __len__(self) -> int:
+        """Return the number of bytes that wait."""
+        latest = sum(len(data) for data in self._latest.values())
+        return self.reply_bytes + self._event_bytes + latest
+
+    def add_reply(self, data: bytes) -> None:
+        """Keep ``data`` whatever happens; the caller watches ``reply_bytes``."""
+        self._replies.append(data)
+        self.reply_bytes += len(data)
+
+    def add_latest(self, key: str, data: bytes) -> None:
+        """Keep ``data`` in place of what waited under ``key``, which is dropped."""
+        if self._latest.pop(key, None) is not None:
+            self.dropped += 1
+        self._latest[key] = data
+
+    def add_event(self, data: bytes, limit: int, policy: EventPolicy) -> bool:
+        """Keep ``data`` if the events that wait stay within ``limit`` bytes.
+
+        Returns whether it was kept; every event that is dropped is counted.
+        """
+        while self._event_bytes + len(data) > limit:
+            self.dropped += 1
+            if policy is EventPolicy.DROP_NEW or not self._events:
+                return False
+            self._event_bytes -= len(self._events.popleft())
+        self._events.append(data)
+        self._event_bytes += len(data)
+        return True
+
+    def take(self) -> bytes | None:
+        """Take out what is to be sent next: replies, then latest, then events."""
+        if self._replies:
+            data = self._replies.popleft()
+            self.reply_bytes -= len(data)
+            return data
+        if self._latest:
+            return self._latest.pop(next(iter(self._latest)))
+        if self._events:
+            data = self._events.popleft()
+            self._event_bytes -= len(data)
+            return data
+        return None
