@@ -1,0 +1,60 @@
+"""Numbered SQL files, applied in order, each once."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from importlib.resources import files
+
+_NAME = re.compile(r"(\d{4})_\w+\.sql")
+
+
+class SchemaTooNew(Exception):
+    """The database was written by a newer version of KuPool."""
+
+
+def available(schema: str) -> list[tuple[int, str]]:
+    """Return the migrations of a schema as (number, SQL), in order."""
+    found = []
+    for file in files("kupool.storage").joinpath("sql", schema).iterdir():
+        match = _NAME.fullmatch(file.name)
+        if match is not None:
+            found.append((int(match[1]), file.read_text("utf-8")))
+    return sorted(found)
+
+
+def migrate(connection: sqlite3.Connection, schema: str) -> None:
+    """Bring a SQLite database up to date; raises :class:`SchemaTooNew`."""
+    connection.execute(
+        "CREATE TABLE IF NOT EXISTS schema_version ("
+        "version INTEGER PRIMARY KEY, applied_at TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP)"
+    )
+    row = connection.execute("SELECT coalesce(max(version), 0) FROM schema_version").fetchone()
+    migrations = available(schema)
+    newest = migrations[-1][0]
+    if row[0] > newest:
+        raise SchemaTooNew(
+            f"the {schema} database has schema version {row[0]}, this version knows {newest}"
+        )
+    for number, sql in migrations:
+        if number > row[0]:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                for statement in statements(sql):
+                    connection.execute(statement)
+                connection.execute("INSERT INTO schema_version (version) VALUES (?)", (number,))
+                connection.execute("COMMIT")
+            except BaseException:
+                connection.execute("ROLLBACK")
+                raise
+
+
+def statements(sql: str) -> list[str]:
+    """Cut a migration into its statements; each ends with a semicolon at a line's end."""
+    found, pending = [], ""
+    for line in sql.splitlines(keepends=True):
+        pending += line
+        if sqlite3.complete_statement(pending):
+            found.append(pending)
+            pending = ""
+    return found
