@@ -1,0 +1,117 @@
+"""The durable log: entries in the order they were appended, and who has read how far.
+
+An entry is opaque bytes under a unique id; what is in it is known to those who append
+and those who read. The log is the truth: everything that is counted can be made again
+from it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from zope.interface import Attribute, Interface
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from twisted.internet.defer import Deferred
+
+
+class Entry(NamedTuple):
+    """An entry as it is read; ``appended_at`` is in seconds since the epoch."""
+
+    position: int
+    entry_id: str
+    appended_at: float
+    body: bytes
+
+
+class Delivery(NamedTuple):
+    """An entry handed to a consumer, for the how-manieth time."""
+
+    entry: Entry
+    attempt: int
+
+
+class LogStatus(NamedTuple):
+    """How a log is: ``depth`` is the entries that a group has not acknowledged."""
+
+    appended: int
+    depth: int
+    dead_letters: int
+    problem: str
+
+
+class LogUnavailable(Exception):
+    """The log cannot take an entry now; nothing of it was kept."""
+
+
+class IConsumer(Interface):
+    """What takes the entries of a log."""
+
+    def received(deliveries: Sequence[Delivery]) -> None:
+        """Take entries, in order; each is to be acknowledged or refused later."""
+
+
+class ISubscription(Interface):
+    """A consumer's place in a log."""
+
+    def ack(deliveries: Sequence[Delivery]) -> None:
+        """Entries have been processed and will not be delivered again."""
+
+    def nack(delivery: Delivery, reason: str, retry: bool) -> None:
+        """An entry could not be processed.
+
+        With ``retry`` it comes again after a delay, until its attempts are used up;
+        then, or without, it goes to the dead letters with the reason.
+        """
+
+    def stop() -> Deferred[None]:
+        """Deliver nothing more, and keep the place; fires when it is kept."""
+
+
+class ILog(Interface):
+    """A durable log."""
+
+    persistent = Attribute("Whether entries outlive the process.")
+
+    def open() -> Deferred[None]:
+        """Make the log ready; fails with a clear error where that is impossible."""
+
+    def append(entry_id: str, body: bytes) -> Deferred[None]:
+        """Append an entry; fires when it is durable.
+
+        Fails with :class:`LogUnavailable` when it could not be kept.
+        """
+
+    def read(after: int, limit: int) -> Deferred[Sequence[Entry]]:
+        """Return up to ``limit`` entries that follow the position ``after``."""
+
+    def position_at(time: float) -> Deferred[int]:
+        """Return a position that no entry appended at ``time`` or later is before."""
+
+    def consume(group: str, consumer: IConsumer, prefetch: int) -> Deferred[ISubscription]:
+        """Deliver what a group has not acknowledged, at most ``prefetch`` entries ahead."""
+
+    def trim(before: float, max_bytes: int) -> Deferred[int]:
+        """Drop acknowledged entries older than ``before``, or beyond a size.
+
+        Returns how many were dropped. 0 turns either bound off.
+        """
+
+    def status() -> LogStatus:
+        """Say how the log is."""
+
+    def close() -> Deferred[None]:
+        """Finish what was begun and close; may be called again."""
+
+
+__all__ = [
+    "Delivery",
+    "Entry",
+    "IConsumer",
+    "ILog",
+    "ISubscription",
+    "LogStatus",
+    "LogUnavailable",
+]

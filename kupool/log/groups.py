@@ -1,0 +1,168 @@
+"""A consumer group's place in a log that this process holds itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from kupool.log import Delivery, Entry, ISubscription
+
+
+#: Seconds after an append until consumers are told: the answers go out first, and a
+#: consumer that takes many entries at once costs less for each.
+WAKE_DELAY = 0.02
+
+
+@dataclass(frozen=True)
+class RetrySettings:
+    """How often an entry is delivered, and the delay before it comes again (seconds)."""
+
+    attempts: int = 5
+    delay: float = 1.0
+
+
+class LocalLog(Protocol):
+    """What a subscription asks of its log."""
+
+    def read(self, after: int, limit: int) -> Deferred[Sequence[Entry]]:
+        """Return up to ``limit`` entries that follow the position ``after``."""
+
+    def keep_place(self, group: str, position: int) -> Deferred[None]:
+        """Remember that a group has processed everything up to a position."""
+
+    def bury(self, group: str, delivery: Delivery, reason: str) -> Deferred[None]:
+        """Put an entry among the dead letters."""
+
+
+@implementer(ISubscription)
+class LocalSubscription:
+    """Delivers the entries after a place, and moves the place as they are processed."""
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        log: LocalLog,
+        clock: IReactorTime,
+        group: str,
+        consumer: Any,
+        place: int,
+        prefetch: int,
+        retry: RetrySettings,
+    ) -> None:
+        self._source = log
+        self._clock = clock
+        self._group = group
+        self._consumer = consumer
+        self._prefetch = prefetch
+        self._retry = retry
+        #: Everything up to here has been processed.
+        self.place = place
+        self._next = place
+        self._unsettled: dict[int, bool] = {}
+        self._reading = False
+        self._stopped = False
+        self._saving: Deferred[None] = succeed(None)
+        self._saved = place
+
+    @property
+    def unacknowledged(self) -> int:
+        """Entries delivered and not yet settled."""
+        return len(self._unsettled)
+
+    def wake(self) -> None:
+        """Fetch what has been appended, as far as the prefetch allows."""
+        room = self._prefetch - len(self._unsettled)
+        if self._reading or self._stopped or room <= 0:
+            return
+        self._reading = True
+        fetched = self._source.read(self._next, room)
+        fetched.addCallbacks(self._fetched, self._not_fetched)
+        fetched.addErrback(lambda f: self._log.failure("A consumer of the log failed", f))
+
+    def _fetched(self, entries: Sequence[Entry]) -> None:
+        self._reading = False
+        if self._stopped or not entries:
+            return
+        self._next = entries[-1].position
+        for entry in entries:
+            self._unsettled[entry.position] = False
+        self._consumer.received([Delivery(entry, 1) for entry in entries])
+        self.wake()
+
+    def _not_fetched(self, failure: Failure) -> None:
+        self._reading = False
+        self._log.failure("The log could not be read; trying again", failure)
+        self._later(self.wake)
+
+    def _later(self, call: Callable[..., object], *args: object) -> None:
+        self._clock.callLater(self._retry.delay, call, *args)
+
+    def ack(self, deliveries: Sequence[Delivery]) -> None:
+        """Entries have been processed and will not be delivered again."""
+        unsettled = self._unsettled
+        for delivery in deliveries:
+            if delivery.entry.position in unsettled:
+                unsettled[delivery.entry.position] = True
+        # The place is before the first entry that is still open: entries are
+        # delivered in order, so the dictionary is too.
+        for position in list(unsettled):
+            if not unsettled[position]:
+                break
+            del unsettled[position]
+            self.place = position
+        self._save()
+        self.wake()
+
+    def nack(self, delivery: Delivery, reason: str, retry: bool) -> None:
+        """An entry could not be processed: deliver it again, or bury it."""
+        if retry and delivery.attempt < self._retry.attempts:
+            self._later(self._again, Delivery(delivery.entry, delivery.attempt + 1))
+            return
+        buried = self._source.bury(self._group, delivery, reason)
+        buried.addCallbacks(lambda _: self.ack([delivery]), self._not_buried)
+        buried.addErrback(lambda f: self._log.failure("A dead letter was not settled", f))
+
+    def _not_buried(self, failure: Failure) -> None:
+        # It stays unsettled: nothing after it is forgotten, and it comes again with
+        # the next start at the latest.
+        self._log.failure("A dead letter could not be kept", failure)
+
+    def _again(self, delivery: Delivery) -> None:
+        if not self._stopped:
+            self._consumer.received([delivery])
+
+    def _save(self) -> None:
+        """Keep the place; one save at a time, the newest place wins."""
+        if self._saved == self.place or not self._saving.called:
+            return
+        self._saved = self.place
+        self._saving = self._source.keep_place(self._group, self.place)
+        self._saving.addCallbacks(lambda _: self._save(), self._not_saved)
+
+    def _not_saved(self, failure: Failure) -> None:
+        # Harmless: what is delivered again is known by its id.
+        self._saved = -1
+        self._log.warn("A consumer's place was not kept: {reason}", reason=str(failure.value))
+
+    def stop(self) -> Deferred[None]:
+        """Deliver nothing more, and keep the place; fires when it is kept."""
+        self._stopped = True
+        done: Deferred[None] = Deferred()
+
+        def check(_: object) -> None:
+            if self._saved not in (self.place, -1):
+                self._save()
+                self._saving.addBoth(check)
+            else:
+                done.callback(None)
+
+        self._saving.addBoth(check)
+        return done

@@ -1,0 +1,134 @@
+"""The log in memory: for tests and trials. It is gone with the process."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.interfaces import IReactorTime
+from zope.interface import implementer
+
+from kupool.log import Delivery, Entry, ILog, ISubscription, LogStatus, LogUnavailable
+from kupool.log.groups import WAKE_DELAY, LocalSubscription, RetrySettings
+
+
+@implementer(ILog)
+class MemoryLog:
+    """Keeps up to ``capacity`` bytes of entries.
+
+    Acknowledged entries give way to new ones. When what is left is not acknowledged,
+    the log is full and takes nothing more. ``wall`` returns seconds since the epoch.
+    """
+
+    persistent = False
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        wall: Callable[[], float],
+        capacity: int = 64 * 1024 * 1024,
+        retry: RetrySettings | None = None,
+    ) -> None:
+        self._clock = clock
+        self._wall = wall
+        self._capacity = capacity
+        self._retry = retry or RetrySettings()
+        self._entries: list[Entry] = []
+        self._first = 0
+        self._bytes = 0
+        self._last = 0
+        self._waking = False
+        self._groups: dict[str, LocalSubscription] = {}
+        self.dead_letters: list[tuple[str, Delivery, str]] = []
+
+    def open(self) -> Deferred[None]:
+        """Make the log ready."""
+        return succeed(None)
+
+    def append(self, entry_id: str, body: bytes) -> Deferred[None]:
+        """Append an entry, unless the log is full of what nobody has processed."""
+        if self._bytes + len(body) > self._capacity and not self._make_room(len(body)):
+            return fail(LogUnavailable("the memory log is full"))
+        self._last += 1
+        self._entries.append(Entry(self._last, entry_id, self._wall(), body))
+        self._bytes += len(body)
+        if self._groups and not self._waking:
+            self._waking = True
+            self._clock.callLater(WAKE_DELAY, self._wake)
+        return succeed(None)
+
+    def _wake(self) -> None:
+        self._waking = False
+        for subscription in self._groups.values():
+            subscription.wake()
+
+    def _make_room(self, size: int) -> bool:
+        """Drop processed entries, oldest first, a tenth of the capacity at once."""
+        processed = min((s.place for s in self._groups.values()), default=0)
+        target = self._capacity - max(size, self._capacity // 10)
+        dropped = 0
+        for entry in self._entries:
+            if entry.position > processed or self._bytes <= target:
+                break
+            self._bytes -= len(entry.body)
+            dropped += 1
+        del self._entries[:dropped]
+        return self._bytes + size <= self._capacity
+
+    def read(self, after: int, limit: int) -> Deferred[Sequence[Entry]]:
+        """Return up to ``limit`` entries that follow the position ``after``."""
+        start = 0
+        if self._entries:
+            start = max(0, after - self._entries[0].position + 1)
+        return succeed(self._entries[start : start + limit])
+
+    def position_at(self, time: float) -> Deferred[int]:
+        """Return a position that no entry appended at ``time`` or later is before."""
+        index = bisect_left(self._entries, time, key=lambda entry: entry.appended_at)
+        return succeed(self._entries[index - 1].position if index else 0)
+
+    def consume(self, group: str, consumer: Any, prefetch: int) -> Deferred[ISubscription]:
+        """Deliver what a group has not acknowledged, at most ``prefetch`` ahead."""
+        before = self._groups.get(group)
+        place = before.place if before is not None else 0
+        subscription = LocalSubscription(
+            self, self._clock, group, consumer, place, prefetch, self._retry
+        )
+        self._groups[group] = subscription
+        self._clock.callLater(0, subscription.wake)
+        return succeed(subscription)
+
+    def keep_place(self, group: str, position: int) -> Deferred[None]:
+        """Nothing to do: the subscription itself holds it."""
+        return succeed(None)
+
+    def bury(self, group: str, delivery: Delivery, reason: str) -> Deferred[None]:
+        """Put an entry among the dead letters."""
+        self.dead_letters.append((group, delivery, reason))
+        del self.dead_letters[:-1000]
+        return succeed(None)
+
+    def trim(self, before: float, max_bytes: int) -> Deferred[int]:
+        """Drop acknowledged entries older than ``before``, or beyond a size."""
+        processed = min((s.place for s in self._groups.values()), default=0)
+        dropped = 0
+        for entry in self._entries:
+            old = before and entry.appended_at < before
+            large = max_bytes and self._bytes > max_bytes
+            if entry.position > processed or not (old or large):
+                break
+            self._bytes -= len(entry.body)
+            dropped += 1
+        del self._entries[:dropped]
+        return succeed(dropped)
+
+    def status(self) -> LogStatus:
+        """Say how the log is."""
+        place = min((s.place for s in self._groups.values()), default=self._last)
+        return LogStatus(self._last, self._last - place, len(self.dead_letters), "")
+
+    def close(self) -> Deferred[None]:
+        """Nothing to do."""
+        return succeed(None)

@@ -1,0 +1,244 @@
+"""The log in a SQLite file: the default, durable on one machine."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import deque
+from collections.abc import Callable, Sequence
+from itertools import islice
+from typing import Any
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from kupool.log import Delivery, Entry, ILog, ISubscription, LogStatus, LogUnavailable
+from kupool.log.groups import WAKE_DELAY, LocalSubscription, RetrySettings
+from kupool.storage.database import Database
+
+#: Bytes of newest entries kept in memory, so that consumers need not read them back.
+TAIL_BYTES = 8 * 1024 * 1024
+
+#: Entries dropped in one transaction by a trim.
+TRIM_CHUNK = 1000
+
+
+@implementer(ILog)
+class SqliteLog:
+    """Entries in a table, appended by group commit.
+
+    ``wall`` returns seconds since the epoch.
+    """
+
+    persistent = True
+
+    def __init__(
+        self,
+        database: Database,
+        clock: IReactorTime,
+        wall: Callable[[], float],
+        retry: RetrySettings | None = None,
+    ) -> None:
+        self._database = database
+        self._clock = clock
+        self._wall = wall
+        self._retry = retry or RetrySettings()
+        self._groups: dict[str, LocalSubscription] = {}
+        self._tail: deque[Entry] = deque()
+        self._tail_bytes = 0
+        self._last = 0
+        self._dead_letters = 0
+        self._problem = ""
+        self._waking = False
+
+    def open(self) -> Deferred[None]:
+        """Open the file and make its tables."""
+        opened = self._database.open()
+        opened.addCallback(lambda _: self._database.run(_newest))
+        return opened.addCallback(self._opened)
+
+    def _opened(self, found: tuple[int, int]) -> None:
+        self._last, self._dead_letters = found
+
+    def append(self, entry_id: str, body: bytes) -> Deferred[None]:
+        """Append an entry; fires when it is on disk."""
+        at = int(self._wall() * 1000)
+
+        def insert(connection: sqlite3.Connection) -> int:
+            cursor = connection.execute(
+                "INSERT INTO entries (entry_id, appended_at, body) VALUES (?, ?, ?)",
+                (entry_id, at, body),
+            )
+            return cursor.lastrowid or 0
+
+        return self._database.run(insert).addCallbacks(
+            self._appended, self._not_appended, callbackArgs=(entry_id, at, body)
+        )
+
+    def _appended(self, position: int, entry_id: str, at: int, body: bytes) -> None:
+        self._problem = ""
+        self._last = position
+        if self._groups:
+            self._tail.append(Entry(position, entry_id, at / 1000, body))
+            self._tail_bytes += len(body)
+            while self._tail_bytes > TAIL_BYTES:
+                self._tail_bytes -= len(self._tail.popleft().body)
+            if not self._waking:
+                self._waking = True
+                self._clock.callLater(WAKE_DELAY, self._wake)
+
+    def _wake(self) -> None:
+        self._waking = False
+        for subscription in self._groups.values():
+            subscription.wake()
+
+    def _not_appended(self, failure: Failure) -> None:
+        self._problem = failure.getErrorMessage()
+        raise LogUnavailable(self._problem) from failure.value
+
+    def read(self, after: int, limit: int) -> Deferred[Sequence[Entry]]:
+        """Return up to ``limit`` entries that follow the position ``after``."""
+        if after >= self._last:
+            return succeed([])
+        if self._tail and self._tail[0].position <= after + 1:
+            skip = after + 1 - self._tail[0].position
+            return succeed(list(islice(self._tail, skip, skip + limit)))
+        return self._database.run(lambda connection: read_entries(connection, after, limit))
+
+    def position_at(self, time: float) -> Deferred[int]:
+        """Return a position that no entry appended at ``time`` or later is before."""
+        return self._database.run(lambda connection: position_at(connection, time))
+
+    def consume(self, group: str, consumer: Any, prefetch: int) -> Deferred[ISubscription]:
+        """Deliver what a group has not acknowledged, at most ``prefetch`` ahead."""
+        found = self._database.run(lambda connection: _place_of(connection, group))
+        return found.addCallback(self._consume, group, consumer, prefetch)
+
+    def _consume(self, place: int, group: str, consumer: Any, prefetch: int) -> ISubscription:
+        subscription = LocalSubscription(
+            self, self._clock, group, consumer, place, prefetch, self._retry
+        )
+        self._groups[group] = subscription
+        self._clock.callLater(0, subscription.wake)
+        return subscription
+
+    def keep_place(self, group: str, position: int) -> Deferred[None]:
+        """Remember that a group has processed everything up to a position."""
+        while self._tail and self._tail[0].position <= min(
+            subscription.place for subscription in self._groups.values()
+        ):
+            self._tail_bytes -= len(self._tail.popleft().body)
+
+        def update(connection: sqlite3.Connection) -> None:
+            connection.execute(
+                "INSERT INTO consumer_groups (name, position) VALUES (?, ?) "
+                "ON CONFLICT (name) DO UPDATE SET position = excluded.position",
+                (group, position),
+            )
+
+        return self._database.run(update)
+
+    def bury(self, group: str, delivery: Delivery, reason: str) -> Deferred[None]:
+        """Put an entry among the dead letters."""
+        entry, now = delivery.entry, int(self._wall() * 1000)
+
+        def insert(connection: sqlite3.Connection) -> None:
+            connection.execute(
+                "INSERT INTO dead_letters (consumer_group, position, entry_id, reason, "
+                "deliveries, failed_at, body) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (group, entry.position, entry.entry_id, reason, delivery.attempt, now, entry.body),
+            )
+
+        def buried(_: None) -> None:
+            self._dead_letters += 1
+
+        return self._database.run(insert).addCallback(buried)
+
+    def trim(self, before: float, max_bytes: int) -> Deferred[int]:
+        """Drop acknowledged entries older than ``before``, or beyond a size."""
+        return Deferred.fromCoroutine(self._trim(before, max_bytes))
+
+    async def _trim(self, before: float, max_bytes: int) -> int:
+        dropped = 0
+        while True:
+            count = await self._database.run(
+                lambda connection: _trim_chunk(connection, before, max_bytes), alone=True
+            )
+            dropped += count
+            if count < TRIM_CHUNK:
+                return dropped
+
+    def status(self) -> LogStatus:
+        """Say how the log is."""
+        place = min((s.place for s in self._groups.values()), default=self._last)
+        return LogStatus(self._last, self._last - place, self._dead_letters, self._problem)
+
+    def close(self) -> Deferred[None]:
+        """Finish what was begun and close the file."""
+        return self._database.close()
+
+
+def read_entries(connection: sqlite3.Connection, after: int, limit: int) -> list[Entry]:
+    """Return up to ``limit`` entries of a log's file that follow a position; blocks."""
+    rows = connection.execute(
+        "SELECT position, entry_id, appended_at, body FROM entries "
+        "WHERE position > ? ORDER BY position LIMIT ?",
+        (after, limit),
+    )
+    return [Entry(position, entry_id, at / 1000, body) for position, entry_id, at, body in rows]
+
+
+def position_at(connection: sqlite3.Connection, time: float) -> int:
+    """Return a position that no entry appended at ``time`` or later is before; blocks.
+
+    Searches by halves: positions grow with time.
+    """
+    low, high = connection.execute(
+        "SELECT coalesce(min(position), 1), coalesce(max(position), 0) FROM entries"
+    ).fetchone()
+    wanted = int(time * 1000)
+    while low <= high:
+        middle = (low + high) // 2
+        row = connection.execute(
+            "SELECT appended_at FROM entries WHERE position >= ? ORDER BY position LIMIT 1",
+            (middle,),
+        ).fetchone()
+        if row[0] < wanted:
+            low = middle + 1
+        else:
+            high = middle - 1
+    return int(high)
+
+
+def _newest(connection: sqlite3.Connection) -> tuple[int, int]:
+    (last,) = connection.execute("SELECT coalesce(max(position), 0) FROM entries").fetchone()
+    (dead,) = connection.execute("SELECT count(*) FROM dead_letters").fetchone()
+    return last, dead
+
+
+def _place_of(connection: sqlite3.Connection, group: str) -> int:
+    row = connection.execute(
+        "SELECT position FROM consumer_groups WHERE name = ?", (group,)
+    ).fetchone()
+    return 0 if row is None else int(row[0])
+
+
+def _trim_chunk(connection: sqlite3.Connection, before: float, max_bytes: int) -> int:
+    """Drop one chunk of the oldest entries, if they are due; returns how many."""
+    (last,) = connection.execute("SELECT coalesce(max(position), 0) FROM entries").fetchone()
+    (processed,) = connection.execute(
+        "SELECT coalesce(min(position), 0) FROM consumer_groups"
+    ).fetchone()
+    (page, count, free) = (
+        connection.execute(f"PRAGMA {name}").fetchone()[0]
+        for name in ("page_size", "page_count", "freelist_count")
+    )
+    too_large = max_bytes and page * (count - free) > max_bytes
+    limit = 2**62 if too_large else int(before * 1000)
+    cursor = connection.execute(
+        "DELETE FROM entries WHERE position IN (SELECT position FROM entries "
+        "WHERE position <= ? AND position < ? AND appended_at < ? ORDER BY position LIMIT ?)",
+        (processed, last, limit, TRIM_CHUNK),
+    )
+    return cursor.rowcount
