@@ -1,0 +1,119 @@
+"""Statistics: folds of the log, committed so that every batch counts exactly once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from zope.interface import Attribute, Interface
+
+from kupool.wire.batches import Rejection
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from twisted.internet.defer import Deferred
+
+
+class BatchCounts(NamedTuple):
+    """What one batch adds: a submission for each username, all in one UTC minute.
+
+    ``minute`` is in seconds since the epoch; ``digest`` tells batches of the same id
+    but other content apart.
+    """
+
+    batch_id: str
+    digest: bytes
+    minute: int
+    usernames: Sequence[str]
+
+
+class Applied(NamedTuple):
+    """What became of some batches: counted, known already, or of a known id but with
+    other content (``conflicts``, which are not counted)."""
+
+    new: int
+    repeated: int
+    conflicts: Sequence[str]
+
+
+class MinuteCount(NamedTuple):
+    """A row of the per-minute table, for a user or, where ``worker`` is not empty, one
+    of the user's workers."""
+
+    username: str
+    worker: str
+    minute: int
+    count: int
+
+
+class IStatsStore(Interface):
+    """Keeps the counts. Minutes are UTC, in seconds since the epoch; a range holds its
+    start and not its end. A user's name is without the worker."""
+
+    persistent = Attribute("Whether the counts outlive the process.")
+
+    def open() -> Deferred[None]:
+        """Make the store ready; fails with a clear error where that is impossible."""
+
+    def apply(
+        batches: Sequence[BatchCounts], rejections: Mapping[Rejection, int]
+    ) -> Deferred[Applied]:
+        """Count some batches, each at most once ever, in one transaction."""
+
+    def count(username: str, minute: int, worker: str = "") -> Deferred[int]:
+        """Return the accepted submissions of a user, or one worker, in one minute."""
+
+    def series(username: str, start: int, end: int, worker: str = "") -> Deferred[
+        Sequence[tuple[int, int]]
+    ]:
+        """Return (minute, count) of a user in a range, oldest first."""
+
+    def workers(username: str, start: int, end: int) -> Deferred[Sequence[tuple[str, int]]]:
+        """Return (worker, count) of a user in a range, most first."""
+
+    def top(limit: int, start: int, end: int) -> Deferred[Sequence[tuple[str, int]]]:
+        """Return (username, count) of the users with most in a range."""
+
+    def minutes(start: int, end: int) -> Deferred[Sequence[tuple[int, int, int]]]:
+        """Return (minute, users, count) over all users in a range, oldest first."""
+
+    def total(start: int, end: int, username: str = "") -> Deferred[int]:
+        """Return the accepted submissions in a range, also of what is rolled up."""
+
+    def rejections(start: int, end: int, username: str = "") -> Deferred[
+        Sequence[tuple[str, int, int]]
+    ]:
+        """Return (username, code, count) of rejections in a range, most first."""
+
+    def rows(start: int, end: int) -> Deferred[Sequence[MinuteCount]]:
+        """Return the per-minute rows in a range, of users and of workers, sorted."""
+
+    def rolled_up_before() -> Deferred[int]:
+        """Return the minute before which the per-minute rows have been rolled up."""
+
+    def replace(
+        start: int, batches: Sequence[BatchCounts]
+    ) -> Deferred[bool]:
+        """Make the per-minute rows from ``start`` on equal to the fold of ``batches``.
+
+        Returns False, having changed nothing, when a batch from ``start`` on has been
+        counted that is not among them: the caller has to read the log again.
+        """
+
+    def unapplied(batch_ids: Sequence[str]) -> Deferred[Sequence[str]]:
+        """Return those of the given ids that have not been counted."""
+
+    def roll_up(minutes_before: int, hours_before: int) -> Deferred[int]:
+        """Roll minutes before a time up into hours, and hours into days.
+
+        0 turns either off. Returns how many rows were rolled up.
+        """
+
+    def forget_batches(before: int) -> Deferred[int]:
+        """Forget the ids of batches of minutes before a time; returns how many."""
+
+    def close() -> Deferred[None]:
+        """Finish what was begun and close; may be called again."""
+
+
+__all__ = ["Applied", "BatchCounts", "IStatsStore", "MinuteCount", "Rejection"]

@@ -1,0 +1,180 @@
+"""From the log to the counts: fold what arrives, commit it, and only then acknowledge."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.task import LoopingCall, deferLater
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from kupool.log import Delivery, IConsumer, ILog, ISubscription
+from kupool.stats import Applied, BatchCounts, IStatsStore, Rejection
+from kupool.stats.fold import fold_entry
+from kupool.wire.batches import PoisonBatch
+
+#: The consumer group of the counts.
+GROUP = "stats"
+
+_LONGEST_BACKOFF = 30.0
+
+
+@dataclass(frozen=True)
+class ConsumerSettings:
+    """When the counts are committed: every ``interval`` seconds, or when ``buffer``
+    batches have gathered. ``prefetch`` bounds the batches taken from the log."""
+
+    interval: float = 1.0
+    buffer: int = 1000
+    prefetch: int = 4000
+
+
+@implementer(IConsumer)
+class StatsConsumer:
+    """Commits every batch of the log to a store exactly once.
+
+    ``take_rejections`` hands over what has been counted since it was last called.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        store: IStatsStore,
+        take_rejections: Callable[[], Counter[Rejection]] = Counter,
+        settings: ConsumerSettings | None = None,
+    ) -> None:
+        self._clock = clock
+        self._store: Any = store
+        self._take_rejections = take_rejections
+        self._settings = settings or ConsumerSettings()
+        self._pending: list[tuple[Delivery, BatchCounts]] = []
+        self._rejections: Counter[Rejection] = Counter()
+        self._subscription: Any = None
+        self._source: Any = None
+        self._loop = LoopingCall(self.flush)
+        self._loop.clock = clock
+        self._busy = False
+        self._backoff = 0.0
+        self._retry: IDelayedCall | None = None
+        self.poisoned = self.repeated = self.committed = 0
+        #: Why the last commit failed; empty when it did not.
+        self.problem = ""
+
+    async def start(self, log: ILog) -> None:
+        """Begin to take what the log holds beyond what was acknowledged."""
+        source: Any = log
+        self._source = source
+        self._subscription = await source.consume(GROUP, self, self._settings.prefetch)
+        self._loop.start(self._settings.interval, now=False).addErrback(
+            lambda failure: self._log.failure("The commits of the counts stopped", failure)
+        )
+
+    def received(self, deliveries: Sequence[Delivery]) -> None:
+        """Fold some entries; a body that cannot be read goes to the dead letters."""
+        for delivery in deliveries:
+            try:
+                self._pending.append((delivery, fold_entry(delivery.entry.body)))
+            except PoisonBatch as error:
+                self._bury(delivery, str(error))
+        if len(self._pending) >= self._settings.buffer:
+            self.flush()
+
+    def _bury(self, delivery: Delivery, reason: str) -> None:
+        self.poisoned += 1
+        self._log.error(
+            "Log entry {id} at {position} cannot be counted: {reason}",
+            id=delivery.entry.entry_id,
+            position=delivery.entry.position,
+            reason=reason,
+        )
+        subscription: ISubscription = self._subscription
+        subscription.nack(delivery, reason, False)
+
+    def flush(self) -> None:
+        """Commit what has gathered, unless a commit is under way or has to wait."""
+        if self._busy or self._retry is not None:
+            return
+        self._rejections.update(self._take_rejections())
+        if not self._pending and not self._rejections:
+            return
+        self._busy = True
+        taken, self._pending = self._pending, []
+        rejections, self._rejections = self._rejections, Counter()
+        self._store.apply([counts for _, counts in taken], rejections).addCallbacks(
+            self._committed, self._failed, callbackArgs=(taken,), errbackArgs=(taken, rejections)
+        ).addErrback(lambda failure: self._log.failure("A commit went wrong", failure))
+
+    def _committed(self, applied: Applied, taken: list[tuple[Delivery, BatchCounts]]) -> None:
+        self._busy = False
+        if self.problem:
+            self._log.info("The counts are committed again")
+        self.problem, self._backoff = "", 0.0
+        self.committed += applied.new
+        self.repeated += applied.repeated
+        conflicts = set(applied.conflicts)
+        for delivery, counts in taken:
+            if counts.batch_id in conflicts:
+                self._bury(delivery, "a batch of this id with other content was counted before")
+        self._subscription.ack([d for d, counts in taken if counts.batch_id not in conflicts])
+        if len(self._pending) >= self._settings.buffer:
+            self.flush()
+
+    def _failed(
+        self,
+        failure: Any,
+        taken: list[tuple[Delivery, BatchCounts]],
+        rejections: Counter[Rejection],
+    ) -> None:
+        self._busy = False
+        self._pending = taken + self._pending
+        self._rejections.update(rejections)
+        if not self.problem:
+            self._log.error(
+                "The counts cannot be committed, trying again: {reason}",
+                reason=failure.getErrorMessage(),
+            )
+        self.problem = failure.getErrorMessage()
+        self._backoff = min(_LONGEST_BACKOFF, self._backoff * 2 or self._settings.interval)
+        self._retry = self._clock.callLater(self._backoff, self._try_again)
+
+    def _try_again(self) -> None:
+        self._retry = None
+        self.flush()
+
+    @property
+    def pending(self) -> int:
+        """Batches taken from the log and not yet committed."""
+        return len(self._pending)
+
+    async def drain(self, deadline: float) -> bool:
+        """Commit all that the log holds; returns False if that took past ``deadline``.
+
+        The deadline is a time of the clock. What is left is counted at the next start.
+        """
+        while self._source is not None and self._clock.seconds() < deadline:
+            self.flush()
+            if not self._busy and not self._pending and not self._source.status().depth:
+                return not self._rejections
+            await deferLater(self._clock, 0.02)
+        return self._source is None
+
+    async def stop(self) -> None:
+        """Take nothing more, and keep the place in the log."""
+        if self._loop.running:
+            self._loop.stop()
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
+        if self._subscription is not None:
+            subscription, self._subscription = self._subscription, None
+            await subscription.stop()
+
+
+__all__ = ["GROUP", "ConsumerSettings", "Deferred", "StatsConsumer"]

@@ -1,0 +1,174 @@
+"""The store of counts in memory: for tests and trials. It is gone with the process."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from twisted.internet.defer import Deferred, succeed
+from zope.interface import implementer
+
+from kupool.stats import Applied, BatchCounts, IStatsStore, MinuteCount, Rejection
+from kupool.stats.fold import as_rows, fold_rows
+
+#: (user, worker, minute or hour or day) -> count; the user's own row has no worker.
+_Rows = Counter[tuple[str, str, int]]
+
+HOUR = 3600
+DAY = 86400
+
+
+@implementer(IStatsStore)
+class MemoryStats:
+    """Keeps the counts in dictionaries."""
+
+    persistent = False
+
+    def __init__(self) -> None:
+        self._minutes: _Rows = Counter()
+        self._hours: _Rows = Counter()
+        self._days: _Rows = Counter()
+        self._rejections: Counter[Rejection] = Counter()
+        self._applied: dict[str, tuple[bytes, int]] = {}
+        self._rolled_up = 0
+
+    def open(self) -> Deferred[None]:
+        """Make the store ready."""
+        return succeed(None)
+
+    def apply(
+        self, batches: Sequence[BatchCounts], rejections: Mapping[Rejection, int]
+    ) -> Deferred[Applied]:
+        """Count some batches, each at most once ever."""
+        new: list[BatchCounts] = []
+        conflicts: list[str] = []
+        for batch in batches:
+            known = self._applied.get(batch.batch_id)
+            if known is None:
+                self._applied[batch.batch_id] = (batch.digest, batch.minute)
+                new.append(batch)
+            elif known[0] != batch.digest:
+                conflicts.append(batch.batch_id)
+        self._minutes.update(fold_rows(new))
+        self._rejections.update(rejections)
+        repeated = len(batches) - len(new) - len(conflicts)
+        return succeed(Applied(len(new), repeated, conflicts))
+
+    def count(self, username: str, minute: int, worker: str = "") -> Deferred[int]:
+        """Return the accepted submissions of a user, or one worker, in one minute."""
+        return succeed(self._minutes[username, worker, minute])
+
+    def series(
+        self, username: str, start: int, end: int, worker: str = ""
+    ) -> Deferred[Sequence[tuple[int, int]]]:
+        """Return (minute, count) of a user in a range, oldest first."""
+        return succeed(
+            sorted(
+                (at, count)
+                for (user, of, at), count in self._minutes.items()
+                if user == username and of == worker and start <= at < end
+            )
+        )
+
+    def workers(self, username: str, start: int, end: int) -> Deferred[Sequence[tuple[str, int]]]:
+        """Return (worker, count) of a user in a range, most first."""
+        found: Counter[str] = Counter()
+        for (user, worker, at), count in self._minutes.items():
+            if user == username and worker and start <= at < end:
+                found[worker] += count
+        return succeed(_ranked(found))
+
+    def top(self, limit: int, start: int, end: int) -> Deferred[Sequence[tuple[str, int]]]:
+        """Return (username, count) of the users with most in a range."""
+        found: Counter[str] = Counter()
+        for (user, worker, at), count in self._minutes.items():
+            if not worker and start <= at < end:
+                found[user] += count
+        return succeed(_ranked(found)[:limit])
+
+    def minutes(self, start: int, end: int) -> Deferred[Sequence[tuple[int, int, int]]]:
+        """Return (minute, users, count) over all users in a range, oldest first."""
+        users: Counter[int] = Counter()
+        counts: Counter[int] = Counter()
+        for (_, worker, at), count in self._minutes.items():
+            if not worker and start <= at < end:
+                users[at] += 1
+                counts[at] += count
+        return succeed([(at, users[at], counts[at]) for at in sorted(counts)])
+
+    def total(self, start: int, end: int, username: str = "") -> Deferred[int]:
+        """Return the accepted submissions in a range, also of what is rolled up."""
+        return succeed(
+            sum(
+                count
+                for rows in (self._minutes, self._hours, self._days)
+                for (user, worker, at), count in rows.items()
+                if not worker and start <= at < end and username in ("", user)
+            )
+        )
+
+    def rejections(
+        self, start: int, end: int, username: str = ""
+    ) -> Deferred[Sequence[tuple[str, int, int]]]:
+        """Return (username, code, count) of rejections in a range, most first."""
+        found: Counter[tuple[str, int]] = Counter()
+        for rejection, count in self._rejections.items():
+            if start <= rejection.minute < end and username in ("", rejection.username):
+                found[rejection.username, rejection.code] += count
+        ranked = sorted(found.items(), key=lambda item: (-item[1], item[0]))
+        return succeed([(user, code, count) for (user, code), count in ranked])
+
+    def rows(self, start: int, end: int) -> Deferred[Sequence[MinuteCount]]:
+        """Return the per-minute rows in a range, sorted."""
+        chosen = Counter({k: n for k, n in self._minutes.items() if n and start <= k[2] < end})
+        return succeed(as_rows(chosen))
+
+    def rolled_up_before(self) -> Deferred[int]:
+        """Return the minute before which the per-minute rows have been rolled up."""
+        return succeed(self._rolled_up)
+
+    def replace(self, start: int, batches: Sequence[BatchCounts]) -> Deferred[bool]:
+        """Make the rows from ``start`` on equal to the fold of ``batches``."""
+        start = max(start, self._rolled_up)
+        known = {batch.batch_id for batch in batches}
+        for batch_id, (_, minute) in self._applied.items():
+            if minute >= start and batch_id not in known:
+                return succeed(False)
+        kept = list({b.batch_id: b for b in batches if b.minute >= start}.values())
+        self._minutes = Counter({k: n for k, n in self._minutes.items() if k[2] < start})
+        self._minutes.update(fold_rows(kept))
+        self._applied.update({b.batch_id: (b.digest, b.minute) for b in kept})
+        return succeed(True)
+
+    def unapplied(self, batch_ids: Sequence[str]) -> Deferred[Sequence[str]]:
+        """Return those of the given ids that have not been counted."""
+        return succeed([batch_id for batch_id in batch_ids if batch_id not in self._applied])
+
+    def roll_up(self, minutes_before: int, hours_before: int) -> Deferred[int]:
+        """Roll minutes before a time up into hours, and hours into days."""
+        moved = _move(self._minutes, self._hours, minutes_before // HOUR * HOUR, HOUR)
+        self._rolled_up = max(self._rolled_up, minutes_before // HOUR * HOUR)
+        moved += _move(self._hours, self._days, hours_before // DAY * DAY, DAY)
+        return succeed(moved)
+
+    def forget_batches(self, before: int) -> Deferred[int]:
+        """Forget the ids of batches of minutes before a time."""
+        old = [batch_id for batch_id, (_, minute) in self._applied.items() if minute < before]
+        for batch_id in old:
+            del self._applied[batch_id]
+        return succeed(len(old))
+
+    def close(self) -> Deferred[None]:
+        """Nothing to do."""
+        return succeed(None)
+
+
+def _ranked(found: Counter[str]) -> list[tuple[str, int]]:
+    return sorted(found.items(), key=lambda item: (-item[1], item[0]))
+
+
+def _move(rows: _Rows, into: _Rows, before: int, grain: int) -> int:
+    old = [key for key in rows if key[2] < before]
+    for user, worker, at in old:
+        into[user, worker, at // grain * grain] += rows.pop((user, worker, at))
+    return len(old)

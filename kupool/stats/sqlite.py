@@ -1,0 +1,328 @@
+"""The store of counts in a SQLite file: the default, durable on one machine."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Iterable, Mapping, Sequence
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from kupool.stats import Applied, BatchCounts, IStatsStore, MinuteCount, Rejection
+from kupool.stats.fold import as_rows, fold_rows
+from kupool.storage.database import Database
+from kupool.storage.migrations import available, statements
+
+HOUR = 3600
+DAY = 86400
+
+#: Rows rolled up in one transaction.
+ROLL_CHUNK = 5000
+
+_SECONDS = "CAST(strftime('%s', timestamp) AS INTEGER)"
+_KEYS = {"submissions": "username", "worker_submissions": "username, worker"}
+
+
+def stamp(seconds: int) -> str:
+    """Return seconds since the epoch as the TIMESTAMP that is stored, in UTC."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(seconds))
+
+
+@implementer(IStatsStore)
+class SqliteStats:
+    """Keeps the counts in the tables of ``storage/sql/store``."""
+
+    persistent = True
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def open(self) -> Deferred[None]:
+        """Open the file and make its tables."""
+        return self._database.open()
+
+    def apply(
+        self, batches: Sequence[BatchCounts], rejections: Mapping[Rejection, int]
+    ) -> Deferred[Applied]:
+        """Count some batches, each at most once ever, in one transaction."""
+        rejected = dict(rejections)
+        return self._database.run(
+            lambda connection: _apply(connection, batches, rejected), alone=True
+        )
+
+    def count(self, username: str, minute: int, worker: str = "") -> Deferred[int]:
+        """Return the accepted submissions of a user, or one worker, in one minute."""
+        table, where, values = _of(username, worker)
+        return self._number(
+            f"SELECT submission_count FROM {table} WHERE {where} AND timestamp = ?",
+            (*values, stamp(minute)),
+        )
+
+    def series(
+        self, username: str, start: int, end: int, worker: str = ""
+    ) -> Deferred[Sequence[tuple[int, int]]]:
+        """Return (minute, count) of a user in a range, oldest first."""
+        table, where, values = _of(username, worker)
+        return self._rows(
+            f"SELECT {_SECONDS}, submission_count FROM {table} "
+            f"WHERE {where} AND timestamp >= ? AND timestamp < ? ORDER BY timestamp",
+            (*values, stamp(start), stamp(end)),
+        )
+
+    def workers(self, username: str, start: int, end: int) -> Deferred[Sequence[tuple[str, int]]]:
+        """Return (worker, count) of a user in a range, most first."""
+        return self._rows(
+            "SELECT worker, sum(submission_count) FROM worker_submissions "
+            "WHERE username = ? AND timestamp >= ? AND timestamp < ? "
+            "GROUP BY worker ORDER BY 2 DESC, 1",
+            (username, stamp(start), stamp(end)),
+        )
+
+    def top(self, limit: int, start: int, end: int) -> Deferred[Sequence[tuple[str, int]]]:
+        """Return (username, count) of the users with most in a range."""
+        return self._rows(
+            "SELECT username, sum(submission_count) FROM submissions "
+            "WHERE timestamp >= ? AND timestamp < ? GROUP BY username ORDER BY 2 DESC, 1 LIMIT ?",
+            (stamp(start), stamp(end), limit),
+        )
+
+    def minutes(self, start: int, end: int) -> Deferred[Sequence[tuple[int, int, int]]]:
+        """Return (minute, users, count) over all users in a range, oldest first."""
+        return self._rows(
+            f"SELECT {_SECONDS}, count(*), sum(submission_count) FROM submissions "
+            "WHERE timestamp >= ? AND timestamp < ? GROUP BY timestamp ORDER BY timestamp",
+            (stamp(start), stamp(end)),
+        )
+
+    def total(self, start: int, end: int, username: str = "") -> Deferred[int]:
+        """Return the accepted submissions in a range, also of what is rolled up."""
+        user = "AND username = ?" if username else ""
+        values = (stamp(start), stamp(end), *([username] if username else []))
+        part = (
+            "SELECT coalesce(sum(submission_count), 0) AS n FROM submissions{grain} "
+            f"WHERE timestamp >= ? AND timestamp < ? {user}"
+        )
+        parts = " UNION ALL ".join(part.format(grain=grain) for grain in ("", "_hour", "_day"))
+        return self._number(f"SELECT sum(n) FROM ({parts})", values * 3)
+
+    def rejections(
+        self, start: int, end: int, username: str = ""
+    ) -> Deferred[Sequence[tuple[str, int, int]]]:
+        """Return (username, code, count) of rejections in a range, most first."""
+        user = "AND username = ?" if username else ""
+        return self._rows(
+            "SELECT username, code, sum(rejection_count) FROM rejections "
+            f"WHERE timestamp >= ? AND timestamp < ? {user} "
+            "GROUP BY username, code ORDER BY 3 DESC, 1, 2",
+            (stamp(start), stamp(end), *([username] if username else [])),
+        )
+
+    def rows(self, start: int, end: int) -> Deferred[Sequence[MinuteCount]]:
+        """Return the per-minute rows in a range, sorted."""
+        query = (
+            f"SELECT username, '' AS worker, {_SECONDS} AS minute, submission_count "
+            "FROM submissions WHERE timestamp >= ? AND timestamp < ? UNION ALL "
+            f"SELECT username, worker, {_SECONDS}, submission_count "
+            "FROM worker_submissions WHERE timestamp >= ? AND timestamp < ?"
+        )
+        found = self._rows(query, (stamp(start), stamp(end)) * 2)
+        return found.addCallback(lambda rows: sorted(MinuteCount(*row) for row in rows))
+
+    def rolled_up_before(self) -> Deferred[int]:
+        """Return the minute before which the per-minute rows have been rolled up."""
+        return self._database.run(_rolled_up_before)
+
+    def replace(self, start: int, batches: Sequence[BatchCounts]) -> Deferred[bool]:
+        """Make the rows from ``start`` on equal to the fold of ``batches``."""
+        done = self._database.run(
+            lambda connection: _replace(connection, start, batches), alone=True
+        )
+        return done.addErrback(_outdated)
+
+    def unapplied(self, batch_ids: Sequence[str]) -> Deferred[Sequence[str]]:
+        """Return those of the given ids that have not been counted."""
+
+        def query(connection: sqlite3.Connection) -> list[str]:
+            return [
+                batch_id
+                for batch_id in batch_ids
+                if not connection.execute(
+                    "SELECT 1 FROM applied_batches WHERE batch_id = ?", (batch_id,)
+                ).fetchone()
+            ]
+
+        return self._database.run(query)
+
+    def roll_up(self, minutes_before: int, hours_before: int) -> Deferred[int]:
+        """Roll minutes before a time up into hours, and hours into days."""
+        return Deferred.fromCoroutine(self._roll_up(minutes_before, hours_before))
+
+    async def _roll_up(self, minutes_before: int, hours_before: int) -> int:
+        moved = 0
+        for grain, into, before in (
+            ("", "_hour", minutes_before // HOUR * HOUR),
+            ("_hour", "_day", hours_before // DAY * DAY),
+        ):
+            for table in _KEYS if before else ():
+                count = ROLL_CHUNK
+                while count >= ROLL_CHUNK:
+                    count = await self._database.run(
+                        lambda c, t=table, g=grain, i=into, b=before: _roll(c, t, g, i, b),
+                        alone=True,
+                    )
+                    moved += count
+        return moved
+
+    def forget_batches(self, before: int) -> Deferred[int]:
+        """Forget the ids of batches of minutes before a time."""
+
+        def delete(connection: sqlite3.Connection) -> int:
+            return connection.execute(
+                "DELETE FROM applied_batches WHERE minute < ?", (stamp(before),)
+            ).rowcount
+
+        return self._database.run(delete, alone=True)
+
+    def close(self) -> Deferred[None]:
+        """Finish what was begun and close the file."""
+        return self._database.close()
+
+    def _rows(self, query: str, values: tuple[object, ...]) -> Deferred[list[tuple[object, ...]]]:
+        return self._database.run(lambda connection: connection.execute(query, values).fetchall())
+
+    def _number(self, query: str, values: tuple[object, ...]) -> Deferred[int]:
+        found = self._rows(query, values)
+        return found.addCallback(lambda rows: rows[0][0] or 0 if rows else 0)
+
+
+def _of(username: str, worker: str) -> tuple[str, str, tuple[str, ...]]:
+    """Return table, condition and values for a user or one worker."""
+    if worker:
+        return "worker_submissions", "username = ? AND worker = ?", (username, worker)
+    return "submissions", "username = ?", (username,)
+
+
+def _apply(
+    connection: sqlite3.Connection,
+    batches: Sequence[BatchCounts],
+    rejections: Mapping[Rejection, int],
+) -> Applied:
+    new: list[BatchCounts] = []
+    conflicts: list[str] = []
+    for batch in batches:
+        if _remember(connection, batch):
+            new.append(batch)
+        else:
+            (digest,) = connection.execute(
+                "SELECT digest FROM applied_batches WHERE batch_id = ?", (batch.batch_id,)
+            ).fetchone()
+            if digest != batch.digest:
+                conflicts.append(batch.batch_id)
+    _add(connection, as_rows(fold_rows(new)))
+    connection.executemany(
+        "INSERT INTO rejections (username, code, timestamp, rejection_count) VALUES (?, ?, ?, ?) "
+        "ON CONFLICT (username, code, timestamp) DO UPDATE SET "
+        "rejection_count = rejection_count + excluded.rejection_count",
+        ((r.username, r.code, stamp(r.minute), count) for r, count in rejections.items()),
+    )
+    return Applied(len(new), len(batches) - len(new) - len(conflicts), conflicts)
+
+
+def _remember(connection: sqlite3.Connection, batch: BatchCounts) -> bool:
+    """Note that a batch is counted; returns whether it was not before."""
+    cursor = connection.execute(
+        "INSERT INTO applied_batches (batch_id, digest, minute) VALUES (?, ?, ?) "
+        "ON CONFLICT (batch_id) DO NOTHING",
+        (batch.batch_id, batch.digest, stamp(batch.minute)),
+    )
+    return cursor.rowcount == 1
+
+
+def _add(connection: sqlite3.Connection, rows: Iterable[MinuteCount]) -> None:
+    """Add counts to the per-minute rows."""
+    users, workers = [], []
+    for row in rows:
+        if row.worker:
+            workers.append((row.username, row.worker, stamp(row.minute), row.count))
+        else:
+            users.append((row.username, stamp(row.minute), row.count))
+    connection.executemany(
+        "INSERT INTO submissions (username, timestamp, submission_count) VALUES (?, ?, ?) "
+        "ON CONFLICT (username, timestamp) DO UPDATE SET "
+        "submission_count = submission_count + excluded.submission_count",
+        users,
+    )
+    connection.executemany(
+        "INSERT INTO worker_submissions (username, worker, timestamp, submission_count) "
+        "VALUES (?, ?, ?, ?) ON CONFLICT (username, worker, timestamp) DO UPDATE SET "
+        "submission_count = submission_count + excluded.submission_count",
+        workers,
+    )
+
+
+class _Outdated(Exception):
+    """The batches read from the log are no longer all that was counted."""
+
+
+def _outdated(failure: Failure) -> bool:
+    failure.trap(_Outdated)
+    return False
+
+
+def _replace(connection: sqlite3.Connection, start: int, batches: Sequence[BatchCounts]) -> bool:
+    for statement in statements(available("store")[0][1]):
+        connection.execute(statement)  # a table that was dropped comes back
+    start = max(start, _rolled_up_before(connection))
+    kept = list({b.batch_id: b for b in batches if b.minute >= start}.values())
+    for batch in kept:
+        _remember(connection, batch)
+    (counted,) = connection.execute(
+        "SELECT count(*) FROM applied_batches WHERE minute >= ?", (stamp(start),)
+    ).fetchone()
+    if counted > len(kept):
+        # Another was counted meanwhile. What was remembered above stays true only
+        # together with its counts, so all of it is undone.
+        raise _Outdated
+    for table in _KEYS:
+        connection.execute(f"DELETE FROM {table} WHERE timestamp >= ?", (stamp(start),))
+    _add(connection, as_rows(fold_rows(kept)))
+    return True
+
+
+def _rolled_up_before(connection: sqlite3.Connection) -> int:
+    row = connection.execute(
+        "SELECT CAST(strftime('%s', before) AS INTEGER) FROM rollups WHERE grain = 'minute'"
+    ).fetchone()
+    return 0 if row is None else int(row[0])
+
+
+def _roll(connection: sqlite3.Connection, table: str, grain: str, into: str, before: int) -> int:
+    """Roll up one chunk of rows, the oldest first; returns how many."""
+    key = _KEYS[table]
+    unit = "%Y-%m-%d %H:00:00" if into == "_hour" else "%Y-%m-%d 00:00:00"
+    chunk = (
+        f"SELECT {key}, timestamp, submission_count FROM {table}{grain} "
+        f"WHERE timestamp < ? ORDER BY timestamp, {key} LIMIT {ROLL_CHUNK}"
+    )
+    connection.execute(
+        f"INSERT INTO {table}{into} ({key}, timestamp, submission_count) "
+        f"SELECT {key}, strftime('{unit}', timestamp) AS at, sum(submission_count) "
+        f"FROM ({chunk}) WHERE true GROUP BY {key}, at "
+        f"ON CONFLICT ({key}, timestamp) DO UPDATE SET "
+        "submission_count = submission_count + excluded.submission_count",
+        (stamp(before),),
+    )
+    cursor = connection.execute(
+        f"DELETE FROM {table}{grain} WHERE ({key}, timestamp) IN "
+        f"(SELECT {key}, timestamp FROM ({chunk}))",
+        (stamp(before),),
+    )
+    if not grain:
+        connection.execute(
+            "INSERT INTO rollups (grain, before) VALUES ('minute', ?) ON CONFLICT (grain) "
+            "DO UPDATE SET before = max(before, excluded.before)",
+            (stamp(before),),
+        )
+    return cursor.rowcount
