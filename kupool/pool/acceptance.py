@@ -1,0 +1,268 @@
+"""Accepted submissions on their way: batches, the log, and then the answers.
+
+A submission that the judge lets through joins the open batch. The batch closes after
+a short delay, when it is full, or when the minute ends, and goes to the log. Only
+when the log says that it is durable are its submissions answered with ``true``;
+otherwise with ``Temporarily unavailable``, and their nonces are free again.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from kupool.errors import DUPLICATE, UNAVAILABLE, ErrorText
+from kupool.log import ILog
+from kupool.net.connection import Connection
+from kupool.pool.jobs import Job
+from kupool.pool.session import Session
+from kupool.wire.batches import VERSION, Batch, encode_batch
+from kupool.wire.messages import RequestId, encode_error, encode_success
+
+
+@dataclass(frozen=True)
+class BatchSettings:
+    """When a batch closes, and how many may be on their way to the log at once."""
+
+    delay: float = 0.005
+    size: int = 500
+    in_flight: int = 100
+
+
+class _Batch:
+    """Submissions that become durable together."""
+
+    __slots__ = (
+        "at",
+        "connections",
+        "jobs",
+        "message_ids",
+        "minute_ends",
+        "nonces",
+        "serial",
+        "settled",
+        "timer",
+        "waiters",
+    )
+
+    def __init__(self, serial: int, at: int, minute_ends: float) -> None:
+        self.serial = serial
+        self.at = at
+        self.minute_ends = minute_ends
+        # One submission to each index. Five appends are cheaper than a tuple that
+        # has to be taken apart again.
+        self.connections: list[Connection] = []
+        self.message_ids: list[RequestId] = []
+        self.jobs: list[Job] = []
+        self.nonces: list[str] = []
+        #: Duplicates of what is in here; they can be answered when it is decided.
+        self.waiters: list[tuple[Connection, RequestId]] = []
+        self.settled: list[Deferred[None]] = []
+        self.timer: IDelayedCall | None = None
+
+
+class Acceptance:
+    """Carries accepted submissions to the log and answers them.
+
+    ``instance`` makes the ids of this process's batches unique; ``wall`` returns
+    seconds since the epoch.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        wall: Callable[[], float],
+        log: ILog,
+        settings: BatchSettings,
+        instance: str,
+    ) -> None:
+        self._clock = clock
+        self._wall = wall
+        self._store: Any = log
+        self._delay = settings.delay
+        self._size = settings.size
+        self._most = settings.in_flight
+        self._instance = instance
+        self._serial = 0
+        self._open: _Batch | None = None
+        self._in_flight: dict[int, _Batch] = {}
+        self.accepted = 0
+        #: Submissions refused since the log last took any.
+        self._refused = 0
+        self.outcomes: Counter[str] = Counter()
+
+    @property
+    def batches_in_flight(self) -> int:
+        """Batches that the log has not answered for."""
+        return len(self._in_flight)
+
+    def add(self, connection: Connection, message_id: RequestId, job: Job, nonce: str) -> bool:
+        """Take a submission that the judge just accepted; it will be answered later.
+
+        Returns False when too much is on its way to the log already.
+        """
+        session: Session = connection.context
+        now = connection.last_seen
+        batch = self._open
+        if batch is None or now >= batch.minute_ends:
+            batch = self._begin(now)
+            if batch is None:
+                return False
+        session.nonces.reserve(nonce, batch.serial)
+        job.remembered += 1
+        session.last_accepted = now
+        if session.shared:
+            for bucket in session.shared:
+                bucket.spend(now)
+        batch.connections.append(connection)
+        batch.message_ids.append(message_id)
+        batch.jobs.append(job)
+        batch.nonces.append(nonce)
+        if len(batch.nonces) >= self._size:
+            self._close()
+        return True
+
+    def await_verdict(self, connection: Connection, message_id: RequestId, serial: int) -> bool:
+        """Answer a duplicate once the batch that used its nonce is decided.
+
+        Returns False when that batch is durable: then it is a duplicate right now.
+        """
+        batch = self._in_flight.get(serial)
+        if batch is None and self._open is not None and self._open.serial == serial:
+            batch = self._open
+        if batch is None:
+            return False
+        batch.waiters.append((connection, message_id))
+        return True
+
+    def flush(self) -> None:
+        """Close the open batch now."""
+        if self._open is not None:
+            self._close()
+
+    def settle(self) -> Deferred[None] | None:
+        """Close the open batch, and return what fires when all batches are decided."""
+        self.flush()
+        if not self._in_flight:
+            return None
+        waiting = len(self._in_flight)
+        done: Deferred[None] = Deferred()
+
+        def one(_: object) -> None:
+            nonlocal waiting
+            waiting -= 1
+            if not waiting:
+                done.callback(None)
+
+        for batch in self._in_flight.values():
+            settled: Deferred[None] = Deferred()
+            settled.addCallback(one)
+            batch.settled.append(settled)
+        return done
+
+    def _begin(self, now: float) -> _Batch | None:
+        self.flush()
+        if len(self._in_flight) >= self._most:
+            return None
+        self._serial += 1
+        wall = self._wall()
+        batch = _Batch(self._serial, int(wall * 1000), now + 60.0 - wall % 60.0)
+        batch.timer = self._clock.callLater(self._delay, self._close)
+        self._open = batch
+        return batch
+
+    def _close(self) -> None:
+        batch, self._open = self._open, None
+        assert batch is not None
+        if batch.timer is not None and batch.timer.active():
+            batch.timer.cancel()
+        batch.timer = None
+        self._in_flight[batch.serial] = batch
+        batch_id = f"{self._instance}-{batch.serial}"
+        body = encode_batch(
+            Batch(
+                VERSION,
+                batch_id,
+                batch.at,
+                [connection.context.username for connection in batch.connections],
+                [job.job_id for job in batch.jobs],
+                batch.nonces,
+            )
+        )
+        try:
+            appended = self._store.append(batch_id, body)
+        except Exception:
+            self._failed(Failure(), batch)
+            return
+        appended.addCallbacks(
+            self._durable, self._failed, callbackArgs=(batch,), errbackArgs=(batch,)
+        ).addErrback(
+            lambda failure: self._log.failure("Batch {serial}", failure, serial=batch.serial)
+        )
+
+    def _durable(self, _: object, batch: _Batch) -> None:
+        """Answer every submission of a batch, joined for each connection."""
+        del self._in_flight[batch.serial]
+        self.accepted += len(batch.nonces)
+        if self._refused:
+            self._log.info("The log works again; {count} were refused", count=self._refused)
+            self._refused = 0
+        connections, message_ids = batch.connections, batch.message_ids
+        start, count = 0, len(connections)
+        while start < count:
+            connection = connections[start]
+            end = start + 1
+            while end < count and connections[end] is connection:
+                end += 1
+            message_id = message_ids[start]
+            if end - start == 1 and type(message_id) is int:
+                connection.send(b'{"id":%d,"result":true}' % message_id)
+            else:
+                payloads = [encode_success(i) for i in message_ids[start:end] if i is not None]
+                if payloads:
+                    connection.send_many(payloads)
+            start = end
+        self._finish(batch, DUPLICATE)
+
+    def _failed(self, failure: Failure, batch: _Batch) -> None:
+        """Give the nonces of a batch back, and say so to those who wait."""
+        del self._in_flight[batch.serial]
+        if not self._refused:
+            self._log.error(
+                "Submissions are refused, the log does not take them: {reason}",
+                reason=failure.getErrorMessage(),
+            )
+        self._refused += len(batch.nonces)
+        for connection, message_id, job, nonce in zip(
+            batch.connections, batch.message_ids, batch.jobs, batch.nonces, strict=True
+        ):
+            session: Session = connection.context
+            job.nonces.scope(session.scope).release(nonce)
+            job.remembered -= 1
+            session.last_accepted = float("-inf")
+            for bucket in session.shared:
+                bucket.refund()
+            if message_id is not None:
+                connection.send(encode_error(message_id, UNAVAILABLE))
+        self.outcomes[UNAVAILABLE.text] += len(batch.nonces)
+        self._finish(batch, UNAVAILABLE)
+
+    def _finish(self, batch: _Batch, error: ErrorText) -> None:
+        for connection, message_id in batch.waiters:
+            self.outcomes[error.text] += 1
+            if message_id is not None:
+                connection.send(encode_error(message_id, error))
+        for settled in batch.settled:
+            settled.callback(None)
+
+
+__all__ = ["Acceptance", "BatchSettings"]

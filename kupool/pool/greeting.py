@@ -1,0 +1,109 @@
+"""The first message of a connection: authorize, or leave."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from kupool.errors import CLOSE_UNAUTHORIZED, UNAUTHORIZED, UNAVAILABLE
+from kupool.net.connection import OPEN, Connection
+from kupool.net.router import IRouter
+from kupool.pool.credentials import Authenticator
+from kupool.pool.session import valid_username
+from kupool.wire.framing import OP_CLOSE, Control, Item
+from kupool.wire.messages import (
+    AuthorizeParams,
+    RequestId,
+    decode_loosely,
+    encode_error,
+    request_decoder,
+    request_type,
+    split_username,
+    valid_id,
+)
+
+
+@implementer(IRouter)
+class Greeting:
+    """Answers a connection until it is authorized.
+
+    ``admit`` is called with the connection and the username, and makes the session;
+    what follows goes to the router that it sets.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self, admit: Callable[[Connection, str], bytes], authenticator: Authenticator | None
+    ) -> None:
+        self._admit = admit
+        self._authenticator = authenticator
+        authorize = request_type("authorize", AuthorizeParams)
+        self._decode: Callable[[bytes], Any] = request_decoder({"authorize": authorize}).decode
+
+    def dispatch(self, connection: Connection, item: Item) -> bytes | None:
+        """Handle the first message; anything but a valid authorize ends the connection."""
+        if type(item) is not bytes:
+            if isinstance(item, Control) and item.opcode == OP_CLOSE:
+                connection.finished()
+            else:
+                self._refuse(connection, None)
+            return None
+        try:
+            message = self._decode(item)
+        except (ValueError, RecursionError):
+            loose = decode_loosely(item)
+            self._refuse(connection, None if loose is None else loose.id)
+            return None
+        name: str = message.params.username
+        if message.id is None or not valid_id(message.id) or not valid_username(name):
+            self._refuse(connection, message.id if valid_id(message.id) else None)
+        elif self._authenticator is None:
+            self._welcome(connection, message.id, name)
+        else:
+            connection.hold()
+            checked = Deferred.fromCoroutine(
+                self._authenticator.allowed(split_username(name)[0], message.params.password)
+            )
+            checked.addCallbacks(
+                self._checked,
+                self._undecided,
+                callbackArgs=(connection, message.id, name),
+                errbackArgs=(connection, message.id),
+            )
+        return None
+
+    def _welcome(self, connection: Connection, message_id: RequestId, name: str) -> None:
+        first = self._admit(connection, name)
+        connection.reply(message_id, True)
+        if first:
+            connection.send(first)
+
+    def _checked(
+        self, allowed: bool, connection: Connection, message_id: RequestId, name: str
+    ) -> None:
+        if connection.state is not OPEN:
+            return
+        if allowed:
+            self._welcome(connection, message_id, name)
+            connection.release()
+        else:
+            self._refuse(connection, message_id)
+
+    def _undecided(
+        self, failure: Failure, connection: Connection, message_id: RequestId
+    ) -> None:
+        """A checker could not tell: the client may come back."""
+        self._log.failure("A password could not be checked", failure)
+        connection.send(encode_error(message_id, UNAVAILABLE))
+        connection.close(None)
+
+    def _refuse(self, connection: Connection, message_id: RequestId) -> None:
+        if message_id is not None:
+            connection.send(encode_error(message_id, UNAUTHORIZED))
+        connection.close(CLOSE_UNAUTHORIZED)

@@ -1,0 +1,202 @@
+"""What an authorized session is answered: submit, ping."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from kupool.errors import (
+    ALREADY_EXISTS,
+    BANNED,
+    DUPLICATE,
+    INVALID_RESULT,
+    TASK_UNKNOWN,
+    UNAVAILABLE,
+    ErrorText,
+)
+from kupool.net.connection import Connection
+from kupool.net.router import LATER, Router
+from kupool.pool.acceptance import Acceptance
+from kupool.pool.jobs import Job, JobBook
+from kupool.pool.judge import Rules, judge
+from kupool.pool.limits import Bucket
+from kupool.pool.session import Session
+from kupool.wire.batches import Rejection
+from kupool.wire.framing import Item
+from kupool.wire.messages import (
+    AuthorizeParams,
+    RequestId,
+    SubmitParams,
+    encode_error,
+)
+
+#: Rejections are counted for so many (user, reason, minute) between two commits; what
+#: is beyond that is counted under no name.
+MAX_TALLIES = 10_000
+
+
+@dataclass(frozen=True)
+class AttemptSettings:
+    """How many rejected attempts a session has, and when it has too many of them.
+
+    ``rate`` attempts a second, up to ``burst`` at once, may be rejected; one beyond
+    that adds a point to the session's score, which loses ``ban_score`` points in
+    ``ban_time`` seconds. At ``ban_score`` points the session is closed and its address
+    refused for ``ban_time``. 0 turns a limit off.
+    """
+
+    rate: float = 1.0
+    burst: float = 5.0
+    ban_score: float = 10_000.0
+    ban_time: float = 60.0
+
+
+class _Submit(msgspec.Struct, gc=False, tag_field="method", tag="submit"):
+    """A submission as almost all are sent: with a number for its id."""
+
+    id: int
+    params: SubmitParams
+
+
+class Handlers:
+    """The methods of the pool; ``wall`` returns seconds since the epoch."""
+
+    def __init__(
+        self,
+        book: JobBook,
+        acceptance: Acceptance,
+        wall: Callable[[], float],
+        rules: Rules,
+        attempts: AttemptSettings,
+    ) -> None:
+        self._jobs = book.jobs
+        self._acceptance = acceptance
+        self._add = acceptance.add
+        self._wall = wall
+        #: May be replaced while the pool runs.
+        self.rules = rules
+        self.attempts = attempts
+        self.outcomes: Counter[str] = Counter()
+        self._rejections: Counter[Rejection] = Counter()
+        #: Every method by the general way; :meth:`dispatch` is a short cut for submit.
+        self.router = Router()
+        self.router.add("submit", self._submit, SubmitParams, invalid=self._misfit)
+        self.router.add("ping", lambda connection, message: True)
+        self.router.add("authorize", self._again, AuthorizeParams)
+        self._decode: Callable[[bytes], Any] = msgspec.json.Decoder(_Submit).decode
+
+    def take_rejections(self) -> Counter[Rejection]:
+        """Hand over the rejections counted since the last call."""
+        taken, self._rejections = self._rejections, Counter()
+        return taken
+
+    def dispatch(self, connection: Connection, item: Item) -> bytes | None:
+        """Handle one message of an authorized session.
+
+        Almost all are submissions that will be accepted. These take the short way:
+        one decode, one judgement, one append.
+        """
+        decode = self._decode
+        try:
+            message = decode(item)
+        except (ValueError, RecursionError, TypeError):
+            return self.router.dispatch(connection, item)
+        params = message.params
+        job = self._jobs.get(params.job_id)
+        error = judge(job, connection.context, params, connection.last_seen, self.rules)
+        if error is None:
+            add = self._add
+            if add(connection, message.id, job, params.client_nonce):
+                return None
+        return self.router.dispatch(connection, item)
+
+    def _submit(self, connection: Connection, message: Any) -> object:
+        """Judge a submission; an accepted one is answered when it is durable."""
+        params: SubmitParams = message.params
+        job = self._jobs.get(params.job_id)
+        error = judge(job, connection.context, params, connection.last_seen, self.rules)
+        if error is not None or job is None:
+            return self._reject(
+                connection, message.id, job, params.client_nonce, error or TASK_UNKNOWN
+            )
+        if self._add(connection, message.id, job, params.client_nonce):
+            return LATER
+        self._tally(connection.context, UNAVAILABLE)
+        return UNAVAILABLE
+
+    def _misfit(self, connection: Connection, message_id: RequestId, params: object) -> object:
+        """Judge a submission whose fields have other types than they should.
+
+        One that names a job is judged in the usual order, and is invalid at best.
+        """
+        job_id = params.get("job_id") if isinstance(params, dict) else None
+        if not isinstance(params, dict) or type(job_id) is not int:
+            return None
+        job = self._jobs.get(job_id)
+        found = params.get("client_nonce")
+        nonce = found if isinstance(found, str) else ""
+        guess = SubmitParams(job_id, nonce, "")
+        error = judge(job, connection.context, guess, connection.last_seen, self.rules)
+        return self._reject(connection, message_id, job, nonce, error or INVALID_RESULT)
+
+    def _reject(
+        self,
+        connection: Connection,
+        message_id: RequestId,
+        job: Job | None,
+        nonce: str,
+        error: ErrorText,
+    ) -> object:
+        session: Session = connection.context
+        excess = self._spend_attempt(session, connection.last_seen)
+        if error is DUPLICATE and job is not None:
+            serial = session.enter(job).used.get(nonce)
+            if serial is not None and self._acceptance.await_verdict(
+                connection, message_id, serial
+            ):
+                return LATER
+        self._tally(session, error)
+        if excess and self._score(session, connection.last_seen):
+            if message_id is not None:
+                connection.send(encode_error(message_id, error))
+            self._ban(connection)
+            return LATER
+        return error
+
+    def _spend_attempt(self, session: Session, now: float) -> bool:
+        """Take an attempt from the session; returns whether it had none left."""
+        settings = self.attempts
+        if not settings.rate:
+            return False
+        if session.attempts is None:
+            session.attempts = Bucket(settings.rate, settings.burst, now)
+        return not session.attempts.spend(now)
+
+    def _score(self, session: Session, now: float) -> bool:
+        """Add a point to the session's score; returns whether it has too many."""
+        settings = self.attempts
+        if not settings.ban_score or not settings.ban_time:
+            return False
+        if session.ban is None:
+            rate = settings.ban_score / settings.ban_time
+            session.ban = Bucket(rate, settings.ban_score, now)
+        return not session.ban.spend(now)
+
+    def _ban(self, connection: Connection) -> None:
+        seconds = self.attempts.ban_time
+        connection.manager.ban(connection.host, seconds)
+        connection.close(BANNED, retry_after=seconds)
+
+    def _again(self, connection: Connection, message: Any) -> ErrorText:
+        return ALREADY_EXISTS.about("this connection is authorized")
+
+    def _tally(self, session: Session, error: ErrorText) -> None:
+        self.outcomes[error.text] += 1
+        key = Rejection(session.user, error.code, int(self._wall()) // 60 * 60)
+        if key not in self._rejections and len(self._rejections) >= MAX_TALLIES:
+            key = key._replace(username="")
+        self._rejections[key] += 1

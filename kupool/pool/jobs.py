@@ -1,0 +1,155 @@
+"""Jobs and their history. Pure: times are given, randomness and storage are outside.
+
+A job has two times: ``created_at`` on the wall, which is kept across restarts, and
+``created`` on the clock of this process, against which ages are measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import chain
+
+from kupool.pool import SavedJob
+from kupool.pool.nonces import JobNonces
+
+#: Ids given out ahead of what the store has confirmed. After a crash numbering goes
+#: on behind them, so that an id whose job could not be saved is never used again.
+RESERVE_AHEAD = 1000
+
+
+class Job:
+    """One job: what is hashed, since when, and the nonces used for it."""
+
+    __slots__ = ("created", "created_at", "job_id", "nonces", "remembered", "server_nonce")
+
+    def __init__(self, job_id: int, server_nonce: str, created: float, created_at: float) -> None:
+        self.job_id = job_id
+        self.server_nonce = server_nonce
+        self.created = created
+        self.created_at = created_at
+        self.nonces = JobNonces()
+        #: How many nonces were used for it.
+        self.remembered = 0
+
+    def saved(self) -> SavedJob:
+        """Return the job as it is kept."""
+        return SavedJob(self.job_id, self.server_nonce, self.created_at)
+
+
+class JobBook:
+    """The current job and those before it that may still be submitted for.
+
+    ``window`` bounds the history by age in seconds, ``max_jobs`` by number, and
+    ``max_nonces`` by the nonces remembered in all.
+    """
+
+    def __init__(self, window: float, max_jobs: int, max_nonces: int) -> None:
+        self.window = window
+        self.max_jobs = max_jobs
+        self.max_nonces = max_nonces
+        self.current: Job | None = None
+        self.retired_early = 0
+        #: The jobs that may be submitted for, by id, oldest first. Not to be changed.
+        self.jobs: dict[int, Job] = {}
+        self._last_id = 0
+        self._reserved_until = 0
+        self._retired: list[Iterator[int]] = []
+
+    def __len__(self) -> int:
+        return len(self.jobs)
+
+    def __iter__(self) -> Iterator[Job]:
+        """Iterate over the jobs, oldest first."""
+        return iter(list(self.jobs.values()))
+
+    @property
+    def last_id(self) -> int:
+        """The highest id given out."""
+        return self._last_id
+
+    def restore(self, jobs: list[Job], reserved_until: int) -> None:
+        """Take over what a store remembers; the next id is above all of it."""
+        for job in jobs:
+            self.jobs[job.job_id] = job
+        if jobs:
+            self.current = jobs[-1]
+        newest = jobs[-1].job_id if jobs else 0
+        self._last_id = self._reserved_until = max(newest, reserved_until)
+
+    def draft(self, server_nonce: str, now: float, wall: float) -> Job:
+        """Make the next job; it counts once it is installed.
+
+        The store should first confirm it, with :attr:`wanted_reservation`. Where it
+        cannot, the job may be installed all the same if it is ``covered``.
+        """
+        self._last_id += 1
+        return Job(self._last_id, server_nonce, now, wall)
+
+    @property
+    def wanted_reservation(self) -> int:
+        """The highest id to reserve with the next save."""
+        return self._last_id + RESERVE_AHEAD
+
+    def confirm(self, reserved_until: int) -> None:
+        """Note what the store has confirmed as reserved."""
+        self._reserved_until = max(self._reserved_until, reserved_until)
+
+    def covered(self, job: Job) -> bool:
+        """Say whether a job's id is safe from reuse after a crash, saved or not."""
+        return job.job_id <= self._reserved_until
+
+    def install(self, job: Job, now: float) -> list[Job]:
+        """Make a drafted job the current one; returns the jobs retired for age."""
+        self.jobs[job.job_id] = job
+        self.current = job
+        return self.trim(now)
+
+    def trim(self, now: float) -> list[Job]:
+        """Retire what left the history by age or number; returns those jobs."""
+        gone = []
+        for job in list(self.jobs.values()):
+            old = now - job.created > self.window
+            if job is self.current or not (old or len(self.jobs) > self.max_jobs):
+                break
+            gone.append(self._retire(job))
+        return gone
+
+    def relieve(self) -> list[Job]:
+        """Retire the oldest jobs early while too many nonces are remembered.
+
+        The current job stays: the caller rotates when that alone is too much.
+        """
+        gone = []
+        while self.over_limit and len(self.jobs) > 1:
+            oldest = next(iter(self.jobs.values()))
+            if oldest is self.current:
+                break
+            gone.append(self._retire(oldest))
+            self.retired_early += 1
+        return gone
+
+    @property
+    def remembered(self) -> int:
+        """Nonces remembered for all jobs."""
+        return sum(job.remembered for job in self.jobs.values())
+
+    @property
+    def over_limit(self) -> bool:
+        """Whether more nonces are remembered than ``max_nonces``."""
+        return bool(self.max_nonces) and self.remembered > self.max_nonces
+
+    def _retire(self, job: Job) -> Job:
+        del self.jobs[job.job_id]
+        self._retired.append(job.nonces.dismantle())
+        return job
+
+    def sweep(self, at_least: int) -> bool:
+        """Free about so many nonces of retired jobs; returns whether more are left."""
+        freed = 0
+        steps = chain.from_iterable(self._retired)
+        for count in steps:
+            freed += count
+            if freed >= at_least:
+                return True
+        self._retired.clear()
+        return False

@@ -1,0 +1,91 @@
+"""Remembered nonces: which were used for a job, and by whose batch.
+
+Pure. A nonce is reserved with the serial number of the batch that its submission
+joined, so that one dictionary tells both whether it was used and, while that batch is
+on its way to the log, whether it may yet be released. Committing costs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+#: A scope with more nonces than this is cut into shards. One large dictionary would
+#: stall the process when it grows or is freed: 22 and 54 ms at a million entries.
+SHARD_ABOVE = 50_000
+_SHARDS = 256
+
+
+class _Sharded:
+    """A dictionary of many entries, kept as many small ones."""
+
+    __slots__ = ("shards",)
+
+    def __init__(self, entries: dict[str, int]) -> None:
+        self.shards: list[dict[str, int]] = [{} for _ in range(_SHARDS)]
+        for nonce, serial in entries.items():
+            self[nonce] = serial
+
+    def __contains__(self, nonce: str) -> bool:
+        return nonce in self.shards[hash(nonce) & (_SHARDS - 1)]
+
+    def get(self, nonce: str) -> int | None:
+        return self.shards[hash(nonce) & (_SHARDS - 1)].get(nonce)
+
+    def __setitem__(self, nonce: str, serial: int) -> None:
+        self.shards[hash(nonce) & (_SHARDS - 1)][nonce] = serial
+
+    def pop(self, nonce: str, default: None = None) -> int | None:
+        return self.shards[hash(nonce) & (_SHARDS - 1)].pop(nonce, default)
+
+    def __len__(self) -> int:
+        return sum(map(len, self.shards))
+
+
+class Scope:
+    """The nonces that one user, or one session, or everybody used for one job."""
+
+    __slots__ = ("used",)
+
+    def __init__(self) -> None:
+        #: Nonce -> serial number of the batch that used it.
+        self.used: dict[str, int] | _Sharded = {}
+
+    def reserve(self, nonce: str, serial: int) -> None:
+        """Note that the batch ``serial`` uses a nonce."""
+        used = self.used
+        used[nonce] = serial
+        if type(used) is dict and len(used) > SHARD_ABOVE:
+            self.used = _Sharded(used)
+
+    def release(self, nonce: str) -> None:
+        """Forget a nonce whose submission could not be made durable."""
+        self.used.pop(nonce, None)
+
+
+class JobNonces:
+    """The nonces used for one job, by scope."""
+
+    __slots__ = ("_scopes",)
+
+    def __init__(self) -> None:
+        self._scopes: dict[str, Scope] = {}
+
+    def scope(self, name: str) -> Scope:
+        """Return the nonces of one scope."""
+        scope = self._scopes.get(name)
+        if scope is None:
+            scope = self._scopes[name] = Scope()
+        return scope
+
+    def dismantle(self) -> Iterator[int]:
+        """Free the memory piece by piece; each step yields how many nonces it freed."""
+        while self._scopes:
+            _, scope = self._scopes.popitem()
+            used, scope.used = scope.used, {}
+            if isinstance(used, _Sharded):
+                while used.shards:
+                    yield len(used.shards.pop())
+            else:
+                size = len(used)
+                used.clear()
+                yield size

@@ -1,0 +1,169 @@
+"""The pool: who is on it, and what they are sent."""
+
+from __future__ import annotations
+
+import secrets
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from kupool.errors import CLOSE_UNAUTHORIZED
+from kupool.live import IChannel
+from kupool.net import IConnectionObserver
+from kupool.net.connection import Connection
+from kupool.pool.acceptance import Acceptance
+from kupool.pool.credentials import Authenticator
+from kupool.pool.greeting import Greeting
+from kupool.pool.handlers import Handlers
+from kupool.pool.jobs import Job, JobBook
+from kupool.pool.limits import Bucket, SharedBuckets
+from kupool.pool.session import Session
+from kupool.wire.messages import JobParams, encode_request
+
+
+@dataclass(frozen=True)
+class SessionSettings:
+    """What a session gets. Times are in seconds, sizes in bytes.
+
+    ``user_rate`` and ``ip_rate`` bound the accepted submissions a second of a user or
+    an address over all of their sessions; 0 turns either off.
+    """
+
+    nonce_scope: str = "pool"
+    duplicate_scope: str = "user"
+    user_rate: float = 0.0
+    ip_rate: float = 0.0
+    authorize_timeout: float = 10.0
+    first_frame: int = 1024
+    max_frame: int = 65536
+
+
+@implementer(IConnectionObserver)
+class Pool:
+    """Turns connections into sessions, and sends them the jobs."""
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        book: JobBook,
+        acceptance: Acceptance,
+        handlers: Handlers,
+        settings: SessionSettings,
+        authenticator: Authenticator | None = None,
+    ) -> None:
+        self._clock = clock
+        self._book = book
+        self._acceptance = acceptance
+        self._handlers = handlers
+        self._settings = settings
+        self._greeting = Greeting(self._admit, authenticator)
+        self._channel: Any = None
+        self._payload: tuple[Job, bytes] | None = None
+        self._by_user = SharedBuckets(settings.user_rate, max(1.0, settings.user_rate))
+        self._by_ip = SharedBuckets(settings.ip_rate, max(1.0, settings.ip_rate))
+        self.users: Counter[str] = Counter()
+        self.sessions = 0
+        #: Seconds the last job took until every outbox had it.
+        self.broadcast_seconds = 0.0
+
+    def use_channel(self, channel: IChannel) -> None:
+        """Set the channel that carries the jobs."""
+        self._channel = channel
+
+    # IConnectionObserver
+
+    def opened(self, connection: Connection) -> None:
+        """Give a new connection the time and the room to authorize."""
+        connection.router = self._greeting
+        connection.max_frame = min(self._settings.first_frame, self._settings.max_frame)
+        connection.expect_within(self._settings.authorize_timeout, CLOSE_UNAUTHORIZED)
+
+    def closed(self, connection: Connection, reason: Failure) -> None:
+        """Forget the session, if there was one."""
+        session = connection.context
+        if session is None:
+            return
+        self._channel.unsubscribe(connection)
+        self.sessions -= 1
+        self.users[session.user] -= 1
+        if not self.users[session.user]:
+            del self.users[session.user]
+        self._log.debug(
+            "{username} left: {reason}",
+            username=session.username,
+            session=session.session_id.hex(),
+            remote=connection.peer,
+            reason=reason.getErrorMessage(),
+        )
+
+    def settle(self, connection: Connection) -> Deferred[None] | None:
+        """Let a peer that has finished have the answers that are on their way."""
+        return self._acceptance.settle()
+
+    # sessions
+
+    def _admit(self, connection: Connection, username: str) -> bytes:
+        """Make the session of a connection; returns the payload of its first job."""
+        settings = self._settings
+        suffix = secrets.token_hex(8) if settings.nonce_scope == "session" else ""
+        session = Session(username, settings.duplicate_scope, suffix)
+        session.shared = self._shared(session, connection)
+        connection.context = session
+        connection.deadline = None
+        connection.max_frame = settings.max_frame
+        connection.router = self._handlers
+        self._channel.subscribe(connection)
+        self.sessions += 1
+        self.users[session.user] += 1
+        self._log.debug(
+            "{username} authorized",
+            username=username,
+            session=session.session_id.hex(),
+            remote=connection.peer,
+        )
+        job = self._book.current
+        return b"" if job is None else self._job_for(job, session)
+
+    def _shared(self, session: Session, connection: Connection) -> tuple[Bucket, ...]:
+        now = connection.last_seen
+        buckets = []
+        if self._settings.user_rate:
+            buckets.append(self._by_user.get(session.user, now))
+        if self._settings.ip_rate and connection.host:
+            buckets.append(self._by_ip.get(connection.host, now))
+        return tuple(buckets)
+
+    # jobs
+
+    def publish(self, job: Job) -> Deferred[None]:
+        """Send a job to every session; fires when every outbox has it."""
+        began = self._clock.seconds()
+        if self._settings.nonce_scope == "session":
+            sent = self._channel.publish_each(lambda c: self._job_for(job, c.context))
+        else:
+            sent = self._channel.publish(self._encoded(job))
+
+        def finished(_: None) -> None:
+            self.broadcast_seconds = self._clock.seconds() - began
+
+        done: Deferred[None] = sent.addCallback(finished)
+        return done
+
+    def _job_for(self, job: Job, session: Session) -> bytes:
+        if not session.suffix:
+            return self._encoded(job)
+        return encode_request(None, "job", JobParams(job.job_id, job.server_nonce + session.suffix))
+
+    def _encoded(self, job: Job) -> bytes:
+        if self._payload is None or self._payload[0] is not job:
+            params = JobParams(job.job_id, job.server_nonce)
+            self._payload = (job, encode_request(None, "job", params))
+        return self._payload[1]

@@ -1,0 +1,75 @@
+"""A session: one authorized connection of a user."""
+
+from __future__ import annotations
+
+import secrets
+from unicodedata import category
+
+from kupool.pool.jobs import Job
+from kupool.pool.limits import Bucket
+from kupool.pool.nonces import Scope
+from kupool.wire.messages import split_username
+
+MAX_USERNAME = 255
+
+#: Control characters, and what would break a line or is no character at all.
+_CONTROL = frozenset(("Cc", "Cs", "Zl", "Zp"))
+
+
+class Session:
+    """Who is on a connection, and what the judge needs to know of it.
+
+    ``scope`` is the key under which the session's nonces are remembered; ``suffix``
+    is appended to every server nonce it is given, and empty in the nonce scope
+    ``pool``. Times are in seconds on the clock of the process.
+    """
+
+    __slots__ = (
+        "attempts",
+        "ban",
+        "job",
+        "last_accepted",
+        "nonces",
+        "scope",
+        "session_id",
+        "shared",
+        "suffix",
+        "user",
+        "username",
+    )
+
+    def __init__(self, username: str, scope: str, suffix: str = "") -> None:
+        self.session_id = secrets.token_bytes(16)
+        self.username = username
+        self.user = split_username(username)[0]
+        self.suffix = suffix
+        self.last_accepted = float("-inf")
+        #: Spent by rejected attempts; None stands for a full one.
+        self.attempts: Bucket | None = None
+        #: Spent by attempts beyond those; empty means the session is banned.
+        self.ban: Bucket | None = None
+        #: Spent by accepted submissions, shared with other sessions.
+        self.shared: tuple[Bucket, ...] = ()
+        #: The job last submitted for, and the nonces used for it in this scope.
+        self.job: Job | None = None
+        self.nonces = Scope()
+        if scope == "user":
+            self.scope = self.user
+        elif scope == "session":
+            self.scope = self.session_id.hex()
+        else:
+            self.scope = ""
+
+
+    def enter(self, job: Job) -> Scope:
+        """Turn to the nonces of another job."""
+        self.job = job
+        self.nonces = job.nonces.scope(self.scope)
+        return self.nonces
+
+
+def valid_username(username: str) -> bool:
+    """Say whether a name has 1 to 255 characters and no control characters."""
+    if not 0 < len(username) <= MAX_USERNAME:
+        return False
+    return username.isprintable() or not any(category(c) in _CONTROL for c in username)
