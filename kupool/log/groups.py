@@ -14,7 +14,6 @@ from zope.interface import implementer
 
 from kupool.log import Delivery, Entry, ISubscription
 
-
 #: Seconds after an append until consumers are told: the answers go out first, and a
 #: consumer that takes many entries at once costs less for each.
 WAKE_DELAY = 0.02

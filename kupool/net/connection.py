@@ -178,7 +178,8 @@ class Connection:
 
     def receive(self, items: Sequence[Item]) -> None:
         """Handle messages in order. What is answered leaves in one write per read: the
-        transport joins it."""
+        transport joins it.
+        """
         if self._halted:
             if self._held is not None:
                 self._held.extend(items)
@@ -277,10 +278,10 @@ class Connection:
             self._put(data)
             return
         self._outbox.add_reply(data)
-        if self._backlogged_since is None:
-            if self._outbox.reply_bytes > self.manager.settings.outbox_limit:
-                self._backlogged_since = self._now()
-                self._stop_reading()
+        limit = self.manager.settings.outbox_limit
+        if self._backlogged_since is None and self._outbox.reply_bytes > limit:
+            self._backlogged_since = self._now()
+            self._stop_reading()
 
     def send_latest(self, key: str, encoded: bytes) -> None:
         """Send bytes of this framing that replace what still waits under ``key``."""

@@ -29,7 +29,8 @@ MAX_BANS = 10_000
 @dataclass(frozen=True)
 class ServerSettings:
     """The limits of a server. Sizes are in bytes, times in seconds; 0 turns one off,
-    except for ``max_frame``, ``outbox_limit`` and ``write_timeout``."""
+    except for ``max_frame``, ``outbox_limit`` and ``write_timeout``.
+    """
 
     max_frame: int = 65536
     max_connections: int = 10_000

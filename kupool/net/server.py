@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import maybeDeferred
 from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
 
@@ -102,4 +102,4 @@ class Server:
             self._group = None
 
 
-__all__ = ["Deferred", "Server"]
+__all__ = ["Server"]

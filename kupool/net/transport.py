@@ -25,7 +25,6 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import (
     IHalfCloseableDescriptor,
     IListeningPort,
-    IProtocol,
     IProtocolFactory,
     IReactorFDSet,
     IReadDescriptor,
@@ -371,6 +370,5 @@ __all__ = [
     "DirectEndpoint",
     "DirectPort",
     "DirectServer",
-    "IProtocol",
     "direct_transport_available",
 ]

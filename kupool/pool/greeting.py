@@ -95,9 +95,7 @@ class Greeting:
         else:
             self._refuse(connection, message_id)
 
-    def _undecided(
-        self, failure: Failure, connection: Connection, message_id: RequestId
-    ) -> None:
+    def _undecided(self, failure: Failure, connection: Connection, message_id: RequestId) -> None:
         """A checker could not tell: the client may come back."""
         self._log.failure("A password could not be checked", failure)
         connection.send(encode_error(message_id, UNAVAILABLE))

@@ -60,7 +60,6 @@ class Session:
         else:
             self.scope = ""
 
-
     def enter(self, job: Job) -> Scope:
         """Turn to the nonces of another job."""
         self.job = job

@@ -29,7 +29,8 @@ class BatchCounts(NamedTuple):
 
 class Applied(NamedTuple):
     """What became of some batches: counted, known already, or of a known id but with
-    other content (``conflicts``, which are not counted)."""
+    other content (``conflicts``, which are not counted).
+    """
 
     new: int
     repeated: int
@@ -38,7 +39,8 @@ class Applied(NamedTuple):
 
 class MinuteCount(NamedTuple):
     """A row of the per-minute table, for a user or, where ``worker`` is not empty, one
-    of the user's workers."""
+    of the user's workers.
+    """
 
     username: str
     worker: str
@@ -48,7 +50,8 @@ class MinuteCount(NamedTuple):
 
 class IStatsStore(Interface):
     """Keeps the counts. Minutes are UTC, in seconds since the epoch; a range holds its
-    start and not its end. A user's name is without the worker."""
+    start and not its end. A user's name is without the worker.
+    """
 
     persistent = Attribute("Whether the counts outlive the process.")
 
@@ -63,9 +66,9 @@ class IStatsStore(Interface):
     def count(username: str, minute: int, worker: str = "") -> Deferred[int]:
         """Return the accepted submissions of a user, or one worker, in one minute."""
 
-    def series(username: str, start: int, end: int, worker: str = "") -> Deferred[
-        Sequence[tuple[int, int]]
-    ]:
+    def series(
+        username: str, start: int, end: int, worker: str = ""
+    ) -> Deferred[Sequence[tuple[int, int]]]:
         """Return (minute, count) of a user in a range, oldest first."""
 
     def workers(username: str, start: int, end: int) -> Deferred[Sequence[tuple[str, int]]]:
@@ -80,9 +83,9 @@ class IStatsStore(Interface):
     def total(start: int, end: int, username: str = "") -> Deferred[int]:
         """Return the accepted submissions in a range, also of what is rolled up."""
 
-    def rejections(start: int, end: int, username: str = "") -> Deferred[
-        Sequence[tuple[str, int, int]]
-    ]:
+    def rejections(
+        start: int, end: int, username: str = ""
+    ) -> Deferred[Sequence[tuple[str, int, int]]]:
         """Return (username, code, count) of rejections in a range, most first."""
 
     def rows(start: int, end: int) -> Deferred[Sequence[MinuteCount]]:
@@ -91,9 +94,7 @@ class IStatsStore(Interface):
     def rolled_up_before() -> Deferred[int]:
         """Return the minute before which the per-minute rows have been rolled up."""
 
-    def replace(
-        start: int, batches: Sequence[BatchCounts]
-    ) -> Deferred[bool]:
+    def replace(start: int, batches: Sequence[BatchCounts]) -> Deferred[bool]:
         """Make the per-minute rows from ``start`` on equal to the fold of ``batches``.
 
         Returns False, having changed nothing, when a batch from ``start`` on has been

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
@@ -27,7 +26,8 @@ _LONGEST_BACKOFF = 30.0
 @dataclass(frozen=True)
 class ConsumerSettings:
     """When the counts are committed: every ``interval`` seconds, or when ``buffer``
-    batches have gathered. ``prefetch`` bounds the batches taken from the log."""
+    batches have gathered. ``prefetch`` bounds the batches taken from the log.
+    """
 
     interval: float = 1.0
     buffer: int = 1000
@@ -177,4 +177,4 @@ class StatsConsumer:
             await subscription.stop()
 
 
-__all__ = ["GROUP", "ConsumerSettings", "Deferred", "StatsConsumer"]
+__all__ = ["GROUP", "ConsumerSettings", "StatsConsumer"]

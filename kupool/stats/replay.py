@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -19,7 +18,8 @@ Progress = Callable[[int, int], None]
 
 class Replayed(NamedTuple):
     """The batches of a log. ``start`` is the first minute that it holds completely,
-    in seconds since the epoch."""
+    in seconds since the epoch.
+    """
 
     batches: list[BatchCounts]
     position: int
@@ -120,4 +120,4 @@ def _key(row: MinuteCount) -> tuple[str, str, int]:
     return row.username, row.worker, row.minute
 
 
-__all__ = ["Counter", "Difference", "RebuildGaveUp", "Replayed", "audit", "rebuild", "replay"]
+__all__ = ["Difference", "RebuildGaveUp", "Replayed", "audit", "rebuild", "replay"]

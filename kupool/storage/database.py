@@ -46,9 +46,7 @@ class Database:
     back through its own.
     """
 
-    def __init__(
-        self, reactor: Any, path: Path, schema: str, synchronous: str = "FULL"
-    ) -> None:
+    def __init__(self, reactor: Any, path: Path, schema: str, synchronous: str = "FULL") -> None:
         self._reactor = reactor
         self.path = path
         self._schema = schema
@@ -128,9 +126,7 @@ class Database:
 
 def connect(path: Path, synchronous: str = "FULL") -> sqlite3.Connection:
     """Open a SQLite file as every part of the project does; blocks."""
-    connection = sqlite3.connect(
-        path, isolation_level=None, timeout=30.0, check_same_thread=False
-    )
+    connection = sqlite3.connect(path, isolation_level=None, timeout=30.0, check_same_thread=False)
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute(f"PRAGMA synchronous={synchronous}")
     connection.execute("PRAGMA foreign_keys=ON")

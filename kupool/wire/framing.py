@@ -139,7 +139,7 @@ class FrameSplitter(_Buffered):
             if end > size or length > limit:
                 self._stop(data, start, FRAME_HEADER, length)
                 return out
-            if opcode == OP_BINARY or opcode == OP_TEXT:
+            if opcode == OP_BINARY or opcode == OP_TEXT:  # noqa: SIM109  a tuple is slower
                 if length:
                     out.append(data[body:end])
             else:

@@ -195,9 +195,7 @@ def encode_close(reason: CloseReason, retry_after: float | None = None) -> bytes
     return encode_request(None, "close", params)
 
 
-def close_message(
-    framing: Framing, reason: CloseReason, retry_after: float | None = None
-) -> bytes:
+def close_message(framing: Framing, reason: CloseReason, retry_after: float | None = None) -> bytes:
     """Return the bytes that announce a close in the given framing.
 
     In ``frame`` that is the close opcode with the reason alone, as the first clients
