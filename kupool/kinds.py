@@ -1,0 +1,97 @@
+"""Kinds of values: how durations, sizes and numbers are read and shown. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600}
+_DURATION = re.compile(r"(?:(?:\d+\.?\d*|\.\d+)(?:ns|us|µs|μs|ms|s|m|h))+")
+_DURATION_PART = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
+_SIZE = re.compile(r"(\d+)\s*(|[KMGT]i?)B?", re.IGNORECASE)
+_SIZE_POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
+
+
+def parse_duration(text: str) -> float:
+    """Return a duration in Go notation, as ``1h30m``, ``250ms`` or ``0``, in seconds.
+
+    Raises :class:`ValueError`. See the Go documentation of ``time.ParseDuration``.
+    """
+    if text == "0":
+        return 0.0
+    if not _DURATION.fullmatch(text):
+        raise ValueError(f"{text!r} is not a duration such as 30s, 1h30m or 0")
+    return float(sum(float(n) * _UNITS[unit] for n, unit in _DURATION_PART.findall(text)))
+
+
+def format_duration(seconds: float) -> str:
+    """Return seconds in Go notation."""
+    if seconds and seconds < 1:
+        return f"{seconds * 1000:g}ms"
+    hours, rest = divmod(seconds, 3600)
+    minutes, rest = divmod(rest, 60)
+    parts = [(hours, "h"), (minutes, "m"), (rest, "s")]
+    return "".join(f"{n:g}{unit}" for n, unit in parts if n) or "0"
+
+
+def parse_size(text: str) -> int:
+    """Return a size as ``65536``, ``64KiB`` or ``10G`` in bytes; raises :class:`ValueError`."""
+    found = _SIZE.fullmatch(text.strip())
+    if found is None:
+        raise ValueError(f"{text!r} is not a size such as 65536, 64KiB or 10GiB")
+    factor: int = 1024 ** _SIZE_POWERS[found[2].lower().rstrip("i")]
+    return int(found[1]) * factor
+
+
+def format_size(size: int) -> str:
+    """Return a number of bytes with the largest unit that divides it."""
+    for unit in ("TiB", "GiB", "MiB", "KiB"):
+        factor = 1024 ** _SIZE_POWERS[unit[0].lower()]
+        if size and not size % factor:
+            return f"{size // factor}{unit}"
+    return str(size)
+
+
+def parse_number(text: str) -> float:
+    """Return a number of 0 or more; raises :class:`ValueError`."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise ValueError(f"{text!r} is not a number of 0 or more")
+    return value
+
+
+def parse_count(text: str) -> int:
+    """Return a whole number of 0 or more; raises :class:`ValueError`."""
+    if not re.fullmatch(r"\d{1,15}", text):
+        raise ValueError(f"{text!r} is not a whole number of 0 or more")
+    return int(text)
+
+
+class Kind(NamedTuple):
+    """How the values of a setting are read and shown."""
+
+    parse: Callable[[str], Any]
+    show: Callable[[Any], str]
+    hint: str
+
+
+DURATION = Kind(parse_duration, format_duration, "DURATION")
+SIZE = Kind(parse_size, format_size, "SIZE")
+COUNT = Kind(parse_count, str, "N")
+NUMBER = Kind(parse_number, lambda value: f"{value:g}", "N")
+TEXT = Kind(str, str, "TEXT")
+
+
+def choice(*names: str) -> Kind:
+    """Return the kind of a setting that is one of some names."""
+
+    def parse(text: str) -> str:
+        if text not in names:
+            raise ValueError(f"{text!r} is none of {', '.join(names)}")
+        return text
+
+    return Kind(parse, str, "|".join(names))

@@ -1,0 +1,299 @@
+"""Settings: one frozen object, made of defaults < file < ``KUP_*`` < flags.
+
+Every setting is declared once, as a field of :class:`Settings`. An error names the key
+and where its value came from.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import Field, dataclass, field, fields
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from kupool.kinds import COUNT, DURATION, NUMBER, SIZE, TEXT, Kind, choice, parse_duration
+
+_SECRET_PART = re.compile(
+    r"(://[^:/@\s]*:)[^@\s]*(@)|(password\s*=\s*)('[^']*'|\S+)", re.IGNORECASE
+)
+
+ENV_PREFIX = "KUP_"
+
+
+class SettingError(ValueError):
+    """A setting has a value that it cannot have; names the setting and its source."""
+
+
+def _setting(
+    kind: Kind,
+    default: str | tuple[str, ...],
+    doc: str,
+    *,
+    least: float | None = None,
+    secret: bool = False,
+    reload: bool = False,
+) -> Any:
+    """Declare a setting. ``least`` is the smallest value it may have; one with
+    ``reload`` takes effect when the daemon is told to read its file again.
+    """
+    metadata = {"kind": kind, "doc": doc, "least": least, "secret": secret, "reload": reload}
+    value = default if isinstance(default, tuple) else kind.parse(default)
+    return field(default=value, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Every setting of the daemon. Durations are in seconds, sizes in bytes; where it is
+    not said otherwise, 0 turns a limit off.
+    """
+
+    # where it listens and what it speaks
+    addr: tuple[str, ...] = _setting(
+        TEXT, (":8080",), "address to listen on: :8080, host:8080 or a Twisted endpoint"
+    )
+    framing: str = _setting(
+        choice("auto", "frame", "int32", "line"), "auto", "framing of these addresses"
+    )
+    transport: str = _setting(
+        choice("direct", "stock"), "direct", "stock is Twisted's own, which TLS gets anyway"
+    )
+    http: str = _setting(
+        TEXT, "tcp:8081:interface=127.0.0.1", "address of the HTTP API; empty turns it off"
+    )
+    ws_origins: tuple[str, ...] = _setting(
+        TEXT, (), "web origin that may open the WebSocket; by default the page's own host"
+    )
+    auth: tuple[str, ...] = _setting(
+        TEXT, (), "checker of passwords, as file:/etc/kupool/passwd; see --help-auth"
+    )
+    # where it keeps things
+    data: str = _setting(TEXT, "./kupool-data", "folder of the SQLite files")
+    store: str = _setting(choice("sqlite", "memory", "pg"), "sqlite", "where counts are kept")
+    pg_dsn: str = _setting(TEXT, "", "PostgreSQL connection string", secret=True)
+    mq: str = _setting(
+        choice("sqlite", "memory", "rabbit"), "sqlite", "where the submission log is kept"
+    )
+    mq_url: str = _setting(TEXT, "", "RabbitMQ address", secret=True)
+    mq_queue: str = _setting(TEXT, "kupool_submissions", "name of the RabbitMQ queue")
+    # jobs
+    interval: float = _setting(DURATION, "30s", "time between jobs", least=0.01, reload=True)
+    expire: float = _setting(DURATION, "0", "age at which a job expires; 0: never", reload=True)
+    history_window: float = _setting(
+        DURATION, "10m", "age at which a job leaves the history", least=1, reload=True
+    )
+    history_jobs: int = _setting(COUNT, "1000", "jobs in the history", least=1, reload=True)
+    max_nonces: int = _setting(COUNT, "2000000", "nonces remembered in all", reload=True)
+    nonce_scope: str = _setting(
+        choice("pool", "session"), "pool", "who shares a server nonce: everyone, or nobody"
+    )
+    duplicate_scope: str = _setting(
+        choice("user", "session", "job"), "user", "within what a nonce may be used once"
+    )
+    # how often
+    submit_interval: float = _setting(
+        DURATION, "1s", "time between two accepted submissions of a session", reload=True
+    )
+    attempts_rate: float = _setting(
+        NUMBER, "1", "rejected attempts a second that a session has", reload=True
+    )
+    attempts_burst: float = _setting(
+        NUMBER, "5", "rejected attempts that a session has at once", reload=True
+    )
+    ban_score: float = _setting(
+        NUMBER, "10000", "attempts beyond those after which an address is banned", reload=True
+    )
+    ban_time: float = _setting(DURATION, "60s", "how long it is banned", reload=True)
+    user_rate: float = _setting(NUMBER, "0", "accepted submissions a second of one user")
+    ip_rate: float = _setting(NUMBER, "0", "accepted submissions a second of one address")
+    # connections
+    max_connections: int = _setting(COUNT, "10000", "connections at once", reload=True)
+    max_connections_per_ip: int = _setting(COUNT, "0", "connections of one address", reload=True)
+    max_frame: int = _setting(SIZE, "64KiB", "largest message", least=64, reload=True)
+    first_frame: int = _setting(
+        SIZE, "1KiB", "largest message before authorize", least=64, reload=True
+    )
+    authorize_timeout: float = _setting(DURATION, "10s", "time to authorize", reload=True)
+    idle_timeout: float = _setting(
+        DURATION, "180s", "silence after which a connection is closed", reload=True
+    )
+    write_timeout: float = _setting(
+        DURATION, "10s", "time a peer has to take what it was answered", least=0.1, reload=True
+    )
+    max_errors: int = _setting(COUNT, "10", "malformed messages before a close", reload=True)
+    outbox_limit: int = _setting(
+        SIZE, "256KiB", "answers that may wait for one slow reader", least=4096, reload=True
+    )
+    # making submissions durable, and counting them
+    batch_delay: float = _setting(DURATION, "5ms", "longest time until a batch closes")
+    batch_size: int = _setting(COUNT, "500", "submissions that close a batch", least=1)
+    batches_in_flight: int = _setting(COUNT, "100", "batches on their way to the log", least=1)
+    flush_interval: float = _setting(DURATION, "1s", "time between commits of counts", least=0.01)
+    memory_log_limit: int = _setting(SIZE, "64MiB", "size of the memory log", least=65536)
+    log_retention: float = _setting(
+        DURATION, "168h", "age at which the log drops what is counted", reload=True
+    )
+    log_max_size: int = _setting(
+        SIZE, "10GiB", "size at which the log drops what is counted", reload=True
+    )
+    keep_minutes: float = _setting(
+        DURATION, "720h", "age at which minutes are rolled up into hours", reload=True
+    )
+    keep_hours: float = _setting(
+        DURATION, "17520h", "age at which hours are rolled up into days", reload=True
+    )
+    # the process
+    shutdown_timeout: float = _setting(
+        DURATION, "30s", "longest time a stop may take", least=1, reload=True
+    )
+    log_level: str = _setting(
+        choice("debug", "info", "warn", "error"), "info", "least level that is logged", reload=True
+    )
+    log_format: str = _setting(choice("json", "text"), "json", "form of the log")
+    config: str = _setting(TEXT, "", "file with settings, YAML or JSON")
+
+
+class Loaded(NamedTuple):
+    """Settings, and for each the place its value came from."""
+
+    settings: Settings
+    sources: Mapping[str, str]
+
+
+def declared() -> dict[str, Field[Any]]:
+    """Return the fields of :class:`Settings` by name."""
+    return {f.name: f for f in fields(Settings)}
+
+
+def reloadable() -> list[str]:
+    """Return the names of the settings that need no restart."""
+    return [name for name, f in declared().items() if f.metadata["reload"]]
+
+
+def repeatable(f: Field[Any]) -> bool:
+    """Say whether a setting may be given several times."""
+    return isinstance(f.default, tuple)
+
+
+def flag_name(name: str) -> str:
+    """Return the flag of a setting, without its dashes."""
+    return name.replace("_", "-")
+
+
+def load(flags: Mapping[str, str | Sequence[str]], environ: Mapping[str, str]) -> Loaded:
+    """Return the settings that flags, environment, file and defaults give, in this order.
+
+    ``flags`` holds the values by the name of the setting. Raises :class:`SettingError`.
+    """
+    known = declared()
+    path = flags.get("config") or environ.get(ENV_PREFIX + "CONFIG") or ""
+    in_file = read_file(str(path)) if path else {}
+    values: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    for name, f in known.items():
+        given: object
+        variable = ENV_PREFIX + name.upper()
+        if name in flags:
+            source, given = f"flag --{flag_name(name)}", flags[name]
+        elif variable in environ:
+            source, given = f"environment {variable}", environ[variable]
+        elif name in in_file:
+            source, given = f"file {path}", in_file[name]
+        else:
+            sources[name] = "default"
+            continue
+        values[name] = _value(f, given, source)
+        sources[name] = source
+    return Loaded(Settings(**values), sources)
+
+
+def _value(f: Field[Any], given: object, source: str) -> Any:
+    try:
+        if repeatable(f):
+            several = given.split(",") if isinstance(given, str) else given
+            if not isinstance(several, list | tuple):
+                raise ValueError(f"{given!r} is not a list")
+            return tuple(_text(one).strip() for one in several if _text(one).strip())
+        text = _text(given)
+        value = f.metadata["kind"].parse(text)
+        least = f.metadata["least"]
+        if least is not None and value < least:
+            shown = f.metadata["kind"].show(least)
+            raise ValueError(f"{text!r} is less than {shown}")
+        return value
+    except ValueError as error:
+        raise SettingError(f"{f.name}: {error} (from {source})") from None
+
+
+def _text(given: object) -> str:
+    if isinstance(given, bool) or not isinstance(given, str | int | float):
+        raise ValueError(f"{given!r} is neither text nor a number")
+    return str(given)
+
+
+def read_file(path: str) -> dict[str, object]:
+    """Return the settings in a YAML or JSON file; raises :class:`SettingError`."""
+    try:
+        text = Path(path).read_text("utf-8")
+    except (OSError, UnicodeError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise SettingError(f"config: {path}: {why}") from None
+    try:
+        found = json.loads(text) if path.endswith(".json") else yaml.safe_load(text)
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
+        raise SettingError(f"config: {path}: {' '.join(str(error).split())}") from None
+    if found is None:
+        return {}
+    if not isinstance(found, dict):
+        raise SettingError(f"config: {path}: expected settings by name")
+    known = declared()
+    for key in found:
+        if key not in known or key == "config":
+            near = difflib.get_close_matches(str(key), known, 1)
+            hint = f", did you mean {near[0]}?" if near else ""
+            raise SettingError(f"{key}: no such setting{hint} (from file {path})")
+    return found
+
+
+def mask(text: str) -> str:
+    """Return a connection string without its password."""
+    return _SECRET_PART.sub(r"\1\3***\2", text)
+
+
+def shown(settings: Settings) -> dict[str, str]:
+    """Return every value as text, secrets masked."""
+    values = {}
+    for name, f in declared().items():
+        value, kind = getattr(settings, name), f.metadata["kind"]
+        text = ", ".join(value) if repeatable(f) else kind.show(value)
+        values[name] = mask(text) if f.metadata["secret"] else text
+    return values
+
+
+def changes(old: Settings, new: Settings) -> tuple[list[str], list[str]]:
+    """Return the names that differ: those that can be applied now, and the rest."""
+    differ = [name for name in declared() if getattr(old, name) != getattr(new, name)]
+    now = set(reloadable())
+    return [n for n in differ if n in now], [n for n in differ if n not in now]
+
+
+__all__ = [
+    "ENV_PREFIX",
+    "Loaded",
+    "SettingError",
+    "Settings",
+    "changes",
+    "declared",
+    "flag_name",
+    "load",
+    "mask",
+    "parse_duration",
+    "read_file",
+    "reloadable",
+    "repeatable",
+    "shown",
+]
