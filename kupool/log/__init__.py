@@ -74,6 +74,9 @@ class ILog(Interface):
     """A durable log."""
 
     persistent = Attribute("Whether entries outlive the process.")
+    instant = Attribute(
+        "Whether an append costs nothing, so that gathering entries into larger ones is idle."
+    )
 
     def open() -> Deferred[None]:
         """Make the log ready; fails with a clear error where that is impossible."""

@@ -23,6 +23,7 @@ class MemoryLog:
     """
 
     persistent = False
+    instant = True
 
     def __init__(
         self,

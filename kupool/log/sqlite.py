@@ -32,6 +32,7 @@ class SqliteLog:
     """
 
     persistent = True
+    instant = False
 
     def __init__(
         self,

@@ -1,9 +1,10 @@
 """Accepted submissions on their way: batches, the log, and then the answers.
 
 A submission that the judge lets through joins the open batch. The batch closes after
-a short delay, when it is full, or when the minute ends, and goes to the log. Only
-when the log says that it is durable are its submissions answered with ``true``;
-otherwise with ``Temporarily unavailable``, and their nonces are free again.
+a short delay, when it is full, or when the minute ends, and goes to the log; earlier
+when waiting longer would bring nothing. Only when the log says that it is durable are
+its submissions answered with ``true``; otherwise with ``Temporarily unavailable``, and
+their nonces are free again.
 """
 
 from __future__ import annotations
@@ -29,7 +30,10 @@ from kupool.wire.messages import RequestId, encode_error, encode_success
 
 @dataclass(frozen=True)
 class BatchSettings:
-    """When a batch closes, and how many may be on their way to the log at once."""
+    """When a batch closes, and how many may be on their way to the log at once.
+
+    ``delay``, in seconds, is the longest that a batch stays open.
+    """
 
     delay: float = 0.005
     size: int = 500
@@ -94,6 +98,11 @@ class Acceptance:
         self._instance = instance
         self._serial = 0
         self._open: _Batch | None = None
+        #: Whether waiting for company is worth nothing.
+        self._instant: bool = self._store.instant
+        self._watch: IDelayedCall | None = None
+        #: What the watch saw of the open batch, and the size of the last one.
+        self._seen = self._last_size = 0
         self._in_flight: dict[int, _Batch] = {}
         self.accepted = 0
         #: Submissions refused since the log last took any.
@@ -145,7 +154,7 @@ class Acceptance:
         return True
 
     def flush(self) -> None:
-        """Close the open batch now."""
+        """Close the open batch now, without waiting for company."""
         if self._open is not None:
             self._close()
 
@@ -176,9 +185,31 @@ class Acceptance:
         self._serial += 1
         wall = self._wall()
         batch = _Batch(self._serial, int(wall * 1000), now + 60.0 - wall % 60.0)
-        batch.timer = self._clock.callLater(self._delay, self._close)
+        if not self._instant:
+            batch.timer = self._clock.callLater(self._delay, self._close)
         self._open = batch
+        self._seen = 0
+        if self._watch is None and not self._in_flight:
+            self._watch = self._clock.callLater(0, self._look)
         return batch
+
+    def _look(self) -> None:
+        """Close the open batch early if nobody else is going to join it.
+
+        Called a reactor turn after something joined it, and when the log has finished
+        what was under way. While the log is busy there is no hurry; while each turn
+        brings more, or the last batch was larger, the others are still on their way.
+        """
+        self._watch = None
+        batch = self._open
+        if batch is None or (self._in_flight and not self._instant):
+            return
+        size = len(batch.nonces)
+        if self._instant or (size == self._seen and size >= self._last_size):
+            self._close()
+        elif size > self._seen:
+            self._seen = size
+            self._watch = self._clock.callLater(0, self._look)
 
     def _close(self) -> None:
         batch, self._open = self._open, None
@@ -186,6 +217,7 @@ class Acceptance:
         if batch.timer is not None and batch.timer.active():
             batch.timer.cancel()
         batch.timer = None
+        self._last_size = len(batch.nonces)
         self._in_flight[batch.serial] = batch
         batch_id = f"{self._instance}-{batch.serial}"
         body = encode_batch(
@@ -263,6 +295,8 @@ class Acceptance:
                 connection.send(encode_error(message_id, error))
         for settled in batch.settled:
             settled.callback(None)
+        if self._open is not None and self._watch is None and not self._in_flight:
+            self._watch = self._clock.callLater(0, self._look)
 
 
 __all__ = ["Acceptance", "BatchSettings"]

@@ -111,7 +111,7 @@ class JobBook:
             old = now - job.created > self.window
             if job is self.current or not (old or len(self.jobs) > self.max_jobs):
                 break
-            gone.append(self._retire(job))
+            gone.append(self.retire(job))
         return gone
 
     def relieve(self) -> list[Job]:
@@ -124,7 +124,7 @@ class JobBook:
             oldest = next(iter(self.jobs.values()))
             if oldest is self.current:
                 break
-            gone.append(self._retire(oldest))
+            gone.append(self.retire(oldest))
             self.retired_early += 1
         return gone
 
@@ -138,8 +138,11 @@ class JobBook:
         """Whether more nonces are remembered than ``max_nonces``."""
         return bool(self.max_nonces) and self.remembered > self.max_nonces
 
-    def _retire(self, job: Job) -> Job:
+    def retire(self, job: Job) -> Job:
+        """Drop a job from the history; its nonces are freed by :meth:`sweep`."""
         del self.jobs[job.job_id]
+        if job is self.current:
+            self.current = None
         self._retired.append(job.nonces.dismantle())
         return job
 

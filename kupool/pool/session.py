@@ -53,18 +53,23 @@ class Session:
         #: The job last submitted for, and the nonces used for it in this scope.
         self.job: Job | None = None
         self.nonces = Scope()
-        if scope == "user":
-            self.scope = self.user
-        elif scope == "session":
-            self.scope = self.session_id.hex()
-        else:
-            self.scope = ""
+        self.scope = scope_key(scope, username, self.session_id)
 
     def enter(self, job: Job) -> Scope:
         """Turn to the nonces of another job."""
         self.job = job
         self.nonces = job.nonces.scope(self.scope)
         return self.nonces
+
+
+def scope_key(scope: str, username: str, session_id: bytes = b"") -> str:
+    """Return the key under which a session's nonces are remembered for a job.
+
+    ``scope`` is ``user``, ``session`` or ``job``, whose key is the same for everyone.
+    """
+    if scope == "user":
+        return split_username(username)[0]
+    return session_id.hex() if scope == "session" else ""
 
 
 def valid_username(username: str) -> bool:
