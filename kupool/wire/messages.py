@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Union
+from typing import Any, NamedTuple, Union, cast
 
 import msgspec
 
 from kupool.errors import CloseReason, ErrorText
 from kupool.wire.framing import FRAME, OP_CLOSE, Framing, encode_frame
+from kupool.wire.websocket import WEBSOCKET, WEBSOCKET_BINARY, encode_websocket_close
 
 #: Ids longer than this, in UTF-8 bytes, are not accepted.
 MAX_ID_BYTES = 64
@@ -93,7 +94,7 @@ def request_type(method: str, params: type | None) -> type[Request]:
     ignored, as unknown keys are.
     """
     fields: list[Any] = [] if params is None else [("params", params)]
-    return msgspec.defstruct(
+    made = msgspec.defstruct(
         f"Request_{method}",
         fields,
         bases=(Request,),
@@ -102,6 +103,7 @@ def request_type(method: str, params: type | None) -> type[Request]:
         gc=False,
         kw_only=True,
     )
+    return cast(type[Request], made)
 
 
 def request_decoder(types: Mapping[str, type[Request]]) -> msgspec.json.Decoder[Any]:
@@ -199,8 +201,11 @@ def close_message(framing: Framing, reason: CloseReason, retry_after: float | No
     """Return the bytes that announce a close in the given framing.
 
     In ``frame`` that is the close opcode with the reason alone, as the first clients
-    expect; elsewhere a notification that also holds the code.
+    expect; over WebSocket its own close, with code and reason; elsewhere a notification
+    that also holds the code.
     """
     if framing is FRAME:
         return encode_frame(reason.reason.encode(), OP_CLOSE)
+    if framing is WEBSOCKET or framing is WEBSOCKET_BINARY:
+        return encode_websocket_close(reason.code, reason.reason)
     return framing.encode(encode_close(reason, retry_after))
