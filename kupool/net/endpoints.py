@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import socket
 from typing import Any, NamedTuple
 
 from twisted.internet.endpoints import serverFromString
+from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IStreamServerEndpoint
 
-from kupool.net.transport import DescriptorGroup, DirectEndpoint
+from kupool.net.descriptors import DescriptorGroup
+from kupool.net.transport import DirectEndpoint
 
 _SHORT = re.compile(r"(?P<host>\[[^\]]*\]|[^:\[\]=]*):(?P<port>\d+)")
 _PARTS = re.compile(r"((?:[^:\\]|\\.)*)(?::|$)")
@@ -47,13 +50,13 @@ def parse_address(text: str) -> Address | None:
     port = named.pop("port", plain[0] if plain else "")
     host = named.pop("interface", "::" if kind == "tcp6" else "")
     backlog = named.pop("backlog", "1024")
-    if named or len(plain) > 1 or not backlog.isdigit():
+    if named or len(plain) > 1 or not re.fullmatch("[0-9]{1,9}", backlog):
         raise ValueError(f"{text!r}: expected {kind}:PORT[:interface=HOST][:backlog=N]")
     return Address(host, _port(port, text), int(backlog))
 
 
 def _port(text: str, whole: str) -> int:
-    if not text.isdigit() or int(text) > 65535:
+    if not re.fullmatch("[0-9]{1,5}", text) or int(text) > 65535:
         raise ValueError(f"{whole!r}: a port is a number from 0 to 65535")
     return int(text)
 
@@ -73,5 +76,28 @@ def endpoint_for(
         host = address.host.replace(":", "\\:")
         kind = "tcp6" if ":" in address.host else "tcp"
         text = f"{kind}:{address.port}:interface={host}:backlog={address.backlog}"
-    endpoint: IStreamServerEndpoint = serverFromString(reactor, text)
+    try:
+        endpoint: IStreamServerEndpoint = serverFromString(reactor, text)
+    except (ValueError, TypeError, KeyError, IndexError, ImportError, OSError) as error:
+        # What a parser raises depends on the kind; none of them names the whole text.
+        raise ValueError(f"{text!r}: {error}") from error
     return endpoint
+
+
+def probe(text: str) -> None:
+    """Try whether a TCP address can be listened on now, and let go of it again.
+
+    What is no TCP address, or leaves the port to the system, is not tried. Raises
+    :class:`twisted.internet.error.CannotListenError`.
+    """
+    address = parse_address(text) if text else None
+    if address is None or not address.port:
+        return
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            sock.bind((address.host, address.port))
+            sock.listen(1)
+        except OSError as error:
+            raise CannotListenError(address.host, address.port, error) from None

@@ -63,7 +63,7 @@ class Pool:
         self._book = book
         self._acceptance = acceptance
         self._handlers = handlers
-        self._settings = settings
+        self.settings = settings
         self._greeting = Greeting(self._admit, authenticator)
         self._channel: Any = None
         self._payload: tuple[Job, bytes] | None = None
@@ -83,8 +83,8 @@ class Pool:
     def opened(self, connection: Connection) -> None:
         """Give a new connection the time and the room to authorize."""
         connection.router = self._greeting
-        connection.max_frame = min(self._settings.first_frame, self._settings.max_frame)
-        connection.expect_within(self._settings.authorize_timeout, CLOSE_UNAUTHORIZED)
+        connection.max_frame = min(self.settings.first_frame, self.settings.max_frame)
+        connection.expect_within(self.settings.authorize_timeout, CLOSE_UNAUTHORIZED)
 
     def closed(self, connection: Connection, reason: Failure) -> None:
         """Forget the session, if there was one."""
@@ -112,7 +112,7 @@ class Pool:
 
     def _admit(self, connection: Connection, username: str) -> bytes:
         """Make the session of a connection; returns the payload of its first job."""
-        settings = self._settings
+        settings = self.settings
         suffix = secrets.token_hex(8) if settings.nonce_scope == "session" else ""
         session = Session(username, settings.duplicate_scope, suffix)
         session.shared = self._shared(session, connection)
@@ -135,9 +135,9 @@ class Pool:
     def _shared(self, session: Session, connection: Connection) -> tuple[Bucket, ...]:
         now = connection.last_seen
         buckets = []
-        if self._settings.user_rate:
+        if self.settings.user_rate:
             buckets.append(self._by_user.get(session.user, now))
-        if self._settings.ip_rate and connection.host:
+        if self.settings.ip_rate and connection.host:
             buckets.append(self._by_ip.get(connection.host, now))
         return tuple(buckets)
 
@@ -146,7 +146,7 @@ class Pool:
     def publish(self, job: Job) -> Deferred[None]:
         """Send a job to every session; fires when every outbox has it."""
         began = self._clock.seconds()
-        if self._settings.nonce_scope == "session":
+        if self.settings.nonce_scope == "session":
             sent = self._channel.publish_each(lambda c: self._job_for(job, c.context))
         else:
             sent = self._channel.publish(self._encoded(job))

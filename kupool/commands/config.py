@@ -1,0 +1,58 @@
+"""``kupool config``: every setting, its value, and where that came from."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from typing import Any
+
+from kupool.commands.settings_flags import add_settings_parser, load_settings
+from kupool.settings import ENV_PREFIX, Loaded, Settings, declared, reloadable, repeatable, shown
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the command."""
+    parser = add_settings_parser(
+        subparsers, "config", "show every setting with its value and its source", run
+    )
+    parser.add_argument("--show", action="store_true", help="what it does anyway")
+    parser.add_argument(
+        "--example", action="store_true", help="print a file with all settings and defaults"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the settings."""
+    loaded = load_settings(arguments)
+    if loaded is None:
+        return 1
+    lines = example() if arguments.example else table(loaded)
+    print("\n".join(lines))
+    return 0
+
+
+def table(loaded: Loaded) -> Iterator[str]:
+    """Yield a line for each setting: its name, its value, and where that came from."""
+    values = shown(loaded.settings)
+    name_width = max(map(len, values))
+    value_width = max(len(value) for value in values.values() if len(value) < 40)
+    for name, value in values.items():
+        line = f"{name:<{name_width}}  {value or '-':<{value_width}}  {loaded.sources[name]}"
+        yield line.rstrip()
+
+
+def example() -> Iterator[str]:
+    """Yield the lines of a settings file in which everything has its default."""
+    values, now = shown(Settings()), set(reloadable())
+    yield "# Settings of KuPool, each with its default. A setting here gives way to its"
+    yield "# environment variable, and that to its flag. Those marked with * take effect"
+    yield "# on SIGHUP, without a restart."
+    for name, f in declared().items():
+        if name == "config":
+            continue
+        kind, value = f.metadata["kind"], values[name]
+        mark = " *" if name in now else ""
+        yield ""
+        yield f"# {f.metadata['doc']} ({kind.hint}) [{ENV_PREFIX}{name.upper()}]{mark}"
+        text = f'"{value}"' if value or not repeatable(f) else ""
+        yield f"#{name}: " + (f"[{text}]" if repeatable(f) else text)

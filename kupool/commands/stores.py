@@ -1,0 +1,102 @@
+"""What the daemon keeps, opened beside it by the commands that read or repair it."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.internet.task import react
+
+from kupool.daemon.parts import LOG_FILE, STORE_FILE
+from kupool.log.sqlite import SqliteLog
+from kupool.settings import Settings
+from kupool.stats.sqlite import SqliteStats
+from kupool.storage.database import Database
+
+#: Gets the log and the store; returns an exit status.
+Work = Callable[[Any, Any], Awaitable[int]]
+
+
+class Unusable(Exception):
+    """What the command needs is not there; says what."""
+
+
+def with_stores(settings: Settings, work: Work) -> int:
+    """Open the log and the store of the daemon, which may be running, and do some work.
+
+    Returns the exit status; prints in one line what went wrong.
+    """
+    status = 1
+
+    async def main(reactor: Any) -> None:
+        nonlocal status
+        log, stats = _open(reactor, settings)
+        try:
+            await log.open()
+            await stats.open()
+            status = await work(log, stats)
+        finally:
+            await stats.close()
+            await log.close()
+
+    def run(reactor: Any) -> Deferred[None]:
+        done: Deferred[None] = ensureDeferred(main(reactor))
+        return done.addErrback(
+            lambda failure: print(f"kupool: {failure.getErrorMessage()}", file=sys.stderr)
+        )
+
+    try:
+        _check(settings)
+        react(run)
+    except Unusable as error:
+        print(f"kupool: {error}", file=sys.stderr)
+    except SystemExit as end:
+        return status or (1 if end.code else 0)
+    return status
+
+
+def _check(settings: Settings) -> None:
+    for name in ("mq", "store"):
+        value = getattr(settings, name)
+        if value != "sqlite":
+            raise Unusable(f"{name} is {value!r}: nothing is kept that could be looked at")
+    for name in (LOG_FILE, STORE_FILE):
+        path = Path(settings.data) / name
+        if not path.exists():
+            raise Unusable(f"{path}: no such file; is --data the daemon's data folder?")
+
+
+def _open(reactor: Any, settings: Settings) -> tuple[SqliteLog, SqliteStats]:
+    folder = Path(settings.data)
+    log = SqliteLog(Database(reactor, folder / LOG_FILE, "log"), reactor, time.time)
+    return log, SqliteStats(Database(reactor, folder / STORE_FILE, "store"))
+
+
+class Reading:
+    """A progress bar over the entries of a log, where there is a terminal for it."""
+
+    def __init__(self, text: str) -> None:
+        console = Console(stderr=True)
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task = self._progress.add_task(text, total=None)
+
+    def __enter__(self) -> Callable[[int, int], None]:
+        """Show the bar; returns what is called with (entries read, entries in all)."""
+        self._progress.start()
+        return lambda done, total: self._progress.update(self._task, completed=done, total=total)
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()

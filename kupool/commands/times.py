@@ -1,0 +1,19 @@
+"""Times as a command line takes and shows them: RFC 3339, to the minute, in UTC."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+
+def parse_time(text: str) -> int:
+    """Return an RFC 3339 time, UTC where no offset is given, in seconds since the epoch.
+
+    Raises :class:`ValueError`.
+    """
+    time = datetime.fromisoformat(text)
+    return int((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp())
+
+
+def minute_text(seconds: int) -> str:
+    """Return a minute as ``2026-11-21 10:05``, in UTC."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M")

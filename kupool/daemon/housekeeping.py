@@ -1,0 +1,97 @@
+"""What has to be done now and then: bounds kept, old rows rolled up, old entries dropped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+
+from kupool.daemon.parts import Parts
+from kupool.settings import Settings
+
+#: Seconds between two looks at the bounds, and between two clearings.
+LOOK = 1.0
+CLEAR = 600.0
+
+#: Ids of counted batches are kept this much longer than their entries, in seconds.
+KEEP_IDS = 86400.0
+
+
+class Housekeeping:
+    """Keeps the bounds that no single event is there to keep.
+
+    ``settings`` returns those of the moment; ``wall`` seconds since the epoch.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        wall: Callable[[], float],
+        parts: Parts,
+        settings: Callable[[], Settings],
+    ) -> None:
+        self._wall = wall
+        self._parts = parts
+        self._settings = settings
+        self._loops: list[tuple[LoopingCall, float]] = [
+            (LoopingCall(self._look), LOOK),
+            (LoopingCall(self._clear), CLEAR),
+        ]
+        for loop, _ in self._loops:
+            loop.clock = clock
+        self._clearing: Deferred[None] | None = None
+
+    def start(self) -> None:
+        """Begin; the first clearing is after some minutes."""
+        for loop, seconds in self._loops:
+            loop.start(seconds, now=False).addErrback(
+                lambda failure: self._log.failure("Housekeeping stopped", failure)
+            )
+
+    async def stop(self) -> None:
+        """End, after what is under way."""
+        for loop, _ in self._loops:
+            if loop.running:
+                loop.stop()
+        if self._clearing is not None:
+            waiter: Deferred[None] = Deferred()
+            self._clearing.addBoth(lambda _: waiter.callback(None))
+            await waiter
+
+    def _look(self) -> None:
+        self._parts.coordinator.relieve()
+
+    def _clear(self) -> Deferred[None]:
+        clearing = Deferred.fromCoroutine(self.clear())
+
+        def done(result: Any) -> None:
+            self._clearing = None
+            if result is not None:
+                self._log.failure("Old rows could not be cleared", result)
+
+        self._clearing = clearing
+        return clearing.addBoth(done)
+
+    async def clear(self) -> None:
+        """Drop and roll up what is past its retention."""
+        settings, now, parts = self._settings(), self._wall(), self._parts
+        retention = settings.log_retention
+        dropped = await parts.log.trim(now - retention if retention else 0, settings.log_max_size)
+        moved = await parts.stats.roll_up(
+            int(now - settings.keep_minutes) if settings.keep_minutes else 0,
+            int(now - settings.keep_hours) if settings.keep_hours else 0,
+        )
+        if retention:
+            await parts.stats.forget_batches(int(now - retention - KEEP_IDS))
+        if dropped or moved:
+            self._log.info(
+                "Dropped {dropped} log entries, rolled up {moved} rows",
+                dropped=dropped,
+                moved=moved,
+            )

@@ -1,0 +1,102 @@
+"""The log of the process: one JSON object a line, or text, from a level on."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from twisted.logger import (
+    FilteringLogObserver,
+    ILogObserver,
+    LogEvent,
+    LogLevel,
+    LogLevelFilterPredicate,
+    eventAsText,
+    formatEvent,
+    textFileLogObserver,
+)
+from twisted.python.logfile import LogFile
+from zope.interface import implementer
+
+#: Parts of an event that are in the line under another name, or mean nothing in it.
+_NOT_FIELDS = frozenset(
+    ("time", "isError", "failure", "why", "format", "message", "system", "msg", "level", "module")
+)
+
+
+@implementer(ILogObserver)
+class JsonObserver:
+    """Writes events as ``{"time":..,"level":..,"module":..,"message":.., ...}``.
+
+    What an event was logged with besides its text, such as ``username`` or ``remote``,
+    becomes a field of its own. A failure's traceback is the field ``error``.
+    """
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+
+    def __call__(self, event: LogEvent) -> None:
+        """Write one event as one line."""
+        self._file.write(as_json(event) + "\n")
+        self._file.flush()
+
+
+def as_json(event: LogEvent) -> str:
+    """Return an event as one line of JSON."""
+    level = event.get("log_level", LogLevel.info)
+    line: dict[str, object] = {
+        "time": datetime.fromtimestamp(event["log_time"], UTC).isoformat(timespec="milliseconds"),
+        "level": level.name,
+        "module": event.get("log_namespace", ""),
+        "message": formatEvent(event),
+    }
+    for key, value in event.items():
+        if not key.startswith("log_") and key not in _NOT_FIELDS:
+            line[key] = value if isinstance(value, int | float | str | None) else str(value)
+    if "log_failure" in event:
+        line["error"] = eventAsText(
+            {**event, "log_format": ""}, includeTimestamp=False, includeSystem=False
+        ).strip()
+    return json.dumps(line, ensure_ascii=False)
+
+
+class Level:
+    """The least level that is logged; may be changed while the process runs."""
+
+    def __init__(self, name: str) -> None:
+        self.predicate = LogLevelFilterPredicate()
+        self.set(name)
+
+    def set(self, name: str) -> None:
+        """Set the level by the name that the setting has."""
+        self.predicate.setLogLevelForNamespace("", LogLevel.levelWithName(name))
+
+
+def make_observer(form: str, level: Level, twistd: Mapping[str, Any]) -> ILogObserver | None:
+    """Return what logs in a form to where twistd's own options say.
+
+    ``twistd`` are the options before the command. None where these ask for a logger of
+    their own, with ``--logger`` or ``--syslog``.
+    """
+    if twistd.get("logger") or twistd.get("syslog"):
+        return None
+    file = _destination(twistd.get("logfile") or "", bool(twistd.get("nodaemon")))
+    observer = JsonObserver(file) if form == "json" else textFileLogObserver(file)
+    filtered: ILogObserver = FilteringLogObserver(observer, [level.predicate])
+    return filtered
+
+
+def _destination(logfile: str, nodaemon: bool) -> Any:
+    if nodaemon and logfile in ("", "-"):
+        return sys.stdout
+    if logfile == "-":
+        raise SystemExit("kupool: a daemon cannot log to stdout")
+    file = LogFile.fromFullPath(os.path.abspath(logfile or "twistd.log"))
+    if not signal.getsignal(signal.SIGUSR1):
+        signal.signal(signal.SIGUSR1, lambda number, frame: file.rotate())
+    return file

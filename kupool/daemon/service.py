@@ -1,0 +1,241 @@
+"""The daemon as a service: what is started and stopped, in which order."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from twisted.cred.checkers import ICredentialsChecker
+from twisted.internet.defer import Deferred, ensureDeferred, maybeDeferred
+from twisted.internet.error import CannotListenError
+from twisted.logger import Logger, LogLevel
+from twisted.python.failure import Failure
+
+from kupool.daemon.apply import apply_changes
+from kupool.daemon.housekeeping import Housekeeping
+from kupool.daemon.notify import notify
+from kupool.daemon.parts import Parts, build
+from kupool.daemon.status import RUNNING, Status
+from kupool.errors import GOING_DOWN
+from kupool.net.endpoints import endpoint_for, probe
+from kupool.pool.restore import remember_used
+from kupool.settings import Loaded, Settings, changes
+from kupool.storage.folder import FolderError
+
+# WEB from kupool.web.site import make_site
+
+#: Seconds that a stop leaves the clients to take their last answers.
+LAST_ANSWERS = 5.0
+
+#: Seconds of the time for a stop that are kept for closing the files.
+CLOSING = 2.0
+
+
+class Daemon:
+    """Starts and stops every part.
+
+    ``failed`` is called with one line of text when the start fails; ``level`` sets the
+    least level that is logged; ``read`` returns the settings anew, for a reload.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        reactor: Any,
+        loaded: Loaded,
+        *,
+        checkers: Sequence[ICredentialsChecker] = (),
+        failed: Callable[[str], None],
+        level: Callable[[str], None] = lambda name: None,
+        read: Callable[[], Loaded] | None = None,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._reactor = reactor
+        self.settings: Settings = loaded.settings
+        self._checkers = checkers
+        self._report = failed
+        self._level = level
+        self._read = read
+        self._wall = wall
+        self.parts: Parts = build(loaded.settings, reactor, wall, checkers)
+        self.status = Status(wall, self.parts)
+        self._housekeeping = Housekeeping(reactor, wall, self.parts, lambda: self.settings)
+        self._http: Any = None
+        self._starting: Deferred[None] | None = None
+        self._stopping: Deferred[None] | None = None
+
+    # -- start
+
+    def prepare(self) -> None:
+        """Do what can fail before anything is changed, and without waiting.
+
+        Raises :class:`FolderError` where the data folder cannot be used, and
+        :class:`twisted.internet.error.CannotListenError` where a port is taken.
+        """
+        for text in (*self.settings.addr, self.settings.http):
+            probe(text)
+        if self.parts.folder is not None:
+            self.parts.folder.open()
+
+    def start(self) -> None:
+        """Start the parts; a failure is reported."""
+        self._starting = ensureDeferred(self._start())
+        self._starting.addErrback(self._failed)
+
+    async def _start(self) -> None:
+        settings, parts = self.settings, self.parts
+        self._warn_of_memory()
+        self.status.enter("opening")
+        await parts.log.open()
+        await parts.stats.open()
+        self.status.enter("restoring")
+        await parts.coordinator.restore(parts.log.persistent)
+        used = await remember_used(parts.log, parts.book, settings.duplicate_scope)
+        if used:
+            self._log.info(
+                "Restored {jobs} jobs and {used} used nonces", jobs=len(parts.book), used=used
+            )
+        await parts.consumer.start(parts.log)
+        await parts.coordinator.start()
+        self._housekeeping.start()
+        self.status.enter("listening")
+        await parts.server.listen(settings.addr)
+        if settings.http:
+            await self._listen_http(settings)
+        self._settle_memory()
+        self.status.enter(RUNNING)
+        self._announce()
+
+    async def _listen_http(self, settings: Settings) -> None:
+        site = make_site(
+            self._reactor,
+            self.status,
+            self.parts.stats,
+            self._wall,
+            manager=self.parts.server.manager,
+            ws_origins=settings.ws_origins,
+        )
+        endpoint = endpoint_for(self._reactor, settings.http)
+        self._http = await endpoint.listen(site)
+
+    def _announce(self) -> None:
+        addresses = ", ".join(map(_shown, self.parts.server.addresses))
+        http = _shown(self._http.getHost()) if self._http is not None else "off"
+        self._log.info("Ready: pool on {addresses}, HTTP on {http}", addresses=addresses, http=http)
+        notify("READY=1")
+
+    def _warn_of_memory(self) -> None:
+        if not self.parts.log.persistent:
+            self._log.warn(
+                "The submission log is in MEMORY: what is not counted yet is lost with the process"
+            )
+        if not self.parts.stats.persistent:
+            self._log.warn("The counts are in MEMORY: they are lost with the process")
+
+    def _settle_memory(self) -> None:
+        """Take what was made at start out of the garbage collector's way."""
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 50)
+
+    def _failed(self, failure: Failure) -> None:
+        if self._stopping is None and failure.value is not None:
+            self._log.failure("The start failed", failure, level=LogLevel.debug)
+            self._report(explain(failure.value))
+
+    # -- reload
+
+    def reload(self) -> None:
+        """Read the settings again, apply what can be, and name what cannot."""
+        if self._read is None or self._stopping is not None:
+            return
+        try:
+            fresh = self._read().settings
+        except ValueError as error:
+            self._log.error("Not reloaded, nothing has changed: {reason}", reason=str(error))
+            return
+        now, restart = changes(self.settings, fresh)
+        self.settings = apply_changes(self.parts, self.settings, fresh, now)
+        self._level(self.settings.log_level)
+        self._log.info("Reloaded: {changed}", changed=", ".join(now) or "nothing has changed")
+        if restart:
+            self._log.warn("Only a restart changes: {names}", names=", ".join(restart))
+
+    # -- stop
+
+    def stop(self) -> Deferred[None]:
+        """Stop the parts in order; may be called again, and fires when all have."""
+        if self._stopping is None:
+            self._stopping = ensureDeferred(self._stop())
+        waiter: Deferred[None] = Deferred()
+        self._stopping.addBoth(lambda _: waiter.callback(None))
+        return waiter
+
+    async def _stop(self) -> None:
+        parts, clock = self.parts, self._reactor
+        deadline = clock.seconds() + self.settings.shutdown_timeout
+        working = deadline - min(CLOSING, self.settings.shutdown_timeout / 2)
+        notify("STOPPING=1")
+        if self._starting is not None:
+            await self._step("starting", self._starting, working)
+        await self._step("listeners", parts.server.stop_listening(), working)
+        await self._step("jobs", parts.coordinator.stop(), working)
+        await self._step("answers", self._last_answers(), working)
+        left = max(0.1, min(LAST_ANSWERS, working - clock.seconds()))
+        await self._step("clients", parts.server.stop(GOING_DOWN, left), working)
+        await self._step("counting", self._finish_counting(working), working)
+        if self._http is not None:
+            await self._step("http", maybeDeferred(self._http.stopListening), deadline)
+        await self._step("housekeeping", self._housekeeping.stop(), deadline)
+        await self._step("store", parts.stats.close(), deadline)
+        await self._step("log", parts.log.close(), deadline)
+        if parts.folder is not None:
+            parts.folder.close()
+        self.status.enter("stopped")
+        self._log.info("Stopped")
+
+    async def _last_answers(self) -> None:
+        """Hear nothing more, and answer what was heard."""
+        await self.parts.server.manager.each(lambda connection: connection.hold())
+        settled = self.parts.acceptance.settle()
+        if settled is not None:
+            await settled
+
+    async def _finish_counting(self, deadline: float) -> None:
+        if not await self.parts.consumer.drain(deadline):
+            self._log.warn(
+                "{depth} batches are left in the log, to be counted at the next start",
+                depth=self.parts.log.status().depth,
+            )
+        await self.parts.consumer.stop()
+
+    async def _step(self, name: str, work: Awaitable[object], deadline: float) -> None:
+        """Do one step of the stop; what fails or takes too long holds nothing up."""
+        self.status.enter("stopping: " + name)
+        left = max(0.05, deadline - self._reactor.seconds())
+        try:
+            await _deferred(work).addTimeout(left, self._reactor)
+        except Exception as error:
+            self._log.error("Stopping {name}: {error!r}", name=name, error=error)
+
+
+def _deferred(work: Awaitable[object]) -> Deferred[Any]:
+    return work if isinstance(work, Deferred) else Deferred.fromCoroutine(work)  # type: ignore[arg-type]
+
+
+def _shown(address: Any) -> str:
+    host = getattr(address, "host", None)
+    return f"{host}:{address.port}" if host is not None else str(getattr(address, "name", address))
+
+
+def explain(error: BaseException) -> str:
+    """Return why a start failed, in one line."""
+    if isinstance(error, FolderError):
+        return str(error)
+    if isinstance(error, CannotListenError):
+        why = getattr(error.socketError, "strerror", None) or error.socketError
+        return f"cannot listen on {error.interface or '*'}:{error.port}: {why}"
+    return " ".join(f"{type(error).__name__}: {error}".split())

@@ -1,0 +1,75 @@
+"""How the daemon is, for whoever asks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.internet.interfaces import IReactorTime
+
+from kupool.daemon.parts import Parts
+
+#: Batches that may wait to be counted before the daemon says that it is behind.
+BEHIND = 2000
+
+
+@implementer(IStatusSource)
+class Status:
+    """The phase of the daemon's life, and the figures of its parts."""
+
+    def __init__(self, wall: Callable[[], float], parts: Parts) -> None:
+        self._wall = wall
+        self._parts = parts
+        self.phase = "made"
+        self._since = wall()
+
+    def enter(self, phase: str) -> None:
+        """Note that a phase has begun."""
+        self.phase = phase
+        self._since = self._wall()
+
+    def ready(self) -> list[str]:
+        """Return why the daemon is not ready, a text for each reason; none when it is."""
+        parts = self._parts
+        reasons = [] if self.phase == RUNNING else [self.phase]
+        log = parts.log.status()
+        if log.problem:
+            reasons.append(f"log: {log.problem}")
+        if parts.coordinator.problem:
+            reasons.append(f"jobs: {parts.coordinator.problem}")
+        if parts.consumer.problem:
+            reasons.append(f"statistics: {parts.consumer.problem}")
+        if log.depth > BEHIND:
+            reasons.append(f"statistics: {log.depth} batches wait to be counted")
+        return reasons
+
+    def overview(self) -> Overview:
+        """Return who is on the pool, and the newest job."""
+        pool, job = self._parts.pool, self._parts.book.current
+        return Overview(pool.sessions, len(pool.users), None if job is None else job.job_id)
+
+    def shutdown(self) -> ShutdownStatus:
+        """Return the phase of the daemon's life, and what a stop still has to do."""
+        parts = self._parts
+        return ShutdownStatus(
+            self.phase,
+            self._since,
+            len(parts.server.manager),
+            parts.acceptance.batches_in_flight,
+            parts.log.status().depth,
+        )
+
+    def rotate(self) -> Deferred[int]:
+        """Make a new job now; fails with :class:`RotationFailed`."""
+        return Deferred.fromCoroutine(self._rotate())
+
+    async def _rotate(self) -> int:
+        if self.phase != RUNNING:
+            raise RotationFailed(f"the daemon is {self.phase}")
+        return (await self._parts.coordinator.rotate()).job_id
+
+    def set_interval(self, seconds: float) -> None:
+        """Change the time between jobs, from the next rotation on."""
+        least = declared()["interval"].metadata["least"]
+        if seconds < least:
+            raise ValueError(f"must be at least {format_duration(least)}")
+        self._parts.coordinator.set_interval(seconds)
