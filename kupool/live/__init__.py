@@ -17,7 +17,11 @@ class IChannel(Interface):
     """A channel whose subscribers want the newest message only."""
 
     def subscribe(connection: Connection) -> None:
-        """Let a connection have what is published from now on."""
+        """Let a connection have what is published from now on.
+
+        Whoever subscribes a connection unsubscribes it when it has ended; one that
+        has ended already is ignored.
+        """
 
     def unsubscribe(connection: Connection) -> None:
         """Let it have nothing more; harmless where it has not subscribed."""

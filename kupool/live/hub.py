@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from kupool.live import IChannel
-from kupool.net.connection import Connection
+from kupool.net.connection import CLOSED, Connection
 from kupool.net.manager import ConnectionManager
 
 
@@ -29,8 +29,9 @@ class LatestChannel:
         return len(self._subscribers)
 
     def subscribe(self, connection: Connection) -> None:
-        """Let a connection have what is published from now on."""
-        self._subscribers[connection.id] = connection
+        """Let a connection have what is published from now on; one that ended is ignored."""
+        if connection.state is not CLOSED:
+            self._subscribers[connection.id] = connection
 
     def unsubscribe(self, connection: Connection) -> None:
         """Let it have nothing more."""

@@ -7,6 +7,7 @@ never buffers without bound: see :mod:`kupool.net.outbox` for a peer that reads 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +58,7 @@ class Connection:
         "_peer_finished",
         "_properties",
         "_read_stops",
+        "_receiving",
         "_router",
         "_splitter",
         "_writable",
@@ -106,6 +108,7 @@ class Connection:
         self._held: list[Item] | None = None
         self._halted = False
         self._read_stops = 0
+        self._receiving = False
         self._backlogged_since: float | None = None
         self._peer_finished = False
         self._ends_at: float | None = None
@@ -114,10 +117,12 @@ class Connection:
 
     @property
     def peer(self) -> str:
-        """The peer's address as ``host:port``, or the path of a Unix socket."""
+        """The peer's address as ``host:port``, or the path of a Unix socket, if any."""
         address = self.transport.getPeer()
         host = getattr(address, "host", None)
-        return f"{host}:{address.port}" if host is not None else str(getattr(address, "name", ""))
+        if host is not None:
+            return f"{host}:{address.port}"
+        return os.fsdecode(getattr(address, "name", None) or b"")
 
     @property
     def properties(self) -> dict[str, object]:
@@ -187,9 +192,11 @@ class Connection:
         if not items:
             return
         self.last_seen = self._now()
-        self.messages_in += len(items)
+        self._receiving = True
+        count = 0
         rest = iter(items)
         for item in rest:
+            count += 1
             dispatch = self._dispatch  # a handler may have set another router
             reply = dispatch(self, item)
             if reply is not None:
@@ -198,6 +205,8 @@ class Connection:
                 if self._held is not None:
                     self._held.extend(rest)
                 break
+        self.messages_in += count
+        self._receiving = False
 
     def _over_limit(self) -> None:
         """A header announced too much, unless the messages before it raised the limit."""
@@ -224,10 +233,12 @@ class Connection:
             return
         items, self._held = self._held, None
         self._halted = False
+        self._start_reading()
+        if self._receiving:
+            return  # what is being received goes on, and comes before all that follows
         if items:
             self.receive(items)
         self._over_limit()
-        self._start_reading()
         if self._peer_finished:
             self.finished()
 
@@ -411,7 +422,9 @@ class Connection:
             self.state = CLOSED
             self._halted = True
             self._held = None
-            self._outbox = None
+            outbox, self._outbox = self._outbox, None
+            if outbox is not None:
+                self.manager.dropped += outbox.dropped
             self.manager.remove(self, reason)
 
     def sweep(self, now: float, idle_timeout: float, write_timeout: float) -> None:

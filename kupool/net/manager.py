@@ -9,7 +9,7 @@ from itertools import islice
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -58,7 +58,8 @@ class ConnectionManager:
         self._connections: dict[int, Connection] = {}
         self._hosts: Counter[str] = Counter()
         self._bans: dict[str, float] = {}
-        self._next_id = self._graced = 0
+        self._next_id = 0
+        self._graces: dict[Any, IDelayedCall] = {}
         self._sweeper = LoopingCall(self.sweep)
         self._sweeper.clock = clock
         self._emptied: list[Deferred[None]] = []
@@ -100,14 +101,19 @@ class ConnectionManager:
 
         Returns False when ``most`` peers have that grace already.
         """
-        if self._graced >= most:
+        if len(self._graces) >= most:
             return False
-        self._graced += 1
-        self.clock.callLater(seconds, self._end_grace, transport)
+        self._graces[transport] = self.clock.callLater(seconds, self._cut_refused, transport)
         return True
 
-    def _end_grace(self, transport: Any) -> None:
-        self._graced -= 1
+    def end_grace(self, transport: Any) -> None:
+        """Forget a refused peer that has gone; harmless for one that has no grace."""
+        timer = self._graces.pop(transport, None)
+        if timer is not None:
+            timer.cancel()
+
+    def _cut_refused(self, transport: Any) -> None:
+        del self._graces[transport]
         transport.abortConnection()
 
     def admit(self, transport: Any, host: str, framing: Framing) -> Connection:
@@ -172,9 +178,12 @@ class ConnectionManager:
             )
 
     def stop(self) -> None:
-        """Stop the sweep."""
+        """Stop the sweep, and cut off the peers that were refused."""
         if self._sweeper.running:
             self._sweeper.stop()
+        for transport in list(self._graces):
+            self.end_grace(transport)
+            transport.abortConnection()
 
     def sweep(self) -> Deferred[None]:
         """Apply the timeouts to every connection, a chunk in each reactor turn."""

@@ -10,6 +10,9 @@ from __future__ import annotations
 from collections import deque
 from enum import Enum
 
+#: Replies are sent together up to so many bytes.
+JOIN_SIZE = 65536
+
 
 class EventPolicy(Enum):
     """What happens to an event when the events that wait have reached their limit."""
@@ -52,19 +55,24 @@ class Outbox:
 
         Returns whether it was kept; every event that is dropped is counted.
         """
-        while self._event_bytes + len(data) > limit:
+        size = len(data)
+        if size > limit or (policy is EventPolicy.DROP_NEW and self._event_bytes + size > limit):
             self.dropped += 1
-            if policy is EventPolicy.DROP_NEW or not self._events:
-                return False
+            return False
+        while self._event_bytes + size > limit:
+            self.dropped += 1
             self._event_bytes -= len(self._events.popleft())
         self._events.append(data)
-        self._event_bytes += len(data)
+        self._event_bytes += size
         return True
 
     def take(self) -> bytes | None:
-        """Take out what is to be sent next: replies, then latest, then events."""
+        """Take out what is to be sent next: replies, then latest, then events.
+
+        Replies come several at once: thousands of small ones may have piled up.
+        """
         if self._replies:
-            data = self._replies.popleft()
+            data = self._take_replies()
             self.reply_bytes -= len(data)
             return data
         if self._latest:
@@ -74,3 +82,15 @@ class Outbox:
             self._event_bytes -= len(data)
             return data
         return None
+
+    def _take_replies(self) -> bytes:
+        replies = self._replies
+        data = replies.popleft()
+        if not replies or len(data) >= JOIN_SIZE:
+            return data
+        parts, size = [data], len(data)
+        while replies and size < JOIN_SIZE:
+            data = replies.popleft()
+            parts.append(data)
+            size += len(data)
+        return b"".join(parts)

@@ -28,9 +28,7 @@ from kupool.wire.framing import (
     OP_PONG,
     Control,
     Item,
-    Tlv,
     encode_frame,
-    encode_tlv,
 )
 from kupool.wire.messages import (
     MAX_ID_BYTES,
@@ -177,7 +175,7 @@ class Router:
             )
             result.addCallback(self._send_late, connection)
             return None
-        if message_id is None:
+        if message_id is None or result is LATER:
             return None
         try:
             return encode_result(message_id, result)
@@ -190,7 +188,7 @@ class Router:
 
     def _failed(self, message_id: RequestId, failure: Failure) -> bytes | None:
         """Answer a handler's exception; what it was stays in the log."""
-        if failure.check(RequestError):
+        if isinstance(failure.value, RequestError):
             error = failure.value.error
         else:
             reference = secrets.token_hex(8)
@@ -264,45 +262,4 @@ def _wrap(handler: Handler, before: tuple[Before, ...], after: tuple[After, ...]
     return wrapped
 
 
-@implementer(IRouter)
-class IdRouter:
-    """Dispatches ``tlv`` messages by id.
-
-    A handler gets the connection, the id and the data, and returns the data to answer
-    with under the same id, a :class:`Tlv` to answer under another, or None. What an
-    unknown id gets is given as ``unknown``, a handler like the others.
-    """
-
-    _log = Logger()
-
-    def __init__(self, unknown: Callable[[Connection, int, bytes], object]) -> None:
-        self._handlers: dict[int, Callable[[Connection, int, bytes], object]] = {}
-        self._unknown = unknown
-
-    def add(self, message_id: int, handler: Callable[[Connection, int, bytes], object]) -> None:
-        """Register the handler of an id; raises :class:`ValueError` on a second one."""
-        if message_id in self._handlers:
-            raise ValueError(f"repeat api, msgID: {message_id}")
-        self._handlers[message_id] = handler
-
-    def dispatch(self, connection: Connection, item: Item) -> bytes | None:
-        """Handle one message; the answer is sent under an id, so None is returned."""
-        if isinstance(item, Tlv):
-            handler = self._handlers.get(item.message_id, self._unknown)
-            try:
-                answer = handler(connection, item.message_id, item.payload)
-            except Exception:
-                self._log.failure(
-                    "Handler of message {id} failed, peer {peer}",
-                    id=item.message_id,
-                    peer=connection.peer,
-                )
-                return None
-            if isinstance(answer, Tlv):
-                connection.send_encoded(encode_tlv(answer.payload, answer.message_id))
-            elif isinstance(answer, bytes):
-                connection.send_encoded(encode_tlv(answer, item.message_id))
-        return None
-
-
-__all__ = ["LATER", "Handler", "IRouter", "IdRouter", "Route", "Router"]
+__all__ = ["LATER", "After", "Before", "Handler", "IRouter", "Route", "Router"]

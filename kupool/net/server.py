@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from twisted.internet.defer import maybeDeferred
-from twisted.internet.interfaces import IListeningPort
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.logger import Logger
 
 from kupool.errors import GOING_DOWN, CloseReason
 from kupool.net import IConnectionObserver
+from kupool.net.descriptors import DescriptorGroup
+from kupool.net.detecting import DetectingFactory
 from kupool.net.endpoints import endpoint_for
 from kupool.net.manager import ConnectionManager, ServerSettings
-from kupool.net.protocols import FACTORIES, DetectingFactory
-from kupool.net.transport import DescriptorGroup, direct_transport_available
+from kupool.net.protocols import FACTORIES
+from kupool.net.transport import direct_transport_available
 
 
 class Server:
@@ -22,6 +23,7 @@ class Server:
 
     ``framing`` is ``auto``, which detects it, or the name of one framing;
     ``transport`` is ``direct`` or ``stock``. Several servers may share a reactor.
+    Raises :class:`ValueError` for a framing or transport of another name.
     """
 
     _log = Logger()
@@ -36,6 +38,10 @@ class Server:
         transport: str = "direct",
         http_port: str = "",
     ) -> None:
+        if framing != "auto" and framing not in FACTORIES:
+            raise ValueError(f"framing {framing!r} is none of auto, {', '.join(FACTORIES)}")
+        if transport not in ("direct", "stock"):
+            raise ValueError(f"transport {transport!r} is neither direct nor stock")
         self._reactor = reactor
         self.manager = ConnectionManager(reactor, observer, settings or ServerSettings())
         self._factory = (
@@ -45,7 +51,8 @@ class Server:
         )
         self._direct = transport == "direct" and direct_transport_available()
         self._group: DescriptorGroup | None = None
-        self._ports: list[IListeningPort] = []
+        self._ports: list[Any] = []
+        self._closing: list[Deferred[None]] = []
 
     @property
     def addresses(self) -> list[Any]:
@@ -73,8 +80,14 @@ class Server:
     async def stop_listening(self) -> None:
         """Accept no further connection; those there are stay."""
         ports, self._ports = self._ports, []
-        for port in ports:
-            await maybeDeferred(port.stopListening)
+        self._closing += [maybeDeferred(port.stopListening) for port in ports]
+        # A second call, while the first still waits, waits for the same ports.
+        for closing in list(self._closing):
+            closed: Deferred[None] = Deferred()
+            closing.chainDeferred(closed)
+            await closed
+            if closing in self._closing:
+                self._closing.remove(closing)
 
     async def stop(self, reason: CloseReason = GOING_DOWN, timeout: float = 10.0) -> None:
         """Stop listening, close every connection with ``reason``, and wait for them.

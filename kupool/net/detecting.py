@@ -1,0 +1,136 @@
+"""The pair that finds out which framing a peer speaks: by the first byte."""
+
+from __future__ import annotations
+
+import re
+
+from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from kupool.errors import CLOSE_MALFORMED, CloseReason
+from kupool.net.connection import Connection
+from kupool.net.manager import ConnectionManager
+from kupool.net.protocols import PROTOCOLS, FramedProtocol, prepare, refuse
+from kupool.wire.framing import LINE, Framing, detect
+
+#: Seconds that a connection over the limit has to show its framing before the cut.
+REFUSAL_GRACE = 2.0
+
+#: Connections over the limit that get that grace at the same time.
+MAX_REFUSALS = 1000
+
+_HTTP_REQUEST = re.compile(rb"[A-Z]{3,7} ")
+_HTTP_PREFIX = re.compile(rb"[A-Z]{1,7}")
+
+
+@implementer(IHalfCloseableProtocol)
+class DetectingProtocol(Protocol):
+    """Waits for the first byte, and gives way to the protocol of its framing.
+
+    The connection exists from the start, so that limits and timeouts hold for a peer
+    that says nothing at all.
+    """
+
+    def __init__(self, manager: ConnectionManager, http_port: str) -> None:
+        self._manager = manager
+        self._http_port = http_port
+        self._begun = b""
+        self._inner: FramedProtocol | None = None
+        self.connection: Connection | None = None
+        self._refused: tuple[CloseReason, float | None] | None = None
+
+    def connectionMade(self) -> None:
+        """Admit the peer; one over the limit gets the time to show its framing."""
+        transport, host = prepare(self)
+        self._refused = self._manager.refusal(host)
+        if self._refused is None:
+            self.connection = self._manager.admit(transport, host, LINE)
+        elif not self._manager.grant_grace(transport, REFUSAL_GRACE, MAX_REFUSALS):
+            transport.abortConnection()
+
+    def dataReceived(self, data: bytes) -> None:
+        """Decide by the first byte, then hand everything on."""
+        if self._inner is not None:
+            self._inner.dataReceived(data)
+            return
+        framing = detect(data[0]) if not self._begun else None
+        if self._refused is not None:
+            refusal, self._refused = self._refused, None
+            refuse(self._manager, self.transport, framing or LINE, *refusal)
+        elif self.connection is None:
+            pass  # refused already; a wrapped transport may still have had something
+        elif framing is not None:
+            self._become(self.connection, framing, data)
+        else:
+            self._stranger(self.connection, data)
+
+    def _become(self, connection: Connection, framing: Framing, data: bytes) -> None:
+        transport = self.transport
+        connection.use_framing(framing)
+        self._inner = inner = PROTOCOLS[framing.name](self._manager, connection)
+        inner.transport = transport
+        inner.connected = 1
+        if getattr(transport, "protocol", None) is self:
+            # A plain transport is told, so that reads do not pass through here;
+            # one that is wrapped, as under TLS, goes on calling this object.
+            transport.protocol = inner  # type: ignore[union-attr]
+        inner.dataReceived(data)
+
+    def _stranger(self, connection: Connection, data: bytes) -> None:
+        """Answer a peer that speaks no framing of ours: perhaps HTTP."""
+        self._begun += data[:16]
+        if _HTTP_REQUEST.match(self._begun):
+            connection.end_with(_http_answer(self._http_port))
+        elif not _HTTP_PREFIX.fullmatch(self._begun):
+            connection.close(CLOSE_MALFORMED)
+
+    def readConnectionLost(self) -> None:
+        """The peer has sent all it will."""
+        if self._inner is not None:
+            self._inner.readConnectionLost()
+        elif self.connection is not None:
+            self.connection.close(None)
+        elif self.transport is not None:
+            self.transport.loseConnection()
+
+    def writeConnectionLost(self) -> None:
+        """Nothing to do: this side ends whole connections only."""
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Tell the connection."""
+        if self._inner is not None:
+            self._inner.connectionLost(reason)
+        elif self.connection is not None:
+            self.connection.lost(reason)
+        else:
+            self._manager.end_grace(self.transport)
+
+
+def _http_answer(port: str) -> bytes:
+    where = f"HTTP is served on {port}." if port else "HTTP is turned off on this server."
+    body = f"This port speaks KuPool's wire protocol. {where}\n".encode()
+    return (
+        b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\n"
+        b"Connection: close\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+    )
+
+
+class DetectingFactory(Factory):
+    """Builds :class:`DetectingProtocol`; ``http_port`` is named to HTTP clients."""
+
+    noisy = False
+
+    def __init__(self, manager: ConnectionManager, http_port: str = "") -> None:
+        self.manager = manager
+        self.http_port = http_port
+
+    def buildProtocol(self, addr: IAddress | None) -> DetectingProtocol:
+        """Return the protocol of a new connection."""
+        protocol = DetectingProtocol(self.manager, self.http_port)
+        protocol.factory = self
+        return protocol
+
+
+__all__ = ["MAX_REFUSALS", "REFUSAL_GRACE", "DetectingFactory", "DetectingProtocol"]

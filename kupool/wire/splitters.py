@@ -1,0 +1,255 @@
+"""From bytes to messages, for the framings of docs/protocol.md, section 1.
+
+A splitter turns the bytes of one peer, cut anywhere, into whole payloads. It never
+raises, whatever the bytes are, and never holds more than one header, one payload of
+the permitted size and the read that completed it. When a header announces more than
+``max_payload``, the splitter sets ``too_large`` and stops before that header, so that
+nothing is allocated on a stranger's word; :meth:`Splitter.resume` goes on from there
+if the limit has been raised in the meantime. What is fed until then is kept up to
+:data:`MAX_SPARE` bytes; beyond that the stream is lost, and resuming changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from struct import Struct
+from typing import NamedTuple, Protocol
+
+OP_CONTINUATION = 0x0
+OP_TEXT = 0x1
+OP_BINARY = 0x2
+OP_CLOSE = 0x8
+OP_PING = 0x9
+OP_PONG = 0xA
+
+#: Length of the length prefix, in bytes, of each framing with a header.
+FRAME_HEADER = 5
+INT32_HEADER = 4
+TLV_HEADER = 8
+
+#: Bytes kept after a message was refused: those that a transport had read by then.
+MAX_SPARE = 131072
+
+
+#: What ``_need`` says once bytes were dropped after a refusal.
+_LOST = -1
+
+_unpack_frame = Struct("<BI").unpack_from
+_unpack_int32 = Struct(">I").unpack_from
+_unpack_tlv = Struct("<II").unpack_from
+
+
+class Control(NamedTuple):
+    """A ``frame`` message that is not data: close, ping, pong, or an unused opcode."""
+
+    opcode: int
+    payload: bytes
+
+
+class Tlv(NamedTuple):
+    """A ``tlv`` message: its id and its data."""
+
+    message_id: int
+    payload: bytes
+
+
+#: What a splitter hands out: a payload of one message, or a message with a tag.
+Item = bytes | Control | Tlv
+
+
+class Splitter(Protocol):
+    """Cuts a stream of bytes into messages."""
+
+    max_payload: int
+    too_large: bool
+
+    def feed(self, data: bytes) -> Sequence[Item]:
+        """Take the next bytes and return the messages that they complete."""
+
+    def resume(self) -> Sequence[Item]:
+        """Go on after ``too_large``, now that ``max_payload`` may be larger."""
+
+
+class _Buffered:
+    """The part every splitter shares: what is kept between two reads."""
+
+    __slots__ = ("_held", "_need", "max_payload", "too_large")
+
+    def __init__(self, max_payload: int) -> None:
+        self.max_payload = max_payload
+        self.too_large = False
+        self._held: bytearray | None = None
+        self._need = 0
+
+    def feed(self, data: bytes) -> list[Item]:
+        """Take the next bytes and return the messages that they complete."""
+        raise NotImplementedError
+
+    def resume(self) -> list[Item]:
+        """Go on after ``too_large``, now that ``max_payload`` may be larger."""
+        if self._need == _LOST:
+            return []
+        self.too_large = False
+        held, self._held = self._held, None
+        return [] if held is None else self.feed(bytes(held))
+
+    @property
+    def buffered(self) -> int:
+        """Bytes held that do not make a message yet."""
+        return 0 if self._held is None else len(self._held)
+
+    def _complete(self, data: bytes) -> bytes:
+        """Append to what is held; returns all of it once it is enough, else nothing."""
+        held = self._held
+        if held is None:
+            return b""
+        if self.too_large:
+            self._spare(held, data)
+            return b""
+        # Appending to a bytearray is amortised: a peer that sends one byte at a time
+        # costs no more than one that sends the message whole.
+        held += data
+        if len(held) < self._need:
+            return b""
+        self._held = None
+        return bytes(held)
+
+    def _spare(self, held: bytearray, data: bytes) -> None:
+        """Keep what comes after a refusal, for whoever raises the limit and resumes."""
+        if self._need != _LOST and len(held) + len(data) <= MAX_SPARE:
+            held += data
+        else:
+            held.clear()
+            self._need = _LOST
+
+    def _keep(self, data: bytes, start: int, need: int) -> None:
+        """Hold what follows ``start`` until ``need`` bytes of it are there."""
+        self._held = bytearray(data[start:] if start else data)
+        self._need = need
+
+    def _stop(self, data: bytes, start: int, header: int, length: int) -> None:
+        """Keep the message at ``start``, of which a part is missing, or refuse it."""
+        if length > self.max_payload:
+            self._refuse(data, start)
+        else:
+            self._keep(data, start, header + length)
+
+    def _refuse(self, data: bytes, start: int) -> None:
+        """Stop before the message at ``start``, whose size is over the limit."""
+        self.too_large = True
+        self._keep(data, start, 0)
+
+
+class FrameSplitter(_Buffered):
+    """``frame``: opcode u8, length u32 little-endian, payload."""
+
+    __slots__ = ()
+
+    def feed(self, data: bytes) -> list[Item]:
+        """Take the next bytes and return the messages that they complete."""
+        if self._held is not None:
+            data = self._complete(data)
+        out: list[Item] = []
+        size = len(data)
+        start = 0
+        limit = self.max_payload
+        while (body := start + FRAME_HEADER) <= size:
+            opcode, length = _unpack_frame(data, start)
+            end = body + length
+            if end > size or length > limit:
+                self._stop(data, start, FRAME_HEADER, length)
+                return out
+            if opcode == OP_BINARY or opcode == OP_TEXT:  # noqa: SIM109  a tuple is slower
+                out.append(data[body:end])
+            else:
+                out.append(Control(opcode, data[body:end]))
+            start = end
+        if start != size:
+            self._keep(data, start, FRAME_HEADER)
+        return out
+
+
+class Int32Splitter(_Buffered):
+    """``int32``: length u32 big-endian, payload; Twisted's ``Int32StringReceiver``."""
+
+    __slots__ = ()
+
+    def feed(self, data: bytes) -> list[Item]:
+        """Take the next bytes and return the messages that they complete."""
+        if self._held is not None:
+            data = self._complete(data)
+        out: list[Item] = []
+        size = len(data)
+        start = 0
+        limit = self.max_payload
+        while (body := start + INT32_HEADER) <= size:
+            (length,) = _unpack_int32(data, start)
+            end = body + length
+            if end > size or length > limit:
+                self._stop(data, start, INT32_HEADER, length)
+                return out
+            out.append(data[body:end])
+            start = end
+        if start != size:
+            self._keep(data, start, INT32_HEADER)
+        return out
+
+
+class TlvSplitter(_Buffered):
+    """``tlv``: length u32 little-endian, id u32 little-endian, payload."""
+
+    __slots__ = ()
+
+    def feed(self, data: bytes) -> list[Item]:
+        """Take the next bytes and return the messages that they complete."""
+        if self._held is not None:
+            data = self._complete(data)
+        out: list[Item] = []
+        size = len(data)
+        start = 0
+        limit = self.max_payload
+        while (body := start + TLV_HEADER) <= size:
+            length, message_id = _unpack_tlv(data, start)
+            end = body + length
+            if end > size or length > limit:
+                self._stop(data, start, TLV_HEADER, length)
+                return out
+            out.append(Tlv(message_id, data[body:end]))
+            start = end
+        if start != size:
+            self._keep(data, start, TLV_HEADER)
+        return out
+
+
+class LineSplitter(_Buffered):
+    """``line``: payload, LF; a CR before the LF is dropped, empty lines are skipped."""
+
+    __slots__ = ()
+
+    def feed(self, data: bytes) -> list[Item]:
+        """Take the next bytes and return the messages that they complete."""
+        if self._held is not None:
+            if not self.too_large:
+                # Only the new bytes can hold the end of the line.
+                self._need = 0 if b"\n" in data else self.max_payload + 2
+            data = self._complete(data)
+        lines = data.split(b"\n")
+        rest = lines.pop()
+        limit = self.max_payload
+        out: list[Item] = []
+        start = 0
+        for line in lines:
+            payload = line[:-1] if line.endswith(b"\r") else line
+            if len(payload) > limit:
+                self._refuse(data, start)
+                return out
+            if payload:
+                out.append(payload)
+            start += len(line) + 1
+        if rest:
+            # One byte over the limit may still be the CR of a line that ends.
+            if len(rest) > limit + (rest[-1] == 0x0D):
+                self._refuse(data, start)
+            else:
+                self._keep(rest, 0, 0)
+        return out
