@@ -1,0 +1,65 @@
+"""From what a user says about a server to an endpoint that connects to it."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, NamedTuple
+
+from twisted.internet.abstract import isIPAddress, isIPv6Address
+from twisted.internet.endpoints import (
+    HostnameEndpoint,
+    TCP4ClientEndpoint,
+    TCP6ClientEndpoint,
+    clientFromString,
+)
+from twisted.internet.interfaces import IStreamClientEndpoint
+
+_SHORT = re.compile(r"(?P<host>\[[^\]]*\]|[^:\[\]=]*):(?P<port>\d+)")
+_KIND = re.compile(r"[a-z][a-z0-9+]*:.")
+
+
+class Server(NamedTuple):
+    """A server: what it is called in messages, and how it is reached."""
+
+    name: str
+    endpoint: IStreamClientEndpoint
+
+
+def parse_server(reactor: Any, text: str, timeout: float = 10.0) -> Server:
+    """Return the server that ``text`` names.
+
+    ``text`` is ``host:8080``, ``:8080`` for this machine, ``[::1]:8080``, or a client
+    endpoint string of Twisted's such as ``tcp:host=a.example:port=8080``, ``tls:...`` or
+    ``unix:/run/kupool.sock``. ``timeout`` in seconds bounds one attempt to connect.
+    Raises :class:`ValueError` saying what is wrong with it.
+    """
+    short = _SHORT.fullmatch(text)
+    if short is not None:
+        port = int(short["port"])
+        if not 0 < port < 65536:
+            raise ValueError(f"{text!r}: a port is a number from 1 to 65535")
+        host = short["host"].strip("[]") or "localhost"
+        return Server(text, _tcp(reactor, host, port, timeout))
+    if not _KIND.match(text):
+        raise ValueError(f"{text!r} is neither host:port nor an endpoint such as tls:host:8080")
+    try:
+        endpoint = clientFromString(reactor, text)
+    except Exception as error:
+        # The parser of endpoint strings raises whatever its plugins raise.
+        raise ValueError(f"{text!r} names no endpoint: {error}") from error
+    return Server(text, endpoint)
+
+
+def _tcp(reactor: Any, host: str, port: int, timeout: float) -> IStreamClientEndpoint:
+    kind: Any = HostnameEndpoint
+    if isIPAddress(host):
+        kind = TCP4ClientEndpoint
+    elif isIPv6Address(host):
+        kind = TCP6ClientEndpoint
+    else:
+        try:
+            host.encode("idna")
+        except UnicodeError:
+            raise ValueError(f"{host!r} is no name of a host") from None
+    endpoint: IStreamClientEndpoint = kind(reactor, host, port, timeout=timeout)
+    return endpoint

@@ -1,0 +1,34 @@
+"""How a client behaves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ClientSettings:
+    """Times are in seconds, sizes in bytes.
+
+    ``backoff_first`` doubles with every failed round of the servers up to
+    ``backoff_most``; the wait is chosen at random below that. A session that stood for
+    ``steady_after`` starts over. With ``max_attempts`` other than 0 the client gives up
+    after so many failed attempts in a row.
+
+    A submission that the server could not take for the moment is sent again up to
+    ``retries`` times; at most ``max_unanswered`` may be unanswered at once. An answer
+    that takes longer than ``answer_timeout`` ends the connection.
+    """
+
+    backoff_first: float = 0.5
+    backoff_most: float = 30.0
+    steady_after: float = 10.0
+    max_attempts: int = 0
+    connect_timeout: float = 10.0
+    authorize_timeout: float = 10.0
+    answer_timeout: float = 30.0
+    ping_interval: float = 55.0
+    silence_timeout: float = 180.0
+    close_timeout: float = 1.0
+    max_unanswered: int = 1000
+    retries: int = 5
+    max_frame: int = 65536
