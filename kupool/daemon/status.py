@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.defer import Deferred
+from zope.interface import implementer
 
 from kupool.daemon.parts import Parts
+from kupool.kinds import format_duration
+from kupool.pool.coordinator import RotationFailed
+from kupool.settings import declared
+from kupool.web import IStatusSource, Overview, ShutdownStatus
+
+RUNNING = "running"
 
 #: Batches that may wait to be counted before the daemon says that it is behind.
 BEHIND = 2000

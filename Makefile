@@ -1,0 +1,47 @@
+# make run    start the daemon with a few sample workers; Ctrl-C ends all of it
+# make test   every test, under ten minutes
+# make check  style, types, architecture and unit tests, under two minutes
+# All of them set up what they need in .venv first.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+TESTS  ?= tests
+
+.PHONY: run test check lint unit trial bench clean setup
+
+run: $(READY)
+	@exec $(BIN)/kupool demo $(ARGS)
+
+test: $(READY)
+	$(BIN)/python -m pytest $(TESTS)
+	$(BIN)/python -m twisted.trial --temp-directory=.cache/trial tests.unit tests.contract
+
+check: lint unit
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+unit: $(READY)
+	$(BIN)/python -m pytest tests/unit tests/contract tests/test_architecture.py
+
+bench: $(READY)
+	$(BIN)/python bench/run.py $(ARGS)
+
+setup: $(READY)
+
+# As root on a machine without it, the module venv is installed first.
+$(READY): setup.py setup.cfg pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "KuPool needs Python 3.11 or newer: make PYTHON=python3.x" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || sh etc/setup/install-venv.sh
+	@echo "Setting up $(VENV) ..."
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test,dev,tls]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info
