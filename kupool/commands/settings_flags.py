@@ -5,38 +5,45 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Callable
 from typing import Any
 
-from twisted.python.usage import UsageError
+from kupool.settings import Loaded, SettingError, declared, flag_name, load, repeatable
 
-from kupool.options import SettingOptions
-from kupool.settings import Loaded, SettingError, load
-
-EPILOG = (
-    "All flags of the daemon, its KUP_ environment variables and its --config file "
-    "are understood here as well, so that the command finds what the daemon keeps."
-)
+_PREFIX = "setting_"
 
 
-def add_settings_parser(subparsers: Any, name: str, text: str, func: Any) -> Any:
+def add_settings_parser(
+    subparsers: Any, name: str, text: str, func: Callable[[argparse.Namespace], int]
+) -> Any:
     """Add a subcommand that takes the daemon's flags besides its own; returns it."""
     parser = subparsers.add_parser(
-        name,
-        help=text,
-        description=text[0].upper() + text[1:] + ".",
-        epilog=EPILOG,
-        allow_abbrev=False,
+        name, help=text, description=text[0].upper() + text[1:] + ".", allow_abbrev=False
     )
-    parser.set_defaults(func=func, takes_settings=True)
+    parser.set_defaults(func=func)
+    group = parser.add_argument_group(
+        "settings of the daemon",
+        "with its KUP_ environment variables and its --config file they tell the command "
+        "what the daemon goes by",
+    )
+    for setting, f in declared().items():
+        flag = flag_name(setting)
+        names = dict.fromkeys((f"--{flag}", f"-{flag}", f"--{setting}", f"-{setting}"))
+        group.add_argument(
+            *names,
+            dest=_PREFIX + setting,
+            metavar=f.metadata["kind"].hint,
+            action="append" if repeatable(f) else "store",
+            help=argparse.SUPPRESS if setting not in ("data", "config") else f.metadata["doc"],
+        )
     return parser
 
 
 def load_settings(arguments: argparse.Namespace) -> Loaded | None:
     """Return the settings; prints what is wrong with them and returns None."""
-    options = SettingOptions()
+    given = {name: getattr(arguments, _PREFIX + name) for name in declared()}
     try:
-        options.parseOptions(arguments.flags)
-        return load(options.flags, os.environ)
-    except (UsageError, SettingError) as error:
+        return load({k: v for k, v in given.items() if v is not None}, os.environ)
+    except SettingError as error:
         print(f"kupool: {error}", file=sys.stderr)
         return None

@@ -9,8 +9,14 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
+
+
+#: Signals that follow the first within so many seconds are the same one: a process
+#: that forwards a signal to its child and to its group sends it twice.
+SAME = 0.1
 
 
 class Signals:
@@ -19,7 +25,7 @@ class Signals:
     def __init__(self, reactor: Any, reload: Callable[[], None]) -> None:
         self._reactor = reactor
         self._reload = reload
-        self._stopping = False
+        self._stopping: float | None = None
 
     def install(self) -> None:
         """Take the signals over from the reactor as soon as it has set its own."""
@@ -31,11 +37,14 @@ class Signals:
         signal.signal(signal.SIGHUP, self._hang_up)
 
     def _stop(self, number: int, frame: object) -> None:
-        if self._stopping:
+        now = time.monotonic()
+        if self._stopping is not None:
+            if now - self._stopping < SAME:
+                return
             # In the handler itself: the reactor may be what does not react.
             os.write(2, b"kupool: a second signal, stopping at once\n")
             os._exit(1)
-        self._stopping = True
+        self._stopping = now
         self._reactor.callFromThread(self._stop_reactor)
 
     def _stop_reactor(self) -> None:
