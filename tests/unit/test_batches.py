@@ -1,0 +1,82 @@
+"""The body of a log entry."""
+
+from __future__ import annotations
+
+import json
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from kupool.wire.batches import (
+    VERSION,
+    Batch,
+    BatchHead,
+    PoisonBatch,
+    decode_batch,
+    decode_head,
+    encode_batch,
+)
+
+
+def batch(**changes: object) -> bytes:
+    fields = {
+        "v": VERSION,
+        "batch": "n-1",
+        "at": 1_700_000_059_999,
+        "usernames": ["a", "b.rig"],
+        "job_ids": [1, 2],
+        "client_nonces": ["x", "y"],
+    }
+    return json.dumps({**fields, **changes}).encode()
+
+
+class BatchTests(SynchronousTestCase):
+    """K-80: a batch is read back as written, or is poison, with the reason."""
+
+    @given(st.lists(st.tuples(st.text(), st.integers(0, 2**53), st.text()), max_size=8))
+    def test_round_trip(self, rows: list[tuple[str, int, str]]) -> None:
+        written = Batch(
+            VERSION, "id", 5, [r[0] for r in rows], [r[1] for r in rows], [r[2] for r in rows]
+        )
+        body = encode_batch(written)
+        self.assertEqual(decode_batch(body), written)
+        self.assertEqual(decode_head(body), BatchHead(VERSION, "id", 5, written.usernames))
+
+    def test_minute_is_that_of_acceptance(self) -> None:
+        """K-69: the UTC minute, rounded down."""
+        self.assertEqual(decode_head(batch()).minute, 1_700_000_059 // 60 * 60)
+        self.assertEqual(decode_head(batch(at=59_999)).minute, 0)
+        self.assertEqual(decode_head(batch(at=60_000)).minute, 60)
+
+    def test_poison_says_why(self) -> None:
+        cases = {
+            b"": "not a batch",
+            b"nonsense": "not a batch",
+            b"[1]": "not a batch",
+            b"[" * 100_000: "not a batch",
+            b'{"v":1,"batch":"\xff"}': "not a batch",
+            batch(v=2): "batch version 2, expected 1",
+            batch(usernames="a"): "not a batch",
+            batch(at="now"): "not a batch",
+        }
+        for body, reason in cases.items():
+            for read in (decode_batch, decode_head):
+                with self.assertRaises(PoisonBatch) as caught:
+                    read(body)
+                self.assertIn(reason, str(caught.exception))
+
+    def test_columns_of_different_lengths(self) -> None:
+        for column in ("usernames", "job_ids", "client_nonces"):
+            with self.assertRaises(PoisonBatch) as caught:
+                decode_batch(batch(**{column: []}))
+            self.assertIn("different lengths", str(caught.exception))
+
+    @given(st.binary(max_size=300))
+    def test_no_bytes_raise_anything_else(self, body: bytes) -> None:
+        for read in (decode_batch, decode_head):
+            try:
+                read(body)
+            except PoisonBatch:
+                continue
+            self.fail(f"{body!r} was taken for a batch")
