@@ -1,0 +1,162 @@
+"""What every route of the API has in common: JSON, status codes, and errors."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, NamedTuple
+
+import msgspec
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.resource import IResource, Resource
+from twisted.web.server import NOT_DONE_YET, Request
+
+#: The largest body of a request, in bytes.
+MAX_BODY = 65536
+
+JSON = b"application/json"
+
+
+class ApiError(Exception):
+    """Raised by a route to answer with an error; ``text`` names what was wrong."""
+
+    def __init__(self, code: int, text: str, headers: Mapping[bytes, bytes] | None = None) -> None:
+        super().__init__(text)
+        self.code = code
+        self.text = text
+        self.headers = dict(headers or {})
+
+
+class Answer(NamedTuple):
+    """What a route answers: an HTTP status code, and what is sent as JSON."""
+
+    code: int
+    body: object
+
+
+#: A route's handler for one method. What it returns that is no :class:`Answer` is sent
+#: with the status 200; it may raise :class:`ApiError`.
+Handler = Callable[[Request], Awaitable[object]]
+
+
+def encode(body: object) -> bytes:
+    """Return the bytes of an answer, which end with a newline as terminals like it."""
+    return msgspec.json.encode(body) + b"\n"
+
+
+def headers(length: int) -> dict[bytes, bytes]:
+    """Return the headers that every answer has."""
+    return {
+        b"Content-Type": JSON,
+        b"Content-Length": b"%d" % length,
+        b"Cache-Control": b"no-store",
+        b"X-Content-Type-Options": b"nosniff",
+    }
+
+
+class Route(Resource):
+    """A path of the API, with a handler for each method; GET answers HEAD too."""
+
+    _log = Logger()
+
+    def __init__(self, handlers: Mapping[bytes, Handler]) -> None:
+        Resource.__init__(self)
+        self._handlers = dict(handlers)
+        if b"GET" in self._handlers:
+            self._handlers[b"HEAD"] = self._handlers[b"GET"]
+
+    @property
+    def methods(self) -> list[str]:
+        """The methods that are allowed, sorted."""
+        return sorted(method.decode() for method in self._handlers)
+
+    def getChild(self, path: bytes, request: Any) -> IResource:
+        """Nothing is below a path of the API."""
+        return NotFound()
+
+    def render(self, request: Any) -> int:
+        """Answer a request, now or later."""
+        gone: list[object] = []
+        request.notifyFinish().addErrback(gone.append)
+        answered: Deferred[Answer] = Deferred.fromCoroutine(self._answer(request))
+        answered.addCallback(lambda answer: None if gone else self._send(request, answer))
+        answered.addErrback(lambda failure: self._log.failure("An answer was not sent", failure))
+        return int(NOT_DONE_YET)
+
+    async def _answer(self, request: Request) -> Answer:
+        handler = self._handlers.get(request.method)
+        try:
+            if handler is None:
+                allowed = ", ".join(self.methods)
+                method = request.method.decode(errors="replace")
+                raise ApiError(
+                    405,
+                    f"method {method} is not allowed here, only {allowed}",
+                    {b"Allow": allowed.encode()},
+                )
+            result = await handler(request)
+        except ApiError as error:
+            for name, value in error.headers.items():
+                request.setHeader(name, value)
+            return Answer(error.code, {"error": error.text})
+        except Exception:
+            reference = secrets.token_hex(8)
+            self._log.failure(
+                "Request for {path} failed, reference {reference}",
+                Failure(),
+                path=request.path.decode(errors="replace"),
+                reference=reference,
+            )
+            return Answer(500, {"error": f"internal error, reference {reference}"})
+        return result if isinstance(result, Answer) else Answer(200, result)
+
+    def _send(self, request: Request, answer: Answer) -> None:
+        body = encode(answer.body)
+        request.setResponseCode(answer.code)
+        for name, value in headers(len(body)).items():
+            request.setHeader(name, value)
+        request.write(body)  # not sent when the method is HEAD
+        request.finish()
+
+
+class NotFound(Route):
+    """Every path that is none of the API's."""
+
+    def __init__(self) -> None:
+        super().__init__({})
+
+    async def _answer(self, request: Request) -> Answer:
+        return Answer(404, {"error": f"not found: {request.path.decode(errors='replace')}"})
+
+
+def read_json(request: Request) -> dict[str, object]:
+    """Return the JSON object in the body of a request; one without a body is empty.
+
+    Raises :class:`ApiError` unless the content is declared as JSON, which a form on
+    another site cannot do.
+    """
+    declared = request.getHeader(b"content-type") or b""
+    if declared.split(b";")[0].strip().lower() != JSON:
+        raise ApiError(415, "Content-Type: must be application/json")
+    content: Any = request.content
+    text: bytes = content.read()
+    if not text.strip():
+        return {}
+    try:
+        return msgspec.json.decode(text, type=dict[str, object])
+    except (ValueError, RecursionError):
+        raise ApiError(400, "body: must be a JSON object") from None
+
+
+__all__ = [
+    "MAX_BODY",
+    "Answer",
+    "ApiError",
+    "NotFound",
+    "Route",
+    "encode",
+    "headers",
+    "read_json",
+]

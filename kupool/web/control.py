@@ -1,0 +1,93 @@
+"""The routes that change something, and who may use them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+from urllib.parse import urlsplit
+
+from twisted.web.server import Request
+
+from kupool.kinds import format_duration, parse_duration
+from kupool.pool.coordinator import RotationFailed
+from kupool.web import IStatusSource
+from kupool.web.answers import ApiError, read_json
+
+#: Names of this machine that no other site can take for its own.
+LOOPBACK = frozenset(("localhost", "127.0.0.1", "::1"))
+
+
+class Hosts:
+    """The hosts that a request may name as its own, besides those of the loopback.
+
+    A page on another site can make a browser send requests here under that site's name,
+    by letting the name point to this machine; so a name has to be known. Raises
+    :class:`ValueError` for a name that is none, such as one with a port.
+    """
+
+    def __init__(self, names: Collection[str] = ()) -> None:
+        for name in names:
+            if host_of(name) != name.lower().strip("[]") and host_of(f"[{name}]") != name.lower():
+                raise ValueError(f"{name!r} is not the name or address of a host")
+        self._names = LOOPBACK | {name.lower().strip("[]") for name in names}
+
+    def known(self, request: Request) -> bool:
+        """Say whether a request names one of them."""
+        return self.knows(request.getHeader("host") or "")
+
+    def knows(self, header: str) -> bool:
+        """Say whether a ``Host`` header names one of them, with whatever port."""
+        return host_of(header) in self._names
+
+    def require(self, request: Request) -> None:
+        """Refuse a request under another name; raises :class:`ApiError`."""
+        if not self.known(request):
+            raise ApiError(403, "Host: this server is not known under that name")
+
+
+def host_of(header: str) -> str:
+    """Return the host of a ``Host`` header, in lower case and without the port.
+
+    Empty where the header cannot be one.
+    """
+    try:
+        parts = urlsplit("//" + header)
+        parts.port  # noqa: B018  raises ValueError where it is no port
+    except ValueError:
+        return ""
+    plain = not (parts.path or parts.query or parts.fragment or "@" in parts.netloc)
+    return (parts.hostname or "") if plain else ""
+
+
+class Control:
+    """Answers the routes under ``/jobs``."""
+
+    def __init__(self, source: IStatusSource, hosts: Hosts) -> None:
+        self._source: Any = source
+        self._hosts = hosts
+
+    async def rotate(self, request: Request) -> object:
+        """``POST /jobs/rotate``: make a new job now."""
+        self._hosts.require(request)
+        read_json(request)
+        try:
+            job_id = await self._source.rotate()
+        except RotationFailed as error:
+            raise ApiError(503, f"no new job: {error}") from None
+        return {"job_id": job_id}
+
+    async def interval(self, request: Request) -> object:
+        """``POST /jobs/interval``: change the time between jobs."""
+        self._hosts.require(request)
+        text = read_json(request).get("interval")
+        if not isinstance(text, str):
+            raise ApiError(400, 'interval: must be a duration as text, such as "30s"')
+        try:
+            seconds = parse_duration(text)
+            self._source.set_interval(seconds)
+        except ValueError as error:
+            raise ApiError(400, f"interval: {error}") from None
+        return {"interval": format_duration(seconds)}
+
+
+__all__ = ["LOOPBACK", "Control", "Hosts", "host_of"]

@@ -1,0 +1,167 @@
+"""The route ``/stats``: what was counted, by minute, by user, and in all."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
+from twisted.web.server import Request
+
+from kupool.errors import ERRORS
+from kupool.stats import IStatsStore
+from kupool.web import IStatusSource
+from kupool.web.answers import ApiError
+from kupool.web.queries import FOREVER, MAX_RANGE, MINUTE, Query, parse_query, show_time
+from kupool.wire.messages import split_username
+
+#: Seconds for which the number of all submissions ever is not counted again. The store
+#: adds up every row for it, and its counts are committed about once a second anyway.
+TOTAL_AGE = 1.0
+
+_TEXTS = {error.code: error.text for error in ERRORS}
+
+
+class Shared:
+    """One result for all who ask at the same time, and for those soon after."""
+
+    def __init__(
+        self, clock: IReactorTime, age: float, compute: Callable[[], Awaitable[int]]
+    ) -> None:
+        self._clock = clock
+        self._age = age
+        self._compute = compute
+        self._known: tuple[float, int] | None = None
+        self._waiting: list[Deferred[int]] | None = None
+
+    async def get(self) -> int:
+        """Return the result; fails as the computation does, and is then tried anew."""
+        if self._known is not None and self._clock.seconds() - self._known[0] < self._age:
+            return self._known[1]
+        if self._waiting is not None:
+            waiter: Deferred[int] = Deferred()
+            self._waiting.append(waiter)
+            return await waiter
+        self._waiting = []
+        try:
+            result = await self._compute()
+        except Exception:
+            self._hand_out(Failure())
+            raise
+        self._known = (self._clock.seconds(), result)
+        self._hand_out(result)
+        return result
+
+    def _hand_out(self, result: Any) -> None:
+        waiting, self._waiting = self._waiting or [], None
+        for waiter in waiting:
+            waiter.callback(result)  # a Failure makes it fail
+
+
+class Statistics:
+    """Answers ``GET /stats``; ``wall`` returns seconds since the epoch."""
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        source: IStatusSource,
+        stats: IStatsStore,
+        wall: Callable[[], float],
+    ) -> None:
+        self._source: Any = source
+        self._stats: Any = stats
+        self._wall = wall
+        self._accepted_total = Shared(clock, TOTAL_AGE, self._count_all)
+
+    async def _count_all(self) -> int:
+        return int(await self._stats.total(0, FOREVER))
+
+    async def get(self, request: Request) -> object:
+        """Answer a query; see ``docs/http.md`` for every shape."""
+        query = parse_query(request.args or {}, self._wall())
+        if query.minute is not None:
+            return await self._minute(query, query.minute)
+        if query.username:
+            return await self._user(query)
+        return await self._everyone(query)
+
+    async def _minute(self, query: Query, minute: int) -> object:
+        if minute < await self._stats.rolled_up_before():
+            raise ApiError(
+                410,
+                f"minute: {show_time(minute)} has been rolled up; totals still hold it",
+            )
+        if query.username:
+            user, worker = split_username(query.username)
+            count = await self._stats.count(user, minute, worker)
+            return {"username": query.username, "minute": show_time(minute), "count": count}
+        rows = await self._stats.minutes(minute, minute + MINUTE)
+        users, count = (rows[0][1], rows[0][2]) if rows else (0, 0)
+        return {"minute": show_time(minute), "users": users, "count": count}
+
+    async def _user(self, query: Query) -> object:
+        stats, start, end = self._stats, query.start, query.end
+        user, worker = split_username(query.username)
+        answer = {"username": query.username, **await self._span(query)}
+        if worker:
+            # Of workers, only the minutes that are not rolled up yet can be asked for.
+            ever = dict(await stats.workers(user, 0, FOREVER))
+            chosen = dict(await stats.workers(user, start, end))
+            answer["total"] = ever.get(worker, 0)
+            answer["accepted"] = chosen.get(worker, 0)
+        else:
+            answer["total"] = await stats.total(0, FOREVER, user)
+            answer["accepted"] = await stats.total(start, end, user)
+        answer["per_minute"] = None
+        if end - start <= MAX_RANGE:
+            rows = await stats.series(user, start, end, worker)
+            answer["per_minute"] = [{"minute": show_time(at), "count": n} for at, n in rows]
+        if not worker:
+            rows = await stats.workers(user, start, end)
+            answer["workers"] = [{"worker": name, "count": n} for name, n in rows]
+            answer["rejections"] = _by_text(await stats.rejections(start, end, user))
+        return answer
+
+    async def _everyone(self, query: Query) -> object:
+        stats, start, end = self._stats, query.start, query.end
+        now = self._source.overview()
+        answer = {
+            "accepted_total": await self._accepted_total.get(),
+            "sessions": now.sessions,
+            "users": now.users,
+            "job_id": now.job_id,
+            **await self._span(query),
+            "accepted": await stats.total(start, end),
+            "per_minute": None,
+        }
+        if end - start <= MAX_RANGE:
+            answer["per_minute"] = [
+                {"minute": show_time(at), "users": users, "count": count}
+                for at, users, count in await stats.minutes(start, end)
+            ]
+        top = await stats.top(query.top, start, end)
+        answer["top"] = [{"username": name, "count": count} for name, count in top]
+        answer["rejections"] = _by_text(await stats.rejections(start, end))
+        return answer
+
+    async def _span(self, query: Query) -> dict[str, object]:
+        """Return the range, and since when there are minutes in it, if not from its start."""
+        span: dict[str, object] = {"from": show_time(query.start), "to": show_time(query.end)}
+        since = await self._stats.rolled_up_before()
+        if since > query.start:
+            span["minutes_since"] = show_time(since)
+        return span
+
+
+def _by_text(rows: Iterable[tuple[str, int, int]]) -> dict[str, int]:
+    """Add rejections up by the text of their error, most first."""
+    found: Counter[str] = Counter()
+    for _, code, count in rows:
+        found[_TEXTS.get(code, str(code))] += count
+    return dict(found.most_common())
+
+
+__all__ = ["TOTAL_AGE", "Shared", "Statistics"]
