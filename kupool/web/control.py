@@ -26,10 +26,7 @@ class Hosts:
     """
 
     def __init__(self, names: Collection[str] = ()) -> None:
-        for name in names:
-            if host_of(name) != name.lower().strip("[]") and host_of(f"[{name}]") != name.lower():
-                raise ValueError(f"{name!r} is not the name or address of a host")
-        self._names = LOOPBACK | {name.lower().strip("[]") for name in names}
+        self._names = LOOPBACK | {_host_name(name) for name in names}
 
     def known(self, request: Request) -> bool:
         """Say whether a request names one of them."""
@@ -57,6 +54,13 @@ def host_of(header: str) -> str:
         return ""
     plain = not (parts.path or parts.query or parts.fragment or "@" in parts.netloc)
     return (parts.hostname or "") if plain else ""
+
+
+def _host_name(name: str) -> str:
+    plain = name.lower().strip("[]")
+    if not plain or host_of(f"[{plain}]" if ":" in plain else plain) != plain:
+        raise ValueError(f"{name!r} is not the name or address of a host")
+    return plain
 
 
 class Control:

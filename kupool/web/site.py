@@ -182,7 +182,7 @@ class _Root(Route):
     """``/``, and below it everything that has no route."""
 
     def getChild(self, path: bytes, request: Any) -> IResource:
-        return self if path == b"" else NotFound()
+        return self if path == b"" and not request.postpath else NotFound()
 
 
 def make_site(
