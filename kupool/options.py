@@ -57,6 +57,10 @@ class SettingOptions(usage.Options):
         """Web origin that may open the WebSocket, repeatable [KUP_WS_ORIGINS]"""
         self.flags.setdefault("ws_origins", []).append(value)
 
+    def opt_http_hosts(self, value: str) -> None:
+        """Name by which the HTTP API may be changed, repeatable [KUP_HTTP_HOSTS]."""
+        self.flags.setdefault("http_hosts", []).append(value)
+
     def opt_auth(self, value: str) -> None:
         """Checker of passwords, repeatable: file:/etc/kupool/passwd; see --help-auth
         [KUP_AUTH]

@@ -68,6 +68,9 @@ class Settings:
     ws_origins: tuple[str, ...] = _setting(
         TEXT, (), "web origin that may open the WebSocket; by default the page's own host"
     )
+    http_hosts: tuple[str, ...] = _setting(
+        TEXT, (), "name by which the HTTP API may be changed, besides localhost"
+    )
     auth: tuple[str, ...] = _setting(
         TEXT, (), "checker of passwords, as file:/etc/kupool/passwd; see --help-auth"
     )

@@ -47,3 +47,14 @@ def load_settings(arguments: argparse.Namespace) -> Loaded | None:
     except SettingError as error:
         print(f"kupool: {error}", file=sys.stderr)
         return None
+
+
+def given_flags(arguments: argparse.Namespace) -> list[str]:
+    """Return the daemon's flags that were given, to hand them on to it."""
+    flags = []
+    for name, f in declared().items():
+        value = getattr(arguments, _PREFIX + name)
+        if value is not None:
+            values = value if repeatable(f) else [value]
+            flags += [f"--{flag_name(name)}={one}" for one in values]
+    return flags

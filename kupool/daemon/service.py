@@ -23,8 +23,10 @@ from kupool.net.endpoints import endpoint_for, probe
 from kupool.pool.restore import remember_used
 from kupool.settings import Loaded, Settings, changes
 from kupool.storage.folder import FolderError
+from kupool.web.site import make_site
 
-# WEB from kupool.web.site import make_site
+#: Failures of a start that their text explains.
+EXPECTED = (CannotListenError, FolderError)
 
 #: Seconds that a stop leaves the clients to take their last answers.
 LAST_ANSWERS = 5.0
@@ -117,6 +119,7 @@ class Daemon:
             self._wall,
             manager=self.parts.server.manager,
             ws_origins=settings.ws_origins,
+            hosts=settings.http_hosts,
         )
         endpoint = endpoint_for(self._reactor, settings.http)
         self._http = await endpoint.listen(site)
@@ -143,7 +146,8 @@ class Daemon:
 
     def _failed(self, failure: Failure) -> None:
         if self._stopping is None and failure.value is not None:
-            self._log.failure("The start failed", failure, level=LogLevel.debug)
+            level = LogLevel.debug if failure.check(*EXPECTED) else LogLevel.critical
+            self._log.failure("The start failed", failure, level=level)
             self._report(explain(failure.value))
 
     # -- reload

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-
 #: Signals that follow the first within so many seconds are the same one: a process
 #: that forwards a signal to its child and to its group sends it twice.
 SAME = 0.1

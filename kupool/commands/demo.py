@@ -1,0 +1,163 @@
+"""``kupool demo``: a daemon, a few workers, and what they have done."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.task import LoopingCall
+from twisted.logger import LogLevel
+from twisted.web.client import Agent, readBody
+
+from kupool.client import Answer, PoolClient, Worker
+from kupool.client.pace import PaceSettings
+from kupool.commands.daemon_process import DaemonProcess
+from kupool.commands.running import Ending, Output, run
+from kupool.commands.settings_flags import add_settings_parser, given_flags, load_settings
+from kupool.commands.times import minute_text, parse_time
+from kupool.net.endpoints import Address, parse_address
+from kupool.settings import Settings
+from kupool.wire.messages import JobParams
+
+#: The sample workers, and the seconds between two submissions of each.
+WORKERS = {
+    "alice.rig1": 1.0,
+    "alice.rig2": 2.0,
+    "bob": 1.5,
+    "carol.gpu": 3.0,
+    "dave": 5.0,
+}
+
+#: Seconds until the first table, and between two of them.
+FIRST_TABLE = 4.0
+TABLE_EVERY = 10.0
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the command."""
+    add_settings_parser(
+        subparsers, "demo", "start the daemon with a few sample workers; Ctrl-C ends it all", demo
+    )
+
+
+def demo(arguments: argparse.Namespace) -> int:
+    """Run the daemon and the workers until a signal; returns the exit status."""
+    loaded = load_settings(arguments)
+    if loaded is None:
+        return 1
+    pool, http = parse_address(loaded.settings.addr[0]), _http_address(loaded.settings)
+    if pool is None or not pool.port:
+        print("kupool: the demo needs a TCP address with a port", file=sys.stderr)
+        return 1
+
+    async def command(reactor: Any, ending: Ending) -> int:
+        flags = given_flags(arguments)
+        if "log_format" not in loaded.sources or loaded.sources["log_format"] == "default":
+            flags.append("--log-format=text")
+        return await _Demo(reactor, ending, pool, http, flags).run()
+
+    return run(command, LogLevel.critical)
+
+
+def _http_address(settings: Settings) -> Address | None:
+    address = parse_address(settings.http) if settings.http else None
+    return address if address is not None and address.port else None
+
+
+def _reached_at(address: Address) -> str:
+    everywhere = address.host in ("", "0.0.0.0", "::")  # noqa: S104
+    host = "127.0.0.1" if everywhere else address.host
+    return f"[{host}]:{address.port}" if ":" in host else f"{host}:{address.port}"
+
+
+class _Demo:
+    """One run of the command."""
+
+    def __init__(
+        self, reactor: Any, ending: Ending, pool: Address, http: Address | None, flags: list[str]
+    ) -> None:
+        self._reactor = reactor
+        self._ending = ending
+        self._address = _reached_at(pool)
+        self._stats = f"http://{_reached_at(http)}/stats" if http is not None else ""
+        self._flags = flags
+        self._output = Output(ending)
+        self._console = Console()
+        self._daemon = DaemonProcess(self._said, self._died)
+        self._clients: list[PoolClient] = []
+        self._tables = LoopingCall(self._show_table)
+        self._status = 0
+
+    async def run(self) -> int:
+        """Run to the end; returns the exit status."""
+        self._daemon.start(self._reactor, self._flags)
+        try:
+            await self._ending.wait()
+        finally:
+            if self._tables.running:
+                self._tables.stop()
+            await gatherResults([client.close() for client in self._clients])
+            await self._daemon.stop()
+        if not self._status:
+            self._output.line("All of it has ended.")
+        return self._status
+
+    def _said(self, line: str) -> None:
+        self._output.line(f"daemon | {line}")
+        if not self._clients and "Ready: " in line:
+            self._begin()
+
+    def _died(self, status: int) -> None:
+        self._status = status or 1
+        self._ending.reach()
+
+    def _begin(self) -> None:
+        """The daemon is ready: start the workers and the tables."""
+        self._output.line(f"{len(WORKERS)} sample workers start; Ctrl-C ends all of it.")
+        for username, interval in WORKERS.items():
+            client = PoolClient(self._reactor, [self._address], username)
+            worker = Worker(self._reactor, client, PaceSettings(interval))
+            worker.on_answer = self._report(username)
+            self._clients.append(client)
+            client.connect().addErrback(
+                lambda failure: self._output.line(failure.getErrorMessage())
+            )
+        if self._stats:
+            self._output.line(f"The counts: curl {self._stats}")
+            self._reactor.callLater(FIRST_TABLE, self._begin_tables)
+
+    def _begin_tables(self) -> None:
+        if not self._ending.over:
+            self._tables.start(TABLE_EVERY).addErrback(
+                lambda failure: self._output.line(f"no table: {failure.getErrorMessage()}")
+            )
+
+    def _report(self, username: str) -> Any:
+        def told(job: JobParams, nonce: str, answer: Answer) -> None:
+            verdict = "accepted" if answer.accepted else f"refused ({answer.text})"
+            self._output.line(f"{verdict}  {username:<10}  job {job.job_id}  nonce {nonce[:8]}…")
+
+        return told
+
+    def _show_table(self) -> Deferred[None]:
+        return Deferred.fromCoroutine(self._fetch_and_show())
+
+    async def _fetch_and_show(self) -> None:
+        response = await Agent(self._reactor).request(b"GET", self._stats.encode())
+        found = json.loads(await readBody(response))
+        if self._ending.over:
+            return
+        table = Table(title="Accepted submissions a minute", title_justify="left")
+        table.add_column("minute (UTC)")
+        table.add_column("users", justify="right")
+        table.add_column("accepted", justify="right")
+        for row in found["per_minute"][-5:]:
+            minute = minute_text(parse_time(row["minute"]))
+            table.add_row(minute, f"{row['users']:,}", f"{row['count']:,}")
+        table.caption = f"{found['accepted_total']:,} in all"
+        self._console.print(table)
