@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from twisted.internet.error import ConnectionDone, ConnectionLost
@@ -12,8 +13,8 @@ from twisted.internet.interfaces import (
     IReactorTime,
     ITCPTransport,
 )
+from twisted.internet.protocol import Factory, connectionDone
 from twisted.internet.protocol import Protocol as StreamProtocol
-from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -277,6 +278,19 @@ class ClientConnection(StreamProtocol):
     def _cut(self) -> None:
         transport: Any = self.transport
         transport.abortConnection()
+
+
+class ConnectionFactory(Factory):
+    """Builds the protocol of one connection."""
+
+    noisy = False
+
+    def __init__(self, make: Callable[[], ClientConnection]) -> None:
+        self._make = make
+
+    def buildProtocol(self, addr: object) -> ClientConnection:
+        """Return the protocol."""
+        return self._make()
 
 
 def _describe(reason: Failure) -> str:

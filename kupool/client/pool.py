@@ -10,12 +10,11 @@ from typing import Any
 
 import msgspec
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
-from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from kupool.client.answers import Answer, Closing, Incoming, error_code
-from kupool.client.connection import ClientConnection
+from kupool.client.connection import ClientConnection, ConnectionFactory
 from kupool.client.failures import (
     AlreadyConnected,
     ClientClosed,
@@ -79,6 +78,8 @@ class PoolClient:
         self.job: JobParams | None = None
         #: Whether a session stands.
         self.connected = False
+        #: Why the last attempt or session ended; empty while one stands.
+        self.problem = ""
         self._clock = reactor
         self._random = random
         self._password = password
@@ -172,6 +173,7 @@ class PoolClient:
         while not self._closing:
             server = self._servers[route.index]
             closing, why, stood = await self._visit(server)
+            self.problem = f"{server.name}: {why}"
             if self._closing:
                 return
             if closing is not None and not closing.reconnect and closing.retry_after is None:
@@ -181,10 +183,7 @@ class PoolClient:
             if most and route.failures >= most:
                 raise Unreachable(route.failures, why)
             self._log.warn(
-                "{server}: {why}; next attempt in {wait:.1f} s",
-                server=server.name,
-                why=why,
-                wait=wait,
+                "{problem}; next attempt in {wait:.1f} s", problem=self.problem, wait=wait
             )
             if wait:
                 await self._sleep(wait)
@@ -200,7 +199,7 @@ class PoolClient:
         except CancelledError:
             raise
         except Exception as error:  # whatever an endpoint fails with, it may pass
-            return None, str(error) or type(error).__name__, 0.0
+            return None, str(error).rstrip(".") or type(error).__name__, 0.0
         try:
             await self._authorize(connection, server)
         except ConnectionEnded as error:
@@ -224,7 +223,7 @@ class PoolClient:
 
     async def _dial(self, server: Server) -> ClientConnection:
         settings = self.settings
-        factory = _Factory(
+        factory = ConnectionFactory(
             lambda: ClientConnection(self._clock, self._framing, self, settings.max_frame)
         )
         endpoint: Any = server.endpoint
@@ -268,6 +267,7 @@ class PoolClient:
 
     def _begin(self, connection: ClientConnection, server: Server) -> None:
         self.connected = True
+        self.problem = ""
         self._log.info(
             "Authorized on {server} as {username}", server=server.name, username=self.username
         )
@@ -359,16 +359,3 @@ class PoolClient:
                 hook(*arguments)
             except Exception:
                 self._log.failure("A hook of the client failed")
-
-
-class _Factory(Factory):
-    """Builds the protocol of one connection."""
-
-    noisy = False
-
-    def __init__(self, make: Callable[[], ClientConnection]) -> None:
-        self._make = make
-
-    def buildProtocol(self, addr: object) -> ClientConnection:
-        """Return the protocol."""
-        return self._make()

@@ -1,0 +1,84 @@
+"""The flags that say which pool a command works for, and as whom."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import NamedTuple
+
+from kupool.settings import parse_duration
+from kupool.wire.framing import FRAMINGS
+
+DEFAULT_ADDRESS = "localhost:8080"
+DEFAULT_USERNAME = "admin"
+
+
+class Target(NamedTuple):
+    """Servers in the order to try them, and who the sessions are."""
+
+    servers: list[str]
+    username: str
+    password: str | None
+    framing: str
+    numbered: bool
+
+    def name(self, number: int) -> str:
+        """Return the username of a session."""
+        return f"{self.username}.{number}" if self.numbered else self.username
+
+
+def add_target_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that :func:`read_target` reads."""
+    parser.add_argument(
+        "--connect",
+        "--addr",
+        "-addr",
+        action="append",
+        metavar="ADDRESS",
+        help="a server: HOST:PORT, :PORT for this machine, or a client endpoint such as "
+        "tls:HOST:PORT; give several to fail over "
+        f"[KUP_ADDR, separated by commas; {DEFAULT_ADDRESS}]",
+    )
+    parser.add_argument(
+        "--username",
+        "-username",
+        metavar="NAME",
+        help=f"who submits, as user or user.worker [KUP_USERNAME; {DEFAULT_USERNAME}]; "
+        "a password is taken from KUP_PASSWORD",
+    )
+    parser.add_argument(
+        "--framing", choices=tuple(FRAMINGS), default="frame", help="how messages are cut [frame]"
+    )
+    parser.add_argument(
+        "--numbered",
+        action="store_true",
+        help="let the sessions be the workers NAME.1, NAME.2, ... instead of all being NAME",
+    )
+
+
+def read_target(arguments: argparse.Namespace) -> Target:
+    """Return what the flags and the environment say; a flag comes first."""
+    environment = os.environ.get("KUP_ADDR", "")
+    servers = arguments.connect or [a.strip() for a in environment.split(",") if a.strip()]
+    return Target(
+        servers or [DEFAULT_ADDRESS],
+        arguments.username or os.environ.get("KUP_USERNAME") or DEFAULT_USERNAME,
+        os.environ.get("KUP_PASSWORD") or None,
+        arguments.framing,
+        arguments.numbered,
+    )
+
+
+def duration(text: str) -> float:
+    """Read a duration in Go notation, for :mod:`argparse`."""
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def positive(text: str) -> int:
+    """Read a whole number from 1 on, for :mod:`argparse`."""
+    if not text.isascii() or not text.isdigit() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 on")
+    return int(text)
