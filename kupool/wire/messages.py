@@ -20,7 +20,7 @@ from kupool.wire.websocket import WEBSOCKET, WEBSOCKET_BINARY, encode_websocket_
 #: Ids longer than this, in UTF-8 bytes, are not accepted.
 MAX_ID_BYTES = 64
 
-_VALIDATION = re.compile(r"(?P<problem>.*?)(?: - at `\$(?:\.params\.?)?(?P<path>.*)`)?", re.DOTALL)
+_VALIDATION = re.compile(r"(?P<problem>.*?)(?: - at `\$(?:\.params)?\.?(?P<path>.*)`)?", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field (?P<name>.*)")
 
 RequestId = int | str | None
