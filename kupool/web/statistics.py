@@ -1,4 +1,25 @@
-"""The route ``/stats``: what was counted, by minute, by user, and in all."""
+"""The route ``/stats``: what was counted, by minute, by user, and in all.
+
+Times are RFC 3339, and minutes those of UTC; minutes without any are left out. Without
+``from`` and ``to`` a range is the last 15 minutes, the current one among them.
+
+- ``/stats``, with any of ``from``, ``to``, ``top``: ``accepted_total`` (ever),
+  ``sessions``, ``users``, ``job_id``, and of the range ``from``, ``to``, ``accepted``,
+  ``per_minute`` [{``minute``, ``users``, ``count``}], ``top`` [{``username``,
+  ``count``}], ``rejections`` {error text: count}.
+- ``/stats?username=alice``, with or without a range: ``username``, ``total`` (ever),
+  and of the range ``from``, ``to``, ``accepted``, ``per_minute`` [{``minute``,
+  ``count``}], ``workers`` [{``worker``, ``count``}], ``rejections``. For a worker, as
+  ``alice.rig1``, the last two are absent, and its numbers are those of the minutes
+  that are not rolled up.
+- ``/stats?minute=M``: ``minute``, ``users``, ``count``; with ``username``, of a user
+  or a worker: ``username``, ``minute``, ``count``. A minute that has been rolled up
+  is answered with 410.
+
+``per_minute`` is null for ranges of more than a week. Where minutes of a range have
+been rolled up, ``minutes_since`` says since when there are any: ``accepted`` and the
+totals hold the older ones too, the rest does not.
+"""
 
 from __future__ import annotations
 
@@ -80,7 +101,7 @@ class Statistics:
         return int(await self._stats.total(0, FOREVER))
 
     async def get(self, request: Request) -> object:
-        """Answer a query; see ``docs/http.md`` for every shape."""
+        """Answer a query."""
         query = parse_query(request.args or {}, self._wall())
         if query.minute is not None:
             return await self._minute(query, query.minute)

@@ -583,7 +583,7 @@ class LimitTests(RouteTestCase):
         protocol, transport = self.connect()
         for byte in b"GET /health HTTP/1.1\r\nX: " + b"a" * 100:
             protocol.dataReceived(bytes((byte,)))
-            self.clock.advance(0.6)
+            self.clock.advance(0.5)
             if transport.closed:
                 break
         self.assertTrue(transport.closed)
