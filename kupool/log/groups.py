@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -17,6 +18,9 @@ from kupool.log import Delivery, Entry, ISubscription
 #: Seconds after an append until consumers are told: the answers go out first, and a
 #: consumer that takes many entries at once costs less for each.
 WAKE_DELAY = 0.02
+
+#: Entries handed to a consumer in one reactor turn at the most.
+READ_CHUNK = 250
 
 
 @dataclass(frozen=True)
@@ -65,15 +69,19 @@ class LocalSubscription:
         #: Everything up to here has been processed.
         self.place = place
         self._next = place
+        #: Position -> whether it is processed; by position, as entries come in order.
         self._unsettled: dict[int, bool] = {}
         self._reading = False
         self._stopped = False
+        self._waking: IDelayedCall | None = None
+        self._delayed: set[IDelayedCall] = set()
         self._saving: Deferred[None] = succeed(None)
+        #: The place last kept, or on its way; -1 when that failed.
         self._saved = place
 
     @property
     def unacknowledged(self) -> int:
-        """Entries delivered and not yet settled."""
+        """Entries from the first that is not processed to the last delivered."""
         return len(self._unsettled)
 
     def wake(self) -> None:
@@ -82,27 +90,41 @@ class LocalSubscription:
         if self._reading or self._stopped or room <= 0:
             return
         self._reading = True
-        fetched = self._source.read(self._next, room)
+        fetched = self._source.read(self._next, min(room, READ_CHUNK))
         fetched.addCallbacks(self._fetched, self._not_fetched)
         fetched.addErrback(lambda f: self._log.failure("A consumer of the log failed", f))
+        fetched.addCallback(self._read)
 
     def _fetched(self, entries: Sequence[Entry]) -> None:
-        self._reading = False
         if self._stopped or not entries:
             return
         self._next = entries[-1].position
         for entry in entries:
             self._unsettled[entry.position] = False
+        # There may be more: in a turn of its own, as a consumer takes its time.
+        if self._waking is None:
+            self._waking = self._clock.callLater(0, self._wake_again)
         self._consumer.received([Delivery(entry, 1) for entry in entries])
+
+    def _read(self, _: object) -> None:
+        self._reading = False
+
+    def _wake_again(self) -> None:
+        self._waking = None
         self.wake()
 
     def _not_fetched(self, failure: Failure) -> None:
-        self._reading = False
-        self._log.failure("The log could not be read; trying again", failure)
-        self._later(self.wake)
+        if not self._stopped:
+            self._log.failure("The log could not be read; trying again", failure)
+            self._later(self.wake)
 
     def _later(self, call: Callable[..., object], *args: object) -> None:
-        self._clock.callLater(self._retry.delay, call, *args)
+        def due() -> None:
+            self._delayed.discard(timer)
+            call(*args)
+
+        timer = self._clock.callLater(self._retry.delay, due)
+        self._delayed.add(timer)
 
     def ack(self, deliveries: Sequence[Delivery]) -> None:
         """Entries have been processed and will not be delivered again."""
@@ -110,33 +132,40 @@ class LocalSubscription:
         for delivery in deliveries:
             if delivery.entry.position in unsettled:
                 unsettled[delivery.entry.position] = True
-        # The place is before the first entry that is still open: entries are
-        # delivered in order, so the dictionary is too.
-        for position in list(unsettled):
-            if not unsettled[position]:
-                break
+        # The place is before the first entry that is still open.
+        passed = list(takewhile(unsettled.__getitem__, unsettled))
+        for position in passed:
             del unsettled[position]
-            self.place = position
+        if passed:
+            self.place = passed[-1]
         self._save()
         self.wake()
 
     def nack(self, delivery: Delivery, reason: str, retry: bool) -> None:
         """An entry could not be processed: deliver it again, or bury it."""
+        if self._stopped or self._unsettled.get(delivery.entry.position, True):
+            return  # it comes again with the next start, or is settled
         if retry and delivery.attempt < self._retry.attempts:
-            self._later(self._again, Delivery(delivery.entry, delivery.attempt + 1))
-            return
+            again = Delivery(delivery.entry, delivery.attempt + 1)
+            self._later(self._consumer.received, [again])
+        else:
+            self._bury(delivery, reason)
+
+    def _bury(self, delivery: Delivery, reason: str) -> None:
         buried = self._source.bury(self._group, delivery, reason)
-        buried.addCallbacks(lambda _: self.ack([delivery]), self._not_buried)
+        buried.addCallbacks(
+            lambda _: self.ack([delivery]), self._not_buried, errbackArgs=(delivery, reason)
+        )
         buried.addErrback(lambda f: self._log.failure("A dead letter was not settled", f))
 
-    def _not_buried(self, failure: Failure) -> None:
-        # It stays unsettled: nothing after it is forgotten, and it comes again with
-        # the next start at the latest.
-        self._log.failure("A dead letter could not be kept", failure)
-
-    def _again(self, delivery: Delivery) -> None:
+    def _not_buried(self, failure: Failure, delivery: Delivery, reason: str) -> None:
+        # Until it is kept it stays unsettled, and in the way of what follows.
         if not self._stopped:
-            self._consumer.received([delivery])
+            self._log.error(
+                "A dead letter could not be kept, trying again: {reason}",
+                reason=failure.getErrorMessage(),
+            )
+            self._later(self._bury, delivery, reason)
 
     def _save(self) -> None:
         """Keep the place; one save at a time, the newest place wins."""
@@ -154,14 +183,21 @@ class LocalSubscription:
     def stop(self) -> Deferred[None]:
         """Deliver nothing more, and keep the place; fires when it is kept."""
         self._stopped = True
+        delayed, self._delayed = self._delayed, set()
+        if self._waking is not None:
+            delayed.add(self._waking)
+            self._waking = None
+        for timer in delayed:
+            timer.cancel()
         done: Deferred[None] = Deferred()
 
         def check(_: object) -> None:
-            if self._saved not in (self.place, -1):
-                self._save()
-                self._saving.addBoth(check)
-            else:
+            # A save that ends begins the next one, when the place has moved meanwhile.
+            if self._saving.called:
                 done.callback(None)
+            else:
+                self._saving.addBoth(check)
 
+        self._save()
         self._saving.addBoth(check)
         return done

@@ -7,16 +7,22 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from zope.interface import implementer
 
 from kupool.log import Delivery, Entry, ILog, ISubscription, LogStatus, LogUnavailable
 from kupool.log.groups import WAKE_DELAY, LocalSubscription, RetrySettings
 
+#: What an entry takes beside its body, in bytes: the objects that hold it.
+ENTRY_BYTES = 350
+
+#: Dead letters kept to be looked at.
+MAX_DEAD = 1000
+
 
 @implementer(ILog)
 class MemoryLog:
-    """Keeps up to ``capacity`` bytes of entries.
+    """Keeps up to ``capacity`` bytes of entries, :data:`ENTRY_BYTES` added for each.
 
     Acknowledged entries give way to new ones. When what is left is not acknowledged,
     the log is full and takes nothing more. ``wall`` returns seconds since the epoch.
@@ -37,10 +43,10 @@ class MemoryLog:
         self._capacity = capacity
         self._retry = retry or RetrySettings()
         self._entries: list[Entry] = []
-        self._first = 0
         self._bytes = 0
         self._last = 0
-        self._waking = False
+        self._dead = 0
+        self._waking: IDelayedCall | None = None
         self._groups: dict[str, LocalSubscription] = {}
         self.dead_letters: list[tuple[str, Delivery, str]] = []
 
@@ -50,18 +56,18 @@ class MemoryLog:
 
     def append(self, entry_id: str, body: bytes) -> Deferred[None]:
         """Append an entry, unless the log is full of what nobody has processed."""
-        if self._bytes + len(body) > self._capacity and not self._make_room(len(body)):
+        size = len(body) + ENTRY_BYTES
+        if self._bytes + size > self._capacity and not self._make_room(size):
             return fail(LogUnavailable("the memory log is full"))
         self._last += 1
         self._entries.append(Entry(self._last, entry_id, self._wall(), body))
-        self._bytes += len(body)
-        if self._groups and not self._waking:
-            self._waking = True
-            self._clock.callLater(WAKE_DELAY, self._wake)
+        self._bytes += size
+        if self._waking is None and self._groups:
+            self._waking = self._clock.callLater(WAKE_DELAY, self._wake)
         return succeed(None)
 
     def _wake(self) -> None:
-        self._waking = False
+        self._waking = None
         for subscription in self._groups.values():
             subscription.wake()
 
@@ -73,7 +79,7 @@ class MemoryLog:
         for entry in self._entries:
             if entry.position > processed or self._bytes <= target:
                 break
-            self._bytes -= len(entry.body)
+            self._bytes -= len(entry.body) + ENTRY_BYTES
             dropped += 1
         del self._entries[:dropped]
         return self._bytes + size <= self._capacity
@@ -107,8 +113,9 @@ class MemoryLog:
 
     def bury(self, group: str, delivery: Delivery, reason: str) -> Deferred[None]:
         """Put an entry among the dead letters."""
+        self._dead += 1
         self.dead_letters.append((group, delivery, reason))
-        del self.dead_letters[:-1000]
+        del self.dead_letters[:-MAX_DEAD]
         return succeed(None)
 
     def trim(self, before: float, max_bytes: int) -> Deferred[int]:
@@ -120,7 +127,7 @@ class MemoryLog:
             large = max_bytes and self._bytes > max_bytes
             if entry.position > processed or not (old or large):
                 break
-            self._bytes -= len(entry.body)
+            self._bytes -= len(entry.body) + ENTRY_BYTES
             dropped += 1
         del self._entries[:dropped]
         return succeed(dropped)
@@ -128,8 +135,11 @@ class MemoryLog:
     def status(self) -> LogStatus:
         """Say how the log is."""
         place = min((s.place for s in self._groups.values()), default=self._last)
-        return LogStatus(self._last, self._last - place, len(self.dead_letters), "")
+        return LogStatus(self._last, self._last - place, self._dead, "")
 
     def close(self) -> Deferred[None]:
-        """Nothing to do."""
+        """Wake nobody any more."""
+        if self._waking is not None:
+            self._waking.cancel()
+            self._waking = None
         return succeed(None)

@@ -9,7 +9,7 @@ from itertools import islice
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -51,16 +51,16 @@ class SqliteLog:
         self._last = 0
         self._dead_letters = 0
         self._problem = ""
-        self._waking = False
+        self._waking: IDelayedCall | None = None
+        self._closing = False
 
     def open(self) -> Deferred[None]:
         """Open the file and make its tables."""
-        opened = self._database.open()
-        opened.addCallback(lambda _: self._database.run(_newest))
-        return opened.addCallback(self._opened)
+        return Deferred.fromCoroutine(self._open())
 
-    def _opened(self, found: tuple[int, int]) -> None:
-        self._last, self._dead_letters = found
+    async def _open(self) -> None:
+        await self._database.open()
+        self._last, self._dead_letters = await self._database.run(_newest)
 
     def append(self, entry_id: str, body: bytes) -> Deferred[None]:
         """Append an entry; fires when it is on disk."""
@@ -85,12 +85,11 @@ class SqliteLog:
             self._tail_bytes += len(body)
             while self._tail_bytes > TAIL_BYTES:
                 self._tail_bytes -= len(self._tail.popleft().body)
-            if not self._waking:
-                self._waking = True
-                self._clock.callLater(WAKE_DELAY, self._wake)
+            if self._waking is None and not self._closing:
+                self._waking = self._clock.callLater(WAKE_DELAY, self._wake)
 
     def _wake(self) -> None:
-        self._waking = False
+        self._waking = None
         for subscription in self._groups.values():
             subscription.wake()
 
@@ -177,6 +176,10 @@ class SqliteLog:
 
     def close(self) -> Deferred[None]:
         """Finish what was begun and close the file."""
+        self._closing = True
+        if self._waking is not None:
+            self._waking.cancel()
+            self._waking = None
         return self._database.close()
 
 

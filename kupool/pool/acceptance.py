@@ -9,7 +9,6 @@ their nonces are free again.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -107,7 +106,8 @@ class Acceptance:
         self.accepted = 0
         #: Submissions refused since the log last took any.
         self._refused = 0
-        self.outcomes: Counter[str] = Counter()
+        #: Called with the session and the error of each refusal that was not at once.
+        self.tally: Callable[[Session, ErrorText], object] = _nobody_counts
 
     @property
     def batches_in_flight(self) -> int:
@@ -283,20 +283,24 @@ class Acceptance:
             session.last_accepted = float("-inf")
             for bucket in session.shared:
                 bucket.refund()
+            self.tally(session, UNAVAILABLE)
             if message_id is not None:
                 connection.send(encode_error(message_id, UNAVAILABLE))
-        self.outcomes[UNAVAILABLE.text] += len(batch.nonces)
         self._finish(batch, UNAVAILABLE)
 
     def _finish(self, batch: _Batch, error: ErrorText) -> None:
         for connection, message_id in batch.waiters:
-            self.outcomes[error.text] += 1
+            self.tally(connection.context, error)
             if message_id is not None:
                 connection.send(encode_error(message_id, error))
         for settled in batch.settled:
             settled.callback(None)
         if self._open is not None and self._watch is None and not self._in_flight:
             self._watch = self._clock.callLater(0, self._look)
+
+
+def _nobody_counts(session: Session, error: ErrorText) -> None:
+    pass
 
 
 __all__ = ["Acceptance", "BatchSettings"]

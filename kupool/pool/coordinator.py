@@ -111,11 +111,11 @@ class Coordinator:
     def _follow_interval(self, _: object) -> None:
         if self._loop.running and self._loop.interval != self.interval:
             self._loop.stop()
-            self._clock.callLater(0, self._resume)
+            self._first = self._clock.callLater(0, self._resume)
 
     def _resume(self) -> None:
-        if not self._loop.running and self._first is None:
-            self._run(now=False)
+        self._first = None
+        self._run(now=False)
 
     async def rotate(self) -> Job:
         """Make a new job now; raises :class:`RotationFailed`, and the old one stays.
@@ -171,8 +171,14 @@ class Coordinator:
             self._unsaved.remove(saved)
             self._book.confirm(reserve)
         self.problem = ""
-        await maybeDeferred(self._store.forget, self._wall() - 2 * self._book.window - 60)
+        # Nobody waits for this: the job is saved, and old ones harm nobody.
+        maybeDeferred(self._store.forget, self._wall() - 2 * self._book.window - 60).addTimeout(
+            SAVE_TIMEOUT, self._clock
+        ).addErrback(self._not_forgotten)
         return True
+
+    def _not_forgotten(self, failure: Failure) -> None:
+        self._log.warn("Old jobs were not dropped: {reason}", reason=failure.getErrorMessage())
 
     def relieve(self) -> None:
         """Retire old jobs early, as too many nonces are remembered."""

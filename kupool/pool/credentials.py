@@ -16,7 +16,7 @@ class NoUsableChecker(ValueError):
 
 
 class Authenticator:
-    """Asks each checker in turn; the first that knows the user decides for it.
+    """Asks each checker in turn; whom one lets in is in.
 
     Checkers come from :mod:`twisted.cred.strcred` (``--auth``) or from a program that
     embeds the pool. Raises :class:`NoUsableChecker` when none of those given can help.

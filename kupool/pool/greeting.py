@@ -75,7 +75,7 @@ class Greeting:
                 self._undecided,
                 callbackArgs=(connection, message.id, name),
                 errbackArgs=(connection, message.id),
-            )
+            ).addErrback(self._broken, connection)
         return None
 
     def _welcome(self, connection: Connection, message_id: RequestId, name: str) -> None:
@@ -100,6 +100,10 @@ class Greeting:
         self._log.failure("A password could not be checked", failure)
         connection.send(encode_error(message_id, UNAVAILABLE))
         connection.close(None)
+
+    def _broken(self, failure: Failure, connection: Connection) -> None:
+        self._log.failure("A connection could not be welcomed", failure)
+        connection.abort()
 
     def _refuse(self, connection: Connection, message_id: RequestId) -> None:
         if message_id is not None:

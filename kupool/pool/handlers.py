@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
+from zope.interface import implementer
 
 from kupool.errors import (
     ALREADY_EXISTS,
@@ -19,7 +20,7 @@ from kupool.errors import (
     ErrorText,
 )
 from kupool.net.connection import Connection
-from kupool.net.router import LATER, Router
+from kupool.net.router import LATER, IRouter, Router
 from kupool.pool.acceptance import Acceptance
 from kupool.pool.jobs import Job, JobBook
 from kupool.pool.judge import Rules, judge
@@ -62,6 +63,7 @@ class _Submit(msgspec.Struct, gc=False, tag_field="method", tag="submit"):
     params: SubmitParams
 
 
+@implementer(IRouter)
 class Handlers:
     """The methods of the pool; ``wall`` returns seconds since the epoch."""
 
@@ -76,6 +78,7 @@ class Handlers:
         self._jobs = book.jobs
         self._acceptance = acceptance
         self._add = acceptance.add
+        acceptance.tally = self._tally
         self._wall = wall
         #: May be replaced while the pool runs.
         self.rules = rules
@@ -87,7 +90,7 @@ class Handlers:
         self.router.add("submit", self._submit, SubmitParams, invalid=self._misfit)
         self.router.add("ping", lambda connection, message: True)
         self.router.add("authorize", self._again, AuthorizeParams)
-        self._decode: Callable[[bytes], Any] = msgspec.json.Decoder(_Submit).decode
+        self._decode: Callable[[Any], Any] = msgspec.json.Decoder(_Submit).decode
 
     def take_rejections(self) -> Counter[Rejection]:
         """Hand over the rejections counted since the last call."""
@@ -106,7 +109,7 @@ class Handlers:
         except (ValueError, RecursionError, TypeError):
             return self.router.dispatch(connection, item)
         params = message.params
-        job = self._jobs.get(params.job_id)
+        job: Any = self._jobs.get(params.job_id)
         error = judge(job, connection.context, params, connection.last_seen, self.rules)
         if error is None:
             add = self._add

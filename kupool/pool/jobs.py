@@ -40,7 +40,7 @@ class JobBook:
     """The current job and those before it that may still be submitted for.
 
     ``window`` bounds the history by age in seconds, ``max_jobs`` by number, and
-    ``max_nonces`` by the nonces remembered in all.
+    ``max_nonces`` by the nonces remembered in all, 0 for no such bound.
     """
 
     def __init__(self, window: float, max_jobs: int, max_nonces: int) -> None:
@@ -136,7 +136,11 @@ class JobBook:
     @property
     def over_limit(self) -> bool:
         """Whether more nonces are remembered than ``max_nonces``."""
-        return bool(self.max_nonces) and self.remembered > self.max_nonces
+        if not self.max_nonces:
+            return False
+        # The scopes count too: a name that only ever fails takes memory as well.
+        scopes = sum(len(job.nonces) for job in self.jobs.values())
+        return self.remembered + scopes > self.max_nonces
 
     def retire(self, job: Job) -> Job:
         """Drop a job from the history; its nonces are freed by :meth:`sweep`."""

@@ -20,7 +20,6 @@ from kupool.wire.messages import SubmitParams
 
 MAX_NONCE = 64
 
-
 #: What the judge finds: None for an acceptable submission, else the error it is
 #: answered with.
 Verdict = ErrorText | None
@@ -44,9 +43,10 @@ def judge(
     """
     if job is None:
         return TASK_UNKNOWN
-    if rules.expire and now - job.created > rules.expire:
+    if rules.expire and now > job.created + rules.expire:
         return TASK_EXPIRED
-    if now - session.last_accepted < rules.submit_interval:
+    # A sum, not a difference: what was a second before is not a little less for rounding.
+    if now < session.last_accepted + rules.submit_interval:
         return TOO_FREQUENT
     attempts = session.attempts
     if attempts is not None and attempts.empty(now):

@@ -8,13 +8,15 @@ from collections.abc import Hashable
 class Bucket:
     """Holds up to ``burst`` tokens and gains ``rate`` of them a second."""
 
-    __slots__ = ("_burst", "_rate", "_stamp", "_tokens")
+    __slots__ = ("_burst", "_rate", "_stamp", "_tokens", "holders")
 
     def __init__(self, rate: float, burst: float, now: float) -> None:
         self._rate = rate
         self._burst = burst
         self._tokens = burst
         self._stamp = now
+        #: How many hold on to it; :class:`SharedBuckets` keeps it for them.
+        self.holders = 0
 
     def level(self, now: float) -> float:
         """Return how many tokens there are."""
@@ -44,7 +46,7 @@ class Bucket:
 class SharedBuckets:
     """One bucket for each key: a user, or an address, across their sessions.
 
-    A bucket outlives the sessions that use it until it is full again, so that coming
+    A bucket outlives the sessions that hold it until it is full again, so that coming
     back does not refill it.
     """
 
@@ -57,16 +59,17 @@ class SharedBuckets:
     def __len__(self) -> int:
         return len(self._buckets)
 
-    def get(self, key: Hashable, now: float) -> Bucket:
-        """Return the bucket of a key."""
+    def hold(self, key: Hashable, now: float) -> Bucket:
+        """Return the bucket of a key; whoever lets go of it lowers its ``holders``."""
         bucket = self._buckets.get(key)
         if bucket is None:
             if len(self._buckets) >= self._purge_at:
                 self._purge(now)
             bucket = self._buckets[key] = Bucket(self._rate, self._burst, now)
+        bucket.holders += 1
         return bucket
 
     def _purge(self, now: float) -> None:
-        """Drop the buckets that tell nothing: those that are full."""
-        self._buckets = {k: b for k, b in self._buckets.items() if not b.full(now)}
+        """Drop the buckets that tell nothing: full ones that nobody holds."""
+        self._buckets = {k: b for k, b in self._buckets.items() if b.holders or not b.full(now)}
         self._purge_at = max(1024, 2 * len(self._buckets))

@@ -77,15 +77,21 @@ class JobNonces:
             scope = self._scopes[name] = Scope()
         return scope
 
+    def __len__(self) -> int:
+        """Return the number of scopes: each takes memory, also without a nonce."""
+        return len(self._scopes)
+
     def dismantle(self) -> Iterator[int]:
-        """Free the memory piece by piece; each step yields how many nonces it freed."""
+        """Free the memory piece by piece; each step yields how many nonces and scopes
+        it freed.
+        """
         while self._scopes:
             _, scope = self._scopes.popitem()
             used, scope.used = scope.used, {}
             if isinstance(used, _Sharded):
                 while used.shards:
-                    yield len(used.shards.pop())
+                    yield len(used.shards.pop()) + 1
             else:
-                size = len(used)
+                size = len(used) + 1
                 used.clear()
                 yield size

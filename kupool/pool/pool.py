@@ -92,6 +92,8 @@ class Pool:
         if session is None:
             return
         self._channel.unsubscribe(connection)
+        for bucket in session.shared:
+            bucket.holders -= 1
         self.sessions -= 1
         self.users[session.user] -= 1
         if not self.users[session.user]:
@@ -136,9 +138,9 @@ class Pool:
         now = connection.last_seen
         buckets = []
         if self.settings.user_rate:
-            buckets.append(self._by_user.get(session.user, now))
+            buckets.append(self._by_user.hold(session.user, now))
         if self.settings.ip_rate and connection.host:
-            buckets.append(self._by_ip.get(connection.host, now))
+            buckets.append(self._by_ip.hold(connection.host, now))
         return tuple(buckets)
 
     # jobs

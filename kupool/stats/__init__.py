@@ -29,12 +29,12 @@ class BatchCounts(NamedTuple):
 
 class Applied(NamedTuple):
     """What became of some batches: counted, known already, or of a known id but with
-    other content (``conflicts``, which are not counted).
+    other content: ``conflicts``, which are not counted, as (id, digest).
     """
 
     new: int
     repeated: int
-    conflicts: Sequence[str]
+    conflicts: Sequence[tuple[str, bytes]]
 
 
 class MinuteCount(NamedTuple):
@@ -45,7 +45,7 @@ class MinuteCount(NamedTuple):
     username: str
     worker: str
     minute: int
-    count: int
+    submissions: int
 
 
 class IStatsStore(Interface):

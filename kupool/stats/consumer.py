@@ -60,7 +60,7 @@ class StatsConsumer:
         self._source: Any = None
         self._loop = LoopingCall(self.flush)
         self._loop.clock = clock
-        self._busy = False
+        self._busy = self._stopped = False
         self._backoff = 0.0
         self._retry: IDelayedCall | None = None
         self.poisoned = self.repeated = self.committed = 0
@@ -78,6 +78,8 @@ class StatsConsumer:
 
     def received(self, deliveries: Sequence[Delivery]) -> None:
         """Fold some entries; a body that cannot be read goes to the dead letters."""
+        if self._stopped:
+            return
         for delivery in deliveries:
             try:
                 self._pending.append((delivery, fold_entry(delivery.entry.body)))
@@ -99,9 +101,11 @@ class StatsConsumer:
 
     def flush(self) -> None:
         """Commit what has gathered, unless a commit is under way or has to wait."""
-        if self._busy or self._retry is not None:
+        if self._busy or self._stopped or self._retry is not None:
             return
-        self._rejections.update(self._take_rejections())
+        if not self._rejections:
+            # Those that could not be committed go first: what is held stays bounded.
+            self._rejections = self._take_rejections()
         if not self._pending and not self._rejections:
             return
         self._busy = True
@@ -118,11 +122,16 @@ class StatsConsumer:
         self.problem, self._backoff = "", 0.0
         self.committed += applied.new
         self.repeated += applied.repeated
+        if self._stopped:
+            return  # what is not acknowledged comes again, and is known by its id
         conflicts = set(applied.conflicts)
+        counted = []
         for delivery, counts in taken:
-            if counts.batch_id in conflicts:
+            if (counts.batch_id, counts.digest) in conflicts:
                 self._bury(delivery, "a batch of this id with other content was counted before")
-        self._subscription.ack([d for d, counts in taken if counts.batch_id not in conflicts])
+            else:
+                counted.append(delivery)
+        self._subscription.ack(counted)
         if len(self._pending) >= self._settings.buffer:
             self.flush()
 
@@ -134,7 +143,7 @@ class StatsConsumer:
     ) -> None:
         self._busy = False
         self._pending = taken + self._pending
-        self._rejections.update(rejections)
+        self._rejections = rejections
         if not self.problem:
             self._log.error(
                 "The counts cannot be committed, trying again: {reason}",
@@ -142,7 +151,8 @@ class StatsConsumer:
             )
         self.problem = failure.getErrorMessage()
         self._backoff = min(_LONGEST_BACKOFF, self._backoff * 2 or self._settings.interval)
-        self._retry = self._clock.callLater(self._backoff, self._try_again)
+        if not self._stopped:
+            self._retry = self._clock.callLater(self._backoff, self._try_again)
 
     def _try_again(self) -> None:
         self._retry = None
@@ -158,23 +168,29 @@ class StatsConsumer:
 
         The deadline is a time of the clock. What is left is counted at the next start.
         """
+        self._cancel_retry()  # a last try, whatever its turn
         while self._source is not None and self._clock.seconds() < deadline:
             self.flush()
-            if not self._busy and not self._pending and not self._source.status().depth:
-                return not self._rejections
+            left = self._busy or self._pending or self._rejections
+            if not left and not self._source.status().depth:
+                return True
             await deferLater(self._clock, 0.02)
         return self._source is None
 
     async def stop(self) -> None:
         """Take nothing more, and keep the place in the log."""
+        self._stopped = True
         if self._loop.running:
             self._loop.stop()
-        if self._retry is not None:
-            self._retry.cancel()
-            self._retry = None
+        self._cancel_retry()
         if self._subscription is not None:
             subscription, self._subscription = self._subscription, None
             await subscription.stop()
+
+    def _cancel_retry(self) -> None:
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
 
 
 __all__ = ["GROUP", "ConsumerSettings", "StatsConsumer"]

@@ -7,13 +7,30 @@ from collections.abc import Iterable
 from hashlib import sha256
 
 from kupool.stats import BatchCounts, MinuteCount
-from kupool.wire.batches import decode_head
+from kupool.wire.batches import PoisonBatch, decode_head
 from kupool.wire.messages import split_username
+
+#: The year 10000, in milliseconds since the epoch: no store keeps a time beyond it.
+END_OF_TIME = 253_402_300_800_000
+
+#: Characters of the columns that hold the id of a batch, and a username.
+MAX_ID = 64
+MAX_NAME = 255
 
 
 def fold_entry(body: bytes) -> BatchCounts:
-    """Return what a log entry adds; raises :class:`kupool.wire.batches.PoisonBatch`."""
+    """Return what a log entry adds; raises :class:`kupool.wire.batches.PoisonBatch`.
+
+    What no store could keep is poison too: it would hold up all that follows.
+    """
     head = decode_head(body)
+    if not 0 <= head.at < END_OF_TIME:
+        raise PoisonBatch(f"the time {head.at} is out of range")
+    if not 0 < len(head.batch) <= MAX_ID:
+        raise PoisonBatch(f"the id of the batch has {len(head.batch)} characters")
+    longest = max(map(len, head.usernames), default=0)
+    if longest > MAX_NAME:
+        raise PoisonBatch(f"a username has {longest} characters")
     return BatchCounts(head.batch, sha256(body).digest(), head.minute, head.usernames)
 
 

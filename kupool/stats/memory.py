@@ -41,14 +41,14 @@ class MemoryStats:
     ) -> Deferred[Applied]:
         """Count some batches, each at most once ever."""
         new: list[BatchCounts] = []
-        conflicts: list[str] = []
+        conflicts: list[tuple[str, bytes]] = []
         for batch in batches:
             known = self._applied.get(batch.batch_id)
             if known is None:
                 self._applied[batch.batch_id] = (batch.digest, batch.minute)
                 new.append(batch)
             elif known[0] != batch.digest:
-                conflicts.append(batch.batch_id)
+                conflicts.append((batch.batch_id, batch.digest))
         self._minutes.update(fold_rows(new))
         self._rejections.update(rejections)
         repeated = len(batches) - len(new) - len(conflicts)

@@ -106,8 +106,8 @@ async def audit(
     start = max(start, replayed.start, await target.rolled_up_before())
     end = min([end, *(b.minute for b in replayed.batches if b.batch_id in waiting)])
     chosen = [b for b in replayed.batches if start <= b.minute < end]
-    logged = {_key(row): row.count for row in as_rows(fold_rows(chosen))}
-    counted = {_key(row): row.count for row in await target.rows(start, end)}
+    logged = {_key(row): row.submissions for row in as_rows(fold_rows(chosen))}
+    counted = {_key(row): row.submissions for row in await target.rows(start, end)}
     differences = [
         Difference(*key, logged.get(key, 0), counted.get(key, 0))
         for key in sorted(logged.keys() | counted.keys())

@@ -5,13 +5,15 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from kupool.stats import Applied, BatchCounts, IStatsStore, MinuteCount, Rejection
-from kupool.stats.fold import as_rows, fold_rows
+from kupool.stats.fold import END_OF_TIME, as_rows, fold_rows
 from kupool.storage.database import Database
 from kupool.storage.migrations import available, statements
 
@@ -26,8 +28,12 @@ _KEYS = {"submissions": "username", "worker_submissions": "username, worker"}
 
 
 def stamp(seconds: int) -> str:
-    """Return seconds since the epoch as the TIMESTAMP that is stored, in UTC."""
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(seconds))
+    """Return seconds since the epoch as the TIMESTAMP that is stored, in UTC.
+
+    Times before the epoch, or after the year 9999, become the nearest there is.
+    """
+    within = min(max(seconds, 0), END_OF_TIME // 1000 - 1)
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(within))
 
 
 @implementer(IStatsStore)
@@ -127,8 +133,12 @@ class SqliteStats:
             f"SELECT username, worker, {_SECONDS}, submission_count "
             "FROM worker_submissions WHERE timestamp >= ? AND timestamp < ?"
         )
-        found = self._rows(query, (stamp(start), stamp(end)) * 2)
-        return found.addCallback(lambda rows: sorted(MinuteCount(*row) for row in rows))
+        values = (stamp(start), stamp(end)) * 2
+        return self._database.run(
+            lambda connection: sorted(
+                MinuteCount(*row) for row in connection.execute(query, values)
+            )
+        )
 
     def rolled_up_before(self) -> Deferred[int]:
         """Return the minute before which the per-minute rows have been rolled up."""
@@ -169,7 +179,7 @@ class SqliteStats:
                 count = ROLL_CHUNK
                 while count >= ROLL_CHUNK:
                     count = await self._database.run(
-                        lambda c, t=table, g=grain, i=into, b=before: _roll(c, t, g, i, b),
+                        partial(_roll, table=table, grain=grain, into=into, before=before),
                         alone=True,
                     )
                     moved += count
@@ -189,12 +199,15 @@ class SqliteStats:
         """Finish what was begun and close the file."""
         return self._database.close()
 
-    def _rows(self, query: str, values: tuple[object, ...]) -> Deferred[list[tuple[object, ...]]]:
+    def _rows(self, query: str, values: tuple[object, ...]) -> Deferred[Any]:
         return self._database.run(lambda connection: connection.execute(query, values).fetchall())
 
     def _number(self, query: str, values: tuple[object, ...]) -> Deferred[int]:
-        found = self._rows(query, values)
-        return found.addCallback(lambda rows: rows[0][0] or 0 if rows else 0)
+        def ask(connection: sqlite3.Connection) -> int:
+            row = connection.execute(query, values).fetchone()
+            return int(row[0]) if row is not None else 0
+
+        return self._database.run(ask)
 
 
 def _of(username: str, worker: str) -> tuple[str, str, tuple[str, ...]]:
@@ -210,7 +223,7 @@ def _apply(
     rejections: Mapping[Rejection, int],
 ) -> Applied:
     new: list[BatchCounts] = []
-    conflicts: list[str] = []
+    conflicts: list[tuple[str, bytes]] = []
     for batch in batches:
         if _remember(connection, batch):
             new.append(batch)
@@ -219,7 +232,7 @@ def _apply(
                 "SELECT digest FROM applied_batches WHERE batch_id = ?", (batch.batch_id,)
             ).fetchone()
             if digest != batch.digest:
-                conflicts.append(batch.batch_id)
+                conflicts.append((batch.batch_id, batch.digest))
     _add(connection, as_rows(fold_rows(new)))
     connection.executemany(
         "INSERT INTO rejections (username, code, timestamp, rejection_count) VALUES (?, ?, ?, ?) "
@@ -245,9 +258,9 @@ def _add(connection: sqlite3.Connection, rows: Iterable[MinuteCount]) -> None:
     users, workers = [], []
     for row in rows:
         if row.worker:
-            workers.append((row.username, row.worker, stamp(row.minute), row.count))
+            workers.append((row.username, row.worker, stamp(row.minute), row.submissions))
         else:
-            users.append((row.username, stamp(row.minute), row.count))
+            users.append((row.username, stamp(row.minute), row.submissions))
     connection.executemany(
         "INSERT INTO submissions (username, timestamp, submission_count) VALUES (?, ?, ?) "
         "ON CONFLICT (username, timestamp) DO UPDATE SET "

@@ -25,11 +25,26 @@ T = TypeVar("T")
 #: Pieces of work that share one transaction at the most.
 GROUP = 256
 
-_DISK = frozenset((sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR))
+#: Errors of the file as a whole, which no other work would be spared.
+_OF_THE_FILE = frozenset(
+    (
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_CORRUPT,
+        sqlite3.SQLITE_NOTADB,
+    )
+)
 
 
 class DatabaseClosed(Exception):
     """The database is not open."""
+
+
+class DatabaseUnusable(Exception):
+    """The file cannot be used as a database; says which and why."""
 
 
 class _Work(NamedTuple):
@@ -54,9 +69,15 @@ class Database:
         self._queue: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._closed: Deferred[None] | None = None
+        #: Taken from the queue by the thread, and left for its next transaction.
+        self._next: _Work | None = None
 
     def open(self) -> Deferred[None]:
-        """Open the file, make or update its tables; fires when it can be used."""
+        """Open the file, make or update its tables; fires when it can be used.
+
+        Fails with :class:`DatabaseUnusable`, or with
+        :class:`kupool.storage.migrations.SchemaTooNew`.
+        """
         opened: Deferred[None] = Deferred()
         self._thread = threading.Thread(
             target=self._run, args=(opened,), name=f"sqlite-{self.path.stem}", daemon=True
@@ -88,15 +109,24 @@ class Database:
         self._closed.addBoth(lambda _: waiter.callback(None))
         return waiter
 
+    def _not_opened(self, opened: Deferred[None], failure: Failure) -> None:
+        """Give up, and tell everyone who waits."""
+        self._thread, closed = None, self._closed
+        opened.errback(failure)
+        while not self._queue.empty():
+            work = self._queue.get()
+            if work is not None:
+                work.done.errback(DatabaseClosed(f"{self.path.name} could not be opened"))
+        if closed is not None:
+            closed.callback(None)
+
     # -- in the thread
 
     def _run(self, opened: Deferred[None]) -> None:
         try:
-            connection = connect(self.path, self._synchronous)
-            migrate(connection, self._schema)
+            connection = self._connect()
         except Exception:
-            self._thread = None
-            self._reactor.callFromThread(opened.errback, Failure())
+            self._reactor.callFromThread(self._not_opened, opened, Failure())
             return
         self._reactor.callFromThread(opened.callback, None)
         ended = False
@@ -105,15 +135,33 @@ class Database:
             if group:
                 outcomes = _execute(connection, group)
                 self._reactor.callFromThread(_deliver, group, outcomes)
-        connection.close()
+        with suppress(sqlite3.Error):
+            connection.close()
         assert self._closed is not None
         self._reactor.callFromThread(self._closed.callback, None)
 
+    def _connect(self) -> sqlite3.Connection:
+        try:
+            connection = connect(self.path, self._synchronous)
+            try:
+                migrate(connection, self._schema)
+            except BaseException:
+                connection.close()
+                raise
+        except sqlite3.Error as error:
+            raise DatabaseUnusable(f"database {self.path}: {error}") from error
+        return connection
+
     def _gather(self) -> tuple[list[_Work], bool]:
         """Wait for work and take what is there; the second value says to end after it."""
-        work = self._queue.get()
+        work, self._next = self._next, None
+        if work is None:
+            work = self._queue.get()
         group: list[_Work] = []
         while work is not None:
+            if work.alone and group:
+                self._next = work
+                return group, False
             group.append(work)
             if work.alone or len(group) >= GROUP:
                 return group, False
@@ -127,9 +175,13 @@ class Database:
 def connect(path: Path, synchronous: str = "FULL") -> sqlite3.Connection:
     """Open a SQLite file as every part of the project does; blocks."""
     connection = sqlite3.connect(path, isolation_level=None, timeout=30.0, check_same_thread=False)
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute(f"PRAGMA synchronous={synchronous}")
-    connection.execute("PRAGMA foreign_keys=ON")
+    try:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute(f"PRAGMA synchronous={synchronous}")
+        connection.execute("PRAGMA foreign_keys=ON")
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 
@@ -159,6 +211,6 @@ def _execute(connection: sqlite3.Connection, group: list[_Work]) -> list[Any]:
 
 
 def _concerns_all(error: Exception) -> bool:
-    """Say whether an error is of the disk, so that no other work can fare better."""
+    """Say whether an error is of the file, so that no other work can fare better."""
     code = getattr(error, "sqlite_errorcode", None)
-    return code is not None and code & 0xFF in _DISK
+    return code is not None and code & 0xFF in _OF_THE_FILE

@@ -28,12 +28,17 @@ class DataFolder:
             raise FolderError(f"data folder {self.path}: {error.strerror}") from None
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             lock.seek(0)
             owner = lock.read().strip() or "unknown"
             lock.close()
             raise FolderError(
                 f"data folder {self.path}: in use by another process (pid {owner})"
+            ) from None
+        except OSError as error:
+            lock.close()
+            raise FolderError(
+                f"data folder {self.path}: cannot be locked: {error.strerror}"
             ) from None
         try:
             lock.truncate(0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
+from contextlib import suppress
 from importlib.resources import files
 
 _NAME = re.compile(r"(\d{4})_\w+\.sql")
@@ -38,23 +39,38 @@ def migrate(connection: sqlite3.Connection, schema: str) -> None:
         )
     for number, sql in migrations:
         if number > row[0]:
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                for statement in statements(sql):
-                    connection.execute(statement)
-                connection.execute("INSERT INTO schema_version (version) VALUES (?)", (number,))
-                connection.execute("COMMIT")
-            except BaseException:
-                connection.execute("ROLLBACK")
-                raise
+            _apply(connection, number, sql)
+
+
+def _apply(connection: sqlite3.Connection, number: int, sql: str) -> None:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        # Another process may have been first: only now does nobody else write.
+        done = connection.execute(
+            "SELECT 1 FROM schema_version WHERE version = ?", (number,)
+        ).fetchone()
+        if done is None:
+            for statement in statements(sql):
+                connection.execute(statement)
+            connection.execute("INSERT INTO schema_version (version) VALUES (?)", (number,))
+        connection.execute("COMMIT")
+    except BaseException:
+        with suppress(sqlite3.Error):  # a full disk has rolled it back already
+            connection.execute("ROLLBACK")
+        raise
 
 
 def statements(sql: str) -> list[str]:
-    """Cut a migration into its statements; each ends with a semicolon at a line's end."""
+    """Cut a migration into its statements; each ends with a semicolon at a line's end.
+
+    Raises :class:`ValueError` when the last one does not end.
+    """
     found, pending = [], ""
     for line in sql.splitlines(keepends=True):
         pending += line
         if sqlite3.complete_statement(pending):
             found.append(pending)
             pending = ""
+    if any(line.strip() and not line.lstrip().startswith("--") for line in pending.splitlines()):
+        raise ValueError(f"a statement of the migration does not end: {pending.strip()}")
     return found
