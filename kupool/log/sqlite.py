@@ -73,7 +73,7 @@ class SqliteLog:
             )
             return cursor.lastrowid or 0
 
-        return self._database.run(insert).addCallbacks(
+        return self._database.run(insert, single=True).addCallbacks(
             self._appended, self._not_appended, callbackArgs=(entry_id, at, body)
         )
 

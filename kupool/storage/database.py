@@ -51,6 +51,7 @@ class _Work(NamedTuple):
     call: Callable[[sqlite3.Connection], Any]
     done: Deferred[Any]
     alone: bool
+    single: bool
 
 
 class Database:
@@ -85,16 +86,24 @@ class Database:
         self._thread.start()
         return opened
 
-    def run(self, call: Callable[[sqlite3.Connection], T], alone: bool = False) -> Deferred[T]:
+    def run(
+        self,
+        call: Callable[[sqlite3.Connection], T],
+        *,
+        alone: bool = False,
+        single: bool = False,
+    ) -> Deferred[T]:
         """Do some work in a transaction, shared with others unless it must be ``alone``.
 
         ``call`` gets the connection and runs in the database's thread. When the
         transaction cannot be written, the Deferred fails and nothing of it remains.
+        ``single`` says that the work is one statement: with nothing to share it with,
+        that is a transaction by itself, which costs less than one around it.
         """
         if self._thread is None or self._closed is not None:
             return fail(DatabaseClosed(f"{self.path.name} is not open"))
         done: Deferred[T] = Deferred()
-        self._queue.put(_Work(call, done, alone))
+        self._queue.put(_Work(call, done, alone, single))
         return done
 
     def close(self) -> Deferred[None]:
@@ -195,6 +204,11 @@ def _deliver(group: list[_Work], outcomes: list[Any]) -> None:
 
 def _execute(connection: sqlite3.Connection, group: list[_Work]) -> list[Any]:
     """Do a group of work in one transaction; return results, or Failures."""
+    if len(group) == 1 and group[0].single:
+        try:
+            return [group[0].call(connection)]
+        except Exception:
+            return [Failure()]
     try:
         connection.execute("BEGIN IMMEDIATE")
         outcomes = [work.call(connection) for work in group]
