@@ -17,8 +17,8 @@ from kupool.client.pool import PoolClient
 #: Seconds between two portions of new sessions.
 STEP = 0.1
 
-#: What is counted beside the outcomes that are errors.
-_NO_ERRORS = frozenset((Outcome.ACCEPTED.value, "resubmitted", "retried"))
+#: What is counted and is no trouble.
+_NO_ERRORS = frozenset((Outcome.ACCEPTED.value,))
 
 
 class Crew:

@@ -17,6 +17,9 @@ from twisted.internet.interfaces import IStreamClientEndpoint
 _SHORT = re.compile(r"(?P<host>\[[^\]]*\]|[^:\[\]=]*):(?P<port>\d+)")
 _KIND = re.compile(r"[a-z][a-z0-9+]*:.")
 
+#: Kinds of endpoint whose one-argument form could be taken for ``host:port``.
+_KINDS = frozenset(("tcp", "tcp6", "ssl", "tls", "unix"))
+
 
 class Server(NamedTuple):
     """A server: what it is called in messages, and how it is reached."""
@@ -34,11 +37,15 @@ def parse_server(reactor: Any, text: str, timeout: float = 10.0) -> Server:
     Raises :class:`ValueError` saying what is wrong with it.
     """
     short = _SHORT.fullmatch(text)
-    if short is not None:
+    if short is not None and short["host"] not in _KINDS:
         port = int(short["port"])
         if not 0 < port < 65536:
             raise ValueError(f"{text!r}: a port is a number from 1 to 65535")
         host = short["host"].strip("[]") or "localhost"
+        try:
+            host.encode("idna")
+        except UnicodeError:
+            raise ValueError(f"{text!r} has no name of a host in it") from None
         return Server(text, _tcp(reactor, host, port, timeout))
     if not _KIND.match(text):
         raise ValueError(f"{text!r} is neither host:port nor an endpoint such as tls:host:8080")
@@ -56,10 +63,5 @@ def _tcp(reactor: Any, host: str, port: int, timeout: float) -> IStreamClientEnd
         kind = TCP4ClientEndpoint
     elif isIPv6Address(host):
         kind = TCP6ClientEndpoint
-    else:
-        try:
-            host.encode("idna")
-        except UnicodeError:
-            raise ValueError(f"{host!r} is no name of a host") from None
     endpoint: IStreamClientEndpoint = kind(reactor, host, port, timeout=timeout)
     return endpoint
