@@ -323,6 +323,10 @@ class WebSocketClient(Client):
         self._key = base64.b64encode(os.urandom(16))
         self._upgraded = False
 
+    async def authorize(self, username: str = "alice") -> dict[str, Any]:
+        await self.opened  # what is sent before is not for the WebSocket
+        return await super().authorize(username)
+
     def connectionMade(self) -> None:
         lines = [
             "GET /ws HTTP/1.1",

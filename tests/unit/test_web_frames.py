@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -79,3 +83,18 @@ class FrameTests(SynchronousTestCase):
         self.assertEqual(splitter.feed(b"one"), [b"one"])
         self.assertEqual(splitter.feed(b""), [])
         self.assertEqual(splitter.resume(), [])
+
+
+class ImportTests(SynchronousTestCase):
+    """The web room is used by the plugin's tap, before it is known which reactor runs."""
+
+    def test_importing_it_installs_no_reactor(self) -> None:
+        program = "import sys, kupool.web.site; print('twisted.internet.reactor' in sys.modules)"
+        found = subprocess.run(
+            [sys.executable, "-c", program],
+            capture_output=True,
+            text=True,
+            check=True,
+            cwd=Path(__file__).parents[2],
+        )
+        self.assertEqual(found.stdout.strip(), "False")
