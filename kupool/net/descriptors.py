@@ -8,6 +8,7 @@ can watch a descriptor.
 from __future__ import annotations
 
 import select
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet import main
@@ -49,10 +50,22 @@ class DescriptorGroup:
         self.arrived: list[tuple[DirectServer, bytes]] = []
         #: While that is being handled, the connections that have something to send.
         self.corked: list[DirectServer] | None = None
+        self._at_end: list[Callable[[], object]] = []
         reactor.addReader(self)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._reactor, name)
+
+    def after_turn(self, call: Callable[[], object]) -> None:
+        """Call something once all that was read in this turn has been handled.
+
+        What it writes leaves with the other answers of the turn. Outside of a turn it
+        is called in the reactor's next one.
+        """
+        if self.corked is None:
+            self._reactor.callLater(0, call)
+        else:
+            self._at_end.append(call)
 
     def close(self) -> None:
         """Take the group from the reactor; what is still in it is disconnected."""
@@ -122,6 +135,12 @@ class DescriptorGroup:
             except BaseException as error:  # as the reactor does: one peer's end, not all's
                 self._log.failure("Unhandled error in a connection")
                 failed.append((server, error))
+        calls, self._at_end = self._at_end, []
+        for call in calls:
+            try:
+                call()
+            except Exception:
+                self._log.failure("A call at the end of a turn failed")
         self.corked = None
         for server in corked:
             try:

@@ -53,6 +53,8 @@ class ConnectionManager:
         self.observer = observer
         self.clock = clock
         self.now: Callable[[], float] = clock.seconds
+        #: Calls something once what was read in this reactor turn has been handled.
+        self.after_turn: Callable[[Callable[[], object]], object] = self._next_turn
         self.closes: Counter[str] = Counter()
         self.malformed = self.dropped = self.accepted = self.refused = 0
         self._connections: dict[int, Connection] = {}
@@ -77,6 +79,9 @@ class ConnectionManager:
             return self._connections[connection_id]
         except KeyError:
             raise KeyError(f"connection not found: {connection_id}") from None
+
+    def _next_turn(self, call: Callable[[], object]) -> None:
+        self.clock.callLater(0, call)
 
     # -- coming and going
 

@@ -67,6 +67,7 @@ class Server:
         """
         if self._direct and self._group is None:
             self._group = DescriptorGroup(self._reactor)
+            self.manager.after_turn = self._group.after_turn
         self.manager.start()
         try:
             for text in addresses:

@@ -123,7 +123,7 @@ class Acceptance:
         now = connection.last_seen
         batch = self._open
         if batch is None or now >= batch.minute_ends:
-            batch = self._begin(now)
+            batch = self._begin(now, connection)
             if batch is None:
                 return False
         session.nonces.reserve(nonce, batch.serial)
@@ -178,17 +178,19 @@ class Acceptance:
             batch.settled.append(settled)
         return done
 
-    def _begin(self, now: float) -> _Batch | None:
+    def _begin(self, now: float, connection: Connection) -> _Batch | None:
         self.flush()
         if len(self._in_flight) >= self._most:
             return None
         self._serial += 1
         wall = self._wall()
         batch = _Batch(self._serial, int(wall * 1000), now + 60.0 - wall % 60.0)
-        if not self._instant:
-            batch.timer = self._clock.callLater(self._delay, self._close)
         self._open = batch
         self._seen = 0
+        if self._instant:
+            connection.manager.after_turn(self._look)
+            return batch
+        batch.timer = self._clock.callLater(self._delay, self._close)
         if self._watch is None and not self._in_flight:
             self._watch = self._clock.callLater(0, self._look)
         return batch

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail
@@ -48,6 +49,10 @@ class Peer:
         self.sent: list[dict[str, Any]] = []
         self.writes = 0
         self._clock = clock
+        self.manager = self
+
+    def after_turn(self, call: Callable[[], object]) -> None:
+        self._clock.callLater(0, call)
 
     @property
     def last_seen(self) -> float:
