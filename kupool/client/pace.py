@@ -7,6 +7,9 @@ from dataclasses import dataclass
 #: The longest time between two submissions, in seconds: at least one a minute.
 LONGEST = 60.0
 
+#: Seconds by which the longest interval is kept shorter, as timers fire late.
+EARLY = 0.5
+
 
 @dataclass(frozen=True)
 class PaceSettings:
@@ -42,7 +45,7 @@ class Pace:
     """
 
     def __init__(self, settings: PaceSettings) -> None:
-        self._interval = settings.interval
+        self._interval = min(settings.interval, LONGEST - EARLY)
         self._gap = settings.gap
         self._margin = settings.margin if settings.gap else 0.0
         self._sent = float("-inf")

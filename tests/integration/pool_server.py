@@ -84,9 +84,7 @@ class PoolServer:
         self.acceptance = Acceptance(
             self.reactor, self.wall, self.log, BatchSettings(self.batch_delay), f"run{self.runs}"
         )
-        self.handlers = Handlers(
-            self.book, self.acceptance, self.wall, self.rules, self.attempts
-        )
+        self.handlers = Handlers(self.book, self.acceptance, self.wall, self.rules, self.attempts)
         authenticator = None
         if self.password is not None:
             checker = InMemoryUsernamePasswordDatabaseDontUse()

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.error import ConnectionDone, ConnectionLost, ConnectionRefusedError
+from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.error import ConnectionRefusedError as Refused
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
@@ -89,7 +90,7 @@ class ScriptedEndpoint:
     def connect(self, factory: Any) -> Deferred[Any]:
         self.attempts += 1
         if self.mood == "refuse":
-            return fail(ConnectionRefusedError())
+            return fail(Refused())
         if self.mood == "hang":
             return Deferred(self._cancel)
         transport = ScriptedTransport(self.framing)

@@ -68,7 +68,9 @@ class CloseTests(SynchronousTestCase):
             self.assertEqual(by_params.immediate, row.immediate)
 
     def test_only_a_restart_leads_back_to_the_same_server(self) -> None:
-        staying = [r.reason for r in CLOSE_REASONS if not close_by_text(r.reason.encode()).elsewhere]
+        staying = [
+            r.reason for r in CLOSE_REASONS if not close_by_text(r.reason.encode()).elsewhere
+        ]
         self.assertEqual(staying, ["server restarting"])
 
     def test_ranges_of_codes_not_in_the_table(self) -> None:

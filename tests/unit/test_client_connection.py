@@ -44,9 +44,7 @@ class ConnectionTests(SynchronousTestCase):
     def make(self, framing: str = "frame", max_frame: int = 65536) -> None:
         self.clock = Clock()
         self.receiver = Recorder()
-        self.connection = ClientConnection(
-            self.clock, FRAMINGS[framing], self.receiver, max_frame
-        )
+        self.connection = ClientConnection(self.clock, FRAMINGS[framing], self.receiver, max_frame)
         self.transport = ScriptedTransport(FRAMINGS[framing])
         self.transport.protocol = self.connection
         self.connection.makeConnection(self.transport)

@@ -88,10 +88,10 @@ class RouteTests(SynchronousTestCase):
         self, count: int, visits: list[tuple[Closing | None, float, float]]
     ) -> None:
         """K-62: whatever happens, the wait is from 0 to the most, the server on the list."""
-        part = 0.0
-        route = Route(count, SETTINGS, lambda: part)
+        parts = iter([part for _, _, part in visits])
+        route = Route(count, SETTINGS, lambda: next(parts))
         now = 0.0
-        for closing, stood, part in visits:  # noqa: B020
+        for closing, stood, _ in visits:
             now += stood
             wait = route.after(closing, stood, now)
             self.assertTrue(0.0 <= wait <= SETTINGS.backoff_most)
