@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600}
 _DURATION = re.compile(r"(?:(?:\d+\.?\d*|\.\d+)(?:ns|us|µs|μs|ms|s|m|h))+")
 _DURATION_PART = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
+#: Go's longest duration: 2**63 - 1 nanoseconds.
+_LONGEST = 2**63 / 1e9
 _SIZE = re.compile(r"(\d+)\s*(|[KMGT]i?)B?", re.IGNORECASE)
 _SIZE_POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
@@ -22,17 +24,25 @@ def parse_duration(text: str) -> float:
         return 0.0
     if not _DURATION.fullmatch(text):
         raise ValueError(f"{text!r} is not a duration such as 30s, 1h30m or 0")
-    return float(sum(float(n) * _UNITS[unit] for n, unit in _DURATION_PART.findall(text)))
+    seconds = float(sum(float(n) * _UNITS[unit] for n, unit in _DURATION_PART.findall(text)))
+    if seconds > _LONGEST:
+        raise ValueError(f"{text!r} is too long")
+    return seconds
 
 
 def format_duration(seconds: float) -> str:
-    """Return seconds in Go notation."""
-    if seconds and seconds < 1:
-        return f"{seconds * 1000:g}ms"
+    """Return seconds in Go notation, to the nanosecond."""
+    if seconds < 1:
+        milliseconds = _decimal(seconds * 1000, 6)
+        return milliseconds if milliseconds == "0" else milliseconds + "ms"
     hours, rest = divmod(seconds, 3600)
     minutes, rest = divmod(rest, 60)
-    parts = [(hours, "h"), (minutes, "m"), (rest, "s")]
-    return "".join(f"{n:g}{unit}" for n, unit in parts if n) or "0"
+    parts = [(f"{hours:.0f}", "h"), (f"{minutes:.0f}", "m"), (_decimal(rest, 9), "s")]
+    return "".join(n + unit for n, unit in parts if n != "0")
+
+
+def _decimal(value: float, places: int) -> str:
+    return f"{value:.{places}f}".rstrip("0").rstrip(".")
 
 
 def parse_size(text: str) -> int:

@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
+import difflib
 import re
+from collections.abc import Callable
 from dataclasses import Field
 from typing import Any
 
 from twisted.python import usage
 
-from kupool.settings import ENV_PREFIX, declared, flag_name, repeatable
+from kupool.masking import mask
+from kupool.settings import ENV_PREFIX, Settings, declared, flag_name, repeatable, shown
 
 _GO_FLAG = re.compile(r"--?([a-z][a-z_-]+)(=.*)?", re.DOTALL)
 
 
 def _help(name: str, f: Field[Any]) -> str:
     kind = f.metadata["kind"]
-    default = kind.show(f.default)
-    shown = f", default {default}" if default else ""
-    return f"{f.metadata['doc']} ({kind.hint}{shown}) [{ENV_PREFIX}{name.upper()}]"
+    default = shown(Settings())[name]
+    usual = f", default {default}" if default else ""
+    again = ", repeatable" if repeatable(f) else ""
+    return f"{f.metadata['doc']} ({kind.hint}{usual}{again}) [{ENV_PREFIX}{name.upper()}]"
+
+
+def _several(name: str) -> Callable[[SettingOptions, str], None]:
+    """Return the method of a flag that may be given several times."""
+
+    def option(self: SettingOptions, value: str) -> None:
+        self.flags.setdefault(name, []).append(value)
+
+    option.__doc__ = _help(name, declared()[name])
+    return option
 
 
 class SettingOptions(usage.Options):
@@ -33,13 +47,28 @@ class SettingOptions(usage.Options):
         if not repeatable(f)
     ]
 
+    opt_addr = _several("addr")
+    opt_ws_origins = _several("ws_origins")
+    opt_http_hosts = _several("http_hosts")
+    opt_auth = _several("auth")
+
     def __init__(self) -> None:
         usage.Options.__init__(self)
         self.flags: dict[str, Any] = {}
 
     def parseOptions(self, options: Any = None) -> None:
-        """Parse arguments, flags in Go's manner too."""
-        usage.Options.parseOptions(self, None if options is None else _as_flags(list(options)))
+        """Parse arguments, flags in Go's manner too; a wrong one ends the process with
+        one line.
+        """
+        try:
+            usage.Options.parseOptions(self, None if options is None else _as_flags(list(options)))
+        except usage.UsageError as error:
+            raise SystemExit(f"kupool: {_with_hint(str(error))}; see --help") from None
+
+    def parseArgs(self, *arguments: str) -> None:
+        """Refuse whatever is no flag; raises :class:`usage.UsageError`."""
+        if arguments:
+            raise usage.UsageError(f"unexpected argument {mask(arguments[0])!r}")
 
     def postOptions(self) -> None:
         """Gather what was given."""
@@ -47,25 +76,12 @@ class SettingOptions(usage.Options):
             if not repeatable(f) and self.get(flag_name(name)) is not None:
                 self.flags[name] = self[flag_name(name)]
 
-    def opt_addr(self, value: str) -> None:
-        """Address to listen on, repeatable: :8080, host:8080 or a Twisted endpoint
-        [KUP_ADDR]
-        """
-        self.flags.setdefault("addr", []).append(value)
 
-    def opt_ws_origins(self, value: str) -> None:
-        """Web origin that may open the WebSocket, repeatable [KUP_WS_ORIGINS]"""
-        self.flags.setdefault("ws_origins", []).append(value)
-
-    def opt_http_hosts(self, value: str) -> None:
-        """Name by which the HTTP API may be changed, repeatable [KUP_HTTP_HOSTS]."""
-        self.flags.setdefault("http_hosts", []).append(value)
-
-    def opt_auth(self, value: str) -> None:
-        """Checker of passwords, repeatable: file:/etc/kupool/passwd; see --help-auth
-        [KUP_AUTH]
-        """
-        self.flags.setdefault("auth", []).append(value)
+def _with_hint(text: str) -> str:
+    """Name the flag that was meant by one that is not known."""
+    found = re.fullmatch(r"option --(\S+) not recognized", text)
+    near = difflib.get_close_matches(found[1], map(flag_name, declared()), 1) if found else []
+    return f"{text}, did you mean --{near[0]}?" if near else text
 
 
 def _as_flags(arguments: list[str]) -> list[str]:

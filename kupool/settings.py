@@ -7,20 +7,13 @@ and where its value came from.
 from __future__ import annotations
 
 import difflib
-import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
-from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
-from kupool.kinds import COUNT, DURATION, NUMBER, SIZE, TEXT, Kind, choice, parse_duration
-
-_SECRET_PART = re.compile(
-    r"(://[^:/@\s]*:)[^@\s]*(@)|(password\s*=\s*)('[^']*'|\S+)", re.IGNORECASE
-)
+from kupool.kinds import COUNT, DURATION, NUMBER, SIZE, TEXT, Kind, choice
+from kupool.masking import mask
+from kupool.settings_file import read_mapping
 
 ENV_PREFIX = "KUP_"
 
@@ -54,7 +47,10 @@ class Settings:
 
     # where it listens and what it speaks
     addr: tuple[str, ...] = _setting(
-        TEXT, (":8080",), "address to listen on: :8080, host:8080 or a Twisted endpoint"
+        TEXT,
+        (":8080",),
+        "address to listen on: :8080 (every IPv4 address), [::]:8080 (IPv6, and on most "
+        "systems IPv4 too), host:8080 or a Twisted endpoint",
     )
     framing: str = _setting(
         choice("auto", "frame", "int32", "line"), "auto", "framing of these addresses"
@@ -72,7 +68,10 @@ class Settings:
         TEXT, (), "name by which the HTTP API may be changed, besides localhost"
     )
     auth: tuple[str, ...] = _setting(
-        TEXT, (), "checker of passwords, as file:/etc/kupool/passwd; see --help-auth"
+        TEXT,
+        (),
+        "checker of passwords, as file:/etc/kupool/passwd; see --help-auth",
+        secret=True,
     )
     # where it keeps things
     data: str = _setting(TEXT, "./kupool-data", "folder of the SQLite files")
@@ -219,7 +218,7 @@ def _value(f: Field[Any], given: object, source: str) -> Any:
         if repeatable(f):
             several = given.split(",") if isinstance(given, str) else given
             if not isinstance(several, list | tuple):
-                raise ValueError(f"{given!r} is not a list")
+                raise ValueError(f"expected a list, found a {type(given).__name__}")
             return tuple(_text(one).strip() for one in several if _text(one).strip())
         text = _text(given)
         value = f.metadata["kind"].parse(text)
@@ -234,37 +233,24 @@ def _value(f: Field[Any], given: object, source: str) -> Any:
 
 def _text(given: object) -> str:
     if isinstance(given, bool) or not isinstance(given, str | int | float):
-        raise ValueError(f"{given!r} is neither text nor a number")
+        # Without the value, which may be a secret.
+        raise ValueError(f"expected text or a number, found a {type(given).__name__}")
     return str(given)
 
 
 def read_file(path: str) -> dict[str, object]:
     """Return the settings in a YAML or JSON file; raises :class:`SettingError`."""
     try:
-        text = Path(path).read_text("utf-8")
-    except (OSError, UnicodeError) as error:
-        why = getattr(error, "strerror", None) or str(error)
-        raise SettingError(f"config: {path}: {why}") from None
-    try:
-        found = json.loads(text) if path.endswith(".json") else yaml.safe_load(text)
-    except (ValueError, RecursionError, yaml.YAMLError) as error:
-        raise SettingError(f"config: {path}: {' '.join(str(error).split())}") from None
-    if found is None:
-        return {}
-    if not isinstance(found, dict):
-        raise SettingError(f"config: {path}: expected settings by name")
-    known = declared()
+        found = read_mapping(path)
+    except ValueError as error:
+        raise SettingError(f"config: {path}: {error}") from None
+    known = [name for name in declared() if name != "config"]
     for key in found:
-        if key not in known or key == "config":
+        if key not in known:
             near = difflib.get_close_matches(str(key), known, 1)
             hint = f", did you mean {near[0]}?" if near else ""
             raise SettingError(f"{key}: no such setting{hint} (from file {path})")
     return found
-
-
-def mask(text: str) -> str:
-    """Return a connection string without its password."""
-    return _SECRET_PART.sub(r"\1\3***\2", text)
 
 
 def shown(settings: Settings) -> dict[str, str]:
@@ -272,8 +258,9 @@ def shown(settings: Settings) -> dict[str, str]:
     values = {}
     for name, f in declared().items():
         value, kind = getattr(settings, name), f.metadata["kind"]
-        text = ", ".join(value) if repeatable(f) else kind.show(value)
-        values[name] = mask(text) if f.metadata["secret"] else text
+        hide = mask if f.metadata["secret"] else str
+        several = value if repeatable(f) else [kind.show(value)]
+        values[name] = ", ".join(map(hide, several))
     return values
 
 
@@ -293,8 +280,6 @@ __all__ = [
     "declared",
     "flag_name",
     "load",
-    "mask",
-    "parse_duration",
     "read_file",
     "reloadable",
     "repeatable",

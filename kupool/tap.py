@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import os
-import sys
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -13,16 +12,15 @@ from twisted.application.service import IService, Service
 from twisted.cred import strcred
 from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.credentials import IUsernamePassword
-from twisted.internet.error import CannotListenError
 from twisted.logger import ILogObserver, Logger
 
+from kupool.daemon.checks import check
 from kupool.daemon.observer import Level, make_observer
-from kupool.daemon.parts import check
-from kupool.daemon.service import Daemon, explain
+from kupool.daemon.service import CannotStart, Daemon
 from kupool.daemon.signals import Signals, exit_with_failure
+from kupool.masking import mask
 from kupool.options import SettingOptions
 from kupool.settings import Loaded, SettingError, load
-from kupool.storage.folder import FolderError
 
 
 class Options(SettingOptions, strcred.AuthOptionMixin):
@@ -58,22 +56,42 @@ def make_checkers(loaded: Loaded) -> list[ICredentialsChecker]:
     checkers = []
     for description in loaded.settings.auth:
         try:
-            checker = strcred.makeChecker(description)
+            checkers.append(_make_checker(description))
         except (ValueError, LookupError, OSError, strcred.StrcredException) as error:
             raise SettingError(
-                f"auth: {description!r}: {error or type(error).__name__} "
+                f"auth: {mask(description)!r}: {error or type(error).__name__} "
                 f"(from {loaded.sources['auth']})"
             ) from None
-        if IUsernamePassword not in checker.credentialInterfaces:
-            raise SettingError(f"auth: {description!r} does not check passwords")
-        checkers.append(checker)
     return checkers
+
+
+def _make_checker(description: str) -> ICredentialsChecker:
+    kind, _, argument = description.partition(":")
+    if kind == "file" and argument:
+        _require_readable(argument)
+    try:
+        checker: ICredentialsChecker = strcred.makeChecker(description)
+    except strcred.InvalidAuthType:
+        known = sorted({factory.authType for factory in strcred.findCheckerFactories()})
+        raise ValueError(f"no such kind of checker, there are {', '.join(known)}") from None
+    if IUsernamePassword not in checker.credentialInterfaces:
+        raise ValueError("it does not check passwords")
+    return checker
+
+
+def _require_readable(path: str) -> None:
+    """Refuse a file that cannot be read: the checker would let nobody in, and say nothing."""
+    try:
+        open(path, "rb").close()
+    except OSError as error:
+        raise ValueError(error.strerror) from None
 
 
 class Process(Service):
     """The daemon as a process: its log, its signals and its exit status.
 
-    ``twistd`` are the options before the command.
+    ``twistd`` are the options before the command. Made before the process goes into the
+    background, and started in there.
     """
 
     _log = Logger()
@@ -84,6 +102,7 @@ class Process(Service):
         settings = options.loaded.settings
         self._format = settings.log_format
         self._level = Level(settings.log_level)
+        self._stderr: int | None = os.dup(2)
         self.daemon = Daemon(
             reactor,
             options.loaded,
@@ -97,24 +116,27 @@ class Process(Service):
     def setServiceParent(self, parent: Any) -> None:
         """Join the application, and be what it logs with."""
         Service.setServiceParent(self, parent)
-        observer = make_observer(self._format, self._level, self._twistd)
+        try:
+            observer = make_observer(self._format, self._level, self._twistd, self._reactor)
+        except OSError as error:
+            name = self._twistd.get("logfile") or "twistd.log"
+            raise SystemExit(f"kupool: log file {name}: {error.strerror}") from None
         if observer is not None:
             parent.setComponent(ILogObserver, observer)
 
     def startService(self) -> None:
         """Start the daemon; a failure is one line on stderr, and status 1."""
         Service.startService(self)
-        # Jobs and timeouts must not follow a clock that is set: Twisted's own is
-        # time.time.
-        self._reactor.seconds = time.monotonic
         self._signals.install()
         try:
             self.daemon.prepare()
-        except (FolderError, CannotListenError) as error:
+        except CannotStart as error:
+            self._failed(str(error))
             if not self._twistd.get("nodaemon"):
-                raise SystemError(explain(error)) from None  # twistd's parent prints it
-            self._failed(explain(error))
+                raise SystemError(str(error)) from None  # gives twistd's parent its status
         else:
+            if not self._twistd.get("nodaemon"):
+                self._let_go_of_stderr()
             self.daemon.start()
 
     def stopService(self) -> Any:
@@ -124,15 +146,31 @@ class Process(Service):
 
     def _failed(self, reason: str) -> None:
         self._log.error("Cannot start: {reason}", reason=reason)
-        print(f"kupool: {reason}", file=sys.__stderr__, flush=True)
+        if self._stderr is not None:
+            os.write(self._stderr, f"kupool: {reason}\n".encode(errors="backslashreplace"))
+        self._let_go_of_stderr()
         atexit.register(exit_with_failure)
-        self._reactor.callWhenRunning(self._reactor.stop)
+        self._reactor.callWhenRunning(self._stop)
+
+    def _let_go_of_stderr(self) -> None:
+        """Leave the terminal, where there is one, to others."""
+        if self._stderr is not None:
+            os.close(self._stderr)
+            self._stderr = None
+
+    def _stop(self) -> None:
+        if self._reactor.running:
+            self._reactor.stop()
 
 
 def makeService(options: Options) -> IService:
     """Return the service of ``twistd kupool``."""
     from twisted.internet import reactor
 
+    clock: Any = reactor
+    # Jobs and timeouts must not follow a clock that is set: Twisted's own is time.time.
+    # Before anything is made, as what is made may keep the method.
+    clock.seconds = time.monotonic
     twistd: Mapping[str, Any] = getattr(options, "parent", None) or {}
     return Process(reactor, options, twistd)
 

@@ -20,7 +20,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 
-_READY = re.compile(r"Ready: pool on (?P<pool>\S+), HTTP on (?P<http>\S+)")
+_READY = re.compile(r"Ready: pool on (?P<pool>.+), HTTP on (?P<http>\S+)")
 
 #: Nothing is refused for coming too often.
 UNLIMITED = ("--submit-interval=0", "--attempts-rate=0", "--attempts-burst=0")
@@ -45,6 +45,7 @@ class RunningDaemon:
         http: bool = True,
         env: Mapping[str, str] | None = None,
         prefix: tuple[str, ...] = (),
+        addr: str | None = None,
     ) -> None:
         self._temporary = tempfile.TemporaryDirectory(prefix="kupool-test-") if not data else None
         self.data = Path(data or f"{self._temporary.name}/data")  # type: ignore[union-attr]
@@ -54,8 +55,11 @@ class RunningDaemon:
         self._with_http = http
         self._env = {**os.environ, "PYTHONPATH": str(ROOT), **(env or {})}
         self._prefix = prefix
+        self._addr = addr
         self.process: subprocess.Popen[str] | None = None
         self.lines: list[str] = []
+        #: What it listens on, as it says itself; ``port`` is that of the first.
+        self.addresses: list[str] = []
         self._reader: threading.Thread | None = None
 
     def __enter__(self) -> RunningDaemon:
@@ -88,7 +92,7 @@ class RunningDaemon:
             "--nodaemon",
             "--pidfile=",
             "kupool",
-            f"--addr=127.0.0.1:{self.port}",
+            f"--addr={self._addr or f'127.0.0.1:{self.port}'}",
             f"--http={http}",
             f"--data={self.data}",
             *self.flags,
@@ -111,7 +115,9 @@ class RunningDaemon:
         while time.monotonic() < deadline:
             found = _READY.search(self.output)
             if found is not None:
-                self.port = int(found["pool"].rstrip(",").rpartition(":")[2])
+                self.addresses = found["pool"].split(", ")
+                port = self.addresses[0].rpartition(":")[2]
+                self.port = int(port) if port.isdigit() else 0
                 if found["http"].strip('",') != "off":
                     self.http_port = int(re.sub(r"\D", "", found["http"].rpartition(":")[2]))
                 return self

@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.error import CannotListenError
 from twisted.internet.task import LoopingCall
 from twisted.logger import LogLevel
 from twisted.web.client import Agent, readBody
@@ -20,7 +21,9 @@ from kupool.commands.daemon_process import DaemonProcess
 from kupool.commands.running import Ending, Output, run
 from kupool.commands.settings_flags import add_settings_parser, given_flags, load_settings
 from kupool.commands.times import minute_text, parse_time
-from kupool.net.endpoints import Address, parse_address
+from kupool.daemon.checks import check
+from kupool.daemon.service import explain
+from kupool.net.endpoints import Address, parse_address, probe
 from kupool.settings import Settings
 from kupool.wire.messages import JobParams
 
@@ -50,9 +53,15 @@ def demo(arguments: argparse.Namespace) -> int:
     loaded = load_settings(arguments)
     if loaded is None:
         return 1
-    pool, http = parse_address(loaded.settings.addr[0]), _http_address(loaded.settings)
-    if pool is None or not pool.port:
-        print("kupool: the demo needs a TCP address with a port", file=sys.stderr)
+    try:
+        check(loaded)
+        pool, http = parse_address(loaded.settings.addr[0]), _http_address(loaded.settings)
+        if pool is None or not pool.port:
+            raise ValueError("the demo needs a TCP address with a port")
+        for text in (*loaded.settings.addr, loaded.settings.http):
+            probe(text)
+    except (ValueError, CannotListenError) as error:
+        print(f"kupool: {explain(error)}", file=sys.stderr)
         return 1
 
     async def command(reactor: Any, ending: Ending) -> int:

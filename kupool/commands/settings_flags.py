@@ -12,6 +12,9 @@ from kupool.settings import Loaded, SettingError, declared, flag_name, load, rep
 
 _PREFIX = "setting_"
 
+#: The largest number that a command takes for how many rows, or minutes.
+MOST = 1_000_000
+
 
 def add_settings_parser(
     subparsers: Any, name: str, text: str, func: Callable[[argparse.Namespace], int]
@@ -47,6 +50,13 @@ def load_settings(arguments: argparse.Namespace) -> Loaded | None:
     except SettingError as error:
         print(f"kupool: {error}", file=sys.stderr)
         return None
+
+
+def at_least_one(text: str) -> int:
+    """Return a number of 1 or more; raises :class:`argparse.ArgumentTypeError`."""
+    if not text.isdecimal() or not 1 <= int(text[:12]) <= MOST:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to {MOST}")
+    return int(text)
 
 
 def given_flags(arguments: argparse.Namespace) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Iterable
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from kupool.commands.settings_flags import add_settings_parser, load_settings
+from kupool.commands.settings_flags import add_settings_parser, at_least_one, load_settings
 from kupool.commands.stores import Reading, with_stores
 from kupool.commands.times import minute_text
 from kupool.stats.replay import RebuildGaveUp, rebuild
@@ -32,8 +33,8 @@ def add_parser(subparsers: Any) -> None:
         help="rebuild: make the per-minute table again from the submission log",
     )
     parser.add_argument("--username", help="one user, or one worker as user.worker")
-    parser.add_argument("--minutes", type=int, default=15, help="how many minutes back")
-    parser.add_argument("--top", type=int, default=10, help="how many users")
+    parser.add_argument("--minutes", type=at_least_one, default=15, help="how many minutes back")
+    parser.add_argument("--top", type=at_least_one, default=10, help="how many users")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -54,7 +55,7 @@ async def _rebuild(arguments: argparse.Namespace, log: Any, stats: Any) -> int:
         with Reading("Reading the log") as progress:
             batches = await rebuild(log, stats, progress)
     except RebuildGaveUp as error:
-        print(f"kupool: {error}")
+        print(f"kupool: {error}", file=sys.stderr)
         return 1
     print(f"Rebuilt the per-minute table from {batches} batches")
     return 0

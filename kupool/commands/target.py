@@ -6,7 +6,7 @@ import argparse
 import os
 from typing import NamedTuple
 
-from kupool.settings import parse_duration
+from kupool.kinds import parse_duration
 from kupool.wire.framing import FRAMINGS
 
 DEFAULT_ADDRESS = "localhost:8080"

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentTypeError
 from datetime import UTC, datetime
 
 
 def parse_time(text: str) -> int:
     """Return an RFC 3339 time, UTC where no offset is given, in seconds since the epoch.
 
-    Raises :class:`ValueError`.
+    Raises :class:`argparse.ArgumentTypeError` saying what a time looks like.
     """
-    time = datetime.fromisoformat(text)
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        raise ArgumentTypeError(f"{text!r} is not a time such as 2026-11-21T10:05:00Z") from None
     return int((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp())
 
 

@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from math import isfinite
 from typing import Any
 
 from twisted.logger import (
@@ -42,7 +43,9 @@ class JsonObserver:
 
     def __call__(self, event: LogEvent) -> None:
         """Write one event as one line."""
-        self._file.write(as_json(event) + "\n")
+        # What no encoding can carry, as the name of a file may hold it, is escaped.
+        line = as_json(event).encode("utf-8", "backslashreplace").decode("utf-8")
+        self._file.write(line + "\n")
         self._file.flush()
 
 
@@ -57,12 +60,18 @@ def as_json(event: LogEvent) -> str:
     }
     for key, value in event.items():
         if not key.startswith("log_") and key not in _NOT_FIELDS:
-            line[key] = value if isinstance(value, int | float | str | None) else str(value)
+            line[key] = value if _is_json(value) else str(value)
     if "log_failure" in event:
         line["error"] = eventAsText(
             {**event, "log_format": ""}, includeTimestamp=False, includeSystem=False
         ).strip()
     return json.dumps(line, ensure_ascii=False)
+
+
+def _is_json(value: object) -> bool:
+    if isinstance(value, float):
+        return isfinite(value)
+    return isinstance(value, int | str | None)
 
 
 class Level:
@@ -77,26 +86,29 @@ class Level:
         self.predicate.setLogLevelForNamespace("", LogLevel.levelWithName(name))
 
 
-def make_observer(form: str, level: Level, twistd: Mapping[str, Any]) -> ILogObserver | None:
+def make_observer(
+    form: str, level: Level, twistd: Mapping[str, Any], reactor: Any
+) -> ILogObserver | None:
     """Return what logs in a form to where twistd's own options say.
 
     ``twistd`` are the options before the command. None where these ask for a logger of
-    their own, with ``--logger`` or ``--syslog``.
+    their own, with ``--logger`` or ``--syslog``. Raises :class:`OSError` where the file
+    cannot be opened.
     """
     if twistd.get("logger") or twistd.get("syslog"):
         return None
-    file = _destination(twistd.get("logfile") or "", bool(twistd.get("nodaemon")))
+    file = _destination(twistd.get("logfile") or "", bool(twistd.get("nodaemon")), reactor)
     observer = JsonObserver(file) if form == "json" else textFileLogObserver(file)
     filtered: ILogObserver = FilteringLogObserver(observer, [level.predicate])
     return filtered
 
 
-def _destination(logfile: str, nodaemon: bool) -> Any:
+def _destination(logfile: str, nodaemon: bool, reactor: Any) -> Any:
     if nodaemon and logfile in ("", "-"):
         return sys.stdout
     if logfile == "-":
         raise SystemExit("kupool: a daemon cannot log to stdout")
     file = LogFile.fromFullPath(os.path.abspath(logfile or "twistd.log"))
     if not signal.getsignal(signal.SIGUSR1):
-        signal.signal(signal.SIGUSR1, lambda number, frame: file.rotate())
+        signal.signal(signal.SIGUSR1, lambda number, frame: reactor.callFromThread(file.rotate))
     return file

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from twisted.cred.checkers import ICredentialsChecker
@@ -23,7 +24,7 @@ from kupool.pool.jobs import JobBook
 from kupool.pool.jobstore import MemoryJobStore, SqliteJobStore
 from kupool.pool.judge import Rules
 from kupool.pool.pool import Pool, SessionSettings
-from kupool.settings import Loaded, SettingError, Settings
+from kupool.settings import Settings
 from kupool.stats.consumer import ConsumerSettings, StatsConsumer
 from kupool.stats.memory import MemoryStats
 from kupool.stats.sqlite import SqliteStats
@@ -34,12 +35,16 @@ from kupool.storage.folder import DataFolder
 LOG_FILE = "log.sqlite"
 STORE_FILE = "store.sqlite"
 
+#: Returns the database in a file of the data folder, with a schema.
+MakeDatabase = Callable[[str, str], Database]
+
 
 @dataclass(frozen=True)
 class Parts:
     """The parts, as :mod:`kupool.daemon.service` starts and stops them."""
 
     folder: DataFolder | None
+    databases: Sequence[Database]
     log: Any
     stats: Any
     job_store: Any
@@ -52,25 +57,6 @@ class Parts:
     consumer: StatsConsumer
 
 
-def check(loaded: Loaded) -> None:
-    """Refuse what no part can do; raises :class:`SettingError`."""
-    settings, sources = loaded
-    for name, engine in (("store", "pg"), ("mq", "rabbit")):
-        if getattr(settings, name) == engine:
-            raise SettingError(
-                f"{name}: {engine!r} is not available in this version (from {sources[name]})"
-            )
-    named = [("addr", text) for text in settings.addr]
-    named += [("http", settings.http)] if settings.http else []
-    for name, text in named:
-        try:
-            parse_address(text)
-        except ValueError as error:
-            raise SettingError(f"{name}: {error} (from {sources[name]})") from None
-    if not settings.addr:
-        raise SettingError(f"addr: no address to listen on (from {sources['addr']})")
-
-
 def build(
     settings: Settings,
     reactor: Any,
@@ -80,8 +66,14 @@ def build(
     """Make every part. ``wall`` returns seconds since the epoch."""
     uses_files = "sqlite" in (settings.store, settings.mq)
     folder = DataFolder(settings.data) if uses_files else None
-    log = _make_log(settings, reactor, wall, folder)
-    stats, job_store = _make_stores(settings, reactor, wall, folder)
+    databases: list[Database] = []
+
+    def database(file: str, schema: str) -> Database:
+        databases.append(Database(reactor, Path(settings.data) / file, schema))
+        return databases[-1]
+
+    log = _make_log(settings, reactor, wall, database)
+    stats, job_store = _make_stores(settings, wall, database)
     book = JobBook(settings.history_window, settings.history_jobs, settings.max_nonces)
     instance = f"{int(wall()):x}-{secrets.token_hex(6)}"
     acceptance = Acceptance(reactor, wall, log, batch_settings(settings), instance)
@@ -106,6 +98,7 @@ def build(
     )
     return Parts(
         folder=folder,
+        databases=databases,
         log=log,
         stats=stats,
         job_store=job_store,
@@ -120,20 +113,20 @@ def build(
 
 
 def _make_log(
-    settings: Settings, reactor: Any, wall: Callable[[], float], folder: DataFolder | None
+    settings: Settings, reactor: Any, wall: Callable[[], float], database: MakeDatabase
 ) -> Any:
-    if settings.mq == "memory" or folder is None:
+    if settings.mq == "memory":
         return MemoryLog(reactor, wall, settings.memory_log_limit)
-    return SqliteLog(Database(reactor, folder.file(LOG_FILE), "log"), reactor, wall)
+    return SqliteLog(database(LOG_FILE, "log"), reactor, wall)
 
 
 def _make_stores(
-    settings: Settings, reactor: Any, wall: Callable[[], float], folder: DataFolder | None
+    settings: Settings, wall: Callable[[], float], database: MakeDatabase
 ) -> tuple[Any, Any]:
-    if settings.store == "memory" or folder is None:
+    if settings.store == "memory":
         return MemoryStats(), MemoryJobStore(wall)
-    database = Database(reactor, folder.file(STORE_FILE), "store")
-    return SqliteStats(database), SqliteJobStore(database)
+    store = database(STORE_FILE, "store")
+    return SqliteStats(store), SqliteJobStore(store)
 
 
 def rules(settings: Settings) -> Rules:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
@@ -22,17 +23,23 @@ from kupool.errors import GOING_DOWN
 from kupool.net.endpoints import endpoint_for, probe
 from kupool.pool.restore import remember_used
 from kupool.settings import Loaded, Settings, changes
+from kupool.storage.database import DatabaseUnusable
 from kupool.storage.folder import FolderError
+from kupool.storage.migrations import SchemaTooNew
 from kupool.web.site import make_site
 
-#: Failures of a start that their text explains.
-EXPECTED = (CannotListenError, FolderError)
+#: What may keep a listener from starting, and is explained by its text.
+NOT_LISTENING = (CannotListenError, OSError, ValueError)
 
 #: Seconds that a stop leaves the clients to take their last answers.
 LAST_ANSWERS = 5.0
 
 #: Seconds of the time for a stop that are kept for closing the files.
 CLOSING = 2.0
+
+
+class CannotStart(Exception):
+    """The daemon cannot start; says in one line why, and which setting is about it."""
 
 
 class Daemon:
@@ -57,6 +64,7 @@ class Daemon:
     ) -> None:
         self._reactor = reactor
         self.settings: Settings = loaded.settings
+        self._sources = loaded.sources
         self._checkers = checkers
         self._report = failed
         self._level = level
@@ -74,13 +82,25 @@ class Daemon:
     def prepare(self) -> None:
         """Do what can fail before anything is changed, and without waiting.
 
-        Raises :class:`FolderError` where the data folder cannot be used, and
-        :class:`twisted.internet.error.CannotListenError` where a port is taken.
+        For a process that does nothing else yet: opening the files blocks. Raises
+        :class:`CannotStart` where a port is taken or the data folder cannot be used.
         """
-        for text in (*self.settings.addr, self.settings.http):
-            probe(text)
-        if self.parts.folder is not None:
-            self.parts.folder.open()
+        for name, addresses in (("addr", self.settings.addr), ("http", (self.settings.http,))):
+            for text in addresses:
+                try:
+                    probe(text)
+                except NOT_LISTENING as error:
+                    raise self._about(name, error) from None
+        try:
+            if self.parts.folder is not None:
+                self.parts.folder.open()
+            for database in self.parts.databases:
+                database.check()
+        except (FolderError, DatabaseUnusable, SchemaTooNew, OSError) as error:
+            raise self._about("data", error) from None
+
+    def _about(self, name: str, error: Exception) -> CannotStart:
+        return CannotStart(f"{name}: {explain(error)} (from {self._sources[name]})")
 
     def start(self) -> None:
         """Start the parts; a failure is reported."""
@@ -104,12 +124,18 @@ class Daemon:
         await parts.coordinator.start()
         self._housekeeping.start()
         self.status.enter("listening")
-        await parts.server.listen(settings.addr)
+        await self._listen("addr", parts.server.listen(settings.addr))
         if settings.http:
-            await self._listen_http(settings)
+            await self._listen("http", self._listen_http(settings))
         self._settle_memory()
         self.status.enter(RUNNING)
         self._announce()
+
+    async def _listen(self, name: str, listening: Awaitable[None]) -> None:
+        try:
+            await listening
+        except NOT_LISTENING as error:
+            raise self._about(name, error) from error
 
     async def _listen_http(self, settings: Settings) -> None:
         site = make_site(
@@ -146,7 +172,7 @@ class Daemon:
 
     def _failed(self, failure: Failure) -> None:
         if self._stopping is None and failure.value is not None:
-            level = LogLevel.debug if failure.check(*EXPECTED) else LogLevel.critical
+            level = LogLevel.debug if failure.check(CannotStart) else LogLevel.critical
             self._log.failure("The start failed", failure, level=level)
             self._report(explain(failure.value))
 
@@ -232,14 +258,22 @@ def _deferred(work: Awaitable[object]) -> Deferred[Any]:
 
 def _shown(address: Any) -> str:
     host = getattr(address, "host", None)
-    return f"{host}:{address.port}" if host is not None else str(getattr(address, "name", address))
+    if host is None:
+        return os.fsdecode(getattr(address, "name", None) or str(address))
+    return f"[{host}]:{address.port}" if ":" in host else f"{host}:{address.port}"
 
 
 def explain(error: BaseException) -> str:
     """Return why a start failed, in one line."""
-    if isinstance(error, FolderError):
-        return str(error)
     if isinstance(error, CannotListenError):
         why = getattr(error.socketError, "strerror", None) or error.socketError
-        return f"cannot listen on {error.interface or '*'}:{error.port}: {why}"
+        if not isinstance(error.port, int):
+            return f"cannot listen on {os.fsdecode(error.port)}: {why}"
+        host = error.interface or "*"
+        return f"cannot listen on {f'[{host}]' if ':' in host else host}:{error.port}: {why}"
+    if isinstance(error, OSError) and error.strerror:
+        file = os.fsdecode(error.filename2 or error.filename or "")
+        return f"{file}: {error.strerror}" if file else error.strerror
+    if isinstance(error, CannotStart | FolderError | DatabaseUnusable | SchemaTooNew | ValueError):
+        return " ".join(str(error).split())
     return " ".join(f"{type(error).__name__}: {error}".split())

@@ -73,6 +73,13 @@ class Database:
         #: Taken from the queue by the thread, and left for its next transaction.
         self._next: _Work | None = None
 
+    def check(self) -> None:
+        """Open the file, make or update its tables, and close it again; blocks.
+
+        Raises what :meth:`open` fails with.
+        """
+        self._connect().close()
+
     def open(self) -> Deferred[None]:
         """Open the file, make or update its tables; fires when it can be used.
 

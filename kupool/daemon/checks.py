@@ -1,0 +1,49 @@
+"""What can be said of the settings before anything is opened: that they cannot be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import chain
+
+from kupool.net.endpoints import endpoint_for
+from kupool.settings import Loaded, SettingError
+from kupool.web.control import Hosts
+from kupool.web.upgrade import Origins
+
+
+def check(loaded: Loaded) -> None:
+    """Refuse what no part can do; raises :class:`SettingError`."""
+    for name, reason in chain(_engines(loaded), _addresses(loaded), _web(loaded)):
+        raise SettingError(f"{name}: {reason} (from {loaded.sources[name]})")
+
+
+def _engines(loaded: Loaded) -> Iterator[tuple[str, str]]:
+    for name, engine in (("store", "pg"), ("mq", "rabbit")):
+        if getattr(loaded.settings, name) == engine:
+            yield name, f"{engine!r} is not available in this version"
+
+
+def _addresses(loaded: Loaded) -> Iterator[tuple[str, str]]:
+    settings = loaded.settings
+    if not settings.addr:
+        yield "addr", "no address to listen on"
+    named = [("addr", text) for text in settings.addr]
+    named += [("http", settings.http)] if settings.http else []
+    for name, text in named:
+        try:
+            endpoint_for(None, text)
+        except ValueError as error:
+            yield name, str(error)
+
+
+def _web(loaded: Loaded) -> Iterator[tuple[str, str]]:
+    settings = loaded.settings
+    try:
+        hosts = Hosts(settings.http_hosts)
+    except ValueError as error:
+        yield "http_hosts", str(error)
+        return
+    try:
+        Origins(settings.ws_origins, hosts)
+    except ValueError as error:
+        yield "ws_origins", str(error)

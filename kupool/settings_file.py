@@ -1,0 +1,35 @@
+"""The settings file: YAML or JSON, as a mapping."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import yaml
+
+
+def read_mapping(path: str) -> dict[str, object]:
+    """Return what a file holds, JSON where its name ends so, else YAML.
+
+    Raises :class:`ValueError` saying in one line what is wrong, and where.
+    """
+    try:
+        text = Path(path).read_text("utf-8")
+        found = json.loads(text) if path.endswith(".json") else yaml.safe_load(text)
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise ValueError(_explained(error)) from None
+    if found is None:
+        return {}
+    if not isinstance(found, dict):
+        raise ValueError("expected settings by name")
+    return found
+
+
+def _explained(error: Exception) -> str:
+    """Return what is wrong, without the line where it is: that may hold a secret."""
+    mark = getattr(error, "problem_mark", None)
+    if mark is not None:
+        return f"line {mark.line + 1}, column {mark.column + 1}: {getattr(error, 'problem', error)}"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return " ".join(str(error).split())
