@@ -11,6 +11,7 @@ from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
+from kupool.errors import GOING_DOWN
 from kupool.net.connection import CLOSED
 from kupool.net.manager import ServerSettings
 from kupool.web import websocket
@@ -219,6 +220,9 @@ class HeldTests(WebSocketTestCase):
 class EndTests(WebSocketTestCase):
     """K-85: however a connection ends, both sides know, and nothing of it stays."""
 
+    timeout = 20
+    named = {"settings": ServerSettings(write_timeout=600.0)}
+
     async def test_the_clients_close_comes_after_its_answers(self) -> None:
         client = await self.open()
         job = await client.authorize()
@@ -253,6 +257,19 @@ class EndTests(WebSocketTestCase):
         client.send(b"{}")
         self.assertEqual(await client.ending(), (4500, "unauthorized"))
         await self.house.until(lambda: not len(self.house.manager))
+
+    async def test_a_close_while_nothing_is_read(self) -> None:
+        """K-85: as in a stop, where connections are held first; the peer's close is read."""
+        self.patch(websocket, "CLOSE_GRACE", 600.0)
+        client = await self.open()
+        await client.authorize()
+        (connection,) = self.house.manager
+        connection.hold()
+        client.send(PING)
+        await deferLater(self.reactor, 0.05)
+        await self.house.manager.close_all(GOING_DOWN)
+        self.assertEqual(await client.ending(), (4000, "server going down"))
+        self.assertRaises(IndexError, client._messages.popleft)
 
     async def test_who_goes_without_a_word(self) -> None:
         client = await self.open()
