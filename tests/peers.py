@@ -29,6 +29,7 @@ class Observer:
         self.connections: list[Connection] = []
         self.ended: list[tuple[Connection, Failure]] = []
         self.settling: Deferred[None] | None = None
+        self.finished: list[Connection] = []
         self.on_open: Callable[[Connection], object] = lambda connection: None
 
     def opened(self, connection: Connection) -> None:
@@ -40,6 +41,7 @@ class Observer:
         self.ended.append((connection, reason))
 
     def settle(self, connection: Connection) -> Deferred[None] | None:
+        self.finished.append(connection)
         return self.settling
 
 

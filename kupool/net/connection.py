@@ -11,7 +11,7 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.interfaces import IPushProducer
+from twisted.internet.interfaces import IPushProducer, ISSLTransport, ITCPTransport
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -24,7 +24,7 @@ from kupool.errors import (
     CloseReason,
 )
 from kupool.net.outbox import EventPolicy, Outbox
-from kupool.wire.framing import Framing, Item, Splitter
+from kupool.wire.framing import Discarding, Framing, Item, Splitter
 from kupool.wire.messages import close_message, encode_result
 
 if TYPE_CHECKING:
@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 OPEN = "open"
 CLOSING = "closing"
 CLOSED = "closed"
+
+#: Seconds that a peer has to end its side, once all that it was sent is on its way.
+LINGER = 1.0
 
 
 @implementer(IPushProducer)
@@ -53,6 +56,7 @@ class Connection:
         "_ends_at",
         "_halted",
         "_held",
+        "_lingering",
         "_now",
         "_outbox",
         "_peer_finished",
@@ -110,7 +114,7 @@ class Connection:
         self._read_stops = 0
         self._receiving = False
         self._backlogged_since: float | None = None
-        self._peer_finished = False
+        self._peer_finished = self._lingering = False
         self._ends_at: float | None = None
 
     # -- who it is
@@ -376,17 +380,36 @@ class Connection:
         if reason is not None:
             self.manager.count_close(reason)
             self._put(close_message(self.framing, reason, retry_after))
+        self._end(linger=reason is not None)
+
+    def end_with(self, last: bytes) -> None:
+        """Send bytes outside every framing, and end the connection."""
+        if self.state is OPEN:
+            self.send_encoded(last)
+            self._end(linger=True)
+
+    def _end(self, *, linger: bool) -> None:
         self.state = CLOSING
         self._halted = True
         self._held = None
         self._ends_at = self._now() + self.manager.settings.write_timeout
-        self.transport.unregisterProducer()
-        self.transport.loseConnection()
+        transport: Any = self.transport
+        transport.unregisterProducer()
+        half = ITCPTransport.providedBy(transport) and not ISSLTransport.providedBy(transport)
+        if linger and half:
+            # A socket that is closed with bytes unread is reset, and the peer may never
+            # see what was written last. So only this side ends; what still comes is dropped.
+            self._splitter = Discarding()
+            transport.loseWriteConnection()
+            transport.resumeProducing()
+        else:
+            transport.loseConnection()
 
-    def end_with(self, last: bytes) -> None:
-        """Send bytes outside every framing, and end the connection."""
-        self.send_encoded(last)
-        self.close(None)
+    def flushed(self) -> None:
+        """All is sent, and this side has ended: the peer has a moment to end its own."""
+        if self.state is CLOSING:
+            self._lingering = True
+            self._ends_at = self._now() + LINGER
 
     def abort(self) -> None:
         """Cut the connection off without a word."""
@@ -397,6 +420,8 @@ class Connection:
 
     def finished(self) -> None:
         """The peer will send no more: end once its answers are on their way."""
+        if self.state is CLOSING:
+            self.transport.loseConnection()
         if self.state is not OPEN:
             return
         if not self._peer_finished:
@@ -439,4 +464,7 @@ class Connection:
                 self.close(IDLE_TIMEOUT)
         elif self._ends_at is not None and now >= self._ends_at:
             self._ends_at = None
-            self.abort()
+            if self._lingering:
+                self.transport.loseConnection()
+            else:
+                self.abort()

@@ -92,11 +92,14 @@ class DetectingProtocol(Protocol):
             self._inner.readConnectionLost()
         elif self.connection is not None:
             self.connection.close(None)
+            self.connection.finished()
         elif self.transport is not None:
             self.transport.loseConnection()
 
     def writeConnectionLost(self) -> None:
-        """Nothing to do: this side ends whole connections only."""
+        """The transport has sent everything, and told the peer that no more follows."""
+        if self.connection is not None:
+            self.connection.flushed()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Tell the connection."""

@@ -69,7 +69,9 @@ class FramedProtocol(Protocol):
             self.transport.loseConnection()
 
     def writeConnectionLost(self) -> None:
-        """Nothing to do: this side ends whole connections only."""
+        """The transport has sent everything, and told the peer that no more follows."""
+        if self.connection is not None:
+            self.connection.flushed()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Tell the connection; its manager and observer hear of it from there."""

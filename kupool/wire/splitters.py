@@ -253,3 +253,21 @@ class LineSplitter(_Buffered):
             else:
                 self._keep(rest, 0, 0)
         return out
+
+
+class Discarding:
+    """The splitter of a peer that is no longer heard: whatever it sends is dropped."""
+
+    __slots__ = ("max_payload", "too_large")
+
+    def __init__(self, max_payload: int = 0) -> None:
+        self.max_payload = max_payload
+        self.too_large = False
+
+    def feed(self, data: bytes) -> Sequence[Item]:
+        """Drop the bytes."""
+        return ()
+
+    def resume(self) -> Sequence[Item]:
+        """Nothing is ever held."""
+        return ()

@@ -6,9 +6,10 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IPushProducer
+from twisted.internet.interfaces import IPushProducer, ITCPTransport
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from kupool.errors import (
@@ -18,12 +19,12 @@ from kupool.errors import (
     SLOW_READER,
     CloseReason,
 )
-from kupool.net.connection import CLOSED, CLOSING, OPEN, Connection
+from kupool.net.connection import CLOSED, CLOSING, LINGER, OPEN, Connection
 from kupool.net.outbox import EventPolicy
 from kupool.net.router import Router
 from kupool.wire.framing import FRAME, INT32, LINE, Control, Item, encode_frame
 from kupool.wire.messages import encode_success
-from tests.peers import Bench, Recorder, frames, int32s, lines
+from tests.peers import Bench, PeerTransport, Recorder, frames, int32s, lines
 
 PING = b'{"id":%d,"method":"ping"}'
 
@@ -545,6 +546,73 @@ class EndTests(SynchronousTestCase):
         connection.send_many([b"a", b"b"])
         connection.send_many([b"c"])
         self.assertEqual(frames(transport.value()), [(2, b"a"), (2, b"b"), (2, b"c")])
+
+
+@implementer(ITCPTransport)
+class HalfClosing(PeerTransport):
+    """A transport whose two sides end one by one."""
+
+    write_ended = False
+
+    def loseWriteConnection(self) -> None:
+        self.write_ended = True
+
+
+class LingerTests(SynchronousTestCase):
+    """K-28: the reason of a close is not lost because of bytes that nobody read."""
+
+    def setUp(self) -> None:
+        self.bench = Bench()
+        self.transport = HalfClosing()
+        self.connection = self.bench.manager.admit(self.transport, "192.0.2.1", LINE)
+
+    def test_this_side_ends_first_and_reading_goes_on(self) -> None:
+        self.connection.hold()
+        self.assertFalse(self.transport.reading)
+        self.connection.close(BANNED)
+        self.assertTrue(self.transport.write_ended)
+        self.assertTrue(self.transport.reading)
+        self.assertFalse(self.transport.disconnecting)
+
+    def test_what_still_comes_is_dropped(self) -> None:
+        self.connection.close(BANNED)
+        self.transport.clear()
+        for _ in range(100):
+            self.connection.feed(b"x" * 65536)
+        self.connection.feed(b"\n" + ping(1) + b"\n")
+        self.assertEqual(self.transport.value(), b"")
+        self.assertEqual(self.bench.manager.closes, {"banned": 1})
+
+    def test_ends_when_the_peer_does(self) -> None:
+        self.connection.close(BANNED)
+        self.connection.finished()
+        self.assertTrue(self.transport.disconnecting)
+        self.assertEqual(self.bench.observer.finished, [])
+
+    def test_ends_soon_after_all_is_sent(self) -> None:
+        self.connection.close(BANNED)
+        self.bench.sweep_after(5.0)
+        self.connection.flushed()
+        self.bench.sweep_after(LINGER - 0.1)
+        self.assertFalse(self.transport.disconnecting)
+        self.bench.sweep_after(0.2)
+        self.assertTrue(self.transport.disconnecting)
+        self.assertFalse(self.transport.aborted)
+
+    def test_is_cut_off_when_it_is_not_taken(self) -> None:
+        self.connection.close(BANNED)
+        self.bench.sweep_after(10.0)
+        self.assertTrue(self.transport.aborted)
+
+    def test_a_peer_that_said_goodbye_is_not_waited_for(self) -> None:
+        self.connection.close(None)
+        self.assertTrue(self.transport.disconnecting)
+        self.assertFalse(self.transport.write_ended)
+
+    def test_nothing_is_flushed_while_it_is_open(self) -> None:
+        self.connection.flushed()
+        self.bench.sweep_after(LINGER)
+        self.assertEqual(self.connection.state, OPEN)
 
 
 class FinishedTests(SynchronousTestCase):

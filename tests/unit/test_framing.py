@@ -302,3 +302,10 @@ class ResumeTests(SynchronousTestCase):
             self.assertTrue(splitter.too_large)
             self.assertEqual(splitter.feed(framing.encode(b"z")), [])
             self.assertEqual(splitter.buffered, 0)
+
+
+class DiscardingTests(SynchronousTestCase):
+    def test_everything_is_dropped(self) -> None:
+        splitter = f.Discarding(CAP)
+        self.assertEqual(list(splitter.feed(b"x" * 1000)) + list(splitter.resume()), [])
+        self.assertFalse(splitter.too_large)
