@@ -40,7 +40,7 @@ $(READY): setup.py setup.cfg pyproject.toml
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || sh etc/setup/install-venv.sh
 	@echo "Setting up $(VENV) ..."
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test,dev,tls]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --use-pep517 --editable '.[test,dev,tls]'
 	@touch $@
 
 clean:
