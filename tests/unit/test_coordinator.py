@@ -1,0 +1,415 @@
+"""Job rotation on a fake clock."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from kupool.pool.coordinator import Coordinator, RotationFailed
+from kupool.pool.jobs import RESERVE_AHEAD, Job
+from tests.pool_fixture import FRAME, WALL, PoolBench, SteeredJobStore, encode_frame
+
+
+class Random:
+    """A random source that can be broken, and tells what it was asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[int] = []
+        self.broken = False
+
+    def __call__(self, size: int) -> str:
+        self.asked.append(size)
+        if self.broken:
+            raise OSError("no entropy")
+        return secrets.token_hex(size)
+
+
+class RotationTests(SynchronousTestCase):
+    """K-24, K-25, K-26: a new job every interval."""
+
+    def test_interval(self) -> None:
+        """K-24: every 30 s, each id one more than the last, each nonce another."""
+        bench = PoolBench().start()
+        bench.at(29.9)
+        self.assertEqual(len(bench.published), 1)
+        for turn in range(1, 11):
+            bench.at(30.0 * turn)
+            self.assertEqual(len(bench.published), turn + 1)
+        ids = [job.job_id for job in bench.published]
+        self.assertEqual(ids, list(range(ids[0], ids[0] + 11)))
+        self.assertEqual(len({job.server_nonce for job in bench.published}), 11)
+
+    def test_nonce(self) -> None:
+        """K-25: 128 bits from the source, in hex; the source is the system's."""
+        source = Random()
+        bench = PoolBench(random_hex=source).start()
+        self.assertEqual(source.asked, [16])
+        self.assertTrue(re.fullmatch("[0-9a-f]{32}", bench.published[0].server_nonce))
+        made = Coordinator(bench.clock, bench.wall, bench.book, bench.store, print, 30.0)
+        self.assertIs(made._random_hex, secrets.token_hex)
+
+    def test_failing_source(self) -> None:
+        """K-25: without randomness there is no new job and no weak nonce; the old job
+        stays, the error is told, and rotation goes on when the source is back.
+        """
+        source = Random()
+        bench = PoolBench(random_hex=source).start()
+        source.broken = True
+        bench.at(30.0)
+        bench.at(60.0)
+        self.assertEqual(len(bench.published), 1)
+        self.assertIs(bench.book.current, bench.published[0])
+        self.assertIn("no entropy", bench.coordinator.problem)
+        self.failureResultOf(Deferred.fromCoroutine(bench.coordinator.rotate()), RotationFailed)
+        source.broken = False
+        bench.at(90.0)
+        self.assertEqual(len(bench.published), 2)
+        self.assertEqual(bench.published[1].job_id, bench.published[0].job_id + 1)
+        self.assertEqual(bench.coordinator.problem, "")
+
+    def test_failing_source_at_start(self) -> None:
+        """K-25: without a first job there is no start."""
+        source = Random()
+        source.broken = True
+        self.assertRaises(RotationFailed, PoolBench(random_hex=source).start)
+
+    def test_notification(self) -> None:
+        """K-26: the bytes of the notification, to every session."""
+        bench = PoolBench(random_hex=lambda size: "ab" * size).start()
+        peers = [bench.connect(FRAME).authorize(f"user{n}") for n in range(3)]
+        bench.at(30.0)
+        expected = b'{"id":null,"method":"job","params":{"job_id":%d,"server_nonce":"%b"}}' % (
+            bench.published[-1].job_id,
+            b"ab" * 16,
+        )
+        for peer in peers:
+            self.assertEqual(peer.raw(), encode_frame(expected))
+
+    def test_slow_reader(self) -> None:
+        """K-27, K-28: one that does not read delays nobody, and finds only the newest."""
+        bench = PoolBench(interval=5.0).start()
+        slow, other = bench.connect().authorize("slow"), bench.connect().authorize("other")
+        slow.connection.pauseProducing()
+        for turn in range(1, 11):
+            bench.at(5.0 * turn)
+            self.assertEqual(len(other.hear()), 1)
+        self.assertEqual(slow.hear(), [])
+        slow.connection.resumeProducing()
+        (message,) = slow.hear()
+        self.assertEqual(message["params"]["job_id"], bench.published[-1].job_id)
+        self.assertEqual(bench.manager.dropped, 9)
+
+    def test_stall(self) -> None:
+        """K-31: a process that stood still sends one job, not those it missed, and keeps
+        its rhythm.
+        """
+        bench = PoolBench().start()
+        bench.at(30.0)
+        bench.at(30.0 * 20 + 7.0)
+        self.assertEqual(len(bench.published), 3)
+        bench.settle()
+        self.assertEqual(len(bench.published), 3)
+        bench.at(30.0 * 21)
+        self.assertEqual(len(bench.published), 4)
+        self.assertEqual(bench.published[-1].job_id, bench.published[0].job_id + 3)
+
+    def test_wall_clock_does_not_matter(self) -> None:
+        """K-31: rotation follows the monotonic clock, whatever the wall shows."""
+        bench = PoolBench()
+        bench.coordinator._wall = lambda: WALL - 1e6 * bench.clock.seconds()
+        bench.start()
+        for turn in range(1, 4):
+            bench.at(30.0 * turn)
+        self.assertEqual(len(bench.published), 4)
+
+
+class ControlTests(SynchronousTestCase):
+    """K-32, K-33: at run time."""
+
+    def test_set_interval(self) -> None:
+        """K-32: a new interval counts from the next tick on."""
+        bench = PoolBench().start()
+        bench.at(30.0)
+        bench.coordinator.set_interval(10.0)
+        bench.at(45.0)
+        self.assertEqual(len(bench.published), 2)
+        bench.at(60.0)
+        self.assertEqual(len(bench.published), 3)
+        bench.settle()
+        for turn in range(1, 4):
+            bench.at(60.1 + 10.0 * turn)
+            self.assertEqual(len(bench.published), 3 + turn)
+
+    def test_stop_while_the_interval_changes(self) -> None:
+        """K-32, K-85: a stop right after the change is a stop."""
+        bench = PoolBench().start()
+        bench.at(30.0)
+        bench.coordinator.set_interval(10.0)
+        bench.clock.advance(30.0)
+        self.successResultOf(Deferred.fromCoroutine(bench.coordinator.stop()))
+        bench.at(200.0)
+        self.assertEqual(len(bench.published), 3)
+
+    def test_rotate_now(self) -> None:
+        """K-33: an operator's job comes at once, and the rhythm stays."""
+        bench = PoolBench().start()
+        peer = bench.connect().authorize()
+        bench.at(10.0)
+        job = self.successResultOf(Deferred.fromCoroutine(bench.coordinator.rotate()))
+        (message,) = peer.hear()
+        self.assertEqual(message["params"]["job_id"], job.job_id)
+        self.assertIs(bench.book.current, job)
+        bench.at(30.0)
+        self.assertEqual(len(bench.published), 3)
+
+    def test_two_at_once(self) -> None:
+        """K-33, K-36: two rotations at the same time make one job."""
+        store = SteeredJobStore()
+        bench = PoolBench(store=store).start()
+        waiting: list[Deferred[None]] = []
+
+        def save(job: Any, reserved_until: int) -> Deferred[None]:
+            waiting.append(Deferred())
+            return waiting[-1]
+
+        store.save = save  # type: ignore[method-assign]
+        one = Deferred.fromCoroutine(bench.coordinator.rotate())
+        two = Deferred.fromCoroutine(bench.coordinator.rotate())
+        self.assertEqual(len(waiting), 1)
+        waiting[0].callback(None)
+        self.assertIs(self.successResultOf(one), self.successResultOf(two))
+        self.assertEqual(len(bench.published), 2)
+
+    def test_submission_while_rotating(self) -> None:
+        """K-36: what is submitted while a new job is saved is judged by the old one."""
+        store = SteeredJobStore()
+        bench = PoolBench(store=store).start()
+        peer = bench.connect().authorize()
+        store.hanging = True
+        bench.at(30.0)
+        self.assertEqual(len(bench.published), 1)
+        self.assertTrue(peer.submit("a")["result"])
+        bench.clock.advance(2.0)
+        self.assertEqual(len(bench.published), 2)
+        self.assertFalse(peer.submit("a")["result"])
+
+    def test_stop(self) -> None:
+        bench = PoolBench().start()
+        self.successResultOf(Deferred.fromCoroutine(bench.coordinator.stop()))
+        bench.at(100.0)
+        self.assertEqual(len(bench.published), 1)
+
+
+class RestartTests(SynchronousTestCase):
+    """K-34: a restart goes on from where the last run ended."""
+
+    def setUp(self) -> None:
+        self.store = SteeredJobStore()
+        self.clock = Clock()
+
+    def run_pool(self, replayable: bool = True, start: bool = True) -> PoolBench:
+        bench = PoolBench(store=self.store, clock=self.clock)
+        bench.restored = self.successResultOf(  # type: ignore[attr-defined]
+            Deferred.fromCoroutine(bench.coordinator.restore(replayable))
+        )
+        return bench.start() if start else bench
+
+    def stop(self, bench: PoolBench) -> None:
+        self.successResultOf(Deferred.fromCoroutine(bench.coordinator.stop()))
+
+    def crash(self, bench: PoolBench) -> None:
+        """End it without a word."""
+        for call in self.clock.getDelayedCalls():
+            call.cancel()
+
+    def advance_to(self, seconds: float) -> None:
+        while self.clock.seconds() < seconds:
+            self.clock.advance(min(10.0, seconds - self.clock.seconds()))
+
+    def test_history_comes_back(self) -> None:
+        """K-34: the latest job and the history validate after a restart."""
+        bench = self.run_pool()
+        self.advance_to(100.0)
+        jobs = [(job.job_id, job.server_nonce) for job in bench.book]
+        self.assertEqual(len(jobs), 4)
+        self.stop(bench)
+        again = self.run_pool()
+        self.assertEqual([(job.job_id, job.server_nonce) for job in again.book], jobs)
+        self.assertEqual(again.published, [])  # the job of the last run is young
+        peer = again.connect().authorize()
+        self.assertEqual(peer.job, {"job_id": jobs[-1][0], "server_nonce": jobs[-1][1]})
+        old = {"job_id": jobs[0][0], "server_nonce": jobs[0][1]}
+        self.assertTrue(peer.submit("a", **old)["result"])
+
+    def test_rhythm_comes_back(self) -> None:
+        """K-34: the next job comes when it would have come."""
+        bench = self.run_pool()
+        self.advance_to(40.0)
+        self.stop(bench)
+        again = self.run_pool()
+        self.advance_to(59.9)
+        self.assertEqual(again.published, [])
+        self.advance_to(60.0)
+        self.assertEqual([job.job_id for job in again.published], [3])
+        self.advance_to(90.0)
+        self.assertEqual([job.job_id for job in again.published], [3, 4])
+
+    def test_long_away(self) -> None:
+        """K-34, K-29: what is too old has left the history, and a new job comes at once."""
+        bench = self.run_pool()
+        self.stop(bench)
+        self.clock.advance(10_000.0)
+        again = self.run_pool()
+        self.assertEqual([job.job_id for job in again.published], [2])
+        self.assertEqual([job.job_id for job in again.book], [2])
+
+    def test_clock_set_back(self) -> None:
+        """K-34: a wall clock that was set back makes no job younger than new."""
+        bench = self.run_pool()
+        self.stop(bench)
+        again = PoolBench(store=self.store, clock=self.clock)
+        again.coordinator._wall = lambda: WALL - 5000.0
+        self.successResultOf(Deferred.fromCoroutine(again.coordinator.restore(True)))
+        (job,) = again.book
+        self.assertEqual(job.created, self.clock.seconds())
+
+    def test_not_replayable(self) -> None:
+        """K-34, K-47: where used nonces are not known, old jobs are retired; ids go on."""
+        bench = self.run_pool()
+        self.stop(bench)
+        again = self.run_pool(replayable=False)
+        self.assertEqual([job.job_id for job in again.book], [2])
+
+    def test_clean_stop_wastes_no_ids(self) -> None:
+        """K-24, K-34: after a clean stop the next id is one more."""
+        ids: list[int] = []
+        for turn in range(1, 6):
+            bench = self.run_pool()
+            self.advance_to(50.0 * turn)
+            ids += [job.job_id for job in bench.published]
+            self.stop(bench)
+        self.assertEqual(ids, list(range(1, len(ids) + 1)))
+
+    def test_ids_after_a_crash(self) -> None:
+        """K-34: ids never repeat, whenever it crashes and whatever was saved."""
+        seen: list[int] = []
+        for turn in range(1, 8):
+            self.store.broken = False
+            bench = self.run_pool()
+            self.store.broken = turn % 2 == 0  # the jobs of these runs are not saved
+            self.advance_to(70.0 * turn)
+            seen += [job.job_id for job in bench.published]
+            self.crash(bench)
+        self.assertGreaterEqual(len(seen), 12)
+        self.assertEqual(len(set(seen)), len(seen))
+        self.assertEqual(seen, sorted(seen))
+
+
+class OutageTests(SynchronousTestCase):
+    """K-35: a store outage does not stop the jobs."""
+
+    def setUp(self) -> None:
+        self.store = SteeredJobStore()
+        self.bench = PoolBench(store=self.store).start()
+
+    def test_goes_on_and_catches_up(self) -> None:
+        peer = self.bench.connect().authorize()
+        self.store.broken = True
+        for turn in range(1, 6):
+            self.bench.at(30.0 * turn)
+            self.assertEqual(len(peer.hear()), 1)
+        self.assertEqual(len(self.store.jobs), 1)
+        self.assertIn("the store is down", self.bench.coordinator.problem)
+        self.store.broken = False
+        self.bench.at(180.0)
+        self.assertEqual(sorted(self.store.jobs), [job.job_id for job in self.bench.published])
+        self.assertEqual(self.bench.coordinator.problem, "")
+
+    def test_store_that_hangs(self) -> None:
+        """K-35: a save that takes too long delays a job by two seconds."""
+        self.store.hanging = True
+        self.bench.at(30.0)
+        self.assertEqual(len(self.bench.published), 1)
+        self.bench.at(32.0)
+        self.assertEqual(len(self.bench.published), 2)
+        self.bench.at(60.0)
+        self.bench.at(62.0)
+        self.assertEqual(len(self.bench.published), 3)
+
+    def test_store_that_cannot_forget(self) -> None:
+        """K-35: what only tidies up stops nothing."""
+        self.store.forget_broken = True
+        for turn in range(1, 4):
+            self.bench.at(30.0 * turn)
+        self.assertEqual(len(self.bench.published), 4)
+        self.assertEqual(len(self.store.jobs), 4)
+        self.assertEqual(self.bench.coordinator.problem, "")
+
+    def test_forget_that_hangs(self) -> None:
+        """K-35: nor does waiting for it."""
+        self.store.forget = lambda before: Deferred()  # type: ignore[method-assign]
+        for turn in range(1, 4):
+            self.bench.at(30.0 * turn)
+        self.assertEqual(len(self.bench.published), 4)
+
+    def test_no_id_without_a_reservation(self) -> None:
+        """K-34, K-35: when the reserved ids are used up, no unsaved job goes out."""
+        self.store.broken = True
+        first = self.bench.published[0].job_id
+        self.bench.book._last_id = first + RESERVE_AHEAD - 1
+        self.bench.at(30.0)
+        self.assertEqual(self.bench.published[-1].job_id, first + RESERVE_AHEAD)
+        self.bench.at(60.0)
+        self.assertEqual(len(self.bench.published), 2)
+        self.store.broken = False
+        self.bench.at(90.0)
+        self.assertEqual(len(self.bench.published), 3)
+
+    def test_down_at_the_first_start(self) -> None:
+        """K-35: with nothing ever reserved there is no job to begin with."""
+        store = SteeredJobStore()
+        store.broken = True
+        with self.assertRaises(RotationFailed) as caught:
+            PoolBench(store=store).start()
+        self.assertIn("the store is down", str(caught.exception))
+
+    def test_old_jobs_are_forgotten(self) -> None:
+        """K-29: the store keeps what a restart needs, not all history."""
+        bench = PoolBench(store=SteeredJobStore(), window=60.0).start()
+        for turn in range(1, 100):
+            bench.at(30.0 * turn)
+        self.assertLess(len(bench.store.jobs), 12)
+
+
+class PublishTests(SynchronousTestCase):
+    def test_publish_that_fails(self) -> None:
+        """K-35: a rotation whose broadcast fails is logged, and the next one comes."""
+        bench = PoolBench().start()
+        calls: list[Job] = []
+
+        def broken(job: Job) -> None:
+            calls.append(job)
+            raise OSError("no network")
+
+        bench.coordinator._publish = broken
+        for turn in range(1, 4):
+            bench.at(30.0 * turn)
+        self.assertEqual(len(calls), 3)
+
+    def test_broadcast_in_chunks(self) -> None:
+        """K-27: a turn serves so many sessions and no more; all get the job."""
+        bench = PoolBench(max_connections=0, interval=100.0).start()
+        peers = [bench.connect().authorize(f"user{n}") for n in range(1201)]
+        done = Deferred.fromCoroutine(bench.coordinator.rotate())
+        self.successResultOf(done)
+        heard = [len(peer.hear()) for peer in peers]
+        self.assertEqual(sum(heard), 500)
+        bench.clock.advance(0)
+        bench.clock.advance(0)
+        heard = [h + len(peer.hear()) for h, peer in zip(heard, peers, strict=True)]
+        self.assertEqual(heard, [1] * 1201)

@@ -1,0 +1,120 @@
+"""Jobs and their history."""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from kupool.pool.jobs import RESERVE_AHEAD, Job, JobBook
+
+
+def filled(book: JobBook, count: int, every: float = 30.0) -> list[Job]:
+    jobs = []
+    for n in range(count):
+        job = book.draft(f"nonce{n}", n * every, 1e9 + n * every)
+        book.install(job, n * every)
+        jobs.append(job)
+    return jobs
+
+
+class HistoryTests(SynchronousTestCase):
+    """K-29: history is bounded by age, by number and by remembered nonces."""
+
+    def test_age(self) -> None:
+        """K-29: a job leaves the history when it is older than the window."""
+        book = JobBook(600.0, 1000, 0)
+        jobs = filled(book, 21)
+        self.assertEqual(len(book), 21)  # the first is exactly 600 s old
+        book.install(book.draft("x", 601.0, 0.0), 601.0)
+        self.assertNotIn(jobs[0].job_id, book.jobs)
+        self.assertIn(jobs[1].job_id, book.jobs)
+
+    def test_number(self) -> None:
+        """K-29: and when there are too many."""
+        book = JobBook(1e9, 10, 0)
+        jobs = filled(book, 25)
+        self.assertEqual(list(book), jobs[-10:])
+
+    def test_current_job_stays(self) -> None:
+        """K-29: however old, the current job can be submitted for."""
+        book = JobBook(10.0, 1, 1)
+        (job,) = filled(book, 1)
+        self.assertEqual(book.trim(1e9), [])
+        job.remembered = 1000
+        self.assertEqual(book.relieve(), [])
+        self.assertTrue(book.over_limit)
+        self.assertIs(book.current, job)
+
+    def test_nonces(self) -> None:
+        """K-50: over the bound the oldest jobs retire early, and that is counted."""
+        book = JobBook(1e9, 1000, 100)
+        jobs = filled(book, 5)
+        for job in jobs:
+            job.remembered = 30
+        self.assertEqual(book.relieve(), jobs[:2])
+        self.assertEqual(book.retired_early, 2)
+        self.assertEqual(book.remembered, 90)
+        self.assertFalse(book.over_limit)
+        self.assertEqual(book.relieve(), [])
+
+    def test_names_without_nonces(self) -> None:
+        """K-50: names that only ever fail are bounded as well."""
+        book = JobBook(1e9, 1000, 100)
+        jobs = filled(book, 2)
+        for n in range(101):
+            jobs[0].nonces.scope(f"user{n}")
+        self.assertTrue(book.over_limit)
+        self.assertEqual(book.relieve(), jobs[:1])
+
+    def test_no_bound(self) -> None:
+        book = JobBook(1e9, 1000, 0)
+        filled(book, 2)[0].remembered = 10**9
+        self.assertFalse(book.over_limit)
+
+    def test_sweep(self) -> None:
+        """K-50: the nonces of retired jobs are freed a part at a time, and all."""
+        book = JobBook(1e9, 1, 0)
+        jobs = filled(book, 1)
+        for user in range(100):
+            for n in range(10):
+                jobs[0].nonces.scope(f"user{user}").reserve(f"n{n}", 1)
+        book.install(book.draft("x", 1.0, 1.0), 1.0)
+        turns = 1
+        while book.sweep(200):
+            turns += 1
+        self.assertEqual(len(jobs[0].nonces), 0)
+        self.assertGreaterEqual(turns, 5)
+        self.assertFalse(book.sweep(200))
+
+
+class IdTests(SynchronousTestCase):
+    """K-34: ids only grow, whatever was saved."""
+
+    def test_one_by_one(self) -> None:
+        """K-24: each job's id is one more."""
+        ids = [job.job_id for job in filled(JobBook(600.0, 1000, 0), 10)]
+        self.assertEqual(ids, list(range(1, 11)))
+
+    def test_restore_goes_on_above(self) -> None:
+        book = JobBook(600.0, 1000, 0)
+        book.restore([Job(5, "a", 0.0, 0.0), Job(6, "b", 1.0, 1.0)], 1006)
+        self.assertEqual(book.draft("x", 2.0, 2.0).job_id, 1007)
+        self.assertEqual([job.job_id for job in book], [5, 6])
+        assert book.current is not None
+        self.assertEqual(book.current.job_id, 6)
+
+    def test_restore_with_too_little_reserved(self) -> None:
+        book = JobBook(600.0, 1000, 0)
+        book.restore([Job(5, "a", 0.0, 0.0)], 0)
+        self.assertEqual(book.draft("x", 2.0, 2.0).job_id, 6)
+
+    def test_covered(self) -> None:
+        """K-35: a job is only given out unsaved where its id is reserved."""
+        book = JobBook(600.0, 1000, 0)
+        job = book.draft("x", 0.0, 0.0)
+        self.assertFalse(book.covered(job))
+        book.confirm(book.wanted_reservation)
+        self.assertTrue(book.covered(job))
+        for _ in range(RESERVE_AHEAD):
+            job = book.draft("x", 0.0, 0.0)
+        self.assertTrue(book.covered(job))
+        self.assertFalse(book.covered(book.draft("x", 0.0, 0.0)))

@@ -1,0 +1,66 @@
+"""Sessions: who they are, and what they remember."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from kupool.pool.jobs import Job
+from kupool.pool.session import Session, scope_key, valid_username
+from kupool.wire.messages import split_username
+
+
+class NameTests(SynchronousTestCase):
+    """K-16, K-18: names, users and workers."""
+
+    def test_length(self) -> None:
+        """K-16: 1 to 255 characters."""
+        self.assertFalse(valid_username(""))
+        self.assertTrue(valid_username("a"))
+        self.assertTrue(valid_username("é" * 255))
+        self.assertFalse(valid_username("a" * 256))
+
+    @given(st.text(min_size=1, max_size=255))
+    def test_control_characters(self, name: str) -> None:
+        """K-16: no control character, and nothing that breaks a line, in any place."""
+        if any(ord(c) < 32 or 127 <= ord(c) < 160 or c in "\u2028\u2029" for c in name):
+            self.assertFalse(valid_username(name))
+        else:
+            self.assertTrue(valid_username(name))
+
+    def test_worker(self) -> None:
+        """K-18: what follows the last dot is the worker."""
+        for name, parts in {
+            "alice": ("alice", ""),
+            "alice.rig1": ("alice", "rig1"),
+            "a.b.c": ("a.b", "c"),
+            "alice.": ("alice.", ""),
+            ".rig": (".rig", ""),
+            ".": (".", ""),
+        }.items():
+            self.assertEqual(split_username(name), parts)
+            self.assertEqual(Session(name, "user").user, parts[0])
+
+
+class ScopeTests(SynchronousTestCase):
+    def test_ids(self) -> None:
+        """K-19: 128 bits, never the same."""
+        ids = {Session("alice", "user").session_id for _ in range(1000)}
+        self.assertEqual(len(ids), 1000)
+        self.assertEqual({len(i) for i in ids}, {16})
+
+    def test_keys(self) -> None:
+        """K-47: the restored nonces are found under the key that a session has."""
+        for scope in ("user", "job"):
+            self.assertEqual(Session("al.w", scope).scope, scope_key(scope, "al.other"))
+        one, other = Session("alice", "session"), Session("alice", "session")
+        self.assertNotEqual(one.scope, other.scope)
+
+    def test_enter(self) -> None:
+        """K-30: turning to another job and back finds the nonces again."""
+        session = Session("alice", "user")
+        one, two = Job(1, "a", 0.0, 0.0), Job(2, "b", 0.0, 0.0)
+        session.enter(one).reserve("n", 1)
+        self.assertNotIn("n", session.enter(two).used)
+        self.assertIn("n", session.enter(one).used)
