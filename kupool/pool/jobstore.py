@@ -16,8 +16,8 @@ from kupool.storage.database import Database
 class MemoryJobStore:
     """Keeps nothing beyond the process.
 
-    Ids begin at the time of day, in seconds since the epoch, so that they grow across
-    restarts although none is remembered.
+    Ids begin at the time of day, in milliseconds since the epoch, so that they grow
+    across restarts although none is remembered: no job is made as often as that.
     """
 
     persistent = False
@@ -28,7 +28,7 @@ class MemoryJobStore:
 
     def load(self, since: float) -> Deferred[SavedJobs]:
         """Return no jobs, and ids below the time of day as given out."""
-        return succeed(SavedJobs((), int(self._wall())))
+        return succeed(SavedJobs((), int(self._wall() * 1000)))
 
     def save(self, job: SavedJob, reserved_until: int) -> Deferred[None]:
         """Keep a job for whoever looks at ``saved``."""
