@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import json
 import os
 import re
@@ -189,6 +191,17 @@ class RunningDaemon:
     def connect(self, timeout: float = 10.0) -> socket.socket:
         """Return a new connection to the pool's port."""
         return socket.create_connection(("127.0.0.1", self.port), timeout)
+
+
+@functools.cache
+def shared_daemon(*flags: str) -> RunningDaemon:
+    """Return a daemon with these flags that serves every test of this run.
+
+    For tests that leave nothing behind that others could see. It ends with the process.
+    """
+    daemon = RunningDaemon(*flags).start()
+    atexit.register(daemon.__exit__)
+    return daemon
 
 
 class LineClient:

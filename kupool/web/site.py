@@ -107,6 +107,7 @@ class _Request(Request):
 class ApiSite(Site):
     """Serves the routes to a limited number of connections."""
 
+    noisy = False
     _logger = Logger()
 
     def __init__(self, reactor: Any, root: IResource, limits: HttpLimits, slots: _Slots) -> None:

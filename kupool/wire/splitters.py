@@ -160,7 +160,8 @@ class FrameSplitter(_Buffered):
                 self._stop(data, start, FRAME_HEADER, length)
                 return out
             if opcode == OP_BINARY or opcode == OP_TEXT:  # noqa: SIM109  a tuple is slower
-                out.append(data[body:end])
+                if length:  # the first clients send empty ones, which mean nothing
+                    out.append(data[body:end])
             else:
                 out.append(Control(opcode, data[body:end]))
             start = end
@@ -188,7 +189,8 @@ class Int32Splitter(_Buffered):
             if end > size or length > limit:
                 self._stop(data, start, INT32_HEADER, length)
                 return out
-            out.append(data[body:end])
+            if length:
+                out.append(data[body:end])
             start = end
         if start != size:
             self._keep(data, start, INT32_HEADER)

@@ -115,7 +115,7 @@ class AnyCutTests(SynchronousTestCase):
         for message in messages:
             if isinstance(message, bytes):
                 data += f.encode_frame(message)
-                expected.append(message)
+                expected += [message] if message else []
             else:
                 data += f.encode_frame(message[1], message[0])
                 expected.append(Control(*message))
@@ -123,7 +123,8 @@ class AnyCutTests(SynchronousTestCase):
 
     @given(st.lists(BINARY, max_size=6), st.lists(st.integers(0, 300), max_size=12))
     def test_int32(self, messages: list[bytes], cuts: list[int]) -> None:
-        self.check(f.Int32Splitter, b"".join(map(f.encode_int32, messages)), cuts, messages)
+        expected = [message for message in messages if message]
+        self.check(f.Int32Splitter, b"".join(map(f.encode_int32, messages)), cuts, expected)
 
     @given(
         st.lists(st.tuples(st.integers(0, 2**32 - 1), BINARY), max_size=6),
@@ -208,13 +209,21 @@ class LengthTests(SynchronousTestCase):
         "tlv": lambda size: size.to_bytes(4, "little") + bytes(4),
     }
 
-    def test_zero_one_and_the_limit(self) -> None:
+    def test_one_and_the_limit(self) -> None:
         for framing in (FRAME, INT32, TLV):
-            for size in (0, 1, CAP - 1, CAP):
+            for size in (1, CAP - 1, CAP):
                 splitter = framing.splitter(CAP)
                 (item,) = splitter.feed(self.headers[framing.name](size) + bytes(size))
                 payload = item if isinstance(item, bytes) else item.payload
                 self.assertEqual((payload, splitter.too_large), (bytes(size), False))
+
+    def test_empty_payloads_are_skipped(self) -> None:
+        """The first clients send them; only ``tlv`` messages may be empty."""
+        for framing in (FRAME, INT32):
+            splitter = framing.splitter(CAP)
+            self.assertEqual(splitter.feed(self.headers[framing.name](0) * 3), [])
+            self.assertEqual(splitter.feed(framing.encode(b"x")), [b"x"])
+        self.assertEqual(TLV.splitter(CAP).feed(self.headers["tlv"](0)), [Tlv(0, b"")])
 
     def test_above_the_limit_from_the_header_alone(self) -> None:
         for framing in (FRAME, INT32, TLV):
