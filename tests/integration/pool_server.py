@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 
 from kupool.live.hub import LatestChannel
+from kupool.log import LogUnavailable
 from kupool.log.memory import MemoryLog
 from kupool.net.manager import ServerSettings
 from kupool.net.server import Server
@@ -17,7 +19,7 @@ from kupool.pool.acceptance import Acceptance, BatchSettings
 from kupool.pool.coordinator import Coordinator
 from kupool.pool.credentials import Authenticator
 from kupool.pool.handlers import AttemptSettings, Handlers
-from kupool.pool.jobs import JobBook
+from kupool.pool.jobs import Job, JobBook
 from kupool.pool.jobstore import MemoryJobStore
 from kupool.pool.judge import Rules
 from kupool.pool.pool import Pool, SessionSettings
@@ -25,28 +27,38 @@ from kupool.pool.restore import remember_used
 from kupool.stats.replay import replay
 
 
-class HoldingLog(MemoryLog):
-    """A log that keeps at once what it is given, and may say so later."""
+class RunLog:
+    """The log as one run of a pool has it: it may answer later, or end with the run."""
 
-    def __init__(self, *arguments: Any, **named: Any) -> None:
-        MemoryLog.__init__(self, *arguments, **named)
+    def __init__(self, log: MemoryLog) -> None:
+        self._log = log
+        self.dead = False
         self.held: list[Deferred[None]] | None = None
+        #: Whether what is held is not kept, and lost when the run ends.
+        self.loses = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._log, name)
 
     def append(self, entry_id: str, body: bytes) -> Deferred[None]:
-        done = MemoryLog.append(self, entry_id, body)
+        if self.dead:
+            return fail(LogUnavailable("this run is over"))
         if self.held is None:
-            return done
+            return self._log.append(entry_id, body)
+        if not self.loses:
+            self._log.append(entry_id, body)
         answer: Deferred[None] = Deferred()
-        done.chainDeferred(answer)
-        answer.pause()
         self.held.append(answer)
         return answer
 
     def let_go(self) -> None:
-        """Say of all that is held that it is kept."""
+        """Say of all that is held whether it is kept."""
         held, self.held = self.held or [], None
         for answer in held:
-            answer.unpause()
+            if self.loses:
+                answer.errback(LogUnavailable("lost"))
+            else:
+                answer.callback(None)
 
 
 class PoolServer:
@@ -62,7 +74,7 @@ class PoolServer:
         attempts: AttemptSettings | None = None,
         max_connections: int = 10_000,
         password: tuple[str, str] | None = None,
-        batch_delay: float = 0.005,
+        path: str = "",
     ) -> None:
         self.reactor = reactor
         self.wall = wall
@@ -71,8 +83,8 @@ class PoolServer:
         self.attempts = attempts or AttemptSettings()
         self.limits = ServerSettings(max_connections=max_connections)
         self.password = password
-        self.batch_delay = batch_delay
-        self.log = HoldingLog(reactor, wall)
+        self.path = path
+        self.kept = MemoryLog(reactor, wall)
         self.store = MemoryJobStore(wall)
         self.port = 0
         self.runs = 0
@@ -80,9 +92,10 @@ class PoolServer:
     async def start(self, *, listen: bool = True) -> None:
         """Start, and after a stop start again on the same port with what is kept."""
         self.runs += 1
+        self.log = RunLog(self.kept)
         self.book = JobBook(600.0, 100, 1_000_000)
         self.acceptance = Acceptance(
-            self.reactor, self.wall, self.log, BatchSettings(self.batch_delay), f"run{self.runs}"
+            self.reactor, self.wall, self.log, BatchSettings(), f"run{self.runs}"
         )
         self.handlers = Handlers(self.book, self.acceptance, self.wall, self.rules, self.attempts)
         authenticator = None
@@ -105,22 +118,24 @@ class PoolServer:
         )
         if self.store.saved:
             self._restore()
-            await remember_used(self.log, self.book, "user")
+            await remember_used(self.kept, self.book, "user")
         await self.coordinator.start()
         if listen:
-            await self.server.listen([f"127.0.0.1:{self.port}"])
-            self.port = self.server.addresses[0].port
+            await self.server.listen([self.listening])
+            self.port = getattr(self.server.addresses[0], "port", 0)
 
     def _restore(self) -> None:
         """Take the jobs over, as a store on disk would give them back."""
-        from kupool.pool.jobs import Job
-
         now, wall = self.reactor.seconds(), self.wall()
         jobs = [
             Job(s.job_id, s.server_nonce, now - (wall - s.created_at), s.created_at)
             for s in self.store.saved
         ]
         self.book.restore(jobs, jobs[-1].job_id)
+
+    @property
+    def listening(self) -> str:
+        return self.path or f"127.0.0.1:{self.port}"
 
     @property
     def address(self) -> str:
@@ -134,17 +149,18 @@ class PoolServer:
         await self.server.stop(timeout=1.0)
 
     async def crash(self) -> None:
-        """End as a killed process does: nobody is told anything, nothing is answered."""
+        """End as a killed process does: nobody is told, nothing more reaches the log."""
+        self.log.dead = True
         for connection in self.server.manager:
             connection.abort()
+        self.acceptance.flush()
+        self.log.let_go()
         await self.server.stop()
         await self.coordinator.stop()
 
-    async def counted(self) -> list[tuple[str, int]]:
-        """Return what the log holds: (username, submissions), over all batches."""
-        totals: dict[str, int] = {}
-        for batch in (await replay(self.log)).batches:
-            for key, number in batch.counts.items():
-                name = key if isinstance(key, str) else key[0]
-                totals[name] = totals.get(name, 0) + number
-        return sorted(totals.items())
+    async def counted(self) -> dict[str, int]:
+        """Return how many submissions of each username the log holds, batch by batch."""
+        totals: Counter[str] = Counter()
+        for batch in (await replay(self.kept)).batches:
+            totals.update(batch.usernames)
+        return dict(totals)
