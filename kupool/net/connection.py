@@ -196,20 +196,20 @@ class Connection:
         if not items:
             return
         self.last_seen = self._now()
+        self.messages_in += len(items)
         self._receiving = True
-        count = 0
         rest = iter(items)
         for item in rest:
-            count += 1
             dispatch = self._dispatch  # a handler may have set another router
             reply = dispatch(self, item)
             if reply is not None:
                 self.send(reply)
             if self._halted:
+                left = list(rest)
+                self.messages_in -= len(left)
                 if self._held is not None:
-                    self._held.extend(rest)
+                    self._held += left
                 break
-        self.messages_in += count
         self._receiving = False
 
     def _over_limit(self) -> None:
