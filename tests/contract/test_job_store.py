@@ -1,0 +1,144 @@
+"""What every job store does, whatever engine it has."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from twisted.trial.unittest import TestCase
+from zope.interface.verify import verifyObject
+
+from kupool.pool import IJobStore, SavedJob
+from kupool.pool.jobstore import MemoryJobStore, SqliteJobStore
+from kupool.storage.database import Database
+from tests.contract.test_log import the_reactor
+from tests.pool_fixture import SteeredJobStore
+
+NOW = 1_800_000_000.0
+
+
+def job(job_id: int, created_at: float = NOW, server_nonce: str = "") -> SavedJob:
+    return SavedJob(job_id, server_nonce or f"{job_id:032x}", created_at)
+
+
+class JobStoreContract:
+    """K-34: the suite; mixed into a TestCase by each engine."""
+
+    async def make_store(self) -> Any:
+        raise NotImplementedError
+
+    async def test_interface(self) -> None:
+        store = await self.make_store()
+        verifyObject(IJobStore, store)
+
+    async def test_empty(self) -> None:
+        """K-34: without a last run there are no jobs."""
+        store = await self.make_store()
+        loaded = await store.load(0.0)
+        self.assertEqual(list(loaded.jobs), [])  # type: ignore[attr-defined]
+        self.assertGreaterEqual(loaded.reserved_until, 0)  # type: ignore[attr-defined]
+
+    async def test_forget_nothing(self) -> None:
+        store = await self.make_store()
+        await store.forget(NOW)
+
+
+class KeepingContract(JobStoreContract):
+    """K-34: and what a store does that outlives the process."""
+
+    async def test_load(self) -> None:
+        """K-34: jobs come back oldest first, those from a time on, and the newest always."""
+        store = await self.make_store()
+        self.assertTrue(store.persistent)  # type: ignore[attr-defined]
+        jobs = [job(n, NOW + 30 * n) for n in range(1, 6)]
+        for made in jobs:
+            await store.save(made, made.job_id + 1000)
+        loaded = await store.load(NOW + 90)
+        self.assertEqual(list(loaded.jobs), jobs[2:])  # type: ignore[attr-defined]
+        self.assertEqual(loaded.reserved_until, 1005)  # type: ignore[attr-defined]
+        loaded = await store.load(NOW + 1e6)
+        self.assertEqual(list(loaded.jobs), jobs[-1:])  # type: ignore[attr-defined]
+
+    async def test_save_again(self) -> None:
+        """K-34: a job keeps the nonce that it was first saved with."""
+        store = await self.make_store()
+        await store.save(job(1, NOW, "aa"), 1001)
+        await store.save(job(1, NOW + 5, "bb"), 1)
+        loaded = await store.load(0.0)
+        self.assertEqual(list(loaded.jobs), [job(1, NOW, "aa")])  # type: ignore[attr-defined]
+        self.assertEqual(loaded.reserved_until, 1)  # type: ignore[attr-defined]
+
+    async def test_forget(self) -> None:
+        """K-29: old jobs are dropped, but never the newest."""
+        store = await self.make_store()
+        for n in range(1, 6):
+            await store.save(job(n, NOW + 30 * n), 1000)
+        await store.forget(NOW + 90)
+        self.assertEqual(
+            [j.job_id for j in (await store.load(0.0)).jobs],  # type: ignore[attr-defined]
+            [3, 4, 5],
+        )
+        await store.forget(NOW + 1e6)
+        self.assertEqual(
+            [j.job_id for j in (await store.load(0.0)).jobs],  # type: ignore[attr-defined]
+            [5],
+        )
+
+    async def test_large_ids(self) -> None:
+        store = await self.make_store()
+        await store.save(job(2**53), 2**62)
+        loaded = await store.load(0.0)
+        self.assertEqual(loaded.jobs[0].job_id, 2**53)  # type: ignore[attr-defined]
+        self.assertEqual(loaded.reserved_until, 2**62)  # type: ignore[attr-defined]
+
+
+class MemoryJobStoreTests(JobStoreContract, TestCase):
+    """The contract, for the store that keeps nothing."""
+
+    async def make_store(self) -> MemoryJobStore:
+        return MemoryJobStore(lambda: NOW)
+
+    async def test_ids_grow_across_restarts(self) -> None:
+        """K-34: ids begin at the time of day, so that a later run's are above."""
+        now = NOW
+        store = MemoryJobStore(lambda: now)
+        first = (await store.load(0.0)).reserved_until
+        self.assertGreaterEqual(first, int(NOW))
+        await store.save(job(first + 1), first + 1001)
+        now += 60.0
+        self.assertGreater((await MemoryJobStore(lambda: now).load(0.0)).reserved_until, first + 2)
+
+    async def test_bounded(self) -> None:
+        store = MemoryJobStore(lambda: NOW)
+        for n in range(1000):
+            await store.save(job(n), n)
+        self.assertLessEqual(len(store.saved), 100)
+
+
+class SqliteJobStoreTests(KeepingContract, TestCase):
+    """The contract, for the store in a SQLite file."""
+
+    async def make_store(self) -> SqliteJobStore:
+        self.path = Path(self.mktemp())
+        return await self.reopen()
+
+    async def reopen(self) -> SqliteJobStore:
+        database = Database(the_reactor(), self.path, "store")
+        await database.open()
+        self.addCleanup(database.close)
+        return SqliteJobStore(database)
+
+    async def test_reopen(self) -> None:
+        """K-34: all of it outlives the process."""
+        store = await self.make_store()
+        await store.save(job(1), 1001)
+        again = await self.reopen()
+        loaded = await again.load(0.0)
+        self.assertEqual((list(loaded.jobs), loaded.reserved_until), ([job(1)], 1001))
+
+
+class SteeredJobStoreTests(KeepingContract, TestCase):
+    """The contract, for the store that other tests are made with."""
+
+    async def make_store(self) -> SteeredJobStore:
+        return SteeredJobStore()
