@@ -1,0 +1,426 @@
+"""What every store of counts does, whatever engine it has.
+
+An engine is added by a subclass of :class:`StatsContract` that makes stores.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from twisted.trial.unittest import TestCase
+from zope.interface.verify import verifyObject
+
+from kupool.stats import BatchCounts, IStatsStore, MinuteCount, Rejection
+from kupool.stats.memory import MemoryStats
+from kupool.stats.sqlite import SqliteStats
+from kupool.storage.database import Database
+from tests.contract.test_log import the_reactor
+
+DAY = 86400
+HOUR = 3600
+#: Midnight, UTC.
+T = 1_800_057_600
+EVER = (0, 2**62)
+
+
+def batch(batch_id: str, minute: int, *usernames: str, content: str = "") -> BatchCounts:
+    digest = sha256(f"{batch_id}{minute}{usernames}{content}".encode()).digest()
+    return BatchCounts(batch_id, digest, minute, list(usernames))
+
+
+class StatsContract:
+    """K-74: the suite; mixed into a TestCase by each engine."""
+
+    durable = False
+
+    async def make_store(self) -> Any:
+        """Return a store that is open and empty."""
+        raise NotImplementedError
+
+    async def test_interface(self) -> None:
+        store = await self.make_store()
+        verifyObject(IStatsStore, store)
+        self.assertIs(store.persistent, self.durable)  # type: ignore[attr-defined]
+
+    async def test_empty(self) -> None:
+        store = await self.make_store()
+        equal = self.assertEqual  # type: ignore[attr-defined]
+        equal(await store.count("alice", T), 0)
+        equal(await store.total(*EVER), 0)
+        for found in (
+            await store.series("alice", *EVER),
+            await store.workers("alice", *EVER),
+            await store.top(10, *EVER),
+            await store.minutes(*EVER),
+            await store.rejections(*EVER),
+            await store.rows(*EVER),
+            await store.unapplied([]),
+        ):
+            equal(list(found), [])
+        equal(await store.rolled_up_before(), 0)
+        equal(await store.apply([], {}), (0, 0, []))
+
+    async def test_ten_thousand_in_a_minute(self) -> None:
+        """K-68: stored value plus delta, again and again: 10,000 are 10,000."""
+        store = await self.make_store()
+        for n in range(100):
+            await store.apply([batch(f"b{n}", T, *["alice"] * 100)], {})
+        self.assertEqual(await store.count("alice", T), 10_000)  # type: ignore[attr-defined]
+
+    async def test_once(self) -> None:
+        """K-53: a batch that comes again, in the same call or a later one, counts once."""
+        store = await self.make_store()
+        equal = self.assertEqual  # type: ignore[attr-defined]
+        one, two = batch("b1", T, "alice", "bob"), batch("b2", T, "alice")
+        equal(await store.apply([one, one, two], {}), (2, 1, []))
+        equal(await store.apply([two, one], {}), (0, 2, []))
+        equal(await store.count("alice", T), 2)
+        equal(await store.count("bob", T), 1)
+        equal(list(await store.unapplied(["b1", "b3", "b2", "b4"])), ["b3", "b4"])
+
+    async def test_conflict(self) -> None:
+        """K-80: a batch of a known id with other content is not counted, and is named."""
+        store = await self.make_store()
+        equal = self.assertEqual  # type: ignore[attr-defined]
+        good, bad = batch("b1", T, "alice"), batch("b1", T, "mallory")
+        applied = await store.apply([good, bad], {})
+        equal((applied.new, applied.repeated), (1, 0))
+        equal(list(applied.conflicts), [("b1", bad.digest)])
+        applied = await store.apply([good, bad, batch("b2", T, "bob")], {})
+        equal((applied.new, applied.repeated), (1, 1))
+        equal(list(applied.conflicts), [("b1", bad.digest)])
+        equal(await store.count("mallory", T), 0)
+        equal(await store.total(*EVER), 2)
+
+    async def fill(self, store: Any) -> None:
+        await store.apply(
+            [
+                batch("b1", T, "alice.rig1", "alice.rig2", "alice.rig1", "bob"),
+                batch("b2", T + 60, "alice", "bob", "bob", "carol.x"),
+                batch("b3", T + 3600, "alice.rig1"),
+            ],
+            {},
+        )
+
+    async def test_queries(self) -> None:
+        """K-73, K-18: by minute, range, worker, rank, and in total."""
+        store = await self.make_store()
+        equal = self.assertEqual  # type: ignore[attr-defined]
+        await self.fill(store)
+        equal(await store.count("alice", T), 3)
+        equal(await store.count("alice", T, "rig1"), 2)
+        equal(await store.count("alice", T, "rig9"), 0)
+        equal(await store.count("alice.rig1", T), 0)
+        equal(await store.count("alice", T + 120), 0)
+        equal(list(await store.series("alice", *EVER)), [(T, 3), (T + 60, 1), (T + 3600, 1)])
+        equal(list(await store.series("alice", T, T + 60)), [(T, 3)])
+        equal(list(await store.series("alice", *EVER, "rig1")), [(T, 2), (T + 3600, 1)])
+        equal(list(await store.workers("alice", *EVER)), [("rig1", 3), ("rig2", 1)])
+        equal(list(await store.workers("alice", T, T + 60)), [("rig1", 2), ("rig2", 1)])
+        equal(list(await store.workers("bob", *EVER)), [])
+        equal(list(await store.top(10, *EVER)), [("alice", 5), ("bob", 3), ("carol", 1)])
+        equal(list(await store.top(1, T + 60, T + 120)), [("bob", 2)])
+        equal(list(await store.top(2, T + 60, T + 120)), [("bob", 2), ("alice", 1)])
+        equal(list(await store.top(0, *EVER)), [])
+        equal(
+            list(await store.minutes(T, T + 3601)),
+            [(T, 2, 4), (T + 60, 3, 4), (T + 3600, 1, 1)],
+        )
+        equal(await store.total(*EVER), 9)
+        equal(await store.total(T, T + 60), 4)
+        equal(await store.total(*EVER, "bob"), 3)
+        equal(await store.total(*EVER, "nobody"), 0)
+        equal(
+            list(await store.rows(T + 60, T + 3601)),
+            [
+                MinuteCount("alice", "", T + 60, 1),
+                MinuteCount("alice", "", T + 3600, 1),
+                MinuteCount("alice", "rig1", T + 3600, 1),
+                MinuteCount("bob", "", T + 60, 2),
+                MinuteCount("carol", "", T + 60, 1),
+                MinuteCount("carol", "x", T + 60, 1),
+            ],
+        )
+
+    async def test_strange_ranges(self) -> None:
+        """K-73: before the epoch and after the end of time there is nothing, and no error."""
+        store = await self.make_store()
+        await self.fill(store)
+        equal = self.assertEqual  # type: ignore[attr-defined]
+        equal(await store.total(-(10**30), 10**30), 9)
+        equal(await store.total(10**15, 10**30), 0)
+        equal(await store.total(T + 60, T), 0)
+        equal(await store.count("alice", 10**30), 0)
+        equal(await store.count("alice", -1), 0)
+
+    async def test_names(self) -> None:
+        """K-70: a name is a value, whatever is in it."""
+        store = await self.make_store()
+        names = [
+            "'; DROP TABLE submissions;--",
+            '"; DELETE FROM submissions;--',
+            "%",
+            "_",
+            "?",
+            ":username",
+            "名前",
+            "a" * 255,
+            "alice'.rig'1",
+        ]
+        await store.apply([batch("b1'", T, *names)], {Rejection(names[0], 23, T): 1})
+        equal = self.assertEqual  # type: ignore[attr-defined]
+        for name in names[:-1]:
+            equal(await store.count(name, T), 1, name)
+        equal(await store.count("alice'", T, "rig'1"), 1)
+        equal(await store.total(*EVER), len(names))
+        equal(list(await store.rejections(*EVER, names[0])), [(names[0], 23, 1)])
+        equal(list(await store.unapplied(["b1'", "' OR 1=1"])), ["' OR 1=1"])
+        equal(len(await store.top(100, *EVER)), len(names))
+
+    async def test_utc(self) -> None:
+        """K-69: minutes are UTC, wherever the server stands."""
+        zone = os.environ.get("TZ")
+        equal = self.assertEqual  # type: ignore[attr-defined]
+        try:
+            store = await self.make_store()
+            for n, name in enumerate(("Asia/Kathmandu", "America/St_Johns", "Europe/Berlin")):
+                os.environ["TZ"] = name
+                time.tzset()
+                await store.apply([batch(f"b{n}", T + 60 * n, "alice")], {})
+                equal(await store.count("alice", T), 1)
+            equal(
+                list(await store.series("alice", T, T + 180)), [(T, 1), (T + 60, 1), (T + 120, 1)]
+            )
+            await self.check_utc(store)
+        finally:
+            os.environ.pop("TZ", None)
+            if zone is not None:
+                os.environ["TZ"] = zone
+            time.tzset()
+
+    async def check_utc(self, store: Any) -> None:
+        """Look at what is stored, where that can be seen."""
+
+    async def test_rejections(self) -> None:
+        """K-75: per user and reason, over a range."""
+        store = await self.make_store()
+        equal = self.assertEqual  # type: ignore[attr-defined]
+        await store.apply(
+            [],
+            {Rejection("alice", 23, T): 5, Rejection("alice", 26, T): 2, Rejection("b", 23, T): 5},
+        )
+        await store.apply([], {Rejection("alice", 23, T): 1, Rejection("alice", 23, T + 60): 1})
+        equal(
+            list(await store.rejections(*EVER)), [("alice", 23, 7), ("b", 23, 5), ("alice", 26, 2)]
+        )
+        equal(
+            list(await store.rejections(T, T + 60, "alice")), [("alice", 23, 6), ("alice", 26, 2)]
+        )
+        equal(await store.total(*EVER), 0)
+
+    async def test_roll_up(self) -> None:
+        """K-76: minutes become hours, and hours days; the totals stay."""
+        store = await self.make_store()
+        equal = self.assertEqual  # type: ignore[attr-defined]
+        for day in range(3):
+            for minute in range(0, 1440, 30):
+                at = T + day * DAY + minute * 60
+                await store.apply([batch(f"b{at}", at, "alice.rig1", "bob")], {})
+        equal(await store.total(*EVER), 3 * 48 * 2)
+        equal(await store.roll_up(0, 0), 0)
+        self.assertGreater(await store.roll_up(T + 2 * DAY, 0), 0)  # type: ignore[attr-defined]
+        equal(await store.rolled_up_before(), T + 2 * DAY)
+        equal(await store.total(*EVER), 3 * 48 * 2)
+        equal(await store.total(*EVER, "bob"), 3 * 48)
+        equal(await store.total(T + HOUR, T + 2 * HOUR), 4)
+        equal(await store.count("bob", T), 0)
+        equal(await store.count("bob", T + 2 * DAY), 1)
+        equal(len(await store.minutes(*EVER)), 48)
+        self.assertGreater(await store.roll_up(T + 2 * DAY, T + DAY), 0)  # type: ignore[attr-defined]
+        equal(await store.total(*EVER), 3 * 48 * 2)
+        equal(await store.total(T, T + DAY), 96)
+        equal(await store.roll_up(T + 2 * DAY, T + DAY), 0)
+        # One that comes late is counted, and rolled up with the others next time.
+        await store.apply([batch("late", T + 60, "bob")], {})
+        equal(await store.total(T, T + DAY), 97)
+        await store.roll_up(T + 2 * DAY, T + DAY)
+        equal(await store.total(T, T + DAY), 97)
+        equal(len(await store.minutes(*EVER)), 48)
+
+    async def test_roll_up_within_the_hour(self) -> None:
+        """K-76: only whole hours and days are rolled up."""
+        store = await self.make_store()
+        equal = self.assertEqual  # type: ignore[attr-defined]
+        await self.fill(store)
+        equal(await store.roll_up(T + HOUR - 1, 0), 0)
+        equal(await store.rolled_up_before(), T)
+        equal(await store.count("alice", T), 3)
+
+    async def test_forget_batches(self) -> None:
+        """K-76: ids older than a minute are forgotten, and no others."""
+        store = await self.make_store()
+        await self.fill(store)
+        equal = self.assertEqual  # type: ignore[attr-defined]
+        equal(await store.forget_batches(T + 60), 1)
+        equal(list(await store.unapplied(["b1", "b2", "b3"])), ["b1"])
+        equal(await store.total(*EVER), 9)
+
+    async def test_replace(self) -> None:
+        """K-77: the rows from a minute on are made again; those before it are left."""
+        store = await self.make_store()
+        equal = self.assertEqual  # type: ignore[attr-defined]
+        await self.fill(store)
+        before = list(await store.rows(*EVER))
+        kept = [
+            batch("b2", T + 60, "alice", "bob", "bob", "carol.x"),
+            batch("b3", T + 3600, "alice.rig1"),
+            batch("b4", T + 3600, "dave"),
+        ]
+        equal(await store.replace(T + 60, kept), True)
+        equal(
+            list(await store.rows(*EVER)),
+            sorted([*before, MinuteCount("dave", "", T + 3600, 1)]),
+        )
+        equal(list(await store.unapplied(["b4"])), [])
+
+    async def test_replace_misses_one(self) -> None:
+        """K-77: when one has been counted that is not among them, nothing changes."""
+        store = await self.make_store()
+        equal = self.assertEqual  # type: ignore[attr-defined]
+        await self.fill(store)
+        before = list(await store.rows(*EVER))
+        equal(await store.replace(T, [batch("b1", T, "alice"), batch("b9", T, "zoe")]), False)
+        equal(list(await store.rows(*EVER)), before)
+        equal(list(await store.unapplied(["b9"])), ["b9"])
+
+    async def test_replace_spares_what_is_rolled_up(self) -> None:
+        """K-76, K-77: what has been rolled up is not counted a second time."""
+        store = await self.make_store()
+        equal = self.assertEqual  # type: ignore[attr-defined]
+        old = batch("old", T, "alice")
+        new = batch("new", T + HOUR, "alice")
+        await store.apply([old, new], {})
+        await store.roll_up(T + HOUR, 0)
+        equal(await store.replace(0, [old, new]), True)
+        equal(await store.total(*EVER), 2)
+
+    async def test_close(self) -> None:
+        """K-85: may be closed twice."""
+        store = await self.make_store()
+        await store.close()
+        await store.close()
+
+
+class MemoryStatsTests(StatsContract, TestCase):
+    """The contract, for the store in memory."""
+
+    async def make_store(self) -> MemoryStats:
+        store = MemoryStats()
+        await store.open()
+        return store
+
+
+class SqliteStatsTests(StatsContract, TestCase):
+    """The contract, for the store in a SQLite file."""
+
+    durable = True
+
+    async def make_store(self) -> SqliteStats:
+        self.path = Path(self.mktemp())
+        return await self.reopen()
+
+    async def reopen(self) -> SqliteStats:
+        store = SqliteStats(Database(the_reactor(), self.path, "store"))
+        await store.open()
+        self.addCleanup(store.close)
+        return store
+
+    async def query(self, store: SqliteStats, sql: str) -> list[Any]:
+        return await store._database.run(lambda c: c.execute(sql).fetchall())
+
+    async def check_utc(self, store: SqliteStats) -> None:
+        rows = await self.query(store, "SELECT timestamp FROM submissions ORDER BY timestamp")
+        self.assertEqual(rows[0], ("2027-01-16 00:00:00",))
+
+    async def test_table(self) -> None:
+        """K-67: the table is there, with exactly these columns and this key."""
+        store = await self.make_store()
+        found = await self.query(store, "PRAGMA table_info(submissions)")
+        self.assertEqual(
+            [(name, kind, key) for _, name, kind, _, _, key in found],
+            [
+                ("username", "VARCHAR(255)", 1),
+                ("timestamp", "TIMESTAMP", 2),
+                ("submission_count", "INT", 0),
+            ],
+        )
+
+    async def test_reopen(self) -> None:
+        """K-72, K-53: counts and the ids of batches outlive the process."""
+        store = await self.make_store()
+        await self.fill(store)
+        rows = await store.rows(*EVER)
+        await store.close()
+        again = await self.reopen()
+        self.assertEqual(await again.rows(*EVER), rows)
+        applied = await again.apply(
+            [batch("b1", T, "alice.rig1", "alice.rig2", "alice.rig1", "bob")], {}
+        )
+        self.assertEqual(applied, (0, 1, []))
+        self.assertEqual(await again.total(*EVER), 9)
+
+    async def test_one_transaction(self) -> None:
+        """K-71: what is applied together is written in one transaction, a row at a time
+        for each user and minute, and creates no table.
+        """
+        store = await self.make_store()
+        statements: list[str] = []
+        await store._database.run(lambda c: c.set_trace_callback(statements.append))
+        await store.apply(
+            [batch(f"b{n}", T, *["alice"] * 50, *["bob"] * 50) for n in range(20)], {}
+        )
+        await store._database.run(lambda c: c.set_trace_callback(None))
+        begun = [s for s in statements if s.startswith("BEGIN")]
+        counted = [s for s in statements if s.startswith("INSERT INTO submissions")]
+        self.assertEqual(len(begun), 2)  # the other is for turning the trace off
+        self.assertEqual(len(counted), 2)
+        self.assertEqual([s for s in statements if s.startswith(("CREATE", "ALTER"))], [])
+
+    async def test_failure_leaves_nothing(self) -> None:
+        """K-72: what cannot be committed is not counted in part."""
+        store = await self.make_store()
+        await store._database.run(lambda c: c.execute("PRAGMA max_page_count=40").fetchone())
+        large = batch("large", T, *[f"{n:0200}" for n in range(5000)])
+        with self.assertRaises(sqlite3.OperationalError):
+            await store.apply([batch("small", T, "alice"), large], {})
+        self.assertEqual(await store.total(*EVER), 0)
+        self.assertEqual(len(await store.unapplied(["small", "large"])), 2)
+        await store._database.run(lambda c: c.execute("PRAGMA max_page_count=100000").fetchone())
+        await store.apply([batch("small", T, "alice"), large], {})
+        self.assertEqual(await store.total(*EVER), 5001)
+
+    async def test_dropped_table_comes_back(self) -> None:
+        """K-77: a rebuild also helps where a table was lost."""
+        store = await self.make_store()
+        await self.fill(store)
+        rows = await store.rows(*EVER)
+        await self.query(store, "DROP TABLE submissions")
+        batches = [
+            batch("b1", T, "alice.rig1", "alice.rig2", "alice.rig1", "bob"),
+            batch("b2", T + 60, "alice", "bob", "bob", "carol.x"),
+            batch("b3", T + 3600, "alice.rig1"),
+        ]
+        self.assertIs(await store.replace(0, batches), True)
+        self.assertEqual(await store.rows(*EVER), rows)
+
+    async def test_roll_up_in_chunks(self) -> None:
+        """K-76: a large roll-up takes several transactions, and loses nothing."""
+        from kupool.stats import sqlite
+
+        self.patch(sqlite, "ROLL_CHUNK", 7)
+        await self.test_roll_up()
