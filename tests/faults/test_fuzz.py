@@ -1,0 +1,34 @@
+"""Mutated messages through a live daemon, in small; the large run is by hand."""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.faults import fuzz
+from tests.faults.mutations import Mutator
+
+JOB = {"job_id": 1, "server_nonce": "00"}
+
+
+class FuzzTests(SynchronousTestCase):
+    """K-10: whatever is sent, the daemon goes on, logs no error, and grows by nothing."""
+
+    def test_small(self) -> None:
+        """K-10: a good client beside it is answered right all the time."""
+        for found in fuzz.run(messages=20_000, seed=7):
+            self.assertEqual([], found.problems, found.name)
+            self.assertEqual(10_000, found.sent)
+            self.assertGreater(found.replies, 2_000, found.name)
+            self.assertGreater(found.kinds["malformed message"], 500)
+            self.assertGreater(found.kinds["true"], 50)
+            self.assertGreater(found.good["True"], 10)
+
+
+class MutatorTests(SynchronousTestCase):
+    """What is sent can be sent again."""
+
+    def test_same_seed(self) -> None:
+        first, second = Mutator("5"), Mutator("5")
+        for _ in range(2000):
+            self.assertEqual(first.payload(JOB), second.payload(JOB))
+            self.assertEqual(first.greeting(), second.greeting())
