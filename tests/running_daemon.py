@@ -137,7 +137,11 @@ class RunningDaemon:
 
     def events(self) -> list[dict[str, Any]]:
         """The lines of the JSON log, as objects."""
-        return [json.loads(line) for line in self.lines if line.startswith("{")]
+        return self.events_from(0)
+
+    def events_from(self, number: int) -> list[dict[str, Any]]:
+        """The lines of the JSON log from the one of this number on."""
+        return [json.loads(line) for line in self.lines[number:] if line.startswith("{")]
 
     def signal(self, number: int) -> None:
         """Send a signal to the daemon."""
