@@ -9,6 +9,7 @@ measured by ``bench/run.py`` and taken off.
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 from twisted.internet import protocol, reactor
 
@@ -41,11 +42,9 @@ class Echo(protocol.Protocol):
 
 def main() -> None:
     """Listen on the port given as the first argument."""
-    factory = protocol.Factory.forProtocol(Echo)
-    reactor.listenTCP(  # type: ignore[attr-defined]
-        int(sys.argv[1]), factory, backlog=1024, interface="127.0.0.1"
-    )
-    reactor.run()  # type: ignore[attr-defined]
+    factory: Any = protocol.Factory.forProtocol(Echo)
+    reactor.listenTCP(int(sys.argv[1]), factory, backlog=1024, interface="127.0.0.1")
+    reactor.run()
 
 
 if __name__ == "__main__":

@@ -111,7 +111,8 @@ class PythonLoad:
             raise SystemExit(f"the load generator failed: {done.stderr.strip()}")
         found = json.loads(done.stdout)
         assert time.monotonic() > began
-        return (_cpu(pid) - before) / found["answers"] * 1e6
+        answers: int = found["answers"]
+        return (_cpu(pid) - before) / answers * 1e6
 
     def idle(
         self, port: int, pid: int, connections: int, seconds: float
