@@ -57,16 +57,23 @@ class Worker:
         self._job: JobParams | None = None
         self._fresh = False
         self._waiting = False
+        self._stopped = False
         self._timer: IDelayedCall | None = None
         client.on_job = self._received
         client.on_disconnected = self._disconnected
 
     def stop(self) -> None:
-        """Submit nothing more; the client stays as it is."""
+        """Submit nothing more, whatever jobs come; the client stays as it is."""
+        self._stopped = True
+        self._pause()
+
+    def _pause(self) -> None:
         self._job = None
         self._cancel()
 
     def _received(self, job: JobParams) -> None:
+        if self._stopped:
+            return
         self._job = job
         self._fresh = True
         if self.on_job is not None:
@@ -74,7 +81,7 @@ class Worker:
         self._schedule()
 
     def _disconnected(self, reason: str) -> None:
-        self.stop()
+        self._pause()
         if self.on_disconnected is not None:
             self.on_disconnected(reason)
 

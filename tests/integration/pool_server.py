@@ -150,6 +150,7 @@ class PoolServer:
 
     async def crash(self) -> None:
         """End as a killed process does: nobody is told, nothing more reaches the log."""
+        await self.server.stop_listening()  # or new clients would meet a log that is gone
         self.log.dead = True
         for connection in self.server.manager:
             connection.abort()

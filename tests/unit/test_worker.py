@@ -176,12 +176,19 @@ class WorkerTests(WorkerCase):
         self.end()
 
     def test_stop(self) -> None:
+        """A worker that was stopped stays so, whatever jobs and connections come."""
         self.start()
         self.job(1)
         self.endpoint.last.answer()
         self.worker.stop()
+        self.job(2)
         self.clock.advance(30.0)
-        self.assertEqual([m for m in self.endpoint.last.heard() if isinstance(m, dict)], [])
+        self.assertEqual(self.sent(), [])
+        self.endpoint.last.drop()
+        self.clock.advance(0.5)
+        self.endpoint.last.answer()
+        self.job(3)
+        self.assertEqual(self.sent(), [])
         self.end()
 
     def test_a_hook_that_fails(self) -> None:
