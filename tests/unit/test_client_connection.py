@@ -7,8 +7,10 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.internet.interfaces import INegotiated
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import alsoProvides
 
 from kupool.client.answers import Incoming
 from kupool.client.connection import CUT_AFTER, MAX_MALFORMED, ClientConnection
@@ -194,6 +196,16 @@ class ConnectionTests(SynchronousTestCase):
             self.transport.drop()
             self.assertEqual(self.told()[0], (5, True, None))
             self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_finish_under_tls(self) -> None:
+        """K-64: TLS has no half-closed connections: it is ended as a whole."""
+        self.make("line")
+        alsoProvides(self.transport, INegotiated)
+        self.connection.finish(1.0)
+        self.assertFalse(self.transport.half_closed)
+        self.assertTrue(self.transport.disconnecting)
+        self.assertEqual(self.told(), [("ended", "closed")])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_finish_without_an_echo(self) -> None:
         """K-64: a server that does not react is left after the timeout, then cut off."""

@@ -191,6 +191,23 @@ class WorkerTests(WorkerCase):
         self.assertEqual(self.sent(), [])
         self.end()
 
+    def test_no_polling(self) -> None:
+        """K-60: one timer for the heartbeat and one for the next submission, and between
+        two submissions a minute apart no more than six wake-ups.
+        """
+        self.start(interval=60.0)
+        self.job(1)
+        self.endpoint.last.answer()
+        wakes = []
+        while self.clock.seconds() < 59.0:
+            calls = self.clock.getDelayedCalls()
+            self.assertLessEqual(len(calls), 2)
+            wakes.append(min(call.getTime() for call in calls))
+            self.clock.advance(wakes[-1] - self.clock.seconds())
+        self.assertEqual(len(self.sent()), 1)
+        self.assertLessEqual(len(wakes), 6)
+        self.end()
+
     def test_a_hook_that_fails(self) -> None:
         self.start()
         self.worker.on_answer = lambda *_: 1 / 0
