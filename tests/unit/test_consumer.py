@@ -1,0 +1,316 @@
+"""From the log to the counts, on a fake clock."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from kupool.log import IConsumer
+from kupool.log.memory import MemoryLog
+from kupool.stats import Applied, BatchCounts, Rejection
+from kupool.stats.consumer import ConsumerSettings, StatsConsumer
+from kupool.stats.memory import MemoryStats
+from kupool.wire.batches import VERSION, Batch, encode_batch
+
+T = 1_800_000_000
+EVER = (0, 2**40)
+
+
+class SteeredStats(MemoryStats):
+    """A store that fails, hangs, or commits without saying so, when it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.broken = self.hanging = self.forgetful = False
+        self.calls: list[int] = []
+        self.waiting: list[Deferred[Applied]] = []
+
+    def apply(
+        self, batches: Sequence[BatchCounts], rejections: Mapping[Rejection, int]
+    ) -> Deferred[Applied]:
+        self.calls.append(len(batches))
+        if self.broken:
+            return fail(OSError("the store is down"))
+        applied = super().apply(batches, rejections)
+        if self.forgetful:
+            return fail(OSError("the answer was lost"))
+        if self.hanging:
+            self.waiting.append(Deferred())
+            applied.chainDeferred(self.waiting[-1])
+            self.waiting[-1].pause()
+            return self.waiting[-1]
+        return applied
+
+
+class ConsumerCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.log = MemoryLog(self.clock, lambda: T + self.clock.seconds())
+        self.store = SteeredStats()
+        self.rejections: Counter[Rejection] = Counter()
+        self.consumer = self.start()
+
+    def start(self, **settings: Any) -> StatsConsumer:
+        consumer = StatsConsumer(
+            self.clock, self.store, self.take_rejections, ConsumerSettings(**settings)
+        )
+        self.successResultOf(Deferred.fromCoroutine(consumer.start(self.log)))
+        return consumer
+
+    def take_rejections(self) -> Counter[Rejection]:
+        taken, self.rejections = self.rejections, Counter()
+        return taken
+
+    def append(self, batch_id: str, *usernames: str, at: int = T) -> None:
+        count = len(usernames)
+        made = Batch(VERSION, batch_id, at * 1000, list(usernames), [1] * count, ["x"] * count)
+        self.successResultOf(self.log.append(batch_id, encode_batch(made)))
+
+    def run_for(self, seconds: float) -> None:
+        for _ in range(int(seconds * 10)):
+            self.clock.advance(0.1)
+
+    def total(self, *names: str) -> int:
+        return int(self.successResultOf(self.store.total(*EVER, *names)))
+
+
+class CountTests(ConsumerCase):
+    def test_interface(self) -> None:
+        verifyObject(IConsumer, self.consumer)
+
+    def test_counted_and_acknowledged(self) -> None:
+        """K-78, K-68: what is in the log is counted, then acknowledged."""
+        for n in range(100):
+            self.append(f"b{n}", *["alice"] * 100)
+        self.run_for(2)
+        self.assertEqual(self.successResultOf(self.store.count("alice", T)), 10_000)
+        self.assertEqual(self.consumer.committed, 100)
+        self.assertEqual(self.log.status().depth, 0)
+
+    def test_batched(self) -> None:
+        """K-71: one write a second, whatever came; none when nothing came."""
+        for turn in range(10):
+            self.append(f"b{turn}", "alice")
+            self.append(f"c{turn}", "alice")
+            self.clock.advance(0.1)
+        self.run_for(5)
+        self.assertLessEqual(len(self.store.calls), 2)
+        self.assertEqual(sum(self.store.calls), 20)
+
+    def test_full_buffer(self) -> None:
+        """K-71: a full buffer is written without waiting for the second."""
+        self.successResultOf(Deferred.fromCoroutine(self.consumer.stop()))
+        self.consumer = self.start(interval=1000.0, buffer=10, prefetch=100)
+        for n in range(25):
+            self.append(f"b{n}", "alice")
+        self.run_for(1)
+        self.assertEqual(self.total(), 25)  # the log hands all over in one go
+        self.append("b25", "alice")
+        self.run_for(1)
+        self.assertEqual(self.total(), 25)
+        self.assertEqual(self.consumer.pending, 1)
+
+    def test_prefetch(self) -> None:
+        """K-82: no more than the prefetch is taken while nothing can be committed."""
+        self.successResultOf(Deferred.fromCoroutine(self.consumer.stop()))
+        self.store.broken = True
+        self.consumer = self.start(prefetch=10)
+        for n in range(50):
+            self.append(f"b{n}", "alice")
+        self.run_for(60)
+        self.assertEqual(self.consumer.pending, 10)
+        self.store.broken = False
+        self.run_for(60)
+        self.assertEqual(self.total(), 50)
+
+
+class OnceTests(ConsumerCase):
+    """K-53: exactly once, whatever happens between."""
+
+    def test_delivered_twice(self) -> None:
+        self.append("b1", "alice")
+        self.append("b1", "alice")
+        self.run_for(2)
+        self.assertEqual(self.total(), 1)
+        self.assertEqual((self.consumer.committed, self.consumer.repeated), (1, 1))
+        self.assertEqual(self.log.status().depth, 0)
+
+    def test_crash_between_commit_and_acknowledgement(self) -> None:
+        """K-53: committed, and then the process died: it comes again, and counts once."""
+        self.store.hanging = True
+        self.append("b1", "alice", "bob")
+        self.run_for(2)
+        self.assertEqual(self.total(), 2)
+        self.assertEqual(self.log.status().depth, 1)
+        self.successResultOf(Deferred.fromCoroutine(self.consumer.stop()))
+        self.store.hanging = False
+        self.consumer = self.start()
+        self.run_for(2)
+        self.assertEqual(self.total(), 2)
+        self.assertEqual(self.consumer.repeated, 1)
+        self.assertEqual(self.log.status().depth, 0)
+
+    def test_answer_of_the_commit_lost(self) -> None:
+        """K-53: committed, but the answer was an error: the retry counts nothing."""
+        self.store.forgetful = True
+        self.append("b1", "alice")
+        self.run_for(1.5)
+        self.store.forgetful = False
+        self.run_for(5)
+        self.assertEqual(self.total(), 1)
+        self.assertEqual(self.consumer.repeated, 1)
+
+    def test_late_answer_after_the_stop(self) -> None:
+        """K-85: an answer that comes after the stop disturbs nothing."""
+        self.store.hanging = True
+        self.append("b1", "alice")
+        self.run_for(2)
+        self.successResultOf(Deferred.fromCoroutine(self.consumer.stop()))
+        self.store.waiting[0].unpause()
+        self.run_for(2)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+
+class OutageTests(ConsumerCase):
+    """K-72: the store is down for ten minutes, and nothing is lost."""
+
+    def test_ten_minutes(self) -> None:
+        self.store.broken = True
+        minute = 0
+        for minute in range(10):
+            for n in range(30):
+                self.append(f"b{minute}-{n}", "alice", "bob.rig", at=T + 60 * minute)
+            self.rejections[Rejection("alice", 23, T + 60 * minute)] += 3
+            self.run_for(60)
+        self.assertEqual(self.total(), 0)
+        self.assertIn("the store is down", self.consumer.problem)
+        self.store.broken = False
+        self.run_for(60)
+        self.assertEqual(self.consumer.problem, "")
+        self.assertEqual(self.log.status().depth, 0)
+        for at in range(10):
+            count = self.store.count("alice", T + 60 * at)
+            self.assertEqual(self.successResultOf(count), 30)
+        self.assertEqual(self.total("bob"), 300)
+        found = self.successResultOf(self.store.rejections(*EVER))
+        self.assertEqual(found, [("alice", 23, 30)])
+
+    def test_backs_off(self) -> None:
+        """K-72: tries grow rarer, to one in thirty seconds."""
+        self.store.broken = True
+        self.append("b1", "alice")
+        self.run_for(600)
+        self.assertLess(len(self.store.calls), 30)
+        self.assertGreater(len(self.store.calls), 15)
+
+    def test_rejections_are_bounded(self) -> None:
+        """K-75: during an outage new rejections stay where they are bounded."""
+        self.store.broken = True
+        self.append("b1", "alice")
+        taken = 0
+        for minute in range(60):
+            before = len(self.rejections)
+            self.rejections[Rejection("alice", 23, T + 60 * minute)] += 1
+            self.run_for(60)
+            taken += before + 1 - len(self.rejections)
+        self.assertEqual(taken, 1)
+        self.store.broken = False
+        self.run_for(60)
+        found = self.successResultOf(self.store.rejections(*EVER))
+        self.assertEqual(found, [("alice", 23, 60)])
+
+
+class PoisonTests(ConsumerCase):
+    """K-80: what cannot be counted is put aside with its reason; the rest is counted."""
+
+    def test_poison(self) -> None:
+        self.append("b1", "alice")
+        self.successResultOf(self.log.append("bad", b"no batch"))
+        self.successResultOf(
+            self.log.append(
+                "worse", encode_batch(Batch(VERSION, "worse", 2**70, ["eve"], [1], ["x"]))
+            )
+        )
+        self.append("b2", "alice")
+        self.run_for(2)
+        self.assertEqual(self.total(), 2)
+        self.assertEqual(self.consumer.poisoned, 2)
+        self.assertEqual(self.log.status().depth, 0)
+        letters = [(d.entry.entry_id, reason) for _, d, reason in self.log.dead_letters]
+        self.assertEqual([entry_id for entry_id, _ in letters], ["bad", "worse"])
+        self.assertIn("not a batch", letters[0][1])
+        self.assertIn("out of range", letters[1][1])
+
+    def test_same_id_other_content(self) -> None:
+        """K-80, K-53: the first is counted and the other put aside, in one commit or two."""
+        self.append("b1", "alice")
+        self.append("b1", "mallory", "mallory")
+        self.run_for(2)
+        self.append("b1", "mallory")
+        self.append("b1", "alice")
+        self.append("b2", "bob")
+        self.run_for(2)
+        self.assertEqual((self.total("alice"), self.total("mallory"), self.total("bob")), (1, 0, 1))
+        self.assertEqual((self.consumer.poisoned, self.consumer.repeated), (2, 1))
+        bodies = [delivery.entry.body for _, delivery, _ in self.log.dead_letters]
+        self.assertEqual([b"mallory" in body for body in bodies], [True, True])
+        self.assertEqual(self.log.status().depth, 0)
+
+
+class StopTests(ConsumerCase):
+    """K-85: at the end, everything that can be is committed."""
+
+    def drain(self, seconds: float) -> Deferred[bool]:
+        return Deferred.fromCoroutine(self.consumer.drain(self.clock.seconds() + seconds))
+
+    def test_drain(self) -> None:
+        for n in range(300):
+            self.append(f"b{n}", "alice")
+        self.rejections[Rejection("alice", 23, T)] += 1
+        drained = self.drain(5)
+        self.run_for(1)
+        self.assertIs(self.successResultOf(drained), True)
+        self.assertEqual(self.total(), 300)
+        self.assertEqual(len(self.successResultOf(self.store.rejections(*EVER))), 1)
+
+    def test_drain_of_nothing(self) -> None:
+        self.assertIs(self.successResultOf(self.drain(5)), True)
+
+    def test_drain_past_the_deadline(self) -> None:
+        """K-85: a store that stays down holds nothing up; the log keeps the rest."""
+        self.store.broken = True
+        self.append("b1", "alice")
+        drained = self.drain(5)
+        self.run_for(4)
+        self.assertNoResult(drained)
+        self.run_for(2)
+        self.assertIs(self.successResultOf(drained), False)
+        self.successResultOf(Deferred.fromCoroutine(self.consumer.stop()))
+        self.assertEqual(self.log.status().depth, 1)
+
+    def test_drain_tries_at_once(self) -> None:
+        """K-85: a store that is back is not kept waiting by the backoff."""
+        self.store.broken = True
+        self.append("b1", "alice")
+        self.run_for(300)
+        self.store.broken = False
+        drained = self.drain(1)
+        self.run_for(0.5)
+        self.assertIs(self.successResultOf(drained), True)
+        self.assertEqual(self.total(), 1)
+
+    def test_stop(self) -> None:
+        """K-85: no timer is left, also while the store is down."""
+        self.store.broken = True
+        self.append("b1", "alice")
+        self.run_for(3)
+        self.successResultOf(Deferred.fromCoroutine(self.consumer.stop()))
+        self.successResultOf(Deferred.fromCoroutine(self.consumer.stop()))
+        self.run_for(1)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
