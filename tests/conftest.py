@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import pytest
 import pytest_twisted
 from twisted.trial.unittest import TestCase
 
@@ -20,3 +22,9 @@ def _wait(self: TestCase, deferred: Any, *args: Any, **kwargs: Any) -> Any:
 
 
 TestCase._wait = _wait
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As under trial, what a test leaves behind is not in the checkout."""
+    monkeypatch.chdir(tmp_path)
