@@ -48,6 +48,7 @@ class RunningDaemon:
         env: Mapping[str, str] | None = None,
         prefix: tuple[str, ...] = (),
         addr: str | None = None,
+        pass_fds: tuple[int, ...] = (),
     ) -> None:
         self._temporary = tempfile.TemporaryDirectory(prefix="kupool-test-") if not data else None
         self.data = Path(data or f"{self._temporary.name}/data")  # type: ignore[union-attr]
@@ -58,6 +59,7 @@ class RunningDaemon:
         self._env = {**os.environ, "PYTHONPATH": str(ROOT), **(env or {})}
         self._prefix = prefix
         self._addr = addr
+        self._pass_fds = pass_fds
         self.process: subprocess.Popen[str] | None = None
         self.lines: list[str] = []
         #: What it listens on, as it says itself; ``port`` is that of the first.
@@ -109,6 +111,7 @@ class RunningDaemon:
             stderr=subprocess.STDOUT,
             text=True,
             env=self._env,
+            pass_fds=self._pass_fds,
             cwd=self.data.parent if self.data.parent.exists() else None,
         )
         self._reader = threading.Thread(target=self._read, args=(self.process,), daemon=True)

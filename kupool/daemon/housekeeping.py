@@ -66,6 +66,7 @@ class Housekeeping:
 
     def _look(self) -> None:
         self._parts.coordinator.relieve()
+        self._parts.coordinator.save_again()
 
     def _clear(self) -> Deferred[None]:
         clearing = Deferred.fromCoroutine(self.clear())

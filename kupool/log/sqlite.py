@@ -20,6 +20,9 @@ from kupool.storage.database import Database
 #: Bytes of newest entries kept in memory, so that consumers need not read them back.
 TAIL_BYTES = 8 * 1024 * 1024
 
+#: Seconds until a log that could not be written is tried again.
+PROBE_DELAY = 1.0
+
 #: Entries dropped in one transaction by a trim.
 TRIM_CHUNK = 1000
 
@@ -52,6 +55,7 @@ class SqliteLog:
         self._dead_letters = 0
         self._problem = ""
         self._waking: IDelayedCall | None = None
+        self._probing: IDelayedCall | None = None
         self._closing = False
 
     def open(self) -> Deferred[None]:
@@ -95,7 +99,23 @@ class SqliteLog:
 
     def _not_appended(self, failure: Failure) -> None:
         self._problem = failure.getErrorMessage()
+        self._probe_later()
         raise LogUnavailable(self._problem) from failure.value
+
+    def _probe_later(self) -> None:
+        """Look soon whether the file can be written again: nobody appends to a log that
+        is known not to take anything.
+        """
+        if self._probing is None and not self._closing:
+            self._probing = self._clock.callLater(PROBE_DELAY, self._probe)
+
+    def _probe(self) -> None:
+        self._probing = None
+        if self._problem:
+            self._database.run(_touch).addCallbacks(self._probed, lambda _: self._probe_later())
+
+    def _probed(self, _: object) -> None:
+        self._problem = ""
 
     def read(self, after: int, limit: int) -> Deferred[Sequence[Entry]]:
         """Return up to ``limit`` entries that follow the position ``after``."""
@@ -177,6 +197,9 @@ class SqliteLog:
     def close(self) -> Deferred[None]:
         """Finish what was begun and close the file."""
         self._closing = True
+        if self._probing is not None:
+            self._probing.cancel()
+            self._probing = None
         if self._waking is not None:
             self._waking.cancel()
             self._waking = None
@@ -213,6 +236,12 @@ def position_at(connection: sqlite3.Connection, time: float) -> int:
         else:
             high = middle - 1
     return int(high)
+
+
+def _touch(connection: sqlite3.Connection) -> None:
+    """Write a page, and change nothing."""
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    connection.execute(f"PRAGMA user_version = {version:d}")
 
 
 def _newest(connection: sqlite3.Connection) -> tuple[int, int]:

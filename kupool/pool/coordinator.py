@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred, DeferredLock, maybeDeferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
@@ -57,6 +57,7 @@ class Coordinator:
         self._first: IDelayedCall | None = None
         self._rotating: Deferred[None] | None = None
         self._unsaved: list[SavedJob] = []
+        self._saving = DeferredLock()
         self._freeing = False
         self.rotations = 0
         #: Why the last rotation or save failed; empty when it did not.
@@ -80,9 +81,15 @@ class Coordinator:
         return list(self._book)
 
     async def start(self) -> None:
-        """Make the first job, unless the last run's is still young, and go on from there."""
+        """Make the first job, unless the last run's is still young, and go on from there.
+
+        Where that run did not end in order, it may have sent jobs out after the newest
+        that is known: then there is a new one, as ids only grow.
+        """
         current, now = self._book.current, self._clock.seconds()
-        age = now - current.created if current is not None else self.interval
+        age = self.interval
+        if current is not None and current.job_id == self._book.last_id:
+            age = now - current.created
         if age >= self.interval:
             await self.rotate()
             age = 0.0
@@ -158,6 +165,16 @@ class Coordinator:
         """Save a job and those before it that could not be; returns whether it is saved."""
         self._unsaved.append(job.saved())
         del self._unsaved[: -self._book.max_jobs]
+        return await self._save_all()
+
+    async def _save_all(self) -> bool:
+        await self._saving.acquire()
+        try:
+            return await self._save_each()
+        finally:
+            self._saving.release()
+
+    async def _save_each(self) -> bool:
         reserve = self._book.wanted_reservation
         for saved in list(self._unsaved):
             try:
@@ -170,12 +187,21 @@ class Coordinator:
                 return False
             self._unsaved.remove(saved)
             self._book.confirm(reserve)
+        if self.problem:
+            self._log.info("Jobs are saved again")
         self.problem = ""
         # Nobody waits for this: the job is saved, and old ones harm nobody.
         maybeDeferred(self._store.forget, self._wall() - 2 * self._book.window - 60).addTimeout(
             SAVE_TIMEOUT, self._clock
         ).addErrback(self._not_forgotten)
         return True
+
+    def save_again(self) -> None:
+        """Try to save what could not be saved, without waiting for the next rotation."""
+        if self._unsaved and not self._saving.locked:
+            Deferred.fromCoroutine(self._save_all()).addErrback(
+                lambda failure: self._log.failure("Saving jobs again", failure)
+            )
 
     def _not_forgotten(self, failure: Failure) -> None:
         self._log.warn("Old jobs were not dropped: {reason}", reason=failure.getErrorMessage())
