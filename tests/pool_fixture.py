@@ -58,7 +58,11 @@ class Peer:
 
     def send(self, *messages: object) -> None:
         """Send some messages in one packet."""
-        self.send_bytes(b"".join(self.framing.encode(json.dumps(m, ensure_ascii=False).encode()) for m in messages))
+        self.send_bytes(
+            b"".join(
+                self.framing.encode(json.dumps(m, ensure_ascii=False).encode()) for m in messages
+            )
+        )
 
     def authorize(self, username: str = "alice", **more: str) -> Peer:
         self.send({"id": 1, "method": "authorize", "params": {"username": username, **more}})

@@ -59,10 +59,15 @@ class AuthorizeTests(SynchronousTestCase):
         self.refused(self.message(method="submit", params={}), 1)
         self.refused(self.message(method="ping", id="a"), "a")
         self.refused(encode_frame(b"not json"))
-        self.refused(encode_frame(b""))
         self.refused(encode_frame(b"[1,2]"))
         self.refused(encode_frame(b"\xff\xfe"))
         self.refused(encode_frame(b"[" * 1000))
+
+    def test_empty_messages(self) -> None:
+        """K-14: an empty message is none: it is passed over, before the first one too."""
+        peer = self.bench.connect(FRAME)
+        peer.send_bytes(encode_frame(b"") * 3 + self.message())
+        self.assertEqual(peer.hear()[0], {"id": 1, "result": True})
 
     def test_other_opcodes(self) -> None:
         """K-14: so does any opcode that carries no message, but the peer's own close."""
