@@ -22,9 +22,9 @@ setup(
     py_modules=["twisted.plugins.kupool_plugin"],
     package_data={"kupool.storage": ["sql/*/*.sql"], "kupool": ["py.typed"]},
     install_requires=[
-        "twisted>=23.10",
+        "twisted>=26.10",
         "zope.interface>=6.0",
-        "msgspec>=0.18.6",
+        "msgspec>=0.21",
         "pyyaml>=6.0.1",
         "autobahn>=24.4.2",
         "rich>=13.7",
