@@ -1,0 +1,28 @@
+"""Answers every request ``echo`` with its own params, in whichever framing it comes.
+
+Start it with ``python examples/echo.py --port 8000``, then say ``nc localhost 8000`` and
+``{"id":1,"method":"echo","params":"hello"}``. Ctrl-C ends it.
+"""
+
+import argparse
+from typing import Any
+
+from twisted.internet import defer, task
+
+from kupool.net import observer, router, server
+
+
+async def main(reactor: Any, port: int) -> None:
+    """Serve until the process is told to stop."""
+    methods = router.Router()
+    methods.add("echo", lambda connection, request: request.params, object)
+    echo = server.Server(reactor, observer.Observer(methods))
+    reactor.addSystemEventTrigger("before", "shutdown", lambda: defer.ensureDeferred(echo.stop()))
+    await echo.listen([f"127.0.0.1:{port}"])
+    print(f"listening on {echo.addresses[0].port}", flush=True)
+    await defer.Deferred()
+
+
+parser = argparse.ArgumentParser(description=__doc__)
+parser.add_argument("--port", type=int, default=0, help="where to listen on 127.0.0.1; 0: any")
+task.react(main, [parser.parse_args().port])

@@ -1,0 +1,281 @@
+"""Every example as a process of its own, and the code of docs/framework.md."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from kupool.net.manager import ServerSettings
+from tests.running_daemon import ROOT, RunningDaemon
+from tests.sockets import PATIENCE, Peer
+
+EXAMPLES = ROOT / "examples"
+
+
+class Program:
+    """A program whose output is read line by line, and that ends with SIGINT."""
+
+    def __init__(self, *command: str, cwd: Path | None = None) -> None:
+        self.process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd=cwd,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+        # A program that says nothing must not hold the test up for ever.
+        self._limit = threading.Timer(2 * PATIENCE, self.process.kill)
+        self._limit.start()
+
+    def line(self, pattern: str) -> re.Match[str]:
+        """The next line of the output that matches; fails at the end of it."""
+        assert self.process.stdout is not None
+        seen = []
+        for text in self.process.stdout:
+            seen.append(text)
+            if found := re.search(pattern, text):
+                return found
+        raise AssertionError(f"no line like {pattern!r} in {seen}")
+
+    def port(self) -> int:
+        return int(self.line(r"^listening on (\d+)$")[1])
+
+    def interrupt(self) -> None:
+        self.process.send_signal(signal.SIGINT)
+
+    def end(self) -> tuple[int, str]:
+        """Wait for it; returns the status and what was printed since the last line read."""
+        output, _ = self.process.communicate()
+        return self.process.returncode, output
+
+    def __enter__(self) -> Program:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._limit.cancel()
+        self.process.kill()
+        self.process.wait()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+
+def python(path: str | Path, *arguments: str) -> Program:
+    return Program(sys.executable, str(EXAMPLES / path), *arguments)
+
+
+class EchoTests(SynchronousTestCase):
+    def test_it_echoes_in_every_framing_and_ends_in_order(self) -> None:
+        with python("echo.py", "--port", "0") as program:
+            port = program.port()
+            with Peer(port) as line, Peer(port) as frame, Peer(port) as int32:
+                request = b'{"id":1,"method":"echo","params":{"x":[1,"a"]}}'
+                answer = {"id": 1, "result": {"x": [1, "a"]}}
+                line.send(request + b"\n")
+                self.assertEqual(json.loads(line.line()), answer)
+                frame.send(b"\x02" + len(request).to_bytes(4, "little") + request)
+                opcode, payload = frame.frame()
+                self.assertEqual((opcode, json.loads(payload)), (2, answer))
+                int32.send(len(request).to_bytes(4, "big") + request)
+                self.assertEqual(json.loads(int32.int32()), answer)
+                line.send(b'{"id":2,"method":"shout","params":1}\n')
+                self.assertEqual(json.loads(line.line())["error"], "unknown method")
+                program.interrupt()
+                self.assertEqual(json.loads(line.line())["params"]["reason"], "server going down")
+                self.assertEqual(frame.frame(), (8, b"server going down"))
+            self.assertEqual(program.end(), (0, ""))
+
+    def test_it_is_short(self) -> None:
+        source = (EXAMPLES / "echo.py").read_text("utf-8")
+        code = re.sub(r'""".*?"""', "", source, flags=re.S)
+        lines = [line for line in code.splitlines() if line.strip()]
+        self.assertLessEqual(len(lines), 15)
+
+
+def tlv(message_id: int, data: bytes) -> bytes:
+    return len(data).to_bytes(4, "little") + message_id.to_bytes(4, "little") + data
+
+
+def received(peer: Peer) -> tuple[int, bytes]:
+    head = peer.exactly(8)
+    return int.from_bytes(head[4:], "little"), peer.exactly(int.from_bytes(head[:4], "little"))
+
+
+class TlvServerTests(SynchronousTestCase):
+    def test_a_conversation(self) -> None:
+        with python("tlv_server.py", "--port", "0") as program, Peer(program.port()) as peer:
+            self.assertEqual(received(peer), (301, b"welcome"))
+            peer.send(tlv(0, b"") + tlv(1, b"peer"))
+            self.assertEqual(received(peer), (201, b"ping...ping...ping"))
+            self.assertEqual(received(peer), (200, b"hello peer"))
+            for unknown in range(20, 40):
+                peer.send(tlv(unknown, b"what?"))
+                answer = b"no handler for message %d" % unknown
+                self.assertEqual(received(peer), (400, answer))
+            peer.send(tlv(1, b"again"))
+            self.assertEqual(received(peer), (200, b"hello again"))
+            program.interrupt()
+            self.assertEqual(received(peer), (302, b"farewell"))
+            number, close = received(peer)
+            self.assertEqual((number, json.loads(close)["params"]["code"]), (0, 4000))
+            self.assertEqual(peer.rest(), b"")
+            peer.close()
+            self.assertEqual(program.end(), (0, ""))
+
+    def test_one_over_the_limit_is_told(self) -> None:
+        with (
+            python("tlv_server.py", "--port", "0", "--max-connections", "1") as program,
+            Peer(port := program.port()) as first,
+        ):
+            self.assertEqual(received(first)[0], 301)
+            with Peer(port) as second:
+                number, refusal = received(second)
+                self.assertEqual((number, json.loads(refusal)["params"]["code"]), (0, 4102))
+                self.assertEqual(second.rest(), b"")
+
+
+class WorkerTests(SynchronousTestCase):
+    """The workers that authors of others read work on the real pool."""
+
+    def assert_counted(self, daemon: RunningDaemon, user: str, worker: str, least: int) -> None:
+        """What the worker was told is accepted is counted, and nothing was refused."""
+        stats: dict[str, Any] = {}
+        end = time.monotonic() + PATIENCE
+        while stats.get("accepted", 0) < least and time.monotonic() < end:
+            _, stats = daemon.get(f"/stats?username={user}")
+        self.assertGreaterEqual(stats["accepted"], least)
+        self.assertEqual([row["worker"] for row in stats["workers"]], [worker])
+        self.assertEqual(stats["rejections"], {})
+
+    def assert_unwanted(self, program: Program) -> None:
+        with program:
+            program.line("^not authorized: .*unauthorized")
+            self.assertEqual(program.end()[0], 1)
+
+    def test_in_python(self) -> None:
+        with RunningDaemon() as daemon:
+            where = f"127.0.0.1:{daemon.port}"
+            with python("worker.py", "--connect", where, "--username", "alice.py") as program:
+                for _ in range(3):
+                    program.line("^accepted ")
+                self.assert_counted(daemon, "alice", "py", 3)
+                program.interrupt()
+                status, output = program.end()
+            self.assertEqual(status, 0)
+            self.assertNotIn("Traceback", output)
+
+    def test_in_python_comes_back(self) -> None:
+        with RunningDaemon() as daemon:
+            where = f"127.0.0.1:{daemon.port}"
+            with python("worker.py", "--connect", where, "--username", "alice.py") as program:
+                program.line("^accepted ")
+                daemon.kill()
+                daemon.start()
+                program.line("^accepted ")
+                self.assertEqual(daemon.stop(), 0)
+                program.line("^closed: server going down$")
+                daemon.start()
+                program.line("^accepted ")
+
+    def test_in_bash(self) -> None:
+        with RunningDaemon() as daemon:
+            command = (str(EXAMPLES / "worker.sh"), "127.0.0.1", str(daemon.port), "bob.sh")
+            with Program(*command) as program:
+                for _ in range(3):
+                    self.assertEqual(program.line(r"^\{(.*)\}$")[1], '"id":2,"result":true')
+                self.assert_counted(daemon, "bob", "sh", 3)
+                program.interrupt()
+                self.assertEqual(program.end()[0], 0)
+
+    def test_not_authorized(self) -> None:
+        """Who is not wanted goes, with a status that says so."""
+        with RunningDaemon() as daemon:
+            name = "x" * 256
+            where = f"127.0.0.1:{daemon.port}"
+            self.assert_unwanted(python("worker.py", "--connect", where, "--username", name))
+            bash = str(EXAMPLES / "worker.sh")
+            self.assert_unwanted(Program(bash, "127.0.0.1", str(daemon.port), name))
+
+
+def blocks(language: str) -> Iterator[str]:
+    text = (ROOT / "docs" / "framework.md").read_text("utf-8")
+    return (m[1] for m in re.finditer(rf"^```{language}\n(.*?)^```$", text, re.M | re.S))
+
+
+class FrameworkDocumentTests(SynchronousTestCase):
+    """The code of docs/framework.md runs, and answers as the document says."""
+
+    def setUp(self) -> None:
+        temporary = tempfile.TemporaryDirectory(prefix="kupool-test-")
+        self.addCleanup(temporary.cleanup)
+        self.folder = Path(temporary.name)
+        self.files = []
+        for block in blocks("python"):
+            name = re.match(r"# (\w+\.py)\n", block)
+            assert name is not None, f"a block of Python that names no file: {block[:60]}"
+            (self.folder / name[1]).write_text(block, "utf-8")
+            self.files.append(name[1])
+
+    def run_python(self, *arguments: str) -> Program:
+        return Program(sys.executable, *arguments, cwd=self.folder)
+
+    def test_every_block_is_run_here(self) -> None:
+        self.assertEqual(self.files, ["scores.py", "test_scores.py", "submit_once.py"])
+
+    def test_the_tests_of_the_service_pass(self) -> None:
+        with self.run_python("-m", "twisted.trial", "test_scores") as program:
+            status, output = program.end()
+        self.assertEqual(status, 0, output)
+        self.assertIn("PASSED (successes=5)", output)
+
+    def test_the_service_says_what_the_document_shows(self) -> None:
+        self.converse(self.run_python("scores.py", "--port", "0"), '"join"')
+
+    def test_the_first_example_says_what_the_document_shows(self) -> None:
+        self.converse(python("echo.py", "--port", "0"), '"echo"')
+
+    def converse(self, program: Program, word: str) -> None:
+        """Hold the conversation of the block that has ``word`` in it."""
+        (shown,) = (b for b in blocks("console") if b.startswith("$ nc ") and word in b)
+        requests = answers = 0
+        with program, Peer(program.port()) as peer:
+            for line in shown.splitlines()[1:]:
+                message = json.loads(line)
+                if message.get("id") is not None and "method" in message:
+                    peer.send(line.encode() + b"\n")
+                    requests += 1
+                else:
+                    self.assertEqual(peer.line().decode(), line)
+                    answers += 1
+            program.interrupt()
+            self.assertIn(b"server going down", peer.line())
+            peer.close()
+            self.assertEqual(program.end(), (0, ""))
+        self.assertTrue(0 < requests <= answers)
+
+    def test_the_client_submits(self) -> None:
+        with RunningDaemon() as daemon:
+            where = f"127.0.0.1:{daemon.port}"
+            for printed in ("accepted\n", "Duplicate submission\n"):
+                with self.run_python("submit_once.py", where, "alice") as program:
+                    self.assertEqual(program.end(), (0, printed))
+
+    def test_every_setting_is_listed_with_its_default(self) -> None:
+        text = (ROOT / "docs" / "framework.md").read_text("utf-8")
+        for field in fields(ServerSettings):
+            row = re.search(rf"(?m)^\| `{field.name}` \| (\d+) \|", text)
+            assert row is not None, field.name
+            self.assertEqual(float(row[1]), field.default, field.name)
