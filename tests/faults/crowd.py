@@ -102,6 +102,7 @@ class Peer:
         reading: bool = True,
     ) -> None:
         self.crowd = crowd
+        self.port = port
         self.framing: Framing = FRAMINGS[framing]
         self.ended = False
         self.connected = False
