@@ -1,0 +1,98 @@
+"""The flags of the daemon, in our manner and in Go's."""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from kupool.options import SettingOptions
+from kupool.settings import declared, flag_name, repeatable
+
+
+class Case(SynchronousTestCase):
+    def flags(self, *arguments: str) -> dict[str, object]:
+        options = SettingOptions()
+        options.parseOptions(list(arguments))
+        return options.flags
+
+    def refused(self, *arguments: str) -> str:
+        ended = self.assertRaises(SystemExit, SettingOptions().parseOptions, list(arguments))
+        return str(ended.code)
+
+
+class FlagTests(Case):
+    """K-89: every flag, with one dash or two, with underscores or without."""
+
+    def test_every_flag_in_every_form(self) -> None:
+        for name, f in declared().items():
+            expected = {name: ["x"] if repeatable(f) else "x"}
+            for flag in {flag_name(name), name}:
+                for dash in ("-", "--"):
+                    self.assertEqual(self.flags(f"{dash}{flag}", "x"), expected)
+                    self.assertEqual(self.flags(f"{dash}{flag}=x"), expected)
+
+    def test_the_line_of_the_first_implementation(self) -> None:
+        """K-89: its flags as they were."""
+        found = self.flags(
+            *[
+                "-addr",
+                ":8080",
+                "-interval",
+                "30s",
+                "-expire",
+                "0",
+                "-store",
+                "memory",
+                "-pg_dsn",
+                "d",
+                "-mq",
+                "memory",
+            ],
+            *["-mq_url", "u", "-mq_queue", "q"],
+        )
+        self.assertEqual(
+            found,
+            {
+                "addr": [":8080"], "interval": "30s", "expire": "0", "store": "memory",
+                "pg_dsn": "d", "mq": "memory", "mq_url": "u", "mq_queue": "q",
+            },
+        )  # fmt: skip
+
+    def test_values_are_left_alone(self) -> None:
+        """K-89: a value that looks like a flag, or is empty, or spans lines."""
+        self.assertEqual(self.flags("--pg-dsn", "-addr"), {"pg_dsn": "-addr"})
+        self.assertEqual(self.flags("--data", "--mq_url=x"), {"data": "--mq_url=x"})
+        self.assertEqual(self.flags("-http="), {"http": ""})
+        self.assertEqual(self.flags("-pg_dsn=a\nb=c"), {"pg_dsn": "a\nb=c"})
+
+    def test_repeated(self) -> None:
+        """K-89: what is repeatable gathers; of another the last one wins."""
+        self.assertEqual(
+            self.flags("--addr", ":1", "-addr=:2", "--interval=1s", "-interval", "2s"),
+            {"addr": [":1", ":2"], "interval": "2s"},
+        )
+
+    def test_options_share_nothing(self) -> None:
+        self.flags("--addr=:1", "--interval=1s")
+        self.assertEqual(self.flags(), {})
+
+    def test_help(self) -> None:
+        """K-90: the help names the variable and the default of each."""
+        text = " ".join(str(SettingOptions()).split())
+        for name in declared():
+            self.assertIn(f"[KUP_{name.upper()}]", text)
+        self.assertIn("(DURATION, default 30s)", text)
+        self.assertIn("(TEXT, default :8080, repeatable)", text)
+
+
+class RefusalTests(Case):
+    """K-88: one line, and the flag that was meant."""
+
+    def test_each(self) -> None:
+        for arguments, text in (
+            (["--expires=1"], "option --expires not recognized, did you mean --expire?"),
+            (["--xyzzy"], "option --xyzzy not recognized"),
+            (["--interval"], "option --interval requires argument"),
+            (["run"], "unexpected argument 'run'"),
+            (["--pg-dsn=", "postgres://u:secret@h"], "unexpected argument 'postgres://u:***@h'"),
+        ):
+            self.assertEqual(self.refused(*arguments), f"kupool: {text}; see --help")

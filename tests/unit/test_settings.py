@@ -1,0 +1,233 @@
+"""Settings: where they come from, what is refused, what is shown."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from kupool.masking import mask
+from kupool.settings import (
+    SettingError,
+    Settings,
+    changes,
+    declared,
+    flag_name,
+    load,
+    reloadable,
+    repeatable,
+    shown,
+)
+
+
+class FileCase(SynchronousTestCase):
+    def file(self, text: str, name: str = "kupool.yaml") -> str:
+        folder = tempfile.TemporaryDirectory(prefix="kupool-test-")
+        self.addCleanup(folder.cleanup)
+        path = os.path.join(folder.name, name)
+        with open(path, "w", encoding="utf-8", errors="surrogateescape") as file:
+            file.write(text)
+        return path
+
+    def refused(self, flags: dict[str, object], environ: dict[str, str] | None = None) -> str:
+        error = self.assertRaises(SettingError, load, flags, environ or {})
+        return str(error)
+
+
+class SourceTests(FileCase):
+    """K-90: flag before environment before file before default."""
+
+    def test_defaults(self) -> None:
+        """K-89: without anything, the defaults of the first implementation."""
+        settings, sources = load({}, {})
+        self.assertEqual(settings, Settings())
+        self.assertEqual(set(sources.values()), {"default"})
+        self.assertEqual(settings.addr, (":8080",))
+        self.assertEqual((settings.interval, settings.expire), (30.0, 0.0))
+        self.assertEqual(settings.history_window, 600.0)
+        self.assertEqual(settings.mq_queue, "kupool_submissions")
+        self.assertEqual(settings.submit_interval, 1.0)
+
+    def test_every_setting_by_every_source(self) -> None:
+        """K-89, K-90: each of them, from each source, and which of these wins."""
+        special = {
+            "addr": ("host:1", "host:2"), "ws_origins": ("https://a",), "http_hosts": ("h",),
+            "auth": ("unix",), "framing": "line", "transport": "stock", "store": "memory",
+            "mq": "memory", "nonce_scope": "session", "duplicate_scope": "job",
+            "log_level": "debug", "log_format": "text",
+        }  # fmt: skip
+        texts: dict[str, object] = {}
+        for name, f in declared().items():
+            kind = f.metadata["kind"].hint
+            usual = {"DURATION": "77s", "SIZE": "77KiB", "N": "77", "TEXT": "text"}.get(kind, "")
+            texts[name] = special.get(name, usual)
+            if name == "memory_log_limit":
+                texts[name] = "77MiB"
+        del texts["config"]
+        path = self.file(json.dumps(texts), "kupool.json")
+        from_file = load({"config": path}, {})
+        environ = {
+            f"KUP_{name.upper()}": ",".join(value) if isinstance(value, tuple) else str(value)
+            for name, value in texts.items()
+        }
+        from_environ = load({"config": path}, environ)
+        from_flags = load({**texts, "config": path}, environ)  # type: ignore[dict-item]
+        for found, source in (
+            (from_file, lambda name: f"file {path}"),
+            (from_environ, lambda name: f"environment KUP_{name.upper()}"),
+            (from_flags, lambda name: f"flag --{flag_name(name)}"),
+        ):
+            self.assertEqual(found.settings, from_file.settings)
+            for name in texts:
+                self.assertEqual(found.sources[name], source(name))
+                self.assertNotEqual(getattr(found.settings, name), getattr(Settings(), name), name)
+
+    def test_lists(self) -> None:
+        """K-89: repeatable ones take a list, or text with commas."""
+        for several in (["a:1", "b:2"], "a:1,b:2", "a:1, b:2,"):
+            settings = load({"addr": several}, {}).settings  # type: ignore[dict-item]
+            self.assertEqual(settings.addr, ("a:1", "b:2"))
+        self.assertEqual(load({}, {"KUP_ADDR": "a:1,b:2"}).settings.addr, ("a:1", "b:2"))
+
+    def test_an_empty_file(self) -> None:
+        self.assertEqual(load({"config": self.file("# nothing\n")}, {}).settings.interval, 30.0)
+        self.assertEqual(load({}, {"KUP_CONFIG": ""}).settings, Settings())
+
+    def test_plain_numbers_in_a_file(self) -> None:
+        path = self.file("max_connections: 5\nattempts_rate: 0.5\nexpire: 0\n")
+        settings = load({"config": path}, {}).settings
+        self.assertEqual(
+            (settings.max_connections, settings.attempts_rate, settings.expire), (5, 0.5, 0.0)
+        )
+
+
+class RefusalTests(FileCase):
+    """K-88: an error names the setting and where its value came from."""
+
+    def test_a_value_from_each_source(self) -> None:
+        wrong = "batch_size: '0' is less than 1"
+        self.assertEqual(self.refused({"batch_size": "0"}), f"{wrong} (from flag --batch-size)")
+        self.assertEqual(
+            self.refused({}, {"KUP_BATCH_SIZE": "0"}), f"{wrong} (from environment KUP_BATCH_SIZE)"
+        )
+        path = self.file("batch_size: 0\n")
+        self.assertEqual(self.refused({"config": path}), f"{wrong} (from file {path})")
+
+    def test_the_least_of_each(self) -> None:
+        for name, f in declared().items():
+            least = f.metadata["least"]
+            if least is not None:
+                kind = f.metadata["kind"]
+                load({name: kind.show(least)}, {})
+                self.assertIn("is less than", self.refused({name: "0"}), name)
+
+    def test_values_of_another_kind(self) -> None:
+        for text in ("true", "[1]", "{a: 1}", "null", "2026-01-01"):
+            path = self.file(f"interval: {text}\n")
+            self.assertIn(
+                "interval: expected text or a number, found a ", self.refused({"config": path})
+            )
+            path = self.file(f"addr: [{text}]\n")
+            self.assertIn(
+                "addr: expected text or a number, found a ", self.refused({"config": path})
+            )
+        self.assertIn(
+            "addr: expected a list, found a int",
+            self.refused({"config": self.file("addr: 8080\n")}),
+        )
+
+    def test_unknown_keys(self) -> None:
+        path = self.file("max-connections: 5\n")
+        self.assertEqual(
+            self.refused({"config": path}),
+            f"max-connections: no such setting, did you mean max_connections? (from file {path})",
+        )
+        for text in ("zzz: 1\n", "1: 1\n", "config: other.yaml\n"):
+            path = self.file(text)
+            self.assertRegex(self.refused({"config": path}), r"^\w+: no such setting.* \(from file")
+
+    def test_files_that_cannot_be_read(self) -> None:
+        for text, name in (
+            ("a: [", "a.yaml"), ("a: b: c", "a.yaml"), ("\t", "a.yaml"), ("\udcff", "a.yaml"),
+            ("!!python/object:os.system {}", "a.yaml"), ("{", "a.json"), ("[1]", "a.json"),
+            ("[" * 100_000, "a.json"), ("text", "a.yaml"), ("\x00", "a.yaml"),
+        ):  # fmt: skip
+            path = self.file(text, name)
+            message = self.refused({"config": path})
+            self.assertTrue(message.startswith(f"config: {path}: "), message)
+            self.assertNotIn("\n", message)
+
+    @given(st.text(max_size=200))
+    def test_any_file(self, text: str) -> None:
+        """K-88: no file raises anything but the one error, in one line."""
+        path = self.file(text.encode("utf-8", "replace").decode())
+        try:
+            load({"config": path}, {})
+        except SettingError as error:
+            self.assertEqual(len(str(error).splitlines()), 1)
+        os.unlink(path)
+
+
+class ShownTests(FileCase):
+    """K-90, K-92: values are shown as they can be given, secrets masked."""
+
+    def test_what_is_shown_can_be_given_back(self) -> None:
+        values = shown(Settings())
+        flags = {name: text for name, text in values.items() if name != "config"}
+        self.assertEqual(load(flags, {}).settings, Settings())
+
+    def test_secrets(self) -> None:
+        for text, masked in (
+            ("postgres://kupool:secret@db/kupool", "postgres://kupool:***@db/kupool"),
+            ("postgres://u:s@cr:e/t@db/kupool", "postgres://u:***@db/kupool"),
+            ("postgres://u:two words@db", "postgres://u:***@db"),
+            ("postgres://db/kupool?password=secret", "postgres://db/kupool?password=***"),
+            ("host=db password=secret user=u", "host=db password=*** user=u"),
+            ("host=db PASSWORD = 's e\\' c' user=u", "host=db PASSWORD = *** user=u"),
+            ("password=se\\ cret", "password=***"),
+            ("password='open", "password=***"),
+            ("amqp://u:secret@mq:5672/v", "amqp://u:***@mq:5672/v"),
+            ("memory:admin:secret:bob:secret", "memory:***"),
+            ("file:/etc/kupool/passwd", "file:/etc/kupool/passwd"),
+            ("unix", "unix"),
+            ("postgres://db/kupool", "postgres://db/kupool"),
+            ("", ""),
+        ):
+            self.assertEqual(mask(text), masked)
+
+    @given(st.text(st.characters(exclude_categories=("Cs",)), min_size=4))
+    def test_no_password_of_a_url_is_shown(self, password: str) -> None:
+        hidden = mask(f"amqp://user:{password}@host/")
+        self.assertEqual(hidden, "amqp://user:***@host/")
+
+    def test_secrets_of_settings(self) -> None:
+        settings = Settings(
+            pg_dsn="postgres://u:secret@db",
+            mq_url="amqp://u:secret@mq",
+            auth=("memory:admin:secret", "file:/passwd"),
+        )
+        values = shown(settings)
+        self.assertNotIn("secret", str(values))
+        self.assertEqual(values["auth"], "memory:***, file:/passwd")
+
+
+class ChangeTests(SynchronousTestCase):
+    """K-32: what a reload can apply, and what it cannot."""
+
+    def test_changes(self) -> None:
+        new = Settings(interval=5.0, addr=(":1",), log_level="debug", store="memory")
+        self.assertEqual(changes(Settings(), new), (["interval", "log_level"], ["addr", "store"]))
+        self.assertEqual(changes(new, new), ([], []))
+
+    def test_what_listens_or_stores_needs_a_restart(self) -> None:
+        for name in ("addr", "http", "data", "store", "mq", "auth", "nonce_scope", "log_format"):
+            self.assertNotIn(name, reloadable())
+
+    def test_every_setting_is_declared_whole(self) -> None:
+        for name, f in declared().items():
+            self.assertTrue(f.metadata["doc"], name)
+            self.assertEqual(repeatable(f), name in ("addr", "ws_origins", "http_hosts", "auth"))
