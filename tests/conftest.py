@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import pytest_twisted
+from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
 
 _stock_wait = TestCase._wait
@@ -17,7 +18,11 @@ def _wait(self: TestCase, deferred: Any, *args: Any, **kwargs: Any) -> Any:
     from twisted.internet import reactor
 
     if reactor.running:  # type: ignore[attr-defined]
-        return pytest_twisted.blockon(deferred)
+        # What comes after the test iterates the reactor. It must not do so from within the
+        # call that fired this, a call from a thread above all: that would be made again.
+        later: Any = Deferred()
+        deferred.addBoth(lambda result: reactor.callLater(0, later.callback, result))  # type: ignore[attr-defined]
+        return pytest_twisted.blockon(later)
     return _stock_wait(self, deferred, *args, **kwargs)
 
 
