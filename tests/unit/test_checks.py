@@ -1,0 +1,64 @@
+"""What is refused before anything is opened."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from kupool.daemon.checks import check
+from kupool.settings import SettingError, load
+from kupool.tap import make_checkers
+
+
+class CheckTests(SynchronousTestCase):
+    """K-88: what no part can do is refused, with the setting and the source."""
+
+    def refused(self, **flags: str | Sequence[str]) -> str:
+        return str(self.assertRaises(SettingError, check, load(flags, {})))
+
+    def test_the_defaults(self) -> None:
+        self.assertIsNone(check(load({}, {})))
+
+    def test_addresses(self) -> None:
+        for text in (":0", "host:1", "[::1]:1", "tcp:1:interface=\\:\\:1", "unix:/tmp/sock",
+                     "haproxy:tcp:8080"):  # fmt: skip
+            self.assertIsNone(check(load({"addr": [text], "http": text}, {})))
+        for text in ("8080", "host", ":65536", "tcp:x", "tcp:1:port=2", "ssl:1:privateKey=/none",
+                     "unknown:1:2"):  # fmt: skip
+            self.assertRegex(self.refused(addr=[":0", text]), r"^addr: .*\(from flag --addr\)$")
+            self.assertRegex(self.refused(http=text), r"^http: .*\(from flag --http\)$")
+        self.assertEqual(self.refused(addr=[]), "addr: no address to listen on (from flag --addr)")
+        self.assertIsNone(check(load({"http": ""}, {})))
+
+    def test_origins_and_hosts(self) -> None:
+        """K-88: the site would refuse them too, but only after the process is in the background."""
+        self.assertIsNone(check(load({"ws_origins": "https://a,*", "http_hosts": "pool,::1"}, {})))
+        self.assertRegex(self.refused(ws_origins="pool"), r"^ws_origins: 'pool' .*--ws-origins\)$")
+        self.assertRegex(self.refused(http_hosts="a:1"), r"^http_hosts: 'a:1' .*--http-hosts\)$")
+
+    def test_engines(self) -> None:
+        self.assertRegex(self.refused(store="pg"), r"^store: 'pg' is not available .*--store\)$")
+        self.assertRegex(self.refused(mq="rabbit"), r"^mq: 'rabbit' is not available .*--mq\)$")
+
+
+class CheckerTests(SynchronousTestCase):
+    """K-17, K-88: --auth makes checkers of passwords, or says why not."""
+
+    def refused(self, text: str) -> str:
+        return str(self.assertRaises(SettingError, make_checkers, load({"auth": [text]}, {})))
+
+    def test_checkers(self) -> None:
+        self.assertEqual(make_checkers(load({}, {})), [])
+        path = self.mktemp()
+        with open(path, "w") as file:
+            file.write("alice:secret\n")
+        made = make_checkers(load({"auth": [f"file:{path}", "memory:bob:secret"]}, {}))
+        self.assertEqual(len(made), 2)
+
+    def test_what_is_none(self) -> None:
+        """K-92: and no password is in what is said."""
+        for text in ("file:", "file:/none", "memory:admin:secret:x", "secret:admin:secret"):
+            message = self.refused(text)
+            self.assertNotIn("admin", message)
+        self.assertIn("does not check passwords", self.refused("anonymous"))

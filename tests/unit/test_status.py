@@ -1,0 +1,115 @@
+"""How the daemon says that it is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from kupool.daemon.parts import Parts, build
+from kupool.daemon.status import BEHIND, RUNNING, Status
+from kupool.log import LogStatus
+from kupool.pool.coordinator import RotationFailed
+from kupool.settings import Settings
+from kupool.web import IStatusSource, Overview
+
+
+class StatusTests(SynchronousTestCase):
+    """K-91: what /ready and /shutdown/status are told."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.wall = 1.8e9
+        settings = Settings(store="memory", mq="memory")
+        self.parts: Parts = build(settings, self.clock, lambda: self.wall)
+        self.status = Status(lambda: self.wall, self.parts)
+
+    def test_the_interface(self) -> None:
+        self.assertTrue(verifyObject(IStatusSource, self.status))
+
+    def test_ready_only_while_it_runs(self) -> None:
+        """K-91: not before the listeners are open, and not from the first moment of a stop."""
+        for phase, reasons in (
+            ("made", ["made"]),
+            ("opening", ["opening"]),
+            ("listening", ["listening"]),
+            (RUNNING, []),
+            ("stopping: clients", ["stopping: clients"]),
+        ):
+            self.status.phase = phase
+            self.assertEqual(self.status.ready(), reasons)
+
+    def test_every_reason(self) -> None:
+        """K-91: a log that takes nothing, jobs, counts: each is named."""
+        self.status.enter(RUNNING)
+        found: Any = LogStatus(10, BEHIND + 1, 0, "disk full")
+        self.patch(self.parts.log, "status", lambda: found)
+        self.parts.coordinator.problem = "jobs cannot be saved: disk full"
+        self.parts.consumer.problem = "locked"
+        self.assertEqual(
+            self.status.ready(),
+            [
+                "log: disk full",
+                "jobs: jobs cannot be saved: disk full",
+                "statistics: locked",
+                f"statistics: {BEHIND + 1} batches wait to be counted",
+            ],
+        )
+        found = LogStatus(10, BEHIND, 0, "")
+        self.parts.coordinator.problem = self.parts.consumer.problem = ""
+        self.assertEqual(self.status.ready(), [])
+
+    def test_shutdown(self) -> None:
+        """K-91: the phase, since when, and what is left."""
+        self.status.enter("stopping: counting")
+        self.wall += 5
+        found: Any = LogStatus(10, 3, 0, "")
+        self.patch(self.parts.log, "status", lambda: found)
+        self.assertEqual(self.status.shutdown(), ("stopping: counting", 1.8e9, 0, 0, 3))
+
+    def test_overview(self) -> None:
+        self.assertEqual(self.status.overview(), Overview(0, 0, None))
+        self.status.enter(RUNNING)
+        job_id = self.successResultOf(self.status.rotate())
+        self.parts.pool.sessions = 3
+        self.parts.pool.users.update(["alice", "alice", "bob"])
+        self.assertEqual(self.status.overview(), Overview(3, 2, job_id))
+
+    def test_rotate(self) -> None:
+        """K-33: a job at once; not while the daemon starts or stops."""
+        for phase in ("opening", "stopping: jobs"):
+            self.status.enter(phase)
+            failure = self.failureResultOf(self.status.rotate(), RotationFailed)
+            self.assertEqual(str(failure.value), f"the daemon is {phase}")
+        self.status.enter(RUNNING)
+        first = self.successResultOf(self.status.rotate())
+        self.assertEqual(self.successResultOf(self.status.rotate()), first + 1)
+
+    def test_the_interval(self) -> None:
+        """K-32: within what the setting may be."""
+        self.status.set_interval(0.01)
+        self.assertEqual(self.parts.coordinator.interval, 0.01)
+        error = self.assertRaises(ValueError, self.status.set_interval, 0.009)
+        self.assertEqual(str(error), "must be at least 10ms")
+        self.assertEqual(self.parts.coordinator.interval, 0.01)
+
+
+class StartedTests(SynchronousTestCase):
+    """K-32: a new interval counts from the next rotation on."""
+
+    def test_the_next_tick(self) -> None:
+        """K-32: on a fake clock, over the change."""
+        clock = Clock()
+        settings = Settings(store="memory", mq="memory", interval=30.0)
+        parts = build(settings, clock, lambda: 1.8e9 + clock.seconds())
+        made: list[float] = []
+        parts.coordinator._publish = lambda job: made.append(clock.seconds())  # type: ignore[assignment]
+        self.successResultOf(Deferred.fromCoroutine(parts.coordinator.start()))
+        clock.pump([1.0] * 40)
+        parts.coordinator.set_interval(5.0)
+        clock.pump([1.0] * 40)
+        self.assertEqual(made, [0.0, 30.0, 60.0, 65.0, 70.0, 75.0, 80.0])
+        self.successResultOf(Deferred.fromCoroutine(parts.coordinator.stop()))
