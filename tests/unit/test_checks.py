@@ -24,7 +24,7 @@ class CheckTests(SynchronousTestCase):
         for text in (":0", "host:1", "[::1]:1", "tcp:1:interface=\\:\\:1", "unix:/tmp/sock",
                      "haproxy:tcp:8080"):  # fmt: skip
             self.assertIsNone(check(load({"addr": [text], "http": text}, {})))
-        for text in ("8080", "host", ":65536", "tcp:x", "tcp:1:port=2", "ssl:1:privateKey=/none",
+        for text in ("8080", "host", ":65536", "tcp:x", "ssl:1:privateKey=/none",
                      "unknown:1:2"):  # fmt: skip
             self.assertRegex(self.refused(addr=[":0", text]), r"^addr: .*\(from flag --addr\)$")
             self.assertRegex(self.refused(http=text), r"^http: .*\(from flag --http\)$")
