@@ -113,6 +113,9 @@ class IStatsStore(Interface):
     def forget_batches(before: int) -> Deferred[int]:
         """Forget the ids of batches of minutes before a time; returns how many."""
 
+    def forget_rejections(before: int) -> Deferred[int]:
+        """Forget the rejections of minutes before a time; returns how many rows."""
+
     def close() -> Deferred[None]:
         """Finish what was begun and close; may be called again."""
 

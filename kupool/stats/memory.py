@@ -158,6 +158,13 @@ class MemoryStats:
             del self._applied[batch_id]
         return succeed(len(old))
 
+    def forget_rejections(self, before: int) -> Deferred[int]:
+        """Forget the rejections of minutes before a time."""
+        old = [rejection for rejection in self._rejections if rejection.minute < before]
+        for rejection in old:
+            del self._rejections[rejection]
+        return succeed(len(old))
+
     def close(self) -> Deferred[None]:
         """Nothing to do."""
         return succeed(None)

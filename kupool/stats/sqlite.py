@@ -187,11 +187,15 @@ class SqliteStats:
 
     def forget_batches(self, before: int) -> Deferred[int]:
         """Forget the ids of batches of minutes before a time."""
+        return self._delete("DELETE FROM applied_batches WHERE minute < ?", before)
 
+    def forget_rejections(self, before: int) -> Deferred[int]:
+        """Forget the rejections of minutes before a time."""
+        return self._delete("DELETE FROM rejections WHERE timestamp < ?", before)
+
+    def _delete(self, statement: str, before: int) -> Deferred[int]:
         def delete(connection: sqlite3.Connection) -> int:
-            return connection.execute(
-                "DELETE FROM applied_batches WHERE minute < ?", (stamp(before),)
-            ).rowcount
+            return connection.execute(statement, (stamp(before),)).rowcount
 
         return self._database.run(delete, alone=True)
 

@@ -270,6 +270,15 @@ class StatsContract:
         equal(list(await store.unapplied(["b1", "b2", "b3"])), ["b1"])
         equal(await store.total(*EVER), 9)
 
+    async def test_forget_rejections(self) -> None:
+        """K-76: rejections older than a minute are forgotten, and no others."""
+        store = await self.make_store()
+        equal = self.assertEqual  # type: ignore[attr-defined]
+        old, new = Rejection("alice", 22, T), Rejection("alice", 22, T + 60)
+        await store.apply([], {old: 3, new: 4})
+        equal(await store.forget_rejections(T + 60), 1)
+        equal(list(await store.rejections(*EVER)), [("alice", 22, 4)])
+
     async def test_replace(self) -> None:
         """K-77: the rows from a minute on are made again; those before it are left."""
         store = await self.make_store()

@@ -76,7 +76,8 @@ class TimeTests(SynchronousTestCase):
     def test_every_time_is_in_its_minute(self, at: datetime, offset: int) -> None:
         sign = "-" if offset < 0 else "+"
         text = f"{at:%H:%M:%S}{sign}{abs(offset) // 60:02}:{abs(offset) % 60:02}"
-        utc = at.replace(tzinfo=UTC).timestamp() - offset * 60
+        # Without the fraction, which a float this far from 1970 would round up.
+        utc = at.replace(tzinfo=UTC, microsecond=0).timestamp() - offset * 60
         minute, _ = parse_time("minute", f"{at.year:04}-{at:%m-%dT}{text}")
         self.assertEqual(minute % MINUTE, 0)
         self.assertTrue(minute <= utc < minute + MINUTE)

@@ -53,6 +53,7 @@ CREATE TABLE IF NOT EXISTS rejections (
     rejection_count INT NOT NULL,
     PRIMARY KEY (username, code, timestamp)
 ) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS rejections_by_time ON rejections (timestamp);
 
 -- Batches of the log that are in the counts above, so that each counts once.
 CREATE TABLE IF NOT EXISTS applied_batches (
