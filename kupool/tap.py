@@ -6,6 +6,7 @@ import atexit
 import os
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from twisted.application.service import IService, Service
@@ -102,7 +103,9 @@ class Process(Service):
         settings = options.loaded.settings
         self._format = settings.log_format
         self._level = Level(settings.log_level)
-        self._stderr: int | None = os.dup(2)
+        self._stderr: int | None = None
+        with suppress(OSError):  # it may have been closed
+            self._stderr = os.dup(2)
         self.daemon = Daemon(
             reactor,
             options.loaded,
