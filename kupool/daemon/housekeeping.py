@@ -88,6 +88,8 @@ class Housekeeping:
             int(now - settings.keep_minutes) if settings.keep_minutes else 0,
             int(now - settings.keep_hours) if settings.keep_hours else 0,
         )
+        if settings.keep_minutes:
+            await parts.stats.forget_rejections(int(now - settings.keep_minutes))
         if retention:
             await parts.stats.forget_batches(int(now - retention - KEEP_IDS))
         if dropped or moved:

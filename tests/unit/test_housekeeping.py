@@ -75,6 +75,7 @@ class HousekeepingTests(SynchronousTestCase):
             [
                 ("trim", NOW - 100.0, 5),
                 ("roll_up", int(NOW - 10), int(NOW - 20)),
+                ("forget_rejections", int(NOW - 10)),
                 ("forget_batches", int(NOW - 100 - KEEP_IDS)),
             ],
         )
