@@ -34,12 +34,21 @@ class Delivery(NamedTuple):
 
 
 class LogStatus(NamedTuple):
-    """How a log is: ``depth`` is the entries that a group has not acknowledged."""
+    """How a log is: ``depth`` is the entries that a group has not acknowledged.
+
+    ``problem`` is why it takes no entries; empty when it does. A log with a spool before
+    it also says how many entries wait in there for the log behind it, since when the
+    oldest does (seconds since the epoch, 0 when none does), and in ``away`` why that log
+    takes none now.
+    """
 
     appended: int
     depth: int
     dead_letters: int
     problem: str
+    spooled: int = 0
+    spooled_since: float = 0.0
+    away: str = ""
 
 
 class LogUnavailable(Exception):
@@ -109,11 +118,23 @@ class ILog(Interface):
         """Finish what was begun and close; may be called again."""
 
 
+class ISpool(Interface):
+    """A log of which the newest entries may not have reached its place yet."""
+
+    def read_spool(after: int, limit: int) -> Deferred[Sequence[Entry]]:
+        """Return up to ``limit`` of the entries that wait, after a position in the spool.
+
+        What is no longer among them can be read from the log: to see every entry, read
+        these to the end first, and the log thereafter. Some may be seen twice.
+        """
+
+
 __all__ = [
     "Delivery",
     "Entry",
     "IConsumer",
     "ILog",
+    "ISpool",
     "ISubscription",
     "LogStatus",
     "LogUnavailable",
