@@ -1,0 +1,382 @@
+"""A spool before a log elsewhere: what that log cannot take now is durable here first.
+
+Entries go straight to the log behind the spool as long as it takes them. When it fails
+or is slow, they go to a file, and from there to the log, in order, once it is back. An
+entry counts as appended when either of the two has it.
+
+The log behind may have taken an entry although it did not say so; such an entry is sent
+again under the same id, and so are those that were sent after it. An entry may thus be
+in the log more than once, but the last time after the last time of every entry that was
+appended before it.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from kupool.log import Entry, ILog, ISpool, ISubscription, LogStatus, LogUnavailable
+from kupool.log.spool_file import SpoolFile
+
+#: With so few entries of the file left to send, new ones wait for them in memory instead
+#: of joining them: else the file would never be empty while entries keep coming.
+HANDOVER = 16
+
+#: Entries that wait so at the most.
+MOST_HELD = 200
+
+
+@dataclass(frozen=True)
+class SpoolSettings:
+    """Bounds of a spool.
+
+    ``timeout`` is how long the log behind may take for an entry whose appender waits;
+    ``drain_timeout`` for one that is on disk already. ``in_flight`` entries of the file
+    are on their way at once. After a failure the next try is after ``backoff`` seconds,
+    then twice as long each time up to ``longest_backoff``, less a random part.
+    """
+
+    timeout: float = 2.0
+    drain_timeout: float = 30.0
+    in_flight: int = 64
+    backoff: float = 0.1
+    longest_backoff: float = 5.0
+
+
+class _Item:
+    """An entry that is sent, or waits in memory to be."""
+
+    __slots__ = ("body", "done", "entry_id", "position", "sent", "settled", "timer")
+
+    def __init__(self, entry_id: str, body: bytes, position: int = 0) -> None:
+        self.entry_id = entry_id
+        self.body = body
+        #: Its place in the file; 0 when it is not in there.
+        self.position = position
+        #: Whose appender has not been answered yet.
+        self.done: Deferred[None] | None = None
+        #: Whether the log behind may have it.
+        self.sent = self.settled = False
+        self.timer: IDelayedCall | None = None
+
+    def stop_timer(self) -> None:
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+
+    def answer(self, failure: Exception | None = None) -> None:
+        """Tell the appender, if it still waits."""
+        done, self.done = self.done, None
+        if done is None:
+            return
+        if failure is None:
+            done.callback(None)
+        else:
+            done.errback(failure)
+
+
+@implementer(ILog, ISpool)
+class SpooledLog:
+    """A log that goes on taking entries while the one behind it, ``remote``, does not.
+
+    ``jitter`` returns a random number from 0 to 1.
+    """
+
+    _log = Logger()
+
+    instant = False
+
+    def __init__(
+        self,
+        remote: ILog,
+        file: SpoolFile,
+        clock: IReactorTime,
+        settings: SpoolSettings | None = None,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self._remote: Any = remote
+        self._file = file
+        self._clock = clock
+        self._settings = settings or SpoolSettings()
+        self._jitter = jitter
+        self.persistent: bool = self._remote.persistent
+        #: Sent, from the first that is not settled on: entries of the file before others.
+        self._window: deque[_Item] = deque()
+        #: Entries that are not in the file, to be sent once all of that is.
+        self._held: deque[_Item] = deque()
+        #: Entries in the file, or on their way into it, that are not in the window.
+        self._unsent = 0
+        #: Position of the last entry of the file that was sent.
+        self._last_sent = 0
+        #: Whether the log behind took what it was last sent.
+        self._flowing = True
+        self._away = ""
+        #: Grows with each failure, so that answers from before it are known.
+        self._round = 0
+        self._reading = self._pumping = False
+        #: Whether something was refused since there was room.
+        self._full = False
+        self._backoff = 0.0
+        self._retry: IDelayedCall | None = None
+        self._closed: Deferred[None] | None = None
+
+    def open(self) -> Deferred[None]:
+        """Open the file and the log behind, and begin to send what is in the file."""
+        return Deferred.fromCoroutine(self._open())
+
+    async def _open(self) -> None:
+        await self._file.open()
+        await self._remote.open()
+        self._unsent = self._file.count
+        if self._unsent:
+            self._flowing = False
+            self._log.info("{count} entries are in the spool", count=self._unsent)
+            self._pump()
+
+    # -- append
+
+    def append(self, entry_id: str, body: bytes) -> Deferred[None]:
+        """Append an entry; fires when the log behind has it, or the file.
+
+        Fails with :class:`kupool.log.LogUnavailable` when neither can take it.
+        """
+        if self._closed is not None:
+            return fail(LogUnavailable("the log is closed"))
+        item = _Item(entry_id, body)
+        done = item.done = Deferred()
+        if self._flowing and not self._unsent and not self._held:
+            self._send(item)
+        elif self._flowing and (self._held or self._unsent <= HANDOVER):
+            self._hold(item)
+        elif self._held:
+            # They could not be written, and are in nobody's way only by this.
+            item.answer(LogUnavailable(f"the spool: {self._file.problem}"))
+        elif not self._file.has_room(body):
+            self._full = True
+            item.answer(LogUnavailable("the spool is full"))
+        else:
+            self._full = False
+            self._put([item])
+        return done
+
+    def _hold(self, item: _Item) -> None:
+        item.timer = self._clock.callLater(self._settings.timeout, self._held_too_long, item)
+        self._held.append(item)
+        if len(self._held) > MOST_HELD:
+            self._put_held()
+        else:
+            self._pump()
+
+    def _held_too_long(self, item: _Item) -> None:
+        item.timer = None
+        self._put_held()
+
+    def _put_held(self) -> None:
+        held, self._held = self._held, deque()
+        self._put(held)
+
+    # -- the file
+
+    def _put(self, items: Collection[_Item]) -> None:
+        """Write entries to the file, behind all that is in there."""
+        if not items:
+            return
+        for item in items:
+            item.stop_timer()
+        self._unsent += len(items)
+        self._file.put([(item.entry_id, item.body) for item in items]).addCallbacks(
+            self._was_put, self._not_put, callbackArgs=(items,), errbackArgs=(items,)
+        ).addErrback(lambda failure: self._log.failure("The spool went wrong", failure))
+
+    def _was_put(self, _: object, items: Collection[_Item]) -> None:
+        self._pump()
+        for item in items:
+            item.answer()
+
+    def _not_put(self, failure: Failure, items: Collection[_Item]) -> None:
+        self._unsent -= len(items)
+        error = LogUnavailable(f"the spool: {failure.getErrorMessage()}")
+        for item in items:
+            if item.sent and item.done is not None and self._closed is None:
+                # The log behind may have it: nobody may be told that it was not kept. It
+                # stays in memory until one of the two certainly has it.
+                self._held.append(item)
+            else:
+                item.answer(error)
+        self._pump()
+
+    # -- the log behind
+
+    def _send(self, item: _Item) -> None:
+        self._window.append(item)
+        item.sent = True
+        item.stop_timer()
+        limit = self._settings.drain_timeout if item.position else self._settings.timeout
+        item.timer = self._clock.callLater(limit, self._late, item, limit)
+        try:
+            appended = self._remote.append(item.entry_id, item.body)
+        except Exception:
+            appended = fail(Failure())
+        appended.addCallbacks(
+            self._taken,
+            self._refused,
+            callbackArgs=(item, self._round),
+            errbackArgs=(self._round,),
+        ).addErrback(lambda failure: self._log.failure("The spool went wrong", failure))
+
+    def _taken(self, _: object, item: _Item, round_: int) -> None:
+        if round_ != self._round:
+            return
+        item.settled = True
+        item.stop_timer()
+        if not self._flowing or self._away:
+            self._flowing, self._away, self._backoff, self._full = True, "", 0.0, False
+            self._log.info("The log takes entries again; {n} wait for it", n=self._file.count)
+        position = 0
+        while self._window and self._window[0].settled:
+            position = self._window.popleft().position or position
+        if position:
+            self._file.drop(position)
+        self._pump()
+        item.answer()
+
+    def _refused(self, failure: Failure, round_: int) -> None:
+        if round_ == self._round:
+            self._lose(failure.getErrorMessage())
+
+    def _late(self, item: _Item, limit: float) -> None:
+        item.timer = None
+        self._lose(f"no answer within {limit:g} s")
+
+    def _lose(self, reason: str) -> None:
+        """The log behind is away: all that it did not confirm in order is sent again."""
+        if self._flowing:
+            self._log.warn("The log is away, entries go to the spool: {reason}", reason=reason)
+        self._away, self._flowing = reason, False
+        self._take_back()
+        delay = self._backoff = min(
+            self._settings.longest_backoff, self._backoff * 2 or self._settings.backoff
+        )
+        self._retry = self._clock.callLater(delay * (1 - self._jitter() / 2), self._try_again)
+
+    def _take_back(self) -> None:
+        """Put what is in memory into the file, behind what is in there."""
+        self._round += 1
+        window, self._window = self._window, deque()
+        for item in window:
+            item.stop_timer()
+        spooled = [item for item in window if item.position]
+        if spooled:
+            self._last_sent = spooled[0].position - 1
+            self._unsent += len(spooled)
+        held, self._held = self._held, deque()
+        self._put([*(item for item in window if not item.position), *held])
+
+    def _try_again(self) -> None:
+        self._retry = None
+        self._put_held()
+        if not self._unsent:
+            self._flowing = True  # the next entry tells
+        self._pump()
+
+    def _pump(self) -> None:
+        """Send what waits: the file first, one entry alone after a failure."""
+        if self._retry is not None or self._closed is not None or self._pumping:
+            return
+        if self._unsent:
+            room = (self._settings.in_flight if self._flowing else 1) - len(self._window)
+            if room > 0 and not self._reading:
+                self._reading = True
+                self._file.read(self._last_sent, room).addBoth(
+                    self._fetched, self._round
+                ).addErrback(lambda failure: self._log.failure("The spool went wrong", failure))
+            return
+        self._pumping = True  # an answer that comes at once ends up here again
+        while self._held and self._retry is None and (self._flowing or not self._window):
+            self._send(self._held.popleft())
+        self._pumping = False
+
+    def _fetched(self, found: Any, round_: int) -> None:
+        if self._closed is not None:
+            return
+        if isinstance(found, Failure):
+            self._reading = False
+            if self._retry is None:
+                self._lose(f"the spool cannot be read: {found.getErrorMessage()}")
+            return
+        for entry in found:
+            if self._round != round_:
+                break
+            self._unsent -= 1
+            self._last_sent = entry.position
+            self._send(_Item(entry.entry_id, entry.body, entry.position))
+        self._reading = False
+        # Where there was nothing, it is still on its way into the file, and tells.
+        if found or self._round != round_:
+            self._pump()
+
+    # -- what only the log behind, or only the file can tell
+
+    def read_spool(self, after: int, limit: int) -> Deferred[Sequence[Entry]]:
+        """Return up to ``limit`` of the entries that wait, after a position in the spool."""
+        return self._file.read(after, limit)
+
+    def read(self, after: int, limit: int) -> Deferred[Sequence[Entry]]:
+        """Return up to ``limit`` entries of the log behind that follow a position."""
+        return self._remote.read(after, limit)  # type: ignore[no-any-return]
+
+    def position_at(self, time: float) -> Deferred[int]:
+        """Return a position that no entry the log behind took at ``time`` is before."""
+        return self._remote.position_at(time)  # type: ignore[no-any-return]
+
+    def consume(self, group: str, consumer: Any, prefetch: int) -> Deferred[ISubscription]:
+        """Deliver what a group has not acknowledged of the log behind."""
+        return self._remote.consume(group, consumer, prefetch)  # type: ignore[no-any-return]
+
+    def trim(self, before: float, max_bytes: int) -> Deferred[int]:
+        """Drop acknowledged entries of the log behind."""
+        return self._remote.trim(before, max_bytes)  # type: ignore[no-any-return]
+
+    def status(self) -> LogStatus:
+        """Say how the log behind is, and what is in the file."""
+        found: LogStatus = self._remote.status()
+        problem = self._file.problem and f"the spool: {self._file.problem}"
+        return found._replace(
+            problem="the spool is full" if self._full else problem,
+            spooled=self._file.count,
+            spooled_since=self._file.since,
+            away=found.problem or self._away,
+        )
+
+    def close(self) -> Deferred[None]:
+        """Write down what is not settled, and close; may be called again."""
+        if self._closed is None:
+            self._closed = Deferred()
+            if self._retry is not None:
+                self._retry.cancel()
+                self._retry = None
+            self._take_back()
+            closing = Deferred.fromCoroutine(self._close())
+            closing.addErrback(lambda f: self._log.failure("The log was not closed", f))
+            closing.addCallback(self._closed.callback)
+        waiter: Deferred[None] = Deferred()
+        self._closed.addBoth(lambda _: waiter.callback(None))
+        return waiter
+
+    async def _close(self) -> None:
+        if self._file.count:
+            self._log.info("{count} entries stay in the spool", count=self._file.count)
+        await self._file.close()
+        await self._remote.close()
+
+
+__all__ = ["HANDOVER", "SpoolSettings", "SpooledLog"]

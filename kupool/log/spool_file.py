@@ -1,0 +1,193 @@
+"""The file of a spool: a queue of entries in SQLite, bounded in bytes."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Sequence
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from kupool.log import Entry
+from kupool.storage.database import Database
+
+#: What a row takes beside its body, in bytes: its id, its place and its share of a page.
+ROW_BYTES = 128
+
+#: Seconds until a file that could not be written is tried again.
+PROBE_DELAY = 1.0
+
+
+class SpoolFile:
+    """Entries in the table ``spooled``, appended and dropped by group commit.
+
+    ``wall`` returns seconds since the epoch. What is on its way into the file is in
+    ``count`` and ``size`` already.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        database: Database,
+        clock: IReactorTime,
+        wall: Callable[[], float],
+        max_bytes: int = 1024**3,
+    ) -> None:
+        self._database = database
+        self._clock = clock
+        self._wall = wall
+        self._max_bytes = max_bytes
+        self.count = 0
+        self.size = 0
+        #: When the oldest entry was put in, in seconds since the epoch; 0 for none.
+        self.since = 0.0
+        #: Why the last write failed; empty when it did not.
+        self.problem = ""
+        #: What is to be dropped, and what has been.
+        self._drop_to = self._dropped_to = 0
+        self._dropping = self._closing = False
+        self._probing: IDelayedCall | None = None
+
+    def open(self) -> Deferred[None]:
+        """Open the file and see what is in it."""
+        return Deferred.fromCoroutine(self._open())
+
+    async def _open(self) -> None:
+        await self._database.open()
+        self.count, self.size, self.since = await self._database.run(_measure)
+
+    def has_room(self, body: bytes) -> bool:
+        """Say whether an entry stays within the bound."""
+        return self.size + len(body) + ROW_BYTES <= self._max_bytes
+
+    def put(self, entries: Sequence[tuple[str, bytes]]) -> Deferred[None]:
+        """Append entries, as (id, body), whatever the bound; fires when they are on disk.
+
+        Either all of them are in the file then, or none.
+        """
+        at = self._wall()
+        size = sum(len(body) + ROW_BYTES for _, body in entries)
+        self.count += len(entries)
+        self.size += size
+        self.since = self.since or at
+        rows = [(entry_id, int(at * 1000), body) for entry_id, body in entries]
+
+        def insert(connection: sqlite3.Connection) -> None:
+            statement = "INSERT INTO spooled (entry_id, appended_at, body) VALUES (?, ?, ?)"
+            for row in rows:
+                connection.execute(statement, row)
+
+        return self._database.run(insert, single=len(rows) == 1).addCallbacks(
+            self._written, self._not_put, errbackArgs=(len(rows), size)
+        )
+
+    def _written(self, _: object) -> None:
+        self.problem = ""
+
+    def _not_put(self, failure: Failure, count: int, size: int) -> Failure:
+        self._subtract(count, size)
+        self._failed(failure)
+        return failure
+
+    def _failed(self, failure: Failure) -> None:
+        """Look soon whether the file can be written again, as nobody else may try."""
+        self.problem = failure.getErrorMessage()
+        if self._probing is None and not self._closing:
+            self._probing = self._clock.callLater(PROBE_DELAY, self._probe)
+
+    def _probe(self) -> None:
+        self._probing = None
+        self._drop()
+        if self.problem and not self._dropping:
+            self._database.run(_touch).addCallbacks(self._written, self._failed)
+
+    def _subtract(self, count: int, size: int) -> None:
+        self.count -= count
+        self.size -= size
+        if not self.count:
+            self.since = 0.0
+
+    def read(self, after: int, limit: int) -> Deferred[Sequence[Entry]]:
+        """Return up to ``limit`` entries that follow the position ``after``."""
+
+        def query(connection: sqlite3.Connection) -> Sequence[Entry]:
+            rows = connection.execute(
+                "SELECT position, entry_id, appended_at, body FROM spooled "
+                "WHERE position > ? ORDER BY position LIMIT ?",
+                (after, limit),
+            )
+            return [Entry(place, name, at / 1000, body) for place, name, at, body in rows]
+
+        return self._database.run(query)
+
+    def drop(self, position: int) -> None:
+        """Drop the entries up to a position, as soon as that is possible.
+
+        One transaction at a time: what is to be dropped meanwhile goes into the next.
+        """
+        self._drop_to = max(self._drop_to, position)
+        if self._probing is None:
+            self._drop()
+
+    def _drop(self) -> None:
+        target = self._drop_to
+        if self._dropping or self._closing or target <= self._dropped_to:
+            return
+        self._dropping = True
+
+        def delete(connection: sqlite3.Connection) -> tuple[int, int, float]:
+            count, size = connection.execute(
+                "SELECT count(*), coalesce(sum(length(body)), 0) FROM spooled WHERE position <= ?",
+                (target,),
+            ).fetchone()
+            connection.execute("DELETE FROM spooled WHERE position <= ?", (target,))
+            return count, size + count * ROW_BYTES, _oldest(connection)
+
+        self._database.run(delete).addCallbacks(
+            self._dropped, self._not_dropped, callbackArgs=(target,)
+        ).addErrback(lambda failure: self._log.failure("The spool went wrong", failure))
+
+    def _dropped(self, found: tuple[int, int, float], target: int) -> None:
+        count, size, oldest = found
+        self._dropping, self._dropped_to = False, target
+        self.problem = ""
+        self.since = oldest or self._wall()
+        self._subtract(count, size)
+        self._drop()
+
+    def _not_dropped(self, failure: Failure) -> None:
+        # Harmless but for the room: after a restart it would be sent again.
+        self._dropping = False
+        self._failed(failure)
+
+    def close(self) -> Deferred[None]:
+        """Finish what is queued and close the file; may be called again."""
+        self._closing = True
+        if self._probing is not None:
+            self._probing.cancel()
+            self._probing = None
+        return self._database.close()
+
+
+def _touch(connection: sqlite3.Connection) -> None:
+    """Write a page, and change nothing."""
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    connection.execute(f"PRAGMA user_version = {version:d}")
+
+
+def _measure(connection: sqlite3.Connection) -> tuple[int, int, float]:
+    count, size = connection.execute(
+        "SELECT count(*), coalesce(sum(length(body)), 0) FROM spooled"
+    ).fetchone()
+    return count, size + count * ROW_BYTES, _oldest(connection)
+
+
+def _oldest(connection: sqlite3.Connection) -> float:
+    row = connection.execute("SELECT appended_at FROM spooled ORDER BY position LIMIT 1").fetchone()
+    return row[0] / 1000 if row else 0.0
+
+
+__all__ = ["ROW_BYTES", "SpoolFile"]
