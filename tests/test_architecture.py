@@ -30,7 +30,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "wire": {"errors"},
     "net": {"errors", "wire"},
     "live": {"errors", "wire", "net"},
-    "log": {"errors", "wire", "net", "storage"},
+    "log": {"errors", "masking", "wire", "net", "storage"},
     "stats": {"errors", "wire", "log", "storage"},
     "pool": {"errors", "wire", "net", "live", "log", "storage"},
     "client": {"errors", "wire"},

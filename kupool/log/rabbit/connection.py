@@ -1,0 +1,118 @@
+"""A connection to a broker: it is made, used, and ends for good."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet import defer
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
+from twisted.internet.error import ConnectError, DNSLookupError
+from twisted.internet.protocol import Factory
+
+from kupool.log.rabbit import BrokerError, BrokerRefused
+from kupool.log.rabbit.address import Broker
+from kupool.log.rabbit.channel import Channel
+from kupool.log.rabbit.wire import ConnectionSettings, as_error, make_protocol
+
+#: Reply codes for which trying again alone does not help: no access, no virtual host.
+_REFUSALS = (403, 530)
+
+
+async def connect(
+    reactor: Any, broker: Broker, settings: ConnectionSettings, name: str
+) -> Connection:
+    """Connect to a broker and open the virtual host. ``name`` is what the broker shows.
+
+    Raises :class:`BrokerRefused` where the broker will not have this account or virtual
+    host, otherwise :class:`BrokerError`; the text is one line and shows no password.
+    """
+    protocol = make_protocol(reactor, broker, settings, name)
+    endpoint: Any = HostnameEndpoint(reactor, broker.host, broker.port, settings.timeout)
+    if broker.tls:
+        from twisted.internet.ssl import optionsForClientTLS
+
+        endpoint = wrapClientTLS(optionsForClientTLS(broker.host), endpoint)
+    try:
+        factory = Factory.forProtocol(lambda: protocol)
+        factory.noisy = False
+        await endpoint.connect(factory)
+    except (ConnectError, DNSLookupError, OSError) as error:
+        detail = str(error).rstrip(".")
+        raise BrokerError(f"RabbitMQ at {broker} cannot be reached: {detail}") from None
+    protocol.opened.addTimeout(settings.timeout, reactor)
+    try:
+        await protocol.opened
+    except defer.TimeoutError:
+        protocol.reason = BrokerError(f"RabbitMQ at {broker} does not answer")
+        protocol.wire.abortConnection()
+        raise protocol.reason from None
+    except Exception as error:
+        raise _not_opened(broker, error) from None
+    return Connection(broker, protocol)
+
+
+def _not_opened(broker: Broker, error: Exception) -> BrokerError:
+    found = as_error(error)
+    detail = str(found).partition(" - ")[2] or str(found)
+    if found.code == 403:
+        why = f"refuses user {broker.user!r}: wrong password, or no such user"
+    elif found.code == 530 and "refused for user" in detail:
+        why = f"does not let user {broker.user!r} use virtual host {broker.vhost!r}"
+    elif found.code == 530 and "not found" in detail:
+        why = f"has no virtual host {broker.vhost!r}"
+    else:
+        why = f"ends the handshake: {detail}"
+    kind = BrokerRefused if found.code in _REFUSALS else BrokerError
+    return kind(f"RabbitMQ at {broker} {why}", found.code)
+
+
+class Connection:
+    """An open connection. It ends for good; a new one is another object."""
+
+    def __init__(self, broker: Broker, protocol: Any) -> None:
+        self._protocol = protocol
+        self._why: BrokerError | None = None
+        self.broker = broker
+
+    @property
+    def blocked(self) -> bool:
+        """Whether the broker takes nothing, as it is low on memory or disk."""
+        return bool(self._protocol.blocked)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it can be used."""
+        return bool(self._protocol.is_open) and self._why is None
+
+    async def channel(self) -> Channel:
+        """Open a channel; raises :class:`BrokerError`."""
+        try:
+            return Channel(await self._protocol.channel())
+        except Exception as error:
+            raise as_error(error) from None
+
+    async def ended(self) -> BrokerError:
+        """Wait until the connection is gone; returns why."""
+        over: Deferred[None] = Deferred()
+        self._protocol.over.addCallback(lambda _: over.callback(None))
+        await over
+        return self._why or as_error(self._protocol.reason or Exception("the connection ended"))
+
+    def drop(self, why: str) -> None:
+        """Cut the connection, as it is of no use any more."""
+        if self._why is None and not self._protocol.over.called:
+            self._why = BrokerError(why)
+            self._protocol.wire.abortConnection()
+
+    def close(self) -> None:
+        """End the connection in order; it is cut where that takes too long."""
+        if self._protocol.over.called or self._why is not None:
+            return
+        self._why = BrokerError("closed")
+        if self._protocol.is_open:
+            self._protocol.close().addErrback(lambda _: None)
+        self._protocol.wire.cut_later()
+
+
+__all__ = ["Connection", "connect"]

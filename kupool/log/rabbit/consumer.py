@@ -1,0 +1,312 @@
+"""A group's place in the log: what its queue holds, delivered and acknowledged."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from kupool.log import Delivery, Entry, ISubscription
+from kupool.log.groups import READ_CHUNK, RetrySettings
+from kupool.log.rabbit import BrokerError
+from kupool.log.rabbit.channel import Channel, Deliveries, Message
+from kupool.log.rabbit.connection import Connection
+from kupool.log.rabbit.gauge import Gauge
+
+#: Entries of which it is remembered that they were refused, or settled without a broker.
+_REMEMBERED = 10_000
+
+#: Puts an entry among the dead letters: (delivery, reason); fires when it is kept there.
+Bury = Callable[[Delivery, str], Deferred[None]]
+
+
+class _Held:
+    """A delivery that the consumer has; ``tag`` is None while no broker waits for it."""
+
+    __slots__ = ("burying", "delivery", "refused", "tag")
+
+    def __init__(self, delivery: Delivery, tag: int | None) -> None:
+        self.delivery = delivery
+        self.tag = tag
+        #: It comes again or is being buried: the consumer has no more say.
+        self.refused = self.burying = False
+
+
+@implementer(ISubscription)
+class RabbitSubscription:
+    """Hands the messages of a queue to a consumer, and acknowledges what it is done with.
+
+    The position of a delivered entry is its number among those delivered here: a queue
+    knows no other. It says nothing about the place in the stream.
+
+    When the connection is gone, the broker delivers again whatever it has not been told of.
+    What the consumer still has is recognised then and not handed to it twice, so that it
+    never holds more than the prefetch.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        queue: str,
+        gauge: Gauge,
+        consumer: Any,
+        prefetch: int,
+        retry: RetrySettings,
+        bury: Bury,
+    ) -> None:
+        self._clock = clock
+        self._queue = queue
+        self._gauge = gauge
+        self._consumer = consumer
+        self._prefetch = min(max(prefetch, 1), 65535)
+        self._retry = retry
+        self._bury_entry = bury
+        self._connection: Connection | None = None
+        self._channel: Channel | None = None
+        self._position = 0
+        #: What has come and is not handed over yet.
+        self._backlog: deque[Message] = deque()
+        self._handing: IDelayedCall | None = None
+        #: By position, in the order of delivery.
+        self._held: dict[int, _Held] = {}
+        #: Tags of the channel, in order: those that the broker waits for.
+        self._tags: dict[int, bool] = {}
+        self._lost: dict[str, int] = {}
+        self._settled: OrderedDict[tuple[str, bytes], None] = OrderedDict()
+        self._refusals: OrderedDict[str, int] = OrderedDict()
+        self._delayed: set[IDelayedCall] = set()
+        self._stopped = False
+
+    @property
+    def unacknowledged(self) -> int:
+        """Messages that the broker has given us and waits for."""
+        return len(self._tags)
+
+    # -- the connection
+
+    async def up(self, connection: Connection) -> None:
+        """Begin to consume on a new connection."""
+        if self._stopped:
+            return
+        channel = await connection.channel()
+        await channel.prefetch(self._prefetch)
+        deliveries = await channel.consume(self._queue)
+        self._connection, self._channel = connection, channel
+        Deferred.fromCoroutine(self._pump(channel, deliveries)).addErrback(
+            lambda failure: self._log.failure("Deliveries of {queue}", failure, queue=self._queue)
+        )
+
+    def down(self) -> None:
+        """The connection is gone: what was delivered on it comes again."""
+        self._connection = self._channel = None
+        self._gauge.put(len(self._tags))
+        self._tags.clear()
+        self._backlog.clear()
+        self._lost.clear()
+        for position, held in list(self._held.items()):
+            held.tag = None
+            if held.refused and not held.burying:
+                del self._held[position]
+            else:
+                self._lost[held.delivery.entry.entry_id] = position
+
+    async def _pump(self, channel: Channel, deliveries: Deliveries) -> None:
+        while True:
+            try:
+                message = await deliveries.next()
+            except BrokerError as error:
+                if channel is self._channel and not self._stopped and self._connection:
+                    self._connection.drop(f"no more deliveries from {self._queue!r}: {error}")
+                return
+            if channel is not self._channel:
+                continue
+            self._tags[message.tag] = False
+            self._gauge.taken()
+            if not self._known(message):
+                self._backlog.append(message)
+                self._hand_over_soon()
+
+    def _known(self, message: Message) -> bool:
+        """Whether it is one that the consumer has, or was done with when nobody could be told."""
+        if self._settled:
+            key = (message.message_id, message.body)
+            if key in self._settled:
+                del self._settled[key]
+                self._done_with([message.tag])
+                return True
+        position = self._lost.get(message.message_id)
+        held = self._held.get(position) if position is not None else None
+        if held is None or held.tag is not None or held.delivery.entry.body != message.body:
+            return False
+        del self._lost[message.message_id]
+        held.tag = message.tag
+        return True
+
+    # -- to the consumer
+
+    def _hand_over_soon(self) -> None:
+        if self._handing is None and not self._stopped:
+            self._handing = self._clock.callLater(0, self._hand_over)
+
+    def _hand_over(self) -> None:
+        self._handing = None
+        room = min(self._prefetch - len(self._held), READ_CHUNK)
+        taken: list[Delivery] = []
+        while self._backlog and len(taken) < room:
+            taken.append(self._deliver(self._backlog.popleft()))
+        if not taken:
+            return
+        if self._backlog:
+            self._hand_over_soon()
+        try:
+            self._consumer.received(taken)
+        except Exception:
+            self._log.failure("A consumer of the log failed")
+
+    def _deliver(self, message: Message) -> Delivery:
+        self._position += 1
+        at = message.headers.get("appended_at", 0)
+        appended_at = at / 1000 if isinstance(at, int | float) else 0.0
+        entry = Entry(self._position, message.message_id, appended_at, message.body)
+        delivery = Delivery(entry, self._refusals.get(message.message_id, 0) + 1)
+        self._held[self._position] = _Held(delivery, message.tag)
+        return delivery
+
+    # -- from the consumer
+
+    def ack(self, deliveries: Sequence[Delivery]) -> None:
+        """Entries have been processed and will not be delivered again."""
+        tags = []
+        for delivery in deliveries:
+            held = self._held.get(delivery.entry.position)
+            if held is None or held.refused:
+                continue
+            tag = self._release(held)
+            if tag is not None:
+                tags.append(tag)
+        self._done_with(tags)
+
+    def _release(self, held: _Held) -> int | None:
+        """The consumer is done with a delivery; returns the tag to acknowledge, if any."""
+        entry = held.delivery.entry
+        del self._held[entry.position]
+        self._refusals.pop(entry.entry_id, None)
+        if held.tag is None:
+            self._lost.pop(entry.entry_id, None)
+            self._settled[entry.entry_id, entry.body] = None
+            while len(self._settled) > self._prefetch:
+                self._settled.popitem(last=False)
+        if self._backlog:
+            self._hand_over_soon()
+        return held.tag
+
+    def _done_with(self, tags: Sequence[int]) -> None:
+        """Acknowledge: what is at the beginning at once, the rest one by one."""
+        channel = self._channel
+        if channel is None or not tags:
+            return
+        for tag in tags:
+            self._tags[tag] = True
+        first = 0
+        for tag, done in self._tags.items():
+            if not done:
+                break
+            first = tag
+        if first:
+            channel.ack(first, multiple=True)
+        for tag in tags:
+            if tag > first:
+                channel.ack(tag)
+                del self._tags[tag]
+        while self._tags and (tag := next(iter(self._tags))) <= first:
+            del self._tags[tag]
+
+    def nack(self, delivery: Delivery, reason: str, retry: bool) -> None:
+        """An entry could not be processed: give it back after a delay, or bury it."""
+        held = self._held.get(delivery.entry.position)
+        if self._stopped or held is None or held.refused:
+            return  # it comes again with the next start, or is settled
+        held.refused = True
+        if not retry or delivery.attempt >= self._retry.attempts:
+            held.burying = True
+            self._bury(held, reason)
+            return
+        entry_id = delivery.entry.entry_id
+        self._refusals[entry_id] = delivery.attempt
+        while len(self._refusals) > _REMEMBERED:
+            self._refusals.popitem(last=False)
+        if held.tag is None:
+            self._forget(held)  # it comes again by itself
+        else:
+            self._later(self._give_back, held)
+
+    def _give_back(self, held: _Held) -> None:
+        if held.tag is not None and self._channel is not None:
+            self._channel.requeue(held.tag)
+            self._tags.pop(held.tag, None)
+            self._gauge.put()
+            self._forget(held)
+
+    def _forget(self, held: _Held) -> None:
+        self._held.pop(held.delivery.entry.position, None)
+        self._lost.pop(held.delivery.entry.entry_id, None)
+        if self._backlog:
+            self._hand_over_soon()
+
+    def _later(self, call: Callable[..., object], *args: object) -> None:
+        def due() -> None:
+            self._delayed.discard(timer)
+            call(*args)
+
+        timer = self._clock.callLater(self._retry.delay, due)
+        self._delayed.add(timer)
+
+    def _bury(self, held: _Held, reason: str) -> None:
+        if self._stopped or held.delivery.entry.position not in self._held:
+            return
+        self._bury_entry(held.delivery, reason).addCallbacks(
+            lambda _: self._buried(held), self._not_buried, errbackArgs=(held, reason)
+        ).addErrback(lambda f: self._log.failure("A dead letter was not settled", f))
+
+    def _buried(self, held: _Held) -> None:
+        if held.delivery.entry.position in self._held:
+            tag = self._release(held)
+            if tag is not None:
+                self._done_with([tag])
+
+    def _not_buried(self, failure: Failure, held: _Held, reason: str) -> None:
+        self._log.error(
+            "A dead letter could not be kept, trying again: {why}", why=failure.getErrorMessage()
+        )
+        if not self._stopped:
+            self._later(self._bury, held, reason)
+
+    # -- the end
+
+    def stop(self) -> Deferred[None]:
+        """Deliver nothing more; fires when the broker knows of every acknowledgement."""
+        self._stopped = True
+        delayed, self._delayed = self._delayed, set()
+        if self._handing is not None:
+            delayed.add(self._handing)
+            self._handing = None
+        for timer in delayed:
+            timer.cancel()
+        channel, self._channel, self._connection = self._channel, None, None
+        self._gauge.put(len(self._tags))
+        self._tags.clear()
+        self._backlog.clear()
+        if channel is None:
+            return succeed(None)
+        return channel.close()
+
+
+__all__ = ["Bury", "RabbitSubscription"]

@@ -1,0 +1,194 @@
+"""A connection that is made again for ever: one for each purpose."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+
+from kupool.log.rabbit import BrokerError, BrokerRefused, BrokerUnreachable
+from kupool.log.rabbit.address import Broker
+from kupool.log.rabbit.connection import Connection, connect
+from kupool.log.rabbit.wire import ConnectionSettings, as_error
+
+
+@dataclass(frozen=True)
+class LinkSettings:
+    """Seconds between attempts: from ``first_wait`` doubling up to ``longest_wait``, each a
+    random part longer or shorter. A connection that held ``settled`` seconds begins anew.
+    """
+
+    connection: ConnectionSettings = field(default_factory=ConnectionSettings)
+    first_wait: float = 0.1
+    longest_wait: float = 10.0
+    settled: float = 5.0
+
+
+class Link:
+    """Holds a connection to the first of some brokers that will have us.
+
+    ``set_up`` is called with each new connection, and makes of it what the link is for;
+    when it fails, the connection is dropped and another one tried. ``lost`` is called with
+    the reason when a connection is gone, and at each failure to make one.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        reactor: Any,
+        brokers: Sequence[Broker],
+        name: str,
+        set_up: Callable[[Connection], Awaitable[None]],
+        lost: Callable[[str], object] = lambda why: None,
+        settings: LinkSettings | None = None,
+    ) -> None:
+        self._reactor = reactor
+        self._brokers = brokers
+        self._name = name
+        self._set_up = set_up
+        self._lost = lost
+        self._settings = settings or LinkSettings()
+        self._waiting: list[Deferred[None]] = []
+        self._running: Deferred[None] | None = None
+        self._pause: Deferred[None] | None = None
+        self._stopped = False
+        self._attempts = 0
+        self._trying: Connection | None = None
+        #: The connection, once it is set up.
+        self.connection: Connection | None = None
+        #: Why there is none; empty when there is one.
+        self.problem = "not connected yet"
+        #: Whether the last failure is one that trying again alone does not mend.
+        self.refused = False
+
+    def start(self) -> None:
+        """Begin to connect."""
+        self._running = Deferred.fromCoroutine(self._run())
+        self._running.addErrback(
+            lambda failure: self._log.failure("A link to RabbitMQ ended", failure)
+        )
+
+    async def first(self) -> None:
+        """Wait for the first connection.
+
+        Raises :class:`BrokerRefused` when a broker refuses us, and
+        :class:`BrokerUnreachable` when each has been tried once and none answers.
+        """
+        while self.connection is None:
+            if self.refused:
+                raise BrokerRefused(self.problem)
+            if self._attempts >= len(self._brokers):
+                raise BrokerUnreachable(self.problem)
+            await self._next_news()
+
+    async def up(self, seconds: float) -> Connection:
+        """Return the connection; waits so long for one, then :class:`BrokerUnreachable`."""
+        deadline = self._reactor.seconds() + seconds
+        while self.connection is None:
+            left = deadline - self._reactor.seconds()
+            if left <= 0 or self._stopped:
+                raise BrokerUnreachable(self.problem)
+            await self._next_news(left)
+        return self.connection
+
+    async def _next_news(self, seconds: float | None = None) -> None:
+        news: Deferred[None] = Deferred()
+        self._waiting.append(news)
+        if seconds is not None:
+            news.addTimeout(seconds, self._reactor, lambda *_: None)
+        await news
+
+    def _tell(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for news in waiting:
+            if not news.called:
+                news.callback(None)
+
+    async def _run(self) -> None:
+        while not self._stopped:
+            broker = self._brokers[self._attempts % len(self._brokers)]
+            since = self._reactor.seconds()
+            try:
+                connection = await self._connect(broker)
+            except Exception as error:
+                self._failed(as_error(error))
+                self._lost(self.problem)
+            else:
+                since = self._reactor.seconds()
+                why = await connection.ended()
+                self.connection = None
+                self._failed(BrokerError(f"RabbitMQ at {broker}: {why}", why.code))
+                self._lost(self.problem)
+                if self._reactor.seconds() - since >= self._settings.settled:
+                    self._attempts %= len(self._brokers)
+            if not self._stopped:
+                await self._rest()
+
+    async def _connect(self, broker: Broker) -> Connection:
+        settings = self._settings.connection
+        connection = await connect(self._reactor, broker, settings, self._name)
+        if self._stopped:
+            connection.close()
+            raise BrokerError("closed")
+        self._trying = connection
+        try:
+            await self._set_up(connection)
+            if not connection.is_open:
+                raise await connection.ended()
+        except Exception as error:
+            connection.close()
+            found = as_error(error)
+            if isinstance(found, BrokerRefused):
+                raise found from None
+            raise BrokerError(f"RabbitMQ at {broker}: {found}", found.code) from None
+        finally:
+            self._trying = None
+        if self.problem and self._attempts:
+            self._log.info("{name}: connected to RabbitMQ at {to}", name=self._name, to=broker)
+        self.connection, self.problem, self.refused = connection, "", False
+        self._tell()
+        return connection
+
+    def _failed(self, error: BrokerError) -> None:
+        self._attempts += 1
+        if self._stopped:
+            self.problem = "closed"
+        elif str(error) != self.problem:
+            self.problem = str(error)
+            self._log.error("{name}: {why}; trying again", name=self._name, why=self.problem)
+        self.refused = isinstance(error, BrokerRefused)
+        self._tell()
+
+    async def _rest(self) -> None:
+        rounds = self._attempts // len(self._brokers)
+        wait = self._settings.first_wait
+        if self._attempts % len(self._brokers) == 0:
+            wait = min(self._settings.longest_wait, wait * 2.0 ** min(max(rounds - 1, 0), 20))
+        self._pause = deferLater(self._reactor, wait * random.uniform(0.5, 1.5))
+        try:
+            await self._pause
+        except CancelledError:
+            pass
+        self._pause = None
+
+    async def stop(self) -> None:
+        """End the connection, in order where that is possible, and make no more."""
+        self._stopped = True
+        if self._pause is not None:
+            self._pause.cancel()
+        for connection in (self.connection, self._trying):
+            if connection is not None:
+                connection.close()
+        self._tell()
+        if self._running is not None:
+            running, self._running = self._running, None
+            await running
+
+
+__all__ = ["Link", "LinkSettings"]

@@ -1,0 +1,319 @@
+"""The log in RabbitMQ, from its parts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from kupool.log import Delivery, Entry, ILog, ISubscription, LogStatus
+from kupool.log.groups import RetrySettings
+from kupool.log.rabbit import BrokerError, BrokerRefused, BrokerUnreachable
+from kupool.log.rabbit.address import parse_brokers
+from kupool.log.rabbit.channel import Channel
+from kupool.log.rabbit.connection import Connection
+from kupool.log.rabbit.consumer import RabbitSubscription
+from kupool.log.rabbit.gauge import Gauge
+from kupool.log.rabbit.links import Link, LinkSettings
+from kupool.log.rabbit.publisher import Publisher, PublisherSettings
+from kupool.log.rabbit.stream import StreamReader
+from kupool.log.rabbit.topology import Topology, declare
+
+
+@dataclass(frozen=True)
+class RabbitSettings:
+    """How a log in RabbitMQ is used; times in seconds.
+
+    With ``required`` a start fails where no broker can be reached; without, the log opens
+    all the same and says so in its status. One that refuses us always fails the start.
+    ``look_every`` is how often the depths of the queues are asked for; ``close_timeout`` how
+    long a close waits for confirms.
+    """
+
+    topology: Topology = field(default_factory=Topology)
+    link: LinkSettings = field(default_factory=LinkSettings)
+    publisher: PublisherSettings = field(default_factory=PublisherSettings)
+    retry: RetrySettings = field(default_factory=RetrySettings)
+    required: bool = True
+    look_every: float = 0.5
+    close_timeout: float = 5.0
+    skew: float = 10.0
+
+
+@implementer(ILog)
+class RabbitLog:
+    """Entries in RabbitMQ, kept by it: in the queue of each group, and in a stream.
+
+    ``url`` holds one or several addresses (:func:`parse_brokers`); raises
+    :class:`ValueError` when it is none. ``wall`` returns seconds since the epoch. Publishing,
+    consuming and reading have a connection each, so that the broker's flow control on one
+    does not hold up the others.
+
+    Positions are of two kinds. Those of :meth:`read` and :meth:`position_at` are places in the
+    stream and are valid for as long as it is. Those of entries that are delivered number
+    them within one subscription. What ties the two together is the entry's id. An entry
+    may be in the queue and the stream more than once: what was not confirmed is sent again.
+    """
+
+    persistent = True
+    instant = False
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        reactor: Any,
+        wall: Callable[[], float],
+        url: str,
+        settings: RabbitSettings | None = None,
+    ) -> None:
+        self._reactor = reactor
+        self._settings = settings or RabbitSettings()
+        self._topology = self._settings.topology
+        brokers, link = parse_brokers(url), self._settings.link
+        name = f"kupool {self._topology.queue}"
+        self._publisher = Publisher(
+            reactor,
+            wall,
+            lambda: (*self._topology.queues, self._topology.stream),
+            self._settings.publisher,
+        )
+        self._publishing = Link(
+            reactor,
+            brokers,
+            f"{name}: publishing",
+            self._set_up_publishing,
+            self._publisher.down,
+            link,
+        )
+        self._consuming = Link(
+            reactor,
+            brokers,
+            f"{name}: consuming",
+            self._set_up_consuming,
+            self._consuming_lost,
+            link,
+        )
+        self._reading = Link(
+            reactor, brokers, f"{name}: reading", self._set_up_reading, settings=link
+        )
+        self._reader = StreamReader(self._reading, self._topology, self._settings.skew)
+        self._subscriptions: dict[str, RabbitSubscription] = {}
+        self._gauges: dict[str, Gauge] = {}
+        self._watch: Channel | None = None
+        self._watching: Connection | None = None
+        self._looks = LoopingCall(self._look)
+        self._looks.clock = reactor
+        self._last = 0
+        self._opened = self._closed = False
+
+    # -- begin
+
+    def open(self) -> Deferred[None]:
+        """Connect, and make what is missing at the broker.
+
+        Fails with :class:`BrokerRefused` where a broker will not have us or has something
+        else under our names, with :class:`BrokerUnreachable` where none answers and one is
+        required. Both say why in one line, without passwords.
+        """
+        return Deferred.fromCoroutine(self._open())
+
+    async def _open(self) -> None:
+        self._opened = True
+        links = (self._publishing, self._consuming, self._reading)
+        for link in links:
+            link.start()
+        try:
+            # One after another: what is missing is made by the first.
+            for link in links:
+                await link.first()
+            self._last = await self._reader.last()
+        except BrokerRefused:
+            await self.close()
+            raise
+        except BrokerUnreachable:
+            if self._settings.required:
+                await self.close()
+                raise
+        self._looks.start(self._settings.look_every).addErrback(
+            lambda failure: self._log.failure("The looks at the queues stopped", failure)
+        )
+
+    async def _set_up_publishing(self, connection: Connection) -> None:
+        await declare(connection, self._topology)
+        await self._publisher.up(connection)
+
+    async def _set_up_consuming(self, connection: Connection) -> None:
+        for queue, count in (await declare(connection, self._topology)).items():
+            self._gauge(queue).seen(count)
+        watch = await connection.channel()
+        for subscription in list(self._subscriptions.values()):
+            await subscription.up(connection)
+        self._watch, self._watching = watch, connection
+
+    async def _set_up_reading(self, connection: Connection) -> None:
+        await declare(connection, self._topology)
+
+    def _consuming_lost(self, why: str) -> None:
+        self._watch = self._watching = None
+        for subscription in self._subscriptions.values():
+            subscription.down()
+
+    # -- append and read
+
+    def append(self, entry_id: str, body: bytes) -> Deferred[None]:
+        """Append an entry; fires when the broker has it safe in every queue and the stream.
+
+        Fails with :class:`LogUnavailable` at once where nothing can be sent now. What was
+        sent and is not confirmed is sent again and not failed, unless the settings of the
+        publisher say so: it may have been kept.
+        """
+        done = self._publisher.publish(self._topology.exchange, "", entry_id, {}, body)
+        return done.addCallback(self._appended)
+
+    def _appended(self, _: object) -> None:
+        self._last += 1
+        for queue in self._topology.queues:
+            self._gauge(queue).put()
+
+    def read(self, after: int, limit: int) -> Deferred[Sequence[Entry]]:
+        """Return up to ``limit`` entries of the stream that follow the position ``after``.
+
+        Fails with :class:`LogUnavailable` where the broker cannot be reached.
+        """
+        return Deferred.fromCoroutine(self._reader.read(after, limit))
+
+    def position_at(self, time: float) -> Deferred[int]:
+        """Return a position that no entry appended at ``time`` or later is before.
+
+        An entry's time is when it was last sent, by the clock of who sent it. Clocks may
+        differ by the ``skew`` of the settings.
+        """
+        return Deferred.fromCoroutine(self._reader.position_at(time))
+
+    # -- consume
+
+    def consume(self, group: str, consumer: Any, prefetch: int) -> Deferred[ISubscription]:
+        """Deliver what a group has not acknowledged, at most ``prefetch`` ahead.
+
+        A group that the topology does not name begins with what is appended from now on.
+        """
+        return Deferred.fromCoroutine(self._consume(group, consumer, prefetch))
+
+    async def _consume(self, group: str, consumer: Any, prefetch: int) -> ISubscription:
+        if group not in self._topology.groups:
+            self._topology = replace(self._topology, groups=(*self._topology.groups, group))
+            if self._consuming.connection is not None:
+                await declare(self._consuming.connection, self._topology)
+        queue = self._topology.queue_of(group)
+        subscription = RabbitSubscription(
+            self._reactor,
+            queue,
+            self._gauge(queue),
+            consumer,
+            prefetch,
+            self._settings.retry,
+            lambda delivery, reason: self._bury(group, delivery, reason),
+        )
+        before = self._subscriptions.get(group)
+        if before is not None:
+            await before.stop()
+        self._subscriptions[group] = subscription
+        connection = self._consuming.connection
+        if connection is not None:
+            try:
+                await subscription.up(connection)
+            except BrokerError as error:
+                connection.drop(str(error))
+        return subscription
+
+    def _bury(self, group: str, delivery: Delivery, reason: str) -> Deferred[None]:
+        headers = {
+            "reason": reason,
+            "group": group,
+            "deliveries": delivery.attempt,
+            "appended_at": int(delivery.entry.appended_at * 1000),
+        }
+        queue, entry = self._topology.dead_letters, delivery.entry
+        done = self._publisher.publish("", queue, entry.entry_id, headers, entry.body)
+        return done.addCallback(lambda _: self._gauge(queue).put())
+
+    # -- state
+
+    def _gauge(self, queue: str) -> Gauge:
+        return self._gauges.setdefault(queue, Gauge())
+
+    def _look(self) -> Deferred[Any] | None:
+        """Ask how many messages wait; a queue that is gone ends the connection, and is made."""
+        watch, connection = self._watch, self._watching
+        if watch is None or connection is None:
+            return None
+        watched = [*map(self._topology.queue_of, self._subscriptions), self._topology.dead_letters]
+        looks = [watch.look_at(q).addCallback(self._gauge(q).seen) for q in watched]
+        looked: Deferred[Any] = gatherResults(looks, consumeErrors=True)
+        return looked.addErrback(_look_failed, connection)
+
+    def trim(self, before: float, max_bytes: int) -> Deferred[int]:
+        """Drop nothing, and return 0: entries leave the stream by the broker's retention.
+
+        That is set by ``max_age`` and ``max_bytes`` of the topology when the stream is
+        made. The queues hold only what is not acknowledged.
+        """
+        done: Deferred[int] = Deferred()
+        done.callback(0)
+        return done
+
+    def status(self) -> LogStatus:
+        """Say how the log is.
+
+        ``appended`` is the newest position known here. ``depth`` is for the group that is
+        behind most, of those that are consumed here: messages that wait in its queue, as
+        asked for now and then, and those delivered here and not acknowledged.
+        """
+        depth = max(
+            (
+                self._gauge(self._topology.queue_of(group)).waiting + subscription.unacknowledged
+                for group, subscription in self._subscriptions.items()
+            ),
+            default=0,
+        )
+        dead = self._gauge(self._topology.dead_letters).waiting
+        return LogStatus(self._last, depth, dead, self._problem())
+
+    def _problem(self) -> str:
+        if not self._opened or self._closed:
+            return ""
+        return self._publisher.obstacle or self._consuming.problem or self._reading.problem
+
+    # -- end
+
+    def close(self) -> Deferred[None]:
+        """Wait a while for what is on its way, and end the connections."""
+        return Deferred.fromCoroutine(self._close())
+
+    async def _close(self) -> None:
+        if self._closed or not self._opened:
+            self._closed = True
+            return
+        self._closed = True
+        if self._looks.running:
+            self._looks.stop()
+        await self._publisher.close(self._settings.close_timeout)
+        for subscription in self._subscriptions.values():
+            await subscription.stop()
+        for link in (self._publishing, self._consuming, self._reading):
+            await link.stop()
+
+
+def _look_failed(failure: Failure, connection: Connection) -> None:
+    error: Any = failure.value  # of gatherResults
+    connection.drop(f"looking at the queues: {error.subFailure.getErrorMessage()}")
+
+
+__all__ = ["RabbitLog", "RabbitSettings"]

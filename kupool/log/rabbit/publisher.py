@@ -1,0 +1,296 @@
+"""Entries on their way to the broker, each until it is certain that it is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from twisted.internet.defer import Deferred, fail, gatherResults
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from kupool.log import LogUnavailable
+from kupool.log.rabbit.channel import Channel
+from kupool.log.rabbit.connection import Connection
+
+#: Seconds from a refusal to the next channel: one that is opened while a quorum queue has
+#: no leader is refused for ever.
+RENEW_DELAY = 0.25
+
+_TICK = 0.25
+
+
+@dataclass(frozen=True)
+class PublisherSettings:
+    """Bounds of what is on its way; times in seconds.
+
+    ``entries`` and ``bytes`` bound what is not yet confirmed. After ``stalled`` without a
+    confirm nothing more is taken, after ``silent`` the connection is given up.
+
+    What has been sent and is not confirmed may have been kept or not. It is sent again
+    until it is confirmed, unless ``give_up`` is set: then it fails after that long. Set it
+    only where the same entry is appended again, under the same id, by who is told so.
+    """
+
+    entries: int = 1000
+    bytes: int = 64 * 1024 * 1024
+    stalled: float = 2.0
+    silent: float = 10.0
+    give_up: float = 0.0
+
+
+@dataclass(eq=False)
+class _Outgoing:
+    serial: int
+    exchange: str
+    key: str
+    message_id: str
+    headers: dict[str, Any]
+    body: bytes
+    done: Deferred[None]
+    first_sent: float = 0.0
+    sent: float = 0.0
+    confirmed: bool = False
+
+
+class Publisher:
+    """Publishes on one channel with confirms, in the order in which it was asked.
+
+    A confirm says that some queue has the entry. That each of ``queues`` has it is known by
+    looking at them on the same channel after it was published: a queue that somebody
+    deleted would be missed silently while another one is bound. ``wall`` returns seconds
+    since the epoch.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        wall: Callable[[], float],
+        queues: Callable[[], tuple[str, ...]],
+        settings: PublisherSettings | None = None,
+    ) -> None:
+        self._clock = clock
+        self._wall = wall
+        self._queues = queues
+        self._settings = settings or PublisherSettings()
+        #: By serial number, and so in order.
+        self._waiting: dict[int, _Outgoing] = {}
+        self._bytes = 0
+        self._serial = 0
+        self._connection: Connection | None = None
+        self._channel: Channel | None = None
+        #: On this channel: the last entry sent, and the last after which the queues were seen.
+        self._sent = self._covered = 0
+        self._checking = False
+        self._down = "not connected yet"
+        self._closed = False
+        self._renewing: IDelayedCall | None = None
+        self._idle: list[Deferred[None]] = []
+        self._ticks = LoopingCall(self._tick)
+        self._ticks.clock = clock
+
+    @property
+    def waiting(self) -> int:
+        """Entries that are not settled yet."""
+        return len(self._waiting)
+
+    @property
+    def obstacle(self) -> str:
+        """Why nothing can be taken now; empty when something can."""
+        if self._closed:
+            return "the log is closed"
+        if self._connection is None:
+            return self._down
+        if self._connection.blocked:
+            return f"RabbitMQ at {self._connection.broker} is low on memory or disk: takes nothing"
+        if self._silence() > self._settings.stalled:
+            return f"RabbitMQ at {self._connection.broker} does not confirm what is published"
+        if len(self._waiting) >= self._settings.entries or self._bytes >= self._settings.bytes:
+            return "too many entries wait for RabbitMQ's confirm"
+        return ""
+
+    def _silence(self) -> float:
+        """Seconds since the oldest entry was sent on this connection; 0 when none waits."""
+        for item in self._waiting.values():
+            return self._clock.seconds() - item.sent if item.sent else 0.0
+        return 0.0
+
+    def publish(
+        self, exchange: str, key: str, message_id: str, headers: dict[str, Any], body: bytes
+    ) -> Deferred[None]:
+        """Publish an entry; fires when it is kept.
+
+        Fails with :class:`LogUnavailable` when it was not sent at all, and when it is given up.
+        """
+        obstacle = self.obstacle
+        if obstacle:
+            return fail(LogUnavailable(obstacle))
+        self._serial += 1
+        item = _Outgoing(self._serial, exchange, key, message_id, headers, body, Deferred())
+        self._waiting[item.serial] = item
+        self._bytes += len(body)
+        if not self._ticks.running:
+            self._ticks.start(_TICK, now=False)
+        if self._channel is not None:
+            self._send(self._channel, item)
+        return item.done
+
+    async def up(self, connection: Connection) -> None:
+        """Use a new connection: what is not settled is sent again, in order."""
+        if not self._closed or self._waiting:
+            await self._open(connection)
+            self._connection = connection
+
+    def down(self, why: str) -> None:
+        """The connection is gone: what was sent waits for the next, the rest fails."""
+        self._connection, self._channel, self._down = None, None, why
+        self._cancel_renewal()
+        for item in list(self._waiting.values()):
+            item.sent = 0.0
+            if not item.first_sent:
+                self._fail(item, why)
+
+    async def _open(self, connection: Connection) -> None:
+        channel = await connection.channel()
+        await channel.confirm(lambda message_id: self._returned(connection, channel, message_id))
+        channel.on_closed = lambda why: self._broken(connection, channel, str(why))
+        self._channel, self._checking = channel, False
+        self._sent = self._covered = 0
+        for item in list(self._waiting.values()):
+            self._send(channel, item)
+
+    def _send(self, channel: Channel, item: _Outgoing) -> None:
+        item.confirmed = False
+        item.sent = self._clock.seconds()
+        item.first_sent = item.first_sent or item.sent
+        self._sent = item.serial
+        headers = {"appended_at": int(self._wall() * 1000), **item.headers}
+        channel.publish(item.exchange, item.key, item.message_id, headers, item.body).addCallbacks(
+            self._confirmed, self._refused, callbackArgs=(channel, item), errbackArgs=(channel,)
+        ).addErrback(lambda failure: self._log.failure("A confirm went wrong", failure))
+        self._check(channel)
+
+    def _confirmed(self, _: object, channel: Channel, item: _Outgoing) -> None:
+        if channel is self._channel:
+            item.confirmed = True
+            if item.serial <= self._covered:
+                self._settle(item)
+
+    def _check(self, channel: Channel) -> None:
+        """Look at the queues behind what has been published; one look covers many entries."""
+        if self._checking or channel is not self._channel or self._covered >= self._sent:
+            return
+        self._checking = True
+        looks = [channel.look_at(queue) for queue in self._queues()]
+        gatherResults(looks, consumeErrors=True).addCallbacks(
+            self._checked,
+            lambda _: None,  # the channel is closed by that, which is dealt with there
+            callbackArgs=(channel, self._sent),
+        ).addErrback(lambda failure: self._log.failure("A check went wrong", failure))
+
+    def _checked(self, _: object, channel: Channel, serial: int) -> None:
+        if channel is not self._channel:
+            return
+        self._checking = False
+        self._covered = serial
+        for item in list(self._waiting.values()):
+            if item.serial > serial:
+                break
+            if item.confirmed:
+                self._settle(item)
+        self._check(channel)
+
+    def _settle(self, item: _Outgoing) -> None:
+        self._forget(item)
+        if not item.done.called:
+            item.done.callback(None)
+
+    def _fail(self, item: _Outgoing, why: str) -> None:
+        self._forget(item)
+        if not item.done.called:
+            item.done.errback(LogUnavailable(why))
+
+    def _forget(self, item: _Outgoing) -> None:
+        if self._waiting.pop(item.serial, None) is not None:
+            self._bytes -= len(item.body)
+        if not self._waiting:
+            if self._ticks.running:
+                self._ticks.stop()
+            idle, self._idle = self._idle, []
+            for done in idle:
+                done.callback(None)
+
+    def _refused(self, failure: Failure, channel: Channel) -> None:
+        """The broker would not keep an entry: a new channel, and everything once more."""
+        if channel is not self._channel or not channel.is_open:
+            return
+        assert failure.value is not None
+        self._log.warn(
+            "RabbitMQ refused an entry ({why}); trying again", why=type(failure.value).__name__
+        )
+        self._channel = None
+        channel.close()
+        self._renewing = self._clock.callLater(RENEW_DELAY, self._renew)
+
+    def _renew(self) -> None:
+        self._renewing = None
+        connection = self._connection
+        if connection is None:
+            return
+        held: Connection = connection
+
+        def failed(failure: Failure) -> None:
+            held.drop(f"no channel: {failure.getErrorMessage()}")
+
+        Deferred.fromCoroutine(self._open(held)).addErrback(failed)
+
+    def _returned(self, connection: Connection, channel: Channel, message_id: str) -> None:
+        if channel is self._channel:
+            self._channel = None
+            connection.drop(f"no queue takes entry {message_id!r}")
+
+    def _broken(self, connection: Connection, channel: Channel, why: str) -> None:
+        """A channel ended that we did not end: what we publish to is not as it should be."""
+        if channel is self._channel:
+            self._channel = None
+            connection.drop(why)
+
+    def _tick(self) -> None:
+        now = self._clock.seconds()
+        connection = self._connection
+        if self._settings.give_up:
+            late = now - self._settings.give_up
+            for item in list(self._waiting.values()):
+                if item.first_sent and item.first_sent <= late:
+                    self._fail(item, f"not confirmed in time: {self.obstacle or 'slow broker'}")
+        if connection is None or connection.blocked:
+            return
+        if self._silence() > self._settings.silent:
+            self._channel = None
+            connection.drop(f"no confirm for {self._settings.silent:g} s")
+
+    def _cancel_renewal(self) -> None:
+        if self._renewing is not None:
+            self._renewing.cancel()
+            self._renewing = None
+
+    async def close(self, seconds: float) -> None:
+        """Take nothing more, and wait so long for what is on its way; the rest fails."""
+        self._closed = True
+        if self._waiting:
+            idle: Deferred[None] = Deferred()
+            self._idle.append(idle)
+            idle.addTimeout(seconds, self._clock, lambda *_: None)
+            await idle
+        self._idle.clear()
+        self._cancel_renewal()
+        for item in list(self._waiting.values()):
+            self._fail(item, "the log was closed before it was confirmed")
+
+
+__all__ = ["Publisher", "PublisherSettings"]

@@ -1,0 +1,126 @@
+"""The copy of all entries that can be read again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from kupool.log import Entry, LogUnavailable
+from kupool.log.rabbit import BrokerError
+from kupool.log.rabbit.channel import Message
+from kupool.log.rabbit.connection import Connection
+from kupool.log.rabbit.links import Link
+from kupool.log.rabbit.topology import Topology
+
+#: Entries that are fetched at once, whoever asks for fewer: each time costs some ways to
+#: the broker and back.
+AHEAD = 200
+
+#: Seconds that a reader waits for a connection.
+_PATIENCE = 15.0
+
+#: Times that a read is tried on connections that break.
+_ATTEMPTS = 3
+
+_MOST = 5000
+
+
+class StreamReader:
+    """Reads a stream on a connection of its own.
+
+    On a stream a refusal of a message ends the whole connection, so messages are left
+    unacknowledged here; the prefetch is as large as what is wanted. The position of an entry is
+    its offset in the stream and one: positions grow and are not without gaps. ``skew`` is how
+    many seconds the clocks of those who append may differ by, and how long an entry may be
+    on its way.
+    """
+
+    def __init__(self, link: Link, topology: Topology, skew: float = 10.0) -> None:
+        self._link = link
+        self._topology = topology
+        self._skew = skew
+        self._ahead: Sequence[Entry] = ()
+        self._ahead_after = -1
+
+    async def read(self, after: int, limit: int) -> Sequence[Entry]:
+        """Return up to ``limit`` entries after a position; none only at the end.
+
+        Raises :class:`LogUnavailable` where the broker cannot be reached.
+        """
+        after = max(after, 0)
+        if not self._ahead or not self._ahead_after <= after < self._ahead[-1].position:
+            self._ahead, self._ahead_after = (), -1
+            found = await self._fetch(after, max(limit, AHEAD))
+            self._ahead, self._ahead_after = found, after
+            return found[:limit]
+        return [entry for entry in self._ahead if entry.position > after][:limit]
+
+    async def last(self) -> int:
+        """Return the position of the newest entry; 0 when there is none."""
+        position = 0
+        found = await self._fetch("last", _MOST)
+        while found:
+            position = found[-1].position
+            found = await self._fetch(position, _MOST)
+        return position
+
+    async def position_at(self, time: float) -> int:
+        """Return a position that no entry appended at ``time`` or later is before.
+
+        Searches by halves for an entry older than that by the skew, and reads on from there.
+        """
+        first = await self._fetch(0, 1)
+        if not first:
+            return 0
+        low, high, before = first[0].position, await self.last(), 0
+        while low <= high:
+            middle = (low + high) // 2
+            found = await self._fetch(middle - 1, 1)
+            if found and found[0].appended_at < time - self._skew:
+                before = found[0].position
+                low = before + 1
+            else:
+                high = middle - 1
+        while entries := await self.read(before, AHEAD):
+            for entry in entries:
+                if entry.appended_at >= time:
+                    return before
+                before = entry.position
+        return before
+
+    async def _fetch(self, start: int | str, limit: int) -> list[Entry]:
+        for attempt in range(_ATTEMPTS):
+            connection = await self._link.up(_PATIENCE)
+            try:
+                return await self._fetch_from(connection, start, min(limit, _MOST))
+            except BrokerError as error:
+                # The next attempt is made on another connection: each read by itself is whole.
+                connection.drop(f"reading {self._topology.stream!r}: {error}")
+                await connection.ended()
+                if attempt == _ATTEMPTS - 1:
+                    raise LogUnavailable(f"the stream cannot be read: {error}") from None
+        raise AssertionError("unreachable")
+
+    async def _fetch_from(
+        self, connection: Connection, start: int | str, limit: int
+    ) -> list[Entry]:
+        channel = await connection.channel()
+        await channel.prefetch(limit)
+        deliveries = await channel.consume(self._topology.stream, {"x-stream-offset": start})
+        # A channel reads the stream itself: all it can deliver comes before the next answer.
+        await channel.fence(self._topology.exchange)
+        messages = await deliveries.arrived()
+        await channel.close()
+        after = start if isinstance(start, int) else 0
+        found = [_entry(message) for message in messages]
+        return [entry for entry in found if entry.position > after]
+
+
+def _entry(message: Message) -> Entry:
+    headers: dict[str, Any] = message.headers
+    at = headers.get("appended_at", 0)
+    appended_at = at / 1000 if isinstance(at, int | float) else 0.0
+    return Entry(int(headers["x-stream-offset"]) + 1, message.message_id, appended_at, message.body)
+
+
+__all__ = ["StreamReader"]

@@ -1,0 +1,179 @@
+"""pika's Twisted adapter, and what it needs around it. The only file of ours that touches it.
+
+The adapter installs the reactor when it is imported: it is imported here inside
+functions, which are called once there is one.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall
+from twisted.python.failure import Failure
+
+from kupool.log.rabbit import BrokerError
+from kupool.log.rabbit.address import Broker
+
+#: Seconds that a connection has to end in order; then it is cut.
+CUT_AFTER = 2.0
+
+_REPLY = re.compile(r"\((\d{3})\) (['\"])(.*)\2", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class ConnectionSettings:
+    """Times of a connection, in seconds.
+
+    ``timeout`` is for the way to the broker and the handshake, each; ``blocked_timeout`` for how
+    long a broker that takes nothing is waited for before the connection is given up.
+    """
+
+    timeout: float = 5.0
+    heartbeat: int = 10
+    blocked_timeout: float = 60.0
+
+
+class Wire:
+    """The transport as pika gets it: a connection that does not end in time is cut."""
+
+    def __init__(self, reactor: Any, transport: Any) -> None:
+        self._reactor = reactor
+        self._transport = transport
+        self._cutting: IDelayedCall | None = None
+
+    def write(self, data: bytes) -> None:
+        """Send bytes."""
+        self._transport.write(data)
+
+    def loseConnection(self) -> None:
+        """End in order, within :data:`CUT_AFTER` seconds."""
+        # It waits for the write buffer, which nobody may be reading any more.
+        self._transport.loseConnection()
+        self.cut_later()
+
+    def cut_later(self) -> None:
+        """Cut the connection in :data:`CUT_AFTER` seconds, unless it ends before."""
+        if self._cutting is None:
+            self._cutting = self._reactor.callLater(CUT_AFTER, self._transport.abortConnection)
+
+    def abortConnection(self) -> None:
+        """End at once."""
+        self._transport.abortConnection()
+
+    def ended(self) -> None:
+        """It is over: there is nothing to cut."""
+        if self._cutting is not None and self._cutting.active():
+            self._cutting.cancel()
+
+
+class _Told:
+    """What is added to pika's protocol: it says why it ended, and whether it is blocked."""
+
+    _impl: Any
+    reactor: Any
+    ready: Any
+
+    def prepare(self) -> None:
+        """Listen to the connection that pika has just made."""
+        # Its own Deferred for being ready keeps the reason of a failure to itself.
+        self.ready.addErrback(lambda _: None)
+        #: Fires when the virtual host is open; fails with the reason.
+        self.opened: Deferred[None] = Deferred()
+        #: Fires when the connection is gone.
+        self.over: Deferred[None] = Deferred()
+        self.reason: Exception | None = None
+        self.blocked = False
+        self.wire: Wire | None = None
+        self._impl.add_on_open_callback(self._opened_now)
+        self._impl.add_on_open_error_callback(self._ended, remove_default=False)
+        self._impl.add_on_close_callback(self._ended)
+        self._impl.add_on_connection_blocked_callback(lambda *_: self._block(True))
+        self._impl.add_on_connection_unblocked_callback(lambda *_: self._block(False))
+
+    def makeConnection(self, transport: Any) -> None:
+        """Hand pika a transport that is cut in time."""
+        self.wire = Wire(self.reactor, transport)
+        super().makeConnection(self.wire)  # type: ignore[misc]
+
+    def connectionLost(self, reason: Failure) -> None:
+        """Tell who waits, after pika."""
+        if self.wire is not None:
+            self.wire.ended()
+        super().connectionLost(reason)  # type: ignore[misc]
+        if not self.opened.called:
+            self.opened.errback(self.reason or reason)
+        self.over.callback(None)
+
+    def _opened_now(self, _: object) -> None:
+        if not self.opened.called:
+            self.opened.callback(None)
+
+    def _ended(self, _: object, reason: Exception) -> None:
+        self.reason = self.reason or reason
+
+    def _block(self, blocked: bool) -> None:
+        self.blocked = blocked
+
+
+def make_protocol(reactor: Any, broker: Broker, settings: ConnectionSettings, name: str) -> Any:
+    """Return pika's protocol for a connection that the broker shows by ``name``."""
+    import pika
+    from pika.adapters.twisted_connection import TwistedProtocolConnection
+
+    class BrokerProtocol(_Told, TwistedProtocolConnection):  # type: ignore[misc]
+        pass
+
+    protocol = BrokerProtocol(
+        pika.ConnectionParameters(
+            host=broker.host,
+            port=broker.port,
+            virtual_host=broker.vhost,
+            credentials=pika.PlainCredentials(broker.user, broker.password),
+            heartbeat=settings.heartbeat,
+            blocked_connection_timeout=settings.blocked_timeout,
+            client_properties={"connection_name": name},
+        ),
+        reactor,
+    )
+    protocol.reactor = reactor
+    protocol.prepare()
+    return protocol
+
+
+def make_properties(message_id: str, headers: dict[str, Any]) -> Any:
+    """Return the properties of a persistent message."""
+    import pika
+
+    return pika.BasicProperties(
+        delivery_mode=2,
+        message_id=message_id,
+        headers=headers,
+        content_type="application/octet-stream",
+    )
+
+
+def as_error(error: BaseException | None) -> BrokerError:
+    """Return what pika raised as ours, with the broker's own words where it had any."""
+    if isinstance(error, BrokerError):
+        return error
+    code, text = getattr(error, "reply_code", 0), getattr(error, "reply_text", "")
+    if not code:
+        # pika wraps what the broker said during the handshake as text.
+        said = _REPLY.search(str(error))
+        if said:
+            code, text = int(said[1]), said[3]
+    text = text or str(error).strip() or type(error).__name__
+    return BrokerError(" ".join(text.split()), code)
+
+
+__all__ = [
+    "CUT_AFTER",
+    "ConnectionSettings",
+    "Wire",
+    "as_error",
+    "make_properties",
+    "make_protocol",
+]
