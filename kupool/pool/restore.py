@@ -6,11 +6,12 @@ duplicate after it.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from twisted.logger import Logger
 
-from kupool.log import ILog
+from kupool.log import Entry, ILog, ISpool
 from kupool.pool.jobs import Job, JobBook
 from kupool.pool.session import scope_key
 from kupool.wire.batches import Batch, PoisonBatch, decode_batch
@@ -32,7 +33,8 @@ async def remember_used(log: ILog, book: JobBook, duplicate_scope: str) -> int:
 
     Jobs for which the log cannot tell are retired: those older than its first entry,
     where entries before that one have been dropped, and all of them in the duplicate
-    scope ``session``, as the log knows no sessions.
+    scope ``session``, as the log knows no sessions. What waits in a spool before the log
+    is read first: it may move on to the log at any time, but never the other way.
     """
     source: Any = log
     jobs = list(book)
@@ -44,17 +46,27 @@ async def remember_used(log: ILog, book: JobBook, duplicate_scope: str) -> int:
     first = await source.read(0, 1)
     if first and first[0].position > 1:
         _retire(book, [job for job in jobs if job.created_at <= first[0].appended_at])
-    remembered = 0
+    remembered = position = 0
+    if ISpool.providedBy(log):
+        while entries := await source.read_spool(position, CHUNK):
+            remembered += _remember_all(entries, book, duplicate_scope)
+            position = entries[-1].position
     position = await source.position_at(jobs[0].created_at - SLACK)
     while entries := await source.read(position, CHUNK):
-        for entry in entries:
-            try:
-                batch = decode_batch(entry.body)
-            except PoisonBatch:
-                continue  # the consumer puts it among the dead letters
-            remembered += _remember(batch, book, duplicate_scope)
+        remembered += _remember_all(entries, book, duplicate_scope)
         position = entries[-1].position
     return remembered
+
+
+def _remember_all(entries: Iterable[Entry], book: JobBook, duplicate_scope: str) -> int:
+    count = 0
+    for entry in entries:
+        try:
+            batch = decode_batch(entry.body)
+        except PoisonBatch:
+            continue  # the consumer puts it among the dead letters
+        count += _remember(batch, book, duplicate_scope)
+    return count
 
 
 def _remember(batch: Batch, book: JobBook, duplicate_scope: str) -> int:
@@ -64,6 +76,8 @@ def _remember(batch: Batch, book: JobBook, duplicate_scope: str) -> int:
         job = book.jobs.get(job_id)
         if job is not None:
             scope = job.nonces.scope(scope_key(duplicate_scope, username))
+            if client_nonce in scope.used:
+                continue  # a batch may be in there twice
             scope.reserve(client_nonce, EARLIER)
             job.remembered += 1
             count += 1
