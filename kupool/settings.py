@@ -80,8 +80,18 @@ class Settings:
     mq: str = _setting(
         choice("sqlite", "memory", "rabbit"), "sqlite", "where the submission log is kept"
     )
-    mq_url: str = _setting(TEXT, "", "RabbitMQ address", secret=True)
+    mq_url: str = _setting(
+        TEXT, "", "RabbitMQ address, as amqp://user:password@host/vhost,host2,host3", secret=True
+    )
     mq_queue: str = _setting(TEXT, "kupool_submissions", "name of the RabbitMQ queue")
+    mq_kind: str = _setting(choice("quorum", "classic"), "quorum", "kind of the RabbitMQ queue")
+    mq_timeout: float = _setting(
+        DURATION, "2s", "time that RabbitMQ has to confirm a batch before it is spooled", least=0.05
+    )
+    spool: str = _setting(
+        choice("on", "off"), "on", "keep batches here while RabbitMQ is away; off refuses them"
+    )
+    spool_max_size: int = _setting(SIZE, "1GiB", "size of what is kept so", least=65536)
     # jobs
     interval: float = _setting(DURATION, "30s", "time between jobs", least=0.01, reload=True)
     expire: float = _setting(DURATION, "0", "age at which a job expires; 0: never", reload=True)
@@ -220,6 +230,8 @@ def _value(f: Field[Any], given: object, source: str) -> Any:
             if not isinstance(several, list | tuple):
                 raise ValueError(f"expected a list, found a {type(given).__name__}")
             return tuple(_text(one).strip() for one in several if _text(one).strip())
+        if isinstance(given, bool) and f.metadata["kind"].hint == "on|off":
+            given = "on" if given else "off"  # which is what YAML takes these words for
         text = _text(given)
         value = f.metadata["kind"].parse(text)
         least = f.metadata["least"]

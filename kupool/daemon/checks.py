@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import chain
 
+from kupool.log.rabbit.address import parse_brokers
 from kupool.net.endpoints import endpoint_for
 from kupool.settings import Loaded, SettingError
 from kupool.web.control import Hosts
@@ -18,9 +19,19 @@ def check(loaded: Loaded) -> None:
 
 
 def _engines(loaded: Loaded) -> Iterator[tuple[str, str]]:
-    for name, engine in (("store", "pg"), ("mq", "rabbit")):
-        if getattr(loaded.settings, name) == engine:
-            yield name, f"{engine!r} is not available in this version"
+    settings = loaded.settings
+    if settings.store == "pg" and not settings.pg_dsn.strip():
+        yield "pg_dsn", "--store pg needs a connection string"
+    if settings.mq == "rabbit":
+        if not settings.mq_url.strip():
+            yield "mq_url", "--mq rabbit needs the address of a broker"
+            return
+        if not settings.mq_queue:
+            yield "mq_queue", "--mq rabbit needs the name of a queue"
+        try:
+            parse_brokers(settings.mq_url)
+        except ValueError as error:
+            yield "mq_url", str(error)
 
 
 def _addresses(loaded: Loaded) -> Iterator[tuple[str, str]]:

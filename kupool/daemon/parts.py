@@ -12,6 +12,11 @@ from twisted.cred.checkers import ICredentialsChecker
 
 from kupool.live.hub import LatestChannel
 from kupool.log.memory import MemoryLog
+from kupool.log.rabbit.log import RabbitLog, RabbitSettings
+from kupool.log.rabbit.publisher import PublisherSettings
+from kupool.log.rabbit.topology import Topology
+from kupool.log.spool import SpooledLog, SpoolSettings
+from kupool.log.spool_file import SpoolFile
 from kupool.log.sqlite import SqliteLog
 from kupool.net.endpoints import parse_address
 from kupool.net.manager import ServerSettings
@@ -34,6 +39,11 @@ from kupool.storage.folder import DataFolder
 #: Names of the files in the data folder.
 LOG_FILE = "log.sqlite"
 STORE_FILE = "store.sqlite"
+SPOOL_FILE = "spool.sqlite"
+
+#: Seconds that the broker has for a batch for which nobody waits: longer than any failover,
+#: so that one that is only slow is not asked again and again.
+DRAIN_TIMEOUT = 30.0
 
 #: Returns the database in a file of the data folder, with a schema.
 MakeDatabase = Callable[[str, str], Database]
@@ -64,8 +74,7 @@ def build(
     checkers: Sequence[ICredentialsChecker] = (),
 ) -> Parts:
     """Make every part. ``wall`` returns seconds since the epoch."""
-    uses_files = "sqlite" in (settings.store, settings.mq)
-    folder = DataFolder(settings.data) if uses_files else None
+    folder = DataFolder(settings.data) if uses_files(settings) else None
     databases: list[Database] = []
 
     def database(file: str, schema: str) -> Database:
@@ -112,12 +121,51 @@ def build(
     )
 
 
+def uses_files(settings: Settings) -> bool:
+    """Say whether anything is kept in the data folder."""
+    return "sqlite" in (settings.store, settings.mq) or has_spool(settings)
+
+
+def has_spool(settings: Settings) -> bool:
+    """Say whether batches are kept here while the log is away."""
+    return settings.mq == "rabbit" and settings.spool == "on"
+
+
 def _make_log(
     settings: Settings, reactor: Any, wall: Callable[[], float], database: MakeDatabase
 ) -> Any:
     if settings.mq == "memory":
         return MemoryLog(reactor, wall, settings.memory_log_limit)
+    if settings.mq == "rabbit":
+        remote = make_rabbit(settings, reactor, wall, required=not has_spool(settings))
+        if not has_spool(settings):
+            return remote
+        database_file = database(SPOOL_FILE, "spool")
+        file = SpoolFile(database_file, reactor, wall, settings.spool_max_size)
+        drain_timeout = max(DRAIN_TIMEOUT, settings.mq_timeout)
+        bounds = SpoolSettings(settings.mq_timeout, drain_timeout)
+        return SpooledLog(remote, file, reactor, bounds)
     return SqliteLog(database(LOG_FILE, "log"), reactor, wall)
+
+
+def make_rabbit(
+    settings: Settings, reactor: Any, wall: Callable[[], float], required: bool
+) -> RabbitLog:
+    """Return the log in RabbitMQ; ``required`` says that it cannot be opened without one.
+
+    A batch that has been sent is sent again there until it is certain. Only where a spool
+    does the same it is given up after a while.
+    """
+    topology = Topology(
+        queue=settings.mq_queue,
+        kind=settings.mq_kind,
+        max_age=f"{settings.log_retention:.0f}s" if settings.log_retention else "",
+        max_bytes=settings.log_max_size,
+    )
+    give_up = 0.0 if required else max(DRAIN_TIMEOUT, settings.mq_timeout)
+    publisher = PublisherSettings(stalled=settings.mq_timeout, give_up=give_up)
+    engine = RabbitSettings(topology=topology, publisher=publisher, required=required)
+    return RabbitLog(reactor, wall, settings.mq_url, engine)
 
 
 def _make_stores(

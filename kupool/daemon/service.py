@@ -20,6 +20,8 @@ from kupool.daemon.notify import notify
 from kupool.daemon.parts import Parts, build
 from kupool.daemon.status import RUNNING, Status
 from kupool.errors import GOING_DOWN
+from kupool.log import LogUnavailable
+from kupool.log.rabbit import BrokerError
 from kupool.net.endpoints import endpoint_for, probe
 from kupool.pool.restore import remember_used
 from kupool.settings import Loaded, Settings, changes
@@ -30,6 +32,9 @@ from kupool.web.site import make_site
 
 #: What may keep a listener from starting, and is explained by its text.
 NOT_LISTENING = (CannotListenError, OSError, ValueError)
+
+#: What may keep a log or a store on another machine from being used, likewise.
+ELSEWHERE = (LogUnavailable, BrokerError)
 
 #: Seconds that a stop leaves the clients to take their last answers.
 LAST_ANSWERS = 5.0
@@ -111,8 +116,8 @@ class Daemon:
         settings, parts = self.settings, self.parts
         self._warn_of_memory()
         self.status.enter("opening")
-        await parts.log.open()
-        await parts.stats.open()
+        await self._open("mq_url", parts.log)
+        await self._open("pg_dsn", parts.stats)
         self.status.enter("restoring")
         await parts.coordinator.restore(parts.log.persistent)
         used = await remember_used(parts.log, parts.book, settings.duplicate_scope)
@@ -130,6 +135,12 @@ class Daemon:
         self._settle_memory()
         self.status.enter(RUNNING)
         self._announce()
+
+    async def _open(self, name: str, part: Any) -> None:
+        try:
+            await part.open()
+        except ELSEWHERE as error:
+            raise self._about(name, error) from error
 
     async def _listen(self, name: str, listening: Awaitable[None]) -> None:
         try:
@@ -252,6 +263,10 @@ class Daemon:
             self._log.error("Stopping {name}: {error!r}", name=name, error=error)
 
 
+#: Errors whose text says all there is to say.
+_OURS = (CannotStart, FolderError, DatabaseUnusable, SchemaTooNew, ValueError)
+
+
 def _deferred(work: Awaitable[object]) -> Deferred[Any]:
     return work if isinstance(work, Deferred) else Deferred.fromCoroutine(work)  # type: ignore[arg-type]
 
@@ -274,6 +289,6 @@ def explain(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         file = os.fsdecode(error.filename2 or error.filename or "")
         return f"{file}: {error.strerror}" if file else error.strerror
-    if isinstance(error, CannotStart | FolderError | DatabaseUnusable | SchemaTooNew | ValueError):
+    if isinstance(error, (*ELSEWHERE, *_OURS)):
         return " ".join(str(error).split())
     return " ".join(f"{type(error).__name__}: {error}".split())

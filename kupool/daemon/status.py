@@ -41,6 +41,11 @@ class Status:
         log = parts.log.status()
         if log.problem:
             reasons.append(f"log: {log.problem}")
+        if log.away:
+            reasons.append(f"log: {log.away}")
+        if log.spooled:
+            age = format_duration(max(0, round(self._wall() - log.spooled_since)))
+            reasons.append(f"spool: {log.spooled} batches wait for the log, the oldest for {age}")
         if parts.coordinator.problem:
             reasons.append(f"jobs: {parts.coordinator.problem}")
         if parts.consumer.problem:
@@ -56,13 +61,14 @@ class Status:
 
     def shutdown(self) -> ShutdownStatus:
         """Return the phase of the daemon's life, and what a stop still has to do."""
-        parts = self._parts
+        parts, log = self._parts, self._parts.log.status()
         return ShutdownStatus(
             self.phase,
             self._since,
             len(parts.server.manager),
             parts.acceptance.batches_in_flight,
-            parts.log.status().depth,
+            log.depth,
+            log.spooled,
         )
 
     def rotate(self) -> Deferred[int]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from twisted.logger import Logger
 
-from kupool.log import Entry, ILog, ISpool
+from kupool.log import Entry, ILog, ISpool, LogUnavailable
 from kupool.pool.jobs import Job, JobBook
 from kupool.pool.session import scope_key
 from kupool.wire.batches import Batch, PoisonBatch, decode_batch
@@ -32,17 +32,27 @@ async def remember_used(log: ILog, book: JobBook, duplicate_scope: str) -> int:
     """Note the nonces in the log as used, for the jobs in the book; returns how many.
 
     Jobs for which the log cannot tell are retired: those older than its first entry,
-    where entries before that one have been dropped, and all of them in the duplicate
-    scope ``session``, as the log knows no sessions. What waits in a spool before the log
-    is read first: it may move on to the log at any time, but never the other way.
+    where entries before that one have been dropped, all of them in the duplicate scope
+    ``session``, as the log knows no sessions, and all where it cannot be read. What waits
+    in a spool before the log is read first: it may move on to the log at any time, but
+    never the other way.
     """
-    source: Any = log
     jobs = list(book)
     if not jobs:
         return 0
     if duplicate_scope == "session":
         _retire(book, jobs)
         return 0
+    try:
+        return await _read(log, book, jobs, duplicate_scope)
+    except LogUnavailable as error:
+        _log.warn("The log cannot be read: {reason}", reason=str(error))
+        _retire(book, [job for job in jobs if job.job_id in book.jobs])
+        return 0
+
+
+async def _read(log: ILog, book: JobBook, jobs: list[Job], duplicate_scope: str) -> int:
+    source: Any = log
     first = await source.read(0, 1)
     if first and first[0].position > 1:
         _retire(book, [job for job in jobs if job.created_at <= first[0].appended_at])

@@ -34,7 +34,8 @@ class ShutdownStatus(NamedTuple):
     ``phase`` is a word or two, such as ``running`` or ``stopping: clients``; ``since``
     is when it began, in seconds since the epoch. What is left: ``connections``;
     ``batches_in_flight``, batches of submissions that the log has not answered for;
-    ``log_depth``, batches in the log that have not been counted.
+    ``log_depth``, batches in the log that have not been counted. ``spooled`` batches wait
+    to be sent to the log; they stay, and the next start goes on with them.
     """
 
     phase: str
@@ -42,6 +43,7 @@ class ShutdownStatus(NamedTuple):
     connections: int
     batches_in_flight: int
     log_depth: int
+    spooled: int = 0
 
 
 class IStatusSource(Interface):

@@ -181,10 +181,10 @@ class FailureTests(Case):
             )
 
     def test_an_engine_that_is_not_there(self) -> None:
-        self.check("store: 'pg' is not available in this version (from flag --store)", "--store=pg")
+        self.check("pg_dsn: --store pg needs a connection string (from default)", "--store=pg")
         self.check(
-            "mq: 'rabbit' is not available in this version (from environment KUP_MQ)",
-            env={"KUP_MQ": "rabbit"},
+            "mq_url: --mq rabbit needs the address of a broker (from environment KUP_MQ_URL)",
+            env={"KUP_MQ": "rabbit", "KUP_MQ_URL": ""},
         )
         self.check("mq: 'kafka' is none of sqlite, memory, rabbit (from ...", "--mq=kafka")
 

@@ -38,8 +38,22 @@ class CheckTests(SynchronousTestCase):
         self.assertRegex(self.refused(http_hosts="a:1"), r"^http_hosts: 'a:1' .*--http-hosts\)$")
 
     def test_engines(self) -> None:
-        self.assertRegex(self.refused(store="pg"), r"^store: 'pg' is not available .*--store\)$")
-        self.assertRegex(self.refused(mq="rabbit"), r"^mq: 'rabbit' is not available .*--mq\)$")
+        """K-88, K-92: an engine on another machine needs its address; no password is shown."""
+        self.assertEqual(
+            self.refused(store="pg"), "pg_dsn: --store pg needs a connection string (from default)"
+        )
+        self.assertEqual(
+            self.refused(mq="rabbit", mq_url=" "),
+            "mq_url: --mq rabbit needs the address of a broker (from flag --mq-url)",
+        )
+        self.assertRegex(
+            self.refused(mq="rabbit", mq_url="amqp://a", mq_queue=""), r"^mq_queue: .*the name of"
+        )
+        wrong = self.refused(mq="rabbit", mq_url="http://user:s3cret@host/")
+        self.assertRegex(wrong, r"^mq_url: .*http://user:\*\*\*@host/.*\(from flag --mq-url\)$")
+        several = "amqp://user:s3cret@one/v,two,three:5673"
+        self.assertIsNone(check(load({"mq": "rabbit", "mq_url": several}, {})))
+        self.assertIsNone(check(load({"store": "pg", "pg_dsn": "host=db dbname=kupool"}, {})))
 
 
 class CheckerTests(SynchronousTestCase):

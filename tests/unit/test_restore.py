@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from kupool.log import Entry, ISpool
+from kupool.log import Entry, ISpool, LogUnavailable
 from kupool.pool.jobs import Job, JobBook
 from kupool.pool.restore import CHUNK, remember_used
 from kupool.wire.batches import VERSION, Batch, encode_batch
@@ -92,6 +92,13 @@ class RememberTests(SynchronousTestCase):
         log = Spooled(entry(1, 1, "x"), spool=[entry(1, 1, "y"), entry(2, 2, "z")])
         self.assertEqual(self.remember(log), 3)
         self.assertEqual((self.used(1), self.used(2)), ({"x", "y"}, {"z"}))
+
+    def test_a_log_that_cannot_be_read(self) -> None:
+        """K-47: nobody knows then what was used, so nobody may submit for these jobs."""
+        log = Spooled(entry(1, 1, "x"), spool=[entry(1, 2, "y")])
+        self.patch(log, "position_at", lambda time: fail(LogUnavailable("away")))
+        self.assertEqual(self.remember(log), 0)
+        self.assertEqual(list(self.book), [])
 
     def test_from_a_spool_that_drains_meanwhile(self) -> None:
         """K-47: an entry on its way from the spool to the log is in one of the two."""

@@ -57,7 +57,7 @@ class SourceTests(FileCase):
         special = {
             "addr": ("host:1", "host:2"), "ws_origins": ("https://a",), "http_hosts": ("h",),
             "auth": ("unix",), "framing": "line", "transport": "stock", "store": "memory",
-            "mq": "memory", "nonce_scope": "session", "duplicate_scope": "job",
+            "mq": "memory", "mq_kind": "classic", "spool": "off", "nonce_scope": "session", "duplicate_scope": "job",
             "log_level": "debug", "log_format": "text",
         }  # fmt: skip
         texts: dict[str, object] = {}
@@ -103,6 +103,16 @@ class SourceTests(FileCase):
         self.assertEqual(
             (settings.max_connections, settings.attempts_rate, settings.expire), (5, 0.5, 0.0)
         )
+
+    def test_on_and_off_in_a_file(self) -> None:
+        """K-89: YAML takes these words for true and false."""
+        for text in ("off", "false", '"off"'):
+            self.assertEqual(
+                load({"config": self.file(f"spool: {text}\n")}, {}).settings.spool, "off"
+            )
+        path = self.file("spool: on\n")
+        self.assertEqual(load({"config": path}, {"KUP_SPOOL": "off"}).settings.spool, "off")
+        self.assertEqual(load({"config": path}, {}).settings.spool, "on")
 
 
 class RefusalTests(FileCase):

@@ -62,13 +62,27 @@ class StatusTests(SynchronousTestCase):
         self.parts.coordinator.problem = self.parts.consumer.problem = ""
         self.assertEqual(self.status.ready(), [])
 
+    def test_a_log_that_is_away(self) -> None:
+        """K-91, K-95: which part is away, and what waits for it, and how long."""
+        self.status.enter(RUNNING)
+        found: Any = LogStatus(10, 0, 0, "", 12, 1.8e9 - 75, "RabbitMQ at mq:5672 is away")
+        self.patch(self.parts.log, "status", lambda: found)
+        self.assertEqual(
+            self.status.ready(),
+            [
+                "log: RabbitMQ at mq:5672 is away",
+                "spool: 12 batches wait for the log, the oldest for 1m15s",
+            ],
+        )
+        self.assertEqual(self.status.shutdown().spooled, 12)
+
     def test_shutdown(self) -> None:
         """K-91: the phase, since when, and what is left."""
         self.status.enter("stopping: counting")
         self.wall += 5
         found: Any = LogStatus(10, 3, 0, "")
         self.patch(self.parts.log, "status", lambda: found)
-        self.assertEqual(self.status.shutdown(), ("stopping: counting", 1.8e9, 0, 0, 3))
+        self.assertEqual(self.status.shutdown(), ("stopping: counting", 1.8e9, 0, 0, 3, 0))
 
     def test_overview(self) -> None:
         self.assertEqual(self.status.overview(), Overview(0, 0, None))

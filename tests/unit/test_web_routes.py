@@ -49,7 +49,7 @@ class Source:
         return Overview(sessions=3, users=2, job_id=41)
 
     def shutdown(self) -> ShutdownStatus:
-        return ShutdownStatus("stopping: clients", NOW - 2, 7, 1, 12)
+        return ShutdownStatus("stopping: clients", NOW - 2, 7, 1, 12, 3)
 
     def rotate(self) -> Deferred[int]:
         return self.rotations.pop(0)
@@ -172,6 +172,7 @@ class StateTests(RouteTestCase):
                 "connections": 7,
                 "batches_in_flight": 1,
                 "log_depth": 12,
+                "spooled": 3,
             },
         )
 
