@@ -56,6 +56,12 @@ class LogContract:
     #: Whether entries are still there for another log on the same place.
     durable = False
 
+    #: Whether what was acknowledged behind something that was not comes again, too.
+    place_is_before_the_first_open = True
+
+    #: Seconds in which what should happen does.
+    patience = 5.0
+
     def make_log(self) -> Any:
         """Return a log on a place of its own, or on that of the one before."""
         raise NotImplementedError
@@ -90,7 +96,7 @@ class LogContract:
         return ids
 
     async def until(self, condition: Any, what: str = "") -> None:
-        for _ in range(500):
+        for _ in range(int(self.patience * 100)):
             if condition():
                 return
             await deferLater(the_reactor(), 0.01)
@@ -156,7 +162,7 @@ class LogContract:
         await self.quiet()
         self.assertEqual(consumer.ids, ids)
         self.assertEqual({d.attempt for d in consumer.deliveries}, {1})
-        self.assertEqual(log.status().depth, 0)
+        await self.until(lambda: log.status().depth == 0)
 
     async def test_prefetch(self) -> None:
         """K-82: no more than the prefetch is handed out ahead of what is acknowledged."""
@@ -170,7 +176,7 @@ class LogContract:
         await self.until(lambda: len(consumer.deliveries) >= 10)
         await self.quiet()
         self.assertEqual(consumer.ids, ids[:10])
-        self.assertEqual(log.status().depth, 47)
+        await self.until(lambda: log.status().depth == 47)
 
     async def test_many_with_a_prefetch_of_one(self) -> None:
         """K-82: acknowledging at once, one by one, is no recursion."""
@@ -192,9 +198,10 @@ class LogContract:
         await self.quiet()
         self.assertEqual(len(consumer.deliveries), 10)
         again = await self.follow(log)
-        await self.until(lambda: len(again.deliveries) >= 7)
+        await self.until(lambda: "e10" in again.ids)
         await self.quiet()
-        self.assertEqual(again.ids, [*ids[4:], "e10"])
+        left = ids[4:] if self.place_is_before_the_first_open else [*ids[4:6], *ids[8:]]
+        self.assertEqual(again.ids, [*left, "e10"])
 
     async def test_groups(self) -> None:
         """K-78: each group has a place of its own."""
@@ -202,9 +209,9 @@ class LogContract:
         ids = await self.fill(log, 5)
         one, two = await self.follow(log, "one"), await self.follow(log, "two", ack=False)
         await self.until(lambda: one.ids == ids and two.ids == ids)
-        self.assertEqual(log.status().depth, 5)
+        await self.until(lambda: log.status().depth == 5)
         two.subscription.ack(two.deliveries)
-        self.assertEqual(log.status().depth, 0)
+        await self.until(lambda: log.status().depth == 0)
 
     async def test_retry(self) -> None:
         """K-79, K-80: a refused entry comes again after a delay, so many times; then it is

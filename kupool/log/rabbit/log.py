@@ -284,12 +284,7 @@ class RabbitLog:
             default=0,
         )
         dead = self._gauge(self._topology.dead_letters).waiting
-        return LogStatus(self._last, depth, dead, self._problem())
-
-    def _problem(self) -> str:
-        if not self._opened or self._closed:
-            return ""
-        return self._publisher.obstacle or self._consuming.problem or self._reading.problem
+        return LogStatus(self._last, depth, dead, self._publisher.obstacle)
 
     # -- end
 

@@ -15,6 +15,9 @@ from kupool.log.rabbit.connection import Connection
 #: number, newer brokers take 20.
 DELIVERY_LIMIT = 10_000
 
+#: Bytes of a segment of a stream, where nothing else is said.
+_SEGMENT = 500_000_000
+
 _MISMATCH = re.compile(
     r"inequivalent arg '(?P<argument>[^']+)' for (?P<what>\w+) '(?P<name>[^']*)'.*?: "
     r"received (?P<wanted>.+?) but current is (?P<found>.+)"
@@ -85,6 +88,9 @@ class Topology:
             arguments["x-max-age"] = self.max_age
         if self.max_bytes:
             arguments["x-max-length-bytes"] = self.max_bytes
+            # A stream loses whole segments, and never the one it writes to.
+            segment = min(_SEGMENT, self.max_bytes // 8)
+            arguments["x-stream-max-segment-size-bytes"] = max(segment, 1)
         return arguments
 
 
