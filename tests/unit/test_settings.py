@@ -57,7 +57,8 @@ class SourceTests(FileCase):
         special = {
             "addr": ("host:1", "host:2"), "ws_origins": ("https://a",), "http_hosts": ("h",),
             "auth": ("unix",), "framing": "line", "transport": "stock", "store": "memory",
-            "mq": "memory", "mq_kind": "classic", "spool": "off", "nonce_scope": "session", "duplicate_scope": "job",
+            "mq": "memory", "mq_kind": "classic", "spool": "off",
+            "nonce_scope": "session", "duplicate_scope": "job",
             "log_level": "debug", "log_format": "text",
         }  # fmt: skip
         texts: dict[str, object] = {}
