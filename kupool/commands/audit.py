@@ -46,4 +46,4 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"{len(differences)} difference{'' if len(differences) == 1 else 's'}")
         return 1 if differences else 0
 
-    return with_stores(loaded.settings, work)
+    return with_stores(loaded, work)

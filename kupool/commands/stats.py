@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
     async def with_arguments(log: Any, stats: Any) -> int:
         return await work(arguments, log, stats)
 
-    return with_stores(loaded.settings, with_arguments)
+    return with_stores(loaded, with_arguments)
 
 
 async def _rebuild(arguments: argparse.Namespace, log: Any, stats: Any) -> int:

@@ -13,9 +13,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.task import react
 
-from kupool.daemon.parts import LOG_FILE, STORE_FILE
+from kupool.daemon.checks import check_engines
+from kupool.daemon.parts import LOG_FILE, STORE_FILE, make_rabbit
 from kupool.log.sqlite import SqliteLog
-from kupool.settings import Settings
+from kupool.settings import Loaded, SettingError, Settings
 from kupool.stats.sqlite import SqliteStats
 from kupool.storage.database import Database
 
@@ -27,7 +28,7 @@ class Unusable(Exception):
     """What the command needs is not there; says what."""
 
 
-def with_stores(settings: Settings, work: Work) -> int:
+def with_stores(loaded: Loaded, work: Work) -> int:
     """Open the log and the store of the daemon, which may be running, and do some work.
 
     Returns the exit status; prints in one line what went wrong.
@@ -36,7 +37,7 @@ def with_stores(settings: Settings, work: Work) -> int:
 
     async def main(reactor: Any) -> None:
         nonlocal status
-        log, stats = _open(reactor, settings)
+        log, stats = _open(reactor, loaded.settings)
         try:
             await log.open()
             await stats.open()
@@ -52,7 +53,7 @@ def with_stores(settings: Settings, work: Work) -> int:
         )
 
     try:
-        _check(settings)
+        _check(loaded)
         react(run)
     except Unusable as error:
         print(f"kupool: {error}", file=sys.stderr)
@@ -61,20 +62,28 @@ def with_stores(settings: Settings, work: Work) -> int:
     return status
 
 
-def _check(settings: Settings) -> None:
-    for name in ("mq", "store"):
-        value = getattr(settings, name)
-        if value != "sqlite":
+def _check(loaded: Loaded) -> None:
+    for name, file in (("mq", LOG_FILE), ("store", STORE_FILE)):
+        value = getattr(loaded.settings, name)
+        if value == "memory":
             raise Unusable(f"{name} is {value!r}: nothing is kept that could be looked at")
-    for name in (LOG_FILE, STORE_FILE):
-        path = Path(settings.data) / name
-        if not path.exists():
+        path = Path(loaded.settings.data) / file
+        if value == "sqlite" and not path.exists():
             raise Unusable(f"{path}: no such file; is --data the daemon's data folder?")
+    try:
+        check_engines(loaded)
+    except SettingError as error:
+        raise Unusable(str(error)) from None
 
 
-def _open(reactor: Any, settings: Settings) -> tuple[SqliteLog, SqliteStats]:
+def _open(reactor: Any, settings: Settings) -> tuple[Any, Any]:
+    """Return the log and the counts, not opened; what waits in a spool is in neither."""
     folder = Path(settings.data)
-    log = SqliteLog(Database(reactor, folder / LOG_FILE, "log"), reactor, time.time)
+    log: Any
+    if settings.mq == "rabbit":
+        log = make_rabbit(settings, reactor, time.time, required=True)
+    else:
+        log = SqliteLog(Database(reactor, folder / LOG_FILE, "log"), reactor, time.time)
     return log, SqliteStats(Database(reactor, folder / STORE_FILE, "store"))
 
 

@@ -14,8 +14,19 @@ from kupool.web.upgrade import Origins
 
 def check(loaded: Loaded) -> None:
     """Refuse what no part can do; raises :class:`SettingError`."""
-    for name, reason in chain(_engines(loaded), _addresses(loaded), _web(loaded)):
-        raise SettingError(f"{name}: {reason} (from {loaded.sources[name]})")
+    check_engines(loaded)
+    for name, reason in chain(_addresses(loaded), _web(loaded)):
+        raise _refusal(loaded, name, reason)
+
+
+def check_engines(loaded: Loaded) -> None:
+    """Refuse a log or a store that lacks what it needs; raises :class:`SettingError`."""
+    for name, reason in _engines(loaded):
+        raise _refusal(loaded, name, reason)
+
+
+def _refusal(loaded: Loaded, name: str, reason: str) -> SettingError:
+    return SettingError(f"{name}: {reason} (from {loaded.sources[name]})")
 
 
 def _engines(loaded: Loaded) -> Iterator[tuple[str, str]]:
