@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import functools
 import random
@@ -105,7 +104,6 @@ class OwnProcess:
             cwd="/",
             start_new_session=True,
         )
-        atexit.register(self.kill)
 
     @property
     def pid(self) -> int:
@@ -182,7 +180,6 @@ class OwnProcess:
                 yield _Member(child)
 
     def _forget(self) -> None:
-        atexit.unregister(self.kill)
         if self._watch.poll() is None:
             self._watch.kill()
             self._watch.wait()

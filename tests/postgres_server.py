@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 import pwd
+import secrets
 import shutil
 import signal
 import subprocess
@@ -22,13 +22,11 @@ from .own_process import OwnProcess, ServerFailed, free_port
 _CLUSTER = ("-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8")
 
 
-def find_programs() -> Path:
+def find_programs(debian: Path = Path("/usr/lib/postgresql")) -> Path:
     """Return the folder of PostgreSQL's programs; raises SkipTest where there is none."""
-    debian = sorted(
-        Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: float(path.parent.name)
-    )
+    versions = sorted(debian.glob("[0-9]*/bin"), key=lambda path: float(path.parent.name))
     on_path = shutil.which("postgres")
-    candidates = [*reversed(debian), *([Path(on_path).resolve().parent] if on_path else [])]
+    candidates = [*reversed(versions), *([Path(on_path).resolve().parent] if on_path else [])]
     for folder in candidates:
         if (folder / "postgres").exists() and (folder / "initdb").exists():
             return folder
@@ -41,12 +39,11 @@ class Databases:
     def __init__(self, dsn: str) -> None:
         #: Where an account that may create databases connects.
         self.dsn = dsn
-        self._numbers = itertools.count(1)
         self._made: list[str] = []
 
     def new_database(self) -> str:
         """Return the DSN of a fresh, empty database."""
-        name = f"kupool_test_{os.getpid()}_{next(self._numbers)}"
+        name = f"kupool_test_{secrets.token_hex(6)}"
         self.execute(f"CREATE DATABASE {name}")
         self._made.append(name)
         return str(make_dsn(self.dsn, dbname=name))

@@ -14,12 +14,13 @@ import functools
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Protocol, TypeVar
 from unittest import SkipTest
 
 from .own_process import ServerFailed
 from .postgres_server import GivenPostgres, PostgresServer
-from .rabbit_server import GivenRabbit, RabbitCluster, RabbitServer
+from .rabbit_cluster import RabbitCluster
+from .rabbit_server import GivenRabbit, RabbitServer
 
 __all__ = [
     "GivenPostgres",
@@ -33,7 +34,12 @@ __all__ = [
     "required",
 ]
 
-_Server = TypeVar("_Server", PostgresServer | GivenPostgres, RabbitServer | GivenRabbit)
+
+class _Closes(Protocol):
+    def close(self) -> None: ...
+
+
+_Server = TypeVar("_Server", bound=_Closes)
 
 
 @contextmanager
@@ -49,16 +55,18 @@ def required() -> Iterator[None]:
 
 def postgres() -> PostgresServer | GivenPostgres:
     """Return the PostgreSQL of this run, running; raises SkipTest or :class:`ServerFailed`."""
-    return _running(_shared_postgres())
+    with required():
+        outcome = _shared_postgres()
+        if isinstance(outcome, Exception):
+            raise outcome
+        outcome.ensure_running()
+        return outcome
 
 
 def rabbit() -> RabbitServer | GivenRabbit:
     """Return the RabbitMQ of this run, running; raises SkipTest or :class:`ServerFailed`."""
-    return _running(_shared_rabbit())
-
-
-def _running(outcome: _Server | Exception) -> _Server:
     with required():
+        outcome = _shared_rabbit()
         if isinstance(outcome, Exception):
             raise outcome
         outcome.ensure_running()
@@ -67,15 +75,21 @@ def _running(outcome: _Server | Exception) -> _Server:
 
 @functools.cache
 def _shared_postgres() -> PostgresServer | GivenPostgres | Exception:
-    dsn = os.environ.get("KUPOOL_TEST_PG_DSN")
-    return _outcome((lambda: GivenPostgres(dsn)) if dsn else _own_postgres)
+    def make() -> PostgresServer | GivenPostgres:
+        dsn = os.environ.get("KUPOOL_TEST_PG_DSN")
+        return GivenPostgres(dsn) if dsn else PostgresServer().__enter__()
+
+    return _outcome(make)
 
 
 @functools.cache
 def _shared_rabbit() -> RabbitServer | GivenRabbit | Exception:
-    url = os.environ.get("KUPOOL_TEST_AMQP_URL")
-    api = os.environ.get("KUPOOL_TEST_AMQP_API", "")
-    return _outcome((lambda: GivenRabbit(url, api)) if url else _own_rabbit)
+    def make() -> RabbitServer | GivenRabbit:
+        url = os.environ.get("KUPOOL_TEST_AMQP_URL")
+        api = os.environ.get("KUPOOL_TEST_AMQP_API", "")
+        return GivenRabbit(url, api) if url else RabbitServer().__enter__()
+
+    return _outcome(make)
 
 
 def _outcome(make: Callable[[], _Server]) -> _Server | Exception:
@@ -85,16 +99,4 @@ def _outcome(make: Callable[[], _Server]) -> _Server | Exception:
     except (SkipTest, ServerFailed, OSError) as error:
         return error
     atexit.register(server.close)
-    return server
-
-
-def _own_postgres() -> PostgresServer:
-    server = PostgresServer()
-    server.start()
-    return server
-
-
-def _own_rabbit() -> RabbitServer:
-    server = RabbitServer()
-    server.start()
     return server
