@@ -9,12 +9,12 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 TESTS  ?= tests
 
-.PHONY: run test check lint unit trial bench clean setup
+.PHONY: run test check lint unit trial bench clean setup services
 
 run: $(READY)
 	@exec $(BIN)/kupool demo $(ARGS)
 
-test: $(READY)
+test: $(READY) services
 	$(BIN)/python -m pytest $(TESTS)
 	$(BIN)/python -m twisted.trial --temp-directory=.cache/trial tests.unit tests.contract
 
@@ -32,6 +32,10 @@ bench: $(READY)
 	$(BIN)/python bench/run.py $(ARGS)
 
 setup: $(READY)
+
+# As root on Debian, PostgreSQL and RabbitMQ are installed for the tests where they are missing.
+services:
+	@sh etc/setup/install-services.sh
 
 # As root on a machine without it, the module venv is installed first.
 $(READY): setup.py setup.cfg pyproject.toml
