@@ -1,0 +1,325 @@
+"""The store of counts in PostgreSQL: for several daemons, and for whoever reads SQL."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThreadPool
+from zope.interface import implementer
+
+from kupool.stats import Applied, BatchCounts, IStatsStore, MinuteCount, Rejection
+from kupool.stats import postgres_writes as writes
+from kupool.stats.fold import as_rows, fold_rows
+from kupool.stats.postgres_writes import AT, DAY, HOUR, SECONDS, within
+from kupool.storage.postgres import DatabaseUnavailable, PostgresDatabase
+
+#: Names that are folded at once on the reactor; more are in a thread.
+FOLD_AT_ONCE = 5000
+
+#: Rows fetched in one piece.
+FETCH = 2000
+
+
+class _Attempt(NamedTuple):
+    """Rejections in a transaction whose outcome may not be known."""
+
+    transaction: int
+    rejections: Counter[Rejection]
+
+
+@implementer(IStatsStore)
+class PostgresStats:
+    """Keeps the counts in the tables of ``storage/sql/postgres``.
+
+    Calls fail with :class:`kupool.storage.postgres.DatabaseUnavailable` while the database
+    is away. An :meth:`apply` that failed is to be called again with the same rejections:
+    where the answer to its commit was lost, they may have been counted, and then are not
+    again.
+    """
+
+    persistent = True
+
+    def __init__(self, database: PostgresDatabase) -> None:
+        self._database = database
+        self._attempt: _Attempt | None = None
+        #: Counted by attempts that seemed to fail; their caller does not know yet.
+        self._settled: Counter[Rejection] = Counter()
+
+    def open(self) -> Deferred[None]:
+        """Connect and make the tables."""
+        return self._database.open()
+
+    # -- counting
+
+    def apply(
+        self, batches: Sequence[BatchCounts], rejections: Mapping[Rejection, int]
+    ) -> Deferred[Applied]:
+        """Count some batches, each at most once ever, in one transaction."""
+        return Deferred.fromCoroutine(self._apply(list(batches), Counter(rejections)))
+
+    async def _apply(
+        self, batches: Sequence[BatchCounts], rejections: Counter[Rejection]
+    ) -> Applied:
+        if not batches and not rejections:
+            return Applied(0, 0, [])
+
+        async def work(cursor: Any) -> Applied:
+            applied = await self._count(cursor, batches)
+            await self._settle(cursor)
+            again = rejections >= self._settled
+            left = rejections - self._settled if again else rejections
+            if left:
+                await cursor.execute("SELECT txid_current()")
+                self._attempt = _Attempt(cursor.fetchone()[0], left)
+                await writes.add_rejections(cursor, left)
+            return applied
+
+        applied = await self._database.count(work)
+        self._attempt = None
+        self._settled.clear()
+        return applied
+
+    async def _count(self, cursor: Any, batches: Sequence[BatchCounts]) -> Applied:
+        """Count the batches that are not counted yet; the first of an id is the one."""
+        firsts: dict[str, BatchCounts] = {}
+        for batch in batches:
+            firsts.setdefault(batch.batch_id, batch)
+        new = await writes.remember(cursor, list(firsts.values()))
+        known = {batch_id: batch.digest for batch_id, batch in firsts.items() if batch_id in new}
+        if len(new) < len(firsts):
+            old = [batch_id for batch_id in firsts if batch_id not in new]
+            known.update(await writes.digests(cursor, old))
+        conflicts = [
+            (batch.batch_id, batch.digest)
+            for batch in batches
+            # An id that was forgotten meanwhile was counted all the same.
+            if known.get(batch.batch_id, batch.digest) != batch.digest
+        ]
+        await writes.add(cursor, await self._fold([firsts[batch_id] for batch_id in new]))
+        return Applied(len(new), len(batches) - len(new) - len(conflicts), conflicts)
+
+    async def _settle(self, cursor: Any) -> None:
+        """Find out what became of the rejections of the last attempt."""
+        if self._attempt is None:
+            return
+        await cursor.execute("SELECT txid_status(%s)", (self._attempt.transaction,))
+        (status,) = cursor.fetchone()
+        if status == "in progress":
+            raise DatabaseUnavailable("the outcome of the last commit is not known yet")
+        if status == "committed":
+            self._settled += self._attempt.rejections
+        self._attempt = None
+
+    async def _fold(self, batches: Sequence[BatchCounts]) -> list[MinuteCount]:
+        def fold() -> list[MinuteCount]:
+            return as_rows(fold_rows(batches))
+
+        if sum(len(batch.usernames) for batch in batches) <= FOLD_AT_ONCE:
+            return fold()
+        reactor = self._database.reactor
+        return await deferToThreadPool(reactor, reactor.getThreadPool(), fold)
+
+    # -- queries
+
+    def count(self, username: str, minute: int, worker: str = "") -> Deferred[int]:
+        """Return the accepted submissions of a user, or one worker, in one minute."""
+        table, where, values = _of(username, worker)
+        return self._number(
+            f"SELECT coalesce(sum(submission_count), 0) FROM {table} "
+            f"WHERE {where} AND timestamp = {AT} AND %s",
+            (*values, within(minute), minute == within(minute)),
+        )
+
+    def series(
+        self, username: str, start: int, end: int, worker: str = ""
+    ) -> Deferred[Sequence[tuple[int, int]]]:
+        """Return (minute, count) of a user in a range, oldest first."""
+        table, where, values = _of(username, worker)
+        return self._database.query(
+            f"SELECT {SECONDS}, submission_count FROM {table} "
+            f"WHERE {where} AND timestamp >= {AT} AND timestamp < {AT} ORDER BY timestamp",
+            (*values, within(start), within(end)),
+        )
+
+    def workers(self, username: str, start: int, end: int) -> Deferred[Sequence[tuple[str, int]]]:
+        """Return (worker, count) of a user in a range, most first."""
+        return self._database.query(
+            "SELECT worker, sum(submission_count)::bigint FROM worker_submissions "
+            f"WHERE username = %s AND timestamp >= {AT} AND timestamp < {AT} "
+            'GROUP BY worker ORDER BY 2 DESC, worker COLLATE "C"',
+            (username, within(start), within(end)),
+        )
+
+    def top(self, limit: int, start: int, end: int) -> Deferred[Sequence[tuple[str, int]]]:
+        """Return (username, count) of the users with most in a range."""
+        return self._database.query(
+            "SELECT username, sum(submission_count)::bigint FROM submissions "
+            f"WHERE timestamp >= {AT} AND timestamp < {AT} "
+            'GROUP BY username ORDER BY 2 DESC, username COLLATE "C" LIMIT %s',
+            (within(start), within(end), limit),
+        )
+
+    def minutes(self, start: int, end: int) -> Deferred[Sequence[tuple[int, int, int]]]:
+        """Return (minute, users, count) over all users in a range, oldest first."""
+        return self._database.query(
+            f"SELECT {SECONDS}, count(*), sum(submission_count)::bigint FROM submissions "
+            f"WHERE timestamp >= {AT} AND timestamp < {AT} GROUP BY timestamp ORDER BY timestamp",
+            (within(start), within(end)),
+        )
+
+    def total(self, start: int, end: int, username: str = "") -> Deferred[int]:
+        """Return the accepted submissions in a range, also of what is rolled up."""
+        user, values = _by(username)
+        part = (
+            "SELECT sum(submission_count) AS n FROM submissions{grain} "
+            f"WHERE timestamp >= {AT} AND timestamp < {AT} {user}"
+        )
+        parts = " UNION ALL ".join(part.format(grain=grain) for grain in ("", "_hour", "_day"))
+        return self._number(
+            f"SELECT coalesce(sum(n), 0) FROM ({parts}) AS parts",
+            (within(start), within(end), *values) * 3,
+        )
+
+    def rejections(
+        self, start: int, end: int, username: str = ""
+    ) -> Deferred[Sequence[tuple[str, int, int]]]:
+        """Return (username, code, count) of rejections in a range, most first."""
+        user, values = _by(username)
+        return self._database.query(
+            "SELECT username, code, sum(rejection_count)::bigint FROM rejections "
+            f"WHERE timestamp >= {AT} AND timestamp < {AT} {user} "
+            'GROUP BY username, code ORDER BY 3 DESC, username COLLATE "C", code',
+            (within(start), within(end), *values),
+        )
+
+    def rows(self, start: int, end: int) -> Deferred[Sequence[MinuteCount]]:
+        """Return the per-minute rows in a range, sorted."""
+
+        async def work(cursor: Any) -> Sequence[MinuteCount]:
+            await cursor.execute(
+                "DECLARE found NO SCROLL CURSOR FOR SELECT * FROM ("
+                f"SELECT username, '' AS worker, {SECONDS} AS minute, submission_count "
+                f"FROM submissions WHERE timestamp >= {AT} AND timestamp < {AT} UNION ALL "
+                f"SELECT username, worker, {SECONDS}, submission_count "
+                f"FROM worker_submissions WHERE timestamp >= {AT} AND timestamp < {AT}) "
+                'AS parts ORDER BY username COLLATE "C", worker COLLATE "C", minute',
+                (within(start), within(end)) * 2,
+            )
+            found: list[MinuteCount] = []
+            while True:
+                await cursor.execute("FETCH %s FROM found", (FETCH,))
+                fetched = cursor.fetchall()
+                if not fetched:
+                    return found
+                found.extend(map(MinuteCount._make, fetched))
+
+        return self._database.run(work, maintenance=True)
+
+    def rolled_up_before(self) -> Deferred[int]:
+        """Return the minute before which the per-minute rows have been rolled up."""
+        return self._database.run(writes.rolled_up_before)
+
+    def unapplied(self, batch_ids: Sequence[str]) -> Deferred[Sequence[str]]:
+        """Return those of the given ids that have not been counted."""
+
+        async def work(cursor: Any) -> Sequence[str]:
+            found: list[str] = []
+            for chunk in writes.chunks(batch_ids):
+                await cursor.execute(
+                    "SELECT id FROM unnest(%s::text[]) WITH ORDINALITY AS given (id, n) "
+                    "WHERE NOT EXISTS (SELECT FROM applied_batches WHERE batch_id = id) "
+                    "ORDER BY n",
+                    (list(chunk),),
+                )
+                found.extend(batch_id for (batch_id,) in cursor.fetchall())
+            return found
+
+        return self._database.run(work)
+
+    # -- upkeep
+
+    def replace(self, start: int, batches: Sequence[BatchCounts]) -> Deferred[bool]:
+        """Make the rows from ``start`` on equal to the fold of ``batches``."""
+        return Deferred.fromCoroutine(self._replace(start, batches))
+
+    async def _replace(self, start: int, batches: Sequence[BatchCounts]) -> bool:
+        async def work(cursor: Any) -> bool:
+            await self._database.revive(cursor)
+            await writes.hold_off(cursor)
+            since = max(start, await writes.rolled_up_before(cursor))
+            kept = list({b.batch_id: b for b in batches if b.minute >= since}.values())
+            await writes.remember(cursor, kept)
+            if await writes.counted_from(cursor, since) > len(kept):
+                # Another was counted meanwhile. What was remembered above stays true only
+                # together with its counts, so all of it is undone.
+                raise _Outdated
+            await writes.clear(cursor, since)
+            await writes.add(cursor, await self._fold(kept))
+            return True
+
+        try:
+            return await self._database.run(work, maintenance=True)
+        except _Outdated:
+            return False
+
+    def roll_up(self, minutes_before: int, hours_before: int) -> Deferred[int]:
+        """Roll minutes before a time up into hours, and hours into days."""
+        return Deferred.fromCoroutine(self._roll_up(minutes_before, hours_before))
+
+    async def _roll_up(self, minutes_before: int, hours_before: int) -> int:
+        moved = 0
+        for grain, into, before in (
+            ("", "_hour", minutes_before // HOUR * HOUR),
+            ("_hour", "_day", hours_before // DAY * DAY),
+        ):
+            for table in writes.KEYS if before > 0 else ():
+                moved += await self._in_chunks(writes.roll, table, grain, into, before)
+        return moved
+
+    def forget_batches(self, before: int) -> Deferred[int]:
+        """Forget the ids of batches of minutes before a time."""
+        return Deferred.fromCoroutine(
+            self._in_chunks(writes.forget, "applied_batches", "batch_id", "minute", before)
+        )
+
+    def forget_rejections(self, before: int) -> Deferred[int]:
+        """Forget the rejections of minutes before a time."""
+        return Deferred.fromCoroutine(
+            self._in_chunks(
+                writes.forget, "rejections", "username, code, timestamp", "timestamp", before
+            )
+        )
+
+    async def _in_chunks(self, work: Callable[..., Awaitable[int]], *of: Any) -> int:
+        """Do some work in as many transactions as it takes, until little is left to do."""
+        done, chunk = 0, writes.ROLL_CHUNK
+        while chunk >= writes.ROLL_CHUNK:
+            chunk = await self._database.run(lambda cursor: work(cursor, *of), maintenance=True)
+            done += chunk
+        return done
+
+    def close(self) -> Deferred[None]:
+        """Finish what was begun and disconnect."""
+        return self._database.close()
+
+    def _number(self, query: str, values: Sequence[object]) -> Deferred[int]:
+        return self._database.query(query, values).addCallback(lambda rows: int(rows[0][0]))
+
+
+class _Outdated(Exception):
+    """The batches read from the log are no longer all that was counted."""
+
+
+def _of(username: str, worker: str) -> tuple[str, str, tuple[str, ...]]:
+    """Return table, condition and values for a user or one worker."""
+    if worker:
+        return "worker_submissions", "username = %s AND worker = %s", (username, worker)
+    return "submissions", "username = %s", (username,)
+
+
+def _by(username: str) -> tuple[str, tuple[str, ...]]:
+    """Return a condition and its values for one user, or for all."""
+    return ("AND username = %s", (username,)) if username else ("", ())

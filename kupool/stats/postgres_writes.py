@@ -1,0 +1,188 @@
+"""What is written to the counts in PostgreSQL, each in the transaction of a cursor.
+
+Several daemons may count into the same database. Rows are locked in the same order
+everywhere: the ids of batches, then users, workers and rejections, each sorted. Whoever
+tidies up beside them takes only rows that nobody has locked. So nobody waits in a circle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+from kupool.stats import BatchCounts, MinuteCount, Rejection
+
+T = TypeVar("T")
+
+HOUR = 3600
+DAY = 86400
+
+#: Rows in one statement: what the reactor is held up for.
+CHUNK = 2000
+
+#: Rows rolled up, or forgotten, in one transaction.
+ROLL_CHUNK = 5000
+
+#: Held while rows are rolled up or replaced: "kupool" in ASCII, and a number.
+TIDY_LOCK = 0x6B75706F6F6C << 8 | 1
+
+#: A TIMESTAMP of seconds since the epoch, and back.
+AT = "to_timestamp(%s) AT TIME ZONE 'UTC'"
+SECONDS = "extract(epoch FROM timestamp)::bigint"
+
+KEYS = {"submissions": "username", "worker_submissions": "username, worker"}
+
+#: The end of time for a store: a second before the year 10000.
+_LAST = 253_402_300_799
+
+
+def within(seconds: int) -> int:
+    """Return the time nearest to this that is kept: none before the epoch or after 9999."""
+    return min(max(seconds, 0), _LAST)
+
+
+def chunks(rows: Sequence[T]) -> Iterator[Sequence[T]]:
+    """Cut rows into as many as one statement takes."""
+    return (rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK))
+
+
+async def remember(cursor: Any, batches: Sequence[BatchCounts]) -> set[str]:
+    """Note that batches are counted, each of another id; returns the ids that were not before."""
+    new: set[str] = set()
+    for chunk in chunks(sorted(batches)):
+        await cursor.execute(
+            "INSERT INTO applied_batches (batch_id, digest, minute) "
+            "SELECT id, digest, to_timestamp(minute) AT TIME ZONE 'UTC' "
+            "FROM unnest(%s::text[], %s::bytea[], %s::bigint[]) AS given (id, digest, minute) "
+            "ON CONFLICT (batch_id) DO NOTHING RETURNING batch_id",
+            (
+                [batch.batch_id for batch in chunk],
+                [batch.digest for batch in chunk],
+                [within(batch.minute) for batch in chunk],
+            ),
+        )
+        new.update(batch_id for (batch_id,) in cursor.fetchall())
+    return new
+
+
+async def digests(cursor: Any, batch_ids: Sequence[str]) -> dict[str, bytes]:
+    """Return the digests of the batches of some ids, as far as these are counted."""
+    found: dict[str, bytes] = {}
+    for chunk in chunks(batch_ids):
+        await cursor.execute(
+            "SELECT batch_id, digest FROM applied_batches WHERE batch_id = ANY(%s::text[])",
+            (list(chunk),),
+        )
+        found.update((batch_id, bytes(digest)) for batch_id, digest in cursor.fetchall())
+    return found
+
+
+async def add(cursor: Any, rows: Sequence[MinuteCount]) -> None:
+    """Add counts to the per-minute rows; the counts are sorted, and of different rows."""
+    for chunk in chunks([row for row in rows if not row.worker]):
+        await cursor.execute(
+            "INSERT INTO submissions AS kept (username, timestamp, submission_count) "
+            "SELECT username, to_timestamp(minute) AT TIME ZONE 'UTC', count "
+            "FROM unnest(%s::text[], %s::bigint[], %s::int[]) AS given (username, minute, count) "
+            "ON CONFLICT (username, timestamp) DO UPDATE SET "
+            "submission_count = kept.submission_count + excluded.submission_count",
+            _columns((row.username, within(row.minute), row.submissions) for row in chunk),
+        )
+    for chunk in chunks([row for row in rows if row.worker]):
+        await cursor.execute(
+            "INSERT INTO worker_submissions AS kept "
+            "(username, worker, timestamp, submission_count) "
+            "SELECT username, worker, to_timestamp(minute) AT TIME ZONE 'UTC', count "
+            "FROM unnest(%s::text[], %s::text[], %s::bigint[], %s::int[]) "
+            "AS given (username, worker, minute, count) "
+            "ON CONFLICT (username, worker, timestamp) DO UPDATE SET "
+            "submission_count = kept.submission_count + excluded.submission_count",
+            _columns(
+                (row.username, row.worker, within(row.minute), row.submissions) for row in chunk
+            ),
+        )
+
+
+async def add_rejections(cursor: Any, rejections: Mapping[Rejection, int]) -> None:
+    """Add counts of rejections."""
+    for chunk in chunks(sorted(rejections.items())):
+        await cursor.execute(
+            "INSERT INTO rejections AS kept (username, code, timestamp, rejection_count) "
+            "SELECT username, code, to_timestamp(minute) AT TIME ZONE 'UTC', count "
+            "FROM unnest(%s::text[], %s::int[], %s::bigint[], %s::bigint[]) "
+            "AS given (username, code, minute, count) "
+            "ON CONFLICT (username, code, timestamp) DO UPDATE SET "
+            "rejection_count = kept.rejection_count + excluded.rejection_count",
+            _columns((r.username, r.code, within(r.minute), count) for r, count in chunk),
+        )
+
+
+def _columns(rows: Iterator[tuple[object, ...]]) -> list[list[object]]:
+    return [list(column) for column in zip(*rows, strict=True)]
+
+
+async def hold_off(cursor: Any) -> None:
+    """Keep every daemon from counting, rolling up and replacing, to the transaction's end."""
+    await cursor.execute("SELECT pg_advisory_xact_lock(%s)", (TIDY_LOCK,))
+    # The first before the others: whoever counts holds none of them without the first.
+    for table in ("applied_batches", *KEYS):
+        await cursor.execute(f"LOCK TABLE {table} IN EXCLUSIVE MODE")
+
+
+async def clear(cursor: Any, start: int) -> None:
+    """Delete the per-minute rows from a time on."""
+    for table in KEYS:
+        await cursor.execute(f"DELETE FROM {table} WHERE timestamp >= {AT}", (within(start),))
+
+
+async def counted_from(cursor: Any, start: int) -> int:
+    """Return how many batches of a time or later have been counted."""
+    await cursor.execute(
+        f"SELECT count(*) FROM applied_batches WHERE minute >= {AT}", (within(start),)
+    )
+    return int(cursor.fetchone()[0])
+
+
+async def rolled_up_before(cursor: Any) -> int:
+    """Return the minute before which the per-minute rows have been rolled up."""
+    await cursor.execute(
+        "SELECT extract(epoch FROM before)::bigint FROM rollups WHERE grain = 'minute'"
+    )
+    row = cursor.fetchone()
+    return 0 if row is None else int(row[0])
+
+
+async def roll(cursor: Any, table: str, grain: str, into: str, before: int) -> int:
+    """Roll up one chunk of rows, the oldest first; returns how many."""
+    key = KEYS[table]
+    unit = into.removeprefix("_")
+    await cursor.execute("SELECT pg_advisory_xact_lock(%s)", (TIDY_LOCK,))
+    if not grain:
+        await cursor.execute(
+            f"INSERT INTO rollups AS kept (grain, before) VALUES ('minute', {AT}) "
+            "ON CONFLICT (grain) DO UPDATE SET before = greatest(kept.before, excluded.before)",
+            (within(before),),
+        )
+    await cursor.execute(
+        f"WITH old AS (SELECT {key}, timestamp FROM {table}{grain} WHERE timestamp < {AT} "
+        f"ORDER BY timestamp, {key} LIMIT %s FOR UPDATE SKIP LOCKED), "
+        f"moved AS (DELETE FROM {table}{grain} WHERE ({key}, timestamp) IN (SELECT * FROM old) "
+        f"RETURNING {key}, timestamp, submission_count), "
+        f"added AS (INSERT INTO {table}{into} AS kept ({key}, timestamp, submission_count) "
+        f"SELECT {key}, date_trunc('{unit}', timestamp) AS at, sum(submission_count) FROM moved "
+        f"GROUP BY {key}, at ON CONFLICT ({key}, timestamp) DO UPDATE SET "
+        "submission_count = kept.submission_count + excluded.submission_count) "
+        "SELECT count(*) FROM moved",
+        (within(before), ROLL_CHUNK),
+    )
+    return int(cursor.fetchone()[0])
+
+
+async def forget(cursor: Any, table: str, key: str, column: str, before: int) -> int:
+    """Delete one chunk of the rows of before a time, but for those that are locked."""
+    await cursor.execute(
+        f"DELETE FROM {table} WHERE ({key}) IN (SELECT {key} FROM {table} "
+        f"WHERE {column} < {AT} LIMIT %s FOR UPDATE SKIP LOCKED)",
+        (within(before), ROLL_CHUNK),
+    )
+    return int(cursor.rowcount)

@@ -1,0 +1,286 @@
+"""One connection that is made again when it is lost, and given up when nothing answers."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any, TypeVar
+
+import psycopg2
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import TimeoutError as TimedOut
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from txpostgres.reconnection import DeadConnectionDetector
+from txpostgres.retrying import simpleBackoffIterator
+from txpostgres.txpostgres import Connection, Cursor, UnexpectedPollResult
+
+from kupool.storage.postgres.address import Address, look_up
+from kupool.storage.postgres.trouble import TROUBLE, ConnectFailed, NoAnswer, explain
+
+T = TypeVar("T")
+
+#: What a session begins with; whatever role and database have set otherwise.
+SESSION = "SET TIME ZONE 'UTC'; SET default_transaction_isolation TO 'read committed'"
+
+#: Seconds between two attempts to connect, at first and at the longest.
+FIRST_DELAY, LONGEST_DELAY = 0.1, 1.0
+
+#: Error codes, or their beginnings, after which another connection may fare better: of the
+#: connection itself, of a server that ends or starts, and of one that may only be read.
+_FATAL = ("08", "57P", "25006")
+
+
+class WatchedCursor(Cursor):  # type: ignore[misc]
+    """A cursor whose statements are given up when they take too long."""
+
+    def execute(self, query: str, params: Any = None) -> Deferred[Any]:
+        """Execute a statement; fails with :class:`NoAnswer` after the link's limit."""
+        watched: Deferred[Any] = self._connection.watch(super().execute(query, params))
+        return watched
+
+
+class Detector(DeadConnectionDetector):  # type: ignore[misc]
+    """Leaves it to the link to come back, in a turn of the reactor of its own.
+
+    txpostgres does so at once, which is from within the call that closes the connection.
+    """
+
+    def startReconnecting(self, f: Failure) -> None:
+        """Begin to connect again."""
+        self.reconnectable.come_back(f)
+
+
+class Link(Connection):  # type: ignore[misc]
+    """A connection to a database.
+
+    ``limit`` is how many seconds a statement may take. ``changed`` is called when the
+    connection is lost and when it is back, with the reason, which is empty for the latter.
+    """
+
+    cursorFactory = WatchedCursor
+    _log = Logger()
+
+    def __init__(
+        self, reactor: Any, address: Address, limit: float, changed: Callable[[str], None]
+    ) -> None:
+        super().__init__(reactor, None, Detector(self._is_dead, reactor=reactor))
+        self.detector.setReconnectable(self)
+        self._address = address
+        self._limit = limit
+        self._limit_now = limit
+        self._changed = changed
+        self._running: set[Any] = set()
+        self._overdue = self._dropping = self._ended = False
+        self._returning: Deferred[None] | None = None
+        self._pause: Deferred[Any] | None = None
+        #: How much work is under way or waits.
+        self.waiting = 0
+        #: Why there is no connection; empty when there is one.
+        self.problem = "not connected"
+
+    # -- connecting
+
+    def connect(self) -> Deferred[None]:
+        """Connect to the first server that can be; fails with :class:`ConnectFailed`."""
+        return Deferred.fromCoroutine(self._connect())
+
+    async def _connect(self) -> None:
+        problem = "no server"
+        for server in self._address.servers:
+            try:
+                found = [""]
+                if server.has_name:
+                    timeout = self._address.timeout
+                    found = await self._interruptible(look_up(self.reactor, server.host, timeout))
+            except (OSError, TimedOut) as error:
+                why = getattr(error, "strerror", None) or "the name server does not answer"
+                problem = f"host {server.host}: {why}"
+                continue
+            for address in found:
+                if self._ended:
+                    raise ConnectFailed("closed")
+                try:
+                    await self._connect_to(self._address.arguments(server, address))
+                except TROUBLE as error:
+                    problem = explain(error)
+                    self._drop()
+                else:
+                    self.problem = ""
+                    return
+        raise ConnectFailed(problem)
+
+    async def _connect_to(self, arguments: dict[str, str]) -> None:
+        self._limit_now = self._address.timeout
+        connecting = super().connect(**arguments)
+        self.detector.setReconnectable(self)  # or it would keep these arguments
+        await self.watch(connecting)
+        await self.cursor().execute(SESSION)
+
+    def _drop(self) -> None:
+        """Close what has not become a connection, which is no loss of one."""
+        self._dropping = True
+        self.close()
+        self._dropping = False
+
+    def lost(self, failure: Failure) -> None:
+        """Take note that there is no connection, and begin to connect again."""
+        self.detector.checkForDeadConnection(failure)
+
+    def come_back(self, failure: Failure) -> None:
+        """Connect again and again until that succeeds."""
+        self.problem = explain(failure.value or ConnectFailed("lost"))
+        self._changed(self.problem)
+        self._returning = Deferred.fromCoroutine(self._come_back())
+        self._returning.addErrback(
+            lambda failure: self._log.failure("Connecting to PostgreSQL again", failure)
+        )
+
+    async def _come_back(self) -> None:
+        for delay in simpleBackoffIterator(FIRST_DELAY, LONGEST_DELAY, maxRetries=0):
+            # The first delay is 0: even then not from within the call that closed it.
+            with suppress(CancelledError):
+                await self._interruptible(deferLater(self.reactor, delay))
+            if self._ended:
+                return
+            try:
+                await self.detector.reconnect()
+                break
+            except TROUBLE as error:
+                self.problem = explain(error)
+        await self.detector.connectionRecovered()
+        self._changed("")
+
+    async def _interruptible(self, waiting: Deferred[T]) -> T:
+        """Wait for what may be cancelled when the link ends."""
+        self._pause = waiting
+        try:
+            return await waiting
+        finally:
+            self._pause = None
+
+    # -- work
+
+    def transact(
+        self, work: Callable[[Any], Awaitable[T]], limit: float | None = None
+    ) -> Deferred[T]:
+        """Do some work in a transaction, after what was asked for before.
+
+        ``work`` gets a cursor; ``limit`` is how many seconds each of its statements may
+        take. What it raises, or what goes wrong (:data:`TROUBLE`), rolls all of it back.
+        """
+        self.waiting += 1
+
+        def begin() -> Deferred[T]:
+            self._limit_now = limit or self._limit
+            return Deferred.fromCoroutine(self._transact(work))
+
+        def done(result: Any) -> Any:
+            self.waiting -= 1
+            return result
+
+        transaction: Deferred[T] = self.lock.run(self.detector.callChecking, begin)
+        return transaction.addBoth(done)
+
+    async def _transact(self, work: Callable[[Any], Awaitable[T]]) -> T:
+        connection = self.pollable()
+        cursor = self.cursor()
+        await cursor.execute("BEGIN")
+        try:
+            result = await work(cursor)
+            await cursor.execute("COMMIT")
+            if cursor.statusmessage != "COMMIT":  # after an error that was not passed on
+                raise psycopg2.InternalError("the transaction was rolled back")
+        except Exception:
+            await self._roll_back(cursor, connection)
+            raise
+        return result
+
+    async def _roll_back(self, cursor: Any, connection: Any) -> None:
+        if connection.closed:
+            return
+        try:
+            await cursor.execute("ROLLBACK")
+        except TROUBLE:
+            if connection is self.pollable():
+                self.close()
+
+    # -- the watchdog
+
+    def watch(self, answer: Deferred[Any]) -> Deferred[Any]:
+        """Close the connection unless an answer is there within the limit."""
+        limit = self._limit_now
+        timer = self.reactor.callLater(limit, self._give_up)
+
+        def done(result: Any) -> Any:
+            if timer.active():
+                timer.cancel()
+            overdue, self._overdue = self._overdue, False
+            if overdue and isinstance(result, Failure):
+                return Failure(NoAnswer(f"no answer within {limit:g} s"))
+            return result
+
+        return answer.addBoth(done)
+
+    def _give_up(self) -> None:
+        self._overdue = True
+        self.close()
+
+    # -- what txpostgres calls
+
+    def cursorRunning(self, cursor: Any) -> None:
+        """Remember which cursor the reactor watches."""
+        self._running.add(cursor)
+        super().cursorRunning(cursor)
+
+    def cursorFinished(self, cursor: Any) -> None:
+        """Forget the cursor that the reactor watched."""
+        self._running.discard(cursor)
+        super().cursorFinished(cursor)
+
+    def doRead(self) -> None:
+        """Read while no statement is under way: the end of the connection, as a rule."""
+        try:
+            super().doRead()
+        except (psycopg2.Error, UnexpectedPollResult):
+            self.lost(Failure())
+
+    def close(self) -> None:
+        """Close the connection; what waits for an answer fails."""
+        connection = self.pollable()
+        if connection is None:
+            return
+        # Once the socket is closed, the reactor could not be told any more, and would
+        # take the next connection for this one, by its number.
+        for cursor in self._running:
+            self.reactor.removeReader(cursor)
+            self.reactor.removeWriter(cursor)
+        super().close()
+        with suppress(psycopg2.Error):
+            connection.close()
+
+    def _is_dead(self, failure: Failure) -> bool:
+        """Say whether after this failure the connection has to be made again."""
+        if self._dropping or self._ended:
+            return False
+        connection, error = self.pollable(), failure.value
+        if connection is None or connection.closed:
+            return True
+        code = getattr(error, "pgcode", None)
+        if code is not None:
+            return str(code).startswith(_FATAL)
+        return isinstance(error, psycopg2.OperationalError | NoAnswer | UnexpectedPollResult)
+
+    async def end(self, patience: float) -> None:
+        """Close for good, when what is under way has ended or ``patience`` seconds have gone."""
+        turn = self.lock.acquire()
+        with suppress(TimedOut):
+            await turn.addTimeout(patience, self.reactor)
+        self._ended = True
+        self.problem = "closed"
+        self.close()
+        if self._pause is not None:
+            self._pause.cancel()
+        if self._returning is not None:
+            await self._returning

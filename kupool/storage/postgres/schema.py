@@ -1,0 +1,126 @@
+"""The tables of a PostgreSQL database: made, brought up to date, and found to be usable."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from twisted.internet.defer import Deferred, execute
+
+from kupool.storage.database import DatabaseUnusable
+from kupool.storage.migrations import SchemaTooNew, available
+
+#: Held while tables are made or changed: "kupool" in ASCII, and a number.
+MIGRATION_LOCK = 0x6B75706F6F6C << 8
+
+#: What the daemon does with its tables.
+_PRIVILEGES = ("SELECT", "INSERT", "UPDATE", "DELETE")
+
+
+class BlockingCursor:
+    """A cursor of psycopg2 with the manners of txpostgres: its Deferreds have fired."""
+
+    def __init__(self, cursor: Any) -> None:
+        self._cursor = cursor
+
+    def execute(self, query: str, values: Sequence[object] | None = None) -> Deferred[None]:
+        """Execute a statement; blocks."""
+        return execute(self._cursor.execute, query, values)
+
+    def fetchone(self) -> Any:
+        """Return the next row."""
+        return self._cursor.fetchone()
+
+    def fetchall(self) -> Any:
+        """Return the rows that are left."""
+        return self._cursor.fetchall()
+
+
+async def prepare(cursor: Any, schema: str) -> None:
+    """Make or update the tables, in the cursor's transaction, and see whether they can be
+    used; raises :class:`DatabaseUnusable` or :class:`SchemaTooNew`.
+    """
+    await cursor.execute(
+        "SELECT current_setting('server_encoding'), current_setting('transaction_read_only')"
+    )
+    encoding, read_only = cursor.fetchone()
+    if encoding != "UTF8":
+        raise DatabaseUnusable(f"the encoding of the database is {encoding}, it must be UTF8")
+    if read_only == "on":
+        raise DatabaseUnusable("the database is read-only: a standby, or set so")
+    await _migrate(cursor, schema)
+    await _check_privileges(cursor)
+
+
+async def _migrate(cursor: Any, schema: str) -> None:
+    """Apply the migrations that are missing. Where none is, no right to make tables is needed."""
+    migrations = available(schema)
+    newest = migrations[-1][0]
+    version = await _version(cursor)
+    if version > newest:
+        raise SchemaTooNew(
+            f"the database has schema version {version}, this version knows {newest}"
+        )
+    if version == newest:
+        return
+    await cursor.execute("SELECT pg_advisory_xact_lock(%s)", (MIGRATION_LOCK,))
+    version = await _version(cursor)  # another process may have been first
+    await cursor.execute(
+        "CREATE TABLE IF NOT EXISTS schema_version (version INT PRIMARY KEY, "
+        "applied_at TIMESTAMP NOT NULL DEFAULT (now() AT TIME ZONE 'UTC'))"
+    )
+    for number, sql in migrations:
+        if number > version:
+            await cursor.execute(sql)
+            await cursor.execute("INSERT INTO schema_version (version) VALUES (%s)", (number,))
+
+
+async def _version(cursor: Any) -> int:
+    await cursor.execute("SELECT to_regclass('schema_version') IS NOT NULL")
+    if not cursor.fetchone()[0]:
+        return 0
+    await cursor.execute("SELECT coalesce(max(version), 0) FROM schema_version")
+    return int(cursor.fetchone()[0])
+
+
+#: The tables that the daemon writes to.
+TABLES = (
+    "submissions",
+    "worker_submissions",
+    "submissions_hour",
+    "submissions_day",
+    "worker_submissions_hour",
+    "worker_submissions_day",
+    "rejections",
+    "applied_batches",
+    "job_history",
+    "job_ids",
+    "rollups",
+)
+
+
+async def missing(cursor: Any) -> list[str]:
+    """Return the tables that are not there, as when one was dropped."""
+    await cursor.execute(
+        "SELECT name FROM unnest(%s::text[]) AS name WHERE to_regclass(name) IS NULL",
+        (list(TABLES),),
+    )
+    return [name for (name,) in cursor.fetchall()]
+
+
+async def revive(cursor: Any, schema: str) -> None:
+    """Make tables again that were dropped."""
+    if await missing(cursor):
+        await cursor.execute(available(schema)[0][1])
+
+
+async def _check_privileges(cursor: Any) -> None:
+    await cursor.execute(
+        "SELECT current_user, privilege, string_agg(name, ', ') "
+        "FROM unnest(%s::text[]) AS name, unnest(%s::text[]) AS privilege "
+        "WHERE to_regclass(name) IS NOT NULL AND NOT has_table_privilege(name, privilege) "
+        "GROUP BY privilege ORDER BY privilege LIMIT 1",
+        (list(TABLES), list(_PRIVILEGES)),
+    )
+    for user, privilege, names in cursor.fetchall():
+        raise DatabaseUnusable(f"user {user} has no permission to {privilege} on {names}")

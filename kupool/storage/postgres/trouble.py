@@ -1,0 +1,48 @@
+"""What can go wrong with a connection, and how it is said."""
+
+from __future__ import annotations
+
+import psycopg2
+from twisted.internet.defer import CancelledError
+from twisted.internet.error import ConnectionClosed
+from txpostgres.reconnection import ConnectionDead
+from txpostgres.txpostgres import UnexpectedPollResult
+
+
+class NoAnswer(Exception):
+    """The server has not answered in time."""
+
+
+class ConnectFailed(Exception):
+    """No connection could be made; says why."""
+
+
+#: What goes wrong with a connection, rather than with the work that is done on it.
+TROUBLE = (
+    psycopg2.Error,
+    ConnectionClosed,
+    ConnectionDead,
+    ConnectFailed,
+    NoAnswer,
+    UnexpectedPollResult,
+    CancelledError,
+)
+
+
+def explain(error: BaseException) -> str:
+    """Return in one line what went wrong, in the server's words where it said something."""
+    diagnosis = getattr(error, "diag", None)
+    text = getattr(diagnosis, "message_primary", None) or str(error)
+    if isinstance(error, CancelledError):
+        text = "the server cancelled the query"
+    elif isinstance(error, ConnectionClosed):
+        text = "the connection was closed"
+    # connection to server at "db" (10.0.0.7), port 5432 failed: FATAL:  no such database
+    before, failed, after = text.strip().partition("\n")[0].partition(" failed: ")
+    text = (
+        after if failed and before.startswith("connection to server") else before + failed + after
+    )
+    return text.removeprefix("FATAL:").removeprefix("ERROR:").strip() or type(error).__name__
+
+
+__all__ = ["TROUBLE", "ConnectFailed", "ConnectionDead", "NoAnswer", "explain"]

@@ -1,0 +1,53 @@
+"""The contract of the job stores, for the one in PostgreSQL."""
+
+from __future__ import annotations
+
+from twisted.internet.defer import CancelledError, gatherResults
+from twisted.trial.unittest import TestCase
+
+from kupool.pool.pgjobs import PostgresJobStore
+from kupool.storage.postgres import PostgresDatabase
+from tests.contract.test_job_store import NOW, KeepingContract, job
+from tests.contract.test_log import the_reactor
+from tests.services import postgres
+
+
+class PostgresJobStoreTests(KeepingContract, TestCase):
+    """K-34, K-74: the contract, for the store in PostgreSQL."""
+
+    async def make_store(self) -> PostgresJobStore:
+        self.dsn = postgres().new_database()
+        return await self.reopen()
+
+    async def reopen(self) -> PostgresJobStore:
+        database = PostgresDatabase(the_reactor(), self.dsn)
+        await database.open()
+        self.addCleanup(database.close)
+        return PostgresJobStore(database)
+
+    async def test_reopen(self) -> None:
+        """K-34: all of it outlives the process."""
+        store = await self.make_store()
+        await store.save(job(1, NOW + 0.123456789), 1001)
+        again = await self.reopen()
+        loaded = await again.load(0.0)
+        self.assertEqual(
+            (list(loaded.jobs), loaded.reserved_until), ([job(1, NOW + 0.123456789)], 1001)
+        )
+
+    async def test_saves_in_order(self) -> None:
+        """K-34: an earlier reservation never comes after a later one."""
+        store = await self.make_store()
+        await gatherResults([store.save(job(n), 1000 + n) for n in range(1, 40)])
+        self.assertEqual((await store.load(0.0)).reserved_until, 1039)
+
+    async def test_not_waited_for(self) -> None:
+        """K-35: a save that its caller gave up is done all the same, and in its turn."""
+        store = await self.make_store()
+        first, second = store.save(job(1), 1001), store.save(job(2), 1002)
+        first.cancel()
+        with self.assertRaises(CancelledError):
+            await first
+        await second
+        loaded = await store.load(0.0)
+        self.assertEqual(([j.job_id for j in loaded.jobs], loaded.reserved_until), ([1, 2], 1002))

@@ -1,0 +1,267 @@
+"""The contract of the stores of counts, for the one in PostgreSQL, and what is its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import gatherResults
+from twisted.trial.unittest import TestCase
+
+from kupool.stats import Rejection, postgres_writes
+from kupool.stats.postgres import PostgresStats
+from kupool.storage.postgres import DatabaseUnavailable, PostgresDatabase
+from tests.contract.test_log import the_reactor
+from tests.contract.test_stats_store import DAY, EVER, StatsContract, T, batch
+from tests.services import postgres
+
+
+class PostgresStatsTests(StatsContract, TestCase):
+    """K-74: the contract, for the store in PostgreSQL."""
+
+    durable = True
+
+    async def make_store(self) -> PostgresStats:
+        self.dsn = postgres().new_database()
+        return await self.reopen()
+
+    async def reopen(self) -> PostgresStats:
+        store = PostgresStats(PostgresDatabase(the_reactor(), self.dsn))
+        await store.open()
+        self.addCleanup(store.close)
+        return store
+
+    def sql(self, statement: str) -> list[Any]:
+        return postgres().execute(statement, dsn=self.dsn)
+
+    def traced(self) -> list[str]:
+        """Return the list that every statement from now on is added to."""
+        from kupool.storage.postgres.link import WatchedCursor
+
+        statements: list[str] = []
+        execute = WatchedCursor.execute
+
+        def traced(cursor: Any, query: str, values: Any = None) -> Any:
+            statements.append(query)
+            return execute(cursor, query, values)
+
+        self.patch(WatchedCursor, "execute", traced)
+        return statements
+
+    async def check_utc(self, store: PostgresStats) -> None:
+        """K-69: what psql shows is UTC, too."""
+        rows = self.sql("SELECT timestamp::text FROM submissions ORDER BY timestamp")
+        self.assertEqual(rows[0], ("2027-01-16 00:00:00",))
+
+    async def test_zone_of_the_database(self) -> None:
+        """K-69: minutes are UTC whatever zone the database and the role are set to."""
+        store = await self.make_store()
+        (name,) = self.sql("SELECT current_database()")[0]
+        self.sql(f"ALTER DATABASE {name} SET timezone TO 'Asia/Kathmandu'")
+        self.sql(f"ALTER DATABASE {name} SET datestyle TO 'German'")
+        again = await self.reopen()
+        for n, one in enumerate((store, again)):
+            await one.apply([batch(f"b{n}", T, "alice")], {Rejection("alice", 23, T): 1})
+            self.assertEqual(await one.count("alice", T), n + 1)
+        self.assertEqual(self.sql("SHOW timezone"), [("Asia/Kathmandu",)])
+        rows = self.sql("SELECT to_char(timestamp, 'YYYY-MM-DD HH24:MI:SS') FROM submissions")
+        self.assertEqual(rows, [("2027-01-16 00:00:00",)])
+        rows = self.sql(
+            "SELECT abs(extract(epoch FROM applied_at - (now() AT TIME ZONE 'UTC'))) < 600 "
+            "FROM applied_batches"
+        )
+        self.assertEqual(rows, [(True,), (True,)])
+        await again.roll_up(T + DAY, 0)
+        self.assertEqual(await store.rolled_up_before(), T + DAY)
+        self.assertEqual(await store.total(T, T + 3600), 2)
+
+    async def test_table(self) -> None:
+        """K-67: the table is there, with exactly these columns and this key."""
+        await self.make_store()
+        found = self.sql(
+            "SELECT column_name, data_type, character_maximum_length FROM "
+            "information_schema.columns WHERE table_name = 'submissions' ORDER BY ordinal_position"
+        )
+        self.assertEqual(
+            found,
+            [
+                ("username", "character varying", 255),
+                ("timestamp", "timestamp without time zone", None),
+                ("submission_count", "integer", None),
+            ],
+        )
+        keys = self.sql(
+            "SELECT pg_get_constraintdef(oid) FROM pg_constraint "
+            "WHERE conrelid = 'submissions'::regclass AND contype = 'p'"
+        )
+        self.assertEqual(keys, [('PRIMARY KEY (username, "timestamp")',)])
+
+    async def test_ten_thousand_in_psql(self) -> None:
+        """K-68: 10,000 submissions of one user in one minute are 10,000 in the table."""
+        store = await self.make_store()
+        for n in range(20):
+            await store.apply([batch(f"b{n}", T + n, *["alice"] * 500)._replace(minute=T)], {})
+        self.assertEqual(
+            self.sql("SELECT username, timestamp::text, submission_count FROM submissions"),
+            [("alice", "2027-01-16 00:00:00", 10_000)],
+        )
+
+    async def test_order_of_names(self) -> None:
+        """K-73: ranks and rows are in the same order on every engine, whatever the collation."""
+        store = await self.make_store()
+        names = ["a", "B", "ä", "Z", "z", "_", "名", "a.ä", "a.B", "a.b"]
+        await store.apply([batch("b", T, *names)], {})
+        rows = list(await store.rows(*EVER))
+        self.assertEqual(rows, sorted(rows))
+        top = [name for name, count in await store.top(10, *EVER) if count == 1]
+        self.assertEqual(top, sorted(top))
+
+    async def test_reopen(self) -> None:
+        """K-72, K-53: counts and the ids of batches outlive the process."""
+        store = await self.make_store()
+        await self.fill(store)
+        rows = await store.rows(*EVER)
+        await store.close()
+        again = await self.reopen()
+        self.assertEqual(await again.rows(*EVER), rows)
+        applied = await again.apply(
+            [batch("b1", T, "alice.rig1", "alice.rig2", "alice.rig1", "bob")], {}
+        )
+        self.assertEqual(applied, (0, 1, []))
+        self.assertEqual(await again.total(*EVER), 9)
+
+    async def test_one_transaction(self) -> None:
+        """K-71: what is applied together is written in one transaction, with a statement for
+        each table, and creates no table.
+        """
+        store = await self.make_store()
+        statements = self.traced()
+        await store.apply(
+            [batch(f"b{n}", T, *["alice"] * 50, *["bob.x"] * 50) for n in range(20)],
+            {Rejection("alice", 23, T): 1},
+        )
+        self.assertEqual([s for s in statements if s in ("BEGIN", "COMMIT")], ["BEGIN", "COMMIT"])
+        tables = [s.split()[2] for s in statements if s.startswith("INSERT INTO")]
+        self.assertEqual(
+            tables, ["applied_batches", "submissions", "worker_submissions", "rejections"]
+        )
+        self.assertEqual([s for s in statements if s.startswith(("CREATE", "ALTER"))], [])
+
+    async def test_parameters(self) -> None:
+        """K-70: no statement has a value in its text."""
+        store = await self.make_store()
+        statements = self.traced()
+        await store.apply(
+            [batch("batch'id", T, "some'user.rig")], {Rejection("some'user", 23, T): 1}
+        )
+        await store.count("some'user", T, "rig")
+        await store.series("some'user", *EVER)
+        await store.workers("some'user", *EVER)
+        await store.total(*EVER, "some'user")
+        await store.rejections(*EVER, "some'user")
+        await store.unapplied(["batch'id"])
+        self.assertGreater(len(statements), 20)
+        self.assertEqual([s for s in statements if "some" in s or "batch'" in s or str(T) in s], [])
+
+    async def test_failure_leaves_nothing(self) -> None:
+        """K-72: what cannot be committed is not counted in part, and is when it can be."""
+        store = await self.make_store()
+        self.sql("ALTER TABLE worker_submissions RENAME TO hidden")
+        both = [batch("one", T, "alice"), batch("two", T, "bob.rig")]
+        with self.assertRaises(DatabaseUnavailable):
+            await store.apply(both, {Rejection("alice", 23, T): 1})
+        self.assertEqual(await store.total(*EVER), 0)
+        self.assertEqual(len(await store.unapplied(["one", "two"])), 2)
+        self.sql("ALTER TABLE hidden RENAME TO worker_submissions")
+        applied = await store.apply(both, {Rejection("alice", 23, T): 1})
+        self.assertEqual(applied, (2, 0, []))
+        self.assertEqual(await store.total(*EVER), 2)
+        self.assertEqual(list(await store.rejections(*EVER)), [("alice", 23, 1)])
+
+    async def test_dropped_table_comes_back(self) -> None:
+        """K-77: a rebuild also helps where a table was lost."""
+        store = await self.make_store()
+        await self.fill(store)
+        rows = await store.rows(*EVER)
+        self.sql("DROP TABLE submissions")
+        batches = [
+            batch("b1", T, "alice.rig1", "alice.rig2", "alice.rig1", "bob"),
+            batch("b2", T + 60, "alice", "bob", "bob", "carol.x"),
+            batch("b3", T + 3600, "alice.rig1"),
+        ]
+        self.assertIs(await store.replace(0, batches), True)
+        self.assertEqual(await store.rows(*EVER), rows)
+
+    async def test_in_chunks(self) -> None:
+        """K-76: what takes several statements or transactions loses nothing."""
+        self.patch(postgres_writes, "ROLL_CHUNK", 7)
+        self.patch(postgres_writes, "CHUNK", 3)
+        await self.test_roll_up()
+        await self.test_forget_rejections()
+        await self.test_forget_batches()
+        await self.test_replace()
+        await self.test_queries()
+        await self.test_conflict()
+
+    async def test_many_names(self) -> None:
+        """K-71: a commit of more names than are folded at once is as any other."""
+        store = await self.make_store()
+        names = [f"user{n % 3000}.rig{n % 7}" for n in range(12_000)]
+        await store.apply([batch("b1", T, *names[:6000]), batch("b2", T, *names[6000:])], {})
+        self.assertEqual(await store.total(*EVER), 12_000)
+        self.assertEqual(await store.count("user5", T), 4)
+        self.assertEqual(len(await store.rows(*EVER)), 3000 + len(set(names)))
+
+    async def test_two_stores(self) -> None:
+        """K-53: two processes that count the same batches at the same time count them once."""
+        one = await self.make_store()
+        two = await self.reopen()
+        groups = [
+            [
+                batch(f"b{n}", T + 60 * (n % 3), "alice.x", f"u{n % 17}.y")
+                for n in range(at, at + 40)
+            ]
+            for at in range(0, 400, 20)
+        ]
+        rejected = {Rejection(f"u{n}", 23, T): 1 for n in range(30)}
+        applied: Any = await gatherResults(
+            [one.apply(group, rejected) for group in groups]
+            + [two.apply(group[::-1], rejected) for group in reversed(groups)]
+        )
+        self.assertEqual(sum(a.new for a in applied), 420)
+        self.assertEqual(sum(a.repeated for a in applied), 2 * 20 * 40 - 420)
+        self.assertEqual(await one.total(*EVER), 2 * 420)
+        self.assertEqual(sum(n for *_, n in await two.rejections(*EVER)), 30 * 2 * len(groups))
+
+    async def test_rolling_up_beside_counting(self) -> None:
+        """K-76: two daemons roll up what two others are counting, and nothing is lost."""
+        self.patch(postgres_writes, "ROLL_CHUNK", 5)
+        one = await self.make_store()
+        two = await self.reopen()
+        work = []
+        for n in range(60):
+            for store, name in ((one, "x"), (two, "y")):
+                counts = batch(f"{name}{n}", T + 60 * (n % 5), "alice.rig", f"u{n % 11}", "bob")
+                work.append(store.apply([counts], {Rejection("alice", 23, T): 1}))
+            if n % 4 == 0:
+                work += [one.roll_up(T + DAY, T + DAY), two.roll_up(T + DAY, T + DAY)]
+                work += [one.forget_rejections(T + 60), two.forget_rejections(T + 60)]
+        await gatherResults(work)
+        self.assertEqual(await one.total(*EVER), 360)
+        await one.roll_up(T + DAY, T + DAY)
+        self.assertEqual(await one.total(T, T + 1), 360)
+        self.assertEqual(
+            self.sql("SELECT sum(submission_count) FROM worker_submissions_day"), [(120,)]
+        )
+
+    async def test_replacing_beside_counting(self) -> None:
+        """K-77: a rebuild while others count either holds all of it or changes nothing."""
+        one = await self.make_store()
+        two = await self.reopen()
+        batches = [batch(f"b{n}", T, "alice", "bob.x") for n in range(40)]
+        counting = gatherResults([one.apply([counts], {}) for counts in batches])
+        tries = [await two.replace(0, batches[:20]) for _ in range(3)]
+        await counting
+        self.assertEqual(await two.total(*EVER), 80, tries)
+        self.assertIs(await two.replace(0, batches), True)
+        self.assertEqual(await two.total(*EVER), 80)
+        self.assertIs(await two.replace(0, batches[:20]), False)
