@@ -26,6 +26,10 @@ _REMEMBERED = 10_000
 Bury = Callable[[Delivery, str], Deferred[None]]
 
 
+#: The id and the body of an entry.
+_Content = tuple[str, bytes]
+
+
 class _Held:
     """A delivery that the consumer has; ``tag`` is None while no broker waits for it."""
 
@@ -79,8 +83,10 @@ class RabbitSubscription:
         self._held: dict[int, _Held] = {}
         #: Tags of the channel, in order: those that the broker waits for.
         self._tags: dict[int, bool] = {}
-        self._lost: dict[str, int] = {}
-        self._settled: OrderedDict[tuple[str, bytes], None] = OrderedDict()
+        #: What the consumer has from a connection that is gone: the positions, by content.
+        self._lost: dict[_Content, list[int]] = {}
+        #: What it was done with when no broker could be told.
+        self._settled: OrderedDict[_Content, None] = OrderedDict()
         self._refusals: OrderedDict[str, int] = OrderedDict()
         self._delayed: set[IDelayedCall] = set()
         self._stopped = False
@@ -116,7 +122,7 @@ class RabbitSubscription:
             if held.refused and not held.burying:
                 del self._held[position]
             else:
-                self._lost[held.delivery.entry.entry_id] = position
+                self._lost.setdefault(_content(held), []).append(position)
 
     async def _pump(self, channel: Channel, deliveries: Deliveries) -> None:
         while True:
@@ -136,19 +142,25 @@ class RabbitSubscription:
 
     def _known(self, message: Message) -> bool:
         """Whether it is one that the consumer has, or was done with when nobody could be told."""
-        if self._settled:
-            key = (message.message_id, message.body)
-            if key in self._settled:
-                del self._settled[key]
-                self._done_with([message.tag])
-                return True
-        position = self._lost.get(message.message_id)
-        held = self._held.get(position) if position is not None else None
-        if held is None or held.tag is not None or held.delivery.entry.body != message.body:
+        if not self._settled and not self._lost:
             return False
-        del self._lost[message.message_id]
-        held.tag = message.tag
+        content = (message.message_id, message.body)
+        if content in self._settled:
+            del self._settled[content]
+            self._done_with([message.tag])
+            return True
+        positions = self._lost.get(content)
+        if not positions:
+            return False
+        self._held[positions[0]].tag = message.tag
+        self._no_longer_lost(content, positions[0])
         return True
+
+    def _no_longer_lost(self, content: _Content, position: int) -> None:
+        positions = self._lost[content]
+        positions.remove(position)
+        if not positions:
+            del self._lost[content]
 
     # -- to the consumer
 
@@ -200,8 +212,8 @@ class RabbitSubscription:
         del self._held[entry.position]
         self._refusals.pop(entry.entry_id, None)
         if held.tag is None:
-            self._lost.pop(entry.entry_id, None)
-            self._settled[entry.entry_id, entry.body] = None
+            self._no_longer_lost(_content(held), entry.position)
+            self._settled[_content(held)] = None
             while len(self._settled) > self._prefetch:
                 self._settled.popitem(last=False)
         if self._backlog:
@@ -256,8 +268,9 @@ class RabbitSubscription:
             self._forget(held)
 
     def _forget(self, held: _Held) -> None:
-        self._held.pop(held.delivery.entry.position, None)
-        self._lost.pop(held.delivery.entry.entry_id, None)
+        del self._held[held.delivery.entry.position]
+        if held.tag is None:
+            self._no_longer_lost(_content(held), held.delivery.entry.position)
         if self._backlog:
             self._hand_over_soon()
 
@@ -307,6 +320,11 @@ class RabbitSubscription:
         if channel is None:
             return succeed(None)
         return channel.close()
+
+
+def _content(held: _Held) -> _Content:
+    entry = held.delivery.entry
+    return entry.entry_id, entry.body
 
 
 __all__ = ["Bury", "RabbitSubscription"]

@@ -118,13 +118,11 @@ class Link:
                 connection = await self._connect(broker)
             except Exception as error:
                 self._failed(as_error(error))
-                self._lost(self.problem)
             else:
                 since = self._reactor.seconds()
                 why = await connection.ended()
                 self.connection = None
                 self._failed(BrokerError(f"RabbitMQ at {broker}: {why}", why.code))
-                self._lost(self.problem)
                 if self._reactor.seconds() - since >= self._settings.settled:
                     self._attempts %= len(self._brokers)
             if not self._stopped:
@@ -135,6 +133,7 @@ class Link:
         connection = await connect(self._reactor, broker, settings, self._name)
         if self._stopped:
             connection.close()
+            await connection.ended()
             raise BrokerError("closed")
         self._trying = connection
         try:
@@ -143,6 +142,7 @@ class Link:
                 raise await connection.ended()
         except Exception as error:
             connection.close()
+            await connection.ended()
             found = as_error(error)
             if isinstance(found, BrokerRefused):
                 raise found from None
@@ -163,6 +163,7 @@ class Link:
             self.problem = str(error)
             self._log.error("{name}: {why}; trying again", name=self._name, why=self.problem)
         self.refused = isinstance(error, BrokerRefused)
+        self._lost(self.problem)
         self._tell()
 
     async def _rest(self) -> None:

@@ -152,10 +152,10 @@ class RabbitLog:
     async def _set_up_consuming(self, connection: Connection) -> None:
         for queue, count in (await declare(connection, self._topology)).items():
             self._gauge(queue).seen(count)
-        watch = await connection.channel()
+        # Who subscribes from here on begins by himself.
+        self._watch, self._watching = await connection.channel(), connection
         for subscription in list(self._subscriptions.values()):
             await subscription.up(connection)
-        self._watch, self._watching = watch, connection
 
     async def _set_up_reading(self, connection: Connection) -> None:
         await declare(connection, self._topology)
@@ -209,8 +209,8 @@ class RabbitLog:
     async def _consume(self, group: str, consumer: Any, prefetch: int) -> ISubscription:
         if group not in self._topology.groups:
             self._topology = replace(self._topology, groups=(*self._topology.groups, group))
-            if self._consuming.connection is not None:
-                await declare(self._consuming.connection, self._topology)
+            if self._watching is not None:
+                await declare(self._watching, self._topology)
         queue = self._topology.queue_of(group)
         subscription = RabbitSubscription(
             self._reactor,
@@ -225,7 +225,7 @@ class RabbitLog:
         if before is not None:
             await before.stop()
         self._subscriptions[group] = subscription
-        connection = self._consuming.connection
+        connection = self._watching
         if connection is not None:
             try:
                 await subscription.up(connection)

@@ -8,7 +8,6 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, fail, gatherResults
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -91,8 +90,7 @@ class Publisher:
         self._closed = False
         self._renewing: IDelayedCall | None = None
         self._idle: list[Deferred[None]] = []
-        self._ticks = LoopingCall(self._tick)
-        self._ticks.clock = clock
+        self._ticking: IDelayedCall | None = None
 
     @property
     def waiting(self) -> int:
@@ -134,8 +132,8 @@ class Publisher:
         item = _Outgoing(self._serial, exchange, key, message_id, headers, body, Deferred())
         self._waiting[item.serial] = item
         self._bytes += len(body)
-        if not self._ticks.running:
-            self._ticks.start(_TICK, now=False)
+        if self._ticking is None:
+            self._ticking = self._clock.callLater(_TICK, self._tick)
         if self._channel is not None:
             self._send(self._channel, item)
         return item.done
@@ -219,8 +217,9 @@ class Publisher:
         if self._waiting.pop(item.serial, None) is not None:
             self._bytes -= len(item.body)
         if not self._waiting:
-            if self._ticks.running:
-                self._ticks.stop()
+            if self._ticking is not None:
+                self._ticking.cancel()
+                self._ticking = None
             idle, self._idle = self._idle, []
             for done in idle:
                 done.callback(None)
@@ -261,18 +260,18 @@ class Publisher:
             connection.drop(why)
 
     def _tick(self) -> None:
-        now = self._clock.seconds()
-        connection = self._connection
+        self._ticking = None
         if self._settings.give_up:
-            late = now - self._settings.give_up
+            late = self._clock.seconds() - self._settings.give_up
             for item in list(self._waiting.values()):
                 if item.first_sent and item.first_sent <= late:
                     self._fail(item, f"not confirmed in time: {self.obstacle or 'slow broker'}")
-        if connection is None or connection.blocked:
-            return
-        if self._silence() > self._settings.silent:
+        connection, silent = self._connection, self._settings.silent
+        if connection is not None and not connection.blocked and self._silence() > silent:
             self._channel = None
-            connection.drop(f"no confirm for {self._settings.silent:g} s")
+            connection.drop(f"no confirm for {silent:g} s")
+        if self._waiting and self._ticking is None:
+            self._ticking = self._clock.callLater(_TICK, self._tick)
 
     def _cancel_renewal(self) -> None:
         if self._renewing is not None:

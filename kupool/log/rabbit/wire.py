@@ -75,6 +75,8 @@ class _Told:
     _impl: Any
     reactor: Any
     ready: Any
+    #: pika's class for the broker's order to close.
+    close_method: Any
 
     def prepare(self) -> None:
         """Listen to the connection that pika has just made."""
@@ -90,6 +92,8 @@ class _Told:
         self._impl.add_on_open_callback(self._opened_now)
         self._impl.add_on_open_error_callback(self._ended, remove_default=False)
         self._impl.add_on_close_callback(self._ended)
+        # The adapter forgets what the broker said when the connection then ends in order.
+        self._impl.callbacks.add(0, self.close_method, self._told_to_close, one_shot=False)
         self._impl.add_on_connection_blocked_callback(lambda *_: self._block(True))
         self._impl.add_on_connection_unblocked_callback(lambda *_: self._block(False))
 
@@ -113,6 +117,10 @@ class _Told:
 
     def _ended(self, _: object, reason: Exception) -> None:
         self.reason = self.reason or reason
+
+    def _told_to_close(self, frame: Any) -> None:
+        text = " ".join(str(frame.method.reply_text).split())
+        self.reason = BrokerError(text, frame.method.reply_code)
 
     def _block(self, blocked: bool) -> None:
         self.blocked = blocked
@@ -139,6 +147,7 @@ def make_protocol(reactor: Any, broker: Broker, settings: ConnectionSettings, na
         reactor,
     )
     protocol.reactor = reactor
+    protocol.close_method = pika.spec.Connection.Close
     protocol.prepare()
     return protocol
 
