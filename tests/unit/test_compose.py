@@ -40,6 +40,12 @@ class ComposeTests(SynchronousTestCase):
         )
         self.assertEqual(self.services["client"]["depends_on"], {"kupool": healthy})
 
+    def test_the_worker_is_of_the_image_that_is_built(self) -> None:
+        """Of no registry: each of the two builds it, whichever comes first."""
+        for name in ("kupool", "client"):
+            service = self.services[name]
+            self.assertEqual((service["build"], service["image"]), (".", "kupool"), name)
+
     def test_the_daemon_knows_its_settings(self) -> None:
         environment = self.services["kupool"]["environment"]
         in_image = dict(re.findall(r"(KUP_\w+)=(\S+)", self.image))
