@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.python.failure import Failure
 
 from kupool.log.rabbit import BrokerError
@@ -44,6 +44,9 @@ class Channel:
         return bool(self._channel.is_open)
 
     def _call(self, name: str, **arguments: Any) -> Deferred[Any]:
+        if not self._channel.is_open:
+            # pika would leave a Deferred behind that fails later, and nobody hears it.
+            return fail(BrokerError("the channel is closed"))
         called: Deferred[Any] = getattr(self._channel, name)(**arguments)
         return called.addErrback(_translated)
 
@@ -85,6 +88,8 @@ class Channel:
         self, exchange: str, key: str, message_id: str, headers: dict[str, Any], body: bytes
     ) -> Deferred[Any]:
         """Publish persistently; fires when confirmed, fails when refused or returned."""
+        if not self._channel.is_open:
+            return fail(BrokerError("the channel is closed"))
         properties = make_properties(message_id, headers)
         published: Deferred[Any] = self._channel.basic_publish(
             exchange, key, body, properties, mandatory=True
