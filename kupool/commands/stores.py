@@ -17,8 +17,10 @@ from kupool.daemon.checks import check_engines
 from kupool.daemon.parts import LOG_FILE, STORE_FILE, make_rabbit
 from kupool.log.sqlite import SqliteLog
 from kupool.settings import Loaded, SettingError, Settings
+from kupool.stats.postgres import PostgresStats
 from kupool.stats.sqlite import SqliteStats
 from kupool.storage.database import Database
+from kupool.storage.postgres import PostgresDatabase
 
 #: Gets the log and the store; returns an exit status.
 Work = Callable[[Any, Any], Awaitable[int]]
@@ -84,6 +86,8 @@ def _open(reactor: Any, settings: Settings) -> tuple[Any, Any]:
         log = make_rabbit(settings, reactor, time.time, required=True)
     else:
         log = SqliteLog(Database(reactor, folder / LOG_FILE, "log"), reactor, time.time)
+    if settings.store == "pg":
+        return log, PostgresStats(PostgresDatabase(reactor, settings.pg_dsn))
     return log, SqliteStats(Database(reactor, folder / STORE_FILE, "store"))
 
 

@@ -28,13 +28,16 @@ from kupool.pool.handlers import AttemptSettings, Handlers
 from kupool.pool.jobs import JobBook
 from kupool.pool.jobstore import MemoryJobStore, SqliteJobStore
 from kupool.pool.judge import Rules
+from kupool.pool.pgjobs import PostgresJobStore
 from kupool.pool.pool import Pool, SessionSettings
 from kupool.settings import Settings
 from kupool.stats.consumer import ConsumerSettings, StatsConsumer
 from kupool.stats.memory import MemoryStats
+from kupool.stats.postgres import PostgresStats
 from kupool.stats.sqlite import SqliteStats
 from kupool.storage.database import Database
 from kupool.storage.folder import DataFolder
+from kupool.storage.postgres import PostgresDatabase
 
 #: Names of the files in the data folder.
 LOG_FILE = "log.sqlite"
@@ -55,6 +58,7 @@ class Parts:
 
     folder: DataFolder | None
     databases: Sequence[Database]
+    postgres: PostgresDatabase | None
     log: Any
     stats: Any
     job_store: Any
@@ -82,7 +86,8 @@ def build(
         return databases[-1]
 
     log = _make_log(settings, reactor, wall, database)
-    stats, job_store = _make_stores(settings, wall, database)
+    postgres = PostgresDatabase(reactor, settings.pg_dsn) if settings.store == "pg" else None
+    stats, job_store = _make_stores(settings, wall, database, postgres)
     book = JobBook(settings.history_window, settings.history_jobs, settings.max_nonces)
     instance = f"{int(wall()):x}-{secrets.token_hex(6)}"
     acceptance = Acceptance(reactor, wall, log, batch_settings(settings), instance)
@@ -108,6 +113,7 @@ def build(
     return Parts(
         folder=folder,
         databases=databases,
+        postgres=postgres,
         log=log,
         stats=stats,
         job_store=job_store,
@@ -169,8 +175,13 @@ def make_rabbit(
 
 
 def _make_stores(
-    settings: Settings, wall: Callable[[], float], database: MakeDatabase
+    settings: Settings,
+    wall: Callable[[], float],
+    database: MakeDatabase,
+    postgres: PostgresDatabase | None,
 ) -> tuple[Any, Any]:
+    if postgres is not None:
+        return PostgresStats(postgres), PostgresJobStore(postgres)
     if settings.store == "memory":
         return MemoryStats(), MemoryJobStore(wall)
     store = database(STORE_FILE, "store")

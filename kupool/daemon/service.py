@@ -33,8 +33,8 @@ from kupool.web.site import make_site
 #: What may keep a listener from starting, and is explained by its text.
 NOT_LISTENING = (CannotListenError, OSError, ValueError)
 
-#: What may keep a log or a store on another machine from being used, likewise.
-ELSEWHERE = (LogUnavailable, BrokerError)
+#: What may keep a log or a store from being used, likewise.
+UNUSABLE = (LogUnavailable, BrokerError, DatabaseUnusable, SchemaTooNew)
 
 #: Seconds that a stop leaves the clients to take their last answers.
 LAST_ANSWERS = 5.0
@@ -103,6 +103,11 @@ class Daemon:
                 database.check()
         except (FolderError, DatabaseUnusable, SchemaTooNew, OSError) as error:
             raise self._about("data", error) from None
+        if self.parts.postgres is not None:
+            try:
+                self.parts.postgres.check()
+            except UNUSABLE as error:
+                raise self._about("pg_dsn", error) from None
 
     def _about(self, name: str, error: Exception) -> CannotStart:
         return CannotStart(f"{name}: {explain(error)} (from {self._sources[name]})")
@@ -116,8 +121,8 @@ class Daemon:
         settings, parts = self.settings, self.parts
         self._warn_of_memory()
         self.status.enter("opening")
-        await self._open("mq_url", parts.log)
-        await self._open("pg_dsn", parts.stats)
+        await self._open("mq_url" if settings.mq == "rabbit" else "data", parts.log)
+        await self._open("pg_dsn" if settings.store == "pg" else "data", parts.stats)
         self.status.enter("restoring")
         await parts.coordinator.restore(parts.log.persistent)
         used = await remember_used(parts.log, parts.book, settings.duplicate_scope)
@@ -139,7 +144,7 @@ class Daemon:
     async def _open(self, name: str, part: Any) -> None:
         try:
             await part.open()
-        except ELSEWHERE as error:
+        except UNUSABLE as error:
             raise self._about(name, error) from error
 
     async def _listen(self, name: str, listening: Awaitable[None]) -> None:
@@ -263,10 +268,6 @@ class Daemon:
             self._log.error("Stopping {name}: {error!r}", name=name, error=error)
 
 
-#: Errors whose text says all there is to say.
-_OURS = (CannotStart, FolderError, DatabaseUnusable, SchemaTooNew, ValueError)
-
-
 def _deferred(work: Awaitable[object]) -> Deferred[Any]:
     return work if isinstance(work, Deferred) else Deferred.fromCoroutine(work)  # type: ignore[arg-type]
 
@@ -289,6 +290,6 @@ def explain(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         file = os.fsdecode(error.filename2 or error.filename or "")
         return f"{file}: {error.strerror}" if file else error.strerror
-    if isinstance(error, (*ELSEWHERE, *_OURS)):
+    if isinstance(error, (CannotStart, FolderError, ValueError, *UNUSABLE)):
         return " ".join(str(error).split())
     return " ".join(f"{type(error).__name__}: {error}".split())

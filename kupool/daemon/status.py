@@ -48,8 +48,11 @@ class Status:
             reasons.append(f"spool: {log.spooled} batches wait for the log, the oldest for {age}")
         if parts.coordinator.problem:
             reasons.append(f"jobs: {parts.coordinator.problem}")
-        if parts.consumer.problem:
-            reasons.append(f"statistics: {parts.consumer.problem}")
+        counting = parts.consumer.problem
+        if not counting and parts.postgres is not None:
+            counting = parts.postgres.problem  # also while there is nothing to count
+        if counting:
+            reasons.append(f"statistics: {counting}")
         if log.depth > BEHIND:
             reasons.append(f"statistics: {log.depth} batches wait to be counted")
         return reasons
