@@ -31,6 +31,8 @@ def fold_entry(body: bytes) -> BatchCounts:
     longest = max(map(len, head.usernames), default=0)
     if longest > MAX_NAME:
         raise PoisonBatch(f"a username has {longest} characters")
+    if b"\\u0000" in body and any("\0" in text for text in (head.batch, *head.usernames)):
+        raise PoisonBatch("there is a NUL character in a name")
     return BatchCounts(head.batch, sha256(body).digest(), head.minute, head.usernames)
 
 

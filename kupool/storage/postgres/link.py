@@ -14,7 +14,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from txpostgres.reconnection import DeadConnectionDetector
 from txpostgres.retrying import simpleBackoffIterator
-from txpostgres.txpostgres import Connection, Cursor, UnexpectedPollResult
+from txpostgres.txpostgres import Connection, Cursor, UnexpectedPollResult, _PollingMixin
 
 from kupool.storage.postgres.address import Address, look_up
 from kupool.storage.postgres.trouble import TROUBLE, ConnectFailed, NoAnswer, explain
@@ -37,7 +37,12 @@ class WatchedCursor(Cursor):  # type: ignore[misc]
 
     def execute(self, query: str, params: Any = None) -> Deferred[Any]:
         """Execute a statement; fails with :class:`NoAnswer` after the link's limit."""
-        watched: Deferred[Any] = self._connection.watch(super().execute(query, params))
+        link = self._connection
+        # libpq may find the connection broken, and close a socket that the reactor knows.
+        self.reactor.removeReader(link)
+        answer = super().execute(query, params)
+        link.rest()
+        watched: Deferred[Any] = link.watch(answer)
         return watched
 
 
@@ -72,7 +77,7 @@ class Link(Connection):  # type: ignore[misc]
         self._limit_now = limit
         self._changed = changed
         self._running: set[Any] = set()
-        self._overdue = self._dropping = self._ended = False
+        self._overdue = self._connecting = self._ended = False
         self._returning: Deferred[None] | None = None
         self._pause: Deferred[Any] | None = None
         #: How much work is under way or waits.
@@ -84,7 +89,16 @@ class Link(Connection):  # type: ignore[misc]
 
     def connect(self) -> Deferred[None]:
         """Connect to the first server that can be; fails with :class:`ConnectFailed`."""
-        return Deferred.fromCoroutine(self._connect())
+        self._connecting = True
+
+        def done(result: Any) -> Any:
+            self._connecting = False
+            if not isinstance(result, Failure):
+                self.problem = ""
+                self.rest()
+            return result
+
+        return Deferred.fromCoroutine(self._connect()).addBoth(done)
 
     async def _connect(self) -> None:
         problem = "no server"
@@ -105,9 +119,8 @@ class Link(Connection):  # type: ignore[misc]
                     await self._connect_to(self._address.arguments(server, address))
                 except TROUBLE as error:
                     problem = explain(error)
-                    self._drop()
+                    self.close()
                 else:
-                    self.problem = ""
                     return
         raise ConnectFailed(problem)
 
@@ -117,12 +130,6 @@ class Link(Connection):  # type: ignore[misc]
         self.detector.setReconnectable(self)  # or it would keep these arguments
         await self.watch(connecting)
         await self.cursor().execute(SESSION)
-
-    def _drop(self) -> None:
-        """Close what has not become a connection, which is no loss of one."""
-        self._dropping = True
-        self.close()
-        self._dropping = False
 
     def lost(self, failure: Failure) -> None:
         """Take note that there is no connection, and begin to connect again."""
@@ -147,8 +154,10 @@ class Link(Connection):  # type: ignore[misc]
             try:
                 await self.detector.reconnect()
                 break
-            except TROUBLE as error:
+            except Exception as error:
                 self.problem = explain(error)
+                if not isinstance(error, TROUBLE):  # a fault of ours must not end the trying
+                    self._log.failure("Connecting to PostgreSQL again")
         await self.detector.connectionRecovered()
         self._changed("")
 
@@ -235,16 +244,36 @@ class Link(Connection):  # type: ignore[misc]
         super().cursorRunning(cursor)
 
     def cursorFinished(self, cursor: Any) -> None:
-        """Forget the cursor that the reactor watched."""
+        """Forget the cursor that the reactor watched, and watch the connection instead."""
         self._running.discard(cursor)
-        super().cursorFinished(cursor)
+        self._cursors.discard(cursor)
+        self.rest()
+
+    def rest(self) -> None:
+        """Watch the connection while no statement is under way, or find that it is lost."""
+        if self._running or self.problem:
+            return  # a statement is under way, or a connection being made
+        if self._usable:
+            self.reactor.addReader(self)
+        else:
+            self.lost(Failure(ConnectFailed("the connection was closed")))
 
     def doRead(self) -> None:
         """Read while no statement is under way: the end of the connection, as a rule."""
         try:
-            super().doRead()
+            # Not the method of Connection: it would have a socket watched that is closed.
+            _PollingMixin.doRead(self)
         except (psycopg2.Error, UnexpectedPollResult):
-            self.lost(Failure())
+            if not self.problem:
+                self.lost(Failure())
+        else:
+            self.rest()
+
+    @property
+    def _usable(self) -> bool:
+        """Whether there is a connection, as far as is known."""
+        connection = self.pollable()
+        return connection is not None and not connection.closed and connection.fileno() >= 0
 
     def close(self) -> None:
         """Close the connection; what waits for an answer fails."""
@@ -262,11 +291,11 @@ class Link(Connection):  # type: ignore[misc]
 
     def _is_dead(self, failure: Failure) -> bool:
         """Say whether after this failure the connection has to be made again."""
-        if self._dropping or self._ended:
-            return False
-        connection, error = self.pollable(), failure.value
-        if connection is None or connection.closed:
+        if self._connecting or self._ended:
+            return False  # what has not become a connection cannot be lost
+        if not self._usable:
             return True
+        error = failure.value
         code = getattr(error, "pgcode", None)
         if code is not None:
             return str(code).startswith(_FATAL)

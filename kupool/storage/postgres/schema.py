@@ -64,11 +64,12 @@ async def _migrate(cursor: Any, schema: str) -> None:
     if version == newest:
         return
     await cursor.execute("SELECT pg_advisory_xact_lock(%s)", (MIGRATION_LOCK,))
-    version = await _version(cursor)  # another process may have been first
     await cursor.execute(
         "CREATE TABLE IF NOT EXISTS schema_version (version INT PRIMARY KEY, "
         "applied_at TIMESTAMP NOT NULL DEFAULT (now() AT TIME ZONE 'UTC'))"
     )
+    # Another process may have been first. Only that statement made the server look anew.
+    version = await _version(cursor)
     for number, sql in migrations:
         if number > version:
             await cursor.execute(sql)
