@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
+import psycopg2
 from twisted.internet.defer import gatherResults
+from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
 from kupool.stats import Rejection, postgres_writes
 from kupool.stats.postgres import PostgresStats
-from kupool.storage.postgres import DatabaseUnavailable, PostgresDatabase
+from kupool.storage.postgres import DatabaseUnavailable, PostgresDatabase, database
 from tests.contract.test_log import the_reactor
 from tests.contract.test_stats_store import DAY, EVER, StatsContract, T, batch
 from tests.services import postgres
+
+#: A minute after T, in SQL.
+M1 = "2027-01-16 00:01:00"
 
 
 class PostgresStatsTests(StatsContract, TestCase):
@@ -212,25 +217,55 @@ class PostgresStatsTests(StatsContract, TestCase):
         self.assertEqual(len(await store.rows(*EVER)), 3000 + len(set(names)))
 
     async def test_two_stores(self) -> None:
-        """K-53: two processes that count the same batches at the same time count them once."""
+        """K-53: two processes that count the same batches at the same time count them once,
+        and never in a circle of locks.
+        """
+        self.patch(database, "TRIES", 1)
         one = await self.make_store()
         two = await self.reopen()
         groups = [
             [
-                batch(f"b{n}", T + 60 * (n % 3), "alice.x", f"u{n % 17}.y")
-                for n in range(at, at + 40)
+                batch(f"b{n}", T + 60 * (n % 3), "alice.x", f"u{n % 997}.y")
+                for n in range(at, at + 1500)
             ]
-            for at in range(0, 400, 20)
+            for at in range(0, 4500, 500)
         ]
-        rejected = {Rejection(f"u{n}", 23, T): 1 for n in range(30)}
+        rejected = {Rejection(f"u{n}", 23, T): 1 for n in range(500)}
+        backwards = dict(reversed(rejected.items()))
         applied: Any = await gatherResults(
             [one.apply(group, rejected) for group in groups]
-            + [two.apply(group[::-1], rejected) for group in reversed(groups)]
+            + [two.apply(group[::-1], backwards) for group in groups]
         )
-        self.assertEqual(sum(a.new for a in applied), 420)
-        self.assertEqual(sum(a.repeated for a in applied), 2 * 20 * 40 - 420)
-        self.assertEqual(await one.total(*EVER), 2 * 420)
-        self.assertEqual(sum(n for *_, n in await two.rejections(*EVER)), 30 * 2 * len(groups))
+        total = 5500
+        self.assertEqual(sum(a.new for a in applied), total)
+        self.assertEqual(sum(a.repeated for a in applied), 2 * 9 * 1500 - total)
+        self.assertEqual(await one.total(*EVER), 2 * total)
+        self.assertEqual(sum(n for *_, n in await two.rejections(*EVER)), 500 * 2 * len(groups))
+
+    async def test_tidying_waits_for_nobody(self) -> None:
+        """K-76: rows that a daemon is counting into are left for the next time."""
+        store = await self.make_store()
+        for n in range(3):
+            await store.apply([batch(f"b{n}", T + 60 * n, "alice")], {Rejection("a", 23, T + n): 1})
+        holder = psycopg2.connect(self.dsn)
+        self.addCleanup(holder.close)
+        with holder.cursor() as cursor:
+            cursor.execute(
+                "UPDATE submissions SET submission_count = 5 WHERE timestamp = %s", (M1,)
+            )
+            cursor.execute("DELETE FROM applied_batches WHERE minute = %s", (M1,))
+            cursor.execute(
+                "UPDATE rejections SET rejection_count = 5 WHERE code = 23 AND "
+                "timestamp = (SELECT min(timestamp) FROM rejections)"
+            )
+        self.assertEqual(await store.roll_up(T + DAY, 0), 2)
+        self.assertEqual(await store.forget_batches(T + DAY), 2)
+        self.assertEqual(await store.forget_rejections(T + DAY), 2)
+        holder.commit()
+        self.assertEqual(await store.roll_up(T + DAY, 0), 1)
+        self.assertEqual(await store.forget_batches(T + DAY), 0)
+        self.assertEqual(await store.forget_rejections(T + DAY), 1)
+        self.assertEqual(await store.total(*EVER), 7)
 
     async def test_rolling_up_beside_counting(self) -> None:
         """K-76: two daemons roll up what two others are counting, and nothing is lost."""
@@ -265,3 +300,22 @@ class PostgresStatsTests(StatsContract, TestCase):
         self.assertIs(await two.replace(0, batches), True)
         self.assertEqual(await two.total(*EVER), 80)
         self.assertIs(await two.replace(0, batches[:20]), False)
+
+    async def test_replacing_waits_for_who_is_counting(self) -> None:
+        """K-77: a batch whose commit is under way is not lost in a rebuild."""
+        store = await self.make_store()
+        one = batch("b1", T, "alice")
+        await store.apply([one], {})
+        holder = psycopg2.connect(self.dsn)
+        self.addCleanup(holder.close)
+        with holder.cursor() as cursor:
+            cursor.execute("INSERT INTO applied_batches VALUES ('b2', '', %s)", (M1,))
+            cursor.execute("INSERT INTO submissions VALUES ('bob', %s, 1)", (M1,))
+        replacing = store.replace(0, [one])
+        waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+        while self.sql(waiting) != [(1,)]:
+            await deferLater(the_reactor(), 0.02)
+        self.assertEqual(await store.total(*EVER), 1)  # who only reads need not wait
+        holder.commit()
+        self.assertIs(await replacing, False)
+        self.assertEqual(await store.total(*EVER), 2)

@@ -280,11 +280,6 @@ class Link(Connection):  # type: ignore[misc]
         connection = self.pollable()
         if connection is None:
             return
-        # Once the socket is closed, the reactor could not be told any more, and would
-        # take the next connection for this one, by its number.
-        for cursor in self._running:
-            self.reactor.removeReader(cursor)
-            self.reactor.removeWriter(cursor)
         super().close()
         with suppress(psycopg2.Error):
             connection.close()
