@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -14,7 +15,7 @@ from kupool.stats import Applied, BatchCounts, IStatsStore, MinuteCount, Rejecti
 from kupool.stats import postgres_writes as writes
 from kupool.stats.fold import as_rows, fold_rows
 from kupool.stats.postgres_writes import AT, DAY, HOUR, SECONDS, within
-from kupool.storage.postgres import DatabaseUnavailable, PostgresDatabase
+from kupool.storage.postgres import PostgresDatabase
 
 #: Names that are folded at once on the reactor; more are in a thread.
 FOLD_AT_ONCE = 5000
@@ -26,7 +27,7 @@ FETCH = 2000
 class _Attempt(NamedTuple):
     """Rejections in a transaction whose outcome may not be known."""
 
-    transaction: int
+    serial: int
     rejections: Counter[Rejection]
 
 
@@ -44,6 +45,8 @@ class PostgresStats:
 
     def __init__(self, database: PostgresDatabase) -> None:
         self._database = database
+        self._process = secrets.token_hex(16)
+        self._serial = 0
         self._attempt: _Attempt | None = None
         #: Counted by attempts that seemed to fail; their caller does not know yet.
         self._settled: Counter[Rejection] = Counter()
@@ -69,11 +72,13 @@ class PostgresStats:
         async def work(cursor: Any) -> Applied:
             applied = await self._count(cursor, batches)
             await self._settle(cursor)
+            # A caller that does not know yet brings them again.
             again = rejections >= self._settled
             left = rejections - self._settled if again else rejections
             if left:
-                await cursor.execute("SELECT txid_current()")
-                self._attempt = _Attempt(cursor.fetchone()[0], left)
+                self._serial += 1
+                self._attempt = _Attempt(self._serial, left)
+                await writes.note_flush(cursor, self._process, self._serial)
                 await writes.add_rejections(cursor, left)
             return applied
 
@@ -105,11 +110,7 @@ class PostgresStats:
         """Find out what became of the rejections of the last attempt."""
         if self._attempt is None:
             return
-        await cursor.execute("SELECT txid_status(%s)", (self._attempt.transaction,))
-        (status,) = cursor.fetchone()
-        if status == "in progress":
-            raise DatabaseUnavailable("the outcome of the last commit is not known yet")
-        if status == "committed":
+        if await writes.last_flush(cursor, self._process) == self._attempt.serial:
             self._settled += self._attempt.rejections
         self._attempt = None
 
@@ -287,11 +288,12 @@ class PostgresStats:
 
     def forget_rejections(self, before: int) -> Deferred[int]:
         """Forget the rejections of minutes before a time."""
-        return Deferred.fromCoroutine(
-            self._in_chunks(
-                writes.forget, "rejections", "username, code, timestamp", "timestamp", before
-            )
-        )
+        return Deferred.fromCoroutine(self._forget_rejections(before))
+
+    async def _forget_rejections(self, before: int) -> int:
+        await self._database.run(writes.forget_flushes)
+        key = "username, code, timestamp"
+        return await self._in_chunks(writes.forget, "rejections", key, "timestamp", before)
 
     async def _in_chunks(self, work: Callable[..., Awaitable[int]], *of: Any) -> int:
         """Do some work in as many transactions as it takes, until little is left to do."""

@@ -117,6 +117,42 @@ async def add_rejections(cursor: Any, rejections: Mapping[Rejection, int]) -> No
         )
 
 
+async def last_flush(cursor: Any, process: str) -> int:
+    """Return the serial number of the last flush of rejections that a process committed.
+
+    Waits for one of its transactions that is still under way, where the process has lost
+    the connection to it. Numbers of transactions would not do: after a crash PostgreSQL
+    gives those of transactions that it forgot to others.
+    """
+    await cursor.execute(
+        "INSERT INTO rejection_flushes AS kept (process, serial, flushed_at) "
+        "VALUES (%s, 0, now() AT TIME ZONE 'UTC') "
+        "ON CONFLICT (process) DO UPDATE SET serial = kept.serial RETURNING serial",
+        (process,),
+    )
+    return int(cursor.fetchone()[0])
+
+
+async def note_flush(cursor: Any, process: str, serial: int) -> None:
+    """Note that a process has flushed its rejections, if the transaction is committed."""
+    await cursor.execute(
+        "INSERT INTO rejection_flushes (process, serial, flushed_at) "
+        "VALUES (%s, %s, now() AT TIME ZONE 'UTC') ON CONFLICT (process) "
+        "DO UPDATE SET serial = excluded.serial, flushed_at = excluded.flushed_at",
+        (process, serial),
+    )
+
+
+async def forget_flushes(cursor: Any) -> int:
+    """Forget processes that have not flushed for a month: nobody asks for them any more."""
+    await cursor.execute(
+        "DELETE FROM rejection_flushes WHERE process IN (SELECT process FROM rejection_flushes "
+        "WHERE flushed_at < now() AT TIME ZONE 'UTC' - interval '30 days' "
+        "FOR UPDATE SKIP LOCKED)"
+    )
+    return int(cursor.rowcount)
+
+
 def _columns(rows: Iterator[tuple[object, ...]]) -> list[list[object]]:
     return [list(column) for column in zip(*rows, strict=True)]
 

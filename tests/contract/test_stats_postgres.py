@@ -147,7 +147,14 @@ class PostgresStatsTests(StatsContract, TestCase):
         self.assertEqual([s for s in statements if s in ("BEGIN", "COMMIT")], ["BEGIN", "COMMIT"])
         tables = [s.split()[2] for s in statements if s.startswith("INSERT INTO")]
         self.assertEqual(
-            tables, ["applied_batches", "submissions", "worker_submissions", "rejections"]
+            tables,
+            [
+                "applied_batches",
+                "submissions",
+                "worker_submissions",
+                "rejection_flushes",
+                "rejections",
+            ],
         )
         self.assertEqual([s for s in statements if s.startswith(("CREATE", "ALTER"))], [])
 
@@ -181,6 +188,17 @@ class PostgresStatsTests(StatsContract, TestCase):
         self.assertEqual(applied, (2, 0, []))
         self.assertEqual(await store.total(*EVER), 2)
         self.assertEqual(list(await store.rejections(*EVER)), [("alice", 23, 1)])
+
+    async def test_old_processes_are_forgotten(self) -> None:
+        """K-76: what was kept for a process that is long gone is dropped with the rejections."""
+        store = await self.make_store()
+        await store.apply([], {Rejection("alice", 23, T): 1})
+        self.sql(
+            "INSERT INTO rejection_flushes VALUES ('old', 1, now() - interval '31 days') "
+            "RETURNING 1"
+        )
+        await store.forget_rejections(T)
+        self.assertEqual(self.sql("SELECT serial FROM rejection_flushes"), [(1,)])
 
     async def test_dropped_table_comes_back(self) -> None:
         """K-77: a rebuild also helps where a table was lost."""

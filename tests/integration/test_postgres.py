@@ -12,9 +12,11 @@ from typing import Any
 
 from psycopg2.extensions import make_dsn
 from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.error import ConnectionDone
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from twisted.logger import LogLevel, globalLogPublisher
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from kupool.stats import BatchCounts, Rejection
@@ -441,10 +443,10 @@ class WorkTests(Base):
             answer = execute(cursor, query, values)
             if query == "COMMIT" and armed:
                 armed = False
-                # The reactor stands still, so the answer cannot be read.
                 while not postgres().execute("SELECT 1 FROM applied_batches", dsn=dsn):
-                    pass
+                    pass  # until it is committed
                 cursor._connection.close()
+                answer.addBoth(lambda _: Failure(ConnectionDone()))
             return answer
 
         self.patch(WatchedCursor, "execute", losing)

@@ -93,6 +93,7 @@ TABLES = (
     "worker_submissions_hour",
     "worker_submissions_day",
     "rejections",
+    "rejection_flushes",
     "applied_batches",
     "job_history",
     "job_ids",

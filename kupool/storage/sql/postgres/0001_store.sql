@@ -61,6 +61,14 @@ CREATE TABLE IF NOT EXISTS rejections (
 ) WITH (fillfactor = 80);
 CREATE INDEX IF NOT EXISTS rejections_by_time ON rejections (timestamp);
 
+-- The newest flush of rejections of each process: tells one whose commit was not answered
+-- whether it was done.
+CREATE TABLE IF NOT EXISTS rejection_flushes (
+    process VARCHAR(64) PRIMARY KEY,
+    serial BIGINT NOT NULL,
+    flushed_at TIMESTAMP NOT NULL
+);
+
 -- Batches of the log that are in the counts above, so that each counts once.
 CREATE TABLE IF NOT EXISTS applied_batches (
     batch_id VARCHAR(64) PRIMARY KEY,
