@@ -75,7 +75,8 @@ class Listener(Peer):
 class SlowReader(Peer):
     """Asks and asks, and reads nothing, until :meth:`read_on`."""
 
-    def __init__(self, crowd: Crowd, port: int) -> None:
+    def __init__(self, crowd: Crowd, port: int, pings: int = PINGS) -> None:
+        self._pings = pings
         self.asked = self.answers = 0
         self.ends: list[str] = []
         self.last_words: list[Any] = []
@@ -92,9 +93,9 @@ class SlowReader(Peer):
         if self.ended or self.reading:
             return
         if not self.backlog:
-            self.asked += PINGS
-            self.send_raw(PING * PINGS)
-            if self.backlog:
+            self.asked += self._pings
+            self.send_raw(PING * self._pings)
+            if self.backlog and not self.ended:
                 self.blocked_at = time.monotonic()
         self.crowd.call_later(PAUSE, self._ask)
 
