@@ -16,7 +16,7 @@ run: $(READY)
 
 test: $(READY) services
 	$(BIN)/python -m pytest $(TESTS)
-	$(BIN)/python -m twisted.trial --temp-directory=.cache/trial tests.unit tests.contract
+	$(BIN)/python -m twisted.trial --reporter=text --temp-directory=.cache/trial tests.unit tests.contract
 
 check: lint unit
 

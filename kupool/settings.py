@@ -162,6 +162,9 @@ class Settings:
     shutdown_timeout: float = _setting(
         DURATION, "30s", "longest time a stop may take", least=1, reload=True
     )
+    allocator: str = _setting(
+        choice("pymalloc", "malloc"), "pymalloc", "malloc gives freed memory back, for some CPU"
+    )
     log_level: str = _setting(
         choice("debug", "info", "warn", "error"), "info", "least level that is logged", reload=True
     )

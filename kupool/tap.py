@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -44,6 +45,7 @@ class Options(SettingOptions, strcred.AuthOptionMixin):
             self.checkers = make_checkers(self.loaded)
         except SettingError as error:
             raise SystemExit(f"kupool: {error}") from None
+        use_allocator(self.loaded.settings.allocator)
 
     def read(self) -> Loaded:
         """Read the settings, as at the start; raises :class:`SettingError`."""
@@ -86,6 +88,17 @@ def _require_readable(path: str) -> None:
         open(path, "rb").close()
     except OSError as error:
         raise ValueError(error.strerror) from None
+
+
+def use_allocator(name: str) -> None:
+    """Make this process use an allocator; does not return where it has to begin anew.
+
+    Python chooses it when it starts: the process replaces itself, under the same id.
+    """
+    if name == "malloc" and os.environ.get("PYTHONMALLOC") != "malloc":
+        os.environ["PYTHONMALLOC"] = "malloc"
+        sys.stdout.flush()
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606
 
 
 class Process(Service):

@@ -49,6 +49,8 @@ class JobBook:
         self.max_nonces = max_nonces
         self.current: Job | None = None
         self.retired_early = 0
+        #: Nonces of all the jobs that were ever retired.
+        self.retired_nonces = 0
         #: The jobs that may be submitted for, by id, oldest first. Not to be changed.
         self.jobs: dict[int, Job] = {}
         self._last_id = 0
@@ -147,6 +149,7 @@ class JobBook:
         del self.jobs[job.job_id]
         if job is self.current:
             self.current = None
+        self.retired_nonces += job.remembered
         self._retired.append(job.nonces.dismantle())
         return job
 

@@ -145,16 +145,25 @@ class Database:
             self._reactor.callFromThread(self._not_opened, opened, Failure())
             return
         self._reactor.callFromThread(opened.callback, None)
-        ended = False
-        while not ended:
-            group, ended = self._gather()
-            if group:
-                outcomes = _execute(connection, group)
-                self._reactor.callFromThread(_deliver, group, outcomes)
+        control = connection.cursor()
+        while self._serve(control):
+            pass
         with suppress(sqlite3.Error):
             connection.close()
         assert self._closed is not None
         self._reactor.callFromThread(self._closed.callback, None)
+
+    def _serve(self, control: sqlite3.Cursor) -> bool:
+        """Do one group of work; returns whether there may be more.
+
+        A method of its own, so that the thread does not keep alive what it has done
+        while it waits for more.
+        """
+        group, ended = self._gather()
+        if group:
+            outcomes = _execute(control, group)
+            self._reactor.callFromThread(_deliver, group, outcomes)
+        return not ended
 
     def _connect(self) -> sqlite3.Connection:
         try:
@@ -209,26 +218,27 @@ def _deliver(group: list[_Work], outcomes: list[Any]) -> None:
             work.done.callback(outcome)
 
 
-def _execute(connection: sqlite3.Connection, group: list[_Work]) -> list[Any]:
+def _execute(control: sqlite3.Cursor, group: list[_Work]) -> list[Any]:
     """Do a group of work in one transaction; return results, or Failures."""
+    connection = control.connection
     if len(group) == 1 and group[0].single:
         try:
             return [group[0].call(connection)]
         except Exception:
             return [Failure()]
     try:
-        connection.execute("BEGIN IMMEDIATE")
+        control.execute("BEGIN IMMEDIATE")
         outcomes = [work.call(connection) for work in group]
-        connection.execute("COMMIT")
+        control.execute("COMMIT")
         return outcomes
     except Exception as error:
         failure = Failure()
         with suppress(sqlite3.Error):  # a full disk has rolled it back already
-            connection.execute("ROLLBACK")
+            control.execute("ROLLBACK")
         if len(group) == 1 or _concerns_all(error):
             return [failure] * len(group)
     # One piece of work failed and took the others down with it: each for itself.
-    return [outcome for work in group for outcome in _execute(connection, [work])]
+    return [outcome for work in group for outcome in _execute(control, [work])]
 
 
 def _concerns_all(error: Exception) -> bool:

@@ -106,8 +106,8 @@ class _FuzzPeer(Peer):
         self.send_raw(data)
 
     def on_item(self, item: Item) -> None:
-        if isinstance(item, Control):
-            return
+        if not isinstance(item, bytes):
+            return  # the close of the framing `frame`, or a pong
         self._fuzz.replies += 1
         first = self._job is None
         if first or b'"method":"job"' in item:

@@ -40,9 +40,9 @@ TOLERANCE = 0.10
 class Load:
     """Submits from one process: the compiled generator where there is one."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, compiled: bool = True) -> None:
         self._binary: Path | None = None
-        if LOADGEN.exists() and shutil.which("cc"):
+        if compiled and LOADGEN.exists() and shutil.which("cc"):
             self._binary = folder / "loadgen"
             command = ["cc", "-O2", "-o", str(self._binary), str(LOADGEN), "-lcrypto"]
             subprocess.run(command, check=True)
@@ -157,12 +157,12 @@ def accepted(daemon: RunningDaemon) -> int:
 class Bed:
     """A daemon whose jobs stay for as long as is wanted, and then go."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, load: Load, extra: tuple[str, ...] = ()) -> None:
         self._settings = folder / "kupool.json"
         self._keep("1h")
         flags = (*UNLIMITED, "--interval=1h", "--max-nonces=0", f"--config={self._settings}")
-        self.daemon = RunningDaemon(*flags, data=folder / "data")
-        self.load = Load(folder)
+        self.daemon = RunningDaemon(*flags, *extra, data=folder / "data")
+        self.load = load
 
     def _keep(self, window: str) -> None:
         self._settings.write_text(json.dumps({"history_window": window}))
@@ -177,11 +177,10 @@ class Bed:
     def retire(self) -> None:
         """Let all jobs go but a new one that nobody has submitted for."""
         self._reload("1s")
-        for _ in range(2):
-            time.sleep(1.2)
-            status, answer = self.daemon.post("/jobs/rotate", {})
-            if status != 200:
-                raise SystemExit(f"no new job: {answer}")
+        time.sleep(1.2)
+        status, answer = self.daemon.post("/jobs/rotate", {})
+        if status != 200:
+            raise SystemExit(f"no new job: {answer}")
         settle(self.daemon)
         self._reload("1h")
 
@@ -201,7 +200,7 @@ def settle(daemon: RunningDaemon) -> None:
         return not status["connections"] and not status["log_depth"]
 
     wait_until(idle, 60)
-    time.sleep(2.0)
+    time.sleep(1.0)
 
 
 class Report:
@@ -237,12 +236,18 @@ class Report:
 
 
 def run(
-    submissions: int, connects: int, rounds: int, warm: float, folder: Path, extra: tuple[str, ...]
+    load: Load,
+    *,
+    submissions: int,
+    connects: int,
+    rounds: int,
+    warm: float,
+    folder: Path,
+    extra: tuple[str, ...] = (),
 ) -> Report:
     """Do all of it; the warm-up is a part ``warm`` of a round."""
     report = Report()
-    bed = Bed(folder)
-    bed.daemon.flags += extra
+    bed = Bed(folder, load, extra)
     with bed.daemon as daemon:
         report.started = rss(daemon)
         bed.use(int(submissions * warm), int(connects * warm))
@@ -275,13 +280,16 @@ def main() -> int:
     parser.add_argument("extra", nargs="*", help="more flags of the daemon, after --")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="kupool-memory-") as folder:
+        load = Load(Path(folder))
+        print(f"{load.name}, {CONNECTIONS} connections, {DEPTH} in flight on each", flush=True)
         report = run(
-            arguments.submissions,
-            arguments.connects,
-            arguments.rounds,
-            arguments.warm,
-            Path(folder),
-            tuple(arguments.extra),
+            load,
+            submissions=arguments.submissions,
+            connects=arguments.connects,
+            rounds=arguments.rounds,
+            warm=arguments.warm,
+            folder=Path(folder),
+            extra=tuple(arguments.extra),
         )
     print("\n".join(report.lines()))
     return 1 if report.problems else 0

@@ -30,9 +30,8 @@ def cpu(daemon: RunningDaemon) -> float:
 
 def complaints(daemon: RunningDaemon) -> list[str]:
     """Return the lines of the log that tell of something gone wrong."""
-    found = [line for line in list(daemon.lines) if "Traceback" in line]
-    found += [str(e) for e in daemon.events() if e.get("level") in _SERIOUS and e not in found]
-    return found
+    serious = [str(e) for e in daemon.events() if e.get("level") in _SERIOUS]
+    return [line for line in list(daemon.lines) if "Traceback" in line] + serious
 
 
 def wait_until(ready: Callable[[], object], timeout: float = 20.0) -> bool:

@@ -75,7 +75,8 @@ class Listener(Peer):
 class SlowReader(Peer):
     """Asks and asks, and reads nothing, until :meth:`read_on`."""
 
-    def __init__(self, crowd: Crowd, port: int) -> None:
+    def __init__(self, crowd: Crowd, port: int, pings: int = PINGS) -> None:
+        self._pings = pings
         self.asked = self.answers = 0
         self.ends: list[str] = []
         self.last_words: list[Any] = []
@@ -92,9 +93,9 @@ class SlowReader(Peer):
         if self.ended or self.reading:
             return
         if not self.backlog:
-            self.asked += PINGS
-            self.send_raw(PING * PINGS)
-            if self.backlog:
+            self.asked += self._pings
+            self.send_raw(PING * self._pings)
+            if self.backlog and not self.ended:
                 self.blocked_at = time.monotonic()
         self.crowd.call_later(PAUSE, self._ask)
 
@@ -203,7 +204,8 @@ def run(clients: int, rounds: int, seconds: float, interval: str, timeout: str) 
     if (os.cpu_count() or 1) > 1 and hasattr(os, "sched_setaffinity"):
         prefix = ("taskset", "-c", "0")
         os.sched_setaffinity(0, {1})
-    flags = (*UNLIMITED, f"--interval={interval}", f"--write-timeout={timeout}", "--max-errors=0")
+    # The listeners say nothing after they have authorized, for as long as it takes.
+    flags = (*UNLIMITED, "--idle-timeout=0", f"--interval={interval}", f"--write-timeout={timeout}")
     found: dict[bool, list[Round]] = {False: [], True: []}
     with RunningDaemon(*flags, prefix=prefix) as daemon, Crowd() as crowd:
         stage = Stage(daemon, crowd, clients)
@@ -214,6 +216,8 @@ def run(clients: int, rounds: int, seconds: float, interval: str, timeout: str) 
             # without, with, with, without, ...: a drift of the machine hits both.
             slow = number % 4 in (1, 2)
             one = stage.measure(slow, seconds)
+            if not one.by_job:
+                raise SystemExit("no job came to everyone")
             found[slow].append(one)
             memory.append(rss(daemon))
             print(one.line(), flush=True)

@@ -16,6 +16,9 @@ LISTENERS = 60
 WRITE_TIMEOUT = 2.0
 LIMIT = 65536
 
+#: Requests that it sends at once, so that the kernel's buffers are soon full.
+AT_ONCE = 5000
+
 FLAGS = (
     *UNLIMITED,
     "--interval=200ms",
@@ -32,9 +35,7 @@ class SlowReaderTests(SynchronousTestCase):
         with RunningDaemon(*FLAGS) as daemon, Crowd() as crowd:
             stage = Stage(daemon, crowd, LISTENERS)
             before = rss(daemon)
-            stage.keep_slow(True)
-            slow = stage.slow
-            assert slow is not None
+            slow = SlowReader(crowd, daemon.port, AT_ONCE)
             self.assertTrue(crowd.run(lambda: slow.blocked_at, 20), "it was never stopped")
             begin = max(one.job_ids[-1] for one in stage.listeners)
             self.assertTrue(
@@ -57,7 +58,7 @@ class SlowReaderTests(SynchronousTestCase):
         flags = [flag for flag in FLAGS if "write-timeout" not in flag]
         with RunningDaemon(*flags, f"--write-timeout={timeout:g}s") as daemon, Crowd() as crowd:
             stage = Stage(daemon, crowd, 2)
-            slow = SlowReader(crowd, daemon.port)
+            slow = SlowReader(crowd, daemon.port, AT_ONCE)
             self.assertTrue(crowd.run(lambda: slow.blocked_at, 20), "it was never stopped")
             # Its own buffers were full a little later than the daemon's outbox, and the
             # sweep comes once a second.
@@ -71,7 +72,7 @@ class SlowReaderTests(SynchronousTestCase):
     def test_goes_on_when_it_reads_again(self) -> None:
         """K-08: one that reads again in time gets every answer, and stays."""
         with RunningDaemon(*FLAGS) as daemon, Crowd() as crowd:
-            slow = SlowReader(crowd, daemon.port)
+            slow = SlowReader(crowd, daemon.port, AT_ONCE)
             self.assertTrue(crowd.run(lambda: slow.blocked_at, 20), "it was never stopped")
             slow.read_on()
             # The request that was cut in two when it stopped asking is the last one.
@@ -83,11 +84,13 @@ class SlowReaderTests(SynchronousTestCase):
         """K-08, K-86: one that does not take its close either is cut off, and gone."""
         with RunningDaemon(*FLAGS) as daemon, Crowd() as crowd:
             stage = Stage(daemon, crowd, 2)
-            slow = SlowReader(crowd, daemon.port)
-            self.assertTrue(crowd.run(lambda: slow.blocked_at, 20))
-            self.assertTrue(crowd.run(lambda: _connections(daemon) == 2, 20), "it is still there")
+            slow = SlowReader(crowd, daemon.port, AT_ONCE)
+            self.assertTrue(crowd.run(lambda: _connections(daemon) == 3, 20))
+            self.assertTrue(crowd.run(lambda: _connections(daemon) == 2, 30), "it is still there")
+            # One write timeout until it is closed, another until it is cut off.
+            self.assertGreaterEqual(time.monotonic() - slow.began, 2 * WRITE_TIMEOUT)
             self.assertEqual([], [one.reason for one in stage.listeners if one.ended])
-            self.assertGreaterEqual(time.monotonic() - slow.blocked_at, WRITE_TIMEOUT)
+            self.assertEqual([], complaints(daemon))
 
 
 def _connections(daemon: RunningDaemon) -> int:

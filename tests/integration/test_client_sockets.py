@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Callable
 from typing import Any
 
 from twisted.internet import reactor as global_reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory, Protocol
-from twisted.python.filepath import FilePath
 from twisted.trial.unittest import TestCase
 
 from kupool.client import (
@@ -109,7 +110,9 @@ class ConversationTests(SocketCase):
 
     async def test_unix_socket(self) -> None:
         """K-65: any client endpoint of Twisted's will do."""
-        path = str(FilePath(self.mktemp()).asTextMode().path)
+        folder = tempfile.mkdtemp()  # the path of a socket has to be short
+        self.addCleanup(shutil.rmtree, folder)
+        path = f"{folder}/pool"
         pool = await self.pool(path=f"unix:{path}", **UNLIMITED)
         client = self.client(f"unix:{path}")
         await client.connect()

@@ -349,6 +349,19 @@ class FlagTests(Case):
             self.assertNotIn(PASSWORD, daemon.output)
 
 
+class AllocatorTests(Case):
+    """K-50: what retired jobs leave behind goes back to the system, where that is asked for."""
+
+    def test_the_process_begins_anew_under_the_same_id(self) -> None:
+        with RunningDaemon("--allocator=malloc", "--submit-interval=0") as daemon:
+            environment = Path(f"/proc/{daemon.pid}/environ").read_bytes().split(b"\0")
+            self.assertIn(b"PYTHONMALLOC=malloc", environment)
+            client = LineClient(daemon)
+            self.addCleanup(client.close)
+            self.assertIs(client.submit(client.authorize(), "n")["result"], True)
+            self.assertEqual(daemon.stop(), 0)
+
+
 class LogTests(Case):
     """K-92: the log is JSON with a level, and holds what it should and no secret."""
 

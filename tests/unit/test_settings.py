@@ -59,7 +59,7 @@ class SourceTests(FileCase):
             "auth": ("unix",), "framing": "line", "transport": "stock", "store": "memory",
             "mq": "memory", "mq_kind": "classic", "spool": "off",
             "nonce_scope": "session", "duplicate_scope": "job",
-            "log_level": "debug", "log_format": "text",
+            "log_level": "debug", "log_format": "text", "allocator": "malloc",
         }  # fmt: skip
         texts: dict[str, object] = {}
         for name, f in declared().items():

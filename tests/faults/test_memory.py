@@ -1,0 +1,52 @@
+"""What clients that came and went leave behind: nothing. The large run is by hand."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.faults import memory
+from tests.faults.process import complaints, descriptors, rss, wait_until
+from tests.running_daemon import UNLIMITED, RunningDaemon
+
+CONNECTS = 10_000
+
+
+class DescriptorTests(SynchronousTestCase):
+    """K-86: sockets are closed when their sessions end."""
+
+    def test_connects(self) -> None:
+        """K-86: after 10,000 connects the daemon has the descriptors that it had before."""
+        with RunningDaemon(*UNLIMITED) as daemon:
+            memory.visit(daemon.port, 500)
+            self.assertTrue(wait_until(lambda: not daemon.get("/stats")[1]["sessions"]))
+            fds, size = descriptors(daemon), rss(daemon)
+            memory.visit(daemon.port, CONNECTS)
+            self.assertTrue(wait_until(lambda: descriptors(daemon) <= fds), "some are left")
+            self.assertEqual(0, daemon.get("/stats")[1]["sessions"])
+            self.assertLess(rss(daemon) - size, 500 * CONNECTS)
+            self.assertEqual([], complaints(daemon))
+
+
+class MemoryTests(SynchronousTestCase):
+    """K-50: remembered nonces vanish with their jobs."""
+
+    def test_small(self) -> None:
+        """K-50: their memory is used again: rounds of the same size do not add up."""
+        with tempfile.TemporaryDirectory() as folder:
+            report = memory.run(
+                memory.Load(Path(folder), compiled=False),
+                submissions=20_000,
+                connects=200,
+                rounds=2,
+                warm=1.0,
+                folder=Path(folder),
+            )
+        for accepted, live, retired in report.rounds:
+            self.assertEqual(20_000, accepted)
+            # A nonce takes about 140 bytes while its job lives.
+            self.assertLess(live - report.warm, 20_000 * 500)
+            self.assertLess(retired - report.warm, 20_000 * 500)
+        self.assertEqual(report.fds[0], report.fds[1])
