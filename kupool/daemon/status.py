@@ -35,18 +35,26 @@ class Status:
         self._since = self._wall()
 
     def ready(self) -> list[str]:
-        """Return why the daemon is not ready, a text for each reason; none when it is."""
-        parts = self._parts
+        """Return why the daemon takes no work, a text for each reason; none when it does."""
+        coordinator = self._parts.coordinator
         reasons = [] if self.phase == RUNNING else [self.phase]
-        log = parts.log.status()
-        if log.problem:
-            reasons.append(f"log: {log.problem}")
+        problem = self._parts.log.status().problem
+        if problem:
+            reasons.append(f"log: {problem}")
+        if coordinator.stalled:
+            reasons.append(f"jobs: {coordinator.problem}")
+        return reasons
+
+    def concerns(self) -> list[str]:
+        """Return what is away or behind while work is taken, to be caught up with later."""
+        parts, log = self._parts, self._parts.log.status()
+        reasons = []
         if log.away:
             reasons.append(f"log: {log.away}")
         if log.spooled:
             age = format_duration(max(0, round(self._wall() - log.spooled_since)))
             reasons.append(f"spool: {log.spooled} batches wait for the log, the oldest for {age}")
-        if parts.coordinator.problem:
+        if parts.coordinator.problem and not parts.coordinator.stalled:
             reasons.append(f"jobs: {parts.coordinator.problem}")
         counting = parts.consumer.problem
         if not counting and parts.postgres is not None:
@@ -72,6 +80,7 @@ class Status:
             parts.acceptance.batches_in_flight,
             log.depth,
             log.spooled,
+            log.dead_letters,
         )
 
     def rotate(self) -> Deferred[int]:

@@ -69,6 +69,12 @@ class Coordinator:
         self.rotations = 0
         #: Why the last rotation or save failed; empty when it did not.
         self.problem = ""
+        self._failed_last = False
+
+    @property
+    def stalled(self) -> bool:
+        """Whether no new job can be made, rather than only none be saved."""
+        return self._failed_last and bool(self.problem)
 
     async def restore(self, replayable: bool) -> list[Job]:
         """Take over the jobs of the last run; returns those that may be submitted for.
@@ -144,6 +150,11 @@ class Coordinator:
             self._rotating = Deferred()
             try:
                 await self._rotate()
+            except RotationFailed:
+                self._failed_last = True
+                raise
+            else:
+                self._failed_last = False
             finally:
                 rotating, self._rotating = self._rotating, None
                 rotating.callback(None)

@@ -35,7 +35,8 @@ class ShutdownStatus(NamedTuple):
     is when it began, in seconds since the epoch. What is left: ``connections``;
     ``batches_in_flight``, batches of submissions that the log has not answered for;
     ``log_depth``, batches in the log that have not been counted. ``spooled`` batches wait
-    to be sent to the log; they stay, and the next start goes on with them.
+    to be sent to the log; they stay, and the next start goes on with them. ``dead_letters``
+    are entries that could not be counted and are kept aside.
     """
 
     phase: str
@@ -44,6 +45,7 @@ class ShutdownStatus(NamedTuple):
     batches_in_flight: int
     log_depth: int
     spooled: int = 0
+    dead_letters: int = 0
 
 
 class IStatusSource(Interface):
@@ -55,6 +57,13 @@ class IStatusSource(Interface):
         Empty when it takes connections and makes submissions durable. It is not ready
         before its listeners are open, from the first moment of a stop, and while it
         can make no job or keep no submission.
+        """
+
+    def concerns() -> Sequence[str]:
+        """Return what is not as it should be and keeps nobody from work, a text for each.
+
+        Such as a broker or a database that is away while submissions are kept, to be sent
+        or counted later.
         """
 
     def overview() -> Overview:

@@ -169,9 +169,10 @@ class _Status:
         return {"status": "ok", "version": __version__, "uptime": uptime}
 
     async def ready(self, request: Request) -> Answer:
-        """``GET /ready``: whether it takes work, and if not, why."""
-        reasons = list(self._source.ready())
-        return Answer(503 if reasons else 200, {"ready": not reasons, "reasons": reasons})
+        """``GET /ready``: whether it takes work, and what is wrong, with that or otherwise."""
+        refusals = list(self._source.ready())
+        reasons = [*refusals, *self._source.concerns()]
+        return Answer(503 if refusals else 200, {"ready": not refusals, "reasons": reasons})
 
     async def shutdown(self, request: Request) -> object:
         """``GET /shutdown/status``: how far a stop has come."""

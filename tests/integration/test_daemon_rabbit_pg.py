@@ -116,7 +116,7 @@ class RabbitAndPostgresTests(SynchronousTestCase):
         """Nothing was refused, all is counted, and log and counts agree."""
         self.assertEqual(set(clients.answers), {"true"})
         self.wait_for(lambda: self.counted() == dict(clients.accepted))
-        self.wait_for(lambda: self.daemon.get("/ready")[0] == 200)
+        self.wait_for(lambda: self.daemon.get("/ready") == (200, {"ready": True, "reasons": []}))
         self.assertEqual(self.daemon.get("/shutdown/status")[1]["spooled"], 0)
         found = self.command("audit")
         self.assertEqual((found.returncode, found.stdout), (0, "0 differences\n"), found.stderr)

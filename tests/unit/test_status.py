@@ -49,10 +49,10 @@ class StatusTests(SynchronousTestCase):
         self.patch(self.parts.log, "status", lambda: found)
         self.parts.coordinator.problem = "jobs cannot be saved: disk full"
         self.parts.consumer.problem = "locked"
+        self.assertEqual(self.status.ready(), ["log: disk full"])
         self.assertEqual(
-            self.status.ready(),
+            self.status.concerns(),
             [
-                "log: disk full",
                 "jobs: jobs cannot be saved: disk full",
                 "statistics: locked",
                 f"statistics: {BEHIND + 1} batches wait to be counted",
@@ -60,6 +60,25 @@ class StatusTests(SynchronousTestCase):
         )
         found = LogStatus(10, BEHIND, 0, "")
         self.parts.coordinator.problem = self.parts.consumer.problem = ""
+        self.assertEqual((self.status.ready(), self.status.concerns()), ([], []))
+
+    def test_no_new_jobs(self) -> None:
+        """K-35, K-91: jobs that cannot be saved are sent out all the same; not to be able to
+        make any is not to be ready.
+        """
+        self.status.enter(RUNNING)
+        coordinator = self.parts.coordinator
+        self.successResultOf(self.status.rotate())
+
+        def broken(size: int) -> str:
+            raise OSError("no entropy")
+
+        self.patch(coordinator, "_random_hex", broken)
+        self.failureResultOf(self.status.rotate(), RotationFailed)
+        self.assertEqual(self.status.ready(), ["jobs: no random source: no entropy"])
+        self.assertEqual(self.status.concerns(), [])
+        self.patch(coordinator, "_random_hex", lambda size: "0" * (2 * size))
+        self.successResultOf(self.status.rotate())
         self.assertEqual(self.status.ready(), [])
 
     def test_a_log_that_is_away(self) -> None:
@@ -67,8 +86,9 @@ class StatusTests(SynchronousTestCase):
         self.status.enter(RUNNING)
         found: Any = LogStatus(10, 0, 0, "", 12, 1.8e9 - 75, "RabbitMQ at mq:5672 is away")
         self.patch(self.parts.log, "status", lambda: found)
+        self.assertEqual(self.status.ready(), [])
         self.assertEqual(
-            self.status.ready(),
+            self.status.concerns(),
             [
                 "log: RabbitMQ at mq:5672 is away",
                 "spool: 12 batches wait for the log, the oldest for 1m15s",
@@ -80,9 +100,9 @@ class StatusTests(SynchronousTestCase):
         """K-91: the phase, since when, and what is left."""
         self.status.enter("stopping: counting")
         self.wall += 5
-        found: Any = LogStatus(10, 3, 0, "")
+        found: Any = LogStatus(10, 3, 2, "")
         self.patch(self.parts.log, "status", lambda: found)
-        self.assertEqual(self.status.shutdown(), ("stopping: counting", 1.8e9, 0, 0, 3, 0))
+        self.assertEqual(self.status.shutdown(), ("stopping: counting", 1.8e9, 0, 0, 3, 0, 2))
 
     def test_overview(self) -> None:
         self.assertEqual(self.status.overview(), Overview(0, 0, None))

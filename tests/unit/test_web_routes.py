@@ -36,6 +36,7 @@ class Source:
 
     def __init__(self) -> None:
         self.reasons: list[str] = []
+        self.worries: list[str] = []
         self.rotations: list[Deferred[int]] = []
         self.interval = 30.0
         self.broken = False
@@ -45,11 +46,14 @@ class Source:
             raise RuntimeError("secret detail")
         return self.reasons
 
+    def concerns(self) -> Sequence[str]:
+        return self.worries
+
     def overview(self) -> Overview:
         return Overview(sessions=3, users=2, job_id=41)
 
     def shutdown(self) -> ShutdownStatus:
-        return ShutdownStatus("stopping: clients", NOW - 2, 7, 1, 12, 3)
+        return ShutdownStatus("stopping: clients", NOW - 2, 7, 1, 12, 3, 5)
 
     def rotate(self) -> Deferred[int]:
         return self.rotations.pop(0)
@@ -162,6 +166,21 @@ class StateTests(RouteTestCase):
         self.assertEqual(answer.code, 503)
         self.assertEqual(answer.json, {"ready": False, "reasons": ["the log is full", "no job"]})
 
+    def test_ready_with_something_away(self) -> None:
+        """K-91: what keeps nobody from work is told, and leaves the node in rotation."""
+        self.source.worries = ["statistics: PostgreSQL is away"]
+        answer = self.ask("/ready")
+        self.assertEqual(answer.code, 200)
+        self.assertEqual(
+            answer.json, {"ready": True, "reasons": ["statistics: PostgreSQL is away"]}
+        )
+        self.source.reasons = ["stopping: clients"]
+        answer = self.ask("/ready")
+        self.assertEqual(answer.code, 503)
+        self.assertEqual(
+            answer.json["reasons"], ["stopping: clients", "statistics: PostgreSQL is away"]
+        )
+
     def test_shutdown_status(self) -> None:
         """K-85: what is left of a stop is shown while it goes on."""
         self.assertEqual(
@@ -173,6 +192,7 @@ class StateTests(RouteTestCase):
                 "batches_in_flight": 1,
                 "log_depth": 12,
                 "spooled": 3,
+                "dead_letters": 5,
             },
         )
 
