@@ -37,7 +37,9 @@ class CompiledLoad:
 
     name = "load generator in C"
 
-    def __init__(self, source: Path) -> None:
+    def __init__(self, source: Path, pin: bool = True) -> None:
+        """``pin`` keeps it on one core, away from the server's."""
+        self._pin = pin
         folder = Path(__file__).with_name(".build")
         folder.mkdir(exist_ok=True)
         self._binary = folder / "loadgen"
@@ -45,7 +47,8 @@ class CompiledLoad:
 
     def _run(self, port: int, pid: int, *flags: str) -> dict[str, Any]:
         command = [str(self._binary), "--port", str(port), "--server-pid", str(pid), *flags]
-        done = subprocess.run(pinned(CORE, command), capture_output=True, text=True, check=False)
+        command = pinned(CORE, command) if self._pin else command
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise SystemExit(f"the load generator failed: {done.stderr.strip()}")
         found: dict[str, Any] = json.loads(done.stdout)
@@ -53,21 +56,29 @@ class CompiledLoad:
 
     def submit(self, port: int, pid: int, connections: int, depth: int, seconds: float) -> float:
         """Submit for some time; returns the server's CPU per answer in microseconds."""
-        found = self._run(
-            port,
-            pid,
-            "--conns",
-            str(connections),
-            "--depth",
-            str(depth),
-            "--seconds",
-            str(seconds),
-            "--warmup",
-            "0.5",
-        )
+        found = self.measure(port, pid, connections, depth, seconds, warmup=0.5)
+        return float(found["server"]["cpu_s"] / found["ok"] * 1e6)
+
+    def measure(
+        self,
+        port: int,
+        pid: int,
+        connections: int,
+        depth: int,
+        seconds: float,
+        warmup: float = 0.0,
+    ) -> dict[str, Any]:
+        """Submit for some time; returns all that the load generator found."""
+        flags = {
+            "--conns": connections,
+            "--depth": depth,
+            "--seconds": seconds,
+            "--warmup": warmup,
+        }
+        found = self._run(port, pid, *(str(part) for pair in flags.items() for part in pair))
         if found["err"] or not found["ok"]:
             raise SystemExit(f"the server refused submissions: {found['errors']}")
-        return float(found["server"]["cpu_s"] / found["ok"] * 1e6)
+        return found
 
     def idle(
         self, port: int, pid: int, connections: int, seconds: float

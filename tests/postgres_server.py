@@ -22,11 +22,20 @@ from .own_process import OwnProcess, ServerFailed, free_port
 _CLUSTER = ("-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8")
 
 
-def find_programs(debian: Path = Path("/usr/lib/postgresql")) -> Path:
+_DEBIAN = Path("/usr/lib/postgresql")
+
+
+def _folders(debian: Path = _DEBIAN) -> list[str]:
+    """Return where Debian has PostgreSQL's programs, the newest version first."""
+    folders = sorted(debian.glob("[0-9]*/bin"), key=lambda path: float(path.parent.name))
+    return [str(folder) for folder in reversed(folders)]
+
+
+def find_programs(debian: Path = _DEBIAN) -> Path:
     """Return the folder of PostgreSQL's programs; raises SkipTest where there is none."""
-    versions = sorted(debian.glob("[0-9]*/bin"), key=lambda path: float(path.parent.name))
     on_path = shutil.which("postgres")
-    candidates = [*reversed(versions), *([Path(on_path).resolve().parent] if on_path else [])]
+    candidates = [Path(folder) for folder in _folders(debian)]
+    candidates += [Path(on_path).resolve().parent] if on_path else []
     for folder in candidates:
         if (folder / "postgres").exists() and (folder / "initdb").exists():
             return folder
@@ -58,6 +67,17 @@ class Databases:
                 return cursor.fetchall() if cursor.description else []
         finally:
             connection.close()
+
+    def psql(self, dsn: str, *arguments: str) -> str:
+        """Run the real ``psql`` on a database; returns what it printed. Blocking."""
+        program = shutil.which("psql", path=os.pathsep.join([*_folders(), os.environ["PATH"]]))
+        if program is None:
+            raise SkipTest("psql is not installed (apt-get install postgresql-client)")
+        command = [program, "--no-psqlrc", "-v", "ON_ERROR_STOP=1", dsn, *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        if done.returncode:
+            raise ServerFailed(f"psql: {done.stdout}{done.stderr}")
+        return done.stdout
 
 
 class GivenPostgres(Databases):
