@@ -178,9 +178,12 @@ class Peer:
 
     def _connect(self) -> None:
         problem = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if not problem and self.socket.getsockname() == self.socket.getpeername():
-            # A port that nobody listens on can be given to the one who asks for it.
-            problem = errno.ECONNREFUSED
+        try:
+            if not problem and self.socket.getsockname() == self.socket.getpeername():
+                # A port that nobody listens on can be given to the one who asks for it.
+                problem = errno.ECONNREFUSED
+        except OSError as error:  # it was there, and is reset already
+            problem = error.errno or errno.EIO
         if problem:
             self.end(errno.errorcode[problem])
             return
