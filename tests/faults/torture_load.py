@@ -82,6 +82,7 @@ class Load:
         self.books = Books()
         self.on = False
         self._every = clients / rate
+        self._pace = random.Random(f"{seed}/pace")
         self.clients = [
             Client(
                 crowd,
@@ -93,14 +94,17 @@ class Load:
             )
             for number in range(clients)
         ]
-        pace = random.Random(f"{seed}/pace")
         for client in self.clients:
-            crowd.call_later(pace.uniform(0, self._every), lambda one=client: self._submit(one))
+            self._submit(client)
 
     def _submit(self, client: Client) -> None:
+        """Submit a few, and again after a while: at times of its own, not with the others."""
+        size = self._pace.randint(1, 3)
         if self.on:
-            client.submit()
-        self.crowd.call_later(self._every, lambda: self._submit(client))
+            for _ in range(size):
+                client.submit()
+        pause = size * self._every * self._pace.uniform(0.5, 1.5)
+        self.crowd.call_later(pause, lambda: self._submit(client))
 
     @property
     def unanswered(self) -> int:

@@ -38,7 +38,7 @@ class Brokers:
         else:
             self.urls, self.nodes = [broker.new_vhost()], [broker]
         self.vhost = urlsplit(self.urls[0]).path[1:]
-        self.proxies = [Proxy(lambda node=node: node.port) for node in self.nodes]
+        self.proxies = [_way_to(node) for node in self.nodes]
 
     def _leader(self) -> RabbitServer:
         if self._cluster is None:
@@ -77,6 +77,10 @@ class Brokers:
     def close(self) -> None:
         for proxy in self.proxies:
             proxy.close()
+
+
+def _way_to(node: RabbitServer) -> Proxy:
+    return Proxy(lambda: node.port)
 
 
 class Disk:

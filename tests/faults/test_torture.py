@@ -1,0 +1,280 @@
+"""The torture in small, and its own instruments; the long run is by hand."""
+
+from __future__ import annotations
+
+import random
+import socket
+from collections import Counter
+from collections.abc import Sequence
+from unittest import SkipTest
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from kupool.wire.batches import VERSION, Batch, encode_batch
+from tests.faults.torture import torture
+from tests.faults.torture_accounts import Accounts, Findings, Stored
+from tests.faults.torture_faults import Fault, plan
+from tests.faults.torture_load import Key
+from tests.faults.torture_proxy import HALF, HOLE, MUTE, OPEN, Proxy
+from tests.faults.torture_site import Site
+from tests.services import PostgresServer, RabbitServer, postgres, rabbit
+
+
+class TortureTests(SynchronousTestCase):
+    """K-52, K-53, K-81: killed, stopped, cut off and without room, nothing is lost or double."""
+
+    def test_small(self) -> None:
+        """K-53, K-68, K-81: after each round what clients were told is what is in the log
+        and what is counted, per user and minute.
+        """
+        broker, database = rabbit(), postgres()
+        if not isinstance(broker, RabbitServer) or not isinstance(database, PostgresServer):
+            raise SkipTest("the servers given by the environment are not ours to hurt")
+        faults = ["daemon kill", "clients cut mute", "disk full", "postgres kill", "broker kill"]
+        with Site(broker, database) as site:
+            done = torture(site, seed=3, rounds=len(faults), forced=faults)
+        self.assertEqual(done.texts, [])
+        self.assertEqual((done.differences, done.lost, done.double), (0, 0, 0))
+        self.assertEqual(done.done, Counter(faults))
+        books = done.load.books
+        self.assertGreater(books.submitted, 1000)
+        # The faults were felt, and not only survived.
+        self.assertGreater(books.answered_again, 0)
+        self.assertGreater(books.reconnects, 50)
+        self.assertGreater(books.retried, 0)
+        self.assertEqual(done.accounts.in_log, done.accounts.in_table)
+        self.assertEqual(books.answered_true + books.answered_again, done.accounts.in_log)
+
+
+class PlanTests(SynchronousTestCase):
+    """The seed decides what happens, and when."""
+
+    faults = [
+        Fault(f"{victim} {way}", victim, lambda: None, lambda: None)
+        for victim in ("daemon", "broker")
+        for way in ("kill", "stop")
+    ]
+
+    def test_seed(self) -> None:
+        def rounds(seed: int) -> list[str]:
+            chance = random.Random(seed)
+            return [str(one) for _ in range(50) for one in plan(self.faults, chance)]
+
+        self.assertEqual(rounds(1), rounds(1))
+        self.assertNotEqual(rounds(1), rounds(2))
+
+    def test_two(self) -> None:
+        """Two faults at a time are of different victims, and the second begins after the first."""
+        chance = random.Random(1)
+        plans = [plan(self.faults, chance) for _ in range(200)]
+        two = [planned for planned in plans if len(planned) == 2]
+        self.assertGreater(len(two), 20)
+        for first, second in two:
+            self.assertNotEqual(first.fault.victim, second.fault.victim)
+            self.assertGreaterEqual(second.begin, first.begin)
+
+    def test_forced(self) -> None:
+        (only,) = plan(self.faults, random.Random(1), "broker stop")
+        self.assertEqual(only.fault.name, "broker stop")
+
+
+class AccountsTests(SynchronousTestCase):
+    """The comparison itself: it must see what is wrong."""
+
+    def setUp(self) -> None:
+        self.stream: list[Stored] = []
+        self.rows: Counter[tuple[str, int]] = Counter()
+        self.dead = 0
+        self.accounts = Accounts(
+            lambda start: ([one for one in self.stream if one.offset >= start], self.dead),
+            lambda since: [(u, m, n) for (u, m), n in self.rows.items() if m >= since],
+        )
+
+    def log(self, batch_id: str, keys: Sequence[Key], minute: int = 60) -> None:
+        """Put a batch into the log."""
+        names, jobs, nonces = (list(column) for column in zip(*keys, strict=True))
+        body = encode_batch(Batch(VERSION, batch_id, minute * 1000, names, jobs, nonces))
+        self.stream.append(Stored(len(self.stream), batch_id, body))
+
+    def count(self, *users: str, minute: int = 60) -> None:
+        self.rows.update((user, minute) for user in users)
+
+    def found(self, told: Sequence[Key], unknown: Sequence[Key] = ()) -> Findings:
+        self.accounts.told(told, unknown)
+        self.accounts.read()
+        return self.accounts.compare()
+
+    def test_equal(self) -> None:
+        """K-53: what agrees is no difference, a batch that is in the log twice included."""
+        self.log("b1", [("u1.rig1", 1, "a"), ("u2", 1, "a")])
+        self.log("b1", [("u1.rig1", 1, "a"), ("u2", 1, "a")])
+        self.count("u1", "u2")
+        self.assertFalse(self.found([("u1", 1, "a"), ("u2", 1, "a")]))
+        self.assertEqual((self.accounts.copies, self.accounts.in_log), (1, 2))
+        self.accounts.close_round()
+        self.assertFalse(self.accounts.compare_all())
+
+    def test_lost(self) -> None:
+        """K-53: what counts and is not in the log is lost."""
+        self.log("b1", [("u1", 1, "a")])
+        self.count("u1")
+        self.assertEqual(self.found([("u1", 1, "a"), ("u1", 1, "b")])[1:], (1, 0))
+
+    def test_not_counted(self) -> None:
+        """K-68: what is in the log and not in the table is lost, in its own minute."""
+        self.log("b1", [("u1", 1, "a")], minute=60)
+        self.log("b2", [("u1", 1, "b")], minute=120)
+        self.count("u1", "u1", minute=60)
+        self.assertEqual(self.found([("u1", 1, "a"), ("u1", 1, "b")])[1:], (1, 1))
+
+    def test_twice(self) -> None:
+        """K-47, K-68: twice in the log, or twice in the table."""
+        self.log("b1", [("u1", 1, "a")])
+        self.count("u1", "u1")
+        self.assertEqual(self.found([("u1", 1, "a")])[1:], (0, 1))
+        self.log("b2", [("u1.rig1", 1, "a")])
+        self.assertEqual(self.found([])[1:], (0, 1))
+
+    def test_told_twice(self) -> None:
+        self.log("b1", [("u1", 1, "a")])
+        self.count("u1")
+        self.assertEqual(self.found([("u1", 1, "a"), ("u1", 1, "a")])[1:], (0, 1))
+
+    def test_nobody_was_told(self) -> None:
+        """K-53: what is in the log and was refused is a difference; what nobody can know is not."""
+        self.log("b1", [("u1", 1, "a"), ("u1", 1, "b")])
+        self.count("u1", "u1")
+        self.assertEqual(len(self.found([("u1", 1, "a")]).texts), 1)
+        self.assertFalse(self.found([], unknown=[("u1", 1, "b")]))
+
+    def test_other_content(self) -> None:
+        self.log("b1", [("u1", 1, "a")])
+        self.log("b1", [("u1", 1, "b")])
+        self.count("u1")
+        self.assertEqual(len(self.found([("u1", 1, "a")]).texts), 1)
+
+    def test_dead_letters(self) -> None:
+        self.dead = 2
+        self.assertEqual(self.found([]).texts, ["2 dead letters"])
+        self.accounts.close_round()
+        self.assertFalse(self.found([]))
+
+    def test_reported_once(self) -> None:
+        """A difference is one of the round it was found in, and of no other."""
+        self.log("b1", [("u1", 1, "a")])
+        self.count("u1", "u1")
+        self.assertEqual(self.found([("u1", 1, "a"), ("u1", 1, "b")])[1:], (1, 1))
+        self.accounts.close_round()
+        self.log("b2", [("u1", 1, "c")])
+        self.count("u1")
+        self.assertFalse(self.found([("u1", 1, "c")]))
+
+    def test_the_log_forgets(self) -> None:
+        """What was in the log and is gone is seen when all of it is read again."""
+        self.log("b1", [("u1", 1, "a")])
+        self.count("u1")
+        self.assertFalse(self.found([("u1", 1, "a")]))
+        self.accounts.close_round()
+        self.stream.clear()
+        self.assertEqual(len(self.accounts.compare_all().texts), 1)
+
+
+class ProxyTests(SynchronousTestCase):
+    """The proxy loses what it is told to lose, and nothing else."""
+
+    def setUp(self) -> None:
+        self.target = socket.create_server(("127.0.0.1", 0))
+        self.target.settimeout(10)
+        self.addCleanup(self.target.close)
+        self.proxy = Proxy(lambda: self.target.getsockname()[1])
+        self.addCleanup(self.proxy.close)
+        self.client = socket.create_connection(("127.0.0.1", self.proxy.port), 10)
+        self.addCleanup(self.client.close)
+        self.server, _ = self.target.accept()
+        self.server.settimeout(10)
+        self.addCleanup(self.server.close)
+        self.client.sendall(b"a")
+        self.assertEqual(self.server.recv(9), b"a")
+
+    def assert_silent(self, sock: socket.socket) -> None:
+        sock.settimeout(0.2)
+        self.assertRaises(TimeoutError, sock.recv, 9)
+        sock.settimeout(10)
+
+    def test_open(self) -> None:
+        """Much passes both ways, and the end as well."""
+        much = bytes(3_000_000)
+        received = bytearray()
+        self.server.setblocking(False)
+        sender = memoryview(much)
+        self.client.setblocking(False)
+        while len(received) < len(much):
+            if sender:
+                try:
+                    sender = sender[self.client.send(sender) :]
+                except BlockingIOError:
+                    pass
+            try:
+                received += self.server.recv(65536)
+            except BlockingIOError:
+                pass
+        self.assertEqual(bytes(received), much)
+        self.server.settimeout(10)
+        self.client.settimeout(10)
+        self.server.sendall(b"last")
+        self.server.close()
+        self.assertEqual(self.client.recv(9), b"last")
+        self.assertEqual(self.client.recv(9), b"")
+
+    def test_hole(self) -> None:
+        """Nothing passes until it is open again, and then all does."""
+        self.proxy.set(HOLE)
+        self.client.sendall(b"b")
+        self.assert_silent(self.server)
+        self.proxy.set(OPEN)
+        self.assertEqual(self.server.recv(9), b"b")
+
+    def test_mute(self) -> None:
+        """What is asked arrives, what is answered never does."""
+        self.proxy.set(MUTE)
+        self.client.sendall(b"b")
+        self.assertEqual(self.server.recv(9), b"b")
+        self.server.sendall(b"c")
+        self.assert_silent(self.client)
+        self.proxy.set(OPEN)
+        self.assertRaises(ConnectionResetError, self.client.recv, 9)
+
+    def test_half(self) -> None:
+        """The target's end is gone at once, the other hears of it at the end."""
+        self.proxy.set(HALF)
+        self.assertRaises(ConnectionResetError, self.server.recv, 9)
+        self.client.sendall(b"b")
+        self.assert_silent(self.client)
+        self.proxy.set(OPEN)
+        self.assertRaises(ConnectionResetError, self.client.recv, 9)
+
+    def test_reset(self) -> None:
+        """Both ends are gone, and a new connection is served."""
+        self.proxy.reset()
+        self.assertRaises(ConnectionResetError, self.client.recv, 9)
+        self.assertRaises(ConnectionResetError, self.server.recv, 9)
+        self.assertEqual(self.proxy.connections, 0)
+        with socket.create_connection(("127.0.0.1", self.proxy.port), 10) as client:
+            server, _ = self.target.accept()
+            with server:
+                server.sendall(b"d")
+                self.assertEqual(client.recv(9), b"d")
+
+    def test_nobody_listens(self) -> None:
+        """Who comes while the target is away is sent away."""
+        self.target.close()
+        proxy = Proxy(lambda: 1)
+        self.addCleanup(proxy.close)
+        with socket.create_connection(("127.0.0.1", proxy.port), 10) as client:
+            self.assertIn(self.end_of(client), (b"", ConnectionResetError))
+
+    def end_of(self, sock: socket.socket) -> object:
+        try:
+            return sock.recv(9)
+        except ConnectionResetError:
+            return ConnectionResetError
