@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,9 @@ SPOOL_FILE = "spool.sqlite"
 #: Seconds that the broker has for a batch for which nobody waits: longer than any failover,
 #: so that one that is only slow is not asked again and again.
 DRAIN_TIMEOUT = 30.0
+
+#: Seconds that a stop leaves the broker to confirm what is in the spool.
+SPOOLED_CLOSE = 1.0
 
 #: Returns the database in a file of the data folder, with a schema.
 MakeDatabase = Callable[[str, str], Database]
@@ -180,6 +183,9 @@ def make_rabbit(
     give_up = 0.0 if required else max(DRAIN_TIMEOUT, settings.mq_timeout)
     publisher = PublisherSettings(stalled=settings.mq_timeout, give_up=give_up)
     engine = RabbitSettings(topology=topology, publisher=publisher, required=required)
+    if not required:
+        # What is on its way at a stop is in the spool as well.
+        engine = replace(engine, close_timeout=SPOOLED_CLOSE)
     return RabbitLog(reactor, wall, settings.mq_url, engine)
 
 

@@ -6,10 +6,12 @@ import gc
 import os
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from math import inf
 from typing import Any
 
 from twisted.cred.checkers import ICredentialsChecker
 from twisted.internet.defer import Deferred, ensureDeferred, maybeDeferred
+from twisted.internet.defer import TimeoutError as TimedOut
 from twisted.internet.error import CannotListenError
 from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
@@ -38,6 +40,10 @@ UNUSABLE = (LogUnavailable, BrokerError, DatabaseUnusable, SchemaTooNew)
 
 #: Seconds that a stop leaves the clients to take their last answers.
 LAST_ANSWERS = 5.0
+
+#: Seconds without any progress after which a stop leaves the rest to be counted at the next
+#: start: what counts, or what holds the log, is away.
+NO_PROGRESS = 3.0
 
 #: Seconds of the time for a stop that are kept for closing the files.
 CLOSING = 2.0
@@ -251,7 +257,9 @@ class Daemon:
             await settled
 
     async def _finish_counting(self, deadline: float) -> None:
-        if not await self.parts.consumer.drain(deadline):
+        # What a log in memory holds is lost with the process.
+        patience = NO_PROGRESS if self.parts.log.persistent else inf
+        if not await self.parts.consumer.drain(deadline - 0.1, patience):
             self._log.warn(
                 "{depth} batches are left in the log, to be counted at the next start",
                 depth=self.parts.log.status().depth,
@@ -264,6 +272,8 @@ class Daemon:
         left = max(0.05, deadline - self._reactor.seconds())
         try:
             await _deferred(work).addTimeout(left, self._reactor)
+        except TimedOut:
+            self._log.error("Stopping {name} is not done after {s:.1f} s", name=name, s=left)
         except Exception as error:
             self._log.error("Stopping {name}: {error!r}", name=name, error=error)
 

@@ -18,6 +18,9 @@ RUNNING = "running"
 #: Batches that may wait to be counted before the daemon says that it is behind.
 BEHIND = 2000
 
+#: Seconds that a commit may take before the daemon says that it does.
+SLOW = 5.0
+
 
 @implementer(IStatusSource)
 class Status:
@@ -52,7 +55,7 @@ class Status:
         if log.away:
             reasons.append(f"log: {log.away}")
         if log.spooled:
-            age = format_duration(max(0, round(self._wall() - log.spooled_since)))
+            age = format_duration(max(1, round(self._wall() - log.spooled_since)))
             reasons.append(f"spool: {log.spooled} batches wait for the log, the oldest for {age}")
         if parts.coordinator.problem and not parts.coordinator.stalled:
             reasons.append(f"jobs: {parts.coordinator.problem}")
@@ -61,6 +64,9 @@ class Status:
             counting = parts.postgres.problem  # also while there is nothing to count
         if counting:
             reasons.append(f"statistics: {counting}")
+        elif parts.consumer.committing > SLOW:
+            taken = format_duration(round(parts.consumer.committing))
+            reasons.append(f"statistics: a commit has not been answered for {taken}")
         if log.depth > BEHIND:
             reasons.append(f"statistics: {log.depth} batches wait to be counted")
         return reasons

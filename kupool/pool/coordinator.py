@@ -196,8 +196,7 @@ class Coordinator:
         reserve = self._book.wanted_reservation
         for saved in list(self._unsaved):
             try:
-                writing = maybeDeferred(self._store.save, saved, reserve)
-                await writing.addTimeout(SAVE_TIMEOUT, self._clock)
+                await self._within(maybeDeferred(self._store.save, saved, reserve))
             except Exception as error:
                 if not self.problem:
                     self._log.error("Jobs cannot be saved: {reason}", reason=str(error))
@@ -209,10 +208,17 @@ class Coordinator:
             self._log.info("Jobs are saved again")
         self.problem = ""
         # Nobody waits for this: the job is saved, and old ones harm nobody.
-        maybeDeferred(self._store.forget, self._wall() - 2 * self._book.window - 60).addTimeout(
-            SAVE_TIMEOUT, self._clock
-        ).addErrback(self._not_forgotten)
+        before = self._wall() - 2 * self._book.window - 60
+        self._within(maybeDeferred(self._store.forget, before)).addErrback(self._not_forgotten)
         return True
+
+    def _within(self, asked: Deferred[Any]) -> Deferred[Any]:
+        """Give up what the store does not answer in time."""
+
+        def late(*_: object) -> None:
+            raise TimeoutError(f"no answer from the store within {SAVE_TIMEOUT:g} s")
+
+        return asked.addTimeout(SAVE_TIMEOUT, self._clock, late)
 
     def save_again(self) -> None:
         """Try to save what could not be saved, without waiting for the next rotation."""
@@ -265,7 +271,6 @@ class Coordinator:
         current = self._book.current
         if current is not None and current.job_id == self._book.last_id:
             try:
-                writing = maybeDeferred(self._store.save, current.saved(), current.job_id)
-                await writing.addTimeout(SAVE_TIMEOUT, self._clock)
+                await self._within(maybeDeferred(self._store.save, current.saved(), current.job_id))
             except Exception as error:
                 self._log.warn("The last job was not saved: {reason}", reason=str(error))

@@ -53,6 +53,9 @@ async def remember_used(log: ILog, book: JobBook, duplicate_scope: str) -> int:
 
 async def _read(log: ILog, book: JobBook, jobs: list[Job], duplicate_scope: str) -> int:
     source: Any = log
+    away = source.status().away
+    if away:
+        raise LogUnavailable(away)  # a read would wait for it, and nobody could work meanwhile
     first = await source.read(0, 1)
     if first and first[0].position > 1:
         _retire(book, [job for job in jobs if job.created_at <= first[0].appended_at])

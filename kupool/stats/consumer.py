@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -61,6 +62,7 @@ class StatsConsumer:
         self._loop = LoopingCall(self.flush)
         self._loop.clock = clock
         self._busy = self._stopped = False
+        self._began = 0.0
         self._backoff = 0.0
         self._retry: IDelayedCall | None = None
         self.poisoned = self.repeated = self.committed = 0
@@ -109,6 +111,7 @@ class StatsConsumer:
         if not self._pending and not self._rejections:
             return
         self._busy = True
+        self._began = self._clock.seconds()
         taken, self._pending = self._pending, []
         rejections, self._rejections = self._rejections, Counter()
         self._store.apply([counts for _, counts in taken], rejections).addCallbacks(
@@ -163,17 +166,30 @@ class StatsConsumer:
         """Batches taken from the log and not yet committed."""
         return len(self._pending)
 
-    async def drain(self, deadline: float) -> bool:
+    @property
+    def committing(self) -> float:
+        """Seconds since the commit that is under way began; 0 when none is."""
+        return self._clock.seconds() - self._began if self._busy else 0.0
+
+    async def drain(self, deadline: float, patience: float = inf) -> bool:
         """Commit all that the log holds; returns False if that took past ``deadline``.
 
-        The deadline is a time of the clock. What is left is counted at the next start.
+        The deadline is a time of the clock. It ends before that when ``patience`` seconds
+        bring nothing, as when the store or the log is away. What is left is counted at the
+        next start.
         """
         self._cancel_retry()  # a last try, whatever its turn
+        came, moved = -1, self._clock.seconds()
         while self._source is not None and self._clock.seconds() < deadline:
             self.flush()
-            left = self._busy or self._pending or self._rejections
-            if not left and not self._source.status().depth:
+            depth = self._source.status().depth
+            if not (self._busy or self._pending or self._rejections or depth):
                 return True
+            done = self.committed + self.repeated + self.poisoned
+            if done > came:
+                came, moved = done, self._clock.seconds()
+            elif self._clock.seconds() - moved >= patience:
+                return False
             await deferLater(self._clock, 0.02)
         return self._source is None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from math import inf
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail
@@ -266,8 +267,9 @@ class PoisonTests(ConsumerCase):
 class StopTests(ConsumerCase):
     """K-85: at the end, everything that can be is committed."""
 
-    def drain(self, seconds: float) -> Deferred[bool]:
-        return Deferred.fromCoroutine(self.consumer.drain(self.clock.seconds() + seconds))
+    def drain(self, seconds: float, patience: float = inf) -> Deferred[bool]:
+        deadline = self.clock.seconds() + seconds
+        return Deferred.fromCoroutine(self.consumer.drain(deadline, patience))
 
     def test_drain(self) -> None:
         for n in range(300):
@@ -293,6 +295,48 @@ class StopTests(ConsumerCase):
         self.assertIs(self.successResultOf(drained), False)
         self.successResultOf(Deferred.fromCoroutine(self.consumer.stop()))
         self.assertEqual(self.log.status().depth, 1)
+
+    def test_drain_that_brings_nothing(self) -> None:
+        """K-85: a store that is down, or does not answer, holds a stop up for moments only."""
+        for fault in ("broken", "hanging"):
+            setattr(self.store, fault, True)
+            self.append(fault, "alice")
+            drained = self.drain(30, patience=3)
+            self.run_for(2.5)
+            self.assertNoResult(drained)
+            self.run_for(1)
+            self.assertIs(self.successResultOf(drained), False)
+            self.store.broken = False
+        self.assertEqual(self.log.status().depth, 2)
+
+    def test_drain_that_is_slow(self) -> None:
+        """K-85: as long as something comes of it, it goes on."""
+        self.store.hanging = True
+        self.append("b0", "alice")
+        drained = self.drain(30, patience=3)
+        for n in range(1, 6):
+            self.run_for(2)
+            self.append(f"b{n}", "alice")
+            self.store.waiting.pop().unpause()
+        self.run_for(1)
+        self.assertNoResult(drained)
+        self.store.waiting.pop().unpause()
+        self.run_for(1)
+        self.assertIs(self.successResultOf(drained), True)
+        self.assertEqual(self.consumer.committed, 6)
+
+    def test_how_long_a_commit_takes(self) -> None:
+        """K-91: a store that hangs fails nothing, so its commit is what tells."""
+        self.assertEqual(self.consumer.committing, 0.0)
+        self.store.hanging = True
+        self.append("b1", "alice")
+        self.run_for(2)
+        self.consumer.flush()
+        began = self.consumer.committing
+        self.run_for(7)
+        self.assertAlmostEqual(self.consumer.committing, began + 7)
+        self.store.waiting.pop().unpause()
+        self.assertEqual(self.consumer.committing, 0.0)
 
     def test_drain_tries_at_once(self) -> None:
         """K-85: a store that is back is not kept waiting by the backoff."""

@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from kupool.log import Entry, ISpool, LogUnavailable
+from kupool.log import Entry, ISpool, LogStatus, LogUnavailable
 from kupool.pool.jobs import Job, JobBook
 from kupool.pool.restore import CHUNK, remember_used
 from kupool.wire.batches import VERSION, Batch, encode_batch
@@ -34,6 +34,10 @@ class Readable:
 
     def __init__(self, *entries: Entry) -> None:
         self.entries = list(entries)
+        self.away = ""
+
+    def status(self) -> LogStatus:
+        return LogStatus(0, 0, 0, "", away=self.away)
 
     def read(self, after: int, limit: int) -> Deferred[Sequence[Entry]]:
         return succeed([e for e in self.entries if e.position > after][:limit])
@@ -97,6 +101,14 @@ class RememberTests(SynchronousTestCase):
         """K-47: nobody knows then what was used, so nobody may submit for these jobs."""
         log = Spooled(entry(1, 1, "x"), spool=[entry(1, 2, "y")])
         self.patch(log, "position_at", lambda time: fail(LogUnavailable("away")))
+        self.assertEqual(self.remember(log), 0)
+        self.assertEqual(list(self.book), [])
+
+    def test_a_log_that_is_away(self) -> None:
+        """K-47: it is not asked, as a start would wait for it."""
+        log = Spooled(entry(1, 1, "x"), spool=[entry(1, 2, "y")])
+        log.away = "RabbitMQ is away"
+        self.patch(log, "read", lambda after, limit: self.fail("it was asked"))
         self.assertEqual(self.remember(log), 0)
         self.assertEqual(list(self.book), [])
 

@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from kupool.daemon.parts import Parts, build
-from kupool.daemon.status import BEHIND, RUNNING, Status
+from kupool.daemon.status import BEHIND, RUNNING, SLOW, Status
 from kupool.log import LogStatus
 from kupool.pool.coordinator import RotationFailed
 from kupool.settings import Settings
@@ -95,6 +95,18 @@ class StatusTests(SynchronousTestCase):
             ],
         )
         self.assertEqual(self.status.shutdown().spooled, 12)
+
+    def test_a_commit_that_takes_long(self) -> None:
+        """K-91: a store that hangs is told of before it is given up."""
+        self.status.enter(RUNNING)
+        consumer = self.parts.consumer
+        self.patch(consumer, "_busy", True)
+        self.clock.advance(SLOW)
+        self.assertEqual(self.status.concerns(), [])
+        self.clock.advance(3)
+        self.assertEqual(
+            self.status.concerns(), ["statistics: a commit has not been answered for 8s"]
+        )
 
     def test_shutdown(self) -> None:
         """K-91: the phase, since when, and what is left."""

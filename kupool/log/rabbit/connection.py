@@ -47,6 +47,9 @@ async def connect(
         protocol.reason = BrokerError(f"RabbitMQ at {broker} does not answer")
         protocol.wire.abortConnection()
         raise protocol.reason from None
+    except defer.CancelledError:
+        protocol.wire.abortConnection()
+        raise
     except Exception as error:
         raise _not_opened(broker, error) from None
     return Connection(broker, protocol)

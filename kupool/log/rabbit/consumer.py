@@ -22,6 +22,9 @@ from kupool.log.rabbit.gauge import Gauge
 #: Entries of which it is remembered that they were refused, or settled without a broker.
 _REMEMBERED = 10_000
 
+#: Seconds that a broker has to end a subscription; one that hangs would never answer.
+_STOPPING = 2.0
+
 #: Puts an entry among the dead letters: (delivery, reason); fires when it is kept there.
 Bury = Callable[[Delivery, str], Deferred[None]]
 
@@ -305,7 +308,9 @@ class RabbitSubscription:
     # -- the end
 
     def stop(self) -> Deferred[None]:
-        """Deliver nothing more; fires when the broker knows of every acknowledgement."""
+        """Deliver nothing more; fires when the broker knows of every acknowledgement, and
+        after some seconds in any case.
+        """
         self._stopped = True
         delayed, self._delayed = self._delayed, set()
         if self._handing is not None:
@@ -319,7 +324,7 @@ class RabbitSubscription:
         self._backlog.clear()
         if channel is None:
             return succeed(None)
-        return channel.close()
+        return channel.close().addTimeout(_STOPPING, self._clock, lambda *_: None)
 
 
 def _content(held: _Held) -> _Content:

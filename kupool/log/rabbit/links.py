@@ -57,6 +57,7 @@ class Link:
         self._waiting: list[Deferred[None]] = []
         self._running: Deferred[None] | None = None
         self._pause: Deferred[None] | None = None
+        self._connecting: Deferred[Connection] | None = None
         self._stopped = False
         self._attempts = 0
         self._trying: Connection | None = None
@@ -74,18 +75,20 @@ class Link:
             lambda failure: self._log.failure("A link to RabbitMQ ended", failure)
         )
 
-    async def first(self) -> None:
-        """Wait for the first connection.
+    async def first(self, patience: float | None = None) -> None:
+        """Wait for the first connection, at most ``patience`` seconds.
 
         Raises :class:`BrokerRefused` when a broker refuses us, and
         :class:`BrokerUnreachable` when each has been tried once and none answers.
         """
+        began = self._reactor.seconds()
         while self.connection is None:
             if self.refused:
                 raise BrokerRefused(self.problem)
-            if self._attempts >= len(self._brokers):
+            left = None if patience is None else began + patience - self._reactor.seconds()
+            if self._attempts >= len(self._brokers) or (left is not None and left <= 0):
                 raise BrokerUnreachable(self.problem)
-            await self._next_news()
+            await self._next_news(left)
 
     async def up(self, seconds: float) -> Connection:
         """Return the connection; waits so long for one, then :class:`BrokerUnreachable`."""
@@ -130,7 +133,13 @@ class Link:
 
     async def _connect(self, broker: Broker) -> Connection:
         settings = self._settings.connection
-        connection = await connect(self._reactor, broker, settings, self._name)
+        self._connecting = Deferred.fromCoroutine(
+            connect(self._reactor, broker, settings, self._name)
+        )
+        try:
+            connection = await self._connecting
+        finally:
+            self._connecting = None
         if self._stopped:
             connection.close()
             await connection.ended()
@@ -181,8 +190,9 @@ class Link:
     async def stop(self) -> None:
         """End the connection, in order where that is possible, and make no more."""
         self._stopped = True
-        if self._pause is not None:
-            self._pause.cancel()
+        for waiting in (self._pause, self._connecting):
+            if waiting is not None:
+                waiting.cancel()
         for connection in (self.connection, self._trying):
             if connection is not None:
                 connection.close()

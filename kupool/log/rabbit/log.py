@@ -33,7 +33,8 @@ class RabbitSettings:
     With ``required`` a start fails where no broker can be reached; without, the log opens
     all the same and says so in its status. One that refuses us always fails the start.
     ``look_every`` is how often the depths of the queues are asked for; ``close_timeout`` how
-    long a close waits for confirms.
+    long a close waits for confirms; ``patience`` how long a start waits for a broker that is
+    not required.
     """
 
     topology: Topology = field(default_factory=Topology)
@@ -43,6 +44,7 @@ class RabbitSettings:
     required: bool = True
     look_every: float = 0.5
     close_timeout: float = 5.0
+    patience: float = 6.0
     skew: float = 10.0
 
 
@@ -130,9 +132,10 @@ class RabbitLog:
         for link in links:
             link.start()
         try:
+            patience = None if self._settings.required else self._settings.patience
             # One after another: what is missing is made by the first.
             for link in links:
-                await link.first()
+                await link.first(patience)
             self._last = await self._reader.last()
         except BrokerRefused:
             await self.close()
@@ -302,8 +305,9 @@ class RabbitLog:
         await self._publisher.close(self._settings.close_timeout)
         for subscription in self._subscriptions.values():
             await subscription.stop()
-        for link in (self._publishing, self._consuming, self._reading):
-            await link.stop()
+        links = (self._publishing, self._consuming, self._reading)
+        for ending in [Deferred.fromCoroutine(link.stop()) for link in links]:
+            await ending
 
 
 def _look_failed(failure: Failure, connection: Connection) -> None:
