@@ -48,9 +48,17 @@ class RabbitCluster:
 
     def new_vhost(self) -> list[str]:
         """Return the AMQP URLs, one of each node, of a fresh virtual host."""
-        living = self.living()
-        name = urlsplit(living[0].new_vhost()).path[1:]
-        return [node.url(name) for node in self.nodes]
+        made: list[str] = []
+
+        def make() -> bool:
+            # A cluster of RabbitMQ 3.10 that has just come up sometimes never answers to this;
+            # to the next one it does.
+            with contextlib.suppress(TimeoutError):
+                made.append(urlsplit(self.living()[0].new_vhost(timeout=10)).path[1:])
+            return bool(made)
+
+        wait_until(make, "a new virtual host")
+        return [node.url(made[0]) for node in self.nodes]
 
     def living(self) -> list[RabbitServer]:
         """Return the nodes whose process runs."""

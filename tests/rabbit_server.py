@@ -48,10 +48,10 @@ class VirtualHosts:
         self.password = password
         self._made: list[str] = []
 
-    def new_vhost(self) -> str:
-        """Return the AMQP URL of a fresh, empty virtual host."""
+    def new_vhost(self, timeout: float = 30) -> str:
+        """Return the AMQP URL of a fresh, empty virtual host; raises as :meth:`api`."""
         name = f"kupool-test-{secrets.token_hex(6)}"
-        self.api(f"vhosts/{name}", "PUT")
+        self.api(f"vhosts/{name}", "PUT", timeout=timeout)
         everything = {"configure": ".*", "write": ".*", "read": ".*"}
         self.api(f"permissions/{name}/{quote(self.user, '')}", "PUT", everything)
         self._made.append(name)

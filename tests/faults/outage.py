@@ -59,18 +59,36 @@ class Outage(ABC):
 
     name = ""
 
-    def __init__(self, seconds: float, kills: int = 1) -> None:
+    def __init__(
+        self,
+        seconds: float,
+        kills: int = 1,
+        *,
+        broker: RabbitServer | None = None,
+        database: PostgresServer | None = None,
+    ) -> None:
+        """Servers that are given are used, others are started; a cluster always is."""
         self.seconds = seconds
         self.kills = kills
+        self.broker = broker
+        self.database = database
         self.urls: list[str] = []
         #: When the fault began and ended, in seconds since the beginning of the load.
         self.spans: list[tuple[float, float]] = []
         #: What /ready said last while something was away.
         self.ready_body: tuple[int, Any] = (0, None)
 
-    @abstractmethod
     def start_broker(self, stack: contextlib.ExitStack) -> list[str]:
         """Start the broker; returns its addresses."""
+        if self.broker is None:
+            self.broker = stack.enter_context(RabbitServer())
+        return [self.broker.new_vhost()]
+
+    def start_database(self, stack: contextlib.ExitStack) -> PostgresServer:
+        """Start the database."""
+        if self.database is None:
+            self.database = stack.enter_context(PostgresServer(fsync=True))
+        return self.database
 
     @abstractmethod
     def strike(self, clock: Callable[[], float], ask: Callable[[], tuple[int, Any]]) -> None:
@@ -96,11 +114,8 @@ class BrokerOutage(Outage):
 
     name = "broker"
 
-    def start_broker(self, stack: contextlib.ExitStack) -> list[str]:
-        self.broker = stack.enter_context(RabbitServer())
-        return [self.broker.new_vhost()]
-
     def strike(self, clock: Callable[[], float], ask: Callable[[], tuple[int, Any]]) -> None:
+        assert self.broker is not None
         began = clock()
         self.broker.kill()
         self._away(clock, ask)
@@ -120,13 +135,6 @@ class PostgresOutage(Outage):
     """The database is killed."""
 
     name = "postgres"
-
-    def __init__(self, seconds: float, kills: int = 1) -> None:
-        super().__init__(seconds, kills)
-        self.database: PostgresServer | None = None
-
-    def start_broker(self, stack: contextlib.ExitStack) -> list[str]:
-        return [stack.enter_context(RabbitServer()).new_vhost()]
 
     def strike(self, clock: Callable[[], float], ask: Callable[[], tuple[int, Any]]) -> None:
         assert self.database is not None
@@ -298,16 +306,13 @@ def run(
     """Do all of it; returns what was found."""
     with contextlib.ExitStack() as stack:
         with required():
-            database = stack.enter_context(PostgresServer(fsync=True))
+            database = outage.start_database(stack)
             outage.urls = outage.start_broker(stack)
-        if isinstance(outage, PostgresOutage):
-            outage.database = database
         dsn = database.new_database()
         engines = ["--mq=rabbit", f"--mq-url={','.join(outage.urls)}"]
         engines += ["--store=pg", f"--pg-dsn={dsn}"]
         daemon = stack.enter_context(RunningDaemon(*engines, *UNLIMITED, *extra))
-        # A quorum queue must be known for a while before its node is killed.
-        time.sleep(SETTLING)
+        made = time.monotonic()
         crowd = stack.enter_context(Crowd())
         load = PacedLoad(crowd, daemon.port, sessions, rate)
         load.begin()
@@ -315,6 +320,8 @@ def run(
         watch.start()
         stack.callback(watch.stop)
         report = Report(outage, load, watch)
+        # A quorum queue must be known for a while before its node is killed.
+        before = max(before, made + SETTLING - time.monotonic())
         _act(report, crowd, daemon, watch, before, after)
         load.stop()
         report.ended_at = load.now

@@ -18,7 +18,7 @@ from tests.faults.kill9 import Differences
 from tests.faults.paced import Told
 
 #: Seconds without another entry after which a stream has been read.
-_QUIET = 3.0
+_QUIET = 2.0
 
 _SUM = (
     "SELECT username, extract(epoch FROM timestamp)::bigint, submission_count FROM submissions "
