@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import random
+import signal
 import sys
 import time
 from collections import Counter
@@ -220,6 +221,9 @@ def main() -> int:
     def say(line: str) -> None:
         print(line, flush=True)
 
+    # Stopped in whatever way, nothing of it stays behind.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit(2))
     say(f"seed {arguments.seed}")
     with contextlib.ExitStack() as stack:
         database = stack.enter_context(PostgresServer())
