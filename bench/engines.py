@@ -213,7 +213,7 @@ def main() -> int:
     if not options.loadgen.exists():
         raise SystemExit(f"{options.loadgen}: no such file; this needs the compiled load generator")
     load = CompiledLoad(options.loadgen, pin=False)
-    flags = (*UNLIMITED, "--interval=1h", "--max-nonces=0", "--log-level=warn", *options.extra)
+    flags = (*UNLIMITED, "--interval=1h", "--max-nonces=0", *options.extra)
     with contextlib.ExitStack() as stack:
         database = stack.enter_context(PostgresServer(fsync=True))
         broker = stack.enter_context(RabbitServer())
