@@ -17,6 +17,9 @@ from kupool.settings_file import read_mapping
 
 ENV_PREFIX = "KUP_"
 
+#: What bounds the stream in RabbitMQ, which has it from when it was made.
+STREAM_BOUNDS = frozenset(("log_retention", "log_max_size"))
+
 
 class SettingError(ValueError):
     """A setting has a value that it cannot have; names the setting and its source."""
@@ -283,6 +286,8 @@ def changes(old: Settings, new: Settings) -> tuple[list[str], list[str]]:
     """Return the names that differ: those that can be applied now, and the rest."""
     differ = [name for name in declared() if getattr(old, name) != getattr(new, name)]
     now = set(reloadable())
+    if old.mq == "rabbit":
+        now -= STREAM_BOUNDS
     return [n for n in differ if n in now], [n for n in differ if n not in now]
 
 

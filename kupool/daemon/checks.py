@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.util import find_spec
 from itertools import chain
 
 from kupool.log.rabbit.address import parse_brokers
@@ -10,6 +11,9 @@ from kupool.net.endpoints import endpoint_for
 from kupool.settings import Loaded, SettingError
 from kupool.web.control import Hosts
 from kupool.web.upgrade import Origins
+
+#: What TLS needs of the extra ``tls``.
+_TLS_MODULES = ("OpenSSL", "service_identity")
 
 
 def check(loaded: Loaded) -> None:
@@ -40,9 +44,12 @@ def _engines(loaded: Loaded) -> Iterator[tuple[str, str]]:
         if not settings.mq_queue:
             yield "mq_queue", "--mq rabbit needs the name of a queue"
         try:
-            parse_brokers(settings.mq_url)
+            brokers = parse_brokers(settings.mq_url)
         except ValueError as error:
             yield "mq_url", str(error)
+            return
+        if any(broker.tls for broker in brokers) and not all(map(find_spec, _TLS_MODULES)):
+            yield "mq_url", "amqps:// needs TLS: pip install 'kupool[tls]'"
 
 
 def _addresses(loaded: Loaded) -> Iterator[tuple[str, str]]:

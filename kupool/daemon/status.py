@@ -19,7 +19,7 @@ RUNNING = "running"
 BEHIND = 2000
 
 #: Seconds that a commit may take before the daemon says that it does.
-SLOW = 5.0
+SLOW = 3.0
 
 
 @implementer(IStatusSource)

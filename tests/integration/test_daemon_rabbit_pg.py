@@ -182,8 +182,8 @@ class RabbitAndPostgresTests(SynchronousTestCase):
         self.settled(clients)
 
     def test_killed_while_the_broker_is_away(self) -> None:
-        """K-53, K-47, K-81: what is in the spool outlives the daemon, which starts without a
-        broker too; jobs whose nonces nobody can tell are retired.
+        """K-53, K-47, K-81, K-85: what is in the spool outlives the daemon, which starts without a
+        broker and stops in order too; jobs whose nonces nobody can tell are retired.
         """
         client = LineClient(self.daemon)
         job = client.authorize("alice")
@@ -198,6 +198,10 @@ class RabbitAndPostgresTests(SynchronousTestCase):
         client.authorize("alice")
         self.assertEqual(client.submit(job, "n3")["error"], "Task does not exist")
         client.close()
+        self.assertEqual(self.daemon.stop(), 0)
+        self.assertIn("20 entries stay in the spool", self.daemon.output)
+        self.assertNotIn("is not done after", self.daemon.output)
+        self.daemon.start()
         self.broker.start()
         self.wait_for(lambda: self.counted() == {"alice": 21})
         self.assertEqual(self.command("audit").stdout, "0 differences\n")

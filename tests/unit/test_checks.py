@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from kupool.daemon import checks
 from kupool.daemon.checks import check
 from kupool.settings import SettingError, load
 from kupool.tap import make_checkers
@@ -51,6 +52,15 @@ class CheckTests(SynchronousTestCase):
         )
         wrong = self.refused(mq="rabbit", mq_url="http://user:s3cret@host/")
         self.assertRegex(wrong, r"^mq_url: .*http://user:\*\*\*@host/.*\(from flag --mq-url\)$")
+        over_tls = load({"mq": "rabbit", "mq_url": "amqps://user:s3cret@host/"}, {})
+        self.patch(checks, "find_spec", lambda name: object())
+        self.assertIsNone(check(over_tls))
+        self.patch(checks, "find_spec", lambda name: None)
+        error = self.assertRaises(SettingError, check, over_tls)
+        self.assertEqual(
+            str(error),
+            "mq_url: amqps:// needs TLS: pip install 'kupool[tls]' (from flag --mq-url)",
+        )
         several = "amqp://user:s3cret@one/v,two,three:5673"
         self.assertIsNone(check(load({"mq": "rabbit", "mq_url": several}, {})))
         self.assertIsNone(check(load({"store": "pg", "pg_dsn": "host=db dbname=kupool"}, {})))

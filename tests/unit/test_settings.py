@@ -234,6 +234,15 @@ class ChangeTests(SynchronousTestCase):
         self.assertEqual(changes(Settings(), new), (["interval", "log_level"], ["addr", "store"]))
         self.assertEqual(changes(new, new), ([], []))
 
+    def test_the_bounds_of_the_stream(self) -> None:
+        """K-90: RabbitMQ has them from when the stream was made; a file of ours does not."""
+        for mq, names in (("sqlite", []), ("rabbit", ["log_retention", "log_max_size"])):
+            now, restart = changes(
+                Settings(mq=mq), Settings(mq=mq, log_retention=1.0, log_max_size=1, expire=1.0)
+            )
+            self.assertEqual(restart, names)
+            self.assertEqual({*now, *restart}, {"expire", "log_retention", "log_max_size"})
+
     def test_what_listens_or_stores_needs_a_restart(self) -> None:
         for name in ("addr", "http", "data", "store", "mq", "auth", "nonce_scope", "log_format"):
             self.assertNotIn(name, reloadable())

@@ -105,7 +105,7 @@ class StatusTests(SynchronousTestCase):
         self.assertEqual(self.status.concerns(), [])
         self.clock.advance(3)
         self.assertEqual(
-            self.status.concerns(), ["statistics: a commit has not been answered for 8s"]
+            self.status.concerns(), ["statistics: a commit has not been answered for 6s"]
         )
 
     def test_shutdown(self) -> None:

@@ -56,6 +56,8 @@ async def connect(
 
 
 def _not_opened(broker: Broker, error: Exception) -> BrokerError:
+    if broker.tls and (trouble := tls_trouble(error)):
+        return BrokerRefused(f"RabbitMQ at {broker} cannot be spoken to by TLS: {trouble}")
     found = as_error(error)
     detail = str(found).partition(" - ")[2] or str(found)
     if found.code == 403:
@@ -68,6 +70,20 @@ def _not_opened(broker: Broker, error: Exception) -> BrokerError:
         why = f"ends the handshake: {detail}"
     kind = BrokerRefused if found.code in _REFUSALS else BrokerError
     return kind(f"RabbitMQ at {broker} {why}", found.code)
+
+
+def tls_trouble(error: BaseException) -> str:
+    """Return what was wrong with TLS, or with a certificate; empty where nothing was."""
+    from OpenSSL.SSL import Error
+    from service_identity import VerificationError
+
+    if isinstance(error, VerificationError):
+        return "the certificate is for another host"
+    if isinstance(error, Error):
+        reasons = error.args[0] if error.args else ()
+        texts = [str(reason[-1]) for reason in reasons if isinstance(reason, tuple) and reason]
+        return ", ".join(dict.fromkeys(texts)) or "the handshake failed"
+    return ""
 
 
 class Connection:
@@ -118,4 +134,4 @@ class Connection:
         self._protocol.wire.cut_later()
 
 
-__all__ = ["Connection", "connect"]
+__all__ = ["Connection", "connect", "tls_trouble"]

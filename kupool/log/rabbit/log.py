@@ -14,7 +14,7 @@ from zope.interface import implementer
 
 from kupool.log import Delivery, Entry, ILog, ISubscription, LogStatus
 from kupool.log.groups import RetrySettings
-from kupool.log.rabbit import BrokerError, BrokerRefused, BrokerUnreachable
+from kupool.log.rabbit import BrokerRefused, BrokerUnreachable
 from kupool.log.rabbit.address import parse_brokers
 from kupool.log.rabbit.channel import Channel
 from kupool.log.rabbit.connection import Connection
@@ -34,7 +34,7 @@ class RabbitSettings:
     all the same and says so in its status. One that refuses us always fails the start.
     ``look_every`` is how often the depths of the queues are asked for; ``close_timeout`` how
     long a close waits for confirms; ``patience`` how long a start waits for a broker that is
-    not required.
+    not required, and a consumer for a queue.
     """
 
     topology: Topology = field(default_factory=Topology)
@@ -230,11 +230,16 @@ class RabbitLog:
         self._subscriptions[group] = subscription
         connection = self._watching
         if connection is not None:
-            try:
-                await subscription.up(connection)
-            except BrokerError as error:
-                connection.drop(str(error))
+            begun = Deferred.fromCoroutine(subscription.up(connection))
+            # A queue without a leader answers late, or never; it may do so later.
+            await self._patiently(begun.addErrback(_not_begun, connection))
         return subscription
+
+    async def _patiently(self, work: Deferred[None]) -> None:
+        """Wait a while for what goes on all the same."""
+        done: Deferred[None] = Deferred()
+        work.addCallback(lambda _: done.callback(None) if not done.called else None)
+        await done.addTimeout(self._settings.patience, self._reactor, lambda *_: None)
 
     def _bury(self, group: str, delivery: Delivery, reason: str) -> Deferred[None]:
         headers = {
@@ -308,6 +313,10 @@ class RabbitLog:
         links = (self._publishing, self._consuming, self._reading)
         for ending in [Deferred.fromCoroutine(link.stop()) for link in links]:
             await ending
+
+
+def _not_begun(failure: Failure, connection: Connection) -> None:
+    connection.drop(failure.getErrorMessage())
 
 
 def _look_failed(failure: Failure, connection: Connection) -> None:
