@@ -24,7 +24,7 @@ class TortureTests(SynchronousTestCase):
     """K-52, K-53, K-81: killed, stopped, cut off and without room, nothing is lost or double."""
 
     def test_small(self) -> None:
-        """K-53, K-68, K-81: after each round what clients were told is what is in the log
+        """K-53, K-68, K-81, X-12: after each round what clients were told is what is in the log
         and what is counted, per user and minute.
         """
         broker, database = rabbit(), postgres()
