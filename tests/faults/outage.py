@@ -381,7 +381,8 @@ def _compare(report: Report, daemon: RunningDaemon, engines: list[str], dsn: str
         return not (status["spooled"] or status["log_depth"])
 
     wait_until(settled, PATIENCE)
-    time.sleep(1.0)
+    # The last commit may still be under way.
+    wait_until(lambda: sum(counts(dsn).values()) >= len(report.load.told), 10.0)
     url = report.outage.urls[0]
     report.compared = Compared(
         report.load.told, stream_batches(url), counts(dsn), report.load.unanswered

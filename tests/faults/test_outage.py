@@ -23,7 +23,7 @@ class OutageTests(SynchronousTestCase):
         if not isinstance(broker, RabbitServer) or not isinstance(database, PostgresServer):
             raise SkipTest("the servers given by the environment are not ours to kill")
         struck = kind(3.0, broker=broker, database=database)
-        report = outage.run(struck, 300, before=2.0, after=1.0, sessions=20)
+        report = outage.run(struck, 300, before=2.0, after=0.5, sessions=20)
         self.assertEqual([], report.problems, "\n".join(report.lines()))
         self.assertGreater(len(report.load.told), 300 * 6)
         return report
