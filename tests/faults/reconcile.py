@@ -86,10 +86,10 @@ class Compared:
         self.batches = len(known)
         self.told, self.logged, self.counted = len(told), len(minutes), sum(counted.values())
         self._compare_told(told, minutes, unsure)
-        for key in sorted(by_minute.keys() | counted.keys()):
+        for row in sorted(by_minute.keys() | counted.keys()):
             self.differences.unless(
-                by_minute[key] == counted[key],
-                f"{key}: {by_minute[key]} in the log, {counted[key]} counted",
+                by_minute[row] == counted[row],
+                f"{row}: {by_minute[row]} in the log, {counted[row]} counted",
             )
 
     def _compare_told(

@@ -9,7 +9,7 @@ from unittest import SkipTest
 from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.wire.batches import VERSION, Batch
-from tests.faults import outage
+from tests.faults import outage, outages
 from tests.faults.paced import Told
 from tests.faults.reconcile import Compared
 from tests.services import PostgresServer, RabbitServer, postgres, rabbit
@@ -18,26 +18,26 @@ from tests.services import PostgresServer, RabbitServer, postgres, rabbit
 class OutageTests(SynchronousTestCase):
     """K-52, K-81: nothing is refused, lost or counted twice while a server is away."""
 
-    def short(self, kind: type[outage.Outage]) -> outage.Report:
+    def short(self, kind: type[outages.Outage]) -> outage.Report:
         broker, database = rabbit(), postgres()
         if not isinstance(broker, RabbitServer) or not isinstance(database, PostgresServer):
             raise SkipTest("the servers given by the environment are not ours to kill")
-        struck = kind(3.0, broker=broker, database=database)
+        struck = kind(1.5, broker=broker, database=database)
         report = outage.run(struck, 300, before=2.0, after=0.5, sessions=20)
         self.assertEqual([], report.problems, "\n".join(report.lines()))
-        self.assertGreater(len(report.load.told), 300 * 6)
+        self.assertGreater(len(report.load.told), 300 * 4)
         return report
 
     def test_broker(self) -> None:
         """K-52, K-81: the broker is killed: the spool fills, /ready says so, it drains."""
-        report = self.short(outage.BrokerOutage)
+        report = self.short(outages.BrokerOutage)
         self.assertGreater(report.most("spooled"), 0)
         assert report.compared is not None
         self.assertEqual(report.compared.counted, len(report.load.told))
 
     def test_postgres(self) -> None:
         """K-72: the database is killed: the queue grows, /ready says why, it is worked off."""
-        report = self.short(outage.PostgresOutage)
+        report = self.short(outages.PostgresOutage)
         self.assertGreater(report.most("depth"), report.usual)
         assert report.compared is not None
         self.assertEqual(report.compared.counted, len(report.load.told))
