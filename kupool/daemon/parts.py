@@ -38,7 +38,7 @@ from kupool.stats.postgres import PostgresStats
 from kupool.stats.sqlite import SqliteStats
 from kupool.storage.database import Database
 from kupool.storage.folder import DataFolder
-from kupool.storage.postgres import PostgresDatabase
+from kupool.storage.postgres import PostgresDatabase, PostgresSettings
 
 #: Names of the files in the data folder.
 LOG_FILE = "log.sqlite"
@@ -51,6 +51,9 @@ DRAIN_TIMEOUT = 30.0
 
 #: Seconds that a stop leaves the broker to confirm what is in the spool.
 SPOOLED_CLOSE = 1.0
+
+#: Seconds that a stop leaves PostgreSQL to answer what it was asked, after the counting ended.
+PATIENCE = 2.0
 
 #: Returns the database in a file of the data folder, with a schema.
 MakeDatabase = Callable[[str, str], Database]
@@ -90,7 +93,9 @@ def build(
         return databases[-1]
 
     log = _make_log(settings, reactor, wall, database)
-    postgres = PostgresDatabase(reactor, settings.pg_dsn) if settings.store == "pg" else None
+    postgres = None
+    if settings.store == "pg":
+        postgres = PostgresDatabase(reactor, settings.pg_dsn, PostgresSettings(patience=PATIENCE))
     stats, job_store = _make_stores(settings, wall, database, postgres)
     book = JobBook(settings.history_window, settings.history_jobs, settings.max_nonces)
     instance = f"{int(wall()):x}-{secrets.token_hex(6)}"

@@ -44,7 +44,7 @@ class Case(SynchronousTestCase):
         return [f"--{name}={value}" for name, value in flags.items()]
 
     def daemon(
-        self, *more: str, env: dict[str, str] | None = None, **changes: str
+        self, *more: str, env: dict[str, str] | None = None, **changes: Any
     ) -> RunningDaemon:
         """Return a daemon that is not started; ``changes`` are flags instead of the usual."""
         daemon = RunningDaemon(
@@ -109,6 +109,29 @@ class Case(SynchronousTestCase):
         done = kupool(*arguments, f"--data={daemon.data}", *self.flags())
         self.assertEqual((done.returncode, done.stderr), (0, ""), done.stdout)
         return done.stdout
+
+    def check(self, cases: Sequence[tuple[str, dict[str, Any]]]) -> None:
+        """Each of these daemons ends with its line; they run at the same time."""
+        daemons = [(line, self.daemon(**changes)) for line, changes in cases]
+        processes = [
+            subprocess.Popen(
+                daemon.command(),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                env=daemon._env,
+            )
+            for _, daemon in daemons
+        ]
+        for (line, _), process in zip(daemons, processes, strict=True):
+            try:
+                out, err = process.communicate(timeout=60)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                out, err = process.communicate()
+            self.assertEqual((process.returncode, err), (1, f"kupool: {line}\n"), out[-2000:])
+            self.assertNotIn(SECRET, out + err)
+            self.assertNotIn("Traceback", out)
 
 
 class StopTests(Case):
@@ -204,29 +227,6 @@ class RefusalTests(Case):
             f"host=127.0.0.1 port={self.strict.port} user=worker "
             f"password={password} dbname={database}"
         )
-
-    def check(self, cases: Sequence[tuple[str, dict[str, str]]]) -> None:
-        """Each of these daemons ends with its line; they run at the same time."""
-        daemons = [(line, self.daemon(**changes)) for line, changes in cases]
-        processes = [
-            subprocess.Popen(
-                daemon.command(),
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-                env=daemon._env,
-            )
-            for _, daemon in daemons
-        ]
-        for (line, _), process in zip(daemons, processes, strict=True):
-            try:
-                out, err = process.communicate(timeout=60)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                out, err = process.communicate()
-            self.assertEqual((process.returncode, err), (1, f"kupool: {line}\n"), out[-2000:])
-            self.assertNotIn(SECRET, out + err)
-            self.assertNotIn("Traceback", out)
 
     def test_rabbitmq_at_the_start(self) -> None:
         """K-88, K-92: also with the spool on, which is for a broker that is away."""
@@ -489,17 +489,18 @@ class TlsTests(Case):
         """K-88: a certificate nobody vouches for, one for another host, a port without TLS: each
         ends the start with one line, as trying again alone does not help.
         """
-        for env, host, port, why in (
+        reasons = (
             ({}, "localhost", self.proxy.port, "certificate verify failed"),
             (self.trusting, "127.0.0.1", self.proxy.port, "the certificate is for another host"),
             (self.trusting, "localhost", self.broker.port, "wrong version number"),
-        ):
-            daemon = self.daemon(env=env, **self.over_tls(host, port))
-            done = subprocess.run(
-                daemon.command(), capture_output=True, text=True, timeout=60, env=daemon._env
-            )
-            line = (
-                f"kupool: mq_url: RabbitMQ at {host}:{port} cannot be spoken to by TLS: {why} "
-                "(from flag --mq-url)\n"
-            )
-            self.assertEqual((done.returncode, done.stderr), (1, line), done.stdout[-2000:])
+        )
+        self.check(
+            [
+                (
+                    f"mq_url: RabbitMQ at {host}:{port} cannot be spoken to by TLS: {why} "
+                    "(from flag --mq-url)",
+                    {"env": env, **self.over_tls(host, port)},
+                )
+                for env, host, port, why in reasons
+            ]
+        )
