@@ -309,6 +309,9 @@ class RefusalTests(Case):
         self.wait_for(daemon, lambda: "password authentication failed" in self.concern(daemon))
         self.submit(daemon, "meanwhile")
         self.assertIn("wrong password, or no such user; trying again", daemon.output)
+        said = 'theirs: password authentication failed for user "worker"; trying again'
+        messages = [event["message"] for event in daemon.events()]
+        self.assertEqual(messages.count(self.place + said), 1, messages)
         self.broker.api(f"users/{user}", "PUT", {"password": SECRET, "tags": ""})
         self.strict.execute(f"ALTER ROLE worker PASSWORD '{SECRET}'")
         self.wait_for(daemon, lambda: self.all_is_well(daemon))

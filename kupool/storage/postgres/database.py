@@ -194,6 +194,8 @@ class PostgresDatabase:
     def _changed(self, reason: str) -> None:
         if reason and not self._lost:
             self._log.error("{where} is lost: {reason}", where=self._where, reason=reason)
+        elif reason:
+            self._log.error("{where}: {reason}; trying again", where=self._where, reason=reason)
         elif not reason and self._lost:
             self._log.info("{where} is back", where=self._where)
         self._lost = bool(reason)

@@ -17,7 +17,7 @@ from txpostgres.retrying import simpleBackoffIterator
 from txpostgres.txpostgres import Connection, Cursor, UnexpectedPollResult, _PollingMixin
 
 from kupool.storage.postgres.address import Address, look_up
-from kupool.storage.postgres.trouble import TROUBLE, ConnectFailed, NoAnswer, explain
+from kupool.storage.postgres.trouble import TROUBLE, ConnectFailed, NoAnswer, explain, is_refusal
 
 T = TypeVar("T")
 
@@ -101,7 +101,7 @@ class Link(Connection):  # type: ignore[misc]
         return Deferred.fromCoroutine(self._connect()).addBoth(done)
 
     async def _connect(self) -> None:
-        problem = "no server"
+        problem, refused = "no server", False
         for server in self._address.servers:
             try:
                 found = [""]
@@ -118,11 +118,11 @@ class Link(Connection):  # type: ignore[misc]
                 try:
                     await self._connect_to(self._address.arguments(server, address))
                 except TROUBLE as error:
-                    problem = explain(error)
+                    problem, refused = explain(error), is_refusal(error)
                     self.close()
                 else:
                     return
-        raise ConnectFailed(problem)
+        raise ConnectFailed(problem, refused)
 
     async def _connect_to(self, arguments: dict[str, str]) -> None:
         self._limit_now = self._address.timeout
@@ -155,7 +155,10 @@ class Link(Connection):  # type: ignore[misc]
                 await self.detector.reconnect()
                 break
             except Exception as error:
-                self.problem = explain(error)
+                reason = explain(error)
+                if reason != self.problem and getattr(error, "refused", False):
+                    self._changed(reason)
+                self.problem = reason
                 if not isinstance(error, TROUBLE):  # a fault of ours must not end the trying
                     self._log.failure("Connecting to PostgreSQL again")
         await self.detector.connectionRecovered()

@@ -14,7 +14,11 @@ class NoAnswer(Exception):
 
 
 class ConnectFailed(Exception):
-    """No connection could be made; says why."""
+    """No connection could be made; says why, and whether a server refused us."""
+
+    def __init__(self, text: str, refused: bool = False) -> None:
+        super().__init__(text)
+        self.refused = refused
 
 
 #: What goes wrong with a connection, rather than with the work that is done on it.
@@ -45,4 +49,14 @@ def explain(error: BaseException) -> str:
     return text.removeprefix("FATAL:").removeprefix("ERROR:").strip() or type(error).__name__
 
 
-__all__ = ["TROUBLE", "ConnectFailed", "ConnectionDead", "NoAnswer", "explain"]
+#: What a server says that will have us in a moment: it starts, ends, or recovers.
+_PASSING = ("starting up", "shutting down", "recovery mode", "administrator command")
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Whether a server answered that it will not have us, so that somebody has to mend it."""
+    text = str(error)
+    return "FATAL:" in text and not any(words in text for words in _PASSING)
+
+
+__all__ = ["TROUBLE", "ConnectFailed", "ConnectionDead", "NoAnswer", "explain", "is_refusal"]
