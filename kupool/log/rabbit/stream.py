@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,8 +14,11 @@ from kupool.log.rabbit.links import Link
 from kupool.log.rabbit.topology import Topology
 
 #: Entries that are fetched at once, whoever asks for fewer: each time costs some ways to
-#: the broker and back.
+#: the broker and back, and the broker looks for the beginning in all that is there.
 AHEAD = 200
+
+#: Bytes in one fetch above which who reads on and on does not get twice as many entries.
+ENOUGH = 4 * 1024 * 1024
 
 #: Seconds that a reader waits for a connection.
 _PATIENCE = 15.0
@@ -41,6 +45,8 @@ class StreamReader:
         self._skew = skew
         self._ahead: Sequence[Entry] = ()
         self._ahead_after = -1
+        #: Entries to fetch next, if it is where the last fetch ended.
+        self._onward = AHEAD
 
     async def read(self, after: int, limit: int) -> Sequence[Entry]:
         """Return up to ``limit`` entries after a position; none only at the end.
@@ -49,11 +55,16 @@ class StreamReader:
         """
         after = max(after, 0)
         if not self._ahead or not self._ahead_after <= after < self._ahead[-1].position:
+            onward = bool(self._ahead) and after == self._ahead[-1].position
+            size = self._onward if onward else AHEAD
             self._ahead, self._ahead_after = (), -1
-            found = await self._fetch(after, max(limit, AHEAD))
+            found = await self._fetch(after, max(limit, size))
             self._ahead, self._ahead_after = found, after
+            small = sum(len(entry.body) for entry in found) < ENOUGH
+            self._onward = min(size * 2, _MOST) if small else AHEAD
             return found[:limit]
-        return [entry for entry in self._ahead if entry.position > after][:limit]
+        start = bisect_right(self._ahead, after, key=_position)
+        return self._ahead[start : start + limit]
 
     async def last(self) -> int:
         """Return the position of the newest entry; 0 when there is none."""
@@ -114,6 +125,10 @@ class StreamReader:
         after = start if isinstance(start, int) else 0
         found = [_entry(message) for message in messages]
         return [entry for entry in found if entry.position > after]
+
+
+def _position(entry: Entry) -> int:
+    return entry.position
 
 
 def _entry(message: Message) -> Entry:
