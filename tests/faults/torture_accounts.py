@@ -20,6 +20,7 @@ from tests.faults.torture_load import Key
 #: A user and a minute, in seconds since the epoch.
 Minute = tuple[str, int]
 
+#: Entries delivered at once, as none is acknowledged.
 _WINDOW = 20_000
 _NEVER = 2**40
 
@@ -38,23 +39,34 @@ def read_stream(url: str, queue: str, start: int) -> tuple[list[Stored], int]:
     try:
         channel = connection.channel()
         dead = channel.queue_declare(f"{queue}.dead", passive=True).method.message_count
+        channel.close()
         found: list[Stored] = []
-
-        def came(_channel: Any, method: Any, properties: Any, body: bytes) -> None:
-            offset = properties.headers["x-stream-offset"]
-            if offset >= start:
-                found.append(Stored(offset, properties.message_id, body))
-
-        channel.basic_qos(prefetch_count=_WINDOW)
-        channel.basic_consume(f"{queue}.stream", came, arguments={"x-stream-offset": start})
-        before = -1
-        while len(found) != before:  # each look comes back after what could be delivered
-            before = len(found)
-            channel.queue_declare(f"{queue}.stream", passive=True)
-            connection.process_data_events(0.01)
+        while some := _read_some(connection, queue, found[-1].offset + 1 if found else start):
+            found += some
         return found, dead
     finally:
         connection.close()
+
+
+def _read_some(connection: Any, queue: str, start: int) -> list[Stored]:
+    """Return up to :data:`_WINDOW` entries; none only at the end."""
+    found: list[Stored] = []
+
+    def came(_channel: Any, method: Any, properties: Any, body: bytes) -> None:
+        offset = properties.headers["x-stream-offset"]
+        if offset >= start:
+            found.append(Stored(offset, properties.message_id, body))
+
+    channel = connection.channel()
+    channel.basic_qos(prefetch_count=_WINDOW)
+    channel.basic_consume(f"{queue}.stream", came, arguments={"x-stream-offset": start})
+    before = -1
+    while len(found) != before:  # each look comes back after what could be delivered
+        before = len(found)
+        channel.queue_declare(f"{queue}.stream", passive=True)
+        connection.process_data_events(0.01)
+    channel.close()
+    return found
 
 
 class Findings(NamedTuple):
