@@ -34,6 +34,9 @@ _AGAIN = ("40001", "40P01")
 #: How often a transaction is tried that other transactions are in the way of.
 TRIES = 3
 
+#: Seconds until it is tried again.
+AGAIN_AFTER = 0.05
+
 
 class DatabaseUnavailable(Exception):
     """The database cannot be used at the moment; says which and why."""
@@ -263,6 +266,8 @@ class PostgresDatabase:
                 raise DatabaseUnavailable(f"{self._where}: {link.problem}") from None
             except TROUBLE as error:
                 if left and getattr(error, "pgcode", None) in _AGAIN:
+                    # The other transaction first: at once, this one may be in its way again.
+                    await deferLater(self.reactor, AGAIN_AFTER)
                     continue
                 raise DatabaseUnavailable(f"{self._where}: {explain(error)}") from error
         raise AssertionError("unreachable")
