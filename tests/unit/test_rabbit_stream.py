@@ -1,0 +1,101 @@
+"""The reader of the stream: how much it fetches, and that nothing is missed or seen twice."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.trial.unittest import SynchronousTestCase
+
+from kupool.log import Entry
+from kupool.log.rabbit.channel import Message
+from kupool.log.rabbit.stream import AHEAD, ENOUGH, StreamReader
+from kupool.log.rabbit.topology import Topology
+
+
+class Stream:
+    """A stream of some entries; stands for the link, its connection and its channel."""
+
+    def __init__(self, count: int, size: int = 1) -> None:
+        body = bytes(size)
+        self.messages = [
+            Message(0, f"e{number}", {"x-stream-offset": number}, body, False)
+            for number in range(count)
+        ]
+        #: The offset and the prefetch of each fetch.
+        self.fetches: list[tuple[int, int]] = []
+        self._prefetch = 0
+
+    async def up(self, seconds: float) -> Stream:
+        return self
+
+    async def channel(self) -> Stream:
+        return self
+
+    async def prefetch(self, count: int) -> None:
+        self._prefetch = count
+
+    async def consume(self, queue: str, arguments: dict[str, Any]) -> Stream:
+        self.fetches.append((arguments["x-stream-offset"], self._prefetch))
+        return self
+
+    async def fence(self, exchange: str) -> None:
+        pass
+
+    async def arrived(self) -> list[Message]:
+        start, count = self.fetches[-1]
+        return self.messages[start : start + count]
+
+    async def close(self) -> None:
+        pass
+
+
+class ReadingTests(SynchronousTestCase):
+    """K-47, K-77: the log is read again in as few fetches as its size allows."""
+
+    def read(self, stream: Stream, limit: int) -> list[Entry]:
+        """Read all of a stream."""
+        reader = StreamReader(stream, Topology())  # type: ignore[arg-type]
+        found: list[Entry] = []
+        while entries := self.next(reader, found[-1].position if found else 0, limit):
+            self.assertLessEqual(len(entries), limit)
+            found += entries
+        return found
+
+    def next(self, reader: StreamReader, after: int, limit: int) -> list[Entry]:
+        return list(self.successResultOf(Deferred.fromCoroutine(reader.read(after, limit))))
+
+    def test_on_and_on(self) -> None:
+        """K-47: who reads on gets more with each fetch, and every entry once and in order."""
+        stream = Stream(20_000)
+        found = self.read(stream, 50)
+        self.assertEqual([entry.position for entry in found], list(range(1, 20_001)))
+        sizes = [size for _, size in stream.fetches]
+        self.assertEqual(sizes[:5], [AHEAD, 2 * AHEAD, 4 * AHEAD, 8 * AHEAD, 16 * AHEAD])
+        self.assertEqual(max(sizes), 5000)
+        self.assertLess(len(sizes), 12)
+
+    def test_large_entries(self) -> None:
+        """Fetches of large entries do not grow: what is held in memory stays bounded."""
+        stream = Stream(1000, ENOUGH // AHEAD + 1)
+        self.assertEqual(len(self.read(stream, 50)), 1000)
+        self.assertEqual({size for _, size in stream.fetches}, {AHEAD})
+
+    def test_elsewhere(self) -> None:
+        """Who begins somewhere else begins with little."""
+        stream = Stream(5000)
+        reader = StreamReader(stream, Topology())  # type: ignore[arg-type]
+        self.next(reader, 0, AHEAD)
+        self.next(reader, AHEAD, AHEAD)
+        (first, *_) = self.next(reader, 4000, 50)
+        self.assertEqual(first.position, 4001)
+        self.assertEqual(stream.fetches, [(0, AHEAD), (AHEAD, 2 * AHEAD), (4000, AHEAD)])
+
+    def test_again(self) -> None:
+        """What was fetched is not fetched again, from wherever in it one reads."""
+        stream = Stream(AHEAD)
+        reader = StreamReader(stream, Topology())  # type: ignore[arg-type]
+        self.next(reader, 0, 10)
+        found = self.next(reader, 17, 3)
+        self.assertEqual([entry.position for entry in found], [18, 19, 20])
+        self.assertEqual(len(stream.fetches), 1)
