@@ -508,7 +508,7 @@ class OutageTests(Base):
         dsn = self.server.new_database()
         stores = [await self.store(dsn), await self.store(dsn)]
         failed: list[str] = []
-        number = 150
+        number = 400
         feeding = gatherResults(
             [
                 Deferred.fromCoroutine(self.feed(store, f"s{n}", number, failed))
@@ -561,7 +561,7 @@ class OutageTests(Base):
         dsn = self.server.new_database()
         store = await self.store(dsn, PostgresSettings(timeout=0.4, long_timeout=1.0))
         failed: list[str] = []
-        number = 120
+        number = 600
         feeding = Deferred.fromCoroutine(self.feed(store, "s", number, failed))
         done: list[Any] = []
         feeding.addBoth(done.append)
