@@ -136,6 +136,9 @@ class House:
     def ready(self) -> list[str]:
         return []
 
+    def concerns(self) -> list[str]:
+        return []
+
     def overview(self) -> Overview:
         job = self.book.current
         return Overview(self.pool.sessions, len(self.pool.users), job and job.job_id)
