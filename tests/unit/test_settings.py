@@ -58,7 +58,7 @@ class SourceTests(FileCase):
             "addr": ("host:1", "host:2"), "ws_origins": ("https://a",), "http_hosts": ("h",),
             "auth": ("unix",), "framing": "line", "transport": "stock", "store": "memory",
             "mq": "memory", "nonce_scope": "session", "duplicate_scope": "job",
-            "log_level": "debug", "log_format": "text", "allocator": "malloc",
+            "log_level": "debug", "log_format": "text", "allocator": "pymalloc",
         }  # fmt: skip
         texts: dict[str, object] = {}
         for name, f in declared().items():
