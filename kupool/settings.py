@@ -166,7 +166,7 @@ class Settings:
         DURATION, "30s", "longest time a stop may take", least=1, reload=True
     )
     allocator: str = _setting(
-        choice("pymalloc", "malloc"), "pymalloc", "malloc gives freed memory back, for some CPU"
+        choice("malloc", "pymalloc"), "malloc", "pymalloc is faster, but keeps freed memory"
     )
     log_level: str = _setting(
         choice("debug", "info", "warn", "error"), "info", "least level that is logged", reload=True

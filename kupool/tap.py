@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import os
-import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -17,6 +16,7 @@ from twisted.cred.credentials import IUsernamePassword
 from twisted.logger import ILogObserver, Logger
 
 from kupool.daemon.checks import check
+from kupool.daemon.memory import use_malloc
 from kupool.daemon.observer import Level, make_observer
 from kupool.daemon.service import CannotStart, Daemon
 from kupool.daemon.signals import Signals, exit_with_failure
@@ -45,7 +45,6 @@ class Options(SettingOptions, strcred.AuthOptionMixin):
             self.checkers = make_checkers(self.loaded)
         except SettingError as error:
             raise SystemExit(f"kupool: {error}") from None
-        use_allocator(self.loaded.settings.allocator)
 
     def read(self) -> Loaded:
         """Read the settings, as at the start; raises :class:`SettingError`."""
@@ -88,17 +87,6 @@ def _require_readable(path: str) -> None:
         open(path, "rb").close()
     except OSError as error:
         raise ValueError(error.strerror) from None
-
-
-def use_allocator(name: str) -> None:
-    """Make this process use an allocator; does not return where it has to begin anew.
-
-    Python chooses it when it starts: the process replaces itself, under the same id.
-    """
-    if name == "malloc" and os.environ.get("PYTHONMALLOC") != "malloc":
-        os.environ["PYTHONMALLOC"] = "malloc"
-        sys.stdout.flush()
-        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606
 
 
 class Process(Service):
@@ -187,6 +175,8 @@ def makeService(options: Options) -> IService:
     # Jobs and timeouts must not follow a clock that is set: Twisted's own is time.time.
     # Before anything is made, as what is made may keep the method.
     clock.seconds = time.monotonic
+    if options.loaded.settings.allocator == "malloc":
+        use_malloc()
     twistd: Mapping[str, Any] = getattr(options, "parent", None) or {}
     return Process(reactor, options, twistd)
 

@@ -10,6 +10,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
+from kupool.daemon.memory import Memory
 from kupool.daemon.parts import Parts
 from kupool.settings import Settings
 
@@ -35,10 +36,12 @@ class Housekeeping:
         wall: Callable[[], float],
         parts: Parts,
         settings: Callable[[], Settings],
+        memory: Memory,
     ) -> None:
         self._wall = wall
         self._parts = parts
         self._settings = settings
+        self._memory = memory
         self._loops: list[tuple[LoopingCall, float]] = [
             (LoopingCall(self._look), LOOK),
             (LoopingCall(self._clear), CLEAR),
@@ -67,6 +70,7 @@ class Housekeeping:
     def _look(self) -> None:
         self._parts.coordinator.relieve()
         self._parts.coordinator.save_again()
+        self._memory.look()
 
     def _clear(self) -> Deferred[None]:
         clearing = Deferred.fromCoroutine(self.clear())

@@ -10,7 +10,6 @@ from typing import Any
 
 from twisted.cred.checkers import ICredentialsChecker
 
-from kupool.daemon.memory import make_trimmer
 from kupool.live.hub import LatestChannel
 from kupool.log.memory import MemoryLog
 from kupool.log.rabbit.log import RabbitLog, RabbitSettings
@@ -112,15 +111,7 @@ def build(
         http_port=http_hint(settings),
     )
     pool.use_channel(LatestChannel(server.manager, "job"))
-    coordinator = Coordinator(
-        reactor,
-        wall,
-        book,
-        job_store,
-        pool.publish,
-        settings.interval,
-        freed=make_trimmer(),
-    )
+    coordinator = Coordinator(reactor, wall, book, job_store, pool.publish, settings.interval)
     consumer = StatsConsumer(
         reactor,
         stats,

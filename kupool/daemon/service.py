@@ -18,6 +18,7 @@ from twisted.python.failure import Failure
 
 from kupool.daemon.apply import apply_changes
 from kupool.daemon.housekeeping import Housekeeping
+from kupool.daemon.memory import Memory, make_give_back
 from kupool.daemon.notify import notify
 from kupool.daemon.parts import Parts, build
 from kupool.daemon.status import RUNNING, Status
@@ -83,7 +84,9 @@ class Daemon:
         self._wall = wall
         self.parts: Parts = build(loaded.settings, reactor, wall, checkers)
         self.status = Status(wall, self.parts)
-        self._housekeeping = Housekeeping(reactor, wall, self.parts, lambda: self.settings)
+        book = self.parts.book
+        memory = Memory(reactor, lambda: book.retired_nonces, make_give_back())
+        self._housekeeping = Housekeeping(reactor, wall, self.parts, lambda: self.settings, memory)
         self._http: Any = None
         self._starting: Deferred[None] | None = None
         self._stopping: Deferred[None] | None = None

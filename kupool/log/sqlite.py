@@ -51,9 +51,6 @@ class SqliteLog:
         self._groups: dict[str, LocalSubscription] = {}
         self._tail: deque[Entry] = deque()
         self._tail_bytes = 0
-        #: Of the database's thread. One cursor for all: a connection keeps weak
-        #: references to hundreds of those it made, scattered over the memory.
-        self._inserting: sqlite3.Cursor | None = None
         self._last = 0
         self._dead_letters = 0
         self._problem = ""
@@ -74,10 +71,7 @@ class SqliteLog:
         at = int(self._wall() * 1000)
 
         def insert(connection: sqlite3.Connection) -> int:
-            cursor = self._inserting
-            if cursor is None or cursor.connection is not connection:
-                cursor = self._inserting = connection.cursor()
-            cursor.execute(
+            cursor = connection.execute(
                 "INSERT INTO entries (entry_id, appended_at, body) VALUES (?, ?, ?)",
                 (entry_id, at, body),
             )

@@ -18,9 +18,6 @@ from kupool.pool.jobs import Job, JobBook
 #: Seconds that a save may take before the job goes out without it.
 SAVE_TIMEOUT = 2.0
 
-#: Freed nonces after which their memory is worth giving back to the system.
-WORTH_RETURNING = 100_000
-
 #: Nonces of retired jobs freed in one reactor turn.
 FREE_PER_TURN = 5000
 
@@ -33,8 +30,7 @@ class Coordinator:
     """Makes the jobs. ``publish`` sends one out; ``wall`` is seconds since the epoch.
 
     A store that cannot save delays a job by two seconds at the most: jobs go on being
-    made, within the ids reserved, and those not saved are saved later. ``freed`` is
-    called when much memory of retired jobs has been freed.
+    made, within the ids reserved, and those not saved are saved later.
     """
 
     _log = Logger()
@@ -48,7 +44,6 @@ class Coordinator:
         publish: Callable[[Job], object],
         interval: float,
         random_hex: Callable[[int], str] = secrets.token_hex,
-        freed: Callable[[], object] = lambda: None,
     ) -> None:
         self._clock = clock
         self._wall = wall
@@ -56,8 +51,6 @@ class Coordinator:
         self._store: Any = store
         self._publish = publish
         self._random_hex = random_hex
-        self._freed = freed
-        self._reported_free = 0
         self.interval = interval
         self._loop = LoopingCall(self._tick)
         self._loop.clock = clock
@@ -254,12 +247,8 @@ class Coordinator:
     def _free(self) -> None:
         if self._book.sweep(FREE_PER_TURN):
             self._clock.callLater(0, self._free)
-            return
-        self._freeing = False
-        retired = self._book.retired_nonces
-        if retired - self._reported_free >= WORTH_RETURNING:
-            self._reported_free = retired
-            self._freed()
+        else:
+            self._freeing = False
 
     async def stop(self) -> None:
         """Stop rotating, and give the ids reserved beyond the last one back."""

@@ -331,15 +331,15 @@ def _roll(connection: sqlite3.Connection, table: str, grain: str, into: str, bef
         "submission_count = submission_count + excluded.submission_count",
         (stamp(before),),
     )
-    cursor = connection.execute(
+    rolled: int = connection.execute(
         f"DELETE FROM {table}{grain} WHERE ({key}, timestamp) IN "
         f"(SELECT {key}, timestamp FROM ({chunk}))",
         (stamp(before),),
-    )
+    ).rowcount
     if not grain:
         connection.execute(
             "INSERT INTO rollups (grain, before) VALUES ('minute', ?) ON CONFLICT (grain) "
             "DO UPDATE SET before = max(before, excluded.before)",
             (stamp(before),),
         )
-    return cursor.rowcount
+    return rolled

@@ -33,6 +33,13 @@ LOADGEN = ROOT.parent / "shared/bench/loadgen.c"
 CONNECTIONS = 100
 DEPTH = 16
 
+#: Submissions after the jobs of the others have ended.
+AFTERWARDS = 2000
+
+#: Seconds from the end of the jobs to the measurement: the daemon gives memory back at
+#: once and, when timeouts of that time have passed, a minute later again.
+PAUSE = 65.0
+
 #: How much more than after the warm-up may be left.
 TOLERANCE = 0.10
 
@@ -157,7 +164,10 @@ def accepted(daemon: RunningDaemon) -> int:
 class Bed:
     """A daemon whose jobs stay for as long as is wanted, and then go."""
 
-    def __init__(self, folder: Path, load: Load, extra: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, folder: Path, load: Load, extra: tuple[str, ...] = (), pause: float = 0
+    ) -> None:
+        self._pause = pause
         self._settings = folder / "kupool.json"
         self._keep("1h")
         flags = (*UNLIMITED, "--interval=1h", "--max-nonces=0", f"--config={self._settings}")
@@ -175,7 +185,16 @@ class Bed:
         return done
 
     def retire(self) -> None:
-        """Let all jobs go but a new one that nobody has submitted for."""
+        """Let all jobs go but a new one that nobody has submitted for, and go on a little.
+
+        What was last counted, measured and timed stays in memory until there is more.
+        """
+        self._let_go()
+        self.use(AFTERWARDS, AFTERWARDS // 10)
+        self._let_go()
+        time.sleep(self._pause)
+
+    def _let_go(self) -> None:
         self._reload("1s")
         time.sleep(1.2)
         status, answer = self.daemon.post("/jobs/rotate", {})
@@ -244,10 +263,11 @@ def run(
     warm: float,
     folder: Path,
     extra: tuple[str, ...] = (),
+    pause: float = 0,
 ) -> Report:
     """Do all of it; the warm-up is a part ``warm`` of a round."""
     report = Report()
-    bed = Bed(folder, load, extra)
+    bed = Bed(folder, load, extra, pause)
     with bed.daemon as daemon:
         report.started = rss(daemon)
         bed.use(int(submissions * warm), int(connects * warm))
@@ -290,6 +310,7 @@ def main() -> int:
             warm=arguments.warm,
             folder=Path(folder),
             extra=tuple(arguments.extra),
+            pause=PAUSE,
         )
     print("\n".join(report.lines()))
     return 1 if report.problems else 0

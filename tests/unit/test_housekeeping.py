@@ -10,6 +10,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.daemon.housekeeping import CLEAR, KEEP_IDS, Housekeeping
+from kupool.daemon.memory import WORTH_RETURNING, Memory
 from kupool.settings import Settings
 
 NOW = 1.8e9
@@ -49,8 +50,15 @@ class HousekeepingTests(SynchronousTestCase):
         self.part = self.parts.log
         self.settings = Settings()
         parts: Any = self.parts
-        self.housekeeping = Housekeeping(self.clock, lambda: NOW, parts, lambda: self.settings)
+        self.retired = self.given_back = 0
+        memory = Memory(self.clock, lambda: self.retired, self.give_back)
+        self.housekeeping = Housekeeping(
+            self.clock, lambda: NOW, parts, lambda: self.settings, memory
+        )
         self.housekeeping.start()
+
+    def give_back(self) -> None:
+        self.given_back += 1
 
     def stop(self) -> Deferred[None]:
         return Deferred.fromCoroutine(self.housekeeping.stop())
@@ -61,6 +69,30 @@ class HousekeepingTests(SynchronousTestCase):
         self.assertEqual(self.part.taken(), [("relieve",), ("save_again",)] * 3)
         self.successResultOf(self.stop())
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_memory(self) -> None:
+        """K-50: what many retired nonces took is given back soon, and the rest of it later."""
+        self.retired = WORTH_RETURNING - 1
+        self.clock.pump([1.0] * 100)
+        self.assertEqual(0, self.given_back)
+        self.retired += 1
+        self.clock.advance(1.0)  # the look that notices
+        self.clock.pump([1.0] * 2)
+        self.assertEqual(1, self.given_back)
+        self.clock.pump([1.0] * 57)
+        self.assertEqual(1, self.given_back)
+        self.clock.advance(1.0)
+        self.assertEqual(2, self.given_back)
+        self.retired += 1
+        self.clock.pump([1.0] * 100)
+        self.assertEqual(2, self.given_back)
+
+    def test_memory_of_a_stalled_process(self) -> None:
+        """K-50: one look does for all that is overdue."""
+        self.retired = WORTH_RETURNING
+        self.clock.advance(1.0)
+        self.clock.advance(100.0)
+        self.assertEqual(1, self.given_back)
 
     def test_every_ten_minutes(self) -> None:
         """K-76: with the retention of the settings of that moment."""

@@ -59,7 +59,7 @@ class SourceTests(FileCase):
             "auth": ("unix",), "framing": "line", "transport": "stock", "store": "memory",
             "mq": "memory", "mq_kind": "classic", "spool": "off",
             "nonce_scope": "session", "duplicate_scope": "job",
-            "log_level": "debug", "log_format": "text", "allocator": "malloc",
+            "log_level": "debug", "log_format": "text", "allocator": "pymalloc",
         }  # fmt: skip
         texts: dict[str, object] = {}
         for name, f in declared().items():
