@@ -15,7 +15,7 @@ run: $(READY)
 	@exec $(BIN)/kupool demo $(ARGS)
 
 test: $(READY) services
-	$(BIN)/python -m pytest $(TESTS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(TESTS)
 	$(BIN)/python -m twisted.trial --reporter=text --temp-directory=.cache/trial tests.unit tests.contract
 
 check: lint unit

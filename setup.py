@@ -37,6 +37,7 @@ setup(
         "test": [
             "pytest>=8.0",
             "pytest-twisted>=1.14",
+            "pytest-xdist>=3.8",
             "hypothesis>=6.100",
             "psutil>=5.9",
         ],
