@@ -1,59 +1,195 @@
-"""From a ``tlv`` message to the handler of its id."""
+"""From a message with a number, as ``tlv`` has them, to the handler of that number."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from inspect import iscoroutine
+from typing import NamedTuple
 
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from kupool.net.connection import Connection
-from kupool.net.router import IRouter
+from kupool.errors import TOO_MANY_ERRORS, UNKNOWN_METHOD, ErrorText, RequestError
+from kupool.net.base_router import BaseRouter, as_function
+from kupool.net.connection import OPEN, Connection
+from kupool.net.request import Request
+from kupool.net.router import LATER, IRouter, report
+from kupool.net.router_steps import Middleware, Step, Steps
+from kupool.net.router_table import Group, RouteTable, Unknown, described, steps_of
 from kupool.wire.framing import Item, Tlv, encode_tlv
+from kupool.wire.messages import encode_error
 
 #: Gets the connection, the id and the data of a message, and returns what to answer.
 IdHandler = Callable[[Connection, int, bytes], object]
 
 
-@implementer(IRouter)
-class IdRouter:
-    """Dispatches ``tlv`` messages by id.
+class IdRoute(NamedTuple):
+    """A registered id."""
 
-    A handler gets the connection, the id and the data, and returns the data to answer
-    with under the same id, a :class:`Tlv` to answer under another, or None. What an
-    unknown id gets is given as ``unknown``, a handler like the others.
+    message_id: int
+    handler: IdHandler | BaseRouter
+    steps: Steps
+    group: Group[int] | None
+
+
+@implementer(IRouter)
+class IdRouter(RouteTable[int]):
+    """Dispatches messages by id.
+
+    A handler gets the connection, the id and the data. It returns the data to answer
+    with under the same id, a :class:`Tlv` to answer under another, a row of the error
+    table, None for no answer, or a Deferred or coroutine of one of these; it may also
+    raise :class:`RequestError`. Errors go out as JSON under the id 0, with the id of the
+    message that had it: ``{"id":7,"result":false,"error":"text","code":N}``.
+
+    An exception is counted in ``failures`` and logged under a reference, which is all
+    that the peer gets to see of it. ``unknown`` says what an id without a handler gets;
+    it may also be a handler like the others.
     """
 
     _log = Logger()
 
-    def __init__(self, unknown: IdHandler) -> None:
-        self._handlers: dict[int, IdHandler] = {}
-        self._unknown = unknown
+    def __init__(self, unknown: IdHandler | Unknown = Unknown.REPLY) -> None:
+        super().__init__()
+        self._routes: dict[int, IdRoute] = {}
+        self._handlers: dict[int, Step] = {}
+        self._when_unknown = unknown
 
-    def add(self, message_id: int, handler: IdHandler) -> None:
-        """Register the handler of an id; raises :class:`ValueError` on a second one."""
-        if message_id in self._handlers:
+    @property
+    def routes(self) -> tuple[IdRoute, ...]:
+        """What is registered, in the order of registration."""
+        return tuple(self._routes.values())
+
+    def add(
+        self,
+        message_id: int,
+        handler: IdHandler | BaseRouter,
+        *,
+        before: Iterable[Step] = (),
+        after: Iterable[Step] = (),
+        guards: Iterable[Step] = (),
+        use: Iterable[Middleware] = (),
+        group: Group[int] | None = None,
+    ) -> None:
+        """Register the handler of an id; raises :class:`ValueError` on a second one.
+
+        ``guards``, ``use``, ``before`` and ``after`` are run around the handler, as
+        :class:`~kupool.net.router_steps.Steps` says, with the handler's arguments.
+        """
+        if message_id in self._routes:
             raise ValueError(f"repeat api, msgID: {message_id}")
-        self._handlers[message_id] = handler
+        route = IdRoute(message_id, handler, steps_of(guards, use, before, after), group)
+        self._handlers[message_id] = self._put_together(route)
+        self._routes[message_id] = route
+
+    def group(
+        self,
+        first: int,
+        last: int,
+        *,
+        guards: Iterable[Step] = (),
+        use: Iterable[Middleware] = (),
+        before: Iterable[Step] = (),
+        after: Iterable[Step] = (),
+        inside: Group[int] | None = None,
+    ) -> Group[int]:
+        """Return a group of the ids from ``first`` to ``last``; others it refuses.
+
+        What it is given runs around each of its handlers, within what the group that it
+        is ``inside`` of has.
+        """
+
+        def place(message_id: int) -> int:
+            if not first <= message_id <= last:
+                raise ValueError(f"msgID {message_id} is not from {first} to {last}")
+            return message_id
+
+        steps = steps_of(guards, use, before, after)
+        return Group(self, f"{first}-{last}", place, steps, inside)
+
+    def describe(self) -> list[dict[str, str]]:
+        """Return route, handler, summary and group of every id, as texts."""
+        return [described(str(r.message_id), r.handler, r.group) for r in self._routes.values()]
+
+    def rebuild(self) -> None:
+        """Put every handler together again from what is registered around it."""
+        for message_id, route in self._routes.items():
+            self._handlers[message_id] = self._put_together(route)
+
+    def _put_together(self, route: IdRoute) -> Step:
+        handler: Step = (
+            self._bound(route.handler) if isinstance(route.handler, BaseRouter) else route.handler
+        )
+        return self._built(route.message_id, handler, route.steps, route.group)
+
+    def _bound(self, router: BaseRouter) -> Step:
+        function = as_function(router)
+
+        def handle(connection: Connection, message_id: int, data: bytes) -> object:
+            def reply(result: object) -> None:
+                self._answer(connection, message_id, result)
+
+            return function(Request(connection, message_id, data, None, reply))
+
+        return handle
 
     def dispatch(self, connection: Connection, item: Item) -> bytes | None:
         """Handle one message; the answer is sent under an id, so None is returned."""
         if isinstance(item, Tlv):
-            handler = self._handlers.get(item.message_id, self._unknown)
+            message_id, data = item
+            handler = self._handlers.get(message_id)
+            if handler is None:
+                handler = self._unknown
             try:
-                answer = handler(connection, item.message_id, item.payload)
+                answer = handler(connection, message_id, data)
             except Exception:
-                self._log.failure(
-                    "Handler of message {id} failed, peer {peer}",
-                    id=item.message_id,
-                    peer=connection.peer,
-                )
+                self._failed(Failure(), connection, message_id)
                 return None
-            if isinstance(answer, Tlv):
-                connection.send_encoded(encode_tlv(answer.payload, answer.message_id))
-            elif isinstance(answer, bytes):
-                connection.send_encoded(encode_tlv(answer, item.message_id))
+            if type(answer) is bytes:
+                connection.send_encoded(encode_tlv(answer, message_id))
+            elif answer is not None:
+                self._answer(connection, message_id, answer)
         return None
 
+    def _unknown(self, connection: Connection, message_id: int, data: bytes) -> object:
+        self.unknown += 1
+        wanted = self._when_unknown
+        if not isinstance(wanted, Unknown):
+            return wanted(connection, message_id, data)
+        if wanted is not Unknown.IGNORE:
+            connection.complain(encode_error(message_id, UNKNOWN_METHOD))
+        if wanted is Unknown.CLOSE:
+            connection.close(TOO_MANY_ERRORS)
+        return None
 
-__all__ = ["IdHandler", "IdRouter"]
+    def _answer(self, connection: Connection, message_id: int, answer: object) -> None:
+        if iscoroutine(answer):
+            answer = Deferred.fromCoroutine(answer)
+        if isinstance(answer, Deferred):
+            answer.addCallback(lambda value: self._answer(connection, message_id, value))
+            answer.addErrback(self._failed, connection, message_id)
+        elif isinstance(answer, Tlv):
+            connection.send_encoded(encode_tlv(answer.payload, answer.message_id))
+        elif isinstance(answer, ErrorText):
+            self._complain(connection, message_id, answer)
+        elif isinstance(answer, bytes | bytearray | memoryview):
+            connection.send_encoded(encode_tlv(bytes(answer), message_id))
+        elif answer is not None and answer is not LATER:
+            problem = TypeError(f"a handler of ids returned {type(answer).__name__}, not bytes")
+            self._failed(Failure(problem), connection, message_id)
+
+    def _failed(self, failure: Failure, connection: Connection, message_id: int) -> None:
+        if isinstance(failure.value, RequestError):
+            self._complain(connection, message_id, failure.value.error)
+            return
+        self.failures[message_id] += 1
+        self._complain(connection, message_id, report(self._log, connection, message_id, failure))
+
+    def _complain(self, connection: Connection, message_id: int, error: ErrorText) -> None:
+        if connection.state is OPEN:
+            connection.send(encode_error(message_id, error))
+
+
+__all__ = ["IdHandler", "IdRoute", "IdRouter", "Unknown"]

@@ -17,11 +17,16 @@ from kupool.errors import (
     BAD_PARAMS,
     INTERNAL_ERROR,
     MALFORMED,
+    TOO_MANY_ERRORS,
     UNKNOWN_METHOD,
     ErrorText,
     RequestError,
 )
+from kupool.net.base_router import BaseRouter, as_function
 from kupool.net.connection import OPEN, Connection
+from kupool.net.request import Request as BoundRequest
+from kupool.net.router_steps import Middleware, Step, Steps
+from kupool.net.router_table import Group, RouteTable, Unknown, described, steps_of
 from kupool.wire.framing import (
     OP_CLOSE,
     OP_PING,
@@ -59,11 +64,12 @@ LATER = _Later()
 #: of either, or :data:`LATER`; it may also raise :class:`RequestError`.
 Handler = Callable[[Connection, Any], object]
 
-#: Runs before a handler; what it returns, unless None, is the answer instead.
+#: Runs before a handler; what it returns, unless None, is the answer instead. It may
+#: return a Deferred or a coroutine of either.
 Before = Callable[[Connection, Any], object]
 
-#: Runs after a handler with its outcome; not after one that raised.
-After = Callable[[Connection, Any, object], None]
+#: Runs after a handler with its outcome, once that is there; not after one that raised.
+After = Callable[[Connection, Any, object], object]
 
 
 class IRouter(Interface):
@@ -78,21 +84,26 @@ class Route(NamedTuple):
 
     method: str
     params: type | None
-    handler: Handler
+    handler: Handler | BaseRouter
     invalid: Callable[[Connection, RequestId, object], object] | None
+    steps: Steps = Steps()
+    group: Group[str] | None = None
 
 
 @implementer(IRouter)
-class Router:
+class Router(RouteTable[str]):
     """Dispatches JSON requests by method.
 
-    An exception in a handler is logged under a reference, which is all the peer gets
-    to see of it, and costs nobody else anything.
+    An exception in a handler is counted in ``failures`` and logged under a reference,
+    which is all the peer gets to see of it, and costs nobody else anything. ``unknown``
+    says what a request of an unknown method gets.
     """
 
     _log = Logger()
 
-    def __init__(self) -> None:
+    def __init__(self, unknown: Unknown = Unknown.REPLY) -> None:
+        super().__init__()
+        self._when_unknown = unknown
         self._routes: dict[str, Route] = {}
         self._types: dict[str, type[Request]] = {}
         self._handlers: dict[type[Request], Handler] = {}
@@ -106,28 +117,76 @@ class Router:
     def add(
         self,
         method: str,
-        handler: Handler,
+        handler: Handler | BaseRouter,
         params: type | None = None,
         *,
         before: Iterable[Before] = (),
         after: Iterable[After] = (),
+        guards: Iterable[Before] = (),
+        use: Iterable[Middleware] = (),
         invalid: Callable[[Connection, RequestId, object], object] | None = None,
+        group: Group[str] | None = None,
     ) -> None:
         """Register the handler of a method whose params have the given type.
 
         ``params`` is a msgspec struct or any type msgspec decodes; with None, params
-        are ignored. ``invalid`` is called with the connection, the id and the raw
-        params when these do not fit the type; where it is not given, or returns None,
-        the answer is ``bad params``.
+        are ignored. ``guards``, ``use``, ``before`` and ``after`` are run around the
+        handler, as :class:`~kupool.net.router_steps.Steps` says. ``invalid`` is called
+        with the connection, the id and the raw params when these do not fit the type;
+        where it is not given, or returns None, the answer is ``bad params``.
 
         Raises :class:`ValueError` when the method has a handler already.
         """
         if method in self._routes:
             raise ValueError(f"method {method!r} has a handler already")
-        self._routes[method] = Route(method, params, handler, invalid)
-        made = self._types[method] = request_type(method, params)
-        self._handlers[made] = _wrap(handler, tuple(before), tuple(after))
+        steps = steps_of(guards, use, before, after)
+        route = Route(method, params, handler, invalid, steps, group)
+        made = request_type(method, params)
+        self._handlers[made] = self._put_together(route)
+        self._routes[method] = route
+        self._types[method] = made
         self._decode = request_decoder(self._types).decode
+
+    def group(
+        self,
+        prefix: str,
+        *,
+        guards: Iterable[Before] = (),
+        use: Iterable[Middleware] = (),
+        before: Iterable[Before] = (),
+        after: Iterable[After] = (),
+        inside: Group[str] | None = None,
+    ) -> Group[str]:
+        """Return a group whose methods all begin with ``prefix``, as ``room.`` may be.
+
+        What it is given runs around each of its handlers, within what the group that it
+        is ``inside`` of has.
+        """
+        steps = steps_of(guards, use, before, after)
+        return Group(self, prefix, prefix.__add__, steps, inside)
+
+    def describe(self) -> list[dict[str, str]]:
+        """Return route, handler, summary, group and params of every method, as texts."""
+        return [
+            {
+                **described(r.method, r.handler, r.group),
+                "params": "" if r.params is None else getattr(r.params, "__name__", str(r.params)),
+            }
+            for r in self._routes.values()
+        ]
+
+    def rebuild(self) -> None:
+        """Put every handler together again from what is registered around it."""
+        for method, route in self._routes.items():
+            self._handlers[self._types[method]] = self._put_together(route)
+
+    def _put_together(self, route: Route) -> Handler:
+        handler: Step = (
+            _bound(route.handler, route.method)
+            if isinstance(route.handler, BaseRouter)
+            else route.handler
+        )
+        return self._built(route.method, handler, route.steps, route.group)
 
     def dispatch(self, connection: Connection, item: Item) -> bytes | None:
         """Handle one message; return the payload to answer with, if any."""
@@ -143,10 +202,10 @@ class Router:
         try:
             result = self._handlers[type(message)](connection, message)
         except Exception:
-            return self._failed(message.id, Failure())
+            return self._failed(connection, message, Failure())
         if result is LATER:
             return None
-        return self._answer(connection, message.id, result)
+        return self._answer(connection, message, result)
 
     def control(self, connection: Connection, item: Item) -> bytes | None:
         """Handle an opcode of ``frame`` that carries no message."""
@@ -161,17 +220,16 @@ class Router:
                 return None
         return self._malformed(connection)
 
-    def _answer(
-        self, connection: Connection, message_id: RequestId, result: object
-    ) -> bytes | None:
+    def _answer(self, connection: Connection, message: Any, result: object) -> bytes | None:
+        message_id = message.id
         if isinstance(result, ErrorText):
             return None if message_id is None else encode_error(message_id, result)
         if iscoroutine(result):
             result = Deferred.fromCoroutine(result)
         if isinstance(result, Deferred):
             result.addCallbacks(
-                lambda value: self._answer(connection, message_id, value),
-                lambda failure: self._failed(message_id, failure),
+                lambda value: self._answer(connection, message, value),
+                lambda failure: self._failed(connection, message, failure),
             )
             result.addCallback(self._send_late, connection)
             return None
@@ -180,21 +238,21 @@ class Router:
         try:
             return encode_result(message_id, result)
         except Exception:
-            return self._failed(message_id, Failure())
+            return self._failed(connection, message, Failure())
 
     def _send_late(self, payload: bytes | None, connection: Connection) -> None:
         if payload is not None and connection.state is OPEN:
             connection.send(payload)
 
-    def _failed(self, message_id: RequestId, failure: Failure) -> bytes | None:
+    def _failed(self, connection: Connection, message: Any, failure: Failure) -> bytes | None:
         """Answer a handler's exception; what it was stays in the log."""
         if isinstance(failure.value, RequestError):
             error = failure.value.error
         else:
-            reference = secrets.token_hex(8)
-            self._log.failure("Request failed, reference {reference}", failure, reference=reference)
-            error = ErrorText(INTERNAL_ERROR.code, f"{INTERNAL_ERROR.text} {reference}")
-        return None if message_id is None else encode_error(message_id, error)
+            method = _method_of(message)
+            self.failures[method] += 1
+            error = report(self._log, connection, method, failure)
+        return None if message.id is None else encode_error(message.id, error)
 
     def _misfit(self, connection: Connection, payload: bytes, error: Exception) -> bytes | None:
         """Answer a message that fits no registered request."""
@@ -203,7 +261,13 @@ class Router:
             return self._malformed(connection, None if loose is None else loose.id)
         route = self._routes.get(loose.method)
         if route is None:
-            return self._complain(connection, loose.id, UNKNOWN_METHOD)
+            self.unknown += 1
+            if self._when_unknown is Unknown.IGNORE:
+                return None
+            self._complain(connection, loose.id, UNKNOWN_METHOD)
+            if self._when_unknown is Unknown.CLOSE:
+                connection.close(TOO_MANY_ERRORS)
+            return None
         return self._invalid(connection, route, loose, error)
 
     def _invalid(
@@ -213,11 +277,11 @@ class Router:
             try:
                 result = route.invalid(connection, loose.id, loose.params)
             except Exception:
-                return self._failed(loose.id, Failure())
+                return self._failed(connection, loose, Failure())
             if result is LATER:
                 return None
             if result is not None:
-                return self._answer(connection, loose.id, result)
+                return self._answer(connection, loose, result)
         detail = describe(error) if isinstance(error, msgspec.ValidationError) else str(error)
         return self._complain(connection, loose.id, BAD_PARAMS.about(detail))
 
@@ -237,29 +301,46 @@ def _no_method(payload: bytes) -> Any:
     raise ValueError("no method is registered")
 
 
-def _wrap(handler: Handler, before: tuple[Before, ...], after: tuple[After, ...]) -> Handler:
-    """Put the steps around a handler; without any, the handler itself is called."""
-    if not before and not after:
-        return handler
-
-    def finish(outcome: object, connection: Connection, message: Any) -> object:
-        for step in after:
-            step(connection, message, outcome)
-        return outcome
-
-    def wrapped(connection: Connection, message: Any) -> object:
-        for step in before:
-            refusal = step(connection, message)
-            if refusal is not None:
-                return refusal
-        outcome = handler(connection, message)
-        if iscoroutine(outcome):
-            outcome = Deferred.fromCoroutine(outcome)
-        if isinstance(outcome, Deferred):
-            return outcome.addCallback(finish, connection, message)
-        return finish(outcome, connection, message)
-
-    return wrapped
+def report(log: Logger, connection: Connection, route: int | str, failure: Failure) -> ErrorText:
+    """Log what a handler raised, under a reference; returns what the peer may know."""
+    reference = secrets.token_hex(8)
+    log.failure(
+        "Message {route} of connection {connection} from {peer} failed, reference {reference}",
+        failure,
+        route=route,
+        connection=connection.id,
+        peer=connection.peer,
+        reference=reference,
+    )
+    return ErrorText(INTERNAL_ERROR.code, f"{INTERNAL_ERROR.text} {reference}")
 
 
-__all__ = ["LATER", "After", "Before", "Handler", "IRouter", "Route", "Router"]
+def _method_of(message: Any) -> str:
+    return str(message.method if isinstance(message, Loose) else message.__struct_config__.tag)
+
+
+def _bound(router: BaseRouter, method: str) -> Step:
+    """Return the handler that gives a :class:`BaseRouter` its requests."""
+    function = as_function(router)
+
+    def handle(connection: Connection, message: Any) -> object:
+        def reply(result: object) -> None:
+            connection.reply(message.id, result)
+
+        params = getattr(message, "params", None)
+        return function(BoundRequest(connection, method, params, message.id, reply))
+
+    return handle
+
+
+__all__ = [
+    "LATER",
+    "After",
+    "Before",
+    "Handler",
+    "IRouter",
+    "Route",
+    "Router",
+    "Unknown",
+    "report",
+]

@@ -393,7 +393,7 @@ class IdRouterTests(SynchronousTestCase):
             raise ZeroDivisionError
 
         self.router.add(1, fail)
-        self.assertEqual(self.ask(1, b""), b"")
+        self.assertIn(b'{"id":1,"result":false,"error":"internal error', self.ask(1, b""))
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
         self.assertEqual(self.connection.state, OPEN)
 

@@ -1,0 +1,49 @@
+"""Guards for routes: how often a message may come, and from whom."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from weakref import WeakKeyDictionary
+
+from kupool.errors import FORBIDDEN, TOO_MANY_REQUESTS, ErrorText
+from kupool.net.connection import Connection
+
+
+class RateLimit:
+    """Lets ``rate`` messages a second through for each connection, ``burst`` at once.
+
+    To be given as one of the ``guards`` of a route or a group; what is over the limit is
+    answered ``too many requests``. Routes and groups that are given the same object share
+    one allowance. Raises :class:`ValueError` for a rate or burst that is not above 0.
+    """
+
+    def __init__(self, rate: float, burst: int = 1) -> None:
+        if rate <= 0 or burst < 1:
+            raise ValueError("a rate limit needs a rate above 0 and a burst of at least 1")
+        self._rate = rate
+        self._burst = burst
+        # What is left, and when that was so; it goes when the connection goes.
+        self._left: WeakKeyDictionary[Connection, tuple[float, float]] = WeakKeyDictionary()
+
+    def __call__(self, connection: Connection, *message: object) -> ErrorText | None:
+        """Answer a message that is over the limit."""
+        now = connection.manager.now()
+        left, since = self._left.get(connection, (float(self._burst), now))
+        left = min(float(self._burst), left + (now - since) * self._rate)
+        allowed = left >= 1.0
+        self._left[connection] = (left - allowed, now)
+        return None if allowed else TOO_MANY_REQUESTS
+
+
+def allow(
+    says: Callable[[Connection], bool], refusal: ErrorText = FORBIDDEN
+) -> Callable[..., object]:
+    """Return a guard that answers ``refusal`` unless ``says`` is true of the connection."""
+
+    def guard(connection: Connection, *message: object) -> ErrorText | None:
+        return None if says(connection) else refusal
+
+    return guard
+
+
+__all__ = ["RateLimit", "allow"]
