@@ -89,12 +89,15 @@ class Framing(NamedTuple):
     """One row of the framing table: how its bytes are cut and made.
 
     ``encode`` makes one message of a payload, ``join`` one run of bytes of several.
+    ``pack``, where there is one, also takes a :class:`Tlv`, and checks its length: see
+    :class:`kupool.wire.codecs.Codec`.
     """
 
     name: str
     splitter: Callable[[int], Splitter]
     encode: Callable[[bytes], bytes]
     join: Callable[[Sequence[bytes]], bytes]
+    pack: Callable[[bytes | Tlv], bytes] | None = None
 
 
 FRAME = Framing("frame", FrameSplitter, _encode_data, _join_frames)

@@ -62,6 +62,9 @@ class Splitter(Protocol):
 
     max_payload: int
     too_large: bool
+    #: Whether the stream is refused because it cannot be what the codec makes: with
+    #: ``too_large``, and for good.
+    corrupt: bool
 
     def feed(self, data: bytes) -> Sequence[Item]:
         """Take the next bytes and return the messages that they complete."""
@@ -70,14 +73,14 @@ class Splitter(Protocol):
         """Go on after ``too_large``, now that ``max_payload`` may be larger."""
 
 
-class _Buffered:
+class Buffered:
     """The part every splitter shares: what is kept between two reads."""
 
-    __slots__ = ("_held", "_need", "max_payload", "too_large")
+    __slots__ = ("_held", "_need", "corrupt", "max_payload", "too_large")
 
     def __init__(self, max_payload: int) -> None:
         self.max_payload = max_payload
-        self.too_large = False
+        self.too_large = self.corrupt = False
         self._held: bytearray | None = None
         self._need = 0
 
@@ -139,8 +142,14 @@ class _Buffered:
         self.too_large = True
         self._keep(data, start, 0)
 
+    def _give_up(self) -> None:
+        """Take nothing more: what came is no message, and so its length means nothing."""
+        self.too_large = self.corrupt = True
+        self._held = bytearray()
+        self._need = _LOST
 
-class FrameSplitter(_Buffered):
+
+class FrameSplitter(Buffered):
     """``frame``: opcode u8, length u32 little-endian, payload."""
 
     __slots__ = ()
@@ -170,7 +179,7 @@ class FrameSplitter(_Buffered):
         return out
 
 
-class Int32Splitter(_Buffered):
+class Int32Splitter(Buffered):
     """``int32``: length u32 big-endian, payload; Twisted's ``Int32StringReceiver``."""
 
     __slots__ = ()
@@ -197,7 +206,7 @@ class Int32Splitter(_Buffered):
         return out
 
 
-class TlvSplitter(_Buffered):
+class TlvSplitter(Buffered):
     """``tlv``: length u32 little-endian, id u32 little-endian, payload."""
 
     __slots__ = ()
@@ -223,7 +232,7 @@ class TlvSplitter(_Buffered):
         return out
 
 
-class LineSplitter(_Buffered):
+class LineSplitter(Buffered):
     """``line``: payload, LF; a CR before the LF is dropped, empty lines are skipped."""
 
     __slots__ = ()
@@ -260,11 +269,11 @@ class LineSplitter(_Buffered):
 class Discarding:
     """The splitter of a peer that is no longer heard: whatever it sends is dropped."""
 
-    __slots__ = ("max_payload", "too_large")
+    __slots__ = ("corrupt", "max_payload", "too_large")
 
     def __init__(self, max_payload: int = 0) -> None:
         self.max_payload = max_payload
-        self.too_large = False
+        self.too_large = self.corrupt = False
 
     def feed(self, data: bytes) -> Sequence[Item]:
         """Drop the bytes."""

@@ -27,11 +27,11 @@ POLICY_VIOLATION = 1008
 class WholeMessages:
     """The splitter of messages that arrive whole; their sizes were checked before."""
 
-    __slots__ = ("max_payload", "too_large")
+    __slots__ = ("corrupt", "max_payload", "too_large")
 
     def __init__(self, max_payload: int) -> None:
         self.max_payload = max_payload
-        self.too_large = False
+        self.too_large = self.corrupt = False
 
     def feed(self, data: bytes) -> list[Item]:
         """Take one message."""

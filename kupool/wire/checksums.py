@@ -1,0 +1,118 @@
+"""A checksum around the messages of another codec."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from zlib import crc32
+
+from kupool.wire.codec import Codec, Packable
+from kupool.wire.headers import TlvCodec
+from kupool.wire.lines import LineCodec
+from kupool.wire.packets import Message, MessageTooLarge
+from kupool.wire.splitters import Control, Discarding, Item, Splitter, Tlv
+
+
+class CrcCodec:
+    """Any other codec but those of lines, with a CRC-32 behind the data of each message.
+
+    The checksum, u32 little-endian, is that of the id as u32 little-endian, where there
+    is one, and the data. A message whose checksum is wrong ends its stream: the length
+    before it may have been as wrong.
+    """
+
+    SIZE = 4
+
+    def __init__(self, inner: Codec) -> None:
+        if isinstance(inner, LineCodec):
+            raise ValueError("a checksum may hold the end of a line")
+        self.name = f"{inner.name}-crc"
+        self._inner = inner
+        self.max_payload = inner.max_payload - self.SIZE
+        if self.max_payload < 0:
+            raise ValueError(f"{inner.max_payload} bytes have no room for a checksum")
+
+    def pack(self, message: Packable) -> bytes:
+        """Return the bytes of one message and its checksum."""
+        if isinstance(message, Message):
+            message = message.item
+        data = message if isinstance(message, bytes) else message.payload
+        if len(data) > self.max_payload:
+            raise MessageTooLarge(len(data), self.max_payload)
+        # Bytes alone go under the id 0 where the inner codec has ids.
+        if isinstance(message, bytes) and isinstance(self._inner, TlvCodec):
+            message = Tlv(0, data)
+        summed = data + checksum(message, data)
+        return self._inner.pack(
+            summed if isinstance(message, bytes) else Tlv(message.message_id, summed)
+        )
+
+    def splitter(self, max_payload: int) -> Splitter:
+        """Return the splitter of one peer; it hands out what the inner one does."""
+        size = min(max_payload, self.max_payload) + self.SIZE
+        return CrcSplitter(self._inner.splitter(size))
+
+
+def checksum(message: Item, data: bytes) -> bytes:
+    """Return the four bytes that go behind the data of a message."""
+    begun = crc32(message.message_id.to_bytes(4, "little")) if isinstance(message, Tlv) else 0
+    return crc32(data, begun).to_bytes(4, "little")
+
+
+class CrcSplitter:
+    """Hands out the messages of another splitter whose checksums are right."""
+
+    __slots__ = ("_inner", "corrupt")
+
+    def __init__(self, inner: Splitter) -> None:
+        self._inner = inner
+        self.corrupt = False
+
+    @property
+    def max_payload(self) -> int:
+        """The largest payload, without its checksum."""
+        return self._inner.max_payload - CrcCodec.SIZE
+
+    @max_payload.setter
+    def max_payload(self, size: int) -> None:
+        self._inner.max_payload = size + CrcCodec.SIZE
+
+    @property
+    def too_large(self) -> bool:
+        """Whether the stream is refused."""
+        return self.corrupt or self._inner.too_large
+
+    @too_large.setter
+    def too_large(self, refused: bool) -> None:
+        self._inner.too_large = refused
+
+    @property
+    def buffered(self) -> int:
+        """Bytes held that do not make a message yet."""
+        return int(getattr(self._inner, "buffered", 0))
+
+    def feed(self, data: bytes) -> Sequence[Item]:
+        """Take the next bytes and return the messages that they complete."""
+        return self._checked(self._inner.feed(data))
+
+    def resume(self) -> Sequence[Item]:
+        """Go on after ``too_large``, unless a checksum was wrong."""
+        return self._checked(self._inner.resume())
+
+    def _checked(self, items: Sequence[Item]) -> list[Item]:
+        self.corrupt = self.corrupt or self._inner.corrupt
+        out: list[Item] = []
+        for item in items:
+            whole = item if isinstance(item, bytes) else item.payload
+            data = whole[: -CrcCodec.SIZE]
+            if len(whole) < CrcCodec.SIZE or whole[len(data) :] != checksum(item, data):
+                self.corrupt = True
+                self._inner = Discarding(self._inner.max_payload)
+                return out
+            if isinstance(item, Tlv):
+                out.append(Tlv(item.message_id, data))
+            else:
+                out.append(Control(item.opcode, data) if isinstance(item, Control) else data)
+        return out
+
+
+__all__ = ["CrcCodec", "CrcSplitter", "checksum"]

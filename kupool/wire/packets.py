@@ -1,0 +1,61 @@
+"""A message with a number and bytes, and what is wrong with one that is too long."""
+
+from __future__ import annotations
+
+from kupool.wire.splitters import Tlv
+
+#: The largest payload of a codec whose limit was turned off: no length reaches it.
+UNLIMITED = 2**63 - 1
+
+#: Ids are 32 bits wide.
+MAX_MESSAGE_ID = 2**32 - 1
+
+
+class MessageTooLarge(ValueError):
+    """A message is over the limit of its codec; raised by what packs, never by reading."""
+
+    def __init__(self, size: int, limit: int) -> None:
+        super().__init__(f"too large message data: {size} bytes, at most {limit}")
+        self.size = size
+        self.limit = limit
+
+
+class Message:
+    """A message that is yet to be sent: an id and its data, both of which may be set.
+
+    ``length`` is always that of the data. Raises :class:`ValueError` for an id that
+    does not fit into 32 bits.
+    """
+
+    __slots__ = ("_id", "data")
+
+    def __init__(self, message_id: int = 0, data: bytes = b"") -> None:
+        self.message_id = message_id
+        self.data = data
+
+    @property
+    def message_id(self) -> int:
+        """The number that says what the message is about."""
+        return self._id
+
+    @message_id.setter
+    def message_id(self, message_id: int) -> None:
+        if not 0 <= message_id <= MAX_MESSAGE_ID:
+            raise ValueError(f"message id {message_id} is not from 0 to {MAX_MESSAGE_ID}")
+        self._id = message_id
+
+    @property
+    def length(self) -> int:
+        """The length of the data, in bytes."""
+        return len(self.data)
+
+    @property
+    def item(self) -> Tlv:
+        """The message as a splitter hands it out."""
+        return Tlv(self._id, self.data)
+
+    def __repr__(self) -> str:
+        return f"Message({self._id}, {self.data!r})"
+
+
+__all__ = ["MAX_MESSAGE_ID", "UNLIMITED", "Message", "MessageTooLarge"]
