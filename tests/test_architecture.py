@@ -30,9 +30,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "wire": {"errors"},
     "net": {"errors", "wire"},
     "live": {"errors", "wire", "net"},
+    "rooms": {"errors", "wire", "net"},
     "log": {"errors", "masking", "wire", "net", "storage"},
     "stats": {"errors", "wire", "log", "storage"},
     "pool": {"errors", "wire", "net", "live", "log", "storage"},
+    "bus": {"errors", "wire", "net"},
     "client": {"errors", "wire"},
     "settings_file": set(),
     "settings": {"kinds", "masking", "settings_file"},
@@ -155,6 +157,24 @@ class ImportTests(SynchronousTestCase):
                 ours = top == "kupool" or top in sys.stdlib_module_names
                 self.assertTrue(ours or top in allowed, f"{module.name} imports {imported.path}")
 
+    def test_the_core_of_the_bus_stands_on_the_standard_library_and_twisted(self) -> None:
+        """A-01: only the bus's networked form imports anything else of ours or of others."""
+        core = [
+            module
+            for module in modules()
+            if module.room == "bus" and not module.name.startswith("kupool.bus.remote")
+        ]
+        self.assertIn("kupool.bus.broker", {module.name for module in core})
+        for module in core:
+            for imported in imports(module):
+                top = imported.module.split(".")[0]
+                if top == "kupool":
+                    self.assertTrue(imported.path.startswith("kupool.bus"), module.name)
+                    self.assertFalse(imported.path.startswith("kupool.bus.remote"), module.name)
+                else:
+                    ours = top in sys.stdlib_module_names or top in ("twisted", "zope")
+                    self.assertTrue(ours, f"{module.name} imports {imported.path}")
+
     def test_rooms_know_each_other_by_their_interfaces(self) -> None:
         for module in modules():
             if module.room in ("daemon", "commands", "web", "tap"):
@@ -168,7 +188,7 @@ class ImportTests(SynchronousTestCase):
 
     def test_the_pool_uses_public_names_of_net_only(self) -> None:
         for module in modules():
-            if module.room != "pool":
+            if module.room not in ("pool", "rooms"):
                 continue
             for imported in imports(module):
                 if room_of(imported) == "net":
@@ -236,7 +256,17 @@ class DocumentationTests(SynchronousTestCase):
     def test_what_a_module_offers_is_documented(self) -> None:
         """Every name in ``__all__`` exists, and classes and functions have docstrings."""
         for module in modules():
-            if module.room not in ("wire", "net", "live", "log", "stats", "pool", "storage"):
+            if module.room not in (
+                "wire",
+                "net",
+                "live",
+                "log",
+                "bus",
+                "stats",
+                "pool",
+                "rooms",
+                "storage",
+            ):
                 continue
             made = importlib.import_module(module.name)
             for name in getattr(made, "__all__", ()):

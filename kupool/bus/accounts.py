@@ -1,0 +1,124 @@
+"""What a bus remembers of what went over it: counts, last messages, traces. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable
+
+from kupool.bus import BusSettings, Message, Recent, Step, TopicStatus
+
+#: Bytes of each message's data that are remembered, and steps of each trace.
+START = 64
+MAX_STEPS = 100
+
+
+class Note:
+    """What is remembered of a message, until its topic's account is asked for."""
+
+    __slots__ = ("at", "id", "model", "outcome", "size", "start")
+
+    def __init__(self, at: float, message: Message) -> None:
+        self.at = at
+        self.id = message.id
+        self.model = message.model.value
+        self.size = len(message.data)
+        self.start = message.data[:START]
+        self.outcome = ""
+
+    def shown(self) -> Recent:
+        """Return it as a status has it."""
+        return Recent(self.id, self.at, self.model, self.size, self.start, self.outcome)
+
+
+class TopicAccount:
+    """Counts of a topic by what happened, and its last messages."""
+
+    __slots__ = ("counts", "recent")
+
+    def __init__(self, recent: int) -> None:
+        self.counts: Counter[str] = Counter()
+        self.recent: deque[Note] = deque(maxlen=recent)
+
+
+class Accounts:
+    """The accounts of the topics that had a message last, and of the whole bus.
+
+    ``wall`` returns seconds since 1970.
+    """
+
+    def __init__(self, settings: BusSettings, wall: Callable[[], float]) -> None:
+        self._settings = settings
+        self._wall = wall
+        self.counts: Counter[str] = Counter()
+        self._topics: OrderedDict[str, TopicAccount] = OrderedDict()
+        self._traces: OrderedDict[str, list[Step]] = OrderedDict()
+
+    def published(self, message: Message) -> Note:
+        """Note a new message; what becomes of it is for :meth:`ended`."""
+        account = self._account(message.topic)
+        note = Note(self._wall(), message)
+        account.recent.append(note)
+        self._add(account, "published")
+        self.step(message, "published")
+        return note
+
+    def ended(self, message: Message, note: Note, outcome: str) -> None:
+        """Note what became of a message."""
+        note.outcome = outcome
+        self.happened(message, outcome)
+        self.step(message, outcome)
+
+    def happened(self, message: Message, what: str, times: int = 1) -> None:
+        """Count something of a message's topic, and of the whole bus."""
+        self._add(self._account(message.topic), what, times)
+
+    def _add(self, account: TopicAccount, what: str, times: int = 1) -> None:
+        account.counts[what] += times
+        self.counts[what] += times
+
+    def _account(self, topic: str) -> TopicAccount:
+        topics = self._topics
+        account = topics.get(topic)
+        if account is None:
+            account = topics[topic] = TopicAccount(self._settings.recent)
+            while len(topics) > self._settings.max_topics:
+                topics.popitem(last=False)
+        else:
+            topics.move_to_end(topic)
+        return account
+
+    def step(self, message: Message, event: str, subscriber: str = "") -> None:
+        """Note a step of a message's way."""
+        most = self._settings.max_traces
+        if not most:
+            return
+        trace_id = message.headers.get("trace-id") or message.id
+        steps = self._traces.get(trace_id)
+        if steps is None:
+            steps = self._traces[trace_id] = []
+            if len(self._traces) > most:
+                self._traces.popitem(last=False)
+        if len(steps) < MAX_STEPS:
+            steps.append(Step(self._wall(), message.id, event, subscriber))
+
+    def trace(self, trace_id: str) -> tuple[Step, ...]:
+        """Return what is known of a message's way, in order."""
+        return tuple(self._traces.get(trace_id, ()))
+
+    def shown(
+        self, waiting: Callable[[str], int], buffered: Callable[[str], int]
+    ) -> tuple[TopicStatus, ...]:
+        """Return the accounts of all topics, that of the last message last."""
+        return tuple(
+            TopicStatus(
+                topic,
+                dict(account.counts),
+                waiting(topic),
+                buffered(topic),
+                tuple(note.shown() for note in account.recent),
+            )
+            for topic, account in self._topics.items()
+        )
+
+
+__all__ = ["Accounts", "Note", "TopicAccount"]

@@ -1,0 +1,282 @@
+"""The core of the bus: who listens, what waits, and what becomes of every message.
+
+It does no input or output: messages leave through the functions that subscribers gave,
+time comes from the clock. :mod:`kupool.bus.calling` has the two reliable models.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from itertools import islice
+from random import Random
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from kupool.bus import BusSettings, BusStatus, Kind, Message, Model, Outcome, Step
+from kupool.bus.accounts import Accounts, Note
+from kupool.bus.buffer import Buffer, Kept
+from kupool.bus.calling import CHUNK, Calls
+from kupool.bus.calls import Deliver, Done, Response, Subscriber, Taken, in_any_order
+from kupool.bus.timers import Timers
+from kupool.bus.topics import Trie, pattern_name
+
+#: Topics whose subscribers are remembered until somebody comes or goes.
+MAX_MATCHES = 1024
+
+#: Why the bus itself refuses a message.
+BUS_FULL = "the bus is full"
+BUS_CLOSED = "the bus is closed"
+
+
+class Broker:
+    """Takes messages for topics, and sees each through to its outcome.
+
+    ``wall`` returns seconds since 1970; ``random`` chooses among subscribers.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        settings: BusSettings | None = None,
+        *,
+        wall: Callable[[], float],
+        random: Random | None = None,
+    ) -> None:
+        self.settings = settings or BusSettings()
+        self._random = random or Random()
+        self._wall = wall
+        self._clock = clock
+        self._timers = Timers(clock)
+        self._accounts = Accounts(self.settings, wall)
+        self._buffer = Buffer(self._timers, self.settings, self._expired)
+        self._subscribers: dict[str, Subscriber] = {}
+        self._trie: Trie[Subscriber] = Trie()
+        self._matches: dict[str, tuple[Subscriber, ...]] = {}
+        self._calls = Calls(
+            clock,
+            self._timers,
+            self.settings,
+            self._accounts,
+            self._random,
+            self.listening,
+            self._drop_if_idle,
+        )
+        self._closed = False
+        self._next_id = 0
+
+    # -- who listens
+
+    def subscribe(
+        self,
+        subscriber_id: str,
+        topics: Iterable[object],
+        deliver: Deliver,
+        keys: Iterable[str] = (),
+    ) -> tuple[str, ...]:
+        """Let a subscriber have what fits some topics; returns all that it listens to.
+
+        One that is there already keeps its ``deliver``. What waited for these topics is
+        delivered before this returns, or in the next turns of the reactor. Raises
+        :class:`ValueError` for a pattern that is none; then nothing has changed.
+        """
+        patterns = [pattern_name(topic) for topic in topics]
+        if not patterns:
+            raise ValueError("no topic to subscribe to")
+        if self._closed:
+            raise ValueError(BUS_CLOSED)
+        subscriber = self._subscribers.get(subscriber_id)
+        if subscriber is None:
+            subscriber = Subscriber(subscriber_id, deliver, self._wall())
+            self._subscribers[subscriber_id] = subscriber
+        subscriber.keys.update(keys)
+        new = [p for p in dict.fromkeys(patterns) if p not in subscriber.patterns]
+        for pattern in new:
+            subscriber.patterns[pattern] = None
+            self._trie.add(pattern, subscriber)
+        self._matches.clear()
+        for pattern in new:
+            for topic in self._buffer.topics(pattern):
+                self._buffer.drain(topic, self._giving(subscriber))
+        self._calls.came(new)
+        return tuple(subscriber.patterns)
+
+    def unsubscribe(
+        self, subscriber_id: str, topics: Iterable[object] | None = None
+    ) -> tuple[str, ...]:
+        """Let a subscriber have no more of some topics, by default of all.
+
+        Returns those that are left. It may still answer what is in its hands. Harmless
+        where it does not listen; raises :class:`ValueError` for a pattern that is none.
+        """
+        patterns = None if topics is None else [pattern_name(topic) for topic in topics]
+        subscriber = self._subscribers.get(subscriber_id)
+        if subscriber is None:
+            return ()
+        for pattern in list(subscriber.patterns) if patterns is None else patterns:
+            if pattern in subscriber.patterns:
+                del subscriber.patterns[pattern]
+                self._trie.remove(pattern, subscriber)
+        self._matches.clear()
+        self._drop_if_idle(subscriber)
+        return tuple(subscriber.patterns)
+
+    def remove(self, subscriber_id: str) -> None:
+        """Forget a subscriber that is gone; what it had in its hands goes to others."""
+        self.unsubscribe(subscriber_id)
+        subscriber = self._subscribers.pop(subscriber_id, None)
+        if subscriber is not None:
+            self._calls.lost(subscriber)
+
+    def listening(self, topic: str) -> tuple[Subscriber, ...]:
+        """Return who listens to a topic, each once."""
+        found = self._matches.get(topic)
+        if found is None:
+            if len(self._matches) >= MAX_MATCHES:
+                self._matches.clear()
+            found = self._matches[topic] = self._trie.match(topic)
+        return found
+
+    def _drop_if_idle(self, subscriber: Subscriber) -> None:
+        if not subscriber.patterns and not subscriber.calls:
+            self._subscribers.pop(subscriber.id, None)
+
+    # -- messages
+
+    def message_id(self) -> str:
+        """Return an id for a message that comes without one."""
+        self._next_id += 1
+        return str(self._next_id)
+
+    def publish(self, message: Message, done: Done) -> Callable[[], None]:
+        """See a message through to its outcome, which ``done`` is given, maybe at once.
+
+        It is one that :func:`kupool.bus.publishing.make_message` made; a reliable one's
+        ``timeout`` is the time that it has. Returns what ends
+        it without an outcome; harmless afterwards.
+        """
+        note = self._accounts.published(message)
+        if self._closed:
+            self._refuse(message, note, BUS_CLOSED, done)
+        elif message.model.reliable:
+            call = self._calls.start(message, note, done)
+            if call is not None:
+                number = call.number
+                return lambda: self._calls.forget(number)
+            self._refuse(message, note, BUS_FULL, done)
+        else:
+            self._send(message, note, done)
+        return _nothing
+
+    def answer(self, subscriber_id: str, number: int, response: Response) -> None:
+        """Take what a subscriber says to a call; too late or unasked is harmless."""
+        subscriber = self._subscribers.get(subscriber_id)
+        if subscriber is not None:
+            self._calls.answered(subscriber, number, response)
+
+    def _refuse(self, message: Message, note: Note, reason: str, done: Done) -> None:
+        self._accounts.ended(message, note, Kind.REFUSED.value)
+        self._tell(done, Outcome(Kind.REFUSED, reason=reason))
+
+    def _tell(self, done: Done, outcome: Outcome) -> None:
+        try:
+            done(outcome)
+        except Exception:
+            self._log.failure("An outcome could not be told")
+
+    def _send(self, message: Message, note: Note, done: Done) -> None:
+        """Send an unreliable message, a chunk in each reactor turn, or keep it."""
+        everybody = self.listening(message.topic)
+        told: Counter[Taken] = Counter()
+        if message.model is Model.UNRELIABLE_RANDOM:
+            for n in in_any_order(self._random, len(everybody)):
+                taken = self._hand(message, everybody[n])
+                told[taken] += 1
+                if taken is Taken.YES:
+                    break
+            self._tell(done, self._sent(message, note, told))
+            return
+        rest = iter(everybody)
+
+        def turn() -> None:
+            chunk = list(islice(rest, CHUNK))
+            told.update(self._hand(message, subscriber) for subscriber in chunk)
+            if len(chunk) == CHUNK:
+                self._clock.callLater(0, turn)
+            else:
+                self._tell(done, self._sent(message, note, told))
+
+        turn()
+
+    def _sent(self, message: Message, note: Note, told: Counter[Taken]) -> Outcome:
+        receivers = told[Taken.YES]
+        reason = ""
+        if receivers:
+            self._accounts.ended(message, note, "delivered")
+        elif told[Taken.FULL]:
+            self._accounts.ended(message, note, "overflow")
+            reason = "every subscriber has enough to do"
+        elif self._buffer.keep(message, note):
+            self._accounts.ended(message, note, "buffered")
+        else:
+            self._accounts.ended(message, note, "overflow")
+            reason = BUS_FULL
+        if reason:
+            return Outcome(Kind.REFUSED, reason=reason)
+        return Outcome(Kind.SENT, receivers=receivers)
+
+    def _hand(self, message: Message, subscriber: Subscriber) -> Taken:
+        taken = subscriber.deliver(message, None)
+        if taken is Taken.YES:
+            self._accounts.step(message, "offered", subscriber.id)
+        else:
+            self._accounts.happened(message, f"not sent: {taken.value}")
+        return taken
+
+    def _giving(self, subscriber: Subscriber) -> Callable[[Kept], bool]:
+        def give(kept: Kept) -> bool:
+            if self._hand(kept.message, subscriber) is not Taken.YES:
+                return False
+            self._accounts.ended(kept.message, kept.note, "delivered")
+            return True
+
+        return give
+
+    def _expired(self, kept: Kept) -> None:
+        self._accounts.ended(kept.message, kept.note, "expired")
+
+    # -- all of it
+
+    def status(self) -> BusStatus:
+        """Return topics, subscribers and counts."""
+        return BusStatus(
+            len(self._calls),
+            self._calls.size,
+            dict(self._accounts.counts),
+            self._accounts.shown(self._calls.waiting, self._buffer.count),
+            tuple(subscriber.shown() for subscriber in self._subscribers.values()),
+        )
+
+    def trace(self, message_id: str) -> tuple[Step, ...]:
+        """Return the way of a recent message, by its id or ``trace-id``."""
+        return self._accounts.trace(message_id)
+
+    def close(self) -> None:
+        """Refuse every call, forget every subscriber, and stop all timers."""
+        self._closed = True
+        for subscriber_id in list(self._subscribers):
+            self.unsubscribe(subscriber_id)
+        self._calls.close(BUS_CLOSED)
+        self._subscribers.clear()
+        self._buffer.clear()
+        self._timers.clear()
+
+
+def _nothing() -> None:
+    """End a message that has its outcome."""
+
+
+__all__ = ["BUS_CLOSED", "BUS_FULL", "Broker"]

@@ -1,0 +1,111 @@
+"""Unreliable messages that nobody was there for, kept a short while."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import NamedTuple
+
+from kupool.bus import BusSettings, Message
+from kupool.bus.accounts import Note
+from kupool.bus.timers import Timer, Timers
+from kupool.bus.topics import is_pattern, matches
+
+#: Topics that may have a buffer at a time.
+MAX_BUFFERS = 1000
+
+
+class Kept(NamedTuple):
+    """A message that waits until ``expires``, in seconds of the clock."""
+
+    expires: float
+    message: Message
+    note: Note
+
+
+class _Queue:
+    __slots__ = ("items", "size", "timer")
+
+    def __init__(self) -> None:
+        self.items: deque[Kept] = deque()
+        self.size = 0
+        self.timer: Timer | None = None
+
+
+class Buffer:
+    """One bounded queue for each topic; ``expired`` is told of what waited in vain."""
+
+    def __init__(
+        self, timers: Timers, settings: BusSettings, expired: Callable[[Kept], object]
+    ) -> None:
+        self._timers = timers
+        self._settings = settings
+        self._expired = expired
+        self._queues: dict[str, _Queue] = {}
+
+    def count(self, topic: str) -> int:
+        """Return how many messages of a topic wait."""
+        queue = self._queues.get(topic)
+        return 0 if queue is None else len(queue.items)
+
+    def keep(self, message: Message, note: Note) -> bool:
+        """Keep a message; False where there is no room for it."""
+        settings, topic = self._settings, message.topic
+        queue = self._queues.get(topic)
+        if queue is None:
+            if len(self._queues) >= MAX_BUFFERS:
+                return False
+            queue = _Queue()
+        size = len(message.data)
+        if len(queue.items) >= settings.buffer_count or queue.size + size > settings.buffer_bytes:
+            return False
+        self._queues[topic] = queue
+        queue.items.append(Kept(self._timers.now() + settings.buffer_time, message, note))
+        queue.size += size
+        if queue.timer is None:
+            self._watch(topic, queue)
+        return True
+
+    def topics(self, pattern: str) -> list[str]:
+        """Return the topics that have messages waiting and fit a pattern."""
+        if not is_pattern(pattern):
+            return [pattern] if pattern in self._queues else []
+        return [topic for topic in self._queues if matches(pattern, topic)]
+
+    def drain(self, topic: str, give: Callable[[Kept], bool]) -> None:
+        """Offer the messages of a topic in order, until one is not taken."""
+        queue = self._queues.get(topic)
+        while queue is not None and queue.items:
+            kept = queue.items[0]
+            if not give(kept):
+                return
+            if queue.items and queue.items[0] is kept:
+                self._drop_first(topic, queue)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        for queue in self._queues.values():
+            self._timers.cancel(queue.timer)
+        self._queues.clear()
+
+    def _watch(self, topic: str, queue: _Queue) -> None:
+        def expire() -> None:
+            while queue.items and self._timers.passed(queue.items[0].expires):
+                self._expired(self._drop_first(topic, queue))
+            queue.timer = None
+            if queue.items:
+                self._watch(topic, queue)
+
+        queue.timer = self._timers.add(queue.items[0].expires, expire)
+
+    def _drop_first(self, topic: str, queue: _Queue) -> Kept:
+        kept = queue.items.popleft()
+        queue.size -= len(kept.message.data)
+        if not queue.items:
+            self._timers.cancel(queue.timer)
+            queue.timer = None
+            self._queues.pop(topic, None)
+        return kept
+
+
+__all__ = ["MAX_BUFFERS", "Buffer", "Kept"]

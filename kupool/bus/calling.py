@@ -1,0 +1,356 @@
+"""The two reliable models: who is asked, for how long, and when there is an outcome."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from itertools import islice
+from random import Random
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from kupool.bus import BusSettings, Kind, Message, Model, Outcome
+from kupool.bus.accounts import Accounts, Note
+from kupool.bus.calls import (
+    Call,
+    Done,
+    Hand,
+    Response,
+    Subscriber,
+    Taken,
+    Verdict,
+    in_any_order,
+)
+from kupool.bus.timers import Timers
+from kupool.bus.topics import is_pattern, matches
+
+#: Calls that are looked after in one turn of the reactor, and offers made to a fan-out.
+CHUNK = 500
+
+#: Waiting calls that are tried again when a subscriber that had enough to do answers.
+WAKE = 8
+
+
+class Calls:
+    """Every call that has no outcome yet.
+
+    A call belongs to ``_work`` whenever something has changed for it; what is done with
+    it then never calls itself again, however subscribers come and go meanwhile.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        timers: Timers,
+        settings: BusSettings,
+        accounts: Accounts,
+        random: Random,
+        listening: Callable[[str], tuple[Subscriber, ...]],
+        dropped: Callable[[Subscriber], object],
+    ) -> None:
+        self._clock = clock
+        self._timers = timers
+        self._settings = settings
+        self._accounts = accounts
+        self._random = random
+        self._listening = listening
+        self._dropped = dropped
+        self._calls: dict[int, Call] = {}
+        self._waiting: dict[str, dict[int, Call]] = {}
+        self._work: deque[Call] = deque()
+        self._working = False
+        self._later = False
+        self._number = 0
+        self.size = 0
+
+    def __len__(self) -> int:
+        return len(self._calls)
+
+    def waiting(self, topic: str) -> int:
+        """Return how many calls of a topic wait for a subscriber."""
+        return len(self._waiting.get(topic, ()))
+
+    def start(self, message: Message, note: Note, done: Done) -> Call | None:
+        """Take a call; None where there is no room for it."""
+        settings, size = self._settings, len(message.data)
+        if len(self._calls) >= settings.max_calls or self.size + size > settings.max_calls_bytes:
+            return None
+        self._number += 1
+        deadline = self._timers.now() + message.timeout
+        call = self._calls[self._number] = Call(self._number, message, deadline, done, note)
+        self.size += size
+        if message.model is Model.RELIABLE_SPECIFIC:
+            self._wait(call)
+        self._changed(call)
+        return call
+
+    def forget(self, number: int) -> None:
+        """End a call without an outcome: its publisher does not want it any more."""
+        call = self._calls.get(number)
+        if call is not None:
+            self._end(call)
+            self._accounts.ended(call.message, call.note, "cancelled")
+
+    # -- what happens to them
+
+    def came(self, patterns: Iterable[str]) -> None:
+        """Somebody listens to these patterns now."""
+        for pattern in patterns:
+            for topic in self._waiting_for(pattern):
+                self._work.extend(self._waiting[topic].values())
+        self._go_on()
+
+    def lost(self, subscriber: Subscriber) -> None:
+        """A subscriber is gone, with calls in its hands."""
+        for number in list(subscriber.calls):
+            call = self._calls.get(number)
+            if call is not None:
+                self._settle(call, subscriber, Hand.LOST)
+                self._accounts.step(call.message, "lost", subscriber.id)
+                self._work.append(call)
+        self._go_on()
+
+    def answered(self, subscriber: Subscriber, number: int, response: Response) -> None:
+        """Take what a subscriber says to a call, unless it is too late or unasked."""
+        call = self._calls.get(number)
+        if call is None or call.hands.get(subscriber) is not Hand.OPEN:
+            return
+        verdict = response.verdict
+        if verdict is Verdict.ANSWER and len(response.data) > self._settings.max_data:
+            verdict = Verdict.FAILED
+            response = Response(verdict, text=f"answer of {len(response.data)} bytes: too large")
+        if verdict is Verdict.ANSWER:
+            self._finish(
+                call,
+                Outcome(Kind.ANSWERED, response.data, response.status, subscriber=subscriber.id),
+            )
+        elif verdict is Verdict.REFUSE:
+            self._finish(
+                call, Outcome(Kind.REFUSED, reason=response.text, subscriber=subscriber.id)
+            )
+        else:
+            if verdict is Verdict.NOT_MINE:
+                self._settle(call, subscriber, Hand.NOT_MINE)
+            else:
+                call.error, call.failed_by = response.text, subscriber.id
+                self._settle(call, subscriber, Hand.FAILED)
+            self._accounts.step(call.message, verdict.value, subscriber.id)
+            self._work.append(call)
+        if subscriber.full:
+            self._wake(subscriber)
+        self._go_on()
+
+    def close(self, reason: str) -> None:
+        """Refuse them all."""
+        while self._calls:
+            call = next(iter(self._calls.values()))
+            self._finish(call, Outcome(Kind.REFUSED, reason=reason))
+        self._work.clear()
+
+    # -- going on with them
+
+    def _changed(self, call: Call) -> None:
+        self._work.append(call)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        if self._working:
+            return
+        self._working = True
+        try:
+            for _ in range(CHUNK):
+                if not self._work:
+                    return
+                call = self._work.popleft()
+                if call.number in self._calls:
+                    self._advance(call)
+        finally:
+            self._working = False
+            if self._work and not self._later:
+                self._later = True
+                self._clock.callLater(0, self._resume)
+
+    def _resume(self) -> None:
+        self._later = False
+        self._go_on()
+
+    def _advance(self, call: Call) -> None:
+        """Offer a call to whom it is to be offered to now, or end it."""
+        if self._timers.passed(call.deadline):
+            self._expire(call)
+            return
+        if call.holder is not None and self._timers.passed(call.share_ends):
+            call.holder = None  # it may still answer, but others are asked as well
+        if call.message.model is Model.RELIABLE_RANDOM:
+            more = call.holder is not None or self._offer_one(call)
+        else:
+            more = self._offer_all(call)
+        if call.number not in self._calls:
+            return
+        if not more and self._concluded(call):
+            return
+        self._timers.cancel(call.timer)
+        at = call.deadline
+        if more:
+            at = min(at, call.share_ends)
+        call.timer = self._timers.add(at, lambda: self._changed(call))
+
+    def _offer_one(self, call: Call) -> bool:
+        """Offer a call to one more; returns whether there is more to do for it later."""
+        there = self._listening(call.message.topic)
+        if call.hands:
+            there = tuple(s for s in there if s not in call.hands)
+        if there:
+            call.met = True
+            call.share_ends = self._timers.now() + call.message.timeout * self._settings.share
+        full = False
+        for n in in_any_order(self._random, len(there)):
+            subscriber = there[n]
+            taken = self._offer(call, subscriber)
+            if call.number not in self._calls:
+                return False
+            if taken is Taken.YES:
+                if call.hands.get(subscriber) is Hand.OPEN:
+                    call.holder = subscriber
+                    self._stop_waiting(call)
+                    return True
+            elif taken is Taken.FULL:
+                full = True
+        self._wait(call)
+        return full
+
+    def _offer_all(self, call: Call) -> bool:
+        """Offer a call to all that have not had it; as :meth:`_offer_one`."""
+        full = False
+        offers = 0
+        for subscriber in self._meant(call.message):
+            call.met = True
+            if subscriber in call.hands:
+                continue
+            offers += 1
+            if offers > CHUNK:
+                self._clock.callLater(0, self._changed, call)
+                full = True
+                break
+            full |= self._offer(call, subscriber) is Taken.FULL
+            if call.number not in self._calls:
+                return False
+        if full:
+            call.share_ends = self._timers.now() + call.message.timeout * self._settings.share
+        return full
+
+    def _meant(self, message: Message) -> tuple[Subscriber, ...]:
+        """Return who is to have a message: its key's owners, on topics where that counts."""
+        there = self._listening(message.topic)
+        if message.key and any(matches(p, message.topic) for p in self._settings.direct):
+            owners = tuple(s for s in there if message.key in s.keys)
+            return owners or there
+        return there
+
+    def _offer(self, call: Call, subscriber: Subscriber) -> Taken:
+        settings, message = self._settings, call.message
+        size = len(message.data)
+        if (
+            len(subscriber.calls) >= settings.max_unanswered
+            or subscriber.calls_bytes + size > settings.max_unanswered_bytes
+        ):
+            subscriber.full = True
+            return Taken.FULL
+        again = message.redelivered
+        if message.model is Model.RELIABLE_RANDOM and call.hands:
+            again = True
+        left = max(0.0, call.deadline - self._timers.now())
+        call.hands[subscriber] = Hand.OPEN
+        subscriber.take(call.number, size)
+        taken = subscriber.deliver(message._replace(timeout=left, redelivered=again), call.number)
+        if taken is Taken.YES:
+            self._accounts.step(message, "offered", subscriber.id)
+        elif call.hands.get(subscriber) is Hand.OPEN:
+            subscriber.drop(call.number)
+            self._dropped(subscriber)
+            if taken is Taken.FULL:
+                subscriber.full = True
+                del call.hands[subscriber]
+            else:
+                call.hands[subscriber] = Hand.LOST
+        return taken
+
+    def _settle(self, call: Call, subscriber: Subscriber, hand: Hand) -> None:
+        """A subscriber is done with a call that goes on."""
+        call.hands[subscriber] = hand
+        subscriber.drop(call.number)
+        self._dropped(subscriber)
+        if call.holder is subscriber:
+            call.holder = None
+
+    def _wake(self, subscriber: Subscriber) -> None:
+        """Try some waiting calls again: a subscriber has room that had none."""
+        waiting = (
+            call
+            for pattern in subscriber.patterns
+            for topic in self._waiting_for(pattern)
+            for call in self._waiting[topic].values()
+            if subscriber not in call.hands
+        )
+        woken = list(islice(waiting, WAKE))
+        self._work.extend(woken)
+        subscriber.full = len(woken) == WAKE  # more may wait: go on at the next answer
+
+    def _waiting_for(self, pattern: str) -> list[str]:
+        """Return the topics that calls wait for and that fit a pattern."""
+        if not is_pattern(pattern):
+            return [pattern] if pattern in self._waiting else []
+        return [topic for topic in self._waiting if matches(pattern, topic)]
+
+    # -- the end
+
+    def _concluded(self, call: Call) -> bool:
+        """End a call that nobody has in hand and that waits for nobody."""
+        hands = set(call.hands.values())
+        if Hand.OPEN in hands:
+            return False
+        if Hand.FAILED in hands:
+            self._finish(call, Outcome(Kind.REFUSED, reason=call.error, subscriber=call.failed_by))
+            return True
+        if hands == {Hand.NOT_MINE}:
+            self._finish(call, Outcome(Kind.NO_SUBSCRIBER))
+            return True
+        return False
+
+    def _expire(self, call: Call) -> None:
+        self._finish(call, Outcome(Kind.TIMEOUT if call.met else Kind.NO_SUBSCRIBER))
+
+    def _finish(self, call: Call, outcome: Outcome) -> None:
+        self._end(call)
+        self._accounts.ended(call.message, call.note, outcome.kind.value)
+        try:
+            call.done(outcome)
+        except Exception:
+            self._log.failure("The outcome of a call could not be told")
+
+    def _end(self, call: Call) -> None:
+        del self._calls[call.number]
+        self.size -= len(call.message.data)
+        self._timers.cancel(call.timer)
+        self._stop_waiting(call)
+        for subscriber, hand in call.hands.items():
+            if hand is Hand.OPEN:
+                subscriber.drop(call.number)
+                self._dropped(subscriber)
+
+    def _wait(self, call: Call) -> None:
+        self._waiting.setdefault(call.message.topic, {})[call.number] = call
+
+    def _stop_waiting(self, call: Call) -> None:
+        topic = call.message.topic
+        waiting = self._waiting.get(topic)
+        if waiting is not None:
+            waiting.pop(call.number, None)
+            if not waiting:
+                del self._waiting[topic]
+
+
+__all__ = ["Calls"]

@@ -1,0 +1,151 @@
+"""Runs a handler on what its subscription brings, and says what came of it."""
+
+from __future__ import annotations
+
+import secrets
+from collections import deque
+from collections.abc import Callable
+from inspect import iscoroutine
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from kupool.bus import Answer, BusSettings, Handler, Message, NotMine, Refusal
+from kupool.bus.calls import Response, Taken, Verdict
+
+#: Messages that are handled in one turn of the reactor.
+CHUNK = 100
+
+#: Gets what a handler says to a call.
+Respond = Callable[[Response], object]
+
+_NOT_MINE = Response(Verdict.NOT_MINE)
+
+
+class Inbox:
+    """A bounded queue in front of a handler.
+
+    A handler is never called from within the bus, and an exception in it is logged and
+    costs nobody else anything. One that returns a Deferred may run ``max_running`` times
+    at once; it is cancelled when its answer would be too late, or after
+    ``handler_timeout`` seconds where none is awaited.
+    """
+
+    _log = Logger()
+
+    def __init__(self, clock: IReactorTime, settings: BusSettings, handler: Handler) -> None:
+        self._clock = clock
+        self._settings = settings
+        self._handler = handler
+        self._queue: deque[tuple[Message, Respond | None, float]] = deque()
+        self._size = 0
+        self._running = 0
+        self._scheduled = False
+        self._closed = False
+
+    def put(self, message: Message, respond: Respond | None) -> Taken:
+        """Take a message; ``respond`` is called once, where an answer is awaited."""
+        settings, size = self._settings, len(message.data)
+        if self._closed:
+            return Taken.GONE
+        if (
+            len(self._queue) >= settings.max_unanswered
+            or self._size + size > settings.max_unanswered_bytes
+        ):
+            return Taken.FULL
+        self._queue.append((message, respond, self._clock.seconds()))
+        self._size += size
+        self._schedule()
+        return Taken.YES
+
+    def close(self) -> None:
+        """Take no more, and drop what has not begun."""
+        self._closed = True
+        self._queue.clear()
+        self._size = 0
+
+    def _schedule(self) -> None:
+        if self._queue and not self._scheduled and self._running < self._settings.max_running:
+            self._scheduled = True
+            self._clock.callLater(0, self._turn)
+
+    def _turn(self) -> None:
+        self._scheduled = False
+        for _ in range(CHUNK):
+            if not self._queue or self._running >= self._settings.max_running:
+                break
+            message, respond, since = self._queue.popleft()
+            self._size -= len(message.data)
+            if respond is not None:
+                left = message.timeout - (self._clock.seconds() - since)
+                if left <= 0:
+                    continue  # nobody waits for it any more
+                message = message._replace(timeout=left)
+            self._handle(message, respond)
+        self._schedule()
+
+    def _handle(self, message: Message, respond: Respond | None) -> None:
+        try:
+            result = self._handler(message)
+        except Exception:
+            result = Failure()
+        if iscoroutine(result):
+            result = Deferred.fromCoroutine(result)
+        if not isinstance(result, Deferred):
+            self._respond(result, message, respond)
+            return
+        self._running += 1
+        limit = message.timeout if respond is not None else self._settings.handler_timeout
+        timer = self._clock.callLater(limit, result.cancel)
+        result.addBoth(self._ended, timer, message, respond)
+
+    def _ended(
+        self, result: object, timer: IDelayedCall, message: Message, respond: Respond | None
+    ) -> None:
+        self._running -= 1
+        if timer.active():
+            timer.cancel()
+            self._respond(result, message, respond)
+        else:  # whoever waited for it waits no more
+            self._log.warn(
+                "The handler of message {id} on {topic} took too long",
+                id=message.id,
+                topic=message.topic,
+            )
+        self._schedule()
+
+    def _respond(self, result: object, message: Message, respond: Respond | None) -> None:
+        try:
+            response = self._response(result, message)
+            if respond is not None:
+                respond(response)
+        except Exception:
+            self._log.failure("An answer to message {id} could not be given", id=message.id)
+
+    def _response(self, result: object, message: Message) -> Response:
+        if isinstance(result, bytes):
+            return Response(Verdict.ANSWER, result)
+        if isinstance(result, Answer):
+            return Response(Verdict.ANSWER, result.data, result.status)
+        if result is None:
+            return Response(Verdict.ANSWER)
+        if not isinstance(result, Failure):
+            result = Failure(TypeError(f"a handler returned {type(result).__name__}"))
+        if result.check(NotMine):
+            return _NOT_MINE
+        if result.check(Refusal):
+            return Response(Verdict.REFUSE, text=str(result.value))
+        reference = secrets.token_hex(8)
+        self._log.failure(
+            "Message {id} on {topic} failed, reference {reference}",
+            result,
+            id=message.id,
+            topic=message.topic,
+            reference=reference,
+        )
+        return Response(Verdict.FAILED, text=f"internal error, reference {reference}")
+
+
+__all__ = ["Inbox", "Respond"]

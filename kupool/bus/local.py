@@ -1,0 +1,170 @@
+"""The bus in one process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from random import Random
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IReactorTime
+from zope.interface import implementer
+
+from kupool.bus import (
+    BusSettings,
+    BusStatus,
+    Handler,
+    IBus,
+    Message,
+    Model,
+    Outcome,
+    Step,
+    Subscription,
+    Topic,
+)
+from kupool.bus.broker import Broker
+from kupool.bus.calls import Response, Taken
+from kupool.bus.inbox import Inbox
+from kupool.bus.publishing import checked_keys, make_message
+
+
+@implementer(IBus)
+class LocalBus:
+    """A bus among the handlers of this process, and of whoever else uses its ``broker``.
+
+    ``wall`` returns seconds since 1970. Handlers run in a turn of the reactor of their
+    own, never while something is published.
+    """
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        settings: BusSettings | None = None,
+        *,
+        wall: Callable[[], float],
+        random: Random | None = None,
+    ) -> None:
+        self.broker = Broker(clock, settings, wall=wall, random=random)
+        self._clock = clock
+        self._handlers: dict[Handler, tuple[str, Inbox]] = {}
+        self._next_id = 0
+
+    def publish_reliable_random(
+        self,
+        data: bytes,
+        topic: Topic,
+        timeout: float | None = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+    ) -> Deferred[Outcome]:
+        """Have one subscriber, chosen at random, answer; another, where it does not."""
+        return self._publish(Model.RELIABLE_RANDOM, data, topic, timeout, headers=headers)
+
+    def publish_reliable_specific(
+        self,
+        data: bytes,
+        topic: Topic,
+        timeout: float | None = None,
+        *,
+        key: str = "",
+        headers: Mapping[str, str] | None = None,
+    ) -> Deferred[Outcome]:
+        """Have the one subscriber answer that can: all get it, the first answer counts."""
+        return self._publish(Model.RELIABLE_SPECIFIC, data, topic, timeout, key, headers)
+
+    def publish_unreliable_all(
+        self, data: bytes, topic: Topic, *, headers: Mapping[str, str] | None = None
+    ) -> Deferred[Outcome]:
+        """Send to every subscriber there is, or to the first that comes in time."""
+        return self._publish(Model.UNRELIABLE_ALL, data, topic, headers=headers)
+
+    def publish_unreliable_random(
+        self, data: bytes, topic: Topic, *, headers: Mapping[str, str] | None = None
+    ) -> Deferred[Outcome]:
+        """Send to one subscriber, chosen at random, or to the first that comes in time."""
+        return self._publish(Model.UNRELIABLE_RANDOM, data, topic, headers=headers)
+
+    def _publish(
+        self,
+        model: Model,
+        data: bytes,
+        topic: Topic,
+        timeout: float | None = None,
+        key: str = "",
+        headers: Mapping[str, str] | None = None,
+    ) -> Deferred[Outcome]:
+        broker = self.broker
+        message = make_message(
+            broker.settings, broker.message_id(), model, topic, data, timeout, key, headers
+        )
+        outcome: Deferred[Outcome] = Deferred(lambda _: forget())
+        forget = broker.publish(message, outcome.callback)
+        return outcome
+
+    def subscribe(
+        self, topics: Iterable[Topic], handler: Handler, *, keys: Iterable[str] = ()
+    ) -> Deferred[Subscription]:
+        """Let a handler have the messages of some topics."""
+        subscriber_id, inbox = self._handlers.get(handler, ("", None))
+        if inbox is None:
+            self._next_id += 1
+            subscriber_id = f"local/{self._next_id}"
+            inbox = Inbox(self._clock, self.broker.settings, handler)
+        found = self.broker.subscribe(
+            subscriber_id,
+            topics_of(topics),
+            self._deliver(subscriber_id, inbox),
+            checked_keys(keys),
+        )
+        self._handlers[handler] = subscriber_id, inbox
+        return succeed(Subscription(subscriber_id, found))
+
+    def _deliver(self, subscriber_id: str, inbox: Inbox) -> Callable[[Message, int | None], Taken]:
+        answer = self.broker.answer
+
+        def deliver(message: Message, number: int | None) -> Taken:
+            if number is None:
+                return inbox.put(message, None)
+            respond: Callable[[Response], object] = partial(answer, subscriber_id, number)
+            return inbox.put(message, respond)
+
+        return deliver
+
+    def unsubscribe(
+        self, handler: Handler, topics: Iterable[Topic] | None = None
+    ) -> Deferred[None]:
+        """Let a handler have no more of some topics, by default of all."""
+        subscriber_id, inbox = self._handlers.get(handler, ("", None))
+        if inbox is not None:
+            left = self.broker.unsubscribe(
+                subscriber_id, None if topics is None else topics_of(topics)
+            )
+            if not left:
+                del self._handlers[handler]
+        return succeed(None)
+
+    def status(self) -> Deferred[BusStatus]:
+        """Return topics, subscribers and counts."""
+        return succeed(self.broker.status())
+
+    def trace(self, message_id: str) -> Deferred[tuple[Step, ...]]:
+        """Return the way of a recent message."""
+        return succeed(self.broker.trace(message_id))
+
+    def close(self) -> Deferred[None]:
+        """Drop all subscriptions and end every call as refused."""
+        self.broker.close()
+        for _, inbox in self._handlers.values():
+            inbox.close()
+        self._handlers.clear()
+        return succeed(None)
+
+
+def topics_of(topics: Iterable[Topic]) -> tuple[Topic, ...]:
+    """Return topics as a tuple; raises :class:`ValueError` for one topic alone."""
+    if isinstance(topics, str | int):
+        raise ValueError(f"topics: a list is wanted, not {topics!r} alone")
+    return tuple(topics)
+
+
+__all__ = ["LocalBus", "topics_of"]

@@ -1,0 +1,98 @@
+"""What every form of the bus does with the arguments of a publish. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from kupool.bus import BusSettings, Message, Model
+from kupool.bus.topics import topic_name
+
+#: The shortest and the longest time that a reliable message may have, in seconds.
+MIN_TIMEOUT = 0.01
+MAX_TIMEOUT = 3600.0
+
+#: The most that all headers of a message may hold, in bytes of UTF-8; and a key or id.
+MAX_HEADERS = 2048
+MAX_KEY = 255
+
+#: Keys that one subscriber may declare.
+MAX_KEYS = 10_000
+
+
+def make_message(
+    settings: BusSettings,
+    message_id: str,
+    model: Model,
+    topic: object,
+    data: bytes,
+    timeout: float | None = None,
+    key: str = "",
+    headers: Mapping[str, str] | None = None,
+) -> Message:
+    """Return the message of a publish; raises :class:`ValueError` naming what is wrong."""
+    name = topic_name(topic)
+    if not isinstance(data, bytes):
+        raise ValueError(f"data: bytes are wanted, not {type(data).__name__}")
+    if len(data) > settings.max_data:
+        raise ValueError(f"data: {len(data)} bytes, at most {settings.max_data} are taken")
+    if timeout is None:
+        timeout = settings.timeout
+    if not MIN_TIMEOUT <= timeout <= MAX_TIMEOUT:
+        raise ValueError(f"timeout: {timeout!r} is not from {MIN_TIMEOUT} to {MAX_TIMEOUT} s")
+    check_text("key", key)
+    check_text("id", message_id)
+    return Message(
+        message_id,
+        name,
+        data,
+        model,
+        checked_headers(headers),
+        key,
+        timeout if model.reliable else 0.0,
+    )
+
+
+def checked_headers(headers: Mapping[str, str] | None) -> Mapping[str, str]:
+    """Return a copy of the headers; raises :class:`ValueError`."""
+    copy = dict(headers or {})
+    size = 0
+    for name, value in copy.items():
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise ValueError("headers: names and values are text")
+        if not name or not (name + value).isprintable():
+            raise ValueError(f"headers: {name!r} has characters that cannot be printed")
+        size += len(name.encode()) + len(value.encode())
+    if size > MAX_HEADERS:
+        raise ValueError(f"headers: {size} bytes, at most {MAX_HEADERS} are taken")
+    return copy
+
+
+def checked_keys(keys: Iterable[str]) -> tuple[str, ...]:
+    """Return the keys a subscriber declares; raises :class:`ValueError`."""
+    if isinstance(keys, str):
+        raise ValueError("keys: a list of texts is wanted, not one text")
+    found = tuple(keys)
+    if len(found) > MAX_KEYS:
+        raise ValueError(f"keys: {len(found)}, at most {MAX_KEYS} are taken")
+    for key in found:
+        check_text("keys", key)
+    return found
+
+
+def check_text(what: str, text: object) -> None:
+    """Raise :class:`ValueError` for what is no printable text of a sensible length."""
+    if not isinstance(text, str) or len(text) > MAX_KEY or not text.isprintable():
+        raise ValueError(f"{what}: {text!r:.60} is no printable text of at most {MAX_KEY}")
+
+
+__all__ = [
+    "MAX_HEADERS",
+    "MAX_KEY",
+    "MAX_KEYS",
+    "MAX_TIMEOUT",
+    "MIN_TIMEOUT",
+    "check_text",
+    "checked_headers",
+    "checked_keys",
+    "make_message",
+]
