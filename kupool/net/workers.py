@@ -1,0 +1,374 @@
+"""Worker pools: queues in front of handlers, so that no message waits for every other.
+
+A pool is middleware of a router. Each worker takes one message at a time from a queue of
+its own, and goes to the next when the handler has ended, its Deferred or coroutine
+included. Everything happens in the reactor's thread; for handlers that block there are
+:mod:`kupool.net.workers_threads` and :mod:`kupool.net.workers_processes`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, NamedTuple
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from kupool.errors import TIMEOUT, UNAVAILABLE, CloseReason
+from kupool.net.connection import Connection
+from kupool.net.router import LATER
+from kupool.net.router_steps import Step, awaited
+from kupool.net.workers_queue import Job, Worker
+
+#: Messages that one worker takes in one turn of the reactor, where none has to wait.
+TURN = 100
+
+#: The close of a connection whose messages find no room. The wire contract gives it no
+#: code of its own, so it carries the code of its error text.
+CLOSE_UNAVAILABLE = CloseReason(UNAVAILABLE.code, UNAVAILABLE.text, True)
+
+
+class Balance(Enum):
+    """How a message finds its worker.
+
+    ``BY_CONNECTION`` and ``BY_KEY`` keep the order of each connection's, or each key's,
+    messages; the others keep none between workers.
+    """
+
+    ROUND_ROBIN = "round-robin"
+    BY_CONNECTION = "by-connection"
+    BY_KEY = "by-key"
+    LEAST_LOADED = "least-loaded"
+
+
+class Full(Enum):
+    """What becomes of a message that found no room in its worker's queue in time.
+
+    ``REJECT`` answers ``Temporarily unavailable``, ``CLOSE`` closes the connection, and
+    ``DROP`` says nothing. Each is counted.
+    """
+
+    REJECT = "reject"
+    CLOSE = "close"
+    DROP = "drop"
+
+
+@dataclass(frozen=True)
+class WorkerSettings:
+    """How a pool works; times are in seconds.
+
+    ``size`` workers have ``queue`` places each. With a size of 0 there are no workers:
+    messages are handled at once, up to ``concurrency`` of them together, and beyond that
+    share one queue. A message that finds its queue full waits up to ``wait`` for a
+    place, and nothing more is read of its connection meanwhile; then ``full`` says what
+    becomes of it. A handler that has not ended after ``timeout`` is cancelled, its peer
+    gets the error ``timeout``, and its worker goes on; 0 lets it take for ever.
+
+    Raises :class:`ValueError` for a value that is out of its range.
+    """
+
+    size: int = 10
+    queue: int = 1024
+    balance: Balance | str = Balance.ROUND_ROBIN
+    wait: float = 0.1
+    full: Full | str = Full.REJECT
+    timeout: float = 30.0
+    concurrency: int = 1000
+
+    def __post_init__(self) -> None:
+        Balance(self.balance), Full(self.full)
+        if self.size < 0 or self.queue < 1 or self.concurrency < 1:
+            raise ValueError("a pool needs a size of at least 0, and a queue and concurrency of 1")
+        if self.wait < 0 or self.timeout < 0:
+            raise ValueError("wait and timeout of a pool are not below 0")
+
+
+class Drained(NamedTuple):
+    """How a pool ended: what was still handled after the stop began, and what was not.
+
+    ``dropped`` has the messages that were left in queues or cut off, by method or id.
+    """
+
+    finished: int
+    dropped: Counter[str]
+
+
+class WorkerPool:
+    """Takes messages to workers. Used as middleware: ``router.use(WorkerPool(reactor))``.
+
+    ``key`` gets what the handler gets, and is needed for ``by-key`` alone: messages with
+    equal keys go to the same worker. Raises :class:`ValueError` where it is missing.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        settings: WorkerSettings | None = None,
+        *,
+        key: Callable[..., Hashable] | None = None,
+    ) -> None:
+        self.settings = settings or WorkerSettings()
+        #: ``handled``, ``timeout``, ``late``, and the messages that found no room as
+        #: ``reject``, ``close``, ``drop``; ``stopped`` are those that came after the stop.
+        self.counters: Counter[str] = Counter()
+        self._clock = clock
+        self._key = key
+        self._full = Full(self.settings.full)
+        self._balance = Balance(self.settings.balance)
+        if self._balance is Balance.BY_KEY and key is None:
+            raise ValueError("by-key needs a key")
+        size = self.settings.size
+        self._workers = (
+            [Worker(1) for _ in range(size)] if size else [Worker(self.settings.concurrency)]
+        )
+        self._last = -1
+        self._stuck: set[Job] = set()
+        self._stopping = False
+        self._emptied: Deferred[None] | None = None
+        self._drained: list[Deferred[Drained]] = []
+        self._report: Drained | None = None
+
+    @property
+    def loads(self) -> list[int]:
+        """Messages that each worker has in its hands, its queue, or waiting for a place."""
+        return [worker.load for worker in self._workers]
+
+    @property
+    def stuck(self) -> int:
+        """Handlers that were cancelled for their time, and have not ended since."""
+        return len(self._stuck)
+
+    # -- coming in
+
+    def __call__(self, handler: Step) -> Step:
+        """Return a handler whose messages go through the pool."""
+
+        def queued(connection: Connection, *message: Any) -> object:
+            return self.submit(handler, connection, *message)
+
+        queued.__doc__ = handler.__doc__
+        return queued
+
+    def submit(self, handler: Step, connection: Connection, *message: Any) -> object:
+        """Give a message to its worker; returns the outcome, or a Deferred of it."""
+        if self._stopping:
+            self.counters["stopped"] += 1
+            return UNAVAILABLE
+        worker = self._choose(connection, message)
+        job = Job(handler, connection, message)
+        if worker.idle:
+            return self._at_once(worker, job)
+        done: Deferred[Any] = Deferred()
+        job.done = done
+        if worker.waiting or len(worker.queue) >= self.settings.queue:
+            self._no_room(worker, job)
+        else:
+            worker.queue.append(job)
+        return done
+
+    def _choose(self, connection: Connection, message: tuple[Any, ...]) -> Worker:
+        workers = self._workers
+        if self._balance is Balance.ROUND_ROBIN:
+            self._last = number = (self._last + 1) % len(workers)
+            return workers[number]
+        if self._balance is Balance.BY_CONNECTION:
+            return workers[connection.id % len(workers)]
+        if self._balance is Balance.BY_KEY:
+            assert self._key is not None
+            return workers[hash(self._key(connection, *message)) % len(workers)]
+        return min(workers, key=lambda worker: worker.load)
+
+    def _no_room(self, worker: Worker, job: Job) -> None:
+        wait = self.settings.wait
+        if not wait:
+            self._overflow(job)
+            return
+        # One connection has one message that waits: nothing more of it is handled.
+        job.connection.hold()
+        worker.waiting[job] = self._clock.callLater(wait, self._waited, worker, job)
+
+    def _waited(self, worker: Worker, job: Job) -> None:
+        del worker.waiting[job]
+        self._overflow(job)
+        job.connection.release()
+
+    def _overflow(self, job: Job) -> None:
+        self.counters[self._full.value] += 1
+        if self._full is Full.REJECT:
+            job.settle(UNAVAILABLE)
+        else:
+            if self._full is Full.CLOSE:
+                job.connection.close(CLOSE_UNAVAILABLE)
+            job.settle(LATER)
+
+    # -- being handled
+
+    def _at_once(self, worker: Worker, job: Job) -> object:
+        """Handle a message without a queue, and without a Deferred where none is needed."""
+        worker.turning = True
+        try:
+            outcome = job.handler(job.connection, *job.message)
+        finally:
+            worker.turning = False
+            self.counters["handled"] += 1
+            if worker.queue:
+                self._clock.callLater(0, self._go_on, worker)
+        if not awaited(outcome):
+            return outcome
+        done: Deferred[Any] = Deferred()
+        job.done = done
+        self._follow(worker, job, outcome)
+        return done
+
+    def _follow(self, worker: Worker, job: Job, outcome: Any) -> None:
+        """Wait for the end of a handler, but not for ever."""
+        work: Deferred[object] = (
+            outcome if isinstance(outcome, Deferred) else Deferred.fromCoroutine(outcome)
+        )
+        worker.running[job] = work
+        if self.settings.timeout:
+            job.timer = self._clock.callLater(
+                self.settings.timeout, self._timed_out, worker, job, work
+            )
+        work.addBoth(self._ended, worker, job)
+
+    def _ended(self, result: object, worker: Worker, job: Job) -> None:
+        if job not in worker.running:
+            self._stuck.discard(job)
+            if isinstance(result, Failure) and not result.check(CancelledError):
+                self._log.failure("Message {label} failed after its time", result, label=job.label)
+            self.counters["late"] += not isinstance(result, Failure)
+            return
+        del worker.running[job]
+        job.settle(result)
+        self._go_on(worker)
+
+    def _timed_out(self, worker: Worker, job: Job, work: Deferred[object]) -> None:
+        self.counters["timeout"] += 1
+        self._log.warn(
+            "Message {label} of connection {connection} took longer than {timeout} s",
+            label=job.label,
+            connection=job.connection.id,
+            timeout=self.settings.timeout,
+        )
+        self._cut_off(worker, job, work)
+        job.settle(TIMEOUT)
+        self._go_on(worker)
+
+    def _cut_off(self, worker: Worker, job: Job, work: Deferred[object]) -> None:
+        """Let go of a handler, whether it takes notice of that or not."""
+        del worker.running[job]
+        self._stuck.add(job)
+        work.cancel()
+
+    def _go_on(self, worker: Worker) -> None:
+        """Handle what waits for this worker, as far as it is free for it."""
+        if worker.turning:
+            return
+        worker.turning = True
+        taken = 0
+        try:
+            while worker.free and worker.queue:
+                if taken == TURN:
+                    self._clock.callLater(0, self._go_on, worker)
+                    break
+                taken += 1
+                job = worker.queue.popleft()
+                self._let_in(worker)
+                self._take(worker, job)
+        finally:
+            worker.turning = False
+        if self._emptied is not None and not any(self.loads):
+            emptied, self._emptied = self._emptied, None
+            emptied.callback(None)
+
+    def _let_in(self, worker: Worker) -> None:
+        """Give places in the queue to those that wait for one."""
+        while worker.waiting and len(worker.queue) < self.settings.queue:
+            job = next(iter(worker.waiting))
+            worker.waiting.pop(job).cancel()
+            worker.queue.append(job)
+            job.connection.release()
+
+    def _take(self, worker: Worker, job: Job) -> None:
+        self.counters["handled"] += 1
+        try:
+            outcome = job.handler(job.connection, *job.message)
+        except Exception:
+            job.settle(Failure())
+            return
+        if awaited(outcome):
+            self._follow(worker, job, outcome)
+        else:
+            job.settle(outcome)
+
+    # -- the end
+
+    async def stop(self, deadline: float = 10.0) -> Drained:
+        """Take nothing more, handle what is there, and say what was dropped.
+
+        What has not ended ``deadline`` seconds later is cancelled, or never begun; its
+        peers are answered ``Temporarily unavailable``. May be called more than once.
+        """
+        if self._report is not None:
+            return self._report
+        if self._stopping:
+            again: Deferred[Drained] = Deferred()
+            self._drained.append(again)
+            return await again
+        self._stopping = True
+        before = sum(self.loads)
+        if before:
+            emptied: Deferred[None] = Deferred()
+            self._emptied = emptied
+            late = self._clock.callLater(deadline, self._give_up)
+            await emptied
+            if late.active():
+                late.cancel()
+        dropped = self._drop()
+        self._report = Drained(before - dropped.total(), dropped)
+        if dropped:
+            self._log.warn("Messages dropped at the stop: {dropped}", dropped=dict(dropped))
+        waiting, self._drained = self._drained, []
+        for deferred in waiting:
+            deferred.callback(self._report)
+        return self._report
+
+    def _give_up(self) -> None:
+        emptied, self._emptied = self._emptied, None
+        if emptied is not None:
+            emptied.callback(None)
+
+    def _drop(self) -> Counter[str]:
+        dropped: Counter[str] = Counter()
+        for worker in self._workers:
+            worker.turning = True  # nothing begins any more
+            left = [*worker.running, *worker.queue, *worker.waiting]
+            for job, work in list(worker.running.items()):
+                self._cut_off(worker, job, work)
+            for job, timer in worker.waiting.items():
+                timer.cancel()
+                job.connection.release()
+            worker.queue.clear()
+            worker.waiting.clear()
+            for job in left:
+                dropped[job.label] += 1
+                job.settle(UNAVAILABLE)
+        return dropped
+
+
+__all__ = [
+    "CLOSE_UNAVAILABLE",
+    "Balance",
+    "Drained",
+    "Full",
+    "WorkerPool",
+    "WorkerSettings",
+]
