@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
     from twisted.python.failure import Failure
 
+    from kupool.errors import CloseReason
     from kupool.net.connection import Connection
 
 
@@ -32,4 +33,15 @@ class IConnectionObserver(Interface):
         """
 
 
-__all__ = ["IConnectionObserver"]
+class IClosingObserver(IConnectionObserver):
+    """An observer that also has a last word."""
+
+    def closing(connection: Connection, reason: CloseReason | None) -> None:
+        """Called before a connection is closed, while it can still send.
+
+        ``reason`` is None where the peer has finished. Not called for a connection
+        that is lost before anyone closes it.
+        """
+
+
+__all__ = ["IClosingObserver", "IConnectionObserver"]

@@ -17,19 +17,22 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from kupool.errors import (
-    FRAME_TOO_LARGE,
+    CLOSE_MALFORMED,
     IDLE_TIMEOUT,
     SLOW_READER,
     TOO_MANY_ERRORS,
     CloseReason,
 )
+from kupool.net.failures import ConnectionClosed
 from kupool.net.outbox import EventPolicy, Outbox
-from kupool.wire.framing import Discarding, Framing, Item, Splitter
-from kupool.wire.messages import close_message, encode_result
+from kupool.wire.framing import Discarding, Framing, Item, Splitter, Tlv
+from kupool.wire.messages import encode_result
+from kupool.wire.packets import MessageTooLarge
 
 if TYPE_CHECKING:
     from kupool.net.manager import ConnectionManager
     from kupool.net.router import IRouter
+    from kupool.net.waiting import WaitingRoom
     from kupool.wire.messages import RequestId
 
 OPEN = "open"
@@ -59,6 +62,7 @@ class Connection:
         "_lingering",
         "_now",
         "_outbox",
+        "_partial",
         "_peer_finished",
         "_properties",
         "_read_stops",
@@ -77,8 +81,10 @@ class Connection:
         "malformed",
         "manager",
         "messages_in",
+        "messages_out",
         "state",
         "transport",
+        "waiting",
     )
 
     _log = Logger()
@@ -103,6 +109,8 @@ class Connection:
         #: (time, reason) at which the connection is closed unless it is cleared.
         self.deadline: tuple[float, CloseReason] | None = None
         self.bytes_in = self.bytes_out = self.messages_in = self.malformed = 0
+        #: Messages given to it for sending, those an outbox dropped afterwards included.
+        self.messages_out = 0
         self.framing = framing
         self._encode = framing.encode
         self._splitter: Splitter = framing.splitter(manager.settings.max_frame)
@@ -116,8 +124,16 @@ class Connection:
         self._backlogged_since: float | None = None
         self._peer_finished = self._lingering = False
         self._ends_at: float | None = None
+        self._partial: tuple[int, float] | None = None
+        #: Messages that wait for room, as :mod:`kupool.net.delivery` lets them.
+        self.waiting: WaitingRoom | None = None
 
     # -- who it is
+
+    @property
+    def sends(self) -> bool:
+        """Whether what is sent now goes to the peer."""
+        return self.state is OPEN
 
     @property
     def peer(self) -> str:
@@ -134,6 +150,29 @@ class Connection:
         if self._properties is None:
             self._properties = {}
         return self._properties
+
+    def set_property(self, name: str, value: object) -> None:
+        """Keep something with the connection, until it ends.
+
+        Where the manager has an index of that name, the connection is found by it.
+        Raises :class:`ConnectionClosed` on one that has ended.
+        """
+        if self.state is CLOSED:
+            raise ConnectionClosed(self.id)
+        self.manager.index.set(self, name, value)
+
+    def get_property(self, name: str) -> object:
+        """Return what :meth:`set_property` kept; raises :class:`PropertyNotFound`."""
+        return self.manager.index.get(self, name)
+
+    def remove_property(self, name: str) -> None:
+        """Keep it no longer; raises :class:`PropertyNotFound`."""
+        self.manager.index.remove(self, name)
+
+    def forget(self) -> None:
+        """Drop the properties of a connection that has ended; called by the manager."""
+        if self._properties:
+            self.manager.index.forget(self)
 
     @property
     def router(self) -> IRouter:
@@ -218,8 +257,12 @@ class Connection:
             items = self._splitter.resume()
             if items:
                 self.receive(items)
+            elif self._splitter.corrupt:
+                self.malformed += 1
+                self.manager.malformed += 1
+                self.close(CLOSE_MALFORMED)
             elif self._splitter.too_large:
-                self.close(FRAME_TOO_LARGE)
+                self.close(self.manager.too_large)
 
     def hold(self) -> None:
         """Handle no further message of this peer until :meth:`release`.
@@ -274,6 +317,7 @@ class Connection:
         data = self._encode(payload)
         if self._outbox is None and self.state is OPEN:
             self.bytes_out += len(data)
+            self.messages_out += 1
             self.transport.write(data)
         else:
             self.send_encoded(data)
@@ -283,12 +327,39 @@ class Connection:
         if len(payloads) == 1:
             self.send(payloads[0])
         else:
-            self.send_encoded(self.framing.join(payloads))
+            self.send_encoded(self.framing.join(payloads), len(payloads))
 
-    def send_encoded(self, data: bytes) -> None:
+    def pack(self, message: bytes | Tlv) -> bytes:
+        """Return a message as bytes of this framing.
+
+        Raises :class:`MessageTooLarge` for one over the server's limit, and
+        :class:`ValueError` for one that the framing cannot express.
+        """
+        size = len(message if isinstance(message, bytes) else message.payload)
+        limit = self.manager.settings.max_frame
+        if size > limit:
+            raise MessageTooLarge(size, limit)
+        if self.framing.pack is not None:
+            return self.framing.pack(message)
+        if not isinstance(message, bytes):
+            raise ValueError(f"{self.framing.name} carries no message ids")
+        return self.framing.encode(message)
+
+    def send_message(self, message_id: int, data: bytes) -> None:
+        """Send one message under an id; class *reply*.
+
+        Raises :class:`ConnectionClosed` on a connection that has ended, and what
+        :meth:`pack` does.
+        """
+        if self.state is not OPEN:
+            raise ConnectionClosed(self.id)
+        self.send_encoded(self.pack(Tlv(message_id, data)))
+
+    def send_encoded(self, data: bytes, messages: int = 1) -> None:
         """Send bytes that are messages of this framing already; class *reply*."""
         if self.state is not OPEN:
             return
+        self.messages_out += messages
         if self._outbox is None:
             self._put(data)
             return
@@ -302,17 +373,28 @@ class Connection:
         """Send bytes of this framing that replace what still waits under ``key``."""
         if self.state is not OPEN:
             return
+        self.messages_out += 1
         if self._outbox is not None:
             self._outbox.add_latest(key, encoded)
         else:
             self._put(encoded)
 
-    def send_event(self, encoded: bytes, policy: EventPolicy = EventPolicy.DROP_NEW) -> bool:
-        """Send bytes of this framing that may be dropped; returns whether they were kept."""
+    def send_event(
+        self,
+        encoded: bytes,
+        policy: EventPolicy = EventPolicy.DROP_NEW,
+        limit: int | None = None,
+    ) -> bool:
+        """Send bytes of this framing that may be dropped; returns whether they were kept.
+
+        ``limit`` is how many bytes of events may wait, by default the outbox limit.
+        """
         if self.state is not OPEN:
             return False
+        self.messages_out += 1
         if self._outbox is not None:
-            return self._outbox.add_event(encoded, self.manager.settings.outbox_limit, policy)
+            most = self.manager.settings.outbox_limit if limit is None else limit
+            return self._outbox.add_event(encoded, most, policy)
         self._put(encoded)
         return True
 
@@ -344,6 +426,11 @@ class Connection:
         ):
             self._backlogged_since = None
             self._start_reading()
+        self._tell_waiting()
+
+    def _tell_waiting(self) -> None:
+        if self.waiting is not None:
+            self.waiting.changed()
 
     def stopProducing(self) -> None:
         """The transport has ended; :meth:`lost` follows."""
@@ -372,6 +459,9 @@ class Connection:
         """
         if self.state is not OPEN:
             return
+        self.manager.tell_closing(self, reason)
+        if self.state is not OPEN:
+            return  # whoever was told has ended it
         outbox, self._outbox = self._outbox, None
         if outbox is not None:
             self.manager.dropped += outbox.dropped
@@ -379,7 +469,7 @@ class Connection:
                 self._put(data)
         if reason is not None:
             self.manager.count_close(reason)
-            self._put(close_message(self.framing, reason, retry_after))
+            self._put(self.manager.close_message(self.framing, reason, retry_after))
         self._end(linger=reason is not None)
 
     def end_with(self, last: bytes) -> None:
@@ -393,6 +483,7 @@ class Connection:
         self._halted = True
         self._held = None
         self._ends_at = self._now() + self.manager.settings.write_timeout
+        self._tell_waiting()
         transport: Any = self.transport
         transport.unregisterProducer()
         half = ITCPTransport.providedBy(transport) and not ISSLTransport.providedBy(transport)
@@ -450,9 +541,28 @@ class Connection:
             outbox, self._outbox = self._outbox, None
             if outbox is not None:
                 self.manager.dropped += outbox.dropped
+            self._tell_waiting()
             self.manager.remove(self, reason)
 
-    def sweep(self, now: float, idle_timeout: float, write_timeout: float) -> None:
+    def _part_is_late(self, now: float, timeout: float) -> bool:
+        """Say whether the rest of a message is due: looked at once a second, so that it
+        costs nothing while messages come.
+        """
+        if self._read_stops or not getattr(self._splitter, "buffered", 0):
+            self._partial = None
+        elif self._partial is None or self._partial[0] != self.messages_in:
+            self._partial = (self.messages_in, now)
+        else:
+            return now - self._partial[1] >= timeout
+        return False
+
+    def sweep(
+        self,
+        now: float,
+        idle_timeout: float,
+        write_timeout: float,
+        message_timeout: float = 0.0,
+    ) -> None:
         """Apply the timeouts; called about once a second by the manager."""
         if self.state is OPEN:
             since = self._backlogged_since
@@ -460,7 +570,9 @@ class Connection:
                 self.close(SLOW_READER)
             elif self.deadline is not None and now >= self.deadline[0]:
                 self.close(self.deadline[1])
-            elif idle_timeout and now - self.last_seen >= idle_timeout:
+            elif (idle_timeout and now - self.last_seen >= idle_timeout) or (
+                message_timeout and self._part_is_late(now, message_timeout)
+            ):
                 self.close(IDLE_TIMEOUT)
         elif self._ends_at is not None and now >= self._ends_at:
             self._ends_at = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -14,13 +14,25 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from kupool.errors import BANNED, TOO_MANY_CONNECTIONS, CloseReason
-from kupool.net import IConnectionObserver
+from kupool.errors import (
+    BANNED,
+    FRAME_TOO_LARGE,
+    GOING_DOWN,
+    TOO_MANY_CONNECTIONS,
+    CloseReason,
+)
+from kupool.net import IClosingObserver, IConnectionObserver
 from kupool.net.connection import OPEN, Connection
-from kupool.wire.framing import Framing
+from kupool.net.failures import ConnectionNotFound
+from kupool.net.properties import PropertyIndex
+from kupool.wire.framing import Framing, Tlv
+from kupool.wire.messages import close_message
 
 #: Connections served in one reactor turn by a broadcast or a sweep.
 CHUNK = 500
+
+#: Says whether a connection is to have a message.
+Where = Callable[[Connection], bool]
 
 #: Addresses remembered as banned; beyond it the oldest ban is forgotten.
 MAX_BANS = 10_000
@@ -29,7 +41,8 @@ MAX_BANS = 10_000
 @dataclass(frozen=True)
 class ServerSettings:
     """The limits of a server. Sizes are in bytes, times in seconds; 0 turns one off,
-    except for ``max_frame``, ``outbox_limit`` and ``write_timeout``.
+    except for ``outbox_limit`` and ``write_timeout``; ``accept_rate`` is in connections
+    a second, of which one second's may come at once.
     """
 
     max_frame: int = 65536
@@ -39,6 +52,8 @@ class ServerSettings:
     write_timeout: float = 10.0
     max_errors: int = 10
     outbox_limit: int = 262_144
+    message_timeout: float = 0.0
+    accept_rate: float = 0.0
 
 
 class ConnectionManager:
@@ -55,7 +70,16 @@ class ConnectionManager:
         self.now: Callable[[], float] = clock.seconds
         #: Calls something once what was read in this reactor turn has been handled.
         self.after_turn: Callable[[Callable[[], object]], object] = self._next_turn
+        #: Makes the bytes that tell a peer why its connection ends.
+        self.close_message: Callable[[Framing, CloseReason, float | None], bytes] = close_message
+        #: What a peer is told whose message is over the limit.
+        self.too_large: CloseReason = FRAME_TOO_LARGE
+        #: Finds connections by their properties.
+        self.index = PropertyIndex()
         self.closes: Counter[str] = Counter()
+        self._closing = observer.closing if IClosingObserver.providedBy(observer) else None
+        self._admissions = 0.0
+        self._admitted_at = clock.seconds()
         self.malformed = self.dropped = self.accepted = self.refused = 0
         self._connections: dict[int, Connection] = {}
         self._hosts: Counter[str] = Counter()
@@ -74,11 +98,22 @@ class ConnectionManager:
         return iter(list(self._connections.values()))
 
     def get(self, connection_id: int) -> Connection:
-        """Return a live connection by its id; raises :class:`KeyError`."""
+        """Return a live connection by its id; raises :class:`ConnectionNotFound`."""
         try:
             return self._connections[connection_id]
         except KeyError:
-            raise KeyError(f"connection not found: {connection_id}") from None
+            raise ConnectionNotFound(connection_id) from None
+
+    def find(self, name: str, value: Hashable) -> list[Connection]:
+        """Return the live connections whose property has that value, oldest first.
+
+        Raises :class:`ValueError` unless ``index.declare(name)`` was called before.
+        """
+        return self.index.find(name, value)
+
+    def clear(self, connection_id: int, reason: CloseReason = GOING_DOWN) -> None:
+        """Close one connection; raises :class:`ConnectionNotFound`."""
+        self.get(connection_id).close(reason)
 
     def _next_turn(self, call: Callable[[], object]) -> None:
         self.clock.callLater(0, call)
@@ -99,7 +134,20 @@ class ConnectionManager:
             and host
             and self._hosts[host] >= limits.max_connections_per_ip
         )
-        return (TOO_MANY_CONNECTIONS, None) if full or crowded else None
+        if full or crowded:
+            return TOO_MANY_CONNECTIONS, None
+        wait = self._too_soon(limits.accept_rate) if limits.accept_rate else 0.0
+        return (TOO_MANY_CONNECTIONS, wait) if wait else None
+
+    def _too_soon(self, rate: float) -> float:
+        """Return how many seconds the next connection has to wait; 0: none.
+
+        ``_admissions`` is how many have come that the rate has not made up for yet.
+        """
+        now = self.now()
+        self._admissions = max(0.0, self._admissions - rate * (now - self._admitted_at))
+        self._admitted_at = now
+        return max(0.0, (self._admissions + 1 - max(rate, 1.0)) / rate)
 
     def grant_grace(self, transport: Any, seconds: float, most: int) -> bool:
         """Let a refused peer show its framing before it is cut off.
@@ -128,6 +176,8 @@ class ConnectionManager:
         self._connections[connection.id] = connection
         self._hosts[host] += 1
         self.accepted += 1
+        if self.settings.accept_rate:
+            self._admissions += 1
         transport.registerProducer(connection, True)
         try:
             self.observer.opened(connection)
@@ -147,10 +197,19 @@ class ConnectionManager:
             self.observer.closed(connection, reason)
         except Exception:
             self._log.failure("The end of a connection could not be handled")
+        connection.forget()
         if not self._connections:
             waiting, self._emptied = self._emptied, []
             for deferred in waiting:
                 deferred.callback(None)
+
+    def tell_closing(self, connection: Connection, reason: CloseReason | None) -> None:
+        """Give the observer its last word; called by the connection."""
+        if self._closing is not None:
+            try:
+                self._closing(connection, reason)
+            except Exception:
+                self._log.failure("The last word to a connection failed")
 
     def ban(self, host: str, seconds: float) -> None:
         """Refuse connections from an address for some time."""
@@ -193,8 +252,9 @@ class ConnectionManager:
     def sweep(self) -> Deferred[None]:
         """Apply the timeouts to every connection, a chunk in each reactor turn."""
         now = self.now()
-        idle, write = self.settings.idle_timeout, self.settings.write_timeout
-        return self.each(lambda connection: connection.sweep(now, idle, write))
+        settings = self.settings
+        idle, write, part = settings.idle_timeout, settings.write_timeout, settings.message_timeout
+        return self.each(lambda connection: connection.sweep(now, idle, write, part))
 
     def each(
         self,
@@ -230,23 +290,60 @@ class ConnectionManager:
         *,
         key: str,
         connections: Iterable[Connection] | None = None,
+        where: Where | None = None,
     ) -> Deferred[None]:
         """Send the latest message of ``key``, encoded once for each framing.
 
         A peer that reads slowly gets the newest when it reads again, and delays
-        nobody. Fires when every outbox has it.
+        nobody. ``where`` is asked in each connection's turn whether it is to have the
+        message. Fires when every outbox has it.
         """
-        encoded: dict[str, bytes] = {}
+        encode = _once(lambda connection: connection.framing.encode(payload))
 
         def send(connection: Connection) -> None:
-            framing = connection.framing
-            data = encoded.get(framing.name)
-            if data is None:
-                data = encoded[framing.name] = framing.encode(payload)
-            connection.send_latest(key, data)
+            if where is None or where(connection):
+                connection.send_latest(key, encode(connection))
+
+        return self.each(send, connections)
+
+    def send_many(
+        self,
+        message: bytes | Tlv,
+        connections: Iterable[Connection] | None = None,
+        *,
+        where: Where | None = None,
+    ) -> Deferred[None]:
+        """Send one message of the class *reply* to many, encoded once for each framing.
+
+        ``where`` is asked in each connection's turn whether it is to have the message.
+        Those that have ended are passed over; what a framing cannot express is logged.
+        """
+        encode = _once(lambda connection: connection.pack(message))
+
+        def send(connection: Connection) -> None:
+            if connection.state is OPEN and (where is None or where(connection)):
+                connection.send_encoded(encode(connection))
 
         return self.each(send, connections)
 
     def close_all(self, reason: CloseReason) -> Deferred[None]:
         """Close every connection, a chunk in each turn; fires when all were told."""
         return self.each(lambda c: c.close(reason) if c.state is OPEN else None)
+
+    def clear_all(self) -> Deferred[None]:
+        """Close every connection as if the server stopped, which it does not."""
+        return self.close_all(GOING_DOWN)
+
+
+def _once(encode: Callable[[Connection], bytes]) -> Callable[[Connection], bytes]:
+    """Return ``encode``, called only for the first connection of each framing."""
+    encoded: dict[str, bytes] = {}
+
+    def cached(connection: Connection) -> bytes:
+        name = connection.framing.name
+        data = encoded.get(name)
+        if data is None:
+            data = encoded[name] = encode(connection)
+        return data
+
+    return cached

@@ -8,7 +8,7 @@ framing is in :mod:`kupool.net.detecting`.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 from twisted.internet.interfaces import (
     IAddress,
@@ -23,10 +23,13 @@ from zope.interface import implementer
 from kupool.errors import CloseReason
 from kupool.net.connection import Connection
 from kupool.net.manager import ConnectionManager
-from kupool.wire.framing import FRAME, INT32, LINE, Framing, Tlv, TlvSplitter, encode_tlv
-from kupool.wire.messages import close_message
+from kupool.wire.codecs import Codec, TlvCodec, framing_of
+from kupool.wire.framing import FRAME, INT32, LINE, Framing, Tlv, encode_tlv
 
-TLV = Framing("tlv", TlvSplitter, encode_tlv, lambda parts: b"".join(map(encode_tlv, parts)))
+#: Its limit is that of the server.
+TLV = framing_of(TlvCodec(max_payload=0))._replace(
+    encode=encode_tlv, join=lambda parts: b"".join(map(encode_tlv, parts))
+)
 
 
 def prepare(protocol: Protocol) -> tuple[Any, str]:
@@ -41,7 +44,7 @@ def prepare(protocol: Protocol) -> tuple[Any, str]:
 class FramedProtocol(Protocol):
     """What the protocols of all framings share: they feed a connection."""
 
-    framing: ClassVar[Framing]
+    framing: Framing
 
     def __init__(self, manager: ConnectionManager, connection: Connection | None = None) -> None:
         self._manager = manager
@@ -118,7 +121,7 @@ class TlvProtocol(FramedProtocol):
     def send_message(self, message_id: int, data: bytes) -> None:
         """Send one message under an id."""
         if self.connection is not None:
-            self.connection.send_encoded(encode_tlv(data, message_id))
+            self.connection.send_message(message_id, data)
 
     def received(self, message: Tlv) -> None:
         """Handle one message as if the peer had sent it."""
@@ -136,7 +139,7 @@ def refuse(
     """Tell a peer over the limit why it may not come in, and end it."""
     manager.refused += 1
     manager.count_close(reason)
-    transport.write(close_message(framing, reason, retry_after))
+    transport.write(manager.close_message(framing, reason, retry_after))
     transport.loseConnection()
 
 
@@ -186,6 +189,22 @@ class TlvFactory(FramedFactory):
     protocol = TlvProtocol
 
 
+class CodecFactory(FramedFactory):
+    """Builds the protocols of any codec."""
+
+    protocol = FramedProtocol
+
+    def __init__(self, manager: ConnectionManager, codec: Codec) -> None:
+        super().__init__(manager)
+        self._framing = framing_of(codec)
+
+    def buildProtocol(self, addr: IAddress | None) -> FramedProtocol:
+        """Return the protocol of a new connection."""
+        protocol = super().buildProtocol(addr)
+        protocol.framing = self._framing
+        return protocol
+
+
 #: The factory of each value of the setting ``framing`` but ``auto``.
 FACTORIES: dict[str, type[FramedFactory]] = {
     f.protocol.framing.name: f for f in (FrameFactory, Int32Factory, LineFactory, TlvFactory)
@@ -195,6 +214,7 @@ __all__ = [
     "FACTORIES",
     "PROTOCOLS",
     "TLV",
+    "CodecFactory",
     "FrameFactory",
     "FrameProtocol",
     "FramedFactory",

@@ -1,0 +1,104 @@
+"""What is done with a message for a peer that reads slowly: one policy for each kind.
+
+A message that finds the outbound buffer over its high-water mark waits, is dropped,
+takes the place of another, or ends the connection. Nothing here touches the way of a
+message whose peer reads.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from twisted.internet.defer import Deferred, succeed
+
+from kupool.errors import SLOW_READER
+from kupool.net.connection import OPEN, Connection
+from kupool.net.failures import ConnectionClosed
+from kupool.net.outbox import EventPolicy
+from kupool.net.waiting import WaitingRoom
+from kupool.wire.framing import Tlv
+
+
+class Policy(Enum):
+    """What happens to a message over the high-water mark."""
+
+    #: It waits until the low-water mark is reached, at most ``timeout`` seconds.
+    WAIT = "wait"
+    #: It is dropped.
+    DROP_NEW = "drop-new"
+    #: The oldest messages with this policy or the one above are dropped in its favour.
+    DROP_OLD = "drop-old"
+    #: It replaces the one of the same key that still waits, if any; at any mark.
+    COALESCE = "coalesce"
+    #: The connection is closed as ``slow reader``.
+    CLOSE = "close"
+
+
+class Delivery:
+    """Sends one kind of message to connections, by one policy.
+
+    ``high`` and ``low`` are the marks in bytes that wait for a peer, by default the
+    server's outbox limit and half of ``high``; ``timeout`` is in seconds, by default
+    the server's write timeout. ``key`` names the kind for :attr:`Policy.COALESCE`.
+    Raises :class:`ValueError` for a low mark above the high one.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        *,
+        high: int | None = None,
+        low: int | None = None,
+        timeout: float | None = None,
+        key: str = "",
+    ) -> None:
+        if low is not None and (low < 0 or (high is not None and low > high)):
+            raise ValueError(f"low mark {low} is not between 0 and the high mark {high}")
+        self._policy = policy
+        self._high = high
+        self._low = low
+        self._timeout = timeout
+        self._key = key
+
+    def send(self, connection: Connection, message: bytes | Tlv) -> Deferred[bool]:
+        """Send a message; fires with whether it is on its way, False where it was dropped.
+
+        Only with :attr:`Policy.WAIT` it may fire later. Raises
+        :class:`ConnectionClosed`, and what :meth:`Connection.pack` does.
+        """
+        if connection.state is not OPEN:
+            raise ConnectionClosed(connection.id)
+        encoded = connection.pack(message)
+        high = connection.manager.settings.outbox_limit if self._high is None else self._high
+        if self._policy is Policy.WAIT:
+            return self._wait(connection, encoded, high)
+        return succeed(self._send_now(connection, encoded, high))
+
+    def _send_now(self, connection: Connection, encoded: bytes, high: int) -> bool:
+        if self._policy is Policy.COALESCE:
+            connection.send_latest(self._key, encoded)
+            return True
+        if self._policy is Policy.DROP_NEW:
+            return connection.send_event(encoded, EventPolicy.DROP_NEW, high)
+        if self._policy is Policy.DROP_OLD:
+            return connection.send_event(encoded, EventPolicy.DROP_OLDEST, high)
+        if connection.outbound and connection.outbound + len(encoded) > high:
+            connection.close(SLOW_READER)
+            return False
+        connection.send_encoded(encoded)
+        return True
+
+    def _wait(self, connection: Connection, encoded: bytes, high: int) -> Deferred[bool]:
+        if connection.waiting is None:
+            if not connection.outbound or connection.outbound + len(encoded) <= high:
+                connection.send_encoded(encoded)
+                return succeed(True)
+            connection.waiting = WaitingRoom(connection)
+        low = high // 2 if self._low is None else min(self._low, high)
+        timeout = self._timeout
+        if timeout is None:
+            timeout = connection.manager.settings.write_timeout
+        return connection.waiting.add(encoded, low, timeout)
+
+
+__all__ = ["Delivery", "Policy"]

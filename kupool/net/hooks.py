@@ -1,0 +1,128 @@
+"""Hooks for the start and the end of a connection.
+
+The start hook has finished before the first message is handled, even where it takes
+time. The stop hook runs exactly once, with the reason, and while the connection can
+still send unless it was lost before anyone closed it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from inspect import iscoroutine
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import ConnectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from kupool.errors import CloseReason
+from kupool.net import IClosingObserver
+from kupool.net.connection import Connection
+from kupool.net.observer import Observer
+from kupool.net.router import IRouter
+
+#: May return a coroutine or a Deferred, which the first message waits for. When it
+#: fails, the connection is cut off, and has no stop hook.
+StartHook = Callable[[Connection], object]
+
+#: Why a connection ends: a close of ours, or what the transport said. That the peer has
+#: finished is a :class:`ConnectionDone`.
+EndReason = CloseReason | Failure
+
+#: May return a coroutine or a Deferred as well, but nothing waits for it: only what it
+#: sends before it first waits is sure to be sent.
+StopHook = Callable[[Connection, EndReason], object]
+
+
+@implementer(IClosingObserver)
+class HookedObserver(Observer):
+    """Gives every connection the same router, and runs a hook at its start and its end."""
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        router: IRouter,
+        on_start: StartHook | None = None,
+        on_stop: StopHook | None = None,
+    ) -> None:
+        super().__init__(router)
+        self._on_start = on_start
+        self._on_stop = on_stop
+        #: Connections that have a stop hook to come, and what their start waits for.
+        self._started: dict[int, Deferred[object] | None] = {}
+
+    def set_on_conn_start(self, hook: StartHook | None) -> None:
+        """Set what runs before the first message of each connection."""
+        self._on_start = hook
+
+    def set_on_conn_stop(self, hook: StopHook | None) -> None:
+        """Set what runs when a connection ends."""
+        self._on_stop = hook
+
+    def opened(self, connection: Connection) -> None:
+        """Set the router, and run the start hook."""
+        super().opened(connection)
+        self.call_on_conn_start(connection)
+
+    def closing(self, connection: Connection, reason: CloseReason | None) -> None:
+        """Run the stop hook, while the connection can still send."""
+        ended = Failure(ConnectionDone()) if reason is None else reason
+        self.call_on_conn_stop(connection, ended)
+
+    def closed(self, connection: Connection, reason: Failure) -> None:
+        """Run the stop hook of a connection that was lost."""
+        self.call_on_conn_stop(connection, reason)
+
+    def call_on_conn_start(self, connection: Connection) -> None:
+        """Run the start hook; messages wait until it has finished. Raises what it does."""
+        started = None if self._on_start is None else self._on_start(connection)
+        if iscoroutine(started):
+            started = Deferred.fromCoroutine(started)
+        if not isinstance(started, Deferred):
+            self._started[connection.id] = None
+            return
+        self._started[connection.id] = started
+        connection.hold()
+        started.addCallbacks(
+            lambda result: self._ready(connection),
+            lambda failure: self._failed(failure, connection),
+        )
+
+    def _ready(self, connection: Connection) -> None:
+        if connection.id in self._started:
+            self._started[connection.id] = None
+            connection.release()
+
+    def _failed(self, failure: Failure, connection: Connection) -> None:
+        if failure.check(CancelledError) and connection.id not in self._started:
+            return  # the connection ended first
+        self._log.failure("The start hook of connection {id} failed", failure, id=connection.id)
+        self._started.pop(connection.id, None)
+        connection.abort()
+
+    def call_on_conn_stop(self, connection: Connection, reason: EndReason) -> None:
+        """Run the stop hook, unless it has run; what it raises is logged."""
+        if connection.id not in self._started:
+            return
+        starting = self._started.pop(connection.id)
+        if starting is not None:
+            starting.cancel()
+        if self._on_stop is None:
+            return
+        try:
+            stopped = self._on_stop(connection, reason)
+        except Exception:
+            self._stop_failed(Failure(), connection)
+            return
+        if iscoroutine(stopped):
+            stopped = Deferred.fromCoroutine(stopped)
+        if isinstance(stopped, Deferred):
+            stopped.addErrback(self._stop_failed, connection)
+
+    def _stop_failed(self, failure: Failure, connection: Connection) -> None:
+        self._log.failure("The stop hook of connection {id} failed", failure, id=connection.id)
+
+
+__all__ = ["EndReason", "HookedObserver", "StartHook", "StopHook"]

@@ -1,0 +1,96 @@
+"""What is known about connections, by name, and who is found by it.
+
+A connection's properties are its own; those whose names are indexed are also kept the
+other way round, so that all connections of a user are found without looking at any
+other. All of it may be used from several threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from threading import Lock
+from typing import TYPE_CHECKING
+
+from kupool.net.failures import PropertyNotFound
+
+if TYPE_CHECKING:
+    from kupool.net.connection import Connection
+
+
+class PropertyIndex:
+    """Sets the properties of a manager's connections, and finds connections by them."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._found: dict[str, dict[Hashable, dict[int, Connection]]] = {}
+
+    def declare(self, name: str) -> None:
+        """Index a property from now on; declaring it again changes nothing.
+
+        To be done before connections come: what they have already is not looked at.
+        """
+        with self._lock:
+            self._found.setdefault(name, {})
+
+    def find(self, name: str, value: Hashable) -> list[Connection]:
+        """Return the live connections whose indexed property has that value, oldest first.
+
+        Raises :class:`ValueError` for a property that is not indexed.
+        """
+        with self._lock:
+            index = self._found.get(name)
+            if index is None:
+                raise ValueError(f"property {name!r} is not indexed")
+            return list(index.get(value, {}).values())
+
+    def set(self, connection: Connection, name: str, value: object) -> None:
+        """Set a property; raises :class:`TypeError` where an index cannot hold the value."""
+        with self._lock:
+            index = self._found.get(name)
+            if index is not None:
+                hash(value)
+                self._remove(connection, name, index)
+                # The hash above is what a value of an index needs.
+                index.setdefault(value, {})[connection.id] = connection
+            connection.properties[name] = value
+
+    def get(self, connection: Connection, name: str) -> object:
+        """Return a property; raises :class:`PropertyNotFound`."""
+        with self._lock:
+            try:
+                return connection.properties[name]
+            except KeyError:
+                raise PropertyNotFound(name) from None
+
+    def remove(self, connection: Connection, name: str) -> None:
+        """Remove a property; raises :class:`PropertyNotFound`."""
+        with self._lock:
+            if name not in connection.properties:
+                raise PropertyNotFound(name)
+            index = self._found.get(name)
+            if index is not None:
+                self._remove(connection, name, index)
+            del connection.properties[name]
+
+    def forget(self, connection: Connection) -> None:
+        """Remove all properties of a connection that has ended."""
+        with self._lock:
+            for name, index in self._found.items():
+                self._remove(connection, name, index)
+            connection.properties.clear()
+
+    def _remove(
+        self, connection: Connection, name: str, index: dict[Hashable, dict[int, Connection]]
+    ) -> None:
+        value = connection.properties.get(name)
+        try:
+            found = index.get(value)
+        except TypeError:
+            return  # set beside the index, which cannot hold it
+        if found is not None:
+            found.pop(connection.id, None)
+            if not found:
+                del index[value]
+
+
+__all__ = ["PropertyIndex"]
