@@ -1,0 +1,72 @@
+"""What a room does about senders that are faster than it is."""
+
+from __future__ import annotations
+
+from kupool.net.connection import Connection
+from kupool.rooms.events import Incoming, RoomBusy
+from kupool.rooms.members import Member
+from kupool.rooms.settings import FloodPolicy, House
+
+
+class Flood:
+    """Admits messages to one room's queue, and holds back who sends too many.
+
+    A connection that is paused is read again when half of what was too much is gone: of
+    the member's own messages, and of the room's. Whatever the policy, twice the limit of
+    the queue is never exceeded, and the application's own messages are refused at once.
+    """
+
+    __slots__ = ("_clock", "_limit", "_paused", "_refuse", "_sender_limit", "refused")
+
+    def __init__(self, house: House) -> None:
+        settings = house.settings
+        self._clock = house.clock
+        self._limit = settings.queue_limit
+        self._sender_limit = settings.sender_limit
+        self._refuse = settings.flood is FloodPolicy.REFUSE
+        self._paused: dict[Connection, Member] = {}
+        self.refused = 0
+
+    def admit(self, code: str, incoming: Incoming, waiting: int) -> None:
+        """Count one more message to the ``waiting``; raises :class:`RoomBusy`."""
+        member, connection = incoming.member, incoming.connection
+        full = waiting >= self._limit or member.waiting >= self._sender_limit
+        if full and (self._refuse or connection is None or waiting >= 2 * self._limit):
+            self.refused += 1
+            raise RoomBusy(f"messages of room {code}")
+        member.waiting += 1
+        if self._refuse or connection is None:
+            return
+        if waiting + 1 >= self._limit or member.waiting >= self._sender_limit:
+            self._paused[connection] = member
+            connection.hold()
+
+    def taken(self, incoming: Incoming, left: int) -> None:
+        """Count a message that waits no more, where ``left`` still do."""
+        member = incoming.member
+        member.waiting -= 1
+        if not self._paused or left > self._limit // 2:
+            return
+        enough = self._sender_limit // 2
+        if left == self._limit // 2:
+            free = [c for c, sender in self._paused.items() if sender.waiting <= enough]
+        elif member.waiting <= enough:
+            free = [c for c in member.connections if c in self._paused]
+        else:
+            return
+        for connection in free:
+            self.let_go(connection)
+
+    def let_go(self, connection: Connection) -> None:
+        """Read a connection again, if it was paused here."""
+        if self._paused.pop(connection, None) is not None:
+            # Later: what was held is handled at once, and we may be within a handler.
+            self._clock.callLater(0, connection.release)
+
+    def let_all_go(self) -> None:
+        """Read all of them again."""
+        for connection in list(self._paused):
+            self.let_go(connection)
+
+
+__all__ = ["Flood"]

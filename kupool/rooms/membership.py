@@ -1,0 +1,179 @@
+"""Who is where: users, their connections and their rooms, looked up either way."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+
+from kupool.errors import ALREADY_EXISTS, NOT_FOUND, RequestError
+from kupool.net.connection import OPEN, Connection
+from kupool.rooms.events import Disconnected, Joined, Left, Renamed, Returned, RoomBusy, RoomGone
+from kupool.rooms.members import Member
+from kupool.rooms.room import Room
+from kupool.rooms.settings import House
+from kupool.rooms.wheel import Timer
+
+_GRACE = "grace"
+
+
+class Membership:
+    """The members of all rooms of a lobby.
+
+    A user is in one room at a time, with any number of connections; a connection is one
+    user's. Who comes and who goes is seen here at once, and by the room as an event.
+    ``emptied`` is called with a room whose last member has left.
+    """
+
+    def __init__(self, house: House, emptied: Callable[[Room], None]) -> None:
+        self._house = house
+        self._emptied = emptied
+        self._users: dict[str, Member] = {}
+        self._connections: dict[Connection, Member] = {}
+        self._departed: OrderedDict[str, float] = OrderedDict()
+
+    def __len__(self) -> int:
+        """Return how many members there are."""
+        return len(self._users)
+
+    # -- looking up
+
+    def find(self, user: str) -> Member | None:
+        """Return the member that a user is, if any."""
+        return self._users.get(user)
+
+    def get(self, user: str) -> Member:
+        """Return the member that a user is; raises :class:`RequestError` ``not found``."""
+        member = self._users.get(user)
+        if member is None:
+            raise RequestError(NOT_FOUND.about(f"user {user}"))
+        return member
+
+    def of(self, connection: Connection) -> Member | None:
+        """Return the member that talks on a connection, if any."""
+        return self._connections.get(connection)
+
+    def last_seen(self, user: str) -> float | None:
+        """Return when a user was last heard of, in seconds since the epoch, if known."""
+        member = self._users.get(user)
+        return self._departed.get(user) if member is None else member.last_seen
+
+    # -- coming and going
+
+    def join(self, room: Room, user: str, connection: Connection | None = None) -> Member:
+        """Make a user a member of a room, or give a member one more connection.
+
+        A user without connections who is elsewhere leaves there first. A member made
+        without a connection stays until they are told to leave. Raises
+        :class:`RequestError`: ``already exists`` for a user who is online in another
+        room, or a connection of another user; ``too many requests`` for a full room;
+        ``not found`` for a room that is closing or a connection that has ended.
+        """
+        member = self._users.get(user)
+        self._check(room, member, connection)
+        if member is not None and member.room is not room:
+            if member.online:
+                raise RequestError(ALREADY_EXISTS.about(f"{user} in room {member.room.code}"))
+            self.leave(user, "moved")
+            member = None
+        if member is None:
+            limit = self._house.settings.max_members
+            if limit and len(room.members) >= limit:
+                raise RoomBusy(f"members of room {room.code}")
+            member = Member(room, user, self._house.wall())
+            self._users[user] = room.members[user] = member
+            self._departed.pop(user, None)
+            room.tell(Joined(member))
+        elif connection is not None and not member.online:
+            self._house.wheel.cancel(member, _GRACE)
+            room.tell(Returned(member))
+        if connection is not None and connection not in self._connections:
+            self._connections[connection] = member
+            member.connections.append(connection)
+            member.last_seen = self._house.wall()
+        return member
+
+    def _check(self, room: Room, member: Member | None, connection: Connection | None) -> None:
+        if room.closing:
+            raise RoomGone(room.code)
+        if room.system_full:
+            raise RoomBusy(f"events of room {room.code}")
+        if connection is not None:
+            if connection.state is not OPEN:
+                raise RequestError(NOT_FOUND.about("connection"))
+            mine = self._connections.get(connection)
+            if mine is not None and mine is not member:
+                raise RequestError(ALREADY_EXISTS.about(f"user {mine.user} of this connection"))
+
+    def leave(self, user: str, reason: str = "left") -> Member:
+        """Let a member go; their connections stay open. Raises ``not found``."""
+        member = self.get(user)
+        room = member.room
+        del self._users[user], room.members[user]
+        self._house.wheel.cancel(member, _GRACE)
+        self._detach(member)
+        room.tell(Left(member, reason))
+        if not room.members:
+            self._emptied(room)
+        return member
+
+    def _detach(self, member: Member) -> None:
+        for connection in member.connections:
+            del self._connections[connection]
+            member.room.let_go(connection)
+        member.connections = []
+        self._departed[member.user] = member.last_seen
+        while len(self._departed) > self._house.settings.remember:
+            self._departed.popitem(last=False)
+
+    def rename(self, user: str, new: str) -> Member:
+        """Give a member another id.
+
+        Raises :class:`RequestError`: ``not found``, or ``already exists``.
+        """
+        member = self.get(user)
+        if new == user:
+            return member
+        if new in self._users:
+            raise RequestError(ALREADY_EXISTS.about(f"user {new}"))
+        members = member.room.members
+        del self._users[user], members[user]
+        member.user = new
+        self._users[new] = members[new] = member
+        member.room.tell(Renamed(member, user))
+        return member
+
+    def disconnected(self, connection: Connection) -> None:
+        """Take a connection that has ended from its member, whose grace period may begin."""
+        member = self._connections.pop(connection, None)
+        if member is None:
+            return
+        member.connections.remove(connection)
+        member.room.let_go(connection)
+        member.last_seen = self._house.wall()
+        if member.connections:
+            return
+        member.room.tell(Disconnected(member))
+        grace = self._house.settings.grace
+        try:
+            if grace:
+                self._house.wheel.once(member, _GRACE, grace, self._gone)
+                return
+        except RequestError:
+            pass  # too many timers: nobody has a grace period now
+        self.leave(member.user, "gone")
+
+    def _gone(self, timer: Timer) -> None:
+        member = timer.room
+        assert isinstance(member, Member)
+        self.leave(member.user, "gone")
+
+    def dissolve(self, room: Room) -> None:
+        """Let all members of a room go that has ended."""
+        for member in room.members.values():
+            del self._users[member.user]
+            self._house.wheel.cancel(member, _GRACE)
+            self._detach(member)
+        room.members.clear()
+
+
+__all__ = ["Membership"]

@@ -1,0 +1,25 @@
+"""The observer of a server whose connections go into rooms."""
+
+from __future__ import annotations
+
+from twisted.python.failure import Failure
+
+from kupool.net.connection import Connection
+from kupool.net.observer import Observer
+from kupool.net.router import IRouter
+from kupool.rooms.lobby import Lobby
+
+
+class LobbyObserver(Observer):
+    """An observer that tells a lobby of connections that have ended."""
+
+    def __init__(self, router: IRouter, lobby: Lobby) -> None:
+        super().__init__(router)
+        self.lobby = lobby
+
+    def closed(self, connection: Connection, reason: Failure) -> None:
+        """Tell the lobby."""
+        self.lobby.disconnected(connection)
+
+
+__all__ = ["LobbyObserver"]

@@ -1,0 +1,417 @@
+"""A room: members, data, and one thing handled after the other."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Collection, Iterator
+from itertools import islice
+from typing import NamedTuple, cast
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from kupool.errors import RequestError
+from kupool.net.connection import Connection
+from kupool.net.outbox import EventPolicy
+from kupool.rooms.broadcast import Packet, Payload
+from kupool.rooms.events import Closing, Created, Incoming, RoomBusy, RoomGone, TimerFired
+from kupool.rooms.flood import Flood
+from kupool.rooms.members import Member, Presence
+from kupool.rooms.running import Running
+from kupool.rooms.settings import House
+from kupool.rooms.turns import CHUNK
+from kupool.rooms.wheel import Timer
+
+#: What a timer of a room calls, with the room and the timer's key.
+TimerCall = Callable[["Room", str], object]
+
+#: A closing room's own timer, under its code.
+_CLOSE = "close"
+
+
+class _Task(NamedTuple):
+    """A timer's callback that waits for its turn."""
+
+    key: str
+    name: str
+    due: float
+    call: TimerCall | None
+
+
+class Room:
+    """A room with a ``code``; ``data`` is the application's own.
+
+    Its logic runs one message at a time: events first, then messages in the order they
+    came. A room is made by :meth:`kupool.rooms.lobby.Lobby.create`.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_closed",
+        "_closing",
+        "_flood",
+        "_house",
+        "_messages",
+        "_outgoing",
+        "_pending_keys",
+        "_running",
+        "_system",
+        "_unhandled",
+        "_when_closed",
+        "_work",
+        "code",
+        "data",
+        "dropped",
+        "failed",
+        "handled",
+        "members",
+        "queued",
+    )
+
+    _log = Logger()
+
+    def __init__(self, code: str, house: House) -> None:
+        self.code = code
+        self.data: object = None
+        #: The members by user, for reading: they come and go by the lobby.
+        self.members: dict[str, Member] = {}
+        self.handled = self.failed = self.dropped = 0
+        self.queued = False
+        self._house = house
+        self._closing = self._closed = False
+        # Most rooms are idle: what only a busy one needs is made when it is.
+        self._system: deque[object] | None = None
+        self._messages: deque[Incoming] | None = None
+        self._outgoing: deque[tuple[Iterator[Connection], Packet]] | None = None
+        self._running: Running | None = None
+        self._flood: Flood | None = None
+        self._pending_keys: set[str] | None = None
+        self._work = 0
+        self._unhandled: list[Incoming] | None = None
+        self._when_closed: list[Callable[[list[Incoming]], None]] = []
+
+    # -- who is here
+
+    @property
+    def closing(self) -> bool:
+        """Whether the room takes nothing more."""
+        return self._closing
+
+    @property
+    def waiting(self) -> int:
+        """How many messages of members wait."""
+        return 0 if self._messages is None else len(self._messages)
+
+    @property
+    def refused(self) -> int:
+        """How many messages were refused because too many waited."""
+        return 0 if self._flood is None else self._flood.refused
+
+    def presence(self) -> list[Presence]:
+        """Return the members of this moment, in the order they joined."""
+        return [member.presence for member in self.members.values()]
+
+    # -- what comes in
+
+    def post(self, incoming: Incoming) -> None:
+        """Queue a member's message.
+
+        While too much waits, of the member or in the room, the sending connection is
+        paused or the message refused: see :class:`~kupool.rooms.settings.FloodPolicy`.
+        Raises :class:`RoomBusy` where it is refused, and :class:`RoomGone` where the room
+        is closing or the sender no member.
+        """
+        if self._closing or not incoming.member.present:
+            raise RoomGone(self.code)
+        if self._messages is None:
+            self._messages = deque()
+        if self._flood is None:
+            self._flood = Flood(self._house)
+        self._flood.admit(self.code, incoming, len(self._messages))
+        incoming.member.last_seen = self._house.wall()
+        self._messages.append(incoming)
+        self._house.turns.wake(self)
+
+    def post_system(self, event: object) -> None:
+        """Queue an event; raises :class:`RoomBusy` when too many wait, or RoomGone."""
+        if self._closing:
+            raise RoomGone(self.code)
+        if self.system_full:
+            raise RoomBusy(f"events of room {self.code}")
+        self.tell(event)
+
+    @property
+    def system_full(self) -> bool:
+        """Whether so many events wait that no more should be caused."""
+        waiting = 0 if self._system is None else len(self._system)
+        return waiting >= self._house.settings.system_limit
+
+    def tell(self, event: object) -> None:
+        """Queue an event whatever waits; for what has happened already."""
+        if self._closed:
+            return
+        if self._system is None:
+            self._system = deque()
+        self._system.append(event)
+        self._house.turns.wake(self)
+
+    # -- timers
+
+    def once(self, key: str, delay: float, call: TimerCall | None = None) -> None:
+        """Call something, ``delay`` seconds from now, as one message of the room.
+
+        Replaces a timer of the same key. Without ``call`` the room gets the event
+        :class:`TimerFired`. Raises :class:`RoomGone` in a room that is closing.
+        """
+        self._check_open()
+        self._house.wheel.once(self, key, delay, _fire, data=call, counted=False)
+
+    def repeat(self, key: str, interval: float, call: TimerCall | None = None) -> None:
+        """Do so every ``interval`` seconds; skipped while the last run has not ended."""
+        self._check_open()
+        self._house.wheel.repeat(self, key, interval, _fire, data=call, counted=False)
+
+    def cancel(self, key: str) -> bool:
+        """Cancel a timer; returns whether there was one. A run that waits still comes."""
+        return self._house.wheel.cancel(self, key)
+
+    def cancel_prefix(self, prefix: str = "") -> int:
+        """Cancel the timers whose keys begin so; returns how many there were."""
+        return self._house.wheel.cancel_prefix(self, prefix)
+
+    def _check_open(self) -> None:
+        if self._closing:
+            raise RoomGone(self.code)
+
+    def timer_fired(self, timer: Timer) -> None:
+        """Queue what a timer is for; called by the wheel."""
+        if self._pending_keys is None:
+            self._pending_keys = set()
+        if timer.interval and timer.key in self._pending_keys:
+            self._house.tasks.of(timer.name).skipped += 1
+            return
+        self._pending_keys.add(timer.key)
+        call = cast("TimerCall | None", timer.data)
+        self.tell(_Task(timer.key, timer.name, timer.was_due, call))
+
+    # -- what goes out
+
+    def broadcast(
+        self,
+        payload: Payload,
+        *,
+        without: Collection[object] = (),
+        key: str | None = None,
+        policy: EventPolicy | None = EventPolicy.DROP_NEW,
+    ) -> None:
+        """Send to every connection of every member, encoded once for each framing.
+
+        ``without`` leaves out users, members and connections. For ``key`` and ``policy``
+        see :class:`Packet`. Broadcasts of a room arrive in order; large ones take
+        several turns of the reactor, and the room's next message waits for them.
+        """
+        self.send(Packet(payload, key, policy), self._connections(without))
+
+    def send(self, packet: Packet, connections: list[Connection], later: bool = False) -> None:
+        """Send to some connections, now if they are few and ``later`` is not asked for."""
+        if not connections:
+            return
+        if later or self._outgoing or len(connections) > CHUNK:
+            if self._outgoing is None:
+                self._outgoing = deque()
+            self._outgoing.append((iter(connections), packet))
+            self._house.turns.wake(self)
+        else:
+            self._deliver(packet, connections)
+
+    def send_later(self, packet: Packet) -> None:
+        """Send to everybody here when it is the room's turn."""
+        self.send(packet, self._connections(()), later=True)
+
+    def _connections(self, without: Collection[object]) -> list[Connection]:
+        return [
+            connection
+            for member in self.members.values()
+            if not without or (member.user not in without and member not in without)
+            for connection in member.connections
+            if not without or connection not in without
+        ]
+
+    def _deliver(self, packet: Packet, connections: list[Connection]) -> None:
+        self._work += len(connections)
+        for connection in connections:
+            try:
+                self.dropped += packet.send(connection)
+            except Exception:
+                self._log.failure("Room {code} could not send", code=self.code)
+
+    # -- its turn
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is something to do that need not wait."""
+        if self._outgoing:
+            return True
+        return self._running is None and bool(self._system or self._messages)
+
+    def run(self, budget: int) -> int:
+        """Handle what waits, up to ``budget`` messages, or sends."""
+        spent = 0
+        while spent < budget and self.ready:
+            if self._outgoing:
+                connections, packet = self._outgoing[0]
+                chunk = list(islice(connections, budget - spent))
+                self._deliver(packet, chunk)
+                if len(chunk) < budget - spent:
+                    self._outgoing.popleft()
+            else:
+                self._handle_next()
+            spent += 1 + self._work
+            self._work = 0
+        if not self._outgoing:
+            self._outgoing = None
+        return spent
+
+    def _handle_next(self) -> None:
+        if self._system:
+            self._start(self._system.popleft())
+        elif self._messages:
+            incoming = self._messages.popleft()
+            if self._flood is not None:
+                self._flood.taken(incoming, len(self._messages))
+            if incoming.member.present:
+                self._start(incoming)
+            else:
+                self._fail(incoming, Failure(RoomGone(self.code)))
+                self._go_on()
+
+    def _go_on(self) -> None:
+        """See what is next, after something has ended."""
+        if self._system or self._messages:
+            self._house.turns.wake(self)
+            return
+        # An empty deque keeps its block of memory, which an idle room need not have.
+        self._system = self._messages = None
+        if self._closing and not self._closed:
+            self._end()
+
+    def _start(self, subject: object) -> None:
+        running = self._running = Running(lambda result: self._ended(subject, result))
+        settings = self._house.settings
+        running.start(lambda: self._call(subject), self._house.clock, settings.handler_timeout)
+
+    def _call(self, subject: object) -> object:
+        hooks = self._house.hooks
+        if isinstance(subject, Incoming):
+            return hooks.on_dispatch_message(self, subject)
+        if isinstance(subject, _Task):
+            return self._house.tasks.run(subject.name, subject.due, self._run_task, subject)
+        if isinstance(subject, Created):
+            return hooks.on_create_room(self)
+        return hooks.on_dispatch_system_message(self, subject)
+
+    def _run_task(self, task: _Task) -> object:
+        if task.call is not None:
+            return task.call(self, task.key)
+        return self._house.hooks.on_dispatch_system_message(self, TimerFired(task.key))
+
+    def _ended(self, subject: object, result: object) -> None:
+        self._running = None
+        self.handled += 1
+        if isinstance(subject, _Task) and self._pending_keys is not None:
+            self._pending_keys.discard(subject.key)
+        if isinstance(result, Failure):
+            self._fail(subject, result)
+            if isinstance(subject, Created):
+                self.close("it could not be created", handle_pending=False)
+        elif isinstance(subject, Incoming) and subject.answer is not None:
+            subject.answer.callback(result)
+        self._go_on()
+
+    def _fail(self, subject: object, failure: Failure) -> None:
+        """Tell the application, and the sender, what a message or an event came to."""
+        self.failed += 1
+        answer = subject.answer if isinstance(subject, Incoming) else None
+        if answer is None or not failure.check(RequestError):
+            try:
+                self._house.hooks.on_error(self, failure, subject)
+            except Exception:
+                self._log.failure("on_error failed in room {code}", code=self.code)
+        if answer is not None:
+            answer.errback(failure)
+
+    # -- the end
+
+    def close(
+        self, reason: str = "closed", *, handle_pending: bool = True
+    ) -> Deferred[list[Incoming]]:
+        """Take nothing more, cancel the timers, and end.
+
+        What waits is handled first, for ``close_timeout`` seconds at most, unless
+        ``handle_pending`` is False; a handler at work has that time, too. Fires with the
+        messages that were not handled, each of which has failed with :class:`RoomGone`.
+        """
+        fired: Deferred[list[Incoming]] = Deferred()
+        if self._closed:
+            fired.callback([])
+            return fired
+        self._when_closed.append(fired.callback)
+        if not self._closing:
+            self.tell(Closing(reason))
+            self._closing = True
+            self.cancel_prefix()
+            wheel, timeout = self._house.wheel, self._house.settings.close_timeout
+            wheel.once(self.code, _CLOSE, timeout, lambda timer: self._end(), "room close")
+        if not handle_pending:
+            self._drop_messages()
+        return fired
+
+    def when_closed(self, call: Callable[[list[Incoming]], None]) -> None:
+        """Call something with the messages that were not handled, when the room has ended."""
+        self._when_closed.append(call)
+
+    def _drop_messages(self) -> None:
+        """Handle nothing of what waits, but that the room is closing."""
+        if self._system is not None:
+            self._system = deque(e for e in self._system if isinstance(e, Closing))
+        messages, self._messages = self._messages, None
+        if messages:
+            self._unhandled = [*(self._unhandled or ()), *messages]
+
+    def _end(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        self._house.wheel.cancel(self.code, _CLOSE)
+        gone = Failure(RoomGone(self.code))
+        if self._running is not None:
+            self._running.cancel(gone)
+        self._drop_messages()
+        self._system = None
+        if self._flood is not None:
+            self._flood.let_all_go()
+        unhandled, self._unhandled = self._unhandled or [], None
+        for incoming in unhandled:
+            incoming.member.waiting -= 1
+            self._fail(incoming, gone)
+        calls, self._when_closed = self._when_closed, []
+        for call in calls:
+            try:
+                call(unhandled)
+            except Exception:
+                self._log.failure("The end of room {code} could not be handled", code=self.code)
+
+    def let_go(self, connection: Connection) -> None:
+        """Hold a connection back no longer that is no member's any more."""
+        if self._flood is not None:
+            self._flood.let_go(connection)
+
+
+def _fire(timer: Timer) -> None:
+    room = timer.room
+    assert isinstance(room, Room)
+    room.timer_fired(timer)
+
+
+__all__ = ["Room", "TimerCall"]

@@ -1,0 +1,78 @@
+"""One handler at work: it ends once, by itself or by its time limit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from inspect import iscoroutine
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+
+class HandlerTimeout(Exception):
+    """A handler took longer than it may."""
+
+
+class Running:
+    """Runs a handler and tells ``done`` once, with its result or Failure.
+
+    ``done`` may be called before :meth:`start` returns. A handler that has not ended
+    ``timeout`` seconds later (0: never) is cancelled; one that goes on all the same is
+    abandoned, and what it ends with is no longer heard.
+    """
+
+    __slots__ = ("_deferred", "_done", "_ended", "_timer")
+
+    _log = Logger()
+
+    def __init__(self, done: Callable[[object], None]) -> None:
+        self._done = done
+        self._ended = False
+        self._timer: IDelayedCall | None = None
+        self._deferred: Deferred[object] | None = None
+
+    def start(self, call: Callable[[], object], clock: IReactorTime, timeout: float) -> None:
+        """Call the handler."""
+        try:
+            result = call()
+        except Exception:
+            self._end(Failure())
+            return
+        if iscoroutine(result):
+            result = Deferred.fromCoroutine(result)
+        if not isinstance(result, Deferred):
+            self._end(result)
+            return
+        self._deferred = result
+        result.addBoth(self._fired)
+        if not self._ended and timeout:
+            self._timer = clock.callLater(timeout, self._overdue, timeout)
+
+    def cancel(self, failure: Failure) -> None:
+        """End it now, with ``failure``."""
+        if not self._ended:
+            self._end(failure)
+            if self._deferred is not None:
+                self._deferred.cancel()
+
+    def _overdue(self, timeout: float) -> None:
+        self._timer = None
+        self.cancel(Failure(HandlerTimeout(f"a handler took longer than {timeout} s")))
+
+    def _fired(self, result: object) -> None:
+        if not self._ended:
+            self._end(result)
+        elif isinstance(result, Failure):
+            self._log.debug("An abandoned handler ended: {error}", error=result.value)
+
+    def _end(self, result: object) -> None:
+        self._ended = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._done(result)
+
+
+__all__ = ["HandlerTimeout", "Running"]

@@ -1,0 +1,301 @@
+"""The timing wheel, against a naive model and on its own, and the statistics of its tasks."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable
+from math import ceil, floor
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from kupool.errors import RequestError
+from kupool.rooms.tasks import OTHER, TaskStatistics
+from kupool.rooms.wheel import Timer, Wheel
+
+#: Exact in binary, so that the model needs no tolerance.
+TICK = 0.25
+
+
+class Naive:
+    """What a wheel is to do, by looking at every timer every time."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.timers: dict[tuple[Hashable, str], dict[str, Any]] = {}
+        self.missed = 0
+
+    def add(self, room: Hashable, key: str, delay: float, interval: float) -> None:
+        due = self.now + delay
+        tick = max(ceil(due / TICK), floor(self.now / TICK) + 1)
+        self.timers[room, key] = {"due": due, "tick": tick, "interval": interval}
+
+    def cancel_prefix(self, room: Hashable, prefix: str) -> int:
+        gone = [at for at in self.timers if at[0] == room and at[1].startswith(prefix)]
+        for at in gone:
+            del self.timers[at]
+        return len(gone)
+
+    def advance(self, seconds: float) -> list[tuple[int, Hashable, str]]:
+        self.now += seconds
+        now = floor(self.now / TICK)
+        fired = []
+        for (room, key), timer in list(self.timers.items()):
+            if timer["tick"] > now:
+                continue
+            fired.append((timer["tick"], room, key))
+            if not timer["interval"]:
+                del self.timers[room, key]
+                continue
+            missed = floor((self.now - timer["due"]) / timer["interval"])
+            missed = max(0, missed)
+            self.missed += missed
+            timer["due"] += (missed + 1) * timer["interval"]
+            timer["tick"] = max(ceil(timer["due"] / TICK), now + 1)
+        return fired
+
+
+rooms = st.sampled_from(["a", "b"])
+keys = st.sampled_from(["x:1", "x:2", "y:1", "xx"])
+# In eighths of a second: from under a tick to some that pass through four levels.
+spans = st.one_of(st.integers(0, 40), st.integers(0, 2**13), st.integers(0, 2**26)).map(
+    lambda eighths: eighths / 8
+)
+steps = st.lists(
+    st.one_of(
+        st.tuples(st.just("once"), rooms, keys, spans),
+        st.tuples(st.just("repeat"), rooms, keys, spans.map(lambda span: span + TICK)),
+        st.tuples(st.just("cancel"), rooms, keys),
+        st.tuples(st.just("cancel_prefix"), rooms, st.sampled_from(["", "x", "x:", "z"])),
+        st.tuples(st.just("advance"), spans),
+    ),
+    max_size=60,
+)
+
+
+class ModelTests(SynchronousTestCase):
+    """A-49: once and repeat, by (room, key), cancelled alone or by prefix."""
+
+    @settings(max_examples=400)
+    @given(steps, st.sampled_from([1, 3, 1000]))
+    def test_a_wheel_does_what_the_model_does(self, todo: list[Any], per_turn: int) -> None:
+        clock, naive = Clock(), Naive()
+        tasks = TaskStatistics(clock.seconds)
+        wheel = Wheel(clock, TICK, tasks=tasks, per_turn=per_turn)
+        fired: list[tuple[int, Hashable, str]] = []
+
+        def note(timer: Timer) -> None:
+            self.assertGreaterEqual(clock.seconds(), timer.was_due)
+            fired.append((ceil(timer.was_due / TICK), timer.room, timer.key))
+
+        for step in todo:
+            match step:
+                case ("once", room, key, delay):
+                    naive.add(room, key, delay, 0.0)
+                    wheel.once(room, key, delay, note)
+                case ("repeat", room, key, interval):
+                    naive.add(room, key, interval, interval)
+                    wheel.repeat(room, key, interval, note)
+                case ("cancel", room, key):
+                    there = naive.timers.pop((room, key), None) is not None
+                    self.assertEqual(wheel.cancel(room, key), there)
+                case ("cancel_prefix", room, prefix):
+                    self.assertEqual(
+                        wheel.cancel_prefix(room, prefix), naive.cancel_prefix(room, prefix)
+                    )
+                case ("advance", seconds):
+                    expected = naive.advance(seconds)
+                    clock.advance(seconds)
+                    names = [(room, key) for _, room, key in fired]
+                    self.assertEqual(
+                        Counter(names), Counter((room, key) for _, room, key in expected)
+                    )
+                    ticks = [tick for tick, _, _ in fired]
+                    self.assertEqual(ticks, sorted(ticks), "earlier ones first")
+                    fired.clear()
+            self.assertEqual(len(wheel), len(naive.timers))
+            for room in ("a", "b"):
+                expected_keys = {key for at, key in naive.timers if at == room}
+                self.assertEqual(set(wheel.keys(room)), expected_keys)
+            self.assertLessEqual(len(clock.getDelayedCalls()), 1, "one timer of the reactor")
+        self.assertEqual(sum(c.missed for c in tasks.snapshot().values()), naive.missed)
+        wheel.stop()
+        self.assertEqual((len(wheel), clock.getDelayedCalls()), (0, []))
+
+
+class WheelTests(SynchronousTestCase):
+    """A-49: room timers on one timer of the reactor."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.tasks = TaskStatistics(self.clock.seconds)
+        self.wheel = Wheel(self.clock, TICK, tasks=self.tasks)
+        self.fired: list[tuple[float, str]] = []
+
+    def note(self, timer: Timer) -> None:
+        self.fired.append((self.clock.seconds(), timer.key))
+
+    def test_never_early_and_at_most_a_tick_late(self) -> None:
+        for n in range(1, 40):
+            self.wheel.once("room", str(n / 10), n / 10, self.note)
+        self.clock.pump([0.05] * 100)
+        self.assertEqual(len(self.fired), 39)
+        for at, key in self.fired:
+            self.assertGreaterEqual(at, float(key) - 1e-6)
+            self.assertLess(at, float(key) + TICK + 0.05)
+
+    def test_the_same_key_replaces(self) -> None:
+        self.wheel.once("room", "turn", 1, self.note)
+        self.wheel.once("room", "turn", 3, self.note)
+        self.wheel.once("other", "turn", 2, self.note)
+        self.clock.pump([1] * 4)
+        self.assertEqual(self.fired, [(2, "turn"), (3, "turn")])
+
+    def test_a_callback_may_cancel_and_add_its_own_key(self) -> None:
+        def again(timer: Timer) -> None:
+            self.note(timer)
+            if len(self.fired) < 3:
+                self.wheel.once("room", "again", 0, again)
+
+        def only_twice(timer: Timer) -> None:
+            self.note(timer)
+            if [key for _, key in self.fired].count("twice") == 2:
+                self.assertTrue(self.wheel.cancel("room", "twice"))
+
+        self.wheel.once("room", "again", 0, again)
+        self.clock.pump([TICK] * 5)
+        self.assertEqual(self.fired, [(TICK * n, "again") for n in (1, 2, 3)])
+        self.wheel.repeat("room", "twice", 1, only_twice)
+        self.clock.pump([1] * 5)
+        self.assertEqual([key for _, key in self.fired[3:]], ["twice", "twice"])
+        self.assertEqual(len(self.wheel), 0)
+
+    def test_an_idle_wheel_is_never_woken(self) -> None:
+        """A wheel without timers leaves the reactor alone, and a far one wakes it rarely."""
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.wheel.once("room", "year", 365 * 86400, self.note)
+        for _ in range(366):
+            self.clock.advance(86400)
+        self.assertEqual([key for _, key in self.fired], ["year"])
+        self.assertLess(self.wheel.turns, 6, "once for each level, not once a tick")
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_work_in_one_turn_is_bounded(self) -> None:
+        wheel = Wheel(self.clock, TICK, per_turn=100)
+        turns: Counter[int] = Counter()
+        for n in range(1000):
+            wheel.once(n % 7, str(n), 1000, lambda timer: turns.update([wheel.turns]))
+        self.clock.advance(1000)
+        self.assertEqual(turns.total(), 1000)
+        self.assertLessEqual(max(turns.values()), 100)
+
+    def test_a_million_timers(self) -> None:
+        """A-49: 1,000,000 timers of 10,000 rooms, all of which fire or are cancelled."""
+        fired = 0
+
+        def count(timer: Timer) -> None:
+            nonlocal fired
+            fired += 1
+
+        rooms, keys = range(10_000), [str(n) for n in range(100)]
+        for room in rooms:
+            for n, key in enumerate(keys):
+                self.wheel.once(room, key, (room * 7 + n * 37) % 3600, count)
+        self.assertEqual(len(self.wheel), 1_000_000)
+        self.assertEqual(len(self.clock.getDelayedCalls()), 1)
+        self.assertEqual(sum(self.wheel.cancel_prefix(room, "1") for room in rooms), 110_000)
+        self.clock.advance(1800)
+        self.assertLess(fired, 500_000)
+        self.assertEqual(fired + len(self.wheel), 890_000)
+        self.clock.advance(1800.25)
+        self.assertEqual((fired, len(self.wheel)), (890_000, 0))
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_a_failing_callback_stops_nobody_else(self) -> None:
+        def fail(timer: Timer) -> None:
+            raise ZeroDivisionError
+
+        async def fail_later(timer: Timer) -> None:
+            raise ZeroDivisionError
+
+        self.wheel.once("room", "bad", 1, fail)
+        self.wheel.once("room", "worse", 1, fail_later)
+        self.wheel.once("room", "good", 1, self.note)
+        self.clock.advance(1)
+        self.assertEqual(self.fired, [(1, "good")])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 2)
+        counts = self.tasks.snapshot()
+        self.assertEqual([counts[n].failures for n in ("bad", "worse", "good")], [1, 1, 0])
+
+    def test_a_limit(self) -> None:
+        wheel = Wheel(self.clock, TICK, limit=2)
+        wheel.once("room", "a", 1, self.note)
+        wheel.once("room", "b", 1, self.note)
+        self.assertRaises(RequestError, wheel.once, "room", "c", 1, self.note)
+        wheel.once("room", "b", 2, self.note)
+        wheel.cancel("room", "a")
+        wheel.once("room", "c", 1, self.note)
+        self.assertEqual(len(wheel), 2)
+
+    def test_bad_values(self) -> None:
+        self.assertRaises(ValueError, Wheel, self.clock, 0)
+        for delay in (-1, float("inf"), float("nan"), 1e12):
+            self.assertRaises(ValueError, self.wheel.once, "room", "a", delay, self.note)
+        for interval in (0, TICK / 2, -1, float("nan")):
+            self.assertRaises(ValueError, self.wheel.repeat, "room", "a", interval, self.note)
+        self.assertEqual(len(self.wheel), 0)
+
+
+class TaskStatisticsTests(SynchronousTestCase):
+    """A-56: runs, lateness, duration and failures of every scheduled task."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.tasks = TaskStatistics(self.clock.seconds)
+        self.wheel = Wheel(self.clock, TICK, tasks=self.tasks)
+
+    def test_runs_lateness_and_duration(self) -> None:
+        self.wheel.repeat("room", "save:7", 1, lambda timer: self.clock.advance(0.5))
+        self.clock.advance(1.125)
+        self.clock.advance(0.625)
+        counts = self.tasks.snapshot()["save"]
+        self.assertEqual((counts.runs, counts.running, counts.failures), (2, 0, 0))
+        self.assertEqual((counts.lateness_total, counts.lateness_max), (0.375, 0.25))
+        self.assertEqual((counts.duration_total, counts.duration_max), (1.0, 0.5))
+
+    def test_a_run_ends_with_its_deferred_and_does_not_overlap(self) -> None:
+        ends: list[Deferred[None]] = []
+
+        def start(timer: Timer) -> Deferred[None]:
+            ends.append(Deferred())
+            return ends[-1]
+
+        self.wheel.repeat("room", "slow", 1, start)
+        self.clock.pump([1, 1, 1, 0.5])
+        counts = self.tasks.of("slow")
+        self.assertEqual((counts.runs, counts.running, counts.skipped), (1, 1, 2))
+        ends[0].errback(ZeroDivisionError())
+        self.assertEqual((counts.running, counts.failures, counts.duration_total), (0, 1, 2.5))
+        self.flushLoggedErrors(ZeroDivisionError)
+        self.clock.advance(0.5)
+        self.assertEqual((counts.runs, counts.running), (2, 1))
+
+    def test_a_stall_is_not_made_up_for(self) -> None:
+        self.wheel.repeat("room", "tick", 1, lambda timer: None)
+        self.clock.advance(10.5)
+        counts = self.tasks.of("tick")
+        self.assertEqual((counts.runs, counts.missed, counts.lateness_max), (1, 9, 9.5))
+        self.clock.advance(0.5)
+        self.assertEqual((counts.runs, counts.lateness_max), (2, 9.5))
+
+    def test_names_are_bounded(self) -> None:
+        tasks = TaskStatistics(self.clock.seconds, max_names=2)
+        for n in range(5):
+            tasks.run(str(n), 0, lambda: None)
+        self.assertEqual(
+            {k: c.runs for k, c in tasks.snapshot().items()}, {"0": 1, "1": 1, OTHER: 3}
+        )
