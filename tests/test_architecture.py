@@ -28,7 +28,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "masking": set(),
     "storage": set(),
     "wire": {"errors"},
-    "net": {"errors", "wire"},
+    "net": {"errors", "wire", "settings_file"},
     "live": {"errors", "wire", "net"},
     "rooms": {"errors", "wire", "net"},
     "log": {"errors", "masking", "wire", "net", "storage"},

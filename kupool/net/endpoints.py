@@ -9,8 +9,10 @@ from typing import Any, NamedTuple
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IStreamServerEndpoint
+from twisted.internet.posixbase import PosixReactorBase
 
 from kupool.net.descriptors import DescriptorGroup
+from kupool.net.ports import PortEndpoint, RestingPort
 from kupool.net.transport import DirectEndpoint
 
 _SHORT = re.compile(r"(?P<host>\[[^\]]*\]|[^:\[\]=]*):(?P<port>\d+)")
@@ -72,6 +74,8 @@ def endpoint_for(
     address = parse_address(text)
     if address is not None and group is not None:
         return DirectEndpoint(group, address.port, address.host, address.backlog)
+    if address is not None and isinstance(reactor, PosixReactorBase):
+        return PortEndpoint(RestingPort, reactor, address.port, address.host, address.backlog)
     if address is not None:
         host = address.host.replace(":", "\\:")
         kind = "tcp6" if ":" in address.host else "tcp"

@@ -2,31 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from inspect import isawaitable
 from typing import Any
 
 from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.interfaces import IReactorFDSet
 from twisted.logger import Logger
 
-from kupool.errors import GOING_DOWN, CloseReason
+from kupool.errors import GOING_DOWN, MESSAGE_TOO_LARGE, CloseReason
 from kupool.net import IConnectionObserver
+from kupool.net.configuration import ServerConfig
 from kupool.net.descriptors import DescriptorGroup
 from kupool.net.detecting import DetectingFactory
-from kupool.net.endpoints import endpoint_for
+from kupool.net.endpoints import endpoint_for, parse_address
 from kupool.net.manager import ConnectionManager, ServerSettings
-from kupool.net.protocols import FACTORIES
+from kupool.net.protocols import FACTORIES, CodecFactory
+from kupool.net.resolving import resolved
 from kupool.net.transport import direct_transport_available
+from kupool.wire.codecs import CODECS, Codec
+from kupool.wire.packets import UNLIMITED
+
+#: Gets the server, and may return a coroutine or a Deferred, which is waited for.
+ServerHook = Callable[["Server"], object]
 
 
 class Server:
     """Listens on any number of addresses, and hands connections to an observer.
 
-    ``framing`` is ``auto``, which detects it, or the name of one framing;
-    ``transport`` is ``direct`` or ``stock``. Several servers may share a reactor.
-    Raises :class:`ValueError` for a framing or transport of another name.
+    ``framing`` is ``auto``, which detects it, the name of a framing or codec, or a codec
+    of your own; ``transport`` is ``direct`` or ``stock``. ``addresses`` are those that
+    :meth:`start` listens on. Several servers may share a reactor. Raises
+    :class:`ValueError` for a framing or transport of another name.
     """
 
     _log = Logger()
+
+    #: What the server was set up with by :meth:`from_config`.
+    config: ServerConfig | None = None
 
     def __init__(
         self,
@@ -34,22 +48,33 @@ class Server:
         observer: IConnectionObserver,
         settings: ServerSettings | None = None,
         *,
-        framing: str = "auto",
+        framing: str | Codec = "auto",
         transport: str = "direct",
         http_port: str = "",
+        name: str = "KuPool",
+        addresses: Sequence[str] = (),
     ) -> None:
-        if framing != "auto" and framing not in FACTORIES:
-            raise ValueError(f"framing {framing!r} is none of auto, {', '.join(FACTORIES)}")
         if transport not in ("direct", "stock"):
             raise ValueError(f"transport {transport!r} is neither direct nor stock")
+        settings = settings or ServerSettings()
+        if not settings.max_frame:
+            self._log.warn("Server {name} takes messages of unlimited size", name=name)
+            settings = replace(settings, max_frame=UNLIMITED)
+        self.name = name
         self._reactor = reactor
-        self.manager = ConnectionManager(reactor, observer, settings or ServerSettings())
-        self._factory = (
-            DetectingFactory(self.manager, http_port)
-            if framing == "auto"
-            else FACTORIES[framing](self.manager)
+        self.manager = ConnectionManager(reactor, observer, settings)
+        self._factory = _factory(framing, self.manager, http_port)
+        self._addresses = tuple(addresses)
+        self._after_start: list[ServerHook] = []
+        self._before_stop: list[ServerHook] = []
+        self._served = False
+        self._stopping: list[Deferred[None]] | None = None
+        self._ended: list[Deferred[None]] = []
+        self._direct = (
+            transport == "direct"
+            and direct_transport_available()
+            and IReactorFDSet.providedBy(reactor)  # one in memory has no descriptors
         )
-        self._direct = transport == "direct" and direct_transport_available()
         self._group: DescriptorGroup | None = None
         self._ports: list[Any] = []
         self._closing: list[Deferred[None]] = []
@@ -58,6 +83,107 @@ class Server:
     def addresses(self) -> list[Any]:
         """The addresses that are bound, as Twisted address objects."""
         return [port.getHost() for port in self._ports]
+
+    @property
+    def host(self) -> str:
+        """The IP address that is bound, or else the host that is to be; empty for none."""
+        bound, planned = self._first_address()
+        return str(getattr(bound, "host", planned.host if planned is not None else ""))
+
+    @property
+    def port(self) -> int:
+        """The port that is bound, or else that is to be; 0 for none."""
+        bound, planned = self._first_address()
+        return int(getattr(bound, "port", planned.port if planned is not None else 0))
+
+    @property
+    def ip_version(self) -> str:
+        """``tcp4`` or ``tcp6``, by the address; empty for none of TCP."""
+        bound, planned = self._first_address()
+        if planned is None and not hasattr(bound, "host"):
+            return ""
+        return "tcp6" if ":" in self.host else "tcp4"
+
+    def _first_address(self) -> tuple[Any, Any]:
+        bound = self._ports[0].getHost() if self._ports else None
+        planned = parse_address(self._addresses[0]) if self._addresses and not bound else None
+        return bound, planned
+
+    @classmethod
+    def from_config(
+        cls,
+        reactor: Any,
+        observer: IConnectionObserver,
+        config: ServerConfig,
+        *,
+        settings: ServerSettings | None = None,
+        framing: str | Codec = "tlv",
+        transport: str = "direct",
+    ) -> Server:
+        """Return a server as a file sets it up; ``settings`` are for what it does not.
+
+        The sizes of a worker pool, which is a matter of the router, are in ``config``.
+        """
+        limits = replace(
+            settings or ServerSettings(),
+            max_frame=config.max_packet_size,
+            max_connections=config.max_conn,
+        )
+        server = cls(
+            reactor,
+            observer,
+            limits,
+            framing=framing,
+            transport=transport,
+            name=config.name,
+            addresses=[config.address],
+        )
+        server.config = config
+        server.manager.too_large = MESSAGE_TOO_LARGE
+        return server
+
+    # -- from start to stop
+
+    def after_start(self, hook: ServerHook) -> None:
+        """Have something called each time the server has started to listen.
+
+        In the order of registration; when one fails, the server is stopped again, and
+        :meth:`start` raises what it did.
+        """
+        self._after_start.append(hook)
+
+    def before_stop(self, hook: ServerHook) -> None:
+        """Have something called each time the server stops, while its connections live.
+
+        Nobody new is accepted by then. In the reverse order; one that fails is logged.
+        A hook must not wait for :meth:`stop`, which waits for the hook.
+        """
+        self._before_stop.append(hook)
+
+    async def start(self) -> None:
+        """Listen on the addresses that the server was given, then call the hooks.
+
+        Raises what :meth:`listen` does.
+        """
+        await self.listen(self._addresses)
+        try:
+            for hook in list(self._after_start):
+                await _finished(hook(self))
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def serve(self) -> None:
+        """Start, and return when the server has been stopped; raises as :meth:`start`."""
+        ended: Deferred[None] = Deferred()
+        self._ended.append(ended)
+        try:
+            await self.start()
+        except BaseException:
+            if ended in self._ended:
+                self._ended.remove(ended)
+            raise
+        await ended
 
     async def listen(self, addresses: Sequence[str]) -> None:
         """Listen on every address; when one fails, none is left listening.
@@ -71,12 +197,14 @@ class Server:
         self.manager.start()
         try:
             for text in addresses:
-                endpoint = endpoint_for(self._reactor, text, self._group)
+                found = await resolved(self._reactor, text)
+                endpoint = endpoint_for(self._reactor, found, self._group)
                 self._ports.append(await endpoint.listen(self._factory))
         except BaseException:
             await self.stop_listening()
             self._release()
             raise
+        self._served = True
 
     async def stop_listening(self) -> None:
         """Accept no further connection; those there are stay."""
@@ -94,9 +222,30 @@ class Server:
         """Stop listening, close every connection with ``reason``, and wait for them.
 
         Those that have not ended ``timeout`` seconds later are cut off. May be called
-        again, from a handler too.
+        again, from a handler too; a second call waits for the first.
         """
+        if self._stopping is not None:
+            waiting: Deferred[None] = Deferred()
+            self._stopping.append(waiting)
+            await waiting
+            return
+        self._stopping = []
+        try:
+            await self._stop(reason, timeout)
+        finally:
+            stopping, self._stopping = self._stopping, None
+            ended, self._ended = self._ended, []
+            for deferred in stopping + ended:
+                deferred.callback(None)
+
+    async def _stop(self, reason: CloseReason, timeout: float) -> None:
         await self.stop_listening()
+        served, self._served = self._served, False
+        for hook in reversed(self._before_stop) if served else ():
+            try:
+                await _finished(hook(self))
+            except Exception:
+                self._log.failure("A hook before the stop of {name} failed", name=self.name)
         await self.manager.close_all(reason)
         empty = self.manager.when_empty()
         cut = self._reactor.callLater(timeout, self._cut_off)
@@ -116,4 +265,24 @@ class Server:
             self._group = None
 
 
-__all__ = ["Server"]
+def _factory(framing: str | Codec, manager: ConnectionManager, http_port: str) -> Any:
+    """Return what builds the protocols of a framing."""
+    if not isinstance(framing, str):
+        return CodecFactory(manager, framing)
+    if framing == "auto":
+        return DetectingFactory(manager, http_port)
+    if framing in FACTORIES:
+        return FACTORIES[framing](manager)
+    if framing in CODECS:
+        return CodecFactory(manager, CODECS[framing](manager.settings.max_frame))
+    known = dict.fromkeys(("auto", *FACTORIES, *CODECS))
+    raise ValueError(f"framing {framing!r} is none of {', '.join(known)}")
+
+
+async def _finished(outcome: object) -> None:
+    """Wait for what a hook returned, where it is something to wait for."""
+    if isawaitable(outcome):
+        await outcome
+
+
+__all__ = ["Server", "ServerHook"]

@@ -19,16 +19,10 @@ from errno import EAGAIN, EWOULDBLOCK
 from typing import Any
 
 from twisted.internet import main, tcp
-from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.interfaces import (
-    IListeningPort,
-    IProtocolFactory,
-    IStreamServerEndpoint,
-)
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
 from kupool.net.descriptors import DescriptorGroup
+from kupool.net.ports import PortEndpoint, RestingPort
 
 #: Bytes asked of the kernel in one read.
 READ_SIZE = 65536
@@ -143,34 +137,19 @@ class DirectServer(tcp.Server):
         self.__dict__.pop("_send", None)
 
 
-class DirectPort(tcp.Port):
+class DirectPort(RestingPort):
     """A listening TCP port whose connections are :class:`DirectServer`."""
 
     transport = DirectServer
 
 
-@implementer(IStreamServerEndpoint)
-class DirectEndpoint:
+class DirectEndpoint(PortEndpoint):
     """Listens on TCP with the direct transport, like ``TCP4ServerEndpoint``."""
 
     def __init__(
         self, group: DescriptorGroup, port: int, interface: str = "", backlog: int = 1024
     ) -> None:
-        self._group = group
-        self._port = port
-        self._interface = interface
-        self._backlog = backlog
-
-    def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
-        """Start listening; fails with ``CannotListenError`` where that is impossible."""
-        try:
-            port = DirectPort(
-                self._port, protocolFactory, self._backlog, self._interface, self._group
-            )
-            port.startListening()
-        except Exception:
-            return fail()
-        return succeed(port)
+        super().__init__(DirectPort, group, port, interface, backlog)
 
 
 __all__ = [

@@ -1,0 +1,139 @@
+"""What a server is set up with from a file: ``application.json``, or the same in YAML.
+
+The keys are those that users of the Go framework have in ``config/application.json``.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import kupool
+from kupool.settings_file import read_mapping
+
+#: Where the file is looked for, from the folder that the process runs in.
+DEFAULT_PATH = "config/application.json"
+
+
+class ConfigError(ValueError):
+    """A file of settings cannot be used; says all that is wrong, and where."""
+
+    def __init__(self, path: str, problems: list[str]) -> None:
+        super().__init__(f"{path}: {'; '.join(problems)}")
+        self.path = path
+        self.problems = problems
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"expected text, not {value!r}")
+    return value
+
+
+def _whole(least: int, most: int) -> Callable[[object], int]:
+    def parse(value: object) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+            raise ValueError(f"expected a whole number from {least} to {most}, not {value!r}")
+        return value
+
+    return parse
+
+
+def _ip_version(value: object) -> str:
+    if value not in ("tcp4", "tcp6"):
+        raise ValueError(f"expected tcp4 or tcp6, not {value!r}")
+    return str(value)
+
+
+_COUNT = _whole(0, 2**31 - 1)
+
+
+def _key(name: str, default: Any, parse: Callable[[object], object]) -> Any:
+    return field(default=default, metadata={"key": name, "parse": parse})
+
+
+@dataclass(frozen=True)
+class ServerConfig:
+    """What a file may say about a server. Sizes are in bytes; 0 turns a limit off.
+
+    A ``worker_pool_size`` of 0 handles messages where they are read;
+    ``max_worker_task_len`` is how many wait for each worker.
+    """
+
+    name: str = _key("Name", "KuPool", _text)
+    ip_version: str = _key("IPVersion", "tcp4", _ip_version)
+    host: str = _key("Host", "0.0.0.0", _text)  # noqa: S104  the documented default
+    tcp_port: int = _key("TcpPort", 8999, _whole(0, 65535))
+    max_conn: int = _key("MaxConn", 1000, _COUNT)
+    worker_pool_size: int = _key("WorkerPoolSize", 10, _COUNT)
+    max_packet_size: int = _key("MaxPacketSize", 4096, _COUNT)
+    max_worker_task_len: int = _key("MaxWorkerTaskLen", 1024, _whole(1, 2**31 - 1))
+    version: str = _key("Version", kupool.__version__, _text)
+
+    @property
+    def address(self) -> str:
+        """Where to listen, as ``host:port``; with ``tcp6``, 0.0.0.0 is every address."""
+        host = self.host
+        if self.ip_version == "tcp6" and host == "0.0.0.0":  # noqa: S104
+            host = "::"
+        return f"[{host}]:{self.tcp_port}" if ":" in host else f"{host}:{self.tcp_port}"
+
+    @classmethod
+    def load(cls, path: str = DEFAULT_PATH) -> ServerConfig:
+        """Return what a file says; JSON where its name ends so, else YAML.
+
+        A file that is not there says nothing. Raises :class:`ConfigError` for one that
+        cannot be read, and for keys and values that mean nothing.
+        """
+        if not Path(path).exists():
+            return cls()
+        try:
+            found = read_mapping(path)
+        except ValueError as error:
+            raise ConfigError(path, [str(error)]) from None
+        return cls.from_mapping(found, path)
+
+    @classmethod
+    def from_mapping(cls, found: Mapping[str, object], source: str = "settings") -> ServerConfig:
+        """Return what a mapping with the keys of the file says.
+
+        Raises :class:`ConfigError`, which names ``source``.
+        """
+        known = {f.metadata["key"]: f for f in fields(cls)}
+        values: dict[str, Any] = {}
+        problems = []
+        for key, value in found.items():
+            if key not in known:
+                problems.append(_unknown(str(key), list(known)))
+                continue
+            try:
+                values[known[key].name] = known[key].metadata["parse"](value)
+            except ValueError as error:
+                problems.append(f"{key}: {error}")
+        made = cls(**values)
+        problems += made._contradictions()
+        if problems:
+            raise ConfigError(source, problems)
+        return made
+
+    def _contradictions(self) -> list[str]:
+        try:
+            version = ip_address(self.host).version
+        except ValueError:
+            return []  # a name, which may have addresses of both kinds
+        if version == 6 and self.ip_version == "tcp4":
+            return [f"Host: {self.host} is no address of IPVersion tcp4"]
+        return []
+
+
+def _unknown(key: str, known: list[str]) -> str:
+    alike = difflib.get_close_matches(key.lower(), [k.lower() for k in known], 1)
+    hint = next((f", did you mean {k!r}?" for k in known if alike and k.lower() == alike[0]), "")
+    return f"unknown key {key!r}{hint}"
+
+
+__all__ = ["DEFAULT_PATH", "ConfigError", "ServerConfig"]

@@ -1,0 +1,120 @@
+"""Listening TCP ports that rest when the system cannot accept, instead of spinning.
+
+A listening socket stays readable while connections wait, so that a reactor asks again
+at once when there is no memory or no descriptor for one. Here it asks after 5 ms, then
+after twice as long, up to a second, until one is accepted.
+"""
+
+from __future__ import annotations
+
+import socket
+from errno import EAGAIN, ECONNABORTED, EPERM, EWOULDBLOCK
+from typing import Any
+
+from twisted.internet import tcp
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.interfaces import (
+    IDelayedCall,
+    IListeningPort,
+    IProtocolFactory,
+    IStreamServerEndpoint,
+)
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+#: Seconds before accepting is tried again, at first and at most.
+FIRST_REST = 0.005
+LONGEST_REST = 1.0
+
+#: What says nothing about the next connection.
+_PASSING = frozenset((0, EAGAIN, EWOULDBLOCK, EPERM, ECONNABORTED))
+
+
+class ListeningSocket(socket.socket):
+    """A socket that remembers how its last ``accept`` went."""
+
+    #: The error number, 0 after a success.
+    outcome = 0
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        """Accept one connection."""
+        try:
+            accepted = super().accept()
+        except OSError as error:
+            self.outcome = error.errno or 0
+            raise
+        self.outcome = 0
+        return accepted
+
+
+class RestingPort(tcp.Port):
+    """A TCP port that backs off when connections cannot be accepted."""
+
+    _resting: IDelayedCall | None = None
+    _rest = FIRST_REST
+
+    def createInternetSocket(self) -> socket.socket:
+        """Return the socket, as one that remembers."""
+        made: socket.socket = tcp.Port.createInternetSocket(self)
+        listening = ListeningSocket(fileno=made.detach())
+        listening.setblocking(False)
+        return listening
+
+    def doRead(self) -> None:
+        """Accept what waits; rest a little where that is impossible."""
+        listening: Any = self.socket
+        tcp.Port.doRead(self)
+        if listening.outcome in _PASSING:
+            self._rest = FIRST_REST
+        elif self.connected and self._resting is None:
+            reactor: Any = self.reactor
+            reactor.removeReader(self)
+            self._resting = reactor.callLater(self._rest, self._try_again)
+            self._rest = min(2 * self._rest, LONGEST_REST)
+
+    def _try_again(self) -> None:
+        self._resting = None
+        self.reactor.addReader(self)
+
+    def connectionLost(self, reason: Failure) -> None:
+        """Let go of the socket."""
+        resting, self._resting = self._resting, None
+        if resting is not None:
+            resting.cancel()
+        tcp.Port.connectionLost(self, reason)
+
+
+@implementer(IStreamServerEndpoint)
+class PortEndpoint:
+    """Listens with a class of ports of ours, like ``TCP4ServerEndpoint``.
+
+    ``reactor`` is the real one, or what stands in for it.
+    """
+
+    def __init__(
+        self,
+        port_class: type[RestingPort],
+        reactor: Any,
+        port: int,
+        interface: str = "",
+        backlog: int = 1024,
+    ) -> None:
+        self._class = port_class
+        self._reactor = reactor
+        self._port = port
+        self._interface = interface
+        self._backlog = backlog
+
+    def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
+        """Start listening; fails with ``CannotListenError`` where that is impossible."""
+        try:
+            port = self._class(
+                self._port, protocolFactory, self._backlog, self._interface, self._reactor
+            )
+            port.startListening()
+        except Exception:
+            return fail()
+        return succeed(port)
+
+
+__all__ = ["FIRST_REST", "LONGEST_REST", "ListeningSocket", "PortEndpoint", "RestingPort"]
