@@ -14,6 +14,7 @@ from zope.interface import implementer
 from kupool.errors import TOO_MANY_ERRORS, UNKNOWN_METHOD, ErrorText, RequestError
 from kupool.net.base_router import BaseRouter, as_function
 from kupool.net.connection import OPEN, Connection
+from kupool.net.protocols import TLV
 from kupool.net.request import Request
 from kupool.net.router import LATER, IRouter, report
 from kupool.net.router_steps import Middleware, Step, Steps
@@ -129,7 +130,10 @@ class IdRouter(RouteTable[int]):
 
         def handle(connection: Connection, message_id: int, data: bytes) -> object:
             def reply(result: object) -> None:
-                self._answer(connection, message_id, result)
+                try:
+                    self._answer(connection, message_id, result)
+                except Exception:
+                    self._failed(Failure(), connection, message_id)
 
             return function(Request(connection, message_id, data, None, reply))
 
@@ -144,14 +148,19 @@ class IdRouter(RouteTable[int]):
                 handler = self._unknown
             try:
                 answer = handler(connection, message_id, data)
+                if type(answer) is bytes:
+                    self._send(connection, message_id, answer)
+                elif answer is not None:
+                    self._answer(connection, message_id, answer)
             except Exception:
                 self._failed(Failure(), connection, message_id)
-                return None
-            if type(answer) is bytes:
-                connection.send_encoded(encode_tlv(answer, message_id))
-            elif answer is not None:
-                self._answer(connection, message_id, answer)
         return None
+
+    def _send(self, connection: Connection, message_id: int, data: bytes) -> None:
+        if connection.framing is TLV and len(data) <= connection.manager.settings.max_frame:
+            connection.send_encoded(encode_tlv(data, message_id))
+        else:
+            connection.send_encoded(connection.pack(Tlv(message_id, data)))
 
     def _unknown(self, connection: Connection, message_id: int, data: bytes) -> object:
         self.unknown += 1
@@ -171,14 +180,13 @@ class IdRouter(RouteTable[int]):
             answer.addCallback(lambda value: self._answer(connection, message_id, value))
             answer.addErrback(self._failed, connection, message_id)
         elif isinstance(answer, Tlv):
-            connection.send_encoded(encode_tlv(answer.payload, answer.message_id))
+            self._send(connection, answer.message_id, answer.payload)
         elif isinstance(answer, ErrorText):
             self._complain(connection, message_id, answer)
         elif isinstance(answer, bytes | bytearray | memoryview):
-            connection.send_encoded(encode_tlv(bytes(answer), message_id))
+            self._send(connection, message_id, bytes(answer))
         elif answer is not None and answer is not LATER:
-            problem = TypeError(f"a handler of ids returned {type(answer).__name__}, not bytes")
-            self._failed(Failure(problem), connection, message_id)
+            raise TypeError(f"a handler of ids returned {type(answer).__name__}, not bytes")
 
     def _failed(self, failure: Failure, connection: Connection, message_id: int) -> None:
         if isinstance(failure.value, RequestError):

@@ -1,0 +1,120 @@
+"""Interceptors: what looks at, changes or drops messages between codec and router."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from twisted.logger import Logger
+
+from kupool.wire.codecs import Codec, Packable
+from kupool.wire.packets import Message
+from kupool.wire.splitters import Discarding, Item, Splitter, Tlv
+
+#: Gets a message that came in, and returns it, another one, or None to drop it.
+Incoming = Callable[[Item], Item | None]
+
+#: Gets a message that is to go out, and returns it or another one.
+Outgoing = Callable[[bytes | Tlv], bytes | Tlv]
+
+
+class Intercepted:
+    """A codec whose messages pass through interceptors.
+
+    ``decode`` are called in order with every message that comes in, before any router
+    sees it; ``encode`` with every message that goes out, closes of the framework
+    included. Sizes are limited before ``decode`` and after ``encode``. An interceptor of
+    incoming messages that raises ends its connection as malformed, and is logged; one
+    of outgoing messages raises to whoever sends.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self, codec: Codec, *, decode: Iterable[Incoming] = (), encode: Iterable[Outgoing] = ()
+    ) -> None:
+        self.name = f"{codec.name}-intercepted"
+        self.max_payload = codec.max_payload
+        self._codec = codec
+        self._decode = tuple(decode)
+        self._encode = tuple(encode)
+
+    def pack(self, message: Packable) -> bytes:
+        """Return the bytes of one message, as the codec packs what the interceptors made."""
+        changed = message.item if isinstance(message, Message) else message
+        for interceptor in self._encode:
+            changed = interceptor(changed)
+        return self._codec.pack(changed)
+
+    def splitter(self, max_payload: int) -> Splitter:
+        """Return what cuts the bytes of one peer, and gives its messages to the interceptors."""
+        inner = self._codec.splitter(max_payload)
+        return InterceptingSplitter(inner, self._decode, self._log) if self._decode else inner
+
+
+class InterceptingSplitter:
+    """Hands out what interceptors make of the messages of another splitter."""
+
+    __slots__ = ("_decode", "_inner", "_log", "corrupt")
+
+    def __init__(self, inner: Splitter, decode: Sequence[Incoming], log: Logger) -> None:
+        self._inner = inner
+        self._decode = decode
+        self._log = log
+        self.corrupt = False
+
+    @property
+    def max_payload(self) -> int:
+        """The largest payload on the wire."""
+        return self._inner.max_payload
+
+    @max_payload.setter
+    def max_payload(self, size: int) -> None:
+        self._inner.max_payload = size
+
+    @property
+    def too_large(self) -> bool:
+        """Whether the stream is refused."""
+        return self.corrupt or self._inner.too_large
+
+    @too_large.setter
+    def too_large(self, refused: bool) -> None:
+        self._inner.too_large = refused
+
+    @property
+    def buffered(self) -> int:
+        """Bytes held that do not make a message yet."""
+        return int(getattr(self._inner, "buffered", 0))
+
+    def feed(self, data: bytes) -> Sequence[Item]:
+        """Take the next bytes and return the messages that they complete."""
+        return self._intercepted(self._inner.feed(data))
+
+    def resume(self) -> Sequence[Item]:
+        """Go on after ``too_large``, unless an interceptor failed."""
+        return self._intercepted(self._inner.resume())
+
+    def _intercepted(self, items: Sequence[Item]) -> list[Item]:
+        self.corrupt = self.corrupt or self._inner.corrupt
+        out: list[Item] = []
+        for item in items:
+            try:
+                changed = self._passed(item)
+            except Exception:
+                self._log.failure("An interceptor could not take a message")
+                self.corrupt = True
+                self._inner = Discarding(self._inner.max_payload)
+                return out
+            if changed is not None:
+                out.append(changed)
+        return out
+
+    def _passed(self, item: Item) -> Item | None:
+        for interceptor in self._decode:
+            changed = interceptor(item)
+            if changed is None:
+                return None
+            item = changed
+        return item
+
+
+__all__ = ["Incoming", "Intercepted", "Outgoing"]

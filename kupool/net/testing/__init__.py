@@ -1,0 +1,20 @@
+"""An in-memory network and a fake clock, for the tests of whatever stands on kupool.net.
+
+:class:`MemoryNetwork` is both: give it to a server and a client as their reactor. Nothing
+touches a socket, no time passes but what :meth:`MemoryNetwork.advance` lets pass, and
+every run is the same::
+
+    network = MemoryNetwork()
+    server = Server(network, Observer(router))
+    network.run(server.listen([":8000"]))
+    peer = network.connect(8000)
+    assert peer.ask("echo", "hello") == {"id": 1, "result": "hello"}
+"""
+
+from __future__ import annotations
+
+from kupool.net.testing.network import MemoryNetwork, NeverAtRest
+from kupool.net.testing.peer import MemoryPeer
+from kupool.net.testing.transport import MemoryTransport
+
+__all__ = ["MemoryNetwork", "MemoryPeer", "MemoryTransport", "NeverAtRest"]

@@ -1,0 +1,303 @@
+"""A network in memory, which is a fake clock, too."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from errno import EADDRINUSE
+from typing import Any, TypeVar
+
+from twisted.internet import error
+from twisted.internet.address import IPv4Address
+from twisted.internet.defer import Deferred, ensureDeferred, succeed
+from twisted.internet.interfaces import IConnector, IListeningPort, IReactorTCP
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from kupool.net.testing.peer import MemoryPeer
+from kupool.net.testing.transport import MemoryTransport
+from kupool.wire.codecs import Codec
+
+T = TypeVar("T")
+
+#: Where ports that are asked for as 0 begin.
+FIRST_PORT = 40_000
+
+#: Steps after which what goes to and fro is taken for something that never ends.
+MOST_STEPS = 1_000_000
+
+
+class NeverAtRest(AssertionError):
+    """The sides of a connection answer each other without an end."""
+
+
+@implementer(IReactorTCP)
+class MemoryNetwork(Clock):
+    """Listens and connects in memory; give it to servers and clients as their reactor.
+
+    ``chunk`` is how many bytes one read gives at most, None for all there are: with 1,
+    every message arrives byte by byte. ``window`` is how many bytes pile up before a
+    side that does not read before its peer's producer is paused. Both hold for the
+    connections made after they are set. Ports in ``unreachable`` neither accept nor
+    refuse a connection.
+    """
+
+    def __init__(self, *, chunk: int | None = None, window: int = 65536) -> None:
+        super().__init__()
+        self.chunk = chunk
+        self.window = window
+        self.unreachable: set[int] = set()
+        self._listeners: dict[int, MemoryPort] = {}
+        self._transports: list[MemoryTransport] = []
+        self._next_port = FIRST_PORT
+
+    # -- time
+
+    def advance(self, amount: float) -> None:
+        """Let ``amount`` seconds pass, with everything that is due on the way, in order."""
+        end = self.seconds() + amount
+        self.settle()
+        while (due := self._next_due()) is not None and due <= end:
+            self.rightNow = max(due, self.seconds())
+            super().advance(0)
+            self.settle()
+        self.rightNow = max(end, self.seconds())
+
+    def settle(self) -> None:
+        """Deliver what was sent, and what is sent in answer, until nothing more happens.
+
+        No time passes. Raises :class:`NeverAtRest` where that has no end.
+        """
+        for _ in range(MOST_STEPS):
+            moved = False
+            for transport in list(self._transports):
+                moved = transport.step() or moved
+            self._transports = [t for t in self._transports if t.connected]
+            due = self._next_due()
+            if due is not None and due <= self.seconds():
+                super().advance(0)
+            elif not moved:
+                return
+        raise NeverAtRest(f"{MOST_STEPS} steps, and no end")
+
+    def run(self, work: Awaitable[T], patience: float = 0.0) -> T:
+        """Return the result of a coroutine or Deferred that needs at most so many seconds.
+
+        Raises what it raises, and :class:`AssertionError` when it has not ended by then.
+        """
+        results: list[Any] = []
+        deferred: Deferred[T] = ensureDeferred(work)  # type: ignore[arg-type]
+        deferred.addBoth(results.append)
+        self.settle()
+        end = self.seconds() + patience
+        while not results and (due := self._next_due()) is not None and due <= end:
+            self.advance(due - self.seconds())
+        if not results:
+            raise AssertionError(f"not done within {patience} s")
+        if isinstance(results[0], Failure):
+            results[0].raiseException()
+        result: T = results[0]
+        return result
+
+    def _next_due(self) -> float | None:
+        return min((call.getTime() for call in self.getDelayedCalls()), default=None)
+
+    def callFromThread(self, callable: Any, *args: Any, **kwargs: Any) -> None:  # noqa: A002
+        """Call something in the next turn; there are no threads here."""
+        self.callLater(0, callable, *args, **kwargs)
+
+    # -- connections
+
+    def connect(
+        self, port: int, codec: str | Codec = "line", host: str = "192.0.2.1"
+    ) -> MemoryPeer:
+        """Return a peer that a test speaks for, connected to ``port`` from ``host``.
+
+        ``codec`` is one of :data:`kupool.wire.codecs.CODECS` by name, or any other.
+        Raises :class:`ConnectionRefusedError` when nobody listens there.
+        """
+        peer = MemoryPeer(self, codec)
+        if not self._join(peer, port, host):
+            raise error.ConnectionRefusedError(f"nobody listens on {port}")
+        self.settle()
+        return peer
+
+    def cut(self) -> None:
+        """Break every connection there is, as a cable that is pulled and a host that is reset."""
+        for transport in self._transports:
+            transport.abortConnection()
+        self.settle()
+
+    @property
+    def connections(self) -> int:
+        """Connections of which at least one side has not ended."""
+        live = [t for t in self._transports if t.connected]
+        return len({min(id(t), id(t.other)) for t in live})
+
+    def _join(
+        self, client: Any, port: int, host: str, connector: MemoryConnector | None = None
+    ) -> bool:
+        listener = self._listeners.get(port)
+        if listener is None:
+            return False
+        here = IPv4Address("TCP", host, self._port())
+        there = IPv4Address("TCP", listener.interface or "127.0.0.1", port)
+        server = listener.factory.buildProtocol(here)
+        near = MemoryTransport(here, there, self.chunk, self.window)
+        far = MemoryTransport(there, here, self.chunk, self.window)
+        near.other, far.other = far, near
+        near.protocol, far.protocol = client, server
+        self._transports += [near, far]
+        if connector is not None:
+            connector.attach(near)
+        client.makeConnection(near)
+        if server is None:
+            far.protocol = MemoryPeer(self, "line")
+            far.abortConnection()
+        else:
+            server.makeConnection(far)
+        return True
+
+    def _port(self) -> int:
+        self._next_port += 1
+        return self._next_port
+
+    # -- IReactorTCP
+
+    def listenTCP(
+        self, port: int, factory: Any, backlog: int = 50, interface: str = ""
+    ) -> MemoryPort:
+        """Listen; raises ``CannotListenError`` for a port that is taken. 0: any."""
+        listening = MemoryPort(self, port or self._port(), factory, interface)
+        listening.startListening()
+        return listening
+
+    def connectTCP(
+        self,
+        host: str,
+        port: int,
+        factory: Any,
+        timeout: float = 30.0,
+        bindAddress: Any = None,
+    ) -> MemoryConnector:
+        """Connect a client; refused where nobody listens, whatever the host."""
+        connector = MemoryConnector(self, host, port, factory, timeout)
+        connector.connect()
+        return connector
+
+    def add_listener(self, port: MemoryPort) -> None:
+        """Let a port accept connections; called by the port."""
+        if port.number in self._listeners:
+            problem = OSError(EADDRINUSE, "Address already in use")
+            raise error.CannotListenError(port.interface, port.number, problem)
+        self._listeners[port.number] = port
+
+    def remove_listener(self, port: MemoryPort) -> None:
+        """Let a port accept no more; called by the port."""
+        if self._listeners.get(port.number) is port:
+            del self._listeners[port.number]
+
+    def attempt(self, connector: MemoryConnector) -> None:
+        """Try to connect a client; called by its connector."""
+        if connector.port in self.unreachable:
+            return
+        if connector.port not in self._listeners:
+            connector.failed(Failure(error.ConnectionRefusedError()))
+            return
+        address = IPv4Address("TCP", connector.host, connector.port)
+        protocol = connector.factory.buildProtocol(address)
+        if protocol is None:
+            connector.failed(Failure(error.UserError()))
+        else:
+            self._join(protocol, connector.port, "127.0.0.1", connector)
+
+
+@implementer(IListeningPort)
+class MemoryPort:
+    """A port that listens in memory."""
+
+    def __init__(self, network: MemoryNetwork, number: int, factory: Any, interface: str) -> None:
+        self.network = network
+        self.number = number
+        self.factory = factory
+        self.interface = interface
+
+    def startListening(self) -> None:
+        """Begin; raises ``CannotListenError`` for a port that is taken."""
+        self.network.add_listener(self)
+        self.factory.doStart()
+
+    def stopListening(self) -> Deferred[None]:
+        """Accept no more connections; those there are stay."""
+        self.network.remove_listener(self)
+        self.factory.doStop()
+        return succeed(None)
+
+    def getHost(self) -> IPv4Address:
+        """Return the address."""
+        return IPv4Address("TCP", self.interface or "0.0.0.0", self.number)  # noqa: S104
+
+
+@implementer(IConnector)
+class MemoryConnector:
+    """A client's attempt to connect, and what became of it."""
+
+    def __init__(
+        self, network: MemoryNetwork, host: str, port: int, factory: Any, timeout: float
+    ) -> None:
+        self.network = network
+        self.host = host
+        self.port = port
+        self.factory = factory
+        self._timeout = timeout
+        self._calls: list[Any] = []
+        self._transport: MemoryTransport | None = None
+
+    def connect(self) -> None:
+        """Begin; what becomes of it is known in a later turn."""
+        self.factory.doStart()
+        self.factory.startedConnecting(self)
+        late = Failure(error.TimeoutError())
+        self._calls = [
+            self.network.callLater(0, self.network.attempt, self),
+            self.network.callLater(self._timeout, self.failed, late),
+        ]
+
+    def attach(self, transport: MemoryTransport) -> None:
+        """Take note of the connection."""
+        self._end_calls()
+        self._transport = transport
+        transport.on_lost = self._lost
+
+    def failed(self, reason: Failure) -> None:
+        """Tell the factory that there is no connection."""
+        self._end_calls()
+        self.factory.clientConnectionFailed(self, reason)
+        self.factory.doStop()
+
+    def _lost(self, reason: Failure) -> None:
+        self.factory.clientConnectionLost(self, reason)
+        self.factory.doStop()
+
+    def _end_calls(self) -> None:
+        for call in self._calls:
+            if call.active():
+                call.cancel()
+
+    def stopConnecting(self) -> None:
+        """Give up the attempt."""
+        self.failed(Failure(error.UserError()))
+
+    def disconnect(self) -> None:
+        """End the connection, or the attempt."""
+        if self._transport is None:
+            self.stopConnecting()
+        else:
+            self._transport.loseConnection()
+
+    def getDestination(self) -> IPv4Address:
+        """Return where this connects to."""
+        return IPv4Address("TCP", self.host, self.port)
+
+
+__all__ = ["MemoryConnector", "MemoryNetwork", "MemoryPort", "NeverAtRest"]

@@ -1,0 +1,159 @@
+"""The other side of a server under test, as the test plays it."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.interfaces import IHalfCloseableProtocol
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from kupool.wire.codecs import CODECS, Codec
+from kupool.wire.framing import Control, Item, Tlv
+from kupool.wire.packets import UNLIMITED
+
+if TYPE_CHECKING:
+    from kupool.net.testing.network import MemoryNetwork
+    from kupool.net.testing.transport import MemoryTransport
+
+
+@implementer(IHalfCloseableProtocol)
+class MemoryPeer(Protocol):
+    """Sends what the test says, and keeps what it is sent. Made by ``network.connect``.
+
+    After each call everything has been delivered and answered, as far as that needs no
+    time to pass. When the server ends the connection, so does the peer, unless
+    ``lingers`` is set.
+    """
+
+    def __init__(self, network: MemoryNetwork, codec: str | Codec) -> None:
+        self.network = network
+        self.codec: Codec = CODECS[codec](0) if isinstance(codec, str) else codec
+        self.lingers = False
+        #: Why the connection has ended, once it has.
+        self.reason: Failure | None = None
+        #: Whether the server sends no more.
+        self.ended = False
+        self._splitter = self.codec.splitter(UNLIMITED)
+        self._received = b""
+        self._items: list[Item] = []
+        self._last_id = 0
+
+    @property
+    def memory(self) -> MemoryTransport:
+        """The peer's transport, to look at."""
+        transport: Any = self.transport
+        found: MemoryTransport = transport
+        return found
+
+    @property
+    def open(self) -> bool:
+        """Whether the connection stands."""
+        return self.reason is None
+
+    # -- speaking
+
+    def send(self, data: bytes, step: int | None = None) -> None:
+        """Send bytes as they are, with ``step`` as many reads of so many bytes."""
+        pieces = [data] if not step else [data[i : i + step] for i in range(0, len(data), step)]
+        for piece in pieces:
+            self.memory.write(piece)
+            self.network.settle()
+
+    def tell(self, message: bytes | Tlv, step: int | None = None) -> None:
+        """Send one message in the peer's codec."""
+        self.send(self.codec.pack(message), step)
+
+    def request(self, method: str, params: object = None) -> int:
+        """Send a JSON request, and return its id."""
+        self._last_id += 1
+        body = {"id": self._last_id, "method": method, "params": params}
+        self.tell(json.dumps(body).encode())
+        return self._last_id
+
+    def ask(self, method: str, params: object = None) -> dict[str, Any]:
+        """Send a JSON request, and return its reply; other messages stay to be taken.
+
+        Raises :class:`AssertionError` when no reply came at once.
+        """
+        wanted = self.request(method, params)
+        for item in self._items:
+            found = json.loads(item) if isinstance(item, bytes) else {}
+            if found.get("id") == wanted and "method" not in found:
+                self._items.remove(item)
+                reply: dict[str, Any] = found
+                return reply
+        raise AssertionError(f"no reply to {method!r} among {self._items}")
+
+    def finish(self) -> None:
+        """Send no more; the server may."""
+        self.memory.loseWriteConnection()
+        self.network.settle()
+
+    def close(self) -> None:
+        """End the connection."""
+        self.memory.loseConnection()
+        self.network.settle()
+
+    def abort(self) -> None:
+        """Break the connection."""
+        self.memory.abortConnection()
+        self.network.settle()
+
+    # -- listening
+
+    def stop_reading(self) -> None:
+        """Take nothing of what is sent from here on."""
+        self.memory.pauseProducing()
+
+    def read_again(self) -> None:
+        """Take what has piled up, and what comes."""
+        self.memory.resumeProducing()
+        self.network.settle()
+
+    def received(self) -> bytes:
+        """Return the bytes that came since the last call."""
+        data, self._received = self._received, b""
+        return data
+
+    def items(self) -> list[Item]:
+        """Return the messages that came since the last call, as the codec hands them out."""
+        items, self._items = self._items, []
+        return items
+
+    def messages(self) -> list[Any]:
+        """Return the JSON messages that came since the last call, those of ``frame`` that
+        are pings, pongs or a close as (opcode, payload).
+        """
+        return [
+            (item.opcode, item.payload)
+            if isinstance(item, Control)
+            else json.loads(item.payload if isinstance(item, Tlv) else item)
+            for item in self.items()
+        ]
+
+    # -- called by the network
+
+    def dataReceived(self, data: bytes) -> None:
+        """Keep what came."""
+        self._received += data
+        self._items += self._splitter.feed(data)
+
+    def readConnectionLost(self) -> None:
+        """The server sends no more."""
+        self.ended = True
+        if not self.lingers:
+            self.memory.loseConnection()
+
+    def writeConnectionLost(self) -> None:
+        """All is sent that will be."""
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Keep the reason."""
+        self.ended = True
+        self.reason = reason
+
+
+__all__ = ["MemoryPeer"]

@@ -1,0 +1,235 @@
+"""One side of a connection in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from twisted.internet.address import IPv4Address
+from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import IHalfCloseableProtocol, ITCPTransport
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+
+@implementer(ITCPTransport)
+class MemoryTransport:
+    """What a protocol writes to; the network takes it to the other side, step by step.
+
+    It behaves as Twisted's TCP transport does: nothing is delivered from within a call,
+    a side that does not read lets bytes pile up, a registered producer is paused at
+    ``window`` bytes and goes on when all have been taken, and either direction can end
+    alone. ``chunk`` is how many bytes one read gives at most, None for all there are.
+    """
+
+    def __init__(
+        self, here: IPv4Address, there: IPv4Address, chunk: int | None, window: int
+    ) -> None:
+        self.chunk = chunk
+        self.window = window
+        self.protocol: Any = None
+        self.other: MemoryTransport
+        #: Called with the reason when the connection has ended on this side.
+        self.on_lost: Callable[[Failure], object] = lambda reason: None
+        self.connected = True
+        self.disconnecting = False
+        #: Whether this side takes what comes in.
+        self.reading = True
+        #: Whether the other side will send no more, and this one has been told.
+        self.ended = False
+        self.producer: Any = None
+        self._here, self._there = here, there
+        self._outgoing = bytearray()
+        self._finishing = self._finished = False
+        self._producer_paused = self._streaming = False
+        self._aborted: BaseException | None = None
+        self._no_delay = self._keep_alive = False
+
+    @property
+    def outgoing(self) -> int:
+        """Bytes written here that the other side has not taken."""
+        return len(self._outgoing)
+
+    # -- ITransport, as protocols use it
+
+    def write(self, data: bytes) -> None:
+        """Send bytes."""
+        if not isinstance(data, bytes):
+            raise TypeError(f"a transport takes bytes, not {type(data).__name__}")
+        if not self.connected or self._finishing or self._aborted is not None:
+            return
+        self._outgoing += data
+        over = len(self._outgoing) > self.window
+        if over and self.producer is not None and self._streaming and not self._producer_paused:
+            self._producer_paused = True
+            self.producer.pauseProducing()
+
+    def writeSequence(self, iovec: Iterable[bytes]) -> None:
+        """Send several pieces."""
+        self.write(b"".join(iovec))
+
+    def loseConnection(self) -> None:
+        """End the connection when everything has been taken."""
+        if self.connected:
+            self.disconnecting = True
+
+    def abortConnection(self) -> None:
+        """End the connection now; the other side sees it lost."""
+        if self.connected and self._aborted is None:
+            self.disconnecting = True
+            self._outgoing.clear()
+            self._aborted = ConnectionAborted()
+
+    def loseWriteConnection(self) -> None:
+        """Send no more; the other side may."""
+        self._finishing = True
+
+    def getPeer(self) -> IPv4Address:
+        """Return the other side's address."""
+        return self._there
+
+    def getHost(self) -> IPv4Address:
+        """Return this side's address."""
+        return self._here
+
+    def getTcpNoDelay(self) -> bool:
+        """Return what was set."""
+        return self._no_delay
+
+    def setTcpNoDelay(self, enabled: bool) -> None:
+        """Note it."""
+        self._no_delay = bool(enabled)
+
+    def getTcpKeepAlive(self) -> bool:
+        """Return what was set."""
+        return self._keep_alive
+
+    def setTcpKeepAlive(self, enabled: bool) -> None:
+        """Note it."""
+        self._keep_alive = bool(enabled)
+
+    # -- the flow
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        """Pause a producer when the other side does not read; raises on a second one."""
+        if self.producer is not None:
+            raise RuntimeError("a producer is registered already")
+        if not self.connected:
+            producer.stopProducing()
+            return
+        self.producer, self._streaming, self._producer_paused = producer, streaming, False
+        if not streaming:
+            producer.resumeProducing()
+
+    def unregisterProducer(self) -> None:
+        """Forget the producer."""
+        self.producer = None
+
+    def pauseProducing(self) -> None:
+        """Take nothing more of what comes in."""
+        self.reading = False
+
+    def resumeProducing(self) -> None:
+        """Take again what comes in."""
+        if self.connected and not self.disconnecting:
+            self.reading = True
+
+    def stopProducing(self) -> None:
+        """End the connection."""
+        self.loseConnection()
+
+    # -- the network's side
+
+    def step(self) -> bool:
+        """Do the next thing that is due on this side; returns whether there was one."""
+        if not self.connected:
+            return False
+        if self._aborted is not None:
+            self._lost(self._aborted)
+            return True
+        if not self.other.connected and not self.other.closed_in_order:
+            self._lost(ConnectionLost())
+            return True
+        return self._deliver() or self._end_writing() or self._hear_end() or self._end()
+
+    @property
+    def closed_in_order(self) -> bool:
+        """Whether this side has ended, and the other may still read what it was sent."""
+        return not self.connected and self._aborted is None
+
+    def _deliver(self) -> bool:
+        """Give the other side what waits for it, as much as one read takes."""
+        if not self._outgoing:
+            return False
+        if not self.other.connected:
+            self._lost(ConnectionLost())  # nobody is there to take it
+            return True
+        if not self.other.reading or self.other.disconnecting:
+            return self.other.disconnecting and self._drop()
+        size = len(self._outgoing) if self.chunk is None else self.chunk
+        data = bytes(self._outgoing[:size])
+        del self._outgoing[:size]
+        self.other.protocol.dataReceived(data)
+        if not self._outgoing and self.connected:
+            self._resume_producer()
+        return True
+
+    def _drop(self) -> bool:
+        """What a side is sent that reads no more is lost."""
+        self._outgoing.clear()
+        self._resume_producer()
+        return True
+
+    def _resume_producer(self) -> None:
+        if self.producer is not None and (self._producer_paused or not self._streaming):
+            self._producer_paused = False
+            self.producer.resumeProducing()
+
+    def _end_writing(self) -> bool:
+        """Tell this side's protocol that all is sent, and no more can be."""
+        if not self._finishing or self._finished or self._outgoing:
+            return False
+        self._finished = True
+        if IHalfCloseableProtocol.providedBy(self.protocol):
+            self.protocol.writeConnectionLost()
+        return True
+
+    def _hear_end(self) -> bool:
+        """Tell this side that nothing more will come."""
+        other = self.other
+        over = (other.closed_in_order or other.finished) and not other.outgoing
+        if self.ended or self.disconnecting or not over or not self.reading:
+            return False
+        self.ended = True
+        if IHalfCloseableProtocol.providedBy(self.protocol):
+            self.protocol.readConnectionLost()
+        else:
+            self._lost(ConnectionDone())
+        return True
+
+    @property
+    def finished(self) -> bool:
+        """Whether this side has sent everything it will."""
+        return self._finished
+
+    def _end(self) -> bool:
+        both_ended = self._finished and self.ended
+        if (self.disconnecting or both_ended) and not self._outgoing:
+            self._lost(ConnectionDone())
+            return True
+        return False
+
+    def _lost(self, why: BaseException) -> None:
+        self.connected = False
+        if not isinstance(why, ConnectionDone):
+            self._aborted = why
+            self._outgoing.clear()
+        reason = Failure(why)
+        producer, self.producer = self.producer, None
+        if producer is not None:
+            producer.stopProducing()
+        self.protocol.connectionLost(reason)
+        self.on_lost(reason)
+
+
+__all__ = ["MemoryTransport"]
