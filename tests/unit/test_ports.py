@@ -1,0 +1,112 @@
+"""A port that cannot accept rests, instead of asking again and again."""
+
+from __future__ import annotations
+
+import errno
+from itertools import pairwise
+from typing import Any
+
+from twisted.internet.error import ConnectionDone
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+
+from kupool.net.ports import FIRST_REST, LONGEST_REST, ListeningSocket, RestingPort
+from tests.sockets import Peer
+
+
+class Reactor(Clock):
+    """A clock that knows who waits to be called for something to read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.readers: set[Any] = set()
+
+    def addReader(self, reader: Any) -> None:
+        self.readers.add(reader)
+
+    def removeReader(self, reader: Any) -> None:
+        self.readers.discard(reader)
+
+    removeWriter = removeReader
+
+
+class RestTests(SynchronousTestCase):
+    """P-06: errors of accept back off from 5 ms to 1 s."""
+
+    def setUp(self) -> None:
+        self.reactor = Reactor()
+        factory = Factory.forProtocol(Protocol)
+        factory.noisy = False
+        self.port = RestingPort(0, factory, 50, "127.0.0.1", self.reactor)
+        self.port.startListening()
+        self.addCleanup(self.let_go)
+        #: What accept raises instead of accepting; 0: it accepts.
+        self.failing = 0
+        self.tries = 0
+        accept = ListeningSocket.__mro__[1].accept  # that of the standard library
+
+        def tried(listening: Any) -> Any:
+            self.tries += 1
+            if self.failing:
+                raise OSError(self.failing, "not now")
+            return accept(listening)
+
+        self.patch(ListeningSocket.__mro__[1], "accept", tried)
+
+    def let_go(self) -> None:
+        if self.port.connected:
+            self.port.connectionLost(Failure(ConnectionDone()))
+
+    def rests(self) -> float:
+        """Have the port read until it rests; returns for how long."""
+        self.assertIn(self.port, self.reactor.readers)
+        self.port.doRead()
+        if self.port in self.reactor.readers:
+            return 0.0
+        (call,) = self.reactor.getDelayedCalls()
+        seconds: float = call.getTime() - self.reactor.seconds()
+        self.reactor.advance(seconds)
+        return seconds
+
+    def test_longer_and_longer(self) -> None:
+        for number in (errno.ENFILE, errno.ENOMEM, errno.ENOBUFS):
+            self.failing = number
+            rests = [self.rests() for _ in range(10)]
+            self.assertAlmostEqual(rests[0], FIRST_REST)
+            for shorter, longer in pairwise(rests):
+                self.assertAlmostEqual(longer, min(2 * shorter, LONGEST_REST))
+            self.assertAlmostEqual(rests[8], LONGEST_REST)
+            self.assertAlmostEqual(rests[9], LONGEST_REST)
+            self.failing = 0
+            with Peer(self.port.getHost().port):
+                self.assertEqual(self.rests(), 0.0)
+        self.assertEqual((FIRST_REST, LONGEST_REST), (0.005, 1.0))
+
+    def test_one_try_for_each_rest(self) -> None:
+        self.failing = errno.ENFILE
+        for n in range(1, 5):
+            self.rests()
+            self.assertEqual(self.tries, n)
+
+    def test_what_says_nothing_about_the_next(self) -> None:
+        for number in (errno.EAGAIN, errno.ECONNABORTED, errno.EPERM):
+            self.failing = number
+            self.assertEqual(self.rests(), 0.0)
+
+    def test_stopped_while_it_rests(self) -> None:
+        self.failing = errno.ENFILE
+        self.port.doRead()
+        self.port.stopListening()
+        self.reactor.advance(0)
+        self.assertFalse(self.port.connected)
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+        self.assertEqual(self.reactor.readers, set())
+
+    def test_descriptors_of_accepted_connections(self) -> None:
+        with Peer(self.port.getHost().port):
+            self.port.doRead()
+            (transport,) = self.reactor.readers - {self.port}
+            self.assertFalse(transport.getHandle().getblocking())
+            transport.connectionLost(Failure(ConnectionDone()))
