@@ -28,7 +28,7 @@ from kupool.rooms.tasks import TaskStatistics
 from kupool.rooms.turns import Turns, in_chunks
 from kupool.rooms.wheel import Timer, Wheel
 
-_LINGER = "linger"
+_LINGER = "room linger"
 
 
 class Lobby:
@@ -104,7 +104,7 @@ class Lobby:
 
     def _closed(self, room: Room, unhandled: list[Incoming]) -> None:
         del self._rooms[room.code]
-        self.wheel.cancel(room.code, _LINGER)
+        self.wheel.cancel((_LINGER, room.code), _LINGER)
         self.members.dissolve(room)
         if unhandled:
             self._log.info(
@@ -117,20 +117,15 @@ class Lobby:
         linger = self.settings.linger
         if room.closing or linger is None:
             return
-        try:
-            if linger:
-                self.wheel.once(room.code, _LINGER, linger, self._lingered, data=room)
-                return
-        except RequestError:
-            pass  # too many timers: then at once
-        self._close_empty(room)
+        if linger:
+            at = (_LINGER, room.code)
+            self.wheel.once(at, _LINGER, linger, self._lingered, data=room, always=True)
+        else:
+            room.close("empty")
 
     def _lingered(self, timer: Timer) -> None:
-        if isinstance(timer.data, Room):
-            self._close_empty(timer.data)
-
-    def _close_empty(self, room: Room) -> None:
-        if not room.members:
+        room = timer.data
+        if isinstance(room, Room) and not room.members:
             room.close("empty")
 
     # -- messages

@@ -13,7 +13,7 @@ from kupool.rooms.room import Room
 from kupool.rooms.settings import House
 from kupool.rooms.wheel import Timer
 
-_GRACE = "grace"
+_GRACE = "member grace"
 
 
 class Membership:
@@ -154,13 +154,10 @@ class Membership:
             return
         member.room.tell(Disconnected(member))
         grace = self._house.settings.grace
-        try:
-            if grace:
-                self._house.wheel.once(member, _GRACE, grace, self._gone)
-                return
-        except RequestError:
-            pass  # too many timers: nobody has a grace period now
-        self.leave(member.user, "gone")
+        if grace:
+            self._house.wheel.once(member, _GRACE, grace, self._gone, always=True)
+        else:
+            self.leave(member.user, "gone")
 
     def _gone(self, timer: Timer) -> None:
         member = timer.room

@@ -26,8 +26,8 @@ from kupool.rooms.wheel import Timer
 #: What a timer of a room calls, with the room and the timer's key.
 TimerCall = Callable[["Room", str], object]
 
-#: A closing room's own timer, under its code.
-_CLOSE = "close"
+#: A closing room's own timer.
+_CLOSE = "room close"
 
 
 class _Task(NamedTuple):
@@ -361,8 +361,10 @@ class Room:
             self.tell(Closing(reason))
             self._closing = True
             self.cancel_prefix()
-            wheel, timeout = self._house.wheel, self._house.settings.close_timeout
-            wheel.once(self.code, _CLOSE, timeout, lambda timer: self._end(), "room close")
+            timeout = self._house.settings.close_timeout
+            self._house.wheel.once(
+                (_CLOSE, self.code), _CLOSE, timeout, lambda timer: self._end(), always=True
+            )
         if not handle_pending:
             self._drop_messages()
         return fired
@@ -383,7 +385,7 @@ class Room:
         if self._closed:
             return
         self._closed = True
-        self._house.wheel.cancel(self.code, _CLOSE)
+        self._house.wheel.cancel((_CLOSE, self.code), _CLOSE)
         gone = Failure(RoomGone(self.code))
         if self._running is not None:
             self._running.cancel(gone)

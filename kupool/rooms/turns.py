@@ -59,8 +59,13 @@ class Turns:
         waiting, budget = self._waiting, PER_TURN
         while waiting and budget > 0:
             room = waiting.popleft()
-            budget -= max(1, room.run(min(QUANTUM, budget)))
-            if room.ready:
+            try:
+                budget -= max(1, room.run(min(QUANTUM, budget)))
+                again = room.ready
+            except Exception:  # it must not take the others' turns with it
+                Logger(__name__).failure("A turn failed")
+                again = False
+            if again:
                 waiting.append(room)
             else:
                 room.queued = False

@@ -67,7 +67,8 @@ class Timer(msgspec.Struct, gc=False, eq=False):
 class Wheel:
     """Timers by (room, key), where a room is anything hashable.
 
-    A timer fires at its time or up to one ``tick`` (seconds) after it, never before. At
+    A timer fires at its time or up to one ``tick`` (seconds) after it, never before (to
+    rounding). At
     most ``per_turn`` timers are handled in one turn of the reactor; beyond ``limit``
     timers (0: any number) one more is refused. Callbacks get the :class:`Timer`; what one
     raises is logged and counted, and stops nobody else. Where ``tasks`` is given, runs are
@@ -121,14 +122,17 @@ class Wheel:
         *,
         data: object = None,
         counted: bool = True,
+        always: bool = False,
     ) -> Timer:
         """Fire once, ``delay`` seconds from now; replaces a timer of the same room and key.
 
-        Without a ``name`` runs are counted under the key, up to its first colon. Raises
+        Without a ``name`` runs are counted under the key, up to its first colon. With
+        ``always`` the limit does not apply: for what is bounded otherwise. Raises
         :class:`ValueError` for a delay below 0 or beyond a century, and
         :class:`RequestError` when there are too many timers.
         """
-        return self._add(room, key, delay, 0.0, callback, name, data, counted)
+        timer = Timer(room, key, delay, 0.0, callback, name, data, counted)
+        return self._add(timer, delay, always)
 
     def repeat(
         self,
@@ -150,7 +154,8 @@ class Wheel:
         """
         if interval < self.tick:
             raise ValueError(f"an interval of {interval} s, and a tick of {self.tick} s")
-        return self._add(room, key, interval, interval, callback, name, data, counted)
+        timer = Timer(room, key, interval, interval, callback, name, data, counted)
+        return self._add(timer, interval, always=False)
 
     def get(self, room: Hashable, key: str) -> Timer | None:
         """Return the timer that waits under a room and key, if any."""
@@ -190,26 +195,16 @@ class Wheel:
 
     # -- the slots
 
-    def _add(
-        self,
-        room: Hashable,
-        key: str,
-        delay: float,
-        interval: float,
-        callback: Callable[[Timer], object],
-        name: str,
-        data: object,
-        counted: bool,
-    ) -> Timer:
+    def _add(self, timer: Timer, delay: float, always: bool) -> Timer:
         if not 0 <= delay <= _MAX_TICKS * self.tick:
             raise ValueError(f"a delay of {delay} seconds")
-        self.cancel(room, key)
-        if self.limit and self._count >= self.limit:
+        self.cancel(timer.room, timer.key)
+        if self.limit and self._count >= self.limit and not always:
             raise RequestError(TOO_MANY_REQUESTS.about(f"{self.limit} timers"))
         now = self._clock.seconds()
-        name = intern(name or key.partition(":")[0])
-        timer = Timer(room, key, now + delay, interval, callback, name, data, counted)
-        self._rooms.setdefault(room, {})[key] = timer
+        timer.due = now + delay
+        timer.name = intern(timer.name or timer.key.partition(":")[0])
+        self._rooms.setdefault(timer.room, {})[timer.key] = timer
         self._count += 1
         tick = self._tick_at(now)
         if not self._turning and self._at < tick < self._wake_tick:
@@ -273,7 +268,9 @@ class Wheel:
                 self._wake.cancel()
                 self._wake = None
             return
-        delay = max(0.0, self._start + tick * self.tick - self._clock.seconds())
+        # Half a grain early: rounding must not make it late by as much as a clock's step.
+        begins = self._start + (tick - _GRAIN / 2) * self.tick
+        delay = max(0.0, begins - self._clock.seconds())
         if self._wake is None:
             self._wake = self._clock.callLater(delay, self._turn)
         else:

@@ -155,6 +155,19 @@ class WheelTests(SynchronousTestCase):
         self.clock.pump([1] * 4)
         self.assertEqual(self.fired, [(2, "turn"), (3, "turn")])
 
+    def test_rounding_makes_no_tick_late(self) -> None:
+        """Ticks that have no exact value in binary fire in the step of the clock they are of."""
+        for tick in (0.05, 0.1, 0.3, 1 / 3):
+            clock = Clock()
+            tasks = TaskStatistics(clock.seconds)
+            clock.advance(12345.678)
+            Wheel(clock, tick, tasks=tasks).repeat("room", "tick", tick, lambda timer: None)
+            for _ in range(1000):
+                clock.advance(tick)
+            counts = tasks.of("tick")
+            self.assertEqual((counts.runs, counts.missed), (1000, 0))
+            self.assertLess(counts.lateness_max, tick / 1000)
+
     def test_a_callback_may_cancel_and_add_its_own_key(self) -> None:
         def again(timer: Timer) -> None:
             self.note(timer)
@@ -240,6 +253,8 @@ class WheelTests(SynchronousTestCase):
         wheel.cancel("room", "a")
         wheel.once("room", "c", 1, self.note)
         self.assertEqual(len(wheel), 2)
+        wheel.once("room", "d", 1, self.note, always=True)
+        self.assertEqual(len(wheel), 3)
 
     def test_bad_values(self) -> None:
         self.assertRaises(ValueError, Wheel, self.clock, 0)
