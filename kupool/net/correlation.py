@@ -1,0 +1,79 @@
+"""Answers that say which request they are for, where messages have numbers and bytes.
+
+JSON requests carry an id. A message with a number does not: by this convention its data
+begins with a correlation id, u32 little-endian, that the answer's data begins with, too.
+An error is JSON under the message id 0, whose ``id`` is ``"#"`` and that number.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from kupool.errors import BAD_PARAMS, ErrorText, RequestError
+from kupool.net.connection import Connection
+from kupool.net.id_router import IdRouter
+from kupool.net.router import LATER, report
+from kupool.net.router_steps import Middleware, Step, awaited
+from kupool.wire.framing import Tlv
+from kupool.wire.messages import encode_error
+
+#: Bytes of a correlation id.
+SIZE = 4
+
+
+def correlated(router: IdRouter) -> Middleware:
+    """Return middleware for a router whose messages all begin with a correlation id.
+
+    The handlers neither see it nor need to answer with it: ``router.use(correlated(router))``.
+    A message without one is answered ``bad params``.
+    """
+    log = Logger()
+
+    def middleware(handler: Step) -> Step:
+        def wrapped(connection: Connection, message_id: int, data: bytes) -> object:
+            if len(data) < SIZE:
+                return BAD_PARAMS.about("the data is shorter than a correlation id")
+            tag, rest = data[:SIZE], data[SIZE:]
+            try:
+                answer = handler(connection, message_id, rest)
+            except Exception:
+                return failed(connection, message_id, tag)
+            if awaited(answer):
+                return later(answer, connection, message_id, tag)
+            return tagged(answer, message_id, tag)
+
+        wrapped.__doc__ = handler.__doc__
+        return wrapped
+
+    async def later(waiting: Any, connection: Connection, message_id: int, tag: bytes) -> object:
+        try:
+            answer = await waiting
+        except Exception:
+            return failed(connection, message_id, tag)
+        return tagged(answer, message_id, tag)
+
+    def failed(connection: Connection, message_id: int, tag: bytes) -> object:
+        failure = Failure()
+        if isinstance(failure.value, RequestError):
+            return tagged(failure.value.error, message_id, tag)
+        router.failures[message_id] += 1
+        return tagged(report(log, connection, message_id, failure), message_id, tag)
+
+    return middleware
+
+
+def tagged(answer: object, message_id: int, tag: bytes) -> object:
+    """Return a handler's answer with the correlation id in it."""
+    if isinstance(answer, ErrorText):
+        return Tlv(0, encode_error(f"#{int.from_bytes(tag, 'little')}", answer))
+    if isinstance(answer, Tlv):
+        return Tlv(answer.message_id, tag + answer.payload)
+    if isinstance(answer, bytes | bytearray | memoryview):
+        return Tlv(message_id, tag + bytes(answer))
+    return LATER if answer is None else answer
+
+
+__all__ = ["SIZE", "correlated", "tagged"]
