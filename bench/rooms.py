@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import gc
 import os
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -140,12 +141,12 @@ def furnish(rooms: int, timers: int) -> tuple[TimedClock, Lobby, Hooks]:
     with Spent() as spent:
         for n in range(rooms):
             lobby.create(f"room {n}")
-        clock.advance(0)
+            clock.advance(0)
     print(f"room      {1e6 * spent.cpu / rooms:8.2f} us and {spent.grown / rooms:.0f} bytes each")
     with Spent() as spent:
         for n in range(rooms):
             lobby.enter(f"room {n}", f"user {n}")
-        clock.advance(0)
+            clock.advance(0)
     print(f"member    {1e6 * spent.cpu / rooms:8.2f} us and {spent.grown / rooms:.0f} bytes each")
     each = timers // rooms
     keys = [f"turn:{n}" for n in range(each)]
@@ -230,17 +231,48 @@ def fire_all(clock: TimedClock, lobby: Lobby, hooks: Hooks) -> None:
     )
 
 
-def main(options: argparse.Namespace) -> None:
-    """Measure and print."""
-    print(f"-- the wheel alone, {options.timers} timers over an hour")
-    measure_wheel(options.timers, 3600)
-    print("-- 10 rooms")
-    few = furnish(10, 1000)
-    print(f"-- {options.rooms} rooms")
+def measure_rooms(options: argparse.Namespace) -> None:
+    """Furnish the rooms, and see what load, idling and timers cost among them."""
     many = furnish(options.rooms, options.timers)
+    print("-- 10 rooms and 1000 timers beside them")
+    few = furnish(10, 1000)
     compare(few, many, options.rounds)
     measure_idle(many[0], many[1], options.rooms)
     fire_all(*many)
+
+
+def apart(measure: Callable[[], None]) -> None:
+    """Measure in a process of its own, whose memory nothing has grown before."""
+    sys.stdout.flush()
+    child = os.fork()
+    if not child:
+        measure()
+        sys.stdout.flush()
+        os._exit(0)
+    if os.waitpid(child, 0)[1]:
+        raise SystemExit("the measurement failed")
+
+
+def main(options: argparse.Namespace) -> None:
+    """Measure and print."""
+    pauses: list[float] = []
+
+    def note(phase: str, info: dict[str, int]) -> None:
+        now = time.perf_counter()
+        pauses.append(-now if phase == "start" else pauses.pop() + now)
+
+    def wheel() -> None:
+        measure_wheel(options.timers, 3600)
+
+    def rooms() -> None:
+        gc.callbacks.append(note)
+        measure_rooms(options)
+        print(f"the longest garbage collection took {1e3 * max(pauses):.1f} ms")
+
+    print(f"-- the wheel alone, {options.timers} timers over an hour")
+    apart(wheel)
+    print(f"-- {options.rooms} rooms and {options.timers} timers")
+    apart(rooms)
 
 
 if __name__ == "__main__":

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterator
-from itertools import islice
+from collections.abc import Callable, Collection
 from typing import NamedTuple, cast
 
 from twisted.internet.defer import Deferred
@@ -18,9 +17,9 @@ from kupool.rooms.broadcast import Packet, Payload
 from kupool.rooms.events import Closing, Created, Incoming, RoomBusy, RoomGone, TimerFired
 from kupool.rooms.flood import Flood
 from kupool.rooms.members import Member, Presence
+from kupool.rooms.outgoing import Outgoing
 from kupool.rooms.running import Running
 from kupool.rooms.settings import House
-from kupool.rooms.turns import CHUNK
 from kupool.rooms.wheel import Timer
 
 #: What a timer of a room calls, with the room and the timer's key.
@@ -62,7 +61,6 @@ class Room:
         "_work",
         "code",
         "data",
-        "dropped",
         "failed",
         "handled",
         "members",
@@ -76,14 +74,14 @@ class Room:
         self.data: object = None
         #: The members by user, for reading: they come and go by the lobby.
         self.members: dict[str, Member] = {}
-        self.handled = self.failed = self.dropped = 0
+        self.handled = self.failed = 0
         self.queued = False
         self._house = house
         self._closing = self._closed = False
         # Most rooms are idle: what only a busy one needs is made when it is.
         self._system: deque[object] | None = None
         self._messages: deque[Incoming] | None = None
-        self._outgoing: deque[tuple[Iterator[Connection], Packet]] | None = None
+        self._outgoing: Outgoing | None = None
         self._running: Running | None = None
         self._flood: Flood | None = None
         self._pending_keys: set[str] | None = None
@@ -107,6 +105,11 @@ class Room:
     def refused(self) -> int:
         """How many messages were refused because too many waited."""
         return 0 if self._flood is None else self._flood.refused
+
+    @property
+    def dropped(self) -> int:
+        """How many messages were dropped because members read slowly."""
+        return 0 if self._outgoing is None else self._outgoing.dropped
 
     def presence(self) -> list[Presence]:
         """Return the members of this moment, in the order they joined."""
@@ -217,13 +220,11 @@ class Room:
         """Send to some connections, now if they are few and ``later`` is not asked for."""
         if not connections:
             return
-        if later or self._outgoing or len(connections) > CHUNK:
-            if self._outgoing is None:
-                self._outgoing = deque()
-            self._outgoing.append((iter(connections), packet))
+        if self._outgoing is None:
+            self._outgoing = Outgoing(self.code)
+        self._work += self._outgoing.send(packet, connections, later)
+        if self._outgoing.pending:
             self._house.turns.wake(self)
-        else:
-            self._deliver(packet, connections)
 
     def send_later(self, packet: Packet) -> None:
         """Send to everybody here when it is the room's turn."""
@@ -238,20 +239,12 @@ class Room:
             if not without or connection not in without
         ]
 
-    def _deliver(self, packet: Packet, connections: list[Connection]) -> None:
-        self._work += len(connections)
-        for connection in connections:
-            try:
-                self.dropped += packet.send(connection)
-            except Exception:
-                self._log.failure("Room {code} could not send", code=self.code)
-
     # -- its turn
 
     @property
     def ready(self) -> bool:
         """Whether there is something to do that need not wait."""
-        if self._outgoing:
+        if self._outgoing is not None and self._outgoing.pending:
             return True
         return self._running is None and bool(self._system or self._messages)
 
@@ -259,18 +252,12 @@ class Room:
         """Handle what waits, up to ``budget`` messages, or sends."""
         spent = 0
         while spent < budget and self.ready:
-            if self._outgoing:
-                connections, packet = self._outgoing[0]
-                chunk = list(islice(connections, budget - spent))
-                self._deliver(packet, chunk)
-                if len(chunk) < budget - spent:
-                    self._outgoing.popleft()
+            if self._outgoing is not None and self._outgoing.pending:
+                spent += max(1, self._outgoing.run(budget - spent))
             else:
                 self._handle_next()
-            spent += 1 + self._work
+                spent += 1 + self._work
             self._work = 0
-        if not self._outgoing:
-            self._outgoing = None
         return spent
 
     def _handle_next(self) -> None:
