@@ -11,18 +11,19 @@ from twisted.internet import defer, task
 
 from kupool.net import observer, router, server
 
+methods = router.Router()
+methods.add("echo", lambda connection, request: request.params, object)
+
 
 async def main(reactor: Any, port: int) -> None:
     """Serve until the process is told to stop."""
-    methods = router.Router()
-    methods.add("echo", lambda connection, request: request.params, object)
-    echo = server.Server(reactor, observer.Observer(methods))
+    echo = server.Server(reactor, observer.Observer(methods), addresses=[f"127.0.0.1:{port}"])
+    echo.after_start(lambda started: print(f"listening on {started.port}", flush=True))
     reactor.addSystemEventTrigger("before", "shutdown", lambda: defer.ensureDeferred(echo.stop()))
-    await echo.listen([f"127.0.0.1:{port}"])
-    print(f"listening on {echo.addresses[0].port}", flush=True)
-    await defer.Deferred()
+    await echo.serve()
 
 
-parser = argparse.ArgumentParser(description=__doc__)
-parser.add_argument("--port", type=int, default=0, help="where to listen on 127.0.0.1; 0: any")
-task.react(main, [parser.parse_args().port])
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--port", type=int, default=0, help="where to listen; 0: any")
+    task.react(main, [parser.parse_args().port])

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from twisted.internet import error
 from twisted.internet.address import IPv4Address
-from twisted.internet.defer import Deferred, ensureDeferred, succeed
+from twisted.internet.defer import Deferred, ensureDeferred, gatherResults, maybeDeferred, succeed
 from twisted.internet.interfaces import IConnector, IListeningPort, IReactorTCP
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
@@ -50,6 +50,7 @@ class MemoryNetwork(Clock):
         self._listeners: dict[int, MemoryPort] = {}
         self._transports: list[MemoryTransport] = []
         self._next_port = FIRST_PORT
+        self._triggers: dict[str, list[Any]] = {"before": [], "during": [], "after": []}
 
     # -- time
 
@@ -101,6 +102,35 @@ class MemoryNetwork(Clock):
 
     def _next_due(self) -> float | None:
         return min((call.getTime() for call in self.getDelayedCalls()), default=None)
+
+    # -- what programs ask of a reactor that ends
+
+    def addSystemEventTrigger(
+        self,
+        phase: str,
+        eventType: str,
+        callable: Any,
+        *args: Any,
+        **kwargs: Any,  # noqa: A002
+    ) -> tuple[str, Any]:
+        """Have something called when the test shuts the program down."""
+        if phase not in self._triggers or eventType != "shutdown":
+            raise ValueError(f"no event {phase!r} {eventType!r} happens here")
+        trigger = (phase, lambda: callable(*args, **kwargs))
+        self._triggers[phase].append(trigger[1])
+        return trigger
+
+    def removeSystemEventTrigger(self, triggerID: tuple[str, Any]) -> None:
+        """Have it not called; raises :class:`ValueError` where it is not to be."""
+        phase, call = triggerID
+        self._triggers[phase].remove(call)
+
+    def shut_down(self, patience: float = 30.0) -> None:
+        """Do what a reactor does on SIGINT, and wait for it up to ``patience`` seconds."""
+        for phase in self._triggers:
+            calls, self._triggers[phase] = self._triggers[phase], []
+            waited = [maybeDeferred(call) for call in calls]
+            self.run(gatherResults(waited), patience)
 
     def callFromThread(self, callable: Any, *args: Any, **kwargs: Any) -> None:  # noqa: A002
         """Call something in the next turn; there are no threads here."""
