@@ -99,6 +99,10 @@ class Refusal(Exception):
     """Raised by a handler: the publisher gets ``str(self)`` at once, as the reason."""
 
 
+class BusError(Exception):
+    """The bus is away, or does not do what it was asked for."""
+
+
 #: Gets a message and returns the answer's bytes, an :class:`Answer`, None for an empty
 #: answer, or a Deferred or coroutine of these. It may raise :class:`NotMine` or
 #: :class:`Refusal`; after any other exception the message goes to another subscriber.
@@ -273,6 +277,7 @@ class IBus(Interface):
 
 __all__ = [
     "Answer",
+    "BusError",
     "BusSettings",
     "BusStatus",
     "Handler",

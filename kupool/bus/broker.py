@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from itertools import islice
 from random import Random
+from secrets import token_hex
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -66,6 +67,7 @@ class Broker:
             self._drop_if_idle,
         )
         self._closed = False
+        self._token = token_hex(4)
         self._next_id = 0
 
     # -- who listens
@@ -121,6 +123,8 @@ class Broker:
                 del subscriber.patterns[pattern]
                 self._trie.remove(pattern, subscriber)
         self._matches.clear()
+        if not subscriber.patterns:
+            subscriber.keys.clear()
         self._drop_if_idle(subscriber)
         return tuple(subscriber.patterns)
 
@@ -147,9 +151,9 @@ class Broker:
     # -- messages
 
     def message_id(self) -> str:
-        """Return an id for a message that comes without one."""
+        """Return an id for a message that comes without one; no other bus has the same."""
         self._next_id += 1
-        return str(self._next_id)
+        return f"{self._token}-{self._next_id}"
 
     def publish(self, message: Message, done: Done) -> Callable[[], None]:
         """See a message through to its outcome, which ``done`` is given, maybe at once.

@@ -26,7 +26,14 @@ from kupool.bus import (
     Outcome,
     Refusal,
 )
+from kupool.bus.broker import Broker
 from kupool.bus.local import LocalBus
+from kupool.bus.remote.client import RemoteBus
+from kupool.bus.remote.service import BusService
+from kupool.net.manager import ConnectionManager, ServerSettings
+from kupool.net.protocols import FACTORIES
+from kupool.wire.framing import FRAME, INT32, LINE
+from tests.bus_network import Network
 
 #: A mixin has the methods of a test case from the class that it is mixed into.
 _Base: Any = TestCase if TYPE_CHECKING else object
@@ -608,7 +615,7 @@ class BusContract(_Base):
         await self.result(bus.close())
 
 
-class FakeTime:
+class FakeTime(_Base):
     """Time as the tests have it, for forms that take their clock from outside."""
 
     def setUp(self) -> None:
@@ -649,3 +656,46 @@ class LocalBusTests(FakeTime, BusContract, TestCase):
 
     async def open_bus(self) -> LocalBus:
         return self.bus
+
+
+class _RemoteBusTests(FakeTime, BusContract):
+    """A-61: over a network, each participant with a connection of its own."""
+
+    settings = BusSettings(direct=("direct.*",))
+    framing = FRAME
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.broker = Broker(self.clock, self.settings, wall=self.wall, random=self.random)
+        self.manager = ConnectionManager(self.clock, BusService(self.broker), ServerSettings())
+        self.manager.start()
+        self.addCleanup(self.manager.stop)
+        factory = FACTORIES[self.framing.name](self.manager)
+        self.network = Network(self.clock, factory)
+
+    async def open_bus(self) -> RemoteBus:
+        bus = RemoteBus(self.clock, self.network, self.settings, framing=self.framing)
+        await self.result(bus.connect())
+        self.addCleanup(self.end, bus)
+        return bus
+
+    def end(self, bus: RemoteBus) -> None:
+        ended = bus.close()
+        self.settle()
+        self.assertTrue(ended.called)
+
+
+class RemoteBusOverFrameTests(_RemoteBusTests, TestCase):
+    """A-07, A-61: over `frame`."""
+
+
+class RemoteBusOverLineTests(_RemoteBusTests, TestCase):
+    """A-07, A-61: over `line`."""
+
+    framing = LINE
+
+
+class RemoteBusOverInt32Tests(_RemoteBusTests, TestCase):
+    """A-07, A-61: over `int32`."""
+
+    framing = INT32

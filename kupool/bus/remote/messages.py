@@ -1,0 +1,278 @@
+"""The bus's requests and replies, as docs/protocol.md, section 5, names them."""
+
+from __future__ import annotations
+
+from base64 import b64decode, b64encode
+from typing import Any, NamedTuple
+
+import msgspec
+
+from kupool.bus import BusStatus, Kind, Message, Model, Outcome, SubscriberStatus, TopicStatus
+from kupool.bus.calls import Response, Verdict
+from kupool.errors import (
+    FORBIDDEN,
+    INTERNAL_ERROR,
+    NO_SUBSCRIBER,
+    NOT_FOUND,
+    TIMEOUT,
+    ErrorText,
+)
+from kupool.wire.messages import RequestId
+
+
+class Body(msgspec.Struct, omit_defaults=True, kw_only=True):
+    """Bytes in JSON: as text where they are that, else in base64 and marked so."""
+
+    data: str = ""
+    base64: bool = False
+
+
+class PublishParams(Body, kw_only=True):
+    """Params of ``bus.publish``; ``message`` is an id to know the message by."""
+
+    topic: str | int
+    model: Model
+    timeout_ms: float | None = None
+    key: str = ""
+    headers: dict[str, str] = {}
+    message: str = ""
+    redelivered: bool = False
+
+
+class SubscribeParams(msgspec.Struct, omit_defaults=True):
+    """Params of ``bus.subscribe``; a connection may have subscribers of several names."""
+
+    topics: list[str | int]
+    subscriber: str = ""
+    keys: list[str] = []
+
+
+class UnsubscribeParams(msgspec.Struct, omit_defaults=True):
+    """Params of ``bus.unsubscribe``; without topics it is all of them."""
+
+    topics: list[str | int] | None = None
+    subscriber: str = ""
+
+
+class StatusParams(msgspec.Struct):
+    """Params of ``bus.status``: from which entry on."""
+
+    start: int = 0
+
+
+class TraceParams(msgspec.Struct):
+    """Params of ``bus.trace``."""
+
+    message: str
+
+
+class CallParams(Body, kw_only=True):
+    """Params of the server's request ``call``; unreliable messages have no id."""
+
+    topic: str
+    message: str
+    model: Model
+    subscriber: str = ""
+    timeout_ms: float = 0.0
+    key: str = ""
+    headers: dict[str, str] = {}
+    redelivered: bool = False
+
+
+class Subscribed(msgspec.Struct):
+    """Result of ``bus.subscribe``: the subscriber's id and all its topics."""
+
+    subscriber: str
+    topics: list[str]
+
+
+class Published(Body, kw_only=True):
+    """Result of ``bus.publish``, but for ``timeout`` and ``no subscriber``: errors."""
+
+    outcome: Kind
+    status: int = 0
+    reason: str = ""
+    subscriber: str = ""
+    receivers: int = 0
+
+
+class AnswerBody(Body, kw_only=True):
+    """Result of ``call``."""
+
+    status: int = 0
+
+
+class StatusPage(msgspec.Struct):
+    """Result of ``bus.status``: what fits a message; ``next`` is where to go on."""
+
+    calls: int
+    calls_bytes: int
+    counts: dict[str, int]
+    topics: list[TopicStatus]
+    subscribers: list[SubscriberStatus]
+    next: int | None = None
+
+
+class Incoming(msgspec.Struct, gc=False):
+    """Any message: with a ``method`` it is a request, without one a reply."""
+
+    id: RequestId = None
+    method: str | None = None
+    params: msgspec.Raw = msgspec.Raw(b"{}")
+    result: msgspec.Raw = msgspec.Raw(b"null")
+    error: str | None = None
+    code: int | None = None
+
+
+#: Decodes a payload; raises ``ValueError`` or ``RecursionError`` on what is no message.
+decode_incoming = msgspec.json.Decoder(Incoming).decode
+
+_decode_answer = msgspec.json.Decoder(AnswerBody | str | bool | None).decode
+
+#: The bytes of entries that a page of a status may have, as JSON.
+PAGE = 40_000
+
+
+class Encoded(NamedTuple):
+    """Bytes as :class:`Body` has them."""
+
+    data: str
+    base64: bool
+
+
+def encode_data(data: bytes) -> Encoded:
+    """Return bytes as text, or in base64 where that is no text or would be longer."""
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        return Encoded(b64encode(data).decode(), True)
+    if len(msgspec.json.encode(text)) > 4 + len(data) * 4 // 3:
+        return Encoded(b64encode(data).decode(), True)
+    return Encoded(text, False)
+
+
+def decode_data(body: Body) -> bytes:
+    """Return the bytes of a body; raises :class:`ValueError`."""
+    if not body.base64:
+        return body.data.encode()
+    try:
+        return b64decode(body.data, validate=True)
+    except ValueError as error:
+        raise ValueError(f"data: {error}") from None
+
+
+def call_params(message: Message, subscriber: str) -> CallParams:
+    """Return the params that bring a message to a subscriber."""
+    text, base64 = encode_data(message.data)
+    return CallParams(
+        data=text,
+        base64=base64,
+        topic=message.topic,
+        message=message.id,
+        model=message.model,
+        subscriber=subscriber,
+        timeout_ms=round(message.timeout * 1000, 3),
+        key=message.key,
+        headers=dict(message.headers),
+        redelivered=message.redelivered,
+    )
+
+
+def called_message(params: CallParams) -> Message:
+    """Return the message that a ``call`` brings; raises :class:`ValueError`."""
+    return Message(
+        params.message,
+        params.topic,
+        decode_data(params),
+        params.model,
+        params.headers,
+        params.key,
+        params.timeout_ms / 1000,
+        params.redelivered,
+    )
+
+
+def published(outcome: Outcome) -> Published | ErrorText:
+    """Return what ``bus.publish`` is answered with."""
+    if outcome.kind is Kind.TIMEOUT:
+        return TIMEOUT
+    if outcome.kind is Kind.NO_SUBSCRIBER:
+        return NO_SUBSCRIBER
+    text, base64 = encode_data(outcome.data)
+    return Published(
+        data=text,
+        base64=base64,
+        outcome=outcome.kind,
+        status=outcome.status,
+        reason=outcome.reason,
+        subscriber=outcome.subscriber,
+        receivers=outcome.receivers,
+    )
+
+
+def read_outcome(reply: Incoming) -> Outcome:
+    """Return the outcome that a reply to ``bus.publish`` tells."""
+    if reply.error is not None:
+        kinds = {TIMEOUT.code: Kind.TIMEOUT, NO_SUBSCRIBER.code: Kind.NO_SUBSCRIBER}
+        kind = kinds.get(reply.code or 0)
+        return Outcome(Kind.REFUSED, reason=reply.error) if kind is None else Outcome(kind)
+    try:
+        found = msgspec.json.decode(reply.result, type=Published)
+        data = decode_data(found)
+    except ValueError as error:
+        return Outcome(Kind.REFUSED, reason=f"an answer that cannot be read: {error}")
+    return Outcome(
+        found.outcome, data, found.status, found.reason, found.subscriber, found.receivers
+    )
+
+
+def response_result(response: Response) -> AnswerBody | ErrorText:
+    """Return what a ``call`` is answered with."""
+    if response.verdict is Verdict.ANSWER:
+        text, base64 = encode_data(response.data)
+        return AnswerBody(data=text, base64=base64, status=response.status)
+    if response.verdict is Verdict.NOT_MINE:
+        return NOT_FOUND.about("not mine")
+    if response.verdict is Verdict.REFUSE:
+        return FORBIDDEN.about(response.text)
+    return ErrorText(INTERNAL_ERROR.code, response.text)
+
+
+def read_response(reply: Incoming) -> Response:
+    """Return what a reply to a ``call`` says.
+
+    A result of text is an answer too, ``true`` and null are an empty one.
+    """
+    if reply.error is not None:
+        if reply.code == NOT_FOUND.code:
+            return Response(Verdict.NOT_MINE)
+        if reply.code == FORBIDDEN.code:
+            return Response(Verdict.REFUSE, text=reply.error.removeprefix(f"{FORBIDDEN.text}: "))
+        return Response(Verdict.FAILED, text=reply.error)
+    try:
+        found: Any = _decode_answer(reply.result)
+        if isinstance(found, AnswerBody):
+            return Response(Verdict.ANSWER, decode_data(found), found.status)
+    except ValueError as error:
+        return Response(Verdict.FAILED, text=f"an answer that cannot be read: {error}")
+    if found is False:
+        return Response(Verdict.FAILED, text="an answer that cannot be read: false")
+    return Response(Verdict.ANSWER, found.encode() if isinstance(found, str) else b"")
+
+
+def status_page(status: BusStatus, start: int) -> StatusPage:
+    """Return the part of a status from an entry on that fits a message."""
+    page = StatusPage(status.calls, status.calls_bytes, status.counts, [], [])
+    entries: list[TopicStatus | SubscriberStatus] = [*status.topics, *status.subscribers]
+    left = PAGE
+    for n in range(max(0, start), len(entries)):
+        entry = entries[n]
+        left -= len(msgspec.json.encode(entry))
+        if left < 0 and (page.topics or page.subscribers):
+            page.next = n
+            break
+        if isinstance(entry, TopicStatus):
+            page.topics.append(entry)
+        else:
+            page.subscribers.append(entry)
+    return page
