@@ -46,6 +46,13 @@ class Steps(NamedTuple):
         return compose(handler, self.guards, ())
 
 
+def label_of(message: Sequence[Any]) -> str:
+    """Return the method or the id of a message, as handlers get it."""
+    first = message[0] if message else ""
+    config = getattr(first, "__struct_config__", None)
+    return str(first) if config is None else str(config.tag)
+
+
 def awaited(value: object) -> TypeGuard[Any]:
     """Say whether ``value`` is a Deferred or a coroutine."""
     return isinstance(value, Deferred) or iscoroutine(value)
@@ -111,4 +118,4 @@ async def _from_after(waiting: Any, after: Sequence[Step], message: Any, outcome
     return outcome
 
 
-__all__ = ["Middleware", "Step", "Steps", "awaited", "compose"]
+__all__ = ["Middleware", "Step", "Steps", "awaited", "compose", "label_of"]

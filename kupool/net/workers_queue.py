@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 
 from kupool.net.connection import Connection
-from kupool.net.router_steps import Step
+from kupool.net.router_steps import Step, label_of
 
 
 class Job:
@@ -29,9 +29,7 @@ class Job:
     @property
     def label(self) -> str:
         """The method or the id of the message."""
-        first = self.message[0] if self.message else ""
-        config = getattr(first, "__struct_config__", None)
-        return str(first) if config is None else str(config.tag)
+        return label_of(self.message)
 
     def settle(self, result: object) -> None:
         """Hand on the outcome, or the Failure."""

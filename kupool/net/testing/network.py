@@ -109,9 +109,9 @@ class MemoryNetwork(Clock):
         self,
         phase: str,
         eventType: str,
-        callable: Any,
+        callable: Any,  # noqa: A002
         *args: Any,
-        **kwargs: Any,  # noqa: A002
+        **kwargs: Any,
     ) -> tuple[str, Any]:
         """Have something called when the test shuts the program down."""
         if phase not in self._triggers or eventType != "shutdown":

@@ -1,0 +1,97 @@
+"""What a server counts, for metrics: collected when somebody asks, not with each message."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+from twisted.internet.interfaces import IReactorTime
+
+from kupool.net.connection import Connection
+from kupool.net.manager import ConnectionManager
+from kupool.net.router_steps import Step, awaited, label_of
+from kupool.net.router_table import RouteTable
+from kupool.net.workers import WorkerPool
+
+
+class Figure(NamedTuple):
+    """One number: a name, labels, and the value; ``*_total`` only grow."""
+
+    name: str
+    labels: dict[str, str]
+    value: float
+
+
+class Meter:
+    """Middleware that counts and times the messages of routes, for those who want that.
+
+    Seconds are from the call of the handler to its asynchronous end.
+    """
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self.handled: Counter[str] = Counter()
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+        self._now = clock.seconds
+
+    def __call__(self, handler: Step) -> Step:
+        """Return a handler that is counted and timed."""
+
+        def metered(connection: Connection, *message: Any) -> object:
+            began, outcome = self._now(), handler(connection, *message)
+            if awaited(outcome):
+                return self._later(outcome, began, label_of(message))
+            self._note(began, label_of(message))
+            return outcome
+
+        metered.__doc__ = handler.__doc__
+        return metered
+
+    async def _later(self, outcome: Any, began: float, label: str) -> object:
+        try:
+            return await outcome
+        finally:
+            self._note(began, label)
+
+    def _note(self, began: float, label: str) -> None:
+        self.handled[label] += 1
+        self.seconds[label] += self._now() - began
+
+
+def figures(
+    manager: ConnectionManager,
+    routers: Iterable[RouteTable[Any]] = (),
+    pools: Iterable[WorkerPool] = (),
+    meters: Iterable[Meter] = (),
+) -> Iterator[Figure]:
+    """Yield what is known of a server, its routers, worker pools and meters.
+
+    The labels of routes are the registered methods and ids, never what a peer made up.
+    """
+    yield from _of_connections(manager)
+    for router in routers:
+        yield Figure("kupool_unknown_messages_total", {}, router.unknown)
+        for name, counts in (("failed", router.failures), ("refused", router.refusals)):
+            for route, count in counts.items():
+                yield Figure(f"kupool_{name}_messages_total", {"route": str(route)}, count)
+    for pool in pools:
+        for number, load in enumerate(pool.loads):
+            yield Figure("kupool_worker_load", {"worker": str(number)}, load)
+        yield Figure("kupool_workers_stuck", {}, pool.stuck)
+        for outcome, count in pool.counters.items():
+            yield Figure("kupool_worker_messages_total", {"outcome": outcome}, count)
+    for meter in meters:
+        for route, count in meter.handled.items():
+            yield Figure("kupool_handled_messages_total", {"route": route}, count)
+            yield Figure("kupool_handler_seconds_total", {"route": route}, meter.seconds[route])
+
+
+def _of_connections(manager: ConnectionManager) -> Iterator[Figure]:
+    yield Figure("kupool_connections", {}, len(manager))
+    for name in ("accepted", "refused", "malformed", "dropped"):
+        yield Figure(f"kupool_{name}_total", {}, getattr(manager, name))
+    for reason, count in manager.closes.items():
+        yield Figure("kupool_closes_total", {"reason": reason}, count)
+
+
+__all__ = ["Figure", "Meter", "figures"]
