@@ -14,6 +14,7 @@ from kupool.rooms.events import Closing, Created, Incoming, Joined, RoomBusy, Ro
 from kupool.rooms.room import Room
 from kupool.rooms.running import HandlerTimeout
 from kupool.rooms.settings import FloodPolicy, RoomSettings
+from kupool.rooms.turns import Turns
 from kupool.wire.framing import FRAME, LINE, Framing
 from tests.peers import PeerTransport
 from tests.unit.rooms_hall import Hall
@@ -146,6 +147,64 @@ class OrderTests(SynchronousTestCase):
         self.hall.settle()
         self.assertEqual(len(self.hall.hooks.log), 61)
         self.assertLess(self.hall.hooks.log.index("b"), 60, "not after all of the other room's")
+
+    def test_a_room_that_sends_much_takes_no_longer_a_turn(self) -> None:
+        """What a message sends counts as work: the other room comes after the first one."""
+        for n in range(400):
+            self.hall.member("tea", f"user {n}")
+        self.hall.lobby.create("coffee")
+        bob, _ = self.hall.member("coffee", "bob")
+        self.hall.settle()
+        self.hall.hooks.log.clear()
+        self.hall.hooks.handle = lambda room, incoming: room.broadcast(b"news")
+        for n in range(40):
+            self.hall.lobby.deliver(self.ann, f"a{n}")
+        self.hall.lobby.deliver(bob, "b")
+        self.hall.settle()
+        self.assertEqual(self.hall.hooks.log.index("b"), 1)
+
+    def test_what_a_hook_cannot_do_stops_nothing(self) -> None:
+        """A-42: not even an ``on_error`` that raises, or a payload that cannot be made."""
+
+        def raising(*arguments: object) -> None:
+            raise ZeroDivisionError
+
+        self.patch(self.hall.hooks, "on_error", raising)
+        self.hall.hooks.handle = raising
+        self.hall.hooks.system = raising
+        self.room.post_system("event")
+        self.failureResultOf(self.hall.request_now(self.ann, ""), ZeroDivisionError)
+        self.room.broadcast(raising)  # type: ignore[arg-type]
+        self.hall.hooks.handle = lambda room, incoming: "fine"
+        self.assertEqual(self.successResultOf(self.hall.request_now(self.ann, "")), "fine")
+        stranger, _ = self.hall.connect()
+        self.failureResultOf(self.hall.lobby.request(stranger, ""), RequestError)
+        self.hall.lobby.deliver(stranger, "")
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 4)
+
+    def test_a_runnable_that_raises_costs_the_others_no_turn(self) -> None:
+        class Broken:
+            queued = False
+            ready = True
+
+            def run(self, budget: int) -> int:
+                raise ZeroDivisionError
+
+        turns = Turns(self.hall.clock)
+        broken, log = Broken(), []
+
+        class Fine(Broken):
+            ready = False
+
+            def run(self, budget: int) -> int:
+                log.append(budget)
+                return 1
+
+        turns.wake(broken)
+        turns.wake(Fine())
+        self.hall.settle()
+        self.assertEqual((len(log), broken.queued), (1, False))
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
 
 class FloodTests(SynchronousTestCase):
@@ -459,6 +518,22 @@ class CloseTests(SynchronousTestCase):
         self.successResultOf(self.hall.request_now(self.ann, "x"))
         self.assertEqual(ended, [[]])
         self.closed()
+
+    def test_with_no_timer_left(self) -> None:
+        """The lobby's own timers, that rooms and members end by, are always there."""
+        hall = Hall(RoomSettings(max_timers=1, linger=1))
+        for code in ("tea", "coffee"):
+            hall.lobby.create(code)
+        ann, _ = hall.member("tea", "ann")
+        hall.settle()
+        hall.lobby.get("coffee").once("far", 1000)
+        self.assertRaises(RequestError, hall.lobby.get("tea").once, "far", 1000)
+        ann.lost(hall.done)
+        hall.clock.pump([30.1, 1.1])
+        self.assertEqual([room.code for room in hall.lobby], ["coffee"])
+        hall.lobby.get("coffee").close()
+        hall.settle()
+        self.assertEqual((len(hall.lobby), len(hall.lobby.wheel)), (0, 0))
 
     def test_a_room_that_cannot_be_created_ends(self) -> None:
         def refuse(room: Room) -> object:
