@@ -8,6 +8,7 @@ from inspect import isawaitable
 from typing import Any
 
 from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IReactorFDSet
 from twisted.logger import Logger
 
@@ -199,7 +200,12 @@ class Server:
             for text in addresses:
                 found = await resolved(self._reactor, text)
                 endpoint = endpoint_for(self._reactor, found, self._group)
-                self._ports.append(await endpoint.listen(self._factory))
+                try:
+                    self._ports.append(await endpoint.listen(self._factory))
+                except OSError as error:
+                    # A Unix socket's folder may be missing; that error names no address.
+                    kind, _, rest = text.partition(":")
+                    raise CannotListenError(kind, rest, error) from error
         except BaseException:
             await self.stop_listening()
             self._release()
