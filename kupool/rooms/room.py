@@ -125,14 +125,15 @@ class Room:
         Raises :class:`RoomBusy` where it is refused, and :class:`RoomGone` where the room
         is closing or the sender no member.
         """
-        if self._closing or not incoming.member.present:
+        member = incoming.member
+        if self._closing or member.room is not self or not member.present:
             raise RoomGone(self.code)
         if self._messages is None:
             self._messages = deque()
         if self._flood is None:
             self._flood = Flood(self._house)
         self._flood.admit(self.code, incoming, len(self._messages))
-        incoming.member.last_seen = self._house.wall()
+        member.last_seen = self._house.wall()
         self._messages.append(incoming)
         self._house.turns.wake(self)
 

@@ -244,6 +244,8 @@ class MembershipTests(SynchronousTestCase):
         self.hall.settle()
         for answer in answers:
             self.failureResultOf(answer, RoomGone)
+        elsewhere = Incoming(self.members.get("bob"), None, "hi")
+        self.assertRaises(RoomGone, self.hall.lobby.get("coffee").post, elsewhere)
 
     def test_an_empty_room_ends(self) -> None:
         self.members.leave("ann")
