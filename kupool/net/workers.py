@@ -311,6 +311,29 @@ class WorkerPool:
 
     # -- the end
 
+    def settled(self, connection: Connection) -> Deferred[None] | None:
+        """Return what an observer's ``settle`` returns, for a peer that sends no more.
+
+        It fires when all its messages have been handled; None where none is here.
+        """
+        jobs = [job for w in self._workers for job in (*w.running, *w.queue, *w.waiting)]
+        left = {job for job in jobs if job.connection is connection and job.done is not None}
+        if not left:
+            return None
+        done: Deferred[None] = Deferred()
+
+        def ended(result: object, job: Job) -> object:
+            left.discard(job)
+            if not left:
+                done.callback(None)
+            return result
+
+        for job in list(left):
+            if job.done is not None:
+                # The router's own callback came first: by now the answer is sent.
+                job.done.addBoth(ended, job)
+        return done
+
     async def stop(self, deadline: float = 10.0) -> Drained:
         """Take nothing more, handle what is there, and say what was dropped.
 

@@ -7,14 +7,18 @@ from collections import Counter
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.net.connection import OPEN, Connection
 from kupool.net.id_router import IdRouter
+from kupool.net.observer import Observer
 from kupool.net.protocols import TLV
 from kupool.net.router import Router
+from kupool.net.server import Server
+from kupool.net.testing import MemoryNetwork
 from kupool.net.workers import Balance, Drained, Full, WorkerPool, WorkerSettings
-from kupool.wire.framing import LINE, encode_tlv
+from kupool.wire.framing import LINE, Tlv, encode_tlv
 from tests.peers import Bench, lines
 from tests.unit.test_routes import tlvs
 
@@ -431,3 +435,62 @@ class StopTests(PoolCase):
         self.begin(size=2)
         stopped = Deferred.fromCoroutine(self.pool.stop())
         self.assertEqual(self.successResultOf(stopped), Drained(0, Counter()))
+
+
+class ServedTests(SynchronousTestCase):
+    """P-51: a server that stops drains its pool first, and the answers arrive."""
+
+    def setUp(self) -> None:
+        self.network = MemoryNetwork()
+        self.pool = WorkerPool(self.network, WorkerSettings(size=1, queue=8, timeout=0))
+        self.ended: list[Drained] = []
+        router = IdRouter()
+        router.add(1, self.work, use=[self.pool])
+        self.server = Server(self.network, Observer(router), framing="tlv")
+        self.server.before_stop(self.drain)
+        self.network.run(self.server.listen([":8000"]))
+        self.peer = self.network.connect(8000, "tlv")
+
+    async def work(self, connection: Connection, number: int, data: bytes) -> bytes:
+        await deferLater(self.network, 1.0)
+        return data
+
+    async def drain(self, server: Server) -> None:
+        self.ended.append(await self.pool.stop(5.0))
+
+    def test_drained(self) -> None:
+        for data in (b"a", b"b", b"c"):
+            self.peer.tell(Tlv(1, data))
+        self.network.run(self.server.stop(), patience=10)
+        self.assertEqual(self.ended, [Drained(3, Counter())])
+        self.assertEqual(self.peer.items()[:3], [Tlv(1, b"a"), Tlv(1, b"b"), Tlv(1, b"c")])
+        self.assertEqual(self.network.getDelayedCalls(), [])
+
+    def test_more_than_the_deadline_takes(self) -> None:
+        for n in range(9):
+            self.peer.tell(Tlv(1, b"%d" % n))
+        self.network.run(self.server.stop(), patience=20)
+        (report,) = self.ended
+        self.assertEqual(report.finished + report.dropped["1"], 9)
+        self.assertIn(report.finished, (4, 5))
+        *answers, close = self.peer.items()
+        done = [item for item in answers if isinstance(item, Tlv) and item.message_id == 1]
+        self.assertEqual(done, [Tlv(1, b"%d" % n) for n in range(report.finished)])
+        self.assertEqual(len(answers), 9)
+        self.assertIn(b"server going down", close.payload)  # type: ignore[union-attr]
+        self.assertEqual(self.network.getDelayedCalls(), [])
+
+    def test_a_peer_that_sends_no_more_gets_its_answers(self) -> None:
+        self.server.manager.observer.settle = self.pool.settled  # type: ignore[method-assign]
+        for data in (b"a", b"b"):
+            self.peer.tell(Tlv(1, data))
+        other = self.network.connect(8000, "tlv")
+        other.tell(Tlv(1, b"other"))
+        self.peer.finish()
+        self.assertTrue(self.peer.open)
+        self.network.advance(2.0)
+        self.assertEqual(self.peer.items(), [Tlv(1, b"a"), Tlv(1, b"b")])
+        self.assertEqual((self.peer.open, other.open), (False, True))
+        self.network.advance(1.0)
+        other.finish()
+        self.assertEqual((other.items(), other.open), ([Tlv(1, b"other")], False))
