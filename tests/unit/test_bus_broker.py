@@ -1,0 +1,370 @@
+"""The core of the bus on a fake clock: bounds, chunks, and subscribers that die."""
+
+from __future__ import annotations
+
+from collections import Counter
+from random import Random
+from typing import Any
+
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from kupool.bus import BusSettings, Kind, Message, Model, Outcome
+from kupool.bus.broker import BUS_CLOSED, BUS_FULL, Broker
+from kupool.bus.calls import Response, Taken, Verdict
+from kupool.bus.publishing import make_message
+
+ANSWER = Response(Verdict.ANSWER, b"answer")
+FAILED = Response(Verdict.FAILED, text="broken")
+NOT_MINE = Response(Verdict.NOT_MINE)
+
+
+class Sink:
+    """A subscriber that notes what it is given, and takes it as it is told to."""
+
+    def __init__(self, broker: Broker, name: str, *topics: str, taken: Any = Taken.YES) -> None:
+        self.broker = broker
+        self.name = name
+        self.taken = taken
+        self.messages: list[Message] = []
+        self.numbers: list[int] = []
+        broker.subscribe(name, topics or ("t",), self.deliver)
+
+    def deliver(self, message: Message, number: int | None) -> Taken:
+        if self.taken is Taken.YES:
+            self.messages.append(message)
+            if number is not None:
+                self.numbers.append(number)
+        return self.taken  # type: ignore[no-any-return]
+
+    def answer(self, response: Response = ANSWER) -> None:
+        """Answer the first that is not answered."""
+        self.broker.answer(self.name, self.numbers.pop(0), response)
+
+
+class _Suite(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.outcomes: list[Outcome] = []
+        self.broker = self.make()
+
+    def make(self, **limits: Any) -> Broker:
+        return Broker(self.clock, BusSettings(**limits), wall=self.clock.seconds, random=Random(17))
+
+    def publish(
+        self,
+        model: Model = Model.RELIABLE_RANDOM,
+        topic: str = "t",
+        data: bytes = b"",
+        timeout: float = 3.0,
+        done: Any = None,
+    ) -> Any:
+        broker = self.broker
+        message = make_message(broker.settings, broker.message_id(), model, topic, data, timeout)
+        return broker.publish(message, done or self.outcomes.append)
+
+    @property
+    def kinds(self) -> list[Kind]:
+        return [outcome.kind for outcome in self.outcomes]
+
+
+class BoundsTests(_Suite):
+    """A-13: over a limit the publisher hears it at once."""
+
+    def test_calls(self) -> None:
+        self.broker = self.make(max_calls=3)
+        for _ in range(4):
+            self.publish()
+        self.assertEqual(self.outcomes, [Outcome(Kind.REFUSED, reason=BUS_FULL)])
+        self.clock.advance(3.0)
+        self.assertEqual(self.kinds[1:], [Kind.NO_SUBSCRIBER] * 3)
+        self.publish()
+        self.assertEqual(len(self.outcomes), 4)
+
+    def test_bytes(self) -> None:
+        self.broker = self.make(max_calls_bytes=100)
+        self.publish(data=b"x" * 60)
+        self.publish(data=b"x" * 41)
+        self.assertEqual(self.outcomes, [Outcome(Kind.REFUSED, reason=BUS_FULL)])
+        self.publish(data=b"x" * 40)
+        self.assertEqual(len(self.outcomes), 1)
+        self.assertEqual(self.broker.status().calls_bytes, 100)
+
+    def test_buffer(self) -> None:
+        """A-35, A-13: counted by outcome, and refused over the limit."""
+        self.broker = self.make(buffer_count=2)
+        for _ in range(3):
+            self.publish(Model.UNRELIABLE_ALL)
+        self.assertEqual(self.kinds, [Kind.SENT, Kind.SENT, Kind.REFUSED])
+        self.clock.advance(3.0)
+        (topic,) = self.broker.status().topics
+        self.assertEqual(topic.counts, {"published": 3, "buffered": 2, "overflow": 1, "expired": 2})
+
+    def test_unanswered(self) -> None:
+        """A-15: a subscriber has so many calls in hand; the next waits for room."""
+        self.broker = self.make(max_unanswered=2)
+        sink = Sink(self.broker, "a")
+        for _ in range(5):
+            self.publish()
+        self.assertEqual(len(sink.numbers), 2)
+        sink.answer()
+        self.assertEqual((len(sink.messages), self.kinds), (3, [Kind.ANSWERED]))
+        for _ in range(4):
+            sink.answer()
+        self.assertEqual(self.kinds, [Kind.ANSWERED] * 5)
+
+    def test_topics_that_are_remembered(self) -> None:
+        """A-37: the accounts are bounded, whatever topics there are."""
+        self.broker = self.make(max_topics=10, max_traces=5)
+        for n in range(50):
+            self.publish(Model.UNRELIABLE_ALL, f"t{n}")
+        self.assertEqual([t.topic for t in self.broker.status().topics][-1], "t49")
+        self.assertEqual(len(self.broker.status().topics), 10)
+        self.assertEqual(self.broker.status().counts["published"], 50)
+
+
+class DeliveryTests(_Suite):
+    def test_failed_write(self) -> None:
+        """A-33: where a write fails another gets it."""
+        Sink(self.broker, "gone", taken=Taken.GONE)
+        Sink(self.broker, "full", taken=Taken.FULL)
+        good = Sink(self.broker, "good")
+        for n in range(50):
+            self.publish(Model.UNRELIABLE_RANDOM, data=b"%d" % n)
+        self.assertEqual([m.data for m in good.messages], [b"%d" % n for n in range(50)])
+        self.assertEqual(set(self.outcomes), {Outcome(Kind.SENT, receivers=1)})
+        self.assertEqual({m.model for m in good.messages}, {Model.UNRELIABLE_RANDOM})
+
+    def test_all_full(self) -> None:
+        """A-13, A-15: an unreliable message that nobody has room for is refused, counted."""
+        Sink(self.broker, "full", taken=Taken.FULL)
+        for model in (Model.UNRELIABLE_ALL, Model.UNRELIABLE_RANDOM):
+            self.publish(model)
+        self.assertEqual(self.kinds, [Kind.REFUSED] * 2)
+        self.assertEqual(self.broker.status().counts["overflow"], 2)
+
+    def test_all_gone(self) -> None:
+        """A-32: subscribers that are about to end are none: it is kept for the next."""
+        Sink(self.broker, "gone", taken=Taken.GONE)
+        self.publish(Model.UNRELIABLE_ALL, data=b"1")
+        self.assertEqual(self.outcomes, [Outcome(Kind.SENT)])
+        self.broker.remove("gone")
+        self.assertEqual([m.data for m in Sink(self.broker, "next").messages], [b"1"])
+
+    def test_lost_with_the_call_in_hand(self) -> None:
+        """A-20, A-24: goes to another at once, or to the one that comes."""
+        first = Sink(self.broker, "first")
+        self.publish()
+        second = Sink(self.broker, "second")
+        self.broker.remove("first")
+        self.assertEqual([m.redelivered for m in second.messages], [True])
+        self.broker.remove("second")
+        self.clock.advance(1.0)
+        third = Sink(self.broker, "third")
+        (message,) = third.messages
+        self.assertTrue(message.redelivered)
+        self.assertAlmostEqual(message.timeout, 2.0)
+        first.answer()
+        self.assertEqual(self.outcomes, [])
+        third.answer()
+        self.assertEqual(self.kinds, [Kind.ANSWERED])
+
+    def test_shares(self) -> None:
+        """A-20, A-22: each silent one has a third of the time, nobody is asked twice, and
+        what is said after the end changes nothing.
+        """
+        sinks = [Sink(self.broker, str(n)) for n in range(5)]
+        self.publish()
+        seen = []
+        for _ in range(4):
+            seen.append(sum(len(s.messages) for s in sinks))
+            self.clock.advance(1.0)
+        self.assertEqual(seen, [1, 2, 3, 3])
+        self.assertEqual(self.kinds, [Kind.TIMEOUT])
+        for sink in sinks:
+            self.assertLessEqual(len(sink.messages), 1)
+            if sink.numbers:
+                sink.answer()
+        self.assertEqual(self.kinds, [Kind.TIMEOUT])
+        self.assertEqual({s.unanswered for s in self.broker.status().subscribers}, {0})
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_answers_that_nobody_asked_for(self) -> None:
+        """A-22: only who was asked can answer, and once."""
+        one, other = Sink(self.broker, "one"), Sink(self.broker, "other", "else")
+        self.publish(Model.RELIABLE_SPECIFIC)
+        (number,) = one.numbers
+        self.broker.answer("other", number, ANSWER)
+        self.broker.answer("nobody", number, ANSWER)
+        self.broker.answer("one", number + 1, ANSWER)
+        self.assertEqual((self.outcomes, other.messages), ([], []))
+        one.answer()
+        self.broker.answer("one", number, FAILED)
+        self.assertEqual(self.kinds, [Kind.ANSWERED])
+
+    def test_specific_with_failures(self) -> None:
+        """A-26, A-28: a failure counts when nobody else has answered."""
+        sinks = [Sink(self.broker, str(n)) for n in range(3)]
+        self.publish(Model.RELIABLE_SPECIFIC)
+        sinks[0].answer(NOT_MINE)
+        sinks[1].answer(FAILED)
+        self.assertEqual(self.outcomes, [])
+        sinks[2].answer(NOT_MINE)
+        self.assertEqual(self.outcomes, [Outcome(Kind.REFUSED, reason="broken", subscriber="1")])
+
+    def test_unsubscribed_with_the_call_in_hand(self) -> None:
+        """A-03: who has left may still answer what it was given, and is forgotten then."""
+        sink = Sink(self.broker, "a")
+        self.publish()
+        self.publish()
+        self.broker.unsubscribe("a")
+        self.assertEqual(len(self.broker.status().subscribers), 1)
+        sink.answer()
+        self.assertEqual(self.kinds, [Kind.ANSWERED])
+        self.clock.advance(3.0)
+        self.assertEqual(self.kinds, [Kind.ANSWERED, Kind.TIMEOUT])
+        self.assertEqual(self.broker.status().subscribers, ())
+
+    def test_publishing_from_an_outcome(self) -> None:
+        """A-15: an outcome may give rise to the next call, for ever, without recursion."""
+        self.broker = self.make(max_calls=1)
+        sink = Sink(self.broker, "a")
+        left = [3000]
+
+        def again(outcome: Outcome) -> None:
+            self.outcomes.append(outcome)
+            if left[0]:
+                left[0] -= 1
+                self.publish(done=again)
+
+        self.publish(done=again)
+        while sink.numbers:
+            sink.answer()
+        self.assertEqual(self.kinds, [Kind.ANSWERED] * 3001)
+
+    def test_outcome_that_raises(self) -> None:
+        """A-15: whoever fails to take an outcome costs nobody else anything."""
+
+        def broken(outcome: Outcome) -> None:
+            raise ValueError(outcome)
+
+        sink = Sink(self.broker, "a")
+        self.publish(done=broken)
+        self.publish()
+        sink.answer()
+        sink.answer()
+        self.publish(Model.UNRELIABLE_ALL, done=broken)
+        self.assertEqual(self.kinds, [Kind.ANSWERED])
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 2)
+
+    def test_large_fan_out(self) -> None:
+        """A-15, A-31: five hundred in each turn of the reactor, so nobody else waits."""
+        sinks = [Sink(self.broker, str(n)) for n in range(1200)]
+        for model in (Model.UNRELIABLE_ALL, Model.RELIABLE_SPECIFIC):
+            for sink in sinks:
+                sink.messages.clear()
+            seen: list[int] = []
+
+            def others(seen: list[int] = seen) -> None:
+                seen.append(sum(len(s.messages) for s in sinks))
+                if len(seen) < 3:
+                    self.clock.callLater(0, others)
+
+            self.publish(model)
+            others()
+            self.clock.advance(0)
+            self.assertEqual(seen[0], 500)
+            self.assertEqual(seen[-1], 1200)
+            self.assertEqual({len(sink.messages) for sink in sinks}, {1})
+        self.assertEqual(self.outcomes, [Outcome(Kind.SENT, receivers=1200)])
+        for sink in sinks:
+            sink.answer(NOT_MINE)
+        self.assertEqual(self.kinds[1:], [Kind.NO_SUBSCRIBER])
+
+    def test_ten_thousand_that_wait(self) -> None:
+        """A-14, A-24: they are one call to the clock, which is not called before it is due."""
+        for _ in range(10_000):
+            self.publish()
+        self.assertEqual(len(self.clock.getDelayedCalls()), 1)
+        self.assertAlmostEqual(self.clock.getDelayedCalls()[0].getTime(), 3.0)
+        sink = Sink(self.broker, "a")
+        self.assertEqual(len(sink.messages), 500)
+        self.clock.advance(0)
+        self.assertEqual(len(sink.messages), 10_000)
+
+    def test_close(self) -> None:
+        """A-22: every call is refused, and nothing waits for the clock any more."""
+        Sink(self.broker, "a")
+        self.publish()
+        self.publish(topic="nobody")
+        self.publish(Model.UNRELIABLE_ALL, topic="kept")
+        self.broker.close()
+        self.publish()
+        refused = Outcome(Kind.REFUSED, reason=BUS_CLOSED)
+        self.assertEqual(self.outcomes, [Outcome(Kind.SENT), refused, refused, refused])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        with self.assertRaises(ValueError):
+            Sink(self.broker, "b")
+
+
+class KillTests(_Suite):
+    """A-20..A-22: whoever dies, every call has exactly one outcome by its deadline."""
+
+    def test_random_deaths(self) -> None:
+        for seed in range(3):
+            self.run_with(Random(seed))
+
+    def run_with(self, random: Random) -> None:
+        self.broker = self.make()
+        outcomes: dict[int, list[tuple[float, Kind]]] = {}
+        deadlines: dict[int, float] = {}
+        alive: dict[str, Sink] = {}
+        seen: Counter[tuple[str, str]] = Counter()
+        born = 0
+        count = 3000
+        for n in range(count):
+            if n % 500 < 100:  # now and then they all die, and nobody comes for a while
+                for name in list(alive):
+                    del alive[name]
+                    self.broker.remove(name)
+            while n % 500 >= 100 and len(alive) < random.randrange(6):
+                born += 1
+                name = f"s{born}"
+                topics = random.choice([("t",), ("*",), ("t", ">")])
+                alive[name] = Sink(self.broker, name, *topics)
+            timeout = random.choice([0.05, 0.3, 1.0])
+            model = random.choice([Model.RELIABLE_RANDOM, Model.RELIABLE_SPECIFIC])
+            outcomes[n] = []
+            deadlines[n] = self.clock.seconds() + timeout
+
+            def done(outcome: Outcome, n: int = n) -> None:
+                outcomes[n].append((self.clock.seconds(), outcome.kind))
+
+            self.publish(model, timeout=timeout, done=done)
+            for name, sink in list(alive.items()):
+                self.act(random, name, sink, alive)
+            self.clock.advance(random.choice([0.0, 0.001, 0.01]))
+            for sink in alive.values():
+                seen.update((sink.name, m.id) for m in sink.messages)
+                sink.messages.clear()
+        self.clock.pump([0.01] * 110)
+        self.assertEqual({len(got) for got in outcomes.values()}, {1})
+        for n, ((at, _),) in outcomes.items():
+            self.assertLessEqual(at, deadlines[n] + 0.011)  # a step of this test's clock
+        self.assertEqual(max(seen.values()), 1, "nobody gets a message twice")
+        kinds = Counter(got[0][1] for got in outcomes.values())
+        self.assertEqual(set(kinds), set(Kind) - {Kind.SENT})
+        status = self.broker.status()
+        self.assertEqual((status.calls, status.calls_bytes), (0, 0))
+        self.assertEqual({s.unanswered for s in status.subscribers} | {0}, {0})
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def act(self, random: Random, name: str, sink: Sink, alive: dict[str, Sink]) -> None:
+        luck = random.random()
+        if luck < 0.05:
+            del alive[name]
+            self.broker.remove(name)  # with whatever it has in its hands
+        elif luck < 0.08:
+            sink.taken = random.choice([Taken.FULL, Taken.GONE])
+        elif luck < 0.7 and sink.numbers:
+            sink.answer(random.choice([ANSWER, ANSWER, ANSWER, FAILED, NOT_MINE]))

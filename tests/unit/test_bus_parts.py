@@ -1,0 +1,332 @@
+"""The parts of the bus: topics, deadlines, the buffer, what handlers say."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from kupool.bus import BusSettings, Message, Model, Outcome
+from kupool.bus.accounts import Accounts
+from kupool.bus.buffer import MAX_BUFFERS, Buffer, Kept
+from kupool.bus.calls import Response, Taken, Verdict
+from kupool.bus.inbox import Inbox
+from kupool.bus.remote.messages import Body, Encoded, decode_data, encode_data
+from kupool.bus.timers import Timers
+from kupool.bus.topics import Trie, matches, pattern_name, topic_name
+from tests.requirements import ROOT
+
+_LEVELS = st.sampled_from(["a", "b", "c"])
+_TOPICS = st.lists(_LEVELS, min_size=1, max_size=4).map(".".join)
+_PATTERNS = st.builds(
+    lambda levels, tail: ".".join([*levels, *tail]),
+    st.lists(st.sampled_from(["a", "b", "c", "*"]), min_size=1, max_size=4),
+    st.sampled_from([(), (">",)]),
+) | st.just(">")
+
+
+def message(data: bytes = b"", topic: str = "t", timeout: float = 0.0) -> Message:
+    return Message("id", topic, data, Model.UNRELIABLE_ALL, {}, timeout=timeout)
+
+
+def covers(pattern: list[str], topic: list[str]) -> bool:
+    """What a pattern means, in other words than the code under test."""
+    if not pattern or not topic:
+        return pattern == topic
+    if pattern == [">"]:
+        return True
+    return pattern[0] in ("*", topic[0]) and covers(pattern[1:], topic[1:])
+
+
+class TopicTests(SynchronousTestCase):
+    """A-11: names, patterns, integers."""
+
+    @given(_PATTERNS, _TOPICS)
+    def test_matches(self, pattern: str, topic: str) -> None:
+        self.assertEqual(matches(pattern, topic), covers(pattern.split("."), topic.split(".")))
+
+    @given(
+        st.lists(st.tuples(st.booleans(), _PATTERNS, st.integers(0, 3)), max_size=40),
+        st.lists(_TOPICS, min_size=1, max_size=5),
+    )
+    def test_trie(self, changes: list[tuple[bool, str, int]], topics: list[str]) -> None:
+        """A-03, A-04: after any comings and goings the trie finds each once, and no other."""
+        trie: Trie[int] = Trie()
+        there: set[tuple[str, int]] = set()
+        for add, pattern, value in changes:
+            if add:
+                trie.add(pattern, value)
+                there.add((pattern, value))
+            else:
+                trie.remove(pattern, value)
+                there.discard((pattern, value))
+        for topic in topics:
+            found = trie.match(topic)
+            wanted = {v for p, v in there if covers(p.split("."), topic.split("."))}
+            self.assertEqual(len(found), len(set(found)))
+            self.assertEqual(set(found), wanted)
+        self.assertEqual(sorted(trie), sorted({p for p, _ in there}))
+        for pattern, value in there:
+            trie.remove(pattern, value)
+        self.assertFalse(trie)
+
+    def test_names(self) -> None:
+        self.assertEqual(topic_name(0), "0")
+        self.assertEqual(topic_name(4294967295), "4294967295")
+        self.assertEqual(topic_name("orders.名"), "orders.名")
+        self.assertEqual(pattern_name("a.*.>"), "a.*.>")
+        for bad in ("", ".", "a.", ".a", "a b", "a\n", "a" * 256, ".".join("a" * 17), -1, True,
+                    None, 1.5, b"a", "a*", "a.>b"):  # fmt: skip
+            for check in (topic_name, pattern_name):
+                with self.assertRaises(ValueError):
+                    check(bad)
+        for bad in ("*", "a.>"):
+            with self.assertRaises(ValueError):
+                topic_name(bad)
+        with self.assertRaises(ValueError):
+            pattern_name(">.a")
+
+
+class TimersTests(SynchronousTestCase):
+    """A-14: what waits costs nothing until its time."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.timers = Timers(self.clock)
+        self.called: list[int] = []
+
+    def add(self, at: float, n: int) -> Any:
+        return self.timers.add(at, lambda: self.called.append(n))
+
+    def test_one_delayed_call(self) -> None:
+        """A-14: ten thousand that wait are one call to the clock."""
+        for n in range(10_000):
+            self.add(100 - n / 1000, n)
+        self.assertEqual(len(self.clock.getDelayedCalls()), 1)
+        self.clock.advance(90.0)
+        self.assertEqual(self.called, [])
+        self.clock.advance(10.0)
+        self.assertEqual(self.called, list(range(10_000))[::-1])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    @given(st.lists(st.tuples(st.integers(0, 50), st.booleans()), max_size=200))
+    @settings(max_examples=50)
+    def test_order(self, planned: list[tuple[int, bool]]) -> None:
+        """Each is called at its time, in order, unless it was cancelled before."""
+        clock = Clock()
+        timers = Timers(clock)
+        called: list[tuple[float, int]] = []
+        made = [
+            timers.add(at, lambda at=at, n=n: called.append((clock.seconds(), n)))
+            for n, (at, _) in enumerate(planned)
+        ]
+        for timer, (_, cancel) in zip(made, planned, strict=True):
+            if cancel:
+                timers.cancel(timer)
+                timers.cancel(timer)
+        kept = [(float(at), n) for n, (at, cancel) in enumerate(planned) if not cancel]
+        self.assertEqual(len(timers), len(kept))
+        clock.pump([0.0, *[1.0] * 51])
+        self.assertEqual(sorted(called), sorted(kept))
+        self.assertEqual([at for at, _ in called], sorted(at for at, _ in called))
+        self.assertEqual(len(timers), 0)
+
+    def test_cancelled_by_another(self) -> None:
+        second: list[Any] = []
+        self.timers.add(1.0, lambda: self.timers.cancel(second[0]))
+        second.append(self.add(1.0, 2))
+        self.clock.advance(1.0)
+        self.assertEqual((self.called, len(self.timers)), ([], 0))
+        self.timers.cancel(None)
+        self.add(2.0, 3)
+        self.timers.clear()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+
+class BufferTests(SynchronousTestCase):
+    """A-35: bounded per topic, by count and bytes."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.settings = BusSettings(buffer_count=5, buffer_bytes=100)
+        self.expired: list[bytes] = []
+        self.accounts = Accounts(self.settings, self.clock.seconds)
+        self.timers = Timers(self.clock)
+        self.buffer = Buffer(
+            self.timers, self.settings, lambda kept: self.expired.append(kept.message.data)
+        )
+
+    def keep(self, data: bytes, topic: str = "t") -> bool:
+        made = message(data, topic)
+        return self.buffer.keep(made, self.accounts.published(made))
+
+    def test_bounds(self) -> None:
+        self.assertEqual([self.keep(b"x") for _ in range(6)], [True] * 5 + [False])
+        self.assertEqual([self.keep(b"x" * 60, "u") for _ in range(2)], [True, False])
+        self.assertFalse(self.keep(b"x" * 101, "v"))
+        self.assertEqual([self.buffer.count(t) for t in "tuv"], [5, 1, 0])
+        for n in range(MAX_BUFFERS - 2):
+            self.assertTrue(self.keep(b"", f"n{n}"))
+        self.assertFalse(self.keep(b"", "one more"))
+        self.clock.advance(3.0)
+        self.assertEqual(len(self.expired), 6 + MAX_BUFFERS - 2)
+        self.assertTrue(self.keep(b"", "one more"))
+
+    def test_expiry(self) -> None:
+        """A-32: each after its own three seconds."""
+        for n in range(3):
+            self.keep(b"%d" % n)
+            self.clock.advance(1.0)
+        self.assertEqual(self.expired, [b"0"])
+        self.clock.advance(0.9)
+        self.assertEqual(self.expired, [b"0"])
+        self.clock.advance(0.2)
+        self.assertEqual(self.expired, [b"0", b"1"])
+        taken: list[bytes] = []
+
+        def give(kept: Kept) -> bool:
+            taken.append(kept.message.data)
+            return True
+
+        self.buffer.drain("t", give)
+        self.clock.advance(5.0)
+        self.assertEqual((taken, self.expired), ([b"2"], [b"0", b"1"]))
+        self.assertEqual(len(self.timers), 0)
+
+    def test_not_taken(self) -> None:
+        """A-32: what a subscriber does not take waits on."""
+        for n in range(3):
+            self.keep(b"%d" % n)
+        left = [True, False]
+        self.buffer.drain("t", lambda kept: left.pop(0))
+        self.assertEqual(self.buffer.count("t"), 2)
+        self.assertEqual(self.buffer.topics("*"), ["t"])
+        self.buffer.clear()
+        self.assertEqual((self.buffer.topics(">"), len(self.timers)), ([], 0))
+
+
+class InboxTests(SynchronousTestCase):
+    """A-16: a handler's exceptions and delays stay its own."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.responses: list[Response] = []
+
+    def inbox(self, handler: Any, **limits: Any) -> Inbox:
+        return Inbox(self.clock, BusSettings(**limits), handler)
+
+    def test_wrong_results(self) -> None:
+        for result in ("text", 7, ["list"]):
+            inbox = self.inbox(lambda m, result=result: result)
+            inbox.put(message(timeout=1.0), self.responses.append)
+            self.clock.advance(0)
+            self.assertIs(self.responses.pop().verdict, Verdict.FAILED)
+        self.assertEqual(len(self.flushLoggedErrors(TypeError)), 3)
+
+    def test_bounds(self) -> None:
+        """A-13: by count and bytes."""
+        inbox = self.inbox(lambda m: None, max_unanswered=3, max_unanswered_bytes=100)
+        taken = [inbox.put(message(b"x"), None) for _ in range(4)]
+        self.assertEqual(taken, [Taken.YES] * 3 + [Taken.FULL])
+        self.clock.advance(0)
+        taken = [inbox.put(message(b"x" * 60), None) for _ in range(2)]
+        self.assertEqual(taken, [Taken.YES, Taken.FULL])
+        inbox.close()
+        self.assertIs(inbox.put(message(), None), Taken.GONE)
+
+    def test_running(self) -> None:
+        """A-15: so many at once, and one that hangs makes room when its time is over."""
+        started: list[Message] = []
+
+        def handler(m: Message) -> Deferred[bytes]:
+            started.append(m)
+            return Deferred()
+
+        inbox = self.inbox(handler, max_running=2, handler_timeout=60.0)
+        for timeout in (1.0, 0.0, 5.0, 0.5):
+            respond = self.responses.append if timeout else None
+            inbox.put(message(timeout=timeout), respond)
+        self.clock.advance(0)
+        self.assertEqual(len(started), 2)
+        self.clock.advance(1.0)
+        self.clock.advance(0)
+        self.assertEqual([m.timeout for m in started], [1.0, 0.0, 4.0])
+        self.clock.advance(59.0)
+        self.clock.advance(0)
+        # the last one is not begun: nobody has waited for it since long ago
+        self.assertEqual((len(started), self.responses), (3, []))
+
+    def test_never_within_the_call(self) -> None:
+        """A-15: a handler runs in a turn of its own, so many in each."""
+        called: list[bytes] = []
+        inbox = self.inbox(lambda m: called.append(m.data))
+        for _ in range(250):
+            inbox.put(message(), None)
+        self.assertEqual(called, [])
+        sizes: list[int] = []
+
+        def others() -> None:
+            sizes.append(len(called))
+            if len(sizes) < 3:
+                self.clock.callLater(0, others)
+
+        self.clock.callLater(0, others)
+        self.clock.advance(0)
+        self.assertEqual(sizes, [100, 200, 250])
+
+
+class SettingsTests(SynchronousTestCase):
+    def test_share(self) -> None:
+        for share in (0, -1, 1.5):
+            with self.assertRaises(ValueError):
+                BusSettings(share=share)
+
+
+class BytesInJsonTests(SynchronousTestCase):
+    """A-25: any bytes pass, and never grow by more than a third and a little."""
+
+    @given(st.binary(max_size=300) | st.text(max_size=300).map(str.encode))
+    def test_bytes(self, data: bytes) -> None:
+        import json
+
+        made = encode_data(data)
+        self.assertEqual(decode_data(Body(data=made.data, base64=made.base64)), data)
+        size = len(json.dumps(made.data, ensure_ascii=False).encode())
+        self.assertLessEqual(size, len(data) * 4 / 3 + 8)
+
+    def test_examples(self) -> None:
+        self.assertEqual(encode_data("名 a".encode()), Encoded("名 a", False))
+        self.assertEqual(encode_data(b"\xff"), Encoded("/w==", True))
+        self.assertTrue(encode_data(b"\x00" * 100).base64)
+        with self.assertRaises(ValueError):
+            decode_data(Body(data="///", base64=True))
+
+
+class ImportTests(SynchronousTestCase):
+    def test_importing_does_nothing(self) -> None:
+        """A-64: importing prints nothing, starts no thread and opens no port."""
+        script = (
+            "import threading, os\n"
+            "before = len(os.listdir('/proc/self/fd'))\n"
+            "import kupool.bus.local, kupool.bus.remote.client, kupool.bus.remote.service, sys\n"
+            "assert threading.active_count() == 1\n"
+            "assert len(os.listdir('/proc/self/fd')) == before\n"
+            "assert 'twisted.internet.reactor' not in sys.modules\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True
+        )
+        self.assertEqual((done.returncode, done.stdout, done.stderr), (0, "", ""))
+
+    def test_outcomes_can_be_compared(self) -> None:
+        """A-22: outcomes are values."""
+        from kupool.bus import Kind
+
+        self.assertEqual(len({kind.value for kind in Kind}), 5)
+        self.assertEqual(Outcome(Kind.TIMEOUT), Outcome(Kind.TIMEOUT))
