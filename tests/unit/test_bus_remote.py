@@ -1,0 +1,491 @@
+"""The networked bus in memory: connections that end, servers that are away, odd peers."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectError
+from twisted.internet.protocol import Protocol
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from kupool.bus import BusError, BusSettings, Kind, Message, NotMine, Refusal
+from kupool.bus.broker import Broker
+from kupool.bus.local import LocalBus
+from kupool.bus.remote.client import RemoteBus
+from kupool.bus.remote.link import SILENCE
+from kupool.bus.remote.service import MAX_SUBSCRIBERS, BusService
+from kupool.errors import FORBIDDEN
+from kupool.net.manager import ConnectionManager, ServerSettings
+from kupool.net.protocols import FACTORIES
+from kupool.net.router import Router
+from kupool.wire.framing import FRAME
+from tests.bus_network import Network
+
+
+class RawPeer(Protocol):
+    """A peer of the framing `line` that knows only JSON."""
+
+    def __init__(self) -> None:
+        self.read = b""
+
+    def buildProtocol(self, addr: object) -> RawPeer:
+        return self
+
+    def dataReceived(self, data: bytes) -> None:
+        self.read += data
+
+    def say(self, **message: Any) -> None:
+        self.transport.write(json.dumps(message).encode() + b"\n")  # type: ignore[union-attr]
+
+    def heard(self) -> list[Any]:
+        lines, self.read = self.read.splitlines(), b""
+        return [json.loads(line) for line in lines]
+
+
+class _Suite(SynchronousTestCase):
+    framing = "frame"
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.settings = BusSettings()
+        self.serve()
+        self.network = Network(self.clock, self.factory)
+        self.heard: list[Message] = []
+
+    def serve(self, **settings: Any) -> None:
+        self.broker = Broker(self.clock, self.settings, wall=self.clock.seconds)
+        self.service = BusService(self.broker)
+        self.manager = ConnectionManager(self.clock, self.service, ServerSettings(**settings))
+        self.factory = FACTORIES[self.framing](self.manager)
+
+    def connect(self, framing: Any = FRAME) -> RemoteBus:
+        bus = RemoteBus(self.clock, self.network, framing=framing, random=lambda: 0.5)
+        connected = bus.connect()
+        self.settle()
+        self.successResultOf(connected)
+        return bus
+
+    def settle(self, seconds: float = 0) -> None:
+        self.clock.advance(0)
+        end = self.clock.seconds() + seconds
+        while self.clock.seconds() < end - 1e-9:
+            self.clock.advance(0.01)
+        self.clock.advance(0)
+
+    def listen(self, bus: RemoteBus, handler: Any = None, *topics: str) -> Any:
+        done = bus.subscribe(topics or ("t",), handler or self.handler)
+        self.settle()
+        return self.successResultOf(done)
+
+    def handler(self, message: Message) -> bytes:
+        self.heard.append(message)
+        return b"answer"
+
+    def counts(self) -> int:
+        return len(self.broker.status().subscribers)
+
+
+class ReconnectTests(_Suite):
+    """A-05, A-06, A-21."""
+
+    def test_subscriptions_survive(self) -> None:
+        """A-05, A-03: also one that was not acknowledged yet; what the old connection had
+        is gone.
+        """
+        bus, other = self.connect(), self.connect()
+        self.listen(bus, None, "a", "b.*")
+        late = bus.subscribe(["c"], self.handler)
+        self.network.wires[0].cut()
+        self.clock.advance(0)
+        self.assertEqual(self.counts(), 0)
+        self.assertFalse(bus.connected)
+        self.settle(1.0)
+        self.assertTrue(bus.connected)
+        self.assertEqual(self.successResultOf(late).topics, ("a", "b.*", "c"))
+        self.assertEqual(self.counts(), 1)
+        for topic in ("a", "b.x", "c"):
+            waiting = other.publish_reliable_random(b"", topic)
+            self.settle()
+            self.assertEqual(self.successResultOf(waiting).data, b"answer")
+
+    def test_many_topics_and_keys_survive(self) -> None:
+        """A-05, A-30: however many there are, in requests that fit a message."""
+        bus, other = self.connect(), self.connect()
+        topics = [f"t{n}." + "x" * 200 for n in range(400)]
+        keys = [f"k{n}" * 20 for n in range(400)]
+        done = bus.subscribe(topics, self.handler, keys=keys)
+        self.settle()
+        self.assertEqual(len(self.successResultOf(done).topics), 400)
+        self.network.wires[0].cut()
+        self.settle(1.0)
+        (subscriber,) = self.broker.status().subscribers
+        self.assertEqual(set(subscriber.topics), set(topics))
+        waiting = other.publish_reliable_random(b"", topics[-1])
+        self.settle()
+        self.assertEqual(self.successResultOf(waiting).kind, Kind.ANSWERED)
+
+    def test_comes_back_for_ever(self) -> None:
+        """A-06: with a wait that grows up to a bound; the next success starts it anew."""
+        bus = self.connect()
+        self.network.up = False
+        self.network.wires[0].cut()
+        self.settle(60.0)
+        few = self.network.attempts
+        self.assertLess(few, 15)
+        self.settle(3600.0 - 60.0)
+        self.assertGreater(self.network.attempts, 3600 / 15)
+        self.assertLess(self.network.attempts, 3600 / 7)
+        self.network.up = True
+        self.settle(15.0)
+        self.assertTrue(bus.connected)
+        self.listen(bus)
+        self.network.wires[-1].cut()
+        self.settle(0.5)
+        self.assertTrue(bus.connected)
+
+    def test_first_failure(self) -> None:
+        """A-06: is reported to the caller, and nothing goes on."""
+        self.network.up = False
+        bus = RemoteBus(self.clock, self.network)
+        self.failureResultOf(bus.connect(), ConnectError)
+        self.settle(60.0)
+        self.assertEqual(self.network.attempts, 1)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.failureResultOf(bus.status(), BusError)
+
+    def test_server_that_hangs(self) -> None:
+        """A-06: a connection over which nothing comes is given up."""
+        bus = self.connect()
+        self.network.wires[0].other.freeze()
+        self.settle(SILENCE + 30.0)
+        self.assertEqual(self.network.attempts, 2)
+        self.assertTrue(bus.connected)
+
+    def test_call_over_a_lost_connection(self) -> None:
+        """A-20, A-22, A-29: it is sent again, is handled once, and has one outcome."""
+        bus, other = self.connect(), self.connect()
+        answer: Deferred[bytes] = Deferred()
+
+        def slow(message: Message) -> Deferred[bytes]:
+            self.heard.append(message)
+            return answer
+
+        self.listen(other, slow)
+        waiting = bus.publish_reliable_random(b"x", "t", 3.0)
+        self.settle(0.1)
+        for wire in list(self.network.wires):  # both of them, with the call in hand
+            wire.cut()
+        self.settle(1.0)
+        self.assertNoResult(waiting)
+        answer.callback(b"done")
+        self.settle()
+        outcome = self.successResultOf(waiting)
+        self.assertEqual((outcome.kind, outcome.data), (Kind.ANSWERED, b"done"))
+        self.assertEqual(len(self.heard), 1)
+
+    def test_timeout_while_the_server_is_away(self) -> None:
+        """A-21: the deadline holds, whatever becomes of the connection."""
+        for hang in (False, True):
+            bus = self.connect()
+            self.listen(bus, lambda message: Deferred())
+            waiting = bus.publish_reliable_random(b"", "t", 0.5)
+            self.network.up = False
+            if hang:
+                self.network.wires[-1].other.freeze()
+            else:
+                self.network.wires[-1].cut()
+            later = bus.publish_reliable_specific(b"", "t", 0.6)
+            self.settle(0.49)
+            self.assertNoResult(waiting)
+            self.settle(0.11)
+            self.assertEqual(self.successResultOf(waiting).kind, Kind.TIMEOUT)
+            self.settle(0.1)
+            self.assertEqual(self.successResultOf(later).kind, Kind.TIMEOUT)
+            self.network.up = True
+            bus.close()
+            self.settle()
+
+    def test_published_while_the_server_is_away(self) -> None:
+        """A-24, A-31: what is reliable waits for it, what is not is refused at once."""
+        bus, other = self.connect(), self.connect()
+        self.listen(other)
+        self.network.wires[0].cut()
+        self.clock.advance(0)
+        waiting = bus.publish_reliable_random(b"", "t")
+        refused = self.successResultOf(bus.publish_unreliable_all(b"", "t"))
+        self.assertEqual((refused.kind, refused.reason), (Kind.REFUSED, "not connected"))
+        self.settle(1.0)
+        self.assertEqual(self.successResultOf(waiting).data, b"answer")
+        self.assertFalse(self.heard[0].redelivered)
+
+    def test_bounds(self) -> None:
+        """A-13: what waits for the server is bounded, too."""
+        bus = self.connect()
+        bus._settings = BusSettings(max_calls=2)
+        outcomes = [bus.publish_reliable_random(b"", "t") for _ in range(3)]
+        self.assertEqual(self.successResultOf(outcomes[2]).reason, "the bus is full")
+        self.settle(3.1)
+        for deferred in outcomes[:2]:
+            self.assertEqual(self.successResultOf(deferred).kind, Kind.NO_SUBSCRIBER)
+
+    def test_close(self) -> None:
+        """A-22: closing ends the connection, its timers, and what waits for it."""
+        bus = self.connect()
+        self.listen(bus)
+        asked = bus.status()
+        ended = bus.close()
+        self.settle()
+        self.successResultOf(ended)
+        self.failureResultOf(asked, BusError)
+        self.assertEqual((self.counts(), len(self.manager)), (0, 0))
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        with self.assertRaises(ValueError):
+            bus.subscribe(["t"], self.handler)
+
+
+class SharedBrokerTests(_Suite):
+    def test_local_and_remote(self) -> None:
+        """A-61: handlers in the server's own process are on the same bus."""
+        local = LocalBus(self.clock, wall=self.clock.seconds)
+        self.broker = local.broker
+        service = BusService(local.broker)
+        manager = ConnectionManager(self.clock, service, ServerSettings())
+        self.network.server_factory = FACTORIES["frame"](manager)
+        bus = self.connect()
+        self.listen(bus, lambda message: b"remote", "remote")
+        local.subscribe(["local"], lambda message: b"local")
+        for publisher in (bus, local):
+            for topic in ("remote", "local"):
+                waiting = publisher.publish_reliable_random(b"", topic)
+                self.settle()
+                self.assertEqual(self.successResultOf(waiting).data, topic.encode())
+
+
+class RawTests(_Suite):
+    """A-07, A-09: any peer that speaks JSON; what is wrong is named, and costs only itself."""
+
+    framing = "line"
+
+    def peer(self) -> RawPeer:
+        peer = RawPeer()
+        self.network.connect(peer)
+        return peer
+
+    def ask(self, peer: RawPeer, method: str, **params: Any) -> Any:
+        peer.say(id=1, method=method, params=params)
+        self.settle()
+        (answer,) = peer.heard()
+        return answer
+
+    def test_conversation(self) -> None:
+        """A-03, A-18: subscribe is acknowledged; a call is a request with a text for id."""
+        worker, publisher = self.peer(), self.peer()
+        answer = self.ask(worker, "bus.subscribe", topics=["a.*", 7])
+        self.assertEqual(answer["result"], {"subscriber": "1/0", "topics": ["a.*", "7"]})
+        for result, data in (("text", "text"), (True, ""), ({"data": "x", "status": 3}, "x")):
+            publisher.say(
+                id=5,
+                method="bus.publish",
+                params={"topic": "a.b", "data": "hi", "model": "reliable-random"},
+            )
+            self.settle()
+            (call,) = worker.heard()
+            self.assertEqual(call["method"], "call")
+            self.assertEqual((call["params"]["topic"], call["params"]["data"]), ("a.b", "hi"))
+            self.assertEqual(call["params"]["timeout_ms"], 3000)
+            worker.say(id=call["id"], result=result)
+            self.settle()
+            (reply,) = publisher.heard()
+            self.assertEqual(reply["id"], 5)
+            self.assertEqual(reply["result"]["outcome"], "answered")
+            self.assertEqual(reply["result"].get("data", ""), data)
+
+    def test_errors(self) -> None:
+        """A-22: distinct codes."""
+        peer = self.peer()
+        publish = {"topic": "t", "model": "reliable-specific", "timeout_ms": 100}
+        peer.say(id=1, method="bus.publish", params=publish)
+        self.settle(0.11)
+        (reply,) = peer.heard()
+        self.assertEqual((reply["error"], reply["code"]), ("no subscriber", 38))
+        self.ask(peer, "bus.subscribe", topics=["t"])
+        for code, outcome in ((35, 38), (33, None), (20, None), (31, None)):
+            peer.say(id=1, method="bus.publish", params=publish)
+            self.settle()
+            (call,) = peer.heard()
+            peer.say(id=call["id"], result=False, error="forbidden: not you", code=code)
+            self.settle()
+            (reply,) = peer.heard()
+            if outcome is None:
+                self.assertEqual(reply["result"]["outcome"], "refused")
+                wanted = "not you" if code == 33 else "forbidden: not you"
+                self.assertEqual(reply["result"]["reason"], wanted)
+            else:
+                self.assertEqual(reply["code"], outcome)
+        peer.say(id=1, method="bus.publish", params=publish)
+        self.settle(0.11)
+        _, reply = peer.heard()
+        self.assertEqual((reply["error"], reply["code"]), ("timeout", 37))
+
+    def test_bad_params(self) -> None:
+        """A-09: what is wrong is named; nothing changes."""
+        peer = self.peer()
+        base = {"topic": "t", "model": "unreliable-all"}
+        for method, params, named in (
+            ("bus.publish", {"topic": "t"}, "model is required"),
+            ("bus.publish", {**base, "model": "best"}, "model"),
+            ("bus.publish", {**base, "topic": "a.*"}, "wildcard"),
+            ("bus.publish", {**base, "data": "!", "base64": True}, "data"),
+            ("bus.publish", {**base, "model": "reliable-random", "timeout_ms": 1}, "timeout"),
+            ("bus.publish", {**base, "headers": {"a": "\n"}}, "headers"),
+            ("bus.publish", {**base, "data": "x" * 46_000}, "data"),
+            ("bus.subscribe", {"topics": []}, "no topic"),
+            ("bus.subscribe", {"topics": ["a", ">.b"]}, "last level"),
+            ("bus.subscribe", {"topics": ["a"], "subscriber": "\n"}, "subscriber"),
+            ("bus.unsubscribe", {"topics": [".."]}, ""),
+        ):
+            answer = self.ask(peer, method, **params)
+            if method == "bus.unsubscribe":
+                self.assertIs(answer["result"], True)  # nobody there, nothing to take away
+            else:
+                self.assertEqual(answer["code"], 32, answer)
+                self.assertIn(named, answer["error"])
+        self.assertEqual((self.counts(), self.broker.status().counts), (0, {}))
+
+    def test_replies_to_nothing(self) -> None:
+        """A-22: only who was asked can answer; anything else is passed over."""
+        peer, stranger = self.peer(), self.peer()
+        self.ask(peer, "bus.subscribe", topics=["t"])
+        self.ask(stranger, "bus.subscribe", topics=["u"])
+        peer.say(id=9, method="bus.publish", params={"topic": "t", "model": "reliable-random"})
+        self.settle()
+        (call,) = peer.heard()
+        for wrong in (call["id"], "1.1", "7.0", "x.y", ".", "9" * 60, "", "1.²"):
+            stranger.say(id=wrong, result="mine")
+        self.settle()
+        self.assertEqual((peer.heard(), stranger.heard()), ([], []))
+        peer.say(id=call["id"], result="yes")
+        peer.say(id=call["id"], result="no")
+        self.settle()
+        (reply,) = peer.heard()
+        self.assertEqual(reply["result"]["data"], "yes")
+
+    def test_answers_that_cannot_be_read(self) -> None:
+        """A-16: are failures of that subscriber."""
+        peer = self.peer()
+        self.ask(peer, "bus.subscribe", topics=["t"])
+        for result in (False, 7, [], {"data": 1}, {"data": "!", "base64": True}):
+            peer.say(id=9, method="bus.publish", params={"topic": "t", "model": "reliable-random"})
+            self.settle()
+            (call,) = peer.heard()
+            peer.say(id=call["id"], result=result)
+            self.settle()
+            (reply,) = peer.heard()
+            self.assertEqual(reply["result"]["outcome"], "refused", result)
+
+    def test_too_many_subscribers(self) -> None:
+        """A-13: a connection has so many of them."""
+        peer = self.peer()
+        for n in range(MAX_SUBSCRIBERS):
+            peer.say(id=1, method="bus.subscribe", params={"topics": ["t"], "subscriber": str(n)})
+        self.settle()
+        self.assertEqual(len(peer.heard()), MAX_SUBSCRIBERS)
+        answer = self.ask(peer, "bus.subscribe", topics=["t"], subscriber="more")
+        self.assertEqual(answer["code"], 34)
+        self.network.wires[0].cut()
+        self.settle()
+        self.assertEqual(self.counts(), 0)
+
+    def test_half_closed(self) -> None:
+        """A-18: a publisher that has sent all it will still gets its outcome."""
+        worker, publisher = self.peer(), self.peer()
+        self.ask(worker, "bus.subscribe", topics=["t"])
+        publisher.say(id=1, method="bus.publish", params={"topic": "t", "model": "reliable-random"})
+        self.settle()
+        self.network.wires[1].other.protocol.readConnectionLost()
+        self.settle(0.5)
+        (call,) = worker.heard()
+        worker.say(id=call["id"], result="late")
+        self.settle()
+        (reply,) = publisher.heard()
+        self.assertEqual(reply["result"]["data"], "late")
+        self.assertTrue(self.network.wires[1].over)
+
+    def test_slow_reader(self) -> None:
+        """A-15, A-13: what it does not read is bounded; others do not notice."""
+        slow, quick, publisher = self.peer(), self.peer(), self.peer()
+        for peer in (slow, quick):
+            self.ask(peer, "bus.subscribe", topics=["t"])
+        (first, *_) = self.manager
+        first.pauseProducing()
+        for _ in range(40):
+            publisher.say(
+                id=1,
+                method="bus.publish",
+                params={"topic": "t", "data": "x" * 20_000, "model": "unreliable-all"},
+            )
+        self.settle()
+        self.assertEqual(len(quick.heard()), 40)
+        self.assertLessEqual(first.outbound, self.manager.settings.outbox_limit)
+        self.assertEqual({r["result"]["outcome"] for r in publisher.heard()}, {"sent"})
+        self.assertGreater(self.broker.status().counts["not sent: full"], 20)
+
+
+class PermissionTests(_Suite):
+    framing = "line"
+
+    def test_steps_before(self) -> None:
+        """A-38: a server says who may; its router may have more methods."""
+        router = Router()
+        router.add("hello", lambda connection, request: "hello")
+        service = BusService(self.broker, router, before=[lambda connection, request: FORBIDDEN])
+        manager = ConnectionManager(self.clock, service, ServerSettings())
+        self.network.server_factory = FACTORIES["frame"](manager)
+        bus = self.connect()
+        refused = bus.subscribe(["t"], self.handler)
+        outcome = bus.publish_reliable_random(b"", "t")
+        self.settle()
+        self.failureResultOf(refused, BusError)
+        self.assertEqual(self.successResultOf(outcome).reason, "forbidden")
+        asked = bus.status()
+        self.settle()
+        self.failureResultOf(asked, BusError)
+        self.assertEqual(router.routes[0].method, "hello")
+
+
+class HandlerTests(_Suite):
+    def test_what_handlers_raise(self) -> None:
+        """A-16, A-28: over the network, too, a refusal is one and an exception another."""
+        bus, other = self.connect(), self.connect()
+        said = {"n": NotMine(), "r": Refusal("because"), "b": ValueError("x")}
+
+        def handler(message: Message) -> bytes:
+            raise said[message.topic]
+
+        self.listen(other, handler, *said)
+        outcomes = {t: bus.publish_reliable_random(b"", t) for t in said}
+        self.settle()
+        found = {t: self.successResultOf(d) for t, d in outcomes.items()}
+        self.assertEqual(found["n"].kind, Kind.NO_SUBSCRIBER)
+        self.assertEqual((found["r"].kind, found["r"].reason), (Kind.REFUSED, "because"))
+        self.assertEqual(found["b"].kind, Kind.REFUSED)
+        self.assertIn("reference", found["b"].reason)
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+
+    def test_large_status(self) -> None:
+        """A-37: a status that fits no message comes in pages."""
+        bus = self.connect()
+        for n in range(300):
+            self.listen(bus, lambda m, n=n: b"", f"topic.{n}." + "x" * 100)
+        for n in range(60):
+            for _ in range(20):
+                bus.publish_unreliable_all(bytes(range(200, 256)), f"t{n}")
+        self.settle()
+        asked = bus.status()
+        self.settle()
+        status = self.successResultOf(asked)
+        self.assertEqual((len(status.topics), len(status.subscribers)), (60, 300))
+        self.assertEqual(status, self.broker.status())
