@@ -1,8 +1,8 @@
 """A server of messages with ids: ``length u32 LE, id u32 LE, data``, the framing ``tlv``.
 
 It greets with message 301, answers 0 with 201 and 1 with 200, and says farewell with 302
-when it is stopped. What it does not know it answers with 400. At the connection limit, and
-when it ends, it also sends the framework's own close: JSON under the id 0.
+when a connection ends. What it does not know it answers with 400. At the connection limit,
+and when it ends, it also sends the framework's own close: JSON under the id 0.
 """
 
 from __future__ import annotations
@@ -10,15 +10,17 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.internet.defer import ensureDeferred
 from twisted.internet.task import react
 
+from kupool.net.base_router import BaseRouter
 from kupool.net.connection import Connection
+from kupool.net.hooks import HookedObserver
 from kupool.net.id_router import IdRouter
 from kupool.net.manager import ServerSettings
-from kupool.net.observer import Observer
+from kupool.net.request import Request
 from kupool.net.server import Server
-from kupool.wire.framing import Tlv, encode_tlv
+from kupool.wire.framing import Tlv
 
 PING, HELLO = 0, 1
 HELLO_ANSWER, PING_ANSWER = 200, 201
@@ -26,14 +28,20 @@ GREETING, FAREWELL = 301, 302
 ERROR = 400
 
 
-def answer_ping(connection: Connection, message_id: int, data: bytes) -> Tlv:
-    """Answer a ping."""
-    return Tlv(PING_ANSWER, b"ping...ping...ping")
+class PingRouter(BaseRouter):
+    """Answers a ping."""
+
+    def handle(self, request: Request) -> Tlv:
+        """Answer."""
+        return Tlv(PING_ANSWER, b"ping...ping...ping")
 
 
-def answer_hello(connection: Connection, message_id: int, data: bytes) -> Tlv:
-    """Say hello to whoever the data names."""
-    return Tlv(HELLO_ANSWER, b"hello " + data)
+class HelloRouter(BaseRouter):
+    """Says hello to whoever the data names."""
+
+    def handle(self, request: Request) -> Tlv:
+        """Answer."""
+        return Tlv(HELLO_ANSWER, b"hello " + request.data)
 
 
 def answer_unknown(connection: Connection, message_id: int, data: bytes) -> Tlv:
@@ -41,33 +49,32 @@ def answer_unknown(connection: Connection, message_id: int, data: bytes) -> Tlv:
     return Tlv(ERROR, b"no handler for message %d" % message_id)
 
 
-class Demo(Observer):
-    """Greets every connection."""
-
-    def opened(self, connection: Connection) -> None:
-        """Send the greeting, before anything has been asked."""
-        super().opened(connection)
-        connection.send_encoded(encode_tlv(b"welcome", GREETING))
+def greet(connection: Connection) -> None:
+    """Greet a connection, before anything has been asked."""
+    connection.send_message(GREETING, b"welcome")
 
 
-async def stop(server: Server) -> None:
-    """Say farewell to everybody, and end."""
-    farewell = encode_tlv(b"farewell", FAREWELL)
-    await server.manager.each(lambda connection: connection.send_encoded(farewell))
-    await server.stop()
+def farewell(connection: Connection, reason: object) -> None:
+    """Say farewell to a connection that ends, if it is still there to hear it."""
+    if connection.sends:
+        connection.send_message(FAREWELL, b"farewell")
 
 
 async def main(reactor: Any, port: int, max_connections: int) -> None:
     """Serve until the process is told to stop."""
     router = IdRouter(answer_unknown)
-    router.add(PING, answer_ping)
-    router.add(HELLO, answer_hello)
-    settings = ServerSettings(max_connections=max_connections)
-    server = Server(reactor, Demo(router), settings, framing="tlv")
-    reactor.addSystemEventTrigger("before", "shutdown", lambda: ensureDeferred(stop(server)))
-    await server.listen([f"127.0.0.1:{port}"])
-    print(f"listening on {server.addresses[0].port}", flush=True)
-    await Deferred()
+    router.add(PING, PingRouter())
+    router.add(HELLO, HelloRouter())
+    server = Server(
+        reactor,
+        HookedObserver(router, greet, farewell),
+        ServerSettings(max_connections=max_connections),
+        framing="tlv",
+        addresses=[f"127.0.0.1:{port}"],
+    )
+    server.after_start(lambda started: print(f"listening on {started.port}", flush=True))
+    reactor.addSystemEventTrigger("before", "shutdown", lambda: ensureDeferred(server.stop()))
+    await server.serve()
 
 
 if __name__ == "__main__":
