@@ -281,6 +281,9 @@ class ErrorTableTests(SynchronousTestCase):
         rows = [row for row in vars(errors).values() if isinstance(row, errors.ErrorText)]
         self.assertEqual(set(rows), set(errors.ERRORS))
         closes = [row for row in vars(errors).values() if isinstance(row, errors.CloseReason)]
-        self.assertEqual(set(closes), set(errors.CLOSE_REASONS))
+        reworded = errors.MESSAGE_TOO_LARGE
+        self.assertEqual(set(closes) - {reworded}, set(errors.CLOSE_REASONS))
+        self.assertEqual(reworded[2:], errors.FRAME_TOO_LARGE[2:])
+        self.assertEqual(reworded.code, errors.FRAME_TOO_LARGE.code)
         for row in errors.ERRORS:
             self.assertTrue(re.fullmatch(r"[A-Za-z, ]+", row.text), row)

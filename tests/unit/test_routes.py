@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from hypothesis import given
+from hypothesis import strategies as st
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import LogLevel, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
@@ -469,3 +471,27 @@ class GroupTests(IdCase):
         connection.feed(b'{"id":1,"method":"room.join"}\n')
         self.assertEqual(lines(transport.taken()), [{"id": 1, "result": "joined"}])
         self.assertEqual(self.seen, ["all"])
+
+
+class HostileTests(SynchronousTestCase):
+    """P-21, P-24: no bytes raise out of a router, whatever its handlers do with them."""
+
+    @given(st.binary(max_size=400), st.integers(1, 40))
+    def test_any_bytes(self, data: bytes, step: int) -> None:
+        router = IdRouter(Unknown.IGNORE)
+        for number in range(256):
+            router.add(number, lambda c, n, d: (d, None, Tlv(n, d), FORBIDDEN)[len(d) % 4])
+        connection, _ = Bench(router, max_errors=0).connect(TLV)
+        for start in range(0, len(data), step):
+            connection.feed(data[start : start + step])
+
+    @given(st.lists(st.tuples(st.integers(0, 3), st.binary(max_size=40)), max_size=10))
+    def test_any_messages(self, messages: list[tuple[int, bytes]]) -> None:
+        router = IdRouter()
+        router.add(0, lambda c, n, data: data)
+        router.add(1, lambda c, n, data: succeed(data))
+        router.add(2, lambda c, n, data: FORBIDDEN)
+        connection, transport = Bench(router, max_errors=0).connect(TLV)
+        connection.feed(b"".join(encode_tlv(data, number) for number, data in messages))
+        self.assertEqual(len(tlvs(transport.taken())), len(messages))
+        self.assertEqual(router.unknown, sum(number == 3 for number, _ in messages))
