@@ -29,9 +29,10 @@ from kupool.bus import (
 from kupool.bus.broker import Broker
 from kupool.bus.local import LocalBus
 from kupool.bus.remote.client import RemoteBus
+from kupool.bus.remote.compatible import COMPATIBLE, CompatibleCodec
 from kupool.bus.remote.service import BusService
 from kupool.net.manager import ConnectionManager, ServerSettings
-from kupool.net.protocols import FACTORIES
+from kupool.net.protocols import FACTORIES, CodecFactory
 from kupool.wire.framing import FRAME, INT32, LINE
 from tests.bus_network import Network
 
@@ -670,8 +671,10 @@ class _RemoteBusTests(FakeTime, BusContract):
         self.manager = ConnectionManager(self.clock, BusService(self.broker), ServerSettings())
         self.manager.start()
         self.addCleanup(self.manager.stop)
-        factory = FACTORIES[self.framing.name](self.manager)
-        self.network = Network(self.clock, factory)
+        self.network = Network(self.clock, self.make_factory())
+
+    def make_factory(self) -> Any:
+        return FACTORIES[self.framing.name](self.manager)
 
     async def open_bus(self) -> RemoteBus:
         bus = RemoteBus(self.clock, self.network, self.settings, framing=self.framing)
@@ -699,3 +702,13 @@ class RemoteBusOverInt32Tests(_RemoteBusTests, TestCase):
     """A-07, A-61: over `int32`."""
 
     framing = INT32
+
+
+class RemoteBusOverItsPredecessorsFrameTests(_RemoteBusTests, TestCase):
+    """A-08, A-61: over the compatibility codec, whose messages are smaller."""
+
+    settings = BusSettings(direct=("direct.*",), max_data=36_000)
+    framing = COMPATIBLE
+
+    def make_factory(self) -> Any:
+        return CodecFactory(self.manager, CompatibleCodec())

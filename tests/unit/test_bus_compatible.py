@@ -1,0 +1,96 @@
+"""A-08..A-10: the frame of the bus's predecessor."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.trial.unittest import SynchronousTestCase
+
+from kupool.bus.broker import Broker
+from kupool.bus.remote.compatible import COMPATIBLE, MAX_BODY, CompatibleCodec
+from kupool.bus.remote.service import BusService
+from kupool.net.manager import ConnectionManager, ServerSettings
+from kupool.net.protocols import CodecFactory
+from kupool.wire.packets import MessageTooLarge
+from kupool.wire.splitters import Tlv
+
+PING = b'{"id":1,"method":"ping"}'
+
+
+def frame(body: bytes, magic: int = 20170103, command: int = 0, length: int | None = None) -> bytes:
+    numbers = (magic, command, 5, len(body) if length is None else length, 1, 2)
+    return b"".join(n.to_bytes(4, "big") for n in numbers) + body
+
+
+class CodecTests(SynchronousTestCase):
+    def test_bytes(self) -> None:
+        """A-08: six numbers of 32 bits, big-endian, and the body."""
+        golden = bytes.fromhex("0133c577 00000000 00000000 00000002 00000000 00000000") + b"hi"
+        self.assertEqual(COMPATIBLE.encode(b"hi"), golden)
+        self.assertEqual(COMPATIBLE.splitter(65536).feed(golden), [b"hi"])
+        self.assertEqual(COMPATIBLE.splitter(65536).feed(frame(b"x", command=7)), [Tlv(7, b"x")])
+        self.assertEqual(CompatibleCodec().pack(Tlv(7, b"x"))[4:8], b"\0\0\0\x07")
+
+    def test_limit(self) -> None:
+        """A-08: 50 KiB, in both directions."""
+        splitter = COMPATIBLE.splitter(1_000_000)
+        body = b"x" * MAX_BODY
+        self.assertEqual(splitter.feed(COMPATIBLE.encode(body)), [body])
+        self.assertEqual(splitter.feed(frame(b"", length=MAX_BODY + 1)), [])
+        self.assertEqual((splitter.too_large, splitter.corrupt), (True, False))
+        with self.assertRaises(MessageTooLarge):
+            COMPATIBLE.encode(body + b"x")
+
+    @given(st.lists(st.binary(max_size=200), max_size=8), st.lists(st.integers(1, 300)))
+    def test_any_pieces(self, bodies: list[bytes], cuts: list[int]) -> None:
+        """A-10: whole, however the bytes are cut."""
+        data = b"".join(frame(body) for body in bodies)
+        splitter = COMPATIBLE.splitter(65536)
+        found: list[Any] = []
+        for cut in cuts:
+            piece, data = data[:cut], data[cut:]
+            found += splitter.feed(piece)
+        found += splitter.feed(data)
+        self.assertEqual(found, bodies)
+        self.assertEqual(splitter.buffered, 0)
+
+    @given(st.lists(st.binary(max_size=100)))
+    def test_any_bytes(self, pieces: list[bytes]) -> None:
+        """A-09: no bytes raise, nothing comes after a wrong magic, little is kept."""
+        splitter = COMPATIBLE.splitter(65536)
+        for piece in pieces:
+            found = splitter.feed(piece)
+            if splitter.corrupt:
+                self.assertEqual(splitter.buffered, 0)
+            elif piece:
+                self.assertEqual(found, [])
+
+
+class ServerTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        clock = Clock()
+        service = BusService(Broker(clock, wall=clock.seconds))
+        self.manager = ConnectionManager(clock, service, ServerSettings())
+        self.transport = StringTransport()
+        self.protocol = CodecFactory(self.manager, CompatibleCodec()).buildProtocol(None)
+        self.protocol.makeConnection(self.transport)
+
+    def test_wrong_magic(self) -> None:
+        """A-09: answered before it is what came before, and the close has the reason."""
+        self.protocol.dataReceived(frame(PING) + frame(PING, magic=20170104) + frame(PING))
+        first, *rest = COMPATIBLE.splitter(65536).feed(self.transport.value())
+        self.assertEqual(first, b'{"id":1,"result":true}')
+        self.assertEqual(len(rest), 1)
+        self.assertIn(b"malformed message", rest[0])
+        self.assertTrue(self.transport.disconnecting)
+
+    def test_too_large(self) -> None:
+        """A-09: told from the header alone, and closed with the reason."""
+        self.protocol.dataReceived(frame(b"", length=MAX_BODY + 1))
+        (close,) = COMPATIBLE.splitter(65536).feed(self.transport.value())
+        self.assertIn(b"too large", close)
+        self.assertTrue(self.transport.disconnecting)
