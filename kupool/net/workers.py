@@ -20,6 +20,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from kupool.errors import TIMEOUT, UNAVAILABLE, CloseReason
+from kupool.net.configuration import ServerConfig
 from kupool.net.connection import Connection
 from kupool.net.router import LATER
 from kupool.net.router_steps import Step, awaited
@@ -86,6 +87,12 @@ class WorkerSettings:
             raise ValueError("a pool needs a size of at least 0, and a queue and concurrency of 1")
         if self.wait < 0 or self.timeout < 0:
             raise ValueError("wait and timeout of a pool are not below 0")
+
+    @classmethod
+    def from_config(cls, config: ServerConfig, **others: Any) -> WorkerSettings:
+        """Return what a server's file says of its workers, and ``others`` beside it."""
+        size, queue = config.worker_pool_size, config.max_worker_task_len
+        return cls(size=size, queue=queue, **others)
 
 
 class Drained(NamedTuple):

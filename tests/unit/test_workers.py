@@ -10,6 +10,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase
 
+from kupool.net.configuration import ServerConfig
 from kupool.net.connection import OPEN, Connection
 from kupool.net.id_router import IdRouter
 from kupool.net.observer import Observer
@@ -130,6 +131,16 @@ class BalanceTests(PoolCase):
         self.assertEqual(transport.taken(), b"")
         self.end(0, b"a")
         self.assertEqual(lines(transport.taken()), [{"id": 1, "result": 2}])
+
+    def test_as_a_file_sets_it_up(self) -> None:
+        """P-44: as many workers as ``WorkerPoolSize``, with ``MaxWorkerTaskLen`` places."""
+        config = ServerConfig(worker_pool_size=4, max_worker_task_len=2)
+        settings = WorkerSettings.from_config(config, wait=0.0)
+        self.begin(size=settings.size, queue=settings.queue, wait=settings.wait)
+        for n in range(13):
+            self.send(0, b"%d" % n)
+        self.assertEqual(self.pool.loads, [3, 3, 3, 3])
+        self.assertEqual(self.answers(0), [27])
 
     def test_settings_that_are_none(self) -> None:
         for wrong in (
