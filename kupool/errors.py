@@ -90,10 +90,6 @@ BANNED = CloseReason(4503, "banned", False)
 #: gives this close no code of its own, so it carries the code of its error text.
 CLOSE_MALFORMED = CloseReason(MALFORMED.code, MALFORMED.text, False)
 
-#: The same as :data:`FRAME_TOO_LARGE`, in the words of servers that are set up by
-#: ``application.json``. The pool never sends it.
-MESSAGE_TOO_LARGE = CloseReason(4501, "too large message data", False)
-
 CLOSE_REASONS: tuple[CloseReason, ...] = (
     GOING_DOWN,
     RESTARTING,

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from kupool.errors import FRAME_TOO_LARGE
+
+#: The close of a message over the limit, in the words of servers that are set up by
+#: ``application.json``; it means what ``frame too large`` does.
+MESSAGE_TOO_LARGE = FRAME_TOO_LARGE._replace(reason="too large message data")
+
 
 class ConnectionClosed(Exception):
     """Something was to be sent on a connection that has ended, or is about to."""
@@ -33,4 +39,4 @@ class PropertyNotFound(KeyError):
         return f"no property found: {self.name}"
 
 
-__all__ = ["ConnectionClosed", "ConnectionNotFound", "PropertyNotFound"]
+__all__ = ["MESSAGE_TOO_LARGE", "ConnectionClosed", "ConnectionNotFound", "PropertyNotFound"]

@@ -12,12 +12,13 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IReactorFDSet
 from twisted.logger import Logger
 
-from kupool.errors import GOING_DOWN, MESSAGE_TOO_LARGE, CloseReason
+from kupool.errors import GOING_DOWN, CloseReason
 from kupool.net import IConnectionObserver
 from kupool.net.configuration import ServerConfig
 from kupool.net.descriptors import DescriptorGroup
 from kupool.net.detecting import DetectingFactory
 from kupool.net.endpoints import endpoint_for, parse_address
+from kupool.net.failures import MESSAGE_TOO_LARGE
 from kupool.net.manager import ConnectionManager, ServerSettings
 from kupool.net.protocols import FACTORIES, CodecFactory
 from kupool.net.resolving import resolved

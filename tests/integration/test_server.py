@@ -85,6 +85,7 @@ class _ServerSuite(TestCase):
     # -- listening
 
     async def test_port_zero_can_be_read(self) -> None:
+        """P-08: of each address."""
         server, _ = self.server()
         self.assertEqual(server.addresses, [])
         await server.listen(["127.0.0.1:0", "tcp:0:interface=127.0.0.1", ":0"])
@@ -288,7 +289,7 @@ def certificate(folder: Path) -> Path:
 
 
 class TlsTests(TestCase):
-    """A `ssl:` endpoint goes through the stock transport, whichever is set."""
+    """P-07: a `ssl:` endpoint goes through the stock transport, whichever is set."""
 
     timeout = 60
 

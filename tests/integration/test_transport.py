@@ -535,7 +535,7 @@ class _TransportSuite(_Case):
         self.assertEqual(server.manager.accepted, 1 + 40 * 50)
 
     async def test_out_of_descriptors(self) -> None:
-        """K-87: EMFILE at accept neither ends the server nor makes it spin."""
+        """K-87, P-06: EMFILE at accept neither ends the server nor makes it spin."""
         process = await in_thread(start_starved, self.transport)
         assert process.stdin is not None
         assert process.stdout is not None

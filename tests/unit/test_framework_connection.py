@@ -8,9 +8,9 @@ from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from kupool.errors import GOING_DOWN, MESSAGE_TOO_LARGE, TOO_MANY_CONNECTIONS, CloseReason
+from kupool.errors import GOING_DOWN, TOO_MANY_CONNECTIONS, CloseReason
 from kupool.net.connection import CLOSED, CLOSING, OPEN, Connection
-from kupool.net.failures import ConnectionClosed, ConnectionNotFound
+from kupool.net.failures import MESSAGE_TOO_LARGE, ConnectionClosed, ConnectionNotFound
 from kupool.net.id_router import IdRouter
 from kupool.net.outbox import EventPolicy
 from kupool.net.protocols import FACTORIES, TLV, CodecFactory

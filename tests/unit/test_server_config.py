@@ -13,8 +13,9 @@ from twisted.logger import LogEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 import kupool
-from kupool.errors import FRAME_TOO_LARGE, MESSAGE_TOO_LARGE
+from kupool.errors import FRAME_TOO_LARGE
 from kupool.net.configuration import DEFAULT_PATH, ConfigError, ServerConfig
+from kupool.net.failures import MESSAGE_TOO_LARGE
 from kupool.net.manager import ServerSettings
 from kupool.net.server import Server
 from kupool.wire.packets import UNLIMITED
