@@ -25,6 +25,7 @@ from kupool.net.client_failures import (
 )
 from kupool.net.connection import OPEN, Connection
 from kupool.net.correlation import SIZE
+from kupool.net.failures import MESSAGE_TOO_LARGE
 from kupool.net.manager import ConnectionManager, ServerSettings
 from kupool.net.protocols import FACTORIES, CodecFactory
 from kupool.net.router import IRouter, Router, Unknown
@@ -32,7 +33,7 @@ from kupool.wire.codecs import CODECS, Codec
 from kupool.wire.framing import FRAME, OP_CLOSE, OP_PING, Control, Item, Tlv, encode_frame
 from kupool.wire.messages import encode_request
 
-_REASONS = {reason.reason: reason for reason in CLOSE_REASONS}
+_REASONS = {reason.reason: reason for reason in (*CLOSE_REASONS, MESSAGE_TOO_LARGE)}
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from kupool.net.client_failures import (
 )
 from kupool.net.connection import Connection
 from kupool.net.correlation import correlated
+from kupool.net.failures import MESSAGE_TOO_LARGE
 from kupool.net.id_router import IdRouter
 from kupool.net.manager import ServerSettings
 from kupool.net.observer import Observer
@@ -332,6 +333,18 @@ class ReconnectTests(ClientCase):
             self.network.advance(600)
             self.assertEqual((client.counters["failed"], client.counters["lost"]), (0, 1))
             self.assertEqual(self.said[-1], "banned")
+
+    def test_it_stays_away_where_its_messages_are_too_large(self) -> None:
+        for codec in ("line", "frame", "int32"):
+            self.serve(max_frame=100)
+            self.server.manager.too_large = MESSAGE_TOO_LARGE
+            client = self.connected(codec=codec)
+            asked = client.request("twice", "x" * 200)
+            self.network.advance(60)
+            failure = self.failureResultOf(asked, ConnectionEnded)
+            self.assertEqual(failure.value.reason, "too large message data")
+            self.assertEqual(client.counters["connected"], 1)
+            self.network.run(self.server.stop(), patience=10)
 
     def test_close(self) -> None:
         self.serve()
