@@ -310,6 +310,9 @@ class DeliveryTests(_Suite):
 class KillTests(_Suite):
     """A-20..A-22: whoever dies, every call has exactly one outcome by its deadline."""
 
+    #: Calls in each run.
+    calls = 3000
+
     def test_random_deaths(self) -> None:
         for seed in range(3):
             self.run_with(Random(seed))
@@ -321,8 +324,7 @@ class KillTests(_Suite):
         alive: dict[str, Sink] = {}
         seen: Counter[tuple[str, str]] = Counter()
         born = 0
-        count = 3000
-        for n in range(count):
+        for n in range(self.calls):
             if n % 500 < 100:  # now and then they all die, and nobody comes for a while
                 for name in list(alive):
                     del alive[name]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from random import Random
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -56,7 +58,9 @@ class _Suite(SynchronousTestCase):
         self.heard: list[Message] = []
 
     def serve(self, **settings: Any) -> None:
-        self.broker = Broker(self.clock, self.settings, wall=self.clock.seconds)
+        self.broker = Broker(
+            self.clock, self.settings, wall=self.clock.seconds, random=Random(20170103)
+        )
         self.service = BusService(self.broker)
         self.manager = ConnectionManager(self.clock, self.service, ServerSettings(**settings))
         self.factory = FACTORIES[self.framing](self.manager)
@@ -235,15 +239,56 @@ class ReconnectTests(_Suite):
         """A-22: closing ends the connection, its timers, and what waits for it."""
         bus = self.connect()
         self.listen(bus)
-        asked = bus.status()
+        asked, late = bus.status(), bus.subscribe(["late"], self.handler)
         ended = bus.close()
         self.settle()
         self.successResultOf(ended)
+        self.failureResultOf(late, BusError)
         self.failureResultOf(asked, BusError)
         self.assertEqual((self.counts(), len(self.manager)), (0, 0))
         self.assertEqual(self.clock.getDelayedCalls(), [])
         with self.assertRaises(ValueError):
             bus.subscribe(["t"], self.handler)
+
+
+class KillTests(_Suite):
+    """A-20..A-22: connections are cut at random, the publisher's among them; every call
+    has exactly one outcome, by its deadline and 100 ms, and no handler sees one twice.
+    """
+
+    def test_random_cuts(self) -> None:
+        random = Random(64)
+        publisher = self.connect()
+        workers = [self.connect() for _ in range(4)]
+        seen: Counter[tuple[int, str]] = Counter()
+        for number, worker in enumerate(workers):
+
+            def handler(message: Message, number: int = number) -> Any:
+                seen[number, message.id] += 1
+                return Deferred() if random.random() < 0.1 else b"done"
+
+            self.listen(worker, handler)
+        outcomes: dict[int, list[tuple[float, Kind]]] = {}
+        deadlines: dict[int, float] = {}
+        for n in range(1500):
+            timeout = random.choice([0.1, 0.5, 2.0])
+            deadlines[n], outcomes[n] = self.clock.seconds() + timeout, []
+            model = random.choice(["publish_reliable_random", "publish_reliable_specific"])
+            getattr(publisher, model)(b"x", "t", timeout).addCallback(
+                lambda outcome, n=n: outcomes[n].append((self.clock.seconds(), outcome.kind))
+            )
+            if random.random() < 0.05:
+                random.choice(self.network.wires[-5:]).cut()
+            self.clock.advance(random.choice([0.0, 0.005, 0.02]))
+        self.settle(2.2)
+        self.assertEqual({len(got) for got in outcomes.values()}, {1})
+        for n, ((at, _),) in outcomes.items():
+            self.assertLessEqual(at, deadlines[n] + 0.1)
+        kinds = Counter(got[0][1] for got in outcomes.values())
+        self.assertGreater(kinds[Kind.ANSWERED], 1000)
+        self.assertEqual(max(seen.values()), 1)
+        self.assertGreater(self.network.attempts, 15)
+        self.assertEqual(self.broker.status().calls, 0)
 
 
 class SharedBrokerTests(_Suite):

@@ -301,10 +301,12 @@ class RemoteBus:
     def _listening(
         self, wanted: Wanted, waiting: list[Deferred[Subscription]], reply: Incoming | None
     ) -> None:
-        if reply is None:  # the next connection begins anew
-            wanted.waiting += waiting
+        if reply is None and wanted.handler in self._wanted:
+            wanted.waiting += waiting  # the next connection begins anew
             return
         try:
+            if reply is None:
+                raise BusError("no longer wanted")
             if reply.error is not None:
                 raise BusError(reply.error)
             found = msgspec.json.decode(reply.result, type=Subscribed)
