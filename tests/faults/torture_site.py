@@ -140,6 +140,8 @@ class Site:
             "--store=pg",
             "--interval=2s",
             "--flush-interval=100ms",
+            # A start reads back the log of this time and five minutes.
+            "--history-window=1m",
             "--shutdown-timeout=5s",
             *UNLIMITED,
         ]
@@ -181,7 +183,7 @@ class Site:
         if status:
             self.complaints.append(f"the daemon ended with status {status}")
 
-    def start_daemon(self, seconds: float = 5.0) -> bool:
+    def start_daemon(self, seconds: float = 10.0) -> bool:
         """Start it, if it does not run; returns whether it does."""
         process = self.daemon.process
         if process is not None and process.poll() is None:
