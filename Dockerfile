@@ -13,7 +13,6 @@ FROM python:3.12-slim-bookworm
 COPY --from=build /opt/kupool /opt/kupool
 RUN useradd --system --home-dir /var/lib/kupool --create-home --shell /usr/sbin/nologin kupool
 ENV PATH=/opt/kupool/bin:$PATH \
-    PYTHONMALLOC=malloc \
     KUP_DATA=/var/lib/kupool \
     KUP_HTTP=tcp:8081
 USER kupool

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 ECHO = Path(__file__).with_name("echo.py")
@@ -41,13 +41,9 @@ def pinned(core: int, command: Sequence[str]) -> list[str]:
 
 
 @contextlib.contextmanager
-def running(
-    command: Sequence[str], port: int, core: int = 0, env: Mapping[str, str] | None = None
-) -> Iterator[int]:
+def running(command: Sequence[str], port: int, core: int = 0) -> Iterator[int]:
     """Run a server until the block ends; yields its pid once it listens."""
-    process = subprocess.Popen(
-        pinned(core, command), stdout=subprocess.DEVNULL, env={**os.environ, **(env or {})}
-    )
+    process = subprocess.Popen(pinned(core, command), stdout=subprocess.DEVNULL)
     try:
         _wait_for(port, process)
         yield process.pid
@@ -100,6 +96,5 @@ def kupool(engine: str, *flags: str) -> Iterator[tuple[int, int]]:
             *UNLIMITED,
             *flags,
         ]
-        # As the systemd unit has it; see docs/operations.md, Memory.
-        with running(command, port, env={"PYTHONMALLOC": "malloc"}) as pid:
+        with running(command, port) as pid:
             yield port, pid

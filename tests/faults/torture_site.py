@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import resource
 import signal
-import subprocess
-import tempfile
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from urllib.parse import urlsplit
 
+from pika.exceptions import AMQPError
 from psycopg2.extensions import make_dsn
 
 from tests.faults.torture_accounts import Accounts, Stored, read_stream
+from tests.faults.torture_disk import Disk
 from tests.faults.torture_proxy import HOLE, OPEN, Proxy
-from tests.own_process import ServerFailed, free_port
+from tests.own_process import PATIENCE, ServerFailed, free_port
 from tests.running_daemon import UNLIMITED, RunningDaemon, StartFailed
 from tests.services import PostgresServer, RabbitCluster, RabbitServer
 
@@ -83,48 +79,6 @@ def _way_to(node: RabbitServer) -> Proxy:
     return Proxy(lambda: node.port)
 
 
-class Disk:
-    """The disk of the daemon: a small file system of its own where that may be mounted.
-
-    Otherwise its files may not grow, which is an error of writing all the same.
-    """
-
-    def __init__(self) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="kupool-torture-")
-        self.path = Path(self._folder.name)
-        command = ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(self.path)]
-        self.own = os.geteuid() == 0 and not subprocess.run(command, capture_output=True).returncode
-        self._ballast = self.path / "ballast"
-
-    def fill(self, pid: int) -> None:
-        """Leave no room; ``pid`` is the daemon's."""
-        if not self.own:
-            self._limit(pid, 0)
-            return
-        with open(self._ballast, "ab", buffering=0) as file:
-            for size in (65536, 512):
-                with contextlib.suppress(OSError):
-                    while True:
-                        file.write(b"\0" * size)
-
-    def clear(self, pid: int) -> None:
-        """There is room again."""
-        if not self.own:
-            self._limit(pid, None)
-        self._ballast.unlink(missing_ok=True)
-
-    def _limit(self, pid: int, size: int | None) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            _, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
-            soft = hard if size is None else size
-            resource.prlimit(pid, resource.RLIMIT_FSIZE, (soft, hard))
-
-    def close(self) -> None:
-        if self.own:
-            subprocess.run(["umount", "--lazy", str(self.path)], check=False)
-        self._folder.cleanup()
-
-
 class Site:
     """Everything that is tortured; use it as a context manager."""
 
@@ -140,6 +94,8 @@ class Site:
             "--store=pg",
             "--interval=2s",
             "--flush-interval=100ms",
+            # A start reads back the log of this time and five minutes.
+            "--history-window=1m",
             "--shutdown-timeout=5s",
             *UNLIMITED,
         ]
@@ -181,7 +137,7 @@ class Site:
         if status:
             self.complaints.append(f"the daemon ended with status {status}")
 
-    def start_daemon(self, seconds: float = 5.0) -> bool:
+    def start_daemon(self, seconds: float = 10.0) -> bool:
         """Start it, if it does not run; returns whether it does."""
         process = self.daemon.process
         if process is not None and process.poll() is None:
@@ -263,8 +219,19 @@ class Site:
         return Accounts(self.read, self.count)
 
     def read(self, start: int) -> tuple[list[Stored], int]:
-        """Return the stream from an offset on, and the number of dead letters."""
-        return read_stream(self.brokers.urls[0], QUEUE, start)
+        """Return the stream from an offset on, and the number of dead letters.
+
+        A node that has just come back may have no replica of the stream yet.
+        """
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            for url in self.brokers.urls:
+                try:
+                    return read_stream(url, QUEUE, start)
+                except AMQPError:
+                    if time.monotonic() > deadline:
+                        raise
+            time.sleep(0.2)
 
     def count(self, since: int) -> Sequence[tuple[str, int, int]]:
         """Return the rows of the per-minute table from a minute on."""
@@ -286,4 +253,4 @@ class Site:
         ]
 
 
-__all__ = ["Brokers", "Disk", "Site"]
+__all__ = ["Brokers", "Site"]
