@@ -185,3 +185,33 @@ class OwnProcess:
             self._watch.wait()
         if self._watch.stdin is not None:
             self._watch.stdin.close()
+
+
+class OwnServer:
+    """What the servers of a test's own have in common: a process that may be let down."""
+
+    _process: OwnProcess | None = None
+
+    @property
+    def process(self) -> OwnProcess:
+        """The running server."""
+        assert self._process is not None, "start it first"
+        return self._process
+
+    def start(self) -> None:
+        """Start it, for the first time or again on the same ports and data."""
+        raise NotImplementedError
+
+    def pause(self) -> None:
+        """Stop all of its processes: connections stay open and nothing answers."""
+        self.process.pause()
+
+    def resume(self) -> None:
+        """Undo :meth:`pause`."""
+        self.process.resume()
+
+    def ensure_running(self) -> None:
+        """Start or resume it if a test left it down."""
+        if not self.process.alive:
+            self.start()
+        self.process.resume()

@@ -17,7 +17,7 @@ from unittest import SkipTest
 import psycopg2
 from psycopg2.extensions import make_dsn
 
-from .own_process import OwnProcess, ServerFailed, free_port
+from .own_process import OwnProcess, OwnServer, ServerFailed, free_port
 
 _CLUSTER = ("-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8")
 
@@ -98,7 +98,7 @@ class GivenPostgres(Databases):
     start = stop = kill = pause = resume = _not_ours
 
 
-class PostgresServer(Databases):
+class PostgresServer(OwnServer, Databases):
     """A PostgreSQL of a test's own, on a port and in a folder of its own.
 
     Not started when made. Raises SkipTest where PostgreSQL is not installed. ``fsync=False``
@@ -118,7 +118,6 @@ class PostgresServer(Databases):
         speed = () if fsync else ("fsync=off", "full_page_writes=off")
         # A connection that stays silent would hold up the end of the server.
         self._settings = ("authentication_timeout=2", *speed, *settings)
-        self._process: OwnProcess | None = None
         super().__init__(f"host=127.0.0.1 port={self.port} user=postgres dbname=postgres")
 
     def __enter__(self) -> PostgresServer:
@@ -127,12 +126,6 @@ class PostgresServer(Databases):
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    @property
-    def process(self) -> OwnProcess:
-        """The running server."""
-        assert self._process is not None, "start it first"
-        return self._process
 
     def start(self) -> None:
         """Start it, for the first time or again on the same port and data."""
@@ -154,20 +147,6 @@ class PostgresServer(Databases):
     def kill(self) -> None:
         """End it with SIGKILL, backends and all, keeping the data."""
         self.process.kill()
-
-    def pause(self) -> None:
-        """Stop the server and every backend: connections stay open and nothing answers."""
-        self.process.pause()
-
-    def resume(self) -> None:
-        """Undo :meth:`pause`."""
-        self.process.resume()
-
-    def ensure_running(self) -> None:
-        """Start or resume it if a test left it down."""
-        if not self.process.alive:
-            self.start()
-        self.process.resume()
 
     def close(self) -> None:
         """End it and remove its folder."""

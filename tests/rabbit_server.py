@@ -17,7 +17,7 @@ from typing import Any
 from unittest import SkipTest
 from urllib.parse import quote, unquote, urlsplit
 
-from .own_process import OwnProcess, ServerFailed, free_port
+from .own_process import OwnProcess, OwnServer, ServerFailed, free_port
 
 #: Seconds after its declaration before a quorum queue survives ``kill -9`` of its only node.
 #: Killed earlier it comes back without a log and a leader, and every use of it hangs for 65 s.
@@ -133,7 +133,7 @@ class PortMapper:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-class RabbitServer(VirtualHosts):
+class RabbitServer(OwnServer, VirtualHosts):
     """A RabbitMQ node of a test's own, on ports and in a folder of its own.
 
     Not started when made. Raises SkipTest where RabbitMQ is not installed. ``settings`` are
@@ -173,7 +173,6 @@ class RabbitServer(VirtualHosts):
         cookie.write_text("kupool-tests")
         cookie.chmod(0o400)
         self._env = self._environment()
-        self._process: OwnProcess | None = None
 
     def __enter__(self) -> RabbitServer:
         self.start()
@@ -181,12 +180,6 @@ class RabbitServer(VirtualHosts):
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    @property
-    def process(self) -> OwnProcess:
-        """The running broker."""
-        assert self._process is not None, "start it first"
-        return self._process
 
     def launch(self) -> None:
         """Start it without waiting for it: the nodes of a cluster wait for each other."""
@@ -215,20 +208,6 @@ class RabbitServer(VirtualHosts):
         :data:`SETTLING`.
         """
         self.process.kill()
-
-    def pause(self) -> None:
-        """Stop the broker's processes: connections stay open and nothing answers."""
-        self.process.pause()
-
-    def resume(self) -> None:
-        """Undo :meth:`pause`."""
-        self.process.resume()
-
-    def ensure_running(self) -> None:
-        """Start or resume it if a test left it down."""
-        if not self.process.alive:
-            self.start()
-        self.process.resume()
 
     def close(self) -> None:
         """End it and remove its folder."""

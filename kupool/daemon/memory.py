@@ -63,7 +63,7 @@ class _Allocator(ctypes.Structure):
 
 
 def use_malloc() -> bool:
-    """Have all new objects allocated by the C library; returns whether that can be done.
+    """Have new objects allocated by the C library; returns whether that can be done.
 
     Python's own allocator keeps each megabyte in which a single object is left, so that
     little of what retired jobs took would go back. It goes on freeing what it allocated,
@@ -82,14 +82,14 @@ def use_malloc() -> bool:
     get, put = ctypes.pythonapi.PyMem_GetAllocator, ctypes.pythonapi.PyMem_SetAllocator
     get.argtypes = put.argtypes = [ctypes.c_int, ctypes.POINTER(_Allocator)]
     get.restype = put.restype = None
-    raw, own = _Allocator(), _Allocator()
-    get(_RAW, raw)
-    for domain in (_MEM, _OBJ):
-        get(domain, own)
-        if raw.context != own.context:
-            return False
-        own.malloc, own.calloc = raw.malloc, raw.calloc
-        put(domain, own)
+    raw, memory, objects = _Allocator(), _Allocator(), _Allocator()
+    for domain, allocator in ((_RAW, raw), (_MEM, memory), (_OBJ, objects)):
+        get(domain, allocator)
+    if not raw.context == memory.context == objects.context:
+        return False
+    for domain, allocator in ((_MEM, memory), (_OBJ, objects)):
+        allocator.malloc, allocator.calloc = raw.malloc, raw.calloc
+        put(domain, allocator)
     return True
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from hashlib import sha256
 
 from kupool.stats import BatchCounts, MinuteCount
@@ -16,6 +16,22 @@ END_OF_TIME = 253_402_300_800_000
 #: Characters of the columns that hold the id of a batch, and a username.
 MAX_ID = 64
 MAX_NAME = 255
+
+#: Seconds of what minutes and hours are rolled up into.
+HOUR = 3600
+DAY = 86400
+
+
+def roll_ups(minutes_before: int, hours_before: int) -> Iterator[tuple[str, str, int]]:
+    """Yield what is rolled up: the grain, what it goes into, and the time before which.
+
+    The grains are the ends of the tables' names; only whole hours and days are rolled up,
+    and nothing for a time of 0.
+    """
+    if (hour := minutes_before // HOUR * HOUR) > 0:
+        yield "", "_hour", hour
+    if (day := hours_before // DAY * DAY) > 0:
+        yield "_hour", "_day", day
 
 
 def fold_entry(body: bytes) -> BatchCounts:

@@ -9,13 +9,10 @@ from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer
 
 from kupool.stats import Applied, BatchCounts, IStatsStore, MinuteCount, Rejection
-from kupool.stats.fold import as_rows, fold_rows
+from kupool.stats.fold import DAY, HOUR, as_rows, fold_rows
 
 #: (user, worker, minute or hour or day) -> count; the user's own row has no worker.
 _Rows = Counter[tuple[str, str, int]]
-
-HOUR = 3600
-DAY = 86400
 
 
 @implementer(IStatsStore)

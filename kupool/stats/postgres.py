@@ -13,8 +13,8 @@ from zope.interface import implementer
 
 from kupool.stats import Applied, BatchCounts, IStatsStore, MinuteCount, Rejection
 from kupool.stats import postgres_writes as writes
-from kupool.stats.fold import as_rows, fold_rows
-from kupool.stats.postgres_writes import AT, DAY, HOUR, SECONDS, within
+from kupool.stats.fold import as_rows, fold_rows, roll_ups
+from kupool.stats.postgres_writes import AT, SECONDS, within
 from kupool.storage.postgres import PostgresDatabase
 
 #: Names that are folded at once on the reactor; more are in a thread.
@@ -272,11 +272,8 @@ class PostgresStats:
 
     async def _roll_up(self, minutes_before: int, hours_before: int) -> int:
         moved = 0
-        for grain, into, before in (
-            ("", "_hour", minutes_before // HOUR * HOUR),
-            ("_hour", "_day", hours_before // DAY * DAY),
-        ):
-            for table in writes.KEYS if before > 0 else ():
+        for grain, into, before in roll_ups(minutes_before, hours_before):
+            for table in writes.KEYS:
                 moved += await self._in_chunks(writes.roll, table, grain, into, before)
         return moved
 

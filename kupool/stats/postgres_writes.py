@@ -14,8 +14,6 @@ from kupool.stats import BatchCounts, MinuteCount, Rejection
 
 T = TypeVar("T")
 
-HOUR = 3600
-DAY = 86400
 
 #: Rows in one statement: what the reactor is held up for.
 CHUNK = 2000

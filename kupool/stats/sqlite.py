@@ -13,12 +13,9 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from kupool.stats import Applied, BatchCounts, IStatsStore, MinuteCount, Rejection
-from kupool.stats.fold import END_OF_TIME, as_rows, fold_rows
+from kupool.stats.fold import END_OF_TIME, as_rows, fold_rows, roll_ups
 from kupool.storage.database import Database
 from kupool.storage.migrations import available, statements
-
-HOUR = 3600
-DAY = 86400
 
 #: Rows rolled up in one transaction.
 ROLL_CHUNK = 5000
@@ -171,11 +168,8 @@ class SqliteStats:
 
     async def _roll_up(self, minutes_before: int, hours_before: int) -> int:
         moved = 0
-        for grain, into, before in (
-            ("", "_hour", minutes_before // HOUR * HOUR),
-            ("_hour", "_day", hours_before // DAY * DAY),
-        ):
-            for table in _KEYS if before else ():
+        for grain, into, before in roll_ups(minutes_before, hours_before):
+            for table in _KEYS:
                 count = ROLL_CHUNK
                 while count >= ROLL_CHUNK:
                     count = await self._database.run(
