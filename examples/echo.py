@@ -7,23 +7,19 @@ Start it with ``python examples/echo.py --port 8000``, then say ``nc localhost 8
 import argparse
 from typing import Any
 
-from twisted.internet import defer, task
+from kupool.net.command import run
+from kupool.net.observer import Observer
+from kupool.net.router import Router
+from kupool.net.server import Server
 
-from kupool.net import observer, router, server
-
-methods = router.Router()
-methods.add("echo", lambda connection, request: request.params, object)
+router = Router()
+router.add("echo", lambda connection, request: request.params, object)
 
 
-async def main(reactor: Any, port: int) -> None:
-    """Serve until the process is told to stop."""
-    echo = server.Server(reactor, observer.Observer(methods), addresses=[f"127.0.0.1:{port}"])
-    echo.after_start(lambda started: print(f"listening on {started.port}", flush=True))
-    reactor.addSystemEventTrigger("before", "shutdown", lambda: defer.ensureDeferred(echo.stop()))
-    await echo.serve()
+def make(reactor: Any, arguments: argparse.Namespace) -> Server:
+    """Return the server, which has not been started."""
+    return Server(reactor, Observer(router))
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--port", type=int, default=0, help="where to listen; 0: any")
-    task.react(main, [parser.parse_args().port])
+    run(make, __doc__)

@@ -10,10 +10,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from twisted.internet.defer import ensureDeferred
-from twisted.internet.task import react
-
 from kupool.net.base_router import BaseRouter
+from kupool.net.command import run
 from kupool.net.connection import Connection
 from kupool.net.hooks import HookedObserver
 from kupool.net.id_router import IdRouter
@@ -60,26 +58,19 @@ def farewell(connection: Connection, reason: object) -> None:
         connection.send_message(FAREWELL, b"farewell")
 
 
-async def main(reactor: Any, port: int, max_connections: int) -> None:
-    """Serve until the process is told to stop."""
+def make(reactor: Any, arguments: argparse.Namespace) -> Server:
+    """Return the server, which has not been started."""
     router = IdRouter(answer_unknown)
     router.add(PING, PingRouter())
     router.add(HELLO, HelloRouter())
-    server = Server(
-        reactor,
-        HookedObserver(router, greet, farewell),
-        ServerSettings(max_connections=max_connections),
-        framing="tlv",
-        addresses=[f"127.0.0.1:{port}"],
-    )
-    server.after_start(lambda started: print(f"listening on {started.port}", flush=True))
-    reactor.addSystemEventTrigger("before", "shutdown", lambda: ensureDeferred(server.stop()))
-    await server.serve()
+    settings = ServerSettings(max_connections=arguments.max_connections)
+    return Server(reactor, HookedObserver(router, greet, farewell), settings, framing="tlv")
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """Add what the command line has beside the port."""
+    parser.add_argument("--max-connections", type=int, default=1000, help="0: without a limit")
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--port", type=int, default=0, help="where to listen on 127.0.0.1; 0: any")
-    parser.add_argument("--max-connections", type=int, default=1000, help="0: without a limit")
-    arguments = parser.parse_args()
-    react(main, [arguments.port, arguments.max_connections])
+    run(make, __doc__, options)

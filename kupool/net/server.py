@@ -82,6 +82,11 @@ class Server:
         self._closing: list[Deferred[None]] = []
 
     @property
+    def planned(self) -> tuple[str, ...]:
+        """The addresses that it was given to listen on."""
+        return self._addresses
+
+    @property
     def addresses(self) -> list[Any]:
         """The addresses that are bound, as Twisted address objects."""
         return [port.getHost() for port in self._ports]
@@ -162,12 +167,12 @@ class Server:
         """
         self._before_stop.append(hook)
 
-    async def start(self) -> None:
-        """Listen on the addresses that the server was given, then call the hooks.
+    async def start(self, addresses: Sequence[str] | None = None) -> None:
+        """Listen, by default on the addresses it was given, then call the hooks.
 
         Raises what :meth:`listen` does.
         """
-        await self.listen(self._addresses)
+        await self.listen(self._addresses if addresses is None else addresses)
         try:
             for hook in list(self._after_start):
                 await _finished(hook(self))
@@ -175,12 +180,12 @@ class Server:
             await self.stop()
             raise
 
-    async def serve(self) -> None:
+    async def serve(self, addresses: Sequence[str] | None = None) -> None:
         """Start, and return when the server has been stopped; raises as :meth:`start`."""
         ended: Deferred[None] = Deferred()
         self._ended.append(ended)
         try:
-            await self.start()
+            await self.start(addresses)
         except BaseException:
             if ended in self._ended:
                 self._ended.remove(ended)

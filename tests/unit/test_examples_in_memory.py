@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from argparse import Namespace
 from pathlib import Path
-from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
+from kupool.net.command import serve
 from kupool.net.testing import MemoryNetwork, MemoryPeer
 from kupool.wire.framing import Tlv
 
@@ -17,17 +18,19 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 class ExampleCase(SynchronousTestCase):
-    def start(self, name: str, *arguments: Any) -> None:
-        """Run an example's ``main`` on port 8000 of a network of its own."""
+    def start(self, name: str, **options: object) -> None:
+        """Run an example's server on port 8000 of a network of its own."""
         spec = importlib.util.spec_from_file_location(f"example_{name}", EXAMPLES / f"{name}.py")
         assert spec is not None
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         self.printed: list[str] = []
-        module.__dict__["print"] = lambda text, **options: self.printed.append(text)
+        arguments = Namespace(host="127.0.0.1", port=8000, **options)
         self.network = MemoryNetwork()
-        self.running = Deferred.fromCoroutine(module.main(self.network, 8000, *arguments))
+        self.running = Deferred.fromCoroutine(
+            serve(self.network, module.make, arguments, self.printed.append)
+        )
         self.network.settle()
         self.assertEqual(self.printed, ["listening on 8000"])
 
@@ -58,7 +61,7 @@ class TlvServerTests(ExampleCase):
 
     def test_a_conversation(self) -> None:
         """P-24, P-25, P-36: greeting, a router for each id, unknown ids, farewell."""
-        self.start("tlv_server", 1000)
+        self.start("tlv_server", max_connections=1000)
         self.network.chunk = 1
         peer = self.connect()
         self.assertEqual(peer.items(), [Tlv(301, b"welcome")])
@@ -80,7 +83,7 @@ class TlvServerTests(ExampleCase):
         self.assertEqual(json.loads(close.payload)["params"]["code"], 4000)
 
     def test_one_over_the_limit_is_told(self) -> None:
-        self.start("tlv_server", 1)
+        self.start("tlv_server", max_connections=1)
         first, second = self.connect(), self.connect()
         (refusal,) = second.items()
         assert isinstance(refusal, Tlv)

@@ -1,0 +1,86 @@
+"""A server as a program: ``--port``, what it prints, and how Ctrl-C ends it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from inspect import isawaitable
+from typing import Any, NoReturn
+
+from twisted.internet.defer import Deferred
+from twisted.internet.error import CannotListenError
+from twisted.internet.task import react
+from twisted.logger import (
+    FilteringLogObserver,
+    LogLevel,
+    LogLevelFilterPredicate,
+    globalLogBeginner,
+    textFileLogObserver,
+)
+
+from kupool.net.server import Server
+
+#: Gets the reactor and the program's arguments, and returns a server that has not been
+#: started, or a coroutine or Deferred of one. It may raise :class:`SystemExit` with a text.
+Make = Callable[[Any, argparse.Namespace], object]
+
+
+def run(
+    make: Make,
+    description: str | None = None,
+    options: Callable[[argparse.ArgumentParser], object] | None = None,
+    arguments: Sequence[str] | None = None,
+) -> NoReturn:
+    """Run a server as a program, until SIGINT, SIGTERM or its own stop; exits with 0.
+
+    The program takes ``--host``, ``--port``, ``--log-level`` and what ``options`` adds to
+    its parser. A server that has addresses of its own listens on those instead. Prints
+    ``listening on PORT``, and what is logged from that level on to stderr. An address
+    that cannot be had is a line on stderr and the status 1.
+    """
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="where to listen (%(default)s)")
+    parser.add_argument("--port", type=int, default=0, help="the port; 0, the default: any")
+    levels = [level.name for level in LogLevel.iterconstants()]
+    parser.add_argument("--log-level", default="warn", choices=levels, help="(%(default)s)")
+    if options is not None:
+        options(parser)
+    parsed = parser.parse_args(arguments)
+    log = FilteringLogObserver(
+        textFileLogObserver(sys.stderr),
+        [LogLevelFilterPredicate(LogLevel.lookupByName(parsed.log_level))],
+    )
+    globalLogBeginner.beginLoggingTo([log], redirectStandardIO=False)
+    react(lambda reactor: Deferred.fromCoroutine(serve(reactor, make, parsed)))
+
+
+async def serve(
+    reactor: Any,
+    make: Make,
+    arguments: argparse.Namespace,
+    tell: Callable[[str], object] = lambda line: print(line, flush=True),
+) -> None:
+    """Do what :func:`run` does with arguments that are parsed, on any reactor.
+
+    ``tell`` gets the line that says where it listens. Raises :class:`SystemExit` for an
+    address that cannot be had, and what ``make`` does.
+    """
+    made = make(reactor, arguments)
+    server = await made if isawaitable(made) else made
+    if not isinstance(server, Server):
+        raise TypeError(f"a {type(server).__name__} was made, not a Server")
+    host = f"[{arguments.host}]" if ":" in arguments.host else arguments.host
+    server.after_start(lambda started: tell(f"listening on {started.port}"))
+    reactor.addSystemEventTrigger(
+        "before", "shutdown", lambda: Deferred.fromCoroutine(server.stop())
+    )
+    try:
+        await server.serve(server.planned or [f"{host}:{arguments.port}"])
+    except (CannotListenError, ValueError) as error:
+        raise SystemExit(f"cannot listen: {error}") from error
+
+
+__all__ = ["Make", "run", "serve"]
