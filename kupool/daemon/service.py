@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -25,6 +24,7 @@ from kupool.daemon.status import RUNNING, Status
 from kupool.errors import GOING_DOWN
 from kupool.log import LogUnavailable
 from kupool.log.rabbit import BrokerError
+from kupool.net.collector import collect_rarely
 from kupool.net.endpoints import endpoint_for, probe
 from kupool.pool.restore import remember_used
 from kupool.settings import Loaded, Settings, changes
@@ -146,7 +146,7 @@ class Daemon:
         await self._listen("addr", parts.server.listen(settings.addr))
         if settings.http:
             await self._listen("http", self._listen_http(settings))
-        self._settle_memory()
+        collect_rarely()
         self.status.enter(RUNNING)
         self._announce()
 
@@ -188,12 +188,6 @@ class Daemon:
             )
         if not self.parts.stats.persistent:
             self._log.warn("The counts are in MEMORY: they are lost with the process")
-
-    def _settle_memory(self) -> None:
-        """Take what was made at start out of the garbage collector's way."""
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(50_000, 20, 50)
 
     def _failed(self, failure: Failure) -> None:
         if self._stopping is None and failure.value is not None:

@@ -19,6 +19,7 @@ from twisted.logger import (
     textFileLogObserver,
 )
 
+from kupool.net.collector import collect_rarely
 from kupool.net.server import Server
 
 #: Gets the reactor and the program's arguments, and returns a server that has not been
@@ -54,14 +55,22 @@ def run(
         [LogLevelFilterPredicate(LogLevel.lookupByName(parsed.log_level))],
     )
     globalLogBeginner.beginLoggingTo([log], redirectStandardIO=False)
-    react(lambda reactor: Deferred.fromCoroutine(serve(reactor, make, parsed)))
+    react(lambda reactor: Deferred.fromCoroutine(_program(reactor, make, parsed)))
+
+
+async def _program(reactor: Any, make: Make, arguments: argparse.Namespace) -> None:
+    def tell(line: str) -> None:
+        collect_rarely()
+        print(line, flush=True)
+
+    await serve(reactor, make, arguments, tell)
 
 
 async def serve(
     reactor: Any,
     make: Make,
     arguments: argparse.Namespace,
-    tell: Callable[[str], object] = lambda line: print(line, flush=True),
+    tell: Callable[[str], object],
 ) -> None:
     """Do what :func:`run` does with arguments that are parsed, on any reactor.
 

@@ -361,7 +361,8 @@ class Connection:
             return
         self.messages_out += messages
         if self._outbox is None:
-            self._put(data)
+            self.bytes_out += len(data)
+            self.transport.write(data)
             return
         self._outbox.add_reply(data)
         limit = self.manager.settings.outbox_limit

@@ -149,18 +149,16 @@ class IdRouter(RouteTable[int]):
             try:
                 answer = handler(connection, message_id, data)
                 if type(answer) is bytes:
-                    self._send(connection, message_id, answer)
+                    limit = connection.manager.settings.max_frame
+                    if connection.framing is TLV and len(answer) <= limit:
+                        connection.send_encoded(encode_tlv(answer, message_id))
+                    else:
+                        _send(connection, message_id, answer)
                 elif answer is not None:
                     self._answer(connection, message_id, answer)
             except Exception:
                 self._failed(Failure(), connection, message_id)
         return None
-
-    def _send(self, connection: Connection, message_id: int, data: bytes) -> None:
-        if connection.framing is TLV and len(data) <= connection.manager.settings.max_frame:
-            connection.send_encoded(encode_tlv(data, message_id))
-        else:
-            connection.send_encoded(connection.pack(Tlv(message_id, data)))
 
     def _unknown(self, connection: Connection, message_id: int, data: bytes) -> object:
         self.unknown += 1
@@ -180,11 +178,11 @@ class IdRouter(RouteTable[int]):
             answer.addCallback(lambda value: self._answer(connection, message_id, value))
             answer.addErrback(self._failed, connection, message_id)
         elif isinstance(answer, Tlv):
-            self._send(connection, answer.message_id, answer.payload)
+            _send(connection, answer.message_id, answer.payload)
         elif isinstance(answer, ErrorText):
             self._complain(connection, message_id, answer)
         elif isinstance(answer, bytes | bytearray | memoryview):
-            self._send(connection, message_id, bytes(answer))
+            _send(connection, message_id, bytes(answer))
         elif answer is not None and answer is not LATER:
             raise TypeError(f"a handler of ids returned {type(answer).__name__}, not bytes")
 
@@ -198,6 +196,10 @@ class IdRouter(RouteTable[int]):
     def _complain(self, connection: Connection, message_id: int, error: ErrorText) -> None:
         if connection.state is OPEN:
             connection.send(encode_error(message_id, error))
+
+
+def _send(connection: Connection, message_id: int, data: bytes) -> None:
+    connection.send_encoded(connection.pack(Tlv(message_id, data)))
 
 
 __all__ = ["IdHandler", "IdRoute", "IdRouter", "Unknown"]

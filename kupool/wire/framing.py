@@ -6,6 +6,7 @@ How bytes are cut is in :mod:`kupool.wire.splitters`, whose names are also here.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from struct import Struct
 from typing import NamedTuple
 
 from kupool.wire.splitters import (
@@ -30,6 +31,7 @@ from kupool.wire.splitters import (
     TlvSplitter,
 )
 
+_pack_tlv_head = Struct("<II").pack
 _SHORT = 1024
 _FRAME_HEADS = tuple(b"\x02" + n.to_bytes(4, "little") for n in range(_SHORT))
 _INT32_HEADS = tuple(n.to_bytes(4, "big") for n in range(_SHORT))
@@ -53,7 +55,7 @@ def encode_line(payload: bytes) -> bytes:
 
 def encode_tlv(payload: bytes, message_id: int = 0) -> bytes:
     """Return ``payload`` as one ``tlv`` message with the given id."""
-    return len(payload).to_bytes(4, "little") + message_id.to_bytes(4, "little") + payload
+    return _pack_tlv_head(len(payload), message_id) + payload
 
 
 def _encode_data(payload: bytes) -> bytes:

@@ -53,6 +53,9 @@ class Tlv(NamedTuple):
     payload: bytes
 
 
+#: Makes a named tuple from its fields in half the time that calling its class takes.
+_new = tuple.__new__
+
 #: What a splitter hands out: a payload of one message, or a message with a tag.
 Item = bytes | Control | Tlv
 
@@ -225,7 +228,7 @@ class TlvSplitter(Buffered):
             if end > size or length > limit:
                 self._stop(data, start, TLV_HEADER, length)
                 return out
-            out.append(Tlv(message_id, data[body:end]))
+            out.append(_new(Tlv, (message_id, data[body:end])))
             start = end
         if start != size:
             self._keep(data, start, TLV_HEADER)
