@@ -31,10 +31,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "net": {"errors", "wire", "settings_file"},
     "live": {"errors", "wire", "net"},
     "rooms": {"errors", "wire", "net"},
-    "log": {"errors", "masking", "wire", "net", "storage"},
+    "amqp": {"masking"},
+    "log": {"errors", "masking", "wire", "net", "storage", "amqp"},
     "stats": {"errors", "wire", "log", "storage"},
     "pool": {"errors", "wire", "net", "live", "log", "storage"},
-    "bus": {"errors", "wire", "net"},
+    "bus": {"errors", "wire", "net", "amqp"},
     "client": {"errors", "wire"},
     "settings_file": set(),
     "settings": {"kinds", "masking", "settings_file"},
@@ -158,11 +159,12 @@ class ImportTests(SynchronousTestCase):
                 self.assertTrue(ours or top in allowed, f"{module.name} imports {imported.path}")
 
     def test_the_core_of_the_bus_stands_on_the_standard_library_and_twisted(self) -> None:
-        """A-01: only the bus's networked form imports anything else of ours or of others."""
+        """A-01: only the forms over a network import anything else of ours or of others."""
+        forms = ("kupool.bus.remote", "kupool.bus.rabbit")
         core = [
             module
             for module in modules()
-            if module.room == "bus" and not module.name.startswith("kupool.bus.remote")
+            if module.room == "bus" and not module.name.startswith(forms)
         ]
         self.assertIn("kupool.bus.broker", {module.name for module in core})
         for module in core:
@@ -170,7 +172,7 @@ class ImportTests(SynchronousTestCase):
                 top = imported.module.split(".")[0]
                 if top == "kupool":
                     self.assertTrue(imported.path.startswith("kupool.bus"), module.name)
-                    self.assertFalse(imported.path.startswith("kupool.bus.remote"), module.name)
+                    self.assertFalse(imported.path.startswith(forms), module.name)
                 else:
                     ours = top in sys.stdlib_module_names or top in ("twisted", "zope")
                     self.assertTrue(ours, f"{module.name} imports {imported.path}")
@@ -261,6 +263,7 @@ class DocumentationTests(SynchronousTestCase):
                 "net",
                 "live",
                 "log",
+                "amqp",
                 "bus",
                 "stats",
                 "pool",

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from itertools import chain
 
-from kupool.log.rabbit.address import parse_brokers
+from kupool.amqp.address import parse_brokers
 from kupool.net.endpoints import endpoint_for
 from kupool.settings import Loaded, SettingError
 from kupool.web.control import Hosts

@@ -6,11 +6,11 @@ from typing import Any
 
 from twisted.trial.unittest import TestCase
 
-from kupool.log.rabbit.address import parse_brokers
-from kupool.log.rabbit.connection import connect
+from kupool.amqp.address import parse_brokers
+from kupool.amqp.connection import connect
+from kupool.amqp.wire import ConnectionSettings
 from kupool.log.rabbit.log import RabbitLog, RabbitSettings
 from kupool.log.rabbit.topology import Topology
-from kupool.log.rabbit.wire import ConnectionSettings
 from tests.contract.test_log import RETRY, LogContract, the_reactor
 from tests.services import rabbit
 

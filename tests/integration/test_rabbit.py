@@ -16,14 +16,14 @@ from twisted.internet.task import LoopingCall, deferLater
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
+from kupool.amqp.links import LinkSettings
+from kupool.amqp.wire import ConnectionSettings
 from kupool.log import LogUnavailable
 from kupool.log.groups import RetrySettings
 from kupool.log.rabbit import BrokerRefused, BrokerUnreachable
-from kupool.log.rabbit.links import LinkSettings
 from kupool.log.rabbit.log import RabbitLog, RabbitSettings
 from kupool.log.rabbit.publisher import PublisherSettings
 from kupool.log.rabbit.topology import Topology
-from kupool.log.rabbit.wire import ConnectionSettings
 from tests.contract.test_log import Collector, the_reactor
 from tests.services import rabbit
 

@@ -7,8 +7,8 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
+from kupool.amqp.channel import Message
 from kupool.log import Entry
-from kupool.log.rabbit.channel import Message
 from kupool.log.rabbit.stream import AHEAD, ENOUGH, StreamReader
 from kupool.log.rabbit.topology import Topology
 

@@ -12,11 +12,11 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from kupool.amqp import BrokerError
+from kupool.amqp.channel import Channel, Deliveries, Message
+from kupool.amqp.connection import Connection
 from kupool.log import Delivery, Entry, ISubscription
 from kupool.log.groups import READ_CHUNK, RetrySettings
-from kupool.log.rabbit import BrokerError
-from kupool.log.rabbit.channel import Channel, Deliveries, Message
-from kupool.log.rabbit.connection import Connection
 from kupool.log.rabbit.gauge import Gauge
 
 #: Entries of which it is remembered that they were refused, or settled without a broker.

@@ -12,15 +12,16 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from kupool.amqp import BrokerUnreachable as NoBroker
+from kupool.amqp.address import parse_brokers
+from kupool.amqp.channel import Channel
+from kupool.amqp.connection import Connection
+from kupool.amqp.links import Link, LinkSettings
 from kupool.log import Delivery, Entry, ILog, ISubscription, LogStatus
 from kupool.log.groups import RetrySettings
 from kupool.log.rabbit import BrokerRefused, BrokerUnreachable
-from kupool.log.rabbit.address import parse_brokers
-from kupool.log.rabbit.channel import Channel
-from kupool.log.rabbit.connection import Connection
 from kupool.log.rabbit.consumer import RabbitSubscription
 from kupool.log.rabbit.gauge import Gauge
-from kupool.log.rabbit.links import Link, LinkSettings
 from kupool.log.rabbit.publisher import Publisher, PublisherSettings
 from kupool.log.rabbit.stream import StreamReader
 from kupool.log.rabbit.topology import Topology, declare
@@ -140,10 +141,10 @@ class RabbitLog:
         except BrokerRefused:
             await self.close()
             raise
-        except BrokerUnreachable:
+        except (NoBroker, BrokerUnreachable) as error:
             if self._settings.required:
                 await self.close()
-                raise
+                raise BrokerUnreachable(str(error)) from None
         self._looks.start(self._settings.look_every).addErrback(
             lambda failure: self._log.failure("The looks at the queues stopped", failure)
         )

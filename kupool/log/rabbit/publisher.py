@@ -11,9 +11,9 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from kupool.amqp.channel import Channel
+from kupool.amqp.connection import Connection
 from kupool.log import LogUnavailable
-from kupool.log.rabbit.channel import Channel
-from kupool.log.rabbit.connection import Connection
 
 #: Seconds from a refusal to the next channel: one that is opened while a quorum queue has
 #: no leader is refused for ever.

@@ -6,11 +6,13 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Any
 
+from kupool.amqp import BrokerError
+from kupool.amqp import BrokerUnreachable as NoBroker
+from kupool.amqp.channel import Message
+from kupool.amqp.connection import Connection
+from kupool.amqp.links import Link
 from kupool.log import Entry, LogUnavailable
-from kupool.log.rabbit import BrokerError
-from kupool.log.rabbit.channel import Message
-from kupool.log.rabbit.connection import Connection
-from kupool.log.rabbit.links import Link
+from kupool.log.rabbit import BrokerUnreachable
 from kupool.log.rabbit.topology import Topology
 
 #: Entries that are fetched at once, whoever asks for fewer: each time costs some ways to
@@ -101,7 +103,10 @@ class StreamReader:
 
     async def _fetch(self, start: int | str, limit: int) -> list[Entry]:
         for attempt in range(_ATTEMPTS):
-            connection = await self._link.up(_PATIENCE)
+            try:
+                connection = await self._link.up(_PATIENCE)
+            except NoBroker as error:
+                raise BrokerUnreachable(str(error)) from None
             try:
                 return await self._fetch_from(connection, start, min(limit, _MOST))
             except BrokerError as error:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Any
 
-from kupool.log.rabbit import BrokerError, BrokerRefused
-from kupool.log.rabbit.channel import Channel
-from kupool.log.rabbit.connection import Connection
+from kupool.amqp import BrokerError
+from kupool.amqp.channel import Channel
+from kupool.amqp.connection import Connection
+from kupool.amqp.refusals import explained
 
 #: Deliveries after which the broker gives an entry up by itself. High, as each time that a
 #: consumer is gone counts as well: it stops only what ends process after process. Without a
@@ -17,12 +17,6 @@ DELIVERY_LIMIT = 10_000
 
 #: Bytes of a segment of a stream, where nothing else is said.
 _SEGMENT = 500_000_000
-
-_MISMATCH = re.compile(
-    r"inequivalent arg '(?P<argument>[^']+)' for (?P<what>\w+) '(?P<name>[^']*)'.*?: "
-    r"received (?P<wanted>.+?) but current is (?P<found>.+)"
-)
-_NO_ACCESS = re.compile(r"(?:(?P<kind>\w+) )?access to (?P<what>\w+) '(?P<name>[^']*)'")
 
 
 @dataclass(frozen=True)
@@ -104,7 +98,7 @@ async def declare(connection: Connection, topology: Topology) -> dict[str, int]:
     try:
         found = await _declare(channel, topology)
     except BrokerError as error:
-        raise _explained(error, connection) from None
+        raise explained(error, connection) from None
     await channel.close()
     return found
 
@@ -122,29 +116,6 @@ async def _declare(channel: Channel, topology: Topology) -> dict[str, int]:
     for queue in (topology.stream, *topology.queues):
         await channel.bind(queue, topology.exchange)
     return found
-
-
-def _explained(error: BrokerError, connection: Connection) -> BrokerError:
-    text, broker = str(error), connection.broker
-    mismatch = _MISMATCH.search(text)
-    if mismatch:
-        return BrokerRefused(
-            f"RabbitMQ at {broker}: {mismatch['what']} {mismatch['name']!r} is there with another "
-            f"{mismatch['argument']}: {mismatch['found']}, where {mismatch['wanted']} is set here; "
-            "remove it, or use another name",
-            error.code,
-        )
-    access = _NO_ACCESS.search(text) if error.code == 403 else None
-    if access:
-        kind = f"{access['kind']} " if access["kind"] else ""
-        return BrokerRefused(
-            f"RabbitMQ at {broker}: user {broker.user!r} lacks a permission: {kind}access to "
-            f"{access['what']} {access['name']!r} in virtual host {broker.vhost!r}",
-            error.code,
-        )
-    if error.code == 406:
-        return BrokerRefused(f"RabbitMQ at {broker}: {text}", error.code)
-    return error
 
 
 __all__ = ["Topology", "declare"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet import defer
@@ -10,10 +11,10 @@ from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.error import ConnectError, DNSLookupError
 from twisted.internet.protocol import Factory
 
-from kupool.log.rabbit import BrokerError, BrokerRefused
-from kupool.log.rabbit.address import Broker
-from kupool.log.rabbit.channel import Channel
-from kupool.log.rabbit.wire import ConnectionSettings, as_error, make_protocol
+from kupool.amqp import BrokerError, BrokerRefused
+from kupool.amqp.address import Broker
+from kupool.amqp.channel import Channel
+from kupool.amqp.wire import ConnectionSettings, as_error, make_protocol
 
 #: Reply codes for which trying again alone does not help: no access, no virtual host.
 _REFUSALS = (403, 530)
@@ -98,6 +99,16 @@ class Connection:
     def blocked(self) -> bool:
         """Whether the broker takes nothing, as it is low on memory or disk."""
         return bool(self._protocol.blocked)
+
+    @property
+    def writable(self) -> bool:
+        """Whether what is sent now leaves soon; known where :meth:`watch` was called."""
+        return bool(self._protocol.wire.writable) and not self.blocked
+
+    def watch(self, resumed: Callable[[], object]) -> None:
+        """Keep :attr:`writable`; ``resumed`` is called when it may be so again."""
+        self._protocol.wire.watch(resumed)
+        self._protocol.unblocked = resumed
 
     @property
     def is_open(self) -> bool:

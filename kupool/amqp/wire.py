@@ -7,15 +7,17 @@ functions, which are called once there is one.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.interfaces import IDelayedCall, IPushProducer
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
-from kupool.log.rabbit import BrokerError
-from kupool.log.rabbit.address import Broker
+from kupool.amqp import BrokerError
+from kupool.amqp.address import Broker
 
 #: Seconds that a connection has to end in order; then it is cut.
 CUT_AFTER = 2.0
@@ -36,6 +38,7 @@ class ConnectionSettings:
     blocked_timeout: float = 60.0
 
 
+@implementer(IPushProducer)
 class Wire:
     """The transport as pika gets it: a connection that does not end in time is cut."""
 
@@ -43,6 +46,14 @@ class Wire:
         self._reactor = reactor
         self._transport = transport
         self._cutting: IDelayedCall | None = None
+        self._resumed: Callable[[], object] | None = None
+        #: Whether the broker reads what it is sent; known where :meth:`watch` was called.
+        self.writable = True
+
+    def watch(self, resumed: Callable[[], object]) -> None:
+        """Keep :attr:`writable`; ``resumed`` is called each time that it is so again."""
+        self._resumed = resumed
+        self._transport.registerProducer(self, True)
 
     def write(self, data: bytes) -> None:
         """Send bytes."""
@@ -51,6 +62,7 @@ class Wire:
     def loseConnection(self) -> None:
         """End in order, within :data:`CUT_AFTER` seconds."""
         # It waits for the write buffer, which nobody may be reading any more.
+        self._watch_no_more()
         self._transport.loseConnection()
         self.cut_later()
 
@@ -62,6 +74,25 @@ class Wire:
     def abortConnection(self) -> None:
         """End at once."""
         self._transport.abortConnection()
+
+    def _watch_no_more(self) -> None:
+        if self._resumed is not None:
+            self._resumed = None
+            self._transport.unregisterProducer()
+
+    def pauseProducing(self) -> None:
+        """The broker reads slowly."""
+        self.writable = False
+
+    def resumeProducing(self) -> None:
+        """The broker reads again."""
+        self.writable = True
+        if self._resumed is not None:
+            self._resumed()
+
+    def stopProducing(self) -> None:
+        """The transport has ended, which pika is told as well."""
+        self._resumed = None
 
     def ended(self) -> None:
         """It is over: there is nothing to cut."""
@@ -88,6 +119,7 @@ class _Told:
         self.over: Deferred[None] = Deferred()
         self.reason: Exception | None = None
         self.blocked = False
+        self.unblocked: Callable[[], object] = lambda: None
         self.wire: Wire | None = None
         self._impl.add_on_open_callback(self._opened_now)
         self._impl.add_on_open_error_callback(self._ended, remove_default=False)
@@ -124,6 +156,8 @@ class _Told:
 
     def _block(self, blocked: bool) -> None:
         self.blocked = blocked
+        if not blocked:
+            self.unblocked()
 
 
 def make_protocol(reactor: Any, broker: Broker, settings: ConnectionSettings, name: str) -> Any:
@@ -164,6 +198,19 @@ def make_properties(message_id: str, headers: dict[str, Any]) -> Any:
     )
 
 
+def make_envelope(kind: str, sender: str, reply_to: str, seconds: float) -> Any:
+    """Return the properties of a message that is kept nowhere, and no longer than so long."""
+    import pika
+
+    return pika.BasicProperties(
+        delivery_mode=1,
+        type=kind,
+        app_id=sender,
+        reply_to=reply_to,
+        expiration=str(max(1, round(seconds * 1000))),
+    )
+
+
 def as_error(error: BaseException | None) -> BrokerError:
     """Return what pika raised as ours, with the broker's own words where it had any."""
     if isinstance(error, BrokerError):
@@ -183,6 +230,7 @@ __all__ = [
     "ConnectionSettings",
     "Wire",
     "as_error",
+    "make_envelope",
     "make_properties",
     "make_protocol",
 ]

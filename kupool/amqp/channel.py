@@ -8,18 +8,24 @@ from typing import Any, NamedTuple
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.python.failure import Failure
 
-from kupool.log.rabbit import BrokerError
-from kupool.log.rabbit.wire import as_error, make_properties
+from kupool.amqp import BrokerError
+from kupool.amqp.wire import as_error, make_properties
 
 
 class Message(NamedTuple):
-    """A message as it came; ``tag`` is what it is acknowledged by on its channel."""
+    """A message as it came; ``tag`` is what it is acknowledged by on its channel.
+
+    ``kind``, ``sender`` and ``reply_to`` are what AMQP calls type, app-id and reply-to.
+    """
 
     tag: int
     message_id: str
     headers: dict[str, Any]
     body: bytes
     redelivered: bool
+    kind: str = ""
+    sender: str = ""
+    reply_to: str = ""
 
 
 def _translated(failure: Failure) -> Any:
@@ -50,9 +56,9 @@ class Channel:
         called: Deferred[Any] = getattr(self._channel, name)(**arguments)
         return called.addErrback(_translated)
 
-    def declare_exchange(self, name: str, kind: str) -> Deferred[Any]:
-        """Make a durable exchange, unless it is there."""
-        return self._call("exchange_declare", exchange=name, exchange_type=kind, durable=True)
+    def declare_exchange(self, name: str, kind: str, *, durable: bool = True) -> Deferred[Any]:
+        """Make an exchange, unless it is there."""
+        return self._call("exchange_declare", exchange=name, exchange_type=kind, durable=durable)
 
     def fence(self, exchange: str) -> Deferred[Any]:
         """Fires when the broker has done all that was asked on this channel before."""
@@ -63,14 +69,26 @@ class Channel:
         made = self._call("queue_declare", queue=name, durable=True, arguments=arguments)
         return made.addCallback(lambda frame: int(frame.method.message_count))
 
+    def declare_own_queue(self, name: str, arguments: dict[str, Any]) -> Deferred[Any]:
+        """Make a queue that nobody else can use, and that ends with the connection."""
+        return self._call("queue_declare", queue=name, exclusive=True, arguments=arguments)
+
+    def count_consumers(self, queue: str, arguments: dict[str, Any]) -> Deferred[int]:
+        """Return how many consumers a queue has that does not outlive the broker.
+
+        It is made where it is missing.
+        """
+        made = self._call("queue_declare", queue=queue, arguments=arguments)
+        return made.addCallback(lambda frame: int(frame.method.consumer_count))
+
     def look_at(self, queue: str) -> Deferred[int]:
         """Return how many messages wait in a queue; fails with code 404 if it is gone."""
         found = self._call("queue_declare", queue=queue, passive=True)
         return found.addCallback(lambda frame: int(frame.method.message_count))
 
-    def bind(self, queue: str, exchange: str) -> Deferred[Any]:
-        """Let a queue have what comes to an exchange."""
-        return self._call("queue_bind", queue=queue, exchange=exchange, routing_key="")
+    def bind(self, queue: str, exchange: str, key: str = "") -> Deferred[Any]:
+        """Let a queue have what comes to an exchange, for this key where that counts."""
+        return self._call("queue_bind", queue=queue, exchange=exchange, routing_key=key)
 
     def confirm(self, returned: Callable[[str], object]) -> Deferred[Any]:
         """Have what is published confirmed.
@@ -95,6 +113,15 @@ class Channel:
             exchange, key, body, properties, mandatory=True
         )
         return published
+
+    def on_unroutable(self, returned: Callable[[str], object]) -> None:
+        """Have ``returned`` called with the routing key of what :meth:`send` could not place."""
+        self._channel.add_on_return_callback(lambda message: returned(message.method.routing_key))
+
+    def send(self, exchange: str, key: str, body: bytes, properties: Any) -> None:
+        """Publish without a confirm; does nothing on a channel that is closed."""
+        if self._channel.is_open:
+            self._channel.basic_publish(exchange, key, body, properties, mandatory=True)
 
     def prefetch(self, count: int) -> Deferred[Any]:
         """Have at most so many messages unacknowledged for each consumer of this channel."""
@@ -157,6 +184,9 @@ def _message(received: Any) -> Message:
         properties.headers or {},
         received.body,
         method.redelivered,
+        properties.type or "",
+        properties.app_id or "",
+        properties.reply_to or "",
     )
 
 

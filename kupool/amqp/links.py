@@ -11,10 +11,10 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
-from kupool.log.rabbit import BrokerError, BrokerRefused, BrokerUnreachable
-from kupool.log.rabbit.address import Broker
-from kupool.log.rabbit.connection import Connection, connect
-from kupool.log.rabbit.wire import ConnectionSettings, as_error
+from kupool.amqp import BrokerError, BrokerRefused, BrokerUnreachable
+from kupool.amqp.address import Broker
+from kupool.amqp.connection import Connection, connect
+from kupool.amqp.wire import ConnectionSettings, as_error
 
 
 @dataclass(frozen=True)
