@@ -207,7 +207,8 @@ class FailureTests(Case):
         self.check("http: 'nonsense'...(from flag --http)", "--http=nonsense")
         self.check("addr: no address to listen on (from flag --addr)", "--addr=")
         self.check(
-            f"addr: {self.folder}/none/sock.lock: No such file or directory (from flag --addr)",
+            f"addr: cannot listen on {self.folder}/none/sock: No such file or directory"
+            " (from flag --addr)",
             f"--addr=unix:{self.folder}/none/sock",
         )
 
