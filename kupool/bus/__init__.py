@@ -120,6 +120,9 @@ class Subscription(NamedTuple):
 class BusSettings:
     """Limits of a bus. Times are in seconds, sizes in bytes of data.
 
+    ``buffer_count`` and ``buffer_bytes`` bound what waits for the first subscriber of one
+    topic, ``buffer_total`` the bytes of all topics.
+
     ``direct`` are the topics, as patterns, on which a message with a key goes to the
     subscribers that declared this key alone, where there are any. A call that got no
     answer from one subscriber for ``share`` of its time is offered to another.
@@ -138,6 +141,7 @@ class BusSettings:
     buffer_time: float = 3.0
     buffer_count: int = 1000
     buffer_bytes: int = 1024 * 1024
+    buffer_total: int = 64 * 1024 * 1024
     max_topics: int = 1000
     recent: int = 100
     max_traces: int = 1000

@@ -42,6 +42,7 @@ class Buffer:
         self._settings = settings
         self._expired = expired
         self._queues: dict[str, _Queue] = {}
+        self._size = 0
 
     def count(self, topic: str) -> int:
         """Return how many messages of a topic wait."""
@@ -57,11 +58,16 @@ class Buffer:
                 return False
             queue = _Queue()
         size = len(message.data)
-        if len(queue.items) >= settings.buffer_count or queue.size + size > settings.buffer_bytes:
+        if (
+            len(queue.items) >= settings.buffer_count
+            or queue.size + size > settings.buffer_bytes
+            or self._size + size > settings.buffer_total
+        ):
             return False
         self._queues[topic] = queue
         queue.items.append(Kept(self._timers.now() + settings.buffer_time, message, note))
         queue.size += size
+        self._size += size
         if queue.timer is None:
             self._watch(topic, queue)
         return True
@@ -87,6 +93,7 @@ class Buffer:
         for queue in self._queues.values():
             self._timers.cancel(queue.timer)
         self._queues.clear()
+        self._size = 0
 
     def _watch(self, topic: str, queue: _Queue) -> None:
         def expire() -> None:
@@ -101,6 +108,7 @@ class Buffer:
     def _drop_first(self, topic: str, queue: _Queue) -> Kept:
         kept = queue.items.popleft()
         queue.size -= len(kept.message.data)
+        self._size -= len(kept.message.data)
         if not queue.items:
             self._timers.cancel(queue.timer)
             queue.timer = None

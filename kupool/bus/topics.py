@@ -68,6 +68,24 @@ def matches(pattern: str, topic: str) -> bool:
     )
 
 
+def covers(wide: str, narrow: str) -> bool:
+    """Say whether a valid pattern covers every topic that another covers."""
+    if narrow.split(".")[-1] == ">" and wide.split(".")[-1] != ">":
+        return False
+    return matches(wide, narrow)
+
+
+def overlaps(one: str, other: str) -> bool:
+    """Say whether there is a topic that two valid patterns both cover."""
+    left, right = one.split("."), other.split(".")
+    for a, b in zip(left, right, strict=False):
+        if ">" in (a, b):
+            return True
+        if a != b and "*" not in (a, b):
+            return False
+    return len(left) == len(right)
+
+
 class _Node(Generic[T]):
     __slots__ = ("children", "values")
 
@@ -140,8 +158,10 @@ __all__ = [
     "MAX_LENGTH",
     "MAX_LEVELS",
     "Trie",
+    "covers",
     "is_pattern",
     "matches",
+    "overlaps",
     "pattern_name",
     "topic_name",
 ]

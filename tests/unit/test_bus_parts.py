@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from itertools import product
 from typing import Any
 
 from hypothesis import given, settings
@@ -19,7 +20,8 @@ from kupool.bus.calls import Response, Taken, Verdict
 from kupool.bus.inbox import Inbox
 from kupool.bus.remote.messages import Body, Encoded, decode_data, encode_data
 from kupool.bus.timers import Timers
-from kupool.bus.topics import Trie, matches, pattern_name, topic_name
+from kupool.bus.topics import Trie, matches, overlaps, pattern_name, topic_name
+from kupool.bus.topics import covers as wider
 from tests.requirements import ROOT
 
 _LEVELS = st.sampled_from(["a", "b", "c"])
@@ -50,6 +52,15 @@ class TopicTests(SynchronousTestCase):
     @given(_PATTERNS, _TOPICS)
     def test_matches(self, pattern: str, topic: str) -> None:
         self.assertEqual(matches(pattern, topic), covers(pattern.split("."), topic.split(".")))
+
+    @given(_PATTERNS, _PATTERNS)
+    def test_patterns_over_patterns(self, one: str, other: str) -> None:
+        """A-38: what a permission covers is exactly what its topics are."""
+        every = [".".join(t) for n in range(1, 6) for t in product("abcx", repeat=n)]
+        first = {topic for topic in every if matches(one, topic)}
+        second = {topic for topic in every if matches(other, topic)}
+        self.assertEqual(wider(one, other), second <= first)
+        self.assertEqual(overlaps(one, other), bool(first & second))
 
     @given(
         st.lists(st.tuples(st.booleans(), _PATTERNS, st.integers(0, 3)), max_size=40),
@@ -177,6 +188,19 @@ class BufferTests(SynchronousTestCase):
         self.clock.advance(3.0)
         self.assertEqual(len(self.expired), 6 + MAX_BUFFERS - 2)
         self.assertTrue(self.keep(b"", "one more"))
+
+    def test_all_topics_together(self) -> None:
+        """A-13: many topics with little each are bounded, too."""
+        self.buffer = Buffer(
+            self.timers, BusSettings(buffer_total=100), lambda kept: self.expired.append(b"")
+        )
+        self.assertEqual(
+            [self.keep(b"x" * 30, f"t{n}") for n in range(5)], [True] * 3 + [False] * 2
+        )
+        self.buffer.drain("t1", lambda kept: True)
+        self.assertEqual([self.keep(b"x" * 30, f"u{n}") for n in range(2)], [True, False])
+        self.clock.advance(3.0)
+        self.assertEqual([self.keep(b"x" * 30, f"v{n}") for n in range(4)], [True] * 3 + [False])
 
     def test_expiry(self) -> None:
         """A-32: each after its own three seconds."""

@@ -7,7 +7,8 @@ from collections import Counter
 from random import Random
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import TimeoutError as TimedOut
 from twisted.internet.error import ConnectError
 from twisted.internet.protocol import Protocol
 from twisted.internet.task import Clock
@@ -17,9 +18,10 @@ from kupool.bus import BusError, BusSettings, Kind, Message, NotMine, Refusal
 from kupool.bus.broker import Broker
 from kupool.bus.local import LocalBus
 from kupool.bus.remote.client import RemoteBus
+from kupool.bus.remote.dialling import CONNECT_TIMEOUT
 from kupool.bus.remote.link import SILENCE
-from kupool.bus.remote.service import MAX_SUBSCRIBERS, BusService
-from kupool.errors import FORBIDDEN
+from kupool.bus.remote.service import BusService, PeerLimits
+from kupool.errors import FORBIDDEN, GOING_DOWN, UNAUTHORIZED
 from kupool.net.manager import ConnectionManager, ServerSettings
 from kupool.net.protocols import FACTORIES
 from kupool.net.router import Router
@@ -434,15 +436,70 @@ class RawTests(_Suite):
     def test_too_many_subscribers(self) -> None:
         """A-13: a connection has so many of them."""
         peer = self.peer()
-        for n in range(MAX_SUBSCRIBERS):
+        for n in range(PeerLimits.subscribers):
             peer.say(id=1, method="bus.subscribe", params={"topics": ["t"], "subscriber": str(n)})
         self.settle()
-        self.assertEqual(len(peer.heard()), MAX_SUBSCRIBERS)
+        self.assertEqual(len(peer.heard()), PeerLimits.subscribers)
         answer = self.ask(peer, "bus.subscribe", topics=["t"], subscriber="more")
         self.assertEqual(answer["code"], 34)
         self.network.wires[0].cut()
         self.settle()
         self.assertEqual(self.counts(), 0)
+
+    def test_too_many_topics(self) -> None:
+        """A-13: over all of its subscribers; what it lets go makes room."""
+        self.service.limits = PeerLimits(topics=3, publishing=1)
+        peer = self.peer()
+        self.ask(peer, "bus.subscribe", topics=["a", "b"])
+        self.assertNotIn("error", self.ask(peer, "bus.subscribe", topics=["a", "b", "a"]))
+        for more in ({"topics": ["c", "d"]}, {"topics": ["a"], "keys": ["x", "y"]}):
+            self.assertEqual(self.ask(peer, "bus.subscribe", **more)["code"], 34)
+        self.assertEqual(self.ask(peer, "bus.subscribe", topics=["c"], subscriber="")["id"], 1)
+        answer = self.ask(peer, "bus.subscribe", topics=["a"], subscriber="other")
+        self.assertEqual(answer["code"], 34)
+        self.ask(peer, "bus.unsubscribe", topics=["c"])
+        self.ask(peer, "bus.subscribe", topics=["a"], keys=["k"])
+        (subscriber,) = self.broker.status().subscribers
+        self.assertEqual(subscriber.topics, ("a", "b"))
+        self.ask(peer, "bus.unsubscribe")
+        answer = self.ask(peer, "bus.subscribe", topics=["x", "y"], keys=["z"])
+        self.assertEqual(answer["result"]["topics"], ["x", "y"])
+        for n in range(2):  # and so many publishes without an outcome
+            peer.say(id=n, method="bus.publish", params={"topic": "t", "model": "reliable-random"})
+        self.settle()
+        self.assertEqual([answer["code"] for answer in peer.heard()], [34])
+
+    def test_a_peer_that_is_told_to_go(self) -> None:
+        """A-20: it hears no answer any more, so what it had in its hands goes to others."""
+        worker, publisher = self.peer(), self.peer()
+        self.ask(worker, "bus.subscribe", topics=["t"])
+        publisher.say(id=1, method="bus.publish", params={"topic": "t", "model": "reliable-random"})
+        self.settle()
+        (call,) = worker.heard()
+        other = self.peer()
+        self.ask(other, "bus.subscribe", topics=["t"])
+        next(iter(self.manager)).close(GOING_DOWN)
+        self.settle()
+        (again,) = other.heard()
+        self.assertEqual(again["params"]["message"], call["params"]["message"])
+        self.assertTrue(again["params"]["redelivered"])
+
+    def test_finish(self) -> None:
+        """A-22: a server that ends takes no more, and knows when all have their outcomes."""
+        worker, publisher = self.peer(), self.peer()
+        self.ask(worker, "bus.subscribe", topics=["t"])
+        publisher.say(id=1, method="bus.publish", params={"topic": "t", "model": "reliable-random"})
+        self.settle()
+        finished, again = self.service.finish(), self.service.finish()
+        late = self.ask(publisher, "bus.publish", topic="t", model="reliable-random")
+        self.assertEqual(late["result"], {"outcome": "refused", "reason": "the bus is closed"})
+        self.assertNoResult(finished)
+        (call,) = worker.heard()
+        worker.say(id=call["id"], result="yes")
+        self.settle()
+        self.assertEqual(publisher.heard()[0]["result"]["data"], "yes")
+        for done in (finished, again, self.service.finish()):
+            self.successResultOf(done)
 
     def test_half_closed(self) -> None:
         """A-18: a publisher that has sent all it will still gets its outcome."""
@@ -477,6 +534,103 @@ class RawTests(_Suite):
         self.assertLessEqual(first.outbound, self.manager.settings.outbox_limit)
         self.assertEqual({r["result"]["outcome"] for r in publisher.heard()}, {"sent"})
         self.assertGreater(self.broker.status().counts["not sent: full"], 20)
+
+
+class AuthorizeTests(_Suite):
+    """A-38: a server that wants to know who comes."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.welcome = True
+        self.asked: list[Any] = []
+        router = Router()
+        router.add("authorize", self.authorize, dict)
+        service = BusService(self.broker, router, before=[self.known])
+        self.network.server_factory = FACTORIES["frame"](
+            ConnectionManager(self.clock, service, ServerSettings())
+        )
+
+    def authorize(self, connection: Any, request: Any) -> Any:
+        self.asked.append(request.params)
+        connection.context = self.welcome
+        return True if self.welcome else UNAUTHORIZED
+
+    def known(self, connection: Any, request: Any) -> Any:
+        return None if connection.context else FORBIDDEN
+
+    def bus(self) -> RemoteBus:
+        return RemoteBus(
+            self.clock, self.network, username="alice", password="s", random=lambda: 0.5
+        )
+
+    def test_every_connection_begins_with_it(self) -> None:
+        """A-05: subscriptions come after it, over each connection."""
+        bus = self.bus()
+        listening = bus.subscribe(["t"], self.handler)
+        connected = bus.connect()
+        self.settle()
+        self.successResultOf(connected)
+        self.successResultOf(listening)
+        self.network.wires[0].cut()
+        self.settle(1.0)
+        self.assertEqual(self.asked, [{"username": "alice", "password": "s"}] * 2)
+        waiting = bus.publish_reliable_random(b"", "t")
+        self.settle()
+        self.assertEqual(self.successResultOf(waiting).data, b"answer")
+        ended = bus.close()
+        self.settle()
+        self.successResultOf(ended)
+
+    def test_not_let_in(self) -> None:
+        """A-06: at first it is reported; later it goes on trying."""
+        self.welcome = False
+        refused = self.bus().connect()
+        self.settle()
+        self.assertEqual(str(self.failureResultOf(refused, BusError).value), "unauthorized")
+        self.settle(60.0)
+        self.assertEqual(self.network.attempts, 1)
+        self.assertTrue(self.network.wires[0].over)
+        self.welcome = True
+        bus = self.bus()
+        self.successResultOf(self.after(bus.connect()))
+        self.welcome = False
+        self.network.wires[-1].cut()
+        self.settle(5.0)
+        self.assertFalse(bus.connected)
+        self.welcome = True
+        self.settle(20.0)
+        self.assertTrue(bus.connected)
+
+    def after(self, deferred: Deferred[None]) -> Deferred[None]:
+        self.settle()
+        return deferred
+
+    def test_a_server_that_says_nothing(self) -> None:
+        """A-06: it has so long to answer; whoever closes meanwhile waits for nothing."""
+        self.network.server_factory = FACTORIES["frame"](
+            ConnectionManager(self.clock, BusService(self.broker), ServerSettings())
+        )
+        for cut in (False, True):
+            bus = self.bus()
+            connected = bus.connect()
+            if cut:
+                self.clock.advance(0)
+                self.network.wires[-1].cut()
+            self.settle()
+            self.failureResultOf(connected, BusError)  # it knows no such method, or went
+        self.patch(RemoteBus, "_received", lambda *message: None)
+        bus = self.bus()
+        connected = bus.connect()
+        self.settle(CONNECT_TIMEOUT + 1)
+        self.failureResultOf(connected, TimedOut)
+        bus = self.bus()
+        connected = bus.connect()
+        self.settle()
+        ended = bus.close()
+        self.settle()
+        self.failureResultOf(connected, CancelledError)
+        self.successResultOf(ended)
+        self.assertEqual([wire.over for wire in self.network.wires], [True] * 4)
 
 
 class PermissionTests(_Suite):

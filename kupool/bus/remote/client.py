@@ -53,7 +53,13 @@ from kupool.bus.remote.wanted import Heard, Publishing, Wanted
 from kupool.bus.topics import pattern_name
 from kupool.errors import BAD_PARAMS, INTERNAL_ERROR, NOT_FOUND, UNKNOWN_METHOD, ErrorText
 from kupool.wire.framing import FRAME, Framing
-from kupool.wire.messages import RequestId, encode_error, encode_request, encode_result
+from kupool.wire.messages import (
+    AuthorizeParams,
+    RequestId,
+    encode_error,
+    encode_request,
+    encode_result,
+)
 
 #: Seconds after its deadline at which a call is given up here: the server's word on it
 #: may still be on its way.
@@ -63,6 +69,9 @@ GRACE = 0.05
 CHUNK = 50
 
 NOT_CONNECTED = "not connected"
+
+#: The method that a connection begins with, and the id of that request.
+AUTHORIZE = "authorize"
 
 #: Is given the reply to a request, or None where there will be none.
 Replied = Callable[[Incoming | None], object]
@@ -77,6 +86,7 @@ class RemoteBus:
     and is sent again, as redelivered, over the next one where its outcome was not heard;
     an unreliable one is refused while there is none. ``settings`` should be those of the
     server; ``timeout``, ``max_data`` and the limits of calls and handlers count here.
+    With a ``username`` each connection begins with ``authorize``, as a pool wants it.
     """
 
     _log = Logger()
@@ -89,16 +99,21 @@ class RemoteBus:
         *,
         framing: Framing = FRAME,
         max_frame: int = 131072,
+        username: str = "",
+        password: str | None = None,
         random: Callable[[], float] = _random,
     ) -> None:
         self._clock = clock
         self._settings = settings or BusSettings()
+        self._credentials = AuthorizeParams(username, password)
+        self._welcomes: dict[Link, Deferred[Link]] = {}
         self._dialler = Dialler(
             clock,
             endpoint,
             lambda: Link(clock, framing, max_frame, self._received, self._down),
             self._up,
             random,
+            self._greet if username else None,
         )
         self._link: Link | None = None
         self._links: set[Link] = set()
@@ -121,7 +136,8 @@ class RemoteBus:
     def connect(self) -> Deferred[None]:
         """Connect; the Deferred fails, and nothing is tried again, if that fails at first.
 
-        Call it once.
+        It fails with :class:`BusError` where the server does not let the user in. Call it
+        once.
         """
         return self._dialler.start()
 
@@ -387,6 +403,26 @@ class RemoteBus:
 
     # -- the connection
 
+    def _greet(self, link: Link) -> Deferred[Link]:
+        """Say who we are; fires with the link once the server has let us in."""
+
+        def give_up(_: object) -> None:
+            del self._welcomes[link]
+            link.abort()
+
+        welcome = self._welcomes[link] = Deferred(give_up)
+        self._links.add(link)
+        link.send(encode_request(AUTHORIZE, AUTHORIZE, self._credentials))
+        return welcome
+
+    def _greeted(self, link: Link, why_not: str | None) -> None:
+        welcome = self._welcomes.pop(link)
+        if why_not is None:
+            welcome.callback(link)
+        else:
+            link.lose()
+            welcome.errback(BusError(why_not))
+
     def _up(self, link: Link) -> None:
         self._link = link
         self._links.add(link)
@@ -398,6 +434,8 @@ class RemoteBus:
 
     def _down(self, link: Link) -> None:
         self._links.discard(link)
+        if link in self._welcomes:
+            self._greeted(link, "the connection was lost")
         if self._link is link:
             self._link = None
             replies, self._replies = self._replies, {}
@@ -413,6 +451,8 @@ class RemoteBus:
                 ended.callback(None)
 
     def _received(self, link: Link, message: Incoming) -> None:
+        if link in self._welcomes and message.method is None and message.id == AUTHORIZE:
+            self._greeted(link, message.error)
         if link is not self._link:
             return
         self._dialler.steady()

@@ -23,6 +23,8 @@ CONNECT_TIMEOUT = 10.0
 class Dialler:
     """Keeps a link up; ``make`` builds one, ``up`` is told of each that stands.
 
+    ``greet`` does what has to be done first over a new one: its Deferred fires with it.
+
     The wait before an attempt is between half and all of the backoff, chosen by
     ``random``, which returns a number from 0 to 1.
     """
@@ -36,12 +38,14 @@ class Dialler:
         make: Callable[[], Link],
         up: Callable[[Link], object],
         random: Callable[[], float] = _random,
+        greet: Callable[[Link], Deferred[Link]] | None = None,
     ) -> None:
         self._clock = clock
         self._endpoint = endpoint
         self._make = make
         self._up = up
         self._random = random
+        self._greet = greet
         self._failures = 0
         self._wanted = False
         self._dialling: Deferred[Any] | None = None
@@ -77,6 +81,8 @@ class Dialler:
     def _dial(self, started: Deferred[None] | None) -> None:
         endpoint: Any = self._endpoint
         dialling: Deferred[Any] = endpoint.connect(LinkFactory(self._make))
+        if self._greet is not None:
+            dialling.addCallback(self._greet)
         self._dialling = dialling.addTimeout(CONNECT_TIMEOUT, self._clock)
         dialling.addBoth(self._dialled, started)
 

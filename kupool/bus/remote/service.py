@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from kupool.bus import Message, Outcome
-from kupool.bus.broker import Broker
+from kupool.bus import Kind, Message, Outcome
+from kupool.bus.broker import BUS_CLOSED, Broker
 from kupool.bus.calls import Taken
-from kupool.bus.publishing import check_text, checked_keys, make_message
+from kupool.bus.publishing import (
+    MAX_TIMEOUT,
+    MIN_TIMEOUT,
+    check_text,
+    checked_keys,
+    make_message,
+)
 from kupool.bus.remote.messages import (
     Incoming,
     PublishParams,
@@ -29,16 +36,27 @@ from kupool.bus.remote.messages import (
     read_response,
     status_page,
 )
-from kupool.errors import BAD_PARAMS, TOO_MANY_REQUESTS, ErrorText
+from kupool.bus.topics import pattern_name
+from kupool.errors import BAD_PARAMS, TOO_MANY_REQUESTS, CloseReason, ErrorText
+from kupool.net import IClosingObserver
 from kupool.net.connection import OPEN, Connection
 from kupool.net.observer import Observer
 from kupool.net.router import Before, IRouter, Router
 from kupool.wire.framing import Item
 from kupool.wire.messages import encode_request
 
-#: Publishes of one connection that may be without an outcome, and its subscribers.
-MAX_PUBLISHING = 10_000
-MAX_SUBSCRIBERS = 1000
+
+@dataclass(frozen=True)
+class PeerLimits:
+    """What one connection may have of a bus at a time.
+
+    ``publishing`` publishes without an outcome, ``subscribers``, and ``topics`` and keys
+    over all of these.
+    """
+
+    publishing: int = 10_000
+    subscribers: int = 1000
+    topics: int = 100_000
 
 
 class _Peer:
@@ -47,21 +65,37 @@ class _Peer:
     def __init__(self) -> None:
         #: The number of each subscriber, by its name.
         self.names: dict[str, int] = {}
+        #: The topics of each subscriber, and its keys.
+        self.topics: dict[str, set[str]] = {}
+        self.keys: dict[str, set[str]] = {}
         self.publishing = 0
         self.settled: Deferred[None] | None = None
+
+    def held(self) -> int:
+        """Return how many topics and keys it has."""
+        return sum(map(len, self.topics.values())) + sum(map(len, self.keys.values()))
 
 
 @implementer(IRouter)
 class BusRouter:
-    """Gives replies to the bus, and everything else to a router of methods."""
+    """Gives replies to the bus, and everything else to a router of methods.
 
-    def __init__(self, router: IRouter, replied: Callable[[Connection, Incoming], None]) -> None:
+    ``peers`` are the ids of the connections that may have something to reply to.
+    """
+
+    def __init__(
+        self,
+        router: IRouter,
+        peers: Container[int],
+        replied: Callable[[Connection, Incoming], None],
+    ) -> None:
         self._router = router
+        self._peers = peers
         self._replied = replied
 
     def dispatch(self, connection: Connection, item: Item) -> bytes | None:
         """Handle one message; return the payload to answer with, if any."""
-        if type(item) is bytes:
+        if connection.id in self._peers and type(item) is bytes:
             try:
                 message = decode_incoming(item)
             except (ValueError, RecursionError):
@@ -73,21 +107,31 @@ class BusRouter:
         return self._router.dispatch(connection, item)
 
 
+@implementer(IClosingObserver)
 class BusService(Observer):
     """The observer of a server that carries a bus: that of a broker.
 
     ``router`` may have methods of its own already. ``before`` are steps in front of every
-    method of the bus, such as one that asks whether a peer may.
+    method of the bus, such as one that asks whether a peer may. ``limits`` may be
+    replaced at any time.
     """
 
     def __init__(
-        self, broker: Broker, router: Router | None = None, before: Iterable[Before] = ()
+        self,
+        broker: Broker,
+        router: Router | None = None,
+        before: Iterable[Before] = (),
+        *,
+        limits: PeerLimits | None = None,
     ) -> None:
         methods = router or Router()
-        super().__init__(BusRouter(methods, self.replied))
-        self._broker = broker
         self._peers: dict[int, _Peer] = {}
+        super().__init__(BusRouter(methods, self._peers, self.replied))
+        self.limits = limits or PeerLimits()
+        self._broker = broker
         self._encoded: tuple[Message | None, dict[tuple[str, str], bytes]] = (None, {})
+        self._publishing = 0
+        self._finished: list[Deferred[None]] | None = None
         steps = tuple(before)
         if "ping" not in {route.method for route in methods.routes}:
             methods.add("ping", lambda connection, request: True)
@@ -99,20 +143,45 @@ class BusService(Observer):
 
     # -- connections
 
+    def closing(self, connection: Connection, reason: CloseReason | None) -> None:
+        """Let others have the calls of a connection that hears nothing more."""
+        self._leave(connection)
+
     def closed(self, connection: Connection, reason: Failure) -> None:
         """Remove the subscribers of a connection, and no others."""
-        peer = self._peers.pop(connection.id, None)
-        if peer is not None:
-            for index in peer.names.values():
-                self._broker.remove(_subscriber_id(connection, index))
+        self._leave(connection)
+        self._peers.pop(connection.id, None)
 
     def settle(self, connection: Connection) -> Deferred[None] | None:
-        """Wait for the outcomes of what the peer has published."""
+        """Wait for the outcomes of what the peer has published; it can answer nothing now."""
+        self._leave(connection)
         peer = self._peers.get(connection.id)
         if peer is None or not peer.publishing:
             return None
         peer.settled = Deferred()
         return peer.settled
+
+    def finish(self) -> Deferred[None]:
+        """Refuse what is published from now on; fires when all before has its outcome."""
+        done: Deferred[None] = Deferred()
+        self._finished = [*(self._finished or ()), done]
+        self._tell_finished()
+        return done
+
+    def _tell_finished(self) -> None:
+        if self._finished and not self._publishing:
+            finished, self._finished = self._finished, []
+            for done in finished:
+                done.callback(None)
+
+    def _leave(self, connection: Connection) -> None:
+        peer = self._peers.get(connection.id)
+        if peer is not None:
+            names, peer.names = peer.names, {}
+            peer.topics.clear()
+            peer.keys.clear()
+            for index in names.values():
+                self._broker.remove(_subscriber_id(connection, index))
 
     def replied(self, connection: Connection, reply: Incoming) -> None:
         """Take a peer's answer to a ``call``; one to nothing is harmless."""
@@ -129,10 +198,13 @@ class BusService(Observer):
     def _publish(self, connection: Connection, request: Any) -> object:
         params: PublishParams = request.params
         peer = self._peer(connection)
-        if peer.publishing >= MAX_PUBLISHING:
+        if peer.publishing >= self.limits.publishing:
             return TOO_MANY_REQUESTS
         broker = self._broker
         timeout = None if params.timeout_ms is None else params.timeout_ms / 1000
+        if timeout is not None and not MIN_TIMEOUT <= timeout <= MAX_TIMEOUT:
+            bounds = f"from {MIN_TIMEOUT * 1000:g} to {MAX_TIMEOUT * 1000:.0f}"
+            return BAD_PARAMS.about(f"timeout_ms: {params.timeout_ms:g} is not {bounds}")
         try:
             message = make_message(
                 broker.settings,
@@ -146,12 +218,17 @@ class BusService(Observer):
             )
         except ValueError as error:
             return BAD_PARAMS.about(str(error))
+        if self._finished is not None:
+            return published(Outcome(Kind.REFUSED, reason=BUS_CLOSED))
         answer: Deferred[object] = Deferred()
         peer.publishing += 1
+        self._publishing += 1
 
         def done(outcome: Outcome) -> None:
             answer.callback(published(outcome))  # which sends it
             peer.publishing -= 1
+            self._publishing -= 1
+            self._tell_finished()
             settled = peer.settled
             if settled is not None and not peer.publishing:
                 peer.settled = None
@@ -163,32 +240,40 @@ class BusService(Observer):
     def _subscribe(self, connection: Connection, request: Any) -> Subscribed | ErrorText:
         params: SubscribeParams = request.params
         peer, name = self._peer(connection), params.subscriber
-        if name not in peer.names and len(peer.names) >= MAX_SUBSCRIBERS:
+        if name not in peer.names and len(peer.names) >= self.limits.subscribers:
             return TOO_MANY_REQUESTS
         try:
             check_text("subscriber", name)
+            patterns = {pattern_name(topic) for topic in params.topics}
+            keys = set(checked_keys(params.keys))
+            more = len(patterns - peer.topics.get(name, set()))
+            more += len(keys - peer.keys.get(name, set()))
+            if peer.held() + more > self.limits.topics:
+                return TOO_MANY_REQUESTS
             index = peer.names.get(name, len(peer.names))
             subscriber_id = _subscriber_id(connection, index)
             topics = self._broker.subscribe(
-                subscriber_id,
-                params.topics,
-                self._deliver(connection, index, name),
-                checked_keys(params.keys),
+                subscriber_id, params.topics, self._deliver(connection, index, name), keys
             )
         except ValueError as error:
             return BAD_PARAMS.about(str(error))
         peer.names[name] = index
+        peer.topics.setdefault(name, set()).update(patterns)
+        peer.keys.setdefault(name, set()).update(keys)
         return Subscribed(subscriber_id, list(topics))
 
     def _unsubscribe(self, connection: Connection, request: Any) -> bool | ErrorText:
         params: UnsubscribeParams = request.params
-        peer = self._peer(connection)
-        index = peer.names.get(params.subscriber)
+        peer, name = self._peer(connection), params.subscriber
+        index = peer.names.get(name)
         if index is not None:
             try:
-                self._broker.unsubscribe(_subscriber_id(connection, index), params.topics)
+                left = self._broker.unsubscribe(_subscriber_id(connection, index), params.topics)
             except ValueError as error:
                 return BAD_PARAMS.about(str(error))
+            peer.topics[name] = set(left)
+            if not left:
+                peer.keys[name] = set()  # as the broker has it
         return True
 
     def _status(self, connection: Connection, request: Any) -> StatusPage:
@@ -235,4 +320,4 @@ def _subscriber_id(connection: Connection, index: int) -> str:
     return f"{connection.id}/{index}"
 
 
-__all__ = ["MAX_PUBLISHING", "MAX_SUBSCRIBERS", "BusRouter", "BusService"]
+__all__ = ["BusRouter", "BusService", "PeerLimits"]
