@@ -189,6 +189,7 @@ class ImportTests(SynchronousTestCase):
                     self.assertIn(imported.name, package.__all__, f"in {module.name}")
 
     def test_the_pool_uses_public_names_of_net_only(self) -> None:
+        """X-03: the pool, and rooms, stand on what is there for everybody."""
         for module in modules():
             if module.room not in ("pool", "rooms"):
                 continue
