@@ -5,12 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from kupool.net.connection import OPEN, Connection
+from kupool.net.connection import OPEN
 from kupool.net.outbox import EventPolicy
+from kupool.rooms.peers import Peer
 from kupool.wire.framing import Framing
+from kupool.wire.messages import encode_request
 
 #: What is sent: a payload, or a function that makes a message's bytes for a framing.
 Payload = bytes | Callable[[Framing], bytes]
+
+
+def notification(method: str, params: object) -> bytes:
+    """Return the payload of a notification; ``params`` is anything that msgspec encodes."""
+    return encode_request(None, method, params)
 
 
 class Packet:
@@ -33,7 +40,12 @@ class Packet:
         self._policy = policy
         self._encoded: dict[Any, bytes] = {}
 
-    def send(self, connection: Connection) -> bool:
+    @property
+    def droppable(self) -> bool:
+        """Whether a peer may do without it."""
+        return self._key is not None or self._policy is not None
+
+    def send(self, connection: Peer) -> bool:
         """Send it; returns whether it was dropped. One that has ended gets nothing."""
         if connection.state is not OPEN:
             return False
@@ -52,4 +64,4 @@ class Packet:
         return False
 
 
-__all__ = ["Packet", "Payload"]
+__all__ = ["Packet", "Payload", "notification"]

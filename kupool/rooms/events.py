@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from twisted.internet.defer import Deferred
 
 from kupool.errors import NOT_FOUND, TOO_MANY_REQUESTS, RequestError
-from kupool.net.connection import Connection
 from kupool.rooms.members import Member
+from kupool.rooms.peers import Peer
 
 
 class RoomBusy(RequestError):
@@ -34,8 +34,8 @@ class Incoming:
     """
 
     member: Member
-    connection: Connection | None
-    body: object
+    connection: Peer | None
+    body: Any
     answer: Deferred[object] | None = None
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from kupool.net.connection import Connection
 from kupool.rooms.events import Incoming, RoomBusy
 from kupool.rooms.members import Member
+from kupool.rooms.peers import Peer
 from kupool.rooms.settings import FloodPolicy, House
 
 
@@ -24,7 +24,7 @@ class Flood:
         self._limit = settings.queue_limit
         self._sender_limit = settings.sender_limit
         self._refuse = settings.flood is FloodPolicy.REFUSE
-        self._paused: dict[Connection, Member] = {}
+        self._paused: dict[Peer, Member] = {}
         self.refused = 0
 
     def admit(self, code: str, incoming: Incoming, waiting: int) -> None:
@@ -57,7 +57,7 @@ class Flood:
         for connection in free:
             self.let_go(connection)
 
-    def let_go(self, connection: Connection) -> None:
+    def let_go(self, connection: Peer) -> None:
         """Read a connection again, if it was paused here."""
         if self._paused.pop(connection, None) is not None:
             # Later: what was held is handled at once, and we may be within a handler.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from contextlib import suppress
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -15,14 +15,17 @@ from kupool.errors import ALREADY_EXISTS, FORBIDDEN, RequestError
 from kupool.net.connection import Connection
 from kupool.net.outbox import EventPolicy
 from kupool.rooms import IRoomHooks
-from kupool.rooms.broadcast import Packet, Payload
+from kupool.rooms.broadcast import Packet, Payload, notification
 from kupool.rooms.entrance import introduce
 from kupool.rooms.events import Created, Incoming, RoomBusy, RoomGone
-from kupool.rooms.matchmaking import Matchmaker, MatchOutcome, MatchRequest
+from kupool.rooms.matchmaking import MatchOutcome
 from kupool.rooms.members import Member
 from kupool.rooms.membership import Membership
+from kupool.rooms.names import check_name
+from kupool.rooms.peers import Peer
 from kupool.rooms.room import Room
-from kupool.rooms.running import Running
+from kupool.rooms.running import refusal
+from kupool.rooms.seeking import Seeking
 from kupool.rooms.settings import House, RoomSettings
 from kupool.rooms.tasks import TaskStatistics
 from kupool.rooms.turns import Turns, in_chunks
@@ -53,15 +56,17 @@ class Lobby:
         self.settings = settings = settings or RoomSettings()
         self.tasks = TaskStatistics(clock.seconds)
         self.wheel = Wheel(clock, tick, tasks=self.tasks, limit=settings.max_timers)
-        self._house = House(clock, wall, hooks, settings, self.wheel, Turns(clock), self.tasks)
+        turns = Turns(clock)
+        self._house = House(clock, wall, hooks, settings, self.wheel, turns, self.tasks, self)
         self._clock = clock
         self._hooks = hooks
         self._rooms: dict[str, Room] = {}
         self._closing = False
         self.members = Membership(self._house, self._emptied)
-        self.matchmaker = Matchmaker(clock, self.wheel, self._outcome, settings.max_waiting)
-        self._seeking: dict[Connection, str] = {}
-        self._sought: dict[str, Connection] = {}
+        self._seeking = Seeking(
+            self._house, lambda failure, outcome: self._refuse(None, failure, outcome, None)
+        )
+        self.matchmaker = self._seeking.matchmaker
         hooks.on_init(self)
 
     # -- the rooms
@@ -89,8 +94,10 @@ class Lobby:
         """Make a room, which stays until it is closed or its last member has left.
 
         Raises :class:`RequestError`: ``already exists``, or ``too many requests`` at the
-        limit of rooms, or ``not found`` when the lobby is closing.
+        limit of rooms, ``bad params`` for a code that is empty or too long, or ``not
+        found`` when the lobby is closing.
         """
+        check_name(code, self.settings.max_name)
         if self._closing:
             raise RoomGone(code)
         if code in self._rooms:
@@ -162,17 +169,27 @@ class Lobby:
         except RequestError:
             self._refuse(room, Failure(), incoming.body, incoming.answer)
 
-    def enter(self, code: str, user: str, connection: Connection | None = None) -> Member:
+    def enter(self, code: str, user: str, connection: Peer | None = None) -> Member:
         """Make a user a member of a room, which is created where there is none.
 
         Raises :class:`RequestError` as ``create`` and ``members.join`` do.
         """
+        return self._into(code, lambda room: self.members.join(room, user, connection))
+
+    def move(self, user: str, code: str) -> Member:
+        """Let a member go to another room, which is created where there is none.
+
+        Raises :class:`RequestError` as ``create`` and ``members.move`` do.
+        """
+        return self._into(code, lambda room: self.members.move(room, user))
+
+    def _into(self, code: str, go: Callable[[Room], Member]) -> Member:
         room = self._rooms.get(code)
         if room is not None:
-            return self.members.join(room, user, connection)
+            return go(room)
         room = self.create(code)
         try:
-            return self.members.join(room, user, connection)
+            return go(room)
         except RequestError:
             room.close("nobody came")
             raise
@@ -205,7 +222,7 @@ class Lobby:
         answer: Deferred[object] | None,
     ) -> None:
         """Tell the sender why a message is not handled, or else the application."""
-        if answer is None or not failure.check(RequestError):
+        if answer is None or not refusal(failure):
             try:
                 self._hooks.on_error(room, failure, subject)
             except Exception:
@@ -216,10 +233,7 @@ class Lobby:
     def disconnected(self, connection: Connection) -> None:
         """Forget a connection that has ended; call it from the observer's ``closed``."""
         self.members.disconnected(connection)
-        player = self._seeking.pop(connection, None)
-        if player is not None:
-            del self._sought[player]
-            self.matchmaker.cancel(player)
+        self._seeking.disconnected(connection)
 
     # -- broadcasts
 
@@ -237,6 +251,17 @@ class Lobby:
         packet = Packet(payload, key, policy)
         return in_chunks(self._clock, self._rooms.values(), lambda room: room.send_later(packet))
 
+    def notify(
+        self,
+        method: str,
+        params: object,
+        *,
+        key: str | None = None,
+        policy: EventPolicy | None = EventPolicy.DROP_NEW,
+    ) -> Deferred[None]:
+        """Broadcast a notification, ``{"id":null,"method":...,"params":...}``."""
+        return self.broadcast(notification(method, params), key=key, policy=policy)
+
     def send_user(
         self,
         user: str,
@@ -249,9 +274,7 @@ class Lobby:
 
         Raises :class:`RequestError` ``not found`` for a user who is in no room.
         """
-        member = self.members.get(user)
-        member.room.send(Packet(payload, key, policy), list(member.connections))
-        return len(member.connections)
+        return self.members.get(user).send(payload, key=key, policy=policy)
 
     # -- matches
 
@@ -261,54 +284,33 @@ class Lobby:
         The player waits no longer when the connection ends. Raises :class:`RequestError`
         where ``on_parse_match`` or the matchmaker refuses.
         """
-        request: Any = self._hooks.on_parse_match(connection, body)
-        if request is None or self._closing:
+        if self._closing:
             raise RequestError(FORBIDDEN)
-        if not isinstance(request, MatchRequest):
-            raise TypeError(f"on_parse_match returned {request!r}")
-        if connection in self._seeking:
-            raise RequestError(ALREADY_EXISTS.about(f"player {self._seeking[connection]}"))
-        if request.player in self.matchmaker:
-            raise RequestError(ALREADY_EXISTS.about(f"player {request.player}"))
-        self._seeking[connection] = request.player
-        self._sought[request.player] = connection
-        try:
-            self.matchmaker.join(request._replace(connection=connection))
-        except RequestError:
-            self._stopped_seeking(request.player)
-            raise
+        self._seeking.start(connection, body)
         return True
 
     def cancel_match(self, player: str) -> bool:
         """Let a player wait no longer; returns whether they did."""
-        self._stopped_seeking(player)
-        return self.matchmaker.cancel(player)
+        return self._seeking.cancel(player)
 
-    def _stopped_seeking(self, player: str) -> None:
-        connection = self._sought.pop(player, None)
-        if connection is not None:
-            del self._seeking[connection]
+    def gather(self, code: str, outcome: MatchOutcome) -> Room:
+        """Create a room with the matched players as members.
 
-    def _outcome(self, outcome: MatchOutcome) -> None:
+        Who has gone meanwhile, or is in another room, is not among them. Raises
+        :class:`RequestError` as ``create`` does.
+        """
+        room = self.create(code)
         for request in outcome.players:
-            self._stopped_seeking(request.player)
-
-        def done(result: object) -> None:
-            if isinstance(result, Failure):
-                self._refuse(None, result, outcome, None)
-
-        def call() -> object:
-            return self._hooks.on_match_players(self, outcome)
-
-        Running(done).start(call, self._clock, self.settings.handler_timeout)
+            with suppress(RequestError):
+                self.members.join(room, request.player, request.connection)
+        return room
 
     # -- the end
 
     async def close(self, reason: str = "closed", *, handle_pending: bool = True) -> list[Incoming]:
         """Close every room; returns the messages that were not handled."""
         self._closing = True
-        for request in self.matchmaker.stop():
-            self._stopped_seeking(request.player)
+        self._seeking.stop()
         closing: list[Deferred[list[Incoming]]] = []
         await in_chunks(
             self._clock,

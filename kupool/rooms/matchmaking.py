@@ -12,6 +12,7 @@ from twisted.logger import Logger
 
 from kupool.errors import ALREADY_EXISTS, BAD_PARAMS, TOO_MANY_REQUESTS, RequestError
 from kupool.net.connection import Connection
+from kupool.rooms.broadcast import notification
 from kupool.rooms.wheel import Timer, Wheel
 
 #: Where modes are counted that are more than the statistics hold.
@@ -31,6 +32,11 @@ class MatchRequest(NamedTuple):
     timeout: float
     data: object = None
     connection: Connection | None = None
+
+    def notify(self, method: str, params: object) -> None:
+        """Send the player a notification, if there still is a connection."""
+        if self.connection is not None:
+            self.connection.send(notification(method, params))
 
 
 class MatchOutcome(NamedTuple):

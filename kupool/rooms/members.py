@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from kupool.net.outbox import EventPolicy
+from kupool.rooms.broadcast import Packet, Payload, notification
+from kupool.rooms.peers import Peer
 
 if TYPE_CHECKING:
-    from kupool.net.connection import Connection
     from kupool.rooms.room import Room
 
 
@@ -30,10 +33,10 @@ class Member:
         #: The room, also after the member has left it: ``present`` tells.
         self.room = room
         self.user = user
-        self.connections: list[Connection] = []
+        self.connections: list[Peer] = []
         self.joined_at = self.last_seen = now
         self.waiting = 0
-        self.data: object = None
+        self.data: Any = None
 
     @property
     def online(self) -> bool:
@@ -49,6 +52,37 @@ class Member:
     def presence(self) -> Presence:
         """The member as others see them."""
         return Presence(self.user, self.online, self.joined_at, self.last_seen)
+
+    def send(
+        self,
+        payload: Payload,
+        *,
+        key: str | None = None,
+        policy: EventPolicy | None = EventPolicy.DROP_NEW,
+    ) -> int:
+        """Send to every connection of the member; returns how many those are.
+
+        In order with the room's broadcasts; for ``key`` and ``policy`` see
+        :class:`~kupool.rooms.broadcast.Packet`.
+        """
+        self.room.send(Packet(payload, key, policy), list(self.connections))
+        return len(self.connections)
+
+    def notify(
+        self,
+        method: str,
+        params: object,
+        *,
+        key: str | None = None,
+        policy: EventPolicy | None = EventPolicy.DROP_NEW,
+    ) -> int:
+        """Send the member a notification, ``{"id":null,"method":...,"params":...}``."""
+        return self.send(notification(method, params), key=key, policy=policy)
+
+    def leave(self, reason: str = "left") -> None:
+        """Be a member no more; the connections stay open. Harmless when repeated."""
+        if self.present:
+            self.room.lobby.members.leave(self.user, reason)
 
 
 __all__ = ["Member", "Presence"]

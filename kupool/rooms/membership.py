@@ -6,9 +6,11 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from kupool.errors import ALREADY_EXISTS, NOT_FOUND, RequestError
-from kupool.net.connection import OPEN, Connection
+from kupool.net.connection import OPEN
 from kupool.rooms.events import Disconnected, Joined, Left, Renamed, Returned, RoomBusy, RoomGone
 from kupool.rooms.members import Member
+from kupool.rooms.names import check_name
+from kupool.rooms.peers import Peer
 from kupool.rooms.room import Room
 from kupool.rooms.settings import House
 from kupool.rooms.wheel import Timer
@@ -21,14 +23,17 @@ class Membership:
 
     A user is in one room at a time, with any number of connections; a connection is one
     user's. Who comes and who goes is seen here at once, and by the room as an event.
-    ``emptied`` is called with a room whose last member has left.
+    ``emptied`` is called with a room whose last member has left, and ``detached``, which
+    may be set, with each connection of a member who has left or whose room has ended.
     """
+
+    detached: Callable[[Peer, Member], object] | None = None
 
     def __init__(self, house: House, emptied: Callable[[Room], None]) -> None:
         self._house = house
         self._emptied = emptied
         self._users: dict[str, Member] = {}
-        self._connections: dict[Connection, Member] = {}
+        self._connections: dict[Peer, Member] = {}
         self._departed: OrderedDict[str, float] = OrderedDict()
 
     def __len__(self) -> int:
@@ -48,7 +53,7 @@ class Membership:
             raise RequestError(NOT_FOUND.about(f"user {user}"))
         return member
 
-    def of(self, connection: Connection) -> Member | None:
+    def of(self, connection: Peer) -> Member | None:
         """Return the member that talks on a connection, if any."""
         return self._connections.get(connection)
 
@@ -59,15 +64,17 @@ class Membership:
 
     # -- coming and going
 
-    def join(self, room: Room, user: str, connection: Connection | None = None) -> Member:
+    def join(self, room: Room, user: str, connection: Peer | None = None) -> Member:
         """Make a user a member of a room, or give a member one more connection.
 
         A user without connections who is elsewhere leaves there first. A member made
         without a connection stays until they are told to leave. Raises
         :class:`RequestError`: ``already exists`` for a user who is online in another
         room, or a connection of another user; ``too many requests`` for a full room;
-        ``not found`` for a room that is closing or a connection that has ended.
+        ``not found`` for a room that is closing or a connection that has ended; ``bad
+        params`` for a name that is empty or too long.
         """
+        check_name(user, self._house.settings.max_name)
         member = self._users.get(user)
         self._check(room, member, connection)
         if member is not None and member.room is not room:
@@ -76,9 +83,6 @@ class Membership:
             self.leave(user, "moved")
             member = None
         if member is None:
-            limit = self._house.settings.max_members
-            if limit and len(room.members) >= limit:
-                raise RoomBusy(f"members of room {room.code}")
             member = Member(room, user, self._house.wall())
             self._users[user] = room.members[user] = member
             self._departed.pop(user, None)
@@ -92,17 +96,37 @@ class Membership:
             member.last_seen = self._house.wall()
         return member
 
-    def _check(self, room: Room, member: Member | None, connection: Connection | None) -> None:
+    def _check(self, room: Room, member: Member | None, connection: Peer | None) -> None:
         if room.closing:
             raise RoomGone(room.code)
         if room.system_full:
             raise RoomBusy(f"events of room {room.code}")
+        limit = self._house.settings.max_members
+        if limit and len(room.members) >= limit and (member is None or member.room is not room):
+            raise RoomBusy(f"members of room {room.code}")
         if connection is not None:
             if connection.state is not OPEN:
                 raise RequestError(NOT_FOUND.about("connection"))
             mine = self._connections.get(connection)
             if mine is not None and mine is not member:
                 raise RequestError(ALREADY_EXISTS.about(f"user {mine.user} of this connection"))
+
+    def move(self, room: Room, user: str) -> Member:
+        """Let a member go to another room with all of their connections.
+
+        They leave the old room as ``moved`` and are a new :class:`Member`. Raises
+        :class:`RequestError` as :meth:`join` does; then nothing has changed.
+        """
+        member = self.get(user)
+        if member.room is room:
+            return member
+        self._check(room, member, None)
+        connections = list(member.connections)
+        self.leave(user, "moved")
+        member = self.join(room, user)
+        for connection in connections:
+            member = self.join(room, user, connection)
+        return member
 
     def leave(self, user: str, reason: str = "left") -> Member:
         """Let a member go; their connections stay open. Raises ``not found``."""
@@ -117,10 +141,12 @@ class Membership:
         return member
 
     def _detach(self, member: Member) -> None:
-        for connection in member.connections:
+        connections, member.connections = member.connections, []
+        for connection in connections:
             del self._connections[connection]
             member.room.let_go(connection)
-        member.connections = []
+            if self.detached is not None:
+                self.detached(connection, member)
         self._departed[member.user] = member.last_seen
         while len(self._departed) > self._house.settings.remember:
             self._departed.popitem(last=False)
@@ -128,8 +154,10 @@ class Membership:
     def rename(self, user: str, new: str) -> Member:
         """Give a member another id.
 
-        Raises :class:`RequestError`: ``not found``, or ``already exists``.
+        Raises :class:`RequestError`: ``not found``, ``already exists``, or ``bad params``
+        for a name that is empty or too long.
         """
+        check_name(new, self._house.settings.max_name)
         member = self.get(user)
         if new == user:
             return member
@@ -142,7 +170,7 @@ class Membership:
         member.room.tell(Renamed(member, user))
         return member
 
-    def disconnected(self, connection: Connection) -> None:
+    def disconnected(self, connection: Peer) -> None:
         """Take a connection that has ended from its member, whose grace period may begin."""
         member = self._connections.pop(connection, None)
         if member is None:

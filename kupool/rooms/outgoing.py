@@ -8,21 +8,25 @@ from itertools import islice
 
 from twisted.logger import Logger
 
-from kupool.net.connection import Connection
 from kupool.rooms.broadcast import Packet
+from kupool.rooms.peers import Peer
 from kupool.rooms.turns import CHUNK
 
 
 class Outgoing:
-    """The packets of one room; ``dropped`` counts what slow readers did not get."""
+    """The packets of one room, at most ``limit`` of them.
 
-    __slots__ = ("_code", "_queue", "dropped")
+    ``dropped`` counts what slow readers did not get, and what was over the limit.
+    """
+
+    __slots__ = ("_code", "_limit", "_queue", "dropped")
 
     _log = Logger()
 
-    def __init__(self, code: str) -> None:
+    def __init__(self, code: str, limit: int) -> None:
         self._code = code
-        self._queue: deque[tuple[Iterator[Connection], Packet]] | None = None
+        self._limit = limit
+        self._queue: deque[tuple[Iterator[Peer], Packet]] | None = None
         self.dropped = 0
 
     @property
@@ -30,7 +34,7 @@ class Outgoing:
         """Whether something waits for :meth:`run`."""
         return bool(self._queue)
 
-    def send(self, packet: Packet, connections: list[Connection], later: bool) -> int:
+    def send(self, packet: Packet, connections: list[Peer], later: bool) -> int:
         """Send at once what is small and overtakes nothing, and otherwise keep it.
 
         Returns to how many connections it was sent.
@@ -39,6 +43,14 @@ class Outgoing:
             self._deliver(packet, connections)
             return len(connections)
         if self._queue is None:
+            self._queue = deque()
+        elif len(self._queue) >= self._limit:
+            if packet.droppable:
+                self.dropped += len(connections)
+                return 0
+            # Neither may it be lost, nor overtake, nor wait with ever more: a long turn.
+            while self._queue:
+                self.run(CHUNK)
             self._queue = deque()
         self._queue.append((iter(connections), packet))
         return 0
@@ -56,7 +68,7 @@ class Outgoing:
         self._deliver(packet, chunk)
         return len(chunk)
 
-    def _deliver(self, packet: Packet, connections: list[Connection]) -> None:
+    def _deliver(self, packet: Packet, connections: list[Peer]) -> None:
         for connection in connections:
             try:
                 self.dropped += packet.send(connection)

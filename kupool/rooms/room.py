@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection
-from typing import NamedTuple, cast
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, cast
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from kupool.errors import RequestError
-from kupool.net.connection import Connection
-from kupool.net.outbox import EventPolicy
-from kupool.rooms.broadcast import Packet, Payload
+from kupool.rooms.audience import Audience
 from kupool.rooms.events import Closing, Created, Incoming, RoomBusy, RoomGone, TimerFired
 from kupool.rooms.flood import Flood
-from kupool.rooms.members import Member, Presence
-from kupool.rooms.outgoing import Outgoing
-from kupool.rooms.running import Running
+from kupool.rooms.peers import Peer
+from kupool.rooms.running import Running, refusal
 from kupool.rooms.settings import House
 from kupool.rooms.wheel import Timer
 
@@ -29,16 +26,18 @@ TimerCall = Callable[["Room", str], object]
 _CLOSE = "room close"
 
 
-class _Task(NamedTuple):
-    """A timer's callback that waits for its turn."""
+@dataclass(slots=True, eq=False)
+class _Task:
+    """A run of a timer that waits for its turn, or has begun."""
 
     key: str
     name: str
     due: float
     call: TimerCall | None
+    begun: bool = False
 
 
-class Room:
+class Room(Audience):
     """A room with a ``code``; ``data`` is the application's own.
 
     Its logic runs one message at a time: events first, then messages in the order they
@@ -50,42 +49,31 @@ class Room:
         "_closed",
         "_closing",
         "_flood",
-        "_house",
         "_messages",
-        "_outgoing",
-        "_pending_keys",
+        "_pending",
         "_running",
         "_system",
         "_unhandled",
         "_when_closed",
-        "_work",
-        "code",
         "data",
         "failed",
         "handled",
-        "members",
-        "queued",
     )
 
     _log = Logger()
 
     def __init__(self, code: str, house: House) -> None:
-        self.code = code
-        self.data: object = None
-        #: The members by user, for reading: they come and go by the lobby.
-        self.members: dict[str, Member] = {}
+        super().__init__(code, house)
+        self.data: Any = None
         self.handled = self.failed = 0
-        self.queued = False
-        self._house = house
         self._closing = self._closed = False
         # Most rooms are idle: what only a busy one needs is made when it is.
         self._system: deque[object] | None = None
         self._messages: deque[Incoming] | None = None
-        self._outgoing: Outgoing | None = None
         self._running: Running | None = None
         self._flood: Flood | None = None
-        self._pending_keys: set[str] | None = None
-        self._work = 0
+        #: The runs of timers that wait or are at work, by key.
+        self._pending: dict[str, _Task] | None = None
         self._unhandled: list[Incoming] | None = None
         self._when_closed: list[Callable[[list[Incoming]], None]] = []
 
@@ -105,15 +93,6 @@ class Room:
     def refused(self) -> int:
         """How many messages were refused because too many waited."""
         return 0 if self._flood is None else self._flood.refused
-
-    @property
-    def dropped(self) -> int:
-        """How many messages were dropped because members read slowly."""
-        return 0 if self._outgoing is None else self._outgoing.dropped
-
-    def presence(self) -> list[Presence]:
-        """Return the members of this moment, in the order they joined."""
-        return [member.presence for member in self.members.values()]
 
     # -- what comes in
 
@@ -170,19 +149,37 @@ class Room:
         """
         self._check_open()
         self._house.wheel.once(self, key, delay, _fire, data=call, counted=False)
+        self._forget_run(key)
 
     def repeat(self, key: str, interval: float, call: TimerCall | None = None) -> None:
         """Do so every ``interval`` seconds; skipped while the last run has not ended."""
         self._check_open()
         self._house.wheel.repeat(self, key, interval, _fire, data=call, counted=False)
+        self._forget_run(key)
+
+    def has_timer(self, key: str) -> bool:
+        """Say whether a timer is set, or a run of it waits."""
+        task = None if self._pending is None else self._pending.get(key)
+        waits = task is not None and not task.begun
+        return waits or self._house.wheel.get(self, key) is not None
 
     def cancel(self, key: str) -> bool:
-        """Cancel a timer; returns whether there was one. A run that waits still comes."""
-        return self._house.wheel.cancel(self, key)
+        """Cancel a timer; returns whether there was one. A run that waits comes no more."""
+        return self._house.wheel.cancel(self, key) | self._forget_run(key)
 
     def cancel_prefix(self, prefix: str = "") -> int:
         """Cancel the timers whose keys begin so; returns how many there were."""
-        return self._house.wheel.cancel_prefix(self, prefix)
+        number = self._house.wheel.cancel_prefix(self, prefix)
+        waiting = [key for key in self._pending or () if key.startswith(prefix)]
+        return number + sum(self._forget_run(key) for key in waiting)
+
+    def _forget_run(self, key: str) -> bool:
+        """Let a run of a timer not happen that waits for its turn."""
+        task = None if self._pending is None else self._pending.get(key)
+        if self._pending is None or task is None or task.begun:
+            return False
+        del self._pending[key]
+        return True
 
     def _check_open(self) -> None:
         if self._closing:
@@ -190,62 +187,21 @@ class Room:
 
     def timer_fired(self, timer: Timer) -> None:
         """Queue what a timer is for; called by the wheel."""
-        if self._pending_keys is None:
-            self._pending_keys = set()
-        if timer.interval and timer.key in self._pending_keys:
+        if self._pending is None:
+            self._pending = {}
+        if timer.interval and timer.key in self._pending:
             self._house.tasks.of(timer.name).skipped += 1
             return
-        self._pending_keys.add(timer.key)
         call = cast("TimerCall | None", timer.data)
-        self.tell(_Task(timer.key, timer.name, timer.was_due, call))
-
-    # -- what goes out
-
-    def broadcast(
-        self,
-        payload: Payload,
-        *,
-        without: Collection[object] = (),
-        key: str | None = None,
-        policy: EventPolicy | None = EventPolicy.DROP_NEW,
-    ) -> None:
-        """Send to every connection of every member, encoded once for each framing.
-
-        ``without`` leaves out users, members and connections. For ``key`` and ``policy``
-        see :class:`Packet`. Broadcasts of a room arrive in order; large ones take
-        several turns of the reactor, and the room's next message waits for them.
-        """
-        self.send(Packet(payload, key, policy), self._connections(without))
-
-    def send(self, packet: Packet, connections: list[Connection], later: bool = False) -> None:
-        """Send to some connections, now if they are few and ``later`` is not asked for."""
-        if not connections:
-            return
-        if self._outgoing is None:
-            self._outgoing = Outgoing(self.code)
-        self._work += self._outgoing.send(packet, connections, later)
-        if self._outgoing.pending:
-            self._house.turns.wake(self)
-
-    def send_later(self, packet: Packet) -> None:
-        """Send to everybody here when it is the room's turn."""
-        self.send(packet, self._connections(()), later=True)
-
-    def _connections(self, without: Collection[object]) -> list[Connection]:
-        return [
-            connection
-            for member in self.members.values()
-            if not without or (member.user not in without and member not in without)
-            for connection in member.connections
-            if not without or connection not in without
-        ]
+        task = self._pending[timer.key] = _Task(timer.key, timer.name, timer.was_due, call)
+        self.tell(task)
 
     # -- its turn
 
     @property
     def ready(self) -> bool:
         """Whether there is something to do that need not wait."""
-        if self._outgoing is not None and self._outgoing.pending:
+        if super().ready:
             return True
         return self._running is None and bool(self._system or self._messages)
 
@@ -253,8 +209,8 @@ class Room:
         """Handle what waits, up to ``budget`` messages, or sends."""
         spent = 0
         while spent < budget and self.ready:
-            if self._outgoing is not None and self._outgoing.pending:
-                spent += max(1, self._outgoing.run(budget - spent))
+            if super().ready:
+                spent += max(1, super().run(budget - spent))
             else:
                 self._handle_next()
                 spent += 1 + self._work
@@ -263,7 +219,13 @@ class Room:
 
     def _handle_next(self) -> None:
         if self._system:
-            self._start(self._system.popleft())
+            event = self._system.popleft()
+            if isinstance(event, _Task):
+                event.begun = True
+                if not self._wanted(event):
+                    self._go_on()
+                    return
+            self._start(event)
         elif self._messages:
             incoming = self._messages.popleft()
             if self._flood is not None:
@@ -273,6 +235,10 @@ class Room:
             else:
                 self._fail(incoming, Failure(RoomGone(self.code)))
                 self._go_on()
+
+    def _wanted(self, task: _Task) -> bool:
+        """Say whether a timer's run has neither been cancelled nor replaced."""
+        return self._pending is not None and self._pending.get(task.key) is task
 
     def _go_on(self) -> None:
         """See what is next, after something has ended."""
@@ -307,8 +273,8 @@ class Room:
     def _ended(self, subject: object, result: object) -> None:
         self._running = None
         self.handled += 1
-        if isinstance(subject, _Task) and self._pending_keys is not None:
-            self._pending_keys.discard(subject.key)
+        if isinstance(subject, _Task) and self._pending is not None and self._wanted(subject):
+            del self._pending[subject.key]
         if isinstance(result, Failure):
             self._fail(subject, result)
             if isinstance(subject, Created):
@@ -321,7 +287,7 @@ class Room:
         """Tell the application, and the sender, what a message or an event came to."""
         self.failed += 1
         answer = subject.answer if isinstance(subject, Incoming) else None
-        if answer is None or not failure.check(RequestError):
+        if answer is None or not refusal(failure):
             try:
                 self._house.hooks.on_error(self, failure, subject)
             except Exception:
@@ -341,10 +307,7 @@ class Room:
         messages that were not handled, each of which has failed with :class:`RoomGone`.
         """
         fired: Deferred[list[Incoming]] = Deferred()
-        if self._closed:
-            fired.callback([])
-            return fired
-        self._when_closed.append(fired.callback)
+        self.when_closed(fired.callback)
         if not self._closing:
             self.tell(Closing(reason))
             self._closing = True
@@ -358,8 +321,14 @@ class Room:
         return fired
 
     def when_closed(self, call: Callable[[list[Incoming]], None]) -> None:
-        """Call something with the messages that were not handled, when the room has ended."""
-        self._when_closed.append(call)
+        """Call something with the messages that were not handled, when the room has ended.
+
+        Of a room that has ended already it is called at once, with none.
+        """
+        if self._closed:
+            call([])
+        else:
+            self._when_closed.append(call)
 
     def _drop_messages(self) -> None:
         """Handle nothing of what waits, but that the room is closing."""
@@ -392,7 +361,7 @@ class Room:
             except Exception:
                 self._log.failure("The end of room {code} could not be handled", code=self.code)
 
-    def let_go(self, connection: Connection) -> None:
+    def let_go(self, connection: Peer) -> None:
         """Hold a connection back no longer that is no member's any more."""
         if self._flood is not None:
             self._flood.let_go(connection)

@@ -10,9 +10,23 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from kupool.errors import TIMEOUT, RequestError
 
-class HandlerTimeout(Exception):
-    """A handler took longer than it may."""
+
+class HandlerTimeout(RequestError):
+    """A handler took longer than it may; its sender is answered ``timeout``."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(TIMEOUT)
+        self.seconds = seconds
+
+    def __str__(self) -> str:
+        return f"a handler took longer than {self.seconds} s"
+
+
+def refusal(failure: Failure) -> bool:
+    """Say whether a handler meant to fail so: its sender is to know, and nobody else."""
+    return bool(failure.check(RequestError)) and not failure.check(HandlerTimeout)
 
 
 class Running:
@@ -59,7 +73,7 @@ class Running:
 
     def _overdue(self, timeout: float) -> None:
         self._timer = None
-        self.cancel(Failure(HandlerTimeout(f"a handler took longer than {timeout} s")))
+        self.cancel(Failure(HandlerTimeout(timeout)))
 
     def _fired(self, result: object) -> None:
         if not self._ended:
@@ -75,4 +89,4 @@ class Running:
         self._done(result)
 
 
-__all__ = ["HandlerTimeout", "Running"]
+__all__ = ["HandlerTimeout", "Running", "refusal"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from typing import TYPE_CHECKING
 
 from twisted.internet.interfaces import IReactorTime
 
@@ -12,6 +13,9 @@ from kupool.rooms import IRoomHooks
 from kupool.rooms.tasks import TaskStatistics
 from kupool.rooms.turns import Turns
 from kupool.rooms.wheel import Wheel
+
+if TYPE_CHECKING:
+    from kupool.rooms.lobby import Lobby
 
 
 class FloodPolicy(Enum):
@@ -32,7 +36,9 @@ class RoomSettings:
     ``max_timers`` and ``handler_timeout`` 0 is none. A member without a connection is one
     for ``grace`` longer; a room whose last member has left is closed ``linger`` later, or
     not at all with None. A closing room handles what waits for ``close_timeout`` at most.
-    Of ``remember`` users it is kept when they were last seen, after they left.
+    Of ``remember`` users it is kept when they were last seen, after they left. Codes of
+    rooms, users, players and modes have ``max_name`` characters at most. ``outgoing_limit``
+    broadcasts of a room may wait to be sent; of more, those that may be dropped are.
     """
 
     queue_limit: int = 1024
@@ -48,10 +54,12 @@ class RoomSettings:
     max_timers: int = 2_000_000
     max_waiting: int = 100_000
     remember: int = 10_000
+    max_name: int = 255
+    outgoing_limit: int = 1024
 
     def __post_init__(self) -> None:
         """Raise :class:`ValueError` for limits that would let nothing through."""
-        for name in ("queue_limit", "sender_limit", "system_limit", "max_rooms"):
+        for name in ("queue_limit", "sender_limit", "system_limit", "max_rooms", "max_name"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1")
 
@@ -67,6 +75,7 @@ class House:
     wheel: Wheel
     turns: Turns
     tasks: TaskStatistics
+    lobby: Lobby
 
 
 __all__ = ["FloodPolicy", "House", "RoomSettings"]

@@ -1,0 +1,95 @@
+"""Players who wait for a match, by the connection on which they asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.python.failure import Failure
+
+from kupool.errors import ALREADY_EXISTS, FORBIDDEN, RequestError
+from kupool.net.connection import Connection
+from kupool.rooms.matchmaking import Matchmaker, MatchOutcome, MatchRequest
+from kupool.rooms.names import check_name
+from kupool.rooms.running import Running
+from kupool.rooms.settings import House
+
+
+class Seeking:
+    """Takes players from their connections to the matchmaker, and outcomes to the hooks.
+
+    ``failed`` is called with what ``on_match_players`` failed with, and the outcome.
+    """
+
+    def __init__(self, house: House, failed: Callable[[Failure, MatchOutcome], object]) -> None:
+        self._house = house
+        self._failed = failed
+        self._players: dict[Connection, str] = {}
+        self._connections: dict[str, Connection] = {}
+        self.matchmaker = Matchmaker(
+            house.clock, house.wheel, self._outcome, house.settings.max_waiting
+        )
+
+    def start(self, connection: Connection, body: object) -> None:
+        """Let a player wait; raises :class:`RequestError` where that is refused."""
+        request: Any = self._house.hooks.on_parse_match(connection, body)
+        if request is None:
+            raise RequestError(FORBIDDEN)
+        if not isinstance(request, MatchRequest):
+            raise TypeError(f"on_parse_match returned {request!r}")
+        for name in (request.player, request.mode):
+            check_name(name, self._house.settings.max_name)
+        for known in (self._players.get(connection), request.player):
+            if known is not None and (known in self.matchmaker or known in self._connections):
+                raise RequestError(ALREADY_EXISTS.about(f"player {known}"))
+        self._players[connection] = request.player
+        self._connections[request.player] = connection
+        try:
+            self.matchmaker.join(request._replace(connection=connection))
+        except RequestError:
+            self._forget(request.player)
+            raise
+
+    def cancel(self, player: str) -> bool:
+        """Let a player wait no longer; returns whether they did."""
+        if not self.matchmaker.cancel(player):
+            return False  # they may still be about to hear that their time is up
+        self._forget(player)
+        return True
+
+    def disconnected(self, connection: Connection) -> None:
+        """Let the player of a connection wait no longer."""
+        player = self._players.get(connection)
+        if player is not None:
+            self._forget(player)
+            self.matchmaker.cancel(player)
+
+    def stop(self) -> None:
+        """Let nobody wait any longer."""
+        for request in self.matchmaker.stop():
+            self._forget(request.player)
+
+    def _forget(self, player: str) -> None:
+        connection = self._connections.pop(player, None)
+        if connection is not None:
+            del self._players[connection]
+
+    def _outcome(self, outcome: MatchOutcome) -> None:
+        for request in outcome.players:
+            # Who disconnected since, and came again, waits under the same name.
+            if self._connections.get(request.player) is request.connection:
+                self._forget(request.player)
+
+        def done(result: object) -> None:
+            if isinstance(result, Failure):
+                self._failed(result, outcome)
+
+        house = self._house
+
+        def call() -> object:
+            return house.hooks.on_match_players(house.lobby, outcome)
+
+        Running(done).start(call, house.clock, house.settings.handler_timeout)
+
+
+__all__ = ["Seeking"]
