@@ -10,6 +10,9 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 #: Floating point leaves a clock this much short of a sum, in seconds.
 _EPSILON = 1e-9
 
+#: Those that are called in one turn of the reactor.
+CHUNK = 500
+
 #: Cancelled entries that are kept before they are looked for.
 _SPARE = 64
 
@@ -86,7 +89,9 @@ class Timers:
         self._next = None
         until = self.now() + _EPSILON
         try:
-            while self._heap and self._heap[0].at <= until:
+            for _ in range(CHUNK):
+                if not self._heap or self._heap[0].at > until:
+                    break
                 timer = heappop(self._heap)
                 call, timer.call = timer.call, None
                 if call is None:

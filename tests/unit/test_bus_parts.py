@@ -19,7 +19,7 @@ from kupool.bus.buffer import MAX_BUFFERS, Buffer, Kept
 from kupool.bus.calls import Response, Taken, Verdict
 from kupool.bus.inbox import Inbox
 from kupool.bus.remote.messages import Body, Encoded, decode_data, encode_data
-from kupool.bus.timers import Timers
+from kupool.bus.timers import CHUNK, Timers
 from kupool.bus.topics import Trie, matches, overlaps, pattern_name, topic_name
 from kupool.bus.topics import covers as wider
 from tests.requirements import ROOT
@@ -147,6 +147,28 @@ class TimersTests(SynchronousTestCase):
         self.assertEqual(sorted(called), sorted(kept))
         self.assertEqual([at for at, _ in called], sorted(at for at, _ in called))
         self.assertEqual(len(timers), 0)
+
+    def test_many_at_once(self) -> None:
+        """A-15: many that are due together do not hold up the reactor."""
+        turns: list[int] = []
+        call_later = self.clock.callLater
+
+        def turn(delay: float, call: Any) -> Any:
+            def begin() -> None:
+                turns.append(0)
+                call()
+
+            return call_later(delay, begin)
+
+        self.clock.callLater = turn  # type: ignore[method-assign,assignment]
+
+        def count() -> None:
+            turns[-1] += 1
+
+        for _ in range(2 * CHUNK + 1):
+            self.timers.add(1.0, count)
+        self.clock.advance(1.0)
+        self.assertEqual(turns, [CHUNK, CHUNK, 1])
 
     def test_cancelled_by_another(self) -> None:
         second: list[Any] = []
