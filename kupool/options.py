@@ -51,6 +51,10 @@ class SettingOptions(usage.Options):
     opt_ws_origins = _several("ws_origins")
     opt_http_hosts = _several("http_hosts")
     opt_auth = _several("auth")
+    opt_bus_publish = _several("bus_publish")
+    opt_bus_subscribe = _several("bus_subscribe")
+    opt_bus_operators = _several("bus_operators")
+    opt_bus_origins = _several("bus_origins")
 
     def __init__(self) -> None:
         usage.Options.__init__(self)

@@ -7,12 +7,12 @@ and where its value came from.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
 from typing import Any, NamedTuple
 
 from kupool.kinds import COUNT, DURATION, NUMBER, SIZE, TEXT, Kind, choice
-from kupool.masking import mask
+from kupool.masking import hide, mask
 from kupool.settings_file import read_mapping
 
 ENV_PREFIX = "KUP_"
@@ -31,11 +31,12 @@ def _setting(
     doc: str,
     *,
     least: float | None = None,
-    secret: bool = False,
+    secret: Callable[[str], str] = str,
     reload: bool = False,
 ) -> Any:
-    """Declare a setting. ``least`` is the smallest value it may have; one with
-    ``reload`` takes effect when the daemon is told to read its file again.
+    """Declare a setting. ``least`` is the smallest value it may have, ``secret`` returns a
+    value as it may be shown; one with ``reload`` takes effect when the daemon is told to
+    read its file again.
     """
     metadata = {"kind": kind, "doc": doc, "least": least, "secret": secret, "reload": reload}
     value = default if isinstance(default, tuple) else kind.parse(default)
@@ -74,17 +75,17 @@ class Settings:
         TEXT,
         (),
         "checker of passwords, as file:/etc/kupool/passwd; see --help-auth",
-        secret=True,
+        secret=mask,
     )
     # where it keeps things
     data: str = _setting(TEXT, "./kupool-data", "folder of the SQLite files")
     store: str = _setting(choice("sqlite", "memory", "pg"), "sqlite", "where counts are kept")
-    pg_dsn: str = _setting(TEXT, "", "PostgreSQL connection string", secret=True)
+    pg_dsn: str = _setting(TEXT, "", "PostgreSQL connection string", secret=mask)
     mq: str = _setting(
         choice("sqlite", "memory", "rabbit"), "sqlite", "where the submission log is kept"
     )
     mq_url: str = _setting(
-        TEXT, "", "RabbitMQ address, as amqp://user:password@host/vhost,host2,host3", secret=True
+        TEXT, "", "RabbitMQ address, as amqp://user:password@host/vhost,host2,host3", secret=mask
     )
     mq_queue: str = _setting(TEXT, "kupool_submissions", "name of the RabbitMQ queue")
     mq_kind: str = _setting(choice("quorum", "classic"), "quorum", "kind of the RabbitMQ queue")
@@ -161,6 +162,54 @@ class Settings:
     keep_hours: float = _setting(
         DURATION, "17520h", "age at which hours are rolled up into days", reload=True
     )
+    # the bus
+    bus: str = _setting(
+        choice("local", "rabbit", "off"),
+        "local",
+        "message bus of the sessions: of this node, or of all nodes by RabbitMQ",
+    )
+    bus_url: str = _setting(
+        TEXT, "", "RabbitMQ address for the bus; by default that of --mq-url", secret=mask
+    )
+    bus_publish: tuple[str, ...] = _setting(
+        TEXT, (">",), "topic that sessions may publish to, as a pattern; never one in kupool.>"
+    )
+    bus_subscribe: tuple[str, ...] = _setting(
+        TEXT,
+        (">", "kupool.job"),
+        "topic that sessions may subscribe to, as a pattern; one in kupool.> has to begin so here",
+    )
+    bus_operators: tuple[str, ...] = _setting(
+        TEXT, (), "user who may use all topics, and look at the bus; needs --auth"
+    )
+    bus_rate: float = _setting(
+        NUMBER, "100", "requests to the bus a second of one session", reload=True
+    )
+    bus_topics: int = _setting(
+        COUNT, "100", "topics that one session may subscribe to", least=1, reload=True
+    )
+    bus_calls: int = _setting(
+        COUNT, "1000", "publishes of one session without an outcome yet", least=1, reload=True
+    )
+    bus_max_calls: int = _setting(COUNT, "100000", "calls without an outcome yet in all", least=1)
+    bus_max_calls_size: int = _setting(SIZE, "64MiB", "size of their data", least=65536)
+    bus_max_data: int = _setting(SIZE, "45000", "largest data of a message on the bus", least=4096)
+    bus_timeout: float = _setting(
+        DURATION, "3s", "time that a call has, where its publisher does not say", least=0.01
+    )
+    bus_buffer_time: float = _setting(
+        DURATION, "3s", "time that an unreliable message waits for a first subscriber", least=0.01
+    )
+    bus_buffer_size: int = _setting(SIZE, "16MiB", "size of all that waits so", least=65536)
+    bus_origins: tuple[str, ...] = _setting(
+        TEXT, (), "web origin whose pages may use the bus over HTTP"
+    )
+    bus_token: str = _setting(
+        TEXT, "", "token that HTTP requests to the bus must bear", secret=hide
+    )
+    bus_get: str = _setting(
+        choice("on", "off"), "off", "publish by GET as well; for development only"
+    )
     # the process
     shutdown_timeout: float = _setting(
         DURATION, "30s", "longest time a stop may take", least=1, reload=True
@@ -236,8 +285,9 @@ def _value(f: Field[Any], given: object, source: str) -> Any:
             if not isinstance(several, list | tuple):
                 raise ValueError(f"expected a list, found a {type(given).__name__}")
             return tuple(_text(one).strip() for one in several if _text(one).strip())
-        if isinstance(given, bool) and f.metadata["kind"].hint == "on|off":
-            given = "on" if given else "off"  # which is what YAML takes these words for
+        if isinstance(given, bool):  # which is what YAML takes these words for
+            word = "on" if given else "off"
+            given = word if word in f.metadata["kind"].hint.split("|") else given
         text = _text(given)
         value = f.metadata["kind"].parse(text)
         least = f.metadata["least"]
@@ -276,9 +326,8 @@ def shown(settings: Settings) -> dict[str, str]:
     values = {}
     for name, f in declared().items():
         value, kind = getattr(settings, name), f.metadata["kind"]
-        hide = mask if f.metadata["secret"] else str
         several = value if repeatable(f) else [kind.show(value)]
-        values[name] = ", ".join(map(hide, several))
+        values[name] = ", ".join(map(f.metadata["secret"], several))
     return values
 
 

@@ -34,7 +34,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "amqp": {"masking"},
     "log": {"errors", "masking", "wire", "net", "storage", "amqp"},
     "stats": {"errors", "wire", "log", "storage"},
-    "pool": {"errors", "wire", "net", "live", "log", "storage"},
+    "pool": {"errors", "wire", "net", "live", "log", "storage", "bus"},
     "bus": {"errors", "wire", "net", "amqp"},
     "client": {"errors", "wire"},
     "settings_file": set(),
@@ -51,7 +51,7 @@ MAY_IMPORT["commands"] = _ROOMS - {"web"}
 MAY_IMPORT["cli"] = {"commands"}
 
 #: These are known to each other by the interfaces in their packages' ``__init__`` alone.
-BY_INTERFACE = ("live", "log")
+BY_INTERFACE = ("live", "log", "bus")
 
 #: Only these may import the global reactor; everyone else is given one.
 REACTOR_USERS = {"tap", "cli", "commands"}

@@ -54,5 +54,8 @@ def example() -> Iterator[str]:
         mark = " *" if name in now else ""
         yield ""
         yield f"# {f.metadata['doc']} ({kind.hint}) [{ENV_PREFIX}{name.upper()}]{mark}"
-        text = f'"{value}"' if value or not repeatable(f) else ""
-        yield f"#{name}: " + (f"[{text}]" if repeatable(f) else text)
+        if repeatable(f):
+            listed = ", ".join(f'"{one}"' for one in f.default)
+            yield f"#{name}: [{listed}]"
+        else:
+            yield f'#{name}: "{value}"'

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
+from kupool.daemon.bus import peer_limits
 from kupool.daemon.parts import Parts, attempts, rules, server_settings, session_settings
 from kupool.settings import Settings
 
@@ -19,6 +20,9 @@ def apply_changes(parts: Parts, old: Settings, fresh: Settings, names: Iterable[
     parts.book.window = settings.history_window
     parts.book.max_jobs = settings.history_jobs
     parts.book.max_nonces = settings.max_nonces
+    if parts.bus is not None:
+        parts.bus.access.rate = settings.bus_rate
+        parts.bus.service.limits = peer_limits(settings)
     if settings.interval != old.interval:
         parts.coordinator.set_interval(settings.interval)
     return settings

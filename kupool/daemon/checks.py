@@ -7,10 +7,12 @@ from importlib.util import find_spec
 from itertools import chain
 
 from kupool.amqp.address import parse_brokers
+from kupool.bus.topics import pattern_name
 from kupool.net.endpoints import endpoint_for
 from kupool.settings import Loaded, SettingError
 from kupool.web.control import Hosts
 from kupool.web.upgrade import Origins
+from kupool.web.visitors import Visitors
 
 #: What TLS needs of the extra ``tls``.
 _TLS_MODULES = ("OpenSSL", "service_identity")
@@ -19,7 +21,7 @@ _TLS_MODULES = ("OpenSSL", "service_identity")
 def check(loaded: Loaded) -> None:
     """Refuse what no part can do; raises :class:`SettingError`."""
     check_engines(loaded)
-    for name, reason in chain(_addresses(loaded), _web(loaded)):
+    for name, reason in chain(_addresses(loaded), _web(loaded), _bus(loaded)):
         raise _refusal(loaded, name, reason)
 
 
@@ -43,13 +45,17 @@ def _engines(loaded: Loaded) -> Iterator[tuple[str, str]]:
             return
         if not settings.mq_queue:
             yield "mq_queue", "--mq rabbit needs the name of a queue"
-        try:
-            brokers = parse_brokers(settings.mq_url)
-        except ValueError as error:
-            yield "mq_url", str(error)
-            return
-        if any(broker.tls for broker in brokers) and not all(map(find_spec, _TLS_MODULES)):
-            yield "mq_url", "amqps:// needs TLS: pip install 'kupool[tls]'"
+        yield from _broker("mq_url", settings.mq_url)
+
+
+def _broker(name: str, url: str) -> Iterator[tuple[str, str]]:
+    try:
+        brokers = parse_brokers(url)
+    except ValueError as error:
+        yield name, str(error)
+        return
+    if any(broker.tls for broker in brokers) and not all(map(find_spec, _TLS_MODULES)):
+        yield name, "amqps:// needs TLS: pip install 'kupool[tls]'"
 
 
 def _addresses(loaded: Loaded) -> Iterator[tuple[str, str]]:
@@ -76,3 +82,27 @@ def _web(loaded: Loaded) -> Iterator[tuple[str, str]]:
         Origins(settings.ws_origins, hosts)
     except ValueError as error:
         yield "ws_origins", str(error)
+    try:
+        Visitors(hosts, "", settings.bus_origins)
+    except ValueError as error:
+        yield "bus_origins", str(error)
+
+
+def _bus(loaded: Loaded) -> Iterator[tuple[str, str]]:
+    settings = loaded.settings
+    for name in ("bus_publish", "bus_subscribe"):
+        try:
+            for pattern in getattr(settings, name):
+                pattern_name(pattern)
+        except ValueError as error:
+            yield name, str(error)
+    if settings.bus_operators and not settings.auth:
+        yield "bus_operators", "without --auth anybody may say that they are one of them"
+    if not (settings.bus_token.isascii() and settings.bus_token.isprintable()):
+        yield "bus_token", "a character in it cannot be in a header"
+    if settings.bus == "rabbit":
+        name = "bus_url" if settings.bus_url.strip() else "mq_url"
+        if not getattr(settings, name).strip():
+            yield "bus_url", "--bus rabbit needs the address of a broker"
+            return
+        yield from _broker(name, getattr(settings, name))

@@ -10,6 +10,8 @@ from typing import Any
 
 from twisted.cred.checkers import ICredentialsChecker
 
+from kupool.daemon.bus import BusPart, make_bus
+from kupool.daemon.tenants import Tenants
 from kupool.live.hub import LatestChannel
 from kupool.log.memory import MemoryLog
 from kupool.log.rabbit.log import RabbitLog, RabbitSettings
@@ -75,6 +77,7 @@ class Parts:
     server: Server
     coordinator: Coordinator
     consumer: StatsConsumer
+    bus: BusPart | None
 
 
 def build(
@@ -102,9 +105,12 @@ def build(
     handlers = Handlers(book, acceptance, wall, rules(settings), attempts(settings))
     authenticator = Authenticator(checkers) if checkers else None
     pool = Pool(reactor, book, acceptance, handlers, session_settings(settings), authenticator)
+    bus = make_bus(settings, reactor, wall, handlers)
+    if bus is not None:
+        pool.events = acceptance.events = bus.events
     server = Server(
         reactor,
-        pool,
+        pool if bus is None else Tenants(pool, bus.service),
         server_settings(settings),
         framing=settings.framing,
         transport=settings.transport,
@@ -132,6 +138,7 @@ def build(
         server=server,
         coordinator=coordinator,
         consumer=consumer,
+        bus=bus,
     )
 
 

@@ -163,6 +163,7 @@ class Daemon:
             raise self._about(name, error) from error
 
     async def _listen_http(self, settings: Settings) -> None:
+        bus = self.parts.bus
         site = make_site(
             self._reactor,
             self.status,
@@ -171,6 +172,7 @@ class Daemon:
             manager=self.parts.server.manager,
             ws_origins=settings.ws_origins,
             hosts=settings.http_hosts,
+            more=None if bus is None else lambda hosts: bus.routes(hosts, settings),
         )
         endpoint = endpoint_for(self._reactor, settings.http)
         self._http = await endpoint.listen(site)
@@ -232,6 +234,9 @@ class Daemon:
             await self._step("starting", self._starting, working)
         await self._step("listeners", parts.server.stop_listening(), working)
         await self._step("jobs", parts.coordinator.stop(), working)
+        if parts.bus is not None:
+            # While the sessions are still heard, so that their answers count.
+            await self._step("bus", parts.bus.stop(clock), working)
         await self._step("answers", self._last_answers(), working)
         left = max(0.1, min(LAST_ANSWERS, working - clock.seconds()))
         await self._step("clients", parts.server.stop(GOING_DOWN, left), working)

@@ -7,9 +7,20 @@ from typing import TYPE_CHECKING, NamedTuple
 from zope.interface import Attribute, Interface
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from twisted.internet.defer import Deferred
+
+    from kupool.pool.session import Session
+    from kupool.wire.batches import Batch
+
+
+#: The topics of the pool's events, together and each.
+EVENTS = "kupool.>"
+JOB = "kupool.job"
+ACCEPTED = "kupool.submission.accepted"
+OPENED = "kupool.session.opened"
+CLOSED = "kupool.session.closed"
 
 
 class SavedJob(NamedTuple):
@@ -45,4 +56,33 @@ class IJobStore(Interface):
         """Drop the jobs made before a time, but never the newest."""
 
 
-__all__ = ["IJobStore", "SavedJob", "SavedJobs"]
+class IEvents(Interface):
+    """Is told what has happened in the pool. Nothing here waits, or raises."""
+
+    def job(job: SavedJob) -> None:
+        """There is a new job, which is on its way to the sessions."""
+
+    def accepted(batch: Callable[[], Batch]) -> None:
+        """The submissions of a batch are durable and answered.
+
+        ``batch`` makes it, and is called only where somebody wants to know.
+        """
+
+    def opened(session: Session, peer: str) -> None:
+        """A session has authorized; ``peer`` is its address."""
+
+    def closed(session: Session, reason: str) -> None:
+        """A session has ended."""
+
+
+__all__ = [
+    "ACCEPTED",
+    "CLOSED",
+    "EVENTS",
+    "JOB",
+    "OPENED",
+    "IEvents",
+    "IJobStore",
+    "SavedJob",
+    "SavedJobs",
+]

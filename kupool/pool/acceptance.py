@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -108,6 +109,8 @@ class Acceptance:
         self._refused = 0
         #: Called with the session and the error of each refusal that was not at once.
         self.tally: Callable[[Session, ErrorText], object] = _nobody_counts
+        #: Is told of each batch that is durable, where that is set; see :class:`IEvents`.
+        self.events: Any = None
 
     @property
     def batches_in_flight(self) -> int:
@@ -221,19 +224,9 @@ class Acceptance:
         batch.timer = None
         self._last_size = len(batch.nonces)
         self._in_flight[batch.serial] = batch
-        batch_id = f"{self._instance}-{batch.serial}"
-        body = encode_batch(
-            Batch(
-                VERSION,
-                batch_id,
-                batch.at,
-                [connection.context.username for connection in batch.connections],
-                [job.job_id for job in batch.jobs],
-                batch.nonces,
-            )
-        )
+        entry = self._entry(batch)
         try:
-            appended = self._store.append(batch_id, body)
+            appended = self._store.append(entry.batch, encode_batch(entry))
         except Exception:
             self._failed(Failure(), batch)
             return
@@ -241,6 +234,17 @@ class Acceptance:
             self._durable, self._failed, callbackArgs=(batch,), errbackArgs=(batch,)
         ).addErrback(
             lambda failure: self._log.failure("Batch {serial}", failure, serial=batch.serial)
+        )
+
+    def _entry(self, batch: _Batch) -> Batch:
+        """Return a batch as the log has it."""
+        return Batch(
+            VERSION,
+            f"{self._instance}-{batch.serial}",
+            batch.at,
+            [connection.context.username for connection in batch.connections],
+            [job.job_id for job in batch.jobs],
+            batch.nonces,
         )
 
     def _durable(self, _: object, batch: _Batch) -> None:
@@ -266,6 +270,8 @@ class Acceptance:
                     connection.send_many(payloads)
             start = end
         self._finish(batch, DUPLICATE)
+        if self.events is not None:
+            self.events.accepted(partial(self._entry, batch))
 
     def _failed(self, failure: Failure, batch: _Batch) -> None:
         """Give the nonces of a batch back, and say so to those who wait."""

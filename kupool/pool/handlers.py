@@ -90,6 +90,8 @@ class Handlers:
         self.router.add("submit", self._submit, SubmitParams, invalid=self._misfit)
         self.router.add("ping", lambda connection, message: True)
         self.router.add("authorize", self._again, AuthorizeParams)
+        #: Where everything goes that is no submission; by default to that router.
+        self.fallback: IRouter = self.router
         self._decode: Callable[[Any], Any] = msgspec.json.Decoder(_Submit).decode
 
     def take_rejections(self) -> Counter[Rejection]:
@@ -107,7 +109,7 @@ class Handlers:
         try:
             message = decode(item)
         except (ValueError, RecursionError, TypeError):
-            return self.router.dispatch(connection, item)
+            return self.fallback.dispatch(connection, item)
         params = message.params
         job: Any = self._jobs.get(params.job_id)
         error = judge(job, connection.context, params, connection.last_seen, self.rules)

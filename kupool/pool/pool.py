@@ -66,6 +66,8 @@ class Pool:
         self.settings = settings
         self._greeting = Greeting(self._admit, authenticator)
         self._channel: Any = None
+        #: Is told of jobs and sessions, where that is set; see :class:`kupool.pool.IEvents`.
+        self.events: Any = None
         self._payload: tuple[Job, bytes] | None = None
         self._by_user = SharedBuckets(settings.user_rate, max(1.0, settings.user_rate))
         self._by_ip = SharedBuckets(settings.ip_rate, max(1.0, settings.ip_rate))
@@ -105,6 +107,8 @@ class Pool:
             remote=connection.peer,
             reason=reason.getErrorMessage(),
         )
+        if self.events is not None:
+            self.events.closed(session, reason.getErrorMessage())
 
     def settle(self, connection: Connection) -> Deferred[None] | None:
         """Let a peer that has finished have the answers that are on their way."""
@@ -131,6 +135,8 @@ class Pool:
             session=session.session_id.hex(),
             remote=connection.peer,
         )
+        if self.events is not None:
+            self.events.opened(session, connection.peer)
         job = self._book.current
         return b"" if job is None else self._job_for(job, session)
 
@@ -152,6 +158,8 @@ class Pool:
             sent = self._channel.publish_each(lambda c: self._job_for(job, c.context))
         else:
             sent = self._channel.publish(self._encoded(job))
+        if self.events is not None:
+            self.events.job(job.saved())
 
         def finished(_: None) -> None:
             self.broadcast_seconds = self._clock.seconds() - began

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import hmac
 from base64 import b64decode, b64encode
-from collections.abc import Collection
+from collections.abc import Callable
 from typing import Any
 
 from twisted.web.server import Request
 
 from kupool.bus import IBus, Kind, Model, Outcome
+from kupool.bus.publishing import MAX_TIMEOUT, MIN_TIMEOUT
+from kupool.bus.topics import topic_name
+from kupool.errors import ErrorText
 from kupool.web.answers import Answer, ApiError, Route, read_json
-from kupool.web.control import Hosts
+from kupool.web.bus_status import BusStatusPages
+from kupool.web.visitors import Visitors
 
 #: The HTTP status of each outcome.
 STATUS = {
@@ -23,46 +26,46 @@ STATUS = {
 }
 
 
+#: Says why nothing may be published to a topic; None where it may.
+Refuse = Callable[[str], ErrorText | None]
+
+
 class BusPublishing:
-    """Answers ``POST /bus/publish``, and GET where ``development`` says so.
+    """Answers ``POST /bus/publish``, and GET where ``by_get`` says so: for development.
 
     A request has ``topic`` (or ``cmd``), ``action``, the name of a model, and ``body``,
     text, or base64 where ``base64`` is true; ``timeout_ms``, ``key`` and ``headers`` as
-    in ``bus.publish``. ``token`` is what ``Authorization: Bearer`` has to hold; None lets
-    everybody publish that names a known host. ``origins`` are the pages elsewhere that
-    may do so from a browser, such as ``https://example.org``.
+    in ``bus.publish``.
     """
 
     def __init__(
         self,
         bus: IBus,
-        hosts: Hosts,
+        visitors: Visitors,
         *,
-        token: str | None = None,
-        origins: Collection[str] = (),
-        development: bool = False,
+        refuse: Refuse = lambda topic: None,
+        by_get: bool = False,
     ) -> None:
         self._bus: Any = bus
-        self._hosts = hosts
-        self._token = token
-        self._origins = frozenset(origins)
-        self._development = development
+        self._visitors = visitors
+        self._refuse = refuse
+        self._by_get = by_get
 
     def route(self) -> Route:
         """Return the resource."""
         handlers = {b"POST": self.post, b"OPTIONS": self.options}
-        if self._development:
+        if self._by_get:
             handlers[b"GET"] = self.get
         return Route(handlers)
 
     async def post(self, request: Request) -> object:
         """Publish what is in the body, a JSON object."""
-        self._admit(request)
+        self._visitors.admit(request)
         return await self._publish(read_json(request))
 
     async def get(self, request: Request) -> object:
         """Publish what is in the query; for development only."""
-        self._admit(request)
+        self._visitors.admit(request)
         arguments: dict[bytes, list[bytes]] = request.args or {}
         try:
             params: dict[str, object] = {n.decode(): v[0].decode() for n, v in arguments.items()}
@@ -74,45 +77,33 @@ class BusPublishing:
 
     async def options(self, request: Request) -> object:
         """Tell a browser what pages elsewhere may do."""
-        self._cross_origin(request)
-        request.setHeader("Access-Control-Allow-Methods", "POST")
-        request.setHeader("Access-Control-Allow-Headers", "Authorization, Content-Type")
-        return {}
-
-    def _admit(self, request: Request) -> None:
-        self._hosts.require(request)
-        self._cross_origin(request)
-        if self._token is not None:
-            given = request.getHeader(b"authorization") or b""
-            wanted = b"Bearer " + self._token.encode()
-            if not hmac.compare_digest(given, wanted):
-                raise ApiError(401, "unauthorized", {b"WWW-Authenticate": b"Bearer"})
-
-    def _cross_origin(self, request: Request) -> None:
-        origin = request.getHeader("origin")
-        if origin is None:
-            return
-        if origin in self._origins:
-            request.setHeader("Access-Control-Allow-Origin", origin)
-            request.setHeader("Vary", "Origin")
-        elif not self._hosts.knows(origin.partition("://")[2]):
-            raise ApiError(403, "Origin: not a page that may publish")
+        return self._visitors.preflight(request, "POST")
 
     async def _publish(self, params: dict[str, Any]) -> Answer:
         topic = params.get("topic", params.get("cmd"))
         headers, body = params.get("headers"), params.get("body", "")
         try:
-            model = Model(params.get("action"))
+            model = _model(params.get("action"))
             if not isinstance(body, str):
                 raise ValueError("body: must be text")
             if headers is not None and not isinstance(headers, dict):
                 raise ValueError("headers: must be an object")
-            base64 = params.get("base64") in (True, "true")
-            data = b64decode(body, validate=True) if base64 else body.encode()
+            data = self._data(body, params.get("base64") in (True, "true"))
+            refusal = self._refuse(topic_name(topic))
+            if refusal is not None:
+                raise ApiError(403, refusal.text)
             outcome = await self._start(model, topic, data, params, headers)
         except ValueError as error:
             raise ApiError(400, str(error)) from None
         return Answer(STATUS[outcome.kind], shown(outcome))
+
+    def _data(self, body: str, base64: bool) -> bytes:
+        if not base64:
+            return body.encode()
+        try:
+            return b64decode(body, validate=True)
+        except ValueError as error:
+            raise ValueError(f"body: {error}") from None
 
     def _start(
         self, model: Model, topic: Any, data: bytes, params: dict[str, Any], headers: Any
@@ -122,13 +113,48 @@ class BusPublishing:
         if model is Model.UNRELIABLE_RANDOM:
             return self._bus.publish_unreliable_random(data, topic, headers=headers)
         milliseconds = params.get("timeout_ms")
-        if milliseconds is not None and type(milliseconds) not in (int, float):
-            raise ValueError("timeout_ms: must be a number")
-        timeout = None if milliseconds is None else milliseconds / 1000
+        timeout = None if milliseconds is None else _timeout(milliseconds)
         if model is Model.RELIABLE_RANDOM:
             return self._bus.publish_reliable_random(data, topic, timeout, headers=headers)
         key = params.get("key", "")
         return self._bus.publish_reliable_specific(data, topic, timeout, key=key, headers=headers)
+
+
+def _model(name: object) -> Model:
+    try:
+        return Model(name)
+    except ValueError:
+        known = ", ".join(model.value for model in Model)
+        raise ValueError(f"action: {name!r:.60} is none of {known}") from None
+
+
+def _timeout(milliseconds: Any) -> float:
+    if type(milliseconds) not in (int, float):
+        raise ValueError("timeout_ms: must be a number")
+    if not MIN_TIMEOUT <= milliseconds / 1000 <= MAX_TIMEOUT:
+        bounds = f"from {MIN_TIMEOUT * 1000:g} to {MAX_TIMEOUT * 1000:.0f}"
+        raise ValueError(f"timeout_ms: {milliseconds:g} is not {bounds}")
+    return float(milliseconds) / 1000
+
+
+def bus_routes(
+    bus: IBus,
+    visitors: Visitors,
+    *,
+    refuse: Refuse = lambda topic: None,
+    by_get: bool = False,
+) -> dict[str, Route]:
+    """Return the routes of a bus by their paths.
+
+    ``refuse`` is asked about every topic that is published to; ``by_get`` lets GET
+    publish as well, which any page that a browser shows can cause.
+    """
+    pages = BusStatusPages(bus, visitors)
+    return {
+        "/bus/publish": BusPublishing(bus, visitors, refuse=refuse, by_get=by_get).route(),
+        "/bus/status": pages.status_route(),
+        "/bus/trace": pages.trace_route(),
+    }
 
 
 def shown(outcome: Outcome) -> dict[str, object]:
@@ -147,4 +173,4 @@ def shown(outcome: Outcome) -> dict[str, object]:
     return answer
 
 
-__all__ = ["STATUS", "BusPublishing", "shown"]
+__all__ = ["STATUS", "BusPublishing", "bus_routes", "shown"]

@@ -129,6 +129,12 @@ def show_time(seconds: float) -> str:
     return datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def show_moment(seconds: float) -> str:
+    """Return seconds since the epoch as an RFC 3339 time in UTC, to the millisecond."""
+    text = datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+    return text.replace("+00:00", "Z")
+
+
 __all__ = [
     "DEFAULT_MINUTES",
     "DEFAULT_TOP",
@@ -139,5 +145,6 @@ __all__ = [
     "Query",
     "parse_query",
     "parse_time",
+    "show_moment",
     "show_time",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
@@ -197,6 +197,7 @@ def make_site(
     ws_origins: Collection[str] = (),
     hosts: Collection[str] = (),
     limits: HttpLimits | None = None,
+    more: Callable[[Hosts], Mapping[str, Route]] | None = None,
 ) -> ApiSite:
     """Return the site to listen with.
 
@@ -204,7 +205,8 @@ def make_site(
     spoken at ``/ws`` on connections of that manager. ``ws_origins`` are the sites whose
     pages may open it, ``hosts`` the names of this server besides ``localhost``; see
     :class:`~kupool.web.upgrade.Origins` and :class:`~kupool.web.control.Hosts`, which
-    raise :class:`ValueError` for those that cannot be.
+    raise :class:`ValueError` for those that cannot be. ``more`` returns further routes by
+    their paths.
     """
     limits = limits or HttpLimits()
     slots = _Slots()
@@ -219,6 +221,8 @@ def make_site(
         "/jobs/rotate": Route({b"POST": control.rotate}),
         "/jobs/interval": Route({b"POST": control.interval}),
     }
+    if more is not None:
+        routes.update(more(known))
     origins = Origins(ws_origins, known)
     if manager is not None:
         factory = PoolWebSocketFactory(reactor, manager, limits.ping_interval, slots.release)

@@ -24,7 +24,7 @@ class Origins:
     """
 
     def __init__(self, origins: Collection[str], hosts: Hosts) -> None:
-        self._allowed = {_normal(origin) for origin in origins}
+        self._allowed = {normal_origin(origin) for origin in origins}
         self._hosts = hosts
 
     def allows(self, request: Request) -> bool:
@@ -33,7 +33,7 @@ class Origins:
         if origin is None or "*" in self._allowed:
             return True
         try:
-            origin = _normal(origin)
+            origin = normal_origin(origin)
         except ValueError:
             return False
         if origin in self._allowed:
@@ -45,13 +45,16 @@ class Origins:
 
 def _is_origin(text: str, origin: str) -> bool:
     try:
-        return _normal(text) == origin
+        return normal_origin(text) == origin
     except ValueError:
         return False
 
 
-def _normal(origin: str) -> str:
-    """Return an origin in lower case, with its port; raises :class:`ValueError`."""
+def normal_origin(origin: str) -> str:
+    """Return an origin in lower case, with its port; ``*`` as it is.
+
+    Raises :class:`ValueError` for what is no origin.
+    """
     if origin == "*":
         return origin
     parts = urlsplit(origin.lower())
@@ -83,4 +86,4 @@ class Upgrade(Route):
         raise ApiError(403, "Origin: pages of that site may not open this WebSocket")
 
 
-__all__ = ["Origins", "Upgrade"]
+__all__ = ["Origins", "Upgrade", "normal_origin"]

@@ -30,6 +30,7 @@ class ApplyTests(SynchronousTestCase):
         """What the parts go by, under the name of the setting."""
         parts = self.parts
         server, session = parts.server.manager.settings, parts.pool.settings
+        assert parts.bus is not None
         return {
             "interval": parts.coordinator.interval,
             "expire": parts.handlers.rules.expire,
@@ -50,6 +51,9 @@ class ApplyTests(SynchronousTestCase):
             "write_timeout": server.write_timeout,
             "max_errors": server.max_errors,
             "outbox_limit": server.outbox_limit,
+            "bus_rate": parts.bus.access.rate,
+            "bus_topics": parts.bus.service.limits.topics,
+            "bus_calls": parts.bus.service.limits.publishing,
         }
 
     def test_each_alone(self) -> None:

@@ -60,6 +60,8 @@ class SourceTests(FileCase):
             "mq": "memory", "mq_kind": "classic", "spool": "off",
             "nonce_scope": "session", "duplicate_scope": "job",
             "log_level": "debug", "log_format": "text", "allocator": "pymalloc",
+            "bus": "off", "bus_get": "on", "bus_publish": ("a.>", "b"), "bus_subscribe": ("c",),
+            "bus_operators": ("alice",), "bus_origins": ("https://a",),
         }  # fmt: skip
         texts: dict[str, object] = {}
         for name, f in declared().items():
@@ -111,6 +113,10 @@ class SourceTests(FileCase):
             self.assertEqual(
                 load({"config": self.file(f"spool: {text}\n")}, {}).settings.spool, "off"
             )
+        path = self.file("bus: off\nbus_get: on\n")
+        settings = load({"config": path}, {}).settings
+        self.assertEqual((settings.bus, settings.bus_get), ("off", "on"))
+        self.assertIn("bus: expected text", self.refused({"config": self.file("bus: on\n")}))
         path = self.file("spool: on\n")
         self.assertEqual(load({"config": path}, {"KUP_SPOOL": "off"}).settings.spool, "off")
         self.assertEqual(load({"config": path}, {}).settings.spool, "on")
@@ -250,4 +256,6 @@ class ChangeTests(SynchronousTestCase):
     def test_every_setting_is_declared_whole(self) -> None:
         for name, f in declared().items():
             self.assertTrue(f.metadata["doc"], name)
-            self.assertEqual(repeatable(f), name in ("addr", "ws_origins", "http_hosts", "auth"))
+        several = {"addr", "ws_origins", "http_hosts", "auth"}
+        several |= {"bus_publish", "bus_subscribe", "bus_operators", "bus_origins"}
+        self.assertEqual({name for name, f in declared().items() if repeatable(f)}, several)

@@ -1,0 +1,112 @@
+"""The message bus of the daemon: for its sessions, for HTTP, and for the pool's events."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from twisted.internet.defer import TimeoutError as TimedOut
+from twisted.internet.interfaces import IReactorTime
+
+from kupool.bus import BusSettings
+from kupool.bus.local import LocalBus
+from kupool.bus.remote.service import BusService, PeerLimits
+from kupool.daemon.bus_access import BusAccess
+from kupool.net.connection import Connection
+from kupool.pool.events import BusEvents
+from kupool.pool.handlers import Handlers
+from kupool.settings import Settings
+from kupool.web.answers import Route
+from kupool.web.bus import bus_routes
+from kupool.web.control import Hosts
+from kupool.web.visitors import Visitors
+
+#: Topics whose counts and last messages are remembered: a status of all of them, each
+#: with a hundred messages, has to be made in one turn of the reactor.
+STATUS_TOPICS = 200
+
+#: Seconds that a stop leaves calls to get their answers.
+LAST_CALLS = 1.0
+
+#: Subscribers that one session may have; each has topics of its own.
+MAX_SUBSCRIBERS = 100
+
+
+@dataclass(frozen=True)
+class BusPart:
+    """The bus, what carries it to the sessions, and who may do what on it."""
+
+    bus: Any
+    service: BusService
+    access: BusAccess
+    events: BusEvents
+
+    async def stop(self, clock: IReactorTime) -> None:
+        """Take no more, give calls a moment for their answers, and refuse those without."""
+        with suppress(TimedOut):
+            await self.service.finish().addTimeout(LAST_CALLS, clock)
+        await self.bus.close()
+
+    def routes(self, hosts: Hosts, settings: Settings) -> Mapping[str, Route]:
+        """Return the routes of the HTTP API that are about the bus."""
+        visitors = Visitors(hosts, settings.bus_token, settings.bus_origins)
+        return bus_routes(
+            self.bus,
+            visitors,
+            refuse=lambda topic: self.access.refuse_topic(topic, everything=True),
+            by_get=settings.bus_get == "on",
+        )
+
+
+def make_bus(
+    settings: Settings, reactor: Any, wall: Callable[[], float], handlers: Handlers
+) -> BusPart | None:
+    """Make the bus and give the pool's sessions its methods; None where it is off.
+
+    While nobody uses it, nothing of it runs and no timer is set.
+    """
+    if settings.bus == "off":
+        return None
+    limits = bus_settings(settings)
+    bus = LocalBus(reactor, limits, wall=wall)
+    access = BusAccess(
+        settings.bus_publish,
+        settings.bus_subscribe,
+        settings.bus_operators,
+        _user_of,
+        settings.bus_rate,
+    )
+    service = BusService(bus.broker, handlers.router, before=[access], limits=peer_limits(settings))
+    handlers.fallback = service.router
+    events = BusEvents(bus, bus.broker.listening, limits.max_data, wall)
+    return BusPart(bus, service, access, events)
+
+
+def bus_settings(settings: Settings) -> BusSettings:
+    """Return the limits of the bus."""
+    return BusSettings(
+        timeout=settings.bus_timeout,
+        max_data=settings.bus_max_data,
+        max_calls=settings.bus_max_calls,
+        max_calls_bytes=settings.bus_max_calls_size,
+        buffer_time=settings.bus_buffer_time,
+        buffer_total=settings.bus_buffer_size,
+        max_topics=STATUS_TOPICS,
+    )
+
+
+def peer_limits(settings: Settings) -> PeerLimits:
+    """Return what one session may have of the bus."""
+    return PeerLimits(
+        publishing=settings.bus_calls, subscribers=MAX_SUBSCRIBERS, topics=settings.bus_topics
+    )
+
+
+def _user_of(connection: Connection) -> str:
+    user: str = connection.context.user
+    return user
+
+
+__all__ = ["BusPart", "bus_settings", "make_bus", "peer_limits"]

@@ -1,0 +1,57 @@
+"""Several observers of one server's connections, of which the first lets them in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from kupool.errors import CloseReason
+from kupool.net import IClosingObserver, IConnectionObserver
+from kupool.net.connection import Connection
+
+
+@implementer(IClosingObserver)
+class Tenants:
+    """The ``first`` sets the router of a connection; all hear of its end, the first last."""
+
+    _log = Logger()
+
+    def __init__(self, first: IConnectionObserver, *others: IClosingObserver) -> None:
+        self._first = first
+        self._others = others
+
+    def opened(self, connection: Connection) -> None:
+        """Let the first set the router."""
+        self._first.opened(connection)
+
+    def closing(self, connection: Connection, reason: CloseReason | None) -> None:
+        """Give the others their last word; the first has none."""
+        for other in self._others:
+            self._guarded(other.closing, connection, reason)
+
+    def closed(self, connection: Connection, reason: Failure) -> None:
+        """Tell all of them; what goes wrong with one keeps it from no other."""
+        for other in self._others:
+            self._guarded(other.closed, connection, reason)
+        self._first.closed(connection, reason)
+
+    def settle(self, connection: Connection) -> Deferred[None] | None:
+        """Wait for what any of them waits for."""
+        everyone = (*self._others, self._first)
+        waiting = [d for d in (tenant.settle(connection) for tenant in everyone) if d is not None]
+        if len(waiting) < 2:
+            return waiting[0] if waiting else None
+        return DeferredList(waiting, consumeErrors=True).addCallback(lambda _: None)
+
+    def _guarded(self, call: Callable[..., object], *arguments: object) -> None:
+        try:
+            call(*arguments)
+        except Exception:
+            self._log.failure("The end of a connection could not be handled")
+
+
+__all__ = ["Tenants"]

@@ -1,0 +1,117 @@
+"""The pool's events on a message bus, each a JSON object."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from kupool.bus import IBus
+from kupool.pool import ACCEPTED, CLOSED, JOB, OPENED, IEvents, SavedJob
+from kupool.pool.session import Session
+from kupool.wire.batches import Batch
+
+#: Headers that every event has, beside the ``trace-id`` that is its own id.
+HEADERS = {"content-type": "application/json"}
+
+
+class Accepted(msgspec.Struct, gc=False):
+    """An accepted submission; ``id`` is that of its batch in the log, ``/``, and its place."""
+
+    id: str
+    username: str
+    job_id: int
+    client_nonce: str
+
+
+@implementer(IEvents)
+class BusEvents:
+    """Publishes events to whoever listens; where nobody does, nothing is made of them.
+
+    ``listening`` says whether anybody may listen to a topic, ``max_data`` is the most
+    that a message may hold, in bytes, and ``wall`` returns seconds since the epoch.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        bus: IBus,
+        listening: Callable[[str], object],
+        max_data: int,
+        wall: Callable[[], float],
+    ) -> None:
+        self._bus: Any = bus
+        self._listening = listening
+        self._max_data = max_data
+        self._wall = wall
+
+    def job(self, job: SavedJob) -> None:
+        """Tell of a new job."""
+        if self._listening(JOB):
+            at = int(job.created_at * 1000)
+            event = {"job_id": job.job_id, "server_nonce": job.server_nonce, "at": at}
+            self._publish(JOB, f"job/{job.job_id}", msgspec.json.encode(event))
+
+    def accepted(self, batch: Callable[[], Batch]) -> None:
+        """Tell of the submissions of a batch, in as few messages as they fit."""
+        if self._listening(ACCEPTED):
+            made = batch()
+            for data in accepted_events(made, self._max_data):
+                self._publish(ACCEPTED, made.batch, data)
+
+    def opened(self, session: Session, peer: str) -> None:
+        """Tell of a session that has authorized."""
+        if self._listening(OPENED):
+            self._session(OPENED, session, {"peer": peer})
+
+    def closed(self, session: Session, reason: str) -> None:
+        """Tell of a session that has ended."""
+        if self._listening(CLOSED):
+            self._session(CLOSED, session, {"reason": reason})
+
+    def _session(self, topic: str, session: Session, more: dict[str, str]) -> None:
+        session_id = session.session_id.hex()
+        event = {"session": session_id, "username": session.username, "at": self._now(), **more}
+        self._publish(topic, session_id, msgspec.json.encode(event))
+
+    def _now(self) -> int:
+        return int(self._wall() * 1000)
+
+    def _publish(self, topic: str, event_id: str, data: bytes) -> None:
+        headers = {**HEADERS, "trace-id": event_id}
+        try:
+            sent: Deferred[object] = self._bus.publish_unreliable_all(data, topic, headers=headers)
+        except ValueError:
+            self._log.failure("An event of {topic} cannot be published", topic=topic)
+            return
+        sent.addErrback(lambda failure: self._log.failure("An event was not published", failure))
+
+
+def accepted_events(batch: Batch, max_data: int) -> Iterator[bytes]:
+    """Yield the messages that tell of a batch, each of at most ``max_data`` bytes.
+
+    Each is ``{"batch":ID,"at":MS,"submissions":[{"id":"ID/0","username":..,"job_id":..,
+    "client_nonce":..},..]}``; ``at`` is when the batch was begun.
+    """
+    head = b'{"batch":%b,"at":%d,"submissions":[' % (msgspec.json.encode(batch.batch), batch.at)
+    tail = b"]}"
+    rows: list[bytes] = []
+    size = least = len(head) + len(tail)
+    columns = zip(batch.usernames, batch.job_ids, batch.client_nonces, strict=True)
+    for place, (username, job_id, nonce) in enumerate(columns):
+        row = msgspec.json.encode(Accepted(f"{batch.batch}/{place}", username, job_id, nonce))
+        if rows and size + len(row) + 1 > max_data:
+            yield head + b",".join(rows) + tail
+            rows, size = [], least
+        rows.append(row)
+        size += len(row) + 1
+    if rows:
+        yield head + b",".join(rows) + tail
+
+
+__all__ = ["Accepted", "BusEvents", "accepted_events"]

@@ -1,0 +1,61 @@
+"""Who may use a route: under which host, with which token, from which pages."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Collection
+
+from twisted.web.server import Request
+
+from kupool.web.answers import ApiError
+from kupool.web.control import Hosts
+from kupool.web.upgrade import normal_origin
+
+
+class Visitors:
+    """Admits requests that name a known host and bear the ``token``, where there is one.
+
+    ``origins`` are the pages elsewhere that may ask from a browser, such as
+    ``https://example.org``, and read the answers; no other page may. Raises
+    :class:`ValueError` for one that is no origin, and for ``*``, which would be all.
+    """
+
+    def __init__(self, hosts: Hosts, token: str = "", origins: Collection[str] = ()) -> None:
+        if "*" in origins:
+            raise ValueError("'*' is every page there is: name those that may")
+        self._hosts = hosts
+        self._token = token
+        self._origins = frozenset(map(normal_origin, origins))
+
+    def admit(self, request: Request) -> None:
+        """Refuse a request that may not be made; raises :class:`ApiError`."""
+        self._hosts.require(request)
+        self._admit_page(request)
+        if self._token:
+            given = request.getHeader(b"authorization") or b""
+            if not hmac.compare_digest(given, b"Bearer " + self._token.encode()):
+                raise ApiError(401, "unauthorized", {b"WWW-Authenticate": b"Bearer"})
+
+    def preflight(self, request: Request, method: str) -> object:
+        """Tell a browser what pages elsewhere may do; raises :class:`ApiError`."""
+        self._admit_page(request)
+        request.setHeader("Access-Control-Allow-Methods", method)
+        request.setHeader("Access-Control-Allow-Headers", "Authorization, Content-Type")
+        return {}
+
+    def _admit_page(self, request: Request) -> None:
+        origin = request.getHeader("origin")
+        if origin is None:
+            return
+        request.setHeader("Vary", "Origin")
+        try:
+            known = normal_origin(origin) in self._origins
+        except ValueError:
+            known = False
+        if known:
+            request.setHeader("Access-Control-Allow-Origin", origin)
+        elif not self._hosts.knows(origin.partition("://")[2]):
+            raise ApiError(403, "Origin: not a page that may use this")
+
+
+__all__ = ["Visitors"]
