@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, IPushProducer
+from twisted.internet.interfaces import IDelayedCall, IPushProducer, ITCPTransport
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -131,6 +131,8 @@ class _Told:
 
     def makeConnection(self, transport: Any) -> None:
         """Hand pika a transport that is cut in time."""
+        if ITCPTransport.providedBy(transport):
+            transport.setTcpNoDelay(True)  # what waits for an answer is not to wait for more
         self.wire = Wire(self.reactor, transport)
         super().makeConnection(self.wire)  # type: ignore[misc]
 

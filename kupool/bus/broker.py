@@ -67,6 +67,7 @@ class Broker:
             self._drop_if_idle,
         )
         self._closed = False
+        self._incomplete = ""
         self._token = token_hex(4)
         self._next_id = 0
 
@@ -78,10 +79,12 @@ class Broker:
         topics: Iterable[object],
         deliver: Deliver,
         keys: Iterable[str] = (),
+        since: float | None = None,
     ) -> tuple[str, ...]:
         """Let a subscriber have what fits some topics; returns all that it listens to.
 
-        One that is there already keeps its ``deliver``. What waited for these topics is
+        One that is there already keeps its ``deliver``. ``since`` is when it came, in
+        seconds since 1970, where that is not now. What waited for these topics is
         delivered before this returns, or in the next turns of the reactor. Raises
         :class:`ValueError` for a pattern that is none; then nothing has changed.
         """
@@ -92,7 +95,8 @@ class Broker:
             raise ValueError(BUS_CLOSED)
         subscriber = self._subscribers.get(subscriber_id)
         if subscriber is None:
-            subscriber = Subscriber(subscriber_id, deliver, self._wall())
+            since = self._wall() if since is None else since
+            subscriber = Subscriber(subscriber_id, deliver, since)
             self._subscribers[subscriber_id] = subscriber
         subscriber.keys.update(keys)
         new = [p for p in dict.fromkeys(patterns) if p not in subscriber.patterns]
@@ -144,6 +148,16 @@ class Broker:
             found = self._matches[topic] = self._trie.match(topic)
         return found
 
+    def incomplete(self, reason: str) -> None:
+        """Say why there may be subscribers that are not known now; empty when all are.
+
+        Meanwhile unreliable messages are refused for this reason, and calls wait.
+        """
+        self._incomplete = reason
+        self._calls.whole = not reason
+        if not reason:
+            self._calls.look_again()
+
     def _drop_if_idle(self, subscriber: Subscriber) -> None:
         if not subscriber.patterns and not subscriber.calls:
             self._subscribers.pop(subscriber.id, None)
@@ -171,6 +185,8 @@ class Broker:
                 number = call.number
                 return lambda: self._calls.forget(number)
             self._refuse(message, note, BUS_FULL, done)
+        elif self._incomplete:
+            self._refuse(message, note, self._incomplete, done)
         else:
             self._send(message, note, done)
         return _nothing

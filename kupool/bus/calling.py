@@ -65,6 +65,9 @@ class Calls:
         self._later = False
         self._number = 0
         self.size = 0
+        #: Whether every subscriber there is may be known. Otherwise a call is not ended for
+        #: what those said that are: it waits, as one without subscribers does.
+        self.whole = True
 
     def __len__(self) -> int:
         return len(self._calls)
@@ -95,6 +98,12 @@ class Calls:
             self._accounts.ended(call.message, call.note, "cancelled")
 
     # -- what happens to them
+
+    def look_again(self) -> None:
+        """Go on with all that wait: more may be known than before."""
+        for waiting in self._waiting.values():
+            self._work.extend(waiting.values())
+        self._go_on()
 
     def came(self, patterns: Iterable[str]) -> None:
         """Somebody listens to these patterns now."""
@@ -134,6 +143,8 @@ class Calls:
         else:
             if verdict is Verdict.NOT_MINE:
                 self._settle(call, subscriber, Hand.NOT_MINE)
+            elif verdict is Verdict.LOST:
+                self._settle(call, subscriber, Hand.LOST)
             else:
                 call.error, call.failed_by = response.text, subscriber.id
                 self._settle(call, subscriber, Hand.FAILED)
@@ -310,7 +321,7 @@ class Calls:
     def _concluded(self, call: Call) -> bool:
         """End a call that nobody has in hand and that waits for nobody."""
         hands = set(call.hands.values())
-        if Hand.OPEN in hands:
+        if Hand.OPEN in hands or not self.whole:
             return False
         if Hand.FAILED in hands:
             self._finish(call, Outcome(Kind.REFUSED, reason=call.error, subscriber=call.failed_by))

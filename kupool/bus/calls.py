@@ -37,6 +37,8 @@ class Verdict(Enum):
     REFUSE = "refuse"
     NOT_MINE = "not mine"
     FAILED = "failed"
+    #: It is there no more: as if it had never been asked.
+    LOST = "lost"
 
 
 class Response(NamedTuple):

@@ -6,6 +6,7 @@ import secrets
 from collections import deque
 from collections.abc import Callable
 from inspect import iscoroutine
+from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -41,7 +42,10 @@ class Inbox:
         self._handler = handler
         self._queue: deque[tuple[Message, Respond | None, float]] = deque()
         self._size = 0
-        self._running = 0
+        #: What handlers returned that has no result yet, and what ends it in time; handlers
+        #: may return the same Deferred again.
+        self._running: dict[int, tuple[Deferred[Any], IDelayedCall]] = {}
+        self._begun = 0
         self._scheduled = False
         self._closed = False
 
@@ -61,20 +65,22 @@ class Inbox:
         return Taken.YES
 
     def close(self) -> None:
-        """Take no more, and drop what has not begun."""
+        """Take no more, drop what has not begun, and cancel what has."""
         self._closed = True
         self._queue.clear()
         self._size = 0
+        for result, _ in list(self._running.values()):
+            result.cancel()
 
     def _schedule(self) -> None:
-        if self._queue and not self._scheduled and self._running < self._settings.max_running:
+        if self._queue and not self._scheduled and len(self._running) < self._settings.max_running:
             self._scheduled = True
             self._clock.callLater(0, self._turn)
 
     def _turn(self) -> None:
         self._scheduled = False
         for _ in range(CHUNK):
-            if not self._queue or self._running >= self._settings.max_running:
+            if not self._queue or len(self._running) >= self._settings.max_running:
                 break
             message, respond, since = self._queue.popleft()
             self._size -= len(message.data)
@@ -96,18 +102,19 @@ class Inbox:
         if not isinstance(result, Deferred):
             self._respond(result, message, respond)
             return
-        self._running += 1
         limit = message.timeout if respond is not None else self._settings.handler_timeout
-        timer = self._clock.callLater(limit, result.cancel)
-        result.addBoth(self._ended, timer, message, respond)
+        self._begun += 1
+        self._running[self._begun] = result, self._clock.callLater(limit, result.cancel)
+        result.addBoth(self._ended, self._begun, message, respond)
 
     def _ended(
-        self, result: object, timer: IDelayedCall, message: Message, respond: Respond | None
+        self, result: object, number: int, message: Message, respond: Respond | None
     ) -> None:
-        self._running -= 1
+        _, timer = self._running.pop(number)
         if timer.active():
             timer.cancel()
-            self._respond(result, message, respond)
+            if not self._closed:
+                self._respond(result, message, respond)
         else:  # whoever waited for it waits no more
             self._log.warn(
                 "The handler of message {id} on {topic} took too long",

@@ -33,7 +33,8 @@ class LocalBus:
     """A bus among the handlers of this process, and of whoever else uses its ``broker``.
 
     ``wall`` returns seconds since 1970. Handlers run in a turn of the reactor of their
-    own, never while something is published.
+    own, never while something is published. A ``broker`` that is given carries the bus in
+    place of one of its own; ``name`` begins the ids of its subscribers.
     """
 
     def __init__(
@@ -43,8 +44,11 @@ class LocalBus:
         *,
         wall: Callable[[], float],
         random: Random | None = None,
+        broker: Broker | None = None,
+        name: str = "local",
     ) -> None:
-        self.broker = Broker(clock, settings, wall=wall, random=random)
+        self.broker = broker or Broker(clock, settings, wall=wall, random=random)
+        self._name = name
         self._clock = clock
         self._handlers: dict[Handler, tuple[str, Inbox]] = {}
         self._next_id = 0
@@ -108,7 +112,7 @@ class LocalBus:
         subscriber_id, inbox = self._handlers.get(handler, ("", None))
         if inbox is None:
             self._next_id += 1
-            subscriber_id = f"local/{self._next_id}"
+            subscriber_id = f"{self._name}/{self._next_id}"
             inbox = Inbox(self._clock, self.broker.settings, handler)
         found = self.broker.subscribe(
             subscriber_id,

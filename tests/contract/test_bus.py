@@ -7,11 +7,12 @@ on a fake clock where it can, else in earnest.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from random import Random
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.task import Clock
+from twisted.internet.task import Clock, deferLater
 from twisted.trial.unittest import TestCase
 from zope.interface.verify import verifyObject
 
@@ -71,6 +72,9 @@ class BusContract(_Base):
 
     settings = BusSettings()
 
+    #: Seconds that something may take beside what it is to take: more where time is real.
+    slack = 0.0
+
     # -- what a form provides
 
     async def open_bus(self) -> Any:
@@ -82,6 +86,10 @@ class BusContract(_Base):
         raise NotImplementedError
 
     def now(self) -> float:
+        raise NotImplementedError
+
+    def alarm(self, seconds: float) -> Deferred[float]:
+        """Return a Deferred that fires in so many seconds with the time it is then."""
         raise NotImplementedError
 
     # -- helpers
@@ -96,6 +104,26 @@ class BusContract(_Base):
             await self.passes(0.01)
         self.assertEqual(len(found), 1, "no outcome")
         return found[0]
+
+    async def becomes(self, expected: Any, value: Callable[[], Any], note: object = "") -> None:
+        """Wait until a value is as expected, and make sure that it stays so."""
+        end = self.now() + 0.1 + 5 * self.slack
+        await self.passes(0)
+        while value() != expected and self.now() < end:
+            await self.passes(0.01)
+        await self.passes(0.05)
+        self.assertEqual(value(), expected, note)
+
+    async def ends_in_time(self, publish: Any, *args: Any) -> Outcome:
+        """Publish with half a second; the outcome comes within 100 ms of the deadline."""
+        start, alarm = self.now(), self.alarm(0.5)
+        outcome: Outcome = await self.result(publish(*args, 0.5))
+        ended = self.now()
+        # What holds up the test as well is not the bus's fault.
+        rang = await self.result(alarm)
+        self.assertGreaterEqual(ended - start, 0.499)
+        self.assertLessEqual(ended - rang, 0.1)
+        return outcome
 
     async def listen(self, bus: Any, handler: Any, *topics: Any, **options: Any) -> Any:
         done = bus.subscribe(topics or ("t",), handler, **options)
@@ -218,16 +246,15 @@ class BusContract(_Base):
         lazy, good = Heard(answer=silent), Heard("good")
         await self.listen(bus, lazy)
         waiting = bus.publish_reliable_random(b"", "t", 3.0)
-        await self.passes(0.5)
+        await self.passes(0.3)
         await self.listen(other, good)
-        await self.passes(0.4)
+        await self.passes(0.3)
         self.assertEqual(good.messages, [])
-        start = self.now()
         self.assertEqual((await self.result(waiting)).data, b"good")
-        self.assertLess(self.now() - start, 0.3)
         (message,) = good.messages
         self.assertTrue(message.redelivered)
-        self.assertLess(message.timeout, 2.2)
+        self.assertLessEqual(message.timeout, 2.01)
+        self.assertGreater(message.timeout, 1.9 - self.slack)
         self.assertEqual(len(lazy.messages), 1)
 
     async def test_late_answer_of_the_first(self) -> None:
@@ -249,11 +276,8 @@ class BusContract(_Base):
         bus, other = await self.open_bus(), await self.open_bus()
         late: Deferred[bytes] = Deferred()
         await self.listen(other, Heard(answer=lambda m: late))
-        start = self.now()
-        outcome = await self.result(bus.publish_reliable_random(b"", "t", 0.5))
+        outcome = await self.ends_in_time(bus.publish_reliable_random, b"", "t")
         self.assertEqual(outcome.kind, Kind.TIMEOUT)
-        self.assertGreaterEqual(self.now() - start, 0.499)
-        self.assertLessEqual(self.now() - start, 0.6)
         if not late.called:
             late.callback(b"too late")
         await self.passes(0.1)
@@ -262,26 +286,29 @@ class BusContract(_Base):
         self.assertEqual(status.subscribers[0].unanswered, 0)
 
     async def test_default_timeout(self) -> None:
-        """A-23: three seconds."""
+        """A-23: three seconds, unless the settings say something else."""
+        self.assertEqual(BusSettings().timeout, 3.0)
         bus = await self.open_bus()
         await self.listen(bus, Heard(answer=silent))
         start = self.now()
         outcome = await self.result(bus.publish_reliable_random(b"", "t"))
         self.assertEqual(outcome.kind, Kind.TIMEOUT)
-        self.assertApproximates(self.now() - start, 3.05, 0.06)
+        taken = self.now() - start
+        self.assertGreater(taken, self.settings.timeout - 0.01)
+        self.assertLess(taken, self.settings.timeout + 0.11 + self.slack)
 
     async def test_waits_for_a_subscriber(self) -> None:
         """A-24, A-14: what nobody is there for waits, and costs nothing; then it is done."""
         bus, other = await self.open_bus(), await self.open_bus()
-        waiting = [bus.publish_reliable_random(b"%d" % n, "a.b", 2.0) for n in range(20)]
-        await self.passes(1.5)
+        waiting = [bus.publish_reliable_random(b"%d" % n, "a.b", 4.0) for n in range(20)]
+        await self.passes(0.7)
         handler = Heard("x")
         await self.listen(other, handler, "a.*")
         for deferred in waiting:
             self.assertEqual((await self.result(deferred)).data, b"x")
         self.assertEqual(sorted(handler.data), sorted(b"%d" % n for n in range(20)))
         self.assertEqual({m.redelivered for m in handler.messages}, {False})
-        self.assertLess(max(m.timeout for m in handler.messages), 0.6)
+        self.assertLess(max(m.timeout for m in handler.messages), 3.4)
 
     async def test_no_subscriber(self) -> None:
         """A-12, A-22: nobody came until the deadline; also where the last one has left."""
@@ -309,7 +336,7 @@ class BusContract(_Base):
             self.assertEqual(outcome.kind, Kind.REFUSED)
             self.assertIn("internal error, reference ", outcome.reason)
             self.assertNotIn("said so", outcome.reason)
-        self.assertLess(self.now() - start, 0.5)
+        self.assertLess(self.now() - start, 0.5 + self.slack)
         outcome = await self.result(bus.publish_reliable_random(b"", "good"))
         self.assertEqual(outcome.data, b"good")
         await self.open_log_errors(2)
@@ -344,13 +371,14 @@ class BusContract(_Base):
         headers = {"trace-id": "abc", "content-type": "text/plain", "x": "名"}
         await self.result(bus.publish_reliable_specific(b"1", "t", 2.0, key="k", headers=headers))
         await self.result(bus.publish_unreliable_all(b"2", "t", headers=headers))
-        await self.passes(0.1)
+        await self.becomes([b"1", b"2"], lambda: handler.data)
         first, second = handler.messages
         self.assertEqual([first.headers, second.headers], [headers, headers])
         self.assertEqual((first.key, first.topic), ("k", "t"))
         self.assertIs(first.model, Model.RELIABLE_SPECIFIC)
         self.assertIs(second.model, Model.UNRELIABLE_ALL)
-        self.assertApproximates(first.timeout, 2.0, 0.1)
+        self.assertLessEqual(first.timeout, 2.0)
+        self.assertGreater(first.timeout, 1.9 - self.slack)
         self.assertEqual(second.timeout, 0)
 
     async def test_cancel(self) -> None:
@@ -363,7 +391,8 @@ class BusContract(_Base):
         waiting.cancel()
         failure = await self.result(waiting)
         self.assertTrue(failure.check(CancelledError))
-        await self.passes(3.5)
+        await self.passes(self.settings.timeout + 0.5)
+        self.assertEqual((await self.result(bus.status())).calls, 0)
 
     async def test_slow_subscriber(self) -> None:
         """A-15: one that has much to do delays nobody."""
@@ -375,7 +404,7 @@ class BusContract(_Base):
         start = self.now()
         outcome = await self.result(bus.publish_reliable_random(b"", "quick"))
         self.assertEqual(outcome.data, b"quick")
-        self.assertLess(self.now() - start, 0.2)
+        self.assertLess(self.now() - start, 0.2 + self.slack)
         for deferred in slow:
             self.assertEqual((await self.result(deferred)).kind, Kind.TIMEOUT)
 
@@ -391,18 +420,15 @@ class BusContract(_Base):
         outcome = await self.result(bus.publish_reliable_specific(b"1", "t"))
         self.assertEqual((outcome.kind, outcome.data), (Kind.ANSWERED, b"owner"))
         for handler in (owner, lazy, stranger):
-            self.assertEqual(handler.data, [b"1"])
+            await self.becomes([b"1"], lambda handler=handler: handler.data)
 
     async def test_specific_timeout(self) -> None:
         """A-27: nobody answers: timeout."""
         bus, other = await self.open_bus(), await self.open_bus()
         await self.listen(bus, Heard(answer=NotMine))
         await self.listen(other, Heard(answer=silent))
-        start = self.now()
-        outcome = await self.result(bus.publish_reliable_specific(b"", "t", 0.5))
+        outcome = await self.ends_in_time(bus.publish_reliable_specific, b"", "t")
         self.assertEqual(outcome.kind, Kind.TIMEOUT)
-        self.assertGreaterEqual(self.now() - start, 0.499)
-        self.assertLessEqual(self.now() - start, 0.6)
 
     async def test_not_mine(self) -> None:
         """A-28: when all say that it is not theirs, the publisher hears it at once."""
@@ -416,7 +442,7 @@ class BusContract(_Base):
             start = self.now()
             outcome = await self.result(publish(b"", "t"))
             self.assertEqual(outcome.kind, Kind.NO_SUBSCRIBER)
-            self.assertLess(self.now() - start, 0.2)
+            self.assertLess(self.now() - start, 0.2 + self.slack)
         for handler in handlers:
             self.assertEqual(len(handler.messages), 2)
 
@@ -459,9 +485,9 @@ class BusContract(_Base):
         for n in range(50):
             outcome = await self.result(bus.publish_unreliable_all(b"%d" % n, "t"))
             self.assertEqual(outcome, Outcome(Kind.SENT, receivers=3))
-        await self.passes(0.1)
         for handler in handlers:
-            self.assertEqual(handler.data, [b"%d" % n for n in range(50)])
+            wanted = [b"%d" % n for n in range(50)]
+            await self.becomes(wanted, lambda handler=handler: handler.data)
         await self.open_log_errors(50)
 
     async def test_unreliable_random(self) -> None:
@@ -473,26 +499,26 @@ class BusContract(_Base):
         for n in range(400):
             outcome = await self.result(bus.publish_unreliable_random(b"%d" % n, "t"))
             self.assertEqual(outcome, Outcome(Kind.SENT, receivers=1))
-        await self.passes(0.1)
-        got = [handler.data for handler in handlers]
-        self.assertEqual(sorted(got[0] + got[1]), sorted(b"%d" % n for n in range(400)))
-        self.assertGreater(min(map(len, got)), 120)
+        wanted = sorted(b"%d" % n for n in range(400))
+        await self.becomes(wanted, lambda: sorted(handlers[0].data + handlers[1].data))
+        self.assertGreater(min(len(handler.data) for handler in handlers), 120)
 
     async def test_buffer(self) -> None:
         """A-32, A-34, A-35: kept three seconds for the first that comes, then dropped."""
+        self.assertEqual(BusSettings().buffer_time, 3.0)
+        kept = self.settings.buffer_time
         bus, other = await self.open_bus(), await self.open_bus()
         for publish in (bus.publish_unreliable_all, bus.publish_unreliable_random):
             outcome = await self.result(publish(b"old", "a.b"))
             self.assertEqual(outcome, Outcome(Kind.SENT, receivers=0))
-        await self.passes(2.0)
+        await self.passes(kept * 2 / 3)
         await self.result(bus.publish_unreliable_all(b"new", "a.b"))
         await self.result(bus.publish_unreliable_random(b"newer", "a.b"))
-        await self.passes(1.2)
+        await self.passes(kept * 0.4)
         handler, second = Heard(), Heard()
         await self.listen(other, handler, "a.>")
         await self.listen(bus, second, "a.b")
-        await self.passes(0.1)
-        self.assertEqual(handler.data, [b"new", b"newer"])
+        await self.becomes([b"new", b"newer"], lambda: handler.data)
         self.assertEqual(second.data, [])
         status = await self.result(bus.status())
         (topic,) = [t for t in status.topics if t.topic == "a.b"]
@@ -512,7 +538,7 @@ class BusContract(_Base):
         self.assertEqual(second.topics, ("t", "u.*"))
         await self.result(bus.publish_unreliable_all(b"1", "t"))
         await self.result(bus.publish_reliable_specific(b"2", "t"))
-        self.assertEqual(handler.data, [b"1", b"2"])
+        await self.becomes([b"1", b"2"], lambda: handler.data)
 
     async def test_unsubscribe(self) -> None:
         """A-03: removes exactly that subscriber, from one topic or from all."""
@@ -521,18 +547,20 @@ class BusContract(_Base):
         for handler, where in ((stays, bus), (goes, bus), (theirs, other)):
             await self.listen(where, handler, "a", "b", "c.>")
 
-        async def reached(topic: str) -> set[str]:
-            await self.result(bus.publish_unreliable_all(topic.encode(), topic))
-            await self.passes(0.1)
-            return {h.name for h in (stays, goes, theirs) if topic.encode() in h.data}
+        async def reaches(topic: str, *names: str) -> None:
+            data = topic.encode()
+            await self.result(bus.publish_unreliable_all(data, topic))
+            await self.becomes(
+                set(names), lambda: {h.name for h in (stays, goes, theirs) if data in h.data}
+            )
 
         await self.result(bus.unsubscribe(goes, ["a"]))
         await self.result(bus.unsubscribe(goes, ["nothing"]))
-        self.assertEqual(await reached("a"), {"stays", "theirs"})
-        self.assertEqual(await reached("b"), {"stays", "goes", "theirs"})
+        await reaches("a", "stays", "theirs")
+        await reaches("b", "stays", "goes", "theirs")
         await self.result(bus.unsubscribe(goes))
         await self.result(bus.unsubscribe(goes))
-        self.assertEqual(await reached("c.x"), {"stays", "theirs"})
+        await reaches("c.x", "stays", "theirs")
         status = await self.result(bus.status())
         self.assertEqual(len(status.subscribers), 2)
 
@@ -552,8 +580,7 @@ class BusContract(_Base):
             for handler in handlers.values():
                 handler.messages.clear()
             await self.result(bus.publish_unreliable_all(b"", topic))
-            await self.passes(0.05)
-            self.assertEqual({p for p, h in handlers.items() if h.messages}, fits, topic)
+            await self.becomes(fits, lambda: {p for p, h in handlers.items() if h.messages}, topic)
 
     # -- what it knows of itself
 
@@ -592,7 +619,7 @@ class BusContract(_Base):
         headers = {"trace-id": "my trace"}
         await self.result(bus.publish_reliable_random(b"", "none", 0.1, headers=headers))
         await self.result(bus.publish_unreliable_all(b"", "none", headers=headers))
-        await self.passes(3.1)
+        await self.passes(self.settings.buffer_time + 0.1)
         steps = await self.result(bus.trace("my trace"))
         self.assertEqual(
             [s.event for s in steps],
@@ -628,6 +655,9 @@ class FakeTime(_Base):
 
     def now(self) -> float:
         return self.clock.seconds()
+
+    def alarm(self, seconds: float) -> Deferred[float]:
+        return deferLater(self.clock, seconds, self.now)
 
     async def passes(self, seconds: float) -> None:
         end = self.clock.seconds() + seconds

@@ -1,0 +1,196 @@
+"""Who listens on the other nodes: each with the subscribers that it has told of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from functools import partial
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+from kupool.bus import Message
+from kupool.bus.calls import Taken
+from kupool.bus.publishing import check_text, checked_keys
+from kupool.bus.rabbit.items import Call, Entry
+from kupool.bus.rabbit.outgoing import Outgoing
+from kupool.bus.rabbit.shared_broker import SharedBroker
+
+
+class Peer:
+    """Another node, as of a version of what it told; ``heard`` is in seconds of the clock."""
+
+    def __init__(self, node: str, address: str, version: int, heard: float) -> None:
+        self.node = node
+        self.address = address
+        self.version = version
+        self.heard = heard
+        self.gone = False
+        #: The topics of its subscribers, by the names they have there.
+        self.subscribers: dict[str, tuple[str, ...]] = {}
+
+    def id_of(self, subscriber: str) -> str:
+        """Return what one of its subscribers is called here."""
+        own = subscriber.startswith(f"{self.node}/")
+        return subscriber if own else f"{self.node}/{subscriber}"
+
+
+class Directory:
+    """The other nodes; their subscribers are in the broker, each handed its messages here."""
+
+    def __init__(self, broker: SharedBroker, outgoing: Outgoing) -> None:
+        self._broker = broker
+        self._outgoing = outgoing
+        self._by_node: dict[str, Peer] = {}
+        self._by_address: dict[str, Peer] = {}
+
+    def __len__(self) -> int:
+        return len(self._by_node)
+
+    def __iter__(self) -> Iterator[Peer]:
+        return iter(list(self._by_node.values()))
+
+    def node(self, name: str) -> Peer | None:
+        """Return a node by its name."""
+        return self._by_node.get(name)
+
+    def at(self, address: str) -> Peer | None:
+        """Return the node at an address."""
+        return self._by_address.get(address)
+
+    def install(
+        self, node: str, address: str, version: int, entries: Iterable[Entry], heard: float
+    ) -> Peer:
+        """Take over all that a node has; raises :class:`ValueError` for what cannot be."""
+        peer = self._by_node.get(node)
+        if peer is not None and peer.address != address:
+            self.forget(peer)  # it lost its connection, and what it was sent over that
+            peer = None
+        if peer is None:
+            peer = Peer(node, address, version, heard)
+            self._by_node[node] = self._by_address[address] = peer
+        peer.version, peer.heard = version, heard
+        wanted: dict[str, set[str]] = {}
+        found = list(entries)
+        for entry in found:
+            wanted.setdefault(entry.subscriber, set()).update(entry.topics)
+        for subscriber, topics in list(peer.subscribers.items()):
+            if subscriber not in wanted:
+                self.remove(peer, subscriber, None, True)
+            elif less := [topic for topic in topics if topic not in wanted[subscriber]]:
+                self.remove(peer, subscriber, less, False)
+        for entry in found:
+            self.add(peer, entry)
+        return peer
+
+    def add(self, peer: Peer, entry: Entry) -> None:
+        """Let a subscriber of a node listen to more; raises :class:`ValueError`."""
+        name = entry.subscriber
+        check_text("subscriber", name)
+        peer.subscribers[name] = self._broker.add_elsewhere(
+            peer.id_of(name),
+            entry.topics,
+            partial(self._deliver, peer, name),
+            checked_keys(entry.keys),
+            entry.since,
+        )
+
+    def remove(self, peer: Peer, subscriber: str, topics: list[str] | None, gone: bool) -> None:
+        """Let a subscriber of a node listen to less; raises :class:`ValueError`."""
+        if subscriber not in peer.subscribers:
+            return
+        if gone:
+            self._broker.remove(peer.id_of(subscriber))
+            left: tuple[str, ...] = ()
+        else:
+            left = self._broker.unsubscribe(peer.id_of(subscriber), topics)
+        if left:
+            peer.subscribers[subscriber] = left
+        else:
+            del peer.subscribers[subscriber]
+
+    def forget(self, peer: Peer) -> None:
+        """A node is gone: what is in its hands goes to others."""
+        peer.gone = True
+        if self._by_node.get(peer.node) is peer:
+            del self._by_node[peer.node], self._by_address[peer.address]
+        for subscriber in list(peer.subscribers):
+            self.remove(peer, subscriber, None, True)
+
+    def _deliver(self, peer: Peer, name: str, message: Message, number: int | None) -> Taken:
+        if peer.gone:
+            return Taken.GONE
+        if self._outgoing.full(len(message.data)):
+            return Taken.FULL
+        if number is None:
+            self._outgoing.tell(peer.address, peer.node, name, message)
+        else:
+            self._outgoing.add(peer.address, Call(number, name, message), message.timeout)
+        return Taken.YES
+
+
+class _Wait:
+    __slots__ = ("addresses", "done", "timer", "version")
+
+    def __init__(self, version: int, addresses: set[str], done: Deferred[None]) -> None:
+        self.version = version
+        self.addresses = addresses
+        self.done = done
+        self.timer: IDelayedCall | None = None
+
+
+class Acknowledgements:
+    """Who waits for other nodes to have taken a change."""
+
+    def __init__(self, clock: IReactorTime, seconds: float) -> None:
+        self._clock = clock
+        self._seconds = seconds
+        self._waits: list[_Wait] = []
+        #: What those at each address have taken last.
+        self._taken: dict[str, int] = {}
+
+    def wait(self, version: int, addresses: Iterable[str]) -> Deferred[None]:
+        """Wait until those at some addresses have taken a version, or are gone, or it is
+        too long.
+        """
+        done: Deferred[None] = Deferred()
+        late = {address for address in addresses if self._taken.get(address, -1) < version}
+        wait = _Wait(version, late, done)
+        self._waits.append(wait)
+        wait.timer = self._clock.callLater(self._seconds, self._end, wait)
+        self._look(wait)
+        return done
+
+    def took(self, address: str, version: int) -> None:
+        """Those at an address have taken a version."""
+        self._taken[address] = version
+        for wait in list(self._waits):
+            if wait.version <= version:
+                wait.addresses.discard(address)
+                self._look(wait)
+
+    def gone(self, address: str) -> None:
+        """Nobody is at an address any more."""
+        self._taken.pop(address, None)
+        for wait in list(self._waits):
+            wait.addresses.discard(address)
+            self._look(wait)
+
+    def clear(self) -> None:
+        """Nobody is there any more: wait for nobody."""
+        self._taken.clear()
+        for wait in list(self._waits):
+            self._end(wait)
+
+    def _look(self, wait: _Wait) -> None:
+        if not wait.addresses:
+            self._end(wait)
+
+    def _end(self, wait: _Wait) -> None:
+        if wait in self._waits:
+            self._waits.remove(wait)
+            if wait.timer is not None and wait.timer.active():
+                wait.timer.cancel()
+            wait.done.callback(None)
+
+
+__all__ = ["Acknowledgements", "Directory", "Peer"]

@@ -1,0 +1,136 @@
+"""The calls of other nodes that subscribers of this one have in hand."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+
+from twisted.internet.interfaces import IReactorTime
+
+from kupool.bus import BusSettings, Message
+from kupool.bus.calls import Deliver, Response, Taken, Verdict
+
+#: Calls of others have numbers from here on; a broker's own never come near it.
+FIRST_NUMBER = 1 << 48
+
+#: The size of an answer that is remembered.
+MAX_ANSWER = 4096
+
+#: The largest status, either way.
+MAX_STATUS = (1 << 63) - 1
+
+#: Who called, by what number, and which subscriber was asked.
+Key = tuple[str, int, str]
+
+#: Sends a word back: (who called, the number there, the subscriber, what it says).
+SendBack = Callable[[str, int, str, Response], object]
+
+_ENOUGH = Response(Verdict.FAILED, text="the subscriber has enough to do")
+_LOST = Response(Verdict.LOST)
+
+
+class _Held:
+    __slots__ = ("expires", "key", "response", "size")
+
+    def __init__(self, key: Key, size: int, expires: float) -> None:
+        self.key = key
+        self.size = size
+        self.expires = expires
+        self.response: Response | None = None
+
+
+class Hands:
+    """Sees to it that a call is handled once here, however often it comes.
+
+    One comes again where its publisher lost the connection, or thought this node gone.
+    The answer goes to where its publisher is by then.
+    """
+
+    def __init__(
+        self, clock: IReactorTime, settings: BusSettings, remembered: int, send_back: SendBack
+    ) -> None:
+        self._clock = clock
+        self._settings = settings
+        self._remembered = remembered
+        self._send_back = send_back
+        self._next_number = FIRST_NUMBER
+        self._open: dict[int, _Held] = {}
+        self._by_key: dict[Key, _Held] = {}
+        self._answered: OrderedDict[Key, None] = OrderedDict()
+        self._size = 0
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def take(
+        self, node: str, number: int, subscriber_id: str, deliver: Deliver | None, message: Message
+    ) -> None:
+        """Have a call handled, unless it has been; ``deliver`` is None without a subscriber."""
+        key = node, number, subscriber_id
+        held = self._by_key.get(key)
+        if held is not None:
+            if held.response is not None:
+                self._send_back(*key, held.response)
+            return
+        if deliver is None:
+            self._send_back(*key, _LOST)
+            return
+        settings, size = self._settings, len(message.data)
+        if len(self._open) >= settings.max_calls or self._size + size > settings.max_calls_bytes:
+            self._send_back(*key, _ENOUGH)
+            return
+        held = _Held(key, size, self._clock.seconds() + message.timeout)
+        local, self._next_number = self._next_number, self._next_number + 1
+        self._open[local] = self._by_key[key] = held
+        self._size += size
+        taken = deliver(message, local)
+        if taken is not Taken.YES and local in self._open:
+            self._let_go(local)
+            del self._by_key[key]
+            self._send_back(*key, _ENOUGH if taken is Taken.FULL else _LOST)
+
+    def answered(self, local: int, response: Response) -> None:
+        """Send back what a subscriber says; too late or unasked is harmless."""
+        if local not in self._open:
+            return
+        held = self._let_go(local)
+        response = self._sendable(response)
+        if len(response.data) <= MAX_ANSWER:
+            held.response = response
+            self._answered[held.key] = None
+            if len(self._answered) > self._remembered:
+                oldest, _ = self._answered.popitem(last=False)
+                self._by_key.pop(oldest, None)
+        else:
+            del self._by_key[held.key]
+        self._send_back(*held.key, response)
+
+    def _sendable(self, response: Response) -> Response:
+        size = len(response.data)
+        if size > self._settings.max_data:
+            return Response(Verdict.FAILED, text=f"answer of {size} bytes: too large")
+        fits = isinstance(response.data, bytes) and isinstance(response.status, int)
+        if not fits or not -MAX_STATUS <= response.status <= MAX_STATUS:
+            return Response(Verdict.FAILED, text="an answer that cannot be sent")
+        return response
+
+    def lost(self, subscriber_id: str) -> None:
+        """A subscriber is gone, with what it had in hand."""
+        for local, held in list(self._open.items()):
+            if held.key[2] == subscriber_id:
+                self._let_go(local)
+                del self._by_key[held.key]
+
+    def sweep(self) -> None:
+        """Forget what nobody waits for any more."""
+        now = self._clock.seconds()
+        for local in [local for local, held in self._open.items() if held.expires < now]:
+            del self._by_key[self._let_go(local).key]
+
+    def _let_go(self, local: int) -> _Held:
+        held = self._open.pop(local)
+        self._size -= held.size
+        return held
+
+
+__all__ = ["FIRST_NUMBER", "Hands"]

@@ -1,0 +1,195 @@
+"""What nodes tell each other, and how it is packed: several items in one message. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import msgspec
+from msgspec import Raw, Struct
+
+from kupool.bus import Message
+from kupool.bus.calls import Response
+
+#: What each message says that it is.
+KIND = "kupool.bus/1"
+
+#: Topics and keys in one entry of a directory, and entries in one part of a state.
+CHUNK = 200
+
+#: The most parts that a state may have.
+MAX_PARTS = 10_000
+
+_ARRAY32 = b"\xdd"
+
+
+class Item(Struct, array_like=True, gc=False):
+    """Something that one node tells another."""
+
+
+class Entry(Struct, array_like=True):
+    """A subscriber of a node, or a part of what it listens to; ``since`` as a status has it."""
+
+    subscriber: str
+    since: float
+    topics: list[str]
+    keys: list[str]
+
+
+class State(Item, tag=1):
+    """Everything a node has, in parts. Where ``reply`` is set the others are asked for theirs.
+
+    ``version`` counts the changes before it.
+    """
+
+    version: int
+    part: int
+    parts: int
+    reply: bool
+    entries: list[Entry]
+
+
+class Added(Item, tag=2):
+    """A change: a subscriber listens to more."""
+
+    version: int
+    entry: Entry
+
+
+class Removed(Item, tag=3):
+    """A change: a subscriber listens to less; ``topics`` is None for no more at all.
+
+    Where it is ``gone`` it will not answer what is in its hands either.
+    """
+
+    version: int
+    subscriber: str
+    topics: list[str] | None
+    gone: bool
+
+
+class Took(Item, tag=4):
+    """All changes up to a version have been taken."""
+
+    version: int
+
+
+class Beat(Item, tag=5):
+    """A sign of life, with the version that is current."""
+
+    version: int
+
+
+class Ask(Item, tag=6):
+    """A wish for the state of a node."""
+
+
+class Bye(Item, tag=7):
+    """A node ends."""
+
+
+class Call(Item, tag=8):
+    """A message for a subscriber that answers; ``number`` is the caller's."""
+
+    number: int
+    subscriber: str
+    message: Message
+
+
+class Reply(Item, tag=9):
+    """What a subscriber says to a call."""
+
+    number: int
+    subscriber: str
+    response: Response
+
+
+class Tell(Item, tag=10):
+    """An unreliable message for subscribers of one node."""
+
+    message: Message
+    subscribers: list[str]
+
+
+class TellAll(Item, tag=11):
+    """An unreliable message for subscribers of several nodes, by node."""
+
+    message: Message
+    subscribers: dict[str, list[str]]
+
+
+Items = State | Added | Removed | Took | Beat | Ask | Bye | Call | Reply | Tell | TellAll
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Items)
+_batch_decoder = msgspec.msgpack.Decoder(list[Raw])
+
+
+def encode(item: Item) -> bytes:
+    """Return an item as it travels."""
+    return _encoder.encode(item)
+
+
+def pack(pieces: Iterable[bytes]) -> bytes:
+    """Return encoded items as one message."""
+    found = list(pieces)
+    return b"".join((_ARRAY32, len(found).to_bytes(4, "big"), *found))
+
+
+def unpack(body: bytes) -> Iterator[Items | None]:
+    """Yield the items of a message, None in place of one that cannot be read.
+
+    Raises :class:`ValueError` where it is no message of items at all.
+    """
+    for raw in _batch_decoder.decode(body):
+        try:
+            yield _decoder.decode(raw)
+        except (ValueError, RecursionError):
+            yield None
+
+
+def make_state(version: int, entries: Iterable[Entry], reply: bool) -> list[State]:
+    """Return the parts of a state, each of which fits a message."""
+    pieces = [piece for entry in entries for piece in _split(entry)]
+    groups: list[list[Entry]] = [[]]
+    weight = 0
+    for piece in pieces:
+        size = 1 + len(piece.topics) + len(piece.keys)
+        if weight and weight + size > CHUNK:
+            groups.append([])
+            weight = 0
+        groups[-1].append(piece)
+        weight += size
+    return [State(version, n, len(groups), reply, some) for n, some in enumerate(groups)]
+
+
+def _split(entry: Entry) -> Iterator[Entry]:
+    parts = max(1, -(-len(entry.topics) // CHUNK), -(-len(entry.keys) // CHUNK))
+    for n in range(parts):
+        some = slice(n * CHUNK, (n + 1) * CHUNK)
+        # The first topic again where only keys are left: an entry always has one.
+        topics = entry.topics[some] or entry.topics[:1]
+        yield Entry(entry.subscriber, entry.since, topics, entry.keys[some])
+
+
+__all__ = [
+    "KIND",
+    "MAX_PARTS",
+    "Added",
+    "Ask",
+    "Beat",
+    "Bye",
+    "Call",
+    "Entry",
+    "Item",
+    "Items",
+    "Removed",
+    "Reply",
+    "State",
+    "Tell",
+    "TellAll",
+    "Took",
+    "encode",
+    "make_state",
+    "pack",
+    "unpack",
+]

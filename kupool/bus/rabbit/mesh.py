@@ -1,0 +1,401 @@
+"""A node among nodes: what it tells the others, and what it makes of what they say."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from kupool.bus.calls import Response
+from kupool.bus.rabbit.carrier import EVERYBODY, ICarrier
+from kupool.bus.rabbit.directory import Acknowledgements, Directory, Peer
+from kupool.bus.rabbit.hands import Hands
+from kupool.bus.rabbit.items import (
+    MAX_PARTS,
+    Added,
+    Ask,
+    Beat,
+    Bye,
+    Call,
+    Entry,
+    Items,
+    Removed,
+    Reply,
+    State,
+    Tell,
+    TellAll,
+    Took,
+    make_state,
+    pack,
+    unpack,
+)
+from kupool.bus.rabbit.outgoing import Outgoing
+from kupool.bus.rabbit.settings import MeshSettings
+from kupool.bus.rabbit.shared_broker import SharedBroker
+
+NOT_CONNECTED = "not connected"
+
+#: A message of no items: it comes back where nobody is at its address.
+_NOTHING = pack(())
+
+
+class _Gathering:
+    """A state of which parts have come."""
+
+    def __init__(self, version: int) -> None:
+        self.version = version
+        self.parts = 0
+        self.entries: list[Entry] = []
+
+
+class Mesh:
+    """Keeps the brokers of all nodes agreed on who listens where.
+
+    Every change has a number; who misses one asks for all. A node is gone when it says so,
+    when a message to it comes back, or when it was silent too long: then what its
+    subscribers had in hand goes to others. While there is no connection, or the others
+    have not been heard yet, the broker is incomplete.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        carrier: ICarrier,
+        broker: SharedBroker,
+        settings: MeshSettings,
+        node: str,
+    ) -> None:
+        self._clock = clock
+        self._carrier = carrier
+        self._broker = broker
+        self._settings = settings
+        self.node = node
+        self._outgoing = Outgoing(clock, carrier, settings, lambda: len(self._peers))
+        self._peers = Directory(broker, self._outgoing)
+        self._hands = Hands(clock, broker.settings, settings.max_remembered, self._send_back)
+        self._acknowledgements = Acknowledgements(clock, settings.acknowledgement)
+        self._gathering: dict[str, _Gathering] = {}
+        self._asked: set[str] = set()
+        self._address = ""
+        self._version = 0
+        self._closed = False
+        #: How many others there are to be heard of before all are known.
+        self._expected: int | None = None
+        self._known = False
+        self._introduction: IDelayedCall | None = None
+        self._whole: list[Deferred[None]] = []
+        self._beats = LoopingCall(self._beat)
+        self._beats.clock = clock
+        self._last_beat = 0.0
+        self._counting = False
+        self._complained = False
+        #: What happened, by kind: ``unreadable`` messages, ``lost nodes``.
+        self.counts: Counter[str] = Counter()
+        broker.added = self._added
+        broker.removed = self._removed
+        broker.answered = self._hands.answered
+        broker.incomplete(NOT_CONNECTED)
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection now."""
+        return self._address != ""
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """The other nodes that are known."""
+        return tuple(peer.node for peer in self._peers)
+
+    def whole(self) -> Deferred[None]:
+        """Wait until the other nodes are known; fires at once without a connection."""
+        if not self._address or self._known:
+            return succeed(None)
+        done: Deferred[None] = Deferred()
+        self._whole.append(done)
+        return done
+
+    def taken(self) -> Deferred[None]:
+        """Wait until the other nodes know what has changed here, or for as long as is set."""
+        version = self._version
+
+        def wait(_: object) -> Deferred[None]:
+            return self._acknowledgements.wait(version, [p.address for p in self._peers])
+
+        return self.whole().addCallback(wait)
+
+    def close(self) -> None:
+        """Say goodbye."""
+        self._closed = True
+        if self._address:
+            self._outgoing.add(EVERYBODY, Bye())
+            self._outgoing.flush()
+        self.down("closed")
+
+    # -- the carrier
+
+    def up(self, address: str) -> None:
+        """Tell all who is here, and ask them the same."""
+        if self._closed:
+            return
+        self._address = address
+        self._expected = None
+        self._send_state(EVERYBODY, True)
+        self._introduction = self._clock.callLater(self._settings.introduction, self._introduced)
+        self._last_beat = self._clock.seconds()
+        self._beats.start(self._settings.beat, now=False).addErrback(self._beats_failed)
+        # Everyone who is there by now gets the state, and answers it.
+        self._outgoing.flush()
+        self._count(self._heard_how_many)
+
+    def down(self, why: str) -> None:
+        """Nobody can be reached: what the others have in hand counts as lost."""
+        self._address = ""
+        self._known, self._expected = False, None
+        if self._beats.running:
+            self._beats.stop()
+        self._stop_introduction()
+        self._broker.incomplete(NOT_CONNECTED)
+        self._outgoing.clear()
+        self._gathering.clear()
+        self._asked.clear()
+        for peer in self._peers:
+            self._peers.forget(peer)
+        self._acknowledgements.clear()
+        self._tell_whole()
+
+    def returned(self, address: str) -> None:
+        """Nobody is at an address any more."""
+        self._gathering.pop(address, None)
+        peer = self._peers.at(address)
+        if peer is not None:
+            self._lost(peer, "its queue is gone")
+
+    def resumed(self) -> None:
+        """The carrier takes messages again."""
+        self._outgoing.flush()
+
+    def unreadable(self, why: str) -> None:
+        """Count something that cannot be read, and say so now and then."""
+        self.counts["unreadable"] += 1
+        if not self._complained:
+            self._complained = True
+            self._log.warn("Dropped what cannot be read on the bus: {why}", why=why)
+
+    def received(self, sender: str, address: str, body: bytes) -> None:
+        """Do what a message says, as far as it can be read."""
+        if not self._address or (sender == self.node and address == self._address):
+            return  # what is for everybody comes back to us, too
+        if sender == self.node or not sender or not address:
+            self.unreadable(f"a message from {sender!r:.60} at {address!r:.60}")
+            return
+        peer = self._peers.at(address)
+        if peer is not None:
+            peer.heard = self._clock.seconds()
+        version = -1 if peer is None else peer.version
+        try:
+            for item in unpack(body):
+                if item is None:
+                    self.unreadable(f"an item of {sender!r:.60}")
+                else:
+                    self._take(sender, address, item)
+        except Exception as error:
+            self.unreadable(f"from {sender!r:.60}: {error!r:.200}")
+        peer = self._peers.at(address)
+        if peer is not None and peer.version != version:
+            self._outgoing.add(address, Took(peer.version))
+
+    def _take(self, sender: str, address: str, item: Items) -> None:
+        if isinstance(item, Call):
+            own = self._broker.own.get(item.subscriber)
+            deliver = None if own is None else own.deliver
+            self._hands.take(sender, item.number, item.subscriber, deliver, item.message)
+        elif isinstance(item, Reply):
+            peer = self._peers.at(address)
+            if peer is not None:
+                self._broker.answer(peer.id_of(item.subscriber), item.number, item.response)
+        elif isinstance(item, Tell):
+            self._tell(item.subscribers, item)
+        elif isinstance(item, TellAll):
+            self._tell(item.subscribers.get(self.node, ()), item)
+        elif isinstance(item, State):
+            self._take_state(sender, address, item)
+        elif isinstance(item, Ask):
+            self._send_state(address, False)
+        elif isinstance(item, Took):
+            if self._peers.at(address) is not None:
+                self._acknowledgements.took(address, item.version)
+        else:
+            self._take_news(address, item)
+
+    def _take_news(self, address: str, item: Added | Removed | Beat | Bye) -> None:
+        peer = self._peers.at(address)
+        if isinstance(item, Bye):
+            if peer is not None:
+                self._forget(peer)
+        elif peer is None:
+            self._ask(address)
+        elif isinstance(item, Beat):
+            if item.version != peer.version:
+                self._ask(address)
+        elif item.version == peer.version + 1:
+            if isinstance(item, Added):
+                self._peers.add(peer, item.entry)
+            else:
+                self._peers.remove(peer, item.subscriber, item.topics, item.gone)
+            peer.version = item.version
+        elif item.version > peer.version:
+            self._ask(address)
+
+    def _tell(self, subscribers: Iterable[str], item: Tell | TellAll) -> None:
+        for subscriber in subscribers:
+            own = self._broker.own.get(subscriber)
+            if own is not None:
+                own.deliver(item.message, None)
+
+    # -- who listens here
+
+    def _added(self, entry: Entry) -> None:
+        for state in make_state(0, [entry], False):
+            for part in state.entries:
+                self._changed(Added(self._version + 1, part))
+
+    def _removed(self, subscriber: str, topics: list[str] | None, gone: bool) -> None:
+        if gone:
+            self._hands.lost(subscriber)
+        self._changed(Removed(self._version + 1, subscriber, topics, gone))
+
+    def _changed(self, item: Added | Removed) -> None:
+        self._version += 1
+        if self._address:
+            self._outgoing.add(EVERYBODY, item)
+
+    def _send_state(self, address: str, reply: bool) -> None:
+        entries = [own.entry() for own in self._broker.own.values()]
+        for state in make_state(self._version, entries, reply):
+            self._outgoing.add(address, state)
+        peer = self._peers.at(address)
+        if peer is not None:
+            self._outgoing.add(address, Took(peer.version))
+
+    def _send_back(self, node: str, number: int, subscriber: str, response: Response) -> None:
+        peer = self._peers.node(node)
+        if peer is not None:
+            self._outgoing.add(peer.address, Reply(number, subscriber, response))
+
+    # -- who listens elsewhere
+
+    def _take_state(self, sender: str, address: str, item: State) -> None:
+        gathering = self._gathering.get(address)
+        if item.part == 0:
+            gathering = self._gathering[address] = _Gathering(item.version)
+        if (
+            gathering is None
+            or (item.version, item.part) != (gathering.version, gathering.parts)
+            or item.parts > MAX_PARTS
+        ):
+            self._gathering.pop(address, None)
+            self._ask(address)
+            return
+        gathering.entries += item.entries
+        gathering.parts += 1
+        if gathering.parts < item.parts:
+            return
+        del self._gathering[address]
+        now = self._clock.seconds()
+        self._peers.install(sender, address, item.version, gathering.entries, now)
+        if item.reply:
+            self._send_state(address, False)
+        self._look_whole()
+
+    def _ask(self, address: str) -> None:
+        if address not in self._asked:
+            self._asked.add(address)
+            self._outgoing.add(address, Ask())
+
+    def _lost(self, peer: Peer, why: str) -> None:
+        self.counts["lost nodes"] += 1
+        self._log.warn("Node {node} of the bus is gone: {why}", node=peer.node, why=why)
+        self._forget(peer)
+
+    def _forget(self, peer: Peer) -> None:
+        self._peers.forget(peer)
+        self._acknowledgements.gone(peer.address)
+
+    # -- until all are known
+
+    def _heard_how_many(self, count: int) -> None:
+        self._expected = count - 1
+        self._look_whole()
+
+    def _look_whole(self) -> None:
+        expected = self._expected
+        if not self._known and expected is not None and len(self._peers) >= expected:
+            self._introduced()
+
+    def _introduced(self) -> None:
+        self._stop_introduction()
+        self._known = True
+        self._broker.incomplete("")
+        self._tell_whole()
+
+    def _stop_introduction(self) -> None:
+        if self._introduction is not None and self._introduction.active():
+            self._introduction.cancel()
+        self._introduction = None
+
+    def _tell_whole(self) -> None:
+        waiting, self._whole = self._whole, []
+        for done in waiting:
+            done.callback(None)
+
+    # -- time
+
+    def _beat(self) -> None:
+        now, settings = self._clock.seconds(), self._settings
+        held_up = now - self._last_beat > 2 * settings.beat
+        self._last_beat = now
+        self._asked.clear()
+        self._complained = False
+        self._hands.sweep()
+        for peer in self._peers:
+            if held_up:
+                peer.heard = now  # it was we who could not listen
+            elif now - peer.heard > settings.silence:
+                self._lost(peer, "it is silent")
+        self._outgoing.add(EVERYBODY, Beat(self._version), settings.silence)
+        self._count(self._compare_count)
+
+    def _compare_count(self, count: int) -> None:
+        """Where there are fewer than we know, find out who is missing."""
+        if count - 1 < len(self._peers):
+            for peer in self._peers:
+                self._carrier.send(peer.address, _NOTHING, self._settings.silence)
+
+    def _count(self, use: Callable[[int], None]) -> None:
+        if self._counting:
+            return
+        self._counting = True
+        address = self._address
+
+        def counted(count: object) -> None:
+            self._counting = False
+            if self._address == address and isinstance(count, int):
+                use(count)
+
+        self._carrier.count().addBoth(counted).addErrback(
+            lambda failure: self._log.failure("The nodes could not be counted", failure)
+        )
+
+    def _beats_failed(self, failure: Failure) -> None:
+        self._log.failure("A beat of the bus failed", failure)
+        self._carrier.drop("a beat failed")
+
+
+__all__ = ["NOT_CONNECTED", "Mesh"]

@@ -1,0 +1,158 @@
+"""What a node has to tell the others: gathered, and sent once in each reactor turn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.internet.interfaces import IReactorTime
+
+from kupool.bus import Message
+from kupool.bus.rabbit.carrier import EVERYBODY, ICarrier
+from kupool.bus.rabbit.items import Item, Tell, TellAll, encode, pack
+from kupool.bus.rabbit.settings import MeshSettings
+
+#: Bytes that a message and the name of a subscriber count beside the data.
+_OVERHEAD = 200
+_NAME = 40
+
+
+class _Box:
+    """What one address is to get, encoded, and for how long that is of use."""
+
+    __slots__ = ("life", "pieces")
+
+    def __init__(self) -> None:
+        self.pieces: list[bytes] = []
+        self.life = 0.0
+
+
+class _Telling:
+    """An unreliable message: for each address the node and its subscribers."""
+
+    __slots__ = ("message", "targets")
+
+    def __init__(self, message: Message) -> None:
+        self.message = message
+        self.targets: dict[str, tuple[str, list[str]]] = {}
+
+
+class Outgoing:
+    """Packs what is to be sent into few messages, in the order in which each node is to get it.
+
+    ``nodes`` returns how many other nodes there are. What waits while the carrier takes
+    nothing is bounded: calls and unreliable messages by :meth:`full`, and where all the
+    rest is too much, too, the connection is given up.
+    """
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        carrier: ICarrier,
+        settings: MeshSettings,
+        nodes: Callable[[], int],
+    ) -> None:
+        self._clock = clock
+        self._carrier = carrier
+        self._settings = settings
+        self._nodes = nodes
+        #: Boxes by address, in rounds: in each, what everybody gets is sent first.
+        self._rounds: list[dict[str, _Box]] = [{}]
+        self._telling: list[_Telling] = []
+        self._scheduled = False
+        #: Bytes that wait.
+        self.size = 0
+
+    def full(self, size: int) -> bool:
+        """Say whether there is no room for a message of so many bytes."""
+        return self.size + size > self._settings.max_unsent
+
+    def add(self, address: str, item: Item, life: float = 0.0) -> None:
+        """Send an item; it is of use for ``life`` seconds, 0: as long as may be."""
+        if self._telling:
+            self._put_telling()
+        self._add(address, encode(item), life or self._settings.message_ttl)
+        self._soon()
+
+    def tell(self, address: str, node: str, subscriber: str, message: Message) -> None:
+        """Send an unreliable message to one more subscriber of a node."""
+        telling = self._telling[-1] if self._telling else None
+        if telling is None or telling.message is not message:
+            telling = _Telling(message)
+            self._telling.append(telling)
+            self.size += len(message.data) + _OVERHEAD
+        target = telling.targets.get(address)
+        if target is None:
+            target = telling.targets[address] = (node, [])
+        target[1].append(subscriber)
+        self.size += _NAME
+        self._soon()
+
+    def flush(self) -> None:
+        """Send all that waits, unless the carrier takes nothing now."""
+        if not self._carrier.writable:
+            if self.size > 2 * self._settings.max_unsent:
+                self.clear()
+                self._carrier.drop("RabbitMQ does not read what it is sent")
+            return
+        self._put_telling()
+        rounds, self._rounds = self._rounds, [{}]
+        self.size = 0
+        for boxes in rounds:
+            for address, box in boxes.items():
+                self._send(address, box)
+
+    def clear(self) -> None:
+        """Forget what waits."""
+        self._rounds = [{}]
+        self._telling.clear()
+        self.size = 0
+
+    def _add(self, address: str, piece: bytes, life: float) -> None:
+        boxes = self._rounds[-1]
+        if address == EVERYBODY and any(other != EVERYBODY for other in boxes):
+            boxes = {}
+            self._rounds.append(boxes)
+        box = boxes.get(address)
+        if box is None:
+            box = boxes[address] = _Box()
+        box.pieces.append(piece)
+        box.life = max(box.life, life)
+        self.size += len(piece)
+
+    def _soon(self) -> None:
+        if not self._scheduled:
+            self._scheduled = True
+            self._clock.callLater(0, self._turn)
+
+    def _turn(self) -> None:
+        self._scheduled = False
+        self.flush()
+
+    def _put_telling(self) -> None:
+        """Have the unreliable messages sent, by fanout where more than half of the nodes have
+        subscribers to one.
+        """
+        telling, self._telling = self._telling, []
+        life, half = self._settings.message_ttl, self._nodes() / 2
+        if any(len(t.targets) > max(1, half) for t in telling):
+            for told in telling:
+                item = TellAll(told.message, dict(told.targets.values()))
+                self._add(EVERYBODY, encode(item), life)
+            return
+        for told in telling:
+            for address, (_, subscribers) in told.targets.items():
+                self._add(address, encode(Tell(told.message, subscribers)), life)
+
+    def _send(self, address: str, box: _Box) -> None:
+        batch: list[bytes] = []
+        size = 0
+        for piece in box.pieces:
+            if batch and size + len(piece) > self._settings.max_batch:
+                self._carrier.send(address, pack(batch), box.life)
+                batch, size = [], 0
+            batch.append(piece)
+            size += len(piece)
+        self._carrier.send(address, pack(batch), box.life)
+
+
+__all__ = ["Outgoing"]
