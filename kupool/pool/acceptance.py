@@ -32,12 +32,15 @@ from kupool.wire.messages import RequestId, encode_error, encode_success
 class BatchSettings:
     """When a batch closes, and how many may be on their way to the log at once.
 
-    ``delay``, in seconds, is the longest that a batch stays open.
+    ``delay``, in seconds, is the longest that a batch stays open while fewer than
+    ``pipeline`` are on their way. With so many the log is slow, and more small ones would
+    only use up ``in_flight``: then a batch stays open until it is full, or one is decided.
     """
 
     delay: float = 0.005
     size: int = 500
     in_flight: int = 100
+    pipeline: int = 16
 
 
 class _Batch:
@@ -95,6 +98,7 @@ class Acceptance:
         self._delay = settings.delay
         self._size = settings.size
         self._most = settings.in_flight
+        self._pipeline = min(settings.pipeline, settings.in_flight)
         self._instance = instance
         self._serial = 0
         self._open: _Batch | None = None
@@ -193,7 +197,7 @@ class Acceptance:
         if self._instant:
             connection.manager.after_turn(self._look)
             return batch
-        batch.timer = self._clock.callLater(self._delay, self._close)
+        batch.timer = self._clock.callLater(self._delay, self._due)
         if self._watch is None and not self._in_flight:
             self._watch = self._clock.callLater(0, self._look)
         return batch
@@ -215,6 +219,13 @@ class Acceptance:
         elif size > self._seen:
             self._seen = size
             self._watch = self._clock.callLater(0, self._look)
+
+    def _due(self) -> None:
+        """The open batch has been so for long enough, unless the log is slow."""
+        if len(self._in_flight) < self._pipeline:
+            self._close()
+        elif self._open is not None:
+            self._open.timer = None
 
     def _close(self) -> None:
         batch, self._open = self._open, None
@@ -303,7 +314,11 @@ class Acceptance:
                 connection.send(encode_error(message_id, error))
         for settled in batch.settled:
             settled.callback(None)
-        if self._open is not None and self._watch is None and not self._in_flight:
+        if self._open is None or self._instant:
+            return
+        if self._open.timer is None:
+            self._due()
+        elif self._watch is None and not self._in_flight:
             self._watch = self._clock.callLater(0, self._look)
 
 

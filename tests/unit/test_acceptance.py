@@ -149,6 +149,33 @@ class ClosingTests(AcceptanceCase):
         self.clock.advance(0.005)
         self.assertEqual(len(self.log.appended), 2)
 
+    def test_gathers_while_the_log_is_slow(self) -> None:
+        """Small batches do not use up what may be on its way: the next one grows."""
+        self.acceptance = self.make(pipeline=2, in_flight=4, size=3)
+        for number in range(2):
+            self.add(number, f"n{number}")
+            self.clock.advance(0.005)
+        self.assertEqual(len(self.log.appended), 2)
+        self.add(2, "c")
+        self.clock.advance(1.0)
+        self.add(3, "d")
+        self.clock.advance(1.0)
+        self.assertEqual(len(self.log.appended), 2)
+        self.log.decide()  # there is room again: what has waited long enough goes at once
+        self.assertEqual(decode_batch(self.log.appended[1][1]).client_nonces, ["c", "d"])
+        for number in range(4, 10):
+            self.assertTrue(self.add(number, f"n{number}"))
+        self.assertEqual(len(self.log.appended), 4)  # a full one does not wait
+        self.assertFalse(self.add(10, "k"))
+        self.log.decide(LogUnavailable("no"))
+        self.add(11, "l")
+        self.assertEqual(len(self.clock.getDelayedCalls()), 1)
+        while self.log.appended:
+            self.log.decide()
+        self.clock.advance(0.005)
+        self.assertEqual(decode_batch(self.log.appended[0][1]).client_nonces, ["l"])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
     def test_full_batch_closes_at_once(self) -> None:
         self.acceptance = self.make(size=3)
         for number in range(7):
