@@ -34,6 +34,8 @@ class Intercepted:
     ) -> None:
         self.name = f"{codec.name}-intercepted"
         self.max_payload = codec.max_payload
+        #: As :class:`~kupool.wire.codec.Limited` has it.
+        self.transparent = bool(getattr(codec, "transparent", True))
         self._codec = codec
         self._decode = tuple(decode)
         self._encode = tuple(encode)

@@ -7,24 +7,24 @@ from zlib import crc32
 
 from kupool.wire.codec import Codec, Packable
 from kupool.wire.headers import TlvCodec
-from kupool.wire.lines import LineCodec
-from kupool.wire.packets import Message, MessageTooLarge
+from kupool.wire.packets import Message, MessageTooLarge, check_id
 from kupool.wire.splitters import Control, Discarding, Item, Splitter, Tlv
 
 
 class CrcCodec:
-    """Any other codec but those of lines, with a CRC-32 behind the data of each message.
+    """Any other codec with a CRC-32 behind the data of each message.
 
     The checksum, u32 little-endian, is that of the id as u32 little-endian, where there
     is one, and the data. A message whose checksum is wrong ends its stream: the length
-    before it may have been as wrong.
+    before it may have been as wrong. Raises :class:`ValueError` for a codec that does
+    not carry every byte as it is, such as one of lines.
     """
 
     SIZE = 4
 
     def __init__(self, inner: Codec) -> None:
-        if isinstance(inner, LineCodec):
-            raise ValueError("a checksum may hold the end of a line")
+        if not getattr(inner, "transparent", True):
+            raise ValueError(f"{inner.name} does not carry every byte of a checksum as it is")
         self.name = f"{inner.name}-crc"
         self._inner = inner
         self.max_payload = inner.max_payload - self.SIZE
@@ -38,6 +38,8 @@ class CrcCodec:
         data = message if isinstance(message, bytes) else message.payload
         if len(data) > self.max_payload:
             raise MessageTooLarge(len(data), self.max_payload)
+        if isinstance(message, Tlv):
+            check_id(message.message_id)
         # Bytes alone go under the id 0 where the inner codec has ids.
         if isinstance(message, bytes) and isinstance(self._inner, TlvCodec):
             message = Tlv(0, data)
@@ -56,6 +58,19 @@ def checksum(message: Item, data: bytes) -> bytes:
     """Return the four bytes that go behind the data of a message."""
     begun = crc32(message.message_id.to_bytes(4, "little")) if isinstance(message, Tlv) else 0
     return crc32(data, begun).to_bytes(4, "little")
+
+
+def _is_right(item: Item, data: bytes, found: bytes) -> bool:
+    """Say whether a checksum is that of a message.
+
+    Data alone goes under the id 0 where there are ids, and a codec may hand out the one
+    for the other: both ways to sum it up are right.
+    """
+    if found == checksum(item, data):
+        return True
+    if isinstance(item, Tlv):
+        return not item.message_id and found == checksum(data, data)
+    return isinstance(item, bytes) and found == checksum(Tlv(0, data), data)
 
 
 class CrcSplitter:
@@ -104,7 +119,7 @@ class CrcSplitter:
         for item in items:
             whole = item if isinstance(item, bytes) else item.payload
             data = whole[: -CrcCodec.SIZE]
-            if len(whole) < CrcCodec.SIZE or whole[len(data) :] != checksum(item, data):
+            if not _is_right(item, data, whole[len(data) :]):
                 self.corrupt = True
                 self._inner = Discarding(self._inner.max_payload)
                 return out

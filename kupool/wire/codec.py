@@ -59,6 +59,8 @@ class Limited:
     """
 
     name: str
+    #: Whether data of any bytes arrives as it is.
+    transparent = True
 
     def __init__(self, max_payload: int, most: int = UNLIMITED) -> None:
         if max_payload < 0:

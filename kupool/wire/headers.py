@@ -7,7 +7,7 @@ from struct import Struct
 from typing import Literal
 
 from kupool.wire.codec import MAX_PAYLOAD, Limited, Packable
-from kupool.wire.packets import MAX_MESSAGE_ID, MessageTooLarge
+from kupool.wire.packets import MessageTooLarge, check_id
 from kupool.wire.splitters import Buffered, Item, Splitter, Tlv, TlvSplitter
 
 ByteOrder = Literal["little", "big"]
@@ -48,8 +48,7 @@ class TlvCodec(Limited):
         else:
             message_id, data = message.message_id, message.data
         self._check(len(data))
-        if not 0 <= message_id <= MAX_MESSAGE_ID:
-            raise ValueError(f"message id {message_id} is not from 0 to {MAX_MESSAGE_ID}")
+        check_id(message_id)
         first, second = len(data), message_id
         if self._id_first:
             first, second = second, first
@@ -119,6 +118,8 @@ class LengthFieldCodec(Limited):
             raise ValueError(f"strip is {self._strip}, expected 0 or more")
         if len(head) > min(offset, self._strip):
             raise ValueError("head is longer than what is stripped before the length")
+        #: A length that is part of the data is changed on the way.
+        self.transparent = self._strip >= self._start
         self._byteorder: ByteOrder = byteorder
         self._stripped = head.ljust(self._strip, b"\0")
 
@@ -131,7 +132,11 @@ class LengthFieldCodec(Limited):
             raise ValueError(f"{len(data)} bytes are shorter than the header that they hold")
         self._check(body)
         length = body - self._adjust
-        if not 0 <= length < 1 << 8 * self._width:
+        if length < 0:
+            raise ValueError(
+                f"{body} bytes behind the length, which stands for {self._adjust} more"
+            )
+        if length >= 1 << 8 * self._width:
             raise MessageTooLarge(body, (1 << 8 * self._width) - 1 + self._adjust)
         whole[self._offset : self._start] = length.to_bytes(self._width, self._byteorder)
         return bytes(whole)

@@ -12,6 +12,7 @@ class LineCodec(Limited):
     """Messages that end with LF; readers drop a CR before it, and skip empty lines."""
 
     name = "line"
+    transparent = False
 
     def __init__(self, *, max_payload: int = MAX_PAYLOAD) -> None:
         super().__init__(max_payload)

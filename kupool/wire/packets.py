@@ -11,6 +11,12 @@ UNLIMITED = 2**63 - 1
 MAX_MESSAGE_ID = 2**32 - 1
 
 
+def check_id(message_id: int) -> None:
+    """Raise :class:`ValueError` for an id that does not fit into 32 bits."""
+    if not 0 <= message_id <= MAX_MESSAGE_ID:
+        raise ValueError(f"message id {message_id} is not from 0 to {MAX_MESSAGE_ID}")
+
+
 class MessageTooLarge(ValueError):
     """A message is over the limit of its codec; raised by what packs, never by reading."""
 
@@ -40,8 +46,7 @@ class Message:
 
     @message_id.setter
     def message_id(self, message_id: int) -> None:
-        if not 0 <= message_id <= MAX_MESSAGE_ID:
-            raise ValueError(f"message id {message_id} is not from 0 to {MAX_MESSAGE_ID}")
+        check_id(message_id)
         self._id = message_id
 
     @property
@@ -58,4 +63,4 @@ class Message:
         return f"Message({self._id}, {self.data!r})"
 
 
-__all__ = ["MAX_MESSAGE_ID", "UNLIMITED", "Message", "MessageTooLarge"]
+__all__ = ["MAX_MESSAGE_ID", "UNLIMITED", "Message", "MessageTooLarge", "check_id"]

@@ -245,7 +245,7 @@ class LineSplitter(Buffered):
         if self._held is not None:
             if not self.too_large:
                 # Only the new bytes can hold the end of the line.
-                self._need = 0 if b"\n" in data else self.max_payload + 2
+                self._need = 0 if b"\n" in data else self.max_payload + 1
             data = self._complete(data)
         lines = data.split(b"\n")
         rest = lines.pop()

@@ -35,6 +35,12 @@ class CodecTests(SynchronousTestCase):
         self.assertEqual(COMPATIBLE.splitter(65536).feed(frame(b"x", command=7)), [Tlv(7, b"x")])
         self.assertEqual(CompatibleCodec().pack(Tlv(7, b"x"))[4:8], b"\0\0\0\x07")
 
+    def test_commands_have_32_bits(self) -> None:
+        """A-08: another is an error that names it."""
+        for wrong in (-1, 2**32):
+            with self.assertRaises(ValueError):
+                CompatibleCodec().pack(Tlv(wrong, b""))
+
     def test_limit(self) -> None:
         """A-08: 50 KiB, in both directions."""
         splitter = COMPATIBLE.splitter(1_000_000)

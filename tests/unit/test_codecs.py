@@ -11,6 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from kupool.bus.remote.compatible import CompatibleCodec
+from kupool.net.interceptors import Intercepted
 from kupool.wire.codecs import (
     CODECS,
     Codec,
@@ -156,6 +158,12 @@ class GoldenTests(SynchronousTestCase):
         with self.assertRaises(ValueError):
             codec.pack(b"M")
 
+    def test_data_too_short_for_its_length(self) -> None:
+        """What cannot be expressed is an error, but not that of too much data."""
+        with self.assertRaises(ValueError) as caught:
+            LengthFieldCodec(width=2, adjust=3).pack(b"ab")
+        self.assertNotIsInstance(caught.exception, MessageTooLarge)
+
     def test_json_lines(self) -> None:
         codec = JsonCodec()
         line = codec.pack_value({"jsonrpc": "2.0", "id": 1, "result": "a\nb"})
@@ -208,6 +216,13 @@ class AnyCutTests(SynchronousTestCase):
     ) -> None:
         messages = [m.replace(b"\n", b"").rstrip(b"\r") for m in messages]
         self.check(ALL[name], [m for m in messages if m], cuts)
+
+    def test_a_line_is_refused_at_the_same_byte(self) -> None:
+        """P-37: one over the limit is refused with its first byte over, however it comes."""
+        for last, refused in ((b"x", True), (b"\r", False)):
+            data = b"x" * CAP + last
+            for pieces in ([data], [data[:3], data[3:]], [data[n : n + 1] for n in range(CAP + 1)]):
+                self.assertEqual(feed(LINES["line"], pieces)[0].too_large, refused)
 
     def test_every_two_cuts(self) -> None:
         for codec in ALL.values():
@@ -358,6 +373,28 @@ class CorruptTests(SynchronousTestCase):
         wire[4] ^= 1
         splitter, items = feed(CODECS["tlv-crc"](CAP), [bytes(wire)])
         self.assertEqual((items, splitter.corrupt), ([], True))
+
+    def test_with_and_without_the_id_0(self) -> None:
+        """A codec may hand out data alone for what was packed under the id 0, and vice versa."""
+        for inner in (CompatibleCodec(), CODECS["tlv-crc"](CAP), Intercepted(TlvCodec())):
+            codec = CrcCodec(inner)
+            for message in (b"abc", Tlv(0, b"abc"), Tlv(7, b"abc")):
+                splitter, items = feed(codec, [codec.pack(message)])
+                self.assertFalse(splitter.corrupt)
+                (item,) = items
+                self.assertEqual(item if isinstance(item, bytes) else item.payload, b"abc")
+
+    def test_ids_have_32_bits(self) -> None:
+        for wrong in (-1, 2**32):
+            with self.assertRaises(ValueError):
+                CODECS["tlv-crc"](CAP).pack(Tlv(wrong, b""))
+
+    def test_codecs_that_change_what_they_carry(self) -> None:
+        """A checksum would be wrong, or hold the end of a line."""
+        for inner in (LineCodec(), JsonCodec(), LengthFieldCodec(strip=0)):
+            for wrapped in (inner, Intercepted(inner)):
+                with self.assertRaises(ValueError):
+                    CrcCodec(wrapped)
 
     def test_too_short_for_a_checksum(self) -> None:
         wire = TlvCodec().pack(b"abc")

@@ -11,7 +11,7 @@ from struct import Struct
 
 from kupool.wire.codec import Limited, Packable, framing_of
 from kupool.wire.framing import Item
-from kupool.wire.packets import Message
+from kupool.wire.packets import Message, check_id
 from kupool.wire.splitters import Buffered, Tlv
 
 MAGIC = 20170103
@@ -68,6 +68,7 @@ class CompatibleCodec(Limited):
             message = message.item
         command, body = (COMMAND, message) if isinstance(message, bytes) else message
         self._check(len(body))
+        check_id(command)
         return _HEADER.pack(MAGIC, command, 0, len(body), 0, 0) + body
 
     def splitter(self, max_payload: int) -> CompatibleSplitter:
