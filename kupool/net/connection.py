@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.interfaces import IPushProducer, ISSLTransport, ITCPTransport
@@ -19,14 +20,16 @@ from zope.interface import implementer
 from kupool.errors import (
     CLOSE_MALFORMED,
     IDLE_TIMEOUT,
+    INTERNAL_ERROR,
     SLOW_READER,
     TOO_MANY_ERRORS,
     CloseReason,
+    ErrorText,
 )
 from kupool.net.failures import ConnectionClosed
 from kupool.net.outbox import EventPolicy, Outbox
 from kupool.wire.framing import Discarding, Framing, Item, Splitter, Tlv
-from kupool.wire.messages import encode_result
+from kupool.wire.messages import decode_loosely, encode_error, encode_result
 from kupool.wire.packets import MessageTooLarge
 
 if TYPE_CHECKING:
@@ -41,6 +44,11 @@ CLOSED = "closed"
 
 #: Seconds that a peer has to end its side, once all that it was sent is on its way.
 LINGER = 1.0
+
+
+def ends_by_halves(transport: Any) -> bool:
+    """Say whether this side of a transport can end alone."""
+    return ITCPTransport.providedBy(transport) and not ISSLTransport.providedBy(transport)
 
 
 @implementer(IPushProducer)
@@ -59,10 +67,12 @@ class Connection:
         "_ends_at",
         "_halted",
         "_held",
+        "_holds",
         "_lingering",
         "_now",
         "_outbox",
         "_partial",
+        "_parting",
         "_peer_finished",
         "_properties",
         "_read_stops",
@@ -118,7 +128,8 @@ class Connection:
         self._outbox: Outbox | None = None
         self._writable = True
         self._held: list[Item] | None = None
-        self._halted = False
+        self._holds = 0
+        self._halted = self._parting = False
         self._read_stops = 0
         self._receiving = False
         self._backlogged_since: float | None = None
@@ -218,7 +229,10 @@ class Connection:
             self.messages_in += 1
             reply = dispatch(self, items[0])
             if reply is not None:
-                self.send(reply)
+                try:
+                    self.send(reply)
+                except Exception:
+                    self.unsendable(reply)
         else:
             self.receive(items)
         if splitter.too_large:
@@ -242,7 +256,10 @@ class Connection:
             dispatch = self._dispatch  # a handler may have set another router
             reply = dispatch(self, item)
             if reply is not None:
-                self.send(reply)
+                try:
+                    self.send(reply)
+                except Exception:
+                    self.unsendable(reply)
             if self._halted:
                 left = list(rest)
                 self.messages_in -= len(left)
@@ -267,25 +284,38 @@ class Connection:
     def hold(self) -> None:
         """Handle no further message of this peer until :meth:`release`.
 
-        What has been read already is kept, and nothing more is read.
+        What has been read already is kept, and nothing more is read. Several may hold
+        a connection: it goes on when each of them has released it.
         """
-        if self.state is OPEN and self._held is None:
+        if self.state is not OPEN or self._parting:
+            return
+        self._holds += 1
+        if self._held is None:
             self._held = []
             self._halted = True
             self._stop_reading()
 
     def release(self) -> None:
-        """Go on after :meth:`hold`, with the messages that were kept."""
+        """Undo one :meth:`hold`; after the last, go on with the messages that were kept."""
         if self._held is None or self.state is not OPEN:
+            return
+        self._holds -= 1
+        if self._holds:
             return
         items, self._held = self._held, None
         self._halted = False
         self._start_reading()
         if self._receiving:
             return  # what is being received goes on, and comes before all that follows
-        if items:
-            self.receive(items)
-        self._over_limit()
+        try:
+            if items:
+                self.receive(items)
+            self._over_limit()
+        except Exception:
+            # As from a read: it costs this peer its connection, and whoever let go nothing.
+            self._log.failure("Unhandled error in a connection")
+            self.abort()
+            return
         if self._peer_finished:
             self.finished()
 
@@ -295,7 +325,7 @@ class Connection:
         An empty ``answer`` is not sent.
         """
         if answer:
-            self.send(answer)
+            self.send_error(answer)
         self.malformed += 1
         self.manager.malformed += 1
         limit = self.manager.settings.max_errors
@@ -305,14 +335,20 @@ class Connection:
     # -- going out
 
     def reply(self, message_id: RequestId, result: object) -> None:
-        """Answer a request with ``result``; a notification is not answered."""
+        """Answer a request with ``result``; a notification is not answered.
+
+        As :meth:`send` on a connection that has ended; raises :class:`TypeError` for what
+        JSON has no form for.
+        """
         if message_id is not None:
             self.send(encode_result(message_id, result))
 
     def send(self, payload: bytes) -> None:
         """Send one message of the class *reply*: it is never dropped.
 
-        Does nothing on a connection that has ended.
+        Does nothing on a connection that has ended: peers go at any time, and an answer
+        that nobody waits for is no error. Who has to know asks ``sends``, or uses
+        :meth:`send_message` or a :class:`~kupool.net.delivery.Delivery`, which raise.
         """
         data = self._encode(payload)
         if self._outbox is None and self.state is OPEN:
@@ -322,8 +358,34 @@ class Connection:
         else:
             self.send_encoded(data)
 
+    def send_error(self, answer: bytes) -> None:
+        """Send an error of the framework; where the framing cannot express it, nothing."""
+        try:
+            self.send(answer)
+        except Exception:
+            self._log.debug("An error cannot be sent in {name}", name=self.framing.name)
+
+    def unsendable(self, reply: bytes) -> None:
+        """Answer an error in place of a reply that could not be sent.
+
+        Called while that exception is handled. What it was stays in the log, under a
+        reference; mostly the reply is over the limit of the codec.
+        """
+        reference = token_hex(8)
+        self._log.failure(
+            "A reply of {size} bytes to {peer} could not be sent, reference {reference}",
+            size=len(reply),
+            peer=self.peer,
+            connection=self.id,
+            reference=reference,
+        )
+        loose = decode_loosely(reply)
+        if loose is not None and loose.id is not None:
+            error = ErrorText(INTERNAL_ERROR.code, f"{INTERNAL_ERROR.text} {reference}")
+            self.send_error(encode_error(loose.id, error))
+
     def send_many(self, payloads: Sequence[bytes]) -> None:
-        """Send several messages of the class *reply* in one write."""
+        """Send several messages of the class *reply* in one write; see :meth:`send`."""
         if len(payloads) == 1:
             self.send(payloads[0])
         else:
@@ -356,7 +418,10 @@ class Connection:
         self.send_encoded(self.pack(Tlv(message_id, data)))
 
     def send_encoded(self, data: bytes, messages: int = 1) -> None:
-        """Send bytes that are messages of this framing already; class *reply*."""
+        """Send bytes that are messages of this framing already; class *reply*.
+
+        Does nothing on a connection that has ended.
+        """
         if self.state is not OPEN:
             return
         self.messages_out += messages
@@ -455,14 +520,27 @@ class Connection:
     def close(self, reason: CloseReason | None, retry_after: float | None = None) -> None:
         """Tell the peer why, send what was answered before, and end the connection.
 
-        A peer that does not take it within the write timeout is cut off. With None
-        for ``reason`` the connection ends without a message, as the peer asked.
+        An observer that has a last word is waited for, at most the write timeout; nothing
+        more of the peer is handled meanwhile. A peer that does not take what it is sent
+        within the write timeout is cut off. With None for ``reason`` the connection ends
+        without a message, as the peer asked.
         """
-        if self.state is not OPEN:
+        if self.state is not OPEN or self._parting:
             return
-        self.manager.tell_closing(self, reason)
+        told = self.manager.tell_closing(self, reason)
         if self.state is not OPEN:
             return  # whoever was told has ended it
+        if told is None or reason is SLOW_READER:
+            self._close(reason, retry_after)
+            return
+        self._parting = self._halted = True
+        self._held = None
+        self._splitter = Discarding()
+        told.addBoth(lambda result: self._close(reason, retry_after))
+
+    def _close(self, reason: CloseReason | None, retry_after: float | None) -> None:
+        if self.state is not OPEN:
+            return  # it was lost meanwhile
         outbox, self._outbox = self._outbox, None
         if outbox is not None:
             self.manager.dropped += outbox.dropped
@@ -470,7 +548,7 @@ class Connection:
                 self._put(data)
         if reason is not None:
             self.manager.count_close(reason)
-            self._put(self.manager.close_message(self.framing, reason, retry_after))
+            self._put(self.manager.last_word(self.framing, reason, retry_after))
         self._end(linger=reason is not None)
 
     def end_with(self, last: bytes) -> None:
@@ -487,8 +565,7 @@ class Connection:
         self._tell_waiting()
         transport: Any = self.transport
         transport.unregisterProducer()
-        half = ITCPTransport.providedBy(transport) and not ISSLTransport.providedBy(transport)
-        if linger and half:
+        if linger and ends_by_halves(transport):
             # A socket that is closed with bytes unread is reset, and the peer may never
             # see what was written last. So only this side ends; what still comes is dropped.
             self._splitter = Discarding()
@@ -514,7 +591,7 @@ class Connection:
         """The peer will send no more: end once its answers are on their way."""
         if self.state is CLOSING:
             self.transport.loseConnection()
-        if self.state is not OPEN:
+        if self.state is not OPEN or self._parting:
             return
         if not self._peer_finished:
             self._peer_finished = True
@@ -522,7 +599,11 @@ class Connection:
         if self._held is not None:
             return  # release() comes back here when the messages held are handled
         self._halted = True
-        settled = self.manager.observer.settle(self)
+        try:
+            settled = self.manager.observer.settle(self)
+        except Exception:
+            settled = None
+            self._log.failure("The last answers of a connection cannot be waited for")
         if settled is None:
             self.close(None)
         else:

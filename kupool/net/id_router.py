@@ -156,7 +156,7 @@ class IdRouter(RouteTable[int]):
                         _send(connection, message_id, answer)
                 elif answer is not None:
                     self._answer(connection, message_id, answer)
-            except Exception:
+            except BaseException:  # also of one that wants the process to exit
                 self._failed(Failure(), connection, message_id)
         return None
 
@@ -195,7 +195,7 @@ class IdRouter(RouteTable[int]):
 
     def _complain(self, connection: Connection, message_id: int, error: ErrorText) -> None:
         if connection.state is OPEN:
-            connection.send(encode_error(message_id, error))
+            connection.send_error(encode_error(message_id, error))
 
 
 def _send(connection: Connection, message_id: int, data: bytes) -> None:

@@ -152,8 +152,10 @@ class ConnectionManager:
     def grant_grace(self, transport: Any, seconds: float, most: int) -> bool:
         """Let a refused peer show its framing before it is cut off.
 
-        Returns False when ``most`` peers have that grace already.
+        Also to read why. Returns False when ``most`` others have that grace already.
         """
+        if transport in self._graces:
+            return True
         if len(self._graces) >= most:
             return False
         self._graces[transport] = self.clock.callLater(seconds, self._cut_refused, transport)
@@ -203,13 +205,27 @@ class ConnectionManager:
             for deferred in waiting:
                 deferred.callback(None)
 
-    def tell_closing(self, connection: Connection, reason: CloseReason | None) -> None:
-        """Give the observer its last word; called by the connection."""
-        if self._closing is not None:
-            try:
-                self._closing(connection, reason)
-            except Exception:
-                self._log.failure("The last word to a connection failed")
+    def tell_closing(
+        self, connection: Connection, reason: CloseReason | None
+    ) -> Deferred[object] | None:
+        """Give the observer its last word; called by the connection.
+
+        Returns what to wait for, if there is something; it never fails, and takes no
+        longer than the write timeout.
+        """
+        if self._closing is None:
+            return None
+        try:
+            told = self._closing(connection, reason)
+        except Exception:
+            self._log.failure("The last word to a connection failed")
+            return None
+        if not isinstance(told, Deferred):
+            return None
+        told.addTimeout(self.settings.write_timeout, self.clock)
+        return told.addErrback(
+            lambda failure: self._log.failure("The last word to a connection failed", failure)
+        )
 
     def ban(self, host: str, seconds: float) -> None:
         """Refuse connections from an address for some time."""
@@ -231,6 +247,16 @@ class ConnectionManager:
         else:
             deferred.callback(None)
         return deferred
+
+    def last_word(
+        self, framing: Framing, reason: CloseReason, retry_after: float | None = None
+    ) -> bytes:
+        """Return what ``close_message`` makes; nothing where the framing cannot express it."""
+        try:
+            return self.close_message(framing, reason, retry_after)
+        except Exception as error:
+            self._log.debug("{name} cannot say why: {error}", name=framing.name, error=error)
+            return b""
 
     # -- all of them
 

@@ -21,10 +21,17 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from kupool.errors import CloseReason
-from kupool.net.connection import Connection
+from kupool.net.connection import Connection, ends_by_halves
 from kupool.net.manager import ConnectionManager
 from kupool.wire.codecs import Codec, TlvCodec, framing_of
 from kupool.wire.framing import FRAME, INT32, LINE, Framing, Tlv, encode_tlv
+
+#: Seconds that a connection over the limit has to show its framing, and to read why it
+#: is refused, before the cut.
+REFUSAL_GRACE = 2.0
+
+#: Connections over the limit that get that grace at the same time.
+MAX_REFUSALS = 1000
 
 #: Its limit is that of the server.
 TLV = framing_of(TlvCodec(max_payload=0))._replace(
@@ -81,6 +88,8 @@ class FramedProtocol(Protocol):
         connection, self.connection = self.connection, None
         if connection is not None:
             connection.lost(reason)
+        else:
+            self._manager.end_grace(self.transport)
 
 
 class FrameProtocol(FramedProtocol):
@@ -139,8 +148,13 @@ def refuse(
     """Tell a peer over the limit why it may not come in, and end it."""
     manager.refused += 1
     manager.count_close(reason)
-    transport.write(manager.close_message(framing, reason, retry_after))
-    transport.loseConnection()
+    transport.write(manager.last_word(framing, reason, retry_after))
+    if ends_by_halves(transport) and manager.grant_grace(transport, REFUSAL_GRACE, MAX_REFUSALS):
+        # A socket that is closed with bytes unread is reset, and the peer may never see
+        # why. So only this side ends; what still comes is dropped, and the grace is short.
+        transport.loseWriteConnection()
+    else:
+        transport.loseConnection()
 
 
 #: The protocol of each framing, by the framing's name.
@@ -212,7 +226,9 @@ FACTORIES: dict[str, type[FramedFactory]] = {
 
 __all__ = [
     "FACTORIES",
+    "MAX_REFUSALS",
     "PROTOCOLS",
+    "REFUSAL_GRACE",
     "TLV",
     "CodecFactory",
     "FrameFactory",

@@ -182,7 +182,7 @@ class Router(RouteTable[str]):
 
     def _put_together(self, route: Route) -> Handler:
         handler: Step = (
-            _bound(route.handler, route.method)
+            self._bound(route.handler, route.method)
             if isinstance(route.handler, BaseRouter)
             else route.handler
         )
@@ -201,11 +201,24 @@ class Router(RouteTable[str]):
             return self._malformed(connection)
         try:
             result = self._handlers[type(message)](connection, message)
-        except Exception:
+        except BaseException:  # one that wants the process to exit is an error as any other
             return self._failed(connection, message, Failure())
         if result is LATER:
             return None
         return self._answer(connection, message, result)
+
+    def _bound(self, router: BaseRouter, method: str) -> Step:
+        """Return the handler that gives a :class:`BaseRouter` its requests."""
+        function = as_function(router)
+
+        def handle(connection: Connection, message: Any) -> object:
+            def reply(result: object) -> None:
+                self._send_late(self._answer(connection, message, result), connection)
+
+            params = getattr(message, "params", None)
+            return function(BoundRequest(connection, method, params, message.id, reply))
+
+        return handle
 
     def control(self, connection: Connection, item: Item) -> bytes | None:
         """Handle an opcode of ``frame`` that carries no message."""
@@ -242,7 +255,10 @@ class Router(RouteTable[str]):
 
     def _send_late(self, payload: bytes | None, connection: Connection) -> None:
         if payload is not None and connection.state is OPEN:
-            connection.send(payload)
+            try:
+                connection.send(payload)
+            except Exception:
+                connection.unsendable(payload)
 
     def _failed(self, connection: Connection, message: Any, failure: Failure) -> bytes | None:
         """Answer a handler's exception; what it was stays in the log."""
@@ -317,20 +333,6 @@ def report(log: Logger, connection: Connection, route: int | str, failure: Failu
 
 def _method_of(message: Any) -> str:
     return str(message.method if isinstance(message, Loose) else message.__struct_config__.tag)
-
-
-def _bound(router: BaseRouter, method: str) -> Step:
-    """Return the handler that gives a :class:`BaseRouter` its requests."""
-    function = as_function(router)
-
-    def handle(connection: Connection, message: Any) -> object:
-        def reply(result: object) -> None:
-            connection.reply(message.id, result)
-
-        params = getattr(message, "params", None)
-        return function(BoundRequest(connection, method, params, message.id, reply))
-
-    return handle
 
 
 __all__ = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
@@ -14,10 +15,11 @@ from kupool.net.failures import MESSAGE_TOO_LARGE, ConnectionClosed, ConnectionN
 from kupool.net.id_router import IdRouter
 from kupool.net.outbox import EventPolicy
 from kupool.net.protocols import FACTORIES, TLV, CodecFactory
+from kupool.net.router import Router
 from kupool.wire.codecs import CODECS, LengthFieldCodec, TlvCodec, framing_of
 from kupool.wire.framing import FRAME, INT32, LINE, Framing, Tlv, encode_tlv
 from kupool.wire.packets import MessageTooLarge
-from tests.peers import Bench, PeerTransport, Recorder
+from tests.peers import Bench, PeerTransport, Recorder, lines
 
 DONE = Failure(ConnectionDone())
 BIG = framing_of(CODECS["tlv-big"](0))
@@ -188,6 +190,38 @@ class SizeTests(SynchronousTestCase):
             self.assertIn(b"too large message data", transport.value())
             self.assertTrue(transport.disconnecting)
         self.assertEqual(bench.manager.closes, {"too large message data": 2})
+
+    def test_a_reply_over_the_limit_of_the_codec(self) -> None:
+        """P-38: an error under its id in place of it, at once and later; no exception."""
+        later: Deferred[str] = Deferred()
+        router = Router()
+        router.add("big", lambda connection, request: "x" * 300)
+        router.add("later", lambda connection, request: later)
+        bench = Bench(router)
+        connection, transport = bench.connect(framing_of(CODECS["json"](200)))
+        ask = b'{"id":%d,"method":"%b"}\n'
+        connection.feed(ask % (1, b"big"))
+        connection.feed(ask % (2, b"later") + ask % (3, b"big"))
+        later.callback("y" * 300)
+        replies = lines(transport.value())
+        self.assertEqual([reply["id"] for reply in replies], [1, 3, 2])
+        for reply, failure in zip(replies, self.flushLoggedErrors(MessageTooLarge), strict=True):
+            self.assertEqual(reply["code"], 20)
+            self.assertIn("too large message data", str(failure.value))
+        self.assertEqual(connection.state, OPEN)
+
+    def test_what_the_framework_says_over_the_limit_of_the_codec(self) -> None:
+        """P-38: errors and closes are left out, and the connection ends all the same."""
+        bench = Bench(IdRouter(), max_errors=2, max_connections=1)
+        codec = CODECS["tlv-big"](10)
+        protocol, transport = meet(CodecFactory(bench.manager, codec))
+        _, refused = meet(CodecFactory(bench.manager, codec))
+        self.assertEqual((refused.value(), refused.disconnecting), (b"", True))
+        protocol.dataReceived(codec.pack(Tlv(7, b"unknown")))
+        self.assertEqual(protocol.connection.state, OPEN)
+        protocol.dataReceived(codec.pack(Tlv(7, b"unknown")))
+        self.assertEqual((transport.value(), transport.disconnecting), (b"", True))
+        self.assertEqual(bench.manager.closes["too many errors"], 1)
 
     def test_what_no_packer_makes_closes_as_malformed(self) -> None:
         bench = Bench(Recorder())

@@ -178,6 +178,17 @@ class TransportTests(PairCase):
         self.assertEqual(self.server.log, [ConnectionDone])
         self.assertEqual(self.client.log, [ConnectionDone])
 
+    def test_half_close_while_an_answer_waits(self) -> None:
+        """Both ends hear of it, though the answer was never read."""
+        self.begin()
+        self.client.transport.pauseProducing()
+        self.server.transport.write(b"not read")
+        self.client.transport.loseWriteConnection()
+        self.network.settle()
+        self.client.transport.resumeProducing()
+        self.network.settle()
+        self.assertEqual((self.server.log, self.client.log), ([ConnectionDone], [ConnectionDone]))
+
     def test_writing_to_one_that_has_gone(self) -> None:
         self.begin(HalfCloseable)
         self.client.transport.loseConnection()

@@ -204,6 +204,7 @@ class MemoryTransport:
         if IHalfCloseableProtocol.providedBy(self.protocol):
             self.protocol.readConnectionLost()
         else:
+            self._outgoing.clear()  # a protocol that knows no half a close ends at once
             self._lost(ConnectionDone())
         return True
 
