@@ -1,0 +1,121 @@
+"""The other ends of the fuzzed servers: one that behaves badly, and one that does not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from kupool.wire.codecs import Codec
+from kupool.wire.framing import Item
+from kupool.wire.packets import UNLIMITED
+
+#: Seconds after which a server must have ended a connection that its peer leaves alone.
+LONGEST = 15.0
+
+
+@implementer(IHalfCloseableProtocol)
+class HostilePeer(Protocol):
+    """Sends what it is told; ``wrong`` says what it was sent that is no message."""
+
+    transport: Any
+
+    def __init__(self, reactor: Any, codec: Codec | None, *, stops_reading: bool) -> None:
+        self._reactor = reactor
+        self._splitter: Any = None if codec is None else codec.splitter(UNLIMITED)
+        self._stops_reading = stops_reading
+        self._calls: list[IDelayedCall] = []
+        self.over = self.refused = False
+        self.wrong = ""
+        self.ended: Deferred[None] = Deferred()
+
+    def connectionMade(self) -> None:
+        """Perhaps never read."""
+        if self._stops_reading:
+            self.transport.pauseProducing()
+
+    def send(self, data: bytes) -> None:
+        """Send bytes."""
+        self.transport.write(data)
+
+    def leave(self, how: str) -> None:
+        """Go, or leave it to the server to end the connection."""
+        if self.over:
+            return
+        self._calls.append(self._reactor.callLater(LONGEST, self._too_long))
+        if how == "finish":
+            self.transport.loseWriteConnection()
+        elif how == "abort":
+            self.transport.abortConnection()
+        elif how == "close":
+            self.transport.loseConnection()
+        if self._stops_reading:
+            # A socket that is not read does not notice its end.
+            self._calls.append(self._reactor.callLater(5.0, self.transport.resumeProducing))
+
+    def _too_long(self) -> None:
+        self.wrong = self.wrong or "nothing: the connection did not end"
+        self.transport.abortConnection()
+
+    def dataReceived(self, data: bytes) -> None:
+        """Look whether it is what the codec makes."""
+        splitter = self._splitter
+        if splitter is not None:
+            splitter.feed(data)
+            if splitter.too_large or splitter.corrupt:
+                self.wrong = f"{data!r:.300}"
+
+    def readConnectionLost(self) -> None:
+        """The server sends no more: it is done with us."""
+        self.refused = True
+        self.transport.loseConnection()
+
+    def writeConnectionLost(self) -> None:
+        """Everything is sent."""
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Say so."""
+        self.over = True
+        for call in self._calls:
+            if call.active():
+                call.cancel()
+        self.ended.callback(None)
+
+
+class GoodPeer(Protocol):
+    """Asks one thing after the other."""
+
+    transport: Any
+
+    def __init__(self, codec: Codec) -> None:
+        self._codec = codec
+        self._splitter = codec.splitter(UNLIMITED)
+        self._waiting: Deferred[Item] | None = None
+        self.ended: Deferred[None] = Deferred()
+
+    def ask(self, message: Any) -> Deferred[Item]:
+        """Return the answer; fails where the connection ends instead."""
+        self._waiting = Deferred()
+        self.transport.write(self._codec.pack(message))
+        return self._waiting
+
+    def dataReceived(self, data: bytes) -> None:
+        """Take the answer."""
+        for item in self._splitter.feed(data):
+            waiting, self._waiting = self._waiting, None
+            if waiting is not None:
+                waiting.callback(item)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Say so."""
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None:
+            waiting.errback(reason)
+        self.ended.callback(None)
+
+
+__all__ = ["GoodPeer", "HostilePeer"]

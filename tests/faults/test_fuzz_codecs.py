@@ -1,0 +1,53 @@
+"""The fuzz of the codecs in small; ten minutes of it are a command."""
+
+from __future__ import annotations
+
+from twisted.internet.defer import ensureDeferred, gatherResults
+from twisted.trial.unittest import TestCase
+
+from kupool.wire.packets import MessageTooLarge
+from tests.faults.fuzz_codecs_cases import Deliberate
+from tests.faults.fuzz_codecs_servers import LogWatch, ServerFuzz
+from tests.faults.fuzz_codecs_splitters import SplitterFuzz
+
+_SEED = "7"
+
+
+class FuzzTests(TestCase):
+    """P-37, P-40: no bytes and no handler let an exception leave the framework."""
+
+    timeout = 120
+
+    def test_codecs_by_themselves(self) -> None:
+        """P-37, P-38: the same messages however they are cut, and nothing over the limit."""
+        fuzz = SplitterFuzz(_SEED)
+        for _ in range(300):
+            fuzz.round()
+        for kind in ("length-field", "crc", "intercepted", "compatible", "frame", "json"):
+            self.assertGreater(fuzz.counts[kind], 20, kind)
+
+    def test_servers_in_memory(self) -> None:
+        """P-21, P-38: connections end for documented reasons, once; good peers are answered."""
+        with LogWatch() as log:
+            fuzz = ServerFuzz(_SEED, log)
+            for _ in range(50):
+                fuzz.memory_round()
+        self.assertGreater(fuzz.good, 50)
+        for end in ("frame too large", "idle timeout", "too many connections"):
+            self.assertGreater(fuzz.ends[end], 0, end)
+        # What handlers raised on purpose was logged, which the watch has looked at.
+        self.assertEqual(len(self._logged()), log.deliberate)
+
+    async def test_servers_on_sockets(self) -> None:
+        """P-21: the same on both transports."""
+        from twisted.internet import reactor
+
+        with LogWatch() as log:
+            fuzzes = [ServerFuzz(_SEED, log, name=name) for name in ("sockets", "stock")] * 2
+            await gatherResults([ensureDeferred(fuzz.socket_round(reactor)) for fuzz in fuzzes])
+            for fuzz in fuzzes:
+                self.assertGreater(fuzz.connections, 0)
+        self.assertEqual(len(self._logged()), log.deliberate)
+
+    def _logged(self) -> list[object]:
+        return self.flushLoggedErrors(Deliberate, TypeError, MessageTooLarge)
