@@ -29,12 +29,14 @@ from kupool.bus import (
 )
 from kupool.bus.broker import Broker
 from kupool.bus.local import LocalBus
+from kupool.bus.rabbit.bus import MeshBus
 from kupool.bus.remote.client import RemoteBus
 from kupool.bus.remote.compatible import COMPATIBLE, CompatibleCodec
 from kupool.bus.remote.service import BusService
 from kupool.net.manager import ConnectionManager, ServerSettings
 from kupool.net.protocols import FACTORIES, CodecFactory
 from kupool.wire.framing import FRAME, INT32, LINE
+from tests.bus_exchange import Exchange, MemoryCarrier
 from tests.bus_network import Network
 
 #: A mixin has the methods of a test case from the class that it is mixed into.
@@ -687,6 +689,28 @@ class LocalBusTests(FakeTime, BusContract, TestCase):
 
     async def open_bus(self) -> LocalBus:
         return self.bus
+
+
+class MeshBusTests(FakeTime, BusContract, TestCase):
+    """A-61, A-62: across nodes, each participant with a broker of its own."""
+
+    settings = BusSettings(direct=("direct.*",))
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.exchange = Exchange(self.clock)
+
+    async def open_bus(self) -> MeshBus:
+        bus = MeshBus(
+            self.clock,
+            MemoryCarrier(self.exchange),
+            self.settings,
+            wall=self.wall,
+            random=self.random,
+        )
+        await self.result(bus.connect())
+        self.addCleanup(bus.close)
+        return bus
 
 
 class _RemoteBusTests(FakeTime, BusContract):

@@ -7,8 +7,9 @@ from collections.abc import Callable
 
 from twisted.internet.interfaces import IReactorTime
 
-from kupool.bus import BusSettings, Message
+from kupool.bus import BusSettings
 from kupool.bus.calls import Deliver, Response, Taken, Verdict
+from kupool.bus.rabbit.items import Call
 
 #: Calls of others have numbers from here on; a broker's own never come near it.
 FIRST_NUMBER = 1 << 48
@@ -22,18 +23,20 @@ MAX_STATUS = (1 << 63) - 1
 #: Who called, by what number, and which subscriber was asked.
 Key = tuple[str, int, str]
 
-#: Sends a word back: (who called, the number there, the subscriber, what it says).
-SendBack = Callable[[str, int, str, Response], object]
+#: Sends a word back: (who called, from what address, the call's number there, the
+#: subscriber, what it says).
+SendBack = Callable[[str, str, int, str, Response], object]
 
 _ENOUGH = Response(Verdict.FAILED, text="the subscriber has enough to do")
 _LOST = Response(Verdict.LOST)
 
 
 class _Held:
-    __slots__ = ("expires", "key", "response", "size")
+    __slots__ = ("address", "expires", "key", "response", "size")
 
-    def __init__(self, key: Key, size: int, expires: float) -> None:
+    def __init__(self, key: Key, address: str, size: int, expires: float) -> None:
         self.key = key
+        self.address = address
         self.size = size
         self.expires = expires
         self.response: Response | None = None
@@ -62,24 +65,24 @@ class Hands:
     def __len__(self) -> int:
         return len(self._open)
 
-    def take(
-        self, node: str, number: int, subscriber_id: str, deliver: Deliver | None, message: Message
-    ) -> None:
+    def take(self, node: str, address: str, call: Call, deliver: Deliver | None) -> None:
         """Have a call handled, unless it has been; ``deliver`` is None without a subscriber."""
-        key = node, number, subscriber_id
+        key = node, call.number, call.subscriber
         held = self._by_key.get(key)
         if held is not None:
+            held.address = address
             if held.response is not None:
-                self._send_back(*key, held.response)
+                self._say(held, held.response)
             return
+        message, settings = call.message, self._settings
+        size = len(message.data)
+        held = _Held(key, address, size, self._clock.seconds() + message.timeout)
         if deliver is None:
-            self._send_back(*key, _LOST)
+            self._say(held, _LOST)
             return
-        settings, size = self._settings, len(message.data)
         if len(self._open) >= settings.max_calls or self._size + size > settings.max_calls_bytes:
-            self._send_back(*key, _ENOUGH)
+            self._say(held, _ENOUGH)
             return
-        held = _Held(key, size, self._clock.seconds() + message.timeout)
         local, self._next_number = self._next_number, self._next_number + 1
         self._open[local] = self._by_key[key] = held
         self._size += size
@@ -87,7 +90,7 @@ class Hands:
         if taken is not Taken.YES and local in self._open:
             self._let_go(local)
             del self._by_key[key]
-            self._send_back(*key, _ENOUGH if taken is Taken.FULL else _LOST)
+            self._say(held, _ENOUGH if taken is Taken.FULL else _LOST)
 
     def answered(self, local: int, response: Response) -> None:
         """Send back what a subscriber says; too late or unasked is harmless."""
@@ -103,7 +106,11 @@ class Hands:
                 self._by_key.pop(oldest, None)
         else:
             del self._by_key[held.key]
-        self._send_back(*held.key, response)
+        self._say(held, response)
+
+    def _say(self, held: _Held, response: Response) -> None:
+        node, number, subscriber_id = held.key
+        self._send_back(node, held.address, number, subscriber_id, response)
 
     def _sendable(self, response: Response) -> Response:
         size = len(response.data)

@@ -86,8 +86,9 @@ class Mesh:
         self._address = ""
         self._version = 0
         self._closed = False
-        #: How many others there are to be heard of before all are known.
+        #: Before all are known so many others are to be heard of, and those known before.
         self._expected: int | None = None
+        self._missed: set[str] = set()
         self._known = False
         self._introduction: IDelayedCall | None = None
         self._whole: list[Deferred[None]] = []
@@ -166,6 +167,7 @@ class Mesh:
         self._gathering.clear()
         self._asked.clear()
         for peer in self._peers:
+            self._missed.add(peer.node)  # they lost the connection as well, maybe
             self._peers.forget(peer)
         self._acknowledgements.clear()
         self._tell_whole()
@@ -214,8 +216,7 @@ class Mesh:
     def _take(self, sender: str, address: str, item: Items) -> None:
         if isinstance(item, Call):
             own = self._broker.own.get(item.subscriber)
-            deliver = None if own is None else own.deliver
-            self._hands.take(sender, item.number, item.subscriber, deliver, item.message)
+            self._hands.take(sender, address, item, None if own is None else own.deliver)
         elif isinstance(item, Reply):
             peer = self._peers.at(address)
             if peer is not None:
@@ -284,10 +285,13 @@ class Mesh:
         if peer is not None:
             self._outgoing.add(address, Took(peer.version))
 
-    def _send_back(self, node: str, number: int, subscriber: str, response: Response) -> None:
+    def _send_back(
+        self, node: str, address: str, number: int, subscriber: str, response: Response
+    ) -> None:
+        """Send an answer to where its caller is by now, or was when it called."""
         peer = self._peers.node(node)
-        if peer is not None:
-            self._outgoing.add(peer.address, Reply(number, subscriber, response))
+        address = address if peer is None else peer.address
+        self._outgoing.add(address, Reply(number, subscriber, response))
 
     # -- who listens elsewhere
 
@@ -308,6 +312,7 @@ class Mesh:
         if gathering.parts < item.parts:
             return
         del self._gathering[address]
+        self._asked.discard(address)
         now = self._clock.seconds()
         self._peers.install(sender, address, item.version, gathering.entries, now)
         if item.reply:
@@ -336,12 +341,15 @@ class Mesh:
 
     def _look_whole(self) -> None:
         expected = self._expected
-        if not self._known and expected is not None and len(self._peers) >= expected:
+        if self._known or expected is None or len(self._peers) < expected:
+            return
+        if self._missed.issubset(peer.node for peer in self._peers):
             self._introduced()
 
     def _introduced(self) -> None:
         self._stop_introduction()
         self._known = True
+        self._missed.clear()
         self._broker.incomplete("")
         self._tell_whole()
 
