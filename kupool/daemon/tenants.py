@@ -28,10 +28,15 @@ class Tenants:
         """Let the first set the router."""
         self._first.opened(connection)
 
-    def closing(self, connection: Connection, reason: CloseReason | None) -> None:
+    def closing(
+        self, connection: Connection, reason: CloseReason | None
+    ) -> Deferred[object] | None:
         """Give the others their last word; the first has none."""
-        for other in self._others:
-            self._guarded(other.closing, connection, reason)
+        told = [self._guarded(other.closing, connection, reason) for other in self._others]
+        waiting = [word for word in told if isinstance(word, Deferred)]
+        if not waiting:
+            return None
+        return DeferredList(waiting, consumeErrors=True).addCallback(lambda _: None)
 
     def closed(self, connection: Connection, reason: Failure) -> None:
         """Tell all of them; what goes wrong with one keeps it from no other."""
@@ -47,11 +52,12 @@ class Tenants:
             return waiting[0] if waiting else None
         return DeferredList(waiting, consumeErrors=True).addCallback(lambda _: None)
 
-    def _guarded(self, call: Callable[..., object], *arguments: object) -> None:
+    def _guarded(self, call: Callable[..., object], *arguments: object) -> object:
         try:
-            call(*arguments)
+            return call(*arguments)
         except Exception:
             self._log.failure("The end of a connection could not be handled")
+            return None
 
 
 __all__ = ["Tenants"]

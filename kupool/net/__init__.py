@@ -36,11 +36,12 @@ class IConnectionObserver(Interface):
 class IClosingObserver(IConnectionObserver):
     """An observer that also has a last word."""
 
-    def closing(connection: Connection, reason: CloseReason | None) -> None:
+    def closing(connection: Connection, reason: CloseReason | None) -> Deferred[object] | None:
         """Called before a connection is closed, while it can still send.
 
-        ``reason`` is None where the peer has finished. Not called for a connection
-        that is lost before anyone closes it.
+        A Deferred that it returns is waited for, at most the write timeout, but for a
+        slow reader. ``reason`` is None where the peer has finished. Not called for a
+        connection that is lost before anyone closes it.
         """
 
 

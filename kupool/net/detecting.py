@@ -12,14 +12,15 @@ from zope.interface import implementer
 from kupool.errors import CLOSE_MALFORMED, CloseReason
 from kupool.net.connection import Connection
 from kupool.net.manager import ConnectionManager
-from kupool.net.protocols import PROTOCOLS, FramedProtocol, prepare, refuse
+from kupool.net.protocols import (
+    MAX_REFUSALS,
+    PROTOCOLS,
+    REFUSAL_GRACE,
+    FramedProtocol,
+    prepare,
+    refuse,
+)
 from kupool.wire.framing import LINE, Framing, detect
-
-#: Seconds that a connection over the limit has to show its framing before the cut.
-REFUSAL_GRACE = 2.0
-
-#: Connections over the limit that get that grace at the same time.
-MAX_REFUSALS = 1000
 
 _HTTP_REQUEST = re.compile(rb"[A-Z]{3,7} ")
 _HTTP_PREFIX = re.compile(rb"[A-Z]{1,7}")
@@ -136,4 +137,4 @@ class DetectingFactory(Factory):
         return protocol
 
 
-__all__ = ["MAX_REFUSALS", "REFUSAL_GRACE", "DetectingFactory", "DetectingProtocol"]
+__all__ = ["DetectingFactory", "DetectingProtocol"]

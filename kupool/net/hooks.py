@@ -30,8 +30,8 @@ StartHook = Callable[[Connection], object]
 #: finished is a :class:`ConnectionDone`.
 EndReason = CloseReason | Failure
 
-#: May return a coroutine or a Deferred as well, but nothing waits for it: only what it
-#: sends before it first waits is sure to be sent.
+#: May return a coroutine or a Deferred as well, and the close waits for it, at most the
+#: write timeout of the server; then it is cancelled.
 StopHook = Callable[[Connection, EndReason], object]
 
 
@@ -66,10 +66,12 @@ class HookedObserver(Observer):
         super().opened(connection)
         self.call_on_conn_start(connection)
 
-    def closing(self, connection: Connection, reason: CloseReason | None) -> None:
+    def closing(
+        self, connection: Connection, reason: CloseReason | None
+    ) -> Deferred[object] | None:
         """Run the stop hook, while the connection can still send."""
         ended = Failure(ConnectionDone()) if reason is None else reason
-        self.call_on_conn_stop(connection, ended)
+        return self.call_on_conn_stop(connection, ended)
 
     def closed(self, connection: Connection, reason: Failure) -> None:
         """Run the stop hook of a connection that was lost."""
@@ -102,24 +104,30 @@ class HookedObserver(Observer):
         self._started.pop(connection.id, None)
         connection.abort()
 
-    def call_on_conn_stop(self, connection: Connection, reason: EndReason) -> None:
-        """Run the stop hook, unless it has run; what it raises is logged."""
+    def call_on_conn_stop(
+        self, connection: Connection, reason: EndReason
+    ) -> Deferred[object] | None:
+        """Run the stop hook, unless it has run; what it raises is logged.
+
+        Returns a Deferred of its end, where that takes time.
+        """
         if connection.id not in self._started:
-            return
+            return None
         starting = self._started.pop(connection.id)
         if starting is not None:
             starting.cancel()
         if self._on_stop is None:
-            return
+            return None
         try:
             stopped = self._on_stop(connection, reason)
         except Exception:
             self._stop_failed(Failure(), connection)
-            return
+            return None
         if iscoroutine(stopped):
             stopped = Deferred.fromCoroutine(stopped)
-        if isinstance(stopped, Deferred):
-            stopped.addErrback(self._stop_failed, connection)
+        if not isinstance(stopped, Deferred):
+            return None
+        return stopped.addErrback(self._stop_failed, connection)
 
     def _stop_failed(self, failure: Failure, connection: Connection) -> None:
         self._log.failure("The stop hook of connection {id} failed", failure, id=connection.id)

@@ -36,7 +36,11 @@ class Request:
         self._reply = reply
 
     def reply(self, result: object) -> None:
-        """Answer later, where the handler returned ``LATER``; takes what handlers return."""
+        """Answer later, where the handler returned ``LATER``; takes what handlers return.
+
+        Never raises: what cannot be sent is an exception of the handler, and a peer that
+        has gone gets nothing.
+        """
         if self._reply is not None:
             self._reply(result)
 

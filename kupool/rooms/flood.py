@@ -38,8 +38,9 @@ class Flood:
         if self._refuse or connection is None:
             return
         if waiting + 1 >= self._limit or member.waiting >= self._sender_limit:
+            if connection not in self._paused:
+                connection.hold()  # once: it is released once
             self._paused[connection] = member
-            connection.hold()
 
     def taken(self, incoming: Incoming, left: int) -> None:
         """Count a message that waits no more, where ``left`` still do."""

@@ -13,10 +13,11 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from kupool.net.detecting import REFUSAL_GRACE, DetectingFactory
+from kupool.net.detecting import DetectingFactory
 from kupool.net.id_router import IdRouter
 from kupool.net.protocols import (
     FACTORIES,
+    REFUSAL_GRACE,
     TLV,
     Int32Protocol,
     LineProtocol,
