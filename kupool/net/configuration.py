@@ -76,11 +76,19 @@ class ServerConfig:
 
     @property
     def address(self) -> str:
-        """Where to listen, as ``host:port``; with ``tcp6``, 0.0.0.0 is every address."""
+        """Where to listen, as an address or endpoint string.
+
+        With ``tcp6``, 0.0.0.0 is every address; a name is resolved to those of its kind.
+        """
         host = self.host
         if self.ip_version == "tcp6" and host == "0.0.0.0":  # noqa: S104
             host = "::"
-        return f"[{host}]:{self.tcp_port}" if ":" in host else f"{host}:{self.tcp_port}"
+        if ":" in host:
+            return f"[{host}]:{self.tcp_port}"
+        if _is_address(host):
+            return f"{host}:{self.tcp_port}"
+        kind = "tcp6" if self.ip_version == "tcp6" else "tcp"
+        return f"{kind}:{self.tcp_port}:interface={host}"
 
     @classmethod
     def load(cls, path: str = DEFAULT_PATH) -> ServerConfig:
@@ -128,6 +136,14 @@ class ServerConfig:
         if version == 6 and self.ip_version == "tcp4":
             return [f"Host: {self.host} is no address of IPVersion tcp4"]
         return []
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return not host
+    return True
 
 
 def _unknown(key: str, known: list[str]) -> str:

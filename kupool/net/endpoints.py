@@ -12,7 +12,7 @@ from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.internet.posixbase import PosixReactorBase
 
 from kupool.net.descriptors import DescriptorGroup
-from kupool.net.ports import PortEndpoint, RestingPort
+from kupool.net.ports import RestingListeners
 from kupool.net.transport import DirectEndpoint
 
 _SHORT = re.compile(r"(?P<host>\[[^\]]*\]|[^:\[\]=]*):(?P<port>\d+)")
@@ -29,6 +29,12 @@ class Address(NamedTuple):
     host: str
     port: int
     backlog: int = 1024
+
+    def __str__(self) -> str:
+        """Return the endpoint string."""
+        kind = "tcp6" if ":" in self.host else "tcp"
+        host = self.host.replace(":", "\\:")
+        return f"{kind}:{self.port}:interface={host}:backlog={self.backlog}"
 
 
 def parse_address(text: str) -> Address | None:
@@ -74,12 +80,10 @@ def endpoint_for(
     address = parse_address(text)
     if address is not None and group is not None:
         return DirectEndpoint(group, address.port, address.host, address.backlog)
-    if address is not None and isinstance(reactor, PosixReactorBase):
-        return PortEndpoint(RestingPort, reactor, address.port, address.host, address.backlog)
     if address is not None:
-        host = address.host.replace(":", "\\:")
-        kind = "tcp6" if ":" in address.host else "tcp"
-        text = f"{kind}:{address.port}:interface={host}:backlog={address.backlog}"
+        text = str(address)
+    if isinstance(reactor, PosixReactorBase):
+        reactor = RestingListeners(reactor)
     try:
         endpoint: IStreamServerEndpoint = serverFromString(reactor, text)
     except (ValueError, TypeError, KeyError, IndexError, ImportError, OSError) as error:

@@ -1,4 +1,4 @@
-"""Listening TCP ports that rest when the system cannot accept, instead of spinning.
+"""Listening ports that rest when the system cannot accept, instead of spinning.
 
 A listening socket stays readable while connections wait, so that a reactor asks again
 at once when there is no memory or no descriptor for one. Here it asks after 5 ms, then
@@ -7,11 +7,12 @@ after twice as long, up to a second, until one is accepted.
 
 from __future__ import annotations
 
+import os
 import socket
 from errno import EAGAIN, ECONNABORTED, EPERM, EWOULDBLOCK
 from typing import Any
 
-from twisted.internet import tcp
+from twisted.internet import tcp, unix
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import (
     IDelayedCall,
@@ -47,23 +48,37 @@ class ListeningSocket(socket.socket):
         return accepted
 
 
+class AdoptedSocket(ListeningSocket):
+    """One that listens already, as those that systemd passes."""
+
+    def bind(self, address: object, /) -> None:
+        """Leave it where it is."""
+
+    def listen(self, backlog: int = 0, /) -> None:
+        """Leave it as it is."""
+
+
 class RestingPort(tcp.Port):
     """A TCP port that backs off when connections cannot be accepted."""
 
+    #: What listens already, where the port is to adopt it.
+    adopted: AdoptedSocket | None = None
     _resting: IDelayedCall | None = None
     _rest = FIRST_REST
 
     def createInternetSocket(self) -> socket.socket:
         """Return the socket, as one that remembers."""
-        made: socket.socket = tcp.Port.createInternetSocket(self)
-        listening = ListeningSocket(fileno=made.detach())
+        listening: ListeningSocket | None = self.adopted
+        if listening is None:
+            made = super().createInternetSocket()  # type: ignore[no-untyped-call]
+            listening = ListeningSocket(fileno=made.detach())
         listening.setblocking(False)
         return listening
 
     def doRead(self) -> None:
         """Accept what waits; rest a little where that is impossible."""
         listening: Any = self.socket
-        tcp.Port.doRead(self)
+        super().doRead()  # type: ignore[no-untyped-call]
         if listening.outcome in _PASSING:
             self._rest = FIRST_REST
         elif self.connected and self._resting is None:
@@ -81,7 +96,84 @@ class RestingPort(tcp.Port):
         resting, self._resting = self._resting, None
         if resting is not None:
             resting.cancel()
-        tcp.Port.connectionLost(self, reason)
+        super().connectionLost(reason)  # type: ignore[no-untyped-call]
+
+
+class RestingUnixPort(RestingPort, unix.Port):
+    """The same for Unix sockets."""
+
+    def connectionLost(self, reason: Failure) -> None:
+        """Let go of the socket, even where somebody has removed its file."""
+        try:
+            super().connectionLost(reason)
+        except FileNotFoundError:
+            if self.lockFile is not None:
+                self.lockFile.unlock()
+            tcp.Port.connectionLost(self, reason)
+
+
+class RestingListeners:
+    """Stands in for a reactor where ports are made: with it they rest.
+
+    What it does not have itself, it takes from the reactor.
+    """
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reactor, name)
+
+    def listenTCP(
+        self, port: int, factory: IProtocolFactory, backlog: int = 50, interface: str = ""
+    ) -> IListeningPort:
+        """Listen on a TCP port; raises ``CannotListenError``."""
+        return _listening(RestingPort(port, factory, backlog, interface, self._reactor))
+
+    def listenSSL(
+        self,
+        port: int,
+        factory: IProtocolFactory,
+        contextFactory: Any,
+        backlog: int = 50,
+        interface: str = "",
+    ) -> IListeningPort:
+        """Listen for TLS on a TCP port; raises ``CannotListenError``."""
+        from twisted.protocols.tls import TLSMemoryBIOFactory  # an extra of the installation
+
+        inner = TLSMemoryBIOFactory(contextFactory, False, factory)
+        return self.listenTCP(port, inner, backlog, interface)
+
+    def listenUNIX(
+        self,
+        address: bytes,
+        factory: IProtocolFactory,
+        backlog: int = 50,
+        mode: int = 0o666,
+        wantPID: int = 0,
+    ) -> IListeningPort:
+        """Listen on a Unix socket; raises ``CannotListenError``."""
+        port = RestingUnixPort(address, factory, backlog, mode, self._reactor, wantPID)
+        return _listening(port)
+
+    def adoptStreamPort(
+        self, fileDescriptor: int, addressFamily: int, factory: IProtocolFactory
+    ) -> IListeningPort:
+        """Listen on a socket that listens already; the descriptor stays the caller's."""
+        adopted = AdoptedSocket(fileno=os.dup(fileDescriptor))
+        name = adopted.getsockname()
+        port: RestingPort
+        if addressFamily == socket.AF_UNIX:
+            port = RestingUnixPort(name, factory, reactor=self._reactor)
+        else:
+            port = RestingPort(name[1], factory, 50, name[0], self._reactor)
+        port.adopted = adopted
+        return _listening(port)
+
+
+def _listening(port: RestingPort) -> IListeningPort:
+    port.startListening()
+    return port
 
 
 @implementer(IStreamServerEndpoint)
@@ -117,4 +209,13 @@ class PortEndpoint:
         return succeed(port)
 
 
-__all__ = ["FIRST_REST", "LONGEST_REST", "ListeningSocket", "PortEndpoint", "RestingPort"]
+__all__ = [
+    "FIRST_REST",
+    "LONGEST_REST",
+    "AdoptedSocket",
+    "ListeningSocket",
+    "PortEndpoint",
+    "RestingListeners",
+    "RestingPort",
+    "RestingUnixPort",
+]

@@ -1,4 +1,4 @@
-"""From the name of a host to the address to listen on, without holding up the reactor."""
+"""From the name of a host to the addresses to listen on, without holding up the reactor."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from twisted.internet.error import CannotListenError, DNSLookupError
 from twisted.internet.interfaces import IAddress, IHostResolution, IResolutionReceiver
 from zope.interface import implementer
 
-from kupool.net.endpoints import parse_address
+from kupool.net.endpoints import Address, parse_address
 
 
 @implementer(IResolutionReceiver)
@@ -33,30 +33,34 @@ class _Addresses:
         self.done.callback(self.found)
 
 
-async def resolved(reactor: Any, text: str) -> str:
-    """Return ``text``, an address to listen on, with the host's name resolved.
+async def resolved(reactor: Any, text: str) -> list[Address]:
+    """Return the addresses of the host that ``text``, an address to listen on, names.
 
-    IPv4 comes first where a name has both. Raises ``CannotListenError`` for a name
-    without an address, and :class:`ValueError` as ``parse_address`` does.
+    That is every one for ``name:port``, those of IPv4 first; with ``tcp:`` or ``tcp6:``
+    those of that kind alone. Nothing where no name is to be resolved. Raises
+    ``CannotListenError`` for a name without an address, and :class:`ValueError` as
+    ``parse_address`` does.
     """
     address = parse_address(text)
     if address is None or not address.host:
-        return text
+        return []
     try:
         ip_address(address.host.partition("%")[0])
     except ValueError:
         pass
     else:
-        return text
+        return []
     addresses = _Addresses()
     reactor.nameResolver.resolveHostName(addresses, address.host, address.port)
-    found = [a.host for a in await addresses.done]
-    if not found:
-        cause = DNSLookupError(f"no address for {address.host!r}")
+    kind = text.partition(":")[0]
+    wanted = {"tcp": (False,), "tcp6": (True,)}.get(kind, (False, True))
+    found = {a.host: ":" in a.host for a in await addresses.done}
+    hosts = [host for six in wanted for host in found if found[host] is six]
+    if not hosts:
+        which = f"{kind} address" if len(wanted) == 1 else "address"
+        cause = DNSLookupError(f"no {which} for {address.host!r}")
         raise CannotListenError(address.host, address.port, cause)
-    host = min(found, key=lambda host: ":" in host).replace(":", "\\:")
-    kind = "tcp6" if ":" in host else "tcp"
-    return f"{kind}:{address.port}:interface={host}:backlog={address.backlog}"
+    return [address._replace(host=host) for host in hosts]
 
 
 __all__ = ["resolved"]

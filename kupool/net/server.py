@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from errno import EADDRNOTAVAIL, EAFNOSUPPORT
 from inspect import isawaitable
 from typing import Any
 
@@ -17,7 +18,7 @@ from kupool.net import IConnectionObserver
 from kupool.net.configuration import ServerConfig
 from kupool.net.descriptors import DescriptorGroup
 from kupool.net.detecting import DetectingFactory
-from kupool.net.endpoints import endpoint_for, parse_address
+from kupool.net.endpoints import Address, endpoint_for, parse_address
 from kupool.net.failures import MESSAGE_TOO_LARGE
 from kupool.net.manager import ConnectionManager, ServerSettings
 from kupool.net.protocols import FACTORIES, CodecFactory
@@ -25,6 +26,9 @@ from kupool.net.resolving import resolved
 from kupool.net.transport import direct_transport_available
 from kupool.wire.codecs import CODECS, Codec
 from kupool.wire.packets import UNLIMITED
+
+#: What listening fails with on an address that this machine does not have.
+_NOT_HERE = frozenset((EADDRNOTAVAIL, EAFNOSUPPORT))
 
 #: Gets the server, and may return a coroutine or a Deferred, which is waited for.
 ServerHook = Callable[["Server"], object]
@@ -70,6 +74,7 @@ class Server:
         self._after_start: list[ServerHook] = []
         self._before_stop: list[ServerHook] = []
         self._served = False
+        self._stops = 0
         self._stopping: list[Deferred[None]] | None = None
         self._ended: list[Deferred[None]] = []
         self._direct = (
@@ -109,7 +114,8 @@ class Server:
         bound, planned = self._first_address()
         if planned is None and not hasattr(bound, "host"):
             return ""
-        return "tcp6" if ":" in self.host else "tcp4"
+        named = not bound and self._addresses[0].startswith("tcp6:")
+        return "tcp6" if named or ":" in self.host else "tcp4"
 
     def _first_address(self) -> tuple[Any, Any]:
         bound = self._ports[0].getHost() if self._ports else None
@@ -172,9 +178,12 @@ class Server:
 
         Raises what :meth:`listen` does.
         """
+        stops = self._stops
         await self.listen(self._addresses if addresses is None else addresses)
         try:
             for hook in list(self._after_start):
+                if self._stops != stops:
+                    return  # it was stopped meanwhile
                 await _finished(hook(self))
         except BaseException:
             await self.stop()
@@ -195,33 +204,70 @@ class Server:
     async def listen(self, addresses: Sequence[str]) -> None:
         """Listen on every address; when one fails, none is left listening.
 
+        ``name:port`` stands for all addresses of a host, of which those are left out that
+        this machine does not have, as long as it has one; port 0 is the same for all.
+        Where :meth:`stop` is called meanwhile, nothing listens in the end.
+
         Raises :class:`twisted.internet.error.CannotListenError`, or
         :class:`ValueError` for an address that names no endpoint.
         """
+        stops = self._stops
         if self._direct and self._group is None:
             self._group = DescriptorGroup(self._reactor)
             self.manager.after_turn = self._group.after_turn
         self.manager.start()
         try:
             for text in addresses:
-                found = await resolved(self._reactor, text)
-                endpoint = endpoint_for(self._reactor, found, self._group)
-                try:
-                    self._ports.append(await endpoint.listen(self._factory))
-                except OSError as error:
-                    # A Unix socket's folder may be missing; that error names no address.
-                    kind, _, rest = text.partition(":")
-                    raise CannotListenError(kind, rest, error) from error
+                named = await resolved(self._reactor, text)
+                if self._stops != stops:
+                    return
+                if named:
+                    await self._listen_on_each(named, stops)
+                else:
+                    await self._listen_on(text, stops)
         except BaseException:
             await self.stop_listening()
             self._release()
             raise
-        self._served = True
+        self._served = self._stops == stops
+
+    async def _listen_on_each(self, named: Sequence[Address], stops: int) -> None:
+        port, missing = 0, None
+        for address in named:
+            try:
+                wanted = address if address.port else address._replace(port=port)
+                await self._listen_on(str(wanted), stops)
+            except CannotListenError as error:
+                if getattr(error.socketError, "errno", None) not in _NOT_HERE:
+                    raise
+                missing = error  # as an address of IPv6 is where a system has it turned off
+            else:
+                port = self.addresses[-1].port if self._ports else 0
+        if missing is not None and not port:
+            raise missing
+
+    async def _listen_on(self, text: str, stops: int) -> None:
+        endpoint = endpoint_for(self._reactor, text, self._group)
+        try:
+            port = await endpoint.listen(self._factory)
+        except OSError as error:
+            # A Unix socket's folder may be missing; that error names no address.
+            kind, _, rest = text.partition(":")
+            raise CannotListenError(kind, rest, error) from error
+        self._ports.append(port)
+        if self._stops != stops:
+            await self.stop_listening()
 
     async def stop_listening(self) -> None:
-        """Accept no further connection; those there are stay."""
+        """Accept no further connection; those there are stay.
+
+        What goes wrong with a port, as with the file of a Unix socket, is logged.
+        """
         ports, self._ports = self._ports, []
-        self._closing += [maybeDeferred(port.stopListening) for port in ports]
+        for port in ports:
+            closing = maybeDeferred(port.stopListening)
+            closing.addErrback(lambda failure: self._log.failure("Closing a port", failure))
+            self._closing.append(closing)
         # A second call, while the first still waits, waits for the same ports.
         for closing in list(self._closing):
             closed: Deferred[None] = Deferred()
@@ -242,6 +288,7 @@ class Server:
             await waiting
             return
         self._stopping = []
+        self._stops += 1
         try:
             await self._stop(reason, timeout)
         finally:

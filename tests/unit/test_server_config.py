@@ -170,7 +170,8 @@ class AddressTests(SynchronousTestCase):
             (ServerConfig(), "0.0.0.0:8999"),
             (ServerConfig(ip_version="tcp6"), "[::]:8999"),
             (ServerConfig(ip_version="tcp6", host="::1", tcp_port=1), "[::1]:1"),
-            (ServerConfig(host="localhost", tcp_port=0), "localhost:0"),
+            (ServerConfig(host="localhost", tcp_port=0), "tcp:0:interface=localhost"),
+            (ServerConfig(ip_version="tcp6", host="localhost"), "tcp6:8999:interface=localhost"),
         ):
             self.assertEqual(config.address, address)
 
