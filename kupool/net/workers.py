@@ -235,7 +235,7 @@ class WorkerPool:
         self.counters["handled"] += 1
         try:
             outcome = job.handler(job.connection, *job.message)
-        except Exception:
+        except BaseException:  # one that wants the process to exit must not stop the worker
             job.settle(Failure())
             return
         if awaited(outcome):

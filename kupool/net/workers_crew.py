@@ -53,8 +53,9 @@ class Crew(ABC):
 
     A call whose Deferred is cancelled is abandoned, and a new hand takes its place: so a
     worker pool's timeout frees it. At most ``most_stuck`` abandoned ones may linger; then
-    there are fewer hands until some end, and calls fail when there are none. At most
-    ``queue`` calls wait. Calls that cannot be taken fail with :class:`RequestError`.
+    there are fewer hands until some end, and calls fail when there are none; so where the
+    system has no room for another hand. At most ``queue`` calls wait. Calls that cannot be
+    taken fail with :class:`RequestError`.
     """
 
     _log = Logger()
@@ -108,7 +109,10 @@ class Crew(ABC):
             return self._idle.pop()
         hands = len(self._busy)
         if hands < self._size and hands + len(self._stuck) < self._size + self._most_stuck:
-            return self._hire()
+            try:
+                return self._hire()
+            except Exception:  # the system has no thread, process or descriptor for it
+                self._log.failure("Another hand cannot be begun")
         return None
 
     def _give(self, hand: Hand, call: Call) -> None:

@@ -85,8 +85,13 @@ class _ProcessHand(ProcessProtocol, Hand):
     def childDataReceived(self, childFD: int, data: bytes) -> None:
         """Take an answer."""
         for item in self._splitter.feed(data):
-            succeeded, value = pickle.loads(item)  # type: ignore[arg-type]  # noqa: S301
-            self._crew.ended(self, value if succeeded else Failure(CallFailed(value)))
+            try:
+                succeeded, value = pickle.loads(item)  # type: ignore[arg-type]  # noqa: S301
+            except Exception:  # a result of a class that is not here, say
+                result: object = Failure()
+            else:
+                result = value if succeeded else Failure(CallFailed(value))
+            self._crew.ended(self, result)
         if self._splitter.too_large and not self._over:
             self._lost(f"the result is over {MAX_PICKLE} bytes")
 
