@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from random import random as _random
 from typing import Any
 
@@ -17,46 +16,33 @@ from zope.interface import implementer
 
 from kupool.errors import CLOSE_REASONS, CloseReason
 from kupool.net import IConnectionObserver
-from kupool.net.client_answers import Answers, Key
+from kupool.net.client_answers import Announced, Answers, Key
 from kupool.net.client_failures import (
     ClientClosed,
     NotConnected,
+    SlowServer,
     Unreachable,
 )
+from kupool.net.client_settings import Backoff, ClientSettings, client_factory
 from kupool.net.connection import OPEN, Connection
 from kupool.net.correlation import SIZE
 from kupool.net.failures import MESSAGE_TOO_LARGE
 from kupool.net.manager import ConnectionManager, ServerSettings
-from kupool.net.protocols import FACTORIES, CodecFactory
 from kupool.net.router import IRouter, Router, Unknown
-from kupool.wire.codecs import CODECS, Codec
+from kupool.wire.codecs import Codec
 from kupool.wire.framing import FRAME, OP_CLOSE, OP_PING, Control, Item, Tlv, encode_frame
 from kupool.wire.messages import encode_request
 
 _REASONS = {reason.reason: reason for reason in (*CLOSE_REASONS, MESSAGE_TOO_LARGE)}
 
 
-@dataclass(frozen=True)
-class ClientSettings:
-    """Times are in seconds, sizes in bytes.
+@implementer(IRouter)
+class _Nobody:
+    """Takes what the server sends on its own where nobody wants it."""
 
-    ``attempts`` is how many fail before ``connect`` gives up; with 0 it never does. After
-    that the client comes back for ever, with a wait chosen at random below a limit that
-    doubles from ``backoff_first`` to ``backoff_most``. A request is answered within
-    ``timeout``, and at most ``most_pending`` wait for that. ``keepalive`` is the time
-    between two signs of life, 0 for none; a server from which nothing came for
-    ``silence`` is left, 0 for never.
-    """
-
-    attempts: int = 1
-    backoff_first: float = 0.5
-    backoff_most: float = 30.0
-    timeout: float = 10.0
-    most_pending: int = 1000
-    keepalive: float = 55.0
-    silence: float = 0.0
-    max_frame: int = 65536
-    close_timeout: float = 5.0
+    def dispatch(self, connection: Connection, item: Item) -> bytes | None:
+        """Do nothing."""
+        return None
 
 
 @implementer(IConnectionObserver, IRouter)
@@ -98,10 +84,10 @@ class Client:
         self._endpoint: Any = (
             clientFromString(reactor, address) if isinstance(address, str) else address
         )
-        self._router: IRouter = router or Router(Unknown.IGNORE)
+        self._router: IRouter = router or _Nobody()
         self._control = Router(Unknown.IGNORE)
         self._keepalive = keepalive
-        self._random = random
+        self._backoff = Backoff(self.settings, random)
         limits = ServerSettings(
             max_frame=self.settings.max_frame,
             max_connections=0,
@@ -110,7 +96,7 @@ class Client:
             max_errors=0,  # a server may send what this client has no handler for
         )
         self._manager = ConnectionManager(reactor, self, limits)
-        self._factory = _factory(self._manager, codec)
+        self._factory = client_factory(self._manager, codec)
         self._answers = Answers(
             reactor, self.settings.timeout, self.settings.most_pending, self.counters
         )
@@ -152,27 +138,32 @@ class Client:
 
     async def _keep(self) -> None:
         """Connect, and connect again."""
-        failures, stood = 0, False
+        failures, connected = 0, False
         while not self._closing and self._unwanted is None:
             try:
                 await self._now(self._endpoint.connect(self._factory))
-                stood, failures = True, 0
+                connected, failures = True, 0
+                began, stood = self._clock.seconds(), 0.0
                 if self.connection is not None:
                     ended: Deferred[None] = Deferred()
                     self._ended = ended
                     await ended
+                    stood = self._clock.seconds() - began
+                wait = self._backoff.after(stood)
             except CancelledError:
                 break
             except Exception as error:
                 failures += 1
                 self.counters["failed"] += 1
-                if not stood and failures == self.settings.attempts:
+                if not connected and failures == self.settings.attempts:
                     self._tell(Unreachable(failures, str(error)))
                     break
+                self._backoff.failed()
+                wait = self._backoff.next()
             if self._closing or self._unwanted is not None:
                 break
             try:
-                await self._now(self._pause(failures))
+                await self._now(self._pause(wait))
             except CancelledError:
                 break
         self._running = None
@@ -184,11 +175,9 @@ class Client:
         self._step = step
         return step
 
-    def _pause(self, failures: int) -> Deferred[None]:
-        settings = self.settings
-        most = min(settings.backoff_most, settings.backoff_first * 2.0 ** min(failures, 32))
+    def _pause(self, seconds: float) -> Deferred[None]:
         pause: Deferred[None] = Deferred(lambda deferred: timer.cancel())
-        timer = self._clock.callLater(self._random() * most, pause.callback, None)
+        timer = self._clock.callLater(seconds, pause.callback, None)
         return pause
 
     def _tell(self, outcome: Connection | Exception) -> None:
@@ -220,7 +209,11 @@ class Client:
         self._announced = ""
         self._schedule_keepalive()
         if self.on_connected is not None:
-            self.on_connected(connection)
+            try:
+                self.on_connected(connection)
+            except Exception as error:
+                self._tell(error)
+                raise
         self._tell(connection)
 
     def closed(self, connection: Connection, reason: Failure) -> None:
@@ -233,7 +226,10 @@ class Client:
         why = self._announced or reason.getErrorMessage()
         self._answers.fail(why)
         if self.on_disconnected is not None:
-            self.on_disconnected(why)
+            try:
+                self.on_disconnected(why)
+            except Exception:
+                self._log.failure("What is to be done at the end of a connection failed")
         ended, self._ended = self._ended, None
         if ended is not None:
             ended.callback(None)
@@ -250,8 +246,8 @@ class Client:
         """Ask a server that speaks JSON; fires with the ``result``.
 
         Fails with :class:`RequestError` where the server answers an error, with
-        :class:`RequestTimeout`, :class:`ConnectionEnded`, :class:`NotConnected`, or
-        :class:`TooManyRequests`.
+        :class:`RequestTimeout`, :class:`ConnectionEnded`, :class:`NotConnected`,
+        :class:`SlowServer`, or :class:`TooManyRequests`.
         """
         number = self._answers.next_id()
         return self._ask(number, encode_request(number, method, params), timeout)
@@ -280,10 +276,15 @@ class Client:
         self.send(encode_request(None, method, params))
 
     def send(self, message: bytes | Tlv) -> None:
-        """Send one message; raises :class:`NotConnected`, and what packing it raises."""
+        """Send one message.
+
+        Raises :class:`NotConnected`, :class:`SlowServer`, and what packing it raises.
+        """
         connection = self.connection
         if connection is None or connection.state is not OPEN:
             raise NotConnected
+        if connection.outbound > self.settings.most_outbound:
+            raise SlowServer(connection.outbound)
         connection.send_encoded(connection.pack(message))
 
     def _ask(self, key: Key, message: bytes | Tlv, timeout: float | None) -> Deferred[Any]:
@@ -301,17 +302,19 @@ class Client:
         if isinstance(item, Control):
             if item.opcode == OP_CLOSE:
                 text = item.payload.decode(errors="replace")
-                self._close_announced(_REASONS.get(text) or CloseReason(0, text, True))
+                reason = _REASONS.get(text) or CloseReason(0, text, True)
+                self._close_announced(Announced(reason))
             return self._control.dispatch(connection, item)
         taken = self._answers.numbered(item) if isinstance(item, Tlv) else self._answers.take(item)
-        if isinstance(taken, CloseReason):
+        if isinstance(taken, Announced):
             self._close_announced(taken)
         return None if taken else self._router.dispatch(connection, item)
 
-    def _close_announced(self, reason: CloseReason) -> None:
-        self._announced = reason.reason
-        if not reason.reconnect:
-            self._unwanted = reason
+    def _close_announced(self, close: Announced) -> None:
+        self._announced = close.reason.reason
+        self._backoff.wanted(close.retry_after)
+        if not close.reason.reconnect and close.retry_after is None:
+            self._unwanted = close.reason
 
     # -- signs of life
 
@@ -326,22 +329,13 @@ class Client:
         if connection is None or connection.state is not OPEN:
             return
         if self._keepalive is not None:
-            self.send(self._keepalive)
+            if not connection.outbound:  # what waits is a sign of life, too
+                self.send(self._keepalive)
         elif connection.framing.name == FRAME.name:
             # A port that detects the framing does so by a first byte that is no ping's;
             # an empty message means nothing.
             first = b"" if connection.bytes_out else encode_frame(b"")
             connection.send_encoded(first + encode_frame(b"", OP_PING))
-
-
-def _factory(manager: ConnectionManager, codec: str | Codec) -> Any:
-    if not isinstance(codec, str):
-        return CodecFactory(manager, codec)
-    if codec in FACTORIES:
-        return FACTORIES[codec](manager)
-    if codec in CODECS:
-        return CodecFactory(manager, CODECS[codec](0))
-    raise ValueError(f"{codec!r} is no codec; there are {', '.join(CODECS)}")
 
 
 __all__ = ["Client", "ClientSettings"]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from twisted.internet.defer import Deferred
@@ -13,6 +14,9 @@ from kupool.errors import CloseReason, ErrorText, RequestError
 from kupool.net.client_failures import ConnectionEnded, RequestTimeout, TooManyRequests
 from kupool.net.correlation import SIZE
 from kupool.wire.framing import Tlv
+
+#: The id of an error of a call with a number.
+_ERROR_OF = re.compile("#[0-9]{1,10}")
 
 #: The id of a JSON request, or the number of an answer and the correlation id in it.
 Key = int | tuple[int, int]
@@ -31,16 +35,30 @@ class _Close(msgspec.Struct):
     reason: str = ""
     code: int = 0
     reconnect: bool = True
+    retry_after: float | None = None
+
+
+class Announced(NamedTuple):
+    """A close that the server has announced; ``retry_after`` is in seconds."""
+
+    reason: CloseReason
+    retry_after: float | None = None
 
 
 class Answers:
     """The requests that wait for their answers, at most ``most``; times are in seconds.
 
-    What a late or a wrong answer does is counted, no more.
+    What a late or a wrong answer does is counted, no more. Ids go up to ``most_id``, and
+    then begin again.
     """
 
     def __init__(
-        self, clock: IReactorTime, timeout: float, most: int, counters: Counter[str]
+        self,
+        clock: IReactorTime,
+        timeout: float,
+        most: int,
+        counters: Counter[str],
+        most_id: int = 0xFFFFFFFF,
     ) -> None:
         self._clock = clock
         self._timeout = timeout
@@ -49,15 +67,21 @@ class Answers:
         self._pending: dict[Key, Deferred[Any]] = {}
         #: The keys of calls with a number by their correlation ids, for their errors.
         self._keys: dict[int, Key] = {}
+        #: Keys of calls with a number whose answers are awaited no more: when one comes,
+        #: it is no message for the router.
+        self._late: dict[Key, None] = {}
         self._last_id = 0
+        self._most_id = most_id
 
     def __len__(self) -> int:
         return len(self._pending)
 
     def next_id(self) -> int:
         """Return an id that no waiting request has."""
-        self._last_id = self._last_id % 0xFFFFFFFF + 1
-        return self._last_id
+        while True:
+            self._last_id = number = self._last_id % self._most_id + 1
+            if number not in self._pending and number not in self._keys:
+                return number
 
     def check(self) -> None:
         """Raise :class:`TooManyRequests` where no further request may wait."""
@@ -73,6 +97,10 @@ class Answers:
 
         def forget(deferred: object) -> None:
             self._pop(key)
+            if isinstance(key, tuple):
+                self._late[key] = None
+                if len(self._late) > self._most:
+                    del self._late[next(iter(self._late))]
 
         answer: Deferred[Any] = Deferred(forget)
         self._pending[key] = answer
@@ -83,28 +111,36 @@ class Answers:
     def fail(self, why: str) -> None:
         """Fail all that wait: the connection has ended."""
         self._keys.clear()
+        self._late.clear()
         pending, self._pending = self._pending, {}
         for deferred in pending.values():
             deferred.errback(ConnectionEnded(why))
 
-    def numbered(self, item: Tlv) -> bool | CloseReason:
+    def numbered(self, item: Tlv) -> bool | Announced:
         """Take a message with a number, if it is an answer, an error of one, or a close."""
         if item.message_id == 0 and (taken := self.take(item.payload)):
             return taken
         if len(item.payload) < SIZE:
             return False
-        answer = self._pop((item.message_id, int.from_bytes(item.payload[:SIZE], "little")))
+        key = (item.message_id, int.from_bytes(item.payload[:SIZE], "little"))
+        answer = self._pop(key)
         if answer is not None:
             answer.callback(item.payload[SIZE:])
-        return answer is not None
+            return True
+        if key in self._late:
+            del self._late[key]
+            self._counters["unknown answers"] += 1
+            return True
+        return False
 
-    def take(self, payload: bytes) -> bool | CloseReason:
+    def take(self, payload: bytes) -> bool | Announced:
         """Take a JSON message, if it is an answer or a close; that is what is returned."""
         try:
             message = msgspec.json.decode(payload, type=_Incoming)
             if message.method == "close" and message.id is None:
                 close = msgspec.json.decode(message.params, type=_Close)
-                return CloseReason(close.code, close.reason, close.reconnect)
+                reason = CloseReason(close.code, close.reason, close.reconnect)
+                return Announced(reason, close.retry_after)
         except (ValueError, RecursionError):
             return False
         if message.method is not None:
@@ -121,7 +157,7 @@ class Answers:
     def _answered(self, number: int | str | None) -> Deferred[Any] | None:
         if isinstance(number, int):
             return self._pop(number)
-        if isinstance(number, str) and number[:1] == "#" and number[1:].isdecimal():
+        if isinstance(number, str) and _ERROR_OF.fullmatch(number):
             key = self._keys.get(int(number[1:]))
             return None if key is None else self._pop(key)
         return None
@@ -132,4 +168,4 @@ class Answers:
         return self._pending.pop(key, None)
 
 
-__all__ = ["Answers", "Key"]
+__all__ = ["Announced", "Answers", "Key"]

@@ -51,12 +51,21 @@ class TooManyRequests(ClientFailure):
         super().__init__(f"{most} requests wait for their answers")
 
 
+class SlowServer(ClientFailure):
+    """The server does not read, and as much waits for it as the settings allow."""
+
+    def __init__(self, waiting: int) -> None:
+        super().__init__(f"{waiting} bytes wait for a server that does not read")
+        self.waiting = waiting
+
+
 __all__ = [
     "ClientClosed",
     "ClientFailure",
     "ConnectionEnded",
     "NotConnected",
     "RequestTimeout",
+    "SlowServer",
     "TooManyRequests",
     "Unreachable",
 ]
