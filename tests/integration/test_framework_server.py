@@ -15,20 +15,19 @@ from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.error import CannotListenError
 from twisted.internet.task import deferLater
-from twisted.trial.unittest import TestCase
 
 from kupool.net.configuration import ServerConfig
 from kupool.net.connection import Connection
 from kupool.net.failures import ConnectionClosed
 from kupool.net.heartbeat import Heartbeat
 from kupool.net.hooks import HookedObserver
-from kupool.net.id_router import IdRouter
 from kupool.net.manager import ServerSettings
 from kupool.net.server import Server
 from kupool.wire.codecs import LengthFieldCodec, TlvCodec
 from kupool.wire.framing import LINE, Tlv, encode_tlv
 from kupool.wire.messages import encode_success
 from tests.peers import Observer, Recorder
+from tests.serving import ServerCase, echo, received
 from tests.sockets import PATIENCE, Peer, in_thread, started, until
 
 reactor: Any = _reactor
@@ -36,41 +35,7 @@ reactor: Any = _reactor
 ROOT = Path(__file__).parents[2]
 
 
-def received(peer: Peer) -> tuple[int, bytes]:
-    """The next message of `length u32 LE, id u32 LE, data`."""
-    head = peer.exactly(8)
-    return int.from_bytes(head[4:], "little"), peer.exactly(int.from_bytes(head[:4], "little"))
-
-
-def echo() -> IdRouter:
-    return IdRouter(lambda connection, message_id, data: data)
-
-
-class _Case(TestCase):
-    timeout = 120
-    transport = "direct"
-
-    def keep(self, server: Server) -> Server:
-        self.addCleanup(lambda: started(server.stop(timeout=1.0)))
-        return server
-
-    def server(self, observer: Any = None, **options: Any) -> Server:
-        observer = observer or HookedObserver(echo())
-        options = {"addresses": ["127.0.0.1:0"], "framing": "tlv", **options}
-        return self.keep(Server(reactor, observer, transport=self.transport, **options))
-
-    async def talk(self, port: Any) -> None:
-        """Have one message answered."""
-
-        def conversation() -> None:
-            with Peer(port) as peer:
-                peer.send(encode_tlv(b"hello", 7))
-                self.assertEqual(received(peer), (7, b"hello"))
-
-        await in_thread(conversation)
-
-
-class _ServerSuite(_Case):
+class _ServerSuite(ServerCase):
     async def test_start_and_stop_by_config(self) -> None:
         """P-01, P-08: name, IP version, IP and port; port 0 can be read."""
         config = ServerConfig(name="demo", host="127.0.0.1", tcp_port=0)
@@ -421,7 +386,7 @@ class StockTests(_ServerSuite):
 del _ServerSuite
 
 
-class SystemdTests(_Case):
+class SystemdTests(ServerCase):
     """P-07: a socket that systemd passes."""
 
     script = """
