@@ -30,7 +30,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "wire": {"errors"},
     "net": {"errors", "wire", "settings_file"},
     "live": {"errors", "wire", "net"},
-    "rooms": {"errors", "wire", "net"},
+    "rooms": {"errors", "wire", "net", "bus"},
     "amqp": {"masking"},
     "log": {"errors", "masking", "wire", "net", "storage", "amqp"},
     "stats": {"errors", "wire", "log", "storage"},

@@ -13,22 +13,29 @@ from kupool.rooms.settings import House
 
 
 def introduce(
-    house: House, connection: Connection, body: object, parsed: Callable[[object], None]
+    house: House,
+    connection: Connection,
+    parse: Callable[[], object],
+    parsed: Callable[[object], None],
 ) -> None:
-    """Call ``on_parse_user``, and ``parsed`` with what came of it or a Failure.
+    """Call ``parse``, and ``parsed`` with what came of it or a Failure.
 
     Nothing more of the connection is handled meanwhile.
     """
-    _Introduction(house, connection, body, parsed).start()
+    _Introduction(house, connection, parse, parsed).start()
 
 
 class _Introduction:
     def __init__(
-        self, house: House, connection: Connection, body: object, parsed: Callable[[object], None]
+        self,
+        house: House,
+        connection: Connection,
+        parse: Callable[[], object],
+        parsed: Callable[[object], None],
     ) -> None:
         self._house = house
         self._connection = connection
-        self._body = body
+        self._parse = parse
         self._parsed = parsed
         self._done = self._held = False
 
@@ -39,9 +46,6 @@ class _Introduction:
         if not self._done:
             self._held = True
             self._connection.hold()
-
-    def _parse(self) -> object:
-        return self._house.hooks.on_parse_user(self._connection, self._body)
 
     def _end(self, result: object) -> None:
         self._done = True

@@ -81,6 +81,12 @@ class TimerFired(NamedTuple):
     key: str
 
 
+class TakenOver(NamedTuple):
+    """The room has come from another host, with the state that it had there."""
+
+    state: bytes
+
+
 class Closing(NamedTuple):
     """The room takes nothing more, and ends after this and what waits."""
 
@@ -98,5 +104,6 @@ __all__ = [
     "Returned",
     "RoomBusy",
     "RoomGone",
+    "TakenOver",
     "TimerFired",
 ]

@@ -58,13 +58,13 @@ class Lobby:
         self.wheel = Wheel(clock, tick, tasks=self.tasks, limit=settings.max_timers)
         turns = Turns(clock)
         self._house = House(clock, wall, hooks, settings, self.wheel, turns, self.tasks, self)
-        self._clock = clock
+        self.clock = clock
         self._hooks = hooks
         self._rooms: dict[str, Room] = {}
         self._closing = False
         self.members = Membership(self._house, self._emptied)
         self._seeking = Seeking(
-            self._house, lambda failure, outcome: self._refuse(None, failure, outcome, None)
+            self._house, lambda failure, outcome: self.refuse(None, failure, outcome, None)
         )
         self.matchmaker = self._seeking.matchmaker
         hooks.on_init(self)
@@ -125,10 +125,14 @@ class Lobby:
         if room.closing or linger is None:
             return
         if linger:
-            at = (_LINGER, room.code)
-            self.wheel.once(at, _LINGER, linger, self._lingered, data=room, always=True)
+            self.linger(room, linger)
         else:
             room.close("empty")
+
+    def linger(self, room: Room, seconds: float) -> None:
+        """Close a room in so many seconds, unless somebody is there by then."""
+        at = (_LINGER, room.code)
+        self.wheel.once(at, _LINGER, seconds, self._lingered, data=room, always=True)
 
     def _lingered(self, timer: Timer) -> None:
         room = timer.data
@@ -144,30 +148,62 @@ class Lobby:
         :class:`RequestError` where the message is refused.
         """
         answer: Deferred[object] = Deferred()
-        self._take(connection, body, answer)
+        self.receive(connection, body, answer)
         return answer
 
     def deliver(self, connection: Connection, body: object) -> None:
         """Take a message to its room without an answer; ``on_error`` hears of a refusal."""
-        self._take(connection, body, None)
+        self.receive(connection, body, None)
 
-    def _take(self, connection: Connection, body: object, answer: Deferred[object] | None) -> None:
+    def receive(
+        self, connection: Connection, body: object, answer: Deferred[object] | None
+    ) -> None:
+        """Take a message to its room, or first ask whose it is."""
         member = self.members.of(connection)
         if member is not None:
             self._post(Incoming(member, connection, body, answer))
             return
 
         def parsed(result: object) -> None:
-            self._parsed(connection, body, answer, result)
+            try:
+                if isinstance(result, Failure):
+                    result.raiseException()
+                if result is None:
+                    raise RequestError(FORBIDDEN)
+                code, user = code_and_user(result)
+            except Exception:
+                self.refuse(None, Failure(), body, answer)
+            else:
+                self.place(connection, code, user, body, answer)
 
-        introduce(self._house, connection, body, parsed)
+        introduce(self._house, connection, lambda: self.parse(connection, body), parsed)
+
+    def parse(self, connection: Connection, body: object) -> object:
+        """Return what ``on_parse_user`` does: a room's code and a user, sooner or later."""
+        return self._hooks.on_parse_user(connection, body)
+
+    def place(
+        self,
+        connection: Peer,
+        code: str,
+        user: str,
+        body: object,
+        answer: Deferred[object] | None,
+    ) -> None:
+        """Let a user in, and take their first message to the room."""
+        try:
+            member = self.members.of(connection) or self.enter(code, user, connection)
+        except RequestError:
+            self.refuse(None, Failure(), body, answer)
+        else:
+            self._post(Incoming(member, connection, body, answer))
 
     def _post(self, incoming: Incoming) -> None:
         room = incoming.member.room
         try:
             room.post(incoming)
         except RequestError:
-            self._refuse(room, Failure(), incoming.body, incoming.answer)
+            self.refuse(room, Failure(), incoming.body, incoming.answer)
 
     def enter(self, code: str, user: str, connection: Peer | None = None) -> Member:
         """Make a user a member of a room, which is created where there is none.
@@ -194,27 +230,7 @@ class Lobby:
             room.close("nobody came")
             raise
 
-    def _parsed(
-        self,
-        connection: Connection,
-        body: object,
-        answer: Deferred[object] | None,
-        result: object,
-    ) -> None:
-        """Let the user of a first message in, as ``on_parse_user`` says."""
-        try:
-            if isinstance(result, Failure):
-                result.raiseException()
-            if result is None:
-                raise RequestError(FORBIDDEN)
-            code, user = _strings(result)
-            member = self.members.of(connection) or self.enter(code, user, connection)
-        except Exception:
-            self._refuse(None, Failure(), body, answer)
-        else:
-            self._post(Incoming(member, connection, body, answer))
-
-    def _refuse(
+    def refuse(
         self,
         room: Room | None,
         failure: Failure,
@@ -249,7 +265,7 @@ class Lobby:
         Fires when every room has it among what it sends.
         """
         packet = Packet(payload, key, policy)
-        return in_chunks(self._clock, self._rooms.values(), lambda room: room.send_later(packet))
+        return in_chunks(self.clock, self._rooms.values(), lambda room: room.send_later(packet))
 
     def notify(
         self,
@@ -313,7 +329,7 @@ class Lobby:
         self._seeking.stop()
         closing: list[Deferred[list[Incoming]]] = []
         await in_chunks(
-            self._clock,
+            self.clock,
             self._rooms.values(),
             lambda room: closing.append(room.close(reason, handle_pending=handle_pending)),
         )
@@ -324,11 +340,12 @@ class Lobby:
         return unhandled
 
 
-def _strings(result: object) -> tuple[str, str]:
+def code_and_user(result: object) -> tuple[str, str]:
+    """Return what ``on_parse_user`` did; raises :class:`TypeError` for anything else."""
     match result:
         case (str(code), str(user)):
             return code, user
     raise TypeError(f"on_parse_user returned {result!r}")
 
 
-__all__ = ["Lobby"]
+__all__ = ["Lobby", "code_and_user"]

@@ -85,6 +85,11 @@ class Room(Audience):
         return self._closing
 
     @property
+    def closed(self) -> bool:
+        """Whether the room has ended."""
+        return self._closed
+
+    @property
     def waiting(self) -> int:
         """How many messages of members wait."""
         return 0 if self._messages is None else len(self._messages)

@@ -1,0 +1,223 @@
+"""Rooms on their way from one host to another."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from kupool.net.connection import OPEN, Connection
+from kupool.rooms.events import Created, TakenOver
+from kupool.rooms.members import Member
+from kupool.rooms.peers import Peer
+from kupool.rooms.room import Room
+from kupool.rooms.running import Running
+from kupool.rooms.spread.entries import Ask, Handed
+from kupool.rooms.spread.exchange import Exchange
+from kupool.rooms.spread.ring import Ring
+from kupool.rooms.spread.seats import MOVED
+from kupool.rooms.spread.visitors import Visitor
+from kupool.rooms.turns import in_chunks
+
+if TYPE_CHECKING:
+    from kupool.rooms.spread.lobby import SpreadLobby
+
+#: Rings before this one that are remembered.
+RINGS = 8
+
+
+class _Leaving:
+    """A room that is ending here, who is to follow it, and which hosts ask for it."""
+
+    def __init__(self) -> None:
+        self.members: list[tuple[Peer, str]] = []
+        self.asking: list[str] = []
+        self.done: Deferred[None] = Deferred()
+
+
+class Handover:
+    """Ends rooms that belong elsewhere, and waits for those that come here."""
+
+    _log = Logger()
+
+    def __init__(self, lobby: SpreadLobby, exchange: Exchange) -> None:
+        self._lobby = lobby
+        self._exchange = exchange
+        self._leaving: dict[str, _Leaving] = {}
+        self._expected: dict[str, list[Deferred[None]]] = {}
+        self._asked: dict[str, set[str]] = {}
+        self._rings: deque[tuple[float, Ring]] = deque(maxlen=RINGS)
+        self.moved = self.taken = 0
+
+    def __contains__(self, code: object) -> bool:
+        """Say whether a room is on its way to another host."""
+        return code in self._leaving
+
+    # -- rooms that go
+
+    def ring_changed(self, before: Ring) -> Deferred[None]:
+        """Let go of the rooms that are other hosts' now; fires when all have ended here."""
+        self._rings.append((self._lobby.clock.seconds(), before))
+        ended: list[Deferred[None]] = []
+
+        def look(room: Room) -> None:
+            owner = self._lobby.owner(room.code)
+            if owner not in (None, self._lobby.host) and room.code not in self._leaving:
+                ended.append(self._let_go(room))
+
+        async def all_of_them() -> None:
+            await in_chunks(self._lobby.clock, self._lobby, look)
+            for one in ended:
+                await one
+
+        return Deferred.fromCoroutine(all_of_them())
+
+    def _let_go(self, room: Room) -> Deferred[None]:
+        leaving = self._leaving[room.code] = _Leaving()
+        room.close(MOVED)
+        room.when_closed(lambda unhandled: self._ended(room, leaving))
+        return leaving.done
+
+    def detached(self, connection: Peer, member: Member) -> bool:
+        """Note a connection that is no member's any more; False if its room stays here."""
+        leaving = self._leaving.get(member.room.code)
+        if leaving is None or not member.room.closed:
+            return False
+        leaving.members.append((connection, member.user))
+        return True
+
+    def _ended(self, room: Room, leaving: _Leaving) -> None:
+        """Hand over the state, and then the members."""
+        lobby = self._lobby
+
+        def done(result: object) -> None:
+            if isinstance(result, Failure):
+                lobby.refuse(room, result, Created(), None)
+            state = result if isinstance(result, bytes) else b""
+            if len(state) > lobby.spread.max_entry:
+                self._log.error("The state of room {code} is too large", code=room.code)
+                state = b""
+            self._hand_over(room.code, state, leaving)
+
+        Running(done).start(
+            lambda: lobby.spread_hooks.on_hand_over(room),
+            lobby.clock,
+            lobby.settings.handler_timeout,
+        )
+
+    def _hand_over(self, code: str, state: bytes, leaving: _Leaving) -> None:
+        lobby = self._lobby
+        self._leaving.pop(code, None)
+        to = lobby.owner(code)
+        if to == lobby.host and leaving.asking:
+            to = leaving.asking[-1]  # it has heard of the ring's change before us
+        if to == lobby.host:
+            self.take(to, code, state)  # the ring has changed back meanwhile
+        elif to is not None:
+            self.moved += 1
+            self._exchange.send(to, Handed(code, state))
+        for host in leaving.asking:
+            if host != to:
+                self._exchange.send(host, Handed(code, None))
+        for connection, user in leaving.members:
+            if isinstance(connection, Visitor):
+                lobby.visitors.detached(connection, code, moved=True)
+            elif isinstance(connection, Connection) and connection.state == OPEN:
+                lobby.follow(connection, code, user, to)
+        leaving.done.callback(None)
+
+    # -- rooms that come
+
+    def ready(self, code: str) -> Deferred[None]:
+        """Fire when a room that belongs here has come from where it was, if it was."""
+        done: Deferred[None] = Deferred()
+        leaving = self._leaving.get(code)
+        if leaving is not None:  # to us again: it is handed over to ourselves
+            leaving.done.addCallback(lambda _: done.callback(None))
+        elif code in self._expected:
+            self._expected[code].append(done)
+        else:
+            hosts = set() if self._lobby.find(code) else self._former(code)
+            if not hosts:
+                done.callback(None)
+            else:
+                self._expected[code] = [done]
+                self._asked[code] = hosts
+                timeout = self._lobby.spread.move_timeout
+                self._lobby.wheel.once(
+                    self, code, timeout, lambda timer: self._expect_no_more(code), "move"
+                )
+                for host in hosts:
+                    self._exchange.send(host, Ask(code))
+        return done
+
+    def _former(self, code: str) -> set[str]:
+        """Return the other hosts that may still have a room, by the last rings."""
+        since = self._lobby.clock.seconds() - self._lobby.spread.window
+        owners = {ring.owner(code) for at, ring in self._rings if at >= since}
+        return {host for host in owners if host is not None and self._lobby.is_there(host)}
+
+    def asked(self, host: str, entry: Ask) -> None:
+        """Another host has a room now: tell it when there is none here."""
+        code = entry.code
+        leaving = self._leaving.get(code)
+        if leaving is not None:
+            leaving.asking.append(host)
+            return
+        room = self._lobby.find(code)
+        if room is None:
+            self._exchange.send(host, Handed(code, None))
+        else:  # it has heard of the ring's change before we have
+            self._let_go(room)
+            self._leaving[code].asking.append(host)
+
+    def handed(self, host: str, entry: Handed) -> None:
+        """A room comes from another host, or is none there."""
+        self.take(host, entry.code, entry.state)
+
+    def take(self, host: str, code: str, state: bytes | None) -> None:
+        """Take a room over, with its state; None where the host had none."""
+        lobby = self._lobby
+        if state is not None:
+            owner = lobby.owner(code)
+            if owner is not None and owner not in (lobby.host, host):
+                self._exchange.send(owner, Handed(code, state))
+                return
+            self._found(code, state)
+        asked = self._asked.get(code)
+        if asked is not None:
+            asked.discard(host)
+            if not asked or state is not None:
+                self._expect_no_more(code)
+
+    def _found(self, code: str, state: bytes) -> None:
+        if self._lobby.find(code) is not None:
+            self._log.error("Room {code} is here already: its state is lost", code=code)
+            return
+        try:
+            room = self._lobby.create_for_members(code)
+        except Exception:
+            self._log.failure("Room {code} could not be taken over", code=code)
+            return
+        self.taken += 1
+        if state:
+            room.tell(TakenOver(state))
+
+    def lost(self, host: str) -> None:
+        """A host is gone: what was expected of it does not come."""
+        for code, asked in list(self._asked.items()):
+            asked.discard(host)
+            if not asked:
+                self._expect_no_more(code)
+
+    def _expect_no_more(self, code: str) -> None:
+        self._lobby.wheel.cancel(self, code)
+        self._asked.pop(code, None)
+        for waiting in self._expected.pop(code, ()):
+            waiting.callback(None)
+
+
+__all__ = ["Handover"]

@@ -1,0 +1,28 @@
+"""Hooks for rooms that are spread: no state, and a notification for who has lost a room."""
+
+from __future__ import annotations
+
+from zope.interface import implementer
+
+from kupool.net.connection import Connection
+from kupool.rooms.broadcast import notification
+from kupool.rooms.hooks import RoomHooks
+from kupool.rooms.room import Room
+from kupool.rooms.spread import ISpreadHooks
+
+
+@implementer(ISpreadHooks)
+class SpreadHooks(RoomHooks):
+    """As :class:`~kupool.rooms.hooks.RoomHooks`; a subclass overrides what it needs."""
+
+    def on_hand_over(self, room: Room) -> object:
+        """Hand over no state."""
+        return None
+
+    def on_room_lost(self, connection: Connection, code: str, user: str, reason: str) -> None:
+        """Send the notification ``room`` with the event ``lost``."""
+        lost = {"room": code, "event": "lost", "user": user, "data": reason}
+        connection.send(notification("room", lost))
+
+
+__all__ = ["SpreadHooks"]

@@ -1,0 +1,345 @@
+"""A lobby whose rooms are spread over several hosts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from inspect import isawaitable
+from itertools import count
+from secrets import token_hex
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
+
+from kupool.bus import IBus
+from kupool.errors import UNAVAILABLE, RequestError
+from kupool.net.connection import Connection
+from kupool.net.outbox import EventPolicy
+from kupool.rooms.broadcast import Packet, Payload
+from kupool.rooms.events import Incoming
+from kupool.rooms.lobby import Lobby, code_and_user
+from kupool.rooms.members import Member
+from kupool.rooms.peers import Peer
+from kupool.rooms.room import Room
+from kupool.rooms.settings import RoomSettings
+from kupool.rooms.spread import ISpreadHooks
+from kupool.rooms.spread.entries import (
+    AnyEntry,
+    Ask,
+    Enter,
+    Everyone,
+    Gone,
+    Handed,
+    Hold,
+    Out,
+    Push,
+    Reply,
+    Say,
+    policy_of,
+)
+from kupool.rooms.spread.exchange import Exchange
+from kupool.rooms.spread.handover import Handover
+from kupool.rooms.spread.hosts import Hosts
+from kupool.rooms.spread.packing import BytesPacking, Packing
+from kupool.rooms.spread.ring import Ring
+from kupool.rooms.spread.seats import Seats
+from kupool.rooms.spread.settings import SpreadSettings
+from kupool.rooms.spread.visitors import CARRIED, Visitor, Visitors
+
+#: Why rooms end of a host that is not heard on the bus any more.
+CUT_OFF = "cut off"
+
+
+class SpreadLobby(Lobby):
+    """A lobby for its own share of the rooms, and the way to those of other hosts.
+
+    Used as a :class:`~kupool.rooms.lobby.Lobby`, between ``await start()``, before any
+    connection, and ``await close()``. ``host`` is this host's name, another one for each
+    process; ``packing`` makes bytes of what a router hands over and of what rooms answer:
+    :class:`~kupool.rooms.spread.packing.RequestPacking` for requests.
+    """
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        bus: IBus,
+        hooks: ISpreadHooks,
+        packing: Packing | None = None,
+        settings: RoomSettings | None = None,
+        spread: SpreadSettings | None = None,
+        *,
+        host: str | None = None,
+        wall: Callable[[], float] = time.time,
+        tick: float = 0.05,
+    ) -> None:
+        self.spread = spread or SpreadSettings()
+        self.spread_hooks = hooks
+        self.host = host or token_hex(8)
+        packing = packing or BytesPacking()
+        self.hosts = Hosts(
+            clock,
+            bus,
+            self.spread,
+            self.host,
+            changed=self._ring_changed,
+            lost=self._lost,
+            cut_off=self._cut_off,
+        )
+        self.exchange = Exchange(
+            clock,
+            bus,
+            self.spread,
+            self.host,
+            known=self.hosts.__contains__,
+            received=self._received,
+            broken=self._lost,
+        )
+        self.seats = Seats(self, self.exchange, packing)
+        self.visitors = Visitors(self, self.exchange, packing)
+        self.handover = Handover(self, self.exchange)
+        self._receivers: dict[type, Callable[[str, Any], object]] = {
+            Say: self.visitors.say,
+            Enter: self.visitors.enter,
+            Gone: self.visitors.gone,
+            Reply: self.seats.reply,
+            Push: self.seats.push,
+            Out: self.seats.out,
+            Hold: self.seats.hold,
+            Ask: self.handover.asked,
+            Handed: self.handover.handed,
+            Everyone: self._send_here,
+        }
+        self._ring: Ring = self.hosts.ring
+        self._moves: list[Deferred[None]] = []
+        self._cut: set[str] = set()
+        super().__init__(clock, hooks, settings, wall=wall, tick=tick)
+        self.members.detached = self._detached
+
+    # -- hosts
+
+    async def start(self) -> None:
+        """Find the other hosts, and take rooms from then on.
+
+        Raises :class:`~kupool.rooms.spread.hosts.HostExists` for a name that another
+        process has, and what the bus raises.
+        """
+        await self.exchange.start()
+        await self.hosts.start()
+
+    async def close(self, reason: str = "closed", *, handle_pending: bool = True) -> list[Incoming]:
+        """Hand this host's rooms over to the others, or end them where there are none.
+
+        Returns the messages that were not handled, of rooms that have ended.
+        """
+        self.hosts.leave()
+        for moves in list(self._moves):
+            await moves
+        unhandled = await super().close(reason, handle_pending=handle_pending)
+        await self.exchange.flush(self.settings.close_timeout)
+        self.seats.close()
+        await self.hosts.stop()
+        await self.exchange.stop()
+        self.wheel.stop()
+        return unhandled
+
+    def owner(self, code: str) -> str | None:
+        """Return the host that a room is on, or would be; None while there is no host."""
+        return self.hosts.ring.owner(code)
+
+    def owns(self, code: str) -> bool:
+        """Say whether a room belongs to this host."""
+        return self.owner(code) == self.host
+
+    def is_there(self, host: str) -> bool:
+        """Say whether another host is there."""
+        return host in self.hosts
+
+    def code_here(self, prefix: str) -> str:
+        """Return a code that begins so, of a room of this host that there is not yet.
+
+        Raises :class:`RequestError` ``Temporarily unavailable`` while this host has none.
+        """
+        if self.host not in self.hosts.ring:
+            raise RequestError(UNAVAILABLE)
+        codes = (f"{prefix}{n}" for n in count(1))
+        return next(code for code in codes if self.owns(code) and self.find(code) is None)
+
+    def _ring_changed(self) -> None:
+        before, self._ring = self._ring, self.hosts.ring
+        moves = self.handover.ring_changed(before)
+        self._moves.append(moves)
+        moves.addBoth(lambda _: self._moves.remove(moves))
+
+    def _lost(self, host: str) -> None:
+        """Nothing is left of what this host and another one had together."""
+        self.exchange.forget(host)
+        self.visitors.lost(host)
+        self.seats.lost_host(host)
+        self.handover.lost(host)
+
+    def _cut_off(self) -> None:
+        """The others have taken this host for dead, or soon will: its rooms are theirs."""
+        self.seats.lose_all(CUT_OFF)
+        for room in self:
+            self._cut.add(room.code)
+            room.close(CUT_OFF, handle_pending=False)
+            room.when_closed(self._forget_cut(room.code))
+
+    def _forget_cut(self, code: str) -> Callable[[list[Incoming]], None]:
+        return lambda unhandled: self._cut.discard(code)
+
+    def _received(self, host: str, entry: AnyEntry) -> None:
+        self._receivers[type(entry)](host, entry)
+
+    # -- connections
+
+    def receive(
+        self, connection: Connection, body: object, answer: Deferred[object] | None
+    ) -> None:
+        """Take a message to its room, here or elsewhere."""
+        seat = self.seats.of(connection)
+        if seat is None:
+            super().receive(connection, body, answer)
+        else:
+            self.seats.say(seat, body, answer)
+
+    async def parse(self, connection: Connection, body: object) -> object:
+        """Say whose it is, and wait for a room that is on its way to this host."""
+        result = super().parse(connection, body)
+        if isawaitable(result):
+            result = await result
+        if result is not None:
+            code, _ = code_and_user(result)
+            if self.owns(code):
+                await self.ready(code)
+        return result
+
+    def ready(self, code: str) -> Deferred[None]:
+        """Fire when a room of this host is not on its way here any more."""
+        return self.handover.ready(code)
+
+    def place(
+        self,
+        connection: Peer,
+        code: str,
+        user: str,
+        body: object,
+        answer: Deferred[object] | None,
+    ) -> None:
+        """Let a user in, here or elsewhere, and take their first message to the room."""
+        owner = self.owner(code)
+        if owner == self.host or self.members.of(connection) is not None:
+            super().place(connection, code, user, body, answer)
+        elif owner is None or not isinstance(connection, Connection):
+            self.refuse(None, Failure(RequestError(UNAVAILABLE)), body, answer)
+        else:
+            seat = self.seats.take(connection, code, user, owner)
+            self.seats.say(seat, body, answer, first=True)
+
+    def create(self, code: str) -> Room:
+        """Make a room; ``Temporarily unavailable`` where it belongs to another host."""
+        if not self.owns(code):
+            raise RequestError(UNAVAILABLE)
+        return super().create(code)
+
+    def create_for_members(self, code: str) -> Room:
+        """Make a room whose members are on their way; it ends if nobody comes."""
+        room = super().create(code)
+        if self.settings.linger is not None:
+            self.linger(room, max(self.settings.linger, self.spread.window))
+        return room
+
+    def refuse(
+        self,
+        room: Room | None,
+        failure: Failure,
+        subject: object,
+        answer: Deferred[object] | None,
+    ) -> None:
+        """Tell the sender; a room that moves is only unavailable for the moment."""
+        if room is not None and room.code in self.handover and failure.check(RequestError):
+            failure = Failure(RequestError(UNAVAILABLE))
+        super().refuse(room, failure, subject, answer)
+
+    def disconnected(self, connection: Connection) -> None:
+        """Forget a connection that has ended."""
+        super().disconnected(connection)
+        self.seats.disconnected(connection)
+
+    def follow(self, connection: Connection, code: str, user: str, host: str | None) -> None:
+        """Take a connection of this host to its room, which has moved."""
+        if host == self.host:
+            try:
+                self.enter(code, user, connection)
+            except RequestError as error:
+                self.tell_lost(connection, code, user, error.error.text)
+        elif host is None:
+            self.tell_lost(connection, code, user, CUT_OFF)
+        else:
+            self.seats.settle_at(self.seats.take(connection, code, user, host), host)
+
+    def _detached(self, connection: Peer, member: Member) -> None:
+        code = member.room.code
+        if self.handover.detached(connection, member):
+            return
+        if isinstance(connection, Visitor):
+            self.visitors.detached(connection, code, moved=False)
+        elif isinstance(connection, Connection) and code in self._cut:
+            self.tell_lost(connection, code, member.user, CUT_OFF)
+
+    def tell_lost(self, connection: Connection, code: str, user: str, reason: str) -> None:
+        """Tell a connection that its room is gone."""
+        try:
+            self.spread_hooks.on_room_lost(connection, code, user, reason)
+        except Exception:
+            self._log.failure("on_room_lost failed")
+
+    # -- broadcasts
+
+    def broadcast(
+        self,
+        payload: Payload,
+        *,
+        key: str | None = None,
+        policy: EventPolicy | None = EventPolicy.DROP_NEW,
+    ) -> Deferred[None]:
+        """Send to all members of all rooms of all hosts; fires when it is so here."""
+        self._send_there(None, payload, key, policy)
+        return super().broadcast(payload, key=key, policy=policy)
+
+    def send_user(
+        self,
+        user: str,
+        payload: Payload,
+        *,
+        key: str | None = None,
+        policy: EventPolicy | None = EventPolicy.DROP_NEW,
+    ) -> int:
+        """Send to a user on all of their connections, in rooms of any host.
+
+        Returns how many those are in a room of this host.
+        """
+        self._send_there(user, payload, key, policy)
+        member = self.members.find(user)
+        return 0 if member is None else member.send(payload, key=key, policy=policy)
+
+    def _send_there(
+        self, user: str | None, payload: Payload, key: str | None, policy: EventPolicy | None
+    ) -> None:
+        data = payload if isinstance(payload, bytes) else payload(CARRIED)
+        entry = Everyone(user, data, key, None if policy is None else policy.value)
+        for host in self.hosts.others:
+            if not (self.exchange.full(host) and Packet(data, key, policy).droppable):
+                self.exchange.send(host, entry)
+
+    def _send_here(self, host: str, entry: Everyone) -> None:
+        policy = policy_of(entry.policy)
+        if entry.user is None:
+            super().broadcast(entry.data, key=entry.key, policy=policy)
+        elif (member := self.members.find(entry.user)) is not None:
+            member.send(entry.data, key=entry.key, policy=policy)
+
+
+__all__ = ["CUT_OFF", "SpreadLobby"]

@@ -1,0 +1,88 @@
+"""Messages and answers as bytes, for the way from a connection's host to a room's."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import msgspec
+
+from kupool.net.router import Router
+from kupool.wire.messages import request_decoder, request_type
+
+
+class Packing(Protocol):
+    """Packs what a router hands to a lobby, and what a room answers.
+
+    ``unpack`` and what it calls may raise :class:`ValueError`.
+    """
+
+    def pack(self, body: Any) -> bytes:
+        """Return a message as bytes."""
+
+    def unpack(self, data: bytes) -> Any:
+        """Return the message."""
+
+    def pack_result(self, result: Any) -> bytes:
+        """Return an answer as bytes."""
+
+    def unpack_result(self, data: bytes) -> Any:
+        """Return the answer, as the connection's router takes it."""
+
+
+class BytesPacking:
+    """For messages that are bytes, with answers that are bytes or None."""
+
+    def pack(self, body: Any) -> bytes:
+        """Return a message as bytes; raises :class:`TypeError` for anything else."""
+        if not isinstance(body, bytes):
+            raise TypeError(f"{type(body).__name__} is not bytes: give the lobby a packing")
+        return body
+
+    def unpack(self, data: bytes) -> Any:
+        """Return the message."""
+        return data
+
+    def pack_result(self, result: Any) -> bytes:
+        """Return an answer as bytes; raises :class:`TypeError` for anything else."""
+        return b"" if result is None else b"=" + self.pack(result)
+
+    def unpack_result(self, data: bytes) -> Any:
+        """Return the answer."""
+        return data[1:] if data else None
+
+
+class RequestPacking:
+    """For the requests of a :class:`~kupool.net.router.Router`.
+
+    The routers of all hosts need the same methods, with the same types. Make it before or
+    after the methods are added.
+    """
+
+    def __init__(self, router: Router) -> None:
+        self._router = router
+        self._known = 0
+        self._decoder: msgspec.json.Decoder[Any] | None = None
+
+    def pack(self, body: Any) -> bytes:
+        """Return a request as JSON."""
+        return msgspec.json.encode(body)
+
+    def unpack(self, data: bytes) -> Any:
+        """Return the request, with params of the type that its method has."""
+        routes = self._router.routes
+        if self._decoder is None or len(routes) != self._known:
+            self._known = len(routes)
+            types = {route.method: request_type(route.method, route.params) for route in routes}
+            self._decoder = request_decoder(types)
+        return self._decoder.decode(data)
+
+    def pack_result(self, result: Any) -> bytes:
+        """Return a result as JSON."""
+        return msgspec.json.encode(result)
+
+    def unpack_result(self, data: bytes) -> Any:
+        """Return the result as it is, to be put into a reply."""
+        return msgspec.Raw(data)
+
+
+__all__ = ["BytesPacking", "Packing", "RequestPacking"]
