@@ -1,0 +1,81 @@
+"""Calls over a bus: a bank that answers, and whoever asks it, know a topic and not each other.
+
+``python examples/rpc_bus.py --port 8000`` is the bus. ``rpc_bus.py bank 8000`` joins it as a
+bank; start as many as you like, each call is for one of them. ``rpc_bus.py ask 8000 alice``
+asks for a balance. Ctrl-C ends each.
+"""
+
+import argparse
+import os
+import sys
+import time
+from typing import Any
+
+from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.internet.endpoints import TCP4ClientEndpoint
+from twisted.internet.error import ConnectError
+from twisted.internet.task import react
+
+from kupool.bus import Kind, Message, Refusal
+from kupool.bus.local import LocalBus
+from kupool.bus.remote.client import RemoteBus
+from kupool.bus.remote.service import BusService
+from kupool.net.command import run
+from kupool.net.server import Server
+
+ACCOUNTS = {"alice": 100, "bob": 7}
+
+
+def make(reactor: Any, arguments: argparse.Namespace) -> Server:
+    """Return the server that carries the bus."""
+    bus = LocalBus(reactor, wall=time.time)
+    server = Server(reactor, BusService(bus.broker))
+    server.before_stop(lambda stopping: bus.close())  # whoever still waits is told
+    return server
+
+
+def balance(message: Message) -> bytes:
+    """Answer a call; an exception would be its caller's ``refused``, as this one is."""
+    name = message.data.decode()
+    if name not in ACCOUNTS:
+        raise Refusal(f"no account of {name}")
+    return f"{ACCOUNTS[name]}, says bank {os.getpid()}".encode()
+
+
+async def connect(reactor: Any, port: int) -> RemoteBus:
+    """Return the bus at a port, or end with a line that says why not."""
+    bus = RemoteBus(reactor, TCP4ClientEndpoint(reactor, "127.0.0.1", port))
+    try:
+        await bus.connect()
+    except ConnectError as error:
+        raise SystemExit(f"no bus at port {port}: {error}") from None
+    return bus
+
+
+async def bank(reactor: Any, port: int) -> None:
+    """Answer calls for ever; the bus may go away and come back meanwhile."""
+    bus = await connect(reactor, port)
+    reactor.addSystemEventTrigger("before", "shutdown", bus.close)
+    await bus.subscribe(["bank.balance"], balance)
+    print("the bank is open", flush=True)
+    await Deferred()
+
+
+async def ask(reactor: Any, port: int, *names: str) -> None:
+    """Ask for some balances, and print what came of it."""
+    bus = await connect(reactor, port)
+    for name in names:
+        outcome = await bus.publish_reliable_random(name.encode(), "bank.balance", timeout=2.0)
+        answer = outcome.data.decode() if outcome.kind is Kind.ANSWERED else outcome.reason
+        print(f"{name}: {outcome.kind.value} {answer}".rstrip(), flush=True)
+    await bus.close()
+
+
+if __name__ == "__main__":
+    match sys.argv[1:]:
+        case ["bank", port]:
+            react(lambda reactor: ensureDeferred(bank(reactor, int(port))))
+        case ["ask", port, *names]:
+            react(lambda reactor: ensureDeferred(ask(reactor, int(port), *names)))
+        case _:
+            run(make, __doc__)
