@@ -12,6 +12,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.task import Clock, deferLater
 from twisted.trial.unittest import TestCase
 from zope.interface.verify import verifyObject
@@ -35,9 +36,9 @@ from kupool.bus.remote.compatible import COMPATIBLE, CompatibleCodec
 from kupool.bus.remote.service import BusService
 from kupool.net.manager import ConnectionManager, ServerSettings
 from kupool.net.protocols import FACTORIES, CodecFactory
+from kupool.net.testing import MemoryNetwork
 from kupool.wire.framing import FRAME, INT32, LINE
 from tests.bus_exchange import Exchange, MemoryCarrier
-from tests.bus_network import Network
 
 #: A mixin has the methods of a test case from the class that it is mixed into.
 _Base: Any = TestCase if TYPE_CHECKING else object
@@ -649,8 +650,11 @@ class FakeTime(_Base):
     """Time as the tests have it, for forms that take their clock from outside."""
 
     def setUp(self) -> None:
-        self.clock = Clock()
+        self.clock = self.make_clock()
         self.random = Random(2017)
+
+    def make_clock(self) -> Clock:
+        return Clock()
 
     def wall(self) -> float:
         return 1_800_000_000.0 + self.clock.seconds()
@@ -714,10 +718,11 @@ class MeshBusTests(FakeTime, BusContract, TestCase):
 
 
 class _RemoteBusTests(FakeTime, BusContract):
-    """A-61: over a network, each participant with a connection of its own."""
+    """A-61, X-11: over a network in memory, each participant with a connection of its own."""
 
     settings = BusSettings(direct=("direct.*",))
     framing = FRAME
+    clock: MemoryNetwork
 
     def setUp(self) -> None:
         super().setUp()
@@ -725,13 +730,20 @@ class _RemoteBusTests(FakeTime, BusContract):
         self.manager = ConnectionManager(self.clock, BusService(self.broker), ServerSettings())
         self.manager.start()
         self.addCleanup(self.manager.stop)
-        self.network = Network(self.clock, self.make_factory())
+        port = self.clock.listenTCP(0, self.make_factory())
+        self.endpoint = TCP4ClientEndpoint(self.clock, "127.0.0.1", port.number)
+
+    def make_clock(self) -> MemoryNetwork:
+        return MemoryNetwork()
+
+    def settle(self) -> None:
+        self.clock.settle()
 
     def make_factory(self) -> Any:
         return FACTORIES[self.framing.name](self.manager)
 
     async def open_bus(self) -> RemoteBus:
-        bus = RemoteBus(self.clock, self.network, self.settings, framing=self.framing)
+        bus = RemoteBus(self.clock, self.endpoint, self.settings, framing=self.framing)
         await self.result(bus.connect())
         self.addCleanup(self.end, bus)
         return bus

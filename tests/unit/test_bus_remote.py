@@ -9,10 +9,11 @@ from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.defer import TimeoutError as TimedOut
+from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.error import ConnectError
-from twisted.internet.protocol import Protocol
-from twisted.internet.task import Clock
+from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
 
 from kupool.bus import BusError, BusSettings, Kind, Message, NotMine, Refusal
 from kupool.bus.broker import Broker
@@ -25,38 +26,57 @@ from kupool.errors import FORBIDDEN, GOING_DOWN, UNAUTHORIZED
 from kupool.net.manager import ConnectionManager, ServerSettings
 from kupool.net.protocols import FACTORIES
 from kupool.net.router import Router
+from kupool.net.testing import MemoryNetwork, MemoryPeer, MemoryTransport
 from kupool.wire.framing import FRAME
-from tests.bus_network import Network
+
+#: A call as raw peers publish it.
+CALL = {"topic": "t", "model": "reliable-random"}
 
 
-class RawPeer(Protocol):
-    """A peer of the framing `line` that knows only JSON."""
+@implementer(IStreamClientEndpoint)
+class Site:
+    """A server in memory that can be away, and the clients' ends of all connections to it."""
 
-    def __init__(self) -> None:
-        self.read = b""
+    def __init__(self, network: MemoryNetwork, factory: Any) -> None:
+        self._network = network
+        self.port = network.listenTCP(0, factory)
+        self.attempts = 0
+        self.wires: list[MemoryTransport] = []
+        #: Whether connections end as soon as they are there.
+        self.cuts = False
 
-    def buildProtocol(self, addr: object) -> RawPeer:
-        return self
+    def leave(self) -> None:
+        self.port.stopListening()
 
-    def dataReceived(self, data: bytes) -> None:
-        self.read += data
+    def come_back(self) -> None:
+        self.port.startListening()
 
-    def say(self, **message: Any) -> None:
-        self.transport.write(json.dumps(message).encode() + b"\n")  # type: ignore[union-attr]
+    def connect(self, factory: Any) -> Deferred[Any]:
+        self.attempts += 1
+        endpoint = TCP4ClientEndpoint(self._network, "127.0.0.1", self.port.number)
+        connecting: Deferred[Any] = endpoint.connect(factory)
+        return connecting.addCallback(self._connected)
 
-    def heard(self) -> list[Any]:
-        lines, self.read = self.read.splitlines(), b""
-        return [json.loads(line) for line in lines]
+    def _connected(self, protocol: Any) -> Any:
+        self.wires.append(protocol.transport)
+        if self.cuts:
+            protocol.transport.abortConnection()
+        return protocol
+
+
+def say(peer: MemoryPeer, **message: Any) -> None:
+    """Send a message as a peer that knows only JSON."""
+    peer.tell(json.dumps(message).encode())
 
 
 class _Suite(SynchronousTestCase):
     framing = "frame"
 
     def setUp(self) -> None:
-        self.clock = Clock()
+        self.clock = MemoryNetwork()
         self.settings = BusSettings()
         self.serve()
-        self.network = Network(self.clock, self.factory)
+        self.site = Site(self.clock, self.factory)
         self.heard: list[Message] = []
 
     def serve(self, **settings: Any) -> None:
@@ -68,18 +88,14 @@ class _Suite(SynchronousTestCase):
         self.factory = FACTORIES[self.framing](self.manager)
 
     def connect(self, framing: Any = FRAME) -> RemoteBus:
-        bus = RemoteBus(self.clock, self.network, framing=framing, random=lambda: 0.5)
+        bus = RemoteBus(self.clock, self.site, framing=framing, random=lambda: 0.5)
         connected = bus.connect()
         self.settle()
         self.successResultOf(connected)
         return bus
 
     def settle(self, seconds: float = 0) -> None:
-        self.clock.advance(0)
-        end = self.clock.seconds() + seconds
-        while self.clock.seconds() < end - 1e-9:
-            self.clock.advance(0.01)
-        self.clock.advance(0)
+        self.clock.advance(seconds)
 
     def listen(self, bus: RemoteBus, handler: Any = None, *topics: str) -> Any:
         done = bus.subscribe(topics or ("t",), handler or self.handler)
@@ -104,7 +120,7 @@ class ReconnectTests(_Suite):
         bus, other = self.connect(), self.connect()
         self.listen(bus, None, "a", "b.*")
         late = bus.subscribe(["c"], self.handler)
-        self.network.wires[0].cut()
+        self.site.wires[0].abortConnection()
         self.clock.advance(0)
         self.assertEqual(self.counts(), 0)
         self.assertFalse(bus.connected)
@@ -125,7 +141,7 @@ class ReconnectTests(_Suite):
         done = bus.subscribe(topics, self.handler, keys=keys)
         self.settle()
         self.assertEqual(len(self.successResultOf(done).topics), 400)
-        self.network.wires[0].cut()
+        self.site.wires[0].abortConnection()
         self.settle(1.0)
         (subscriber,) = self.broker.status().subscribers
         self.assertEqual(set(subscriber.topics), set(topics))
@@ -136,38 +152,40 @@ class ReconnectTests(_Suite):
     def test_comes_back_for_ever(self) -> None:
         """A-06: with a wait that grows up to a bound; the next success starts it anew."""
         bus = self.connect()
-        self.network.up = False
-        self.network.wires[0].cut()
+        self.site.leave()
+        self.site.wires[0].abortConnection()
         self.settle(60.0)
-        few = self.network.attempts
+        few = self.site.attempts
         self.assertLess(few, 15)
         self.settle(3600.0 - 60.0)
-        self.assertGreater(self.network.attempts, 3600 / 15)
-        self.assertLess(self.network.attempts, 3600 / 7)
-        self.network.up = True
+        self.assertGreater(self.site.attempts, 3600 / 15)
+        self.assertLess(self.site.attempts, 3600 / 7)
+        self.site.come_back()
         self.settle(15.0)
         self.assertTrue(bus.connected)
         self.listen(bus)
-        self.network.wires[-1].cut()
+        self.site.wires[-1].abortConnection()
         self.settle(0.5)
         self.assertTrue(bus.connected)
 
     def test_first_failure(self) -> None:
         """A-06: is reported to the caller, and nothing goes on."""
-        self.network.up = False
-        bus = RemoteBus(self.clock, self.network)
-        self.failureResultOf(bus.connect(), ConnectError)
+        self.site.leave()
+        bus = RemoteBus(self.clock, self.site)
+        refused = bus.connect()
+        self.settle()
+        self.failureResultOf(refused, ConnectError)
         self.settle(60.0)
-        self.assertEqual(self.network.attempts, 1)
+        self.assertEqual(self.site.attempts, 1)
         self.assertEqual(self.clock.getDelayedCalls(), [])
         self.failureResultOf(bus.status(), BusError)
 
     def test_server_that_hangs(self) -> None:
         """A-06: a connection over which nothing comes is given up."""
         bus = self.connect()
-        self.network.wires[0].other.freeze()
+        self.site.wires[0].pauseProducing()
         self.settle(SILENCE + 30.0)
-        self.assertEqual(self.network.attempts, 2)
+        self.assertEqual(self.site.attempts, 2)
         self.assertTrue(bus.connected)
 
     def test_call_over_a_lost_connection(self) -> None:
@@ -182,8 +200,8 @@ class ReconnectTests(_Suite):
         self.listen(other, slow)
         waiting = bus.publish_reliable_random(b"x", "t", 3.0)
         self.settle(0.1)
-        for wire in list(self.network.wires):  # both of them, with the call in hand
-            wire.cut()
+        for wire in list(self.site.wires):  # both of them, with the call in hand
+            wire.abortConnection()
         self.settle(1.0)
         self.assertNoResult(waiting)
         answer.callback(b"done")
@@ -198,11 +216,11 @@ class ReconnectTests(_Suite):
             bus = self.connect()
             self.listen(bus, lambda message: Deferred())
             waiting = bus.publish_reliable_random(b"", "t", 0.5)
-            self.network.up = False
+            self.site.leave()
             if hang:
-                self.network.wires[-1].other.freeze()
+                self.site.wires[-1].pauseProducing()
             else:
-                self.network.wires[-1].cut()
+                self.site.wires[-1].abortConnection()
             later = bus.publish_reliable_specific(b"", "t", 0.6)
             self.settle(0.49)
             self.assertNoResult(waiting)
@@ -210,7 +228,7 @@ class ReconnectTests(_Suite):
             self.assertEqual(self.successResultOf(waiting).kind, Kind.TIMEOUT)
             self.settle(0.1)
             self.assertEqual(self.successResultOf(later).kind, Kind.TIMEOUT)
-            self.network.up = True
+            self.site.come_back()
             bus.close()
             self.settle()
 
@@ -218,7 +236,7 @@ class ReconnectTests(_Suite):
         """A-24, A-31: what is reliable waits for it, what is not is refused at once."""
         bus, other = self.connect(), self.connect()
         self.listen(other)
-        self.network.wires[0].cut()
+        self.site.wires[0].abortConnection()
         self.clock.advance(0)
         waiting = bus.publish_reliable_random(b"", "t")
         refused = self.successResultOf(bus.publish_unreliable_all(b"", "t"))
@@ -280,7 +298,7 @@ class KillTests(_Suite):
                 lambda outcome, n=n: outcomes[n].append((self.clock.seconds(), outcome.kind))
             )
             if random.random() < 0.05:
-                random.choice(self.network.wires[-5:]).cut()
+                random.choice(self.site.wires[-5:]).abortConnection()
             self.clock.advance(random.choice([0.0, 0.005, 0.02]))
         self.settle(2.2)
         self.assertEqual({len(got) for got in outcomes.values()}, {1})
@@ -289,7 +307,7 @@ class KillTests(_Suite):
         kinds = Counter(got[0][1] for got in outcomes.values())
         self.assertGreater(kinds[Kind.ANSWERED], 1000)
         self.assertEqual(max(seen.values()), 1)
-        self.assertGreater(self.network.attempts, 15)
+        self.assertGreater(self.site.attempts, 15)
         self.assertEqual(self.broker.status().calls, 0)
 
 
@@ -300,7 +318,7 @@ class SharedBrokerTests(_Suite):
         self.broker = local.broker
         service = BusService(local.broker)
         manager = ConnectionManager(self.clock, service, ServerSettings())
-        self.network.server_factory = FACTORIES["frame"](manager)
+        self.site.port.factory = FACTORIES["frame"](manager)
         bus = self.connect()
         self.listen(bus, lambda message: b"remote", "remote")
         local.subscribe(["local"], lambda message: b"local")
@@ -316,15 +334,13 @@ class RawTests(_Suite):
 
     framing = "line"
 
-    def peer(self) -> RawPeer:
-        peer = RawPeer()
-        self.network.connect(peer)
-        return peer
+    def peer(self) -> MemoryPeer:
+        return self.clock.connect(self.site.port.number, "line")
 
-    def ask(self, peer: RawPeer, method: str, **params: Any) -> Any:
-        peer.say(id=1, method=method, params=params)
+    def ask(self, peer: MemoryPeer, method: str, **params: Any) -> Any:
+        say(peer, id=1, method=method, params=params)
         self.settle()
-        (answer,) = peer.heard()
+        (answer,) = peer.messages()
         return answer
 
     def test_conversation(self) -> None:
@@ -333,19 +349,20 @@ class RawTests(_Suite):
         answer = self.ask(worker, "bus.subscribe", topics=["a.*", 7])
         self.assertEqual(answer["result"], {"subscriber": "1/0", "topics": ["a.*", "7"]})
         for result, data in (("text", "text"), (True, ""), ({"data": "x", "status": 3}, "x")):
-            publisher.say(
+            say(
+                publisher,
                 id=5,
                 method="bus.publish",
                 params={"topic": "a.b", "data": "hi", "model": "reliable-random"},
             )
             self.settle()
-            (call,) = worker.heard()
+            (call,) = worker.messages()
             self.assertEqual(call["method"], "call")
             self.assertEqual((call["params"]["topic"], call["params"]["data"]), ("a.b", "hi"))
             self.assertEqual(call["params"]["timeout_ms"], 3000)
-            worker.say(id=call["id"], result=result)
+            say(worker, id=call["id"], result=result)
             self.settle()
-            (reply,) = publisher.heard()
+            (reply,) = publisher.messages()
             self.assertEqual(reply["id"], 5)
             self.assertEqual(reply["result"]["outcome"], "answered")
             self.assertEqual(reply["result"].get("data", ""), data)
@@ -354,27 +371,27 @@ class RawTests(_Suite):
         """A-22: distinct codes."""
         peer = self.peer()
         publish = {"topic": "t", "model": "reliable-specific", "timeout_ms": 100}
-        peer.say(id=1, method="bus.publish", params=publish)
+        say(peer, id=1, method="bus.publish", params=publish)
         self.settle(0.11)
-        (reply,) = peer.heard()
+        (reply,) = peer.messages()
         self.assertEqual((reply["error"], reply["code"]), ("no subscriber", 38))
         self.ask(peer, "bus.subscribe", topics=["t"])
         for code, outcome in ((35, 38), (33, None), (20, None), (31, None)):
-            peer.say(id=1, method="bus.publish", params=publish)
+            say(peer, id=1, method="bus.publish", params=publish)
             self.settle()
-            (call,) = peer.heard()
-            peer.say(id=call["id"], result=False, error="forbidden: not you", code=code)
+            (call,) = peer.messages()
+            say(peer, id=call["id"], result=False, error="forbidden: not you", code=code)
             self.settle()
-            (reply,) = peer.heard()
+            (reply,) = peer.messages()
             if outcome is None:
                 self.assertEqual(reply["result"]["outcome"], "refused")
                 wanted = "not you" if code == 33 else "forbidden: not you"
                 self.assertEqual(reply["result"]["reason"], wanted)
             else:
                 self.assertEqual(reply["code"], outcome)
-        peer.say(id=1, method="bus.publish", params=publish)
+        say(peer, id=1, method="bus.publish", params=publish)
         self.settle(0.11)
-        _, reply = peer.heard()
+        _, reply = peer.messages()
         self.assertEqual((reply["error"], reply["code"]), ("timeout", 37))
 
     def test_bad_params(self) -> None:
@@ -407,17 +424,17 @@ class RawTests(_Suite):
         peer, stranger = self.peer(), self.peer()
         self.ask(peer, "bus.subscribe", topics=["t"])
         self.ask(stranger, "bus.subscribe", topics=["u"])
-        peer.say(id=9, method="bus.publish", params={"topic": "t", "model": "reliable-random"})
+        say(peer, id=9, method="bus.publish", params=CALL)
         self.settle()
-        (call,) = peer.heard()
+        (call,) = peer.messages()
         for wrong in (call["id"], "1.1", "7.0", "x.y", ".", "9" * 60, "", "1.²"):
-            stranger.say(id=wrong, result="mine")
+            say(stranger, id=wrong, result="mine")
         self.settle()
-        self.assertEqual((peer.heard(), stranger.heard()), ([], []))
-        peer.say(id=call["id"], result="yes")
-        peer.say(id=call["id"], result="no")
+        self.assertEqual((peer.messages(), stranger.messages()), ([], []))
+        say(peer, id=call["id"], result="yes")
+        say(peer, id=call["id"], result="no")
         self.settle()
-        (reply,) = peer.heard()
+        (reply,) = peer.messages()
         self.assertEqual(reply["result"]["data"], "yes")
 
     def test_answers_that_cannot_be_read(self) -> None:
@@ -425,24 +442,24 @@ class RawTests(_Suite):
         peer = self.peer()
         self.ask(peer, "bus.subscribe", topics=["t"])
         for result in (False, 7, [], {"data": 1}, {"data": "!", "base64": True}):
-            peer.say(id=9, method="bus.publish", params={"topic": "t", "model": "reliable-random"})
+            say(peer, id=9, method="bus.publish", params=CALL)
             self.settle()
-            (call,) = peer.heard()
-            peer.say(id=call["id"], result=result)
+            (call,) = peer.messages()
+            say(peer, id=call["id"], result=result)
             self.settle()
-            (reply,) = peer.heard()
+            (reply,) = peer.messages()
             self.assertEqual(reply["result"]["outcome"], "refused", result)
 
     def test_too_many_subscribers(self) -> None:
         """A-13: a connection has so many of them."""
         peer = self.peer()
         for n in range(PeerLimits.subscribers):
-            peer.say(id=1, method="bus.subscribe", params={"topics": ["t"], "subscriber": str(n)})
+            say(peer, id=1, method="bus.subscribe", params={"topics": ["t"], "subscriber": str(n)})
         self.settle()
-        self.assertEqual(len(peer.heard()), PeerLimits.subscribers)
+        self.assertEqual(len(peer.messages()), PeerLimits.subscribers)
         answer = self.ask(peer, "bus.subscribe", topics=["t"], subscriber="more")
         self.assertEqual(answer["code"], 34)
-        self.network.wires[0].cut()
+        peer.abort()
         self.settle()
         self.assertEqual(self.counts(), 0)
 
@@ -465,22 +482,22 @@ class RawTests(_Suite):
         answer = self.ask(peer, "bus.subscribe", topics=["x", "y"], keys=["z"])
         self.assertEqual(answer["result"]["topics"], ["x", "y"])
         for n in range(2):  # and so many publishes without an outcome
-            peer.say(id=n, method="bus.publish", params={"topic": "t", "model": "reliable-random"})
+            say(peer, id=n, method="bus.publish", params=CALL)
         self.settle()
-        self.assertEqual([answer["code"] for answer in peer.heard()], [34])
+        self.assertEqual([answer["code"] for answer in peer.messages()], [34])
 
     def test_a_peer_that_is_told_to_go(self) -> None:
         """A-20: it hears no answer any more, so what it had in its hands goes to others."""
         worker, publisher = self.peer(), self.peer()
         self.ask(worker, "bus.subscribe", topics=["t"])
-        publisher.say(id=1, method="bus.publish", params={"topic": "t", "model": "reliable-random"})
+        say(publisher, id=1, method="bus.publish", params=CALL)
         self.settle()
-        (call,) = worker.heard()
+        (call,) = worker.messages()
         other = self.peer()
         self.ask(other, "bus.subscribe", topics=["t"])
         next(iter(self.manager)).close(GOING_DOWN)
         self.settle()
-        (again,) = other.heard()
+        (again,) = other.messages()
         self.assertEqual(again["params"]["message"], call["params"]["message"])
         self.assertTrue(again["params"]["redelivered"])
 
@@ -488,16 +505,16 @@ class RawTests(_Suite):
         """A-22: a server that ends takes no more, and knows when all have their outcomes."""
         worker, publisher = self.peer(), self.peer()
         self.ask(worker, "bus.subscribe", topics=["t"])
-        publisher.say(id=1, method="bus.publish", params={"topic": "t", "model": "reliable-random"})
+        say(publisher, id=1, method="bus.publish", params=CALL)
         self.settle()
         finished, again = self.service.finish(), self.service.finish()
         late = self.ask(publisher, "bus.publish", topic="t", model="reliable-random")
         self.assertEqual(late["result"], {"outcome": "refused", "reason": "the bus is closed"})
         self.assertNoResult(finished)
-        (call,) = worker.heard()
-        worker.say(id=call["id"], result="yes")
+        (call,) = worker.messages()
+        say(worker, id=call["id"], result="yes")
         self.settle()
-        self.assertEqual(publisher.heard()[0]["result"]["data"], "yes")
+        self.assertEqual(publisher.messages()[0]["result"]["data"], "yes")
         for done in (finished, again, self.service.finish()):
             self.successResultOf(done)
 
@@ -505,16 +522,16 @@ class RawTests(_Suite):
         """A-18: a publisher that has sent all it will still gets its outcome."""
         worker, publisher = self.peer(), self.peer()
         self.ask(worker, "bus.subscribe", topics=["t"])
-        publisher.say(id=1, method="bus.publish", params={"topic": "t", "model": "reliable-random"})
+        say(publisher, id=1, method="bus.publish", params=CALL)
         self.settle()
-        self.network.wires[1].other.protocol.readConnectionLost()
+        publisher.finish()
         self.settle(0.5)
-        (call,) = worker.heard()
-        worker.say(id=call["id"], result="late")
+        (call,) = worker.messages()
+        say(worker, id=call["id"], result="late")
         self.settle()
-        (reply,) = publisher.heard()
+        (reply,) = publisher.messages()
         self.assertEqual(reply["result"]["data"], "late")
-        self.assertTrue(self.network.wires[1].over)
+        self.assertFalse(publisher.open)
 
     def test_slow_reader(self) -> None:
         """A-15, A-13: what it does not read is bounded; others do not notice."""
@@ -524,15 +541,16 @@ class RawTests(_Suite):
         (first, *_) = self.manager
         first.pauseProducing()
         for _ in range(40):
-            publisher.say(
+            say(
+                publisher,
                 id=1,
                 method="bus.publish",
                 params={"topic": "t", "data": "x" * 20_000, "model": "unreliable-all"},
             )
         self.settle()
-        self.assertEqual(len(quick.heard()), 40)
+        self.assertEqual(len(quick.messages()), 40)
         self.assertLessEqual(first.outbound, self.manager.settings.outbox_limit)
-        self.assertEqual({r["result"]["outcome"] for r in publisher.heard()}, {"sent"})
+        self.assertEqual({r["result"]["outcome"] for r in publisher.messages()}, {"sent"})
         self.assertGreater(self.broker.status().counts["not sent: full"], 20)
 
 
@@ -546,7 +564,7 @@ class AuthorizeTests(_Suite):
         router = Router()
         router.add("authorize", self.authorize, dict)
         service = BusService(self.broker, router, before=[self.known])
-        self.network.server_factory = FACTORIES["frame"](
+        self.site.port.factory = FACTORIES["frame"](
             ConnectionManager(self.clock, service, ServerSettings())
         )
 
@@ -559,9 +577,7 @@ class AuthorizeTests(_Suite):
         return None if connection.context else FORBIDDEN
 
     def bus(self) -> RemoteBus:
-        return RemoteBus(
-            self.clock, self.network, username="alice", password="s", random=lambda: 0.5
-        )
+        return RemoteBus(self.clock, self.site, username="alice", password="s", random=lambda: 0.5)
 
     def test_every_connection_begins_with_it(self) -> None:
         """A-05: subscriptions come after it, over each connection."""
@@ -571,7 +587,7 @@ class AuthorizeTests(_Suite):
         self.settle()
         self.successResultOf(connected)
         self.successResultOf(listening)
-        self.network.wires[0].cut()
+        self.site.wires[0].abortConnection()
         self.settle(1.0)
         self.assertEqual(self.asked, [{"username": "alice", "password": "s"}] * 2)
         waiting = bus.publish_reliable_random(b"", "t")
@@ -588,13 +604,13 @@ class AuthorizeTests(_Suite):
         self.settle()
         self.assertEqual(str(self.failureResultOf(refused, BusError).value), "unauthorized")
         self.settle(60.0)
-        self.assertEqual(self.network.attempts, 1)
-        self.assertTrue(self.network.wires[0].over)
+        self.assertEqual(self.site.attempts, 1)
+        self.assertFalse(self.site.wires[0].connected)
         self.welcome = True
         bus = self.bus()
         self.successResultOf(self.after(bus.connect()))
         self.welcome = False
-        self.network.wires[-1].cut()
+        self.site.wires[-1].abortConnection()
         self.settle(5.0)
         self.assertFalse(bus.connected)
         self.welcome = True
@@ -607,17 +623,16 @@ class AuthorizeTests(_Suite):
 
     def test_a_server_that_says_nothing(self) -> None:
         """A-06: it has so long to answer; whoever closes meanwhile waits for nothing."""
-        self.network.server_factory = FACTORIES["frame"](
+        self.site.port.factory = FACTORIES["frame"](
             ConnectionManager(self.clock, BusService(self.broker), ServerSettings())
         )
         for cut in (False, True):
             bus = self.bus()
+            self.site.cuts = cut
             connected = bus.connect()
-            if cut:
-                self.clock.advance(0)
-                self.network.wires[-1].cut()
             self.settle()
             self.failureResultOf(connected, BusError)  # it knows no such method, or went
+        self.site.cuts = False
         self.patch(RemoteBus, "_received", lambda *message: None)
         bus = self.bus()
         connected = bus.connect()
@@ -630,7 +645,7 @@ class AuthorizeTests(_Suite):
         self.settle()
         self.failureResultOf(connected, CancelledError)
         self.successResultOf(ended)
-        self.assertEqual([wire.over for wire in self.network.wires], [True] * 4)
+        self.assertEqual([wire.connected for wire in self.site.wires], [False] * 4)
 
 
 class PermissionTests(_Suite):
@@ -642,7 +657,7 @@ class PermissionTests(_Suite):
         router.add("hello", lambda connection, request: "hello")
         service = BusService(self.broker, router, before=[lambda connection, request: FORBIDDEN])
         manager = ConnectionManager(self.clock, service, ServerSettings())
-        self.network.server_factory = FACTORIES["frame"](manager)
+        self.site.port.factory = FACTORIES["frame"](manager)
         bus = self.connect()
         refused = bus.subscribe(["t"], self.handler)
         outcome = bus.publish_reliable_random(b"", "t")
@@ -682,7 +697,7 @@ class HandlerTests(_Suite):
         for n in range(60):
             for _ in range(20):
                 bus.publish_unreliable_all(bytes(range(200, 256)), f"t{n}")
-        self.settle()
+            self.settle()
         asked = bus.status()
         self.settle()
         status = self.successResultOf(asked)
