@@ -16,8 +16,11 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.error import CannotListenError
 from twisted.internet.task import deferLater
 
+import kupool.net.server
+from kupool.net import protocols
 from kupool.net.configuration import ServerConfig
 from kupool.net.connection import Connection
+from kupool.net.endpoints import Address
 from kupool.net.failures import ConnectionClosed
 from kupool.net.heartbeat import Heartbeat
 from kupool.net.hooks import HookedObserver
@@ -125,12 +128,44 @@ class _ServerSuite(ServerCase):
                 self.assertEqual(server.addresses, [])
 
     async def test_a_name_is_resolved(self) -> None:
-        """P-02: without holding the reactor up."""
+        """P-01, P-02: all its addresses, on one port, without holding the reactor up."""
         server = self.server(addresses=["localhost:0"])
         await server.start()
-        self.assertIn(server.host, ("127.0.0.1", "::1"))
-        if server.ip_version == "tcp4":
-            await self.talk(server.port)
+        infos = await in_thread(socket.getaddrinfo, "localhost", 0, 0, socket.SOCK_STREAM)
+        names = {str(info[4][0]) for info in infos}
+        hosts = [address.host for address in server.addresses]
+        self.assertTrue(hosts and names.issuperset(hosts), (hosts, names))
+        self.assertEqual({address.port for address in server.addresses}, {server.port})
+
+        def by(host: str) -> bytes:
+            with socket.create_connection((host, server.port), PATIENCE) as peer:
+                peer.sendall(encode_tlv(b"x", 6))
+                return peer.recv(100)
+
+        for host in hosts:
+            self.assertEqual(await in_thread(by, host), encode_tlv(b"x", 6))
+
+    async def test_a_name_with_addresses_of_both_kinds(self) -> None:
+        """P-01, P-07: each is listened on, but for those that this machine does not have."""
+
+        async def named(reactor: Any, text: str) -> list[Address]:
+            return [Address(host, 0) for host in text.partition("?")[2].split(",")]
+
+        self.patch(kupool.net.server, "resolved", named)
+        for hosts, kept in (
+            (["127.0.0.1", "::1"], ["127.0.0.1", "::1"]),
+            (["192.0.2.1", "127.0.0.1"], ["127.0.0.1"]),
+            (["127.0.0.1", "2001:db8::1"], ["127.0.0.1"]),
+        ):
+            server = self.server(addresses=["both.example?" + ",".join(hosts)])
+            await server.start()
+            self.assertEqual([address.host for address in server.addresses], kept)
+            self.assertEqual(len({address.port for address in server.addresses}), 1)
+            await server.stop()
+        server = self.server(addresses=["both.example?192.0.2.1,2001:db8::1"])
+        with self.assertRaises(CannotListenError):
+            await server.start()
+        self.assertEqual(server.addresses, [])
 
     async def test_stop_from_a_handler_and_twice(self) -> None:
         """P-03: connections, timers and the listener end; calling it again does no harm."""
@@ -352,7 +387,9 @@ class _ServerSuite(ServerCase):
 
     async def test_a_crowd_at_the_limit(self) -> None:
         """P-54: of many at once, exactly so many are let in; each other one is told."""
-        server = self.server(settings=ServerSettings(max_connections=10))
+        most: list[int] = []
+        observer = HookedObserver(echo(), on_start=lambda c: most.append(len(server.manager)))
+        server = self.server(observer, settings=ServerSettings(max_connections=10))
         await server.start()
         port = server.port
 
@@ -373,6 +410,59 @@ class _ServerSuite(ServerCase):
 
         self.assertEqual(await in_thread(conversation), (10, 50))
         self.assertEqual((server.manager.accepted, server.manager.refused), (10, 50))
+        self.assertEqual(max(most), 10)
+
+    async def test_the_refused_read_why_whatever_they_had_sent(self) -> None:
+        """P-54: the packet, then an end in order; a reset could take the packet with it."""
+        for framing, word in (("tlv", encode_tlv(b"x" * 500, 7)), ("auto", b"{" + b"x" * 500)):
+            server = self.server(framing=framing, settings=ServerSettings(max_connections=1))
+            await server.start()
+            occupant = await in_thread(Peer, server.port)
+            await until(reactor, lambda: len(server.manager), "the first")  # noqa: B023
+            # The reactor stands still here: all is sent before anyone is accepted.
+            peers = [Peer(server.port) for _ in range(30)]
+            for peer in peers:
+                peer.send(word)
+
+            def endings(peers: list[Peer] = peers, word: bytes = word) -> None:
+                for peer in peers:
+                    heard = b""
+                    while data := peer.socket.recv(65536):  # raises where it is reset
+                        if not heard:
+                            peer.send(word)  # and once more, when it is refused already
+                        heard += data
+                    self.assertIn(b"too many connections", heard)
+                    peer.close()
+
+            await in_thread(endings)
+            self.assertEqual((server.manager.accepted, server.manager.refused), (1, 30))
+            occupant.close()
+            await until(reactor, lambda: not len(server.manager), "the first to go")  # noqa: B023
+            await server.stop()
+
+    async def test_the_refused_that_do_not_go_are_cut_off(self) -> None:
+        """P-54: they hold a descriptor for a moment, and none of the places."""
+        self.patch(protocols, "REFUSAL_GRACE", 0.1)
+        self.patch(protocols, "MAX_REFUSALS", 5)
+        server = self.server(settings=ServerSettings(max_connections=1))
+        await server.start()
+        peers = await in_thread(lambda: [Peer(server.port) for _ in range(20)])
+        await until(reactor, lambda: server.manager.refused == 19, "nineteen refusals")
+
+        def endings() -> int:
+            told = 0
+            for peer in peers[1:]:
+                told += b"too many connections" in peer.rest()
+            with self.assertRaises(ConnectionError):
+                while True:
+                    peers[1].send(bytes(1000))
+            return told
+
+        self.assertEqual(await in_thread(endings), 19)
+        for peer in peers:
+            peer.close()
+        await until(reactor, lambda: not len(server.manager), "the first to go")
+        await self.talk(server.port)
 
 
 class DirectTests(_ServerSuite):
