@@ -18,15 +18,12 @@ from zope.interface.verify import verifyObject
 from kupool.bus import Kind, Outcome
 from kupool.bus.local import LocalBus
 from kupool.errors import RequestError
-from kupool.net.connection import Connection
 from kupool.net.manager import ConnectionManager, ServerSettings
 from kupool.net.router import Router
 from kupool.rooms.events import Closing, Disconnected, Joined, Left, Returned, TakenOver
 from kupool.rooms.observer import LobbyObserver
-from kupool.rooms.room import Room
 from kupool.rooms.settings import RoomSettings
 from kupool.rooms.spread import ISpreadHooks
-from kupool.rooms.spread.hooks import SpreadHooks
 from kupool.rooms.spread.hosts import HostExists
 from kupool.rooms.spread.lobby import SpreadLobby
 from kupool.rooms.spread.packing import RequestPacking
@@ -34,45 +31,7 @@ from kupool.rooms.spread.ring import Ring
 from kupool.rooms.spread.settings import SpreadSettings
 from kupool.wire.framing import LINE
 from tests.peers import PeerTransport
-
-
-class Hooks(SpreadHooks):
-    """A room's data is the list of what was said, and goes with it."""
-
-    def __init__(self) -> None:
-        self.events: list[Any] = []
-        self.slow: Deferred[object] | None = None
-
-    def on_parse_user(self, connection: Connection, body: Any) -> object:
-        params = body.params
-        return (params["room"], params["user"]) if "room" in params else None
-
-    def on_create_room(self, room: Room) -> None:
-        room.data = []
-
-    def on_dispatch_message(self, room: Room, incoming: Any) -> object:
-        params = incoming.body.params
-        if params.get("fail"):
-            raise ZeroDivisionError
-        if params.get("kick"):
-            room.members[params["kick"]].leave("kicked")
-        if "say" in params:
-            room.data.append(params["say"])
-            room.notify("said", params["say"], without=[incoming.member])
-        if self.slow is not None:
-            return self.slow
-        return [room.lobby.host, list(room.members), room.data]  # type: ignore[attr-defined]
-
-    def on_dispatch_system_message(self, room: Room, event: object) -> None:
-        self.events.append(event)
-        if isinstance(event, TakenOver):
-            room.data = json.loads(event.state)
-
-    def on_hand_over(self, room: Room) -> bytes:
-        return json.dumps(room.data).encode()
-
-    def on_error(self, room: Room | None, failure: Failure, subject: object) -> None:
-        """Say nothing: the answers are looked at."""
+from tests.rooms_host import Hooks
 
 
 class Peer:
