@@ -12,6 +12,8 @@ from twisted.internet.interfaces import IReactorTime
 
 from kupool.bus import BusSettings
 from kupool.bus.local import LocalBus
+from kupool.bus.rabbit.bus import RabbitBus
+from kupool.bus.rabbit.settings import MeshSettings
 from kupool.bus.remote.service import BusService, PeerLimits
 from kupool.daemon.bus_access import BusAccess
 from kupool.net.connection import Connection
@@ -38,10 +40,23 @@ MAX_SUBSCRIBERS = 100
 class BusPart:
     """The bus, what carries it to the sessions, and who may do what on it."""
 
-    bus: Any
+    bus: LocalBus | RabbitBus
     service: BusService
     access: BusAccess
     events: BusEvents
+
+    @property
+    def problem(self) -> str:
+        """Why the other nodes cannot be reached; empty where they can, or there are none."""
+        return self.bus.problem if isinstance(self.bus, RabbitBus) else ""
+
+    async def open(self) -> None:
+        """Join the other nodes, if there are to be any, or go on trying to.
+
+        Raises :class:`~kupool.bus.BusError` where RabbitMQ will not have us.
+        """
+        if isinstance(self.bus, RabbitBus):
+            await self.bus.connect()
 
     async def stop(self, clock: IReactorTime) -> None:
         """Take no more, give calls a moment for their answers, and refuse those without."""
@@ -70,7 +85,12 @@ def make_bus(
     if settings.bus == "off":
         return None
     limits = bus_settings(settings)
-    bus = LocalBus(reactor, limits, wall=wall)
+    bus: LocalBus | RabbitBus
+    if settings.bus == "rabbit":
+        url = settings.bus_url.strip() or settings.mq_url
+        bus = RabbitBus(reactor, url, limits, wall=wall, mesh=MeshSettings(required=False))
+    else:
+        bus = LocalBus(reactor, limits, wall=wall)
     access = BusAccess(
         settings.bus_publish,
         settings.bus_subscribe,
@@ -78,7 +98,13 @@ def make_bus(
         _user_of,
         settings.bus_rate,
     )
-    service = BusService(bus.broker, handlers.router, before=[access], limits=peer_limits(settings))
+    service = BusService(
+        bus.broker,
+        handlers.router,
+        before=[access],
+        limits=peer_limits(settings),
+        taken=bus.taken if isinstance(bus, RabbitBus) else None,
+    )
     handlers.fallback = service.router
     events = BusEvents(bus, bus.broker.listening, limits.max_data, wall)
     return BusPart(bus, service, access, events)

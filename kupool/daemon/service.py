@@ -15,6 +15,7 @@ from twisted.internet.error import CannotListenError
 from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 
+from kupool.bus import BusError
 from kupool.daemon.apply import apply_changes
 from kupool.daemon.housekeeping import Housekeeping
 from kupool.daemon.memory import Memory, make_give_back
@@ -37,7 +38,7 @@ from kupool.web.site import make_site
 NOT_LISTENING = (CannotListenError, OSError, ValueError)
 
 #: What may keep a log or a store from being used, likewise.
-UNUSABLE = (LogUnavailable, BrokerError, DatabaseUnusable, SchemaTooNew)
+UNUSABLE = (LogUnavailable, BrokerError, BusError, DatabaseUnusable, SchemaTooNew)
 
 #: Seconds that a stop leaves the clients to take their last answers.
 LAST_ANSWERS = 5.0
@@ -132,6 +133,8 @@ class Daemon:
         self.status.enter("opening")
         await self._open("mq_url" if settings.mq == "rabbit" else "data", parts.log)
         await self._open("pg_dsn" if settings.store == "pg" else "data", parts.stats)
+        if parts.bus is not None:
+            await self._open("bus_url" if settings.bus_url.strip() else "mq_url", parts.bus)
         self.status.enter("restoring")
         await parts.coordinator.restore(parts.log.persistent)
         used = await remember_used(parts.log, parts.book, settings.duplicate_scope)

@@ -57,6 +57,8 @@ class Status:
         if log.spooled:
             age = format_duration(max(1, round(self._wall() - log.spooled_since)))
             reasons.append(f"spool: {log.spooled} batches wait for the log, the oldest for {age}")
+        if parts.bus is not None and parts.bus.problem:
+            reasons.append(f"bus: {parts.bus.problem}")
         if parts.coordinator.problem and not parts.coordinator.stalled:
             reasons.append(f"jobs: {parts.coordinator.problem}")
         counting = parts.consumer.problem

@@ -62,11 +62,17 @@ class AmqpCarrier:
         """Whether what is sent now leaves soon."""
         return self._connection is not None and self._connection.writable
 
+    @property
+    def problem(self) -> str:
+        """Why there is no connection, in one line without secrets; empty where there is."""
+        return "not connected yet" if self._link is None else self._link.problem
+
     # -- the connection
 
     def connect(self, node: str, listener: Listener) -> Deferred[None]:
         """Connect, and come back for ever; fails with :class:`BusError` if that fails at
-        first, and then nothing is tried again.
+        first, and then nothing is tried again. Where no broker is required, only one that
+        will not have us is such a failure.
         """
         self._node = node
         self._listener = listener
@@ -78,9 +84,12 @@ class AmqpCarrier:
             self._reactor, self._brokers, name, self._set_up, self._lost, self._settings.link
         )
         link.start()
+        settings = self._settings
         try:
-            await link.first()
+            await link.first(None if settings.required else settings.patience)
         except (BrokerRefused, BrokerUnreachable) as error:
+            if isinstance(error, BrokerUnreachable) and not settings.required:
+                return
             await link.stop()
             raise BusError(str(error)) from None
 

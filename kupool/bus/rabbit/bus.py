@@ -100,6 +100,10 @@ class MeshBus(LocalBus):
         """
         return super().unsubscribe(handler, topics).addCallback(lambda _: self._mesh.taken())
 
+    def taken(self) -> Deferred[None]:
+        """Wait until the nodes that are known have taken all changes here, or had time to."""
+        return self._mesh.taken()
+
     def status(self) -> Deferred[BusStatus]:
         """Return topics, subscribers and counts; ``unreadable`` are messages of strangers,
         ``lost nodes`` those that ended without a word.
@@ -142,15 +146,21 @@ class RabbitBus(MeshBus):
         random: Random | None = None,
     ) -> None:
         mesh = mesh or MeshSettings()
+        self._amqp = AmqpCarrier(reactor, url, prefix, mesh)
         super().__init__(
             reactor,
-            AmqpCarrier(reactor, url, prefix, mesh),
+            self._amqp,
             settings,
             wall=wall,
             node=node,
             mesh=mesh,
             random=random,
         )
+
+    @property
+    def problem(self) -> str:
+        """Why there is no connection, in one line without secrets; empty where there is."""
+        return self._amqp.problem
 
 
 __all__ = ["MeshBus", "RabbitBus"]

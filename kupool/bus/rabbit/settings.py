@@ -20,6 +20,9 @@ class MeshSettings:
     up to ``max_batch`` into one message, and keeps up to ``max_unsent`` while RabbitMQ takes
     nothing. It remembers what it answered to the last ``max_remembered`` calls, in case
     they come again.
+
+    Unless a broker is ``required``, a node whose brokers cannot be reached at first, for
+    ``patience`` seconds, is there all the same, and joins the others when they can.
     """
 
     beat: float = 1.0
@@ -32,6 +35,8 @@ class MeshSettings:
     max_batch: int = 128 * 1024
     max_unsent: int = 16 * 1024 * 1024
     max_remembered: int = 1000
+    required: bool = True
+    patience: float = 2.0
     link: LinkSettings = field(default_factory=LinkSettings)
 
     def __post_init__(self) -> None:

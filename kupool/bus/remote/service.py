@@ -113,7 +113,8 @@ class BusService(Observer):
 
     ``router`` may have methods of its own already. ``before`` are steps in front of every
     method of the bus, such as one that asks whether a peer may. ``limits`` may be
-    replaced at any time.
+    replaced at any time. ``taken`` is waited for before a subscription is acknowledged,
+    where the broker is one of several nodes.
     """
 
     def __init__(
@@ -123,12 +124,14 @@ class BusService(Observer):
         before: Iterable[Before] = (),
         *,
         limits: PeerLimits | None = None,
+        taken: Callable[[], Deferred[None]] | None = None,
     ) -> None:
         methods = router or Router()
         self._peers: dict[int, _Peer] = {}
         super().__init__(BusRouter(methods, self._peers, self.replied))
         self.limits = limits or PeerLimits()
         self._broker = broker
+        self._taken = taken
         self._encoded: tuple[Message | None, dict[tuple[str, str], bytes]] = (None, {})
         self._publishing = 0
         self._finished: list[Deferred[None]] | None = None
@@ -237,7 +240,9 @@ class BusService(Observer):
         broker.publish(message._replace(redelivered=params.redelivered), done)
         return answer
 
-    def _subscribe(self, connection: Connection, request: Any) -> Subscribed | ErrorText:
+    def _subscribe(
+        self, connection: Connection, request: Any
+    ) -> Subscribed | ErrorText | Deferred[Subscribed]:
         params: SubscribeParams = request.params
         peer, name = self._peer(connection), params.subscriber
         if name not in peer.names and len(peer.names) >= self.limits.subscribers:
@@ -260,7 +265,10 @@ class BusService(Observer):
         peer.names[name] = index
         peer.topics.setdefault(name, set()).update(patterns)
         peer.keys.setdefault(name, set()).update(keys)
-        return Subscribed(subscriber_id, list(topics))
+        subscribed = Subscribed(subscriber_id, list(topics))
+        return (
+            subscribed if self._taken is None else self._taken().addCallback(lambda _: subscribed)
+        )
 
     def _unsubscribe(self, connection: Connection, request: Any) -> bool | ErrorText:
         params: UnsubscribeParams = request.params
