@@ -125,6 +125,27 @@ class ThreadTests(CrewCase):
         await until(lambda: crew.stuck == 0)
         self.assertEqual(await crew.run(add, 3, 3), 6)
 
+    async def test_no_room_for_another(self) -> None:
+        """P-50: where the system has none, calls are refused, and no answer is lost."""
+        for crew, missing in (
+            (Threads(reactor, 2), RuntimeError),
+            (Processes(reactor, 2), OSError),
+        ):
+            self.keep(crew)
+            hire = crew._hire
+
+            def full(missing: Any = missing) -> Any:
+                raise missing("no more of them")
+
+            self.patch(crew, "_hire", full)
+            await self.refused(crew)
+            self.patch(crew, "_hire", hire)
+            first = crew.run(time.sleep, 0.05)
+            self.patch(crew, "_hire", full)
+            second = crew.run(add, 1, 2)  # waits for the first one's hand
+            self.assertEqual(await gatherResults([first, second]), [None, 3])
+            self.assertEqual(len(self.flushLoggedErrors(missing)), 2)
+
     async def test_one_that_waits_can_be_cancelled(self) -> None:
         crew = self.keep(Threads(reactor, 1))
         gate, begun = threading.Event(), []

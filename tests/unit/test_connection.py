@@ -160,6 +160,37 @@ class HoldTests(SynchronousTestCase):
         connection.release()
         self.assertEqual(frames(transport.value()), [(8, b"frame too large")])
 
+    def test_several_that_hold(self) -> None:
+        """Each has to let go, in any order; one that lets go twice takes no other's place."""
+        recorder = Recorder()
+        bench = Bench(recorder)
+        connection, transport = bench.connect()
+        connection.hold()
+        connection.hold()
+        connection.feed(b"a\nb\n")
+        connection.release()
+        self.assertEqual((recorder.items, transport.reading), ([], False))
+        connection.hold()
+        connection.release()
+        self.assertEqual((recorder.items, transport.reading), ([], False))
+        connection.release()
+        self.assertEqual((recorder.items, transport.reading), ([b"a", b"b"], True))
+        connection.release()
+        connection.hold()
+        connection.feed(b"c\n")
+        self.assertEqual(recorder.items, [b"a", b"b"])
+        connection.release()
+        self.assertEqual(recorder.items, [b"a", b"b", b"c"])
+
+    def test_a_router_that_raises_costs_its_connection_and_not_who_lets_go(self) -> None:
+        bench = Bench(Recorder(lambda c, item: 1 / 0))  # type: ignore[arg-type,return-value]
+        connection, transport = bench.connect()
+        connection.hold()
+        connection.feed(b"a\n")
+        connection.release()
+        self.assertTrue(transport.aborted)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
     def test_release_after_the_end_does_nothing(self) -> None:
         recorder = Recorder(lambda c, item: c.hold())
         bench = Bench(recorder)

@@ -9,13 +9,14 @@ from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from kupool.errors import GOING_DOWN, TOO_MANY_CONNECTIONS, CloseReason
+from kupool.errors import FORBIDDEN, GOING_DOWN, TOO_MANY_CONNECTIONS, CloseReason
 from kupool.net.connection import CLOSED, CLOSING, OPEN, Connection
 from kupool.net.failures import MESSAGE_TOO_LARGE, ConnectionClosed, ConnectionNotFound
 from kupool.net.id_router import IdRouter
 from kupool.net.outbox import EventPolicy
 from kupool.net.protocols import FACTORIES, TLV, CodecFactory
-from kupool.net.router import Router
+from kupool.net.request import Request
+from kupool.net.router import LATER, Router
 from kupool.wire.codecs import CODECS, LengthFieldCodec, TlvCodec, framing_of
 from kupool.wire.framing import FRAME, INT32, LINE, Framing, Tlv, encode_tlv
 from kupool.wire.packets import MessageTooLarge
@@ -69,6 +70,43 @@ class SendTests(SynchronousTestCase):
         self.assertEqual(transport.value(), b"")
         self.assertEqual(connection.bytes_out, len(sent))
 
+    def test_an_answer_to_one_that_has_gone(self) -> None:
+        """P-13: is no error, from whichever router and whenever it comes."""
+        waiting: list[Any] = []
+
+        def later(request: Request) -> object:
+            waiting.append(request)
+            return LATER
+
+        methods, numbers = Router(), IdRouter()
+        methods.on("later")(later)
+        numbers.on(1)(later)
+        for router, framing, sent in (
+            (methods, LINE, b'{"id":1,"method":"later"}\n'),
+            (numbers, TLV, encode_tlv(b"x", 1)),
+        ):
+            for reason in (GOING_DOWN, None):
+                connection, transport = Bench(router).connect(framing)
+                connection.feed(sent)
+                connection.close(reason)
+                transport.taken()
+                waiting.pop().reply(b"late" if framing is TLV else "late")
+                connection.lost(DONE)
+                self.assertEqual(transport.value(), b"")
+
+    def test_an_answer_that_cannot_be_sent(self) -> None:
+        """P-13: ``request.reply`` takes what handlers return, and never raises."""
+        router = Router()
+        waiting: list[Request] = []
+        router.on("later")(lambda request: waiting.append(request) or LATER)
+        connection, transport = Bench(router).connect()
+        for answer, code in ((FORBIDDEN, 33), (object(), 20)):
+            connection.feed(b'{"id":1,"method":"later"}\n')
+            waiting.pop().reply(answer)
+            (reply,) = lines(transport.taken())
+            self.assertEqual((reply["id"], reply["code"]), (1, code))
+        self.assertEqual(len(self.flushLoggedErrors(TypeError)), 1)
+
     def test_framings_without_ids(self) -> None:
         connection, transport = Bench().connect(LINE)
         with self.assertRaises(ValueError) as caught:
@@ -114,6 +152,15 @@ class StateTests(SynchronousTestCase):
         with self.assertRaises(ConnectionClosed):
             connection.send_message(1, b"x")
         protocol.dataReceived(encode_tlv(b"late", 1))
+
+    def test_an_observer_that_cannot_settle(self) -> None:
+        """P-12: what it raises is logged, and the connection ends in order."""
+        bench = Bench()
+        self.patch(bench.observer, "settle", lambda connection: 1 / 0)
+        connection, transport = bench.connect()
+        connection.finished()
+        self.assertTrue(transport.disconnecting)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
     def test_ids_never_come_again(self) -> None:
         """P-11: not even after as many connections as 32 bits can count."""

@@ -10,13 +10,14 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from kupool.errors import GOING_DOWN, IDLE_TIMEOUT, CloseReason
+from kupool.errors import GOING_DOWN, IDLE_TIMEOUT, SLOW_READER, CloseReason
 from kupool.net import IClosingObserver
 from kupool.net.connection import OPEN, Connection
 from kupool.net.failures import ConnectionClosed
 from kupool.net.hooks import HookedObserver
 from kupool.net.manager import ConnectionManager, ServerSettings
 from kupool.net.protocols import TLV, LineFactory
+from kupool.net.workers import WorkerPool, WorkerSettings
 from kupool.wire.framing import LINE, Framing, encode_tlv
 from tests.peers import Bench, PeerTransport, Recorder
 
@@ -235,6 +236,113 @@ class StopTests(SynchronousTestCase):
         connection.close(GOING_DOWN)
         self.assertTrue(transport.disconnecting)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+
+class SlowStopTests(SynchronousTestCase):
+    """P-56: a stop hook that takes its time can still send; the close waits for it."""
+
+    def setUp(self) -> None:
+        self.gate: Deferred[None] = Deferred()
+        self.bench = HookBench(write_timeout=5.0, max_frame=100)
+        self.bench.hooks.set_on_conn_stop(self.farewell)
+        self.reasons: list[Any] = []
+        self.connection, self.transport = self.bench.connect()
+
+    async def farewell(self, connection: Connection, reason: Any) -> None:
+        self.reasons.append(reason)
+        await self.gate
+        connection.send(b"farewell")
+
+    def test_what_it_sends_comes_before_the_close(self) -> None:
+        self.connection.close(GOING_DOWN)
+        self.assertEqual((self.connection.state, self.transport.value()), (OPEN, b""))
+        self.connection.send(b"answer")
+        self.connection.close(IDLE_TIMEOUT)  # it is closed already
+        self.gate.callback(None)
+        answer, farewell, close = self.transport.value().splitlines()
+        self.assertEqual((answer, farewell), (b"answer", b"farewell"))
+        self.assertIn(b"server going down", close)
+        self.assertTrue(self.transport.disconnecting)
+        self.connection.lost(DONE)
+        self.assertEqual(self.reasons, [GOING_DOWN])
+        self.assertEqual(self.bench.manager.closes, {"server going down": 1})
+        self.assertEqual(self.bench.clock.getDelayedCalls(), [])
+
+    def test_nothing_more_of_the_peer_is_handled(self) -> None:
+        self.connection.close(GOING_DOWN)
+        self.connection.feed(b"late\nlater\n")
+        self.connection.feed(b"x" * 1000)  # nor refused
+        self.connection.hold()
+        self.connection.release()
+        self.connection.feed(b"\nlast\n")
+        self.connection.finished()
+        self.assertEqual((self.bench.recorder.items, self.transport.value()), ([], b""))
+        self.gate.callback(None)
+        self.assertEqual(self.transport.value().count(b"\n"), 2)
+
+    def test_not_for_longer_than_the_write_timeout(self) -> None:
+        self.connection.close(GOING_DOWN)
+        self.bench.clock.advance(4.9)
+        self.assertFalse(self.transport.disconnecting)
+        self.bench.clock.advance(0.1)
+        self.assertTrue(self.transport.disconnecting)
+        self.assertIn(b"server going down", self.transport.value())
+        self.assertEqual(len(self.flushLoggedErrors(CancelledError)), 1)
+
+    def test_not_for_a_slow_reader(self) -> None:
+        self.connection.close(SLOW_READER)
+        self.assertTrue(self.transport.disconnecting)
+
+    def test_lost_meanwhile(self) -> None:
+        self.connection.close(GOING_DOWN)
+        self.connection.lost(LOST)
+        self.assertEqual(len(self.bench.manager), 0)
+        self.gate.callback(None)
+        self.assertEqual((self.transport.value(), self.reasons), (b"", [GOING_DOWN]))
+        self.assertEqual(self.bench.clock.getDelayedCalls(), [])
+
+    def test_the_peer_has_finished(self) -> None:
+        self.connection.finished()
+        self.assertFalse(self.transport.disconnecting)
+        self.gate.callback(None)
+        self.assertEqual(self.transport.value(), b"farewell\n")
+        self.assertTrue(self.transport.disconnecting)
+
+    def test_after_too_large_a_message(self) -> None:
+        self.connection.feed(b"x" * 1000)
+        self.connection.feed(b"x" * 1000)
+        self.assertEqual(self.transport.value(), b"")
+        self.gate.callback(None)
+        self.assertIn(b"frame too large", self.transport.value())
+
+
+class HeldTests(SynchronousTestCase):
+    """P-47, P-56: a start hook and a full queue hold the same connection."""
+
+    def test_neither_lets_go_for_the_other(self) -> None:
+        bench = HookBench()
+        ready: Deferred[None] = Deferred()
+        work: list[Deferred[None]] = []
+
+        def wait(connection: Connection) -> Deferred[None]:
+            work.append(Deferred())
+            return work[-1]
+
+        pool = WorkerPool(bench.clock, WorkerSettings(size=1, queue=1, wait=60.0))
+        asked: list[object] = []
+
+        def start(connection: Connection) -> Deferred[None]:
+            # What a service begins for a new connection goes through the pool, too.
+            asked.extend(pool.submit(wait, connection) for _ in range(3))
+            return ready
+
+        bench.hooks.set_on_conn_start(start)
+        connection, _ = bench.connect()
+        connection.feed(b"first\n")
+        work[0].callback(None)  # the third has a place in the queue now
+        self.assertEqual((bench.recorder.items, pool.loads), ([], [2]))
+        ready.callback(None)
+        self.assertEqual(bench.recorder.items, [b"first"])
 
 
 class BothTests(SynchronousTestCase):

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import errno
+import socket
 from itertools import pairwise
+from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
+from unittest import SkipTest
 
 from twisted.internet.error import ConnectionDone
 from twisted.internet.protocol import Factory, Protocol
@@ -12,7 +16,13 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from kupool.net.ports import FIRST_REST, LONGEST_REST, ListeningSocket, RestingPort
+from kupool.net.ports import (
+    FIRST_REST,
+    LONGEST_REST,
+    ListeningSocket,
+    RestingListeners,
+    RestingPort,
+)
 from tests.sockets import Peer
 
 
@@ -39,8 +49,7 @@ class RestTests(SynchronousTestCase):
         self.reactor = Reactor()
         factory = Factory.forProtocol(Protocol)
         factory.noisy = False
-        self.port = RestingPort(0, factory, 50, "127.0.0.1", self.reactor)
-        self.port.startListening()
+        self.port = self.listen(factory)
         self.addCleanup(self.let_go)
         #: What accept raises instead of accepting; 0: it accepts.
         self.failing = 0
@@ -54,6 +63,14 @@ class RestTests(SynchronousTestCase):
             return accept(listening)
 
         self.patch(ListeningSocket.__mro__[1], "accept", tried)
+
+    def listen(self, factory: Any) -> Any:
+        port = RestingPort(0, factory, 50, "127.0.0.1", self.reactor)
+        port.startListening()
+        return port
+
+    def address(self) -> Any:
+        return self.port.getHost().port
 
     def let_go(self) -> None:
         if self.port.connected:
@@ -80,7 +97,7 @@ class RestTests(SynchronousTestCase):
             self.assertAlmostEqual(rests[8], LONGEST_REST)
             self.assertAlmostEqual(rests[9], LONGEST_REST)
             self.failing = 0
-            with Peer(self.port.getHost().port):
+            with Peer(self.address()):
                 self.assertEqual(self.rests(), 0.0)
         self.assertEqual((FIRST_REST, LONGEST_REST), (0.005, 1.0))
 
@@ -105,8 +122,83 @@ class RestTests(SynchronousTestCase):
         self.assertEqual(self.reactor.readers, set())
 
     def test_descriptors_of_accepted_connections(self) -> None:
-        with Peer(self.port.getHost().port):
+        with Peer(self.address()):
             self.port.doRead()
             (transport,) = self.reactor.readers - {self.port}
             self.assertFalse(transport.getHandle().getblocking())
             transport.connectionLost(Failure(ConnectionDone()))
+
+
+class TlsTests(RestTests):
+    """P-06: so does a port for TLS."""
+
+    def listen(self, factory: Any) -> Any:
+        try:
+            from twisted.internet.ssl import CertificateOptions
+        except ImportError as error:
+            raise SkipTest(f"the extra 'tls' is not installed: {error}") from None
+        listeners = RestingListeners(self.reactor)
+        return listeners.listenSSL(0, factory, CertificateOptions(), 50, "127.0.0.1")
+
+    def test_descriptors_of_accepted_connections(self) -> None:
+        """What is accepted speaks TLS."""
+        with Peer(self.address()):
+            self.port.doRead()
+            from twisted.protocols.tls import TLSMemoryBIOProtocol
+
+            (transport,) = self.reactor.readers - {self.port}
+            self.assertIsInstance(transport.protocol, TLSMemoryBIOProtocol)
+            transport.connectionLost(Failure(ConnectionDone()))
+
+
+class UnixTests(RestTests):
+    """P-06: so does one on a Unix socket."""
+
+    def listen(self, factory: Any) -> Any:
+        self.path = str(Path(mkdtemp()) / "demo.sock")
+        return RestingListeners(self.reactor).listenUNIX(self.path.encode(), factory)
+
+    def address(self) -> Any:
+        return self.path
+
+    def test_its_file_goes_with_it(self) -> None:
+        self.assertTrue(Path(self.path).exists())
+        self.let_go()
+        self.assertFalse(Path(self.path).exists())
+
+    def test_its_file_may_have_gone(self) -> None:
+        Path(self.path).unlink()
+        self.let_go()
+        self.assertEqual((self.port.connected, self.reactor.readers), (False, set()))
+        self.assertEqual(self.port.fileno(), -1)
+
+
+class AdoptedTests(RestTests):
+    """P-06: so does one that was passed to the process, as systemd does."""
+
+    family = socket.AF_INET
+    where = "127.0.0.1"
+
+    def listen(self, factory: Any) -> Any:
+        with socket.socket(self.family) as passed:
+            passed.bind((self.where, 0))
+            passed.listen(5)
+            listeners = RestingListeners(self.reactor)
+            return listeners.adoptStreamPort(passed.fileno(), self.family, factory)
+
+
+class AdoptedSixTests(AdoptedTests):
+    family = socket.AF_INET6
+    where = "::ffff:127.0.0.1"
+
+
+class AdoptedUnixTests(UnixTests):
+    """P-06, P-07: a Unix socket of systemd's."""
+
+    def listen(self, factory: Any) -> Any:
+        self.path = str(Path(mkdtemp()) / "demo.sock")
+        with socket.socket(socket.AF_UNIX) as passed:
+            passed.bind(self.path)
+            passed.listen(5)
+            listeners = RestingListeners(self.reactor)
+            return listeners.adoptStreamPort(passed.fileno(), socket.AF_UNIX, factory)

@@ -392,6 +392,24 @@ class StuckTests(PoolCase):
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 3)
         self.assertEqual(self.pool.loads, [0])
 
+    def test_one_that_wants_the_process_to_exit(self) -> None:
+        """P-49: from the queue, too, it is an error as any other, and the worker goes on."""
+        self.begin(size=1)
+
+        def leave(connection: Connection, number: int, data: bytes) -> object:
+            raise SystemExit
+
+        self.router.add(9, leave, use=[self.pool])
+        self.send(0, b"a")
+        self.send(1, b"", 9)
+        self.send(2, b"b", 2)
+        self.end(0, b"a")
+        self.assertEqual((self.answers(1), self.answers(2)), ([20], [b"b"]))
+        self.send(2, b"", 9)  # at once
+        self.send(2, b"c", 2)
+        self.assertEqual((self.answers(2), self.pool.loads), ([20, b"c"], [0]))
+        self.assertEqual(len(self.flushLoggedErrors(SystemExit)), 2)
+
     def test_many_that_need_not_wait_leave_turns_to_others(self) -> None:
         """P-49: a long queue is not handled in one turn of the reactor."""
         self.begin(size=1, queue=1000)
