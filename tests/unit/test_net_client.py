@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import msgspec
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.errors import FORBIDDEN, CloseReason, RequestError
 from kupool.net.client import Client, ClientSettings
+from kupool.net.client_answers import Answers
 from kupool.net.client_failures import (
     ClientClosed,
     ConnectionEnded,
     NotConnected,
     RequestTimeout,
+    SlowServer,
     TooManyRequests,
     Unreachable,
 )
+from kupool.net.client_settings import LONGEST_WAIT, Backoff
 from kupool.net.connection import Connection
 from kupool.net.correlation import correlated
 from kupool.net.failures import MESSAGE_TOO_LARGE
@@ -173,6 +178,8 @@ class NumberTests(ClientCase):
         router.add(5, self.later)
         router.add(6, lambda c, n, data: None)
         router.use(correlated(router))
+        router.add(8, lambda c, n, data: self.late.append(Deferred()) or self.late[-1])
+        self.late: list[Deferred[bytes]] = []
         self.waiting: Deferred[bytes] = Deferred()
         self.numbers = router
         self.serve(router, framing)
@@ -242,6 +249,181 @@ class NumberTests(ClientCase):
         self.assertEqual(self.result(client.call(1, b"abc")), b"ABC")
         with self.assertRaises(ValueError):
             self.client(codec="morse")
+
+    def test_answers_that_come_late(self) -> None:
+        """P-63: they are counted, and neither reach the router nor annoy the server."""
+        self.serve_numbers()
+        incoming = IdRouter()
+        client = self.connected(codec="tlv", router=incoming, most_pending=50)
+        late = [client.call(8, b"!", timeout=1.0) for _ in range(40)]
+        late[0].cancel()
+        self.network.advance(1.0)
+        self.failureResultOf(late[0], CancelledError)
+        for each in late[1:]:
+            self.failureResultOf(each, RequestTimeout)
+        for answer in self.late:
+            answer.callback(b"late")
+        self.network.settle()
+        self.assertEqual((len(self.late), client.counters["unknown answers"]), (40, 40))
+        self.assertEqual((incoming.unknown, self.server.manager.malformed), (0, 0))
+        self.assertEqual(self.result(client.call(1, b"abc")), b"ABC")
+
+    def test_more_late_ones_than_are_remembered(self) -> None:
+        self.serve_numbers()
+        client = self.connected(codec="tlv", most_pending=2)
+        for _ in range(30):
+            for each in [client.call(8, b"!", timeout=1.0) for _ in range(2)]:
+                each.addErrback(lambda failure: failure.trap(RequestTimeout))
+            self.network.advance(1.0)
+        for answer in self.late:
+            answer.callback(b"late")
+        self.network.settle()
+        self.assertEqual((len(self.late), client.counters["unknown answers"]), (60, 2))
+        # Without a router nobody complains of the others.
+        self.assertEqual(self.server.manager.malformed, 0)
+
+    def test_ids_that_begin_again(self) -> None:
+        """P-63: none is given twice while the first waits."""
+        clock = Clock()
+        answers = Answers(clock, 10.0, 100, Counter(), most_id=5)
+        self.assertEqual([answers.next_id() for _ in range(3)], [1, 2, 3])
+        two = answers.expect(2, None)
+        four = answers.expect((7, 4), None)
+        self.assertEqual([answers.next_id() for _ in range(6)], [5, 1, 3, 5, 1, 3])
+        self.assertTrue(answers.take(b'{"id":2,"result":true}'))
+        self.assertTrue(answers.numbered(Tlv(7, b"\4\0\0\0x")))
+        self.assertEqual((self.successResultOf(two), self.successResultOf(four)), (True, b"x"))
+        self.assertEqual([answers.next_id() for _ in range(3)], [4, 5, 1])
+
+
+class GarbageTests(ClientCase):
+    """P-63: whatever the server sends, each request has one end, and nothing is raised."""
+
+    garbage = (
+        b"",
+        b"{",
+        b"null",
+        b"[]",
+        b"{}",
+        b'"x"',
+        b"\xff\xfe",
+        b'{"id":[]}',
+        b'{"id":true,"result":1}',
+        b'{"id":1e400,"result":1}',
+        b'{"id":-1,"result":1}',
+        b'{"id":77,"result":1}',
+        b'{"id":"#' + b"9" * 5000 + b'","result":1}',
+        '{"id":"#\u0663","result":1}'.encode(),
+        b'{"id":"#77","error":"x","code":1}',
+        b'{"id":null,"result":false,"error":"malformed message","code":30}',
+        b'{"id":1,"error":5}',
+        b'{"id":1,"code":"x"}',
+        b'{"method":"close"}',
+        b'{"method":"close","params":7}',
+        b'{"method":"close","params":{"retry_after":"x"}}',
+        b'{"id":1,"method":"close","params":{}}',
+        b"[" * 5000,
+    )
+
+    def play(self, codec: str, garbage: list[bytes]) -> None:
+        """A server that answers everything with garbage first."""
+        router = Router()
+
+        def answer(connection: Connection, message: Any) -> bool:
+            for each in garbage:
+                connection.send(each)
+            return True
+
+        router.add("ask", answer)
+        self.serve(router, codec)
+        client = self.connected(codec=codec)
+        ends: list[object] = []
+        for _ in range(3):
+            client.request("ask").addBoth(ends.append)
+            self.network.settle()
+        self.assertEqual((len(ends), client.pending), (3, 0))
+        self.assertEqual(ends[1:], [True, True])
+        self.network.run(client.close(), patience=20)
+        self.network.run(self.server.stop(), patience=20)
+
+    def test_that_fits_the_codec(self) -> None:
+        for codec in ("line", "frame", "int32"):
+            known = [each for each in self.garbage if codec != "line" or each]
+            self.play(codec, known)
+            # The answer that the garbage pretends to be is one.
+            self.assertEqual(self.flushLoggedErrors(), [])
+
+    def test_with_numbers(self) -> None:
+        router = IdRouter()
+        self.serve(router, "tlv")
+
+        def answer(connection: Connection, number: int, data: bytes) -> bytes:
+            for each in self.garbage:
+                connection.send_message(0, each)
+                connection.send_message(9, each)
+                connection.send_message(1, each)
+            return data
+
+        router.add(1, answer)
+        client = self.connected(codec="tlv")
+        self.assertEqual(self.result(client.call(1, b"abc")), b"abc")
+        self.assertEqual((client.pending, self.server.manager.malformed), (0, 0))
+
+    def test_that_fits_no_codec(self) -> None:
+        router = Router()
+        router.add("ask", lambda c, m: c.send_encoded(b"\xff" * 100))
+        self.serve(router, "frame")
+        client = self.connected(codec="frame")
+        ends: list[Any] = []
+        client.request("ask").addBoth(ends.append)
+        self.network.settle()
+        (end,) = ends
+        self.assertTrue(end.check(ConnectionEnded))
+        self.network.advance(60)
+        self.assertEqual(len(ends), 1)
+
+
+class SlowServerTests(ClientCase):
+    """P-63: a server that never reads: what waits for it is bounded, and so is the time."""
+
+    def test_bounded(self) -> None:
+        self.network.window = 1000
+        self.serve()
+        client = self.connected(most_pending=10_000, most_outbound=20_000, timeout=100.0)
+        (serving,) = self.server.manager
+        serving.hold()
+        ends: list[Any] = []
+        for _ in range(500):
+            client.request("twice", 1).addBoth(ends.append)
+            client_side = client.connection
+            assert client_side is not None
+            self.assertLess(client_side.outbound, 21_000)
+            for _ in range(3):
+                try:
+                    client.notify("twice", 1)
+                except SlowServer as error:
+                    self.assertGreater(error.waiting, 20_000)
+        self.assertTrue(ends)
+        for end in ends:
+            self.assertTrue(end.check(SlowServer))
+        self.assertEqual(client.pending, 500 - len(ends))
+        serving.release()
+        self.network.settle()
+        self.assertEqual((len(ends), client.pending), (500, 0))
+        self.assertEqual(ends[-1], 2)
+
+    def test_left_after_a_while(self) -> None:
+        self.network.window = 1000
+        self.serve()
+        client = self.connected(timeout=1000.0, most_pending=20_000)
+        (serving,) = self.server.manager
+        serving.hold()
+        ends: list[Any] = []
+        for _ in range(8000):
+            client.request("twice", 1).addBoth(ends.append)
+        self.network.advance(12)
+        self.assertEqual((len(ends), client.pending), (8000, 0))
+        self.assertEqual({type(end.value) for end in ends}, {ConnectionEnded})
 
 
 class RouterTests(ClientCase):
@@ -322,6 +504,68 @@ class ReconnectTests(ClientCase):
         self.serve()
         self.network.advance(4)
         self.assertEqual(self.result(client.request("twice", 3)), 6)
+
+    def test_a_server_that_accepts_and_closes(self) -> None:
+        """P-63: is asked less and less often, until a connection has stood for a while."""
+        self.serve(framing="line", max_connections=1)
+        occupant = self.network.connect(8000)
+        client = self.connected(backoff_first=1.0, backoff_most=16.0)
+        self.network.advance(1 + 2 + 4 + 8 + 1)
+        self.assertEqual(client.counters["connected"], 5)
+        self.network.advance(160)
+        self.assertEqual(client.counters["connected"], 15)
+        occupant.close()
+        self.network.advance(16)
+        stood = client.counters["connected"]
+        self.network.advance(16)
+        self.network.cut()
+        self.network.advance(1)
+        self.assertEqual(client.counters["connected"], stood + 1)
+
+    def test_as_long_as_the_server_wants(self) -> None:
+        """P-63: its ``retry_after`` comes on top, up to an hour."""
+        for asked, waited in ((20.0, 20.0), (-5.0, 0.0), (1e300, LONGEST_WAIT)):
+            self.serve()
+            client = self.connected(backoff_first=1.0)
+            self.result(client.request("twice", 1))
+            (serving,) = self.server.manager
+            serving.close(CloseReason(4503, "banned", False), retry_after=asked)
+            self.network.advance(waited + 0.9)
+            self.assertEqual(client.counters["connected"], 1)
+            self.network.advance(0.2)
+            self.assertEqual(client.counters["connected"], 2)
+            self.network.run(client.close(), patience=20)
+            self.network.run(self.server.stop(), patience=20)
+
+    def test_callbacks_that_fail(self) -> None:
+        """P-63: that of the start is told to who connects; none keeps it from coming back."""
+        self.serve()
+        client = self.client(backoff_first=1.0)
+        fails = [True]
+
+        def begin(connection: Connection) -> None:
+            if fails:
+                fails.pop()
+                raise ZeroDivisionError
+
+        client.on_connected = begin
+        client.on_disconnected = lambda why: 1 / 0
+        connecting = client.connect()
+        self.network.settle()
+        self.failureResultOf(connecting, ZeroDivisionError)
+        self.network.advance(1)
+        self.assertEqual(self.result(client.request("twice", 2)), 4)
+        self.network.cut()
+        self.network.advance(2)
+        self.assertEqual(self.result(client.request("twice", 2)), 4)
+        self.network.run(client.close(), patience=20)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 4)
+
+    def test_jitter(self) -> None:
+        """P-63: clients that lost their server together do not come back together."""
+        numbers = iter([0.25, 0.75, 0.5])
+        backoff = Backoff(ClientSettings(backoff_first=2.0, backoff_most=30.0), numbers.__next__)
+        self.assertEqual([backoff.after(0.0) for _ in range(3)], [0.5, 3.0, 4.0])
 
     def test_it_stays_away_when_it_is_told_to(self) -> None:
         for codec in ("line", "frame", "int32"):
