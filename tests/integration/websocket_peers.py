@@ -130,6 +130,7 @@ class House:
         await self.coordinator.stop()
         await self.consumer.drain(self.reactor.seconds() + 5.0)
         await self.consumer.stop()
+        await self.log.close()
 
     # IStatusSource
 
