@@ -24,6 +24,9 @@ from tests.sockets import PATIENCE, Peer
 
 EXAMPLES = ROOT / "examples"
 
+#: The files of the section that tests.integration.test_rooms_docs runs.
+CHAT_FILES = ("chat.py", "chat_with_news.py", "test_chat.py")
+
 
 class Program:
     """A program whose output is read line by line, and that ends with SIGINT."""
@@ -233,7 +236,7 @@ class FrameworkDocumentTests(SynchronousTestCase):
         return Program(sys.executable, *arguments, cwd=self.folder)
 
     def test_every_block_is_run_here(self) -> None:
-        self.assertEqual(self.files, ["scores.py", "test_scores.py", "submit_once.py"])
+        self.assertEqual(self.files, ["scores.py", "test_scores.py", *CHAT_FILES, "submit_once.py"])
 
     def test_the_tests_of_the_service_pass(self) -> None:
         with self.run_python("-m", "twisted.trial", "test_scores") as program:

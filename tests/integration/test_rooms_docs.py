@@ -1,0 +1,53 @@
+"""The chat of docs/framework.md: its files, its test and its conversations."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import tempfile
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.integration.test_examples import CHAT_FILES, Program, blocks
+from tests.sockets import Peer
+
+
+class ChatSectionTests(SynchronousTestCase):
+    """A-41: what a newcomer makes of the page works, step by step."""
+
+    def setUp(self) -> None:
+        temporary = tempfile.TemporaryDirectory(prefix="kupool-test-")
+        self.addCleanup(temporary.cleanup)
+        self.folder = Path(temporary.name)
+        for block in blocks("python"):
+            name = re.match(r"# (\w+\.py)\n", block)
+            if name is not None and name[1] in CHAT_FILES:
+                (self.folder / name[1]).write_text(block, "utf-8")
+
+    def test_its_test_passes(self) -> None:
+        command = (sys.executable, "-m", "twisted.trial", "test_chat")
+        with Program(*command, cwd=self.folder) as program:
+            status, output = program.end()
+        self.assertEqual(status, 0, output)
+        self.assertIn("PASSED (successes=4)", output)
+
+    def test_it_says_what_the_page_shows(self) -> None:
+        shown = {b[:3]: b.splitlines()[1:] for b in blocks("console") if "$ nc" in b[:8]}
+        with Program(sys.executable, "chat.py", "--port", "0", cwd=self.folder) as program:
+            port = program.port()
+            with Peer(port) as ann, Peer(port) as bob:
+                for name, peer in (("ann", ann), ("bob", bob)):
+                    for line in shown[name]:
+                        if "method" in json.loads(line):
+                            peer.send(line.encode() + b"\n")
+                        else:
+                            self.assertEqual(peer.line().decode(), line)
+                text = (Path(__file__).parents[2] / "docs" / "framework.md").read_text("utf-8")
+                said = re.search(r"and Ann reads `(.*)`", text)
+                assert said is not None
+                self.assertEqual(ann.line().decode(), said[1])
+                program.interrupt()
+                self.assertIn(b"server going down", bob.line())
+            self.assertEqual(program.end(), (0, ""))
