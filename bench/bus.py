@@ -1,0 +1,275 @@
+"""The three forms of the bus side by side: calls a second, and what each costs.
+
+``python -m bench.bus`` starts for each form its processes: one with everything in it
+(in-process); a server, a publisher and a process of four subscribers (networked); and two
+nodes, one of which publishes to the other's four subscribers, with a private RabbitMQ. They
+publish in turns, each of the four models, and what is printed are medians over the rounds:
+messages a second until the last is handled; the processor's time of one, in microseconds,
+for all processes and for each; and both as a ratio to the in-process form within the same
+round.
+
+Then how soon a call ends that is nobody's, and what a broker costs that has 10,000 calls
+waiting for a subscriber and nothing to do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from typing import Any, NamedTuple
+
+import psutil
+
+from tests.running_daemon import ROOT
+from tests.services import RabbitServer
+
+MODELS = ("reliable-random", "reliable-specific", "unreliable-all", "unreliable-random")
+
+#: Calls under way at a time. Unreliable messages in one process are published as fast as
+#: they are handled: nothing else would hold the publisher back.
+WINDOW = 64
+
+#: Seconds without another message after which all count as handled.
+QUIET = 0.3
+
+#: Calls that wait for a subscriber, the seconds they do, and those of the look at them.
+WAITING, PATIENCE, LOOK = 10_000, 30.0, 5.0
+
+
+class Node:
+    """A process of ``tests.faults.bus_node``."""
+
+    def __init__(self, *arguments: str) -> None:
+        command = [sys.executable, "-m", "tests.faults.bus_node", *arguments]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT
+        )
+        self.port = int(self._answer()["port"])
+        self.process = psutil.Process(self._process.pid)
+
+    def _answer(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        answer: dict[str, Any] = json.loads(self._process.stdout.readline())
+        if "error" in answer:
+            raise SystemExit(str(answer["error"]))
+        return answer
+
+    def ask(self, **order: object) -> None:
+        """Have it publish; :meth:`result` waits for the end."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(order).encode() + b"\n")
+        self._process.stdin.flush()
+
+    def result(self) -> dict[str, Any]:
+        """Return what came of it."""
+        return self._answer()
+
+    def handled(self) -> int:
+        """Return how many messages its subscribers have handled so far."""
+        self.ask()
+        return int(self._answer()["handled"])
+
+    def close(self) -> None:
+        """End it."""
+        self._process.kill()
+        self._process.wait()
+
+
+class Measured(NamedTuple):
+    """One run: messages a second, microseconds of each process for one, and the share of
+    those taken that did not arrive.
+    """
+
+    rate: float
+    costs: dict[str, float]
+    lost: float
+
+    @property
+    def cost(self) -> float:
+        """Microseconds of all processes together."""
+        return sum(self.costs.values())
+
+
+class Form:
+    """The processes of one form, by what they do: one publishes, one has the subscribers."""
+
+    def __init__(
+        self,
+        name: str,
+        publisher: Node,
+        subscribers: Node,
+        others: dict[str, list[psutil.Process]],
+    ) -> None:
+        self.name = name
+        self.publisher = publisher
+        self.subscribers = subscribers
+        if subscribers is not publisher:
+            others = {"subscribers": [subscribers.process], **others}
+        self.processes = {"publisher": [publisher.process], **others}
+
+    def measure(self, model: str, seconds: float) -> Measured:
+        """Publish for so long, and wait until the subscribers have handled it."""
+        window = WINDOW
+        if self.name != "networked" and model.startswith("unreliable"):
+            window = 1
+        handled, before = self.subscribers.handled(), self._cpu()
+        self.publisher.ask(model=model, topic="echo", seconds=seconds, window=window)
+        found = self.publisher.result()
+        arrived, later = self._all_handled()
+        after = self._cpu()
+        good = found["kinds"].get("answered", 0) + found["kinds"].get("sent", 0)
+        if not good:
+            raise SystemExit(f"{self.name}, {model}: {found['kinds']}")
+        costs = {who: (after[who] - before[who]) / good * 1e6 for who in before}
+        copies = 4 if model in ("reliable-specific", "unreliable-all") else 1
+        lost = 1 - (arrived - handled) / (good * copies)
+        return Measured(good / (found["seconds"] + later), costs, max(0.0, lost))
+
+    def _all_handled(self) -> tuple[int, float]:
+        """Return how many messages were handled once no more come, and how long that took."""
+        began = last = time.perf_counter()
+        handled = self.subscribers.handled()
+        while time.perf_counter() < last + QUIET:
+            time.sleep(QUIET / 10)
+            if (now := self.subscribers.handled()) != handled:
+                handled, last = now, time.perf_counter()
+        return handled, last - began
+
+    def nobodys(self, seconds: float) -> dict[str, Any]:
+        """Return how long calls take that every subscriber says is not its own."""
+        self.publisher.ask(model="reliable-specific", topic="nobody", seconds=seconds, window=1)
+        return self.publisher.result()
+
+    def _cpu(self) -> dict[str, float]:
+        return {who: sum(map(_cpu, processes)) for who, processes in self.processes.items()}
+
+
+def _cpu(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
+def start(stack: contextlib.ExitStack) -> list[Form]:
+    """Start everything; ended with the stack."""
+
+    def node(*arguments: str) -> Node:
+        made = Node(*arguments)
+        stack.callback(made.close)
+        return made
+
+    alone = node("local", "--subscribe", "4")
+    server = node("server")
+    workers = node("networked", str(server.port), "--subscribe", "4")
+    networked = node("networked", str(server.port))
+    broker = stack.enter_context(RabbitServer())
+    url = broker.new_vhost()
+    far = node("rabbit", url, "--subscribe", "4")
+    near = node("rabbit", url)
+    head = psutil.Process(broker.process.pid)
+    rabbit = [head, *head.children(recursive=True)]
+    return [
+        Form("in-process", alone, alone, {}),
+        Form("networked", networked, workers, {"server": [server.process]}),
+        Form("RabbitMQ", near, far, {"RabbitMQ": rabbit}),
+    ]
+
+
+def compare(forms: list[Form], rounds: int, seconds: float) -> None:
+    """Measure every model of every form in turns, and print the table."""
+    found: defaultdict[tuple[str, str], list[Measured]] = defaultdict(list)
+    for form in forms:
+        form.measure("reliable-random", seconds / 2)  # warm up
+    for _ in range(rounds):
+        for model in MODELS:
+            for form in forms:
+                found[model, form.name].append(form.measure(model, seconds))
+    print(f"{'':<18} {'':<11} {'a second':>9} {'ratio':>6} {'us each':>8} {'ratio':>6}")
+    for model in MODELS:
+        base = found[model, forms[0].name]
+        for form in forms:
+            runs = found[model, form.name]
+            rate, cost = _median(runs, "rate"), _median(runs, "cost")
+            pairs = list(zip(runs, base, strict=True))
+            faster = statistics.median(ours.rate / theirs.rate for ours, theirs in pairs)
+            dearer = statistics.median(ours.cost / theirs.cost for ours, theirs in pairs)
+            parts = ", ".join(
+                f"{who} {statistics.median(run.costs[who] for run in runs):.0f}"
+                for who in form.processes
+            )
+            lost = _median(runs, "lost")
+            more = f"; {lost:.0%} lost" if lost >= 0.005 else ""
+            print(
+                f"{model:<18} {form.name:<11} {rate:>9,.0f} {faster:>6.2f} {cost:>8.0f} "
+                f"{dearer:>6.1f}  {parts}{more}",
+                flush=True,
+            )
+
+
+def _median(runs: list[Measured], what: str) -> float:
+    return float(statistics.median(getattr(run, what) for run in runs))
+
+
+def print_nobodys(forms: list[Form], seconds: float) -> None:
+    """Print how soon calls end that are nobody's."""
+    for form in forms:
+        found = form.nobodys(seconds)
+        print(
+            f"nobody's calls     {form.name:<11} p50 {found['p50'] * 1e3:.2f} ms, "
+            f"p99 {found['p99'] * 1e3:.2f} ms, one at a time, {found['calls']} of them",
+            flush=True,
+        )
+
+
+def print_idle() -> None:
+    """Print what a broker costs that holds calls and has nothing to do."""
+    server = Node("server")
+    publisher = Node("networked", str(server.port))
+    try:
+        empty = _idle(server)
+        publisher.ask(
+            model="reliable-random",
+            topic="not.there.yet",
+            seconds=0.0,
+            window=WAITING,
+            calls=WAITING,
+            timeout=PATIENCE,
+        )
+        time.sleep(PATIENCE / 3)
+        full = _idle(server)
+        kinds = publisher.result()["kinds"]
+    finally:
+        publisher.close()
+        server.close()
+    print(
+        f"idle broker        {empty:.2%} of a core; with {WAITING:,} calls that wait for a "
+        f"subscriber {full:.2%}; they ended as {kinds}"
+    )
+
+
+def _idle(server: Node) -> float:
+    before, began = _cpu(server.process), time.monotonic()
+    time.sleep(LOOK)
+    return (_cpu(server.process) - before) / (time.monotonic() - began)
+
+
+def main() -> None:
+    """Run it from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=2.0, help="length of one measurement")
+    options = parser.parse_args()
+    with contextlib.ExitStack() as stack:
+        forms = start(stack)
+        compare(forms, options.rounds, options.seconds)
+        print_nobodys(forms, options.seconds)
+    print_idle()
+
+
+if __name__ == "__main__":
+    main()
