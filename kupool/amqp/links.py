@@ -85,6 +85,8 @@ class Link:
         while self.connection is None:
             if self.refused:
                 raise BrokerRefused(self.problem)
+            if self._stopped:
+                raise BrokerUnreachable("closed")
             left = None if patience is None else began + patience - self._reactor.seconds()
             if self._attempts >= len(self._brokers) or (left is not None and left <= 0):
                 raise BrokerUnreachable(self.problem)

@@ -15,6 +15,7 @@ from textwrap import indent
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
@@ -34,6 +35,7 @@ NODE = """
 import sys, time
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
+from twisted.internet.protocol import Factory, Protocol
 from kupool.bus.rabbit.bus import RabbitBus
 from kupool.bus.rabbit.settings import MeshSettings
 
@@ -365,6 +367,19 @@ class StartTests(BusCase):
             (self.account(), f"does not let user 'user-{self.vhost}' use virtual host"),
         ):
             self.assertIn(why, await self.refused(url))
+
+    async def test_closed_meanwhile(self) -> None:
+        """A-06: who closes while there is no answer yet waits for nothing."""
+        factory = Factory.forProtocol(Protocol)
+        port = self.reactor.listenTCP(0, factory, interface="127.0.0.1")
+        self.addCleanup(port.stopListening)
+        address = f"127.0.0.1:{port.getHost().port}"
+        bus = self.make(f"amqp://u:p@{address},{address}")
+        connecting = bus.connect()
+        await deferLater(self.reactor, 0.1)
+        self.assertNoResult(connecting)
+        await bus.close()
+        await self.assertFailure(connecting, BusError)
 
     async def test_permissions(self) -> None:
         """Those for names that begin with the prefix are enough."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable
 
-from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -15,8 +15,8 @@ from kupool.bus.calls import Response
 from kupool.bus.rabbit.carrier import EVERYBODY, ICarrier
 from kupool.bus.rabbit.directory import Acknowledgements, Directory, Peer
 from kupool.bus.rabbit.hands import Hands
+from kupool.bus.rabbit.introduction import Gatherings, Introduction
 from kupool.bus.rabbit.items import (
-    MAX_PARTS,
     Added,
     Ask,
     Beat,
@@ -42,15 +42,6 @@ NOT_CONNECTED = "not connected"
 
 #: A message of no items: it comes back where nobody is at its address.
 _NOTHING = pack(())
-
-
-class _Gathering:
-    """A state of which parts have come."""
-
-    def __init__(self, version: int) -> None:
-        self.version = version
-        self.parts = 0
-        self.entries: list[Entry] = []
 
 
 class Mesh:
@@ -81,17 +72,12 @@ class Mesh:
         self._peers = Directory(broker, self._outgoing)
         self._hands = Hands(clock, broker.settings, settings.max_remembered, self._send_back)
         self._acknowledgements = Acknowledgements(clock, settings.acknowledgement)
-        self._gathering: dict[str, _Gathering] = {}
+        self._gatherings = Gatherings()
+        self._introduction = Introduction(clock, settings.introduction, self._all_known)
         self._asked: set[str] = set()
         self._address = ""
         self._version = 0
         self._closed = False
-        #: Before all are known so many others are to be heard of, and those known before.
-        self._expected: int | None = None
-        self._missed: set[str] = set()
-        self._known = False
-        self._introduction: IDelayedCall | None = None
-        self._whole: list[Deferred[None]] = []
         self._beats = LoopingCall(self._beat)
         self._beats.clock = clock
         self._last_beat = 0.0
@@ -116,11 +102,7 @@ class Mesh:
 
     def whole(self) -> Deferred[None]:
         """Wait until the other nodes are known; fires at once without a connection."""
-        if not self._address or self._known:
-            return succeed(None)
-        done: Deferred[None] = Deferred()
-        self._whole.append(done)
-        return done
+        return self._introduction.wait()
 
     def taken(self) -> Deferred[None]:
         """Wait until the other nodes know what has changed here, or for as long as is set."""
@@ -146,9 +128,8 @@ class Mesh:
         if self._closed:
             return
         self._address = address
-        self._expected = None
+        self._introduction.begin()
         self._send_state(EVERYBODY, True)
-        self._introduction = self._clock.callLater(self._settings.introduction, self._introduced)
         self._last_beat = self._clock.seconds()
         self._beats.start(self._settings.beat, now=False).addErrback(self._beats_failed)
         # Everyone who is there by now gets the state, and answers it.
@@ -158,23 +139,20 @@ class Mesh:
     def down(self, why: str) -> None:
         """Nobody can be reached: what the others have in hand counts as lost."""
         self._address = ""
-        self._known, self._expected = False, None
         if self._beats.running:
             self._beats.stop()
-        self._stop_introduction()
         self._broker.incomplete(NOT_CONNECTED)
+        self._introduction.stop(self.nodes)
         self._outgoing.clear()
-        self._gathering.clear()
+        self._gatherings.clear()
         self._asked.clear()
         for peer in self._peers:
-            self._missed.add(peer.node)  # they lost the connection as well, maybe
             self._peers.forget(peer)
         self._acknowledgements.clear()
-        self._tell_whole()
 
     def returned(self, address: str) -> None:
         """Nobody is at an address any more."""
-        self._gathering.pop(address, None)
+        self._gatherings.forget(address)
         peer = self._peers.at(address)
         if peer is not None:
             self._lost(peer, "its queue is gone")
@@ -192,9 +170,9 @@ class Mesh:
 
     def received(self, sender: str, address: str, body: bytes) -> None:
         """Do what a message says, as far as it can be read."""
-        if not self._address or (sender == self.node and address == self._address):
+        if not self._address or sender == self.node:
             return  # what is for everybody comes back to us, too
-        if sender == self.node or not sender or not address:
+        if not sender or not address:
             self.unreadable(f"a message from {sender!r:.60} at {address!r:.60}")
             return
         peer = self._peers.at(address)
@@ -207,8 +185,11 @@ class Mesh:
                     self.unreadable(f"an item of {sender!r:.60}")
                 else:
                     self._take(sender, address, item)
-        except Exception as error:
+        except ValueError as error:
             self.unreadable(f"from {sender!r:.60}: {error!r:.200}")
+        except Exception:
+            self.counts["unreadable"] += 1
+            self._log.failure("A message of node {node} could not be taken", node=sender)
         peer = self._peers.at(address)
         if peer is not None and peer.version != version:
             self._outgoing.add(address, Took(peer.version))
@@ -296,28 +277,18 @@ class Mesh:
     # -- who listens elsewhere
 
     def _take_state(self, sender: str, address: str, item: State) -> None:
-        gathering = self._gathering.get(address)
-        if item.part == 0:
-            gathering = self._gathering[address] = _Gathering(item.version)
-        if (
-            gathering is None
-            or (item.version, item.part) != (gathering.version, gathering.parts)
-            or item.parts > MAX_PARTS
-        ):
-            self._gathering.pop(address, None)
+        try:
+            entries = self._gatherings.take(address, item)
+        except LookupError:
             self._ask(address)
             return
-        gathering.entries += item.entries
-        gathering.parts += 1
-        if gathering.parts < item.parts:
+        if entries is None:
             return
-        del self._gathering[address]
         self._asked.discard(address)
-        now = self._clock.seconds()
-        self._peers.install(sender, address, item.version, gathering.entries, now)
+        self._peers.install(sender, address, item.version, entries, self._clock.seconds())
         if item.reply:
             self._send_state(address, False)
-        self._look_whole()
+        self._introduction.look(self.nodes)
 
     def _ask(self, address: str) -> None:
         if address not in self._asked:
@@ -333,35 +304,11 @@ class Mesh:
         self._peers.forget(peer)
         self._acknowledgements.gone(peer.address)
 
-    # -- until all are known
-
     def _heard_how_many(self, count: int) -> None:
-        self._expected = count - 1
-        self._look_whole()
+        self._introduction.heard_how_many(count - 1, self.nodes)
 
-    def _look_whole(self) -> None:
-        expected = self._expected
-        if self._known or expected is None or len(self._peers) < expected:
-            return
-        if self._missed.issubset(peer.node for peer in self._peers):
-            self._introduced()
-
-    def _introduced(self) -> None:
-        self._stop_introduction()
-        self._known = True
-        self._missed.clear()
+    def _all_known(self) -> None:
         self._broker.incomplete("")
-        self._tell_whole()
-
-    def _stop_introduction(self) -> None:
-        if self._introduction is not None and self._introduction.active():
-            self._introduction.cancel()
-        self._introduction = None
-
-    def _tell_whole(self) -> None:
-        waiting, self._whole = self._whole, []
-        for done in waiting:
-            done.callback(None)
 
     # -- time
 

@@ -1,0 +1,120 @@
+"""How a node gets to know the others when it has connected."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+from kupool.bus.rabbit.items import MAX_PARTS, Entry, State
+
+
+class Introduction:
+    """Says when the other nodes are known: as many as there are, and those known before.
+
+    It is over after ``seconds`` in any case; ``over`` is called then.
+    """
+
+    def __init__(self, clock: IReactorTime, seconds: float, over: Callable[[], object]) -> None:
+        self._clock = clock
+        self._seconds = seconds
+        self._over = over
+        self._expected: int | None = None
+        self._before: set[str] = set()
+        self._timer: IDelayedCall | None = None
+        self._waiting: list[Deferred[None]] = []
+
+    def begin(self) -> None:
+        """There is a connection."""
+        self._expected = None
+        self._timer = self._clock.callLater(self._seconds, self._end)
+
+    def heard_how_many(self, others: int, known: Collection[str]) -> None:
+        """There are so many others, of whom some are known."""
+        self._expected = others
+        self.look(known)
+
+    def look(self, known: Collection[str]) -> None:
+        """These are known by now."""
+        expected = self._expected
+        if self._timer is None or expected is None or len(known) < expected:
+            return
+        if self._before.issubset(known):
+            self._end()
+
+    def stop(self, known: Collection[str]) -> None:
+        """There is no connection any more; those that were known will come back, maybe."""
+        self._before.update(known)
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        self._timer = None
+        self._tell()
+
+    def wait(self) -> Deferred[None]:
+        """Wait until it is over; fires at once where none is going on."""
+        if self._timer is None:
+            return succeed(None)
+        done: Deferred[None] = Deferred()
+        self._waiting.append(done)
+        return done
+
+    def _end(self) -> None:
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        self._timer = None
+        self._before.clear()
+        self._over()
+        self._tell()
+
+    def _tell(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for done in waiting:
+            done.callback(None)
+
+
+class _Gathering:
+    """A state of which some parts have come."""
+
+    def __init__(self, version: int) -> None:
+        self.version = version
+        self.parts = 0
+        self.entries: list[Entry] = []
+
+
+class Gatherings:
+    """Puts the parts of states together, by the address they come from."""
+
+    def __init__(self) -> None:
+        self._by_address: dict[str, _Gathering] = {}
+
+    def take(self, address: str, state: State) -> list[Entry] | None:
+        """Return all entries once the last part has come; raises :class:`LookupError` for a
+        part that does not follow the one before.
+        """
+        if state.part == 0:
+            self._by_address[address] = _Gathering(state.version)
+        gathering = self._by_address.pop(address, None)
+        if (
+            gathering is None
+            or (state.version, state.part) != (gathering.version, gathering.parts)
+            or not state.part < state.parts <= MAX_PARTS
+        ):
+            raise LookupError(f"part {state.part} of a state")
+        gathering.entries += state.entries
+        gathering.parts += 1
+        if gathering.parts == state.parts:
+            return gathering.entries
+        self._by_address[address] = gathering
+        return None
+
+    def forget(self, address: str) -> None:
+        """Nobody is at an address any more."""
+        self._by_address.pop(address, None)
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._by_address.clear()
+
+
+__all__ = ["Gatherings", "Introduction"]
