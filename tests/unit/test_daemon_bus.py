@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from hashlib import sha256
 from typing import Any
 
@@ -17,6 +18,8 @@ from kupool.daemon.service import Daemon
 from kupool.net.testing import MemoryNetwork, MemoryPeer
 from kupool.settings import load
 from kupool.tap import make_checkers
+from kupool.wire.framing import FRAME, INT32
+from tests.requirements import ROOT
 
 PORT = 8000
 
@@ -196,6 +199,35 @@ class SessionTests(DaemonCase):
             self.assertEqual(self.ask(peer, method, **params), (33, "forbidden"))
         (subscriber,) = self.broker.status().subscribers
         self.assertEqual(subscriber.topics, ("kupool.job",))
+
+
+class DocumentTests(DaemonCase):
+    """A-07, A-18: the conversation in docs/protocol.md, byte by byte."""
+
+    def test_the_conversation(self) -> None:
+        text = (ROOT / "docs" / "protocol.md").read_text("utf-8")
+        block = text.partition("a caller (`C`), both authorized:\n```\n")[2].partition("\n```")[0]
+        lines = re.findall(r"^([WC])([<>]) (.*)␊$", block, re.M)
+        self.assertEqual(len(lines), len(block.splitlines()))
+        self.assertGreater(len(lines), 12)
+        peers = {"W": self.session("worker"), "C": self.session("caller")}
+        heard = dict.fromkeys(peers, b"")
+        for peer in peers.values():
+            peer.received()
+        for name, direction, said in lines:
+            if direction == ">":
+                peers[name].tell(said.encode())
+                continue
+            heard[name] += peers[name].received()
+            expected = said.encode() + b"\n"
+            self.assertEqual(heard[name][: len(expected)], expected)
+            heard[name] = heard[name][len(expected) :]
+        self.assertEqual({peer.received() for peer in peers.values()}, {b""})
+        self.assertEqual(set(heard.values()), {b""})
+        answer = next(said for name, _, said in lines if '"result":"100"' in said).encode()
+        for framing, codec in (("frame", FRAME), ("int32", INT32)):
+            head = codec.encode(answer)[: -len(answer)].hex(" ")
+            self.assertIn(f"`{head}`", text, framing)
 
 
 class LimitTests(DaemonCase):

@@ -19,6 +19,9 @@ from kupool.errors import (
 )
 from kupool.wire.messages import RequestId
 
+#: What is left out of a ``call``; msgspec knows a default by its identity.
+NO_TIMEOUT = 0.0
+
 
 class Body(msgspec.Struct, omit_defaults=True, kw_only=True):
     """Bytes in JSON: as text where they are that, else in base64 and marked so."""
@@ -73,7 +76,7 @@ class CallParams(Body, kw_only=True):
     message: str
     model: Model
     subscriber: str = ""
-    timeout_ms: float = 0.0
+    timeout_ms: float = NO_TIMEOUT
     key: str = ""
     headers: dict[str, str] = {}
     redelivered: bool = False
@@ -171,7 +174,7 @@ def call_params(message: Message, subscriber: str) -> CallParams:
         message=message.id,
         model=message.model,
         subscriber=subscriber,
-        timeout_ms=round(message.timeout * 1000, 3),
+        timeout_ms=round(message.timeout * 1000, 3) if message.timeout else NO_TIMEOUT,
         key=message.key,
         headers=dict(message.headers),
         redelivered=message.redelivered,
