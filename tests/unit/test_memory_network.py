@@ -16,7 +16,9 @@ from twisted.internet.error import (
 from twisted.internet.interfaces import (
     IConnector,
     IHalfCloseableProtocol,
+    IHostnameResolver,
     IListeningPort,
+    IReactorPluggableNameResolver,
     IReactorTCP,
     IReactorTime,
     ITCPTransport,
@@ -31,9 +33,11 @@ from zope.interface.verify import verifyObject
 from kupool.net.id_router import IdRouter
 from kupool.net.manager import ServerSettings
 from kupool.net.observer import Observer
+from kupool.net.resolving import resolved
 from kupool.net.router import Router
 from kupool.net.server import Server
 from kupool.net.testing import MemoryNetwork, NeverAtRest
+from kupool.net.testing.names import MemoryNames
 from kupool.wire.framing import Tlv
 
 
@@ -342,8 +346,16 @@ class ClockTests(SynchronousTestCase):
             return "done"
 
         self.assertEqual(self.network.run(work(), patience=5.0), "done")
-        with self.assertRaises(AssertionError):
+        with self.assertRaises(AssertionError) as caught:
             self.network.run(Deferred(), patience=60.0)
+        self.assertEqual(
+            str(caught.exception), "not done within 60 s, and nothing is due after that"
+        )
+        with self.assertRaises(AssertionError) as caught:
+            self.network.run(work(), patience=2.0)
+        self.assertEqual(
+            str(caught.exception), "not done within 2 s, and the next is due in 3 s after that"
+        )
         with self.assertRaises(ZeroDivisionError):
             self.network.run(fail(ZeroDivisionError()))
 
@@ -356,6 +368,47 @@ class ClockTests(SynchronousTestCase):
         )
         client.transport.write(b"x")
         self.assertRaises(NeverAtRest, self.network.settle)
+
+    def test_names(self) -> None:
+        """X-11: of hosts, for servers and clients, without a look-up."""
+        self.assertTrue(verifyObject(IReactorPluggableNameResolver, self.network))
+        self.assertTrue(verifyObject(IHostnameResolver, self.network.nameResolver))
+        names = self.network.names
+        names.update({"six.example": ["2001:db8::1"], "gone.example": []})
+        for text, expected in (
+            ("any.example:80", ["127.0.0.1"]),
+            ("tcp:80:interface=any.example", ["127.0.0.1"]),
+            ("six.example:80", ["2001:db8::1"]),
+            ("tcp6:80:interface=six.example", ["2001:db8::1"]),
+            ("127.0.0.1:80", []),
+            ("[::1]:80", []),
+            (":80", []),
+            ("unix:/tmp/x", []),
+        ):
+            found = self.network.run(resolved(self.network, text))
+            self.assertEqual([address.host for address in found], expected, text)
+        names["both.example"] = ["2001:db8::1", "192.0.2.1", "192.0.2.1"]
+        both = self.network.run(resolved(self.network, "both.example:80"))
+        self.assertEqual(
+            [str(address) for address in both],
+            [
+                "tcp:80:interface=192.0.2.1:backlog=1024",
+                "tcp6:80:interface=2001\\:db8\\:\\:1:backlog=1024",
+            ],
+        )
+        for text, word in (
+            ("gone.example:80", "no address for 'gone.example'"),
+            ("tcp:80:interface=six.example", "no tcp address for 'six.example'"),
+            ("tcp6:80:interface=any.example", "no tcp6 address for 'any.example'"),
+        ):
+            with self.assertRaises(CannotListenError) as caught:
+                self.network.run(resolved(self.network, text))
+            self.assertIn(word, str(caught.exception))
+        mine = MemoryNames({"any.example": []})
+        before = self.network.installNameResolver(mine)
+        with self.assertRaises(CannotListenError):
+            self.network.run(resolved(self.network, "any.example:80"))
+        self.assertIs(self.network.installNameResolver(before), mine)
 
     def test_threads_are_the_next_turn(self) -> None:
         seen: list[int] = []
@@ -483,4 +536,17 @@ class ServerTests(SynchronousTestCase):
         router = Router()
         router.add("never", lambda c, m: Deferred())
         self.serve(router)
-        self.assertRaises(AssertionError, self.network.connect(8000).ask, "never")
+        peer = self.network.connect(8000)
+        with self.assertRaises(AssertionError) as caught:
+            peer.ask("never")
+        self.assertIn("no reply to 'never' at once; the connection stands", str(caught.exception))
+        peer.close()
+        with self.assertRaises(AssertionError) as caught:
+            peer.ask("never")
+        self.assertIn("the connection ended: Connection was closed cleanly", str(caught.exception))
+
+    def test_where_nobody_listens(self) -> None:
+        self.serve()
+        with self.assertRaises(error.ConnectionRefusedError) as caught:
+            self.network.connect(8001)
+        self.assertIn("nobody listens on 8001, but: 8000", str(caught.exception))

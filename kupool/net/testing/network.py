@@ -8,12 +8,14 @@ from typing import Any, TypeVar
 
 from twisted.internet import error
 from twisted.internet.address import IPv4Address
-from twisted.internet.defer import Deferred, ensureDeferred, gatherResults, maybeDeferred, succeed
-from twisted.internet.interfaces import IConnector, IListeningPort, IReactorTCP
+from twisted.internet.defer import Deferred, ensureDeferred, gatherResults, maybeDeferred
+from twisted.internet.interfaces import IReactorPluggableNameResolver, IReactorTCP
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from kupool.net.testing.ends import MemoryConnector, MemoryPort
+from kupool.net.testing.names import MemoryNames
 from kupool.net.testing.peer import MemoryPeer
 from kupool.net.testing.transport import MemoryTransport
 from kupool.wire.codecs import Codec
@@ -31,7 +33,7 @@ class NeverAtRest(AssertionError):
     """The sides of a connection answer each other without an end."""
 
 
-@implementer(IReactorTCP)
+@implementer(IReactorTCP, IReactorPluggableNameResolver)
 class MemoryNetwork(Clock):
     """Listens and connects in memory; give it to servers and clients as their reactor.
 
@@ -39,7 +41,8 @@ class MemoryNetwork(Clock):
     every message arrives byte by byte. ``window`` is how many bytes pile up before a
     side that does not read before its peer's producer is paused. Both hold for the
     connections made after they are set. Ports in ``unreachable`` neither accept nor
-    refuse a connection.
+    refuse a connection. A port is the same at every address; names of hosts stand for
+    127.0.0.1, unless ``names`` has others for them, or none.
     """
 
     def __init__(self, *, chunk: int | None = None, window: int = 65536) -> None:
@@ -47,6 +50,8 @@ class MemoryNetwork(Clock):
         self.chunk = chunk
         self.window = window
         self.unreachable: set[int] = set()
+        self.names: dict[str, list[str]] = {}
+        self.nameResolver = MemoryNames(self.names)
         self._listeners: dict[int, MemoryPort] = {}
         self._transports: list[MemoryTransport] = []
         self._next_port = FIRST_PORT
@@ -94,7 +99,9 @@ class MemoryNetwork(Clock):
         while not results and (due := self._next_due()) is not None and due <= end:
             self.advance(due - self.seconds())
         if not results:
-            raise AssertionError(f"not done within {patience} s")
+            due = self._next_due()
+            waits = "nothing is due" if due is None else f"the next is due in {due - end:g} s"
+            raise AssertionError(f"not done within {patience:g} s, and {waits} after that")
         if isinstance(results[0], Failure):
             results[0].raiseException()
         result: T = results[0]
@@ -148,7 +155,8 @@ class MemoryNetwork(Clock):
         """
         peer = MemoryPeer(self, codec)
         if not self._join(peer, port, host):
-            raise error.ConnectionRefusedError(f"nobody listens on {port}")
+            known = ", ".join(map(str, sorted(self._listeners))) or "nowhere"
+            raise error.ConnectionRefusedError(f"nobody listens on {port}, but: {known}")
         self.settle()
         return peer
 
@@ -191,6 +199,11 @@ class MemoryNetwork(Clock):
     def _port(self) -> int:
         self._next_port += 1
         return self._next_port
+
+    def installNameResolver(self, resolver: Any) -> Any:
+        """Have names resolved by another one; returns the one before."""
+        before, self.nameResolver = self.nameResolver, resolver
+        return before
 
     # -- IReactorTCP
 
@@ -242,92 +255,4 @@ class MemoryNetwork(Clock):
             self._join(protocol, connector.port, "127.0.0.1", connector)
 
 
-@implementer(IListeningPort)
-class MemoryPort:
-    """A port that listens in memory."""
-
-    def __init__(self, network: MemoryNetwork, number: int, factory: Any, interface: str) -> None:
-        self.network = network
-        self.number = number
-        self.factory = factory
-        self.interface = interface
-
-    def startListening(self) -> None:
-        """Begin; raises ``CannotListenError`` for a port that is taken."""
-        self.network.add_listener(self)
-        self.factory.doStart()
-
-    def stopListening(self) -> Deferred[None]:
-        """Accept no more connections; those there are stay."""
-        self.network.remove_listener(self)
-        self.factory.doStop()
-        return succeed(None)
-
-    def getHost(self) -> IPv4Address:
-        """Return the address."""
-        return IPv4Address("TCP", self.interface or "0.0.0.0", self.number)  # noqa: S104
-
-
-@implementer(IConnector)
-class MemoryConnector:
-    """A client's attempt to connect, and what became of it."""
-
-    def __init__(
-        self, network: MemoryNetwork, host: str, port: int, factory: Any, timeout: float
-    ) -> None:
-        self.network = network
-        self.host = host
-        self.port = port
-        self.factory = factory
-        self._timeout = timeout
-        self._calls: list[Any] = []
-        self._transport: MemoryTransport | None = None
-
-    def connect(self) -> None:
-        """Begin; what becomes of it is known in a later turn."""
-        self.factory.doStart()
-        self.factory.startedConnecting(self)
-        late = Failure(error.TimeoutError())
-        self._calls = [
-            self.network.callLater(0, self.network.attempt, self),
-            self.network.callLater(self._timeout, self.failed, late),
-        ]
-
-    def attach(self, transport: MemoryTransport) -> None:
-        """Take note of the connection."""
-        self._end_calls()
-        self._transport = transport
-        transport.on_lost = self._lost
-
-    def failed(self, reason: Failure) -> None:
-        """Tell the factory that there is no connection."""
-        self._end_calls()
-        self.factory.clientConnectionFailed(self, reason)
-        self.factory.doStop()
-
-    def _lost(self, reason: Failure) -> None:
-        self.factory.clientConnectionLost(self, reason)
-        self.factory.doStop()
-
-    def _end_calls(self) -> None:
-        for call in self._calls:
-            if call.active():
-                call.cancel()
-
-    def stopConnecting(self) -> None:
-        """Give up the attempt."""
-        self.failed(Failure(error.UserError()))
-
-    def disconnect(self) -> None:
-        """End the connection, or the attempt."""
-        if self._transport is None:
-            self.stopConnecting()
-        else:
-            self._transport.loseConnection()
-
-    def getDestination(self) -> IPv4Address:
-        """Return where this connects to."""
-        return IPv4Address("TCP", self.host, self.port)
-
-
-__all__ = ["MemoryConnector", "MemoryNetwork", "MemoryPort", "NeverAtRest"]
+__all__ = ["MemoryNetwork", "NeverAtRest"]

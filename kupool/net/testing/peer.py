@@ -85,7 +85,11 @@ class MemoryPeer(Protocol):
                 self._items.remove(item)
                 reply: dict[str, Any] = found
                 return reply
-        raise AssertionError(f"no reply to {method!r} among {self._items}")
+        stands = "stands" if self.reason is None else f"ended: {self.reason.getErrorMessage()}"
+        raise AssertionError(
+            f"no reply to {method!r} at once; the connection {stands}; other messages:"
+            f" {self._items}. For one that comes later: request(), advance(), messages()"
+        )
 
     def finish(self) -> None:
         """Send no more; the server may."""
