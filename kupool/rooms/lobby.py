@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from inspect import isawaitable
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -178,9 +179,25 @@ class Lobby:
 
         introduce(self._house, connection, lambda: self.parse(connection, body), parsed)
 
-    def parse(self, connection: Connection, body: object) -> object:
-        """Return what ``on_parse_user`` does: a room's code and a user, sooner or later."""
-        return self._hooks.on_parse_user(connection, body)
+    async def parse(self, connection: Connection, body: object) -> object:
+        """Return what ``on_parse_user`` does, when that room can be entered."""
+        result = self._hooks.on_parse_user(connection, body)
+        if isawaitable(result):
+            result = await result
+        if result is not None:
+            code, _ = code_and_user(result)
+            await self.ready(code)
+        return result
+
+    def ready(self, code: str) -> Deferred[None]:
+        """Fire when no room of this code is ending: a new one may take its place then."""
+        ready: Deferred[None] = Deferred()
+        room = self._rooms.get(code)
+        if room is not None and room.closing and not self._closing:
+            room.when_closed(lambda unhandled: ready.callback(None))
+        else:
+            ready.callback(None)
+        return ready
 
     def place(
         self,

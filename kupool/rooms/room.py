@@ -206,7 +206,8 @@ class Room(Audience):
     @property
     def ready(self) -> bool:
         """Whether there is something to do that need not wait."""
-        if super().ready:
+        outgoing = self._outgoing
+        if outgoing is not None and outgoing.pending:
             return True
         return self._running is None and bool(self._system or self._messages)
 
@@ -214,8 +215,9 @@ class Room(Audience):
         """Handle what waits, up to ``budget`` messages, or sends."""
         spent = 0
         while spent < budget and self.ready:
-            if super().ready:
-                spent += max(1, super().run(budget - spent))
+            outgoing = self._outgoing
+            if outgoing is not None and outgoing.pending:
+                spent += max(1, outgoing.run(budget - spent))
             else:
                 self._handle_next()
                 spent += 1 + self._work

@@ -39,8 +39,6 @@ class Running:
 
     __slots__ = ("_deferred", "_done", "_ended", "_timer")
 
-    _log = Logger()
-
     def __init__(self, done: Callable[[object], None]) -> None:
         self._done = done
         self._ended = False
@@ -79,7 +77,8 @@ class Running:
         if not self._ended:
             self._end(result)
         elif isinstance(result, Failure):
-            self._log.debug("An abandoned handler ended: {error}", error=result.value)
+            # Not by a logger of ours: an event that is kept would keep the room.
+            Logger(__name__).debug("An abandoned handler ended: {error}", error=result.value)
 
     def _end(self, result: object) -> None:
         self._ended = True

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from inspect import isawaitable
 from itertools import count
 from secrets import token_hex
 from typing import Any
@@ -19,7 +18,7 @@ from kupool.net.connection import Connection
 from kupool.net.outbox import EventPolicy
 from kupool.rooms.broadcast import Packet, Payload
 from kupool.rooms.events import Incoming
-from kupool.rooms.lobby import Lobby, code_and_user
+from kupool.rooms.lobby import Lobby
 from kupool.rooms.members import Member
 from kupool.rooms.peers import Peer
 from kupool.rooms.room import Room
@@ -205,20 +204,12 @@ class SpreadLobby(Lobby):
         else:
             self.seats.say(seat, body, answer)
 
-    async def parse(self, connection: Connection, body: object) -> object:
-        """Say whose it is, and wait for a room that is on its way to this host."""
-        result = super().parse(connection, body)
-        if isawaitable(result):
-            result = await result
-        if result is not None:
-            code, _ = code_and_user(result)
-            if self.owns(code):
-                await self.ready(code)
-        return result
-
     def ready(self, code: str) -> Deferred[None]:
-        """Fire when a room of this host is not on its way here any more."""
-        return self.handover.ready(code)
+        """Fire when a room can be entered: none is ending here, or on its way here."""
+        ready = super().ready(code)
+        if self.owns(code):
+            ready.addCallback(lambda _: self.handover.ready(code))
+        return ready
 
     def place(
         self,

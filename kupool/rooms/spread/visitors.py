@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 from kupool.errors import INTERNAL_ERROR, MALFORMED, UNAVAILABLE, ErrorText, RequestError
 from kupool.net.connection import CLOSED, OPEN
 from kupool.net.outbox import EventPolicy
-from kupool.rooms.events import RoomGone
+from kupool.rooms.events import RoomBusy, RoomGone
 from kupool.rooms.spread.entries import Enter, Gone, Hold, Out, Reply, Say
 from kupool.rooms.spread.exchange import Exchange
 from kupool.rooms.spread.packing import Packing
@@ -106,11 +106,16 @@ class Visitors:
         if visitor.queue is None:
             call()
         else:
-            visitor.queue.append(call)  # bounded by what a connection may have under way
+            visitor.queue.append(call)
 
     def say(self, host: str, entry: Say) -> None:
         """Take a message to its room."""
         visitor = self._of(host, entry.peer)
+        if visitor.queue is not None and len(visitor.queue) >= 4 * self._lobby.spread.sender_limit:
+            answer = self._answer(visitor, entry.number) if entry.number else None
+            busy = Failure(RoomBusy(f"messages of room {entry.code}"))
+            self._lobby.refuse(None, busy, entry.body, answer)
+            return
         self._in_order(visitor, lambda: self._say(visitor, entry))
 
     def _say(self, visitor: Visitor, entry: Say) -> None:
