@@ -115,7 +115,9 @@ class LocalTrouble:
             await self.bus.subscribe([MOODY], worker.moody)
 
     def close(self) -> None:
-        """Nothing is left to do."""
+        """Leave no handler at work."""
+        for worker in self._workers:
+            worker.close()
 
 
 class Trouble:
@@ -167,11 +169,11 @@ class Trouble:
             self._nodes[number].signal(signal.SIGSTOP)
             await self._sleep(pause)
             self._nodes[number].signal(signal.SIGCONT)
-        elif way == "hole":
+        elif way == "hole" and self._proxies:
             self._proxies[number].set(HOLE)
             await self._sleep(pause)
             self._proxies[number].set(OPEN)
-        else:
+        elif self._proxies:
             self._proxies[number if way == "cut" else SUBSCRIBERS].reset()
 
     def _sleep(self, seconds: float) -> Deferred[None]:
@@ -191,6 +193,8 @@ class Found:
     def __init__(self) -> None:
         self.lines: list[str] = []
         self.problems: list[str] = []
+        #: What took too long: not for tests, which a busy machine must not fail.
+        self.slow: list[str] = []
 
 
 async def kills(
@@ -212,6 +216,7 @@ async def kills(
     over.append(True)
     await making
     found.problems += load.problems
+    found.slow += load.too_late
     left = await _what_is_left(reactor, bus)
     if left:
         found.problems.append(f"in the end: {left}")
@@ -267,7 +272,7 @@ async def evenness(reactor: Any, trouble: Any, bus: Any, *, calls: int) -> Found
     if set(loop.kinds) != {"no subscriber"}:
         found.problems.append(f"nobody's calls: {dict(loop.kinds)}")
     if p99 > NOBODY_P99 + turn:
-        found.problems.append(f"p99 of nobody's calls: {p99 * 1e3:.1f} ms")
+        found.slow.append(f"p99 of nobody's calls: {p99 * 1e3:.1f} ms")
     return found
 
 
@@ -306,8 +311,10 @@ async def with_bus(
     """
     if form == "local":
         bus = await make_bus(reactor, form, "")
-        result: Found = await run(LocalTrouble(reactor, seed), bus)
+        local = LocalTrouble(reactor, seed)
+        result: Found = await run(local, bus)
         await bus.close()
+        local.close()
         return result
     with contextlib.ExitStack() as stack:
         if form == "networked":
@@ -315,7 +322,9 @@ async def with_bus(
             stack.callback(server.kill)
             port, url = json.loads(server.first_line())["port"], ""
         else:
-            port, url = rabbit.port, rabbit.new_vhost()
+            host, _, number = rabbit.address.rpartition(":")
+            port, url = int(number), rabbit.new_vhost()
+            proxies = proxies and host == "127.0.0.1"  # elsewhere it is not ours to cut off
         trouble = Trouble(reactor, form, seed, port, url, proxies=proxies)
         stack.callback(trouble.close)
         bus = await make_bus(reactor, form, trouble.address(SUBSCRIBERS))
@@ -356,10 +365,11 @@ async def _main(reactor: Any, options: argparse.Namespace) -> None:
         if rabbit is not None:
             rabbit.close()
     print("\n".join(found.lines))
-    print(f"problems                  {len(found.problems)}  ({time.monotonic() - began:.0f} s)")
-    for text in found.problems[:20]:
+    problems = found.problems + found.slow
+    print(f"problems                  {len(problems)}  ({time.monotonic() - began:.0f} s)")
+    for text in problems[:20]:
         print(f"  {text}")
-    raise SystemExit(1 if found.problems else 0)
+    raise SystemExit(1 if problems else 0)
 
 
 def main() -> None:

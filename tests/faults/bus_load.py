@@ -72,6 +72,8 @@ class PacedCalls:
         self.latest = 0.0
         self.late = 0
         self.problems: list[str] = []
+        #: Those that came later than GRACE and the reactor's own lateness.
+        self.too_late: list[str] = []
 
     async def run(self) -> None:
         """Publish them all, and wait for all outcomes as long as they may take."""
@@ -141,7 +143,7 @@ class PacedCalls:
             # What is due is late as the reactor is: that, and no more, is forgiven.
             ours = max(self.lateness.since(deadline), now - self._next)
             if after > GRACE + ours:
-                self.problems.append(
+                self.too_late.append(
                     f"call {number} ended {after * 1e3:.0f} ms after its deadline, "
                     f"the reactor was {ours * 1e3:.0f} ms late: {outcome}"
                 )

@@ -24,6 +24,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.endpoints import TCP4ClientEndpoint
+from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.stdio import StandardIO
 from twisted.internet.task import deferLater, react
 from twisted.protocols.basic import LineOnlyReceiver
@@ -71,6 +72,7 @@ class Worker:
     def __init__(self, reactor: Any, seed: str) -> None:
         self._reactor = reactor
         self._random = random.Random(seed)
+        self._answers: dict[Deferred[bytes], IDelayedCall] = {}
         #: Messages that came on :data:`ECHO`.
         self.handled = 0
 
@@ -80,14 +82,29 @@ class Worker:
         if draw < 0.03:
             raise RuntimeError("a handler that fails")
         if draw < 0.06:
-            return Deferred()  # never answered, and cancelled when its time is over
+            return self._later(3600.0, b"")  # cancelled when its time is over
         if draw < 0.09:
-            return deferLater(self._reactor, self._random.random(), lambda: message.data)
+            return self._later(self._random.random(), message.data)
         if draw < 0.12:
             raise Refusal("not today")
         if draw < 0.2:
             raise NotMine
         return message.data
+
+    def _later(self, seconds: float, data: bytes) -> Deferred[bytes]:
+        answer: Deferred[bytes] = Deferred(lambda _: self._answers.pop(answer).cancel())
+        self._answers[answer] = self._reactor.callLater(seconds, self._answer, answer, data)
+        return answer
+
+    def _answer(self, answer: Deferred[bytes], data: bytes) -> None:
+        del self._answers[answer]
+        answer.callback(data)
+
+    def close(self) -> None:
+        """Give all the answers that are still to come."""
+        for answer, call in list(self._answers.items()):
+            call.cancel()
+            self._answer(answer, b"")
 
     def echo(self, message: Message) -> bytes:
         """Answer with what came."""

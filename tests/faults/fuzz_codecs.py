@@ -15,6 +15,7 @@ import gc
 import os
 import random
 import time
+import traceback
 from collections import Counter
 from typing import Any
 
@@ -99,7 +100,9 @@ class Fuzz:
                 await self.servers[part].socket_round(self._reactor, number)
         except Exception as error:
             fuzz = self.splitters if part == "splitters" else self.servers[part]
-            self.problems.append(f"{part}/{number or fuzz.rounds}: {error}")  # type: ignore[attr-defined]
+            text = f"{part}/{number or fuzz.rounds}: {error}"  # type: ignore[attr-defined]
+            self.problems.append(text)
+            print(text[:2000], flush=True)
 
     async def again(self, which: str) -> None:
         """Do one round again, such as ``memory/17``."""
@@ -145,10 +148,14 @@ def _descriptors() -> int:
 
 async def _main(reactor: Any, arguments: argparse.Namespace) -> None:
     fuzz = Fuzz(reactor, arguments.seed)
-    if arguments.round:
-        await fuzz.again(arguments.round)
-    else:
-        await fuzz.run(arguments.minutes * 60)
+    try:
+        if arguments.round:
+            await fuzz.again(arguments.round)
+        else:
+            await fuzz.run(arguments.minutes * 60)
+    except Exception as error:
+        traceback.print_exc()
+        raise SystemExit(2) from error
     print("\n".join(fuzz.lines()))
     raise SystemExit(1 if fuzz.problems else 0)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
@@ -15,7 +15,7 @@ from kupool.wire.framing import Item
 from kupool.wire.packets import UNLIMITED
 
 #: Seconds after which a server must have ended a connection that its peer leaves alone.
-LONGEST = 15.0
+LONGEST = 25.0
 
 
 @implementer(IHalfCloseableProtocol)
@@ -95,10 +95,13 @@ class GoodPeer(Protocol):
         self._codec = codec
         self._splitter = codec.splitter(UNLIMITED)
         self._waiting: Deferred[Item] | None = None
+        self._over: Failure | None = None
         self.ended: Deferred[None] = Deferred()
 
     def ask(self, message: Any) -> Deferred[Item]:
         """Return the answer; fails where the connection ends instead."""
+        if self._over is not None:
+            return fail(self._over)
         self._waiting = Deferred()
         self.transport.write(self._codec.pack(message))
         return self._waiting
@@ -112,6 +115,7 @@ class GoodPeer(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Say so."""
+        self._over = reason
         waiting, self._waiting = self._waiting, None
         if waiting is not None:
             waiting.errback(reason)

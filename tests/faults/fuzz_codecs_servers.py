@@ -40,10 +40,12 @@ from tests.faults.fuzz_codecs_peers import GoodPeer, HostilePeer
 from tests.faults.fuzz_codecs_splitters import Wrong, require
 
 #: Seconds of a server's own timeouts: short, as real time passes with sockets.
-IDLE, PART, SLOW = 2.0, 1.0, 1.0
+IDLE, PART, SLOW = 4.0, 3.0, 2.0
 
-#: Seconds within which everything must have ended after the last peer has gone.
+#: Seconds within which everything must have ended after the last peer has gone, and a whole
+#: round.
 PATIENCE = 20.0
+LONGEST_ROUND = 200.0
 
 _REASONS = {reason.reason for reason in (*CLOSE_REASONS, CLOSE_UNAVAILABLE)}
 #: First bytes of WebSocket frames: whole messages mostly, parts, controls, reserved bits.
@@ -108,7 +110,8 @@ class ServerFuzz:
 
     async def socket_round(self, reactor: Any, number: int | None = None) -> None:
         """Do one round over real sockets; raises what it finds."""
-        await self._round(reactor, self._random(number))
+        playing = ensureDeferred(self._round(reactor, self._random(number)))
+        await playing.addTimeout(LONGEST_ROUND, reactor)
         self._log.take()
 
     def _random(self, number: int | None) -> Random:
@@ -349,14 +352,26 @@ class Served:
         peer = GoodPeer(self.peer_codec)
         await self._connect(peer)
         for _ in range(5):
-            answer = await peer.ask(message)
+            try:
+                answer = await peer.ask(message)
+            except _LOSSES:
+                self._cut_off("its connection ended")
+                return
             data = answer.payload if isinstance(answer, Tlv) else answer
+            if b'"method":"close"' in data:
+                self._cut_off(f"it was told {data!r}")
+                return
             fine = data == b"hi" if self.ids else msgspec.json.decode(data)["result"] == "hello"
             require(fine, f"the good peer was answered {answer!r}")
             self.answered += 1
             await deferLater(self.reactor, 0.01, lambda: None)
         peer.transport.loseConnection()
         await peer.ended
+
+    def _cut_off(self, how: str) -> None:
+        """A good peer was cut off: that may be where real time passed without our turn."""
+        idle = self.server.manager.closes["idle timeout"]
+        require(idle and not isinstance(self.reactor, MemoryNetwork), f"the good peer: {how}")
 
     # -- the end
 
