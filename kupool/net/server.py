@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from errno import EADDRNOTAVAIL, EAFNOSUPPORT
 from inspect import isawaitable
 from typing import Any
 
-from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.error import CannotListenError
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorFDSet
 from twisted.logger import Logger
 
@@ -18,17 +16,14 @@ from kupool.net import IConnectionObserver
 from kupool.net.configuration import ServerConfig
 from kupool.net.descriptors import DescriptorGroup
 from kupool.net.detecting import DetectingFactory
-from kupool.net.endpoints import Address, endpoint_for, parse_address
+from kupool.net.endpoints import parse_address
 from kupool.net.failures import MESSAGE_TOO_LARGE
+from kupool.net.listening import Listening
 from kupool.net.manager import ConnectionManager, ServerSettings
 from kupool.net.protocols import FACTORIES, CodecFactory
-from kupool.net.resolving import resolved
 from kupool.net.transport import direct_transport_available
 from kupool.wire.codecs import CODECS, Codec
 from kupool.wire.packets import UNLIMITED
-
-#: What listening fails with on an address that this machine does not have.
-_NOT_HERE = frozenset((EADDRNOTAVAIL, EAFNOSUPPORT))
 
 #: Gets the server, and may return a coroutine or a Deferred, which is waited for.
 ServerHook = Callable[["Server"], object]
@@ -69,7 +64,7 @@ class Server:
         self.name = name
         self._reactor = reactor
         self.manager = ConnectionManager(reactor, observer, settings)
-        self._factory = _factory(framing, self.manager, http_port)
+        self._ports = Listening(reactor, _factory(framing, self.manager, http_port))
         self._addresses = tuple(addresses)
         self._after_start: list[ServerHook] = []
         self._before_stop: list[ServerHook] = []
@@ -83,8 +78,6 @@ class Server:
             and IReactorFDSet.providedBy(reactor)  # one in memory has no descriptors
         )
         self._group: DescriptorGroup | None = None
-        self._ports: list[Any] = []
-        self._closing: list[Deferred[None]] = []
 
     @property
     def planned(self) -> tuple[str, ...]:
@@ -94,7 +87,12 @@ class Server:
     @property
     def addresses(self) -> list[Any]:
         """The addresses that are bound, as Twisted address objects."""
-        return [port.getHost() for port in self._ports]
+        return [port.getHost() for port in self.ports]
+
+    @property
+    def ports(self) -> list[Any]:
+        """What listens, as Twisted port objects: to set an option of their sockets."""
+        return self._ports.ports
 
     @property
     def host(self) -> str:
@@ -118,7 +116,7 @@ class Server:
         return "tcp6" if named or ":" in self.host else "tcp4"
 
     def _first_address(self) -> tuple[Any, Any]:
-        bound = self._ports[0].getHost() if self._ports else None
+        bound = next(iter(self.addresses), None)
         planned = parse_address(self._addresses[0]) if self._addresses and not bound else None
         return bound, planned
 
@@ -218,63 +216,22 @@ class Server:
         self.manager.start()
         try:
             for text in addresses:
-                named = await resolved(self._reactor, text)
+                await self._ports.listen(text, self._group)
                 if self._stops != stops:
+                    await self._ports.stop()
                     return
-                if named:
-                    await self._listen_on_each(named, stops)
-                else:
-                    await self._listen_on(text, stops)
         except BaseException:
             await self.stop_listening()
             self._release()
             raise
-        self._served = self._stops == stops
-
-    async def _listen_on_each(self, named: Sequence[Address], stops: int) -> None:
-        port, missing = 0, None
-        for address in named:
-            try:
-                wanted = address if address.port else address._replace(port=port)
-                await self._listen_on(str(wanted), stops)
-            except CannotListenError as error:
-                if getattr(error.socketError, "errno", None) not in _NOT_HERE:
-                    raise
-                missing = error  # as an address of IPv6 is where a system has it turned off
-            else:
-                port = self.addresses[-1].port if self._ports else 0
-        if missing is not None and not port:
-            raise missing
-
-    async def _listen_on(self, text: str, stops: int) -> None:
-        endpoint = endpoint_for(self._reactor, text, self._group)
-        try:
-            port = await endpoint.listen(self._factory)
-        except OSError as error:
-            # A Unix socket's folder may be missing; that error names no address.
-            kind, _, rest = text.partition(":")
-            raise CannotListenError(kind, rest, error) from error
-        self._ports.append(port)
-        if self._stops != stops:
-            await self.stop_listening()
+        self._served = True
 
     async def stop_listening(self) -> None:
         """Accept no further connection; those there are stay.
 
         What goes wrong with a port, as with the file of a Unix socket, is logged.
         """
-        ports, self._ports = self._ports, []
-        for port in ports:
-            closing = maybeDeferred(port.stopListening)
-            closing.addErrback(lambda failure: self._log.failure("Closing a port", failure))
-            self._closing.append(closing)
-        # A second call, while the first still waits, waits for the same ports.
-        for closing in list(self._closing):
-            closed: Deferred[None] = Deferred()
-            closing.chainDeferred(closed)
-            await closed
-            if closing in self._closing:
-                self._closing.remove(closing)
+        await self._ports.stop()
 
     async def stop(self, reason: CloseReason = GOING_DOWN, timeout: float = 10.0) -> None:
         """Stop listening, close every connection with ``reason``, and wait for them.

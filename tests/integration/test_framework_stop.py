@@ -15,7 +15,7 @@ from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
-import kupool.net.server
+import kupool.net.listening
 from kupool.net.connection import Connection
 from kupool.net.endpoints import Address
 from kupool.net.hooks import HookedObserver
@@ -255,7 +255,7 @@ class StopTests(ServerCase):
                 asked.append(text)  # noqa: B023
                 return await found  # noqa: B023
 
-            self.patch(kupool.net.server, "resolved", slow)
+            self.patch(kupool.net.listening, "resolved", slow)
             server = self.server(addresses=["a.example:0"])
             server.after_start(ran.append)
             starting = started(getattr(server, begin)())
@@ -270,7 +270,7 @@ class StopTests(ServerCase):
         path = str(Path(tempfile.mkdtemp()) / "demo.sock")
         server = self.server(addresses=[f"unix:{path}"])
         await server.start()
-        (port,) = server._ports
+        (port,) = server.ports
         peer = await in_thread(Peer, path)
         await until(reactor, lambda: len(server.manager), "the peer")
         os.unlink(path)

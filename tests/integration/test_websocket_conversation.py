@@ -203,7 +203,7 @@ class Conversation:
     async def stuffed(self: Any) -> tuple[Connection, Client]:
         """Return a connection whose peer asks on and on, and reads nothing."""
         house: House = self.house
-        for port in (house.http, *house.server._ports):
+        for port in (house.http, *house.server.ports):
             # Accepted sockets inherit it; the system's own size would take megabytes.
             port.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         client = await self.connect()

@@ -1,0 +1,105 @@
+"""The ports of a server: listens on addresses, all or none, and lets go of them again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from errno import EADDRNOTAVAIL, EAFNOSUPPORT
+from typing import Any
+
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IProtocolFactory
+from twisted.logger import Logger
+
+from kupool.net.descriptors import DescriptorGroup
+from kupool.net.endpoints import Address, endpoint_for
+from kupool.net.resolving import resolved
+
+#: What listening fails with on an address that this machine does not have.
+_NOT_HERE = frozenset((EADDRNOTAVAIL, EAFNOSUPPORT))
+
+
+class Listening:
+    """Listens for one factory."""
+
+    _log = Logger()
+
+    def __init__(self, reactor: Any, factory: IProtocolFactory) -> None:
+        self._reactor = reactor
+        self._factory = factory
+        self._ports: list[Any] = []
+        self._closing: list[Deferred[None]] = []
+        self._stops = 0
+
+    @property
+    def ports(self) -> list[Any]:
+        """What listens, as Twisted port objects."""
+        return list(self._ports)
+
+    async def listen(self, text: str, group: DescriptorGroup | None) -> None:
+        """Listen on an address, or all of those that a host's name stands for.
+
+        Of these, such as this machine does not have are left out, as long as there is
+        another; a port of 0 is the same for all. Where :meth:`stop` is called meanwhile,
+        none is left. Raises ``CannotListenError``, and :class:`ValueError` for a text that
+        names no endpoint.
+        """
+        stops = self._stops
+        named = await resolved(self._reactor, text)
+        if self._stops != stops:
+            return
+        if named:
+            await self._on_each(named, group, stops)
+        else:
+            await self._on(text, group, stops)
+
+    async def _on_each(
+        self, named: Sequence[Address], group: DescriptorGroup | None, stops: int
+    ) -> None:
+        port, missing = 0, None
+        for address in named:
+            wanted = address if address.port else address._replace(port=port)
+            try:
+                bound = await self._on(str(wanted), group, stops)
+            except CannotListenError as error:
+                if getattr(error.socketError, "errno", None) not in _NOT_HERE:
+                    raise
+                missing = error  # as an address of IPv6 is where a system has it turned off
+                continue
+            if self._stops != stops:
+                return
+            port = bound.getHost().port
+        if missing is not None and not port:
+            raise missing
+
+    async def _on(self, text: str, group: DescriptorGroup | None, stops: int) -> Any:
+        endpoint = endpoint_for(self._reactor, text, group)
+        try:
+            port = await endpoint.listen(self._factory)
+        except OSError as error:
+            # A Unix socket's folder may be missing; that error names no address.
+            kind, _, rest = text.partition(":")
+            raise CannotListenError(kind, rest, error) from error
+        self._ports.append(port)
+        if self._stops != stops:
+            await self.stop()
+        return port
+
+    async def stop(self) -> None:
+        """Accept no further connection. What goes wrong with a port is logged."""
+        self._stops += 1
+        ports, self._ports = self._ports, []
+        for port in ports:
+            closing = maybeDeferred(port.stopListening)
+            closing.addErrback(lambda failure: self._log.failure("Closing a port", failure))
+            self._closing.append(closing)
+        # A second call, while the first still waits, waits for the same ports.
+        for closing in list(self._closing):
+            closed: Deferred[None] = Deferred()
+            closing.chainDeferred(closed)
+            await closed
+            if closing in self._closing:
+                self._closing.remove(closing)
+
+
+__all__ = ["Listening"]
