@@ -182,6 +182,9 @@ class Settings:
     bus_operators: tuple[str, ...] = _setting(
         TEXT, (), "user who may use all topics, and look at the bus; needs --auth"
     )
+    bus_direct: tuple[str, ...] = _setting(
+        TEXT, (), "topic, as a pattern, where a message with a key is for the key's owners alone"
+    )
     bus_rate: float = _setting(
         NUMBER, "100", "requests to the bus a second of one session", reload=True
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from socket import gethostname
 from typing import Any
 
 from twisted.internet.defer import TimeoutError as TimedOut
@@ -15,6 +16,7 @@ from kupool.bus.local import LocalBus
 from kupool.bus.rabbit.bus import RabbitBus
 from kupool.bus.rabbit.settings import MeshSettings
 from kupool.bus.remote.service import BusService, PeerLimits
+from kupool.bus.topics import pattern_name
 from kupool.daemon.bus_access import BusAccess
 from kupool.net.connection import Connection
 from kupool.pool.events import BusEvents
@@ -28,6 +30,9 @@ from kupool.web.visitors import Visitors
 #: Topics whose counts and last messages are remembered: a status of all of them, each
 #: with a hundred messages, has to be made in one turn of the reactor.
 STATUS_TOPICS = 200
+
+#: How much of this machine's name other nodes, and those who look at RabbitMQ, are shown.
+MAX_NODE_NAME = 40
 
 #: Seconds that a stop leaves calls to get their answers.
 LAST_CALLS = 1.0
@@ -88,7 +93,9 @@ def make_bus(
     bus: LocalBus | RabbitBus
     if settings.bus == "rabbit":
         url = settings.bus_url.strip() or settings.mq_url
-        bus = RabbitBus(reactor, url, limits, wall=wall, mesh=MeshSettings(required=False))
+        node = gethostname()[:MAX_NODE_NAME]
+        mesh = MeshSettings(required=False)
+        bus = RabbitBus(reactor, url, limits, wall=wall, node=node, mesh=mesh)
     else:
         bus = LocalBus(reactor, limits, wall=wall)
     access = BusAccess(
@@ -114,6 +121,7 @@ def bus_settings(settings: Settings) -> BusSettings:
     """Return the limits of the bus."""
     return BusSettings(
         timeout=settings.bus_timeout,
+        direct=tuple(map(pattern_name, settings.bus_direct)),
         max_data=settings.bus_max_data,
         max_calls=settings.bus_max_calls,
         max_calls_bytes=settings.bus_max_calls_size,

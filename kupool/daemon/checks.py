@@ -90,7 +90,7 @@ def _web(loaded: Loaded) -> Iterator[tuple[str, str]]:
 
 def _bus(loaded: Loaded) -> Iterator[tuple[str, str]]:
     settings = loaded.settings
-    for name in ("bus_publish", "bus_subscribe"):
+    for name in ("bus_publish", "bus_subscribe", "bus_direct"):
         try:
             for pattern in getattr(settings, name):
                 pattern_name(pattern)

@@ -61,7 +61,7 @@ class SourceTests(FileCase):
             "nonce_scope": "session", "duplicate_scope": "job",
             "log_level": "debug", "log_format": "text", "allocator": "pymalloc",
             "bus": "off", "bus_get": "on", "bus_publish": ("a.>", "b"), "bus_subscribe": ("c",),
-            "bus_operators": ("alice",), "bus_origins": ("https://a",),
+            "bus_operators": ("alice",), "bus_direct": ("d.*",), "bus_origins": ("https://a",),
         }  # fmt: skip
         texts: dict[str, object] = {}
         for name, f in declared().items():
@@ -258,4 +258,5 @@ class ChangeTests(SynchronousTestCase):
             self.assertTrue(f.metadata["doc"], name)
         several = {"addr", "ws_origins", "http_hosts", "auth"}
         several |= {"bus_publish", "bus_subscribe", "bus_operators", "bus_origins"}
+        several.add("bus_direct")
         self.assertEqual({name for name, f in declared().items() if repeatable(f)}, several)
