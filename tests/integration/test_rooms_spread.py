@@ -7,11 +7,23 @@ import sys
 import time
 from typing import Any
 
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.internet import reactor as _reactor
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from kupool.bus.rabbit.bus import RabbitBus
+from kupool.net.router import Router
+from kupool.net.server import Server
+from kupool.rooms.observer import LobbyObserver
+from kupool.rooms.spread.lobby import SpreadLobby
+from kupool.rooms.spread.packing import RequestPacking
 from kupool.rooms.spread.ring import Ring
 from tests.integration.test_examples import Program
-from tests.sockets import PATIENCE, Peer
+from tests.rooms_host import Hooks
+from tests.services import rabbit
+from tests.sockets import PATIENCE, Peer, in_thread, until
+
+reactor: Any = _reactor
 
 ROOMS = [f"room {n}" for n in range(12)]
 
@@ -110,3 +122,52 @@ class ProcessTests(SynchronousTestCase):
                 answer = member.until(lambda answer: answer[0] == "a")
                 self.assertEqual(answer[2], [] if member in theirs else [n])
         self.end(hosts["a"][0])
+
+
+class RabbitTests(TestCase):
+    """A-51, A-62: the same across nodes, on RabbitMQ."""
+
+    timeout = 120
+
+    async def start(self, name: str, url: str) -> tuple[SpreadLobby, int]:
+        bus = RabbitBus(reactor, url, wall=time.time)
+        await bus.connect()
+        router = Router()
+        lobby = SpreadLobby(reactor, bus, Hooks(), RequestPacking(router), host=name)
+        router.add("do", lobby.request, dict)
+        await lobby.start()
+        server = Server(reactor, LobbyObserver(router, lobby))
+        await server.listen(["127.0.0.1:0"])
+
+        async def stop() -> None:
+            await lobby.close()
+            await server.stop()
+            await bus.close()
+
+        self.addCleanup(lambda: Deferred.fromCoroutine(stop()))
+        return lobby, server.addresses[0].port
+
+    async def test_members_at_several_nodes_and_a_node_that_goes(self) -> None:
+        url = rabbit().new_vhost()
+        starting = [Deferred.fromCoroutine(self.start(name, url)) for name in ("a", "b")]
+        (a, ports_a), (b, ports_b) = await gatherResults(starting)  # type: ignore[misc]
+        await until(reactor, lambda: len(a.hosts.ring) == len(b.hosts.ring) == 2, "the ring")
+        here, there = a.code_here("here "), b.code_here("there ")
+
+        def talk() -> list[Any]:
+            members = [Member(ports_a, "ann", there), Member(ports_b, "bob", here)]
+            watcher = Member(ports_b, "watcher", there)
+            said = [member.ask(say=n) for n, member in enumerate(members)]
+            watcher.ask()
+            answers = [*said, watcher.news]
+            for member in (*members, watcher):
+                self.addCleanup(member.peer.close)
+            self.member = members[0]
+            return answers
+
+        ann, bob, news = await in_thread(talk)
+        self.assertEqual((ann, bob), (["b", ["ann", "watcher"], [0]], ["a", ["bob"], [1]]))
+        self.assertEqual(news, [0])
+        await b.close()
+        moved = await in_thread(lambda: self.member.until(lambda answer: answer[0] == "a"))
+        self.assertEqual((moved[2], b.handover.moved), ([0], 1))

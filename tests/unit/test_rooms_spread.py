@@ -8,14 +8,14 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from kupool.bus import Kind, Outcome
+from kupool.bus import Kind, Message, Model, Outcome
 from kupool.bus.local import LocalBus
 from kupool.errors import RequestError
 from kupool.net.manager import ConnectionManager, ServerSettings
@@ -73,7 +73,7 @@ class BadBus:
     def __init__(self, bus: LocalBus, clock: Clock) -> None:
         self._bus = bus
         self._clock = clock
-        self.cut = False
+        self.cut = self.echoes = False
         self.lose_every = self.repeat_every = 0
         self.calls = 0
         self._handlers: dict[Any, Any] = {}
@@ -82,6 +82,12 @@ class BadBus:
         return getattr(self._bus, name)
 
     def publish_unreliable_all(self, data: bytes, topic: Any, **options: Any) -> Any:
+        if self.cut and self.echoes:
+            message = Message("", topic, data, Model.UNRELIABLE_ALL, {})
+            for handler in self._handlers:
+                if "hosts" in str(handler):
+                    self._clock.callLater(0, handler, message)
+            return succeed(Outcome(Kind.REFUSED, reason="not connected"))
         gone: Deferred[Outcome] = Deferred()
         return gone if self.cut else self._bus.publish_unreliable_all(data, topic, **options)
 
@@ -455,7 +461,14 @@ class MovingTests(SynchronousTestCase):
         self.assertEqual(len(self.a.lobby.visitors), 0)
 
     def test_a_host_that_is_cut_off_ends_its_rooms_before_the_others_have_them(self) -> None:
-        c, bus = self.world.cuttable("c")
+        self.cut_off(echoes=False)
+
+    def test_one_that_only_hears_itself_is_cut_off_as_well(self) -> None:
+        """As a node of a bus that has lost its connection, and reaches its own handlers."""
+        self.cut_off(echoes=True)
+
+    def cut_off(self, *, echoes: bool) -> None:
+        c, bus = self.world.cuttable("c", echoes=echoes)
         code = self.world.code_of("c")
         eve, ann = Peer(c), Peer(self.a)
         eve.ask(room=code, user="eve")

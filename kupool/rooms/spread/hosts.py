@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
-from kupool.bus import BusError, IBus, Message
+from kupool.bus import BusError, IBus, Kind, Message, Outcome
 from kupool.rooms.spread.ring import Ring
 from kupool.rooms.spread.settings import SpreadSettings
 
@@ -71,6 +71,8 @@ class Hosts:
         self._topic = f"{settings.name}.hosts"
         self._known: dict[str, _Known] = {}
         self._epoch = token_hex(8)
+        #: When the bus last took, and last brought back, what this host says.
+        self._taken: float | None = None
         self._heard: float | None = None
         self._serving = self._away = self._twin = self._stopped = False
         self._timer: IDelayedCall | None = None
@@ -97,7 +99,7 @@ class Hosts:
         settled: Deferred[None] = Deferred()
         self._clock.callLater(self._settings.settle, settled.callback, None)
         await settled
-        if self._twin or self._heard is None:
+        if self._twin or self._heard is None or self._taken is None:
             await self.stop()
             if self._twin:
                 raise HostExists(f"a host {self.host} is there already")
@@ -133,10 +135,22 @@ class Hosts:
     def _tell(self, *, gone: bool = False, asks: bool = False) -> None:
         beat = Beat(self.host, self._epoch, self._serving, gone, asks)
         try:
-            # Whether it arrived is seen by what is heard of it.
-            self._bus.publish_unreliable_all(msgspec.json.encode(beat), self._topic)
+            said = self._bus.publish_unreliable_all(msgspec.json.encode(beat), self._topic)
         except Exception:
             self._log.failure("Host {host} could not say that it is there", host=self.host)
+        else:
+            said.addCallback(self._said)
+
+    def _said(self, outcome: Outcome) -> None:
+        if outcome.kind is Kind.SENT:
+            self._taken = self._clock.seconds()
+            self._be_back()
+
+    @property
+    def _silent(self) -> bool:
+        """Whether this host is not heard: a bus may bring it what it says, and nobody else."""
+        least = self._clock.seconds() - self._settings.step_down
+        return min(self._taken or 0.0, self._heard or 0.0) < least
 
     def _beat(self) -> None:
         self._timer = self._clock.callLater(self._settings.beat, self._beat)
@@ -145,8 +159,7 @@ class Hosts:
             if now - known.seen > self._settings.dead_after:
                 self._log.warn("Host {other} is not heard any more", other=host)
                 self._forget(host)
-        late = self._heard is not None and now - self._heard > self._settings.step_down
-        if self._serving and late:
+        if self._serving and self._silent:
             self._log.error("Host {host} is cut off from the bus", host=self.host)
             self._serving, self._away = False, True
             self._epoch = token_hex(8)
@@ -178,7 +191,11 @@ class Hosts:
                 self._tell()  # so that one who comes with our name hears of us
             return
         self._heard = self._clock.seconds()
-        if self._away and not self._stopped:
+        self._be_back()
+
+    def _be_back(self) -> None:
+        """Serve rooms again, some time after this host is heard again."""
+        if self._away and not self._silent and not self._stopped:
             self._away = False
             self._tell(asks=True)
             self._joining = self._clock.callLater(self._settings.settle, self._join)
