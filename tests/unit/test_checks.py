@@ -38,6 +38,30 @@ class CheckTests(SynchronousTestCase):
         self.assertRegex(self.refused(ws_origins="pool"), r"^ws_origins: 'pool' .*--ws-origins\)$")
         self.assertRegex(self.refused(http_hosts="a:1"), r"^http_hosts: 'a:1' .*--http-hosts\)$")
 
+    def test_the_bus(self) -> None:
+        """A-38, K-88: topics, operators, pages and the token are looked at before a start."""
+        for name in ("bus_publish", "bus_subscribe", "bus_direct"):
+            self.assertIsNone(check(load({name: ["a.*", "b.>"]}, {})))
+            self.assertIsNone(check(load({name: ""}, {})))
+            wrong = self.refused(**{name: ["a.*", "a..b"]})
+            self.assertRegex(wrong, rf"^{name}: topic 'a..b'.*\(from flag --bus-")
+        self.assertRegex(self.refused(bus_operators=["alice"]), "^bus_operators: without --auth ")
+        self.assertRegex(self.refused(bus_origins=["*"]), r"^bus_origins: '\*' .*--bus-origins\)$")
+        self.assertRegex(self.refused(bus_origins=["shop"]), "^bus_origins: 'shop' ")
+        self.assertIsNone(check(load({"bus_origins": "https://shop.example"}, {})))
+        wrong = self.refused(bus_token="s3cret\n")
+        self.assertEqual(
+            wrong, "bus_token: a character in it cannot be in a header (from flag --bus-token)"
+        )
+        self.assertEqual(
+            self.refused(bus="rabbit"),
+            "bus_url: --bus rabbit needs the address of a broker (from default)",
+        )
+        for name in ("bus_url", "mq_url"):
+            wrong = self.refused(bus="rabbit", **{name: "http://user:s3cret@host/"})
+            self.assertRegex(wrong, rf"^{name}: .*http://user:\*\*\*@host/.*\(from flag")
+            self.assertIsNone(check(load({"bus": "rabbit", name: "amqp://a,b/v"}, {})))
+
     def test_engines(self) -> None:
         """K-88, K-92: an engine on another machine needs its address; no password is shown."""
         self.assertEqual(
