@@ -197,6 +197,26 @@ class BrokerTests(BusCase):
         outcome = await publisher.publish_reliable_random(b"", "t", 20.0)
         self.assertEqual(outcome.data, b"answer")
 
+    async def test_memory_alarm(self) -> None:
+        """A-13: a broker low on memory takes nothing: what is kept for it is bounded, what has
+        a deadline ends, and all goes on when it takes messages again.
+        """
+        publisher, worker = await self.open_bus(), await self.open_bus()
+        await worker.subscribe(["t"], self.answer)
+        limit = ("set_vm_memory_high_watermark",)
+        self.addCleanup(self.server.control, *limit, "0.4")
+        await deferToThread(self.server.control, *limit, "0.0000001")
+        await self.until(lambda: not publisher._carrier.writable, "the alarm")
+        waiting = publisher.publish_reliable_random(b"waits", "t", 60.0)
+        kinds: Counter[Kind] = Counter()
+        for _ in range(500):
+            kinds[(await publisher.publish_unreliable_all(b"x" * 40_000, "t")).kind] += 1
+        self.assertGreater(kinds[Kind.REFUSED], 50)
+        outcome = await publisher.publish_reliable_random(b"", "t", 0.2)
+        self.assertIn(outcome.kind, (Kind.TIMEOUT, Kind.NO_SUBSCRIBER))
+        await deferToThread(self.server.control, *limit, "0.4")
+        self.assertEqual((await waiting).data, b"answer")
+
 
 class NodeTests(BusCase):
     """A-20: a node in a process of its own, with calls in its hands."""

@@ -213,6 +213,22 @@ class KnowingTests(_Suite):
             waiting = one.bus.publish_reliable_random(b"", topic)
             self.assertEqual(self.outcome(waiting).data, b"answer")
 
+    def test_farewells_that_were_missed(self) -> None:
+        """A-03: who has left, or left some topics, is not asked when that is known."""
+        one, two = self.nodes(2)
+        other = Node(two.bus, two.carrier)
+        self.listen(two, None, "a", "b")
+        self.listen(other, None, "a")
+        self.exchange.loses = lambda *sent: True
+        two.bus.unsubscribe(two.answer, ["a"])
+        two.bus.unsubscribe(other.answer)
+        self.settle()
+        self.exchange.loses = lambda *sent: False
+        self.assertEqual(len(self.subscribers(one)), 2)
+        self.settle(1.1)
+        (subscriber,) = self.successResultOf(one.bus.status()).subscribers
+        self.assertEqual(subscriber.topics, ("b",))
+
     def test_since(self) -> None:
         """A-37: a subscriber has been there since it came, whoever is asked, and when."""
         one = self.node()
@@ -254,6 +270,38 @@ class KnowingTests(_Suite):
         broker.remove("3/0")
         self.assertEqual(self.outcome(waiting).subscriber, f"{one.bus.node}/1")
         self.assertTrue(one.heard[0].redelivered)
+
+    def test_subscribers_that_do_not_take_it(self) -> None:
+        """A-20, A-13: one that has enough to do, or is about to go, leaves it to others."""
+        one, two = self.nodes(2)
+        for taken, kind in ((Taken.FULL, Kind.REFUSED), (Taken.GONE, Kind.TIMEOUT)):
+            two.bus.broker.subscribe("3/0", ["t"], lambda *_, taken=taken: taken)
+            self.settle()
+            waiting = one.bus.publish_reliable_random(b"x", "t", 0.5)
+            self.settle(0.51)
+            self.assertEqual(self.successResultOf(waiting).kind, kind)
+            both = one.bus.publish_reliable_specific(b"x", "t", 0.5)
+            self.listen(one)
+            self.assertEqual(self.outcome(both).data, b"answer")
+            self.outcome(one.bus.unsubscribe(one.answer))
+            two.bus.broker.remove("3/0")
+            self.settle()
+
+    def test_a_fault_of_ours(self) -> None:
+        """A-16: costs one message, is logged, and counted."""
+        one, two = self.nodes(2)
+
+        def broken(message: Message, number: int | None) -> Taken:
+            raise RuntimeError("a fault")
+
+        two.bus.broker.subscribe("3/0", ["broken"], broken)
+        self.listen(two)
+        one.bus.publish_unreliable_all(b"", "broken")
+        self.settle()
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+        self.assertEqual(self.successResultOf(two.bus.status()).counts["unreadable"], 1)
+        waiting = one.bus.publish_reliable_random(b"", "t")
+        self.assertEqual(self.outcome(waiting).data, b"answer")
 
 
 class LosingTests(_Suite):
