@@ -4,24 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator
-from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from kupool.errors import (
-    BANNED,
-    FRAME_TOO_LARGE,
-    GOING_DOWN,
-    TOO_MANY_CONNECTIONS,
-    CloseReason,
-)
+from kupool.errors import FRAME_TOO_LARGE, GOING_DOWN, CloseReason
 from kupool.net import IClosingObserver, IConnectionObserver
+from kupool.net.admission import Admission, ServerSettings
 from kupool.net.connection import OPEN, Connection
 from kupool.net.failures import ConnectionNotFound
 from kupool.net.properties import PropertyIndex
@@ -33,27 +27,6 @@ CHUNK = 500
 
 #: Says whether a connection is to have a message.
 Where = Callable[[Connection], bool]
-
-#: Addresses remembered as banned; beyond it the oldest ban is forgotten.
-MAX_BANS = 10_000
-
-
-@dataclass(frozen=True)
-class ServerSettings:
-    """The limits of a server. Sizes are in bytes, times in seconds; 0 turns one off,
-    except for ``outbox_limit`` and ``write_timeout``; ``accept_rate`` is in connections
-    a second, of which one second's may come at once.
-    """
-
-    max_frame: int = 65536
-    max_connections: int = 10_000
-    max_connections_per_ip: int = 0
-    idle_timeout: float = 180.0
-    write_timeout: float = 10.0
-    max_errors: int = 10
-    outbox_limit: int = 262_144
-    message_timeout: float = 0.0
-    accept_rate: float = 0.0
 
 
 class ConnectionManager:
@@ -78,14 +51,11 @@ class ConnectionManager:
         self.index = PropertyIndex()
         self.closes: Counter[str] = Counter()
         self._closing = observer.closing if IClosingObserver.providedBy(observer) else None
-        self._admissions = 0.0
-        self._admitted_at = clock.seconds()
+        self._admission = Admission(clock)
         self.malformed = self.dropped = self.accepted = self.refused = 0
         self._connections: dict[int, Connection] = {}
         self._hosts: Counter[str] = Counter()
-        self._bans: dict[str, float] = {}
         self._next_id = 0
-        self._graces: dict[Any, IDelayedCall] = {}
         self._sweeper = LoopingCall(self.sweep)
         self._sweeper.clock = clock
         self._emptied: list[Deferred[None]] = []
@@ -122,54 +92,20 @@ class ConnectionManager:
 
     def refusal(self, host: str) -> tuple[CloseReason, float | None] | None:
         """Say why a connection from ``host`` may not come in, and for how long."""
-        until = self._bans.get(host) if self._bans else None
-        if until is not None:
-            if self.now() < until:
-                return BANNED, until - self.now()
-            del self._bans[host]
-        limits = self.settings
-        full = limits.max_connections and len(self._connections) >= limits.max_connections
-        crowded = (
-            limits.max_connections_per_ip
-            and host
-            and self._hosts[host] >= limits.max_connections_per_ip
+        return self._admission.refusal(
+            self.settings, len(self._connections), self._hosts[host] if host else 0, host
         )
-        if full or crowded:
-            return TOO_MANY_CONNECTIONS, None
-        wait = self._too_soon(limits.accept_rate) if limits.accept_rate else 0.0
-        return (TOO_MANY_CONNECTIONS, wait) if wait else None
-
-    def _too_soon(self, rate: float) -> float:
-        """Return how many seconds the next connection has to wait; 0: none.
-
-        ``_admissions`` is how many have come that the rate has not made up for yet.
-        """
-        now = self.now()
-        self._admissions = max(0.0, self._admissions - rate * (now - self._admitted_at))
-        self._admitted_at = now
-        return max(0.0, (self._admissions + 1 - max(rate, 1.0)) / rate)
 
     def grant_grace(self, transport: Any, seconds: float, most: int) -> bool:
-        """Let a refused peer show its framing before it is cut off.
+        """Let a refused peer show its framing, and read why, before it is cut off.
 
-        Also to read why. Returns False when ``most`` others have that grace already.
+        Returns False when ``most`` others have that grace already.
         """
-        if transport in self._graces:
-            return True
-        if len(self._graces) >= most:
-            return False
-        self._graces[transport] = self.clock.callLater(seconds, self._cut_refused, transport)
-        return True
+        return self._admission.grant_grace(transport, seconds, most)
 
     def end_grace(self, transport: Any) -> None:
         """Forget a refused peer that has gone; harmless for one that has no grace."""
-        timer = self._graces.pop(transport, None)
-        if timer is not None:
-            timer.cancel()
-
-    def _cut_refused(self, transport: Any) -> None:
-        del self._graces[transport]
-        transport.abortConnection()
+        self._admission.end_grace(transport)
 
     def admit(self, transport: Any, host: str, framing: Framing) -> Connection:
         """Make the connection of a transport that :meth:`refusal` let in."""
@@ -178,8 +114,7 @@ class ConnectionManager:
         self._connections[connection.id] = connection
         self._hosts[host] += 1
         self.accepted += 1
-        if self.settings.accept_rate:
-            self._admissions += 1
+        self._admission.count(self.settings)
         transport.registerProducer(connection, True)
         try:
             self.observer.opened(connection)
@@ -229,11 +164,7 @@ class ConnectionManager:
 
     def ban(self, host: str, seconds: float) -> None:
         """Refuse connections from an address for some time."""
-        if host and seconds:
-            self._bans.pop(host, None)
-            while len(self._bans) >= MAX_BANS:
-                del self._bans[next(iter(self._bans))]
-            self._bans[host] = self.now() + seconds
+        self._admission.ban(host, seconds)
 
     def count_close(self, reason: CloseReason) -> None:
         """Count a close by its reason."""
@@ -271,9 +202,7 @@ class ConnectionManager:
         """Stop the sweep, and cut off the peers that were refused."""
         if self._sweeper.running:
             self._sweeper.stop()
-        for transport in list(self._graces):
-            self.end_grace(transport)
-            transport.abortConnection()
+        self._admission.stop()
 
     def sweep(self) -> Deferred[None]:
         """Apply the timeouts to every connection, a chunk in each reactor turn."""
@@ -373,3 +302,6 @@ def _once(encode: Callable[[Connection], bytes]) -> Callable[[Connection], bytes
         return data
 
     return cached
+
+
+__all__ = ["CHUNK", "ConnectionManager", "ServerSettings", "Where"]

@@ -1,0 +1,118 @@
+"""Who may come in: limits, bans, the rate of admissions, and the last moments of the refused."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+from kupool.errors import BANNED, TOO_MANY_CONNECTIONS, CloseReason
+
+#: Addresses remembered as banned; beyond it the oldest ban is forgotten.
+MAX_BANS = 10_000
+
+
+@dataclass(frozen=True)
+class ServerSettings:
+    """The limits of a server. Sizes are in bytes, times in seconds; 0 turns one off,
+    except for ``outbox_limit`` and ``write_timeout``; ``accept_rate`` is in connections
+    a second, of which one second's may come at once.
+    """
+
+    max_frame: int = 65536
+    max_connections: int = 10_000
+    max_connections_per_ip: int = 0
+    idle_timeout: float = 180.0
+    write_timeout: float = 10.0
+    max_errors: int = 10
+    outbox_limit: int = 262_144
+    message_timeout: float = 0.0
+    accept_rate: float = 0.0
+
+
+class Admission:
+    """Decides for one server who may come in; times are of its clock, in seconds."""
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        self._bans: dict[str, float] = {}
+        #: How many have come that the rate has not made up for yet, and when that was so.
+        self._admissions = 0.0
+        self._admitted_at = clock.seconds()
+        self._graces: dict[Any, IDelayedCall] = {}
+
+    def refusal(
+        self, limits: ServerSettings, connections: int, from_there: int, host: str
+    ) -> tuple[CloseReason, float | None] | None:
+        """Say why one more from ``host`` may not come in, and for how long.
+
+        ``connections`` are there already, ``from_there`` of them from that host.
+        """
+        until = self._bans.get(host) if self._bans else None
+        if until is not None:
+            left = until - self._clock.seconds()
+            if left > 0:
+                return BANNED, left
+            del self._bans[host]
+        full = limits.max_connections and connections >= limits.max_connections
+        crowded = (
+            limits.max_connections_per_ip and host and from_there >= limits.max_connections_per_ip
+        )
+        if full or crowded:
+            return TOO_MANY_CONNECTIONS, None
+        wait = self._too_soon(limits.accept_rate) if limits.accept_rate else 0.0
+        return (TOO_MANY_CONNECTIONS, wait) if wait else None
+
+    def _too_soon(self, rate: float) -> float:
+        """Return how many seconds the next connection has to wait; 0: none."""
+        now = self._clock.seconds()
+        self._admissions = max(0.0, self._admissions - rate * (now - self._admitted_at))
+        self._admitted_at = now
+        return max(0.0, (self._admissions + 1 - max(rate, 1.0)) / rate)
+
+    def count(self, limits: ServerSettings) -> None:
+        """Count one that came in."""
+        if limits.accept_rate:
+            self._admissions += 1
+
+    def ban(self, host: str, seconds: float) -> None:
+        """Refuse an address for some time; nothing for an empty one, or for 0 seconds."""
+        if host and seconds:
+            self._bans.pop(host, None)
+            while len(self._bans) >= MAX_BANS:
+                del self._bans[next(iter(self._bans))]
+            self._bans[host] = self._clock.seconds() + seconds
+
+    # -- those that are refused
+
+    def grant_grace(self, transport: Any, seconds: float, most: int) -> bool:
+        """Let a refused peer be for some time, then cut it off.
+
+        Returns False when ``most`` others have that grace already.
+        """
+        if transport in self._graces:
+            return True
+        if len(self._graces) >= most:
+            return False
+        self._graces[transport] = self._clock.callLater(seconds, self._cut_off, transport)
+        return True
+
+    def end_grace(self, transport: Any) -> None:
+        """Forget a refused peer that has gone; harmless for one that has no grace."""
+        timer = self._graces.pop(transport, None)
+        if timer is not None:
+            timer.cancel()
+
+    def _cut_off(self, transport: Any) -> None:
+        del self._graces[transport]
+        transport.abortConnection()
+
+    def stop(self) -> None:
+        """Cut off all that were refused."""
+        for transport in list(self._graces):
+            self.end_grace(transport)
+            transport.abortConnection()
+
+
+__all__ = ["MAX_BANS", "Admission", "ServerSettings"]
