@@ -1,6 +1,7 @@
 # make run    start the daemon with a few sample workers; Ctrl-C ends all of it
 # make test   every test, under ten minutes
 # make check  style, types, architecture and unit tests, under two minutes
+# make coverage  how much of the framework, the bus and rooms those unit tests cover
 # All of them set up what they need in .venv first.
 
 PYTHON ?= python3
@@ -9,7 +10,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 TESTS  ?= tests
 
-.PHONY: run test check lint unit trial bench clean setup services
+.PHONY: run test check lint unit trial coverage bench clean setup services
 
 run: $(READY)
 	@exec $(BIN)/kupool demo $(ARGS)
@@ -27,6 +28,15 @@ lint: $(READY)
 
 unit: $(READY)
 	$(BIN)/python -m pytest tests/unit tests/contract tests/test_architecture.py
+
+# Fails where fewer than 80 of 100 lines of one of these packages are covered.
+coverage: $(READY) services
+	@mkdir -p .cache
+	$(BIN)/python -m coverage run -m pytest tests/unit tests/contract
+	@for room in wire net bus rooms; do \
+	  echo "kupool/$$room"; \
+	  $(BIN)/python -m coverage report --include="kupool/$$room/*" --fail-under=80 || exit 1; \
+	done
 
 bench: $(READY)
 	$(BIN)/python bench/run.py $(ARGS)

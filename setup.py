@@ -39,6 +39,7 @@ setup(
             "pytest-twisted>=1.14",
             "pytest-xdist>=3.8",
             "hypothesis>=6.100",
+            "coverage>=7.4",
             "psutil>=5.9",
         ],
         "dev": [
