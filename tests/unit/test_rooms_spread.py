@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from kupool.bus import Kind, Message, Model, Outcome
+from kupool.bus import BusError, Kind, Message, Model, Outcome
 from kupool.bus.local import LocalBus
 from kupool.errors import RequestError
 from kupool.net.manager import ConnectionManager, ServerSettings
@@ -112,6 +112,8 @@ class BadBus:
         return self._bus.subscribe(topics, unless_cut, **options)
 
     def unsubscribe(self, handler: Any, topics: Any = None) -> Any:
+        if self.cut:
+            return Deferred()
         return self._bus.unsubscribe(self._handlers[handler], topics)
 
 
@@ -517,10 +519,32 @@ class MovingTests(SynchronousTestCase):
         self.assertEqual(ann.ask(2, room=code, user="ann"), ["c", ["ann"], []])
         self.assertEqual(new.codes, {code})
 
+    def test_a_host_goes_that_cannot_say_so(self) -> None:
+        """The bus is away: its rooms end, and nothing is waited for without an end."""
+        c, bus = self.world.cuttable("c")
+        eve = Peer(c)
+        eve.ask(room=self.world.code_of("c"), user="eve")
+        bus.cut = True
+        ended = Deferred.fromCoroutine(c.lobby.close())
+        self.world.advance(45)
+        self.assertEqual(self.successResultOf(ended), [])
+        self.assertEqual((len(c.lobby), len(c.lobby.seats), len(c.lobby.wheel)), (0, 0, 0))
+
+    def test_a_bus_that_brings_nothing_back(self) -> None:
+        bus = BadBus(self.world.bus, self.world.clock)
+        bus.cut = True
+        deaf = Host(self.world, "c", RoomSettings(), bus)
+        self.world.advance(6)
+        self.failureResultOf(deaf.started, BusError)
+        self.assertEqual(self.a.lobby.hosts.ring.hosts, {"a", "b"})
+
     def test_a_name_that_is_taken(self) -> None:
+        before = len(self.successResultOf(self.world.bus.status()).subscribers)
         twin = Host(self.world, "a", RoomSettings())
         self.world.advance(1.2)
         self.failureResultOf(twin.started, HostExists)
+        after = self.successResultOf(self.world.bus.status()).subscribers
+        self.assertEqual(len(after), before, "it has left nothing on the bus")
         self.assertEqual(self.b.lobby.hosts.ring.hosts, {"a", "b"})
 
     def test_alone_it_is_an_ordinary_lobby(self) -> None:

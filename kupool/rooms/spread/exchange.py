@@ -9,6 +9,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from kupool.bus import IBus
 from kupool.rooms.spread.entries import AnyEntry
+from kupool.rooms.spread.hosts import parted
 from kupool.rooms.spread.settings import SpreadSettings
 from kupool.rooms.spread.streams import Inbound, Outbound
 
@@ -101,7 +102,7 @@ class Exchange:
 
     async def stop(self) -> None:
         """Take and send nothing more."""
-        await self._bus.unsubscribe(self._inbound.handle)
+        await parted(self._clock, self._bus.unsubscribe(self._inbound.handle))
         for host in list(self._out):
             self.forget(host)
 

@@ -15,6 +15,9 @@ from kupool.bus import BusError, IBus, Kind, Message, Outcome
 from kupool.rooms.spread.ring import Ring
 from kupool.rooms.spread.settings import SpreadSettings
 
+#: How long a host that goes waits for the bus to take that, in seconds.
+PARTING = 2.0
+
 
 class Beat(msgspec.Struct):
     """What a host says of itself: ``serving`` rooms or not, or ``gone``.
@@ -34,6 +37,13 @@ class _Known:
     epoch: str
     seen: float
     serving: bool
+
+
+def parted(clock: IReactorTime, done: Deferred[None]) -> Deferred[None]:
+    """Wait for the end of a subscription, but not for long: the bus may be away."""
+    done.addTimeout(PARTING, clock)
+    done.addErrback(lambda failure: None)
+    return done
 
 
 class HostExists(Exception):
@@ -130,7 +140,7 @@ class Hosts:
             if timer is not None and timer.active():
                 timer.cancel()
         self._tell(gone=True)
-        await self._bus.unsubscribe(self._received)
+        await parted(self._clock, self._bus.unsubscribe(self._received))
 
     def _tell(self, *, gone: bool = False, asks: bool = False) -> None:
         beat = Beat(self.host, self._epoch, self._serving, gone, asks)
@@ -235,4 +245,4 @@ class Hosts:
         self._forget(host)
 
 
-__all__ = ["Beat", "HostExists", "Hosts"]
+__all__ = ["Beat", "HostExists", "Hosts", "parted"]

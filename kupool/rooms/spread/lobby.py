@@ -125,7 +125,11 @@ class SpreadLobby(Lobby):
         process has, and what the bus raises.
         """
         await self.exchange.start()
-        await self.hosts.start()
+        try:
+            await self.hosts.start()
+        except BaseException:
+            await self.exchange.stop()
+            raise
 
     async def close(self, reason: str = "closed", *, handle_pending: bool = True) -> list[Incoming]:
         """Hand this host's rooms over to the others, or end them where there are none.
