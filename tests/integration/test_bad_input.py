@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable
+from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 from twisted.internet import reactor as _reactor
@@ -23,6 +25,7 @@ from kupool.net.manager import ServerSettings
 from kupool.net.observer import Observer
 from kupool.net.router import Router
 from kupool.net.server import Server
+from kupool.net.stalls import StallWatch
 from kupool.net.workers import WorkerPool, WorkerSettings
 from kupool.net.workers_processes import Processes
 from kupool.net.workers_threads import Threads
@@ -387,17 +390,23 @@ class HandlerTests(_Case):
             await threads.stop(1.0)
 
     async def test_an_inline_handler_that_never_yields(self) -> None:
-        """It holds all connections up, as documented; nothing is lost, only late."""
+        """It holds all up, and nothing is lost; the operator is told where it stands."""
         begun, gate = threading.Event(), threading.Event()
+        report = Path(mkdtemp()) / "stacks"
+        stacks = self.enterContext(report.open("w"))
 
-        def inline(connection: Connection, number: int, data: bytes) -> bytes:
+        def never_yields(connection: Connection, number: int, data: bytes) -> bytes:
             begun.set()
-            gate.wait(PATIENCE)
+            while not (gate.is_set() and "never_yields" in report.read_text()):
+                pass
             return data
 
         router = echo()
-        router.add(1, inline)
+        router.add(1, never_yields)
         server = await self.serve(router)
+        watch = StallWatch(reactor, 0.2, stacks)
+        watch.start()
+        self.addCleanup(watch.stop)
 
         def conversation() -> None:
             with Peer(server.port) as busy, Peer(server.port) as other:
@@ -409,6 +418,7 @@ class HandlerTests(_Case):
                 self.assertEqual(received(other), (7, b"b"))
 
         await in_thread(conversation)
+        await until(reactor, lambda: watch.stalls, "the stall to be counted")
 
     async def test_a_pool_that_has_stopped(self) -> None:
         """P-51: what comes afterwards is answered, not left waiting."""
