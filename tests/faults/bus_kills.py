@@ -28,6 +28,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.task import deferLater, react
+from twisted.internet.threads import deferToThread
 from twisted.logger import globalLogBeginner
 
 from kupool.bus import BusError
@@ -156,25 +157,28 @@ class Trouble:
             node.first_line()
 
     async def once(self) -> None:
-        """Do one thing to one of them, or to the publisher's connection."""
+        """Do one thing to one of them, or to the publisher's connection.
+
+        In threads: what blocks must not keep the publisher from its clock.
+        """
         number = self._random.randrange(SUBSCRIBERS)
         way = self._random.choice(("kill", "freeze", "cut", "cut", "hole", "cut ours"))
         pause = self._random.uniform(0.05, 1.5)
         self.done[way] += 1
         if way == "kill":
-            self._nodes[number].kill()
+            await deferToThread(self._nodes[number].kill)
             await self._sleep(pause / 3)
-            self._nodes[number] = self._node(number)
+            self._nodes[number] = await deferToThread(self._node, number)
         elif way == "freeze":
             self._nodes[number].signal(signal.SIGSTOP)
             await self._sleep(pause)
             self._nodes[number].signal(signal.SIGCONT)
         elif way == "hole" and self._proxies:
-            self._proxies[number].set(HOLE)
+            await deferToThread(self._proxies[number].set, HOLE)
             await self._sleep(pause)
-            self._proxies[number].set(OPEN)
+            await deferToThread(self._proxies[number].set, OPEN)
         elif self._proxies:
-            self._proxies[number if way == "cut" else SUBSCRIBERS].reset()
+            await deferToThread(self._proxies[number if way == "cut" else SUBSCRIBERS].reset)
 
     def _sleep(self, seconds: float) -> Deferred[None]:
         return deferLater(self._reactor, seconds, lambda: None)

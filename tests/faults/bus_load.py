@@ -41,13 +41,13 @@ class Lateness:
         self.over += late > GRACE / 2
 
     def since(self, moment: float) -> float:
-        """Return the worst from a moment on."""
-        worst = 0.0
+        """Return how much time was lost from a moment on: every stall there was."""
+        lost = 0.0
         for now, late in reversed(self._seen):
             if now < moment:
                 break
-            worst = max(worst, late)
-        return worst
+            lost += late
+        return lost
 
 
 class PacedCalls:
@@ -141,7 +141,7 @@ class PacedCalls:
         if after > GRACE:
             self.late += 1
             # What is due is late as the reactor is: that, and no more, is forgiven.
-            ours = max(self.lateness.since(deadline), now - self._next)
+            ours = self.lateness.since(deadline) + max(0.0, now - self._next)
             if after > GRACE + ours:
                 self.too_late.append(
                     f"call {number} ended {after * 1e3:.0f} ms after its deadline, "
