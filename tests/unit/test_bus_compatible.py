@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
+from kupool.bus import BusSettings, Kind, Model, Outcome
 from kupool.bus.broker import Broker
+from kupool.bus.publishing import make_message
+from kupool.bus.remote.client import RemoteBus
 from kupool.bus.remote.compatible import COMPATIBLE, MAX_BODY, CompatibleCodec
 from kupool.bus.remote.service import BusService
 from kupool.net.manager import ConnectionManager, ServerSettings
 from kupool.net.protocols import CodecFactory
+from kupool.net.server import Server
+from kupool.net.testing import MemoryNetwork
 from kupool.wire.packets import MessageTooLarge
 from kupool.wire.splitters import Tlv
 
@@ -78,12 +85,31 @@ class CodecTests(SynchronousTestCase):
 
 class ServerTests(SynchronousTestCase):
     def setUp(self) -> None:
-        clock = Clock()
-        service = BusService(Broker(clock, wall=clock.seconds))
-        self.manager = ConnectionManager(clock, service, ServerSettings())
+        self.clock = Clock()
+        self.broker = Broker(self.clock, wall=self.clock.seconds)
+        service = BusService(self.broker)
+        self.manager = ConnectionManager(self.clock, service, ServerSettings())
         self.transport = StringTransport()
         self.protocol = CodecFactory(self.manager, CompatibleCodec()).buildProtocol(None)
         self.protocol.makeConnection(self.transport)
+
+    def test_a_call_over_the_limit(self) -> None:
+        """A-22: one outcome, and nothing left, where a subscriber's codec cannot carry it."""
+        ask = {"id": 1, "method": "bus.subscribe", "params": {"topics": ["t"]}}
+        self.protocol.dataReceived(COMPATIBLE.encode(json.dumps(ask).encode()))
+        self.transport.clear()
+        for model in Model:
+            outcomes: list[Outcome] = []
+            message = make_message(BusSettings(), "1", model, "t", b"\xff" * 45_000, 1.0)
+            self.broker.publish(message, outcomes.append)
+            self.assertEqual(self.transport.value(), b"")
+            self.clock.advance(1.0)
+            (outcome,) = outcomes
+            if model.reliable:
+                self.assertEqual(outcome.kind, Kind.REFUSED)
+                self.assertIn("too large message data", outcome.reason)
+        self.assertEqual(self.broker.status().calls, 0)
+        self.assertEqual(self.broker.status().subscribers[0].unanswered, 0)
 
     def test_wrong_magic(self) -> None:
         """A-09: answered before it is what came before, and the close has the reason."""
@@ -100,3 +126,29 @@ class ServerTests(SynchronousTestCase):
         (close,) = COMPATIBLE.splitter(65536).feed(self.transport.value())
         self.assertIn(b"too large", close)
         self.assertTrue(self.transport.disconnecting)
+
+
+class ClientTests(SynchronousTestCase):
+    """A-22: what the codec of a client's own connection cannot carry has its outcome, too."""
+
+    def setUp(self) -> None:
+        self.network = MemoryNetwork()
+        self.broker = Broker(self.network, wall=self.network.seconds)
+        server = Server(self.network, BusService(self.broker), framing=CompatibleCodec())
+        self.network.run(server.listen([":7000"]))
+        endpoint = TCP4ClientEndpoint(self.network, "127.0.0.1", 7000)
+        self.bus = RemoteBus(self.network, endpoint, framing=COMPATIBLE)
+        self.network.run(self.bus.connect())
+
+    def test_published(self) -> None:
+        waiting = self.bus.publish_reliable_random(b"\xff" * 45_000, "t")
+        outcome = self.successResultOf(waiting)
+        self.assertEqual(outcome.kind, Kind.REFUSED)
+        self.assertIn("too large message data", outcome.reason)
+        self.assertEqual(self.broker.status().calls, 0)
+
+    def test_answered(self) -> None:
+        self.bus.subscribe(["t"], lambda message: b"\xff" * 45_000)
+        outcome = self.network.run(self.bus.publish_reliable_random(b"", "t"))
+        self.assertEqual(outcome.kind, Kind.REFUSED)
+        self.assertIn("too large message data", outcome.reason)

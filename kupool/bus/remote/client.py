@@ -238,7 +238,10 @@ class RemoteBus:
             redelivered=publishing.sent,
         )
         publishing.sent = True
-        link.send(encode_request(number, "bus.publish", params))
+        try:
+            link.send(encode_request(number, "bus.publish", params))
+        except ValueError as error:  # over the limit of the connection's codec
+            self._end(number, Outcome(Kind.REFUSED, reason=str(error)))
 
     def _forget(self, number: int) -> Publishing | None:
         publishing = self._publishing.pop(number, None)
@@ -493,7 +496,11 @@ class RemoteBus:
         if isinstance(result, ErrorText):
             link.send(encode_error(request_id, result))
         else:
-            link.send(encode_result(request_id, result))
+            try:
+                link.send(encode_result(request_id, result))
+            except ValueError as error:  # over the limit of the connection's codec
+                failed = ErrorText(INTERNAL_ERROR.code, f"answer of {size} bytes: {error}")
+                link.send(encode_error(request_id, failed))
 
     def close(self) -> Deferred[None]:
         """End every call as refused, and the connection; fires when that has ended."""

@@ -12,7 +12,7 @@ from zope.interface import implementer
 
 from kupool.bus import Kind, Message, Outcome
 from kupool.bus.broker import BUS_CLOSED, Broker
-from kupool.bus.calls import Taken
+from kupool.bus.calls import Response, Taken, Verdict
 from kupool.bus.publishing import (
     MAX_TIMEOUT,
     MIN_TIMEOUT,
@@ -298,13 +298,20 @@ class BusService(Observer):
         def deliver(message: Message, number: int | None) -> Taken:
             if connection.state is not OPEN:
                 return Taken.GONE
-            if number is None:
-                data = self._encode_once(connection, message, name)
-            else:
-                params = call_params(message, name)
-                data = connection.framing.encode(
-                    encode_request(f"{number}.{index}", "call", params)
-                )
+            try:
+                if number is None:
+                    data = self._encode_once(connection, message, name)
+                else:
+                    params = call_params(message, name)
+                    data = connection.framing.encode(
+                        encode_request(f"{number}.{index}", "call", params)
+                    )
+            except ValueError as error:  # over the limit of the subscriber's codec
+                if number is None:
+                    return Taken.GONE
+                failed = Response(Verdict.FAILED, text=str(error))
+                self._broker.answer(_subscriber_id(connection, index), number, failed)
+                return Taken.YES
             if connection.send_event(data):
                 return Taken.YES
             return Taken.FULL if connection.state is OPEN else Taken.GONE
