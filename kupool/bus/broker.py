@@ -66,6 +66,8 @@ class Broker:
             self.listening,
             self._drop_if_idle,
         )
+        #: Called when somebody has begun to listen to more, or to less.
+        self.changed: Callable[[], object] = _nothing
         self._closed = False
         self._incomplete = ""
         self._token = token_hex(4)
@@ -104,6 +106,7 @@ class Broker:
             subscriber.patterns[pattern] = None
             self._trie.add(pattern, subscriber)
         self._matches.clear()
+        self.changed()
         for pattern in new:
             for topic in self._buffer.topics(pattern):
                 self._buffer.drain(topic, self._giving(subscriber))
@@ -127,6 +130,7 @@ class Broker:
                 del subscriber.patterns[pattern]
                 self._trie.remove(pattern, subscriber)
         self._matches.clear()
+        self.changed()
         if not subscriber.patterns:
             subscriber.keys.clear()
         self._drop_if_idle(subscriber)
@@ -296,7 +300,7 @@ class Broker:
 
 
 def _nothing() -> None:
-    """End a message that has its outcome."""
+    """End a message that has its outcome; tell nobody."""
 
 
 __all__ = ["BUS_CLOSED", "BUS_FULL", "Broker"]

@@ -19,6 +19,8 @@ from kupool.bus.remote.service import BusService, PeerLimits
 from kupool.bus.topics import pattern_name
 from kupool.daemon.bus_access import BusAccess
 from kupool.net.connection import Connection
+from kupool.pool import ACCEPTED
+from kupool.pool.acceptance import Acceptance
 from kupool.pool.events import BusEvents
 from kupool.pool.handlers import Handlers
 from kupool.settings import Settings
@@ -54,6 +56,15 @@ class BusPart:
     def problem(self) -> str:
         """Why the other nodes cannot be reached; empty where they can, or there are none."""
         return self.bus.problem if isinstance(self.bus, RabbitBus) else ""
+
+    def watch(self, acceptance: Acceptance) -> None:
+        """Have accepted submissions told of while somebody listens, and no one asked else."""
+        broker = self.bus.broker
+
+        def changed() -> None:
+            acceptance.events = self.events if broker.listening(ACCEPTED) else None
+
+        broker.changed = changed
 
     async def open(self) -> None:
         """Join the other nodes, if there are to be any, or go on trying to.

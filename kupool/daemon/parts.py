@@ -107,7 +107,8 @@ def build(
     pool = Pool(reactor, book, acceptance, handlers, session_settings(settings), authenticator)
     bus = make_bus(settings, reactor, wall, handlers)
     if bus is not None:
-        pool.events = acceptance.events = bus.events
+        pool.events = bus.events
+        bus.watch(acceptance)
     server = Server(
         reactor,
         pool if bus is None else Tenants(pool, bus.service),

@@ -403,12 +403,32 @@ class OffTests(DaemonCase):
 class IdleTests(DaemonCase):
     """A-14: a bus that nobody uses costs nothing."""
 
+    def test_submissions_are_told_of_while_somebody_listens(self) -> None:
+        """A-61: nothing is asked on the way of a submission before that, and afterwards."""
+        self.stop()
+        self.start(bus_subscribe=[">", "kupool.>"])
+        acceptance = self.daemon.parts.acceptance
+        peer = self.session()
+        self.ask(peer, "subscribe", topics=["kupool.job", "t"])
+        self.assertIsNone(acceptance.events)
+        for end in (
+            lambda p: self.ask(p, "unsubscribe", topics=["*.*.accepted"]),
+            MemoryPeer.close,
+        ):
+            self.ask(peer, "subscribe", topics=["kupool.submission.*", "*.*.accepted"])
+            self.assertIsNotNone(acceptance.events)
+            self.ask(peer, "unsubscribe", topics=["kupool.submission.*"])
+            self.assertIsNotNone(acceptance.events)
+            end(peer)
+            self.assertIsNone(acceptance.events)
+
     def test_no_timers_and_no_events(self) -> None:
         with_bus = len(self.network.getDelayedCalls())
         self.session().close()
         self.network.run(self.daemon.status.rotate())
         status = self.broker.status()
         self.assertEqual((status.counts, status.topics, status.subscribers), ({}, (), ()))
+        self.assertIsNone(self.daemon.parts.acceptance.events)
         self.stop()
         self.start(bus="off")
         self.assertEqual(len(self.network.getDelayedCalls()), with_bus)
