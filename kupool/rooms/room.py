@@ -4,40 +4,24 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from kupool.rooms.audience import Audience
-from kupool.rooms.events import Closing, Created, Incoming, RoomBusy, RoomGone, TimerFired
+from kupool.rooms.events import Closing, Created, Incoming, RoomBusy, RoomGone
 from kupool.rooms.flood import Flood
 from kupool.rooms.peers import Peer
 from kupool.rooms.running import Running, refusal
 from kupool.rooms.settings import House
-from kupool.rooms.wheel import Timer
-
-#: What a timer of a room calls, with the room and the timer's key.
-TimerCall = Callable[["Room", str], object]
+from kupool.rooms.timed import Run, Timed, TimerCall
 
 #: A closing room's own timer.
 _CLOSE = "room close"
 
 
-@dataclass(slots=True, eq=False)
-class _Task:
-    """A run of a timer that waits for its turn, or has begun."""
-
-    key: str
-    name: str
-    due: float
-    call: TimerCall | None
-    begun: bool = False
-
-
-class Room(Audience):
+class Room(Timed):
     """A room with a ``code``; ``data`` is the application's own.
 
     Its logic runs one message at a time: events first, then messages in the order they
@@ -47,10 +31,8 @@ class Room(Audience):
     __slots__ = (
         "__weakref__",
         "_closed",
-        "_closing",
         "_flood",
         "_messages",
-        "_pending",
         "_running",
         "_system",
         "_unhandled",
@@ -66,23 +48,16 @@ class Room(Audience):
         super().__init__(code, house)
         self.data: Any = None
         self.handled = self.failed = 0
-        self._closing = self._closed = False
+        self._closed = False
         # Most rooms are idle: what only a busy one needs is made when it is.
         self._system: deque[object] | None = None
         self._messages: deque[Incoming] | None = None
         self._running: Running | None = None
         self._flood: Flood | None = None
-        #: The runs of timers that wait or are at work, by key.
-        self._pending: dict[str, _Task] | None = None
         self._unhandled: list[Incoming] | None = None
         self._when_closed: list[Callable[[list[Incoming]], None]] = []
 
     # -- who is here
-
-    @property
-    def closing(self) -> bool:
-        """Whether the room takes nothing more."""
-        return self._closing
 
     @property
     def closed(self) -> bool:
@@ -144,63 +119,6 @@ class Room(Audience):
         self._system.append(event)
         self._house.turns.wake(self)
 
-    # -- timers
-
-    def once(self, key: str, delay: float, call: TimerCall | None = None) -> None:
-        """Call something, ``delay`` seconds from now, as one message of the room.
-
-        Replaces a timer of the same key. Without ``call`` the room gets the event
-        :class:`TimerFired`. Raises :class:`RoomGone` in a room that is closing.
-        """
-        self._check_open()
-        self._house.wheel.once(self, key, delay, _fire, data=call, counted=False)
-        self._forget_run(key)
-
-    def repeat(self, key: str, interval: float, call: TimerCall | None = None) -> None:
-        """Do so every ``interval`` seconds; skipped while the last run has not ended."""
-        self._check_open()
-        self._house.wheel.repeat(self, key, interval, _fire, data=call, counted=False)
-        self._forget_run(key)
-
-    def has_timer(self, key: str) -> bool:
-        """Say whether a timer is set, or a run of it waits."""
-        task = None if self._pending is None else self._pending.get(key)
-        waits = task is not None and not task.begun
-        return waits or self._house.wheel.get(self, key) is not None
-
-    def cancel(self, key: str) -> bool:
-        """Cancel a timer; returns whether there was one. A run that waits comes no more."""
-        return self._house.wheel.cancel(self, key) | self._forget_run(key)
-
-    def cancel_prefix(self, prefix: str = "") -> int:
-        """Cancel the timers whose keys begin so; returns how many there were."""
-        number = self._house.wheel.cancel_prefix(self, prefix)
-        waiting = [key for key in self._pending or () if key.startswith(prefix)]
-        return number + sum(self._forget_run(key) for key in waiting)
-
-    def _forget_run(self, key: str) -> bool:
-        """Let a run of a timer not happen that waits for its turn."""
-        task = None if self._pending is None else self._pending.get(key)
-        if self._pending is None or task is None or task.begun:
-            return False
-        del self._pending[key]
-        return True
-
-    def _check_open(self) -> None:
-        if self._closing:
-            raise RoomGone(self.code)
-
-    def timer_fired(self, timer: Timer) -> None:
-        """Queue what a timer is for; called by the wheel."""
-        if self._pending is None:
-            self._pending = {}
-        if timer.interval and timer.key in self._pending:
-            self._house.tasks.of(timer.name).skipped += 1
-            return
-        call = cast("TimerCall | None", timer.data)
-        task = self._pending[timer.key] = _Task(timer.key, timer.name, timer.was_due, call)
-        self.tell(task)
-
     # -- its turn
 
     @property
@@ -227,12 +145,10 @@ class Room(Audience):
     def _handle_next(self) -> None:
         if self._system:
             event = self._system.popleft()
-            if isinstance(event, _Task):
-                event.begun = True
-                if not self._wanted(event):
-                    self._go_on()
-                    return
-            self._start(event)
+            if isinstance(event, Run) and not self.begin(event):
+                self._go_on()
+            else:
+                self._start(event)
         elif self._messages:
             incoming = self._messages.popleft()
             if self._flood is not None:
@@ -242,10 +158,6 @@ class Room(Audience):
             else:
                 self._fail(incoming, Failure(RoomGone(self.code)))
                 self._go_on()
-
-    def _wanted(self, task: _Task) -> bool:
-        """Say whether a timer's run has neither been cancelled nor replaced."""
-        return self._pending is not None and self._pending.get(task.key) is task
 
     def _go_on(self) -> None:
         """See what is next, after something has ended."""
@@ -266,22 +178,17 @@ class Room(Audience):
         hooks = self._house.hooks
         if isinstance(subject, Incoming):
             return hooks.on_dispatch_message(self, subject)
-        if isinstance(subject, _Task):
-            return self._house.tasks.run(subject.name, subject.due, self._run_task, subject)
+        if isinstance(subject, Run):
+            return self.call(subject)
         if isinstance(subject, Created):
             return hooks.on_create_room(self)
         return hooks.on_dispatch_system_message(self, subject)
 
-    def _run_task(self, task: _Task) -> object:
-        if task.call is not None:
-            return task.call(self, task.key)
-        return self._house.hooks.on_dispatch_system_message(self, TimerFired(task.key))
-
     def _ended(self, subject: object, result: object) -> None:
         self._running = None
         self.handled += 1
-        if isinstance(subject, _Task) and self._pending is not None and self._wanted(subject):
-            del self._pending[subject.key]
+        if isinstance(subject, Run):
+            self.end(subject)
         if isinstance(result, Failure):
             self._fail(subject, result)
             if isinstance(subject, Created):
@@ -372,12 +279,6 @@ class Room(Audience):
         """Hold a connection back no longer that is no member's any more."""
         if self._flood is not None:
             self._flood.let_go(connection)
-
-
-def _fire(timer: Timer) -> None:
-    room = timer.room
-    assert isinstance(room, Room)
-    room.timer_fired(timer)
 
 
 __all__ = ["Room", "TimerCall"]
