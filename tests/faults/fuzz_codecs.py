@@ -3,7 +3,7 @@
     python -m tests.faults.fuzz_codecs --minutes 10 --seed 1
 
 No exception may leave the framework, whatever bytes come in and whatever handlers do; see
-:mod:`tests.faults.fuzz_codecs_splitters` and :mod:`tests.faults.fuzz_codecs_servers` for
+:mod:`tests.faults.fuzz_codecs_splitters` and :mod:`tests.faults.fuzz_codecs_served` for
 what is required. Ends with status 1 where it is not. A problem is printed with its round,
 which ``--round memory/17`` does again with the same seed; over sockets, time is not the same.
 """
