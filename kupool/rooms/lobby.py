@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable
 from inspect import isawaitable
 
 from twisted.internet.defer import Deferred
@@ -12,31 +11,22 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from kupool.errors import ALREADY_EXISTS, FORBIDDEN, RequestError
+from kupool.errors import FORBIDDEN, RequestError
 from kupool.net.connection import Connection
-from kupool.net.outbox import EventPolicy
 from kupool.rooms import IRoomHooks
-from kupool.rooms.broadcast import Packet, Payload, notification
 from kupool.rooms.entrance import introduce
-from kupool.rooms.events import Created, Incoming, RoomBusy, RoomGone
-from kupool.rooms.matchmaking import MatchOutcome
-from kupool.rooms.members import Member
-from kupool.rooms.membership import Membership
-from kupool.rooms.names import check_name
+from kupool.rooms.events import Incoming
 from kupool.rooms.peers import Peer
+from kupool.rooms.registry import Registry
 from kupool.rooms.room import Room
 from kupool.rooms.running import refusal
 from kupool.rooms.seeking import Seeking
-from kupool.rooms.settings import House, RoomSettings
-from kupool.rooms.tasks import TaskStatistics
-from kupool.rooms.turns import Turns, in_chunks
-from kupool.rooms.wheel import Timer, Wheel
-
-_LINGER = "room linger"
+from kupool.rooms.settings import RoomSettings
+from kupool.rooms.turns import in_chunks
 
 
-class Lobby:
-    """Keeps the rooms by their codes, their members, and who waits for a match.
+class Lobby(Registry):
+    """Takes messages to the rooms, and keeps who waits for a match.
 
     ``members`` looks up users and connections, ``wheel`` has every timer, ``tasks`` counts
     their runs, ``matchmaker.statistics()`` the matches. Starts nothing by itself: without
@@ -54,91 +44,12 @@ class Lobby:
         wall: Callable[[], float] = time.time,
         tick: float = 0.05,
     ) -> None:
-        self.settings = settings = settings or RoomSettings()
-        self.tasks = TaskStatistics(clock.seconds)
-        self.wheel = Wheel(clock, tick, tasks=self.tasks, limit=settings.max_timers)
-        turns = Turns(clock)
-        self._house = House(clock, wall, hooks, settings, self.wheel, turns, self.tasks, self)
-        self.clock = clock
-        self._hooks = hooks
-        self._rooms: dict[str, Room] = {}
-        self._closing = False
-        self.members = Membership(self._house, self._emptied)
+        super().__init__(clock, hooks, settings, wall, tick)
         self._seeking = Seeking(
             self._house, lambda failure, outcome: self.refuse(None, failure, outcome, None)
         )
         self.matchmaker = self._seeking.matchmaker
         hooks.on_init(self)
-
-    # -- the rooms
-
-    def __len__(self) -> int:
-        """Return how many rooms there are."""
-        return len(self._rooms)
-
-    def __iter__(self) -> Iterator[Room]:
-        """Iterate over the rooms of this moment."""
-        return iter(list(self._rooms.values()))
-
-    def find(self, code: str) -> Room | None:
-        """Return a room by its code, if there is one."""
-        return self._rooms.get(code)
-
-    def get(self, code: str) -> Room:
-        """Return a room by its code; raises :class:`RequestError` ``not found``."""
-        room = self._rooms.get(code)
-        if room is None:
-            raise RoomGone(code)
-        return room
-
-    def create(self, code: str) -> Room:
-        """Make a room, which stays until it is closed or its last member has left.
-
-        Raises :class:`RequestError`: ``already exists``, or ``too many requests`` at the
-        limit of rooms, ``bad params`` for a code that is empty or too long, or ``not
-        found`` when the lobby is closing.
-        """
-        check_name(code, self.settings.max_name)
-        if self._closing:
-            raise RoomGone(code)
-        if code in self._rooms:
-            raise RequestError(ALREADY_EXISTS.about(f"room {code}"))
-        if len(self._rooms) >= self.settings.max_rooms:
-            raise RoomBusy(f"{self.settings.max_rooms} rooms")
-        room = self._rooms[code] = Room(code, self._house)
-        room.when_closed(lambda unhandled: self._closed(room, unhandled))
-        room.tell(Created())
-        return room
-
-    def _closed(self, room: Room, unhandled: list[Incoming]) -> None:
-        del self._rooms[room.code]
-        self.wheel.cancel((_LINGER, room.code), _LINGER)
-        self.members.dissolve(room)
-        if unhandled:
-            self._log.info(
-                "Room {code} ended with {count} messages unhandled",
-                code=room.code,
-                count=len(unhandled),
-            )
-
-    def _emptied(self, room: Room) -> None:
-        linger = self.settings.linger
-        if room.closing or linger is None:
-            return
-        if linger:
-            self.linger(room, linger)
-        else:
-            room.close("empty")
-
-    def linger(self, room: Room, seconds: float) -> None:
-        """Close a room in so many seconds, unless somebody is there by then."""
-        at = (_LINGER, room.code)
-        self.wheel.once(at, _LINGER, seconds, self._lingered, data=room, always=True)
-
-    def _lingered(self, timer: Timer) -> None:
-        room = timer.data
-        if isinstance(room, Room) and not room.members:
-            room.close("empty")
 
     # -- messages
 
@@ -189,16 +100,6 @@ class Lobby:
             await self.ready(code)
         return result
 
-    def ready(self, code: str) -> Deferred[None]:
-        """Fire when no room of this code is ending: a new one may take its place then."""
-        ready: Deferred[None] = Deferred()
-        room = self._rooms.get(code)
-        if room is not None and room.closing and not self._closing:
-            room.when_closed(lambda unhandled: ready.callback(None))
-        else:
-            ready.callback(None)
-        return ready
-
     def place(
         self,
         connection: Peer,
@@ -222,31 +123,6 @@ class Lobby:
         except RequestError:
             self.refuse(room, Failure(), incoming.body, incoming.answer)
 
-    def enter(self, code: str, user: str, connection: Peer | None = None) -> Member:
-        """Make a user a member of a room, which is created where there is none.
-
-        Raises :class:`RequestError` as ``create`` and ``members.join`` do.
-        """
-        return self._into(code, lambda room: self.members.join(room, user, connection))
-
-    def move(self, user: str, code: str) -> Member:
-        """Let a member go to another room, which is created where there is none.
-
-        Raises :class:`RequestError` as ``create`` and ``members.move`` do.
-        """
-        return self._into(code, lambda room: self.members.move(room, user))
-
-    def _into(self, code: str, go: Callable[[Room], Member]) -> Member:
-        room = self._rooms.get(code)
-        if room is not None:
-            return go(room)
-        room = self.create(code)
-        try:
-            return go(room)
-        except RequestError:
-            room.close("nobody came")
-            raise
-
     def refuse(
         self,
         room: Room | None,
@@ -268,47 +144,6 @@ class Lobby:
         self.members.disconnected(connection)
         self._seeking.disconnected(connection)
 
-    # -- broadcasts
-
-    def broadcast(
-        self,
-        payload: Payload,
-        *,
-        key: str | None = None,
-        policy: EventPolicy | None = EventPolicy.DROP_NEW,
-    ) -> Deferred[None]:
-        """Send to all members of all rooms; see :meth:`Room.broadcast`.
-
-        Fires when every room has it among what it sends.
-        """
-        packet = Packet(payload, key, policy)
-        return in_chunks(self.clock, self._rooms.values(), lambda room: room.send_later(packet))
-
-    def notify(
-        self,
-        method: str,
-        params: object,
-        *,
-        key: str | None = None,
-        policy: EventPolicy | None = EventPolicy.DROP_NEW,
-    ) -> Deferred[None]:
-        """Broadcast a notification, ``{"id":null,"method":...,"params":...}``."""
-        return self.broadcast(notification(method, params), key=key, policy=policy)
-
-    def send_user(
-        self,
-        user: str,
-        payload: Payload,
-        *,
-        key: str | None = None,
-        policy: EventPolicy | None = EventPolicy.DROP_NEW,
-    ) -> int:
-        """Send to a user on all of their connections; returns how many those are.
-
-        Raises :class:`RequestError` ``not found`` for a user who is in no room.
-        """
-        return self.members.get(user).send(payload, key=key, policy=policy)
-
     # -- matches
 
     def match(self, connection: Connection, body: object) -> bool:
@@ -325,18 +160,6 @@ class Lobby:
     def cancel_match(self, player: str) -> bool:
         """Let a player wait no longer; returns whether they did."""
         return self._seeking.cancel(player)
-
-    def gather(self, code: str, outcome: MatchOutcome) -> Room:
-        """Create a room with the matched players as members.
-
-        Who has gone meanwhile, or is in another room, is not among them. Raises
-        :class:`RequestError` as ``create`` does.
-        """
-        room = self.create(code)
-        for request in outcome.players:
-            with suppress(RequestError):
-                self.members.join(room, request.player, request.connection)
-        return room
 
     # -- the end
 
