@@ -218,7 +218,7 @@ class BusContract(_Base):
             await self.listen(await self.open_bus(), handler)
         answers: Counter[bytes] = Counter()
         for _ in range(40):
-            waiting = [bus.publish_reliable_random(b"%d" % n, "t") for n in range(250)]
+            waiting = [bus.publish_reliable_random(b"%d" % n, "t", 30.0) for n in range(250)]
             for deferred in waiting:
                 answers[(await self.result(deferred)).data] += 1
         for handler in handlers:
@@ -389,12 +389,12 @@ class BusContract(_Base):
         bus = await self.open_bus()
         handler = Heard(answer=silent)
         await self.listen(bus, handler)
-        waiting = bus.publish_reliable_random(b"", "t")
+        waiting = bus.publish_reliable_random(b"", "t", 0.5)
         await self.passes(0.1)
         waiting.cancel()
         failure = await self.result(waiting)
         self.assertTrue(failure.check(CancelledError))
-        await self.passes(self.settings.timeout + 0.5)
+        await self.passes(0.6)
         self.assertEqual((await self.result(bus.status())).calls, 0)
 
     async def test_slow_subscriber(self) -> None:
@@ -403,7 +403,7 @@ class BusContract(_Base):
         await self.listen(bus, Heard(answer=silent), "slow")
         quick = Heard("quick")
         await self.listen(other, quick, "quick")
-        slow = [bus.publish_reliable_random(b"x" * 1000, "slow") for _ in range(200)]
+        slow = [bus.publish_reliable_random(b"x" * 1000, "slow", 1.0) for _ in range(200)]
         start = self.now()
         outcome = await self.result(bus.publish_reliable_random(b"", "quick"))
         self.assertEqual(outcome.data, b"quick")

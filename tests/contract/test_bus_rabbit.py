@@ -21,7 +21,7 @@ class RabbitBusTests(BusContract, TestCase):
     """A-61, A-62: each participant is a node with a connection of its own."""
 
     #: Shorter than usual, as all this takes real time.
-    settings = BusSettings(direct=("direct.*",), timeout=2.0, buffer_time=1.5)
+    settings = BusSettings(direct=("direct.*",), buffer_time=1.5)
     slack = 1.0
     timeout = 60
 
