@@ -31,8 +31,8 @@ class RabbitBusTests(BusContract, TestCase):
     def now(self) -> float:
         return float(the_reactor().seconds())
 
-    def alarm(self, seconds: float) -> Deferred[float]:
-        return deferLater(the_reactor(), seconds, self.now)
+    def alarm(self, seconds: float) -> Deferred[None]:
+        return deferLater(the_reactor(), seconds)
 
     async def passes(self, seconds: float) -> None:
         await deferLater(the_reactor(), seconds)
