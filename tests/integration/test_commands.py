@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import sqlite3
@@ -166,7 +167,8 @@ class ConfigTests(SynchronousTestCase):
     def lines(self, *arguments: str, env: Mapping[str, str] | None = None) -> dict[str, list[str]]:
         shown = kupool("config", "--show", *arguments, env=env)
         self.assertEqual((shown.returncode, shown.stderr), (0, ""))
-        return {line.split()[0]: line.split(maxsplit=2)[1:] for line in shown.stdout.splitlines()}
+        rows = [re.split(r" {2,}", line) for line in shown.stdout.splitlines()]
+        return {name: [value, source] for name, value, source in rows}
 
     def test_precedence_and_sources(self) -> None:
         """K-90: one setting from each source, and one from all of them."""
