@@ -13,9 +13,9 @@ from twisted.python.failure import Failure
 
 from kupool.errors import FORBIDDEN, RequestError
 from kupool.net.connection import Connection
-from kupool.rooms import IRoomHooks
 from kupool.rooms.entrance import introduce
 from kupool.rooms.events import Incoming
+from kupool.rooms.interfaces import IRoomHooks
 from kupool.rooms.peers import Peer
 from kupool.rooms.registry import Registry
 from kupool.rooms.room import Room

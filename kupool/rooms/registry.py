@@ -12,9 +12,9 @@ from twisted.logger import Logger
 
 from kupool.errors import ALREADY_EXISTS, RequestError
 from kupool.net.outbox import EventPolicy
-from kupool.rooms import IRoomHooks
 from kupool.rooms.broadcast import Packet, Payload, notification
 from kupool.rooms.events import Created, Incoming, RoomBusy, RoomGone
+from kupool.rooms.interfaces import IRoomHooks
 from kupool.rooms.matchmaking import MatchOutcome
 from kupool.rooms.members import Member
 from kupool.rooms.membership import Membership

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from twisted.internet.interfaces import IReactorTime
 
-from kupool.rooms import IRoomHooks
+from kupool.rooms.interfaces import IRoomHooks
 from kupool.rooms.tasks import TaskStatistics
 from kupool.rooms.turns import Turns
 from kupool.rooms.wheel import Wheel
