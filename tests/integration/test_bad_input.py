@@ -390,7 +390,7 @@ class HandlerTests(_Case):
             await threads.stop(1.0)
 
     async def test_an_inline_handler_that_never_yields(self) -> None:
-        """It holds all up, and nothing is lost; the operator is told where it stands."""
+        """P-49: it holds all up, nothing is lost, and the operator is told where it stands."""
         begun, gate = threading.Event(), threading.Event()
         report = Path(mkdtemp()) / "stacks"
         stacks = self.enterContext(report.open("w"))
