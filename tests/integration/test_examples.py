@@ -102,6 +102,7 @@ class EchoTests(SynchronousTestCase):
             self.assertEqual(program.end(), (0, ""))
 
     def test_it_is_short(self) -> None:
+        """P-62: an echo server is at most 15 lines."""
         source = (EXAMPLES / "echo.py").read_text("utf-8")
         code = re.sub(r'""".*?"""', "", source, flags=re.S)
         lines = [line for line in code.splitlines() if line.strip()]
