@@ -13,17 +13,20 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta, Struct, field
 
 from kupool.errors import ALREADY_EXISTS, FORBIDDEN, RequestError
-from kupool.net.command import run
-from kupool.net.connection import Connection
-from kupool.net.router import Router
-from kupool.net.server import Server
-from kupool.rooms.events import Disconnected, Incoming, Left, Returned
-from kupool.rooms.hooks import RoomHooks
-from kupool.rooms.lobby import Lobby
-from kupool.rooms.matchmaking import MatchOutcome, MatchRequest
-from kupool.rooms.observer import LobbyObserver
-from kupool.rooms.room import Room
-from kupool.rooms.settings import RoomSettings
+from kupool.net import Connection, Router, Server, run
+from kupool.rooms import (
+    Disconnected,
+    Incoming,
+    Left,
+    Lobby,
+    LobbyObserver,
+    MatchOutcome,
+    MatchRequest,
+    Returned,
+    Room,
+    RoomHooks,
+    RoomSettings,
+)
 
 #: How many players each mode needs.
 MODES = {"duel": 2, "party": 4}

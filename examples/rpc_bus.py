@@ -20,8 +20,7 @@ from kupool.bus import Kind, Message, Refusal
 from kupool.bus.local import LocalBus
 from kupool.bus.remote.client import RemoteBus
 from kupool.bus.remote.service import BusService
-from kupool.net.command import run
-from kupool.net.server import Server
+from kupool.net import Server, run
 
 ACCOUNTS = {"alice": 100, "bob": 7}
 

@@ -10,15 +10,17 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from kupool.net.base_router import BaseRouter
-from kupool.net.command import run
-from kupool.net.connection import Connection
-from kupool.net.hooks import HookedObserver
-from kupool.net.id_router import IdRouter
-from kupool.net.manager import ServerSettings
-from kupool.net.request import Request
-from kupool.net.server import Server
-from kupool.wire.framing import Tlv
+from kupool.net import (
+    BaseRouter,
+    Connection,
+    HookedObserver,
+    IdRouter,
+    Request,
+    Server,
+    ServerSettings,
+    Tlv,
+    run,
+)
 
 PING, HELLO = 0, 1
 HELLO_ANSWER, PING_ANSWER = 200, 201

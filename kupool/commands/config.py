@@ -51,11 +51,12 @@ def example() -> Iterator[str]:
         if name == "config":
             continue
         kind, value = f.metadata["kind"], values[name]
+        default: Any = f.default
         mark = " *" if name in now else ""
         yield ""
         yield f"# {f.metadata['doc']} ({kind.hint}) [{ENV_PREFIX}{name.upper()}]{mark}"
         if repeatable(f):
-            listed = ", ".join(f'"{one}"' for one in f.default)
+            listed = ", ".join(f'"{one}"' for one in default)
             yield f"#{name}: [{listed}]"
         else:
             yield f'#{name}: "{value}"'

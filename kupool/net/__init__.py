@@ -5,44 +5,84 @@ It knows nothing of the pool, which is built on the public names of this package
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from kupool.net.admission import ServerSettings
+from kupool.net.base_router import BaseRouter
+from kupool.net.client import Client
+from kupool.net.client_failures import (
+    ClientFailure,
+    ConnectionEnded,
+    NotConnected,
+    RequestTimeout,
+    Unreachable,
+)
+from kupool.net.client_settings import Backoff, ClientSettings
+from kupool.net.command import run
+from kupool.net.configuration import ConfigError, ServerConfig
+from kupool.net.connection import Connection
+from kupool.net.correlation import correlated
+from kupool.net.delivery import Delivery, Policy
+from kupool.net.failures import ConnectionClosed, ConnectionNotFound, PropertyNotFound
+from kupool.net.figures import Meter
+from kupool.net.heartbeat import Heartbeat
+from kupool.net.hooks import HookedObserver
+from kupool.net.id_router import IdRouter
+from kupool.net.interceptors import Intercepted
+from kupool.net.interfaces import IClosingObserver, IConnectionObserver
+from kupool.net.manager import ConnectionManager
+from kupool.net.observer import Observer
+from kupool.net.request import Request
+from kupool.net.router import LATER, IRouter, Router, Unknown
+from kupool.net.router_guards import RateLimit, allow
+from kupool.net.server import Server
+from kupool.net.stalls import StallWatch
+from kupool.net.workers import WorkerPool
+from kupool.net.workers_processes import Processes
+from kupool.net.workers_settings import WorkerSettings
+from kupool.net.workers_threads import Threads
+from kupool.wire.framing import Tlv
 
-from zope.interface import Interface
-
-if TYPE_CHECKING:
-    from twisted.internet.defer import Deferred
-    from twisted.python.failure import Failure
-
-    from kupool.errors import CloseReason
-    from kupool.net.connection import Connection
-
-
-class IConnectionObserver(Interface):
-    """What an application does when connections come and go."""
-
-    def opened(connection: Connection) -> None:
-        """Called once, before the first message; sets the connection's router."""
-
-    def closed(connection: Connection, reason: Failure) -> None:
-        """Called exactly once for every connection that was ``opened``."""
-
-    def settle(connection: Connection) -> Deferred[None] | None:
-        """Return what to wait for before a connection ends whose peer has finished.
-
-        The peer sends no more, but may still read the answers that are on their way.
-        """
-
-
-class IClosingObserver(IConnectionObserver):
-    """An observer that also has a last word."""
-
-    def closing(connection: Connection, reason: CloseReason | None) -> Deferred[object] | None:
-        """Called before a connection is closed, while it can still send.
-
-        A Deferred that it returns is waited for, at most the write timeout, but for a
-        slow reader. ``reason`` is None where the peer has finished. Not called for a
-        connection that is lost before anyone closes it.
-        """
-
-
-__all__ = ["IClosingObserver", "IConnectionObserver"]
+__all__ = [
+    "LATER",
+    "Backoff",
+    "BaseRouter",
+    "Client",
+    "ClientFailure",
+    "ClientSettings",
+    "ConfigError",
+    "Connection",
+    "ConnectionClosed",
+    "ConnectionEnded",
+    "ConnectionManager",
+    "ConnectionNotFound",
+    "Delivery",
+    "Heartbeat",
+    "HookedObserver",
+    "IClosingObserver",
+    "IConnectionObserver",
+    "IRouter",
+    "IdRouter",
+    "Intercepted",
+    "Meter",
+    "NotConnected",
+    "Observer",
+    "Policy",
+    "Processes",
+    "PropertyNotFound",
+    "RateLimit",
+    "Request",
+    "RequestTimeout",
+    "Router",
+    "Server",
+    "ServerConfig",
+    "ServerSettings",
+    "StallWatch",
+    "Threads",
+    "Tlv",
+    "Unknown",
+    "Unreachable",
+    "WorkerPool",
+    "WorkerSettings",
+    "allow",
+    "correlated",
+    "run",
+]

@@ -15,7 +15,6 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from kupool.errors import CLOSE_REASONS, CloseReason
-from kupool.net import IConnectionObserver
 from kupool.net.client_answers import Announced, Answers, Key
 from kupool.net.client_failures import (
     ClientClosed,
@@ -27,6 +26,7 @@ from kupool.net.client_settings import Backoff, ClientSettings, client_factory
 from kupool.net.connection import OPEN, Connection
 from kupool.net.correlation import SIZE
 from kupool.net.failures import MESSAGE_TOO_LARGE
+from kupool.net.interfaces import IConnectionObserver
 from kupool.net.manager import ConnectionManager, ServerSettings
 from kupool.net.router import IRouter, Router, Unknown
 from kupool.wire.codecs import Codec

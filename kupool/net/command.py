@@ -21,6 +21,7 @@ from twisted.logger import (
 
 from kupool.net.collector import collect_rarely
 from kupool.net.server import Server
+from kupool.net.stalls import StallWatch
 
 #: Gets the reactor and the program's arguments, and returns a server that has not been
 #: started, or a coroutine or Deferred of one. It may raise :class:`SystemExit` with a text.
@@ -37,8 +38,9 @@ def run(
 
     The program takes ``--host``, ``--port``, ``--log-level`` and what ``options`` adds to
     its parser. A server that has addresses of its own listens on those instead. Prints
-    ``listening on PORT``, and what is logged from that level on to stderr. An address
-    that cannot be had is a line on stderr and the status 1.
+    ``listening on PORT``, and to stderr what is logged from that level on, and where the
+    reactor stands when a handler holds it up for two seconds. An address that cannot be
+    had is a line on stderr and the status 1.
     """
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -63,7 +65,12 @@ async def _program(reactor: Any, make: Make, arguments: argparse.Namespace) -> N
         collect_rarely()
         print(line, flush=True)
 
-    await serve(reactor, make, arguments, tell)
+    watch = StallWatch(reactor)
+    watch.start()
+    try:
+        await serve(reactor, make, arguments, tell)
+    finally:
+        watch.stop()
 
 
 async def serve(

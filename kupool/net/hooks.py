@@ -17,8 +17,8 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from kupool.errors import CloseReason
-from kupool.net import IClosingObserver
 from kupool.net.connection import Connection
+from kupool.net.interfaces import IClosingObserver
 from kupool.net.observer import Observer
 from kupool.net.router import IRouter
 

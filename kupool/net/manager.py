@@ -14,10 +14,10 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from kupool.errors import FRAME_TOO_LARGE, GOING_DOWN, CloseReason
-from kupool.net import IClosingObserver, IConnectionObserver
 from kupool.net.admission import Admission, ServerSettings
 from kupool.net.connection import OPEN, Connection
 from kupool.net.failures import ConnectionNotFound
+from kupool.net.interfaces import IClosingObserver, IConnectionObserver
 from kupool.net.properties import PropertyIndex
 from kupool.wire.framing import Framing, Tlv
 from kupool.wire.messages import close_message

@@ -6,8 +6,8 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from kupool.net import IConnectionObserver
 from kupool.net.connection import Connection
+from kupool.net.interfaces import IConnectionObserver
 from kupool.net.router import IRouter
 
 

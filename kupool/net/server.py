@@ -12,12 +12,12 @@ from twisted.internet.interfaces import IReactorFDSet
 from twisted.logger import Logger
 
 from kupool.errors import GOING_DOWN, CloseReason
-from kupool.net import IConnectionObserver
 from kupool.net.configuration import ServerConfig
 from kupool.net.descriptors import DescriptorGroup
 from kupool.net.detecting import DetectingFactory
 from kupool.net.endpoints import parse_address
 from kupool.net.failures import MESSAGE_TOO_LARGE
+from kupool.net.interfaces import IConnectionObserver
 from kupool.net.listening import Listening
 from kupool.net.manager import ConnectionManager, ServerSettings
 from kupool.net.protocols import FACTORIES, CodecFactory

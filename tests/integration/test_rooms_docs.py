@@ -10,7 +10,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.integration.test_examples import CHAT_FILES, Program, blocks
+from tests.integration.test_examples import CHAT_FILES, EXAMPLES, Program, blocks
 from tests.sockets import Peer
 
 
@@ -25,6 +25,13 @@ class ChatSectionTests(SynchronousTestCase):
             name = re.match(r"# (\w+\.py)\n", block)
             if name is not None and name[1] in CHAT_FILES:
                 (self.folder / name[1]).write_text(block, "utf-8")
+
+    def test_it_is_the_example(self) -> None:
+        """The page and the example are one, and short."""
+        for name in CHAT_FILES:
+            shown = (self.folder / name).read_text("utf-8")
+            self.assertEqual(f"# {name}\n" + (EXAMPLES / name).read_text("utf-8"), shown)
+        self.assertLessEqual(len((EXAMPLES / "chat.py").read_text("utf-8").splitlines()), 60)
 
     def test_its_test_passes(self) -> None:
         command = (sys.executable, "-m", "twisted.trial", "test_chat")
@@ -44,10 +51,9 @@ class ChatSectionTests(SynchronousTestCase):
                             peer.send(line.encode() + b"\n")
                         else:
                             self.assertEqual(peer.line().decode(), line)
-                text = (Path(__file__).parents[2] / "docs" / "framework.md").read_text("utf-8")
-                said = re.search(r"and Ann reads `(.*)`", text)
-                assert said is not None
-                self.assertEqual(ann.line().decode(), said[1])
+                (read,) = (b for b in blocks("console") if b.startswith('{"id":null,'))
+                for line in read.splitlines():
+                    self.assertEqual(ann.line().decode(), line)
                 program.interrupt()
                 self.assertIn(b"server going down", bob.line())
             self.assertEqual(program.end(), (0, ""))
