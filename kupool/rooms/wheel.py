@@ -354,7 +354,7 @@ class Wheel:
     def _again(self, timer: Timer) -> int:
         """Put a repeating timer where it fires next; returns how many firings it missed."""
         now = self._clock.seconds()
-        missed = max(0, floor((now - timer.due) / timer.interval + _GRAIN))
+        missed = max(0, floor((now - timer.due + _GRAIN * self.tick) / timer.interval))
         timer.due += (missed + 1) * timer.interval
         self._place(timer, self._tick_at(now) + 1)
         return missed

@@ -147,6 +147,14 @@ class WheelTests(SynchronousTestCase):
             self.assertGreaterEqual(at, float(key) - 1e-6)
             self.assertLess(at, float(key) + TICK + 0.05)
 
+    def test_a_long_interval_misses_no_firing_that_is_not_due(self) -> None:
+        """A reactor that wakes late, by almost an interval, is in time for the next."""
+        self.wheel.repeat("room", "day", 250_000.0, self.note)
+        self.clock.advance(499_999.75)
+        self.clock.advance(0.5)
+        self.assertEqual([key for _, key in self.fired], ["day", "day"])
+        self.assertEqual(self.tasks.snapshot()["day"].missed, 0)
+
     def test_the_same_key_replaces(self) -> None:
         self.wheel.once("room", "turn", 1, self.note)
         self.wheel.once("room", "turn", 3, self.note)
