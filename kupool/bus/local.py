@@ -25,11 +25,12 @@ from kupool.bus import (
 from kupool.bus.broker import Broker
 from kupool.bus.calls import Response, Taken
 from kupool.bus.inbox import Inbox
+from kupool.bus.models import Models
 from kupool.bus.publishing import checked_keys, make_message
 
 
 @implementer(IBus)
-class LocalBus:
+class LocalBus(Models):
     """A bus among the handlers of this process, and of whoever else uses its ``broker``.
 
     ``wall`` returns seconds since 1970. Handlers run in a turn of the reactor of their
@@ -52,41 +53,6 @@ class LocalBus:
         self._clock = clock
         self._handlers: dict[Handler, tuple[str, Inbox]] = {}
         self._next_id = 0
-
-    def publish_reliable_random(
-        self,
-        data: bytes,
-        topic: Topic,
-        timeout: float | None = None,
-        *,
-        headers: Mapping[str, str] | None = None,
-    ) -> Deferred[Outcome]:
-        """Have one subscriber, chosen at random, answer; another, where it does not."""
-        return self._publish(Model.RELIABLE_RANDOM, data, topic, timeout, headers=headers)
-
-    def publish_reliable_specific(
-        self,
-        data: bytes,
-        topic: Topic,
-        timeout: float | None = None,
-        *,
-        key: str = "",
-        headers: Mapping[str, str] | None = None,
-    ) -> Deferred[Outcome]:
-        """Have the one subscriber answer that can: all get it, the first answer counts."""
-        return self._publish(Model.RELIABLE_SPECIFIC, data, topic, timeout, key, headers)
-
-    def publish_unreliable_all(
-        self, data: bytes, topic: Topic, *, headers: Mapping[str, str] | None = None
-    ) -> Deferred[Outcome]:
-        """Send to every subscriber there is, or to the first that comes in time."""
-        return self._publish(Model.UNRELIABLE_ALL, data, topic, headers=headers)
-
-    def publish_unreliable_random(
-        self, data: bytes, topic: Topic, *, headers: Mapping[str, str] | None = None
-    ) -> Deferred[Outcome]:
-        """Send to one subscriber, chosen at random, or to the first that comes in time."""
-        return self._publish(Model.UNRELIABLE_RANDOM, data, topic, headers=headers)
 
     def _publish(
         self,

@@ -8,7 +8,8 @@ from twisted.logger import Logger
 
 from kupool.wire.codecs import Codec, Packable
 from kupool.wire.packets import Message
-from kupool.wire.splitters import Discarding, Item, Splitter, Tlv
+from kupool.wire.splitters import Item, Splitter, Tlv
+from kupool.wire.wrapping import Wrapping
 
 #: Gets a message that came in, and returns it, another one, or None to drop it.
 Incoming = Callable[[Item], Item | None]
@@ -53,58 +54,24 @@ class Intercepted:
         return InterceptingSplitter(inner, self._decode, self._log) if self._decode else inner
 
 
-class InterceptingSplitter:
+class InterceptingSplitter(Wrapping):
     """Hands out what interceptors make of the messages of another splitter."""
 
-    __slots__ = ("_decode", "_inner", "_log", "corrupt")
+    __slots__ = ("_decode", "_log")
 
     def __init__(self, inner: Splitter, decode: Sequence[Incoming], log: Logger) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._decode = decode
         self._log = log
-        self.corrupt = False
 
-    @property
-    def max_payload(self) -> int:
-        """The largest payload on the wire."""
-        return self._inner.max_payload
-
-    @max_payload.setter
-    def max_payload(self, size: int) -> None:
-        self._inner.max_payload = size
-
-    @property
-    def too_large(self) -> bool:
-        """Whether the stream is refused."""
-        return self.corrupt or self._inner.too_large
-
-    @too_large.setter
-    def too_large(self, refused: bool) -> None:
-        self._inner.too_large = refused
-
-    @property
-    def buffered(self) -> int:
-        """Bytes held that do not make a message yet."""
-        return int(getattr(self._inner, "buffered", 0))
-
-    def feed(self, data: bytes) -> Sequence[Item]:
-        """Take the next bytes and return the messages that they complete."""
-        return self._intercepted(self._inner.feed(data))
-
-    def resume(self) -> Sequence[Item]:
-        """Go on after ``too_large``, unless an interceptor failed."""
-        return self._intercepted(self._inner.resume())
-
-    def _intercepted(self, items: Sequence[Item]) -> list[Item]:
-        self.corrupt = self.corrupt or self._inner.corrupt
+    def _taken(self, items: Sequence[Item]) -> list[Item]:
         out: list[Item] = []
         for item in items:
             try:
                 changed = self._passed(item)
             except Exception:
                 self._log.failure("An interceptor could not take a message")
-                self.corrupt = True
-                self._inner = Discarding(self._inner.max_payload)
+                self._give_up()
                 return out
             if changed is not None:
                 out.append(changed)

@@ -8,7 +8,8 @@ from zlib import crc32
 from kupool.wire.codec import Codec, Packable
 from kupool.wire.headers import TlvCodec
 from kupool.wire.packets import Message, MessageTooLarge, check_id
-from kupool.wire.splitters import Control, Discarding, Item, Splitter, Tlv
+from kupool.wire.splitters import Control, Item, Splitter, Tlv
+from kupool.wire.wrapping import Wrapping
 
 
 class CrcCodec:
@@ -73,14 +74,10 @@ def _is_right(item: Item, data: bytes, found: bytes) -> bool:
     return isinstance(item, bytes) and found == checksum(Tlv(0, data), data)
 
 
-class CrcSplitter:
+class CrcSplitter(Wrapping):
     """Hands out the messages of another splitter whose checksums are right."""
 
-    __slots__ = ("_inner", "corrupt")
-
-    def __init__(self, inner: Splitter) -> None:
-        self._inner = inner
-        self.corrupt = False
+    __slots__ = ()
 
     @property
     def max_payload(self) -> int:
@@ -91,37 +88,13 @@ class CrcSplitter:
     def max_payload(self, size: int) -> None:
         self._inner.max_payload = size + CrcCodec.SIZE
 
-    @property
-    def too_large(self) -> bool:
-        """Whether the stream is refused."""
-        return self.corrupt or self._inner.too_large
-
-    @too_large.setter
-    def too_large(self, refused: bool) -> None:
-        self._inner.too_large = refused
-
-    @property
-    def buffered(self) -> int:
-        """Bytes held that do not make a message yet."""
-        return int(getattr(self._inner, "buffered", 0))
-
-    def feed(self, data: bytes) -> Sequence[Item]:
-        """Take the next bytes and return the messages that they complete."""
-        return self._checked(self._inner.feed(data))
-
-    def resume(self) -> Sequence[Item]:
-        """Go on after ``too_large``, unless a checksum was wrong."""
-        return self._checked(self._inner.resume())
-
-    def _checked(self, items: Sequence[Item]) -> list[Item]:
-        self.corrupt = self.corrupt or self._inner.corrupt
+    def _taken(self, items: Sequence[Item]) -> list[Item]:
         out: list[Item] = []
         for item in items:
             whole = item if isinstance(item, bytes) else item.payload
             data = whole[: -CrcCodec.SIZE]
             if not _is_right(item, data, whole[len(data) :]):
-                self.corrupt = True
-                self._inner = Discarding(self._inner.max_payload)
+                self._give_up()
                 return out
             if isinstance(item, Tlv):
                 out.append(Tlv(item.message_id, data))

@@ -31,6 +31,7 @@ from kupool.bus.broker import BUS_CLOSED, BUS_FULL
 from kupool.bus.calls import Response
 from kupool.bus.inbox import Inbox
 from kupool.bus.local import topics_of
+from kupool.bus.models import Models
 from kupool.bus.publishing import MIN_TIMEOUT, checked_keys, make_message
 from kupool.bus.remote.dialling import Dialler
 from kupool.bus.remote.link import Link
@@ -78,7 +79,7 @@ Replied = Callable[[Incoming | None], object]
 
 
 @implementer(IBus)
-class RemoteBus:
+class RemoteBus(Models):
     """A bus that a server carries.
 
     It connects when :meth:`connect` is called, and comes back for ever. Subscriptions
@@ -142,41 +143,6 @@ class RemoteBus:
         return self._dialler.start()
 
     # -- publishing
-
-    def publish_reliable_random(
-        self,
-        data: bytes,
-        topic: Topic,
-        timeout: float | None = None,
-        *,
-        headers: Mapping[str, str] | None = None,
-    ) -> Deferred[Outcome]:
-        """Have one subscriber, chosen at random, answer; another, where it does not."""
-        return self._publish(Model.RELIABLE_RANDOM, data, topic, timeout, headers=headers)
-
-    def publish_reliable_specific(
-        self,
-        data: bytes,
-        topic: Topic,
-        timeout: float | None = None,
-        *,
-        key: str = "",
-        headers: Mapping[str, str] | None = None,
-    ) -> Deferred[Outcome]:
-        """Have the one subscriber answer that can: all get it, the first answer counts."""
-        return self._publish(Model.RELIABLE_SPECIFIC, data, topic, timeout, key, headers)
-
-    def publish_unreliable_all(
-        self, data: bytes, topic: Topic, *, headers: Mapping[str, str] | None = None
-    ) -> Deferred[Outcome]:
-        """Send to every subscriber there is, or to the first that comes in time."""
-        return self._publish(Model.UNRELIABLE_ALL, data, topic, headers=headers)
-
-    def publish_unreliable_random(
-        self, data: bytes, topic: Topic, *, headers: Mapping[str, str] | None = None
-    ) -> Deferred[Outcome]:
-        """Send to one subscriber, chosen at random, or to the first that comes in time."""
-        return self._publish(Model.UNRELIABLE_RANDOM, data, topic, headers=headers)
 
     def _publish(
         self,

@@ -1,0 +1,64 @@
+"""A splitter around another: what looks at the messages that one hands out. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kupool.wire.splitters import Discarding, Item, Splitter
+
+
+class Wrapping:
+    """Hands out what :meth:`_taken` makes of the messages of another splitter."""
+
+    __slots__ = ("_inner", "corrupt")
+
+    def __init__(self, inner: Splitter) -> None:
+        self._inner = inner
+        self.corrupt = False
+
+    @property
+    def max_payload(self) -> int:
+        """The largest payload on the wire."""
+        return self._inner.max_payload
+
+    @max_payload.setter
+    def max_payload(self, size: int) -> None:
+        self._inner.max_payload = size
+
+    @property
+    def too_large(self) -> bool:
+        """Whether the stream is refused."""
+        return self.corrupt or self._inner.too_large
+
+    @too_large.setter
+    def too_large(self, refused: bool) -> None:
+        self._inner.too_large = refused
+
+    @property
+    def buffered(self) -> int:
+        """Bytes held that do not make a message yet."""
+        return int(getattr(self._inner, "buffered", 0))
+
+    def feed(self, data: bytes) -> Sequence[Item]:
+        """Take the next bytes and return the messages that they complete."""
+        return self._seen(self._inner.feed(data))
+
+    def resume(self) -> Sequence[Item]:
+        """Go on after ``too_large``, unless the stream was given up."""
+        return self._seen(self._inner.resume())
+
+    def _seen(self, items: Sequence[Item]) -> list[Item]:
+        self.corrupt = self.corrupt or self._inner.corrupt
+        return self._taken(items)
+
+    def _taken(self, items: Sequence[Item]) -> list[Item]:
+        """Return what is handed out for some messages; may give the stream up."""
+        raise NotImplementedError
+
+    def _give_up(self) -> None:
+        """Take nothing more: what comes cannot be what was sent."""
+        self.corrupt = True
+        self._inner = Discarding(self._inner.max_payload)
+
+
+__all__ = ["Wrapping"]
