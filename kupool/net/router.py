@@ -129,11 +129,12 @@ class Router(RouteTable[str]):
     ) -> None:
         """Register the handler of a method whose params have the given type.
 
-        ``params`` is a msgspec struct or any type msgspec decodes; with None, params
-        are ignored. ``guards``, ``use``, ``before`` and ``after`` are run around the
-        handler, as :class:`~kupool.net.router_steps.Steps` says. ``invalid`` is called
-        with the connection, the id and the raw params when these do not fit the type;
-        where it is not given, or returns None, the answer is ``bad params``.
+        ``params`` is a msgspec struct or any type msgspec decodes; with None, what is
+        sent is ignored, and the request's ``params`` is None. ``guards``, ``use``,
+        ``before`` and ``after`` are run around the handler, as
+        :class:`~kupool.net.router_steps.Steps` says. ``invalid`` is called with the
+        connection, the id and the raw params when these do not fit the type; where it is
+        not given, or returns None, the answer is ``bad params``.
 
         Raises :class:`ValueError` when the method has a handler already.
         """
@@ -215,8 +216,7 @@ class Router(RouteTable[str]):
             def reply(result: object) -> None:
                 self._send_late(self._answer(connection, message, result), connection)
 
-            params = getattr(message, "params", None)
-            return function(BoundRequest(connection, method, params, message.id, reply))
+            return function(BoundRequest(connection, method, message.params, message.id, reply))
 
         return handle
 

@@ -90,14 +90,15 @@ class Loose(NamedTuple):
 def request_type(method: str, params: type | None) -> type[Request]:
     """Make the struct of a method whose ``params`` have the given type.
 
-    With ``params`` None the method takes none, and what is sent as ``params`` is
-    ignored, as unknown keys are.
+    With ``params`` None the method takes none: what is sent as ``params`` is ignored, as
+    unknown keys are, and the request's ``params`` is None.
     """
     fields: list[Any] = [] if params is None else [("params", params)]
     made = msgspec.defstruct(
         f"Request_{method}",
         fields,
         bases=(Request,),
+        namespace={"params": None} if params is None else None,
         tag_field="method",
         tag=method,
         gc=False,

@@ -34,6 +34,7 @@ class RequestTests(SynchronousTestCase):
     def test_any_key_order_and_unknown_keys(self) -> None:
         message = decode(b'{"jsonrpc":"2.0","params":[1],"method":"ping","x":{},"id":"a"}')
         self.assertEqual((type(message), message.id), (PING, "a"))
+        self.assertIsNone(message.params)
 
     def test_notification(self) -> None:
         self.assertIsNone(decode(b'{"id":null,"method":"ping"}').id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from argparse import ArgumentParser
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,79 @@ class RoomsDocumentTests(SynchronousTestCase):
         self.assertEqual((matches["duel"].matched, matches["trio"].timed_out), (2, 1))
         self.assertEqual((tasks["time"].runs, tasks["hint"].runs), (1, 3))
         self.assertEqual([statistics[n] for n in ("rooms", "members", "timers")], [0, 0, 0])
+
+    def club(self) -> tuple[MemoryPeer, MemoryPeer]:
+        parser = ArgumentParser()
+        self.names["add_options"](parser)
+        options = parser.parse_args(["--motd", "be nice"])
+        server = self.names["make_club"](self.network, options)
+        self.listen(server, 8002)
+        peers = [self.connect("enter", 8002, room="tea", user=user)[0] for user in ("ann", "bob")]
+        self.assertEqual(self.news(peers[0])[-1], ("joined", {"user": "bob"}))
+        self.assertEqual(self.news(peers[1]), [("welcome", {"motd": "be nice", "lines": []})])
+        self.addCleanup(lambda: self.network.run(server.stop(), 30))
+        return peers[0], peers[1]
+
+    def test_names(self) -> None:
+        ann, bob = self.club()
+        stranger = self.network.connect(8002)
+        self.assertEqual(stranger.ask("who")["error"], "forbidden")
+        answer = stranger.ask("enter", {"room": "tea", "user": "ann"})
+        self.assertEqual(answer["error"], "already exists: user ann")
+        self.assertEqual(bob.ask("nick", {"name": "ann"})["error"], "already exists: user ann")
+        self.assertEqual(bob.ask("nick", {"name": "rob"})["result"], ["ann", "rob"])
+        self.assertEqual(self.news(ann), [("renamed", {"user": "bob", "name": "rob"})])
+        self.assertEqual(ann.ask("who")["result"], ["ann", "rob"])
+
+    def test_a_whisper(self) -> None:
+        ann, bob = self.club()
+        cid, _ = self.connect("enter", 8002, room="coffee", user="cid")
+        ann.ask("tell", {"user": "cid", "text": "damn tea"})
+        self.assertEqual(self.news(cid)[1:], [("told", {"user": "ann", "text": "**** tea"})])
+        self.assertEqual(self.news(bob), [])
+        nobody = ann.ask("tell", {"user": "dan", "text": "psst"})
+        self.assertEqual(nobody["code"], 35)
+
+    def test_the_last_lines(self) -> None:
+        ann, _ = self.club()
+        for number in range(25):
+            ann.ask("say", {"text": f"line {number}"})
+            self.network.advance(1)
+        cid = self.network.connect(8002)
+        cid.request("enter", {"room": "tea", "user": "cid"})
+        welcome, answer = cid.messages()
+        self.assertEqual(answer["result"], ["ann", "bob", "cid"])
+        self.assertEqual(welcome["params"]["motd"], "be nice")
+        lines = [line["text"] for line in welcome["params"]["lines"]]
+        self.assertEqual(lines, [f"line {number}" for number in range(5, 25)])
+
+    def test_silence_and_an_empty_room(self) -> None:
+        ann, bob = self.club()
+        self.network.advance(200)
+        ann.ask("who")
+        self.network.advance(99)
+        self.assertEqual(self.news(bob), [])
+        self.network.advance(2)
+        self.assertEqual(self.news(bob), [("removed", {"reason": "silent"})])
+        self.assertEqual(self.news(ann), [("left", {"user": "bob", "reason": "silent"})])
+        self.assertEqual((bob.ask("who")["error"], bob.open), ("forbidden", True))
+        ann.ask("say", {"text": "alone"})
+        ann.close()
+        for wait, lines in ((30 + 59, ["alone"]), (30 + 61, [])):
+            self.network.advance(wait)
+            cid, _ = self.connect("enter", 8002, room="tea", user="cid")
+            ((_, welcome),) = self.news(cid)
+            self.assertEqual([line["text"] for line in welcome["lines"]], lines)
+            cid.close()
+
+    def test_a_limit(self) -> None:
+        ann, _ = self.club()
+        self.network.advance(1)
+        answers = [ann.ask("who").get("code") for _ in range(6)]
+        self.assertEqual(answers, [None] * 5 + [34])
+        self.assertEqual(ann.ask("nick", {"name": "amy"})["error"], "too many requests")
+        self.network.advance(0.3)
+        self.assertEqual(ann.ask("who")["result"], ["ann", "bob"])
 
     def test_spread(self) -> None:
         """A-51: two hosts; one goes, and the game goes on at the other."""
