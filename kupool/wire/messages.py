@@ -91,9 +91,12 @@ def request_type(method: str, params: type | None) -> type[Request]:
     """Make the struct of a method whose ``params`` have the given type.
 
     With ``params`` None the method takes none: what is sent as ``params`` is ignored, as
-    unknown keys are, and the request's ``params`` is None.
+    unknown keys are, and the request's ``params`` is None. A type that null fits, as
+    ``object`` or ``X | None``, makes them optional: None where nothing was sent.
     """
-    fields: list[Any] = [] if params is None else [("params", params)]
+    fields: list[Any] = []
+    if params is not None:
+        fields = [("params", params, None) if _fits_null(params) else ("params", params)]
     made = msgspec.defstruct(
         f"Request_{method}",
         fields,
@@ -105,6 +108,14 @@ def request_type(method: str, params: type | None) -> type[Request]:
         kw_only=True,
     )
     return cast(type[Request], made)
+
+
+def _fits_null(params: type) -> bool:
+    try:
+        msgspec.convert(None, params)
+    except msgspec.ValidationError:
+        return False
+    return True
 
 
 def request_decoder(types: Mapping[str, type[Request]]) -> msgspec.json.Decoder[Any]:

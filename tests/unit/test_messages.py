@@ -36,6 +36,14 @@ class RequestTests(SynchronousTestCase):
         self.assertEqual((type(message), message.id), (PING, "a"))
         self.assertIsNone(message.params)
 
+    def test_params_that_may_be_left_out(self) -> None:
+        """Where null fits, nothing fits as well."""
+        for kind in (object, dict[str, int] | None):
+            read = m.request_decoder({"x": m.request_type("x", kind)}).decode
+            self.assertIsNone(read(b'{"method":"x"}').params)
+            self.assertIsNone(read(b'{"method":"x","params":null}').params)
+            self.assertEqual(read(b'{"method":"x","params":{"a":1}}').params, {"a": 1})
+
     def test_notification(self) -> None:
         self.assertIsNone(decode(b'{"id":null,"method":"ping"}').id)
         self.assertIsNone(decode(b'{"method":"ping"}').id)
