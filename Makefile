@@ -16,8 +16,8 @@ run: $(READY)
 	@exec $(BIN)/kupool demo $(ARGS)
 
 test: $(READY) services
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(TESTS)
-	$(BIN)/python -m twisted.trial --reporter=text --temp-directory=.cache/trial tests.unit tests.contract
+	$(BIN)/python -m pytest -n 3 --dist loadfile $(TESTS)
+	$(BIN)/python -m twisted.trial -j 2 --reporter=text --temp-directory=.cache/trial tests.unit tests.contract
 
 check: lint unit
 

@@ -448,7 +448,9 @@ class SqliteLogTests(LogContract, TestCase):
         await self.quiet()
         self.assertEqual(log.status().dead_letters, 0)
         self.assertEqual(log.status().depth, 3)
-        await log._database.run(lambda c: c.execute("PRAGMA max_page_count=100000").fetchone())
+        await log._database.run(
+            lambda c: c.execute("PRAGMA max_page_count=100000").fetchone(), alone=True
+        )
         await self.until(lambda: log.status().dead_letters == 1)
         await self.until(lambda: log.status().depth == 0)
 

@@ -317,6 +317,7 @@ class HandlerTests(_Case):
         """P-49, P-50: it is killed at its time; until then, and after, others are answered."""
         processes = Processes(reactor, 1)
         pool = WorkerPool(reactor, WorkerSettings(size=1, timeout=1.0))
+        patient = WorkerPool(reactor, WorkerSettings(size=1))  # another process has to start
         self.addCleanup(lambda: Deferred.fromCoroutine(processes.stop(1.0)))
 
         async def compute(connection: Connection, number: int, data: bytes) -> bytes:
@@ -328,7 +329,7 @@ class HandlerTests(_Case):
 
         router = echo()
         router.add(1, compute, use=[pool])
-        router.add(2, length, use=[pool])
+        router.add(2, length, use=[patient])
         server = await self.serve(router)
         told = threading.Event()
 

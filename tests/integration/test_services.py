@@ -218,6 +218,10 @@ class RabbitTests(SynchronousTestCase):
         self.assertRaises(pika.exceptions.AMQPConnectionError, take, self.url, "kept")
         self.server.start()
         self.assertEqual([take(self.url, "kept") for _ in bodies], bodies)
+        # And one that a test left down comes back.
+        self.server.pause()
+        self.server.kill()
+        self.assertTrue(rabbit().api("overview"))
 
     def test_paused_connections_stay_open_and_get_no_answer(self) -> None:
         self.server.pause()
@@ -231,11 +235,6 @@ class RabbitTests(SynchronousTestCase):
         finally:
             self.server.resume()
         self.assertEqual(connection.recv(1), b"\1")
-
-    def test_what_a_test_left_down_comes_back(self) -> None:
-        self.server.pause()
-        self.server.kill()
-        self.assertTrue(rabbit().api("overview"))
 
     def test_its_tools(self) -> None:
         publish(self.url, "known", b"3")
