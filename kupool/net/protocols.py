@@ -56,6 +56,8 @@ class FramedProtocol(Protocol):
     def __init__(self, manager: ConnectionManager, connection: Connection | None = None) -> None:
         self._manager = manager
         self.connection = connection
+        if connection is not None:
+            self._feed_directly(connection)
 
     def connectionMade(self) -> None:
         """Admit the peer, or tell it why not and close."""
@@ -63,8 +65,14 @@ class FramedProtocol(Protocol):
         refusal = self._manager.refusal(host)
         if refusal is None:
             self.connection = self._manager.admit(transport, host, self.framing)
+            self._feed_directly(self.connection)
         else:
             refuse(self._manager, transport, self.framing, *refusal)
+
+    def _feed_directly(self, connection: Connection) -> None:
+        """Spare each read a call, where no subclass has a way of its own."""
+        if type(self).dataReceived is FramedProtocol.dataReceived:
+            self.dataReceived = connection.feed  # type: ignore[method-assign]
 
     def dataReceived(self, data: bytes) -> None:
         """Feed the connection; a peer that was refused is not heard."""
@@ -86,6 +94,7 @@ class FramedProtocol(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Tell the connection; its manager and observer hear of it from there."""
         connection, self.connection = self.connection, None
+        self.__dict__.pop("dataReceived", None)
         if connection is not None:
             connection.lost(reason)
         else:

@@ -84,25 +84,29 @@ class DirectServer(tcp.Server):
         """
         if self._corked is not None:
             self._corked.append(data)
-        elif self.reactor.corked is not None:
-            self._corked = [data]
-            self.reactor.corked.append(self)
-        elif self._ready:
-            send = self._send
+            return
+        self._corked = [data]
+        turn = self.reactor.corked
+        if turn is not None:
+            turn.append(self)
+        else:
+            self.uncork()
+
+    def uncork(self) -> None:
+        """Send what was written since the turn began; the group is not corked then."""
+        corked, self._corked = self._corked, None
+        if corked is None:
+            return
+        data = corked[0] if len(corked) == 1 else b"".join(corked)
+        if self._ready:
             try:
-                sent = send(data)
+                sent = self._send(data)
             except OSError:
                 sent = 0  # no room, or an error that doWrite() meets again and reports
             if sent != len(data):
                 tcp.Server.write(self, data[sent:] if sent else data)
         elif not self._aborted:
             tcp.Server.write(self, data)
-
-    def uncork(self) -> None:
-        """Send what was written since the turn began; the group is not corked then."""
-        corked, self._corked = self._corked, None
-        if corked is not None:
-            self.write(corked[0] if len(corked) == 1 else b"".join(corked))
 
     def writeSequence(self, iovec: Iterable[bytes]) -> None:
         """Send several pieces as one; the inherited one would overtake :meth:`write`."""
