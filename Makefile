@@ -27,7 +27,7 @@ lint: $(READY)
 	$(BIN)/mypy
 
 unit: $(READY)
-	$(BIN)/python -m pytest tests/unit tests/contract tests/test_architecture.py
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests/unit tests/contract tests/test_architecture.py
 
 # Fails where fewer than 80 of 100 lines of one of these packages are covered.
 coverage: $(READY) services
