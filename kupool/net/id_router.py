@@ -142,12 +142,12 @@ class IdRouter(RouteTable[int]):
     def dispatch(self, connection: Connection, item: Item) -> bytes | None:
         """Handle one message; the answer is sent under an id, so None is returned."""
         if isinstance(item, Tlv):
-            message_id, data = item
+            message_id = item.message_id
             handler = self._handlers.get(message_id)
             if handler is None:
                 handler = self._unknown
             try:
-                answer = handler(connection, message_id, data)
+                answer = handler(connection, message_id, item.payload)
                 if type(answer) is bytes:
                     limit = connection.manager.settings.max_frame
                     if connection.framing is TLV and len(answer) <= limit:

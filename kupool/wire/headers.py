@@ -44,7 +44,7 @@ class TlvCodec(Limited):
         if isinstance(message, bytes):
             message_id, data = 0, message
         elif isinstance(message, Tlv):
-            message_id, data = message
+            message_id, data = message.message_id, message.payload
         else:
             message_id, data = message.message_id, message.data
         self._check(len(data))

@@ -13,7 +13,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from struct import Struct
-from typing import NamedTuple, Protocol
+from typing import Protocol
+
+import msgspec
 
 OP_CONTINUATION = 0x0
 OP_TEXT = 0x1
@@ -39,22 +41,20 @@ _unpack_int32 = Struct(">I").unpack_from
 _unpack_tlv = Struct("<II").unpack_from
 
 
-class Control(NamedTuple):
+class Control(msgspec.Struct, frozen=True, gc=False):
     """A ``frame`` message that is not data: close, ping, pong, or an unused opcode."""
 
     opcode: int
     payload: bytes
 
 
-class Tlv(NamedTuple):
+class Tlv(msgspec.Struct, frozen=True, gc=False):
     """A ``tlv`` message: its id and its data."""
 
+    # No tuple: one is made for every message, and this takes a fifth of the time.
     message_id: int
     payload: bytes
 
-
-#: Makes a named tuple from its fields in half the time that calling its class takes.
-_new = tuple.__new__
 
 #: What a splitter hands out: a payload of one message, or a message with a tag.
 Item = bytes | Control | Tlv
@@ -216,19 +216,25 @@ class TlvSplitter(Buffered):
 
     def feed(self, data: bytes) -> list[Item]:
         """Take the next bytes and return the messages that they complete."""
+        size = len(data)
+        limit = self.max_payload
         if self._held is not None:
             data = self._complete(data)
+            size = len(data)
+        elif size >= TLV_HEADER:
+            # Most reads are one whole message; this is the loop without its accounts.
+            length, message_id = _unpack_tlv(data)
+            if length == size - TLV_HEADER and length <= limit:
+                return [Tlv(message_id, data[TLV_HEADER:])]
         out: list[Item] = []
-        size = len(data)
         start = 0
-        limit = self.max_payload
         while (body := start + TLV_HEADER) <= size:
             length, message_id = _unpack_tlv(data, start)
             end = body + length
             if end > size or length > limit:
                 self._stop(data, start, TLV_HEADER, length)
                 return out
-            out.append(_new(Tlv, (message_id, data[body:end])))
+            out.append(Tlv(message_id, data[body:end]))
             start = end
         if start != size:
             self._keep(data, start, TLV_HEADER)

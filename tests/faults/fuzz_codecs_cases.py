@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any, NamedTuple
 
+from msgspec import structs
+
 from kupool.bus.remote.compatible import CompatibleCodec
 from kupool.net.interceptors import Intercepted
 from kupool.wire.codecs import CODECS, Codec, CrcCodec, LengthFieldCodec, Packable
@@ -168,7 +170,7 @@ def _crc(random: Random, depth: int) -> Case:
         padded = data + b"crc."
         item = arrives(padded if isinstance(message, bytes) else Tlv(message.message_id, padded))
         assert item is not None
-        return Tlv(item[0], data) if isinstance(item, Tlv) else data
+        return Tlv(item.message_id, data) if isinstance(item, Tlv) else data
 
     return Case(
         f"crc({inner.name})", codec, inner.ids, sizes, checked, inner.around + 4, inner.legal
@@ -185,7 +187,7 @@ def _intercepted(random: Random, depth: int) -> Case:
     def turned(item: Any) -> Any:
         if isinstance(item, bytes):
             return item.translate(table)
-        return item._replace(payload=item.payload.translate(table))
+        return structs.replace(item, payload=item.payload.translate(table))
 
     codec = Intercepted(inner.codec, decode=[turned], encode=[turned])
     return inner._replace(name=f"intercepted({inner.name})", codec=codec)

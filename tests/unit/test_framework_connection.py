@@ -552,9 +552,12 @@ class CodecTests(SynchronousTestCase):
     """P-40: a codec of any kind carries a conversation."""
 
     def test_ids(self) -> None:
+        def next_id(connection: Any, item: Any) -> None:
+            connection.send_message(item.message_id + 1, item.payload)
+
         for name in ("tlv", "tlv-big", "tag-first", "ltv", "tlv-crc"):
             codec = CODECS[name](0)
-            bench = Bench(Recorder(lambda c, item: c.send_message(item[0] + 1, item[1])))  # type: ignore[index,func-returns-value,arg-type]
+            bench = Bench(Recorder(next_id))
             _, transport = meet(CodecFactory(bench.manager, codec))
             protocol, transport = meet(CodecFactory(bench.manager, codec))
             for byte in codec.pack(Tlv(7, b"hello")):

@@ -222,8 +222,8 @@ class NumberTests(ClientCase):
         self.serve_numbers()
         peer = self.network.connect(8000, "tlv")
         peer.tell(Tlv(1, b"ab"))
-        ((_, body),) = peer.items()
-        self.assertEqual(msgspec.json.decode(body)["code"], 32)
+        (answer,) = peer.items()
+        self.assertEqual(msgspec.json.decode(answer.payload)["code"], 32)
 
     def test_messages_of_the_server_go_to_the_router(self) -> None:
         self.serve_numbers()

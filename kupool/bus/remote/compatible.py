@@ -66,7 +66,10 @@ class CompatibleCodec(Limited):
         """Return the bytes of one message."""
         if isinstance(message, Message):
             message = message.item
-        command, body = (COMMAND, message) if isinstance(message, bytes) else message
+        if isinstance(message, bytes):
+            command, body = COMMAND, message
+        else:
+            command, body = message.message_id, message.payload
         self._check(len(body))
         check_id(command)
         return _HEADER.pack(MAGIC, command, 0, len(body), 0, 0) + body
