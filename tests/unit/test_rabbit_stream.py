@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.amqp.channel import Message
 from kupool.log import Entry
-from kupool.log.rabbit.stream import AHEAD, ENOUGH, StreamReader
+from kupool.log.rabbit.stream import AHEAD, ENOUGH, SETTLING, StreamReader
 from kupool.log.rabbit.topology import Topology
 
 
@@ -22,6 +23,8 @@ class Stream:
             Message(0, f"e{number}", {"x-stream-offset": number}, body, False)
             for number in range(count)
         ]
+        #: How many fences pass before the messages are there.
+        self.late = 0
         #: The offset and the prefetch of each fetch.
         self.fetches: list[tuple[int, int]] = []
         self._prefetch = 0
@@ -40,9 +43,11 @@ class Stream:
         return self
 
     async def fence(self, exchange: str) -> None:
-        pass
+        self.late -= 1
 
     async def arrived(self) -> list[Message]:
+        if self.late >= 0:
+            return []
         start, count = self.fetches[-1]
         return self.messages[start : start + count]
 
@@ -53,9 +58,15 @@ class Stream:
 class ReadingTests(SynchronousTestCase):
     """K-47, K-77: the log is read again in as few fetches as its size allows."""
 
+    def setUp(self) -> None:
+        self.clock = Clock()
+
+    def reader(self, stream: Stream) -> StreamReader:
+        return StreamReader(self.clock, stream, Topology())  # type: ignore[arg-type]
+
     def read(self, stream: Stream, limit: int) -> list[Entry]:
         """Read all of a stream."""
-        reader = StreamReader(stream, Topology())  # type: ignore[arg-type]
+        reader = self.reader(stream)
         found: list[Entry] = []
         while entries := self.next(reader, found[-1].position if found else 0, limit):
             self.assertLessEqual(len(entries), limit)
@@ -63,7 +74,9 @@ class ReadingTests(SynchronousTestCase):
         return found
 
     def next(self, reader: StreamReader, after: int, limit: int) -> list[Entry]:
-        return list(self.successResultOf(Deferred.fromCoroutine(reader.read(after, limit))))
+        reading = Deferred.fromCoroutine(reader.read(after, limit))
+        self.clock.advance(SETTLING)  # which only a read at the end waits for
+        return list(self.successResultOf(reading))
 
     def test_on_and_on(self) -> None:
         """K-47: who reads on gets more with each fetch, and every entry once and in order."""
@@ -84,7 +97,7 @@ class ReadingTests(SynchronousTestCase):
     def test_elsewhere(self) -> None:
         """Who begins somewhere else begins with little."""
         stream = Stream(5000)
-        reader = StreamReader(stream, Topology())  # type: ignore[arg-type]
+        reader = self.reader(stream)
         self.next(reader, 0, AHEAD)
         self.next(reader, AHEAD, AHEAD)
         (first, *_) = self.next(reader, 4000, 50)
@@ -94,8 +107,18 @@ class ReadingTests(SynchronousTestCase):
     def test_again(self) -> None:
         """What was fetched is not fetched again, from wherever in it one reads."""
         stream = Stream(AHEAD)
-        reader = StreamReader(stream, Topology())  # type: ignore[arg-type]
+        reader = self.reader(stream)
         self.next(reader, 0, 10)
         found = self.next(reader, 17, 3)
         self.assertEqual([entry.position for entry in found], [18, 19, 20])
+        self.assertEqual(len(stream.fetches), 1)
+
+    def test_what_was_just_confirmed(self) -> None:
+        """K-53: an entry that the stream shows a moment after its confirm is not missed."""
+        stream = Stream(1)
+        stream.late = 1
+        reading = Deferred.fromCoroutine(self.reader(stream).read(0, 10))
+        self.assertNoResult(reading)
+        self.clock.advance(SETTLING)
+        self.assertEqual([entry.entry_id for entry in self.successResultOf(reading)], ["e0"])
         self.assertEqual(len(stream.fetches), 1)

@@ -106,7 +106,7 @@ class RabbitLog:
         self._reading = Link(
             reactor, brokers, f"{name}: reading", self._set_up_reading, settings=link
         )
-        self._reader = StreamReader(self._reading, self._topology, self._settings.skew)
+        self._reader = StreamReader(reactor, self._reading, self._topology, self._settings.skew)
         self._subscriptions: dict[str, RabbitSubscription] = {}
         self._gauges: dict[str, Gauge] = {}
         self._watch: Channel | None = None
