@@ -87,8 +87,8 @@ class _Suite(SynchronousTestCase):
         self.manager = ConnectionManager(self.clock, self.service, ServerSettings(**settings))
         self.factory = FACTORIES[self.framing](self.manager)
 
-    def connect(self, framing: Any = FRAME) -> RemoteBus:
-        bus = RemoteBus(self.clock, self.site, framing=framing, random=lambda: 0.5)
+    def connect(self, framing: Any = FRAME, settings: BusSettings | None = None) -> RemoteBus:
+        bus = RemoteBus(self.clock, self.site, settings, framing=framing, random=lambda: 0.5)
         connected = bus.connect()
         self.settle()
         self.successResultOf(connected)
@@ -247,8 +247,7 @@ class ReconnectTests(_Suite):
 
     def test_bounds(self) -> None:
         """A-13: what waits for the server is bounded, too."""
-        bus = self.connect()
-        bus._settings = BusSettings(max_calls=2)
+        bus = self.connect(settings=BusSettings(max_calls=2))
         outcomes = [bus.publish_reliable_random(b"", "t") for _ in range(3)]
         self.assertEqual(self.successResultOf(outcomes[2]).reason, "the bus is full")
         self.settle(3.1)
