@@ -1,4 +1,4 @@
-"""What a client remembers: what it published, what it listens to, what it has heard."""
+"""What a client remembers: what it listens to, and what it has heard."""
 
 from __future__ import annotations
 
@@ -6,26 +6,15 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 
-from kupool.bus import Handler, Message, Outcome, Subscription
+from kupool.bus import Handler, Message, Subscription
 from kupool.bus.calls import Response, Taken, Verdict
 from kupool.bus.inbox import Inbox, Respond
 
 #: Calls that are remembered in case they come again, and the size of the answer to one.
 MAX_HEARD = 1000
 MAX_HEARD_ANSWER = 4096
-
-
-class Publishing:
-    """A publish without an outcome; ``deadline`` is in seconds of the clock."""
-
-    def __init__(self, message: Message, deadline: float, outcome: Deferred[Outcome]) -> None:
-        self.message = message
-        self.deadline = deadline
-        self.outcome = outcome
-        self.timer: IDelayedCall | None = None
-        self.sent = False
 
 
 class Wanted:
@@ -88,4 +77,4 @@ class Heard:
         return note
 
 
-__all__ = ["Heard", "Publishing", "Wanted"]
+__all__ = ["Heard", "Wanted"]

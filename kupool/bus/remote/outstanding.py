@@ -1,0 +1,165 @@
+"""What a client has published and not heard the outcome of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from secrets import token_hex
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+from kupool.bus import BusSettings, Kind, Message, Model, Outcome, Topic
+from kupool.bus.broker import BUS_CLOSED, BUS_FULL
+from kupool.bus.publishing import MIN_TIMEOUT, make_message
+from kupool.bus.remote.link import Link
+from kupool.bus.remote.messages import Incoming, PublishParams, encode_data, read_outcome
+from kupool.wire.messages import encode_request
+
+#: Seconds after its deadline at which a call is given up here: the server's word on it
+#: may still be on its way.
+GRACE = 0.05
+
+NOT_CONNECTED = "not connected"
+
+
+class Publishing:
+    """A publish without an outcome; ``deadline`` is in seconds of the clock."""
+
+    def __init__(self, message: Message, deadline: float, outcome: Deferred[Outcome]) -> None:
+        self.message = message
+        self.deadline = deadline
+        self.outcome = outcome
+        self.timer: IDelayedCall | None = None
+        self.sent = False
+
+
+class Outstanding:
+    """Sees to it that each publish has one outcome, however often the connection changes.
+
+    ``numbers`` are the ids of requests, which the client's other requests share.
+    """
+
+    def __init__(self, clock: IReactorTime, settings: BusSettings, numbers: Iterator[int]) -> None:
+        self._clock = clock
+        self._settings = settings
+        self._numbers = numbers
+        self._token = token_hex(8)
+        self._link: Link | None = None
+        self._publishing: dict[int, Publishing] = {}
+        self._size = 0
+        self._closed = False
+
+    def publish(
+        self,
+        model: Model,
+        data: bytes,
+        topic: Topic,
+        timeout: float | None,
+        key: str,
+        headers: Mapping[str, str] | None,
+    ) -> Deferred[Outcome]:
+        """Send a message now, or with the next connection; raises as a publish does."""
+        number, settings = next(self._numbers), self._settings
+        message_id = f"{self._token}-{number}"
+        message = make_message(settings, message_id, model, topic, data, timeout, key, headers)
+        reason = self._why_not(model, len(data))
+        if reason:
+            return succeed(Outcome(Kind.REFUSED, reason=reason))
+        limit = message.timeout or settings.timeout
+        outcome: Deferred[Outcome] = Deferred(lambda _: self._cancelled(number))
+        publishing = Publishing(message, self._clock.seconds() + limit, outcome)
+        publishing.timer = self._clock.callLater(limit + GRACE, self._overdue, number)
+        self._publishing[number] = publishing
+        self._size += len(data)
+        if self._link is not None:
+            self._send(self._link, number, publishing)
+        return outcome
+
+    def up(self, link: Link) -> None:
+        """Send what has no outcome yet over a new connection."""
+        self._link = link
+        for number, publishing in list(self._publishing.items()):
+            self._send(link, number, publishing)
+
+    def down(self) -> None:
+        """Refuse what is not reliable; the rest waits for the next connection."""
+        self._link = None
+        for number, publishing in list(self._publishing.items()):
+            if not publishing.message.model.reliable:
+                self._end(number, Outcome(Kind.REFUSED, reason="the connection was lost"))
+
+    def replied(self, number: int, reply: Incoming) -> None:
+        """Take the server's word on a message; on one that has its outcome, nothing."""
+        if number in self._publishing:
+            self._end(number, read_outcome(reply))
+
+    def close(self) -> None:
+        """End every call as refused, and refuse those that follow."""
+        self._closed = True
+        for number in list(self._publishing):
+            self._end(number, Outcome(Kind.REFUSED, reason=BUS_CLOSED))
+
+    def _why_not(self, model: Model, size: int) -> str:
+        if self._closed:
+            return BUS_CLOSED
+        settings = self._settings
+        if (
+            len(self._publishing) >= settings.max_calls
+            or self._size + size > settings.max_calls_bytes
+        ):
+            return BUS_FULL
+        if not model.reliable:
+            if self._link is None:
+                return NOT_CONNECTED
+            if not self._link.writable:
+                return "the connection is slow"
+        return ""
+
+    def _send(self, link: Link, number: int, publishing: Publishing) -> None:
+        message = publishing.message
+        left = publishing.deadline - self._clock.seconds()
+        if left < MIN_TIMEOUT:
+            return  # its time is as good as over
+        text, base64 = encode_data(message.data)
+        params = PublishParams(
+            topic=message.topic,
+            model=message.model,
+            data=text,
+            base64=base64,
+            timeout_ms=left * 1000 if message.model.reliable else None,
+            key=message.key,
+            headers=dict(message.headers),
+            message=message.id,
+            redelivered=publishing.sent,
+        )
+        publishing.sent = True
+        try:
+            link.send(encode_request(number, "bus.publish", params))
+        except ValueError as error:  # over the limit of the connection's codec
+            self._end(number, Outcome(Kind.REFUSED, reason=str(error)))
+
+    def _forget(self, number: int) -> Publishing | None:
+        publishing = self._publishing.pop(number, None)
+        if publishing is not None:
+            self._size -= len(publishing.message.data)
+            if publishing.timer is not None and publishing.timer.active():
+                publishing.timer.cancel()
+        return publishing
+
+    def _cancelled(self, number: int) -> None:
+        self._forget(number)
+
+    def _end(self, number: int, outcome: Outcome) -> None:
+        publishing = self._forget(number)
+        if publishing is not None:
+            publishing.outcome.callback(outcome)
+
+    def _overdue(self, number: int) -> None:
+        publishing = self._publishing[number]
+        if publishing.message.model.reliable:
+            self._end(number, Outcome(Kind.TIMEOUT, reason="" if self._link else NOT_CONNECTED))
+        else:
+            self._end(number, Outcome(Kind.REFUSED, reason="the server said nothing"))
+
+
+__all__ = ["GRACE", "NOT_CONNECTED", "Outstanding"]
