@@ -213,6 +213,17 @@ class Settings:
     bus_get: str = _setting(
         choice("on", "off"), "off", "publish by GET as well; for development only"
     )
+    # rooms
+    rooms: str = _setting(choice("on", "off"), "off", "rooms and matches of this node's sessions")
+    rooms_rate: float = _setting(
+        NUMBER, "20", "requests to the rooms a second of one session", reload=True
+    )
+    rooms_max: int = _setting(COUNT, "1000", "rooms at once", least=1)
+    rooms_members: int = _setting(COUNT, "1000", "members of one room", least=1)
+    rooms_max_data: int = _setting(SIZE, "4KiB", "largest data that a member may say", least=64)
+    rooms_grace: float = _setting(
+        DURATION, "30s", "time that a member without a connection has to come back"
+    )
     # the process
     shutdown_timeout: float = _setting(
         DURATION, "30s", "longest time a stop may take", least=1, reload=True

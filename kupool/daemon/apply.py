@@ -21,8 +21,10 @@ def apply_changes(parts: Parts, old: Settings, fresh: Settings, names: Iterable[
     parts.book.max_jobs = settings.history_jobs
     parts.book.max_nonces = settings.max_nonces
     if parts.bus is not None:
-        parts.bus.access.rate = settings.bus_rate
+        parts.bus.access.pace.rate = settings.bus_rate
         parts.bus.service.limits = peer_limits(settings)
+    if parts.rooms is not None:
+        parts.rooms.pace.rate = settings.rooms_rate
     if settings.interval != old.interval:
         parts.coordinator.set_interval(settings.interval)
     return settings

@@ -18,7 +18,7 @@ from kupool.bus.rabbit.settings import MeshSettings
 from kupool.bus.remote.service import BusService, PeerLimits
 from kupool.bus.topics import pattern_name
 from kupool.daemon.bus_access import BusAccess
-from kupool.net.connection import Connection
+from kupool.daemon.tenants import user_of
 from kupool.pool import ACCEPTED
 from kupool.pool.acceptance import Acceptance
 from kupool.pool.events import BusEvents
@@ -113,7 +113,7 @@ def make_bus(
         settings.bus_publish,
         settings.bus_subscribe,
         settings.bus_operators,
-        _user_of,
+        user_of,
         settings.bus_rate,
     )
     service = BusService(
@@ -147,11 +147,6 @@ def peer_limits(settings: Settings) -> PeerLimits:
     return PeerLimits(
         publishing=settings.bus_calls, subscribers=MAX_SUBSCRIBERS, topics=settings.bus_topics
     )
-
-
-def _user_of(connection: Connection) -> str:
-    user: str = connection.context.user
-    return user
 
 
 __all__ = ["BusPart", "bus_settings", "make_bus", "peer_limits"]

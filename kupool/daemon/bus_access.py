@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from math import ceil
 from typing import Any
 
 from kupool.bus.remote.messages import PublishParams, SubscribeParams, UnsubscribeParams
 from kupool.bus.topics import covers, matches, overlaps, pattern_name, topic_name
+from kupool.daemon.pace import Pace
 from kupool.errors import FORBIDDEN, ErrorText
 from kupool.net.connection import Connection
-from kupool.net.router_guards import RateLimit
 from kupool.pool import EVENTS
 
 
@@ -38,23 +37,14 @@ class BusAccess:
         self._events = tuple(p for p in self._subscribe if covers(EVENTS, p))
         self._operators = frozenset(operators)
         self._user_of = user_of
-        self.rate = rate
-
-    @property
-    def rate(self) -> float:
-        """Requests a second that a session may send, one second's of them at once."""
-        return self._rate
-
-    @rate.setter
-    def rate(self, rate: float) -> None:
-        self._rate = rate
-        self._limit = RateLimit(rate, max(1, ceil(rate))) if rate else None
+        #: How often any other session may ask.
+        self.pace = Pace(rate)
 
     def __call__(self, connection: Connection, request: Any) -> ErrorText | None:
         """Answer a request that is one too many or asks for too much."""
         operator = self._user_of(connection) in self._operators
-        if not operator and self._limit is not None:
-            refusal = self._limit(connection, request)
+        if not operator:
+            refusal = self.pace(connection, request)
             if refusal is not None:
                 return refusal
         params = request.params

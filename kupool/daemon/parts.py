@@ -11,6 +11,7 @@ from typing import Any
 from twisted.cred.checkers import ICredentialsChecker
 
 from kupool.daemon.bus import BusPart, make_bus
+from kupool.daemon.rooms import RoomsPart, make_rooms
 from kupool.daemon.tenants import Tenants
 from kupool.live.hub import LatestChannel
 from kupool.log.memory import MemoryLog
@@ -78,6 +79,7 @@ class Parts:
     coordinator: Coordinator
     consumer: StatsConsumer
     bus: BusPart | None
+    rooms: RoomsPart | None
 
 
 def build(
@@ -109,9 +111,11 @@ def build(
     if bus is not None:
         pool.events = bus.events
         bus.watch(acceptance)
+    rooms = make_rooms(settings, reactor, wall, handlers)
+    tenants = [part.service for part in (bus, rooms) if part is not None]
     server = Server(
         reactor,
-        pool if bus is None else Tenants(pool, bus.service),
+        Tenants(pool, *tenants) if tenants else pool,
         server_settings(settings),
         framing=settings.framing,
         transport=settings.transport,
@@ -140,6 +144,7 @@ def build(
         coordinator=coordinator,
         consumer=consumer,
         bus=bus,
+        rooms=rooms,
     )
 
 

@@ -240,6 +240,8 @@ class Daemon:
         if parts.bus is not None:
             # While the sessions are still heard, so that their answers count.
             await self._step("bus", parts.bus.stop(clock), working)
+        if parts.rooms is not None:
+            await self._step("rooms", parts.rooms.stop(), working)
         await self._step("answers", self._last_answers(), working)
         left = max(0.1, min(LAST_ANSWERS, working - clock.seconds()))
         await self._step("clients", parts.server.stop(GOING_DOWN, left), working)

@@ -60,4 +60,10 @@ class Tenants:
             return None
 
 
-__all__ = ["Tenants"]
+def user_of(connection: Connection) -> str:
+    """Return the user of an authorized session."""
+    user: str = connection.context.user
+    return user
+
+
+__all__ = ["Tenants", "user_of"]

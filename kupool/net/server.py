@@ -209,6 +209,8 @@ class Server:
         Raises :class:`twisted.internet.error.CannotListenError`, or
         :class:`ValueError` for an address that names no endpoint.
         """
+        if isinstance(addresses, str):  # which is a sequence of texts, too
+            raise ValueError(f"{addresses!r} is one address: expected a list of them")
         stops = self._stops
         if self._direct and self._group is None:
             self._group = DescriptorGroup(self._reactor)

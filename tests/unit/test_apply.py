@@ -23,7 +23,7 @@ class ApplyTests(SynchronousTestCase):
     """K-32: what is marked as taking effect at once does."""
 
     def setUp(self) -> None:
-        self.old = Settings(store="memory", mq="memory")
+        self.old = Settings(store="memory", mq="memory", rooms="on")
         self.parts = build(self.old, Clock(), lambda: 1.8e9)
 
     def in_effect(self) -> dict[str, Any]:
@@ -31,6 +31,7 @@ class ApplyTests(SynchronousTestCase):
         parts = self.parts
         server, session = parts.server.manager.settings, parts.pool.settings
         assert parts.bus is not None
+        assert parts.rooms is not None
         return {
             "interval": parts.coordinator.interval,
             "expire": parts.handlers.rules.expire,
@@ -51,9 +52,10 @@ class ApplyTests(SynchronousTestCase):
             "write_timeout": server.write_timeout,
             "max_errors": server.max_errors,
             "outbox_limit": server.outbox_limit,
-            "bus_rate": parts.bus.access.rate,
+            "bus_rate": parts.bus.access.pace.rate,
             "bus_topics": parts.bus.service.limits.topics,
             "bus_calls": parts.bus.service.limits.publishing,
+            "rooms_rate": parts.rooms.pace.rate,
         }
 
     def test_each_alone(self) -> None:
@@ -70,7 +72,7 @@ class ApplyTests(SynchronousTestCase):
 
     def test_what_is_not_named_stays(self) -> None:
         """K-32: what only a restart changes is not in effect, and is not said to be."""
-        new = Settings(store="memory", mq="memory", batch_size=7, nonce_scope="session", expire=5.0)
+        new = replace(self.old, batch_size=7, nonce_scope="session", expire=5.0)
         now, restart = changes(self.old, new)
         self.assertEqual((now, restart), (["expire"], ["nonce_scope", "batch_size"]))
         result = apply_changes(self.parts, self.old, new, now)

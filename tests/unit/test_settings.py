@@ -62,6 +62,7 @@ class SourceTests(FileCase):
             "log_level": "debug", "log_format": "text", "allocator": "pymalloc",
             "bus": "off", "bus_get": "on", "bus_publish": ("a.>", "b"), "bus_subscribe": ("c",),
             "bus_operators": ("alice",), "bus_direct": ("d.*",), "bus_origins": ("https://a",),
+            "rooms": "on",
         }  # fmt: skip
         texts: dict[str, object] = {}
         for name, f in declared().items():

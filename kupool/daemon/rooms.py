@@ -1,0 +1,64 @@
+"""The rooms of the daemon: for its sessions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from kupool.daemon.pace import Pace
+from kupool.daemon.tenants import user_of
+from kupool.errors import GOING_DOWN
+from kupool.pool.handlers import Handlers
+from kupool.rooms import RoomSettings
+from kupool.rooms.service import RoomService
+from kupool.settings import Settings
+
+#: Seconds that a stop leaves rooms that are in the middle of something.
+LAST_WORDS = 1.0
+
+
+@dataclass(frozen=True)
+class RoomsPart:
+    """The rooms, and how often a session may ask for something in them."""
+
+    service: RoomService
+    pace: Pace
+
+    async def stop(self) -> None:
+        """Tell the members, and take no more."""
+        await self.service.close(GOING_DOWN.reason)
+
+
+def make_rooms(
+    settings: Settings,
+    reactor: Any,
+    wall: Callable[[], float],
+    handlers: Handlers,
+) -> RoomsPart | None:
+    """Make the rooms and give the pool's sessions their methods; None where they are off.
+
+    While nobody is in a room or waits for a match, no timer is set.
+    """
+    if settings.rooms == "off":
+        return None
+    pace = Pace(settings.rooms_rate)
+    service = RoomService(
+        reactor,
+        user_of,
+        handlers.router,
+        before=[pace],
+        settings=RoomSettings(
+            max_rooms=settings.rooms_max,
+            max_members=settings.rooms_members,
+            max_waiting=settings.max_connections,
+            grace=settings.rooms_grace,
+            close_timeout=LAST_WORDS,
+        ),
+        max_data=settings.rooms_max_data,
+        wall=wall,
+    )
+    return RoomsPart(service, pace)
+
+
+__all__ = ["RoomsPart", "make_rooms"]
