@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import LogEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
@@ -174,6 +175,13 @@ class AddressTests(SynchronousTestCase):
             (ServerConfig(ip_version="tcp6", host="localhost"), "tcp6:8999:interface=localhost"),
         ):
             self.assertEqual(config.address, address)
+
+    def test_one_address_instead_of_a_list(self) -> None:
+        """A text would be taken for a list of its letters."""
+        server = Server(MemoryReactorClock(), Observer())
+        listening = Deferred.fromCoroutine(server.listen("tcp:0"))
+        failure = self.failureResultOf(listening, ValueError)
+        self.assertIn("'tcp:0' is one address", str(failure.value))
 
 
 class ServerTests(SynchronousTestCase):
