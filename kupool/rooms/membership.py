@@ -121,11 +121,16 @@ class Membership:
         if member.room is room:
             return member
         self._check(room, member, None)
-        connections = list(member.connections)
+        # One that is ending cannot join, and has nothing to hear.
+        open_ones = [one for one in member.connections if one.state is OPEN]
+        first, *others = open_ones or (None,)
+        ending = bool(member.connections) or self._house.wheel.cancel(member, _GRACE)
         self.leave(user, "moved")
-        member = self.join(room, user)
-        for connection in connections:
+        member = self.join(room, user, first)  # with it: they come, and were not away
+        for connection in others:
             member = self.join(room, user, connection)
+        if first is None and ending:
+            self._begin_grace(member)
         return member
 
     def leave(self, user: str, reason: str = "left") -> Member:
@@ -181,6 +186,9 @@ class Membership:
         if member.connections:
             return
         member.room.tell(Disconnected(member))
+        self._begin_grace(member)
+
+    def _begin_grace(self, member: Member) -> None:
         grace = self._house.settings.grace
         if grace:
             self._house.wheel.once(member, _GRACE, grace, self._gone, always=True)

@@ -54,6 +54,10 @@ MAX_SHOWN = 512
 #: Milliseconds that a player may wait for a match.
 MAX_WAIT = 3_600_000
 
+#: What goes to the room in place of a message when a member leaves: what they said before
+#: is heard first.
+_LEAVE = object()
+
 _Name = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
 
 
@@ -110,7 +114,10 @@ class _Hooks(RoomHooks):
     _log = Logger()
 
     def on_dispatch_message(self, room: Room, incoming: Incoming) -> bool:
-        """Pass on what a member says."""
+        """Pass on what a member says, or let them go."""
+        if incoming.body is _LEAVE:
+            incoming.member.leave()
+            return True
         params: SendParams = incoming.body
         said = Happened(room.code, "message", incoming.member.user, params.data)
         if params.to is None:
@@ -249,9 +256,9 @@ class RoomService(Observer):
     def _entered(self, member: Member) -> dict[str, object]:
         return {"room": member.room.code, "members": len(member.room.members)}
 
-    def _leave(self, connection: Connection, request: Any) -> bool:
-        self._member(connection).leave()
-        return True
+    def _leave(self, connection: Connection, request: Any) -> Deferred[object]:
+        self._member(connection)
+        return self.lobby.request(connection, _LEAVE)
 
     def _send(self, connection: Connection, request: Any) -> ErrorText | Deferred[object]:
         self._member(connection)

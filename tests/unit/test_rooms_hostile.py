@@ -260,7 +260,24 @@ class ComingTests(SynchronousTestCase):
         self.assertIs(hall.lobby.move("ann", "coffee"), member)
         hall.settle()
         self.assertIn(Left(before, "moved"), hall.hooks.log)
+        self.assertEqual([e for e in hall.hooks.log if isinstance(e, Returned)], [])
         self.assertIsNone(hall.lobby.find("tea"))
+
+    def test_a_move_of_one_who_is_away(self) -> None:
+        """A-46: the grace period is theirs in the new room, too."""
+        hall = Hall(RoomSettings(grace=5.0))
+        hall.lobby.create("tea")
+        connection, _ = hall.member("tea", "ann")
+        connection.close(None)  # on its way out, and still known
+        self.assertEqual(hall.lobby.move("ann", "coffee").connections, [])
+        hall.settle()
+        hall.clock.advance(3.0)
+        hall.lobby.move("ann", "cocoa")
+        hall.clock.advance(4.0)
+        self.assertEqual(len(hall.lobby.members), 1)
+        hall.clock.advance(1.1)
+        hall.settle()
+        self.assertEqual((len(hall.lobby.members), len(hall.lobby)), (0, 0))
 
 
 class FloodTests(SynchronousTestCase):

@@ -127,6 +127,20 @@ class RoomTests(RoomsCase):
         self.assertEqual(self.refused(bob, "room.send", data=1, to=[])[0], 32)
         self.assertEqual(self.heard(bob), [])
 
+    def test_last_words(self) -> None:
+        """A-41: what was said before leaving, in one go, is heard."""
+        alice, bob = self.connect("alice"), self.connect("bob")
+        self.ok(alice, "room.create", room="tea")
+        self.ok(bob, "room.join", room="tea")
+        self.heard(alice)
+        bob.send(
+            b'{"id":7,"method":"room.send","params":{"data":"bye"}}\n'
+            b'{"id":8,"method":"room.leave"}\n'
+        )
+        self.assertEqual(self.heard(bob), [{"id": 7, "result": True}, {"id": 8, "result": True}])
+        said = [happened("tea", "message", "bob", "bye"), happened("tea", "left", "bob", "left")]
+        self.assertEqual(self.heard(alice), said)
+
     def test_away_and_back(self) -> None:
         """A-46: who is cut off has a while to come back, on any connection."""
         alice, bob, too = self.connect("alice"), self.connect("bob"), self.connect("bob")
@@ -243,9 +257,10 @@ class MatchTests(RoomsCase):
         alice, bob, carol = (self.connect(user) for user in ("alice", "bob", "carol"))
         self.ok(alice, "room.create", room="tea")
         self.ok(carol, "room.join", room="tea")
+        self.ok(bob, "room.create", room="coffee")
         self.seek(alice)
         self.seek(bob)
-        self.network.settle()
+        self.assertEqual([m["params"]["event"] for m in self.heard(bob)], ["matched"])
         member = self.service.lobby.members.get("alice")
         self.assertTrue(member.room.code.startswith("match-"))
         self.assertEqual(set(member.room.members), {"alice", "bob"})
