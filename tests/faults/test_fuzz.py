@@ -18,9 +18,12 @@ class FuzzTests(SynchronousTestCase):
         for found in fuzz.run(messages=20_000, seed=7):
             self.assertEqual([], found.problems, found.name)
             self.assertEqual(10_000, found.sent)
-            self.assertGreater(found.replies, 2_000, found.name)
-            self.assertGreater(found.kinds["malformed message"], 500)
-            self.assertGreater(found.kinds["true"], 50)
+            # With a limit of errors it depends on what the kernel hands over at once how many
+            # messages come before a connection's tenth malformed one.
+            part = 1 if found.name == "--max-errors=0" else 20
+            self.assertGreater(found.replies, 2_000 // part, found.name)
+            self.assertGreater(found.kinds["malformed message"], 500 // part)
+            self.assertGreater(found.kinds["true"], 50 // part)
             self.assertGreater(found.good["True"], 10)
 
 

@@ -1,4 +1,4 @@
-"""The bus on a cluster of RabbitMQ nodes, of which one after another is killed."""
+"""The bus on a cluster of RabbitMQ nodes, of which one is killed."""
 
 from __future__ import annotations
 
@@ -84,8 +84,8 @@ class ClusterTests(TestCase):
     async def until(self, condition: Any, what: str) -> None:
         await until(self.reactor, condition, what)
 
-    async def test_members_are_killed(self) -> None:
-        """Every call ends once and in time, nodes go to members that live, and all answer."""
+    async def test_a_member_is_killed(self) -> None:
+        """Calls end once and in time, nodes go to members that live, and all answer."""
         urls = await deferToThread(self.cluster.new_vhost)
         buses = [await self.open_bus(urls, first) for first in range(3)]
         heard: Counter[int] = Counter()
@@ -107,16 +107,14 @@ class ClusterTests(TestCase):
         calls = Calls(self.reactor, buses[0])
         self.addCleanup(calls.stop)
         calls.start()
-        for member in self.cluster.nodes:
-            heard.clear()
-            await self.until(everyone_works, "work for all")
-            await deferToThread(self.cluster.kill, member)
-            await self.until(
-                lambda: all(bus.connected and len(bus.nodes) == 2 for bus in buses), "a way around"
-            )
-            heard.clear()
-            await self.until(everyone_works, f"work for all without {member.node}")
-            await deferToThread(member.start)
+        await self.until(everyone_works, "work for all")
+        # The first has the queue in which nodes are counted, besides a node's own.
+        await deferToThread(self.cluster.kill, self.cluster.nodes[0])
+        await self.until(
+            lambda: all(bus.connected and len(bus.nodes) == 2 for bus in buses), "a way around"
+        )
+        heard.clear()
+        await self.until(everyone_works, "work for all again")
         calls.stop()
         await self.until(lambda: calls.looked == len(calls.outcomes), "every deadline")
         self.assertEqual({len(outcomes) for outcomes in calls.outcomes}, {1})
