@@ -124,12 +124,13 @@ class Membership:
         # One that is ending cannot join, and has nothing to hear.
         open_ones = [one for one in member.connections if one.state is OPEN]
         first, *others = open_ones or (None,)
-        ending = bool(member.connections) or self._house.wheel.cancel(member, _GRACE)
+        had_grace = self._house.wheel.get(member, _GRACE) is not None
+        away = first is None and (had_grace or bool(member.connections))
         self.leave(user, "moved")
         member = self.join(room, user, first)  # with it: they come, and were not away
         for connection in others:
             member = self.join(room, user, connection)
-        if first is None and ending:
+        if away:
             self._begin_grace(member)
         return member
 

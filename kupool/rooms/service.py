@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from itertools import islice
 from secrets import token_hex
 from typing import Annotated, Any
@@ -16,7 +17,6 @@ from typing import Annotated, Any
 import msgspec
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -32,7 +32,15 @@ from kupool.net import IClosingObserver
 from kupool.net.connection import Connection
 from kupool.net.observer import Observer
 from kupool.net.router import Before, Router
-from kupool.rooms.events import Closing, Disconnected, Incoming, Joined, Left, Returned
+from kupool.rooms.events import (
+    Closing,
+    Disconnected,
+    Incoming,
+    Joined,
+    Left,
+    Returned,
+    RoomGone,
+)
 from kupool.rooms.hooks import RoomHooks
 from kupool.rooms.lobby import Lobby
 from kupool.rooms.matchmaking import MatchOutcome, MatchRequest
@@ -111,8 +119,6 @@ class Present(msgspec.Struct):
 class _Hooks(RoomHooks):
     """Tells the members of a room what happens in it."""
 
-    _log = Logger()
-
     def on_dispatch_message(self, room: Room, incoming: Incoming) -> bool:
         """Pass on what a member says, or let them go."""
         if incoming.body is _LEAVE:
@@ -162,21 +168,15 @@ class _Hooks(RoomHooks):
             self._tell_unmatched(outcome, {"mode": mode})
             return
         try:
-            room = lobby.create(f"match-{token_hex(8)}")
+            room = lobby.gather(f"match-{token_hex(8)}", outcome)
         except RequestError as error:  # there are as many rooms as there may be
             self._tell_unmatched(outcome, {"mode": mode, "error": error.error.text})
             return
         for request in outcome.players:
-            try:
-                if lobby.members.find(request.player) is not None:
+            if request.player not in room.members:
+                with suppress(RequestError):  # who has gone meanwhile is not among them
                     lobby.members.move(room, request.player)
-                lobby.members.join(room, request.player, request.connection)
-            except RequestError as error:
-                self._log.info(
-                    "{player} is matched and not there: {why}",
-                    player=request.player,
-                    why=error.error.text,
-                )
+                    lobby.members.join(room, request.player, request.connection)
         if not room.members:
             room.close("empty")
             return
@@ -258,7 +258,15 @@ class RoomService(Observer):
 
     def _leave(self, connection: Connection, request: Any) -> Deferred[object]:
         self._member(connection)
-        return self.lobby.request(connection, _LEAVE)
+        left = self.lobby.request(connection, _LEAVE)
+        # What the peer asks for next, such as to join another room, comes after it.
+        connection.hold()
+
+        def go_on(result: object) -> object:
+            self.lobby.clock.callLater(0, connection.release)
+            return result
+
+        return left.addBoth(go_on)
 
     def _send(self, connection: Connection, request: Any) -> ErrorText | Deferred[object]:
         self._member(connection)
@@ -273,9 +281,10 @@ class RoomService(Observer):
             rooms = islice(self.lobby, start, start + PAGE)
             shown = [{"room": room.code, "members": len(room.members)} for room in rooms]
             return _page("rooms", shown, start, len(self.lobby))
-        if self._member(connection).room.code != code:
-            raise RequestError(NOT_FOUND.about(f"room {code}"))
-        members = self.lobby.get(code).members
+        room = self._member(connection).room
+        if room.code != code:
+            raise RoomGone(code)
+        members = room.members
         some = islice(members.values(), start, start + PAGE)
         return _page("members", [_present(member) for member in some], start, len(members))
 

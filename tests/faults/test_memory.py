@@ -47,6 +47,6 @@ class MemoryTests(SynchronousTestCase):
         for accepted, live, retired in report.rounds:
             self.assertEqual(10_000, accepted)
             # A nonce takes about 140 bytes while its job lives.
-            self.assertLess(live - report.warm, 10_000 * 1000)
-            self.assertLess(retired - report.warm, 10_000 * 1000)
+            self.assertLess(live - report.warm, 10_000 * 500)
+            self.assertLess(retired - report.warm, 10_000 * 500)
         self.assertEqual(report.fds[0], report.fds[1])

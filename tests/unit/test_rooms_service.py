@@ -136,8 +136,11 @@ class RoomTests(RoomsCase):
         bob.send(
             b'{"id":7,"method":"room.send","params":{"data":"bye"}}\n'
             b'{"id":8,"method":"room.leave"}\n'
+            b'{"id":9,"method":"room.create","params":{"room":"coffee"}}\n'
         )
-        self.assertEqual(self.heard(bob), [{"id": 7, "result": True}, {"id": 8, "result": True}])
+        answers = [True, True, {"room": "coffee", "members": 1}]
+        expected = [{"id": 7 + n, "result": answer} for n, answer in enumerate(answers)]
+        self.assertEqual(self.heard(bob), expected)
         said = [happened("tea", "message", "bob", "bye"), happened("tea", "left", "bob", "left")]
         self.assertEqual(self.heard(alice), said)
 

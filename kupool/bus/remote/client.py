@@ -87,9 +87,9 @@ class RemoteBus(Models):
         self._links: set[Link] = set()
         self._ends: list[Deferred[None]] = []
         self._numbers = count(1)
-        self._outstanding = Outstanding(clock, settings, self._numbers)
+        self._outstanding = Outstanding(clock, settings, self._connection, self._numbers)
         self._replies: dict[RequestId, Replied] = {}
-        self._listening = Listening(clock, settings, self._ask)
+        self._listening = Listening(clock, settings, self._connection, self._ask)
 
     @property
     def connected(self) -> bool:
@@ -103,6 +103,9 @@ class RemoteBus(Models):
         once.
         """
         return self._dialler.start()
+
+    def _connection(self) -> Link | None:
+        return self._link
 
     # -- publishing
 
@@ -216,7 +219,6 @@ class RemoteBus(Models):
         if self._link is link:
             self._link = None
             replies, self._replies = self._replies, {}
-            self._listening.down()
             self._outstanding.down()
             for replied in replies.values():
                 replied(None)

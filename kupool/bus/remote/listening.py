@@ -42,7 +42,7 @@ Replied = Callable[[Incoming | None], object]
 class Listening:
     """Tells each connection what is wanted, and has handlers answer what is called.
 
-    ``ask`` sends a request over a connection.
+    ``link`` returns the connection, if there is one; ``ask`` sends a request over it.
     """
 
     _log = Logger()
@@ -51,12 +51,13 @@ class Listening:
         self,
         clock: IReactorTime,
         settings: BusSettings,
+        link: Callable[[], Link | None],
         ask: Callable[[Link, str, object, Replied], None],
     ) -> None:
         self._clock = clock
         self._settings = settings
+        self._link = link
         self._ask = ask
-        self._link: Link | None = None
         self._wanted: dict[Handler, Wanted] = {}
         self._names: dict[str, Wanted] = {}
         self._heard = Heard(clock)
@@ -80,10 +81,11 @@ class Listening:
         wanted.topics.update(dict.fromkeys(patterns))
         wanted.keys.update(dict.fromkeys(new_keys))
         done: Deferred[Subscription] = Deferred()
-        if self._link is None:
+        link = self._link()
+        if link is None:
             wanted.waiting.append(done)
         else:
-            self._listen(self._link, wanted, patterns, list(new_keys), [done])
+            self._listen(link, wanted, patterns, list(new_keys), [done])
         return done
 
     def unsubscribe(self, handler: Handler, topics: Iterable[Topic] | None) -> Deferred[None]:
@@ -99,10 +101,11 @@ class Listening:
             del self._wanted[handler], self._names[wanted.name]
             for waiting in wanted.waiting:
                 waiting.callback(Subscription("", ()))
-        if self._link is None:
+        link = self._link()
+        if link is None:
             return succeed(None)
         params = UnsubscribeParams(None if patterns is None else list(patterns), wanted.name)
-        self._ask(self._link, "bus.unsubscribe", params, lambda _: done.callback(None))
+        self._ask(link, "bus.unsubscribe", params, lambda _: done.callback(None))
         return done
 
     def _listen(
@@ -148,14 +151,9 @@ class Listening:
 
     def up(self, link: Link) -> None:
         """Ask for all that is wanted over a new connection."""
-        self._link = link
         for wanted in list(self._wanted.values()):
             waiting, wanted.waiting = wanted.waiting, []
             self._listen(link, wanted, list(wanted.topics), list(wanted.keys), waiting)
-
-    def down(self) -> None:
-        """Wait for the next connection."""
-        self._link = None
 
     def called(self, link: Link, request: Incoming) -> None:
         """Have a call handled, and answered where it wants to be."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from secrets import token_hex
 
 from twisted.internet.defer import Deferred, succeed
@@ -36,15 +36,22 @@ class Publishing:
 class Outstanding:
     """Sees to it that each publish has one outcome, however often the connection changes.
 
-    ``numbers`` are the ids of requests, which the client's other requests share.
+    ``link`` returns the connection, if there is one; ``numbers`` are the ids of requests,
+    which the client's other requests share.
     """
 
-    def __init__(self, clock: IReactorTime, settings: BusSettings, numbers: Iterator[int]) -> None:
+    def __init__(
+        self,
+        clock: IReactorTime,
+        settings: BusSettings,
+        link: Callable[[], Link | None],
+        numbers: Iterator[int],
+    ) -> None:
         self._clock = clock
         self._settings = settings
         self._numbers = numbers
         self._token = token_hex(8)
-        self._link: Link | None = None
+        self._link = link
         self._publishing: dict[int, Publishing] = {}
         self._size = 0
         self._closed = False
@@ -71,19 +78,18 @@ class Outstanding:
         publishing.timer = self._clock.callLater(limit + GRACE, self._overdue, number)
         self._publishing[number] = publishing
         self._size += len(data)
-        if self._link is not None:
-            self._send(self._link, number, publishing)
+        link = self._link()
+        if link is not None:
+            self._send(link, number, publishing)
         return outcome
 
     def up(self, link: Link) -> None:
         """Send what has no outcome yet over a new connection."""
-        self._link = link
         for number, publishing in list(self._publishing.items()):
             self._send(link, number, publishing)
 
     def down(self) -> None:
         """Refuse what is not reliable; the rest waits for the next connection."""
-        self._link = None
         for number, publishing in list(self._publishing.items()):
             if not publishing.message.model.reliable:
                 self._end(number, Outcome(Kind.REFUSED, reason="the connection was lost"))
@@ -109,9 +115,10 @@ class Outstanding:
         ):
             return BUS_FULL
         if not model.reliable:
-            if self._link is None:
+            link = self._link()
+            if link is None:
                 return NOT_CONNECTED
-            if not self._link.writable:
+            if not link.writable:
                 return "the connection is slow"
         return ""
 
@@ -157,7 +164,7 @@ class Outstanding:
     def _overdue(self, number: int) -> None:
         publishing = self._publishing[number]
         if publishing.message.model.reliable:
-            self._end(number, Outcome(Kind.TIMEOUT, reason="" if self._link else NOT_CONNECTED))
+            self._end(number, Outcome(Kind.TIMEOUT, reason="" if self._link() else NOT_CONNECTED))
         else:
             self._end(number, Outcome(Kind.REFUSED, reason="the server said nothing"))
 
