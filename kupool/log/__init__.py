@@ -11,6 +11,18 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from zope.interface import Attribute, Interface
 
+from kupool.log.identity import (
+    Epoch,
+    Extent,
+    Gap,
+    Identity,
+    IdentityMismatch,
+    Mark,
+    Plan,
+    StoreState,
+    reconcile,
+)
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -27,7 +39,7 @@ class Entry(NamedTuple):
 
 
 class Delivery(NamedTuple):
-    """An entry handed to a consumer, for the how-manieth time."""
+    """An entry handed to a consumer; ``attempt`` is 1 the first time."""
 
     entry: Entry
     attempt: int
@@ -90,6 +102,20 @@ class ILog(Interface):
     def open() -> Deferred[None]:
         """Make the log ready; fails with a clear error where that is impossible."""
 
+    def extent(known: Identity | None, mark: Mark) -> Deferred[Extent]:
+        """Return what the log holds, to be compared with a store.
+
+        ``known`` and ``mark`` are what the store says. A log that keeps its own marks, in a
+        file, does not need them; one in RabbitMQ has no other way to know its epoch.
+        """
+
+    def identify(identity: Identity) -> Deferred[None]:
+        """Carry an identity from now on; fires when it is kept.
+
+        New entries get positions above the last one and above what the newest epoch begins
+        after.
+        """
+
     def append(entry_id: str, body: bytes) -> Deferred[None]:
         """Append an entry; fires when it is durable.
 
@@ -99,16 +125,22 @@ class ILog(Interface):
     def read(after: int, limit: int) -> Deferred[Sequence[Entry]]:
         """Return up to ``limit`` entries that follow the position ``after``."""
 
-    def position_at(time: float) -> Deferred[int]:
-        """Return a position that no entry appended at ``time`` or later is before."""
+    def consume(
+        group: str, consumer: IConsumer, prefetch: int, after: int | None = None
+    ) -> Deferred[ISubscription]:
+        """Deliver what a group has not acknowledged, at most ``prefetch`` entries ahead.
 
-    def consume(group: str, consumer: IConsumer, prefetch: int) -> Deferred[ISubscription]:
-        """Deliver what a group has not acknowledged, at most ``prefetch`` entries ahead."""
+        With ``after``, a log that holds the group's place itself delivers everything after
+        that position, whatever was acknowledged.
+        """
 
-    def trim(before: float, max_bytes: int) -> Deferred[int]:
-        """Drop acknowledged entries older than ``before``, or beyond a size.
+    def trim(now: float, max_age: float, max_bytes: int) -> Deferred[int]:
+        """Drop acknowledged entries that have been here for ``max_age`` seconds, or beyond a
+        size; returns how many were dropped. 0 turns either bound off.
 
-        Returns how many were dropped. 0 turns either bound off.
+        ``now`` is the time of the retention clock, in seconds since the epoch. The age of an
+        entry is measured on that clock from the first trim that found it: no other clock has
+        a say.
         """
 
     def status() -> LogStatus:
@@ -132,10 +164,19 @@ class ISpool(Interface):
 __all__ = [
     "Delivery",
     "Entry",
+    "Epoch",
+    "Extent",
+    "Gap",
     "IConsumer",
     "ILog",
     "ISpool",
     "ISubscription",
+    "Identity",
+    "IdentityMismatch",
     "LogStatus",
     "LogUnavailable",
+    "Mark",
+    "Plan",
+    "StoreState",
+    "reconcile",
 ]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from zope.interface import Attribute, Interface
 
+from kupool.log import Gap, Mark, Plan, StoreState
 from kupool.wire.batches import Rejection
 
 if TYPE_CHECKING:
@@ -18,13 +19,15 @@ class BatchCounts(NamedTuple):
     """What one batch adds: a submission for each username, all in one UTC minute.
 
     ``minute`` is in seconds since the epoch; ``digest`` tells batches of the same id
-    but other content apart.
+    but other content apart. ``position`` is the batch's place in the log, 0 where it is not
+    known, as for what a queue of RabbitMQ delivers.
     """
 
     batch_id: str
     digest: bytes
     minute: int
     usernames: Sequence[str]
+    position: int = 0
 
 
 class Applied(NamedTuple):
@@ -58,10 +61,39 @@ class IStatsStore(Interface):
     def open() -> Deferred[None]:
         """Make the store ready; fails with a clear error where that is impossible."""
 
+    def state() -> Deferred[StoreState]:
+        """Return how far the store has counted, and of which log."""
+
+    def identify(plan: Plan) -> Deferred[None]:
+        """Carry the identity of a plan from now on, and what else it says of the store.
+
+        The mark becomes the plan's ``resume`` where it is below that. Minutes with batches
+        after the plan's ``fork`` are in no log any more; its gap is kept.
+        """
+
+    def gaps() -> Deferred[Sequence[tuple[Gap, str]]]:
+        """Return the positions that were lost before they were known to be counted, each
+        with the reason, oldest first.
+        """
+
+    def forget_gaps() -> Deferred[int]:
+        """Forget the gaps, as an operator has taken note of them; returns how many."""
+
+    def cover(minutes: Mapping[int, int]) -> Deferred[None]:
+        """Note, for the minutes that the release before counted, a position that every batch
+        of the minute is above.
+        """
+
     def apply(
-        batches: Sequence[BatchCounts], rejections: Mapping[Rejection, int]
+        batches: Sequence[BatchCounts],
+        rejections: Mapping[Rejection, int],
+        mark: Mark | None = None,
     ) -> Deferred[Applied]:
-        """Count some batches, each at most once ever, in one transaction."""
+        """Count some batches, each at most once ever, in one transaction.
+
+        With ``mark``, everything in the log up to there is counted then: the mark moves on in
+        the same transaction, unless it is further on already.
+        """
 
     def count(username: str, minute: int, worker: str = "") -> Deferred[int]:
         """Return the accepted submissions of a user, or one worker, in one minute."""
@@ -110,8 +142,17 @@ class IStatsStore(Interface):
         0 turns either off. Returns how many rows were rolled up.
         """
 
-    def forget_batches(before: int) -> Deferred[int]:
-        """Forget the ids of batches of minutes before a time; returns how many."""
+    def forget_batches(first: int) -> Deferred[int]:
+        """Forget the ids of counted batches that the log does not hold any more.
+
+        ``first`` is the position of its first entry. Returns how many were forgotten.
+        """
+
+    def retention_time() -> Deferred[float | None]:
+        """Return the last time of the retention clock that was kept; None for none."""
+
+    def keep_retention_time(seconds: float) -> Deferred[None]:
+        """Keep a time of the retention clock, in seconds since the epoch."""
 
     def forget_rejections(before: int) -> Deferred[int]:
         """Forget the rejections of minutes before a time; returns how many rows."""

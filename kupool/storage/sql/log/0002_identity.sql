@@ -1,0 +1,25 @@
+-- The pool that the log belongs to.
+CREATE TABLE IF NOT EXISTS identity (
+    only_row INTEGER PRIMARY KEY CHECK (only_row = 1),
+    pool_id TEXT NOT NULL
+);
+
+-- The log's epochs, oldest first. A new one begins when the log is new or restored; the
+-- positions of its entries are above begins_after.
+CREATE TABLE IF NOT EXISTS epochs (
+    number INTEGER PRIMARY KEY,
+    epoch TEXT NOT NULL UNIQUE,
+    begins_after INTEGER NOT NULL
+);
+
+-- How old entries are: the newest position at a time of the retention clock (seconds).
+CREATE TABLE IF NOT EXISTS ages (
+    position INTEGER PRIMARY KEY,
+    seconds REAL NOT NULL
+);
+
+-- The newest position that was dropped because of its age, or the size of the log.
+CREATE TABLE IF NOT EXISTS trimmed (
+    only_row INTEGER PRIMARY KEY CHECK (only_row = 1),
+    position INTEGER NOT NULL
+);
