@@ -18,9 +18,6 @@ from kupool.settings import Settings
 LOOK = 1.0
 CLEAR = 600.0
 
-#: Ids of counted batches are kept this much longer than their entries, in seconds.
-KEEP_IDS = 86400.0
-
 
 class Housekeeping:
     """Keeps the bounds that no single event is there to keep.
@@ -87,15 +84,16 @@ class Housekeeping:
         """Drop and roll up what is past its retention."""
         settings, now, parts = self._settings(), self._wall(), self._parts
         retention = settings.log_retention
-        dropped = await parts.log.trim(now - retention if retention else 0, settings.log_max_size)
+        dropped = await parts.log.trim(now, retention, settings.log_max_size)
         moved = await parts.stats.roll_up(
             int(now - settings.keep_minutes) if settings.keep_minutes else 0,
             int(now - settings.keep_hours) if settings.keep_hours else 0,
         )
         if settings.keep_minutes:
             await parts.stats.forget_rejections(int(now - settings.keep_minutes))
-        if retention:
-            await parts.stats.forget_batches(int(now - retention - KEEP_IDS))
+        state = await parts.stats.state()
+        extent = await parts.log.extent(state.identity, state.mark)
+        await parts.stats.forget_batches(extent.first)
         if dropped or moved:
             self._log.info(
                 "Dropped {dropped} log entries, rolled up {moved} rows",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from math import inf
@@ -23,7 +24,7 @@ from kupool.daemon.notify import notify
 from kupool.daemon.parts import Parts, build
 from kupool.daemon.status import RUNNING, Status
 from kupool.errors import GOING_DOWN
-from kupool.log import LogUnavailable
+from kupool.log import IdentityMismatch, LogUnavailable, Plan, reconcile
 from kupool.log.rabbit import BrokerError
 from kupool.net.collector import collect_rarely
 from kupool.net.endpoints import endpoint_for, probe
@@ -49,6 +50,11 @@ NO_PROGRESS = 3.0
 
 #: Seconds of the time for a stop that are kept for closing the files.
 CLOSING = 2.0
+
+
+def new_id() -> str:
+    """Return an id that nobody else has: of a pool, or of an epoch."""
+    return secrets.token_hex(16)
 
 
 class CannotStart(Exception):
@@ -135,14 +141,16 @@ class Daemon:
         await self._open("pg_dsn" if settings.store == "pg" else "data", parts.stats)
         if parts.bus is not None:
             await self._open("bus_url" if settings.bus_url.strip() else "mq_url", parts.bus)
+        self.status.enter("comparing")
+        plan = await self._compare()
         self.status.enter("restoring")
-        await parts.coordinator.restore(parts.log.persistent)
+        await parts.coordinator.restore(parts.log.persistent and plan.keep_jobs)
         used = await remember_used(parts.log, parts.book, settings.duplicate_scope)
         if used:
             self._log.info(
                 "Restored {jobs} jobs and {used} used nonces", jobs=len(parts.book), used=used
             )
-        await parts.consumer.start(parts.log)
+        await parts.consumer.start(parts.log, plan.resume)
         await parts.coordinator.start()
         self._housekeeping.start()
         self.status.enter("listening")
@@ -152,6 +160,32 @@ class Daemon:
         collect_rarely()
         self.status.enter(RUNNING)
         self._announce()
+
+    async def _compare(self) -> Plan:
+        """See whether log and store belong together, and have both say so from now on."""
+        log, stats = self.parts.log, self.parts.stats
+        state = await stats.state()
+        extent = await log.extent(state.identity, state.mark)
+        try:
+            plan = reconcile(extent, state, new_id)
+        except IdentityMismatch as error:
+            raise self._about("data", error) from None
+        # The store first: where the log does not get to carry the plan, it is made again.
+        await stats.identify(plan)
+        await log.identify(plan.identity)
+        if plan.text:
+            self._log.warn(
+                "{text} (pool {pool}, epoch {epoch}, positions {first} to {last} in the log, "
+                "counted up to {mark})",
+                text=plan.text[:1].upper() + plan.text[1:],
+                pool=plan.identity.pool_id,
+                epoch=plan.identity.epoch,
+                first=extent.first,
+                last=extent.last,
+                mark=state.mark.position,
+            )
+        self.status.gaps = await stats.gaps()
+        return plan
 
     async def _open(self, name: str, part: Any) -> None:
         try:
@@ -307,6 +341,6 @@ def explain(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         file = os.fsdecode(error.filename2 or error.filename or "")
         return f"{file}: {error.strerror}" if file else error.strerror
-    if isinstance(error, (CannotStart, FolderError, ValueError, *UNUSABLE)):
+    if isinstance(error, (CannotStart, FolderError, IdentityMismatch, ValueError, *UNUSABLE)):
         return " ".join(str(error).split())
     return " ".join(f"{type(error).__name__}: {error}".split())

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from kupool.daemon.parts import Parts
 from kupool.kinds import format_duration
+from kupool.log import Gap
 from kupool.pool.coordinator import RotationFailed
 from kupool.settings import declared
 from kupool.web import IStatusSource, Overview, ShutdownStatus
@@ -31,6 +32,8 @@ class Status:
         self._parts = parts
         self.phase = "made"
         self._since = wall()
+        #: Positions of the log that were lost before they were known to be counted.
+        self.gaps: Sequence[tuple[Gap, str]] = ()
 
     def enter(self, phase: str) -> None:
         """Note that a phase has begun."""
@@ -71,6 +74,11 @@ class Status:
             reasons.append(f"statistics: a commit has not been answered for {taken}")
         if log.depth > BEHIND:
             reasons.append(f"statistics: {log.depth} batches wait to be counted")
+        for gap, _ in self.gaps:
+            reasons.append(
+                f"log: positions {gap.first} to {gap.last} were lost before they were known to "
+                "be counted; see 'kupool audit'"
+            )
         return reasons
 
     def overview(self) -> Overview:

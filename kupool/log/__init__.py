@@ -99,6 +99,11 @@ class ILog(Interface):
         "Whether an append costs nothing, so that gathering entries into larger ones is idle."
     )
 
+    positional = Attribute(
+        "Whether deliveries come in the order of their positions. Otherwise their positions only "
+        "number them, and a sweep has to read the log itself."
+    )
+
     def open() -> Deferred[None]:
         """Make the log ready; fails with a clear error where that is impossible."""
 

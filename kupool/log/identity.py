@@ -64,8 +64,8 @@ class Extent(NamedTuple):
     """What a log holds: the positions of its first and its last entry.
 
     Where it holds none, ``first`` is ``last + 1``. ``identity`` is None where the log has no
-    marks; ``holds_data`` says whether it has, or ever had, an entry. A log without marks says
-    in ``acknowledged`` up to where its consumer had processed it.
+    marks; ``holds_data`` says whether it has an entry, and ``acknowledged`` up to where its
+    consumer had processed it.
     """
 
     identity: Identity | None
@@ -172,7 +172,7 @@ def _new_log(log: Extent, store: StoreState, known: Identity, new_id: Callable[[
         )
     position = store.mark.position
     text = "the log is missing: a new one begins" if store.holds_data else ""
-    identity = known.with_epoch(new_id(), position)
+    identity = known.with_epoch(new_id(), max(position, known.begins_after))
     return Plan(identity, position, position, not store.holds_data, text=text)
 
 
@@ -185,7 +185,9 @@ def _compare(
     if not new_epochs and log.last >= position:
         behind = log.last > position
         text = "the store is behind the log: what is missing is counted" if behind else ""
-        return _beyond_gap(log, position, Plan(of_log, position, position, True, text=text))
+        # What the consumer had not settled comes again: it may be on its way to the dead letters.
+        resume = min(position, max(log.acknowledged, log.first - 1, store.forgotten))
+        return _beyond_gap(log, position, Plan(of_log, resume, position, True, text=text))
     # Up to here both have the same history.
     fork = min(position, log.last, *(epoch.begins_after for epoch in new_epochs))
     resume = max(fork, store.forgotten)
@@ -194,7 +196,8 @@ def _compare(
         text = f"the store is older than the log's newest epoch{missing}"
         return _beyond_gap(log, fork, Plan(of_log, resume, fork, False, text=text))
     longest = of_log if shared == len(known.epochs) else known
-    identity = longest.with_epoch(new_id(), max(position, log.last))
+    begins_after = max(position, log.last, *(epoch.begins_after for epoch in new_epochs), 0)
+    identity = longest.with_epoch(new_id(), begins_after)
     text = f"the log is older than the store: a new epoch begins{missing}"
     return Plan(identity, resume, fork, False, text=text)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,7 +11,17 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from zope.interface import implementer
 
-from kupool.log import Delivery, Entry, ILog, ISubscription, LogStatus, LogUnavailable
+from kupool.log import (
+    Delivery,
+    Entry,
+    Extent,
+    Identity,
+    ILog,
+    ISubscription,
+    LogStatus,
+    LogUnavailable,
+    Mark,
+)
 from kupool.log.groups import WAKE_DELAY, LocalSubscription, RetrySettings
 
 #: What an entry takes beside its body, in bytes: the objects that hold it.
@@ -30,6 +41,7 @@ class MemoryLog:
 
     persistent = False
     instant = True
+    positional = True
 
     def __init__(
         self,
@@ -46,12 +58,27 @@ class MemoryLog:
         self._bytes = 0
         self._last = 0
         self._dead = 0
+        self._identity: Identity | None = None
+        #: Positions and times of the retention clock, oldest first: how old entries are.
+        self._ages: deque[tuple[int, float]] = deque()
         self._waking: IDelayedCall | None = None
         self._groups: dict[str, LocalSubscription] = {}
         self.dead_letters: list[tuple[str, Delivery, str]] = []
 
     def open(self) -> Deferred[None]:
         """Make the log ready."""
+        return succeed(None)
+
+    def extent(self, known: Identity | None, mark: Mark) -> Deferred[Extent]:
+        """Return what the log holds."""
+        first = self._entries[0].position if self._entries else self._last + 1
+        place = min((s.place for s in self._groups.values()), default=0)
+        return succeed(Extent(self._identity, first, self._last, bool(self._entries), place))
+
+    def identify(self, identity: Identity) -> Deferred[None]:
+        """Carry an identity from now on."""
+        self._identity = identity
+        self._last = max(self._last, identity.begins_after)
         return succeed(None)
 
     def append(self, entry_id: str, body: bytes) -> Deferred[None]:
@@ -86,9 +113,7 @@ class MemoryLog:
 
     def read(self, after: int, limit: int) -> Deferred[Sequence[Entry]]:
         """Return up to ``limit`` entries that follow the position ``after``."""
-        start = 0
-        if self._entries:
-            start = max(0, after - self._entries[0].position + 1)
+        start = bisect_right(self._entries, after, key=lambda entry: entry.position)
         return succeed(self._entries[start : start + limit])
 
     def position_at(self, time: float) -> Deferred[int]:
@@ -96,10 +121,14 @@ class MemoryLog:
         index = bisect_left(self._entries, time, key=lambda entry: entry.appended_at)
         return succeed(self._entries[index - 1].position if index else 0)
 
-    def consume(self, group: str, consumer: Any, prefetch: int) -> Deferred[ISubscription]:
-        """Deliver what a group has not acknowledged, at most ``prefetch`` ahead."""
+    def consume(
+        self, group: str, consumer: Any, prefetch: int, after: int | None = None
+    ) -> Deferred[ISubscription]:
+        """Deliver what follows ``after``, or what a group has not acknowledged."""
         before = self._groups.get(group)
         place = before.place if before is not None else 0
+        if after is not None:
+            place = after
         subscription = LocalSubscription(
             self, self._clock, group, consumer, place, prefetch, self._retry
         )
@@ -118,14 +147,19 @@ class MemoryLog:
         del self.dead_letters[:-MAX_DEAD]
         return succeed(None)
 
-    def trim(self, before: float, max_bytes: int) -> Deferred[int]:
-        """Drop acknowledged entries older than ``before``, or beyond a size."""
+    def trim(self, now: float, max_age: float, max_bytes: int) -> Deferred[int]:
+        """Drop acknowledged entries that are too old, or beyond a size."""
         processed = min((s.place for s in self._groups.values()), default=0)
+        self._ages = deque((position, min(seconds, now)) for position, seconds in self._ages)
+        if self._entries:
+            self._ages.append((self._last, now))
+        old = 0
+        while self._ages and max_age and self._ages[0][1] <= now - max_age:
+            old, _ = self._ages.popleft()
         dropped = 0
         for entry in self._entries:
-            old = before and entry.appended_at < before
             large = max_bytes and self._bytes > max_bytes
-            if entry.position > processed or not (old or large):
+            if entry.position > processed or not (entry.position <= old or large):
                 break
             self._bytes -= len(entry.body) + ENTRY_BYTES
             dropped += 1

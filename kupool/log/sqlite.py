@@ -13,7 +13,18 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from kupool.log import Delivery, Entry, ILog, ISubscription, LogStatus, LogUnavailable
+from kupool.log import (
+    Delivery,
+    Entry,
+    Epoch,
+    Extent,
+    Identity,
+    ILog,
+    ISubscription,
+    LogStatus,
+    LogUnavailable,
+    Mark,
+)
 from kupool.log.groups import WAKE_DELAY, LocalSubscription, RetrySettings
 from kupool.storage.database import Database
 
@@ -26,6 +37,17 @@ PROBE_DELAY = 1.0
 #: Entries dropped in one transaction by a trim.
 TRIM_CHUNK = 1000
 
+#: The consumer group whose place says what the release before had counted.
+_COUNTING = "stats"
+
+_APPEND = "INSERT INTO entries (entry_id, appended_at, body) VALUES (?, ?, ?)"
+
+#: The same where the log holds no entry of its epoch yet, which begins after a position.
+_APPEND_FIRST = (
+    "INSERT INTO entries (position, entry_id, appended_at, body) VALUES "
+    "(1 + max(?, (SELECT coalesce(max(position), 0) FROM entries)), ?, ?, ?)"
+)
+
 
 @implementer(ILog)
 class SqliteLog:
@@ -36,6 +58,7 @@ class SqliteLog:
 
     persistent = True
     instant = False
+    positional = True
 
     def __init__(
         self,
@@ -52,6 +75,8 @@ class SqliteLog:
         self._tail: deque[Entry] = deque()
         self._tail_bytes = 0
         self._last = 0
+        #: What the epoch begins after, while there is no entry above it.
+        self._floor = 0
         self._dead_letters = 0
         self._problem = ""
         self._waking: IDelayedCall | None = None
@@ -65,16 +90,37 @@ class SqliteLog:
     async def _open(self) -> None:
         await self._database.open()
         self._last, self._dead_letters = await self._database.run(_newest)
+        found = await self._database.run(_identity)
+        self._begin_after(0 if found is None else found.begins_after)
+
+    def _begin_after(self, position: int) -> None:
+        """Give new entries positions above this one."""
+        self._floor = position if position > self._last else 0
+        self._last = max(self._last, position)
+
+    def extent(self, known: Identity | None, mark: Mark) -> Deferred[Extent]:
+        """Return what the log holds; its own marks are in the file."""
+        return self._database.run(_extent)
+
+    def identify(self, identity: Identity) -> Deferred[None]:
+        """Carry an identity from now on; fires when it is in the file."""
+
+        def kept(_: None) -> None:
+            self._begin_after(identity.begins_after)
+
+        return self._database.run(lambda connection: _identify(connection, identity)).addCallback(
+            kept
+        )
 
     def append(self, entry_id: str, body: bytes) -> Deferred[None]:
         """Append an entry; fires when it is on disk."""
         at = int(self._wall() * 1000)
 
         def insert(connection: sqlite3.Connection) -> int:
-            cursor = connection.execute(
-                "INSERT INTO entries (entry_id, appended_at, body) VALUES (?, ?, ?)",
-                (entry_id, at, body),
-            )
+            if self._floor:
+                cursor = connection.execute(_APPEND_FIRST, (self._floor, entry_id, at, body))
+            else:
+                cursor = connection.execute(_APPEND, (entry_id, at, body))
             return cursor.lastrowid or 0
 
         return self._database.run(insert, single=True).addCallbacks(
@@ -84,6 +130,8 @@ class SqliteLog:
     def _appended(self, position: int, entry_id: str, at: int, body: bytes) -> None:
         self._problem = ""
         self._last = position
+        if self._floor < position:
+            self._floor = 0
         if self._groups:
             self._tail.append(Entry(position, entry_id, at / 1000, body))
             self._tail_bytes += len(body)
@@ -130,8 +178,12 @@ class SqliteLog:
         """Return a position that no entry appended at ``time`` or later is before."""
         return self._database.run(lambda connection: position_at(connection, time))
 
-    def consume(self, group: str, consumer: Any, prefetch: int) -> Deferred[ISubscription]:
-        """Deliver what a group has not acknowledged, at most ``prefetch`` ahead."""
+    def consume(
+        self, group: str, consumer: Any, prefetch: int, after: int | None = None
+    ) -> Deferred[ISubscription]:
+        """Deliver what follows ``after``, or what a group has not acknowledged."""
+        if after is not None:
+            return succeed(self._consume(after, group, consumer, prefetch))
         found = self._database.run(lambda connection: _place_of(connection, group))
         return found.addCallback(self._consume, group, consumer, prefetch)
 
@@ -175,15 +227,19 @@ class SqliteLog:
 
         return self._database.run(insert).addCallback(buried)
 
-    def trim(self, before: float, max_bytes: int) -> Deferred[int]:
-        """Drop acknowledged entries older than ``before``, or beyond a size."""
-        return Deferred.fromCoroutine(self._trim(before, max_bytes))
+    def trim(self, now: float, max_age: float, max_bytes: int) -> Deferred[int]:
+        """Drop acknowledged entries that are too old, or beyond a size."""
+        return Deferred.fromCoroutine(self._trim(now, max_age, max_bytes))
 
-    async def _trim(self, before: float, max_bytes: int) -> int:
+    async def _trim(self, now: float, max_age: float, max_bytes: int) -> int:
+        await self._database.run(lambda connection: _note_age(connection, now))
         dropped = 0
         while True:
             count = await self._database.run(
-                lambda connection: _trim_chunk(connection, before, max_bytes), alone=True
+                lambda connection: _trim_chunk(
+                    connection, now - max_age if max_age else 0, max_bytes
+                ),
+                alone=True,
             )
             dropped += count
             if count < TRIM_CHUNK:
@@ -257,21 +313,80 @@ def _place_of(connection: sqlite3.Connection, group: str) -> int:
     return 0 if row is None else int(row[0])
 
 
+def _note_age(connection: sqlite3.Connection, now: float) -> None:
+    """Note the time of the retention clock for the newest entry.
+
+    Where that clock was set back, what was noted before lies in its future: it counts from now.
+    """
+    connection.execute("UPDATE ages SET seconds = ? WHERE seconds > ?", (now, now))
+    connection.execute(
+        "INSERT INTO ages (position, seconds) SELECT max(position), ? FROM entries "
+        "WHERE true HAVING max(position) IS NOT NULL ON CONFLICT (position) DO NOTHING",
+        (now,),
+    )
+
+
 def _trim_chunk(connection: sqlite3.Connection, before: float, max_bytes: int) -> int:
-    """Drop one chunk of the oldest entries, if they are due; returns how many."""
+    """Drop one chunk of the oldest entries, if they are due; returns how many.
+
+    ``before`` is a time of the retention clock.
+    """
     (last,) = connection.execute("SELECT coalesce(max(position), 0) FROM entries").fetchone()
     (processed,) = connection.execute(
         "SELECT coalesce(min(position), 0) FROM consumer_groups"
+    ).fetchone()
+    (old,) = connection.execute(
+        "SELECT coalesce(max(position), 0) FROM ages WHERE seconds <= ?", (before,)
     ).fetchone()
     (page, count, free) = (
         connection.execute(f"PRAGMA {name}").fetchone()[0]
         for name in ("page_size", "page_count", "freelist_count")
     )
     too_large = max_bytes and page * (count - free) > max_bytes
-    limit = 2**62 if too_large else int(before * 1000)
-    cursor = connection.execute(
-        "DELETE FROM entries WHERE position IN (SELECT position FROM entries "
-        "WHERE position <= ? AND position < ? AND appended_at < ? ORDER BY position LIMIT ?)",
-        (processed, last, limit, TRIM_CHUNK),
+    upto = min(processed, last - 1, last if too_large else old)
+    (drop_to,) = connection.execute(
+        "SELECT max(position) FROM (SELECT position FROM entries WHERE position <= ? "
+        "ORDER BY position LIMIT ?)",
+        (upto, TRIM_CHUNK),
+    ).fetchone()
+    if drop_to is None:
+        return 0
+    connection.execute(
+        "INSERT INTO trimmed (only_row, position) VALUES (1, ?) ON CONFLICT (only_row) "
+        "DO UPDATE SET position = max(position, excluded.position)",
+        (drop_to,),
     )
-    return cursor.rowcount
+    connection.execute("DELETE FROM ages WHERE position < ?", (drop_to,))
+    return connection.execute("DELETE FROM entries WHERE position <= ?", (drop_to,)).rowcount
+
+
+def _identity(connection: sqlite3.Connection) -> Identity | None:
+    row = connection.execute("SELECT pool_id FROM identity").fetchone()
+    if row is None:
+        return None
+    (pool_id,) = row
+    epochs = connection.execute("SELECT epoch, begins_after FROM epochs ORDER BY number")
+    return Identity(pool_id, tuple(Epoch(*epoch) for epoch in epochs))
+
+
+def _extent(connection: sqlite3.Connection) -> Extent:
+    identity = _identity(connection)
+    (first, newest) = connection.execute(
+        "SELECT min(position), max(position) FROM entries"
+    ).fetchone()
+    last = max(newest or 0, 0 if identity is None else identity.begins_after)
+    acknowledged = _place_of(connection, _COUNTING)
+    return Extent(identity, first or last + 1, last, first is not None, acknowledged)
+
+
+def _identify(connection: sqlite3.Connection, identity: Identity) -> None:
+    connection.execute(
+        "INSERT INTO identity (only_row, pool_id) VALUES (1, ?) "
+        "ON CONFLICT (only_row) DO UPDATE SET pool_id = excluded.pool_id",
+        (identity.pool_id,),
+    )
+    connection.execute("DELETE FROM epochs")
+    connection.executemany(
+        "INSERT INTO epochs (number, epoch, begins_after) VALUES (?, ?, ?)",
+        [(number, *epoch) for number, epoch in enumerate(identity.epochs)],
+    )

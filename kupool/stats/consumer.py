@@ -13,7 +13,7 @@ from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from kupool.log import Delivery, IConsumer, ILog, ISubscription
+from kupool.log import Delivery, IConsumer, ILog, ISubscription, Mark
 from kupool.stats import Applied, BatchCounts, IStatsStore, Rejection
 from kupool.stats.fold import fold_entry
 from kupool.wire.batches import PoisonBatch
@@ -59,6 +59,8 @@ class StatsConsumer:
         self._rejections: Counter[Rejection] = Counter()
         self._subscription: Any = None
         self._source: Any = None
+        #: Whether deliveries carry their place in the log, in order.
+        self._positional = False
         self._loop = LoopingCall(self.flush)
         self._loop.clock = clock
         self._busy = self._stopped = False
@@ -69,11 +71,12 @@ class StatsConsumer:
         #: Why the last commit failed; empty when it did not.
         self.problem = ""
 
-    async def start(self, log: ILog) -> None:
-        """Begin to take what the log holds beyond what was acknowledged."""
+    async def start(self, log: ILog, after: int | None = None) -> None:
+        """Begin to take what the log holds after a position, or was not acknowledged."""
         source: Any = log
         self._source = source
-        self._subscription = await source.consume(GROUP, self, self._settings.prefetch)
+        self._positional = source.positional
+        self._subscription = await source.consume(GROUP, self, self._settings.prefetch, after)
         self._loop.start(self._settings.interval, now=False).addErrback(
             lambda failure: self._log.failure("The commits of the counts stopped", failure)
         )
@@ -83,8 +86,10 @@ class StatsConsumer:
         if self._stopped:
             return
         for delivery in deliveries:
+            entry = delivery.entry
+            position = entry.position if self._positional else 0
             try:
-                self._pending.append((delivery, fold_entry(delivery.entry.body)))
+                self._pending.append((delivery, fold_entry(entry.body, position)))
             except PoisonBatch as error:
                 self._bury(delivery, str(error))
         if len(self._pending) >= self._settings.buffer:
@@ -114,7 +119,11 @@ class StatsConsumer:
         self._began = self._clock.seconds()
         taken, self._pending = self._pending, []
         rejections, self._rejections = self._rejections, Counter()
-        self._store.apply([counts for _, counts in taken], rejections).addCallbacks(
+        mark = None
+        if taken and self._positional:
+            last = taken[-1][0].entry
+            mark = Mark(last.position, last.entry_id)
+        self._store.apply([counts for _, counts in taken], rejections, mark).addCallbacks(
             self._committed, self._failed, callbackArgs=(taken,), errbackArgs=(taken, rejections)
         ).addErrback(lambda failure: self._log.failure("A commit went wrong", failure))
 

@@ -8,8 +8,10 @@ from collections.abc import Mapping, Sequence
 from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer
 
+from kupool.log import Gap, Identity, Mark, Plan, StoreState
 from kupool.stats import Applied, BatchCounts, IStatsStore, MinuteCount, Rejection
 from kupool.stats.fold import DAY, HOUR, as_rows, fold_rows
+from kupool.stats.positions import Span, spans
 
 #: (user, worker, minute or hour or day) -> count; the user's own row has no worker.
 _Rows = Counter[tuple[str, str, int]]
@@ -28,13 +30,74 @@ class MemoryStats:
         self._rejections: Counter[Rejection] = Counter()
         self._applied: dict[str, tuple[bytes, int]] = {}
         self._rolled_up = 0
+        self._identity: Identity | None = None
+        self._mark = Mark(0)
+        #: The positions of earlier marks, and where each batch is, or the mark that it is above.
+        self._marks: list[int] = []
+        self._positions: dict[str, int] = {}
+        self._forgotten = 0
+        self._spans: dict[int, Span] = {}
+        self._gaps: list[tuple[Gap, str]] = []
+        self._retention_time: float | None = None
 
     def open(self) -> Deferred[None]:
         """Make the store ready."""
         return succeed(None)
 
+    # -- the place in the log
+
+    def state(self) -> Deferred[StoreState]:
+        """Return how far the store has counted, and of which log."""
+        state = StoreState(self._identity, self._mark, self._forgotten, bool(self._applied))
+        return succeed(state)
+
+    def identify(self, plan: Plan) -> Deferred[None]:
+        """Carry the identity of a plan from now on, and what else it says of the store."""
+        self._identity = plan.identity
+        if plan.fork < self._mark.position:
+            self._spans = {
+                minute: Span(-1, span.to) if span.to > plan.fork else span
+                for minute, span in self._spans.items()
+            }
+        if plan.resume != self._mark.position:
+            self._marks = [position for position in self._marks if position <= plan.resume]
+            self._mark = Mark(plan.resume)
+        if plan.gap is not None:
+            self._gaps.append((plan.gap, plan.text))
+        return succeed(None)
+
+    def gaps(self) -> Deferred[Sequence[tuple[Gap, str]]]:
+        """Return the positions that were lost, oldest first."""
+        return succeed(sorted(self._gaps))
+
+    def forget_gaps(self) -> Deferred[int]:
+        """Forget the gaps; returns how many."""
+        count = len(self._gaps)
+        self._gaps.clear()
+        return succeed(count)
+
+    def cover(self, minutes: Mapping[int, int]) -> Deferred[None]:
+        """Note where the minutes are that the release before counted."""
+        for minute, after in minutes.items():
+            self._spans.setdefault(minute, Span(after, max(after, self._mark.position)))
+        return succeed(None)
+
+    def retention_time(self) -> Deferred[float | None]:
+        """Return the last time of the retention clock that was kept."""
+        return succeed(self._retention_time)
+
+    def keep_retention_time(self, seconds: float) -> Deferred[None]:
+        """Keep a time of the retention clock."""
+        self._retention_time = seconds
+        return succeed(None)
+
+    # -- counting
+
     def apply(
-        self, batches: Sequence[BatchCounts], rejections: Mapping[Rejection, int]
+        self,
+        batches: Sequence[BatchCounts],
+        rejections: Mapping[Rejection, int],
+        mark: Mark | None = None,
     ) -> Deferred[Applied]:
         """Count some batches, each at most once ever."""
         new: list[BatchCounts] = []
@@ -43,10 +106,19 @@ class MemoryStats:
             known = self._applied.get(batch.batch_id)
             if known is None:
                 self._applied[batch.batch_id] = (batch.digest, batch.minute)
+                self._positions[batch.batch_id] = batch.position or self._mark.position
                 new.append(batch)
             elif known[0] != batch.digest:
                 conflicts.append((batch.batch_id, batch.digest))
         self._minutes.update(fold_rows(new))
+        for minute, span in spans(new, self._mark.position).items():
+            known_span = self._spans.get(minute, span)
+            self._spans[minute] = Span(
+                min(span.after, known_span.after), max(span.to, known_span.to)
+            )
+        if mark is not None and mark.position > self._mark.position:
+            self._marks.append(self._mark.position)
+            self._mark = mark
         self._rejections.update(rejections)
         repeated = len(batches) - len(new) - len(conflicts)
         return succeed(Applied(len(new), repeated, conflicts))
@@ -145,14 +217,21 @@ class MemoryStats:
         """Roll minutes before a time up into hours, and hours into days."""
         moved = _move(self._minutes, self._hours, minutes_before // HOUR * HOUR, HOUR)
         self._rolled_up = max(self._rolled_up, minutes_before // HOUR * HOUR)
+        self._spans = {minute: s for minute, s in self._spans.items() if minute >= self._rolled_up}
         moved += _move(self._hours, self._days, hours_before // DAY * DAY, DAY)
         return succeed(moved)
 
-    def forget_batches(self, before: int) -> Deferred[int]:
-        """Forget the ids of batches of minutes before a time."""
-        old = [batch_id for batch_id, (_, minute) in self._applied.items() if minute < before]
+    def forget_batches(self, first: int) -> Deferred[int]:
+        """Forget the ids of counted batches that the log does not hold any more."""
+        below = [position for position in (*self._marks, self._mark.position) if position < first]
+        if len(below) < 2:
+            return succeed(0)
+        boundary = below[-2]
+        self._marks = [position for position in self._marks if position >= boundary]
+        self._forgotten = max(self._forgotten, boundary)
+        old = [name for name, position in self._positions.items() if position <= boundary]
         for batch_id in old:
-            del self._applied[batch_id]
+            del self._positions[batch_id], self._applied[batch_id]
         return succeed(len(old))
 
     def forget_rejections(self, before: int) -> Deferred[int]:

@@ -12,8 +12,11 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from kupool.log import Gap, Mark, Plan, StoreState
 from kupool.stats import Applied, BatchCounts, IStatsStore, MinuteCount, Rejection
+from kupool.stats import sqlite_positions as positions
 from kupool.stats.fold import END_OF_TIME, as_rows, fold_rows, roll_ups
+from kupool.stats.positions import spans
 from kupool.storage.database import Database
 from kupool.storage.migrations import available, statements
 
@@ -46,13 +49,49 @@ class SqliteStats:
         """Open the file and make its tables."""
         return self._database.open()
 
+    def state(self) -> Deferred[StoreState]:
+        """Return how far the store has counted, and of which log."""
+        return self._database.run(positions.state)
+
+    def identify(self, plan: Plan) -> Deferred[None]:
+        """Carry the identity of a plan from now on, and what else it says of the store."""
+        found_at = int(time.time())
+        return self._database.run(
+            lambda connection: positions.identify(connection, plan, found_at), alone=True
+        )
+
+    def gaps(self) -> Deferred[Sequence[tuple[Gap, str]]]:
+        """Return the positions that were lost, oldest first."""
+        return self._database.run(positions.gaps)
+
+    def forget_gaps(self) -> Deferred[int]:
+        """Forget the gaps; returns how many."""
+        return self._database.run(lambda c: c.execute("DELETE FROM log_gaps").rowcount)
+
+    def cover(self, minutes: Mapping[int, int]) -> Deferred[None]:
+        """Note where the minutes are that the release before counted."""
+        return self._database.run(lambda connection: positions.cover(connection, minutes))
+
+    def retention_time(self) -> Deferred[float | None]:
+        """Return the last time of the retention clock that was kept."""
+        return self._database.run(positions.retention_time)
+
+    def keep_retention_time(self, seconds: float) -> Deferred[None]:
+        """Keep a time of the retention clock."""
+        return self._database.run(
+            lambda connection: positions.keep_retention_time(connection, seconds)
+        )
+
     def apply(
-        self, batches: Sequence[BatchCounts], rejections: Mapping[Rejection, int]
+        self,
+        batches: Sequence[BatchCounts],
+        rejections: Mapping[Rejection, int],
+        mark: Mark | None = None,
     ) -> Deferred[Applied]:
         """Count some batches, each at most once ever, in one transaction."""
         rejected = dict(rejections)
         return self._database.run(
-            lambda connection: _apply(connection, batches, rejected), alone=True
+            lambda connection: _apply(connection, batches, rejected, mark), alone=True
         )
 
     def count(self, username: str, minute: int, worker: str = "") -> Deferred[int]:
@@ -179,16 +218,28 @@ class SqliteStats:
                     moved += count
         return moved
 
-    def forget_batches(self, before: int) -> Deferred[int]:
-        """Forget the ids of batches of minutes before a time."""
-        return self._delete("DELETE FROM applied_batches WHERE minute < ?", before)
+    def forget_batches(self, first: int) -> Deferred[int]:
+        """Forget the ids of counted batches that the log does not hold any more."""
+        return Deferred.fromCoroutine(self._forget_batches(first))
+
+    async def _forget_batches(self, first: int) -> int:
+        boundary = await self._database.run(
+            lambda connection: positions.forget_before(connection, first), alone=True
+        )
+        forgotten, count = 0, ROLL_CHUNK if boundary else 0
+        while count >= ROLL_CHUNK:
+            count = await self._database.run(
+                lambda connection: positions.forget_chunk(connection, boundary, ROLL_CHUNK),
+                alone=True,
+            )
+            forgotten += count
+        return forgotten
 
     def forget_rejections(self, before: int) -> Deferred[int]:
         """Forget the rejections of minutes before a time."""
-        return self._delete("DELETE FROM rejections WHERE timestamp < ?", before)
 
-    def _delete(self, statement: str, before: int) -> Deferred[int]:
         def delete(connection: sqlite3.Connection) -> int:
+            statement = "DELETE FROM rejections WHERE timestamp < ?"
             return connection.execute(statement, (stamp(before),)).rowcount
 
         return self._database.run(delete, alone=True)
@@ -219,11 +270,13 @@ def _apply(
     connection: sqlite3.Connection,
     batches: Sequence[BatchCounts],
     rejections: Mapping[Rejection, int],
+    mark: Mark | None,
 ) -> Applied:
     new: list[BatchCounts] = []
     conflicts: list[tuple[str, bytes]] = []
+    marked = positions.newest_mark(connection).position
     for batch in batches:
-        if _remember(connection, batch):
+        if _remember(connection, batch, marked):
             new.append(batch)
         else:
             (digest,) = connection.execute(
@@ -232,6 +285,9 @@ def _apply(
             if digest != batch.digest:
                 conflicts.append((batch.batch_id, batch.digest))
     _add(connection, as_rows(fold_rows(new)))
+    positions.add_spans(connection, spans(new, marked))
+    if mark is not None:
+        positions.move_mark(connection, mark)
     connection.executemany(
         "INSERT INTO rejections (username, code, timestamp, rejection_count) VALUES (?, ?, ?, ?) "
         "ON CONFLICT (username, code, timestamp) DO UPDATE SET "
@@ -241,12 +297,12 @@ def _apply(
     return Applied(len(new), len(batches) - len(new) - len(conflicts), conflicts)
 
 
-def _remember(connection: sqlite3.Connection, batch: BatchCounts) -> bool:
+def _remember(connection: sqlite3.Connection, batch: BatchCounts, marked: int) -> bool:
     """Note that a batch is counted; returns whether it was not before."""
     cursor = connection.execute(
-        "INSERT INTO applied_batches (batch_id, digest, minute) VALUES (?, ?, ?) "
+        "INSERT INTO applied_batches (batch_id, digest, minute, position) VALUES (?, ?, ?, ?) "
         "ON CONFLICT (batch_id) DO NOTHING",
-        (batch.batch_id, batch.digest, stamp(batch.minute)),
+        (batch.batch_id, batch.digest, stamp(batch.minute), batch.position or marked),
     )
     return cursor.rowcount == 1
 
@@ -288,7 +344,7 @@ def _replace(connection: sqlite3.Connection, start: int, batches: Sequence[Batch
     start = max(start, _rolled_up_before(connection))
     kept = list({b.batch_id: b for b in batches if b.minute >= start}.values())
     for batch in kept:
-        _remember(connection, batch)
+        _remember(connection, batch, 0)
     (counted,) = connection.execute(
         "SELECT count(*) FROM applied_batches WHERE minute >= ?", (stamp(start),)
     ).fetchone()
@@ -336,4 +392,5 @@ def _roll(connection: sqlite3.Connection, table: str, grain: str, into: str, bef
             "DO UPDATE SET before = max(before, excluded.before)",
             (stamp(before),),
         )
+        connection.execute("DELETE FROM counted_minutes WHERE minute < ?", (before,))
     return rolled
