@@ -154,8 +154,9 @@ class MemoryLog:
         if self._entries:
             self._ages.append((self._last, now))
         old = 0
-        while self._ages and max_age and self._ages[0][1] <= now - max_age:
-            old, _ = self._ages.popleft()
+        if max_age:
+            due = [position for position, seconds in self._ages if seconds <= now - max_age]
+            old = max(due, default=0)
         dropped = 0
         for entry in self._entries:
             large = max_bytes and self._bytes > max_bytes
@@ -164,6 +165,9 @@ class MemoryLog:
             self._bytes -= len(entry.body) + ENTRY_BYTES
             dropped += 1
         del self._entries[:dropped]
+        kept = self._entries[0].position if self._entries else self._last
+        while len(self._ages) > 1 and self._ages[1][0] < kept:
+            self._ages.popleft()
         return succeed(dropped)
 
     def status(self) -> LogStatus:

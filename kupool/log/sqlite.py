@@ -6,6 +6,7 @@ import sqlite3
 from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import islice
+from math import inf
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
@@ -233,13 +234,11 @@ class SqliteLog:
 
     async def _trim(self, now: float, max_age: float, max_bytes: int) -> int:
         await self._database.run(lambda connection: _note_age(connection, now))
+        before = now - max_age if max_age else -inf
         dropped = 0
         while True:
             count = await self._database.run(
-                lambda connection: _trim_chunk(
-                    connection, now - max_age if max_age else 0, max_bytes
-                ),
-                alone=True,
+                lambda connection: _trim_chunk(connection, before, max_bytes), alone=True
             )
             dropped += count
             if count < TRIM_CHUNK:

@@ -16,7 +16,17 @@ from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from kupool.log import Delivery, IConsumer, ILog, ISubscription, LogUnavailable
+from kupool.log import (
+    Delivery,
+    Epoch,
+    Extent,
+    IConsumer,
+    Identity,
+    ILog,
+    ISubscription,
+    LogUnavailable,
+    Mark,
+)
 from kupool.log.groups import RetrySettings
 from kupool.log.memory import MemoryLog
 from kupool.log.sqlite import SqliteLog
@@ -82,10 +92,15 @@ class LogContract:
         return log
 
     async def follow(
-        self, log: Any, group: str = "g", prefetch: int = 1000, ack: bool = True
+        self,
+        log: Any,
+        group: str = "g",
+        prefetch: int = 1000,
+        ack: bool = True,
+        after: int | None = None,
     ) -> Collector:
         consumer = Collector(ack)
-        consumer.subscription = await log.consume(group, consumer, prefetch)
+        consumer.subscription = await log.consume(group, consumer, prefetch, after)
         self.addCleanup(consumer.subscription.stop)  # type: ignore[attr-defined]
         return consumer
 
@@ -255,23 +270,23 @@ class LogContract:
         raise NotImplementedError
 
     async def test_trim_by_age(self) -> None:
-        """K-76: only what is acknowledged and old goes."""
+        """K-76: only what is acknowledged and old goes, by the clock that is given."""
         log = await self.open_log()
         await self.fill(log, 10)
-        self.now += 100
+        self.assertEqual(await log.trim(1000.0, 50, 0), 0)  # here since now, by that clock
         await self.fill(log, 10, 10)
-        self.assertEqual(await log.trim(self.now + 1, 0), 0)  # nobody has read anything
+        self.assertEqual(await log.trim(1100.0, 50, 0), 0)  # nobody has read anything
         consumer = await self.follow(log, ack=False)
         await self.until(lambda: len(consumer.deliveries) == 20)
         consumer.subscription.ack(consumer.deliveries[:5])
         await consumer.subscription.stop()
-        self.assertEqual(await log.trim(0, 0), 0)
-        self.assertEqual(await log.trim(self.now, 0), 5)
+        self.assertEqual(await log.trim(1100.0, 0, 0), 0)
+        self.assertEqual(await log.trim(1100.0, 50, 0), 5)
         again = await self.follow(log)
         await self.until(lambda: log.status().depth == 0)
         await again.subscription.stop()
         self.assertEqual(again.ids, [f"e{n}" for n in range(5, 20)])
-        self.assertEqual(await log.trim(self.now, 0), 5)
+        self.assertEqual(await log.trim(1100.0, 50, 0), 5)
         self.assertEqual((await log.read(0, 1))[0].entry_id, "e10")
 
     async def test_trim_by_size(self) -> None:
@@ -282,8 +297,8 @@ class LogContract:
         consumer = await self.follow(log)
         await self.until(lambda: log.status().depth == 0)
         await consumer.subscription.stop()
-        self.assertEqual(await log.trim(0, 1_000_000_000), 0)
-        self.assertGreater(await log.trim(0, 100_000), 20)
+        self.assertEqual(await log.trim(0, 0, 1_000_000_000), 0)
+        self.assertGreater(await log.trim(0, 0, 100_000), 20)
         await self.fill(log, 1, 40)
         self.assertEqual((await log.read(0, 100))[-1].entry_id, "e40")
 
@@ -295,7 +310,7 @@ class LogContract:
         consumer = await self.follow(log)
         await self.until(lambda: log.status().depth == 0)
         await consumer.subscription.stop()
-        await log.trim(self.now + 1, 0)
+        await log.trim(0, 0, 1)
         await self.fill(log, 1, 5)
         entries = await log.read(last, 10)
         self.assertEqual([e.entry_id for e in entries], ["e5"])
@@ -318,7 +333,60 @@ class LogContract:
         self.assertEqual([e.entry_id for e in entries], [f"e{n}" for n in range(1000)])
 
 
-class MemoryLogTests(LogContract, TestCase):
+class LocalLogContract(LogContract):
+    """More of it, for a log that holds its identity and its consumers' places itself."""
+
+    async def test_trim_by_no_other_clock(self) -> None:
+        """What was appended on a wrong clock, in 1970 or 2099, stays as long as anything else."""
+        log = await self.open_log()
+        for self.now in (0.0, 4e9, 1.8e9):
+            await self.fill(log, 1, int(self.now))
+        consumer = await self.follow(log)
+        await self.until(lambda: log.status().depth == 0)
+        await consumer.subscription.stop()
+        self.assertEqual(await log.trim(1.8e9, 600, 0), 0)
+        self.assertEqual(await log.trim(1.8e9 + 599, 600, 0), 0)
+        # The clock is set back: what was noted on it counts from then.
+        self.assertEqual(await log.trim(1.7e9, 600, 0), 0)
+        self.assertEqual(await log.trim(1.7e9 + 599, 600, 0), 0)
+        self.assertGreaterEqual(await log.trim(1.7e9 + 600, 600, 0), 2)
+
+    async def test_identity(self) -> None:
+        """Positions go on above what a new epoch begins after, and are still there later."""
+        log = await self.open_log()
+        nothing = await log.extent(None, Mark(0))
+        self.assertEqual(nothing, Extent(None, 1, 0, False, 0))
+        identity = Identity("pool", (Epoch("one", 0), Epoch("two", 70)))
+        await log.identify(identity)
+        self.assertEqual(await log.extent(None, Mark(0)), Extent(identity, 71, 70, False, 0))
+        await self.fill(log, 3)
+        self.assertEqual(await log.extent(None, Mark(0)), Extent(identity, 71, 73, True, 0))
+        self.assertEqual([e.position for e in await log.read(0, 10)], [71, 72, 73])
+        later = identity.with_epoch("three", 90)
+        await log.identify(later)
+        await self.fill(log, 2, 3)
+        self.assertEqual(log.status().appended, 92)
+        self.assertEqual([e.position for e in await log.read(72, 10)], [73, 91, 92])
+        consumer = await self.follow(log, "stats")
+        await self.until(lambda: log.status().depth == 0)
+        await consumer.subscription.stop()
+        self.assertEqual(consumer.ids, [f"e{n}" for n in range(5)])
+        self.assertEqual((await log.extent(None, Mark(0))).acknowledged, 92)
+
+    async def test_consume_after(self) -> None:
+        """The store says from where on it has to count, whatever was acknowledged here."""
+        log = await self.open_log()
+        await self.fill(log, 6)
+        first = await self.follow(log)
+        await self.until(lambda: log.status().depth == 0)
+        await first.subscription.stop()
+        again = await self.follow(log, after=2)
+        await self.until(lambda: log.status().depth == 0)
+        await again.subscription.stop()
+        self.assertEqual(again.ids, ["e2", "e3", "e4", "e5"])
+
+
+class MemoryLogTests(LocalLogContract, TestCase):
     """The contract, for the log in memory."""
 
     def make_log(self) -> MemoryLog:
@@ -362,7 +430,7 @@ class MemoryLogTests(LogContract, TestCase):
         self.assertEqual(log.status().depth, 0)
 
 
-class SqliteLogTests(LogContract, TestCase):
+class SqliteLogTests(LocalLogContract, TestCase):
     """The contract, for the log in a SQLite file."""
 
     durable = True

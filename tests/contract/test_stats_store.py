@@ -261,15 +261,6 @@ class StatsContract:
         equal(await store.rolled_up_before(), T)
         equal(await store.count("alice", T), 3)
 
-    async def test_forget_batches(self) -> None:
-        """K-76: ids older than a minute are forgotten, and no others."""
-        store = await self.make_store()
-        await self.fill(store)
-        equal = self.assertEqual  # type: ignore[attr-defined]
-        equal(await store.forget_batches(T + 60), 1)
-        equal(list(await store.unapplied(["b1", "b2", "b3"])), ["b1"])
-        equal(await store.total(*EVER), 9)
-
     async def test_forget_rejections(self) -> None:
         """K-76: rejections older than a minute are forgotten, and no others."""
         store = await self.make_store()

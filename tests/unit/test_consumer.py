@@ -12,7 +12,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from kupool.log import IConsumer
+from kupool.log import IConsumer, Mark
 from kupool.log.memory import MemoryLog
 from kupool.stats import Applied, BatchCounts, Rejection
 from kupool.stats.consumer import ConsumerSettings, StatsConsumer
@@ -33,12 +33,15 @@ class SteeredStats(MemoryStats):
         self.waiting: list[Deferred[Applied]] = []
 
     def apply(
-        self, batches: Sequence[BatchCounts], rejections: Mapping[Rejection, int]
+        self,
+        batches: Sequence[BatchCounts],
+        rejections: Mapping[Rejection, int],
+        mark: Mark | None = None,
     ) -> Deferred[Applied]:
         self.calls.append(len(batches))
         if self.broken:
             return fail(OSError("the store is down"))
-        applied = super().apply(batches, rejections)
+        applied = super().apply(batches, rejections, mark)
         if self.forgetful:
             return fail(OSError("the answer was lost"))
         if self.hanging:
