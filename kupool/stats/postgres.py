@@ -5,15 +5,19 @@ from __future__ import annotations
 import secrets
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThreadPool
 from zope.interface import implementer
 
+from kupool.log import Gap, Mark, Plan, StoreState
 from kupool.stats import Applied, BatchCounts, IStatsStore, MinuteCount, Rejection
+from kupool.stats import postgres_marks as marks
 from kupool.stats import postgres_writes as writes
 from kupool.stats.fold import as_rows, fold_rows, roll_ups
+from kupool.stats.positions import spans
 from kupool.stats.postgres_writes import AT, SECONDS, within
 from kupool.storage.postgres import PostgresDatabase
 
@@ -55,22 +59,49 @@ class PostgresStats:
         """Connect and make the tables."""
         return self._database.open()
 
+    # -- which log, and how far
+
+    def state(self) -> Deferred[StoreState]:
+        """Return how far the store has counted, and of which log."""
+        return self._database.run(marks.state)
+
+    def identify(self, plan: Plan) -> Deferred[None]:
+        """Carry the identity of a plan from now on, and what else it says of the store."""
+        return self._database.run(lambda cursor: marks.identify(cursor, plan), maintenance=True)
+
+    def gaps(self) -> Deferred[Sequence[tuple[Gap, str]]]:
+        """Return the positions that were lost, each with the reason, oldest first."""
+        return self._database.run(marks.gaps)
+
+    def forget_gaps(self) -> Deferred[int]:
+        """Forget the gaps; returns how many."""
+        return self._database.run(marks.forget_gaps)
+
+    def cover(self, minutes: Mapping[int, int]) -> Deferred[None]:
+        """Note, for minutes, a position that every batch of the minute is above."""
+        return self._database.run(lambda cursor: marks.cover(cursor, minutes), maintenance=True)
+
     # -- counting
 
     def apply(
-        self, batches: Sequence[BatchCounts], rejections: Mapping[Rejection, int]
+        self,
+        batches: Sequence[BatchCounts],
+        rejections: Mapping[Rejection, int],
+        mark: Mark | None = None,
     ) -> Deferred[Applied]:
         """Count some batches, each at most once ever, in one transaction."""
-        return Deferred.fromCoroutine(self._apply(list(batches), Counter(rejections)))
+        return Deferred.fromCoroutine(self._apply(list(batches), Counter(rejections), mark))
 
     async def _apply(
-        self, batches: Sequence[BatchCounts], rejections: Counter[Rejection]
+        self, batches: Sequence[BatchCounts], rejections: Counter[Rejection], mark: Mark | None
     ) -> Applied:
-        if not batches and not rejections:
+        if not batches and not rejections and mark is None:
             return Applied(0, 0, [])
 
         async def work(cursor: Any) -> Applied:
             applied = await self._count(cursor, batches)
+            if mark is not None:
+                await marks.move(cursor, mark)
             await self._settle(cursor)
             # A caller that does not know yet brings them again.
             again = rejections >= self._settled
@@ -89,10 +120,13 @@ class PostgresStats:
 
     async def _count(self, cursor: Any, batches: Sequence[BatchCounts]) -> Applied:
         """Count the batches that are not counted yet; the first of an id is the one."""
+        if not batches:
+            return Applied(0, 0, [])
+        marked = (await marks.newest(cursor)).position
         firsts: dict[str, BatchCounts] = {}
         for batch in batches:
             firsts.setdefault(batch.batch_id, batch)
-        new = await writes.remember(cursor, list(firsts.values()))
+        new = await writes.remember(cursor, list(firsts.values()), marked)
         known = {batch_id: batch.digest for batch_id, batch in firsts.items() if batch_id in new}
         if len(new) < len(firsts):
             old = [batch_id for batch_id in firsts if batch_id not in new]
@@ -103,7 +137,9 @@ class PostgresStats:
             # An id that was forgotten meanwhile was counted all the same.
             if known.get(batch.batch_id, batch.digest) != batch.digest
         ]
-        await writes.add(cursor, await self._fold([firsts[batch_id] for batch_id in new]))
+        counted = [firsts[batch_id] for batch_id in new]
+        await marks.place(cursor, spans(counted, marked))
+        await writes.add(cursor, await self._fold(counted))
         return Applied(len(new), len(batches) - len(new) - len(conflicts), conflicts)
 
     async def _settle(self, cursor: Any) -> None:
@@ -252,7 +288,9 @@ class PostgresStats:
             await writes.hold_off(cursor)
             since = max(start, await writes.rolled_up_before(cursor))
             kept = list({b.batch_id: b for b in batches if b.minute >= since}.values())
-            await writes.remember(cursor, kept)
+            marked = (await marks.newest(cursor)).position
+            await writes.remember(cursor, kept, marked)
+            await marks.place(cursor, spans(kept, marked))
             if await writes.counted_from(cursor, since) > len(kept):
                 # Another was counted meanwhile. What was remembered above stays true only
                 # together with its counts, so all of it is undone.
@@ -273,15 +311,29 @@ class PostgresStats:
     async def _roll_up(self, minutes_before: int, hours_before: int) -> int:
         moved = 0
         for grain, into, before in roll_ups(minutes_before, hours_before):
+            if not grain:
+                await self._database.run(partial(marks.forget_minutes, before=before))
             for table in writes.KEYS:
                 moved += await self._in_chunks(writes.roll, table, grain, into, before)
         return moved
 
-    def forget_batches(self, before: int) -> Deferred[int]:
-        """Forget the ids of batches of minutes before a time."""
-        return Deferred.fromCoroutine(
-            self._in_chunks(writes.forget, "applied_batches", "batch_id", "minute", before)
-        )
+    def forget_batches(self, first: int) -> Deferred[int]:
+        """Forget the ids of counted batches that the log does not hold any more."""
+        return Deferred.fromCoroutine(self._forget_batches(first))
+
+    async def _forget_batches(self, first: int) -> int:
+        boundary = await self._database.run(partial(marks.forget_before, first=first))
+        if not boundary:
+            return 0
+        return await self._in_chunks(marks.forget, boundary, writes.ROLL_CHUNK)
+
+    def retention_time(self) -> Deferred[float | None]:
+        """Return the last time of the retention clock that was kept; None for none."""
+        return self._database.run(marks.retention_time)
+
+    def keep_retention_time(self, seconds: float) -> Deferred[None]:
+        """Keep a time of the retention clock, in seconds since the epoch."""
+        return self._database.run(partial(marks.keep_retention_time, seconds=seconds))
 
     def forget_rejections(self, before: int) -> Deferred[int]:
         """Forget the rejections of minutes before a time."""

@@ -1,8 +1,9 @@
 """What is written to the counts in PostgreSQL, each in the transaction of a cursor.
 
-Several daemons may count into the same database. Rows are locked in the same order
-everywhere: the ids of batches, then users, workers and rejections, each sorted. Whoever
-tidies up beside them takes only rows that nobody has locked. So nobody waits in a circle.
+Several processes may count into the same database. Rows are locked in the same order
+everywhere: the ids of batches, then minutes, users, workers and rejections, each sorted.
+Whoever tidies up beside them takes only rows that nobody has locked. So nobody waits in a
+circle.
 """
 
 from __future__ import annotations
@@ -44,19 +45,24 @@ def chunks(rows: Sequence[T]) -> Iterator[Sequence[T]]:
     return (rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK))
 
 
-async def remember(cursor: Any, batches: Sequence[BatchCounts]) -> set[str]:
-    """Note that batches are counted, each of another id; returns the ids that were not before."""
+async def remember(cursor: Any, batches: Sequence[BatchCounts], marked: int) -> set[str]:
+    """Note that batches are counted, each of another id; returns the ids that were not before.
+
+    For one whose position is not known, ``marked`` is noted: the mark that it is above.
+    """
     new: set[str] = set()
     for chunk in chunks(sorted(batches)):
         await cursor.execute(
-            "INSERT INTO applied_batches (batch_id, digest, minute) "
-            "SELECT id, digest, to_timestamp(minute) AT TIME ZONE 'UTC' "
-            "FROM unnest(%s::text[], %s::bytea[], %s::bigint[]) AS given (id, digest, minute) "
+            "INSERT INTO applied_batches (batch_id, digest, minute, position) "
+            "SELECT id, digest, to_timestamp(minute) AT TIME ZONE 'UTC', at "
+            "FROM unnest(%s::text[], %s::bytea[], %s::bigint[], %s::bigint[]) "
+            "AS given (id, digest, minute, at) "
             "ON CONFLICT (batch_id) DO NOTHING RETURNING batch_id",
             (
                 [batch.batch_id for batch in chunk],
                 [batch.digest for batch in chunk],
                 [within(batch.minute) for batch in chunk],
+                [batch.position or marked for batch in chunk],
             ),
         )
         new.update(batch_id for (batch_id,) in cursor.fetchall())

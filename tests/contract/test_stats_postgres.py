@@ -9,6 +9,7 @@ from twisted.internet.defer import gatherResults
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
+from kupool.log import Mark
 from kupool.stats import Rejection, postgres_writes
 from kupool.stats.postgres import PostgresStats
 from kupool.storage.postgres import DatabaseUnavailable, PostgresDatabase, database
@@ -143,6 +144,7 @@ class PostgresStatsTests(StatsContract, TestCase):
         await store.apply(
             [batch(f"b{n}", T, *["alice"] * 50, *["bob.x"] * 50) for n in range(20)],
             {Rejection("alice", 23, T): 1},
+            Mark(20, "b19"),
         )
         self.assertEqual([s for s in statements if s in ("BEGIN", "COMMIT")], ["BEGIN", "COMMIT"])
         tables = [s.split()[2] for s in statements if s.startswith("INSERT INTO")]
@@ -150,8 +152,10 @@ class PostgresStatsTests(StatsContract, TestCase):
             tables,
             [
                 "applied_batches",
+                "counted_minutes",
                 "submissions",
                 "worker_submissions",
+                "log_marks",
                 "rejection_flushes",
                 "rejections",
             ],
@@ -220,7 +224,6 @@ class PostgresStatsTests(StatsContract, TestCase):
         self.patch(postgres_writes, "CHUNK", 3)
         await self.test_roll_up()
         await self.test_forget_rejections()
-        await self.test_forget_batches()
         await self.test_replace()
         await self.test_queries()
         await self.test_conflict()
@@ -269,7 +272,10 @@ class PostgresStatsTests(StatsContract, TestCase):
         """K-76: rows that a daemon is counting into are left for the next time."""
         store = await self.make_store()
         for n in range(3):
-            await store.apply([batch(f"b{n}", T + 60 * n, "alice")], {Rejection("a", 23, T + n): 1})
+            counts = batch(f"b{n}", T + 60 * n, "alice")._replace(position=n + 1)
+            await store.apply([counts], {Rejection("a", 23, T + n): 1})
+        for position in (3, 4):
+            await store.apply([], {}, Mark(position, "x"))
         holder = psycopg2.connect(self.dsn)
         self.addCleanup(holder.close)
         with holder.cursor() as cursor:
@@ -282,11 +288,11 @@ class PostgresStatsTests(StatsContract, TestCase):
                 "timestamp = (SELECT min(timestamp) FROM rejections)"
             )
         self.assertEqual(await store.roll_up(T + DAY, 0), 2)
-        self.assertEqual(await store.forget_batches(T + DAY), 2)
+        self.assertEqual(await store.forget_batches(5), 2)
         self.assertEqual(await store.forget_rejections(T + DAY), 2)
         holder.commit()
         self.assertEqual(await store.roll_up(T + DAY, 0), 1)
-        self.assertEqual(await store.forget_batches(T + DAY), 0)
+        self.assertEqual(await store.forget_batches(5), 0)
         self.assertEqual(await store.forget_rejections(T + DAY), 1)
         self.assertEqual(await store.total(*EVER), 7)
 

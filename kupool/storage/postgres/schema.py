@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred, execute
 
 from kupool.storage.database import DatabaseUnusable
-from kupool.storage.migrations import SchemaTooNew, available
+from kupool.storage.migrations import SchemaTooNew, available, statements
 
 #: Held while tables are made or changed: "kupool" in ASCII, and a number.
 MIGRATION_LOCK = 0x6B75706F6F6C << 8
 
 #: What the daemon does with its tables.
 _PRIVILEGES = ("SELECT", "INSERT", "UPDATE", "DELETE")
+
+
+#: A statement of a migration, after its comments, and the table that it is about.
+_OF_TABLE = re.compile(
+    r"^(?:CREATE TABLE IF NOT EXISTS|ALTER TABLE|CREATE INDEX IF NOT EXISTS \w+ ON) (\w+)",
+    re.MULTILINE,
+)
 
 
 class BlockingCursor:
@@ -98,6 +106,15 @@ TABLES = (
     "job_history",
     "job_ids",
     "rollups",
+    "pool_identity",
+    "log_epochs",
+    "log_marks",
+    "log_forgotten",
+    "log_gaps",
+    "counted_minutes",
+    "rebuilds",
+    "retention_clock",
+    "owner",
 )
 
 
@@ -111,9 +128,20 @@ async def missing(cursor: Any) -> list[str]:
 
 
 async def revive(cursor: Any, schema: str) -> None:
-    """Make tables again that were dropped."""
-    if await missing(cursor):
-        await cursor.execute(available(schema)[0][1])
+    """Make tables again that were dropped; the others are not touched."""
+    dropped = await missing(cursor)
+    if not dropped:
+        return
+    for _, sql in available(schema):
+        for statement in statements(sql):
+            if _table(statement) in dropped:
+                await cursor.execute(statement)
+
+
+def _table(statement: str) -> str:
+    """Return the table that a statement of a migration makes or changes."""
+    found = _OF_TABLE.search(statement)
+    return found[1] if found is not None else ""
 
 
 async def _check_privileges(cursor: Any) -> None:
