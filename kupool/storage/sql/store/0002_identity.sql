@@ -64,3 +64,14 @@ CREATE INDEX IF NOT EXISTS applied_batches_by_position ON applied_batches (posit
 ALTER TABLE job_history ADD COLUMN log_position BIGINT;
 ALTER TABLE job_history ADD COLUMN boot_id VARCHAR(64);
 ALTER TABLE job_history ADD COLUMN boot_seconds DOUBLE PRECISION;
+
+-- A move of the pool's data between engines: from where it came 'into' this store, where it
+-- went 'away' to, and with which 'log' the store belongs since. No daemon starts on a store
+-- with a move that is not done, nor on one whose data went away.
+CREATE TABLE IF NOT EXISTS migration (
+    direction VARCHAR(8) PRIMARY KEY,
+    other TEXT NOT NULL,  -- the other side, as it is shown
+    state VARCHAR(8) NOT NULL,  -- moving, moved or undone
+    progress TEXT NOT NULL,  -- how far it has come, as JSON
+    changed_at BIGINT NOT NULL  -- seconds since the epoch
+);
