@@ -34,6 +34,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "amqp": {"masking"},
     "log": {"errors", "masking", "wire", "net", "storage", "amqp"},
     "stats": {"errors", "wire", "log", "storage"},
+    "backup": {"log", "storage"},
     "pool": {"errors", "wire", "net", "live", "log", "storage", "bus"},
     "bus": {"errors", "wire", "net", "amqp"},
     "client": {"errors", "wire"},

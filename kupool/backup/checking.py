@@ -1,0 +1,79 @@
+"""Whether a backup is good: the files are what the manifest says, and belong together."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+from kupool.backup import BackupError, Bar, file_name
+from kupool.backup.contents import Contents, check_agreement, merge, read_part
+from kupool.backup.manifest import Manifest, read_manifest
+from kupool.storage.copies import CopyError, check_copy, check_regular, digest, open_copy
+
+
+def check_backup(folder: Path, bar: Bar) -> tuple[Manifest, Contents]:
+    """Read all of a backup and compare it with its manifest; raises :class:`BackupError`."""
+    manifest = read_manifest(folder)
+    check_files(folder, manifest)
+    bar.total(manifest.size)
+    for part in manifest.parts:
+        progress = bar.stage(f"Checking {file_name(part)}")
+        try:
+            found = digest(folder / file_name(part), progress)
+            check_digest(folder, manifest, part, found)
+            check_copy(folder / file_name(part))
+        except CopyError as error:
+            raise BackupError(str(error)) from error
+    return manifest, check_contents(folder, manifest)
+
+
+def check_files(folder: Path, manifest: Manifest) -> None:
+    """See that every file is there, plain, and of its size; raises :class:`BackupError`."""
+    for part in manifest.parts:
+        path = folder / file_name(part)
+        try:
+            size = check_regular(path)
+        except CopyError as error:
+            raise BackupError(str(error)) from error
+        expected = manifest.files[file_name(part)].size
+        if size != expected:
+            raise BackupError(f"{path}: has {size:,} bytes instead of {expected:,}")
+        for beside in ("-wal", "-journal"):
+            other = folder / (file_name(part) + beside)
+            if other.exists() and other.stat().st_size:
+                raise BackupError(f"{other}: somebody has written to the backup")
+
+
+def check_digest(folder: Path, manifest: Manifest, part: str, found: str) -> None:
+    """Raise :class:`BackupError` where a file is not what the manifest says."""
+    if found != manifest.files[file_name(part)].sha256:
+        raise BackupError(f"{folder / file_name(part)}: its SHA-256 is not that of the manifest")
+
+
+def check_contents(folder: Path, manifest: Manifest) -> Contents:
+    """Return what the copies hold; raises :class:`BackupError` where they do not agree."""
+    contents = merge([_read(folder, part) for part in manifest.parts])
+    check_agreement(contents)
+    identity = contents.identity
+    if identity is not None and (identity.pool_id, identity.epoch) != (
+        manifest.pool_id,
+        manifest.epoch,
+    ):
+        raise BackupError(
+            f"{folder}: the manifest is of pool {manifest.pool_id}, the files of "
+            f"{identity.pool_id}, or of another epoch"
+        )
+    return contents
+
+
+def _read(folder: Path, part: str) -> Contents:
+    path = folder / file_name(part)
+    try:
+        with closing(open_copy(path)) as connection:
+            return read_part(connection, part)
+    except (sqlite3.Error, CopyError) as error:
+        raise BackupError(f"{path}: {error}") from error
+
+
+__all__ = ["check_backup", "check_contents", "check_digest", "check_files"]

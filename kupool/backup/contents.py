@@ -1,0 +1,161 @@
+"""What the files of a data folder hold: of which pool, and how far they go."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import NamedTuple
+
+from kupool.backup import BackupError, file_name
+from kupool.log import Epoch, Identity
+
+#: Every part, in the order in which its moment is fixed. The spool comes before the store, and
+#: that before the log, as this is how batches and the ways to know of them travel: what a
+#: later part has already is only counted once, and what no part has would be lost.
+PARTS = ("spool", "store", "log")
+
+#: A table that a file of each part has had from the first release on.
+_OWN_TABLE = {"log": "entries", "store": "applied_batches", "spool": "spooled"}
+
+
+class LogContents(NamedTuple):
+    """Which positions a log holds; where it holds none, ``first`` is ``last + 1``."""
+
+    identity: Identity | None
+    first: int
+    last: int
+    dead_letters: int
+
+
+class StoreContents(NamedTuple):
+    """Up to where a store has counted, and which job ids may have been given out."""
+
+    identity: Identity | None
+    mark: int
+    newest_job: int
+    reserved_until: int
+
+
+class SpoolContents(NamedTuple):
+    """How many batches wait in a spool."""
+
+    waiting: int
+
+
+class Contents(NamedTuple):
+    """What each part holds; None where there is no such file."""
+
+    log: LogContents | None = None
+    store: StoreContents | None = None
+    spool: SpoolContents | None = None
+
+    @property
+    def identity(self) -> Identity | None:
+        """Of which pool they are, as the log says, or else the store."""
+        for part in (self.log, self.store):
+            if part is not None and part.identity is not None:
+                return part.identity
+        return None
+
+
+def read_part(connection: sqlite3.Connection, part: str) -> Contents:
+    """Return what the file of one part holds.
+
+    Raises :class:`BackupError` where it is no file of ours, and ``sqlite3.Error`` where it
+    cannot be read.
+    """
+    if not _has(connection, _OWN_TABLE[part]):
+        raise BackupError(f"{file_name(part)}: not a {part} of KuPool")
+    if part == "log":
+        return Contents(log=_read_log(connection))
+    if part == "store":
+        return Contents(store=_read_store(connection))
+    return Contents(spool=SpoolContents(_number(connection, "SELECT count(*) FROM spooled")))
+
+
+def merge(parts: list[Contents]) -> Contents:
+    """Return one of what several parts hold."""
+    merged = Contents()
+    for one in parts:
+        merged = merged._replace(**{k: v for k, v in one._asdict().items() if v is not None})
+    return merged
+
+
+def check_agreement(contents: Contents) -> None:
+    """Raise :class:`BackupError` where log and store are not of one pool and one moment."""
+    log, store = contents.log, contents.store
+    for part, found in (("log", log), ("store", store)):
+        if found is not None and found.identity is None:
+            raise BackupError(
+                f"{file_name(part)} does not say of which pool it is; start this version of the "
+                "daemon on it once"
+            )
+    if log is None or store is None or log.identity is None or store.identity is None:
+        return
+    if log.identity.pool_id != store.identity.pool_id:
+        raise BackupError(
+            f"the log belongs to pool {log.identity.pool_id} and the store to pool "
+            f"{store.identity.pool_id}"
+        )
+    if log.identity != store.identity or store.mark > log.last:
+        raise BackupError(
+            "the store and the log are not of one moment: the store has counted up to position "
+            f"{store.mark:,} of epoch {store.identity.epoch}, and the log ends at {log.last:,} "
+            f"of epoch {log.identity.epoch}"
+        )
+    if log.first > store.mark + 1:
+        raise BackupError(
+            f"the store has counted up to position {store.mark:,}, and the log begins at "
+            f"{log.first:,}: what lies between is in neither"
+        )
+
+
+def _read_log(connection: sqlite3.Connection) -> LogContents:
+    identity = _identity(connection, "identity", "epochs")
+    first, newest = connection.execute(
+        "SELECT min(position), max(position) FROM entries"
+    ).fetchone()
+    last = max(newest or 0, identity.begins_after if identity is not None else 0)
+    dead = _number(connection, "SELECT count(*) FROM dead_letters")
+    return LogContents(identity, first or last + 1, last, dead)
+
+
+def _read_store(connection: sqlite3.Connection) -> StoreContents:
+    identity = _identity(connection, "pool_identity", "log_epochs")
+    mark = 0
+    if identity is not None:
+        mark = _number(connection, "SELECT coalesce(max(position), 0) FROM log_marks")
+    newest = _number(connection, "SELECT coalesce(max(job_id), 0) FROM job_history")
+    reserved = _number(connection, "SELECT coalesce(max(reserved_until), 0) FROM job_ids")
+    return StoreContents(identity, mark, newest, reserved)
+
+
+def _identity(connection: sqlite3.Connection, table: str, epochs: str) -> Identity | None:
+    if not _has(connection, table):
+        return None
+    row = connection.execute(f"SELECT pool_id FROM {table}").fetchone()
+    if row is None:
+        return None
+    rows = connection.execute(f"SELECT epoch, begins_after FROM {epochs} ORDER BY number")
+    return Identity(row[0], tuple(Epoch(*epoch) for epoch in rows))
+
+
+def _has(connection: sqlite3.Connection, table: str) -> bool:
+    query = "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = ?"
+    (found,) = connection.execute(query, (table,)).fetchone()
+    return bool(found)
+
+
+def _number(connection: sqlite3.Connection, query: str) -> int:
+    return int(connection.execute(query).fetchone()[0])
+
+
+__all__ = [
+    "PARTS",
+    "Contents",
+    "LogContents",
+    "SpoolContents",
+    "StoreContents",
+    "check_agreement",
+    "merge",
+    "read_part",
+]

@@ -1,0 +1,107 @@
+"""Putting files in the place of others, so that an interruption can be made up for.
+
+A note in the folder says what is under way. While it is there, the files may be of two
+different moments, and nobody may use them: :func:`finish` goes on where it was left.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from kupool.backup import BackupError
+from kupool.storage.copies import BESIDE, CopyError, sync_folder, write_file
+
+#: The name of the note.
+NOTE = "restoring.json"
+
+
+class Switch(msgspec.Struct):
+    """Files that go from the folder ``staging`` to their places, and what was there to the
+    folder ``replaced``. Both are in the data folder; ``source`` is the backup they are of.
+    """
+
+    source: str
+    staging: str
+    replaced: str
+    files: list[str]
+
+
+def unfinished(folder: Path) -> Switch | None:
+    """Return what is under way in a folder; raises :class:`BackupError`."""
+    path = folder / NOTE
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Switch)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise BackupError(f"{path}: {error}") from error
+
+
+def begin(folder: Path, source: Path, staging: Path, files: Sequence[str]) -> Switch:
+    """Note what is to be switched; raises :class:`BackupError`."""
+    replaced = _new_folder(folder)
+    switch = Switch(os.fspath(source), staging.name, replaced.name, list(files))
+    pending = folder / f"{NOTE}.new"
+    try:
+        pending.unlink(missing_ok=True)
+        write_file(pending, msgspec.json.encode(switch))
+        sync_folder(staging)
+        sync_folder(folder)
+        os.rename(pending, folder / NOTE)
+    except (CopyError, OSError) as error:
+        raise BackupError(f"{folder}: {error}") from error
+    return switch
+
+
+def _new_folder(folder: Path) -> Path:
+    name = f"replaced-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
+    for number in range(1, 1000):
+        path = folder / (name if number == 1 else f"{name}-{number}")
+        try:
+            path.mkdir(0o700)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise BackupError(f"{path}: {error.strerror}") from error
+        own(path, folder)
+        return path
+    raise BackupError(f"{folder}: too many folders {name}")
+
+
+def finish(folder: Path, switch: Switch) -> None:
+    """Do what is left of a switch; raises :class:`BackupError`, and may be called again."""
+    staging, replaced = folder / switch.staging, folder / switch.replaced
+    try:
+        sync_folder(folder)  # the note comes before all that it is about
+        for name in switch.files:
+            if not (staging / name).exists():
+                continue  # it is in its place already
+            # What belongs to the old file goes first: nothing of it may meet the new one.
+            for old in (*(name + beside for beside in BESIDE), name):
+                if os.path.lexists(folder / old):
+                    os.rename(folder / old, replaced / old)
+            sync_folder(replaced)
+            os.rename(staging / name, folder / name)
+        sync_folder(folder)
+        (folder / NOTE).unlink()
+        staging.rmdir()
+        if not any(replaced.iterdir()):
+            replaced.rmdir()
+        sync_folder(folder)
+    except (CopyError, OSError) as error:
+        raise BackupError(f"{folder}: {error}; run the restore again") from error
+
+
+def own(path: Path, folder: Path) -> None:
+    """Give a file to the owner of a folder, where root works for somebody else."""
+    if os.geteuid() == 0:
+        owner = folder.stat()
+        os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
+
+
+__all__ = ["NOTE", "Switch", "begin", "finish", "own", "unfinished"]

@@ -1,0 +1,93 @@
+"""``kupool backup``: copy what the data folder holds while the daemon runs, and check copies."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from kupool.backup import BackupError, file_name
+from kupool.backup.checking import check_backup
+from kupool.backup.making import Source, make_backup
+from kupool.backup.manifest import Manifest
+from kupool.commands.copying import PAGE, CopyBar, elsewhere, parts_of
+from kupool.commands.settings_flags import add_settings_parser, load_settings
+from kupool.settings import Settings
+
+#: How far the command gives way to the daemon beside it.
+NICENESS = 10
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the command."""
+    parser = add_settings_parser(
+        subparsers, "backup", "copy the data folder while the daemon runs, or check a copy", run
+    )
+    parser.add_argument("target", metavar="TARGET", type=Path, help="a new folder, or an empty one")
+    parser.add_argument(
+        "--check", action="store_true", help="check the backup in TARGET, and make none"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Make a backup, or check one; the status is 1 where it failed."""
+    target = Path(os.path.abspath(arguments.target))
+    try:
+        if arguments.check:
+            with CopyBar() as bar:
+                manifest, _ = check_backup(target, bar)
+            print(f"{target} is good: {summary(manifest)}")
+            return 0
+        loaded = load_settings(arguments)
+        if loaded is None:
+            return 1
+        return _make(loaded.settings, target)
+    except BackupError as error:
+        print(f"kupool: {error}", file=sys.stderr)
+        return 1
+
+
+def _make(settings: Settings, target: Path) -> int:
+    parts, missing = parts_of(settings), elsewhere(settings)
+    if not parts:
+        print(
+            f"kupool: no file holds anything: {' and '.join(missing)} are not in the data folder; "
+            f"{PAGE} says what to do",
+            file=sys.stderr,
+        )
+        return 1
+    folder = Path(settings.data)
+    for part in parts:
+        path = folder / file_name(part)
+        if not path.exists():
+            raise BackupError(f"{path}: no such file; is --data the daemon's data folder?")
+    with suppress(OSError):
+        os.nice(NICENESS)
+    began = time.monotonic()
+    with CopyBar() as bar:
+        source = Source(folder, parts, settings.mq, settings.store)
+        manifest = make_backup(source, target, bar, time.time)
+    took = time.monotonic() - began
+    print(f"Made {target} in {took:.1f} s: {summary(manifest)}")
+    if missing:
+        print(f"Not in it: {' and '.join(missing)}; {PAGE} says what to do")
+    return 0
+
+
+def summary(manifest: Manifest) -> str:
+    """Return what a backup holds in one line."""
+    found = [f"{', '.join(sorted(manifest.files))}, {manifest.size / 1e6:,.1f} MB"]
+    found.append(f"as of {manifest.made_at}, pool {manifest.pool_id or 'not known'}")
+    if "log" in manifest.parts:
+        found.append(f"log positions {manifest.log_first:,} to {manifest.log_last:,}")
+    if "store" in manifest.parts:
+        found.append(f"counted up to position {manifest.counted_to:,}")
+    if manifest.spooled:
+        found.append(f"{manifest.spooled:,} batches in the spool")
+    if manifest.dead_letters:
+        found.append(f"{manifest.dead_letters:,} dead letters")
+    return "; ".join(found)

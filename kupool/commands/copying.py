@@ -1,0 +1,73 @@
+"""What the commands that copy files show, and which files the settings are about."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+from kupool.daemon.parts import has_spool
+from kupool.settings import Settings
+from kupool.storage.copies import Progress as Told
+
+#: The page that says what to do about what is in no file.
+PAGE = "docs/backup.md"
+
+
+class CopyBar:
+    """A progress bar over bytes with an estimate, where there is a terminal for it."""
+
+    def __init__(self) -> None:
+        console = Console(stderr=True)
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            DownloadColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+            transient=True,
+        )
+        self._task = self._progress.add_task("Looking at the files", total=None)
+
+    def __enter__(self) -> CopyBar:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def total(self, size: int) -> None:
+        """Say how many bytes are to be handled in all."""
+        self._progress.update(self._task, total=size)
+
+    def stage(self, text: str) -> Told:
+        """Say what is done next; returns what is told of each byte."""
+        self._progress.update(self._task, description=text)
+        return lambda count: self._progress.advance(self._task, count)
+
+
+def parts_of(settings: Settings) -> Sequence[str]:
+    """Return the parts that the settings keep in files of the data folder."""
+    found = []
+    if settings.mq == "sqlite":
+        found.append("log")
+    if settings.store == "sqlite":
+        found.append("store")
+    if has_spool(settings):
+        found.append("spool")
+    return found
+
+
+def elsewhere(settings: Settings) -> Sequence[str]:
+    """Return what the settings keep, and no file of the data folder holds."""
+    found = []
+    if settings.mq == "rabbit":
+        found.append("the queue and the stream in RabbitMQ")
+    if settings.store == "pg":
+        found.append("the counts and the jobs in PostgreSQL")
+    for name, what in (("mq", "the log"), ("store", "the counts")):
+        if getattr(settings, name) == "memory":
+            found.append(f"{what} in memory")
+    return found

@@ -1,0 +1,111 @@
+"""``kupool restore``: put a backup back into the data folder, as a new epoch."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from kupool.backup import BackupError
+from kupool.backup.restoring import Into, Refused, Restored, restore_backup
+from kupool.backup.switching import Switch, finish, unfinished
+from kupool.commands.copying import PAGE, CopyBar, elsewhere, parts_of
+from kupool.commands.settings_flags import add_settings_parser, load_settings
+from kupool.settings import Settings
+from kupool.storage.folder import DataFolder, FolderError
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the command."""
+    parser = add_settings_parser(
+        subparsers, "restore", "put a backup back into the data folder of a stopped daemon", run
+    )
+    parser.add_argument("source", metavar="SOURCE", type=Path, help="a folder of 'kupool backup'")
+    parser.add_argument(
+        "--force",
+        action="store_true",
+        help="replace newer data, or that of another pool; it is kept aside",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Restore a backup; the status is 1 where that failed, and nothing has changed then."""
+    loaded = load_settings(arguments)
+    if loaded is None:
+        return 1
+    settings = loaded.settings
+    if not parts_of(settings):
+        print(
+            f"kupool: {' and '.join(elsewhere(settings))} are not in the data folder; "
+            f"{PAGE} says what to do",
+            file=sys.stderr,
+        )
+        return 1
+    folder = DataFolder(settings.data)
+    try:
+        folder.open()
+        return _restore(settings, Path(os.path.abspath(arguments.source)), arguments.force)
+    except Refused as error:
+        print(f"kupool: {error}; --force replaces it, and keeps it aside", file=sys.stderr)
+    except (BackupError, FolderError) as error:
+        print(f"kupool: {error}", file=sys.stderr)
+    finally:
+        folder.close()
+    return 1
+
+
+def _restore(settings: Settings, source: Path, force: bool) -> int:
+    folder = Path(os.path.abspath(settings.data))
+    begun = unfinished(folder)
+    if begun is not None:
+        return _finish(folder, begun, source)
+    into = Into(folder, parts_of(settings), settings.interval)
+    with CopyBar() as bar:
+        done = restore_backup(source, into, bar, time.time, force=force)
+    print("\n".join(_lines(folder, done)))
+    missing = elsewhere(settings)
+    if missing:
+        print(f"Not restored: {' and '.join(missing)}; {PAGE} says what to do")
+    return 0
+
+
+def _finish(folder: Path, begun: Switch, source: Path) -> int:
+    finish(folder, begun)
+    print(f"Finished the restore of {begun.source} into {folder}, which had been interrupted")
+    if (folder / begun.replaced).is_dir():
+        print(f"What was there before is in {folder / begun.replaced}")
+    if begun.source == os.fspath(source):
+        return 0
+    print(f"kupool: {source} is not restored: say it again if it shall be", file=sys.stderr)
+    return 1
+
+
+def _lines(folder: Path, done: Restored) -> Iterator[str]:
+    manifest, there = done.manifest, done.there
+    pool = manifest.pool_id or "not known"
+    yield f"Restored the backup of {manifest.made_at} (pool {pool}) into {folder}"
+    for reason in done.forced:
+        yield f"Replaced, although {reason}"
+    if "log" in manifest.parts:
+        yield (
+            f"The log ends at position {manifest.log_last:,}; a new epoch begins after "
+            f"{done.begins_after:,}"
+        )
+        if there.log is not None and there.log.last > manifest.log_last:
+            yield (
+                f"Positions {manifest.log_last + 1:,} to {there.log.last:,} of the log that was "
+                "there are not in this one: what was accepted in them is not counted"
+            )
+        elif there.log is None:
+            yield (
+                f"What was accepted after position {manifest.log_last:,} is not in the backup, "
+                "and lost unless the old files are somewhere"
+            )
+    if "store" in manifest.parts:
+        yield f"All jobs are retired, and ids go on after {done.next_job - 1:,}"
+    if done.replaced is not None:
+        yield f"What was there before is in {done.replaced}"
