@@ -42,6 +42,16 @@ def unfinished(folder: Path) -> Switch | None:
         raise BackupError(f"{path}: {error}") from error
 
 
+def check_finished(folder: Path) -> None:
+    """Raise :class:`BackupError` while a switch is under way in a folder."""
+    begun = unfinished(folder)
+    if begun is not None:
+        raise BackupError(
+            f"{folder}: a restore was interrupted, and its files are of two moments; "
+            f"'kupool restore {begun.source}' finishes it"
+        )
+
+
 def begin(folder: Path, source: Path, staging: Path, files: Sequence[str]) -> Switch:
     """Note what is to be switched; raises :class:`BackupError`."""
     replaced = _new_folder(folder)
@@ -104,4 +114,4 @@ def own(path: Path, folder: Path) -> None:
         os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
 
 
-__all__ = ["NOTE", "Switch", "begin", "finish", "own", "unfinished"]
+__all__ = ["NOTE", "Switch", "begin", "check_finished", "finish", "own", "unfinished"]

@@ -14,6 +14,7 @@ from kupool.backup import BackupError, file_name
 from kupool.backup.checking import check_backup
 from kupool.backup.making import Source, make_backup
 from kupool.backup.manifest import Manifest
+from kupool.backup.switching import check_finished
 from kupool.commands.copying import PAGE, CopyBar, elsewhere, parts_of
 from kupool.commands.settings_flags import add_settings_parser, load_settings
 from kupool.settings import Settings
@@ -61,6 +62,7 @@ def _make(settings: Settings, target: Path) -> int:
         )
         return 1
     folder = Path(settings.data)
+    check_finished(folder)
     for part in parts:
         path = folder / file_name(part)
         if not path.exists():

@@ -16,6 +16,8 @@ from twisted.internet.error import CannotListenError
 from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 
+from kupool.backup import BackupError
+from kupool.backup.switching import check_finished
 from kupool.bus import BusError
 from kupool.daemon.apply import apply_changes
 from kupool.daemon.housekeeping import Housekeeping
@@ -115,9 +117,10 @@ class Daemon:
         try:
             if self.parts.folder is not None:
                 self.parts.folder.open()
+                check_finished(self.parts.folder.path)
             for database in self.parts.databases:
                 database.check()
-        except (FolderError, DatabaseUnusable, SchemaTooNew, OSError) as error:
+        except (BackupError, FolderError, DatabaseUnusable, SchemaTooNew, OSError) as error:
             raise self._about("data", error) from None
         if self.parts.postgres is not None:
             try:
@@ -341,6 +344,8 @@ def explain(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         file = os.fsdecode(error.filename2 or error.filename or "")
         return f"{file}: {error.strerror}" if file else error.strerror
-    if isinstance(error, (CannotStart, FolderError, IdentityMismatch, ValueError, *UNUSABLE)):
+    if isinstance(
+        error, (BackupError, CannotStart, FolderError, IdentityMismatch, ValueError, *UNUSABLE)
+    ):
         return " ".join(str(error).split())
     return " ".join(f"{type(error).__name__}: {error}".split())
