@@ -24,6 +24,9 @@ ROOT = Path(__file__).resolve().parent.parent
 
 _READY = re.compile(r"Ready: pool on (?P<pool>.+), HTTP on (?P<http>\S+)")
 
+#: What the interpreter is given to run: what the command ``twistd`` runs.
+TWISTD = "from twisted.scripts.twistd import run; run()"
+
 #: Nothing is refused for coming too often.
 UNLIMITED = ("--submit-interval=0", "--attempts-rate=0", "--attempts-burst=0")
 
@@ -49,6 +52,7 @@ class RunningDaemon:
         prefix: tuple[str, ...] = (),
         addr: str | None = None,
         pass_fds: tuple[int, ...] = (),
+        program: str = TWISTD,
     ) -> None:
         self._temporary = tempfile.TemporaryDirectory(prefix="kupool-test-") if not data else None
         self.data = Path(data or f"{self._temporary.name}/data")  # type: ignore[union-attr]
@@ -60,6 +64,7 @@ class RunningDaemon:
         self._prefix = prefix
         self._addr = addr
         self._pass_fds = pass_fds
+        self._program = program
         self.process: subprocess.Popen[str] | None = None
         self.lines: list[str] = []
         #: What it listens on, as it says itself; ``port`` is that of the first.
@@ -92,7 +97,7 @@ class RunningDaemon:
             *self._prefix,
             sys.executable,
             "-c",
-            "from twisted.scripts.twistd import run; run()",
+            self._program,
             "--nodaemon",
             "--pidfile=",
             "kupool",

@@ -1,12 +1,18 @@
-"""Hurts the daemon, the broker, PostgreSQL, the disk and the ways between them, for hours.
+"""Hurts the daemon, its clock, its log and its counts, and whatever it needs, for hours.
 
-    python -m tests.faults.torture --seed 1 --rounds 200 [--nodes 3]
+    python -m tests.faults.torture --engines services --seed 1 --rounds 200 [--nodes 3]
+    python -m tests.faults.torture --engines sqlite --seed 1 --rounds 200
 
 Clients submit all the time. In each round one or two faults happen at moments that the
 seed decides; then everything is healed, and what the clients were told is compared with
-the log, and the log with the counts. Ends with status 1 on any difference: a submission
-that counts and is missing, one that counts twice, one that nobody was told of, a count
-that the log does not explain, a job id that comes twice, an error that nobody expected.
+the log, and the log with the counts, and ``kupool audit`` is asked, also with a row that is
+false. Ends with status 1 on any difference: a submission that counts and is missing, one that
+counts twice, one that nobody was told of, a count that the log does not explain, a job id
+that comes twice, an audit that is wrong, an error that nobody expected.
+
+What a fault takes away is known: the log may be moved away, or replaced by an older copy,
+when all of it is counted, and the store replaced by an older copy while the log is whole. So
+everything that was answered ``true`` must always be counted exactly once.
 """
 
 from __future__ import annotations
@@ -22,10 +28,11 @@ from collections.abc import Callable, Sequence
 
 from tests.faults.crowd import Crowd
 from tests.faults.torture_accounts import Accounts, Findings
-from tests.faults.torture_faults import Planned, Run, all_faults, plan
+from tests.faults.torture_audit import Auditor
+from tests.faults.torture_faults import Planned, Run, plan
+from tests.faults.torture_files import FilesSite
 from tests.faults.torture_load import Load
-from tests.faults.torture_site import Site
-from tests.integration.test_commands import kupool
+from tests.faults.torture_services import ServicesSite
 from tests.services import PostgresServer, RabbitCluster, RabbitServer
 
 #: Seconds for everything to be answered, sent and counted once all is healed.
@@ -33,6 +40,11 @@ PATIENCE = 90.0
 
 #: Seconds that what is counted may take to be seen.
 SETTLING = 20.0
+
+#: How often log and store are copied before a round.
+COPIES = 0.25
+
+Site = FilesSite | ServicesSite
 
 
 class Torture:
@@ -46,17 +58,20 @@ class Torture:
         clients: int,
         rate: float,
         say: Callable[[str], object],
+        audit_every: int,
     ) -> None:
         self.site = site
         self.seed = seed
-        self.load = Load(crowd, site.to_daemon.port, clients, rate, seed)
-        self.accounts: Accounts = site.accounts()
-        self.faults = all_faults(site)
+        self.load = Load(crowd, site.books, site.to_daemon.port, clients, rate, seed)
+        self.accounts: Accounts = site.accounts
+        self.auditor = Auditor(site, seed)
+        self.faults = site.faults()
         self.done: Counter[str] = Counter()
         self.rounds = self.differences = self.lost = self.double = 0
         self.texts: list[str] = []
         self.seconds = 0.0
         self._crowd = crowd
+        self._audit_every = audit_every
         self._chance = random.Random(seed)
         self._say = say
 
@@ -67,7 +82,8 @@ class Torture:
         planned = plan(self.faults, self._chance, forced)
         if not self._crowd.run(self.load.connected, PATIENCE):
             self._note("clients cannot connect")
-        run = Run(self.site, planned, self._chance.uniform(0.1, 0.4))
+        calm, copies = self._chance.uniform(0.1, 0.4), self._chance.random() < COPIES
+        run = Run(self.site, planned, calm, copies)
         self.load.on = True
         run.start()
         while run.is_alive():
@@ -80,6 +96,8 @@ class Torture:
         self.rounds += 1
         self.done.update(one.fault.name for one in planned)
         wrong = self._account(found)
+        if self._audit_every and not self.rounds % self._audit_every:
+            wrong += self._audit()
         submitted, true, again, logged = (
             now - then
             for now, then in zip(
@@ -119,9 +137,14 @@ class Torture:
         """Compare everything once more, and with what ``kupool audit`` says."""
         self.accounts.close_round()
         self._account(self.accounts.compare_all())
-        audit = kupool("audit", *self.site.audit_flags())
-        if (audit.returncode, audit.stdout) != (0, "0 differences\n"):
-            self._note(f"kupool audit: {audit.stdout}{audit.stderr}")
+        self._audit()
+
+    def _audit(self) -> int:
+        """Ask what ``kupool audit`` says; returns how often it is wrong."""
+        wrong = self.auditor.check()
+        for text in wrong:
+            self._note(text)
+        return len(wrong)
 
     def _account(self, found: Findings) -> int:
         """Note what was found in a round; returns in how much it differs."""
@@ -153,12 +176,14 @@ class Torture:
         kills = ", ".join(f"{name} {number}" for name, number in sorted(self.done.items()))
         rows: list[tuple[str, object]] = [
             ("seed", self.seed),
-            ("broker nodes", len(self.site.brokers.nodes)),
+            ("engines", self.site.name),
             ("rounds", self.rounds),
             ("seconds", f"{self.seconds:.0f}"),
             ("faults", sum(self.done.values())),
             ("faults by kind", kills),
+            ("logs moved, replaced or deleted", accounts.logs_taken),
             ("starts of the daemon that failed", self.site.failed_starts),
+            ("  and that a folder made necessary", self.site.restarts),
             ("submissions", books.submitted),
             ("sent again", books.resent),
             ("answered true", books.answered_true),
@@ -166,14 +191,19 @@ class Torture:
             ("true, but the answer was lost", books.answered_again),
             ("Temporarily unavailable, sent again", books.retried),
             ("Task does not exist (retired)", books.gone),
+            ("true before, and sent again", books.probes),
             ("connections lost or refused", books.reconnects),
             ("jobs", len(books.nonces)),
+            ("  whose ids skipped some", books.jumps),
             ("submissions in the log", accounts.in_log),
             ("batches in the log", len(accounts.batches)),
             ("  and in it once more", accounts.copies),
             ("sum of submission_count", accounts.in_table),
             ("lost", self.lost),
             ("double", self.double),
+            ("audits", self.auditor.asked),
+            ("  by their status", dict(sorted(self.auditor.statuses.items()))),
+            ("  of these, with a row that is false", self.auditor.forged),
             ("differences", self.differences),
         ]
         return [f"{name:36} {value}" for name, value in rows]
@@ -192,27 +222,39 @@ def torture(
     rate: float = 500.0,
     forced: Sequence[str] = (),
     say: Callable[[str], object] = lambda line: None,
+    audit_every: int = 1,
 ) -> Torture:
     """Do rounds on a site that is started; ``forced`` names the faults of the first ones.
 
     ``rate`` is the submissions a second of all clients together; ``say`` gets each line.
+    After every ``audit_every`` rounds the audit is asked; 0: only at the end.
     """
     with Crowd() as crowd:
-        made = Torture(site, crowd, seed, clients, rate, say)
+        made = Torture(site, crowd, seed, clients, rate, say, audit_every)
         for number in range(rounds):
             made.round(forced[number] if number < len(forced) else "")
         made.finish()
         return made
 
 
+def _services(stack: contextlib.ExitStack, nodes: int, seed: int) -> ServicesSite:
+    """Start RabbitMQ and PostgreSQL, and return a site with them."""
+    database = stack.enter_context(PostgresServer())
+    broker: RabbitServer | RabbitCluster = RabbitServer() if nodes == 1 else RabbitCluster(nodes)
+    stack.enter_context(broker)
+    return ServicesSite(broker, database, seed)
+
+
 def main() -> int:
     """Run it from the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--engines", choices=("sqlite", "services"), default="services")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
     parser.add_argument("--rounds", type=int, default=200)
     parser.add_argument("--nodes", type=int, choices=(1, 3), default=1, help="of RabbitMQ")
     parser.add_argument("--clients", type=int, default=50)
     parser.add_argument("--rate", type=float, default=500.0, help="submissions a second of all")
+    parser.add_argument("--audit-every", type=int, default=1, help="rounds; 0: only at the end")
     parser.add_argument(
         "--fault", action="append", default=[], help="of the first rounds, in order"
     )
@@ -226,12 +268,12 @@ def main() -> int:
         signal.signal(number, lambda *_: sys.exit(2))
     say(f"seed {arguments.seed}")
     with contextlib.ExitStack() as stack:
-        database = stack.enter_context(PostgresServer())
-        broker: RabbitServer | RabbitCluster = (
-            RabbitServer() if arguments.nodes == 1 else RabbitCluster(arguments.nodes)
-        )
-        stack.enter_context(broker)
-        site = stack.enter_context(Site(broker, database))
+        site: Site
+        if arguments.engines == "sqlite":
+            site = FilesSite(arguments.seed)
+        else:
+            site = _services(stack, arguments.nodes, arguments.seed)
+        stack.enter_context(site)
         done = torture(
             site,
             seed=arguments.seed,
@@ -240,6 +282,7 @@ def main() -> int:
             rate=arguments.rate,
             forced=arguments.fault,
             say=say,
+            audit_every=arguments.audit_every,
         )
     print("\n".join(done.summary()))
     return 1 if done.differences else 0

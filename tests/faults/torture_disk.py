@@ -16,10 +16,10 @@ class Disk:
     Otherwise its files may not grow, which is an error of writing all the same.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, size: str = "24m") -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="kupool-torture-")
         self.path = Path(self._folder.name)
-        command = ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(self.path)]
+        command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(self.path)]
         self.own = os.geteuid() == 0 and not subprocess.run(command, capture_output=True).returncode
         self._ballast = self.path / "ballast"
 

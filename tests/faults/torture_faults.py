@@ -9,10 +9,14 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from tests.faults.torture_clock import FIRST_DAY, LAST_DAY, STEPS
 from tests.faults.torture_proxy import HALF, HOLE, MUTE, OPEN
 from tests.faults.torture_site import Site
 
 Action = Callable[[], object]
+
+#: Seconds that what is cut off, or stopped, stays so.
+LONG = (0.2, 3.0)
 
 
 class Fault(NamedTuple):
@@ -26,49 +30,81 @@ class Fault(NamedTuple):
     seconds: tuple[float, float] = (0.1, 1.5)
     #: How often it is chosen, against the others.
     weight: float = 1.0
+    #: Whether there is no other fault beside it.
+    alone: bool = False
 
 
-def all_faults(site: Site) -> list[Fault]:
-    """Return every fault of a site."""
-    brokers, database, daemon = site.brokers, site.database, site.daemon
-    long = (0.2, 3.0)
-    faults = [
+def nothing() -> None:
+    """End a fault that has no end."""
+
+
+def shared_faults(site: Site) -> list[Fault]:
+    """Return the faults that do not depend on the engines."""
+    daemon = site.daemon
+    return [
         Fault("daemon kill", "daemon", site.kill_daemon, site.start_daemon, (0, 0.5), 3),
         Fault(
             "daemon stop",
             "daemon",
             lambda: daemon.signal(signal.SIGSTOP),
             lambda: daemon.signal(signal.SIGCONT),
-            long,
+            LONG,
             2,
         ),
         Fault("daemon term", "daemon", site.stop_daemon, site.start_daemon, (0, 0.2), 2),
-        Fault("broker kill", "broker", site.kill_broker, brokers.heal, (0, 1.0), 2),
-        Fault("broker stop", "broker", brokers.pause, brokers.heal, long, 2),
-        Fault("postgres kill", "postgres", database.kill, database.ensure_running, weight=3),
-        Fault("postgres stop", "postgres", database.pause, database.resume, long, 2),
-        Fault("disk full", "broker", site.fill_disk, site.clear_disk, (0.7, 3.0), 2),
-        Fault("broker cut reset", "broker", brokers.reset, lambda: None, (0, 0)),
-        Fault("postgres cut reset", "postgres", site.to_database.reset, lambda: None, (0, 0)),
-        Fault("clients cut reset", "clients", site.to_daemon.reset, lambda: None, (0, 0)),
+        Fault("clients cut reset", "clients", site.to_daemon.reset, nothing, (0, 0)),
+        *cuts("clients", site.to_daemon.set),
+        Fault("folder moved", "daemon", site.take_folder, site.return_folder, LONG, 2),
+        Fault(
+            "folder moved, daemon kill",
+            "daemon",
+            site.take_folder,
+            site.kill_and_return_folder,
+            LONG,
+        ),
+        *clock_faults(site),
     ]
-    ways: list[tuple[str, Callable[[str], object]]] = [
-        ("broker", brokers.cut),
-        ("postgres", site.to_database.set),
-        ("clients", site.to_daemon.set),
+
+
+def cuts(victim: str, cut: Callable[[str], object]) -> list[Fault]:
+    """Return the faults of a way that loses what goes through it."""
+
+    def make(mode: str) -> Fault:
+        return Fault(f"{victim} cut {mode}", victim, lambda: cut(mode), lambda: cut(OPEN), LONG)
+
+    return [make(mode) for mode in (HOLE, MUTE, HALF)]
+
+
+def clock_faults(site: Site) -> list[Fault]:
+    """Return the faults of the wall clock.
+
+    It is wrong for a while; or set once, and stays so; or another one when the daemon, which
+    was killed, is started again.
+    """
+    clock = site.clock
+    shown = [("in 1970", FIRST_DAY), ("in 2099", LAST_DAY)]
+
+    def passing(name: str, by: int) -> Fault:
+        return Fault(
+            f"clock {name}", "clock", lambda: clock.step(by), lambda: clock.step(-by), LONG, 0.5
+        )
+
+    def staying(name: str, to: int) -> Fault:
+        return Fault(f"clock set {name}", "clock", lambda: clock.set(to), nothing, (0, 0.5), 0.5)
+
+    def restart(name: str, set_clock: Action, weight: float = 0.5) -> Fault:
+        def begin() -> None:
+            site.kill_daemon()
+            set_clock()
+
+        return Fault(f"restart {name}", "daemon", begin, site.start_daemon, (0, 0.2), weight)
+
+    return [
+        *(passing(name, by) for name, by in STEPS.items()),
+        *(staying(name, to) for name, to in {**STEPS, "right": 0}.items()),
+        *(restart(name, lambda to=to: clock.set(to)) for name, to in STEPS.items()),  # type: ignore[misc]
+        *(restart(name, lambda at=at: clock.show(at), 0.2) for name, at in shown),  # type: ignore[misc]
     ]
-    for victim, cut in ways:
-        for mode in (HOLE, MUTE, HALF):
-            faults.append(
-                Fault(
-                    f"{victim} cut {mode}",
-                    victim,
-                    lambda cut=cut, mode=mode: cut(mode),  # type: ignore[misc]
-                    lambda cut=cut: cut(OPEN),  # type: ignore[misc]
-                    long,
-                )
-            )
-    return faults
 
 
 class Planned(NamedTuple):
@@ -86,11 +122,13 @@ class Planned(NamedTuple):
 def plan(faults: Sequence[Fault], chance: random.Random, forced: str = "") -> list[Planned]:
     """Choose what happens in a round: one fault, and sometimes one of another victim too."""
     first = next((fault for fault in faults if fault.name == forced), None)
+    if forced and first is None:
+        raise ValueError(f"no fault {forced!r}; there are {[fault.name for fault in faults]}")
     first = first or chance.choices(faults, [fault.weight for fault in faults])[0]
     begin = chance.uniform(0.1, 0.9)
     chosen = [Planned(first, begin, begin + chance.uniform(*first.seconds))]
-    if not forced and chance.random() < 0.3:
-        others = [fault for fault in faults if fault.victim != first.victim]
+    if not forced and not first.alone and chance.random() < 0.3:
+        others = [fault for fault in faults if fault.victim != first.victim and not fault.alone]
         second = chance.choices(others, [fault.weight for fault in others])[0]
         later = chance.uniform(begin, chosen[0].end + 0.3)
         chosen.append(Planned(second, later, later + chance.uniform(*second.seconds)))
@@ -100,13 +138,20 @@ def plan(faults: Sequence[Fault], chance: random.Random, forced: str = "") -> li
 class Run(threading.Thread):
     """Lets the faults of a round happen, and heals everything at its end."""
 
-    def __init__(self, site: Site, planned: Sequence[Planned], calm: float) -> None:
-        """``calm`` is how long it goes on when all is healed, in seconds."""
+    def __init__(
+        self, site: Site, planned: Sequence[Planned], calm: float, copies: bool = False
+    ) -> None:
+        """``calm`` is how long it goes on when all is healed, in seconds.
+
+        With ``copies``, log and store are copied before the first fault.
+        """
         super().__init__(daemon=True)
         self._site = site
         self._calm = calm
         events = [(one.begin, one.fault.begin) for one in planned]
         events += [(one.end, one.fault.end) for one in planned]
+        if copies:
+            events.append((0.05, site.keep_copies))
         self._events = sorted(events, key=lambda event: event[0])
         self.problem: BaseException | None = None
 
@@ -122,4 +167,4 @@ class Run(threading.Thread):
             self.problem = error
 
 
-__all__ = ["Fault", "Planned", "Run", "all_faults", "plan"]
+__all__ = ["LONG", "Fault", "Planned", "Run", "cuts", "nothing", "plan", "shared_faults"]

@@ -3,16 +3,32 @@
 from __future__ import annotations
 
 import random
+import time
+from collections import deque
 from typing import Any
 
 from kupool.wire.framing import FRAMINGS
-from kupool.wire.messages import split_username
 from tests.faults import kill9
-from tests.faults.crowd import Crowd
+from tests.faults.crowd import Crowd, submission
 from tests.faults.kill9 import session_name
 
 #: A submission as the judge knows it: the user, the job, the nonce.
 Key = tuple[str, int, str]
+
+#: What was told a client to count is sent again so often when it comes back: to be refused.
+PROBES = 3
+
+#: How many of those each client remembers.
+_REMEMBERED = 200
+
+#: No job id may be so large.
+_LARGEST = 2**31
+
+#: A job id that is so much higher than the one before has skipped some.
+_JUMP = 900
+
+#: What a submission that was counted before may be told.
+_REFUSED = ("Duplicate submission", "Task does not exist", "Temporarily unavailable")
 
 
 class Books(kill9.Books):
@@ -24,36 +40,85 @@ class Books(kill9.Books):
         self.told: list[Key] = []
         #: Told that their job is gone, when it was not known whether they count.
         self.unknown: list[Key] = []
-        self.answered_true = self.answered_again = self.gone = 0
+        self.answered_true = self.answered_again = self.gone = self.probes = self.jumps = 0
+        #: Since when nothing may be answered with ``true``, and why; None: it may.
+        self.forbidden: tuple[float, str] | None = None
+        #: While what is refused may count all the same.
+        self.unsure = False
+
+    def job(self, job_id: int, server_nonce: str) -> None:
+        """Note a job that was sent."""
+        if self.newest and job_id - self.newest >= _JUMP:
+            self.jumps += 1
+        super().job(job_id, server_nonce)
+        self.differences.unless(0 < job_id < _LARGEST, f"job {job_id}: the id is out of range")
 
 
 class Client(kill9.Client):
-    """A session that outlives its connections, and whatever happens to them."""
+    """A session that outlives its connections, and whatever happens to them.
+
+    When it comes back it also sends again some of what it was told to count before.
+    """
 
     books: Books
     #: How many were refused and are to be sent once more.
     waiting = 0
 
+    def __init__(self, *arguments: Any) -> None:
+        #: What was told to count: (job, nonce); and those that are sent again, by message id.
+        self.remembered: deque[tuple[dict[str, Any], str]] = deque(maxlen=_REMEMBERED)
+        self.probing: dict[int, tuple[dict[str, Any], str]] = {}
+        self._sent: dict[int, float] = {}
+        super().__init__(*arguments)
+
+    def authorized(self) -> None:
+        """A new connection stands: send again what was not answered, and what was."""
+        self.probing.clear()
+        self._sent.clear()
+        super().authorized()
+        count = min(PROBES, len(self.remembered))
+        for job, nonce in self._random.sample(list(self.remembered), count):
+            self._next_id += 1
+            self.probing[self._next_id] = (job, nonce)
+            assert self.connection is not None
+            self.connection.send(submission(self._next_id, job, nonce))
+
+    def lost(self) -> None:
+        """The connection is gone, and with it what was only tried."""
+        self.probing.clear()
+        super().lost()
+
+    def _send(self, job: dict[str, Any], nonce: str, again: bool) -> None:
+        super()._send(job, nonce, again)
+        self._sent[self._next_id] = time.monotonic()
+
     def answered(self, message: dict[str, Any]) -> None:
+        probe = self.probing.pop(message["id"], None)
+        if probe is not None:
+            self._probed(probe, message)
+            return
         pending = self.unanswered.pop(message["id"], None)
         if pending is None:
             self.books.differences.add(f"{self.name}: an answer to nothing: {message}")
             return
         job, nonce, again = pending
-        key = (split_username(self.name)[0], job["job_id"], nonce)
+        key = self._key(job, nonce)
+        sent = self._sent.pop(message["id"])
         error = message.get("error")
         if message["result"] is True:
+            self._check_allowed(key, sent)
             self.books.answered_true += 1
             self.books.true_again += again
-            self.books.told.append(key)
+            self._told(key, job)
         elif error == "Duplicate submission" and again:
             # It is true, but the answer was lost.
             self.books.answered_again += 1
-            self.books.told.append(key)
+            self._told(key, job)
         elif error == "Temporarily unavailable":
             # Not counted, and the nonce is free again; what was sent before may count.
             self.books.retried += 1
             self.waiting += 1
+            pending = (job, nonce, again or self.books.unsure)
             self.crowd.call_later(self._random.uniform(0.05, 0.2), lambda: self._retry(pending))
         elif error == "Task does not exist":
             # After a start without the log, jobs whose nonces nobody can tell are retired.
@@ -63,6 +128,28 @@ class Client(kill9.Client):
         else:
             self.books.other[str(error)] += 1
             self.books.differences.add(f"{key}: answered {message}, again: {again}")
+
+    def _key(self, job: dict[str, Any], nonce: str) -> Key:
+        user, _, worker = self.name.rpartition(".")
+        return (user if user and worker else self.name, job["job_id"], nonce)
+
+    def _told(self, key: Key, job: dict[str, Any]) -> None:
+        self.books.told.append(key)
+        self.remembered.append((job, key[2]))
+
+    def _check_allowed(self, key: Key, sent: float) -> None:
+        forbidden = self.books.forbidden
+        if forbidden is not None and sent > forbidden[0]:
+            self.books.differences.add(f"{key}: answered true {forbidden[1]}")
+
+    def _probed(self, probe: tuple[dict[str, Any], str], message: dict[str, Any]) -> None:
+        """What was told to count has been sent once more, and must not count again."""
+        self.books.probes += 1
+        key = self._key(*probe)
+        if message["result"] is True:
+            self.books.told.append(key)
+        elif message.get("error") not in _REFUSED:
+            self.books.differences.add(f"{key}: sent again and answered {message}")
 
     def _retry(self, pending: tuple[dict[str, Any], str, bool]) -> None:
         """Send once more what was refused."""
@@ -76,10 +163,12 @@ class Client(kill9.Client):
 class Load:
     """A crowd that submits at a steady rate while it is ``on``."""
 
-    def __init__(self, crowd: Crowd, port: int, clients: int, rate: float, seed: int) -> None:
+    def __init__(
+        self, crowd: Crowd, books: Books, port: int, clients: int, rate: float, seed: int
+    ) -> None:
         """``rate`` is the submissions a second of all clients together."""
         self.crowd = crowd
-        self.books = Books()
+        self.books = books
         self.on = False
         self._every = clients / rate
         self._pace = random.Random(f"{seed}/pace")
@@ -109,7 +198,9 @@ class Load:
     @property
     def unanswered(self) -> int:
         """Submissions for which no answer has come yet."""
-        return sum(len(client.unanswered) + client.waiting for client in self.clients)
+        return sum(
+            len(client.unanswered) + client.waiting + len(client.probing) for client in self.clients
+        )
 
     def connected(self) -> bool:
         """Whether every client has a session and a job."""

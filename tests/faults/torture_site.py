@@ -1,127 +1,141 @@
-"""The site of the torture: brokers, PostgreSQL and the daemon, with proxies between them."""
+"""The site of the torture: the daemon with its folder, its clock, and the way to it."""
 
 from __future__ import annotations
 
+import os
+import random
+import shutil
 import signal
+import tempfile
 import time
-from collections.abc import Sequence
-from urllib.parse import urlsplit
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Self
 
-from pika.exceptions import AMQPError
-from psycopg2.extensions import make_dsn
-
-from tests.faults.torture_accounts import Accounts, Stored, read_stream
+from tests.faults.process import wait_until
+from tests.faults.torture_accounts import Accounts, Row
+from tests.faults.torture_clock import Clock, forget
 from tests.faults.torture_disk import Disk
-from tests.faults.torture_proxy import HOLE, OPEN, Proxy
-from tests.own_process import PATIENCE, ServerFailed, free_port
-from tests.running_daemon import UNLIMITED, RunningDaemon, StartFailed
-from tests.services import PostgresServer, RabbitCluster, RabbitServer
+from tests.faults.torture_load import Books
+from tests.faults.torture_proxy import OPEN, Proxy
+from tests.own_process import ServerFailed, free_port
+from tests.running_daemon import TWISTD, UNLIMITED, RunningDaemon, StartFailed
 
-QUEUE = "kupool_submissions"
+#: Old entries and rows are cleared away all the time, not every ten minutes: what may not be
+#: dropped has to outlive that.
+_CLEARS_OFTEN = f"import kupool.daemon.housekeeping as h; h.CLEAR = 1.0; {TWISTD}"
 
-#: Seconds from the making of the queues to the first kill of a broker; see
-#: :data:`tests.rabbit_server.SETTLING`.
-SETTLED = 4.0
+#: Seconds that a daemon has to take submissions again when what it missed is back.
+_RECOVERY = 3.0
 
-
-class Brokers:
-    """One RabbitMQ, or the nodes of a cluster; hurt is the one that leads the queue."""
-
-    def __init__(self, broker: RabbitServer | RabbitCluster) -> None:
-        self._cluster = broker if isinstance(broker, RabbitCluster) else None
-        if isinstance(broker, RabbitCluster):
-            self.urls, self.nodes = broker.new_vhost(), broker.nodes
-        else:
-            self.urls, self.nodes = [broker.new_vhost()], [broker]
-        self.vhost = urlsplit(self.urls[0]).path[1:]
-        self.proxies = [_way_to(node) for node in self.nodes]
-
-    def _leader(self) -> RabbitServer:
-        if self._cluster is None:
-            return self.nodes[0]
-        return self._cluster.leader_of(QUEUE, self.vhost)
-
-    def kill(self) -> None:
-        """Kill the leader."""
-        self._leader().kill()
-
-    def pause(self) -> None:
-        """Stop the leader's processes."""
-        self._leader().pause()
-
-    def heal(self) -> None:
-        """Start or resume whatever is down."""
-        for node in self.nodes:
-            node.ensure_running()
-
-    def cut(self, mode: str) -> None:
-        """Treat the way to every one so."""
-        for proxy in self.proxies:
-            proxy.set(mode)
-
-    def reset(self) -> None:
-        """Reset every connection to them."""
-        for proxy in self.proxies:
-            proxy.reset()
-
-    def url(self) -> str:
-        """Return the setting for the daemon: every address, by way of the proxies."""
-        account = urlsplit(self.urls[0]).netloc.rpartition("@")[0]
-        addresses = ",".join(f"127.0.0.1:{proxy.port}" for proxy in self.proxies)
-        return f"amqp://{account}@{addresses}/{self.vhost}"
-
-    def close(self) -> None:
-        for proxy in self.proxies:
-            proxy.close()
-
-
-def _way_to(node: RabbitServer) -> Proxy:
-    return Proxy(lambda: node.port)
+#: Copies of the log, and of the store, that are kept to be put back.
+_COPIES = 3
 
 
 class Site:
-    """Everything that is tortured; use it as a context manager."""
+    """A daemon that is tortured; use it as a context manager.
 
-    def __init__(self, broker: RabbitServer | RabbitCluster, database: PostgresServer) -> None:
-        self.brokers = Brokers(broker)
-        self.database = database
-        self.dsn = database.new_database()
-        self.disk = Disk()
-        self.to_database = Proxy(lambda: database.port)
+    What differs from engine to engine is left to :class:`tests.faults.torture_files.FilesSite`
+    and :class:`tests.faults.torture_services.ServicesSite`.
+    """
+
+    #: What it is, for the summary.
+    name = ""
+    #: Whether an answer of ``true`` needs the data folder.
+    folder_is_the_log = False
+
+    def __init__(self, flags: Sequence[str], disk_size: str, seed: int = 0) -> None:
+        self.books = Books()
+        self.chance = random.Random(f"{seed}/site")
+        self.disk = Disk(disk_size)
+        #: What is beside the daemon's disk: copies, and what was taken away.
+        self.aside = Path(tempfile.mkdtemp(prefix="kupool-torture-aside-"))
+        self.clock = Clock(self.aside)
         self.flags = [
-            "--mq=rabbit",
-            "--mq-timeout=500ms",
-            "--store=pg",
             "--interval=2s",
             "--flush-interval=100ms",
-            # A start reads back the log of this time and five minutes.
             "--history-window=1m",
             "--shutdown-timeout=5s",
             *UNLIMITED,
+            *flags,
         ]
         self.daemon = RunningDaemon(
             *self.flags,
-            f"--mq-url={self.brokers.url()}",
-            f"--pg-dsn={make_dsn(self.dsn, port=self.to_database.port)}",
             data=self.disk.path / "data",
             port=free_port(),
+            env=self.clock.environment,
+            program=_CLEARS_OFTEN,
         )
         self.to_daemon = Proxy(lambda: self.daemon.port)
+        self.accounts: Accounts = self.make_accounts()
         self.complaints: list[str] = []
+        self.failed_starts = self.restarts = 0
         self._read_lines = 0
-        self.failed_starts = 0
-        self._began = 0.0
+        self._folder_away = False
+        self._serial = 0
+        self._log_copies: list[Path] = []
+        self._store_copies: list[Path] = []
 
-    def __enter__(self) -> Site:
+    def __enter__(self) -> Self:
         self.daemon.start()
-        self._began = time.monotonic()
+        self.started()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.daemon.kill()
+        self.kill_daemon()
         self.heal_services()
-        for thing in (self.to_daemon, self.to_database, self.brokers, self.disk):
-            thing.close()
+        for proxy in (self.to_daemon, *self.parts()):
+            proxy.close()
+        self.disk.close()
+        shutil.rmtree(self.aside, ignore_errors=True)
+
+    # -- what the engines are
+
+    def started(self) -> None:
+        """The daemon has been started for the first time."""
+
+    def make_accounts(self) -> Accounts:
+        """Return the accounts over the log and the counts of this site."""
+        raise NotImplementedError
+
+    def parts(self) -> Sequence[Proxy]:
+        """Return what else is to be closed at the end."""
+        return ()
+
+    def rows(self) -> list[Row]:
+        """Return every row of the per-minute tables."""
+        raise NotImplementedError
+
+    def set_row(self, row: Row, count: int | None) -> None:
+        """Make a row's count another, in whatever way; None: there is no such row."""
+        raise NotImplementedError
+
+    def claimed(self) -> set[int]:
+        """Return the minutes that the store says the log covers."""
+        raise NotImplementedError
+
+    def copy_log(self, target: Path) -> bool:
+        """Copy the log as it is now; returns False where that is not possible."""
+        raise NotImplementedError
+
+    def copy_store(self, target: Path) -> None:
+        """Copy the store as it is now."""
+        raise NotImplementedError
+
+    def put_store(self, source: Path) -> None:
+        """Replace the store by a copy; the daemon does not run."""
+        raise NotImplementedError
+
+    def heal_services(self) -> None:
+        """Let everything but the daemon work again."""
+        self.to_daemon.set(OPEN)
+        if self.daemon.process is not None:
+            self.disk.clear(self.daemon.pid)
+        self.return_folder()
+
+    def audit_flags(self) -> list[str]:
+        """Return the flags with which ``kupool audit`` sees the same, past the proxies."""
+        raise NotImplementedError
 
     # -- the daemon
 
@@ -129,13 +143,17 @@ class Site:
         """End it with SIGKILL."""
         self.daemon.kill()
         self.look_for_complaints()
+        forget(self.daemon.pid)
 
-    def stop_daemon(self) -> None:
+    def stop_daemon(self) -> bool:
         """End it in order; that takes as long as it may, whoever else is away."""
+        if self.daemon.process is None or self.daemon.process.poll() is not None:
+            return False
         status = self.daemon.stop()
         self.look_for_complaints()
         if status:
             self.complaints.append(f"the daemon ended with status {status}")
+        return not status
 
     def start_daemon(self, seconds: float = 10.0) -> bool:
         """Start it, if it does not run; returns whether it does."""
@@ -150,6 +168,7 @@ class Site:
             self.failed_starts += 1
             self.look_for_complaints()
             return False
+        self.books.unsure = False
         return True
 
     def look_for_complaints(self) -> None:
@@ -160,40 +179,20 @@ class Site:
                 self.complaints.append(line[:2000])
         self._read_lines = len(lines)
 
-    # -- the rest
-
-    def kill_broker(self) -> None:
-        """End the queue's leader with SIGKILL."""
-        time.sleep(max(0.0, self._began + SETTLED - time.monotonic()))
-        self.brokers.kill()
-
-    def fill_disk(self) -> None:
-        """Leave the spool no room, just when it is needed."""
-        self.brokers.cut(HOLE)
-        self.disk.fill(self.daemon.pid)
-
-    def clear_disk(self) -> None:
-        """There is room again, and a broker."""
-        self.disk.clear(self.daemon.pid)
-        self.brokers.cut(OPEN)
-
-    def heal_services(self) -> None:
-        """Let everything but the daemon work again."""
-        self.brokers.cut(OPEN)
-        self.to_database.set(OPEN)
-        self.to_daemon.set(OPEN)
-        self.disk.clear(self.daemon.pid)
-        self.brokers.heal()
-        self.database.ensure_running()
-
     def heal(self) -> None:
         """Let everything work again; raises :class:`ServerFailed` where it does not."""
+        was_away = self._folder_away
         self.heal_services()
         process = self.daemon.process
         assert process is not None
         if process.poll() is None:
             self.daemon.signal(signal.SIGCONT)
-            return
+            if not was_away or wait_until(lambda: not self.quiet(), _RECOVERY):
+                self.books.unsure = False
+                return
+            # It may refuse everything until it is started again.
+            self.restarts += 1
+            self.kill_daemon()
         for _ in range(5):
             if self.start_daemon(60.0):
                 return
@@ -204,53 +203,107 @@ class Site:
         """Return what the daemon still has to do; empty when it is done with everything."""
         try:
             _, left = self.daemon.get("/shutdown/status")
-            _, ready = self.daemon.get("/ready")
+            status, ready = self.daemon.get("/ready")
         except (OSError, ValueError) as error:
             return f"the daemon does not answer: {error}"
         found = {
             name: left[name] for name in ("batches_in_flight", "log_depth", "spooled") if left[name]
         }
-        return f"{found} {ready.get('reasons', '')}" if found or ready.get("reasons") else ""
+        return f"{found} {ready}" if found or status != 200 else ""
 
-    # -- the accounts
+    # -- the folder and the disk
 
-    def accounts(self) -> Accounts:
-        """Return the accounts over the log and the counts of this site, past the proxies."""
-        return Accounts(self.read, self.count)
+    def fill_disk(self) -> None:
+        """Leave no room."""
+        self.disk.fill(self.daemon.pid)
 
-    def read(self, start: int) -> tuple[list[Stored], int]:
-        """Return the stream from an offset on, and the number of dead letters.
+    def clear_disk(self) -> None:
+        """There is room again."""
+        self.disk.clear(self.daemon.pid)
 
-        A node that has just come back may have no replica of the stream yet.
+    def take_folder(self) -> None:
+        """Move the data folder away, as it is used."""
+        self._folder_away = True
+        # What was written a moment ago is refused, and is there when the folder is back.
+        self.books.unsure = True
+        os.rename(self.daemon.data, self.daemon.data.with_name("away"))
+        if self.folder_is_the_log:
+            self.books.forbidden = (time.monotonic(), "while the data folder was away")
+
+    def return_folder(self) -> None:
+        """Move it back, if it is away."""
+        if self._folder_away:
+            self.books.forbidden = None
+            if self.daemon.data.exists():
+                self.complaints.append("the daemon made a folder where its own had been")
+                shutil.rmtree(self.daemon.data)
+            os.rename(self.daemon.data.with_name("away"), self.daemon.data)
+            self._folder_away = False
+
+    def kill_and_return_folder(self) -> None:
+        """Kill the daemon before its folder comes back."""
+        self.kill_daemon()
+        self.return_folder()
+        self.start_daemon()
+
+    # -- copies, and what is taken away
+
+    def new_path(self, name: str) -> Path:
+        """Return a path beside the disk that was never used."""
+        self._serial += 1
+        return self.aside / f"{self._serial}-{name}"
+
+    def keep_copies(self) -> None:
+        """Copy the log and the store as they are now, to be put back some time."""
+        target = self.new_path("log")
+        if self.copy_log(target):
+            self._keep(self._log_copies, target)
+        target = self.new_path("store")
+        self.copy_store(target)
+        self._keep(self._store_copies, target)
+
+    def _keep(self, copies: list[Path], copy: Path) -> None:
+        copies.append(copy)
+        while len(copies) > _COPIES:
+            copies.pop(0).unlink()
+
+    def take_log(self, take: Callable[[], object]) -> None:
+        """Stop the daemon and take its log away, or put another in its place.
+
+        Only where all that is in the log is counted: what neither side has is lost, whatever
+        the daemon does.
         """
-        deadline = time.monotonic() + PATIENCE
-        while True:
-            for url in self.brokers.urls:
-                try:
-                    return read_stream(url, QUEUE, start)
-                except AMQPError:
-                    if time.monotonic() > deadline:
-                        raise
-            time.sleep(0.2)
+        if not self.stop_daemon():
+            return
+        self.accounts.read()
+        uncounted = self.accounts.uncounted()
+        if uncounted:
+            self.complaints.append(f"ended in order, and left {uncounted} submissions uncounted")
+            return
+        take()
+        self.log_is_taken()
 
-    def count(self, since: int) -> Sequence[tuple[str, int, int]]:
-        """Return the rows of the per-minute table from a minute on."""
-        return self.database.execute(
-            "SELECT username, extract(epoch FROM timestamp)::bigint, submission_count "
-            "FROM submissions WHERE timestamp >= to_timestamp(%s) AT TIME ZONE 'UTC'",
-            (since,),
-            dsn=self.dsn,
-        )
+    def log_is_taken(self, excused: bool = False) -> None:
+        """The log is another from now on: no older store could be made whole from it."""
+        self.accounts.new_log(excused)
+        for copy in self._store_copies:
+            copy.unlink()
+        self._store_copies.clear()
 
-    def audit_flags(self) -> list[str]:
-        """Return the flags with which ``kupool audit`` sees the same, past the proxies."""
-        return [
-            "--mq=rabbit",
-            f"--mq-url={self.brokers.urls[0]}",
-            "--store=pg",
-            f"--pg-dsn={self.dsn}",
-            f"--data={self.daemon.data}",
-        ]
+    def some_log_copy(self) -> Path:
+        """Return one of the copies of the log, or a new one that is older in a moment."""
+        if not self._log_copies:
+            self.keep_copies()
+            time.sleep(0.4)
+        return self.chance.choice(self._log_copies)
+
+    def replace_store(self) -> None:
+        """Kill the daemon, and give it an older copy of its store."""
+        if not self._store_copies:
+            self.keep_copies()
+            time.sleep(0.4)
+        self.kill_daemon()
+        self.put_store(self.chance.choice(self._store_copies))
 
 
-__all__ = ["Brokers", "Site"]
+__all__ = ["Site"]
