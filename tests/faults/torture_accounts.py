@@ -37,10 +37,10 @@ class Row(NamedTuple):
 
 
 class _Batch(NamedTuple):
-    """What is kept of a batch."""
+    """What is kept of a batch; ``minute`` is None where it holds no submission."""
 
     digest: bytes
-    minute: int
+    minute: int | None
 
 
 class Findings(NamedTuple):
@@ -109,7 +109,7 @@ class Accounts:
     @property
     def whole(self) -> bool:
         """Whether the log still holds all that ever was in it."""
-        return len(self._here) == len(self.batches)
+        return self._here_in.total() == self._ever_in.total()
 
     def covered(self) -> set[int]:
         """Return the minutes of which the log holds every batch."""
@@ -143,7 +143,8 @@ class Accounts:
             kept = self._keep(entry)
             if kept is not None and entry.entry_id not in self._here:
                 self._here.add(entry.entry_id)
-                self._here_in[kept.minute] += 1
+                if kept.minute is not None:
+                    self._here_in[kept.minute] += 1
         self._elsewhere -= self._here
         for entry in self._record(self._next_record) if self._record is not None else ():
             self._next_record = max(self._next_record, entry.offset + 1)
@@ -172,12 +173,14 @@ class Accounts:
             self._found.append(f"batch {entry.entry_id}: in the log with two contents")
             return None
         batch = json.loads(entry.body)
+        rows = list(zip(batch["usernames"], batch["job_ids"], batch["client_nonces"], strict=True))
+        if not rows:  # a note
+            self.batches[entry.entry_id] = _Batch(digest, None)
+            return self.batches[entry.entry_id]
         minute = batch["at"] // 60000 * 60
         kept = self.batches[entry.entry_id] = _Batch(digest, minute)
         self._ever_in[minute] += 1
-        rows = list(zip(batch["usernames"], batch["job_ids"], batch["client_nonces"], strict=True))
-        if rows:
-            self._since = min(self._since, minute)
+        self._since = min(self._since, minute)
         for name, job, nonce in rows:
             user, _, worker = name.rpartition(".")
             if user and worker:
