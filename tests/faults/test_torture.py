@@ -4,46 +4,93 @@ from __future__ import annotations
 
 import random
 import socket
+import subprocess
+import sys
+import tempfile
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from unittest import SkipTest
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.wire.batches import VERSION, Batch, encode_batch
-from tests.faults.torture import torture
-from tests.faults.torture_accounts import Accounts, Findings, Stored
+from tests.faults.torture import Torture, torture
+from tests.faults.torture_accounts import Accounts, Findings, Row, Stored
+from tests.faults.torture_audit import CUT_OFF, DIFFERENT, Forgery, forge, read_answer
+from tests.faults.torture_clock import DAY, Clock
 from tests.faults.torture_faults import Fault, plan
+from tests.faults.torture_files import FilesSite
 from tests.faults.torture_load import Key
 from tests.faults.torture_proxy import HALF, HOLE, MUTE, OPEN, Proxy
-from tests.faults.torture_site import Site
+from tests.faults.torture_services import ServicesSite
 from tests.services import PostgresServer, RabbitServer, postgres, rabbit
 
 
 class TortureTests(SynchronousTestCase):
-    """K-52, K-53, K-81: killed, stopped, cut off and without room, nothing is lost or double."""
+    """K-52, K-53, K-81: whatever is done to it, nothing is lost or double.
 
-    def test_small(self) -> None:
-        """K-53, K-68, K-81, X-12: after each round what clients were told is what is in the log
-        and what is counted, per user and minute.
-        """
+    Killed, stopped, cut off and without room; with a clock that is wrong, without its folder
+    or its log, with an older copy of its store.
+    """
+
+    def services(self) -> ServicesSite:
         broker, database = rabbit(), postgres()
         if not isinstance(broker, RabbitServer) or not isinstance(database, PostgresServer):
             raise SkipTest("the servers given by the environment are not ours to hurt")
-        faults = ["daemon kill", "clients cut mute", "disk full", "postgres kill", "broker kill"]
-        with Site(broker, database) as site:
-            done = torture(site, seed=3, rounds=len(faults), forced=faults)
+        return ServicesSite(broker, database, seed=3)
+
+    def run_rounds(
+        self, site: FilesSite | ServicesSite, faults: Sequence[str], audit_every: int = 3
+    ) -> Torture:
+        with site:
+            done = torture(site, seed=3, rounds=len(faults), forced=faults, audit_every=audit_every)
         self.assertEqual(done.texts, [])
         self.assertEqual((done.differences, done.lost, done.double), (0, 0, 0))
         self.assertEqual(done.done, Counter(faults))
-        books = done.load.books
+        books, accounts = done.load.books, done.accounts
         self.assertGreater(books.submitted, 1000)
+        self.assertEqual(accounts.in_log, accounts.in_table)
+        told = books.answered_true + books.answered_again
+        self.assertTrue(told <= accounts.in_log <= told + books.gone)
+        self.assertGreater(books.probes, 0)
+        self.assertGreater(done.auditor.forged, 0)
+        return done
+
+    def test_services(self) -> None:
+        """K-53, K-68, K-81, X-12: after each round what clients were told is what is in the log
+        and what is counted, per user and minute.
+        """
+        faults = ["daemon kill", "clients cut mute", "disk full", "postgres kill", "broker kill"]
+        books = self.run_rounds(self.services(), faults, audit_every=5).load.books
         # The faults were felt, and not only survived.
         self.assertGreater(books.answered_again, 0)
         self.assertGreater(books.reconnects, 50)
         self.assertGreater(books.retried, 0)
-        self.assertEqual(done.accounts.in_log, done.accounts.in_table)
-        self.assertEqual(books.answered_true + books.answered_again, done.accounts.in_log)
+
+    def test_services_surroundings(self) -> None:
+        """K-53: the same where the clock, the stream and the store are not what they were."""
+        faults = ["clock -1d", "store older", "stream deleted after term", "restart +40d"]
+        done = self.run_rounds(self.services(), faults)
+        self.assertEqual(done.accounts.logs_taken, 1)
+        self.assertFalse(done.accounts.whole)
+
+    def test_files(self) -> None:
+        """K-53: the same with SQLite files on a disk that fills up, and under a lock."""
+        faults = ["daemon kill", "clients cut mute", "disk full", "log locked", "daemon term"]
+        books = self.run_rounds(FilesSite(seed=3), faults, audit_every=5).load.books
+        self.assertGreater(books.answered_again, 0)
+        self.assertGreater(books.reconnects, 50)
+        self.assertGreater(books.retried, 0)
+
+    def test_files_surroundings(self) -> None:
+        """K-53: the same where the clock, the folder, the log and the store are not what they
+        were.
+        """
+        faults = ["clock +40d", "store older", "folder moved", "log moved", "restart -1d"]
+        done = self.run_rounds(FilesSite(seed=3), faults)
+        self.assertEqual(done.accounts.logs_taken, 1)
+        self.assertFalse(done.accounts.whole)
 
 
 class PlanTests(SynchronousTestCase):
@@ -76,6 +123,16 @@ class PlanTests(SynchronousTestCase):
     def test_forced(self) -> None:
         (only,) = plan(self.faults, random.Random(1), "broker stop")
         self.assertEqual(only.fault.name, "broker stop")
+        self.assertRaises(ValueError, plan, self.faults, random.Random(1), "broker sing")
+
+    def test_alone(self) -> None:
+        """A fault that takes something away has no other beside it, before or after."""
+        alone = Fault("log moved", "daemon", lambda: None, lambda: None, alone=True)
+        chance = random.Random(1)
+        plans = [plan([*self.faults, alone], chance) for _ in range(500)]
+        with_it = [planned for planned in plans if any(one.fault.alone for one in planned)]
+        self.assertGreater(len(with_it), 20)
+        self.assertEqual({len(planned) for planned in with_it}, {1})
 
 
 class AccountsTests(SynchronousTestCase):
@@ -96,8 +153,10 @@ class AccountsTests(SynchronousTestCase):
         body = encode_batch(Batch(VERSION, batch_id, minute * 1000, names, jobs, nonces))
         self.stream.append(Stored(len(self.stream), batch_id, body))
 
-    def count(self, *users: str, minute: int = 60) -> None:
-        self.rows.update((user, minute) for user in users)
+    def count(self, *names: str, minute: int = 60) -> None:
+        """Count for users, and where a worker is named for the worker as well."""
+        for name in names:
+            self.rows.update((part, minute) for part in {name, name.partition(".")[0]})
 
     def found(self, told: Sequence[Key], unknown: Sequence[Key] = ()) -> Findings:
         self.accounts.told(told, unknown)
@@ -108,7 +167,7 @@ class AccountsTests(SynchronousTestCase):
         """K-53: what agrees is no difference, a batch that is in the log twice included."""
         self.log("b1", [("u1.rig1", 1, "a"), ("u2", 1, "a")])
         self.log("b1", [("u1.rig1", 1, "a"), ("u2", 1, "a")])
-        self.count("u1", "u2")
+        self.count("u1.rig1", "u2")
         self.assertFalse(self.found([("u1", 1, "a"), ("u2", 1, "a")]))
         self.assertEqual((self.accounts.copies, self.accounts.in_log), (1, 2))
         self.accounts.close_round()
@@ -134,6 +193,13 @@ class AccountsTests(SynchronousTestCase):
         self.assertEqual(self.found([("u1", 1, "a")])[1:], (0, 1))
         self.log("b2", [("u1.rig1", 1, "a")])
         self.assertEqual(self.found([])[1:], (0, 1))
+
+    def test_worker(self) -> None:
+        """A worker's count is compared, and is no submission more."""
+        self.log("b1", [("u1.rig1", 1, "a")])
+        self.count("u1")
+        found = self.found([("u1", 1, "a")])
+        self.assertEqual((len(found.texts), *found[1:]), (1, 0, 0))
 
     def test_told_twice(self) -> None:
         self.log("b1", [("u1", 1, "a")])
@@ -177,6 +243,145 @@ class AccountsTests(SynchronousTestCase):
         self.accounts.close_round()
         self.stream.clear()
         self.assertEqual(len(self.accounts.compare_all().texts), 1)
+
+    def test_log_moved(self) -> None:
+        """What the log held before counts, and accepted once more it is double."""
+        self.log("b1", [("u1", 1, "a")])
+        self.count("u1")
+        self.assertFalse(self.found([("u1", 1, "a")]))
+        self.assertEqual((self.accounts.whole, self.accounts.covered()), (True, {60}))
+        self.accounts.close_round()
+        self.stream.clear()
+        self.accounts.new_log()
+        self.log("b2", [("u1", 1, "b")], minute=120)
+        self.count("u1", minute=120)
+        self.assertFalse(self.found([("u1", 1, "b")]))
+        self.assertEqual((self.accounts.whole, self.accounts.covered()), (False, {120}))
+        self.log("b3", [("u1", 1, "a")], minute=120)
+        self.count("u1", minute=120)
+        self.assertEqual(self.found([("u1", 1, "a")])[1:], (0, 1))
+
+    def test_log_older(self) -> None:
+        """What an older copy holds again is neither double nor a repetition."""
+        self.log("b1", [("u1", 1, "a")])
+        self.log("b2", [("u1", 1, "b")])
+        self.count("u1", "u1")
+        self.assertFalse(self.found([("u1", 1, "a"), ("u1", 1, "b")]))
+        self.stream.pop()
+        self.accounts.new_log()
+        self.assertFalse(self.found([]))
+        self.assertEqual((self.accounts.copies, self.accounts.logs_taken), (0, 1))
+        self.assertEqual((self.accounts.whole, self.accounts.covered()), (False, set()))
+
+    def test_note(self) -> None:
+        """A batch without submissions is none that a log could lack."""
+        self.stream.append(Stored(0, "n1", encode_batch(Batch(VERSION, "n1", 60000, [], [], []))))
+        self.assertFalse(self.found([]))
+        self.accounts.new_log()
+        self.assertTrue(self.accounts.whole)
+
+    def test_uncounted(self) -> None:
+        self.log("b1", [("u1.rig1", 1, "a"), ("u2", 1, "a")])
+        self.count("u2")
+        self.accounts.read()
+        self.assertEqual(self.accounts.uncounted(), 1)
+
+    def test_recorded(self) -> None:
+        """What was sent and is not in the log counts, and is a difference, unless excused."""
+        recorded: list[Stored] = []
+        self.accounts = Accounts(
+            lambda start: (self.stream[start:], 0),
+            lambda since: [(u, m, n) for (u, m), n in self.rows.items() if m >= since],
+            lambda start: recorded[start:],
+        )
+        self.log("b1", [("u1", 1, "a")])
+        recorded.append(self.stream.pop())
+        self.count("u1")
+        found = self.found([("u1", 1, "a")])
+        self.assertEqual((len(found.texts), *found[1:]), (1, 0, 0))
+        self.stream.append(recorded[0])
+        self.assertFalse(self.found([]))
+        self.accounts.new_log(excused=True)
+        self.stream.clear()
+        self.log("b2", [("u1", 1, "b")])
+        recorded.append(self.stream.pop()._replace(offset=1))
+        self.count("u1")
+        self.assertFalse(self.found([("u1", 1, "b")]))
+
+
+class AuditTests(SynchronousTestCase):
+    """What is made false, and how an answer is read."""
+
+    rows = [Row("u1", 60, 3), Row("u1.rig1", 60, 1), Row("u2", 120, 5)]
+
+    def test_answer(self) -> None:
+        said = read_answer(
+            DIFFERENT,
+            "compared: much\n"
+            "1970-01-01 00:01 u1.rig1: 1 in the log, 2 counted\n"
+            "2099-01-01 00:00 u2: 7 in the log, 0 counted\n2 differences\n",
+        )
+        self.assertEqual(said.rows, {("u1.rig1", 60): (1, 2), ("u2", 4070908800): (7, 0)})
+        self.assertEqual(read_answer(CUT_OFF, "not compared: 3 minutes").rows, {})
+
+    def test_forge(self) -> None:
+        """Every way is chosen, only in the given minutes, and always changes something."""
+        chance = random.Random(1)
+        made = [forge(self.rows, {60}, chance) for _ in range(200)]
+        self.assertEqual({one.row.minute for one in made if one is not None}, {60})
+        self.assertIn(Forgery(Row("u1", 60, 3), None), made)
+        self.assertIn(Forgery(Row("u1", 60, 3), 4), made)
+        self.assertIn(Forgery(Row("u1", 60, 3), 2), made)
+        self.assertIn(Forgery(Row("u1.forged", 60, 0), 1), made)
+        self.assertIn(Forgery(Row("forged", 60, 0), 1), made)
+        self.assertNotIn(Forgery(Row("u1.rig1", 60, 1), 0), made)
+        self.assertIsNone(forge(self.rows, set(), chance))
+
+
+class ClockTests(SynchronousTestCase):
+    """A process with this clock sees another time of day, and no other monotonic time."""
+
+    program = """
+import select, sys, time
+for _ in sys.stdin:
+    print(int(time.time()), time.monotonic(), time.clock_gettime(time.CLOCK_BOOTTIME), flush=True)
+"""
+
+    def test_steps(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            clock = Clock(Path(folder))
+            process = subprocess.Popen(
+                [sys.executable, "-c", self.program],
+                env=dict(clock.environment),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            self.addCleanup(process.wait)
+            self.addCleanup(process.kill)
+            assert process.stdin is not None
+            assert process.stdout is not None
+            wall, monotonic, boot = [], [], []
+            for offset in (0, 40 * DAY, -DAY, 600):
+                clock.set(offset)
+                process.stdin.write("\n")
+                process.stdin.flush()
+                one, two, three = process.stdout.readline().split()
+                wall.append(int(one) - offset)
+                monotonic.append(float(two))
+                boot.append(float(three))
+            process.stdin.close()
+            process.wait(30)
+            process.stdout.close()
+        for times in (wall, monotonic, boot):
+            self.assertEqual(times, sorted(times))
+            self.assertLess(times[-1] - times[0], 600)
+
+    def test_never_before_the_epoch(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            clock = Clock(Path(folder))
+            clock.step(-(2**40))
+            self.assertLess(-(2**40), clock.offset)
 
 
 class ProxyTests(SynchronousTestCase):
