@@ -77,8 +77,12 @@ class Site:
         self._store_copies: list[Path] = []
 
     def __enter__(self) -> Self:
-        self.daemon.start()
-        self.started()
+        try:
+            self.daemon.start()
+            self.started()
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
