@@ -18,6 +18,7 @@ from kupool.amqp.connection import Connection
 from kupool.log import Delivery, Entry, ISubscription
 from kupool.log.groups import READ_CHUNK, RetrySettings
 from kupool.log.rabbit.gauge import Gauge
+from kupool.log.rabbit.headers import POOL, appended_at, is_foreign
 
 #: Entries of which it is remembered that they were refused, or settled without a broker.
 _REMEMBERED = 10_000
@@ -55,6 +56,9 @@ class RabbitSubscription:
     When the connection is gone, the broker delivers again whatever it has not been told of.
     What the consumer still has is recognised then and not handed to it twice, so that it
     never holds more than the prefetch.
+
+    ``pool`` returns the id of the pool, empty while it is not known. What names another one
+    is buried, and no consumer sees it.
     """
 
     _log = Logger()
@@ -68,6 +72,7 @@ class RabbitSubscription:
         prefetch: int,
         retry: RetrySettings,
         bury: Bury,
+        pool: Callable[[], str] = lambda: "",
     ) -> None:
         self._clock = clock
         self._queue = queue
@@ -76,6 +81,7 @@ class RabbitSubscription:
         self._prefetch = min(max(prefetch, 1), 65535)
         self._retry = retry
         self._bury_entry = bury
+        self._pool = pool
         self._connection: Connection | None = None
         self._channel: Channel | None = None
         self._position = 0
@@ -176,11 +182,19 @@ class RabbitSubscription:
         room = min(self._prefetch - len(self._held), READ_CHUNK)
         taken: list[Delivery] = []
         while self._backlog and len(taken) < room:
-            taken.append(self._deliver(self._backlog.popleft()))
-        if not taken:
-            return
+            message = self._backlog.popleft()
+            delivery = self._deliver(message)
+            if is_foreign(message.headers, self._pool()):
+                room -= 1
+                reason = f"of pool {message.headers[POOL]}, not of {self._pool()}"
+                self._log.error("Entry {id}: {reason}", id=message.message_id, reason=reason)
+                self.nack(delivery, reason, False)
+            else:
+                taken.append(delivery)
         if self._backlog:
             self._hand_over_soon()
+        if not taken:
+            return
         try:
             self._consumer.received(taken)
         except Exception:
@@ -188,9 +202,8 @@ class RabbitSubscription:
 
     def _deliver(self, message: Message) -> Delivery:
         self._position += 1
-        at = message.headers.get("appended_at", 0)
-        appended_at = at / 1000 if isinstance(at, int | float) else 0.0
-        entry = Entry(self._position, message.message_id, appended_at, message.body)
+        at = appended_at(message.headers)
+        entry = Entry(self._position, message.message_id, at, message.body)
         delivery = Delivery(entry, self._refusals.get(message.message_id, 0) + 1)
         self._held[self._position] = _Held(delivery, message.tag)
         return delivery

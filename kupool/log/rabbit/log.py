@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred, fail, gatherResults, succeed
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -17,11 +17,23 @@ from kupool.amqp.address import parse_brokers
 from kupool.amqp.channel import Channel
 from kupool.amqp.connection import Connection
 from kupool.amqp.links import Link, LinkSettings
-from kupool.log import Delivery, Entry, ILog, ISubscription, LogStatus
+from kupool.log import (
+    Delivery,
+    Entry,
+    Extent,
+    Identity,
+    ILog,
+    ISubscription,
+    LogStatus,
+    LogUnavailable,
+    Mark,
+)
 from kupool.log.groups import RetrySettings
 from kupool.log.rabbit import BrokerRefused, BrokerUnreachable
 from kupool.log.rabbit.consumer import RabbitSubscription
+from kupool.log.rabbit.extent import Found, examine
 from kupool.log.rabbit.gauge import Gauge
+from kupool.log.rabbit.headers import marks, offset_of
 from kupool.log.rabbit.publisher import Publisher, PublisherSettings
 from kupool.log.rabbit.stream import StreamReader
 from kupool.log.rabbit.topology import Topology, declare
@@ -35,7 +47,8 @@ class RabbitSettings:
     all the same and says so in its status. One that refuses us always fails the start.
     ``look_every`` is how often the depths of the queues are asked for; ``close_timeout`` how
     long a close waits for confirms; ``patience`` how long a start waits for a broker that is
-    not required, and a consumer for a queue.
+    not required, and a consumer for a queue. With ``hold`` the log takes and delivers nothing
+    before it is told which pool it belongs to.
     """
 
     topology: Topology = field(default_factory=Topology)
@@ -46,7 +59,7 @@ class RabbitSettings:
     look_every: float = 0.5
     close_timeout: float = 5.0
     patience: float = 6.0
-    skew: float = 10.0
+    hold: bool = False
 
 
 @implementer(ILog)
@@ -58,14 +71,18 @@ class RabbitLog:
     consuming and reading have a connection each, so that the broker's flow control on one
     does not hold up the others.
 
-    Positions are of two kinds. Those of :meth:`read` and :meth:`position_at` are places in the
-    stream and are valid for as long as it is. Those of entries that are delivered number
+    Positions are of two kinds. Those of :meth:`read` are places in the stream: what its epoch
+    begins after, and the offset, and one. Those of entries that are delivered number
     them within one subscription. What ties the two together is the entry's id. An entry
     may be in the queue and the stream more than once: what was not confirmed is sent again.
+
+    Every message says in its headers which pool and epoch it is of. What is of another pool
+    is not read, and goes from the queue to the dead letters.
     """
 
     persistent = True
     instant = False
+    positional = False
 
     _log = Logger()
 
@@ -106,15 +123,27 @@ class RabbitLog:
         self._reading = Link(
             reactor, brokers, f"{name}: reading", self._set_up_reading, settings=link
         )
-        self._reader = StreamReader(reactor, self._reading, self._topology, self._settings.skew)
+        self._identity: Identity | None = None
+        self._reader = StreamReader(reactor, self._reading, self._topology, self._pool)
+        #: What the stream was found to hold when it was last compared.
+        self._found: Found | None = None
+        #: Offsets of the stream known here: at least so many are there.
+        self._entries = 0
+        self._watchers: list[Callable[[], object]] = []
         self._subscriptions: dict[str, RabbitSubscription] = {}
         self._gauges: dict[str, Gauge] = {}
         self._watch: Channel | None = None
         self._watching: Connection | None = None
         self._looks = LoopingCall(self._look)
         self._looks.clock = reactor
-        self._last = 0
         self._opened = self._closed = False
+
+    def _pool(self) -> str:
+        return "" if self._identity is None else self._identity.pool_id
+
+    @property
+    def _held(self) -> bool:
+        return self._settings.hold and self._identity is None
 
     # -- begin
 
@@ -137,7 +166,9 @@ class RabbitLog:
             # One after another: what is missing is made by the first.
             for link in links:
                 await link.first(patience)
-            self._last = await self._reader.last()
+            ends = await self._reader.ends()
+            if ends is not None:
+                self._entries = offset_of(ends[1][-1].headers) + 1
         except BrokerRefused:
             await self.close()
             raise
@@ -150,24 +181,90 @@ class RabbitLog:
         )
 
     async def _set_up_publishing(self, connection: Connection) -> None:
-        await declare(connection, self._topology)
+        await self._declare(connection)
         await self._publisher.up(connection)
 
     async def _set_up_consuming(self, connection: Connection) -> None:
-        for queue, count in (await declare(connection, self._topology)).items():
+        for queue, count in (await self._declare(connection)).items():
             self._gauge(queue).seen(count)
         # Who subscribes from here on begins by himself.
         self._watch, self._watching = await connection.channel(), connection
+        if not self._held:
+            await self._begin_consuming(connection)
+
+    async def _begin_consuming(self, connection: Connection) -> None:
         for subscription in list(self._subscriptions.values()):
             await subscription.up(connection)
 
     async def _set_up_reading(self, connection: Connection) -> None:
-        await declare(connection, self._topology)
+        await self._declare(connection)
+        self._reactor.callLater(0, self._tell)
+
+    async def _declare(self, connection: Connection) -> dict[str, int]:
+        declared = await declare(connection, self._topology)
+        if self._topology.stream in declared.made and self._identity is not None:
+            self._log.error("The stream {name!r} was gone: made again", name=self._topology.stream)
+            self._reactor.callLater(0, self._tell)
+        return declared.waiting
+
+    def watch(self, told: Callable[[], object]) -> None:
+        """Have ``told`` called when the stream may have become another one: after each new
+        connection, and where it had to be made.
+        """
+        self._watchers.append(told)
+
+    def _tell(self) -> None:
+        for told in self._watchers if not self._closed else ():
+            told()
 
     def _consuming_lost(self, why: str) -> None:
         self._watch = self._watching = None
         for subscription in self._subscriptions.values():
             subscription.down()
+
+    # -- whose it is
+
+    def extent(self, known: Identity | None, mark: Mark) -> Deferred[Extent]:
+        """Return what the stream holds, see :func:`kupool.log.rabbit.extent.examine`.
+
+        Fails with :class:`LogUnavailable` where the broker cannot be reached.
+        """
+        return Deferred.fromCoroutine(self._extent(known, mark))
+
+    async def _extent(self, known: Identity | None, mark: Mark) -> Extent:
+        if self._reading.connection is None:
+            raise BrokerUnreachable(self._reading.problem)  # nobody waits for one that is away
+        found = self._found = await examine(self._reactor, self._reader, known, mark)
+        if known is not None and found.extent.identity == known:
+            assert found.base is not None
+            self._use(found.base, max(found.entries, self._entries))
+        return found.extent
+
+    def identify(self, identity: Identity) -> Deferred[None]:
+        """Carry an identity from now on; what was held begins to move.
+
+        It is kept by the broker with the next entry, and by the store. The positions of what
+        the stream holds come after the newest epoch's beginning, unless it reaches there.
+        """
+        found, base, entries = self._found, identity.begins_after, self._entries
+        if found is not None:
+            entries = found.entries
+            if found.base is not None and found.base + entries >= base:
+                base = found.base
+        if base == self._reader.base:
+            entries = max(entries, self._entries)
+        held, self._identity = self._held, identity
+        self._use(base, entries)
+        connection = self._watching
+        if held and connection is not None:
+            begun = Deferred.fromCoroutine(self._begin_consuming(connection))
+            return self._patiently(begun.addErrback(_not_begun, connection))
+        return succeed(None)
+
+    def _use(self, base: int, entries: int) -> None:
+        if base != self._reader.base:
+            self._reader.rebase(base)
+        self._entries = entries
 
     # -- append and read
 
@@ -178,11 +275,21 @@ class RabbitLog:
         sent and is not confirmed is sent again and not failed, unless the settings of the
         publisher say so: it may have been kept.
         """
-        done = self._publisher.publish(self._topology.exchange, "", entry_id, {}, body)
+        obstacle = self._obstacle()
+        if obstacle:
+            return fail(LogUnavailable(obstacle))
+        headers = marks(self._identity)
+        done = self._publisher.publish(self._topology.exchange, "", entry_id, headers, body)
         return done.addCallback(self._appended)
 
+    def _obstacle(self) -> str:
+        """Why nothing can be taken now; empty when something can."""
+        if not self._publisher.obstacle and self._held:
+            return "what the stream holds has not been compared with the counts yet"
+        return self._publisher.obstacle
+
     def _appended(self, _: object) -> None:
-        self._last += 1
+        self._entries += 1
         for queue in self._topology.queues:
             self._gauge(queue).put()
 
@@ -193,20 +300,15 @@ class RabbitLog:
         """
         return Deferred.fromCoroutine(self._reader.read(after, limit))
 
-    def position_at(self, time: float) -> Deferred[int]:
-        """Return a position that no entry appended at ``time`` or later is before.
-
-        An entry's time is when it was last sent, by the clock of who sent it. Clocks may
-        differ by the ``skew`` of the settings.
-        """
-        return Deferred.fromCoroutine(self._reader.position_at(time))
-
     # -- consume
 
-    def consume(self, group: str, consumer: Any, prefetch: int) -> Deferred[ISubscription]:
+    def consume(
+        self, group: str, consumer: Any, prefetch: int, after: int | None = None
+    ) -> Deferred[ISubscription]:
         """Deliver what a group has not acknowledged, at most ``prefetch`` ahead.
 
-        A group that the topology does not name begins with what is appended from now on.
+        The broker holds the place, so that ``after`` is of no consequence. A group that the
+        topology does not name begins with what is appended from now on.
         """
         return Deferred.fromCoroutine(self._consume(group, consumer, prefetch))
 
@@ -224,23 +326,26 @@ class RabbitLog:
             prefetch,
             self._settings.retry,
             lambda delivery, reason: self._bury(group, delivery, reason),
+            self._pool,
         )
         before = self._subscriptions.get(group)
         if before is not None:
             await before.stop()
         self._subscriptions[group] = subscription
         connection = self._watching
-        if connection is not None:
+        if connection is not None and not self._held:
             begun = Deferred.fromCoroutine(subscription.up(connection))
-            # A queue without a leader answers late, or never; it may do so later.
             await self._patiently(begun.addErrback(_not_begun, connection))
         return subscription
 
-    async def _patiently(self, work: Deferred[None]) -> None:
-        """Wait a while for what goes on all the same."""
+    def _patiently(self, work: Deferred[None]) -> Deferred[None]:
+        """Wait a while for what goes on all the same.
+
+        A queue without a leader answers late, or never; it may do so later.
+        """
         done: Deferred[None] = Deferred()
         work.addCallback(lambda _: done.callback(None) if not done.called else None)
-        await done.addTimeout(self._settings.patience, self._reactor, lambda *_: None)
+        return done.addTimeout(self._settings.patience, self._reactor, lambda *_: None)
 
     def _bury(self, group: str, delivery: Delivery, reason: str) -> Deferred[None]:
         headers = {
@@ -248,6 +353,7 @@ class RabbitLog:
             "group": group,
             "deliveries": delivery.attempt,
             "appended_at": int(delivery.entry.appended_at * 1000),
+            **marks(self._identity),
         }
         queue, entry = self._topology.dead_letters, delivery.entry
         done = self._publisher.publish("", queue, entry.entry_id, headers, entry.body)
@@ -268,22 +374,20 @@ class RabbitLog:
         looked: Deferred[Any] = gatherResults(looks, consumeErrors=True)
         return looked.addErrback(_look_failed, connection)
 
-    def trim(self, before: float, max_bytes: int) -> Deferred[int]:
+    def trim(self, now: float, max_age: float, max_bytes: int) -> Deferred[int]:
         """Drop nothing, and return 0: entries leave the stream by the broker's retention.
 
         That is set by ``max_age`` and ``max_bytes`` of the topology when the stream is
         made. The queues hold only what is not acknowledged.
         """
-        done: Deferred[int] = Deferred()
-        done.callback(0)
-        return done
+        return succeed(0)
 
     def status(self) -> LogStatus:
         """Say how the log is.
 
-        ``appended`` is the newest position known here. ``depth`` is for the group that is
-        behind most, of those that are consumed here: messages that wait in its queue, as
-        asked for now and then, and those delivered here and not acknowledged.
+        ``appended`` is a position that the newest entry is not before. ``depth`` is for the
+        group that is behind most, of those that are consumed here: messages that wait in its
+        queue, as asked for now and then, and those delivered here and not acknowledged.
         """
         depth = max(
             (
@@ -293,7 +397,7 @@ class RabbitLog:
             default=0,
         )
         dead = self._gauge(self._topology.dead_letters).waiting
-        return LogStatus(self._last, depth, dead, self._publisher.obstacle)
+        return LogStatus(self._reader.base + self._entries, depth, dead, self._obstacle())
 
     # -- end
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
@@ -16,6 +15,7 @@ from kupool.amqp.connection import Connection
 from kupool.amqp.links import Link
 from kupool.log import Entry, LogUnavailable
 from kupool.log.rabbit import BrokerUnreachable
+from kupool.log.rabbit.headers import appended_at, is_foreign, offset_of
 from kupool.log.rabbit.topology import Topology
 
 #: Entries that are fetched at once, whoever asks for fewer: each time costs some ways to
@@ -44,22 +44,40 @@ class StreamReader:
 
     On a stream a refusal of a message ends the whole connection, so messages are left
     unacknowledged here; the prefetch is as large as what is wanted. The position of an entry is
-    its offset in the stream and one: positions grow and are not without gaps. ``skew`` is how
-    many seconds the clocks of those who append may differ by, and how long an entry may be
-    on its way.
+    the :attr:`base`, its offset in the stream and one: positions grow and are not without gaps.
+    ``pool`` returns the id of the pool whose entries are read; those of another one are
+    passed over. It is empty while it is not known.
     """
 
     def __init__(
-        self, clock: IReactorTime, link: Link, topology: Topology, skew: float = 10.0
+        self,
+        clock: IReactorTime,
+        link: Link,
+        topology: Topology,
+        pool: Callable[[], str] = lambda: "",
     ) -> None:
         self._clock = clock
         self._link = link
         self._topology = topology
-        self._skew = skew
+        self._pool = pool
+        self._base = 0
         self._ahead: Sequence[Entry] = ()
         self._ahead_after = -1
         #: Entries to fetch next, if it is where the last fetch ended.
         self._onward = AHEAD
+
+    @property
+    def base(self) -> int:
+        """The position that the stream begins after."""
+        return self._base
+
+    def rebase(self, base: int) -> None:
+        """Read a stream that begins after another position."""
+        self._base = base
+        self._forget()
+
+    def _forget(self) -> None:
+        self._ahead, self._ahead_after = (), -1
 
     async def read(self, after: int, limit: int) -> Sequence[Entry]:
         """Return up to ``limit`` entries after a position; none only at the end.
@@ -70,8 +88,11 @@ class StreamReader:
         if not self._ahead or not self._ahead_after <= after < self._ahead[-1].position:
             onward = bool(self._ahead) and after == self._ahead[-1].position
             size = self._onward if onward else AHEAD
-            self._ahead, self._ahead_after = (), -1
-            found = await self._fetch(after, max(limit, size))
+            self._forget()
+            base = self._base
+            found = await self._own(after, max(limit, size))
+            if base != self._base:
+                return await self.read(after, limit)
             self._ahead, self._ahead_after = found, after
             small = sum(len(entry.body) for entry in found) < ENOUGH
             self._onward = min(size * 2, _MOST) if small else AHEAD
@@ -79,40 +100,37 @@ class StreamReader:
         start = bisect_right(self._ahead, after, key=_position)
         return self._ahead[start : start + limit]
 
-    async def last(self) -> int:
-        """Return the position of the newest entry; 0 when there is none."""
-        position = 0
-        found = await self._fetch("last", _MOST)
-        while found:
-            position = found[-1].position
-            found = await self._fetch(position, _MOST)
-        return position
+    async def _own(self, after: int, limit: int) -> list[Entry]:
+        """Return entries of the pool after a position."""
+        base, pool = self._base, self._pool()
+        offset = max(after - base, 0)
+        while messages := await self._fetch(offset, limit):
+            own = [_entry(m, base) for m in messages if not is_foreign(m.headers, pool)]
+            if own:
+                return own
+            offset = offset_of(messages[-1].headers) + 1
+        return []
 
-    async def position_at(self, time: float) -> int:
-        """Return a position that no entry appended at ``time`` or later is before.
-
-        Searches by halves for an entry older than that by the skew, and reads on from there.
+    async def ends(self) -> tuple[Message, list[Message]] | None:
+        """Return the first message and some of the newest ones, the newest last; None if there
+        is none.
         """
-        first = await self._fetch(0, 1)
+        first = await self._fetch("first", 1)
         if not first:
-            return 0
-        low, high, before = first[0].position, await self.last(), 0
-        while low <= high:
-            middle = (low + high) // 2
-            found = await self._fetch(middle - 1, 1)
-            if found and found[0].appended_at < time - self._skew:
-                before = found[0].position
-                low = before + 1
-            else:
-                high = middle - 1
-        while entries := await self.read(before, AHEAD):
-            for entry in entries:
-                if entry.appended_at >= time:
-                    return before
-                before = entry.position
-        return before
+            return None
+        newest = found = await self._fetch("last", _MOST)
+        while found:
+            newest = found
+            found = await self._fetch(offset_of(found[-1].headers) + 1, _MOST)
+        return first[0], newest or first
 
-    async def _fetch(self, start: int | str, limit: int) -> list[Entry]:
+    async def at(self, offset: int) -> Message | None:
+        """Return the message at an offset, or the next one that is there; None at the end."""
+        found = await self._fetch(offset, 1)
+        return found[0] if found else None
+
+    async def _fetch(self, start: int | str, limit: int) -> list[Message]:
+        """Return messages from an offset on; raises :class:`LogUnavailable`."""
         for attempt in range(_ATTEMPTS):
             try:
                 connection = await self._link.up(_PATIENCE)
@@ -130,34 +148,32 @@ class StreamReader:
 
     async def _fetch_from(
         self, connection: Connection, start: int | str, limit: int
-    ) -> list[Entry]:
+    ) -> list[Message]:
         channel = await connection.channel()
         await channel.prefetch(limit)
         deliveries = await channel.consume(self._topology.stream, {"x-stream-offset": start})
-        after = start if isinstance(start, int) else 0
-        found = await self._arrived(channel, deliveries, after)
+        least = start if isinstance(start, int) else 0
+        found = await self._arrived(channel, deliveries, least)
         if not found:
             await deferLater(self._clock, SETTLING)
-            found = await self._arrived(channel, deliveries, after)
+            found = await self._arrived(channel, deliveries, least)
         await channel.close()
         return found
 
-    async def _arrived(self, channel: Channel, deliveries: Deliveries, after: int) -> list[Entry]:
+    async def _arrived(self, channel: Channel, deliveries: Deliveries, least: int) -> list[Message]:
         # A channel reads the stream itself: all it can deliver comes before the next answer.
         await channel.fence(self._topology.exchange)
-        found = [_entry(message) for message in await deliveries.arrived()]
-        return [entry for entry in found if entry.position > after]
+        return [m for m in await deliveries.arrived() if offset_of(m.headers) >= least]
 
 
 def _position(entry: Entry) -> int:
     return entry.position
 
 
-def _entry(message: Message) -> Entry:
-    headers: dict[str, Any] = message.headers
-    at = headers.get("appended_at", 0)
-    appended_at = at / 1000 if isinstance(at, int | float) else 0.0
-    return Entry(int(headers["x-stream-offset"]) + 1, message.message_id, appended_at, message.body)
+def _entry(message: Message, base: int) -> Entry:
+    headers = message.headers
+    position = base + offset_of(headers) + 1
+    return Entry(position, message.message_id, appended_at(headers), message.body)
 
 
 __all__ = ["StreamReader"]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
-from kupool.amqp import BrokerError
+from kupool.amqp import BrokerError, BrokerRefused
 from kupool.amqp.channel import Channel
 from kupool.amqp.connection import Connection
 from kupool.amqp.refusals import explained
@@ -17,6 +17,10 @@ DELIVERY_LIMIT = 10_000
 
 #: Bytes of a segment of a stream, where nothing else is said.
 _SEGMENT = 500_000_000
+
+#: Reply codes: something is not there, or is there with other arguments.
+NOT_FOUND = 404
+NOT_AS_ASKED = 406
 
 
 @dataclass(frozen=True)
@@ -88,34 +92,98 @@ class Topology:
         return arguments
 
 
-async def declare(connection: Connection, topology: Topology) -> dict[str, int]:
-    """Make everything that is missing; returns how many messages wait in each queue.
+class Declared(NamedTuple):
+    """What is at the broker: how many messages wait in each queue, and what was made."""
 
-    Raises :class:`BrokerRefused` where something is there with other arguments or where the
-    account may not do it, otherwise :class:`BrokerError`.
+    waiting: dict[str, int]
+    made: tuple[str, ...]
+
+
+async def declare(connection: Connection, topology: Topology) -> Declared:
+    """Make everything that is missing, unless something that is there is not as it should be.
+
+    Raises :class:`BrokerRefused` where something is there with other arguments, having made
+    nothing then, or where the account may not do it, otherwise :class:`BrokerError`.
     """
-    channel = await connection.channel()
     try:
-        found = await _declare(channel, topology)
+        present = [queue for queue in _queues(topology) if await _is_there(connection, queue)]
+        exchange = await _is_there(connection, topology.exchange, exchange=True)
+        channel = await connection.channel()
+        # Only now is it sure that nothing of this makes anything: each is compared.
+        if exchange:
+            await channel.declare_exchange(topology.exchange, "fanout")
+        waiting = {}
+        for queue in present:
+            waiting[queue] = await _compared(connection, channel, topology, queue)
+        made = tuple(queue for queue in _queues(topology) if queue not in waiting)
+        await channel.declare_exchange(topology.exchange, "fanout")
+        for queue in made:
+            waiting[queue] = await channel.declare_queue(queue, _queues(topology)[queue])
+        for queue in (topology.stream, *topology.queues):
+            await channel.bind(queue, topology.exchange)
     except BrokerError as error:
         raise explained(error, connection) from None
     await channel.close()
-    return found
+    return Declared(waiting, made)
 
 
-async def _declare(channel: Channel, topology: Topology) -> dict[str, int]:
-    await channel.declare_exchange(topology.exchange, "fanout")
-    found = {
-        topology.dead_letters: await channel.declare_queue(
-            topology.dead_letters, {"x-queue-type": topology.kind}
-        ),
-        topology.stream: await channel.declare_queue(topology.stream, topology.stream_arguments()),
+def _queues(topology: Topology) -> dict[str, dict[str, Any]]:
+    """Return the arguments of each queue, in the order in which they are made."""
+    return {
+        topology.dead_letters: {"x-queue-type": topology.kind},
+        topology.stream: topology.stream_arguments(),
+        **dict.fromkeys(topology.queues, topology.queue_arguments()),
     }
-    for queue in topology.queues:
-        found[queue] = await channel.declare_queue(queue, topology.queue_arguments())
-    for queue in (topology.stream, *topology.queues):
-        await channel.bind(queue, topology.exchange)
-    return found
 
 
-__all__ = ["Topology", "declare"]
+async def _is_there(connection: Connection, name: str, *, exchange: bool = False) -> bool:
+    """Say whether something is there; on a channel of its own, which a broker ends if not."""
+    channel = await connection.channel()
+    try:
+        await (channel.fence(name) if exchange else channel.look_at(name))
+    except BrokerError as error:
+        if error.code != NOT_FOUND:
+            raise
+        return False
+    await channel.close()
+    return True
+
+
+async def _compared(
+    connection: Connection, channel: Channel, topology: Topology, queue: str
+) -> int:
+    """Return how many messages wait in a queue that is there, if it is as it should be."""
+    try:
+        return await channel.declare_queue(queue, _queues(topology)[queue])
+    except BrokerError as error:
+        if error.code != NOT_AS_ASKED or queue == topology.stream:
+            raise
+    other = replace(topology, kind="classic" if topology.kind == "quorum" else "quorum")
+    # It exists, so that this makes nothing either.
+    trying = await connection.channel()
+    try:
+        await trying.declare_queue(queue, _queues(other)[queue])
+    except BrokerError as error:
+        if error.code != NOT_AS_ASKED:
+            raise
+        raise _somebody_elses(connection, topology, queue) from None
+    await trying.close()
+    raise BrokerRefused(
+        f"RabbitMQ at {connection.broker}: queue {queue!r} is there as a {other.kind} queue of "
+        f"KuPool, where a {topology.kind} queue is expected: set --mq-kind={other.kind}, or "
+        "another name with --mq-queue",
+        NOT_AS_ASKED,
+    )
+
+
+def _somebody_elses(connection: Connection, topology: Topology, queue: str) -> BrokerRefused:
+    return BrokerRefused(
+        f"RabbitMQ at {connection.broker}: queue {queue!r} is there and is not one of KuPool's "
+        "(the first implementation made a classic queue without arguments by this name), where a "
+        f"{topology.kind} queue with dead letters is expected (--mq-kind={topology.kind}): set "
+        "another name with --mq-queue, or remove the queue once what is in it is done with",
+        NOT_AS_ASKED,
+    )
+
+
+__all__ = ["Declared", "Topology", "declare"]

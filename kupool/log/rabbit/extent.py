@@ -1,0 +1,146 @@
+"""What a stream holds, and whether it is the one that a store was counted from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
+
+from kupool.amqp.channel import Message
+from kupool.log import Extent, Identity, Mark
+from kupool.log.rabbit.headers import identity_of, offset_of
+from kupool.log.rabbit.stream import StreamReader
+
+#: Times that a marked entry is looked for, and the seconds between: a replica of a stream
+#: shows an entry later than another one.
+LOOKS = 10
+PAUSE = 0.3
+
+
+class Found(NamedTuple):
+    """What a stream holds.
+
+    ``base`` is the position that its first offset comes after, None where that is for a new
+    epoch to say; ``entries`` how many offsets there are.
+    """
+
+    extent: Extent
+    base: int | None
+    entries: int
+
+
+async def examine(
+    clock: IReactorTime, reader: StreamReader, known: Identity | None, mark: Mark
+) -> Found:
+    """Compare a stream with what a store knows.
+
+    ===================================================  ======================================
+    What is found                                        What is returned
+    ===================================================  ======================================
+    At the store's mark is the entry of that id          The store's identity
+    The stream begins after the mark                     The same: what lies between is a gap
+    It is empty, ends before the mark, or has another    None, without data: it was made again,
+    entry there, with entries of the pool                and all of it is above the mark
+    The same, with entries of another pool               That pool
+    The same, with entries that name no pool             None, with data
+    The store knows none, and entries name a pool        That pool, and the newest epoch
+    The store knows none, and neither do entries         None, with data
+    ===================================================  ======================================
+
+    Raises :class:`kupool.log.LogUnavailable` where the broker cannot be reached.
+    """
+    if known is None:
+        return _alone(await reader.ends())
+    place = await _place(clock, reader, known, mark)
+    ends = await reader.ends()
+    named = _named(ends)
+    if ends is not None and not place.certain:
+        # Nothing but what the messages say tells whose they are.
+        if named is None and not place.possible:
+            return _found(None, ends, 0, holds_data=True)
+        if named is not None and named.pool_id != known.pool_id:
+            return _found(named, ends, 0, holds_data=True)
+    if ends is None or not place.possible:
+        again = max(mark.position, known.begins_after)
+        return _found(None, ends, again, holds_data=False)._replace(base=None)
+    return _found(known, ends, place.base, holds_data=True)
+
+
+class _Place(NamedTuple):
+    """The position that a stream begins after, so far as the mark tells."""
+
+    base: int
+    possible: bool = True
+    certain: bool = False
+
+
+async def _place(clock: IReactorTime, reader: StreamReader, known: Identity, mark: Mark) -> _Place:
+    """Look for the entry at a mark.
+
+    A stream belongs to the epoch that it began with; further ones may have begun since, as
+    when a store was restored.
+    """
+    bases = [epoch.begins_after for epoch in known.epochs if epoch.begins_after < mark.position]
+    if not bases:
+        return _Place(known.begins_after)  # nothing is marked yet
+    for attempt in range(LOOKS):
+        if attempt:
+            await deferLater(clock, PAUSE)
+        found = [await _look(reader, base, mark) for base in reversed(bases)]
+        for place in found:
+            if place is not None and place.certain:
+                return place
+        for place in found:
+            if place is not None and place.possible:
+                return place
+        if None not in found:
+            break
+    return _Place(0, possible=False)
+
+
+async def _look(reader: StreamReader, base: int, mark: Mark) -> _Place | None:
+    """Say what is at a mark in a stream that begins after ``base``; None where it ends before."""
+    offset = mark.position - base - 1
+    message = await reader.at(offset)
+    if message is None:
+        return None
+    if offset_of(message.headers) > offset or not mark.entry_id:
+        return _Place(base)
+    same = message.message_id == mark.entry_id
+    return _Place(base, possible=same, certain=same)
+
+
+def _alone(ends: tuple[Message, list[Message]] | None) -> Found:
+    """What is found where a store knows no log."""
+    named = _named(ends)
+    return _found(named, ends, 0, holds_data=ends is not None)
+
+
+def _named(ends: tuple[Message, list[Message]] | None) -> Identity | None:
+    """Return what the newest message says that names its pool."""
+    if ends is None:
+        return None
+    first, newest = ends
+    messages: Iterable[Message] = (*reversed(newest), first)
+    found = (identity_of(message.headers) for message in messages)
+    return next((identity for identity in found if identity is not None), None)
+
+
+def _found(
+    identity: Identity | None,
+    ends: tuple[Message, list[Message]] | None,
+    base: int,
+    *,
+    holds_data: bool,
+) -> Found:
+    if ends is None:
+        return Found(Extent(identity, base + 1, base, holds_data, base), base, 0)
+    first, newest = offset_of(ends[0].headers), offset_of(ends[1][-1].headers)
+    last = base + newest + 1
+    # What was acknowledged is the broker's to know: nobody has to begin before the mark.
+    return Found(Extent(identity, base + first + 1, last, holds_data, last), base, newest + 1)
+
+
+__all__ = ["Found", "examine"]

@@ -1,0 +1,52 @@
+"""What the headers of a message say: when it was appended, and of which pool it is. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from kupool.log import Epoch, Identity
+
+#: The header with the id of the pool, and the one with the epoch of its log.
+POOL = "pool"
+EPOCH = "epoch"
+
+
+def marks(identity: Identity | None) -> dict[str, Any]:
+    """Return the headers of a message of a pool; none where there is no identity yet."""
+    return {} if identity is None else {POOL: identity.pool_id, EPOCH: identity.epoch}
+
+
+def identity_of(headers: Mapping[str, Any]) -> Identity | None:
+    """Return what a message says of its pool and epoch; None where it says nothing.
+
+    Where its epoch begins is not in there: the stream is taken to begin with it.
+    """
+    pool, epoch = headers.get(POOL), headers.get(EPOCH, "")
+    if not isinstance(pool, str) or not pool:
+        return None
+    return Identity(pool, (Epoch(str(epoch), 0),))
+
+
+def is_foreign(headers: Mapping[str, Any], pool_id: str) -> bool:
+    """Say whether a message is of another pool than the given one.
+
+    One that names no pool is not: the release before wrote none. Nothing is foreign to who
+    does not know their pool yet, with an empty id.
+    """
+    named = headers.get(POOL)
+    return bool(pool_id) and named is not None and named != pool_id
+
+
+def appended_at(headers: Mapping[str, Any]) -> float:
+    """Return when an entry was appended, in seconds since the epoch; 0 where it is not said."""
+    at = headers.get("appended_at", 0)
+    return at / 1000 if isinstance(at, int | float) else 0.0
+
+
+def offset_of(headers: Mapping[str, Any]) -> int:
+    """Return the offset of a message that a stream delivered."""
+    return int(headers["x-stream-offset"])
+
+
+__all__ = ["EPOCH", "POOL", "appended_at", "identity_of", "is_foreign", "marks", "offset_of"]
