@@ -10,7 +10,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, fail, succeed
 from zope.interface import implementer
 
-from kupool.log import Entry, ILog, LogStatus, LogUnavailable
+from kupool.log import Entry, Extent, Identity, ILog, LogStatus, LogUnavailable, Mark
 from kupool.storage.migrations import migrate
 
 
@@ -24,8 +24,12 @@ class ScriptedLog:
 
     persistent = True
     instant = False
+    positional = False
 
     def __init__(self) -> None:
+        self.identities: list[Identity] = []
+        self.told: list[Any] = []
+        self.refusal = ""
         self.takes = self.answers = True
         self.taken: list[str] = []
         self.asked: list[str] = []
@@ -68,10 +72,23 @@ class ScriptedLog:
     def position_at(self, time: float) -> Deferred[int]:
         return succeed(0)
 
-    def consume(self, group: str, consumer: Any, prefetch: int) -> Any:
-        return succeed((group, consumer, prefetch))
+    def extent(self, known: Identity | None, mark: Mark) -> Deferred[Extent]:
+        return succeed(Extent(known, 1, len(self.taken), bool(self.taken), mark.position))
 
-    def trim(self, before: float, max_bytes: int) -> Deferred[int]:
+    def identify(self, identity: Identity) -> Deferred[None]:
+        self.identities.append(identity)
+        return succeed(None)
+
+    def watch(self, told: Callable[[], object]) -> None:
+        self.told.append(told)
+
+    def refuse(self, reason: str) -> None:
+        self.refusal = reason
+
+    def consume(self, group: str, consumer: Any, prefetch: int, after: int | None = None) -> Any:
+        return succeed((group, consumer, prefetch, after))
+
+    def trim(self, now: float, max_age: float, max_bytes: int) -> Deferred[int]:
         return succeed(7)
 
     def status(self) -> LogStatus:

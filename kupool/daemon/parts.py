@@ -170,7 +170,7 @@ def _make_log(
         database_file = database(SPOOL_FILE, "spool")
         file = SpoolFile(database_file, reactor, wall, settings.spool_max_size)
         drain_timeout = max(DRAIN_TIMEOUT, settings.mq_timeout)
-        bounds = SpoolSettings(settings.mq_timeout, drain_timeout)
+        bounds = SpoolSettings(settings.mq_timeout, drain_timeout, hold=True)
         return SpooledLog(remote, file, reactor, bounds)
     return SqliteLog(database(LOG_FILE, "log"), reactor, wall)
 
@@ -191,7 +191,7 @@ def make_rabbit(
     )
     give_up = 0.0 if required else max(DRAIN_TIMEOUT, settings.mq_timeout)
     publisher = PublisherSettings(stalled=settings.mq_timeout, give_up=give_up)
-    engine = RabbitSettings(topology=topology, publisher=publisher, required=required)
+    engine = RabbitSettings(topology=topology, publisher=publisher, required=required, hold=True)
     if not required:
         # What is on its way at a stop is in the spool as well.
         engine = replace(engine, close_timeout=SPOOLED_CLOSE)

@@ -24,7 +24,18 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from kupool.log import Entry, ILog, ISpool, ISubscription, LogStatus, LogUnavailable
+from kupool.log import (
+    Entry,
+    Extent,
+    Identity,
+    IdentityMismatch,
+    ILog,
+    ISpool,
+    ISubscription,
+    LogStatus,
+    LogUnavailable,
+    Mark,
+)
 from kupool.log.spool_file import SpoolFile
 
 #: With so few entries of the file left to send, new ones wait for them in memory instead
@@ -42,7 +53,8 @@ class SpoolSettings:
     ``timeout`` is how long the log behind may take for an entry whose appender waits;
     ``drain_timeout`` for one that is on disk already. ``in_flight`` entries of the file
     are on their way at once. After a failure the next try is after ``backoff`` seconds,
-    then twice as long each time up to ``longest_backoff``, less a random part.
+    then twice as long each time up to ``longest_backoff``, less a random part. With ``hold``
+    nothing of the file is sent before it is known which pool the log behind belongs to.
     """
 
     timeout: float = 2.0
@@ -50,6 +62,7 @@ class SpoolSettings:
     in_flight: int = 64
     backoff: float = 0.1
     longest_backoff: float = 5.0
+    hold: bool = False
 
 
 class _Item:
@@ -109,6 +122,10 @@ class SpooledLog:
         self._settings = settings or SpoolSettings()
         self._jitter = jitter
         self.persistent: bool = self._remote.persistent
+        self.positional: bool = self._remote.positional
+        #: Whether it is known which pool the log behind belongs to.
+        self._owned = not self._settings.hold
+        self._refusal = ""
         #: Sent, from the first that is not settled on: entries of the file before others.
         self._window: deque[_Item] = deque()
         #: Entries that are not in the file, to be sent once all of that is.
@@ -142,6 +159,42 @@ class SpooledLog:
             self._log.info("{count} entries are in the spool", count=self._unsent)
             self._pump()
 
+    # -- whose it is
+
+    def extent(self, known: Identity | None, mark: Mark) -> Deferred[Extent]:
+        """Return what the log behind holds."""
+        return self._remote.extent(known, mark)  # type: ignore[no-any-return]
+
+    def identify(self, identity: Identity) -> Deferred[None]:
+        """Carry an identity from now on, and begin to send what is in the file.
+
+        Fails with :class:`kupool.log.IdentityMismatch` where that is of another pool.
+        """
+        return Deferred.fromCoroutine(self._identify(identity))
+
+    async def _identify(self, identity: Identity) -> None:
+        owner = self._file.pool_id
+        if owner and owner != identity.pool_id and self._file.count:
+            raise IdentityMismatch(
+                f"the {self._file.count} batches in the spool belong to pool {owner}, and log and "
+                f"store to pool {identity.pool_id}; put back the spool of this pool, or move this "
+                "one away"
+            )
+        if owner != identity.pool_id:
+            await self._file.belong_to(identity.pool_id)
+        await self._remote.identify(identity)
+        self._owned = True
+        self._pump()
+
+    def watch(self, told: Callable[[], object]) -> None:
+        """Have ``told`` called when the log behind may have become another one."""
+        self._remote.watch(told)
+
+    def refuse(self, reason: str) -> None:
+        """Take nothing from now on, for a reason; an empty one ends it."""
+        self._refusal = reason
+        self._remote.refuse(reason)
+
     # -- append
 
     def append(self, entry_id: str, body: bytes) -> Deferred[None]:
@@ -149,8 +202,8 @@ class SpooledLog:
 
         Fails with :class:`kupool.log.LogUnavailable` when neither can take it.
         """
-        if self._closed is not None:
-            return fail(LogUnavailable("the log is closed"))
+        if self._closed is not None or self._refusal:
+            return fail(LogUnavailable(self._refusal or "the log is closed"))
         item = _Item(entry_id, body)
         done = item.done = Deferred()
         if self._flowing and not self._unsent and not self._held:
@@ -290,7 +343,7 @@ class SpooledLog:
 
     def _pump(self) -> None:
         """Send what waits: the file first, one entry alone after a failure."""
-        if self._retry is not None or self._closed is not None or self._pumping:
+        if self._retry is not None or self._closed is not None or self._pumping or not self._owned:
             return
         if self._unsent:
             room = (self._settings.in_flight if self._flowing else 1) - len(self._window)
@@ -338,20 +391,22 @@ class SpooledLog:
         """Return a position that no entry the log behind took at ``time`` is before."""
         return self._remote.position_at(time)  # type: ignore[no-any-return]
 
-    def consume(self, group: str, consumer: Any, prefetch: int) -> Deferred[ISubscription]:
+    def consume(
+        self, group: str, consumer: Any, prefetch: int, after: int | None = None
+    ) -> Deferred[ISubscription]:
         """Deliver what a group has not acknowledged of the log behind."""
-        return self._remote.consume(group, consumer, prefetch)  # type: ignore[no-any-return]
+        return self._remote.consume(group, consumer, prefetch, after)  # type: ignore[no-any-return]
 
-    def trim(self, before: float, max_bytes: int) -> Deferred[int]:
+    def trim(self, now: float, max_age: float, max_bytes: int) -> Deferred[int]:
         """Drop acknowledged entries of the log behind."""
-        return self._remote.trim(before, max_bytes)  # type: ignore[no-any-return]
+        return self._remote.trim(now, max_age, max_bytes)  # type: ignore[no-any-return]
 
     def status(self) -> LogStatus:
         """Say how the log behind is, and what is in the file."""
         found: LogStatus = self._remote.status()
         problem = self._file.problem and f"the spool: {self._file.problem}"
         return found._replace(
-            problem="the spool is full" if self._full else problem,
+            problem=self._refusal or ("the spool is full" if self._full else problem),
             spooled=self._file.count,
             spooled_since=self._file.since,
             away=found.problem or self._away,

@@ -44,6 +44,8 @@ class SpoolFile:
         self.size = 0
         #: When the oldest entry was put in, in seconds since the epoch; 0 for none.
         self.since = 0.0
+        #: The pool whose entries these are; empty where that has not been said yet.
+        self.pool_id = ""
         #: Why the last write failed; empty when it did not.
         self.problem = ""
         #: What is to be dropped, and what has been.
@@ -58,6 +60,20 @@ class SpoolFile:
     async def _open(self) -> None:
         await self._database.open()
         self.count, self.size, self.since = await self._database.run(_measure)
+        self.pool_id = await self._database.run(_pool_id)
+
+    async def belong_to(self, pool_id: str) -> None:
+        """Keep the id of the pool whose entries these are."""
+
+        def keep(connection: sqlite3.Connection) -> None:
+            connection.execute(
+                "INSERT INTO pool_identity (only_row, pool_id) VALUES (1, ?) "
+                "ON CONFLICT (only_row) DO UPDATE SET pool_id = excluded.pool_id",
+                (pool_id,),
+            )
+
+        await self._database.run(keep)
+        self.pool_id = pool_id
 
     def has_room(self, body: bytes) -> bool:
         """Say whether an entry stays within the bound."""
@@ -183,6 +199,11 @@ def _measure(connection: sqlite3.Connection) -> tuple[int, int, float]:
         "SELECT count(*), coalesce(sum(length(body)), 0) FROM spooled"
     ).fetchone()
     return count, size + count * ROW_BYTES, _oldest(connection)
+
+
+def _pool_id(connection: sqlite3.Connection) -> str:
+    row = connection.execute("SELECT pool_id FROM pool_identity").fetchone()
+    return "" if row is None else str(row[0])
 
 
 def _oldest(connection: sqlite3.Connection) -> float:

@@ -139,8 +139,8 @@ class FlowingTests(Case):
         entries = self.successResultOf(log.read(1, 5))
         self.assertEqual([e.entry_id for e in entries], ["e1"])
         self.assertEqual(self.successResultOf(log.position_at(5.0)), 0)
-        self.assertEqual(self.successResultOf(log.consume("g", None, 9)), ("g", None, 9))
-        self.assertEqual(self.successResultOf(log.trim(1.0, 2)), 7)
+        self.assertEqual(self.successResultOf(log.consume("g", None, 9, 4)), ("g", None, 9, 4))
+        self.assertEqual(self.successResultOf(log.trim(1.0, 2.0, 3)), 7)
         self.assertEqual(log.status()[:4], (2, 3, 2, ""))
 
     def test_close(self) -> None:

@@ -130,6 +130,7 @@ class RabbitLog:
         #: Offsets of the stream known here: at least so many are there.
         self._entries = 0
         self._watchers: list[Callable[[], object]] = []
+        self._refusal = ""
         self._subscriptions: dict[str, RabbitSubscription] = {}
         self._gauges: dict[str, Gauge] = {}
         self._watch: Channel | None = None
@@ -240,6 +241,10 @@ class RabbitLog:
             self._use(found.base, max(found.entries, self._entries))
         return found.extent
 
+    def refuse(self, reason: str) -> None:
+        """Take nothing from now on, for a reason; an empty one ends it."""
+        self._refusal = reason
+
     def identify(self, identity: Identity) -> Deferred[None]:
         """Carry an identity from now on; what was held begins to move.
 
@@ -284,9 +289,9 @@ class RabbitLog:
 
     def _obstacle(self) -> str:
         """Why nothing can be taken now; empty when something can."""
-        if not self._publisher.obstacle and self._held:
-            return "what the stream holds has not been compared with the counts yet"
-        return self._publisher.obstacle
+        if self._refusal or self._publisher.obstacle or not self._held:
+            return self._refusal or self._publisher.obstacle
+        return "what the stream holds has not been compared with the counts yet"
 
     def _appended(self, _: object) -> None:
         self._entries += 1
@@ -299,6 +304,10 @@ class RabbitLog:
         Fails with :class:`LogUnavailable` where the broker cannot be reached.
         """
         return Deferred.fromCoroutine(self._reader.read(after, limit))
+
+    def position_at(self, time: float) -> Deferred[int]:
+        """Return a position that no entry appended at ``time`` or later is before."""
+        return Deferred.fromCoroutine(self._reader.position_at(time))
 
     # -- consume
 

@@ -1,0 +1,52 @@
+"""Whether a log and a store belong together, asked of both, and both told what follows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from kupool.log import Extent, Gap, ILog, Mark, Plan, StoreState, reconcile
+from kupool.stats import IStatsStore
+
+
+class Comparison(NamedTuple):
+    """What log and store were found to be, and what follows. ``changed`` says whether either
+    of them carries anything new from now on.
+    """
+
+    extent: Extent
+    state: StoreState
+    plan: Plan
+    changed: bool
+
+
+async def compare(log: ILog, store: IStatsStore, new_id: Callable[[], str]) -> Comparison:
+    """Compare a log with a store, at a start and while they are used.
+
+    Raises :class:`kupool.log.IdentityMismatch` where the two do not belong together, and
+    :class:`kupool.log.LogUnavailable` where the log cannot be reached.
+    """
+    source: Any = log
+    target: Any = store
+    state: StoreState = await target.state()
+    extent: Extent = await source.extent(state.identity, state.mark)
+    lost = None
+    if state.identity is not None and extent.identity is None and not extent.holds_data:
+        # Positions that jobs were told of are not used again, marked or not.
+        appended = source.status().appended
+        if appended > state.mark.position:
+            lost = Gap(state.mark.position + 1, appended)
+            state = state._replace(mark=Mark(appended, state.mark.entry_id))
+    plan = reconcile(extent, state, new_id)
+    if lost is not None:
+        plan = plan._replace(gap=lost)
+    told = plan.resume == state.mark.position and plan.gap is None
+    changed = not (told and plan.identity == state.identity)
+    if changed:
+        # The store first: where the log does not get to carry the plan, it is made again.
+        await target.identify(plan)
+    await source.identify(plan.identity)
+    return Comparison(extent, state, plan, changed)
+
+
+__all__ = ["Comparison", "compare"]

@@ -1,0 +1,250 @@
+"""What a queue did not deliver: read from the log itself, and counted by id.
+
+The queue and the stream of RabbitMQ are two copies of one log. What somebody purged from the
+queue, or deleted with it, is in the stream still. So the store keeps a mark in the stream, and
+a sweep reads on from there now and then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from math import inf
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+
+from kupool.log import Entry, IdentityMismatch, ILog, Mark
+from kupool.stats import BatchCounts, IStatsStore
+from kupool.stats.comparison import Comparison
+from kupool.stats.fold import MAX_ID, fold_entry
+from kupool.wire.batches import VERSION, Batch, PoisonBatch, encode_batch
+
+#: Entries that are looked at in one turn.
+CHUNK = 100
+
+#: Seconds for which a failure is nobody's concern.
+FAILING = 180.0
+
+
+@dataclass(frozen=True)
+class SweepSettings:
+    """Seconds: between two sweeps; that the consumer has for what it may just be counting;
+    and to the next try after a failure, twice as long each time up to ``every``.
+    """
+
+    every: float = 60.0
+    patience: float = 3.0
+    retry: float = 1.0
+
+
+class Sweeper:
+    """Counts the batches that are in a log and were not delivered, and moves the store's mark.
+
+    ``compare`` says whether log and store still belong together, and tells both what follows
+    (:func:`kupool.stats.comparison.compare`): it is asked before each sweep, as a stream may
+    be made again under us. ``new_id`` returns a new unique id, ``wall`` seconds since the
+    epoch.
+
+    The consumer of the queue counts at the same time: the ids decide who was first. The mark
+    moves once in a sweep, in the transaction that counts the last of what was missing, so that
+    what is counted meanwhile is noted under the mark before.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        wall: Callable[[], float],
+        log: ILog,
+        store: IStatsStore,
+        compare: Callable[[], Awaitable[Comparison]],
+        new_id: Callable[[], str],
+        settings: SweepSettings | None = None,
+    ) -> None:
+        self._clock = clock
+        self._wall = wall
+        self._source: Any = log
+        self._store: Any = store
+        self._compare = compare
+        self._new_id = new_id
+        self._settings = settings or SweepSettings()
+        self._running: Deferred[None] | None = None
+        self._next: IDelayedCall | None = None
+        self._again = self._started = self._stopped = False
+        self._backoff = 0.0
+        self._failing_since: float | None = None
+        #: Batches that were missing in the store and were counted.
+        self.counted = 0
+        #: Sweeps that came to their end.
+        self.done = 0
+        #: Why the last sweep did not; empty when it did.
+        self.problem = ""
+
+    @property
+    def concern(self) -> str:
+        """What is wrong for longer than a moment; empty when nothing is."""
+        since = self._failing_since
+        if since is None or self._clock.seconds() - since < FAILING:
+            return ""
+        return f"the log has not been compared with the counts for a while: {self.problem}"
+
+    # -- when
+
+    async def begin(self, seconds: float = inf) -> None:
+        """Sweep for the first time, and from then on now and then.
+
+        Waits for the first one, at most so many seconds; it goes on all the same.
+        """
+        self._source.watch(self.soon)
+        self._started = True
+        self._run(patience=0.0)
+        if self._running is not None:
+            await self._wait(self._running, seconds)
+
+    def soon(self) -> None:
+        """Sweep now, or once more after the sweep that is under way."""
+        if self._running is not None:
+            self._again = True
+        elif self._started and not self._stopped:
+            self._run(self._settings.patience)
+
+    async def stop(self, seconds: float = inf) -> None:
+        """Sweep for the last time, within so many seconds."""
+        if self._stopped or not self._started:
+            return
+        self._stopped = True
+        deadline = self._clock.seconds() + seconds
+        if self._running is not None:
+            await self._wait(self._running, seconds)
+        if self._running is None:
+            self._run(patience=0.0)
+            if self._running is not None:
+                await self._wait(self._running, deadline - self._clock.seconds())
+
+    async def _wait(self, running: Deferred[None], seconds: float) -> None:
+        done: Deferred[None] = Deferred()
+        running.addCallback(lambda _: None if done.called else done.callback(None))
+        if seconds < inf:
+            done.addTimeout(max(seconds, 0.0), self._clock, lambda *_: None)
+        await done
+
+    def _run(self, patience: float) -> None:
+        if self._next is not None:
+            self._next.cancel()
+            self._next = None
+        running = Deferred.fromCoroutine(self._sweep(patience))
+        self._running = running
+        running.addCallbacks(self._succeeded, self._failed)
+        running.addCallback(self._ended)
+        running.addErrback(lambda failure: self._log.failure("A sweep went wrong", failure))
+
+    def _succeeded(self, _: object) -> None:
+        if self.problem:
+            self._log.info("The log is compared with the counts again")
+            self._source.refuse("")
+        self.problem, self._failing_since, self._backoff = "", None, 0.0
+        self.done += 1
+
+    def _failed(self, failure: Any) -> None:
+        problem = failure.getErrorMessage()
+        mismatch = failure.check(IdentityMismatch) is not None
+        if mismatch:
+            self._source.refuse(problem)
+        if problem != self.problem:
+            level = self._log.error if mismatch else self._log.info
+            level("The log cannot be compared with the counts: {reason}", reason=problem)
+        self.problem = problem
+        if self._failing_since is None:
+            self._failing_since = self._clock.seconds()
+        settings = self._settings
+        self._backoff = min(settings.every, self._backoff * 2 or settings.retry)
+
+    def _ended(self, _: object) -> None:
+        self._running = None
+        again, self._again = self._again, False
+        if not self._stopped:
+            wait = 0.0 if again else self._backoff or self._settings.every
+            self._next = self._clock.callLater(wait, self._due)
+
+    def _due(self) -> None:
+        self._next = None
+        self._run(self._settings.patience)
+
+    # -- what
+
+    async def _sweep(self, patience: float) -> None:
+        compared = await self._compare()
+        position, end = compared.plan.resume, float(compared.extent.last)
+        marked = not compared.changed and compared.state.mark.entry_id
+        if not marked:
+            # The mark has to name an entry, or a stream that is made again looks like this one.
+            await self._note()
+        if not marked or not patience:
+            end = inf  # up to the note, or as nobody else counts now
+        before, last = self.counted, None
+        pending: list[BatchCounts] = []
+        while entries := [e for e in await self._read(position) if e.position <= end]:
+            await self._count(pending)
+            missing = await self._missing(entries)
+            if missing and patience:
+                # The consumer may be about to count them.
+                await deferLater(self._clock, patience)
+                patience = 0.0
+                missing = await self._missing(entries)
+            pending = _fold(missing)
+            position = entries[-1].position
+            last = next((e for e in reversed(entries) if _can_be_kept(e.entry_id)), last)
+        if last is not None:
+            await self._count(pending, Mark(last.position, last.entry_id))
+        else:
+            await self._count(pending)
+        if self.counted > before:
+            self._log.warn(
+                "Counted {count} batches that are in the log and were not in the store",
+                count=self.counted - before,
+            )
+
+    async def _note(self) -> None:
+        """Append a batch without submissions."""
+        name, at = self._new_id(), int(self._wall() * 1000)
+        await self._source.append(name, encode_batch(Batch(VERSION, name, at, [], [], [])))
+
+    async def _read(self, position: int) -> Sequence[Entry]:
+        found: Sequence[Entry] = await self._source.read(position, CHUNK)
+        return found
+
+    async def _missing(self, entries: Sequence[Entry]) -> list[Entry]:
+        """Return the entries whose batches have not been counted, as far as their ids tell."""
+        ids = [entry.entry_id for entry in entries if _can_be_kept(entry.entry_id)]
+        missing = set(await self._store.unapplied(ids)) if ids else set()
+        return [e for e in entries if e.entry_id in missing or not _can_be_kept(e.entry_id)]
+
+    async def _count(self, batches: list[BatchCounts], mark: Mark | None = None) -> None:
+        if batches or mark is not None:
+            applied = await self._store.apply(batches, {}, mark)
+            with_users = sum(1 for batch in batches if batch.usernames)
+            self.counted += min(applied.new, with_users)
+
+
+def _fold(entries: Sequence[Entry]) -> list[BatchCounts]:
+    """Return what entries add; what cannot be read is for the consumer to put away."""
+    found = []
+    for entry in entries:
+        try:
+            found.append(fold_entry(entry.body, entry.position))
+        except PoisonBatch:
+            continue
+    return found
+
+
+def _can_be_kept(entry_id: str) -> bool:
+    """Whether a store can keep an id: strangers may have sent anything."""
+    return 0 < len(entry_id) <= MAX_ID and "\0" not in entry_id
+
+
+__all__ = ["SweepSettings", "Sweeper"]
