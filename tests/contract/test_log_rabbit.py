@@ -63,7 +63,7 @@ class RabbitLogTests(LogContract, TestCase):
         await self.fill(log, 3)
         consumer = await self.follow(log)
         await self.until(lambda: len(consumer.deliveries) == 3 and log.status().depth == 0)
-        self.assertEqual(await log.trim(self.now + 1, 1), 0)
+        self.assertEqual(await log.trim(self.now + 1, 1, 1), 0)
         self.assertEqual(len(await log.read(0, 10)), 3)
         self.assertEqual(self.stream()["arguments"]["x-max-age"], "7D")
 
