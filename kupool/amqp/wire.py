@@ -6,6 +6,7 @@ functions, which are called once there is one.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -166,6 +167,9 @@ def make_protocol(reactor: Any, broker: Broker, settings: ConnectionSettings, na
     """Return pika's protocol for a connection that the broker shows by ``name``."""
     import pika
     from pika.adapters.twisted_connection import TwistedProtocolConnection
+
+    # What it logs, who asked is told as well; it would reach stderr past our own log.
+    logging.getLogger("pika").setLevel(logging.CRITICAL)
 
     class BrokerProtocol(_Told, TwistedProtocolConnection):  # type: ignore[misc]
         pass

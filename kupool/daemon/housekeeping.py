@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -12,6 +13,7 @@ from twisted.logger import Logger
 
 from kupool.daemon.memory import Memory
 from kupool.daemon.parts import Parts
+from kupool.log import LogUnavailable
 from kupool.settings import Settings
 
 #: Seconds between two looks at the bounds, and between two clearings.
@@ -91,12 +93,19 @@ class Housekeeping:
         )
         if settings.keep_minutes:
             await parts.stats.forget_rejections(int(now - settings.keep_minutes))
-        state = await parts.stats.state()
-        extent = await parts.log.extent(state.identity, state.mark)
-        await parts.stats.forget_batches(extent.first)
+        with suppress(LogUnavailable):  # while it is away, nothing is known to be dropped
+            await self._forget_batches()
         if dropped or moved:
             self._log.info(
                 "Dropped {dropped} log entries, rolled up {moved} rows",
                 dropped=dropped,
                 moved=moved,
             )
+
+    async def _forget_batches(self) -> None:
+        """Forget the ids of what the log has dropped, so far as it was compared with the counts."""
+        parts = self._parts
+        state = await parts.stats.state()
+        extent = await parts.log.extent(state.identity, state.mark)
+        if extent.identity == state.identity:
+            await parts.stats.forget_batches(min(extent.first, state.mark.position))

@@ -23,15 +23,17 @@ from kupool.daemon.apply import apply_changes
 from kupool.daemon.housekeeping import Housekeeping
 from kupool.daemon.memory import Memory, make_give_back
 from kupool.daemon.notify import notify
-from kupool.daemon.parts import Parts, build
+from kupool.daemon.parts import Parts, build, has_spool
 from kupool.daemon.status import RUNNING, Status
 from kupool.errors import GOING_DOWN
-from kupool.log import IdentityMismatch, LogUnavailable, Plan, reconcile
+from kupool.log import IdentityMismatch, LogUnavailable, Plan
 from kupool.log.rabbit import BrokerError
 from kupool.net.collector import collect_rarely
 from kupool.net.endpoints import endpoint_for, probe
 from kupool.pool.restore import remember_used
 from kupool.settings import Loaded, Settings, changes
+from kupool.stats.comparison import Comparison, compare
+from kupool.stats.sweep import Sweeper
 from kupool.storage.database import DatabaseUnusable
 from kupool.storage.folder import FolderError
 from kupool.storage.migrations import SchemaTooNew
@@ -49,6 +51,10 @@ LAST_ANSWERS = 5.0
 #: Seconds without any progress after which a stop leaves the rest to be counted at the next
 #: start: what counts, or what holds the log, is away.
 NO_PROGRESS = 3.0
+
+#: Seconds that a start and a stop wait for what is read from a log that is far behind or away.
+FIRST_SWEEP = 5.0
+LAST_SWEEP = 3.0
 
 #: Seconds of the time for a stop that are kept for closing the files.
 CLOSING = 2.0
@@ -92,7 +98,12 @@ class Daemon:
         self._read = read
         self._wall = wall
         self.parts: Parts = build(loaded.settings, reactor, wall, checkers)
-        self.status = Status(wall, self.parts)
+        self._sweeper: Sweeper | None = None
+        if not self.parts.log.positional:
+            self._sweeper = Sweeper(
+                reactor, wall, self.parts.log, self.parts.stats, self._compare, new_id
+            )
+        self.status = Status(wall, self.parts, self._sweeper)
         book = self.parts.book
         memory = Memory(reactor, lambda: book.retired_nonces, make_give_back())
         self._housekeeping = Housekeeping(reactor, wall, self.parts, lambda: self.settings, memory)
@@ -145,15 +156,18 @@ class Daemon:
         if parts.bus is not None:
             await self._open("bus_url" if settings.bus_url.strip() else "mq_url", parts.bus)
         self.status.enter("comparing")
-        plan = await self._compare()
+        plan = await self._compare_first()
         self.status.enter("restoring")
-        await parts.coordinator.restore(parts.log.persistent and plan.keep_jobs)
+        keep_jobs = parts.log.persistent and (plan is None or plan.keep_jobs)
+        await parts.coordinator.restore(keep_jobs)
         used = await remember_used(parts.log, parts.book, settings.duplicate_scope)
         if used:
             self._log.info(
                 "Restored {jobs} jobs and {used} used nonces", jobs=len(parts.book), used=used
             )
-        await parts.consumer.start(parts.log, plan.resume)
+        if self._sweeper is not None:
+            await self._sweeper.begin(FIRST_SWEEP)
+        await parts.consumer.start(parts.log, None if plan is None else plan.resume)
         await parts.coordinator.start()
         self._housekeeping.start()
         self.status.enter("listening")
@@ -164,31 +178,43 @@ class Daemon:
         self.status.enter(RUNNING)
         self._announce()
 
-    async def _compare(self) -> Plan:
-        """See whether log and store belong together, and have both say so from now on."""
-        log, stats = self.parts.log, self.parts.stats
-        state = await stats.state()
-        extent = await log.extent(state.identity, state.mark)
+    async def _compare_first(self) -> Plan | None:
+        """See whether log and store belong together; None where the log is away, and a spool
+        takes its place: nothing reaches it then before the two have been compared.
+        """
         try:
-            plan = reconcile(extent, state, new_id)
+            compared = await self._compare()
         except IdentityMismatch as error:
             raise self._about("data", error) from None
-        # The store first: where the log does not get to carry the plan, it is made again.
-        await stats.identify(plan)
-        await log.identify(plan.identity)
-        if plan.text:
-            self._log.warn(
-                "{text} (pool {pool}, epoch {epoch}, positions {first} to {last} in the log, "
-                "counted up to {mark})",
-                text=plan.text[:1].upper() + plan.text[1:],
-                pool=plan.identity.pool_id,
-                epoch=plan.identity.epoch,
-                first=extent.first,
-                last=extent.last,
-                mark=state.mark.position,
-            )
+        except LogUnavailable as error:
+            if not has_spool(self.settings):
+                raise self._about("mq_url" if self._sweeper else "data", error) from None
+            return None
+        if compared.plan.text and not compared.changed:
+            self._tell(compared)
+        return compared.plan
+
+    async def _compare(self) -> Comparison:
+        """See whether log and store belong together, and have both say so from now on."""
+        stats = self.parts.stats
+        compared = await compare(self.parts.log, stats, new_id)
+        if compared.plan.text and compared.changed:
+            self._tell(compared)
         self.status.gaps = await stats.gaps()
-        return plan
+        return compared
+
+    def _tell(self, compared: Comparison) -> None:
+        extent, state, plan, _ = compared
+        self._log.warn(
+            "{text} (pool {pool}, epoch {epoch}, positions {first} to {last} in the log, "
+            "counted up to {mark})",
+            text=plan.text[:1].upper() + plan.text[1:],
+            pool=plan.identity.pool_id,
+            epoch=plan.identity.epoch,
+            first=extent.first,
+            last=extent.last,
+            mark=state.mark.position,
+        )
 
     async def _open(self, name: str, part: Any) -> None:
         try:
@@ -309,6 +335,8 @@ class Daemon:
                 depth=self.parts.log.status().depth,
             )
         await self.parts.consumer.stop()
+        if self._sweeper is not None:
+            await self._sweeper.stop(LAST_SWEEP)
 
     async def _step(self, name: str, work: Awaitable[object], deadline: float) -> None:
         """Do one step of the stop; what fails or takes too long holds nothing up."""

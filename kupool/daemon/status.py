@@ -12,6 +12,7 @@ from kupool.kinds import format_duration
 from kupool.log import Gap
 from kupool.pool.coordinator import RotationFailed
 from kupool.settings import declared
+from kupool.stats.sweep import Sweeper
 from kupool.web import IStatusSource, Overview, ShutdownStatus
 
 RUNNING = "running"
@@ -27,9 +28,12 @@ SLOW = 3.0
 class Status:
     """The phase of the daemon's life, and the figures of its parts."""
 
-    def __init__(self, wall: Callable[[], float], parts: Parts) -> None:
+    def __init__(
+        self, wall: Callable[[], float], parts: Parts, sweeper: Sweeper | None = None
+    ) -> None:
         self._wall = wall
         self._parts = parts
+        self._sweeper = sweeper
         self.phase = "made"
         self._since = wall()
         #: Positions of the log that were lost before they were known to be counted.
@@ -74,6 +78,13 @@ class Status:
             reasons.append(f"statistics: a commit has not been answered for {taken}")
         if log.depth > BEHIND:
             reasons.append(f"statistics: {log.depth} batches wait to be counted")
+        return reasons + self._not_compared()
+
+    def _not_compared(self) -> list[str]:
+        """Return why the counts may not be what the log says."""
+        reasons = []
+        if self._sweeper is not None and self._sweeper.concern:
+            reasons.append(f"statistics: {self._sweeper.concern}")
         for gap, _ in self.gaps:
             reasons.append(
                 f"log: positions {gap.first} to {gap.last} were lost before they were known to "

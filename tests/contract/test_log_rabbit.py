@@ -101,7 +101,7 @@ class RabbitLogTests(LogContract, TestCase):
         await self.until(lambda: len(consumer.deliveries) == 10)
         consumer.subscription.ack(consumer.deliveries[:3])
         consumer.subscription.nack(consumer.deliveries[3], "bad", False)
-        await self.until(lambda: log.status().dead_letters == 1)
+        await self.until(lambda: log.status().dead_letters == 1 and log.status().depth == 6)
         await consumer.subscription.stop()
         await log.close()
         again = await self.open_log()
