@@ -16,6 +16,8 @@ from twisted.internet.task import LoopingCall, deferLater
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
+from kupool.amqp.address import parse_brokers
+from kupool.amqp.connection import connect
 from kupool.amqp.links import LinkSettings
 from kupool.amqp.wire import ConnectionSettings
 from kupool.log import LogUnavailable
@@ -569,11 +571,51 @@ class StartTests(RabbitCase):
         self.assertIn("lacks a permission", text)
 
     async def test_mismatch(self) -> None:
-        """K-79: something else under the same name is named, with the argument."""
+        """K-79: a queue of another kind is named, with the settings that are about it."""
         await (await self.open_log(topology=Topology(kind="classic"))).close()
         text = await self.refused(self.url)
-        self.assertIn("'kupool_submissions.dead' is there with another x-queue-type", text)
-        self.assertIn("'classic'", text)
+        self.assertIn("queue 'kupool_submissions' is there as a classic queue of KuPool", text)
+        self.assertIn("where a quorum queue is expected: set --mq-kind=classic, or", text)
+        self.assertIn("--mq-queue", text)
+        self.assertEqual(text.count("RabbitMQ at"), 1)
+
+    async def declare(self, name: str, **arguments: Any) -> None:
+        """Make a durable queue as somebody else would."""
+        (broker,) = parse_brokers(self.url)
+        connection = await connect(the_reactor(), broker, ConnectionSettings(), "somebody")
+        channel = await connection.channel()
+        await channel.declare_queue(name, arguments)
+        connection.close()
+        await connection.ended()
+
+    def names(self) -> set[str]:
+        """The names of all queues here, and of the exchanges that are not the broker's own."""
+        queues = {queue["name"] for queue in self.server.api(f"queues/{self.vhost}")}
+        exchanges = {exchange["name"] for exchange in self.server.api(f"exchanges/{self.vhost}")}
+        return queues | {name for name in exchanges if name and not name.startswith("amq.")}
+
+    async def test_queue_of_the_first_implementation(self) -> None:
+        """Issue 11, point 8: it is explained by the settings, whichever kind is set, and
+        nothing is made before that is known.
+        """
+        await self.declare("kupool_submissions")
+        for kind in ("quorum", "classic"):
+            text = await self.refused(self.url, topology=Topology(kind=kind))
+            self.assertIn("queue 'kupool_submissions' is there and is not one of KuPool's", text)
+            self.assertIn("the first implementation made a classic queue without arguments", text)
+            self.assertIn(f"a {kind} queue with dead letters is expected", text)
+            self.assertIn("set another name with --mq-queue", text)
+            self.assertEqual(self.names(), {"kupool_submissions"})
+        await self.open_log(topology=Topology(queue="other"))
+        self.assertIn("other.stream", self.names())
+
+    async def test_nothing_is_made_beside_what_does_not_fit(self) -> None:
+        """Issue 11, point 8: the same for each of the other names."""
+        for name in ("kupool_submissions.stream", "kupool_submissions.dead"):
+            await self.declare(name, **{"x-max-length": 7})
+            await self.refused(self.url)
+            self.assertEqual(self.names(), {name})
+            self.delete("queues", name)
 
     async def test_other_retention(self) -> None:
         await (await self.open_log(topology=Topology(max_age="1D"))).close()

@@ -113,7 +113,7 @@ async def declare(connection: Connection, topology: Topology) -> Declared:
         if exchange:
             await channel.declare_exchange(topology.exchange, "fanout")
         waiting = {}
-        for queue in present:
+        for queue in reversed(present):  # what others know by name first
             waiting[queue] = await _compared(connection, channel, topology, queue)
         made = tuple(queue for queue in _queues(topology) if queue not in waiting)
         await channel.declare_exchange(topology.exchange, "fanout")
@@ -121,6 +121,8 @@ async def declare(connection: Connection, topology: Topology) -> Declared:
             waiting[queue] = await channel.declare_queue(queue, _queues(topology)[queue])
         for queue in (topology.stream, *topology.queues):
             await channel.bind(queue, topology.exchange)
+    except BrokerRefused:
+        raise
     except BrokerError as error:
         raise explained(error, connection) from None
     await channel.close()
