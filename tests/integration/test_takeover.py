@@ -66,7 +66,7 @@ class TakeoverTests(SynchronousTestCase):
                 if name == username:
                     old = {"job_id": job_id, "server_nonce": server_nonce}
                     self.assertEqual(client.submit(old, nonce)["error"], "Duplicate submission")
-            self.assertIs(client.submit(job, "fresh")["result"], True)
+            self.assertIs(client.submit(job, f"fresh {username}")["result"], True)
             client.close()
         users = len({submission[0] for submission in submissions})
         self.assertEqual(0, daemon.stop())
