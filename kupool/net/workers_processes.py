@@ -28,6 +28,17 @@ class CallFailed(Exception):
     """What a function raised in a process; the text is that of its traceback."""
 
 
+def _pickled(call: Call) -> bytes:
+    """Return a call as bytes; raises :class:`ValueError` where it cannot be sent."""
+    try:
+        order = pickle.dumps((call.function, call.arguments))
+    except Exception as error:  # pickle raises whatever an object's own methods do
+        raise ValueError(f"the call cannot be pickled: {error}") from error
+    if len(order) > MAX_PICKLE:
+        raise ValueError(f"the arguments are over {MAX_PICKLE} bytes")
+    return order
+
+
 class Processes(Crew):
     """Calls functions in processes of its own, as :class:`~kupool.net.workers_crew.Crew` says.
 
@@ -59,9 +70,7 @@ class _ProcessHand(ProcessProtocol, Hand):
 
     def take(self, call: Call) -> None:
         try:
-            order = pickle.dumps((call.function, call.arguments))
-            if len(order) > MAX_PICKLE:
-                raise ValueError(f"the arguments are over {MAX_PICKLE} bytes")
+            order = _pickled(call)
         except Exception:
             # Not now: whoever called has not got the Deferred yet.
             self._crew.reactor.callLater(0, self._crew.ended, self, Failure())

@@ -198,8 +198,8 @@ class ProcessTests(CrewCase):
         crew = self.keep(Processes(reactor, 1))
         try:
             await crew.run(lambda: 1)
-        except Exception as error:
-            self.assertIn("pickle", str(error))
+        except ValueError as error:
+            self.assertIn("the call cannot be pickled", str(error))
         else:
             self.fail("a lambda was pickled")
         self.assertEqual(await crew.run(add, 1, 2), 3)
