@@ -41,9 +41,17 @@ def pinned(core: int, command: Sequence[str]) -> list[str]:
 
 
 @contextlib.contextmanager
-def running(command: Sequence[str], port: int, core: int = 0) -> Iterator[int]:
-    """Run a server until the block ends; yields its pid once it listens."""
-    process = subprocess.Popen(pinned(core, command), stdout=subprocess.DEVNULL)
+def running(
+    command: Sequence[str], port: int, core: int = 0, tree: Path | None = None
+) -> Iterator[int]:
+    """Run a server until the block ends; yields its pid once it listens.
+
+    ``tree`` is the checkout whose code runs; by default the one that Python finds.
+    """
+    environment = None if tree is None else {**os.environ, "PYTHONPATH": str(tree)}
+    process = subprocess.Popen(
+        pinned(core, command), stdout=subprocess.DEVNULL, env=environment, cwd=tree
+    )
     try:
         _wait_for(port, process)
         yield process.pid
@@ -76,8 +84,11 @@ def echo() -> Iterator[tuple[int, int]]:
 
 
 @contextlib.contextmanager
-def kupool(engine: str, *flags: str) -> Iterator[tuple[int, int]]:
-    """Run the daemon with the log and the counts in an engine; yields (port, pid)."""
+def kupool(engine: str, *flags: str, tree: Path | None = None) -> Iterator[tuple[int, int]]:
+    """Run the daemon with the log and the counts in an engine; yields (port, pid).
+
+    ``tree`` is the checkout whose code runs; by default the one that Python finds.
+    """
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="kupool-bench-") as folder:
         command = [
@@ -96,5 +107,5 @@ def kupool(engine: str, *flags: str) -> Iterator[tuple[int, int]]:
             *UNLIMITED,
             *flags,
         ]
-        with running(command, port) as pid:
+        with running(command, port, tree=tree) as pid:
             yield port, pid
