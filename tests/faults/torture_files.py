@@ -136,6 +136,13 @@ class FilesSite(Site):
         while self._locks:
             self._locks.pop().close()
 
+    def fill_disk(self) -> None:
+        """Leave no room, also none that the files have and do not use now."""
+        for path in (self.log, self.store):
+            with contextlib.suppress(sqlite3.OperationalError), _opened(path, "rw") as database:
+                database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        super().fill_disk()
+
     def heal_services(self) -> None:
         self.unlock()
         super().heal_services()
@@ -162,7 +169,7 @@ class FilesSite(Site):
 
 @contextlib.contextmanager
 def _opened(path: Path, mode: str = "ro") -> Iterator[sqlite3.Connection]:
-    connection = sqlite3.connect(f"file:{path}?mode={mode}", uri=True, timeout=30)
+    connection = sqlite3.connect(f"file:{path}?mode={mode}", uri=True, timeout=10)
     try:
         yield connection
     finally:
