@@ -292,6 +292,24 @@ class AccountsTests(SynchronousTestCase):
         self.count("u1")
         self.assertFalse(self.found([("u1", 1, "b")]))
 
+    def test_rolled_up(self) -> None:
+        """What is rolled up is compared by the day, and is in no minute that is covered."""
+        rolled = 0
+        self.accounts = Accounts(
+            lambda start: (self.stream[start:], 0),
+            lambda since: [(u, m, n) for (u, m), n in self.rows.items() if m >= since],
+            rolled=lambda: rolled,
+        )
+        self.log("b1", [("u1", 1, "a")], minute=60)
+        self.log("b2", [("u1", 1, "b")], minute=4000)
+        self.count("u1", minute=0)
+        self.count("u1", minute=3600)
+        told = [("u1", 1, "a"), ("u1", 1, "b")]
+        self.assertEqual(self.found(told)[1:], (2, 1))
+        rolled = 7200
+        self.assertFalse(self.found([]))
+        self.assertEqual(self.accounts.covered(), set())
+
 
 class AuditTests(SynchronousTestCase):
     """What is made false, and how an answer is read."""

@@ -18,6 +18,7 @@ from tests.faults.torture_load import Key
 Minute = tuple[str, int]
 
 _NEVER = 2**40
+_DAY = 86_400
 
 
 class Stored(NamedTuple):
@@ -58,8 +59,10 @@ class Accounts:
     """Compares what is new since the last round, and at the end everything.
 
     ``read`` returns the entries of the log from a place on, and the number of dead letters;
-    ``count`` returns the rows from a minute on. ``record`` returns, as ``read`` does, what
-    was sent to the log, where somebody takes that down beside it.
+    ``count`` returns the rows from a minute on, those of whole hours and days with their
+    first. ``record`` returns, as ``read`` does, what was sent to the log, where somebody takes
+    that down beside it. ``rolled`` returns the minute before which minutes are rolled up:
+    there counts are compared by the day.
     """
 
     def __init__(
@@ -67,10 +70,12 @@ class Accounts:
         read: Callable[[int], tuple[list[Stored], int]],
         count: Callable[[int], Iterable[tuple[str, int, int]]],
         record: Callable[[int], list[Stored]] | None = None,
+        rolled: Callable[[], int] = lambda: 0,
     ) -> None:
         self._read = read
         self._count = count
         self._record = record
+        self._rolled = rolled
         self._next = self._next_record = 0
         #: All batches that ever were in the log, by id; and how many were in it once more.
         self.batches: dict[str, _Batch] = {}
@@ -112,8 +117,13 @@ class Accounts:
         return self._here_in.total() == self._ever_in.total()
 
     def covered(self) -> set[int]:
-        """Return the minutes of which the log holds every batch."""
-        return {minute for minute, n in self._ever_in.items() if self._here_in[minute] == n}
+        """Return the minutes of which the log holds every batch, and that are not rolled up."""
+        before = self._rolled()
+        return {
+            minute
+            for minute, n in self._ever_in.items()
+            if self._here_in[minute] == n and minute >= before
+        }
 
     def told(self, counted: Iterable[Key], unknown: Iterable[Key]) -> None:
         """Note what clients were told: counts, and cannot be known."""
@@ -230,10 +240,22 @@ class Accounts:
 
     def _counts_off(self) -> dict[Minute, int]:
         """Return by how much each count of the changed minutes is higher than the log says."""
-        rows = {(name, minute): count for name, minute, count in self._count(self._since)}
+        since, before = self._since, self._rolled()
+        if since < before:
+            since = since // _DAY * _DAY
+
+        def place(name: str, minute: int) -> Minute:
+            return name, minute if minute >= before else minute // _DAY * _DAY
+
+        rows: Counter[Minute] = Counter()
+        for name, minute, count in self._count(since):
+            rows[place(name, minute)] += count
         self.in_table = sum(count for (name, _), count in rows.items() if "." not in name)
-        changed = {key for key in self.minutes if key[1] >= self._since}
-        off = {key: rows.get(key, 0) - self.minutes[key] for key in rows.keys() | changed}
+        logged: Counter[Minute] = Counter()
+        for (name, minute), count in self.minutes.items():
+            if minute >= since:
+                logged[place(name, minute)] += count
+        off = {key: rows[key] - logged[key] for key in rows.keys() | logged.keys()}
         return {key: by - self._off[key] for key, by in off.items() if by != self._off[key]}
 
     def close_round(self) -> None:

@@ -14,12 +14,13 @@ from tests.faults.torture_accounts import Accounts, Row, Stored
 from tests.faults.torture_faults import Fault, shared_faults
 from tests.faults.torture_site import Site
 
+_AT = "CAST(strftime('%s', timestamp) AS INTEGER)"
 _ROWS = (
-    "SELECT username AS name, CAST(strftime('%s', timestamp) AS INTEGER) AS minute, "
-    "submission_count FROM submissions UNION ALL "
-    "SELECT username || '.' || worker, CAST(strftime('%s', timestamp) AS INTEGER), "
-    "submission_count FROM worker_submissions WHERE worker <> ''"
+    f"SELECT username AS name, {_AT} AS minute, submission_count FROM submissions{{grain}} "
+    f"UNION ALL SELECT username || '.' || worker, {_AT}, submission_count "
+    "FROM worker_submissions{grain} WHERE worker <> ''"
 )
+_ALL_ROWS = " UNION ALL ".join(_ROWS.format(grain=grain) for grain in ("", "_hour", "_day"))
 
 
 class FilesSite(Site):
@@ -43,7 +44,7 @@ class FilesSite(Site):
         return self.daemon.data / "store.sqlite"
 
     def make_accounts(self) -> Accounts:
-        return Accounts(self.read, self.count)
+        return Accounts(self.read, self.count, rolled=self.rolled)
 
     def read(self, start: int) -> tuple[list[Stored], int]:
         """Return the log from a position on, and the number of dead letters."""
@@ -57,15 +58,24 @@ class FilesSite(Site):
         return [Stored(*row) for row in found], dead
 
     def count(self, since: int) -> Sequence[tuple[str, int, int]]:
-        """Return the rows of the per-minute tables from a minute on."""
+        """Return the rows of every resolution from a minute on."""
         with _opened(self.store) as store:
             found: list[tuple[str, int, int]] = store.execute(
-                f"SELECT * FROM ({_ROWS}) WHERE minute >= ?", (since,)
+                f"SELECT * FROM ({_ALL_ROWS}) WHERE minute >= ?", (since,)
             ).fetchall()
         return found
 
     def rows(self) -> list[Row]:
-        return sorted(Row(*row) for row in self.count(0))
+        with _opened(self.store) as store:
+            return sorted(Row(*row) for row in store.execute(_ROWS.format(grain="")))
+
+    def rolled(self) -> int:
+        """Return the minute before which minutes are rolled up."""
+        with _opened(self.store) as store:
+            found = store.execute(
+                "SELECT CAST(strftime('%s', before) AS INTEGER) FROM rollups"
+            ).fetchone()
+        return found[0] if found else 0
 
     def set_row(self, row: Row, count: int | None) -> None:
         user, _, worker = row.name.partition(".")

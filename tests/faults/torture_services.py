@@ -40,12 +40,13 @@ RECORDER = "torture.recorder"
 #: :data:`tests.rabbit_server.SETTLING`.
 SETTLED = 4.0
 
+_AT = "extract(epoch FROM timestamp)::bigint"
 _ROWS = (
-    "SELECT username AS name, extract(epoch FROM timestamp)::bigint AS minute, submission_count "
-    "FROM submissions UNION ALL "
-    "SELECT username || '.' || worker, extract(epoch FROM timestamp)::bigint, submission_count "
-    "FROM worker_submissions WHERE worker <> ''"
+    f"SELECT username AS name, {_AT} AS minute, submission_count FROM submissions{{grain}} "
+    f"UNION ALL SELECT username || '.' || worker, {_AT}, submission_count "
+    "FROM worker_submissions{grain} WHERE worker <> ''"
 )
+_ALL_ROWS = " UNION ALL ".join(_ROWS.format(grain=grain) for grain in ("", "_hour", "_day"))
 
 
 class Brokers:
@@ -148,7 +149,7 @@ class ServicesSite(Site):
     # -- the accounts
 
     def make_accounts(self) -> Accounts:
-        return Accounts(self.read, self.count, self.record)
+        return Accounts(self.read, self.count, self.record, self.rolled)
 
     def read(self, start: int) -> tuple[list[Stored], int]:
         """Return the stream from an offset on, and the number of dead letters."""
@@ -160,13 +161,21 @@ class ServicesSite(Site):
         return self.brokers.ask(lambda url: read_stream(url, RECORDER, start))
 
     def count(self, since: int) -> Sequence[tuple[str, int, int]]:
-        """Return the rows of the per-minute tables from a minute on."""
+        """Return the rows of every resolution from a minute on."""
         return self.database.execute(
-            f"SELECT * FROM ({_ROWS}) AS found WHERE minute >= %s", (since,), dsn=self.dsn
+            f"SELECT * FROM ({_ALL_ROWS}) AS found WHERE minute >= %s", (since,), dsn=self.dsn
         )
 
     def rows(self) -> list[Row]:
-        return sorted(Row(*row) for row in self.count(0))
+        found = self.database.execute(_ROWS.format(grain=""), dsn=self.dsn)
+        return sorted(Row(*row) for row in found)
+
+    def rolled(self) -> int:
+        """Return the minute before which minutes are rolled up."""
+        found = self.database.execute(
+            "SELECT extract(epoch FROM before)::bigint FROM rollups", dsn=self.dsn
+        )
+        return int(found[0][0]) if found else 0
 
     def set_row(self, row: Row, count: int | None) -> None:
         user, _, worker = row.name.partition(".")
