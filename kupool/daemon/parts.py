@@ -11,6 +11,7 @@ from typing import Any
 from twisted.cred.checkers import ICredentialsChecker
 
 from kupool.daemon.bus import BusPart, make_bus
+from kupool.daemon.fence import FencedLog
 from kupool.daemon.rooms import RoomsPart, make_rooms
 from kupool.daemon.tenants import Tenants
 from kupool.live.hub import LatestChannel
@@ -99,11 +100,18 @@ def build(
     log = _make_log(settings, reactor, wall, database)
     postgres = None
     if settings.store == "pg":
-        postgres = PostgresDatabase(reactor, settings.pg_dsn, PostgresSettings(patience=PATIENCE))
+        postgres = PostgresDatabase(
+            reactor,
+            settings.pg_dsn,
+            PostgresSettings(patience=PATIENCE),
+            # Whoever takes submissions by the log in a data folder is gone once we have it.
+            own="alone" if settings.mq == "sqlite" else "shared",
+        )
     stats, job_store = _make_stores(settings, wall, database, postgres)
     book = JobBook(settings.history_window, settings.history_jobs, settings.max_nonces)
     instance = f"{int(wall()):x}-{secrets.token_hex(6)}"
-    acceptance = Acceptance(reactor, wall, log, batch_settings(settings), instance)
+    way: Any = log if postgres is None else FencedLog(log, lambda: postgres.taken_over)
+    acceptance = Acceptance(reactor, wall, way, batch_settings(settings), instance)
     handlers = Handlers(book, acceptance, wall, rules(settings), attempts(settings))
     authenticator = Authenticator(checkers) if checkers else None
     pool = Pool(reactor, book, acceptance, handlers, session_settings(settings), authenticator)

@@ -34,9 +34,10 @@ from kupool.pool.restore import remember_used
 from kupool.settings import Loaded, Settings, changes
 from kupool.stats.comparison import Comparison, compare
 from kupool.stats.sweep import Sweeper
-from kupool.storage.database import DatabaseUnusable
+from kupool.storage.database import DatabaseClosed, DatabaseUnusable
 from kupool.storage.folder import FolderError
 from kupool.storage.migrations import SchemaTooNew
+from kupool.storage.postgres import DatabaseUnavailable
 from kupool.web.site import make_site
 
 #: What may keep a listener from starting, and is explained by its text.
@@ -55,6 +56,9 @@ NO_PROGRESS = 3.0
 #: Seconds that a start and a stop wait for what is read from a log that is far behind or away.
 FIRST_SWEEP = 5.0
 LAST_SWEEP = 3.0
+
+#: Seconds that a stop waits for PostgreSQL to write down that it is released.
+RELEASE = 1.0
 
 #: Seconds of the time for a stop that are kept for closing the files.
 CLOSING = 2.0
@@ -159,6 +163,7 @@ class Daemon:
         plan = await self._compare_first()
         self.status.enter("restoring")
         keep_jobs = parts.log.persistent and (plan is None or plan.keep_jobs)
+        keep_jobs = self._owns_jobs() and keep_jobs
         await parts.coordinator.restore(keep_jobs)
         used = await remember_used(parts.log, parts.book, settings.duplicate_scope)
         if used:
@@ -215,6 +220,28 @@ class Daemon:
             last=extent.last,
             mark=state.mark.position,
         )
+
+    def _owns_jobs(self) -> bool:
+        """Say whether nobody else can take submissions for the jobs in the store any more."""
+        postgres = self.parts.postgres
+        if postgres is None or not postgres.jobs_retired:
+            return True
+        self._log.warn(
+            "Another daemon ({owner}) did not release the database: its jobs are retired",
+            owner=str(postgres.previous_owner),
+        )
+        return False
+
+    async def _release(self) -> None:
+        """Leave the store to the next daemon, with the jobs, where this one leaves nothing."""
+        postgres = self.parts.postgres
+        if postgres is None or self.parts.log.status().spooled:
+            return
+        try:
+            await postgres.release().addTimeout(RELEASE, self._reactor)
+        except (DatabaseClosed, DatabaseUnavailable, TimedOut) as error:
+            reason = str(error) or "no answer"
+            self._log.warn("The database is not released: {reason}", reason=reason)
 
     async def _open(self, name: str, part: Any) -> None:
         try:
@@ -312,6 +339,7 @@ class Daemon:
         if self._http is not None:
             await self._step("http", maybeDeferred(self._http.stopListening), deadline)
         await self._step("housekeeping", self._housekeeping.stop(), deadline)
+        await self._step("owner", self._release(), deadline)
         await self._step("store", parts.stats.close(), deadline)
         await self._step("log", parts.log.close(), deadline)
         if parts.folder is not None:

@@ -51,6 +51,9 @@ class Status:
         problem = self._parts.log.status().problem
         if problem:
             reasons.append(f"log: {problem}")
+        postgres = self._parts.postgres
+        if postgres is not None and postgres.taken_over:
+            reasons.append(f"store: {postgres.taken_over}")
         if coordinator.stalled:
             reasons.append(f"jobs: {coordinator.problem}")
         return reasons

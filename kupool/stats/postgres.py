@@ -67,7 +67,7 @@ class PostgresStats:
 
     def identify(self, plan: Plan) -> Deferred[None]:
         """Carry the identity of a plan from now on, and what else it says of the store."""
-        return self._database.run(lambda cursor: marks.identify(cursor, plan), maintenance=True)
+        return self._database.write(lambda cursor: marks.identify(cursor, plan))
 
     def gaps(self) -> Deferred[Sequence[tuple[Gap, str]]]:
         """Return the positions that were lost, each with the reason, oldest first."""
@@ -75,11 +75,11 @@ class PostgresStats:
 
     def forget_gaps(self) -> Deferred[int]:
         """Forget the gaps; returns how many."""
-        return self._database.run(marks.forget_gaps)
+        return self._database.write(marks.forget_gaps)
 
     def cover(self, minutes: Mapping[int, int]) -> Deferred[None]:
         """Note, for minutes, a position that every batch of the minute is above."""
-        return self._database.run(lambda cursor: marks.cover(cursor, minutes), maintenance=True)
+        return self._database.write(lambda cursor: marks.cover(cursor, minutes), maintenance=True)
 
     # -- counting
 
@@ -300,7 +300,7 @@ class PostgresStats:
             return True
 
         try:
-            return await self._database.run(work, maintenance=True)
+            return await self._database.write(work, maintenance=True)
         except _Outdated:
             return False
 
@@ -312,7 +312,7 @@ class PostgresStats:
         moved = 0
         for grain, into, before in roll_ups(minutes_before, hours_before):
             if not grain:
-                await self._database.run(partial(marks.forget_minutes, before=before))
+                await self._database.write(partial(marks.forget_minutes, before=before))
             for table in writes.KEYS:
                 moved += await self._in_chunks(writes.roll, table, grain, into, before)
         return moved
@@ -322,7 +322,7 @@ class PostgresStats:
         return Deferred.fromCoroutine(self._forget_batches(first))
 
     async def _forget_batches(self, first: int) -> int:
-        boundary = await self._database.run(partial(marks.forget_before, first=first))
+        boundary = await self._database.write(partial(marks.forget_before, first=first))
         if not boundary:
             return 0
         return await self._in_chunks(marks.forget, boundary, writes.ROLL_CHUNK)
@@ -333,14 +333,14 @@ class PostgresStats:
 
     def keep_retention_time(self, seconds: float) -> Deferred[None]:
         """Keep a time of the retention clock, in seconds since the epoch."""
-        return self._database.run(partial(marks.keep_retention_time, seconds=seconds))
+        return self._database.write(partial(marks.keep_retention_time, seconds=seconds))
 
     def forget_rejections(self, before: int) -> Deferred[int]:
         """Forget the rejections of minutes before a time."""
         return Deferred.fromCoroutine(self._forget_rejections(before))
 
     async def _forget_rejections(self, before: int) -> int:
-        await self._database.run(writes.forget_flushes)
+        await self._database.write(writes.forget_flushes)
         key = "username, code, timestamp"
         return await self._in_chunks(writes.forget, "rejections", key, "timestamp", before)
 
@@ -348,7 +348,7 @@ class PostgresStats:
         """Do some work in as many transactions as it takes, until little is left to do."""
         done, chunk = 0, writes.ROLL_CHUNK
         while chunk >= writes.ROLL_CHUNK:
-            chunk = await self._database.run(lambda cursor: work(cursor, *of), maintenance=True)
+            chunk = await self._database.write(lambda cursor: work(cursor, *of), maintenance=True)
             done += chunk
         return done
 

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
-from twisted.internet.defer import CancelledError, Deferred, fail
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.task import deferLater
+from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from kupool.storage.database import DatabaseClosed, DatabaseUnusable
 from kupool.storage.migrations import SchemaTooNew
 from kupool.storage.postgres.address import Address, parse_address
+from kupool.storage.postgres.owner import (
+    InUse,
+    NotOwner,
+    Owner,
+    Ownership,
+    set_keepalives,
+    switches_sessions,
+)
 from kupool.storage.postgres.schema import BlockingCursor, prepare, revive
 
 if TYPE_CHECKING:
@@ -36,6 +46,9 @@ TRIES = 3
 
 #: Seconds until it is tried again.
 AGAIN_AFTER = 0.05
+
+#: Seconds that the session of an owner may take to end whose process is gone.
+GONE_PATIENCE = 15.0
 
 
 class DatabaseUnavailable(Exception):
@@ -64,6 +77,11 @@ class PostgresDatabase:
     ``dsn`` is a URL or made of ``key=value`` pairs. Where the database cannot be reached,
     :meth:`open` fails, or, with ``patient``, tries for ever. Calls made while there is no
     connection fail with :class:`DatabaseUnavailable`: nothing waits for it to come back.
+
+    With ``own``, this process is the one daemon that writes there: :meth:`open` fails while
+    another is, and nothing is written any more when another has taken over. Where the log
+    is ``shared`` with it, the jobs of a daemon that may not be gone are retired: nobody knows
+    what it still takes for them.
     """
 
     _log = Logger()
@@ -75,6 +93,7 @@ class PostgresDatabase:
         settings: PostgresSettings | None = None,
         *,
         patient: bool = False,
+        own: Literal["", "alone", "shared"] = "",
     ) -> None:
         self.reactor = reactor
         self.settings = settings or PostgresSettings()
@@ -83,6 +102,8 @@ class PostgresDatabase:
         self._where = "PostgreSQL"
         self._writer: Link | None = None
         self._others: list[Link] = []
+        self._ownership = Ownership() if own else None
+        self._shared = own == "shared"
         self._closed = self._lost = False
         self._pause: Deferred[Any] | None = None
         self._opening: Deferred[None] | None = None
@@ -98,23 +119,50 @@ class PostgresDatabase:
 
         from kupool.storage.postgres.trouble import explain
 
-        address = self._parse()
+        self._parse()
         try:
-            timeout = max(2, round(address.timeout))
-            connection = psycopg2.connect(
-                self._dsn,
-                connect_timeout=timeout,
-                client_encoding="UTF8",
-                fallback_application_name="kupool",
-            )
-            with closing(connection), connection, connection.cursor() as cursor:
-                problems: list[Failure] = []
-                preparing = Deferred.fromCoroutine(prepare(BlockingCursor(cursor), SCHEMA))
-                preparing.addErrback(problems.append)
-                for failure in problems:
-                    failure.raiseException()
-        except (psycopg2.Error, DatabaseUnusable) as error:
+            with closing(self._connect_blocking()) as connection:
+                self._begin_blocking(connection)
+                with connection, connection.cursor() as cursor:
+                    _now(prepare(BlockingCursor(cursor), SCHEMA))
+        except (psycopg2.Error, DatabaseUnusable, NotOwner) as error:
             raise DatabaseUnusable(f"{self._where}: {explain(error)}") from None
+
+    def _connect_blocking(self) -> Any:
+        import psycopg2
+
+        return psycopg2.connect(
+            self._dsn,
+            connect_timeout=max(2, round(self._parse().timeout)),
+            client_encoding="UTF8",
+            fallback_application_name="kupool",
+        )
+
+    def _begin_blocking(self, connection: Any) -> None:
+        """Take the lock; waits a while for the session of one that was killed to end."""
+        ownership, deadline = self._ownership, time.monotonic() + GONE_PATIENCE
+        while ownership is not None:
+            connection.autocommit = True
+            try:
+                with connection.cursor() as cursor:
+                    backend = connection.get_backend_pid()
+                    _now(ownership.begin(BlockingCursor(cursor), backend, self._switches_now))
+                    connection.autocommit = False
+                    return
+            except InUse as error:
+                gone = error.owner is not None and error.owner.process.gone
+                if not gone or time.monotonic() > deadline:
+                    raise
+            time.sleep(0.1)
+
+    async def _switches_now(self) -> bool:
+        return switches_sessions(self._connect_blocking)
+
+    async def _switches(self) -> bool:
+        reactor = self.reactor
+        return await deferToThreadPool(
+            reactor, reactor.getThreadPool(), switches_sessions, self._connect_blocking
+        )
 
     def open(self) -> Deferred[None]:
         """Connect, and make or update the tables.
@@ -131,12 +179,17 @@ class PostgresDatabase:
         from kupool.storage.postgres.trouble import TROUBLE, explain
 
         address = self._parse()
-        writer = self._writer = Link(self.reactor, address, self.settings.timeout, self._changed)
+        limit, own, others = self.settings.timeout, None, None
+        if self._ownership is not None:
+            own, others = self._begin, self._begin_other
+        writer = self._writer = Link(self.reactor, address, limit, self._changed, own)
         try:
             await self._connect(writer)
-            await writer.transact(lambda cursor: prepare(cursor, SCHEMA))
+            previous = await writer.transact(self._prepare)
+            if self._ownership is not None:
+                self._ownership.settled(previous)
             self._others = [
-                Link(self.reactor, address, self.settings.timeout, _ignore)
+                Link(self.reactor, address, limit, _ignore, others)
                 for _ in range(self.settings.others)
             ]
             for link in self._others:
@@ -149,6 +202,20 @@ class PostgresDatabase:
             if isinstance(error, (DatabaseUnusable, *TROUBLE)):
                 raise DatabaseUnusable(f"{self._where}: {explain(error)}") from None
             raise
+
+    async def _prepare(self, cursor: Any) -> Owner | None:
+        await prepare(cursor, SCHEMA)
+        if self._ownership is None:
+            return None
+        return await self._ownership.claim(cursor, retire_jobs=self._shared)
+
+    async def _begin(self, cursor: Any, backend: int) -> None:
+        """Begin a session that counts."""
+        assert self._ownership is not None
+        await self._ownership.begin(cursor, backend, self._switches)
+
+    async def _begin_other(self, cursor: Any, backend: int) -> None:
+        await set_keepalives(cursor)
 
     async def _connect(self, link: Link) -> None:
         """Connect; with patience for as long as it takes."""
@@ -211,10 +278,39 @@ class PostgresDatabase:
         reason = self._writer.problem
         return f"{self._where}: {reason}" if reason else ""
 
+    @property
+    def taken_over(self) -> str:
+        """Which other daemon has taken over the database; empty while it is this one's."""
+        return "" if self._ownership is None else self._ownership.taken_over
+
+    @property
+    def previous_owner(self) -> Owner | None:
+        """Who owned the database before this process; None for nobody."""
+        return None if self._ownership is None else self._ownership.previous
+
+    @property
+    def previous_owner_gone(self) -> bool:
+        """Whether whoever owned the database before surely hands out and takes nothing more."""
+        return self._ownership is None or self._ownership.previous_gone
+
+    @property
+    def jobs_retired(self) -> bool:
+        """Whether the jobs of whoever owned the database before were retired."""
+        return self._shared and not self.previous_owner_gone
+
+    def release(self) -> Deferred[None]:
+        """Say that this process writes nothing more, and leaves all that it knows to the next."""
+        ownership = self._ownership
+        if ownership is None or not ownership.term or ownership.taken_over:
+            return succeed(None)
+        return self.count(ownership.release)
+
     # -- work
 
     def count(self, work: Work[T]) -> Deferred[T]:
         """Do some work in a transaction on the connection for counting, in order.
+
+        An owner's fails, too, when another has taken over.
 
         What ``work`` raises comes back; what goes wrong with the database does as
         :class:`DatabaseUnavailable`, or as :class:`DatabaseClosed`. Then nothing of it
@@ -222,7 +318,32 @@ class PostgresDatabase:
         Cancelling the Deferred does not stop the work. It may be done more than once,
         each time in a transaction of its own.
         """
-        return self._run(lambda: self._writer, work, self.settings.timeout)
+        ownership = self._ownership
+        checked = work
+
+        async def check_and_work(cursor: Any) -> T:
+            assert ownership is not None
+            await ownership.check_session(cursor)
+            return await work(cursor)
+
+        if ownership is not None:
+            checked = check_and_work
+        return self._run(lambda: self._writer, checked, self.settings.timeout)
+
+    def write(self, work: Work[T], *, maintenance: bool = False) -> Deferred[T]:
+        """Do some work beside the counting that writes; as :meth:`run` and :meth:`count`."""
+        ownership = self._ownership
+        checked = work
+
+        async def check_and_work(cursor: Any) -> T:
+            assert ownership is not None
+            # What takes long lets another take over, as it harms nobody when it is too late.
+            await ownership.check(cursor, hold=not maintenance)
+            return await work(cursor)
+
+        if ownership is not None:
+            checked = check_and_work
+        return self.run(checked, maintenance=maintenance)
 
     def run(self, work: Work[T], *, maintenance: bool = False) -> Deferred[T]:
         """Do some work beside the counting, in no particular order; as :meth:`count`."""
@@ -271,6 +392,15 @@ class PostgresDatabase:
                     continue
                 raise DatabaseUnavailable(f"{self._where}: {explain(error)}") from error
         raise AssertionError("unreachable")
+
+
+def _now(work: Coroutine[Any, Any, T]) -> T:
+    """Return what some work returns that waits for nothing; raises what it raises."""
+    results: list[Any] = []
+    Deferred.fromCoroutine(work).addBoth(results.append)
+    if isinstance(results[0], Failure):
+        results[0].raiseException()
+    return cast(T, results[0])
 
 
 def _ignore(reason: str) -> None:

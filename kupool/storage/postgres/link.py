@@ -62,13 +62,20 @@ class Link(Connection):  # type: ignore[misc]
 
     ``limit`` is how many seconds a statement may take. ``changed`` is called when the
     connection is lost and when it is back, with the reason, which is empty for the latter.
+    ``begin`` is done at the beginning of each session; it gets a cursor, and the process of
+    the server as the connection knows it.
     """
 
     cursorFactory = WatchedCursor
     _log = Logger()
 
     def __init__(
-        self, reactor: Any, address: Address, limit: float, changed: Callable[[str], None]
+        self,
+        reactor: Any,
+        address: Address,
+        limit: float,
+        changed: Callable[[str], None],
+        begin: Callable[[Any, int], Awaitable[None]] | None = None,
     ) -> None:
         super().__init__(reactor, None, Detector(self._is_dead, reactor=reactor))
         self.detector.setReconnectable(self)
@@ -76,6 +83,7 @@ class Link(Connection):  # type: ignore[misc]
         self._limit = limit
         self._limit_now = limit
         self._changed = changed
+        self._begin = begin
         self._running: set[Any] = set()
         self._overdue = self._connecting = self._ended = False
         self._returning: Deferred[None] | None = None
@@ -130,6 +138,8 @@ class Link(Connection):  # type: ignore[misc]
         self.detector.setReconnectable(self)  # or it would keep these arguments
         await self.watch(connecting)
         await self.cursor().execute(SESSION)
+        if self._begin is not None:
+            await self._begin(self.cursor(), self.pollable().get_backend_pid())
 
     def lost(self, failure: Failure) -> None:
         """Take note that there is no connection, and begin to connect again."""

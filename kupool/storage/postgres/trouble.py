@@ -8,6 +8,8 @@ from twisted.internet.error import ConnectionClosed
 from txpostgres.reconnection import ConnectionDead
 from txpostgres.txpostgres import UnexpectedPollResult
 
+from kupool.storage.postgres.owner import NotOwner
+
 
 class NoAnswer(Exception):
     """The server has not answered in time."""
@@ -30,6 +32,7 @@ TROUBLE = (
     NoAnswer,
     UnexpectedPollResult,
     CancelledError,
+    NotOwner,
 )
 
 
@@ -55,6 +58,8 @@ _PASSING = ("starting up", "shutting down", "recovery mode", "administrator comm
 
 def is_refusal(error: BaseException) -> bool:
     """Whether a server answered that it will not have us, so that somebody has to mend it."""
+    if isinstance(error, NotOwner):
+        return True
     text = str(error)
     return "FATAL:" in text and not any(words in text for words in _PASSING)
 
