@@ -25,6 +25,7 @@ from kupool.pool.credentials import Authenticator
 from kupool.pool.handlers import AttemptSettings, Handlers
 from kupool.pool.jobs import Job, JobBook
 from kupool.pool.jobstore import MemoryJobStore
+from kupool.pool.notes import JobNotes
 from kupool.pool.judge import Rules
 from kupool.pool.pool import Pool, SessionSettings
 from kupool.wire.framing import FRAME, LINE, Framing, encode_frame
@@ -151,6 +152,7 @@ class PoolBench:
         max_nonces: int = 5_000_000,
         random_hex: Callable[[int], str] = secrets.token_hex,
         clock: Clock | None = None,
+        boot: BootClock | None = None,
         instance: str = "test",
         **server: Any,
     ) -> None:
@@ -177,8 +179,17 @@ class PoolBench:
         self.channel = LatestChannel(self.manager, "job")
         self.pool.use_channel(self.channel)
         self.published: list[Job] = []
+        self.notes = JobNotes(self.log, self.wall, instance)
         self.coordinator = Coordinator(
-            self.clock, self.wall, self.book, self.store, self._publish, interval, random_hex
+            self.clock,
+            self.wall,
+            self.book,
+            self.store,
+            self._publish,
+            interval,
+            self.notes,
+            boot or BootClock("boot", self.clock.seconds, -10.0),
+            random_hex,
         )
 
     def _publish(self, job: Job) -> object:
@@ -247,12 +258,14 @@ class SteeredJobStore:
     def __init__(self) -> None:
         self.jobs: dict[int, SavedJob] = {}
         self.reserved_until = 0
+        #: The id kept by ``reserve``, which may work while nothing else does.
+        self.in_file = 0
         self.broken = self.hanging = self.forget_broken = False
+        self.reserving = True
 
-    def load(self, since: float) -> Deferred[SavedJobs]:
-        newest = max(self.jobs, default=0)
-        jobs = [j for i, j in sorted(self.jobs.items()) if j.created_at >= since or i == newest]
-        return self._answer(lambda: SavedJobs(jobs, self.reserved_until))
+    def load(self, limit: int) -> Deferred[SavedJobs]:
+        jobs = [job for _, job in sorted(self.jobs.items())][-limit:]
+        return self._answer(lambda: SavedJobs(jobs, max(self.reserved_until, self.in_file)))
 
     def save(self, job: SavedJob, reserved_until: int) -> Deferred[None]:
         def keep() -> None:
@@ -261,14 +274,17 @@ class SteeredJobStore:
 
         return self._answer(keep)
 
-    def forget(self, before: float) -> Deferred[None]:
+    def reserve(self, job_id: int) -> Deferred[None]:
+        if self.reserving:
+            self.in_file = job_id
+            return succeed(None)
+        return fail(OSError("the store is down"))
+
+    def forget(self, keep: int) -> Deferred[None]:
         def drop() -> None:
             if self.forget_broken:
                 raise OSError("cannot forget")
-            newest = max(self.jobs, default=0)
-            self.jobs = {
-                i: j for i, j in self.jobs.items() if j.created_at >= before or i == newest
-            }
+            self.jobs = dict(sorted(self.jobs.items())[-keep:])
 
         return self._answer(drop)
 

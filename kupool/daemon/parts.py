@@ -32,6 +32,7 @@ from kupool.pool.handlers import AttemptSettings, Handlers
 from kupool.pool.jobs import JobBook
 from kupool.pool.jobstore import MemoryJobStore, SqliteJobStore
 from kupool.pool.judge import Rules
+from kupool.pool.notes import JobNotes
 from kupool.pool.pgjobs import PostgresJobStore
 from kupool.pool.pool import Pool, SessionSettings
 from kupool.settings import Settings
@@ -39,6 +40,7 @@ from kupool.stats.consumer import ConsumerSettings, StatsConsumer
 from kupool.stats.memory import MemoryStats
 from kupool.stats.postgres import PostgresStats
 from kupool.stats.sqlite import SqliteStats
+from kupool.storage.clocks import BootClock, this_boot
 from kupool.storage.database import Database
 from kupool.storage.folder import DataFolder
 from kupool.storage.postgres import PostgresDatabase, PostgresSettings
@@ -88,8 +90,11 @@ def build(
     reactor: Any,
     wall: Callable[[], float],
     checkers: Sequence[ICredentialsChecker] = (),
+    boot: BootClock | None = None,
 ) -> Parts:
-    """Make every part. ``wall`` returns seconds since the epoch."""
+    """Make every part. ``wall`` returns seconds since the epoch; ``boot`` is by default the
+    clock of this machine.
+    """
     folder = DataFolder(settings.data) if uses_files(settings) else None
     databases: list[Database] = []
 
@@ -130,7 +135,17 @@ def build(
         http_port=http_hint(settings),
     )
     pool.use_channel(LatestChannel(server.manager, "job"))
-    coordinator = Coordinator(reactor, wall, book, job_store, pool.publish, settings.interval)
+    boot = boot or this_boot()
+    coordinator = Coordinator(
+        reactor,
+        wall,
+        book,
+        job_store,
+        pool.publish,
+        settings.interval,
+        JobNotes(log, wall, instance),
+        boot,
+    )
     consumer = StatsConsumer(
         reactor,
         stats,

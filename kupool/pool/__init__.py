@@ -24,17 +24,26 @@ CLOSED = "kupool.session.closed"
 
 
 class SavedJob(NamedTuple):
-    """A job as it is kept: ``created_at`` is in seconds since the epoch, UTC."""
+    """A job as it is kept: ``created_at`` is in seconds since the epoch, UTC.
+
+    Every submission for it is in the log above ``log_position``. It was made
+    ``boot_seconds`` after the boot of that id. All three are None where a release saved it
+    that did not know them.
+    """
 
     job_id: int
     server_nonce: str
     created_at: float
+    log_position: int | None = None
+    boot_id: str | None = None
+    boot_seconds: float | None = None
 
 
 class SavedJobs(NamedTuple):
     """What a job store remembers at a restart.
 
-    ``reserved_until`` is the highest id that may have been given out, saved or not.
+    ``reserved_until`` is the highest id that may have been given out, saved or not; 0 where
+    the store is new.
     """
 
     jobs: Sequence[SavedJob]
@@ -46,14 +55,20 @@ class IJobStore(Interface):
 
     persistent = Attribute("Whether the jobs outlive the process.")
 
-    def load(since: float) -> Deferred[SavedJobs]:
-        """Return the jobs made at ``since`` or later, oldest first."""
+    def load(limit: int) -> Deferred[SavedJobs]:
+        """Return the newest jobs by id, ``limit`` at the most, oldest first."""
 
     def save(job: SavedJob, reserved_until: int) -> Deferred[None]:
         """Keep a job, and the highest id that may be given out before the next save."""
 
-    def forget(before: float) -> Deferred[None]:
-        """Drop the jobs made before a time, but never the newest."""
+    def reserve(job_id: int) -> Deferred[None]:
+        """Keep that ids up to this one may be given out, though no job can be saved.
+
+        Fails where not even that can be kept.
+        """
+
+    def forget(keep: int) -> Deferred[None]:
+        """Drop all jobs but the newest ``keep`` by id."""
 
 
 class IEvents(Interface):

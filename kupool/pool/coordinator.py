@@ -12,11 +12,20 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from kupool.pool import IJobStore, SavedJob
-from kupool.pool.jobs import Job, JobBook
+from kupool.pool import IJobStore, SavedJob, SavedJobs
+from kupool.pool.jobs import Job, JobBook, JobIdsUsedUp
+from kupool.pool.keeping import Moment
+from kupool.pool.notes import JobNotes
+from kupool.storage.clocks import BootClock
 
-#: Seconds that a save may take before the job goes out without it.
+#: Seconds that a save may take before the job goes out without it, and a note likewise.
 SAVE_TIMEOUT = 2.0
+
+#: Jobs between two notes in the log of how far their ids are.
+NOTE_EVERY = 500
+
+#: The store keeps so many times the jobs of the history.
+KEPT_HISTORIES = 2
 
 #: Nonces of retired jobs freed in one reactor turn.
 FREE_PER_TURN = 5000
@@ -29,8 +38,10 @@ class RotationFailed(Exception):
 class Coordinator:
     """Makes the jobs. ``publish`` sends one out; ``wall`` is seconds since the epoch.
 
-    A store that cannot save delays a job by two seconds at the most: jobs go on being
-    made, within the ids reserved, and those not saved are saved later.
+    A store that cannot save delays a job by some seconds at the most: jobs go on being
+    made, and those not saved are saved later. Each goes out only once its id is known
+    outside this process: saved, reserved by the store, or in a note in the log. So no id is
+    given out twice, whenever the process ends.
     """
 
     _log = Logger()
@@ -43,6 +54,8 @@ class Coordinator:
         store: IJobStore,
         publish: Callable[[Job], object],
         interval: float,
+        notes: JobNotes,
+        boot: BootClock,
         random_hex: Callable[[int], str] = secrets.token_hex,
     ) -> None:
         self._clock = clock
@@ -50,6 +63,8 @@ class Coordinator:
         self._book = book
         self._store: Any = store
         self._publish = publish
+        self._notes = notes
+        self._boot = boot
         self._random_hex = random_hex
         self.interval = interval
         self._loop = LoopingCall(self._tick)
@@ -59,6 +74,11 @@ class Coordinator:
         self._unsaved: list[SavedJob] = []
         self._saving = DeferredLock()
         self._freeing = False
+        #: The highest id that the log certainly knows of, and whether it is being told.
+        self._noted = 0
+        self._noting = False
+        #: When the newest job of the last run was made, in seconds since the epoch.
+        self.newest_save: float | None = None
         self.rotations = 0
         #: Why the last rotation or save failed; empty when it did not.
         self.problem = ""
@@ -69,28 +89,49 @@ class Coordinator:
         """Whether no new job can be made, rather than only none be saved."""
         return self._failed_last and bool(self.problem)
 
-    async def restore(self, replayable: bool) -> list[Job]:
-        """Take over the jobs of the last run; returns those that may be submitted for.
+    # -- what a restart needs, see :mod:`kupool.pool.restore`
 
-        Where the log cannot tell which nonces were used, old jobs are retired instead.
-        """
-        now, wall = self._clock.seconds(), self._wall()
-        saved = await self._store.load(wall - self._book.window)
-        jobs = [
-            # A clock that was set back must not make a job younger than it is.
-            Job(s.job_id, s.server_nonce, now - max(0.0, wall - s.created_at), s.created_at)
-            for s in saved.jobs
-        ]
-        newest = saved.jobs[-1].job_id if saved.jobs else 0
-        self._book.restore(jobs if replayable else [], max(saved.reserved_until, newest))
-        self._book.trim(now)
-        return list(self._book)
+    @property
+    def book(self) -> JobBook:
+        """The jobs."""
+        return self._book
+
+    @property
+    def persistent(self) -> bool:
+        """Whether jobs outlive the process."""
+        return bool(self._store.persistent)
+
+    def moment(self) -> Moment:
+        """Return what the clocks show now."""
+        return Moment(self._wall(), self._boot.boot_id, self._boot.seconds())
+
+    @property
+    def running_for(self) -> float:
+        """Seconds since the process began; 0 where nobody knows."""
+        started = self._boot.started
+        return 0.0 if started is None else max(0.0, self._boot.seconds() - started)
+
+    async def load(self) -> SavedJobs:
+        """Return what the last run saved, as far as the history goes."""
+        saved: SavedJobs = await self._store.load(self._book.max_jobs)
+        self.newest_save = max((job.created_at for job in saved.jobs), default=None)
+        return saved
+
+    def take_over(self, jobs: list[Job]) -> None:
+        """Go on with jobs of the last run, oldest first."""
+        self._book.restore(jobs, 0)
+
+    def go_on_above(self, job_id: int) -> None:
+        """Give out ids above this one, as others may have been given out."""
+        self._book.skip_to(job_id)
+        self._noted = job_id
 
     async def start(self) -> None:
         """Make the first job, unless the last run's is still young, and go on from there.
 
-        Where that run did not end in order, it may have sent jobs out after the newest
-        that is known: then there is a new one, as ids only grow.
+        Where that run did not end in order, it may have sent a job out after the newest
+        that is known: then there is a new one, as ids only grow. Raises
+        :class:`RotationFailed` where there is none to begin with.
         """
         current, now = self._book.current, self._clock.seconds()
         age = self.interval
@@ -161,9 +202,9 @@ class Coordinator:
         except Exception as error:
             self.problem = f"no random source: {error}"
             raise RotationFailed(self.problem) from error
-        job = self._book.draft(server_nonce, self._clock.seconds(), self._wall())
+        job = self._draft(server_nonce)
         saved = await self._save(job)
-        if not saved and not self._book.covered(job):
+        if not saved and not await self._cover(job):
             raise RotationFailed(self.problem)
         now = self._clock.seconds()
         if self._book.install(job, now):
@@ -171,6 +212,65 @@ class Coordinator:
         self.rotations += 1
         self._log.info("Job {job_id}", job_id=job.job_id)
         self._publish(job)
+        self._note(job)
+
+    def _draft(self, server_nonce: str) -> Job:
+        wall, boot_id, boot_seconds = self.moment()
+        try:
+            return self._book.draft(
+                server_nonce,
+                self._clock.seconds(),
+                wall,
+                self._notes.position,
+                boot_id or None,
+                boot_seconds,
+            )
+        except JobIdsUsedUp as error:
+            self.problem = str(error)
+            raise RotationFailed(self.problem) from error
+
+    async def _cover(self, job: Job) -> bool:
+        """See to it that the id of an unsaved job is never used again; say whether it is so.
+
+        The log is asked first; where it is on the same full disk as the store, the store may
+        still be able to keep a number.
+        """
+        if self._book.covered(job):
+            return True
+        until = job.job_id + NOTE_EVERY
+        if self._notes.durable and await self._kept(maybeDeferred(self._notes.write, until)):
+            self._book.confirm(until)
+            self._noted = until
+            return True
+        if await self._kept(maybeDeferred(self._store.reserve, job.job_id)):
+            self._book.confirm(job.job_id)
+            return True
+        return False
+
+    async def _kept(self, asked: Deferred[None]) -> bool:
+        try:
+            await self._within(asked)
+        except Exception as error:
+            self._log.debug("An id could not be kept: {reason}", reason=str(error))
+            return False
+        return True
+
+    def _note(self, job: Job) -> None:
+        """Tell the log from time to time how far the ids are, for a store that is lost."""
+        if job.job_id < self._noted + NOTE_EVERY or self._noting or not self._notes.durable:
+            return
+        self._noting = True
+
+        def noted(_: object) -> None:
+            self._noted = max(self._noted, job.job_id)
+
+        def done(_: object) -> None:
+            self._noting = False  # where it failed, the next job tries again
+
+        written = self._within(maybeDeferred(self._notes.write, job.job_id))
+        written.addCallback(noted).addErrback(
+            lambda failure: self._log.debug("{why}", why=failure.getErrorMessage())
+        ).addBoth(done)
 
     async def _save(self, job: Job) -> bool:
         """Save a job and those before it that could not be; returns whether it is saved."""
@@ -201,8 +301,8 @@ class Coordinator:
             self._log.info("Jobs are saved again")
         self.problem = ""
         # Nobody waits for this: the job is saved, and old ones harm nobody.
-        before = self._wall() - 2 * self._book.window - 60
-        self._within(maybeDeferred(self._store.forget, before)).addErrback(self._not_forgotten)
+        keep = KEPT_HISTORIES * self._book.max_jobs
+        self._within(maybeDeferred(self._store.forget, keep)).addErrback(self._not_forgotten)
         return True
 
     def _within(self, asked: Deferred[Any]) -> Deferred[Any]:

@@ -11,29 +11,87 @@ from itertools import chain
 
 from kupool.pool import SavedJob
 from kupool.pool.nonces import JobNonces
+from kupool.storage.clocks import YEAR_2024
 
-#: Ids given out ahead of what the store has confirmed. After a crash numbering goes
-#: on behind them, so that an id whose job could not be saved is never used again.
-RESERVE_AHEAD = 1000
+#: Ids that a save reserves beyond the newest: after a crash numbering goes on behind them.
+#: Further jobs that cannot be saved go out only once their ids are noted elsewhere.
+RESERVE_AHEAD = 1
+
+#: The highest id: clients of the first implementation keep ids in 32 bits, with a sign.
+LAST_ID = 2**31 - 1
+
+#: A store that is new begins with the ids of a clock, while that leaves half of them.
+_LAST_OF_CLOCK = LAST_ID // 2
+
+
+class JobIdsUsedUp(Exception):
+    """There is no further id."""
+
+
+def id_of_clock(wall: float) -> int:
+    """Return the seconds since 2024 as an id: above all ids given out by slower pools.
+
+    0 where the wall clock shows a time before that, or after 2057: it is wrong then, and
+    must not use up the ids.
+    """
+    seconds = int(wall - YEAR_2024)
+    return seconds if 0 <= seconds <= _LAST_OF_CLOCK else 0
 
 
 class Job:
-    """One job: what is hashed, since when, and the nonces used for it."""
+    """One job: what is hashed, since when, and the nonces used for it.
 
-    __slots__ = ("created", "created_at", "job_id", "nonces", "remembered", "server_nonce")
+    ``created`` is on the clock of this process; the rest is as in :class:`SavedJob`.
+    """
 
-    def __init__(self, job_id: int, server_nonce: str, created: float, created_at: float) -> None:
+    __slots__ = (
+        "boot_id",
+        "boot_seconds",
+        "created",
+        "created_at",
+        "job_id",
+        "log_position",
+        "nonces",
+        "remembered",
+        "server_nonce",
+    )
+
+    def __init__(
+        self,
+        job_id: int,
+        server_nonce: str,
+        created: float,
+        created_at: float,
+        log_position: int | None = None,
+        boot_id: str | None = None,
+        boot_seconds: float | None = None,
+    ) -> None:
         self.job_id = job_id
         self.server_nonce = server_nonce
         self.created = created
         self.created_at = created_at
+        self.log_position = log_position
+        self.boot_id = boot_id
+        self.boot_seconds = boot_seconds
         self.nonces = JobNonces()
         #: How many nonces were used for it.
         self.remembered = 0
 
+    @classmethod
+    def restored(cls, saved: SavedJob, created: float) -> Job:
+        """Return a job as it was kept, made at a time of the clock of this process."""
+        return cls(saved.job_id, saved.server_nonce, created, *saved[2:])
+
     def saved(self) -> SavedJob:
         """Return the job as it is kept."""
-        return SavedJob(self.job_id, self.server_nonce, self.created_at)
+        return SavedJob(
+            self.job_id,
+            self.server_nonce,
+            self.created_at,
+            self.log_position,
+            self.boot_id,
+            self.boot_seconds,
+        )
 
 
 class JobBook:
@@ -70,7 +128,7 @@ class JobBook:
         return self._last_id
 
     def restore(self, jobs: list[Job], reserved_until: int) -> None:
-        """Take over what a store remembers; the next id is above all of it."""
+        """Take over jobs of the last run, oldest first; the next id is above all of it."""
         for job in jobs:
             self.jobs[job.job_id] = job
         if jobs:
@@ -78,14 +136,33 @@ class JobBook:
         newest = jobs[-1].job_id if jobs else 0
         self._last_id = self._reserved_until = max(newest, reserved_until)
 
-    def draft(self, server_nonce: str, now: float, wall: float) -> Job:
+    def skip_to(self, job_id: int) -> None:
+        """Give out no ids up to this one."""
+        self._last_id = max(self._last_id, job_id)
+        self._reserved_until = max(self._reserved_until, job_id)
+
+    def draft(
+        self,
+        server_nonce: str,
+        now: float,
+        wall: float,
+        log_position: int | None = None,
+        boot_id: str | None = None,
+        boot_seconds: float | None = None,
+    ) -> Job:
         """Make the next job; it counts once it is installed.
 
         The store should first confirm it, with :attr:`wanted_reservation`. Where it
-        cannot, the job may be installed all the same if it is ``covered``.
+        cannot, the job may be installed all the same if it is ``covered``. Raises
+        :class:`JobIdsUsedUp`.
         """
+        if self._last_id >= LAST_ID:
+            raise JobIdsUsedUp(
+                f"all job ids up to {LAST_ID} are used up; only a new store and a new log "
+                "begin again"
+            )
         self._last_id += 1
-        return Job(self._last_id, server_nonce, now, wall)
+        return Job(self._last_id, server_nonce, now, wall, log_position, boot_id, boot_seconds)
 
     @property
     def wanted_reservation(self) -> int:
@@ -93,7 +170,7 @@ class JobBook:
         return self._last_id + RESERVE_AHEAD
 
     def confirm(self, reserved_until: int) -> None:
-        """Note what the store has confirmed as reserved."""
+        """Note that the ids up to one are known outside this process."""
         self._reserved_until = max(self._reserved_until, reserved_until)
 
     def covered(self, job: Job) -> bool:

@@ -6,18 +6,28 @@ import sqlite3
 from collections.abc import Callable
 
 from twisted.internet.defer import Deferred, succeed
+from twisted.logger import Logger
 from zope.interface import implementer
 
 from kupool.pool import IJobStore, SavedJob, SavedJobs
+from kupool.pool.jobs import id_of_clock
 from kupool.storage.database import Database
+from kupool.storage.in_place import InPlaceNumber
+
+#: What follows the name of the store's file in that of the file with the ids reserved.
+RESERVED = "-ids"
+
+#: Ids that may have been given out unsaved where the file that says so cannot be read.
+UNREADABLE = 1000
 
 
 @implementer(IJobStore)
 class MemoryJobStore:
     """Keeps nothing beyond the process.
 
-    Ids begin at the time of day, in milliseconds since the epoch, so that they grow
-    across restarts although none is remembered: no job is made as often as that.
+    Ids begin at the seconds since 2024, so that they grow across restarts although none is
+    remembered, as long as there is no more than one job in a second. With a clock that shows
+    an earlier time they begin at 1, each time.
     """
 
     persistent = False
@@ -26,9 +36,9 @@ class MemoryJobStore:
         self._wall = wall
         self.saved: list[SavedJob] = []
 
-    def load(self, since: float) -> Deferred[SavedJobs]:
-        """Return no jobs, and ids below the time of day as given out."""
-        return succeed(SavedJobs((), int(self._wall() * 1000)))
+    def load(self, limit: int) -> Deferred[SavedJobs]:
+        """Return no jobs, and the ids below the seconds since 2024 as given out."""
+        return succeed(SavedJobs((), id_of_clock(self._wall())))
 
     def save(self, job: SavedJob, reserved_until: int) -> Deferred[None]:
         """Keep a job for whoever looks at ``saved``."""
@@ -36,41 +46,68 @@ class MemoryJobStore:
         del self.saved[:-100]
         return succeed(None)
 
-    def forget(self, before: float) -> Deferred[None]:
+    def reserve(self, job_id: int) -> Deferred[None]:
+        """Nothing to do."""
+        return succeed(None)
+
+    def forget(self, keep: int) -> Deferred[None]:
         """Nothing to do."""
         return succeed(None)
 
 
 @implementer(IJobStore)
 class SqliteJobStore:
-    """Keeps jobs in the tables ``job_history`` and ``job_ids``."""
+    """Keeps jobs in the tables ``job_history`` and ``job_ids``.
+
+    What it has to keep on a full disk is in a small file beside the database.
+    """
 
     persistent = True
 
+    _log = Logger()
+
     def __init__(self, database: Database) -> None:
         self._database = database
+        path = database.path
+        self._reserved = InPlaceNumber(path.with_name(path.name + RESERVED))
 
-    def load(self, since: float) -> Deferred[SavedJobs]:
-        """Return the jobs made at ``since`` or later, and always the newest."""
+    def load(self, limit: int) -> Deferred[SavedJobs]:
+        """Return the newest jobs by id, ``limit`` at the most, oldest first."""
 
         def query(connection: sqlite3.Connection) -> SavedJobs:
             rows = connection.execute(
-                "SELECT job_id, server_nonce, created_at FROM job_history WHERE created_at >= ? "
-                "OR job_id = (SELECT max(job_id) FROM job_history) ORDER BY job_id",
-                (since,),
+                "SELECT job_id, server_nonce, created_at, log_position, boot_id, boot_seconds "
+                "FROM job_history ORDER BY job_id DESC LIMIT ?",
+                (limit,),
             ).fetchall()
-            reserved = connection.execute("SELECT reserved_until FROM job_ids").fetchone()
-            return SavedJobs([SavedJob(*row) for row in rows], reserved[0] if reserved else 0)
+            found = connection.execute("SELECT reserved_until FROM job_ids").fetchone()
+            jobs = [SavedJob(*row) for row in reversed(rows)]
+            return SavedJobs(jobs, self._read_reserved(found[0] if found else 0))
 
         return self._database.run(query)
+
+    def _read_reserved(self, in_database: int) -> int:
+        """Return the highest id reserved, and have the file ready for others; blocks."""
+        file = self._reserved.path
+        try:
+            self._reserved.prepare()
+            in_file = self._reserved.read()
+            if in_file is None:
+                self._log.warn("{file} is damaged: ids are left out", file=file)
+                in_file = in_database + UNREADABLE
+                self._reserved.write(in_file)
+        except OSError as error:
+            self._log.warn("{file} cannot be used: {why}", file=file, why=error.strerror)
+            in_file = 0
+        return max(in_database, in_file)
 
     def save(self, job: SavedJob, reserved_until: int) -> Deferred[None]:
         """Keep a job, and the highest id that may be given out before the next save."""
 
         def write(connection: sqlite3.Connection) -> None:
             connection.execute(
-                "INSERT INTO job_history (job_id, server_nonce, created_at) VALUES (?, ?, ?) "
-                "ON CONFLICT (job_id) DO NOTHING",
+                "INSERT INTO job_history (job_id, server_nonce, created_at, log_position, "
+                "boot_id, boot_seconds) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (job_id) DO NOTHING",
                 job,
             )
             connection.execute(
@@ -81,14 +118,18 @@ class SqliteJobStore:
 
         return self._database.run(write)
 
-    def forget(self, before: float) -> Deferred[None]:
-        """Drop the jobs made before a time, but never the newest."""
+    def reserve(self, job_id: int) -> Deferred[None]:
+        """Keep that ids up to this one may be given out; possible on a full disk too."""
+        return self._database.run(lambda connection: self._reserved.write(job_id), alone=True)
+
+    def forget(self, keep: int) -> Deferred[None]:
+        """Drop all jobs but the newest ``keep`` by id."""
 
         def delete(connection: sqlite3.Connection) -> None:
             connection.execute(
-                "DELETE FROM job_history WHERE created_at < ? "
-                "AND job_id < (SELECT max(job_id) FROM job_history)",
-                (before,),
+                "DELETE FROM job_history WHERE job_id <= "
+                "(SELECT job_id FROM job_history ORDER BY job_id DESC LIMIT 1 OFFSET ?)",
+                (keep,),
             )
 
         return self._database.run(delete)

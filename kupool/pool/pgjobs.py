@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.defer import Deferred, DeferredLock, fail
 from zope.interface import implementer
 
 from kupool.pool import IJobStore, SavedJob, SavedJobs
-from kupool.storage.postgres import PostgresDatabase
+from kupool.storage.postgres import DatabaseUnavailable, PostgresDatabase
 
 
 @implementer(IJobStore)
@@ -27,16 +27,16 @@ class PostgresJobStore:
         #: an older reservation must not come after a newer one.
         self._order = DeferredLock()
 
-    def load(self, since: float) -> Deferred[SavedJobs]:
-        """Return the jobs made at ``since`` or later, and always the newest."""
+    def load(self, limit: int) -> Deferred[SavedJobs]:
+        """Return the newest jobs by id, ``limit`` at the most, oldest first."""
 
         async def work(cursor: Any) -> SavedJobs:
             await cursor.execute(
-                "SELECT job_id, server_nonce, created_at FROM job_history WHERE created_at >= %s "
-                "OR job_id = (SELECT max(job_id) FROM job_history) ORDER BY job_id",
-                (since,),
+                "SELECT job_id, server_nonce, created_at, log_position, boot_id, boot_seconds "
+                "FROM job_history ORDER BY job_id DESC LIMIT %s",
+                (limit,),
             )
-            jobs = [SavedJob(*row) for row in cursor.fetchall()]
+            jobs = [SavedJob(*row) for row in reversed(cursor.fetchall())]
             await cursor.execute("SELECT reserved_until FROM job_ids")
             reserved = cursor.fetchone()
             return SavedJobs(jobs, reserved[0] if reserved else 0)
@@ -48,7 +48,8 @@ class PostgresJobStore:
 
         async def work(cursor: Any) -> None:
             await cursor.execute(
-                "INSERT INTO job_history (job_id, server_nonce, created_at) VALUES (%s, %s, %s) "
+                "INSERT INTO job_history (job_id, server_nonce, created_at, log_position, "
+                "boot_id, boot_seconds) VALUES (%s, %s, %s, %s, %s, %s) "
                 "ON CONFLICT (job_id) DO NOTHING",
                 job,
             )
@@ -62,14 +63,18 @@ class PostgresJobStore:
         self._order.run(self._database.run, work).addBoth(saved.callback)
         return saved
 
-    def forget(self, before: float) -> Deferred[None]:
-        """Drop the jobs made before a time, but never the newest."""
+    def reserve(self, job_id: int) -> Deferred[None]:
+        """Fail: what cannot be saved here cannot be reserved either."""
+        return fail(DatabaseUnavailable("nothing can be kept while the database is away"))
+
+    def forget(self, keep: int) -> Deferred[None]:
+        """Drop all jobs but the newest ``keep`` by id."""
 
         async def work(cursor: Any) -> None:
             await cursor.execute(
-                "DELETE FROM job_history WHERE created_at < %s "
-                "AND job_id < (SELECT max(job_id) FROM job_history)",
-                (before,),
+                "DELETE FROM job_history WHERE job_id <= "
+                "(SELECT job_id FROM job_history ORDER BY job_id DESC LIMIT 1 OFFSET %s)",
+                (keep,),
             )
 
         return self._database.run(work)

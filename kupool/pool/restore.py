@@ -1,26 +1,38 @@
-"""After a restart: the nonces that were used for the jobs that are still live.
+"""After a restart: the jobs that can be gone on with, and the nonces used for them.
 
-They are read back from the log, so that what was accepted before a crash is a
-duplicate after it.
+The nonces are read back from the log, so that what was accepted before a crash is a
+duplicate after it. In the same pass the log tells which job ids were given out, whatever the
+store knows of them. No wall clock says where to read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
+from math import floor
+from typing import Any, NamedTuple
 
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
-from kupool.log import Entry, ILog, ISpool, LogUnavailable
-from kupool.pool.jobs import Job, JobBook
+from kupool.log import Entry, Extent, ILog, ISpool, LogUnavailable, Plan
+from kupool.pool import SavedJobs
+from kupool.pool.coordinator import Coordinator
+from kupool.pool.jobs import LAST_ID, Job, JobBook, id_of_clock
+from kupool.pool.keeping import Choice, choose
 from kupool.pool.session import scope_key
 from kupool.wire.batches import Batch, PoisonBatch, decode_batch
 
 #: Entries read in one turn.
 CHUNK = 50
 
-#: Seconds that the clock on the wall may have been set back meanwhile.
-SLACK = 300.0
+#: Entries at the end of a log that tell which ids were given out, where no saved job says
+#: from where on to look.
+TAIL = 10_000
+
+#: Ids left out where jobs may have had some that nobody saved. Notes in the log are not as
+#: far apart.
+JUMP = 1000
 
 #: The serial number of a batch of an earlier run: always durable.
 EARLIER = 0
@@ -28,76 +40,209 @@ EARLIER = 0
 _log = Logger()
 
 
-async def remember_used(log: ILog, book: JobBook, duplicate_scope: str) -> int:
-    """Note the nonces in the log as used, for the jobs in the book; returns how many.
+class Restored(NamedTuple):
+    """How many jobs are gone on with, and how many nonces are known to be used for them.
 
-    Jobs for which the log cannot tell are retired: those older than its first entry,
-    where entries before that one have been dropped, all of them in the duplicate scope
-    ``session``, as the log knows no sessions, and all where it cannot be read. What waits
-    in a spool before the log is read first: it may move on to the log at any time, but
-    never the other way.
+    ``minutes`` holds, where the log of the release before is taken over, the minutes that it
+    holds wholly (seconds since the epoch), each with a position that all its batches are above.
     """
-    jobs = list(book)
-    if not jobs:
-        return 0
+
+    jobs: int
+    used: int
+    minutes: dict[int, int]
+
+
+async def restore_jobs(
+    clock: IReactorTime,
+    log: ILog,
+    plan: Plan,
+    extent: Extent,
+    coordinator: Coordinator,
+    duplicate_scope: str,
+) -> Restored:
+    """Have the coordinator go on with the jobs of the last run whose nonces can be known.
+
+    The others are retired: where the log or the plan cannot tell, all of them in the duplicate
+    scope ``session``, as the log knows no sessions, and all where the log cannot be read. What
+    waits in a spool before the log is read first: it may move on to the log at any time, but
+    never the other way. New ids begin above all that the store and the log know of.
+    """
+    book = coordinator.book
+    await _begin_above_the_last_second(clock, coordinator)
+    saved = await coordinator.load()
     if duplicate_scope == "session":
-        _retire(book, jobs)
-        return 0
+        plan = plan._replace(keep_jobs=False)
+    choice = choose(saved.jobs, plan, extent, coordinator.moment(), book.window)
+    now = clock.seconds()
+    coordinator.take_over([Job.restored(job, now - age) for job, age in choice.kept])
+    _report(choice, plan)
+    reading = _Reading(book, duplicate_scope)
     try:
-        return await _read(log, book, jobs, duplicate_scope)
+        await _read(clock, log, _begin(saved, choice, plan, extent), reading, plan.adopt)
     except LogUnavailable as error:
-        _log.warn("The log cannot be read: {reason}", reason=str(error))
-        _retire(book, [job for job in jobs if job.job_id in book.jobs])
-        return 0
+        jobs = list(book)
+        for job in jobs:
+            book.retire(job)
+        _log.warn(
+            "The log cannot be read, so {count} jobs are retired: {reason}",
+            count=len(jobs),
+            reason=str(error),
+        )
+        reading.remembered = 0
+        reading.minutes.clear()
+        coordinator.go_on_above(_last_id_unread(saved, coordinator.moment().wall))
+    else:
+        last = _last_id(saved, reading.highest_id, coordinator.moment().wall, book.max_jobs)
+        coordinator.go_on_above(last)
+    book.trim(now)
+    return Restored(len(book), reading.remembered, reading.minutes)
 
 
-async def _read(log: ILog, book: JobBook, jobs: list[Job], duplicate_scope: str) -> int:
+async def _begin_above_the_last_second(clock: IReactorTime, coordinator: Coordinator) -> None:
+    """Let the second end that the process began in, where ids begin at the time of day.
+
+    A process before this one may have begun in it as well, with the same ids.
+    """
+    if coordinator.persistent:
+        return
+    wall, ran = coordinator.moment().wall, coordinator.running_for
+    if ran < 1 and floor(wall) == floor(wall - ran):
+        await deferLater(clock, floor(wall) + 1 - wall)
+
+
+def _report(choice: Choice, plan: Plan) -> None:
+    """Say in one line which jobs are retired, and why."""
+    reasons = []
+    if choice.unknown:
+        reasons.append(f"{choice.unknown} jobs, whose nonces the log cannot tell")
+    if choice.ageless:
+        reasons.append(f"{choice.ageless} jobs, whose age no clock can tell")
+    if reasons:
+        _log.info("Retired: {reasons}", reasons=", and ".join(reasons))
+
+
+# -- which ids were given out
+
+
+def _last_id(saved: SavedJobs, in_log: int, wall: float, history: int) -> int:
+    """Return the highest id that may have been given out.
+
+    ``in_log`` is the highest that the log was seen to know of. A note is written before an
+    unsaved job goes out, so that a store that knows the newest id of the log knows them all.
+    """
+    newest = saved.jobs[-1].job_id if saved.jobs else 0
+    last = max(newest, saved.reserved_until)
+    if in_log > newest:
+        # Without jobs only the end of the log was read, and a batch may be for an old job.
+        last = max(last, in_log + JUMP + (0 if saved.jobs else history))
+    return last if saved.jobs else max(last, id_of_clock(wall))
+
+
+def _last_id_unread(saved: SavedJobs, wall: float) -> int:
+    """Return the same where the log may know of more ids, but cannot be read."""
+    newest = saved.jobs[-1].job_id if saved.jobs else 0
+    last = max(newest, saved.reserved_until)
+    return max(last + JUMP if last else 0, id_of_clock(wall))
+
+
+# -- what the log says
+
+
+def _begin(saved: SavedJobs, choice: Choice, plan: Plan, extent: Extent) -> int:
+    """Return the position from which on the log is read: for the nonces, and for the ids."""
+    if choice.kept or plan.adopt:
+        return choice.after
+    newest = saved.jobs[-1].log_position if saved.jobs else None
+    if newest is None:
+        newest = extent.last - TAIL
+    return max(newest, extent.first - 1)
+
+
+class _Reading:
+    """What is found in the log: used nonces, which the book is told, and job ids."""
+
+    def __init__(self, book: JobBook, duplicate_scope: str) -> None:
+        self._book = book
+        self._scope = duplicate_scope
+        self.remembered = 0
+        #: The highest id that any job in the log has.
+        self.highest_id = 0
+        self.minutes: dict[int, int] = {}
+        self._whole_from: int | None = None
+
+    def take(self, entries: Iterable[Entry]) -> list[tuple[Entry, Batch]]:
+        """Note what some entries say; returns those that can be read."""
+        batches = []
+        for entry in entries:
+            try:
+                batch = decode_batch(entry.body)
+            except PoisonBatch:
+                continue  # the consumer puts it among the dead letters
+            self._remember(batch)
+            self._note_ids(batch)
+            batches.append((entry, batch))
+        return batches
+
+    def _remember(self, batch: Batch) -> None:
+        jobs = self._book.jobs
+        if not jobs:
+            return
+        rows = zip(batch.usernames, batch.job_ids, batch.client_nonces, strict=True)
+        for username, job_id, client_nonce in rows:
+            job = jobs.get(job_id)
+            if job is not None:
+                scope = job.nonces.scope(scope_key(self._scope, username))
+                if client_nonce in scope.used:
+                    continue  # a batch may be in there twice
+                scope.reserve(client_nonce, EARLIER)
+                job.remembered += 1
+                self.remembered += 1
+
+    def _note_ids(self, batch: Batch) -> None:
+        # Ids of milliseconds, which a release before gave out, are never reached.
+        ids = [job_id for job_id in (*batch.job_ids, batch.jobs_until) if job_id <= LAST_ID]
+        self.highest_id = max(self.highest_id, *ids, 0)
+
+    def note_minutes(self, batches: Iterable[tuple[Entry, Batch]]) -> None:
+        """Note where the batches of minutes begin, of those that the log holds wholly."""
+        for entry, batch in batches:
+            minute = batch.at // 60000 * 60
+            if self._whole_from is None:
+                # What was trimmed may have belonged to the minute of the first entry.
+                appended = int(entry.appended_at) // 60 * 60
+                trimmed = entry.position > 1
+                self._whole_from = max(minute, appended) + 60 if trimmed else 0
+            if minute >= self._whole_from:
+                before = entry.position - 1
+                self.minutes[minute] = min(before, self.minutes.get(minute, before))
+
+
+async def _read(
+    clock: IReactorTime, log: ILog, after: int, reading: _Reading, with_minutes: bool
+) -> None:
+    """Read the spool and the log after a position; raises :class:`LogUnavailable`."""
     source: Any = log
+    position = 0
+    if ISpool.providedBy(log):
+        while entries := await source.read_spool(position, CHUNK):
+            reading.take(entries)
+            position = entries[-1].position
+            await _next_turn(clock, entries)
     away = source.status().away
     if away:
         raise LogUnavailable(away)  # a read would wait for it, and nobody could work meanwhile
-    first = await source.read(0, 1)
-    if first and first[0].position > 1:
-        _retire(book, [job for job in jobs if job.created_at <= first[0].appended_at])
-    remembered = position = 0
-    if ISpool.providedBy(log):
-        while entries := await source.read_spool(position, CHUNK):
-            remembered += _remember_all(entries, book, duplicate_scope)
-            position = entries[-1].position
-    position = await source.position_at(jobs[0].created_at - SLACK)
-    while entries := await source.read(position, CHUNK):
-        remembered += _remember_all(entries, book, duplicate_scope)
-        position = entries[-1].position
-    return remembered
+    while entries := await source.read(after, CHUNK):
+        batches = reading.take(entries)
+        if with_minutes:
+            reading.note_minutes(batches)
+        after = entries[-1].position
+        await _next_turn(clock, entries)
 
 
-def _remember_all(entries: Iterable[Entry], book: JobBook, duplicate_scope: str) -> int:
-    count = 0
-    for entry in entries:
-        try:
-            batch = decode_batch(entry.body)
-        except PoisonBatch:
-            continue  # the consumer puts it among the dead letters
-        count += _remember(batch, book, duplicate_scope)
-    return count
+async def _next_turn(clock: IReactorTime, entries: Sequence[Entry]) -> None:
+    """Let others have a turn, unless the end has been reached."""
+    if len(entries) >= CHUNK:
+        await deferLater(clock, 0)
 
 
-def _remember(batch: Batch, book: JobBook, duplicate_scope: str) -> int:
-    count = 0
-    rows = zip(batch.usernames, batch.job_ids, batch.client_nonces, strict=True)
-    for username, job_id, client_nonce in rows:
-        job = book.jobs.get(job_id)
-        if job is not None:
-            scope = job.nonces.scope(scope_key(duplicate_scope, username))
-            if client_nonce in scope.used:
-                continue  # a batch may be in there twice
-            scope.reserve(client_nonce, EARLIER)
-            job.remembered += 1
-            count += 1
-    return count
-
-
-def _retire(book: JobBook, jobs: list[Job]) -> None:
-    for job in jobs:
-        book.retire(job)
-        _log.info("Job {job_id} retired: its nonces are not in the log", job_id=job.job_id)
+__all__ = ["CHUNK", "JUMP", "TAIL", "Restored", "restore_jobs"]

@@ -4,6 +4,9 @@ A batch is ``{"v":1,"batch":ID,"at":MS,"usernames":[...],"job_ids":[...],
 "client_nonces":[...]}``: three columns of the same length, a submission to each index.
 All were accepted in the same UTC minute, that of ``at``, which is in milliseconds since
 the epoch. The id is unique: a batch that arrives twice counts once.
+
+A batch without submissions is a note: ``"jobs_until":ID`` says that jobs up to this id may
+have been given out. Who counts need not look at it.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ class Rejection(NamedTuple):
     minute: int
 
 
-class Batch(msgspec.Struct, gc=False):
+class Batch(msgspec.Struct, gc=False, omit_defaults=True):
     """A batch of accepted submissions; usernames are as they were authorized."""
 
     v: int
@@ -35,6 +38,7 @@ class Batch(msgspec.Struct, gc=False):
     usernames: list[str]
     job_ids: list[int]
     client_nonces: list[str]
+    jobs_until: int = 0
 
 
 class BatchHead(msgspec.Struct, gc=False):

@@ -31,6 +31,7 @@ from kupool.pool.credentials import Authenticator
 from kupool.pool.handlers import AttemptSettings, Handlers
 from kupool.pool.jobs import JobBook
 from kupool.pool.jobstore import MemoryJobStore
+from kupool.pool.notes import JobNotes
 from kupool.pool.judge import Rules
 from kupool.pool.pool import Pool, SessionSettings
 from kupool.stats.consumer import ConsumerSettings, StatsConsumer
@@ -95,7 +96,14 @@ class House:
         self.manager = self.server.manager
         self.pool.use_channel(LatestChannel(self.manager, "job"))
         self.coordinator = Coordinator(
-            reactor, wall, self.book, MemoryJobStore(wall), self.pool.publish, 30.0
+            reactor,
+            wall,
+            self.book,
+            MemoryJobStore(wall),
+            self.pool.publish,
+            30.0,
+            JobNotes(self.log, wall, "test"),
+            this_boot(),
         )
         self.consumer = StatsConsumer(
             reactor, self.stats, self.handlers.take_rejections, ConsumerSettings(interval=0.02)
