@@ -8,14 +8,14 @@ from collections.abc import Callable
 from hashlib import sha256
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from kupool.live.hub import LatestChannel
-from kupool.log import ILog, LogUnavailable
+from kupool.log import ILog, LogStatus, LogUnavailable
 from kupool.log.memory import MemoryLog
 from kupool.net.manager import ConnectionManager, ServerSettings
 from kupool.pool import IJobStore, SavedJob, SavedJobs
@@ -25,9 +25,11 @@ from kupool.pool.credentials import Authenticator
 from kupool.pool.handlers import AttemptSettings, Handlers
 from kupool.pool.jobs import Job, JobBook
 from kupool.pool.jobstore import MemoryJobStore
-from kupool.pool.notes import JobNotes
 from kupool.pool.judge import Rules
+from kupool.pool.notes import JobNotes
 from kupool.pool.pool import Pool, SessionSettings
+from kupool.storage.clocks import BootClock
+from kupool.wire.batches import decode_batch
 from kupool.wire.framing import FRAME, LINE, Framing, encode_frame
 from tests.peers import PeerTransport, frames
 
@@ -223,6 +225,26 @@ class PoolBench:
             self.clock.advance(0.001)
 
 
+class KeptLog(MemoryLog):
+    """A log that outlives its pool, and takes nothing when it is told to."""
+
+    persistent = True
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__(clock, lambda: WALL)
+        self.broken = False
+
+    def append(self, entry_id: str, body: bytes) -> Deferred[None]:
+        if self.broken:
+            return fail(LogUnavailable("the log is down"))
+        return super().append(entry_id, body)
+
+    def notes(self) -> list[int]:
+        """Return the ids of the notes about jobs in it."""
+        batches = [decode_batch(entry.body) for entry in self._entries]
+        return [batch.jobs_until for batch in batches if batch.jobs_until]
+
+
 @implementer(ILog)
 class HeldLog:
     """A log whose appends are decided by the test."""
@@ -239,6 +261,9 @@ class HeldLog:
         done: Deferred[None] = Deferred()
         self.waiting.append(done)
         return done
+
+    def status(self) -> LogStatus:
+        return LogStatus(len(self.appended), 0, 0, "")
 
     def decide(self, keep: bool) -> None:
         """Decide the oldest append that waits."""
@@ -307,6 +332,7 @@ __all__ = [
     "LINE",
     "WALL",
     "HeldLog",
+    "KeptLog",
     "Peer",
     "PoolBench",
     "SteeredJobStore",

@@ -1,4 +1,7 @@
-"""What has to be done now and then: bounds kept, old rows rolled up, old entries dropped."""
+"""What has to be done now and then: bounds kept, old rows rolled up, old entries dropped.
+
+What is old is said by the retention clock, never by the wall clock alone.
+"""
 
 from __future__ import annotations
 
@@ -15,16 +18,20 @@ from kupool.daemon.memory import Memory
 from kupool.daemon.parts import Parts
 from kupool.log import LogUnavailable
 from kupool.settings import Settings
+from kupool.stats.retention import RetentionClock
 
-#: Seconds between two looks at the bounds, and between two clearings.
+#: Seconds between two looks at the bounds, between two times that the time of the retention
+#: clock is kept, and between two clearings.
 LOOK = 1.0
+KEEP = 60.0
 CLEAR = 600.0
 
 
 class Housekeeping:
     """Keeps the bounds that no single event is there to keep.
 
-    ``settings`` returns those of the moment; ``wall`` seconds since the epoch.
+    ``settings`` returns those of the moment; ``wall`` seconds since the epoch; ``running``
+    seconds on a clock that nobody sets and that stands while the machine sleeps.
     """
 
     _log = Logger()
@@ -33,24 +40,33 @@ class Housekeeping:
         self,
         clock: IReactorTime,
         wall: Callable[[], float],
+        running: Callable[[], float],
         parts: Parts,
         settings: Callable[[], Settings],
         memory: Memory,
     ) -> None:
         self._wall = wall
+        self._running = running
         self._parts = parts
+        self._retention: RetentionClock | None = None
+        #: Whether the last attempt to keep its time failed.
+        self._not_kept = False
         self._settings = settings
         self._memory = memory
         self._loops: list[tuple[LoopingCall, float]] = [
             (LoopingCall(self._look), LOOK),
+            (LoopingCall(self._keep), KEEP),
             (LoopingCall(self._clear), CLEAR),
         ]
         for loop, _ in self._loops:
             loop.clock = clock
         self._clearing: Deferred[None] | None = None
 
-    def start(self) -> None:
+    async def start(self) -> None:
         """Begin; the first clearing is after some minutes."""
+        kept = await self._parts.stats.retention_time()
+        newest = self._parts.coordinator.newest_save
+        self._retention = RetentionClock(kept, self._wall(), self._running(), newest)
         for loop, seconds in self._loops:
             loop.start(seconds, now=False).addErrback(
                 lambda failure: self._log.failure("Housekeeping stopped", failure)
@@ -65,11 +81,42 @@ class Housekeeping:
             waiter: Deferred[None] = Deferred()
             self._clearing.addBoth(lambda _: waiter.callback(None))
             await waiter
+        await self._keep_retention_time()
 
     def _look(self) -> None:
         self._parts.coordinator.relieve()
         self._parts.coordinator.save_again()
+        self._parts.clock_watch.look()
         self._memory.look()
+        self._now()
+
+    def _now(self) -> float:
+        """Return the time that retention goes by, in seconds since the epoch."""
+        assert self._retention is not None
+        return self._retention.tick(self._wall(), self._running())
+
+    @property
+    def _seconds(self) -> float:
+        """The time of the retention clock."""
+        assert self._retention is not None
+        return self._retention.seconds
+
+    def _keep(self) -> Deferred[None]:
+        return Deferred.fromCoroutine(self._keep_retention_time())
+
+    async def _keep_retention_time(self) -> None:
+        """Keep the time of the retention clock: without it, the next run's lags."""
+        if self._retention is None:
+            return
+        self._now()
+        try:
+            await self._parts.stats.keep_retention_time(self._seconds)
+        except Exception as error:
+            if not self._not_kept:
+                self._log.warn("The retention clock is not kept: {why}", why=str(error))
+            self._not_kept = True
+        else:
+            self._not_kept = False
 
     def _clear(self) -> Deferred[None]:
         clearing = Deferred.fromCoroutine(self.clear())
@@ -84,15 +131,17 @@ class Housekeeping:
 
     async def clear(self) -> None:
         """Drop and roll up what is past its retention."""
-        settings, now, parts = self._settings(), self._wall(), self._parts
+        settings, now, parts = self._settings(), self._now(), self._parts
         retention = settings.log_retention
-        dropped = await parts.log.trim(now, retention, settings.log_max_size)
+        # Ages in the log are differences on the retention clock: where the wall clock is
+        # behind that, as in 1970, they must not be noted by it.
+        dropped = await parts.log.trim(self._seconds, retention, settings.log_max_size)
         moved = await parts.stats.roll_up(
-            int(now - settings.keep_minutes) if settings.keep_minutes else 0,
-            int(now - settings.keep_hours) if settings.keep_hours else 0,
+            max(0, int(now - settings.keep_minutes)) if settings.keep_minutes else 0,
+            max(0, int(now - settings.keep_hours)) if settings.keep_hours else 0,
         )
         if settings.keep_minutes:
-            await parts.stats.forget_rejections(int(now - settings.keep_minutes))
+            await parts.stats.forget_rejections(max(0, int(now - settings.keep_minutes)))
         with suppress(LogUnavailable):  # while it is away, nothing is known to be dropped
             await self._forget_batches()
         if dropped or moved:

@@ -11,6 +11,7 @@ from typing import Any
 from twisted.cred.checkers import ICredentialsChecker
 
 from kupool.daemon.bus import BusPart, make_bus
+from kupool.daemon.clock_watch import ClockWatch
 from kupool.daemon.fence import FencedLog
 from kupool.daemon.rooms import RoomsPart, make_rooms
 from kupool.daemon.tenants import Tenants
@@ -81,6 +82,7 @@ class Parts:
     server: Server
     coordinator: Coordinator
     consumer: StatsConsumer
+    clock_watch: ClockWatch
     bus: BusPart | None
     rooms: RoomsPart | None
 
@@ -166,6 +168,7 @@ def build(
         server=server,
         coordinator=coordinator,
         consumer=consumer,
+        clock_watch=ClockWatch(wall, boot.seconds),
         bus=bus,
         rooms=rooms,
     )

@@ -26,11 +26,11 @@ from kupool.daemon.notify import notify
 from kupool.daemon.parts import Parts, build, has_spool
 from kupool.daemon.status import RUNNING, Status
 from kupool.errors import GOING_DOWN
-from kupool.log import IdentityMismatch, LogUnavailable, Plan
+from kupool.log import IdentityMismatch, LogUnavailable
 from kupool.log.rabbit import BrokerError
 from kupool.net.collector import collect_rarely
 from kupool.net.endpoints import endpoint_for, probe
-from kupool.pool.restore import remember_used
+from kupool.pool.restore import restore_jobs
 from kupool.settings import Loaded, Settings, changes
 from kupool.stats.comparison import Comparison, compare
 from kupool.stats.sweep import Sweeper
@@ -110,7 +110,9 @@ class Daemon:
         self.status = Status(wall, self.parts, self._sweeper)
         book = self.parts.book
         memory = Memory(reactor, lambda: book.retired_nonces, make_give_back())
-        self._housekeeping = Housekeeping(reactor, wall, self.parts, lambda: self.settings, memory)
+        self._housekeeping = Housekeeping(
+            reactor, wall, time.monotonic, self.parts, lambda: self.settings, memory
+        )
         self._http: Any = None
         self._starting: Deferred[None] | None = None
         self._stopping: Deferred[None] | None = None
@@ -160,21 +162,14 @@ class Daemon:
         if parts.bus is not None:
             await self._open("bus_url" if settings.bus_url.strip() else "mq_url", parts.bus)
         self.status.enter("comparing")
-        plan = await self._compare_first()
+        compared = await self._compare_first()
         self.status.enter("restoring")
-        keep_jobs = parts.log.persistent and (plan is None or plan.keep_jobs)
-        keep_jobs = self._owns_jobs() and keep_jobs
-        await parts.coordinator.restore(keep_jobs)
-        used = await remember_used(parts.log, parts.book, settings.duplicate_scope)
-        if used:
-            self._log.info(
-                "Restored {jobs} jobs and {used} used nonces", jobs=len(parts.book), used=used
-            )
+        await self._restore(compared)
         if self._sweeper is not None:
             await self._sweeper.begin(FIRST_SWEEP)
-        await parts.consumer.start(parts.log, None if plan is None else plan.resume)
+        await parts.consumer.start(parts.log, None if compared is None else compared.plan.resume)
         await parts.coordinator.start()
-        self._housekeeping.start()
+        await self._housekeeping.start()
         self.status.enter("listening")
         await self._listen("addr", parts.server.listen(settings.addr))
         if settings.http:
@@ -183,7 +178,7 @@ class Daemon:
         self.status.enter(RUNNING)
         self._announce()
 
-    async def _compare_first(self) -> Plan | None:
+    async def _compare_first(self) -> Comparison | None:
         """See whether log and store belong together; None where the log is away, and a spool
         takes its place: nothing reaches it then before the two have been compared.
         """
@@ -197,7 +192,7 @@ class Daemon:
             return None
         if compared.plan.text and not compared.changed:
             self._tell(compared)
-        return compared.plan
+        return compared
 
     async def _compare(self) -> Comparison:
         """See whether log and store belong together, and have both say so from now on."""
@@ -207,6 +202,27 @@ class Daemon:
             self._tell(compared)
         self.status.gaps = await stats.gaps()
         return compared
+
+    async def _restore(self, compared: Comparison | None) -> None:
+        """Go on with the jobs of the last run whose nonces the log tells."""
+        parts = self.parts
+        plan, extent = (None, None) if compared is None else (compared.plan, compared.extent)
+        restored = await restore_jobs(
+            self._reactor,
+            parts.log,
+            plan,
+            extent,
+            parts.coordinator,
+            self.settings.duplicate_scope,
+        )
+        if restored.minutes:
+            await parts.stats.cover(restored.minutes)
+        if restored.used:
+            self._log.info(
+                "Restored {jobs} jobs and {used} used nonces",
+                jobs=restored.jobs,
+                used=restored.used,
+            )
 
     def _tell(self, compared: Comparison) -> None:
         extent, state, plan, _ = compared

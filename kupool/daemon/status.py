@@ -86,6 +86,8 @@ class Status:
     def _not_compared(self) -> list[str]:
         """Return why the counts may not be what the log says."""
         reasons = []
+        if self._parts.clock_watch.problem:
+            reasons.append(f"clock: {self._parts.clock_watch.problem}")
         if self._sweeper is not None and self._sweeper.concern:
             reasons.append(f"statistics: {self._sweeper.concern}")
         for gap, _ in self.gaps:

@@ -9,7 +9,8 @@ from twisted.trial.unittest import TestCase
 from zope.interface.verify import verifyObject
 
 from kupool.pool import IJobStore, SavedJob
-from kupool.pool.jobstore import MemoryJobStore, SqliteJobStore
+from kupool.pool.jobstore import RESERVED, UNREADABLE, MemoryJobStore, SqliteJobStore
+from kupool.storage.clocks import YEAR_2024
 from kupool.storage.database import Database
 from tests.contract.test_log import the_reactor
 from tests.pool_fixture import SteeredJobStore
@@ -18,7 +19,8 @@ NOW = 1_800_000_000.0
 
 
 def job(job_id: int, created_at: float = NOW, server_nonce: str = "") -> SavedJob:
-    return SavedJob(job_id, server_nonce or f"{job_id:032x}", created_at)
+    nonce = server_nonce or f"{job_id:032x}"
+    return SavedJob(job_id, nonce, created_at, 10 * job_id, "boot", 0.5 + job_id)
 
 
 class JobStoreContract:
@@ -34,60 +36,67 @@ class JobStoreContract:
     async def test_empty(self) -> None:
         """K-34: without a last run there are no jobs."""
         store = await self.make_store()
-        loaded = await store.load(0.0)
+        loaded = await store.load(100)
         self.assertEqual(list(loaded.jobs), [])  # type: ignore[attr-defined]
         self.assertGreaterEqual(loaded.reserved_until, 0)  # type: ignore[attr-defined]
 
     async def test_forget_nothing(self) -> None:
         store = await self.make_store()
-        await store.forget(NOW)
+        await store.forget(10)
 
 
 class KeepingContract(JobStoreContract):
     """K-34: and what a store does that outlives the process."""
 
     async def test_load(self) -> None:
-        """K-34: jobs come back oldest first, those from a time on, and the newest always."""
+        """K-34: the newest jobs come back by id, oldest first, whenever they were made."""
         store = await self.make_store()
         self.assertTrue(store.persistent)  # type: ignore[attr-defined]
-        jobs = [job(n, NOW + 30 * n) for n in range(1, 6)]
+        jobs = [job(n, NOW - 1e6 * n) for n in range(1, 6)]
         for made in jobs:
-            await store.save(made, made.job_id + 1000)
-        loaded = await store.load(NOW + 90)
+            await store.save(made, made.job_id + 1)
+        loaded = await store.load(3)
         self.assertEqual(list(loaded.jobs), jobs[2:])  # type: ignore[attr-defined]
-        self.assertEqual(loaded.reserved_until, 1005)  # type: ignore[attr-defined]
-        loaded = await store.load(NOW + 1e6)
-        self.assertEqual(list(loaded.jobs), jobs[-1:])  # type: ignore[attr-defined]
+        self.assertEqual(loaded.reserved_until, 6)  # type: ignore[attr-defined]
+        loaded = await store.load(100)
+        self.assertEqual(list(loaded.jobs), jobs)  # type: ignore[attr-defined]
+
+    async def test_what_is_not_known(self) -> None:
+        """K-34: a job whose place and boot nobody knew comes back without them."""
+        store = await self.make_store()
+        await store.save(SavedJob(1, "aa", NOW), 2)
+        loaded = await store.load(100)
+        self.assertEqual(list(loaded.jobs), [SavedJob(1, "aa", NOW)])  # type: ignore[attr-defined]
 
     async def test_save_again(self) -> None:
         """K-34: a job keeps the nonce that it was first saved with."""
         store = await self.make_store()
         await store.save(job(1, NOW, "aa"), 1001)
         await store.save(job(1, NOW + 5, "bb"), 1)
-        loaded = await store.load(0.0)
+        loaded = await store.load(100)
         self.assertEqual(list(loaded.jobs), [job(1, NOW, "aa")])  # type: ignore[attr-defined]
         self.assertEqual(loaded.reserved_until, 1)  # type: ignore[attr-defined]
 
     async def test_forget(self) -> None:
-        """K-29: old jobs are dropped, but never the newest."""
+        """K-29: the oldest jobs by id are dropped, whenever they were made."""
         store = await self.make_store()
         for n in range(1, 6):
-            await store.save(job(n, NOW + 30 * n), 1000)
-        await store.forget(NOW + 90)
+            await store.save(job(n, NOW - 30 * n), 1000)
+        await store.forget(3)
         self.assertEqual(
-            [j.job_id for j in (await store.load(0.0)).jobs],  # type: ignore[attr-defined]
+            [j.job_id for j in (await store.load(100)).jobs],  # type: ignore[attr-defined]
             [3, 4, 5],
         )
-        await store.forget(NOW + 1e6)
+        await store.forget(10)
         self.assertEqual(
-            [j.job_id for j in (await store.load(0.0)).jobs],  # type: ignore[attr-defined]
-            [5],
+            [j.job_id for j in (await store.load(100)).jobs],  # type: ignore[attr-defined]
+            [3, 4, 5],
         )
 
     async def test_large_ids(self) -> None:
         store = await self.make_store()
         await store.save(job(2**53), 2**62)
-        loaded = await store.load(0.0)
+        loaded = await store.load(100)
         self.assertEqual(loaded.jobs[0].job_id, 2**53)  # type: ignore[attr-defined]
         self.assertEqual(loaded.reserved_until, 2**62)  # type: ignore[attr-defined]
 
@@ -99,14 +108,21 @@ class MemoryJobStoreTests(JobStoreContract, TestCase):
         return MemoryJobStore(lambda: NOW)
 
     async def test_ids_grow_across_restarts(self) -> None:
-        """K-34: ids begin at the time of day, so that a later run's are above."""
+        """K-34: ids begin at the seconds since 2024, so that a later run's are above."""
         now = NOW
         store = MemoryJobStore(lambda: now)
-        first = (await store.load(0.0)).reserved_until
-        self.assertGreaterEqual(first, int(NOW))
-        await store.save(job(first + 1), first + 1001)
+        first = (await store.load(100)).reserved_until
+        self.assertEqual(first, int(NOW - YEAR_2024))
+        await store.save(job(first + 1), first + 2)
         now += 60.0
-        self.assertGreater((await MemoryJobStore(lambda: now).load(0.0)).reserved_until, first + 2)
+        again = await MemoryJobStore(lambda: now).load(100)
+        self.assertGreater(again.reserved_until, first + 2)
+
+    async def test_a_wrong_clock(self) -> None:
+        """Issue 11: ids stay below 2^31, whatever the wall clock shows."""
+        for wrong in (0.0, YEAR_2024 - 1, 4_070_908_800.0, 1e12):
+            store = MemoryJobStore(lambda wrong=wrong: wrong)  # type: ignore[misc]
+            self.assertEqual((await store.load(100)).reserved_until, 0)
 
     async def test_bounded(self) -> None:
         store = MemoryJobStore(lambda: NOW)
@@ -133,8 +149,28 @@ class SqliteJobStoreTests(KeepingContract, TestCase):
         store = await self.make_store()
         await store.save(job(1), 1001)
         again = await self.reopen()
-        loaded = await again.load(0.0)
+        loaded = await again.load(100)
         self.assertEqual((list(loaded.jobs), loaded.reserved_until), ([job(1)], 1001))
+
+    async def test_reserve(self) -> None:
+        """K-35: ids that are reserved by themselves count like the others."""
+        store = await self.make_store()
+        await store.load(100)
+        await store.save(job(1), 2)
+        await store.reserve(7)
+        again = await self.reopen()
+        self.assertEqual((await again.load(100)).reserved_until, 7)
+        await again.save(job(9), 10)
+        self.assertEqual((await again.load(100)).reserved_until, 10)
+
+    async def test_a_damaged_reservation(self) -> None:
+        """K-34: where nobody knows how many ids were given out, many are left out."""
+        store = await self.make_store()
+        await store.load(100)
+        await store.save(job(1), 2)
+        self.path.with_name(self.path.name + RESERVED).write_bytes(b"?" * 4096)
+        again = await self.reopen()
+        self.assertEqual((await again.load(100)).reserved_until, 2 + UNREADABLE)
 
 
 class SteeredJobStoreTests(KeepingContract, TestCase):

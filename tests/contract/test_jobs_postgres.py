@@ -6,7 +6,7 @@ from twisted.internet.defer import CancelledError, gatherResults
 from twisted.trial.unittest import TestCase
 
 from kupool.pool.pgjobs import PostgresJobStore
-from kupool.storage.postgres import PostgresDatabase, PostgresSettings
+from kupool.storage.postgres import DatabaseUnavailable, PostgresDatabase, PostgresSettings
 from tests.contract.test_job_store import NOW, KeepingContract, job
 from tests.contract.test_log import the_reactor
 from tests.services import postgres
@@ -30,7 +30,7 @@ class PostgresJobStoreTests(KeepingContract, TestCase):
         store = await self.make_store()
         await store.save(job(1, NOW + 0.123456789), 1001)
         again = await self.reopen()
-        loaded = await again.load(0.0)
+        loaded = await again.load(100)
         self.assertEqual(
             (list(loaded.jobs), loaded.reserved_until), ([job(1, NOW + 0.123456789)], 1001)
         )
@@ -48,7 +48,7 @@ class PostgresJobStoreTests(KeepingContract, TestCase):
         # save goes to the other.
         busy = [database.query("SELECT pg_sleep(%s)", (seconds,)) for seconds in (0.1, 0.8, 0.1)]
         await gatherResults([store.save(job(1), 1001), store.save(job(2), 1002), *busy])
-        self.assertEqual((await store.load(0.0)).reserved_until, 1002)
+        self.assertEqual((await store.load(100)).reserved_until, 1002)
 
     async def test_not_waited_for(self) -> None:
         """K-35: a save that its caller gave up is done all the same, and in its turn."""
@@ -58,5 +58,11 @@ class PostgresJobStoreTests(KeepingContract, TestCase):
         with self.assertRaises(CancelledError):
             await first
         await second
-        loaded = await store.load(0.0)
+        loaded = await store.load(100)
         self.assertEqual(([j.job_id for j in loaded.jobs], loaded.reserved_until), ([1, 2], 1002))
+
+    async def test_reserve(self) -> None:
+        """K-35: where the database is away, nothing can be kept elsewhere."""
+        store = await self.make_store()
+        with self.assertRaises(DatabaseUnavailable):
+            await store.reserve(7)

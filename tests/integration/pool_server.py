@@ -11,7 +11,7 @@ from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
 from twisted.internet.defer import Deferred, fail
 
 from kupool.live.hub import LatestChannel
-from kupool.log import LogUnavailable
+from kupool.log import Extent, Identity, LogUnavailable, Plan
 from kupool.log.memory import MemoryLog
 from kupool.net.manager import ServerSettings
 from kupool.net.server import Server
@@ -19,12 +19,14 @@ from kupool.pool.acceptance import Acceptance, BatchSettings
 from kupool.pool.coordinator import Coordinator
 from kupool.pool.credentials import Authenticator
 from kupool.pool.handlers import AttemptSettings, Handlers
-from kupool.pool.jobs import Job, JobBook
-from kupool.pool.jobstore import MemoryJobStore
+from kupool.pool.jobs import JobBook
 from kupool.pool.judge import Rules
+from kupool.pool.notes import JobNotes
 from kupool.pool.pool import Pool, SessionSettings
-from kupool.pool.restore import remember_used
+from kupool.pool.restore import restore_jobs
 from kupool.stats.replay import replay
+from kupool.storage.clocks import this_boot
+from tests.pool_fixture import SteeredJobStore
 
 
 class RunLog:
@@ -85,7 +87,7 @@ class PoolServer:
         self.password = password
         self.path = path
         self.kept = MemoryLog(reactor, wall)
-        self.store = MemoryJobStore(wall)
+        self.store = SteeredJobStore()
         self.port = 0
         self.runs = 0
 
@@ -114,24 +116,27 @@ class PoolServer:
         self.server = Server(self.reactor, self.pool, self.limits)
         self.pool.use_channel(LatestChannel(self.server.manager, "job"))
         self.coordinator = Coordinator(
-            self.reactor, self.wall, self.book, self.store, self.pool.publish, self.interval
+            self.reactor,
+            self.wall,
+            self.book,
+            self.store,
+            self.pool.publish,
+            self.interval,
+            JobNotes(self.log, self.wall, f"run{self.runs}"),
+            this_boot(),
         )
-        if self.store.saved:
-            self._restore()
-            await remember_used(self.kept, self.book, "user")
+        if self.store.jobs:
+            await self._restore()
         await self.coordinator.start()
         if listen:
             await self.server.listen([self.listening])
             self.port = getattr(self.server.addresses[0], "port", 0)
 
-    def _restore(self) -> None:
-        """Take the jobs over, as a store on disk would give them back."""
-        now, wall = self.reactor.seconds(), self.wall()
-        jobs = [
-            Job(s.job_id, s.server_nonce, now - (wall - s.created_at), s.created_at)
-            for s in self.store.saved
-        ]
-        self.book.restore(jobs, jobs[-1].job_id)
+    async def _restore(self) -> None:
+        """Go on with the jobs of the last run, whose log is still there."""
+        extent = Extent(None, 1, self.kept.status().appended, True)
+        plan = Plan(Identity("pool", ()), 0, 0, True)
+        await restore_jobs(self.reactor, self.kept, plan, extent, self.coordinator, "user")
 
     @property
     def listening(self) -> str:

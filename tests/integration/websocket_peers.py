@@ -31,11 +31,12 @@ from kupool.pool.credentials import Authenticator
 from kupool.pool.handlers import AttemptSettings, Handlers
 from kupool.pool.jobs import JobBook
 from kupool.pool.jobstore import MemoryJobStore
-from kupool.pool.notes import JobNotes
 from kupool.pool.judge import Rules
+from kupool.pool.notes import JobNotes
 from kupool.pool.pool import Pool, SessionSettings
 from kupool.stats.consumer import ConsumerSettings, StatsConsumer
 from kupool.stats.memory import MemoryStats
+from kupool.storage.clocks import this_boot
 from kupool.web import IStatusSource, Overview, ShutdownStatus
 from kupool.web.site import HttpLimits, make_site
 

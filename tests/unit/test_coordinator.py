@@ -10,9 +10,12 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from kupool.pool.coordinator import Coordinator, RotationFailed
-from kupool.pool.jobs import RESERVE_AHEAD, Job
-from tests.pool_fixture import FRAME, WALL, PoolBench, SteeredJobStore, encode_frame
+from kupool.log import Identity, Mark, Plan
+from kupool.pool.coordinator import NOTE_EVERY, Coordinator, RotationFailed
+from kupool.pool.jobs import LAST_ID, RESERVE_AHEAD, Job, id_of_clock
+from kupool.pool.restore import JUMP, restore_jobs
+from kupool.storage.clocks import BootClock
+from tests.pool_fixture import FRAME, WALL, KeptLog, PoolBench, SteeredJobStore, encode_frame
 
 
 class Random:
@@ -50,7 +53,10 @@ class RotationTests(SynchronousTestCase):
         bench = PoolBench(random_hex=source).start()
         self.assertEqual(source.asked, [16])
         self.assertTrue(re.fullmatch("[0-9a-f]{32}", bench.published[0].server_nonce))
-        made = Coordinator(bench.clock, bench.wall, bench.book, bench.store, print, 30.0)
+        boot = BootClock("", bench.clock.seconds)
+        made = Coordinator(
+            bench.clock, bench.wall, bench.book, bench.store, print, 30.0, bench.notes, boot
+        )
         self.assertIs(made._random_hex, secrets.token_hex)
 
     def test_failing_source(self) -> None:
@@ -211,11 +217,22 @@ class RestartTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.store = SteeredJobStore()
         self.clock = Clock()
+        self.log = KeptLog(self.clock)
+        self.boot = "boot"
+        #: What the wall clock shows beyond the right time, in seconds.
+        self.wrong = 0.0
 
-    def run_pool(self, replayable: bool = True, start: bool = True) -> PoolBench:
-        bench = PoolBench(store=self.store, clock=self.clock)
-        bench.restored = self.successResultOf(  # type: ignore[attr-defined]
-            Deferred.fromCoroutine(bench.coordinator.restore(replayable))
+    def run_pool(self, keep_jobs: bool = True, start: bool = True) -> PoolBench:
+        """Begin a run of a pool over the store and the log."""
+        boot = BootClock(self.boot, self.clock.seconds, -10.0)
+        bench = PoolBench(store=self.store, log=self.log, clock=self.clock, boot=boot)
+        bench.coordinator._wall = lambda: WALL + self.wrong + self.clock.seconds()
+        plan = Plan(Identity("pool", ()), 0, 0, keep_jobs)
+        extent = self.successResultOf(self.log.extent(None, Mark(0)))
+        self.restored = self.successResultOf(
+            Deferred.fromCoroutine(
+                restore_jobs(self.clock, self.log, plan, extent, bench.coordinator, "user")
+            )
         )
         return bench.start() if start else bench
 
@@ -230,6 +247,10 @@ class RestartTests(SynchronousTestCase):
     def advance_to(self, seconds: float) -> None:
         while self.clock.seconds() < seconds:
             self.clock.advance(min(10.0, seconds - self.clock.seconds()))
+
+    def first_id(self) -> int:
+        """The id of the first job of a new store."""
+        return id_of_clock(WALL) + 1
 
     def test_history_comes_back(self) -> None:
         """K-34: the latest job and the history validate after a restart."""
@@ -255,9 +276,10 @@ class RestartTests(SynchronousTestCase):
         self.advance_to(59.9)
         self.assertEqual(again.published, [])
         self.advance_to(60.0)
-        self.assertEqual([job.job_id for job in again.published], [3])
+        third = self.first_id() + 2
+        self.assertEqual([job.job_id for job in again.published], [third])
         self.advance_to(90.0)
-        self.assertEqual([job.job_id for job in again.published], [3, 4])
+        self.assertEqual([job.job_id for job in again.published], [third, third + 1])
 
     def test_long_away(self) -> None:
         """K-34, K-29: what is too old has left the history, and a new job comes at once."""
@@ -265,25 +287,58 @@ class RestartTests(SynchronousTestCase):
         self.stop(bench)
         self.clock.advance(10_000.0)
         again = self.run_pool()
-        self.assertEqual([job.job_id for job in again.published], [2])
-        self.assertEqual([job.job_id for job in again.book], [2])
+        self.assertEqual([job.job_id for job in again.published], [self.first_id() + 1])
+        self.assertEqual([job.job_id for job in again.book], [self.first_id() + 1])
 
     def test_clock_set_back(self) -> None:
-        """K-34: a wall clock that was set back makes no job younger than new."""
+        """K-34: whatever the wall clock shows, a job is as old as it is since the boot."""
+        for wrong in (-5000.0, 40 * 86400.0, -WALL):
+            self.wrong = 0.0
+            bench = self.run_pool()
+            (job_id,) = [job.job_id for job in bench.published] or [bench.book.last_id]
+            self.stop(bench)
+            self.clock.advance(20.0)
+            self.wrong = wrong
+            again = self.run_pool(start=False)
+            self.assertEqual([job.job_id for job in again.book], [job_id])
+            self.assertEqual(again.book.jobs[job_id].created, 0.0)
+            self.clock.rightNow = 0.0
+
+    def test_after_a_reboot(self) -> None:
+        """K-34: then the wall clock tells, unless it is before the newest job."""
         bench = self.run_pool()
         self.stop(bench)
-        again = PoolBench(store=self.store, clock=self.clock)
-        again.coordinator._wall = lambda: WALL - 5000.0
-        self.successResultOf(Deferred.fromCoroutine(again.coordinator.restore(True)))
-        (job,) = again.book
-        self.assertEqual(job.created, self.clock.seconds())
+        self.clock.advance(10.0)
+        self.boot = "another"
+        again = self.run_pool(start=False)
+        self.assertEqual([job.created for job in again.book], [0.0])
+        self.wrong = -20.0
+        again = self.run_pool(start=False)
+        self.assertEqual(list(again.book), [])
 
     def test_not_replayable(self) -> None:
         """K-34, K-47: where used nonces are not known, old jobs are retired; ids go on."""
         bench = self.run_pool()
         self.stop(bench)
-        again = self.run_pool(replayable=False)
-        self.assertEqual([job.job_id for job in again.book], [2])
+        again = self.run_pool(keep_jobs=False)
+        self.assertEqual([job.job_id for job in again.book], [self.first_id() + 1])
+
+    def test_used_nonces_come_back(self) -> None:
+        """K-47: whatever the wall clock showed when, and shows now (case 01)."""
+        self.wrong = 7200.0
+        bench = self.run_pool()
+        self.stop(bench)
+        self.wrong = 0.0
+        bench = self.run_pool()
+        self.advance_to(31.0)
+        peer = bench.connect().authorize()
+        self.assertTrue(peer.submit("a")["result"])
+        self.crash(bench)
+        again = self.run_pool()
+        self.assertEqual(self.restored.used, 1)
+        job = {"job_id": peer.job["job_id"], "server_nonce": peer.job["server_nonce"]}
+        late = again.connect().authorize()
+        self.assertEqual(late.submit("a", **job)["error"], "Duplicate submission")
 
     def test_clean_stop_wastes_no_ids(self) -> None:
         """K-24, K-34: after a clean stop the next id is one more."""
@@ -293,21 +348,120 @@ class RestartTests(SynchronousTestCase):
             self.advance_to(50.0 * turn)
             ids += [job.job_id for job in bench.published]
             self.stop(bench)
-        self.assertEqual(ids, list(range(1, len(ids) + 1)))
+        first = self.first_id()
+        self.assertEqual(ids, list(range(first, first + len(ids))))
+
+    def test_no_leap_after_a_crash(self) -> None:
+        """Issue 11: all jobs were saved, so at most the one reserved is left out."""
+        bench = self.run_pool()
+        self.advance_to(65.0)
+        last = bench.published[-1].job_id
+        self.crash(bench)
+        again = self.run_pool()
+        self.assertEqual([job.job_id for job in again.published], [last + RESERVE_AHEAD + 1])
+        self.assertEqual(len(again.book), 4)
 
     def test_ids_after_a_crash(self) -> None:
         """K-34: ids never repeat, whenever it crashes and whatever was saved."""
         seen: list[int] = []
         for turn in range(1, 8):
-            self.store.broken = False
+            self.store.broken = self.log.broken = False
             bench = self.run_pool()
             self.store.broken = turn % 2 == 0  # the jobs of these runs are not saved
+            self.log.broken = self.store.broken and turn % 4 == 0  # and not noted either
             self.advance_to(70.0 * turn)
             seen += [job.job_id for job in bench.published]
             self.crash(bench)
         self.assertGreaterEqual(len(seen), 12)
         self.assertEqual(len(set(seen)), len(seen))
         self.assertEqual(seen, sorted(seen))
+
+    def test_unsaved_jobs_are_noted_in_the_log(self) -> None:
+        """Issue 11: before they go out, so that a crash leaves their ids out."""
+        bench = self.run_pool()
+        self.store.broken, self.store.reserving = True, False
+        self.advance_to(95.0)
+        self.assertEqual(len(bench.published), 4)
+        # The first was reserved; one note is enough for the others.
+        self.assertEqual(self.log.notes(), [bench.published[2].job_id + NOTE_EVERY])
+        self.crash(bench)
+        self.store.broken = False
+        again = self.run_pool()
+        self.assertEqual(
+            [job.job_id for job in again.published],
+            [bench.published[2].job_id + NOTE_EVERY + JUMP + 1],
+        )
+
+    def test_neither_saved_nor_noted(self) -> None:
+        """Issue 11: a job whose id nobody could know of after a crash does not go out."""
+        bench = self.run_pool()
+        self.store.broken = self.log.broken = True
+        self.store.reserving = False
+        self.advance_to(125.0)
+        self.assertEqual(len(bench.published), 2)
+        self.assertTrue(bench.coordinator.stalled)
+        self.store.broken = False
+        self.advance_to(155.0)
+        self.assertEqual(len(bench.published), 3)
+        self.assertFalse(bench.coordinator.stalled)
+
+    def test_reserved_on_a_full_disk(self) -> None:
+        """K-35: where neither store nor log take a row, a number in a file will do."""
+        bench = self.run_pool()
+        self.store.broken = self.log.broken = True
+        self.advance_to(125.0)
+        self.assertEqual(len(bench.published), 5)
+        last = bench.published[-1].job_id
+        self.assertEqual(self.store.in_file, last)
+        self.crash(bench)
+        self.store.broken = self.log.broken = False
+        again = self.run_pool()
+        self.assertEqual([job.job_id for job in again.published], [last + 1])
+
+    def test_an_older_copy_of_the_store(self) -> None:
+        """Issue 11: the log tells that more ids were given out than the store knows."""
+        bench = self.run_pool()
+        copy = dict(self.store.jobs), self.store.reserved_until
+        self.advance_to(125.0)
+        peer = bench.connect().authorize()
+        self.assertTrue(peer.submit("a")["result"])
+        given_out = bench.published[-1].job_id
+        self.stop(bench)
+        self.store.jobs, self.store.reserved_until = copy
+        again = self.run_pool()
+        self.assertEqual([j.job_id for j in again.published], [given_out + JUMP + 1])
+
+    def test_a_store_that_is_new(self) -> None:
+        """Issue 11: the log and the clock tell where ids begin."""
+        self.wrong = -WALL  # a clock in 1970 tells nothing
+        bench = self.run_pool()
+        self.assertEqual([job.job_id for job in bench.published], [1])
+        self.advance_to(30.0 * NOTE_EVERY + 5)
+        self.assertEqual(self.log.notes(), [NOTE_EVERY])
+        given_out = bench.published[-1].job_id
+        self.crash(bench)
+        self.store = SteeredJobStore()
+        again = self.run_pool()
+        self.assertGreater(again.published[0].job_id, given_out)
+        self.assertLess(again.published[0].job_id, given_out + 3 * JUMP)
+
+    def test_ids_are_used_up(self) -> None:
+        """Issue 11: ids stay below 2^31, and the end of them is said clearly."""
+        bench = self.run_pool()
+        bench.book.skip_to(LAST_ID - 1)
+        self.advance_to(30.0)
+        self.assertEqual(bench.published[-1].job_id, 2**31 - 1)
+        self.advance_to(60.0)
+        self.assertEqual(bench.published[-1].job_id, 2**31 - 1)
+        self.assertIn("all job ids up to 2147483647 are used up", bench.coordinator.problem)
+        self.assertTrue(bench.coordinator.stalled)
+
+    def test_old_jobs_are_forgotten(self) -> None:
+        """K-29: the store keeps what a restart needs by number, whatever the clock shows."""
+        bench = PoolBench(store=self.store, clock=self.clock, max_jobs=5).start()
+        self.wrong = -1e6
+        self.advance_to(3000.0)
+        self.assertEqual(sorted(self.store.jobs), [j.job_id for j in bench.published][-10:])
 
 
 class OutageTests(SynchronousTestCase):
@@ -352,38 +506,29 @@ class OutageTests(SynchronousTestCase):
 
     def test_forget_that_hangs(self) -> None:
         """K-35: nor does waiting for it."""
-        self.store.forget = lambda before: Deferred()  # type: ignore[method-assign]
+        self.store.forget = lambda keep: Deferred()  # type: ignore[method-assign]
         for turn in range(1, 4):
             self.bench.at(30.0 * turn)
         self.assertEqual(len(self.bench.published), 4)
 
     def test_no_id_without_a_reservation(self) -> None:
-        """K-34, K-35: when the reserved ids are used up, no unsaved job goes out."""
-        self.store.broken = True
-        first = self.bench.published[0].job_id
-        self.bench.book._last_id = first + RESERVE_AHEAD - 1
-        self.bench.at(30.0)
-        self.assertEqual(self.bench.published[-1].job_id, first + RESERVE_AHEAD)
-        self.bench.at(60.0)
-        self.assertEqual(len(self.bench.published), 2)
+        """K-34, K-35: where an id can be kept nowhere, no unsaved job goes out."""
+        self.store.broken, self.store.reserving = True, False
+        for turn in range(1, 5):
+            self.bench.at(30.0 * turn)
+        # The next one was reserved with the last save.
+        self.assertEqual(len(self.bench.published), 1 + RESERVE_AHEAD)
         self.store.broken = False
-        self.bench.at(90.0)
-        self.assertEqual(len(self.bench.published), 3)
+        self.bench.at(150.0)
+        self.assertEqual(len(self.bench.published), 2 + RESERVE_AHEAD)
 
     def test_down_at_the_first_start(self) -> None:
         """K-35: with nothing ever reserved there is no job to begin with."""
         store = SteeredJobStore()
-        store.broken = True
+        store.broken, store.reserving = True, False
         with self.assertRaises(RotationFailed) as caught:
             PoolBench(store=store).start()
         self.assertIn("the store is down", str(caught.exception))
-
-    def test_old_jobs_are_forgotten(self) -> None:
-        """K-29: the store keeps what a restart needs, not all history."""
-        bench = PoolBench(store=SteeredJobStore(), window=60.0).start()
-        for turn in range(1, 100):
-            bench.at(30.0 * turn)
-        self.assertLess(len(bench.store.jobs), 12)
 
 
 class PublishTests(SynchronousTestCase):

@@ -9,8 +9,9 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from kupool.daemon.housekeeping import CLEAR, KEEP_IDS, Housekeeping
+from kupool.daemon.housekeeping import CLEAR, KEEP, LOOK, Housekeeping
 from kupool.daemon.memory import WORTH_RETURNING, Memory
+from kupool.log import Extent, LogUnavailable, Mark, StoreState
 from kupool.settings import Settings
 
 NOW = 1.8e9
@@ -18,6 +19,8 @@ NOW = 1.8e9
 
 class _Part:
     """Stands for the log, the counts and the coordinator; notes what it is asked."""
+
+    newest_save: float | None
 
     def __init__(self) -> None:
         self.calls: list[tuple[Any, ...]] = []
@@ -38,7 +41,16 @@ class _Part:
 
 class _Parts:
     def __init__(self) -> None:
-        self.log = self.stats = self.coordinator = _Part()
+        self.log = self.stats = self.coordinator = self.clock_watch = _Part()
+        answers = self.log.answers
+        answers["retention_time"] = succeed(None)
+        answers["state"] = succeed(StoreState(None, Mark(0), 0, True))
+        answers["extent"] = succeed(Extent(None, 7, 9, True))
+        self.coordinator.newest_save = None
+
+
+#: What is done each second, and each minute.
+OFTEN = ("relieve", "save_again", "look", "keep_retention_time")
 
 
 class HousekeepingTests(SynchronousTestCase):
@@ -52,10 +64,32 @@ class HousekeepingTests(SynchronousTestCase):
         parts: Any = self.parts
         self.retired = self.given_back = 0
         memory = Memory(self.clock, lambda: self.retired, self.give_back)
+        #: What the wall clock shows beyond the right time, in seconds.
+        self.wrong = 0.0
         self.housekeeping = Housekeeping(
-            self.clock, lambda: NOW, parts, lambda: self.settings, memory
+            self.clock,
+            self.wall,
+            self.clock.seconds,
+            parts,
+            lambda: self.settings,
+            memory,
         )
-        self.housekeeping.start()
+        self.start()
+        self.part.taken()
+
+    def wall(self) -> float:
+        return NOW + self.wrong + self.clock.seconds()
+
+    def start(self) -> None:
+        self.successResultOf(Deferred.fromCoroutine(self.housekeeping.start()))
+
+    def run_for(self, seconds: float) -> None:
+        """Let time pass, a second at once."""
+        self.clock.pump([LOOK] * int(seconds))
+
+    def rare(self) -> list[tuple[Any, ...]]:
+        """What was asked since the last look that is not asked often."""
+        return [call for call in self.part.taken() if call[0] not in OFTEN]
 
     def give_back(self) -> None:
         self.given_back += 1
@@ -66,7 +100,7 @@ class HousekeepingTests(SynchronousTestCase):
     def test_every_second(self) -> None:
         """K-50, K-35: too many nonces, and jobs that could not be saved, are looked after."""
         self.clock.pump([1.0] * 3)
-        self.assertEqual(self.part.taken(), [("relieve",), ("save_again",)] * 3)
+        self.assertEqual(self.part.taken(), [("relieve",), ("save_again",), ("look",)] * 3)
         self.successResultOf(self.stop())
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
@@ -96,29 +130,39 @@ class HousekeepingTests(SynchronousTestCase):
 
     def test_every_ten_minutes(self) -> None:
         """K-76: with the retention of the settings of that moment."""
-        self.clock.advance(CLEAR - 1)
+        self.run_for(CLEAR - 1)
         self.part.taken()
         self.settings = replace(
             self.settings, log_retention=100.0, log_max_size=5, keep_minutes=10.0, keep_hours=20.0
         )
-        self.clock.advance(1)
+        self.run_for(1)
+        now = NOW + CLEAR
         self.assertEqual(
-            [call for call in self.part.taken() if call[0] not in ("relieve", "save_again")],
+            self.rare(),
             [
-                ("trim", NOW - 100.0, 5),
-                ("roll_up", int(NOW - 10), int(NOW - 20)),
-                ("forget_rejections", int(NOW - 10)),
-                ("forget_batches", int(NOW - 100 - KEEP_IDS)),
+                ("trim", now, 100.0, 5),
+                ("roll_up", int(now - 10), int(now - 20)),
+                ("forget_rejections", int(now - 10)),
+                ("state",),
+                ("extent", None, Mark(0)),
+                ("forget_batches", 7),
             ],
         )
 
     def test_what_is_kept_for_ever(self) -> None:
-        """K-76: 0 turns a retention off, and the ids of batches stay then."""
+        """K-76: 0 turns a retention off."""
         self.settings = replace(self.settings, log_retention=0.0, keep_minutes=0.0, keep_hours=0.0)
         self.successResultOf(Deferred.fromCoroutine(self.housekeeping.clear()))
         self.assertEqual(
-            self.part.taken(), [("trim", 0, self.settings.log_max_size), ("roll_up", 0, 0)]
+            self.rare()[:2], [("trim", NOW, 0.0, self.settings.log_max_size), ("roll_up", 0, 0)]
         )
+
+    def test_a_log_that_is_away(self) -> None:
+        """Issue 11: it is asked again later what it holds, and no id is forgotten."""
+        self.part.answers["extent"] = fail(LogUnavailable("away"))
+        self.run_for(CLEAR)
+        self.assertNotIn("forget_batches", [call[0] for call in self.part.taken()])
+        self.assertEqual(self.flushLoggedErrors(), [])
 
     def test_a_failure_is_logged_and_tried_again(self) -> None:
         """K-72: a store that is away stops nothing for good."""
@@ -126,7 +170,7 @@ class HousekeepingTests(SynchronousTestCase):
         self.clock.advance(CLEAR)
         (error,) = self.flushLoggedErrors(OSError)
         self.assertIn("disk full", str(error.value))
-        self.part.answers.clear()
+        self.part.answers["trim"] = succeed(0)
         self.part.taken()
         self.clock.advance(CLEAR)
         self.assertIn("roll_up", [call[0] for call in self.part.taken()])
@@ -148,3 +192,49 @@ class HousekeepingTests(SynchronousTestCase):
         self.clock.advance(CLEAR)
         self.clock.advance(CLEAR)
         self.assertEqual([c[0] for c in self.part.taken()].count("trim"), 1)
+
+    def test_a_clock_that_is_ahead(self) -> None:
+        """Issue 11, point 3: retention follows a clock that no wrong wall clock can rush."""
+        self.run_for(CLEAR - 100)
+        self.wrong = 40 * 86400.0
+        self.run_for(100)
+        (trim, roll_up, forget, *_) = self.rare()
+        self.assertEqual(trim[1], NOW + CLEAR + 100)
+        self.assertEqual(roll_up[1], int(trim[1] - self.settings.keep_minutes))
+        self.assertEqual(forget[1], int(trim[1] - self.settings.keep_minutes))
+
+    def test_a_clock_in_1970(self) -> None:
+        """Issue 11, point 3: ages in the log are not noted by it, and nothing is rolled up."""
+        self.wrong = -NOW
+        self.run_for(CLEAR)
+        (trim, roll_up, forget, *_) = self.rare()
+        self.assertEqual(trim[1], NOW)
+        self.assertEqual((roll_up[1:], forget[1:]), ((0, 0), (0,)))
+
+    def test_the_retention_clock_is_kept(self) -> None:
+        """Issue 11, point 3: each minute and at the end, and a failure stops nothing."""
+        self.run_for(KEEP)
+        self.assertIn(("keep_retention_time", NOW + KEEP), self.part.taken())
+        self.part.answers["keep_retention_time"] = fail(OSError("disk full"))
+        self.run_for(2 * KEEP)
+        self.part.answers["keep_retention_time"] = succeed(None)
+        self.part.taken()
+        self.successResultOf(self.stop())
+        self.assertEqual(self.part.taken(), [("keep_retention_time", NOW + 3 * KEEP)])
+
+    def test_the_retention_clock_goes_on(self) -> None:
+        """Issue 11, point 3: after a downtime from where it was kept."""
+        self.successResultOf(self.stop())
+        self.part.answers["retention_time"] = succeed(NOW - 5000.0)
+        self.start()
+        self.run_for(CLEAR)
+        self.assertEqual(self.rare()[1][1], NOW - 5000.0 + 2 * CLEAR)
+
+    def test_over_the_data_of_the_release_before(self) -> None:
+        """Issue 11, point 3: it begins at the newest job, where the wall clock is ahead."""
+        self.successResultOf(self.stop())
+        self.wrong = 1e9
+        self.part.newest_save = NOW - 10.0
+        self.start()
+        self.run_for(CLEAR)
+        self.assertEqual(self.rare()[1][1], NOW - 10.0 + 2 * CLEAR)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from kupool.pool.jobs import RESERVE_AHEAD, Job, JobBook
+from kupool.pool import SavedJob
+from kupool.pool.jobs import LAST_ID, RESERVE_AHEAD, Job, JobBook, JobIdsUsedUp
 
 
 def filled(book: JobBook, count: int, every: float = 30.0) -> list[Job]:
@@ -118,3 +119,25 @@ class IdTests(SynchronousTestCase):
             job = book.draft("x", 0.0, 0.0)
         self.assertTrue(book.covered(job))
         self.assertFalse(book.covered(book.draft("x", 0.0, 0.0)))
+
+    def test_skip_to(self) -> None:
+        """K-34: ids that others may have had are left out, and only those."""
+        book = JobBook(600.0, 1000, 0)
+        book.restore([Job(5, "a", 0.0, 0.0)], 6)
+        book.skip_to(3)
+        self.assertEqual(book.draft("x", 2.0, 2.0).job_id, 7)
+        book.skip_to(100)
+        self.assertEqual(book.draft("x", 2.0, 2.0).job_id, 101)
+
+    def test_used_up(self) -> None:
+        """Issue 11: an id stays below 2^31, for clients with 32 bits."""
+        book = JobBook(600.0, 1000, 0)
+        book.skip_to(LAST_ID - 1)
+        self.assertEqual(book.draft("x", 2.0, 2.0).job_id, 2**31 - 1)
+        self.assertRaises(JobIdsUsedUp, book.draft, "x", 2.0, 2.0)
+
+    def test_what_is_saved_comes_back(self) -> None:
+        job = Job(5, "a", 1.0, 2.0, 3, "boot", 4.0)
+        again = Job.restored(job.saved(), 9.0)
+        self.assertEqual((again.saved(), again.created), (job.saved(), 9.0))
+        self.assertEqual(job.saved(), SavedJob(5, "a", 2.0, 3, "boot", 4.0))
