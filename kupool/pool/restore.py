@@ -15,7 +15,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
-from kupool.log import Entry, Extent, ILog, ISpool, LogUnavailable, Plan
+from kupool.log import Entry, Extent, Identity, ILog, ISpool, LogUnavailable, Plan
 from kupool.pool import SavedJobs
 from kupool.pool.coordinator import Coordinator
 from kupool.pool.jobs import LAST_ID, Job, JobBook, id_of_clock
@@ -55,8 +55,8 @@ class Restored(NamedTuple):
 async def restore_jobs(
     clock: IReactorTime,
     log: ILog,
-    plan: Plan,
-    extent: Extent,
+    plan: Plan | None,
+    extent: Extent | None,
     coordinator: Coordinator,
     duplicate_scope: str,
 ) -> Restored:
@@ -66,7 +66,12 @@ async def restore_jobs(
     scope ``session``, as the log knows no sessions, and all where the log cannot be read. What
     waits in a spool before the log is read first: it may move on to the log at any time, but
     never the other way. New ids begin above all that the store and the log know of.
+
+    ``plan`` and ``extent`` are None where the log is away, and so could not be compared with
+    the store: then it cannot be read either.
     """
+    if plan is None or extent is None:
+        plan, extent = Plan(Identity("", ()), 0, 0, False), Extent(None, 1, 0, False)
     book = coordinator.book
     await _begin_above_the_last_second(clock, coordinator)
     saved = await coordinator.load()
@@ -75,17 +80,15 @@ async def restore_jobs(
     choice = choose(saved.jobs, plan, extent, coordinator.moment(), book.window)
     now = clock.seconds()
     coordinator.take_over([Job.restored(job, now - age) for job, age in choice.kept])
-    _report(choice, plan)
+    _report(choice)
     reading = _Reading(book, duplicate_scope)
     try:
         await _read(clock, log, _begin(saved, choice, plan, extent), reading, plan.adopt)
     except LogUnavailable as error:
-        jobs = list(book)
-        for job in jobs:
+        for job in list(book):
             book.retire(job)
         _log.warn(
-            "The log cannot be read, so {count} jobs are retired: {reason}",
-            count=len(jobs),
+            "The log cannot be read, so no earlier job can be gone on with: {reason}",
             reason=str(error),
         )
         reading.remembered = 0
@@ -110,7 +113,7 @@ async def _begin_above_the_last_second(clock: IReactorTime, coordinator: Coordin
         await deferLater(clock, floor(wall) + 1 - wall)
 
 
-def _report(choice: Choice, plan: Plan) -> None:
+def _report(choice: Choice) -> None:
     """Say in one line which jobs are retired, and why."""
     reasons = []
     if choice.unknown:

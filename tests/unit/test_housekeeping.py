@@ -44,7 +44,7 @@ class _Parts:
         self.log = self.stats = self.coordinator = self.clock_watch = _Part()
         answers = self.log.answers
         answers["retention_time"] = succeed(None)
-        answers["state"] = succeed(StoreState(None, Mark(0), 0, True))
+        answers["state"] = succeed(StoreState(None, Mark(8), 0, True))
         answers["extent"] = succeed(Extent(None, 7, 9, True))
         self.coordinator.newest_save = None
 
@@ -144,7 +144,7 @@ class HousekeepingTests(SynchronousTestCase):
                 ("roll_up", int(now - 10), int(now - 20)),
                 ("forget_rejections", int(now - 10)),
                 ("state",),
-                ("extent", None, Mark(0)),
+                ("extent", None, Mark(8)),
                 ("forget_batches", 7),
             ],
         )

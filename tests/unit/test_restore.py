@@ -96,7 +96,11 @@ class RestoreCase(SynchronousTestCase):
         self.book = self.bench.book
 
     def restore(
-        self, log: Any, plan: Plan = PLAN, extent: Extent | None = None, scope: str = "user"
+        self,
+        log: Any,
+        plan: Plan | None = PLAN,
+        extent: Extent | None = None,
+        scope: str = "user",
     ) -> Restored:
         done = Deferred.fromCoroutine(
             restore_jobs(self.clock, log, plan, extent or log.extent, self.bench.coordinator, scope)
@@ -150,6 +154,13 @@ class RememberTests(RestoreCase):
         self.patch(log, "read", lambda after, limit: self.fail("it was asked"))
         self.assertEqual(self.remember(log), 0)
         self.assertEqual(list(self.book), [])
+
+    def test_a_log_that_could_not_be_compared(self) -> None:
+        """K-47: it is away, and a spool takes its place."""
+        log = Spooled(entry(1, 1, "x"), spool=[entry(1, 2, "y")])
+        log.away = "RabbitMQ is away"
+        restored = self.restore(log, None)
+        self.assertEqual((restored.jobs, restored.used, list(self.book)), (0, 0, []))
 
     def test_from_a_spool_that_drains_meanwhile(self) -> None:
         """K-47: an entry on its way from the spool to the log is in one of the two."""
