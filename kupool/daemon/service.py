@@ -207,6 +207,8 @@ class Daemon:
         """Go on with the jobs of the last run whose nonces the log tells."""
         parts = self.parts
         plan, extent = (None, None) if compared is None else (compared.plan, compared.extent)
+        if plan is not None and not self._owns_jobs():
+            plan = plan._replace(keep_jobs=False)
         restored = await restore_jobs(
             self._reactor,
             parts.log,
