@@ -1,11 +1,30 @@
-"""The data folder: made when it is missing, and used by one process at a time."""
+"""The data folder: made when it is missing, and used by one process at a time.
+
+Only its owner may look into it. When it was closed in order, it says so itself, so that the
+next start knows whether anything in it has to be looked at.
+"""
 
 from __future__ import annotations
 
 import fcntl
+import json
 import os
+import socket
+import stat
+import time
+from collections.abc import Collection
+from contextlib import suppress
+from errno import ELOOP
 from pathlib import Path
-from typing import IO
+
+#: Says which process uses the folder, and is locked by it.
+LOCK = "lock"
+
+#: Is there between a close in order and the next use; says what the files looked like.
+CLEAN = "clean"
+
+#: The modes of the folder and of what is made in it.
+_FOLDER_MODE, _FILE_MODE = 0o700, 0o600
 
 
 class FolderError(Exception):
@@ -17,44 +36,165 @@ class DataFolder:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        self._lock: IO[str] | None = None
+        #: Descriptors that are locked: the lock file, and the folder where that is possible.
+        self._locked: list[int] = []
+        #: What the files were when the folder was last closed in order.
+        self._known: dict[str, list[int]] = {}
+        #: What the operator should be told about the folder; empty when nothing.
+        self.warning = ""
 
     def open(self) -> None:
         """Make the folder if need be and lock it; raises :class:`FolderError`."""
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            lock = open(self.path / "lock", "a+")  # noqa: SIM115
+            self._make()
+            self._locked.append(self._open_lock())
         except OSError as error:
-            raise FolderError(f"data folder {self.path}: {error.strerror}") from None
+            raise self._failed(error) from None
+        try:
+            self._lock(self._locked[0])
+            self._lock_folder()
+            self._sign(self._locked[0])
+            self._known = self._take_marker()
+        except OSError as error:
+            self._let_go()
+            raise self._failed(error) from None
+        except FolderError:
+            self._let_go()
+            raise
+
+    def _error(self, reason: str) -> FolderError:
+        return FolderError(f"data folder {self.path}: {reason}")
+
+    def _failed(self, error: OSError) -> FolderError:
+        where = "" if Path(error.filename or self.path) == self.path else f"{LOCK}: "
+        return self._error(f"{where}{error.strerror or error}")
+
+    def _make(self) -> None:
+        """Make the folder for its owner alone; one that is there keeps the mode it has."""
+        try:
+            self.path.mkdir(_FOLDER_MODE, parents=True)
+        except FileExistsError:
+            if not self.path.is_dir():
+                raise
+            mode = stat.S_IMODE(self.path.stat().st_mode)
+            if mode & (stat.S_IWGRP | stat.S_IWOTH):
+                self.warning = (
+                    f"data folder {self.path}: others than its owner may write to it "
+                    f"(mode {mode:04o}); 'chmod 700' is what it should be"
+                )
+        else:
+            self.path.chmod(_FOLDER_MODE)  # whatever the umask
+
+    def _open_lock(self) -> int:
+        """Open the lock file, and nothing that only has its name."""
+        path = self.path / LOCK
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        try:
+            lock = os.open(path, flags, _FILE_MODE)
+        except OSError as error:
+            if error.errno != ELOOP:
+                raise
+            raise self._error(
+                f"{LOCK} is a symbolic link, and is not followed; remove it"
+            ) from None
+        if not stat.S_ISREG(os.fstat(lock).st_mode):
+            os.close(lock)
+            raise self._error(f"{LOCK} is not a file; remove it")
+        return lock
+
+    def _lock(self, lock: int) -> None:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            lock.seek(0)
-            owner = lock.read().strip() or "unknown"
-            lock.close()
-            raise FolderError(
-                f"data folder {self.path}: in use by another process (pid {owner})"
-            ) from None
+            owner = os.pread(lock, 500, 0).decode(errors="replace").strip() or "pid unknown"
+            owner = f"pid {owner}" if owner.isdigit() else owner  # as it was written before
+            raise self._error(f"in use by another process ({' '.join(owner.split())})") from None
         except OSError as error:
-            lock.close()
-            raise FolderError(
-                f"data folder {self.path}: cannot be locked: {error.strerror}"
+            raise self._error(
+                f"cannot be locked: {error.strerror}; its file system has to support flock"
             ) from None
+
+    def _lock_folder(self) -> None:
+        """Lock the folder as well: the lock file may be removed by somebody who means well."""
+        folder = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._locked.append(folder)
         try:
-            lock.truncate(0)
-            lock.write(f"{os.getpid()}\n")
-            lock.flush()
-        except OSError as error:
-            lock.close()
-            raise FolderError(f"data folder {self.path}: {error.strerror}") from None
-        self._lock = lock
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise self._error(f"in use by another process, whose {LOCK} was removed") from None
+        except OSError:
+            pass  # NFS locks files only
+
+    def _sign(self, lock: int) -> None:
+        """Say in the lock file who has it."""
+        since = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())
+        text = f"pid {os.getpid()} on {socket.gethostname()} since {since} UTC\n"
+        os.fchmod(lock, _FILE_MODE)
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, text.encode(), 0)
+
+    # -- whether it was closed in order
+
+    def _take_marker(self) -> dict[str, list[int]]:
+        """Return what the last close noted, and remove it: this use has yet to end."""
+        marker = self.path / CLEAN
+        try:
+            found = json.loads(marker.read_bytes())
+        except (OSError, ValueError):
+            found = {}
+        with suppress(FileNotFoundError):
+            marker.unlink()
+        return found if isinstance(found, dict) else {}
+
+    def is_clean(self, path: Path) -> bool:
+        """Say whether a file in the folder is as it was when the folder was closed in order.
+
+        What is still in its write-ahead log, what was copied over it or written into it
+        since then makes it another.
+        """
+        looks = _looks(path)
+        return looks is not None and self._known.get(path.name) == looks
+
+    def close(self, clean: Collection[Path] = ()) -> None:
+        """Let another process use the folder.
+
+        ``clean`` are files in it that were closed in order, with nothing wrong.
+        """
+        if self._locked and clean:
+            with suppress(OSError):  # then they are looked at, for nothing
+                self._leave_marker(clean)
+        self._let_go()
+
+    def _leave_marker(self, clean: Collection[Path]) -> None:
+        looks = {path.name: _looks(path) for path in clean}
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        marker = os.open(self.path / CLEAN, flags, _FILE_MODE)
+        try:
+            os.fchmod(marker, _FILE_MODE)
+            os.write(marker, json.dumps(looks).encode() + b"\n")
+            os.fsync(marker)
+        finally:
+            os.close(marker)
+
+    def _let_go(self) -> None:
+        locked, self._locked = self._locked, []
+        for descriptor in locked:
+            os.close(descriptor)
 
     def file(self, name: str) -> Path:
         """Return the path of a file in the folder."""
         return self.path / name
 
-    def close(self) -> None:
-        """Let another process use the folder."""
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
+
+def _looks(path: Path) -> list[int] | None:
+    """Return what changes with every write to a file; None while there is more beside it."""
+    if os.path.lexists(f"{path}-wal"):
+        return None
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return [found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns]
+
+
+__all__ = ["CLEAN", "LOCK", "DataFolder", "FolderError"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -32,7 +33,10 @@ class FolderTests(SynchronousTestCase):
         folder.open()
         self.addCleanup(folder.close)
         self.assertTrue(self.path.is_dir())
-        self.assertEqual((self.path / "lock").read_text(), f"{os.getpid()}\n")
+        self.assertRegex(
+            (self.path / "lock").read_text(),
+            rf"^pid {os.getpid()} on {socket.gethostname()} since \d{{4}}-[-\d]+ [:\d]+ UTC\n$",
+        )
         self.assertEqual(folder.file("x"), self.path / "x")
 
     def test_used_once_at_a_time(self) -> None:
@@ -50,11 +54,16 @@ class FolderTests(SynchronousTestCase):
             self.assertEqual(holder.stdout.readline(), b"open\n")
             with self.assertRaises(FolderError) as caught:
                 DataFolder(self.path).open()
+            owner = (self.path / "lock").read_text().strip()
+            self.assertTrue(owner.startswith(f"pid {holder.pid} on "))
             self.assertEqual(
                 str(caught.exception),
-                f"data folder {self.path}: in use by another process (pid {holder.pid})",
+                f"data folder {self.path}: in use by another process ({owner})",
             )
-            self.assertEqual((self.path / "lock").read_text(), f"{holder.pid}\n")
+            (self.path / "lock").unlink()  # by somebody who means well
+            with self.assertRaises(FolderError) as caught:
+                DataFolder(self.path).open()
+            self.assertIn("in use by another process, whose lock was rem", str(caught.exception))
             holder.kill()
             holder.wait()
             folder = DataFolder(self.path)  # a lock dies with its process
