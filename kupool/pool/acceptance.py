@@ -27,6 +27,9 @@ from kupool.pool.session import Session
 from kupool.wire.batches import VERSION, Batch, encode_batch
 from kupool.wire.messages import RequestId, encode_error, encode_success
 
+#: Seconds without an answer from the log after which it is no longer taken for slow only.
+UNANSWERED = 2.0
+
 
 @dataclass(frozen=True)
 class BatchSettings:
@@ -35,6 +38,8 @@ class BatchSettings:
     ``delay``, in seconds, is the longest that a batch stays open while fewer than
     ``pipeline`` are on their way. With so many the log is slow, and more small ones would
     only use up ``in_flight``: then a batch stays open until it is full, or one is decided.
+    A log that answers nothing for :data:`UNANSWERED` seconds gets them by their delay again,
+    so that ``in_flight`` is used up and submissions are refused rather than kept waiting.
     """
 
     delay: float = 0.005
@@ -53,15 +58,18 @@ class _Batch:
         "message_ids",
         "minute_ends",
         "nonces",
+        "sent",
         "serial",
         "settled",
         "timer",
         "waiters",
     )
 
-    def __init__(self, serial: int, at: int, minute_ends: float) -> None:
+    def __init__(self, serial: int, at: int, began: float, minute_ends: float) -> None:
         self.serial = serial
         self.at = at
+        #: When it went to the log. When it began is as good, and known, unless it was held.
+        self.sent = began
         self.minute_ends = minute_ends
         # One submission to each index. Five appends are cheaper than a tuple that
         # has to be taken apart again.
@@ -105,6 +113,8 @@ class Acceptance:
         #: Whether waiting for company is worth nothing.
         self._instant: bool = self._store.instant
         self._watch: IDelayedCall | None = None
+        #: Whether the open batch stays open although its delay is over.
+        self._held = False
         #: What the watch saw of the open batch, and the size of the last one.
         self._seen = self._last_size = 0
         self._in_flight: dict[int, _Batch] = {}
@@ -120,6 +130,18 @@ class Acceptance:
     def batches_in_flight(self) -> int:
         """Batches that the log has not answered for."""
         return len(self._in_flight)
+
+    @property
+    def unanswered(self) -> float:
+        """Seconds for which the log owes the answer for its oldest batch; 0 for none."""
+        for batch in self._in_flight.values():  # the oldest comes first
+            return max(0.0, self._clock.seconds() - batch.sent)
+        return 0.0
+
+    @property
+    def used_up(self) -> bool:
+        """Whether submissions are refused, as too much is on its way to the log."""
+        return len(self._in_flight) >= self._most
 
     def add(self, connection: Connection, message_id: RequestId, job: Job, nonce: str) -> bool:
         """Take a submission that the judge just accepted; it will be answered later.
@@ -191,7 +213,7 @@ class Acceptance:
             return None
         self._serial += 1
         wall = self._wall()
-        batch = _Batch(self._serial, int(wall * 1000), now + 60.0 - wall % 60.0)
+        batch = _Batch(self._serial, int(wall * 1000), now, now + 60.0 - wall % 60.0)
         self._open = batch
         self._seen = 0
         if self._instant:
@@ -222,10 +244,12 @@ class Acceptance:
 
     def _due(self) -> None:
         """The open batch has been so for long enough, unless the log is slow."""
-        if len(self._in_flight) < self._pipeline:
+        batch = self._open
+        if len(self._in_flight) < self._pipeline or (left := UNANSWERED - self.unanswered) <= 0:
             self._close()
-        elif self._open is not None:
-            self._open.timer = None
+        elif batch is not None:
+            self._held = True
+            batch.timer = self._clock.callLater(left, self._due)
 
     def _close(self) -> None:
         batch, self._open = self._open, None
@@ -233,6 +257,8 @@ class Acceptance:
         if batch.timer is not None and batch.timer.active():
             batch.timer.cancel()
         batch.timer = None
+        if self._held:
+            self._held, batch.sent = False, self._clock.seconds()
         self._last_size = len(batch.nonces)
         self._in_flight[batch.serial] = batch
         entry = self._entry(batch)
@@ -316,8 +342,9 @@ class Acceptance:
             settled.callback(None)
         if self._open is None or self._instant:
             return
-        if self._open.timer is None:
-            self._due()
+        if self._held:
+            if len(self._in_flight) < self._pipeline:
+                self._close()
         elif self._watch is None and not self._in_flight:
             self._watch = self._clock.callLater(0, self._look)
 
@@ -326,4 +353,4 @@ def _nobody_counts(session: Session, error: ErrorText) -> None:
     pass
 
 
-__all__ = ["Acceptance", "BatchSettings"]
+__all__ = ["UNANSWERED", "Acceptance", "BatchSettings"]

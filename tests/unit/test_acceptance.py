@@ -157,9 +157,9 @@ class ClosingTests(AcceptanceCase):
             self.clock.advance(0.005)
         self.assertEqual(len(self.log.appended), 2)
         self.add(2, "c")
-        self.clock.advance(1.0)
+        self.clock.advance(0.5)
         self.add(3, "d")
-        self.clock.advance(1.0)
+        self.clock.advance(0.5)
         self.assertEqual(len(self.log.appended), 2)
         self.log.decide()  # there is room again: what has waited long enough goes at once
         self.assertEqual(decode_batch(self.log.appended[1][1]).client_nonces, ["c", "d"])
@@ -313,6 +313,79 @@ class BoundTests(AcceptanceCase):
         self.assertNotIn("c", self.peer.context.nonces.used)
         self.log.decide()
         self.assertTrue(self.add(4, "c"))
+
+
+class UnansweredTests(AcceptanceCase):
+    """Issue 11, point 4: a log that answers nothing for 2 s lets nobody wait for ever."""
+
+    def fill(self, count: int) -> None:
+        for number in range(count):
+            self.add(number, f"n{number}")
+            self.clock.advance(0.005)
+        self.assertEqual(len(self.log.appended), count)
+
+    def test_held_back_for_two_seconds_at_the_most(self) -> None:
+        """A batch that waits for the log to become faster goes when the log is not slow but
+        silent, and so do those after it, until no more may be on their way.
+        """
+        self.acceptance = self.make(pipeline=2, in_flight=4)
+        self.fill(2)
+        self.add(2, "c")
+        self.clock.advance(1.9)
+        self.assertEqual(len(self.log.appended), 2)
+        self.clock.advance(0.1)
+        self.assertEqual(len(self.log.appended), 3)
+        self.assertTrue(self.add(3, "d"))
+        self.clock.advance(0.005)
+        self.assertEqual(len(self.log.appended), 4)
+        self.assertTrue(self.acceptance.used_up)
+        self.assertFalse(self.add(4, "e"))
+        self.assertNotIn("e", self.peer.context.nonces.used)
+        self.log.decide()
+        self.assertFalse(self.acceptance.used_up)
+        self.assertTrue(self.add(5, "e"))
+
+    def test_slow_again(self) -> None:
+        """Once the silence is over, batches gather as before."""
+        self.acceptance = self.make(pipeline=2, in_flight=9)
+        self.fill(2)
+        self.add(2, "c")
+        self.clock.advance(1.9)
+        self.log.decide()  # "c" goes now: that it waited does not make the log silent
+        self.add(3, "d")
+        self.clock.advance(0.05)
+        self.log.decide()
+        self.add(4, "e")
+        self.acceptance.flush()
+        self.add(5, "f")
+        self.clock.advance(1.9)
+        self.assertEqual(len(self.log.appended), 3)
+        self.clock.advance(0.1)
+        self.assertEqual(len(self.log.appended), 4)
+
+    def test_the_age_of_the_oldest(self) -> None:
+        self.assertEqual(self.acceptance.unanswered, 0.0)
+        self.add(1, "a")
+        self.clock.advance(0.005)
+        self.clock.advance(2.0)
+        self.add(2, "b")
+        self.acceptance.flush()
+        self.assertAlmostEqual(self.acceptance.unanswered, 2.005)
+        self.log.decide()
+        self.clock.advance(1.0)
+        self.assertAlmostEqual(self.acceptance.unanswered, 1.0)
+        self.log.decide(LogUnavailable("no"))
+        self.assertEqual(self.acceptance.unanswered, 0.0)
+
+    def test_leaves_no_timer_behind(self) -> None:
+        self.acceptance = self.make(pipeline=1, in_flight=3)
+        self.fill(1)
+        self.add(1, "b")
+        self.clock.advance(0.005)
+        self.assertEqual(len(self.clock.getDelayedCalls()), 1)
+        self.log.decide()
+        self.log.decide()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
 
 class SettlingTests(AcceptanceCase):
