@@ -113,6 +113,7 @@ class SteppedDatabase:
     def __init__(self, connection: sqlite3.Connection | None = None) -> None:
         self.connection = connection or sqlite3.connect(":memory:", isolation_level=None)
         self.broken = False
+        self.problem = ""
         self._queue: deque[tuple[Callable[[sqlite3.Connection], Any], Deferred[Any]]] = deque()
         self._closed = False
 

@@ -88,6 +88,8 @@ class Housekeeping:
         self._parts.coordinator.save_again()
         self._parts.clock_watch.look()
         self._memory.look()
+        for database in self._parts.databases:
+            database.look()
         self._now()
 
     def _now(self) -> float:

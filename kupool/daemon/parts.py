@@ -61,6 +61,13 @@ SPOOLED_CLOSE = 1.0
 #: Seconds that a stop leaves PostgreSQL to answer what it was asked, after the counting ended.
 PATIENCE = 2.0
 
+#: What is lost with each file, for whom it is damaged.
+_LOST = {
+    LOG_FILE: "what was not counted yet is lost then, and old jobs are retired",
+    STORE_FILE: "what the log still holds is counted again then, older counts are lost",
+    SPOOL_FILE: "what had not reached RabbitMQ is lost then",
+}
+
 #: Returns the database in a file of the data folder, with a schema.
 MakeDatabase = Callable[[str, str], Database]
 
@@ -101,7 +108,8 @@ def build(
     databases: list[Database] = []
 
     def database(file: str, schema: str) -> Database:
-        databases.append(Database(reactor, Path(settings.data) / file, schema))
+        path = Path(settings.data) / file
+        databases.append(Database(reactor, path, schema, lost=_LOST[file]))
         return databases[-1]
 
     log = _make_log(settings, reactor, wall, database)

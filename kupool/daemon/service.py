@@ -132,11 +132,14 @@ class Daemon:
                 except NOT_LISTENING as error:
                     raise self._about(name, error) from None
         try:
-            if self.parts.folder is not None:
-                self.parts.folder.open()
-                check_finished(self.parts.folder.path)
+            folder = self.parts.folder
+            if folder is not None:
+                folder.open()
+                check_finished(folder.path)
+                if folder.warning:
+                    self._log.warn("{warning}", warning=folder.warning)
             for database in self.parts.databases:
-                database.check()
+                database.check(verify=folder is None or not folder.is_clean(database.path))
         except (BackupError, FolderError, DatabaseUnusable, SchemaTooNew, OSError) as error:
             raise self._about("data", error) from None
         if self.parts.postgres is not None:
@@ -361,7 +364,7 @@ class Daemon:
         await self._step("store", parts.stats.close(), deadline)
         await self._step("log", parts.log.close(), deadline)
         if parts.folder is not None:
-            parts.folder.close()
+            parts.folder.close([d.path for d in parts.databases if d.closed_clean])
         self.status.enter("stopped")
         self._log.info("Stopped")
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from math import inf
 
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
-from kupool.daemon.parts import Parts
+from kupool.daemon.parts import STORE_FILE, Parts
 from kupool.kinds import format_duration
-from kupool.log import Gap
+from kupool.log import Gap, LogStatus
+from kupool.pool.acceptance import UNANSWERED
 from kupool.pool.coordinator import RotationFailed
 from kupool.settings import declared
 from kupool.stats.sweep import Sweeper
@@ -45,57 +47,79 @@ class Status:
         self._since = self._wall()
 
     def ready(self) -> list[str]:
-        """Return why the daemon takes no work, a text for each reason; none when it does."""
-        coordinator = self._parts.coordinator
+        """Return why submissions are refused, a text for each reason; none when they are not."""
+        acceptance, coordinator = self._parts.acceptance, self._parts.coordinator
         reasons = [] if self.phase == RUNNING else [self.phase]
         problem = self._parts.log.status().problem
         if problem:
             reasons.append(f"log: {problem}")
+        elif self._silence and acceptance.used_up:
+            reasons.append(f"log: {self._silence}, submissions are refused")
         postgres = self._parts.postgres
         if postgres is not None and postgres.taken_over:
             reasons.append(f"store: {postgres.taken_over}")
-        if coordinator.stalled:
+        if coordinator.stalled and self._without_jobs:
             reasons.append(f"jobs: {coordinator.problem}")
         return reasons
 
+    @property
+    def _silence(self) -> str:
+        """For how long the log has not answered, where that is too long."""
+        unanswered = self._parts.acceptance.unanswered
+        if unanswered < UNANSWERED:
+            return ""
+        return f"no answer for {format_duration(round(unanswered))}"
+
+    @property
+    def _without_jobs(self) -> bool:
+        """Whether there is no job that a submission could be for."""
+        age, expire = self._parts.coordinator.age, self._parts.handlers.rules.expire
+        return age == inf or bool(expire and age > expire)
+
     def concerns(self) -> list[str]:
-        """Return what is away or behind while work is taken, to be caught up with later."""
+        """Return what is wrong, away or behind while submissions are accepted."""
         parts, log = self._parts, self._parts.log.status()
-        reasons = []
-        if log.away:
-            reasons.append(f"log: {log.away}")
-        if log.spooled:
-            age = format_duration(max(1, round(self._wall() - log.spooled_since)))
-            reasons.append(f"spool: {log.spooled} batches wait for the log, the oldest for {age}")
+        reasons = [*self._about_the_log(log)]
         if parts.bus is not None and parts.bus.problem:
             reasons.append(f"bus: {parts.bus.problem}")
-        if parts.coordinator.problem and not parts.coordinator.stalled:
+        if parts.coordinator.problem and not (parts.coordinator.stalled and self._without_jobs):
             reasons.append(f"jobs: {parts.coordinator.problem}")
-        counting = parts.consumer.problem
-        if not counting and parts.postgres is not None:
-            counting = parts.postgres.problem  # also while there is nothing to count
-        if counting:
-            reasons.append(f"statistics: {counting}")
-        elif parts.consumer.committing > SLOW:
-            taken = format_duration(round(parts.consumer.committing))
-            reasons.append(f"statistics: a commit has not been answered for {taken}")
-        if log.depth > BEHIND:
-            reasons.append(f"statistics: {log.depth} batches wait to be counted")
-        return reasons + self._not_compared()
+        if parts.clock_watch.problem:
+            reasons.append(f"clock: {parts.clock_watch.problem}")
+        reasons += self._about_the_counts(log)
+        for database in parts.databases:
+            if database.path.name == STORE_FILE and not _said(database.problem, reasons):
+                reasons.append(f"store: {database.problem}")
+        return reasons
 
-    def _not_compared(self) -> list[str]:
-        """Return why the counts may not be what the log says."""
-        reasons = []
-        if self._parts.clock_watch.problem:
-            reasons.append(f"clock: {self._parts.clock_watch.problem}")
-        if self._sweeper is not None and self._sweeper.concern:
-            reasons.append(f"statistics: {self._sweeper.concern}")
+    def _about_the_log(self, log: LogStatus) -> Iterator[str]:
+        if self._silence and not log.problem and not self._parts.acceptance.used_up:
+            yield f"log: {self._silence}"
+        if log.away:
+            yield f"log: {log.away}"
+        if log.spooled:
+            age = format_duration(max(1, round(self._wall() - log.spooled_since)))
+            yield f"spool: {log.spooled} batches wait for the log, the oldest for {age}"
         for gap, _ in self.gaps:
-            reasons.append(
+            yield (
                 f"log: positions {gap.first} to {gap.last} were lost before they were known to "
                 "be counted; see 'kupool audit'"
             )
-        return reasons
+
+    def _about_the_counts(self, log: LogStatus) -> Iterator[str]:
+        consumer, postgres = self._parts.consumer, self._parts.postgres
+        counting = consumer.problem
+        if not counting and postgres is not None:
+            counting = postgres.problem  # also while there is nothing to count
+        if counting:
+            yield f"statistics: {counting}"
+        elif consumer.committing > SLOW:
+            taken = format_duration(round(consumer.committing))
+            yield f"statistics: a commit has not been answered for {taken}"
+        if log.depth > BEHIND:
+            yield f"statistics: {log.depth} batches wait to be counted"
+        if self._sweeper is not None and self._sweeper.concern:
+            yield f"statistics: {self._sweeper.concern}"
 
     def overview(self) -> Overview:
         """Return who is on the pool, and the newest job."""
@@ -130,3 +154,8 @@ class Status:
         if seconds < least:
             raise ValueError(f"must be at least {format_duration(least)}")
         self._parts.coordinator.set_interval(seconds)
+
+
+def _said(text: str, reasons: Iterable[str]) -> bool:
+    """Say whether some reason tells this already, or there is nothing to tell."""
+    return not text or any(text in reason for reason in reasons)

@@ -405,11 +405,15 @@ class SpooledLog:
         """Say how the log behind is, and what is in the file."""
         found: LogStatus = self._remote.status()
         problem = self._file.problem and f"the spool: {self._file.problem}"
+        away = found.problem or self._away
+        if self._flowing and (self._held or self._unsent <= HANDOVER):
+            # Nothing needs the file as long as the log behind takes entries.
+            problem, away = "", away or problem
         return found._replace(
             problem=self._refusal or ("the spool is full" if self._full else problem),
             spooled=self._file.count,
             spooled_since=self._file.since,
-            away=found.problem or self._away,
+            away=away,
         )
 
     def close(self) -> Deferred[None]:

@@ -47,11 +47,16 @@ class SpoolFile:
         #: The pool whose entries these are; empty where that has not been said yet.
         self.pool_id = ""
         #: Why the last write failed; empty when it did not.
-        self.problem = ""
+        self._problem = ""
         #: What is to be dropped, and what has been.
         self._drop_to = self._dropped_to = 0
         self._dropping = self._closing = False
         self._probing: IDelayedCall | None = None
+
+    @property
+    def problem(self) -> str:
+        """Why the file takes nothing; empty when it does."""
+        return self._problem or self._database.problem
 
     def open(self) -> Deferred[None]:
         """Open the file and see what is in it."""
@@ -101,7 +106,7 @@ class SpoolFile:
         )
 
     def _written(self, _: object) -> None:
-        self.problem = ""
+        self._problem = ""
 
     def _not_put(self, failure: Failure, count: int, size: int) -> Failure:
         self._subtract(count, size)
@@ -110,14 +115,14 @@ class SpoolFile:
 
     def _failed(self, failure: Failure) -> None:
         """Look soon whether the file can be written again, as nobody else may try."""
-        self.problem = failure.getErrorMessage()
+        self._problem = failure.getErrorMessage()
         if self._probing is None and not self._closing:
             self._probing = self._clock.callLater(PROBE_DELAY, self._probe)
 
     def _probe(self) -> None:
         self._probing = None
         self._drop()
-        if self.problem and not self._dropping:
+        if self._problem and not self._dropping:
             self._database.run(_touch).addCallbacks(self._written, self._failed)
 
     def _subtract(self, count: int, size: int) -> None:
@@ -169,7 +174,7 @@ class SpoolFile:
     def _dropped(self, found: tuple[int, int, float], target: int) -> None:
         count, size, oldest = found
         self._dropping, self._dropped_to = False, target
-        self.problem = ""
+        self._problem = ""
         self.since = oldest or self._wall()
         self._subtract(count, size)
         self._drop()

@@ -247,7 +247,8 @@ class SqliteLog:
     def status(self) -> LogStatus:
         """Say how the log is."""
         place = min((s.place for s in self._groups.values()), default=self._last)
-        return LogStatus(self._last, self._last - place, self._dead_letters, self._problem)
+        problem = self._problem or self._database.problem
+        return LogStatus(self._last, self._last - place, self._dead_letters, problem)
 
     def close(self) -> Deferred[None]:
         """Finish what was begun and close the file."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
+from math import inf
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredLock, maybeDeferred
@@ -88,6 +89,12 @@ class Coordinator:
     def stalled(self) -> bool:
         """Whether no new job can be made, rather than only none be saved."""
         return self._failed_last and bool(self.problem)
+
+    @property
+    def age(self) -> float:
+        """Seconds since the newest job was made; without end where there is none."""
+        current = self._book.current
+        return inf if current is None else self._clock.seconds() - current.created
 
     # -- what a restart needs, see :mod:`kupool.pool.restore`
 

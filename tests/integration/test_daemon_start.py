@@ -153,7 +153,7 @@ class FailureTests(Case):
         with RunningDaemon("--interval=1h") as daemon:
             self.check(
                 f"data: data folder {daemon.data}: in use by another process "
-                f"(pid {daemon.pid}) (from flag --data)",
+                f"(pid {daemon.pid} on {socket.gethostname()} since ... UTC) (from flag --data)",
                 f"--data={daemon.data}",
             )
             self.assertEqual(daemon.get("/ready")[0], 200)
@@ -165,7 +165,9 @@ class FailureTests(Case):
             data.mkdir()
             (data / name).write_bytes(b"this is no database, but long enough for one" * 99)
             self.check(
-                f"data: database {data}/{name}: file is not a database (from flag --data)",
+                f"data: database {data}/{name} is damaged: file is not a database; stop the "
+                "daemon, move the file and its -wal away and start it again, or "
+                "use 'kupool restore' with a backup; ... (from flag --data)",
                 f"--data={data}",
             )
 
@@ -282,7 +284,7 @@ class BackgroundTests(Case):
                 [f"--addr=127.0.0.1:{port}"],
             ),
             (
-                f"kupool: data: database {data}/log.sqlite: file is not a database",
+                f"kupool: data: database {data}/log.sqlite is damaged: file is not a database",
                 ["--addr=127.0.0.1:0", f"--data={data}"],
             ),
             ("kupool: expire: 'x' is not a duration such as 30s, 1h30m or 0", ["--expire=x"]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -42,11 +43,17 @@ class _Part:
 class _Parts:
     def __init__(self) -> None:
         self.log = self.stats = self.coordinator = self.clock_watch = _Part()
+        #: The file of the store; the look at it is seen in ``looked``.
+        self.databases = [SimpleNamespace(look=self._look)]
+        self.looked = 0
         answers = self.log.answers
         answers["retention_time"] = succeed(None)
         answers["state"] = succeed(StoreState(None, Mark(8), 0, True))
         answers["extent"] = succeed(Extent(None, 7, 9, True))
         self.coordinator.newest_save = None
+
+    def _look(self) -> None:
+        self.looked += 1
 
 
 #: What is done each second, and each minute.
@@ -98,8 +105,11 @@ class HousekeepingTests(SynchronousTestCase):
         return Deferred.fromCoroutine(self.housekeeping.stop())
 
     def test_every_second(self) -> None:
-        """K-50, K-35: too many nonces, and jobs that could not be saved, are looked after."""
+        """K-50, K-35, issue 11, point 4: too many nonces, jobs that could not be saved, and
+        files that may have been moved are looked after.
+        """
         self.clock.pump([1.0] * 3)
+        self.assertEqual(self.parts.looked, 3)
         self.assertEqual(self.part.taken(), [("relieve",), ("save_again",), ("look",)] * 3)
         self.successResultOf(self.stop())
         self.assertEqual(self.clock.getDelayedCalls(), [])

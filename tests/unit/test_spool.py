@@ -502,7 +502,9 @@ class DiskTests(Case):
         world.wait(5)
         self.assertEqual(world.remote.taken, ["e0", "e1"])
         self.assertEqual(world.log.status().spooled, 2)
-        self.assertIn("the spool: attempt to write", world.log.status().problem)
+        self.assertIn("the spool: attempt to write", world.log.status().away)
+        # The log behind takes entries, and nobody is refused.
+        self.assertEqual(world.log.status().problem, "")
         world.database.broken = False
         world.wait(2)
         self.assertEqual((world.log.status()[3:]), ("", 0, 0.0, ""))

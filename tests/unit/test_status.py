@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -13,6 +14,7 @@ from kupool.daemon.parts import Parts, build
 from kupool.daemon.status import BEHIND, RUNNING, SLOW, Status
 from kupool.log import LogStatus
 from kupool.pool.coordinator import RotationFailed
+from kupool.pool.judge import Rules
 from kupool.settings import Settings
 from kupool.web import IStatusSource, Overview
 
@@ -63,23 +65,61 @@ class StatusTests(SynchronousTestCase):
         self.assertEqual((self.status.ready(), self.status.concerns()), ([], []))
 
     def test_no_new_jobs(self) -> None:
-        """K-35, K-91: jobs that cannot be saved are sent out all the same; not to be able to
-        make any is not to be ready.
+        """K-35, K-91, issue 11, point 10: while none can be made, submissions for the last one
+        are accepted, as long as there is one that has not expired.
         """
         self.status.enter(RUNNING)
         coordinator = self.parts.coordinator
-        self.successResultOf(self.status.rotate())
+        reason = ["jobs: no random source: no entropy"]
 
         def broken(size: int) -> str:
             raise OSError("no entropy")
 
         self.patch(coordinator, "_random_hex", broken)
         self.failureResultOf(self.status.rotate(), RotationFailed)
-        self.assertEqual(self.status.ready(), ["jobs: no random source: no entropy"])
-        self.assertEqual(self.status.concerns(), [])
+        self.assertEqual((self.status.ready(), self.status.concerns()), (reason, []))
         self.patch(coordinator, "_random_hex", lambda size: "0" * (2 * size))
         self.successResultOf(self.status.rotate())
+        self.assertEqual((self.status.ready(), self.status.concerns()), ([], []))
+        self.patch(coordinator, "_random_hex", broken)
+        self.failureResultOf(self.status.rotate(), RotationFailed)
+        self.assertEqual((self.status.ready(), self.status.concerns()), ([], reason))
+        self.parts.handlers.rules = Rules(expire=60.0)
+        self.clock.advance(60)
+        self.assertEqual((self.status.ready(), self.status.concerns()), ([], reason))
+        self.clock.advance(1)
+        self.assertEqual((self.status.ready(), self.status.concerns()), (reason, []))
+
+    def test_a_log_that_does_not_answer(self) -> None:
+        """Issue 11, points 4 and 10: a reason at first, and 503 once submissions are refused."""
+        self.status.enter(RUNNING)
+        acceptance = self.parts.acceptance
+        self.patch(acceptance, "_most", 1)
+        self.patch(acceptance, "_in_flight", {1: SimpleNamespace(sent=0.0)})
+        self.clock.advance(1.9)
+        self.assertEqual((self.status.ready(), self.status.concerns()), ([], []))
+        self.clock.advance(1.1)
+        refused = "log: no answer for 3s, submissions are refused"
+        self.assertEqual((self.status.ready(), self.status.concerns()), ([refused], []))
+        self.patch(acceptance, "_most", 2)
         self.assertEqual(self.status.ready(), [])
+        self.assertEqual(self.status.concerns(), ["log: no answer for 3s"])
+
+    def test_files_that_were_moved(self) -> None:
+        """Issue 11, points 4 and 10: the store's is a concern, as submissions are accepted; the
+        log's is why they are not.
+        """
+        parts = build(Settings(data="d"), self.clock, lambda: self.wall)
+        status = Status(lambda: self.wall, parts)
+        status.enter(RUNNING)
+        log, store = parts.databases
+        store.problem = "d/store.sqlite was moved away or deleted"
+        self.assertEqual(status.ready(), [])
+        self.assertEqual(status.concerns(), [f"store: {store.problem}"])
+        parts.consumer.problem = store.problem
+        self.assertEqual(status.concerns(), [f"statistics: {store.problem}"])
+        log.problem = "d was deleted"
+        self.assertEqual(status.ready(), ["log: d was deleted"])
 
     def test_a_log_that_is_away(self) -> None:
         """K-91, K-95: which part is away, and what waits for it, and how long."""
