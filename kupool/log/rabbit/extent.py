@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from twisted.internet.interfaces import IReactorTime
@@ -32,9 +32,15 @@ class Found(NamedTuple):
 
 
 async def examine(
-    clock: IReactorTime, reader: StreamReader, known: Identity | None, mark: Mark
+    clock: IReactorTime,
+    reader: StreamReader,
+    known: Identity | None,
+    mark: Mark,
+    *,
+    new: bool = False,
 ) -> Found:
-    """Compare a stream with what a store knows.
+    """Compare a stream with what a store knows. ``new`` says that it is known to be empty, as
+    nothing was appended since its epoch began.
 
     ===================================================  ======================================
     What is found                                        What is returned
@@ -52,16 +58,19 @@ async def examine(
     Raises :class:`kupool.log.LogUnavailable` where the broker cannot be reached.
     """
     if known is None:
-        return _alone(await reader.ends())
+        ends = await reader.ends()
+        return _found(await _named(reader, ends), ends, 0, holds_data=ends is not None)
     place = await _place(clock, reader, known, mark)
     ends = await reader.ends()
-    named = _named(ends)
     if ends is not None and not place.certain:
         # Nothing but what the messages say tells whose they are.
-        if named is None and not place.possible:
+        named = await _named(reader, ends)
+        if named is None and not (place.possible and mark.position):
             return _found(None, ends, 0, holds_data=True)
         if named is not None and named.pool_id != known.pool_id:
             return _found(named, ends, 0, holds_data=True)
+    if new and ends is None:
+        return _found(known, None, known.begins_after, holds_data=False)
     if ends is None or not place.possible:
         again = max(mark.position, known.begins_after)
         return _found(None, ends, again, holds_data=False)._replace(base=None)
@@ -112,20 +121,22 @@ async def _look(reader: StreamReader, base: int, mark: Mark) -> _Place | None:
     return _Place(base, possible=same, certain=same)
 
 
-def _alone(ends: tuple[Message, list[Message]] | None) -> Found:
-    """What is found where a store knows no log."""
-    named = _named(ends)
-    return _found(named, ends, 0, holds_data=ends is not None)
-
-
-def _named(ends: tuple[Message, list[Message]] | None) -> Identity | None:
-    """Return what the newest message says that names its pool."""
+async def _named(
+    reader: StreamReader, ends: tuple[Message, list[Message]] | None
+) -> Identity | None:
+    """Return what the newest message says that names its pool; strangers' name none."""
     if ends is None:
         return None
     first, newest = ends
-    messages: Iterable[Message] = (*reversed(newest), first)
-    found = (identity_of(message.headers) for message in messages)
-    return next((identity for identity in found if identity is not None), None)
+    found = _newest_name(newest)
+    if found is None:
+        found = _newest_name(await reader.before(offset_of(newest[0].headers)))
+    return found or _newest_name([first])
+
+
+def _newest_name(messages: Sequence[Message]) -> Identity | None:
+    identities = (identity_of(message.headers) for message in reversed(messages))
+    return next((identity for identity in identities if identity is not None), None)
 
 
 def _found(

@@ -235,7 +235,8 @@ class RabbitLog:
     async def _extent(self, known: Identity | None, mark: Mark) -> Extent:
         if self._reading.connection is None:
             raise BrokerUnreachable(self._reading.problem)  # nobody waits for one that is away
-        found = self._found = await examine(self._reactor, self._reader, known, mark)
+        new = known is not None and known == self._identity and not self._entries
+        found = self._found = await examine(self._reactor, self._reader, known, mark, new=new)
         if known is not None and found.extent.identity == known:
             assert found.base is not None
             self._use(found.base, max(found.entries, self._entries))

@@ -124,6 +124,11 @@ class StreamReader:
             found = await self._fetch(offset_of(found[-1].headers) + 1, _MOST)
         return first[0], newest or first
 
+    async def before(self, offset: int) -> list[Message]:
+        """Return some of the messages before an offset."""
+        found = await self._fetch(max(offset - AHEAD, 0), AHEAD)
+        return [message for message in found if offset_of(message.headers) < offset]
+
     async def at(self, offset: int) -> Message | None:
         """Return the message at an offset, or the next one that is there; None at the end."""
         found = await self._fetch(offset, 1)

@@ -1,0 +1,345 @@
+"""What a queue did not deliver is counted from the log, once, on a fake clock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import count
+from math import inf
+from typing import Any
+
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from kupool.log import Entry, Extent, Identity, LogUnavailable, Mark
+from kupool.log.memory import MemoryLog
+from kupool.stats import Applied, BatchCounts, Rejection
+from kupool.stats.comparison import Comparison, compare
+from kupool.stats.fold import fold_entry
+from kupool.stats.memory import MemoryStats
+from kupool.stats.sweep import CHUNK, FAILING, Sweeper, SweepSettings
+from kupool.wire.batches import VERSION, Batch, encode_batch
+
+T = 1_800_000_000
+EVER = (0, 2**40)
+
+
+class CopiedLog(MemoryLog):
+    """Stands for a log with a queue beside it: what is delivered has no position."""
+
+    positional = False
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__(clock, lambda: T + clock.seconds())
+        self.told: list[Callable[[], object]] = []
+        self.refusal = ""
+        self.away = ""
+        self.foreign = False
+        self.reads = 0
+
+    def watch(self, told: Callable[[], object]) -> None:
+        self.told.append(told)
+
+    def refuse(self, reason: str) -> None:
+        self.refusal = reason
+
+    def extent(self, known: Identity | None, mark: Mark) -> Deferred[Extent]:
+        if self.away:
+            return fail(LogUnavailable(self.away))
+        found = super().extent(known, mark)
+        if self.foreign:
+            found.addCallback(lambda e: e._replace(identity=Identity("other", ())))
+        return found.addCallback(lambda e: e._replace(acknowledged=e.last))
+
+    def read(self, after: int, limit: int) -> Deferred[Sequence[Entry]]:
+        self.reads += 1
+        return super().read(after, limit)
+
+
+class NotedStats(MemoryStats):
+    """A store that notes each transaction, and can fail."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.applied: list[tuple[list[str], Mark | None]] = []
+        self.broken = False
+
+    def apply(
+        self,
+        batches: Sequence[BatchCounts],
+        rejections: Mapping[Rejection, int],
+        mark: Mark | None = None,
+    ) -> Deferred[Applied]:
+        if self.broken:
+            return fail(OSError("the store is down"))
+        self.applied.append(([batch.batch_id for batch in batches], mark))
+        return super().apply(batches, rejections, mark)
+
+
+class SweepCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.log = CopiedLog(self.clock)
+        self.store = NotedStats()
+        self.names = count()
+        self.compared: list[Comparison] = []
+        self.sweeper = self.make()
+
+    def crashed(self) -> None:
+        """Log and store are known to each other from a run before."""
+        self.successResultOf(Deferred.fromCoroutine(self.compare()))
+
+    def new_id(self) -> str:
+        return f"made{next(self.names)}"
+
+    async def compare(self) -> Comparison:
+        self.compared.append(await compare(self.log, self.store, self.new_id))
+        return self.compared[-1]
+
+    def make(self, **settings: Any) -> Sweeper:
+        return Sweeper(
+            self.clock,
+            lambda: T + self.clock.seconds(),
+            self.log,
+            self.store,
+            self.compare,
+            self.new_id,
+            SweepSettings(**settings),
+        )
+
+    def begin(self, sweeper: Sweeper | None = None) -> None:
+        self.successResultOf(Deferred.fromCoroutine((sweeper or self.sweeper).begin()))
+
+    def body(self, batch_id: str, *usernames: str) -> bytes:
+        number = len(usernames)
+        columns = (list(usernames), [1] * number, ["x"] * number)
+        return encode_batch(Batch(VERSION, batch_id, T * 1000, *columns))
+
+    def append(self, batch_id: str, *usernames: str) -> None:
+        self.successResultOf(self.log.append(batch_id, self.body(batch_id, *usernames)))
+
+    def delivered(self, batch_id: str, *usernames: str) -> None:
+        """The queue delivers a batch, and the consumer counts it."""
+        counts = fold_entry(self.body(batch_id, *usernames))
+        self.successResultOf(self.store.apply([counts], {}))
+
+    def top(self) -> dict[str, int]:
+        return dict(self.successResultOf(self.store.top(100, *EVER)))
+
+    def mark(self) -> Mark:
+        found: Mark = self.successResultOf(self.store.state()).mark
+        return found
+
+    def wait(self, seconds: float) -> None:
+        for _ in range(int(seconds)):
+            self.clock.advance(1.0)
+
+
+class SweepTests(SweepCase):
+    """Issue 11, point 1: the mark in the stream, and what lies beyond it."""
+
+    def test_what_is_missing(self) -> None:
+        """Batches that the queue does not deliver any more are counted, each once."""
+        self.begin()
+        self.append("b1", "alice", "bob")
+        self.append("b2", "alice")
+        self.delivered("b2", "alice")
+        self.append("b3", "carol")
+        self.wait(70)
+        self.assertEqual(self.top(), {"alice": 2, "bob": 1, "carol": 1})
+        self.assertEqual(self.sweeper.counted, 2)
+        self.wait(200)
+        self.delivered("b1", "alice", "bob")  # the queue delivers it after all
+        self.wait(70)
+        self.assertEqual(self.top(), {"alice": 2, "bob": 1, "carol": 1})
+
+    def test_the_mark_moves_with_it(self) -> None:
+        """What is counted and how far that is are one transaction."""
+        self.begin()
+        self.append("b1", "alice")
+        self.append("b2", "bob")
+        self.store.applied.clear()
+        self.wait(70)
+        self.assertEqual(self.store.applied, [(["b1", "b2"], Mark(3, "b2"))])
+        self.assertEqual(self.mark(), Mark(3, "b2"))
+
+    def test_one_transaction_of_a_sweep_moves_the_mark(self) -> None:
+        """However much is missing: what is counted meanwhile is noted under the mark before."""
+        self.crashed()
+        for number in range(3 * CHUNK):
+            self.append(f"b{number}", "alice")
+        self.begin()
+        self.assertEqual(self.top(), {"alice": 3 * CHUNK})
+        marks = [mark for _, mark in self.store.applied if mark is not None]
+        self.assertEqual(len(marks), 1)
+        self.assertGreater(len(self.store.applied), 2)
+        self.assertLessEqual(max(len(names) for names, _ in self.store.applied), CHUNK)
+
+    def test_nothing_new(self) -> None:
+        """A sweep that finds nothing writes nothing."""
+        self.begin()
+        self.append("b1", "alice")
+        self.wait(70)
+        self.store.applied.clear()
+        done = self.sweeper.done
+        self.wait(300)
+        self.assertEqual(self.store.applied, [])
+        self.assertGreaterEqual(self.sweeper.done, done + 4)
+
+    def test_the_consumer_first(self) -> None:
+        """What the consumer is about to count is left to it for a moment."""
+        self.begin()
+        self.wait(59)
+        self.append("b1", "alice")
+        self.wait(1)
+        self.delivered("b1", "alice")
+        self.wait(10)
+        self.assertEqual(self.sweeper.counted, 0)
+        self.assertEqual(self.top(), {"alice": 1})
+        self.assertEqual(self.mark().entry_id, "b1")
+
+    def test_a_mark_names_an_entry(self) -> None:
+        """A new log gets an entry at once, so that another one in its place is noticed."""
+        self.begin()
+        self.assertEqual(self.log.status().appended, 1)
+        self.assertEqual(self.mark().position, 1)
+        self.assertTrue(self.mark().entry_id)
+        self.assertEqual(self.top(), {})
+        self.assertEqual(self.sweeper.counted, 0)
+        again = self.make()
+        self.begin(again)
+        self.assertEqual(self.log.status().appended, 1)
+
+    def test_poison(self) -> None:
+        """What cannot be read holds nothing up, and is not the sweep's to put away."""
+        self.begin()
+        for name in ("junk", "", "x" * 300, "nul\0"):
+            self.successResultOf(self.log.append(name, b"?"))
+        self.append("b1", "alice")
+        self.successResultOf(self.log.append("", b"??"))
+        self.wait(70)
+        self.assertEqual(self.top(), {"alice": 1})
+        self.assertEqual(self.mark().entry_id, "b1")  # the last that a store can keep
+
+    def test_a_stranger_with_a_batch(self) -> None:
+        """An entry whose id is not its batch's is counted under that of the batch."""
+        self.begin()
+        body = self.body("b1", "alice")
+        for name in ("elsewhere", "", "b1"):
+            self.successResultOf(self.log.append(name, body))
+        self.wait(200)
+        self.assertEqual(self.top(), {"alice": 1})
+
+    def test_at_the_start(self) -> None:
+        """What a crash left is counted before anything else happens."""
+        self.crashed()
+        self.append("b1", "alice")
+        self.begin()
+        self.assertEqual(self.top(), {"alice": 1})
+
+    def test_at_the_stop(self) -> None:
+        self.begin()
+        self.append("b1", "alice")
+        self.successResultOf(Deferred.fromCoroutine(self.sweeper.stop()))
+        self.assertEqual(self.top(), {"alice": 1})
+        self.assertEqual(self.mark().entry_id, "b1")
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_at_a_reconnect(self) -> None:
+        self.begin()
+        self.append("b1", "alice")
+        (told,) = self.log.told
+        told()
+        self.wait(5)
+        self.assertEqual(self.top(), {"alice": 1})
+
+    def test_again_behind_one_that_is_under_way(self) -> None:
+        self.begin()
+        self.append("b1", "alice")
+        (told,) = self.log.told
+        told()
+        self.append("b2", "bob")
+        told()
+        self.wait(10)
+        self.assertEqual(self.top(), {"alice": 1, "bob": 1})
+
+    def test_begin_does_not_wait_for_ever(self) -> None:
+        """A log that is far behind does not hold up the start, and is counted all the same."""
+        waiting: list[Deferred[Any]] = []
+        unapplied = self.store.unapplied
+
+        def later(ids: Sequence[str]) -> Deferred[Sequence[str]]:
+            waiting.append(Deferred())
+            waiting[-1].addCallback(lambda _: unapplied(ids))
+            return waiting[-1]
+
+        self.patch(self.store, "unapplied", later)
+        self.crashed()
+        self.append("b1", "alice")
+        begun = Deferred.fromCoroutine(self.sweeper.begin(5.0))
+        self.wait(4)
+        self.assertNoResult(begun)
+        self.wait(2)
+        self.successResultOf(begun)
+        for one in waiting:
+            one.callback(None)
+        self.assertEqual(self.top(), {"alice": 1})
+
+
+class TroubleTests(SweepCase):
+    def test_the_store_is_away(self) -> None:
+        """A sweep that fails is made again; nothing is passed over, and the mark stays."""
+        self.begin()
+        self.append("b1", "alice")
+        self.store.broken = True
+        self.wait(70)
+        self.assertEqual(self.sweeper.problem, "the store is down")
+        self.assertNotEqual(self.mark().entry_id, "b1")
+        self.assertEqual(self.sweeper.concern, "")
+        self.wait(FAILING + 10)
+        self.assertIn("the store is down", self.sweeper.concern)
+        self.store.broken = False
+        self.wait(70)
+        self.assertEqual((self.sweeper.concern, self.sweeper.problem), ("", ""))
+        self.assertEqual(self.top(), {"alice": 1})
+
+    def test_the_log_is_away(self) -> None:
+        self.begin()
+        self.append("b1", "alice")
+        self.log.away = "no broker"
+        self.wait(200)
+        self.assertEqual(self.log.refusal, "")
+        self.log.away = ""
+        self.wait(70)
+        self.assertEqual(self.top(), {"alice": 1})
+
+    def test_the_log_is_away_at_the_start(self) -> None:
+        """Nothing is known then; the comparison is made as soon as it is back."""
+        self.log.away = "no broker"
+        self.begin()
+        self.assertEqual(self.compared, [])
+        self.log.away = ""
+        (told,) = self.log.told
+        told()
+        self.assertEqual(len(self.compared), 1)
+        self.wait(5)
+        self.assertTrue(self.mark().entry_id)
+
+    def test_another_pool(self) -> None:
+        """A log of another pool that comes in place of ours takes nothing, until ours is back."""
+        self.begin()
+        self.log.foreign = True
+        self.wait(70)
+        self.assertIn("belongs to pool other", self.log.refusal)
+        self.assertEqual(self.top(), {})
+        self.log.foreign = False
+        self.wait(70)
+        self.assertEqual(self.log.refusal, "")
+
+    def test_no_more_after_a_stop(self) -> None:
+        self.begin()
+        self.successResultOf(Deferred.fromCoroutine(self.sweeper.stop(inf)))
+        reads = self.log.reads
+        self.sweeper.soon()
+        self.wait(200)
+        self.assertEqual(self.log.reads, reads)
