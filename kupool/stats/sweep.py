@@ -14,7 +14,6 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from kupool.log import Entry, IdentityMismatch, ILog, Mark
@@ -75,6 +74,7 @@ class Sweeper:
         self._settings = settings or SweepSettings()
         self._running: Deferred[None] | None = None
         self._next: IDelayedCall | None = None
+        self._pause: Deferred[None] | None = None
         self._again = self._started = self._stopped = False
         self._backoff = 0.0
         self._failing_since: float | None = None
@@ -119,6 +119,8 @@ class Sweeper:
             return
         self._stopped = True
         deadline = self._clock.seconds() + seconds
+        if self._pause is not None:
+            self._pause.callback(None)  # the consumer has ended: nobody else counts
         if self._running is not None:
             await self._wait(self._running, seconds)
         if self._running is None:
@@ -193,7 +195,7 @@ class Sweeper:
             missing = await self._missing(entries)
             if missing and patience:
                 # The consumer may be about to count them.
-                await deferLater(self._clock, patience)
+                await self._wait_for_consumer(patience)
                 patience = 0.0
                 missing = await self._missing(entries)
             pending = _fold(missing)
@@ -208,6 +210,14 @@ class Sweeper:
                 "Counted {count} batches that are in the log and were not in the store",
                 count=self.counted - before,
             )
+
+    async def _wait_for_consumer(self, seconds: float) -> None:
+        pause = self._pause = Deferred()
+        call = self._clock.callLater(seconds, pause.callback, None)
+        await pause
+        self._pause = None
+        if call.active():
+            call.cancel()
 
     async def _note(self) -> None:
         """Append a batch without submissions."""

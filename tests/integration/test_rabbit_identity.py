@@ -116,9 +116,11 @@ class Pool:
 
     async def crash(self) -> None:
         """End without a last look at anything."""
-        self.sweeper._stopped = True
-        if self.sweeper._next is not None:
-            self.sweeper._next.cancel()
+        sweeper, self.sweeper._stopped = self.sweeper, True
+        if sweeper._next is not None:
+            sweeper._next.cancel()
+        if sweeper._running is not None:
+            await sweeper._wait(sweeper._running, 10.0)
         await self.consumer.stop()
         await self.log.close()
 

@@ -11,7 +11,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from kupool.log import ILog, ISpool, LogUnavailable
+from kupool.log import Epoch, Identity, IdentityMismatch, ILog, ISpool, LogUnavailable, Mark
 from kupool.log.spool import HANDOVER, MOST_HELD, SpooledLog, SpoolSettings
 from kupool.log.spool_file import ROW_BYTES, SpoolFile
 from tests.spool_fakes import ScriptedLog, SteppedDatabase, body_of
@@ -105,6 +105,87 @@ class Case(SynchronousTestCase):
         world = World(max_bytes, **changes)
         self.addCleanup(world.close)
         return world
+
+
+MINE = Identity("mine", (Epoch("one", 0),))
+THEIRS = Identity("theirs", (Epoch("one", 0),))
+
+
+class IdentityTests(Case):
+    """Issue 11, point 1: what waits in a spool belongs to a pool, too."""
+
+    def identify(self, world: World, identity: Identity) -> Deferred[None]:
+        done = world.log.identify(identity)
+        world.work()
+        return done
+
+    def fill(self, world: World) -> None:
+        """Leave three entries in the file."""
+        world.remote.takes = False
+        world.append(3)
+        world.wait(1)
+        world.restart()
+
+    def test_nothing_is_sent_before_it_is_known_whose_it_is(self) -> None:
+        world = self.world(hold=True)
+        self.fill(world)
+        world.remote.takes = True
+        world.remote.asked.clear()
+        world.wait(30)
+        self.assertEqual(world.remote.asked, [])
+        self.successResultOf(self.identify(world, MINE))
+        world.wait(30)
+        self.assertEqual(world.remote.taken, ["e0", "e1", "e2"])
+        self.assertEqual(world.remote.identities, [MINE])
+
+    def test_a_spool_of_another_pool(self) -> None:
+        """It is refused with what to do, and nothing of it reaches the log."""
+        world = self.world(hold=True)
+        self.successResultOf(self.identify(world, THEIRS))
+        self.fill(world)
+        world.remote.takes = True
+        world.remote.asked.clear()
+        error = self.failureResultOf(self.identify(world, MINE), IdentityMismatch)
+        self.assertIn("the 3 batches in the spool belong to pool theirs", error.getErrorMessage())
+        world.wait(30)
+        self.assertEqual(world.remote.asked, [])
+        self.assertEqual(world.remote.identities, [THEIRS])
+
+    def test_an_empty_spool_belongs_to_whoever_uses_it(self) -> None:
+        world = self.world(hold=True)
+        self.successResultOf(self.identify(world, THEIRS))
+        world.restart()
+        self.successResultOf(self.identify(world, MINE))
+        self.assertEqual(world.file.pool_id, "mine")
+
+    def test_a_spool_of_the_release_before(self) -> None:
+        """One with entries that says nothing is taken over."""
+        world = self.world()
+        self.fill(world)
+        self.successResultOf(self.identify(world, MINE))
+        world.restart()
+        self.assertEqual(world.file.pool_id, "mine")
+
+    def test_refusing(self) -> None:
+        """While log and store do not belong together nothing is taken, by the file neither."""
+        world = self.world()
+        world.log.refuse("not ours")
+        self.assertEqual(world.remote.refusal, "not ours")
+        world.append()
+        self.assertEqual((world.failed, world.log.status().problem), (["e0"], "not ours"))
+        world.log.refuse("")
+        world.append()
+        self.assertEqual((world.acknowledged, world.log.status().problem), (["e1"], ""))
+
+    def test_the_rest_is_the_logs(self) -> None:
+        world = self.world()
+        self.successResultOf(self.identify(world, MINE))
+        extent = self.successResultOf(world.log.extent(MINE, Mark(7)))
+        self.assertEqual((extent.identity, extent.acknowledged), (MINE, 7))
+        self.assertIs(world.log.positional, False)
+        told = [].clear
+        world.log.watch(told)
+        self.assertEqual(world.remote.told, [told])
 
 
 class FlowingTests(Case):

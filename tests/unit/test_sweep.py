@@ -245,6 +245,16 @@ class SweepTests(SweepCase):
         self.assertEqual(self.mark().entry_id, "b1")
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
+    def test_at_the_stop_in_the_middle(self) -> None:
+        """Nobody else counts then: it is not waited for."""
+        self.begin()
+        self.append("b1", "alice")
+        self.sweeper.soon()
+        self.append("b2", "bob")
+        self.successResultOf(Deferred.fromCoroutine(self.sweeper.stop()))
+        self.assertEqual(self.top(), {"alice": 1, "bob": 1})
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
     def test_at_a_reconnect(self) -> None:
         self.begin()
         self.append("b1", "alice")
