@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from kupool import __version__
-from kupool.commands import audit, backup, bench, config, demo, restore, stats, work
+from kupool.commands import audit, backup, bench, config, demo, migrate, restore, stats, work
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -20,7 +20,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"kupool {__version__}")
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
-    for command in (work, bench, demo, stats, audit, backup, restore, config):
+    for command in (work, bench, demo, stats, audit, backup, restore, migrate, config):
         command.add_parser(subparsers)
     return parser
 

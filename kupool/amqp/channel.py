@@ -86,6 +86,15 @@ class Channel:
         found = self._call("queue_declare", queue=queue, passive=True)
         return found.addCallback(lambda frame: int(frame.method.message_count))
 
+    def look_closely(self, queue: str) -> Deferred[tuple[int, int]]:
+        """Return how many messages wait in a queue, and how many consumers it has; fails as
+        :meth:`look_at`.
+        """
+        found = self._call("queue_declare", queue=queue, passive=True)
+        return found.addCallback(
+            lambda frame: (int(frame.method.message_count), int(frame.method.consumer_count))
+        )
+
     def bind(self, queue: str, exchange: str, key: str = "") -> Deferred[Any]:
         """Let a queue have what comes to an exchange, for this key where that counts."""
         return self._call("queue_bind", queue=queue, exchange=exchange, routing_key=key)

@@ -209,6 +209,16 @@ def _make_log(
     return SqliteLog(database(LOG_FILE, "log"), reactor, wall)
 
 
+def topology(settings: Settings) -> Topology:
+    """Return what the log in RabbitMQ consists of."""
+    return Topology(
+        queue=settings.mq_queue,
+        kind=settings.mq_kind,
+        max_age=f"{settings.log_retention:.0f}s" if settings.log_retention else "",
+        max_bytes=settings.log_max_size,
+    )
+
+
 def make_rabbit(
     settings: Settings, reactor: Any, wall: Callable[[], float], required: bool
 ) -> RabbitLog:
@@ -217,15 +227,11 @@ def make_rabbit(
     A batch that has been sent is sent again there until it is certain. Only where a spool
     does the same it is given up after a while.
     """
-    topology = Topology(
-        queue=settings.mq_queue,
-        kind=settings.mq_kind,
-        max_age=f"{settings.log_retention:.0f}s" if settings.log_retention else "",
-        max_bytes=settings.log_max_size,
-    )
     give_up = 0.0 if required else max(DRAIN_TIMEOUT, settings.mq_timeout)
     publisher = PublisherSettings(stalled=settings.mq_timeout, give_up=give_up)
-    engine = RabbitSettings(topology=topology, publisher=publisher, required=required, hold=True)
+    engine = RabbitSettings(
+        topology=topology(settings), publisher=publisher, required=required, hold=True
+    )
     if not required:
         # What is on its way at a stop is in the spool as well.
         engine = replace(engine, close_timeout=SPOOLED_CLOSE)

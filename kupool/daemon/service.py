@@ -19,6 +19,7 @@ from twisted.python.failure import Failure
 from kupool.backup import BackupError
 from kupool.backup.switching import check_finished
 from kupool.bus import BusError
+from kupool.daemon import moves
 from kupool.daemon.apply import apply_changes
 from kupool.daemon.housekeeping import Housekeeping
 from kupool.daemon.memory import Memory, make_give_back
@@ -165,6 +166,7 @@ class Daemon:
         if parts.bus is not None:
             await self._open("bus_url" if settings.bus_url.strip() else "mq_url", parts.bus)
         self.status.enter("comparing")
+        await self._look_for_moves()
         compared = await self._compare_first()
         self.status.enter("restoring")
         await self._restore(compared)
@@ -180,6 +182,15 @@ class Daemon:
         collect_rarely()
         self.status.enter(RUNNING)
         self._announce()
+
+    async def _look_for_moves(self) -> None:
+        """Do not start where the pool is elsewhere, and say what is here besides."""
+        try:
+            for line in await moves.look_for_moves(self.settings, self.parts):
+                self._log.warn("{line}", line=line)
+        except moves.MovedAway as error:
+            name = "pg_dsn" if self.settings.store == "pg" else "data"
+            raise self._about(name, error) from None
 
     async def _compare_first(self) -> Comparison | None:
         """See whether log and store belong together; None where the log is away, and a spool
@@ -421,8 +432,7 @@ def explain(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         file = os.fsdecode(error.filename2 or error.filename or "")
         return f"{file}: {error.strerror}" if file else error.strerror
-    if isinstance(
-        error, (BackupError, CannotStart, FolderError, IdentityMismatch, ValueError, *UNUSABLE)
-    ):
+    told = (BackupError, CannotStart, FolderError, IdentityMismatch, moves.MovedAway, ValueError)
+    if isinstance(error, (*told, *UNUSABLE)):
         return " ".join(str(error).split())
     return " ".join(f"{type(error).__name__}: {error}".split())

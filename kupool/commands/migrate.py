@@ -1,0 +1,270 @@
+"""``kupool migrate``: move a pool from one pair of engines to another."""
+
+from __future__ import annotations
+
+import argparse
+import secrets
+import sys
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from twisted.internet.defer import ensureDeferred
+from twisted.internet.task import deferLater, react
+
+from kupool.amqp import BrokerError
+from kupool.daemon.checks import check_engines
+from kupool.daemon.parts import LOG_FILE, SPOOL_FILE, STORE_FILE, has_spool, make_rabbit, topology
+from kupool.log import LogUnavailable
+from kupool.log.sqlite import SqliteLog
+from kupool.migration import CannotMove
+from kupool.migration.logs import LogSide
+from kupool.migration.moving import Move, Side, undo
+from kupool.migration.postgres_store import PostgresStore
+from kupool.migration.rabbit_log import RabbitLogSide
+from kupool.migration.reports import Compared
+from kupool.migration.sqlite_log import SqliteLogSide
+from kupool.migration.sqlite_store import SqliteStore
+from kupool.migration.store import Store
+from kupool.settings import Loaded, SettingError, Settings, load
+from kupool.storage.database import Database, DatabaseUnusable
+from kupool.storage.database import connect as connect_file
+from kupool.storage.folder import DataFolder, FolderError
+from kupool.storage.migrations import SchemaTooNew
+from kupool.storage.postgres import PostgresDatabase
+
+#: What may go wrong, and is explained by its text.
+_TROUBLE = (
+    CannotMove,
+    BrokerError,
+    LogUnavailable,
+    DatabaseUnusable,
+    SchemaTooNew,
+    FolderError,
+    SettingError,
+)
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the command."""
+    text = "move a pool to another log or store; the daemon is stopped meanwhile"
+    parser = subparsers.add_parser(
+        "migrate", help=text, description=text[0].upper() + text[1:] + ".", allow_abbrev=False
+    )
+    parser.set_defaults(func=run)
+    for name, what in (("from", "that the daemon has now"), ("to", "that it gets")):
+        parser.add_argument(
+            f"--{name}", dest=f"settings_{name}", metavar="SETTINGS", help=f"settings file {what}"
+        )
+    parser.add_argument(
+        "--undo",
+        action="store_true",
+        help="let the daemon start with the old settings again; without --to, the new side is gone",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Move, or undo a move; the status is 1 where that is not possible."""
+    old, new = arguments.settings_from, arguments.settings_to
+    if not old or not (new or arguments.undo):
+        print("kupool: migrate needs --from SETTINGS and --to SETTINGS", file=sys.stderr)
+        return 2
+    status = 1
+
+    async def main(reactor: Any) -> None:
+        nonlocal status
+        with ExitStack() as stack:
+            opened = _Opened(reactor, stack)
+            source = opened.side(old, _load(old), new=False)
+            target = opened.side(new, _load(new), new=True) if new else None
+            if arguments.undo:
+                undo(source, target, time.time)
+                print(f"The daemon starts with {old} again")
+            else:
+                assert target is not None
+                await _move(reactor, source, target, opened.settings[old])
+        status = 0
+
+    def begin(reactor: Any) -> Any:
+        return ensureDeferred(main(reactor)).addErrback(_explain)
+
+    try:
+        react(begin)
+    except SystemExit as end:
+        return status or (1 if end.code else 0)
+    return status
+
+
+def _explain(failure: Any) -> None:
+    from kupool.storage.postgres.blocking import trouble
+    from kupool.storage.postgres.trouble import explain
+
+    error = failure.value
+    if isinstance(error, trouble()):
+        print(f"kupool: PostgreSQL: {explain(error)}", file=sys.stderr)
+    elif isinstance(error, (*_TROUBLE, OSError)):
+        print(f"kupool: {' '.join(str(error).split())}", file=sys.stderr)
+    else:
+        failure.printTraceback(file=sys.stderr)
+
+
+def _load(path: str) -> Loaded:
+    """Return the settings of a file alone: environment and flags would be those of both."""
+    loaded = load({"config": path}, {})
+    for name in ("mq", "store"):
+        if getattr(loaded.settings, name) == "memory":
+            raise CannotMove(f"{path}: {name} is 'memory', which keeps nothing")
+    check_engines(loaded)
+    return loaded
+
+
+class _Opened:
+    """Opens stores and logs, each folder and each of them once for all who use it."""
+
+    def __init__(self, reactor: Any, stack: ExitStack) -> None:
+        self._reactor = reactor
+        self._stack = stack
+        self._folders: set[Path] = set()
+        self.settings: dict[str, Settings] = {}
+
+    def side(self, name: str, loaded: Loaded, *, new: bool) -> Side:
+        """Open the store of some settings, and prepare their log; ``new`` says that they may
+        begin with nothing.
+        """
+        settings = self.settings[name] = loaded.settings
+        folder = Path(settings.data)
+        files = {STORE_FILE: settings.store, LOG_FILE: settings.mq}
+        wanted = [folder / file for file, kind in files.items() if kind == "sqlite"]
+        if not new:
+            for path in wanted:
+                if not path.exists():
+                    raise CannotMove(f"{path}: no such file; is data of {name} the data folder?")
+        if (wanted or has_spool(settings)) and (new or folder.exists()):
+            self._lock(folder)
+        _refuse_spool(folder / SPOOL_FILE)
+        store = self._store(settings)
+        self._stack.callback(store.close)
+        return Side(str(Path(name).resolve()), store, self._log(settings))
+
+    def _lock(self, folder: Path) -> None:
+        if folder.resolve() not in self._folders:
+            data = DataFolder(folder)
+            data.open()
+            self._stack.callback(data.close)
+            self._folders.add(folder.resolve())
+
+    def _store(self, settings: Settings) -> Store:
+        if settings.store == "pg":
+            PostgresDatabase(self._reactor, settings.pg_dsn).check()
+            return PostgresStore(settings.pg_dsn)
+        path = Path(settings.data) / STORE_FILE
+        Database(self._reactor, path, "store").check()
+        return SqliteStore(path)
+
+    def _log(self, settings: Settings) -> LogSide:
+        if settings.mq == "rabbit":
+            return RabbitLogSide(self._reactor, settings.mq_url, topology(settings))
+        return SqliteLogSide(Path(settings.data) / LOG_FILE)
+
+
+def _refuse_spool(path: Path) -> None:
+    """Refuse a spool with entries: what was accepted is in no log yet."""
+    if not path.exists():
+        return
+    Database(None, path, "spool").check()
+    connection = connect_file(path)
+    try:
+        (count,) = connection.execute("SELECT count(*) FROM spooled").fetchone()
+    finally:
+        connection.close()
+    if count:
+        raise CannotMove(
+            f"{path} holds {count} entries that are not in the log yet; start the daemon with the "
+            "old settings once more while RabbitMQ runs, and stop it in order"
+        )
+
+
+async def _move(reactor: Any, source: Side, target: Side, settings: Settings) -> None:
+    log: Any
+    if settings.mq == "rabbit":
+        log = make_rabbit(settings, reactor, time.time, required=True)
+    else:
+        log = SqliteLog(
+            Database(reactor, Path(settings.data) / LOG_FILE, "log"), reactor, time.time
+        )
+    same = source.log.place == target.log.place
+    sides = [source.log] if same else [source.log, target.log]
+    try:
+        for side in sides:
+            await side.open()
+        await log.open()
+        with Bar() as bar:
+            compared = await Move(
+                source,
+                target,
+                log,
+                bar,
+                lambda: deferLater(reactor, 0),
+                time.time,
+                lambda: secrets.token_hex(16),
+            ).run()
+    finally:
+        await log.close()
+        for side in sides:
+            await side.close()
+    _tell(compared, source, target)
+
+
+def _tell(compared: list[Compared], source: Side, target: Side) -> None:
+    if not compared:
+        print(f"Everything was moved to {target.shown} before")
+    for found in compared:
+        total = "" if found.total is None else f", {found.total:,} in all"
+        print(f"{found.name}: {found.number:,}{total}, sha256 {found.checksum[:16]}, equal")
+    if compared:
+        print(f"Moved {source.shown} to {target.shown}")
+    print(f"Start the daemon with --config {target.name}")
+
+
+class Bar:
+    """A progress bar with an estimate, where there is a terminal for it."""
+
+    def __init__(self) -> None:
+        console = Console(stderr=True)
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task: Any = None
+
+    def __enter__(self) -> Bar:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def begin(self, text: str, total: int) -> None:
+        """A piece of work begins."""
+        if self._task is not None:
+            self._progress.update(self._task, visible=False)
+        self._task = self._progress.add_task(text, total=total or None)
+
+    def advance(self, steps: int) -> None:
+        """So many steps more are done."""
+        self._progress.advance(self._task, steps)

@@ -1,0 +1,83 @@
+"""Moves of a pool's data between engines, as a daemon that starts sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from kupool.daemon.parts import LOG_FILE, SPOOL_FILE, STORE_FILE, Parts
+from kupool.log import LogUnavailable
+from kupool.migration.left_behind import look
+from kupool.migration.notes import LOG, SELECT_NOTES, Note, refusal
+from kupool.settings import Settings
+
+_COMMAND = (
+    "'kupool migrate --from SETTINGS --to SETTINGS' moves it; to begin with an empty pool, move "
+    "the file away"
+)
+
+
+class MovedAway(Exception):
+    """No daemon may start here; says in one line why, and what to do."""
+
+
+async def look_for_moves(settings: Settings, parts: Parts) -> Sequence[str]:
+    """Return, each in a line, what the data folder holds that is not used.
+
+    The log and the store are open. Raises :class:`MovedAway` where the data of the store was
+    moved, where a pool would begin anew beside one that is full, or where submissions that were
+    accepted would never be counted.
+    """
+    notes = await _notes(parts)
+    kind = {"mq": settings.mq}
+    if settings.mq == "rabbit":
+        kind["queue"] = settings.mq_queue
+    reason = refusal(notes, kind)
+    if reason:
+        where = "the store" if parts.postgres is None else "the database"
+        raise MovedAway(f"{where}: {reason}")
+    folder = Path(settings.data)
+    found = look(folder / STORE_FILE, folder / LOG_FILE, folder / SPOOL_FILE)
+    if settings.mq == "sqlite" and found.spooled:
+        raise MovedAway(
+            f"{folder / SPOOL_FILE} holds {found.spooled} accepted batches that are not in "
+            "RabbitMQ yet; start once more with --mq rabbit, or they are never counted"
+        )
+    lines = []
+    if settings.store != "sqlite" and found.store:
+        text = f"{folder / STORE_FILE} holds the counts of a pool, and store is {settings.store!r}"
+        if settings.store == "pg" and not (await parts.stats.state()).holds_data:
+            raise MovedAway(f"{text}, which is empty; {_COMMAND}")
+        lines.append(f"{text}: it is not used; {_COMMAND}")
+    moved = any(note.direction == LOG for note in notes)
+    if settings.mq != "sqlite" and found.log and not moved:
+        text = f"{folder / LOG_FILE} holds the log of a pool, and mq is {settings.mq!r}"
+        if settings.mq == "rabbit" and await _is_empty(parts):
+            raise MovedAway(f"{text}, which is empty; {_COMMAND}")
+        lines.append(f"{text}: it is not used; {_COMMAND}")
+    return lines
+
+
+async def _notes(parts: Parts) -> Sequence[Note]:
+    """Return what the store says of moves."""
+    rows: Sequence[Any] = ()
+    if parts.postgres is not None:
+        rows = await parts.postgres.query(SELECT_NOTES)
+    for database in parts.databases:
+        if database.path.name == STORE_FILE:
+            rows = await database.run(lambda c: c.execute(SELECT_NOTES).fetchall())
+    return [Note(*row) for row in rows]
+
+
+async def _is_empty(parts: Parts) -> bool:
+    """Say whether the log is known to hold nothing."""
+    state = await parts.stats.state()
+    try:
+        extent = await parts.log.extent(state.identity, state.mark)
+    except LogUnavailable:
+        return False
+    return not extent.holds_data
+
+
+__all__ = ["MovedAway", "look_for_moves"]

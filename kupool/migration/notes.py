@@ -1,0 +1,91 @@
+"""What a store says of moves, and why a daemon does not start because of it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import msgspec
+
+#: Directions of a note: what was moved into a store, where its data went, which log is its.
+INTO, AWAY, LOG = "into", "away", "log"
+
+#: States of a note.
+MOVING, MOVED, UNDONE = "moving", "moved", "undone"
+
+#: Reads the columns of :class:`Note`.
+SELECT_NOTES = "SELECT direction, other, state, progress, changed_at FROM migration"
+
+
+class Note(NamedTuple):
+    """What a store says of a move: ``other`` is the other side as it is shown."""
+
+    direction: str
+    other: str
+    state: str
+    progress: str
+    changed_at: int
+
+
+def refusal(notes: Iterable[Note], kind: Mapping[str, str]) -> str:
+    """Return in one line why no daemon may start on a store; empty where one may.
+
+    ``kind`` is what the settings say of the log.
+    """
+    of = {note.direction: note for note in notes}
+    into, away, log = of.get(INTO), of.get(AWAY), of.get(LOG)
+    if into is not None and into.state == MOVING:
+        return (
+            f"the data of {into.other} is being moved, and not all of it is here yet; "
+            f"{_command(into)} goes on with it"
+        )
+    if into is not None and into.state == UNDONE:
+        return f"the move of its data from {into.other} was undone; empty it before it is used"
+    if away is not None and away.state == MOVING:
+        return (
+            f"its data is being moved to {away.other}; {_command(away)} goes on with it, and "
+            "with --undo gives it up"
+        )
+    if away is not None:
+        return (
+            f"its data was moved to {away.other}; start with --config {_names(away)['target']}, or "
+            f"have this be the pool's again with {_command(away, '--undo')}"
+        )
+    if log is not None and _loaded(log) != dict(kind):
+        return (
+            f"its log was moved to {log.other}, and the settings name another one; start with "
+            "the settings that it was moved to, or move it with 'kupool migrate'"
+        )
+    return ""
+
+
+def _loaded(note: Note) -> dict[str, Any]:
+    try:
+        found = msgspec.json.decode(note.progress)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _names(note: Note) -> dict[str, str]:
+    found = _loaded(note)
+    return {name: str(found.get(name, "SETTINGS")) for name in ("source", "target")}
+
+
+def _command(note: Note, *flags: str) -> str:
+    names = _names(note)
+    words = ["kupool migrate", f"--from {names['source']}", f"--to {names['target']}", *flags]
+    return f"'{' '.join(words)}'"
+
+
+__all__ = [
+    "AWAY",
+    "INTO",
+    "LOG",
+    "MOVED",
+    "MOVING",
+    "SELECT_NOTES",
+    "UNDONE",
+    "Note",
+    "refusal",
+]

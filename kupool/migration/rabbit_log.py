@@ -1,0 +1,254 @@
+"""A log in RabbitMQ, as a move sees it: the stream itself, and not what is counted from.
+
+Entries go into the stream by its own name. Through the exchange they would be in the queue
+as well, to be counted once more.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+from twisted.internet.defer import gatherResults
+from twisted.internet.task import deferLater
+
+from kupool.amqp import BrokerError
+from kupool.amqp.address import parse_brokers
+from kupool.amqp.channel import Channel, Message
+from kupool.amqp.connection import Connection, connect
+from kupool.amqp.wire import ConnectionSettings
+from kupool.log import Entry, Identity
+from kupool.log.rabbit.headers import appended_at, marks, offset_of
+from kupool.log.rabbit.topology import Topology, declare
+from kupool.migration.logs import ENTRIES, Acknowledged, DeadLetter
+
+#: Times that the end of a stream is looked at again, and the seconds between: an entry is
+#: confirmed before every replica shows it.
+LOOKS = 3
+PAUSE = 0.1
+
+#: The reply code for a queue that is not there.
+_NOT_FOUND = 404
+
+
+class RabbitLogSide:
+    """The stream, the queue and the dead letters of one log. ``url`` may name several brokers.
+
+    Methods raise :class:`kupool.amqp.BrokerError` when the broker goes away.
+    """
+
+    def __init__(self, reactor: Any, url: str, topology: Topology) -> None:
+        self._reactor = reactor
+        self._brokers = parse_brokers(url)
+        self._topology = topology
+        self._base = 0
+        self._headers: dict[str, Any] = {}
+        self._connection: Connection | None = None
+        self._publishing: Channel | None = None
+        self._returned: list[str] = []
+
+    @property
+    def shown(self) -> str:
+        """The stream and its broker."""
+        first = self._brokers[0]
+        return f"RabbitMQ at {first}, virtual host {first.vhost!r}, queue {self._topology.queue!r}"
+
+    @property
+    def kind(self) -> dict[str, str]:
+        """What the settings must say; the broker may have another address meanwhile."""
+        return {"mq": "rabbit", "queue": self._topology.queue}
+
+    @property
+    def place(self) -> tuple[str, ...]:
+        """The addresses, the virtual host and the name."""
+        addresses = sorted(f"{broker}/{broker.vhost}" for broker in self._brokers)
+        return ("rabbit", self._topology.queue, *addresses)
+
+    async def open(self) -> None:
+        """Connect to the first broker that answers."""
+        problems: list[BrokerError] = []
+        for broker in self._brokers:
+            try:
+                name = f"kupool migrate {self._topology.queue}"
+                self._connection = await connect(self._reactor, broker, ConnectionSettings(), name)
+                return
+            except BrokerError as error:
+                problems.append(error)
+        raise problems[0]
+
+    async def _channel(self) -> Channel:
+        assert self._connection is not None
+        return await self._connection.channel()
+
+    # -- before anything is made
+
+    async def _look(self, queue: str) -> tuple[int, int] | None:
+        """Return how many messages and consumers a queue has; None where there is no queue."""
+        channel = await self._channel()
+        try:
+            found: tuple[int, int] = await channel.look_closely(queue)
+        except BrokerError as error:
+            if error.code != _NOT_FOUND:
+                raise
+            return None
+        await channel.close()
+        return found
+
+    async def in_use(self) -> str:
+        """Say who takes from the queue."""
+        for queue in self._topology.queues:
+            found = await self._look(queue)
+            if found is not None and found[1]:
+                return f"{found[1]} consumers of queue {queue!r}"
+        return ""
+
+    async def waiting(self) -> int:
+        """Return how many messages are in the queue."""
+        found = [await self._look(queue) for queue in self._topology.queues]
+        return sum(look[0] for look in found if look is not None)
+
+    async def found(self) -> list[str]:
+        """Say which queues hold something."""
+        topology, full = self._topology, []
+        for queue in (*topology.queues, topology.dead_letters):
+            look = await self._look(queue)
+            if look is not None and look[0]:
+                full.append(f"{look[0]} messages in queue {queue!r}")
+        if await self._look(topology.stream) is not None and await self._fetch("first", 1):
+            full.append(f"messages in stream {topology.stream!r}")
+        return full
+
+    # -- the stream
+
+    async def begin(self, identity: Identity) -> None:
+        """Make the exchange, the queues and the stream."""
+        self._base = identity.begins_after
+        self._headers = marks(identity)
+        assert self._connection is not None
+        await declare(self._connection, self._topology)
+
+    async def landed(self) -> AsyncIterator[Sequence[Entry]]:
+        """Yield what is in the stream, in order, in pieces."""
+        offset, looks = 0, 0
+        while looks < LOOKS:
+            messages = await self._fetch(offset, ENTRIES)
+            if not messages:
+                looks += 1
+                await deferLater(self._reactor, PAUSE)
+                continue
+            looks = 0
+            offset = offset_of(messages[-1].headers) + 1
+            yield [self._entry(message) for message in messages]
+
+    def _entry(self, message: Message) -> Entry:
+        position = self._base + offset_of(message.headers) + 1
+        return Entry(position, message.message_id, appended_at(message.headers), message.body)
+
+    async def _fetch(self, start: int | str, limit: int) -> list[Message]:
+        """Return messages of the stream from an offset on."""
+        channel = await self._channel()
+        await channel.prefetch(limit)
+        deliveries = await channel.consume(self._topology.stream, {"x-stream-offset": start})
+        least = start if isinstance(start, int) else 0
+        # A channel reads the stream itself: what it can deliver comes before the next answer.
+        await channel.look_at(self._topology.stream)
+        found = [m for m in await deliveries.arrived() if offset_of(m.headers) >= least]
+        await channel.close()
+        return found
+
+    async def append(self, entries: Sequence[Entry]) -> None:
+        """Publish entries to the stream alone; done when the broker has confirmed them all."""
+        if self._publishing is None:
+            self._publishing = await self._channel()
+            await self._publishing.confirm(self._returned.append)
+        await self._publish(
+            self._topology.stream,
+            [
+                (
+                    entry.entry_id,
+                    {"appended_at": round(entry.appended_at * 1000), **self._headers},
+                    entry.body,
+                )
+                for entry in entries
+            ],
+        )
+
+    async def _publish(
+        self, queue: str, messages: Sequence[tuple[str, dict[str, Any], bytes]]
+    ) -> None:
+        channel = self._publishing
+        assert channel is not None
+        sent = [channel.publish("", queue, *message) for message in messages]
+        try:
+            await gatherResults(sent, consumeErrors=True)
+        except Exception as error:
+            why = getattr(getattr(error, "subFailure", None), "value", error)
+            raise BrokerError(f"{self.shown} did not keep an entry: {why}") from None
+        if self._returned:
+            raise BrokerError(f"{self.shown}: no queue {queue!r} takes what is published")
+
+    async def finish(self, acknowledged: Acknowledged) -> None:
+        """Nothing to do: the queue is empty, as everything is counted."""
+
+    # -- dead letters
+
+    async def dead_letters(self) -> AsyncIterator[DeadLetter]:
+        """Yield what is in the queue of dead letters; all of it stays there."""
+        queue = self._topology.dead_letters
+        look = await self._look(queue)
+        if look is None or not look[0]:
+            return
+        channel = await self._channel()
+        await channel.prefetch(0)
+        deliveries = await channel.consume(queue)
+        try:
+            for _ in range(look[0]):
+                yield _letter(await deliveries.next())
+        finally:
+            await channel.close()
+
+    async def bury(self, letters: AsyncIterator[DeadLetter]) -> None:
+        """Publish dead letters, but for those that are there."""
+        there = Counter([letter.digest async for letter in self.dead_letters()])
+        if self._publishing is None:
+            self._publishing = await self._channel()
+            await self._publishing.confirm(self._returned.append)
+        async for letter in letters:
+            if there[letter.digest]:
+                there[letter.digest] -= 1
+                continue
+            headers = {
+                "reason": letter.reason,
+                "group": letter.group,
+                "deliveries": letter.deliveries,
+                "failed_at": letter.failed_at,
+            }
+            message = (letter.entry_id, headers, letter.body)
+            await self._publish(self._topology.dead_letters, [message])
+
+    async def close(self) -> None:
+        """Disconnect."""
+        if self._connection is not None:
+            connection, self._connection = self._connection, None
+            connection.close()
+            await connection.ended()
+
+
+def _letter(message: Message) -> DeadLetter:
+    headers = message.headers
+    # What the broker itself gave up says so in headers of its own.
+    reason = headers.get("reason") or headers.get("x-first-death-reason") or "unknown"
+    at = headers.get("failed_at") or headers.get("appended_at") or 0
+    return DeadLetter(
+        str(headers.get("group", "stats")),
+        0,
+        message.message_id,
+        str(reason),
+        int(headers.get("deliveries", 1)),
+        int(at),
+        message.body,
+    )
+
+
+__all__ = ["RabbitLogSide"]

@@ -1,0 +1,145 @@
+"""A store in a SQLite file, as a move sees it."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from kupool.migration.notes import SELECT_NOTES, Note
+from kupool.migration.positions import PositionMap, mapped_marks
+from kupool.migration.store import CHUNK, every_row
+from kupool.migration.tables import FLAG, Row, Table
+from kupool.storage.database import connect
+
+#: Values in one statement: SQLite takes 999 everywhere.
+_VALUES = 900
+
+
+class SqliteStore:
+    """The tables of ``storage/sql/store``; the file has them already."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._connection: sqlite3.Connection = connect(path)
+
+    @property
+    def shown(self) -> str:
+        """The file."""
+        return str(self._path)
+
+    @property
+    def place(self) -> tuple[Any, ...]:
+        """The file, whatever leads to it."""
+        return ("sqlite", str(self._path.resolve()))
+
+    def _execute(self, statement: str, values: Sequence[Any] = ()) -> sqlite3.Cursor:
+        # A cursor of its own for each, as rows are read while others are written.
+        return self._connection.cursor().execute(statement, values)
+
+    def _begin(self) -> None:
+        if not self._connection.in_transaction:
+            self._execute("BEGIN IMMEDIATE")
+
+    def rows(self, table: Table, after: Sequence[Any] | None = None) -> Iterator[list[Row]]:
+        """Yield the rows of a table in the order of its key, in pieces."""
+        key = ", ".join(table.key)
+        where = "" if after is None else f"WHERE ({key}) > ({_marks(len(table.key))}) "
+        cursor = self._execute(
+            f"SELECT {', '.join(table.names)} FROM {table.name} {where}ORDER BY {key}",
+            tuple(after or ()),
+        )
+        flags = [n for n, column in enumerate(table.columns) if column.kind == FLAG]
+        while rows := cursor.fetchmany(CHUNK):
+            yield [_with_flags(row, flags) for row in rows] if flags else rows
+
+    def insert(self, table: Table, rows: Sequence[Row]) -> None:
+        """Add rows, none of which is there."""
+        self._begin()
+        self._connection.cursor().executemany(
+            f"INSERT INTO {table.name} ({', '.join(table.names)}) "
+            f"VALUES ({_marks(len(table.columns))})",
+            rows,
+        )
+
+    def renumber(self, table: Table, positions: PositionMap) -> None:
+        """Turn the positions in a table into those of another log."""
+        if table.name == "log_marks":
+            marks = mapped_marks(positions, every_row(self, table))
+            self.clear(table)
+            self.insert(table, marks)
+            return
+        self._begin()
+        columns = [table.columns[number].name for number in table.places]
+        changes = ", ".join(f"{name} = {positions.sql(name)}" for name in columns)
+        self._execute(f"UPDATE {table.name} SET {changes}")
+
+    def clear(self, table: Table) -> None:
+        """Remove all rows of a table."""
+        self._begin()
+        self._execute(f"DELETE FROM {table.name}")
+
+    def holds(self, table: Table) -> bool:
+        """Say whether a table has rows."""
+        (holds,) = self._execute(f"SELECT EXISTS (SELECT 1 FROM {table.name})").fetchone()
+        return bool(holds)
+
+    def count(self, table: Table) -> int:
+        """Return how many rows a table has."""
+        (count,) = self._execute(f"SELECT count(*) FROM {table.name}").fetchone()
+        return int(count)
+
+    def counted(self, batch_ids: Sequence[str]) -> set[str]:
+        """Return those of the ids that were counted."""
+        found: set[str] = set()
+        for start in range(0, len(batch_ids), _VALUES):
+            part = batch_ids[start : start + _VALUES]
+            rows = self._execute(
+                f"SELECT batch_id FROM applied_batches WHERE batch_id IN ({_marks(len(part))})",
+                part,
+            )
+            found.update(batch_id for (batch_id,) in rows)
+        return found
+
+    def notes(self) -> dict[str, Note]:
+        """Return what the store says of moves, by direction."""
+        rows = self._execute(SELECT_NOTES)
+        return {row[0]: Note(*row) for row in rows}
+
+    def note(self, note: Note) -> None:
+        """Say something of a move."""
+        self._begin()
+        self._execute(
+            "INSERT OR REPLACE INTO migration (direction, other, state, progress, changed_at) "
+            "VALUES (?, ?, ?, ?, ?)",
+            note,
+        )
+
+    def drop_note(self, direction: str) -> None:
+        """Say nothing more of that direction."""
+        self._begin()
+        self._execute("DELETE FROM migration WHERE direction = ?", (direction,))
+
+    def commit(self) -> None:
+        """Keep what was done."""
+        if self._connection.in_transaction:
+            self._execute("COMMIT")
+
+    def close(self) -> None:
+        """Undo what was not kept, and close the file."""
+        self._connection.close()
+
+
+def _marks(count: int) -> str:
+    return ", ".join("?" * count)
+
+
+def _with_flags(row: Row, flags: Sequence[int]) -> Row:
+    values = list(row)
+    for number in flags:
+        values[number] = None if values[number] is None else bool(values[number])
+    return tuple(values)
+
+
+__all__ = ["SqliteStore"]
