@@ -3,16 +3,34 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from typing import Any
 
+from kupool.commands.comparing import (
+    as_json,
+    compared_text,
+    difference_text,
+    remarks,
+    shown_progress,
+)
 from kupool.commands.settings_flags import add_settings_parser, load_settings
-from kupool.commands.stores import Reading, with_stores
-from kupool.commands.times import minute_text, parse_time
-from kupool.stats.replay import audit
+from kupool.commands.stores import Stores, temporary_folder, with_stores
+from kupool.commands.times import parse_time
+from kupool.settings import Settings
+from kupool.stats.auditing import Audit, Auditor, NotComparable
+from kupool.stats.side_by_side import SideBySide
 
 #: Differences printed at the most.
 SHOWN = 100
+
+#: Exit statuses beside 0, and 2 for a wrong command line.
+DIFFERENT = 1
+NOTHING = 3
+OUT_OF_REACH = 4
+
+#: The end of time, for ranges without one.
+EVER = 2**40
 
 
 def add_parser(subparsers: Any) -> None:
@@ -21,29 +39,71 @@ def add_parser(subparsers: Any) -> None:
         subparsers, "audit", "compare the per-minute counts with the submission log", run
     )
     parser.add_argument("--from", dest="start", type=parse_time, default=0, metavar="TIME")
-    parser.add_argument("--to", dest="end", type=parse_time, default=2**36, metavar="TIME")
+    parser.add_argument("--to", dest="end", type=parse_time, default=EVER, metavar="TIME")
+    parser.add_argument(
+        "--json", action="store_true", help="print what was found as one JSON object"
+    )
+    parser.add_argument(
+        "--accept-gaps",
+        action="store_true",
+        help="take note of the parts of the log that were lost before they were known to be "
+        "counted, so that they are reported no more, and do nothing else",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print ``0 differences``, or each one; the status is 1 when there are any."""
+    """Print what was compared and what was found; the status says how it came out."""
     loaded = load_settings(arguments)
     if loaded is None:
         return 1
+    if arguments.accept_gaps:
+        return with_stores(loaded, _accept_gaps, writing=True)
 
-    async def work(log: Any, stats: Any) -> int:
-        with Reading("Reading the log") as progress:
-            differences, start, end = await audit(
-                log, stats, arguments.start, arguments.end, progress
-            )
-        if start >= end:
-            print("nothing to compare in this range", file=sys.stderr)
-        for found in differences[:SHOWN]:
-            name = f"{found.username}.{found.worker}" if found.worker else found.username
-            print(
-                f"{minute_text(found.minute)} {name}: "
-                f"{found.logged} in the log, {found.counted} counted"
-            )
-        print(f"{len(differences)} difference{'' if len(differences) == 1 else 's'}")
-        return 1 if differences else 0
+    async def work(stores: Stores) -> int:
+        return await _audit(arguments, loaded.settings, stores)
 
     return with_stores(loaded, work)
+
+
+async def _accept_gaps(stores: Stores) -> int:
+    count = await stores.stats.forget_gaps()
+    print(f"{count} gap{'' if count == 1 else 's'} of the log accepted")
+    return 0
+
+
+async def _audit(arguments: argparse.Namespace, settings: Settings, stores: Stores) -> int:
+    both = SideBySide(temporary_folder(settings))
+    try:
+        with shown_progress() as progress:
+            auditor = Auditor(
+                stores.log, stores.stats, both, stores.reactor, progress, stores.spool
+            )
+            found = await auditor.audit(arguments.start, arguments.end)
+        if arguments.json:
+            rows = [row._asdict() for row in both.difference_rows(SHOWN)]
+            print(json.dumps({**as_json(found), "rows": rows}))
+        else:
+            _print(found, both)
+        return _status(found)
+    except NotComparable as error:
+        print(f"kupool: nothing to compare: {error}", file=sys.stderr)
+        return OUT_OF_REACH
+    finally:
+        both.close()
+
+
+def _print(found: Audit, both: SideBySide) -> None:
+    print(compared_text(found.compared))
+    for line in remarks(found):
+        print(line)
+    for row in both.difference_rows(SHOWN):
+        print(difference_text(row))
+    print(f"{found.differences} difference{'' if found.differences == 1 else 's'}")
+
+
+def _status(found: Audit) -> int:
+    if found.differences or found.waiting.batches:
+        return DIFFERENT
+    if found.lost or found.beyond:
+        return OUT_OF_REACH
+    return 0 if found.compared.minutes else NOTHING

@@ -11,10 +11,14 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from kupool.commands.comparing import compared_text, remarks, shown_progress
 from kupool.commands.settings_flags import add_settings_parser, at_least_one, load_settings
-from kupool.commands.stores import Reading, with_stores
+from kupool.commands.stores import Stores, temporary_folder, with_stores
 from kupool.commands.times import minute_text
-from kupool.stats.replay import RebuildGaveUp, rebuild
+from kupool.settings import Settings
+from kupool.stats.auditing import Auditor, NotComparable
+from kupool.stats.side_by_side import SideBySide
+from kupool.stats.snapshot import Superseded
 
 #: The end of time, for ranges without one.
 EVER = 2**36
@@ -42,26 +46,45 @@ def run(arguments: argparse.Namespace) -> int:
     loaded = load_settings(arguments)
     if loaded is None:
         return 1
-    work = _rebuild if arguments.action == "rebuild" else _show
 
-    async def with_arguments(log: Any, stats: Any) -> int:
-        return await work(arguments, log, stats)
+    async def rebuild(stores: Stores) -> int:
+        return await _rebuild(loaded.settings, stores)
 
-    return with_stores(loaded, with_arguments)
+    async def show(stores: Stores) -> int:
+        return await _show(arguments, stores.stats)
+
+    if arguments.action == "rebuild":
+        return with_stores(loaded, rebuild, writing=True)
+    return with_stores(loaded, show)
 
 
-async def _rebuild(arguments: argparse.Namespace, log: Any, stats: Any) -> int:
+async def _rebuild(settings: Settings, stores: Stores) -> int:
+    both = SideBySide(temporary_folder(settings))
     try:
-        with Reading("Reading the log") as progress:
-            batches = await rebuild(log, stats, progress)
-    except RebuildGaveUp as error:
-        print(f"kupool: {error}", file=sys.stderr)
+        with shown_progress() as progress:
+            auditor = Auditor(
+                stores.log, stores.stats, both, stores.reactor, progress, stores.spool
+            )
+            done = await auditor.rebuild()
+    except NotComparable as error:
+        print(f"kupool: nothing was rebuilt: {error}", file=sys.stderr)
         return 1
-    print(f"Rebuilt the per-minute table from {batches} batches")
+    except Superseded:
+        print("kupool: another rebuild was faster; this one ended, try again", file=sys.stderr)
+        return 1
+    finally:
+        both.close()
+    print(compared_text(done.found.compared))
+    for line in remarks(done.found._replace(waiting=done.waiting)):
+        print(line)
+    print(
+        f"Rebuilt the per-minute table from {done.found.compared.batches:,} batches: "
+        f"{done.corrected:,} rows corrected, {done.counted:,} batches counted that were missing"
+    )
     return 0
 
 
-async def _show(arguments: argparse.Namespace, log: Any, stats: Any) -> int:
+async def _show(arguments: argparse.Namespace, stats: Any) -> int:
     console = Console()
     now = int(time.time()) // 60 * 60
     start, end = now - (arguments.minutes - 1) * 60, now + 60

@@ -1,52 +1,75 @@
-"""What the daemon keeps, opened beside it by the commands that read or repair it."""
+"""What the daemon keeps, opened beside it by the commands that read or repair it.
+
+Files are read through connections that change nothing. What a command is to repair is opened
+as the daemon opens it, and only where the daemon of this version has made or updated it.
+"""
 
 from __future__ import annotations
 
+import os
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.task import react
+from zope.interface import implementer
 
 from kupool.daemon.checks import check_engines
-from kupool.daemon.parts import LOG_FILE, STORE_FILE, make_rabbit
+from kupool.daemon.parts import LOG_FILE, SPOOL_FILE, STORE_FILE, has_spool, make_rabbit
+from kupool.log import Entry, ISpool
+from kupool.log.spool_file import read_spooled
 from kupool.log.sqlite import SqliteLog
 from kupool.settings import Loaded, SettingError, Settings
 from kupool.stats.postgres import PostgresStats
 from kupool.stats.sqlite import SqliteStats
 from kupool.storage.database import Database
 from kupool.storage.postgres import PostgresDatabase
+from kupool.storage.reading import ReadOnlyDatabase
 
-#: Gets the log and the store; returns an exit status.
-Work = Callable[[Any, Any], Awaitable[int]]
+
+class Stores(NamedTuple):
+    """What a command works on. ``spool`` is None where nothing can wait in one."""
+
+    reactor: Any
+    log: Any
+    stats: Any
+    spool: Any
+
+
+#: Gets what is open; returns an exit status.
+Work = Callable[[Stores], Awaitable[int]]
 
 
 class Unusable(Exception):
     """What the command needs is not there; says what."""
 
 
-def with_stores(loaded: Loaded, work: Work) -> int:
+def with_stores(loaded: Loaded, work: Work, *, writing: bool = False) -> int:
     """Open the log and the store of the daemon, which may be running, and do some work.
 
-    Returns the exit status; prints in one line what went wrong.
+    Only with ``writing`` the store can be changed; the log never is. Returns the exit status;
+    prints in one line what went wrong.
     """
     status = 1
 
     async def main(reactor: Any) -> None:
         nonlocal status
-        log, stats = _open(reactor, loaded.settings)
+        settings = loaded.settings
+        if writing and settings.store == "sqlite":
+            await _check_version(reactor, Path(settings.data) / STORE_FILE)
+        stores = _make(reactor, settings, writing)
         try:
-            await log.open()
-            await stats.open()
-            status = await work(log, stats)
+            for part in (stores.log, stores.stats, stores.spool):
+                if part is not None:
+                    await part.open()
+            status = await work(stores)
         finally:
-            await stats.close()
-            await log.close()
+            for part in (stores.spool, stores.stats, stores.log):
+                if part is not None:
+                    await part.close()
 
     def run(reactor: Any) -> Deferred[None]:
         done: Deferred[None] = ensureDeferred(main(reactor))
@@ -78,38 +101,68 @@ def _check(loaded: Loaded) -> None:
         raise Unusable(str(error)) from None
 
 
-def _open(reactor: Any, settings: Settings) -> tuple[Any, Any]:
-    """Return the log and the counts, not opened; what waits in a spool is in neither."""
+async def _check_version(reactor: Any, path: Path) -> None:
+    """Refuse a store that an opening would update."""
+    reading = ReadOnlyDatabase(reactor, path, "store")
+    try:
+        await reading.open()
+    finally:
+        await reading.close()
+
+
+def _make(reactor: Any, settings: Settings, writing: bool) -> Stores:
+    """Return the log and the counts, not opened."""
     folder = Path(settings.data)
     log: Any
+    spool = None
     if settings.mq == "rabbit":
         log = make_rabbit(settings, reactor, time.time, required=True)
+        path = folder / SPOOL_FILE
+        if has_spool(settings) and path.exists():
+            spool = SpoolReader(ReadOnlyDatabase(reactor, path, "spool"))
     else:
-        log = SqliteLog(Database(reactor, folder / LOG_FILE, "log"), reactor, time.time)
+        log = SqliteLog(ReadOnlyDatabase(reactor, folder / LOG_FILE, "log"), reactor, time.time)
     if settings.store == "pg":
-        return log, PostgresStats(PostgresDatabase(reactor, settings.pg_dsn))
-    return log, SqliteStats(Database(reactor, folder / STORE_FILE, "store"))
+        stats: Any = PostgresStats(PostgresDatabase(reactor, settings.pg_dsn))
+    elif writing:
+        stats = SqliteStats(Database(reactor, folder / STORE_FILE, "store"))
+    else:
+        stats = SqliteStats(ReadOnlyDatabase(reactor, folder / STORE_FILE, "store"))
+    return Stores(reactor, log, stats, spool)
 
 
-class Reading:
-    """A progress bar over the entries of a log, where there is a terminal for it."""
+@implementer(ISpool)
+class SpoolReader:
+    """What waits in the file of a daemon's spool."""
 
-    def __init__(self, text: str) -> None:
-        console = Console(stderr=True)
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            console=console,
-            disable=not console.is_terminal,
-        )
-        self._task = self._progress.add_task(text, total=None)
+    def __init__(self, database: ReadOnlyDatabase) -> None:
+        self._database = database
 
-    def __enter__(self) -> Callable[[int, int], None]:
-        """Show the bar; returns what is called with (entries read, entries in all)."""
-        self._progress.start()
-        return lambda done, total: self._progress.update(self._task, completed=done, total=total)
+    def open(self) -> Deferred[None]:
+        """Open the file."""
+        return self._database.open()
 
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
+    def read_spool(self, after: int, limit: int) -> Deferred[Sequence[Entry]]:
+        """Return up to ``limit`` of the entries that wait, after a position in the spool."""
+        return self._database.run(lambda connection: read_spooled(connection, after, limit))
+
+    def close(self) -> Deferred[None]:
+        """Close the file."""
+        return self._database.close()
+
+
+def temporary_folder(settings: Settings) -> Path | None:
+    """Return where a large temporary file may be: in ``TMPDIR``, or beside the data folder.
+
+    The system's own place for temporary files may be in memory.
+    """
+    if os.environ.get("TMPDIR"):
+        return None
+    beside = Path(settings.data).absolute().parent
+    for folder in (beside, Path("/var/tmp")):  # noqa: S108  # mkstemp makes the file in it
+        if folder.is_dir() and os.access(folder, os.W_OK):
+            return folder
+    return None
+
+
+__all__ = ["Stores", "Unusable", "Work", "temporary_folder", "with_stores"]

@@ -148,6 +148,11 @@ class ILog(Interface):
         a say.
         """
 
+    def trimmed() -> Deferred[int | None]:
+        """Return the newest position that a trim dropped, 0 for none; None where the log
+        cannot tell.
+        """
+
     def status() -> LogStatus:
         """Say how the log is."""
 

@@ -56,6 +56,7 @@ class MemoryLog:
         self._retry = retry or RetrySettings()
         self._entries: list[Entry] = []
         self._bytes = 0
+        self._trimmed = 0
         self._last = 0
         self._dead = 0
         self._identity: Identity | None = None
@@ -164,11 +165,17 @@ class MemoryLog:
                 break
             self._bytes -= len(entry.body) + ENTRY_BYTES
             dropped += 1
+        if dropped:
+            self._trimmed = self._entries[dropped - 1].position
         del self._entries[:dropped]
         kept = self._entries[0].position if self._entries else self._last
         while len(self._ages) > 1 and self._ages[1][0] < kept:
             self._ages.popleft()
         return succeed(dropped)
+
+    def trimmed(self) -> Deferred[int | None]:
+        """Return the newest position that a trim dropped."""
+        return succeed(self._trimmed)
 
     def status(self) -> LogStatus:
         """Say how the log is."""

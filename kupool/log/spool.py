@@ -401,6 +401,10 @@ class SpooledLog:
         """Drop acknowledged entries of the log behind."""
         return self._remote.trim(now, max_age, max_bytes)  # type: ignore[no-any-return]
 
+    def trimmed(self) -> Deferred[int | None]:
+        """Return the newest position that a trim dropped from the log behind."""
+        return self._remote.trimmed()  # type: ignore[no-any-return]
+
     def status(self) -> LogStatus:
         """Say how the log behind is, and what is in the file."""
         found: LogStatus = self._remote.status()

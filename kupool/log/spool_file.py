@@ -133,16 +133,7 @@ class SpoolFile:
 
     def read(self, after: int, limit: int) -> Deferred[Sequence[Entry]]:
         """Return up to ``limit`` entries that follow the position ``after``."""
-
-        def query(connection: sqlite3.Connection) -> Sequence[Entry]:
-            rows = connection.execute(
-                "SELECT position, entry_id, appended_at, body FROM spooled "
-                "WHERE position > ? ORDER BY position LIMIT ?",
-                (after, limit),
-            )
-            return [Entry(place, name, at / 1000, body) for place, name, at, body in rows]
-
-        return self._database.run(query)
+        return self._database.run(lambda connection: read_spooled(connection, after, limit))
 
     def drop(self, position: int) -> None:
         """Drop the entries up to a position, as soon as that is possible.
@@ -191,6 +182,16 @@ class SpoolFile:
             self._probing.cancel()
             self._probing = None
         return self._database.close()
+
+
+def read_spooled(connection: sqlite3.Connection, after: int, limit: int) -> list[Entry]:
+    """Return up to ``limit`` entries of a spool's file that follow a position; blocks."""
+    rows = connection.execute(
+        "SELECT position, entry_id, appended_at, body FROM spooled "
+        "WHERE position > ? ORDER BY position LIMIT ?",
+        (after, limit),
+    )
+    return [Entry(position, entry_id, at / 1000, body) for position, entry_id, at, body in rows]
 
 
 def _touch(connection: sqlite3.Connection) -> None:

@@ -28,6 +28,7 @@ from kupool.log import (
 )
 from kupool.log.groups import WAKE_DELAY, LocalSubscription, RetrySettings
 from kupool.storage.database import Database
+from kupool.storage.reading import ReadOnlyDatabase
 
 #: Bytes of newest entries kept in memory, so that consumers need not read them back.
 TAIL_BYTES = 8 * 1024 * 1024
@@ -63,7 +64,7 @@ class SqliteLog:
 
     def __init__(
         self,
-        database: Database,
+        database: Database | ReadOnlyDatabase,
         clock: IReactorTime,
         wall: Callable[[], float],
         retry: RetrySettings | None = None,
@@ -168,8 +169,8 @@ class SqliteLog:
 
     def read(self, after: int, limit: int) -> Deferred[Sequence[Entry]]:
         """Return up to ``limit`` entries that follow the position ``after``."""
-        if after >= self._last:
-            return succeed([])
+        if self._groups and after >= self._last:
+            return succeed([])  # only who delivers entries appends them as well
         if self._tail and self._tail[0].position <= after + 1:
             skip = after + 1 - self._tail[0].position
             return succeed(list(islice(self._tail, skip, skip + limit)))
@@ -243,6 +244,10 @@ class SqliteLog:
             dropped += count
             if count < TRIM_CHUNK:
                 return dropped
+
+    def trimmed(self) -> Deferred[int | None]:
+        """Return the newest position that a trim dropped."""
+        return self._database.run(_trimmed)
 
     def status(self) -> LogStatus:
         """Say how the log is."""
@@ -324,6 +329,11 @@ def _note_age(connection: sqlite3.Connection, now: float) -> None:
         "WHERE true HAVING max(position) IS NOT NULL ON CONFLICT (position) DO NOTHING",
         (now,),
     )
+
+
+def _trimmed(connection: sqlite3.Connection) -> int:
+    row = connection.execute("SELECT position FROM trimmed").fetchone()
+    return 0 if row is None else int(row[0])
 
 
 def _trim_chunk(connection: sqlite3.Connection, before: float, max_bytes: int) -> int:

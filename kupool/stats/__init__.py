@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from twisted.internet.defer import Deferred
 
+    from kupool.stats.snapshot import IVisitor
+
 
 class BatchCounts(NamedTuple):
     """What one batch adds: a submission for each username, all in one UTC minute.
@@ -120,18 +122,25 @@ class IStatsStore(Interface):
     ) -> Deferred[Sequence[tuple[str, int, int]]]:
         """Return (username, code, count) of rejections in a range, most first."""
 
-    def rows(start: int, end: int) -> Deferred[Sequence[MinuteCount]]:
-        """Return the per-minute rows in a range, of users and of workers, sorted."""
-
     def rolled_up_before() -> Deferred[int]:
         """Return the minute before which the per-minute rows have been rolled up."""
 
-    def replace(start: int, batches: Sequence[BatchCounts]) -> Deferred[bool]:
-        """Make the per-minute rows from ``start`` on equal to the fold of ``batches``.
-
-        Returns False, having changed nothing, when a batch from ``start`` on has been
-        counted that is not among them: the caller has to read the log again.
+    def snapshot(visitor: IVisitor, start: int, end: int) -> Deferred[None]:
+        """Show a visitor all of the store as it is at one moment, in pieces; of the per-minute
+        rows those in a range. The visitor is shown it from the beginning again where that
+        fails on the way.
         """
+
+    def correct(rows: Sequence[MinuteCount], serial: int) -> Deferred[int]:
+        """Add to some per-minute rows, in one transaction; returns the new serial number.
+
+        A negative number is taken away; a row that comes to nothing is gone. Minutes that are
+        rolled up meanwhile are passed over. Fails with :class:`Superseded`, having changed
+        nothing, where another has corrected the store since the snapshot of that ``serial``.
+        """
+
+    def revive() -> Deferred[None]:
+        """Make tables again that were dropped."""
 
     def unapplied(batch_ids: Sequence[str]) -> Deferred[Sequence[str]]:
         """Return those of the given ids that have not been counted."""

@@ -38,6 +38,12 @@ def fold_entry(body: bytes, position: int = 0) -> BatchCounts:
     """Return what a log entry adds; raises :class:`kupool.wire.batches.PoisonBatch`.
 
     ``position`` is the entry's place in the log, 0 where it is not known.
+    """
+    return read_entry(body, position)._replace(digest=sha256(body).digest())
+
+
+def read_entry(body: bytes, position: int = 0) -> BatchCounts:
+    """Return what a log entry adds, without its digest; raises as :func:`fold_entry`.
 
     What no store could keep is poison too: it would hold up all that follows.
     """
@@ -51,7 +57,7 @@ def fold_entry(body: bytes, position: int = 0) -> BatchCounts:
         raise PoisonBatch(f"a username has {longest} characters")
     if b"\\u0000" in body and any("\0" in text for text in (head.batch, *head.usernames)):
         raise PoisonBatch("there is a NUL character in a name")
-    return BatchCounts(head.batch, sha256(body).digest(), head.minute, head.usernames, position)
+    return BatchCounts(head.batch, b"", head.minute, head.usernames, position)
 
 
 def fold_rows(batches: Iterable[BatchCounts]) -> Counter[tuple[str, str, int]]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from zope.interface import implementer
 
 from kupool.log import Gap, Identity, Mark, Plan, StoreState
 from kupool.stats import Applied, BatchCounts, IStatsStore, MinuteCount, Rejection
 from kupool.stats.fold import DAY, HOUR, as_rows, fold_rows
 from kupool.stats.positions import Span, spans
+from kupool.stats.snapshot import IVisitor, MinuteSpan, Snapshot, Superseded
 
 #: (user, worker, minute or hour or day) -> count; the user's own row has no worker.
 _Rows = Counter[tuple[str, str, int]]
@@ -30,6 +31,8 @@ class MemoryStats:
         self._rejections: Counter[Rejection] = Counter()
         self._applied: dict[str, tuple[bytes, int]] = {}
         self._rolled_up = 0
+        #: Grows with each correction.
+        self._serial = 0
         self._identity: Identity | None = None
         self._mark = Mark(0)
         #: The positions of earlier marks, and where each batch is, or the mark that it is above.
@@ -196,18 +199,42 @@ class MemoryStats:
         """Return the minute before which the per-minute rows have been rolled up."""
         return succeed(self._rolled_up)
 
-    def replace(self, start: int, batches: Sequence[BatchCounts]) -> Deferred[bool]:
-        """Make the rows from ``start`` on equal to the fold of ``batches``."""
-        start = max(start, self._rolled_up)
-        known = {batch.batch_id for batch in batches}
-        for batch_id, (_, minute) in self._applied.items():
-            if minute >= start and batch_id not in known:
-                return succeed(False)
-        kept = list({b.batch_id: b for b in batches if b.minute >= start}.values())
-        self._minutes = Counter({k: n for k, n in self._minutes.items() if k[2] < start})
-        self._minutes.update(fold_rows(kept))
-        self._applied.update({b.batch_id: (b.digest, b.minute) for b in kept})
-        return succeed(True)
+    def snapshot(self, visitor: IVisitor, start: int, end: int) -> Deferred[None]:
+        """Show a visitor all of the store."""
+        visitor.begin(
+            Snapshot(
+                self._identity,
+                self._mark,
+                self._forgotten,
+                self._rolled_up,
+                0,
+                sorted(self._gaps),
+                self._serial,
+            )
+        )
+        visitor.spans([MinuteSpan(minute, *span) for minute, span in self._spans.items()])
+        least = self._marks[-1] if self._marks else 0
+        visitor.batches([name for name, position in self._positions.items() if position >= least])
+        chosen = {key: count for key, count in self._minutes.items() if start <= key[2] < end}
+        visitor.counts([MinuteCount(*key, count) for key, count in chosen.items()])
+        return succeed(None)
+
+    def correct(self, rows: Sequence[MinuteCount], serial: int) -> Deferred[int]:
+        """Add to per-minute rows, unless another has since ``serial``."""
+        if serial != self._serial:
+            return fail(Superseded(serial))
+        self._serial += 1
+        for row in rows:
+            key = (row.username, row.worker, row.minute)
+            if row.minute >= self._rolled_up and (row.submissions > 0 or key in self._minutes):
+                self._minutes[key] += row.submissions
+                if not self._minutes[key]:
+                    del self._minutes[key]
+        return succeed(self._serial)
+
+    def revive(self) -> Deferred[None]:
+        """Nothing to do."""
+        return succeed(None)
 
     def unapplied(self, batch_ids: Sequence[str]) -> Deferred[Sequence[str]]:
         """Return those of the given ids that have not been counted."""

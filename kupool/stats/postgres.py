@@ -15,10 +15,12 @@ from zope.interface import implementer
 from kupool.log import Gap, Mark, Plan, StoreState
 from kupool.stats import Applied, BatchCounts, IStatsStore, MinuteCount, Rejection
 from kupool.stats import postgres_marks as marks
+from kupool.stats import postgres_snapshot as snapshots
 from kupool.stats import postgres_writes as writes
 from kupool.stats.fold import as_rows, fold_rows, roll_ups
 from kupool.stats.positions import spans
 from kupool.stats.postgres_writes import AT, SECONDS, within
+from kupool.stats.snapshot import IVisitor
 from kupool.storage.postgres import PostgresDatabase
 
 #: Names that are folded at once on the reactor; more are in a thread.
@@ -232,29 +234,6 @@ class PostgresStats:
             (within(start), within(end), *values),
         )
 
-    def rows(self, start: int, end: int) -> Deferred[Sequence[MinuteCount]]:
-        """Return the per-minute rows in a range, sorted."""
-
-        async def work(cursor: Any) -> Sequence[MinuteCount]:
-            await cursor.execute(
-                "DECLARE found NO SCROLL CURSOR FOR SELECT * FROM ("
-                f"SELECT username, '' AS worker, {SECONDS} AS minute, submission_count "
-                f"FROM submissions WHERE timestamp >= {AT} AND timestamp < {AT} UNION ALL "
-                f"SELECT username, worker, {SECONDS}, submission_count "
-                f"FROM worker_submissions WHERE timestamp >= {AT} AND timestamp < {AT}) "
-                'AS parts ORDER BY username COLLATE "C", worker COLLATE "C", minute',
-                (within(start), within(end)) * 2,
-            )
-            found: list[MinuteCount] = []
-            while True:
-                await cursor.execute("FETCH %s FROM found", (FETCH,))
-                fetched = cursor.fetchall()
-                if not fetched:
-                    return found
-                found.extend(map(MinuteCount._make, fetched))
-
-        return self._database.run(work, maintenance=True)
-
     def rolled_up_before(self) -> Deferred[int]:
         """Return the minute before which the per-minute rows have been rolled up."""
         return self._database.run(writes.rolled_up_before)
@@ -278,31 +257,21 @@ class PostgresStats:
 
     # -- upkeep
 
-    def replace(self, start: int, batches: Sequence[BatchCounts]) -> Deferred[bool]:
-        """Make the rows from ``start`` on equal to the fold of ``batches``."""
-        return Deferred.fromCoroutine(self._replace(start, batches))
+    def snapshot(self, visitor: IVisitor, start: int, end: int) -> Deferred[None]:
+        """Show a visitor all of the store as it is at one moment."""
+        return self._database.run(
+            lambda cursor: snapshots.show(cursor, visitor, start, end), maintenance=True
+        )
 
-    async def _replace(self, start: int, batches: Sequence[BatchCounts]) -> bool:
-        async def work(cursor: Any) -> bool:
-            await self._database.revive(cursor)
-            await writes.hold_off(cursor)
-            since = max(start, await writes.rolled_up_before(cursor))
-            kept = list({b.batch_id: b for b in batches if b.minute >= since}.values())
-            marked = (await marks.newest(cursor)).position
-            await writes.remember(cursor, kept, marked)
-            await marks.place(cursor, spans(kept, marked))
-            if await writes.counted_from(cursor, since) > len(kept):
-                # Another was counted meanwhile. What was remembered above stays true only
-                # together with its counts, so all of it is undone.
-                raise _Outdated
-            await writes.clear(cursor, since)
-            await writes.add(cursor, await self._fold(kept))
-            return True
+    def correct(self, rows: Sequence[MinuteCount], serial: int) -> Deferred[int]:
+        """Add to per-minute rows, unless another has since ``serial``."""
+        return self._database.write(
+            lambda cursor: snapshots.correct(cursor, rows, serial), maintenance=True
+        )
 
-        try:
-            return await self._database.write(work, maintenance=True)
-        except _Outdated:
-            return False
+    def revive(self) -> Deferred[None]:
+        """Make tables again that were dropped."""
+        return self._database.write(self._database.revive, maintenance=True)
 
     def roll_up(self, minutes_before: int, hours_before: int) -> Deferred[int]:
         """Roll minutes before a time up into hours, and hours into days."""
@@ -311,10 +280,11 @@ class PostgresStats:
     async def _roll_up(self, minutes_before: int, hours_before: int) -> int:
         moved = 0
         for grain, into, before in roll_ups(minutes_before, hours_before):
-            if not grain:
-                await self._database.write(partial(marks.forget_minutes, before=before))
             for table in writes.KEYS:
                 moved += await self._in_chunks(writes.roll, table, grain, into, before)
+            if not grain:
+                # Last: a minute with rows that nobody counted would look made up.
+                await self._database.write(partial(marks.forget_minutes, before=before))
         return moved
 
     def forget_batches(self, first: int) -> Deferred[int]:
@@ -358,10 +328,6 @@ class PostgresStats:
 
     def _number(self, query: str, values: Sequence[object]) -> Deferred[int]:
         return self._database.query(query, values).addCallback(lambda rows: int(rows[0][0]))
-
-
-class _Outdated(Exception):
-    """The batches read from the log are no longer all that was counted."""
 
 
 def _of(username: str, worker: str) -> tuple[str, str, tuple[str, ...]]:

@@ -22,7 +22,7 @@ CHUNK = 2000
 #: Rows rolled up, or forgotten, in one transaction.
 ROLL_CHUNK = 5000
 
-#: Held while rows are rolled up or replaced: "kupool" in ASCII, and a number.
+#: Held while rows are rolled up or corrected: "kupool" in ASCII, and a number.
 TIDY_LOCK = 0x6B75706F6F6C << 8 | 1
 
 #: A TIMESTAMP of seconds since the epoch, and back.
@@ -162,25 +162,11 @@ def _columns(rows: Iterator[tuple[object, ...]]) -> list[list[object]]:
 
 
 async def hold_off(cursor: Any) -> None:
-    """Keep every daemon from counting, rolling up and replacing, to the transaction's end."""
+    """Keep every daemon from counting, rolling up and correcting, to the transaction's end."""
     await cursor.execute("SELECT pg_advisory_xact_lock(%s)", (TIDY_LOCK,))
     # The first before the others: whoever counts holds none of them without the first.
     for table in ("applied_batches", *KEYS):
         await cursor.execute(f"LOCK TABLE {table} IN EXCLUSIVE MODE")
-
-
-async def clear(cursor: Any, start: int) -> None:
-    """Delete the per-minute rows from a time on."""
-    for table in KEYS:
-        await cursor.execute(f"DELETE FROM {table} WHERE timestamp >= {AT}", (within(start),))
-
-
-async def counted_from(cursor: Any, start: int) -> int:
-    """Return how many batches of a time or later have been counted."""
-    await cursor.execute(
-        f"SELECT count(*) FROM applied_batches WHERE minute >= {AT}", (within(start),)
-    )
-    return int(cursor.fetchone()[0])
 
 
 async def rolled_up_before(cursor: Any) -> int:

@@ -9,16 +9,18 @@ from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from kupool.log import Gap, Mark, Plan, StoreState
 from kupool.stats import Applied, BatchCounts, IStatsStore, MinuteCount, Rejection
 from kupool.stats import sqlite_positions as positions
-from kupool.stats.fold import END_OF_TIME, as_rows, fold_rows, roll_ups
+from kupool.stats import sqlite_snapshot as snapshots
+from kupool.stats.fold import as_rows, fold_rows, roll_ups
 from kupool.stats.positions import spans
+from kupool.stats.snapshot import IVisitor
+from kupool.stats.sqlite_times import stamp
 from kupool.storage.database import Database
-from kupool.storage.migrations import available, statements
+from kupool.storage.reading import ReadOnlyDatabase
 
 #: Rows rolled up in one transaction.
 ROLL_CHUNK = 5000
@@ -27,22 +29,13 @@ _SECONDS = "CAST(strftime('%s', timestamp) AS INTEGER)"
 _KEYS = {"submissions": "username", "worker_submissions": "username, worker"}
 
 
-def stamp(seconds: int) -> str:
-    """Return seconds since the epoch as the TIMESTAMP that is stored, in UTC.
-
-    Times before the epoch, or after the year 9999, become the nearest there is.
-    """
-    within = min(max(seconds, 0), END_OF_TIME // 1000 - 1)
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(within))
-
-
 @implementer(IStatsStore)
 class SqliteStats:
     """Keeps the counts in the tables of ``storage/sql/store``."""
 
     persistent = True
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database | ReadOnlyDatabase) -> None:
         self._database = database
 
     def open(self) -> Deferred[None]:
@@ -161,31 +154,24 @@ class SqliteStats:
             (stamp(start), stamp(end), *([username] if username else [])),
         )
 
-    def rows(self, start: int, end: int) -> Deferred[Sequence[MinuteCount]]:
-        """Return the per-minute rows in a range, sorted."""
-        query = (
-            f"SELECT username, '' AS worker, {_SECONDS} AS minute, submission_count "
-            "FROM submissions WHERE timestamp >= ? AND timestamp < ? UNION ALL "
-            f"SELECT username, worker, {_SECONDS}, submission_count "
-            "FROM worker_submissions WHERE timestamp >= ? AND timestamp < ?"
-        )
-        values = (stamp(start), stamp(end)) * 2
-        return self._database.run(
-            lambda connection: sorted(
-                MinuteCount(*row) for row in connection.execute(query, values)
-            )
-        )
-
     def rolled_up_before(self) -> Deferred[int]:
         """Return the minute before which the per-minute rows have been rolled up."""
-        return self._database.run(_rolled_up_before)
+        return self._database.run(snapshots.rolled_up_before)
 
-    def replace(self, start: int, batches: Sequence[BatchCounts]) -> Deferred[bool]:
-        """Make the rows from ``start`` on equal to the fold of ``batches``."""
-        done = self._database.run(
-            lambda connection: _replace(connection, start, batches), alone=True
+    def snapshot(self, visitor: IVisitor, start: int, end: int) -> Deferred[None]:
+        """Show a visitor all of the store as it is at one moment."""
+        shown = snapshots.show(self._database.reactor, self._database.path, visitor, start, end)
+        return Deferred.fromCoroutine(shown)
+
+    def correct(self, rows: Sequence[MinuteCount], serial: int) -> Deferred[int]:
+        """Add to per-minute rows, unless another has since ``serial``."""
+        return self._database.run(
+            lambda connection: snapshots.correct(connection, rows, serial), alone=True
         )
-        return done.addErrback(_outdated)
+
+    def revive(self) -> Deferred[None]:
+        """Make tables again that were dropped."""
+        return self._database.run(snapshots.revive, alone=True)
 
     def unapplied(self, batch_ids: Sequence[str]) -> Deferred[Sequence[str]]:
         """Return those of the given ids that have not been counted."""
@@ -327,42 +313,6 @@ def _add(connection: sqlite3.Connection, rows: Iterable[MinuteCount]) -> None:
         "submission_count = submission_count + excluded.submission_count",
         workers,
     )
-
-
-class _Outdated(Exception):
-    """The batches read from the log are no longer all that was counted."""
-
-
-def _outdated(failure: Failure) -> bool:
-    failure.trap(_Outdated)
-    return False
-
-
-def _replace(connection: sqlite3.Connection, start: int, batches: Sequence[BatchCounts]) -> bool:
-    for statement in statements(available("store")[0][1]):
-        connection.execute(statement)  # a table that was dropped comes back
-    start = max(start, _rolled_up_before(connection))
-    kept = list({b.batch_id: b for b in batches if b.minute >= start}.values())
-    for batch in kept:
-        _remember(connection, batch, 0)
-    (counted,) = connection.execute(
-        "SELECT count(*) FROM applied_batches WHERE minute >= ?", (stamp(start),)
-    ).fetchone()
-    if counted > len(kept):
-        # Another was counted meanwhile. What was remembered above stays true only
-        # together with its counts, so all of it is undone.
-        raise _Outdated
-    for table in _KEYS:
-        connection.execute(f"DELETE FROM {table} WHERE timestamp >= ?", (stamp(start),))
-    _add(connection, as_rows(fold_rows(kept)))
-    return True
-
-
-def _rolled_up_before(connection: sqlite3.Connection) -> int:
-    row = connection.execute(
-        "SELECT CAST(strftime('%s', before) AS INTEGER) FROM rollups WHERE grain = 'minute'"
-    ).fetchone()
-    return 0 if row is None else int(row[0])
 
 
 def _roll(connection: sqlite3.Connection, table: str, grain: str, into: str, before: int) -> int:

@@ -131,6 +131,11 @@ class Database:
         #: Taken from the queue by the thread, and left for its next transaction.
         self._next: _Work | None = None
 
+    @property
+    def reactor(self) -> Any:
+        """The reactor that the Deferreds fire on."""
+        return self._reactor
+
     def check(self, verify: bool = False) -> None:
         """Open the file, make or update its tables, and close it again; blocks.
 

@@ -15,10 +15,13 @@ from typing import Any
 from twisted.trial.unittest import TestCase
 from zope.interface.verify import verifyObject
 
+from kupool.log import Epoch, Gap, Identity, Mark, Plan
 from kupool.stats import BatchCounts, IStatsStore, MinuteCount, Rejection
 from kupool.stats.memory import MemoryStats
+from kupool.stats.snapshot import Snapshot, Superseded
 from kupool.stats.sqlite import SqliteStats
-from kupool.storage.database import Database
+from kupool.storage.database import Database, DatabaseUnusable
+from tests.contract.snapshots import Gathered, rows_of, shown
 from tests.contract.test_log import the_reactor
 
 DAY = 86400
@@ -58,7 +61,7 @@ class StatsContract:
             await store.top(10, *EVER),
             await store.minutes(*EVER),
             await store.rejections(*EVER),
-            await store.rows(*EVER),
+            await rows_of(store),
             await store.unapplied([]),
         ):
             equal(list(found), [])
@@ -136,7 +139,7 @@ class StatsContract:
         equal(await store.total(*EVER, "bob"), 3)
         equal(await store.total(*EVER, "nobody"), 0)
         equal(
-            list(await store.rows(T + 60, T + 3601)),
+            list(await rows_of(store, T + 60, T + 3601)),
             [
                 MinuteCount("alice", "", T + 60, 1),
                 MinuteCount("alice", "", T + 3600, 1),
@@ -270,44 +273,103 @@ class StatsContract:
         equal(await store.forget_rejections(T + 60), 1)
         equal(list(await store.rejections(*EVER)), [("alice", 22, 4)])
 
-    async def test_replace(self) -> None:
-        """K-77: the rows from a minute on are made again; those before it are left."""
+    async def test_snapshot(self) -> None:
+        """Point 6: a store shows all that it is compared by."""
         store = await self.make_store()
         equal = self.assertEqual  # type: ignore[attr-defined]
-        await self.fill(store)
-        before = list(await store.rows(*EVER))
-        kept = [
-            batch("b2", T + 60, "alice", "bob", "bob", "carol.x"),
-            batch("b3", T + 3600, "alice.rig1"),
-            batch("b4", T + 3600, "dave"),
-        ]
-        equal(await store.replace(T + 60, kept), True)
+        seen = await shown(store)
+        equal(seen.snapshot, Snapshot(None, Mark(0), 0, 0, 0, [], 0))
+        equal((seen.all_spans, seen.batch_ids, seen.rows), ([], [], []))
+        identity = Identity("pool", (Epoch("one", 0),))
+        await store.identify(Plan(identity, 4, 4, False, gap=Gap(1, 4), text="lost"))
+        await self.fill(store)  # at no known positions
+        at = [batch(f"p{n}", T + 60 * n, "alice")._replace(position=n) for n in range(5, 9)]
+        await store.apply(at, {}, Mark(8, "p8"))
+        seen = await shown(store)
         equal(
-            list(await store.rows(*EVER)),
-            sorted([*before, MinuteCount("dave", "", T + 3600, 1)]),
+            seen.snapshot,
+            Snapshot(identity, Mark(8, "p8"), 0, 0, 0, [(Gap(1, 4), "lost")], 0),
         )
-        equal(list(await store.unapplied(["b4"])), [])
+        equal(
+            sorted(seen.all_spans),
+            [
+                (T, 4, 5),
+                (T + 60, 4, 5),
+                *((T + 60 * n, n - 1, n) for n in range(5, 9)),
+                (T + 3600, 4, 5),
+            ],
+        )
+        # Those of a queue are above the mark of then, which is not the newest any more.
+        equal(sorted(seen.batch_ids), ["b1", "b2", "b3", "p5", "p6", "p7", "p8"])
+        equal(len(seen.rows), 10 + 4)
+        await store.apply([], {}, Mark(2000))
+        await store.apply([batch("late", T, "alice")._replace(position=2001)], {})
+        equal((await shown(store)).batch_ids.count("late"), 1)
+        await store.apply([], {}, Mark(4000))
+        equal((await shown(store)).batch_ids, ["late"])
 
-    async def test_replace_misses_one(self) -> None:
-        """K-77: when one has been counted that is not among them, nothing changes."""
+    async def test_snapshot_of_a_range(self) -> None:
         store = await self.make_store()
         equal = self.assertEqual  # type: ignore[attr-defined]
         await self.fill(store)
-        before = list(await store.rows(*EVER))
-        equal(await store.replace(T, [batch("b1", T, "alice"), batch("b9", T, "zoe")]), False)
-        equal(list(await store.rows(*EVER)), before)
-        equal(list(await store.unapplied(["b9"])), ["b9"])
+        equal({row.minute for row in await rows_of(store, T + 60, T + 3600)}, {T + 60})
+        equal(await rows_of(store, T + 61, T + 3600), [])
 
-    async def test_replace_spares_what_is_rolled_up(self) -> None:
+    async def test_correct(self) -> None:
+        """Point 6: rows are added to, whatever was counted meanwhile; one of nothing is gone."""
+        store = await self.make_store()
+        equal = self.assertEqual  # type: ignore[attr-defined]
+        await self.fill(store)
+        before = {row[:3]: row for row in await rows_of(store)}
+        await store.apply([batch("meanwhile", T, "alice.rig1")], {})
+        serial = await store.correct(
+            [
+                MinuteCount("alice", "", T, 5),
+                MinuteCount("alice", "rig1", T, -2),
+                MinuteCount("bob", "", T + 60, -2),
+                MinuteCount("nobody", "", T, -7),
+                MinuteCount("zoe", "", T + 60, 3),
+                MinuteCount("zoe", "x", T + 60, 3),
+            ],
+            0,
+        )
+        equal(serial, 1)
+        after = {row[:3]: row for row in await rows_of(store)}
+        expected = {
+            **before,
+            ("alice", "", T): MinuteCount("alice", "", T, before["alice", "", T][3] + 6),
+            ("alice", "rig1", T): MinuteCount("alice", "rig1", T, 1),
+            ("zoe", "", T + 60): MinuteCount("zoe", "", T + 60, 3),
+            ("zoe", "x", T + 60): MinuteCount("zoe", "x", T + 60, 3),
+        }
+        del expected["bob", "", T + 60]
+        equal(after, expected)
+
+    async def test_superseded(self) -> None:
+        """Point 6: of two that looked at the same, the second corrects nothing."""
+        store = await self.make_store()
+        equal = self.assertEqual  # type: ignore[attr-defined]
+        await self.fill(store)
+        equal(await store.correct([MinuteCount("alice", "", T, 5)], 0), 1)
+        before = await rows_of(store)
+        with self.assertRaises(Superseded):  # type: ignore[attr-defined]
+            await store.correct([MinuteCount("alice", "", T, 5)], 0)
+        equal(await rows_of(store), before)
+        seen = await shown(store)
+        assert seen.snapshot is not None
+        equal(seen.snapshot.serial, 1)
+        equal(await store.correct([MinuteCount("alice", "", T, -5)], 1), 2)
+
+    async def test_correct_spares_what_is_rolled_up(self) -> None:
         """K-76, K-77: what has been rolled up is not counted a second time."""
         store = await self.make_store()
         equal = self.assertEqual  # type: ignore[attr-defined]
-        old = batch("old", T, "alice")
-        new = batch("new", T + HOUR, "alice")
-        await store.apply([old, new], {})
+        await store.apply([batch("old", T, "alice"), batch("new", T + HOUR, "alice")], {})
         await store.roll_up(T + HOUR, 0)
-        equal(await store.replace(0, [old, new]), True)
-        equal(await store.total(*EVER), 2)
+        rows = [MinuteCount("alice", "", T, 1), MinuteCount("alice", "", T + HOUR, 1)]
+        await store.correct(rows, 0)
+        equal(await store.total(*EVER), 3)
+        equal(await store.count("alice", T), 0)
 
     async def test_close(self) -> None:
         """K-85: may be closed twice."""
@@ -364,10 +426,10 @@ class SqliteStatsTests(StatsContract, TestCase):
         """K-72, K-53: counts and the ids of batches outlive the process."""
         store = await self.make_store()
         await self.fill(store)
-        rows = await store.rows(*EVER)
+        rows = await rows_of(store)
         await store.close()
         again = await self.reopen()
-        self.assertEqual(await again.rows(*EVER), rows)
+        self.assertEqual(await rows_of(again), rows)
         applied = await again.apply(
             [batch("b1", T, "alice.rig1", "alice.rig2", "alice.rig1", "bob")], {}
         )
@@ -405,18 +467,67 @@ class SqliteStatsTests(StatsContract, TestCase):
         self.assertEqual(await store.total(*EVER), 5001)
 
     async def test_dropped_table_comes_back(self) -> None:
-        """K-77: a rebuild also helps where a table was lost."""
+        """K-77: a rebuild also helps where a table was lost, whichever it is."""
         store = await self.make_store()
         await self.fill(store)
-        rows = await store.rows(*EVER)
-        await self.query(store, "DROP TABLE submissions")
-        batches = [
-            batch("b1", T, "alice.rig1", "alice.rig2", "alice.rig1", "bob"),
-            batch("b2", T + 60, "alice", "bob", "bob", "carol.x"),
-            batch("b3", T + 3600, "alice.rig1"),
-        ]
-        self.assertIs(await store.replace(0, batches), True)
-        self.assertEqual(await store.rows(*EVER), rows)
+        query = "SELECT name, sql FROM sqlite_master WHERE tbl_name = '{}' ORDER BY name"
+        for table in ("submissions", "worker_submissions", "applied_batches", "counted_minutes"):
+            made = await self.query(store, query.format(table))
+            await self.query(store, f"DROP TABLE {table}")
+            await store.revive()
+            self.assertEqual(
+                [name for name, _ in await self.query(store, query.format(table))],
+                [name for name, _ in made],
+            )
+            columns = await self.query(store, f"SELECT * FROM {table}")
+            self.assertEqual(columns, [])
+        await self.fill(store)
+        self.assertEqual(await store.count("bob", T + 60), 2)
+
+    async def test_dropped_table_is_named(self) -> None:
+        """Point 6: an audit says which table is gone, and what makes it again."""
+        store = await self.make_store()
+        await self.query(store, "DROP TABLE worker_submissions")
+        with self.assertRaisesRegex(DatabaseUnusable, "no such table: worker_submissions; 'kup"):
+            await shown(store)
+
+    async def test_rows_that_no_daemon_writes(self) -> None:
+        """Point 6: whatever somebody put into the table is shown."""
+        store = await self.make_store()
+        await self.query(store, "INSERT INTO submissions VALUES ('mallory', 'never', 3)")
+        await self.query(store, "INSERT INTO submissions VALUES ('mallory', '', 'many')")
+        await self.query(
+            store, f"INSERT INTO worker_submissions VALUES ('m', 'x', '{'9' * 30}', 1)"
+        )
+        self.assertEqual(
+            await rows_of(store),
+            [
+                MinuteCount("m", "x", 0, 1),
+                MinuteCount("mallory", "", 0, 0),
+                MinuteCount("mallory", "", 0, 3),
+            ],
+        )
+
+    async def test_snapshot_beside_counting(self) -> None:
+        """Point 6: what is shown is of one moment, while counting goes on."""
+        store = await self.make_store()
+        await self.fill(store)
+        test, counted = self, list[Any]()
+
+        class Slow(Gathered):
+            def begin(self, snapshot: Snapshot) -> None:
+                super().begin(snapshot)
+                counted.append(test.fill_more(store))
+
+        slow = Slow()
+        await store.snapshot(slow, *EVER)
+        await counted[0]
+        self.assertEqual(len(slow.rows), 10)
+        self.assertNotIn("more", slow.batch_ids)
+        self.assertEqual(await store.count("alice", T), 4)
+
+    def fill_more(self, store: Any) -> Any:
+        return store.apply([batch("more", T, "alice")], {})
 
     async def test_roll_up_in_chunks(self) -> None:
         """K-76: a large roll-up takes several transactions, and loses nothing."""

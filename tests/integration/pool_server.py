@@ -24,7 +24,7 @@ from kupool.pool.judge import Rules
 from kupool.pool.notes import JobNotes
 from kupool.pool.pool import Pool, SessionSettings
 from kupool.pool.restore import restore_jobs
-from kupool.stats.replay import replay
+from kupool.stats.fold import read_entry
 from kupool.storage.clocks import this_boot
 from tests.pool_fixture import SteeredJobStore
 
@@ -167,6 +167,6 @@ class PoolServer:
     async def counted(self) -> dict[str, int]:
         """Return how many submissions of each username the log holds, batch by batch."""
         totals: Counter[str] = Counter()
-        for batch in (await replay(self.kept)).batches:
-            totals.update(batch.usernames)
+        for entry in await self.kept.read(0, 2**31):
+            totals.update(read_entry(entry.body).usernames)
         return dict(totals)

@@ -392,6 +392,10 @@ class RabbitLog:
         """
         return succeed(0)
 
+    def trimmed(self) -> Deferred[int | None]:
+        """Return None: what the broker drops, it does not tell."""
+        return succeed(None)
+
     def status(self) -> LogStatus:
         """Say how the log is.
 

@@ -44,9 +44,10 @@ class BlockingCursor:
         return self._cursor.fetchall()
 
 
-async def prepare(cursor: Any, schema: str) -> None:
+async def prepare(cursor: Any, schema: str, *, update: bool = True) -> None:
     """Make or update the tables, in the cursor's transaction, and see whether they can be
-    used; raises :class:`DatabaseUnusable` or :class:`SchemaTooNew`.
+    used; raises :class:`DatabaseUnusable` or :class:`SchemaTooNew`. Without ``update``, tables
+    of an older version are refused.
     """
     await cursor.execute(
         "SELECT current_setting('server_encoding'), current_setting('transaction_read_only')"
@@ -56,11 +57,11 @@ async def prepare(cursor: Any, schema: str) -> None:
         raise DatabaseUnusable(f"the encoding of the database is {encoding}, it must be UTF8")
     if read_only == "on":
         raise DatabaseUnusable("the database is read-only: a standby, or set so")
-    await _migrate(cursor, schema)
+    await _migrate(cursor, schema, update)
     await _check_privileges(cursor)
 
 
-async def _migrate(cursor: Any, schema: str) -> None:
+async def _migrate(cursor: Any, schema: str, update: bool) -> None:
     """Apply the migrations that are missing. Where none is, no right to make tables is needed."""
     migrations = available(schema)
     newest = migrations[-1][0]
@@ -71,6 +72,11 @@ async def _migrate(cursor: Any, schema: str) -> None:
         )
     if version == newest:
         return
+    if not update:
+        raise DatabaseUnusable(
+            f"the database has schema version {version}, this version needs {newest}; start the "
+            "daemon of this version once, which updates it"
+        )
     await cursor.execute("SELECT pg_advisory_xact_lock(%s)", (MIGRATION_LOCK,))
     await cursor.execute(
         "CREATE TABLE IF NOT EXISTS schema_version (version INT PRIMARY KEY, "

@@ -23,3 +23,7 @@ CREATE TABLE IF NOT EXISTS trimmed (
     only_row INTEGER PRIMARY KEY CHECK (only_row = 1),
     position INTEGER NOT NULL
 );
+
+-- What the release before has dropped.
+INSERT OR IGNORE INTO trimmed (only_row, position)
+SELECT 1, before FROM (SELECT min(position) - 1 AS before FROM entries) WHERE before > 0;

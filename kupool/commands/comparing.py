@@ -1,0 +1,106 @@
+"""What the commands that compare log and counts show: how far they are, and what they found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from kupool.commands.times import minute_text
+from kupool.stats.auditing import Audit
+from kupool.stats.auditing import Progress as Told
+from kupool.stats.side_by_side import Compared, Difference
+
+
+@contextmanager
+def shown_progress() -> Iterator[Told]:
+    """Show a bar with an estimate, where there is a terminal for it; gives what to call."""
+    console = Console(stderr=True)
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    )
+    task, now = bar.add_task("", total=1.0), ""
+
+    def tell(what: str, part: float) -> None:
+        nonlocal now
+        if what != now:
+            now = what
+            bar.reset(task, description=what, total=1.0)
+        bar.update(task, completed=part)
+
+    with bar:
+        yield tell
+
+
+def compared_text(compared: Compared) -> str:
+    """Say in one line what was compared."""
+    if not compared.minutes:
+        return "nothing to compare"
+    return (
+        f"compared: {compared.batches:,} batches with {compared.submissions:,} submissions, "
+        f"positions {compared.first_position} to {compared.last_position} of the log, "
+        f"{compared.minutes:,} minutes from {minute_text(compared.first_minute)} to "
+        f"{minute_text(compared.last_minute)} UTC"
+    )
+
+
+def remarks(found: Audit) -> Iterator[str]:
+    """Yield, in lines, what could not be compared, and what is missing."""
+    for skipped in found.skipped:
+        yield (
+            f"not compared: {skipped.minutes:,} minutes from {minute_text(skipped.first_minute)} "
+            f"to {minute_text(skipped.last_minute)} UTC: {skipped.reason}"
+        )
+    for gap, reason in found.gaps:
+        yield f"lost: positions {gap.first} to {gap.last} of the log: {reason}"
+    if found.unreadable:
+        yield f"not counted: {found.unreadable:,} entries of the log that are no batches"
+    waiting = found.waiting
+    if waiting.batches:
+        spooled = f", {waiting.spooled:,} of them in the spool" if waiting.spooled else ""
+        yield (
+            f"acknowledged and not counted: {waiting.batches:,} batches with "
+            f"{waiting.submissions:,} submissions{spooled}"
+        )
+
+
+def difference_text(found: Difference) -> str:
+    """Say in one line how a row differs."""
+    name = f"{found.username}.{found.worker}" if found.worker else found.username
+    return f"{minute_text(found.minute)} {name}: {found.logged} in the log, {found.counted} counted"
+
+
+def as_json(found: Audit) -> dict[str, Any]:
+    """Return what was found as what JSON can hold; times in seconds since the epoch."""
+    return {
+        "compared": found.compared._asdict(),
+        "not_compared": [skipped._asdict() for skipped in found.skipped],
+        "gaps": [
+            {"first": gap.first, "last": gap.last, "reason": reason} for gap, reason in found.gaps
+        ],
+        "unreadable": found.unreadable,
+        "waiting": found.waiting._asdict(),
+        "differences": found.differences,
+        "log_lost": found.lost,
+        "beyond_reach": found.beyond,
+    }
+
+
+__all__ = ["as_json", "compared_text", "difference_text", "remarks", "shown_progress"]

@@ -1,0 +1,286 @@
+"""Comparing the counts with the log they were made from, and putting them right."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any, NamedTuple
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
+
+from kupool.log import Entry, Extent, Gap, ILog, ISpool
+from kupool.stats import BatchCounts, IStatsStore, MinuteCount
+from kupool.stats.fold import fold_entry, read_entry
+from kupool.stats.side_by_side import LOST, Compared, Coverage, SideBySide, Skipped, Waiting
+from kupool.stats.snapshot import Snapshot
+from kupool.wire.batches import PoisonBatch
+
+#: Bytes, and entries, of the log that are in memory at once.
+BYTES_AT_ONCE = 2 * 1024 * 1024
+ENTRIES_AT_ONCE = 1000
+
+#: Rows corrected in one transaction, and ids of batches asked for at once.
+CORRECTED_AT_ONCE = 1000
+IDS_AT_ONCE = 1000
+
+#: Seconds between two looks at what waits to be counted, and how long it may wait without any
+#: progress before it is taken for lost.
+LOOK = 0.25
+PATIENCE = 5.0
+
+#: Called with what is done now, and which part of it is done, from 0 to 1.
+Progress = Callable[[str, float], None]
+
+READING = "Reading the log"
+COMPARING = "Comparing"
+CORRECTING = "Correcting"
+
+
+class NotComparable(Exception):
+    """Log and store cannot be compared; says why, and what to do."""
+
+
+class Audit(NamedTuple):
+    """What came out of a comparison.
+
+    ``unreadable`` entries of the log are no batches, and are not counted by anybody.
+    ``beyond`` says that minutes from before what can be compared were asked for.
+    """
+
+    compared: Compared
+    skipped: Sequence[Skipped]
+    waiting: Waiting
+    differences: int
+    unreadable: int
+    gaps: Sequence[tuple[Gap, str]]
+    beyond: bool
+
+    @property
+    def lost(self) -> bool:
+        """Whether a part of the log is gone, otherwise than by its retention."""
+        return bool(self.gaps) or any(skipped.reason == LOST for skipped in self.skipped)
+
+
+class Rebuilt(NamedTuple):
+    """What a rebuild found, and did: rows that were corrected, and batches that were counted.
+    What is ``waiting`` is still not.
+    """
+
+    found: Audit
+    corrected: int
+    counted: int
+    waiting: Waiting
+
+
+class Auditor:
+    """Compares a log and a store, of which a daemon may be at work on both.
+
+    ``spool`` is what waits before the log, where there is one. Without a ``clock``, nothing
+    is waited for: what is not counted yet is found as such at once.
+    """
+
+    def __init__(
+        self,
+        log: ILog,
+        store: IStatsStore,
+        both: SideBySide,
+        clock: IReactorTime | None = None,
+        progress: Progress = lambda what, part: None,
+        spool: ISpool | None = None,
+        patience: float = PATIENCE,
+    ) -> None:
+        self._log: Any = log
+        self._store: Any = store
+        self._both = both
+        self._clock = clock
+        self._progress = progress
+        self._spool: Any = spool
+        self._patience = patience
+        self._unreadable = 0
+
+    async def audit(self, start: int, end: int) -> Audit:
+        """Compare a range of minutes, in seconds since the epoch.
+
+        Raises :class:`NotComparable`.
+        """
+        both = self._both
+        self._unreadable = 0
+        extent = await self._extent()
+        if self._spool is not None:
+            await self._read_spool()
+        await self._store.snapshot(both, start, end)
+        snapshot = both.snapshot
+        assert snapshot is not None
+        _check(extent, snapshot)
+        await self._read_log(extent.first, max(extent.last, snapshot.mark.position))
+        coverage = await self._coverage()
+        await self._settle()
+        for part in both.compare(start, end, coverage):
+            self._progress(COMPARING, part)
+            await self._pause(0)
+        skipped = both.skipped()
+        least = max(snapshot.rolled_up_before, snapshot.taken_over_before)
+        return Audit(
+            both.compared(),
+            skipped,
+            both.waiting(),
+            both.differences(),
+            self._unreadable,
+            snapshot.gaps,
+            start > 0 and (bool(skipped) or start < least),
+        )
+
+    async def rebuild(self) -> Rebuilt:
+        """Make the rows equal to the log as far as it can tell, and count what is missing.
+
+        What a daemon counts meanwhile stays: rows are not replaced, but added to. Raises
+        :class:`NotComparable`, and :class:`kupool.stats.snapshot.Superseded` where another
+        rebuild was faster.
+        """
+        await self._store.revive()
+        found = await self.audit(0, 2**40)
+        corrected = await self._correct(found.differences)
+        counted = await self._count_missing()
+        return Rebuilt(found, corrected, counted, self._both.waiting())
+
+    # -- looking
+
+    async def _extent(self) -> Extent:
+        state = await self._store.state()
+        extent: Extent = await self._log.extent(state.identity, state.mark)
+        return extent
+
+    async def _coverage(self) -> Coverage:
+        """Return what the log can tell. After the reading: a trim may go on beside it."""
+        extent, trimmed = await self._extent(), await self._log.trimmed()
+        after = extent.first - 1
+        if trimmed is not None:
+            by_retention = after <= trimmed
+        else:
+            begins_after = extent.identity.begins_after if extent.identity is not None else 0
+            by_retention = not begins_after or after > begins_after
+        return Coverage(after, extent.last, by_retention)
+
+    async def _read_spool(self) -> None:
+        position = 0
+        while entries := await self._spool.read_spool(position, ENTRIES_AT_ONCE // 10):
+            self._both.spooled(self._folded(entries))
+            position = entries[-1].position
+
+    async def _read_log(self, first: int, last: int) -> None:
+        position, total = first - 1, max(1, last - first + 1)
+        self._progress(READING, 0.0)
+        async for entries in self._entries(position, last):
+            self._both.logged(self._folded(entries))
+            position = entries[-1].position
+            self._progress(READING, min(1.0, (position - first + 1) / total))
+
+    async def _entries(self, after: int, last: int) -> AsyncIterator[Sequence[Entry]]:
+        """Yield the entries after a position, in pieces, until all up to another have been."""
+        limit = 10
+        while after < last:
+            entries = await self._log.read(after, limit)
+            if not entries:
+                return
+            yield entries
+            after = entries[-1].position
+            size = sum(len(entry.body) for entry in entries) // len(entries) + 1
+            limit = min(max(BYTES_AT_ONCE // size, 1), ENTRIES_AT_ONCE, 2 * limit)
+
+    def _folded(self, entries: Sequence[Entry]) -> list[BatchCounts]:
+        batches = []
+        for entry in entries:
+            try:
+                batch = read_entry(entry.body, entry.position)
+            except PoisonBatch:
+                self._unreadable += 1
+                continue
+            if batch.usernames:
+                batches.append(batch)
+        return batches
+
+    async def _settle(self) -> None:
+        """Wait for what is acknowledged to be counted, for as long as there is progress."""
+        waited = 0.0
+        while (before := self._both.waiting().batches) and waited <= self._patience:
+            await self._look_again()
+            if self._both.waiting().batches < before:
+                waited = 0.0
+            elif self._clock is None:
+                return
+            await self._pause(LOOK)
+            waited += LOOK
+
+    async def _look_again(self) -> None:
+        last = ""
+        while ids := self._both.waiting_ids(last, IDS_AT_ONCE):
+            left = set(await self._store.unapplied(ids))
+            self._both.counted_since(name for name in ids if name not in left)
+            last = ids[-1]
+
+    async def _pause(self, seconds: float) -> None:
+        if self._clock is not None:
+            paused: Deferred[None] = deferLater(self._clock, seconds)
+            await paused
+
+    # -- putting right
+
+    async def _correct(self, total: int) -> int:
+        assert self._both.snapshot is not None
+        serial, corrected = self._both.snapshot.serial, 0
+        rows: list[MinuteCount] = []
+        for found in self._both.difference_rows():
+            missing = found.logged - found.counted
+            rows.append(MinuteCount(found.username, found.worker, found.minute, missing))
+            if len(rows) == CORRECTED_AT_ONCE:
+                serial = await self._store.correct(rows, serial)
+                corrected, rows = corrected + len(rows), []
+                self._progress(CORRECTING, corrected / total)
+        if rows:
+            await self._store.correct(rows, serial)
+        return corrected + len(rows)
+
+    async def _count_missing(self) -> int:
+        """Count what is in the log and was not counted; returns how many batches."""
+        snapshot = self._both.snapshot
+        assert snapshot is not None
+        first, last = self._both.waiting_positions()
+        counted = 0
+        async for entries in self._entries(max(first - 1, snapshot.forgotten), last):
+            batches = [
+                fold_entry(entry.body, entry.position)
+                for entry in entries
+                if entry.position <= last and self._both.is_waiting(entry.entry_id)
+            ]
+            if batches:
+                counted += (await self._store.apply(batches, {})).new
+                self._both.counted_since(batch.batch_id for batch in batches)
+        return counted
+
+
+def _check(extent: Extent, snapshot: Snapshot) -> None:
+    """Refuse to compare what does not belong together."""
+    if snapshot.identity is None:
+        raise NotComparable(
+            "the store does not say of which log it was counted; start the daemon once, which "
+            "compares the two"
+        )
+    if extent.identity is None:
+        raise NotComparable(
+            "the log does not say of which pool it is; start the daemon once, which compares it "
+            "with the store"
+        )
+    if extent.identity.pool_id != snapshot.identity.pool_id:
+        raise NotComparable(
+            f"the log belongs to pool {extent.identity.pool_id} and the store to pool "
+            f"{snapshot.identity.pool_id}; put back the log and the store of one pool"
+        )
+    if extent.identity != snapshot.identity:
+        raise NotComparable(
+            "the log and the store are of different epochs: one of them was restored or replaced; "
+            "start the daemon once, which finds what they have in common"
+        )
+
+
+__all__ = ["Audit", "Auditor", "NotComparable", "Progress", "Rebuilt"]

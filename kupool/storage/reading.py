@@ -1,0 +1,130 @@
+"""A SQLite file of another process, to be read and not to be changed.
+
+The process that owns the file goes on writing. Reading makes no tables and updates none: a
+file of another version is refused.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+from twisted.internet.defer import Deferred, DeferredLock, fail
+from twisted.internet.threads import deferToThreadPool
+
+from kupool.storage.database import Connection, DatabaseClosed, DatabaseUnusable
+from kupool.storage.migrations import SchemaTooNew, available
+
+T = TypeVar("T")
+
+#: KiB of pages that a connection keeps in memory.
+CACHE = 2048
+
+#: Seconds to wait for who has locked the file.
+PATIENCE = 30.0
+
+
+class SchemaTooOld(DatabaseUnusable):
+    """The database was written by an older version of KuPool, and not updated yet."""
+
+
+class ReadOnlyDatabase:
+    """A SQLite file that is only read; has the manners of
+    :class:`kupool.storage.database.Database`. Work is done in a thread, in order, and shares
+    no transaction.
+    """
+
+    def __init__(self, reactor: Any, path: Path, schema: str) -> None:
+        self.reactor = reactor
+        self.path = path
+        self._schema = schema
+        self._connection: Connection | None = None
+        self._turn = DeferredLock()
+
+    def open(self) -> Deferred[None]:
+        """Open the file; fails with :class:`DatabaseUnusable`, :class:`SchemaTooOld` or
+        :class:`SchemaTooNew`.
+        """
+        return self._turn.run(self._in_thread, self._open)
+
+    def _open(self) -> None:
+        try:
+            self._connection = connect_to_read(self.path)
+            check_schema(self._connection, self._schema, self.path)
+        except sqlite3.Error as error:
+            raise DatabaseUnusable(f"database {self.path}: {error}") from error
+
+    def run(
+        self, call: Callable[[Connection], T], *, alone: bool = False, single: bool = False
+    ) -> Deferred[T]:
+        """Do some reading, which gets the connection; not in a transaction of its own."""
+        connection = self._connection
+        if connection is None:
+            return fail(DatabaseClosed(f"{self.path.name} is not open"))
+        return self._turn.run(self._in_thread, call, connection)
+
+    def _in_thread(self, call: Callable[..., T], *values: Any) -> Deferred[T]:
+        pool = self.reactor.getThreadPool()
+        return deferToThreadPool(self.reactor, pool, call, *values)
+
+    def close(self) -> Deferred[None]:
+        """Close the file; may be called again."""
+        return self._turn.run(self._close)
+
+    def _close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+def connect_to_read(path: Path) -> Connection:
+    """Open a SQLite file that is there, and that this connection never changes; blocks.
+
+    A connection that may write by its nature removes the files beside the database that it
+    had to make; one opened as read-only would leave them.
+    """
+    connection = sqlite3.connect(
+        f"file:{quote(str(path))}?mode=rw",
+        uri=True,
+        isolation_level=None,
+        timeout=PATIENCE,
+        check_same_thread=False,
+        factory=Connection,
+    )
+    try:
+        connection.execute("PRAGMA query_only=ON")
+        connection.execute(f"PRAGMA cache_size=-{CACHE}")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def check_schema(connection: sqlite3.Connection, schema: str, path: Path) -> None:
+    """Refuse a file with tables of another version; raises :class:`SchemaTooOld` or
+    :class:`SchemaTooNew`.
+    """
+    newest = available(schema)[-1][0]
+    known = connection.execute(
+        "SELECT count(*) FROM sqlite_master WHERE name = 'schema_version'"
+    ).fetchone()[0]
+    version = 0
+    if known:
+        version = connection.execute(
+            "SELECT coalesce(max(version), 0) FROM schema_version"
+        ).fetchone()[0]
+    if version > newest:
+        raise SchemaTooNew(
+            f"the {schema} database has schema version {version}, this version knows {newest}"
+        )
+    if version < newest:
+        raise SchemaTooOld(
+            f"database {path}: it has schema version {version}, this version needs {newest}; "
+            "start the daemon of this version once, which updates it"
+        )
+
+
+__all__ = ["ReadOnlyDatabase", "SchemaTooOld", "check_schema", "connect_to_read"]
