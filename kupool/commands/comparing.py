@@ -56,16 +56,20 @@ def compared_text(compared: Compared) -> str:
     return (
         f"compared: {compared.batches:,} batches with {compared.submissions:,} submissions, "
         f"positions {compared.first_position} to {compared.last_position} of the log, "
-        f"{compared.minutes:,} minutes from {minute_text(compared.first_minute)} to "
+        f"{_minutes(compared.minutes)} from {minute_text(compared.first_minute)} to "
         f"{minute_text(compared.last_minute)} UTC"
     )
+
+
+def _minutes(count: int) -> str:
+    return f"{count:,} minute{'' if count == 1 else 's'}"
 
 
 def remarks(found: Audit) -> Iterator[str]:
     """Yield, in lines, what could not be compared, and what is missing."""
     for skipped in found.skipped:
         yield (
-            f"not compared: {skipped.minutes:,} minutes from {minute_text(skipped.first_minute)} "
+            f"not compared: {_minutes(skipped.minutes)} from {minute_text(skipped.first_minute)} "
             f"to {minute_text(skipped.last_minute)} UTC: {skipped.reason}"
         )
     for gap, reason in found.gaps:

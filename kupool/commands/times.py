@@ -19,5 +19,8 @@ def parse_time(text: str) -> int:
 
 
 def minute_text(seconds: int) -> str:
-    """Return a minute as ``2026-11-21 10:05``, in UTC."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M")
+    """Return a minute as ``2026-11-21 10:05``, in UTC; in seconds where no date has it."""
+    try:
+        return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M")
+    except (ValueError, OverflowError, OSError):
+        return f"{seconds} s"

@@ -43,15 +43,28 @@ async def show(cursor: Any, visitor: IVisitor, start: int, end: int) -> None:
         "SELECT batch_id FROM applied_batches WHERE position >= coalesce("
         "(SELECT position FROM log_marks ORDER BY position DESC LIMIT 1 OFFSET 1), 0)",
     )
+    within_range, values = _range(start, end)
     for table, worker in _WORKERS.items():
         # In the order of the index on the time, by which the visitor keeps them too.
         await _show(
             cursor,
             lambda rows: visitor.counts([MinuteCount(*row) for row in rows]),
             f"SELECT username, {worker}, {SECONDS}, coalesce(submission_count, 0) FROM {table} "
-            f"WHERE timestamp >= {AT} AND timestamp < {AT} ORDER BY timestamp",
-            (within(start), within(end)),
+            f"WHERE {within_range} ORDER BY timestamp",
+            values,
         )
+
+
+def _range(start: int, end: int) -> tuple[str, list[int]]:
+    """Return a condition and its values; where a range is open, whatever is there is in it."""
+    conditions, values = ["isfinite(timestamp)"], []
+    if start > 0:
+        conditions.append(f"timestamp >= {AT}")
+        values.append(within(start))
+    if end == within(end):
+        conditions.append(f"timestamp < {AT}")
+        values.append(end)
+    return " AND ".join(conditions), values
 
 
 async def _show(

@@ -29,6 +29,9 @@ GATHERED = 50_000
 #: Minutes compared at once.
 MINUTES_AT_ONCE = 60
 
+#: Before the time of every row: a range from 0 on has no beginning.
+_OLDEST = -(2**62)
+
 _TABLES = """
 CREATE TABLE logged (minute INT, username TEXT, worker TEXT, n INT,
     PRIMARY KEY (minute, username, worker)) WITHOUT ROWID;
@@ -263,8 +266,9 @@ class SideBySide:
         """
         self._put_gathered()
         self._connection.execute("DELETE FROM differences")
-        self._choose(start, end, coverage)
-        total, done, after = self._number("SELECT count(*) FROM scope WHERE reason = ''"), 0, -1
+        self._choose(start if start > 0 else _OLDEST, end, coverage)
+        total, done = self._number("SELECT count(*) FROM scope WHERE reason = ''"), 0
+        after = _OLDEST
         while True:
             chosen = self._connection.execute(
                 "SELECT minute FROM scope WHERE reason = '' AND minute > ? ORDER BY minute LIMIT ?",
@@ -283,7 +287,7 @@ class SideBySide:
         connection = self._connection
         connection.execute("DELETE FROM scope")
         # A row of a minute that was never counted is one too many, if the log would know.
-        oldest = 0
+        oldest = _OLDEST
         if coverage.after > 0:
             oldest = connection.execute(
                 "SELECT coalesce(min(minute), 9e18) FROM spans WHERE after >= ?",

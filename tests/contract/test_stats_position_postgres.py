@@ -126,7 +126,7 @@ class PostgresPositionTests(PositionContract, TestCase):
         store = await self.make_store()
         for table in ("log_marks", "counted_minutes", "job_history", "applied_batches"):
             self.sql(f"DROP TABLE {table}")
-            self.assertIs(await store.replace(0, [at(1), at(2)]), True, table)
+            await store.revive()
             await store.apply([at(2)], {}, Mark(2, "b2"))
         columns = self.sql(
             "SELECT count(*) FROM information_schema.columns "

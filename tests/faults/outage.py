@@ -98,7 +98,7 @@ class Report:
             found.append("what waited did not drain")
         if compared is None or compared.differences.count:
             found.append("clients, log and counts do not agree")
-        if self.audit != "0 differences":
+        if not self.audit.endswith("\n0 differences"):
             found.append(f"kupool audit: {self.audit}")
         self.problems += found
 

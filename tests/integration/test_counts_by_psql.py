@@ -73,7 +73,7 @@ class CountsByPsqlTests(SynchronousTestCase):
     def rebuild(self) -> None:
         made = kupool("stats", "rebuild", f"--data={self.daemon.data}", *self.engines)
         self.assertEqual((0, ""), (made.returncode, made.stderr))
-        self.assertRegex(made.stdout, r"^Rebuilt the per-minute table from \d+ batches\n$")
+        self.assertRegex(made.stdout, r"(?m)^Rebuilt the per-minute table from \d+ batches: ")
 
     def publish(self, batch_id: str, at: int, usernames: list[str]) -> None:
         """Put a batch of an earlier minute into the log."""
@@ -146,4 +146,6 @@ class CountsByPsqlTests(SynchronousTestCase):
         self.rebuild()
         self.assertEqual(before, self.psql(*DUMP))
         audit = kupool("audit", f"--data={self.daemon.data}", *self.engines)
-        self.assertEqual((0, "0 differences\n"), (audit.returncode, audit.stdout), audit.stderr)
+        self.assertEqual(0, audit.returncode, audit.stdout + audit.stderr)
+        self.assertRegex(audit.stdout, r"^compared: \d+ batches with 255 submissions, ")
+        self.assertRegex(audit.stdout, r"(?m)^0 differences$")

@@ -19,7 +19,7 @@ from twisted.logger import LogLevel, globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from kupool.stats import BatchCounts, Rejection
+from kupool.stats import BatchCounts, MinuteCount, Rejection
 from kupool.stats.postgres import PostgresStats
 from kupool.storage.database import DatabaseClosed, DatabaseUnusable
 from kupool.storage.migrations import SchemaTooNew
@@ -163,7 +163,8 @@ class StartTests(Base):
         self.database(theirs).check()
         store = await self.store(theirs)
         await store.apply([batch("b1", T, "alice.rig")], {Rejection("alice", 23, T): 1})
-        self.assertIs(await store.replace(0, [batch("b1", T, "alice.rig")]), True)
+        await store.revive()
+        self.assertEqual(await store.correct([MinuteCount("alice", "rig", T, 1)], 0), 1)
         self.assertEqual(await store.roll_up(T + 86400, 0), 2)
 
     async def test_encoding(self) -> None:
