@@ -41,6 +41,8 @@ class ReadOnlyDatabase:
         self.reactor = reactor
         self.path = path
         self._schema = schema
+        #: Why the file cannot be used now: nobody writes it here, who would have to know.
+        self.problem = ""
         self._connection: Connection | None = None
         self._turn = DeferredLock()
 
