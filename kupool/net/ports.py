@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import os
 import socket
+from contextlib import suppress
 from errno import EAGAIN, ECONNABORTED, EPERM, EWOULDBLOCK
 from typing import Any
 
 from twisted.internet import tcp, unix
 from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import (
     IDelayedCall,
     IListeningPort,
@@ -22,6 +24,8 @@ from twisted.internet.interfaces import (
 )
 from twisted.python.failure import Failure
 from zope.interface import implementer
+
+from kupool.net.leftovers import remove_leftovers
 
 #: Seconds before accepting is tried again, at first and at most.
 FIRST_REST = 0.005
@@ -100,16 +104,36 @@ class RestingPort(tcp.Port):
 
 
 class RestingUnixPort(RestingPort, unix.Port):
-    """The same for Unix sockets."""
+    """The same for Unix sockets.
+
+    What a killed process left at the address does not keep this one from listening.
+    """
+
+    def startListening(self) -> None:
+        """Listen; raises ``CannotListenError``, as where another process listens there."""
+        path: bytes = self._bindPath
+        if self.wantPID and not path.startswith(b"\0"):
+            in_use = remove_leftovers(path)
+            if in_use:
+                raise CannotListenError(None, path, in_use)
+        try:
+            super().startListening()  # type: ignore[no-untyped-call]
+        except Exception:
+            self._unlock()
+            raise
 
     def connectionLost(self, reason: Failure) -> None:
         """Let go of the socket, even where somebody has removed its file."""
         try:
             super().connectionLost(reason)
         except FileNotFoundError:
-            if self.lockFile is not None:
-                self.lockFile.unlock()
+            self._unlock()
             tcp.Port.connectionLost(self, reason)
+
+    def _unlock(self) -> None:
+        if self.lockFile is not None and self.lockFile.locked:
+            with suppress(OSError, ValueError):  # somebody has removed it, or has it now
+                self.lockFile.unlock()
 
 
 class RestingListeners:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
+import subprocess
 from itertools import pairwise
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory, mkdtemp
 from typing import Any
 from unittest import SkipTest
 
-from twisted.internet.error import ConnectionDone
+from twisted.internet.error import CannotListenError, ConnectionDone
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+from kupool.net import leftovers
 from kupool.net.ports import (
     FIRST_REST,
     LONGEST_REST,
@@ -171,6 +174,97 @@ class UnixTests(RestTests):
         self.let_go()
         self.assertEqual((self.port.connected, self.reactor.readers), (False, set()))
         self.assertEqual(self.port.fileno(), -1)
+
+
+class LeftoverTests(SynchronousTestCase):
+    """Issue 11, point 4: what a killed process left of a Unix socket stops nobody; only who
+    listens there does. ``unix:`` endpoints take such a lock.
+    """
+
+    def setUp(self) -> None:
+        folder = TemporaryDirectory(prefix="kupool-test-")
+        self.addCleanup(folder.cleanup)
+        self.path = Path(folder.name) / "demo.sock"
+        self.lock = Path(f"{self.path}.lock")
+        self.reactor = Reactor()
+
+    def left_by(self, pid: int) -> None:
+        """Leave what a process of this number leaves when it is killed."""
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.bind(str(self.path))
+            sock.listen(1)
+        self.lock.symlink_to(str(pid))
+
+    def listen(self) -> Any:
+        factory = Factory.forProtocol(Protocol)
+        factory.noisy = False
+        return RestingListeners(self.reactor).listenUNIX(
+            str(self.path).encode(), factory, wantPID=1
+        )
+
+    def check_listening(self) -> None:
+        port = self.listen()
+        with Peer(str(self.path)):
+            port.doRead()
+        self.assertEqual(os.readlink(self.lock), str(os.getpid()))
+        for transport in self.reactor.readers - {port}:
+            transport.connectionLost(Failure(ConnectionDone()))
+        port.connectionLost(Failure(ConnectionDone()))
+        self.assertFalse(os.path.lexists(self.lock) or os.path.lexists(self.path))
+
+    def test_a_number_in_use_again(self) -> None:
+        """By this process, as in a container; by another, which does not listen; by none."""
+        gone = subprocess.Popen(["true"])
+        gone.wait()
+        for pid in (os.getpid(), os.getppid(), gone.pid):
+            self.left_by(pid)
+            self.check_listening()
+
+    def test_a_socket_without_a_lock(self) -> None:
+        self.left_by(1)
+        self.lock.unlink()
+        self.check_listening()
+
+    def test_a_lock_without_a_socket(self) -> None:
+        self.lock.symlink_to(str(os.getpid()))
+        self.check_listening()
+
+    def refused(self) -> str:
+        error = self.assertRaises(CannotListenError, self.listen)
+        return str(error.socketError)
+
+    def test_somebody_listens(self) -> None:
+        """Whatever the lock says: their socket is left alone."""
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.bind(str(self.path))
+            sock.listen(5)
+            self.lock.symlink_to(str(os.getpid()))
+            self.assertEqual(self.refused(), f"in use by another process (pid {os.getpid()})")
+            self.lock.unlink()
+            self.assertEqual(self.refused(), "in use by another process (pid unknown)")
+            with Peer(str(self.path)):
+                pass
+
+    def test_one_that_begins_just_now(self) -> None:
+        """It has taken the lock, and listens a moment later."""
+        other = socket.socket(socket.AF_UNIX)
+        self.addCleanup(other.close)
+        self.lock.symlink_to(str(os.getppid()))
+
+        def meanwhile(seconds: float) -> None:
+            other.bind(str(self.path))
+            other.listen(1)
+
+        self.patch(leftovers.time, "sleep", meanwhile)
+        self.assertIn(f"pid {os.getppid()}", self.refused())
+        self.assertTrue(self.lock.is_symlink())
+
+    def test_a_file_in_its_place(self) -> None:
+        """What is no socket is not removed, and no lock stays behind."""
+        self.path.write_text("precious")
+        self.assertIn("Address already in use", self.refused())
+        self.assertEqual(self.path.read_text(), "precious")
+        self.assertFalse(os.path.lexists(self.lock))
 
 
 class AdoptedTests(RestTests):
