@@ -49,7 +49,8 @@ class _Session(Peer):
             return  # the close of the framing; the end of the connection follows
         message = decode(item)
         if message.get("method") == "job":
-            self.job = message["params"]
+            self.job = job = message["params"]
+            self._load.server_nonces[job["job_id"]] = job["server_nonce"]
         elif message.get("id") != _AUTHORIZE:
             self._load.answered(self, message)
 
@@ -74,6 +75,8 @@ class PacedLoad:
         #: How many were answered with an error, by its text.
         self.refused: Counter[str] = Counter()
         self.told: list[Told] = []
+        #: By the ids of the jobs that there were.
+        self.server_nonces: dict[int, str] = {}
         #: When answers came after a pause longer than all before it: (when, how long).
         self.pauses: list[tuple[float, float]] = []
         self._last_answer = 0.0
