@@ -10,6 +10,7 @@ import hashlib
 import os
 import sqlite3
 import stat
+import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -20,7 +21,10 @@ STEP = 256
 
 #: Bytes after which a copy is forced to disk. What gathers for long would keep the disk busy
 #: when it goes there all at once, and everybody waiting who writes to it.
-SYNC_BYTES = 8 * 1024 * 1024
+SYNC_BYTES = 4 * 1024 * 1024
+
+#: Seconds of rest at the most after that: for half of the time the disk is left to others.
+LONGEST_REST = 1.0
 
 #: Bytes read and written at once.
 CHUNK = 1024 * 1024
@@ -85,15 +89,18 @@ class Snapshot:
 
     def _copy(self, copy: sqlite3.Connection, descriptor: int, progress: Progress) -> None:
         done = synced = 0
+        began = time.monotonic()
 
         def stepped(_: int, remaining: int, total: int) -> None:
-            nonlocal done, synced
+            nonlocal done, synced, began
             now = self.size * (total - remaining) // max(total, 1)
             progress(now - done)
             done = now
             if done - synced >= SYNC_BYTES:
                 os.fsync(descriptor)
                 synced = done
+                time.sleep(min(LONGEST_REST, time.monotonic() - began))
+                began = time.monotonic()
 
         self.connection.backup(copy, pages=STEP, progress=stepped)
 
