@@ -80,13 +80,14 @@ def _newer(backup: Contents, there: Contents) -> list[str]:
             f"its log ends at position {there.log.last:,}, that of the backup at "
             f"{backup.log.last:,}: {there.log.last - backup.log.last:,} more"
         )
-    if there.store is not None and backup.store is not None:
+    # A log that is newer says by how much; a store beside it says no more than that.
+    if there.store is not None and backup.store is not None and not found:
         if there.store.mark > max(backup.store.mark, backup.log.last if backup.log else 0):
             found.append(
                 f"its store has counted up to position {there.store.mark:,}, that of the backup "
                 f"up to {backup.store.mark:,}"
             )
-        elif there.store.newest_job > backup.store.newest_job and not found:
+        elif there.store.newest_job > backup.store.newest_job:
             found.append(
                 f"its newest job is {there.store.newest_job:,}, that of the backup "
                 f"{backup.store.newest_job:,}: a daemon has worked on it since"

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from kupool.backup import BackupError
-from kupool.storage.copies import BESIDE, CopyError, sync_folder, write_file
+from kupool.storage.copies import CopyError, sync_folder, write_file
 
 #: The name of the note.
 NOTE = "restoring.json"
@@ -92,7 +92,7 @@ def finish(folder: Path, switch: Switch) -> None:
             if not (staging / name).exists():
                 continue  # it is in its place already
             # What belongs to the old file goes first: nothing of it may meet the new one.
-            for old in (*(name + beside for beside in BESIDE), name):
+            for old in (*_beside(folder, name), name):
                 if os.path.lexists(folder / old):
                     os.rename(folder / old, replaced / old)
             sync_folder(replaced)
@@ -105,6 +105,11 @@ def finish(folder: Path, switch: Switch) -> None:
         sync_folder(folder)
     except (CopyError, OSError) as error:
         raise BackupError(f"{folder}: {error}; run the restore again") from error
+
+
+def _beside(folder: Path, name: str) -> list[str]:
+    """Return the names of what is kept beside a file, as its ``-wal``."""
+    return sorted(other for other in os.listdir(folder) if other.startswith(f"{name}-"))
 
 
 def own(path: Path, folder: Path) -> None:

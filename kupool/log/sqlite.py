@@ -97,8 +97,8 @@ class SqliteLog:
 
     def _begin_after(self, position: int) -> None:
         """Give new entries positions above this one."""
-        self._floor = position if position > self._last else 0
-        self._last = max(self._last, position)
+        if position > self._last:
+            self._floor = self._last = position
 
     def extent(self, known: Identity | None, mark: Mark) -> Deferred[Extent]:
         """Return what the log holds; its own marks are in the file."""

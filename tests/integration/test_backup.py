@@ -181,7 +181,8 @@ class BackupCommandTests(SynchronousTestCase):
         self.assertTrue((self.data / NOTE).exists())
         self.assertRaises(StartFailed, self.daemon.start)
         (line,) = [line for line in self.daemon.lines if line.startswith("kupool: ")]
-        self.assertIn(f"a restore was interrupted, .* 'kupool restore {self.target}'"[:26], line)
+        self.assertIn("a restore was interrupted, and its files are of two moments", line)
+        self.assertIn(f"'kupool restore {self.target}' finishes it", line)
         made = kupool("backup", f"--data={self.data}", str(self.root / "second"))
         self.assertIn("a restore was interrupted", made.stderr)
         done = kupool(*arguments)
@@ -214,7 +215,7 @@ class BackupCommandTests(SynchronousTestCase):
         shown = os.read(ours, 1_000_000).decode()
         self.assertEqual(process.returncode, 0)
         self.assertTrue(said.startswith(b"Made "), said)
-        self.assertRegex(shown, r"sqlite.*\d+/\d+ [kM]?B.*\d:\d\d:\d\d")
+        self.assertRegex(shown, r"sqlite .*\d+\.\d/\d+\.\d [kM]?B.*\d:\d\d:\d\d")
 
 
 class EnginesTests(SynchronousTestCase):

@@ -457,6 +457,22 @@ class RestoringTests(Folders):
         self.assertEqual(kept, [(11,)])
         self.assertEqual(query(crashed, "log", "SELECT max(position) FROM entries"), [(10,)])
 
+    def test_what_is_beside_a_file_goes_with_it(self) -> None:
+        """Nothing of the old files meets the new ones."""
+        write_store(self.new, POOL, 8)
+        (self.new / "store.sqlite-ids").write_text("1008")
+        (self.new / "log.sqlite-wal").write_text("of a log that is gone")
+        done = self.restore()
+        assert done.replaced is not None
+        self.assertLessEqual(
+            {"store.sqlite", "store.sqlite-ids", "log.sqlite-wal"},
+            {path.name for path in done.replaced.iterdir()},
+        )
+        self.assertEqual(
+            {path.name for path in self.new.iterdir()},
+            {"log.sqlite", "store.sqlite", done.replaced.name},
+        )
+
     def test_another_pool(self) -> None:
         write_log(self.new, OTHER, 3)
         write_store(self.new, OTHER, 3)
