@@ -55,14 +55,11 @@ def check_contents(folder: Path, manifest: Manifest) -> Contents:
     """Return what the copies hold; raises :class:`BackupError` where they do not agree."""
     contents = merge([_read(folder, part) for part in manifest.parts])
     check_agreement(contents)
-    identity = contents.identity
-    if identity is not None and (identity.pool_id, identity.epoch) != (
-        manifest.pool_id,
-        manifest.epoch,
-    ):
+    epoch = contents.identity.epoch if contents.identity is not None else ""
+    if (contents.pool_id, epoch) != (manifest.pool_id, manifest.epoch):
         raise BackupError(
             f"{folder}: the manifest is of pool {manifest.pool_id}, the files of "
-            f"{identity.pool_id}, or of another epoch"
+            f"{contents.pool_id}, or of another epoch"
         )
     return contents
 

@@ -54,6 +54,9 @@ def _other_pools(backup: Contents, there: Contents) -> list[str]:
                 f"its {part} belongs to pool {held.identity.pool_id}, and the backup to pool "
                 f"{wanted.pool_id}"
             )
+    spool = there.spool
+    if spool is not None and spool.waiting and spool.pool_id not in ("", backup.pool_id):
+        found.append(f"its spool belongs to pool {spool.pool_id}")
     return found
 
 

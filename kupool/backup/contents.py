@@ -36,9 +36,10 @@ class StoreContents(NamedTuple):
 
 
 class SpoolContents(NamedTuple):
-    """How many batches wait in a spool."""
+    """How many batches wait in a spool, and of which pool; empty where it does not say."""
 
     waiting: int
+    pool_id: str = ""
 
 
 class Contents(NamedTuple):
@@ -56,6 +57,13 @@ class Contents(NamedTuple):
                 return part.identity
         return None
 
+    @property
+    def pool_id(self) -> str:
+        """The id of the pool that they are of; empty where none of them says."""
+        if self.identity is not None:
+            return self.identity.pool_id
+        return self.spool.pool_id if self.spool is not None else ""
+
 
 def read_part(connection: sqlite3.Connection, part: str) -> Contents:
     """Return what the file of one part holds.
@@ -69,7 +77,7 @@ def read_part(connection: sqlite3.Connection, part: str) -> Contents:
         return Contents(log=_read_log(connection))
     if part == "store":
         return Contents(store=_read_store(connection))
-    return Contents(spool=SpoolContents(_number(connection, "SELECT count(*) FROM spooled")))
+    return Contents(spool=_read_spool(connection))
 
 
 def merge(parts: list[Contents]) -> Contents:
@@ -89,6 +97,11 @@ def check_agreement(contents: Contents) -> None:
                 f"{file_name(part)} does not say of which pool it is; start this version of the "
                 "daemon on it once"
             )
+    if contents.spool is not None and contents.spool.pool_id not in ("", contents.pool_id):
+        raise BackupError(
+            f"the spool belongs to pool {contents.spool.pool_id} and the store to pool "
+            f"{contents.pool_id}"
+        )
     if log is None or store is None or log.identity is None or store.identity is None:
         return
     if log.identity.pool_id != store.identity.pool_id:
@@ -127,6 +140,14 @@ def _read_store(connection: sqlite3.Connection) -> StoreContents:
     newest = _number(connection, "SELECT coalesce(max(job_id), 0) FROM job_history")
     reserved = _number(connection, "SELECT coalesce(max(reserved_until), 0) FROM job_ids")
     return StoreContents(identity, mark, newest, reserved)
+
+
+def _read_spool(connection: sqlite3.Connection) -> SpoolContents:
+    waiting = _number(connection, "SELECT count(*) FROM spooled")
+    row = None
+    if _has(connection, "pool_identity"):
+        row = connection.execute("SELECT pool_id FROM pool_identity").fetchone()
+    return SpoolContents(waiting, "" if row is None else row[0])
 
 
 def _identity(connection: sqlite3.Connection, table: str, epochs: str) -> Identity | None:

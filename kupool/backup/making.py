@@ -165,7 +165,7 @@ def _manifest(
         made_at=made_at,
         mq=source.mq,
         store=source.store,
-        pool_id=identity.pool_id if identity is not None else "",
+        pool_id=contents.pool_id,
         epoch=identity.epoch if identity is not None else "",
         log_first=log.first if log is not None else 0,
         log_last=log.last if log is not None else 0,

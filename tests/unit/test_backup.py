@@ -159,6 +159,22 @@ class MakingTests(Folders):
         found = self.fails(self.make)
         self.assertIn("the log belongs to pool pool1 and the store to pool pool2", found)
 
+    def test_a_spool_of_another_pool(self) -> None:
+        write_spool(self.data, "s1")
+        change(self.data, "spool", "INSERT INTO pool_identity VALUES (1, 'pool2')")
+        self.assertIn("the spool belongs to pool pool2", self.fails(self.make, "spool", "store"))
+        change(self.data, "spool", "UPDATE pool_identity SET pool_id = 'pool1'")
+        self.assertEqual(self.make("spool", "store").pool_id, "pool1")
+
+    def test_a_spool_alone(self) -> None:
+        """With the log in RabbitMQ and the counts in PostgreSQL."""
+        write_spool(self.data, "s1")
+        change(self.data, "spool", "INSERT INTO pool_identity VALUES (1, 'pool2')")
+        manifest = self.make("spool")
+        self.assertEqual((manifest.pool_id, manifest.spooled), ("pool2", 1))
+        self.assertEqual(self.restore("spool").replaced, None)
+        self.assertEqual(query(self.new, "spool", "SELECT entry_id FROM spooled"), [("s1",)])
+
     def test_other_epochs(self) -> None:
         change(self.data, "log", "INSERT INTO epochs VALUES (1, 'e2', 10)")
         self.assertIn("are not of one moment", self.fails(self.make))
