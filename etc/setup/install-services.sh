@@ -1,7 +1,7 @@
 #!/bin/sh
-# Installs PostgreSQL and RabbitMQ for the tests, where they are missing and it may: as root
-# on Debian. Starts neither: each test run has servers of its own. Where it may not, the tests
-# that need them are skipped with the reason.
+# Installs PostgreSQL, RabbitMQ and libfaketime for the tests, where they are missing and it
+# may: as root on Debian. Starts none: each test run has servers of its own. Where it may not,
+# the tests that need them are skipped with the reason.
 set -eu
 
 missing=
@@ -13,6 +13,10 @@ if [ -z "${KUPOOL_TEST_AMQP_URL:-}" ] && { ! command -v epmd >/dev/null ||
     ! { [ -x /usr/lib/rabbitmq/bin/rabbitmq-server ] || command -v rabbitmq-server >/dev/null; }; }
 then
     missing="$missing rabbitmq-server"
+fi
+if ! ls /usr/lib/*/faketime/libfaketimeMT.so.1 /usr/lib/faketime/libfaketimeMT.so.1 \
+    /usr/local/lib/faketime/libfaketimeMT.so.1 2>/dev/null | grep -q .; then
+    missing="$missing libfaketime"
 fi
 [ -n "$missing" ] || exit 0
 
