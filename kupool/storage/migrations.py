@@ -10,6 +10,20 @@ from importlib.resources import files
 _NAME = re.compile(r"(\d{4})_\w+\.sql")
 
 
+#: What a table of counts has to be that is there already, and what helps where it is not.
+EXPECTED_SUBMISSIONS = (
+    "expected is (username VARCHAR(255), timestamp TIMESTAMP, submission_count INT, "
+    "PRIMARY KEY (username, timestamp)): rename it or change it"
+)
+
+#: The types that its columns may have in SQLite.
+_SUBMISSIONS = {
+    "username": re.compile("(VAR)?CHAR|TEXT"),
+    "timestamp": re.compile("TIMESTAMP|DATETIME|TEXT"),
+    "submission_count": re.compile("(BIG)?INT"),
+}
+
+
 class SchemaTooNew(Exception):
     """The database was written by a newer version of KuPool."""
 
@@ -25,7 +39,10 @@ def available(schema: str) -> list[tuple[int, str]]:
 
 
 def migrate(connection: sqlite3.Connection, schema: str) -> None:
-    """Bring a SQLite database up to date; raises :class:`SchemaTooNew`."""
+    """Bring a SQLite database up to date; raises :class:`SchemaTooNew`, and
+    :class:`sqlite3.NotSupportedError` where a table of counts cannot be counted into.
+    """
+    _check_shape(connection)
     connection.execute(
         "CREATE TABLE IF NOT EXISTS schema_version ("
         "version INTEGER PRIMARY KEY, applied_at TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP)"
@@ -40,6 +57,28 @@ def migrate(connection: sqlite3.Connection, schema: str) -> None:
     for number, sql in migrations:
         if number > row[0]:
             _apply(connection, number, sql)
+
+
+def _check_shape(connection: sqlite3.Connection) -> None:
+    found = connection.execute("PRAGMA table_info(submissions)").fetchall()
+    if not found:
+        return
+    columns = {name: (kind, needed, key) for _, name, kind, needed, _, key in found}
+    for name, kinds in _SUBMISSIONS.items():
+        if name not in columns:
+            raise _unfit(f"has no column {name}")
+        if kinds.match(columns[name][0].upper()) is None:
+            raise _unfit(f"has a column {name} of type {columns[name][0]}")
+    for _, name, _, needed, default, _ in found:
+        if needed and default is None and name not in _SUBMISSIONS:
+            raise _unfit(f"has a column {name} that may not be empty")
+    keys = [name for name, (_, _, key) in columns.items() if key]
+    if sorted(keys) != ["timestamp", "username"]:
+        raise _unfit(f"has the primary key ({', '.join(keys)})" if keys else "has no primary key")
+
+
+def _unfit(what: str) -> sqlite3.NotSupportedError:
+    return sqlite3.NotSupportedError(f"the table submissions {what}; {EXPECTED_SUBMISSIONS}")
 
 
 def _apply(connection: sqlite3.Connection, number: int, sql: str) -> None:

@@ -215,6 +215,59 @@ class StartTests(Base):
         await store.apply([batch("b1", T, "alice")], {})
         self.assertEqual(await store.count("alice", T), 42)
 
+    async def test_table_that_is_something_else(self) -> None:
+        """Issue 11, bad input: a table of counts with another key, columns or types is named
+        with what is expected, and nothing is made beside it.
+        """
+        key = "PRIMARY KEY (username, timestamp)"
+        columns = "username VARCHAR(255), timestamp TIMESTAMP"
+        for made, line in (
+            (
+                f"TABLE submissions (id SERIAL PRIMARY KEY, {columns}, submission_count INT)",
+                "has the primary key (id)",
+            ),
+            (f"TABLE submissions ({columns}, submission_count INT)", "has no primary key"),
+            (f"TABLE submissions ({columns}, count INT, {key})", "has no column submission_count"),
+            (
+                f"TABLE submissions ({columns}, submission_count NUMERIC, {key})",
+                "has a column submission_count of type numeric",
+            ),
+            (
+                "TABLE submissions (username VARCHAR(64), timestamp TIMESTAMP, "
+                f"submission_count INT, {key})",
+                "has a column username of type character varying(64)",
+            ),
+            (
+                f"TABLE submissions ({columns}, submission_count INT, pool INT NOT NULL, {key})",
+                "has a column pool that may not be empty",
+            ),
+            ("VIEW submissions AS SELECT 1 AS username", "is not a table"),
+        ):
+            dsn = self.server.new_database()
+            self.server.execute(f"CREATE {made}", dsn=dsn)
+            refused = await self.refused(dsn)
+            expected = "expected is (username VARCHAR(255), timestamp TIMESTAMP, submission_count"
+            self.assertIn(f"the table submissions {line}; {expected}", refused)
+            tables = self.server.execute(
+                "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace "
+                "AND relkind IN ('r', 'v')",
+                dsn=dsn,
+            )
+            self.assertEqual(tables, [("submissions",)])
+
+    async def test_table_that_is_nearly_the_same(self) -> None:
+        """K-67: a wider type, another order of the key, and what has a default do no harm."""
+        dsn = self.server.new_database()
+        self.server.execute(
+            "CREATE TABLE submissions (seen BOOLEAN NOT NULL DEFAULT true, timestamp TIMESTAMP, "
+            "username TEXT, submission_count BIGINT, PRIMARY KEY (timestamp, username))",
+            dsn=dsn,
+        )
+        store = await self.store(dsn)
+        for n in range(2):
+            await store.apply([batch(f"b{n}", T, "alice")], {})
+        self.assertEqual(await store.count("alice", T), 2)
+
     async def test_url(self) -> None:
         """K-89: the database may be given as a URL, with a name for the host, which is looked
         up outside the reactor's thread, and each of whose addresses is tried.

@@ -9,7 +9,12 @@ from typing import Any
 from twisted.internet.defer import Deferred, execute
 
 from kupool.storage.database import DatabaseUnusable
-from kupool.storage.migrations import SchemaTooNew, available, statements
+from kupool.storage.migrations import (
+    EXPECTED_SUBMISSIONS,
+    SchemaTooNew,
+    available,
+    statements,
+)
 
 #: Held while tables are made or changed: "kupool" in ASCII, and a number.
 MIGRATION_LOCK = 0x6B75706F6F6C << 8
@@ -57,8 +62,62 @@ async def prepare(cursor: Any, schema: str, *, update: bool = True) -> None:
         raise DatabaseUnusable(f"the encoding of the database is {encoding}, it must be UTF8")
     if read_only == "on":
         raise DatabaseUnusable("the database is read-only: a standby, or set so")
+    if not await _version(cursor):
+        await _check_shape(cursor)
     await _migrate(cursor, schema, update)
     await _check_privileges(cursor)
+
+
+#: The table that others may have made before us, and the types that its columns may have.
+_SUBMISSIONS = {
+    "username": ("character varying", "text"),
+    "timestamp": ("timestamp without time zone",),
+    "submission_count": ("integer", "bigint"),
+}
+
+_SHORTEST_NAME = 255
+
+
+async def _check_shape(cursor: Any) -> None:
+    """See whether a table of counts that is there already can be counted into."""
+    await cursor.execute("SELECT relkind FROM pg_class WHERE oid = to_regclass('submissions')")
+    row = cursor.fetchone()
+    if row is None:
+        return
+    if row[0] not in ("r", "p"):
+        raise _unfit("is not a table")
+    await cursor.execute(
+        "SELECT attname, format_type(atttypid, NULL), "
+        "CASE WHEN atttypid = 'varchar'::regtype AND atttypmod > 4 THEN atttypmod - 4 END, "
+        "attnotnull AND NOT atthasdef AND attidentity = '' AND attgenerated = '' "
+        "FROM pg_attribute WHERE attrelid = to_regclass('submissions') AND attnum > 0 "
+        "AND NOT attisdropped"
+    )
+    columns = {name: tuple(rest) for name, *rest in cursor.fetchall()}
+    for name, kinds in _SUBMISSIONS.items():
+        if name not in columns:
+            raise _unfit(f"has no column {name}")
+        kind, length, _ = columns[name]
+        if kind not in kinds or (length is not None and length < _SHORTEST_NAME):
+            shown = kind if length is None else f"{kind}({length})"
+            raise _unfit(f"has a column {name} of type {shown}")
+    for name, (_, _, wanted) in columns.items():
+        if wanted and name not in _SUBMISSIONS:
+            raise _unfit(f"has a column {name} that may not be empty")
+    await cursor.execute(
+        "SELECT attname FROM pg_constraint, unnest(conkey) AS key (number), pg_attribute "
+        "WHERE conrelid = to_regclass('submissions') AND contype = 'p' "
+        "AND attrelid = conrelid AND attnum = key.number ORDER BY attnum"
+    )
+    key = [name for (name,) in cursor.fetchall()]
+    if sorted(key) != ["timestamp", "username"]:
+        raise _unfit(f"has the primary key ({', '.join(key)})" if key else "has no primary key")
+
+
+def _unfit(what: str) -> DatabaseUnusable:
+    return DatabaseUnusable(
+        f"the table submissions {what}; {EXPECTED_SUBMISSIONS}, or use another database or schema"
+    )
 
 
 async def _migrate(cursor: Any, schema: str, update: bool) -> None:
