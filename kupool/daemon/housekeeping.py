@@ -26,6 +26,9 @@ LOOK = 1.0
 KEEP = 60.0
 CLEAR = 600.0
 
+#: Seconds that a store has to keep that time: a stop does not wait for one that is away.
+KEEPING = 1.0
+
 
 class Housekeeping:
     """Keeps the bounds that no single event is there to keep.
@@ -45,6 +48,7 @@ class Housekeeping:
         settings: Callable[[], Settings],
         memory: Memory,
     ) -> None:
+        self._clock = clock
         self._wall = wall
         self._running = running
         self._parts = parts
@@ -112,10 +116,12 @@ class Housekeeping:
             return
         self._now()
         try:
-            await self._parts.stats.keep_retention_time(self._seconds)
+            keeping: Deferred[None] = self._parts.stats.keep_retention_time(self._seconds)
+            await keeping.addTimeout(KEEPING, self._clock)
         except Exception as error:
             if not self._not_kept:
-                self._log.warn("The retention clock is not kept: {why}", why=str(error))
+                why = str(error) or "no answer from the store"
+                self._log.warn("The retention clock is not kept: {why}", why=why)
             self._not_kept = True
         else:
             self._not_kept = False
