@@ -1,7 +1,7 @@
 #!/bin/sh
-# Installs PostgreSQL, RabbitMQ and libfaketime for the tests, where they are missing and it
-# may: as root on Debian. Starts none: each test run has servers of its own. Where it may not,
-# the tests that need them are skipped with the reason.
+# Installs PostgreSQL, PgBouncer, RabbitMQ and libfaketime for the tests, where they are missing
+# and it may: as root on Debian. Starts none: each test run has servers of its own. Where it may
+# not, the tests that need them are skipped with the reason.
 set -eu
 
 missing=
@@ -17,6 +17,10 @@ fi
 if ! ls /usr/lib/*/faketime/libfaketimeMT.so.1 /usr/lib/faketime/libfaketimeMT.so.1 \
     /usr/local/lib/faketime/libfaketimeMT.so.1 2>/dev/null | grep -q .; then
     missing="$missing libfaketime"
+fi
+if [ -z "${KUPOOL_TEST_PG_DSN:-}" ] && ! command -v pgbouncer >/dev/null &&
+    ! [ -x /usr/sbin/pgbouncer ]; then
+    missing="$missing pgbouncer"
 fi
 [ -n "$missing" ] || exit 0
 

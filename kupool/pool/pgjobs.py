@@ -60,7 +60,7 @@ class PostgresJobStore:
             )
 
         saved: Deferred[None] = Deferred()
-        self._order.run(self._database.run, work).addBoth(saved.callback)
+        self._order.run(self._database.write, work).addBoth(saved.callback)
         return saved
 
     def reserve(self, job_id: int) -> Deferred[None]:
@@ -77,4 +77,4 @@ class PostgresJobStore:
                 (keep,),
             )
 
-        return self._database.run(work)
+        return self._database.write(work)

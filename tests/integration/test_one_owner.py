@@ -11,8 +11,9 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.faults.process import wait_until
+from tests.pgbouncer import PgBouncer
 from tests.running_daemon import UNLIMITED, LineClient, RunningDaemon, StartFailed
-from tests.services import PostgresServer, postgres, required
+from tests.services import PostgresServer, RabbitServer, postgres, rabbit, required
 
 #: Runs what follows under another host name.
 ELSEWHERE = ("unshare", "--uts", "sh", "-c", 'hostname elsewhere && exec "$@"', "sh")
@@ -125,6 +126,38 @@ class SecondDaemonTests(Case):
         done = kupool("audit", *flags)
         self.assertNotIn("another daemon", done.stderr)
         self.assertEqual(self.sql("SELECT term, pid FROM owner"), [(1, first.pid)])
+
+
+class PoolerTests(Case):
+    """Issue 11, point 5: a session lock needs a session."""
+
+    def through(self, mode: str) -> str:
+        with required():
+            bouncer = PgBouncer(self.dsn, mode)
+        self.addCleanup(bouncer.close)
+        return bouncer.dsn
+
+    def test_transactions(self) -> None:
+        """A pooler that gives each transaction a session of its own is refused, and no lock
+        is left behind in one.
+        """
+        real, self.dsn = self.dsn, self.through("transaction")
+        daemon = self.daemon()
+        for _ in range(2):
+            self.assertIn("a connection pooler in between switches", self.refused(daemon))
+        self.dsn = real
+        self.assertEqual(self.sql("SELECT pid FROM pg_locks WHERE locktype = 'advisory'"), [])
+        self.daemon().start()
+
+    def test_sessions(self) -> None:
+        """One that pools sessions does no harm."""
+        real, self.dsn = self.dsn, self.through("session")
+        first = self.daemon().start()
+        self.assertIn(f"pid {first.pid}", self.refused(self.daemon()))
+        first.kill()
+        second = self.daemon().start()
+        self.dsn = real
+        self.assertEqual(self.sql("SELECT term, pid FROM owner"), [(2, second.pid)])
 
 
 class TakeoverTests(Case):
@@ -247,3 +280,45 @@ class JobsTests(Case):
         self.assertEqual(client.submit(job, "one")["error"], "Duplicate submission")
         self.assertIs(client.submit(job, "two")["result"], True)
         client.close()
+
+
+class SharedLogTests(JobsTests):
+    """The same where the log is in RabbitMQ: a daemon elsewhere may write to it as well."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.url = rabbit().new_vhost()
+
+    def daemon(self, *flags: str, **named: Any) -> RunningDaemon:
+        return super().daemon("--mq=rabbit", f"--mq-url={self.url}", *flags, **named)
+
+    def retired(self, daemon: RunningDaemon, job: dict[str, Any]) -> None:
+        """Nothing is taken for a job any more."""
+        client = LineClient(daemon)
+        client.authorize("alice")
+        self.assertEqual(client.submit(job, "two")["error"], "Task does not exist")
+        client.close()
+
+    def test_killed_elsewhere(self) -> None:
+        """After kill -9 on another host nobody knows what it still takes: for good."""
+        first = self.daemon(prefix=ELSEWHERE).start()
+        job = self.submit(first, "one")
+        first.kill()
+        second = self.daemon().start()
+        self.assertIn("did not release the database: its jobs are retired", second.output)
+        self.retired(second, job)
+        self.assertEqual(second.stop(), 0)
+        self.retired(self.daemon(data=second.data).start(), job)
+
+    def test_stopped_while_the_broker_is_away(self) -> None:
+        """What it has in its spool the next one does not know, so it does not release."""
+        with required():
+            broker = RabbitServer()
+        self.addCleanup(broker.close)
+        broker.start()
+        self.url = broker.new_vhost()
+        first = self.daemon("--mq-timeout=500ms", "--shutdown-timeout=10s").start()
+        broker.kill()
+        self.submit(first, "one")
+        self.assertEqual(first.stop(), 0)
+        self.assertEqual(self.sql("SELECT released FROM owner"), [(False,)])
