@@ -69,9 +69,6 @@ class ScriptedLog:
         chosen = self.taken[after : after + limit]
         return succeed([Entry(after + n + 1, i, 0.0, body_of(i)) for n, i in enumerate(chosen)])
 
-    def position_at(self, time: float) -> Deferred[int]:
-        return succeed(0)
-
     def extent(self, known: Identity | None, mark: Mark) -> Deferred[Extent]:
         return succeed(Extent(known, 1, len(self.taken), bool(self.taken), mark.position))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -116,11 +116,6 @@ class MemoryLog:
         """Return up to ``limit`` entries that follow the position ``after``."""
         start = bisect_right(self._entries, after, key=lambda entry: entry.position)
         return succeed(self._entries[start : start + limit])
-
-    def position_at(self, time: float) -> Deferred[int]:
-        """Return a position that no entry appended at ``time`` or later is before."""
-        index = bisect_left(self._entries, time, key=lambda entry: entry.appended_at)
-        return succeed(self._entries[index - 1].position if index else 0)
 
     def consume(
         self, group: str, consumer: Any, prefetch: int, after: int | None = None

@@ -387,10 +387,6 @@ class SpooledLog:
         """Return up to ``limit`` entries of the log behind that follow a position."""
         return self._remote.read(after, limit)  # type: ignore[no-any-return]
 
-    def position_at(self, time: float) -> Deferred[int]:
-        """Return a position that no entry the log behind took at ``time`` is before."""
-        return self._remote.position_at(time)  # type: ignore[no-any-return]
-
     def consume(
         self, group: str, consumer: Any, prefetch: int, after: int | None = None
     ) -> Deferred[ISubscription]:

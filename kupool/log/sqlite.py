@@ -176,10 +176,6 @@ class SqliteLog:
             return succeed(list(islice(self._tail, skip, skip + limit)))
         return self._database.run(lambda connection: read_entries(connection, after, limit))
 
-    def position_at(self, time: float) -> Deferred[int]:
-        """Return a position that no entry appended at ``time`` or later is before."""
-        return self._database.run(lambda connection: position_at(connection, time))
-
     def consume(
         self, group: str, consumer: Any, prefetch: int, after: int | None = None
     ) -> Deferred[ISubscription]:
@@ -275,28 +271,6 @@ def read_entries(connection: sqlite3.Connection, after: int, limit: int) -> list
         (after, limit),
     )
     return [Entry(position, entry_id, at / 1000, body) for position, entry_id, at, body in rows]
-
-
-def position_at(connection: sqlite3.Connection, time: float) -> int:
-    """Return a position that no entry appended at ``time`` or later is before; blocks.
-
-    Searches by halves: positions grow with time.
-    """
-    low, high = connection.execute(
-        "SELECT coalesce(min(position), 1), coalesce(max(position), 0) FROM entries"
-    ).fetchone()
-    wanted = int(time * 1000)
-    while low <= high:
-        middle = (low + high) // 2
-        row = connection.execute(
-            "SELECT appended_at FROM entries WHERE position >= ? ORDER BY position LIMIT 1",
-            (middle,),
-        ).fetchone()
-        if row[0] < wanted:
-            low = middle + 1
-        else:
-            high = middle - 1
-    return int(high)
 
 
 def _touch(connection: sqlite3.Connection) -> None:

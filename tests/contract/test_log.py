@@ -153,19 +153,6 @@ class LogContract:
             await log.append(f"'; DROP TABLE entries;-- {n}", body)
         self.assertEqual([e.body for e in await log.read(0, 10)], bodies)
 
-    async def test_position_at(self) -> None:
-        """K-47: nothing appended at a time or later is passed over by its position."""
-        log = await self.open_log()
-        self.assertEqual(await log.position_at(self.now), 0)
-        for n in range(10):
-            self.now = 1_800_000_000.0 + 10 * n
-            await self.fill(log, 2, 2 * n)
-        for seconds, first in ((-5, "e0"), (0, "e0"), (1, "e2"), (10, "e2"), (89.5, "e18")):
-            position = await log.position_at(1_800_000_000.0 + seconds)
-            self.assertEqual((await log.read(position, 1))[0].entry_id, first, seconds)
-        position = await log.position_at(1_800_000_000.0 + 1000)
-        self.assertEqual(list(await log.read(position, 1)), [])
-
     async def test_consume(self) -> None:
         """K-78: a consumer gets what was there and what comes, in order, once."""
         log = await self.open_log()

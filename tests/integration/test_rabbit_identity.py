@@ -111,7 +111,7 @@ class Pool:
 
     async def end(self) -> None:
         await self.consumer.stop()
-        await self.sweeper.stop(1.0)
+        await self.sweeper.stop(10.0)
         await self.log.close()
 
     async def crash(self) -> None:
@@ -223,6 +223,15 @@ class ExtentTests(IdentityCase):
             extent = await log.extent(MINE, mark)
             assert extent.identity is not None
             self.assertEqual((extent.identity.pool_id, extent.holds_data), ("theirs", True))
+
+    async def test_a_stranger_in_a_stream_that_was_made_again(self) -> None:
+        """A message of another pool does not make a stream theirs in which ours are."""
+        log = await self.open_log()
+        await log.identify(MINE)
+        await self.fill(log, 3)
+        await self.publish(b"?", pool="theirs", epoch="e")
+        extent = await log.extent(MINE, Mark(30, "gone"))
+        self.assertEqual((extent.identity, extent.holds_data), (None, False))
 
     async def test_the_release_before(self) -> None:
         """Entries that name no pool: for a new store there to be taken over, else refused."""

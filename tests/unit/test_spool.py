@@ -219,7 +219,6 @@ class FlowingTests(Case):
         log = world.log
         entries = self.successResultOf(log.read(1, 5))
         self.assertEqual([e.entry_id for e in entries], ["e1"])
-        self.assertEqual(self.successResultOf(log.position_at(5.0)), 0)
         self.assertEqual(self.successResultOf(log.consume("g", None, 9, 4)), ("g", None, 9, 4))
         self.assertEqual(self.successResultOf(log.trim(1.0, 2.0, 3)), 7)
         self.assertEqual(log.status()[:4], (2, 3, 2, ""))

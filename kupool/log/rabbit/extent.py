@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 from twisted.internet.interfaces import IReactorTime
@@ -64,7 +63,7 @@ async def examine(
     ends = await reader.ends()
     if ends is not None and not place.certain:
         # Nothing but what the messages say tells whose they are.
-        named = await _named(reader, ends)
+        named = await _named(reader, ends, known.pool_id)
         if named is None and not (place.possible and mark.position):
             return _found(None, ends, 0, holds_data=True)
         if named is not None and named.pool_id != known.pool_id:
@@ -91,9 +90,9 @@ async def _place(clock: IReactorTime, reader: StreamReader, known: Identity, mar
     A stream belongs to the epoch that it began with; further ones may have begun since, as
     when a store was restored.
     """
+    if mark.position <= known.begins_after and not mark.entry_id:
+        return _Place(known.begins_after)  # nothing of the newest epoch is marked yet
     bases = [epoch.begins_after for epoch in known.epochs if epoch.begins_after < mark.position]
-    if not bases:
-        return _Place(known.begins_after)  # nothing is marked yet
     for attempt in range(LOOKS):
         if attempt:
             await deferLater(clock, PAUSE)
@@ -122,21 +121,21 @@ async def _look(reader: StreamReader, base: int, mark: Mark) -> _Place | None:
 
 
 async def _named(
-    reader: StreamReader, ends: tuple[Message, list[Message]] | None
+    reader: StreamReader, ends: tuple[Message, list[Message]] | None, own: str = ""
 ) -> Identity | None:
-    """Return what the newest message says that names its pool; strangers' name none."""
+    """Return what the newest message says that names its pool, or that names the ``own`` one:
+    a stranger's may be anywhere.
+    """
     if ends is None:
         return None
     first, newest = ends
-    found = _newest_name(newest)
-    if found is None:
-        found = _newest_name(await reader.before(offset_of(newest[0].headers)))
-    return found or _newest_name([first])
-
-
-def _newest_name(messages: Sequence[Message]) -> Identity | None:
-    identities = (identity_of(message.headers) for message in reversed(messages))
-    return next((identity for identity in identities if identity is not None), None)
+    earlier = await reader.before(offset_of(newest[0].headers))
+    found = [identity_of(message.headers) for message in (first, *earlier, *newest)]
+    names = [identity for identity in found if identity is not None]
+    return next(
+        (identity for identity in reversed(names) if identity.pool_id == own),
+        names[-1] if names else None,
+    )
 
 
 def _found(

@@ -306,10 +306,6 @@ class RabbitLog:
         """
         return Deferred.fromCoroutine(self._reader.read(after, limit))
 
-    def position_at(self, time: float) -> Deferred[int]:
-        """Return a position that no entry appended at ``time`` or later is before."""
-        return Deferred.fromCoroutine(self._reader.position_at(time))
-
     # -- consume
 
     def consume(

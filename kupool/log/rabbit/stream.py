@@ -134,32 +134,6 @@ class StreamReader:
         found = await self._fetch(offset, 1)
         return found[0] if found else None
 
-    async def position_at(self, time: float, skew: float = 10.0) -> int:
-        """Return a position that no entry appended at ``time`` or later is before.
-
-        Searches by halves for an entry older than that by the skew, and reads on from there.
-        """
-        ends = await self.ends()
-        if ends is None:
-            return self._base
-        first, newest = ends
-        low, high = offset_of(first.headers), offset_of(newest[-1].headers)
-        before = self._base
-        while low <= high:
-            middle = (low + high) // 2
-            found = await self.at(middle)
-            if found is not None and appended_at(found.headers) < time - skew:
-                low = offset_of(found.headers) + 1
-                before = self._base + low
-            else:
-                high = middle - 1
-        while entries := await self.read(before, AHEAD):
-            for entry in entries:
-                if entry.appended_at >= time:
-                    return before
-                before = entry.position
-        return before
-
     async def _fetch(self, start: int | str, limit: int) -> list[Message]:
         """Return messages from an offset on; raises :class:`LogUnavailable`."""
         for attempt in range(_ATTEMPTS):
