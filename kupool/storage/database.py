@@ -49,6 +49,10 @@ _OF_THE_FILE = frozenset(
 )
 
 
+#: What is lost with a file of which nothing more is known.
+LOST = "what only it held is lost then"
+
+
 class DatabaseClosed(Exception):
     """The database is not open."""
 
@@ -108,7 +112,7 @@ class Database:
         path: Path,
         schema: str,
         synchronous: str = "FULL",
-        lost: str = "what only it held is lost then",
+        lost: str = LOST,
     ) -> None:
         self._reactor = reactor
         self.path = path
@@ -289,10 +293,7 @@ class Database:
 
     def _damaged(self, detail: str) -> DatabaseDamaged:
         """Use the file no further; returns what says so."""
-        error = DatabaseDamaged(
-            f"database {self.path} is damaged: {detail}; stop the daemon, move the file and "
-            "its -wal away and start it again, or use 'kupool restore' with a backup; " + self._lost
-        )
+        error = damaged(self.path, detail, self._lost)
         self._final = error
         self.problem = str(error)
         return error
@@ -408,6 +409,14 @@ def connect(path: Path, synchronous: str = "FULL") -> Connection:
         connection.close()
         raise
     return connection
+
+
+def damaged(path: Path, detail: str, lost: str = LOST) -> DatabaseDamaged:
+    """Return what says that a file is damaged, and what can be done about it, in one line."""
+    return DatabaseDamaged(
+        f"database {path} is damaged: {detail}; stop the daemon, move the file and its -wal away "
+        f"and start it again, or use 'kupool restore' with a backup; {lost}"
+    )
 
 
 def _nothing(connection: sqlite3.Connection) -> None:

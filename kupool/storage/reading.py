@@ -14,9 +14,11 @@ from urllib.parse import quote
 
 from twisted.internet.defer import Deferred, DeferredLock, fail
 from twisted.internet.threads import deferToThreadPool
+from twisted.python.failure import Failure
 
-from kupool.storage.database import Connection, DatabaseClosed, DatabaseUnusable
+from kupool.storage.database import Connection, DatabaseClosed, DatabaseUnusable, damaged
 from kupool.storage.migrations import SchemaTooNew, available
+from kupool.storage.verify import is_damage
 
 T = TypeVar("T")
 
@@ -47,8 +49,8 @@ class ReadOnlyDatabase:
         self._turn = DeferredLock()
 
     def open(self) -> Deferred[None]:
-        """Open the file; fails with :class:`DatabaseUnusable`, :class:`SchemaTooOld` or
-        :class:`SchemaTooNew`.
+        """Open the file; fails with :class:`DatabaseUnusable`, as where it is damaged, with
+        :class:`SchemaTooOld` or :class:`SchemaTooNew`.
         """
         return self._turn.run(self._in_thread, self._open)
 
@@ -57,6 +59,8 @@ class ReadOnlyDatabase:
             self._connection = connect_to_read(self.path)
             check_schema(self._connection, self._schema, self.path)
         except sqlite3.Error as error:
+            if is_damage(error):
+                raise
             raise DatabaseUnusable(f"database {self.path}: {error}") from error
 
     def run(
@@ -70,7 +74,13 @@ class ReadOnlyDatabase:
 
     def _in_thread(self, call: Callable[..., T], *values: Any) -> Deferred[T]:
         pool = self.reactor.getThreadPool()
-        return deferToThreadPool(self.reactor, pool, call, *values)
+        return deferToThreadPool(self.reactor, pool, call, *values).addErrback(self._named)
+
+    def _named(self, failure: Failure) -> Failure:
+        """Say which file is damaged, where that is what went wrong."""
+        if is_damage(failure.value):
+            return Failure(damaged(self.path, str(failure.value)))
+        return failure
 
     def close(self) -> Deferred[None]:
         """Close the file; may be called again."""
