@@ -45,6 +45,33 @@ class MigrateTests(SynchronousTestCase):
             numbers = [number for number, _ in available(schema)]
             self.assertEqual(numbers, list(range(1, len(numbers) + 1)))
 
+    def test_table_that_is_something_else(self) -> None:
+        """Issue 11, bad input: a table of counts with another key or other columns is named,
+        and nothing is made beside it.
+        """
+        columns = "username VARCHAR(255), timestamp TIMESTAMP"
+        key = "PRIMARY KEY (username, timestamp)"
+        for made, line in (
+            (f"id INTEGER PRIMARY KEY, {columns}, submission_count INT", "primary key (id)"),
+            (f"{columns}, submission_count INT", "has no primary key"),
+            (f"{columns}, count INT, {key}", "has no column submission_count"),
+            (
+                f"username VARCHAR(255), timestamp INTEGER, submission_count INT, {key}",
+                "has a column timestamp of type INTEGER",
+            ),
+            (
+                f"{columns}, submission_count INT, pool INT NOT NULL, {key}",
+                "has a column pool that may not be empty",
+            ),
+        ):
+            connection = sqlite3.connect(":memory:", isolation_level=None)
+            self.addCleanup(connection.close)
+            connection.execute(f"CREATE TABLE submissions ({made})")
+            error = self.assertRaises(sqlite3.NotSupportedError, migrate, connection, "store")
+            self.assertIn(line, str(error))
+            self.assertIn("; expected is (username VARCHAR(255), timestamp", str(error))
+            self.assertEqual(tables(connection), {"submissions"})
+
     def test_in_order_and_once(self) -> None:
         first = (1, "CREATE TABLE a (x INT);\nINSERT INTO a VALUES (1);\n")
         self.use(first)
