@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import tempfile
@@ -18,7 +19,7 @@ from kupool.backup.switching import NOTE
 from tests.data_folder import query
 from tests.integration.test_commands import KUPOOL, environment, kupool
 from tests.pool_load import counted
-from tests.running_daemon import UNLIMITED, LineClient, RunningDaemon, StartFailed
+from tests.running_daemon import ROOT, UNLIMITED, LineClient, RunningDaemon, StartFailed
 
 
 class BackupCommandTests(SynchronousTestCase):
@@ -191,6 +192,33 @@ class BackupCommandTests(SynchronousTestCase):
         self.daemon.start()
         self.assertEqual(counted(self.data), {"alice": 5})
         self.submit(self.daemon, "new", 2)
+
+    def test_the_page(self) -> None:
+        """The commands of docs/backup.md for SQLite, as they stand there, in their order."""
+        text = (ROOT / "docs" / "backup.md").read_text("utf-8")
+        sections = text.partition("## SQLite: make")[2].partition("## PostgreSQL and RabbitMQ")[0]
+        commands = re.findall(r"^\$ kupool (.*)$", sections, re.M)
+        self.assertEqual(
+            [command.split()[0] for command in commands],
+            ["backup", "backup", "stats", "restore", "audit"],
+        )
+        os.rename(self.data, self.root / "kupool-data")
+        self.daemon.kill()
+        self.daemon.data = self.root / "kupool-data"
+        self.daemon.start()
+        for command in commands:
+            if command.startswith("restore"):
+                self.assertEqual(self.daemon.stop(), 0)
+            done = subprocess.run(
+                [*KUPOOL, *command.split()],
+                cwd=self.root,
+                env=environment(),
+                capture_output=True,
+                text=True,
+            )
+            self.assertEqual((done.returncode, done.stderr), (0, ""), command)
+            if command.startswith("restore"):
+                self.daemon.start()
 
     def test_files_that_are_missing(self) -> None:
         made = kupool("backup", f"--data={self.root}", str(self.target))
