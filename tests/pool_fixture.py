@@ -294,7 +294,9 @@ class SteeredJobStore:
 
     def save(self, job: SavedJob, reserved_until: int) -> Deferred[None]:
         def keep() -> None:
-            self.jobs.setdefault(job.job_id, job)
+            kept = self.jobs.setdefault(job.job_id, job)
+            if kept.log_position is None:
+                self.jobs[job.job_id] = kept._replace(log_position=job.log_position)
             self.reserved_until = reserved_until
 
         return self._answer(keep)

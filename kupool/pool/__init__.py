@@ -59,7 +59,10 @@ class IJobStore(Interface):
         """Return the newest jobs by id, ``limit`` at the most, oldest first."""
 
     def save(job: SavedJob, reserved_until: int) -> Deferred[None]:
-        """Keep a job, and the highest id that may be given out before the next save."""
+        """Keep a job, and the highest id that may be given out before the next save.
+
+        Of a job that is kept already, only a log position that was not known is added.
+        """
 
     def reserve(job_id: int) -> Deferred[None]:
         """Keep that ids up to this one may be given out, though no job can be saved.

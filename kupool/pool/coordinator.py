@@ -128,6 +128,10 @@ class Coordinator:
         """Go on with jobs of the last run, oldest first."""
         self._book.restore(jobs, 0)
 
+    def save_positions(self, jobs: list[Job]) -> None:
+        """Save positions that the release before did not know, with the next job or sooner."""
+        self._unsaved.extend(job.saved() for job in jobs)
+
     def go_on_above(self, job_id: int) -> None:
         """Give out ids above this one, as others may have been given out."""
         self._book.skip_to(job_id)

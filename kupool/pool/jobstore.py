@@ -107,7 +107,8 @@ class SqliteJobStore:
         def write(connection: sqlite3.Connection) -> None:
             connection.execute(
                 "INSERT INTO job_history (job_id, server_nonce, created_at, log_position, "
-                "boot_id, boot_seconds) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (job_id) DO NOTHING",
+                "boot_id, boot_seconds) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (job_id) DO UPDATE "
+                "SET log_position = coalesce(job_history.log_position, excluded.log_position)",
                 job,
             )
             connection.execute(

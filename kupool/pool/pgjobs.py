@@ -50,7 +50,8 @@ class PostgresJobStore:
             await cursor.execute(
                 "INSERT INTO job_history (job_id, server_nonce, created_at, log_position, "
                 "boot_id, boot_seconds) VALUES (%s, %s, %s, %s, %s, %s) "
-                "ON CONFLICT (job_id) DO NOTHING",
+                "ON CONFLICT (job_id) DO UPDATE "
+                "SET log_position = coalesce(job_history.log_position, excluded.log_position)",
                 job,
             )
             await cursor.execute(

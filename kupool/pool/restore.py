@@ -97,8 +97,17 @@ async def restore_jobs(
     else:
         last = _last_id(saved, reading.highest_id, coordinator.moment().wall, book.max_jobs)
         coordinator.go_on_above(last)
+        coordinator.save_positions(_with_positions(book, extent))
     book.trim(now)
     return Restored(len(book), reading.remembered, reading.minutes)
+
+
+def _with_positions(book: JobBook, extent: Extent) -> list[Job]:
+    """Give the jobs of the release before the position that all their submissions are above."""
+    jobs = [job for job in book if job.log_position is None]
+    for job in jobs:
+        job.log_position = extent.first - 1
+    return jobs
 
 
 async def _begin_above_the_last_second(clock: IReactorTime, coordinator: Coordinator) -> None:

@@ -67,6 +67,10 @@ class KeepingContract(JobStoreContract):
         await store.save(SavedJob(1, "aa", NOW), 2)
         loaded = await store.load(100)
         self.assertEqual(list(loaded.jobs), [SavedJob(1, "aa", NOW)])  # type: ignore[attr-defined]
+        for position in (7, 9):  # once it is known, it stays
+            await store.save(SavedJob(1, "bb", NOW + 1, position), 2)
+        loaded = await store.load(100)
+        self.assertEqual(list(loaded.jobs), [SavedJob(1, "aa", NOW, 7)])  # type: ignore[attr-defined]
 
     async def test_save_again(self) -> None:
         """K-34: a job keeps the nonce that it was first saved with."""

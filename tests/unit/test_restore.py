@@ -318,3 +318,8 @@ class MinuteTests(RestoreCase):
         restored = self.restore(log, ADOPT)
         self.assertEqual((restored.jobs, restored.used, log.begun[0]), (1, 6, 10))
         self.assertEqual(self.book.draft("ab", 0.0, 0.0).job_id, 1002)
+        # From the next save on they are jobs like others.
+        self.bench.coordinator.save_again()
+        self.assertEqual(self.store.jobs[1].log_position, 10)
+        self.new_bench()
+        self.assertEqual(self.restore(log).used, 6)
