@@ -143,9 +143,13 @@ def _adopt(log: Extent, store: StoreState, new_id: Callable[[], str]) -> Plan:
     if store.holds_data and not log.holds_data:
         text = "the log is new: the store was counted from another"
         return Plan(identity, 0, 0, False, text=text)
-    resume = min(log.acknowledged, log.last)
     if not log.holds_data:
-        return Plan(identity, resume, resume, True)
+        return Plan(identity, log.last, log.last, True)
+    if not store.holds_data:
+        gap = Gap(1, log.first - 1) if log.first > 1 else None
+        text = "the store is new: everything that the log holds is counted"
+        return Plan(identity, log.first - 1, log.first - 1, False, gap=gap, text=text)
+    resume = min(log.acknowledged, log.last)
     text = "the log and the store of the release before are taken over"
     return Plan(identity, resume, resume, True, adopt=True, text=text)
 

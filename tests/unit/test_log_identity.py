@@ -70,6 +70,12 @@ class ReconcileTests(SynchronousTestCase):
         self.assertEqual((plan.resume, plan.identity.begins_after), (48, 0))
         self.assertIn("taken over", plan.text)
 
+    def test_release_before_and_its_store_is_gone(self) -> None:
+        """What the lost store had acknowledged is counted again."""
+        plan = self.plan(log(None, 50, first=11, acknowledged=48), EMPTY_STORE)
+        self.assertEqual((plan.resume, plan.gap, plan.keep_jobs), (10, Gap(1, 10), False))
+        self.assertIn("the store is new", plan.text)
+
     def test_release_before_and_its_log_is_gone(self) -> None:
         plan = self.plan(EMPTY_LOG, store(None, 0))
         self.assertFalse(plan.keep_jobs)
