@@ -123,7 +123,7 @@ def _make(reactor: Any, settings: Settings, writing: bool) -> Stores:
     else:
         log = SqliteLog(ReadOnlyDatabase(reactor, folder / LOG_FILE, "log"), reactor, time.time)
     if settings.store == "pg":
-        stats: Any = PostgresStats(PostgresDatabase(reactor, settings.pg_dsn))
+        stats: Any = PostgresStats(PostgresDatabase(reactor, settings.pg_dsn, update=False))
     elif writing:
         stats = SqliteStats(Database(reactor, folder / STORE_FILE, "store"))
     else:

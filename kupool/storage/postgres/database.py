@@ -82,6 +82,9 @@ class PostgresDatabase:
     another is, and nothing is written any more when another has taken over. Where the log
     is ``shared`` with it, the jobs of a daemon that may not be gone are retired: nobody knows
     what it still takes for them.
+
+    Without ``update``, :meth:`open` makes no tables, and fails where they are of an older
+    version.
     """
 
     _log = Logger()
@@ -94,6 +97,7 @@ class PostgresDatabase:
         *,
         patient: bool = False,
         own: Literal["", "alone", "shared"] = "",
+        update: bool = True,
     ) -> None:
         self.reactor = reactor
         self.settings = settings or PostgresSettings()
@@ -104,6 +108,7 @@ class PostgresDatabase:
         self._others: list[Link] = []
         self._ownership = Ownership() if own else None
         self._shared = own == "shared"
+        self._update = update
         self._closed = self._lost = False
         self._pause: Deferred[Any] | None = None
         self._opening: Deferred[None] | None = None
@@ -124,7 +129,7 @@ class PostgresDatabase:
             with closing(self._connect_blocking()) as connection:
                 self._begin_blocking(connection)
                 with connection, connection.cursor() as cursor:
-                    _now(prepare(BlockingCursor(cursor), SCHEMA))
+                    _now(prepare(BlockingCursor(cursor), SCHEMA, update=self._update))
         except (psycopg2.Error, DatabaseUnusable, NotOwner) as error:
             raise DatabaseUnusable(f"{self._where}: {explain(error)}") from None
 
@@ -204,7 +209,7 @@ class PostgresDatabase:
             raise
 
     async def _prepare(self, cursor: Any) -> Owner | None:
-        await prepare(cursor, SCHEMA)
+        await prepare(cursor, SCHEMA, update=self._update)
         if self._ownership is None:
             return None
         return await self._ownership.claim(cursor, retire_jobs=self._shared)
