@@ -172,9 +172,14 @@ class FailureTests(SynchronousTestCase):
                 )
             for name in ("log.sqlite", "store.sqlite"):
                 (Path(folder) / name).write_bytes(b"no database" * 999)
-            self.check(
-                f"database {folder}/log.sqlite: file is not a database", "stats", f"--data={folder}"
-            )
+            for command in ("stats", "audit"):
+                self.check(
+                    f"database {folder}/log.sqlite is damaged: file is not a database; stop the "
+                    "daemon, move the file and its -wal away and start it again, or use "
+                    "'kupool restore' with a backup; what only it held is lost then",
+                    command,
+                    f"--data={folder}",
+                )
 
 
 class ConfigTests(SynchronousTestCase):
