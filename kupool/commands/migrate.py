@@ -135,6 +135,7 @@ class _Opened:
         self._reactor = reactor
         self._stack = stack
         self._folders: set[Path] = set()
+        self._databases: dict[object, PostgresStore] = {}
         self.settings: dict[str, Settings] = {}
 
     def side(self, name: str, loaded: Loaded, *, new: bool) -> Side:
@@ -153,7 +154,6 @@ class _Opened:
             self._lock(folder)
         _refuse_spool(folder / SPOOL_FILE)
         store = self._store(settings)
-        self._stack.callback(store.close)
         return Side(str(Path(name).resolve()), store, self._log(settings))
 
     def _lock(self, folder: Path) -> None:
@@ -165,11 +165,24 @@ class _Opened:
 
     def _store(self, settings: Settings) -> Store:
         if settings.store == "pg":
-            PostgresDatabase(self._reactor, settings.pg_dsn).check()
-            return PostgresStore(settings.pg_dsn)
+            return self._database(settings.pg_dsn)
         path = Path(settings.data) / STORE_FILE
         Database(self._reactor, path, "store").check()
-        return SqliteStore(path)
+        store = SqliteStore(path)
+        self._stack.callback(store.close)
+        return store
+
+    def _database(self, dsn: str) -> Store:
+        """Open a database; one that is there already is not opened twice."""
+        PostgresDatabase(self._reactor, dsn).check()
+        store = PostgresStore(dsn)
+        if store.place in self._databases:
+            store.close()
+            return self._databases[store.place]
+        self._databases[store.place] = store
+        self._stack.callback(store.close)
+        store.keep_daemons_off()
+        return store
 
     def _log(self, settings: Settings) -> LogSide:
         if settings.mq == "rabbit":

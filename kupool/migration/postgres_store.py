@@ -11,7 +11,7 @@ from kupool.migration.positions import PositionMap, mapped_marks
 from kupool.migration.store import CHUNK, every_row
 from kupool.migration.tables import BYTES, TEXT, TIME, Column, Row, Table
 from kupool.storage.postgres.address import parse_address
-from kupool.storage.postgres.blocking import connect
+from kupool.storage.postgres.blocking import connect, keep_daemons_off
 
 #: What a text is escaped for COPY with.
 _ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
@@ -24,6 +24,7 @@ class PostgresStore:
     """
 
     def __init__(self, dsn: str) -> None:
+        self._dsn = dsn
         self._shown = parse_address(dsn).shown
         self._connection = connect(dsn)
         self._place: tuple[Any, ...] = (
@@ -33,6 +34,12 @@ class PostgresStore:
             )[0],
         )
         self.commit()
+
+    def keep_daemons_off(self) -> None:
+        """Have the database alone until it is closed; raises
+        :class:`kupool.storage.database.DatabaseUnusable`.
+        """
+        keep_daemons_off(self._connection, lambda: connect(self._dsn))
 
     @property
     def shown(self) -> str:

@@ -10,6 +10,7 @@ import signal
 import sys
 
 from kupool import cli
+from kupool.commands import migrate
 from kupool.commands.migrate import Bar
 from kupool.migration import log_copy, postgres_store, rabbit_log, sqlite_log, sqlite_store
 
@@ -39,12 +40,15 @@ class Dying(Bar):
 def main() -> int:
     """Run the command; returns its status where it outlives the phase."""
     Dying.phase, Dying.left = sys.argv[1], int(sys.argv[2])
+    if sys.argv[3] == "small":
+        _make_pieces_small()
+    migrate.Bar = Dying  # type: ignore[misc]
+    return cli.main(sys.argv[4:])
+
+
+def _make_pieces_small() -> None:
     log_copy.ENTRIES = sqlite_log.ENTRIES = rabbit_log.ENTRIES = 7
     sqlite_store.CHUNK = postgres_store.CHUNK = 20
-    from kupool.commands import migrate
-
-    migrate.Bar = Dying  # type: ignore[misc]
-    return cli.main(sys.argv[3:])
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 from twisted.trial.unittest import SynchronousTestCase
 
+from kupool.migration.tables import EPOCHS, LEFT, POOL, TABLES
 from tests.faults.moved_pool import NEWEST_JOB, RESERVED
 from tests.integration.test_commands import environment, kupool
 from tests.running_daemon import LineClient, RunningDaemon, StartFailed
@@ -80,7 +81,7 @@ class MoveTests(SynchronousTestCase):
 
     def die(self, source: Place, target: Place, phase: str, pieces: int) -> None:
         """Run the command, and have it killed in a phase."""
-        command = [sys.executable, "-m", "tests.faults.dying_move", phase, str(pieces)]
+        command = [sys.executable, "-m", "tests.faults.dying_move", phase, str(pieces), "small"]
         command += ["migrate", "--from", source.file, "--to", target.file]
         done = subprocess.run(command, capture_output=True, text=True, env=environment())
         self.assertEqual(done.returncode, -9, done.stdout + done.stderr)
@@ -208,7 +209,62 @@ class SqliteTests(MoveTests):
         self.assertEqual([place for (place,) in found], [base + n for n in (8, 9, 10)])
 
 
+class OtherEnginesTests(MoveTests):
+    """A daemon does not begin an empty pool beside a full one."""
+
+    def other(self, **settings: str) -> Place:
+        """Return the same folder with other engines."""
+        other = self.place("old", **settings)
+        other.file = str(self.folder / "other.yaml")
+        Path(other.file).write_text(yaml.safe_dump(other.settings))
+        return other
+
+    def test_an_empty_postgresql_beside_a_full_file(self) -> None:
+        other = self.other(store="pg", pg_dsn=postgres().new_database())
+        reason = self.refused(other)
+        self.assertIn("store.sqlite holds the counts of a pool", reason)
+        self.assertIn("'kupool migrate --from SETTINGS --to SETTINGS'", reason)
+        (self.old.data / "store.sqlite").rename(self.old.data / "kept")
+        with other.daemon() as daemon:  # counts everything from the log
+            daemon.stop()
+        self.assertEqual(other.ask(COUNTS), self.before[0])
+        (self.old.data / "kept").rename(self.old.data / "store.sqlite")
+        with other.daemon() as daemon:
+            daemon.stop()
+        self.assertIn("it is not used", daemon.output)
+
+    def test_an_empty_rabbitmq_beside_a_full_log(self) -> None:
+        other = self.other(mq="rabbit", mq_url=rabbit().new_vhost())
+        reason = self.refused(other)
+        self.assertIn("log.sqlite holds the log of a pool", reason)
+        self.assertIn("'kupool migrate --from SETTINGS --to SETTINGS'", reason)
+        (self.old.data / "log.sqlite").rename(self.old.data / "kept")
+        with other.daemon() as daemon:
+            daemon.stop()
+
+    def test_a_full_spool_beside_another_log(self) -> None:
+        (self.old.data / "log.sqlite").rename(self.old.data / "kept")
+        other = self.other(mq="rabbit", mq_url="amqp://127.0.0.1:1")
+        with other.daemon() as daemon:
+            client = LineClient(daemon)
+            self.assertTrue(client.submit(client.authorize("alice"), "spooled")["result"])
+            client.close()
+        (self.old.data / "kept").rename(self.old.data / "log.sqlite")
+        self.assertIn("spool.sqlite holds 1 accepted batches", self.refused(self.old))
+
+
 class PostgresTests(MoveTests):
+    def test_every_column_of_a_database_is_moved(self) -> None:
+        new = self.place("new", store="pg", pg_dsn=postgres().new_database())
+        self.migrate(self.old, new)
+        rows = new.ask(
+            "SELECT table_name, column_name FROM information_schema.columns "
+            "WHERE table_schema = 'public'"
+        )
+        found = {row for row in rows if row[0] not in LEFT}
+        described = {(t.name, name) for t in (*TABLES, POOL, EPOCHS) for name in t.names}
+        self.assertEqual(found, described)
+
     def test_the_store_alone_is_moved_and_back(self) -> None:
         new = self.place("old", store="pg", pg_dsn=postgres().new_database())
         new.file = str(self.folder / "new.yaml")

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Coroutine
 from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 
 from kupool.storage.database import DatabaseUnusable
 from kupool.storage.postgres.address import parse_address
+from kupool.storage.postgres.owner import NotOwner, Ownership, switches_sessions
+from kupool.storage.postgres.schema import BlockingCursor
 
 
 def connect(dsn: str) -> Any:
@@ -32,6 +38,37 @@ def connect(dsn: str) -> Any:
         raise DatabaseUnusable(f"{address.shown}: {explain(error)}") from None
 
 
+def keep_daemons_off(connection: Any, again: Callable[[], Any]) -> None:
+    """Have the database for this connection alone, as a daemon has, until it is closed.
+
+    ``again`` makes another connection to it. Raises
+    :class:`kupool.storage.database.DatabaseUnusable`, which names the daemon that has it.
+    """
+
+    async def switches() -> bool:
+        return switches_sessions(again)
+
+    connection.autocommit = True
+    try:
+        with connection.cursor() as cursor:
+            begun = Ownership().begin(
+                BlockingCursor(cursor), connection.get_backend_pid(), switches
+            )
+            _done(begun)
+    except NotOwner as error:
+        raise DatabaseUnusable(str(error)) from None
+    finally:
+        connection.autocommit = False
+
+
+def _done(work: Coroutine[Any, Any, None]) -> None:
+    """Raise what a coroutine raises that waits for nothing."""
+    failures: list[Failure] = []
+    Deferred.fromCoroutine(work).addErrback(failures.append)
+    for failure in failures:
+        failure.raiseException()
+
+
 def trouble() -> type[Exception]:
     """Return what the methods of such a connection raise."""
     import psycopg2
@@ -40,4 +77,4 @@ def trouble() -> type[Exception]:
     return error
 
 
-__all__ = ["connect", "trouble"]
+__all__ = ["connect", "keep_daemons_off", "trouble"]

@@ -179,6 +179,7 @@ TABLES = (
     "counted_minutes",
     "rebuilds",
     "retention_clock",
+    "migration",
     "owner",
 )
 
