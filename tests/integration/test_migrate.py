@@ -36,9 +36,9 @@ JOBS = "SELECT job_id, server_nonce FROM job_history"
 class Place:
     """Where a pool is kept: a settings file, and a way to ask its store."""
 
-    def __init__(self, folder: Path, name: str, **settings: str) -> None:
+    def __init__(self, folder: Path, name: str, file: str = "", **settings: str) -> None:
         self.settings = {"data": str(folder / name), **settings}
-        self.file = str(folder / f"{name}.yaml")
+        self.file = str(folder / f"{file or name}.yaml")
         Path(self.file).write_text(yaml.safe_dump(self.settings))
         self.data = Path(self.settings["data"])
 
@@ -70,8 +70,8 @@ class MoveTests(SynchronousTestCase):
         #: Submitted for the newest job by the daemons on each side.
         self.nonces: list[str] = []
 
-    def place(self, name: str, **settings: str) -> Place:
-        return Place(self.folder, name, **settings)
+    def place(self, name: str, file: str = "", **settings: str) -> Place:
+        return Place(self.folder, name, file, **settings)
 
     def migrate(self, source: Place, target: Place, *flags: str, status: int = 0) -> str:
         """Run the command; returns what it printed."""
@@ -214,10 +214,7 @@ class OtherEnginesTests(MoveTests):
 
     def other(self, **settings: str) -> Place:
         """Return the same folder with other engines."""
-        other = self.place("old", **settings)
-        other.file = str(self.folder / "other.yaml")
-        Path(other.file).write_text(yaml.safe_dump(other.settings))
-        return other
+        return self.place("old", "other", **settings)
 
     def test_an_empty_postgresql_beside_a_full_file(self) -> None:
         other = self.other(store="pg", pg_dsn=postgres().new_database())
@@ -266,10 +263,7 @@ class PostgresTests(MoveTests):
         self.assertEqual(found, described)
 
     def test_the_store_alone_is_moved_and_back(self) -> None:
-        new = self.place("old", store="pg", pg_dsn=postgres().new_database())
-        new.file = str(self.folder / "new.yaml")
-        Path(new.file).write_text(yaml.safe_dump(new.settings))
-        Path(self.old.file).write_text(yaml.safe_dump(self.old.settings))
+        new = self.place("old", "new", store="pg", pg_dsn=postgres().new_database())
         self.migrate(self.old, new)
         self.assertEqual(new.everything(), self.before)
         self.assertIn("its data was moved to PostgreSQL", self.refused(self.old))
@@ -311,10 +305,7 @@ class RabbitTests(MoveTests):
 
     def test_the_log_alone_is_moved_and_back(self) -> None:
         """The store stays, and its positions become those of the other log."""
-        there = self.place("old", mq="rabbit", mq_url=rabbit().new_vhost())
-        there.file = str(self.folder / "there.yaml")
-        Path(there.file).write_text(yaml.safe_dump(there.settings))
-        Path(self.old.file).write_text(yaml.safe_dump(self.old.settings))
+        there = self.place("old", "there", mq="rabbit", mq_url=rabbit().new_vhost())
         self.die(self.old, there, "Copying the log", 2)
         self.assertIn("not all of it is here", self.refused(self.old))
         self.die(self.old, there, "Renumbering", 1)
