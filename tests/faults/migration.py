@@ -90,7 +90,9 @@ class Site:
     def work(self, settings: Path) -> None:
         """Have a daemon go on, and one submission more counted."""
         data = yaml.safe_load(settings.read_text())["data"]
-        with RunningDaemon(f"--config={settings}", "--interval=0.5s", data=data) as daemon:
+        daemon = RunningDaemon(f"--config={settings}", "--interval=0.5s", data=data)
+        try:
+            daemon.start(timeout=300)
             client = LineClient(daemon, 60)
             client.authorize("somebody")
             job = client.job()  # a new one
@@ -101,6 +103,8 @@ class Site:
                 raise Failed("a submission was refused")
             client.close()
             daemon.stop()
+        finally:
+            daemon.kill()
         now = self.count(settings)
         if now.total() != self.sums.total() + 1:
             raise Failed(f"{now.total()} are counted, and {self.sums.total()} were before")

@@ -69,7 +69,8 @@ async def fill(reactor: Any, folder: Path, submissions: int, began: int) -> None
         rejections = {Rejection(f"user{made % USERS}", 20 + made % 3, minute): 3}
         await stats.apply(counts, rejections, Mark(after, entries[-1].entry_id))
     for number in range(3):
-        job = SavedJob(NEWEST_JOB - 2 + number, secrets.token_hex(16), began + 30.0 * number)
+        made_at = began + 30.0 * number
+        job = SavedJob(NEWEST_JOB - 2 + number, secrets.token_hex(16), made_at, after)
         await jobs.save(job, RESERVED)
     await stats.keep_retention_time(began + 3600.5)
     await log.close()
@@ -93,7 +94,7 @@ def _batch(made: int, size: int, began: int) -> Batch:
     at = (began + made // 20_000 * 60) * 1000
     names = [f"user{n % USERS}.rig{n % 3}" if n % 2 else f"user{n % USERS}" for n in numbers]
     nonces = [f"n{n}" for n in numbers]
-    jobs = [NEWEST_JOB - n % 3 for n in numbers]
+    jobs = [NEWEST_JOB - 10 - n % 3 for n in numbers]  # all of them retired
     return Batch(1, f"batch-{made}", at, names, jobs, nonces)
 
 
