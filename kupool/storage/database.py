@@ -15,6 +15,7 @@ import os
 import queue
 import sqlite3
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -31,6 +32,9 @@ T = TypeVar("T")
 
 #: Pieces of work that share one transaction at the most.
 GROUP = 256
+
+#: Seconds for which a look at the files before a commit is spared after one.
+FRESH = 0.001
 
 #: The mode of every file that is made.
 PRIVATE = 0o600
@@ -129,6 +133,8 @@ class Database:
         self._verify_later = False
         self._verifier: Verifier | None = None
         self._looking = False
+        #: When the last commit was looked at, on the monotonic clock.
+        self._looked_at = 0.0
         self._queue: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._closed: Deferred[None] | None = None
@@ -303,14 +309,16 @@ class Database:
         changes = connection.total_changes
         try:
             if len(group) == 1 and group[0].single:
-                self._check_place()
+                self._check_before()
                 outcomes = [group[0].call(connection)]
             else:
                 connection.execute("BEGIN IMMEDIATE")
                 outcomes = [work.call(connection) for work in group]
-                self._check_place()
+                self._check_before()
                 connection.execute("COMMIT")
-            self._check_place(written=connection.total_changes != changes)
+            assert self._guard is not None
+            self._check(self._guard.check_files(), connection.total_changes != changes)
+            self._looked_at = time.monotonic()
             return outcomes
         except Exception as error:
             failure = Failure(self._damaged(str(error))) if is_damage(error) else Failure()
@@ -324,8 +332,19 @@ class Database:
         # One piece of work failed and took the others down with it: each for itself.
         return [outcome for work in group for outcome in self._execute(connection, [work])]
 
-    def _check_place(self, written: bool = False) -> None:
-        """Raise why the file must not be used, if there is a reason.
+    def _check_before(self) -> None:
+        """Raise why nothing must be committed, if there is a reason.
+
+        Every look lets another thread have the interpreter. Where the last commit was looked
+        at just now, that will do.
+        """
+        if self.problem or self._final or time.monotonic() > self._looked_at + FRESH:
+            assert self._guard is not None
+            self._check(self._guard.check(), written=False)
+
+    def _check(self, what: str, written: bool) -> None:
+        """Raise why the file must not be used: for what happened to it, if anything did, or
+        for what has been found before.
 
         With ``written``, something has been committed. What was committed to a file that is
         elsewhere may be there at the next start or not, and was reported as failed: only
@@ -334,8 +353,6 @@ class Database:
         if self._final is not None:
             self.problem = str(self._final)
             raise self._final.with_traceback(None)
-        assert self._guard is not None
-        what = self._guard.check()
         if not what:
             self.problem = ""
             return

@@ -8,6 +8,7 @@ Device and inode say so. What is written over in place keeps both, and is not no
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -40,12 +41,25 @@ class Guard:
         except OSError:
             self.close()
             raise
+        self._files = self._places[1:]
         #: Whether only the write-ahead log is not where it was.
         self.only_log = False
 
     def check(self) -> str:
         """Return what happened to one of the three; empty while all are in place."""
-        for place, device, inode in self._places:
+        return self._compare(self._places)
+
+    def check_files(self) -> str:
+        """Return the same, having looked at the two files only.
+
+        They are what the next start opens: a folder that is another and has the same files at
+        the same paths loses nothing.
+        """
+        lost = self._compare(self._files)
+        return lost and (self.check() or lost)
+
+    def _compare(self, places: Sequence[tuple[str, int, int]]) -> str:
+        for place, device, inode in places:
             try:
                 found = os.stat(place)
             except OSError as error:

@@ -6,6 +6,7 @@ import os
 import shutil
 import sqlite3
 import tempfile
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -97,11 +98,25 @@ class GuardTests(SynchronousTestCase):
         link.symlink_to(other)
         self.assertEqual(guard.check(), f"{link} was replaced by another folder")
 
+    def test_a_look_at_the_files_only(self) -> None:
+        """It notices whatever moves them, and names that."""
+        self.assertEqual(self.guard.check_files(), "")
+        away = self.root / "away"
+        self.folder.rename(away)
+        self.assertEqual(self.guard.check_files(), f"{self.folder} was moved to {away}")
+        self.folder.mkdir()
+        for path in (self.file, self.log):
+            (away / path.name).rename(path)
+        self.assertEqual(self.guard.check_files(), "")  # the next start finds the same files
+        self.log.unlink()
+        self.assertNotEqual(self.guard.check_files(), "")
+
     def test_a_file_gone_or_replaced(self) -> None:
         for path in (self.file, self.log):
             away = path.with_name("away")
             path.rename(away)
             self.assertEqual(self.guard.check(), f"{path} was moved away or deleted")
+            self.assertEqual(self.guard.check_files(), self.guard.check())
             self.assertEqual(self.guard.only_log, path == self.log)
             path.touch()
             self.assertEqual(self.guard.check(), f"{path} was replaced by another file")
@@ -146,6 +161,7 @@ class WorkTests(TestCase):
         self.away = Path(root.name) / "away"
         self.folder.mkdir()
         self.path = self.folder / "log.sqlite"
+        self.patch(database_module, "FRESH", -1.0)
 
     async def database(self) -> Database:
         database = Database(the_reactor(), self.path, "log")
@@ -190,13 +206,35 @@ class WorkTests(TestCase):
         await self.assertFailure(database.run(move), PlaceLost)
         self.assertEqual((calls, self.held(self.away / "log.sqlite")), (1, []))
 
+    async def test_work_without_a_pause(self) -> None:
+        """Where one transaction follows another, the look after each commit notices."""
+        self.patch(database_module, "FRESH", 60.0)
+        database = await self.database()
+        queued = threading.Event()
+        self.addCleanup(queued.set)
+
+        def block(connection: sqlite3.Connection) -> None:
+            put("a")(connection)
+            queued.wait(10)
+
+        def move(connection: sqlite3.Connection) -> None:
+            put("b")(connection)
+            self.folder.rename(self.away)
+
+        work = [database.run(call, alone=True) for call in (block, move, put("c"))]
+        queued.set()
+        await work[0]
+        error = await self.assertFailure(work[1], PlaceLost)
+        self.assertIn("may be in it that was not confirmed", str(error))
+        await self.assertFailure(work[2], PlaceLost)
+        self.assertEqual(self.held(self.away / "log.sqlite"), ["a", "b"])
+
     async def test_moved_between_commit_and_answer(self) -> None:
         """It is written, and reported as not: until the file is read anew, nothing is."""
         database = await self.database()
-        checks = iter(["", "d was moved"])
+        checks = iter(["d was moved"])
         assert database._guard is not None
-        check = database._guard.check
-        self.patch(database._guard, "check", lambda: next(checks, None) or check())
+        self.patch(database._guard, "check_files", lambda: next(checks, ""))
         error = await self.assertFailure(database.run(put("a"), single=True), PlaceLost)
         self.assertIn("d was moved; something may be in it that was not conf", str(error))
         again = await self.assertFailure(database.run(put("b")), PlaceLost)
@@ -210,9 +248,9 @@ class WorkTests(TestCase):
     async def test_reading_meanwhile_is_no_loss(self) -> None:
         """What only read can be asked again when the folder is back."""
         database = await self.database()
-        checks = iter(["", "d was moved"])
+        checks = iter(["d was moved"])
         assert database._guard is not None
-        self.patch(database._guard, "check", lambda: next(checks, ""))
+        self.patch(database._guard, "check_files", lambda: next(checks, ""))
         error = await self.assertFailure(database.run(names, single=True), PlaceLost)
         self.assertIn("put it back", str(error))
         self.assertEqual(await database.run(names), [])
