@@ -10,6 +10,7 @@ from typing import Any
 from kupool.commands.comparing import (
     as_json,
     compared_text,
+    counted,
     difference_text,
     remarks,
     shown_progress,
@@ -67,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 async def _accept_gaps(stores: Stores) -> int:
     count = await stores.stats.forget_gaps()
-    print(f"{count} gap{'' if count == 1 else 's'} of the log accepted")
+    print(f"{counted(count, 'gap')} of the log accepted")
     return 0
 
 
@@ -98,7 +99,7 @@ def _print(found: Audit, both: SideBySide) -> None:
         print(line)
     for row in both.difference_rows(SHOWN):
         print(difference_text(row))
-    print(f"{found.differences} difference{'' if found.differences == 1 else 's'}")
+    print(counted(found.differences, "difference"))
 
 
 def _status(found: Audit) -> int:

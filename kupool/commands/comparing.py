@@ -54,34 +54,36 @@ def compared_text(compared: Compared) -> str:
     if not compared.minutes:
         return "nothing to compare"
     return (
-        f"compared: {compared.batches:,} batches with {compared.submissions:,} submissions, "
+        f"compared: {counted(compared.batches, 'batch', 'batches')} with "
+        f"{counted(compared.submissions, 'submission')}, "
         f"positions {compared.first_position} to {compared.last_position} of the log, "
-        f"{_minutes(compared.minutes)} from {minute_text(compared.first_minute)} to "
+        f"{counted(compared.minutes, 'minute')} from {minute_text(compared.first_minute)} to "
         f"{minute_text(compared.last_minute)} UTC"
     )
 
 
-def _minutes(count: int) -> str:
-    return f"{count:,} minute{'' if count == 1 else 's'}"
+def counted(count: int, one: str, many: str = "") -> str:
+    """Return a number of things, as ``1 row`` or ``1,000 rows``."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
 def remarks(found: Audit) -> Iterator[str]:
     """Yield, in lines, what could not be compared, and what is missing."""
     for skipped in found.skipped:
-        yield (
-            f"not compared: {_minutes(skipped.minutes)} from {minute_text(skipped.first_minute)} "
-            f"to {minute_text(skipped.last_minute)} UTC: {skipped.reason}"
-        )
+        first, last = minute_text(skipped.first_minute), minute_text(skipped.last_minute)
+        minutes = counted(skipped.minutes, "minute")
+        yield f"not compared: {minutes} from {first} to {last} UTC: {skipped.reason}"
     for gap, reason in found.gaps:
         yield f"lost: positions {gap.first} to {gap.last} of the log: {reason}"
     if found.unreadable:
-        yield f"not counted: {found.unreadable:,} entries of the log that are no batches"
+        entries = counted(found.unreadable, "entry", "entries")
+        yield f"not counted: {entries} of the log that cannot be read as a batch"
     waiting = found.waiting
     if waiting.batches:
         spooled = f", {waiting.spooled:,} of them in the spool" if waiting.spooled else ""
         yield (
-            f"acknowledged and not counted: {waiting.batches:,} batches with "
-            f"{waiting.submissions:,} submissions{spooled}"
+            f"acknowledged and not counted: {counted(waiting.batches, 'batch', 'batches')} with "
+            f"{counted(waiting.submissions, 'submission')}{spooled}"
         )
 
 
@@ -107,4 +109,4 @@ def as_json(found: Audit) -> dict[str, Any]:
     }
 
 
-__all__ = ["as_json", "compared_text", "difference_text", "remarks", "shown_progress"]
+__all__ = ["as_json", "compared_text", "counted", "difference_text", "remarks", "shown_progress"]

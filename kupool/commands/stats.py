@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from kupool.commands.comparing import compared_text, remarks, shown_progress
+from kupool.commands.comparing import compared_text, counted, remarks, shown_progress
 from kupool.commands.settings_flags import add_settings_parser, at_least_one, load_settings
 from kupool.commands.stores import Stores, temporary_folder, with_stores
 from kupool.commands.times import minute_text
@@ -78,8 +78,10 @@ async def _rebuild(settings: Settings, stores: Stores) -> int:
     for line in remarks(done.found._replace(waiting=done.waiting)):
         print(line)
     print(
-        f"Rebuilt the per-minute table from {done.found.compared.batches:,} batches: "
-        f"{done.corrected:,} rows corrected, {done.counted:,} batches counted that were missing"
+        "Rebuilt the per-minute table from "
+        f"{counted(done.found.compared.batches, 'batch', 'batches')}: "
+        f"{counted(done.corrected, 'row')} corrected, "
+        f"{counted(done.counted, 'missing batch', 'missing batches')} counted"
     )
     return 0
 

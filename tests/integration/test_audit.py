@@ -133,7 +133,7 @@ class FalsifiedTests(FolderCase):
             self.assertEqual(self.rows(), (1, [expected]), statement)
             made = kupool("stats", "rebuild", f"--data={self.data}")
             self.assertEqual(made.returncode, 0, made.stderr)
-            self.assertIn(" 1 rows corrected, 0 batches counted", made.stdout)
+            self.assertIn(" 1 row corrected, 0 missing batches counted", made.stdout)
             self.assertEqual(self.store(DUMP), before, statement)
 
     def test_nothing_is_changed(self) -> None:
@@ -255,7 +255,7 @@ class ReachTests(FolderCase):
         self.assertEqual((status, found["differences"]), (1, 0))
         self.assertEqual(found["waiting"], {"batches": 1, "submissions": 2, "spooled": 0})
         made = kupool("stats", "rebuild", f"--data={self.data}")
-        self.assertIn(" 0 rows corrected, 1 batches counted that were missing", made.stdout)
+        self.assertIn(" 0 rows corrected, 1 missing batch counted", made.stdout)
         self.assertEqual(self.audit()[0], 0)
         self.daemon.start()
         self.daemon.stop()
