@@ -113,7 +113,7 @@ class Auditor:
         snapshot = both.snapshot
         assert snapshot is not None
         _check(extent, snapshot)
-        await self._read_log(extent.first, max(extent.last, snapshot.mark.position))
+        await self._read_log(extent, max(extent.last, snapshot.mark.position))
         coverage = await self._coverage()
         await self._settle()
         for part in both.compare(start, end, coverage):
@@ -168,13 +168,27 @@ class Auditor:
             self._both.spooled(self._folded(entries))
             position = entries[-1].position
 
-    async def _read_log(self, first: int, last: int) -> None:
-        position, total = first - 1, max(1, last - first + 1)
+    async def _read_log(self, extent: Extent, last: int) -> None:
+        before = position = extent.first - 1
+        total = max(1, last - before)
         self._progress(READING, 0.0)
         async for entries in self._entries(position, last):
+            if self._log.positional:
+                self._find_holes(extent, position, entries)
             self._both.logged(self._folded(entries))
             position = entries[-1].position
-            self._progress(READING, min(1.0, (position - first + 1) / total))
+            self._progress(READING, min(1.0, (position - before) / total))
+
+    def _find_holes(self, extent: Extent, position: int, entries: Sequence[Entry]) -> None:
+        """Find positions without an entry; only where an epoch begins there may be such."""
+        if entries[-1].position - position == len(entries):
+            return
+        begins = extent.identity.epochs if extent.identity is not None else ()
+        for entry in entries:
+            missing = range(position + 1, entry.position)
+            if missing and all(epoch.begins_after != missing[-1] for epoch in begins):
+                self._both.hole(missing[0], missing[-1])
+            position = entry.position
 
     async def _entries(self, after: int, last: int) -> AsyncIterator[Sequence[Entry]]:
         """Yield the entries after a position, in pieces, until all up to another have been."""

@@ -40,6 +40,7 @@ CREATE TABLE counted (minute INT, username TEXT, worker TEXT, n INT,
 CREATE TABLE minutes (minute INT PRIMARY KEY, batches INT, submissions INT,
     first_position INT, last_position INT) WITHOUT ROWID;
 CREATE TABLE spans (minute INT PRIMARY KEY, after INT, upto INT) WITHOUT ROWID;
+CREATE TABLE holes (first INT PRIMARY KEY, last INT) WITHOUT ROWID;
 CREATE TABLE applied (batch_id TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE seen (batch_id TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE waiting (batch_id TEXT PRIMARY KEY, position INT, submissions INT) WITHOUT ROWID;
@@ -215,6 +216,10 @@ class SideBySide:
                 ((minute, *key, count) for key, count in sorted(rows.items())),
             )
 
+    def hole(self, first: int, last: int) -> None:
+        """Take positions between entries of the log at which there should be some."""
+        self._connection.execute("INSERT OR REPLACE INTO holes VALUES (?, ?)", (first, last))
+
     # -- what waits
 
     def _wait(self, batches: Iterable[tuple[BatchCounts, int]]) -> None:
@@ -299,6 +304,8 @@ class SideBySide:
             "WHEN minute < :taken_over THEN :taken_over_text "
             "WHEN after < 0 OR upto > :last THEN :lost_text "
             "WHEN after < :least THEN :before_text "
+            "WHEN EXISTS (SELECT 1 FROM holes WHERE after < last AND upto >= first) "
+            "THEN :lost_text "
             "WHEN after IS NULL AND minute < :oldest THEN :unknown_text "
             "ELSE '' END FROM (SELECT minute FROM spans UNION SELECT minute FROM counted "
             "UNION SELECT minute FROM minutes) LEFT JOIN spans USING (minute) "

@@ -342,6 +342,24 @@ class ReachTests(AuditCase):
         self.assertEqual((rows, found.skipped), ([], [(LOST, 2, T + 120, T + 180)]))
         self.assertEqual(found.compared[:3], (3, 9, 27))
 
+    def test_hole(self) -> None:
+        """Point 6: where an entry was taken out of the log, what was counted from it stays."""
+        self.counted(5)
+        del self.log._entries[7]
+        read = self.log.read
+
+        def reading(after: int, limit: int) -> Deferred[Sequence[Entry]]:
+            found: Deferred[Sequence[Entry]] = read(after, 3)
+            return found
+
+        self.log.read = reading
+        found, rows = self.audit()
+        self.assertEqual((rows, found.skipped), ([], [(LOST, 1, T + 120, T + 120)]))
+        self.assertEqual((found.lost, found.compared.minutes), (True, 4))
+        before = self.rows()
+        self.rebuild()
+        self.assertEqual(self.rows(), before)
+
     def test_gap(self) -> None:
         """Point 1: positions that were lost before they were counted are told until accepted."""
         self.counted(1)
