@@ -242,6 +242,8 @@ def _tell(compared: list[Compared], source: Side, target: Side) -> None:
     if not compared:
         print(f"Everything was moved to {target.shown} before")
     for found in compared:
+        if not found.number:
+            continue
         total = "" if found.total is None else f", {found.total:,} in all"
         print(f"{found.name}: {found.number:,}{total}, sha256 {found.checksum[:16]}, equal")
     if compared:
