@@ -159,7 +159,7 @@ class Site:
             self.complaints.append(f"the daemon ended with status {status}")
         return not status
 
-    def start_daemon(self, seconds: float = 10.0) -> bool:
+    def start_daemon(self, seconds: float = 30.0) -> bool:
         """Start it, if it does not run; returns whether it does."""
         process = self.daemon.process
         if process is not None and process.poll() is None:
