@@ -68,6 +68,13 @@ class TortureTests(SynchronousTestCase):
         self.assertGreater(books.reconnects, 50)
         self.assertGreater(books.retried, 0)
 
+    def test_services_surroundings(self) -> None:
+        """K-53: the same where the clock, the stream and the store are not what they were."""
+        faults = ["clock -1d", "store older", "stream deleted after term", "restart +40d"]
+        done = self.run_rounds(self.services(), faults)
+        self.assertEqual(done.accounts.logs_taken, 1)
+        self.assertFalse(done.accounts.whole)
+
     def test_files(self) -> None:
         """K-53: the same with SQLite files on a disk that fills up, and under a lock."""
         faults = ["daemon kill", "clients cut mute", "disk full", "log locked", "daemon term"]
@@ -75,6 +82,15 @@ class TortureTests(SynchronousTestCase):
         self.assertGreater(books.answered_again, 0)
         self.assertGreater(books.reconnects, 50)
         self.assertGreater(books.retried, 0)
+
+    def test_files_surroundings(self) -> None:
+        """K-53: the same where the clock, the folder, the log and the store are not what they
+        were.
+        """
+        faults = ["clock +40d", "store older", "folder moved", "log moved", "restart -1d"]
+        done = self.run_rounds(FilesSite(seed=3), faults)
+        self.assertEqual(done.accounts.logs_taken, 1)
+        self.assertFalse(done.accounts.whole)
 
 
 class PlanTests(SynchronousTestCase):
