@@ -132,7 +132,10 @@ class Housekeeping:
         def done(result: Any) -> None:
             self._clearing = None
             if result is not None:
-                self._log.failure("Old rows could not be cleared", result)
+                # A database that is away, or full: there is another time for it.
+                self._log.warn(
+                    "Old rows could not be cleared: {reason}", reason=result.getErrorMessage()
+                )
 
         self._clearing = clearing
         return clearing.addBoth(done)
