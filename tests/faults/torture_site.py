@@ -25,6 +25,9 @@ from tests.running_daemon import TWISTD, UNLIMITED, RunningDaemon, StartFailed
 #: dropped has to outlive that.
 _CLEARS_OFTEN = f"import kupool.daemon.housekeeping as h; h.CLEAR = 1.0; {TWISTD}"
 
+#: Seconds that a start, and an end, may take on a machine that does much else.
+_PATIENCE = 120.0
+
 #: Seconds that a daemon has to take submissions again when what it missed is back.
 _RECOVERY = 3.0
 
@@ -78,7 +81,7 @@ class Site:
 
     def __enter__(self) -> Self:
         try:
-            self.daemon.start()
+            self.daemon.start(_PATIENCE)
             self.started()
         except BaseException:
             self.__exit__()
@@ -153,13 +156,13 @@ class Site:
         """End it in order; that takes as long as it may, whoever else is away."""
         if self.daemon.process is None or self.daemon.process.poll() is not None:
             return False
-        status = self.daemon.stop()
+        status = self.daemon.stop(_PATIENCE)
         self.look_for_complaints()
         if status:
             self.complaints.append(f"the daemon ended with status {status}")
         return not status
 
-    def start_daemon(self, seconds: float = 30.0) -> bool:
+    def start_daemon(self, seconds: float = 60.0) -> bool:
         """Start it, if it does not run; returns whether it does."""
         process = self.daemon.process
         if process is not None and process.poll() is None:
@@ -198,7 +201,7 @@ class Site:
             self.restarts += 1
             self.kill_daemon()
         for _ in range(5):
-            if self.start_daemon(60.0):
+            if self.start_daemon(_PATIENCE):
                 return
             time.sleep(0.5)
         raise ServerFailed(f"the daemon does not start: {self.daemon.output[-3000:]}")
