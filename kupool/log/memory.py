@@ -174,8 +174,10 @@ class MemoryLog:
 
     def status(self) -> LogStatus:
         """Say how the log is."""
-        place = min((s.place for s in self._groups.values()), default=self._last)
-        return LogStatus(self._last, self._last - place, self._dead, "")
+        # What the epoch begins after, there may be no entries up to.
+        newest = self._entries[-1].position if self._entries else 0
+        place = min((s.place for s in self._groups.values()), default=newest)
+        return LogStatus(self._last, max(0, newest - place), self._dead, "")
 
     def close(self) -> Deferred[None]:
         """Wake nobody any more."""

@@ -76,7 +76,8 @@ class SqliteLog:
         self._groups: dict[str, LocalSubscription] = {}
         self._tail: deque[Entry] = deque()
         self._tail_bytes = 0
-        self._last = 0
+        #: The last position that was given, or left out; and that of the newest entry.
+        self._last = self._newest = 0
         #: What the epoch begins after, while there is no entry above it.
         self._floor = 0
         self._dead_letters = 0
@@ -91,7 +92,8 @@ class SqliteLog:
 
     async def _open(self) -> None:
         await self._database.open()
-        self._last, self._dead_letters = await self._database.run(_newest)
+        self._newest, self._dead_letters = await self._database.run(_newest)
+        self._last = self._newest
         found = await self._database.run(_identity)
         self._begin_after(0 if found is None else found.begins_after)
 
@@ -131,7 +133,7 @@ class SqliteLog:
 
     def _appended(self, position: int, entry_id: str, at: int, body: bytes) -> None:
         self._problem = ""
-        self._last = position
+        self._last = self._newest = position
         if self._floor < position:
             self._floor = 0
         if self._groups:
@@ -247,9 +249,11 @@ class SqliteLog:
 
     def status(self) -> LogStatus:
         """Say how the log is."""
-        place = min((s.place for s in self._groups.values()), default=self._last)
+        place = min((s.place for s in self._groups.values()), default=self._newest)
+        # What the epoch begins after, there may be no entries up to.
+        depth = max(0, self._newest - place)
         problem = self._problem or self._database.problem
-        return LogStatus(self._last, self._last - place, self._dead_letters, problem)
+        return LogStatus(self._last, depth, self._dead_letters, problem)
 
     def close(self) -> Deferred[None]:
         """Finish what was begun and close the file."""

@@ -373,6 +373,18 @@ class LocalLogContract(LogContract):
         await again.subscription.stop()
         self.assertEqual(again.ids, ["e2", "e3", "e4", "e5"])
 
+    async def test_nothing_waits_below_an_epoch(self) -> None:
+        """Positions that a new epoch leaves out are no entries that wait to be counted."""
+        log = await self.open_log()
+        await self.fill(log, 2)
+        await log.identify(Identity("pool", (Epoch("one", 0), Epoch("two", 70))))
+        self.assertEqual((log.status().appended, log.status().depth), (70, 0))
+        consumer = await self.follow(log, after=1)
+        await self.until(lambda: consumer.ids == ["e1"] and log.status().depth == 0)
+        await self.fill(log, 1, 2)
+        await self.until(lambda: consumer.ids == ["e1", "e2"] and log.status().depth == 0)
+        await consumer.subscription.stop()
+
 
 class MemoryLogTests(LocalLogContract, TestCase):
     """The contract, for the log in memory."""
