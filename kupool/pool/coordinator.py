@@ -22,7 +22,9 @@ from kupool.storage.clocks import BootClock
 #: Seconds that a save may take before the job goes out without it, and a note likewise.
 SAVE_TIMEOUT = 2.0
 
-#: Jobs between two notes in the log of how far their ids are.
+#: Seconds between two notes in the log of how far the ids of jobs are, unless that is as many
+#: jobs. A note that has to be there before jobs go out is good for so many.
+NOTE_PAUSE = 1.0
 NOTE_EVERY = 500
 
 #: The store keeps so many times the jobs of the history.
@@ -77,6 +79,8 @@ class Coordinator:
         self._freeing = False
         #: The highest id that the log certainly knows of, and whether it is being told.
         self._noted = 0
+        self._noted_at = 0.0
+        self._new = True
         self._noting = False
         #: When the newest job of the last run was made, in seconds since the epoch.
         self.newest_save: float | None = None
@@ -121,6 +125,7 @@ class Coordinator:
     async def load(self) -> SavedJobs:
         """Return what the last run saved, as far as the history goes."""
         saved: SavedJobs = await self._store.load(self._book.max_jobs)
+        self._new = not saved.jobs
         self.newest_save = max((job.created_at for job in saved.jobs), default=None)
         return saved
 
@@ -267,19 +272,27 @@ class Coordinator:
         return True
 
     def _note(self, job: Job) -> None:
-        """Tell the log from time to time how far the ids are, for a store that is lost."""
-        if job.job_id < self._noted + NOTE_EVERY or self._noting or not self._notes.durable:
-            return
-        self._noting = True
+        """Tell the log how far the ids are, for a store that is lost, or becomes an older one.
 
-        def noted(_: object) -> None:
+        The log knows of no job that nothing was submitted for. A store that has just begun
+        keeps the first id itself.
+        """
+        noted = job.job_id <= self._noted or (self._new and self.rotations == 1)
+        if noted or self._noting or not self._notes.durable:
+            return
+        now = self._clock.seconds()
+        if now - self._noted_at < NOTE_PAUSE and job.job_id < self._noted + NOTE_EVERY:
+            return
+        self._noting, self._noted_at = True, now
+
+        def kept(_: object) -> None:
             self._noted = max(self._noted, job.job_id)
 
         def done(_: object) -> None:
             self._noting = False  # where it failed, the next job tries again
 
         written = self._within(maybeDeferred(self._notes.write, job.job_id))
-        written.addCallback(noted).addErrback(
+        written.addCallback(kept).addErrback(
             lambda failure: self._log.debug("{why}", why=failure.getErrorMessage())
         ).addBoth(done)
 

@@ -383,7 +383,8 @@ class RestartTests(SynchronousTestCase):
         self.advance_to(95.0)
         self.assertEqual(len(bench.published), 4)
         # The first was reserved; one note is enough for the others.
-        self.assertEqual(self.log.notes(), [bench.published[2].job_id + NOTE_EVERY])
+        ids = [job.job_id for job in bench.published]
+        self.assertEqual(self.log.notes(), [ids[1], ids[2] + NOTE_EVERY])
         self.crash(bench)
         self.store.broken = False
         again = self.run_pool()
@@ -431,14 +432,25 @@ class RestartTests(SynchronousTestCase):
         again = self.run_pool()
         self.assertEqual([j.job_id for j in again.published], [given_out + JUMP + 1])
 
+    def test_an_older_copy_of_the_store_of_an_idle_pool(self) -> None:
+        """Issue 11: the same where nothing was submitted for any of those jobs."""
+        bench = self.run_pool()
+        copy = dict(self.store.jobs), self.store.reserved_until
+        self.advance_to(125.0)
+        given_out = bench.published[-1].job_id
+        self.crash(bench)
+        self.store.jobs, self.store.reserved_until = copy
+        again = self.run_pool()
+        self.assertEqual([j.job_id for j in again.published], [given_out + JUMP + 1])
+
     def test_a_store_that_is_new(self) -> None:
         """Issue 11: the log and the clock tell where ids begin."""
         self.wrong = -WALL  # a clock in 1970 tells nothing
         bench = self.run_pool()
         self.assertEqual([job.job_id for job in bench.published], [1])
-        self.advance_to(30.0 * NOTE_EVERY + 5)
-        self.assertEqual(self.log.notes(), [NOTE_EVERY])
+        self.advance_to(30.0 * 40 + 5)
         given_out = bench.published[-1].job_id
+        self.assertEqual(self.log.notes(), list(range(2, given_out + 1)))
         self.crash(bench)
         self.store = SteeredJobStore()
         again = self.run_pool()
