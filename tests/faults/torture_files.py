@@ -146,13 +146,6 @@ class FilesSite(Site):
         while self._locks:
             self._locks.pop().close()
 
-    def fill_disk(self) -> None:
-        """Leave no room, also none that the files have and do not use now."""
-        for path in (self.log, self.store):
-            with contextlib.suppress(sqlite3.OperationalError), _opened(path, "rw") as database:
-                database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        super().fill_disk()
-
     def heal_services(self) -> None:
         self.unlock()
         super().heal_services()

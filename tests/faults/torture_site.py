@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import shutil
 import signal
+import sqlite3
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -227,7 +229,12 @@ class Site:
     # -- the folder and the disk
 
     def fill_disk(self) -> None:
-        """Leave no room."""
+        """Leave no room, also none that the files have and do not use now."""
+        for path in self.daemon.data.glob("*.sqlite"):
+            with contextlib.suppress(sqlite3.OperationalError):
+                database = sqlite3.connect(path, timeout=5)
+                with contextlib.closing(database):
+                    database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self.disk.fill(self.daemon.pid)
 
     def clear_disk(self) -> None:
