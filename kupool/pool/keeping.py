@@ -51,7 +51,7 @@ def choose(
     have it.
     """
     begin = extent.first - 1
-    known = [job for job in saved if _known(job, plan, begin)]
+    known = [job for job in saved if _known(job, plan, extent)]
     newest_save = max((job.created_at for job in saved), default=0.0)
     kept: list[Kept] = []
     ageless = 0
@@ -66,13 +66,19 @@ def choose(
     return Choice(kept, len(saved) - len(known), ageless, after)
 
 
-def _known(job: SavedJob, plan: Plan, begin: int) -> bool:
-    """Say whether the log tells all nonces used for a job; it holds all after ``begin``."""
+def _known(job: SavedJob, plan: Plan, extent: Extent) -> bool:
+    """Say whether the log tells all nonces used for a job.
+
+    What was appended before its newest epoch began may be missing in it, wherever its first
+    entry is: it may be an older copy, with what came later behind it. A job that was retired
+    then is still in the store, also for the start after the next.
+    """
     if not plan.keep_jobs:
         return False
     if job.log_position is None:
         return plan.adopt
-    return job.log_position >= begin
+    first = max(extent.first - 1, plan.identity.begins_after)
+    return first <= job.log_position <= extent.last
 
 
 def age_of(job: SavedJob, now: Moment, newest_save: float) -> float | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from kupool.log import Extent, Identity, Plan
+from kupool.log import Epoch, Extent, Identity, Plan
 from kupool.pool import SavedJob
 from kupool.pool.keeping import Moment, choose
 
@@ -35,6 +35,21 @@ class ChoiceTests(SynchronousTestCase):
     def test_an_empty_log(self) -> None:
         choice = choose([saved(1, 0, 5)], PLAN, extent(1, 0), NOW, 600.0)
         self.assertEqual((len(choice.kept), choice.after), (1, 0))
+
+    def test_an_epoch_ago(self) -> None:
+        """Positions 13 to 18 were in the log that an older copy took the place of: what was
+        retired then stays so at each later start.
+        """
+        plan = PLAN._replace(identity=Identity("pool", (Epoch("one", 0), Epoch("two", 18))))
+        jobs = [saved(1, 9, 40), saved(2, 14, 30), saved(3, 18, 20), saved(4, 20, 10)]
+        choice = choose(jobs, plan, extent(1, 24), NOW, 600.0)
+        self.assertEqual([kept.job.job_id for kept in choice.kept], [3, 4])
+        self.assertEqual((choice.unknown, choice.after), (2, 18))
+
+    def test_beyond_the_end(self) -> None:
+        """What was appended after the end of the log is not in it."""
+        choice = choose([saved(1, 30, 5)], PLAN, extent(1, 24), NOW, 600.0)
+        self.assertEqual((list(choice.kept), choice.unknown), ([], 1))
 
     def test_a_plan_that_keeps_none(self) -> None:
         jobs = [saved(1, 15, 10), saved(2, 16, 5)]
