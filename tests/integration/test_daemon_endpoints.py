@@ -187,7 +187,7 @@ class PasswordTests(Case):
             reply = client.request("authorize", username=username, **given)
             if welcome:
                 self.assertEqual(reply, {"id": 1, "result": True})
-                self.assertEqual(client.job()["job_id"], 1)
+                self.assertGreater(client.job()["job_id"], 0)
             else:
                 self.assertEqual((reply["error"], reply["code"]), ("unauthorized", 24))
                 close = client.receive()["params"]

@@ -17,6 +17,7 @@ from kupool.log.rabbit.log import RabbitLog
 from kupool.log.rabbit.topology import Topology
 from kupool.stats.comparison import Comparison, compare
 from kupool.stats.consumer import ConsumerSettings, StatsConsumer
+from kupool.stats.fold import fold_entry
 from kupool.stats.memory import MemoryStats
 from kupool.stats.sweep import Sweeper, SweepSettings
 from kupool.wire.batches import VERSION, Batch, encode_batch
@@ -418,7 +419,7 @@ class CountingTests(IdentityCase):
         await before.append("old", body_of("old", "alice"))
         await before.append("waiting", body_of("waiting", "alice"))
         await before.close()
-        self.store.apply([], {})
+        self.store.apply([fold_entry(body_of("old", "alice"))], {})
         pool = await self.run_pool()
         self.assertIs(pool.compared[0].plan.adopt, True)
         await pool.submit("new", "alice")
