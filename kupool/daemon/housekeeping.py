@@ -71,6 +71,8 @@ class Housekeeping:
         kept = await self._parts.stats.retention_time()
         newest = self._parts.coordinator.newest_save
         self._retention = RetentionClock(kept, self._wall(), self._running(), newest)
+        # Entries begin to age from here, not from the first clearing.
+        await self._parts.log.trim(self._seconds, 0, 0)
         for loop, seconds in self._loops:
             loop.start(seconds, now=False).addErrback(
                 lambda failure: self._log.failure("Housekeeping stopped", failure)

@@ -143,9 +143,9 @@ class ILog(Interface):
         """Drop acknowledged entries that have been here for ``max_age`` seconds, or beyond a
         size; returns how many were dropped. 0 turns either bound off.
 
-        ``now`` is the time of the retention clock, in seconds since the epoch. The age of an
-        entry is measured on that clock from the first trim that found it: no other clock has
-        a say.
+        ``now`` is the time of the retention clock, in seconds since the epoch. An entry's age is
+        how far that clock has advanced, between trims of the same process, since the first
+        trim that found the entry. Where the clock jumps between two runs nothing gets older.
         """
 
     def trimmed() -> Deferred[int | None]:

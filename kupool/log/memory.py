@@ -60,7 +60,10 @@ class MemoryLog:
         self._last = 0
         self._dead = 0
         self._identity: Identity | None = None
-        #: Positions and times of the retention clock, oldest first: how old entries are.
+        #: Seconds that the retention clock has advanced, and its time at the last trim.
+        self._age = 0.0
+        self._trimmed_at: float | None = None
+        #: Positions, each with the age clock's time when it was new, oldest first.
         self._ages: deque[tuple[int, float]] = deque()
         self._waking: IDelayedCall | None = None
         self._groups: dict[str, LocalSubscription] = {}
@@ -146,12 +149,13 @@ class MemoryLog:
     def trim(self, now: float, max_age: float, max_bytes: int) -> Deferred[int]:
         """Drop acknowledged entries that are too old, or beyond a size."""
         processed = min((s.place for s in self._groups.values()), default=0)
-        self._ages = deque((position, min(seconds, now)) for position, seconds in self._ages)
+        self._age += 0.0 if self._trimmed_at is None else max(0.0, now - self._trimmed_at)
+        self._trimmed_at = now
         if self._entries:
-            self._ages.append((self._last, now))
+            self._ages.append((self._last, self._age))
         old = 0
         if max_age:
-            due = [position for position, seconds in self._ages if seconds <= now - max_age]
+            due = [position for position, seconds in self._ages if seconds <= self._age - max_age]
             old = max(due, default=0)
         dropped = 0
         for entry in self._entries:

@@ -78,6 +78,8 @@ class SqliteLog:
         self._tail_bytes = 0
         #: The last position that was given, or left out; and that of the newest entry.
         self._last = self._newest = 0
+        #: The time of the retention clock at the last trim of this process.
+        self._trimmed_at: float | None = None
         #: What the epoch begins after, while there is no entry above it.
         self._floor = 0
         self._dead_letters = 0
@@ -232,8 +234,10 @@ class SqliteLog:
         return Deferred.fromCoroutine(self._trim(now, max_age, max_bytes))
 
     async def _trim(self, now: float, max_age: float, max_bytes: int) -> int:
-        await self._database.run(lambda connection: _note_age(connection, now))
-        before = now - max_age if max_age else -inf
+        advance = 0.0 if self._trimmed_at is None else max(0.0, now - self._trimmed_at)
+        self._trimmed_at = now
+        age = await self._database.run(lambda connection: _note_age(connection, advance))
+        before = age - max_age if max_age else -inf
         dropped = 0
         while True:
             count = await self._database.run(
@@ -296,17 +300,20 @@ def _place_of(connection: sqlite3.Connection, group: str) -> int:
     return 0 if row is None else int(row[0])
 
 
-def _note_age(connection: sqlite3.Connection, now: float) -> None:
-    """Note the time of the retention clock for the newest entry.
-
-    Where that clock was set back, what was noted before lies in its future: it counts from now.
-    """
-    connection.execute("UPDATE ages SET seconds = ? WHERE seconds > ?", (now, now))
+def _note_age(connection: sqlite3.Connection, advance: float) -> float:
+    """Advance the log's age clock, and note its time for the newest entry; returns that."""
+    connection.execute(
+        "INSERT INTO age_clock (only_row, seconds) VALUES (1, ?) "
+        "ON CONFLICT (only_row) DO UPDATE SET seconds = seconds + excluded.seconds",
+        (advance,),
+    )
+    (seconds,) = connection.execute("SELECT seconds FROM age_clock").fetchone()
     connection.execute(
         "INSERT INTO ages (position, seconds) SELECT max(position), ? FROM entries "
         "WHERE true HAVING max(position) IS NOT NULL ON CONFLICT (position) DO NOTHING",
-        (now,),
+        (seconds,),
     )
+    return float(seconds)
 
 
 def _trimmed(connection: sqlite3.Connection) -> int:
@@ -317,7 +324,7 @@ def _trimmed(connection: sqlite3.Connection) -> int:
 def _trim_chunk(connection: sqlite3.Connection, before: float, max_bytes: int) -> int:
     """Drop one chunk of the oldest entries, if they are due; returns how many.
 
-    ``before`` is a time of the retention clock.
+    ``before`` is a time of the log's age clock.
     """
     (last,) = connection.execute("SELECT coalesce(max(position), 0) FROM entries").fetchone()
     (processed,) = connection.execute(

@@ -150,6 +150,7 @@ class WrongClockTests(ClockCase):
         self.fill()
         self.wall.set(40 * DAY)
         self.ask("store", "UPDATE retention_clock SET seconds = seconds + ?", 40 * DAY)
+        self.ask("log", "UPDATE age_clock SET seconds = seconds + ?", 40 * DAY)
         self.start()
         wait_until(lambda: len(self.everything()["log"]) < len(self.before["log"]))
         wait_until(lambda: self.everything()["hours"] and not self.everything()["rejections"])

@@ -12,7 +12,14 @@ CREATE TABLE IF NOT EXISTS epochs (
     begins_after INTEGER NOT NULL
 );
 
--- How old entries are: the newest position at a time of the retention clock (seconds).
+-- Seconds that the retention clock has advanced while this log was open. Only these count for
+-- the age of entries: the clock's own time is in the store, which may be another one tomorrow.
+CREATE TABLE IF NOT EXISTS age_clock (
+    only_row INTEGER PRIMARY KEY CHECK (only_row = 1),
+    seconds REAL NOT NULL
+);
+
+-- How old entries are: the newest position at a time of that clock.
 CREATE TABLE IF NOT EXISTS ages (
     position INTEGER PRIMARY KEY,
     seconds REAL NOT NULL
