@@ -167,11 +167,16 @@ class Accounts:
         ``excused`` says that some of what is sent in this round may be in no log.
         """
         self.logs_taken += 1
+        self.compare_every_minute()
         self._excused = self._excused or excused
         self._next = 0
         self._here.clear()
         self._here_in.clear()
         self._elsewhere.clear()
+
+    def compare_every_minute(self) -> None:
+        """In this round every minute may have changed: the store was replaced, or the log."""
+        self._since = 0
 
     def _keep(self, entry: Stored) -> _Batch | None:
         """Take an entry into the accounts; returns what is kept of it, unless it is bad."""
@@ -234,7 +239,7 @@ class Accounts:
 
     def uncounted(self) -> int:
         """Return how many submissions in the log are not in the table."""
-        self._since = 0
+        self.compare_every_minute()
         off = self._counts_off()
         return -sum(by for (name, _), by in off.items() if by < 0 and "." not in name)
 
@@ -278,7 +283,7 @@ class Accounts:
             for entry_id in self._here
             if kept.get(entry_id) != self.batches[entry_id].digest
         ]
-        self._since = 0
+        self.compare_every_minute()
         return self.compare()
 
 

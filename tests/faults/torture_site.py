@@ -330,6 +330,7 @@ class Site:
             time.sleep(0.4)
         self.kill_daemon()
         self.put_store(self.chance.choice(self._store_copies))
+        self.accounts.compare_every_minute()
 
 
 __all__ = ["Site"]
