@@ -139,6 +139,10 @@ class SqliteLog:
         if self._floor < position:
             self._floor = 0
         if self._groups:
+            if self._tail and self._tail[-1].position != position - 1:
+                # What is between was appended, and nobody heard of it: it is in the file only.
+                self._tail.clear()
+                self._tail_bytes = 0
             self._tail.append(Entry(position, entry_id, at / 1000, body))
             self._tail_bytes += len(body)
             while self._tail_bytes > TAIL_BYTES:

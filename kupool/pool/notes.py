@@ -49,8 +49,11 @@ class JobNotes:
             [],
             jobs_until,
         )
+        # Who does not wait for it any longer must not end it: the log may have it already.
+        written: Deferred[None] = Deferred()
         appended: Deferred[None] = self._store.append(note.batch, encode_batch(note))
-        return appended
+        appended.addCallbacks(written.callback, written.errback)
+        return written
 
 
 __all__ = ["JobNotes"]

@@ -373,6 +373,21 @@ class LocalLogContract(LogContract):
         await again.subscription.stop()
         self.assertEqual(again.ids, ["e2", "e3", "e4", "e5"])
 
+    async def test_an_append_that_is_given_up(self) -> None:
+        """K-53: who waits for an append no more keeps nobody's entry from the consumer."""
+        log = await self.open_log()
+        consumer = await self.follow(log, ack=False)
+        ids = await self.fill(log, 1)
+        await self.until(lambda: len(consumer.ids) == 1)
+        given_up = log.append("given up", b"x")
+        given_up.addErrback(lambda _: None)
+        given_up.cancel()
+        for number in range(1, 5):
+            ids += await self.fill(log, 1, number)
+            await self.until(lambda last=ids[-1]: last in consumer.ids)  # type: ignore[misc]
+        await consumer.subscription.stop()
+        self.assertEqual([name for name in consumer.ids if name != "given up"], ids)
+
     async def test_nothing_waits_below_an_epoch(self) -> None:
         """Positions that a new epoch leaves out are no entries that wait to be counted."""
         log = await self.open_log()
