@@ -21,12 +21,16 @@ from kupool.amqp.wire import ConnectionSettings
 from kupool.log import Entry, Identity
 from kupool.log.rabbit.headers import appended_at, marks, offset_of
 from kupool.log.rabbit.topology import Topology, declare
+from kupool.migration import CannotMove
 from kupool.migration.logs import ENTRIES, Acknowledged, DeadLetter
 
 #: Times that the end of a stream is looked at again, and the seconds between: an entry is
 #: confirmed before every replica shows it.
 LOOKS = 3
 PAUSE = 0.1
+
+#: Times that a queue is looked at before its readers are taken to be at work: half a minute.
+_LOOKS_AT_REST = 300
 
 #: The reply code for a queue that is not there.
 _NOT_FOUND = 404
@@ -196,17 +200,32 @@ class RabbitLogSide:
     async def dead_letters(self) -> AsyncIterator[DeadLetter]:
         """Yield what is in the queue of dead letters; all of it stays there."""
         queue = self._topology.dead_letters
-        look = await self._look(queue)
-        if look is None or not look[0]:
+        number = await self._at_rest(queue)
+        if not number:
             return
         channel = await self._channel()
         await channel.prefetch(0)
         deliveries = await channel.consume(queue)
         try:
-            for _ in range(look[0]):
+            for _ in range(number):
                 yield _letter(await deliveries.next())
         finally:
             await channel.close()
+
+    async def _at_rest(self, queue: str) -> int:
+        """Return how many messages a queue has once nobody takes from it.
+
+        The broker hides what it has delivered until it has noticed that the reader is gone:
+        after a reader of ours has closed its channel, or was killed, that takes a moment.
+        """
+        for _ in range(_LOOKS_AT_REST):
+            look = await self._look(queue)
+            if look is None:
+                return 0
+            if not look[1]:
+                return look[0]
+            await deferLater(self._reactor, PAUSE)
+        raise CannotMove(f"{look[1]} consumers take from queue {queue!r}: stop them first")
 
     async def bury(self, letters: AsyncIterator[DeadLetter]) -> None:
         """Publish dead letters, but for those that are there."""

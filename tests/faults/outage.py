@@ -104,7 +104,7 @@ class Report:
 
     def lines(self) -> list[str]:
         """Return the report as text."""
-        load, spans = self.load, self.outage.spans
+        load, spans, (*_, said) = self.load, self.outage.spans, self.outage.said
         began, back = spans[0][0], spans[-1][1]
         after = max(back, self.drained_at or 0.0)
         when, pause = load.pauses[-1]
@@ -122,8 +122,7 @@ class Report:
             f"  while draining                   {_times(load, back, after)}",
             f"  after                            {_times(load, after, self.ended_at)}",
             f"longest pause between answers      {pause:.3f} s, until {when:.1f} s",
-            f"/ready while away                  {self.outage.ready_body[0]} "
-            f"{json.dumps(self.outage.ready_body[1])}",
+            f"/ready while away                  {said[0]} {json.dumps(said[1])}",
             "batches in the spool               " + _curve(self.samples, "spooled"),
             "batches to be counted              " + _curve(self.samples, "depth"),
             f"drained after it was back          {drained}",

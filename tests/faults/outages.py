@@ -48,8 +48,8 @@ class Outage(ABC):
         self.urls: list[str] = []
         #: When the fault began and ended, in seconds since the beginning of the load.
         self.spans: list[tuple[float, float]] = []
-        #: What /ready said last while something was away.
-        self.ready_body: tuple[int, Any] = (0, None)
+        #: What ``/ready`` answered while it lasted, in order: (status, body).
+        self.said: list[tuple[int, Any]] = []
 
     def start_broker(self, stack: contextlib.ExitStack) -> list[str]:
         """Start the broker; returns its addresses."""
@@ -79,7 +79,7 @@ class Outage(ABC):
         deadline = clock() + self.seconds
         while clock() < deadline:
             time.sleep(max(0.0, min(0.2, deadline - clock())))
-            self.ready_body = ask()
+            self.said.append(ask())
 
 
 class BrokerOutage(Outage):
@@ -93,6 +93,7 @@ class BrokerOutage(Outage):
         self.broker.kill()
         self._away(clock, ask)
         self.broker.start()
+        self.said.append(ask())
         self.spans.append((began, clock()))
 
     def drained(self, sample: Sample, usual: int) -> bool:
@@ -100,7 +101,7 @@ class BrokerOutage(Outage):
 
     def failures(self, report: Report) -> list[str]:
         found = [] if report.most("spooled") else ["nothing ever waited in the spool"]
-        body = json.dumps(self.ready_body)
+        body = json.dumps(self.said)
         return found if "spool: " in body else [*found, "/ready did not say why"]
 
 
@@ -122,7 +123,7 @@ class PostgresOutage(Outage):
 
     def failures(self, report: Report) -> list[str]:
         found = [] if report.most("depth") > report.usual else ["the queue did not grow"]
-        body = json.dumps(self.ready_body)
+        body = json.dumps(self.said)
         return found if "statistics: " in body else [*found, "/ready did not say why"]
 
 

@@ -30,6 +30,7 @@ class LinesLog:
 
     persistent = True
     instant = False
+    positional = False
 
     def __init__(self, path: str, fails: bool) -> None:
         self._file = os.open(path, os.O_CREAT | os.O_APPEND | os.O_WRONLY)

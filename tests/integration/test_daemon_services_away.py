@@ -111,8 +111,13 @@ class Case(SynchronousTestCase):
         return done.stdout
 
     def check(self, cases: Sequence[tuple[str, dict[str, Any]]]) -> None:
-        """Each of these daemons ends with its line; they run at the same time."""
-        daemons = [(line, self.daemon(**changes)) for line, changes in cases]
+        """Each of these daemons ends with its line; they run at the same time, so that each
+        has a database of its own.
+        """
+        daemons = [
+            (line, self.daemon(**{"pg-dsn": self.database.new_database(), **changes}))
+            for line, changes in cases
+        ]
         processes = [
             subprocess.Popen(
                 daemon.command(),
