@@ -47,6 +47,9 @@ NOT_LISTENING = (CannotListenError, OSError, ValueError)
 #: What may keep a log or a store from being used, likewise.
 UNUSABLE = (LogUnavailable, BrokerError, BusError, DatabaseUnusable, SchemaTooNew)
 
+#: What the steps of a start after that may fail with.
+LOST_AT_THE_START = (LogUnavailable, DatabaseUnavailable, DatabaseUnusable)
+
 #: Seconds that a stop leaves the clients to take their last answers.
 LAST_ANSWERS = 5.0
 
@@ -158,6 +161,16 @@ class Daemon:
         self._starting.addErrback(self._failed)
 
     async def _start(self) -> None:
+        try:
+            await self._start_parts()
+        except LOST_AT_THE_START as error:
+            # Between what was opened and what it is opened for, it went away again.
+            name = "pg_dsn" if isinstance(error, DatabaseUnavailable) else "data"
+            if isinstance(error, LogUnavailable) and self._sweeper is not None:
+                name = "mq_url"
+            raise self._about(name, error) from error
+
+    async def _start_parts(self) -> None:
         settings, parts = self.settings, self.parts
         self._warn_of_memory()
         self.status.enter("opening")
@@ -433,6 +446,6 @@ def explain(error: BaseException) -> str:
         file = os.fsdecode(error.filename2 or error.filename or "")
         return f"{file}: {error.strerror}" if file else error.strerror
     told = (BackupError, CannotStart, FolderError, IdentityMismatch, moves.MovedAway, ValueError)
-    if isinstance(error, (*told, *UNUSABLE)):
+    if isinstance(error, (*told, *UNUSABLE, DatabaseUnavailable)):
         return " ".join(str(error).split())
     return " ".join(f"{type(error).__name__}: {error}".split())

@@ -219,13 +219,11 @@ class RabbitLogSide:
         after a reader of ours has closed its channel, or was killed, that takes a moment.
         """
         for _ in range(_LOOKS_AT_REST):
-            look = await self._look(queue)
-            if look is None:
-                return 0
-            if not look[1]:
-                return look[0]
+            number, consumers = await self._look(queue) or (0, 0)
+            if not consumers:
+                return number
             await deferLater(self._reactor, PAUSE)
-        raise CannotMove(f"{look[1]} consumers take from queue {queue!r}: stop them first")
+        raise CannotMove(f"somebody takes from queue {queue!r}: stop that first")
 
     async def bury(self, letters: AsyncIterator[DeadLetter]) -> None:
         """Publish dead letters, but for those that are there."""

@@ -321,7 +321,7 @@ class Database:
             self._looked_at = time.monotonic()
             return outcomes
         except Exception as error:
-            failure = Failure(self._damaged(str(error))) if is_damage(error) else Failure()
+            failure = Failure(self._damaged(str(error))) if is_damage(error) else self._told(error)
             with suppress(sqlite3.Error):  # a full disk has rolled it back already
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
@@ -331,6 +331,14 @@ class Database:
                 return [failure] * len(group)
         # One piece of work failed and took the others down with it: each for itself.
         return [outcome for work in group for outcome in self._execute(connection, [work])]
+
+    def _told(self, error: Exception) -> Failure:
+        """Return the failure of a transaction: of the file by name where it is the file's."""
+        if isinstance(error, sqlite3.Error) and _concerns_all(error):
+            unusable = DatabaseUnusable(f"database {self.path}: {error}")
+            unusable.__cause__ = error
+            return Failure(unusable)
+        return Failure()
 
     def _check_before(self) -> None:
         """Raise why nothing must be committed, if there is a reason.

@@ -6,7 +6,6 @@ An engine is added by a subclass of :class:`StatsContract` that makes stores.
 from __future__ import annotations
 
 import os
-import sqlite3
 import time
 from hashlib import sha256
 from pathlib import Path
@@ -458,7 +457,7 @@ class SqliteStatsTests(StatsContract, TestCase):
         store = await self.make_store()
         await store._database.run(lambda c: c.execute("PRAGMA max_page_count=40").fetchone())
         large = batch("large", T, *[f"{n:0200}" for n in range(5000)])
-        with self.assertRaises(sqlite3.OperationalError):
+        with self.assertRaises(DatabaseUnusable):
             await store.apply([batch("small", T, "alice"), large], {})
         self.assertEqual(await store.total(*EVER), 0)
         self.assertEqual(len(await store.unapplied(["small", "large"])), 2)

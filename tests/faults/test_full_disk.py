@@ -84,7 +84,8 @@ class FullDiskTests(SynchronousTestCase):
             self.submit()
         status, ready = self.daemon.get("/ready")
         self.assertEqual(status, 503)
-        self.assertIn("log: database or disk is full", ready["reasons"])
+        file = self.daemon.data / "log.sqlite"
+        self.assertIn(f"log: database {file}: database or disk is full", ready["reasons"])
         self.assertEqual(self.daemon.get("/health")[0], 200)
         self.assertEqual(self.client.request("ping")["result"], True)
         ballast.unlink()

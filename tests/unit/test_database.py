@@ -149,8 +149,8 @@ class WorkTests(DatabaseCase):
         go.set()
         await self.blocker
         for refused in waiting:
-            error = await self.assertFailure(refused, sqlite3.OperationalError)
-            self.assertEqual(error.sqlite_errorcode, sqlite3.SQLITE_FULL)
+            error = await self.assertFailure(refused, DatabaseUnusable)
+            self.assertEqual(error.__cause__.sqlite_errorcode, sqlite3.SQLITE_FULL)
         self.assertEqual(await database.run(names), [])
         await database.run(lambda c: c.execute("PRAGMA max_page_count=100000").fetchone())
         self.assertEqual(len(await database.run(put("x" * 50_000))), 50_000)

@@ -14,7 +14,13 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from kupool.storage import database as database_module
-from kupool.storage.database import Database, DatabaseDamaged, PlaceLost, connect
+from kupool.storage.database import (
+    Database,
+    DatabaseDamaged,
+    DatabaseUnusable,
+    PlaceLost,
+    connect,
+)
 from kupool.storage.guard import Guard
 
 
@@ -286,8 +292,9 @@ class WorkTests(TestCase):
         """An error, never a success; works again when the cause is gone."""
         database = await self.database()
         await database.run(lambda c: c.execute("PRAGMA query_only=ON"), single=True)
-        error = await self.assertFailure(database.run(put("a")), sqlite3.OperationalError)
-        self.assertEqual(error.sqlite_errorcode & 0xFF, sqlite3.SQLITE_READONLY)
+        error = await self.assertFailure(database.run(put("a")), DatabaseUnusable)
+        self.assertIn(f"database {self.path}: attempt to write", str(error))
+        self.assertEqual(error.__cause__.sqlite_errorcode & 0xFF, sqlite3.SQLITE_READONLY)
         await database.run(lambda c: c.execute("PRAGMA query_only=OFF"), single=True)
         await database.run(put("a"))
         self.assertEqual(await database.run(names), ["a"])
@@ -302,7 +309,7 @@ class WorkTests(TestCase):
             raise error
 
         for single in (False, True):
-            await self.assertFailure(database.run(fails, alone=True), sqlite3.OperationalError)
+            await self.assertFailure(database.run(fails, alone=True), DatabaseUnusable)
             await database.run(put(f"n{single}"), single=single)
         self.assertEqual(await database.run(names), ["nFalse", "nTrue"])
 
