@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ from kupool.wire.batches import VERSION, Batch, encode_batch
 from tests.faults.torture import Torture, torture
 from tests.faults.torture_accounts import Accounts, Findings, Row, Stored
 from tests.faults.torture_audit import CUT_OFF, DIFFERENT, Forgery, forge, read_answer
-from tests.faults.torture_clock import DAY, Clock
+from tests.faults.torture_clock import DAY, SEEN, Clock
 from tests.faults.torture_faults import Fault, plan
 from tests.faults.torture_files import FilesSite
 from tests.faults.torture_load import Key
@@ -382,6 +383,7 @@ for _ in sys.stdin:
             wall, monotonic, boot = [], [], []
             for offset in (0, 40 * DAY, -DAY, 600):
                 clock.set(offset)
+                time.sleep(SEEN)
                 process.stdin.write("\n")
                 process.stdin.flush()
                 one, two, three = process.stdout.readline().split()

@@ -17,6 +17,9 @@ STEPS: Mapping[str, int] = {
     for sign, factor in (("+", 1), ("-", -1))
 }
 
+#: Seconds after which a process that runs has seen a step.
+SEEN = 2.1
+
 #: Days on which a clock wakes up that has never been set, or was set wrongly.
 FIRST_DAY = 2 * DAY
 LAST_DAY = 4_070_908_800  # 2099-01-01
@@ -44,7 +47,8 @@ class Clock:
         self.environment: Mapping[str, str] = {
             "LD_PRELOAD": str(find_library()),
             "FAKETIME_TIMESTAMP_FILE": str(self._file),
-            "FAKETIME_NO_CACHE": "1",
+            # To read the file for each look at the clock would take most of the daemon's time.
+            "FAKETIME_CACHE_DURATION": "1",
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
             "DONT_FAKE_MONOTONIC": "1",
             "NO_FAKE_STAT": "1",
@@ -52,7 +56,10 @@ class Clock:
         self.set(0)
 
     def set(self, offset: int) -> None:
-        """Let the clock be so many seconds ahead of the true time; never before 1970."""
+        """Let the clock be so many seconds ahead of the true time; never before 1970.
+
+        A process that runs sees it :data:`SEEN` seconds later at the latest.
+        """
         self.offset = max(offset, 3600 - int(time.time()))
         new = self._file.with_name("clock.new")
         new.write_text(f"{self.offset:+d}")
@@ -73,4 +80,4 @@ def forget(pid: int) -> None:
         Path("/dev/shm", name).unlink(missing_ok=True)
 
 
-__all__ = ["DAY", "FIRST_DAY", "LAST_DAY", "STEPS", "Clock", "find_library", "forget"]
+__all__ = ["DAY", "FIRST_DAY", "LAST_DAY", "SEEN", "STEPS", "Clock", "find_library", "forget"]

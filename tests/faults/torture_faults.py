@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from tests.faults.torture_clock import FIRST_DAY, LAST_DAY, STEPS
+from tests.faults.torture_clock import FIRST_DAY, LAST_DAY, SEEN, STEPS
 from tests.faults.torture_proxy import HALF, HOLE, MUTE, OPEN
 from tests.faults.torture_site import Site
 
@@ -85,8 +85,9 @@ def clock_faults(site: Site) -> list[Fault]:
     shown = [("in 1970", FIRST_DAY), ("in 2099", LAST_DAY)]
 
     def passing(name: str, by: int) -> Fault:
+        lasts = (SEEN, 2 * SEEN)
         return Fault(
-            f"clock {name}", "clock", lambda: clock.step(by), lambda: clock.step(-by), LONG, 0.5
+            f"clock {name}", "clock", lambda: clock.step(by), lambda: clock.step(-by), lasts, 0.5
         )
 
     def staying(name: str, to: int) -> Fault:
