@@ -23,9 +23,9 @@ from twisted.internet import protocol
 from bench.load import CORE
 from bench.servers import free_port, pinned, running
 from kupool.net.command import run
-from kupool.net.id_router import IdRouter
 from kupool.net.manager import ServerSettings
 from kupool.net.observer import Observer
+from kupool.net.routing.id_router import IdRouter
 from kupool.net.server import Server
 
 SOURCE = Path(__file__).with_name("echo_load.c")

@@ -16,7 +16,7 @@ from zope.interface import implementer
 from kupool.net import IConnectionObserver
 from kupool.net.connection import Connection
 from kupool.net.manager import ConnectionManager, ServerSettings
-from kupool.net.router import IRouter, Router
+from kupool.net.routing.router import IRouter, Router
 from kupool.wire.framing import LINE, Framing, Item
 
 

@@ -19,7 +19,7 @@ from kupool.bus.remote.client import RemoteBus
 from kupool.bus.remote.service import BusService
 from kupool.net.command import run
 from kupool.net.connection import Connection
-from kupool.net.router import Router
+from kupool.net.routing.router import Router
 from kupool.net.server import Server
 from kupool.rooms.events import TakenOver
 from kupool.rooms.observer import LobbyObserver

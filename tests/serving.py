@@ -8,7 +8,7 @@ from twisted.internet import reactor as _reactor
 from twisted.trial.unittest import TestCase
 
 from kupool.net.hooks import HookedObserver
-from kupool.net.id_router import IdRouter
+from kupool.net.routing.id_router import IdRouter
 from kupool.net.server import Server
 from kupool.wire.framing import encode_tlv
 from tests.sockets import Peer, in_thread, started

@@ -23,7 +23,7 @@ from kupool.commands.settings_flags import add_settings_parser, given_flags, loa
 from kupool.commands.times import minute_text, parse_time
 from kupool.daemon.checks import check
 from kupool.daemon.service import explain
-from kupool.net.endpoints import Address, parse_address, probe
+from kupool.net.transport.endpoints import Address, parse_address, probe
 from kupool.settings import Settings
 from kupool.wire.messages import JobParams
 

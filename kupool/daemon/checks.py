@@ -8,7 +8,7 @@ from itertools import chain
 
 from kupool.amqp.address import parse_brokers
 from kupool.bus.topics import pattern_name
-from kupool.net.endpoints import endpoint_for
+from kupool.net.transport.endpoints import endpoint_for
 from kupool.settings import Loaded, SettingError
 from kupool.web.control import Hosts
 from kupool.web.upgrade import Origins

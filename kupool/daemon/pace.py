@@ -7,7 +7,7 @@ from typing import Any
 
 from kupool.errors import ErrorText
 from kupool.net.connection import Connection
-from kupool.net.router_guards import RateLimit
+from kupool.net.routing.guards import RateLimit
 
 
 class Pace:

@@ -23,9 +23,9 @@ from kupool.log.rabbit.topology import Topology
 from kupool.log.spool import SpooledLog, SpoolSettings
 from kupool.log.spool_file import SpoolFile
 from kupool.log.sqlite import SqliteLog
-from kupool.net.endpoints import parse_address
 from kupool.net.manager import ServerSettings
 from kupool.net.server import Server
+from kupool.net.transport.endpoints import parse_address
 from kupool.pool.acceptance import Acceptance, BatchSettings
 from kupool.pool.coordinator import Coordinator
 from kupool.pool.credentials import Authenticator

@@ -30,7 +30,7 @@ from kupool.errors import GOING_DOWN
 from kupool.log import IdentityMismatch, LogUnavailable
 from kupool.log.rabbit import BrokerError
 from kupool.net.collector import collect_rarely
-from kupool.net.endpoints import endpoint_for, probe
+from kupool.net.transport.endpoints import endpoint_for, probe
 from kupool.pool.restore import restore_jobs
 from kupool.settings import Loaded, Settings, changes
 from kupool.stats.comparison import Comparison, compare

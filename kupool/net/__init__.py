@@ -6,39 +6,39 @@ It knows nothing of the pool, which is built on the public names of this package
 from __future__ import annotations
 
 from kupool.net.admission import ServerSettings
-from kupool.net.base_router import BaseRouter
-from kupool.net.client import Client
-from kupool.net.client_failures import (
+from kupool.net.command import run
+from kupool.net.configuration import ConfigError, ServerConfig
+from kupool.net.connection import Connection
+from kupool.net.delivery import Delivery, Policy
+from kupool.net.dialling.client import Client
+from kupool.net.dialling.failures import (
     ClientFailure,
     ConnectionEnded,
     NotConnected,
     RequestTimeout,
     Unreachable,
 )
-from kupool.net.client_settings import Backoff, ClientSettings
-from kupool.net.command import run
-from kupool.net.configuration import ConfigError, ServerConfig
-from kupool.net.connection import Connection
-from kupool.net.correlation import correlated
-from kupool.net.delivery import Delivery, Policy
+from kupool.net.dialling.settings import Backoff, ClientSettings
 from kupool.net.failures import ConnectionClosed, ConnectionNotFound, PropertyNotFound
 from kupool.net.figures import Meter
 from kupool.net.heartbeat import Heartbeat
 from kupool.net.hooks import HookedObserver
-from kupool.net.id_router import IdRouter
-from kupool.net.interceptors import Intercepted
 from kupool.net.interfaces import IClosingObserver, IConnectionObserver
 from kupool.net.manager import ConnectionManager
 from kupool.net.observer import Observer
-from kupool.net.request import Request
-from kupool.net.router import LATER, IRouter, Router, Unknown
-from kupool.net.router_guards import RateLimit, allow
+from kupool.net.routing.base import BaseRouter
+from kupool.net.routing.correlation import correlated
+from kupool.net.routing.guards import RateLimit, allow
+from kupool.net.routing.id_router import IdRouter
+from kupool.net.routing.interceptors import Intercepted
+from kupool.net.routing.request import Request
+from kupool.net.routing.router import LATER, IRouter, Router, Unknown
 from kupool.net.server import Server
 from kupool.net.stalls import StallWatch
-from kupool.net.workers import WorkerPool
-from kupool.net.workers_processes import Processes
-from kupool.net.workers_settings import WorkerSettings
-from kupool.net.workers_threads import Threads
+from kupool.net.workers.pool import WorkerPool
+from kupool.net.workers.processes import Processes
+from kupool.net.workers.settings import WorkerSettings
+from kupool.net.workers.threads import Threads
 from kupool.wire.framing import Tlv
 
 __all__ = [

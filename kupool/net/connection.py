@@ -1,8 +1,8 @@
 """One connection: what came in, what goes out, and how it ends.
 
-A connection belongs to a protocol of :mod:`kupool.net.protocols`, which feeds it
+A connection belongs to a protocol of :mod:`kupool.net.transport.protocols`, which feeds it
 bytes, and to a server's manager, which sweeps it for timeouts. It never blocks and
-never buffers without bound: see :mod:`kupool.net.outbox` for a peer that reads slowly.
+never buffers without bound: see :mod:`kupool.session.outbox` for a peer that reads slowly.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from kupool.wire.framing import Discarding, Framing, Item, Splitter
 
 if TYPE_CHECKING:
     from kupool.net.manager import ConnectionManager
-    from kupool.net.router import IRouter
+    from kupool.net.routing.router import IRouter
 
 #: Seconds that a peer has to end its side, once all that it was sent is on its way.
 LINGER = 1.0

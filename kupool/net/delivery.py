@@ -14,8 +14,8 @@ from twisted.internet.defer import Deferred, succeed
 from kupool.errors import SLOW_READER
 from kupool.net.connection import OPEN, Connection
 from kupool.net.failures import ConnectionClosed
-from kupool.net.outbox import EventPolicy
 from kupool.net.waiting import WaitingRoom
+from kupool.session.outbox import EventPolicy
 from kupool.wire.framing import Tlv
 
 

@@ -10,9 +10,9 @@ from twisted.internet.interfaces import IReactorTime
 
 from kupool.net.connection import Connection
 from kupool.net.manager import ConnectionManager
-from kupool.net.router_steps import Step, awaited, label_of
-from kupool.net.router_table import RouteTable
-from kupool.net.workers import WorkerPool
+from kupool.net.routing.steps import Step, awaited, label_of
+from kupool.net.routing.table import RouteTable
+from kupool.net.workers.pool import WorkerPool
 
 
 class Figure(NamedTuple):

@@ -20,7 +20,7 @@ from kupool.errors import CloseReason
 from kupool.net.connection import Connection
 from kupool.net.interfaces import IClosingObserver
 from kupool.net.observer import Observer
-from kupool.net.router import IRouter
+from kupool.net.routing.router import IRouter
 
 #: May return a coroutine or a Deferred, which the first message waits for. When it
 #: fails, the connection is cut off, and has no stop hook.

@@ -8,7 +8,7 @@ from zope.interface import implementer
 
 from kupool.net.connection import Connection
 from kupool.net.interfaces import IConnectionObserver
-from kupool.net.router import IRouter
+from kupool.net.routing.router import IRouter
 
 
 @implementer(IConnectionObserver)

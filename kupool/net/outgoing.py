@@ -1,7 +1,7 @@
 """What a connection sends, and what waits while its peer reads slowly.
 
 Nothing waits without bound: what a peer does not take goes to an outbox, see
-:mod:`kupool.net.outbox`, and with too many replies in it nothing more is read.
+:mod:`kupool.session.outbox`, and with too many replies in it nothing more is read.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from zope.interface import implementer
 
 from kupool.errors import INTERNAL_ERROR, ErrorText
 from kupool.net.failures import ConnectionClosed
-from kupool.net.outbox import EventPolicy, Outbox
+from kupool.session.outbox import EventPolicy, Outbox
 from kupool.wire.framing import Framing, Tlv
 from kupool.wire.messages import decode_loosely, encode_error, encode_result
 from kupool.wire.packets import MessageTooLarge

@@ -13,15 +13,15 @@ from twisted.logger import Logger
 
 from kupool.errors import GOING_DOWN, CloseReason
 from kupool.net.configuration import ServerConfig
-from kupool.net.descriptors import DescriptorGroup
-from kupool.net.detecting import DetectingFactory
-from kupool.net.endpoints import parse_address
 from kupool.net.failures import MESSAGE_TOO_LARGE
 from kupool.net.interfaces import IConnectionObserver
-from kupool.net.listening import Listening
 from kupool.net.manager import ConnectionManager, ServerSettings
-from kupool.net.protocols import FACTORIES, CodecFactory
-from kupool.net.transport import direct_transport_available
+from kupool.net.transport.descriptors import DescriptorGroup
+from kupool.net.transport.detecting import DetectingFactory
+from kupool.net.transport.direct import direct_transport_available
+from kupool.net.transport.endpoints import parse_address
+from kupool.net.transport.listening import Listening
+from kupool.net.transport.protocols import FACTORIES, CodecFactory
 from kupool.wire.codecs import CODECS, Codec
 from kupool.wire.packets import UNLIMITED
 

@@ -12,7 +12,7 @@ from zope.interface import implementer
 
 from kupool.errors import CLOSE_UNAUTHORIZED, UNAUTHORIZED, UNAVAILABLE
 from kupool.net.connection import OPEN, Connection
-from kupool.net.router import IRouter
+from kupool.net.routing.router import IRouter
 from kupool.pool.credentials import Authenticator
 from kupool.pool.session import valid_username
 from kupool.wire.framing import OP_CLOSE, Control, Item

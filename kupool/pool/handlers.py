@@ -20,7 +20,7 @@ from kupool.errors import (
     ErrorText,
 )
 from kupool.net.connection import Connection
-from kupool.net.router import LATER, IRouter, Router
+from kupool.net.routing.router import LATER, IRouter, Router
 from kupool.pool.acceptance import Acceptance
 from kupool.pool.jobs import Job, JobBook
 from kupool.pool.judge import Rules, judge

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
-from kupool.net.outbox import EventPolicy
 from kupool.rooms.broadcast import Packet, Payload, notification
 from kupool.rooms.members import Member, Presence
 from kupool.rooms.outgoing import Outgoing
 from kupool.rooms.peers import Peer
 from kupool.rooms.settings import House
+from kupool.session.outbox import EventPolicy
 
 if TYPE_CHECKING:
     from kupool.rooms.lobby import Lobby

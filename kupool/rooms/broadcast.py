@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from kupool.net.connection import OPEN
-from kupool.net.outbox import EventPolicy
 from kupool.rooms.peers import Peer
+from kupool.session.outbox import EventPolicy
 from kupool.wire.framing import Framing
 from kupool.wire.messages import encode_request
 

@@ -54,7 +54,7 @@ class Lobby(Registry):
     # -- messages
 
     def request(self, connection: Connection, body: object) -> Deferred[object]:
-        """Take a message to its room; a handler for :class:`kupool.net.router.Router`.
+        """Take a message to its room; a handler for :class:`kupool.net.routing.router.Router`.
 
         Fires with what ``on_dispatch_message`` returned, or fails, with
         :class:`RequestError` where the message is refused.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from kupool.net.outbox import EventPolicy
 from kupool.rooms.broadcast import Packet, Payload, notification
 from kupool.rooms.peers import Peer
+from kupool.session.outbox import EventPolicy
 
 if TYPE_CHECKING:
     from kupool.rooms.room import Room

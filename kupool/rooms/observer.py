@@ -6,7 +6,7 @@ from twisted.python.failure import Failure
 
 from kupool.net.connection import Connection
 from kupool.net.observer import Observer
-from kupool.net.router import IRouter
+from kupool.net.routing.router import IRouter
 from kupool.rooms.lobby import Lobby
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from kupool.net.outbox import EventPolicy
+from kupool.session.outbox import EventPolicy
 from kupool.wire.framing import Framing
 
 

@@ -11,7 +11,6 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from kupool.errors import ALREADY_EXISTS, RequestError
-from kupool.net.outbox import EventPolicy
 from kupool.rooms.broadcast import Packet, Payload, notification
 from kupool.rooms.events import Created, Incoming, RoomBusy, RoomGone
 from kupool.rooms.interfaces import IRoomHooks
@@ -25,6 +24,7 @@ from kupool.rooms.settings import House, RoomSettings
 from kupool.rooms.tasks import TaskStatistics
 from kupool.rooms.turns import Turns, in_chunks
 from kupool.rooms.wheel import Timer, Wheel
+from kupool.session.outbox import EventPolicy
 
 _LINGER = "room linger"
 

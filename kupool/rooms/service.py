@@ -31,7 +31,7 @@ from kupool.errors import (
 from kupool.net import IClosingObserver
 from kupool.net.connection import Connection
 from kupool.net.observer import Observer
-from kupool.net.router import Before, Router
+from kupool.net.routing.router import Before, Router
 from kupool.rooms.events import (
     Closing,
     Disconnected,

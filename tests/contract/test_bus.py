@@ -35,8 +35,8 @@ from kupool.bus.remote.client import RemoteBus
 from kupool.bus.remote.compatible import COMPATIBLE, CompatibleCodec
 from kupool.bus.remote.service import BusService
 from kupool.net.manager import ConnectionManager, ServerSettings
-from kupool.net.protocols import FACTORIES, CodecFactory
 from kupool.net.testing import MemoryNetwork
+from kupool.net.transport.protocols import FACTORIES, CodecFactory
 from kupool.wire.framing import FRAME, INT32, LINE
 from tests.bus_exchange import Exchange, MemoryCarrier
 

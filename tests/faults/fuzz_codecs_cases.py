@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from msgspec import structs
 
 from kupool.bus.remote.compatible import CompatibleCodec
-from kupool.net.interceptors import Intercepted
+from kupool.net.routing.interceptors import Intercepted
 from kupool.wire.codecs import CODECS, Codec, CrcCodec, LengthFieldCodec, Packable
 from kupool.wire.framing import Item, Tlv
 from kupool.wire.packets import MAX_MESSAGE_ID, Message

@@ -16,13 +16,13 @@ from twisted.python.failure import Failure
 from kupool.errors import CLOSE_REASONS
 from kupool.net.connection import Connection
 from kupool.net.hooks import HookedObserver
-from kupool.net.interceptors import Intercepted
 from kupool.net.manager import ServerSettings
-from kupool.net.router_table import Unknown
+from kupool.net.routing.interceptors import Intercepted
+from kupool.net.routing.table import Unknown
 from kupool.net.server import Server
 from kupool.net.testing import MemoryNetwork
-from kupool.net.workers import CLOSE_UNAVAILABLE, WorkerPool
-from kupool.net.workers_settings import WorkerSettings
+from kupool.net.workers.pool import CLOSE_UNAVAILABLE, WorkerPool
+from kupool.net.workers.settings import WorkerSettings
 from kupool.web.websocket import PoolWebSocketFactory
 from kupool.wire.codecs import CODECS, Codec
 from kupool.wire.framing import FRAMINGS, Tlv

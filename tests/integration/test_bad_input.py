@@ -17,18 +17,18 @@ from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
-from kupool.net.client import Client, ClientSettings
-from kupool.net.client_failures import ConnectionEnded
 from kupool.net.connection import Connection
-from kupool.net.id_router import IdRouter
+from kupool.net.dialling.client import Client, ClientSettings
+from kupool.net.dialling.failures import ConnectionEnded
 from kupool.net.manager import ServerSettings
 from kupool.net.observer import Observer
-from kupool.net.router import Router
+from kupool.net.routing.id_router import IdRouter
+from kupool.net.routing.router import Router
 from kupool.net.server import Server
 from kupool.net.stalls import StallWatch
-from kupool.net.workers import WorkerPool, WorkerSettings
-from kupool.net.workers_processes import Processes
-from kupool.net.workers_threads import Threads
+from kupool.net.workers.pool import WorkerPool, WorkerSettings
+from kupool.net.workers.processes import Processes
+from kupool.net.workers.threads import Threads
 from kupool.wire.codecs import CODECS, LengthFieldCodec
 from kupool.wire.framing import Tlv, encode_tlv
 from tests.serving import ServerCase, echo, received

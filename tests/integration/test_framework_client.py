@@ -9,15 +9,15 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
-from kupool.net.client import Client, ClientSettings
-from kupool.net.client_failures import ConnectionEnded, Unreachable
 from kupool.net.connection import Connection
-from kupool.net.correlation import correlated
-from kupool.net.id_router import IdRouter
+from kupool.net.dialling.client import Client, ClientSettings
+from kupool.net.dialling.failures import ConnectionEnded, Unreachable
 from kupool.net.observer import Observer
-from kupool.net.router import Router
+from kupool.net.routing.correlation import correlated
+from kupool.net.routing.id_router import IdRouter
+from kupool.net.routing.router import Router
 from kupool.net.server import Server
-from kupool.net.workers import WorkerPool, WorkerSettings
+from kupool.net.workers.pool import WorkerPool, WorkerSettings
 
 
 class SocketTests(TestCase):

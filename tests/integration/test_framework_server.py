@@ -16,16 +16,16 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.error import CannotListenError
 from twisted.internet.task import deferLater
 
-import kupool.net.listening
-from kupool.net import protocols
+import kupool.net.transport.listening
 from kupool.net.configuration import ServerConfig
 from kupool.net.connection import Connection
-from kupool.net.endpoints import Address
 from kupool.net.failures import ConnectionClosed
 from kupool.net.heartbeat import Heartbeat
 from kupool.net.hooks import HookedObserver
 from kupool.net.manager import ServerSettings
 from kupool.net.server import Server
+from kupool.net.transport import protocols
+from kupool.net.transport.endpoints import Address
 from kupool.wire.codecs import LengthFieldCodec, TlvCodec
 from kupool.wire.framing import LINE, Tlv, encode_tlv
 from kupool.wire.messages import encode_success
@@ -152,7 +152,7 @@ class _ServerSuite(ServerCase):
             hosts = text.partition("?")[2]
             return [Address(host, 0) for host in hosts.split(",")] if hosts else []
 
-        self.patch(kupool.net.listening, "resolved", named)
+        self.patch(kupool.net.transport.listening, "resolved", named)
         for hosts, kept in (
             (["127.0.0.1", "::1"], ["127.0.0.1", "::1"]),
             (["192.0.2.1", "127.0.0.1"], ["127.0.0.1"]),
@@ -487,7 +487,7 @@ os.environ["LISTEN_PID"] = str(os.getpid())
 from twisted.internet import reactor
 from twisted.internet.defer import ensureDeferred
 from kupool.net.hooks import HookedObserver
-from kupool.net.id_router import IdRouter
+from kupool.net.routing.id_router import IdRouter
 from kupool.net.server import Server
 router = IdRouter(lambda connection, message_id, data: data)
 where = ["systemd:domain=INET:name=demo"]

@@ -15,18 +15,18 @@ from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
-import kupool.net.listening
+import kupool.net.transport.listening
 from kupool.net.connection import Connection
-from kupool.net.endpoints import Address
 from kupool.net.hooks import HookedObserver
-from kupool.net.id_router import IdRouter
 from kupool.net.manager import ServerSettings
 from kupool.net.observer import Observer
+from kupool.net.routing.id_router import IdRouter
 from kupool.net.server import Server
-from kupool.net.workers import Drained, WorkerPool, WorkerSettings
-from kupool.net.workers_crew import Crew
-from kupool.net.workers_processes import Processes
-from kupool.net.workers_threads import Threads
+from kupool.net.transport.endpoints import Address
+from kupool.net.workers.crew import Crew
+from kupool.net.workers.pool import Drained, WorkerPool, WorkerSettings
+from kupool.net.workers.processes import Processes
+from kupool.net.workers.threads import Threads
 from kupool.wire.framing import encode_tlv
 from tests.serving import ServerCase, echo, received
 from tests.sockets import PATIENCE, Peer, in_thread, started, until
@@ -255,7 +255,7 @@ class StopTests(ServerCase):
                 asked.append(text)  # noqa: B023
                 return await found  # noqa: B023
 
-            self.patch(kupool.net.listening, "resolved", slow)
+            self.patch(kupool.net.transport.listening, "resolved", slow)
             server = self.server(addresses=["a.example:0"])
             server.after_start(ran.append)
             starting = started(getattr(server, begin)())

@@ -12,7 +12,7 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
 from kupool.net.connection import Connection
-from kupool.net.router import Router
+from kupool.net.routing.router import Router
 from kupool.net.server import Server
 from kupool.rooms.events import Disconnected, Incoming, Left, Returned
 from kupool.rooms.hooks import RoomHooks

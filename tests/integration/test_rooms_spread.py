@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from kupool.bus.rabbit.bus import RabbitBus
-from kupool.net.router import Router
+from kupool.net.routing.router import Router
 from kupool.net.server import Server
 from kupool.rooms.observer import LobbyObserver
 from kupool.rooms.spread.lobby import SpreadLobby

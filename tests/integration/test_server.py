@@ -23,7 +23,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from kupool.errors import RESTARTING
 from kupool.net.connection import Connection
 from kupool.net.manager import ServerSettings
-from kupool.net.router import Router
+from kupool.net.routing.router import Router
 from kupool.net.server import Server
 from kupool.wire.framing import FRAME, INT32, LINE, OP_CLOSE
 from kupool.wire.messages import encode_success

@@ -21,12 +21,12 @@ from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 
 from kupool.net.connection import CLOSED, Connection
-from kupool.net.descriptors import DescriptorGroup
-from kupool.net.endpoints import endpoint_for
 from kupool.net.manager import ServerSettings
-from kupool.net.router import IRouter, Router
+from kupool.net.routing.router import IRouter, Router
 from kupool.net.server import Server
-from kupool.net.transport import DirectServer, direct_transport_available
+from kupool.net.transport.descriptors import DescriptorGroup
+from kupool.net.transport.direct import DirectServer, direct_transport_available
+from kupool.net.transport.endpoints import endpoint_for
 from kupool.wire.framing import FRAME, INT32, LINE, OP_CLOSE, OP_PING, OP_PONG, Item, encode_frame
 from kupool.wire.messages import encode_success
 from tests.peers import Observer, frames

@@ -15,13 +15,13 @@ from twisted.trial.unittest import TestCase
 
 from kupool.errors import RequestError
 from kupool.net.connection import Connection
-from kupool.net.id_router import IdRouter
 from kupool.net.observer import Observer
+from kupool.net.routing.id_router import IdRouter
 from kupool.net.server import Server
-from kupool.net.workers import WorkerPool, WorkerSettings
-from kupool.net.workers_crew import Crew
-from kupool.net.workers_processes import CallFailed, ProcessEnded, Processes
-from kupool.net.workers_threads import Threads
+from kupool.net.workers.crew import Crew
+from kupool.net.workers.pool import WorkerPool, WorkerSettings
+from kupool.net.workers.processes import CallFailed, ProcessEnded, Processes
+from kupool.net.workers.threads import Threads
 from tests.sockets import PATIENCE
 
 

@@ -19,9 +19,9 @@ from kupool.bus.remote.client import RemoteBus
 from kupool.bus.remote.compatible import COMPATIBLE, MAX_BODY, CompatibleCodec
 from kupool.bus.remote.service import BusService
 from kupool.net.manager import ConnectionManager, ServerSettings
-from kupool.net.protocols import CodecFactory
 from kupool.net.server import Server
 from kupool.net.testing import MemoryNetwork
+from kupool.net.transport.protocols import CodecFactory
 from kupool.wire.packets import MessageTooLarge
 from kupool.wire.splitters import Tlv
 

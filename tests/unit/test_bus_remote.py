@@ -24,9 +24,9 @@ from kupool.bus.remote.link import SILENCE
 from kupool.bus.remote.service import BusService, PeerLimits
 from kupool.errors import FORBIDDEN, GOING_DOWN, UNAUTHORIZED
 from kupool.net.manager import ConnectionManager, ServerSettings
-from kupool.net.protocols import FACTORIES
-from kupool.net.router import Router
+from kupool.net.routing.router import Router
 from kupool.net.testing import MemoryNetwork, MemoryPeer, MemoryTransport
+from kupool.net.transport.protocols import FACTORIES
 from kupool.wire.framing import FRAME
 
 #: A call as raw peers publish it.

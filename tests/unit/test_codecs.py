@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.bus.remote.compatible import CompatibleCodec
-from kupool.net.interceptors import Intercepted
+from kupool.net.routing.interceptors import Intercepted
 from kupool.wire.codecs import (
     CODECS,
     Codec,

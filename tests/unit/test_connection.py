@@ -20,8 +20,8 @@ from kupool.errors import (
     CloseReason,
 )
 from kupool.net.connection import CLOSED, CLOSING, LINGER, OPEN, Connection
-from kupool.net.outbox import EventPolicy
-from kupool.net.router import Router
+from kupool.net.routing.router import Router
+from kupool.session.outbox import EventPolicy
 from kupool.wire.framing import FRAME, INT32, LINE, Control, Item, encode_frame
 from kupool.wire.messages import encode_success
 from tests.peers import Bench, PeerTransport, Recorder, frames, int32s, lines

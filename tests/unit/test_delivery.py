@@ -11,7 +11,7 @@ from kupool.errors import GOING_DOWN
 from kupool.net.connection import CLOSING, OPEN, Connection
 from kupool.net.delivery import Delivery, Policy
 from kupool.net.failures import ConnectionClosed
-from kupool.net.protocols import TLV
+from kupool.net.transport.protocols import TLV
 from kupool.net.waiting import MAX_WAITING
 from kupool.wire.framing import Tlv, encode_tlv
 from kupool.wire.packets import MessageTooLarge

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
-from kupool.net.endpoints import Address, endpoint_for, parse_address
+from kupool.net.transport.endpoints import Address, endpoint_for, parse_address
 
 
 class ParseTests(SynchronousTestCase):

@@ -16,12 +16,12 @@ from kupool.bus.remote.service import BusService
 from kupool.client import PoolClient
 from kupool.client.worker import Worker
 from kupool.errors import FORBIDDEN
-from kupool.net.client import Client
-from kupool.net.detecting import DetectingFactory
+from kupool.net.dialling.client import Client
 from kupool.net.heartbeat import Heartbeat
-from kupool.net.router import Router
+from kupool.net.routing.router import Router
 from kupool.net.server import Server
 from kupool.net.testing import MemoryNetwork
+from kupool.net.transport.detecting import DetectingFactory
 from kupool.rooms.events import Incoming
 from kupool.rooms.hooks import RoomHooks
 from kupool.rooms.lobby import Lobby

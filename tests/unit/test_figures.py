@@ -9,14 +9,14 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.errors import FORBIDDEN
 from kupool.net.figures import Meter, figures
-from kupool.net.id_router import IdRouter
 from kupool.net.manager import ServerSettings
 from kupool.net.observer import Observer
-from kupool.net.router import Router
-from kupool.net.router_guards import allow
+from kupool.net.routing.guards import allow
+from kupool.net.routing.id_router import IdRouter
+from kupool.net.routing.router import Router
 from kupool.net.server import Server
 from kupool.net.testing import MemoryNetwork
-from kupool.net.workers import WorkerPool, WorkerSettings
+from kupool.net.workers.pool import WorkerPool, WorkerSettings
 from kupool.wire.framing import Tlv
 
 

@@ -12,11 +12,11 @@ from twisted.trial.unittest import SynchronousTestCase
 from kupool.errors import FORBIDDEN, GOING_DOWN, TOO_MANY_CONNECTIONS, CloseReason
 from kupool.net.connection import CLOSED, CLOSING, OPEN, Connection
 from kupool.net.failures import MESSAGE_TOO_LARGE, ConnectionClosed, ConnectionNotFound
-from kupool.net.id_router import IdRouter
-from kupool.net.outbox import EventPolicy
-from kupool.net.protocols import FACTORIES, TLV, CodecFactory
-from kupool.net.request import Request
-from kupool.net.router import LATER, Router
+from kupool.net.routing.id_router import IdRouter
+from kupool.net.routing.request import Request
+from kupool.net.routing.router import LATER, Router
+from kupool.net.transport.protocols import FACTORIES, TLV, CodecFactory
+from kupool.session.outbox import EventPolicy
 from kupool.wire.codecs import CODECS, LengthFieldCodec, TlvCodec, framing_of
 from kupool.wire.framing import FRAME, INT32, LINE, Framing, Tlv, encode_tlv
 from kupool.wire.packets import MessageTooLarge

@@ -16,8 +16,8 @@ from kupool.net.connection import OPEN, Connection
 from kupool.net.failures import ConnectionClosed
 from kupool.net.hooks import HookedObserver
 from kupool.net.manager import ConnectionManager, ServerSettings
-from kupool.net.protocols import TLV, LineFactory
-from kupool.net.workers import WorkerPool, WorkerSettings
+from kupool.net.transport.protocols import TLV, LineFactory
+from kupool.net.workers.pool import WorkerPool, WorkerSettings
 from kupool.wire.framing import LINE, Framing, encode_tlv
 from tests.peers import Bench, PeerTransport, Recorder
 

@@ -30,14 +30,14 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from kupool.net.id_router import IdRouter
 from kupool.net.manager import ServerSettings
 from kupool.net.observer import Observer
-from kupool.net.resolving import resolved
-from kupool.net.router import Router
+from kupool.net.routing.id_router import IdRouter
+from kupool.net.routing.router import Router
 from kupool.net.server import Server
 from kupool.net.testing import MemoryNetwork, NeverAtRest
 from kupool.net.testing.names import MemoryNames
+from kupool.net.transport.resolving import resolved
 from kupool.wire.framing import Tlv
 
 

@@ -11,9 +11,10 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.errors import FORBIDDEN, CloseReason, RequestError
-from kupool.net.client import Client, ClientSettings
-from kupool.net.client_answers import Answers
-from kupool.net.client_failures import (
+from kupool.net.connection import Connection
+from kupool.net.dialling.answers import Answers
+from kupool.net.dialling.client import Client, ClientSettings
+from kupool.net.dialling.failures import (
     ClientClosed,
     ConnectionEnded,
     NotConnected,
@@ -22,15 +23,14 @@ from kupool.net.client_failures import (
     TooManyRequests,
     Unreachable,
 )
-from kupool.net.client_settings import LONGEST_WAIT, Backoff
-from kupool.net.connection import Connection
-from kupool.net.correlation import correlated
+from kupool.net.dialling.settings import LONGEST_WAIT, Backoff
 from kupool.net.failures import MESSAGE_TOO_LARGE
-from kupool.net.id_router import IdRouter
 from kupool.net.manager import ServerSettings
 from kupool.net.observer import Observer
-from kupool.net.request import Request
-from kupool.net.router import Router
+from kupool.net.routing.correlation import correlated
+from kupool.net.routing.id_router import IdRouter
+from kupool.net.routing.request import Request
+from kupool.net.routing.router import Router
 from kupool.net.server import Server
 from kupool.net.testing import MemoryNetwork
 from kupool.wire.codecs import Codec, TlvCodec

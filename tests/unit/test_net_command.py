@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.net.command import Make, serve
 from kupool.net.observer import Observer
-from kupool.net.router import Router
+from kupool.net.routing.router import Router
 from kupool.net.server import Server
 from kupool.net.testing import MemoryNetwork
 

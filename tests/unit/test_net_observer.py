@@ -13,7 +13,7 @@ from zope.interface.verify import verifyObject
 from kupool.net import IConnectionObserver
 from kupool.net.manager import ConnectionManager, ServerSettings
 from kupool.net.observer import Observer
-from kupool.net.protocols import LineFactory
+from kupool.net.transport.protocols import LineFactory
 from tests.peers import PeerTransport, ping_router
 
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from kupool.net.outbox import JOIN_SIZE, EventPolicy, Outbox
+from kupool.session.outbox import JOIN_SIZE, EventPolicy, Outbox
 
 
 def drained(outbox: Outbox) -> list[bytes]:

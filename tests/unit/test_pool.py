@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from kupool.net import IConnectionObserver
-from kupool.net.router import IRouter
+from kupool.net.routing.router import IRouter
 from kupool.pool.judge import Rules
 from kupool.pool.pool import SessionSettings
 from kupool.stats.consumer import StatsConsumer

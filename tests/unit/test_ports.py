@@ -18,8 +18,8 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from kupool.net import leftovers
-from kupool.net.ports import (
+from kupool.net.transport import leftovers
+from kupool.net.transport.ports import (
     FIRST_REST,
     LONGEST_REST,
     ListeningSocket,

@@ -13,9 +13,9 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from kupool.net.detecting import DetectingFactory
-from kupool.net.id_router import IdRouter
-from kupool.net.protocols import (
+from kupool.net.routing.id_router import IdRouter
+from kupool.net.transport.detecting import DetectingFactory
+from kupool.net.transport.protocols import (
     FACTORIES,
     REFUSAL_GRACE,
     TLV,
@@ -273,7 +273,7 @@ class RefusalTests(SynchronousTestCase):
         self.assertEqual(self.bench.clock.getDelayedCalls(), [])
 
     def test_too_many_refused_at_once_are_cut_off_at_once(self) -> None:
-        import kupool.net.detecting as detecting
+        import kupool.net.transport.detecting as detecting
 
         self.patch(detecting, "MAX_REFUSALS", 2)
         transports = [meet(self.factory)[1] for _ in range(3)]

@@ -10,8 +10,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.bus import Kind, NotMine
 from kupool.bus.local import LocalBus
-from kupool.net.id_router import IdRouter
 from kupool.net.observer import Observer
+from kupool.net.routing.id_router import IdRouter
 from kupool.net.server import Server
 from kupool.net.testing import MemoryNetwork
 from kupool.wire.framing import Tlv

@@ -8,7 +8,7 @@ from zope.interface.verify import verifyObject
 
 from kupool.errors import FORBIDDEN, RequestError
 from kupool.net.connection import Connection
-from kupool.net.router import Router
+from kupool.net.routing.router import Router
 from kupool.rooms import IRoomHooks
 from kupool.rooms.events import Disconnected, Incoming, Joined, Left, Renamed, Returned, RoomGone
 from kupool.rooms.hooks import RoomHooks

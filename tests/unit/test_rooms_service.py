@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from kupool.net import IClosingObserver
-from kupool.net.router import Router
+from kupool.net.routing.router import Router
 from kupool.net.server import Server
 from kupool.net.testing import MemoryNetwork, MemoryPeer
 from kupool.rooms import RoomSettings

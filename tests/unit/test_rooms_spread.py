@@ -19,7 +19,7 @@ from kupool.bus import BusError, Kind, Message, Model, Outcome
 from kupool.bus.local import LocalBus
 from kupool.errors import RequestError
 from kupool.net.manager import ConnectionManager, ServerSettings
-from kupool.net.router import Router
+from kupool.net.routing.router import Router
 from kupool.rooms.events import Closing, Disconnected, Joined, Left, Returned, TakenOver
 from kupool.rooms.observer import LobbyObserver
 from kupool.rooms.settings import RoomSettings

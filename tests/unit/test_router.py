@@ -14,9 +14,9 @@ from zope.interface.verify import verifyObject
 
 from kupool.errors import DUPLICATE, NOT_FOUND, RequestError
 from kupool.net.connection import CLOSING, OPEN, Connection
-from kupool.net.id_router import IdRouter
-from kupool.net.protocols import TLV
-from kupool.net.router import LATER, IRouter, Router
+from kupool.net.routing.id_router import IdRouter
+from kupool.net.routing.router import LATER, IRouter, Router
+from kupool.net.transport.protocols import TLV
 from kupool.wire.framing import (
     FRAME,
     LINE,

@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from kupool.client import Answer, ClientSettings, PoolClient, Server, Worker
 from kupool.client.pace import PaceSettings
 from kupool.client.worker import solve
-from kupool.net.detecting import DetectingFactory
+from kupool.net.transport.detecting import DetectingFactory
 from tests.integration.pool_server import PoolServer
 from tests.unit.client_script import PipeEndpoint, ScriptedEndpoint
 

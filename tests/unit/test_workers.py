@@ -12,13 +12,13 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.net.configuration import ServerConfig
 from kupool.net.connection import OPEN, Connection
-from kupool.net.id_router import IdRouter
 from kupool.net.observer import Observer
-from kupool.net.protocols import TLV
-from kupool.net.router import Router
+from kupool.net.routing.id_router import IdRouter
+from kupool.net.routing.router import Router
 from kupool.net.server import Server
 from kupool.net.testing import MemoryNetwork
-from kupool.net.workers import Balance, Drained, Full, WorkerPool, WorkerSettings
+from kupool.net.transport.protocols import TLV
+from kupool.net.workers.pool import Balance, Drained, Full, WorkerPool, WorkerSettings
 from kupool.wire.framing import LINE, Tlv, encode_tlv
 from tests.peers import Bench, lines
 from tests.unit.test_routes import tlvs

@@ -2,7 +2,7 @@
 
 Magic 20170103, command, sequence, length, and two reserved numbers, each u32 big-endian;
 then the body, of at most 50 KiB. Serve it with
-:class:`kupool.net.protocols.CodecFactory`, and give its framing to the client.
+:class:`kupool.net.transport.protocols.CodecFactory`, and give its framing to the client.
 """
 
 from __future__ import annotations

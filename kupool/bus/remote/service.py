@@ -41,7 +41,7 @@ from kupool.errors import BAD_PARAMS, TOO_MANY_REQUESTS, CloseReason, ErrorText
 from kupool.net import IClosingObserver
 from kupool.net.connection import OPEN, Connection
 from kupool.net.observer import Observer
-from kupool.net.router import Before, IRouter, Router
+from kupool.net.routing.router import Before, IRouter, Router
 from kupool.wire.framing import Item
 from kupool.wire.messages import encode_request
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from kupool.net.outbox import EventPolicy
+from kupool.session.outbox import EventPolicy
 
 
 class Entry(msgspec.Struct, array_like=True, gc=False, tag=True):

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from kupool.net.router import Router
+from kupool.net.routing.router import Router
 from kupool.wire.messages import request_decoder, request_type
 
 
@@ -52,7 +52,7 @@ class BytesPacking:
 
 
 class RequestPacking:
-    """For the requests of a :class:`~kupool.net.router.Router`.
+    """For the requests of a :class:`~kupool.net.routing.router.Router`.
 
     The routers of all hosts need the same methods, with the same types. Make it before or
     after the methods are added.

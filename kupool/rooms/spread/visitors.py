@@ -13,12 +13,12 @@ from twisted.python.failure import Failure
 
 from kupool.errors import INTERNAL_ERROR, MALFORMED, UNAVAILABLE, ErrorText, RequestError
 from kupool.net.connection import CLOSED, OPEN
-from kupool.net.outbox import EventPolicy
 from kupool.rooms.events import RoomBusy, RoomGone
 from kupool.rooms.spread.entries import Enter, Gone, Hold, Out, Reply, Say
 from kupool.rooms.spread.exchange import Exchange
 from kupool.rooms.spread.packing import Packing
 from kupool.rooms.spread.seats import LEFT, MOVED
+from kupool.session.outbox import EventPolicy
 from kupool.wire.framing import INT32, Framing
 
 if TYPE_CHECKING:

@@ -9,12 +9,12 @@ from typing import Any
 from twisted.python.failure import Failure
 
 from kupool.net.connection import Connection
-from kupool.net.router_steps import Step
-from kupool.net.workers_crew import Call, Crew, Hand
+from kupool.net.routing.steps import Step
+from kupool.net.workers.crew import Call, Crew, Hand
 
 
 class Threads(Crew):
-    """Calls functions in threads of its own, as :class:`~kupool.net.workers_crew.Crew` says.
+    """Calls functions in threads of its own, as :class:`~kupool.net.workers.crew.Crew` says.
 
     Also middleware: a handler behind it runs in a thread, where it may read its arguments
     and return its answer, but not call anything of the connection's. An abandoned thread

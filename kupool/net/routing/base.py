@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from kupool.net.request import Request
-from kupool.net.router_steps import compose
+from kupool.net.routing.request import Request
+from kupool.net.routing.steps import compose
 
 
 class BaseRouter:

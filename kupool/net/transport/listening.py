@@ -11,9 +11,9 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IProtocolFactory
 from twisted.logger import Logger
 
-from kupool.net.descriptors import DescriptorGroup
-from kupool.net.endpoints import Address, endpoint_for
-from kupool.net.resolving import resolved
+from kupool.net.transport.descriptors import DescriptorGroup
+from kupool.net.transport.endpoints import Address, endpoint_for
+from kupool.net.transport.resolving import resolved
 
 #: What listening fails with on an address that this machine does not have.
 _NOT_HERE = frozenset((EADDRNOTAVAIL, EAFNOSUPPORT))

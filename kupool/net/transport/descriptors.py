@@ -22,7 +22,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 if TYPE_CHECKING:
-    from kupool.net.transport import DirectServer
+    from kupool.net.transport.direct import DirectServer
 
 #: Descriptors served in one turn, so that a busy group leaves the reactor its turn.
 EVENTS_PER_TURN = 512

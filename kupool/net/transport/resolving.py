@@ -10,7 +10,7 @@ from twisted.internet.error import CannotListenError, DNSLookupError
 from twisted.internet.interfaces import IAddress, IHostResolution, IResolutionReceiver
 from zope.interface import implementer
 
-from kupool.net.endpoints import Address, parse_address
+from kupool.net.transport.endpoints import Address, parse_address
 
 
 @implementer(IResolutionReceiver)

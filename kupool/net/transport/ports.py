@@ -25,7 +25,7 @@ from twisted.internet.interfaces import (
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from kupool.net.leftovers import remove_leftovers
+from kupool.net.transport.leftovers import remove_leftovers
 
 #: Seconds before accepting is tried again, at first and at most.
 FIRST_REST = 0.005

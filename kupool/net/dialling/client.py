@@ -15,20 +15,20 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from kupool.errors import CLOSE_REASONS, CloseReason
-from kupool.net.client_answers import Announced, Answers, Key
-from kupool.net.client_failures import (
+from kupool.net.connection import OPEN, Connection
+from kupool.net.dialling.answers import Announced, Answers, Key
+from kupool.net.dialling.failures import (
     ClientClosed,
     NotConnected,
     SlowServer,
     Unreachable,
 )
-from kupool.net.client_settings import Backoff, ClientSettings, client_factory
-from kupool.net.connection import OPEN, Connection
-from kupool.net.correlation import SIZE
+from kupool.net.dialling.settings import Backoff, ClientSettings, client_factory
 from kupool.net.failures import MESSAGE_TOO_LARGE
 from kupool.net.interfaces import IConnectionObserver
 from kupool.net.manager import ConnectionManager, ServerSettings
-from kupool.net.router import IRouter, Router, Unknown
+from kupool.net.routing.correlation import SIZE
+from kupool.net.routing.router import IRouter, Router, Unknown
 from kupool.wire.codecs import Codec
 from kupool.wire.framing import FRAME, OP_CLOSE, OP_PING, Control, Item, Tlv, encode_frame
 from kupool.wire.messages import encode_request
@@ -263,7 +263,7 @@ class Client:
         """Ask a server whose messages have numbers; fires with the answer's data.
 
         Both begin with a correlation id on the wire, as
-        :func:`kupool.net.correlation.correlated` has it. ``answer_id`` is the number of
+        :func:`kupool.net.routing.correlation.correlated` has it. ``answer_id`` is the number of
         the answer where it is not that of the question. Fails as :meth:`request` does.
         """
         number = self._answers.next_id()

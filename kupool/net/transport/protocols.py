@@ -3,7 +3,7 @@
 Each protocol belongs to the Twisted receiver of its framing, where there is one, and
 puts the batch splitter of :mod:`kupool.wire.framing` in place of its ``dataReceived``:
 one pass over the bytes of a read, one write for its answers. The pair that detects the
-framing is in :mod:`kupool.net.detecting`.
+framing is in :mod:`kupool.net.transport.detecting`.
 """
 
 from __future__ import annotations

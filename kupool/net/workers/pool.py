@@ -3,7 +3,7 @@
 A pool is middleware of a router. Each worker takes one message at a time from a queue of
 its own, and goes to the next when the handler has ended, its Deferred or coroutine
 included. Everything happens in the reactor's thread; for handlers that block there are
-:mod:`kupool.net.workers_threads` and :mod:`kupool.net.workers_processes`.
+:mod:`kupool.net.workers.threads` and :mod:`kupool.net.workers.processes`.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from twisted.python.failure import Failure
 
 from kupool.errors import TIMEOUT, UNAVAILABLE, CloseReason
 from kupool.net.connection import Connection
-from kupool.net.router import LATER
-from kupool.net.router_steps import Step, awaited
-from kupool.net.workers_queue import Job, Worker
-from kupool.net.workers_settings import Balance, Drained, Full, WorkerSettings
+from kupool.net.routing.router import LATER
+from kupool.net.routing.steps import Step, awaited
+from kupool.net.workers.queue import Job, Worker
+from kupool.net.workers.settings import Balance, Drained, Full, WorkerSettings
 
 #: Messages that one worker takes in one turn of the reactor, where none has to wait.
 TURN = 100

@@ -11,8 +11,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from kupool.errors import CloseReason, ErrorText, RequestError
-from kupool.net.client_failures import ConnectionEnded, RequestTimeout, TooManyRequests
-from kupool.net.correlation import SIZE
+from kupool.net.dialling.failures import ConnectionEnded, RequestTimeout, TooManyRequests
+from kupool.net.routing.correlation import SIZE
 from kupool.wire.framing import Tlv
 
 #: The id of an error of a call with a number.

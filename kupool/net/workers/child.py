@@ -1,6 +1,6 @@
-"""The process of :mod:`kupool.net.workers_processes`: takes calls and answers them.
+"""The process of :mod:`kupool.net.workers.processes`: takes calls and answers them.
 
-Run as ``python -m kupool.net.workers_child``: calls come on standard input, answers go
+Run as ``python -m kupool.net.workers.child``: calls come on standard input, answers go
 to descriptor 3, each pickled, behind its length as u32 big-endian.
 """
 

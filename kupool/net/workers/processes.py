@@ -10,7 +10,7 @@ from typing import Any
 from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 
-from kupool.net.workers_crew import Call, Crew, Hand
+from kupool.net.workers.crew import Call, Crew, Hand
 from kupool.wire.framing import Int32Splitter, encode_int32
 
 #: The largest arguments, or result, of one call, in bytes once pickled.
@@ -40,7 +40,7 @@ def _pickled(call: Call) -> bytes:
 
 
 class Processes(Crew):
-    """Calls functions in processes of its own, as :class:`~kupool.net.workers_crew.Crew` says.
+    """Calls functions in processes of its own, as :class:`~kupool.net.workers.crew.Crew` says.
 
     The function is one of a module that the child can import, and it, its arguments and
     its result can be pickled; a call fails otherwise. What it raises comes as
@@ -63,7 +63,7 @@ class _ProcessHand(ProcessProtocol, Hand):
         crew.reactor.spawnProcess(
             self,
             sys.executable,
-            [sys.executable, "-m", "kupool.net.workers_child"],
+            [sys.executable, "-m", "kupool.net.workers.child"],
             env=environment,
             childFDs={0: "w", 1: 1, 2: 2, ANSWERS: "r"},
         )

@@ -12,13 +12,13 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from kupool.errors import TOO_MANY_ERRORS, UNKNOWN_METHOD, ErrorText, RequestError
-from kupool.net.base_router import BaseRouter, as_function
 from kupool.net.connection import OPEN, Connection
-from kupool.net.protocols import TLV
-from kupool.net.request import Request
-from kupool.net.router import LATER, IRouter, report
-from kupool.net.router_steps import Middleware, Step, Steps
-from kupool.net.router_table import Group, RouteTable, Unknown, described, steps_of
+from kupool.net.routing.base import BaseRouter, as_function
+from kupool.net.routing.request import Request
+from kupool.net.routing.router import LATER, IRouter, report
+from kupool.net.routing.steps import Middleware, Step, Steps
+from kupool.net.routing.table import Group, RouteTable, Unknown, described, steps_of
+from kupool.net.transport.protocols import TLV
 from kupool.wire.framing import Item, Tlv, encode_tlv
 from kupool.wire.messages import encode_error
 
@@ -77,7 +77,7 @@ class IdRouter(RouteTable[int]):
         """Register the handler of an id; raises :class:`ValueError` on a second one.
 
         ``guards``, ``use``, ``before`` and ``after`` are run around the handler, as
-        :class:`~kupool.net.router_steps.Steps` says, with the handler's arguments.
+        :class:`~kupool.net.routing.steps.Steps` says, with the handler's arguments.
         """
         if message_id in self._routes:
             raise ValueError(f"repeat api, msgID: {message_id}")

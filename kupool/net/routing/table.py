@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable
 from enum import Enum
 from typing import Any, Generic, TypeVar
 
-from kupool.net.base_router import BaseRouter
-from kupool.net.request import Request
-from kupool.net.router_steps import Middleware, Step, Steps, awaited
+from kupool.net.routing.base import BaseRouter
+from kupool.net.routing.request import Request
+from kupool.net.routing.steps import Middleware, Step, Steps, awaited
 
 Key = TypeVar("Key", bound=int | str)
 

@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 
 from kupool.net.connection import Connection
-from kupool.net.router_steps import Step, label_of
+from kupool.net.routing.steps import Step, label_of
 
 
 class Job:

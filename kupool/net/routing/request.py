@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class Request:
-    """What a :class:`~kupool.net.base_router.BaseRouter` and handlers made with ``on`` get.
+    """What a :class:`~kupool.net.routing.base.BaseRouter` and handlers made with ``on`` get.
 
     ``msg_id`` is the number of the message, or the name of its method; ``data`` are its
     bytes, or the params as the registered type. ``id`` is what a peer's answer is matched

@@ -22,11 +22,11 @@ from kupool.errors import (
     ErrorText,
     RequestError,
 )
-from kupool.net.base_router import BaseRouter, as_function
 from kupool.net.connection import OPEN, Connection
-from kupool.net.request import Request as BoundRequest
-from kupool.net.router_steps import Middleware, Step, Steps
-from kupool.net.router_table import Group, RouteTable, Unknown, described, steps_of
+from kupool.net.routing.base import BaseRouter, as_function
+from kupool.net.routing.request import Request as BoundRequest
+from kupool.net.routing.steps import Middleware, Step, Steps
+from kupool.net.routing.table import Group, RouteTable, Unknown, described, steps_of
 from kupool.wire.framing import (
     OP_CLOSE,
     OP_PING,
@@ -132,7 +132,7 @@ class Router(RouteTable[str]):
         ``params`` is a msgspec struct or any type msgspec decodes; with None, what is
         sent is ignored, and the request's ``params`` is None. ``guards``, ``use``,
         ``before`` and ``after`` are run around the handler, as
-        :class:`~kupool.net.router_steps.Steps` says. ``invalid`` is called with the
+        :class:`~kupool.net.routing.steps.Steps` says. ``invalid`` is called with the
         connection, the id and the raw params when these do not fit the type; where it is
         not given, or returns None, the answer is ``bad params``.
 

@@ -12,7 +12,7 @@ from zope.interface import implementer
 from kupool.errors import CLOSE_MALFORMED, CloseReason
 from kupool.net.connection import Connection
 from kupool.net.manager import ConnectionManager
-from kupool.net.protocols import (
+from kupool.net.transport.protocols import (
     MAX_REFUSALS,
     PROTOCOLS,
     REFUSAL_GRACE,

@@ -8,7 +8,7 @@ from random import random as _random
 from typing import Any
 
 from kupool.net.manager import ConnectionManager
-from kupool.net.protocols import FACTORIES, CodecFactory
+from kupool.net.transport.protocols import FACTORIES, CodecFactory
 from kupool.wire.codecs import CODECS, Codec
 
 #: Seconds that a server can tell its clients to wait at most.

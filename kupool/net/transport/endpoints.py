@@ -11,9 +11,9 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.internet.posixbase import PosixReactorBase
 
-from kupool.net.descriptors import DescriptorGroup
-from kupool.net.ports import RestingListeners
-from kupool.net.transport import DirectEndpoint
+from kupool.net.transport.descriptors import DescriptorGroup
+from kupool.net.transport.direct import DirectEndpoint
+from kupool.net.transport.ports import RestingListeners
 
 _SHORT = re.compile(r"(?P<host>\[[^\]]*\]|[^:\[\]=]*):(?P<port>\d+)")
 _PARTS = re.compile(r"((?:[^:\\]|\\.)*)(?::|$)")

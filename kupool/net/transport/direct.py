@@ -7,7 +7,7 @@ is waiting before it. Protocols are the same on both.
 
 Two documented hooks carry it: :attr:`twisted.internet.tcp.Port.transport`, and the
 ``reactor`` argument of a port, which may be any :class:`IReactorFDSet`. Ours is
-:class:`kupool.net.descriptors.DescriptorGroup`.
+:class:`kupool.net.transport.descriptors.DescriptorGroup`.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from typing import Any
 from twisted.internet import main, tcp
 from twisted.python.failure import Failure
 
-from kupool.net.descriptors import DescriptorGroup
-from kupool.net.ports import PortEndpoint, RestingPort
+from kupool.net.transport.descriptors import DescriptorGroup
+from kupool.net.transport.ports import PortEndpoint, RestingPort
 
 #: Bytes asked of the kernel in one read.
 READ_SIZE = 65536

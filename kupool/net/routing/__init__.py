@@ -1,0 +1,1 @@
+"""From a message to its handler, and from what that returns to an answer."""

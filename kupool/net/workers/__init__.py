@@ -1,0 +1,1 @@
+"""Handlers in threads and processes, and the queues before them."""

@@ -1,0 +1,1 @@
+"""One conversation with a peer, whichever side began it."""
