@@ -14,9 +14,9 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from kupool.net import IConnectionObserver
-from kupool.net.connection import Connection
 from kupool.net.manager import ConnectionManager, ServerSettings
 from kupool.net.routing.router import IRouter, Router
+from kupool.session.connection import Connection
 from kupool.wire.framing import LINE, Framing, Item
 
 
@@ -118,9 +118,17 @@ class Bench:
         transport = PeerTransport(host)
         return self.manager.admit(transport, host, framing), transport
 
+    def turns(self) -> None:
+        """Let connections go on that have sent more than their share of a turn."""
+        for _ in range(1000):
+            self.clock.advance(0)
+
     def sweep_after(self, seconds: float) -> None:
-        """Let time pass, then sweep."""
-        self.clock.advance(seconds)
+        """Let time pass, with a sweep each second and at the end."""
+        for _ in range(int(seconds)):
+            self.clock.advance(1.0)
+            self.manager.sweep()
+        self.clock.advance(seconds - int(seconds))
         self.manager.sweep()
 
 

@@ -18,7 +18,6 @@ from kupool.bus.local import LocalBus
 from kupool.bus.remote.client import RemoteBus
 from kupool.bus.remote.service import BusService
 from kupool.net.command import run
-from kupool.net.connection import Connection
 from kupool.net.routing.router import Router
 from kupool.net.server import Server
 from kupool.rooms.events import TakenOver
@@ -28,6 +27,7 @@ from kupool.rooms.spread.hooks import SpreadHooks
 from kupool.rooms.spread.lobby import SpreadLobby
 from kupool.rooms.spread.packing import RequestPacking
 from kupool.rooms.spread.settings import SpreadSettings
+from kupool.session.connection import Connection
 
 
 class Hooks(SpreadHooks):

@@ -9,8 +9,8 @@ from kupool.bus.remote.messages import PublishParams, SubscribeParams, Unsubscri
 from kupool.bus.topics import covers, matches, overlaps, pattern_name, topic_name
 from kupool.daemon.pace import Pace
 from kupool.errors import FORBIDDEN, ErrorText
-from kupool.net.connection import Connection
 from kupool.pool import EVENTS
+from kupool.session.connection import Connection
 
 
 class BusAccess:

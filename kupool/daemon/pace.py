@@ -6,8 +6,8 @@ from math import ceil
 from typing import Any
 
 from kupool.errors import ErrorText
-from kupool.net.connection import Connection
 from kupool.net.routing.guards import RateLimit
+from kupool.session.connection import Connection
 
 
 class Pace:

@@ -11,7 +11,7 @@ from zope.interface import implementer
 
 from kupool.errors import CloseReason
 from kupool.net import IClosingObserver, IConnectionObserver
-from kupool.net.connection import Connection
+from kupool.session.connection import Connection
 
 
 @implementer(IClosingObserver)

@@ -10,7 +10,7 @@ from zope.interface import Interface
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
 
-    from kupool.net.connection import Connection
+    from kupool.session.connection import Connection
 
 
 class IChannel(Interface):

@@ -1,7 +1,7 @@
 """Channels of which only the newest message matters.
 
 A subscriber that reads slowly skips to the newest when it reads again, and delays
-nobody: see :meth:`kupool.net.connection.Connection.send_latest`.
+nobody: see :meth:`kupool.session.connection.Connection.send_latest`.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from kupool.live import IChannel
-from kupool.net.connection import CLOSED, Connection
 from kupool.net.manager import ConnectionManager
+from kupool.session.connection import Connection
+from kupool.session.lifecycle import CLOSED
 
 
 @implementer(IChannel)

@@ -8,7 +8,6 @@ from __future__ import annotations
 from kupool.net.admission import ServerSettings
 from kupool.net.command import run
 from kupool.net.configuration import ConfigError, ServerConfig
-from kupool.net.connection import Connection
 from kupool.net.delivery import Delivery, Policy
 from kupool.net.dialling.client import Client
 from kupool.net.dialling.failures import (
@@ -19,7 +18,7 @@ from kupool.net.dialling.failures import (
     Unreachable,
 )
 from kupool.net.dialling.settings import Backoff, ClientSettings
-from kupool.net.failures import ConnectionClosed, ConnectionNotFound, PropertyNotFound
+from kupool.net.failures import ConnectionNotFound
 from kupool.net.figures import Meter
 from kupool.net.heartbeat import Heartbeat
 from kupool.net.hooks import HookedObserver
@@ -39,6 +38,8 @@ from kupool.net.workers.pool import WorkerPool
 from kupool.net.workers.processes import Processes
 from kupool.net.workers.settings import WorkerSettings
 from kupool.net.workers.threads import Threads
+from kupool.session.connection import Connection
+from kupool.session.failures import ConnectionClosed, PropertyNotFound
 from kupool.wire.framing import Tlv
 
 __all__ = [

@@ -7,7 +7,7 @@ from typing import Any
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from kupool.errors import BANNED, TOO_MANY_CONNECTIONS, CloseReason
+from kupool.errors import BANNED, FRAME_TOO_LARGE, TOO_MANY_CONNECTIONS, CloseReason
 
 #: Addresses remembered as banned; beyond it the oldest ban is forgotten.
 MAX_BANS = 10_000
@@ -17,7 +17,8 @@ MAX_BANS = 10_000
 class ServerSettings:
     """The limits of a server. Sizes are in bytes, times in seconds; 0 turns one off,
     except for ``outbox_limit`` and ``write_timeout``; ``accept_rate`` is in connections
-    a second, of which one second's may come at once.
+    a second, of which one second's may come at once. ``too_large`` is what a peer is told
+    whose message is over ``max_frame``.
     """
 
     max_frame: int = 65536
@@ -29,6 +30,7 @@ class ServerSettings:
     outbox_limit: int = 262_144
     message_timeout: float = 0.0
     accept_rate: float = 0.0
+    too_large: CloseReason = FRAME_TOO_LARGE
 
 
 class Admission:

@@ -12,10 +12,10 @@ from enum import Enum
 from twisted.internet.defer import Deferred, succeed
 
 from kupool.errors import SLOW_READER
-from kupool.net.connection import OPEN, Connection
-from kupool.net.failures import ConnectionClosed
-from kupool.net.waiting import WaitingRoom
+from kupool.session.connection import Connection
+from kupool.session.failures import ConnectionClosed
 from kupool.session.outbox import EventPolicy
+from kupool.session.waiting import WaitingRoom
 from kupool.wire.framing import Tlv
 
 
@@ -66,10 +66,10 @@ class Delivery:
         Only with :attr:`Policy.WAIT` it may fire later. Raises
         :class:`ConnectionClosed`, and what :meth:`Connection.pack` does.
         """
-        if connection.state is not OPEN:
+        if not connection.sends:
             raise ConnectionClosed(connection.id)
         encoded = connection.pack(message)
-        high = connection.manager.settings.outbox_limit if self._high is None else self._high
+        high = connection.limits.outbox_limit if self._high is None else self._high
         if self._policy is Policy.WAIT:
             return self._wait(connection, encoded, high)
         return succeed(self._send_now(connection, encoded, high))
@@ -97,8 +97,22 @@ class Delivery:
         low = high // 2 if self._low is None else min(self._low, high)
         timeout = self._timeout
         if timeout is None:
-            timeout = connection.manager.settings.write_timeout
-        return connection.waiting.add(encoded, low, timeout)
+            timeout = connection.limits.write_timeout
+        return _told(connection.waiting, encoded, low, timeout)
+
+
+def _told(room: WaitingRoom, encoded: bytes, low: int, timeout: float) -> Deferred[bool]:
+    """Let a message wait; the Deferred may be cancelled, and the message with it."""
+
+    def cancelled(_: Deferred[bool]) -> None:
+        if waiting is not None:
+            room.forget(waiting)
+
+    told: Deferred[bool] = Deferred(cancelled)
+    waiting = room.add(encoded, low, timeout, told.callback)
+    if waiting is None:
+        told.callback(False)
+    return told
 
 
 __all__ = ["Delivery", "Policy"]

@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 from twisted.internet.interfaces import IReactorTime
 
-from kupool.net.connection import Connection
 from kupool.net.manager import ConnectionManager
 from kupool.net.routing.steps import Step, awaited, label_of
 from kupool.net.routing.table import RouteTable
 from kupool.net.workers.pool import WorkerPool
+from kupool.session.connection import Connection
 
 
 class Figure(NamedTuple):
@@ -88,9 +88,12 @@ def figures(
 
 def _of_connections(manager: ConnectionManager) -> Iterator[Figure]:
     yield Figure("kupool_connections", {}, len(manager))
-    for name in ("accepted", "refused", "malformed", "dropped"):
-        yield Figure(f"kupool_{name}_total", {}, getattr(manager, name))
-    for reason, count in manager.closes.items():
+    counters = manager.counters
+    yield Figure("kupool_accepted_total", {}, manager.accepted)
+    yield Figure("kupool_refused_total", {}, manager.refused)
+    yield Figure("kupool_malformed_total", {}, counters.malformed)
+    yield Figure("kupool_dropped_total", {}, counters.dropped)
+    for reason, count in counters.closes.items():
         yield Figure("kupool_closes_total", {"reason": reason}, count)
 
 

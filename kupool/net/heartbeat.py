@@ -9,8 +9,9 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from kupool.errors import IDLE_TIMEOUT
-from kupool.net.connection import OPEN, Connection
 from kupool.net.manager import ConnectionManager
+from kupool.session.connection import Connection
+from kupool.session.lifecycle import OPEN
 from kupool.wire.framing import FRAME, OP_PING, encode_frame
 
 #: Makes the bytes that ask a peer for a sign of life; None: it is not asked.

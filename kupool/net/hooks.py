@@ -17,10 +17,10 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from kupool.errors import CloseReason
-from kupool.net.connection import Connection
 from kupool.net.interfaces import IClosingObserver
 from kupool.net.observer import Observer
 from kupool.net.routing.router import IRouter
+from kupool.session.connection import Connection
 
 #: May return a coroutine or a Deferred, which the first message waits for. When it
 #: fails, the connection is cut off, and has no stop hook.

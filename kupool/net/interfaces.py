@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from twisted.python.failure import Failure
 
     from kupool.errors import CloseReason
-    from kupool.net.connection import Connection
+    from kupool.session.connection import Connection
 
 
 class IConnectionObserver(Interface):

@@ -5,22 +5,30 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from itertools import islice
+from secrets import token_hex
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IPushProducer, IReactorTime, ISSLTransport, ITCPTransport
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from zope.interface import classImplements
 
-from kupool.errors import FRAME_TOO_LARGE, GOING_DOWN, CloseReason
+from kupool.errors import GOING_DOWN, CloseReason
 from kupool.net.admission import Admission, ServerSettings
-from kupool.net.connection import OPEN, Connection
 from kupool.net.failures import ConnectionNotFound
 from kupool.net.interfaces import IClosingObserver, IConnectionObserver
-from kupool.net.properties import PropertyIndex
+from kupool.net.turns import Queue, ReactorTurns, Turns
+from kupool.session.connection import Connection
+from kupool.session.properties import PropertyIndex
+from kupool.session.running import RunningTime
+from kupool.session.surroundings import Counters, Surroundings
 from kupool.wire.framing import Framing, Tlv
 from kupool.wire.messages import close_message
+
+#: Seconds between two sweeps for timeouts.
+SWEEP = 1.0
 
 #: Connections served in one reactor turn by a broadcast or a sweep.
 CHUNK = 500
@@ -40,19 +48,28 @@ class ConnectionManager:
         self.settings = settings
         self.observer = observer
         self.clock = clock
-        self.now: Callable[[], float] = clock.seconds
-        #: Calls something once what was read in this reactor turn has been handled.
-        self.after_turn: Callable[[Callable[[], object]], object] = self._next_turn
         #: Makes the bytes that tell a peer why its connection ends.
         self.close_message: Callable[[Framing, CloseReason, float | None], bytes] = close_message
-        #: What a peer is told whose message is over the limit.
-        self.too_large: CloseReason = FRAME_TOO_LARGE
+        #: When a turn begins and ends; a server's transports may know better.
+        self.turns: Turns = ReactorTurns(clock)
+        self.counters = Counters()
         #: Finds connections by their properties.
         self.index = PropertyIndex()
-        self.closes: Counter[str] = Counter()
+        self.accepted = self.refused = 0
         self._closing = observer.closing if IClosingObserver.providedBy(observer) else None
         self._admission = Admission(clock)
-        self.malformed = self.dropped = self.accepted = self.refused = 0
+        self._behind = Queue(clock, lambda: self.turns)
+        self._running = RunningTime(clock.seconds, SWEEP)
+        self._around = Surroundings(
+            now=clock.seconds,
+            after_turn=lambda call: self.turns.after_turn(call),
+            call_later=clock.callLater,
+            limits=lambda: self.settings,
+            last_word=self.last_word,
+            owner=self,
+            index=self.index,
+            counters=self.counters,
+        )
         self._connections: dict[int, Connection] = {}
         self._hosts: Counter[str] = Counter()
         self._next_id = 0
@@ -85,8 +102,9 @@ class ConnectionManager:
         """Close one connection; raises :class:`ConnectionNotFound`."""
         self.get(connection_id).close(reason)
 
-    def _next_turn(self, call: Callable[[], object]) -> None:
-        self.clock.callLater(0, call)
+    def now(self) -> float:
+        """Return seconds of the clock, which is never set."""
+        return self.clock.seconds()
 
     # -- coming and going
 
@@ -110,7 +128,14 @@ class ConnectionManager:
     def admit(self, transport: Any, host: str, framing: Framing) -> Connection:
         """Make the connection of a transport that :meth:`refusal` let in."""
         self._next_id += 1
-        connection = Connection(self._next_id, self, transport, host, framing)
+        connection = Connection(
+            self._next_id,
+            self._around,
+            transport,
+            framing,
+            host=host,
+            half_close=ends_by_halves(transport),
+        )
         self._connections[connection.id] = connection
         self._hosts[host] += 1
         self.accepted += 1
@@ -123,8 +148,10 @@ class ConnectionManager:
             connection.abort()
         return connection
 
-    def remove(self, connection: Connection, reason: Failure) -> None:
-        """Forget a connection that has ended; called by the connection."""
+    # -- as the owner of its connections
+
+    def ended(self, connection: Connection, reason: Failure) -> None:
+        """Forget a connection that has ended."""
         del self._connections[connection.id]
         host = connection.host
         self._hosts[host] -= 1
@@ -140,27 +167,62 @@ class ConnectionManager:
             for deferred in waiting:
                 deferred.callback(None)
 
-    def tell_closing(
-        self, connection: Connection, reason: CloseReason | None
-    ) -> Deferred[object] | None:
-        """Give the observer its last word; called by the connection.
-
-        Returns what to wait for, if there is something; it never fails, and takes no
-        longer than the write timeout.
-        """
+    def parting(
+        self, connection: Connection, reason: CloseReason | None, done: Callable[[], None]
+    ) -> bool:
+        """Give the observer its last word, for at most the write timeout."""
         if self._closing is None:
-            return None
+            return False
         try:
             told = self._closing(connection, reason)
         except Exception:
             self._log.failure("The last word to a connection failed")
-            return None
+            return False
         if not isinstance(told, Deferred):
-            return None
+            return False
         told.addTimeout(self.settings.write_timeout, self.clock)
-        return told.addErrback(
+        told.addErrback(
             lambda failure: self._log.failure("The last word to a connection failed", failure)
         )
+        told.addBoth(lambda result: done())
+        return True
+
+    def settling(self, connection: Connection, done: Callable[[], None]) -> bool:
+        """Ask the observer whether answers are on their way to a peer that has finished."""
+        try:
+            settled = self.observer.settle(connection)
+        except Exception:
+            self._log.failure("The last answers of a connection cannot be waited for")
+            return False
+        if settled is None:
+            return False
+        settled.addErrback(
+            lambda failure: self._log.failure("Waiting for the last answers failed", failure)
+        )
+        settled.addBoth(lambda result: done())
+        return True
+
+    def unsendable(self, connection: Connection, reply: bytes) -> str:
+        """Log why a reply could not be sent; returns the reference that the peer is told."""
+        reference = token_hex(8)
+        self._log.failure(
+            "A reply of {size} bytes to {peer} could not be sent, reference {reference}",
+            size=len(reply),
+            peer=connection.peer,
+            connection=connection.id,
+            reference=reference,
+        )
+        return reference
+
+    def failed(self, connection: Connection) -> None:
+        """Log that handling a message failed."""
+        self._log.failure("Unhandled error in a connection")
+
+    def go_on_later(self, connection: Connection) -> None:
+        """Let a connection that sent more than its share go on in a later turn."""
+        self._behind.add(connection)
+
+    # -- who may come in
 
     def ban(self, host: str, seconds: float) -> None:
         """Refuse connections from an address for some time."""
@@ -168,7 +230,7 @@ class ConnectionManager:
 
     def count_close(self, reason: CloseReason) -> None:
         """Count a close by its reason."""
-        self.closes[reason.reason] += 1
+        self.counters.closes[reason.reason] += 1
 
     def when_empty(self) -> Deferred[None]:
         """Return a Deferred that fires when no connection is left."""
@@ -194,7 +256,8 @@ class ConnectionManager:
     def start(self) -> None:
         """Start the sweep for timeouts."""
         if not self._sweeper.running:
-            self._sweeper.start(1.0, now=False).addErrback(
+            self._running.start()
+            self._sweeper.start(SWEEP, now=False).addErrback(
                 lambda failure: self._log.failure("The sweep stopped", failure)
             )
 
@@ -204,12 +267,17 @@ class ConnectionManager:
             self._sweeper.stop()
         self._admission.stop()
 
-    def sweep(self) -> Deferred[None]:
-        """Apply the timeouts to every connection, a chunk in each reactor turn."""
-        now = self.now()
-        settings = self.settings
-        idle, write, part = settings.idle_timeout, settings.write_timeout, settings.message_timeout
-        return self.each(lambda connection: connection.sweep(now, idle, write, part))
+    def sweep(self) -> Deferred[None] | None:
+        """Apply the timeouts to every connection, a chunk in each reactor turn.
+
+        After a pause of this process nobody is judged before what has arrived is read.
+        """
+        paused = self._running.beat()
+        if paused:
+            self._log.warn("This process did not run for {paused:.1f} s", paused=paused)
+            return None
+        now, elapsed = self.now(), self._running.elapsed
+        return self.each(lambda connection: connection.sweep(now, elapsed))
 
     def each(
         self,
@@ -276,18 +344,27 @@ class ConnectionManager:
         encode = _once(lambda connection: connection.pack(message))
 
         def send(connection: Connection) -> None:
-            if connection.state is OPEN and (where is None or where(connection)):
+            if connection.sends and (where is None or where(connection)):
                 connection.send_encoded(encode(connection))
 
         return self.each(send, connections)
 
     def close_all(self, reason: CloseReason) -> Deferred[None]:
         """Close every connection, a chunk in each turn; fires when all were told."""
-        return self.each(lambda c: c.close(reason) if c.state is OPEN else None)
+        return self.each(lambda connection: connection.close(reason))
 
     def clear_all(self) -> Deferred[None]:
         """Close every connection as if the server stopped, which it does not."""
         return self.close_all(GOING_DOWN)
+
+
+# What a transport pauses and resumes is the connection itself.
+classImplements(Connection, IPushProducer)
+
+
+def ends_by_halves(transport: Any) -> bool:
+    """Say whether this side of a transport can end alone."""
+    return ITCPTransport.providedBy(transport) and not ISSLTransport.providedBy(transport)
 
 
 def _once(encode: Callable[[Connection], bytes]) -> Callable[[Connection], bytes]:
@@ -304,4 +381,4 @@ def _once(encode: Callable[[Connection], bytes]) -> Callable[[Connection], bytes
     return cached
 
 
-__all__ = ["CHUNK", "ConnectionManager", "ServerSettings", "Where"]
+__all__ = ["CHUNK", "ConnectionManager", "ServerSettings", "Where", "ends_by_halves"]

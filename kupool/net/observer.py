@@ -6,9 +6,9 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from kupool.net.connection import Connection
 from kupool.net.interfaces import IConnectionObserver
 from kupool.net.routing.router import IRouter
+from kupool.session.connection import Connection
 
 
 @implementer(IConnectionObserver)

@@ -139,6 +139,7 @@ class Server:
             settings or ServerSettings(),
             max_frame=config.max_packet_size,
             max_connections=config.max_conn,
+            too_large=MESSAGE_TOO_LARGE,
         )
         server = cls(
             reactor,
@@ -150,7 +151,6 @@ class Server:
             addresses=[config.address],
         )
         server.config = config
-        server.manager.too_large = MESSAGE_TOO_LARGE
         return server
 
     # -- from start to stop
@@ -214,7 +214,7 @@ class Server:
         stops = self._stops
         if self._direct and self._group is None:
             self._group = DescriptorGroup(self._reactor)
-            self.manager.after_turn = self._group.after_turn
+            self.manager.turns = self._group
         self.manager.start()
         try:
             for text in addresses:

@@ -21,9 +21,9 @@ from twisted.python.failure import Failure
 
 from kupool.errors import DUPLICATE, UNAVAILABLE, ErrorText
 from kupool.log import ILog
-from kupool.net.connection import Connection
 from kupool.pool.jobs import Job
 from kupool.pool.session import Session
+from kupool.session.connection import Connection
 from kupool.wire.batches import VERSION, Batch, encode_batch
 from kupool.wire.messages import RequestId, encode_error, encode_success
 
@@ -217,7 +217,7 @@ class Acceptance:
         self._open = batch
         self._seen = 0
         if self._instant:
-            connection.manager.after_turn(self._look)
+            connection.around.after_turn(self._look)
             return batch
         batch.timer = self._clock.callLater(self._delay, self._due)
         if self._watch is None and not self._in_flight:

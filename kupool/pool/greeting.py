@@ -11,10 +11,10 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from kupool.errors import CLOSE_UNAUTHORIZED, UNAUTHORIZED, UNAVAILABLE
-from kupool.net.connection import OPEN, Connection
 from kupool.net.routing.router import IRouter
 from kupool.pool.credentials import Authenticator
 from kupool.pool.session import valid_username
+from kupool.session.connection import Connection
 from kupool.wire.framing import OP_CLOSE, Control, Item
 from kupool.wire.messages import (
     AuthorizeParams,
@@ -87,7 +87,7 @@ class Greeting:
     def _checked(
         self, allowed: bool, connection: Connection, message_id: RequestId, name: str
     ) -> None:
-        if connection.state is not OPEN:
+        if not connection.sends:
             return
         if allowed:
             self._welcome(connection, message_id, name)

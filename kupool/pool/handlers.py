@@ -19,13 +19,13 @@ from kupool.errors import (
     UNAVAILABLE,
     ErrorText,
 )
-from kupool.net.connection import Connection
 from kupool.net.routing.router import LATER, IRouter, Router
 from kupool.pool.acceptance import Acceptance
 from kupool.pool.jobs import Job, JobBook
 from kupool.pool.judge import Rules, judge
 from kupool.pool.limits import Bucket
 from kupool.pool.session import Session
+from kupool.session.connection import Connection
 from kupool.wire.batches import Rejection
 from kupool.wire.framing import Item
 from kupool.wire.messages import (
@@ -193,7 +193,7 @@ class Handlers:
 
     def _ban(self, connection: Connection) -> None:
         seconds = self.attempts.ban_time
-        connection.manager.ban(connection.host, seconds)
+        connection.around.owner.ban(connection.host, seconds)
         connection.close(BANNED, retry_after=seconds)
 
     def _again(self, connection: Connection, message: Any) -> ErrorText:

@@ -16,7 +16,6 @@ from zope.interface import implementer
 from kupool.errors import CLOSE_UNAUTHORIZED
 from kupool.live import IChannel
 from kupool.net import IConnectionObserver
-from kupool.net.connection import Connection
 from kupool.pool.acceptance import Acceptance
 from kupool.pool.credentials import Authenticator
 from kupool.pool.greeting import Greeting
@@ -24,6 +23,7 @@ from kupool.pool.handlers import Handlers
 from kupool.pool.jobs import Job, JobBook
 from kupool.pool.limits import Bucket, SharedBuckets
 from kupool.pool.session import Session
+from kupool.session.connection import Connection
 from kupool.wire.messages import JobParams, encode_request
 
 

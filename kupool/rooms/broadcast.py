@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from kupool.net.connection import OPEN
 from kupool.rooms.peers import Peer
 from kupool.session.outbox import EventPolicy
 from kupool.wire.framing import Framing
@@ -47,7 +46,7 @@ class Packet:
 
     def send(self, connection: Peer) -> bool:
         """Send it; returns whether it was dropped. One that has ended gets nothing."""
-        if connection.state is not OPEN:
+        if not connection.sends:
             return False
         framing = connection.framing
         data = self._encoded.get(framing.encode)

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from twisted.python.failure import Failure
 
 from kupool.errors import NOT_FOUND, RequestError
-from kupool.net.connection import OPEN, Connection
 from kupool.rooms.running import Running
 from kupool.rooms.settings import House
+from kupool.session.connection import Connection
 
 
 def introduce(
@@ -49,7 +49,7 @@ class _Introduction:
 
     def _end(self, result: object) -> None:
         self._done = True
-        if self._connection.state is not OPEN:
+        if not self._connection.sends:
             result = Failure(RequestError(NOT_FOUND.about("connection")))
         if self._held:
             self._house.clock.callLater(0, self._connection.release)

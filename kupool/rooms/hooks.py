@@ -6,12 +6,12 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from kupool.net.connection import Connection
 from kupool.rooms.events import Incoming
 from kupool.rooms.interfaces import IRoomHooks
 from kupool.rooms.lobby import Lobby
 from kupool.rooms.matchmaking import MatchOutcome
 from kupool.rooms.room import Room
+from kupool.session.connection import Connection
 
 
 @implementer(IRoomHooks)

@@ -9,11 +9,11 @@ from zope.interface import Interface
 if TYPE_CHECKING:
     from twisted.python.failure import Failure
 
-    from kupool.net.connection import Connection
     from kupool.rooms.events import Incoming
     from kupool.rooms.lobby import Lobby
     from kupool.rooms.matchmaking import MatchOutcome
     from kupool.rooms.room import Room
+    from kupool.session.connection import Connection
 
 
 class IRoomHooks(Interface):

@@ -12,7 +12,6 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from kupool.errors import FORBIDDEN, RequestError
-from kupool.net.connection import Connection
 from kupool.rooms.entrance import introduce
 from kupool.rooms.events import Incoming
 from kupool.rooms.interfaces import IRoomHooks
@@ -23,6 +22,7 @@ from kupool.rooms.running import refusal
 from kupool.rooms.seeking import Seeking
 from kupool.rooms.settings import RoomSettings
 from kupool.rooms.turns import in_chunks
+from kupool.session.connection import Connection
 
 
 class Lobby(Registry):

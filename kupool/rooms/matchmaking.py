@@ -11,9 +11,9 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from kupool.errors import ALREADY_EXISTS, BAD_PARAMS, TOO_MANY_REQUESTS, RequestError
-from kupool.net.connection import Connection
 from kupool.rooms.broadcast import notification
 from kupool.rooms.wheel import Timer, Wheel
+from kupool.session.connection import Connection
 
 #: Where modes are counted that are more than the statistics hold.
 OTHER = "other"

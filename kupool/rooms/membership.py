@@ -6,7 +6,6 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from kupool.errors import ALREADY_EXISTS, NOT_FOUND, RequestError
-from kupool.net.connection import OPEN
 from kupool.rooms.events import Disconnected, Joined, Left, Renamed, Returned, RoomBusy, RoomGone
 from kupool.rooms.members import Member
 from kupool.rooms.names import check_name
@@ -105,7 +104,7 @@ class Membership:
         if limit and len(room.members) >= limit and (member is None or member.room is not room):
             raise RoomBusy(f"members of room {room.code}")
         if connection is not None:
-            if connection.state is not OPEN:
+            if not connection.sends:
                 raise RequestError(NOT_FOUND.about("connection"))
             mine = self._connections.get(connection)
             if mine is not None and mine is not member:
@@ -122,7 +121,7 @@ class Membership:
             return member
         self._check(room, member, None)
         # One that is ending cannot join, and has nothing to hear.
-        open_ones = [one for one in member.connections if one.state is OPEN]
+        open_ones = [one for one in member.connections if one.sends]
         first, *others = open_ones or (None,)
         had_grace = self._house.wheel.get(member, _GRACE) is not None
         away = first is None and (had_grace or bool(member.connections))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from twisted.python.failure import Failure
 
-from kupool.net.connection import Connection
 from kupool.net.observer import Observer
 from kupool.net.routing.router import IRouter
 from kupool.rooms.lobby import Lobby
+from kupool.session.connection import Connection
 
 
 class LobbyObserver(Observer):

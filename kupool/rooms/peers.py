@@ -9,11 +9,14 @@ from kupool.wire.framing import Framing
 
 
 class Peer(Protocol):
-    """The other end, as rooms see it; a :class:`kupool.net.connection.Connection` is one."""
+    """The other end, as rooms see it; a :class:`kupool.session.connection.Connection` is one."""
 
-    state: str
     framing: Framing
     context: Any
+
+    @property
+    def sends(self) -> bool:
+        """Whether what is sent now goes to the peer."""
 
     def send_encoded(self, data: bytes, messages: int = 1) -> None:
         """Send bytes of the framing, which are never dropped."""

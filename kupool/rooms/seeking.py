@@ -8,11 +8,11 @@ from typing import Any
 from twisted.python.failure import Failure
 
 from kupool.errors import ALREADY_EXISTS, FORBIDDEN, RequestError
-from kupool.net.connection import Connection
 from kupool.rooms.matchmaking import Matchmaker, MatchOutcome, MatchRequest
 from kupool.rooms.names import check_name
 from kupool.rooms.running import Running
 from kupool.rooms.settings import House
+from kupool.session.connection import Connection
 
 
 class Seeking:

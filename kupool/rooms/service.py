@@ -29,7 +29,6 @@ from kupool.errors import (
     RequestError,
 )
 from kupool.net import IClosingObserver
-from kupool.net.connection import Connection
 from kupool.net.observer import Observer
 from kupool.net.routing.router import Before, Router
 from kupool.rooms.events import (
@@ -47,6 +46,7 @@ from kupool.rooms.matchmaking import MatchOutcome, MatchRequest
 from kupool.rooms.members import Member
 from kupool.rooms.room import Room
 from kupool.rooms.settings import RoomSettings
+from kupool.session.connection import Connection
 
 #: The method of every notification.
 NOTIFICATION = "room"

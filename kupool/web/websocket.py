@@ -2,7 +2,7 @@
 
 Reading is autobahn's: the handshake, unmasking, fragments, control frames. What is sent
 are the frames of :mod:`kupool.wire.websocket`, written by the same
-:class:`~kupool.net.connection.Connection` that every other framing has, so that limits,
+:class:`~kupool.session.connection.Connection` that every other framing has, so that limits,
 outbox, timeouts and broadcasts are the same ones too. Nothing of autobahn's that needs
 a timer is used, as those run on the global reactor.
 """
@@ -18,8 +18,9 @@ from twisted.internet.interfaces import IDelayedCall, ITCPTransport
 from twisted.python.failure import Failure
 
 from kupool.errors import FRAME_TOO_LARGE, IDLE_TIMEOUT
-from kupool.net.connection import OPEN, Connection
 from kupool.net.manager import ConnectionManager
+from kupool.session.connection import Connection
+from kupool.session.lifecycle import OPEN
 from kupool.wire.messages import close_message
 from kupool.wire.websocket import (
     CLOSE,

@@ -92,7 +92,8 @@ class Framing(NamedTuple):
 
     ``encode`` makes one message of a payload, ``join`` one run of bytes of several.
     ``pack``, where there is one, also takes a :class:`Tlv`, and checks its length: see
-    :class:`kupool.wire.codecs.Codec`.
+    :class:`kupool.wire.codecs.Codec`. ``stream`` says that messages may be cut anywhere;
+    without it, what is fed is one whole message.
     """
 
     name: str
@@ -100,6 +101,7 @@ class Framing(NamedTuple):
     encode: Callable[[bytes], bytes]
     join: Callable[[Sequence[bytes]], bytes]
     pack: Callable[[bytes | Tlv], bytes] | None = None
+    stream: bool = True
 
 
 FRAME = Framing("frame", FrameSplitter, _encode_data, _join_frames)

@@ -74,5 +74,7 @@ def _join_binary(payloads: Sequence[bytes]) -> bytes:
 
 
 #: The server answers in the kind of message that the client sends: text, or binary.
-WEBSOCKET = Framing("websocket", WholeMessages, encode_websocket, _join_text)
-WEBSOCKET_BINARY = Framing("websocket-binary", WholeMessages, _encode_binary, _join_binary)
+WEBSOCKET = Framing("websocket", WholeMessages, encode_websocket, _join_text, stream=False)
+WEBSOCKET_BINARY = Framing(
+    "websocket-binary", WholeMessages, _encode_binary, _join_binary, stream=False
+)

@@ -9,10 +9,10 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
 from kupool.errors import FORBIDDEN, IDLE_TIMEOUT, RequestError
-from kupool.net.connection import Connection
 from kupool.net.routing.id_router import IdRouter
 from kupool.net.routing.router import LATER, Router, Unknown
 from kupool.net.workers.pool import WorkerPool
+from kupool.session.connection import Connection
 from kupool.wire.framing import Tlv
 from kupool.wire.packets import MessageTooLarge
 from tests.faults.fuzz_codecs_cases import Deliberate

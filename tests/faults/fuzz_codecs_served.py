@@ -14,7 +14,6 @@ from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
 from kupool.errors import CLOSE_REASONS
-from kupool.net.connection import Connection
 from kupool.net.hooks import HookedObserver
 from kupool.net.manager import ServerSettings
 from kupool.net.routing.interceptors import Intercepted
@@ -23,6 +22,7 @@ from kupool.net.server import Server
 from kupool.net.testing import MemoryNetwork
 from kupool.net.workers.pool import CLOSE_UNAVAILABLE, WorkerPool
 from kupool.net.workers.settings import WorkerSettings
+from kupool.session.connection import Connection
 from kupool.web.websocket import PoolWebSocketFactory
 from kupool.wire.codecs import CODECS, Codec
 from kupool.wire.framing import FRAMINGS, Tlv
@@ -272,7 +272,7 @@ class Served:
 
     def _cut_off(self, how: str) -> None:
         """A good peer was cut off: that may be where real time passed without our turn."""
-        idle = self.server.manager.closes["idle timeout"]
+        idle = self.server.manager.counters.closes["idle timeout"]
         require(idle and not isinstance(self.reactor, MemoryNetwork), f"the good peer: {how}")
 
     # -- the end
@@ -288,9 +288,9 @@ class Served:
     def judge(self) -> None:
         """Raise what is wrong with how it ended."""
         manager = self.server.manager
-        strange = set(manager.closes) - _REASONS
+        strange = set(manager.counters.closes) - _REASONS
         require(not strange, f"closed for {strange}")
-        self.ends.update(manager.closes)
+        self.ends.update(manager.counters.closes)
         require(
             self.opened == self.closed == manager.accepted,
             f"{manager.accepted} accepted, {self.opened} began, {self.closed} ended",

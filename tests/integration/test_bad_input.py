@@ -17,7 +17,6 @@ from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
-from kupool.net.connection import Connection
 from kupool.net.dialling.client import Client, ClientSettings
 from kupool.net.dialling.failures import ConnectionEnded
 from kupool.net.manager import ServerSettings
@@ -29,6 +28,7 @@ from kupool.net.stalls import StallWatch
 from kupool.net.workers.pool import WorkerPool, WorkerSettings
 from kupool.net.workers.processes import Processes
 from kupool.net.workers.threads import Threads
+from kupool.session.connection import Connection
 from kupool.wire.codecs import CODECS, LengthFieldCodec
 from kupool.wire.framing import Tlv, encode_tlv
 from tests.serving import ServerCase, echo, received
@@ -79,7 +79,7 @@ class _LengthSuite(_Case):
             self.assertEqual(len(farewells), 4)
             for farewell in farewells:
                 self.assertIn(b"frame too large", farewell)
-            self.assertEqual(server.manager.closes, {"frame too large": 4})
+            self.assertEqual(server.manager.counters.closes, {"frame too large": 4})
             await server.stop()
 
     def lie(self, name: str, port: int) -> list[bytes]:
@@ -122,7 +122,7 @@ class _LengthSuite(_Case):
                 return liar.rest()
 
         self.assertIn(b"malformed message", await in_thread(conversation))
-        self.assertEqual(server.manager.closes, {"malformed message": 1})
+        self.assertEqual(server.manager.counters.closes, {"malformed message": 1})
 
     async def test_a_line_without_an_end(self) -> None:
         server = await self.serve(Router(), "line", max_frame=LIMIT)
@@ -245,7 +245,9 @@ class HandlerTests(_Case):
                 self.assertEqual(received(other), (7, b"and I"))
 
         await in_thread(conversation)
-        self.assertEqual((known.unknown, server.manager.closes), (4, {"too many errors": 1}))
+        self.assertEqual(
+            (known.unknown, server.manager.counters.closes), (4, {"too many errors": 1})
+        )
 
     async def test_those_that_raise(self) -> None:
         """P-21: an answer that says no more than a reference, a count, and no other effect."""

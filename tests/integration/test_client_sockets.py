@@ -90,8 +90,8 @@ class ConversationTests(SocketCase):
             self.assertEqual(
                 client.counters, {"accepted": 1, "duplicate": 1, "invalid": 1, "unknown job": 1}
             )
-        self.assertEqual(pool.server.manager.closes, {})
-        self.assertEqual(pool.server.manager.malformed, 0)
+        self.assertEqual(pool.server.manager.counters.closes, {})
+        self.assertEqual(pool.server.manager.counters.malformed, 0)
         self.assertEqual(await pool.counted(), dict.fromkeys(FRAMINGS, 1))
 
     async def test_password(self) -> None:

@@ -9,7 +9,6 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
-from kupool.net.connection import Connection
 from kupool.net.dialling.client import Client, ClientSettings
 from kupool.net.dialling.failures import ConnectionEnded, Unreachable
 from kupool.net.observer import Observer
@@ -18,6 +17,7 @@ from kupool.net.routing.id_router import IdRouter
 from kupool.net.routing.router import Router
 from kupool.net.server import Server
 from kupool.net.workers.pool import WorkerPool, WorkerSettings
+from kupool.session.connection import Connection
 
 
 class SocketTests(TestCase):

@@ -18,14 +18,14 @@ from twisted.internet.task import deferLater
 
 import kupool.net.transport.listening
 from kupool.net.configuration import ServerConfig
-from kupool.net.connection import Connection
-from kupool.net.failures import ConnectionClosed
 from kupool.net.heartbeat import Heartbeat
 from kupool.net.hooks import HookedObserver
 from kupool.net.manager import ServerSettings
 from kupool.net.server import Server
 from kupool.net.transport import protocols
 from kupool.net.transport.endpoints import Address
+from kupool.session.connection import Connection
+from kupool.session.failures import ConnectionClosed
 from kupool.wire.codecs import LengthFieldCodec, TlvCodec
 from kupool.wire.framing import LINE, Tlv, encode_tlv
 from kupool.wire.messages import encode_success

@@ -16,7 +16,6 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
 import kupool.net.transport.listening
-from kupool.net.connection import Connection
 from kupool.net.hooks import HookedObserver
 from kupool.net.manager import ServerSettings
 from kupool.net.observer import Observer
@@ -27,6 +26,7 @@ from kupool.net.workers.crew import Crew
 from kupool.net.workers.pool import Drained, WorkerPool, WorkerSettings
 from kupool.net.workers.processes import Processes
 from kupool.net.workers.threads import Threads
+from kupool.session.connection import Connection
 from kupool.wire.framing import encode_tlv
 from tests.serving import ServerCase, echo, received
 from tests.sockets import PATIENCE, Peer, in_thread, started, until

@@ -11,7 +11,6 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
-from kupool.net.connection import Connection
 from kupool.net.routing.router import Router
 from kupool.net.server import Server
 from kupool.rooms.events import Disconnected, Incoming, Left, Returned
@@ -20,6 +19,7 @@ from kupool.rooms.lobby import Lobby
 from kupool.rooms.observer import LobbyObserver
 from kupool.rooms.room import Room
 from kupool.rooms.settings import RoomSettings
+from kupool.session.connection import Connection
 from tests.sockets import Peer, in_thread, until
 
 reactor: Any = _reactor

@@ -21,10 +21,10 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from kupool.errors import RESTARTING
-from kupool.net.connection import Connection
 from kupool.net.manager import ServerSettings
 from kupool.net.routing.router import Router
 from kupool.net.server import Server
+from kupool.session.connection import Connection
 from kupool.wire.framing import FRAME, INT32, LINE, OP_CLOSE
 from kupool.wire.messages import encode_success
 from tests.peers import Observer, frames, ping_router

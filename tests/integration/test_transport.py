@@ -20,13 +20,14 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 
-from kupool.net.connection import CLOSED, Connection
 from kupool.net.manager import ServerSettings
 from kupool.net.routing.router import IRouter, Router
 from kupool.net.server import Server
 from kupool.net.transport.descriptors import DescriptorGroup
 from kupool.net.transport.direct import DirectServer, direct_transport_available
 from kupool.net.transport.endpoints import endpoint_for
+from kupool.session.connection import Connection
+from kupool.session.lifecycle import CLOSED
 from kupool.wire.framing import FRAME, INT32, LINE, OP_CLOSE, OP_PING, OP_PONG, Item, encode_frame
 from kupool.wire.messages import encode_success
 from tests.peers import Observer, frames
@@ -339,7 +340,9 @@ class _TransportSuite(_Case):
 
         self.assertEqual(await in_thread(other), encode_success(7))
         await until(
-            reactor, lambda: server.manager.closes["slow reader"] == 1, "the close of the slow one"
+            reactor,
+            lambda: server.manager.counters.closes["slow reader"] == 1,
+            "the close of the slow one",
         )
         slow.socket.settimeout(30)
         received = frames(await in_thread(slow.rest))
@@ -372,7 +375,7 @@ class _TransportSuite(_Case):
         replies = [body for body in got if not body.startswith(b'{"job"')]
         self.assertEqual(replies, [encode_success(n) for n in (0, *range(asked))])
         await until(reactor, lambda: connection.state is CLOSED, "the end of the peer")
-        self.assertEqual(server.manager.dropped, jobs - 1)
+        self.assertEqual(server.manager.counters.dropped, jobs - 1)
 
     # -- half-close
 

@@ -12,8 +12,8 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
 from kupool.errors import GOING_DOWN
-from kupool.net.connection import CLOSED
 from kupool.net.manager import ServerSettings
+from kupool.session.lifecycle import CLOSED
 from kupool.web import websocket
 from kupool.web.site import HttpLimits
 from tests.integration.websocket_peers import (
@@ -300,7 +300,7 @@ class PingTests(WebSocketTestCase):
         self.assertIdentical(client.ended, None)
         self.assertEqual(client.pings, 1)
         await self.house.until(lambda: not len(self.house.manager))
-        self.assertEqual(self.house.manager.closes["idle timeout"], 1)
+        self.assertEqual(self.house.manager.counters.closes["idle timeout"], 1)
 
     async def test_one_who_answers_is_not_idle(self) -> None:
         client = await self.open()

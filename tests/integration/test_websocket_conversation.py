@@ -9,8 +9,8 @@ from typing import Any
 from twisted.trial.unittest import TestCase
 
 from kupool.errors import GOING_DOWN
-from kupool.net.connection import Connection
 from kupool.net.manager import ServerSettings
+from kupool.session.connection import Connection
 from tests.integration.websocket_peers import (
     BinaryWebSocketClient,
     Client,
@@ -187,7 +187,7 @@ class Conversation:
     async def test_who_never_reads_is_closed(self: Any) -> None:
         await self.stuffed()
         self.sweep_after(11.0)
-        self.assertEqual(self.house.manager.closes["slow reader"], 1)
+        self.assertEqual(self.house.manager.counters.closes["slow reader"], 1)
         self.sweep_after(22.0)
         await self.house.until(lambda: not len(self.house.manager))
 

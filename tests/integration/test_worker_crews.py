@@ -14,7 +14,6 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
 from kupool.errors import RequestError
-from kupool.net.connection import Connection
 from kupool.net.observer import Observer
 from kupool.net.routing.id_router import IdRouter
 from kupool.net.server import Server
@@ -22,6 +21,7 @@ from kupool.net.workers.crew import Crew
 from kupool.net.workers.pool import WorkerPool, WorkerSettings
 from kupool.net.workers.processes import CallFailed, ProcessEnded, Processes
 from kupool.net.workers.threads import Threads
+from kupool.session.connection import Connection
 from tests.sockets import PATIENCE
 
 

@@ -10,7 +10,6 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
-from kupool.net.connection import Connection
 from kupool.net.manager import ConnectionManager, ServerSettings
 from kupool.rooms.events import Incoming
 from kupool.rooms.hooks import RoomHooks
@@ -18,6 +17,7 @@ from kupool.rooms.lobby import Lobby
 from kupool.rooms.observer import LobbyObserver
 from kupool.rooms.room import Room
 from kupool.rooms.settings import RoomSettings
+from kupool.session.connection import Connection
 from kupool.wire.framing import LINE, Framing
 from tests.peers import PeerTransport, Recorder
 

@@ -49,7 +49,7 @@ class Peer:
         self.sent: list[dict[str, Any]] = []
         self.writes = 0
         self._clock = clock
-        self.manager = self
+        self.around = self
 
     def after_turn(self, call: Callable[[], object]) -> None:
         self._clock.callLater(0, call)

@@ -19,8 +19,9 @@ from kupool.errors import (
     SLOW_READER,
     CloseReason,
 )
-from kupool.net.connection import CLOSED, CLOSING, LINGER, OPEN, Connection
 from kupool.net.routing.router import Router
+from kupool.session.connection import LINGER, Connection
+from kupool.session.lifecycle import CLOSED, CLOSING, OPEN
 from kupool.session.outbox import EventPolicy
 from kupool.wire.framing import FRAME, INT32, LINE, Control, Item, encode_frame
 from kupool.wire.messages import encode_success
@@ -230,7 +231,7 @@ class SizeTests(SynchronousTestCase):
         connection.feed(b"\x02" + (1025).to_bytes(4, "little"))
         self.assertEqual(frames(transport.value()), [(8, b"frame too large")])
         self.assertTrue(transport.disconnecting)
-        self.assertEqual(bench.manager.closes, {"frame too large": 1})
+        self.assertEqual(bench.manager.counters.closes, {"frame too large": 1})
 
     def test_refused_in_the_other_framings(self) -> None:
         bench = Bench(Recorder(), max_frame=8)
@@ -291,13 +292,14 @@ class MalformedTests(SynchronousTestCase):
         self.assertEqual([m.get("code") for m in messages[:3]], [30, 30, 30])
         self.assertEqual(messages[3]["params"]["reason"], "too many errors")
         self.assertEqual((len(messages), connection.malformed), (4, 3))
-        self.assertEqual(bench.manager.malformed, 3)
+        self.assertEqual(bench.manager.counters.malformed, 3)
         self.assertTrue(transport.disconnecting)
 
     def test_no_limit(self) -> None:
         bench = Bench(max_errors=0)
         connection, _ = bench.connect()
         connection.feed(b"x\n" * 1000)
+        bench.turns()
         self.assertEqual((connection.state, connection.malformed), (OPEN, 1000))
 
     def test_empty_payloads_are_no_messages(self) -> None:
@@ -327,7 +329,7 @@ class SlowReaderTests(SynchronousTestCase):
         self.assertEqual((transport.value(), connection.outbound), (b"", 6))
         transport.drain()
         self.assertEqual(transport.value(), b"job 9\n")
-        self.assertEqual((bench.manager.dropped, connection.outbound), (9, 0))
+        self.assertEqual((bench.manager.counters.dropped, connection.outbound), (9, 0))
 
     def test_replies_are_never_dropped(self) -> None:
         _, connection, transport = self.full()
@@ -374,7 +376,7 @@ class SlowReaderTests(SynchronousTestCase):
         (message,) = lines(transport.value())
         self.assertEqual(message["params"]["code"], SLOW_READER.code)
         self.assertTrue(transport.disconnecting)
-        self.assertEqual(bench.manager.closes, {"slow reader": 1})
+        self.assertEqual(bench.manager.counters.closes, {"slow reader": 1})
 
     def test_a_reader_that_catches_up_is_not_closed(self) -> None:
         bench, connection, transport = self.full()
@@ -407,14 +409,14 @@ class SlowReaderTests(SynchronousTestCase):
         self.assertTrue(connection.send_event(b"new\n", EventPolicy.DROP_OLDEST))
         transport.drain()
         self.assertEqual(transport.value(), b"x" * 49 + b"\nnew\n")
-        self.assertEqual(bench.manager.dropped, 2)
+        self.assertEqual(bench.manager.counters.dropped, 2)
 
     def test_drops_are_counted_when_the_connection_is_lost(self) -> None:
         bench, connection, _ = self.full()
         for _ in range(4):
             connection.send_latest("jobs", b"job\n")
         connection.lost(Failure(ConnectionDone()))
-        self.assertEqual(bench.manager.dropped, 3)
+        self.assertEqual(bench.manager.counters.dropped, 3)
 
     def test_close_sends_the_replies_that_wait_before_the_reason(self) -> None:
         _, connection, transport = self.full()
@@ -514,7 +516,7 @@ class EndTests(SynchronousTestCase):
         connection.close(BANNED)
         self.assertEqual(frames(transport.value()), [(8, b"frame too large")])
         self.assertEqual(connection.state, CLOSING)
-        self.assertEqual(bench.manager.closes, {"frame too large": 1})
+        self.assertEqual(bench.manager.counters.closes, {"frame too large": 1})
 
     def test_nothing_is_sent_or_handled_after_a_close(self) -> None:
         recorder = Recorder()
@@ -612,7 +614,7 @@ class LingerTests(SynchronousTestCase):
             self.connection.feed(b"x" * 65536)
         self.connection.feed(b"\n" + ping(1) + b"\n")
         self.assertEqual(self.transport.value(), b"")
-        self.assertEqual(self.bench.manager.closes, {"banned": 1})
+        self.assertEqual(self.bench.manager.counters.closes, {"banned": 1})
 
     def test_ends_when_the_peer_does(self) -> None:
         self.connection.close(BANNED)
@@ -692,4 +694,4 @@ class ReasonTests(SynchronousTestCase):
         for _ in range(3):
             connection, _ = bench.connect()
             connection.close(CloseReason(4999, "tired", True))
-        self.assertEqual(bench.manager.closes, {"tired": 3})
+        self.assertEqual(bench.manager.counters.closes, {"tired": 3})

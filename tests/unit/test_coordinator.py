@@ -108,7 +108,7 @@ class RotationTests(SynchronousTestCase):
         slow.connection.resumeProducing()
         (message,) = slow.hear()
         self.assertEqual(message["params"]["job_id"], bench.published[-1].job_id)
-        self.assertEqual(bench.manager.dropped, 9)
+        self.assertEqual(bench.manager.counters.dropped, 9)
 
     def test_stall(self) -> None:
         """K-31: a process that stood still sends one job, not those it missed, and keeps

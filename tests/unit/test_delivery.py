@@ -8,11 +8,12 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.errors import GOING_DOWN
-from kupool.net.connection import CLOSING, OPEN, Connection
 from kupool.net.delivery import Delivery, Policy
-from kupool.net.failures import ConnectionClosed
 from kupool.net.transport.protocols import TLV
-from kupool.net.waiting import MAX_WAITING
+from kupool.session.connection import Connection
+from kupool.session.failures import ConnectionClosed
+from kupool.session.lifecycle import CLOSING, OPEN
+from kupool.session.waiting import MAX_WAITING
 from kupool.wire.framing import Tlv, encode_tlv
 from kupool.wire.packets import MessageTooLarge
 from tests.peers import Bench, PeerTransport
@@ -78,7 +79,7 @@ class DeliveryTests(SynchronousTestCase):
         self.assertNoResult(one)
         self.bench.clock.advance(8)
         self.assertFalse(self.successResultOf(one))
-        self.assertEqual((connection.state, self.bench.manager.dropped), (OPEN, 2))
+        self.assertEqual((connection.state, self.bench.manager.counters.dropped), (OPEN, 2))
 
     def test_wait_may_be_given_up(self) -> None:
         connection, transport = self.slow()
@@ -121,7 +122,9 @@ class DeliveryTests(SynchronousTestCase):
         sent = [self.successResultOf(delivery.send(connection, b"%d" % n)) for n in range(5)]
         self.assertEqual(sent, [True, True, True, False, False])
         transport.drain()
-        self.assertEqual((transport.value(), self.bench.manager.dropped), (b"0\n1\n2\n", 2))
+        self.assertEqual(
+            (transport.value(), self.bench.manager.counters.dropped), (b"0\n1\n2\n", 2)
+        )
 
     def test_drop_old(self) -> None:
         connection, transport = self.slow()
@@ -129,7 +132,9 @@ class DeliveryTests(SynchronousTestCase):
         sent = [self.successResultOf(delivery.send(connection, b"%d" % n)) for n in range(5)]
         self.assertEqual(sent, [True] * 5)
         transport.drain()
-        self.assertEqual((transport.value(), self.bench.manager.dropped), (b"2\n3\n4\n", 2))
+        self.assertEqual(
+            (transport.value(), self.bench.manager.counters.dropped), (b"2\n3\n4\n", 2)
+        )
 
     def test_coalesce(self) -> None:
         connection, transport = self.slow()
@@ -139,7 +144,7 @@ class DeliveryTests(SynchronousTestCase):
             place.send(connection, b"place %d" % n)
         transport.drain()
         self.assertEqual(transport.value(), b"price 4\nplace 4\n")
-        self.assertEqual(self.bench.manager.dropped, 8)
+        self.assertEqual(self.bench.manager.counters.dropped, 8)
 
     def test_close(self) -> None:
         connection, transport = self.slow()
@@ -147,7 +152,7 @@ class DeliveryTests(SynchronousTestCase):
         sent = [self.successResultOf(delivery.send(connection, b"%d" % n)) for n in range(4)]
         self.assertEqual(sent, [True, True, True, False])
         self.assertEqual(connection.state, CLOSING)
-        self.assertEqual(self.bench.manager.closes, {"slow reader": 1})
+        self.assertEqual(self.bench.manager.counters.closes, {"slow reader": 1})
         self.assertIn(b"slow reader", transport.value())
 
     def test_the_default_mark_is_the_outbox_limit(self) -> None:

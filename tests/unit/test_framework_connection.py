@@ -10,12 +10,14 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.errors import FORBIDDEN, GOING_DOWN, TOO_MANY_CONNECTIONS, CloseReason
-from kupool.net.connection import CLOSED, CLOSING, OPEN, Connection
-from kupool.net.failures import MESSAGE_TOO_LARGE, ConnectionClosed, ConnectionNotFound
+from kupool.net.failures import MESSAGE_TOO_LARGE, ConnectionNotFound
 from kupool.net.routing.id_router import IdRouter
 from kupool.net.routing.request import Request
 from kupool.net.routing.router import LATER, Router
 from kupool.net.transport.protocols import FACTORIES, TLV, CodecFactory
+from kupool.session.connection import Connection
+from kupool.session.failures import ConnectionClosed
+from kupool.session.lifecycle import CLOSED, CLOSING, OPEN
 from kupool.session.outbox import EventPolicy
 from kupool.wire.codecs import CODECS, LengthFieldCodec, TlvCodec, framing_of
 from kupool.wire.framing import FRAME, INT32, LINE, Framing, Tlv, encode_tlv
@@ -136,7 +138,7 @@ class StateTests(SynchronousTestCase):
         connection.abort()
         self.assertEqual((connection.state, states), (CLOSED, [CLOSED]))
         self.assertEqual(transport.value().count(b"server going down"), 1)
-        self.assertEqual(bench.manager.closes, {"server going down": 1})
+        self.assertEqual(bench.manager.counters.closes, {"server going down": 1})
 
     def test_the_peer_ends_it(self) -> None:
         """P-12: reading and writing both end when the peer does, and each is told once."""
@@ -227,8 +229,7 @@ class SizeTests(SynchronousTestCase):
 
     def test_what_comes_in_closes(self) -> None:
         recorder = Recorder()
-        bench = Bench(recorder, max_frame=8)
-        bench.manager.too_large = MESSAGE_TOO_LARGE
+        bench = Bench(recorder, max_frame=8, too_large=MESSAGE_TOO_LARGE)
         for framing in (TLV, BIG):
             pack: Any = framing.pack
             connection, transport = bench.connect(framing)
@@ -236,7 +237,7 @@ class SizeTests(SynchronousTestCase):
             self.assertEqual(recorder.items.pop(), Tlv(1, b"12345678"))
             self.assertIn(b"too large message data", transport.value())
             self.assertTrue(transport.disconnecting)
-        self.assertEqual(bench.manager.closes, {"too large message data": 2})
+        self.assertEqual(bench.manager.counters.closes, {"too large message data": 2})
 
     def test_a_reply_over_the_limit_of_the_codec(self) -> None:
         """P-38: an error under its id in place of it, at once and later; no exception."""
@@ -268,7 +269,7 @@ class SizeTests(SynchronousTestCase):
         self.assertEqual(protocol.connection.state, OPEN)
         protocol.dataReceived(codec.pack(Tlv(7, b"unknown")))
         self.assertEqual((transport.value(), transport.disconnecting), (b"", True))
-        self.assertEqual(bench.manager.closes["too many errors"], 1)
+        self.assertEqual(bench.manager.counters.closes["too many errors"], 1)
 
     def test_what_no_packer_makes_closes_as_malformed(self) -> None:
         bench = Bench(Recorder())
@@ -276,8 +277,8 @@ class SizeTests(SynchronousTestCase):
         connection, transport = bench.connect(framing)
         connection.feed(encode_tlv(b"no checksum", 1))
         self.assertTrue(transport.disconnecting)
-        self.assertEqual((connection.malformed, bench.manager.malformed), (1, 1))
-        self.assertEqual(bench.manager.closes, {"malformed message": 1})
+        self.assertEqual((connection.malformed, bench.manager.counters.malformed), (1, 1))
+        self.assertEqual(bench.manager.counters.closes, {"malformed message": 1})
 
 
 class TimeTests(SynchronousTestCase):

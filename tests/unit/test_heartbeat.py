@@ -8,8 +8,9 @@ from twisted.internet.error import ConnectionDone
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from kupool.net.connection import CLOSING, OPEN, Connection
 from kupool.net.heartbeat import Heartbeat
+from kupool.session.connection import Connection
+from kupool.session.lifecycle import CLOSING, OPEN
 from kupool.wire.framing import FRAME, LINE, OP_PONG, encode_frame
 from tests.peers import Bench, frames, lines
 

@@ -12,12 +12,13 @@ from zope.interface.verify import verifyObject
 
 from kupool.errors import GOING_DOWN, IDLE_TIMEOUT, SLOW_READER, CloseReason
 from kupool.net import IClosingObserver
-from kupool.net.connection import OPEN, Connection
-from kupool.net.failures import ConnectionClosed
 from kupool.net.hooks import HookedObserver
 from kupool.net.manager import ConnectionManager, ServerSettings
 from kupool.net.transport.protocols import TLV, LineFactory
 from kupool.net.workers.pool import WorkerPool, WorkerSettings
+from kupool.session.connection import Connection
+from kupool.session.failures import ConnectionClosed
+from kupool.session.lifecycle import OPEN, PARTING
 from kupool.wire.framing import LINE, Framing, encode_tlv
 from tests.peers import Bench, PeerTransport, Recorder
 
@@ -213,7 +214,7 @@ class StopTests(SynchronousTestCase):
         connection.lost(DONE)
         self.assertEqual(calls, [GOING_DOWN])
         self.assertEqual(transport.value().count(b"close"), 1)
-        self.assertEqual(bench.manager.closes, {"idle timeout": 1})
+        self.assertEqual(bench.manager.counters.closes, {"idle timeout": 1})
 
     def test_one_that_fails_is_logged_and_the_close_goes_on(self) -> None:
         bench = HookBench()
@@ -255,7 +256,7 @@ class SlowStopTests(SynchronousTestCase):
 
     def test_what_it_sends_comes_before_the_close(self) -> None:
         self.connection.close(GOING_DOWN)
-        self.assertEqual((self.connection.state, self.transport.value()), (OPEN, b""))
+        self.assertEqual((self.connection.state, self.transport.value()), (PARTING, b""))
         self.connection.send(b"answer")
         self.connection.close(IDLE_TIMEOUT)  # it is closed already
         self.gate.callback(None)
@@ -265,7 +266,7 @@ class SlowStopTests(SynchronousTestCase):
         self.assertTrue(self.transport.disconnecting)
         self.connection.lost(DONE)
         self.assertEqual(self.reasons, [GOING_DOWN])
-        self.assertEqual(self.bench.manager.closes, {"server going down": 1})
+        self.assertEqual(self.bench.manager.counters.closes, {"server going down": 1})
         self.assertEqual(self.bench.clock.getDelayedCalls(), [])
 
     def test_nothing_more_of_the_peer_is_handled(self) -> None:

@@ -69,4 +69,4 @@ class LatestChannelTests(SynchronousTestCase):
         transport.clear()
         transport.drain()
         self.assertEqual(transport.value(), b"own job 4\n")
-        self.assertEqual(self.bench.manager.dropped, 7)
+        self.assertEqual(self.bench.manager.counters.dropped, 7)

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from kupool.net.connection import OPEN
 from kupool.net.routing.id_router import IdRouter
 from kupool.net.routing.interceptors import Intercepted
+from kupool.session.lifecycle import OPEN
 from kupool.wire.codecs import LineCodec, TlvCodec, framing_of
 from kupool.wire.packets import Message, MessageTooLarge
 from kupool.wire.splitters import Item, Tlv

@@ -12,8 +12,9 @@ from zope.interface.verify import verifyObject
 from kupool.errors import BANNED, GOING_DOWN, TOO_MANY_CONNECTIONS
 from kupool.net import IConnectionObserver
 from kupool.net.admission import MAX_BANS
-from kupool.net.connection import OPEN, Connection
 from kupool.net.manager import CHUNK
+from kupool.session.connection import Connection
+from kupool.session.lifecycle import OPEN
 from kupool.wire.framing import FRAME, INT32, LINE
 from tests.peers import Bench, PeerTransport
 
@@ -270,5 +271,5 @@ class SweepTests(SynchronousTestCase):
         pairs = [bench.connect() for _ in range(3)]
         pairs[0][0].close(None)
         self.successResultOf(bench.manager.close_all(GOING_DOWN))
-        self.assertEqual(bench.manager.closes, {"server going down": 2})
+        self.assertEqual(bench.manager.counters.closes, {"server going down": 2})
         self.assertTrue(all(transport.disconnecting for _, transport in pairs))

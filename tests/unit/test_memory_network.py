@@ -484,7 +484,7 @@ class ServerTests(SynchronousTestCase):
         self.assertLess(connection.outbound, 10_000)
         self.network.advance(20)
         self.assertEqual(len(self.server.manager), 0)
-        self.assertEqual(self.server.manager.closes["slow reader"], 1)
+        self.assertEqual(self.server.manager.counters.closes["slow reader"], 1)
 
     def test_a_slow_reader_that_reads_again(self) -> None:
         self.serve(outbox_limit=1000)

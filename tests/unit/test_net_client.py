@@ -11,7 +11,6 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.errors import FORBIDDEN, CloseReason, RequestError
-from kupool.net.connection import Connection
 from kupool.net.dialling.answers import Answers
 from kupool.net.dialling.client import Client, ClientSettings
 from kupool.net.dialling.failures import (
@@ -33,6 +32,7 @@ from kupool.net.routing.request import Request
 from kupool.net.routing.router import Router
 from kupool.net.server import Server
 from kupool.net.testing import MemoryNetwork
+from kupool.session.connection import Connection
 from kupool.wire.codecs import Codec, TlvCodec
 from kupool.wire.framing import Tlv
 from kupool.wire.messages import encode_request
@@ -265,7 +265,7 @@ class NumberTests(ClientCase):
             answer.callback(b"late")
         self.network.settle()
         self.assertEqual((len(self.late), client.counters["unknown answers"]), (40, 40))
-        self.assertEqual((incoming.unknown, self.server.manager.malformed), (0, 0))
+        self.assertEqual((incoming.unknown, self.server.manager.counters.malformed), (0, 0))
         self.assertEqual(self.result(client.call(1, b"abc")), b"ABC")
 
     def test_more_late_ones_than_are_remembered(self) -> None:
@@ -280,7 +280,7 @@ class NumberTests(ClientCase):
         self.network.settle()
         self.assertEqual((len(self.late), client.counters["unknown answers"]), (60, 2))
         # Without a router nobody complains of the others.
-        self.assertEqual(self.server.manager.malformed, 0)
+        self.assertEqual(self.server.manager.counters.malformed, 0)
 
     def test_ids_that_begin_again(self) -> None:
         """P-63: none is given twice while the first waits."""
@@ -367,7 +367,7 @@ class GarbageTests(ClientCase):
         router.add(1, answer)
         client = self.connected(codec="tlv")
         self.assertEqual(self.result(client.call(1, b"abc")), b"abc")
-        self.assertEqual((client.pending, self.server.manager.malformed), (0, 0))
+        self.assertEqual((client.pending, self.server.manager.counters.malformed), (0, 0))
 
     def test_that_fits_no_codec(self) -> None:
         router = Router()
@@ -581,8 +581,7 @@ class ReconnectTests(ClientCase):
 
     def test_it_stays_away_where_its_messages_are_too_large(self) -> None:
         for codec in ("line", "frame", "int32"):
-            self.serve(max_frame=100)
-            self.server.manager.too_large = MESSAGE_TOO_LARGE
+            self.serve(max_frame=100, too_large=MESSAGE_TOO_LARGE)
             client = self.connected(codec=codec)
             asked = client.request("twice", "x" * 200)
             self.network.advance(60)

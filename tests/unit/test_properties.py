@@ -10,8 +10,8 @@ from twisted.internet.error import ConnectionDone
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from kupool.net.connection import Connection
-from kupool.net.failures import ConnectionClosed, PropertyNotFound
+from kupool.session.connection import Connection
+from kupool.session.failures import ConnectionClosed, PropertyNotFound
 from tests.peers import Bench
 
 DONE = Failure(ConnectionDone())

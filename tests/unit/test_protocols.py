@@ -239,7 +239,7 @@ class RefusalTests(SynchronousTestCase):
         (message,) = lines(self.refused(LINE))
         self.assertEqual(message["params"]["code"], 4102)
         self.assertEqual(self.bench.manager.refused, 3)
-        self.assertEqual(self.bench.manager.closes, {"too many connections": 3})
+        self.assertEqual(self.bench.manager.counters.closes, {"too many connections": 3})
         self.assertEqual((len(self.bench.manager), self.bench.manager.accepted), (1, 1))
 
     def test_a_stranger_is_told_in_a_line(self) -> None:

@@ -7,7 +7,6 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from kupool.errors import FORBIDDEN, RequestError
-from kupool.net.connection import Connection
 from kupool.net.routing.router import Router
 from kupool.rooms import IRoomHooks
 from kupool.rooms.events import Disconnected, Incoming, Joined, Left, Renamed, Returned, RoomGone
@@ -17,6 +16,7 @@ from kupool.rooms.matchmaking import MatchOutcome, MatchRequest
 from kupool.rooms.members import Presence
 from kupool.rooms.room import Room
 from kupool.rooms.settings import RoomSettings
+from kupool.session.connection import Connection
 from tests.peers import Bench, lines
 from tests.unit.rooms_hall import Hall
 
@@ -204,7 +204,7 @@ class MembershipTests(SynchronousTestCase):
         self.hall.settle()
         self.assertEqual(self.hall.hooks.log[1:], [Left(member, "kicked")])
         self.assertRaises(RequestError, self.members.leave, "ann")
-        self.assertEqual(self.ann.state, "open")
+        self.assertTrue(self.ann.sends)
         self.members.join(self.hall.lobby.get("coffee"), "ann", self.ann)
         self.assertEqual(self.members.get("ann").room.code, "coffee")
 

@@ -8,12 +8,12 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.errors import NOT_FOUND, RequestError
-from kupool.net.connection import Connection
 from kupool.rooms.events import Closing, Created, Incoming, Joined, RoomBusy, RoomGone, TimerFired
 from kupool.rooms.room import Room
 from kupool.rooms.running import HandlerTimeout
 from kupool.rooms.settings import FloodPolicy, RoomSettings
 from kupool.rooms.turns import Turns
+from kupool.session.connection import Connection
 from kupool.session.outbox import EventPolicy
 from kupool.wire.framing import FRAME, LINE, Framing
 from tests.peers import PeerTransport

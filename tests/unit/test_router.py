@@ -13,10 +13,11 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from kupool.errors import DUPLICATE, NOT_FOUND, RequestError
-from kupool.net.connection import CLOSING, OPEN, Connection
 from kupool.net.routing.id_router import IdRouter
 from kupool.net.routing.router import LATER, IRouter, Router
 from kupool.net.transport.protocols import TLV
+from kupool.session.connection import Connection
+from kupool.session.lifecycle import CLOSING, OPEN
 from kupool.wire.framing import (
     FRAME,
     LINE,

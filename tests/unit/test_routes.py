@@ -12,13 +12,14 @@ from twisted.logger import LogLevel, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.errors import FORBIDDEN, NOT_FOUND, RequestError
-from kupool.net.connection import OPEN, Connection
 from kupool.net.routing.base import BaseRouter
 from kupool.net.routing.guards import RateLimit, allow
 from kupool.net.routing.id_router import IdRouter
 from kupool.net.routing.request import Request
 from kupool.net.routing.router import LATER, Router, Unknown
 from kupool.net.transport.protocols import TLV
+from kupool.session.connection import Connection
+from kupool.session.lifecycle import OPEN
 from kupool.wire.framing import LINE, Tlv, encode_tlv
 from tests.peers import Bench, lines
 

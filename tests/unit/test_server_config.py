@@ -194,7 +194,7 @@ class ServerTests(SynchronousTestCase):
         self.assertEqual(server.ip_version, "tcp4")
         settings = server.manager.settings
         self.assertEqual((settings.max_frame, settings.max_connections), (512, 3))
-        self.assertEqual(server.manager.too_large, MESSAGE_TOO_LARGE)
+        self.assertEqual(server.manager.settings.too_large, MESSAGE_TOO_LARGE)
         self.assertIs(server.config, config)
         assert server.config is not None
         self.assertEqual((server.config.worker_pool_size, server.config.version), (5, "V0.9"))
@@ -229,7 +229,7 @@ class ServerTests(SynchronousTestCase):
         two = Server(reactor, Observer(), ServerSettings(max_connections=2), name="two")
         self.assertEqual([s.manager.settings.max_connections for s in (one, two)], [1, 2])
         self.assertEqual(
-            [s.manager.too_large for s in (one, two)], [MESSAGE_TOO_LARGE, FRAME_TOO_LARGE]
+            [s.manager.settings.too_large for s in (one, two)], [MESSAGE_TOO_LARGE, FRAME_TOO_LARGE]
         )
         self.assertEqual((two.host, two.port, two.ip_version), ("", 0, ""))
 

@@ -11,7 +11,6 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.net.configuration import ServerConfig
-from kupool.net.connection import OPEN, Connection
 from kupool.net.observer import Observer
 from kupool.net.routing.id_router import IdRouter
 from kupool.net.routing.router import Router
@@ -19,6 +18,8 @@ from kupool.net.server import Server
 from kupool.net.testing import MemoryNetwork
 from kupool.net.transport.protocols import TLV
 from kupool.net.workers.pool import Balance, Drained, Full, WorkerPool, WorkerSettings
+from kupool.session.connection import Connection
+from kupool.session.lifecycle import OPEN
 from kupool.wire.framing import LINE, Tlv, encode_tlv
 from tests.peers import Bench, lines
 from tests.unit.test_routes import tlvs

@@ -39,9 +39,9 @@ from kupool.bus.remote.messages import (
 from kupool.bus.topics import pattern_name
 from kupool.errors import BAD_PARAMS, TOO_MANY_REQUESTS, CloseReason, ErrorText
 from kupool.net import IClosingObserver
-from kupool.net.connection import OPEN, Connection
 from kupool.net.observer import Observer
 from kupool.net.routing.router import Before, IRouter, Router
+from kupool.session.connection import Connection
 from kupool.wire.framing import Item
 from kupool.wire.messages import encode_request
 
@@ -296,7 +296,7 @@ class BusService(Observer):
         self, connection: Connection, index: int, name: str
     ) -> Callable[[Message, int | None], Taken]:
         def deliver(message: Message, number: int | None) -> Taken:
-            if connection.state is not OPEN:
+            if not connection.sends:
                 return Taken.GONE
             try:
                 if number is None:
@@ -314,7 +314,7 @@ class BusService(Observer):
                 return Taken.YES
             if connection.send_event(data):
                 return Taken.YES
-            return Taken.FULL if connection.state is OPEN else Taken.GONE
+            return Taken.FULL if connection.sends else Taken.GONE
 
         return deliver
 

@@ -15,7 +15,6 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from kupool.errors import CLOSE_REASONS, CloseReason
-from kupool.net.connection import OPEN, Connection
 from kupool.net.dialling.answers import Announced, Answers, Key
 from kupool.net.dialling.failures import (
     ClientClosed,
@@ -29,6 +28,7 @@ from kupool.net.interfaces import IConnectionObserver
 from kupool.net.manager import ConnectionManager, ServerSettings
 from kupool.net.routing.correlation import SIZE
 from kupool.net.routing.router import IRouter, Router, Unknown
+from kupool.session.connection import Connection
 from kupool.wire.codecs import Codec
 from kupool.wire.framing import FRAME, OP_CLOSE, OP_PING, Control, Item, Tlv, encode_frame
 from kupool.wire.messages import encode_request
@@ -281,7 +281,7 @@ class Client:
         Raises :class:`NotConnected`, :class:`SlowServer`, and what packing it raises.
         """
         connection = self.connection
-        if connection is None or connection.state is not OPEN:
+        if connection is None or not connection.sends:
             raise NotConnected
         if connection.outbound > self.settings.most_outbound:
             raise SlowServer(connection.outbound)
@@ -326,7 +326,7 @@ class Client:
     def _sign(self) -> None:
         connection = self.connection
         self._schedule_keepalive()
-        if connection is None or connection.state is not OPEN:
+        if connection is None or not connection.sends:
             return
         if self._keepalive is not None:
             if not connection.outbound:  # what waits is a sign of life, too

@@ -13,10 +13,10 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from kupool.errors import BAD_PARAMS, ErrorText, RequestError
-from kupool.net.connection import Connection
 from kupool.net.routing.id_router import IdRouter
 from kupool.net.routing.router import LATER, report
 from kupool.net.routing.steps import Middleware, Step, awaited
+from kupool.session.connection import Connection
 from kupool.wire.framing import Tlv
 from kupool.wire.messages import encode_error
 

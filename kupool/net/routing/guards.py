@@ -6,7 +6,7 @@ from collections.abc import Callable
 from weakref import WeakKeyDictionary
 
 from kupool.errors import FORBIDDEN, TOO_MANY_REQUESTS, ErrorText
-from kupool.net.connection import Connection
+from kupool.session.connection import Connection
 
 
 class RateLimit:
@@ -27,7 +27,7 @@ class RateLimit:
 
     def __call__(self, connection: Connection, *message: object) -> ErrorText | None:
         """Answer a message that is over the limit."""
-        now = connection.manager.now()
+        now = connection.around.now()
         left, since = self._left.get(connection, (float(self._burst), now))
         left = min(float(self._burst), left + (now - since) * self._rate)
         allowed = left >= 1.0

@@ -12,13 +12,13 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from kupool.errors import TOO_MANY_ERRORS, UNKNOWN_METHOD, ErrorText, RequestError
-from kupool.net.connection import OPEN, Connection
 from kupool.net.routing.base import BaseRouter, as_function
 from kupool.net.routing.request import Request
 from kupool.net.routing.router import LATER, IRouter, report
 from kupool.net.routing.steps import Middleware, Step, Steps
 from kupool.net.routing.table import Group, RouteTable, Unknown, described, steps_of
 from kupool.net.transport.protocols import TLV
+from kupool.session.connection import Connection
 from kupool.wire.framing import Item, Tlv, encode_tlv
 from kupool.wire.messages import encode_error
 
@@ -149,7 +149,7 @@ class IdRouter(RouteTable[int]):
             try:
                 answer = handler(connection, message_id, item.payload)
                 if type(answer) is bytes:
-                    limit = connection.manager.settings.max_frame
+                    limit = connection.limits.max_frame
                     if connection.framing is TLV and len(answer) <= limit:
                         connection.send_encoded(encode_tlv(answer, message_id))
                     else:
@@ -194,7 +194,7 @@ class IdRouter(RouteTable[int]):
         self._complain(connection, message_id, report(self._log, connection, message_id, failure))
 
     def _complain(self, connection: Connection, message_id: int, error: ErrorText) -> None:
-        if connection.state is OPEN:
+        if connection.sends:
             connection.send_error(encode_error(message_id, error))
 
 

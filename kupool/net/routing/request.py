@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kupool.net.connection import Connection
+    from kupool.session.connection import Connection
 
 
 class Request:

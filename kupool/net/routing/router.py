@@ -22,11 +22,11 @@ from kupool.errors import (
     ErrorText,
     RequestError,
 )
-from kupool.net.connection import OPEN, Connection
 from kupool.net.routing.base import BaseRouter, as_function
 from kupool.net.routing.request import Request as BoundRequest
 from kupool.net.routing.steps import Middleware, Step, Steps
 from kupool.net.routing.table import Group, RouteTable, Unknown, described, steps_of
+from kupool.session.connection import Connection
 from kupool.wire.framing import (
     OP_CLOSE,
     OP_PING,
@@ -254,7 +254,7 @@ class Router(RouteTable[str]):
             return self._failed(connection, message, Failure())
 
     def _send_late(self, payload: bytes | None, connection: Connection) -> None:
-        if payload is not None and connection.state is OPEN:
+        if payload is not None and connection.sends:
             try:
                 connection.send(payload)
             except Exception:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import select
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from twisted.internet import main
 from twisted.internet.interfaces import (
@@ -21,11 +21,19 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-if TYPE_CHECKING:
-    from kupool.net.transport.direct import DirectServer
-
 #: Descriptors served in one turn, so that a busy group leaves the reactor its turn.
 EVENTS_PER_TURN = 512
+
+
+class Corked(Protocol):
+    """A transport of the group: it joins what is written to it until it is uncorked."""
+
+    connected: Any
+    disconnecting: bool
+    protocol: Any
+
+    def uncork(self) -> None:
+        """Send what was written since the turn began."""
 
 
 @implementer(IReactorFDSet, IReadDescriptor)
@@ -47,9 +55,9 @@ class DescriptorGroup:
         self._lost = Failure(main.CONNECTION_LOST)
         self._open = True
         #: What was read in this turn and is yet to be handled.
-        self.arrived: list[tuple[DirectServer, bytes]] = []
+        self.arrived: list[tuple[Corked, bytes]] = []
         #: While that is being handled, the connections that have something to send.
-        self.corked: list[DirectServer] | None = None
+        self.corked: list[Corked] | None = None
         self._at_end: list[Callable[[], object]] = []
         reactor.addReader(self)
 
@@ -66,6 +74,14 @@ class DescriptorGroup:
             self._reactor.callLater(0, call)
         else:
             self._at_end.append(call)
+
+    def as_turn(self, call: Callable[[], object]) -> None:
+        """Call something as a turn of its own: what it writes leaves together."""
+        if self.corked is None:
+            self._at_end.append(call)
+            self._handle()
+        else:
+            call()
 
     def close(self) -> None:
         """Take the group from the reactor; what is still in it is disconnected."""
@@ -124,9 +140,9 @@ class DescriptorGroup:
     def _handle(self) -> None:
         """Give what was read to the protocols, then send what they wrote meanwhile."""
         arrived, self.arrived = self.arrived, []
-        corked: list[DirectServer] = []
+        corked: list[Corked] = []
         self.corked = corked
-        failed: list[tuple[DirectServer, BaseException]] = []
+        failed: list[tuple[Corked, BaseException]] = []
         for server, data in arrived:
             if server.disconnecting or not server.connected:
                 continue

@@ -10,7 +10,6 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from kupool.errors import CLOSE_MALFORMED, CloseReason
-from kupool.net.connection import Connection
 from kupool.net.manager import ConnectionManager
 from kupool.net.transport.protocols import (
     MAX_REFUSALS,
@@ -20,6 +19,7 @@ from kupool.net.transport.protocols import (
     prepare,
     refuse,
 )
+from kupool.session.connection import Connection
 from kupool.wire.framing import LINE, Framing, detect
 
 _HTTP_REQUEST = re.compile(rb"[A-Z]{3,7} ")

@@ -21,8 +21,8 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from kupool.errors import CloseReason
-from kupool.net.connection import Connection, ends_by_halves
-from kupool.net.manager import ConnectionManager
+from kupool.net.manager import ConnectionManager, ends_by_halves
+from kupool.session.connection import Connection
 from kupool.wire.codecs import Codec, TlvCodec, framing_of
 from kupool.wire.framing import FRAME, INT32, LINE, Framing, Tlv, encode_tlv
 

@@ -18,11 +18,11 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from kupool.errors import TIMEOUT, UNAVAILABLE, CloseReason
-from kupool.net.connection import Connection
 from kupool.net.routing.router import LATER
 from kupool.net.routing.steps import Step, awaited
 from kupool.net.workers.queue import Job, Worker
 from kupool.net.workers.settings import Balance, Drained, Full, WorkerSettings
+from kupool.session.connection import Connection
 
 #: Messages that one worker takes in one turn of the reactor, where none has to wait.
 TURN = 100

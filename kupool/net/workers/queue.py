@@ -8,8 +8,8 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 
-from kupool.net.connection import Connection
 from kupool.net.routing.steps import Step, label_of
+from kupool.session.connection import Connection
 
 
 class Job:

@@ -8,9 +8,9 @@ from typing import Any
 
 from twisted.python.failure import Failure
 
-from kupool.net.connection import Connection
 from kupool.net.routing.steps import Step
 from kupool.net.workers.crew import Call, Crew, Hand
+from kupool.session.connection import Connection
 
 
 class Threads(Crew):

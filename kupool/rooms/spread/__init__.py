@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from kupool.rooms import IRoomHooks
 
 if TYPE_CHECKING:
-    from kupool.net.connection import Connection
     from kupool.rooms.room import Room
+    from kupool.session.connection import Connection
 
 
 class ISpreadHooks(IRoomHooks):

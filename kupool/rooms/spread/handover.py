@@ -9,7 +9,6 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from kupool.net.connection import OPEN, Connection
 from kupool.rooms.events import Created, TakenOver
 from kupool.rooms.members import Member
 from kupool.rooms.peers import Peer
@@ -21,6 +20,7 @@ from kupool.rooms.spread.ring import Ring
 from kupool.rooms.spread.seats import MOVED
 from kupool.rooms.spread.visitors import Visitor
 from kupool.rooms.turns import in_chunks
+from kupool.session.connection import Connection
 
 if TYPE_CHECKING:
     from kupool.rooms.spread.lobby import SpreadLobby
@@ -125,7 +125,7 @@ class Handover:
         for connection, user in leaving.members:
             if isinstance(connection, Visitor):
                 lobby.visitors.detached(connection, code, moved=True)
-            elif isinstance(connection, Connection) and connection.state == OPEN:
+            elif isinstance(connection, Connection) and connection.sends:
                 lobby.follow(connection, code, user, to)
         leaving.done.callback(None)
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from zope.interface import implementer
 
-from kupool.net.connection import Connection
 from kupool.rooms.broadcast import notification
 from kupool.rooms.hooks import RoomHooks
 from kupool.rooms.room import Room
 from kupool.rooms.spread import ISpreadHooks
+from kupool.session.connection import Connection
 
 
 @implementer(ISpreadHooks)

@@ -14,7 +14,6 @@ from twisted.python.failure import Failure
 
 from kupool.bus import IBus
 from kupool.errors import UNAVAILABLE, RequestError
-from kupool.net.connection import Connection
 from kupool.rooms.broadcast import Packet, Payload
 from kupool.rooms.events import Incoming
 from kupool.rooms.lobby import Lobby
@@ -45,6 +44,7 @@ from kupool.rooms.spread.ring import Ring
 from kupool.rooms.spread.seats import Seats
 from kupool.rooms.spread.settings import SpreadSettings
 from kupool.rooms.spread.visitors import CARRIED, Visitor, Visitors
+from kupool.session.connection import Connection
 from kupool.session.outbox import EventPolicy
 
 #: Why rooms end of a host that is not heard on the bus any more.

@@ -11,13 +11,13 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from kupool.errors import BAD_PARAMS, TIMEOUT, UNAVAILABLE, ErrorText, RequestError
-from kupool.net.connection import OPEN, Connection
 from kupool.rooms.broadcast import Packet
 from kupool.rooms.events import RoomBusy, RoomGone
 from kupool.rooms.spread.entries import Enter, Gone, Hold, Out, Push, Reply, Say, policy_of
 from kupool.rooms.spread.exchange import Exchange
 from kupool.rooms.spread.packing import Packing
 from kupool.rooms.wheel import Timer
+from kupool.session.connection import Connection
 
 if TYPE_CHECKING:
     from kupool.rooms.spread.lobby import SpreadLobby
@@ -267,7 +267,7 @@ class Seats:
         self._tell_lost(seat, reason)
 
     def _tell_lost(self, seat: Seat, reason: str) -> None:
-        if seat.connection.state == OPEN:
+        if seat.connection.sends:
             self._lobby.tell_lost(seat.connection, seat.code, seat.user, reason)
 
     def drop(self, seat: Seat) -> None:

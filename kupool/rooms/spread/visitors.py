@@ -12,7 +12,6 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from kupool.errors import INTERNAL_ERROR, MALFORMED, UNAVAILABLE, ErrorText, RequestError
-from kupool.net.connection import CLOSED, OPEN
 from kupool.rooms.events import RoomBusy, RoomGone
 from kupool.rooms.spread.entries import Enter, Gone, Hold, Out, Reply, Say
 from kupool.rooms.spread.exchange import Exchange
@@ -44,13 +43,13 @@ class Visitor:
     def __init__(self, exchange: Exchange, host: str, number: int) -> None:
         self.host = host
         self.number = number
-        self.state = OPEN
+        self.sends = True
         self.context: Any = None
         self.queue: deque[Callable[[], object]] | None = None
         self._exchange = exchange
 
     def _push(self, data: bytes, key: str | None, policy: str | None) -> bool:
-        if self.state != OPEN:
+        if not self.sends:
             return False
         return self._exchange.push(self.host, self.number, data, key, policy)
 
@@ -173,7 +172,7 @@ class Visitors:
 
         def ready(result: object) -> None:
             queue, visitor.queue = visitor.queue or deque(), None
-            if visitor.state == OPEN:
+            if visitor.sends:
                 place()
             while queue and visitor.queue is None:
                 queue.popleft()()
@@ -183,7 +182,7 @@ class Visitors:
         self._lobby.ready(code).addBoth(ready)
 
     def _leave_if_nowhere(self, visitor: Visitor, code: str, reason: str) -> None:
-        if self._lobby.members.of(visitor) is None and visitor.state == OPEN:
+        if self._lobby.members.of(visitor) is None and visitor.sends:
             self._out(visitor, code, moved=False, reason=reason)
 
     def _out(self, visitor: Visitor, code: str, *, moved: bool, reason: str) -> None:
@@ -191,13 +190,13 @@ class Visitors:
         self._forget(visitor)
 
     def _forget(self, visitor: Visitor) -> None:
-        visitor.state = CLOSED
+        visitor.sends = False
         if self._visitors.get((visitor.host, visitor.number)) is visitor:
             del self._visitors[visitor.host, visitor.number]
 
     def detached(self, visitor: Visitor, code: str, *, moved: bool) -> None:
         """A visitor is no member any more: its host is told, in order with the rest."""
-        if visitor.state == OPEN:
+        if visitor.sends:
             self._out(visitor, code, moved=moved, reason=MOVED if moved else LEFT)
 
     # -- answers

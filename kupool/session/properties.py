@@ -9,12 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import Any
 
-from kupool.net.failures import PropertyNotFound
-
-if TYPE_CHECKING:
-    from kupool.net.connection import Connection
+from kupool.session.failures import PropertyNotFound
 
 
 class PropertyIndex:
@@ -22,7 +19,7 @@ class PropertyIndex:
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._found: dict[str, dict[Hashable, dict[int, Connection]]] = {}
+        self._found: dict[str, dict[Hashable, dict[int, Any]]] = {}
 
     def declare(self, name: str) -> None:
         """Index a property from now on; declaring it again changes nothing.
@@ -32,7 +29,7 @@ class PropertyIndex:
         with self._lock:
             self._found.setdefault(name, {})
 
-    def find(self, name: str, value: Hashable) -> list[Connection]:
+    def find(self, name: str, value: Hashable) -> list[Any]:
         """Return the live connections whose indexed property has that value, oldest first.
 
         Raises :class:`ValueError` for a property that is not indexed.
@@ -43,7 +40,7 @@ class PropertyIndex:
                 raise ValueError(f"property {name!r} is not indexed")
             return list(index.get(value, {}).values())
 
-    def set(self, connection: Connection, name: str, value: object) -> None:
+    def set(self, connection: Any, name: str, value: object) -> None:
         """Set a property; raises :class:`TypeError` where an index cannot hold the value."""
         with self._lock:
             index = self._found.get(name)
@@ -54,7 +51,7 @@ class PropertyIndex:
                 index.setdefault(value, {})[connection.id] = connection
             connection.properties[name] = value
 
-    def get(self, connection: Connection, name: str) -> object:
+    def get(self, connection: Any, name: str) -> object:
         """Return a property; raises :class:`PropertyNotFound`."""
         with self._lock:
             try:
@@ -62,7 +59,7 @@ class PropertyIndex:
             except KeyError:
                 raise PropertyNotFound(name) from None
 
-    def remove(self, connection: Connection, name: str) -> None:
+    def remove(self, connection: Any, name: str) -> None:
         """Remove a property; raises :class:`PropertyNotFound`."""
         with self._lock:
             if name not in connection.properties:
@@ -72,16 +69,14 @@ class PropertyIndex:
                 self._remove(connection, name, index)
             del connection.properties[name]
 
-    def forget(self, connection: Connection) -> None:
+    def forget(self, connection: Any) -> None:
         """Remove all properties of a connection that has ended."""
         with self._lock:
             for name, index in self._found.items():
                 self._remove(connection, name, index)
             connection.properties.clear()
 
-    def _remove(
-        self, connection: Connection, name: str, index: dict[Hashable, dict[int, Connection]]
-    ) -> None:
+    def _remove(self, connection: Any, name: str, index: dict[Hashable, dict[int, Any]]) -> None:
         value = connection.properties.get(name)
         try:
             found = index.get(value)

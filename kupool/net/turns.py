@@ -1,0 +1,84 @@
+"""Turns of the reactor: calls at the end of one, and connections that go on in the next.
+
+A connection that has sent more than its share of a turn waits here. Those that wait have
+their turns one after another, together for at most :data:`SHARE` of each turn of the
+reactor, so that a thousand that flood do not delay the others.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+from twisted.internet.interfaces import IReactorTime
+
+from kupool.session.connection import Connection
+
+#: Seconds of each turn of the reactor for the connections that wait.
+SHARE = 0.003
+
+
+class Turns(Protocol):
+    """What knows when a turn begins and ends."""
+
+    def after_turn(self, call: Callable[[], object]) -> None:
+        """Call something once what was read in this turn has been handled."""
+
+    def as_turn(self, call: Callable[[], object]) -> None:
+        """Call something as a turn of its own: what it writes leaves together."""
+
+
+class ReactorTurns:
+    """Turns of a reactor whose transports join what is written in one by themselves."""
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+
+    def after_turn(self, call: Callable[[], object]) -> None:
+        """Call something in the next turn."""
+        self._clock.callLater(0, call)
+
+    def as_turn(self, call: Callable[[], object]) -> None:
+        """Call something now."""
+        call()
+
+
+class Queue:
+    """The connections that have more to handle, in the order in which they came."""
+
+    def __init__(self, clock: IReactorTime, turns: Callable[[], Turns]) -> None:
+        self._clock = clock
+        self._turns = turns
+        self._waiting: deque[Connection] = deque()
+        self._called = False
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def add(self, connection: Connection) -> None:
+        """Let a connection go on in a turn to come."""
+        self._waiting.append(connection)
+        self._call()
+
+    def _call(self) -> None:
+        if not self._called and self._waiting:
+            self._called = True
+            self._clock.callLater(0, self._turn)
+
+    def _turn(self) -> None:
+        self._called = False
+        self._turns().as_turn(self._serve)
+        self._call()
+
+    def _serve(self) -> None:
+        """Let those that wait now go on, as far as the share goes; at least one of them."""
+        now = self._clock.seconds
+        until = now() + SHARE
+        for _ in range(len(self._waiting)):
+            self._waiting.popleft().go_on()
+            if now() >= until:
+                return
+
+
+__all__ = ["SHARE", "Queue", "ReactorTurns", "Turns"]

@@ -1,0 +1,746 @@
+"""One connection: what came in, what goes out, and how it ends.
+
+A connection belongs to a protocol, which feeds it bytes and tells it of the end; its state
+is a row of :mod:`kupool.session.lifecycle`. It is given a transport and
+:class:`~kupool.session.surroundings.Surroundings`, and looks at nothing else. It never
+blocks, and never buffers without bound: see :mod:`kupool.session.outbox` for a peer that
+reads slowly, and :data:`BUDGET` for one that sends much.
+
+The transport has the methods of Twisted's. Pure.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any, Protocol
+
+from kupool.errors import (
+    CLOSE_MALFORMED,
+    IDLE_TIMEOUT,
+    INTERNAL_ERROR,
+    SLOW_READER,
+    TOO_MANY_ERRORS,
+    CloseReason,
+    ErrorText,
+)
+from kupool.session.failures import ConnectionClosed
+from kupool.session.lifecycle import (
+    CLOSED,
+    CLOSING,
+    DRAINING,
+    LINGERING,
+    OPEN,
+    SENDING,
+    Event,
+    State,
+    after,
+)
+from kupool.session.outbox import EventPolicy, Outbox
+from kupool.session.surroundings import Limits, Surroundings
+from kupool.session.waiting import WaitingRoom
+from kupool.wire.framing import Discarding, Framing, Item, Splitter, Tlv
+from kupool.wire.messages import (
+    RequestId,
+    decode_loosely,
+    encode_error,
+    encode_result,
+)
+from kupool.wire.packets import MessageTooLarge
+
+#: Seconds that a peer has to end its side, once all that it was sent is on its way.
+LINGER = 1.0
+
+#: Messages of one peer that are handled in one turn, before others have theirs.
+BUDGET = 64
+
+#: Bytes of one read that are taken apart at once; more may be thousands of messages.
+SLICE = 8192
+
+
+#: The slice of a framing whose messages come whole.
+_WHOLE = 1 << 62
+
+
+class Dispatcher(Protocol):
+    """What answers the messages of a connection."""
+
+    def dispatch(self, connection: Any, item: Item) -> bytes | None:
+        """Handle one message; return the payload to answer with, if any. Never raises."""
+
+
+class Connection:
+    """A peer, as handlers see it.
+
+    ``host`` is the peer's address without its port, empty for a Unix socket. ``half_close``
+    says whether this side of the transport can end alone. ``context`` is the application's
+    own, as ``properties`` are; ``last_seen`` is the time of the last whole message, in
+    seconds of the clock of its surroundings.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_backlogged_since",
+        "_behind",
+        "_dispatch",
+        "_encode",
+        "_ends_at",
+        "_half_close",
+        "_halted",
+        "_held",
+        "_holds",
+        "_later",
+        "_now",
+        "_outbox",
+        "_partial",
+        "_peer_finished",
+        "_properties",
+        "_read_stops",
+        "_receiving",
+        "_router",
+        "_slice",
+        "_splitter",
+        "_writable",
+        "around",
+        "bytes_in",
+        "bytes_out",
+        "context",
+        "deadline",
+        "framing",
+        "host",
+        "id",
+        "last_seen",
+        "malformed",
+        "messages_in",
+        "messages_out",
+        "state",
+        "transport",
+        "waiting",
+    )
+
+    def __init__(
+        self,
+        connection_id: int,
+        around: Surroundings,
+        transport: Any,
+        framing: Framing,
+        *,
+        host: str = "",
+        half_close: bool = False,
+    ) -> None:
+        self.id = connection_id
+        self.around = around
+        self.transport = transport
+        self.framing = framing
+        self.host = host
+        self.state: State = OPEN
+        self.context: Any = None
+        #: Messages given to it for sending, those an outbox dropped afterwards included.
+        self.messages_out = 0
+        self.bytes_in = self.bytes_out = self.messages_in = self.malformed = 0
+        #: (since, seconds, reason): the connection is closed with the reason when so many
+        #: seconds have passed, unless this is cleared.
+        self.deadline: tuple[float, float, CloseReason] | None = None
+        #: Messages that wait for room, as :mod:`kupool.net.delivery` lets them.
+        self.waiting: WaitingRoom | None = None
+        self._now = around.now
+        self.last_seen = around.now()
+        self._half_close = half_close
+        self._encode = framing.encode
+        self._splitter: Splitter = framing.splitter(around.limits().max_frame)
+        self._slice = SLICE if framing.stream else _WHOLE
+        self._properties: dict[str, object] | None = None
+        self._outbox: Outbox | None = None
+        self._writable = True
+        self._backlogged_since: float | None = None
+        #: Reasons for which nothing is read now.
+        self._read_stops = 0
+        #: Whether messages are not handled now: it is held, waits for its next turn, or ends.
+        self._halted = False
+        self._holds = 0
+        self._behind = False
+        #: Messages that were read and are kept, while it is held or waits for its turn.
+        self._held: list[Item] | None = None
+        #: Bytes that were read after those, and are not taken apart yet.
+        self._later = b""
+        self._receiving = False
+        self._peer_finished = False
+        self._ends_at: float | None = None
+        self._partial: tuple[int, float] | None = None
+
+    # -- who it is
+
+    @property
+    def limits(self) -> Limits:
+        """The limits of this moment."""
+        return self.around.limits()
+
+    @property
+    def sends(self) -> bool:
+        """Whether what is sent now goes to the peer."""
+        return self.state in SENDING
+
+    @property
+    def outbound(self) -> int:
+        """Bytes that wait because the peer reads slowly, the kernel's not counted."""
+        return 0 if self._outbox is None else len(self._outbox)
+
+    @property
+    def peer(self) -> str:
+        """The peer's address as ``host:port``, or the path of a Unix socket, if any."""
+        address = self.transport.getPeer()
+        host = getattr(address, "host", None)
+        if host is not None:
+            return f"{host}:{address.port}"
+        return os.fsdecode(getattr(address, "name", None) or b"")
+
+    @property
+    def properties(self) -> dict[str, object]:
+        """Whatever handlers want to keep with the connection, by name."""
+        if self._properties is None:
+            self._properties = {}
+        return self._properties
+
+    def set_property(self, name: str, value: object) -> None:
+        """Keep something with the connection, until it ends.
+
+        Where there is an index of that name, the connection is found by it. Raises
+        :class:`ConnectionClosed` on one that has ended.
+        """
+        if self.state is CLOSED:
+            raise ConnectionClosed(self.id)
+        self.around.index.set(self, name, value)
+
+    def get_property(self, name: str) -> object:
+        """Return what :meth:`set_property` kept; raises :class:`PropertyNotFound`."""
+        return self.around.index.get(self, name)
+
+    def remove_property(self, name: str) -> None:
+        """Keep it no longer; raises :class:`PropertyNotFound`."""
+        self.around.index.remove(self, name)
+
+    def forget(self) -> None:
+        """Drop the properties of a connection that has ended; called by its owner."""
+        if self._properties:
+            self.around.index.forget(self)
+
+    @property
+    def router(self) -> Dispatcher:
+        """What answers the messages of this connection; may be replaced at any time."""
+        return self._router
+
+    @router.setter
+    def router(self, router: Dispatcher) -> None:
+        self._router = router
+        self._dispatch = router.dispatch
+
+    @property
+    def max_frame(self) -> int:
+        """The largest payload accepted from the peer, in bytes."""
+        return self._splitter.max_payload
+
+    @max_frame.setter
+    def max_frame(self, size: int) -> None:
+        self._splitter.max_payload = size
+
+    # -- coming in
+
+    def use_framing(self, framing: Framing) -> None:
+        """Set the framing, once the first byte has shown it."""
+        self._splitter = framing.splitter(self._splitter.max_payload)
+        self.framing = framing
+        self._encode = framing.encode
+        self._slice = SLICE if framing.stream else _WHOLE
+
+    def feed(self, data: bytes) -> None:
+        """Take bytes from the peer; called by the protocol."""
+        self.bytes_in += len(data)
+        splitter = self._splitter
+        if len(data) > self._slice:
+            self._feed_slices(data)
+            return
+        items = splitter.feed(data)
+        if len(items) == 1 and not self._halted:
+            # Most reads are one message; this is receive() without its loop.
+            now, dispatch = self._now, self._dispatch
+            self.last_seen = now()
+            self.messages_in += 1
+            reply = dispatch(self, items[0])
+            if reply is not None:
+                try:
+                    self.send(reply)
+                except Exception:
+                    self.unsendable(reply)
+        else:
+            self.receive(items)
+        if splitter.too_large:
+            self._over_limit()
+
+    def receive(self, items: Sequence[Item]) -> None:
+        """Handle messages in order, as many as are its share of a turn.
+
+        What is answered leaves in one write per read: the transport joins it.
+        """
+        if self._halted:
+            if self._held is not None:
+                self._held.extend(items)
+            return
+        if not items:
+            return
+        self.last_seen = self._now()
+        share = items if len(items) <= BUDGET else items[:BUDGET]
+        self._receiving = True
+        handled = 0
+        for item in share:
+            handled += 1
+            dispatch = self._dispatch  # a handler may have set another router
+            reply = dispatch(self, item)
+            if reply is not None:
+                try:
+                    self.send(reply)
+                except Exception:
+                    self.unsendable(reply)
+            if self._halted:
+                break
+        self._receiving = False
+        self.messages_in += handled
+        if handled < len(items):
+            self._keep(items[handled:])
+
+    def _keep(self, items: Sequence[Item]) -> None:
+        """Keep what is not handled now: it is held, or has had its share of this turn."""
+        if not self._halted:
+            self._wait_for_turn()
+        if self._held is not None:
+            self._held[:0] = items
+
+    def _feed_slices(self, data: bytes) -> None:
+        """Take a large read apart piece by piece, as far as its share of a turn goes."""
+        if self._later:
+            self._later += data
+            return
+        before, start = self.messages_in, 0
+        while start < len(data) and not self._halted:
+            if self.messages_in - before >= BUDGET:
+                self._wait_for_turn()
+                break
+            self.receive(self._splitter.feed(data[start : start + SLICE]))
+            start += SLICE
+            if self._splitter.too_large:
+                self._over_limit()
+        if start < len(data) and self._held is not None:
+            self._later = data[start:]
+            self._slice = -1  # all that follows has to wait behind it
+
+    def _over_limit(self) -> None:
+        """A header announced too much, unless the messages before it raised the limit."""
+        while self._splitter.too_large and self.state is OPEN and self._held is None:
+            items = self._splitter.resume()
+            if items:
+                self.receive(items)
+            elif self._splitter.corrupt:
+                self._count_malformed()
+                self.close(CLOSE_MALFORMED)
+            elif self._splitter.too_large:
+                self.close(self.around.limits().too_large)
+
+    def hold(self) -> None:
+        """Handle no further message of this peer until :meth:`release`.
+
+        What has been read already is kept, and nothing more is read. Several may hold
+        a connection: it goes on when each of them has released it.
+        """
+        if self.state is not OPEN:
+            return
+        self._holds += 1
+        if self._holds == 1:
+            self._halt()
+
+    def release(self) -> None:
+        """Undo one :meth:`hold`; after the last, go on with the messages that were kept."""
+        if not self._holds or self.state is not OPEN:
+            return
+        self._holds -= 1
+        if not self._holds:
+            self._unhalt()
+
+    def _wait_for_turn(self) -> None:
+        """Leave the rest to a later turn, as others have had none meanwhile."""
+        self._behind = True
+        self._halt()
+        self.around.owner.go_on_later(self)
+
+    def go_on(self) -> None:
+        """Handle what is left of what was read; called by the owner, in a later turn."""
+        if self._behind:
+            self._behind = False
+            if self.state is OPEN:
+                self._unhalt()
+
+    def _halt(self) -> None:
+        if self._held is None:
+            self._held = []
+        self._halted = True
+        self._stop_reading()
+
+    def _unhalt(self) -> None:
+        self._start_reading()
+        if self._holds or self._behind:
+            return
+        items, self._held = self._held, None
+        self._halted = False
+        if self._receiving:
+            return  # what is being received goes on, and comes before all that follows
+        try:
+            if items:
+                self.receive(items)
+            if self._later and not self._halted:
+                later, self._later = self._later, b""
+                self._slice = SLICE
+                self._feed_slices(later)
+            self._over_limit()
+        except Exception:
+            # As from a read: it costs this peer its connection, and whoever let go nothing.
+            self.around.owner.failed(self)
+            self.abort()
+            return
+        if self._peer_finished:
+            self.finished()
+
+    def complain(self, answer: bytes) -> None:
+        """Answer a malformed message, and close when that was one too many.
+
+        An empty ``answer`` is not sent.
+        """
+        if answer:
+            self.send_error(answer)
+        self._count_malformed()
+        limit = self.around.limits().max_errors
+        if limit and self.malformed >= limit:
+            self.close(TOO_MANY_ERRORS)
+
+    def _count_malformed(self) -> None:
+        self.malformed += 1
+        self.around.counters.malformed += 1
+
+    # -- going out
+
+    def reply(self, message_id: RequestId, result: object) -> None:
+        """Answer a request with ``result``; a notification is not answered.
+
+        As :meth:`send` on a connection that has ended; raises :class:`TypeError` for what
+        JSON has no form for.
+        """
+        if message_id is not None:
+            self.send(encode_result(message_id, result))
+
+    def send(self, payload: bytes) -> None:
+        """Send one message of the class *reply*: it is never dropped.
+
+        Does nothing on a connection that has ended: peers go at any time, and an answer
+        that nobody waits for is no error. Who has to know asks ``sends``, or uses
+        :meth:`send_message` or a :class:`~kupool.net.delivery.Delivery`, which raise.
+        """
+        data = self._encode(payload)
+        if self._outbox is None and self.state is OPEN:
+            self.bytes_out += len(data)
+            self.messages_out += 1
+            self.transport.write(data)
+        else:
+            self.send_encoded(data)
+
+    def send_error(self, answer: bytes) -> None:
+        """Send an error of the framework; where the framing cannot express it, nothing."""
+        with suppress(Exception):
+            self.send(answer)
+
+    def unsendable(self, reply: bytes) -> None:
+        """Answer an error in place of a reply that could not be sent.
+
+        Called while that exception is handled. What it was stays in the log, under a
+        reference; mostly the reply is over the limit of the codec.
+        """
+        reference = self.around.owner.unsendable(self, reply)
+        loose = decode_loosely(reply)
+        if loose is not None and loose.id is not None:
+            error = ErrorText(INTERNAL_ERROR.code, f"{INTERNAL_ERROR.text} {reference}")
+            self.send_error(encode_error(loose.id, error))
+
+    def send_many(self, payloads: Sequence[bytes]) -> None:
+        """Send several messages of the class *reply* in one write; see :meth:`send`."""
+        if len(payloads) == 1:
+            self.send(payloads[0])
+        else:
+            self.send_encoded(self.framing.join(payloads), len(payloads))
+
+    def pack(self, message: bytes | Tlv) -> bytes:
+        """Return a message as bytes of this framing.
+
+        Raises :class:`MessageTooLarge` for one over the server's limit, and
+        :class:`ValueError` for one that the framing cannot express.
+        """
+        size = len(message if isinstance(message, bytes) else message.payload)
+        limit = self.around.limits().max_frame
+        if size > limit:
+            raise MessageTooLarge(size, limit)
+        if self.framing.pack is not None:
+            return self.framing.pack(message)
+        if not isinstance(message, bytes):
+            raise ValueError(f"{self.framing.name} carries no message ids")
+        return self.framing.encode(message)
+
+    def send_message(self, message_id: int, data: bytes) -> None:
+        """Send one message under an id; class *reply*.
+
+        Raises :class:`ConnectionClosed` on a connection that has ended, and what
+        :meth:`pack` does.
+        """
+        if self.state not in SENDING:
+            raise ConnectionClosed(self.id)
+        self.send_encoded(self.pack(Tlv(message_id, data)))
+
+    def send_encoded(self, data: bytes, messages: int = 1) -> None:
+        """Send bytes that are messages of this framing already; class *reply*.
+
+        Does nothing on a connection that has ended.
+        """
+        if self.state not in SENDING:
+            return
+        self.messages_out += messages
+        if self._outbox is None:
+            self.bytes_out += len(data)
+            self.transport.write(data)
+            return
+        self._outbox.add_reply(data)
+        limit = self.around.limits().outbox_limit
+        if self._backlogged_since is None and self._outbox.reply_bytes > limit:
+            self._backlogged_since = self._now()
+            self._stop_reading()
+
+    def send_latest(self, key: str, encoded: bytes) -> None:
+        """Send bytes of this framing that replace what still waits under ``key``."""
+        if self.state not in SENDING:
+            return
+        self.messages_out += 1
+        if self._outbox is not None:
+            self._outbox.add_latest(key, encoded)
+        else:
+            self._put(encoded)
+
+    def send_event(
+        self,
+        encoded: bytes,
+        policy: EventPolicy = EventPolicy.DROP_NEW,
+        limit: int | None = None,
+    ) -> bool:
+        """Send bytes of this framing that may be dropped; returns whether they were kept.
+
+        ``limit`` is how many bytes of events may wait, by default the outbox limit.
+        """
+        if self.state not in SENDING:
+            return False
+        self.messages_out += 1
+        if self._outbox is not None:
+            most = self.around.limits().outbox_limit if limit is None else limit
+            return self._outbox.add_event(encoded, most, policy)
+        self._put(encoded)
+        return True
+
+    def _put(self, data: bytes) -> None:
+        self.bytes_out += len(data)
+        self.transport.write(data)
+
+    def _empty_outbox(self, *, send: bool) -> None:
+        """Send what waits, as a last thing, or drop it."""
+        outbox, self._outbox = self._outbox, None
+        if outbox is not None:
+            self.around.counters.dropped += outbox.dropped
+            while send and (data := outbox.take()) is not None:
+                self._put(data)
+
+    # -- IPushProducer, for the transport
+
+    def pauseProducing(self) -> None:
+        """The transport has enough: keep what comes next in the outbox."""
+        self._writable = False
+        if self._outbox is None:
+            self._outbox = Outbox()
+
+    def resumeProducing(self) -> None:
+        """The transport has room: send what waits until it has enough again."""
+        self._writable = True
+        outbox = self._outbox
+        while outbox is not None and self._writable and self.state in SENDING:
+            data = outbox.take()
+            if data is None:
+                self.around.counters.dropped += outbox.dropped
+                self._outbox = outbox = None
+            else:
+                self._put(data)
+        if self._backlogged_since is not None and (
+            outbox is None or outbox.reply_bytes <= self.around.limits().outbox_limit // 2
+        ):
+            self._backlogged_since = None
+            self._start_reading()
+        self._tell_waiting()
+
+    def _tell_waiting(self) -> None:
+        if self.waiting is not None:
+            self.waiting.changed()
+
+    def stopProducing(self) -> None:
+        """The transport has ended; :meth:`lost` follows."""
+
+    def _stop_reading(self) -> None:
+        self._read_stops += 1
+        if self._read_stops == 1:
+            self.transport.pauseProducing()
+
+    def _start_reading(self) -> None:
+        self._read_stops -= 1
+        if self._read_stops == 0 and self.state is OPEN:
+            self.transport.resumeProducing()
+
+    # -- the end
+
+    def _move(self, event: Event) -> bool:
+        """Enter the state that follows; returns False where the event changes nothing."""
+        state = after(self.state, event)
+        if state is None:
+            return False
+        self.state = state
+        if state is not OPEN:
+            self._halted = True
+            self._held, self._later = None, b""
+        return True
+
+    def expect_within(self, seconds: float, reason: CloseReason) -> None:
+        """Close with ``reason`` in so many seconds, unless ``deadline`` is cleared."""
+        self.deadline = (self._now(), seconds, reason) if seconds else None
+
+    def close(self, reason: CloseReason | None, retry_after: float | None = None) -> None:
+        """Tell the peer why, send what was answered before, and end the connection.
+
+        An owner that has a last word is waited for, at most the write timeout; nothing
+        more of the peer is handled meanwhile. A peer that does not take what it is sent
+        within the write timeout is cut off. With None for ``reason`` the connection ends
+        without a message, as the peer asked.
+        """
+        if after(self.state, Event.CLOSE) is None:
+            return
+        waits = self.around.owner.parting(self, reason, lambda: self._end(reason, retry_after))
+        if not self._move(Event.CLOSE):
+            return  # whoever was told has ended it
+        self._splitter = Discarding()
+        if not waits or reason is SLOW_READER:
+            self._end(reason, retry_after)
+
+    def _end(self, reason: CloseReason | None, retry_after: float | None) -> None:
+        if not self.sends:
+            return  # it was lost meanwhile, or has ended
+        self._empty_outbox(send=reason is not SLOW_READER)
+        if reason is not None:
+            self.around.counters.closes[reason.reason] += 1
+            self._put(self.around.last_word(self.framing, reason, retry_after))
+        self._finish_sending(linger=reason is not None)
+
+    def end_with(self, last: bytes) -> None:
+        """Send bytes outside every framing, and end the connection."""
+        if self.sends:
+            self.send_encoded(last)
+            self._finish_sending(linger=True)
+
+    def _finish_sending(self, *, linger: bool) -> None:
+        self._move(Event.END)
+        self._ends_at = self._now() + self.around.limits().write_timeout
+        self._tell_waiting()
+        self.transport.unregisterProducer()
+        if linger and self._half_close:
+            # A socket that is closed with bytes unread is reset, and the peer may never
+            # see what was written last. So only this side ends; what still comes is dropped.
+            self._splitter = Discarding()
+            self.transport.loseWriteConnection()
+            self.transport.resumeProducing()
+        else:
+            self.transport.loseConnection()
+
+    def flushed(self) -> None:
+        """All is sent, and this side has ended: the peer has a moment to end its own."""
+        if self._move(Event.FLUSHED):
+            self._ends_at = self._now() + LINGER
+
+    def abort(self) -> None:
+        """Cut the connection off without a word."""
+        if self._move(Event.ABORT):
+            self.transport.abortConnection()
+
+    def finished(self) -> None:
+        """The peer will send no more: end once its answers are on their way."""
+        if self.state in (CLOSING, LINGERING):
+            self.transport.loseConnection()
+        if self.state is not OPEN:
+            return
+        if not self._peer_finished:
+            self._peer_finished = True
+            self._stop_reading()
+        if self._held is not None:
+            return  # it comes back here when the messages that are kept have been handled
+        self._move(Event.PEER_FINISHED)
+        if not self.around.owner.settling(self, lambda: self.close(None)):
+            self.close(None)
+
+    def lost(self, reason: Any) -> None:
+        """The transport has ended; called by the protocol."""
+        if self._move(Event.LOST):
+            self._empty_outbox(send=False)
+            self._tell_waiting()
+            self.around.owner.ended(self, reason)
+
+    def _part_is_late(self, now: float, timeout: float) -> bool:
+        """Say whether the rest of a message is due: looked at once a second, so that it
+        costs nothing while messages come.
+        """
+        if self._read_stops or not getattr(self._splitter, "buffered", 0):
+            self._partial = None
+        elif self._partial is None or self._partial[0] != self.messages_in:
+            self._partial = (self.messages_in, now)
+        else:
+            return now - self._partial[1] >= timeout
+        return False
+
+    def sweep(self, now: float, elapsed: Callable[[float], float] | None = None) -> None:
+        """Apply the timeouts; called about once a second by the owner.
+
+        ``elapsed`` says how long it is since a time of the clock, without the pauses in which
+        this process did not run; it is asked before anything is held against the peer.
+        """
+        if self.state is OPEN or self.state is DRAINING:
+            reason = self._overdue(now, elapsed or now.__sub__)
+            if reason is not None:
+                self.close(reason)
+        elif self._ends_at is not None and now >= self._ends_at:
+            self._ends_at = None
+            if self.state is LINGERING:
+                self.transport.loseConnection()
+            else:
+                self.abort()
+
+    def _overdue(self, now: float, elapsed: Callable[[float], float]) -> CloseReason | None:
+        """Return why the peer has taken too long, if it has."""
+        limits, since = self.around.limits(), self._backlogged_since
+        if since is not None and now - since >= limits.write_timeout <= elapsed(since):
+            return SLOW_READER
+        if self.deadline is not None:
+            since, seconds, reason = self.deadline
+            if now - since >= seconds <= elapsed(since):
+                return reason
+        idle, part = limits.idle_timeout, limits.message_timeout
+        if idle and now - self.last_seen >= idle <= elapsed(self.last_seen):
+            return IDLE_TIMEOUT
+        if part and self._part_is_late(now, part):
+            return IDLE_TIMEOUT
+        return None
+
+
+__all__ = ["BUDGET", "LINGER", "SLICE", "Connection", "Dispatcher"]

@@ -1,0 +1,96 @@
+"""Messages that wait until a peer that reads slowly has room for them. Pure."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from kupool.session.surroundings import Timer
+
+#: Messages that wait on one connection; one more is dropped.
+MAX_WAITING = 1000
+
+#: Told what became of a message: whether it was sent.
+Told = Callable[[bool], object]
+
+
+class Waiting:
+    """A message that waits until at most ``low`` bytes wait for its peer."""
+
+    __slots__ = ("encoded", "low", "timer", "told")
+
+    def __init__(self, encoded: bytes, low: int, told: Told) -> None:
+        self.encoded = encoded
+        self.low = low
+        self.told = told
+        self.timer: Timer | None = None
+
+
+class WaitingRoom:
+    """The messages that wait for room on one connection, in order."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+        self._counters = connection.around.counters
+        self._queue: deque[Waiting] = deque()
+
+    def __len__(self) -> int:
+        return len(self._queue)
+
+    def add(self, encoded: bytes, low: int, timeout: float, told: Told) -> Waiting | None:
+        """Let a message wait until at most ``low`` bytes wait for the peer.
+
+        Calls ``told`` with True when it was sent, with False when that did not happen within
+        ``timeout`` seconds, or the connection ended. Returns what :meth:`forget` takes, or
+        None where too many wait: then ``told`` is not called.
+        """
+        if len(self._queue) >= MAX_WAITING:
+            self._counters.dropped += 1
+            return None
+        waiting = Waiting(encoded, low, told)
+        waiting.timer = self._connection.around.call_later(timeout, lambda: self._late(waiting))
+        self._queue.append(waiting)
+        return waiting
+
+    def forget(self, waiting: Waiting) -> None:
+        """Let a message wait no longer: nobody wants to know any more."""
+        if waiting in self._queue:
+            if waiting.timer is not None:
+                waiting.timer.cancel()
+            self._remove(waiting)
+
+    def changed(self) -> None:
+        """Send what there is room for now; called by the connection."""
+        connection, queue = self._connection, self._queue
+        while queue and connection.sends:
+            if connection.outbound > queue[0].low:
+                return
+            waiting = self._first()
+            connection.send_encoded(waiting.encoded)
+            waiting.told(True)
+        if not connection.sends:
+            self._counters.dropped += len(queue)
+            while queue:
+                self._first().told(False)
+        if connection.waiting is self and not queue:
+            connection.waiting = None
+
+    def _first(self) -> Waiting:
+        waiting = self._queue.popleft()
+        if waiting.timer is not None:
+            waiting.timer.cancel()
+        return waiting
+
+    def _late(self, waiting: Waiting) -> None:
+        self._counters.dropped += 1
+        self._remove(waiting)
+        waiting.told(False)
+
+    def _remove(self, waiting: Waiting) -> None:
+        self._queue.remove(waiting)
+        if not self._queue and self._connection.waiting is self:
+            self._connection.waiting = None
+
+
+__all__ = ["MAX_WAITING", "Told", "Waiting", "WaitingRoom"]
