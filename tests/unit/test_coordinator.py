@@ -116,7 +116,7 @@ class RotationTests(SynchronousTestCase):
         """
         bench = PoolBench().start()
         bench.at(30.0)
-        bench.at(30.0 * 20 + 7.0)
+        bench.clock.advance(30.0 * 19 + 7.0)
         self.assertEqual(len(bench.published), 3)
         bench.settle()
         self.assertEqual(len(bench.published), 3)

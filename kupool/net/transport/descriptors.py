@@ -29,7 +29,7 @@ class Corked(Protocol):
     """A transport of the group: it joins what is written to it until it is uncorked."""
 
     connected: Any
-    disconnecting: bool
+    disconnecting: Any
     protocol: Any
 
     def uncork(self) -> None:
