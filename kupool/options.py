@@ -50,6 +50,7 @@ class SettingOptions(usage.Options):
     opt_addr = _several("addr")
     opt_ws_origins = _several("ws_origins")
     opt_http_hosts = _several("http_hosts")
+    opt_proxy_trusted = _several("proxy_trusted")
     opt_auth = _several("auth")
     opt_bus_publish = _several("bus_publish")
     opt_bus_subscribe = _several("bus_subscribe")

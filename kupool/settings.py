@@ -71,6 +71,12 @@ class Settings:
     http_hosts: tuple[str, ...] = _setting(
         TEXT, (), "name by which the HTTP API may be changed, besides localhost"
     )
+    proxy_trusted: tuple[str, ...] = _setting(
+        TEXT,
+        ("127.0.0.0/8", "::1", "unix"),
+        "proxy whose PROXY headers are believed on addresses with haproxy: "
+        "an address, a network, or unix",
+    )
     auth: tuple[str, ...] = _setting(
         TEXT,
         (),

@@ -9,6 +9,7 @@ from itertools import chain
 from kupool.amqp.address import parse_brokers
 from kupool.bus.topics import pattern_name
 from kupool.net.transport.endpoints import endpoint_for
+from kupool.net.transport.proxied import parse_networks
 from kupool.settings import Loaded, SettingError
 from kupool.web.control import Hosts
 from kupool.web.upgrade import Origins
@@ -69,6 +70,10 @@ def _addresses(loaded: Loaded) -> Iterator[tuple[str, str]]:
             endpoint_for(None, text)
         except ValueError as error:
             yield name, str(error)
+    try:
+        parse_networks(settings.proxy_trusted)
+    except ValueError as error:
+        yield "proxy_trusted", str(error)
 
 
 def _web(loaded: Loaded) -> Iterator[tuple[str, str]]:

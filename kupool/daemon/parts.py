@@ -26,6 +26,7 @@ from kupool.log.sqlite import SqliteLog
 from kupool.net.manager import ServerSettings
 from kupool.net.server import Server
 from kupool.net.transport.endpoints import parse_address
+from kupool.net.transport.proxied import ProxySettings
 from kupool.pool.acceptance import Acceptance, BatchSettings
 from kupool.pool.coordinator import Coordinator
 from kupool.pool.credentials import Authenticator
@@ -292,6 +293,7 @@ def server_settings(settings: Settings) -> ServerSettings:
         write_timeout=settings.write_timeout,
         max_errors=settings.max_errors,
         outbox_limit=settings.outbox_limit,
+        proxies=ProxySettings(settings.proxy_trusted),
     )
 
 

@@ -31,6 +31,7 @@ from kupool.log import IdentityMismatch, LogUnavailable
 from kupool.log.rabbit import BrokerError
 from kupool.net.collector import collect_rarely
 from kupool.net.transport.endpoints import endpoint_for, probe
+from kupool.net.transport.proxied import ProxySettings
 from kupool.pool.restore import restore_jobs
 from kupool.settings import Loaded, Settings, changes
 from kupool.stats.comparison import Comparison, compare
@@ -312,7 +313,8 @@ class Daemon:
             hosts=settings.http_hosts,
             more=None if bus is None else lambda hosts: bus.routes(hosts, settings),
         )
-        endpoint = endpoint_for(self._reactor, settings.http)
+        proxies = ProxySettings(settings.proxy_trusted)
+        endpoint = endpoint_for(self._reactor, settings.http, proxies=proxies)
         self._http = await endpoint.listen(site)
 
     def _announce(self) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from kupool.errors import BANNED, FRAME_TOO_LARGE, TOO_MANY_CONNECTIONS, CloseReason
+from kupool.net.transport.proxied import ProxySettings
 
 #: Addresses remembered as banned; beyond it the oldest ban is forgotten.
 MAX_BANS = 10_000
@@ -18,7 +19,7 @@ class ServerSettings:
     """The limits of a server. Sizes are in bytes, times in seconds; 0 turns one off,
     except for ``outbox_limit`` and ``write_timeout``; ``accept_rate`` is in connections
     a second, of which one second's may come at once. ``too_large`` is what a peer is told
-    whose message is over ``max_frame``.
+    whose message is over ``max_frame``; ``proxies`` are those whose headers are believed.
     """
 
     max_frame: int = 65536
@@ -31,6 +32,7 @@ class ServerSettings:
     message_timeout: float = 0.0
     accept_rate: float = 0.0
     too_large: CloseReason = FRAME_TOO_LARGE
+    proxies: ProxySettings = field(default_factory=ProxySettings)
 
 
 class Admission:

@@ -64,7 +64,9 @@ class Server:
         self.name = name
         self._reactor = reactor
         self.manager = ConnectionManager(reactor, observer, settings)
-        self._ports = Listening(reactor, _factory(framing, self.manager, http_port))
+        self._ports = Listening(
+            reactor, _factory(framing, self.manager, http_port), settings.proxies
+        )
         self._addresses = tuple(addresses)
         self._after_start: list[ServerHook] = []
         self._before_stop: list[ServerHook] = []

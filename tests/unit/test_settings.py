@@ -56,6 +56,7 @@ class SourceTests(FileCase):
         """K-89, K-90: each of them, from each source, and which of these wins."""
         special = {
             "addr": ("host:1", "host:2"), "ws_origins": ("https://a",), "http_hosts": ("h",),
+            "proxy_trusted": ("10.0.0.0/8", "unix"),
             "auth": ("unix",), "framing": "line", "transport": "stock", "store": "memory",
             "mq": "memory", "mq_kind": "classic", "spool": "off",
             "nonce_scope": "session", "duplicate_scope": "job",
@@ -257,7 +258,7 @@ class ChangeTests(SynchronousTestCase):
     def test_every_setting_is_declared_whole(self) -> None:
         for name, f in declared().items():
             self.assertTrue(f.metadata["doc"], name)
-        several = {"addr", "ws_origins", "http_hosts", "auth"}
+        several = {"addr", "ws_origins", "http_hosts", "proxy_trusted", "auth"}
         several |= {"bus_publish", "bus_subscribe", "bus_operators", "bus_origins"}
         several.add("bus_direct")
         self.assertEqual({name for name, f in declared().items() if repeatable(f)}, several)

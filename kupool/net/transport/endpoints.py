@@ -6,14 +6,17 @@ import re
 import socket
 from typing import Any, NamedTuple
 
+from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IStreamServerEndpoint
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
 from twisted.internet.posixbase import PosixReactorBase
+from zope.interface import implementer
 
 from kupool.net.transport.descriptors import DescriptorGroup
 from kupool.net.transport.direct import DirectEndpoint
 from kupool.net.transport.ports import RestingListeners
+from kupool.net.transport.proxied import ProxiedFactory, ProxySettings
 
 _SHORT = re.compile(r"(?P<host>\[[^\]]*\]|[^:\[\]=]*):(?P<port>\d+)")
 _PARTS = re.compile(r"((?:[^:\\]|\\.)*)(?::|$)")
@@ -69,14 +72,40 @@ def _port(text: str, whole: str) -> int:
     return int(text)
 
 
+#: The kind of endpoint behind a proxy: the address that it listens on follows.
+_PROXIED = "haproxy:"
+
+
+@implementer(IStreamServerEndpoint)
+class ProxiedEndpoint:
+    """Listens for proxies that send a PROXY header."""
+
+    def __init__(self, clock: Any, inner: IStreamServerEndpoint, settings: ProxySettings) -> None:
+        self._clock = clock
+        self._inner = inner
+        self._settings = settings
+
+    def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
+        """Start listening; fails as the endpoint inside does."""
+        factory = ProxiedFactory(self._clock, protocolFactory, self._settings)
+        return self._inner.listen(factory)
+
+
 def endpoint_for(
-    reactor: Any, text: str, group: DescriptorGroup | None = None
+    reactor: Any,
+    text: str,
+    group: DescriptorGroup | None = None,
+    proxies: ProxySettings | None = None,
 ) -> IStreamServerEndpoint:
     """Return the endpoint that ``text`` names; see :func:`parse_address`.
 
-    TCP addresses get the direct transport when its ``group`` is given. Raises
-    :class:`ValueError` where the text names no endpoint.
+    TCP addresses get the direct transport when its ``group`` is given. Behind ``haproxy:``
+    those of ``proxies`` are believed. Raises :class:`ValueError` where the text names no
+    endpoint.
     """
+    if text.startswith(_PROXIED):
+        inner = endpoint_for(reactor, text.removeprefix(_PROXIED), group)
+        return ProxiedEndpoint(reactor, inner, proxies or ProxySettings())
     address = parse_address(text)
     if address is not None and group is not None:
         return DirectEndpoint(group, address.port, address.host, address.backlog)
@@ -98,6 +127,7 @@ def probe(text: str) -> None:
     What is no TCP address, or leaves the port to the system, is not tried. Raises
     :class:`twisted.internet.error.CannotListenError`.
     """
+    text = text.removeprefix(_PROXIED)
     address = parse_address(text) if text else None
     if address is None or not address.port:
         return

@@ -13,6 +13,7 @@ from twisted.logger import Logger
 
 from kupool.net.transport.descriptors import DescriptorGroup
 from kupool.net.transport.endpoints import Address, endpoint_for
+from kupool.net.transport.proxied import ProxySettings
 from kupool.net.transport.resolving import resolved
 
 #: What listening fails with on an address that this machine does not have.
@@ -24,8 +25,11 @@ class Listening:
 
     _log = Logger()
 
-    def __init__(self, reactor: Any, factory: IProtocolFactory) -> None:
+    def __init__(
+        self, reactor: Any, factory: IProtocolFactory, proxies: ProxySettings | None = None
+    ) -> None:
         self._reactor = reactor
+        self._proxies = proxies
         self._factory = factory
         self._ports: list[Any] = []
         self._closing: list[Deferred[None]] = []
@@ -73,7 +77,7 @@ class Listening:
             raise missing
 
     async def _on(self, text: str, group: DescriptorGroup | None, stops: int) -> Any:
-        endpoint = endpoint_for(self._reactor, text, group)
+        endpoint = endpoint_for(self._reactor, text, group, self._proxies)
         try:
             port = await endpoint.listen(self._factory)
         except OSError as error:

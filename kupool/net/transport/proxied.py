@@ -1,0 +1,310 @@
+"""Connections through a proxy that says, in a PROXY header, whose they are.
+
+The header comes first. Until it is whole there is no connection for the rest of the server,
+so that limits and bans see the address of the peer, and not that of the proxy. A header is
+believed only from a proxy that is trusted: anybody else could name any address.
+
+The headers of both versions are read by Twisted's own parsers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from typing import Any
+
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.interfaces import IAddress, IDelayedCall, IHalfCloseableProtocol
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.logger import Logger
+from twisted.protocols.haproxy._exceptions import InvalidProxyHeader
+from twisted.protocols.haproxy._v1parser import V1Parser
+from twisted.protocols.haproxy._v2parser import V2Parser
+from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+#: The longest header of the first version, and the fixed part of one of the second.
+_LONGEST_V1 = 107
+_FIXED_V2 = 16
+
+#: The most that a header of the second version may announce after its fixed part.
+_LONGEST_V2 = 4096
+
+#: How the address of a proxy on a Unix socket is written among those that are trusted.
+UNIX = "unix"
+
+
+def parse_networks(texts: Sequence[str]) -> tuple[IPv4Network | IPv6Network, ...]:
+    """Return the networks that texts name, ``unix`` left out.
+
+    Raises :class:`ValueError` for a text that is neither an address nor a network.
+    """
+    found = []
+    for text in texts:
+        if text != UNIX:
+            try:
+                found.append(ip_network(text, strict=False))
+            except ValueError:
+                raise ValueError(
+                    f"{text!r} is no address, no network such as 10.0.0.0/8, and not 'unix'"
+                ) from None
+    return tuple(found)
+
+
+@dataclass(frozen=True)
+class ProxySettings:
+    """Which proxies are believed, and how long they may take.
+
+    ``trusted`` are addresses, networks, and ``unix`` for any on a Unix socket. A header has
+    to be whole within ``timeout`` seconds; so many connections may wait for theirs: ``most``.
+    """
+
+    trusted: tuple[str, ...] = ("127.0.0.0/8", "::1", UNIX)
+    timeout: float = 10.0
+    most: int = 1000
+
+
+class _NeedsMore(Exception):
+    """The header is not whole yet."""
+
+
+def read_header(data: bytes) -> tuple[IAddress | None, bytes]:
+    """Return the address that a header names, and what follows the header.
+
+    The address is None where the header names none, as for a health check of the proxy.
+    Raises :class:`_NeedsMore`, and :class:`ValueError` for what is no header.
+    """
+    try:
+        if data[: len(V2Parser.PREFIX)] == V2Parser.PREFIX[: len(data)]:
+            return _read_v2(data)
+        if data[:6] == b"PROXY "[: len(data)]:
+            return _read_v1(data)
+    except InvalidProxyHeader as error:
+        raise ValueError(str(error) or type(error).__name__) from None
+    raise ValueError("it does not begin with a PROXY header")
+
+
+def _read_v1(data: bytes) -> tuple[IAddress | None, bytes]:
+    line, end, rest = data.partition(b"\r\n")
+    if len(line) > _LONGEST_V1 - 2:
+        raise ValueError("the PROXY header has no end")
+    if not end:
+        raise _NeedsMore
+    if line == b"PROXY UNKNOWN" or line.startswith(b"PROXY UNKNOWN "):
+        return None, rest
+    return _normalised(V1Parser.parse(line).source), rest
+
+
+def _read_v2(data: bytes) -> tuple[IAddress | None, bytes]:
+    if len(data) < _FIXED_V2:
+        raise _NeedsMore
+    length = int.from_bytes(data[14:16], "big")
+    if length > _LONGEST_V2:
+        raise ValueError("the PROXY header is too long")
+    whole = _FIXED_V2 + length
+    if len(data) < whole:
+        raise _NeedsMore
+    rest = data[whole:]
+    command, family = data[12] & 0x0F, data[13] >> 4
+    if data[12] >> 4 != 2 or command > 1:
+        raise ValueError("the PROXY header is of an unknown version or command")
+    if command == 0 or family == 0 or family == 3:
+        return None, rest  # the proxy's own, of an unknown kind, or of a Unix socket
+    try:
+        return _normalised(V2Parser.parse(data[:whole]).source), rest
+    except LookupError:
+        raise ValueError("the PROXY header is of an unknown protocol") from None
+
+
+def _normalised(source: Any) -> IAddress | None:
+    """Return an address in its usual form, so that one peer is one peer in every version.
+
+    Raises :class:`ValueError` for a text that is no address: the parsers take any.
+    """
+    if source is None:
+        return None
+    address = ip_address(source.host)
+    kind = IPv4Address if address.version == 4 else IPv6Address
+    return kind("TCP", str(address), source.port)
+
+
+@implementer(IHalfCloseableProtocol)
+class _Named(ProtocolWrapper):
+    """Stands between a transport and a protocol, and says that the peer is another one."""
+
+    def __init__(self, factory: Any, inner: Any, peer: IAddress) -> None:
+        super().__init__(factory, inner)
+        self._named = peer
+
+    def getPeer(self) -> IAddress:
+        """Return the address that the proxy has named."""
+        return self._named
+
+    def readConnectionLost(self) -> None:
+        """Pass it on: the peer sends no more."""
+        _half(self.wrappedProtocol, "readConnectionLost", self.transport)
+
+    def writeConnectionLost(self) -> None:
+        """Pass it on: all is sent."""
+        _half(self.wrappedProtocol, "writeConnectionLost", self.transport)
+
+
+def _half(protocol: Any, event: str, transport: Any) -> None:
+    if IHalfCloseableProtocol.providedBy(protocol):
+        getattr(protocol, event)()
+    else:
+        transport.loseConnection()
+
+
+@implementer(IHalfCloseableProtocol)
+class ProxiedProtocol(Protocol):
+    """Waits for the header, and gives way to the protocol of the peer that it names."""
+
+    factory: ProxiedFactory
+
+    def __init__(self) -> None:
+        self._read = b""
+        self._inner: Any = None
+        self._timer: IDelayedCall | None = None
+
+    def connectionMade(self) -> None:
+        """Begin to wait, unless this is nobody that is trusted, or too many wait."""
+        why = self.factory.refusal(self.transport.getPeer())  # type: ignore[union-attr]
+        if why:
+            self._refuse(why)
+        else:
+            self.factory.waiting.add(self)
+            self._timer = self.factory.clock.callLater(
+                self.factory.settings.timeout, self._refuse, "no header came in time"
+            )
+
+    def dataReceived(self, data: bytes) -> None:
+        """Take bytes of the header, or of the peer behind it."""
+        if self._inner is not None:
+            self._inner.dataReceived(data)
+            return
+        if self not in self.factory.waiting:
+            return  # refused
+        self._read += data
+        try:
+            peer, rest = read_header(self._read)
+        except _NeedsMore:
+            return
+        except ValueError as error:
+            self._refuse(str(error))
+            return
+        self._stop_waiting()
+        self._read = b""
+        self._begin(peer)
+        if rest and self._inner is not None:
+            self._inner.dataReceived(rest)
+
+    def _begin(self, peer: IAddress | None) -> None:
+        transport: Any = self.transport
+        address = transport.getPeer() if peer is None else peer
+        protocol: Any = self.factory.inner.buildProtocol(address)
+        if protocol is None:
+            transport.abortConnection()
+            return
+        self._inner = protocol
+        if peer is not None:
+            self._inner = _Named(self.factory.wrapping, protocol, peer)
+        self._inner.makeConnection(transport)
+
+    def _refuse(self, why: str) -> None:
+        transport: Any = self.transport
+        self._stop_waiting()
+        self.factory.refused(transport.getPeer(), why)
+        transport.abortConnection()
+
+    def _stop_waiting(self) -> None:
+        self.factory.waiting.discard(self)
+        timer, self._timer = self._timer, None
+        if timer is not None and timer.active():
+            timer.cancel()
+
+    def readConnectionLost(self) -> None:
+        """The peer has sent all it will."""
+        _half(self._inner, "readConnectionLost", self.transport)
+
+    def writeConnectionLost(self) -> None:
+        """All is sent."""
+        _half(self._inner, "writeConnectionLost", self.transport)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Tell the protocol of the peer."""
+        self._stop_waiting()
+        if self._inner is not None:
+            self._inner.connectionLost(reason)
+
+
+class ProxiedFactory(Factory):
+    """Builds the protocols of ``inner`` for the peers that trusted proxies name.
+
+    Raises :class:`ValueError` for settings that name no network.
+    """
+
+    noisy = False
+    _log = Logger()
+
+    def __init__(self, clock: Any, inner: Any, settings: ProxySettings) -> None:
+        self.clock = clock
+        self.inner = inner
+        self.settings = settings
+        self.wrapping = WrappingFactory(inner)
+        #: Those whose header is not whole.
+        self.waiting: set[ProxiedProtocol] = set()
+        #: How many were cut off because of their header, or because there was none.
+        self.refusals = 0
+        self._networks = parse_networks(settings.trusted)
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        """Return what waits for the header of a new connection."""
+        protocol = ProxiedProtocol()
+        protocol.factory = self
+        return protocol
+
+    def doStart(self) -> None:
+        """Pass it on."""
+        self.inner.doStart()
+
+    def doStop(self) -> None:
+        """Pass it on, and cut off whoever still waits."""
+        for protocol in list(self.waiting):
+            transport: Any = protocol.transport
+            transport.abortConnection()
+        self.inner.doStop()
+
+    def refusal(self, peer: Any) -> str:
+        """Say why a header of this proxy would not be believed; empty where it would."""
+        if len(self.waiting) >= self.settings.most:
+            return "too many connections wait for their header"
+        host = getattr(peer, "host", None)
+        if host is None:
+            trusted = UNIX in self.settings.trusted
+        else:
+            address = ip_address(host.partition("%")[0])
+            mapped = getattr(address, "ipv4_mapped", None)
+            trusted = any((mapped or address) in network for network in self._networks)
+        return "" if trusted else "it is not among the trusted proxies (proxy_trusted)"
+
+    def refused(self, peer: Any, why: str) -> None:
+        """Count and log a connection that is cut off."""
+        self.refusals += 1
+        self._log.warn(
+            "A connection of proxy {peer} was cut off: {why}",
+            peer=getattr(peer, "host", None) or "on a Unix socket",
+            why=why,
+        )
+
+
+__all__ = [
+    "UNIX",
+    "ProxiedFactory",
+    "ProxiedProtocol",
+    "ProxySettings",
+    "parse_networks",
+    "read_header",
+]
