@@ -12,10 +12,14 @@ from kupool.errors import IDLE_TIMEOUT
 from kupool.net.manager import ConnectionManager
 from kupool.session.connection import Connection
 from kupool.session.lifecycle import OPEN
+from kupool.session.running import RunningTime
 from kupool.wire.framing import FRAME, OP_PING, encode_frame
 
 #: Makes the bytes that ask a peer for a sign of life; None: it is not asked.
 Ping = Callable[[Connection], bytes | None]
+
+#: Says whether a peer answers a ping, by its framing.
+Answers = Callable[[Connection], bool]
 
 #: What becomes of a peer that did not answer.
 Dead = Callable[[Connection], object]
@@ -28,6 +32,15 @@ def default_ping(connection: Connection) -> bytes:
     return connection.framing.encode(b'{"id":null,"method":"ping"}')
 
 
+def default_answers(connection: Connection) -> bool:
+    """Say whether a peer has to answer :func:`default_ping`.
+
+    An opcode is answered by an opcode. The notification ``ping`` keeps what stands between
+    the two awake; docs/protocol.md lets nobody answer a notification.
+    """
+    return connection.framing is FRAME
+
+
 def close_idle(connection: Connection) -> None:
     """Close a connection as ``idle timeout``."""
     connection.close(IDLE_TIMEOUT)
@@ -36,9 +49,13 @@ def close_idle(connection: Connection) -> None:
 class Heartbeat:
     """Pings the connections of a manager from which nothing came for ``interval`` seconds.
 
-    Any whole message is a sign of life. After ``missed`` pings without one, ``dead`` is
-    called with the connection, once, and by default closes it. Raises
-    :class:`ValueError` for an interval or a number that is not above zero.
+    With ``always`` it pings the others as well, for clients that wait for pings. Any whole
+    message is a sign of life. After ``missed`` pings without one, ``dead`` is called with the
+    connection, once, and by default closes it. ``answers`` says which peers have to answer:
+    with a ``ping`` of one's own all of them, with the default those of a framing that has an
+    opcode for it; the idle timeout holds for the others. The time in which this process did
+    not run counts for nobody. Raises :class:`ValueError` for an interval or a number that is
+    not above zero.
     """
 
     _log = Logger()
@@ -50,7 +67,9 @@ class Heartbeat:
         missed: int = 3,
         *,
         ping: Ping = default_ping,
+        answers: Answers | None = None,
         dead: Dead = close_idle,
+        always: bool = False,
     ) -> None:
         if interval <= 0 or missed < 1:
             raise ValueError(f"a heartbeat of {interval} s, {missed} missed: expected above zero")
@@ -59,6 +78,11 @@ class Heartbeat:
         self._limit = missed
         self._ping = ping
         self._dead = dead
+        self._always = always
+        if answers is None:
+            answers = default_answers if ping is default_ping else lambda connection: True
+        self._answers = answers
+        self._running = RunningTime(manager.now, interval, slack=1.5)
         #: The silent ones only: pings without an answer, and the message count they found.
         self._unanswered: dict[Connection, tuple[int, int]] = {}
         self._loop = LoopingCall(self.beat)
@@ -67,6 +91,7 @@ class Heartbeat:
     def start(self) -> None:
         """Start the beats; the first comes an interval later."""
         if not self._loop.running:
+            self._running.start()
             self._loop.start(self._interval, now=False).addErrback(
                 lambda failure: self._log.failure("The heartbeat stopped", failure)
             )
@@ -77,27 +102,46 @@ class Heartbeat:
             self._loop.stop()
         self._unanswered.clear()
 
-    def beat(self) -> Deferred[None]:
-        """Look at every connection once, a chunk in each reactor turn."""
+    def beat(self) -> Deferred[None] | None:
+        """Look at every connection once, a chunk in each reactor turn.
+
+        Does nothing at the end of a pause: what came meanwhile is not read yet.
+        """
+        if self._running.beat():
+            return None
         before, self._unanswered = self._unanswered, {}
-        now = self._manager.now()
+        return self._manager.each(lambda connection: self._look(connection, before))
 
-        def look(connection: Connection) -> None:
-            heard = connection.messages_in
-            pings, then = before.get(connection, (0, heard))
-            silent = now - connection.last_seen >= self._interval
-            if connection.state is not OPEN or heard != then or not silent:
-                return
-            self._unanswered[connection] = (pings + 1, heard)
-            if pings < self._limit:
-                data = self._ping(connection)
-                if data is not None:
-                    connection.send_encoded(data)
-            elif pings == self._limit:
-                # A callback that does not close the connection hears of it only once.
-                self._dead(connection)
+    def _look(self, connection: Connection, before: dict[Connection, tuple[int, int]]) -> None:
+        if connection.state is not OPEN:
+            return
+        heard = connection.messages_in
+        pings, then = before.get(connection, (0, heard))
+        silent = self._running.elapsed(connection.last_seen) >= self._interval
+        if heard != then or not silent:
+            if self._always:
+                self._send_ping(connection)
+            return
+        asked = pings if self._answers(connection) else 0
+        self._unanswered[connection] = (asked + 1, heard)
+        if asked < self._limit:
+            self._send_ping(connection)
+        elif asked == self._limit:
+            # A callback that does not close the connection hears of it only once.
+            self._dead(connection)
 
-        return self._manager.each(look)
+    def _send_ping(self, connection: Connection) -> None:
+        data = self._ping(connection)
+        if data is not None:
+            connection.send_encoded(data)
 
 
-__all__ = ["Dead", "Heartbeat", "Ping", "close_idle", "default_ping"]
+__all__ = [
+    "Answers",
+    "Dead",
+    "Heartbeat",
+    "Ping",
+    "close_idle",
+    "default_answers",
+    "default_ping",
+]

@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from kupool.net.heartbeat import Heartbeat
 from kupool.session.connection import Connection
 from kupool.session.lifecycle import CLOSING, OPEN
-from kupool.wire.framing import FRAME, LINE, OP_PONG, encode_frame
+from kupool.wire.framing import FRAME, INT32, LINE, OP_PONG, encode_frame
 from tests.peers import Bench, frames, lines
 
 
@@ -55,9 +55,9 @@ class HeartbeatTests(SynchronousTestCase):
     def test_half_a_message_is_none(self) -> None:
         bench = Bench(idle_timeout=0)
         self.heartbeat(bench, missed=1)
-        connection, _ = bench.connect(LINE)
+        connection, _ = bench.connect(FRAME)
         for _ in range(2):
-            connection.feed(b"{")
+            connection.feed(encode_frame(b"")[:1])
             self.beats(bench, 1)
         self.assertEqual(connection.state, CLOSING)
 
@@ -76,6 +76,44 @@ class HeartbeatTests(SynchronousTestCase):
         _, transport = bench.connect(LINE)
         self.beats(bench, 1)
         self.assertEqual(lines(transport.value()), [{"id": None, "method": "ping"}])
+
+    def test_those_that_cannot_answer_are_not_expected_to(self) -> None:
+        """Case f07: a notification must not be answered, and a peer that only listens lives."""
+        bench = Bench(idle_timeout=0)
+        self.heartbeat(bench, missed=2)
+        for framing in (LINE, INT32):
+            connection, transport = bench.connect(framing)
+            self.beats(bench, 20)
+            self.assertEqual(connection.state, OPEN)
+            self.assertEqual(transport.value().count(b"ping"), 20)
+
+    def test_always(self) -> None:
+        """Issue 12: pings for peers that are not silent, as clients of zinx expect them."""
+        for always, expected in ((False, 0), (True, 5)):
+            bench = Bench()
+            self.heartbeat(bench, always=always)
+            connection, transport = bench.connect(FRAME)
+            for _ in range(5):
+                connection.feed(encode_frame(b"", OP_PONG))
+                self.beats(bench, 1, 9.0)
+                connection.feed(encode_frame(b"", OP_PONG))
+                self.beats(bench, 1, 1.0)
+            self.assertEqual(frames(transport.value()), [(9, b"")] * expected)
+            self.assertEqual(connection.state, OPEN)
+
+    def test_a_pause_of_this_process(self) -> None:
+        """Case 16: the answers of before the pause have not been read; nobody is silent."""
+        bench = Bench(idle_timeout=0)
+        self.heartbeat(bench, missed=1)
+        connection, transport = bench.connect(FRAME)
+        self.beats(bench, 1)
+        bench.clock.advance(3600.0)
+        self.assertEqual((connection.state, frames(transport.taken())), (OPEN, [(9, b"")]))
+        connection.feed(encode_frame(b"", OP_PONG))
+        self.beats(bench, 2)
+        self.assertEqual(connection.state, OPEN)
+        self.beats(bench, 1)
+        self.assertEqual(connection.state, CLOSING)
 
     def test_a_ping_and_an_end_of_ones_own(self) -> None:
         bench = Bench(idle_timeout=0)

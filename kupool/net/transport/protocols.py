@@ -158,12 +158,17 @@ def refuse(
     manager.refused += 1
     manager.count_close(reason)
     transport.write(manager.last_word(framing, reason, retry_after))
-    if ends_by_halves(transport) and manager.grant_grace(transport, REFUSAL_GRACE, MAX_REFUSALS):
+    halves = ends_by_halves(transport)
+    graced = manager.grant_grace(transport, REFUSAL_GRACE, MAX_REFUSALS)
+    if graced and halves:
         # A socket that is closed with bytes unread is reset, and the peer may never see
         # why. So only this side ends; what still comes is dropped, and the grace is short.
         transport.loseWriteConnection()
-    else:
+    elif graced or halves:
         transport.loseConnection()
+    else:
+        # TLS waits without limit for a handshake, and for the peer's goodbye.
+        transport.abortConnection()
 
 
 #: The protocol of each framing, by the framing's name.
