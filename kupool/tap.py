@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import os
-import time
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
@@ -21,6 +20,7 @@ from kupool.daemon.observer import Level, make_observer
 from kupool.daemon.service import CannotStart, Daemon
 from kupool.daemon.signals import Signals, exit_with_failure
 from kupool.masking import mask
+from kupool.net.clock import use_monotonic
 from kupool.options import SettingOptions
 from kupool.settings import Loaded, SettingError, load
 
@@ -171,10 +171,8 @@ def makeService(options: Options) -> IService:
     """Return the service of ``twistd kupool``."""
     from twisted.internet import reactor
 
-    clock: Any = reactor
-    # Jobs and timeouts must not follow a clock that is set: Twisted's own is time.time.
     # Before anything is made, as what is made may keep the method.
-    clock.seconds = time.monotonic
+    use_monotonic(reactor)
     if options.loaded.settings.allocator == "malloc":
         use_malloc()
     twistd: Mapping[str, Any] = getattr(options, "parent", None) or {}

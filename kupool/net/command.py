@@ -19,6 +19,7 @@ from twisted.logger import (
     textFileLogObserver,
 )
 
+from kupool.net.clock import use_monotonic
 from kupool.net.collector import collect_rarely
 from kupool.net.server import Server
 from kupool.net.stalls import StallWatch
@@ -65,6 +66,7 @@ async def _program(reactor: Any, make: Make, arguments: argparse.Namespace) -> N
         collect_rarely()
         print(line, flush=True)
 
+    use_monotonic(reactor)
     watch = StallWatch(reactor)
     watch.start()
     try:

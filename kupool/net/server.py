@@ -12,6 +12,7 @@ from twisted.internet.interfaces import IReactorFDSet
 from twisted.logger import Logger
 
 from kupool.errors import GOING_DOWN, CloseReason
+from kupool.net.clock import use_monotonic
 from kupool.net.configuration import ServerConfig
 from kupool.net.failures import MESSAGE_TOO_LARGE
 from kupool.net.interfaces import IConnectionObserver
@@ -61,6 +62,7 @@ class Server:
         if not settings.max_frame:
             self._log.warn("Server {name} takes messages of unlimited size", name=name)
             settings = replace(settings, max_frame=UNLIMITED)
+        use_monotonic(reactor)
         self.name = name
         self._reactor = reactor
         self.manager = ConnectionManager(reactor, observer, settings)

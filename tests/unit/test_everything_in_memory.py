@@ -133,7 +133,7 @@ class EverythingTests(SynchronousTestCase):
         server.after_start(lambda s: beat.start())
         server.before_stop(lambda s: beat.stop())
         self.network.run(server.start([":8000"]))
-        peer = self.network.connect(8000)
+        peer = self.network.connect(8000, "frame")
         self.network.advance(29)
         self.assertTrue(peer.open)
         self.network.advance(12)
