@@ -233,7 +233,8 @@ class Site:
         found = {
             name: left[name] for name in ("batches_in_flight", "log_depth", "spooled") if left[name]
         }
-        return f"{found} {ready}" if found or status != 200 else ""
+        counting = any("is being counted" in reason for reason in ready["reasons"])
+        return f"{found} {ready}" if found or counting or status != 200 else ""
 
     # -- the folder and the disk
 
