@@ -78,6 +78,8 @@ class Sweeper:
         self._again = self._started = self._stopped = False
         self._backoff = 0.0
         self._failing_since: float | None = None
+        #: Positions that a sweep which has found something missing still has to look at.
+        self._left = 0
         #: Batches that were missing in the store and were counted.
         self.counted = 0
         #: Sweeps that came to their end.
@@ -87,7 +89,12 @@ class Sweeper:
 
     @property
     def concern(self) -> str:
-        """What is wrong for longer than a moment; empty when nothing is."""
+        """What an operator should know; empty when there is nothing."""
+        if self._left:
+            return (
+                "what the log has and the counts lack is being counted, "
+                f"{self._left} positions of the log are left"
+            )
         since = self._failing_since
         if since is None or self._clock.seconds() - since < FAILING:
             return ""
@@ -139,7 +146,7 @@ class Sweeper:
         if self._next is not None:
             self._next.cancel()
             self._next = None
-        running = Deferred.fromCoroutine(self._sweep(patience))
+        running = Deferred.fromCoroutine(self._swept(patience))
         self._running = running
         running.addCallbacks(self._succeeded, self._failed)
         running.addCallback(self._ended)
@@ -179,6 +186,12 @@ class Sweeper:
 
     # -- what
 
+    async def _swept(self, patience: float) -> None:
+        try:
+            await self._sweep(patience)
+        finally:
+            self._left = 0
+
     async def _sweep(self, patience: float) -> None:
         compared = await self._compare()
         position, end = compared.plan.resume, float(compared.extent.last)
@@ -200,6 +213,8 @@ class Sweeper:
                 missing = await self._missing(entries)
             pending = _fold(missing)
             position = entries[-1].position
+            if pending or self.counted > before:
+                self._left = max(0, compared.extent.last - position)
             last = next((e for e in reversed(entries) if _can_be_kept(e.entry_id)), last)
         if last is not None:
             await self._count(pending, Mark(last.position, last.entry_id))

@@ -202,10 +202,11 @@ class Site:
         assert process is not None
         if process.poll() is None:
             self.daemon.signal(signal.SIGCONT)
-            if not was_away or wait_until(lambda: not self.quiet(), _RECOVERY):
+            away = was_away or self._asks_for_restart()
+            if not away or wait_until(lambda: not self.quiet(), _RECOVERY):
                 self.books.unsure = False
                 return
-            # It may refuse everything until it is started again.
+            # It refuses everything until it is started again, and says so.
             self.restarts += 1
             self.kill_daemon()
         for _ in range(5):
@@ -213,6 +214,14 @@ class Site:
                 return
             time.sleep(0.5)
         raise ServerFailed(f"the daemon does not start: {self.daemon.output[-3000:]}")
+
+    def _asks_for_restart(self) -> bool:
+        """Say whether the daemon takes nothing until it is started again."""
+        try:
+            _, ready = self.daemon.get("/ready")
+        except (OSError, ValueError):
+            return False
+        return any("restart the daemon" in reason for reason in ready["reasons"])
 
     def quiet(self) -> str:
         """Return what the daemon still has to do; empty when it is done with everything."""
@@ -224,7 +233,8 @@ class Site:
         found = {
             name: left[name] for name in ("batches_in_flight", "log_depth", "spooled") if left[name]
         }
-        return f"{found} {ready}" if found or status != 200 else ""
+        counting = any("is being counted" in reason for reason in ready["reasons"])
+        return f"{found} {ready}" if found or counting or status != 200 else ""
 
     # -- the folder and the disk
 

@@ -175,6 +175,25 @@ class SweepTests(SweepCase):
         self.assertGreater(len(self.store.applied), 2)
         self.assertLessEqual(max(len(names) for names, _ in self.store.applied), CHUNK)
 
+    def test_how_far_it_is(self) -> None:
+        """Issue 11, point 10: /ready says that the counts are behind the log, while they are."""
+        self.crashed()
+        for number in range(3 * CHUNK):
+            self.append(f"b{number}", "alice")
+        said: list[str] = []
+        read = self.log.read
+
+        def reading(after: int, limit: int) -> Deferred[Sequence[Entry]]:
+            said.append(self.sweeper.concern)
+            return read(after, limit)
+
+        self.patch(self.log, "read", reading)
+        self.begin()
+        self.assertEqual(said[0], "")
+        self.assertIn(f"being counted, {2 * CHUNK} positions of the log are left", said[1])
+        self.assertIn(f"being counted, {CHUNK} positions of the log are left", said[2])
+        self.assertEqual((said[3], self.sweeper.concern), ("", ""))
+
     def test_nothing_new(self) -> None:
         """A sweep that finds nothing writes nothing."""
         self.begin()
