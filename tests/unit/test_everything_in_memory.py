@@ -134,6 +134,7 @@ class EverythingTests(SynchronousTestCase):
         server.before_stop(lambda s: beat.stop())
         self.network.run(server.start([":8000"]))
         peer = self.network.connect(8000, "frame")
+        peer.ask("forbid")
         self.network.advance(29)
         self.assertTrue(peer.open)
         self.network.advance(12)
