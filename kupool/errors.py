@@ -2,10 +2,13 @@
 
 Every error that reaches a peer is made from a row of this table, and every close
 names a row of :data:`CLOSE_REASONS`. Nothing else in the project writes such a text.
+What a client does after a close is :func:`after_close`, and nowhere else. Pure.
 """
 
 from __future__ import annotations
 
+import re
+from math import ceil
 from typing import NamedTuple
 
 
@@ -102,6 +105,87 @@ CLOSE_REASONS: tuple[CloseReason, ...] = (
     BANNED,
     CLOSE_MALFORMED,
 )
+
+#: Seconds for which a server can keep a client away at most: a day.
+LONGEST_WAIT = 86_400.0
+
+_BY_REASON = {row.reason: row for row in CLOSE_REASONS}
+_BY_CODE = {row.code: row for row in CLOSE_REASONS}
+_TIMED = re.compile(r"(?P<reason>.+): (?P<seconds>[0-9]{1,9}) s", re.ASCII | re.DOTALL)
+
+
+class Announced(NamedTuple):
+    """A close as a client hears it announced.
+
+    ``code`` is None where the framing carries none and the reason is not in the table;
+    ``reconnect`` is None where the framing does not say; ``retry_after`` is in seconds.
+    """
+
+    reason: str
+    code: int | None = None
+    reconnect: bool | None = None
+    retry_after: float | None = None
+
+
+def close_text(reason: CloseReason, retry_after: float | None = None) -> str:
+    """Return a close as text alone: the reason, and after how many seconds to come back."""
+    if retry_after is None:
+        return reason.reason
+    return f"{reason.reason}: {ceil(min(max(retry_after, 0.0), LONGEST_WAIT))} s"
+
+
+def announced_by_text(text: str, code: int | None = None) -> Announced:
+    """Read a close of which a framing carries the text of :func:`close_text` alone.
+
+    A reason of the table gets its code, unless the framing has one of its own.
+    """
+    timed = _TIMED.fullmatch(text)
+    reason, wait = (timed["reason"], float(timed["seconds"])) if timed else (text, None)
+    row = _BY_REASON.get(reason)
+    if row is None and code is None:
+        return Announced(text or "closed by the server")
+    if row is not None and code in (None, row.code):
+        return Announced(row.reason, row.code, row.reconnect, wait)
+    return Announced(reason or "closed by the server", code, None, wait)
+
+
+class AfterClose(NamedTuple):
+    """What a client does after a connection has ended.
+
+    ``returns``: it comes back by itself. ``at_once``: without a backoff, the first time.
+    ``elsewhere``: it tries another server first, if it knows one. ``wait``: seconds that
+    pass before its backoff begins.
+    """
+
+    returns: bool
+    at_once: bool = False
+    elsewhere: bool = True
+    wait: float = 0.0
+
+
+def after_close(close: Announced | None) -> AfterClose:
+    """Return what a client does after a close, or with None after a loss without one.
+
+    4000 and 4001: at once. 41xx: with backoff. 4503: after the seconds that it names.
+    Other 45xx: never. Any other code, or none, is like 41xx, unless the server says that
+    nobody is to come back, as it may with a reason of its own.
+    """
+    if close is None:
+        return AfterClose(True)
+    wait = close.retry_after
+    if wait is not None and wait < 0:
+        wait = None
+    waits = min(wait or 0.0, LONGEST_WAIT)
+    if close.code == BANNED.code and wait is not None:
+        return AfterClose(True, wait=waits)
+    row = None if close.code is None else _BY_CODE.get(close.code)
+    if row is not None and row.immediate:
+        elsewhere = row is not RESTARTING
+        return AfterClose(True, at_once=wait is None, elsewhere=elsewhere, wait=waits)
+    if close.code is not None and 4500 <= close.code < 4600:
+        return AfterClose(False)
+    temporary = close.code is not None and 4000 <= close.code < 4200
+    return AfterClose(temporary or close.reconnect is not False, wait=waits)
 
 
 class RequestError(Exception):

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Union, cast
 
 import msgspec
 
-from kupool.errors import CloseReason, ErrorText
+from kupool.errors import CLOSE_REASONS, CloseReason, ErrorText, close_text
 from kupool.wire.framing import FRAME, OP_CLOSE, Framing, encode_frame
 from kupool.wire.websocket import WEBSOCKET, WEBSOCKET_BINARY, encode_websocket_close
 
@@ -212,12 +212,16 @@ def encode_close(reason: CloseReason, retry_after: float | None = None) -> bytes
 def close_message(framing: Framing, reason: CloseReason, retry_after: float | None = None) -> bytes:
     """Return the bytes that announce a close in the given framing.
 
-    In ``frame`` that is the close opcode with the reason alone, as the first clients
-    expect; over WebSocket its own close, with code and reason; elsewhere a notification
-    that also holds the code.
+    In ``frame`` that is the close opcode with the text alone, as the first clients
+    expect; before it stands the notification where the reason is none of the table, as
+    no client could tell what it means. Over WebSocket it is WebSocket's own close, with
+    code and text; elsewhere a notification that also holds the code.
     """
+    text = close_text(reason, retry_after)
     if framing is FRAME:
-        return encode_frame(reason.reason.encode(), OP_CLOSE)
+        close = encode_frame(text.encode(), OP_CLOSE)
+        known = any(row.reason == reason.reason for row in CLOSE_REASONS)
+        return close if known else framing.encode(encode_close(reason, retry_after)) + close
     if framing is WEBSOCKET or framing is WEBSOCKET_BINARY:
-        return encode_websocket_close(reason.code, reason.reason)
+        return encode_websocket_close(reason.code, text)
     return framing.encode(encode_close(reason, retry_after))

@@ -1,0 +1,80 @@
+"""What a server says, as its clients read it: replies, requests, and closes in any framing.
+
+This is the one decoder of the client's side, and the one reader of announced closes. Pure.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from kupool.errors import Announced, announced_by_text
+from kupool.wire.framing import OP_CLOSE, Control, Item
+from kupool.wire.messages import RequestId
+
+
+class Incoming(msgspec.Struct, gc=False):
+    """Any message of a server: with a ``method`` it is a notification or a request,
+    without one it is a reply. ``params`` and ``result`` are JSON as it came.
+    """
+
+    id: RequestId = None
+    method: str | None = None
+    params: msgspec.Raw = msgspec.Raw(b"{}")
+    result: msgspec.Raw = msgspec.Raw(b"null")
+    error: str | None = None
+    code: int | None = None
+
+
+#: Decodes one payload; raises ``ValueError`` or ``RecursionError`` on what is no message.
+decode_incoming = msgspec.json.Decoder(Incoming).decode
+
+#: The result ``true``, as :class:`Incoming` has it.
+TRUE = msgspec.Raw(b"true")
+
+
+class _Close(msgspec.Struct):
+    reason: str = ""
+    code: int | None = None
+    reconnect: bool | None = None
+    retry_after: float | None = None
+
+
+_decode_close = msgspec.json.Decoder(_Close).decode
+
+
+def read_close(message: Item | Incoming) -> Announced | None:
+    """Return the close that a server announces, None where a message is none.
+
+    ``message`` is the opcode of ``frame``, or a decoded message: elsewhere a close is a
+    notification. One that has neither a reason nor a code is none.
+    """
+    if isinstance(message, Incoming):
+        if message.method != "close" or message.id is not None:
+            return None
+        try:
+            close = _decode_close(message.params)
+        except (ValueError, RecursionError):
+            return None
+        if not close.reason and close.code is None:
+            return None
+        return Announced(
+            close.reason or "closed by the server", close.code, close.reconnect, close.retry_after
+        )
+    if isinstance(message, Control) and message.opcode == OP_CLOSE:
+        return announced_by_text(message.payload.decode(errors="replace"))
+    return None
+
+
+def read_websocket_close(payload: bytes) -> Announced:
+    """Return the close that the payload of WebSocket's close frame announces."""
+    code = int.from_bytes(payload[:2], "big") if len(payload) >= 2 else None
+    return announced_by_text(payload[2:].decode(errors="replace"), code)
+
+
+__all__ = [
+    "TRUE",
+    "Incoming",
+    "decode_incoming",
+    "read_close",
+    "read_websocket_close",
+]
