@@ -14,10 +14,11 @@ from kupool.net.dialling.failures import (
     ClientFailure,
     ConnectionEnded,
     NotConnected,
+    NotWanted,
     RequestTimeout,
     Unreachable,
 )
-from kupool.net.dialling.settings import Backoff, ClientSettings
+from kupool.net.dialling.settings import ClientSettings
 from kupool.net.failures import ConnectionNotFound
 from kupool.net.figures import Meter
 from kupool.net.heartbeat import Heartbeat
@@ -44,7 +45,6 @@ from kupool.wire.framing import Tlv
 
 __all__ = [
     "LATER",
-    "Backoff",
     "BaseRouter",
     "Client",
     "ClientFailure",
@@ -65,6 +65,7 @@ __all__ = [
     "Intercepted",
     "Meter",
     "NotConnected",
+    "NotWanted",
     "Observer",
     "Policy",
     "Processes",

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from typing import Any, NamedTuple
+from collections.abc import Callable
 
-import msgspec
-from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
-from kupool.errors import CloseReason, ErrorText, RequestError
-from kupool.net.dialling.failures import ConnectionEnded, RequestTimeout, TooManyRequests
+from kupool.net.dialling.deadlines import Deadlines, Reading
+from kupool.net.dialling.failures import RequestTimeout, TooManyRequests
 from kupool.net.routing.correlation import SIZE
 from kupool.wire.framing import Tlv
+from kupool.wire.incoming import Incoming
 
 #: The id of an error of a call with a number.
 _ERROR_OF = re.compile("#[0-9]{1,10}")
@@ -21,50 +20,31 @@ _ERROR_OF = re.compile("#[0-9]{1,10}")
 #: The id of a JSON request, or the number of an answer and the correlation id in it.
 Key = int | tuple[int, int]
 
-
-class _Incoming(msgspec.Struct):
-    id: int | str | None = None
-    method: str | None = None
-    params: msgspec.Raw = msgspec.Raw()
-    result: Any = None
-    error: str | None = None
-    code: int | None = None
-
-
-class _Close(msgspec.Struct):
-    reason: str = ""
-    code: int = 0
-    reconnect: bool = True
-    retry_after: float | None = None
-
-
-class Announced(NamedTuple):
-    """A close that the server has announced; ``retry_after`` is in seconds."""
-
-    reason: CloseReason
-    retry_after: float | None = None
+#: Is told what became of a request, once: its reply, the data of an answer with a number,
+#: or why there will be none.
+Told = Callable[[Incoming | bytes | Exception], object]
 
 
 class Answers:
     """The requests that wait for their answers, at most ``most``; times are in seconds.
 
-    What a late or a wrong answer does is counted, no more. Ids go up to ``most_id``, and
-    then begin again.
+    ``counters`` gets ``timeouts``, and ``unknown answers`` with numbers. Ids go up to
+    ``most_id``, and then begin again; none is given twice while the first waits.
     """
 
     def __init__(
         self,
         clock: IReactorTime,
-        timeout: float,
-        most: int,
+        reading: Reading,
         counters: Counter[str],
+        *,
+        most: int,
         most_id: int = 0xFFFFFFFF,
     ) -> None:
-        self._clock = clock
-        self._timeout = timeout
         self._most = most
         self._counters = counters
-        self._pending: dict[Key, Deferred[Any]] = {}
+        self._pending: dict[Key, Told] = {}
+        self._deadlines: Deadlines[Key] = Deadlines(clock, reading, self._overdue)
         #: The keys of calls with a number by their correlation ids, for their errors.
         self._keys: dict[int, Key] = {}
         #: Keys of calls with a number whose answers are awaited no more: when one comes,
@@ -88,44 +68,49 @@ class Answers:
         if len(self._pending) >= self._most:
             raise TooManyRequests(self._most)
 
-    def expect(self, key: Key, timeout: float | None) -> Deferred[Any]:
-        """Return a Deferred of the answer, which fails when none comes in time."""
+    def expect(self, key: Key, told: Told, timeout: float | None = None) -> None:
+        """Have ``told`` hear of the answer, or that there is none in time.
 
-        def late(result: object, after: float) -> object:
-            self._counters["timeouts"] += 1
-            raise RequestTimeout(after)
-
-        def forget(deferred: object) -> None:
-            self._pop(key)
-            if isinstance(key, tuple):
-                self._late[key] = None
-                if len(self._late) > self._most:
-                    del self._late[next(iter(self._late))]
-
-        answer: Deferred[Any] = Deferred(forget)
-        self._pending[key] = answer
+        Without a ``timeout`` it waits as long as the connection stands.
+        """
+        self._pending[key] = told
         if isinstance(key, tuple):
             self._keys[key[1]] = key
-        return answer.addTimeout(self._timeout if timeout is None else timeout, self._clock, late)
+        if timeout is not None:
+            self._deadlines.add(key, timeout)
 
-    def fail(self, why: str) -> None:
-        """Fail all that wait: the connection has ended."""
+    def forget(self, key: Key) -> None:
+        """Nobody waits for an answer any more; harmless where it came."""
+        if self._pop(key) is not None and isinstance(key, tuple):
+            self._late[key] = None
+            if len(self._late) > self._most:
+                del self._late[next(iter(self._late))]
+
+    def fail(self, why: Exception) -> None:
+        """Tell all that wait, oldest first: the connection has ended."""
         self._keys.clear()
         self._late.clear()
+        self._deadlines.clear()
         pending, self._pending = self._pending, {}
-        for deferred in pending.values():
-            deferred.errback(ConnectionEnded(why))
+        for told in pending.values():
+            told(why)
 
-    def numbered(self, item: Tlv) -> bool | Announced:
-        """Take a message with a number, if it is an answer, an error of one, or a close."""
-        if item.message_id == 0 and (taken := self.take(item.payload)):
-            return taken
+    def take(self, reply: Incoming) -> bool:
+        """Give a reply to who waits for it; returns whether somebody did."""
+        told = self._answered(reply.id)
+        if told is None:
+            return False
+        told(reply)
+        return True
+
+    def numbered(self, item: Tlv) -> bool:
+        """Take a message with a number, if it is an answer."""
         if len(item.payload) < SIZE:
             return False
         key = (item.message_id, int.from_bytes(item.payload[:SIZE], "little"))
-        answer = self._pop(key)
-        if answer is not None:
-            answer.callback(item.payload[SIZE:])
+        told = self._pop(key)
+        if told is not None:
+            told(item.payload[SIZE:])
             return True
         if key in self._late:
             del self._late[key]
@@ -133,28 +118,14 @@ class Answers:
             return True
         return False
 
-    def take(self, payload: bytes) -> bool | Announced:
-        """Take a JSON message, if it is an answer or a close; that is what is returned."""
-        try:
-            message = msgspec.json.decode(payload, type=_Incoming)
-            if message.method == "close" and message.id is None:
-                close = msgspec.json.decode(message.params, type=_Close)
-                reason = CloseReason(close.code, close.reason, close.reconnect)
-                return Announced(reason, close.retry_after)
-        except (ValueError, RecursionError):
-            return False
-        if message.method is not None:
-            return False
-        answer = self._answered(message.id)
-        if answer is None:
-            self._counters["unknown answers"] += 1
-        elif message.error is None:
-            answer.callback(message.result)
-        else:
-            answer.errback(RequestError(ErrorText(message.code or 0, message.error)))
-        return True
+    def _overdue(self, key: Key, seconds: float) -> None:
+        told = self._pending.get(key)
+        if told is not None:
+            self.forget(key)
+            self._counters["timeouts"] += 1
+            told(RequestTimeout(seconds))
 
-    def _answered(self, number: int | str | None) -> Deferred[Any] | None:
+    def _answered(self, number: int | str | None) -> Told | None:
         if isinstance(number, int):
             return self._pop(number)
         if isinstance(number, str) and _ERROR_OF.fullmatch(number):
@@ -162,10 +133,13 @@ class Answers:
             return None if key is None else self._pop(key)
         return None
 
-    def _pop(self, key: Key) -> Deferred[Any] | None:
-        if isinstance(key, tuple) and key in self._pending:
-            self._keys.pop(key[1], None)
-        return self._pending.pop(key, None)
+    def _pop(self, key: Key) -> Told | None:
+        told = self._pending.pop(key, None)
+        if told is not None:
+            self._deadlines.remove(key)
+            if isinstance(key, tuple):
+                self._keys.pop(key[1], None)
+        return told
 
 
-__all__ = ["Announced", "Answers", "Key"]
+__all__ = ["Answers", "Key", "Told"]

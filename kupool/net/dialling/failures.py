@@ -11,7 +11,7 @@ class NotConnected(ClientFailure):
     """There is no connection now."""
 
     def __init__(self) -> None:
-        super().__init__("client is not connected")
+        ClientFailure.__init__(self, "client is not connected")
 
 
 class ClientClosed(ClientFailure):
@@ -22,11 +22,31 @@ class ClientClosed(ClientFailure):
 
 
 class Unreachable(ClientFailure):
-    """No connection could be made, or the server wants this client no more."""
+    """No connection could be made in as many attempts as the settings allow."""
 
     def __init__(self, attempts: int, reason: str) -> None:
-        super().__init__(f"no connection after {attempts} failed attempts: {reason}")
+        ClientFailure.__init__(self, f"no connection after {attempts} failed attempts: {reason}")
         self.reason = reason
+
+
+class NotWanted(NotConnected, Unreachable):
+    """The server wants this client no more, which does not come back by itself.
+
+    ``code`` is the code of the close, None where none is known.
+    """
+
+    def __init__(self, server: str, reason: str, code: int | None) -> None:
+        number = "" if code is None else f" ({code})"
+        ClientFailure.__init__(self, f"{server} ended the session: {reason}{number}")
+        self.reason = reason
+        self.code = code
+
+
+class HookFailed(ClientFailure):
+    """What is done first on a new connection raised what is no exception of a program's."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"the hook of a new connection raised {what}")
 
 
 class ConnectionEnded(ClientFailure):
@@ -63,7 +83,9 @@ __all__ = [
     "ClientClosed",
     "ClientFailure",
     "ConnectionEnded",
+    "HookFailed",
     "NotConnected",
+    "NotWanted",
     "RequestTimeout",
     "SlowServer",
     "TooManyRequests",

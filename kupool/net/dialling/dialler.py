@@ -1,0 +1,511 @@
+"""The side that dials: one conversation with one of some servers, which comes back.
+
+Every client of the product is a user of this. What is here, is nowhere else: attempts,
+backoff and the close policy, what a server announces, pings in both directions, answers
+and their deadlines.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from random import random as _random
+from typing import Any, NamedTuple
+
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint, ITCPTransport
+from twisted.internet.protocol import Factory
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from kupool.errors import UNKNOWN_METHOD, Announced, CloseReason
+from kupool.net.admission import ServerSettings
+from kupool.net.dialling.answers import Answers
+from kupool.net.dialling.backoff import Backoff
+from kupool.net.dialling.deadlines import Reading
+from kupool.net.dialling.failures import ConnectionEnded, NotWanted
+from kupool.net.dialling.keepalive import KeepAlive
+from kupool.net.dialling.redial import Redial
+from kupool.net.dialling.settings import DialSettings
+from kupool.net.interfaces import IClosingObserver
+from kupool.net.manager import ConnectionManager, ends_by_halves
+from kupool.net.routing.router import IRouter
+from kupool.net.transport.protocols import FramedProtocol
+from kupool.session.connection import Connection
+from kupool.session.lifecycle import OPEN
+from kupool.wire.framing import (
+    FRAME,
+    OP_CLOSE,
+    OP_PING,
+    OP_PONG,
+    Control,
+    Framing,
+    Item,
+    Tlv,
+    encode_frame,
+)
+from kupool.wire.incoming import Incoming, decode_incoming, read_close
+from kupool.wire.messages import encode_request, encode_success
+
+#: Seconds from the end of a connection to its being cut off, where the server does not end.
+CUT_AFTER = 0.3
+
+#: Bytes that may wait for a server before nothing more is read from it. It is never: two
+#: sides that read no more because neither reads would wait for each other.
+NO_LIMIT = 1 << 62
+
+#: The framings in which a ping is the method of that name.
+_BY_METHOD = frozenset(("line", "int32", "json"))
+
+
+class State(Enum):
+    """What a client is doing; ``GONE``: it does not come back by itself."""
+
+    IDLE = "idle"
+    CONNECTING = "connecting"
+    CONNECTED = "connected"
+    WAITING = "waiting"
+    GONE = "gone"
+    CLOSED = "closed"
+
+
+class Place(NamedTuple):
+    """A server: what it is called in messages, and how it is reached."""
+
+    name: str
+    endpoint: IStreamClientEndpoint
+
+
+class Ended(NamedTuple):
+    """The end of an attempt, or of a session that ``stood`` for so many seconds.
+
+    ``close`` is what the server announced, ``error`` why an attempt failed; ``connected``
+    says that there was a connection.
+    """
+
+    place: Place
+    why: str
+    connected: bool = False
+    close: Announced | None = None
+    error: Exception | None = None
+    stood: float = 0.0
+
+
+@dataclass(frozen=True)
+class User:
+    """Whose conversation it is, by what it does; none of this raises, but for ``greet``.
+
+    - ``greet``: does what comes first on a new connection, and returns a value, a Deferred
+      or a coroutine. The session stands when that is done. Where it fails, so has the
+      attempt.
+    - ``up``: a session stands.
+    - ``received``: takes what is no answer, ping or close, and returns what is to be
+      answered. The message is None where it is no JSON message, of which the item is then
+      all there is. A reply that nobody waits for comes here, too.
+    - ``down``: a connection has ended, with why, and whether its session stood. What waited
+      for answers has been told.
+    - ``again``: there will be another attempt in so many seconds, or with None none at all.
+      A reason that is returned gives up, too, and is what ``gone`` gets.
+    - ``gone``: there will be no other attempt, for this reason.
+    """
+
+    greet: Callable[[Connection], object]
+    up: Callable[[Connection, Place], None]
+    received: Callable[[Connection, Item, Incoming | None], bytes | None]
+    down: Callable[[str, bool], None]
+    again: Callable[[Ended, float | None], Exception | None]
+    gone: Callable[[Exception], None]
+
+
+@implementer(IClosingObserver, IRouter)
+class Dialler:
+    """Keeps a conversation with one of some servers going, from :meth:`start` on.
+
+    ``random`` returns a number from 0 to 1. ``counters`` gets what :class:`Answers` counts.
+    ``json`` says that all messages are JSON, whatever the framing. ``ping`` sends a sign of
+    life where the framing has none.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        places: Sequence[Place],
+        framing: Framing,
+        user: User,
+        settings: DialSettings,
+        *,
+        counters: Counter[str],
+        random: Callable[[], float] = _random,
+        json: bool = False,
+        ping: Callable[[Connection], object] | None = None,
+    ) -> None:
+        self.settings = settings
+        self.state = State.IDLE
+        #: The connection, from when it is there, greeted or not.
+        self.connection: Connection | None = None
+        self._clock = clock
+        self._places = places
+        self._user = user
+        self._ping = self._sign if ping is None else ping
+        self._backoff = Backoff(
+            settings.backoff_first,
+            settings.backoff_most,
+            steady=settings.steady_after,
+            places=len(places),
+            random=random,
+        )
+        limits = ServerSettings(
+            max_frame=settings.max_frame,
+            max_connections=0,
+            idle_timeout=0.0,
+            write_timeout=max(settings.close_timeout, CUT_AFTER),
+            max_errors=0,  # a server may send what this client has no handler for
+            outbox_limit=NO_LIMIT,
+        )
+        self._manager = ConnectionManager(clock, self, limits)
+        self._factory = Factory.forProtocol(self._protocol)
+        self._factory.noisy = False
+        self._framing = framing
+        self._by_method = json or framing.name in _BY_METHOD
+        self._reading = Reading(clock, self._progress)
+        self.answers = Answers(clock, self._reading, counters, most=settings.most_pending)
+        self._redial = Redial(clock, self._attempt, self._wait)
+        self._keepalive: KeepAlive | None = None
+        self._greeting: Deferred[Any] | None = None
+        self._over: list[Deferred[Ended]] = []
+        self._announced: Announced | None = None
+        self._why = ""
+        self._reached = False
+        self._since: float | None = None
+        self._stopping = self._finishing = False
+        self._pings = True
+
+    @property
+    def place(self) -> Place:
+        """The server that is tried, or that the session is with."""
+        return self._places[self._backoff.place]
+
+    @property
+    def failures(self) -> int:
+        """Failed attempts in a row, sessions that were not steady included."""
+        return self._backoff.failures
+
+    @property
+    def reading(self) -> Reading:
+        """What lets all that has arrived be read before anything is judged."""
+        return self._reading
+
+    # -- for the user
+
+    def start(self) -> None:
+        """Begin, and come back from then on; harmless when begun."""
+        self._stopping = False
+        if not self._redial.running:
+            self.state = State.CONNECTING
+            self._manager.start()
+            self._redial.start()
+
+    def stop(self, timeout: float = 0.0) -> Deferred[None]:
+        """Come back no more, and end the connection in order; fires when it has ended.
+
+        The server has ``timeout`` seconds for its last answers.
+        """
+        self._stopping = True
+        if self.state is not State.GONE:
+            self.state = State.CLOSED
+        ended = self._manager.when_empty()
+        if self.connection is None:
+            stopped = self._redial.stop()
+            stopped.addCallback(lambda _: ended)
+            ended = stopped
+        else:
+            self._finish(self.connection, timeout)
+        return ended.addCallback(lambda _: self._manager.stop())
+
+    def leave(self, why: str) -> None:
+        """End the connection, and come back as after a loss."""
+        if self.connection is not None:
+            self._why = self._why or why
+            self.connection.close(None)
+
+    def abort(self, why: str) -> None:
+        """Cut the connection off, and come back as after a loss."""
+        if self.connection is not None:
+            self._why = self._why or why
+            self.connection.abort()
+
+    def _finish(self, connection: Connection, timeout: float) -> None:
+        self._why = self._why or "closed"
+        if self._finishing:
+            return
+        self._finishing = True
+        if connection.state is OPEN and timeout and not connection.outbound:
+            # Only this side ends, so that the server can send its last answers.
+            if connection.framing.name == FRAME.name:
+                connection.send_encoded(encode_frame(b"", OP_CLOSE))
+                self._cut(connection, timeout)
+                return
+            if ends_by_halves(connection.transport):
+                transport: Any = connection.transport
+                transport.unregisterProducer()
+                transport.loseWriteConnection()
+                self._cut(connection, timeout)
+                return
+        connection.close(None)
+        self._cut(connection, 0.0)
+
+    def _cut(self, connection: Connection, timeout: float) -> None:
+        """End a connection that the server has not ended in time, and then cut it off."""
+        if connection is not self.connection:
+            return
+        ends = self._clock.callLater(timeout, connection.close, None)
+        cuts = self._clock.callLater(timeout + CUT_AFTER, connection.abort)
+
+        def over(_: object) -> None:
+            for call in (ends, cuts):
+                if call.active():
+                    call.cancel()
+
+        self.ended().addCallback(over)
+
+    # -- attempts
+
+    def _protocol(self) -> FramedProtocol:
+        protocol = FramedProtocol(self._manager)
+        protocol.framing = self._framing
+        return protocol
+
+    async def _attempt(self) -> Dialler:
+        self.state = State.CONNECTING
+        self._announced, self._why, self._since = None, "", None
+        self._reached = False
+        place = self.place
+        try:
+            endpoint: Any = place.endpoint
+            dialled: Deferred[Any] = endpoint.connect(self._factory)
+            await dialled.addTimeout(self.settings.connect_timeout, self._clock)
+            connection = self.connection
+            if connection is None:
+                raise ConnectionEnded(self._why or "the connection ended at once")
+            await self._greet(connection)
+        except BaseException:
+            await self._given_up()
+            raise
+        if self.connection is not connection:
+            raise ConnectionEnded(self._why or "the connection ended at once")
+        self._since = self._clock.seconds()
+        self.state = State.CLOSED if self._stopping else State.CONNECTED
+        self._user.up(connection, place)
+        return self
+
+    async def _greet(self, connection: Connection) -> None:
+        self._greeting = greeting = maybeDeferred(self._user.greet, connection)
+        try:
+            await greeting
+        except BaseException:
+            if self.connection is not connection:
+                # Whatever the greeting waited for, the connection is gone.
+                raise ConnectionEnded(self._why) from None
+            raise
+        finally:
+            self._greeting = None
+
+    async def _given_up(self) -> None:
+        """The attempt has failed: what there is of it ends."""
+        if self.connection is not None:
+            ended = self.ended()
+            self.connection.close(None)
+            if self.connection is not None:
+                self._cut(self.connection, 0.0)
+            await ended
+
+    def ended(self) -> Deferred[Ended]:
+        """Return what fires when the connection has ended, at once if there is none."""
+        over: Deferred[Ended] = Deferred()
+        if self.connection is None:
+            over.callback(self._end())
+        else:
+            self._over.append(over)
+        return over
+
+    def _end(self, error: Exception | None = None) -> Ended:
+        stood = 0.0 if self._since is None else self._clock.seconds() - self._since
+        why = self._why
+        if error is not None and not (why and isinstance(error, ConnectionEnded)):
+            why = str(error).rstrip(".") or type(error).__name__
+        return Ended(self.place, why, self._reached, self._announced, error, stood)
+
+    def _wait(self, outcome: Any) -> float | None:
+        """Choose when to come back from the end of an attempt or a session."""
+        if self._stopping:
+            return None
+        ended = outcome
+        if isinstance(outcome, Failure):
+            value = outcome.value
+            error = value if isinstance(value, Exception) else RuntimeError(repr(value))
+            ended = self._end(error)
+        wait = self._backoff.after(ended.close, ended.stood)
+        self.state = State.WAITING
+        problem = self._user.again(ended, wait)
+        if problem is None:
+            if wait is not None:
+                return wait
+            code = None if ended.close is None else ended.close.code
+            problem = NotWanted(ended.place.name, ended.why, code)
+        self.state = State.GONE
+        self._manager.stop()
+        self._user.gone(problem)
+        return None
+
+    # -- IClosingObserver
+
+    def opened(self, connection: Connection) -> None:
+        """A connection is there; called by the framework."""
+        transport: Any = connection.transport
+        if ITCPTransport.providedBy(transport):
+            transport.setTcpKeepAlive(True)
+        connection.router = self
+        self.connection, self._reached = connection, True
+        self._pings, self._finishing = True, False
+        if self._stopping:
+            connection.abort()  # it came too late
+        self._keepalive = KeepAlive(
+            self._clock,
+            connection,
+            self.settings,
+            reading=self._reading,
+            ask=self.sign,
+            leave=self.abort,
+        )
+
+    def closing(
+        self, connection: Connection, reason: CloseReason | None
+    ) -> Deferred[object] | None:
+        """Note why this side ends a connection; called by the framework."""
+        if reason is not None:
+            self._why = self._why or f"what the server sent: {reason.reason}"
+        return None
+
+    def closed(self, connection: Connection, reason: Failure) -> None:
+        """A connection has ended; called by the framework."""
+        self._why = self._why or _describe(reason)
+        if self._keepalive is not None:
+            self._keepalive.stop()
+            self._keepalive = None
+        stood = self._since is not None
+        self.connection = None
+        ended = self._end()
+        if not self._stopping:
+            self.state = State.WAITING
+        self.answers.fail(ConnectionEnded(self._why))
+        self._user.down(self._why, stood)
+        if self._greeting is not None:
+            self._greeting.cancel()
+        over, self._over = self._over, []
+        for waiting in over:
+            waiting.callback(ended)
+        if self._stopping:
+            self._redial.stop()
+
+    def settle(self, connection: Connection) -> Deferred[None] | None:
+        """The server has finished, and so has the client; called by the framework."""
+        return None
+
+    # -- what comes in
+
+    def dispatch(self, connection: Connection, item: Item) -> bytes | None:
+        """Take one message of the server; called by the framework."""
+        if isinstance(item, Control):
+            return self._controlled(connection, item)
+        if isinstance(item, Tlv):
+            if self.answers.numbered(item):
+                return None
+            if item.message_id:
+                return self._user.received(connection, item, None)
+            payload = item.payload
+        else:
+            payload = item
+        try:
+            message = decode_incoming(payload)
+        except (ValueError, RecursionError):
+            return self._user.received(connection, item, None)
+        if message.method is None:
+            if self.answers.take(message):
+                return None
+        elif message.method == "ping":
+            return self._pinged(connection, item, message)
+        else:
+            close = read_close(message)
+            if close is not None:
+                self._closes(connection, close)
+                return None
+        return self._user.received(connection, item, message)
+
+    def _controlled(self, connection: Connection, item: Control) -> bytes | None:
+        close = read_close(item)
+        if close is not None:
+            self._closes(connection, close)
+        elif item.opcode == OP_PING:
+            if not connection.outbound:  # a server that does not read gets no heap of them
+                connection.send_encoded(encode_frame(item.payload, OP_PONG))
+        elif item.opcode != OP_PONG:
+            return self._user.received(connection, item, None)
+        return None
+
+    def _pinged(self, connection: Connection, item: Item, message: Incoming) -> bytes | None:
+        if connection.outbound:
+            return None
+        if message.id is not None:
+            return encode_success(message.id) if isinstance(item, bytes) else None
+        self.sign()  # a notification gets no reply, but a sign of life all the same
+        return None
+
+    def _closes(self, connection: Connection, close: Announced) -> None:
+        self._announced, self._why = close, close.reason
+        connection.close(None)
+        if connection is self.connection:
+            self._cut(connection, CUT_AFTER)
+
+    def _progress(self) -> int:
+        connection = self.connection
+        return -1 if connection is None else connection.bytes_in + connection.messages_in
+
+    # -- signs of life
+
+    def sign(self) -> None:
+        """Give a sign of life, and ask for one, where the framing has one."""
+        connection = self.connection
+        if connection is not None and connection.state is OPEN and not connection.outbound:
+            self._ping(connection)
+
+    def _sign(self, connection: Connection) -> None:
+        if connection.framing.name == FRAME.name:
+            # A port that detects the framing does so by a first byte that is no ping's;
+            # an empty message means nothing.
+            first = b"" if connection.bytes_out else encode_frame(b"")
+            connection.send_encoded(first + encode_frame(b"", OP_PING))
+        elif self._by_method and self._pings:
+            number = self.answers.next_id()
+            self.answers.expect(number, self._ponged)
+            connection.send(encode_request(number, "ping", {}))
+
+    def _ponged(self, reply: object) -> None:
+        if isinstance(reply, Incoming) and reply.code == UNKNOWN_METHOD.code:
+            self._pings = False  # it would be no sign of life, but a nuisance
+
+
+def _describe(reason: Failure) -> str:
+    if reason.check(ConnectionDone):
+        return "the server ended the connection"
+    if reason.check(ConnectionLost):
+        return "the connection was lost"
+    return reason.getErrorMessage()
+
+
+__all__ = ["CUT_AFTER", "Dialler", "Ended", "Place", "State", "User"]

@@ -1,0 +1,118 @@
+"""Signs of life in both directions, and servers that give none or take nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+from kupool.net.dialling.deadlines import Look, Reading
+from kupool.net.dialling.settings import DialSettings
+from kupool.session.connection import Connection
+from kupool.session.lifecycle import OPEN
+
+#: Seconds by which a timer is late when this process was stopped, or its reactor blocked.
+PAUSE = 1.0
+
+
+class KeepAlive:
+    """Looks after one connection until it is stopped.
+
+    ``ask`` asks the server for a sign of life, and ``leave`` is called with why the
+    connection is to be given up: the server was silent for too long, or takes nothing of
+    what it is sent. Time in which this process did not run is nobody's silence.
+    """
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        connection: Connection,
+        settings: DialSettings,
+        *,
+        reading: Reading,
+        ask: Callable[[], object],
+        leave: Callable[[str], object],
+    ) -> None:
+        self._clock = clock
+        self._connection = connection
+        self._settings = settings
+        self._reading = reading
+        self._ask = ask
+        self._leave = leave
+        now = clock.seconds()
+        self._next_ping = now + settings.keepalive
+        self._heard = 0
+        self._silent_since = self._stuck_since = now
+        self._written = 0
+        self._due = now
+        self._call: IDelayedCall | None = None
+        self._reads: Look | None = None
+        self._schedule()
+
+    def stop(self) -> None:
+        """Look no longer."""
+        if self._call is not None:
+            self._call.cancel()
+            self._call = None
+        if self._reads is not None:
+            self._reads.cancel()
+            self._reads = None
+
+    def _schedule(self) -> None:
+        settings, now = self._settings, self._clock.seconds()
+        due = now + max(settings.write_timeout / 2, 0.1)
+        if settings.keepalive:
+            due = min(due, self._next_ping)
+        if settings.silence:
+            heard = max(self._connection.last_seen, self._silent_since)
+            due = min(due, heard + settings.silence)
+        self._due = max(due, now)
+        self._call = self._clock.callLater(self._due - now, self._look)
+
+    def _look(self) -> None:
+        self._call = None
+        late = self._clock.seconds() - self._due
+        if late > PAUSE:
+            # This process did not run: neither could it hear, nor the server be heard.
+            heard = max(self._connection.last_seen, self._silent_since)
+            self._silent_since = heard + late
+            self._stuck_since += late
+        self._note_progress()
+        if self._trouble():
+            self._reads = self._reading.then(self._judge)
+        else:
+            self._go_on()
+
+    def _judge(self) -> None:
+        self._reads = None
+        self._note_progress()
+        trouble = self._trouble()
+        if trouble:
+            self._leave(trouble)
+        else:
+            self._go_on()
+
+    def _note_progress(self) -> None:
+        connection, now = self._connection, self._clock.seconds()
+        if connection.bytes_out != self._written or not connection.outbound:
+            self._written, self._stuck_since = connection.bytes_out, now
+
+    def _trouble(self) -> str:
+        settings, now = self._settings, self._clock.seconds()
+        heard = max(self._connection.last_seen, self._silent_since)
+        if settings.silence and now - heard >= settings.silence:
+            return f"the server was silent for {settings.silence:g} s"
+        if now - self._stuck_since >= settings.write_timeout:
+            return f"the server took nothing for {settings.write_timeout:g} s"
+        return ""
+
+    def _go_on(self) -> None:
+        now = self._clock.seconds()
+        if self._settings.keepalive and now >= self._next_ping:
+            self._next_ping = now + self._settings.keepalive
+            if self._connection.state is OPEN:
+                self._ask()
+        self._schedule()
+
+
+__all__ = ["PAUSE", "KeepAlive"]
