@@ -1,41 +1,20 @@
-"""What a server says: messages as a client reads them, and what an answer means."""
+"""What the answer to a submission means."""
 
 from __future__ import annotations
 
 from enum import Enum
-from typing import Any, NamedTuple
-
-import msgspec
+from typing import NamedTuple
 
 from kupool.errors import (
-    CLOSE_REASONS,
     DUPLICATE,
     ERRORS,
-    GOING_DOWN,
     INVALID_RESULT,
-    RESTARTING,
     TASK_EXPIRED,
     TASK_UNKNOWN,
     TOO_FREQUENT,
     UNAVAILABLE,
 )
-
-
-class Incoming(msgspec.Struct, gc=False):
-    """Any message of a server: with a ``method`` it is a notification or a request,
-    without one it is a reply.
-    """
-
-    id: int | str | None = None
-    method: str | None = None
-    params: msgspec.Raw = msgspec.Raw(b"null")
-    result: Any = None
-    error: str | None = None
-    code: int | None = None
-
-
-#: Decodes one payload; raises ``ValueError`` or ``RecursionError`` on what is no message.
-decode_incoming = msgspec.json.Decoder(Incoming).decode
+from kupool.wire.incoming import TRUE, Incoming
 
 
 class Outcome(Enum):
@@ -87,67 +66,8 @@ def error_code(reply: Incoming) -> int | None:
 
 def read_answer(reply: Incoming, resubmitted: bool = False) -> Answer:
     """Return what a reply to a submission says."""
-    if reply.error is None and reply.result is True:
+    if reply.error is None and reply.result == TRUE:
         return Answer(Outcome.ACCEPTED, resubmitted=resubmitted)
     code = error_code(reply)
     outcome = Outcome.OTHER if code is None else _OUTCOMES.get(code, Outcome.OTHER)
     return Answer(outcome, reply.error or "no reason given", code, resubmitted)
-
-
-class Closing(NamedTuple):
-    """A close announced by the server, and what the protocol asks of the client.
-
-    ``elsewhere`` says that another server should be tried first, ``immediate`` that
-    there is no need to wait; ``retry_after`` is in seconds.
-    """
-
-    reason: str
-    code: int | None
-    reconnect: bool
-    immediate: bool = False
-    elsewhere: bool = False
-    retry_after: float | None = None
-
-
-class _CloseParams(msgspec.Struct):
-    reason: str = ""
-    code: int | None = None
-    reconnect: bool | None = None
-    retry_after: float | None = None
-
-
-_BY_REASON = {reason.reason: reason for reason in CLOSE_REASONS}
-
-
-def close_by_text(payload: bytes) -> Closing:
-    """Read the close of ``frame``, which is the reason's text alone."""
-    text = payload.decode(errors="replace")
-    known = _BY_REASON.get(text)
-    return _closing(
-        _CloseParams(text)
-        if known is None
-        else _CloseParams(known.reason, known.code, known.reconnect)
-    )
-
-
-def close_by_params(params: msgspec.Raw) -> Closing:
-    """Read the notification ``close``; raises :class:`ValueError` if it is none."""
-    return _closing(msgspec.json.decode(params, type=_CloseParams))
-
-
-def _closing(params: _CloseParams) -> Closing:
-    code = params.code
-    reconnect = params.reconnect is not False
-    if code is not None and 4500 <= code < 4600:
-        reconnect = False
-    elif code is not None and 4000 <= code < 4200:
-        reconnect = True
-    wait = params.retry_after
-    return Closing(
-        params.reason or "closed by the server",
-        code,
-        reconnect,
-        immediate=code in (GOING_DOWN.code, RESTARTING.code),
-        elsewhere=code != RESTARTING.code,
-        retry_after=wait if wait is not None and wait >= 0 else None,
-    )

@@ -58,7 +58,3 @@ class TooManyUnanswered(ClientError):
 
     def __init__(self, most: int) -> None:
         super().__init__(f"{most} submissions are unanswered; wait for answers before more")
-
-
-class ConnectionEnded(ClientError):
-    """One connection ended; a client comes back from that by itself."""

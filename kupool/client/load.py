@@ -10,7 +10,6 @@ from __future__ import annotations
 import secrets
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
@@ -18,31 +17,17 @@ from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-from kupool.client.connection import ClientConnection, ConnectionFactory
-from kupool.client.failures import ClientError, ConnectionEnded
+from kupool.client.failures import ClientError
 from kupool.client.load_counts import LoadCounts
 from kupool.client.load_session import LoadSession
+from kupool.client.load_settings import LoadSettings
 from kupool.client.servers import Server
-from kupool.wire.framing import FRAMINGS
 
 #: Sessions that connect at the same time, and sessions started in one reactor turn.
 AT_ONCE = 100
 
 #: Seconds until a submission is replaced that the server could not take for now.
 PAUSE = 1.0
-
-
-@dataclass(frozen=True)
-class LoadSettings:
-    """``sessions`` sessions with ``in_flight`` unanswered submissions each; times are in
-    seconds.
-    """
-
-    sessions: int = 100
-    in_flight: int = 16
-    framing: str = "frame"
-    connect_timeout: float = 10.0
-    close_timeout: float = 1.0
 
 
 class Load:
@@ -106,31 +91,21 @@ class Load:
                     self._stopping = True
 
     async def _open(self, number: int) -> None:
-        settings = self.settings
-        server = self._servers[number % len(self._servers)]
         session = LoadSession(
-            self.counts, settings.in_flight, self._random_bytes(12).hex().encode(), self._left
+            self._clock,
+            self._servers[number % len(self._servers)],
+            self.settings,
+            self.counts,
+            prefix=self._random_bytes(12).hex().encode(),
+            left=self._left,
         )
         self._opened.add(session)
-        factory = ConnectionFactory(
-            lambda: ClientConnection(self._clock, FRAMINGS[settings.framing], session)
-        )
-        endpoint: Any = server.endpoint
-        dialled = endpoint.connect(factory)
-        connection: ClientConnection = await dialled.addTimeout(
-            settings.connect_timeout, self._clock
-        )
-        limit = self._clock.callLater(
-            settings.connect_timeout, connection.abort, "no answer to authorize"
-        )
         try:
-            await session.authorize(self._name(number), self._password)
-        except ConnectionEnded:
-            connection.lose("not authorized")
+            await session.open(self._name(number), self._password)
+        except Exception:
+            if not self._stopping:  # then it may have a socket to be closed
+                self._opened.discard(session)
             raise
-        finally:
-            if limit.active():
-                limit.cancel()
         self._sessions.add(session)
 
     def _left(self, session: LoadSession, reason: str) -> None:
@@ -187,9 +162,7 @@ class Load:
         self.stop()
         for opening in self._crowd:
             opening.cancel()
-        gone = []
-        for session in list(self._opened):
-            if session.connection is not None:
-                gone.append(session.gone)
-                session.connection.finish(self.settings.close_timeout)
-        await DeferredList(gone)
+        await DeferredList([session.close() for session in list(self._opened)])
+
+
+__all__ = ["AT_ONCE", "PAUSE", "Load", "LoadSettings"]

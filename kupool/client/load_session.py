@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from hashlib import sha256
 
 import msgspec
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from kupool.client.answers import Incoming, Outcome, read_answer
-from kupool.client.connection import ClientConnection
-from kupool.client.failures import ConnectionEnded
+from kupool.client.answers import Outcome, read_answer
+from kupool.client.failures import ClientError
 from kupool.client.load_counts import LoadCounts
+from kupool.client.load_settings import LoadSettings
+from kupool.net.dialling.dialler import Dialler, Ended, Place, User
+from kupool.net.dialling.settings import DialSettings
+from kupool.session.connection import Connection
+from kupool.wire.framing import FRAMINGS, Item
+from kupool.wire.incoming import TRUE, Incoming
 from kupool.wire.messages import AuthorizeParams, JobParams, encode_request
 
 _BEGIN = b'"method":"submit","params":{"job_id":%d,"client_nonce":"%b'
 
+#: The id of ``authorize``; the numbers of submissions follow it.
+_AUTHORIZE = 1
+
 
 class LoadSession:
-    """One session; the receiver of its connection.
+    """One session, which does not come back.
 
     ``prefix`` begins every nonce of the session. ``left`` is called with the session
     and the reason when its connection is gone.
@@ -29,43 +39,92 @@ class LoadSession:
 
     def __init__(
         self,
+        clock: IReactorTime,
+        server: Place,
+        settings: LoadSettings,
         counts: LoadCounts,
-        in_flight: int,
+        *,
         prefix: bytes,
         left: Callable[[LoadSession, str], object],
     ) -> None:
+        self._clock = clock
         self._counts = counts
-        self._in_flight = in_flight
+        self._in_flight = settings.in_flight
         self._prefix = prefix
         self._left = left
-        self._serial = 1  # the id of authorize
+        self._serial = _AUTHORIZE
         self._sent: dict[int, float] = {}
         self._begun = b""
         self._hashed = sha256()
         self._jobs = 0
-        self.connection: ClientConnection | None = None
-        self.authorized: Deferred[None] | None = None
-        self.gone: Deferred[None] = Deferred()
+        self._send: Callable[[bytes], None] | None = None
+        self._credentials = AuthorizeParams("", None)
+        self._authorized: Deferred[None] | None = None
+        self._opened: Deferred[None] | None = None
+        self._close_timeout = settings.close_timeout
+        self._dialler = Dialler(
+            clock,
+            [server],
+            FRAMINGS[settings.framing],
+            User(self._greet, self._up, self._received, self._down, self._again, self._gone),
+            _dial_settings(settings),
+            counters=Counter(),
+        )
         #: Submissions that wait until the server may take them again.
         self.parked = 0
         self.running = False
 
-    # Receiver
+    # called by the dialler
 
-    def opened(self, connection: ClientConnection) -> None:
-        """The connection stands."""
-        self.connection = connection
+    def _greet(self, connection: Connection) -> Deferred[None]:
+        self._send = connection.send
+        self._authorized = Deferred()
+        connection.send(encode_request(_AUTHORIZE, "authorize", self._credentials))
+        patience = self._dialler.settings.connect_timeout
+        return self._authorized.addTimeout(patience, self._clock, _unanswered)
 
-    def replied(self, connection: ClientConnection, reply: Incoming) -> None:
+    def _up(self, connection: Connection, place: Place) -> None:
+        opened, self._opened = self._opened, None
+        if opened is not None:
+            opened.callback(None)
+
+    def _received(
+        self, connection: Connection, item: Item, message: Incoming | None
+    ) -> bytes | None:
+        if message is not None:
+            if message.method is None:
+                self._replied(connection, message)
+            elif message.method == "job":
+                self._take_job(connection, message)
+        return None
+
+    def _down(self, why: str, stood: bool) -> None:
+        """The connection is gone, and with it what was not answered."""
+        self._send = None
+        self.running = False
+        self._counts.unanswered += len(self._sent)
+        self._sent.clear()
+        if stood:
+            self._left(self, why)
+
+    def _again(self, ended: Ended, wait: float | None) -> Exception:
+        return ClientError(ended.why)
+
+    def _gone(self, why: Exception) -> None:
+        opened, self._opened = self._opened, None
+        if opened is not None:
+            opened.errback(why)
+
+    def _replied(self, connection: Connection, reply: Incoming) -> None:
         """Count an answer, and submit again."""
         sent = self._sent.pop(reply.id, None)  # type: ignore[arg-type]
         if sent is None:
             self._authorize_answered(reply)
             return
         counts = self._counts
-        now = connection.last_heard
+        now = connection.last_seen
         counts.latency.add(now - sent)
-        if reply.result is True:
+        if reply.result == TRUE:
             counts.accepted += 1
             self._submit(now)
             return
@@ -76,10 +135,8 @@ class LoadSession:
         else:
             self._submit(now)
 
-    def notified(self, connection: ClientConnection, message: Incoming) -> None:
+    def _take_job(self, connection: Connection, message: Incoming) -> None:
         """Turn to another job."""
-        if message.method != "job":
-            return
         try:
             job = msgspec.json.decode(message.params, type=JobParams)
         except ValueError as error:
@@ -87,37 +144,28 @@ class LoadSession:
             return
         self._jobs += 1
         if self._jobs > 1:  # the first one comes with authorize, to each at its own time
-            self._counts.spread.received(job.job_id, connection.last_heard)
+            self._counts.spread.received(job.job_id, connection.last_seen)
         self._hashed = sha256(job.server_nonce.encode() + self._prefix)
         self._begun = b'"method":"submit","params":{"job_id":%d,"client_nonce":"%b' % (
             job.job_id,
             self._prefix,
         )
         if self.running and self._jobs == 1:
-            self.fill(connection.last_heard)
-
-    def ended(self, connection: ClientConnection, reason: str) -> None:
-        """The connection is gone, and with it what was not answered."""
-        self.connection = None
-        self.running = False
-        self._counts.unanswered += len(self._sent)
-        self._sent.clear()
-        if self.authorized is not None:
-            waiting, self.authorized = self.authorized, None
-            waiting.errback(ConnectionEnded(reason))
-        self._left(self, reason)
-        self.gone.callback(None)
+            self.fill(connection.last_seen)
 
     # what the load does with it
 
-    def authorize(self, username: str, password: str | None) -> Deferred[None]:
-        """Authorize; fails with what the server answered."""
-        waiting: Deferred[None] = Deferred()
-        self.authorized = waiting
-        assert self.connection is not None
-        params = AuthorizeParams(username, password)
-        self.connection.send(encode_request(1, "authorize", params))
-        return waiting
+    def open(self, username: str, password: str | None) -> Deferred[None]:
+        """Connect and authorize; fails with why that was not possible."""
+        self._credentials = AuthorizeParams(username, password)
+        opened: Deferred[None] = Deferred()
+        self._opened = opened
+        self._dialler.start()
+        return opened
+
+    def close(self) -> Deferred[None]:
+        """Say goodbye; fires when the socket is closed."""
+        return self._dialler.stop(self._close_timeout)
 
     def fill(self, now: float) -> None:
         """Submit as often as may be unanswered; waits for a job if there is none."""
@@ -138,23 +186,42 @@ class LoadSession:
         return bool(self._sent)
 
     def _submit(self, now: float) -> None:
-        if not self.running or self.connection is None:
+        if not self.running or self._send is None:
             return
         self._serial = serial = self._serial + 1
         number = b"%08x" % serial
         hashed = self._hashed.copy()
         hashed.update(number)
         self._sent[serial] = now
-        self.connection.send(
+        self._send(
             b'{"id":%d,%b%b","result":"%b"}}'
             % (serial, self._begun, number, hashed.hexdigest().encode())
         )
 
     def _authorize_answered(self, reply: Incoming) -> None:
-        if self.authorized is None or reply.id != 1:
+        if self._authorized is None or reply.id != _AUTHORIZE:
             return
-        waiting, self.authorized = self.authorized, None
-        if reply.result is True:
+        waiting, self._authorized = self._authorized, None
+        if reply.result == TRUE:
             waiting.callback(None)
         else:
-            waiting.errback(ConnectionEnded(f"authorize: {reply.error}"))
+            waiting.errback(ClientError(f"authorize: {reply.error}"))
+
+
+def _unanswered(result: object, after: float) -> None:
+    raise ClientError("no answer to authorize")
+
+
+def _dial_settings(settings: LoadSettings) -> DialSettings:
+    return DialSettings(
+        backoff_first=0.0,
+        backoff_most=0.0,
+        steady_after=0.0,
+        connect_timeout=settings.connect_timeout,
+        keepalive=0.0,
+        silence=0.0,
+        close_timeout=settings.close_timeout,
+        write_timeout=settings.connect_timeout,
+        max_frame=65536,
+        most_pending=1,
+    )

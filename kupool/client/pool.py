@@ -4,35 +4,36 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from itertools import count
 from random import random as _random
 from typing import Any
 
 import msgspec
-from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
-from kupool.client.answers import Answer, Closing, Incoming, error_code
-from kupool.client.connection import ClientConnection, ConnectionFactory
+from kupool.client.answers import Answer, error_code
 from kupool.client.failures import (
     AlreadyConnected,
     ClientClosed,
-    ClientError,
-    ConnectionEnded,
     NotAuthorized,
     NotConnected,
     SessionRefused,
     Unreachable,
 )
-from kupool.client.keepalive import KeepAlive
-from kupool.client.route import Route
 from kupool.client.servers import Server, parse_server
 from kupool.client.settings import ClientSettings
 from kupool.client.submissions import Submissions
-from kupool.errors import INTERNAL_ERROR, TIMEOUT, TOO_MANY_REQUESTS, UNAVAILABLE
-from kupool.wire.framing import FRAMINGS
-from kupool.wire.messages import JobParams, encode_request
+from kupool.errors import INTERNAL_ERROR, TIMEOUT, TOO_MANY_REQUESTS, UNAVAILABLE, UNKNOWN_METHOD
+from kupool.net.dialling.dialler import Dialler, Ended, Place, State, User
+from kupool.net.dialling.failures import ConnectionEnded, RequestTimeout
+from kupool.net.dialling.settings import DialSettings
+from kupool.session.connection import Connection
+from kupool.wire.framing import FRAMINGS, Item
+from kupool.wire.incoming import TRUE, Incoming
+from kupool.wire.messages import JobParams, encode_error, encode_request
+
+#: Messages that are none before a connection is given up.
+MAX_MALFORMED = 10
 
 #: Refusals of ``authorize`` that may pass by themselves.
 _PASSING = frozenset(e.code for e in (INTERNAL_ERROR, TOO_MANY_REQUESTS, UNAVAILABLE, TIMEOUT))
@@ -43,10 +44,13 @@ class PoolClient:
 
     ``servers`` are tried in turn: texts as :func:`~kupool.client.servers.parse_server`
     takes them, or :class:`~kupool.client.servers.Server`. ``framing`` is ``frame``,
-    ``int32`` or ``line``; ``random`` returns a number from 0 to 1. Hooks may be set at
-    any time: ``on_job`` gets each job, ``on_connected`` the name of the server that
-    authorized, ``on_disconnected`` why that ended. Raises :class:`ValueError` for a
-    server or a framing that there is not.
+    ``int32`` or ``line``; ``random`` returns a number from 0 to 1.
+
+    Hooks may be set at any time, and may return a Deferred or a coroutine: ``on_job`` gets
+    each job, ``on_connected`` the name of the server that authorized, ``on_disconnected``
+    why that ended, and ``on_gone`` the error with which the client does not come back by
+    itself. What a hook raises is logged. Raises :class:`ValueError` for a server or a
+    framing that there is not.
     """
 
     _log = Logger()
@@ -64,6 +68,7 @@ class PoolClient:
         on_job: Callable[[JobParams], object] | None = None,
         on_connected: Callable[[str], object] | None = None,
         on_disconnected: Callable[[str], object] | None = None,
+        on_gone: Callable[[Exception], object] | None = None,
     ) -> None:
         if not servers:
             raise ValueError("a client needs at least one server")
@@ -74,38 +79,49 @@ class PoolClient:
         self.on_job = on_job
         self.on_connected = on_connected
         self.on_disconnected = on_disconnected
+        self.on_gone = on_gone
         #: The newest job of the session; None between two connections.
         self.job: JobParams | None = None
         #: Whether a session stands.
         self.connected = False
         #: Why the last attempt or session ended; empty while one stands.
         self.problem = ""
-        self._clock = reactor
-        self._random = random
+        #: Why this client does not come back by itself, once it does not.
+        self.refusal: Exception | None = None
+        #: Submissions by outcome, and ``resubmitted``, ``retried``, ``reconnects``,
+        #: ``unknown replies``.
+        self.counters: Counter[str] = Counter()
         self._password = password
-        self._framing = FRAMINGS[framing]
-        self._servers = [
-            parse_server(reactor, s, self.settings.connect_timeout) if isinstance(s, str) else s
-            for s in servers
-        ]
-        self._next_id = count(1).__next__
-        self._submissions = Submissions(reactor, self._next_id, self.settings, random)
-        self._connection: ClientConnection | None = None
+        self._dialler = Dialler(
+            reactor,
+            [
+                parse_server(reactor, s, self.settings.connect_timeout) if isinstance(s, str) else s
+                for s in servers
+            ],
+            FRAMINGS[framing],
+            User(self._greet, self._up, self._received, self._down, self._again, self._gone),
+            _dial_settings(self.settings),
+            counters=self.counters,
+            random=random,
+        )
+        self._submissions = Submissions(
+            reactor,
+            self._dialler.answers,
+            self.settings,
+            self.counters,
+            random=random,
+            late=self._dialler.abort,
+        )
+        self._malformed = 0
         self._active = False
-        self._running: Deferred[None] | None = None
-        self._connecting: Deferred[None] | None = None
         self._closing = False
-        self._authorize_id = self._ping_id = 0
-        self._authorized: Deferred[Incoming] | None = None
-        self._ended: Deferred[str] | None = None
+        self._connecting: Deferred[None] | None = None
         self._stopped: list[Deferred[None]] = []
 
     @property
-    def counters(self) -> Counter[str]:
-        """Submissions by outcome, and ``resubmitted``, ``retried``, ``reconnects``,
-        ``unknown replies``.
-        """
-        return self._submissions.counters
+    def state(self) -> State:
+        """What the client is doing; ``State.GONE``: see :attr:`refusal`."""
+        return self._dialler.state
 
     @property
     def unanswered(self) -> int:
@@ -126,20 +142,21 @@ class PoolClient:
             return fail(AlreadyConnected())
         self._active = True
         self._closing = False
+        self.refusal = None
         connecting: Deferred[None] = Deferred(self._given_up)
         self._connecting = connecting
-        self._running = Deferred.fromCoroutine(self._run())
-        self._running.addBoth(self._finish)
+        self._dialler.start()
         return connecting
 
     def submit(self, job_id: int, client_nonce: str, result: str) -> Deferred[Answer]:
         """Submit; fires with the final answer, on whichever connection it comes.
 
         Fails with :class:`NotConnected` before :meth:`connect`, with
-        :class:`TooManyUnanswered` beyond the bound, and when the client ends.
+        :class:`TooManyUnanswered` beyond the bound, and when the client ends; with what
+        ended it from then on.
         """
         if not self._active or self._closing:
-            return fail(NotConnected())
+            return fail(self.refusal or NotConnected())
         return self._submissions.add(job_id, client_nonce, result)
 
     def when_stopped(self) -> Deferred[None]:
@@ -157,144 +174,20 @@ class PoolClient:
         with :class:`ClientClosed`.
         """
         stopped = self.when_stopped()
-        if not self._closing:
+        if self._active and not self._closing:
             self._closing = True
-            if self._connection is not None:
-                self._connection.finish(self.settings.close_timeout)
-            elif self._running is not None:
-                # None while _run() has not been left for the first time: it looks.
-                self._running.cancel()
+            self._dialler.stop(self.settings.close_timeout).addCallback(
+                lambda _: self._finish(ClientClosed())
+            )
         return stopped.addErrback(lambda _: None)
 
-    # -- the life of a client
+    def _given_up(self, _: Deferred[None]) -> None:
+        self._connecting = None
+        self.close()
 
-    async def _run(self) -> None:
-        route = Route(len(self._servers), self.settings, self._random)
-        while not self._closing:
-            server = self._servers[route.index]
-            closing, why, stood = await self._visit(server)
-            self.problem = f"{server.name}: {why}"
-            if self._closing:
-                return
-            if closing is not None and not closing.reconnect and closing.retry_after is None:
-                raise SessionRefused(server.name, closing.reason, closing.code)
-            wait = route.after(closing, stood, self._clock.seconds())
-            most = self.settings.max_attempts
-            if most and route.failures >= most:
-                raise Unreachable(route.failures, why)
-            self._log.warn(
-                "{problem}; next attempt in {wait:.1f} s", problem=self.problem, wait=wait
-            )
-            if wait:
-                await self._sleep(wait)
-
-    async def _visit(self, server: Server) -> tuple[Closing | None, str, float]:
-        """Have one connection; returns what the server announced, why it ended, and
-        how many seconds the session stood.
-        """
-        ended: Deferred[str] = Deferred()
-        self._ended = ended
-        try:
-            connection = await self._dial(server)
-        except CancelledError:
-            raise
-        except Exception as error:  # whatever an endpoint fails with, it may pass
-            return None, str(error).rstrip(".") or type(error).__name__, 0.0
-        try:
-            await self._authorize(connection, server)
-        except ConnectionEnded as error:
-            return connection.closing, str(error), 0.0
-        except NotAuthorized:
-            connection.lose("not authorized")
-            await ended
-            raise
-        since = self._clock.seconds()
-        keepalive = KeepAlive(
-            self._clock, connection, self.settings, lambda: self._submissions.oldest, self._ping
-        )
-        self._begin(connection, server)
-        why = await ended
-        keepalive.stop()
-        self.connected = False
-        self.job = None
-        self._submissions.disconnected()
-        self._call(self.on_disconnected, why)
-        return connection.closing, why, self._clock.seconds() - since
-
-    async def _dial(self, server: Server) -> ClientConnection:
-        settings = self.settings
-        factory = ConnectionFactory(
-            lambda: ClientConnection(self._clock, self._framing, self, settings.max_frame)
-        )
-        endpoint: Any = server.endpoint
-        dialled = endpoint.connect(factory)
-        connection: ClientConnection = await dialled.addTimeout(
-            settings.connect_timeout, self._clock
-        )
-        return connection
-
-    async def _authorize(self, connection: ClientConnection, server: Server) -> None:
-        """Authorize; raises :class:`NotAuthorized`, or :class:`ConnectionEnded`."""
-        if self._connection is not connection:
-            raise ConnectionEnded("the connection ended at once")
-        if self._closing and self._ended is not None:
-            raise ConnectionEnded(await self._ended)
-        self._authorize_id = self._next_id()
-        params: dict[str, str] = {"username": self.username}
-        if self._password is not None:
-            params["password"] = self._password
-        answered: Deferred[Incoming] = Deferred()
-        self._authorized = answered
-        limit = self._clock.callLater(
-            self.settings.authorize_timeout, connection.abort, "no answer to authorize"
-        )
-        connection.send(encode_request(self._authorize_id, "authorize", params))
-        try:
-            reply = await answered
-        finally:
-            self._authorized = None
-            if limit.active():
-                limit.cancel()
-        if reply.error is None and reply.result is True:
-            return
-        reason = reply.error or "authorize was not answered with true"
-        if error_code(reply) not in _PASSING:
-            raise NotAuthorized(self.username, server.name, reason)
-        connection.lose(reason)
-        if self._ended is not None:
-            await self._ended
-        raise ConnectionEnded(reason)
-
-    def _begin(self, connection: ClientConnection, server: Server) -> None:
-        self.connected = True
-        self.problem = ""
-        self._log.info(
-            "Authorized on {server} as {username}", server=server.name, username=self.username
-        )
-        connecting, self._connecting = self._connecting, None
-        if connecting is None:
-            self.counters["reconnects"] += 1
-        self._submissions.connected(connection.send)
-        self._call(self.on_connected, server.name)
-        if connecting is not None:
-            connecting.callback(None)
-
-    async def _sleep(self, seconds: float) -> None:
-        slept: Deferred[None] = Deferred(lambda _: call.cancel())
-        call = self._clock.callLater(seconds, slept.callback, None)
-        await slept
-
-    def _finish(self, result: Failure | None) -> None:
-        """The client has ended, for the reason that ``result`` holds."""
-        error: Exception = ClientClosed()
-        if isinstance(result, Failure) and not result.check(CancelledError):
-            error = result.value if isinstance(result.value, Exception) else error
-            if not isinstance(error, ClientError):
-                self._log.failure("The client ended", result)
-        if self._connection is not None:
-            self._connection.abort("the client ended")
+    def _finish(self, error: Exception) -> None:
+        """The client has ended, for a reason."""
         self._active = False
-        self._running = self._connection = self._ended = None
         self._submissions.fail(error)
         connecting, self._connecting = self._connecting, None
         if connecting is not None:
@@ -306,32 +199,71 @@ class PoolClient:
             else:
                 stopped.errback(error)
 
-    def _given_up(self, _: Deferred[None]) -> None:
-        self._connecting = None
-        self.close()
+    # -- called by the dialler
 
-    # -- Receiver
+    async def _greet(self, connection: Connection) -> None:
+        """Authorize; raises :class:`NotAuthorized`, or an error that may pass."""
+        answers, answered = self._dialler.answers, Deferred[Incoming]()
+        self._malformed = 0
 
-    def opened(self, connection: ClientConnection) -> None:
-        """The transport stands; :meth:`_visit` goes on with it."""
-        self._connection = connection
+        def told(reply: Incoming | bytes | Exception) -> None:
+            if isinstance(reply, Incoming):
+                answered.callback(reply)
+            elif isinstance(reply, Exception):
+                if isinstance(reply, RequestTimeout):
+                    self._dialler.abort("no answer to authorize")
+                answered.errback(reply)
 
-    def replied(self, connection: ClientConnection, reply: Incoming) -> None:
-        """Give a reply to whoever waits for it."""
-        if self._submissions.answered(reply):
+        number = answers.next_id()
+        answers.expect(number, told, self.settings.authorize_timeout)
+        params: dict[str, str] = {"username": self.username}
+        if self._password is not None:
+            params["password"] = self._password
+        connection.send(encode_request(number, "authorize", params))
+        reply = await answered
+        if reply.error is None and reply.result == TRUE:
             return
-        if reply.id == self._authorize_id and self._authorized is not None:
-            self._authorized.callback(reply)
-        elif reply.id is None:
+        reason = reply.error or "authorize was not answered with true"
+        if error_code(reply) in _PASSING:
+            self._dialler.leave(reason)
+            raise ConnectionEnded(reason)
+        raise NotAuthorized(self.username, self._dialler.place.name, reason)
+
+    def _up(self, connection: Connection, place: Place) -> None:
+        self.connected = True
+        self.problem = ""
+        self._log.info(
+            "Authorized on {server} as {username}", server=place.name, username=self.username
+        )
+        connecting, self._connecting = self._connecting, None
+        if connecting is None:
+            self.counters["reconnects"] += 1
+        self._submissions.connected(connection.send)
+        self._call(self.on_connected, place.name)
+        if connecting is not None:
+            connecting.callback(None)
+
+    def _received(
+        self, connection: Connection, item: Item, message: Incoming | None
+    ) -> bytes | None:
+        if message is None:
+            self._complain(f"{item!r:.60}")
+        elif message.method is None:
+            self._replied_to_nothing(message)
+        elif message.id is not None:
+            return encode_error(message.id, UNKNOWN_METHOD)
+        elif message.method == "job" and self.connected:
+            self._take_job(message)
+        return None
+
+    def _replied_to_nothing(self, reply: Incoming) -> None:
+        if reply.id is None:
             self._log.warn("The server complains: {text}", text=reply.error)
-        elif reply.id != self._ping_id:
+        else:
             self.counters["unknown replies"] += 1
             self._log.debug("A reply to nothing: {id}", id=reply.id)
 
-    def notified(self, connection: ClientConnection, message: Incoming) -> None:
-        """Take a job; other notifications are not for this client."""
-        if message.method != "job" or not self.connected:
-            return
+    def _take_job(self, message: Incoming) -> None:
         try:
             job = msgspec.json.decode(message.params, type=JobParams)
         except ValueError as error:
@@ -340,22 +272,54 @@ class PoolClient:
         self.job = job
         self._call(self.on_job, job)
 
-    def ended(self, connection: ClientConnection, reason: str) -> None:
-        """The transport is gone."""
-        if self._connection is connection:
-            self._connection = None
-        if self._authorized is not None:
-            self._authorized.errback(ConnectionEnded(reason))
-        if self._ended is not None and not self._ended.called:
-            self._ended.callback(reason)
+    def _complain(self, what: str) -> None:
+        self._malformed += 1
+        self._log.warn("The server sent what is no message: {what}", what=what)
+        if self._malformed >= MAX_MALFORMED:
+            self._dialler.abort("the server sent too much that is no message")
 
-    def _ping(self) -> bytes:
-        self._ping_id = self._next_id()
-        return encode_request(self._ping_id, "ping", {})
+    def _down(self, why: str, stood: bool) -> None:
+        self._submissions.disconnected()
+        if self.connected:
+            self.connected = False
+            self.job = None
+            self._call(self.on_disconnected, why)
+
+    def _again(self, ended: Ended, wait: float | None) -> Exception | None:
+        self.problem = f"{ended.place.name}: {ended.why}"
+        if isinstance(ended.error, NotAuthorized):
+            return ended.error
+        if wait is None:
+            code = None if ended.close is None else ended.close.code
+            return SessionRefused(ended.place.name, ended.why, code)
+        most, failures = self.settings.max_attempts, self._dialler.failures
+        if most and failures >= most:
+            return Unreachable(failures, ended.why)
+        self._log.warn("{problem}; next attempt in {wait:.1f} s", problem=self.problem, wait=wait)
+        return None
+
+    def _gone(self, why: Exception) -> None:
+        self.refusal = why
+        self._call(self.on_gone, why)
+        self._finish(why)
 
     def _call(self, hook: Callable[..., object] | None, *arguments: object) -> None:
         if hook is not None:
-            try:
-                hook(*arguments)
-            except Exception:
-                self._log.failure("A hook of the client failed")
+            maybeDeferred(hook, *arguments).addErrback(
+                lambda failure: self._log.failure("A hook of the client failed", failure)
+            )
+
+
+def _dial_settings(settings: ClientSettings) -> DialSettings:
+    return DialSettings(
+        backoff_first=settings.backoff_first,
+        backoff_most=settings.backoff_most,
+        steady_after=settings.steady_after,
+        connect_timeout=settings.connect_timeout,
+        keepalive=settings.ping_interval,
+        silence=settings.silence_timeout,
+        close_timeout=settings.close_timeout,
+        write_timeout=settings.answer_timeout,
+        max_frame=settings.max_frame,
+        most_pending=settings.max_unanswered,
+    )

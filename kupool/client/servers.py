@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any, NamedTuple
+from typing import Any
 
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.endpoints import (
@@ -14,6 +14,8 @@ from twisted.internet.endpoints import (
 )
 from twisted.internet.interfaces import IStreamClientEndpoint
 
+from kupool.net.dialling.dialler import Place
+
 _SHORT = re.compile(r"(?P<host>\[[^\]]*\]|[^:\[\]=]*):(?P<port>\d+)")
 _KIND = re.compile(r"[a-z][a-z0-9+]*:.")
 
@@ -21,11 +23,8 @@ _KIND = re.compile(r"[a-z][a-z0-9+]*:.")
 _KINDS = frozenset(("tcp", "tcp6", "ssl", "tls", "unix"))
 
 
-class Server(NamedTuple):
-    """A server: what it is called in messages, and how it is reached."""
-
-    name: str
-    endpoint: IStreamClientEndpoint
+#: A server: what it is called in messages, and how it is reached.
+Server = Place
 
 
 def parse_server(reactor: Any, text: str, timeout: float = 10.0) -> Server:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable
+from functools import partial
 
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
-from kupool.client.answers import Answer, Incoming, Outcome, read_answer
+from kupool.client.answers import Answer, Outcome, read_answer
 from kupool.client.failures import TooManyUnanswered
 from kupool.client.settings import ClientSettings
+from kupool.net.dialling.answers import Answers
+from kupool.net.dialling.failures import RequestTimeout
+from kupool.wire.incoming import Incoming
 from kupool.wire.messages import SubmitParams, encode_request
 
 #: Seconds before a submission is sent again that could not be taken for the moment: at
@@ -22,7 +26,7 @@ RETRY_FIRST = 1.05
 class _Submission:
     """One submission, from the first time it is sent until its answer is final."""
 
-    __slots__ = ("answered", "params", "sent_at", "timer", "tries", "unanswered")
+    __slots__ = ("answered", "params", "timer", "tries", "unanswered")
 
     def __init__(self, params: SubmitParams, canceller: Callable[[_Submission], None]) -> None:
         self.params = params
@@ -30,15 +34,14 @@ class _Submission:
         #: Whether a connection was lost before its answer came: it may be counted.
         self.unanswered = False
         self.tries = 0
-        self.sent_at = 0.0
         self.timer: IDelayedCall | None = None
 
 
 class Submissions:
-    """Sends submissions, matches their answers, and sends again what needs it.
+    """Sends submissions, and sends again what needs it.
 
-    ``next_id`` makes message ids that are never used again, so that an answer cannot
-    be taken for another's.
+    ``answers`` matches their answers, and ``late`` is called when one does not come within
+    the ``answer_timeout`` of the settings: a server that owes one is as good as gone.
     """
 
     _log = Logger()
@@ -46,27 +49,27 @@ class Submissions:
     def __init__(
         self,
         clock: IReactorTime,
-        next_id: Callable[[], int],
+        answers: Answers,
         settings: ClientSettings,
+        counters: Counter[str],
+        *,
         random: Callable[[], float],
+        late: Callable[[str], object],
     ) -> None:
         self._clock = clock
-        self._next_id = next_id
+        self._answers = answers
         self._settings = settings
         self._random = random
+        self._late = late
         self._send: Callable[[bytes], None] | None = None
-        self._sent: dict[int, _Submission] = {}
+        #: The id of the request of each that is on its way.
+        self._sent: dict[_Submission, int] = {}
         self._queue: deque[_Submission] = deque()
         self._retrying: set[_Submission] = set()
-        self.counters: Counter[str] = Counter()
+        self.counters = counters
 
     def __len__(self) -> int:
         return len(self._sent) + len(self._queue) + len(self._retrying)
-
-    @property
-    def oldest(self) -> float | None:
-        """When the one was sent that has waited longest for its answer, if any."""
-        return next(iter(self._sent.values())).sent_at if self._sent else None
 
     def add(self, job_id: int, client_nonce: str, result: str) -> Deferred[Answer]:
         """Submit; what is added between two connections goes out on the next one.
@@ -95,30 +98,31 @@ class Submissions:
     def disconnected(self) -> None:
         """The session is gone: what was not answered waits for the next one."""
         self._send = None
-        for submission in self._sent.values():
-            submission.unanswered = True
-        self._queue.extendleft(reversed(self._sent.values()))
-        self._sent.clear()
 
-    def answered(self, reply: Incoming) -> bool:
-        """Take a reply; returns whether it belongs to a submission."""
-        found = self._sent.pop(reply.id, None) if isinstance(reply.id, int) else None
-        if found is None:
-            return False
-        answer = read_answer(reply, found.unanswered)
-        if answer.outcome is Outcome.DUPLICATE and found.unanswered:
+    def _told(self, submission: _Submission, reply: Incoming | bytes | Exception) -> None:
+        del self._sent[submission]
+        if not isinstance(reply, Incoming):
+            # It may be counted. Those that were sent first go first over the next connection.
+            submission.unanswered = True
+            self._queue.append(submission)
+            if isinstance(reply, RequestTimeout):
+                self._late(f"no answer for {self._settings.answer_timeout:g} s")
+            return
+        answer = read_answer(reply, submission.unanswered)
+        if answer.outcome is Outcome.DUPLICATE and submission.unanswered:
             # The nonce is our own, so what was counted under it is this submission.
             answer = answer._replace(outcome=Outcome.ACCEPTED)
-        if self._worth_retrying(found, answer):
-            self._retry(found)
+        if self._worth_retrying(submission, answer):
+            self._retry(submission)
         else:
-            self._settle(found, answer)
-        return True
+            self._settle(submission, answer)
 
     def fail(self, error: Exception) -> None:
         """Give up all that is not answered."""
         self._send = None
-        given_up = [*self._sent.values(), *self._queue, *self._retrying]
+        given_up = [*self._sent, *self._queue, *self._retrying]
+        for number in self._sent.values():
+            self._answers.forget(number)
         self._sent.clear()
         self._queue.clear()
         self._retrying.clear()
@@ -129,10 +133,11 @@ class Submissions:
             submission.answered.errback(error)
 
     def _transmit(self, submission: _Submission, send: Callable[[bytes], None]) -> None:
-        message_id = self._next_id()
-        self._sent[message_id] = submission
-        submission.sent_at = self._clock.seconds()
-        send(encode_request(message_id, "submit", submission.params))
+        number = self._answers.next_id()
+        self._sent[submission] = number
+        told = partial(self._told, submission)
+        self._answers.expect(number, told, self._settings.answer_timeout)
+        send(encode_request(number, "submit", submission.params))
 
     def _worth_retrying(self, submission: _Submission, answer: Answer) -> bool:
         if submission.tries >= self._settings.retries:
@@ -176,7 +181,6 @@ class Submissions:
         self._retrying.discard(submission)
         if submission in self._queue:
             self._queue.remove(submission)
-        for message_id, sent in self._sent.items():
-            if sent is submission:
-                del self._sent[message_id]
-                break
+        number = self._sent.pop(submission, None)
+        if number is not None:
+            self._answers.forget(number)

@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Callable
 from hashlib import sha256
 
+from twisted.internet.defer import maybeDeferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -30,7 +31,8 @@ class Worker:
     the interval of ``settings`` while none comes.
 
     It takes the hooks ``on_job`` and ``on_disconnected`` of the client, and has an
-    ``on_job`` and an ``on_answer`` (job, nonce, answer) of its own. ``random_bytes``
+    ``on_job`` and an ``on_answer`` (job, nonce, answer) of its own, which may be coroutines,
+    too. ``random_bytes``
     returns so many bytes that nobody can guess. One submission is on its way at a time.
     """
 
@@ -76,14 +78,18 @@ class Worker:
             return
         self._job = job
         self._fresh = True
-        if self.on_job is not None:
-            self.on_job(job)
+        self._run(self.on_job, job)
         self._schedule()
 
     def _disconnected(self, reason: str) -> None:
         self._pause()
-        if self.on_disconnected is not None:
-            self.on_disconnected(reason)
+        self._run(self.on_disconnected, reason)
+
+    def _run(self, hook: Callable[..., object] | None, *arguments: object) -> None:
+        if hook is not None:
+            maybeDeferred(hook, *arguments).addErrback(
+                lambda failure: self._log.failure("A hook of the worker failed", failure)
+            )
 
     def _schedule(self) -> None:
         """See to the next submission, unless one is on its way: then its answer does."""
@@ -103,9 +109,7 @@ class Worker:
         nonce = self._random_bytes(NONCE_BYTES).hex()
         self._pace.sent(self._clock.seconds())
         answered = self._client.submit(job.job_id, nonce, solve(job.server_nonce, nonce))
-        answered.addCallbacks(self._answered, self._failed, callbackArgs=(job, nonce)).addErrback(
-            lambda failure: self._log.failure("A hook of the worker failed", failure)
-        )
+        answered.addCallbacks(self._answered, self._failed, callbackArgs=(job, nonce))
 
     def _answered(self, answer: Answer, job: JobParams, nonce: str) -> None:
         self._waiting = False
@@ -115,8 +119,7 @@ class Worker:
         elif answer.outcome is Outcome.TOO_FREQUENT:
             self._pace.too_frequent(now)
         self._schedule()
-        if self.on_answer is not None:
-            self.on_answer(job, nonce, answer)
+        self._run(self.on_answer, job, nonce, answer)
 
     def _failed(self, failure: Failure) -> None:
         """The client ended, or takes no more: the next job is the next chance."""

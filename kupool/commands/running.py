@@ -15,6 +15,7 @@ from twisted.logger import (
     FilteringLogObserver,
     ILogObserver,
     LogEvent,
+    LogLevel,
     LogLevelFilterPredicate,
     eventAsText,
     globalLogBeginner,
@@ -168,6 +169,8 @@ def _log_to_stderr(level: Any) -> None:
             sys.stderr.write(f"kupool: {text}\n")
 
     predicate = LogLevelFilterPredicate(defaultLogLevel=level)
+    # Twisted's service says of each wait what our clients say better.
+    predicate.setLogLevelForNamespace("twisted.application", LogLevel.warn)
     globalLogBeginner.beginLoggingTo(
         [FilteringLogObserver(write, [predicate])], redirectStandardIO=False
     )

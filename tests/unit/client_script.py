@@ -9,7 +9,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.error import ConnectionRefusedError as Refused
-from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.interfaces import IStreamClientEndpoint, ITCPTransport
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
@@ -19,6 +19,7 @@ from kupool.client import Server
 from kupool.wire.framing import FRAMINGS, Control, Framing, encode_frame
 
 
+@implementer(ITCPTransport)
 class ScriptedTransport(StringTransport):
     """The client's side of a connection; the test is the other side."""
 
@@ -48,6 +49,16 @@ class ScriptedTransport(StringTransport):
     def abortConnection(self) -> None:
         self.aborted = True
         self.drop(ConnectionLost())
+
+    def setTcpNoDelay(self, enabled: bool) -> None:
+        pass
+
+    setTcpKeepAlive = setTcpNoDelay
+
+    def getTcpNoDelay(self) -> bool:
+        return True
+
+    getTcpKeepAlive = getTcpNoDelay
 
     def drop(self, why: Exception | None = None) -> None:
         """End the connection."""

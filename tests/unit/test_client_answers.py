@@ -4,17 +4,11 @@ from __future__ import annotations
 
 import json
 
-import msgspec
 from twisted.trial.unittest import SynchronousTestCase
 
-from kupool.client.answers import (
-    Outcome,
-    close_by_params,
-    close_by_text,
-    decode_incoming,
-    read_answer,
-)
-from kupool.errors import CLOSE_REASONS, ERRORS
+from kupool.client.answers import Outcome, read_answer
+from kupool.errors import ERRORS
+from kupool.wire.incoming import decode_incoming
 
 
 class AnswerTests(SynchronousTestCase):
@@ -54,40 +48,3 @@ class AnswerTests(SynchronousTestCase):
     def test_html_escapes_are_json(self) -> None:
         message = decode_incoming(b'{"id":1,"result":false,"error":"a \\u003cb\\u003e \\u0026 c"}')
         self.assertEqual(message.error, "a <b> & c")
-
-
-class CloseTests(SynchronousTestCase):
-    """What each close asks of the client (protocol.md, section 6)."""
-
-    def test_by_text_and_by_code_are_the_same(self) -> None:
-        for row in CLOSE_REASONS:
-            params = {"reason": row.reason, "code": row.code, "reconnect": row.reconnect}
-            by_params = close_by_params(msgspec.Raw(json.dumps(params).encode()))
-            self.assertEqual(close_by_text(row.reason.encode()), by_params)
-            self.assertEqual(by_params.reconnect, row.reconnect)
-            self.assertEqual(by_params.immediate, row.immediate)
-
-    def test_only_a_restart_leads_back_to_the_same_server(self) -> None:
-        staying = [
-            r.reason for r in CLOSE_REASONS if not close_by_text(r.reason.encode()).elsewhere
-        ]
-        self.assertEqual(staying, ["server restarting"])
-
-    def test_ranges_of_codes_not_in_the_table(self) -> None:
-        for code, reconnect in ((4002, True), (4199, True), (4500, False), (4599, False)):
-            params = json.dumps({"reason": "x", "code": code, "reconnect": not reconnect})
-            self.assertIs(close_by_params(msgspec.Raw(params.encode())).reconnect, reconnect)
-
-    def test_an_unknown_reason_means_coming_back(self) -> None:
-        closing = close_by_text(b"\xff what")
-        self.assertTrue(closing.reconnect)
-        self.assertFalse(closing.immediate)
-        self.assertTrue(close_by_text(b"").reason)
-
-    def test_retry_after(self) -> None:
-        def read(value: float) -> float | None:
-            params = {"reason": "banned", "code": 4503, "reconnect": False, "retry_after": value}
-            return close_by_params(msgspec.Raw(json.dumps(params).encode())).retry_after
-
-        self.assertEqual(read(2.5), 2.5)
-        self.assertIsNone(read(-1))

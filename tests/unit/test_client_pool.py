@@ -25,8 +25,11 @@ from kupool.client import (
     TooManyUnanswered,
     Unreachable,
 )
+from kupool.client.pool import MAX_MALFORMED
 from kupool.client.submissions import RETRY_FIRST
 from kupool.errors import CLOSE_REASONS
+from kupool.net.dialling.backoff import SPREAD
+from kupool.net.dialling.dialler import State
 from kupool.wire.framing import FRAMINGS, OP_CLOSE, OP_PING, OP_PONG, Control
 from tests.unit.client_script import ScriptedEndpoint, ScriptedTransport
 
@@ -275,6 +278,9 @@ class ReconnectTests(ClientCase):
             self.clock.advance(20.0)
             stopped = self.client.when_stopped()
             session.say_control(OP_CLOSE, row.reason.encode())
+            if row.immediate:
+                self.assertEqual((self.here.attempts, self.there.attempts), (1, 0))
+                self.clock.advance(SPREAD)
             attempts = (self.here.attempts, self.there.attempts)
             if row.code == 4000:
                 self.assertEqual(attempts, (1, 1))
@@ -315,6 +321,80 @@ class ReconnectTests(ClientCase):
         self.here.last.answer()
         self.successResultOf(connecting)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.end()
+
+    def test_hooks_that_fail_or_take_time(self) -> None:
+        """Issue 12: a hook may be a coroutine; what it raises is its failure alone."""
+        errors = (ZeroDivisionError, SystemExit, KeyboardInterrupt, CancelledError)
+        job = {"id": None, "method": "job", "params": {"job_id": 1, "server_nonce": "ab"}}
+        for error in errors:
+            self.setUp()
+            ran: list[str] = []
+
+            async def later(what: object, error: Any = error, ran: list[str] = ran) -> None:
+                ran.append("later")
+                raise error
+
+            def now(what: object, error: Any = error, ran: list[str] = ran) -> None:
+                ran.append("now")
+                raise error
+
+            session = self.ready()
+            for hook in (now, later):
+                self.client.on_job = self.client.on_disconnected = hook
+                self.client.on_connected = hook
+                session.say(job)
+                session.drop()
+                self.clock.advance(1.0)
+                session = self.here.last
+                session.answer()
+                self.assertTrue(self.client.connected)
+            self.assertEqual(ran, ["now"] * 3 + ["later"] * 3)
+            self.assertEqual(len(self.flushLoggedErrors(error)), 6)
+            self.client.on_disconnected = None
+            self.end()
+
+    def test_a_client_that_is_not_wanted_says_so(self) -> None:
+        """Issue 12: a state, an event with the code, and the code in later errors."""
+        told: list[Exception] = []
+        session = self.ready()
+
+        async def gone(why: Exception) -> None:
+            told.append(why)
+
+        self.client.on_gone = gone
+        session.say_control(OP_CLOSE, b"banned")
+        (error,) = told
+        assert isinstance(error, SessionRefused)
+        self.assertEqual(error.code, 4503)
+        self.assertIs(self.client.state, State.GONE)
+        self.assertIs(self.client.refusal, error)
+        later = self.failureResultOf(self.submit(), SessionRefused).value
+        self.assertIn("banned (4503)", str(later))
+        connecting = self.client.connect()
+        self.here.last.answer()
+        self.successResultOf(connecting)
+        self.assertIsNone(self.client.refusal)
+        self.end()
+
+    def test_too_much_that_is_no_message(self) -> None:
+        """K-61: it is counted, and too much ends the connection."""
+        session = self.ready()
+        for _ in range(MAX_MALFORMED - 1):
+            session.say(b"[1]")
+        self.assertFalse(session.gone)
+        session.say(b"{")
+        self.assertTrue(session.aborted)
+        self.assertIn("no message", self.client.problem)
+        self.end()
+
+    def test_requests_of_the_server(self) -> None:
+        """Protocol 2: a method that is not known here is answered so."""
+        session = self.ready()
+        session.say({"id": "b", "method": "call", "params": {"topic": "x"}})
+        self.assertEqual(
+            session.heard(), [{"id": "b", "result": False, "error": "unknown method", "code": 31}]
+        )
         self.end()
 
 

@@ -10,14 +10,16 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from kupool.errors import FORBIDDEN, CloseReason, RequestError
+from kupool.errors import BANNED, FORBIDDEN, CloseReason, RequestError
 from kupool.net.dialling.answers import Answers
 from kupool.net.dialling.client import Client, ClientSettings
 from kupool.net.dialling.deadlines import Reading
+from kupool.net.dialling.dialler import State
 from kupool.net.dialling.failures import (
     ClientClosed,
     ConnectionEnded,
     NotConnected,
+    NotWanted,
     RequestTimeout,
     SlowServer,
     TooManyRequests,
@@ -612,6 +614,76 @@ class ReconnectTests(ClientCase):
             self.network.run(client.close())
             self.failureResultOf(connecting, ClientClosed)
             self.assertEqual(self.network.getDelayedCalls(), [])
+
+
+class HookTests(ClientCase):
+    """Issue 12: hooks of a client may take time, and what they raise is theirs alone."""
+
+    def test_log_in(self) -> None:
+        """P-63: the client counts as connected when its first hook is done."""
+        self.serve()
+        client = self.client()
+        seen: list[object] = []
+
+        async def log_in(connection: Connection) -> None:
+            seen.append(await client.request("twice", 4))
+
+        async def gone(why: str) -> None:
+            seen.append("gone")
+
+        client.on_connected, client.on_disconnected = log_in, gone
+        self.result(client.connect())
+        self.network.cut()
+        self.network.advance(1.0)
+        self.assertEqual(seen, [8, "gone", 8])
+
+    def test_whatever_is_raised(self) -> None:
+        self.serve()
+        for error in (SystemExit, KeyboardInterrupt, CancelledError):
+            client = self.client(backoff_first=1.0)
+            fails = [True, False]
+
+            async def begin(
+                connection: Connection, error: Any = error, fails: list[bool] = fails
+            ) -> None:
+                if fails.pop(0):
+                    raise error
+
+            async def end(why: str, error: Any = error) -> None:
+                raise error
+
+            client.on_connected, client.on_disconnected = begin, end
+            connecting = client.connect()
+            self.network.settle()
+            failure = self.failureResultOf(connecting)
+            self.assertIsInstance(failure.value, Exception)
+            self.network.advance(1.0)
+            self.assertEqual(self.result(client.request("twice", 2)), 4)
+            self.network.run(client.close(), patience=20)
+            self.assertEqual(len(self.flushLoggedErrors(error)), 3)
+
+    def test_not_wanted(self) -> None:
+        """Issue 12: a state, an event with the code, and the code in later errors."""
+        self.serve()
+        told: list[NotWanted] = []
+        client = self.connected()
+
+        async def gone(why: NotWanted) -> None:
+            told.append(why)
+
+        client.on_gone = gone
+        self.network.run(self.server.manager.close_all(BANNED))
+        self.network.settle()
+        (error,) = told
+        self.assertEqual((error.code, error.reason), (4503, "banned"))
+        self.assertIs(client.state, State.GONE)
+        later = self.failureResultOf(client.request("twice", 1), NotConnected).value
+        self.assertIs(later, error)
+        with self.assertRaises(NotWanted) as caught:
+            client.notify("twice", 1)
+        self.assertIn("banned (4503)", str(caught.exception))
+        self.result(client.connect())
+        self.assertEqual(self.result(client.request("twice", 1)), 2)
 
 
 class LifeTests(ClientCase):

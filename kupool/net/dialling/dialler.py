@@ -16,7 +16,12 @@ from typing import Any, NamedTuple
 
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import ConnectionDone, ConnectionLost
-from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint, ITCPTransport
+from twisted.internet.interfaces import (
+    IDelayedCall,
+    IReactorTime,
+    IStreamClientEndpoint,
+    ITCPTransport,
+)
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -183,6 +188,7 @@ class Dialler:
         self._why = ""
         self._reached = False
         self._since: float | None = None
+        self._ending: tuple[IDelayedCall, ...] = ()
         self._stopping = self._finishing = False
         self._pings = True
 
@@ -208,7 +214,6 @@ class Dialler:
         self._stopping = False
         if not self._redial.running:
             self.state = State.CONNECTING
-            self._manager.start()
             self._redial.start()
 
     def stop(self, timeout: float = 0.0) -> Deferred[None]:
@@ -226,7 +231,7 @@ class Dialler:
             ended = stopped
         else:
             self._finish(self.connection, timeout)
-        return ended.addCallback(lambda _: self._manager.stop())
+        return ended
 
     def leave(self, why: str) -> None:
         """End the connection, and come back as after a loss."""
@@ -249,30 +254,32 @@ class Dialler:
             # Only this side ends, so that the server can send its last answers.
             if connection.framing.name == FRAME.name:
                 connection.send_encoded(encode_frame(b"", OP_CLOSE))
-                self._cut(connection, timeout)
+                self._end_within(timeout)
                 return
             if ends_by_halves(connection.transport):
                 transport: Any = connection.transport
                 transport.unregisterProducer()
                 transport.loseWriteConnection()
-                self._cut(connection, timeout)
+                self._end_within(timeout)
                 return
         connection.close(None)
-        self._cut(connection, 0.0)
+        self._end_within(0.0)
 
-    def _cut(self, connection: Connection, timeout: float) -> None:
-        """End a connection that the server has not ended in time, and then cut it off."""
-        if connection is not self.connection:
-            return
-        ends = self._clock.callLater(timeout, connection.close, None)
-        cuts = self._clock.callLater(timeout + CUT_AFTER, connection.abort)
+    def _end_within(self, seconds: float) -> None:
+        """End the connection after so many seconds, and cut it off soon after that."""
+        self._stop_ending()
+        connection = self.connection
+        if connection is not None:
+            self._ending = (
+                self._clock.callLater(seconds, connection.close, None),
+                self._clock.callLater(seconds + CUT_AFTER, connection.abort),
+            )
 
-        def over(_: object) -> None:
-            for call in (ends, cuts):
-                if call.active():
-                    call.cancel()
-
-        self.ended().addCallback(over)
+    def _stop_ending(self) -> None:
+        ending, self._ending = self._ending, ()
+        for call in ending:
+            if call.active():
+                call.cancel()
 
     # -- attempts
 
@@ -308,10 +315,12 @@ class Dialler:
         self._greeting = greeting = maybeDeferred(self._user.greet, connection)
         try:
             await greeting
-        except BaseException:
+        except BaseException as error:
             if self.connection is not connection:
                 # Whatever the greeting waited for, the connection is gone.
                 raise ConnectionEnded(self._why) from None
+            if isinstance(error, ConnectionEnded):
+                self._why = self._why or error.reason
             raise
         finally:
             self._greeting = None
@@ -321,8 +330,7 @@ class Dialler:
         if self.connection is not None:
             ended = self.ended()
             self.connection.close(None)
-            if self.connection is not None:
-                self._cut(self.connection, 0.0)
+            self._end_within(0.0)
             await ended
 
     def ended(self) -> Deferred[Ended]:
@@ -359,7 +367,6 @@ class Dialler:
             code = None if ended.close is None else ended.close.code
             problem = NotWanted(ended.place.name, ended.why, code)
         self.state = State.GONE
-        self._manager.stop()
         self._user.gone(problem)
         return None
 
@@ -390,11 +397,14 @@ class Dialler:
         """Note why this side ends a connection; called by the framework."""
         if reason is not None:
             self._why = self._why or f"what the server sent: {reason.reason}"
+        if not self._ending:
+            self._end_within(self.settings.close_timeout)
         return None
 
     def closed(self, connection: Connection, reason: Failure) -> None:
         """A connection has ended; called by the framework."""
         self._why = self._why or _describe(reason)
+        self._stop_ending()
         if self._keepalive is not None:
             self._keepalive.stop()
             self._keepalive = None
@@ -469,8 +479,7 @@ class Dialler:
     def _closes(self, connection: Connection, close: Announced) -> None:
         self._announced, self._why = close, close.reason
         connection.close(None)
-        if connection is self.connection:
-            self._cut(connection, CUT_AFTER)
+        self._end_within(0.0)
 
     def _progress(self) -> int:
         connection = self.connection

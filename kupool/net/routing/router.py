@@ -44,6 +44,7 @@ from kupool.wire.messages import (
     describe,
     encode_error,
     encode_result,
+    encode_success,
     request_decoder,
     request_type,
 )
@@ -276,6 +277,9 @@ class Router(RouteTable[str]):
         if loose is None or not loose.known_id or not isinstance(loose.method, str):
             return self._malformed(connection, None if loose is None else loose.id)
         route = self._routes.get(loose.method)
+        if route is None and loose.method == "ping":
+            # The heartbeat of framings that have no opcode for it: protocol.md, section 1.
+            return None if loose.id is None else encode_success(loose.id)
         if route is None:
             self.unknown += 1
             if self._when_unknown is Unknown.IGNORE:
