@@ -8,21 +8,27 @@ from random import Random
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.defer import TimeoutError as TimedOut
 from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.error import ConnectError
 from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.protocol import Factory, Protocol
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from kupool.bus import BusError, BusSettings, Kind, Message, NotMine, Refusal
 from kupool.bus.broker import Broker
 from kupool.bus.local import LocalBus
-from kupool.bus.remote.client import RemoteBus
-from kupool.bus.remote.dialling import CONNECT_TIMEOUT
-from kupool.bus.remote.link import SILENCE
+from kupool.bus.remote.client import CONNECT_TIMEOUT, SILENCE, RemoteBus
 from kupool.bus.remote.service import BusService, PeerLimits
-from kupool.errors import FORBIDDEN, GOING_DOWN, UNAUTHORIZED
+from kupool.errors import (
+    BANNED,
+    CLOSE_REASONS,
+    FORBIDDEN,
+    GOING_DOWN,
+    SLOW_READER,
+    UNAUTHORIZED,
+)
+from kupool.net.dialling.dialler import State
 from kupool.net.manager import ConnectionManager, ServerSettings
 from kupool.net.routing.router import Router
 from kupool.net.testing import MemoryNetwork, MemoryPeer, MemoryTransport
@@ -150,7 +156,7 @@ class ReconnectTests(_Suite):
         self.assertEqual(self.successResultOf(waiting).kind, Kind.ANSWERED)
 
     def test_comes_back_for_ever(self) -> None:
-        """A-06: with a wait that grows up to a bound; the next success starts it anew."""
+        """A-06: with a wait that grows up to a bound; a steady session starts it anew."""
         bus = self.connect()
         self.site.leave()
         self.site.wires[0].abortConnection()
@@ -161,7 +167,7 @@ class ReconnectTests(_Suite):
         self.assertGreater(self.site.attempts, 3600 / 15)
         self.assertLess(self.site.attempts, 3600 / 7)
         self.site.come_back()
-        self.settle(15.0)
+        self.settle(15.0 + 10.0)
         self.assertTrue(bus.connected)
         self.listen(bus)
         self.site.wires[-1].abortConnection()
@@ -632,19 +638,86 @@ class AuthorizeTests(_Suite):
             self.settle()
             self.failureResultOf(connected, BusError)  # it knows no such method, or went
         self.site.cuts = False
-        self.patch(RemoteBus, "_received", lambda *message: None)
+        silent = Factory.forProtocol(Protocol)
+        self.site.port.factory = silent
         bus = self.bus()
         connected = bus.connect()
         self.settle(CONNECT_TIMEOUT + 1)
-        self.failureResultOf(connected, TimedOut)
-        bus = self.bus()
-        connected = bus.connect()
+        error = self.failureResultOf(connected, BusError).value
+        self.assertEqual(str(error), "no answer to authorize")
+        for cancels in (False, True):
+            bus = self.bus()
+            connected = bus.connect()
+            self.settle()
+            if cancels:
+                connected.cancel()
+            ended = bus.close()
+            self.settle(1.0)
+            self.failureResultOf(connected, CancelledError if cancels else BusError)
+            self.successResultOf(ended)
+        self.assertEqual([wire.connected for wire in self.site.wires], [False] * 5)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+
+class RefusedTests(_Suite):
+    """Issue 12: a bus that the server wants no more does not come back, and says so."""
+
+    def test_every_close(self) -> None:
+        """Issue 12: 45xx never, 4503 after its seconds, the others with backoff."""
+        for reason in CLOSE_REASONS:
+            self.setUp()
+            bus = self.connect()
+            self.listen(bus)
+            self.settle(20.0)
+            for connection in self.manager:
+                connection.close(reason)
+            self.settle(60.0)
+            self.assertEqual(self.site.attempts, 2 if reason.reconnect else 1, reason)
+            self.assertEqual(bus.connected, reason.reconnect)
+
+    def test_a_close_again_and_again(self) -> None:
+        """Issue 12: what the server says before it closes starts no backoff over."""
+        bus = self.connect()
+        for _ in range(200):
+            for connection in self.manager:
+                if connection.messages_in:
+                    connection.close(SLOW_READER)
+            if bus.connected:
+                bus.publish_unreliable_all(b"", "t")
+            self.settle(0.1)
+        self.assertLess(self.site.attempts, 10)
+
+    def test_it_says_so(self) -> None:
+        """Issue 12: a state, an event, and the code in each error from then on."""
+        told: list[Exception] = []
+
+        async def gone(why: Exception) -> None:
+            told.append(why)
+
+        bus = self.connect()
+        bus.on_gone = gone
+        bus.subscribe(["t"], lambda message: Deferred())
         self.settle()
-        ended = bus.close()
+        waiting = bus.publish_reliable_random(b"", "t", 60.0)
         self.settle()
-        self.failureResultOf(connected, CancelledError)
-        self.successResultOf(ended)
-        self.assertEqual([wire.connected for wire in self.site.wires], [False] * 4)
+        for connection in self.manager:
+            connection.close(BANNED)
+        self.settle()
+        (error,) = told
+        self.assertIs(bus.state, State.GONE)
+        self.assertIs(bus.refusal, error)
+        later = bus.publish_reliable_random(b"", "t")
+        for outcome in (waiting, later):
+            found = self.successResultOf(outcome)
+            self.assertEqual(found.kind, Kind.REFUSED)
+            self.assertIn("banned (4503)", found.reason)
+        for failed in (bus.status(), bus.subscribe(["u"], lambda message: b"")):
+            self.assertIn("(4503)", str(self.failureResultOf(failed, BusError).value))
+        self.assertEqual(self.site.attempts, 1)
+        again = bus.connect()
+        self.settle()
+        self.successResultOf(again)
+        self.assertEqual(self.counts(), 2)
 
 
 class PermissionTests(_Suite):

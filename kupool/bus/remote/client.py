@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from itertools import count
 from random import random as _random
 from typing import Any
 
 import msgspec
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
+from twisted.logger import Logger
 from zope.interface import implementer
 
 from kupool.bus import (
@@ -24,41 +25,43 @@ from kupool.bus import (
     Subscription,
     Topic,
 )
+from kupool.bus.broker import BUS_CLOSED
 from kupool.bus.models import Models
-from kupool.bus.remote.dialling import Dialler
-from kupool.bus.remote.link import Link
 from kupool.bus.remote.listening import Listening, Replied
-from kupool.bus.remote.messages import (
-    Incoming,
-    StatusPage,
-    StatusParams,
-    TraceParams,
-)
+from kupool.bus.remote.messages import StatusPage, StatusParams, TraceParams
 from kupool.bus.remote.outstanding import NOT_CONNECTED, Outstanding
 from kupool.errors import UNKNOWN_METHOD
-from kupool.wire.framing import FRAME, Framing
-from kupool.wire.messages import (
-    AuthorizeParams,
-    RequestId,
-    encode_error,
-    encode_request,
-)
+from kupool.net.dialling.dialler import Dialler, Ended, Place, State, User
+from kupool.net.dialling.failures import ConnectionEnded
+from kupool.net.dialling.settings import DialSettings
+from kupool.session.connection import Connection
+from kupool.wire.framing import FRAME, Framing, Item
+from kupool.wire.incoming import Incoming
+from kupool.wire.messages import AuthorizeParams, encode_error, encode_request
 
-#: The method that a connection begins with, and the id of that request.
-AUTHORIZE = "authorize"
+#: Seconds that an attempt to connect may take, and the answer to ``authorize``.
+CONNECT_TIMEOUT = 10.0
+
+#: Seconds between two signs of life, and without one until the connection is given up.
+PING_INTERVAL = 20.0
+SILENCE = 45.0
 
 
 @implementer(IBus)
 class RemoteBus(Models):
     """A bus that a server carries.
 
-    It connects when :meth:`connect` is called, and comes back for ever. Subscriptions
-    outlive connections. A reliable message waits for a connection until its deadline,
-    and is sent again, as redelivered, over the next one where its outcome was not heard;
-    an unreliable one is refused while there is none. ``settings`` should be those of the
-    server; ``timeout``, ``max_data`` and the limits of calls and handlers count here.
-    With a ``username`` each connection begins with ``authorize``, as a pool wants it.
+    It connects when :meth:`connect` is called, and comes back for ever, unless the server
+    wants it no more. Subscriptions outlive connections. A reliable message waits for a
+    connection until its deadline, and is sent again, as redelivered, over the next one where
+    its outcome was not heard; an unreliable one is refused while there is none.
+    ``settings`` should be those of the server; ``timeout``, ``max_data`` and the limits of
+    calls and handlers count here. With a ``username`` each connection begins with
+    ``authorize``, as a pool wants it. ``on_gone`` gets the error with which the bus does
+    not come back by itself, and may return a Deferred or a coroutine.
     """
+
+    _log = Logger()
 
     def __init__(
         self,
@@ -71,41 +74,68 @@ class RemoteBus(Models):
         username: str = "",
         password: str | None = None,
         random: Callable[[], float] = _random,
+        on_gone: Callable[[Exception], object] | None = None,
     ) -> None:
         settings = settings or BusSettings()
-        self._credentials = AuthorizeParams(username, password)
-        self._welcomes: dict[Link, Deferred[Link]] = {}
+        self.on_gone = on_gone
+        #: Why the bus does not come back by itself, once it does not.
+        self.refusal: Exception | None = None
+        self._credentials = AuthorizeParams(username, password) if username else None
         self._dialler = Dialler(
             clock,
-            endpoint,
-            lambda: Link(clock, framing, max_frame, self._received, self._down),
-            self._up,
-            random,
-            self._greet if username else None,
+            [Place("the bus", endpoint)],
+            framing,
+            User(self._greet, self._up, self._received, self._down, self._again, self._gone),
+            _dial_settings(settings, max_frame),
+            counters=Counter(),
+            random=random,
+            json=True,
         )
-        self._link: Link | None = None
-        self._links: set[Link] = set()
-        self._ends: list[Deferred[None]] = []
-        self._numbers = count(1)
-        self._outstanding = Outstanding(clock, settings, self._connection, self._numbers)
-        self._replies: dict[RequestId, Replied] = {}
-        self._listening = Listening(clock, settings, self._connection, self._ask)
+        self._started: Deferred[None] | None = None
+        self._link: Connection | None = None
+        self._outstanding = Outstanding(
+            clock,
+            settings,
+            self._connection,
+            answers=self._dialler.answers,
+            reading=self._dialler.reading,
+            refusal=self._refused,
+        )
+        self._listening = Listening(
+            clock, settings, self._connection, ask=self._ask, refusal=self._refused
+        )
 
     @property
     def connected(self) -> bool:
         """Whether there is a connection now."""
-        return self._link is not None
+        return self._connection() is not None
+
+    @property
+    def state(self) -> State:
+        """What the bus is doing; ``State.GONE``: see :attr:`refusal`."""
+        return self._dialler.state
 
     def connect(self) -> Deferred[None]:
         """Connect; the Deferred fails, and nothing is tried again, if that fails at first.
 
         It fails with :class:`BusError` where the server does not let the user in. Call it
-        once.
+        once, and again only when the bus does not come back by itself.
         """
-        return self._dialler.start()
+        self.refusal = None
+        started: Deferred[None] = Deferred(lambda _: self._cancelled())
+        self._started = started
+        self._dialler.start()
+        return started
 
-    def _connection(self) -> Link | None:
-        return self._link
+    def _cancelled(self) -> None:
+        self._started = None
+        self._dialler.stop()
+
+    def _connection(self) -> Connection | None:
+        return self._link if self._link is self._dialler.connection else None
+
+    def _refused(self) -> str:
+        return "" if self.refusal is None else str(self.refusal)
 
     # -- publishing
 
@@ -168,95 +198,124 @@ class RemoteBus(Models):
                 return
             try:
                 if reply is None or reply.error is not None:
-                    raise BusError(NOT_CONNECTED if reply is None else reply.error)
+                    why_not = self._refused() or NOT_CONNECTED
+                    raise BusError(why_not if reply is None else reply.error)
                 answer.callback(msgspec.json.decode(reply.result, type=form))
             except (ValueError, BusError) as error:
                 answer.errback(BusError(str(error)))
 
-        if self._link is None:
+        link = self._connection()
+        if link is None:
             replied(None)
         else:
-            self._ask(self._link, method, params, replied)
+            self._ask(link, method, params, replied)
         return answer
 
-    def _ask(self, link: Link, method: str, params: object, replied: Replied) -> None:
-        number = next(self._numbers)
-        self._replies[number] = replied
+    def _ask(
+        self,
+        link: Connection,
+        method: str,
+        params: object,
+        replied: Replied,
+        timeout: float | None = None,
+    ) -> None:
+        answers = self._dialler.answers
+        number = answers.next_id()
+
+        def told(reply: Incoming | bytes | Exception) -> None:
+            replied(reply if isinstance(reply, Incoming) else None)
+
+        answers.expect(number, told, timeout)
         link.send(encode_request(number, method, params))
 
     # -- the connection
 
-    def _greet(self, link: Link) -> Deferred[Link]:
-        """Say who we are; fires with the link once the server has let us in."""
+    def _greet(self, connection: Connection) -> Deferred[None] | None:
+        """Say who we are; fires once the server has let us in."""
+        if self._credentials is None:
+            return None
+        welcome: Deferred[None] = Deferred()
 
-        def give_up(_: object) -> None:
-            del self._welcomes[link]
-            link.abort()
+        def replied(reply: Incoming | None) -> None:
+            if welcome.called:
+                return
+            if reply is None:
+                welcome.errback(ConnectionEnded("no answer to authorize"))
+            elif reply.error is not None:
+                welcome.errback(BusError(reply.error))
+            else:
+                welcome.callback(None)
 
-        welcome = self._welcomes[link] = Deferred(give_up)
-        self._links.add(link)
-        link.send(encode_request(AUTHORIZE, AUTHORIZE, self._credentials))
+        self._ask(connection, "authorize", self._credentials, replied, CONNECT_TIMEOUT)
         return welcome
 
-    def _greeted(self, link: Link, why_not: str | None) -> None:
-        welcome = self._welcomes.pop(link)
-        if why_not is None:
-            welcome.callback(link)
-        else:
-            link.lose()
-            welcome.errback(BusError(why_not))
+    def _up(self, connection: Connection, place: Place) -> None:
+        self._link = connection
+        self._listening.up(connection)
+        self._outstanding.up(connection)
+        started, self._started = self._started, None
+        if started is not None:
+            started.callback(None)
 
-    def _up(self, link: Link) -> None:
-        self._link = link
-        self._links.add(link)
-        self._listening.up(link)
-        self._outstanding.up(link)
+    def _down(self, why: str, stood: bool) -> None:
+        self._link = None
 
-    def _down(self, link: Link) -> None:
-        self._links.discard(link)
-        if link in self._welcomes:
-            self._greeted(link, "the connection was lost")
-        if self._link is link:
-            self._link = None
-            replies, self._replies = self._replies, {}
-            self._outstanding.down()
-            for replied in replies.values():
-                replied(None)
-            self._dialler.again()
-        if not self._links:
-            ends, self._ends = self._ends, []
-            for ended in ends:
-                ended.callback(None)
+    def _again(self, ended: Ended, wait: float | None) -> Exception | None:
+        if self._started is None:
+            if wait is not None:
+                self._log.warn("No connection to the bus: {why}", why=ended.why)
+            return None
+        if ended.error is None or isinstance(ended.error, ConnectionEnded):
+            return BusError(ended.why)
+        return ended.error
 
-    def _received(self, link: Link, message: Incoming) -> None:
-        if link in self._welcomes and message.method is None and message.id == AUTHORIZE:
-            self._greeted(link, message.error)
-        if link is not self._link:
-            return
-        self._dialler.steady()
-        if message.method is None:
-            replied = self._replies.pop(message.id, None)
-            if replied is not None:
-                replied(message)
-            elif isinstance(message.id, int):
-                self._outstanding.replied(message.id, message)
+    def _gone(self, why: Exception) -> None:
+        self.refusal = why
+        self._outstanding.gone()
+        self._listening.gone()
+        started, self._started = self._started, None
+        if started is not None:
+            started.errback(why)
+        if self.on_gone is not None:
+            maybeDeferred(self.on_gone, why).addErrback(
+                lambda failure: self._log.failure("A hook of the bus failed", failure)
+            )
+
+    def _received(
+        self, connection: Connection, item: Item, message: Incoming | None
+    ) -> bytes | None:
+        if message is None:
+            self._dialler.abort("the server sent what is no message")
         elif message.method == "call":
-            self._listening.called(link, message)
-        elif message.id is not None:
-            link.send(encode_error(message.id, UNKNOWN_METHOD))
+            self._listening.called(connection, message)
+        elif message.method is not None and message.id is not None:
+            return encode_error(message.id, UNKNOWN_METHOD)
+        return None
 
     def close(self) -> Deferred[None]:
         """End every call as refused, and the connection; fires when that has ended."""
-        self._dialler.stop()
         self._outstanding.close()
         self._listening.close()
-        for link in list(self._links):
-            link.lose()
-        if not self._links:
-            return succeed(None)
-        ended: Deferred[None] = Deferred()
-        self._ends.append(ended)
+        ended = self._dialler.stop()
+        started, self._started = self._started, None
+        if started is not None:
+            started.errback(BusError(BUS_CLOSED))
         return ended
 
 
-__all__ = ["RemoteBus"]
+def _dial_settings(settings: BusSettings, max_frame: int) -> DialSettings:
+    return DialSettings(
+        backoff_first=0.25,
+        backoff_most=15.0,
+        steady_after=10.0,
+        connect_timeout=CONNECT_TIMEOUT,
+        keepalive=PING_INTERVAL,
+        silence=SILENCE,
+        close_timeout=1.0,
+        write_timeout=SILENCE,
+        max_frame=max_frame,
+        most_pending=settings.max_calls,
+    )
+
+
+__all__ = ["CONNECT_TIMEOUT", "PING_INTERVAL", "SILENCE", "RemoteBus"]

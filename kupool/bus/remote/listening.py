@@ -17,10 +17,8 @@ from kupool.bus.calls import Response
 from kupool.bus.inbox import Inbox
 from kupool.bus.local import topics_of
 from kupool.bus.publishing import checked_keys
-from kupool.bus.remote.link import Link
 from kupool.bus.remote.messages import (
     CallParams,
-    Incoming,
     Subscribed,
     SubscribeParams,
     UnsubscribeParams,
@@ -30,6 +28,8 @@ from kupool.bus.remote.messages import (
 from kupool.bus.remote.wanted import Heard, Wanted
 from kupool.bus.topics import pattern_name
 from kupool.errors import BAD_PARAMS, INTERNAL_ERROR, NOT_FOUND, ErrorText
+from kupool.session.connection import Connection
+from kupool.wire.incoming import Incoming
 from kupool.wire.messages import RequestId, encode_error, encode_result
 
 #: Topics and keys that one request to subscribe has at most.
@@ -43,6 +43,7 @@ class Listening:
     """Tells each connection what is wanted, and has handlers answer what is called.
 
     ``link`` returns the connection, if there is one; ``ask`` sends a request over it.
+    ``refusal`` says why there will be none, if so.
     """
 
     _log = Logger()
@@ -51,13 +52,16 @@ class Listening:
         self,
         clock: IReactorTime,
         settings: BusSettings,
-        link: Callable[[], Link | None],
-        ask: Callable[[Link, str, object, Replied], None],
+        link: Callable[[], Connection | None],
+        *,
+        ask: Callable[[Connection, str, object, Replied], None],
+        refusal: Callable[[], str],
     ) -> None:
         self._clock = clock
         self._settings = settings
         self._link = link
         self._ask = ask
+        self._refusal = refusal
         self._wanted: dict[Handler, Wanted] = {}
         self._names: dict[str, Wanted] = {}
         self._heard = Heard(clock)
@@ -82,7 +86,9 @@ class Listening:
         wanted.keys.update(dict.fromkeys(new_keys))
         done: Deferred[Subscription] = Deferred()
         link = self._link()
-        if link is None:
+        if link is None and self._refusal():
+            done.errback(BusError(self._refusal()))
+        elif link is None:
             wanted.waiting.append(done)
         else:
             self._listen(link, wanted, patterns, list(new_keys), [done])
@@ -110,7 +116,7 @@ class Listening:
 
     def _listen(
         self,
-        link: Link,
+        link: Connection,
         wanted: Wanted,
         topics: list[str],
         keys: list[str],
@@ -149,13 +155,13 @@ class Listening:
         for done in waiting:
             done.callback(Subscription(found.subscriber, tuple(found.topics)))
 
-    def up(self, link: Link) -> None:
+    def up(self, link: Connection) -> None:
         """Ask for all that is wanted over a new connection."""
         for wanted in list(self._wanted.values()):
             waiting, wanted.waiting = wanted.waiting, []
             self._listen(link, wanted, list(wanted.topics), list(wanted.keys), waiting)
 
-    def called(self, link: Link, request: Incoming) -> None:
+    def called(self, link: Connection, request: Incoming) -> None:
         """Have a call handled, and answered where it wants to be."""
         try:
             params = msgspec.json.decode(request.params, type=CallParams)
@@ -173,7 +179,7 @@ class Listening:
         else:
             self._heard.take(wanted, message, partial(self._answer, link, request.id))
 
-    def _answer(self, link: Link, request_id: RequestId, response: Response) -> None:
+    def _answer(self, link: Connection, request_id: RequestId, response: Response) -> None:
         size, most = len(response.data), self._settings.max_data
         if size > most:
             result: Any = ErrorText(INTERNAL_ERROR.code, f"answer of {size} bytes: too large")
@@ -187,6 +193,13 @@ class Listening:
             except ValueError as error:  # over the limit of the connection's codec
                 failed = ErrorText(INTERNAL_ERROR.code, f"answer of {size} bytes: {error}")
                 link.send(encode_error(request_id, failed))
+
+    def gone(self) -> None:
+        """There will be no connection: tell who waits for one."""
+        for wanted in list(self._wanted.values()):
+            waiting, wanted.waiting = wanted.waiting, []
+            for done in waiting:
+                done.errback(BusError(self._refusal()))
 
     def close(self) -> None:
         """Listen to nothing any more."""

@@ -17,7 +17,7 @@ from kupool.errors import (
     TIMEOUT,
     ErrorText,
 )
-from kupool.wire.messages import RequestId
+from kupool.wire.incoming import Incoming
 
 #: What is left out of a ``call``; msgspec knows a default by its identity.
 NO_TIMEOUT = 0.0
@@ -115,20 +115,6 @@ class StatusPage(msgspec.Struct):
     subscribers: list[SubscriberStatus]
     next: int | None = None
 
-
-class Incoming(msgspec.Struct, gc=False):
-    """Any message: with a ``method`` it is a request, without one a reply."""
-
-    id: RequestId = None
-    method: str | None = None
-    params: msgspec.Raw = msgspec.Raw(b"{}")
-    result: msgspec.Raw = msgspec.Raw(b"null")
-    error: str | None = None
-    code: int | None = None
-
-
-#: Decodes a payload; raises ``ValueError`` or ``RecursionError`` on what is no message.
-decode_incoming = msgspec.json.Decoder(Incoming).decode
 
 _decode_answer = msgspec.json.Decoder(AnswerBody | str | bool | None).decode
 

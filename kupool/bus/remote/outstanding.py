@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
+from itertools import count
 from secrets import token_hex
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 
 from kupool.bus import BusSettings, Kind, Message, Model, Outcome, Topic
 from kupool.bus.broker import BUS_CLOSED, BUS_FULL
 from kupool.bus.publishing import MIN_TIMEOUT, make_message
-from kupool.bus.remote.link import Link
-from kupool.bus.remote.messages import Incoming, PublishParams, encode_data, read_outcome
+from kupool.bus.remote.messages import PublishParams, encode_data, read_outcome
+from kupool.net.dialling.answers import Answers
+from kupool.net.dialling.deadlines import Deadlines, Reading
+from kupool.session.connection import Connection
+from kupool.wire.incoming import Incoming
 from kupool.wire.messages import encode_request
 
 #: Seconds after its deadline at which a call is given up here: the server's word on it
@@ -29,29 +34,36 @@ class Publishing:
         self.message = message
         self.deadline = deadline
         self.outcome = outcome
-        self.timer: IDelayedCall | None = None
+        #: The id of the request that is on its way.
+        self.request = 0
         self.sent = False
 
 
 class Outstanding:
     """Sees to it that each publish has one outcome, however often the connection changes.
 
-    ``link`` returns the connection, if there is one; ``numbers`` are the ids of requests,
-    which the client's other requests share.
+    ``link`` returns the connection, if there is one, and ``refusal`` why there will be
+    none, if so. ``answers`` matches the server's words.
     """
 
     def __init__(
         self,
         clock: IReactorTime,
         settings: BusSettings,
-        link: Callable[[], Link | None],
-        numbers: Iterator[int],
+        link: Callable[[], Connection | None],
+        *,
+        answers: Answers,
+        reading: Reading,
+        refusal: Callable[[], str],
     ) -> None:
         self._clock = clock
         self._settings = settings
-        self._numbers = numbers
+        self._numbers = count(1)
         self._token = token_hex(8)
         self._link = link
+        self._answers = answers
+        self._refusal = refusal
+        self._deadlines: Deadlines[int] = Deadlines(clock, reading, self._overdue)
         self._publishing: dict[int, Publishing] = {}
         self._size = 0
         self._closed = False
@@ -75,7 +87,7 @@ class Outstanding:
         limit = message.timeout or settings.timeout
         outcome: Deferred[Outcome] = Deferred(lambda _: self._cancelled(number))
         publishing = Publishing(message, self._clock.seconds() + limit, outcome)
-        publishing.timer = self._clock.callLater(limit + GRACE, self._overdue, number)
+        self._deadlines.add(number, limit + GRACE)
         self._publishing[number] = publishing
         self._size += len(data)
         link = self._link()
@@ -83,21 +95,24 @@ class Outstanding:
             self._send(link, number, publishing)
         return outcome
 
-    def up(self, link: Link) -> None:
+    def up(self, link: Connection) -> None:
         """Send what has no outcome yet over a new connection."""
         for number, publishing in list(self._publishing.items()):
             self._send(link, number, publishing)
 
-    def down(self) -> None:
-        """Refuse what is not reliable; the rest waits for the next connection."""
-        for number, publishing in list(self._publishing.items()):
-            if not publishing.message.model.reliable:
-                self._end(number, Outcome(Kind.REFUSED, reason="the connection was lost"))
-
-    def replied(self, number: int, reply: Incoming) -> None:
-        """Take the server's word on a message; on one that has its outcome, nothing."""
-        if number in self._publishing:
+    def _told(self, number: int, reply: Incoming | bytes | Exception) -> None:
+        publishing = self._publishing.get(number)
+        if publishing is None:
+            return
+        if isinstance(reply, Incoming):
             self._end(number, read_outcome(reply))
+        elif not publishing.message.model.reliable:
+            self._end(number, Outcome(Kind.REFUSED, reason="the connection was lost"))
+
+    def gone(self) -> None:
+        """There will be no connection: end every call as refused."""
+        for number in list(self._publishing):
+            self._end(number, Outcome(Kind.REFUSED, reason=self._refusal()))
 
     def close(self) -> None:
         """End every call as refused, and refuse those that follow."""
@@ -108,6 +123,8 @@ class Outstanding:
     def _why_not(self, model: Model, size: int) -> str:
         if self._closed:
             return BUS_CLOSED
+        if self._refusal():
+            return self._refusal()
         settings = self._settings
         if (
             len(self._publishing) >= settings.max_calls
@@ -118,11 +135,11 @@ class Outstanding:
             link = self._link()
             if link is None:
                 return NOT_CONNECTED
-            if not link.writable:
+            if link.outbound:
                 return "the connection is slow"
         return ""
 
-    def _send(self, link: Link, number: int, publishing: Publishing) -> None:
+    def _send(self, link: Connection, number: int, publishing: Publishing) -> None:
         message = publishing.message
         left = publishing.deadline - self._clock.seconds()
         if left < MIN_TIMEOUT:
@@ -140,8 +157,10 @@ class Outstanding:
             redelivered=publishing.sent,
         )
         publishing.sent = True
+        publishing.request = self._answers.next_id()
+        self._answers.expect(publishing.request, partial(self._told, number))
         try:
-            link.send(encode_request(number, "bus.publish", params))
+            link.send(encode_request(publishing.request, "bus.publish", params))
         except ValueError as error:  # over the limit of the connection's codec
             self._end(number, Outcome(Kind.REFUSED, reason=str(error)))
 
@@ -149,8 +168,8 @@ class Outstanding:
         publishing = self._publishing.pop(number, None)
         if publishing is not None:
             self._size -= len(publishing.message.data)
-            if publishing.timer is not None and publishing.timer.active():
-                publishing.timer.cancel()
+            self._deadlines.remove(number)
+            self._answers.forget(publishing.request)
         return publishing
 
     def _cancelled(self, number: int) -> None:
@@ -161,7 +180,7 @@ class Outstanding:
         if publishing is not None:
             publishing.outcome.callback(outcome)
 
-    def _overdue(self, number: int) -> None:
+    def _overdue(self, number: int, seconds: float) -> None:
         publishing = self._publishing[number]
         if publishing.message.model.reliable:
             self._end(number, Outcome(Kind.TIMEOUT, reason="" if self._link() else NOT_CONNECTED))

@@ -21,7 +21,6 @@ from kupool.bus.publishing import (
     make_message,
 )
 from kupool.bus.remote.messages import (
-    Incoming,
     PublishParams,
     StatusPage,
     StatusParams,
@@ -31,7 +30,6 @@ from kupool.bus.remote.messages import (
     UnsubscribeParams,
     call_params,
     decode_data,
-    decode_incoming,
     published,
     read_response,
     status_page,
@@ -43,6 +41,7 @@ from kupool.net.observer import Observer
 from kupool.net.routing.router import Before, IRouter, Router
 from kupool.session.connection import Connection
 from kupool.wire.framing import Item
+from kupool.wire.incoming import Incoming, decode_incoming
 from kupool.wire.messages import encode_request
 
 
