@@ -43,9 +43,10 @@ class Worker:
         self.job: dict[str, Any] = {}
         self.due = 0.0  # when to submit, in seconds of time.monotonic()
         self.owed = 0  # the request that the server has not answered
+        self.since = float("inf")  # when the server let us in, in the same seconds
 
-    def session(self, sock: socket.socket) -> int:
-        """Work until the connection ends; returns the code of the server's close, or 0."""
+    def session(self, sock: socket.socket) -> dict[str, Any]:
+        """Work until the connection ends; returns what the server said of that, if it did."""
         half, self.due, self.owed = b"", 0.0, AUTHORIZE
         send(sock, AUTHORIZE, "authorize", {"username": self.username})
         while True:
@@ -54,31 +55,34 @@ class Worker:
                 data = sock.recv(65536)
                 *lines, half = (half + data).split(b"\n")
                 for line in lines:
-                    if code := self.handle(json.loads(line)):
-                        return code
+                    if close := self.handle(json.loads(line)):
+                        return close
                 if not data:
-                    return 0
+                    return {}
             elif self.owed:
-                return 0
+                return {}
             else:
                 self.unsettled, self.owed = self.unsettled or solve(self.job), SUBMIT
                 send(sock, SUBMIT, "submit", self.unsettled)
 
-    def handle(self, message: dict[str, Any]) -> int:
-        """Take one message of the server; returns the code of a close, else 0."""
+    def handle(self, message: dict[str, Any]) -> dict[str, Any]:
+        """Take one message of the server; returns the params of a close, else nothing."""
         if message.get("method") == "job":
             self.job = message["params"]  # only the newest matters
             self.owed = SUBMIT if self.owed == SUBMIT else 0
         elif message.get("method") == "close":
             print("closed:", message["params"]["reason"], flush=True)
-            return int(message["params"]["code"])
+            close: dict[str, Any] = message["params"]
+            return close
         elif message["id"] == SUBMIT:
             self.due, self.owed = time.monotonic() + PACE, 0
             print(message.get("error", "accepted"), self.unsettled, flush=True)
             self.unsettled = self.unsettled if message.get("code") in PASSING else {}
-        elif message["id"] == AUTHORIZE and message["result"] is not True:
+        elif message["id"] == AUTHORIZE and message["result"] is True:
+            self.since = time.monotonic()
+        elif message["id"] == AUTHORIZE:
             print("not authorized:", message["error"], flush=True)  # a close follows
-        return 0
+        return {}
 
 
 def send(sock: socket.socket, number: int, method: str, params: dict[str, Any]) -> None:
@@ -88,17 +92,26 @@ def send(sock: socket.socket, number: int, method: str, params: dict[str, Any]) 
 
 
 def main(host: str, port: int, username: str) -> None:
-    """Work, and come back when the connection ends, after a random wait that doubles."""
-    worker, most = Worker(username), 0.5
+    """Work, and come back as the server's close says, after a random wait that doubles."""
+    worker, most, hurried = Worker(username), 0.5, False
     while True:
-        began, code = time.monotonic(), 0
+        close: dict[str, Any] = {}
+        worker.since = float("inf")
         with suppress(OSError), socket.create_connection((host, port), 10) as sock:
-            code = worker.session(sock)
-        if code >= 4500:
+            close = worker.session(sock)
+        code, wait = close.get("code", 0), close.get("retry_after")
+        banned_for_a_while = code == 4503 and wait is not None
+        wanted = close.get("reconnect", True) or 4000 <= code < 4200
+        if (4500 <= code < 4600 or not wanted) and not banned_for_a_while:
             sys.exit(1)  # nobody is wanted back without a person
-        most = 0.5 if time.monotonic() - began > 10 else min(30.0, most * 2)
-        if code not in (4000, 4001):  # a server that goes down or restarts: at once
-            time.sleep(random.uniform(0, most))
+        if time.monotonic() - worker.since > 10:
+            most, hurried = 0.5, False  # only a session that stood for a while starts over
+        if code in (4000, 4001) and wait is None and not hurried:
+            hurried = True  # a server that goes down or restarts: at once, but not in a circle
+            time.sleep(random.uniform(0, 0.25))
+        else:
+            time.sleep((wait or 0.0) + random.uniform(0, most))
+            most = min(30.0, most * 2)
 
 
 if __name__ == "__main__":
