@@ -24,7 +24,7 @@ from kupool.client.servers import Server, parse_server
 from kupool.client.settings import ClientSettings
 from kupool.client.submissions import Submissions
 from kupool.errors import INTERNAL_ERROR, TIMEOUT, TOO_MANY_REQUESTS, UNAVAILABLE, UNKNOWN_METHOD
-from kupool.net.dialling.dialler import Dialler, Ended, Place, State, User
+from kupool.net.dialling.dialler import ClientState, Dialler, Ended, Place, User
 from kupool.net.dialling.failures import ConnectionEnded, RequestTimeout
 from kupool.net.dialling.settings import DialSettings
 from kupool.session.connection import Connection
@@ -119,8 +119,8 @@ class PoolClient:
         self._stopped: list[Deferred[None]] = []
 
     @property
-    def state(self) -> State:
-        """What the client is doing; ``State.GONE``: see :attr:`refusal`."""
+    def state(self) -> ClientState:
+        """What the client is doing; ``ClientState.GONE``: see :attr:`refusal`."""
         return self._dialler.state
 
     @property

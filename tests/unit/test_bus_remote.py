@@ -28,7 +28,7 @@ from kupool.errors import (
     SLOW_READER,
     UNAUTHORIZED,
 )
-from kupool.net.dialling.dialler import State
+from kupool.net.dialling.dialler import ClientState
 from kupool.net.manager import ConnectionManager, ServerSettings
 from kupool.net.routing.router import Router
 from kupool.net.testing import MemoryNetwork, MemoryPeer, MemoryTransport
@@ -704,7 +704,7 @@ class RefusedTests(_Suite):
             connection.close(BANNED)
         self.settle()
         (error,) = told
-        self.assertIs(bus.state, State.GONE)
+        self.assertIs(bus.state, ClientState.GONE)
         self.assertIs(bus.refusal, error)
         later = bus.publish_reliable_random(b"", "t")
         for outcome in (waiting, later):

@@ -29,7 +29,7 @@ from kupool.client.pool import MAX_MALFORMED
 from kupool.client.submissions import RETRY_FIRST
 from kupool.errors import CLOSE_REASONS
 from kupool.net.dialling.backoff import SPREAD
-from kupool.net.dialling.dialler import State
+from kupool.net.dialling.dialler import ClientState
 from kupool.wire.framing import FRAMINGS, OP_CLOSE, OP_PING, OP_PONG, Control
 from tests.unit.client_script import ScriptedEndpoint, ScriptedTransport
 
@@ -367,7 +367,7 @@ class ReconnectTests(ClientCase):
         (error,) = told
         assert isinstance(error, SessionRefused)
         self.assertEqual(error.code, 4503)
-        self.assertIs(self.client.state, State.GONE)
+        self.assertIs(self.client.state, ClientState.GONE)
         self.assertIs(self.client.refusal, error)
         later = self.failureResultOf(self.submit(), SessionRefused).value
         self.assertIn("banned (4503)", str(later))

@@ -16,7 +16,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import alsoProvides
 
-from kupool.net.dialling.dialler import CUT_AFTER, Dialler, Ended, Place, State, User
+from kupool.net.dialling.dialler import CUT_AFTER, ClientState, Dialler, Ended, Place, User
 from kupool.net.dialling.failures import ConnectionEnded, NotWanted, RequestTimeout
 from kupool.net.dialling.settings import DialSettings, framing_for
 from kupool.session.connection import Connection
@@ -214,7 +214,7 @@ class EndTests(Case):
         self.assertNoResult(stopped)
         transport.drop()
         self.successResultOf(stopped)
-        self.assertEqual(self.dialler.state, State.CLOSED)
+        self.assertEqual(self.dialler.state, ClientState.CLOSED)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_elsewhere(self) -> None:
@@ -269,19 +269,19 @@ class AttemptTests(Case):
 
     def test_states(self) -> None:
         transport = self.make()
-        self.assertIs(self.dialler.state, State.CONNECTED)
+        self.assertIs(self.dialler.state, ClientState.CONNECTED)
         transport.drop()
-        self.assertIs(self.dialler.state, State.WAITING)
+        self.assertIs(self.dialler.state, ClientState.WAITING)
         self.endpoint.mood = "hang"
         self.clock.advance(1.0)
-        self.assertIs(self.dialler.state, State.CONNECTING)
+        self.assertIs(self.dialler.state, ClientState.CONNECTING)
         self.clock.advance(10.0)
         self.assertEqual(self.endpoint.cancelled, 1)
         self.endpoint.mood = "accept"
         self.clock.advance(2.0)
-        self.assertIs(self.dialler.state, State.CONNECTED)
+        self.assertIs(self.dialler.state, ClientState.CONNECTED)
         self.endpoint.last.say_control(OP_CLOSE, b"banned")
-        self.assertIs(self.dialler.state, State.GONE)
+        self.assertIs(self.dialler.state, ClientState.GONE)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_not_wanted(self) -> None:
@@ -297,7 +297,7 @@ class AttemptTests(Case):
         self.assertEqual(self.endpoint.attempts, 1)
         self.dialler.start()
         self.assertEqual(self.endpoint.attempts, 2)
-        self.assertIs(self.dialler.state, State.CONNECTED)
+        self.assertIs(self.dialler.state, ClientState.CONNECTED)
 
     def test_not_wanted_while_it_greets(self) -> None:
         transport = self.make()
@@ -306,7 +306,7 @@ class AttemptTests(Case):
         self.clock.advance(1.0)
         self.endpoint.last.say_control(OP_CLOSE, b"unauthorized")
         self.assertEqual(self.told[-1][0], "gone")
-        self.assertIs(self.dialler.state, State.GONE)
+        self.assertIs(self.dialler.state, ClientState.GONE)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_a_user_gives_up(self) -> None:
@@ -387,7 +387,7 @@ class AttemptTests(Case):
             self.successResultOf(stopped)
             self.assertEqual(self.clock.getDelayedCalls(), [], mood)
             self.clock.advance(1000)
-            self.assertIs(self.dialler.state, State.CLOSED)
+            self.assertIs(self.dialler.state, ClientState.CLOSED)
 
 
 class DeadlineTests(Case):

@@ -14,7 +14,7 @@ from kupool.errors import BANNED, FORBIDDEN, CloseReason, RequestError
 from kupool.net.dialling.answers import Answers
 from kupool.net.dialling.client import Client, ClientSettings
 from kupool.net.dialling.deadlines import Reading
-from kupool.net.dialling.dialler import State
+from kupool.net.dialling.dialler import ClientState
 from kupool.net.dialling.failures import (
     ClientClosed,
     ConnectionEnded,
@@ -676,7 +676,7 @@ class HookTests(ClientCase):
         self.network.settle()
         (error,) = told
         self.assertEqual((error.code, error.reason), (4503, "banned"))
-        self.assertIs(client.state, State.GONE)
+        self.assertIs(client.state, ClientState.GONE)
         later = self.failureResultOf(client.request("twice", 1), NotConnected).value
         self.assertIs(later, error)
         with self.assertRaises(NotWanted) as caught:

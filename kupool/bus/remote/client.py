@@ -31,7 +31,7 @@ from kupool.bus.remote.listening import Listening, Replied
 from kupool.bus.remote.messages import StatusPage, StatusParams, TraceParams
 from kupool.bus.remote.outstanding import NOT_CONNECTED, Outstanding
 from kupool.errors import UNKNOWN_METHOD
-from kupool.net.dialling.dialler import Dialler, Ended, Place, State, User
+from kupool.net.dialling.dialler import ClientState, Dialler, Ended, Place, User
 from kupool.net.dialling.failures import ConnectionEnded
 from kupool.net.dialling.settings import DialSettings
 from kupool.session.connection import Connection
@@ -111,8 +111,8 @@ class RemoteBus(Models):
         return self._connection() is not None
 
     @property
-    def state(self) -> State:
-        """What the bus is doing; ``State.GONE``: see :attr:`refusal`."""
+    def state(self) -> ClientState:
+        """What the bus is doing; ``ClientState.GONE``: see :attr:`refusal`."""
         return self._dialler.state
 
     def connect(self) -> Deferred[None]:

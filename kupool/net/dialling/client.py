@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 
 from kupool.errors import ErrorText, RequestError
 from kupool.net.dialling.answers import Key
-from kupool.net.dialling.dialler import Dialler, Ended, Place, State, User
+from kupool.net.dialling.dialler import ClientState, Dialler, Ended, Place, User
 from kupool.net.dialling.failures import (
     ClientClosed,
     HookFailed,
@@ -101,8 +101,8 @@ class Client:
         return self._dialler.connection
 
     @property
-    def state(self) -> State:
-        """What the client is doing; ``State.GONE``: see :attr:`refusal`."""
+    def state(self) -> ClientState:
+        """What the client is doing; ``ClientState.GONE``: see :attr:`refusal`."""
         return self._dialler.state
 
     @property
@@ -122,11 +122,11 @@ class Client:
         found: Deferred[Connection] = Deferred()
         if self._closing:
             return fail(ClientClosed())
-        if self.connection is not None and self.state is State.CONNECTED:
+        if self.connection is not None and self.state is ClientState.CONNECTED:
             found.callback(self.connection)
             return found
         self._waiting.append(found)
-        if self.state in (State.IDLE, State.GONE):
+        if self.state in (ClientState.IDLE, ClientState.GONE):
             self.refusal = None
             self._failed, self._stood = 0, False
             self._dialler.start()

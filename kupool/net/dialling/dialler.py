@@ -67,7 +67,7 @@ NO_LIMIT = 1 << 62
 _BY_METHOD = frozenset(("line", "int32", "json"))
 
 
-class State(Enum):
+class ClientState(Enum):
     """What a client is doing; ``GONE``: it does not come back by itself."""
 
     IDLE = "idle"
@@ -151,7 +151,7 @@ class Dialler:
         ping: Callable[[Connection], object] | None = None,
     ) -> None:
         self.settings = settings
-        self.state = State.IDLE
+        self.state = ClientState.IDLE
         #: The connection, from when it is there, greeted or not.
         self.connection: Connection | None = None
         self._clock = clock
@@ -213,7 +213,7 @@ class Dialler:
         """Begin, and come back from then on; harmless when begun."""
         self._stopping = False
         if not self._redial.running:
-            self.state = State.CONNECTING
+            self.state = ClientState.CONNECTING
             self._redial.start()
 
     def stop(self, timeout: float = 0.0) -> Deferred[None]:
@@ -222,8 +222,8 @@ class Dialler:
         The server has ``timeout`` seconds for its last answers.
         """
         self._stopping = True
-        if self.state is not State.GONE:
-            self.state = State.CLOSED
+        if self.state is not ClientState.GONE:
+            self.state = ClientState.CLOSED
         ended = self._manager.when_empty()
         if self.connection is None:
             stopped = self._redial.stop()
@@ -289,7 +289,7 @@ class Dialler:
         return protocol
 
     async def _attempt(self) -> Dialler:
-        self.state = State.CONNECTING
+        self.state = ClientState.CONNECTING
         self._announced, self._why, self._since = None, "", None
         self._reached = False
         place = self.place
@@ -307,7 +307,7 @@ class Dialler:
         if self.connection is not connection:
             raise ConnectionEnded(self._why or "the connection ended at once")
         self._since = self._clock.seconds()
-        self.state = State.CLOSED if self._stopping else State.CONNECTED
+        self.state = ClientState.CLOSED if self._stopping else ClientState.CONNECTED
         self._user.up(connection, place)
         return self
 
@@ -359,14 +359,14 @@ class Dialler:
             error = value if isinstance(value, Exception) else RuntimeError(repr(value))
             ended = self._end(error)
         wait = self._backoff.after(ended.close, ended.stood)
-        self.state = State.WAITING
+        self.state = ClientState.WAITING
         problem = self._user.again(ended, wait)
         if problem is None:
             if wait is not None:
                 return wait
             code = None if ended.close is None else ended.close.code
             problem = NotWanted(ended.place.name, ended.why, code)
-        self.state = State.GONE
+        self.state = ClientState.GONE
         self._user.gone(problem)
         return None
 
@@ -412,7 +412,7 @@ class Dialler:
         self.connection = None
         ended = self._end()
         if not self._stopping:
-            self.state = State.WAITING
+            self.state = ClientState.WAITING
         self.answers.fail(ConnectionEnded(self._why))
         self._user.down(self._why, stood)
         if self._greeting is not None:
@@ -517,4 +517,4 @@ def _describe(reason: Failure) -> str:
     return reason.getErrorMessage()
 
 
-__all__ = ["CUT_AFTER", "Dialler", "Ended", "Place", "State", "User"]
+__all__ = ["CUT_AFTER", "ClientState", "Dialler", "Ended", "Place", "User"]
