@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import socket
+import time
+from threading import Event, Thread
 from typing import Any
 
 from twisted.internet import reactor
@@ -86,6 +90,36 @@ class SocketTests(TestCase):
         await client.connect()
         self.assertEqual(await client.request("twice", 2), 4)
         self.assertEqual(client.counters["connected"], 2)
+
+    async def test_an_answer_that_came_while_the_reactor_was_blocked(self) -> None:
+        """Case 16, P-63: it lies in the socket when its deadline is looked at, and counts."""
+        listening = socket.create_server(("127.0.0.1", 0))
+        self.addCleanup(listening.close)
+        blocked = Event()
+
+        def serve() -> None:
+            peer, _ = listening.accept()
+            with peer, peer.makefile("rb") as lines:
+                number = json.loads(lines.readline())["id"]
+                peer.sendall(b'{"id":null,"method":"block"}\n')
+                blocked.wait()
+                peer.sendall(b'{"id":%d,"result":"here"}\n' % number)
+                lines.readline()
+
+        def block(connection: Connection, message: Any) -> None:
+            blocked.set()
+            time.sleep(0.8)
+
+        thread = Thread(target=serve)
+        thread.start()
+        router = Router()
+        router.add("block", block)
+        where = f"tcp:127.0.0.1:{listening.getsockname()[1]}"
+        client = Client(reactor, where, router)
+        await client.connect()
+        self.assertEqual(await client.request("ask", timeout=0.4), "here")
+        await client.close()
+        thread.join()
 
     async def test_nobody_there(self) -> None:
         server = await self.serve(self.methods())
