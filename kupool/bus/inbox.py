@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections import deque
 from collections.abc import Callable
 from inspect import iscoroutine
@@ -15,6 +14,7 @@ from twisted.python.failure import Failure
 
 from kupool.bus import Answer, BusSettings, Handler, Message, NotMine, Refusal
 from kupool.bus.calls import Response, Taken, Verdict
+from kupool.incidents import report
 
 #: Messages that are handled in one turn of the reactor.
 CHUNK = 100
@@ -144,15 +144,14 @@ class Inbox:
             return _NOT_MINE
         if result.check(Refusal):
             return Response(Verdict.REFUSE, text=str(result.value))
-        reference = secrets.token_hex(8)
-        self._log.failure(
-            "Message {id} on {topic} failed, reference {reference}",
+        told = report(
+            self._log,
+            "Message {id} on {topic} failed",
             result,
             id=message.id,
             topic=message.topic,
-            reference=reference,
         )
-        return Response(Verdict.FAILED, text=f"internal error, reference {reference}")
+        return Response(Verdict.FAILED, text=told.text)
 
 
 __all__ = ["Inbox", "Respond"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from itertools import islice
-from secrets import token_hex
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -15,7 +14,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import classImplements
 
-from kupool.errors import GOING_DOWN, CloseReason
+from kupool.errors import GOING_DOWN, CloseReason, ErrorText
+from kupool.incidents import report
 from kupool.net.admission import Admission, ServerSettings
 from kupool.net.failures import ConnectionNotFound
 from kupool.net.interfaces import IClosingObserver, IConnectionObserver
@@ -202,17 +202,15 @@ class ConnectionManager:
         settled.addBoth(lambda result: done())
         return True
 
-    def unsendable(self, connection: Connection, reply: bytes) -> str:
-        """Log why a reply could not be sent; returns the reference that the peer is told."""
-        reference = token_hex(8)
-        self._log.failure(
-            "A reply of {size} bytes to {peer} could not be sent, reference {reference}",
+    def unsendable(self, connection: Connection, reply: bytes) -> ErrorText:
+        """Log why a reply could not be sent; returns what the peer is told."""
+        return report(
+            self._log,
+            "A reply of {size} bytes to {peer} could not be sent",
             size=len(reply),
             peer=connection.peer,
             connection=connection.id,
-            reference=reference,
         )
-        return reference
 
     def failed(self, connection: Connection) -> None:
         """Log that handling a message failed."""

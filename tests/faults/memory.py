@@ -296,7 +296,7 @@ def main() -> int:
     parser.add_argument("--submissions", type=int, default=1_000_000)
     parser.add_argument("--connects", type=int, default=20_000)
     parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("--warm", type=float, default=1.0, help="the first time, as part of a round")
+    parser.add_argument("--warm", type=float, default=1.0, help="size of the first time, in rounds")
     parser.add_argument("extra", nargs="*", help="more flags of the daemon, after --")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="kupool-memory-") as folder:

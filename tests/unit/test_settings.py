@@ -172,12 +172,12 @@ class RefusalTests(FileCase):
     def test_settings_that_are_gone(self) -> None:
         """K-88, issue 12: what an older release had is refused, with what to do now."""
         path = self.file("allocator: malloc\n")
-        for given, environ, source in (
+        for flags, environ, source in (
             ({"config": path}, {}, f"file {path}"),
             ({}, {"KUP_ALLOCATOR": "malloc"}, "environment KUP_ALLOCATOR"),
             ({"allocator": "malloc"}, {}, "flag --allocator"),
         ):
-            message = self.refused(given, environ)  # type: ignore[arg-type]
+            message = self.refused(flags, environ)  # type: ignore[arg-type]
             self.assertEqual(
                 message, f"allocator: no such setting any more: {GONE['allocator']} (from {source})"
             )
