@@ -27,20 +27,21 @@ MAY_IMPORT: dict[str, set[str]] = {
     "incidents": {"errors"},
     "kinds": set(),
     "masking": set(),
-    "storage": set(),
+    "timing": set(),
+    "storage": {"timing"},
     "wire": {"errors"},
     "session": {"errors", "wire"},
-    "net": {"errors", "incidents", "wire", "session", "settings_file"},
+    "net": {"errors", "incidents", "timing", "wire", "session", "settings_file"},
     "live": {"errors", "wire", "session", "net"},
-    "rooms": {"errors", "incidents", "wire", "session", "net", "bus"},
-    "amqp": {"masking"},
-    "log": {"errors", "masking", "wire", "net", "storage", "amqp"},
+    "rooms": {"errors", "incidents", "timing", "wire", "session", "net", "bus"},
+    "amqp": {"masking", "timing"},
+    "log": {"errors", "masking", "timing", "wire", "net", "storage", "amqp"},
     "stats": {"errors", "wire", "log", "storage"},
     "backup": {"log", "storage"},
-    "pool": {"errors", "wire", "session", "net", "live", "log", "storage", "bus"},
-    "bus": {"errors", "incidents", "wire", "session", "net", "amqp"},
+    "pool": {"errors", "timing", "wire", "session", "net", "live", "log", "storage", "bus"},
+    "bus": {"errors", "incidents", "timing", "wire", "session", "net", "amqp"},
     "migration": {"wire", "storage", "amqp", "log"},
-    "client": {"errors", "wire", "session", "net"},
+    "client": {"errors", "timing", "wire", "session", "net"},
     "settings_file": set(),
     "settings": {"kinds", "masking", "settings_file"},
     "options": {"kinds", "masking", "settings"},
@@ -55,7 +56,7 @@ MAY_IMPORT["commands"] = _ROOMS - {"web"}
 MAY_IMPORT["cli"] = {"commands"}
 
 #: What every room may stand on that has a reactor.
-MECHANISMS = ("kupool.incidents",)
+MECHANISMS = ("kupool.incidents", "kupool.timing")
 
 #: These are known to each other by the interfaces in their packages' ``__init__`` alone.
 BY_INTERFACE = ("live", "log", "bus")

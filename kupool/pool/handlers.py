@@ -22,9 +22,9 @@ from kupool.net.routing.router import LATER, IRouter, Router
 from kupool.pool.acceptance import Acceptance
 from kupool.pool.jobs import Job, JobBook
 from kupool.pool.judge import Rules, judge
-from kupool.pool.limits import Bucket
 from kupool.pool.session import Session
 from kupool.session.connection import Connection
+from kupool.timing.buckets import Bucket
 from kupool.wire.batches import Rejection
 from kupool.wire.framing import Item
 from kupool.wire.messages import (
