@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator
-from itertools import islice
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -24,14 +23,12 @@ from kupool.session.connection import Connection
 from kupool.session.properties import PropertyIndex
 from kupool.session.running import RunningTime
 from kupool.session.surroundings import Counters, Surroundings
+from kupool.timing.chunks import in_chunks
 from kupool.wire.framing import Framing, Tlv
 from kupool.wire.messages import close_message
 
 #: Seconds between two sweeps for timeouts.
 SWEEP = 1.0
-
-#: Connections served in one reactor turn by a broadcast or a sweep.
-CHUNK = 500
 
 #: Says whether a connection is to have a message.
 Where = Callable[[Connection], bool]
@@ -287,23 +284,11 @@ class ConnectionManager:
         Works on the connections of the moment of the call; those that have ended by
         their turn are passed over. An exception is logged and stops nobody else.
         """
-        rest = iter(list(self._connections.values()) if connections is None else connections)
-        done: Deferred[None] = Deferred()
+        every = self._connections.values() if connections is None else connections
+        return in_chunks(self.clock, every, call, failed=self._call_failed)
 
-        def turn() -> None:
-            chunk = list(islice(rest, CHUNK))
-            for connection in chunk:
-                try:
-                    call(connection)
-                except Exception:
-                    self._log.failure("A call for connection {id} failed", id=connection.id)
-            if len(chunk) < CHUNK:
-                done.callback(None)
-            else:
-                self.clock.callLater(0, turn)
-
-        turn()
-        return done
+    def _call_failed(self, connection: Connection) -> None:
+        self._log.failure("A call for connection {id} failed", id=connection.id)
 
     def broadcast(
         self,
@@ -379,4 +364,4 @@ def _once(encode: Callable[[Connection], bytes]) -> Callable[[Connection], bytes
     return cached
 
 
-__all__ = ["CHUNK", "ConnectionManager", "ServerSettings", "Where", "ends_by_halves"]
+__all__ = ["ConnectionManager", "ServerSettings", "Where", "ends_by_halves"]

@@ -18,6 +18,7 @@ from kupool.pool.jobs import Job, JobBook, JobIdsUsedUp
 from kupool.pool.keeping import Moment
 from kupool.pool.notes import JobNotes
 from kupool.storage.clocks import BootClock
+from kupool.timing.chunks import Chunks
 
 #: Seconds that a save may take before the job goes out without it, and a note likewise.
 SAVE_TIMEOUT = 2.0
@@ -76,7 +77,7 @@ class Coordinator:
         self._rotating: Deferred[None] | None = None
         self._unsaved: list[SavedJob] = []
         self._saving = DeferredLock()
-        self._freeing = False
+        self._freeing = Chunks(clock, lambda: book.sweep(FREE_PER_TURN))
         #: The highest id that the log certainly knows of, and whether it is being told.
         self._noted = 0
         self._noted_at = 0.0
@@ -364,15 +365,7 @@ class Coordinator:
 
     def free(self) -> None:
         """Free the nonces of retired jobs, a part in each reactor turn."""
-        if not self._freeing:
-            self._freeing = True
-            self._clock.callLater(0, self._free)
-
-    def _free(self) -> None:
-        if self._book.sweep(FREE_PER_TURN):
-            self._clock.callLater(0, self._free)
-        else:
-            self._freeing = False
+        self._freeing.wake()
 
     async def stop(self) -> None:
         """Stop rotating, and give the ids reserved beyond the last one back."""

@@ -19,8 +19,8 @@ from kupool.rooms.spread.exchange import Exchange
 from kupool.rooms.spread.ring import Ring
 from kupool.rooms.spread.seats import MOVED
 from kupool.rooms.spread.visitors import Visitor
-from kupool.rooms.turns import in_chunks
 from kupool.session.connection import Connection
+from kupool.timing.chunks import in_chunks
 
 if TYPE_CHECKING:
     from kupool.rooms.spread.lobby import SpreadLobby
