@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IPushProducer, IReactorTime, ISSLTransport, ITCPTransport
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
@@ -24,6 +24,7 @@ from kupool.session.properties import PropertyIndex
 from kupool.session.running import RunningTime
 from kupool.session.surroundings import Counters, Surroundings
 from kupool.timing.chunks import in_chunks
+from kupool.timing.waiting import Waiters
 from kupool.wire.framing import Framing, Tlv
 from kupool.wire.messages import close_message
 
@@ -72,7 +73,7 @@ class ConnectionManager:
         self._next_id = 0
         self._sweeper = LoopingCall(self.sweep)
         self._sweeper.clock = clock
-        self._emptied: list[Deferred[None]] = []
+        self._emptied = Waiters[None]()
 
     def __len__(self) -> int:
         return len(self._connections)
@@ -160,9 +161,7 @@ class ConnectionManager:
             self._log.failure("The end of a connection could not be handled")
         connection.forget()
         if not self._connections:
-            waiting, self._emptied = self._emptied, []
-            for deferred in waiting:
-                deferred.callback(None)
+            self._emptied.tell(None)
 
     def parting(
         self, connection: Connection, reason: CloseReason | None, done: Callable[[], None]
@@ -229,12 +228,7 @@ class ConnectionManager:
 
     def when_empty(self) -> Deferred[None]:
         """Return a Deferred that fires when no connection is left."""
-        deferred: Deferred[None] = Deferred()
-        if self._connections:
-            self._emptied.append(deferred)
-        else:
-            deferred.callback(None)
-        return deferred
+        return self._emptied.wait() if self._connections else succeed(None)
 
     def last_word(
         self, framing: Framing, reason: CloseReason, retry_after: float | None = None
