@@ -28,7 +28,7 @@ from typing import NamedTuple
 
 import psutil
 
-from bench.load import CompiledLoad
+from bench.load import CompiledLoad, Row
 from tests.running_daemon import ROOT, UNLIMITED, RunningDaemon
 from tests.services import PostgresServer, RabbitServer
 
@@ -88,7 +88,7 @@ class Engine:
         """Put one chunk of load on it, and wait until it is counted."""
         accepted = self._accepted()
         before, servers = _cpu([psutil.Process(self.daemon.pid)]), _cpu(self.servers())
-        found = load.measure(self.daemon.port, self.daemon.pid, connections, depth, seconds)
+        found = load.measure(self.daemon.port, self.daemon.pid, Row(connections, depth), seconds)
         began = time.perf_counter()
         while not self._counted():
             time.sleep(0.02)

@@ -11,7 +11,16 @@ from typing import Any
 from twisted.python import usage
 
 from kupool.masking import mask
-from kupool.settings import ENV_PREFIX, Settings, declared, flag_name, repeatable, shown
+from kupool.settings import (
+    ENV_PREFIX,
+    GONE,
+    Settings,
+    declared,
+    flag_name,
+    no_longer,
+    repeatable,
+    shown,
+)
 
 _GO_FLAG = re.compile(r"--?([a-z][a-z_-]+)(=.*)?", re.DOTALL)
 
@@ -84,15 +93,17 @@ class SettingOptions(usage.Options):
 
 
 def _with_hint(text: str) -> str:
-    """Name the flag that was meant by one that is not known."""
+    """Name the flag that was meant by one that is not known, or say that it is gone."""
     found = re.fullmatch(r"option --(\S+) not recognized", text)
+    if found and found[1].replace("-", "_") in GONE:
+        return f"option --{found[1]}: {no_longer(found[1].replace('-', '_'))}"
     near = difflib.get_close_matches(found[1], map(flag_name, declared()), 1) if found else []
     return f"{text}, did you mean --{near[0]}?" if near else text
 
 
 def _as_flags(arguments: list[str]) -> list[str]:
     """Turn ``-pg_dsn`` into ``--pg-dsn`` where that is a setting; leave values alone."""
-    known = {flag_name(name) for name in declared()}
+    known = {flag_name(name) for name in (*declared(), *GONE)}
     result, value_follows = [], False
     for argument in arguments:
         found = None if value_follows else _GO_FLAG.fullmatch(argument)

@@ -20,6 +20,12 @@ ENV_PREFIX = "KUP_"
 #: What bounds the stream in RabbitMQ, which has it from when it was made.
 STREAM_BOUNDS = frozenset(("log_retention", "log_max_size"))
 
+#: Settings that older releases had, and what to do now.
+GONE = {
+    "allocator": "remove it, as Python's own allocator is used now; for another one, "
+    "see PYTHONMALLOC in docs/operations.md"
+}
+
 
 class SettingError(ValueError):
     """A setting has a value that it cannot have; names the setting and its source."""
@@ -234,9 +240,6 @@ class Settings:
     shutdown_timeout: float = _setting(
         DURATION, "30s", "longest time a stop may take", least=1, reload=True
     )
-    allocator: str = _setting(
-        choice("malloc", "pymalloc"), "malloc", "pymalloc is faster, but keeps freed memory"
-    )
     log_level: str = _setting(
         choice("debug", "info", "warn", "error"), "info", "least level that is logged", reload=True
     )
@@ -271,12 +274,23 @@ def flag_name(name: str) -> str:
     return name.replace("_", "-")
 
 
+def no_longer(name: str) -> str:
+    """Say that one of the settings in :data:`GONE` is gone, and what to do."""
+    return f"no such setting any more: {GONE[name]}"
+
+
 def load(flags: Mapping[str, str | Sequence[str]], environ: Mapping[str, str]) -> Loaded:
     """Return the settings that flags, environment, file and defaults give, in this order.
 
     ``flags`` holds the values by the name of the setting. Raises :class:`SettingError`.
     """
     known = declared()
+    for name in GONE:
+        variable = ENV_PREFIX + name.upper()
+        if name in flags:
+            raise SettingError(f"{name}: {no_longer(name)} (from flag --{flag_name(name)})")
+        if variable in environ:
+            raise SettingError(f"{name}: {no_longer(name)} (from environment {variable})")
     path = flags.get("config") or environ.get(ENV_PREFIX + "CONFIG") or ""
     in_file = read_file(str(path)) if path else {}
     values: dict[str, Any] = {}
@@ -334,6 +348,8 @@ def read_file(path: str) -> dict[str, object]:
         raise SettingError(f"config: {path}: {error}") from None
     known = [name for name in declared() if name != "config"]
     for key in found:
+        if key in GONE:
+            raise SettingError(f"{key}: {no_longer(str(key))} (from file {path})")
         if key not in known:
             near = difflib.get_close_matches(str(key), known, 1)
             hint = f", did you mean {near[0]}?" if near else ""
@@ -362,6 +378,7 @@ def changes(old: Settings, new: Settings) -> tuple[list[str], list[str]]:
 
 __all__ = [
     "ENV_PREFIX",
+    "GONE",
     "Loaded",
     "SettingError",
     "Settings",
@@ -369,6 +386,7 @@ __all__ = [
     "declared",
     "flag_name",
     "load",
+    "no_longer",
     "read_file",
     "reloadable",
     "repeatable",

@@ -15,7 +15,6 @@ from twisted.cred.credentials import IUsernamePassword
 from twisted.logger import ILogObserver, Logger
 
 from kupool.daemon.checks import check
-from kupool.daemon.memory import use_malloc
 from kupool.daemon.observer import Level, make_observer
 from kupool.daemon.service import CannotStart, Daemon
 from kupool.daemon.signals import Signals, exit_with_failure
@@ -173,8 +172,6 @@ def makeService(options: Options) -> IService:
 
     # Before anything is made, as what is made may keep the method.
     use_monotonic(reactor)
-    if options.loaded.settings.allocator == "malloc":
-        use_malloc()
     twistd: Mapping[str, Any] = getattr(options, "parent", None) or {}
     return Process(reactor, options, twistd)
 

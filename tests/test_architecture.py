@@ -24,22 +24,24 @@ ROOT = Path(__file__).parents[1]
 #: whoever adds one says first what it stands on.
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
+    "incidents": {"errors"},
     "kinds": set(),
     "masking": set(),
-    "storage": set(),
+    "timing": set(),
+    "storage": {"timing"},
     "wire": {"errors"},
     "session": {"errors", "wire"},
-    "net": {"errors", "wire", "session", "settings_file"},
+    "net": {"errors", "incidents", "timing", "wire", "session", "settings_file"},
     "live": {"errors", "wire", "session", "net"},
-    "rooms": {"errors", "wire", "session", "net", "bus"},
-    "amqp": {"masking"},
-    "log": {"errors", "masking", "wire", "net", "storage", "amqp"},
+    "rooms": {"errors", "incidents", "timing", "wire", "session", "net", "bus"},
+    "amqp": {"masking", "timing"},
+    "log": {"errors", "masking", "timing", "wire", "net", "storage", "amqp"},
     "stats": {"errors", "wire", "log", "storage"},
     "backup": {"log", "storage"},
-    "pool": {"errors", "wire", "session", "net", "live", "log", "storage", "bus"},
-    "bus": {"errors", "wire", "session", "net", "amqp"},
+    "pool": {"errors", "timing", "wire", "session", "net", "live", "log", "storage", "bus"},
+    "bus": {"errors", "incidents", "timing", "wire", "session", "net", "amqp"},
     "migration": {"wire", "storage", "amqp", "log"},
-    "client": {"errors", "wire", "session", "net"},
+    "client": {"errors", "timing", "wire", "session", "net"},
     "settings_file": set(),
     "settings": {"kinds", "masking", "settings_file"},
     "options": {"kinds", "masking", "settings"},
@@ -52,6 +54,9 @@ MAY_IMPORT["daemon"] = _ROOMS - {"options"}
 MAY_IMPORT["tap"] = _ROOMS
 MAY_IMPORT["commands"] = _ROOMS - {"web"}
 MAY_IMPORT["cli"] = {"commands"}
+
+#: What every room may stand on that has a reactor.
+MECHANISMS = ("kupool.incidents", "kupool.timing")
 
 #: These are known to each other by the interfaces in their packages' ``__init__`` alone.
 BY_INTERFACE = ("live", "log", "bus")
@@ -162,7 +167,9 @@ class ImportTests(SynchronousTestCase):
                 self.assertTrue(ours or top in allowed, f"{module.name} imports {imported.path}")
 
     def test_the_core_of_the_bus_stands_on_the_standard_library_and_twisted(self) -> None:
-        """A-01: only the forms over a network import anything else of ours or of others."""
+        """A-01: only the forms over a network import anything else of ours or of others, but
+        for mechanisms that stand on no more themselves.
+        """
         forms = ("kupool.bus.remote", "kupool.bus.rabbit")
         core = [
             module
@@ -174,11 +181,23 @@ class ImportTests(SynchronousTestCase):
             for imported in imports(module):
                 top = imported.module.split(".")[0]
                 if top == "kupool":
-                    self.assertTrue(imported.path.startswith("kupool.bus"), module.name)
+                    own = imported.path.startswith(("kupool.bus", *MECHANISMS))
+                    self.assertTrue(own, module.name)
                     self.assertFalse(imported.path.startswith(forms), module.name)
                 else:
                     ours = top in sys.stdlib_module_names or top in ("twisted", "zope")
                     self.assertTrue(ours, f"{module.name} imports {imported.path}")
+
+    def test_the_mechanisms_stand_on_the_standard_library_and_twisted(self) -> None:
+        """A-01, issue 12: all may use them, the core of the bus too."""
+        for module in modules():
+            if not module.name.startswith(MECHANISMS):
+                continue
+            for imported in imports(module):
+                top = imported.module.split(".")[0]
+                ours = top in sys.stdlib_module_names or top in ("twisted", "zope")
+                own = imported.module.startswith((*MECHANISMS, "kupool.errors"))
+                self.assertTrue(ours or own, f"{module.name} imports {imported.path}")
 
     def test_rooms_know_each_other_by_their_interfaces(self) -> None:
         for module in modules():

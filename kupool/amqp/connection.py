@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet import defer
-from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.error import ConnectError, DNSLookupError
 from twisted.internet.protocol import Factory
@@ -15,6 +14,7 @@ from kupool.amqp import BrokerError, BrokerRefused
 from kupool.amqp.address import Broker
 from kupool.amqp.channel import Channel
 from kupool.amqp.wire import ConnectionSettings, as_error, make_protocol
+from kupool.timing.waiting import after
 
 #: Reply codes for which trying again alone does not help: no access, no virtual host.
 _REFUSALS = (403, 530)
@@ -124,9 +124,7 @@ class Connection:
 
     async def ended(self) -> BrokerError:
         """Wait until the connection is gone; returns why."""
-        over: Deferred[None] = Deferred()
-        self._protocol.over.addCallback(lambda _: over.callback(None))
-        await over
+        await after(self._protocol.over)
         return self._why or as_error(self._protocol.reason or Exception("the connection ended"))
 
     def drop(self, why: str) -> None:

@@ -15,6 +15,7 @@ from kupool.amqp import BrokerError, BrokerRefused, BrokerUnreachable
 from kupool.amqp.address import Broker
 from kupool.amqp.connection import Connection, connect
 from kupool.amqp.wire import ConnectionSettings, as_error
+from kupool.timing.waiting import Waiters
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Link:
         self._set_up = set_up
         self._lost = lost
         self._settings = settings or LinkSettings()
-        self._waiting: list[Deferred[None]] = []
+        self._waiting = Waiters[None]()
         self._running: Deferred[None] | None = None
         self._pause: Deferred[None] | None = None
         self._connecting: Deferred[Connection] | None = None
@@ -103,17 +104,13 @@ class Link:
         return self.connection
 
     async def _next_news(self, seconds: float | None = None) -> None:
-        news: Deferred[None] = Deferred()
-        self._waiting.append(news)
+        news = self._waiting.wait()
         if seconds is not None:
             news.addTimeout(seconds, self._reactor, lambda *_: None)
         await news
 
     def _tell(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        for news in waiting:
-            if not news.called:
-                news.callback(None)
+        self._waiting.tell(None)
 
     async def _run(self) -> None:
         while not self._stopped:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable
-from itertools import islice
 from random import Random
 from secrets import token_hex
 
@@ -18,10 +17,11 @@ from twisted.logger import Logger
 from kupool.bus import BusSettings, BusStatus, Kind, Message, Model, Outcome, Step
 from kupool.bus.accounts import Accounts, Note
 from kupool.bus.buffer import Buffer, Kept
-from kupool.bus.calling import CHUNK, Calls
+from kupool.bus.calling import Calls
 from kupool.bus.calls import Deliver, Done, Response, Subscriber, Taken, in_any_order
 from kupool.bus.timers import Timers
 from kupool.bus.topics import Trie, pattern_name
+from kupool.timing.chunks import in_chunks
 
 #: Topics whose subscribers are remembered until somebody comes or goes.
 MAX_MATCHES = 1024
@@ -223,17 +223,12 @@ class Broker:
                     break
             self._tell(done, self._sent(message, note, told))
             return
-        rest = iter(everybody)
 
-        def turn() -> None:
-            chunk = list(islice(rest, CHUNK))
-            told.update(self._hand(message, subscriber) for subscriber in chunk)
-            if len(chunk) == CHUNK:
-                self._clock.callLater(0, turn)
-            else:
-                self._tell(done, self._sent(message, note, told))
+        def hand(subscriber: Subscriber) -> None:
+            told[self._hand(message, subscriber)] += 1
 
-        turn()
+        handed = in_chunks(self._clock, everybody, hand)
+        handed.addCallback(lambda _: self._tell(done, self._sent(message, note, told)))
 
     def _sent(self, message: Message, note: Note, told: Counter[Taken]) -> Outcome:
         receivers = told[Taken.YES]

@@ -24,6 +24,7 @@ from kupool.bus.calls import (
 )
 from kupool.bus.timers import Timers
 from kupool.bus.topics import is_pattern, matches
+from kupool.timing.chunks import Chunks
 
 #: Calls that are looked after in one turn of the reactor, and offers made to a fan-out.
 CHUNK = 500
@@ -62,7 +63,7 @@ class Calls:
         self._waiting: dict[str, dict[int, Call]] = {}
         self._work: deque[Call] = deque()
         self._working = False
-        self._later = False
+        self._chunks = Chunks(clock, self._part)
         self._number = 0
         self.size = 0
         #: Whether every subscriber there is may be known. Otherwise a call is not ended for
@@ -168,25 +169,24 @@ class Calls:
         self._go_on()
 
     def _go_on(self) -> None:
-        if self._working:
-            return
+        """Go on with the calls that have changed: some at once, the others in later turns."""
+        if not self._working:
+            self._chunks.begin()
+
+    def _part(self) -> bool:
+        """Go on with some of them; returns whether others have changed."""
         self._working = True
-        try:
-            for _ in range(CHUNK):
-                if not self._work:
-                    return
-                call = self._work.popleft()
+        left = CHUNK
+        while self._work and left:
+            left -= 1
+            call = self._work.popleft()
+            try:
                 if call.number in self._calls:
                     self._advance(call)
-        finally:
-            self._working = False
-            if self._work and not self._later:
-                self._later = True
-                self._clock.callLater(0, self._resume)
-
-    def _resume(self) -> None:
-        self._later = False
-        self._go_on()
+            except Exception:  # it holds up no other call
+                self._log.failure("Call {number} could not go on", number=call.number)
+        self._working = False
+        return bool(self._work)
 
     def _advance(self, call: Call) -> None:
         """Offer a call to whom it is to be offered to now, or end it."""

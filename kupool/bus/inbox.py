@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections import deque
 from collections.abc import Callable
 from inspect import iscoroutine
@@ -15,6 +14,8 @@ from twisted.python.failure import Failure
 
 from kupool.bus import Answer, BusSettings, Handler, Message, NotMine, Refusal
 from kupool.bus.calls import Response, Taken, Verdict
+from kupool.incidents import report
+from kupool.timing.chunks import Chunks
 
 #: Messages that are handled in one turn of the reactor.
 CHUNK = 100
@@ -46,7 +47,7 @@ class Inbox:
         #: may return the same Deferred again.
         self._running: dict[int, tuple[Deferred[Any], IDelayedCall]] = {}
         self._begun = 0
-        self._scheduled = False
+        self._chunks = Chunks(clock, self._turn)
         self._closed = False
 
     def put(self, message: Message, respond: Respond | None) -> Taken:
@@ -73,14 +74,16 @@ class Inbox:
             result.cancel()
 
     def _schedule(self) -> None:
-        if self._queue and not self._scheduled and len(self._running) < self._settings.max_running:
-            self._scheduled = True
-            self._clock.callLater(0, self._turn)
+        if self._ready():
+            self._chunks.wake()
 
-    def _turn(self) -> None:
-        self._scheduled = False
+    def _ready(self) -> bool:
+        """Say whether a message could begin."""
+        return bool(self._queue) and len(self._running) < self._settings.max_running
+
+    def _turn(self) -> bool:
         for _ in range(CHUNK):
-            if not self._queue or len(self._running) >= self._settings.max_running:
+            if not self._ready():
                 break
             message, respond, since = self._queue.popleft()
             self._size -= len(message.data)
@@ -90,7 +93,7 @@ class Inbox:
                     continue  # nobody waits for it any more
                 message = message._replace(timeout=left)
             self._handle(message, respond)
-        self._schedule()
+        return self._ready()
 
     def _handle(self, message: Message, respond: Respond | None) -> None:
         try:
@@ -144,15 +147,14 @@ class Inbox:
             return _NOT_MINE
         if result.check(Refusal):
             return Response(Verdict.REFUSE, text=str(result.value))
-        reference = secrets.token_hex(8)
-        self._log.failure(
-            "Message {id} on {topic} failed, reference {reference}",
+        told = report(
+            self._log,
+            "Message {id} on {topic} failed",
             result,
             id=message.id,
             topic=message.topic,
-            reference=reference,
         )
-        return Response(Verdict.FAILED, text=f"internal error, reference {reference}")
+        return Response(Verdict.FAILED, text=told.text)
 
 
 __all__ = ["Inbox", "Respond"]

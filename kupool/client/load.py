@@ -10,7 +10,6 @@ from __future__ import annotations
 import secrets
 from collections import Counter
 from collections.abc import Callable, Sequence
-from itertools import islice
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList
@@ -22,6 +21,7 @@ from kupool.client.load_counts import LoadCounts
 from kupool.client.load_session import LoadSession
 from kupool.client.load_settings import LoadSettings
 from kupool.client.servers import Server
+from kupool.timing.chunks import in_chunks
 
 #: Sessions that connect at the same time, and sessions started in one reactor turn.
 AT_ONCE = 100
@@ -121,19 +121,12 @@ class Load:
         self._refiller.start(PAUSE, now=False).addErrback(
             lambda failure: self._log.failure("Submissions are not replaced", failure)
         )
-        rest = iter(list(self._sessions))
 
-        def turn() -> None:
-            if self._stopping:
-                return
-            chunk = list(islice(rest, AT_ONCE))
-            now = self._clock.seconds()
-            for session in chunk:
-                session.fill(now)
-            if chunk:
-                self._clock.callLater(0, turn)
+        def fill(session: LoadSession) -> None:
+            if not self._stopping:
+                session.fill(self._clock.seconds())
 
-        turn()
+        in_chunks(self._clock, self._sessions, fill, size=AT_ONCE)
 
     def _refill(self) -> None:
         now = self._clock.seconds()

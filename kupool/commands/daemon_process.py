@@ -12,6 +12,8 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from kupool.timing.waiting import Waiters
+
 # A session of its own, so that Ctrl-C reaches the command alone, which stops the daemon
 # in its turn; and on Linux an end with the command, should that be killed.
 _START = """
@@ -39,7 +41,7 @@ class DaemonProcess(ProcessProtocol):
         self._rest = b""
         self._told = False
         self._running = False
-        self._ended: list[Deferred[None]] = []
+        self._ended = Waiters[None]()
 
     def start(self, reactor: Any, flags: Sequence[str]) -> None:
         """Start the daemon with its flags."""
@@ -51,8 +53,7 @@ class DaemonProcess(ProcessProtocol):
         """Stop the daemon in order; fires when it has ended."""
         if not self._running:
             return succeed(None)
-        ended: Deferred[None] = Deferred()
-        self._ended.append(ended)
+        ended = self._ended.wait()
         if not self._told:
             self._told = True
             transport: Any = self.transport
@@ -74,9 +75,7 @@ class DaemonProcess(ProcessProtocol):
         self._running = False
         if self._rest:
             self.outReceived(b"\n")
-        ended, self._ended = self._ended, []
-        for deferred in ended:
-            deferred.callback(None)
+        self._ended.tell(None)
         if not self._told:
             status = getattr(reason.value, "exitCode", None)
             self._on_end(1 if status is None else status)

@@ -24,6 +24,7 @@ from twisted.python.failure import Failure
 from zope.interface import provider
 
 from kupool.client.failures import ClientError
+from kupool.timing.waiting import Waiters
 
 #: Seconds within which two signals are taken for one.
 SAME_SIGNAL = 0.5
@@ -33,7 +34,7 @@ class Ending:
     """The end of a run: the first cause decides."""
 
     def __init__(self) -> None:
-        self._waiting: list[Deferred[None]] = []
+        self._waiting = Waiters[None]()
         self._error: BaseException | None = None
         self.over = False
 
@@ -41,9 +42,7 @@ class Ending:
         """The run is over, as it should be."""
         if not self.over:
             self.over = True
-            waiting, self._waiting = self._waiting, []
-            for deferred in waiting:
-                deferred.callback(None)
+            self._waiting.tell(None)
 
     def fail(self, error: BaseException) -> None:
         """The run is over, because of an error that :meth:`wait` raises."""
@@ -54,9 +53,7 @@ class Ending:
     async def wait(self) -> None:
         """Wait for the end; raises what it was for, if that is an error."""
         if not self.over:
-            waiting: Deferred[None] = Deferred()
-            self._waiting.append(waiting)
-            await waiting
+            await self._waiting.wait()
         if self._error is not None:
             raise self._error
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from kupool.settings import Loaded, SettingError, declared, flag_name, load, repeatable
+from kupool.settings import GONE, Loaded, SettingError, declared, flag_name, load, repeatable
 
 _PREFIX = "setting_"
 
@@ -39,12 +39,16 @@ def add_settings_parser(
             action="append" if repeatable(f) else "store",
             help=argparse.SUPPRESS if setting not in ("data", "config") else f.metadata["doc"],
         )
+    for setting in GONE:  # refused with what to do, when the settings are loaded
+        flag = flag_name(setting)
+        names = dict.fromkeys((f"--{flag}", f"-{flag}", f"--{setting}", f"-{setting}"))
+        group.add_argument(*names, dest=_PREFIX + setting, help=argparse.SUPPRESS)
     return parser
 
 
 def load_settings(arguments: argparse.Namespace) -> Loaded | None:
     """Return the settings; prints what is wrong with them and returns None."""
-    given = {name: getattr(arguments, _PREFIX + name) for name in declared()}
+    given = {name: getattr(arguments, _PREFIX + name) for name in (*declared(), *GONE)}
     try:
         return load({k: v for k, v in given.items() if v is not None}, os.environ)
     except SettingError as error:

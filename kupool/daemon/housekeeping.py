@@ -19,6 +19,7 @@ from kupool.daemon.parts import Parts
 from kupool.log import LogUnavailable
 from kupool.settings import Settings
 from kupool.stats.retention import RetentionClock
+from kupool.timing.waiting import after
 
 #: Seconds between two looks at the bounds, between two times that the time of the retention
 #: clock is kept, and between two clearings.
@@ -84,9 +85,7 @@ class Housekeeping:
             if loop.running:
                 loop.stop()
         if self._clearing is not None:
-            waiter: Deferred[None] = Deferred()
-            self._clearing.addBoth(lambda _: waiter.callback(None))
-            await waiter
+            await after(self._clearing)
         await self._keep_retention_time()
 
     def _look(self) -> None:

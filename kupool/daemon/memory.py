@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import gc
-import os
-import platform
-import sys
-import sysconfig
 from collections.abc import Callable
 
 from twisted.internet.interfaces import IReactorTime
@@ -46,59 +42,12 @@ class Memory:
             self._give_back()
 
 
-#: Domains of Python's memory; see PyMemAllocatorDomain in the C API.
-_RAW, _MEM, _OBJ = range(3)
-
-
-class _Allocator(ctypes.Structure):
-    """PyMemAllocatorEx of the C API."""
-
-    _fields_ = [
-        ("context", ctypes.c_void_p),
-        ("malloc", ctypes.c_void_p),
-        ("calloc", ctypes.c_void_p),
-        ("realloc", ctypes.c_void_p),
-        ("free", ctypes.c_void_p),
-    ]
-
-
-def use_malloc() -> bool:
-    """Have new objects allocated by the C library; returns whether that can be done.
-
-    Python's own allocator keeps each megabyte in which a single object is left, so that
-    little of what retired jobs took would go back. It goes on freeing what it allocated,
-    and hands on to the C library what it did not, as it does with all that is larger than
-    512 bytes; so both may be in use at once. Not done for a Python with another allocator
-    than that, such as one with debug hooks.
-    """
-    if (
-        platform.python_implementation() != "CPython"
-        or sysconfig.get_config_var("Py_GIL_DISABLED")
-        or sysconfig.get_config_var("Py_DEBUG")
-        or sys.flags.dev_mode
-        or os.environ.get("PYTHONMALLOC", "default") not in ("", "default", "pymalloc")
-    ):
-        return False
-    get, put = ctypes.pythonapi.PyMem_GetAllocator, ctypes.pythonapi.PyMem_SetAllocator
-    get.argtypes = put.argtypes = [ctypes.c_int, ctypes.POINTER(_Allocator)]
-    get.restype = put.restype = None
-    raw, memory, objects = _Allocator(), _Allocator(), _Allocator()
-    for domain, allocator in ((_RAW, raw), (_MEM, memory), (_OBJ, objects)):
-        get(domain, allocator)
-    if not raw.context == memory.context == objects.context:
-        return False
-    for domain, allocator in ((_MEM, memory), (_OBJ, objects)):
-        allocator.malloc, allocator.calloc = raw.malloc, raw.calloc
-        put(domain, allocator)
-    return True
-
-
 def make_give_back() -> Callable[[], object]:
     """Return what gives freed memory back to the system, as far as that can be done.
 
-    Garbage goes first: a few objects are enough to keep a megabyte each. glibc keeps
-    what is freed below its highest block for itself; see malloc_trim(3). Both take some
-    milliseconds, so they are for after much has been freed.
+    Garbage goes first: one object is enough to keep a megabyte. The C library, which has all
+    that is larger than 512 bytes, keeps what is freed below its highest block for itself; see
+    malloc_trim(3). Both take some milliseconds, so they are for after much has been freed.
     """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is None:

@@ -40,6 +40,7 @@ from kupool.storage.database import DatabaseClosed, DatabaseUnusable
 from kupool.storage.folder import FolderError
 from kupool.storage.migrations import SchemaTooNew
 from kupool.storage.postgres import DatabaseUnavailable
+from kupool.timing.waiting import after
 from kupool.web.site import make_site
 
 #: What may keep a listener from starting, and is explained by its text.
@@ -361,9 +362,7 @@ class Daemon:
         """Stop the parts in order; may be called again, and fires when all have."""
         if self._stopping is None:
             self._stopping = ensureDeferred(self._stop())
-        waiter: Deferred[None] = Deferred()
-        self._stopping.addBoth(lambda _: waiter.callback(None))
-        return waiter
+        return after(self._stopping)
 
     async def _stop(self) -> None:
         parts, clock = self.parts, self._reactor

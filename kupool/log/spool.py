@@ -37,6 +37,7 @@ from kupool.log import (
     Mark,
 )
 from kupool.log.spool_file import SpoolFile
+from kupool.timing.waiting import after
 
 #: With so few entries of the file left to send, new ones wait for them in memory instead
 #: of joining them: else the file would never be empty while entries keep coming.
@@ -427,9 +428,7 @@ class SpooledLog:
             closing = Deferred.fromCoroutine(self._close())
             closing.addErrback(lambda f: self._log.failure("The log was not closed", f))
             closing.addCallback(self._closed.callback)
-        waiter: Deferred[None] = Deferred()
-        self._closed.addBoth(lambda _: waiter.callback(None))
-        return waiter
+        return after(self._closed)
 
     async def _close(self) -> None:
         if self._file.count:

@@ -9,6 +9,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from kupool.errors import BANNED, FRAME_TOO_LARGE, TOO_MANY_CONNECTIONS, CloseReason
 from kupool.net.transport.proxied import ProxySettings
+from kupool.timing.buckets import Bucket
 
 #: Addresses remembered as banned; beyond it the oldest ban is forgotten.
 MAX_BANS = 10_000
@@ -41,9 +42,9 @@ class Admission:
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
         self._bans: dict[str, float] = {}
-        #: How many have come that the rate has not made up for yet, and when that was so.
-        self._admissions = 0.0
-        self._admitted_at = clock.seconds()
+        #: Those who may come now, and the rate at which they become more.
+        self._bucket = Bucket(1.0, 1.0, clock.seconds())
+        self._rate = 0.0
         self._graces: dict[Any, IDelayedCall] = {}
 
     def refusal(
@@ -53,9 +54,10 @@ class Admission:
 
         ``connections`` are there already, ``from_there`` of them from that host.
         """
+        now = self._clock.seconds()
         until = self._bans.get(host) if self._bans else None
         if until is not None:
-            left = until - self._clock.seconds()
+            left = until - now
             if left > 0:
                 return BANNED, left
             del self._bans[host]
@@ -65,20 +67,20 @@ class Admission:
         )
         if full or crowded:
             return TOO_MANY_CONNECTIONS, None
-        wait = self._too_soon(limits.accept_rate) if limits.accept_rate else 0.0
+        wait = self._admissions(limits.accept_rate).wait(now) if limits.accept_rate else 0.0
         return (TOO_MANY_CONNECTIONS, wait) if wait else None
 
-    def _too_soon(self, rate: float) -> float:
-        """Return how many seconds the next connection has to wait; 0: none."""
-        now = self._clock.seconds()
-        self._admissions = max(0.0, self._admissions - rate * (now - self._admitted_at))
-        self._admitted_at = now
-        return max(0.0, (self._admissions + 1 - max(rate, 1.0)) / rate)
+    def _admissions(self, rate: float) -> Bucket:
+        """Return the bucket of those who may come, a new one where the rate is another."""
+        if rate != self._rate:
+            self._rate = rate
+            self._bucket = Bucket(rate, max(rate, 1.0), self._clock.seconds())
+        return self._bucket
 
     def count(self, limits: ServerSettings) -> None:
         """Count one that came in."""
         if limits.accept_rate:
-            self._admissions += 1
+            self._admissions(limits.accept_rate).spend(self._clock.seconds())
 
     def ban(self, host: str, seconds: float) -> None:
         """Refuse an address for some time; nothing for an empty one, or for 0 seconds."""

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator
-from itertools import islice
-from secrets import token_hex
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IPushProducer, IReactorTime, ISSLTransport, ITCPTransport
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import classImplements
 
-from kupool.errors import GOING_DOWN, CloseReason
+from kupool.errors import GOING_DOWN, CloseReason, ErrorText
+from kupool.incidents import report
 from kupool.net.admission import Admission, ServerSettings
 from kupool.net.failures import ConnectionNotFound
 from kupool.net.interfaces import IClosingObserver, IConnectionObserver
@@ -24,14 +23,13 @@ from kupool.session.connection import Connection
 from kupool.session.properties import PropertyIndex
 from kupool.session.running import RunningTime
 from kupool.session.surroundings import Counters, Surroundings
+from kupool.timing.chunks import in_chunks
+from kupool.timing.waiting import Waiters
 from kupool.wire.framing import Framing, Tlv
 from kupool.wire.messages import close_message
 
 #: Seconds between two sweeps for timeouts.
 SWEEP = 1.0
-
-#: Connections served in one reactor turn by a broadcast or a sweep.
-CHUNK = 500
 
 #: Says whether a connection is to have a message.
 Where = Callable[[Connection], bool]
@@ -75,7 +73,7 @@ class ConnectionManager:
         self._next_id = 0
         self._sweeper = LoopingCall(self.sweep)
         self._sweeper.clock = clock
-        self._emptied: list[Deferred[None]] = []
+        self._emptied = Waiters[None]()
 
     def __len__(self) -> int:
         return len(self._connections)
@@ -163,9 +161,7 @@ class ConnectionManager:
             self._log.failure("The end of a connection could not be handled")
         connection.forget()
         if not self._connections:
-            waiting, self._emptied = self._emptied, []
-            for deferred in waiting:
-                deferred.callback(None)
+            self._emptied.tell(None)
 
     def parting(
         self, connection: Connection, reason: CloseReason | None, done: Callable[[], None]
@@ -202,17 +198,15 @@ class ConnectionManager:
         settled.addBoth(lambda result: done())
         return True
 
-    def unsendable(self, connection: Connection, reply: bytes) -> str:
-        """Log why a reply could not be sent; returns the reference that the peer is told."""
-        reference = token_hex(8)
-        self._log.failure(
-            "A reply of {size} bytes to {peer} could not be sent, reference {reference}",
+    def unsendable(self, connection: Connection, reply: bytes) -> ErrorText:
+        """Log why a reply could not be sent; returns what the peer is told."""
+        return report(
+            self._log,
+            "A reply of {size} bytes to {peer} could not be sent",
             size=len(reply),
             peer=connection.peer,
             connection=connection.id,
-            reference=reference,
         )
-        return reference
 
     def failed(self, connection: Connection) -> None:
         """Log that handling a message failed."""
@@ -234,12 +228,7 @@ class ConnectionManager:
 
     def when_empty(self) -> Deferred[None]:
         """Return a Deferred that fires when no connection is left."""
-        deferred: Deferred[None] = Deferred()
-        if self._connections:
-            self._emptied.append(deferred)
-        else:
-            deferred.callback(None)
-        return deferred
+        return self._emptied.wait() if self._connections else succeed(None)
 
     def last_word(
         self, framing: Framing, reason: CloseReason, retry_after: float | None = None
@@ -289,23 +278,11 @@ class ConnectionManager:
         Works on the connections of the moment of the call; those that have ended by
         their turn are passed over. An exception is logged and stops nobody else.
         """
-        rest = iter(list(self._connections.values()) if connections is None else connections)
-        done: Deferred[None] = Deferred()
+        every = self._connections.values() if connections is None else connections
+        return in_chunks(self.clock, every, call, failed=self._call_failed)
 
-        def turn() -> None:
-            chunk = list(islice(rest, CHUNK))
-            for connection in chunk:
-                try:
-                    call(connection)
-                except Exception:
-                    self._log.failure("A call for connection {id} failed", id=connection.id)
-            if len(chunk) < CHUNK:
-                done.callback(None)
-            else:
-                self.clock.callLater(0, turn)
-
-        turn()
-        return done
+    def _call_failed(self, connection: Connection) -> None:
+        self._log.failure("A call for connection {id} failed", id=connection.id)
 
     def broadcast(
         self,
@@ -381,4 +358,4 @@ def _once(encode: Callable[[Connection], bytes]) -> Callable[[Connection], bytes
     return cached
 
 
-__all__ = ["CHUNK", "ConnectionManager", "ServerSettings", "Where", "ends_by_halves"]
+__all__ = ["ConnectionManager", "ServerSettings", "Where", "ends_by_halves"]

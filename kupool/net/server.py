@@ -7,7 +7,6 @@ from dataclasses import replace
 from inspect import isawaitable
 from typing import Any
 
-from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorFDSet
 from twisted.logger import Logger
 
@@ -23,6 +22,7 @@ from kupool.net.transport.direct import direct_transport_available
 from kupool.net.transport.endpoints import parse_address
 from kupool.net.transport.listening import Listening
 from kupool.net.transport.protocols import FACTORIES, CodecFactory
+from kupool.timing.waiting import Waiters
 from kupool.wire.codecs import CODECS, Codec
 from kupool.wire.packets import UNLIMITED
 
@@ -74,8 +74,8 @@ class Server:
         self._before_stop: list[ServerHook] = []
         self._served = False
         self._stops = 0
-        self._stopping: list[Deferred[None]] | None = None
-        self._ended: list[Deferred[None]] = []
+        self._stopping = False
+        self._ended = Waiters[None]()
         self._direct = (
             transport == "direct"
             and direct_transport_available()
@@ -193,13 +193,11 @@ class Server:
 
     async def serve(self, addresses: Sequence[str] | None = None) -> None:
         """Start, and return when the server has been stopped; raises as :meth:`start`."""
-        ended: Deferred[None] = Deferred()
-        self._ended.append(ended)
+        ended = self._ended.wait()
         try:
             await self.start(addresses)
         except BaseException:
-            if ended in self._ended:
-                self._ended.remove(ended)
+            ended.addErrback(lambda _: None).cancel()
             raise
         await ended
 
@@ -245,20 +243,16 @@ class Server:
         Those that have not ended ``timeout`` seconds later are cut off. May be called
         again, from a handler too; a second call waits for the first.
         """
-        if self._stopping is not None:
-            waiting: Deferred[None] = Deferred()
-            self._stopping.append(waiting)
-            await waiting
+        if self._stopping:
+            await self._ended.wait()
             return
-        self._stopping = []
+        self._stopping = True
         self._stops += 1
         try:
             await self._stop(reason, timeout)
         finally:
-            stopping, self._stopping = self._stopping, None
-            ended, self._ended = self._ended, []
-            for deferred in stopping + ended:
-                deferred.callback(None)
+            self._stopping = False
+            self._ended.tell(None)
 
     async def _stop(self, reason: CloseReason, timeout: float) -> None:
         await self.stop_listening()

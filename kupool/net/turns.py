@@ -14,6 +14,7 @@ from typing import Protocol
 from twisted.internet.interfaces import IReactorTime
 
 from kupool.session.connection import Connection
+from kupool.timing.chunks import Chunks
 
 #: Seconds of each turn of the reactor for the connections that wait.
 SHARE = 0.003
@@ -51,7 +52,7 @@ class Queue:
         self._clock = clock
         self._turns = turns
         self._waiting: deque[Connection] = deque()
-        self._called = False
+        self._chunks = Chunks(clock, self._turn)
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -59,17 +60,11 @@ class Queue:
     def add(self, connection: Connection) -> None:
         """Let a connection go on in a turn to come."""
         self._waiting.append(connection)
-        self._call()
+        self._chunks.wake()
 
-    def _call(self) -> None:
-        if not self._called and self._waiting:
-            self._called = True
-            self._clock.callLater(0, self._turn)
-
-    def _turn(self) -> None:
-        self._called = False
+    def _turn(self) -> bool:
         self._turns().as_turn(self._serve)
-        self._call()
+        return bool(self._waiting)
 
     def _serve(self) -> None:
         """Let those that wait now go on, as far as the share goes; at least one of them."""

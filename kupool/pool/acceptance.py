@@ -24,6 +24,7 @@ from kupool.log import ILog
 from kupool.pool.jobs import Job
 from kupool.pool.session import Session
 from kupool.session.connection import Connection
+from kupool.timing.waiting import Waiters
 from kupool.wire.batches import VERSION, Batch, encode_batch
 from kupool.wire.messages import RequestId, encode_error, encode_success
 
@@ -79,7 +80,8 @@ class _Batch:
         self.nonces: list[str] = []
         #: Duplicates of what is in here; they can be answered when it is decided.
         self.waiters: list[tuple[Connection, RequestId]] = []
-        self.settled: list[Deferred[None]] = []
+        #: Who waits until it is decided; None while nobody does.
+        self.settled: Waiters[None] | None = None
         self.timer: IDelayedCall | None = None
 
 
@@ -202,9 +204,9 @@ class Acceptance:
                 done.callback(None)
 
         for batch in self._in_flight.values():
-            settled: Deferred[None] = Deferred()
-            settled.addCallback(one)
-            batch.settled.append(settled)
+            if batch.settled is None:
+                batch.settled = Waiters()
+            batch.settled.wait().addCallback(one)
         return done
 
     def _begin(self, now: float, connection: Connection) -> _Batch | None:
@@ -338,8 +340,8 @@ class Acceptance:
             self.tally(connection.context, error)
             if message_id is not None:
                 connection.send(encode_error(message_id, error))
-        for settled in batch.settled:
-            settled.callback(None)
+        if batch.settled is not None:
+            batch.settled.tell(None)
         if self._open is None or self._instant:
             return
         if self._held:

@@ -18,6 +18,8 @@ from kupool.pool.jobs import Job, JobBook, JobIdsUsedUp
 from kupool.pool.keeping import Moment
 from kupool.pool.notes import JobNotes
 from kupool.storage.clocks import BootClock
+from kupool.timing.chunks import Chunks
+from kupool.timing.waiting import Waiters
 
 #: Seconds that a save may take before the job goes out without it, and a note likewise.
 SAVE_TIMEOUT = 2.0
@@ -73,10 +75,11 @@ class Coordinator:
         self._loop = LoopingCall(self._tick)
         self._loop.clock = clock
         self._first: IDelayedCall | None = None
-        self._rotating: Deferred[None] | None = None
+        self._rotating = False
+        self._rotated = Waiters[None]()
         self._unsaved: list[SavedJob] = []
         self._saving = DeferredLock()
-        self._freeing = False
+        self._freeing = Chunks(clock, lambda: book.sweep(FREE_PER_TURN))
         #: The highest id that the log certainly knows of, and whether it is being told.
         self._noted = 0
         self._noted_at = 0.0
@@ -192,12 +195,10 @@ class Coordinator:
 
         A call while another is under way waits for it, and makes no job of its own.
         """
-        if self._rotating is not None:
-            waiter: Deferred[None] = Deferred()
-            self._rotating.chainDeferred(waiter)
-            await waiter
+        if self._rotating:
+            await self._rotated.wait()
         else:
-            self._rotating = Deferred()
+            self._rotating = True
             try:
                 await self._rotate()
             except RotationFailed:
@@ -206,8 +207,8 @@ class Coordinator:
             else:
                 self._failed_last = False
             finally:
-                rotating, self._rotating = self._rotating, None
-                rotating.callback(None)
+                self._rotating = False
+                self._rotated.tell(None)
         if self._book.current is None:
             raise RotationFailed(self.problem)
         return self._book.current
@@ -356,7 +357,7 @@ class Coordinator:
             )
         if retired:
             self.free()
-        if self._book.over_limit and self._rotating is None:
+        if self._book.over_limit and not self._rotating:
             self._log.warn("Rotating early: the current job has too many nonces")
             Deferred.fromCoroutine(self.rotate()).addCallbacks(
                 lambda _: self.relieve(), self._failed
@@ -364,15 +365,7 @@ class Coordinator:
 
     def free(self) -> None:
         """Free the nonces of retired jobs, a part in each reactor turn."""
-        if not self._freeing:
-            self._freeing = True
-            self._clock.callLater(0, self._free)
-
-    def _free(self) -> None:
-        if self._book.sweep(FREE_PER_TURN):
-            self._clock.callLater(0, self._free)
-        else:
-            self._freeing = False
+        self._freeing.wake()
 
     async def stop(self) -> None:
         """Stop rotating, and give the ids reserved beyond the last one back."""

@@ -15,7 +15,6 @@ from kupool.errors import (
     BANNED,
     DUPLICATE,
     INVALID_RESULT,
-    TASK_UNKNOWN,
     UNAVAILABLE,
     ErrorText,
 )
@@ -23,9 +22,9 @@ from kupool.net.routing.router import LATER, IRouter, Router
 from kupool.pool.acceptance import Acceptance
 from kupool.pool.jobs import Job, JobBook
 from kupool.pool.judge import Rules, judge
-from kupool.pool.limits import Bucket
 from kupool.pool.session import Session
 from kupool.session.connection import Connection
+from kupool.timing.buckets import Bucket
 from kupool.wire.batches import Rejection
 from kupool.wire.framing import Item
 from kupool.wire.messages import (
@@ -33,6 +32,7 @@ from kupool.wire.messages import (
     RequestId,
     SubmitParams,
     encode_error,
+    valid_id,
 )
 
 #: Rejections are counted for so many (user, reason, minute) between two commits; what
@@ -57,10 +57,10 @@ class AttemptSettings:
 
 
 class _Submit(msgspec.Struct, gc=False, tag_field="method", tag="submit"):
-    """A submission as almost all are sent: with a number for its id."""
+    """A submission whose fields have the types that they should."""
 
-    id: int
     params: SubmitParams
+    id: RequestId = None
 
 
 @implementer(IRouter)
@@ -102,34 +102,38 @@ class Handlers:
     def dispatch(self, connection: Connection, item: Item) -> bytes | None:
         """Handle one message of an authorized session.
 
-        Almost all are submissions that will be accepted. These take the short way:
-        one decode, one judgement, one append.
+        Almost all are submissions. These take the short way, accepted or not: one decode,
+        one judgement, one append or one answer.
         """
-        decode = self._decode
         try:
-            message = decode(item)
+            message = self._decode(item)
         except (ValueError, RecursionError, TypeError):
             return self.fallback.dispatch(connection, item)
-        params = message.params
-        job: Any = self._jobs.get(params.job_id)
-        error = judge(job, connection.context, params, connection.last_seen, self.rules)
-        if error is None:
-            add = self._add
-            if add(connection, message.id, job, params.client_nonce):
-                return None
-        return self.router.dispatch(connection, item)
+        message_id = message.id
+        if type(message_id) is str and not valid_id(message_id):
+            return self.fallback.dispatch(connection, item)
+        error = self._decide(connection, message_id, message.params)
+        if error is None or message_id is None:
+            return None
+        return encode_error(message_id, error)
 
     def _submit(self, connection: Connection, message: Any) -> object:
-        """Judge a submission; an accepted one is answered when it is durable."""
-        params: SubmitParams = message.params
-        job = self._jobs.get(params.job_id)
+        """Handle a submission that came by the general way."""
+        return self._decide(connection, message.id, message.params) or LATER
+
+    def _decide(
+        self, connection: Connection, message_id: RequestId, params: SubmitParams
+    ) -> ErrorText | None:
+        """Judge a submission; returns the error to answer with.
+
+        None is for one that is answered later: an accepted one when it is durable.
+        """
+        job: Any = self._jobs.get(params.job_id)
         error = judge(job, connection.context, params, connection.last_seen, self.rules)
-        if error is not None or job is None:
-            return self._reject(
-                connection, message.id, job, params.client_nonce, error or TASK_UNKNOWN
-            )
-        if self._add(connection, message.id, job, params.client_nonce):
-            return LATER
+        if error is not None:
+            return self._reject(connection, message_id, job, params.client_nonce, error)
+        if self._add(connection, message_id, job, params.client_nonce):
+            return None
         self._tally(connection.context, UNAVAILABLE)
         return UNAVAILABLE
 
@@ -146,7 +150,7 @@ class Handlers:
         nonce = found if isinstance(found, str) else ""
         guess = SubmitParams(job_id, nonce, "")
         error = judge(job, connection.context, guess, connection.last_seen, self.rules)
-        return self._reject(connection, message_id, job, nonce, error or INVALID_RESULT)
+        return self._reject(connection, message_id, job, nonce, error or INVALID_RESULT) or LATER
 
     def _reject(
         self,
@@ -155,7 +159,8 @@ class Handlers:
         job: Job | None,
         nonce: str,
         error: ErrorText,
-    ) -> object:
+    ) -> ErrorText | None:
+        """Count a rejection; returns the error to answer with, None where that is done."""
         session: Session = connection.context
         excess = self._spend_attempt(session, connection.last_seen)
         if error is DUPLICATE and job is not None:
@@ -163,13 +168,13 @@ class Handlers:
             if serial is not None and self._acceptance.await_verdict(
                 connection, message_id, serial
             ):
-                return LATER
+                return None
         self._tally(session, error)
         if excess and self._score(session, connection.last_seen):
             if message_id is not None:
                 connection.send(encode_error(message_id, error))
             self._ban(connection)
-            return LATER
+            return None
         return error
 
     def _spend_attempt(self, session: Session, now: float) -> bool:
@@ -201,7 +206,13 @@ class Handlers:
 
     def _tally(self, session: Session, error: ErrorText) -> None:
         self.outcomes[error.text] += 1
-        key = Rejection(session.user, error.code, int(self._wall()) // 60 * 60)
-        if key not in self._rejections and len(self._rejections) >= MAX_TALLIES:
-            key = key._replace(username="")
-        self._rejections[key] += 1
+        rejections = self._rejections
+        # A plain tuple finds the key that it equals, and is cheaper to make.
+        key = (session.user, error.code, int(self._wall()) // 60 * 60)
+        if key in rejections:
+            rejections[key] += 1  # type: ignore[index]
+            return
+        new = Rejection(*key)
+        if len(rejections) >= MAX_TALLIES:
+            new = new._replace(username="")
+        rejections[new] += 1

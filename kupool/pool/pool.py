@@ -21,9 +21,10 @@ from kupool.pool.credentials import Authenticator
 from kupool.pool.greeting import Greeting
 from kupool.pool.handlers import Handlers
 from kupool.pool.jobs import Job, JobBook
-from kupool.pool.limits import Bucket, SharedBuckets
+from kupool.pool.limits import SharedBuckets
 from kupool.pool.session import Session
 from kupool.session.connection import Connection
+from kupool.timing.buckets import Bucket
 from kupool.wire.messages import JobParams, encode_request
 
 

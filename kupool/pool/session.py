@@ -6,8 +6,8 @@ import secrets
 from unicodedata import category
 
 from kupool.pool.jobs import Job
-from kupool.pool.limits import Bucket
 from kupool.pool.nonces import Scope
+from kupool.timing.buckets import Bucket
 from kupool.wire.messages import split_username
 
 MAX_USERNAME = 255

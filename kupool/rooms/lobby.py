@@ -21,8 +21,8 @@ from kupool.rooms.room import Room
 from kupool.rooms.running import refusal
 from kupool.rooms.seeking import Seeking
 from kupool.rooms.settings import RoomSettings
-from kupool.rooms.turns import in_chunks
 from kupool.session.connection import Connection
+from kupool.timing.chunks import in_chunks
 
 
 class Lobby(Registry):

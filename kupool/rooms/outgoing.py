@@ -10,7 +10,7 @@ from twisted.logger import Logger
 
 from kupool.rooms.broadcast import Packet
 from kupool.rooms.peers import Peer
-from kupool.rooms.turns import CHUNK
+from kupool.timing.chunks import CHUNK
 
 
 class Outgoing:

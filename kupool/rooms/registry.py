@@ -22,9 +22,10 @@ from kupool.rooms.peers import Peer
 from kupool.rooms.room import Room
 from kupool.rooms.settings import House, RoomSettings
 from kupool.rooms.tasks import TaskStatistics
-from kupool.rooms.turns import Turns, in_chunks
+from kupool.rooms.turns import Turns
 from kupool.rooms.wheel import Timer, Wheel
 from kupool.session.outbox import EventPolicy
+from kupool.timing.chunks import in_chunks
 
 _LINGER = "room linger"
 

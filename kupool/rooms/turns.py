@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
-from itertools import islice
-from typing import Protocol, TypeVar
+from typing import Protocol
 
-from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-T = TypeVar("T")
+from kupool.timing.chunks import Chunks
 
 #: Units of work in one turn of the reactor; a message handled, or sent once, is one.
 PER_TURN = 500
 
 #: Units that one room may do before the next one gets its turn.
 QUANTUM = 50
-
-#: Things that :func:`in_chunks` does in one turn.
-CHUNK = 500
 
 
 class Runnable(Protocol):
@@ -41,9 +35,8 @@ class Turns:
     """Lets those that have work do it, one after the other."""
 
     def __init__(self, clock: IReactorTime) -> None:
-        self._clock = clock
         self._waiting: deque[Runnable] = deque()
-        self._called = False
+        self._chunks = Chunks(clock, self._turn)
 
     def wake(self, room: Runnable) -> None:
         """Give a room its turn, unless it waits for one already."""
@@ -51,11 +44,9 @@ class Turns:
             return
         room.queued = True
         self._waiting.append(room)
-        if not self._called:
-            self._called = True
-            self._clock.callLater(0, self._turn)
+        self._chunks.wake()
 
-    def _turn(self) -> None:
+    def _turn(self) -> bool:
         waiting, budget = self._waiting, PER_TURN
         while waiting and budget > 0:
             room = waiting.popleft()
@@ -69,35 +60,7 @@ class Turns:
                 waiting.append(room)
             else:
                 room.queued = False
-        self._called = bool(waiting)
-        if waiting:
-            self._clock.callLater(0, self._turn)
+        return bool(waiting)
 
 
-def in_chunks(
-    clock: IReactorTime, things: Iterable[T], call: Callable[[T], object]
-) -> Deferred[None]:
-    """Call something with each of many things, some in each turn of the reactor.
-
-    An exception is logged and stops nothing. Fires when all were called.
-    """
-    rest = iter(list(things))
-    done: Deferred[None] = Deferred()
-
-    def turn() -> None:
-        chunk = list(islice(rest, CHUNK))
-        for thing in chunk:
-            try:
-                call(thing)
-            except Exception:
-                Logger(__name__).failure("One of many calls failed")
-        if len(chunk) < CHUNK:
-            done.callback(None)
-        else:
-            clock.callLater(0, turn)
-
-    turn()
-    return done
-
-
-__all__ = ["CHUNK", "PER_TURN", "QUANTUM", "Runnable", "Turns", "in_chunks"]
+__all__ = ["PER_TURN", "QUANTUM", "Runnable", "Turns"]

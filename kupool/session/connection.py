@@ -19,11 +19,9 @@ from typing import Any, Protocol
 from kupool.errors import (
     CLOSE_MALFORMED,
     IDLE_TIMEOUT,
-    INTERNAL_ERROR,
     SLOW_READER,
     TOO_MANY_ERRORS,
     CloseReason,
-    ErrorText,
 )
 from kupool.session.failures import ConnectionClosed
 from kupool.session.lifecycle import (
@@ -461,10 +459,9 @@ class Connection:
         Called while that exception is handled. What it was stays in the log, under a
         reference; mostly the reply is over the limit of the codec.
         """
-        reference = self.around.owner.unsendable(self, reply)
+        error = self.around.owner.unsendable(self, reply)
         loose = decode_loosely(reply)
         if loose is not None and loose.id is not None:
-            error = ErrorText(INTERNAL_ERROR.code, f"{INTERNAL_ERROR.text} {reference}")
             self.send_error(encode_error(loose.id, error))
 
     def send_many(self, payloads: Sequence[bytes]) -> None:

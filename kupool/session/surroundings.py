@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from kupool.errors import CloseReason
+from kupool.errors import CloseReason, ErrorText
 from kupool.session.properties import PropertyIndex
 from kupool.wire.framing import Framing
 
@@ -91,10 +91,10 @@ class Owner(Protocol):
     def ended(self, connection: Any, reason: Any) -> None:
         """The transport of a connection has ended, for what it says."""
 
-    def unsendable(self, connection: Any, reply: bytes) -> str:
+    def unsendable(self, connection: Any, reply: bytes) -> ErrorText:
         """Log why a reply could not be sent, which is the current exception.
 
-        Returns the reference that the peer is told.
+        Returns what the peer is told.
         """
 
     def ban(self, host: str, seconds: float) -> None:

@@ -27,6 +27,7 @@ from twisted.python.failure import Failure
 from kupool.storage.guard import Guard
 from kupool.storage.migrations import migrate
 from kupool.storage.verify import AT_ONCE, Verifier, is_damage, quick_check
+from kupool.timing.waiting import after
 
 T = TypeVar("T")
 
@@ -218,9 +219,7 @@ class Database:
                 self._closed.callback(None)
             else:
                 self._queue.put(None)
-        waiter: Deferred[None] = Deferred()
-        self._closed.addBoth(lambda _: waiter.callback(None))
-        return waiter
+        return after(self._closed)
 
     def _not_opened(self, opened: Deferred[None], failure: Failure) -> None:
         """Give up, and tell everyone who waits."""

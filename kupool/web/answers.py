@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET, Request
+
+from kupool.incidents import report
 
 #: The largest body of a request, in bytes.
 MAX_BODY = 65536
@@ -102,14 +102,9 @@ class Route(Resource):
                 request.setHeader(name, value)
             return Answer(error.code, {"error": error.text})
         except Exception:
-            reference = secrets.token_hex(8)
-            self._log.failure(
-                "Request for {path} failed, reference {reference}",
-                Failure(),
-                path=request.path.decode(errors="replace"),
-                reference=reference,
-            )
-            return Answer(500, {"error": f"internal error, reference {reference}"})
+            path = request.path.decode(errors="replace")
+            told = report(self._log, "Request for {path} failed", path=path)
+            return Answer(500, {"error": told.text})
         return result if isinstance(result, Answer) else Answer(200, result)
 
     def _send(self, request: Request, answer: Answer) -> None:

@@ -27,13 +27,13 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
-from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 from twisted.web.server import Request
 
 from kupool.errors import ERRORS
 from kupool.stats import IStatsStore
+from kupool.timing.waiting import Waiters
 from kupool.web import IStatusSource
 from kupool.web.answers import ApiError
 from kupool.web.queries import FOREVER, MAX_RANGE, MINUTE, Query, parse_query, show_time
@@ -56,30 +56,26 @@ class Shared:
         self._age = age
         self._compute = compute
         self._known: tuple[float, int] | None = None
-        self._waiting: list[Deferred[int]] | None = None
+        self._computing = False
+        self._waiting = Waiters[int]()
 
     async def get(self) -> int:
         """Return the result; fails as the computation does, and is then tried anew."""
         if self._known is not None and self._clock.seconds() - self._known[0] < self._age:
             return self._known[1]
-        if self._waiting is not None:
-            waiter: Deferred[int] = Deferred()
-            self._waiting.append(waiter)
-            return await waiter
-        self._waiting = []
+        if self._computing:
+            return await self._waiting.wait()
+        self._computing = True
         try:
             result = await self._compute()
         except Exception:
-            self._hand_out(Failure())
+            self._computing = False
+            self._waiting.tell(Failure())
             raise
+        self._computing = False
         self._known = (self._clock.seconds(), result)
-        self._hand_out(result)
+        self._waiting.tell(result)
         return result
-
-    def _hand_out(self, result: Any) -> None:
-        waiting, self._waiting = self._waiting or [], None
-        for waiter in waiting:
-            waiter.callback(result)  # a Failure makes it fail
 
 
 class Statistics:

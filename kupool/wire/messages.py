@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Union, cast
 
 import msgspec
 
-from kupool.errors import CLOSE_REASONS, CloseReason, ErrorText, close_text
+from kupool.errors import CLOSE_REASONS, ERRORS, CloseReason, ErrorText, close_text
 from kupool.wire.framing import FRAME, OP_CLOSE, Framing, encode_frame
 from kupool.wire.websocket import WEBSOCKET, WEBSOCKET_BINARY, encode_websocket_close
 
@@ -185,13 +185,21 @@ def encode_result(message_id: RequestId, result: object) -> bytes:
     return b'{"id":%b,"result":%b}' % (encode_id(message_id), msgspec.json.encode(result))
 
 
+def _error_fields(error: ErrorText) -> bytes:
+    """Return what follows the id in a reply that carries an error."""
+    return b'"result":false,"error":%b,"code":%d}' % (msgspec.json.encode(error.text), error.code)
+
+
+#: The same for the rows of the table as they are, which are most that is sent.
+_TABLE = {error: _error_fields(error) for error in ERRORS}
+
+
 def encode_error(message_id: RequestId, error: ErrorText) -> bytes:
     """Return the reply that carries a row of the error table."""
-    return b'{"id":%b,"result":false,"error":%b,"code":%d}' % (
-        encode_id(message_id),
-        msgspec.json.encode(error.text),
-        error.code,
-    )
+    fields = _TABLE.get(error) or _error_fields(error)
+    if type(message_id) is int:
+        return b'{"id":%d,%b' % (message_id, fields)
+    return b'{"id":%b,%b' % (encode_id(message_id), fields)
 
 
 def encode_request(message_id: RequestId, method: str, params: object) -> bytes:

@@ -31,22 +31,20 @@ class DescriptorTests(SynchronousTestCase):
 
 
 class MemoryTests(SynchronousTestCase):
-    """K-50: remembered nonces vanish with their jobs."""
+    """K-50, issue 12: remembered nonces vanish with their jobs."""
 
     def test_small(self) -> None:
-        """K-50: their memory is used again: rounds of the same size do not add up."""
+        """K-50, issue 12: their memory is used again: what was accepted once more, and
+        retired, adds less than five percent.
+        """
         with tempfile.TemporaryDirectory() as folder:
             report = memory.run(
                 memory.Load(Path(folder), compiled=False),
-                submissions=10_000,
+                submissions=60_000,
                 connects=200,
-                rounds=2,
+                rounds=1,
                 warm=1.0,
                 folder=Path(folder),
             )
-        for accepted, live, retired in report.rounds:
-            self.assertEqual(10_000, accepted)
-            # A nonce takes about 140 bytes while its job lives.
-            self.assertLess(live - report.warm, 10_000 * 500)
-            self.assertLess(retired - report.warm, 10_000 * 500)
-        self.assertEqual(report.fds[0], report.fds[1])
+        self.assertEqual([accepted for accepted, _, _ in report.rounds], [60_000])
+        self.assertEqual([], report.problems)

@@ -352,22 +352,6 @@ class FlagTests(Case):
             self.assertNotIn(PASSWORD, daemon.output)
 
 
-class AllocatorTests(Case):
-    """K-50: the daemon works with either allocator, and where there is a third."""
-
-    def test_allocators(self) -> None:
-        for flags, env in (
-            (("--allocator=malloc",), {}),
-            (("--allocator=pymalloc",), {}),
-            (("--allocator=malloc",), {"PYTHONMALLOC": "debug"}),
-        ):
-            with RunningDaemon(*flags, "--submit-interval=0", env=env) as daemon:
-                client = LineClient(daemon)
-                self.addCleanup(client.close)
-                self.assertIs(client.submit(client.authorize(), "n")["result"], True)
-                self.assertEqual(daemon.stop(), 0)
-
-
 class LogTests(Case):
     """K-92: the log is JSON with a level, and holds what it should and no secret."""
 

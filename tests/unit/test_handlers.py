@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.log.memory import ENTRY_BYTES, MemoryLog
+from kupool.pool import handlers as handlers_module
+from kupool.pool import judge as judge_module
 from kupool.pool.acceptance import BatchSettings
 from kupool.pool.handlers import MAX_TALLIES, AttemptSettings
 from kupool.pool.judge import Rules
@@ -539,6 +542,84 @@ class TallyTests(Case):
         taken = bench.handlers.take_rejections()
         self.assertEqual(len(taken), MAX_TALLIES + 1)
         self.assertEqual(taken[Rejection("", 23, int(WALL))], 50)
+
+
+class OnceTests(Case):
+    """issue 12: a submission is decoded, judged and hashed once, whatever becomes of it."""
+
+    def setUp(self) -> None:
+        self.judged = self.hashed = self.general = 0
+
+        def judged(*given: Any) -> Any:
+            self.judged += 1
+            return judge_module.judge(*given)
+
+        def hashed(data: bytes) -> Any:
+            self.hashed += 1
+            return sha256(data)
+
+        self.patch(handlers_module, "judge", judged)
+        self.patch(judge_module, "sha256", hashed)
+
+    def once(self, peer: Peer, expected: dict[str, Any], nonce: str, **more: Any) -> None:
+        """Submit one; ``hashes`` says how often it may be hashed."""
+        hashes = more.pop("hashes", 1)
+        self.judged = self.hashed = self.general = 0
+        self.check(peer.submit(nonce, **more), expected)
+        self.assertEqual((self.judged, self.hashed, self.general), (1, hashes, 0), expected)
+
+    def watched(self, **settings: Any) -> Peer:
+        """Use a pool that counts what takes the general way, where it is decoded again."""
+        peer = self.use(**settings)
+        dispatch = self.bench.handlers.router.dispatch
+
+        def general(*given: Any) -> bytes | None:
+            self.general += 1
+            return dispatch(*given)
+
+        self.patch(self.bench.handlers.router, "dispatch", general)
+        return peer
+
+    def test_every_outcome(self) -> None:
+        """issue 12: whether it is accepted or not, and whatever its id is."""
+        for first, second in ((1, 2), ("a", "b"), (2**70, -1)):
+            ids = {"message_id": first}
+            peer = self.watched(rules=Rules(40, 0), attempts=NO_ATTEMPTS)
+            old = dict(peer.job or {})
+            self.once(peer, ACCEPTED, "a", **ids)
+            self.once(peer, DUPLICATE, "a", message_id=second, hashes=0)
+            self.once(peer, INVALID, "b", result="0" * 64, **ids)
+            self.once(peer, INVALID, "", hashes=0, **ids)
+            self.once(peer, UNKNOWN, "b", job_id=0, hashes=0, **ids)
+            self.bench.handlers.rules = Rules(0, 1)
+            self.once(peer, FREQUENT, "b", hashes=0, **ids)
+            self.bench.handlers.rules = Rules(40, 0)
+            self.bench.at(41.0)
+            peer.hear()
+            self.once(peer, EXPIRED, "b", hashes=0, **old, **ids)
+
+    def test_refused_by_the_log(self) -> None:
+        """issue 12: too much is on its way to the log already."""
+        peer = self.watched(log=HeldLog(), rules=NO_WINDOW, batches=BatchSettings(size=1))
+        for n in range(BatchSettings().in_flight):
+            peer.send(peer.submission(f"n{n}"))
+        self.once(peer, UNAVAILABLE, "last")
+        self.assertEqual(self.bench.handlers.outcomes, {"Temporarily unavailable": 1})
+
+    def test_notification(self) -> None:
+        """issue 12: one that gets no answer is no exception."""
+        peer = self.watched(attempts=NO_ATTEMPTS)
+        peer.send({**peer.submission("a", result="0"), "id": None})
+        self.assertEqual((peer.hear(), self.judged, self.general), ([], 1, 0))
+
+    def test_an_id_that_is_too_long(self) -> None:
+        """K-05, issue 12: it is malformed, and never judged."""
+        peer = self.watched()
+        for text in ("x" * 65, "\u540d" * 22):
+            peer.send(peer.submission("a", message_id=text))
+            self.assertEqual([m["code"] for m in peer.hear()], [30])
+        self.assertEqual(self.judged, 0)
+        self.check(peer.submit("a", message_id="x" * 64), ACCEPTED)
 
 
 class HistoryBoundTests(Case):

@@ -18,8 +18,8 @@ from kupool.errors import (
 )
 from kupool.pool.jobs import Job
 from kupool.pool.judge import Rules, judge
-from kupool.pool.limits import Bucket
 from kupool.pool.session import Session
+from kupool.timing.buckets import Bucket
 from kupool.wire.messages import SubmitParams
 from tests.pool_fixture import hash_of
 

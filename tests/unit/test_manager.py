@@ -12,9 +12,9 @@ from zope.interface.verify import verifyObject
 from kupool.errors import BANNED, GOING_DOWN, TOO_MANY_CONNECTIONS
 from kupool.net import IConnectionObserver
 from kupool.net.admission import MAX_BANS
-from kupool.net.manager import CHUNK
 from kupool.session.connection import Connection
 from kupool.session.lifecycle import OPEN
+from kupool.timing.chunks import CHUNK
 from kupool.wire.framing import FRAME, INT32, LINE
 from tests.peers import Bench, PeerTransport
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.options import SettingOptions
-from kupool.settings import declared, flag_name, repeatable
+from kupool.settings import declared, flag_name, no_longer, repeatable
 
 
 class Case(SynchronousTestCase):
@@ -85,13 +85,15 @@ class FlagTests(Case):
 
 
 class RefusalTests(Case):
-    """K-88: one line, and the flag that was meant."""
+    """K-88, issue 12: one line, and the flag that was meant, or what to do without it."""
 
     def test_each(self) -> None:
         for arguments, text in (
             (["--expires=1"], "option --expires not recognized, did you mean --expire?"),
             (["--xyzzy"], "option --xyzzy not recognized"),
             (["--interval"], "option --interval requires argument"),
+            (["--allocator=malloc"], f"option --allocator: {no_longer('allocator')}"),
+            (["-allocator", "malloc"], f"option --allocator: {no_longer('allocator')}"),
             (["run"], "unexpected argument 'run'"),
             (["--pg-dsn=", "postgres://u:secret@h"], "unexpected argument 'postgres://u:***@h'"),
         ):

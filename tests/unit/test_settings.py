@@ -12,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.masking import mask
 from kupool.settings import (
+    GONE,
     SettingError,
     Settings,
     changes,
@@ -60,7 +61,7 @@ class SourceTests(FileCase):
             "auth": ("unix",), "framing": "line", "transport": "stock", "store": "memory",
             "mq": "memory", "mq_kind": "classic", "spool": "off",
             "nonce_scope": "session", "duplicate_scope": "job",
-            "log_level": "debug", "log_format": "text", "allocator": "pymalloc",
+            "log_level": "debug", "log_format": "text",
             "bus": "off", "bus_get": "on", "bus_publish": ("a.>", "b"), "bus_subscribe": ("c",),
             "bus_operators": ("alice",), "bus_direct": ("d.*",), "bus_origins": ("https://a",),
             "rooms": "on",
@@ -168,6 +169,20 @@ class RefusalTests(FileCase):
         for text in ("zzz: 1\n", "1: 1\n", "config: other.yaml\n"):
             path = self.file(text)
             self.assertRegex(self.refused({"config": path}), r"^\w+: no such setting.* \(from file")
+
+    def test_settings_that_are_gone(self) -> None:
+        """K-88, issue 12: what an older release had is refused, with what to do now."""
+        path = self.file("allocator: malloc\n")
+        for flags, environ, source in (
+            ({"config": path}, {}, f"file {path}"),
+            ({}, {"KUP_ALLOCATOR": "malloc"}, "environment KUP_ALLOCATOR"),
+            ({"allocator": "malloc"}, {}, "flag --allocator"),
+        ):
+            message = self.refused(flags, environ)  # type: ignore[arg-type]
+            self.assertEqual(
+                message, f"allocator: no such setting any more: {GONE['allocator']} (from {source})"
+            )
+        self.assertEqual(set(GONE) & set(declared()), set())
 
     def test_files_that_cannot_be_read(self) -> None:
         for text, name in (

@@ -8,6 +8,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from kupool.bus.rabbit.items import MAX_PARTS, Entry, State
+from kupool.timing.waiting import Waiters
 
 
 class Introduction:
@@ -23,7 +24,7 @@ class Introduction:
         self._expected: int | None = None
         self._before: set[str] = set()
         self._timer: IDelayedCall | None = None
-        self._waiting: list[Deferred[None]] = []
+        self._waiting = Waiters[None]()
 
     def begin(self) -> None:
         """There is a connection."""
@@ -49,15 +50,11 @@ class Introduction:
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
         self._timer = None
-        self._tell()
+        self._waiting.tell(None)
 
     def wait(self) -> Deferred[None]:
         """Wait until it is over; fires at once where none is going on."""
-        if self._timer is None:
-            return succeed(None)
-        done: Deferred[None] = Deferred()
-        self._waiting.append(done)
-        return done
+        return succeed(None) if self._timer is None else self._waiting.wait()
 
     def _end(self) -> None:
         if self._timer is not None and self._timer.active():
@@ -65,12 +62,7 @@ class Introduction:
         self._timer = None
         self._before.clear()
         self._over()
-        self._tell()
-
-    def _tell(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        for done in waiting:
-            done.callback(None)
+        self._waiting.tell(None)
 
 
 class _Gathering:

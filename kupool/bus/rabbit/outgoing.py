@@ -10,6 +10,7 @@ from kupool.bus import Message
 from kupool.bus.rabbit.carrier import EVERYBODY, ICarrier
 from kupool.bus.rabbit.items import Item, Tell, TellAll, encode, pack
 from kupool.bus.rabbit.settings import MeshSettings
+from kupool.timing.chunks import Chunks
 
 #: Bytes that a message and the name of a subscriber count beside the data.
 _OVERHEAD = 200
@@ -51,14 +52,13 @@ class Outgoing:
         settings: MeshSettings,
         nodes: Callable[[], int],
     ) -> None:
-        self._clock = clock
         self._carrier = carrier
         self._settings = settings
         self._nodes = nodes
         #: Boxes by address, in rounds: in each, what everybody gets is sent first.
         self._rounds: list[dict[str, _Box]] = [{}]
         self._telling: list[_Telling] = []
-        self._scheduled = False
+        self._chunks = Chunks(clock, self._turn)
         #: Bytes that wait.
         self.size = 0
 
@@ -71,7 +71,7 @@ class Outgoing:
         if self._telling:
             self._put_telling()
         self._add(address, encode(item), life or self._settings.message_ttl)
-        self._soon()
+        self._chunks.wake()
 
     def tell(self, address: str, node: str, subscriber: str, message: Message) -> None:
         """Send an unreliable message to one more subscriber of a node."""
@@ -85,7 +85,7 @@ class Outgoing:
             target = telling.targets[address] = (node, [])
         target[1].append(subscriber)
         self.size += _NAME
-        self._soon()
+        self._chunks.wake()
 
     def flush(self) -> None:
         """Send all that waits, unless the carrier takes nothing now."""
@@ -119,14 +119,9 @@ class Outgoing:
         box.life = max(box.life, life)
         self.size += len(piece)
 
-    def _soon(self) -> None:
-        if not self._scheduled:
-            self._scheduled = True
-            self._clock.callLater(0, self._turn)
-
-    def _turn(self) -> None:
-        self._scheduled = False
+    def _turn(self) -> bool:
         self.flush()
+        return False
 
     def _put_telling(self) -> None:
         """Have the unreliable messages sent, by fanout where more than half of the nodes have

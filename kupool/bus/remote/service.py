@@ -40,6 +40,7 @@ from kupool.net import IClosingObserver
 from kupool.net.observer import Observer
 from kupool.net.routing.router import Before, IRouter, Router
 from kupool.session.connection import Connection
+from kupool.timing.waiting import Waiters
 from kupool.wire.framing import Item
 from kupool.wire.incoming import Incoming, decode_incoming
 from kupool.wire.messages import encode_request
@@ -133,7 +134,7 @@ class BusService(Observer):
         self._taken = taken
         self._encoded: tuple[Message | None, dict[tuple[str, str], bytes]] = (None, {})
         self._publishing = 0
-        self._finished: list[Deferred[None]] | None = None
+        self._finished: Waiters[None] | None = None
         steps = tuple(before)
         if "ping" not in {route.method for route in methods.routes}:
             methods.add("ping", lambda connection, request: True)
@@ -165,16 +166,15 @@ class BusService(Observer):
 
     def finish(self) -> Deferred[None]:
         """Refuse what is published from now on; fires when all before has its outcome."""
-        done: Deferred[None] = Deferred()
-        self._finished = [*(self._finished or ()), done]
+        if self._finished is None:
+            self._finished = Waiters()
+        done = self._finished.wait()
         self._tell_finished()
         return done
 
     def _tell_finished(self) -> None:
-        if self._finished and not self._publishing:
-            finished, self._finished = self._finished, []
-            for done in finished:
-                done.callback(None)
+        if self._finished is not None and not self._publishing:
+            self._finished.tell(None)
 
     def _leave(self, connection: Connection) -> None:
         peer = self._peers.get(connection.id)

@@ -14,6 +14,7 @@ from twisted.python.failure import Failure
 from kupool.amqp.channel import Channel
 from kupool.amqp.connection import Connection
 from kupool.log import LogUnavailable
+from kupool.timing.waiting import Waiters
 
 #: Seconds from a refusal to the next channel: one that is opened while a quorum queue has
 #: no leader is refused for ever.
@@ -89,7 +90,7 @@ class Publisher:
         self._down = "not connected yet"
         self._closed = False
         self._renewing: IDelayedCall | None = None
-        self._idle: list[Deferred[None]] = []
+        self._idle = Waiters[None]()
         self._ticking: IDelayedCall | None = None
 
     @property
@@ -220,9 +221,7 @@ class Publisher:
             if self._ticking is not None:
                 self._ticking.cancel()
                 self._ticking = None
-            idle, self._idle = self._idle, []
-            for done in idle:
-                done.callback(None)
+            self._idle.tell(None)
 
     def _refused(self, failure: Failure, channel: Channel) -> None:
         """The broker would not keep an entry: a new channel, and everything once more."""
@@ -282,11 +281,7 @@ class Publisher:
         """Take nothing more, and wait so long for what is on its way; the rest fails."""
         self._closed = True
         if self._waiting:
-            idle: Deferred[None] = Deferred()
-            self._idle.append(idle)
-            idle.addTimeout(seconds, self._clock, lambda *_: None)
-            await idle
-        self._idle.clear()
+            await self._idle.wait().addTimeout(seconds, self._clock, lambda *_: None)
         self._cancel_renewal()
         for item in list(self._waiting.values()):
             self._fail(item, "the log was closed before it was confirmed")

@@ -7,6 +7,7 @@ from weakref import WeakKeyDictionary
 
 from kupool.errors import FORBIDDEN, TOO_MANY_REQUESTS, ErrorText
 from kupool.session.connection import Connection
+from kupool.timing.buckets import Bucket
 
 
 class RateLimit:
@@ -22,17 +23,16 @@ class RateLimit:
             raise ValueError("a rate limit needs a rate above 0 and a burst of at least 1")
         self._rate = rate
         self._burst = burst
-        # What is left, and when that was so; it goes when the connection goes.
-        self._left: WeakKeyDictionary[Connection, tuple[float, float]] = WeakKeyDictionary()
+        # A bucket goes when its connection goes.
+        self._buckets: WeakKeyDictionary[Connection, Bucket] = WeakKeyDictionary()
 
     def __call__(self, connection: Connection, *message: object) -> ErrorText | None:
         """Answer a message that is over the limit."""
         now = connection.around.now()
-        left, since = self._left.get(connection, (float(self._burst), now))
-        left = min(float(self._burst), left + (now - since) * self._rate)
-        allowed = left >= 1.0
-        self._left[connection] = (left - allowed, now)
-        return None if allowed else TOO_MANY_REQUESTS
+        bucket = self._buckets.get(connection)
+        if bucket is None:
+            bucket = self._buckets[connection] = Bucket(self._rate, self._burst, now)
+        return None if bucket.spend(now) else TOO_MANY_REQUESTS
 
 
 def allow(

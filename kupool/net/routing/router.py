@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Iterable
 from inspect import iscoroutine
 from typing import Any, NamedTuple
@@ -13,9 +12,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import Interface, implementer
 
+from kupool import incidents
 from kupool.errors import (
     BAD_PARAMS,
-    INTERNAL_ERROR,
     MALFORMED,
     TOO_MANY_ERRORS,
     UNKNOWN_METHOD,
@@ -323,16 +322,14 @@ def _no_method(payload: bytes) -> Any:
 
 def report(log: Logger, connection: Connection, route: int | str, failure: Failure) -> ErrorText:
     """Log what a handler raised, under a reference; returns what the peer may know."""
-    reference = secrets.token_hex(8)
-    log.failure(
-        "Message {route} of connection {connection} from {peer} failed, reference {reference}",
+    return incidents.report(
+        log,
+        "Message {route} of connection {connection} from {peer} failed",
         failure,
         route=route,
         connection=connection.id,
         peer=connection.peer,
-        reference=reference,
     )
-    return ErrorText(INTERNAL_ERROR.code, f"{INTERNAL_ERROR.text} {reference}")
 
 
 def _method_of(message: Any) -> str:

@@ -15,6 +15,7 @@ from kupool.net.transport.descriptors import DescriptorGroup
 from kupool.net.transport.endpoints import Address, endpoint_for
 from kupool.net.transport.proxied import ProxySettings
 from kupool.net.transport.resolving import resolved
+from kupool.timing.waiting import after
 
 #: What listening fails with on an address that this machine does not have.
 _NOT_HERE = frozenset((EADDRNOTAVAIL, EAFNOSUPPORT))
@@ -99,9 +100,7 @@ class Listening:
             self._closing.append(closing)
         # A second call, while the first still waits, waits for the same ports.
         for closing in list(self._closing):
-            closed: Deferred[None] = Deferred()
-            closing.chainDeferred(closed)
-            await closed
+            await after(closing)
             if closing in self._closing:
                 self._closing.remove(closing)
 

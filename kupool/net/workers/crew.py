@@ -12,6 +12,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from kupool.errors import UNAVAILABLE, RequestError
+from kupool.timing.waiting import Waiters
 
 
 class Call:
@@ -75,7 +76,7 @@ class Crew(ABC):
         self._leaving: set[Hand] = set()
         self._waiting: deque[Call] = deque()
         self._stopping = False
-        self._emptied: list[Deferred[None]] = []
+        self._emptied = Waiters[None]()
 
     @property
     def stuck(self) -> int:
@@ -162,9 +163,7 @@ class Crew(ABC):
         if self._waiting and not self._busy:
             self._refuse_waiting()  # every hand is stuck
         if not self._busy and not self._leaving:
-            emptied, self._emptied = self._emptied, []
-            for deferred in emptied:
-                deferred.callback(None)
+            self._emptied.tell(None)
 
     def _refuse_waiting(self) -> None:
         waiting, self._waiting = self._waiting, deque()
@@ -186,8 +185,7 @@ class Crew(ABC):
         self._refuse_waiting()
         if not self._busy and not self._leaving:
             return 0
-        emptied: Deferred[None] = Deferred()
-        self._emptied.append(emptied)
+        emptied = self._emptied.wait()
         left: list[Call] = []
         late = self.reactor.callLater(deadline, self._abandon_all, left)
         await emptied

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -19,8 +19,9 @@ from kupool.rooms.spread.exchange import Exchange
 from kupool.rooms.spread.ring import Ring
 from kupool.rooms.spread.seats import MOVED
 from kupool.rooms.spread.visitors import Visitor
-from kupool.rooms.turns import in_chunks
 from kupool.session.connection import Connection
+from kupool.timing.chunks import in_chunks
+from kupool.timing.waiting import Waiters, after
 
 if TYPE_CHECKING:
     from kupool.rooms.spread.lobby import SpreadLobby
@@ -47,7 +48,7 @@ class Handover:
         self._lobby = lobby
         self._exchange = exchange
         self._leaving: dict[str, _Leaving] = {}
-        self._expected: dict[str, list[Deferred[None]]] = {}
+        self._expected: dict[str, Waiters[None]] = {}
         self._asked: dict[str, set[str]] = {}
         self._rings: deque[tuple[float, Ring]] = deque(maxlen=RINGS)
         self.moved = self.taken = 0
@@ -133,25 +134,23 @@ class Handover:
 
     def ready(self, code: str) -> Deferred[None]:
         """Fire when a room that belongs here has come from where it was, if it was."""
-        done: Deferred[None] = Deferred()
         leaving = self._leaving.get(code)
         if leaving is not None:  # to us again: it is handed over to ourselves
-            leaving.done.addCallback(lambda _: done.callback(None))
-        elif code in self._expected:
-            self._expected[code].append(done)
-        else:
-            hosts = set() if self._lobby.find(code) else self._former(code)
-            if not hosts:
-                done.callback(None)
-            else:
-                self._expected[code] = [done]
-                self._asked[code] = hosts
-                timeout = self._lobby.spread.move_timeout
-                self._lobby.wheel.once(
-                    self, code, timeout, lambda timer: self._expect_no_more(code), "move"
-                )
-                for host in hosts:
-                    self._exchange.send(host, Ask(code))
+            return after(leaving.done)
+        if code in self._expected:
+            return self._expected[code].wait()
+        hosts = set() if self._lobby.find(code) else self._former(code)
+        if not hosts:
+            return succeed(None)
+        self._expected[code] = Waiters()
+        done = self._expected[code].wait()
+        self._asked[code] = hosts
+        timeout = self._lobby.spread.move_timeout
+        self._lobby.wheel.once(
+            self, code, timeout, lambda timer: self._expect_no_more(code), "move"
+        )
+        for host in hosts:
+            self._exchange.send(host, Ask(code))
         return done
 
     def _former(self, code: str) -> set[str]:
@@ -216,8 +215,9 @@ class Handover:
     def _expect_no_more(self, code: str) -> None:
         self._lobby.wheel.cancel(self, code)
         self._asked.pop(code, None)
-        for waiting in self._expected.pop(code, ()):
-            waiting.callback(None)
+        expected = self._expected.pop(code, None)
+        if expected is not None:
+            expected.tell(None)
 
 
 __all__ = ["Handover"]

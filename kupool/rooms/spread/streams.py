@@ -11,13 +11,14 @@ from collections import deque
 from collections.abc import Callable
 from secrets import token_hex
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 from kupool.bus import Answer, IBus, Kind, Message, Outcome, Refusal
 from kupool.rooms.spread.entries import AnyEntry, Push, decode, encode
 from kupool.rooms.spread.settings import SpreadSettings
+from kupool.timing.waiting import Waiters
 from kupool.wire.framing import INT32
 
 #: How long one attempt to deliver a chunk may take, and when the next one begins.
@@ -60,7 +61,7 @@ class Outbound:
         self._call: IDelayedCall | None = None
         self._flight: Deferred[Outcome] | None = None
         self._closed = False
-        self._idle: list[Deferred[None]] = []
+        self._idle = Waiters[None]()
         self.dropped = 0
 
     @property
@@ -124,7 +125,7 @@ class Outbound:
             self._call = None
         if self._chunk is None:
             if not self._data:
-                self._tell_idle()
+                self._idle.tell(None)
                 return
             self._chunk = bytes(self._data[: self._settings.chunk])
             del self._data[: self._settings.chunk]
@@ -165,12 +166,9 @@ class Outbound:
 
     def flushed(self) -> Deferred[None]:
         """Fire when everything has arrived, or the stream has ended."""
-        done: Deferred[None] = Deferred()
         if self._closed or (not self.size and self._flight is None):
-            done.callback(None)
-        else:
-            self._idle.append(done)
-        return done
+            return succeed(None)
+        return self._idle.wait()
 
     def close(self) -> None:
         """Send nothing more."""
@@ -183,12 +181,7 @@ class Outbound:
             self._call = None
         if self._flight is not None:
             self._flight.cancel()
-        self._tell_idle()
-
-    def _tell_idle(self) -> None:
-        idle, self._idle = self._idle, []
-        for waiting in idle:
-            waiting.callback(None)
+        self._idle.tell(None)
 
 
 class _Stream:

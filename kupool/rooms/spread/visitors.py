@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from kupool.errors import INTERNAL_ERROR, MALFORMED, UNAVAILABLE, ErrorText, RequestError
+from kupool.errors import MALFORMED, UNAVAILABLE, ErrorText, RequestError
+from kupool.incidents import report
 from kupool.rooms.events import RoomBusy, RoomGone
 from kupool.rooms.spread.entries import Enter, Gone, Hold, Out, Reply, Say
 from kupool.rooms.spread.exchange import Exchange
@@ -224,13 +224,7 @@ class Visitors:
                     return Reply(peer, number, data)
                 result = Failure(ValueError(f"an answer of {len(data)} bytes"))
         if isinstance(result, Failure):
-            reference = token_hex(8)
-            self._log.failure(
-                "A message from another host failed, reference {reference}",
-                result,
-                reference=reference,
-            )
-            result = ErrorText(INTERNAL_ERROR.code, f"{INTERNAL_ERROR.text} {reference}")
+            result = report(self._log, "A message from another host failed", result)
         assert isinstance(result, ErrorText)
         return Reply(peer, number, b"", result.code, result.text)
 

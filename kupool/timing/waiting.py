@@ -1,0 +1,58 @@
+"""Those that wait for something that happens for all of them at once."""
+
+from __future__ import annotations
+
+from typing import Any, Generic, TypeVar
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+T = TypeVar("T")
+
+
+class Waiters(Generic[T]):
+    """Each has a Deferred of its own, all of which get the same result.
+
+    Whoever begins to wait while the others are told waits for the next time. One that is
+    cancelled, as by a timeout, waits no more, and is nobody else's matter.
+    """
+
+    __slots__ = ("_waiting",)
+
+    def __init__(self) -> None:
+        self._waiting: list[Deferred[T]] = []
+
+    def __len__(self) -> int:
+        """Return how many wait."""
+        return len(self._waiting)
+
+    def wait(self) -> Deferred[T]:
+        """Return what fires when they are told the next time."""
+        waiter: Deferred[T] = Deferred(self._cancelled)
+        self._waiting.append(waiter)
+        return waiter
+
+    def tell(self, result: T | Failure) -> None:
+        """Let all that wait go on with a result, or fail with a :class:`Failure`."""
+        waiting, self._waiting = self._waiting, []
+        for waiter in waiting:
+            if not waiter.called:  # one that was told before may have cancelled it
+                waiter.callback(result)
+
+    def _cancelled(self, waiter: Deferred[T]) -> None:
+        if waiter in self._waiting:
+            self._waiting.remove(waiter)
+
+
+def after(work: Deferred[Any]) -> Deferred[None]:
+    """Return what fires when something has ended, well or not.
+
+    It may be waited for by many, each of whom may cancel without harm to the work and to the
+    others. A failure of the work counts as handled.
+    """
+    waiter: Deferred[None] = Deferred()
+    work.addBoth(lambda _: waiter.callback(None))
+    return waiter
+
+
+__all__ = ["Waiters", "after"]

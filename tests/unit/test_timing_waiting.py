@@ -1,0 +1,84 @@
+"""Those that wait for something that happens for all of them at once."""
+
+from __future__ import annotations
+
+from twisted.internet import defer
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+
+from kupool.timing.waiting import Waiters, after
+
+
+class WaitersTests(SynchronousTestCase):
+    """issue 12: one waiting list."""
+
+    def setUp(self) -> None:
+        self.waiters = Waiters[int]()
+
+    def test_all_get_the_result(self) -> None:
+        first, second = self.waiters.wait(), self.waiters.wait()
+        self.assertEqual(len(self.waiters), 2)
+        self.waiters.tell(7)
+        self.assertEqual([self.successResultOf(w) for w in (first, second)], [7, 7])
+        self.assertEqual(len(self.waiters), 0)
+        self.waiters.tell(8)
+
+    def test_all_get_the_failure(self) -> None:
+        waiting = [self.waiters.wait() for _ in range(3)]
+        self.waiters.tell(Failure(ValueError("on purpose")))
+        for waiter in waiting:
+            self.failureResultOf(waiter, ValueError)
+
+    def test_who_comes_while_they_are_told_waits_for_the_next_time(self) -> None:
+        again: list[Deferred[int]] = []
+        self.waiters.wait().addCallback(lambda _: again.append(self.waiters.wait()))
+        self.waiters.tell(1)
+        self.assertNoResult(again[0])
+        self.waiters.tell(2)
+        self.assertEqual(self.successResultOf(again[0]), 2)
+
+    def test_one_that_is_cancelled_waits_no_more(self) -> None:
+        first, second = self.waiters.wait(), self.waiters.wait()
+        first.cancel()
+        self.failureResultOf(first, CancelledError)
+        self.assertEqual(len(self.waiters), 1)
+        self.waiters.tell(1)
+        self.assertEqual(self.successResultOf(second), 1)
+
+    def test_one_that_is_cancelled_by_another(self) -> None:
+        first = self.waiters.wait()
+        second = self.waiters.wait()
+        third = self.waiters.wait()
+        first.addCallback(lambda _: second.cancel())
+        self.waiters.tell(1)
+        self.failureResultOf(second, CancelledError)
+        self.assertEqual(self.successResultOf(third), 1)
+
+    def test_a_timeout(self) -> None:
+        clock = Clock()
+        waiter = self.waiters.wait().addTimeout(1.0, clock)
+        clock.advance(1.0)
+        self.failureResultOf(waiter, defer.TimeoutError)
+        self.assertEqual(len(self.waiters), 0)
+
+
+class AfterTests(SynchronousTestCase):
+    """issue 12: waiting for work that others wait for too."""
+
+    def test_many_wait(self) -> None:
+        work: Deferred[int] = Deferred()
+        waiting = [after(work) for _ in range(3)]
+        waiting[0].cancel()
+        self.failureResultOf(waiting[0], CancelledError)
+        self.assertNoResult(work)
+        work.callback(5)
+        self.assertEqual([self.successResultOf(w) for w in waiting[1:]], [None, None])
+        self.assertIs(self.successResultOf(after(work)), None)
+
+    def test_work_that_fails(self) -> None:
+        work: Deferred[int] = Deferred()
+        waiting = [after(work) for _ in range(2)]
+        work.errback(ValueError("on purpose"))
+        self.assertEqual([self.successResultOf(w) for w in waiting], [None, None])
