@@ -218,6 +218,6 @@ def close_message(framing: Framing, reason: CloseReason, retry_after: float | No
     """
     if framing is FRAME:
         return encode_frame(reason.reason.encode(), OP_CLOSE)
-    if framing is WEBSOCKET or framing is WEBSOCKET_BINARY:
+    if framing.name in (WEBSOCKET.name, WEBSOCKET_BINARY.name):
         return encode_websocket_close(reason.code, reason.reason)
     return framing.encode(encode_close(reason, retry_after))
