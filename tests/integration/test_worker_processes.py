@@ -16,13 +16,13 @@ from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from kupool.net.connection import Connection
 from kupool.net.observer import Observer
 from kupool.net.routing.id_router import IdRouter
 from kupool.net.server import Server
 from kupool.net.workers.pool import WorkerPool, WorkerSettings
 from kupool.net.workers.processes import CallFailed, ProcessEnded, Processes
 from kupool.net.workers.threads import Threads
+from kupool.session.connection import Connection
 from tests.integration.test_worker_crews import CrewCase, alive, pid_and, talk, until
 
 ROOT = Path(__file__).parents[2]

@@ -10,12 +10,12 @@ from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase
 
-from kupool.net.connection import Connection
 from kupool.net.observer import Observer
 from kupool.net.routing.id_router import IdRouter
 from kupool.net.server import Server
 from kupool.net.testing import MemoryNetwork
 from kupool.net.workers.pool import Drained, WorkerPool, WorkerSettings
+from kupool.session.connection import Connection
 from kupool.wire.framing import Tlv
 
 #: Seconds of the pool's deadline: what is told in less time did not wait for it.

@@ -11,7 +11,6 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 
 from kupool.net.routing.steps import Step, label_of
-from kupool.net.routing.steps import Step, label_of
 from kupool.net.stopping import Work
 from kupool.session.connection import Connection
 
