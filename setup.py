@@ -26,7 +26,6 @@ setup(
         "zope.interface>=6.0",
         "msgspec>=0.21",
         "pyyaml>=6.0.1",
-        "autobahn>=24.4.2",
         "rich>=13.7",
         "pika>=1.3.2",
         "txpostgres>=1.7.0",
@@ -35,6 +34,7 @@ setup(
     extras_require={
         "tls": ["pyopenssl>=24.0", "service-identity>=24.1"],
         "test": [
+            "autobahn>=24.4.2",
             "pytest>=8.0",
             "pytest-twisted>=1.14",
             "pytest-xdist>=3.8",

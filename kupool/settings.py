@@ -83,6 +83,21 @@ class Settings:
         "proxy whose PROXY headers are believed on addresses with haproxy: "
         "an address, a network, or unix",
     )
+    http_max_connections: int = _setting(
+        COUNT, "2000", "HTTP connections at once; beyond it those go that wait longest"
+    )
+    http_max_requests: int = _setting(
+        COUNT, "200", "HTTP requests answered at once, besides /health and /ready"
+    )
+    http_request_timeout: float = _setting(
+        DURATION, "30s", "time that an HTTP connection has for its next request"
+    )
+    ws_max_connections: int = _setting(
+        COUNT, "5000", "WebSockets at once, which count among --max-connections too"
+    )
+    ws_ping_interval: float = _setting(
+        DURATION, "30s", "time between pings of a WebSocket; one that stays silent is closed"
+    )
     auth: tuple[str, ...] = _setting(
         TEXT,
         (),

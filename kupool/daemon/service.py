@@ -22,6 +22,7 @@ from kupool.bus import BusError
 from kupool.daemon import moves
 from kupool.daemon.apply import apply_changes
 from kupool.daemon.housekeeping import Housekeeping
+from kupool.daemon.http_limits import descriptor_limit, http_limits
 from kupool.daemon.memory import Memory, make_give_back
 from kupool.daemon.notify import notify
 from kupool.daemon.parts import Parts, build, has_spool
@@ -312,6 +313,7 @@ class Daemon:
             manager=self.parts.server.manager,
             ws_origins=settings.ws_origins,
             hosts=settings.http_hosts,
+            limits=http_limits(settings, descriptor_limit()),
             more=None if bus is None else lambda hosts: bus.routes(hosts, settings),
         )
         proxies = ProxySettings(settings.proxy_trusted)

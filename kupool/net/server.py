@@ -16,6 +16,7 @@ from kupool.net.configuration import ServerConfig
 from kupool.net.failures import MESSAGE_TOO_LARGE
 from kupool.net.interfaces import IConnectionObserver
 from kupool.net.manager import ConnectionManager, ServerSettings
+from kupool.net.stopping import caller_waits
 from kupool.net.transport.descriptors import DescriptorGroup
 from kupool.net.transport.detecting import DetectingFactory
 from kupool.net.transport.direct import direct_transport_available
@@ -241,8 +242,13 @@ class Server:
         """Stop listening, close every connection with ``reason``, and wait for them.
 
         Those that have not ended ``timeout`` seconds later are cut off. May be called
-        again, from a handler too; a second call waits for the first.
+        again, from a handler too; a second call waits for the first. A worker pool that is
+        drained meanwhile does not wait for a handler that waits for this.
         """
+        with caller_waits():
+            await self._stop_once(reason, timeout)
+
+    async def _stop_once(self, reason: CloseReason, timeout: float) -> None:
         if self._stopping:
             await self._ended.wait()
             return

@@ -116,6 +116,21 @@ class Route(Resource):
         request.finish()
 
 
+def header(request: Request, name: bytes) -> str | None:
+    """Return a header as text; bytes that are not UTF-8 have a replacement in it, as they are
+    part of no name that anybody knows.
+    """
+    value = request.getHeader(name)
+    return None if value is None else value.decode(errors="replace")
+
+
+def tokens(request: Request, name: bytes) -> list[str]:
+    """Return the elements of a header that is a list, in lower case."""
+    values = request.requestHeaders.getRawHeaders(name) or ()
+    texts = (value.decode(errors="replace") for value in values)
+    return [element.strip().lower() for text in texts for element in text.split(",")]
+
+
 class NotFound(Route):
     """Every path that is none of the API's."""
 
@@ -152,6 +167,8 @@ __all__ = [
     "NotFound",
     "Route",
     "encode",
+    "header",
     "headers",
     "read_json",
+    "tokens",
 ]

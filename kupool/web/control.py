@@ -11,7 +11,7 @@ from twisted.web.server import Request
 from kupool.kinds import format_duration, parse_duration
 from kupool.pool.coordinator import RotationFailed
 from kupool.web import IStatusSource
-from kupool.web.answers import ApiError, read_json
+from kupool.web.answers import ApiError, header, read_json
 
 #: Names of this machine that no other site can take for its own.
 LOOPBACK = frozenset(("localhost", "127.0.0.1", "::1"))
@@ -30,11 +30,11 @@ class Hosts:
 
     def known(self, request: Request) -> bool:
         """Say whether a request names one of them."""
-        return self.knows(request.getHeader("host") or "")
+        return self.knows(header(request, b"host") or "")
 
-    def knows(self, header: str) -> bool:
+    def knows(self, host: str) -> bool:
         """Say whether a ``Host`` header names one of them, with whatever port."""
-        return host_of(header) in self._names
+        return host_of(host) in self._names
 
     def require(self, request: Request) -> None:
         """Refuse a request under another name; raises :class:`ApiError`."""
@@ -42,13 +42,13 @@ class Hosts:
             raise ApiError(403, "Host: this server is not known under that name")
 
 
-def host_of(header: str) -> str:
+def host_of(host: str) -> str:
     """Return the host of a ``Host`` header, in lower case and without the port.
 
     Empty where the header cannot be one.
     """
     try:
-        parts = urlsplit("//" + header)
+        parts = urlsplit("//" + host)
         parts.port  # noqa: B018  raises ValueError where it is no port
     except ValueError:
         return ""

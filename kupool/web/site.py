@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
 
@@ -16,57 +15,80 @@ from twisted.web.server import Request, Site
 
 from kupool import __version__
 from kupool.net.manager import ConnectionManager
+from kupool.net.refusals import Refusals
 from kupool.stats import IStatsStore
 from kupool.web import IStatusSource
 from kupool.web.answers import MAX_BODY, Answer, NotFound, Route, encode, headers
 from kupool.web.control import Control, Hosts
+from kupool.web.crowd import Crowd, HttpLimits
 from kupool.web.queries import show_time
 from kupool.web.statistics import Statistics
-from kupool.web.upgrade import Origins, Upgrade
+from kupool.web.upgrade import PATH, Elsewhere, Origins, Upgrade, wants_websocket
 from kupool.web.websocket import PoolWebSocketFactory
 
-
-@dataclass(frozen=True)
-class HttpLimits:
-    """The limits of the HTTP server; times are in seconds.
-
-    ``request_timeout`` is for a whole request to arrive, from the connection's
-    beginning or the answer before. ``ping_interval`` is that of WebSockets, which do
-    not count among ``max_connections`` once they are open: the pool has its own limit.
-    """
-
-    max_connections: int = 200
-    request_timeout: float = 30.0
-    ping_interval: float = 30.0
-
-
-class _Slots:
-    """How many HTTP connections there are."""
-
-    def __init__(self) -> None:
-        self.taken = 0
-
-    def release(self) -> None:
-        self.taken -= 1
+#: Seconds that a peer has to end its side, once its time for a request is over.
+CUT = 5.0
 
 
 class _Channel(HTTPChannel):
     """An HTTP connection that is counted, and has limited time for each request."""
 
-    def __init__(self, slots: _Slots) -> None:
+    transport: Any
+    callLater: Any
+    loseConnection: Any
+
+    def __init__(self, crowd: Crowd) -> None:
         HTTPChannel.__init__(self)
-        self._slots = slots
+        self._crowd = crowd
+        self._heard = self._overdue = False
+        self._cut: Any = None
 
     def connectionMade(self) -> None:
-        self._slots.taken += 1
         HTTPChannel.connectionMade(self)
+        self._crowd.enter(self)
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
-        self._slots.release()
+        self.left()
+        cut, self._cut = self._cut, None
+        if cut is not None and cut.active():
+            cut.cancel()
         HTTPChannel.connectionLost(self, reason)
+
+    def make_room(self) -> None:
+        """End at once."""
+        self.transport.abortConnection()
+
+    def left(self) -> None:
+        """It is no HTTP connection any more."""
+        self._crowd.leave(self)
+
+    def dataReceived(self, data: bytes) -> None:
+        self._heard = True
+        HTTPChannel.dataReceived(self, data)
+
+    def allContentReceived(self) -> None:
+        self._overdue = False
+        self._crowd.begins(self)
+        HTTPChannel.allContentReceived(self)
+
+    def requestDone(self, request: Request) -> None:
+        self._crowd.ends(self)
+        HTTPChannel.requestDone(self, request)
 
     def resetTimeout(self) -> None:
         """Do nothing: a byte now and then does not buy a request more time."""
+
+    def timeoutConnection(self) -> None:
+        """End, once all that has come was read: this process may not have run for a while."""
+        self._heard, self._overdue = False, True
+        self.callLater(0, self._timed_out)
+
+    def _timed_out(self) -> None:
+        if self._overdue and self._heard:
+            self.timeoutConnection()  # perhaps there is more
+        elif self._overdue and self._crowd.waits(self):
+            self.loseConnection()
+            self._cut = self.callLater(CUT, self.make_room)
 
 
 class _Request(Request):
@@ -110,39 +132,68 @@ class ApiSite(Site):
     noisy = False
     _logger = Logger()
 
-    def __init__(self, reactor: Any, root: IResource, limits: HttpLimits, slots: _Slots) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        root: IResource,
+        *,
+        request_timeout: float,
+        crowd: Crowd,
+        refusals: Refusals,
+        always: Collection[IResource] = (),
+        websocket: bool = False,
+    ) -> None:
+        """``always`` are the resources that no number of requests keeps from being answered,
+        ``websocket`` says whether there is one.
+        """
         Site.__init__(
             self,
             root,
             requestFactory=_Request,
             parsePOSTFormSubmission=False,
-            timeout=limits.request_timeout,
+            timeout=request_timeout or None,
             reactor=reactor,
         )
-        self._slots = slots
-        self._most = limits.max_connections
+        self.refusals = refusals
+        self._crowd = crowd
+        self._always = frozenset(always)
+        self._has_websocket = websocket
 
     @property
     def connections(self) -> int:
         """HTTP connections, without the WebSockets that are open."""
-        return self._slots.taken
+        return len(self._crowd)
 
     def protocol(self) -> _Channel:  # type: ignore[override]
         """Return the protocol of a new connection."""
-        return _Channel(self._slots)
+        return _Channel(self._crowd)
 
     def buildProtocol(self, addr: IAddress | None) -> IProtocol | None:  # type: ignore[override]
         """Return the protocol of a new connection; one too many is closed at once."""
-        if self._most and self._slots.taken >= self._most:
+        if not self._crowd.has_room():
             return None
         channel: IProtocol = Site.buildProtocol(self, addr)
         return channel
+
+    def getResourceFor(self, request: Any) -> IResource:
+        """Return what answers a request."""
+        resource: IResource = Site.getResourceFor(self, request)
+        if isinstance(resource, Upgrade):
+            return resource
+        if self._has_websocket and wants_websocket(request):
+            return Elsewhere()
+        if resource not in self._always:
+            if not self._crowd.take_request():
+                return Busy()
+            request.notifyFinish().addBoth(lambda result: self._crowd.end_request())
+        return resource
 
     def startFactory(self) -> None:
         """Open no access log."""
 
     def stopFactory(self) -> None:
         """There is no access log to close."""
+        self.refusals.stop()
 
     def log(self, request: Any) -> None:
         """Log a request, where details are wanted."""
@@ -153,6 +204,17 @@ class ApiSite(Site):
             code=request.code,
             remote=getattr(request.client, "host", ""),
         )
+
+
+class Busy(Route):
+    """Answers for another route, as too many requests are being answered already."""
+
+    def __init__(self) -> None:
+        super().__init__({})
+
+    async def _answer(self, request: Request) -> Answer:
+        request.setHeader(b"Retry-After", b"1")
+        return Answer(503, {"error": "too many requests"})
 
 
 class _Status:
@@ -209,7 +271,8 @@ def make_site(
     their paths.
     """
     limits = limits or HttpLimits()
-    slots = _Slots()
+    refusals = Refusals(reactor)
+    crowd = Crowd(reactor, limits, refusals)
     known = Hosts(hosts)
     status = _Status(reactor, source)
     control = Control(source, known)
@@ -225,9 +288,23 @@ def make_site(
         routes.update(more(known))
     origins = Origins(ws_origins, known)
     if manager is not None:
-        factory = PoolWebSocketFactory(reactor, manager, limits.ping_interval, slots.release)
-        routes["/ws"] = Upgrade(factory, origins)
-    return ApiSite(reactor, _root(routes), limits, slots)
+        factory = PoolWebSocketFactory(
+            manager,
+            ping_interval=limits.ping_interval,
+            most=limits.max_websockets,
+            crowd=crowd,
+            refusals=refusals,
+        )
+        routes[PATH] = Upgrade(factory, origins)
+    return ApiSite(
+        reactor,
+        _root(routes),
+        request_timeout=limits.request_timeout,
+        crowd=crowd,
+        refusals=refusals,
+        always=[routes["/health"], routes["/ready"]],
+        websocket=manager is not None,
+    )
 
 
 def _root(routes: dict[str, Route]) -> Route:

@@ -6,12 +6,22 @@ from collections.abc import Collection
 from typing import Any
 from urllib.parse import urlsplit
 
-from autobahn.twisted.resource import WebSocketResource
-from twisted.web.server import Request
+from twisted.protocols.policies import ProtocolWrapper
+from twisted.web.server import NOT_DONE_YET, Request
 
-from kupool.web.answers import Answer, ApiError, Route
+from kupool.web.answers import Answer, ApiError, NotFound, Route, header, tokens
 from kupool.web.control import Hosts
 from kupool.web.websocket import PoolWebSocketFactory
+from kupool.wire.websocket import VERSION, accept_key, choose_subprotocol
+
+#: Where the WebSocket is.
+PATH = "/ws"
+
+_UPGRADE = {
+    b"Upgrade": b"websocket",
+    b"Connection": b"Upgrade",
+    b"Sec-WebSocket-Version": VERSION,
+}
 
 
 class Origins:
@@ -29,7 +39,7 @@ class Origins:
 
     def allows(self, request: Request) -> bool:
         """Say whether the page that a request comes from is let in."""
-        origin = request.getHeader("origin")
+        origin = header(request, b"origin")
         if origin is None or "*" in self._allowed:
             return True
         try:
@@ -38,7 +48,7 @@ class Origins:
             return False
         if origin in self._allowed:
             return True
-        host = request.getHeader("host") or ""
+        host = header(request, b"host") or ""
         scheme = "https" if request.isSecure() else "http"
         return self._hosts.knows(host) and _is_origin(f"{scheme}://{host}", origin)
 
@@ -65,25 +75,95 @@ def normal_origin(origin: str) -> str:
     return f"{parts.scheme}://{parts.hostname}:{port}"
 
 
+def wants_websocket(request: Request) -> bool:
+    """Say whether a request is for a WebSocket."""
+    return request.method == b"GET" and "websocket" in tokens(request, b"upgrade")
+
+
 class Upgrade(Route):
     """Hands the connection of a request to a WebSocket."""
 
     def __init__(self, factory: PoolWebSocketFactory, origins: Origins) -> None:
         super().__init__({b"GET": self._refuse})
         self._origins = origins
-        self._websocket: Any = WebSocketResource(factory)  # type: ignore[no-untyped-call]
+        self._factory = factory
 
     def render(self, request: Any) -> int:
         """Upgrade, where that is what the request is for."""
-        wanted = (request.getHeader("upgrade") or "").lower() == "websocket"
-        if request.method == b"GET" and wanted and self._origins.allows(request):
-            return int(self._websocket.render(request))
+        if request.method == b"GET":
+            try:
+                self._check(request)
+            except ApiError:
+                pass  # it is answered as any other
+            else:
+                self._hand_over(request)
+                return int(NOT_DONE_YET)
         return super().render(request)
 
     async def _refuse(self, request: Request) -> Answer:
-        if self._origins.allows(request):
-            raise ApiError(426, "Upgrade: this path is for WebSocket", {b"Upgrade": b"websocket"})
-        raise ApiError(403, "Origin: pages of that site may not open this WebSocket")
+        self._check(request)
+        raise AssertionError("a request that is to be upgraded was not")
+
+    def _check(self, request: Request) -> None:
+        """Refuse what cannot be upgraded; raises :class:`ApiError`."""
+        if not self._origins.allows(request):
+            raise ApiError(403, "Origin: pages of that site may not open this WebSocket")
+        if not wants_websocket(request):
+            raise ApiError(426, "Upgrade: this path is for WebSocket", _UPGRADE)
+        if request.clientproto != b"HTTP/1.1":
+            raise ApiError(400, "WebSocket: needs HTTP/1.1")
+        if "upgrade" not in tokens(request, b"connection"):
+            raise ApiError(400, "Connection: must be Upgrade")
+        if tokens(request, b"sec-websocket-version") != [VERSION.decode()]:
+            text = f"Sec-WebSocket-Version: must be {VERSION.decode()}"
+            raise ApiError(426, text, _UPGRADE)
+        try:
+            _accepted(request)
+        except ValueError as error:
+            raise ApiError(400, f"Sec-WebSocket-Key: {error}") from None
+
+    def _hand_over(self, request: Any) -> None:
+        """Answer the handshake, and give the transport to a WebSocket."""
+        channel = request.channel
+        transport, channel.transport = channel.transport, None
+        channel.left()
+        offers = request.requestHeaders.getRawHeaders(b"sec-websocket-protocol") or ()
+        subprotocol = choose_subprotocol(offer.decode(errors="replace") for offer in offers)
+        lines = [
+            b"HTTP/1.1 101 Switching Protocols",
+            b"Upgrade: websocket",
+            b"Connection: Upgrade",
+            b"Sec-WebSocket-Accept: " + _accepted(request),
+        ]
+        if subprotocol:
+            lines.append(b"Sec-WebSocket-Protocol: " + subprotocol.encode())
+        protocol: Any = self._factory.buildProtocol(transport.getPeer())
+        # What reads from the transport, or from the TLS around it, is told of the new protocol.
+        if isinstance(transport, ProtocolWrapper):
+            transport.wrappedProtocol = protocol
+        elif isinstance(transport.protocol, ProtocolWrapper):
+            transport.protocol.wrappedProtocol = protocol
+        else:
+            transport.protocol = protocol
+        transport.unregisterProducer()  # the channel's
+        transport.resumeProducing()
+        transport.write(b"\r\n".join(lines) + b"\r\n\r\n")
+        protocol.makeConnection(transport)
 
 
-__all__ = ["Origins", "Upgrade", "normal_origin"]
+def _accepted(request: Request) -> bytes:
+    keys = request.requestHeaders.getRawHeaders(b"sec-websocket-key") or ()
+    if len(keys) != 1:
+        raise ValueError("has to be there, once")
+    return accept_key(keys[0].strip())
+
+
+class Elsewhere(NotFound):
+    """Every path but that of the WebSocket, for those who look for it there."""
+
+    async def _answer(self, request: Request) -> Answer:
+        path = request.path.decode(errors="replace")
+        return Answer(404, {"error": f"not found: a WebSocket at {path}; it is at {PATH}"})
+
+
+__all__ = ["PATH", "Elsewhere", "Origins", "Upgrade", "normal_origin", "wants_websocket"]

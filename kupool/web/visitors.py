@@ -7,7 +7,7 @@ from collections.abc import Collection
 
 from twisted.web.server import Request
 
-from kupool.web.answers import ApiError
+from kupool.web.answers import ApiError, header
 from kupool.web.control import Hosts
 from kupool.web.upgrade import normal_origin
 
@@ -44,7 +44,7 @@ class Visitors:
         return {}
 
     def _admit_page(self, request: Request) -> None:
-        origin = request.getHeader("origin")
+        origin = header(request, b"origin")
         if origin is None:
             return
         request.setHeader("Vary", "Origin")

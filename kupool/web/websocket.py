@@ -1,43 +1,47 @@
 """The pool's protocol over WebSocket: one text or binary message, one payload.
 
-Reading is autobahn's: the handshake, unmasking, fragments, control frames. What is sent
-are the frames of :mod:`kupool.wire.websocket`, written by the same
-:class:`~kupool.session.connection.Connection` that every other framing has, so that limits,
-outbox, timeouts and broadcasts are the same ones too. Nothing of autobahn's that needs
-a timer is used, as those run on the global reactor.
+A :class:`~kupool.session.connection.Connection`, as every other framing has it, gets whole
+messages and sends frames, so that limits, outbox, timeouts and broadcasts are the same ones
+too. What is of WebSocket alone is here: kinds of messages, pings and the closing handshake.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-import txaio
-from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
-from twisted.internet.interfaces import IDelayedCall, ITCPTransport
+from twisted.internet.interfaces import IAddress, IDelayedCall, ITCPTransport
+from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 
-from kupool.errors import FRAME_TOO_LARGE, IDLE_TIMEOUT
+from kupool.errors import IDLE_TIMEOUT, TOO_MANY_CONNECTIONS, CloseReason
 from kupool.net.manager import ConnectionManager
+from kupool.net.refusals import Refusals
 from kupool.session.connection import Connection
 from kupool.session.lifecycle import OPEN
+from kupool.web.crowd import Crowd
+from kupool.wire.framing import OP_BINARY, OP_CLOSE, OP_PING, OP_PONG
 from kupool.wire.messages import close_message
 from kupool.wire.websocket import (
     CLOSE,
+    NORMAL,
     PING,
     PONG,
     WEBSOCKET,
     WEBSOCKET_BINARY,
+    Event,
+    FrameReader,
+    WholeMessages,
     encode_websocket,
 )
 
 #: Seconds that a peer has to answer a close before its connection is ended.
 CLOSE_GRACE = 2.0
 
-NORMAL_CLOSE = 1000
+#: Frames of one peer that are handled in one turn of the reactor.
+TURN = 32
 
 
-class _MessageTransport:
+class _FrameTransport:
     """The transport that a connection sees: it takes whole frames, a close among them."""
 
     def __init__(self, protocol: PoolWebSocket) -> None:
@@ -50,13 +54,12 @@ class _MessageTransport:
     def write(self, data: bytes) -> None:
         """Send frames; a close is left to the protocol, which has to know of it."""
         if data[0] == CLOSE:
-            self._protocol.begin_close(int.from_bytes(data[2:4], "big"), data[4:])
-        elif self._protocol.is_open_for_writing:
+            self._protocol.send_close(data)
+        elif self._protocol.may_send:
             self._protocol.transport.write(data)
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
         """Let the connection hold back what a slow reader does not take."""
-        self._protocol.transport.unregisterProducer()  # the HTTP channel's
         self._protocol.transport.registerProducer(producer, streaming)
 
     def unregisterProducer(self) -> None:
@@ -80,93 +83,116 @@ class _MessageTransport:
         self._protocol.transport.abortConnection()
 
 
-class PoolWebSocket(WebSocketServerProtocol):
-    """One WebSocket of the pool."""
-
-    # Its warnings are about what strangers send, one for each of them.
-    log = txaio.make_logger(level="error")  # type: ignore[attr-defined]
+class PoolWebSocket(Protocol):
+    """One WebSocket of the pool, from the end of its handshake on."""
 
     factory: PoolWebSocketFactory
     transport: Any
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, manager: ConnectionManager, ping_interval: float) -> None:
         self.connection: Connection | None = None
-        self._pieces: list[bytes] = []
-        self._size = 0
-        self._binary = False
-        self._paused = False
-        self._consuming = False
-        self._peer_close: tuple[Any, Any] | None = None
-        self._holds_slot = True
+        self._manager = manager
+        self._ping_interval = ping_interval
+        self._reader = FrameReader(manager.settings.max_frame)
+        self._whole = WholeMessages(manager.settings.max_frame)
+        self._kinds = {
+            framing.name: framing._replace(splitter=lambda size: self._whole)
+            for framing in (WEBSOCKET, WEBSOCKET_BINARY)
+        }
+        #: Whether a close has been sent, and whether one has come.
+        self._closed = self._peer_closed = self._gone = False
+        self._paused = self._reading = False
+        self._rest: IDelayedCall | None = None
         self._timer: IDelayedCall | None = None
         self._heard = self._pinged = 0.0
 
     # -- coming and going
 
-    def onOpen(self) -> None:
+    def connectionMade(self) -> None:
         """Admit the peer, or tell it why not."""
-        manager = self.factory.manager
-        transport = self.transport
+        manager, transport = self._manager, self.transport
         if ITCPTransport.providedBy(transport):
             transport.setTcpNoDelay(True)
         host = getattr(transport.getPeer(), "host", None) or ""
-        adapter = _MessageTransport(self)
-        refusal = manager.refusal(host)
+        adapter = _FrameTransport(self)
+        refusal = self.factory.enter(self, host)
         if refusal is not None:
             manager.refused += 1
             manager.count_close(refusal[0])
             adapter.write(close_message(WEBSOCKET, *refusal))
             self.end()
             return
-        self._release_slot()  # from here on it counts as a connection of the pool
         self._heard = manager.now()
-        self.connection = manager.admit(adapter, host, WEBSOCKET)
-        if self.factory.ping_interval:
-            self._timer = manager.clock.callLater(self.factory.ping_interval, self._beat)
+        self.connection = manager.admit(adapter, host, self._kinds[WEBSOCKET.name])
+        if self._ping_interval and not self._closed:
+            self._timer = manager.clock.callLater(self._ping_interval, self._beat)
 
-    def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Tell the connection."""
-        super().connectionLost(reason)
         self._cancel_timer()
-        self._release_slot()
+        rest, self._rest = self._rest, None
+        if rest is not None:
+            rest.cancel()
+        self._closed = self._gone = True
+        self.factory.leave(self)
         connection, self.connection = self.connection, None
         if connection is not None:
             connection.lost(reason)
 
-    def _release_slot(self) -> None:
-        if self._holds_slot:
-            self._holds_slot = False
-            self.factory.release_slot()
-
     def _cancel_timer(self) -> None:
         timer, self._timer = self._timer, None
-        if timer is not None and timer.active():
+        if timer is not None:
             timer.cancel()
 
     # -- messages
 
     def dataReceived(self, data: bytes) -> None:
-        """Take bytes; autobahn calls the methods below with what they mean."""
-        self._heard = self.factory.manager.now()
-        super().dataReceived(data)
-        if self.failedByMe and self.connection is not None:
-            # Autobahn has sent a close of its own, for what is no WebSocket.
-            self.connection.close(None)
-
-    def consumeData(self) -> None:
-        """Handle what has been read, but not while that is going on further up."""
-        if self._consuming:
+        """Take bytes: handle what they complete, a limited number of frames in each turn."""
+        if self._peer_closed:
             return
-        self._consuming = self.state in (self.STATE_OPEN, self.STATE_CLOSING)
-        try:
-            super().consumeData()
-        finally:
-            self._consuming = False
+        self._heard = self._manager.now()
+        self._reader.add(data)
+        if self._rest is None:
+            self._read()
 
-    def processData(self) -> bool:
-        """Handle the next piece of what has been read, unless reading is paused."""
-        return not self._paused and bool(super().processData())
+    def _read(self) -> None:
+        if self._reading:
+            return  # further up
+        self._reading = True
+        try:
+            self._read_frames()
+        finally:
+            self._reading = False
+        self._whole.buffered = self._reader.buffered
+
+    def _read_frames(self) -> None:
+        for _ in range(TURN):
+            if self._paused or self._peer_closed or self._gone:
+                return
+            connection, reader = self.connection, self._reader
+            if connection is not None:
+                reader.max_payload = connection.max_frame
+            event = reader.next()
+            if event is not None:
+                self._handle(event)
+            elif reader.broken:
+                self._give_up_on(reader.broken)
+                return
+            elif reader.too_large and connection is not None:
+                connection.close(self._manager.settings.too_large)
+                reader.discard()  # the close may be waited for, and its answer is behind all that
+            else:
+                return
+        if self._gone:
+            return
+        self.transport.pauseProducing()
+        self._rest = self._manager.clock.callLater(0, self._read_rest)
+
+    def _read_rest(self) -> None:
+        self._rest = None
+        if not self._paused:
+            self.transport.resumeProducing()
+            self._read()
 
     def pause_reading(self) -> None:
         """Read no more."""
@@ -177,146 +203,178 @@ class PoolWebSocket(WebSocketServerProtocol):
         """Read on."""
         self._paused = False
         self._pinged = 0.0  # the answer may not have been read yet
-        self.transport.resumeProducing()
-        if self.data:
-            self.consumeData()
+        if self._rest is None:
+            self.transport.resumeProducing()
+            self._read()
 
-    def onMessageBegin(self, isBinary: bool) -> None:
-        """A message begins."""
-        self._binary = isBinary
-        self._pieces = []
-        self._size = 0
-
-    def onMessageFrameBegin(self, length: int) -> None:
-        """Refuse a message that is too large from a frame's header alone."""
-        self._size += length
+    def _handle(self, event: Event) -> None:
+        opcode, payload = event
         connection = self.connection
-        if connection is not None and self._size > connection.max_frame:
-            connection.close(FRAME_TOO_LARGE)
-
-    def onMessageFrameData(self, payload: bytes) -> None:
-        """Keep a piece of a message; of a connection that has ended, nothing."""
-        # Empty pieces would be a way to fill memory that no size limit sees.
-        if payload and self._is_heard():
-            self._pieces.append(payload)
-
-    def onMessageFrameEnd(self) -> None:
-        """Nothing to do: a frame means nothing by itself."""
-
-    def onMessageEnd(self) -> None:
-        """Hand a whole message to the connection, which answers in the same kind."""
-        payload = b"".join(self._pieces)
-        self._pieces = []
-        connection = self.connection
-        if connection is None or not self._is_heard():
-            return
-        framing = WEBSOCKET_BINARY if self._binary else WEBSOCKET
-        if connection.framing is not framing:
-            connection.use_framing(framing)
-        connection.feed(payload)
-
-    def _is_heard(self) -> bool:
-        """Whether neither side has begun to close."""
-        connection = self.connection
-        return connection is not None and connection.state is OPEN and self.is_open_for_writing
-
-    def onPing(self, payload: bytes) -> None:
-        """Answer a ping like a request: a peer that does not read is not answered on."""
-        connection = self.connection
-        if connection is not None:
-            connection.last_seen = self._heard
+        if opcode == OP_CLOSE:
+            self._close_came()
+        elif connection is None or connection.state is not OPEN or self._closed:
+            pass  # it is not heard any more
+        elif opcode == OP_PING:
+            self._seen(connection)
+            # As an answer to a request: one who does not read is not answered on and on.
             connection.send_encoded(encode_websocket(payload, PONG))
+        elif opcode == OP_PONG:
+            self._seen(connection)
+        elif opcode:
+            kind = WEBSOCKET_BINARY if opcode == OP_BINARY else WEBSOCKET
+            if connection.framing.name != kind.name:
+                connection.use_framing(self._kinds[kind.name])
+            connection.feed(payload)
 
-    def onPong(self, payload: bytes) -> None:
-        """The peer is there."""
-        if self.connection is not None:
-            self.connection.last_seen = self._heard
+    def _seen(self, connection: Connection) -> None:
+        """The peer is there; but in the middle of a message only its end shows that."""
+        if not self._reader.in_message:
+            connection.last_seen = self._heard
 
     def _beat(self) -> None:
-        """Ping the peer, and give up one that said nothing since the last ping."""
+        """Ping the peer, unless it said nothing since the last ping."""
         self._timer = None
         connection = self.connection
         if connection is None or connection.state is not OPEN:
             return
-        manager, interval = self.factory.manager, self.factory.ping_interval
-        if not self._paused:  # else the silence is ours
-            if self._heard < self._pinged:
-                manager.count_close(IDLE_TIMEOUT)
-                connection.abort()
-                return
-            self._pinged = manager.now()
+        clock = self._manager.clock
+        if self._paused or self._rest is not None:
+            pass  # the silence is ours
+        elif self._heard < self._pinged:
+            # Its answer may have come while this process did not run. So what has come is
+            # read first, which is what the reactor does before the next turn's timers.
+            self._timer = clock.callLater(0, self._judge)
+            return
+        else:
+            self._pinged = self._manager.now()
             connection.send_encoded(encode_websocket(b"", PING))
-        self._timer = manager.clock.callLater(interval, self._beat)
+        self._timer = clock.callLater(self._ping_interval, self._beat)
+
+    def _judge(self) -> None:
+        """Cut off a peer that was silent, unless it has been heard by now."""
+        self._timer = None
+        connection = self.connection
+        if connection is None or connection.state is not OPEN:
+            return
+        if self._heard < self._pinged and not self._paused:
+            self._manager.count_close(IDLE_TIMEOUT)
+            connection.abort()
+        else:
+            self._beat()
 
     # -- the end
 
     @property
-    def is_open_for_writing(self) -> bool:
+    def may_send(self) -> bool:
         """Whether no close has been sent yet."""
-        return bool(self.state == self.STATE_OPEN)
+        return not self._closed
 
-    def begin_close(self, code: int, reason: bytes) -> None:
-        """Send a close; nothing may follow it."""
-        self.sendCloseFrame(code, reason)
+    def send_close(self, frame: bytes) -> None:
+        """Send a close, unless one has been sent; nothing may follow it."""
+        if not self._closed:
+            self._closed = True
+            self.transport.write(frame)
 
     def end(self) -> None:
         """End the connection, after a close and the peer's answer to it."""
         self._cancel_timer()
-        if self.state == self.STATE_OPEN and self._peer_close is not None:
-            super().onCloseFrame(*self._peer_close)  # answers it, and ends
+        self.send_close(encode_websocket(NORMAL.to_bytes(2, "big"), CLOSE))
+        if self._peer_closed:
+            self.transport.loseConnection()
             return
-        if self.state == self.STATE_OPEN:
-            self.sendCloseFrame(NORMAL_CLOSE)
-        if self.state == self.STATE_CLOSING:
-            self._timer = self.factory.manager.clock.callLater(CLOSE_GRACE, self._give_up)
-            self.resume_reading()
+        self._reader.discard()
+        self._timer = self._manager.clock.callLater(CLOSE_GRACE, self._unanswered)
+        self.resume_reading()
 
-    def _give_up(self) -> None:
-        """The peer did not answer the close: end when what was sent has left."""
+    def _unanswered(self) -> None:
+        """The peer did not answer the close: end when what was sent has left, or is late."""
+        self._timer = self._manager.clock.callLater(
+            self._manager.settings.write_timeout, self._cut_off
+        )
+        self.transport.loseConnection()
+
+    def _cut_off(self) -> None:
         self._timer = None
-        self.dropConnection(abort=False)
+        self.transport.abortConnection()
 
-    def onCloseFrame(self, code: Any, reasonRaw: Any) -> bool | None:
+    def _close_came(self) -> None:
         """The peer closes: its answers that are on their way come first."""
-        if self.connection is None or self.state != self.STATE_OPEN:
-            return bool(super().onCloseFrame(code, reasonRaw))
-        if self._peer_close is None:
-            self._peer_close = (code, reasonRaw)
+        self._peer_closed = True
+        if self._closed or self.connection is None:
+            self.transport.loseConnection()
+        else:
             self.connection.finished()
-        return False
+
+    def make_room(self) -> None:
+        """End at once; called for one that is refused."""
+        self.transport.abortConnection()
+
+    def _give_up_on(self, code: int) -> None:
+        """What came is no WebSocket: say so, and end."""
+        self.send_close(encode_websocket(code.to_bytes(2, "big"), CLOSE))
+        if self.connection is not None:
+            self.connection.close(None)
 
 
-class PoolWebSocketFactory(WebSocketServerFactory):
+class PoolWebSocketFactory(Factory):
     """Builds :class:`PoolWebSocket` for the connections of a manager.
 
-    ``ping_interval`` is in seconds; a peer that says nothing from one ping to the next
-    is cut off, and 0 turns pings off. ``release_slot`` is called once for each
-    protocol built, when the connection no longer counts as one of HTTP.
+    ``most`` is how many there may be at once, 0 for as many as the manager has room for; the
+    others are counted by ``refusals``, and in the ``crowd`` while they are told.
+    ``ping_interval`` is in seconds; a peer that says nothing from one ping to the next is cut
+    off, and 0 turns pings off.
     """
 
-    protocol = PoolWebSocket  # type: ignore[assignment]
+    noisy = False
 
     def __init__(
         self,
-        reactor: Any,
         manager: ConnectionManager,
+        *,
         ping_interval: float,
-        release_slot: Callable[[], object],
+        most: int,
+        crowd: Crowd,
+        refusals: Refusals,
     ) -> None:
-        super().__init__(server="", reactor=reactor)  # type: ignore[no-untyped-call]
-        self.manager = manager
-        self.ping_interval = ping_interval
-        self.release_slot = release_slot
-        # The handshake is read and answered at once, and the end is timed in end(). The
-        # resource in front of this has looked at the origin.
-        self.setProtocolOptions(  # type: ignore[no-untyped-call]
-            webStatus=False,
-            openHandshakeTimeout=0,
-            closeHandshakeTimeout=0,
-            failByDrop=False,
-            allowedOrigins=["*"],
-            allowNullOrigin=True,
-        )
+        self._manager = manager
+        self._ping_interval = ping_interval
+        self._most = most
+        self._refusals = refusals
+        self._crowd = crowd
+        self._admitted: set[PoolWebSocket] = set()
+
+    def __len__(self) -> int:
+        """How many there are that were not refused."""
+        return len(self._admitted)
+
+    def enter(self, protocol: PoolWebSocket, host: str) -> tuple[CloseReason, float | None] | None:
+        """Count one more from ``host``; says why it may not come in, and for how long.
+
+        One that may not is a connection of HTTP until it is gone.
+        """
+        if self._most and len(self._admitted) >= self._most:
+            refusal: tuple[CloseReason, float | None] | None = (TOO_MANY_CONNECTIONS, None)
+        else:
+            refusal = self._manager.refusal(host)
+        if refusal is None:
+            self._admitted.add(protocol)
+        else:
+            self._crowd.enter(protocol)
+            self._refusals.note(f"WebSockets, {refusal[0].reason}")
+        return refusal
+
+    def leave(self, protocol: PoolWebSocket) -> None:
+        """Forget one that has ended; called by it."""
+        self._admitted.discard(protocol)
+        self._crowd.leave(protocol)
+
+    def buildProtocol(  # type: ignore[override]
+        self, addr: IAddress | None
+    ) -> PoolWebSocket:
+        """Return the protocol of a connection whose handshake is done."""
+        protocol = PoolWebSocket(self._manager, self._ping_interval)
+        protocol.factory = self
+        return protocol
 
 
-__all__ = ["CLOSE_GRACE", "PoolWebSocket", "PoolWebSocketFactory"]
+__all__ = ["CLOSE_GRACE", "TURN", "PoolWebSocket", "PoolWebSocketFactory"]

@@ -230,6 +230,6 @@ def close_message(framing: Framing, reason: CloseReason, retry_after: float | No
         close = encode_frame(text.encode(), OP_CLOSE)
         known = any(row.reason == reason.reason for row in CLOSE_REASONS)
         return close if known else framing.encode(encode_close(reason, retry_after)) + close
-    if framing is WEBSOCKET or framing is WEBSOCKET_BINARY:
+    if framing.name in (WEBSOCKET.name, WEBSOCKET_BINARY.name):
         return encode_websocket_close(reason.code, text)
     return framing.encode(encode_close(reason, retry_after))

@@ -1,14 +1,26 @@
-"""The framing ``websocket``: a message is a WebSocket frame (RFC 6455), never masked.
+"""The framing ``websocket`` (RFC 6455), as a server speaks it: frames out, frames in.
 
-Only what a server sends is here. What it receives is cut, unmasked and put together by
-the WebSocket protocol itself, so that the splitter gets whole messages.
+What it sends is never masked, and each message is one frame. What it receives is masked, and
+a message may be many frames: :class:`FrameReader` puts them together.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from base64 import b64encode
+from collections.abc import Iterable, Sequence
+from hashlib import sha1
+from typing import NamedTuple
 
-from kupool.wire.framing import Framing, Item
+from kupool.wire.framing import (
+    OP_BINARY,
+    OP_CLOSE,
+    OP_CONTINUATION,
+    OP_PONG,
+    OP_TEXT,
+    Framing,
+    Item,
+)
 
 #: First bytes of frames that are whole messages: the FIN bit and the opcode.
 TEXT = 0x81
@@ -20,17 +32,246 @@ PONG = 0x8A
 #: The longest payload of a control frame, in bytes; a close spends two on its code.
 MAX_CONTROL = 125
 
-#: Sent in place of a close code that RFC 6455 does not let an application send.
+#: Close codes of RFC 6455 itself: a good end, what is no WebSocket, a text that is not
+#: UTF-8, and what stands for a close code that an application must not send.
+NORMAL = 1000
+PROTOCOL_ERROR = 1002
+INVALID_PAYLOAD = 1007
 POLICY_VIOLATION = 1008
 
+#: Close codes below 3000 that a peer may send.
+_SENDABLE = frozenset((1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014))
 
-class WholeMessages:
-    """The splitter of messages that arrive whole; their sizes were checked before."""
+#: The version of the protocol that is spoken, and the subprotocol that this product has.
+VERSION = b"13"
+SUBPROTOCOL = "kupool"
 
-    __slots__ = ("corrupt", "max_payload", "too_large")
+_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+_KEY = re.compile(rb"[A-Za-z0-9+/]{22}==")
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+
+
+def accept_key(key: bytes) -> bytes:
+    """Return what answers a ``Sec-WebSocket-Key``; raises :class:`ValueError` for none."""
+    if not _KEY.fullmatch(key):
+        raise ValueError("not 16 bytes in base64")
+    return b64encode(sha1(key + _GUID, usedforsecurity=False).digest())
+
+
+def choose_subprotocol(offers: Iterable[str]) -> str:
+    """Return which of the subprotocols that a client offers is spoken; empty for none.
+
+    The messages are the same under every name: :data:`SUBPROTOCOL` is chosen where it is
+    offered, otherwise the first, as a browser takes no answer without one. ``offers`` are
+    the values of ``Sec-WebSocket-Protocol``; what is no name in them is passed over.
+    """
+    names = [name.strip() for offer in offers for name in offer.split(",")]
+    names = [name for name in names if _TOKEN.fullmatch(name)]
+    if SUBPROTOCOL in names:
+        return SUBPROTOCOL
+    return names[0] if names else ""
+
+
+#: Bytes of a length that does not fit into the second byte of a frame.
+_WIDTHS = {126: 2, 127: 8}
+
+
+class Event(NamedTuple):
+    """What came: a whole message (text or binary), a control frame, or a part of a message.
+
+    ``opcode`` is that of RFC 6455; of a part it is 0, and the payload is empty.
+    """
+
+    opcode: int
+    payload: bytes
+
+
+_PART = Event(OP_CONTINUATION, b"")
+
+
+class _Broken(Exception):
+    """What came is no WebSocket."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+class FrameReader:
+    """Cuts the bytes of a client, which may come in any pieces, into events.
+
+    It never raises, and holds no more than one message of ``max_payload`` bytes, one header
+    and what was added last, in however many frames that comes. A message whose headers
+    announce more sets ``too_large``, and :meth:`next` stops before the frame that does; it
+    goes on where ``max_payload`` is larger by then. What is no WebSocket sets ``broken`` to
+    the close code that says so, for good.
+    """
+
+    __slots__ = (
+        "_at",
+        "_data",
+        "_discarding",
+        "_kind",
+        "_message",
+        "_skip",
+        "broken",
+        "max_payload",
+        "too_large",
+    )
 
     def __init__(self, max_payload: int) -> None:
         self.max_payload = max_payload
+        self.too_large = False
+        self.broken = 0
+        self._data = bytearray()
+        self._at = 0
+        #: The message that is not whole: its opcode, 0 for none, and what came of it.
+        self._kind = 0
+        self._message = bytearray()
+        #: Whether messages are thrown away, and bytes of one that are still to come.
+        self._discarding = False
+        self._skip = 0
+
+    @property
+    def buffered(self) -> int:
+        """Bytes held that make no event yet; at least 1 while a message is not whole."""
+        return len(self._data) - self._at + len(self._message) or (1 if self._kind else 0)
+
+    @property
+    def in_message(self) -> bool:
+        """Whether a message has begun of which more frames have to come."""
+        return bool(self._kind)
+
+    def add(self, data: bytes) -> None:
+        """Take the next bytes."""
+        if not self.broken:
+            self._data += data
+
+    def discard(self) -> None:
+        """Throw away messages from now on, of whatever size; control frames count still."""
+        self._discarding = True
+        self._message = bytearray()
+        self.too_large = False
+
+    def next(self) -> Event | None:
+        """Return what comes next; None where that is not whole yet, or never will be."""
+        self.too_large = False
+        event = None
+        try:
+            if not self.broken:
+                event = self._next()
+        except _Broken as error:
+            self.broken = error.code
+            self._message = bytearray()
+            self._at, self._kind = len(self._data), 0
+        if event is None and self._at:
+            del self._data[: self._at]
+            self._at = 0
+        return event
+
+    def _next(self) -> Event | None:
+        if self._skip:
+            return self._skipped()
+        data, at = self._data, self._at
+        there = len(data) - at
+        if there < 2:
+            return None
+        opcode, final = data[at] & 0x0F, bool(data[at] & 0x80)
+        self._check(data[at], data[at + 1])
+        width = _WIDTHS.get(data[at + 1] & 0x7F, 0)
+        start = at + 2 + width
+        if there < 2 + width:
+            return None
+        size = int.from_bytes(data[at + 2 : start], "big") if width else data[at + 1] & 0x7F
+        if width and not (125 if width == 2 else 0xFFFF) < size < 1 << 63:
+            raise _Broken(PROTOCOL_ERROR)  # not in its shortest form, or negative
+        end = start + 4 + size
+        if opcode > 7:
+            return None if len(data) < end else self._control(opcode, start, end)
+        if self._discarding:
+            self._kind = 0 if final else opcode or self._kind
+            self._skip = end - at
+            return self._skipped()
+        if len(self._message) + size > self.max_payload:
+            self.too_large = True
+            return None
+        if len(data) < end:
+            return None
+        self._at = end
+        return self._data_frame(opcode, final, _unmasked(data, start, end))
+
+    def _check(self, first: int, second: int) -> None:
+        """Refuse a frame that may not come, from its first two bytes."""
+        opcode, final = first & 0x0F, first & 0x80
+        if opcode > 7:
+            fits = final and second & 0x7F <= MAX_CONTROL and opcode <= OP_PONG
+        else:
+            fits = opcode <= OP_BINARY and (opcode == OP_CONTINUATION) == bool(self._kind)
+        if first & 0x70 or not second & 0x80 or not fits:
+            raise _Broken(PROTOCOL_ERROR)
+
+    def _skipped(self) -> Event | None:
+        skipped = min(self._skip, len(self._data) - self._at)
+        self._at += skipped
+        self._skip -= skipped
+        return None if self._skip else _PART
+
+    def _data_frame(self, opcode: int, final: bool, payload: bytes) -> Event | None:
+        kind = opcode or self._kind
+        if not final:
+            self._kind = kind
+            self._message += payload
+            return _PART
+        if self._message:
+            self._message += payload
+            payload, self._message = bytes(self._message), bytearray()
+        self._kind = 0
+        if kind == OP_TEXT and not _is_text(payload):
+            raise _Broken(INVALID_PAYLOAD)
+        return Event(kind, payload)
+
+    def _control(self, opcode: int, start: int, end: int) -> Event | None:
+        payload = _unmasked(self._data, start, end)
+        self._at = end
+        if opcode == OP_CLOSE and payload:
+            code = int.from_bytes(payload[:2], "big")
+            if len(payload) < 2 or not (code in _SENDABLE or 3000 <= code < 5000):
+                raise _Broken(PROTOCOL_ERROR)
+            if not _is_text(payload[2:]):
+                raise _Broken(INVALID_PAYLOAD)
+        return Event(opcode, payload)
+
+
+def _is_text(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _unmasked(data: bytearray, start: int, end: int) -> bytes:
+    """Return the payload of a frame whose mask begins at ``start``."""
+    size = end - start - 4
+    mask = bytes(data[start : start + 4])
+    if mask == b"\0\0\0\0":
+        return bytes(data[start + 4 : end])
+    masks = mask * (size // 4 + 1)
+    masked = int.from_bytes(data[start + 4 : end], "big") ^ int.from_bytes(masks[:size], "big")
+    return masked.to_bytes(size, "big")
+
+
+class WholeMessages:
+    """The splitter of messages that arrive whole; their sizes were checked before.
+
+    ``buffered`` is set by whoever has the bytes of a message that is not whole.
+    """
+
+    __slots__ = ("buffered", "corrupt", "max_payload", "too_large")
+
+    def __init__(self, max_payload: int) -> None:
+        self.max_payload = max_payload
+        self.buffered = 0
         self.too_large = self.corrupt = False
 
     def feed(self, data: bytes) -> list[Item]:
@@ -57,7 +298,7 @@ def encode_websocket_close(code: int, reason: str) -> bytes:
     """Return a close frame; a reason that is too long for one is cut."""
     if not (code == 1000 or 3000 <= code < 5000):
         code = POLICY_VIOLATION
-    text = reason.encode()[: MAX_CONTROL - 2].decode(errors="ignore").encode()
+    text = reason.encode(errors="replace")[: MAX_CONTROL - 2].decode(errors="ignore").encode()
     return encode_websocket(code.to_bytes(2, "big") + text, CLOSE)
 
 

@@ -113,8 +113,12 @@ class DetectingProtocol(Protocol):
 
 
 def _http_answer(port: str) -> bytes:
-    where = f"HTTP is served on {port}." if port else "HTTP is turned off on this server."
-    body = f"This port speaks KuPool's wire protocol. {where}\n".encode()
+    where = (
+        f"HTTP is served on {port}, WebSocket there at /ws."
+        if port
+        else "HTTP is turned off on this server."
+    )
+    body = f"This port speaks KuPool's wire protocol. {where}\n".encode(errors="replace")
     return (
         b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\n"
         b"Connection: close\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)

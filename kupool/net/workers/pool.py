@@ -19,7 +19,8 @@ from twisted.python.failure import Failure
 
 from kupool.errors import TIMEOUT, UNAVAILABLE, CloseReason
 from kupool.net.routing.router import LATER
-from kupool.net.routing.steps import Step, awaited
+from kupool.net.routing.steps import Step
+from kupool.net.stopping import caller_waits
 from kupool.net.workers.queue import Job, Worker
 from kupool.net.workers.settings import Balance, Drained, Full, WorkerSettings
 from kupool.session.connection import Connection
@@ -64,6 +65,8 @@ class WorkerPool:
         )
         self._last = -1
         self._stuck: set[Job] = set()
+        #: Handlers that wait for the stop themselves.
+        self._aside: set[Job] = set()
         self._stopping = False
         self._emptied: Deferred[None] | None = None
         self._drained: list[Deferred[Drained]] = []
@@ -96,7 +99,7 @@ class WorkerPool:
             self.counters["stopped"] += 1
             return UNAVAILABLE
         worker = self._choose(connection, message)
-        job = Job(handler, connection, message)
+        job = Job(handler, connection, message, self._waits_for_a_stop)
         if worker.idle:
             return self._at_once(worker, job)
         done: Deferred[Any] = Deferred()
@@ -148,32 +151,36 @@ class WorkerPool:
         """Handle a message without a queue, and without a Deferred where none is needed."""
         worker.turning = True
         try:
-            outcome = job.handler(job.connection, *job.message)
+            outcome = job.begin()
         finally:
             worker.turning = False
             self.counters["handled"] += 1
             if worker.queue:
                 self._clock.callLater(0, self._go_on, worker)
-        if not awaited(outcome):
+        if not isinstance(outcome, Deferred):
             return outcome
         done: Deferred[Any] = Deferred()
         job.done = done
         self._follow(worker, job, outcome)
         return done
 
-    def _follow(self, worker: Worker, job: Job, outcome: Any) -> None:
+    def _follow(self, worker: Worker, job: Job, work: Deferred[object]) -> None:
         """Wait for the end of a handler, but not for ever."""
-        work: Deferred[object] = (
-            outcome if isinstance(outcome, Deferred) else Deferred.fromCoroutine(outcome)
-        )
-        worker.running[job] = work
-        if self.settings.timeout:
+        if job.waits_for_a_stop and self._stopping:
+            self._aside.add(job)
+        else:
+            worker.running[job] = work
+        if self.settings.timeout and not job.waits_for_a_stop:
             job.timer = self._clock.callLater(
                 self.settings.timeout, self._timed_out, worker, job, work
             )
         work.addBoth(self._ended, worker, job)
 
     def _ended(self, result: object, worker: Worker, job: Job) -> None:
+        if job in self._aside:
+            self._aside.discard(job)
+            job.settle(result)
+            return
         if job not in worker.running:
             self._stuck.discard(job)
             if isinstance(result, Failure) and not result.check(CancelledError):
@@ -200,7 +207,10 @@ class WorkerPool:
         """Let go of a handler, whether it takes notice of that or not."""
         del worker.running[job]
         self._stuck.add(job)
-        work.cancel()
+        try:
+            work.cancel()
+        except BaseException:  # of what was to end it: that is no reason to wait on
+            self._log.failure("Message {label} could not be cancelled", label=job.label)
 
     def _go_on(self, worker: Worker) -> None:
         """Handle what waits for this worker, as far as it is free for it."""
@@ -219,9 +229,7 @@ class WorkerPool:
                 self._take(worker, job)
         finally:
             worker.turning = False
-        if self._emptied is not None and not any(self.loads):
-            emptied, self._emptied = self._emptied, None
-            emptied.callback(None)
+        self._perhaps_emptied()
 
     def _let_in(self, worker: Worker) -> None:
         """Give places in the queue to those that wait for one."""
@@ -234,16 +242,35 @@ class WorkerPool:
     def _take(self, worker: Worker, job: Job) -> None:
         self.counters["handled"] += 1
         try:
-            outcome = job.handler(job.connection, *job.message)
+            outcome = job.begin()
         except BaseException:  # one that wants the process to exit must not stop the worker
             job.settle(Failure())
             return
-        if awaited(outcome):
+        if isinstance(outcome, Deferred):
             self._follow(worker, job, outcome)
         else:
             job.settle(outcome)
 
     # -- the end
+
+    def _waits_for_a_stop(self, job: Job) -> None:
+        """A handler waits for a stop: then that stop, if it is of this pool, goes on without it."""
+        job.cancel_timer()  # its time would cut off that stop as well
+        if self._stopping and self._report is None:
+            self._put_aside(job)
+
+    def _put_aside(self, job: Job) -> None:
+        """Wait no longer for a handler, which goes on."""
+        for worker in self._workers:
+            if worker.running.pop(job, None) is not None:
+                self._aside.add(job)
+                self._go_on(worker)
+        self._perhaps_emptied()
+
+    def _perhaps_emptied(self) -> None:
+        if self._emptied is not None and not any(self.loads):
+            emptied, self._emptied = self._emptied, None
+            emptied.callback(None)
 
     def settled(self, connection: Connection) -> Deferred[None] | None:
         """Return what an observer's ``settle`` returns, for a peer that sends no more.
@@ -272,8 +299,14 @@ class WorkerPool:
         """Take nothing more, handle what is there, and say what was dropped.
 
         What has not ended ``deadline`` seconds later is cancelled, or never begun; its
-        peers are answered ``Temporarily unavailable``. May be called more than once.
+        peers are answered ``Temporarily unavailable``. May be called more than once, also by
+        a handler of the pool's own: nobody waits for one that waits for this, or for the stop
+        of its server, and it goes on afterwards.
         """
+        with caller_waits():
+            return await self._stop(deadline)
+
+    async def _stop(self, deadline: float) -> Drained:
         if self._report is not None:
             return self._report
         if self._stopping:
@@ -281,6 +314,9 @@ class WorkerPool:
             self._drained.append(again)
             return await again
         self._stopping = True
+        for worker in self._workers:
+            for job in [job for job in worker.running if job.waits_for_a_stop]:
+                self._put_aside(job)
         before = sum(self.loads)
         if before:
             emptied: Deferred[None] = Deferred()

@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
+from inspect import iscoroutine
 from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 
 from kupool.net.routing.steps import Step, label_of
+from kupool.net.stopping import Work
 from kupool.session.connection import Connection
 
 
-class Job:
+class Job(Work):
     """One message and the handler that it is for."""
 
     __slots__ = ("connection", "done", "handler", "message", "timer")
 
-    def __init__(self, handler: Step, connection: Connection, message: tuple[Any, ...]) -> None:
+    def __init__(
+        self,
+        handler: Step,
+        connection: Connection,
+        message: tuple[Any, ...],
+        waits: Callable[[Job], object],
+    ) -> None:
+        super().__init__(waits)
         self.handler = handler
         self.connection = connection
         self.message = message
@@ -31,11 +41,23 @@ class Job:
         """The method or the id of the message."""
         return label_of(self.message)
 
-    def settle(self, result: object) -> None:
-        """Hand on the outcome, or the Failure."""
+    def begin(self) -> object:
+        """Call the handler; returns the outcome, or a Deferred of it. Raises what it does."""
+        return self.run(self._begin)
+
+    def _begin(self) -> object:
+        outcome = self.handler(self.connection, *self.message)
+        return Deferred.fromCoroutine(outcome) if iscoroutine(outcome) else outcome
+
+    def cancel_timer(self) -> None:
+        """Let the handler take as long as it does."""
         timer, self.timer = self.timer, None
         if timer is not None and timer.active():
             timer.cancel()
+
+    def settle(self, result: object) -> None:
+        """Hand on the outcome, or the Failure."""
+        self.cancel_timer()
         done, self.done = self.done, None
         if done is not None:
             done.callback(result)

@@ -1,0 +1,36 @@
+"""The limits of the HTTP server, as the settings and the system have them."""
+
+from __future__ import annotations
+
+import resource
+
+from kupool.settings import Settings
+from kupool.web.crowd import HttpLimits
+
+
+def descriptor_limit() -> int:
+    """Return how many descriptors this process may have; 0: any number."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 0 if soft == resource.RLIM_INFINITY else soft
+
+
+def http_limits(settings: Settings, descriptors: int) -> HttpLimits:
+    """Return the limits of the HTTP server.
+
+    Its connections take at most a quarter of the ``descriptors`` that the process may have,
+    where there is a limit: otherwise a flood of them would leave none to the pool.
+    """
+    most = settings.http_max_connections
+    if descriptors:
+        quarter = max(2, descriptors // 4)
+        most = min(most or quarter, quarter)
+    return HttpLimits(
+        max_connections=most,
+        max_requests=settings.http_max_requests,
+        max_websockets=settings.ws_max_connections,
+        request_timeout=settings.http_request_timeout,
+        ping_interval=settings.ws_ping_interval,
+    )
+
+
+__all__ = ["descriptor_limit", "http_limits"]
