@@ -19,7 +19,7 @@ from zope.interface import implementer
 from kupool.errors import CloseReason
 from kupool.net.interfaces import IClosingObserver
 from kupool.net.observer import Observer
-from kupool.net.routing.router import IRouter
+from kupool.net.routing.interfaces import IRouter
 from kupool.session.connection import Connection
 
 #: May return a coroutine or a Deferred, which the first message waits for. When it

@@ -26,7 +26,7 @@ _MISSING = re.compile(r"Object missing required field (?P<name>.*)")
 RequestId = int | str | None
 
 
-class Request(msgspec.Struct, gc=False, kw_only=True, tag_field="method"):
+class TypedRequest(msgspec.Struct, gc=False, kw_only=True, tag_field="method"):
     """The base of every request: ``id`` is None in a notification.
 
     Subclasses, one per method, add ``params`` and are made by :func:`request_type`.
@@ -87,7 +87,7 @@ class Loose(NamedTuple):
     params: object
 
 
-def request_type(method: str, params: type | None) -> type[Request]:
+def request_type(method: str, params: type | None) -> type[TypedRequest]:
     """Make the struct of a method whose ``params`` have the given type.
 
     With ``params`` None the method takes none: what is sent as ``params`` is ignored, as
@@ -100,14 +100,14 @@ def request_type(method: str, params: type | None) -> type[Request]:
     made = msgspec.defstruct(
         f"Request_{method}",
         fields,
-        bases=(Request,),
+        bases=(TypedRequest,),
         namespace={"params": None} if params is None else None,
         tag_field="method",
         tag=method,
         gc=False,
         kw_only=True,
     )
-    return cast(type[Request], made)
+    return cast(type[TypedRequest], made)
 
 
 def _fits_null(params: type) -> bool:
@@ -118,7 +118,7 @@ def _fits_null(params: type) -> bool:
     return True
 
 
-def request_decoder(types: Mapping[str, type[Request]]) -> msgspec.json.Decoder[Any]:
+def request_decoder(types: Mapping[str, type[TypedRequest]]) -> msgspec.json.Decoder[Any]:
     """Return one decoder for the requests of all the given methods."""
     return msgspec.json.Decoder(Union[tuple(types.values())])  # noqa: UP007
 
@@ -152,12 +152,17 @@ def decode_loosely(payload: bytes) -> Loose | None:
     return Loose(found if known else None, known, message.get("method"), message.get("params"))
 
 
-def describe(error: msgspec.ValidationError) -> str:
-    """Say what was wrong with a request's params, naming the parameter."""
+def describe(error: msgspec.ValidationError, name: str = "") -> str:
+    """Say what was wrong with a request's params, naming the parameter.
+
+    ``name`` is that of the one that was converted, where it was not all of them.
+    """
     found = _VALIDATION.fullmatch(str(error))
     if found is None:
         return str(error).replace("`", "")
-    problem, path = found["problem"].replace("`", ""), found["path"]
+    problem, path = found["problem"].replace("`", ""), found["path"] or ""
+    if name:
+        path = f"{name}{'.' if path and path[0] != '[' else ''}{path}"
     missing = _MISSING.fullmatch(problem)
     if missing is not None:
         return f"{path + '.' if path else ''}{missing['name']} is required"

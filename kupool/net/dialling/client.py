@@ -27,7 +27,9 @@ from kupool.net.failures import MESSAGE_TOO_LARGE
 from kupool.net.interfaces import IConnectionObserver
 from kupool.net.manager import ConnectionManager, ServerSettings
 from kupool.net.routing.correlation import SIZE
-from kupool.net.routing.router import IRouter, Router, Unknown
+from kupool.net.routing.interfaces import IRouter
+from kupool.net.routing.router import Router
+from kupool.net.routing.table import Unknown
 from kupool.session.connection import Connection
 from kupool.wire.codecs import Codec
 from kupool.wire.framing import FRAME, OP_CLOSE, OP_PING, Control, Item, Tlv, encode_frame

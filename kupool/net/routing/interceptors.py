@@ -69,7 +69,7 @@ class InterceptingSplitter(Wrapping):
         for item in items:
             try:
                 changed = self._passed(item)
-            except Exception:
+            except BaseException:  # one that wants the process to exit, too
                 self._log.failure("An interceptor could not take a message")
                 self._give_up()
                 return out

@@ -17,9 +17,10 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from kupool.callbacks import attempt, awaited, deferred_of
 from kupool.errors import TIMEOUT, UNAVAILABLE, CloseReason
-from kupool.net.routing.router import LATER
-from kupool.net.routing.steps import Step, awaited
+from kupool.net.routing.request import LATER
+from kupool.net.routing.steps import Step
 from kupool.net.workers.queue import Job, Worker
 from kupool.net.workers.settings import Balance, Drained, Full, WorkerSettings
 from kupool.session.connection import Connection
@@ -163,9 +164,7 @@ class WorkerPool:
 
     def _follow(self, worker: Worker, job: Job, outcome: Any) -> None:
         """Wait for the end of a handler, but not for ever."""
-        work: Deferred[object] = (
-            outcome if isinstance(outcome, Deferred) else Deferred.fromCoroutine(outcome)
-        )
+        work = deferred_of(outcome)
         worker.running[job] = work
         if self.settings.timeout:
             job.timer = self._clock.callLater(
@@ -233,12 +232,8 @@ class WorkerPool:
 
     def _take(self, worker: Worker, job: Job) -> None:
         self.counters["handled"] += 1
-        try:
-            outcome = job.handler(job.connection, *job.message)
-        except BaseException:  # one that wants the process to exit must not stop the worker
-            job.settle(Failure())
-            return
-        if awaited(outcome):
+        outcome = attempt(job.handler, job.connection, *job.message)
+        if isinstance(outcome, Deferred):
             self._follow(worker, job, outcome)
         else:
             job.settle(outcome)
