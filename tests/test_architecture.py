@@ -8,7 +8,7 @@ import inspect
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -57,6 +57,19 @@ MAY_IMPORT["cli"] = {"commands"}
 #: These are known to each other by the interfaces in their packages' ``__init__`` alone.
 BY_INTERFACE = ("live", "log", "bus")
 
+#: Packages of which no file may be in a circle of files that import each other.
+WITHOUT_CIRCLES = ("net", "session", "client", "pool", "web", "daemon")
+
+#: What is left of the circles there were. None may be added, and none may grow; one that is
+#: gone is taken out here.
+CIRCLES_LEFT: set[frozenset[str]] = {
+    frozenset(
+        f"kupool.net.{name}"
+        for name in ("connection", "interfaces", "manager", "outgoing", "properties", "waiting")
+    ),
+    frozenset(f"kupool.net.transport.{name}" for name in ("descriptors", "direct")),
+}
+
 #: Only these may import the global reactor; everyone else is given one.
 REACTOR_USERS = {"tap", "cli", "commands"}
 
@@ -104,6 +117,36 @@ def imports(module: Module) -> Iterator[Import]:
             yield from (Import(node.module or "", alias.name) for alias in node.names)
 
 
+def import_graph(found: Iterable[Module]) -> dict[str, set[str]]:
+    """Which files import which, type checking included."""
+    trees = {module.name: module for module in found}
+    graph = {}
+    for name, module in trees.items():
+        paths = [(i.path, i.module) for i in imports(module)]
+        graph[name] = {p if p in trees else m for p, m in paths if p in trees or m in trees}
+    return graph
+
+
+def circles(graph: dict[str, set[str]]) -> set[frozenset[str]]:
+    """The sets of files of which each imports, by way of others, all of its set."""
+    reached = {name: _reached(graph, name) for name in graph}
+    return {
+        frozenset(other for other in seen if name in reached[other])
+        for name, seen in reached.items()
+        if name in seen
+    }
+
+
+def _reached(graph: dict[str, set[str]], start: str) -> set[str]:
+    seen: set[str] = set()
+    left = [start]
+    while left:
+        new = graph[left.pop()] - seen
+        seen |= new
+        left += new
+    return seen
+
+
 def room_of(imported: Import) -> str | None:
     """The room that an import reaches into; None for what is not ours."""
     parts = imported.path.split(".")
@@ -142,6 +185,29 @@ class ImportTests(SynchronousTestCase):
             self.assertTrue(free, f"a circle among {sorted(left)}")
             for room in free:
                 del left[room]
+
+    def test_no_circle_of_files(self) -> None:
+        """Issue 12: imports go downwards between files, too."""
+        found = {
+            circle
+            for circle in circles(import_graph(modules()))
+            if any(name.split(".")[1] in WITHOUT_CIRCLES for name in circle)
+        }
+        self.assertEqual(found, CIRCLES_LEFT)
+
+    def test_a_circle_is_found(self) -> None:
+        """Issue 12: however it is made: by a package, in a function, for types alone."""
+        sources = {
+            "kupool.a": "from kupool.b import one",
+            "kupool.b": "def f():\n    import kupool.c",
+            "kupool.c": "if TYPE_CHECKING:\n    from kupool import a",
+            "kupool.d": "from kupool.a import two\nfrom kupool.e import three",
+            "kupool.e": "from kupool.a import four",
+        }
+        made = [Module(name, name[7:], ast.parse(text)) for name, text in sources.items()]
+        self.assertEqual(
+            circles(import_graph(made)), {frozenset(("kupool.a", "kupool.b", "kupool.c"))}
+        )
 
     def test_entrances_are_imported_by_nobody(self) -> None:
         for module in modules():

@@ -62,7 +62,7 @@ class Turns:
             try:
                 budget -= max(1, room.run(min(QUANTUM, budget)))
                 again = room.ready
-            except Exception:  # it must not take the others' turns with it
+            except BaseException:  # it must not take the others' turns with it
                 Logger(__name__).failure("A turn failed")
                 again = False
             if again:
@@ -89,7 +89,7 @@ def in_chunks(
         for thing in chunk:
             try:
                 call(thing)
-            except Exception:
+            except BaseException:
                 Logger(__name__).failure("One of many calls failed")
         if len(chunk) < CHUNK:
             done.callback(None)

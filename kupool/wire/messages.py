@@ -176,6 +176,18 @@ def encode_id(message_id: RequestId) -> bytes:
     return msgspec.json.encode(message_id)
 
 
+def encodable(text: str) -> str:
+    """Return a text that UTF-8 can express: what it cannot, a lone surrogate, is escaped.
+
+    Python makes such of names of files, for instance.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode(errors="backslashreplace").decode()
+    return text
+
+
 def encode_success(message_id: RequestId) -> bytes:
     """Return ``{"id":X,"result":true}``."""
     if type(message_id) is int:
@@ -191,10 +203,10 @@ def encode_result(message_id: RequestId, result: object) -> bytes:
 
 
 def encode_error(message_id: RequestId, error: ErrorText) -> bytes:
-    """Return the reply that carries a row of the error table."""
+    """Return the reply that carries a row of the error table; its text never fails it."""
     return b'{"id":%b,"result":false,"error":%b,"code":%d}' % (
         encode_id(message_id),
-        msgspec.json.encode(error.text),
+        msgspec.json.encode(encodable(error.text)),
         error.code,
     )
 
@@ -210,7 +222,7 @@ def encode_request(message_id: RequestId, method: str, params: object) -> bytes:
 
 def encode_close(reason: CloseReason, retry_after: float | None = None) -> bytes:
     """Return the notification that announces a close in ``int32`` and ``line``."""
-    params = CloseParams(reason.reason, reason.code, reason.reconnect, retry_after)
+    params = CloseParams(encodable(reason.reason), reason.code, reason.reconnect, retry_after)
     return encode_request(None, "close", params)
 
 
@@ -222,7 +234,7 @@ def close_message(framing: Framing, reason: CloseReason, retry_after: float | No
     that also holds the code.
     """
     if framing is FRAME:
-        return encode_frame(reason.reason.encode(), OP_CLOSE)
+        return encode_frame(encodable(reason.reason).encode(), OP_CLOSE)
     if framing is WEBSOCKET or framing is WEBSOCKET_BINARY:
-        return encode_websocket_close(reason.code, reason.reason)
+        return encode_websocket_close(reason.code, encodable(reason.reason))
     return framing.encode(encode_close(reason, retry_after))

@@ -97,9 +97,10 @@ class ById:
     def result(self, connection: Connection, to: Any, result: object) -> None:
         """Send bytes under the number, and a :class:`Tlv` under its own; None is no answer."""
         if type(to) is Request:
-            if result is None or not to.first_answer():
-                return
-            to = to.msg_id
+            if result is not None and (not to.answered or to.first_answer()):
+                self.result(connection, to.msg_id, result)
+                to.answered = True
+            return
         if type(result) is bytes:
             if connection.framing is TLV and len(result) <= connection.limits.max_frame:
                 connection.send_encoded(encode_tlv(result, to))

@@ -12,7 +12,6 @@ from kupool.errors import BAD_PARAMS, RequestError
 from kupool.wire.messages import describe
 
 T = TypeVar("T")
-    from kupool.session.connection import Connection
 
 
 class _Later:
