@@ -97,7 +97,14 @@ class DispatchTests(RouterCase):
 
     def test_without_any_method(self) -> None:
         self.connection.router = Router()
-        self.assertEqual(self.ask(b'{"id":1,"method":"ping"}')[0]["code"], 31)
+        self.assertEqual(self.ask(b'{"id":1,"method":"add"}')[0]["code"], 31)
+
+    def test_ping_needs_no_handler(self) -> None:
+        """P-15, issue 12: it is the heartbeat of framings without an opcode for it."""
+        self.connection.router = Router()
+        self.assertEqual(self.ask(b'{"id":1,"method":"ping"}'), [{"id": 1, "result": True}])
+        self.assertEqual(self.ask(b'{"id":null,"method":"ping"}'), [])
+        self.assertEqual(self.connection.malformed, 0)
 
 
 class ErrorTests(RouterCase):

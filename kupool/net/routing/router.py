@@ -221,6 +221,9 @@ class Router(Registered):
     def _no_handler(
         self, connection: Connection, key: Key, to: Any, arguments: tuple[Any, ...]
     ) -> bytes | None:
+        if key == "ping":
+            # The heartbeat of framings that have no opcode for it: protocol.md, section 1.
+            return self._answer(connection, key, to, True)
         self.unknown += 1
         wanted = self._when_unknown
         if not isinstance(wanted, Unknown):
