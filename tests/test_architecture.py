@@ -8,7 +8,7 @@ import inspect
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,23 +25,35 @@ ROOT = Path(__file__).parents[1]
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "incidents": {"errors"},
+    "callbacks": set(),
     "kinds": set(),
     "masking": set(),
     "timing": set(),
     "storage": {"timing"},
     "wire": {"errors"},
     "session": {"errors", "wire"},
-    "net": {"errors", "incidents", "timing", "wire", "session", "settings_file"},
-    "live": {"errors", "wire", "session", "net"},
-    "rooms": {"errors", "incidents", "timing", "wire", "session", "net", "bus"},
+    "net": {"errors", "callbacks", "incidents", "timing", "wire", "session", "settings_file"},
+    "live": {"errors", "callbacks", "wire", "session", "net"},
+    "rooms": {"errors", "callbacks", "incidents", "timing", "wire", "session", "net", "bus"},
     "amqp": {"masking", "timing"},
     "log": {"errors", "masking", "timing", "wire", "net", "storage", "amqp"},
     "stats": {"errors", "wire", "log", "storage"},
     "backup": {"log", "storage"},
-    "pool": {"errors", "timing", "wire", "session", "net", "live", "log", "storage", "bus"},
-    "bus": {"errors", "incidents", "timing", "wire", "session", "net", "amqp"},
+    "pool": {
+        "errors",
+        "callbacks",
+        "timing",
+        "wire",
+        "session",
+        "net",
+        "live",
+        "log",
+        "storage",
+        "bus",
+    },
+    "bus": {"errors", "callbacks", "incidents", "timing", "wire", "session", "net", "amqp"},
     "migration": {"wire", "storage", "amqp", "log"},
-    "client": {"errors", "timing", "wire", "session", "net"},
+    "client": {"errors", "callbacks", "timing", "wire", "session", "net"},
     "settings_file": set(),
     "settings": {"kinds", "masking", "settings_file"},
     "options": {"kinds", "masking", "settings"},
@@ -56,10 +68,13 @@ MAY_IMPORT["commands"] = _ROOMS - {"web"}
 MAY_IMPORT["cli"] = {"commands"}
 
 #: What every room may stand on that has a reactor.
-MECHANISMS = ("kupool.incidents", "kupool.timing")
+MECHANISMS = ("kupool.callbacks", "kupool.incidents", "kupool.timing")
 
 #: These are known to each other by the interfaces in their packages' ``__init__`` alone.
 BY_INTERFACE = ("live", "log", "bus")
+
+#: Packages of which no file may be in a circle of files that import each other.
+WITHOUT_CIRCLES = ("net", "session", "client", "pool", "web", "daemon")
 
 #: Only these may import the global reactor; everyone else is given one.
 REACTOR_USERS = {"tap", "cli", "commands"}
@@ -108,6 +123,36 @@ def imports(module: Module) -> Iterator[Import]:
             yield from (Import(node.module or "", alias.name) for alias in node.names)
 
 
+def import_graph(found: Iterable[Module]) -> dict[str, set[str]]:
+    """Which files import which, type checking included."""
+    trees = {module.name: module for module in found}
+    graph = {}
+    for name, module in trees.items():
+        paths = [(i.path, i.module) for i in imports(module)]
+        graph[name] = {p if p in trees else m for p, m in paths if p in trees or m in trees}
+    return graph
+
+
+def circles(graph: dict[str, set[str]]) -> set[frozenset[str]]:
+    """The sets of files of which each imports, by way of others, all of its set."""
+    reached = {name: _reached(graph, name) for name in graph}
+    return {
+        frozenset(other for other in seen if name in reached[other])
+        for name, seen in reached.items()
+        if name in seen
+    }
+
+
+def _reached(graph: dict[str, set[str]], start: str) -> set[str]:
+    seen: set[str] = set()
+    left = [start]
+    while left:
+        new = graph[left.pop()] - seen
+        seen |= new
+        left += new
+    return seen
+
+
 def room_of(imported: Import) -> str | None:
     """The room that an import reaches into; None for what is not ours."""
     parts = imported.path.split(".")
@@ -147,6 +192,29 @@ class ImportTests(SynchronousTestCase):
             for room in free:
                 del left[room]
 
+    def test_no_circle_of_files(self) -> None:
+        """Issue 12: imports go downwards between files, too."""
+        found = {
+            circle
+            for circle in circles(import_graph(modules()))
+            if any(name.split(".")[1] in WITHOUT_CIRCLES for name in circle)
+        }
+        self.assertEqual(found, set())
+
+    def test_a_circle_is_found(self) -> None:
+        """Issue 12: however it is made: by a package, in a function, for types alone."""
+        sources = {
+            "kupool.a": "from kupool.b import one",
+            "kupool.b": "def f():\n    import kupool.c",
+            "kupool.c": "if TYPE_CHECKING:\n    from kupool import a",
+            "kupool.d": "from kupool.a import two\nfrom kupool.e import three",
+            "kupool.e": "from kupool.a import four",
+        }
+        made = [Module(name, name[7:], ast.parse(text)) for name, text in sources.items()]
+        self.assertEqual(
+            circles(import_graph(made)), {frozenset(("kupool.a", "kupool.b", "kupool.c"))}
+        )
+
     def test_entrances_are_imported_by_nobody(self) -> None:
         for module in modules():
             for imported in imports(module):
@@ -174,7 +242,7 @@ class ImportTests(SynchronousTestCase):
         core = [
             module
             for module in modules()
-            if module.room == "bus" and not module.name.startswith(forms)
+            if module.room in ("bus", "callbacks") and not module.name.startswith(forms)
         ]
         self.assertIn("kupool.bus.broker", {module.name for module in core})
         for module in core:

@@ -208,7 +208,7 @@ class Broker:
     def _tell(self, done: Done, outcome: Outcome) -> None:
         try:
             done(outcome)
-        except Exception:
+        except BaseException:
             self._log.failure("An outcome could not be told")
 
     def _send(self, message: Message, note: Note, done: Done) -> None:

@@ -339,7 +339,7 @@ class Calls:
         self._accounts.ended(call.message, call.note, outcome.kind.value)
         try:
             call.done(outcome)
-        except Exception:
+        except BaseException:
             self._log.failure("The outcome of a call could not be told")
 
     def _end(self, call: Call) -> None:

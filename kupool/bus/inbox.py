@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from inspect import iscoroutine
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -14,6 +13,7 @@ from twisted.python.failure import Failure
 
 from kupool.bus import Answer, BusSettings, Handler, Message, NotMine, Refusal
 from kupool.bus.calls import Response, Taken, Verdict
+from kupool.callbacks import attempt
 from kupool.incidents import report
 from kupool.timing.chunks import Chunks
 
@@ -22,6 +22,9 @@ CHUNK = 100
 
 #: Gets what a handler says to a call.
 Respond = Callable[[Response], object]
+
+#: The largest status of an answer; the smallest is as far below 0.
+MAX_STATUS = 2**63 - 1
 
 _NOT_MINE = Response(Verdict.NOT_MINE)
 
@@ -96,12 +99,7 @@ class Inbox:
         return self._ready()
 
     def _handle(self, message: Message, respond: Respond | None) -> None:
-        try:
-            result = self._handler(message)
-        except Exception:
-            result = Failure()
-        if iscoroutine(result):
-            result = Deferred.fromCoroutine(result)
+        result = attempt(self._handler, message)
         if not isinstance(result, Deferred):
             self._respond(result, message, respond)
             return
@@ -127,26 +125,33 @@ class Inbox:
         self._schedule()
 
     def _respond(self, result: object, message: Message, respond: Respond | None) -> None:
-        try:
-            response = self._response(result, message)
-            if respond is not None:
+        response = self._response(result, message)
+        if respond is not None:
+            try:
                 respond(response)
-        except Exception:
-            self._log.failure("An answer to message {id} could not be given", id=message.id)
+            except Exception:
+                self._log.failure("An answer to message {id} could not be given", id=message.id)
 
-    def _response(self, result: object, message: Message) -> Response:
+    def _response(self, result: Any, message: Message) -> Response:
         if isinstance(result, bytes):
             return Response(Verdict.ANSWER, result)
-        if isinstance(result, Answer):
-            return Response(Verdict.ANSWER, result.data, result.status)
         if result is None:
             return Response(Verdict.ANSWER)
+        if isinstance(result, Answer):
+            if sendable(result):
+                return Response(Verdict.ANSWER, result.data, result.status)
+            return Response(Verdict.FAILED, text="an answer that cannot be sent")
         if not isinstance(result, Failure):
             result = Failure(TypeError(f"a handler returned {type(result).__name__}"))
         if result.check(NotMine):
             return _NOT_MINE
         if result.check(Refusal):
-            return Response(Verdict.REFUSE, text=str(result.value))
+            text = attempt(str, result.value)
+            if isinstance(text, str):
+                # The name of a file, say, may hold what no wire can carry.
+                text = text.encode(errors="backslashreplace").decode()
+                return Response(Verdict.REFUSE, text=text)
+            result = text
         told = report(
             self._log,
             "Message {id} on {topic} failed",
@@ -157,4 +162,13 @@ class Inbox:
         return Response(Verdict.FAILED, text=told.text)
 
 
-__all__ = ["Inbox", "Respond"]
+def sendable(answer: Answer) -> bool:
+    """Say whether an answer of a handler is one that every form of the bus can carry."""
+    return (
+        isinstance(answer.data, bytes)
+        and type(answer.status) is int
+        and -MAX_STATUS <= answer.status <= MAX_STATUS
+    )
+
+
+__all__ = ["MAX_STATUS", "Inbox", "Respond", "sendable"]

@@ -31,8 +31,10 @@ from kupool.net.routing.correlation import correlated
 from kupool.net.routing.guards import RateLimit, allow
 from kupool.net.routing.id_router import IdRouter
 from kupool.net.routing.interceptors import Intercepted
-from kupool.net.routing.request import Request
-from kupool.net.routing.router import LATER, IRouter, Router, Unknown
+from kupool.net.routing.interfaces import IRouter
+from kupool.net.routing.request import LATER, Request
+from kupool.net.routing.router import Router
+from kupool.net.routing.table import Unknown
 from kupool.net.server import Server
 from kupool.net.stalls import StallWatch
 from kupool.net.workers.pool import WorkerPool

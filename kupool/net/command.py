@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
-from inspect import isawaitable
 from typing import Any, NoReturn
 
 from twisted.internet.defer import Deferred
@@ -19,6 +18,7 @@ from twisted.logger import (
     textFileLogObserver,
 )
 
+from kupool.callbacks import awaited, deferred_of
 from kupool.net.clock import use_monotonic
 from kupool.net.collector import collect_rarely
 from kupool.net.server import Server
@@ -87,7 +87,7 @@ async def serve(
     address that cannot be had, and what ``make`` does.
     """
     made = make(reactor, arguments)
-    server = await made if isawaitable(made) else made
+    server = await deferred_of(made) if awaited(made) else made
     if not isinstance(server, Server):
         raise TypeError(f"a {type(server).__name__} was made, not a Server")
     host = f"[{arguments.host}]" if ":" in arguments.host else arguments.host

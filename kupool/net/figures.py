@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 
 from twisted.internet.interfaces import IReactorTime
 
+from kupool.callbacks import awaited, deferred_of
 from kupool.net.manager import ConnectionManager
-from kupool.net.routing.steps import Step, awaited, label_of
-from kupool.net.routing.table import RouteTable
+from kupool.net.routing.router import Router
+from kupool.net.routing.steps import Step, label_of
 from kupool.net.workers.pool import WorkerPool
 from kupool.session.connection import Connection
 
@@ -49,7 +50,7 @@ class Meter:
 
     async def _later(self, outcome: Any, began: float, label: str) -> object:
         try:
-            return await outcome
+            return await deferred_of(outcome)
         finally:
             self._note(began, label)
 
@@ -60,7 +61,7 @@ class Meter:
 
 def figures(
     manager: ConnectionManager,
-    routers: Iterable[RouteTable[Any]] = (),
+    routers: Iterable[Router] = (),
     pools: Iterable[WorkerPool] = (),
     meters: Iterable[Meter] = (),
 ) -> Iterator[Figure]:

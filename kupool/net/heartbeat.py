@@ -8,6 +8,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
+from kupool.callbacks import called
 from kupool.errors import IDLE_TIMEOUT
 from kupool.net.manager import ConnectionManager
 from kupool.session.connection import Connection
@@ -128,7 +129,9 @@ class Heartbeat:
             self._send_ping(connection)
         elif asked == self._limit:
             # A callback that does not close the connection hears of it only once.
-            self._dead(connection)
+            called(self._dead, connection).addErrback(
+                lambda why: self._log.failure("A dead connection was not dealt with", why)
+            )
 
     def _send_ping(self, connection: Connection) -> None:
         data = self._ping(connection)

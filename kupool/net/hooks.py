@@ -8,7 +8,6 @@ still send unless it was lost before anyone closed it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from inspect import iscoroutine
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionDone
@@ -16,10 +15,11 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from kupool.callbacks import attempt
 from kupool.errors import CloseReason
 from kupool.net.interfaces import IClosingObserver
 from kupool.net.observer import Observer
-from kupool.net.routing.router import IRouter
+from kupool.net.routing.interfaces import IRouter
 from kupool.session.connection import Connection
 
 #: May return a coroutine or a Deferred, which the first message waits for. When it
@@ -79,9 +79,9 @@ class HookedObserver(Observer):
 
     def call_on_conn_start(self, connection: Connection) -> None:
         """Run the start hook; messages wait until it has finished. Raises what it does."""
-        started = None if self._on_start is None else self._on_start(connection)
-        if iscoroutine(started):
-            started = Deferred.fromCoroutine(started)
+        started = None if self._on_start is None else attempt(self._on_start, connection)
+        if isinstance(started, Failure):
+            started.raiseException()
         if not isinstance(started, Deferred):
             self._started[connection.id] = None
             return
@@ -118,13 +118,9 @@ class HookedObserver(Observer):
             starting.cancel()
         if self._on_stop is None:
             return None
-        try:
-            stopped = self._on_stop(connection, reason)
-        except Exception:
-            self._stop_failed(Failure(), connection)
-            return None
-        if iscoroutine(stopped):
-            stopped = Deferred.fromCoroutine(stopped)
+        stopped = attempt(self._on_stop, connection, reason)
+        if isinstance(stopped, Failure):
+            self._stop_failed(stopped, connection)
         if not isinstance(stopped, Deferred):
             return None
         return stopped.addErrback(self._stop_failed, connection)

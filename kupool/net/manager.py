@@ -13,6 +13,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import classImplements
 
+from kupool.callbacks import attempt, called
 from kupool.errors import GOING_DOWN, CloseReason, ErrorText
 from kupool.incidents import report
 from kupool.net.admission import Admission, ServerSettings
@@ -139,12 +140,19 @@ class ConnectionManager:
         self.accepted += 1
         self._admission.count(self.settings)
         transport.registerProducer(connection, True)
-        try:
-            self.observer.opened(connection)
-        except Exception:
-            self._log.failure("A connection could not be opened")
-            connection.abort()
+        opened = attempt(self.observer.opened, connection)
+        if isinstance(opened, Deferred):
+            connection.hold()
+            opened.addCallbacks(
+                lambda _: connection.release(), lambda why: self._not_opened(why, connection)
+            )
+        elif isinstance(opened, Failure):
+            self._not_opened(opened, connection)
         return connection
+
+    def _not_opened(self, failure: Failure, connection: Connection) -> None:
+        self._log.failure("A connection could not be opened", failure)
+        connection.abort()
 
     # -- as the owner of its connections
 
@@ -155,10 +163,9 @@ class ConnectionManager:
         self._hosts[host] -= 1
         if not self._hosts[host]:
             del self._hosts[host]
-        try:
-            self.observer.closed(connection, reason)
-        except Exception:
-            self._log.failure("The end of a connection could not be handled")
+        called(self.observer.closed, connection, reason).addErrback(
+            lambda why: self._log.failure("The end of a connection could not be handled", why)
+        )
         connection.forget()
         if not self._connections:
             self._emptied.tell(None)
@@ -169,11 +176,9 @@ class ConnectionManager:
         """Give the observer its last word, for at most the write timeout."""
         if self._closing is None:
             return False
-        try:
-            told = self._closing(connection, reason)
-        except Exception:
-            self._log.failure("The last word to a connection failed")
-            return False
+        told = attempt(self._closing, connection, reason)
+        if isinstance(told, Failure):
+            self._log.failure("The last word to a connection failed", told)
         if not isinstance(told, Deferred):
             return False
         told.addTimeout(self.settings.write_timeout, self.clock)
@@ -185,12 +190,10 @@ class ConnectionManager:
 
     def settling(self, connection: Connection, done: Callable[[], None]) -> bool:
         """Ask the observer whether answers are on their way to a peer that has finished."""
-        try:
-            settled = self.observer.settle(connection)
-        except Exception:
-            self._log.failure("The last answers of a connection cannot be waited for")
-            return False
-        if settled is None:
+        settled = attempt(self.observer.settle, connection)
+        if isinstance(settled, Failure):
+            self._log.failure("The last answers of a connection cannot be waited for", settled)
+        if not isinstance(settled, Deferred):
             return False
         settled.addErrback(
             lambda failure: self._log.failure("Waiting for the last answers failed", failure)

@@ -7,7 +7,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from kupool.net.interfaces import IConnectionObserver
-from kupool.net.routing.router import IRouter
+from kupool.net.routing.interfaces import IRouter
 from kupool.session.connection import Connection
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from inspect import isawaitable
 from typing import Any
 
 from twisted.internet.interfaces import IReactorFDSet
 from twisted.logger import Logger
 
+from kupool.callbacks import called
 from kupool.errors import GOING_DOWN, CloseReason
 from kupool.net.clock import use_monotonic
 from kupool.net.configuration import ServerConfig
@@ -187,7 +187,7 @@ class Server:
             for hook in list(self._after_start):
                 if self._stops != stops:
                     return  # it was stopped meanwhile
-                await _finished(hook(self))
+                await called(hook, self)
         except BaseException:
             await self.stop()
             raise
@@ -265,8 +265,8 @@ class Server:
         served, self._served = self._served, False
         for hook in reversed(self._before_stop) if served else ():
             try:
-                await _finished(hook(self))
-            except Exception:
+                await called(hook, self)
+            except BaseException:
                 self._log.failure("A hook before the stop of {name} failed", name=self.name)
         await self.manager.close_all(reason)
         empty = self.manager.when_empty()
@@ -299,12 +299,6 @@ def _factory(framing: str | Codec, manager: ConnectionManager, http_port: str) -
         return CodecFactory(manager, CODECS[framing](manager.settings.max_frame))
     known = dict.fromkeys(("auto", *FACTORIES, *CODECS))
     raise ValueError(f"framing {framing!r} is none of {', '.join(known)}")
-
-
-async def _finished(outcome: object) -> None:
-    """Wait for what a hook returned, where it is something to wait for."""
-    if isawaitable(outcome):
-        await outcome
 
 
 __all__ = ["Server", "ServerHook"]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from zope.interface import Attribute, Interface
 
+from kupool.pool.saved import SavedJob, SavedJobs
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from twisted.internet.defer import Deferred
 
@@ -21,33 +23,6 @@ JOB = "kupool.job"
 ACCEPTED = "kupool.submission.accepted"
 OPENED = "kupool.session.opened"
 CLOSED = "kupool.session.closed"
-
-
-class SavedJob(NamedTuple):
-    """A job as it is kept: ``created_at`` is in seconds since the epoch, UTC.
-
-    Every submission for it is in the log above ``log_position``. It was made
-    ``boot_seconds`` after the boot of that id. All three are None where a release saved it
-    that did not know them.
-    """
-
-    job_id: int
-    server_nonce: str
-    created_at: float
-    log_position: int | None = None
-    boot_id: str | None = None
-    boot_seconds: float | None = None
-
-
-class SavedJobs(NamedTuple):
-    """What a job store remembers at a restart.
-
-    ``reserved_until`` is the highest id that may have been given out, saved or not; 0 where
-    the store is new.
-    """
-
-    jobs: Sequence[SavedJob]
-    reserved_until: int
 
 
 class IJobStore(Interface):

@@ -11,7 +11,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from kupool.errors import CLOSE_UNAUTHORIZED, UNAUTHORIZED, UNAVAILABLE
-from kupool.net.routing.router import IRouter
+from kupool.net.routing.interfaces import IRouter
 from kupool.pool.credentials import Authenticator
 from kupool.pool.session import valid_username
 from kupool.session.connection import Connection

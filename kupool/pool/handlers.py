@@ -18,7 +18,9 @@ from kupool.errors import (
     UNAVAILABLE,
     ErrorText,
 )
-from kupool.net.routing.router import LATER, IRouter, Router
+from kupool.net.routing.interfaces import IRouter
+from kupool.net.routing.request import LATER
+from kupool.net.routing.router import Router
 from kupool.pool.acceptance import Acceptance
 from kupool.pool.jobs import Job, JobBook
 from kupool.pool.judge import Rules, judge

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import chain
 
-from kupool.pool import SavedJob
 from kupool.pool.nonces import JobNonces
+from kupool.pool.saved import SavedJob
 from kupool.storage.clocks import YEAR_2024
 
 #: Ids that a save reserves beyond the newest: after a crash numbering goes on behind them.

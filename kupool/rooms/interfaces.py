@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class IRoomHooks(Interface):
     """What an application does in its rooms.
 
-    Hooks for which it is said may return a Deferred or a coroutine. Where a hook raises
+    Every hook but ``on_init`` may return a Deferred or a coroutine. Where a hook raises
     :class:`kupool.errors.RequestError`, the peer is answered with its row; every other
     exception goes to ``on_error``, and stops nothing.
     """
@@ -50,15 +50,15 @@ class IRoomHooks(Interface):
     def on_dispatch_system_message(room: Room, event: object) -> object:
         """Handle what happened to the room (:mod:`kupool.rooms.events`), as above."""
 
-    def on_error(room: Room | None, failure: Failure, subject: object) -> None:
+    def on_error(room: Room | None, failure: Failure, subject: object) -> object:
         """Called with what failed: a message, an event, a connection's first message."""
 
     def on_match_players(lobby: Lobby, outcome: MatchOutcome) -> object:
         """Called with players that were matched, or with those whose time was up."""
 
     def on_parse_match(connection: Connection, body: object) -> object:
-        """Return the :class:`~kupool.rooms.matchmaking.MatchRequest` of a message; None
-        refuses.
+        """Return the :class:`~kupool.rooms.matchmaking.MatchRequest` of a message, or a
+        Deferred or coroutine of it; None refuses.
         """
 
 

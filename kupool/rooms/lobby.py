@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from inspect import isawaitable
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from kupool.callbacks import awaited, called, deferred_of
 from kupool.errors import FORBIDDEN, RequestError
 from kupool.rooms.entrance import introduce
 from kupool.rooms.events import Incoming
@@ -83,7 +83,7 @@ class Lobby(Registry):
                 if result is None:
                     raise RequestError(FORBIDDEN)
                 code, user = code_and_user(result)
-            except Exception:
+            except BaseException:
                 self.refuse(None, Failure(), body, answer)
             else:
                 self.place(connection, code, user, body, answer)
@@ -93,8 +93,8 @@ class Lobby(Registry):
     async def parse(self, connection: Connection, body: object) -> object:
         """Return what ``on_parse_user`` does, when that room can be entered."""
         result = self._hooks.on_parse_user(connection, body)
-        if isawaitable(result):
-            result = await result
+        if awaited(result):
+            result = await deferred_of(result)
         if result is not None:
             code, _ = code_and_user(result)
             await self.ready(code)
@@ -132,10 +132,9 @@ class Lobby(Registry):
     ) -> None:
         """Tell the sender why a message is not handled, or else the application."""
         if answer is None or not refusal(failure):
-            try:
-                self._hooks.on_error(room, failure, subject)
-            except Exception:
-                self._log.failure("on_error failed")
+            called(self._hooks.on_error, room, failure, subject).addErrback(
+                lambda failed: self._log.failure("on_error failed", failed)
+            )
         if answer is not None:
             answer.errback(failure)
 
@@ -146,15 +145,24 @@ class Lobby(Registry):
 
     # -- matches
 
-    def match(self, connection: Connection, body: object) -> bool:
+    def match(self, connection: Connection, body: object) -> object:
         """Let a player wait for a match; a handler for a router.
 
-        The player waits no longer when the connection ends. Raises :class:`RequestError`
-        where ``on_parse_match`` or the matchmaker refuses.
+        Returns True, or a Deferred of it where ``on_parse_match`` takes time. The player
+        waits no longer when the connection ends. Raises :class:`RequestError`, or the
+        Deferred fails with it, where ``on_parse_match`` or the matchmaker refuses.
         """
         if self._closing:
             raise RequestError(FORBIDDEN)
-        self._seeking.start(connection, body)
+        request = self._hooks.on_parse_match(connection, body)
+        if awaited(request):
+            return deferred_of(request).addCallback(lambda parsed: self._seek(connection, parsed))
+        return self._seek(connection, request)
+
+    def _seek(self, connection: Connection, request: object) -> bool:
+        if self._closing or not connection.sends:
+            raise RequestError(FORBIDDEN)
+        self._seeking.start(connection, request)
         return True
 
     def cancel_match(self, player: str) -> bool:

@@ -196,7 +196,7 @@ class Matchmaker:
     def _tell(self, outcome: MatchOutcome) -> None:
         try:
             self._done(outcome)
-        except Exception:
+        except BaseException:
             self._log.failure("A match of mode {mode} could not be handled", mode=outcome.mode)
 
 

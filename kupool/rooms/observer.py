@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.python.failure import Failure
 
 from kupool.net.observer import Observer
-from kupool.net.routing.router import IRouter
+from kupool.net.routing.interfaces import IRouter
 from kupool.rooms.lobby import Lobby
 from kupool.session.connection import Connection
 

@@ -72,7 +72,7 @@ class Outgoing:
         for connection in connections:
             try:
                 self.dropped += packet.send(connection)
-            except Exception:
+            except BaseException:  # a payload may be a function of the application's
                 self._log.failure("Room {code} could not send", code=self._code)
 
 

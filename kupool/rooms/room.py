@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from kupool.callbacks import called
 from kupool.rooms.events import Closing, Created, Incoming, RoomBusy, RoomGone
 from kupool.rooms.flood import Flood
 from kupool.rooms.peers import Peer
@@ -41,8 +42,6 @@ class Room(Timed):
         "failed",
         "handled",
     )
-
-    _log = Logger()
 
     def __init__(self, code: str, house: House) -> None:
         super().__init__(code, house)
@@ -202,10 +201,9 @@ class Room(Timed):
         self.failed += 1
         answer = subject.answer if isinstance(subject, Incoming) else None
         if answer is None or not refusal(failure):
-            try:
-                self._house.hooks.on_error(self, failure, subject)
-            except Exception:
-                self._log.failure("on_error failed in room {code}", code=self.code)
+            called(self._house.hooks.on_error, self, failure, subject).addErrback(
+                _could_not, f"on_error of room {self.code}"
+            )
         if answer is not None:
             answer.errback(failure)
 
@@ -270,15 +268,17 @@ class Room(Timed):
             self._fail(incoming, gone)
         calls, self._when_closed = self._when_closed, []
         for call in calls:
-            try:
-                call(unhandled)
-            except Exception:
-                self._log.failure("The end of room {code} could not be handled", code=self.code)
+            called(call, unhandled).addErrback(_could_not, f"the end of room {self.code}")
 
     def let_go(self, connection: Peer) -> None:
         """Hold a connection back no longer that is no member's any more."""
         if self._flood is not None:
             self._flood.let_go(connection)
+
+
+def _could_not(failure: Failure, what: str) -> None:
+    # Not by a logger of ours: an event that is kept would keep the room.
+    Logger(__name__).failure("Failed: {what}", failure, what=what)
 
 
 __all__ = ["Room", "TimerCall"]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from inspect import iscoroutine
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from kupool.callbacks import attempt
 from kupool.errors import TIMEOUT, RequestError
 
 
@@ -47,13 +47,7 @@ class Running:
 
     def start(self, call: Callable[[], object], clock: IReactorTime, timeout: float) -> None:
         """Call the handler."""
-        try:
-            result = call()
-        except Exception:
-            self._end(Failure())
-            return
-        if iscoroutine(result):
-            result = Deferred.fromCoroutine(result)
+        result = attempt(call)
         if not isinstance(result, Deferred):
             self._end(result)
             return

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from twisted.python.failure import Failure
 
@@ -30,9 +29,11 @@ class Seeking:
             house.clock, house.wheel, self._outcome, house.settings.max_waiting
         )
 
-    def start(self, connection: Connection, body: object) -> None:
-        """Let a player wait; raises :class:`RequestError` where that is refused."""
-        request: Any = self._house.hooks.on_parse_match(connection, body)
+    def start(self, connection: Connection, request: object) -> None:
+        """Let a player wait for what ``on_parse_match`` returned.
+
+        Raises :class:`RequestError` where that is refused.
+        """
         if request is None:
             raise RequestError(FORBIDDEN)
         if not isinstance(request, MatchRequest):

@@ -59,6 +59,9 @@ PAGE = 50
 MAX_PLAYERS = 32
 MAX_SHOWN = 512
 
+#: The largest number that a list may begin at: numbers of JSON are exact up to it.
+MAX_START = 2**53 - 1
+
 #: Milliseconds that a player may wait for a match.
 MAX_WAIT = 3_600_000
 
@@ -86,7 +89,7 @@ class ListParams(msgspec.Struct):
     """Of ``room.list``: rooms, or with ``room`` the members of that one, from ``start`` on."""
 
     room: _Name | None = None
-    start: Annotated[int, msgspec.Meta(ge=0)] = 0
+    start: Annotated[int, msgspec.Meta(ge=0, le=MAX_START)] = 0
 
 
 class MatchParams(msgspec.Struct):

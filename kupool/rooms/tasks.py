@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from inspect import iscoroutine
 from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
+
+from kupool.callbacks import attempt
 
 #: Where tasks are counted whose names are more than the statistics hold.
 OTHER = "other"
@@ -69,20 +70,18 @@ class TaskStatistics:
         counts.running += 1
         counts.lateness_total += late
         counts.lateness_max = max(counts.lateness_max, late)
-        try:
-            result = call(*args)
-        except BaseException:
-            self._end(counts, start, failed=True)
-            raise
-        if iscoroutine(result):
-            result = Deferred.fromCoroutine(result)
+        result = attempt(call, *args)
         if isinstance(result, Deferred):
             return result.addBoth(self._ended, counts, start)
-        self._end(counts, start, failed=False)
+        self._end(counts, start, failed=isinstance(result, Failure))
+        if isinstance(result, Failure):
+            result.raiseException()
         return result
 
     def _ended(self, result: object, counts: TaskCounts, start: float) -> object:
         self._end(counts, start, failed=isinstance(result, Failure))
+        if isinstance(result, Failure):
+            result.raiseException()
         return result
 
     def _end(self, counts: TaskCounts, start: float, *, failed: bool) -> None:

@@ -53,7 +53,7 @@ class Turns:
             try:
                 budget -= max(1, room.run(min(QUANTUM, budget)))
                 again = room.ready
-            except Exception:  # it must not take the others' turns with it
+            except BaseException:  # it must not take the others' turns with it
                 Logger(__name__).failure("A turn failed")
                 again = False
             if again:

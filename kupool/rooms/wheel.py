@@ -10,7 +10,6 @@ time however many there are.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from inspect import iscoroutine
 from math import ceil, floor
 from sys import intern
 from typing import Any
@@ -19,7 +18,9 @@ import msgspec
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
+from kupool.callbacks import attempt
 from kupool.errors import TOO_MANY_REQUESTS, RequestError
 from kupool.rooms.tasks import TaskStatistics
 
@@ -336,17 +337,13 @@ class Wheel:
                 return
         else:
             self._forget(timer)
-        try:
-            if tasks is None or not timer.counted:
-                result = timer.callback(timer)
-            else:
-                result = tasks.run(timer.name, due, timer.callback, timer)
-        except Exception:
-            self._log.failure("The timer {key} failed", key=timer.key)
-            return
-        if iscoroutine(result):
-            result = Deferred.fromCoroutine(result)
-        if isinstance(result, Deferred):
+        if tasks is None or not timer.counted:
+            result = attempt(timer.callback, timer)
+        else:
+            result = attempt(tasks.run, timer.name, due, timer.callback, timer)
+        if isinstance(result, Failure):
+            self._failed(result, timer)
+        elif isinstance(result, Deferred):
             timer.running = True
             result.addBoth(self._ended, timer)
             result.addErrback(self._failed, timer)

@@ -146,7 +146,7 @@ class Connection:
         self.last_seen = around.now()
         self._half_close = half_close
         self._encode = framing.encode
-        self._splitter: Splitter = framing.splitter(around.limits().max_frame)
+        self._splitter: Splitter = self._cut(framing, around.limits().max_frame)
         self._slice = SLICE if framing.stream else _WHOLE
         self._properties: dict[str, object] | None = None
         self._outbox: Outbox | None = None
@@ -246,10 +246,22 @@ class Connection:
 
     def use_framing(self, framing: Framing) -> None:
         """Set the framing, once the first byte has shown it."""
-        self._splitter = framing.splitter(self._splitter.max_payload)
+        self._splitter = self._cut(framing, self._splitter.max_payload)
         self.framing = framing
         self._encode = framing.encode
         self._slice = SLICE if framing.stream else _WHOLE
+
+    def _cut(self, framing: Framing, limit: int) -> Splitter:
+        splitter = framing.splitter(limit)
+        if framing.crlf is not None:
+            splitter.on_crlf = self.answer_with_crlf  # type: ignore[attr-defined]
+        return splitter
+
+    def answer_with_crlf(self) -> None:
+        """End every line with CR LF from now on, as the peer does."""
+        if self.framing.crlf is not None:
+            self.framing = self.framing.crlf
+            self._encode = self.framing.encode
 
     def feed(self, data: bytes) -> None:
         """Take bytes from the peer; called by the protocol."""
@@ -690,6 +702,7 @@ class Connection:
     def lost(self, reason: Any) -> None:
         """The transport has ended; called by the protocol."""
         if self._move(Event.LOST):
+            self._splitter = Discarding(self._splitter.max_payload)  # the other may know us
             self._empty_outbox(send=False)
             self._tell_waiting()
             self.around.owner.ended(self, reason)

@@ -68,7 +68,7 @@ def in_chunks(
         for thing in chunk:
             try:
                 call(thing)
-            except Exception:
+            except BaseException:  # one that wants the process to exit is no other
                 tell(thing)
         if len(chunk) < size:
             done.callback(None)

@@ -131,9 +131,10 @@ def _model(name: object) -> Model:
 def _timeout(milliseconds: Any) -> float:
     if type(milliseconds) not in (int, float):
         raise ValueError("timeout_ms: must be a number")
-    if not MIN_TIMEOUT <= milliseconds / 1000 <= MAX_TIMEOUT:
+    # Without arithmetic: an integer may be larger than any float.
+    if not MIN_TIMEOUT * 1000 <= milliseconds <= MAX_TIMEOUT * 1000:
         bounds = f"from {MIN_TIMEOUT * 1000:g} to {MAX_TIMEOUT * 1000:.0f}"
-        raise ValueError(f"timeout_ms: {milliseconds:g} is not {bounds}")
+        raise ValueError(f"timeout_ms: {milliseconds!r:.20} is not {bounds}")
     return float(milliseconds) / 1000
 
 

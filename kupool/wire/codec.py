@@ -48,7 +48,18 @@ def framing_of(codec: Codec) -> Framing:
     def join(payloads: Sequence[bytes]) -> bytes:
         return b"".join(map(codec.pack, payloads))
 
-    return Framing(codec.name, codec.splitter, codec.pack, join, codec.pack)
+    twin = with_crlf(codec)
+    crlf = None if twin is None else framing_of(twin)
+    return Framing(codec.name, codec.splitter, codec.pack, join, codec.pack, crlf=crlf)
+
+
+def with_crlf(codec: Codec) -> Codec | None:
+    """Return what answers a peer that ends its lines with CR LF, of a codec that has lines.
+
+    A codec says so by a method of this name.
+    """
+    twin: Codec | None = getattr(codec, "with_crlf", lambda: None)()
+    return twin
 
 
 class Limited:
@@ -81,4 +92,4 @@ class Limited:
         raise ValueError(f"{self.name} carries no message ids")
 
 
-__all__ = ["MAX_PAYLOAD", "Codec", "Limited", "Packable", "framing_of"]
+__all__ = ["MAX_PAYLOAD", "Codec", "Limited", "Packable", "framing_of", "with_crlf"]

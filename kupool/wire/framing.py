@@ -53,6 +53,11 @@ def encode_line(payload: bytes) -> bytes:
     return payload + b"\n"
 
 
+def encode_crlf_line(payload: bytes) -> bytes:
+    """Return ``payload`` as one ``line`` message for a peer that ends its own with CR LF."""
+    return payload + b"\r\n"
+
+
 def encode_tlv(payload: bytes, message_id: int = 0) -> bytes:
     """Return ``payload`` as one ``tlv`` message with the given id."""
     return _pack_tlv_head(len(payload), message_id) + payload
@@ -87,13 +92,18 @@ def _join_lines(payloads: Sequence[bytes]) -> bytes:
     return b"\n".join(payloads) + b"\n"
 
 
+def _join_crlf_lines(payloads: Sequence[bytes]) -> bytes:
+    return b"\r\n".join(payloads) + b"\r\n"
+
+
 class Framing(NamedTuple):
     """One row of the framing table: how its bytes are cut and made.
 
     ``encode`` makes one message of a payload, ``join`` one run of bytes of several.
     ``pack``, where there is one, also takes a :class:`Tlv`, and checks its length: see
     :class:`kupool.wire.codecs.Codec`. ``stream`` says that messages may be cut anywhere;
-    without it, what is fed is one whole message.
+    without it, what is fed is one whole message. ``crlf``, where there is one, takes its
+    place for a peer that ends its lines with CR LF: its splitters have ``on_crlf`` to tell.
     """
 
     name: str
@@ -102,11 +112,13 @@ class Framing(NamedTuple):
     join: Callable[[Sequence[bytes]], bytes]
     pack: Callable[[bytes | Tlv], bytes] | None = None
     stream: bool = True
+    crlf: Framing | None = None
 
 
 FRAME = Framing("frame", FrameSplitter, _encode_data, _join_frames)
 INT32 = Framing("int32", Int32Splitter, encode_int32, _join_int32)
-LINE = Framing("line", LineSplitter, encode_line, _join_lines)
+LINE_CRLF = Framing("line-crlf", LineSplitter, encode_crlf_line, _join_crlf_lines)
+LINE = Framing("line", LineSplitter, encode_line, _join_lines, crlf=LINE_CRLF)
 
 #: The framings of the pool's listening port, by the name that settings use.
 FRAMINGS: dict[str, Framing] = {f.name: f for f in (FRAME, INT32, LINE)}
@@ -130,6 +142,7 @@ __all__ = [
     "INT32",
     "INT32_HEADER",
     "LINE",
+    "LINE_CRLF",
     "MAX_SPARE",
     "OP_BINARY",
     "OP_CLOSE",
@@ -149,6 +162,7 @@ __all__ = [
     "Tlv",
     "TlvSplitter",
     "detect",
+    "encode_crlf_line",
     "encode_frame",
     "encode_int32",
     "encode_line",

@@ -9,13 +9,25 @@ from kupool.wire.splitters import LineSplitter, Splitter
 
 
 class LineCodec(Limited):
-    """Messages that end with LF; readers drop a CR before it, and skip empty lines."""
+    """Messages that end with LF; readers drop a CR before it, and skip empty lines.
+
+    A peer that ends its own with CR LF is answered so. ``end`` is what messages end with.
+    """
 
     name = "line"
     transparent = False
 
-    def __init__(self, *, max_payload: int = MAX_PAYLOAD) -> None:
+    def __init__(self, *, max_payload: int = MAX_PAYLOAD, end: bytes = b"\n") -> None:
         super().__init__(max_payload)
+        self._end = end
+
+    def with_crlf(self) -> LineCodec | None:
+        """Return the codec for a peer that ends its lines with CR LF; None if this is it."""
+        if self._end == b"\r\n":
+            return None
+        twin = type(self)(max_payload=self.max_payload, end=b"\r\n")
+        twin.name = f"{self.name}-crlf"
+        return twin
 
     def pack(self, message: Packable) -> bytes:
         """Return the bytes of one message, which must hold no LF and not end with CR."""
@@ -23,7 +35,7 @@ class LineCodec(Limited):
         self._check(len(data))
         if b"\n" in data or data.endswith(b"\r"):
             raise ValueError("a message of lines cannot hold the end of one")
-        return data + b"\n"
+        return data + self._end
 
     def splitter(self, max_payload: int) -> Splitter:
         """Return the splitter of one peer; it hands out bytes."""

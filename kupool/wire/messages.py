@@ -26,7 +26,7 @@ _MISSING = re.compile(r"Object missing required field (?P<name>.*)")
 RequestId = int | str | None
 
 
-class Request(msgspec.Struct, gc=False, kw_only=True, tag_field="method"):
+class TypedRequest(msgspec.Struct, gc=False, kw_only=True, tag_field="method"):
     """The base of every request: ``id`` is None in a notification.
 
     Subclasses, one per method, add ``params`` and are made by :func:`request_type`.
@@ -87,7 +87,7 @@ class Loose(NamedTuple):
     params: object
 
 
-def request_type(method: str, params: type | None) -> type[Request]:
+def request_type(method: str, params: type | None) -> type[TypedRequest]:
     """Make the struct of a method whose ``params`` have the given type.
 
     With ``params`` None the method takes none: what is sent as ``params`` is ignored, as
@@ -100,14 +100,14 @@ def request_type(method: str, params: type | None) -> type[Request]:
     made = msgspec.defstruct(
         f"Request_{method}",
         fields,
-        bases=(Request,),
+        bases=(TypedRequest,),
         namespace={"params": None} if params is None else None,
         tag_field="method",
         tag=method,
         gc=False,
         kw_only=True,
     )
-    return cast(type[Request], made)
+    return cast(type[TypedRequest], made)
 
 
 def _fits_null(params: type) -> bool:
@@ -118,7 +118,7 @@ def _fits_null(params: type) -> bool:
     return True
 
 
-def request_decoder(types: Mapping[str, type[Request]]) -> msgspec.json.Decoder[Any]:
+def request_decoder(types: Mapping[str, type[TypedRequest]]) -> msgspec.json.Decoder[Any]:
     """Return one decoder for the requests of all the given methods."""
     return msgspec.json.Decoder(Union[tuple(types.values())])  # noqa: UP007
 
@@ -152,12 +152,17 @@ def decode_loosely(payload: bytes) -> Loose | None:
     return Loose(found if known else None, known, message.get("method"), message.get("params"))
 
 
-def describe(error: msgspec.ValidationError) -> str:
-    """Say what was wrong with a request's params, naming the parameter."""
+def describe(error: msgspec.ValidationError, name: str = "") -> str:
+    """Say what was wrong with a request's params, naming the parameter.
+
+    ``name`` is that of the one that was converted, where it was not all of them.
+    """
     found = _VALIDATION.fullmatch(str(error))
     if found is None:
         return str(error).replace("`", "")
-    problem, path = found["problem"].replace("`", ""), found["path"]
+    problem, path = found["problem"].replace("`", ""), found["path"] or ""
+    if name:
+        path = f"{name}{'.' if path and path[0] != '[' else ''}{path}"
     missing = _MISSING.fullmatch(problem)
     if missing is not None:
         return f"{path + '.' if path else ''}{missing['name']} is required"
@@ -169,6 +174,18 @@ def encode_id(message_id: RequestId) -> bytes:
     if isinstance(message_id, int):
         return b"%d" % message_id
     return msgspec.json.encode(message_id)
+
+
+def encodable(text: str) -> str:
+    """Return a text that UTF-8 can express: what it cannot, a lone surrogate, is escaped.
+
+    Python makes such of names of files, for instance.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode(errors="backslashreplace").decode()
+    return text
 
 
 def encode_success(message_id: RequestId) -> bytes:
@@ -187,7 +204,10 @@ def encode_result(message_id: RequestId, result: object) -> bytes:
 
 def _error_fields(error: ErrorText) -> bytes:
     """Return what follows the id in a reply that carries an error."""
-    return b'"result":false,"error":%b,"code":%d}' % (msgspec.json.encode(error.text), error.code)
+    return b'"result":false,"error":%b,"code":%d}' % (
+        msgspec.json.encode(encodable(error.text)),
+        error.code,
+    )
 
 
 #: The same for the rows of the table as they are, which are most that is sent.
@@ -195,7 +215,7 @@ _TABLE = {error: _error_fields(error) for error in ERRORS}
 
 
 def encode_error(message_id: RequestId, error: ErrorText) -> bytes:
-    """Return the reply that carries a row of the error table."""
+    """Return the reply that carries a row of the error table; its text never fails it."""
     fields = _TABLE.get(error) or _error_fields(error)
     if type(message_id) is int:
         return b'{"id":%d,%b' % (message_id, fields)
@@ -213,7 +233,7 @@ def encode_request(message_id: RequestId, method: str, params: object) -> bytes:
 
 def encode_close(reason: CloseReason, retry_after: float | None = None) -> bytes:
     """Return the notification that announces a close in ``int32`` and ``line``."""
-    params = CloseParams(reason.reason, reason.code, reason.reconnect, retry_after)
+    params = CloseParams(encodable(reason.reason), reason.code, reason.reconnect, retry_after)
     return encode_request(None, "close", params)
 
 
@@ -225,7 +245,7 @@ def close_message(framing: Framing, reason: CloseReason, retry_after: float | No
     no client could tell what it means. Over WebSocket it is WebSocket's own close, with
     code and text; elsewhere a notification that also holds the code.
     """
-    text = close_text(reason, retry_after)
+    text = encodable(close_text(reason, retry_after))
     if framing is FRAME:
         close = encode_frame(text.encode(), OP_CLOSE)
         known = any(row.reason == reason.reason for row in CLOSE_REASONS)

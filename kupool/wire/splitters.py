@@ -11,7 +11,7 @@ if the limit has been raised in the meantime. What is fed until then is kept up 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from struct import Struct
 from typing import Protocol
 
@@ -242,19 +242,57 @@ class TlvSplitter(Buffered):
 
 
 class LineSplitter(Buffered):
-    """``line``: payload, LF; a CR before the LF is dropped, empty lines are skipped."""
+    """``line``: payload, LF; a CR before the LF is dropped, empty lines are skipped.
 
-    __slots__ = ()
+    ``on_crlf``, if set, is called when the first line ends that is not empty, and only where
+    it does so with CR LF: before it is handed out, so that its answer can end like it.
+    """
+
+    __slots__ = ("_begun", "on_crlf")
+
+    def __init__(self, max_payload: int) -> None:
+        super().__init__(max_payload)
+        self.on_crlf: Callable[[], object] | None = None
+        self._begun = False
 
     def feed(self, data: bytes) -> list[Item]:
         """Take the next bytes and return the messages that they complete."""
-        if self._held is not None:
+        if self._held is None:
+            if self._begun and data.find(b"\n") == len(data) - 1:
+                # Most reads are one whole line; this is the loop without its accounts.
+                payload = data[:-2] if data.endswith(b"\r\n") else data[:-1]
+                if payload and len(payload) <= self.max_payload:
+                    return [payload]
+        else:
             if not self.too_large:
                 # Only the new bytes can hold the end of the line.
                 self._need = 0 if b"\n" in data else self.max_payload + 1
             data = self._complete(data)
         lines = data.split(b"\n")
         rest = lines.pop()
+        if not self._begun:
+            self._begin(lines)
+        out, start = self._payloads(data, lines)
+        if rest and not self.too_large:
+            # One byte over the limit may still be the CR of a line that ends.
+            if len(rest) > self.max_payload + (rest[-1] == 0x0D):
+                self._refuse(data, start)
+            else:
+                self._keep(rest, 0, 0)
+        return out
+
+    def _begin(self, lines: Sequence[bytes]) -> None:
+        """Take note of how the first line ends that is not empty."""
+        for line in lines:
+            if line.rstrip(b"\r"):
+                self._begun = True
+                on_crlf, self.on_crlf = self.on_crlf, None
+                if on_crlf is not None and line.endswith(b"\r"):
+                    on_crlf()
+                return
+
+    def _payloads(self, data: bytes, lines: Sequence[bytes]) -> tuple[list[Item], int]:
+        """Return the payloads of whole lines, and where what follows them begins."""
         limit = self.max_payload
         out: list[Item] = []
         start = 0
@@ -262,17 +300,11 @@ class LineSplitter(Buffered):
             payload = line[:-1] if line.endswith(b"\r") else line
             if len(payload) > limit:
                 self._refuse(data, start)
-                return out
+                break
             if payload:
                 out.append(payload)
             start += len(line) + 1
-        if rest:
-            # One byte over the limit may still be the CR of a line that ends.
-            if len(rest) > limit + (rest[-1] == 0x0D):
-                self._refuse(data, start)
-            else:
-                self._keep(rest, 0, 0)
-        return out
+        return out, start
 
 
 class Discarding:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from kupool.wire.splitters import Discarding, Item, Splitter
 
@@ -33,6 +33,17 @@ class Wrapping:
     @too_large.setter
     def too_large(self, refused: bool) -> None:
         self._inner.too_large = refused
+
+    @property
+    def on_crlf(self) -> Callable[[], object] | None:
+        """What is called where the first line ends with CR LF."""
+        found: Callable[[], object] | None = getattr(self._inner, "on_crlf", None)
+        return found
+
+    @on_crlf.setter
+    def on_crlf(self, call: Callable[[], object] | None) -> None:
+        if hasattr(self._inner, "on_crlf"):
+            self._inner.on_crlf = call
 
     @property
     def buffered(self) -> int:

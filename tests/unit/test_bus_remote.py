@@ -739,7 +739,7 @@ class PermissionTests(_Suite):
         asked = bus.status()
         self.settle()
         self.failureResultOf(asked, BusError)
-        self.assertEqual(router.routes[0].method, "hello")
+        self.assertEqual(router.routes[0].key, "hello")
 
 
 class HandlerTests(_Suite):

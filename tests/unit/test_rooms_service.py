@@ -224,7 +224,7 @@ class RoomTests(RoomsCase):
         )
         self.network.run(Server(self.network, service).listen(["tcp:8001"]))
         peer = self.network.connect(8001, "line")
-        methods = [route.method for route in service.router.routes]  # type: ignore[attr-defined]
+        methods = [route.key for route in service.router.routes]  # type: ignore[attr-defined]
         params = {"room": "x", "data": 1, "mode": "m", "needed": 2}
         for method in methods:
             peer.ask(method, params)

@@ -88,7 +88,7 @@ class DispatchTests(RouterCase):
         with self.assertRaises(ValueError) as caught:
             self.router.add("ping", lambda c, m: True)
         self.assertIn("'ping'", str(caught.exception))
-        self.assertEqual([route.method for route in self.router.routes], ["add", "ping"])
+        self.assertEqual([route.key for route in self.router.routes], ["add", "ping"])
 
     def test_methods_may_be_added_while_connections_are_open(self) -> None:
         self.assertEqual(self.ask(b'{"id":1,"method":"new"}')[0]["code"], 31)

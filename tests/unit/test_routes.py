@@ -271,7 +271,7 @@ class RegistrationTests(IdCase):
             with self.assertRaises(ValueError) as caught:
                 add()
             self.assertEqual(str(caught.exception), "repeat api, msgID: 5")
-        self.assertEqual([route.message_id for route in self.router.routes], [5])
+        self.assertEqual([route.key for route in self.router.routes], [5])
 
     def test_dispatch_by_id(self) -> None:
         """P-25: each id has its own router, whatever came before."""
@@ -461,7 +461,7 @@ class GroupTests(IdCase):
         game = router.group("game.", inside=room)
         room.add("join", lambda c, m: "joined")
         game.add("move", lambda c, m: "moved")
-        self.assertEqual([r.method for r in router.routes], ["room.join", "room.game.move"])
+        self.assertEqual([r.key for r in router.routes], ["room.join", "room.game.move"])
         router.use(self.note("all"))
         connection, transport = Bench(router).connect(LINE)
         for method in (b"room.join", b"room.game.move"):

@@ -125,6 +125,9 @@ class BusPublishingTests(BusCase):
             ({**good, "timeout_ms": 1}, "timeout_ms: 1 is not from 10 to 3600000"),
             ({**good, "timeout_ms": 1e9}, "timeout_ms"),
             ({**good, "timeout_ms": True}, "timeout_ms"),
+            # Issue 12: larger than any float.
+            ({**good, "timeout_ms": 10**400}, "timeout_ms: 1000000000"),
+            ({**good, "timeout_ms": -(10**400)}, "is not from 10 to 3600000"),
             ({**good, "body": "x" * 45_001}, "data: 45001 bytes"),
             ({**good, "topic": "a b"}, "topic"),
             ({**good, "topic": None}, "topic"),

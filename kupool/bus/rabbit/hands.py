@@ -9,6 +9,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from kupool.bus import BusSettings
 from kupool.bus.calls import Deliver, Response, Taken, Verdict
+from kupool.bus.inbox import MAX_STATUS
 from kupool.bus.rabbit.items import Call
 
 #: Calls of others have numbers from here on; a broker's own never come near it.
@@ -18,7 +19,6 @@ FIRST_NUMBER = 1 << 48
 MAX_ANSWER = 4096
 
 #: The largest status, either way.
-MAX_STATUS = (1 << 63) - 1
 
 #: Who called, by what number, and which subscriber was asked.
 Key = tuple[str, int, str]

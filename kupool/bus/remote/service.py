@@ -38,7 +38,8 @@ from kupool.bus.topics import pattern_name
 from kupool.errors import BAD_PARAMS, TOO_MANY_REQUESTS, CloseReason, ErrorText
 from kupool.net import IClosingObserver
 from kupool.net.observer import Observer
-from kupool.net.routing.router import Before, IRouter, Router
+from kupool.net.routing.interfaces import IRouter
+from kupool.net.routing.router import Before, Router
 from kupool.session.connection import Connection
 from kupool.timing.waiting import Waiters
 from kupool.wire.framing import Item
@@ -136,7 +137,7 @@ class BusService(Observer):
         self._publishing = 0
         self._finished: Waiters[None] | None = None
         steps = tuple(before)
-        if "ping" not in {route.method for route in methods.routes}:
+        if "ping" not in {route.key for route in methods.routes}:
             methods.add("ping", lambda connection, request: True)
         methods.add("bus.publish", self._publish, PublishParams, before=steps)
         methods.add("bus.subscribe", self._subscribe, SubscribeParams, before=steps)

@@ -27,7 +27,7 @@ from kupool.net.dialling.failures import (
 )
 from kupool.net.dialling.settings import ClientSettings, DialSettings, framing_for
 from kupool.net.routing.correlation import SIZE
-from kupool.net.routing.router import IRouter
+from kupool.net.routing.interfaces import IRouter
 from kupool.session.connection import Connection
 from kupool.session.lifecycle import OPEN
 from kupool.wire.codecs import Codec

@@ -30,12 +30,25 @@ class BaseRouter:
         return None
 
 
+class Plain(BaseRouter):
+    """A function of a :class:`Request`, as what routers register."""
+
+    def __init__(self, function: Callable[[Request], object]) -> None:
+        self.function = function
+
+    def handle(self, request: Request) -> object:
+        """Call the function."""
+        return self.function(request)
+
+
 def as_function(router: BaseRouter) -> Callable[[Request], object]:
     """Return one function of a request that takes all the steps that are overridden."""
+    if type(router) is Plain:
+        return router.function
     kind = type(router)
     before = () if kind.before is BaseRouter.before else (router.before,)
     after = () if kind.after is BaseRouter.after else (router.after,)
     return compose(router.handle, before, after)
 
 
-__all__ = ["BaseRouter", "as_function"]
+__all__ = ["BaseRouter", "Plain", "as_function"]

@@ -12,10 +12,11 @@ from typing import Any
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from kupool.callbacks import awaited, deferred_of
 from kupool.errors import BAD_PARAMS, ErrorText, RequestError
-from kupool.net.routing.id_router import IdRouter
-from kupool.net.routing.router import LATER, report
-from kupool.net.routing.steps import Middleware, Step, awaited
+from kupool.net.routing.request import LATER
+from kupool.net.routing.router import Router, report
+from kupool.net.routing.steps import Middleware, Step
 from kupool.session.connection import Connection
 from kupool.wire.framing import Tlv
 from kupool.wire.messages import encode_error
@@ -24,7 +25,7 @@ from kupool.wire.messages import encode_error
 SIZE = 4
 
 
-def correlated(router: IdRouter) -> Middleware:
+def correlated(router: Router) -> Middleware:
     """Return middleware for a router whose messages all begin with a correlation id.
 
     The handlers neither see it nor need to answer with it: ``router.use(correlated(router))``.
@@ -39,7 +40,7 @@ def correlated(router: IdRouter) -> Middleware:
             tag, rest = data[:SIZE], data[SIZE:]
             try:
                 answer = handler(connection, message_id, rest)
-            except Exception:
+            except BaseException:  # one that wants the process to exit, too
                 return failed(connection, message_id, tag)
             if awaited(answer):
                 return later(answer, connection, message_id, tag)
@@ -50,8 +51,8 @@ def correlated(router: IdRouter) -> Middleware:
 
     async def later(waiting: Any, connection: Connection, message_id: int, tag: bytes) -> object:
         try:
-            answer = await waiting
-        except Exception:
+            answer = await deferred_of(waiting)
+        except BaseException:
             return failed(connection, message_id, tag)
         return tagged(answer, message_id, tag)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 from weakref import WeakKeyDictionary
 
 from kupool.errors import FORBIDDEN, TOO_MANY_REQUESTS, ErrorText
@@ -19,7 +20,7 @@ class RateLimit:
     """
 
     def __init__(self, rate: float, burst: int = 1) -> None:
-        if rate <= 0 or burst < 1:
+        if not 0 < rate < inf or burst < 1:  # also where it is not a number
             raise ValueError("a rate limit needs a rate above 0 and a burst of at least 1")
         self._rate = rate
         self._burst = burst

@@ -3,203 +3,137 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from inspect import iscoroutine
-from typing import NamedTuple
+from typing import Any
 
-from twisted.internet.defer import Deferred
-from twisted.logger import Logger
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
-from kupool.errors import TOO_MANY_ERRORS, UNKNOWN_METHOD, ErrorText, RequestError
-from kupool.net.routing.base import BaseRouter, as_function
-from kupool.net.routing.request import Request
-from kupool.net.routing.router import LATER, IRouter, report
-from kupool.net.routing.steps import Middleware, Step, Steps
-from kupool.net.routing.table import Group, RouteTable, Unknown, described, steps_of
+from kupool.callbacks import awaited, deferred_of
+from kupool.errors import ErrorText
+from kupool.net.routing.codecs import Read, Reply
+from kupool.net.routing.request import LATER, Request
+from kupool.net.routing.router import Router
+from kupool.net.routing.steps import Step
+from kupool.net.routing.table import Handler, Key, Route, Unknown
 from kupool.net.transport.protocols import TLV
 from kupool.session.connection import Connection
 from kupool.wire.framing import Item, Tlv, encode_tlv
 from kupool.wire.messages import encode_error
-
-#: Gets the connection, the id and the data of a message, and returns what to answer.
-IdHandler = Callable[[Connection, int, bytes], object]
+from kupool.wire.packets import check_id
 
 
-class IdRoute(NamedTuple):
-    """A registered id."""
+class ById:
+    """As :class:`~kupool.net.routing.codecs.ReplyCodec` says: messages with numbers.
 
-    message_id: int
-    handler: IdHandler | BaseRouter
-    steps: Steps
-    group: Group[int] | None
-
-
-@implementer(IRouter)
-class IdRouter(RouteTable[int]):
-    """Dispatches messages by id.
-
-    A handler gets the connection, the id and the data. It returns the data to answer
-    with under the same id, a :class:`Tlv` to answer under another, a row of the error
-    table, None for no answer, or a Deferred or coroutine of one of these; it may also
-    raise :class:`RequestError`. Errors go out as JSON under the id 0, with the id of the
-    message that had it: ``{"id":7,"result":false,"error":"text","code":N}``.
-
-    An exception is counted in ``failures`` and logged under a reference, which is all
-    that the peer gets to see of it. ``unknown`` says what an id without a handler gets;
-    it may also be a handler like the others.
+    An answer is for a number, or for the Request that was answered later. Errors are JSON
+    under the id 0, with the number of the message that had it for their id.
     """
 
-    _log = Logger()
+    def check(self, key: Key, params: type | None) -> None:
+        """Numbers fit 32 bits, and their messages are bytes."""
+        if not isinstance(key, int):
+            raise ValueError(f"msgID {key!r} is no number")
+        check_id(key)
+        if params is not None:
+            raise ValueError(f"msgID {key}: messages with a number are bytes, and have no params")
 
-    def __init__(self, unknown: IdHandler | Unknown = Unknown.REPLY) -> None:
-        super().__init__()
-        self._routes: dict[int, IdRoute] = {}
-        self._handlers: dict[int, Step] = {}
-        self._when_unknown = unknown
+    def taken(self, key: Key) -> str:
+        """Say that a number has a handler."""
+        return f"repeat api, msgID: {key}"
 
-    @property
-    def routes(self) -> tuple[IdRoute, ...]:
-        """What is registered, in the order of registration."""
-        return tuple(self._routes.values())
+    def place(self, first: Any, last: Any) -> tuple[str, Callable[[Any], Key]]:
+        """Groups are ranges of numbers."""
+        if not isinstance(first, int) or not isinstance(last, int):
+            raise ValueError("a group of numbers has a first and a last one")
 
-    def add(
-        self,
-        message_id: int,
-        handler: IdHandler | BaseRouter,
-        *,
-        before: Iterable[Step] = (),
-        after: Iterable[Step] = (),
-        guards: Iterable[Step] = (),
-        use: Iterable[Middleware] = (),
-        group: Group[int] | None = None,
-    ) -> None:
-        """Register the handler of an id; raises :class:`ValueError` on a second one.
-
-        ``guards``, ``use``, ``before`` and ``after`` are run around the handler, as
-        :class:`~kupool.net.routing.steps.Steps` says, with the handler's arguments.
-        """
-        if message_id in self._routes:
-            raise ValueError(f"repeat api, msgID: {message_id}")
-        route = IdRoute(message_id, handler, steps_of(guards, use, before, after), group)
-        self._handlers[message_id] = self._put_together(route)
-        self._routes[message_id] = route
-
-    def group(
-        self,
-        first: int,
-        last: int,
-        *,
-        guards: Iterable[Step] = (),
-        use: Iterable[Middleware] = (),
-        before: Iterable[Step] = (),
-        after: Iterable[Step] = (),
-        inside: Group[int] | None = None,
-    ) -> Group[int]:
-        """Return a group of the ids from ``first`` to ``last``; others it refuses.
-
-        What it is given runs around each of its handlers, within what the group that it
-        is ``inside`` of has.
-        """
-
-        def place(message_id: int) -> int:
+        def place(message_id: int) -> Key:
             if not first <= message_id <= last:
                 raise ValueError(f"msgID {message_id} is not from {first} to {last}")
             return message_id
 
-        steps = steps_of(guards, use, before, after)
-        return Group(self, f"{first}-{last}", place, steps, inside)
+        return f"{first}-{last}", place
 
-    def describe(self) -> list[dict[str, str]]:
-        """Return route, handler, summary and group of every id, as texts."""
-        return [described(str(r.message_id), r.handler, r.group) for r in self._routes.values()]
+    def learn(self, routes: Iterable[Route]) -> None:
+        """A number says all there is to know."""
 
-    def rebuild(self) -> None:
-        """Put every handler together again from what is registered around it."""
-        for message_id, route in self._routes.items():
-            self._handlers[message_id] = self._put_together(route)
-
-    def _put_together(self, route: IdRoute) -> Step:
-        handler: Step = (
-            self._bound(route.handler) if isinstance(route.handler, BaseRouter) else route.handler
-        )
-        return self._built(route.message_id, handler, route.steps, route.group)
-
-    def _bound(self, router: BaseRouter) -> Step:
-        function = as_function(router)
+    def bound(self, function: Callable[[Request], object], reply: Reply) -> Step:
+        """Make the request; its one answer is what is returned, or what it replies before."""
 
         def handle(connection: Connection, message_id: int, data: bytes) -> object:
-            def reply(result: object) -> None:
-                try:
-                    self._answer(connection, message_id, result)
-                except Exception:
-                    self._failed(Failure(), connection, message_id)
+            request = Request(connection, message_id, data, None, reply)
+            try:
+                outcome = function(request)
+            except BaseException:
+                if not request.answered:
+                    request.answered = True
+                    raise  # to the middleware around it, and then to the router
+                reply(request, Failure())
+                return LATER
+            if outcome is None or outcome is LATER:
+                return outcome
+            if type(outcome) is not bytes and awaited(outcome):
+                return deferred_of(outcome).addBoth(later, request)
+            return once(outcome, request)
 
-            return function(Request(connection, message_id, data, None, reply))
+        def once(outcome: object, request: Request) -> object:
+            return outcome if request.first_answer() else LATER
+
+        def later(outcome: object, request: Request) -> object:
+            if outcome is None or outcome is LATER:
+                return outcome
+            if isinstance(outcome, Failure) and request.answered:
+                reply(request, outcome)
+                return LATER
+            return once(outcome, request)
 
         return handle
 
-    def dispatch(self, connection: Connection, item: Item) -> bytes | None:
-        """Handle one message; the answer is sent under an id, so None is returned."""
-        if isinstance(item, Tlv):
-            message_id = item.message_id
-            handler = self._handlers.get(message_id)
-            if handler is None:
-                handler = self._unknown
-            try:
-                answer = handler(connection, message_id, item.payload)
-                if type(answer) is bytes:
-                    limit = connection.limits.max_frame
-                    if connection.framing is TLV and len(answer) <= limit:
-                        connection.send_encoded(encode_tlv(answer, message_id))
-                    else:
-                        _send(connection, message_id, answer)
-                elif answer is not None:
-                    self._answer(connection, message_id, answer)
-            except BaseException:  # also of one that wants the process to exit
-                self._failed(Failure(), connection, message_id)
-        return None
+    def read(self, connection: Connection, item: Item, reply: Reply) -> Read | None:
+        """Return the message; what has no number is passed over."""
+        if type(item) is not Tlv:
+            return None
+        message_id = item.message_id
+        return message_id, message_id, (connection, message_id, item.payload)
 
-    def _unknown(self, connection: Connection, message_id: int, data: bytes) -> object:
-        self.unknown += 1
-        wanted = self._when_unknown
-        if not isinstance(wanted, Unknown):
-            return wanted(connection, message_id, data)
-        if wanted is not Unknown.IGNORE:
-            connection.complain(encode_error(message_id, UNKNOWN_METHOD))
-        if wanted is Unknown.CLOSE:
-            connection.close(TOO_MANY_ERRORS)
-        return None
-
-    def _answer(self, connection: Connection, message_id: int, answer: object) -> None:
-        if iscoroutine(answer):
-            answer = Deferred.fromCoroutine(answer)
-        if isinstance(answer, Deferred):
-            answer.addCallback(lambda value: self._answer(connection, message_id, value))
-            answer.addErrback(self._failed, connection, message_id)
-        elif isinstance(answer, Tlv):
-            _send(connection, answer.message_id, answer.payload)
-        elif isinstance(answer, ErrorText):
-            self._complain(connection, message_id, answer)
-        elif isinstance(answer, bytes | bytearray | memoryview):
-            _send(connection, message_id, bytes(answer))
-        elif answer is not None and answer is not LATER:
-            raise TypeError(f"a handler of ids returned {type(answer).__name__}, not bytes")
-
-    def _failed(self, failure: Failure, connection: Connection, message_id: int) -> None:
-        if isinstance(failure.value, RequestError):
-            self._complain(connection, message_id, failure.value.error)
+    def result(self, connection: Connection, to: Any, result: object) -> None:
+        """Send bytes under the number, and a :class:`Tlv` under its own; None is no answer."""
+        if type(to) is Request:
+            if result is not None and (not to.answered or to.first_answer()):
+                self.result(connection, to.msg_id, result)
+                to.answered = True
             return
-        self.failures[message_id] += 1
-        self._complain(connection, message_id, report(self._log, connection, message_id, failure))
+        if type(result) is bytes:
+            if connection.framing is TLV and len(result) <= connection.limits.max_frame:
+                connection.send_encoded(encode_tlv(result, to))
+            else:
+                connection.send_encoded(connection.pack(Tlv(to, result)))
+        elif isinstance(result, Tlv):
+            connection.send_encoded(connection.pack(result))
+        elif isinstance(result, bytes | bytearray | memoryview):
+            connection.send_encoded(connection.pack(Tlv(to, bytes(result))))
+        elif result is not None:
+            raise TypeError(f"a handler of ids returned {type(result).__name__}, not bytes")
 
-    def _complain(self, connection: Connection, message_id: int, error: ErrorText) -> None:
-        if connection.sends:
-            connection.send_error(encode_error(message_id, error))
+    def error(self, to: Any, error: ErrorText) -> bytes | None:
+        """Return the JSON, which goes out under the id 0."""
+        if type(to) is Request:
+            if not to.first_answer():
+                return None
+            to = to.msg_id
+        return encode_error(to, error)
 
 
-def _send(connection: Connection, message_id: int, data: bytes) -> None:
-    connection.send_encoded(connection.pack(Tlv(message_id, data)))
+class IdRouter(Router):
+    """A router that dispatches messages by their number.
+
+    A handler gets the connection, the number and the data. It returns the data to answer
+    with under the same number, a :class:`Tlv` to answer under another, a row of the error
+    table, None for no answer, or a Deferred or coroutine of one of these; it may also
+    raise :class:`RequestError`. Errors go out as JSON under the id 0, with the number of the
+    message that had it: ``{"id":7,"result":false,"error":"text","code":N}``.
+    """
+
+    def __init__(self, unknown: Handler | Unknown = Unknown.REPLY) -> None:
+        super().__init__(unknown, codec=ById())
 
 
-__all__ = ["IdHandler", "IdRoute", "IdRouter", "Unknown"]
+__all__ = ["ById", "IdRouter"]

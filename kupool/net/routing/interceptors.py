@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from twisted.logger import Logger
 
-from kupool.wire.codecs import Codec, Packable
+from kupool.wire.codec import Codec, Packable, with_crlf
 from kupool.wire.packets import Message
 from kupool.wire.splitters import Item, Splitter, Tlv
 from kupool.wire.wrapping import Wrapping
@@ -41,6 +41,13 @@ class Intercepted:
         self._decode = tuple(decode)
         self._encode = tuple(encode)
 
+    def with_crlf(self) -> Intercepted | None:
+        """Return the same around the codec for a peer that ends its lines with CR LF."""
+        twin = with_crlf(self._codec)
+        if twin is None:
+            return None
+        return Intercepted(twin, decode=self._decode, encode=self._encode)
+
     def pack(self, message: Packable) -> bytes:
         """Return the bytes of one message, as the codec packs what the interceptors made."""
         changed = message.item if isinstance(message, Message) else message
@@ -69,7 +76,7 @@ class InterceptingSplitter(Wrapping):
         for item in items:
             try:
                 changed = self._passed(item)
-            except Exception:
+            except BaseException:  # one that wants the process to exit, too
                 self._log.failure("An interceptor could not take a message")
                 self._give_up()
                 return out

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
-from inspect import iscoroutine
-from typing import Any, NamedTuple
+from typing import Any
 
-import msgspec
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from zope.interface import Interface, implementer
+from zope.interface import implementer
 
 from kupool import incidents
+from kupool.callbacks import awaited, deferred_of
 from kupool.errors import (
-    BAD_PARAMS,
     MALFORMED,
     TOO_MANY_ERRORS,
     UNKNOWN_METHOD,
@@ -22,47 +21,20 @@ from kupool.errors import (
     RequestError,
 )
 from kupool.net.routing.base import BaseRouter, as_function
-from kupool.net.routing.request import Request as BoundRequest
-from kupool.net.routing.steps import Middleware, Step, Steps
-from kupool.net.routing.table import Group, RouteTable, Unknown, described, steps_of
+from kupool.net.routing.by_method import ByMethod
+from kupool.net.routing.codecs import ReplyCodec, Unfit
+from kupool.net.routing.interfaces import IRouter
+from kupool.net.routing.request import LATER, Request
+from kupool.net.routing.steps import Middleware, Step, Steps, steps_of
+from kupool.net.routing.table import Group, Handler, Key, Registered, Route, Unknown
 from kupool.session.connection import Connection
-from kupool.wire.framing import (
-    OP_CLOSE,
-    OP_PING,
-    OP_PONG,
-    Control,
-    Item,
-    encode_frame,
-)
-from kupool.wire.messages import (
-    MAX_ID_BYTES,
-    Loose,
-    Request,
-    RequestId,
-    decode_loosely,
-    describe,
-    encode_error,
-    encode_result,
-    encode_success,
-    request_decoder,
-    request_type,
-)
+from kupool.wire.framing import OP_CLOSE, OP_PING, OP_PONG, Control, Item, encode_frame
 
+#: What failures are counted under of a handler for messages that have no other.
+UNKNOWN = "unknown"
 
-class _Later:
-    """The type of :data:`LATER`."""
-
-    def __repr__(self) -> str:
-        return "LATER"
-
-
-#: What a handler returns that answers by itself, with ``connection.reply`` or ``send``.
-LATER = _Later()
-
-#: A handler gets the connection and the decoded request, whose ``params`` have the
-#: registered type. It returns a result, an :class:`ErrorText`, a Deferred or coroutine
-#: of either, or :data:`LATER`; it may also raise :class:`RequestError`.
-Handler = Callable[[Connection, Any], object]
+#: Types of results that need not be looked at any further.
+_AT_ONCE = frozenset((bytes, bool, int, float, str, dict, list, type(None)))
 
 #: Runs before a handler; what it returns, unless None, is the answer instead. It may
 #: return a Deferred or a coroutine of either.
@@ -72,42 +44,39 @@ Before = Callable[[Connection, Any], object]
 After = Callable[[Connection, Any, object], object]
 
 
-class IRouter(Interface):
-    """Answers the messages of a connection."""
-
-    def dispatch(connection: Connection, item: Item) -> bytes | None:
-        """Handle one message; return the payload to answer with, if any. Never raises."""
-
-
-class Route(NamedTuple):
-    """A registered method."""
-
-    method: str
-    params: type | None
-    handler: Handler | BaseRouter
-    invalid: Callable[[Connection, RequestId, object], object] | None
-    steps: Steps = Steps()
-    group: Group[str] | None = None
-
-
 @implementer(IRouter)
-class Router(RouteTable[str]):
-    """Dispatches JSON requests by method.
+class Router(Registered):
+    """Dispatches JSON requests by method, or what another ``codec`` reads by its keys.
 
-    An exception in a handler is counted in ``failures`` and logged under a reference,
-    which is all the peer gets to see of it, and costs nobody else anything. ``unknown``
-    says what a request of an unknown method gets.
+    A handler gets the connection and a :class:`Request`. It returns a result, an
+    :class:`ErrorText`, a Deferred, coroutine or other awaitable of either, or
+    :data:`LATER`; it may also raise :class:`RequestError`. Any other exception is counted in
+    ``failures`` and logged under a reference, which is all the peer gets to see of it, and
+    costs nobody else anything. ``unknown`` says what a message of an unknown method gets; it
+    may also be a handler like the others.
     """
 
     _log = Logger()
 
-    def __init__(self, unknown: Unknown = Unknown.REPLY) -> None:
-        super().__init__()
+    def __init__(
+        self, unknown: Handler | Unknown = Unknown.REPLY, *, codec: ReplyCodec | None = None
+    ) -> None:
+        #: Exceptions in handlers and steps, by route.
+        self.failures: Counter[Key] = Counter()
+        #: Messages that a guard answered, by route.
+        self.refusals: Counter[Key] = Counter()
+        #: Messages that had no handler.
+        self.unknown = 0
         self._when_unknown = unknown
-        self._routes: dict[str, Route] = {}
-        self._types: dict[str, type[Request]] = {}
-        self._handlers: dict[type[Request], Handler] = {}
-        self._decode: Callable[[bytes], Any] = _no_method
+        self._codec: ReplyCodec = ByMethod() if codec is None else codec
+        self._read = self._codec.read
+        self._result = self._codec.result
+        self._reply = self._replied
+        self._routes: dict[Key, Route] = {}
+        self._handlers: dict[Key, Step] = {}
+        self._middleware: list[tuple[Middleware, Callable[[Any], bool]]] = []
+
+    # -- what is registered
 
     @property
     def routes(self) -> tuple[Route, ...]:
@@ -116,16 +85,17 @@ class Router(RouteTable[str]):
 
     def add(
         self,
-        method: str,
+        key: Key,
         handler: Handler | BaseRouter,
+        /,
         params: type | None = None,
         *,
-        before: Iterable[Before] = (),
-        after: Iterable[After] = (),
-        guards: Iterable[Before] = (),
+        before: Iterable[Step] = (),
+        after: Iterable[Step] = (),
+        guards: Iterable[Step] = (),
         use: Iterable[Middleware] = (),
-        invalid: Callable[[Connection, RequestId, object], object] | None = None,
-        group: Group[str] | None = None,
+        invalid: Callable[[Connection, Any, object], object] | None = None,
+        group: Group | None = None,
     ) -> None:
         """Register the handler of a method whose params have the given type.
 
@@ -138,189 +108,196 @@ class Router(RouteTable[str]):
 
         Raises :class:`ValueError` when the method has a handler already.
         """
-        if method in self._routes:
-            raise ValueError(f"method {method!r} has a handler already")
+        self._codec.check(key, params)
+        if key in self._routes:
+            raise ValueError(self._codec.taken(key))
         steps = steps_of(guards, use, before, after)
-        route = Route(method, params, handler, invalid, steps, group)
-        made = request_type(method, params)
-        self._handlers[made] = self._put_together(route)
-        self._routes[method] = route
-        self._types[method] = made
-        self._decode = request_decoder(self._types).decode
+        route = Route(key, handler, params, invalid, steps, group)
+        made = self._put_together(route)
+        self._codec.learn((*self._routes.values(), route))
+        self._routes[key] = route
+        self._handlers[key] = made
 
     def group(
         self,
-        prefix: str,
+        first: Key,
+        last: Key | None = None,
         *,
-        guards: Iterable[Before] = (),
+        guards: Iterable[Step] = (),
         use: Iterable[Middleware] = (),
-        before: Iterable[Before] = (),
-        after: Iterable[After] = (),
-        inside: Group[str] | None = None,
-    ) -> Group[str]:
-        """Return a group whose methods all begin with ``prefix``, as ``room.`` may be.
+        before: Iterable[Step] = (),
+        after: Iterable[Step] = (),
+        inside: Group | None = None,
+    ) -> Group:
+        """Return a group of routes: those of a prefix, as ``room.``, or a range of numbers.
 
         What it is given runs around each of its handlers, within what the group that it
         is ``inside`` of has.
         """
-        steps = steps_of(guards, use, before, after)
-        return Group(self, prefix, prefix.__add__, steps, inside)
+        name, place = self._codec.place(first, last)
+        return Group(self, name, place, steps_of(guards, use, before, after), outer=inside)
+
+    def use(self, *middleware: Middleware, only: Callable[[Any], bool] | None = None) -> None:
+        """Put middleware around all routes, the first outermost, whenever they were added.
+
+        With ``only``, around those whose method or number it says yes to.
+        """
+        self._middleware += [(each, only or _every) for each in middleware]
+        self.rebuild()
 
     def describe(self) -> list[dict[str, str]]:
-        """Return route, handler, summary, group and params of every method, as texts."""
-        return [
-            {
-                **described(r.method, r.handler, r.group),
-                "params": "" if r.params is None else getattr(r.params, "__name__", str(r.params)),
-            }
-            for r in self._routes.values()
-        ]
+        """Return route, handler, summary, group and params of every route, as texts."""
+        return [route.described() for route in self._routes.values()]
 
     def rebuild(self) -> None:
         """Put every handler together again from what is registered around it."""
-        for method, route in self._routes.items():
-            self._handlers[self._types[method]] = self._put_together(route)
+        for key, route in self._routes.items():
+            self._handlers[key] = self._put_together(route)
 
-    def _put_together(self, route: Route) -> Handler:
-        handler: Step = (
-            self._bound(route.handler, route.method)
-            if isinstance(route.handler, BaseRouter)
-            else route.handler
-        )
-        return self._built(route.method, handler, route.steps, route.group)
+    def _put_together(self, route: Route) -> Step:
+        handler: Step
+        if isinstance(route.handler, BaseRouter):
+            handler = self._codec.bound(as_function(route.handler), self._reply)
+        else:
+            handler = route.handler
+        steps = route.steps if route.group is None else route.steps.inside(route.group.steps)
+        everywhere = tuple(m for m, only in self._middleware if only(route.key))
+        steps = steps.inside(Steps(middleware=everywhere))
+        guards = tuple(self._counted(route.key, guard) for guard in steps.guards)
+        return steps._replace(guards=guards).around(handler)
+
+    def _counted(self, key: Key, guard: Step) -> Step:
+        refusals = self.refusals
+
+        def counted(*message: Any) -> object:
+            refusal = guard(*message)
+            if awaited(refusal):
+                return later(refusal)
+            if refusal is not None:
+                refusals[key] += 1
+            return refusal
+
+        async def later(waiting: Any) -> object:
+            refusal = await deferred_of(waiting)
+            if refusal is not None:
+                refusals[key] += 1
+            return refusal
+
+        return counted
+
+    # -- messages
 
     def dispatch(self, connection: Connection, item: Item) -> bytes | None:
         """Handle one message; return the payload to answer with, if any."""
-        if type(item) is not bytes:
-            return self.control(connection, item)
-        decode = self._decode
         try:
-            message = decode(item)
-        except (ValueError, RecursionError) as error:
-            return self._misfit(connection, item, error)
-        if type(message.id) is str and len(message.id.encode()) > MAX_ID_BYTES:
-            return self._malformed(connection)
+            read = self._read(connection, item, self._reply)
+        except Unfit as unfit:
+            return self._unfit(connection, unfit)
+        if read is None:
+            return self.control(connection, item) if type(item) is Control else None
+        key, to, arguments = read
+        handler = self._handlers.get(key)
+        if handler is None:
+            return self._no_handler(connection, key, to, arguments)
         try:
-            result = self._handlers[type(message)](connection, message)
+            result = handler(*arguments)
+            if type(result) in _AT_ONCE:  # most results: spare them what others need
+                return self._result(connection, to, result)
         except BaseException:  # one that wants the process to exit is an error as any other
-            return self._failed(connection, message, Failure())
+            return self._failed(connection, key, to, Failure())
+        return self._answer(connection, key, to, result)
+
+    def control(self, connection: Connection, item: Control) -> bytes | None:
+        """Handle an opcode of ``frame`` that carries no message."""
+        if item.opcode == OP_PING:
+            connection.send_encoded(encode_frame(item.payload, OP_PONG))
+        elif item.opcode == OP_CLOSE:
+            connection.finished()
+        elif item.opcode != OP_PONG:
+            return self._unfit(connection, Unfit(MALFORMED))
+        return None
+
+    def _no_handler(
+        self, connection: Connection, key: Key, to: Any, arguments: tuple[Any, ...]
+    ) -> bytes | None:
+        if key == "ping":
+            # The heartbeat of framings that have no opcode for it: protocol.md, section 1.
+            return self._answer(connection, key, to, True)
+        self.unknown += 1
+        wanted = self._when_unknown
+        if not isinstance(wanted, Unknown):
+            try:
+                return self._answer(connection, UNKNOWN, to, wanted(*arguments))
+            except BaseException:
+                return self._failed(connection, UNKNOWN, to, Failure())
+        if wanted is not Unknown.IGNORE:
+            self._complain(connection, to, UNKNOWN_METHOD)
+        if wanted is Unknown.CLOSE:
+            connection.close(TOO_MANY_ERRORS)
+        return None
+
+    def _unfit(self, connection: Connection, unfit: Unfit) -> bytes | None:
+        """Answer a message that no handler gets: nothing is silently ignored."""
+        route, to = unfit.route, unfit.to
+        if route is not None and to is not None and route.invalid is not None:
+            try:
+                result = route.invalid(connection, to.id, unfit.given)
+            except BaseException:
+                return self._failed(connection, route.key, to, Failure())
+            if result is not None:
+                return self._answer(connection, route.key, to, result)
+        self._complain(connection, to, unfit.error)
+        return None
+
+    def _complain(self, connection: Connection, to: Any, error: ErrorText) -> None:
+        connection.complain(self._codec.error(to, error) or b"")
+
+    # -- answers
+
+    def _answer(self, connection: Connection, key: Key, to: Any, result: object) -> bytes | None:
+        """Return the payload of what a handler returned, or see to it that it is sent."""
         if result is LATER:
             return None
-        return self._answer(connection, message, result)
-
-    def _bound(self, router: BaseRouter, method: str) -> Step:
-        """Return the handler that gives a :class:`BaseRouter` its requests."""
-        function = as_function(router)
-
-        def handle(connection: Connection, message: Any) -> object:
-            def reply(result: object) -> None:
-                self._send_late(self._answer(connection, message, result), connection)
-
-            return function(BoundRequest(connection, method, message.params, message.id, reply))
-
-        return handle
-
-    def control(self, connection: Connection, item: Item) -> bytes | None:
-        """Handle an opcode of ``frame`` that carries no message."""
-        if isinstance(item, Control):
-            if item.opcode == OP_PING:
-                connection.send_encoded(encode_frame(item.payload, OP_PONG))
-                return None
-            if item.opcode == OP_PONG:
-                return None
-            if item.opcode == OP_CLOSE:
-                connection.finished()
-                return None
-        return self._malformed(connection)
-
-    def _answer(self, connection: Connection, message: Any, result: object) -> bytes | None:
-        message_id = message.id
-        if isinstance(result, ErrorText):
-            return None if message_id is None else encode_error(message_id, result)
-        if iscoroutine(result):
-            result = Deferred.fromCoroutine(result)
-        if isinstance(result, Deferred):
-            result.addCallbacks(
-                lambda value: self._answer(connection, message, value),
-                lambda failure: self._failed(connection, message, failure),
+        if awaited(result):
+            waiting: Deferred[Any] = deferred_of(result)
+            waiting.addCallbacks(
+                lambda value: self._answer(connection, key, to, value),
+                lambda failure: self._failed(connection, key, to, failure),
             )
-            result.addCallback(self._send_late, connection)
-            return None
-        if message_id is None or result is LATER:
+            waiting.addCallback(self._send_late, connection)
             return None
         try:
-            return encode_result(message_id, result)
-        except Exception:
-            return self._failed(connection, message, Failure())
+            if isinstance(result, Failure):
+                return self._failed(connection, key, to, result)
+            if isinstance(result, ErrorText):
+                return self._codec.error(to, result)
+            return self._result(connection, to, result)
+        except BaseException:
+            return self._failed(connection, key, to, Failure())
+
+    def _replied(self, request: Request, result: object) -> None:
+        """Send what a request was answered with by :meth:`Request.reply`."""
+        connection = request.connection
+        self._send_late(self._answer(connection, request.msg_id, request, result), connection)
 
     def _send_late(self, payload: bytes | None, connection: Connection) -> None:
         if payload is not None and connection.sends:
             try:
                 connection.send(payload)
-            except Exception:
+            except BaseException:
                 connection.unsendable(payload)
 
-    def _failed(self, connection: Connection, message: Any, failure: Failure) -> bytes | None:
+    def _failed(self, connection: Connection, key: Key, to: Any, failure: Failure) -> bytes | None:
         """Answer a handler's exception; what it was stays in the log."""
         if isinstance(failure.value, RequestError):
             error = failure.value.error
         else:
-            method = _method_of(message)
-            self.failures[method] += 1
-            error = report(self._log, connection, method, failure)
-        return None if message.id is None else encode_error(message.id, error)
-
-    def _misfit(self, connection: Connection, payload: bytes, error: Exception) -> bytes | None:
-        """Answer a message that fits no registered request."""
-        loose = decode_loosely(payload)
-        if loose is None or not loose.known_id or not isinstance(loose.method, str):
-            return self._malformed(connection, None if loose is None else loose.id)
-        route = self._routes.get(loose.method)
-        if route is None and loose.method == "ping":
-            # The heartbeat of framings that have no opcode for it: protocol.md, section 1.
-            return None if loose.id is None else encode_success(loose.id)
-        if route is None:
-            self.unknown += 1
-            if self._when_unknown is Unknown.IGNORE:
-                return None
-            self._complain(connection, loose.id, UNKNOWN_METHOD)
-            if self._when_unknown is Unknown.CLOSE:
-                connection.close(TOO_MANY_ERRORS)
-            return None
-        return self._invalid(connection, route, loose, error)
-
-    def _invalid(
-        self, connection: Connection, route: Route, loose: Loose, error: Exception
-    ) -> bytes | None:
-        if route.invalid is not None:
-            try:
-                result = route.invalid(connection, loose.id, loose.params)
-            except Exception:
-                return self._failed(connection, loose, Failure())
-            if result is LATER:
-                return None
-            if result is not None:
-                return self._answer(connection, loose, result)
-        detail = describe(error) if isinstance(error, msgspec.ValidationError) else str(error)
-        return self._complain(connection, loose.id, BAD_PARAMS.about(detail))
-
-    def _malformed(self, connection: Connection, message_id: RequestId = None) -> bytes | None:
-        # Without a readable id the answer carries null: nothing is silently ignored.
-        connection.complain(encode_error(message_id, MALFORMED))
-        return None
-
-    def _complain(
-        self, connection: Connection, message_id: RequestId, error: ErrorText
-    ) -> bytes | None:
-        connection.complain(b"" if message_id is None else encode_error(message_id, error))
-        return None
+            self.failures[key] += 1
+            error = report(self._log, connection, key, failure)
+        return self._codec.error(to, error)
 
 
-def _no_method(payload: bytes) -> Any:
-    raise ValueError("no method is registered")
-
-
-def report(log: Logger, connection: Connection, route: int | str, failure: Failure) -> ErrorText:
+def report(log: Logger, connection: Connection, route: Key, failure: Failure) -> ErrorText:
     """Log what a handler raised, under a reference; returns what the peer may know."""
     return incidents.report(
         log,
@@ -332,8 +309,8 @@ def report(log: Logger, connection: Connection, route: int | str, failure: Failu
     )
 
 
-def _method_of(message: Any) -> str:
-    return str(message.method if isinstance(message, Loose) else message.__struct_config__.tag)
+def _every(key: object) -> bool:
+    return True
 
 
 __all__ = [

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from inspect import iscoroutine
-from typing import Any, NamedTuple, TypeGuard
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
 
-from twisted.internet.defer import Deferred
+from kupool.callbacks import awaited, deferred_of
+from kupool.net.routing.request import Request
 
 #: A handler or a step: gets the connection and the message, as the router gives them.
 Step = Callable[..., object]
@@ -49,20 +49,24 @@ class Steps(NamedTuple):
 def label_of(message: Sequence[Any]) -> str:
     """Return the method or the id of a message, as handlers get it."""
     first = message[0] if message else ""
-    config = getattr(first, "__struct_config__", None)
-    return str(first) if config is None else str(config.tag)
+    return str(first.msg_id if isinstance(first, Request) else first)
 
 
-def awaited(value: object) -> TypeGuard[Any]:
-    """Say whether ``value`` is a Deferred or a coroutine."""
-    return isinstance(value, Deferred) or iscoroutine(value)
+def steps_of(
+    guards: Iterable[Step],
+    use: Iterable[Middleware],
+    before: Iterable[Step],
+    after: Iterable[Step],
+) -> Steps:
+    """Return what ``add`` and ``group`` were given as one object."""
+    return Steps(tuple(guards), tuple(use), tuple(before), tuple(after))
 
 
 def compose(handler: Step, before: Sequence[Step], after: Sequence[Step]) -> Step:
     """Put steps around a handler; without any, the handler itself is returned.
 
     While nothing has to be waited for, everything runs in the call itself; from the
-    first Deferred or coroutine on, the rest is a coroutine, which is returned.
+    first awaitable on, the rest is a coroutine, which is returned.
     """
     if not before and not after:
         return handler
@@ -88,13 +92,13 @@ def compose(handler: Step, before: Sequence[Step], after: Sequence[Step]) -> Ste
 
 
 async def _value(value: object) -> object:
-    return await value if awaited(value) else value
+    return await deferred_of(value) if awaited(value) else value
 
 
 async def _from_before(
     waiting: Any, before: Sequence[Step], handler: Step, after: Sequence[Step], message: Any
 ) -> object:
-    refusal = await waiting
+    refusal = await deferred_of(waiting)
     for step in before:
         if refusal is not None:
             break
@@ -112,10 +116,10 @@ async def _from_handler(waiting: object, after: Sequence[Step], message: Any) ->
 
 
 async def _from_after(waiting: Any, after: Sequence[Step], message: Any, outcome: object) -> object:
-    await waiting
+    await deferred_of(waiting)
     for step in after:
         await _value(step(*message, outcome))
     return outcome
 
 
-__all__ = ["Middleware", "Step", "Steps", "awaited", "compose", "label_of"]
+__all__ = ["Middleware", "Step", "Steps", "compose", "label_of", "steps_of"]

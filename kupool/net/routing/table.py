@@ -1,18 +1,23 @@
-"""What routers by method and by id share: groups, middleware, counts, unknown messages."""
+"""Where routes are registered: a router, or a group of its routes."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from enum import Enum
-from typing import Any, Generic, TypeVar
+from typing import Any, NamedTuple
 
-from kupool.net.routing.base import BaseRouter
+from kupool.net.routing.base import BaseRouter, Plain
 from kupool.net.routing.request import Request
-from kupool.net.routing.steps import Middleware, Step, Steps, awaited
+from kupool.net.routing.steps import Middleware, Step, Steps
+from kupool.session.connection import Connection
 
-Key = TypeVar("Key", bound=int | str)
+#: What a route is found by: the name of a method, or the number of a message.
+Key = int | str
+
+#: A handler gets the connection and the :class:`Request` of a method, or the connection, the
+#: number and the data of a message with a number.
+Handler = Callable[[Connection, Request], object] | Callable[[Connection, int, bytes], object]
 
 
 class Unknown(Enum):
@@ -27,11 +32,11 @@ class Unknown(Enum):
     CLOSE = "close"
 
 
-class _Scope(ABC, Generic[Key]):
-    """Where routes are registered: a router, or a group of its routes."""
+class Scope(ABC):
+    """A router, or a group of its routes."""
 
     @abstractmethod
-    def add(self, key: Key, handler: Any, /, *args: Any, **options: Any) -> None:
+    def add(self, key: Any, handler: Any, /, *args: Any, **options: Any) -> None:
         """Register a handler."""
 
     @abstractmethod
@@ -39,7 +44,7 @@ class _Scope(ABC, Generic[Key]):
         """Put middleware around all routes, those registered already included."""
 
     def on(self, key: Key, *args: Any, **options: Any) -> Callable[[Step], Step]:
-        """Register the decorated function, which gets a :class:`Request`.
+        """Register the decorated function, which gets a :class:`Request` alone.
 
         Takes what ``add`` takes after the handler, and raises what it raises.
         """
@@ -51,44 +56,28 @@ class _Scope(ABC, Generic[Key]):
         return register
 
 
-def described(route: str, handler: Any, group: Group[Any] | None) -> dict[str, str]:
-    """Return what ``describe`` of a router says of one route."""
-    shown = handler.function if isinstance(handler, Plain) else handler
-    if isinstance(handler, BaseRouter) and not isinstance(handler, Plain):
-        shown = type(handler)
-    text = (getattr(shown, "__doc__", None) or "").strip()
-    return {
-        "route": route,
-        "handler": getattr(shown, "__qualname__", type(shown).__qualname__),
-        "summary": text.partition("\n")[0],
-        "group": "" if group is None else group.name,
-    }
+class Registered(Scope):
+    """A router, as its groups know it."""
+
+    @abstractmethod
+    def rebuild(self) -> None:
+        """Put every handler together again from what is registered around it."""
 
 
-class Plain(BaseRouter):
-    """A function of a :class:`Request`, as what routers register."""
-
-    def __init__(self, function: Callable[[Request], object]) -> None:
-        self.function = function
-
-    def handle(self, request: Request) -> object:
-        """Call the function."""
-        return self.function(request)
-
-
-class Group(_Scope[Key]):
+class Group(Scope):
     """Routes of one router that share guards, middleware and steps.
 
-    Made with ``group`` of a router, or of a group, which then is around it.
+    Made with ``group`` of a router; one that is ``inside`` another has that around it.
     """
 
     def __init__(
         self,
-        router: RouteTable[Key],
+        router: Registered,
         name: str,
-        place: Callable[[Key], Key],
+        place: Callable[[Any], Key],
         steps: Steps,
-        outer: Group[Key] | None = None,
+        *,
+        outer: Group | None = None,
     ) -> None:
         self.name = name
         self._router = router
@@ -101,7 +90,7 @@ class Group(_Scope[Key]):
         """The steps of the group, with those of the groups around it."""
         return self._steps if self._outer is None else self._steps.inside(self._outer.steps)
 
-    def add(self, key: Key, handler: Any, /, *args: Any, **options: Any) -> None:
+    def add(self, key: Any, handler: Any, /, *args: Any, **options: Any) -> None:
         """Register a handler in the group; takes what the router's ``add`` takes.
 
         Raises :class:`ValueError` for a key that has a handler, or lies outside the group.
@@ -119,67 +108,32 @@ class Group(_Scope[Key]):
         self._router.rebuild()
 
 
-class RouteTable(_Scope[Key]):
-    """The part that routers by method and by id share."""
+class Route(NamedTuple):
+    """What is registered under a key; ``params`` and ``invalid`` are for methods alone."""
 
-    def __init__(self) -> None:
-        #: Exceptions in handlers and steps, by route.
-        self.failures: Counter[Key] = Counter()
-        #: Messages that a guard answered, by route.
-        self.refusals: Counter[Key] = Counter()
-        #: Messages that had no handler.
-        self.unknown = 0
-        self._middleware: list[tuple[Middleware, Callable[[Key], bool]]] = []
+    key: Key
+    handler: Handler | BaseRouter
+    params: type | None = None
+    invalid: Callable[[Connection, Any, object], object] | None = None
+    steps: Steps = Steps()
+    group: Group | None = None
 
-    @abstractmethod
-    def rebuild(self) -> None:
-        """Put every handler together again from what is registered around it."""
-
-    def use(self, *middleware: Middleware, only: Callable[[Key], bool] | None = None) -> None:
-        """Put middleware around all routes, the first outermost, whenever they were added.
-
-        With ``only``, around those whose method or id it says yes to.
-        """
-        self._middleware += [(each, only or _every) for each in middleware]
-        self.rebuild()
-
-    def _built(self, key: Key, handler: Step, steps: Steps, group: Group[Key] | None) -> Step:
-        if group is not None:
-            steps = steps.inside(group.steps)
-        everywhere = tuple(m for m, only in self._middleware if only(key))
-        steps = steps.inside(Steps(middleware=everywhere))
-        guards = tuple(self._counted(key, guard) for guard in steps.guards)
-        return steps._replace(guards=guards).around(handler)
-
-    def _counted(self, key: Key, guard: Step) -> Step:
-        from_here = self.refusals
-
-        def counted(*message: Any) -> object:
-            refusal = guard(*message)
-            if awaited(refusal):
-                return later(refusal)
-            if refusal is not None:
-                from_here[key] += 1
-            return refusal
-
-        async def later(waiting: Any) -> object:
-            refusal = await waiting
-            if refusal is not None:
-                from_here[key] += 1
-            return refusal
-
-        return counted
+    def described(self) -> dict[str, str]:
+        """Return what ``describe`` of a router says of it."""
+        shown: Any = self.handler
+        if isinstance(shown, Plain):
+            shown = shown.function
+        elif isinstance(shown, BaseRouter):
+            shown = type(shown)
+        text = (getattr(shown, "__doc__", None) or "").strip()
+        params = self.params
+        return {
+            "route": str(self.key),
+            "handler": getattr(shown, "__qualname__", type(shown).__qualname__),
+            "summary": text.partition("\n")[0],
+            "group": "" if self.group is None else self.group.name,
+            "params": "" if params is None else getattr(params, "__name__", str(params)),
+        }
 
 
-def steps_of(
-    guards: Iterable[Step],
-    use: Iterable[Middleware],
-    before: Iterable[Step],
-    after: Iterable[Step],
-) -> Steps:
-    """Return what ``add`` and ``group`` were given as one object."""
-    return Steps(tuple(guards), tuple(use), tuple(before), tuple(after))
-
-
-def _every(key: object) -> bool:
-    return True
+__all__ = ["Group", "Handler", "Key", "Registered", "Route", "Scope", "Unknown"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from twisted.internet import error
 from twisted.internet.address import IPv4Address
@@ -11,16 +11,30 @@ from twisted.internet.interfaces import IConnector, IListeningPort
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-if TYPE_CHECKING:
-    from kupool.net.testing.network import MemoryNetwork
-    from kupool.net.testing.transport import MemoryTransport
+from kupool.net.testing.transport import MemoryTransport
+
+
+class Exchange(Protocol):
+    """What listens and what connects need of a network in memory."""
+
+    def callLater(self, delay: float, callable: Any, *args: Any) -> Any:  # noqa: A002
+        """Call something later."""
+
+    def add_listener(self, port: MemoryPort) -> None:
+        """Let a port accept connections."""
+
+    def remove_listener(self, port: MemoryPort) -> None:
+        """Let a port accept no more."""
+
+    def attempt(self, connector: MemoryConnector) -> None:
+        """Try to connect a client."""
 
 
 @implementer(IListeningPort)
 class MemoryPort:
     """A port that listens in memory."""
 
-    def __init__(self, network: MemoryNetwork, number: int, factory: Any, interface: str) -> None:
+    def __init__(self, network: Exchange, number: int, factory: Any, interface: str) -> None:
         self.network = network
         self.number = number
         self.factory = factory
@@ -47,7 +61,7 @@ class MemoryConnector:
     """A client's attempt to connect, and what became of it."""
 
     def __init__(
-        self, network: MemoryNetwork, host: str, port: int, factory: Any, timeout: float
+        self, network: Exchange, host: str, port: int, factory: Any, timeout: float
     ) -> None:
         self.network = network
         self.host = host
@@ -104,4 +118,4 @@ class MemoryConnector:
         return IPv4Address("TCP", self.host, self.port)
 
 
-__all__ = ["MemoryConnector", "MemoryPort"]
+__all__ = ["Exchange", "MemoryConnector", "MemoryPort"]

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from typing import Protocol as Interface
 
 from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from kupool.net.testing.transport import MemoryTransport
 from kupool.wire.codecs import CODECS, Codec
 from kupool.wire.framing import Control, Item, Tlv
 from kupool.wire.packets import UNLIMITED
 
-if TYPE_CHECKING:
-    from kupool.net.testing.network import MemoryNetwork
-    from kupool.net.testing.transport import MemoryTransport
+
+class Settling(Interface):
+    """What a peer needs of its network."""
+
+    def settle(self) -> None:
+        """Deliver what was sent, and what is sent in answer, until nothing more happens."""
 
 
 @implementer(IHalfCloseableProtocol)
@@ -28,7 +33,7 @@ class MemoryPeer(Protocol):
     ``lingers`` is set.
     """
 
-    def __init__(self, network: MemoryNetwork, codec: str | Codec) -> None:
+    def __init__(self, network: Settling, codec: str | Codec) -> None:
         self.network = network
         self.codec: Codec = CODECS[codec](0) if isinstance(codec, str) else codec
         self.lingers = False

@@ -127,8 +127,11 @@ class LineProtocol(FramedProtocol, LineOnlyReceiver):
     def lineReceived(self, line: bytes) -> None:
         """Handle one payload, where a subclass went back to the stock receiver."""
         payload = line.removesuffix(b"\r")
-        if self.connection is not None and payload:
-            self.connection.receive([payload])
+        if self.connection is not None:
+            if payload != line:
+                self.connection.answer_with_crlf()
+            if payload:
+                self.connection.receive([payload])
 
 
 class TlvProtocol(FramedProtocol):

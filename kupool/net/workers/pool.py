@@ -18,7 +18,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from kupool.errors import TIMEOUT, UNAVAILABLE, CloseReason
-from kupool.net.routing.router import LATER
+from kupool.net.routing.request import LATER
 from kupool.net.routing.steps import Step
 from kupool.net.stopping import caller_waits
 from kupool.net.workers.queue import Job, Worker

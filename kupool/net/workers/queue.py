@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from inspect import iscoroutine
 from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 
+from kupool.callbacks import awaited, deferred_of
 from kupool.net.routing.steps import Step, label_of
 from kupool.net.stopping import Work
 from kupool.session.connection import Connection
@@ -47,7 +47,7 @@ class Job(Work):
 
     def _begin(self) -> object:
         outcome = self.handler(self.connection, *self.message)
-        return Deferred.fromCoroutine(outcome) if iscoroutine(outcome) else outcome
+        return deferred_of(outcome) if awaited(outcome) else outcome
 
     def cancel_timer(self) -> None:
         """Let the handler take as long as it does."""

@@ -30,7 +30,7 @@ class ISpreadHooks(IRoomHooks):
         is told with the event :class:`kupool.rooms.events.TakenOver`.
         """
 
-    def on_room_lost(connection: Connection, code: str, user: str, reason: str) -> None:
+    def on_room_lost(connection: Connection, code: str, user: str, reason: str) -> object:
         """Tell a member of this host's connections that the room is gone, state and all:
         ``host lost``, ``cut off`` (this host, from the bus), or why it could not be moved.
         """

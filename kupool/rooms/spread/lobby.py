@@ -13,6 +13,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from kupool.bus import IBus
+from kupool.callbacks import called
 from kupool.errors import UNAVAILABLE, RequestError
 from kupool.rooms.broadcast import Packet, Payload
 from kupool.rooms.events import Incoming
@@ -286,10 +287,9 @@ class SpreadLobby(Lobby):
 
     def tell_lost(self, connection: Connection, code: str, user: str, reason: str) -> None:
         """Tell a connection that its room is gone."""
-        try:
-            self.spread_hooks.on_room_lost(connection, code, user, reason)
-        except Exception:
-            self._log.failure("on_room_lost failed")
+        called(self.spread_hooks.on_room_lost, connection, code, user, reason).addErrback(
+            lambda failed: self._log.failure("on_room_lost failed", failed)
+        )
 
     # -- broadcasts
 

@@ -6,8 +6,9 @@ from typing import Any, Protocol
 
 import msgspec
 
+from kupool.net.routing.request import Request
 from kupool.net.routing.router import Router
-from kupool.wire.messages import request_decoder, request_type
+from kupool.wire.messages import encode_request, request_decoder, request_type
 
 
 class Packing(Protocol):
@@ -64,17 +65,23 @@ class RequestPacking:
         self._decoder: msgspec.json.Decoder[Any] | None = None
 
     def pack(self, body: Any) -> bytes:
-        """Return a request as JSON."""
-        return msgspec.json.encode(body)
+        """Return a request as JSON; raises :class:`TypeError` for what is none."""
+        if not isinstance(body, Request):
+            raise TypeError(f"{type(body).__name__} is not the request of a router")
+        return encode_request(body.id, str(body.msg_id), body.params)
 
     def unpack(self, data: bytes) -> Any:
-        """Return the request, with params of the type that its method has."""
+        """Return the request, with params of the type that its method has.
+
+        Its connection is at another host: it has none here.
+        """
         routes = self._router.routes
         if self._decoder is None or len(routes) != self._known:
             self._known = len(routes)
-            types = {route.method: request_type(route.method, route.params) for route in routes}
+            types = {str(r.key): request_type(str(r.key), r.params) for r in routes}
             self._decoder = request_decoder(types)
-        return self._decoder.decode(data)
+        found = self._decoder.decode(data)
+        return Request(None, found.__struct_config__.tag, found.params, found.id)
 
     def pack_result(self, result: Any) -> bytes:
         """Return a result as JSON."""

@@ -95,7 +95,7 @@ class Seats:
                 raise RequestError(UNAVAILABLE)
             if len(seat.pending) >= 2 * spread.sender_limit:
                 raise RoomBusy(f"messages of room {seat.code}")
-        except Exception:
+        except BaseException:  # a packing may be the application's
             self._lobby.refuse(None, Failure(), body, answer)
             if first:
                 self.drop(seat)

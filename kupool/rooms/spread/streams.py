@@ -218,7 +218,10 @@ class Inbound:
     def handle(self, message: Message) -> Answer:
         """Take a chunk: the handler of a subscription of the bus."""
         host, name = message.headers.get("from", ""), message.headers.get("stream", "")
-        number = int(message.headers.get("n", "-1"))
+        try:
+            number = int(message.headers.get("n", "-1"))
+        except ValueError:
+            raise Refusal("a chunk without a number") from None
         if not self._known(host):
             raise Refusal("a host that has not said that it is there")
         stream = self._streams.get(host)
@@ -246,7 +249,7 @@ class Inbound:
         assert isinstance(item, bytes)
         try:
             self._received(host, decode(item))
-        except Exception:
+        except BaseException:
             self._log.failure("What host {host} sent could not be handled", host=host)
 
     def forget(self, host: str) -> None:

@@ -121,8 +121,10 @@ class Visitors:
         answer = self._answer(visitor, entry.number) if entry.number else None
         try:
             body = self._packing.unpack(entry.body)
-        except (ValueError, RecursionError):
-            self._lobby.refuse(None, Failure(RequestError(MALFORMED)), entry.body, answer)
+        except BaseException as error:
+            expected = isinstance(error, ValueError | RecursionError)
+            failure = Failure(RequestError(MALFORMED)) if expected else Failure()
+            self._lobby.refuse(None, failure, entry.body, answer)
             self._leave_if_nowhere(visitor, entry.code, "malformed message")
             return
 
@@ -217,7 +219,7 @@ class Visitors:
         if not isinstance(result, ErrorText | Failure):
             try:
                 data = self._packing.pack_result(result)
-            except Exception:
+            except BaseException:
                 result = Failure()
             else:
                 if len(data) <= self._lobby.spread.max_entry:
