@@ -431,13 +431,13 @@ class EndTests(UpgradeCase):
         self.assertTrue(transport.closed)
 
     def test_reasons_that_cannot_be_encoded(self) -> None:
-        """Issue 12: a lone surrogate in a reason costs the character, not the close."""
+        """Issue 12: a lone surrogate in a reason is escaped, not the close."""
         from kupool.errors import GOING_DOWN
 
         transport = self.open()
         (connection,) = self.manager
         connection.close(GOING_DOWN._replace(reason="so \ud800 long"))
-        self.assertEqual(frames(transport.taken()), [(0x88, b"\x0f\xa0so ? long")])
+        self.assertEqual(frames(transport.taken()), [(0x88, b"\x0f\xa0so \\ud800 long")])
 
 
 class HttpOnThePoolsPortTests(UpgradeCase):
