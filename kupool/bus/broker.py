@@ -19,9 +19,9 @@ from kupool.bus.accounts import Accounts, Note
 from kupool.bus.buffer import Buffer, Kept
 from kupool.bus.calling import Calls
 from kupool.bus.calls import Deliver, Done, Response, Subscriber, Taken, in_any_order
-from kupool.bus.timers import Timers
 from kupool.bus.topics import Trie, pattern_name
 from kupool.timing.chunks import in_chunks
+from kupool.timing.timers import Timers
 
 #: Topics whose subscribers are remembered until somebody comes or goes.
 MAX_MATCHES = 1024

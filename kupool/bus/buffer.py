@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from kupool.bus import BusSettings, Message
 from kupool.bus.accounts import Note
-from kupool.bus.timers import Timer, Timers
 from kupool.bus.topics import is_pattern, matches
+from kupool.timing.timers import Timer, Timers
 
 #: Topics that may have a buffer at a time.
 MAX_BUFFERS = 1000

@@ -22,9 +22,9 @@ from kupool.bus.calls import (
     Verdict,
     in_any_order,
 )
-from kupool.bus.timers import Timers
 from kupool.bus.topics import is_pattern, matches
 from kupool.timing.chunks import Chunks
+from kupool.timing.timers import Timers
 
 #: Calls that are looked after in one turn of the reactor, and offers made to a fan-out.
 CHUNK = 500

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from kupool.bus import Message, Outcome, SubscriberStatus
 from kupool.bus.accounts import Note
-from kupool.bus.timers import Timer
+from kupool.timing.timers import Timer
 
 
 class Taken(Enum):

@@ -1,43 +1,22 @@
-"""A hierarchical timing wheel: a million timers on one timer of the reactor.
-
-Time is cut into ticks. A timer waits in the slot of its tick, or, when that is far off, in
-a wider slot that is spread over narrower ones when its time comes. The next occupied slot
-is found from bit masks, so that an idle wheel costs nothing and a long gap costs no more
-than a short one. Timers are linked lists, so that adding and cancelling take the same
-time however many there are.
-"""
+"""The timers of rooms: by room and key, once or again and again, in one queue."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from math import ceil, floor
+from math import floor
 from sys import intern
 from typing import Any
 
 import msgspec
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from kupool.callbacks import attempt
 from kupool.errors import TOO_MANY_REQUESTS, RequestError
 from kupool.rooms.tasks import TaskStatistics
-
-#: A slot of one level is as wide as all slots of the level below: 256 of them.
-_BITS = 8
-_SLOTS = 1 << _BITS
-_LEVELS = 5
-_MASK = _SLOTS - 1
-
-#: The largest delay or interval, in ticks; far beyond any use, and far within the levels.
-_MAX_TICKS = 1 << (_BITS * _LEVELS - 2)
-
-#: One object for each slot's number, shared by all timers that wait in it.
-_PLACES = tuple(range(_LEVELS * _SLOTS))
-
-#: Float times that differ by less than this part of a tick are the same.
-_GRAIN = 1e-6
+from kupool.timing.timers import GRAIN, MAX_TICKS, TimerQueue
 
 
 class Timer(msgspec.Struct, gc=False, eq=False):
@@ -45,9 +24,9 @@ class Timer(msgspec.Struct, gc=False, eq=False):
 
     ``due`` is in seconds of the wheel's clock, ``interval`` 0 for a timer that fires once;
     ``was_due`` is when one that fires should have. ``name`` is what its runs are counted
-    under, unless ``counted`` is False; ``data`` is the caller's own. Timers are kept out of
-    the garbage collector's sight, which would stall on a million of them: the wheel unlinks
-    each.
+    under, unless ``counted`` is False; ``data`` is the caller's own; the last three are the
+    queue's. Timers are kept out of the garbage collector's sight, which would stall on a
+    million of them: the queue unlinks each.
     """
 
     room: Hashable
@@ -60,9 +39,9 @@ class Timer(msgspec.Struct, gc=False, eq=False):
     counted: bool = True
     was_due: float = 0.0
     running: bool = False
-    _before: Timer | None = None
-    _after: Timer | None = None
-    _place: int = -1
+    before: Timer | None = None
+    after: Timer | None = None
+    place: int = -1
 
 
 class Wheel:
@@ -87,29 +66,25 @@ class Wheel:
         per_turn: int = 1000,
         limit: int = 0,
     ) -> None:
-        if tick <= 0:
-            raise ValueError(f"a tick of {tick} seconds")
-        self.tick = tick
         self.limit = limit
         self.tasks = tasks
-        self.turns = 0
         self._clock = clock
-        self._per_turn = per_turn
-        self._start = clock.seconds()
-        self._at = 0
-        self._heads: list[Timer | None] = [None] * (_LEVELS * _SLOTS)
-        self._tails: list[Timer | None] = [None] * (_LEVELS * _SLOTS)
-        self._occupied = [0] * _LEVELS
-        self._spreading = -1
+        self._queue: TimerQueue[Timer] = TimerQueue(clock, self._fire, tick, per_turn=per_turn)
         self._rooms: dict[Hashable, dict[str, Timer]] = {}
-        self._count = 0
-        self._turning = False
-        self._wake: IDelayedCall | None = None
-        self._wake_tick: float = float("inf")
+
+    @property
+    def tick(self) -> float:
+        """Seconds by which a timer may be late."""
+        return self._queue.tick
+
+    @property
+    def turns(self) -> int:
+        """How often the reactor has called."""
+        return self._queue.turns
 
     def __len__(self) -> int:
         """Return how many timers wait."""
-        return self._count
+        return len(self._queue)
 
     # -- what callers do
 
@@ -173,7 +148,7 @@ class Wheel:
         if timer is None:
             return False
         self._forget(timer)
-        self._unlink(timer)
+        self._queue.remove(timer)
         return True
 
     def cancel_prefix(self, room: Hashable, prefix: str = "") -> int:
@@ -191,138 +166,28 @@ class Wheel:
         for timers in list(self._rooms.values()):
             for timer in list(timers.values()):
                 self._forget(timer)
-                self._unlink(timer)
-        self._sleep_until(float("inf"))
-
-    # -- the slots
+                self._queue.remove(timer)
+        self._queue.stop()
 
     def _add(self, timer: Timer, delay: float, always: bool) -> Timer:
-        if not 0 <= delay <= _MAX_TICKS * self.tick:
+        if not 0 <= delay <= MAX_TICKS * self.tick:
             raise ValueError(f"a delay of {delay} seconds")
         self.cancel(timer.room, timer.key)
-        if self.limit and self._count >= self.limit and not always:
+        if self.limit and len(self) >= self.limit and not always:
             raise RequestError(TOO_MANY_REQUESTS.about(f"{self.limit} timers"))
-        now = self._clock.seconds()
-        timer.due = now + delay
+        timer.due = self._clock.seconds() + delay
         timer.name = intern(timer.name or timer.key.partition(":")[0])
         self._rooms.setdefault(timer.room, {})[timer.key] = timer
-        self._count += 1
-        tick = self._tick_at(now)
-        if not self._turning and self._at < tick < self._wake_tick:
-            self._at = tick  # nothing waits before it
-        self._place(timer, tick + 1)
+        self._queue.add(timer)
         return timer
-
-    def _tick_at(self, when: float) -> int:
-        """Return the last tick that has begun."""
-        return floor((when - self._start) / self.tick + _GRAIN)
-
-    def _place(self, timer: Timer, earliest: int) -> None:
-        """Put a timer into the slot of its time, or of ``earliest``, a tick."""
-        tick = max(ceil((timer.due - self._start) / self.tick - _GRAIN), earliest)
-        # The level is that of the highest digit in which the tick differs from now's.
-        level = ((tick ^ self._at) | 1).bit_length() - 1 >> 3
-        index = (tick >> (_BITS * level)) & _MASK
-        place = _PLACES[level * _SLOTS + index]
-        timer._place = place
-        last = self._tails[place]
-        if last is None:
-            self._heads[place] = timer
-            self._occupied[level] |= 1 << index
-        else:
-            last._after = timer
-            timer._before = last
-        self._tails[place] = timer
-        begins = tick >> (_BITS * level) << (_BITS * level)
-        if not self._turning and begins < self._wake_tick:
-            self._sleep_until(begins)
-
-    def _unlink(self, timer: Timer) -> None:
-        place, before, after = timer._place, timer._before, timer._after
-        if before is None:
-            self._heads[place] = after
-        else:
-            before._after = after
-        if after is None:
-            self._tails[place] = before
-        else:
-            after._before = before
-        if before is None and after is None:
-            self._occupied[place >> _BITS] &= ~(1 << (place & _MASK))
-        timer._before = timer._after = None
-        timer._place = -1
 
     def _forget(self, timer: Timer) -> None:
         timers = self._rooms[timer.room]
         del timers[timer.key]
         if not timers:
             del self._rooms[timer.room]
-        self._count -= 1
 
     # -- time
-
-    def _sleep_until(self, tick: float) -> None:
-        """Be called at a tick, or not at all when it is infinite."""
-        self._wake_tick = tick
-        if tick == float("inf"):
-            if self._wake is not None:
-                self._wake.cancel()
-                self._wake = None
-            return
-        # Half a grain early: rounding must not make it late by as much as a clock's step.
-        begins = self._start + (tick - _GRAIN / 2) * self.tick
-        delay = max(0.0, begins - self._clock.seconds())
-        if self._wake is None:
-            self._wake = self._clock.callLater(delay, self._turn)
-        else:
-            self._wake.reset(delay)
-
-    def _next(self) -> tuple[int, int] | None:
-        """Return the next occupied slot and the tick at which it begins."""
-        if self._spreading >= 0 and self._heads[self._spreading] is not None:
-            return self._spreading, self._at
-        for level in range(_LEVELS):
-            shift = _BITS * level
-            here = (self._at >> shift) & _MASK
-            mask = self._occupied[level] >> here
-            if mask:
-                index = here + (mask & -mask).bit_length() - 1
-                block = self._at >> (shift + _BITS) << (shift + _BITS)
-                return level * _SLOTS + index, block + (index << shift)
-        return None
-
-    def _turn(self) -> None:
-        self._wake = None
-        self.turns += 1
-        now = self._tick_at(self._clock.seconds())
-        left = self._per_turn
-        self._turning = True
-        found = self._next()
-        while found is not None and found[1] <= now and left:
-            place, self._at = found
-            self._spreading = place if place >= _SLOTS else -1
-            left = self._empty(place, left)
-            found = self._next()
-        self._turning = False
-        if found is None:
-            self._at = max(self._at, now)
-            self._sleep_until(float("inf"))
-        else:
-            if found[1] > now:
-                self._at = max(self._at, now)
-            self._sleep_until(found[1])
-
-    def _empty(self, place: int, left: int) -> int:
-        """Fire the timers of a narrow slot or spread those of a wider one, some at most."""
-        heads = self._heads
-        while left and (timer := heads[place]) is not None:
-            left -= 1
-            self._unlink(timer)
-            if place < _SLOTS:
-                self._fire(timer)
-            else:
-                self._place(timer, self._at)
-        return left
 
     def _fire(self, timer: Timer) -> None:
         due, tasks = timer.due, self.tasks
@@ -351,9 +216,9 @@ class Wheel:
     def _again(self, timer: Timer) -> int:
         """Put a repeating timer where it fires next; returns how many firings it missed."""
         now = self._clock.seconds()
-        missed = max(0, floor((now - timer.due + _GRAIN * self.tick) / timer.interval))
+        missed = max(0, floor((now - timer.due + GRAIN * self.tick) / timer.interval))
         timer.due += (missed + 1) * timer.interval
-        self._place(timer, self._tick_at(now) + 1)
+        self._queue.add(timer)
         return missed
 
     def _ended(self, result: Any, timer: Timer) -> Any:

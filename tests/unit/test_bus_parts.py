@@ -7,7 +7,7 @@ import sys
 from itertools import product
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
@@ -19,9 +19,9 @@ from kupool.bus.buffer import MAX_BUFFERS, Buffer, Kept
 from kupool.bus.calls import Response, Taken, Verdict
 from kupool.bus.inbox import Inbox
 from kupool.bus.remote.messages import Body, Encoded, decode_data, encode_data
-from kupool.bus.timers import CHUNK, Timers
 from kupool.bus.topics import Trie, matches, overlaps, pattern_name, topic_name
 from kupool.bus.topics import covers as wider
+from kupool.timing.timers import Timers
 from tests.requirements import ROOT
 
 _LEVELS = st.sampled_from(["a", "b", "c"])
@@ -102,84 +102,6 @@ class TopicTests(SynchronousTestCase):
                 topic_name(bad)
         with self.assertRaises(ValueError):
             pattern_name(">.a")
-
-
-class TimersTests(SynchronousTestCase):
-    """A-14: what waits costs nothing until its time."""
-
-    def setUp(self) -> None:
-        self.clock = Clock()
-        self.timers = Timers(self.clock)
-        self.called: list[int] = []
-
-    def add(self, at: float, n: int) -> Any:
-        return self.timers.add(at, lambda: self.called.append(n))
-
-    def test_one_delayed_call(self) -> None:
-        """A-14: ten thousand that wait are one call to the clock."""
-        for n in range(10_000):
-            self.add(100 - n / 1000, n)
-        self.assertEqual(len(self.clock.getDelayedCalls()), 1)
-        self.clock.advance(90.0)
-        self.assertEqual(self.called, [])
-        self.clock.advance(10.0)
-        self.assertEqual(self.called, list(range(10_000))[::-1])
-        self.assertEqual(self.clock.getDelayedCalls(), [])
-
-    @given(st.lists(st.tuples(st.integers(0, 50), st.booleans()), max_size=200))
-    @settings(max_examples=50)
-    def test_order(self, planned: list[tuple[int, bool]]) -> None:
-        """Each is called at its time, in order, unless it was cancelled before."""
-        clock = Clock()
-        timers = Timers(clock)
-        called: list[tuple[float, int]] = []
-        made = [
-            timers.add(at, lambda at=at, n=n: called.append((clock.seconds(), n)))
-            for n, (at, _) in enumerate(planned)
-        ]
-        for timer, (_, cancel) in zip(made, planned, strict=True):
-            if cancel:
-                timers.cancel(timer)
-                timers.cancel(timer)
-        kept = [(float(at), n) for n, (at, cancel) in enumerate(planned) if not cancel]
-        self.assertEqual(len(timers), len(kept))
-        clock.pump([0.0, *[1.0] * 51])
-        self.assertEqual(sorted(called), sorted(kept))
-        self.assertEqual([at for at, _ in called], sorted(at for at, _ in called))
-        self.assertEqual(len(timers), 0)
-
-    def test_many_at_once(self) -> None:
-        """A-15: many that are due together do not hold up the reactor."""
-        turns: list[int] = []
-        call_later = self.clock.callLater
-
-        def turn(delay: float, call: Any) -> Any:
-            def begin() -> None:
-                turns.append(0)
-                call()
-
-            return call_later(delay, begin)
-
-        self.clock.callLater = turn  # type: ignore[method-assign,assignment]
-
-        def count() -> None:
-            turns[-1] += 1
-
-        for _ in range(2 * CHUNK + 1):
-            self.timers.add(1.0, count)
-        self.clock.advance(1.0)
-        self.assertEqual(turns, [CHUNK, CHUNK, 1])
-
-    def test_cancelled_by_another(self) -> None:
-        second: list[Any] = []
-        self.timers.add(1.0, lambda: self.timers.cancel(second[0]))
-        second.append(self.add(1.0, 2))
-        self.clock.advance(1.0)
-        self.assertEqual((self.called, len(self.timers)), ([], 0))
-        self.timers.cancel(None)
-        self.add(2.0, 3)
-        self.timers.clear()
-        self.assertEqual(self.clock.getDelayedCalls(), [])
 
 
 class BufferTests(SynchronousTestCase):
