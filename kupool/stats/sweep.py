@@ -78,7 +78,8 @@ class Sweeper:
         self._again = self._started = self._stopped = False
         self._backoff = 0.0
         self._failing_since: float | None = None
-        #: Positions that a sweep which has found something missing still has to look at.
+        #: Positions that a sweep still has to look at: the first one, or one that has found
+        #: something missing. The others have little to look at, and find nothing.
         self._left = 0
         #: Batches that were missing in the store and were counted.
         self.counted = 0
@@ -93,7 +94,7 @@ class Sweeper:
         if self._left:
             return (
                 "what the log has and the counts lack is being counted, "
-                f"{self._left} positions of the log are left"
+                f"{self._left} positions of the log are left to look at"
             )
         since = self._failing_since
         if since is None or self._clock.seconds() - since < FAILING:
@@ -202,6 +203,8 @@ class Sweeper:
         if not marked or not patience:
             end = inf  # up to the note, or as nobody else counts now
         before, last = self.counted, None
+        if not self.done:
+            self._left = max(0, compared.extent.last - position)
         pending: list[BatchCounts] = []
         while entries := [e for e in await self._read(position) if e.position <= end]:
             await self._count(pending)
@@ -213,7 +216,7 @@ class Sweeper:
                 missing = await self._missing(entries)
             pending = _fold(missing)
             position = entries[-1].position
-            if pending or self.counted > before:
+            if pending or self.counted > before or not self.done:
                 self._left = max(0, compared.extent.last - position)
             last = next((e for e in reversed(entries) if _can_be_kept(e.entry_id)), last)
         if last is not None:
