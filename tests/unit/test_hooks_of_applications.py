@@ -33,6 +33,7 @@ from kupool.rooms.room import Room
 from kupool.rooms.service import RoomService
 from kupool.rooms.spread.packing import BytesPacking, RequestPacking
 from kupool.rooms.tasks import TaskStatistics
+from kupool.rooms.turns import Turns, in_chunks
 from kupool.rooms.wheel import Wheel
 from kupool.session.connection import Connection
 from kupool.session.lifecycle import OPEN
@@ -219,6 +220,34 @@ class WheelTests(SynchronousTestCase):
                 self.assertEqual(fired, ["b"])
                 self.assertEqual(tasks.snapshot()["a"].failures, 1)
                 self.assertEqual(len(self.flushLoggedErrors(error)), 2)
+
+
+class TurnTests(SynchronousTestCase):
+    """What one room's turn, or one of many calls, comes to costs the others nothing."""
+
+    class Job:
+        queued = False
+
+        def __init__(self, call: Callable[[], object]) -> None:
+            self.ready = True
+            self._call = call
+
+        def run(self, budget: int) -> int:
+            self.ready = False
+            self._call()
+            return 1
+
+    def test_whatever_is_raised(self) -> None:
+        for error in ENDINGS:
+            clock, done = Clock(), list[str]()
+            turns = Turns(clock)
+            calls = [raising(error)[0], lambda: done.append("done")]
+            for call in calls:
+                turns.wake(self.Job(call))
+            clock.advance(0)
+            self.successResultOf(in_chunks(clock, calls, lambda call: call()))
+            self.assertEqual(done, ["done", "done"])
+            self.assertEqual(len(self.flushLoggedErrors(error)), 2)
 
 
 class NameTests(SynchronousTestCase):
