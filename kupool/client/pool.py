@@ -8,9 +8,10 @@ from random import random as _random
 from typing import Any
 
 import msgspec
-from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import Logger
 
+from kupool.callbacks import called
 from kupool.client.answers import Answer, error_code
 from kupool.client.failures import (
     AlreadyConnected,
@@ -305,7 +306,7 @@ class PoolClient:
 
     def _call(self, hook: Callable[..., object] | None, *arguments: object) -> None:
         if hook is not None:
-            maybeDeferred(hook, *arguments).addErrback(
+            called(hook, *arguments).addErrback(
                 lambda failure: self._log.failure("A hook of the client failed", failure)
             )
 

@@ -6,11 +6,11 @@ import secrets
 from collections.abc import Callable
 from hashlib import sha256
 
-from twisted.internet.defer import maybeDeferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from kupool.callbacks import called
 from kupool.client.answers import Answer, Outcome
 from kupool.client.failures import ClientError
 from kupool.client.pace import Pace, PaceSettings
@@ -87,7 +87,7 @@ class Worker:
 
     def _run(self, hook: Callable[..., object] | None, *arguments: object) -> None:
         if hook is not None:
-            maybeDeferred(hook, *arguments).addErrback(
+            called(hook, *arguments).addErrback(
                 lambda failure: self._log.failure("A hook of the worker failed", failure)
             )
 

@@ -8,7 +8,8 @@ from typing import Any
 from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.credentials import IUsernamePassword, UsernamePassword
 from twisted.cred.error import UnauthorizedLogin
-from twisted.internet.defer import maybeDeferred
+
+from kupool.callbacks import called
 
 
 class NoUsableChecker(ValueError):
@@ -38,7 +39,7 @@ class Authenticator:
         credentials = UsernamePassword(user.encode(), (password or "").encode())
         for checker in self._checkers:
             try:
-                await maybeDeferred(checker.requestAvatarId, credentials)
+                await called(checker.requestAvatarId, credentials)
             except UnauthorizedLogin:
                 continue
             return True

@@ -22,7 +22,7 @@ from kupool.bus.broker import Broker
 from kupool.bus.local import LocalBus
 from kupool.bus.remote.service import BusService
 from kupool.errors import RequestError
-from kupool.net import HookedObserver, Observer, Router, Server
+from kupool.net import Client, HookedObserver, Observer, Router, Server
 from kupool.net.heartbeat import Heartbeat
 from kupool.net.manager import ConnectionManager, ServerSettings
 from kupool.net.testing import MemoryNetwork
@@ -33,10 +33,11 @@ from kupool.rooms.room import Room
 from kupool.rooms.service import RoomService
 from kupool.rooms.spread.packing import BytesPacking, RequestPacking
 from kupool.rooms.tasks import TaskStatistics
-from kupool.rooms.turns import Turns, in_chunks
+from kupool.rooms.turns import Turns
 from kupool.rooms.wheel import Wheel
 from kupool.session.connection import Connection
 from kupool.session.lifecycle import OPEN
+from kupool.timing.chunks import in_chunks
 from kupool.wire.framing import LINE, Framing
 from tests.peers import Bench, ping_router
 from tests.raising import ENDINGS, Waits, raising, returning
@@ -490,3 +491,43 @@ class ServerTests(SynchronousTestCase):
                     beat.beat()
                 self.assertEqual(len(self.flushLoggedErrors(error)), 2)
                 self.assertEqual([c.state for c in connections], [OPEN, OPEN])
+
+
+class ClientTests(SynchronousTestCase):
+    """Hooks of a client."""
+
+    def setUp(self) -> None:
+        self.network = MemoryNetwork()
+        self.network.run(Server(self.network, Observer(ping_router())).listen([":8000"]))
+
+    def client(self, **hooks: Callable[..., object]) -> Client:
+        return Client(self.network, "tcp:localhost:8000", codec="line", **hooks)  # type: ignore[arg-type]
+
+    def test_every_way_to_return(self) -> None:
+        for function in returning(None):
+            client = self.client(on_connected=function, on_disconnected=function)
+            self.network.run(client.connect(), 5)
+            self.assertEqual(self.network.run(client.request("ping")), True)
+            self.network.run(client.close(), 5)
+
+    def test_a_start_that_takes_its_time(self) -> None:
+        """Whatever awaitable it is, the connection counts when it has ended."""
+        waiting: Deferred[None] = Deferred()
+        client = self.client(on_connected=lambda connection: Waits(waiting))
+        connected = client.connect()
+        self.network.advance(1)
+        self.assertNoResult(connected)
+        waiting.callback(None)
+        self.network.run(connected, 5)
+        self.network.run(client.close(), 5)
+
+    def test_an_end_that_fails(self) -> None:
+        for error in ENDINGS:
+            for function in raising(error):
+                client = self.client(on_disconnected=function)
+                self.network.run(client.connect(), 5)
+                self.network.cut()
+                self.network.advance(60)
+                self.assertEqual(self.network.run(client.request("ping")), True)
+                self.network.run(client.close(), 5)
+                self.assertTrue(self.flushLoggedErrors(error))

@@ -8,7 +8,7 @@ from random import random as _random
 from typing import Any
 
 import msgspec
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
 from twisted.logger import Logger
 from zope.interface import implementer
@@ -30,6 +30,7 @@ from kupool.bus.models import Models
 from kupool.bus.remote.listening import Listening, Replied
 from kupool.bus.remote.messages import StatusPage, StatusParams, TraceParams
 from kupool.bus.remote.outstanding import NOT_CONNECTED, Outstanding
+from kupool.callbacks import called
 from kupool.errors import UNKNOWN_METHOD
 from kupool.net.dialling.dialler import ClientState, Dialler, Ended, Place, User
 from kupool.net.dialling.failures import ConnectionEnded
@@ -277,7 +278,7 @@ class RemoteBus(Models):
         if started is not None:
             started.errback(why)
         if self.on_gone is not None:
-            maybeDeferred(self.on_gone, why).addErrback(
+            called(self.on_gone, why).addErrback(
                 lambda failure: self._log.failure("A hook of the bus failed", failure)
             )
 

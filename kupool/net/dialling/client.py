@@ -8,12 +8,13 @@ from random import random as _random
 from typing import Any
 
 import msgspec
-from twisted.internet.defer import Deferred, fail, maybeDeferred
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.endpoints import clientFromString
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from kupool.callbacks import called
 from kupool.errors import ErrorText, RequestError
 from kupool.net.dialling.answers import Key
 from kupool.net.dialling.dialler import ClientState, Dialler, Ended, Place, User
@@ -153,7 +154,7 @@ class Client:
         self.counters["connected"] += 1
         if self.on_connected is None:
             return None
-        started = maybeDeferred(self.on_connected, connection)
+        started = called(self.on_connected, connection)
         return started.addErrback(self._not_greeted)
 
     def _not_greeted(self, failure: Failure) -> Failure:
@@ -200,7 +201,7 @@ class Client:
 
     def _run(self, hook: Callable[..., object] | None, *arguments: object) -> None:
         if hook is not None:
-            maybeDeferred(hook, *arguments).addErrback(
+            called(hook, *arguments).addErrback(
                 lambda failure: self._log.failure("A hook of the client failed", failure)
             )
 
