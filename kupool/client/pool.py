@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from kupool.callbacks import called
 from kupool.client.answers import Answer, error_code
@@ -29,6 +30,7 @@ from kupool.net.dialling.dialler import ClientState, Dialler, Ended, Place, User
 from kupool.net.dialling.failures import ConnectionEnded, RequestTimeout
 from kupool.net.dialling.settings import DialSettings
 from kupool.session.connection import Connection
+from kupool.timing.waiting import Waiters
 from kupool.wire.framing import FRAMINGS, Item
 from kupool.wire.incoming import TRUE, Incoming
 from kupool.wire.messages import JobParams, encode_error, encode_request
@@ -117,7 +119,7 @@ class PoolClient:
         self._active = False
         self._closing = False
         self._connecting: Deferred[None] | None = None
-        self._stopped: list[Deferred[None]] = []
+        self._stopped = Waiters[None]()
 
     @property
     def state(self) -> ClientState:
@@ -162,11 +164,7 @@ class PoolClient:
 
     def when_stopped(self) -> Deferred[None]:
         """Return what fires when the client has ended, or fails with what ended it."""
-        if not self._active:
-            return succeed(None)
-        stopped: Deferred[None] = Deferred()
-        self._stopped.append(stopped)
-        return stopped
+        return self._stopped.wait() if self._active else succeed(None)
 
     def close(self) -> Deferred[None]:
         """Say goodbye and end; fires when the socket is closed.
@@ -193,12 +191,7 @@ class PoolClient:
         connecting, self._connecting = self._connecting, None
         if connecting is not None:
             connecting.errback(error)
-        waiting, self._stopped = self._stopped, []
-        for stopped in waiting:
-            if isinstance(error, ClientClosed):
-                stopped.callback(None)
-            else:
-                stopped.errback(error)
+        self._stopped.tell(None if isinstance(error, ClientClosed) else Failure(error))
 
     # -- called by the dialler
 

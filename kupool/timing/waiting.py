@@ -39,6 +39,11 @@ class Waiters(Generic[T]):
             if not waiter.called:  # one that was told before may have cancelled it
                 waiter.callback(result)
 
+    def join(self, others: Waiters[T]) -> None:
+        """Let those that wait with others wait with these."""
+        self._waiting += others._waiting
+        others._waiting = []
+
     def _cancelled(self, waiter: Deferred[T]) -> None:
         if waiter in self._waiting:
             self._waiting.remove(waiter)

@@ -56,6 +56,19 @@ class WaitersTests(SynchronousTestCase):
         self.failureResultOf(second, CancelledError)
         self.assertEqual(self.successResultOf(third), 1)
 
+    def test_joined(self) -> None:
+        """issue 12: lists become one; who is cancelled then disturbs nobody either."""
+        others = Waiters[int]()
+        first, second, third = self.waiters.wait(), others.wait(), others.wait()
+        self.waiters.join(others)
+        self.assertEqual((len(self.waiters), len(others)), (3, 0))
+        third.cancel()
+        self.failureResultOf(third, CancelledError)
+        others.tell(1)
+        self.assertNoResult(second)
+        self.waiters.tell(2)
+        self.assertEqual([self.successResultOf(w) for w in (first, second)], [2, 2])
+
     def test_a_timeout(self) -> None:
         clock = Clock()
         waiter = self.waiters.wait().addTimeout(1.0, clock)

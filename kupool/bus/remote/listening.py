@@ -7,9 +7,10 @@ from functools import partial
 from typing import Any
 
 import msgspec
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from kupool.bus import BusError, BusSettings, Handler, Subscription, Topic
 from kupool.bus.broker import BUS_CLOSED
@@ -29,6 +30,7 @@ from kupool.bus.remote.wanted import Heard, Wanted
 from kupool.bus.topics import pattern_name
 from kupool.errors import BAD_PARAMS, INTERNAL_ERROR, NOT_FOUND, ErrorText
 from kupool.session.connection import Connection
+from kupool.timing.waiting import Waiters
 from kupool.wire.incoming import Incoming
 from kupool.wire.messages import RequestId, encode_error, encode_result
 
@@ -84,14 +86,13 @@ class Listening:
             self._wanted[handler] = self._names[name] = wanted
         wanted.topics.update(dict.fromkeys(patterns))
         wanted.keys.update(dict.fromkeys(new_keys))
-        done: Deferred[Subscription] = Deferred()
         link = self._link()
-        if link is None and self._refusal():
-            done.errback(BusError(self._refusal()))
-        elif link is None:
-            wanted.waiting.append(done)
-        else:
-            self._listen(link, wanted, patterns, list(new_keys), [done])
+        if link is None:
+            refusal = self._refusal()
+            return fail(BusError(refusal)) if refusal else wanted.waiting.wait()
+        waiting = Waiters[Subscription]()
+        done = waiting.wait()
+        self._listen(link, wanted, patterns, list(new_keys), waiting)
         return done
 
     def unsubscribe(self, handler: Handler, topics: Iterable[Topic] | None) -> Deferred[None]:
@@ -105,8 +106,7 @@ class Listening:
             wanted.topics.pop(pattern, None)
         if not wanted.topics:
             del self._wanted[handler], self._names[wanted.name]
-            for waiting in wanted.waiting:
-                waiting.callback(Subscription("", ()))
+            wanted.waiting.tell(Subscription("", ()))
         link = self._link()
         if link is None:
             return succeed(None)
@@ -120,7 +120,7 @@ class Listening:
         wanted: Wanted,
         topics: list[str],
         keys: list[str],
-        waiting: list[Deferred[Subscription]],
+        waiting: Waiters[Subscription],
     ) -> None:
         """Subscribe in requests that fit a message; the reply to the last one counts."""
         parts = max(-(-len(topics) // CHUNK), -(-len(keys) // CHUNK))
@@ -132,14 +132,14 @@ class Listening:
                 link,
                 "bus.subscribe",
                 params,
-                partial(self._replied, wanted, waiting if last else []),
+                partial(self._replied, wanted, waiting if last else Waiters()),
             )
 
     def _replied(
-        self, wanted: Wanted, waiting: list[Deferred[Subscription]], reply: Incoming | None
+        self, wanted: Wanted, waiting: Waiters[Subscription], reply: Incoming | None
     ) -> None:
         if reply is None and wanted.handler in self._wanted:
-            wanted.waiting += waiting  # the next connection begins anew
+            wanted.waiting.join(waiting)  # the next connection begins anew
             return
         try:
             if reply is None:
@@ -149,16 +149,14 @@ class Listening:
             found = msgspec.json.decode(reply.result, type=Subscribed)
         except (ValueError, BusError) as error:
             self._log.warn("The bus does not let us subscribe: {why}", why=str(error))
-            for done in waiting:
-                done.errback(BusError(str(error)))
+            waiting.tell(Failure(BusError(str(error))))
             return
-        for done in waiting:
-            done.callback(Subscription(found.subscriber, tuple(found.topics)))
+        waiting.tell(Subscription(found.subscriber, tuple(found.topics)))
 
     def up(self, link: Connection) -> None:
         """Ask for all that is wanted over a new connection."""
         for wanted in list(self._wanted.values()):
-            waiting, wanted.waiting = wanted.waiting, []
+            waiting, wanted.waiting = wanted.waiting, Waiters()
             self._listen(link, wanted, list(wanted.topics), list(wanted.keys), waiting)
 
     def called(self, link: Connection, request: Incoming) -> None:
@@ -197,17 +195,14 @@ class Listening:
     def gone(self) -> None:
         """There will be no connection: tell who waits for one."""
         for wanted in list(self._wanted.values()):
-            waiting, wanted.waiting = wanted.waiting, []
-            for done in waiting:
-                done.errback(BusError(self._refusal()))
+            wanted.waiting.tell(Failure(BusError(self._refusal())))
 
     def close(self) -> None:
         """Listen to nothing any more."""
         self._closed = True
         for wanted in self._wanted.values():
             wanted.inbox.close()
-            for waiting in wanted.waiting:
-                waiting.errback(BusError(BUS_CLOSED))
+            wanted.waiting.tell(Failure(BusError(BUS_CLOSED)))
         self._wanted.clear()
         self._names.clear()
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 
-from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from kupool.bus import Handler, Message, Subscription
 from kupool.bus.calls import Response, Taken, Verdict
 from kupool.bus.inbox import Inbox, Respond
+from kupool.timing.waiting import Waiters
 
 #: Calls that are remembered in case they come again, and the size of the answer to one.
 MAX_HEARD = 1000
@@ -26,7 +26,7 @@ class Wanted:
         self.inbox = inbox
         self.topics: dict[str, None] = {}
         self.keys: dict[str, None] = {}
-        self.waiting: list[Deferred[Subscription]] = []
+        self.waiting = Waiters[Subscription]()
 
 
 class _Heard:

@@ -8,7 +8,7 @@ from random import random as _random
 from typing import Any
 
 import msgspec
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.endpoints import clientFromString
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.logger import Logger
@@ -31,6 +31,7 @@ from kupool.net.routing.correlation import SIZE
 from kupool.net.routing.interfaces import IRouter
 from kupool.session.connection import Connection
 from kupool.session.lifecycle import OPEN
+from kupool.timing.waiting import Waiters
 from kupool.wire.codecs import Codec
 from kupool.wire.framing import Item, Tlv
 from kupool.wire.incoming import Incoming
@@ -92,7 +93,7 @@ class Client:
             random=random,
             ping=None if keepalive is None else self._sign,
         )
-        self._waiting: list[Deferred[Connection]] = []
+        self._waiting = Waiters[Connection]()
         self._failed = 0
         self._stood = self._closing = False
 
@@ -120,13 +121,11 @@ class Client:
         :class:`NotWanted`, and with :class:`ClientClosed`. May be called again while no
         connection stands: a client that does not come back by itself does so then.
         """
-        found: Deferred[Connection] = Deferred()
         if self._closing:
             return fail(ClientClosed())
         if self.connection is not None and self.state is ClientState.CONNECTED:
-            found.callback(self.connection)
-            return found
-        self._waiting.append(found)
+            return succeed(self.connection)
+        found = self._waiting.wait()
         if self.state in (ClientState.IDLE, ClientState.GONE):
             self.refusal = None
             self._failed, self._stood = 0, False
@@ -140,12 +139,7 @@ class Client:
         self._tell(ClientClosed())
 
     def _tell(self, outcome: Connection | Exception) -> None:
-        waiting, self._waiting = self._waiting, []
-        for deferred in waiting:
-            if isinstance(outcome, Exception):
-                deferred.errback(outcome)
-            else:
-                deferred.callback(outcome)
+        self._waiting.tell(Failure(outcome) if isinstance(outcome, Exception) else outcome)
 
     # -- called by the dialler
 

@@ -14,7 +14,7 @@ from enum import Enum
 from random import random as _random
 from typing import Any, NamedTuple
 
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import (
     IDelayedCall,
@@ -42,6 +42,7 @@ from kupool.net.routing.router import IRouter
 from kupool.net.transport.protocols import FramedProtocol
 from kupool.session.connection import Connection
 from kupool.session.lifecycle import OPEN
+from kupool.timing.waiting import Waiters
 from kupool.wire.framing import (
     FRAME,
     OP_CLOSE,
@@ -183,7 +184,7 @@ class Dialler:
         self._redial = Redial(clock, self._attempt, self._wait)
         self._keepalive: KeepAlive | None = None
         self._greeting: Deferred[Any] | None = None
-        self._over: list[Deferred[Ended]] = []
+        self._over = Waiters[Ended]()
         self._announced: Announced | None = None
         self._why = ""
         self._reached = False
@@ -335,12 +336,7 @@ class Dialler:
 
     def ended(self) -> Deferred[Ended]:
         """Return what fires when the connection has ended, at once if there is none."""
-        over: Deferred[Ended] = Deferred()
-        if self.connection is None:
-            over.callback(self._end())
-        else:
-            self._over.append(over)
-        return over
+        return succeed(self._end()) if self.connection is None else self._over.wait()
 
     def _end(self, error: Exception | None = None) -> Ended:
         stood = 0.0 if self._since is None else self._clock.seconds() - self._since
@@ -417,9 +413,7 @@ class Dialler:
         self._user.down(self._why, stood)
         if self._greeting is not None:
             self._greeting.cancel()
-        over, self._over = self._over, []
-        for waiting in over:
-            waiting.callback(ended)
+        self._over.tell(ended)
         if self._stopping:
             self._redial.stop()
 

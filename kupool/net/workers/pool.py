@@ -24,6 +24,7 @@ from kupool.net.stopping import caller_waits
 from kupool.net.workers.queue import Job, Worker
 from kupool.net.workers.settings import Balance, Drained, Full, WorkerSettings
 from kupool.session.connection import Connection
+from kupool.timing.waiting import Waiters
 
 #: Messages that one worker takes in one turn of the reactor, where none has to wait.
 TURN = 100
@@ -69,7 +70,7 @@ class WorkerPool:
         self._aside: set[Job] = set()
         self._stopping = False
         self._emptied: Deferred[None] | None = None
-        self._drained: list[Deferred[Drained]] = []
+        self._drained = Waiters[Drained]()
         self._report: Drained | None = None
 
     @property
@@ -310,9 +311,7 @@ class WorkerPool:
         if self._report is not None:
             return self._report
         if self._stopping:
-            again: Deferred[Drained] = Deferred()
-            self._drained.append(again)
-            return await again
+            return await self._drained.wait()
         self._stopping = True
         for worker in self._workers:
             for job in [job for job in worker.running if job.waits_for_a_stop]:
@@ -329,9 +328,7 @@ class WorkerPool:
         self._report = Drained(before - dropped.total(), dropped)
         if dropped:
             self._log.warn("Messages dropped at the stop: {dropped}", dropped=dict(dropped))
-        waiting, self._drained = self._drained, []
-        for deferred in waiting:
-            deferred.callback(self._report)
+        self._drained.tell(self._report)
         return self._report
 
     def _give_up(self) -> None:
