@@ -196,9 +196,8 @@ class Conversation:
     def sweep_after(self: Any, seconds: float) -> None:
         """Apply the timeouts as if so much time had passed."""
         now = self.house.manager.now() + seconds
-        settings = self.house.manager.settings
         for connection in self.house.manager:
-            connection.sweep(now, settings.idle_timeout, settings.write_timeout)
+            connection.sweep(now)
 
     async def stuffed(self: Any) -> tuple[Connection, Client]:
         """Return a connection whose peer asks on and on, and reads nothing."""
