@@ -51,6 +51,7 @@ class RunningDaemon:
         env: Mapping[str, str] | None = None,
         prefix: tuple[str, ...] = (),
         addr: str | None = None,
+        http_address: str = "tcp:0:interface=127.0.0.1",
         pass_fds: tuple[int, ...] = (),
         program: str = TWISTD,
     ) -> None:
@@ -59,7 +60,7 @@ class RunningDaemon:
         self.flags = list(flags)
         self.port = port
         self.http_port = 0
-        self._with_http = http
+        self._http_address = http_address if http else ""
         self._env = {**os.environ, "PYTHONPATH": str(ROOT), **(env or {})}
         self._prefix = prefix
         self._addr = addr
@@ -92,7 +93,6 @@ class RunningDaemon:
 
     def command(self) -> list[str]:
         """The command line."""
-        http = "tcp:0:interface=127.0.0.1" if self._with_http else ""
         return [
             *self._prefix,
             sys.executable,
@@ -102,7 +102,7 @@ class RunningDaemon:
             "--pidfile=",
             "kupool",
             f"--addr={self._addr or f'127.0.0.1:{self.port}'}",
-            f"--http={http}",
+            f"--http={self._http_address}",
             f"--data={self.data}",
             *self.flags,
         ]

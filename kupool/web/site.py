@@ -42,6 +42,7 @@ class _Channel(HTTPChannel):
         self._crowd = crowd
         self._heard = self._overdue = False
         self._cut: Any = None
+        self._successor: Any = None
 
     def connectionMade(self) -> None:
         HTTPChannel.connectionMade(self)
@@ -58,9 +59,17 @@ class _Channel(HTTPChannel):
         """End at once."""
         self.transport.abortConnection()
 
-    def left(self) -> None:
-        """It is no HTTP connection any more."""
+    def left(self, successor: Any = None) -> None:
+        """It is no HTTP connection any more; what was read already is for the ``successor``."""
         self._crowd.leave(self)
+        self._successor = successor
+
+    def rawDataReceived(self, data: bytes) -> None:
+        """Take what is behind a request: of HTTP it waits for the answer."""
+        if self._successor is not None:
+            self._successor.dataReceived(data)
+        else:
+            HTTPChannel.rawDataReceived(self, data)
 
     def dataReceived(self, data: bytes) -> None:
         self._heard = True

@@ -126,7 +126,6 @@ class Upgrade(Route):
         """Answer the handshake, and give the transport to a WebSocket."""
         channel = request.channel
         transport, channel.transport = channel.transport, None
-        channel.left()
         offers = request.requestHeaders.getRawHeaders(b"sec-websocket-protocol") or ()
         subprotocol = choose_subprotocol(offer.decode(errors="replace") for offer in offers)
         lines = [
@@ -138,6 +137,7 @@ class Upgrade(Route):
         if subprotocol:
             lines.append(b"Sec-WebSocket-Protocol: " + subprotocol.encode())
         protocol: Any = self._factory.buildProtocol(transport.getPeer())
+        channel.left(protocol)
         # What reads from the transport, or from the TLS around it, is told of the new protocol.
         if isinstance(transport, ProtocolWrapper):
             transport.wrappedProtocol = protocol

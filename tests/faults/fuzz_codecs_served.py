@@ -23,7 +23,7 @@ from kupool.net.testing import MemoryNetwork
 from kupool.net.workers.pool import CLOSE_UNAVAILABLE, WorkerPool
 from kupool.net.workers.settings import WorkerSettings
 from kupool.session.connection import Connection
-from kupool.web.websocket import PoolWebSocketFactory
+from kupool.web.site import HttpLimits, make_site
 from kupool.wire.codecs import CODECS, Codec
 from kupool.wire.framing import FRAMINGS, Tlv
 from tests.faults.fuzz_codecs_cases import Deliberate, codec_case, cut, mutated, some_bytes
@@ -121,7 +121,16 @@ class Served:
         await self.server.listen(["127.0.0.1:0"])
         self.port = self.server.addresses[0].port
         if self.name == "websocket":
-            factory = PoolWebSocketFactory(self.reactor, self.server.manager, 1.0, lambda: None)
+            nothing: Any = None  # nobody asks it here
+            limits = HttpLimits(request_timeout=IDLE, ping_interval=1.0)
+            factory = make_site(
+                self.reactor,
+                nothing,
+                nothing,
+                self.reactor.seconds,
+                manager=self.server.manager,
+                limits=limits,
+            )
             self._websocket = self.reactor.listenTCP(0, factory, interface="127.0.0.1")
             self.port = self._websocket.getHost().port
 

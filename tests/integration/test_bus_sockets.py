@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults
@@ -14,7 +15,7 @@ from kupool.bus.local import LocalBus
 from kupool.bus.remote.client import RemoteBus
 from kupool.bus.remote.service import BusService
 from kupool.net.server import Server
-from kupool.web.websocket import PoolWebSocketFactory
+from kupool.web.site import make_site
 from kupool.wire.framing import FRAMINGS
 from tests.integration.websocket_peers import WebSocketClient
 from tests.sockets import started, until
@@ -59,7 +60,8 @@ class SocketTests(TestCase):
 
     async def test_websocket(self) -> None:
         """A-07: the same methods, both ways."""
-        factory = PoolWebSocketFactory(self.reactor, self.server.manager, 0, lambda: None)
+        nothing: Any = None  # nobody asks it here
+        factory = make_site(self.reactor, nothing, nothing, time.time, manager=self.server.manager)
         port = self.reactor.listenTCP(0, factory, interface="127.0.0.1")
         self.addCleanup(port.stopListening)
         browser = WebSocketClient(host=f"127.0.0.1:{port.getHost().port}")

@@ -7,12 +7,16 @@ import json
 import os
 import signal
 import socket
+import ssl
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.integration.test_daemon_endpoints import make_certificate
 from tests.running_daemon import RunningDaemon
 from tests.sockets import PATIENCE
 from tests.unit.test_web_upgrade import frames
@@ -154,6 +158,35 @@ class ManyTests(CrowdCase):
         self.assertEqual(sorted(reasons), sorted(set(reasons)))
         self.assertIn("WebSockets, too many connections", reasons)
         self.assertIn("HTTP connections, that sent no request, for newer ones", reasons)
+
+
+class TlsTests(CrowdCase):
+    def test_a_session(self) -> None:
+        """K-12: the WebSocket takes the connection over, with the TLS around it."""
+        folder = tempfile.TemporaryDirectory(prefix="kupool-test-")
+        self.addCleanup(folder.cleanup)
+        pem = make_certificate(Path(folder.name) / "server.pem")
+        daemon = RunningDaemon(
+            http_address=f"ssl:0:interface=127.0.0.1:privateKey={pem}:certKey={pem}"
+        )
+        self.addCleanup(daemon.__exit__)
+        daemon.start()
+        context = ssl.create_default_context(cafile=str(pem))
+        context.check_hostname = False
+        sock = context.wrap_socket(self.connect(daemon))
+        self.addCleanup(sock.close)
+        self.upgrade(sock)
+        self.upgraded(sock)
+        self.talk(sock)
+        large = b'{"id":7,"method":"ping","params":"%b"}' % (b"x" * 60_000)
+        half = len(large) // 2
+        sock.sendall(frame(0x01, large[:half]) + frame(0x80, large[half:]))
+        while received(sock).get("id") != 7:
+            pass
+        sock.sendall(frame(0x88, b"\x03\xe8"))
+        while (last := one_frame(sock))[0] != 0x88:
+            pass
+        self.assertEqual(last, (0x88, b"\x03\xe8"))
 
 
 class PauseTests(CrowdCase):

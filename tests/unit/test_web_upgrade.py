@@ -197,6 +197,13 @@ class HandshakeTests(UpgradeCase):
         """Who is no browser sends no origin, and any host."""
         self.assertIn(b" 101 ", self.request(Host=b"\xff").value())
 
+    def test_frames_behind_the_handshake(self) -> None:
+        """Those of a peer that does not wait for the answer are read like any other."""
+        protocol, transport = self.connect()
+        lines = [b"GET /ws HTTP/1.1", *(b"%b: %b" % header for header in GOOD.items())]
+        protocol.dataReceived(b"\r\n".join(lines) + b"\r\n\r\n" + frame(0x81, PING))
+        self.assertEqual(frames(transport.value().partition(b"\r\n\r\n")[2]), [(0x81, PONG)])
+
     def test_elsewhere(self) -> None:
         """Issue 12: whoever looks for it at another path is told where it is."""
         for path in (b"/", b"/socket", b"/ws/", b"/ws/x", b"/WS", b"/stats", b"/%ff", b"/health"):
