@@ -128,8 +128,8 @@ class Announced(NamedTuple):
 
 
 def close_text(reason: CloseReason, retry_after: float | None = None) -> str:
-    """Return a close as text alone: the reason, and after how many seconds to come back."""
-    if retry_after is None:
+    """Return a close as text alone: the reason, and of a ban how many seconds it lasts."""
+    if retry_after is None or reason.code != BANNED.code:
         return reason.reason
     return f"{reason.reason}: {ceil(min(max(retry_after, 0.0), LONGEST_WAIT))} s"
 

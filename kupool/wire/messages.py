@@ -243,7 +243,7 @@ def close_message(framing: Framing, reason: CloseReason, retry_after: float | No
     In ``frame`` that is the close opcode with the text alone, as the first clients
     expect; before it stands the notification where the reason is none of the table, as
     no client could tell what it means. Over WebSocket it is WebSocket's own close, with
-    code and text; elsewhere a notification that also holds the code.
+    code and reason; elsewhere a notification that also holds the code.
     """
     text = encodable(close_text(reason, retry_after))
     if framing is FRAME:
@@ -251,5 +251,5 @@ def close_message(framing: Framing, reason: CloseReason, retry_after: float | No
         known = any(row.reason == reason.reason for row in CLOSE_REASONS)
         return close if known else framing.encode(encode_close(reason, retry_after)) + close
     if framing.name in (WEBSOCKET.name, WEBSOCKET_BINARY.name):
-        return encode_websocket_close(reason.code, text)
+        return encode_websocket_close(reason.code, encodable(reason.reason))
     return framing.encode(encode_close(reason, retry_after))

@@ -57,11 +57,14 @@ class ReadingTests(SynchronousTestCase):
     def test_seconds_in_every_framing(self) -> None:
         """Protocol 6: ``banned: 60 s`` where there is nothing but the text."""
         self.assertEqual(close_message(FRAME, BANNED, 60)[5:], b"banned: 60 s")
-        for framing in (*FRAMINGS.values(), WEBSOCKET):
+        self.assertEqual(close_message(FRAME, SLOW_READER, 60)[5:], b"slow reader")
+        for framing in FRAMINGS.values():
             close = heard(framing, BANNED, 60.0)
             assert close is not None
             self.assertEqual(close[:2], ("banned", 4503))
             self.assertEqual(close.retry_after, 60.0)
+        # WebSocket has a code for its reason, and as ever no more than that.
+        self.assertEqual(heard(WEBSOCKET, BANNED, 60.0), Announced("banned", 4503, False))
         self.assertEqual(close_text(BANNED, 0.2), "banned: 1 s")
         self.assertEqual(announced_by_text("banned: 60 s"), Announced("banned", 4503, False, 60.0))
 

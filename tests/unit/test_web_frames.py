@@ -62,7 +62,7 @@ class FrameTests(SynchronousTestCase):
     def test_close_carries_code_and_reason(self) -> None:
         for framing in (WEBSOCKET, WEBSOCKET_BINARY):
             data = close_message(framing, CLOSE_UNAUTHORIZED, 60.0)
-            self.assertEqual(data, b"\x88\x14\x11\x94unauthorized: 60 s")
+            self.assertEqual(data, b"\x88\x0e\x11\x94unauthorized")
 
     def test_every_reason_is_a_close_that_a_browser_takes(self) -> None:
         for reason in CLOSE_REASONS:
