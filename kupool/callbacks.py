@@ -3,6 +3,9 @@
 A handler returns a value, or a Deferred or coroutine of one, and may raise anything. What it
 raises is its own failure and nobody else's: also ``SystemExit``, ``KeyboardInterrupt`` and
 the ``CancelledError`` of asyncio, of Twisted or of ``concurrent.futures``.
+
+A coroutine that waits for a handler leaves what it raises to callbacks, or takes care not to
+catch ``GeneratorExit``: that is the coroutine's own end.
 """
 
 from __future__ import annotations

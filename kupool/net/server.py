@@ -264,10 +264,11 @@ class Server:
         await self.stop_listening()
         served, self._served = self._served, False
         for hook in reversed(self._before_stop) if served else ():
-            try:
-                await called(hook, self)
-            except BaseException:
-                self._log.failure("A hook before the stop of {name} failed", name=self.name)
+            await called(hook, self).addErrback(
+                lambda why: self._log.failure(
+                    "A hook before the stop of {name} failed", why, name=self.name
+                )
+            )
         await self.manager.close_all(reason)
         empty = self.manager.when_empty()
         cut = self._reactor.callLater(timeout, self._cut_off)

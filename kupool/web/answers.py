@@ -101,6 +101,8 @@ class Route(Resource):
             for name, value in error.headers.items():
                 request.setHeader(name, value)
             return Answer(error.code, {"error": error.text})
+        except GeneratorExit:
+            raise  # nobody waits for this coroutine any more
         except BaseException:  # one that wants the process to exit, too
             path = request.path.decode(errors="replace")
             told = report(self._log, "Request for {path} failed", path=path)

@@ -7,8 +7,6 @@ An error is JSON under the message id 0, whose ``id`` is ``"#"`` and that number
 
 from __future__ import annotations
 
-from typing import Any
-
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -41,23 +39,18 @@ def correlated(router: Router) -> Middleware:
             try:
                 answer = handler(connection, message_id, rest)
             except BaseException:  # one that wants the process to exit, too
-                return failed(connection, message_id, tag)
+                return failed(Failure(), connection, message_id, tag)
             if awaited(answer):
-                return later(answer, connection, message_id, tag)
+                return deferred_of(answer).addCallbacks(
+                    lambda value: tagged(value, message_id, tag),
+                    lambda failure: failed(failure, connection, message_id, tag),
+                )
             return tagged(answer, message_id, tag)
 
         wrapped.__doc__ = handler.__doc__
         return wrapped
 
-    async def later(waiting: Any, connection: Connection, message_id: int, tag: bytes) -> object:
-        try:
-            answer = await deferred_of(waiting)
-        except BaseException:
-            return failed(connection, message_id, tag)
-        return tagged(answer, message_id, tag)
-
-    def failed(connection: Connection, message_id: int, tag: bytes) -> object:
-        failure = Failure()
+    def failed(failure: Failure, connection: Connection, message_id: int, tag: bytes) -> object:
         if isinstance(failure.value, RequestError):
             return tagged(failure.value.error, message_id, tag)
         router.failures[message_id] += 1
