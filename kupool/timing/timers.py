@@ -66,7 +66,13 @@ class TimerQueue(Generic[W]):
     _log = Logger()
 
     def __init__(
-        self, clock: IReactorTime, fire: Callable[[W], object], tick: float, *, per_turn: int
+        self,
+        clock: IReactorTime,
+        fire: Callable[[W], object],
+        tick: float,
+        *,
+        per_turn: int,
+        at_once: bool = False,
     ) -> None:
         if tick <= 0:
             raise ValueError(f"a tick of {tick} seconds")
@@ -77,6 +83,7 @@ class TimerQueue(Generic[W]):
         self._rate = 1 / tick
         self._longest = MAX_TICKS * tick
         self._fire = fire
+        self._at_once = at_once
         self._per_turn = per_turn
         self._start = clock.seconds()
         self._at = 0
@@ -98,19 +105,19 @@ class TimerQueue(Generic[W]):
         return self._count
 
     def add(self, timer: W) -> None:
-        """Let one wait that does not yet; one that is due already is fired in the next turn.
+        """Let one wait that does not yet; one that is due already waits for the next tick.
 
-        One that is added while others are fired waits for the next tick at least.
+        With ``at_once`` it is fired in the next turn, unless it was added while others are.
         Raises :class:`ValueError` for one that is due beyond a century.
         """
         now = self._seconds()
         if not timer.due - now <= self._longest:
             raise ValueError(f"a timer in {timer.due - now} seconds")
         tick = int((now - self._start) * self._rate + GRAIN)
-        if self._turning:
-            tick += 1
-        elif self._at < tick < self._limit:
+        if not self._turning and self._at < tick < self._limit:
             self._at = tick  # nothing waits before it
+        if self._turning or not self._at_once:
+            tick += 1
         self._count += 1
         self._place(timer, tick)
 
@@ -270,7 +277,9 @@ class Timers:
 
     def __init__(self, clock: IReactorTime) -> None:
         self.now: Callable[[], float] = clock.seconds
-        self._queue: TimerQueue[Timer] = TimerQueue(clock, _call, TICK, per_turn=CHUNK)
+        self._queue: TimerQueue[Timer] = TimerQueue(
+            clock, _call, TICK, per_turn=CHUNK, at_once=True
+        )
 
     def __len__(self) -> int:
         """Return how many wait."""

@@ -155,6 +155,17 @@ class WheelTests(SynchronousTestCase):
         self.assertEqual([key for _, key in self.fired], ["day", "day"])
         self.assertEqual(self.tasks.snapshot()["day"].missed, 0)
 
+    def test_what_is_due_at_once_fires_with_the_next_tick(self) -> None:
+        """A-49: also where some time has passed, and a later one waits."""
+        fired: list[str] = []
+        self.wheel.once("r", "later", 10 * TICK, lambda timer: fired.append("later"))
+        self.clock.advance(2.5 * TICK)
+        self.wheel.once("r", "now", 0.0, lambda timer: fired.append("now"))
+        self.clock.advance(0.0)
+        self.assertEqual(fired, [])
+        self.clock.advance(0.5 * TICK)
+        self.assertEqual(fired, ["now"])
+
     def test_the_same_key_replaces(self) -> None:
         self.wheel.once("room", "turn", 1, self.note)
         self.wheel.once("room", "turn", 3, self.note)
