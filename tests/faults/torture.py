@@ -36,7 +36,7 @@ from tests.faults.torture_services import ServicesSite
 from tests.services import PostgresServer, RabbitCluster, RabbitServer
 
 #: Seconds for everything to be answered, sent and counted once all is healed.
-PATIENCE = 90.0
+PATIENCE = 300.0
 
 #: Seconds that what is counted may take to be seen.
 SETTLING = 20.0

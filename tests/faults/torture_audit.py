@@ -18,7 +18,7 @@ from tests.integration.test_commands import kupool
 EQUAL, DIFFERENT, NOTHING, CUT_OFF = 0, 1, 3, 4
 
 #: Times, and the seconds between, that the audit is asked again after a new log.
-_LOOKS = 3
+_LOOKS = 20
 _PAUSE = 2.0
 
 #: Lines of an answer that are shown.

@@ -89,8 +89,10 @@ class Client(kill9.Client):
         super().lost()
 
     def _send(self, job: dict[str, Any], nonce: str, again: bool) -> None:
+        # Taken before it is sent: a fault of another thread may fall in between.
+        now = time.monotonic()
         super()._send(job, nonce, again)
-        self._sent[self._next_id] = time.monotonic()
+        self._sent[self._next_id] = now
 
     def answered(self, message: dict[str, Any]) -> None:
         probe = self.probing.pop(message["id"], None)
