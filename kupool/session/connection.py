@@ -170,6 +170,11 @@ class Connection:
     # -- who it is
 
     @property
+    def manager(self) -> Any:
+        """Who made it: the manager of its server, or the client that dialled."""
+        return self.around.owner
+
+    @property
     def limits(self) -> Limits:
         """The limits of this moment."""
         return self.around.limits()

@@ -17,10 +17,10 @@ is *open*, *draining* or *parting*. Pure.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from enum import Enum
+from enum import Enum, StrEnum
 
 
-class State(Enum):
+class State(StrEnum):
     """Where a conversation is in its life."""
 
     CONNECTING = "connecting"

@@ -117,9 +117,10 @@ class SamePortTests(ConversationCase):
         self.converse(line, 0, b"line")
 
     def test_line_with_carriage_returns(self) -> None:
+        """W-04: who ends its lines with CR LF is answered so."""
         sock = self.connect()
         sock.sendall(b'{"id":1,"method":"authorize","params":{"username":"admin"}}\r\n')
-        self.expect(sock, b'{"id":1,"result":true}\n')
+        self.expect(sock, b'{"id":1,"result":true}\r\n')
 
     def test_unauthorized_in_each_framing(self) -> None:
         """K-14: any other first message ends the connection, with the reason."""

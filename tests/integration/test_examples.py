@@ -18,7 +18,9 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from kupool.errors import CloseReason
 from kupool.net.manager import ServerSettings
+from kupool.net.transport.proxied import ProxySettings
 from tests.running_daemon import ROOT, RunningDaemon
 from tests.sockets import PATIENCE, Peer
 
@@ -277,6 +279,12 @@ class FrameworkDocumentTests(SynchronousTestCase):
     def test_every_setting_is_listed_with_its_default(self) -> None:
         text = (ROOT / "docs" / "framework.md").read_text("utf-8")
         for field in fields(ServerSettings):
-            row = re.search(rf"(?m)^\| `{field.name}` \| (\d+) \|", text)
+            row = re.search(rf"(?m)^\| `{field.name}` \| ([^|]+) \|", text)
             assert row is not None, field.name
-            self.assertEqual(float(row[1]), field.default, field.name)
+            default = getattr(ServerSettings(), field.name)
+            if isinstance(default, CloseReason):
+                self.assertEqual(row[1], f"`{default.reason}`")
+            elif isinstance(default, ProxySettings):
+                self.assertEqual(row[1], ", ".join(default.trusted))
+            else:
+                self.assertEqual(float(row[1]), default, field.name)
