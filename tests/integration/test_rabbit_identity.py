@@ -254,6 +254,31 @@ class ExtentTests(IdentityCase):
         self.assertEqual(await again.extent(None, Mark(0)), (MINE, 1, 4, True, 4))
 
 
+class AppendedTests(IdentityCase):
+    """K-11: what is appended from now on is above the position that jobs are told of."""
+
+    async def test_compared_while_entries_are_on_their_way(self) -> None:
+        """An entry that the stream shows before it is confirmed is counted once."""
+        pool = await self.run_pool()
+        for n in range(40):
+            asked = [pool.submit(f"b{n}-{k}", "alice") for k in range(50)]
+            submitted = [Deferred.fromCoroutine(one) for one in asked]
+            await pool.compare()
+            for done in submitted:
+                await done
+            told = pool.log.status().appended
+            await pool.submit(f"after{n}", "bob")
+            self.assertGreater(await self.position(pool, f"after{n}"), told)
+
+    async def position(self, pool: Pool, entry_id: str) -> int:
+        after = 0
+        while entries := await pool.log.read(after, 1000):
+            after = entries[-1].position
+            if entries[-1].entry_id == entry_id:
+                return after
+        raise AssertionError(f"{entry_id} is not in the stream")
+
+
 class CountingTests(IdentityCase):
     """Issue 11, point 1: everything that was answered is counted, and once."""
 
