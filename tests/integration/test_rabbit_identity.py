@@ -254,6 +254,62 @@ class ExtentTests(IdentityCase):
         self.assertEqual(await again.extent(None, Mark(0)), (MINE, 1, 4, True, 4))
 
 
+class AppendedTests(IdentityCase):
+    """K-11: what is appended from now on is above the position that jobs are told of."""
+
+    async def position(self, pool: Pool, entry_id: str) -> int:
+        after = 0
+        while entries := await pool.log.read(after, 1000):
+            for entry in entries:
+                if entry.entry_id == entry_id:
+                    return entry.position
+            after = entries[-1].position
+        raise AssertionError(f"{entry_id} is not in the stream")
+
+    async def test_compared_while_entries_are_on_their_way(self) -> None:
+        """An entry that the stream shows before it is confirmed is counted once."""
+        pool = await self.run_pool()
+        connection: Any = pool.log._publishing.connection
+        wire = connection._protocol.wire._transport
+        for n in range(3):
+            wire.pauseProducing()  # no confirm is read
+            asked = [pool.submit(f"b{n}-{k}", "alice") for k in range(30)]
+            submitted = [Deferred.fromCoroutine(one) for one in asked]
+            await self.until_shown(pool, 30 * (n + 1))
+            await pool.compare()
+            wire.resumeProducing()
+            for done in submitted:
+                await done
+            told = pool.log.status().appended
+            await pool.submit(f"after{n}", "bob")
+            self.assertGreater(await self.position(pool, f"after{n}"), told)
+
+    async def until_shown(self, pool: Pool, number: int) -> None:
+        while len(await pool.log.read(0, 1000)) < number:
+            await self.quiet(0.02)
+
+    async def test_compared_under_load(self) -> None:
+        """A comparison comes to its end while entries are appended all the time."""
+        pool = await self.run_pool()
+        busy = True
+
+        async def submit_on_and_on(name: str) -> None:
+            for n in count():
+                if not busy:
+                    return
+                await pool.submit(f"{name}-{n}", "alice")
+
+        submitting = [Deferred.fromCoroutine(submit_on_and_on(f"b{k}")) for k in range(20)]
+        compared = Deferred.fromCoroutine(pool.compare()).addTimeout(30, the_reactor())
+        try:
+            await compared
+        finally:
+            busy = False
+            for done in submitting:
+                await done
+        self.assertGreater(pool.compared[-1].extent.last, 0)
+
+
 class CountingTests(IdentityCase):
     """Issue 11, point 1: everything that was answered is counted, and once."""
 

@@ -129,6 +129,9 @@ class RabbitLog:
         self._found: Found | None = None
         #: Offsets of the stream known here: at least so many are there.
         self._entries = 0
+        #: How many there were then without those that were on their way: they may be among
+        #: them, and are counted when they are confirmed.
+        self._settled = 0
         self._watchers: list[Callable[[], object]] = []
         self._refusal = ""
         self._subscriptions: dict[str, RabbitSubscription] = {}
@@ -237,9 +240,10 @@ class RabbitLog:
             raise BrokerUnreachable(self._reading.problem)  # nobody waits for one that is away
         new = known is not None and known == self._identity and not self._entries
         found = self._found = await examine(self._reactor, self._reader, known, mark, new=new)
+        self._settled = max(found.entries - self._publisher.waiting, 0)
         if known is not None and found.extent.identity == known:
             assert found.base is not None
-            self._use(found.base, max(found.entries, self._entries))
+            self._use(found.base, max(self._settled, self._entries))
         return found.extent
 
     def refuse(self, reason: str) -> None:
@@ -254,8 +258,8 @@ class RabbitLog:
         """
         found, base, entries = self._found, identity.begins_after, self._entries
         if found is not None:
-            entries = found.entries
-            if found.base is not None and found.base + entries >= base:
+            entries = self._settled
+            if found.base is not None and found.base + found.entries >= base:
                 base = found.base
         if base == self._reader.base:
             entries = max(entries, self._entries)

@@ -114,14 +114,18 @@ class StreamReader:
     async def ends(self) -> tuple[Message, list[Message]] | None:
         """Return the first message and some of the newest ones, the newest last; None if there
         is none.
+
+        What is appended meanwhile may be left out: it may never end.
         """
         first = await self._fetch("first", 1)
         if not first:
             return None
         newest = found = await self._fetch("last", _MOST)
-        while found:
-            newest = found
+        at_least_twice = True  # the first look may be too soon for the newest that is confirmed
+        while found and (at_least_twice or len(found) >= _MOST):
+            at_least_twice = len(found) >= _MOST
             found = await self._fetch(offset_of(found[-1].headers) + 1, _MOST)
+            newest = found or newest
         return first[0], newest or first
 
     async def before(self, offset: int) -> list[Message]:
