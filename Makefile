@@ -1,5 +1,5 @@
 # make run    start the daemon with a few sample workers; Ctrl-C ends all of it
-# make test   every test, under ten minutes
+# make test   every test, under twenty minutes
 # make check  style, types, architecture and unit tests, under two minutes
 # make coverage  how much of the framework, the bus and rooms those unit tests cover
 # All of them set up what they need in .venv first.

@@ -5,13 +5,20 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 
 from kupool import __version__
-from kupool.commands import audit, backup, bench, config, demo, migrate, restore, stats, work
+
+#: The commands: modules of :mod:`kupool.commands`, in the order of the help.
+COMMANDS = ("work", "bench", "demo", "stats", "audit", "backup", "restore", "migrate", "config")
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """Return the parser of the command line, with one subcommand for each command."""
+def make_parser(only: str = "") -> argparse.ArgumentParser:
+    """Return the parser of the command line, with one subcommand for each command.
+
+    With ``only``, the name of a command, it is the only one: importing all of them takes
+    longer than most of them run.
+    """
     parser = argparse.ArgumentParser(
         prog="kupool",
         description="Work for a pool, put load on it, and look after it. "
@@ -20,14 +27,16 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"kupool {__version__}")
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
-    for command in (work, bench, demo, stats, audit, backup, restore, migrate, config):
-        command.add_parser(subparsers)
+    for name in (only,) if only else COMMANDS:
+        import_module(f"kupool.commands.{name}").add_parser(subparsers)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit status."""
-    arguments = make_parser().parse_args(argv)
+    words = sys.argv[1:] if argv is None else list(argv)
+    first = words[0] if words else ""
+    arguments = make_parser(first if first in COMMANDS else "").parse_args(words)
     try:
         status: int = arguments.func(arguments)
     except KeyboardInterrupt:

@@ -96,6 +96,11 @@ class Sweeper:
                 "what the log has and the counts lack is being counted, "
                 f"{self._left} positions of the log are left to look at"
             )
+        if self._running is not None and not self.done:
+            return (
+                "what the log has and the counts lack is being counted, once it is known where "
+                "the log and the counts differ"
+            )
         since = self._failing_since
         if since is None or self._clock.seconds() - since < FAILING:
             return ""
@@ -196,9 +201,11 @@ class Sweeper:
     async def _sweep(self, patience: float) -> None:
         compared = await self._compare()
         position, end = compared.plan.resume, float(compared.extent.last)
-        marked = not compared.changed and compared.state.mark.entry_id
+        mark, begins_after = compared.state.mark, compared.plan.identity.begins_after
+        marked = not compared.changed and mark.entry_id and mark.position > begins_after
         if not marked:
-            # The mark has to name an entry, or a stream that is made again looks like this one.
+            # The mark has to name an entry of the newest epoch, or a stream that is made again
+            # looks like this one, and this one like one that was made again.
             await self._note()
         if not marked or not patience:
             end = inf  # up to the note, or as nobody else counts now

@@ -506,3 +506,21 @@ class CountingTests(IdentityCase):
         self.assertEqual(self.failureResultOf(refused).getErrorMessage(), "no")
         log.refuse("")
         await log.append("b", b"x")
+
+
+class AgainTests(IdentityCase):
+    """K-11: a new epoch is found again at the next start, and no other one begins."""
+
+    async def test_a_start_after_the_stream_was_deleted(self) -> None:
+        pool = await self.run_pool()
+        for n in range(3):
+            for k in range(5):
+                await pool.submit(f"b{n}-{k}", "alice")
+            await pool.crash()
+            self.delete("queues", TOPOLOGY.stream)
+            pool = await self.run_pool()
+            self.assertEqual(len(pool.changes), 1)
+            await pool.submit(f"c{n}", "alice")
+            await pool.crash()
+            pool = await self.run_pool()
+            self.assertEqual([c.plan.text for c in pool.changes], [])

@@ -96,7 +96,13 @@ async def _place(clock: IReactorTime, reader: StreamReader, known: Identity, mar
     for attempt in range(LOOKS):
         if attempt:
             await deferLater(clock, PAUSE)
-        found = [await _look(reader, base, mark) for base in reversed(bases)]
+        newest = await reader.newest()
+        places = [(base, mark.position - base - 1) for base in reversed(bases)]
+        # Beyond the end nothing is there: a look would only find that out slowly.
+        found = [
+            await _look(reader, base, offset, mark) if offset <= newest else None
+            for base, offset in places
+        ]
         for place in found:
             if place is not None and place.certain:
                 return place
@@ -108,9 +114,8 @@ async def _place(clock: IReactorTime, reader: StreamReader, known: Identity, mar
     return _Place(0, possible=False)
 
 
-async def _look(reader: StreamReader, base: int, mark: Mark) -> _Place | None:
+async def _look(reader: StreamReader, base: int, offset: int, mark: Mark) -> _Place | None:
     """Say what is at a mark in a stream that begins after ``base``; None where it ends before."""
-    offset = mark.position - base - 1
     message = await reader.at(offset)
     if message is None:
         return None

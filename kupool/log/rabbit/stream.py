@@ -128,6 +128,11 @@ class StreamReader:
             newest = found or newest
         return first[0], newest or first
 
+    async def newest(self) -> int:
+        """Return the offset of one of the newest messages; -1 if there is none."""
+        found = await self._fetch("last", _MOST)
+        return offset_of(found[-1].headers) if found else -1
+
     async def before(self, offset: int) -> list[Message]:
         """Return some of the messages before an offset."""
         found = await self._fetch(max(offset - AHEAD, 0), AHEAD)
