@@ -409,6 +409,19 @@ class ServerTests(SynchronousTestCase):
                     self.network.run(server.start([":8000"]), 20)
                 self.assertEqual(server.addresses, [])
 
+    def test_a_start_that_is_given_up(self) -> None:
+        """A coroutine that is closed ends there, and waits for nothing more."""
+        server = Server(self.network, Observer(Router()))
+        stopped: Deferred[None] = Deferred()
+        server.after_start(lambda server: Deferred())
+        server.before_stop(lambda server: stopped)
+        starting = server.start([":8000"])
+        starting.send(None)
+        starting.close()  # raises RuntimeError where it waits for something
+        stopped.callback(None)
+        self.network.run(server.stop(), 20)
+        self.assertEqual(server.addresses, [])
+
     def observed(self, name: str, function: Callable[..., object]) -> Bench:
         bench = Bench()
 

@@ -302,6 +302,8 @@ class Dialler:
             if connection is None:
                 raise ConnectionEnded(self._why or "the connection ended at once")
             await self._greet(connection)
+        except GeneratorExit:
+            raise  # nobody waits for this coroutine any more
         except BaseException:
             await self._given_up()
             raise
@@ -316,6 +318,8 @@ class Dialler:
         self._greeting = greeting = maybeDeferred(self._user.greet, connection)
         try:
             await greeting
+        except GeneratorExit:
+            raise
         except BaseException as error:
             if self.connection is not connection:
                 # Whatever the greeting waited for, the connection is gone.
