@@ -124,17 +124,26 @@ class ConnectionManager:
         """Forget a refused peer that has gone; harmless for one that has no grace."""
         self._admission.end_grace(transport)
 
-    def admit(self, transport: Any, host: str, framing: Framing) -> Connection:
-        """Make the connection of a transport that :meth:`refusal` let in."""
+    def admit(self, transport: Any, host: str, framing: Framing) -> Connection | None:
+        """Make the connection of a transport that :meth:`refusal` let in.
+
+        Where its framing cannot be used, which may be the application's, the transport is cut
+        off and there is none.
+        """
         self._next_id += 1
-        connection = Connection(
-            self._next_id,
-            self._around,
-            transport,
-            framing,
-            host=host,
-            half_close=ends_by_halves(transport),
-        )
+        try:
+            connection = Connection(
+                self._next_id,
+                self._around,
+                transport,
+                framing,
+                host=host,
+                half_close=ends_by_halves(transport),
+            )
+        except BaseException:
+            self._log.failure("A connection in {name} could not be made", name=framing.name)
+            transport.abortConnection()
+            return None
         self._connections[connection.id] = connection
         self._hosts[host] += 1
         self.accepted += 1
@@ -239,8 +248,8 @@ class ConnectionManager:
         """Return what ``close_message`` makes; nothing where the framing cannot express it."""
         try:
             return self.close_message(framing, reason, retry_after)
-        except Exception as error:
-            self._log.debug("{name} cannot say why: {error}", name=framing.name, error=error)
+        except BaseException as error:  # the framing may be the application's
+            self._log.debug("{name} cannot say why: {error!r}", name=framing.name, error=error)
             return b""
 
     # -- all of them

@@ -124,7 +124,7 @@ class PoolWebSocket(Protocol):
             return
         self._heard = manager.now()
         self.connection = manager.admit(adapter, host, self._kinds[WEBSOCKET.name])
-        if self._ping_interval and not self._closed:
+        if self._ping_interval and self.connection is not None and not self._closed:
             self._timer = manager.clock.callLater(self._ping_interval, self._beat)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
