@@ -19,7 +19,7 @@ from kupool.incidents import report
 from kupool.net.admission import Admission, ServerSettings
 from kupool.net.failures import ConnectionNotFound
 from kupool.net.interfaces import IClosingObserver, IConnectionObserver
-from kupool.net.turns import Queue, ReactorTurns, Turns
+from kupool.net.turns import Behind, Queue, ReactorTurns, Turns
 from kupool.session.connection import Connection
 from kupool.session.properties import PropertyIndex
 from kupool.session.running import RunningTime
@@ -220,13 +220,13 @@ class ConnectionManager:
             connection=connection.id,
         )
 
-    def failed(self, connection: Connection) -> None:
+    def failed(self, connection: Connection | None) -> None:
         """Log that handling a message failed."""
         self._log.failure("Unhandled error in a connection")
 
-    def go_on_later(self, connection: Connection) -> None:
-        """Let a connection that sent more than its share go on in a later turn."""
-        self._behind.add(connection)
+    def go_on_later(self, peer: Behind) -> None:
+        """Let a peer that sent more than its share go on in a later turn."""
+        self._behind.add(peer)
 
     # -- who may come in
 
