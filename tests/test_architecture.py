@@ -45,7 +45,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "live": {"errors", "callbacks", "wire", "session", "net"},
     "rooms": {"errors", "callbacks", "incidents", "timing", "wire", "session", "net", "bus"},
-    "amqp": {"masking", "timing"},
+    "amqp": {"masking", "timing", "net"},
     "log": {"errors", "masking", "timing", "wire", "net", "storage", "amqp"},
     "stats": {"errors", "wire", "log", "storage"},
     "backup": {"log", "storage"},
