@@ -27,15 +27,25 @@ MAY_IMPORT: dict[str, set[str]] = {
     "incidents": {"errors"},
     "callbacks": set(),
     "kinds": set(),
+    "ranges": set(),
     "masking": set(),
     "timing": set(),
     "storage": {"timing"},
     "wire": {"errors"},
     "session": {"errors", "wire"},
-    "net": {"errors", "callbacks", "incidents", "timing", "wire", "session", "settings_file"},
+    "net": {
+        "errors",
+        "callbacks",
+        "incidents",
+        "ranges",
+        "timing",
+        "wire",
+        "session",
+        "settings_file",
+    },
     "live": {"errors", "callbacks", "wire", "session", "net"},
     "rooms": {"errors", "callbacks", "incidents", "timing", "wire", "session", "net", "bus"},
-    "amqp": {"masking", "timing"},
+    "amqp": {"masking", "timing", "net"},
     "log": {"errors", "masking", "timing", "wire", "net", "storage", "amqp"},
     "stats": {"errors", "wire", "log", "storage"},
     "backup": {"log", "storage"},
@@ -53,7 +63,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "bus": {"errors", "callbacks", "incidents", "timing", "wire", "session", "net", "amqp"},
     "migration": {"wire", "storage", "amqp", "log"},
-    "client": {"errors", "callbacks", "timing", "wire", "session", "net"},
+    "client": {"errors", "callbacks", "ranges", "timing", "wire", "session", "net"},
     "settings_file": set(),
     "settings": {"kinds", "masking", "settings_file"},
     "options": {"kinds", "masking", "settings"},
@@ -339,6 +349,76 @@ def _private_names(module: Module) -> set[str]:
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             own.add(node.id)
     return own
+
+
+def _own_nodes(body: Iterable[ast.AST]) -> Iterator[ast.AST]:
+    """The nodes of a function's body, without those of functions inside of it."""
+    left = list(body)
+    while left:
+        node = left.pop()
+        yield node
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            left += ast.iter_child_nodes(node)
+
+
+def _lets_the_end_pass(handler: ast.ExceptHandler) -> bool:
+    """Whether a handler of everything awaits nothing and always raises what it caught."""
+    nodes = list(_own_nodes(handler.body))
+    last = handler.body[-1]
+    return (
+        isinstance(last, ast.Raise)
+        and not any(isinstance(n, ast.Await | ast.AsyncFor | ast.AsyncWith) for n in nodes)
+        and not any(isinstance(n, ast.Return | ast.Break | ast.Continue) for n in nodes)
+        and all(n.exc is None for n in nodes if isinstance(n, ast.Raise))
+    )
+
+
+def swallowed_ends(tree: ast.AST) -> Iterator[int]:
+    """The lines of a module where a coroutine catches its own end, which is
+    ``GeneratorExit``, and does anything but to raise it again.
+    """
+    for function in ast.walk(tree):
+        if not isinstance(function, ast.AsyncFunctionDef):
+            continue
+        for node in _own_nodes(function.body):
+            if not isinstance(node, ast.Try):
+                continue
+            for handler in node.handlers:
+                caught = "BaseException" if handler.type is None else ast.unparse(handler.type)
+                if not re.search(r"\b(BaseException|GeneratorExit)\b", caught):
+                    continue
+                if not _lets_the_end_pass(handler):
+                    yield handler.lineno
+                elif "GeneratorExit" in caught:
+                    break  # nothing is left of it for the handlers below
+
+
+class CoroutineTests(SynchronousTestCase):
+    """Issue 12, point 5: a coroutine that is closed ends there, and waits for nothing."""
+
+    def test_no_coroutine_swallows_its_own_end(self) -> None:
+        for module in modules():
+            self.assertEqual(list(swallowed_ends(module.tree)), [], module.name)
+
+    def test_one_that_does_is_found(self) -> None:
+        swallows = (
+            "await undo(); raise",
+            "log()",
+            "return 1",
+            "raise ValueError from None",
+            "\n  if told: return 1\n  raise",
+        )
+        start = "async def f():\n try:\n  await work()\n "
+        for body in swallows:
+            for caught in ("except BaseException", "except (OSError, BaseException)", "except"):
+                tree = ast.parse(f"{start}{caught}: {body}")
+                self.assertEqual(list(swallowed_ends(tree)), [4], body)
+                passed = ast.parse(f"{start}except GeneratorExit: raise\n {caught}: {body}")
+                self.assertEqual(list(swallowed_ends(passed)), [], body)
+        for body in ("raise", "log(); raise"):
+            self.assertEqual(list(swallowed_ends(ast.parse(f"{start}except: {body}"))), [])
+        plain = ast.parse("def f():\n try: work()\n except BaseException: pass")
+        self.assertEqual(list(swallowed_ends(plain)), [])
 
 
 class DocumentationTests(SynchronousTestCase):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from random import random as _random
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -15,13 +15,15 @@ from kupool.amqp import BrokerError, BrokerRefused, BrokerUnreachable
 from kupool.amqp.address import Broker
 from kupool.amqp.connection import Connection, connect
 from kupool.amqp.wire import ConnectionSettings, as_error
+from kupool.net.dialling.backoff import Backoff
 from kupool.timing.waiting import Waiters
 
 
 @dataclass(frozen=True)
 class LinkSettings:
-    """Seconds between attempts: from ``first_wait`` doubling up to ``longest_wait``, each a
-    random part longer or shorter. A connection that held ``settled`` seconds begins anew.
+    """Seconds between attempts: a random part of a time that doubles with each failed round of
+    the brokers, from ``first_wait`` up to ``longest_wait``. A connection that held ``settled``
+    seconds begins anew.
     """
 
     connection: ConnectionSettings = field(default_factory=ConnectionSettings)
@@ -30,12 +32,16 @@ class LinkSettings:
     settled: float = 5.0
 
 
+# Waits and turns of brokers are those of the side that dials. Its loop, Redial, is not used: a
+# stop of it gives up an attempt at once, and a connection to a broker whose set-up has begun is
+# to be closed in order, and waited for.
 class Link:
     """Holds a connection to the first of some brokers that will have us.
 
     ``set_up`` is called with each new connection, and makes of it what the link is for;
     when it fails, the connection is dropped and another one tried. ``lost`` is called with
-    the reason when a connection is gone, and at each failure to make one.
+    the reason when a connection is gone, and at each failure to make one. ``random`` returns a
+    number from 0 to 1.
     """
 
     _log = Logger()
@@ -48,6 +54,8 @@ class Link:
         set_up: Callable[[Connection], Awaitable[None]],
         lost: Callable[[str], object] = lambda why: None,
         settings: LinkSettings | None = None,
+        *,
+        random: Callable[[], float] = _random,
     ) -> None:
         self._reactor = reactor
         self._brokers = brokers
@@ -61,6 +69,13 @@ class Link:
         self._connecting: Deferred[Connection] | None = None
         self._stopped = False
         self._attempts = 0
+        self._backoff = Backoff(
+            self._settings.first_wait,
+            self._settings.longest_wait,
+            steady=self._settings.settled,
+            places=len(brokers),
+            random=random,
+        )
         self._trying: Connection | None = None
         #: The connection, once it is set up.
         self.connection: Connection | None = None
@@ -114,8 +129,7 @@ class Link:
 
     async def _run(self) -> None:
         while not self._stopped:
-            broker = self._brokers[self._attempts % len(self._brokers)]
-            since = self._reactor.seconds()
+            broker, stood = self._brokers[self._backoff.place], 0.0
             try:
                 connection = await self._connect(broker)
             except Exception as error:
@@ -123,12 +137,11 @@ class Link:
             else:
                 since = self._reactor.seconds()
                 why = await connection.ended()
+                stood = self._reactor.seconds() - since
                 self.connection = None
                 self._failed(BrokerError(f"RabbitMQ at {broker}: {why}", why.code))
-                if self._reactor.seconds() - since >= self._settings.settled:
-                    self._attempts %= len(self._brokers)
             if not self._stopped:
-                await self._rest()
+                await self._rest(self._backoff.after(None, stood) or 0.0)
 
     async def _connect(self, broker: Broker) -> Connection:
         settings = self._settings.connection
@@ -174,12 +187,8 @@ class Link:
         self._lost(self.problem)
         self._tell()
 
-    async def _rest(self) -> None:
-        rounds = self._attempts // len(self._brokers)
-        wait = self._settings.first_wait
-        if self._attempts % len(self._brokers) == 0:
-            wait = min(self._settings.longest_wait, wait * 2.0 ** min(max(rounds - 1, 0), 20))
-        self._pause = deferLater(self._reactor, wait * random.uniform(0.5, 1.5))
+    async def _rest(self, seconds: float) -> None:
+        self._pause = deferLater(self._reactor, seconds)
         try:
             await self._pause
         except CancelledError:

@@ -4,6 +4,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from kupool.ranges import check_fields, number, whole
+
+_EXPECTED = {
+    "backoff_first": number(),
+    "backoff_most": number(),
+    "steady_after": number(),
+    "max_attempts": whole(),
+    "connect_timeout": number(above=True),
+    "authorize_timeout": number(above=True),
+    "answer_timeout": number(above=True),
+    "ping_interval": number(),
+    "silence_timeout": number(),
+    "close_timeout": number(),
+    "max_unanswered": whole(1),
+    "retries": whole(),
+    "max_frame": whole(1),
+}
+
 
 @dataclass(frozen=True)
 class ClientSettings:
@@ -17,6 +35,8 @@ class ClientSettings:
     A submission that the server could not take for the moment is sent again up to
     ``retries`` times; at most ``max_unanswered`` may be unanswered at once. An answer
     that takes longer than ``answer_timeout`` ends the connection.
+
+    Raises :class:`ValueError` for a value that is out of its range.
     """
 
     backoff_first: float = 0.5
@@ -32,3 +52,6 @@ class ClientSettings:
     max_unanswered: int = 1000
     retries: int = 5
     max_frame: int = 65536
+
+    def __post_init__(self) -> None:
+        check_fields(_EXPECTED, self)

@@ -9,7 +9,22 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from kupool.errors import BANNED, FRAME_TOO_LARGE, TOO_MANY_CONNECTIONS, CloseReason
 from kupool.net.transport.proxied import ProxySettings
+from kupool.ranges import a, check_fields, number, whole
 from kupool.timing.buckets import Bucket
+
+_EXPECTED = {
+    "max_frame": whole(),
+    "max_connections": whole(),
+    "max_connections_per_ip": whole(),
+    "idle_timeout": number(),
+    "write_timeout": number(),
+    "max_errors": whole(),
+    "outbox_limit": whole(),
+    "message_timeout": number(),
+    "accept_rate": number(),
+    "too_large": a(CloseReason),
+    "proxies": a(ProxySettings),
+}
 
 #: Addresses remembered as banned; beyond it the oldest ban is forgotten.
 MAX_BANS = 10_000
@@ -21,6 +36,8 @@ class ServerSettings:
     except for ``outbox_limit`` and ``write_timeout``; ``accept_rate`` is in connections
     a second, of which one second's may come at once. ``too_large`` is what a peer is told
     whose message is over ``max_frame``; ``proxies`` are those whose headers are believed.
+
+    Raises :class:`ValueError` for a value that is out of its range.
     """
 
     max_frame: int = 65536
@@ -34,6 +51,9 @@ class ServerSettings:
     accept_rate: float = 0.0
     too_large: CloseReason = FRAME_TOO_LARGE
     proxies: ProxySettings = field(default_factory=ProxySettings)
+
+    def __post_init__(self) -> None:
+        check_fields(_EXPECTED, self)
 
 
 class Admission:

@@ -6,13 +6,14 @@ The keys are those that users of the Go framework have in ``config/application.j
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import kupool
+from kupool.ranges import Check, whole
 from kupool.settings_file import read_mapping
 
 #: Where the file is looked for, from the folder that the process runs in.
@@ -34,25 +35,16 @@ def _text(value: object) -> str:
     return value
 
 
-def _whole(least: int, most: int) -> Callable[[object], int]:
-    def parse(value: object) -> int:
-        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-            raise ValueError(f"expected a whole number from {least} to {most}, not {value!r}")
-        return value
-
-    return parse
-
-
 def _ip_version(value: object) -> str:
     if value not in ("tcp4", "tcp6"):
         raise ValueError(f"expected tcp4 or tcp6, not {value!r}")
     return str(value)
 
 
-_COUNT = _whole(0, 2**31 - 1)
+_COUNT = whole(0, 2**31 - 1)
 
 
-def _key(name: str, default: Any, parse: Callable[[object], object]) -> Any:
+def _key(name: str, default: Any, parse: Check) -> Any:
     return field(default=default, metadata={"key": name, "parse": parse})
 
 
@@ -67,11 +59,11 @@ class ServerConfig:
     name: str = _key("Name", "KuPool", _text)
     ip_version: str = _key("IPVersion", "tcp4", _ip_version)
     host: str = _key("Host", "0.0.0.0", _text)  # noqa: S104  the documented default
-    tcp_port: int = _key("TcpPort", 8999, _whole(0, 65535))
+    tcp_port: int = _key("TcpPort", 8999, whole(0, 65535))
     max_conn: int = _key("MaxConn", 1000, _COUNT)
     worker_pool_size: int = _key("WorkerPoolSize", 10, _COUNT)
     max_packet_size: int = _key("MaxPacketSize", 4096, _COUNT)
-    max_worker_task_len: int = _key("MaxWorkerTaskLen", 1024, _whole(1, 2**31 - 1))
+    max_worker_task_len: int = _key("MaxWorkerTaskLen", 1024, whole(1, 2**31 - 1))
     version: str = _key("Version", kupool.__version__, _text)
 
     @property

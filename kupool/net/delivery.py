@@ -12,11 +12,14 @@ from enum import Enum
 from twisted.internet.defer import Deferred, succeed
 
 from kupool.errors import SLOW_READER
+from kupool.ranges import check, number, whole
 from kupool.session.connection import Connection
 from kupool.session.failures import ConnectionClosed
 from kupool.session.outbox import EventPolicy
 from kupool.session.waiting import WaitingRoom
 from kupool.wire.framing import Tlv
+
+_EXPECTED = {"high": whole(), "low": whole(), "timeout": number()}
 
 
 class Policy(Enum):
@@ -40,7 +43,7 @@ class Delivery:
     ``high`` and ``low`` are the marks in bytes that wait for a peer, by default the
     server's outbox limit and half of ``high``; ``timeout`` is in seconds, by default
     the server's write timeout. ``key`` names the kind for :attr:`Policy.COALESCE`.
-    Raises :class:`ValueError` for a low mark above the high one.
+    Raises :class:`ValueError` for a number below 0, and for a low mark above the high one.
     """
 
     def __init__(
@@ -52,7 +55,9 @@ class Delivery:
         timeout: float | None = None,
         key: str = "",
     ) -> None:
-        if low is not None and (low < 0 or (high is not None and low > high)):
+        given = {"high": high, "low": low, "timeout": timeout}
+        check(_EXPECTED, **{name: value for name, value in given.items() if value is not None})
+        if low is not None and high is not None and low > high:
             raise ValueError(f"low mark {low} is not between 0 and the high mark {high}")
         self._policy = policy
         self._high = high

@@ -11,10 +11,13 @@ from twisted.logger import Logger
 from kupool.callbacks import called
 from kupool.errors import IDLE_TIMEOUT
 from kupool.net.manager import ConnectionManager
+from kupool.ranges import check, number, whole
 from kupool.session.connection import Connection
 from kupool.session.lifecycle import OPEN
 from kupool.session.running import RunningTime
 from kupool.wire.framing import FRAME, OP_PING, encode_frame
+
+_EXPECTED = {"interval": number(above=True), "missed": whole(1)}
 
 #: Makes the bytes that ask a peer for a sign of life; None: it is not asked.
 Ping = Callable[[Connection], bytes | None]
@@ -72,8 +75,7 @@ class Heartbeat:
         dead: Dead = close_idle,
         always: bool = False,
     ) -> None:
-        if interval <= 0 or missed < 1:
-            raise ValueError(f"a heartbeat of {interval} s, {missed} missed: expected above zero")
+        check(_EXPECTED, interval=interval, missed=missed)
         self._manager = manager
         self._interval = interval
         self._limit = missed

@@ -19,7 +19,7 @@ from kupool.incidents import report
 from kupool.net.admission import Admission, ServerSettings
 from kupool.net.failures import ConnectionNotFound
 from kupool.net.interfaces import IClosingObserver, IConnectionObserver
-from kupool.net.turns import Queue, ReactorTurns, Turns
+from kupool.net.turns import Behind, Queue, ReactorTurns, Turns
 from kupool.session.connection import Connection
 from kupool.session.properties import PropertyIndex
 from kupool.session.running import RunningTime
@@ -124,17 +124,26 @@ class ConnectionManager:
         """Forget a refused peer that has gone; harmless for one that has no grace."""
         self._admission.end_grace(transport)
 
-    def admit(self, transport: Any, host: str, framing: Framing) -> Connection:
-        """Make the connection of a transport that :meth:`refusal` let in."""
+    def admit(self, transport: Any, host: str, framing: Framing) -> Connection | None:
+        """Make the connection of a transport that :meth:`refusal` let in.
+
+        Where its framing cannot be used, which may be the application's, the transport is cut
+        off and there is none.
+        """
         self._next_id += 1
-        connection = Connection(
-            self._next_id,
-            self._around,
-            transport,
-            framing,
-            host=host,
-            half_close=ends_by_halves(transport),
-        )
+        try:
+            connection = Connection(
+                self._next_id,
+                self._around,
+                transport,
+                framing,
+                host=host,
+                half_close=ends_by_halves(transport),
+            )
+        except BaseException:
+            self._log.failure("A connection in {name} could not be made", name=framing.name)
+            transport.abortConnection()
+            return None
         self._connections[connection.id] = connection
         self._hosts[host] += 1
         self.accepted += 1
@@ -211,13 +220,13 @@ class ConnectionManager:
             connection=connection.id,
         )
 
-    def failed(self, connection: Connection) -> None:
+    def failed(self, connection: Connection | None) -> None:
         """Log that handling a message failed."""
         self._log.failure("Unhandled error in a connection")
 
-    def go_on_later(self, connection: Connection) -> None:
-        """Let a connection that sent more than its share go on in a later turn."""
-        self._behind.add(connection)
+    def go_on_later(self, peer: Behind) -> None:
+        """Let a peer that sent more than its share go on in a later turn."""
+        self._behind.add(peer)
 
     # -- who may come in
 
@@ -239,8 +248,8 @@ class ConnectionManager:
         """Return what ``close_message`` makes; nothing where the framing cannot express it."""
         try:
             return self.close_message(framing, reason, retry_after)
-        except Exception as error:
-            self._log.debug("{name} cannot say why: {error}", name=framing.name, error=error)
+        except BaseException as error:  # the framing may be the application's
+            self._log.debug("{name} cannot say why: {error!r}", name=framing.name, error=error)
             return b""
 
     # -- all of them

@@ -188,6 +188,8 @@ class Server:
                 if self._stops != stops:
                     return  # it was stopped meanwhile
                 await called(hook, self)
+        except GeneratorExit:
+            raise  # nobody waits for this coroutine any more
         except BaseException:
             await self.stop()
             raise
@@ -225,6 +227,8 @@ class Server:
                 if self._stops != stops:
                     await self._ports.stop()
                     return
+        except GeneratorExit:
+            raise  # nobody waits for this coroutine any more
         except BaseException:
             await self.stop_listening()
             self._release()

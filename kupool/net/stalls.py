@@ -14,6 +14,8 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
+from kupool.ranges import check, number
+
 
 class StallWatch:
     """Writes the stack of every thread to a file when the reactor has stood still for a while.
@@ -27,8 +29,7 @@ class StallWatch:
     _log = Logger()
 
     def __init__(self, clock: IReactorTime, seconds: float = 2.0, file: Any = None) -> None:
-        if seconds <= 0:
-            raise ValueError(f"a reactor stands still for {seconds} s: expected above zero")
+        check({"seconds": number(above=True)}, seconds=seconds)
         self.stalls = 0
         self._clock = clock
         self._seconds = seconds

@@ -1,6 +1,6 @@
-"""Turns of the reactor: calls at the end of one, and connections that go on in the next.
+"""Turns of the reactor: calls at the end of one, and peers that go on in the next.
 
-A connection that has sent more than its share of a turn waits here. Those that wait have
+A peer that has sent more than its share of a turn waits here. Those that wait have
 their turns one after another, together for at most :data:`SHARE` of each turn of the
 reactor, so that a thousand that flood do not delay the others.
 """
@@ -13,7 +13,6 @@ from typing import Protocol
 
 from twisted.internet.interfaces import IReactorTime
 
-from kupool.session.connection import Connection
 from kupool.timing.chunks import Chunks
 
 #: Seconds of each turn of the reactor for the connections that wait.
@@ -28,6 +27,13 @@ class Turns(Protocol):
 
     def as_turn(self, call: Callable[[], object]) -> None:
         """Call something as a turn of its own: what it writes leaves together."""
+
+
+class Behind(Protocol):
+    """A peer of which more was read than is its share of a turn."""
+
+    def go_on(self) -> object:
+        """Handle the next share; harmless for one that has ended."""
 
 
 class ReactorTurns:
@@ -46,20 +52,20 @@ class ReactorTurns:
 
 
 class Queue:
-    """The connections that have more to handle, in the order in which they came."""
+    """The peers that have more to handle, in the order in which they came."""
 
     def __init__(self, clock: IReactorTime, turns: Callable[[], Turns]) -> None:
         self._clock = clock
         self._turns = turns
-        self._waiting: deque[Connection] = deque()
+        self._waiting: deque[Behind] = deque()
         self._chunks = Chunks(clock, self._turn)
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def add(self, connection: Connection) -> None:
-        """Let a connection go on in a turn to come."""
-        self._waiting.append(connection)
+    def add(self, peer: Behind) -> None:
+        """Let a peer go on in a turn to come."""
+        self._waiting.append(peer)
         self._chunks.wake()
 
     def _turn(self) -> bool:
@@ -76,4 +82,4 @@ class Queue:
                 return
 
 
-__all__ = ["SHARE", "Queue", "ReactorTurns", "Turns"]
+__all__ = ["SHARE", "Behind", "Queue", "ReactorTurns", "Turns"]

@@ -285,7 +285,7 @@ class Connection:
             if reply is not None:
                 try:
                     self.send(reply)
-                except Exception:
+                except BaseException:  # the framing may be the application's
                     self.unsendable(reply)
         else:
             self.receive(items)
@@ -314,7 +314,7 @@ class Connection:
             if reply is not None:
                 try:
                     self.send(reply)
-                except Exception:
+                except BaseException:
                     self.unsendable(reply)
             if self._halted:
                 break
@@ -415,7 +415,7 @@ class Connection:
                 self._slice = SLICE
                 self._feed_slices(later)
             self._over_limit()
-        except Exception:
+        except BaseException:
             # As from a read: it costs this peer its connection, and whoever let go nothing.
             self.around.owner.failed(self)
             self.abort()
@@ -467,7 +467,7 @@ class Connection:
 
     def send_error(self, answer: bytes) -> None:
         """Send an error of the framework; where the framing cannot express it, nothing."""
-        with suppress(Exception):
+        with suppress(BaseException):
             self.send(answer)
 
     def unsendable(self, reply: bytes) -> None:

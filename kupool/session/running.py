@@ -15,10 +15,11 @@ MOST_PAUSES = 100
 
 
 class RunningTime:
-    """Notices pauses by beats that come late.
+    """Notices pauses by beats and other timers that come late.
 
     ``now`` returns seconds of a clock that is never set. :meth:`beat` is to be called every
-    ``interval`` seconds; what goes beyond ``slack`` intervals between two beats was a pause.
+    ``interval`` seconds; what goes beyond ``slack`` intervals between two beats was a pause. So
+    was what goes beyond ``slack`` less one between the time of another timer and its call.
     """
 
     def __init__(self, now: Callable[[], float], interval: float, slack: float = 2.0) -> None:
@@ -35,13 +36,17 @@ class RunningTime:
 
     def beat(self) -> float:
         """Take a beat; returns how many seconds of a pause have just ended, 0 for none."""
-        now, before = self._now(), self._beaten
-        self._beaten = now
-        if now - before <= self._slack * self._interval:
+        due = self._beaten + self._interval
+        self._beaten = self._now()
+        return self.fired(due)
+
+    def fired(self, due: float) -> float:
+        """Take note of a timer that was due at a time, and fires now; returns as :meth:`beat`."""
+        now = self._now()
+        if now - due <= (self._slack - 1.0) * self._interval:
             return 0.0
-        begin = before + self._interval
-        self._pauses.append((begin, now))
-        return now - begin
+        self._pauses.append((due, now))
+        return now - due
 
     def elapsed(self, since: float) -> float:
         """Return how many seconds this process has run since a time of the clock."""

@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 from kupool.errors import IDLE_TIMEOUT, TOO_MANY_CONNECTIONS, CloseReason
 from kupool.net.manager import ConnectionManager
 from kupool.net.refusals import Refusals
-from kupool.session.connection import Connection
+from kupool.session.connection import BUDGET, Connection
 from kupool.session.lifecycle import OPEN
 from kupool.web.crowd import Crowd
 from kupool.wire.framing import OP_BINARY, OP_CLOSE, OP_PING, OP_PONG
@@ -36,9 +36,6 @@ from kupool.wire.websocket import (
 
 #: Seconds that a peer has to answer a close before its connection is ended.
 CLOSE_GRACE = 2.0
-
-#: Frames of one peer that are handled in one turn of the reactor.
-TURN = 32
 
 
 class _FrameTransport:
@@ -102,7 +99,8 @@ class PoolWebSocket(Protocol):
         #: Whether a close has been sent, and whether one has come.
         self._closed = self._peer_closed = self._gone = False
         self._paused = self._reading = False
-        self._rest: IDelayedCall | None = None
+        #: Whether it has had its share of a turn, and waits for the next.
+        self._behind = False
         self._timer: IDelayedCall | None = None
         self._heard = self._pinged = 0.0
 
@@ -124,15 +122,12 @@ class PoolWebSocket(Protocol):
             return
         self._heard = manager.now()
         self.connection = manager.admit(adapter, host, self._kinds[WEBSOCKET.name])
-        if self._ping_interval and not self._closed:
+        if self._ping_interval and self.connection is not None and not self._closed:
             self._timer = manager.clock.callLater(self._ping_interval, self._beat)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Tell the connection."""
         self._cancel_timer()
-        rest, self._rest = self._rest, None
-        if rest is not None:
-            rest.cancel()
         self._closed = self._gone = True
         self.factory.leave(self)
         connection, self.connection = self.connection, None
@@ -147,12 +142,12 @@ class PoolWebSocket(Protocol):
     # -- messages
 
     def dataReceived(self, data: bytes) -> None:
-        """Take bytes: handle what they complete, a limited number of frames in each turn."""
+        """Take bytes: handle what they complete, as many frames in a turn as are its share."""
         if self._peer_closed:
             return
         self._heard = self._manager.now()
         self._reader.add(data)
-        if self._rest is None:
+        if not self._behind:
             self._read()
 
     def _read(self) -> None:
@@ -166,7 +161,7 @@ class PoolWebSocket(Protocol):
         self._whole.buffered = self._reader.buffered
 
     def _read_frames(self) -> None:
-        for _ in range(TURN):
+        for _ in range(BUDGET):
             if self._paused or self._peer_closed or self._gone:
                 return
             connection, reader = self.connection, self._reader
@@ -186,13 +181,21 @@ class PoolWebSocket(Protocol):
         if self._gone:
             return
         self.transport.pauseProducing()
-        self._rest = self._manager.clock.callLater(0, self._read_rest)
+        self._behind = True
+        self._manager.go_on_later(self)
 
-    def _read_rest(self) -> None:
-        self._rest = None
-        if not self._paused:
+    def go_on(self) -> None:
+        """Handle what is left of what was read; called by the manager, in a later turn."""
+        self._behind = False
+        if self._paused or self._gone:
+            return
+        try:
             self.transport.resumeProducing()
             self._read()
+        except BaseException:
+            # As from a read: it costs this peer its connection, and the others no turn.
+            self._manager.failed(self.connection)
+            self.transport.abortConnection()
 
     def pause_reading(self) -> None:
         """Read no more."""
@@ -203,7 +206,7 @@ class PoolWebSocket(Protocol):
         """Read on."""
         self._paused = False
         self._pinged = 0.0  # the answer may not have been read yet
-        if self._rest is None:
+        if not self._behind:
             self.transport.resumeProducing()
             self._read()
 
@@ -238,7 +241,7 @@ class PoolWebSocket(Protocol):
         if connection is None or connection.state is not OPEN:
             return
         clock = self._manager.clock
-        if self._paused or self._rest is not None:
+        if self._paused or self._behind:
             pass  # the silence is ours
         elif self._heard < self._pinged:
             # Its answer may have come while this process did not run. So what has come is
@@ -377,4 +380,4 @@ class PoolWebSocketFactory(Factory):
         return protocol
 
 
-__all__ = ["CLOSE_GRACE", "TURN", "PoolWebSocket", "PoolWebSocketFactory"]
+__all__ = ["CLOSE_GRACE", "PoolWebSocket", "PoolWebSocketFactory"]

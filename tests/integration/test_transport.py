@@ -729,6 +729,26 @@ class DirectTransportTests(_TransportSuite):
         for peer in peers:
             peer.close()
 
+    async def test_a_call_at_the_end_of_a_turn_that_fails(self) -> None:
+        """Issue 12, point 5: whatever it raises, the answers of the turn are sent."""
+        errors: list[type[BaseException]] = [SystemExit, KeyboardInterrupt, RuntimeError]
+
+        def fail() -> None:
+            raise errors[-1]
+
+        def act(transport: Any, data: bytes) -> None:
+            transport.write(data)
+            self.group.after_turn(fail)
+
+        port, ended = await self.listen(act)
+        peer = await in_thread(Peer, port)
+        while errors:
+            peer.send(b"ping")
+            self.assertEqual(await in_thread(peer.exactly, 4), b"ping")
+            self.assertEqual(len(self.flushLoggedErrors(errors.pop())), 1)
+        self.assertEqual(ended, [])
+        peer.close()
+
     async def test_one_that_was_aborted_is_not_heard_in_the_same_turn(self) -> None:
         transports: list[Any] = []
         heard: list[bytes] = []

@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
@@ -21,8 +22,8 @@ from kupool.bus import Answer, Kind, Message, Model, Outcome, Refusal
 from kupool.bus.broker import Broker
 from kupool.bus.local import LocalBus
 from kupool.bus.remote.service import BusService
-from kupool.errors import RequestError
-from kupool.net import Client, HookedObserver, Observer, Router, Server
+from kupool.errors import GOING_DOWN, INTERNAL_ERROR, RequestError
+from kupool.net import Client, ClientSettings, HookedObserver, Observer, Router, Server
 from kupool.net.heartbeat import Heartbeat
 from kupool.net.manager import ConnectionManager, ServerSettings
 from kupool.net.testing import MemoryNetwork
@@ -39,7 +40,8 @@ from kupool.session.connection import Connection
 from kupool.session.lifecycle import OPEN
 from kupool.timing.chunks import in_chunks
 from kupool.wire.framing import LINE, Framing
-from tests.peers import Bench, ping_router
+from kupool.wire.lines import LineCodec
+from tests.peers import Bench, lines, ping_router
 from tests.raising import ENDINGS, Waits, raising, returning
 
 NAME = os.fsdecode(b"caf\xe9.txt")
@@ -409,6 +411,19 @@ class ServerTests(SynchronousTestCase):
                     self.network.run(server.start([":8000"]), 20)
                 self.assertEqual(server.addresses, [])
 
+    def test_a_start_that_is_given_up(self) -> None:
+        """A coroutine that is closed ends there, and waits for nothing more."""
+        server = Server(self.network, Observer(Router()))
+        stopped: Deferred[None] = Deferred()
+        server.after_start(lambda server: Deferred())
+        server.before_stop(lambda server: stopped)
+        starting = server.start([":8000"])
+        starting.send(None)
+        starting.close()  # raises RuntimeError where it waits for something
+        stopped.callback(None)
+        self.network.run(server.stop(), 20)
+        self.assertEqual(server.addresses, [])
+
     def observed(self, name: str, function: Callable[..., object]) -> Bench:
         bench = Bench()
 
@@ -531,3 +546,134 @@ class ClientTests(SynchronousTestCase):
                 self.assertEqual(self.network.run(client.request("ping")), True)
                 self.network.run(client.close(), 5)
                 self.assertTrue(self.flushLoggedErrors(error))
+
+
+class HostileSplitter:
+    """A splitter of the application's that raises; each read is 200 pings otherwise."""
+
+    too_large = corrupt = False
+    max_payload = 1000
+
+    def __init__(self, error: type[BaseException]) -> None:
+        self._error = error
+
+    def feed(self, data: bytes) -> list[bytes]:
+        if b"raise" in data:
+            raise self._error
+        return [b'{"id":null,"method":"ping"}'] * 200
+
+    def resume(self) -> list[bytes]:
+        raise self._error
+
+
+class CodecTests(SynchronousTestCase):
+    """Codecs, splitters and types of an application's are its own code, as handlers are."""
+
+    def framing(self, error: type[BaseException], *names: str) -> Framing:
+        """The framing `line`, of which some functions raise."""
+
+        def fail(*arguments: object) -> Any:
+            raise error
+
+        return LINE._replace(crlf=None, **dict.fromkeys(names, fail))
+
+    def test_answers_that_cannot_be_encoded(self) -> None:
+        """Neither the answer nor the error can: the connection is there all the same."""
+        for error in ENDINGS:
+            bench = Bench(ping_router())
+            connection, transport = bench.connect(self.framing(error, "encode", "pack", "join"))
+            for number in (1, 2, 200):  # one message, some, and more than a turn's share
+                connection.feed(b'{"id":1,"method":"ping"}\n' * number)
+                bench.turns()
+                self.assertEqual((connection.state, transport.value()), (OPEN, b""))
+            self.assertEqual(len(self.flushLoggedErrors(error)), 203)
+            connection.close(GOING_DOWN)
+            self.assertTrue(transport.disconnecting)
+
+    def test_broadcasts(self) -> None:
+        for error in ENDINGS:
+            bench = Bench(ping_router())
+            bench.connect(self.framing(error, "encode", "pack")._replace(name="hostile"))
+            _, transport = bench.connect()
+            self.successResultOf(bench.manager.broadcast(b"x", key="k"))
+            self.successResultOf(bench.manager.send_many(b"x"))
+            self.assertEqual(transport.value(), b"x\nx\n")
+            self.assertEqual(len(self.flushLoggedErrors(error)), 2)
+
+    def test_the_last_word(self) -> None:
+        for error in ENDINGS:
+            bench = Bench(ping_router())
+
+            def last(*arguments: object) -> bytes:
+                raise error
+
+            bench.manager.close_message = last
+            connection, transport = bench.connect()
+            connection.close(GOING_DOWN)
+            self.assertTrue(transport.disconnecting)
+
+    def test_no_splitter_at_all(self) -> None:
+        """The peer is cut off, and nobody waits for its connection."""
+        for error in ENDINGS:
+            bench = Bench(ping_router())
+            connection, transport = bench.connect(self.framing(error, "splitter"))
+            self.assertIsNone(connection)
+            self.assertTrue(transport.aborted)
+            self.assertEqual((len(bench.manager), bench.manager.accepted), (0, 0))
+            self.assertEqual(len(self.flushLoggedErrors(error)), 1)
+
+    def test_a_splitter_that_raises_in_a_later_turn(self) -> None:
+        """It costs its own connection, and others have their turns."""
+        for error in ENDINGS:
+            bench = Bench(ping_router())
+            framing = LINE._replace(crlf=None, splitter=lambda size: HostileSplitter(error))
+            hostile, transport = bench.connect(framing)
+            polite, answers = bench.connect()
+            for connection in (hostile, polite):
+                connection.hold()
+            polite.feed(b'{"id":1,"method":"ping"}\n' * 200)
+            hostile.feed(b"x" * 10_000 + b"raise")
+            for connection in (hostile, polite):
+                connection.release()
+            bench.turns()
+            self.assertTrue(transport.aborted)
+            self.assertEqual(len(lines(answers.value())), 200)
+            self.assertEqual(len(self.flushLoggedErrors(error)), 1)
+
+    def test_types_of_params(self) -> None:
+        for error in (*ENDINGS, ZeroDivisionError):
+
+            class Params(msgspec.Struct):
+                number: int
+
+                def __post_init__(self) -> None:
+                    raise error
+
+            router = Router()
+            router.add("m", lambda connection, request: True, Params)
+            connection, transport = Bench(router).connect()
+            connection.feed(b'{"id":7,"method":"m","params":{"number":1}}\n')
+            connection.feed(b'{"id":null,"method":"m","params":{"number":1}}\n')
+            (answer,) = lines(transport.value())
+            self.assertEqual((answer["id"], answer["code"]), (7, INTERNAL_ERROR.code))
+            self.assertIn("internal error, reference", answer["error"])
+            self.assertEqual((router.failures, connection.state), ({"m": 2}, OPEN))
+            self.assertEqual(len(self.flushLoggedErrors(error)), 2)
+
+    def test_messages_of_a_client(self) -> None:
+        network = MemoryNetwork()
+        network.run(Server(network, Observer(ping_router())).listen([":8000"]))
+        for error in ENDINGS:
+
+            class Hostile(LineCodec):
+                def pack(self, message: Any) -> bytes:
+                    raise error
+
+            settings = ClientSettings(keepalive=1.0)
+            client = Client(network, "tcp:localhost:8000", codec=Hostile(), settings=settings)
+            network.run(client.connect(), 5)
+            self.failureResultOf(client.request("ping"), error)
+            network.advance(3.5)
+            self.assertEqual(len(self.flushLoggedErrors(error)), 3)
+            self.assertIsNotNone(client.connection)
+            network.run(client.close(), 5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.error import ConnectionDone
@@ -11,8 +12,10 @@ from twisted.python.failure import Failure
 from kupool.net.manager import ConnectionManager, ServerSettings
 from kupool.net.observer import Observer
 from kupool.net.routing.router import Router
+from kupool.net.turns import SHARE
+from kupool.session.connection import BUDGET
 from kupool.web.site import HttpLimits, make_site
-from kupool.web.websocket import CLOSE_GRACE, TURN
+from kupool.web.websocket import CLOSE_GRACE
 from tests.unit.test_web_crowd import MOMENT, TurningClock
 from tests.unit.test_web_routes import NOW, Answer, RouteTestCase, Transport
 from tests.unit.test_websocket_reader import frame
@@ -326,14 +329,14 @@ class TurnTests(UpgradeCase):
     def test_a_flood_of_pings(self) -> None:
         """Issue 12: a peer has its share of a turn, and is not read from meanwhile."""
         transport = self.open()
-        self.feed(transport, frame(0x89, b"") * (5 * TURN))
+        self.feed(transport, frame(0x89, b"") * (5 * BUDGET))
         for turn in range(1, 6):
-            self.assertEqual(len(frames(transport.value())), turn * TURN)
+            self.assertEqual(len(frames(transport.value())), turn * BUDGET)
             self.assertFalse(transport.reading)
             self.clock.advance(MOMENT)
         self.clock.advance(MOMENT)
         self.assertTrue(transport.reading)
-        self.assertEqual(len(frames(transport.value())), 5 * TURN)
+        self.assertEqual(len(frames(transport.value())), 5 * BUDGET)
 
     def test_fragments_without_end(self) -> None:
         """Issue 12: so it is with fragments, the empty ones too; the message arrives."""
@@ -347,29 +350,79 @@ class TurnTests(UpgradeCase):
         while not transport.reading:
             self.clock.advance(MOMENT)
             turns += 1
-        self.assertEqual(turns, 2 * len(text) // TURN)
+        self.assertEqual(turns, 2 * len(text) // BUDGET)
         self.assertEqual(frames(transport.taken()), [(0x81, PONG)])
 
     def test_a_held_connection_in_the_middle_of_it(self) -> None:
         transport = self.open()
         (connection,) = self.manager
-        self.feed(transport, frame(0x81, PING) * (2 * TURN))
+        self.feed(transport, frame(0x81, PING) * (2 * BUDGET))
         connection.hold()
         for _ in range(5):
             self.clock.advance(MOMENT)
         self.assertFalse(transport.reading)
         before = len(frames(transport.value()))
-        self.assertTrue(before < 2 * TURN)
+        self.assertTrue(before < 2 * BUDGET)
         connection.release()
         while not transport.reading:
             self.clock.advance(MOMENT)
-        self.assertEqual(frames(transport.value()), [(0x81, PONG)] * (2 * TURN))
+        self.assertEqual(frames(transport.value()), [(0x81, PONG)] * (2 * BUDGET))
 
     def test_one_that_is_lost_in_the_middle_of_it(self) -> None:
         transport = self.open()
-        self.feed(transport, frame(0x89, b"") * (5 * TURN))
+        self.feed(transport, frame(0x89, b"") * (5 * BUDGET))
         transport.protocol.connectionLost(Failure(ConnectionDone()))
-        self.assertEqual(self.clock.getDelayedCalls(), [])
+        before = transport.value()
+        self.clock.advance(MOMENT)
+        self.assertEqual((self.clock.getDelayedCalls(), transport.value()), ([], before))
+
+    def test_many_that_flood(self) -> None:
+        """Issue 12, point 8: together they have a share of each turn, one after the other."""
+        cost, flooding = 0.00001, [self.open() for _ in range(100)]
+
+        def takes_time(write: Callable[[bytes], None]) -> Callable[[bytes], None]:
+            def slow(data: bytes) -> None:
+                self.clock.rightNow += cost
+                write(data)
+
+            return slow
+
+        for transport in flooding:
+            transport.write = takes_time(transport.write)  # type: ignore[method-assign]
+            self.feed(transport, frame(0x89, b"") * (3 * BUDGET))
+        polite = self.open()
+        while not all(transport.reading for transport in flooding):
+            before = [len(t.value()) for t in flooding]
+            self.clock.rightNow += MOMENT
+            began = self.clock.seconds()
+            for call in self.clock.getDelayedCalls():  # not those that these will make
+                if call.getTime() <= began:
+                    self.clock.calls.remove(call)
+                    call.called = 1
+                    call.func(*call.args, **call.kw)
+            self.assertLess(self.clock.seconds() - began, SHARE + 2 * BUDGET * cost)
+            answered = [len(t.value()) - n for t, n in zip(flooding, before, strict=True)]
+            self.assertLessEqual(max(answered), BUDGET * len(b"\x8a\0"))
+            self.feed(polite, frame(0x81, PING))
+            self.assertEqual(frames(polite.taken()), [(0x81, PONG)])
+        for transport in flooding:
+            self.assertEqual(len(frames(transport.value())), 3 * BUDGET)
+
+    def test_one_that_fails_in_a_later_turn(self) -> None:
+        """It costs its own connection, and the others no turn."""
+        hostile, other = self.open(), self.open()
+        for transport in (hostile, other):
+            self.feed(transport, frame(0x89, b"") * (3 * BUDGET))
+
+        def fail(data: bytes) -> None:
+            raise SystemExit
+
+        hostile.write = fail  # type: ignore[method-assign]
+        for _ in range(5):
+            self.clock.advance(MOMENT)
+        self.assertTrue(hostile.closed)
+        self.assertEqual(len(frames(other.value())), 3 * BUDGET)
+        self.assertEqual(len(self.flushLoggedErrors(SystemExit)), 1)
 
     def test_both_kinds_in_one_read(self) -> None:
         """K-12: each answer is of the kind of its message."""

@@ -6,9 +6,12 @@ from collections.abc import Callable
 from random import random as _random
 
 from kupool.errors import Announced, after_close
+from kupool.ranges import check, number, whole
 
 #: Seconds over which clients spread that come back at once: not all in one millisecond.
 SPREAD = 0.25
+
+_EXPECTED = {"first": number(), "most": number(), "steady": number(), "places": whole(1)}
 
 
 class Backoff:
@@ -17,7 +20,7 @@ class Backoff:
     The ceiling of the wait doubles with each failed round of ``places`` places, from
     ``first`` to ``most`` seconds; the wait is a part of it that ``random``, which returns
     a number from 0 to 1, chooses. Only a session that stood for ``steady`` seconds
-    starts over.
+    starts over. Raises :class:`ValueError` for a number that is out of its range.
     """
 
     def __init__(
@@ -29,6 +32,7 @@ class Backoff:
         places: int = 1,
         random: Callable[[], float] = _random,
     ) -> None:
+        check(_EXPECTED, first=first, most=most, steady=steady, places=places)
         self._first = first
         self._most = most
         self._steady = steady

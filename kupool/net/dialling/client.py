@@ -254,7 +254,7 @@ class Client:
         try:
             answers.check()
             self.send(message)
-        except Exception:
+        except BaseException:  # the codec may be the application's
             return fail()
         answer: Deferred[Any] = Deferred(lambda _: answers.forget(key))
 

@@ -27,6 +27,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from kupool.callbacks import attempt
 from kupool.errors import UNKNOWN_METHOD, Announced, CloseReason
 from kupool.net.admission import ServerSettings
 from kupool.net.dialling.answers import Answers
@@ -302,6 +303,8 @@ class Dialler:
             if connection is None:
                 raise ConnectionEnded(self._why or "the connection ended at once")
             await self._greet(connection)
+        except GeneratorExit:
+            raise  # nobody waits for this coroutine any more
         except BaseException:
             await self._given_up()
             raise
@@ -316,6 +319,8 @@ class Dialler:
         self._greeting = greeting = maybeDeferred(self._user.greet, connection)
         try:
             await greeting
+        except GeneratorExit:
+            raise
         except BaseException as error:
             if self.connection is not connection:
                 # Whatever the greeting waited for, the connection is gone.
@@ -485,7 +490,9 @@ class Dialler:
         """Give a sign of life, and ask for one, where the framing has one."""
         connection = self.connection
         if connection is not None and connection.state is OPEN and not connection.outbound:
-            self._ping(connection)
+            outcome = attempt(self._ping, connection)
+            if isinstance(outcome, Failure):
+                self._log.failure("The server could not be given a sign of life", outcome)
 
     def _sign(self, connection: Connection) -> None:
         if connection.framing.name == FRAME.name:

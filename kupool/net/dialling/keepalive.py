@@ -10,6 +10,8 @@ from kupool.net.dialling.deadlines import Look, Reading
 from kupool.net.dialling.settings import DialSettings
 from kupool.session.connection import Connection
 from kupool.session.lifecycle import OPEN
+from kupool.session.running import RunningTime
+from kupool.timing.timers import TICK
 
 #: Seconds by which a timer is late when this process was stopped, or its reactor blocked.
 PAUSE = 1.0
@@ -41,9 +43,9 @@ class KeepAlive:
         self._leave = leave
         now = clock.seconds()
         self._next_ping = now + settings.keepalive
-        self._heard = 0
-        self._silent_since = self._stuck_since = now
+        self._stuck_since = now
         self._written = 0
+        self._running = RunningTime(clock.seconds, PAUSE)
         self._due = now
         self._call: IDelayedCall | None = None
         self._reads: Look | None = None
@@ -64,19 +66,14 @@ class KeepAlive:
         if settings.keepalive:
             due = min(due, self._next_ping)
         if settings.silence:
-            heard = max(self._connection.last_seen, self._silent_since)
-            due = min(due, heard + settings.silence)
-        self._due = max(due, now)
+            silent = self._running.elapsed(self._connection.last_seen)
+            due = min(due, now + settings.silence - silent)
+        self._due = max(due, now + TICK)  # where rounding makes it a little early
         self._call = self._clock.callLater(self._due - now, self._look)
 
     def _look(self) -> None:
         self._call = None
-        late = self._clock.seconds() - self._due
-        if late > PAUSE:
-            # This process did not run: neither could it hear, nor the server be heard.
-            heard = max(self._connection.last_seen, self._silent_since)
-            self._silent_since = heard + late
-            self._stuck_since += late
+        self._running.fired(self._due)
         self._note_progress()
         if self._trouble():
             self._reads = self._reading.then(self._judge)
@@ -98,11 +95,10 @@ class KeepAlive:
             self._written, self._stuck_since = connection.bytes_out, now
 
     def _trouble(self) -> str:
-        settings, now = self._settings, self._clock.seconds()
-        heard = max(self._connection.last_seen, self._silent_since)
-        if settings.silence and now - heard >= settings.silence:
+        settings, elapsed = self._settings, self._running.elapsed
+        if settings.silence and elapsed(self._connection.last_seen) >= settings.silence:
             return f"the server was silent for {settings.silence:g} s"
-        if now - self._stuck_since >= settings.write_timeout:
+        if elapsed(self._stuck_since) >= settings.write_timeout:
             return f"the server took nothing for {settings.write_timeout:g} s"
         return ""
 

@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from kupool.net.transport.protocols import PROTOCOLS
+from kupool.ranges import check_fields, number, whole
 from kupool.wire.codec import framing_of
 from kupool.wire.codecs import CODECS, Codec
 from kupool.wire.framing import Framing
+
+_EXPECTED = {
+    "attempts": whole(),
+    "backoff_first": number(),
+    "backoff_most": number(),
+    "steady_after": number(),
+    "connect_timeout": number(above=True),
+    "timeout": number(above=True),
+    "most_pending": whole(1),
+    "most_outbound": whole(),
+    "keepalive": number(),
+    "silence": number(),
+    "max_frame": whole(1),
+    "close_timeout": number(),
+    "write_timeout": number(above=True),
+}
 
 
 @dataclass(frozen=True)
@@ -23,6 +40,8 @@ class ClientSettings:
     wait for a server that does not read, which is left when it has taken nothing for
     ``close_timeout``. ``keepalive`` is the time between two signs of life, 0 for none; a
     server from which nothing came for ``silence`` is left, 0 for never.
+
+    Raises :class:`ValueError` for a value that is out of its range.
     """
 
     attempts: int = 1
@@ -37,11 +56,17 @@ class ClientSettings:
     max_frame: int = 65536
     close_timeout: float = 5.0
 
+    def __post_init__(self) -> None:
+        own = {f.name: _EXPECTED[f.name] for f in fields(self)}
+        # A server is left, too, when it has taken nothing for so long.
+        check_fields(own | {"close_timeout": number(above=True)}, self)
+
 
 @dataclass(frozen=True)
 class DialSettings:
     """How any client comes back, and stays. Times are in seconds, sizes in bytes; 0 turns
-    ``keepalive`` and ``silence`` off. For the others see :class:`ClientSettings`.
+    ``keepalive`` and ``silence`` off. For the others see :class:`ClientSettings`. Raises
+    :class:`ValueError` for a value that is out of its range.
     """
 
     backoff_first: float
@@ -54,6 +79,9 @@ class DialSettings:
     write_timeout: float
     max_frame: int
     most_pending: int
+
+    def __post_init__(self) -> None:
+        check_fields({f.name: _EXPECTED[f.name] for f in fields(self)}, self)
 
 
 def framing_for(codec: str | Codec | Framing) -> Framing:

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
+from twisted.python.failure import Failure
 
-from kupool.errors import BAD_PARAMS, MALFORMED, ErrorText
+from kupool.errors import BAD_PARAMS, INTERNAL_ERROR, MALFORMED, ErrorText
 from kupool.net.routing.codecs import Read, Reply, Unfit
 from kupool.net.routing.request import Request
 from kupool.net.routing.steps import Step
@@ -72,7 +73,7 @@ class ByMethod:
         decode = self._decode
         try:
             message = decode(item)
-        except (ValueError, RecursionError) as error:
+        except BaseException as error:  # also of a type of the application's
             return self._misfit(connection, item, reply, error)
         message_id = message.id
         if type(message_id) is str and len(message_id.encode()) > MAX_ID_BYTES:
@@ -82,7 +83,7 @@ class ByMethod:
         return method, request, (connection, request)
 
     def _misfit(
-        self, connection: Connection, payload: bytes, reply: Reply, error: Exception
+        self, connection: Connection, payload: bytes, reply: Reply, error: BaseException
     ) -> Read:
         """Save what can be saved of a message that fits no registered request."""
         loose = decode_loosely(payload)
@@ -95,6 +96,8 @@ class ByMethod:
         route = self._routes.get(method)
         if route is None:
             return method, to, (connection, to)
+        if not isinstance(error, ValueError | RecursionError):
+            raise Unfit(INTERNAL_ERROR, to, route, failure=Failure(error)) from None
         detail = describe(error) if isinstance(error, msgspec.ValidationError) else str(error)
         raise Unfit(BAD_PARAMS.about(detail), to, route, loose.params) from None
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
+from twisted.python.failure import Failure
+
 from kupool.errors import ErrorText
 from kupool.net.routing.request import Request
 from kupool.net.routing.steps import Step
@@ -26,7 +28,8 @@ class Unfit(Exception):
     """A message that no handler gets.
 
     ``to`` is None where not even that could be read. ``route`` is there where only the params
-    do not fit, which are ``given``.
+    do not fit, which are ``given``. ``failure`` is there where it is no fault of the message:
+    a type of the application's raised it.
     """
 
     def __init__(
@@ -35,12 +38,14 @@ class Unfit(Exception):
         to: Request | None = None,
         route: Route | None = None,
         given: object = None,
+        failure: Failure | None = None,
     ) -> None:
         super().__init__(error.text)
         self.error = error
         self.to = to
         self.route = route
         self.given = given
+        self.failure = failure
 
 
 class ReplyCodec(Protocol):

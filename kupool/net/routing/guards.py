@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import inf
 from weakref import WeakKeyDictionary
 
 from kupool.errors import FORBIDDEN, TOO_MANY_REQUESTS, ErrorText
+from kupool.ranges import check, number, whole
 from kupool.session.connection import Connection
 from kupool.timing.buckets import Bucket
+
+_EXPECTED = {"rate": number(above=True), "burst": whole(1)}
 
 
 class RateLimit:
@@ -20,8 +22,7 @@ class RateLimit:
     """
 
     def __init__(self, rate: float, burst: int = 1) -> None:
-        if not 0 < rate < inf or burst < 1:  # also where it is not a number
-            raise ValueError("a rate limit needs a rate above 0 and a burst of at least 1")
+        check(_EXPECTED, rate=rate, burst=burst)
         self._rate = rate
         self._burst = burst
         # A bucket goes when its connection goes.

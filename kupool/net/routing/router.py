@@ -239,6 +239,8 @@ class Router(Registered):
     def _unfit(self, connection: Connection, unfit: Unfit) -> bytes | None:
         """Answer a message that no handler gets: nothing is silently ignored."""
         route, to = unfit.route, unfit.to
+        if route is not None and unfit.failure is not None:
+            return self._failed(connection, route.key, to, unfit.failure)
         if route is not None and to is not None and route.invalid is not None:
             try:
                 result = route.invalid(connection, to.id, unfit.given)

@@ -155,7 +155,7 @@ class DescriptorGroup:
         for call in calls:
             try:
                 call()
-            except Exception:
+            except BaseException:
                 self._log.failure("A call at the end of a turn failed")
         self.corked = None
         for server in corked:

@@ -65,7 +65,8 @@ class FramedProtocol(Protocol):
         refusal = self._manager.refusal(host)
         if refusal is None:
             self.connection = self._manager.admit(transport, host, self.framing)
-            self._feed_directly(self.connection)
+            if self.connection is not None:
+                self._feed_directly(self.connection)
         else:
             refuse(self._manager, transport, self.framing, *refusal)
 

@@ -25,6 +25,8 @@ from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from kupool.ranges import check_fields, number, whole
+
 #: The longest header of the first version, and the fixed part of one of the second.
 _LONGEST_V1 = 107
 _FIXED_V2 = 16
@@ -59,11 +61,15 @@ class ProxySettings:
 
     ``trusted`` are addresses, networks, and ``unix`` for any on a Unix socket. A header has
     to be whole within ``timeout`` seconds; so many connections may wait for theirs: ``most``.
+    Raises :class:`ValueError` for a value that is out of its range.
     """
 
     trusted: tuple[str, ...] = ("127.0.0.0/8", "::1", UNIX)
     timeout: float = 10.0
     most: int = 1000
+
+    def __post_init__(self) -> None:
+        check_fields({"timeout": number(above=True), "most": whole()}, self)
 
 
 class _NeedsMore(Exception):

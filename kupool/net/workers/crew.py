@@ -12,7 +12,10 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from kupool.errors import UNAVAILABLE, RequestError
+from kupool.ranges import check, whole
 from kupool.timing.waiting import Waiters
+
+_EXPECTED = {"size": whole(1), "queue": whole(), "most_stuck": whole()}
 
 
 class Call:
@@ -64,8 +67,7 @@ class Crew(ABC):
     def __init__(
         self, reactor: Any, size: int = 4, *, queue: int = 1024, most_stuck: int = 16
     ) -> None:
-        if size < 1 or queue < 0 or most_stuck < 0:
-            raise ValueError("a size of at least 1, a queue and most_stuck of at least 0")
+        check(_EXPECTED, size=size, queue=queue, most_stuck=most_stuck)
         self.reactor = reactor
         self._size = size
         self._queue = queue

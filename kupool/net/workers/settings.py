@@ -8,6 +8,7 @@ from enum import Enum
 from typing import Any, NamedTuple
 
 from kupool.net.configuration import ServerConfig
+from kupool.ranges import check_fields, number, one_of, whole
 
 
 class Balance(Enum):
@@ -35,6 +36,17 @@ class Full(Enum):
     DROP = "drop"
 
 
+_EXPECTED = {
+    "size": whole(),
+    "queue": whole(1),
+    "balance": one_of(Balance),
+    "wait": number(),
+    "full": one_of(Full),
+    "timeout": number(),
+    "concurrency": whole(1),
+}
+
+
 @dataclass(frozen=True)
 class WorkerSettings:
     """How a pool works; times are in seconds.
@@ -58,11 +70,7 @@ class WorkerSettings:
     concurrency: int = 1000
 
     def __post_init__(self) -> None:
-        Balance(self.balance), Full(self.full)
-        if self.size < 0 or self.queue < 1 or self.concurrency < 1:
-            raise ValueError("a pool needs a size of at least 0, and a queue and concurrency of 1")
-        if self.wait < 0 or self.timeout < 0:
-            raise ValueError("wait and timeout of a pool are not below 0")
+        check_fields(_EXPECTED, self)
 
     @classmethod
     def from_config(cls, config: ServerConfig, **others: Any) -> WorkerSettings:

@@ -128,6 +128,8 @@ class SpreadLobby(Lobby):
         await self.exchange.start()
         try:
             await self.hosts.start()
+        except GeneratorExit:
+            raise  # nobody waits for this coroutine any more
         except BaseException:
             await self.exchange.stop()
             raise

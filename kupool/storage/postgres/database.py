@@ -202,6 +202,8 @@ class PostgresDatabase:
                     await link.connect()
                 except TROUBLE:
                     link.lost(Failure())  # goes on trying
+        except GeneratorExit:
+            raise  # nobody waits for this coroutine any more
         except BaseException as error:
             await self._end_links(0.1)
             if isinstance(error, (DatabaseUnusable, *TROUBLE)):
