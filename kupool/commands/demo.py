@@ -68,7 +68,7 @@ def demo(arguments: argparse.Namespace) -> int:
         flags = given_flags(arguments)
         if "log_format" not in loaded.sources or loaded.sources["log_format"] == "default":
             flags.append("--log-format=text")
-        return await _Demo(reactor, ending, pool, http, flags).run()
+        return await _Demo(reactor, ending, pool, http, flags=flags).run()
 
     return run(command, LogLevel.critical)
 
@@ -88,7 +88,7 @@ class _Demo:
     """One run of the command."""
 
     def __init__(
-        self, reactor: Any, ending: Ending, pool: Address, http: Address | None, flags: list[str]
+        self, reactor: Any, ending: Ending, pool: Address, http: Address | None, *, flags: list[str]
     ) -> None:
         self._reactor = reactor
         self._ending = ending

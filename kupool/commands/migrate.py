@@ -15,6 +15,7 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -227,9 +228,9 @@ async def _move(reactor: Any, source: Side, target: Side, settings: Settings) ->
                 target,
                 log,
                 bar,
-                lambda: deferLater(reactor, 0),
-                time.time,
-                lambda: secrets.token_hex(16),
+                pause=lambda: deferLater(reactor, 0),
+                wall=time.time,
+                new_id=lambda: secrets.token_hex(16),
             ).run()
     finally:
         await log.close()
@@ -265,7 +266,7 @@ class Bar:
             console=console,
             disable=not console.is_terminal,
         )
-        self._task: Any = None
+        self._task: TaskID | None = None
 
     def __enter__(self) -> Bar:
         self._progress.start()
@@ -282,4 +283,5 @@ class Bar:
 
     def advance(self, steps: int) -> None:
         """So many steps more are done."""
-        self._progress.advance(self._task, steps)
+        if self._task is not None:
+            self._progress.advance(self._task, steps)

@@ -19,9 +19,8 @@ from kupool.bus.remote.service import BusService, PeerLimits
 from kupool.bus.topics import pattern_name
 from kupool.daemon.bus_access import BusAccess
 from kupool.daemon.tenants import user_of
-from kupool.pool import ACCEPTED
-from kupool.pool.acceptance import Acceptance
-from kupool.pool.events import BusEvents
+from kupool.pool import IEvents
+from kupool.pool.events import BusEvents, NoEvents
 from kupool.pool.handlers import Handlers
 from kupool.settings import Settings
 from kupool.web.answers import Route
@@ -50,21 +49,11 @@ class BusPart:
     bus: LocalBus | RabbitBus
     service: BusService
     access: BusAccess
-    events: BusEvents
 
     @property
     def problem(self) -> str:
         """Why the other nodes cannot be reached; empty where they can, or there are none."""
         return self.bus.problem if isinstance(self.bus, RabbitBus) else ""
-
-    def watch(self, acceptance: Acceptance) -> None:
-        """Have accepted submissions told of while somebody listens, and no one asked else."""
-        broker = self.bus.broker
-
-        def changed() -> None:
-            acceptance.events = self.events if broker.listening(ACCEPTED) else None
-
-        broker.changed = changed
 
     async def open(self) -> None:
         """Join the other nodes, if there are to be any, or go on trying to.
@@ -92,29 +81,42 @@ class BusPart:
 
 
 def make_bus(
-    settings: Settings, reactor: Any, wall: Callable[[], float], handlers: Handlers
-) -> BusPart | None:
-    """Make the bus and give the pool's sessions its methods; None where it is off.
+    settings: Settings, reactor: Any, wall: Callable[[], float]
+) -> LocalBus | RabbitBus | None:
+    """Make the bus; None where it is off.
 
     While nobody uses it, nothing of it runs and no timer is set.
     """
     if settings.bus == "off":
         return None
     limits = bus_settings(settings)
-    bus: LocalBus | RabbitBus
     if settings.bus == "rabbit":
         url = settings.bus_url.strip() or settings.mq_url
         node = gethostname()[:MAX_NODE_NAME]
         mesh = MeshSettings(required=False)
-        bus = RabbitBus(reactor, url, limits, wall=wall, node=node, mesh=mesh)
-    else:
-        bus = LocalBus(reactor, limits, wall=wall)
+        return RabbitBus(reactor, url, limits, wall=wall, node=node, mesh=mesh)
+    return LocalBus(reactor, limits, wall=wall)
+
+
+def make_events(bus: LocalBus | RabbitBus | None, wall: Callable[[], float]) -> IEvents:
+    """Make what the pool's events are told to."""
+    if bus is None:
+        return NoEvents()
+    broker = bus.broker
+    events = BusEvents(bus, broker.listening, broker.settings.max_data, wall)
+    events.look()
+    broker.changed = events.look
+    return events
+
+
+def serve_bus(bus: LocalBus | RabbitBus, settings: Settings, handlers: Handlers) -> BusPart:
+    """Give the pool's sessions the methods of the bus."""
     access = BusAccess(
         settings.bus_publish,
         settings.bus_subscribe,
         settings.bus_operators,
         user_of,
-        settings.bus_rate,
+        rate=settings.bus_rate,
     )
     service = BusService(
         bus.broker,
@@ -124,8 +126,7 @@ def make_bus(
         taken=bus.taken if isinstance(bus, RabbitBus) else None,
     )
     handlers.fallback = service.router
-    events = BusEvents(bus, bus.broker.listening, limits.max_data, wall)
-    return BusPart(bus, service, access, events)
+    return BusPart(bus, service, access)
 
 
 def bus_settings(settings: Settings) -> BusSettings:
@@ -149,4 +150,4 @@ def peer_limits(settings: Settings) -> PeerLimits:
     )
 
 
-__all__ = ["BusPart", "bus_settings", "make_bus", "peer_limits"]
+__all__ = ["BusPart", "bus_settings", "make_bus", "make_events", "peer_limits", "serve_bus"]

@@ -29,6 +29,7 @@ class BusAccess:
         subscribe: Collection[str],
         operators: Collection[str],
         user_of: Callable[[Connection], str],
+        *,
         rate: float,
     ) -> None:
         self._publish = tuple(map(pattern_name, publish))

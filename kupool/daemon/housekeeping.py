@@ -46,6 +46,7 @@ class Housekeeping:
         wall: Callable[[], float],
         running: Callable[[], float],
         parts: Parts,
+        *,
         settings: Callable[[], Settings],
         memory: Memory,
     ) -> None:

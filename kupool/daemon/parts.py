@@ -10,7 +10,7 @@ from typing import Any
 
 from twisted.cred.checkers import ICredentialsChecker
 
-from kupool.daemon.bus import BusPart, make_bus
+from kupool.daemon.bus import BusPart, make_bus, make_events, serve_bus
 from kupool.daemon.clock_watch import ClockWatch
 from kupool.daemon.fence import FencedLog
 from kupool.daemon.rooms import RoomsPart, make_rooms
@@ -100,6 +100,7 @@ def build(
     reactor: Any,
     wall: Callable[[], float],
     checkers: Sequence[ICredentialsChecker] = (),
+    *,
     boot: BootClock | None = None,
 ) -> Parts:
     """Make every part. ``wall`` returns seconds since the epoch; ``boot`` is by default the
@@ -127,16 +128,26 @@ def build(
     book = JobBook(settings.history_window, settings.history_jobs, settings.max_nonces)
     instance = f"{int(wall()):x}-{secrets.token_hex(6)}"
     way: Any = log if postgres is None else FencedLog(log, lambda: postgres.taken_over)
-    acceptance = Acceptance(reactor, wall, way, batch_settings(settings), instance)
-    handlers = Handlers(book, acceptance, wall, rules(settings), attempts(settings))
+    bus = make_bus(settings, reactor, wall)
+    events = make_events(bus, wall)
+    acceptance = Acceptance(
+        reactor, wall, way, batch_settings(settings), instance=instance, events=events
+    )
+    handlers = Handlers(book, acceptance, wall, rules(settings), attempts=attempts(settings))
     authenticator = Authenticator(checkers) if checkers else None
-    pool = Pool(reactor, book, acceptance, handlers, session_settings(settings), authenticator)
-    bus = make_bus(settings, reactor, wall, handlers)
-    if bus is not None:
-        pool.events = bus.events
-        bus.watch(acceptance)
+    pool = Pool(
+        reactor,
+        book,
+        acceptance,
+        handlers,
+        channel=LatestChannel(reactor, "job"),
+        events=events,
+        settings=session_settings(settings),
+        authenticator=authenticator,
+    )
+    bus_part = None if bus is None else serve_bus(bus, settings, handlers)
     rooms = make_rooms(settings, reactor, wall, handlers)
-    tenants = [part.service for part in (bus, rooms) if part is not None]
+    tenants = [part.service for part in (bus_part, rooms) if part is not None]
     server = Server(
         reactor,
         Tenants(pool, *tenants) if tenants else pool,
@@ -145,17 +156,16 @@ def build(
         transport=settings.transport,
         http_port=http_hint(settings),
     )
-    pool.use_channel(LatestChannel(server.manager, "job"))
     boot = boot or this_boot()
     coordinator = Coordinator(
         reactor,
         wall,
         book,
         job_store,
-        pool.publish,
-        settings.interval,
-        JobNotes(log, wall, instance),
-        boot,
+        publish=pool.publish,
+        interval=settings.interval,
+        notes=JobNotes(log, wall, instance),
+        boot=boot,
     )
     consumer = StatsConsumer(
         reactor,
@@ -178,7 +188,7 @@ def build(
         coordinator=coordinator,
         consumer=consumer,
         clock_watch=ClockWatch(wall, boot.seconds),
-        bus=bus,
+        bus=bus_part,
         rooms=rooms,
     )
 

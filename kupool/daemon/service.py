@@ -13,6 +13,7 @@ from twisted.cred.checkers import ICredentialsChecker
 from twisted.internet.defer import Deferred, ensureDeferred, maybeDeferred
 from twisted.internet.defer import TimeoutError as TimedOut
 from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 
@@ -112,15 +113,20 @@ class Daemon:
         self._sweeper: Sweeper | None = None
         if not self.parts.log.positional:
             self._sweeper = Sweeper(
-                reactor, wall, self.parts.log, self.parts.stats, self._compare, new_id
+                reactor,
+                wall,
+                self.parts.log,
+                self.parts.stats,
+                compare=self._compare,
+                new_id=new_id,
             )
         self.status = Status(wall, self.parts, self._sweeper)
         book = self.parts.book
         memory = Memory(reactor, lambda: book.retired_nonces, make_give_back())
         self._housekeeping = Housekeeping(
-            reactor, wall, time.monotonic, self.parts, lambda: self.settings, memory
+            reactor, wall, time.monotonic, self.parts, settings=lambda: self.settings, memory=memory
         )
-        self._http: Any = None
+        self._http: IListeningPort | None = None
         self._starting: Deferred[None] | None = None
         self._stopping: Deferred[None] | None = None
 
@@ -244,8 +250,8 @@ class Daemon:
             parts.log,
             plan,
             extent,
-            parts.coordinator,
-            self.settings.duplicate_scope,
+            coordinator=parts.coordinator,
+            duplicate_scope=self.settings.duplicate_scope,
         )
         if restored.minutes:
             await parts.stats.cover(restored.minutes)

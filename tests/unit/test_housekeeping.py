@@ -79,8 +79,8 @@ class HousekeepingTests(SynchronousTestCase):
             self.wall,
             self.clock.seconds,
             parts,
-            lambda: self.settings,
-            memory,
+            settings=lambda: self.settings,
+            memory=memory,
         )
         self.start()
         self.part.taken()

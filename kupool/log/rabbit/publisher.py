@@ -120,7 +120,7 @@ class Publisher:
         return 0.0
 
     def publish(
-        self, exchange: str, key: str, message_id: str, headers: dict[str, Any], body: bytes
+        self, exchange: str, key: str, message_id: str, headers: dict[str, Any], *, body: bytes
     ) -> Deferred[None]:
         """Publish an entry; fires when it is kept.
 
