@@ -55,10 +55,10 @@ def demo(arguments: argparse.Namespace) -> int:
         return 1
     try:
         check(loaded)
-        pool, http = parse_address(loaded.settings.addr[0]), _http_address(loaded.settings)
+        pool, http = parse_address(loaded.settings.listen.addr[0]), _http_address(loaded.settings)
         if pool is None or not pool.port:
             raise ValueError("the demo needs a TCP address with a port")
-        for text in (*loaded.settings.addr, loaded.settings.http):
+        for text in (*loaded.settings.listen.addr, loaded.settings.listen.http):
             probe(text)
     except (ValueError, CannotListenError) as error:
         print(f"kupool: {explain(error)}", file=sys.stderr)
@@ -74,7 +74,7 @@ def demo(arguments: argparse.Namespace) -> int:
 
 
 def _http_address(settings: Settings) -> Address | None:
-    address = parse_address(settings.http) if settings.http else None
+    address = parse_address(settings.listen.http) if settings.listen.http else None
     return address if address is not None and address.port else None
 
 

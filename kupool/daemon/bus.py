@@ -22,7 +22,7 @@ from kupool.daemon.tenants import user_of
 from kupool.pool import IEvents
 from kupool.pool.events import BusEvents, NoEvents
 from kupool.pool.handlers import Handlers
-from kupool.settings import Settings
+from kupool.settings import NodeBusSettings, Settings
 from kupool.web.answers import Route
 from kupool.web.bus import bus_routes
 from kupool.web.control import Hosts
@@ -69,14 +69,14 @@ class BusPart:
             await self.service.finish().addTimeout(LAST_CALLS, clock)
         await self.bus.close()
 
-    def routes(self, hosts: Hosts, settings: Settings) -> Mapping[str, Route]:
+    def routes(self, hosts: Hosts, settings: NodeBusSettings) -> Mapping[str, Route]:
         """Return the routes of the HTTP API that are about the bus."""
-        visitors = Visitors(hosts, settings.bus_token, settings.bus_origins)
+        visitors = Visitors(hosts, settings.token, settings.origins)
         return bus_routes(
             self.bus,
             visitors,
             refuse=lambda topic: self.access.refuse_topic(topic, everything=True),
-            by_get=settings.bus_get == "on",
+            by_get=settings.get == "on",
         )
 
 
@@ -87,11 +87,11 @@ def make_bus(
 
     While nobody uses it, nothing of it runs and no timer is set.
     """
-    if settings.bus == "off":
+    if settings.bus.kind == "off":
         return None
-    limits = bus_settings(settings)
-    if settings.bus == "rabbit":
-        url = settings.bus_url.strip() or settings.mq_url
+    limits = bus_settings(settings.bus)
+    if settings.bus.kind == "rabbit":
+        url = settings.bus.url.strip() or settings.log.url
         node = gethostname()[:MAX_NODE_NAME]
         mesh = MeshSettings(required=False)
         return RabbitBus(reactor, url, limits, wall=wall, node=node, mesh=mesh)
@@ -109,15 +109,9 @@ def make_events(bus: LocalBus | RabbitBus | None, wall: Callable[[], float]) -> 
     return events
 
 
-def serve_bus(bus: LocalBus | RabbitBus, settings: Settings, handlers: Handlers) -> BusPart:
+def serve_bus(bus: LocalBus | RabbitBus, settings: NodeBusSettings, handlers: Handlers) -> BusPart:
     """Give the pool's sessions the methods of the bus."""
-    access = BusAccess(
-        settings.bus_publish,
-        settings.bus_subscribe,
-        settings.bus_operators,
-        user_of,
-        rate=settings.bus_rate,
-    )
+    access = BusAccess(settings, user_of)
     service = BusService(
         bus.broker,
         handlers.router,
@@ -129,24 +123,24 @@ def serve_bus(bus: LocalBus | RabbitBus, settings: Settings, handlers: Handlers)
     return BusPart(bus, service, access)
 
 
-def bus_settings(settings: Settings) -> BusSettings:
+def bus_settings(settings: NodeBusSettings) -> BusSettings:
     """Return the limits of the bus."""
     return BusSettings(
-        timeout=settings.bus_timeout,
-        direct=tuple(map(pattern_name, settings.bus_direct)),
-        max_data=settings.bus_max_data,
-        max_calls=settings.bus_max_calls,
-        max_calls_bytes=settings.bus_max_calls_size,
-        buffer_time=settings.bus_buffer_time,
-        buffer_total=settings.bus_buffer_size,
+        timeout=settings.timeout,
+        direct=tuple(map(pattern_name, settings.direct)),
+        max_data=settings.max_data,
+        max_calls=settings.max_calls,
+        max_calls_bytes=settings.max_calls_size,
+        buffer_time=settings.buffer_time,
+        buffer_total=settings.buffer_size,
         max_topics=STATUS_TOPICS,
     )
 
 
-def peer_limits(settings: Settings) -> PeerLimits:
+def peer_limits(settings: NodeBusSettings) -> PeerLimits:
     """Return what one session may have of the bus."""
     return PeerLimits(
-        publishing=settings.bus_calls, subscribers=MAX_SUBSCRIBERS, topics=settings.bus_topics
+        publishing=settings.calls, subscribers=MAX_SUBSCRIBERS, topics=settings.topics
     )
 
 
