@@ -55,7 +55,7 @@ class Options(SettingOptions, strcred.AuthOptionMixin):
 def make_checkers(loaded: Loaded) -> list[ICredentialsChecker]:
     """Return the checkers that ``--auth`` names; raises :class:`SettingError`."""
     checkers = []
-    for description in loaded.settings.auth:
+    for description in loaded.settings.listen.auth:
         try:
             checkers.append(_make_checker(description))
         except (ValueError, LookupError, OSError, strcred.StrcredException) as error:
@@ -101,8 +101,8 @@ class Process(Service):
         self._reactor = reactor
         self._twistd = twistd
         settings = options.loaded.settings
-        self._format = settings.log_format
-        self._level = Level(settings.log_level)
+        self._format = settings.process.log_format
+        self._level = Level(settings.process.log_level)
         self._stderr: int | None = None
         with suppress(OSError):  # it may have been closed
             self._stderr = os.dup(2)

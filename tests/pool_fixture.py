@@ -22,6 +22,7 @@ from kupool.pool import IJobStore, SavedJob, SavedJobs
 from kupool.pool.acceptance import Acceptance, BatchSettings
 from kupool.pool.coordinator import Coordinator
 from kupool.pool.credentials import Authenticator
+from kupool.pool.events import NoEvents
 from kupool.pool.handlers import AttemptSettings, Handlers
 from kupool.pool.jobs import Job, JobBook
 from kupool.pool.jobstore import MemoryJobStore
@@ -155,31 +156,43 @@ class PoolBench:
         random_hex: Callable[[int], str] = secrets.token_hex,
         clock: Clock | None = None,
         boot: BootClock | None = None,
+        events: Any = None,
         instance: str = "test",
         **server: Any,
     ) -> None:
         self.clock = clock or Clock()
+        events = events or NoEvents()
         self.log = log if log is not None else MemoryLog(self.clock, self.wall)
         self.store = store if store is not None else MemoryJobStore(self.wall)
         self.book = JobBook(window, max_jobs, max_nonces)
         self.acceptance = Acceptance(
-            self.clock, self.wall, self.log, batches or BatchSettings(), instance
+            self.clock,
+            self.wall,
+            self.log,
+            batches or BatchSettings(),
+            instance=instance,
+            events=events,
         )
+        self.channel = LatestChannel(self.clock, "job")
         self.handlers = Handlers(
-            self.book, self.acceptance, self.wall, rules or Rules(), attempts or AttemptSettings()
+            self.book,
+            self.acceptance,
+            self.wall,
+            rules or Rules(),
+            attempts=attempts or AttemptSettings(),
         )
         self.pool = Pool(
             self.clock,
             self.book,
             self.acceptance,
             self.handlers,
-            session or SessionSettings(),
-            authenticator,
+            channel=self.channel,
+            events=events,
+            settings=session or SessionSettings(),
+            authenticator=authenticator,
         )
         self.manager = ConnectionManager(self.clock, self.pool, ServerSettings(**server))
         self.manager.start()
-        self.channel = LatestChannel(self.manager, "job")
-        self.pool.use_channel(self.channel)
         self.published: list[Job] = []
         self.notes = JobNotes(self.log, self.wall, instance)
         self.coordinator = Coordinator(
@@ -187,11 +200,11 @@ class PoolBench:
             self.wall,
             self.book,
             self.store,
-            self._publish,
-            interval,
-            self.notes,
-            boot or BootClock("boot", self.clock.seconds, -10.0),
-            random_hex,
+            publish=self._publish,
+            interval=interval,
+            notes=self.notes,
+            boot=boot or BootClock("boot", self.clock.seconds, -10.0),
+            random_hex=random_hex,
         )
 
     def _publish(self, job: Job) -> object:

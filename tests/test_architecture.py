@@ -43,7 +43,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "session",
         "settings_file",
     },
-    "live": {"errors", "callbacks", "wire", "session", "net"},
+    "live": {"errors", "callbacks", "timing", "wire", "session", "net"},
     "rooms": {"errors", "callbacks", "incidents", "timing", "wire", "session", "net", "bus"},
     "amqp": {"masking", "timing", "net"},
     "log": {"errors", "masking", "timing", "wire", "net", "storage", "amqp"},
@@ -91,6 +91,30 @@ REACTOR_USERS = {"tap", "cli", "commands"}
 
 #: Beside the standard library, the rooms below import only this.
 ONLY_THIS = {"wire": {"msgspec"}, "errors": set[str]()}
+
+
+#: How many positional parameters a function may have, besides ``self`` and ``cls``.
+POSITIONAL = 4
+
+#: Functions with more, as an interface of Twisted's names their parameters.
+DICTATED = {
+    "kupool.net.testing.names.MemoryNames.resolveHostName",  # IHostnameResolver
+    "kupool.net.testing.network.MemoryNetwork.connectTCP",  # IReactorTCP
+    "kupool.net.transport.ports.RestingListeners.listenSSL",  # IReactorSSL
+    "kupool.net.transport.ports.RestingListeners.listenUNIX",  # IReactorUNIX
+}
+
+#: Functions with more that are not mended yet.
+
+#: What may be anything, and is nothing at first: it belongs to the application, or is JSON.
+ANYTHING = {
+    "kupool.net.routing.request.Request.context",
+    "kupool.rooms.members.Member.data",
+    "kupool.rooms.room.Room.data",
+    "kupool.rooms.spread.visitors.Visitor.context",
+    "kupool.session.connection.Connection.context",
+    "kupool.wire.messages.Reply.result",
+}
 
 
 class Module(NamedTuple):
@@ -170,6 +194,52 @@ def room_of(imported: Import) -> str | None:
         return None
     rooms = {module.room for module in modules()}
     return parts[1] if len(parts) > 1 and parts[1] in rooms else ""
+
+
+def scopes(module: Module) -> Iterator[tuple[str, ast.AST]]:
+    """Every node of a module below a class or a function, with the dotted name of that."""
+    left: list[tuple[str, ast.AST]] = [(module.name, module.tree)]
+    while left:
+        scope, node = left.pop()
+        for child in ast.iter_child_nodes(node):
+            yield scope, child
+            named = isinstance(child, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+            left.append((f"{scope}.{child.name}" if named else scope, child))
+
+
+def too_wide(module: Module) -> set[str]:
+    """The functions of a module that have too many positional parameters."""
+    found = set()
+    for scope, node in scopes(module):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            names = [a.arg for a in (*node.args.posonlyargs, *node.args.args)]
+            own = names[:1] in (["self"], ["cls"])
+            if len(names) - own > POSITIONAL:
+                found.add(f"{scope}.{node.name}")
+    return found
+
+
+def seams(module: Module) -> set[str]:
+    """The attributes of a module's classes that are ``Any`` and None at first.
+
+    That is how one looks that somebody else is to fill in later.
+    """
+    found = set()
+    for scope, node in scopes(module):
+        if not isinstance(node, ast.AnnAssign) or not isinstance(node.value, ast.Constant):
+            continue
+        if node.value.value is not None or not _is_any(node.annotation):
+            continue
+        if isinstance(node.target, ast.Attribute):
+            found.add(f"{scope.rpartition('.')[0]}.{node.target.attr}")
+        elif isinstance(node.target, ast.Name):
+            found.add(f"{scope}.{node.target.id}")
+    return found
+
+
+def _is_any(annotation: ast.expr) -> bool:
+    parts = ast.unparse(annotation).replace(" ", "").split("|")
+    return "Any" in parts or "Optional[Any]" in parts
 
 
 def is_pure(module: Module) -> bool:
@@ -330,6 +400,56 @@ class ImportTests(SynchronousTestCase):
             for imported in imports(module):
                 top = imported.module.split(".")[0]
                 self.assertNotIn(top, ("twisted", "time", "socket", "threading"), module.name)
+
+
+class ConstructionTests(SynchronousTestCase):
+    """Issue 12: objects are complete when they are made, and calls say what they hand over."""
+
+    def test_at_most_four_positional_parameters(self) -> None:
+        found = set().union(*map(too_wide, modules()))
+        self.assertEqual(found, DICTATED)
+
+    def test_too_many_are_found(self) -> None:
+        """Methods, functions within others, those without ``self``; not keyword-only ones."""
+        made = Module(
+            "kupool.a",
+            "a",
+            ast.parse(
+                "def four(a, b, c, d, *, e): ...\n"
+                "def five(a, b, c, d, e): ...\n"
+                "class C:\n"
+                "    def four(self, a, b, /, c, d): ...\n"
+                "    async def five(self, a, /, b, c, d, e=0): ...\n"
+                "    @staticmethod\n"
+                "    def outer():\n"
+                "        def inner(a, b, c, d, e): ...\n"
+            ),
+        )
+        self.assertEqual(
+            too_wide(made), {"kupool.a.five", "kupool.a.C.five", "kupool.a.C.outer.inner"}
+        )
+
+    def test_nothing_is_left_to_be_filled_in(self) -> None:
+        found = set().union(*map(seams, modules()))
+        self.assertEqual(found, ANYTHING)
+
+    def test_what_is_left_is_found(self) -> None:
+        """In a class, and in its methods, however it is written; a type that says more is none."""
+        made = Module(
+            "kupool.a",
+            "a",
+            ast.parse(
+                "class C:\n"
+                "    one: Any = None\n"
+                "    fine: int | None = None\n"
+                "    def __init__(self):\n"
+                "        self.two: Any = None\n"
+                "        self.three: Any | None = None\n"
+                "        self.known: Peer | None = None\n"
+                "        self.given: Any = 1\n"
+            ),
+        )
+        self.assertEqual(seams(made), {f"kupool.a.C.{name}" for name in ("one", "two", "three")})
 
 
 def _private(name: str) -> bool:

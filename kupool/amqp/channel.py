@@ -112,7 +112,7 @@ class Channel:
         return self._call("confirm_delivery")
 
     def publish(
-        self, exchange: str, key: str, message_id: str, headers: dict[str, Any], body: bytes
+        self, exchange: str, key: str, message_id: str, headers: dict[str, Any], *, body: bytes
     ) -> Deferred[Any]:
         """Publish persistently; fires when confirmed, fails when refused or returned."""
         if not self._channel.is_open:

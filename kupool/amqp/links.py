@@ -52,9 +52,9 @@ class Link:
         brokers: Sequence[Broker],
         name: str,
         set_up: Callable[[Connection], Awaitable[None]],
+        *,
         lost: Callable[[str], object] = lambda why: None,
         settings: LinkSettings | None = None,
-        *,
         random: Callable[[], float] = _random,
     ) -> None:
         self._reactor = reactor

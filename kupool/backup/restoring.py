@@ -85,9 +85,9 @@ def restore_backup(
         raise BackupError(str(error)) from error
     try:
         _copy(source, manifest, staging, bar)
-        job = _next_job(manifest, wall(), into, backup, there) if backup.store else 0
+        job = _next_job(manifest, wall(), into, backup=backup, there=there) if backup.store else 0
         position = highest_position(backup, there) if backup.log else 0
-        _begin_anew(staging, backup, position, job, wall())
+        _begin_anew(staging, backup, position=position, job=job, now=wall())
         for part in manifest.parts:
             own(staging / file_name(part), into.folder)
         switch = begin(into.folder, source, staging, [file_name(p) for p in manifest.parts])
@@ -150,7 +150,9 @@ def _waiting_only_there(source: Path, into: Into) -> int:
         raise BackupError(f"{name}: {error}") from error
 
 
-def _next_job(manifest: Manifest, now: float, into: Into, backup: Contents, there: Contents) -> int:
+def _next_job(
+    manifest: Manifest, now: float, into: Into, *, backup: Contents, there: Contents
+) -> int:
     try:
         return next_job(manifest.made, now, into.interval, backup, there)
     except ValueError as error:
@@ -169,7 +171,7 @@ def _copy(source: Path, manifest: Manifest, staging: Path, bar: Bar) -> None:
         raise BackupError(str(error)) from error
 
 
-def _begin_anew(staging: Path, backup: Contents, position: int, job: int, now: float) -> None:
+def _begin_anew(staging: Path, backup: Contents, *, position: int, job: int, now: float) -> None:
     """Have the copies begin a new epoch after a position, and with a job of this id."""
     identity = backup.identity
     if backup.log is not None and identity is not None:

@@ -62,9 +62,9 @@ class Broker:
             self._timers,
             self.settings,
             self._accounts,
-            self._random,
-            self.listening,
-            self._drop_if_idle,
+            random=self._random,
+            listening=self.listening,
+            dropped=self._drop_if_idle,
         )
         #: Called when somebody has begun to listen to more, or to less.
         self.changed: Callable[[], object] = _nothing
@@ -81,6 +81,7 @@ class Broker:
         topics: Iterable[object],
         deliver: Deliver,
         keys: Iterable[str] = (),
+        *,
         since: float | None = None,
     ) -> tuple[str, ...]:
         """Let a subscriber have what fits some topics; returns all that it listens to.

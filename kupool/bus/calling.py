@@ -48,6 +48,7 @@ class Calls:
         timers: Timers,
         settings: BusSettings,
         accounts: Accounts,
+        *,
         random: Random,
         listening: Callable[[str], tuple[Subscriber, ...]],
         dropped: Callable[[Subscriber], object],
@@ -84,7 +85,7 @@ class Calls:
             return None
         self._number += 1
         deadline = self._timers.now() + message.timeout
-        call = self._calls[self._number] = Call(self._number, message, deadline, done, note)
+        call = self._calls[self._number] = Call(self._number, message, deadline, done, note=note)
         self.size += size
         if message.model is Model.RELIABLE_SPECIFIC:
             self._wait(call)

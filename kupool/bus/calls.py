@@ -108,7 +108,7 @@ class Call:
     )
 
     def __init__(
-        self, number: int, message: Message, deadline: float, done: Done, note: Note
+        self, number: int, message: Message, deadline: float, done: Done, *, note: Note
     ) -> None:
         self.number = number
         self.message = message

@@ -59,13 +59,21 @@ class LocalBus(Models):
         model: Model,
         data: bytes,
         topic: Topic,
+        *,
         timeout: float | None = None,
         key: str = "",
         headers: Mapping[str, str] | None = None,
     ) -> Deferred[Outcome]:
         broker = self.broker
         message = make_message(
-            broker.settings, broker.message_id(), model, topic, data, timeout, key, headers
+            broker.settings,
+            broker.message_id(),
+            model,
+            topic,
+            data=data,
+            timeout=timeout,
+            key=key,
+            headers=headers,
         )
         outcome: Deferred[Outcome] = Deferred(lambda _: forget())
         forget = broker.publish(message, outcome.callback)

@@ -21,7 +21,7 @@ class Models:
         headers: Mapping[str, str] | None = None,
     ) -> Deferred[Outcome]:
         """Have one subscriber, chosen at random, answer; another, where it does not."""
-        return self._publish(Model.RELIABLE_RANDOM, data, topic, timeout, headers=headers)
+        return self._publish(Model.RELIABLE_RANDOM, data, topic, timeout=timeout, headers=headers)
 
     def publish_reliable_specific(
         self,
@@ -33,7 +33,9 @@ class Models:
         headers: Mapping[str, str] | None = None,
     ) -> Deferred[Outcome]:
         """Have the one subscriber answer that can: all get it, the first answer counts."""
-        return self._publish(Model.RELIABLE_SPECIFIC, data, topic, timeout, key, headers)
+        return self._publish(
+            Model.RELIABLE_SPECIFIC, data, topic, timeout=timeout, key=key, headers=headers
+        )
 
     def publish_unreliable_all(
         self, data: bytes, topic: Topic, *, headers: Mapping[str, str] | None = None
@@ -52,6 +54,7 @@ class Models:
         model: Model,
         data: bytes,
         topic: Topic,
+        *,
         timeout: float | None = None,
         key: str = "",
         headers: Mapping[str, str] | None = None,

@@ -24,6 +24,7 @@ def make_message(
     message_id: str,
     model: Model,
     topic: object,
+    *,
     data: bytes,
     timeout: float | None = None,
     key: str = "",

@@ -36,6 +36,7 @@ class Crew:
         reactor: Any,
         make: Callable[[int], PoolClient],
         count: int,
+        *,
         ramp: float,
         gone: Callable[[BaseException], object],
     ) -> None:

@@ -45,6 +45,7 @@ class Load:
         servers: Sequence[Server],
         name: Callable[[int], str],
         password: str | None,
+        *,
         settings: LoadSettings,
         random_bytes: Callable[[int], bytes] = secrets.token_bytes,
     ) -> None:

@@ -67,7 +67,7 @@ class LoadSession:
             [server],
             FRAMINGS[settings.framing],
             User(self._greet, self._up, self._received, self._down, self._again, self._gone),
-            _dial_settings(settings),
+            settings=_dial_settings(settings),
             counters=Counter(),
         )
         #: Submissions that wait until the server may take them again.

@@ -77,7 +77,12 @@ async def _audit(arguments: argparse.Namespace, settings: Settings, stores: Stor
     try:
         with shown_progress() as progress:
             auditor = Auditor(
-                stores.log, stores.stats, both, stores.reactor, progress, stores.spool
+                stores.log,
+                stores.stats,
+                both,
+                stores.reactor,
+                progress=progress,
+                spool=stores.spool,
             )
             found = await auditor.audit(arguments.start, arguments.end)
         if arguments.json:

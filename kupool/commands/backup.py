@@ -61,7 +61,7 @@ def _make(settings: Settings, target: Path) -> int:
             file=sys.stderr,
         )
         return 1
-    folder = Path(settings.data)
+    folder = Path(settings.storage.data)
     check_finished(folder)
     for part in parts:
         path = folder / file_name(part)
@@ -71,7 +71,7 @@ def _make(settings: Settings, target: Path) -> int:
         os.nice(NICENESS)
     began = time.monotonic()
     with CopyBar() as bar:
-        source = Source(folder, parts, settings.mq, settings.store)
+        source = Source(folder, parts, settings.log.kind, settings.storage.kind)
         manifest = make_backup(source, target, bar, time.time)
     took = time.monotonic() - began
     print(f"Made {target} in {took:.1f} s: {summary(manifest)}")

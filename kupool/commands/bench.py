@@ -76,7 +76,7 @@ def bench(arguments: argparse.Namespace) -> int:
     target = read_target(arguments)
 
     async def command(reactor: Any, ending: Ending) -> int:
-        return await _Bench(reactor, ending, target, settings, arguments.duration).run()
+        return await _Bench(reactor, ending, target, settings, seconds=arguments.duration).run()
 
     return run(command, LogLevel.critical)
 
@@ -90,6 +90,7 @@ class _Bench:
         ending: Ending,
         target: Target,
         settings: LoadSettings,
+        *,
         seconds: float,
     ) -> None:
         self._reactor = reactor
@@ -102,7 +103,7 @@ class _Bench:
             [parse_server(reactor, text) for text in target.servers],
             target.name,
             target.password,
-            settings,
+            settings=settings,
         )
         self._began = 0.0
         self._limited = False

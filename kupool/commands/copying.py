@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from kupool.daemon.parts import has_spool
-from kupool.settings import Settings
+from kupool.settings import Settings, value_of
 from kupool.storage.copies import Progress as Told
 
 #: The page that says what to do about what is in no file.
@@ -51,9 +51,9 @@ class CopyBar:
 def parts_of(settings: Settings) -> Sequence[str]:
     """Return the parts that the settings keep in files of the data folder."""
     found = []
-    if settings.mq == "sqlite":
+    if settings.log.kind == "sqlite":
         found.append("log")
-    if settings.store == "sqlite":
+    if settings.storage.kind == "sqlite":
         found.append("store")
     if has_spool(settings):
         found.append("spool")
@@ -63,11 +63,11 @@ def parts_of(settings: Settings) -> Sequence[str]:
 def elsewhere(settings: Settings) -> Sequence[str]:
     """Return what the settings keep, and no file of the data folder holds."""
     found = []
-    if settings.mq == "rabbit":
+    if settings.log.kind == "rabbit":
         found.append("the queue and the stream in RabbitMQ")
-    if settings.store == "pg":
+    if settings.storage.kind == "pg":
         found.append("the counts and the jobs in PostgreSQL")
     for name, what in (("mq", "the log"), ("store", "the counts")):
-        if getattr(settings, name) == "memory":
+        if value_of(settings, name) == "memory":
             found.append(f"{what} in memory")
     return found

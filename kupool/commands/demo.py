@@ -55,10 +55,10 @@ def demo(arguments: argparse.Namespace) -> int:
         return 1
     try:
         check(loaded)
-        pool, http = parse_address(loaded.settings.addr[0]), _http_address(loaded.settings)
+        pool, http = parse_address(loaded.settings.listen.addr[0]), _http_address(loaded.settings)
         if pool is None or not pool.port:
             raise ValueError("the demo needs a TCP address with a port")
-        for text in (*loaded.settings.addr, loaded.settings.http):
+        for text in (*loaded.settings.listen.addr, loaded.settings.listen.http):
             probe(text)
     except (ValueError, CannotListenError) as error:
         print(f"kupool: {explain(error)}", file=sys.stderr)
@@ -68,13 +68,13 @@ def demo(arguments: argparse.Namespace) -> int:
         flags = given_flags(arguments)
         if "log_format" not in loaded.sources or loaded.sources["log_format"] == "default":
             flags.append("--log-format=text")
-        return await _Demo(reactor, ending, pool, http, flags).run()
+        return await _Demo(reactor, ending, pool, http, flags=flags).run()
 
     return run(command, LogLevel.critical)
 
 
 def _http_address(settings: Settings) -> Address | None:
-    address = parse_address(settings.http) if settings.http else None
+    address = parse_address(settings.listen.http) if settings.listen.http else None
     return address if address is not None and address.port else None
 
 
@@ -88,7 +88,7 @@ class _Demo:
     """One run of the command."""
 
     def __init__(
-        self, reactor: Any, ending: Ending, pool: Address, http: Address | None, flags: list[str]
+        self, reactor: Any, ending: Ending, pool: Address, http: Address | None, *, flags: list[str]
     ) -> None:
         self._reactor = reactor
         self._ending = ending

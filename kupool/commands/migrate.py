@@ -15,6 +15,7 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -36,7 +37,7 @@ from kupool.migration.reports import Compared
 from kupool.migration.sqlite_log import SqliteLogSide
 from kupool.migration.sqlite_store import SqliteStore
 from kupool.migration.store import Store
-from kupool.settings import Loaded, SettingError, Settings, load
+from kupool.settings import Loaded, SettingError, Settings, load, value_of
 from kupool.storage.database import Database, DatabaseUnusable
 from kupool.storage.database import connect as connect_file
 from kupool.storage.folder import DataFolder, FolderError
@@ -122,7 +123,7 @@ def _load(path: str) -> Loaded:
     """Return the settings of a file alone: environment and flags would be those of both."""
     loaded = load({"config": path}, {})
     for name in ("mq", "store"):
-        if getattr(loaded.settings, name) == "memory":
+        if value_of(loaded.settings, name) == "memory":
             raise CannotMove(f"{path}: {name} is 'memory', which keeps nothing")
     check_engines(loaded)
     return loaded
@@ -143,8 +144,8 @@ class _Opened:
         begin with nothing.
         """
         settings = self.settings[name] = loaded.settings
-        folder = Path(settings.data)
-        files = {STORE_FILE: settings.store, LOG_FILE: settings.mq}
+        folder = Path(settings.storage.data)
+        files = {STORE_FILE: settings.storage.kind, LOG_FILE: settings.log.kind}
         wanted = [folder / file for file, kind in files.items() if kind == "sqlite"]
         if not new:
             for path in wanted:
@@ -164,9 +165,9 @@ class _Opened:
             self._folders.add(folder.resolve())
 
     def _store(self, settings: Settings) -> Store:
-        if settings.store == "pg":
-            return self._database(settings.pg_dsn)
-        path = Path(settings.data) / STORE_FILE
+        if settings.storage.kind == "pg":
+            return self._database(settings.storage.pg_dsn)
+        path = Path(settings.storage.data) / STORE_FILE
         Database(self._reactor, path, "store").check()
         store = SqliteStore(path)
         self._stack.callback(store.close)
@@ -185,9 +186,9 @@ class _Opened:
         return store
 
     def _log(self, settings: Settings) -> LogSide:
-        if settings.mq == "rabbit":
-            return RabbitLogSide(self._reactor, settings.mq_url, topology(settings))
-        return SqliteLogSide(Path(settings.data) / LOG_FILE)
+        if settings.log.kind == "rabbit":
+            return RabbitLogSide(self._reactor, settings.log.url, topology(settings))
+        return SqliteLogSide(Path(settings.storage.data) / LOG_FILE)
 
 
 def _refuse_spool(path: Path) -> None:
@@ -209,11 +210,11 @@ def _refuse_spool(path: Path) -> None:
 
 async def _move(reactor: Any, source: Side, target: Side, settings: Settings) -> None:
     log: Any
-    if settings.mq == "rabbit":
+    if settings.log.kind == "rabbit":
         log = make_rabbit(settings, reactor, time.time, required=True)
     else:
         log = SqliteLog(
-            Database(reactor, Path(settings.data) / LOG_FILE, "log"), reactor, time.time
+            Database(reactor, Path(settings.storage.data) / LOG_FILE, "log"), reactor, time.time
         )
     same = source.log.place == target.log.place
     sides = [source.log] if same else [source.log, target.log]
@@ -227,9 +228,9 @@ async def _move(reactor: Any, source: Side, target: Side, settings: Settings) ->
                 target,
                 log,
                 bar,
-                lambda: deferLater(reactor, 0),
-                time.time,
-                lambda: secrets.token_hex(16),
+                pause=lambda: deferLater(reactor, 0),
+                wall=time.time,
+                new_id=lambda: secrets.token_hex(16),
             ).run()
     finally:
         await log.close()
@@ -265,7 +266,7 @@ class Bar:
             console=console,
             disable=not console.is_terminal,
         )
-        self._task: Any = None
+        self._task: TaskID | None = None
 
     def __enter__(self) -> Bar:
         self._progress.start()
@@ -282,4 +283,5 @@ class Bar:
 
     def advance(self, steps: int) -> None:
         """So many steps more are done."""
-        self._progress.advance(self._task, steps)
+        if self._task is not None:
+            self._progress.advance(self._task, steps)

@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
             file=sys.stderr,
         )
         return 1
-    folder = DataFolder(settings.data)
+    folder = DataFolder(settings.storage.data)
     try:
         folder.open()
         return _restore(settings, Path(os.path.abspath(arguments.source)), arguments.force)
@@ -59,11 +59,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _restore(settings: Settings, source: Path, force: bool) -> int:
-    folder = Path(os.path.abspath(settings.data))
+    folder = Path(os.path.abspath(settings.storage.data))
     begun = unfinished(folder)
     if begun is not None:
         return _finish(folder, begun, source)
-    into = Into(folder, parts_of(settings), settings.interval)
+    into = Into(folder, parts_of(settings), settings.jobs.interval)
     with CopyBar() as bar:
         done = restore_backup(source, into, bar, time.time, force=force)
     print("\n".join(_lines(folder, done)))

@@ -63,7 +63,12 @@ async def _rebuild(settings: Settings, stores: Stores) -> int:
     try:
         with shown_progress() as progress:
             auditor = Auditor(
-                stores.log, stores.stats, both, stores.reactor, progress, stores.spool
+                stores.log,
+                stores.stats,
+                both,
+                stores.reactor,
+                progress=progress,
+                spool=stores.spool,
             )
             done = await auditor.rebuild()
     except NotComparable as error:

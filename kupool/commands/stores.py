@@ -22,7 +22,7 @@ from kupool.daemon.parts import LOG_FILE, SPOOL_FILE, STORE_FILE, has_spool, mak
 from kupool.log import Entry, ISpool
 from kupool.log.spool_file import read_spooled
 from kupool.log.sqlite import SqliteLog
-from kupool.settings import Loaded, SettingError, Settings
+from kupool.settings import Loaded, SettingError, Settings, value_of
 from kupool.stats.postgres import PostgresStats
 from kupool.stats.sqlite import SqliteStats
 from kupool.storage.database import Database
@@ -58,8 +58,8 @@ def with_stores(loaded: Loaded, work: Work, *, writing: bool = False) -> int:
     async def main(reactor: Any) -> None:
         nonlocal status
         settings = loaded.settings
-        if writing and settings.store == "sqlite":
-            await _check_version(reactor, Path(settings.data) / STORE_FILE)
+        if writing and settings.storage.kind == "sqlite":
+            await _check_version(reactor, Path(settings.storage.data) / STORE_FILE)
         stores = _make(reactor, settings, writing)
         try:
             for part in (stores.log, stores.stats, stores.spool):
@@ -89,10 +89,10 @@ def with_stores(loaded: Loaded, work: Work, *, writing: bool = False) -> int:
 
 def _check(loaded: Loaded) -> None:
     for name, file in (("mq", LOG_FILE), ("store", STORE_FILE)):
-        value = getattr(loaded.settings, name)
+        value = value_of(loaded.settings, name)
         if value == "memory":
             raise Unusable(f"{name} is {value!r}: nothing is kept that could be looked at")
-        path = Path(loaded.settings.data) / file
+        path = Path(loaded.settings.storage.data) / file
         if value == "sqlite" and not path.exists():
             raise Unusable(f"{path}: no such file; is --data the daemon's data folder?")
     try:
@@ -112,18 +112,18 @@ async def _check_version(reactor: Any, path: Path) -> None:
 
 def _make(reactor: Any, settings: Settings, writing: bool) -> Stores:
     """Return the log and the counts, not opened."""
-    folder = Path(settings.data)
+    folder = Path(settings.storage.data)
     log: Any
     spool = None
-    if settings.mq == "rabbit":
+    if settings.log.kind == "rabbit":
         log = make_rabbit(settings, reactor, time.time, required=True)
         path = folder / SPOOL_FILE
         if has_spool(settings) and path.exists():
             spool = SpoolReader(ReadOnlyDatabase(reactor, path, "spool"))
     else:
         log = SqliteLog(ReadOnlyDatabase(reactor, folder / LOG_FILE, "log"), reactor, time.time)
-    if settings.store == "pg":
-        stats: Any = PostgresStats(PostgresDatabase(reactor, settings.pg_dsn, update=False))
+    if settings.storage.kind == "pg":
+        stats: Any = PostgresStats(PostgresDatabase(reactor, settings.storage.pg_dsn, update=False))
     elif writing:
         stats = SqliteStats(Database(reactor, folder / STORE_FILE, "store"))
     else:
@@ -158,7 +158,7 @@ def temporary_folder(settings: Settings) -> Path | None:
     """
     if os.environ.get("TMPDIR"):
         return None
-    beside = Path(settings.data).absolute().parent
+    beside = Path(settings.storage.data).absolute().parent
     for folder in (beside, Path("/var/tmp")):  # noqa: S108  # mkstemp makes the file in it
         if folder.is_dir() and os.access(folder, os.W_OK):
             return folder

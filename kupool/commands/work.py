@@ -72,7 +72,7 @@ def work(arguments: argparse.Namespace) -> int:
     async def command(reactor: Any, ending: Ending) -> int:
         for text in target.servers:
             parse_server(reactor, text)
-        shift = _Shift(reactor, ending, target, pace, arguments)
+        shift = _Shift(reactor, ending, target, pace, arguments=arguments)
         return await shift.run()
 
     return run(command, LogLevel.warn if arguments.sessions == 1 else LogLevel.critical)
@@ -87,6 +87,7 @@ class _Shift:
         ending: Ending,
         target: Target,
         pace: PaceSettings,
+        *,
         arguments: argparse.Namespace,
     ) -> None:
         self._reactor = reactor
@@ -99,7 +100,9 @@ class _Shift:
         self._output = Output(ending)
         self._accepted = 0
         self._before = (reactor.seconds(), 0)
-        self._crew = Crew(reactor, self._make, self._sessions, arguments.ramp, ending.fail)
+        self._crew = Crew(
+            reactor, self._make, self._sessions, ramp=arguments.ramp, gone=ending.fail
+        )
 
     async def run(self) -> int:
         """Work to the end; returns the exit status."""
@@ -138,7 +141,7 @@ class _Shift:
             target.servers,
             target.name(number),
             target.password,
-            target.framing,
+            framing=target.framing,
         )
         worker = Worker(self._reactor, client, self._pace, on_answer=self._answered)
         if self._sessions == 1:

@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 
 from kupool.daemon.bus import peer_limits
 from kupool.daemon.parts import Parts, attempts, rules, server_settings, session_settings
-from kupool.settings import Settings
+from kupool.settings import Settings, value_of, with_values
 
 
 def apply_changes(parts: Parts, old: Settings, fresh: Settings, names: Iterable[str]) -> Settings:
     """Apply the named settings of ``fresh``; returns what is in effect then."""
-    settings = replace(old, **{name: getattr(fresh, name) for name in names})
+    settings = with_values(old, {name: value_of(fresh, name) for name in names})
     parts.server.manager.settings = server_settings(settings)
     parts.pool.settings = session_settings(settings)
     parts.handlers.rules = rules(settings)
-    parts.handlers.attempts = attempts(settings)
-    parts.book.window = settings.history_window
-    parts.book.max_jobs = settings.history_jobs
-    parts.book.max_nonces = settings.max_nonces
+    parts.handlers.attempts = attempts(settings.rates)
+    parts.book.window = settings.jobs.history_window
+    parts.book.max_jobs = settings.jobs.history_jobs
+    parts.book.max_nonces = settings.jobs.max_nonces
     if parts.bus is not None:
-        parts.bus.access.pace.rate = settings.bus_rate
-        parts.bus.service.limits = peer_limits(settings)
+        parts.bus.access.pace.rate = settings.bus.rate
+        parts.bus.service.limits = peer_limits(settings.bus)
     if parts.rooms is not None:
-        parts.rooms.pace.rate = settings.rooms_rate
-    if settings.interval != old.interval:
-        parts.coordinator.set_interval(settings.interval)
+        parts.rooms.pace.rate = settings.rooms.rate
+    if settings.jobs.interval != old.jobs.interval:
+        parts.coordinator.set_interval(settings.jobs.interval)
     return settings

@@ -19,11 +19,10 @@ from kupool.bus.remote.service import BusService, PeerLimits
 from kupool.bus.topics import pattern_name
 from kupool.daemon.bus_access import BusAccess
 from kupool.daemon.tenants import user_of
-from kupool.pool import ACCEPTED
-from kupool.pool.acceptance import Acceptance
-from kupool.pool.events import BusEvents
+from kupool.pool import IEvents
+from kupool.pool.events import BusEvents, NoEvents
 from kupool.pool.handlers import Handlers
-from kupool.settings import Settings
+from kupool.settings import NodeBusSettings, Settings
 from kupool.web.answers import Route
 from kupool.web.bus import bus_routes
 from kupool.web.control import Hosts
@@ -50,21 +49,11 @@ class BusPart:
     bus: LocalBus | RabbitBus
     service: BusService
     access: BusAccess
-    events: BusEvents
 
     @property
     def problem(self) -> str:
         """Why the other nodes cannot be reached; empty where they can, or there are none."""
         return self.bus.problem if isinstance(self.bus, RabbitBus) else ""
-
-    def watch(self, acceptance: Acceptance) -> None:
-        """Have accepted submissions told of while somebody listens, and no one asked else."""
-        broker = self.bus.broker
-
-        def changed() -> None:
-            acceptance.events = self.events if broker.listening(ACCEPTED) else None
-
-        broker.changed = changed
 
     async def open(self) -> None:
         """Join the other nodes, if there are to be any, or go on trying to.
@@ -80,42 +69,49 @@ class BusPart:
             await self.service.finish().addTimeout(LAST_CALLS, clock)
         await self.bus.close()
 
-    def routes(self, hosts: Hosts, settings: Settings) -> Mapping[str, Route]:
+    def routes(self, hosts: Hosts, settings: NodeBusSettings) -> Mapping[str, Route]:
         """Return the routes of the HTTP API that are about the bus."""
-        visitors = Visitors(hosts, settings.bus_token, settings.bus_origins)
+        visitors = Visitors(hosts, settings.token, settings.origins)
         return bus_routes(
             self.bus,
             visitors,
             refuse=lambda topic: self.access.refuse_topic(topic, everything=True),
-            by_get=settings.bus_get == "on",
+            by_get=settings.get == "on",
         )
 
 
 def make_bus(
-    settings: Settings, reactor: Any, wall: Callable[[], float], handlers: Handlers
-) -> BusPart | None:
-    """Make the bus and give the pool's sessions its methods; None where it is off.
+    settings: Settings, reactor: Any, wall: Callable[[], float]
+) -> LocalBus | RabbitBus | None:
+    """Make the bus; None where it is off.
 
     While nobody uses it, nothing of it runs and no timer is set.
     """
-    if settings.bus == "off":
+    if settings.bus.kind == "off":
         return None
-    limits = bus_settings(settings)
-    bus: LocalBus | RabbitBus
-    if settings.bus == "rabbit":
-        url = settings.bus_url.strip() or settings.mq_url
+    limits = bus_settings(settings.bus)
+    if settings.bus.kind == "rabbit":
+        url = settings.bus.url.strip() or settings.log.url
         node = gethostname()[:MAX_NODE_NAME]
         mesh = MeshSettings(required=False)
-        bus = RabbitBus(reactor, url, limits, wall=wall, node=node, mesh=mesh)
-    else:
-        bus = LocalBus(reactor, limits, wall=wall)
-    access = BusAccess(
-        settings.bus_publish,
-        settings.bus_subscribe,
-        settings.bus_operators,
-        user_of,
-        settings.bus_rate,
-    )
+        return RabbitBus(reactor, url, limits, wall=wall, node=node, mesh=mesh)
+    return LocalBus(reactor, limits, wall=wall)
+
+
+def make_events(bus: LocalBus | RabbitBus | None, wall: Callable[[], float]) -> IEvents:
+    """Make what the pool's events are told to."""
+    if bus is None:
+        return NoEvents()
+    broker = bus.broker
+    events = BusEvents(bus, broker.listening, broker.settings.max_data, wall)
+    events.look()
+    broker.changed = events.look
+    return events
+
+
+def serve_bus(bus: LocalBus | RabbitBus, settings: NodeBusSettings, handlers: Handlers) -> BusPart:
+    """Give the pool's sessions the methods of the bus."""
+    access = BusAccess(settings, user_of)
     service = BusService(
         bus.broker,
         handlers.router,
@@ -124,29 +120,28 @@ def make_bus(
         taken=bus.taken if isinstance(bus, RabbitBus) else None,
     )
     handlers.fallback = service.router
-    events = BusEvents(bus, bus.broker.listening, limits.max_data, wall)
-    return BusPart(bus, service, access, events)
+    return BusPart(bus, service, access)
 
 
-def bus_settings(settings: Settings) -> BusSettings:
+def bus_settings(settings: NodeBusSettings) -> BusSettings:
     """Return the limits of the bus."""
     return BusSettings(
-        timeout=settings.bus_timeout,
-        direct=tuple(map(pattern_name, settings.bus_direct)),
-        max_data=settings.bus_max_data,
-        max_calls=settings.bus_max_calls,
-        max_calls_bytes=settings.bus_max_calls_size,
-        buffer_time=settings.bus_buffer_time,
-        buffer_total=settings.bus_buffer_size,
+        timeout=settings.timeout,
+        direct=tuple(map(pattern_name, settings.direct)),
+        max_data=settings.max_data,
+        max_calls=settings.max_calls,
+        max_calls_bytes=settings.max_calls_size,
+        buffer_time=settings.buffer_time,
+        buffer_total=settings.buffer_size,
         max_topics=STATUS_TOPICS,
     )
 
 
-def peer_limits(settings: Settings) -> PeerLimits:
+def peer_limits(settings: NodeBusSettings) -> PeerLimits:
     """Return what one session may have of the bus."""
     return PeerLimits(
-        publishing=settings.bus_calls, subscribers=MAX_SUBSCRIBERS, topics=settings.bus_topics
+        publishing=settings.calls, subscribers=MAX_SUBSCRIBERS, topics=settings.topics
     )
 
 
-__all__ = ["BusPart", "bus_settings", "make_bus", "peer_limits"]
+__all__ = ["BusPart", "bus_settings", "make_bus", "make_events", "peer_limits", "serve_bus"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Any
 
 from kupool.bus.remote.messages import PublishParams, SubscribeParams, UnsubscribeParams
@@ -11,34 +11,29 @@ from kupool.daemon.pace import Pace
 from kupool.errors import FORBIDDEN, ErrorText
 from kupool.pool import EVENTS
 from kupool.session.connection import Connection
+from kupool.settings import NodeBusSettings
 
 
 class BusAccess:
     """Lets sessions use the topics they may, so and so often; refuses all else.
 
-    ``publish`` and ``subscribe`` are the topics, as patterns, that any session may use.
+    ``publish`` and ``subscribe`` of the settings are the topics, as patterns, that any session
+    may use.
     Nobody may publish the pool's own events, and those that are not named as such in
     ``subscribe`` are for ``operators`` only, users who may use all topics, as often as
     they like, and ask what the bus does. ``user_of`` returns the user of a connection.
     Raises :class:`ValueError` for a pattern that is none.
     """
 
-    def __init__(
-        self,
-        publish: Collection[str],
-        subscribe: Collection[str],
-        operators: Collection[str],
-        user_of: Callable[[Connection], str],
-        rate: float,
-    ) -> None:
-        self._publish = tuple(map(pattern_name, publish))
-        self._subscribe = tuple(map(pattern_name, subscribe))
+    def __init__(self, settings: NodeBusSettings, user_of: Callable[[Connection], str]) -> None:
+        self._publish = tuple(map(pattern_name, settings.publish))
+        self._subscribe = tuple(map(pattern_name, settings.subscribe))
         #: What of the pool's events is named as such.
         self._events = tuple(p for p in self._subscribe if covers(EVENTS, p))
-        self._operators = frozenset(operators)
+        self._operators = frozenset(settings.operators)
         self._user_of = user_of
         #: How often any other session may ask.
-        self.pace = Pace(rate)
+        self.pace = Pace(settings.rate)
 
     def __call__(self, connection: Connection, request: Any) -> ErrorText | None:
         """Answer a request that is one too many or asks for too much."""

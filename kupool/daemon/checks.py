@@ -10,7 +10,7 @@ from kupool.amqp.address import parse_brokers
 from kupool.bus.topics import pattern_name
 from kupool.net.transport.endpoints import endpoint_for
 from kupool.net.transport.proxied import parse_networks
-from kupool.settings import Loaded, SettingError
+from kupool.settings import Loaded, SettingError, value_of
 from kupool.web.control import Hosts
 from kupool.web.upgrade import Origins
 from kupool.web.visitors import Visitors
@@ -38,15 +38,15 @@ def _refusal(loaded: Loaded, name: str, reason: str) -> SettingError:
 
 def _engines(loaded: Loaded) -> Iterator[tuple[str, str]]:
     settings = loaded.settings
-    if settings.store == "pg" and not settings.pg_dsn.strip():
+    if settings.storage.kind == "pg" and not settings.storage.pg_dsn.strip():
         yield "pg_dsn", "--store pg needs a connection string"
-    if settings.mq == "rabbit":
-        if not settings.mq_url.strip():
+    if settings.log.kind == "rabbit":
+        if not settings.log.url.strip():
             yield "mq_url", "--mq rabbit needs the address of a broker"
             return
-        if not settings.mq_queue:
+        if not settings.log.queue:
             yield "mq_queue", "--mq rabbit needs the name of a queue"
-        yield from _broker("mq_url", settings.mq_url)
+        yield from _broker("mq_url", settings.log.url)
 
 
 def _broker(name: str, url: str) -> Iterator[tuple[str, str]]:
@@ -61,17 +61,17 @@ def _broker(name: str, url: str) -> Iterator[tuple[str, str]]:
 
 def _addresses(loaded: Loaded) -> Iterator[tuple[str, str]]:
     settings = loaded.settings
-    if not settings.addr:
+    if not settings.listen.addr:
         yield "addr", "no address to listen on"
-    named = [("addr", text) for text in settings.addr]
-    named += [("http", settings.http)] if settings.http else []
+    named = [("addr", text) for text in settings.listen.addr]
+    named += [("http", settings.listen.http)] if settings.listen.http else []
     for name, text in named:
         try:
             endpoint_for(None, text)
         except ValueError as error:
             yield name, str(error)
     try:
-        parse_networks(settings.proxy_trusted)
+        parse_networks(settings.listen.proxy_trusted)
     except ValueError as error:
         yield "proxy_trusted", str(error)
 
@@ -79,16 +79,16 @@ def _addresses(loaded: Loaded) -> Iterator[tuple[str, str]]:
 def _web(loaded: Loaded) -> Iterator[tuple[str, str]]:
     settings = loaded.settings
     try:
-        hosts = Hosts(settings.http_hosts)
+        hosts = Hosts(settings.listen.http_hosts)
     except ValueError as error:
         yield "http_hosts", str(error)
         return
     try:
-        Origins(settings.ws_origins, hosts)
+        Origins(settings.listen.ws_origins, hosts)
     except ValueError as error:
         yield "ws_origins", str(error)
     try:
-        Visitors(hosts, "", settings.bus_origins)
+        Visitors(hosts, "", settings.bus.origins)
     except ValueError as error:
         yield "bus_origins", str(error)
 
@@ -97,17 +97,17 @@ def _bus(loaded: Loaded) -> Iterator[tuple[str, str]]:
     settings = loaded.settings
     for name in ("bus_publish", "bus_subscribe", "bus_direct"):
         try:
-            for pattern in getattr(settings, name):
+            for pattern in value_of(settings, name):
                 pattern_name(pattern)
         except ValueError as error:
             yield name, str(error)
-    if settings.bus_operators and not settings.auth:
+    if settings.bus.operators and not settings.listen.auth:
         yield "bus_operators", "without --auth anybody may say that they are one of them"
-    if not (settings.bus_token.isascii() and settings.bus_token.isprintable()):
+    if not (settings.bus.token.isascii() and settings.bus.token.isprintable()):
         yield "bus_token", "a character in it cannot be in a header"
-    if settings.bus == "rabbit":
-        name = "bus_url" if settings.bus_url.strip() else "mq_url"
-        if not getattr(settings, name).strip():
+    if settings.bus.kind == "rabbit":
+        name = "bus_url" if settings.bus.url.strip() else "mq_url"
+        if not value_of(settings, name).strip():
             yield "bus_url", "--bus rabbit needs the address of a broker"
             return
-        yield from _broker(name, getattr(settings, name))
+        yield from _broker(name, value_of(settings, name))

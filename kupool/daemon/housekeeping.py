@@ -46,6 +46,7 @@ class Housekeeping:
         wall: Callable[[], float],
         running: Callable[[], float],
         parts: Parts,
+        *,
         settings: Callable[[], Settings],
         memory: Memory,
     ) -> None:
@@ -143,7 +144,7 @@ class Housekeeping:
 
     async def clear(self) -> None:
         """Drop and roll up what is past its retention."""
-        settings, now, parts = self._settings(), self._now(), self._parts
+        settings, now, parts = self._settings().submissions, self._now(), self._parts
         retention = settings.log_retention
         # Ages in the log are differences on the retention clock: where the wall clock is
         # behind that, as in 1970, they must not be noted by it.

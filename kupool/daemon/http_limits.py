@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import resource
 
-from kupool.settings import Settings
+from kupool.settings import ListenSettings
 from kupool.web.crowd import HttpLimits
 
 
@@ -14,7 +14,7 @@ def descriptor_limit() -> int:
     return 0 if soft == resource.RLIM_INFINITY else soft
 
 
-def http_limits(settings: Settings, descriptors: int) -> HttpLimits:
+def http_limits(settings: ListenSettings, descriptors: int) -> HttpLimits:
     """Return the limits of the HTTP server.
 
     Its connections take at most a quarter of the ``descriptors`` that the process may have,

@@ -30,30 +30,31 @@ async def look_for_moves(settings: Settings, parts: Parts) -> Sequence[str]:
     accepted would never be counted.
     """
     notes = await _notes(parts)
-    kind = {"mq": settings.mq}
-    if settings.mq == "rabbit":
-        kind["queue"] = settings.mq_queue
+    kind = {"mq": settings.log.kind}
+    if settings.log.kind == "rabbit":
+        kind["queue"] = settings.log.queue
     reason = refusal(notes, kind)
     if reason:
         where = "the store" if parts.postgres is None else "the database"
         raise MovedAway(f"{where}: {reason}")
-    folder = Path(settings.data)
+    folder = Path(settings.storage.data)
     found = look(folder / STORE_FILE, folder / LOG_FILE, folder / SPOOL_FILE)
-    if settings.mq == "sqlite" and found.spooled:
+    if settings.log.kind == "sqlite" and found.spooled:
         raise MovedAway(
             f"{folder / SPOOL_FILE} holds {found.spooled} accepted batches that are not in "
             "RabbitMQ yet; start once more with --mq rabbit, or they are never counted"
         )
     lines = []
-    if settings.store != "sqlite" and found.store:
-        text = f"{folder / STORE_FILE} holds the counts of a pool, and store is {settings.store!r}"
-        if settings.store == "pg" and not (await parts.stats.state()).holds_data:
+    if settings.storage.kind != "sqlite" and found.store:
+        store = settings.storage.kind
+        text = f"{folder / STORE_FILE} holds the counts of a pool, and store is {store!r}"
+        if store == "pg" and not (await parts.stats.state()).holds_data:
             raise MovedAway(f"{text}, which is empty; {_COMMAND}")
         lines.append(f"{text}: it is not used; {_COMMAND}")
     moved = any(note.direction == LOG for note in notes)
-    if settings.mq != "sqlite" and found.log and not moved:
-        text = f"{folder / LOG_FILE} holds the log of a pool, and mq is {settings.mq!r}"
-        if settings.mq == "rabbit" and await _is_empty(parts):
+    if settings.log.kind != "sqlite" and found.log and not moved:
+        text = f"{folder / LOG_FILE} holds the log of a pool, and mq is {settings.log.kind!r}"
+        if settings.log.kind == "rabbit" and await _is_empty(parts):
             raise MovedAway(f"{text}, which is empty; {_COMMAND}")
         lines.append(f"{text}: it is not used; {_COMMAND}")
     return lines

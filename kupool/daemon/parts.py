@@ -10,7 +10,7 @@ from typing import Any
 
 from twisted.cred.checkers import ICredentialsChecker
 
-from kupool.daemon.bus import BusPart, make_bus
+from kupool.daemon.bus import BusPart, make_bus, make_events, serve_bus
 from kupool.daemon.clock_watch import ClockWatch
 from kupool.daemon.fence import FencedLog
 from kupool.daemon.rooms import RoomsPart, make_rooms
@@ -37,7 +37,7 @@ from kupool.pool.judge import Rules
 from kupool.pool.notes import JobNotes
 from kupool.pool.pgjobs import PostgresJobStore
 from kupool.pool.pool import Pool, SessionSettings
-from kupool.settings import Settings
+from kupool.settings import ListenSettings, RateSettings, Settings, SubmissionSettings
 from kupool.stats.consumer import ConsumerSettings, StatsConsumer
 from kupool.stats.memory import MemoryStats
 from kupool.stats.postgres import PostgresStats
@@ -100,68 +100,80 @@ def build(
     reactor: Any,
     wall: Callable[[], float],
     checkers: Sequence[ICredentialsChecker] = (),
+    *,
     boot: BootClock | None = None,
 ) -> Parts:
     """Make every part. ``wall`` returns seconds since the epoch; ``boot`` is by default the
     clock of this machine.
     """
-    folder = DataFolder(settings.data) if uses_files(settings) else None
+    folder = DataFolder(settings.storage.data) if uses_files(settings) else None
     databases: list[Database] = []
 
     def database(file: str, schema: str) -> Database:
-        path = Path(settings.data) / file
+        path = Path(settings.storage.data) / file
         databases.append(Database(reactor, path, schema, lost=_LOST[file]))
         return databases[-1]
 
     log = _make_log(settings, reactor, wall, database)
     postgres = None
-    if settings.store == "pg":
+    if settings.storage.kind == "pg":
         postgres = PostgresDatabase(
             reactor,
-            settings.pg_dsn,
+            settings.storage.pg_dsn,
             PostgresSettings(patience=PATIENCE),
             # Whoever takes submissions by the log in a data folder is gone once we have it.
-            own="alone" if settings.mq == "sqlite" else "shared",
+            own="alone" if settings.log.kind == "sqlite" else "shared",
         )
     stats, job_store = _make_stores(settings, wall, database, postgres)
-    book = JobBook(settings.history_window, settings.history_jobs, settings.max_nonces)
+    book = JobBook(
+        settings.jobs.history_window, settings.jobs.history_jobs, settings.jobs.max_nonces
+    )
     instance = f"{int(wall()):x}-{secrets.token_hex(6)}"
     way: Any = log if postgres is None else FencedLog(log, lambda: postgres.taken_over)
-    acceptance = Acceptance(reactor, wall, way, batch_settings(settings), instance)
-    handlers = Handlers(book, acceptance, wall, rules(settings), attempts(settings))
+    bus = make_bus(settings, reactor, wall)
+    events = make_events(bus, wall)
+    acceptance = Acceptance(
+        reactor, wall, way, batch_settings(settings.submissions), instance=instance, events=events
+    )
+    handlers = Handlers(book, acceptance, wall, rules(settings), attempts=attempts(settings.rates))
     authenticator = Authenticator(checkers) if checkers else None
-    pool = Pool(reactor, book, acceptance, handlers, session_settings(settings), authenticator)
-    bus = make_bus(settings, reactor, wall, handlers)
-    if bus is not None:
-        pool.events = bus.events
-        bus.watch(acceptance)
+    pool = Pool(
+        reactor,
+        book,
+        acceptance,
+        handlers,
+        channel=LatestChannel(reactor, "job"),
+        events=events,
+        settings=session_settings(settings),
+        authenticator=authenticator,
+    )
+    bus_part = None if bus is None else serve_bus(bus, settings.bus, handlers)
     rooms = make_rooms(settings, reactor, wall, handlers)
-    tenants = [part.service for part in (bus, rooms) if part is not None]
+    tenants = [part.service for part in (bus_part, rooms) if part is not None]
     server = Server(
         reactor,
         Tenants(pool, *tenants) if tenants else pool,
         server_settings(settings),
-        framing=settings.framing,
-        transport=settings.transport,
-        http_port=http_hint(settings),
+        framing=settings.listen.framing,
+        transport=settings.listen.transport,
+        http_port=http_hint(settings.listen),
     )
-    pool.use_channel(LatestChannel(server.manager, "job"))
     boot = boot or this_boot()
     coordinator = Coordinator(
         reactor,
         wall,
         book,
         job_store,
-        pool.publish,
-        settings.interval,
-        JobNotes(log, wall, instance),
-        boot,
+        publish=pool.publish,
+        interval=settings.jobs.interval,
+        notes=JobNotes(log, wall, instance),
+        boot=boot,
     )
     consumer = StatsConsumer(
         reactor,
         stats,
         handlers.take_rejections,
-        ConsumerSettings(interval=settings.flush_interval),
+        ConsumerSettings(interval=settings.submissions.flush_interval),
     )
     return Parts(
         folder=folder,
@@ -178,34 +190,34 @@ def build(
         coordinator=coordinator,
         consumer=consumer,
         clock_watch=ClockWatch(wall, boot.seconds),
-        bus=bus,
+        bus=bus_part,
         rooms=rooms,
     )
 
 
 def uses_files(settings: Settings) -> bool:
     """Say whether anything is kept in the data folder."""
-    return "sqlite" in (settings.store, settings.mq) or has_spool(settings)
+    return "sqlite" in (settings.storage.kind, settings.log.kind) or has_spool(settings)
 
 
 def has_spool(settings: Settings) -> bool:
     """Say whether batches are kept here while the log is away."""
-    return settings.mq == "rabbit" and settings.spool == "on"
+    return settings.log.kind == "rabbit" and settings.log.spool == "on"
 
 
 def _make_log(
     settings: Settings, reactor: Any, wall: Callable[[], float], database: MakeDatabase
 ) -> Any:
-    if settings.mq == "memory":
-        return MemoryLog(reactor, wall, settings.memory_log_limit)
-    if settings.mq == "rabbit":
+    if settings.log.kind == "memory":
+        return MemoryLog(reactor, wall, settings.submissions.memory_log_limit)
+    if settings.log.kind == "rabbit":
         remote = make_rabbit(settings, reactor, wall, required=not has_spool(settings))
         if not has_spool(settings):
             return remote
         database_file = database(SPOOL_FILE, "spool")
-        file = SpoolFile(database_file, reactor, wall, settings.spool_max_size)
-        drain_timeout = max(DRAIN_TIMEOUT, settings.mq_timeout)
-        bounds = SpoolSettings(settings.mq_timeout, drain_timeout, hold=True)
+        file = SpoolFile(database_file, reactor, wall, settings.log.spool_max_size)
+        drain_timeout = max(DRAIN_TIMEOUT, settings.log.timeout)
+        bounds = SpoolSettings(settings.log.timeout, drain_timeout, hold=True)
         return SpooledLog(remote, file, reactor, bounds)
     return SqliteLog(database(LOG_FILE, "log"), reactor, wall)
 
@@ -213,10 +225,12 @@ def _make_log(
 def topology(settings: Settings) -> Topology:
     """Return what the log in RabbitMQ consists of."""
     return Topology(
-        queue=settings.mq_queue,
-        kind=settings.mq_kind,
-        max_age=f"{settings.log_retention:.0f}s" if settings.log_retention else "",
-        max_bytes=settings.log_max_size,
+        queue=settings.log.queue,
+        kind=settings.log.queue_kind,
+        max_age=f"{settings.submissions.log_retention:.0f}s"
+        if settings.submissions.log_retention
+        else "",
+        max_bytes=settings.submissions.log_max_size,
     )
 
 
@@ -228,15 +242,15 @@ def make_rabbit(
     A batch that has been sent is sent again there until it is certain. Only where a spool
     does the same it is given up after a while.
     """
-    give_up = 0.0 if required else max(DRAIN_TIMEOUT, settings.mq_timeout)
-    publisher = PublisherSettings(stalled=settings.mq_timeout, give_up=give_up)
+    give_up = 0.0 if required else max(DRAIN_TIMEOUT, settings.log.timeout)
+    publisher = PublisherSettings(stalled=settings.log.timeout, give_up=give_up)
     engine = RabbitSettings(
         topology=topology(settings), publisher=publisher, required=required, hold=True
     )
     if not required:
         # What is on its way at a stop is in the spool as well.
         engine = replace(engine, close_timeout=SPOOLED_CLOSE)
-    return RabbitLog(reactor, wall, settings.mq_url, engine)
+    return RabbitLog(reactor, wall, settings.log.url, engine)
 
 
 def _make_stores(
@@ -247,7 +261,7 @@ def _make_stores(
 ) -> tuple[Any, Any]:
     if postgres is not None:
         return PostgresStats(postgres), PostgresJobStore(postgres)
-    if settings.store == "memory":
+    if settings.storage.kind == "memory":
         return MemoryStats(), MemoryJobStore(wall)
     store = database(STORE_FILE, "store")
     return SqliteStats(store), SqliteJobStore(store)
@@ -255,49 +269,56 @@ def _make_stores(
 
 def rules(settings: Settings) -> Rules:
     """Return what the judge goes by."""
-    return Rules(settings.expire, settings.submit_interval)
+    return Rules(settings.jobs.expire, settings.rates.submit_interval)
 
 
-def attempts(settings: Settings) -> AttemptSettings:
+def attempts(settings: RateSettings) -> AttemptSettings:
     """Return how many rejected attempts a session has."""
     return AttemptSettings(
-        settings.attempts_rate, settings.attempts_burst, settings.ban_score, settings.ban_time
+        settings.attempts_rate,
+        settings.attempts_burst,
+        settings.ban_score,
+        settings.ban_time,
     )
 
 
-def batch_settings(settings: Settings) -> BatchSettings:
+def batch_settings(settings: SubmissionSettings) -> BatchSettings:
     """Return when a batch closes."""
-    return BatchSettings(settings.batch_delay, settings.batch_size, settings.batches_in_flight)
+    return BatchSettings(
+        settings.batch_delay,
+        settings.batch_size,
+        settings.batches_in_flight,
+    )
 
 
 def session_settings(settings: Settings) -> SessionSettings:
     """Return what a session gets."""
     return SessionSettings(
-        nonce_scope=settings.nonce_scope,
-        duplicate_scope=settings.duplicate_scope,
-        user_rate=settings.user_rate,
-        ip_rate=settings.ip_rate,
-        authorize_timeout=settings.authorize_timeout,
-        first_frame=settings.first_frame,
-        max_frame=settings.max_frame,
+        nonce_scope=settings.jobs.nonce_scope,
+        duplicate_scope=settings.jobs.duplicate_scope,
+        user_rate=settings.rates.user_rate,
+        ip_rate=settings.rates.ip_rate,
+        authorize_timeout=settings.limits.authorize_timeout,
+        first_frame=settings.limits.first_frame,
+        max_frame=settings.limits.max_frame,
     )
 
 
 def server_settings(settings: Settings) -> ServerSettings:
     """Return the limits of the server."""
     return ServerSettings(
-        max_frame=settings.max_frame,
-        max_connections=settings.max_connections,
-        max_connections_per_ip=settings.max_connections_per_ip,
-        idle_timeout=settings.idle_timeout,
-        write_timeout=settings.write_timeout,
-        max_errors=settings.max_errors,
-        outbox_limit=settings.outbox_limit,
-        proxies=ProxySettings(settings.proxy_trusted),
+        max_frame=settings.limits.max_frame,
+        max_connections=settings.limits.max_connections,
+        max_connections_per_ip=settings.limits.max_connections_per_ip,
+        idle_timeout=settings.limits.idle_timeout,
+        write_timeout=settings.limits.write_timeout,
+        max_errors=settings.limits.max_errors,
+        outbox_limit=settings.limits.outbox_limit,
+        proxies=ProxySettings(settings.listen.proxy_trusted),
     )
 
 
-def http_hint(settings: Settings) -> str:
+def http_hint(settings: ListenSettings) -> str:
     """Return how an HTTP client that came to the wrong port is told of the right one."""
     address = parse_address(settings.http) if settings.http else None
     return f"port {address.port}" if address is not None else settings.http

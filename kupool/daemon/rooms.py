@@ -40,22 +40,22 @@ def make_rooms(
 
     While nobody is in a room or waits for a match, no timer is set.
     """
-    if settings.rooms == "off":
+    if settings.rooms.offered == "off":
         return None
-    pace = Pace(settings.rooms_rate)
+    pace = Pace(settings.rooms.rate)
     service = RoomService(
         reactor,
         user_of,
         handlers.router,
         before=[pace],
         settings=RoomSettings(
-            max_rooms=settings.rooms_max,
-            max_members=settings.rooms_members,
-            max_waiting=settings.max_connections,
-            grace=settings.rooms_grace,
+            max_rooms=settings.rooms.max_rooms,
+            max_members=settings.rooms.members,
+            max_waiting=settings.limits.max_connections,
+            grace=settings.rooms.grace,
             close_timeout=LAST_WORDS,
         ),
-        max_data=settings.rooms_max_data,
+        max_data=settings.rooms.max_data,
         wall=wall,
     )
     return RoomsPart(service, pace)

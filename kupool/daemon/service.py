@@ -13,6 +13,7 @@ from twisted.cred.checkers import ICredentialsChecker
 from twisted.internet.defer import Deferred, ensureDeferred, maybeDeferred
 from twisted.internet.defer import TimeoutError as TimedOut
 from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 
@@ -34,7 +35,7 @@ from kupool.net.collector import collect_rarely
 from kupool.net.transport.endpoints import endpoint_for, probe
 from kupool.net.transport.proxied import ProxySettings
 from kupool.pool.restore import restore_jobs
-from kupool.settings import Loaded, Settings, changes
+from kupool.settings import ListenSettings, Loaded, Settings, changes
 from kupool.stats.comparison import Comparison, compare
 from kupool.stats.sweep import Sweeper
 from kupool.storage.database import DatabaseClosed, DatabaseUnusable
@@ -112,15 +113,20 @@ class Daemon:
         self._sweeper: Sweeper | None = None
         if not self.parts.log.positional:
             self._sweeper = Sweeper(
-                reactor, wall, self.parts.log, self.parts.stats, self._compare, new_id
+                reactor,
+                wall,
+                self.parts.log,
+                self.parts.stats,
+                compare=self._compare,
+                new_id=new_id,
             )
         self.status = Status(wall, self.parts, self._sweeper)
         book = self.parts.book
         memory = Memory(reactor, lambda: book.retired_nonces, make_give_back())
         self._housekeeping = Housekeeping(
-            reactor, wall, time.monotonic, self.parts, lambda: self.settings, memory
+            reactor, wall, time.monotonic, self.parts, settings=lambda: self.settings, memory=memory
         )
-        self._http: Any = None
+        self._http: IListeningPort | None = None
         self._starting: Deferred[None] | None = None
         self._stopping: Deferred[None] | None = None
 
@@ -132,7 +138,10 @@ class Daemon:
         For a process that does nothing else yet: opening the files blocks. Raises
         :class:`CannotStart` where a port is taken or the data folder cannot be used.
         """
-        for name, addresses in (("addr", self.settings.addr), ("http", (self.settings.http,))):
+        for name, addresses in (
+            ("addr", self.settings.listen.addr),
+            ("http", (self.settings.listen.http,)),
+        ):
             for text in addresses:
                 try:
                     probe(text)
@@ -177,10 +186,10 @@ class Daemon:
         settings, parts = self.settings, self.parts
         self._warn_of_memory()
         self.status.enter("opening")
-        await self._open("mq_url" if settings.mq == "rabbit" else "data", parts.log)
-        await self._open("pg_dsn" if settings.store == "pg" else "data", parts.stats)
+        await self._open("mq_url" if settings.log.kind == "rabbit" else "data", parts.log)
+        await self._open("pg_dsn" if settings.storage.kind == "pg" else "data", parts.stats)
         if parts.bus is not None:
-            await self._open("bus_url" if settings.bus_url.strip() else "mq_url", parts.bus)
+            await self._open("bus_url" if settings.bus.url.strip() else "mq_url", parts.bus)
         self.status.enter("comparing")
         await self._look_for_moves()
         compared = await self._compare_first()
@@ -192,9 +201,9 @@ class Daemon:
         await parts.coordinator.start()
         await self._housekeeping.start()
         self.status.enter("listening")
-        await self._listen("addr", parts.server.listen(settings.addr))
-        if settings.http:
-            await self._listen("http", self._listen_http(settings))
+        await self._listen("addr", parts.server.listen(settings.listen.addr))
+        if settings.listen.http:
+            await self._listen("http", self._listen_http(settings.listen))
         collect_rarely()
         self.status.enter(RUNNING)
         self._announce()
@@ -205,7 +214,7 @@ class Daemon:
             for line in await moves.look_for_moves(self.settings, self.parts):
                 self._log.warn("{line}", line=line)
         except moves.MovedAway as error:
-            name = "pg_dsn" if self.settings.store == "pg" else "data"
+            name = "pg_dsn" if self.settings.storage.kind == "pg" else "data"
             raise self._about(name, error) from None
 
     async def _compare_first(self) -> Comparison | None:
@@ -244,8 +253,8 @@ class Daemon:
             parts.log,
             plan,
             extent,
-            parts.coordinator,
-            self.settings.duplicate_scope,
+            coordinator=parts.coordinator,
+            duplicate_scope=self.settings.jobs.duplicate_scope,
         )
         if restored.minutes:
             await parts.stats.cover(restored.minutes)
@@ -303,7 +312,7 @@ class Daemon:
         except NOT_LISTENING as error:
             raise self._about(name, error) from error
 
-    async def _listen_http(self, settings: Settings) -> None:
+    async def _listen_http(self, settings: ListenSettings) -> None:
         bus = self.parts.bus
         site = make_site(
             self._reactor,
@@ -314,7 +323,7 @@ class Daemon:
             ws_origins=settings.ws_origins,
             hosts=settings.http_hosts,
             limits=http_limits(settings, descriptor_limit()),
-            more=None if bus is None else lambda hosts: bus.routes(hosts, settings),
+            more=None if bus is None else lambda hosts: bus.routes(hosts, self.settings.bus),
         )
         proxies = ProxySettings(settings.proxy_trusted)
         endpoint = endpoint_for(self._reactor, settings.http, proxies=proxies)
@@ -353,7 +362,7 @@ class Daemon:
             return
         now, restart = changes(self.settings, fresh)
         self.settings = apply_changes(self.parts, self.settings, fresh, now)
-        self._level(self.settings.log_level)
+        self._level(self.settings.process.log_level)
         self._log.info("Reloaded: {changed}", changed=", ".join(now) or "nothing has changed")
         if restart:
             self._log.warn("Only a restart changes: {names}", names=", ".join(restart))
@@ -368,8 +377,8 @@ class Daemon:
 
     async def _stop(self) -> None:
         parts, clock = self.parts, self._reactor
-        deadline = clock.seconds() + self.settings.shutdown_timeout
-        working = deadline - min(CLOSING, self.settings.shutdown_timeout / 2)
+        deadline = clock.seconds() + self.settings.process.shutdown_timeout
+        working = deadline - min(CLOSING, self.settings.process.shutdown_timeout / 2)
         notify("STOPPING=1")
         if self._starting is not None:
             await self._step("starting", self._starting, working)

@@ -9,20 +9,22 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
 from kupool.live import IChannel
-from kupool.net.manager import ConnectionManager
+from kupool.net.manager import once_per_framing
 from kupool.session.connection import Connection
 from kupool.session.lifecycle import CLOSED
+from kupool.timing.chunks import in_chunks
 
 
 @implementer(IChannel)
 class LatestChannel:
-    """A channel over the connections of one manager; ``name`` is the conflation key."""
+    """A channel over any connections; ``name`` is the conflation key."""
 
-    def __init__(self, manager: ConnectionManager, name: str) -> None:
-        self._manager = manager
+    def __init__(self, clock: IReactorTime, name: str) -> None:
+        self._clock = clock
         self._name = name
         self._subscribers: dict[int, Connection] = {}
 
@@ -40,9 +42,8 @@ class LatestChannel:
 
     def publish(self, payload: bytes) -> Deferred[None]:
         """Send the same payload to all, encoded once for each framing."""
-        return self._manager.broadcast(
-            payload, key=self._name, connections=list(self._subscribers.values())
-        )
+        encode = once_per_framing(lambda connection: connection.framing.encode(payload))
+        return self._each(lambda connection: connection.send_latest(self._name, encode(connection)))
 
     def publish_each(self, make: Callable[[Connection], bytes]) -> Deferred[None]:
         """Send each subscriber a payload of its own."""
@@ -50,4 +51,7 @@ class LatestChannel:
         def send(connection: Connection) -> None:
             connection.send_latest(self._name, connection.framing.encode(make(connection)))
 
-        return self._manager.each(send, list(self._subscribers.values()))
+        return self._each(send)
+
+    def _each(self, send: Callable[[Connection], object]) -> Deferred[None]:
+        return in_chunks(self._clock, list(self._subscribers.values()), send)

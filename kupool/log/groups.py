@@ -56,6 +56,7 @@ class LocalSubscription:
         clock: IReactorTime,
         group: str,
         consumer: Any,
+        *,
         place: int,
         prefetch: int,
         retry: RetrySettings,

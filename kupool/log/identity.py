@@ -135,7 +135,7 @@ def reconcile(log: Extent, store: StoreState, new_id: Callable[[], str]) -> Plan
             f"the log belongs to pool {log.identity.pool_id} and the store to pool "
             f"{store.identity.pool_id}; put back the log and the store of one pool"
         )
-    return _compare(log, log.identity, store, store.identity, new_id)
+    return _compare(log, log.identity, store, store.identity, new_id=new_id)
 
 
 def _adopt(log: Extent, store: StoreState, new_id: Callable[[], str]) -> Plan:
@@ -181,7 +181,7 @@ def _new_log(log: Extent, store: StoreState, known: Identity, new_id: Callable[[
 
 
 def _compare(
-    log: Extent, of_log: Identity, store: StoreState, known: Identity, new_id: Callable[[], str]
+    log: Extent, of_log: Identity, store: StoreState, known: Identity, *, new_id: Callable[[], str]
 ) -> Plan:
     position = store.mark.position
     shared = _shared(of_log.epochs, known.epochs)

@@ -129,7 +129,7 @@ class MemoryLog:
         if after is not None:
             place = after
         subscription = LocalSubscription(
-            self, self._clock, group, consumer, place, prefetch, self._retry
+            self, self._clock, group, consumer, place=place, prefetch=prefetch, retry=self._retry
         )
         self._groups[group] = subscription
         self._clock.callLater(0, subscription.wake)

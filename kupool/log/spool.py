@@ -115,6 +115,7 @@ class SpooledLog:
         file: SpoolFile,
         clock: IReactorTime,
         settings: SpoolSettings | None = None,
+        *,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self._remote: Any = remote

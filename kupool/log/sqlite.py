@@ -195,7 +195,7 @@ class SqliteLog:
 
     def _consume(self, place: int, group: str, consumer: Any, prefetch: int) -> ISubscription:
         subscription = LocalSubscription(
-            self, self._clock, group, consumer, place, prefetch, self._retry
+            self, self._clock, group, consumer, place=place, prefetch=prefetch, retry=self._retry
         )
         self._groups[group] = subscription
         self._clock.callLater(0, subscription.wake)

@@ -89,7 +89,7 @@ async def match(source: Entries, target: LogSide, builder: MapBuilder, report: R
 
 
 async def copy_log(
-    log: Any, target: LogSide, first: int, base: int, total: int, report: Report
+    log: Any, target: LogSide, first: int, base: int, *, total: int, report: Report
 ) -> None:
     """Append to the target what it lacks of an ``ILog``, from the position ``first`` on."""
     report.begin("Copying the log", total)
@@ -101,7 +101,7 @@ async def copy_log(
 
 
 async def check_log(
-    log: Any, target: LogSide, first: int, base: int, total: int, report: Report
+    log: Any, target: LogSide, first: int, base: int, *, total: int, report: Report
 ) -> tuple[PositionMap, Compared]:
     """Compare both logs; returns where the entries are in the target.
 

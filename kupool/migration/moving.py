@@ -63,6 +63,7 @@ class Move:
         target: Side,
         log: Any,
         report: Report,
+        *,
         pause: Pause,
         wall: Callable[[], float],
         new_id: Callable[[], str],
@@ -187,11 +188,11 @@ class Move:
         total = max(0, progress.last - first + 1)
         await target.begin(progress.identity)
         if progress.phase == phases.LOG:
-            await copy_log(self._log, target, first, base, total, self._report)
+            await copy_log(self._log, target, first, base, total=total, report=self._report)
             self._reached(progress, phases.CHECK_LOG)
         if progress.phase == phases.CHECK_LOG:
             positions, compared = await check_log(
-                self._log, target, first, base, total, self._report
+                self._log, target, first, base, total=total, report=self._report
             )
             self._compared.append(compared)
             progress.runs = [(run.source, run.target, run.length) for run in positions.runs]
@@ -211,10 +212,12 @@ class Move:
     async def _move_store(self, progress: Progress) -> None:
         source, target = self._source.store, self._target.store
         if progress.phase < phases.CHECK_TABLES:
-            await copy_tables(source, target, progress, self._keep, self._report, self._pause)
+            await copy_tables(
+                source, target, progress, self._keep, report=self._report, pause=self._pause
+            )
             self._reached(progress, phases.CHECK_TABLES)
         self._compared += await compare_tables(
-            source, target, progress.positions, self._report, self._pause
+            source, target, progress.positions, report=self._report, pause=self._pause
         )
         pool = every_row(source, POOL)
         target.insert(POOL, pool)

@@ -183,7 +183,10 @@ class RabbitLogSide:
     ) -> None:
         channel = self._publishing
         assert channel is not None
-        sent = [channel.publish("", queue, *message) for message in messages]
+        sent = [
+            channel.publish("", queue, message_id, headers, body=body)
+            for message_id, headers, body in messages
+        ]
         try:
             await gatherResults(sent, consumeErrors=True)
         except Exception as error:

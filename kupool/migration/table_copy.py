@@ -20,7 +20,7 @@ Keep = Callable[[Progress], None]
 
 
 async def copy_tables(
-    source: Store, target: Store, progress: Progress, keep: Keep, report: Report, pause: Pause
+    source: Store, target: Store, progress: Progress, keep: Keep, *, report: Report, pause: Pause
 ) -> None:
     """Copy every table, from where the progress says on; each piece is one transaction."""
     names = [table.name for table in TABLES]
@@ -53,15 +53,15 @@ def _pieces(
 
 
 async def compare_tables(
-    source: Store, target: Store, positions: PositionMap, report: Report, pause: Pause
+    source: Store, target: Store, positions: PositionMap, *, report: Report, pause: Pause
 ) -> list[Compared]:
     """Compare every table, row by row; raises :class:`CannotMove` at the first difference."""
     found = []
     for table in TABLES:
         report.begin(f"Comparing {table.name}", 2 * source.count(table))
-        theirs = await fold(source, table, positions, report, pause)
+        theirs = await fold(source, table, positions, report=report, pause=pause)
         source.commit()  # a server does not wait for ever for the end of a transaction
-        ours = await fold(target, table, None, report, pause)
+        ours = await fold(target, table, None, report=report, pause=pause)
         target.commit()
         if theirs != ours:
             raise CannotMove(
@@ -73,7 +73,7 @@ async def compare_tables(
 
 
 async def fold(
-    store: Store, table: Table, positions: PositionMap | None, report: Report, pause: Pause
+    store: Store, table: Table, positions: PositionMap | None, *, report: Report, pause: Pause
 ) -> Compared:
     """Return the number, the sum and a checksum of the rows, as they are in the target."""
     digest, count, total = hashlib.sha256(), 0, 0
@@ -105,9 +105,9 @@ async def renumber_tables(
         if not table.holds_places:
             continue
         report.begin(f"Renumbering {table.name}", 2 * store.count(table))
-        theirs = await fold(store, table, positions, report, pause)
+        theirs = await fold(store, table, positions, report=report, pause=pause)
         store.renumber(table, positions)
-        ours = await fold(store, table, None, report, pause)
+        ours = await fold(store, table, None, report=report, pause=pause)
         if theirs != ours:
             raise CannotMove(f"table {table.name} could not be renumbered; nothing was changed")
         found.append(theirs)

@@ -310,7 +310,7 @@ class ConnectionManager:
         nobody. ``where`` is asked in each connection's turn whether it is to have the
         message. Fires when every outbox has it.
         """
-        encode = _once(lambda connection: connection.framing.encode(payload))
+        encode = once_per_framing(lambda connection: connection.framing.encode(payload))
 
         def send(connection: Connection) -> None:
             if where is None or where(connection):
@@ -330,7 +330,7 @@ class ConnectionManager:
         ``where`` is asked in each connection's turn whether it is to have the message.
         Those that have ended are passed over; what a framing cannot express is logged.
         """
-        encode = _once(lambda connection: connection.pack(message))
+        encode = once_per_framing(lambda connection: connection.pack(message))
 
         def send(connection: Connection) -> None:
             if connection.sends and (where is None or where(connection)):
@@ -356,7 +356,7 @@ def ends_by_halves(transport: Any) -> bool:
     return ITCPTransport.providedBy(transport) and not ISSLTransport.providedBy(transport)
 
 
-def _once(encode: Callable[[Connection], bytes]) -> Callable[[Connection], bytes]:
+def once_per_framing(encode: Callable[[Connection], bytes]) -> Callable[[Connection], bytes]:
     """Return ``encode``, called only for the first connection of each framing."""
     encoded: dict[str, bytes] = {}
 
@@ -370,4 +370,4 @@ def _once(encode: Callable[[Connection], bytes]) -> Callable[[Connection], bytes
     return cached
 
 
-__all__ = ["ConnectionManager", "ServerSettings", "Where", "ends_by_halves"]
+__all__ = ["ConnectionManager", "ServerSettings", "Where", "ends_by_halves", "once_per_framing"]

@@ -52,6 +52,8 @@ class IJobStore(Interface):
 class IEvents(Interface):
     """Is told what has happened in the pool. Nothing here waits, or raises."""
 
+    wants_accepted = Attribute("Whether :meth:`accepted` is to be called; it changes by itself.")
+
     def job(job: SavedJob) -> None:
         """There is a new job, which is on its way to the sessions."""
 

@@ -21,6 +21,7 @@ from twisted.python.failure import Failure
 
 from kupool.errors import DUPLICATE, UNAVAILABLE, ErrorText
 from kupool.log import ILog
+from kupool.pool import IEvents
 from kupool.pool.jobs import Job
 from kupool.pool.session import Session
 from kupool.session.connection import Connection
@@ -89,7 +90,7 @@ class Acceptance:
     """Carries accepted submissions to the log and answers them.
 
     ``instance`` makes the ids of this process's batches unique; ``wall`` returns
-    seconds since the epoch.
+    seconds since the epoch. ``events`` is told of each batch that is durable.
     """
 
     _log = Logger()
@@ -100,7 +101,9 @@ class Acceptance:
         wall: Callable[[], float],
         log: ILog,
         settings: BatchSettings,
+        *,
         instance: str,
+        events: IEvents,
     ) -> None:
         self._clock = clock
         self._wall = wall
@@ -125,8 +128,7 @@ class Acceptance:
         self._refused = 0
         #: Called with the session and the error of each refusal that was not at once.
         self.tally: Callable[[Session, ErrorText], object] = _nobody_counts
-        #: Is told of each batch that is durable, where that is set; see :class:`IEvents`.
-        self.events: Any = None
+        self.events = events
 
     @property
     def batches_in_flight(self) -> int:
@@ -309,7 +311,7 @@ class Acceptance:
                     connection.send_many(payloads)
             start = end
         self._finish(batch, DUPLICATE)
-        if self.events is not None:
+        if self.events.wants_accepted:
             self.events.accepted(partial(self._entry, batch))
 
     def _failed(self, failure: Failure, batch: _Batch) -> None:

@@ -57,6 +57,7 @@ class Coordinator:
         wall: Callable[[], float],
         book: JobBook,
         store: IJobStore,
+        *,
         publish: Callable[[Job], object],
         interval: float,
         notes: JobNotes,
@@ -238,9 +239,9 @@ class Coordinator:
                 server_nonce,
                 self._clock.seconds(),
                 wall,
-                self._notes.position,
-                boot_id or None,
-                boot_seconds,
+                log_position=self._notes.position,
+                boot_id=boot_id or None,
+                boot_seconds=boot_seconds,
             )
         except JobIdsUsedUp as error:
             self.problem = str(error)

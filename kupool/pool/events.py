@@ -1,4 +1,4 @@
-"""The pool's events on a message bus, each a JSON object."""
+"""Who is told of the pool's events: nobody, or a message bus, as JSON objects."""
 
 from __future__ import annotations
 
@@ -29,6 +29,25 @@ class Accepted(msgspec.Struct, gc=False):
 
 
 @implementer(IEvents)
+class NoEvents:
+    """Tells nobody."""
+
+    wants_accepted = False
+
+    def job(self, job: SavedJob) -> None:
+        """Do nothing."""
+
+    def accepted(self, batch: Callable[[], Batch]) -> None:
+        """Do nothing."""
+
+    def opened(self, session: Session, peer: str) -> None:
+        """Do nothing."""
+
+    def closed(self, session: Session, reason: str) -> None:
+        """Do nothing."""
+
+
+@implementer(IEvents)
 class BusEvents:
     """Publishes events to whoever listens; where nobody does, nothing is made of them.
 
@@ -49,6 +68,15 @@ class BusEvents:
         self._listening = listening
         self._max_data = max_data
         self._wall = wall
+        self.wants_accepted = True
+
+    def look(self) -> None:
+        """See whether anybody wants to hear of accepted submissions.
+
+        For a bus that says when its subscribers change: while nobody does, nothing is asked
+        on the way of a submission.
+        """
+        self.wants_accepted = bool(self._listening(ACCEPTED))
 
     def job(self, job: SavedJob) -> None:
         """Tell of a new job."""
@@ -114,4 +142,4 @@ def accepted_events(batch: Batch, max_data: int) -> Iterator[bytes]:
         yield head + b",".join(rows) + tail
 
 
-__all__ = ["Accepted", "BusEvents", "accepted_events"]
+__all__ = ["Accepted", "BusEvents", "NoEvents", "accepted_events"]

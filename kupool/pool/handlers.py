@@ -22,8 +22,8 @@ from kupool.net.routing.interfaces import IRouter
 from kupool.net.routing.request import LATER
 from kupool.net.routing.router import Router
 from kupool.pool.acceptance import Acceptance
-from kupool.pool.jobs import Job, JobBook
-from kupool.pool.judge import Rules, judge
+from kupool.pool.jobs import JobBook
+from kupool.pool.judge import Rules
 from kupool.pool.session import Session
 from kupool.session.connection import Connection
 from kupool.timing.buckets import Bucket
@@ -75,6 +75,7 @@ class Handlers:
         acceptance: Acceptance,
         wall: Callable[[], float],
         rules: Rules,
+        *,
         attempts: AttemptSettings,
     ) -> None:
         self._jobs = book.jobs
@@ -131,9 +132,9 @@ class Handlers:
         None is for one that is answered later: an accepted one when it is durable.
         """
         job: Any = self._jobs.get(params.job_id)
-        error = judge(job, connection.context, params, connection.last_seen, self.rules)
+        error = self.rules.judge(job, connection.context, params, connection.last_seen)
         if error is not None:
-            return self._reject(connection, message_id, job, params.client_nonce, error)
+            return self._reject(connection, message_id, params.client_nonce, error)
         if self._add(connection, message_id, job, params.client_nonce):
             return None
         self._tally(connection.context, UNAVAILABLE)
@@ -151,22 +152,17 @@ class Handlers:
         found = params.get("client_nonce")
         nonce = found if isinstance(found, str) else ""
         guess = SubmitParams(job_id, nonce, "")
-        error = judge(job, connection.context, guess, connection.last_seen, self.rules)
-        return self._reject(connection, message_id, job, nonce, error or INVALID_RESULT) or LATER
+        error = self.rules.judge(job, connection.context, guess, connection.last_seen)
+        return self._reject(connection, message_id, nonce, error or INVALID_RESULT) or LATER
 
     def _reject(
-        self,
-        connection: Connection,
-        message_id: RequestId,
-        job: Job | None,
-        nonce: str,
-        error: ErrorText,
+        self, connection: Connection, message_id: RequestId, nonce: str, error: ErrorText
     ) -> ErrorText | None:
         """Count a rejection; returns the error to answer with, None where that is done."""
         session: Session = connection.context
         excess = self._spend_attempt(session, connection.last_seen)
-        if error is DUPLICATE and job is not None:
-            serial = session.enter(job).used.get(nonce)
+        if error is DUPLICATE:  # of the job that the judge had the session enter
+            serial = session.nonces.used.get(nonce)
             if serial is not None and self._acceptance.await_verdict(
                 connection, message_id, serial
             ):

@@ -62,6 +62,7 @@ class Job:
         server_nonce: str,
         created: float,
         created_at: float,
+        *,
         log_position: int | None = None,
         boot_id: str | None = None,
         boot_seconds: float | None = None,
@@ -80,7 +81,15 @@ class Job:
     @classmethod
     def restored(cls, saved: SavedJob, created: float) -> Job:
         """Return a job as it was kept, made at a time of the clock of this process."""
-        return cls(saved.job_id, saved.server_nonce, created, *saved[2:])
+        return cls(
+            saved.job_id,
+            saved.server_nonce,
+            created,
+            saved.created_at,
+            log_position=saved.log_position,
+            boot_id=saved.boot_id,
+            boot_seconds=saved.boot_seconds,
+        )
 
     def saved(self) -> SavedJob:
         """Return the job as it is kept."""
@@ -146,6 +155,7 @@ class JobBook:
         server_nonce: str,
         now: float,
         wall: float,
+        *,
         log_position: int | None = None,
         boot_id: str | None = None,
         boot_seconds: float | None = None,
@@ -162,7 +172,15 @@ class JobBook:
                 "begin again"
             )
         self._last_id += 1
-        return Job(self._last_id, server_nonce, now, wall, log_position, boot_id, boot_seconds)
+        return Job(
+            self._last_id,
+            server_nonce,
+            now,
+            wall,
+            log_position=log_position,
+            boot_id=boot_id,
+            boot_seconds=boot_seconds,
+        )
 
     @property
     def wanted_reservation(self) -> int:

@@ -32,39 +32,38 @@ class Rules:
     expire: float = 0.0
     submit_interval: float = 1.0
 
+    def judge(
+        self, job: Job | None, session: Session, submission: SubmitParams, now: float
+    ) -> Verdict:
+        """Judge one submission; the first check that fails decides.
 
-def judge(
-    job: Job | None, session: Session, submission: SubmitParams, now: float, rules: Rules
-) -> Verdict:
-    """Judge one submission; the first check that fails decides.
-
-    ``job`` is the one that the submission names, None where there is no such job;
-    ``now`` is on the clock of the process.
-    """
-    if job is None:
-        return TASK_UNKNOWN
-    if rules.expire and now > job.created + rules.expire:
-        return TASK_EXPIRED
-    # A sum, not a difference: what was a second before is not a little less for rounding.
-    if now < session.last_accepted + rules.submit_interval:
-        return TOO_FREQUENT
-    attempts = session.attempts
-    if attempts is not None and attempts.empty(now):
-        return TOO_FREQUENT
-    if session.shared and any(bucket.empty(now) for bucket in session.shared):
-        return TOO_FREQUENT
-    nonces = session.nonces if session.job is job else session.enter(job)
-    client_nonce = submission.client_nonce
-    if client_nonce in nonces.used:
-        return DUPLICATE
-    if not 0 < len(client_nonce) <= MAX_NONCE:
-        return INVALID_RESULT
-    if not (client_nonce.isascii() and client_nonce.isprintable()):
-        return INVALID_RESULT
-    text = job.server_nonce + session.suffix + client_nonce
-    try:
-        # The comparison takes the same time wherever the first difference is.
-        right = compare_digest(sha256(text.encode()).hexdigest(), submission.result.lower())
-    except TypeError:
-        return INVALID_RESULT  # it is not ASCII
-    return None if right else INVALID_RESULT
+        ``job`` is the one that the submission names, None where there is no such job;
+        ``now`` is on the clock of the process.
+        """
+        if job is None:
+            return TASK_UNKNOWN
+        if self.expire and now > job.created + self.expire:
+            return TASK_EXPIRED
+        # A sum, not a difference: what was a second before is not a little less for rounding.
+        if now < session.last_accepted + self.submit_interval:
+            return TOO_FREQUENT
+        attempts = session.attempts
+        if attempts is not None and attempts.empty(now):
+            return TOO_FREQUENT
+        if session.shared and any(bucket.empty(now) for bucket in session.shared):
+            return TOO_FREQUENT
+        nonces = session.nonces if session.job is job else session.enter(job)
+        client_nonce = submission.client_nonce
+        if client_nonce in nonces.used:
+            return DUPLICATE
+        if not 0 < len(client_nonce) <= MAX_NONCE:
+            return INVALID_RESULT
+        if not (client_nonce.isascii() and client_nonce.isprintable()):
+            return INVALID_RESULT
+        text = job.server_nonce + session.suffix + client_nonce
+        try:
+            # The comparison takes the same time wherever the first difference is.
+            right = compare_digest(sha256(text.encode()).hexdigest(), submission.result.lower())
+        except TypeError:
+            return INVALID_RESULT  # it is not ASCII
+        return None if right else INVALID_RESULT

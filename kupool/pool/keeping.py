@@ -43,7 +43,7 @@ class Choice(NamedTuple):
 
 
 def choose(
-    saved: Sequence[SavedJob], plan: Plan, extent: Extent, now: Moment, window: float
+    saved: Sequence[SavedJob], plan: Plan, extent: Extent, now: Moment, *, window: float
 ) -> Choice:
     """Say what becomes of saved jobs, which are sorted by id.
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import secrets
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -16,6 +15,7 @@ from zope.interface import implementer
 from kupool.errors import CLOSE_UNAUTHORIZED
 from kupool.live import IChannel
 from kupool.net import IConnectionObserver
+from kupool.pool import IEvents
 from kupool.pool.acceptance import Acceptance
 from kupool.pool.credentials import Authenticator
 from kupool.pool.greeting import Greeting
@@ -47,7 +47,10 @@ class SessionSettings:
 
 @implementer(IConnectionObserver)
 class Pool:
-    """Turns connections into sessions, and sends them the jobs."""
+    """Turns connections into sessions, and sends them the jobs over a channel of theirs.
+
+    ``events`` is told of jobs and sessions.
+    """
 
     _log = Logger()
 
@@ -57,6 +60,9 @@ class Pool:
         book: JobBook,
         acceptance: Acceptance,
         handlers: Handlers,
+        *,
+        channel: IChannel,
+        events: IEvents,
         settings: SessionSettings,
         authenticator: Authenticator | None = None,
     ) -> None:
@@ -66,9 +72,8 @@ class Pool:
         self._handlers = handlers
         self.settings = settings
         self._greeting = Greeting(self._admit, authenticator)
-        self._channel: Any = None
-        #: Is told of jobs and sessions, where that is set; see :class:`kupool.pool.IEvents`.
-        self.events: Any = None
+        self._channel = channel
+        self._events = events
         self._payload: tuple[Job, bytes] | None = None
         self._by_user = SharedBuckets(settings.user_rate, max(1.0, settings.user_rate))
         self._by_ip = SharedBuckets(settings.ip_rate, max(1.0, settings.ip_rate))
@@ -76,10 +81,6 @@ class Pool:
         self.sessions = 0
         #: Seconds the last job took until every outbox had it.
         self.broadcast_seconds = 0.0
-
-    def use_channel(self, channel: IChannel) -> None:
-        """Set the channel that carries the jobs."""
-        self._channel = channel
 
     # IConnectionObserver
 
@@ -108,8 +109,7 @@ class Pool:
             remote=connection.peer,
             reason=reason.getErrorMessage(),
         )
-        if self.events is not None:
-            self.events.closed(session, reason.getErrorMessage())
+        self._events.closed(session, reason.getErrorMessage())
 
     def settle(self, connection: Connection) -> Deferred[None] | None:
         """Let a peer that has finished have the answers that are on their way."""
@@ -136,8 +136,7 @@ class Pool:
             session=session.session_id.hex(),
             remote=connection.peer,
         )
-        if self.events is not None:
-            self.events.opened(session, connection.peer)
+        self._events.opened(session, connection.peer)
         job = self._book.current
         return b"" if job is None else self._job_for(job, session)
 
@@ -159,8 +158,7 @@ class Pool:
             sent = self._channel.publish_each(lambda c: self._job_for(job, c.context))
         else:
             sent = self._channel.publish(self._encoded(job))
-        if self.events is not None:
-            self.events.job(job.saved())
+        self._events.job(job.saved())
 
         def finished(_: None) -> None:
             self.broadcast_seconds = self._clock.seconds() - began

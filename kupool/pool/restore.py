@@ -57,6 +57,7 @@ async def restore_jobs(
     log: ILog,
     plan: Plan | None,
     extent: Extent | None,
+    *,
     coordinator: Coordinator,
     duplicate_scope: str,
 ) -> Restored:
@@ -77,13 +78,15 @@ async def restore_jobs(
     saved = await coordinator.load()
     if duplicate_scope == "session":
         plan = plan._replace(keep_jobs=False)
-    choice = choose(saved.jobs, plan, extent, coordinator.moment(), book.window)
+    choice = choose(saved.jobs, plan, extent, coordinator.moment(), window=book.window)
     now = clock.seconds()
     coordinator.take_over([Job.restored(job, now - age) for job, age in choice.kept])
     _report(choice)
     reading = _Reading(book, duplicate_scope)
     try:
-        await _read(clock, log, _begin(saved, choice, plan, extent), reading, plan.adopt)
+        await _read(
+            clock, log, _begin(saved, choice, plan, extent), reading, with_minutes=plan.adopt
+        )
     except LogUnavailable as error:
         for job in list(book):
             book.retire(job)
@@ -230,7 +233,7 @@ class _Reading:
 
 
 async def _read(
-    clock: IReactorTime, log: ILog, after: int, reading: _Reading, with_minutes: bool
+    clock: IReactorTime, log: ILog, after: int, reading: _Reading, *, with_minutes: bool
 ) -> None:
     """Read the spool and the log after a position; raises :class:`LogUnavailable`."""
     source: Any = log

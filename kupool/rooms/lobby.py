@@ -44,7 +44,7 @@ class Lobby(Registry):
         wall: Callable[[], float] = time.time,
         tick: float = 0.05,
     ) -> None:
-        super().__init__(clock, hooks, settings, wall, tick)
+        super().__init__(clock, hooks, settings, wall, tick=tick)
         self._seeking = Seeking(
             self._house, lambda failure, outcome: self.refuse(None, failure, outcome, None)
         )
@@ -86,7 +86,7 @@ class Lobby(Registry):
             except BaseException:
                 self.refuse(None, Failure(), body, answer)
             else:
-                self.place(connection, code, user, body, answer)
+                self.place(connection, code, user, body, answer=answer)
 
         introduce(self._house, connection, lambda: self.parse(connection, body), parsed)
 
@@ -106,6 +106,7 @@ class Lobby(Registry):
         code: str,
         user: str,
         body: object,
+        *,
         answer: Deferred[object] | None,
     ) -> None:
         """Let a user in, and take their first message to the room."""

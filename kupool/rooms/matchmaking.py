@@ -81,6 +81,7 @@ class Matchmaker:
         clock: IReactorTime,
         wheel: Wheel,
         done: Callable[[MatchOutcome], object],
+        *,
         limit: int = 0,
         max_modes: int = 1000,
     ) -> None:
@@ -116,7 +117,9 @@ class Matchmaker:
         if self._limit and len(self._seekers) >= self._limit:
             raise RequestError(TOO_MANY_REQUESTS.about(f"{self._limit} players wait"))
         try:
-            self._wheel.once(self, request.player, request.timeout, self._overdue, "match timeout")
+            self._wheel.once(
+                self, request.player, request.timeout, self._overdue, name="match timeout"
+            )
         except ValueError:
             raise RequestError(BAD_PARAMS.about("timeout is too long")) from None
         seeker = _Seeker(request, self._clock.seconds())

@@ -41,6 +41,7 @@ class Registry:
         hooks: IRoomHooks,
         settings: RoomSettings | None,
         wall: Callable[[], float],
+        *,
         tick: float,
     ) -> None:
         self.settings = settings = settings or RoomSettings()

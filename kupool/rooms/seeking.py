@@ -26,7 +26,7 @@ class Seeking:
         self._players: dict[Connection, str] = {}
         self._connections: dict[str, Connection] = {}
         self.matchmaker = Matchmaker(
-            house.clock, house.wheel, self._outcome, house.settings.max_waiting
+            house.clock, house.wheel, self._outcome, limit=house.settings.max_waiting
         )
 
     def start(self, connection: Connection, request: object) -> None:

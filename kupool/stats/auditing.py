@@ -86,6 +86,7 @@ class Auditor:
         store: IStatsStore,
         both: SideBySide,
         clock: IReactorTime | None = None,
+        *,
         progress: Progress = lambda what, part: None,
         spool: ISpool | None = None,
         patience: float = PATIENCE,

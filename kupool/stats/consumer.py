@@ -57,8 +57,8 @@ class StatsConsumer:
         self._settings = settings or ConsumerSettings()
         self._pending: list[tuple[Delivery, BatchCounts]] = []
         self._rejections: Counter[Rejection] = Counter()
-        self._subscription: Any = None
-        self._source: Any = None
+        self._subscription: ISubscription | None = None
+        self._source: ILog | None = None
         #: Whether deliveries carry their place in the log, in order.
         self._positional = False
         self._loop = LoopingCall(self.flush)
@@ -73,10 +73,9 @@ class StatsConsumer:
 
     async def start(self, log: ILog, after: int | None = None) -> None:
         """Begin to take what the log holds after a position, or was not acknowledged."""
-        source: Any = log
-        self._source = source
-        self._positional = source.positional
-        self._subscription = await source.consume(GROUP, self, self._settings.prefetch, after)
+        self._source = log
+        self._positional = log.positional
+        self._subscription = await log.consume(GROUP, self, self._settings.prefetch, after)
         self._loop.start(self._settings.interval, now=False).addErrback(
             lambda failure: self._log.failure("The commits of the counts stopped", failure)
         )
@@ -103,8 +102,8 @@ class StatsConsumer:
             position=delivery.entry.position,
             reason=reason,
         )
-        subscription: ISubscription = self._subscription
-        subscription.nack(delivery, reason, False)
+        assert self._subscription is not None
+        self._subscription.nack(delivery, reason, False)
 
     def flush(self) -> None:
         """Commit what has gathered, unless a commit is under way or has to wait."""
@@ -143,6 +142,7 @@ class StatsConsumer:
                 self._bury(delivery, "a batch of this id with other content was counted before")
             else:
                 counted.append(delivery)
+        assert self._subscription is not None
         self._subscription.ack(counted)
         if len(self._pending) >= self._settings.buffer:
             self.flush()

@@ -178,7 +178,7 @@ async def rolled_up_before(cursor: Any) -> int:
     return 0 if row is None else int(row[0])
 
 
-async def roll(cursor: Any, table: str, grain: str, into: str, before: int) -> int:
+async def roll(cursor: Any, table: str, grain: str, into: str, *, before: int) -> int:
     """Roll up one chunk of rows, the oldest first; returns how many."""
     key = KEYS[table]
     unit = into.removeprefix("_")
@@ -204,7 +204,7 @@ async def roll(cursor: Any, table: str, grain: str, into: str, before: int) -> i
     return int(cursor.fetchone()[0])
 
 
-async def forget(cursor: Any, table: str, key: str, column: str, before: int) -> int:
+async def forget(cursor: Any, table: str, key: str, column: str, *, before: int) -> int:
     """Delete one chunk of the rows of before a time, but for those that are locked."""
     await cursor.execute(
         f"DELETE FROM {table} WHERE ({key}) IN (SELECT {key} FROM {table} "

@@ -160,7 +160,9 @@ class SqliteStats:
 
     def snapshot(self, visitor: IVisitor, start: int, end: int) -> Deferred[None]:
         """Show a visitor all of the store as it is at one moment."""
-        shown = snapshots.show(self._database.reactor, self._database.path, visitor, start, end)
+        shown = snapshots.show(
+            self._database.reactor, self._database.path, visitor, start=start, end=end
+        )
         return Deferred.fromCoroutine(shown)
 
     def correct(self, rows: Sequence[MinuteCount], serial: int) -> Deferred[int]:
@@ -315,7 +317,7 @@ def _add(connection: sqlite3.Connection, rows: Iterable[MinuteCount]) -> None:
     )
 
 
-def _roll(connection: sqlite3.Connection, table: str, grain: str, into: str, before: int) -> int:
+def _roll(connection: sqlite3.Connection, table: str, grain: str, into: str, *, before: int) -> int:
     """Roll up one chunk of rows, the oldest first; returns how many."""
     key = _KEYS[table]
     unit = "%Y-%m-%d %H:00:00" if into == "_hour" else "%Y-%m-%d 00:00:00"

@@ -24,7 +24,7 @@ _COUNT = "coalesce(CAST(submission_count AS INTEGER), 0)"
 _TABLES = {"submissions": "''", "worker_submissions": "worker"}
 
 
-async def show(reactor: Any, path: Path, visitor: IVisitor, start: int, end: int) -> None:
+async def show(reactor: Any, path: Path, visitor: IVisitor, *, start: int, end: int) -> None:
     """Show a visitor the store in a file, with the per-minute rows in a range.
 
     All of it is read in one transaction, of a connection of its own: whoever counts goes on.

@@ -61,6 +61,7 @@ class Sweeper:
         wall: Callable[[], float],
         log: ILog,
         store: IStatsStore,
+        *,
         compare: Callable[[], Awaitable[Comparison]],
         new_id: Callable[[], str],
         settings: SweepSettings | None = None,

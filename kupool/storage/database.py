@@ -116,6 +116,7 @@ class Database:
         reactor: Any,
         path: Path,
         schema: str,
+        *,
         synchronous: str = "FULL",
         lost: str = LOST,
     ) -> None:

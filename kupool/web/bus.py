@@ -92,7 +92,7 @@ class BusPublishing:
             refusal = self._refuse(topic_name(topic))
             if refusal is not None:
                 raise ApiError(403, refusal.text)
-            outcome = await self._start(model, topic, data, params, headers)
+            outcome = await self._start(model, topic, data, params, headers=headers)
         except ValueError as error:
             raise ApiError(400, str(error)) from None
         return Answer(STATUS[outcome.kind], shown(outcome))
@@ -106,7 +106,7 @@ class BusPublishing:
             raise ValueError(f"body: {error}") from None
 
     def _start(
-        self, model: Model, topic: Any, data: bytes, params: dict[str, Any], headers: Any
+        self, model: Model, topic: Any, data: bytes, params: dict[str, Any], *, headers: Any
     ) -> Any:
         if model is Model.UNRELIABLE_ALL:
             return self._bus.publish_unreliable_all(data, topic, headers=headers)

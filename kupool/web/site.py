@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from io import BytesIO
 from typing import Any
 
-from twisted.internet.interfaces import IAddress, IProtocol
+from twisted.internet.interfaces import IAddress, IDelayedCall, IProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
@@ -41,8 +41,8 @@ class _Channel(HTTPChannel):
         HTTPChannel.__init__(self)
         self._crowd = crowd
         self._heard = self._overdue = False
-        self._cut: Any = None
-        self._successor: Any = None
+        self._cut: IDelayedCall | None = None
+        self._successor: IProtocol | None = None
 
     def connectionMade(self) -> None:
         HTTPChannel.connectionMade(self)
@@ -59,7 +59,7 @@ class _Channel(HTTPChannel):
         """End at once."""
         self.transport.abortConnection()
 
-    def left(self, successor: Any = None) -> None:
+    def left(self, successor: IProtocol | None = None) -> None:
         """It is no HTTP connection any more; what was read already is for the ``successor``."""
         self._crowd.leave(self)
         self._successor = successor

@@ -121,7 +121,7 @@ class RabbitLogTests(LogContract, TestCase):
         connection = await connect(the_reactor(), broker, ConnectionSettings(), "stranger")
         channel = await connection.channel()
         await channel.confirm(lambda _: None)
-        await channel.publish(self.topology.exchange, "", "", {"appended_at": "now"}, b"?")
+        await channel.publish(self.topology.exchange, "", "", {"appended_at": "now"}, body=b"?")
         connection.close()
         await connection.ended()
         (entry,) = await log.read(0, 10)

@@ -18,6 +18,7 @@ from kupool.net.server import Server
 from kupool.pool.acceptance import Acceptance, BatchSettings
 from kupool.pool.coordinator import Coordinator
 from kupool.pool.credentials import Authenticator
+from kupool.pool.events import NoEvents
 from kupool.pool.handlers import AttemptSettings, Handlers
 from kupool.pool.jobs import JobBook
 from kupool.pool.judge import Rules
@@ -97,9 +98,16 @@ class PoolServer:
         self.log = RunLog(self.kept)
         self.book = JobBook(600.0, 100, 1_000_000)
         self.acceptance = Acceptance(
-            self.reactor, self.wall, self.log, BatchSettings(), f"run{self.runs}"
+            self.reactor,
+            self.wall,
+            self.log,
+            BatchSettings(),
+            instance=f"run{self.runs}",
+            events=NoEvents(),
         )
-        self.handlers = Handlers(self.book, self.acceptance, self.wall, self.rules, self.attempts)
+        self.handlers = Handlers(
+            self.book, self.acceptance, self.wall, self.rules, attempts=self.attempts
+        )
         authenticator = None
         if self.password is not None:
             checker = InMemoryUsernamePasswordDatabaseDontUse()
@@ -110,20 +118,21 @@ class PoolServer:
             self.book,
             self.acceptance,
             self.handlers,
-            SessionSettings(),
-            authenticator,
+            channel=LatestChannel(self.reactor, "job"),
+            events=NoEvents(),
+            settings=SessionSettings(),
+            authenticator=authenticator,
         )
         self.server = Server(self.reactor, self.pool, self.limits)
-        self.pool.use_channel(LatestChannel(self.server.manager, "job"))
         self.coordinator = Coordinator(
             self.reactor,
             self.wall,
             self.book,
             self.store,
-            self.pool.publish,
-            self.interval,
-            JobNotes(self.log, self.wall, f"run{self.runs}"),
-            this_boot(),
+            publish=self.pool.publish,
+            interval=self.interval,
+            notes=JobNotes(self.log, self.wall, f"run{self.runs}"),
+            boot=this_boot(),
         )
         if self.store.jobs:
             await self._restore()
@@ -136,7 +145,14 @@ class PoolServer:
         """Go on with the jobs of the last run, whose log is still there."""
         extent = Extent(None, 1, self.kept.status().appended, True)
         plan = Plan(Identity("pool", ()), 0, 0, True)
-        await restore_jobs(self.reactor, self.kept, plan, extent, self.coordinator, "user")
+        await restore_jobs(
+            self.reactor,
+            self.kept,
+            plan,
+            extent,
+            coordinator=self.coordinator,
+            duplicate_scope="user",
+        )
 
     @property
     def listening(self) -> str:

@@ -264,7 +264,7 @@ class ManyTests(SocketCase):
             Worker(reactor, client)
             return client
 
-        crew = Crew(reactor, make, 25, 100.0, gone.append)
+        crew = Crew(reactor, make, 25, ramp=100.0, gone=gone.append)
         crew.start()
         self.assertLessEqual(crew.connected, 10)
         await until(lambda: crew.accepted >= 25)
@@ -278,7 +278,9 @@ class ManyTests(SocketCase):
         """K-66: when every session has ended the crew says so, with the reason."""
         pool = await self.pool(password=("alice", "secret"))
         gone: list[BaseException] = []
-        crew = Crew(reactor, lambda number: self.client(pool.address), 3, 100.0, gone.append)
+        crew = Crew(
+            reactor, lambda number: self.client(pool.address), 3, ramp=100.0, gone=gone.append
+        )
         crew.start()
         await until(lambda: gone)
         self.assertIsInstance(gone[0], NotAuthorized)
@@ -291,7 +293,7 @@ class ManyTests(SocketCase):
             [parse_server(reactor, pool.address)],
             lambda number: f"bench.{number}",
             None,
-            LoadSettings(**settings),
+            settings=LoadSettings(**settings),
         )
         self.addCleanup(lambda: Deferred.fromCoroutine(load.close()))
         return load

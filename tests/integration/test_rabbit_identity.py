@@ -79,7 +79,7 @@ class IdentityCase(RabbitCase):
         connection = await connect(the_reactor(), broker, ConnectionSettings(), "stranger")
         channel = await connection.channel()
         await channel.confirm(lambda _: None)
-        await channel.publish(TOPOLOGY.exchange, "", message_id, headers, body)
+        await channel.publish(TOPOLOGY.exchange, "", message_id, headers, body=body)
         connection.close()
         await connection.ended()
 
@@ -95,7 +95,13 @@ class Pool:
         self.compared: list[Comparison] = []
         self.consumer = StatsConsumer(reactor, store, settings=ConsumerSettings(interval=0.05))
         self.sweeper = Sweeper(
-            reactor, time.time, log, store, self.compare, new_id, SweepSettings(0.5, 0.2, 0.1)
+            reactor,
+            time.time,
+            log,
+            store,
+            compare=self.compare,
+            new_id=new_id,
+            settings=SweepSettings(0.5, 0.2, 0.1),
         )
 
     async def compare(self) -> Comparison:

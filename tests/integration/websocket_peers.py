@@ -28,6 +28,7 @@ from kupool.net.server import Server
 from kupool.pool.acceptance import Acceptance, BatchSettings
 from kupool.pool.coordinator import Coordinator
 from kupool.pool.credentials import Authenticator
+from kupool.pool.events import NoEvents
 from kupool.pool.handlers import AttemptSettings, Handlers
 from kupool.pool.jobs import JobBook
 from kupool.pool.jobstore import MemoryJobStore
@@ -80,10 +81,12 @@ class House:
         self.log = HoldingLog(reactor, wall)
         self.stats = MemoryStats()
         self.book = JobBook(600.0, 100, 1_000_000)
-        self.acceptance = Acceptance(reactor, wall, self.log, BatchSettings(), "test")
+        self.acceptance = Acceptance(
+            reactor, wall, self.log, BatchSettings(), instance="test", events=NoEvents()
+        )
         attempts = AttemptSettings(rate=0, burst=0)
         self.handlers = Handlers(
-            self.book, self.acceptance, wall, Rules(submit_interval=0.0), attempts
+            self.book, self.acceptance, wall, Rules(submit_interval=0.0), attempts=attempts
         )
         authenticator = None
         if password:
@@ -91,20 +94,26 @@ class House:
             checker.addUser(b"alice", password.encode())
             authenticator = Authenticator([checker])
         self.pool = Pool(
-            reactor, self.book, self.acceptance, self.handlers, SessionSettings(), authenticator
+            reactor,
+            self.book,
+            self.acceptance,
+            self.handlers,
+            channel=LatestChannel(reactor, "job"),
+            events=NoEvents(),
+            settings=SessionSettings(),
+            authenticator=authenticator,
         )
         self.server = Server(reactor, self.pool, settings or ServerSettings())
         self.manager = self.server.manager
-        self.pool.use_channel(LatestChannel(self.manager, "job"))
         self.coordinator = Coordinator(
             reactor,
             wall,
             self.book,
             MemoryJobStore(wall),
-            self.pool.publish,
-            30.0,
-            JobNotes(self.log, wall, "test"),
-            this_boot(),
+            publish=self.pool.publish,
+            interval=30.0,
+            notes=JobNotes(self.log, wall, "test"),
+            boot=this_boot(),
         )
         self.consumer = StatsConsumer(
             reactor, self.stats, self.handlers.take_rejections, ConsumerSettings(interval=0.02)

@@ -13,6 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from kupool.errors import DUPLICATE, UNAVAILABLE
 from kupool.log import LogUnavailable
 from kupool.pool.acceptance import Acceptance, BatchSettings
+from kupool.pool.events import NoEvents
 from kupool.pool.jobs import Job
 from kupool.pool.session import Session
 from kupool.wire.batches import decode_batch
@@ -77,7 +78,14 @@ class AcceptanceCase(SynchronousTestCase):
 
     def make(self, **changes: Any) -> Acceptance:
         settings = BatchSettings(**changes)
-        return Acceptance(self.clock, lambda: WALL + self.clock.seconds(), self.log, settings, "i")
+        return Acceptance(
+            self.clock,
+            lambda: WALL + self.clock.seconds(),
+            self.log,
+            settings,
+            instance="i",
+            events=NoEvents(),
+        )
 
     def add(self, message_id: int, nonce: str, peer: Peer | None = None) -> bool:
         peer = peer or self.peer

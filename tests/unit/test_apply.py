@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from twisted.internet.task import Clock
@@ -10,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.daemon.apply import apply_changes
 from kupool.daemon.parts import build
-from kupool.settings import Settings, changes, declared, reloadable
+from kupool.settings import Settings, changes, declared, reloadable, value_of, with_values
 
 #: Those that the daemon asks for when it needs them, from the settings in effect.
 ASKED_FOR = {
@@ -23,7 +22,7 @@ class ApplyTests(SynchronousTestCase):
     """K-32: what is marked as taking effect at once does."""
 
     def setUp(self) -> None:
-        self.old = Settings(store="memory", mq="memory", rooms="on")
+        self.old = with_values(Settings(), {"store": "memory", "mq": "memory", "rooms": "on"})
         self.parts = build(self.old, Clock(), lambda: 1.8e9)
 
     def in_effect(self) -> dict[str, Any]:
@@ -64,26 +63,26 @@ class ApplyTests(SynchronousTestCase):
         for name in self.in_effect():
             self.setUp()
             before = self.in_effect()
-            self.assertEqual(before[name], getattr(self.old, name))
-            new = replace(self.old, **{name: getattr(self.old, name) + 7})
+            self.assertEqual(before[name], value_of(self.old, name))
+            new = with_values(self.old, {name: value_of(self.old, name) + 7})
             result = apply_changes(self.parts, self.old, new, [name])
             self.assertEqual(result, new)
-            self.assertEqual(self.in_effect(), {**before, name: getattr(new, name)}, name)
+            self.assertEqual(self.in_effect(), {**before, name: value_of(new, name)}, name)
 
     def test_what_is_not_named_stays(self) -> None:
         """K-32: what only a restart changes is not in effect, and is not said to be."""
-        new = replace(self.old, batch_size=7, nonce_scope="session", expire=5.0)
+        new = with_values(self.old, {"batch_size": 7, "nonce_scope": "session", "expire": 5.0})
         now, restart = changes(self.old, new)
         self.assertEqual((now, restart), (["expire"], ["nonce_scope", "batch_size"]))
         result = apply_changes(self.parts, self.old, new, now)
-        self.assertEqual(result, replace(self.old, expire=5.0))
+        self.assertEqual(result, with_values(self.old, {"expire": 5.0}))
         self.assertEqual(self.parts.pool.settings.nonce_scope, "pool")
         self.assertEqual(changes(result, new)[1], restart)
 
     def test_a_pace_set_by_hand_stays(self) -> None:
         """K-32: a reload for another reason leaves an interval alone that was set meanwhile."""
         self.parts.coordinator.set_interval(5.0)
-        apply_changes(self.parts, self.old, replace(self.old, expire=5.0), ["expire"])
+        apply_changes(self.parts, self.old, with_values(self.old, {"expire": 5.0}), ["expire"])
         self.assertEqual(self.parts.coordinator.interval, 5.0)
 
     def test_every_other_setting_says_that_it_needs_a_restart(self) -> None:

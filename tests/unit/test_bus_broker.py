@@ -60,7 +60,9 @@ class _Suite(SynchronousTestCase):
         done: Any = None,
     ) -> Any:
         broker = self.broker
-        message = make_message(broker.settings, broker.message_id(), model, topic, data, timeout)
+        message = make_message(
+            broker.settings, broker.message_id(), model, topic, data=data, timeout=timeout
+        )
         return broker.publish(message, done or self.outcomes.append)
 
     @property

@@ -100,7 +100,9 @@ class ServerTests(SynchronousTestCase):
         self.transport.clear()
         for model in Model:
             outcomes: list[Outcome] = []
-            message = make_message(BusSettings(), "1", model, "t", b"\xff" * 45_000, 1.0)
+            message = make_message(
+                BusSettings(), "1", model, "t", data=b"\xff" * 45_000, timeout=1.0
+            )
             self.broker.publish(message, outcomes.append)
             self.assertEqual(self.transport.value(), b"")
             self.clock.advance(1.0)

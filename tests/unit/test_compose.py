@@ -85,7 +85,7 @@ class ComposeTests(SynchronousTestCase):
 
     def test_a_stop_is_waited_for(self) -> None:
         seconds = int(self.services["kupool"]["stop_grace_period"].removesuffix("s"))
-        self.assertGreater(seconds, Settings().shutdown_timeout)
+        self.assertGreater(seconds, Settings().process.shutdown_timeout)
 
     def test_what_is_built_gets_what_it_needs(self) -> None:
         passed = (ROOT / ".dockerignore").read_text("utf-8").splitlines()

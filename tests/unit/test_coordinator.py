@@ -55,7 +55,14 @@ class RotationTests(SynchronousTestCase):
         self.assertTrue(re.fullmatch("[0-9a-f]{32}", bench.published[0].server_nonce))
         boot = BootClock("", bench.clock.seconds)
         made = Coordinator(
-            bench.clock, bench.wall, bench.book, bench.store, print, 30.0, bench.notes, boot
+            bench.clock,
+            bench.wall,
+            bench.book,
+            bench.store,
+            publish=print,
+            interval=30.0,
+            notes=bench.notes,
+            boot=boot,
         )
         self.assertIs(made._random_hex, secrets.token_hex)
 
@@ -231,7 +238,14 @@ class RestartTests(SynchronousTestCase):
         extent = self.successResultOf(self.log.extent(None, Mark(0)))
         self.restored = self.successResultOf(
             Deferred.fromCoroutine(
-                restore_jobs(self.clock, self.log, plan, extent, bench.coordinator, "user")
+                restore_jobs(
+                    self.clock,
+                    self.log,
+                    plan,
+                    extent,
+                    coordinator=bench.coordinator,
+                    duplicate_scope="user",
+                )
             )
         )
         return bench.start() if start else bench

@@ -75,7 +75,7 @@ class Case(SynchronousTestCase):
                 self.again,
                 lambda why: self.told.append(("gone", why)),
             ),
-            DialSettings(**{**chosen, **settings}),
+            settings=DialSettings(**{**chosen, **settings}),
             counters=Counter(),
             random=lambda: 1.0,
         )

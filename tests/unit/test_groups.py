@@ -63,7 +63,13 @@ class SubscriptionCase(SynchronousTestCase):
         self.source = FakeLog(count)
         self.taker: Any = Taker()
         self.subscription = LocalSubscription(
-            self.source, self.clock, "g", self.taker, 0, prefetch, RetrySettings(3, 1.0)
+            self.source,
+            self.clock,
+            "g",
+            self.taker,
+            place=0,
+            prefetch=prefetch,
+            retry=RetrySettings(3, 1.0),
         )
         self.subscription.wake()
         self.clock.pump([0] * 20)

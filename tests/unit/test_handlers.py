@@ -8,7 +8,6 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.log.memory import ENTRY_BYTES, MemoryLog
-from kupool.pool import handlers as handlers_module
 from kupool.pool import judge as judge_module
 from kupool.pool.acceptance import BatchSettings
 from kupool.pool.handlers import MAX_TALLIES, AttemptSettings
@@ -550,15 +549,17 @@ class OnceTests(Case):
     def setUp(self) -> None:
         self.judged = self.hashed = self.general = 0
 
+        judge = Rules.judge
+
         def judged(*given: Any) -> Any:
             self.judged += 1
-            return judge_module.judge(*given)
+            return judge(*given)
 
         def hashed(data: bytes) -> Any:
             self.hashed += 1
             return sha256(data)
 
-        self.patch(handlers_module, "judge", judged)
+        self.patch(Rules, "judge", judged)
         self.patch(judge_module, "sha256", hashed)
 
     def once(self, peer: Peer, expected: dict[str, Any], nonce: str, **more: Any) -> None:

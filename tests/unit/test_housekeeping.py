@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from kupool.daemon.housekeeping import CLEAR, KEEP, LOOK, Housekeeping
 from kupool.daemon.memory import WORTH_RETURNING, Memory
 from kupool.log import Extent, LogUnavailable, Mark, StoreState
-from kupool.settings import Settings
+from kupool.settings import Settings, with_values
 
 NOW = 1.8e9
 
@@ -79,8 +78,8 @@ class HousekeepingTests(SynchronousTestCase):
             self.wall,
             self.clock.seconds,
             parts,
-            lambda: self.settings,
-            memory,
+            settings=lambda: self.settings,
+            memory=memory,
         )
         self.start()
         self.part.taken()
@@ -143,8 +142,9 @@ class HousekeepingTests(SynchronousTestCase):
         """K-76: with the retention of the settings of that moment."""
         self.run_for(CLEAR - 1)
         self.part.taken()
-        self.settings = replace(
-            self.settings, log_retention=100.0, log_max_size=5, keep_minutes=10.0, keep_hours=20.0
+        self.settings = with_values(
+            self.settings,
+            {"log_retention": 100.0, "log_max_size": 5, "keep_minutes": 10.0, "keep_hours": 20.0},
         )
         self.run_for(1)
         now = NOW + CLEAR
@@ -162,10 +162,13 @@ class HousekeepingTests(SynchronousTestCase):
 
     def test_what_is_kept_for_ever(self) -> None:
         """K-76: 0 turns a retention off."""
-        self.settings = replace(self.settings, log_retention=0.0, keep_minutes=0.0, keep_hours=0.0)
+        self.settings = with_values(
+            self.settings, {"log_retention": 0.0, "keep_minutes": 0.0, "keep_hours": 0.0}
+        )
         self.successResultOf(Deferred.fromCoroutine(self.housekeeping.clear()))
         self.assertEqual(
-            self.rare()[:2], [("trim", NOW, 0.0, self.settings.log_max_size), ("roll_up", 0, 0)]
+            self.rare()[:2],
+            [("trim", NOW, 0.0, self.settings.submissions.log_max_size), ("roll_up", 0, 0)],
         )
 
     def test_a_log_that_is_away(self) -> None:
@@ -212,8 +215,8 @@ class HousekeepingTests(SynchronousTestCase):
         self.run_for(100)
         (trim, roll_up, forget, *_) = self.rare()
         self.assertEqual(trim[1], NOW + CLEAR + 100)
-        self.assertEqual(roll_up[1], int(trim[1] - self.settings.keep_minutes))
-        self.assertEqual(forget[1], int(trim[1] - self.settings.keep_minutes))
+        self.assertEqual(roll_up[1], int(trim[1] - self.settings.submissions.keep_minutes))
+        self.assertEqual(forget[1], int(trim[1] - self.settings.submissions.keep_minutes))
 
     def test_a_clock_in_1970(self) -> None:
         """Issue 11, point 3: ages in the log are not noted by it, and nothing is rolled up."""

@@ -18,7 +18,7 @@ class LatestChannelTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.bench = Bench()
-        self.channel = LatestChannel(self.bench.manager, "jobs")
+        self.channel = LatestChannel(self.bench.clock, "jobs")
 
     def test_interface(self) -> None:
         self.assertTrue(verifyObject(IChannel, self.channel))

@@ -137,7 +137,7 @@ class IdTests(SynchronousTestCase):
         self.assertRaises(JobIdsUsedUp, book.draft, "x", 2.0, 2.0)
 
     def test_what_is_saved_comes_back(self) -> None:
-        job = Job(5, "a", 1.0, 2.0, 3, "boot", 4.0)
+        job = Job(5, "a", 1.0, 2.0, log_position=3, boot_id="boot", boot_seconds=4.0)
         again = Job.restored(job.saved(), 9.0)
         self.assertEqual((again.saved(), again.created), (job.saved(), 9.0))
         self.assertEqual(job.saved(), SavedJob(5, "a", 2.0, 3, "boot", 4.0))

@@ -17,7 +17,7 @@ from kupool.errors import (
     ErrorText,
 )
 from kupool.pool.jobs import Job
-from kupool.pool.judge import Rules, judge
+from kupool.pool.judge import Rules
 from kupool.pool.session import Session
 from kupool.timing.buckets import Bucket
 from kupool.wire.messages import SubmitParams
@@ -47,7 +47,7 @@ def verdict_with(faults: frozenset[ErrorText] | set[ErrorText]) -> ErrorText | N
     result = "0" * 64 if INVALID_RESULT in faults else VECTOR
     expire = 50.0 if TASK_EXPIRED in faults else 0.0
     found = None if TASK_UNKNOWN in faults else job
-    return judge(found, session, SubmitParams(7, "456", result), now, Rules(expire, 1.0))
+    return Rules(expire, 1.0).judge(found, session, SubmitParams(7, "456", result), now)
 
 
 class OrderTests(SynchronousTestCase):
@@ -93,7 +93,7 @@ class HashTests(SynchronousTestCase):
 
     def judged(self, client_nonce: str, result: str) -> ErrorText | None:
         params = SubmitParams(7, client_nonce, result)
-        return judge(a_job(), Session("alice", "user"), params, 0.0, Rules())
+        return Rules().judge(a_job(), Session("alice", "user"), params, 0.0)
 
     def test_any_case(self) -> None:
         self.assertIs(self.judged("456", VECTOR.upper()), None)
@@ -138,9 +138,9 @@ class HashTests(SynchronousTestCase):
         """
         job, one, other = a_job(), Session("alice", "user", "aa"), Session("alice", "user", "bb")
         work = SubmitParams(7, "456", hash_of("123aa", "456"))
-        self.assertIs(judge(job, one, work, 0.0, Rules()), None)
-        self.assertIs(judge(job, other, work, 0.0, Rules()), INVALID_RESULT)
-        self.assertIs(judge(job, one, submission(), 0.0, Rules()), INVALID_RESULT)
+        self.assertIs(Rules().judge(job, one, work, 0.0), None)
+        self.assertIs(Rules().judge(job, other, work, 0.0), INVALID_RESULT)
+        self.assertIs(Rules().judge(job, one, submission(), 0.0), INVALID_RESULT)
 
 
 class ExpiryTests(SynchronousTestCase):
@@ -148,7 +148,7 @@ class ExpiryTests(SynchronousTestCase):
 
     def judged(self, age: float, expire: float) -> ErrorText | None:
         job = a_job(created=1000.0)
-        return judge(job, Session("a", "user"), submission(), 1000.0 + age, Rules(expire, 1.0))
+        return Rules(expire, 1.0).judge(job, Session("a", "user"), submission(), 1000.0 + age)
 
     def test_boundary(self) -> None:
         self.assertIs(self.judged(0.5, 0.5), None)
@@ -164,7 +164,7 @@ class WindowTests(SynchronousTestCase):
     def judged(self, last: float, now: float, interval: float = 1.0) -> ErrorText | None:
         session = Session("alice", "user")
         session.last_accepted = last
-        return judge(a_job(), session, submission(), now, Rules(0, interval))
+        return Rules(0, interval).judge(a_job(), session, submission(), now)
 
     def test_window(self) -> None:
         """K-44: the window opens at 1.000 s."""
@@ -187,17 +187,17 @@ class WindowTests(SynchronousTestCase):
         session.attempts = Bucket(1.0, 5.0, 0.0)
         for _ in range(5):
             session.attempts.spend(0.0)
-        self.assertIs(judge(a_job(), session, submission(), 0.5, Rules()), TOO_FREQUENT)
-        self.assertIs(judge(a_job(), session, submission(), 1.0, Rules()), None)
+        self.assertIs(Rules().judge(a_job(), session, submission(), 0.5), TOO_FREQUENT)
+        self.assertIs(Rules().judge(a_job(), session, submission(), 1.0), None)
 
     def test_shared_bucket(self) -> None:
         """K-46: the limit of a user or an address holds for each of their sessions."""
         session, bucket = Session("alice", "user"), Bucket(2.0, 2.0, 0.0)
         session.shared = (Bucket(9.0, 9.0, 0.0), bucket)
         bucket.spend(0.0)
-        self.assertIs(judge(a_job(), session, submission(), 0.0, Rules()), None)
+        self.assertIs(Rules().judge(a_job(), session, submission(), 0.0), None)
         bucket.spend(0.0)
-        self.assertIs(judge(a_job(), session, submission(), 0.0, Rules()), TOO_FREQUENT)
+        self.assertIs(Rules().judge(a_job(), session, submission(), 0.0), TOO_FREQUENT)
 
 
 class JobTests(SynchronousTestCase):
@@ -209,11 +209,11 @@ class JobTests(SynchronousTestCase):
         old, new = Job(1, "old", 0.0, 0.0), Job(2, "new", 0.0, 0.0)
         session.enter(new).reserve("n", 1)
         work = SubmitParams(1, "n", hash_of("old", "n"))
-        self.assertIs(judge(old, session, work, 0.0, rules), None)
+        self.assertIs(rules.judge(old, session, work, 0.0), None)
         again = SubmitParams(2, "n", hash_of("new", "n"))
-        self.assertIs(judge(new, session, again, 0.0, rules), DUPLICATE)
+        self.assertIs(rules.judge(new, session, again, 0.0), DUPLICATE)
         fresh = SubmitParams(2, "m", hash_of("new", "m"))
-        self.assertIs(judge(new, session, fresh, 0.0, rules), None)
+        self.assertIs(rules.judge(new, session, fresh, 0.0), None)
 
     def test_scopes(self) -> None:
         """K-47: `user` is the default way: a user's sessions share nonces, workers too;
@@ -227,14 +227,14 @@ class JobTests(SynchronousTestCase):
             job = a_job()
             Session("alice.one", scope).enter(job).reserve("456", 1)
             for name, expected in (("alice.two", same_user), ("bob", other_user)):
-                found = judge(job, Session(name, scope), submission(), 0.0, Rules())
+                found = Rules().judge(job, Session(name, scope), submission(), 0.0)
                 self.assertIs(found, expected, (scope, name))
 
     def test_judging_records_nothing(self) -> None:
         """K-48: what is judged is not remembered; only what is accepted is."""
         job, session = a_job(), Session("alice", "user")
         for _ in range(3):
-            self.assertIs(judge(job, session, submission(), 0.0, Rules()), None)
+            self.assertIs(Rules().judge(job, session, submission(), 0.0), None)
         wrong = submission(result="0" * 64)
-        self.assertIs(judge(job, session, wrong, 0.0, Rules()), INVALID_RESULT)
-        self.assertIs(judge(job, session, submission(), 0.0, Rules()), None)
+        self.assertIs(Rules().judge(job, session, wrong, 0.0), INVALID_RESULT)
+        self.assertIs(Rules().judge(job, session, submission(), 0.0), None)

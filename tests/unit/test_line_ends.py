@@ -104,7 +104,7 @@ class ConnectionTests(SynchronousTestCase):
 
     def talk(self, framing: Framing, end: bytes) -> bytes:
         bench = Bench()
-        channel = LatestChannel(bench.manager, "job")
+        channel = LatestChannel(bench.clock, "job")
         other, heard = bench.connect(framing)
         other.feed(PING + b"\n")
         heard.clear()

@@ -144,16 +144,18 @@ class LogTests(SynchronousTestCase):
         self.log = FakeLog([entry(n) for n in range(11, 31)])
 
     def copy(self, target: Any) -> None:
-        copying = Deferred.fromCoroutine(copy_log(self.log, target, 11, 100, 20, Quiet()))
+        copying = Deferred.fromCoroutine(
+            copy_log(self.log, target, 11, 100, total=20, report=Quiet())
+        )
         self.successResultOf(copying)
 
     def check(self, target: Any) -> Any:
-        checking = check_log(self.log, target, 11, 100, 20, Quiet())
+        checking = check_log(self.log, target, 11, 100, total=20, report=Quiet())
         return self.successResultOf(Deferred.fromCoroutine(checking))
 
     def test_a_copy_goes_on_after_the_last_entry_that_is_there(self) -> None:
         target = FakeTarget(room=7)
-        failing: Any = copy_log(self.log, target, 11, 100, 20, Quiet())  # type: ignore[arg-type]
+        failing: Any = copy_log(self.log, target, 11, 100, total=20, report=Quiet())  # type: ignore[arg-type]
         self.failureResultOf(Deferred.fromCoroutine(failing), ConnectionError)
         self.assertEqual(len(target.entries), 7)
         target.room = 1000
@@ -179,7 +181,7 @@ class LogTests(SynchronousTestCase):
         for change in changes:
             target = FakeTarget(self.log.entries)
             target.entries[4] = target.entries[4]._replace(**change)
-            checking: Any = check_log(self.log, target, 11, 100, 20, Quiet())  # type: ignore[arg-type]
+            checking: Any = check_log(self.log, target, 11, 100, total=20, report=Quiet())  # type: ignore[arg-type]
             failure = self.failureResultOf(Deferred.fromCoroutine(checking), CannotMove)
             self.assertIn("'e15' at position 15", failure.getErrorMessage())
 

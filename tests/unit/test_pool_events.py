@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from twisted.internet.defer import fail
+from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
@@ -24,16 +25,19 @@ class EventCase(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.log = HeldLog()
-        self.bench = PoolBench(log=self.log, rules=Rules(0, 0)).start()
-        self.bus = LocalBus(self.bench.clock, wall=self.bench.wall)
+        clock = Clock()
+        self.bus = LocalBus(clock, wall=lambda: WALL + clock.seconds())
         self.made = 0
 
         def listening(topic: str) -> object:
             self.made += 1
             return self.bus.broker.listening(topic)
 
-        self.events = BusEvents(self.bus, listening, 45_000, self.bench.wall)
-        self.bench.pool.events = self.bench.acceptance.events = self.events
+        self.events = BusEvents(self.bus, listening, 45_000, lambda: WALL + clock.seconds())
+        self.bench = PoolBench(
+            log=self.log, rules=Rules(0, 0), clock=clock, events=self.events
+        ).start()
+        self.made = 0
         self.heard: list[Message] = []
 
     def listen(self, *topics: str) -> None:

@@ -103,7 +103,14 @@ class RestoreCase(SynchronousTestCase):
         scope: str = "user",
     ) -> Restored:
         done = Deferred.fromCoroutine(
-            restore_jobs(self.clock, log, plan, extent or log.extent, self.bench.coordinator, scope)
+            restore_jobs(
+                self.clock,
+                log,
+                plan,
+                extent or log.extent,
+                coordinator=self.bench.coordinator,
+                duplicate_scope=scope,
+            )
         )
         while not done.called:
             self.clock.advance(0)
@@ -277,7 +284,14 @@ class IdTests(RestoreCase):
             bench.coordinator._wall = lambda: WALL + 0.7 + self.clock.seconds() % 1
             log = Readable()
             done = Deferred.fromCoroutine(
-                restore_jobs(self.clock, log, PLAN, log.extent, bench.coordinator, "user")
+                restore_jobs(
+                    self.clock,
+                    log,
+                    PLAN,
+                    log.extent,
+                    coordinator=bench.coordinator,
+                    duplicate_scope="user",
+                )
             )
             self.assertEqual(not done.called, waits)
             self.clock.advance(0.31)

@@ -21,7 +21,9 @@ class Game:
         self.clock = Clock()
         self.wheel = Wheel(self.clock, TICK)
         self.outcomes: list[MatchOutcome] = []
-        self.maker = Matchmaker(self.clock, self.wheel, self.outcomes.append, limit, max_modes)
+        self.maker = Matchmaker(
+            self.clock, self.wheel, self.outcomes.append, limit=limit, max_modes=max_modes
+        )
 
     def join(self, player: str, mode: str = "duel", needed: int = 2, timeout: float = 10) -> None:
         self.maker.join(MatchRequest(player, mode, needed, timeout))

@@ -127,7 +127,7 @@ class Host:
             bus or world.bus,
             self.hooks,
             RequestPacking(router),
-            settings,
+            settings=settings,
             host=name,
             wall=world.clock.seconds,
         )

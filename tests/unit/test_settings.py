@@ -22,6 +22,8 @@ from kupool.settings import (
     reloadable,
     repeatable,
     shown,
+    value_of,
+    with_values,
 )
 
 
@@ -47,11 +49,11 @@ class SourceTests(FileCase):
         settings, sources = load({}, {})
         self.assertEqual(settings, Settings())
         self.assertEqual(set(sources.values()), {"default"})
-        self.assertEqual(settings.addr, (":8080",))
-        self.assertEqual((settings.interval, settings.expire), (30.0, 0.0))
-        self.assertEqual(settings.history_window, 600.0)
-        self.assertEqual(settings.mq_queue, "kupool_submissions")
-        self.assertEqual(settings.submit_interval, 1.0)
+        self.assertEqual(settings.listen.addr, (":8080",))
+        self.assertEqual((settings.jobs.interval, settings.jobs.expire), (30.0, 0.0))
+        self.assertEqual(settings.jobs.history_window, 600.0)
+        self.assertEqual(settings.log.queue, "kupool_submissions")
+        self.assertEqual(settings.rates.submit_interval, 1.0)
 
     def test_every_setting_by_every_source(self) -> None:
         """K-89, K-90: each of them, from each source, and which of these wins."""
@@ -90,39 +92,48 @@ class SourceTests(FileCase):
             self.assertEqual(found.settings, from_file.settings)
             for name in texts:
                 self.assertEqual(found.sources[name], source(name))
-                self.assertNotEqual(getattr(found.settings, name), getattr(Settings(), name), name)
+                self.assertNotEqual(
+                    value_of(found.settings, name), value_of(Settings(), name), name
+                )
 
     def test_lists(self) -> None:
         """K-89: repeatable ones take a list, or text with commas."""
         for several in (["a:1", "b:2"], "a:1,b:2", "a:1, b:2,"):
             settings = load({"addr": several}, {}).settings  # type: ignore[dict-item]
-            self.assertEqual(settings.addr, ("a:1", "b:2"))
-        self.assertEqual(load({}, {"KUP_ADDR": "a:1,b:2"}).settings.addr, ("a:1", "b:2"))
+            self.assertEqual(settings.listen.addr, ("a:1", "b:2"))
+        self.assertEqual(load({}, {"KUP_ADDR": "a:1,b:2"}).settings.listen.addr, ("a:1", "b:2"))
 
     def test_an_empty_file(self) -> None:
-        self.assertEqual(load({"config": self.file("# nothing\n")}, {}).settings.interval, 30.0)
+        self.assertEqual(
+            load({"config": self.file("# nothing\n")}, {}).settings.jobs.interval, 30.0
+        )
         self.assertEqual(load({}, {"KUP_CONFIG": ""}).settings, Settings())
 
     def test_plain_numbers_in_a_file(self) -> None:
         path = self.file("max_connections: 5\nattempts_rate: 0.5\nexpire: 0\n")
         settings = load({"config": path}, {}).settings
         self.assertEqual(
-            (settings.max_connections, settings.attempts_rate, settings.expire), (5, 0.5, 0.0)
+            (
+                settings.limits.max_connections,
+                settings.rates.attempts_rate,
+                settings.jobs.expire,
+            ),
+            (5, 0.5, 0.0),
         )
 
     def test_on_and_off_in_a_file(self) -> None:
         """K-89: YAML takes these words for true and false."""
         for text in ("off", "false", '"off"'):
             self.assertEqual(
-                load({"config": self.file(f"spool: {text}\n")}, {}).settings.spool, "off"
+                load({"config": self.file(f"spool: {text}\n")}, {}).settings.log.spool, "off"
             )
         path = self.file("bus: off\nbus_get: on\n")
         settings = load({"config": path}, {}).settings
-        self.assertEqual((settings.bus, settings.bus_get), ("off", "on"))
+        self.assertEqual((settings.bus.kind, settings.bus.get), ("off", "on"))
         self.assertIn("bus: expected text", self.refused({"config": self.file("bus: on\n")}))
         path = self.file("spool: on\n")
-        self.assertEqual(load({"config": path}, {"KUP_SPOOL": "off"}).settings.spool, "off")
-        self.assertEqual(load({"config": path}, {}).settings.spool, "on")
+        self.assertEqual(load({"config": path}, {"KUP_SPOOL": "off"}).settings.log.spool, "off")
+        self.assertEqual(load({"config": path}, {}).settings.log.spool, "on")
 
 
 class RefusalTests(FileCase):
@@ -239,10 +250,13 @@ class ShownTests(FileCase):
         self.assertEqual(hidden, "amqp://user:***@host/")
 
     def test_secrets_of_settings(self) -> None:
-        settings = Settings(
-            pg_dsn="postgres://u:secret@db",
-            mq_url="amqp://u:secret@mq",
-            auth=("memory:admin:secret", "file:/passwd"),
+        settings = with_values(
+            Settings(),
+            {
+                "pg_dsn": "postgres://u:secret@db",
+                "mq_url": "amqp://u:secret@mq",
+                "auth": ("memory:admin:secret", "file:/passwd"),
+            },
         )
         values = shown(settings)
         self.assertNotIn("secret", str(values))
@@ -253,7 +267,10 @@ class ChangeTests(SynchronousTestCase):
     """K-32: what a reload can apply, and what it cannot."""
 
     def test_changes(self) -> None:
-        new = Settings(interval=5.0, addr=(":1",), log_level="debug", store="memory")
+        new = with_values(
+            Settings(),
+            {"interval": 5.0, "addr": (":1",), "log_level": "debug", "store": "memory"},
+        )
         self.assertEqual(changes(Settings(), new), (["interval", "log_level"], ["addr", "store"]))
         self.assertEqual(changes(new, new), ([], []))
 
@@ -261,7 +278,11 @@ class ChangeTests(SynchronousTestCase):
         """K-90: RabbitMQ has them from when the stream was made; a file of ours does not."""
         for mq, names in (("sqlite", []), ("rabbit", ["log_retention", "log_max_size"])):
             now, restart = changes(
-                Settings(mq=mq), Settings(mq=mq, log_retention=1.0, log_max_size=1, expire=1.0)
+                with_values(Settings(), {"mq": mq}),
+                with_values(
+                    Settings(),
+                    {"mq": mq, "log_retention": 1.0, "log_max_size": 1, "expire": 1.0},
+                ),
             )
             self.assertEqual(restart, names)
             self.assertEqual({*now, *restart}, {"expire", "log_retention", "log_max_size"})

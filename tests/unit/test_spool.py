@@ -41,7 +41,7 @@ class World:
         self.file = SpoolFile(
             database, self.clock, lambda: NOW + self.clock.seconds(), self.max_bytes
         )
-        self.log = SpooledLog(self.remote, self.file, self.clock, self.settings, lambda: 0.0)
+        self.log = SpooledLog(self.remote, self.file, self.clock, self.settings, jitter=lambda: 0.0)
         self.opening = self.log.open()
         self.work()
 

@@ -15,7 +15,7 @@ from kupool.daemon.status import BEHIND, RUNNING, SLOW, Status
 from kupool.log import LogStatus
 from kupool.pool.coordinator import RotationFailed
 from kupool.pool.judge import Rules
-from kupool.settings import Settings
+from kupool.settings import Settings, with_values
 from kupool.web import IStatusSource, Overview
 
 
@@ -25,7 +25,7 @@ class StatusTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.wall = 1.8e9
-        settings = Settings(store="memory", mq="memory")
+        settings = with_values(Settings(), {"store": "memory", "mq": "memory"})
         self.parts: Parts = build(settings, self.clock, lambda: self.wall)
         self.status = Status(lambda: self.wall, self.parts)
 
@@ -109,7 +109,7 @@ class StatusTests(SynchronousTestCase):
         """Issue 11, points 4 and 10: the store's is a concern, as submissions are accepted; the
         log's is why they are not.
         """
-        parts = build(Settings(data="d"), self.clock, lambda: self.wall)
+        parts = build(with_values(Settings(), {"data": "d"}), self.clock, lambda: self.wall)
         status = Status(lambda: self.wall, parts)
         status.enter(RUNNING)
         log, store = parts.databases
@@ -189,7 +189,7 @@ class StartedTests(SynchronousTestCase):
     def test_the_next_tick(self) -> None:
         """K-32: on a fake clock, over the change."""
         clock = Clock()
-        settings = Settings(store="memory", mq="memory", interval=30.0)
+        settings = with_values(Settings(), {"store": "memory", "mq": "memory", "interval": 30.0})
         parts = build(settings, clock, lambda: 1.8e9 + clock.seconds())
         made: list[float] = []
         parts.coordinator._publish = lambda job: made.append(clock.seconds())  # type: ignore[assignment]

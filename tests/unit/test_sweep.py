@@ -102,9 +102,9 @@ class SweepCase(SynchronousTestCase):
             lambda: T + self.clock.seconds(),
             self.log,
             self.store,
-            self.compare,
-            self.new_id,
-            SweepSettings(**settings),
+            compare=self.compare,
+            new_id=self.new_id,
+            settings=SweepSettings(**settings),
         )
 
     def begin(self, sweeper: Sweeper | None = None) -> None:

@@ -15,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.daemon.http_limits import http_limits
 from kupool.net.refusals import PERIOD, Refusals
-from kupool.settings import Settings
+from kupool.settings import ListenSettings
 from kupool.web.crowd import PATIENCE, RESERVED, HttpLimits
 from tests.unit import test_web_routes
 from tests.unit.test_web_routes import Answer, RouteTestCase, Transport
@@ -188,7 +188,7 @@ class LimitTests(SynchronousTestCase):
 
     def test_of_the_daemon(self) -> None:
         """They are settings; a quarter of the descriptors is the most."""
-        settings = Settings(
+        settings = ListenSettings(
             http_max_connections=500,
             http_max_requests=7,
             http_request_timeout=3.0,
@@ -199,10 +199,10 @@ class LimitTests(SynchronousTestCase):
         self.assertEqual(http_limits(settings, 4000), expected)
         self.assertEqual(http_limits(settings, 0), expected)
         self.assertEqual(http_limits(settings, 1024).max_connections, 256)
-        unlimited = Settings(http_max_connections=0)
+        unlimited = ListenSettings(http_max_connections=0)
         self.assertEqual(http_limits(unlimited, 1024).max_connections, 256)
         self.assertEqual(http_limits(unlimited, 0).max_connections, 0)
-        self.assertEqual(http_limits(Settings(), 0), HttpLimits())
+        self.assertEqual(http_limits(ListenSettings(), 0), HttpLimits())
 
 
 class RefusalTests(SynchronousTestCase):

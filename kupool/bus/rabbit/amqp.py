@@ -81,7 +81,12 @@ class AmqpCarrier:
     async def _connect(self) -> None:
         name = f"{self._prefix} {self._node}"
         self._link = link = Link(
-            self._reactor, self._brokers, name, self._set_up, self._lost, self._settings.link
+            self._reactor,
+            self._brokers,
+            name,
+            self._set_up,
+            lost=self._lost,
+            settings=self._settings.link,
         )
         link.start()
         settings = self._settings

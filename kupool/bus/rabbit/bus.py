@@ -51,7 +51,7 @@ class MeshBus(LocalBus):
         broker = SharedBroker(clock, settings, wall=wall, random=random)
         super().__init__(clock, wall=wall, broker=broker, name=name)
         self._carrier = carrier
-        self._mesh = Mesh(clock, carrier, broker, mesh or MeshSettings(), name)
+        self._mesh = Mesh(clock, carrier, broker, mesh or MeshSettings(), node=name)
         self._shared = broker
 
     @property

@@ -58,7 +58,7 @@ class Directory:
         return self._by_address.get(address)
 
     def install(
-        self, node: str, address: str, version: int, entries: Iterable[Entry], heard: float
+        self, node: str, address: str, version: int, *, entries: Iterable[Entry], heard: float
     ) -> Peer:
         """Take over all that a node has; raises :class:`ValueError` for what cannot be."""
         peer = self._by_node.get(node)
@@ -91,7 +91,7 @@ class Directory:
             entry.topics,
             partial(self._deliver, peer, name),
             checked_keys(entry.keys),
-            entry.since,
+            since=entry.since,
         )
 
     def remove(self, peer: Peer, subscriber: str, topics: list[str] | None, gone: bool) -> None:

@@ -23,9 +23,8 @@ MAX_ANSWER = 4096
 #: Who called, by what number, and which subscriber was asked.
 Key = tuple[str, int, str]
 
-#: Sends a word back: (who called, from what address, the call's number there, the
-#: subscriber, what it says).
-SendBack = Callable[[str, str, int, str, Response], object]
+#: Sends a word back: (the key, the address of who called, what the subscriber says).
+SendBack = Callable[[Key, str, Response], object]
 
 _ENOUGH = Response(Verdict.FAILED, text="the subscriber has enough to do")
 _LOST = Response(Verdict.LOST)
@@ -109,8 +108,7 @@ class Hands:
         self._say(held, response)
 
     def _say(self, held: _Held, response: Response) -> None:
-        node, number, subscriber_id = held.key
-        self._send_back(node, held.address, number, subscriber_id, response)
+        self._send_back(held.key, held.address, response)
 
     def _sendable(self, response: Response) -> Response:
         size = len(response.data)
@@ -140,4 +138,4 @@ class Hands:
         return held
 
 
-__all__ = ["FIRST_NUMBER", "Hands"]
+__all__ = ["FIRST_NUMBER", "Hands", "Key"]

@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 from kupool.bus.calls import Response
 from kupool.bus.rabbit.carrier import EVERYBODY, ICarrier
 from kupool.bus.rabbit.directory import Acknowledgements, Directory, Peer
-from kupool.bus.rabbit.hands import Hands
+from kupool.bus.rabbit.hands import Hands, Key
 from kupool.bus.rabbit.introduction import Gatherings, Introduction
 from kupool.bus.rabbit.items import (
     Added,
@@ -61,6 +61,7 @@ class Mesh:
         carrier: ICarrier,
         broker: SharedBroker,
         settings: MeshSettings,
+        *,
         node: str,
     ) -> None:
         self._clock = clock
@@ -266,10 +267,9 @@ class Mesh:
         if peer is not None:
             self._outgoing.add(address, Took(peer.version))
 
-    def _send_back(
-        self, node: str, address: str, number: int, subscriber: str, response: Response
-    ) -> None:
+    def _send_back(self, key: Key, address: str, response: Response) -> None:
         """Send an answer to where its caller is by now, or was when it called."""
+        node, number, subscriber = key
         peer = self._peers.node(node)
         address = address if peer is None else peer.address
         self._outgoing.add(address, Reply(number, subscriber, response))
@@ -285,7 +285,9 @@ class Mesh:
         if entries is None:
             return
         self._asked.discard(address)
-        self._peers.install(sender, address, item.version, entries, self._clock.seconds())
+        self._peers.install(
+            sender, address, item.version, entries=entries, heard=self._clock.seconds()
+        )
         if item.reply:
             self._send_state(address, False)
         self._introduction.look(self.nodes)

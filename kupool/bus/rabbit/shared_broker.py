@@ -61,11 +61,12 @@ class SharedBroker(Broker):
         topics: Iterable[object],
         deliver: Deliver,
         keys: Iterable[str] = (),
+        *,
         since: float | None = None,
     ) -> tuple[str, ...]:
         """Let a subscriber of this node have what fits some topics, wherever published."""
         new_keys = tuple(keys)
-        found = super().subscribe(subscriber_id, topics, deliver, new_keys, since)
+        found = super().subscribe(subscriber_id, topics, deliver, new_keys, since=since)
         own = self.own.get(subscriber_id)
         if own is None:
             since = self._now() if since is None else since
@@ -107,6 +108,7 @@ class SharedBroker(Broker):
         topics: Iterable[str],
         deliver: Deliver,
         keys: Iterable[str],
+        *,
         since: float,
     ) -> tuple[str, ...]:
         """Let a subscriber of another node have what fits some topics.
@@ -114,7 +116,7 @@ class SharedBroker(Broker):
         Raises :class:`ValueError` for a pattern that is none. It leaves, in part or whole,
         as one of this node does.
         """
-        return super().subscribe(subscriber_id, topics, deliver, keys, since)
+        return super().subscribe(subscriber_id, topics, deliver, keys, since=since)
 
     def keep_to_itself(self) -> None:
         """Tell the other nodes nothing more."""

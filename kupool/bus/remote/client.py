@@ -87,7 +87,7 @@ class RemoteBus(Models):
             [Place("the bus", endpoint)],
             framing,
             User(self._greet, self._up, self._received, self._down, self._again, self._gone),
-            _dial_settings(settings, max_frame),
+            settings=_dial_settings(settings, max_frame),
             counters=Counter(),
             random=random,
             json=True,
@@ -145,11 +145,14 @@ class RemoteBus(Models):
         model: Model,
         data: bytes,
         topic: Topic,
+        *,
         timeout: float | None = None,
         key: str = "",
         headers: Mapping[str, str] | None = None,
     ) -> Deferred[Outcome]:
-        return self._outstanding.publish(model, data, topic, timeout, key, headers)
+        return self._outstanding.publish(
+            model, data, topic, timeout=timeout, key=key, headers=headers
+        )
 
     # -- subscriptions
 
@@ -218,6 +221,7 @@ class RemoteBus(Models):
         method: str,
         params: object,
         replied: Replied,
+        *,
         timeout: float | None = None,
     ) -> None:
         answers = self._dialler.answers
@@ -247,7 +251,7 @@ class RemoteBus(Models):
             else:
                 welcome.callback(None)
 
-        self._ask(connection, "authorize", self._credentials, replied, CONNECT_TIMEOUT)
+        self._ask(connection, "authorize", self._credentials, replied, timeout=CONNECT_TIMEOUT)
         return welcome
 
     def _up(self, connection: Connection, place: Place) -> None:

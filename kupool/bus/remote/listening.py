@@ -92,7 +92,7 @@ class Listening:
             return fail(BusError(refusal)) if refusal else wanted.waiting.wait()
         waiting = Waiters[Subscription]()
         done = waiting.wait()
-        self._listen(link, wanted, patterns, list(new_keys), waiting)
+        self._listen(link, wanted, patterns, list(new_keys), waiting=waiting)
         return done
 
     def unsubscribe(self, handler: Handler, topics: Iterable[Topic] | None) -> Deferred[None]:
@@ -120,6 +120,7 @@ class Listening:
         wanted: Wanted,
         topics: list[str],
         keys: list[str],
+        *,
         waiting: Waiters[Subscription],
     ) -> None:
         """Subscribe in requests that fit a message; the reply to the last one counts."""
@@ -157,7 +158,7 @@ class Listening:
         """Ask for all that is wanted over a new connection."""
         for wanted in list(self._wanted.values()):
             waiting, wanted.waiting = wanted.waiting, Waiters()
-            self._listen(link, wanted, list(wanted.topics), list(wanted.keys), waiting)
+            self._listen(link, wanted, list(wanted.topics), list(wanted.keys), waiting=waiting)
 
     def called(self, link: Connection, request: Incoming) -> None:
         """Have a call handled, and answered where it wants to be."""

@@ -73,6 +73,7 @@ class Outstanding:
         model: Model,
         data: bytes,
         topic: Topic,
+        *,
         timeout: float | None,
         key: str,
         headers: Mapping[str, str] | None,
@@ -80,7 +81,9 @@ class Outstanding:
         """Send a message now, or with the next connection; raises as a publish does."""
         number, settings = next(self._numbers), self._settings
         message_id = f"{self._token}-{number}"
-        message = make_message(settings, message_id, model, topic, data, timeout, key, headers)
+        message = make_message(
+            settings, message_id, model, topic, data=data, timeout=timeout, key=key, headers=headers
+        )
         reason = self._why_not(model, len(data))
         if reason:
             return succeed(Outcome(Kind.REFUSED, reason=reason))

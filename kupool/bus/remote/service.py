@@ -214,10 +214,10 @@ class BusService(Observer):
                 params.message or broker.message_id(),
                 params.model,
                 params.topic,
-                decode_data(params),
-                timeout,
-                params.key,
-                params.headers,
+                data=decode_data(params),
+                timeout=timeout,
+                key=params.key,
+                headers=params.headers,
             )
         except ValueError as error:
             return BAD_PARAMS.about(str(error))

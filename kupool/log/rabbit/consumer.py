@@ -69,6 +69,7 @@ class RabbitSubscription:
         queue: str,
         gauge: Gauge,
         consumer: Any,
+        *,
         prefetch: int,
         retry: RetrySettings,
         bury: Bury,

@@ -109,16 +109,16 @@ class RabbitLog:
             brokers,
             f"{name}: publishing",
             self._set_up_publishing,
-            self._publisher.down,
-            link,
+            lost=self._publisher.down,
+            settings=link,
         )
         self._consuming = Link(
             reactor,
             brokers,
             f"{name}: consuming",
             self._set_up_consuming,
-            self._consuming_lost,
-            link,
+            lost=self._consuming_lost,
+            settings=link,
         )
         self._reading = Link(
             reactor, brokers, f"{name}: reading", self._set_up_reading, settings=link
@@ -289,7 +289,7 @@ class RabbitLog:
         if obstacle:
             return fail(LogUnavailable(obstacle))
         headers = marks(self._identity)
-        done = self._publisher.publish(self._topology.exchange, "", entry_id, headers, body)
+        done = self._publisher.publish(self._topology.exchange, "", entry_id, headers, body=body)
         return done.addCallback(self._appended)
 
     def _obstacle(self) -> str:
@@ -333,10 +333,10 @@ class RabbitLog:
             queue,
             self._gauge(queue),
             consumer,
-            prefetch,
-            self._settings.retry,
-            lambda delivery, reason: self._bury(group, delivery, reason),
-            self._pool,
+            prefetch=prefetch,
+            retry=self._settings.retry,
+            bury=lambda delivery, reason: self._bury(group, delivery, reason),
+            pool=self._pool,
         )
         before = self._subscriptions.get(group)
         if before is not None:
@@ -366,7 +366,7 @@ class RabbitLog:
             **marks(self._identity),
         }
         queue, entry = self._topology.dead_letters, delivery.entry
-        done = self._publisher.publish("", queue, entry.entry_id, headers, entry.body)
+        done = self._publisher.publish("", queue, entry.entry_id, headers, body=entry.body)
         return done.addCallback(lambda _: self._gauge(queue).put())
 
     # -- state

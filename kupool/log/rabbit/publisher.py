@@ -120,7 +120,7 @@ class Publisher:
         return 0.0
 
     def publish(
-        self, exchange: str, key: str, message_id: str, headers: dict[str, Any], body: bytes
+        self, exchange: str, key: str, message_id: str, headers: dict[str, Any], *, body: bytes
     ) -> Deferred[None]:
         """Publish an entry; fires when it is kept.
 
@@ -169,7 +169,9 @@ class Publisher:
         item.first_sent = item.first_sent or item.sent
         self._sent = item.serial
         headers = {"appended_at": int(self._wall() * 1000), **item.headers}
-        channel.publish(item.exchange, item.key, item.message_id, headers, item.body).addCallbacks(
+        channel.publish(
+            item.exchange, item.key, item.message_id, headers, body=item.body
+        ).addCallbacks(
             self._confirmed, self._refused, callbackArgs=(channel, item), errbackArgs=(channel,)
         ).addErrback(lambda failure: self._log.failure("A confirm went wrong", failure))
         self._check(channel)

@@ -88,7 +88,7 @@ class Client:
             [Place(name, endpoint)],
             framing_for(codec),
             User(self._greet, self._up, self._received, self._down, self._again, self._gone),
-            _dial_settings(self.settings),
+            settings=_dial_settings(self.settings),
             counters=self.counters,
             random=random,
             ping=None if keepalive is None else self._sign,

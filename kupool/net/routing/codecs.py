@@ -38,6 +38,7 @@ class Unfit(Exception):
         to: Request | None = None,
         route: Route | None = None,
         given: object = None,
+        *,
         failure: Failure | None = None,
     ) -> None:
         super().__init__(error.text)

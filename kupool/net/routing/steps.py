@@ -75,7 +75,7 @@ def compose(handler: Step, before: Sequence[Step], after: Sequence[Step]) -> Ste
         for number, step in enumerate(before, 1):
             refusal = step(*message)
             if awaited(refusal):
-                return _from_before(refusal, before[number:], handler, after, message)
+                return _from_before(refusal, before[number:], handler, after, message=message)
             if refusal is not None:
                 return refusal
         outcome = handler(*message)
@@ -96,7 +96,7 @@ async def _value(value: object) -> object:
 
 
 async def _from_before(
-    waiting: Any, before: Sequence[Step], handler: Step, after: Sequence[Step], message: Any
+    waiting: Any, before: Sequence[Step], handler: Step, after: Sequence[Step], *, message: Any
 ) -> object:
     refusal = await deferred_of(waiting)
     for step in before:

@@ -61,7 +61,7 @@ class MemoryConnector:
     """A client's attempt to connect, and what became of it."""
 
     def __init__(
-        self, network: Exchange, host: str, port: int, factory: Any, timeout: float
+        self, network: Exchange, host: str, port: int, factory: Any, *, timeout: float
     ) -> None:
         self.network = network
         self.host = host

@@ -181,16 +181,15 @@ class MemoryNetwork(Clock):
         here = IPv4Address("TCP", host, self._port())
         there = IPv4Address("TCP", listener.interface or "127.0.0.1", port)
         server = listener.factory.buildProtocol(here)
-        near = MemoryTransport(here, there, self.chunk, self.window)
-        far = MemoryTransport(there, here, self.chunk, self.window)
+        accepting = MemoryPeer(self, "line") if server is None else server
+        near = MemoryTransport(client, here, there, chunk=self.chunk, window=self.window)
+        far = MemoryTransport(accepting, there, here, chunk=self.chunk, window=self.window)
         near.other, far.other = far, near
-        near.protocol, far.protocol = client, server
         self._transports += [near, far]
         if connector is not None:
             connector.attach(near)
         client.makeConnection(near)
         if server is None:
-            far.protocol = MemoryPeer(self, "line")
             far.abortConnection()
         else:
             server.makeConnection(far)
@@ -224,7 +223,7 @@ class MemoryNetwork(Clock):
         bindAddress: Any = None,
     ) -> MemoryConnector:
         """Connect a client; refused where nobody listens, whatever the host."""
-        connector = MemoryConnector(self, host, port, factory, timeout)
+        connector = MemoryConnector(self, host, port, factory, timeout=timeout)
         connector.connect()
         return connector
 

@@ -7,7 +7,11 @@ from typing import Any
 
 from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
-from twisted.internet.interfaces import IHalfCloseableProtocol, ITCPTransport
+from twisted.internet.interfaces import (
+    IHalfCloseableProtocol,
+    IPushProducer,
+    ITCPTransport,
+)
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -23,11 +27,17 @@ class MemoryTransport:
     """
 
     def __init__(
-        self, here: IPv4Address, there: IPv4Address, chunk: int | None, window: int
+        self,
+        protocol: Any,
+        here: IPv4Address,
+        there: IPv4Address,
+        *,
+        chunk: int | None,
+        window: int,
     ) -> None:
         self.chunk = chunk
         self.window = window
-        self.protocol: Any = None
+        self.protocol = protocol
         self.other: MemoryTransport
         #: Called with the reason when the connection has ended on this side.
         self.on_lost: Callable[[Failure], object] = lambda reason: None
@@ -37,7 +47,8 @@ class MemoryTransport:
         self.reading = True
         #: Whether the other side will send no more, and this one has been told.
         self.ended = False
-        self.producer: Any = None
+        #: Or an ``IPullProducer``, which is never paused.
+        self.producer: IPushProducer | None = None
         self._here, self._there = here, there
         self._outgoing = bytearray()
         self._finishing = self._finished = False

@@ -208,11 +208,11 @@ class DescriptorGroup:
 
     def addReader(self, reader: Any) -> None:
         """Watch ``reader`` for bytes to read."""
-        self._add(reader, self._readers, self._writers, select.EPOLLIN, select.EPOLLOUT)
+        self._add(reader, self._readers, self._writers, select.EPOLLIN)
 
     def addWriter(self, writer: Any) -> None:
         """Watch ``writer`` for room to write."""
-        self._add(writer, self._writers, self._readers, select.EPOLLOUT, select.EPOLLIN)
+        self._add(writer, self._writers, self._readers, select.EPOLLOUT)
 
     def removeReader(self, reader: Any) -> None:
         """Stop watching ``reader`` for bytes to read."""
@@ -238,14 +238,12 @@ class DescriptorGroup:
         """Return what is watched for room to write."""
         return list(self._writers.values())
 
-    def _add(
-        self, what: Any, mine: dict[int, Any], other: dict[int, Any], event: int, also: int
-    ) -> None:
+    def _add(self, what: Any, mine: dict[int, Any], other: dict[int, Any], event: int) -> None:
         fd = what.fileno()
         if fd in mine:
             return
         if fd in other:
-            self._epoll.modify(fd, event | also)
+            self._epoll.modify(fd, select.EPOLLIN | select.EPOLLOUT)
         else:
             self._epoll.register(fd, event)
         mine[fd] = what

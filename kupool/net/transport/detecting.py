@@ -59,7 +59,7 @@ class DetectingProtocol(Protocol):
         framing = detect(data[0]) if not self._begun else None
         if self._refused is not None:
             refusal, self._refused = self._refused, None
-            refuse(self._manager, self.transport, framing or LINE, *refusal)
+            refuse(self._manager, self.transport, framing or LINE, refusal)
         elif self.connection is None:
             pass  # refused already; a wrapped transport may still have had something
         elif framing is not None:

@@ -153,7 +153,7 @@ class DirectEndpoint(PortEndpoint):
     def __init__(
         self, group: DescriptorGroup, port: int, interface: str = "", backlog: int = 1024
     ) -> None:
-        super().__init__(DirectPort, group, port, interface, backlog)
+        super().__init__(DirectPort, group, port, interface, backlog=backlog)
 
 
 __all__ = [

@@ -213,6 +213,7 @@ class PortEndpoint:
         reactor: Any,
         port: int,
         interface: str = "",
+        *,
         backlog: int = 1024,
     ) -> None:
         self._class = port_class

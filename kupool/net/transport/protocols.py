@@ -68,7 +68,7 @@ class FramedProtocol(Protocol):
             if self.connection is not None:
                 self._feed_directly(self.connection)
         else:
-            refuse(self._manager, transport, self.framing, *refusal)
+            refuse(self._manager, transport, self.framing, refusal)
 
     def _feed_directly(self, connection: Connection) -> None:
         """Spare each read a call, where no subclass has a way of its own."""
@@ -155,10 +155,13 @@ def refuse(
     manager: ConnectionManager,
     transport: Any,
     framing: Framing,
-    reason: CloseReason,
-    retry_after: float | None,
+    refusal: tuple[CloseReason, float | None],
 ) -> None:
-    """Tell a peer over the limit why it may not come in, and end it."""
+    """Tell a peer over the limit why it may not come in, and end it.
+
+    ``refusal`` is the reason, and the seconds after which to come again, if that is known.
+    """
+    reason, retry_after = refusal
     manager.refused += 1
     manager.count_close(reason)
     transport.write(manager.last_word(framing, reason, retry_after))

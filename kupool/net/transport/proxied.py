@@ -15,7 +15,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.interfaces import IAddress, IDelayedCall, IHalfCloseableProtocol
+from twisted.internet.interfaces import IAddress, IDelayedCall, IHalfCloseableProtocol, IProtocol
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.protocols.haproxy._exceptions import InvalidProxyHeader
@@ -172,7 +172,7 @@ class ProxiedProtocol(Protocol):
 
     def __init__(self) -> None:
         self._read = b""
-        self._inner: Any = None
+        self._inner: IProtocol | None = None
         self._timer: IDelayedCall | None = None
 
     def connectionMade(self) -> None:

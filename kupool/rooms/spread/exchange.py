@@ -56,8 +56,8 @@ class Exchange:
                 self._bus,
                 self._settings,
                 self._host,
-                host,
-                lambda: self._broken(host),
+                to=host,
+                broken=lambda: self._broken(host),
             )
         return out
 
@@ -67,7 +67,9 @@ class Exchange:
         if out is not None:
             out.send(entry)
 
-    def push(self, host: str, peer: int, data: bytes, key: str | None, policy: str | None) -> bool:
+    def push(
+        self, host: str, peer: int, data: bytes, *, key: str | None, policy: str | None
+    ) -> bool:
         """Send a room's message to a peer of a host; returns False where it was dropped."""
         out = self._to(host)
         if out is None or len(data) > self._settings.max_entry:

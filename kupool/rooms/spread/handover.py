@@ -147,7 +147,7 @@ class Handover:
         self._asked[code] = hosts
         timeout = self._lobby.spread.move_timeout
         self._lobby.wheel.once(
-            self, code, timeout, lambda timer: self._expect_no_more(code), "move"
+            self, code, timeout, lambda timer: self._expect_no_more(code), name="move"
         )
         for host in hosts:
             self._exchange.send(host, Ask(code))

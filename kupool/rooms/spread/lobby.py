@@ -67,9 +67,9 @@ class SpreadLobby(Lobby):
         bus: IBus,
         hooks: ISpreadHooks,
         packing: Packing | None = None,
+        *,
         settings: RoomSettings | None = None,
         spread: SpreadSettings | None = None,
-        *,
         host: str | None = None,
         wall: Callable[[], float] = time.time,
         tick: float = 0.05,
@@ -224,12 +224,13 @@ class SpreadLobby(Lobby):
         code: str,
         user: str,
         body: object,
+        *,
         answer: Deferred[object] | None,
     ) -> None:
         """Let a user in, here or elsewhere, and take their first message to the room."""
         owner = self.owner(code)
         if owner == self.host or self.members.of(connection) is not None:
-            super().place(connection, code, user, body, answer)
+            super().place(connection, code, user, body, answer=answer)
         elif owner is None or not isinstance(connection, Connection):
             self.refuse(None, Failure(RequestError(UNAVAILABLE)), body, answer)
         else:

@@ -105,7 +105,7 @@ class Seats:
             number = next(self._messages)
             seat.pending[number] = answer
             self._lobby.wheel.once(
-                seat, str(number), spread.answer_timeout, self._late, "answer", always=True
+                seat, str(number), spread.answer_timeout, self._late, name="answer", always=True
             )
             if len(seat.pending) >= spread.sender_limit and not seat.held:
                 seat.held = True

@@ -43,6 +43,7 @@ class Outbound:
         bus: IBus,
         settings: SpreadSettings,
         host: str,
+        *,
         to: str,
         broken: Callable[[], object],
     ) -> None:

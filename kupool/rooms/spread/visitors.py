@@ -51,7 +51,7 @@ class Visitor:
     def _push(self, data: bytes, key: str | None, policy: str | None) -> bool:
         if not self.sends:
             return False
-        return self._exchange.push(self.host, self.number, data, key, policy)
+        return self._exchange.push(self.host, self.number, data, key=key, policy=policy)
 
     def send_encoded(self, data: bytes, messages: int = 1) -> None:
         """Send a payload, which is never dropped."""
@@ -129,7 +129,7 @@ class Visitors:
             return
 
         def place() -> None:
-            self._lobby.place(visitor, entry.code, entry.user, body, answer)
+            self._lobby.place(visitor, entry.code, entry.user, body, answer=answer)
             self._leave_if_nowhere(visitor, entry.code, "refused")
 
         def refuse(failure: Failure) -> None:

@@ -187,14 +187,14 @@ class PostgresDatabase:
         limit, own, others = self.settings.timeout, None, None
         if self._ownership is not None:
             own, others = self._begin, self._begin_other
-        writer = self._writer = Link(self.reactor, address, limit, self._changed, own)
+        writer = self._writer = Link(self.reactor, address, limit, self._changed, begin=own)
         try:
             await self._connect(writer)
             previous = await writer.transact(self._prepare)
             if self._ownership is not None:
                 self._ownership.settled(previous)
             self._others = [
-                Link(self.reactor, address, limit, _ignore, others)
+                Link(self.reactor, address, limit, _ignore, begin=others)
                 for _ in range(self.settings.others)
             ]
             for link in self._others:

@@ -75,6 +75,7 @@ class Link(Connection):  # type: ignore[misc]
         address: Address,
         limit: float,
         changed: Callable[[str], None],
+        *,
         begin: Callable[[Any, int], Awaitable[None]] | None = None,
     ) -> None:
         super().__init__(reactor, None, Detector(self._is_dead, reactor=reactor))

@@ -1,0 +1,63 @@
+"""Settings: one frozen object, made of defaults < file < ``KUP_*`` < flags."""
+
+from __future__ import annotations
+
+from kupool.settings.declaration import (
+    JobSettings,
+    LimitSettings,
+    ListenSettings,
+    LogSettings,
+    NodeBusSettings,
+    NodeRoomsSettings,
+    ProcessSettings,
+    RateSettings,
+    Settings,
+    StorageSettings,
+    SubmissionSettings,
+    declared,
+    reloadable,
+    repeatable,
+    shown,
+    value_of,
+    with_values,
+)
+from kupool.settings.loading import (
+    ENV_PREFIX,
+    GONE,
+    Loaded,
+    SettingError,
+    changes,
+    flag_name,
+    load,
+    no_longer,
+    read_file,
+)
+
+__all__ = [
+    "ENV_PREFIX",
+    "GONE",
+    "JobSettings",
+    "LimitSettings",
+    "ListenSettings",
+    "Loaded",
+    "LogSettings",
+    "NodeBusSettings",
+    "NodeRoomsSettings",
+    "ProcessSettings",
+    "RateSettings",
+    "SettingError",
+    "Settings",
+    "StorageSettings",
+    "SubmissionSettings",
+    "changes",
+    "declared",
+    "flag_name",
+    "load",
+    "no_longer",
+    "read_file",
+    "reloadable",
+    "repeatable",
+    "shown",
+    "value_of",
+    "with_values",
+]

@@ -1,0 +1,153 @@
+"""Where settings come from: defaults < file < ``KUP_*`` < flags.
+
+An error names the key and where its value came from.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import Field
+from typing import Any, NamedTuple
+
+from kupool.settings.declaration import (
+    Settings,
+    declared,
+    reloadable,
+    repeatable,
+    value_of,
+    with_values,
+)
+from kupool.settings_file import read_mapping
+
+ENV_PREFIX = "KUP_"
+
+#: What bounds the stream in RabbitMQ, which has it from when it was made.
+STREAM_BOUNDS = frozenset(("log_retention", "log_max_size"))
+
+#: Settings that older releases had, and what to do now.
+GONE = {
+    "allocator": "remove it, as Python's own allocator is used now; for another one, "
+    "see PYTHONMALLOC in docs/operations.md"
+}
+
+
+class SettingError(ValueError):
+    """A setting has a value that it cannot have; names the setting and its source."""
+
+
+class Loaded(NamedTuple):
+    """Settings, and for each the place its value came from."""
+
+    settings: Settings
+    sources: Mapping[str, str]
+
+
+def flag_name(name: str) -> str:
+    """Return the flag of a setting, without its dashes."""
+    return name.replace("_", "-")
+
+
+def no_longer(name: str) -> str:
+    """Say that one of the settings in :data:`GONE` is gone, and what to do."""
+    return f"no such setting any more: {GONE[name]}"
+
+
+def load(flags: Mapping[str, str | Sequence[str]], environ: Mapping[str, str]) -> Loaded:
+    """Return the settings that flags, environment, file and defaults give, in this order.
+
+    ``flags`` holds the values by the name of the setting. Raises :class:`SettingError`.
+    """
+    known = declared()
+    for name in GONE:
+        variable = ENV_PREFIX + name.upper()
+        if name in flags:
+            raise SettingError(f"{name}: {no_longer(name)} (from flag --{flag_name(name)})")
+        if variable in environ:
+            raise SettingError(f"{name}: {no_longer(name)} (from environment {variable})")
+    path = flags.get("config") or environ.get(ENV_PREFIX + "CONFIG") or ""
+    in_file = read_file(str(path)) if path else {}
+    values: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    for name, f in known.items():
+        given: object
+        variable = ENV_PREFIX + name.upper()
+        if name in flags:
+            source, given = f"flag --{flag_name(name)}", flags[name]
+        elif variable in environ:
+            source, given = f"environment {variable}", environ[variable]
+        elif name in in_file:
+            source, given = f"file {path}", in_file[name]
+        else:
+            sources[name] = "default"
+            continue
+        values[name] = _value(name, f, given, source)
+        sources[name] = source
+    return Loaded(with_values(Settings(), values), sources)
+
+
+def _value(name: str, f: Field[Any], given: object, source: str) -> Any:
+    try:
+        if repeatable(f):
+            several = given.split(",") if isinstance(given, str) else given
+            if not isinstance(several, list | tuple):
+                raise ValueError(f"expected a list, found a {type(given).__name__}")
+            return tuple(_text(one).strip() for one in several if _text(one).strip())
+        if isinstance(given, bool):  # which is what YAML takes these words for
+            word = "on" if given else "off"
+            given = word if word in f.metadata["kind"].hint.split("|") else given
+        text = _text(given)
+        value = f.metadata["kind"].parse(text)
+        least = f.metadata["least"]
+        if least is not None and value < least:
+            shown = f.metadata["kind"].show(least)
+            raise ValueError(f"{text!r} is less than {shown}")
+        return value
+    except ValueError as error:
+        raise SettingError(f"{name}: {error} (from {source})") from None
+
+
+def _text(given: object) -> str:
+    if isinstance(given, bool) or not isinstance(given, str | int | float):
+        # Without the value, which may be a secret.
+        raise ValueError(f"expected text or a number, found a {type(given).__name__}")
+    return str(given)
+
+
+def read_file(path: str) -> dict[str, object]:
+    """Return the settings in a YAML or JSON file; raises :class:`SettingError`."""
+    try:
+        found = read_mapping(path)
+    except ValueError as error:
+        raise SettingError(f"config: {path}: {error}") from None
+    known = [name for name in declared() if name != "config"]
+    for key in found:
+        if key in GONE:
+            raise SettingError(f"{key}: {no_longer(str(key))} (from file {path})")
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, 1)
+            hint = f", did you mean {near[0]}?" if near else ""
+            raise SettingError(f"{key}: no such setting{hint} (from file {path})")
+    return found
+
+
+def changes(old: Settings, new: Settings) -> tuple[list[str], list[str]]:
+    """Return the names that differ: those that can be applied now, and the rest."""
+    differ = [name for name in declared() if value_of(old, name) != value_of(new, name)]
+    now = set(reloadable())
+    if old.log.kind == "rabbit":
+        now -= STREAM_BOUNDS
+    return [n for n in differ if n in now], [n for n in differ if n not in now]
+
+
+__all__ = [
+    "ENV_PREFIX",
+    "GONE",
+    "Loaded",
+    "SettingError",
+    "changes",
+    "flag_name",
+    "load",
+    "no_longer",
+    "read_file",
+]
