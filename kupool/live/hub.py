@@ -51,3 +51,6 @@ class LatestChannel:
             connection.send_latest(self._name, connection.framing.encode(make(connection)))
 
         return self._manager.each(send, list(self._subscribers.values()))
+
+
+__all__ = ["LatestChannel"]

@@ -22,8 +22,9 @@ from kupool.bus.broker import Broker
 from kupool.bus.local import LocalBus
 from kupool.bus.remote.service import BusService
 from kupool.errors import RequestError
-from kupool.net import Client, HookedObserver, Observer, Router, Server
+from kupool.net import Client, Observer, Router, Server
 from kupool.net.heartbeat import Heartbeat
+from kupool.net.hooks import HookedObserver
 from kupool.net.manager import ConnectionManager, ServerSettings
 from kupool.net.testing import MemoryNetwork
 from kupool.rooms import Lobby, LobbyObserver, RoomHooks

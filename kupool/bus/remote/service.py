@@ -36,7 +36,7 @@ from kupool.bus.remote.messages import (
 )
 from kupool.bus.topics import pattern_name
 from kupool.errors import BAD_PARAMS, TOO_MANY_REQUESTS, CloseReason, ErrorText
-from kupool.net import IClosingObserver
+from kupool.net.interfaces import IClosingObserver
 from kupool.net.observer import Observer
 from kupool.net.routing.interfaces import IRouter
 from kupool.net.routing.router import Before, Router
