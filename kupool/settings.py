@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
 from typing import Any, NamedTuple
 
-from kupool.kinds import COUNT, DURATION, NUMBER, SIZE, TEXT, Kind, choice
+from kupool.kinds import COUNT, DURATION, NUMBER, SIZE, TEXT, ValueKind, choice
 from kupool.masking import hide, mask
 from kupool.settings_file import read_mapping
 
@@ -32,7 +32,7 @@ class SettingError(ValueError):
 
 
 def _setting(
-    kind: Kind,
+    kind: ValueKind,
     default: str | tuple[str, ...],
     doc: str,
     *,

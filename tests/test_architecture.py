@@ -351,6 +351,73 @@ def _private_names(module: Module) -> set[str]:
     return own
 
 
+def nouns(module: Module) -> Iterator[tuple[str, bool]]:
+    """The classes of a module, wherever in it, and its aliases of types.
+
+    With each, whether it is a class. Private ones are known in their module alone.
+    """
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.ClassDef) and not _private(node.name):
+            yield node.name, True
+    for node in module.tree.body:
+        if isinstance(node, ast.Assign):
+            for target in node.targets:
+                if isinstance(target, ast.Name) and re.match("[A-Z]+[a-z]", target.id):
+                    yield target.id, False
+
+
+def homonyms(found: Iterable[Module]) -> dict[str, list[str]]:
+    """The names that two modules give, one of them to a class, and these modules."""
+    given: dict[str, list[str]] = {}
+    classes = set()
+    for module in found:
+        for name, is_class in nouns(module):
+            given.setdefault(name, []).append(module.name)
+            if is_class:
+                classes.add(name)
+    return {name: where for name, where in given.items() if len(where) > 1 and name in classes}
+
+
+class NounTests(SynchronousTestCase):
+    """Design section 2: nouns are unique across the product, whether public or not."""
+
+    def test_no_name_stands_for_two_things(self) -> None:
+        self.assertEqual(homonyms(modules()), {})
+
+    def test_a_second_one_is_found(self) -> None:
+        """Also as an alias, or inside a function; private ones and aliases alone may be."""
+        sources = {
+            "kupool.a": "class Link: pass\nclass _Own: pass\nclass Call: pass\nKey = int | str",
+            "kupool.b": "def f():\n    class Link: pass\nclass _Own: pass\nKey = str | None",
+            "kupool.c": "Call = Callable[[], None]\nCALL = 1",
+        }
+        made = [Module(name, name[7:], ast.parse(text)) for name, text in sources.items()]
+        self.assertEqual(
+            homonyms(made), {"Link": ["kupool.a", "kupool.b"], "Call": ["kupool.a", "kupool.c"]}
+        )
+
+
+class ExportTests(SynchronousTestCase):
+    """Design section 2: a package exports its public names and nothing else."""
+
+    def packages(self) -> Iterator[Module]:
+        folders = {module.name.rpartition(".")[0] for module in modules()}
+        return (module for module in modules() if module.name in folders)
+
+    def test_a_package_lists_what_it_has(self) -> None:
+        """One that defines or imports names of ours has ``__all__``, and has it whole."""
+        for package in self.packages():
+            defined = {name for name, _ in nouns(package)}
+            defined |= {n.name for n in package.tree.body if isinstance(n, ast.FunctionDef)}
+            if not defined:
+                continue
+            made = importlib.import_module(package.name)
+            self.assertLessEqual({n for n in defined if not _private(n)}, set(made.__all__))
+            for name in made.__all__:
+                self.assertTrue(hasattr(made, name), f"{package.name}.{name}")
+                self.assertFalse(_private(name), f"{package.name}.{name}")
+
+
 class DocumentationTests(SynchronousTestCase):
     def test_every_module_says_what_it_is_for(self) -> None:
         for module in modules():

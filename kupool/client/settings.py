@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class ClientSettings:
+class PoolClientSettings:
     """Times are in seconds, sizes in bytes.
 
     ``backoff_first`` doubles with every failed round of the servers up to

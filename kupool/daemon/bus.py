@@ -24,10 +24,10 @@ from kupool.pool.acceptance import Acceptance
 from kupool.pool.events import BusEvents
 from kupool.pool.handlers import Handlers
 from kupool.settings import Settings
-from kupool.web.answers import Route
+from kupool.web.answers import ApiResource
 from kupool.web.bus import bus_routes
-from kupool.web.control import Hosts
-from kupool.web.visitors import Visitors
+from kupool.web.control import KnownHosts
+from kupool.web.visitors import VisitorGate
 
 #: Topics whose counts and last messages are remembered: a status of all of them, each
 #: with a hundred messages, has to be made in one turn of the reactor.
@@ -80,9 +80,9 @@ class BusPart:
             await self.service.finish().addTimeout(LAST_CALLS, clock)
         await self.bus.close()
 
-    def routes(self, hosts: Hosts, settings: Settings) -> Mapping[str, Route]:
+    def routes(self, hosts: KnownHosts, settings: Settings) -> Mapping[str, ApiResource]:
         """Return the routes of the HTTP API that are about the bus."""
-        visitors = Visitors(hosts, settings.bus_token, settings.bus_origins)
+        visitors = VisitorGate(hosts, settings.bus_token, settings.bus_origins)
         return bus_routes(
             self.bus,
             visitors,

@@ -38,7 +38,7 @@ class Entry(NamedTuple):
     body: bytes
 
 
-class Delivery(NamedTuple):
+class DeliveredEntry(NamedTuple):
     """An entry handed to a consumer; ``attempt`` is 1 the first time."""
 
     entry: Entry
@@ -70,17 +70,17 @@ class LogUnavailable(Exception):
 class IConsumer(Interface):
     """What takes the entries of a log."""
 
-    def received(deliveries: Sequence[Delivery]) -> None:
+    def received(deliveries: Sequence[DeliveredEntry]) -> None:
         """Take entries, in order; each is to be acknowledged or refused later."""
 
 
 class ISubscription(Interface):
     """A consumer's place in a log."""
 
-    def ack(deliveries: Sequence[Delivery]) -> None:
+    def ack(deliveries: Sequence[DeliveredEntry]) -> None:
         """Entries have been processed and will not be delivered again."""
 
-    def nack(delivery: Delivery, reason: str, retry: bool) -> None:
+    def nack(delivery: DeliveredEntry, reason: str, retry: bool) -> None:
         """An entry could not be processed.
 
         With ``retry`` it comes again after a delay, until its attempts are used up;
@@ -172,7 +172,7 @@ class ISpool(Interface):
 
 
 __all__ = [
-    "Delivery",
+    "DeliveredEntry",
     "Entry",
     "Epoch",
     "Extent",

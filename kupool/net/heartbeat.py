@@ -20,7 +20,7 @@ from kupool.wire.framing import FRAME, OP_PING, encode_frame
 Ping = Callable[[Connection], bytes | None]
 
 #: Says whether a peer answers a ping, by its framing.
-Answers = Callable[[Connection], bool]
+AnswersPing = Callable[[Connection], bool]
 
 #: What becomes of a peer that did not answer.
 Dead = Callable[[Connection], object]
@@ -68,7 +68,7 @@ class Heartbeat:
         missed: int = 3,
         *,
         ping: Ping = default_ping,
-        answers: Answers | None = None,
+        answers: AnswersPing | None = None,
         dead: Dead = close_idle,
         always: bool = False,
     ) -> None:
@@ -140,7 +140,7 @@ class Heartbeat:
 
 
 __all__ = [
-    "Answers",
+    "AnswersPing",
     "Dead",
     "Heartbeat",
     "Ping",

@@ -6,7 +6,7 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
-from kupool.amqp.address import Broker, parse_brokers
+from kupool.amqp.address import BrokerAddress, parse_brokers
 from kupool.amqp.wire import CUT_AFTER, Wire
 
 
@@ -15,13 +15,13 @@ class AddressTests(SynchronousTestCase):
 
     def test_one(self) -> None:
         (found,) = parse_brokers("amqp://u%2C:p%40%2F@host:5673/a%2Fb")
-        self.assertEqual(found, Broker("host", 5673, "u,", "p@/", "a/b"))
+        self.assertEqual(found, BrokerAddress("host", 5673, "u,", "p@/", "a/b"))
 
     def test_defaults(self) -> None:
         (found,) = parse_brokers("amqp://host")
-        self.assertEqual(found, Broker("host", 5672, "guest", "guest", "/"))
+        self.assertEqual(found, BrokerAddress("host", 5672, "guest", "guest", "/"))
         (found,) = parse_brokers("amqps://host/")
-        self.assertEqual(found, Broker("host", 5671, "guest", "guest", "/", tls=True))
+        self.assertEqual(found, BrokerAddress("host", 5671, "guest", "guest", "/", tls=True))
 
     def test_several(self) -> None:
         for url in (
@@ -35,8 +35,8 @@ class AddressTests(SynchronousTestCase):
 
     def test_each_its_own(self) -> None:
         one, two = parse_brokers("amqp://a:b@one/x,amqps://c:d@two/y")
-        self.assertEqual(one, Broker("one", 5672, "a", "b", "x"))
-        self.assertEqual(two, Broker("two", 5671, "c", "d", "y", tls=True))
+        self.assertEqual(one, BrokerAddress("one", 5672, "a", "b", "x"))
+        self.assertEqual(two, BrokerAddress("two", 5671, "c", "d", "y", tls=True))
 
     def test_none(self) -> None:
         for url, why in (

@@ -34,7 +34,7 @@ from kupool.rooms.room import Room
 from kupool.rooms.service import RoomService
 from kupool.rooms.spread.packing import BytesPacking, RequestPacking
 from kupool.rooms.tasks import TaskStatistics
-from kupool.rooms.turns import Turns
+from kupool.rooms.turns import RoomTurns
 from kupool.rooms.wheel import Wheel
 from kupool.session.connection import Connection
 from kupool.session.lifecycle import OPEN
@@ -242,7 +242,7 @@ class TurnTests(SynchronousTestCase):
     def test_whatever_is_raised(self) -> None:
         for error in ENDINGS:
             clock, done = Clock(), list[str]()
-            turns = Turns(clock)
+            turns = RoomTurns(clock)
             calls = [raising(error)[0], lambda: done.append("done")]
             for call in calls:
                 turns.wake(self.Job(call))

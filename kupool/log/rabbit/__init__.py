@@ -11,8 +11,8 @@ from kupool.amqp import BrokerError, BrokerRefused
 from kupool.log import LogUnavailable
 
 
-class BrokerUnreachable(LogUnavailable):
+class LogBrokerUnreachable(LogUnavailable):
     """No broker answered, at a start that needs one."""
 
 
-__all__ = ["BrokerError", "BrokerRefused", "BrokerUnreachable"]
+__all__ = ["BrokerError", "BrokerRefused", "LogBrokerUnreachable"]
