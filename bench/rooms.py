@@ -23,7 +23,7 @@ from kupool.rooms.events import Incoming
 from kupool.rooms.hooks import RoomHooks
 from kupool.rooms.lobby import Lobby
 from kupool.rooms.settings import RoomSettings
-from kupool.rooms.wheel import Timer, Wheel
+from kupool.rooms.wheel import RoomTimer, Wheel
 
 
 class TimedClock(Clock):
@@ -104,7 +104,7 @@ def measure_wheel(timers: int, span: float) -> None:
     wheel = Wheel(clock, 0.05)
     fired = 0
 
-    def fire(timer: Timer) -> None:
+    def fire(timer: RoomTimer) -> None:
         nonlocal fired
         fired += 1
 

@@ -10,17 +10,10 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from kupool.net import (
-    BaseRouter,
-    Connection,
-    HookedObserver,
-    IdRouter,
-    Request,
-    Server,
-    ServerSettings,
-    Tlv,
-    run,
-)
+from kupool.net import Connection, IdRouter, Request, Server, ServerSettings, run
+from kupool.net.hooks import HookedObserver
+from kupool.net.routing.base import BaseRouter
+from kupool.wire.framing import Tlv
 
 PING, HELLO = 0, 1
 HELLO_ANSWER, PING_ANSWER = 200, 201

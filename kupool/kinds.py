@@ -81,7 +81,7 @@ def parse_count(text: str) -> int:
     return int(text)
 
 
-class Kind(NamedTuple):
+class ValueKind(NamedTuple):
     """How the values of a setting are read and shown."""
 
     parse: Callable[[str], Any]
@@ -89,14 +89,14 @@ class Kind(NamedTuple):
     hint: str
 
 
-DURATION = Kind(parse_duration, format_duration, "DURATION")
-SIZE = Kind(parse_size, format_size, "SIZE")
-COUNT = Kind(parse_count, str, "N")
-NUMBER = Kind(parse_number, lambda value: f"{value:g}", "N")
-TEXT = Kind(str, str, "TEXT")
+DURATION = ValueKind(parse_duration, format_duration, "DURATION")
+SIZE = ValueKind(parse_size, format_size, "SIZE")
+COUNT = ValueKind(parse_count, str, "N")
+NUMBER = ValueKind(parse_number, lambda value: f"{value:g}", "N")
+TEXT = ValueKind(str, str, "TEXT")
 
 
-def choice(*names: str) -> Kind:
+def choice(*names: str) -> ValueKind:
     """Return the kind of a setting that is one of some names."""
 
     def parse(text: str) -> str:
@@ -104,4 +104,4 @@ def choice(*names: str) -> Kind:
             raise ValueError(f"{text!r} is none of {', '.join(names)}")
         return text
 
-    return Kind(parse, str, "|".join(names))
+    return ValueKind(parse, str, "|".join(names))

@@ -13,7 +13,7 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from kupool.net import IConnectionObserver
+from kupool.net.interfaces import IConnectionObserver
 from kupool.net.manager import ConnectionManager, ServerSettings
 from kupool.net.routing.router import IRouter, Router
 from kupool.session.connection import Connection

@@ -5,24 +5,6 @@ pika's Twisted adapter is behind :mod:`kupool.amqp.wire`; nothing else of KuPool
 
 from __future__ import annotations
 
-
-class BrokerError(Exception):
-    """The broker, or the way to it, failed.
-
-    ``code`` is the reply code of AMQP, 0 where there is none.
-    """
-
-    def __init__(self, text: str, code: int = 0) -> None:
-        super().__init__(text)
-        self.code = code
-
-
-class BrokerRefused(BrokerError):
-    """The broker will not have us, or not like this: trying again alone does not help."""
-
-
-class BrokerUnreachable(Exception):
-    """No broker answered within the time that somebody waited for one."""
-
+from kupool.amqp.failures import BrokerError, BrokerRefused, BrokerUnreachable
 
 __all__ = ["BrokerError", "BrokerRefused", "BrokerUnreachable"]

@@ -11,7 +11,7 @@ _PORTS = {"amqp": 5672, "amqps": 5671}
 
 
 @dataclass(frozen=True)
-class Broker:
+class BrokerAddress:
     """One address of a broker, and as whom to use which virtual host there."""
 
     host: str
@@ -29,7 +29,7 @@ class Broker:
         return f"<Broker {self}>"
 
 
-def parse_brokers(url: str) -> tuple[Broker, ...]:
+def parse_brokers(url: str) -> tuple[BrokerAddress, ...]:
     """Return the brokers of ``amqp://user:password@host:5672/vhost,host2,host3:5673``.
 
     Addresses are separated by commas. One without a scheme has that, the account and the
@@ -58,7 +58,7 @@ def _account(part: str) -> str:
     return account + at
 
 
-def _broker(part: str, default_vhost: str) -> Broker:
+def _broker(part: str, default_vhost: str) -> BrokerAddress:
     parsed = urlsplit(part)
     if parsed.scheme not in _PORTS:
         raise ValueError("it begins with amqp:// or amqps://")
@@ -70,7 +70,7 @@ def _broker(part: str, default_vhost: str) -> Broker:
         port = parsed.port or _PORTS[parsed.scheme]
     except ValueError:
         raise ValueError("a port is a number up to 65535") from None
-    return Broker(
+    return BrokerAddress(
         host=parsed.hostname,
         port=port,
         user=unquote(parsed.username if parsed.username is not None else "guest"),
@@ -80,4 +80,4 @@ def _broker(part: str, default_vhost: str) -> Broker:
     )
 
 
-__all__ = ["Broker", "parse_brokers"]
+__all__ = ["BrokerAddress", "parse_brokers"]

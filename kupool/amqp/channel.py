@@ -12,7 +12,7 @@ from kupool.amqp import BrokerError
 from kupool.amqp.wire import as_error, make_properties
 
 
-class Message(NamedTuple):
+class BrokerMessage(NamedTuple):
     """A message as it came; ``tag`` is what it is acknowledged by on its channel.
 
     ``kind``, ``sender`` and ``reply_to`` are what AMQP calls type, app-id and reply-to.
@@ -173,21 +173,21 @@ class Deliveries:
         self._queue = queue
         self.tag = tag
 
-    async def next(self) -> Message:
+    async def next(self) -> BrokerMessage:
         """Wait for a message; raises :class:`BrokerError` when no more will come."""
         try:
             return _message(await self._queue.get())
         except Exception as error:
             raise as_error(error) from None
 
-    async def arrived(self) -> list[Message]:
+    async def arrived(self) -> list[BrokerMessage]:
         """Return the messages that are here already."""
         return [await self.next() for _ in range(len(self._queue.pending))]
 
 
-def _message(received: Any) -> Message:
+def _message(received: Any) -> BrokerMessage:
     method, properties = received.method, received.properties
-    return Message(
+    return BrokerMessage(
         method.delivery_tag,
         properties.message_id or "",
         properties.headers or {},
@@ -199,4 +199,4 @@ def _message(received: Any) -> Message:
     )
 
 
-__all__ = ["Channel", "Deliveries", "Message"]
+__all__ = ["BrokerMessage", "Channel", "Deliveries"]

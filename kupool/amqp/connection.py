@@ -11,7 +11,7 @@ from twisted.internet.error import ConnectError, DNSLookupError
 from twisted.internet.protocol import Factory
 
 from kupool.amqp import BrokerError, BrokerRefused
-from kupool.amqp.address import Broker
+from kupool.amqp.address import BrokerAddress
 from kupool.amqp.channel import Channel
 from kupool.amqp.wire import ConnectionSettings, as_error, make_protocol
 from kupool.timing.waiting import after
@@ -21,8 +21,8 @@ _REFUSALS = (403, 530)
 
 
 async def connect(
-    reactor: Any, broker: Broker, settings: ConnectionSettings, name: str
-) -> Connection:
+    reactor: Any, broker: BrokerAddress, settings: ConnectionSettings, name: str
+) -> BrokerConnection:
     """Connect to a broker and open the virtual host. ``name`` is what the broker shows.
 
     Raises :class:`BrokerRefused` where the broker will not have this account or virtual
@@ -53,10 +53,10 @@ async def connect(
         raise
     except Exception as error:
         raise _not_opened(broker, error) from None
-    return Connection(broker, protocol)
+    return BrokerConnection(broker, protocol)
 
 
-def _not_opened(broker: Broker, error: Exception) -> BrokerError:
+def _not_opened(broker: BrokerAddress, error: Exception) -> BrokerError:
     if broker.tls and (trouble := tls_trouble(error)):
         return BrokerRefused(f"RabbitMQ at {broker} cannot be spoken to by TLS: {trouble}")
     found = as_error(error)
@@ -87,10 +87,10 @@ def tls_trouble(error: BaseException) -> str:
     return ""
 
 
-class Connection:
+class BrokerConnection:
     """An open connection. It ends for good; a new one is another object."""
 
-    def __init__(self, broker: Broker, protocol: Any) -> None:
+    def __init__(self, broker: BrokerAddress, protocol: Any) -> None:
         self._protocol = protocol
         self._why: BrokerError | None = None
         self.broker = broker
@@ -143,4 +143,4 @@ class Connection:
         self._protocol.wire.cut_later()
 
 
-__all__ = ["Connection", "connect", "tls_trouble"]
+__all__ = ["BrokerConnection", "connect", "tls_trouble"]

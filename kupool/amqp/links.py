@@ -12,8 +12,8 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from kupool.amqp import BrokerError, BrokerRefused, BrokerUnreachable
-from kupool.amqp.address import Broker
-from kupool.amqp.connection import Connection, connect
+from kupool.amqp.address import BrokerAddress
+from kupool.amqp.connection import BrokerConnection, connect
 from kupool.amqp.wire import ConnectionSettings, as_error
 from kupool.net.dialling.backoff import Backoff
 from kupool.timing.waiting import Waiters
@@ -49,9 +49,9 @@ class Link:
     def __init__(
         self,
         reactor: Any,
-        brokers: Sequence[Broker],
+        brokers: Sequence[BrokerAddress],
         name: str,
-        set_up: Callable[[Connection], Awaitable[None]],
+        set_up: Callable[[BrokerConnection], Awaitable[None]],
         *,
         lost: Callable[[str], object] = lambda why: None,
         settings: LinkSettings | None = None,
@@ -66,7 +66,7 @@ class Link:
         self._waiting = Waiters[None]()
         self._running: Deferred[None] | None = None
         self._pause: Deferred[None] | None = None
-        self._connecting: Deferred[Connection] | None = None
+        self._connecting: Deferred[BrokerConnection] | None = None
         self._stopped = False
         self._attempts = 0
         self._backoff = Backoff(
@@ -76,9 +76,9 @@ class Link:
             places=len(brokers),
             random=random,
         )
-        self._trying: Connection | None = None
+        self._trying: BrokerConnection | None = None
         #: The connection, once it is set up.
-        self.connection: Connection | None = None
+        self.connection: BrokerConnection | None = None
         #: Why there is none; empty when there is one.
         self.problem = "not connected yet"
         #: Whether the last failure is one that trying again alone does not mend.
@@ -108,7 +108,7 @@ class Link:
                 raise BrokerUnreachable(self.problem)
             await self._next_news(left)
 
-    async def up(self, seconds: float) -> Connection:
+    async def up(self, seconds: float) -> BrokerConnection:
         """Return the connection; waits so long for one, then :class:`BrokerUnreachable`."""
         deadline = self._reactor.seconds() + seconds
         while self.connection is None:
@@ -143,7 +143,7 @@ class Link:
             if not self._stopped:
                 await self._rest(self._backoff.after(None, stood) or 0.0)
 
-    async def _connect(self, broker: Broker) -> Connection:
+    async def _connect(self, broker: BrokerAddress) -> BrokerConnection:
         settings = self._settings.connection
         self._connecting = Deferred.fromCoroutine(
             connect(self._reactor, broker, settings, self._name)

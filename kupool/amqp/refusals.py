@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from kupool.amqp import BrokerError, BrokerRefused
-from kupool.amqp.connection import Connection
+from kupool.amqp.connection import BrokerConnection
 
 _MISMATCH = re.compile(
     r"inequivalent arg '(?P<argument>[^']+)' for (?P<what>\w+) '(?P<name>[^']*)'.*?: "
@@ -14,7 +14,7 @@ _MISMATCH = re.compile(
 _NO_ACCESS = re.compile(r"(?:(?P<kind>\w+) )?access to (?P<what>\w+) '(?P<name>[^']*)'")
 
 
-def explained(error: BrokerError, connection: Connection) -> BrokerError:
+def explained(error: BrokerError, connection: BrokerConnection) -> BrokerError:
     """Return a failure to make something at the broker in plain words, as a
     :class:`BrokerRefused` where trying again alone does not help.
     """

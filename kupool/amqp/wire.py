@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from kupool.amqp import BrokerError
-from kupool.amqp.address import Broker
+from kupool.amqp.address import BrokerAddress
 
 #: Seconds that a connection has to end in order; then it is cut.
 CUT_AFTER = 2.0
@@ -163,7 +163,9 @@ class _Told:
             self.unblocked()
 
 
-def make_protocol(reactor: Any, broker: Broker, settings: ConnectionSettings, name: str) -> Any:
+def make_protocol(
+    reactor: Any, broker: BrokerAddress, settings: ConnectionSettings, name: str
+) -> Any:
     """Return pika's protocol for a connection that the broker shows by ``name``."""
     import pika
     from pika.adapters.twisted_connection import TwistedProtocolConnection

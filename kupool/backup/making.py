@@ -27,7 +27,7 @@ from kupool.backup.manifest import (
 )
 from kupool.storage.copies import (
     CopyError,
-    Snapshot,
+    FileSnapshot,
     check_copy,
     digest,
     require_room,
@@ -106,13 +106,13 @@ def check_target(target: Path) -> None:
         raise BackupError(f"{target}: is there already, and not empty; name a new folder")
 
 
-def _look(source: Source) -> tuple[dict[str, Snapshot], Contents]:
+def _look(source: Source) -> tuple[dict[str, FileSnapshot], Contents]:
     """Fix a moment at which the files agree; returns their snapshots and what is in them."""
     for attempt in range(ATTEMPTS):
-        snapshots: dict[str, Snapshot] = {}
+        snapshots: dict[str, FileSnapshot] = {}
         try:
             for part in (part for part in PARTS if part in source.parts):
-                snapshots[part] = Snapshot(source.folder / file_name(part))
+                snapshots[part] = FileSnapshot(source.folder / file_name(part))
             contents = merge([_read(snapshot, part) for part, snapshot in snapshots.items()])
             check_agreement(contents)
         except BaseException as error:
@@ -126,14 +126,14 @@ def _look(source: Source) -> tuple[dict[str, Snapshot], Contents]:
     raise AssertionError("unreachable")
 
 
-def _read(snapshot: Snapshot, part: str) -> Contents:
+def _read(snapshot: FileSnapshot, part: str) -> Contents:
     try:
         return read_part(snapshot.connection, part)
     except sqlite3.Error as error:
         raise CopyError(f"{snapshot.path}: {error}") from error
 
 
-def _copy(snapshots: dict[str, Snapshot], folder: Path, bar: Bar) -> dict[str, CopiedFile]:
+def _copy(snapshots: dict[str, FileSnapshot], folder: Path, bar: Bar) -> dict[str, CopiedFile]:
     """Copy what was looked at, and check the copies. The log, which grows most, goes first:
     its ``-wal`` cannot be used again before.
     """

@@ -14,12 +14,12 @@ from kupool.bus import BusSettings, Kind, Message, Model, Outcome
 from kupool.bus.accounts import Accounts, Note
 from kupool.bus.calls import (
     Call,
+    CallVerdict,
     Done,
-    Hand,
+    OfferState,
     Response,
     Subscriber,
     Taken,
-    Verdict,
     in_any_order,
 )
 from kupool.bus.topics import is_pattern, matches
@@ -119,7 +119,7 @@ class Calls:
         for number in list(subscriber.calls):
             call = self._calls.get(number)
             if call is not None:
-                self._settle(call, subscriber, Hand.LOST)
+                self._settle(call, subscriber, OfferState.LOST)
                 self._accounts.step(call.message, "lost", subscriber.id)
                 self._work.append(call)
         self._go_on()
@@ -127,29 +127,29 @@ class Calls:
     def answered(self, subscriber: Subscriber, number: int, response: Response) -> None:
         """Take what a subscriber says to a call, unless it is too late or unasked."""
         call = self._calls.get(number)
-        if call is None or call.hands.get(subscriber) is not Hand.OPEN:
+        if call is None or call.hands.get(subscriber) is not OfferState.OPEN:
             return
         verdict = response.verdict
-        if verdict is Verdict.ANSWER and len(response.data) > self._settings.max_data:
-            verdict = Verdict.FAILED
+        if verdict is CallVerdict.ANSWER and len(response.data) > self._settings.max_data:
+            verdict = CallVerdict.FAILED
             response = Response(verdict, text=f"answer of {len(response.data)} bytes: too large")
-        if verdict is Verdict.ANSWER:
+        if verdict is CallVerdict.ANSWER:
             self._finish(
                 call,
                 Outcome(Kind.ANSWERED, response.data, response.status, subscriber=subscriber.id),
             )
-        elif verdict is Verdict.REFUSE:
+        elif verdict is CallVerdict.REFUSE:
             self._finish(
                 call, Outcome(Kind.REFUSED, reason=response.text, subscriber=subscriber.id)
             )
         else:
-            if verdict is Verdict.NOT_MINE:
-                self._settle(call, subscriber, Hand.NOT_MINE)
-            elif verdict is Verdict.LOST:
-                self._settle(call, subscriber, Hand.LOST)
+            if verdict is CallVerdict.NOT_MINE:
+                self._settle(call, subscriber, OfferState.NOT_MINE)
+            elif verdict is CallVerdict.LOST:
+                self._settle(call, subscriber, OfferState.LOST)
             else:
                 call.error, call.failed_by = response.text, subscriber.id
-                self._settle(call, subscriber, Hand.FAILED)
+                self._settle(call, subscriber, OfferState.FAILED)
             self._accounts.step(call.message, verdict.value, subscriber.id)
             self._work.append(call)
         if subscriber.full:
@@ -225,7 +225,7 @@ class Calls:
             if call.number not in self._calls:
                 return False
             if taken is Taken.YES:
-                if call.hands.get(subscriber) is Hand.OPEN:
+                if call.hands.get(subscriber) is OfferState.OPEN:
                     call.holder = subscriber
                     self._stop_waiting(call)
                     return True
@@ -275,22 +275,22 @@ class Calls:
         if message.model is Model.RELIABLE_RANDOM and call.hands:
             again = True
         left = max(0.0, call.deadline - self._timers.now())
-        call.hands[subscriber] = Hand.OPEN
+        call.hands[subscriber] = OfferState.OPEN
         subscriber.take(call.number, size)
         taken = subscriber.deliver(message._replace(timeout=left, redelivered=again), call.number)
         if taken is Taken.YES:
             self._accounts.step(message, "offered", subscriber.id)
-        elif call.hands.get(subscriber) is Hand.OPEN:
+        elif call.hands.get(subscriber) is OfferState.OPEN:
             subscriber.drop(call.number)
             self._dropped(subscriber)
             if taken is Taken.FULL:
                 subscriber.full = True
                 del call.hands[subscriber]
             else:
-                call.hands[subscriber] = Hand.LOST
+                call.hands[subscriber] = OfferState.LOST
         return taken
 
-    def _settle(self, call: Call, subscriber: Subscriber, hand: Hand) -> None:
+    def _settle(self, call: Call, subscriber: Subscriber, hand: OfferState) -> None:
         """A subscriber is done with a call that goes on."""
         call.hands[subscriber] = hand
         subscriber.drop(call.number)
@@ -322,12 +322,12 @@ class Calls:
     def _concluded(self, call: Call) -> bool:
         """End a call that nobody has in hand and that waits for nobody."""
         hands = set(call.hands.values())
-        if Hand.OPEN in hands or not self.whole:
+        if OfferState.OPEN in hands or not self.whole:
             return False
-        if Hand.FAILED in hands:
+        if OfferState.FAILED in hands:
             self._finish(call, Outcome(Kind.REFUSED, reason=call.error, subscriber=call.failed_by))
             return True
-        if hands == {Hand.NOT_MINE}:
+        if hands == {OfferState.NOT_MINE}:
             self._finish(call, Outcome(Kind.NO_SUBSCRIBER))
             return True
         return False
@@ -349,7 +349,7 @@ class Calls:
         self._timers.cancel(call.timer)
         self._stop_waiting(call)
         for subscriber, hand in call.hands.items():
-            if hand is Hand.OPEN:
+            if hand is OfferState.OPEN:
                 subscriber.drop(call.number)
                 self._dropped(subscriber)
 

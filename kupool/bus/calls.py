@@ -30,7 +30,7 @@ Deliver = Callable[[Message, "int | None"], Taken]
 Done = Callable[[Outcome], object]
 
 
-class Verdict(Enum):
+class CallVerdict(Enum):
     """What a subscriber says to a call."""
 
     ANSWER = "answer"
@@ -44,13 +44,13 @@ class Verdict(Enum):
 class Response(NamedTuple):
     """A subscriber's word: data and status of an answer, or the text of a refusal."""
 
-    verdict: Verdict
+    verdict: CallVerdict
     data: bytes = b""
     status: int = 0
     text: str = ""
 
 
-class Hand(Enum):
+class OfferState(Enum):
     """How a call stands with a subscriber that it was offered to."""
 
     OPEN = "open"
@@ -115,7 +115,7 @@ class Call:
         self.deadline = deadline
         self.done = done
         self.note = note
-        self.hands: dict[Subscriber, Hand] = {}
+        self.hands: dict[Subscriber, OfferState] = {}
         #: Whose share of the time it is.
         self.holder: Subscriber | None = None
         self.share_ends = 0.0
@@ -139,12 +139,12 @@ def in_any_order(random: Random, count: int) -> Iterator[int]:
 
 __all__ = [
     "Call",
+    "CallVerdict",
     "Deliver",
     "Done",
-    "Hand",
+    "OfferState",
     "Response",
     "Subscriber",
     "Taken",
-    "Verdict",
     "in_any_order",
 ]

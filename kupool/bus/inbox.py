@@ -12,7 +12,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from kupool.bus import Answer, BusSettings, Handler, Message, NotMine, Refusal
-from kupool.bus.calls import Response, Taken, Verdict
+from kupool.bus.calls import CallVerdict, Response, Taken
 from kupool.callbacks import attempt
 from kupool.incidents import report
 from kupool.timing.chunks import Chunks
@@ -26,7 +26,7 @@ Respond = Callable[[Response], object]
 #: The largest status of an answer; the smallest is as far below 0.
 MAX_STATUS = 2**63 - 1
 
-_NOT_MINE = Response(Verdict.NOT_MINE)
+_NOT_MINE = Response(CallVerdict.NOT_MINE)
 
 
 class Inbox:
@@ -134,13 +134,13 @@ class Inbox:
 
     def _response(self, result: Any, message: Message) -> Response:
         if isinstance(result, bytes):
-            return Response(Verdict.ANSWER, result)
+            return Response(CallVerdict.ANSWER, result)
         if result is None:
-            return Response(Verdict.ANSWER)
+            return Response(CallVerdict.ANSWER)
         if isinstance(result, Answer):
             if sendable(result):
-                return Response(Verdict.ANSWER, result.data, result.status)
-            return Response(Verdict.FAILED, text="an answer that cannot be sent")
+                return Response(CallVerdict.ANSWER, result.data, result.status)
+            return Response(CallVerdict.FAILED, text="an answer that cannot be sent")
         if not isinstance(result, Failure):
             result = Failure(TypeError(f"a handler returned {type(result).__name__}"))
         if result.check(NotMine):
@@ -150,7 +150,7 @@ class Inbox:
             if isinstance(text, str):
                 # The name of a file, say, may hold what no wire can carry.
                 text = text.encode(errors="backslashreplace").decode()
-                return Response(Verdict.REFUSE, text=text)
+                return Response(CallVerdict.REFUSE, text=text)
             result = text
         told = report(
             self._log,
@@ -159,7 +159,7 @@ class Inbox:
             id=message.id,
             topic=message.topic,
         )
-        return Response(Verdict.FAILED, text=told.text)
+        return Response(CallVerdict.FAILED, text=told.text)
 
 
 def sendable(answer: Answer) -> bool:

@@ -8,36 +8,49 @@ Nothing here imports the reactor: it is passed in.
 
 from __future__ import annotations
 
-from kupool.client.answers import Answer, Outcome
+from kupool.client.answers import SubmissionAnswer, SubmissionOutcome
 from kupool.client.failures import (
     AlreadyConnected,
-    ClientClosed,
     ClientError,
     NotAuthorized,
-    NotConnected,
+    PoolClientClosed,
+    PoolNotConnected,
+    PoolUnreachable,
     SessionRefused,
     TooManyUnanswered,
-    Unreachable,
 )
 from kupool.client.pool import PoolClient
-from kupool.client.servers import Server, parse_server
-from kupool.client.settings import ClientSettings
+from kupool.client.servers import parse_server
+from kupool.client.settings import PoolClientSettings
 from kupool.client.worker import Worker
+from kupool.moved import moved_names
+
+#: Names that were here once, and where they are now.
+MOVED = {
+    "Answer": "kupool.client.answers.SubmissionAnswer",
+    "ClientClosed": "kupool.client.failures.PoolClientClosed",
+    "ClientSettings": "kupool.client.settings.PoolClientSettings",
+    "NotConnected": "kupool.client.failures.PoolNotConnected",
+    "Outcome": "kupool.client.answers.SubmissionOutcome",
+    "Server": "kupool.net.dialling.dialler.Place",
+    "Unreachable": "kupool.client.failures.PoolUnreachable",
+}
+
+__getattr__ = moved_names(__name__, MOVED)
 
 __all__ = [
     "AlreadyConnected",
-    "Answer",
-    "ClientClosed",
     "ClientError",
-    "ClientSettings",
     "NotAuthorized",
-    "NotConnected",
-    "Outcome",
     "PoolClient",
-    "Server",
+    "PoolClientClosed",
+    "PoolClientSettings",
+    "PoolNotConnected",
+    "PoolUnreachable",
     "SessionRefused",
+    "SubmissionAnswer",
+    "SubmissionOutcome",
     "TooManyUnanswered",
-    "Unreachable",
     "Worker",
     "parse_server",
 ]

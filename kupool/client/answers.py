@@ -14,10 +14,10 @@ from kupool.errors import (
     TOO_FREQUENT,
     UNAVAILABLE,
 )
-from kupool.wire.incoming import TRUE, Incoming
+from kupool.wire.incoming import TRUE, ServerMessage
 
 
-class Outcome(Enum):
+class SubmissionOutcome(Enum):
     """What became of a submission."""
 
     ACCEPTED = "accepted"
@@ -31,24 +31,24 @@ class Outcome(Enum):
 
 
 _OUTCOMES = {
-    DUPLICATE.code: Outcome.DUPLICATE,
-    TASK_UNKNOWN.code: Outcome.STALE,
-    TASK_EXPIRED.code: Outcome.EXPIRED,
-    TOO_FREQUENT.code: Outcome.TOO_FREQUENT,
-    INVALID_RESULT.code: Outcome.INVALID,
-    UNAVAILABLE.code: Outcome.UNAVAILABLE,
+    DUPLICATE.code: SubmissionOutcome.DUPLICATE,
+    TASK_UNKNOWN.code: SubmissionOutcome.STALE,
+    TASK_EXPIRED.code: SubmissionOutcome.EXPIRED,
+    TOO_FREQUENT.code: SubmissionOutcome.TOO_FREQUENT,
+    INVALID_RESULT.code: SubmissionOutcome.INVALID,
+    UNAVAILABLE.code: SubmissionOutcome.UNAVAILABLE,
 }
 _CODES = {error.text: error.code for error in ERRORS}
 
 
-class Answer(NamedTuple):
+class SubmissionAnswer(NamedTuple):
     """The answer to a submission; ``text`` and ``code`` are the error's, if any.
 
     ``resubmitted`` says that it was sent again after a lost connection. Accepted then
     includes ``Duplicate submission``: the first one was counted.
     """
 
-    outcome: Outcome
+    outcome: SubmissionOutcome
     text: str = ""
     code: int | None = None
     resubmitted: bool = False
@@ -56,18 +56,20 @@ class Answer(NamedTuple):
     @property
     def accepted(self) -> bool:
         """Whether the submission is counted."""
-        return self.outcome is Outcome.ACCEPTED
+        return self.outcome is SubmissionOutcome.ACCEPTED
 
 
-def error_code(reply: Incoming) -> int | None:
+def error_code(reply: ServerMessage) -> int | None:
     """Return the code of an error reply; the first servers send the text alone."""
     return reply.code if reply.code is not None else _CODES.get(reply.error or "")
 
 
-def read_answer(reply: Incoming, resubmitted: bool = False) -> Answer:
+def read_answer(reply: ServerMessage, resubmitted: bool = False) -> SubmissionAnswer:
     """Return what a reply to a submission says."""
     if reply.error is None and reply.result == TRUE:
-        return Answer(Outcome.ACCEPTED, resubmitted=resubmitted)
+        return SubmissionAnswer(SubmissionOutcome.ACCEPTED, resubmitted=resubmitted)
     code = error_code(reply)
-    outcome = Outcome.OTHER if code is None else _OUTCOMES.get(code, Outcome.OTHER)
-    return Answer(outcome, reply.error or "no reason given", code, resubmitted)
+    outcome = (
+        SubmissionOutcome.OTHER if code is None else _OUTCOMES.get(code, SubmissionOutcome.OTHER)
+    )
+    return SubmissionAnswer(outcome, reply.error or "no reason given", code, resubmitted)

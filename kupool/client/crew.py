@@ -11,17 +11,17 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from kupool.client.answers import Outcome
+from kupool.client.answers import SubmissionOutcome
 from kupool.client.pool import PoolClient
 
 #: Seconds between two portions of new sessions.
 STEP = 0.1
 
 #: What is counted and is no trouble.
-_NO_ERRORS = frozenset((Outcome.ACCEPTED.value,))
+_NO_ERRORS = frozenset((SubmissionOutcome.ACCEPTED.value,))
 
 
-class Crew:
+class ClientCrew:
     """Starts ``count`` clients, ``ramp`` a second, and adds up what they do.
 
     ``make`` is called with the number of a session, from 1 on, and returns its client
@@ -86,7 +86,7 @@ class Crew:
     @property
     def accepted(self) -> int:
         """Submissions accepted in all."""
-        return sum(client.counters[Outcome.ACCEPTED.value] for client in self._clients)
+        return sum(client.counters[SubmissionOutcome.ACCEPTED.value] for client in self._clients)
 
     def errors(self) -> dict[str, int]:
         """Return how many submissions met which error, the most frequent first."""

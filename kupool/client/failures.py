@@ -14,14 +14,14 @@ class AlreadyConnected(ClientError):
         super().__init__("client has connected")
 
 
-class NotConnected(ClientError):
+class PoolNotConnected(ClientError):
     """Something needs a client that has been told to connect."""
 
     def __init__(self) -> None:
         super().__init__("client is not connected")
 
 
-class ClientClosed(ClientError):
+class PoolClientClosed(ClientError):
     """The client was closed before this was done."""
 
     def __init__(self) -> None:
@@ -46,7 +46,7 @@ class SessionRefused(ClientError):
         self.code = code
 
 
-class Unreachable(ClientError):
+class PoolUnreachable(ClientError):
     """No server could be reached in as many attempts as the settings allow."""
 
     def __init__(self, attempts: int, reason: str) -> None:

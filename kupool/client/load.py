@@ -20,7 +20,7 @@ from kupool.client.failures import ClientError
 from kupool.client.load_counts import LoadCounts
 from kupool.client.load_session import LoadSession
 from kupool.client.load_settings import LoadSettings
-from kupool.client.servers import Server
+from kupool.net.dialling.dialler import Place
 from kupool.timing.chunks import in_chunks
 
 #: Sessions that connect at the same time, and sessions started in one reactor turn.
@@ -42,7 +42,7 @@ class Load:
     def __init__(
         self,
         clock: Any,
-        servers: Sequence[Server],
+        servers: Sequence[Place],
         name: Callable[[int], str],
         password: str | None,
         *,

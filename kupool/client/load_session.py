@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from kupool.client.answers import Outcome, read_answer
+from kupool.client.answers import SubmissionOutcome, read_answer
 from kupool.client.failures import ClientError
 from kupool.client.load_counts import LoadCounts
 from kupool.client.load_settings import LoadSettings
@@ -19,7 +19,7 @@ from kupool.net.dialling.dialler import Dialler, Ended, Place, User
 from kupool.net.dialling.settings import DialSettings
 from kupool.session.connection import Connection
 from kupool.wire.framing import FRAMINGS, Item
-from kupool.wire.incoming import TRUE, Incoming
+from kupool.wire.incoming import TRUE, ServerMessage
 from kupool.wire.messages import AuthorizeParams, JobParams, encode_request
 
 _BEGIN = b'"method":"submit","params":{"job_id":%d,"client_nonce":"%b'
@@ -89,7 +89,7 @@ class LoadSession:
             opened.callback(None)
 
     def _received(
-        self, connection: Connection, item: Item, message: Incoming | None
+        self, connection: Connection, item: Item, message: ServerMessage | None
     ) -> bytes | None:
         if message is not None:
             if message.method is None:
@@ -115,7 +115,7 @@ class LoadSession:
         if opened is not None:
             opened.errback(why)
 
-    def _replied(self, connection: Connection, reply: Incoming) -> None:
+    def _replied(self, connection: Connection, reply: ServerMessage) -> None:
         """Count an answer, and submit again."""
         sent = self._sent.pop(reply.id, None)  # type: ignore[arg-type]
         if sent is None:
@@ -130,12 +130,12 @@ class LoadSession:
             return
         outcome = read_answer(reply).outcome
         counts.refused[outcome.value] += 1
-        if outcome is Outcome.TOO_FREQUENT or outcome is Outcome.UNAVAILABLE:
+        if outcome is SubmissionOutcome.TOO_FREQUENT or outcome is SubmissionOutcome.UNAVAILABLE:
             self.parked += 1
         else:
             self._submit(now)
 
-    def _take_job(self, connection: Connection, message: Incoming) -> None:
+    def _take_job(self, connection: Connection, message: ServerMessage) -> None:
         """Turn to another job."""
         try:
             job = msgspec.json.decode(message.params, type=JobParams)
@@ -198,7 +198,7 @@ class LoadSession:
             % (serial, self._begun, number, hashed.hexdigest().encode())
         )
 
-    def _authorize_answered(self, reply: Incoming) -> None:
+    def _authorize_answered(self, reply: ServerMessage) -> None:
         if self._authorized is None or reply.id != _AUTHORIZE:
             return
         waiting, self._authorized = self._authorized, None

@@ -13,17 +13,17 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from kupool.callbacks import called
-from kupool.client.answers import Answer, error_code
+from kupool.client.answers import SubmissionAnswer, error_code
 from kupool.client.failures import (
     AlreadyConnected,
-    ClientClosed,
     NotAuthorized,
-    NotConnected,
+    PoolClientClosed,
+    PoolNotConnected,
+    PoolUnreachable,
     SessionRefused,
-    Unreachable,
 )
-from kupool.client.servers import Server, parse_server
-from kupool.client.settings import ClientSettings
+from kupool.client.servers import parse_server
+from kupool.client.settings import PoolClientSettings
 from kupool.client.submissions import Submissions
 from kupool.errors import INTERNAL_ERROR, TIMEOUT, TOO_MANY_REQUESTS, UNAVAILABLE, UNKNOWN_METHOD
 from kupool.net.dialling.dialler import ClientState, Dialler, Ended, Place, User
@@ -32,7 +32,7 @@ from kupool.net.dialling.settings import DialSettings
 from kupool.session.connection import Connection
 from kupool.timing.waiting import Waiters
 from kupool.wire.framing import FRAMINGS, Item
-from kupool.wire.incoming import TRUE, Incoming
+from kupool.wire.incoming import TRUE, ServerMessage
 from kupool.wire.messages import JobParams, encode_error, encode_request
 
 #: Messages that are none before a connection is given up.
@@ -46,7 +46,7 @@ class PoolClient:
     """Connects, authorizes, submits, and comes back when the connection is lost.
 
     ``servers`` are tried in turn: texts as :func:`~kupool.client.servers.parse_server`
-    takes them, or :class:`~kupool.client.servers.Server`. ``framing`` is ``frame``,
+    takes them, or :class:`~kupool.net.dialling.dialler.Place`. ``framing`` is ``frame``,
     ``int32`` or ``line``; ``random`` returns a number from 0 to 1.
 
     Hooks may be set at any time, and may return a Deferred or a coroutine: ``on_job`` gets
@@ -61,12 +61,12 @@ class PoolClient:
     def __init__(
         self,
         reactor: Any,
-        servers: Sequence[str | Server],
+        servers: Sequence[str | Place],
         username: str,
         password: str | None = None,
         *,
         framing: str = "frame",
-        settings: ClientSettings | None = None,
+        settings: PoolClientSettings | None = None,
         random: Callable[[], float] = _random,
         on_job: Callable[[JobParams], object] | None = None,
         on_connected: Callable[[str], object] | None = None,
@@ -77,7 +77,7 @@ class PoolClient:
             raise ValueError("a client needs at least one server")
         if framing not in FRAMINGS:
             raise ValueError(f"{framing!r} is no framing; there are {', '.join(FRAMINGS)}")
-        self.settings = settings or ClientSettings()
+        self.settings = settings or PoolClientSettings()
         self.username = username
         self.on_job = on_job
         self.on_connected = on_connected
@@ -138,7 +138,7 @@ class PoolClient:
 
         Fails with :class:`AlreadyConnected` on a client that has begun, with
         :class:`NotAuthorized` or :class:`SessionRefused` when a server wants nobody
-        back, and with :class:`Unreachable` after ``max_attempts``. Cancelling it closes
+        back, and with :class:`PoolUnreachable` after ``max_attempts``. Cancelling it closes
         the client.
         """
         if self._active:
@@ -151,15 +151,15 @@ class PoolClient:
         self._dialler.start()
         return connecting
 
-    def submit(self, job_id: int, client_nonce: str, result: str) -> Deferred[Answer]:
+    def submit(self, job_id: int, client_nonce: str, result: str) -> Deferred[SubmissionAnswer]:
         """Submit; fires with the final answer, on whichever connection it comes.
 
-        Fails with :class:`NotConnected` before :meth:`connect`, with
+        Fails with :class:`PoolNotConnected` before :meth:`connect`, with
         :class:`TooManyUnanswered` beyond the bound, and when the client ends; with what
         ended it from then on.
         """
         if not self._active or self._closing:
-            return fail(self.refusal or NotConnected())
+            return fail(self.refusal or PoolNotConnected())
         return self._submissions.add(job_id, client_nonce, result)
 
     def when_stopped(self) -> Deferred[None]:
@@ -170,13 +170,13 @@ class PoolClient:
         """Say goodbye and end; fires when the socket is closed.
 
         Answers that come until then are taken; what is still unanswered then fails
-        with :class:`ClientClosed`.
+        with :class:`PoolClientClosed`.
         """
         stopped = self.when_stopped()
         if self._active and not self._closing:
             self._closing = True
             self._dialler.stop(self.settings.close_timeout).addCallback(
-                lambda _: self._finish(ClientClosed())
+                lambda _: self._finish(PoolClientClosed())
             )
         return stopped.addErrback(lambda _: None)
 
@@ -191,17 +191,17 @@ class PoolClient:
         connecting, self._connecting = self._connecting, None
         if connecting is not None:
             connecting.errback(error)
-        self._stopped.tell(None if isinstance(error, ClientClosed) else Failure(error))
+        self._stopped.tell(None if isinstance(error, PoolClientClosed) else Failure(error))
 
     # -- called by the dialler
 
     async def _greet(self, connection: Connection) -> None:
         """Authorize; raises :class:`NotAuthorized`, or an error that may pass."""
-        answers, answered = self._dialler.answers, Deferred[Incoming]()
+        answers, answered = self._dialler.answers, Deferred[ServerMessage]()
         self._malformed = 0
 
-        def told(reply: Incoming | bytes | Exception) -> None:
-            if isinstance(reply, Incoming):
+        def told(reply: ServerMessage | bytes | Exception) -> None:
+            if isinstance(reply, ServerMessage):
                 answered.callback(reply)
             elif isinstance(reply, Exception):
                 if isinstance(reply, RequestTimeout):
@@ -238,7 +238,7 @@ class PoolClient:
             connecting.callback(None)
 
     def _received(
-        self, connection: Connection, item: Item, message: Incoming | None
+        self, connection: Connection, item: Item, message: ServerMessage | None
     ) -> bytes | None:
         if message is None:
             self._complain(f"{item!r:.60}")
@@ -250,14 +250,14 @@ class PoolClient:
             self._take_job(message)
         return None
 
-    def _replied_to_nothing(self, reply: Incoming) -> None:
+    def _replied_to_nothing(self, reply: ServerMessage) -> None:
         if reply.id is None:
             self._log.warn("The server complains: {text}", text=reply.error)
         else:
             self.counters["unknown replies"] += 1
             self._log.debug("A reply to nothing: {id}", id=reply.id)
 
-    def _take_job(self, message: Incoming) -> None:
+    def _take_job(self, message: ServerMessage) -> None:
         try:
             job = msgspec.json.decode(message.params, type=JobParams)
         except ValueError as error:
@@ -288,7 +288,7 @@ class PoolClient:
             return SessionRefused(ended.place.name, ended.why, code)
         most, failures = self.settings.max_attempts, self._dialler.failures
         if most and failures >= most:
-            return Unreachable(failures, ended.why)
+            return PoolUnreachable(failures, ended.why)
         self._log.warn("{problem}; next attempt in {wait:.1f} s", problem=self.problem, wait=wait)
         return None
 
@@ -304,7 +304,7 @@ class PoolClient:
             )
 
 
-def _dial_settings(settings: ClientSettings) -> DialSettings:
+def _dial_settings(settings: PoolClientSettings) -> DialSettings:
     return DialSettings(
         backoff_first=settings.backoff_first,
         backoff_most=settings.backoff_most,

@@ -23,12 +23,8 @@ _KIND = re.compile(r"[a-z][a-z0-9+]*:.")
 _KINDS = frozenset(("tcp", "tcp6", "ssl", "tls", "unix"))
 
 
-#: A server: what it is called in messages, and how it is reached.
-Server = Place
-
-
-def parse_server(reactor: Any, text: str, timeout: float = 10.0) -> Server:
-    """Return the server that ``text`` names.
+def parse_server(reactor: Any, text: str, timeout: float = 10.0) -> Place:
+    """Return the place of the server that ``text`` names.
 
     ``text`` is ``host:8080``, ``:8080`` for this machine, ``[::1]:8080``, or a client
     endpoint string of Twisted's such as ``tcp:host=a.example:port=8080``, ``tls:...`` or
@@ -45,7 +41,7 @@ def parse_server(reactor: Any, text: str, timeout: float = 10.0) -> Server:
             host.encode("idna")
         except UnicodeError:
             raise ValueError(f"{text!r} has no name of a host in it") from None
-        return Server(text, _tcp(reactor, host, port, timeout))
+        return Place(text, _tcp(reactor, host, port, timeout))
     if not _KIND.match(text):
         raise ValueError(f"{text!r} is neither host:port nor an endpoint such as tls:host:8080")
     try:
@@ -53,7 +49,7 @@ def parse_server(reactor: Any, text: str, timeout: float = 10.0) -> Server:
     except Exception as error:
         # The parser of endpoint strings raises whatever its plugins raise.
         raise ValueError(f"{text!r} names no endpoint: {error}") from error
-    return Server(text, endpoint)
+    return Place(text, endpoint)
 
 
 def _tcp(reactor: Any, host: str, port: int, timeout: float) -> IStreamClientEndpoint:

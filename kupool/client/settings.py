@@ -24,7 +24,7 @@ _EXPECTED = {
 
 
 @dataclass(frozen=True)
-class ClientSettings:
+class PoolClientSettings:
     """Times are in seconds, sizes in bytes.
 
     ``backoff_first`` doubles with every failed round of the servers up to

@@ -10,12 +10,12 @@ from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
-from kupool.client.answers import Answer, Outcome, read_answer
+from kupool.client.answers import SubmissionAnswer, SubmissionOutcome, read_answer
 from kupool.client.failures import TooManyUnanswered
-from kupool.client.settings import ClientSettings
+from kupool.client.settings import PoolClientSettings
 from kupool.net.dialling.answers import Answers
 from kupool.net.dialling.failures import RequestTimeout
-from kupool.wire.incoming import Incoming
+from kupool.wire.incoming import ServerMessage
 from kupool.wire.messages import SubmitParams, encode_request
 
 #: Seconds before a submission is sent again that could not be taken for the moment: at
@@ -30,7 +30,7 @@ class _Submission:
 
     def __init__(self, params: SubmitParams, canceller: Callable[[_Submission], None]) -> None:
         self.params = params
-        self.answered: Deferred[Answer] = Deferred(lambda _: canceller(self))
+        self.answered: Deferred[SubmissionAnswer] = Deferred(lambda _: canceller(self))
         #: Whether a connection was lost before its answer came: it may be counted.
         self.unanswered = False
         self.tries = 0
@@ -50,7 +50,7 @@ class Submissions:
         self,
         clock: IReactorTime,
         answers: Answers,
-        settings: ClientSettings,
+        settings: PoolClientSettings,
         counters: Counter[str],
         *,
         random: Callable[[], float],
@@ -71,7 +71,7 @@ class Submissions:
     def __len__(self) -> int:
         return len(self._sent) + len(self._queue) + len(self._retrying)
 
-    def add(self, job_id: int, client_nonce: str, result: str) -> Deferred[Answer]:
+    def add(self, job_id: int, client_nonce: str, result: str) -> Deferred[SubmissionAnswer]:
         """Submit; what is added between two connections goes out on the next one.
 
         Fails with :class:`TooManyUnanswered` when the bound is reached.
@@ -99,9 +99,9 @@ class Submissions:
         """The session is gone: what was not answered waits for the next one."""
         self._send = None
 
-    def _told(self, submission: _Submission, reply: Incoming | bytes | Exception) -> None:
+    def _told(self, submission: _Submission, reply: ServerMessage | bytes | Exception) -> None:
         del self._sent[submission]
-        if not isinstance(reply, Incoming):
+        if not isinstance(reply, ServerMessage):
             # It may be counted. Those that were sent first go first over the next connection.
             submission.unanswered = True
             self._queue.append(submission)
@@ -109,9 +109,9 @@ class Submissions:
                 self._late(f"no answer for {self._settings.answer_timeout:g} s")
             return
         answer = read_answer(reply, submission.unanswered)
-        if answer.outcome is Outcome.DUPLICATE and submission.unanswered:
+        if answer.outcome is SubmissionOutcome.DUPLICATE and submission.unanswered:
             # The nonce is our own, so what was counted under it is this submission.
-            answer = answer._replace(outcome=Outcome.ACCEPTED)
+            answer = answer._replace(outcome=SubmissionOutcome.ACCEPTED)
         if self._worth_retrying(submission, answer):
             self._retry(submission)
         else:
@@ -139,13 +139,13 @@ class Submissions:
         self._answers.expect(number, told, self._settings.answer_timeout)
         send(encode_request(number, "submit", submission.params))
 
-    def _worth_retrying(self, submission: _Submission, answer: Answer) -> bool:
+    def _worth_retrying(self, submission: _Submission, answer: SubmissionAnswer) -> bool:
         if submission.tries >= self._settings.retries:
             return False
-        if answer.outcome is Outcome.UNAVAILABLE:
+        if answer.outcome is SubmissionOutcome.UNAVAILABLE:
             return True
         again = submission.unanswered or submission.tries > 0
-        return again and answer.outcome is Outcome.TOO_FREQUENT
+        return again and answer.outcome is SubmissionOutcome.TOO_FREQUENT
 
     def _retry(self, submission: _Submission) -> None:
         submission.tries += 1
@@ -163,7 +163,7 @@ class Submissions:
         else:
             self._transmit(submission, self._send)
 
-    def _settle(self, submission: _Submission, answer: Answer) -> None:
+    def _settle(self, submission: _Submission, answer: SubmissionAnswer) -> None:
         self.counters[answer.outcome.value] += 1
         if not answer.accepted:
             self._log.warn(

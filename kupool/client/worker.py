@@ -11,7 +11,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from kupool.callbacks import called
-from kupool.client.answers import Answer, Outcome
+from kupool.client.answers import SubmissionAnswer, SubmissionOutcome
 from kupool.client.failures import ClientError
 from kupool.client.pace import Pace, PaceSettings
 from kupool.client.pool import PoolClient
@@ -46,7 +46,7 @@ class Worker:
         *,
         random_bytes: Callable[[int], bytes] = secrets.token_bytes,
         on_job: Callable[[JobParams], object] | None = None,
-        on_answer: Callable[[JobParams, str, Answer], object] | None = None,
+        on_answer: Callable[[JobParams, str, SubmissionAnswer], object] | None = None,
         on_disconnected: Callable[[str], object] | None = None,
     ) -> None:
         self.on_job = on_job
@@ -111,12 +111,12 @@ class Worker:
         answered = self._client.submit(job.job_id, nonce, solve(job.server_nonce, nonce))
         answered.addCallbacks(self._answered, self._failed, callbackArgs=(job, nonce))
 
-    def _answered(self, answer: Answer, job: JobParams, nonce: str) -> None:
+    def _answered(self, answer: SubmissionAnswer, job: JobParams, nonce: str) -> None:
         self._waiting = False
         now = self._clock.seconds()
         if answer.accepted:
             self._pace.accepted(now)
-        elif answer.outcome is Outcome.TOO_FREQUENT:
+        elif answer.outcome is SubmissionOutcome.TOO_FREQUENT:
             self._pace.too_frequent(now)
         self._schedule()
         self._run(self.on_answer, job, nonce, answer)

@@ -16,7 +16,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import LogLevel
 from twisted.python.failure import Failure
 
-from kupool.client.answers import Outcome
+from kupool.client.answers import SubmissionOutcome
 from kupool.client.failures import ClientError
 from kupool.client.load import Load, LoadSettings
 from kupool.client.servers import parse_server
@@ -195,7 +195,7 @@ class _Bench:
         rate = (answered - before) / max(now - then, 0.001)
         self._before = (now, answered)
         self._tell(now - self._began, f"{rate:,.0f}/s, {answered:,} answered")
-        if not self._limited and load.counts.refused[Outcome.TOO_FREQUENT.value]:
+        if not self._limited and load.counts.refused[SubmissionOutcome.TOO_FREQUENT.value]:
             self._limited = True
             self._progress.console.print(LIMITED, soft_wrap=True)
         if not load.connected:
@@ -226,7 +226,7 @@ class _Bench:
         else:
             for name, value in rows:
                 print(f"{name}: {value}")
-        if self._load.counts.refused[Outcome.TOO_FREQUENT.value] and not self._limited:
+        if self._load.counts.refused[SubmissionOutcome.TOO_FREQUENT.value] and not self._limited:
             print(LIMITED)
 
     def _rows(self, seconds: float) -> Iterator[tuple[str, str]]:

@@ -19,7 +19,7 @@ from rich.progress import (
 from kupool.commands.times import minute_text
 from kupool.stats.auditing import Audit
 from kupool.stats.auditing import Progress as Told
-from kupool.stats.side_by_side import Compared, Difference
+from kupool.stats.side_by_side import ComparedRange, Difference
 
 
 @contextmanager
@@ -49,7 +49,7 @@ def shown_progress() -> Iterator[Told]:
         yield tell
 
 
-def compared_text(compared: Compared) -> str:
+def compared_text(compared: ComparedRange) -> str:
     """Say in one line what was compared."""
     if not compared.minutes:
         return "nothing to compare"

@@ -15,7 +15,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import LogLevel
 from twisted.web.client import Agent, readBody
 
-from kupool.client import Answer, PoolClient, Worker
+from kupool.client import PoolClient, SubmissionAnswer, Worker
 from kupool.client.pace import PaceSettings
 from kupool.commands.daemon_process import DaemonProcess
 from kupool.commands.running import Ending, Output, run
@@ -147,7 +147,7 @@ class _Demo:
             )
 
     def _report(self, username: str) -> Any:
-        def told(job: JobParams, nonce: str, answer: Answer) -> None:
+        def told(job: JobParams, nonce: str, answer: SubmissionAnswer) -> None:
             verdict = "accepted" if answer.accepted else f"refused ({answer.text})"
             self._output.line(f"{verdict}  {username:<10}  job {job.job_id}  nonce {nonce[:8]}…")
 

@@ -222,7 +222,7 @@ async def _move(reactor: Any, source: Side, target: Side, settings: Settings) ->
         for side in sides:
             await side.open()
         await log.open()
-        with Bar() as bar:
+        with TerminalBar() as bar:
             compared = await Move(
                 source,
                 target,
@@ -252,7 +252,7 @@ def _tell(compared: list[Compared], source: Side, target: Side) -> None:
     print(f"Start the daemon with --config {target.name}")
 
 
-class Bar:
+class TerminalBar:
     """A progress bar with an estimate, where there is a terminal for it."""
 
     def __init__(self) -> None:
@@ -268,7 +268,7 @@ class Bar:
         )
         self._task: TaskID | None = None
 
-    def __enter__(self) -> Bar:
+    def __enter__(self) -> TerminalBar:
         self._progress.start()
         return self
 

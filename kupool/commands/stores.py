@@ -40,14 +40,14 @@ class Stores(NamedTuple):
 
 
 #: Gets what is open; returns an exit status.
-Work = Callable[[Stores], Awaitable[int]]
+StoresWork = Callable[[Stores], Awaitable[int]]
 
 
 class Unusable(Exception):
     """What the command needs is not there; says what."""
 
 
-def with_stores(loaded: Loaded, work: Work, *, writing: bool = False) -> int:
+def with_stores(loaded: Loaded, work: StoresWork, *, writing: bool = False) -> int:
     """Open the log and the store of the daemon, which may be running, and do some work.
 
     Only with ``writing`` the store can be changed; the log never is. Returns the exit status;
@@ -165,4 +165,4 @@ def temporary_folder(settings: Settings) -> Path | None:
     return None
 
 
-__all__ = ["Stores", "Unusable", "Work", "temporary_folder", "with_stores"]
+__all__ = ["Stores", "StoresWork", "Unusable", "temporary_folder", "with_stores"]

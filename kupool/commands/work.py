@@ -11,8 +11,8 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import LogLevel
 from twisted.python.failure import Failure
 
-from kupool.client import Answer, PoolClient, Worker
-from kupool.client.crew import Crew
+from kupool.client import PoolClient, SubmissionAnswer, Worker
+from kupool.client.crew import ClientCrew
 from kupool.client.pace import PaceSettings
 from kupool.client.servers import parse_server
 from kupool.commands.running import Ending, Output, raise_descriptor_limit, run
@@ -100,7 +100,7 @@ class _Shift:
         self._output = Output(ending)
         self._accepted = 0
         self._before = (reactor.seconds(), 0)
-        self._crew = Crew(
+        self._crew = ClientCrew(
             reactor, self._make, self._sessions, ramp=arguments.ramp, gone=ending.fail
         )
 
@@ -152,7 +152,7 @@ class _Shift:
             worker.on_job = lambda job: self._output.line(f"job {job.job_id}")
         return client
 
-    def _answered(self, job: JobParams, nonce: str, answer: Answer) -> None:
+    def _answered(self, job: JobParams, nonce: str, answer: SubmissionAnswer) -> None:
         if answer.accepted:
             self._accepted += 1
         if self._sessions == 1:
@@ -160,7 +160,7 @@ class _Shift:
         if self._count is not None and self._accepted >= self._count:
             self._ending.reach()
 
-    def _told(self, job: JobParams, nonce: str, answer: Answer) -> str:
+    def _told(self, job: JobParams, nonce: str, answer: SubmissionAnswer) -> str:
         what = f"job {job.job_id} nonce {nonce[:4]}…"
         if not answer.accepted:
             return f"refused {what}: {answer.text}"

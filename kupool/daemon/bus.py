@@ -23,10 +23,10 @@ from kupool.pool import IEvents
 from kupool.pool.events import BusEvents, NoEvents
 from kupool.pool.handlers import Handlers
 from kupool.settings import NodeBusSettings, Settings
-from kupool.web.answers import Route
+from kupool.web.answers import ApiResource
 from kupool.web.bus import bus_routes
-from kupool.web.control import Hosts
-from kupool.web.visitors import Visitors
+from kupool.web.control import KnownHosts
+from kupool.web.visitors import VisitorGate
 
 #: Topics whose counts and last messages are remembered: a status of all of them, each
 #: with a hundred messages, has to be made in one turn of the reactor.
@@ -69,9 +69,9 @@ class BusPart:
             await self.service.finish().addTimeout(LAST_CALLS, clock)
         await self.bus.close()
 
-    def routes(self, hosts: Hosts, settings: NodeBusSettings) -> Mapping[str, Route]:
+    def routes(self, hosts: KnownHosts, settings: NodeBusSettings) -> Mapping[str, ApiResource]:
         """Return the routes of the HTTP API that are about the bus."""
-        visitors = Visitors(hosts, settings.token, settings.origins)
+        visitors = VisitorGate(hosts, settings.token, settings.origins)
         return bus_routes(
             self.bus,
             visitors,

@@ -7,7 +7,7 @@ from typing import Any
 
 from kupool.bus.remote.messages import PublishParams, SubscribeParams, UnsubscribeParams
 from kupool.bus.topics import covers, matches, overlaps, pattern_name, topic_name
-from kupool.daemon.pace import Pace
+from kupool.daemon.pace import RequestPace
 from kupool.errors import FORBIDDEN, ErrorText
 from kupool.pool import EVENTS
 from kupool.session.connection import Connection
@@ -33,7 +33,7 @@ class BusAccess:
         self._operators = frozenset(settings.operators)
         self._user_of = user_of
         #: How often any other session may ask.
-        self.pace = Pace(settings.rate)
+        self.pace = RequestPace(settings.rate)
 
     def __call__(self, connection: Connection, request: Any) -> ErrorText | None:
         """Answer a request that is one too many or asks for too much."""

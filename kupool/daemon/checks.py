@@ -11,9 +11,9 @@ from kupool.bus.topics import pattern_name
 from kupool.net.transport.endpoints import endpoint_for
 from kupool.net.transport.proxied import parse_networks
 from kupool.settings import Loaded, SettingError, value_of
-from kupool.web.control import Hosts
+from kupool.web.control import KnownHosts
 from kupool.web.upgrade import Origins
-from kupool.web.visitors import Visitors
+from kupool.web.visitors import VisitorGate
 
 #: What TLS needs of the extra ``tls``.
 _TLS_MODULES = ("OpenSSL", "service_identity")
@@ -79,7 +79,7 @@ def _addresses(loaded: Loaded) -> Iterator[tuple[str, str]]:
 def _web(loaded: Loaded) -> Iterator[tuple[str, str]]:
     settings = loaded.settings
     try:
-        hosts = Hosts(settings.listen.http_hosts)
+        hosts = KnownHosts(settings.listen.http_hosts)
     except ValueError as error:
         yield "http_hosts", str(error)
         return
@@ -88,7 +88,7 @@ def _web(loaded: Loaded) -> Iterator[tuple[str, str]]:
     except ValueError as error:
         yield "ws_origins", str(error)
     try:
-        Visitors(hosts, "", settings.bus.origins)
+        VisitorGate(hosts, "", settings.bus.origins)
     except ValueError as error:
         yield "bus_origins", str(error)
 

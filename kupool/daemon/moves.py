@@ -9,7 +9,7 @@ from typing import Any
 from kupool.daemon.parts import LOG_FILE, SPOOL_FILE, STORE_FILE, Parts
 from kupool.log import LogUnavailable
 from kupool.migration.left_behind import look
-from kupool.migration.notes import LOG, SELECT_NOTES, Note, refusal
+from kupool.migration.notes import LOG, SELECT_NOTES, MoveNote, refusal
 from kupool.settings import Settings
 
 _COMMAND = (
@@ -60,7 +60,7 @@ async def look_for_moves(settings: Settings, parts: Parts) -> Sequence[str]:
     return lines
 
 
-async def _notes(parts: Parts) -> Sequence[Note]:
+async def _notes(parts: Parts) -> Sequence[MoveNote]:
     """Return what the store says of moves."""
     rows: Sequence[Any] = ()
     if parts.postgres is not None:
@@ -68,7 +68,7 @@ async def _notes(parts: Parts) -> Sequence[Note]:
     for database in parts.databases:
         if database.path.name == STORE_FILE:
             rows = await database.run(lambda c: c.execute(SELECT_NOTES).fetchall())
-    return [Note(*row) for row in rows]
+    return [MoveNote(*row) for row in rows]
 
 
 async def _is_empty(parts: Parts) -> bool:

@@ -10,7 +10,7 @@ from kupool.net.routing.guards import RateLimit
 from kupool.session.connection import Connection
 
 
-class Pace:
+class RequestPace:
     """Lets ``rate`` requests a second of a session through, one second's of them at once.
 
     ``rate`` may be set while the daemon runs; with 0 there is no limit.
@@ -34,4 +34,4 @@ class Pace:
         return None if self._limit is None else self._limit(connection, request)
 
 
-__all__ = ["Pace"]
+__all__ = ["RequestPace"]

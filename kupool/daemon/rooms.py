@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from kupool.daemon.pace import Pace
+from kupool.daemon.pace import RequestPace
 from kupool.daemon.tenants import user_of
 from kupool.errors import GOING_DOWN
 from kupool.pool.handlers import Handlers
@@ -23,7 +23,7 @@ class RoomsPart:
     """The rooms, and how often a session may ask for something in them."""
 
     service: RoomService
-    pace: Pace
+    pace: RequestPace
 
     async def stop(self) -> None:
         """Tell the members, and take no more."""
@@ -42,7 +42,7 @@ def make_rooms(
     """
     if settings.rooms.offered == "off":
         return None
-    pace = Pace(settings.rooms.rate)
+    pace = RequestPace(settings.rooms.rate)
     service = RoomService(
         reactor,
         user_of,

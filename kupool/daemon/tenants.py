@@ -10,7 +10,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from kupool.errors import CloseReason
-from kupool.net import IClosingObserver, IConnectionObserver
+from kupool.net.interfaces import IClosingObserver, IConnectionObserver
 from kupool.session.connection import Connection
 
 

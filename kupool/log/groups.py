@@ -13,7 +13,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from kupool.log import Delivery, Entry, ISubscription
+from kupool.log import DeliveredEntry, Entry, ISubscription
 
 #: Seconds after an append until consumers are told: the answers go out first, and a
 #: consumer that takes many entries at once costs less for each.
@@ -40,7 +40,7 @@ class LocalLog(Protocol):
     def keep_place(self, group: str, position: int) -> Deferred[None]:
         """Remember that a group has processed everything up to a position."""
 
-    def bury(self, group: str, delivery: Delivery, reason: str) -> Deferred[None]:
+    def bury(self, group: str, delivery: DeliveredEntry, reason: str) -> Deferred[None]:
         """Put an entry among the dead letters."""
 
 
@@ -105,7 +105,7 @@ class LocalSubscription:
         # There may be more: in a turn of its own, as a consumer takes its time.
         if self._waking is None:
             self._waking = self._clock.callLater(0, self._wake_again)
-        self._consumer.received([Delivery(entry, 1) for entry in entries])
+        self._consumer.received([DeliveredEntry(entry, 1) for entry in entries])
 
     def _read(self, _: object) -> None:
         self._reading = False
@@ -127,7 +127,7 @@ class LocalSubscription:
         timer = self._clock.callLater(self._retry.delay, due)
         self._delayed.add(timer)
 
-    def ack(self, deliveries: Sequence[Delivery]) -> None:
+    def ack(self, deliveries: Sequence[DeliveredEntry]) -> None:
         """Entries have been processed and will not be delivered again."""
         unsettled = self._unsettled
         for delivery in deliveries:
@@ -142,24 +142,24 @@ class LocalSubscription:
         self._save()
         self.wake()
 
-    def nack(self, delivery: Delivery, reason: str, retry: bool) -> None:
+    def nack(self, delivery: DeliveredEntry, reason: str, retry: bool) -> None:
         """An entry could not be processed: deliver it again, or bury it."""
         if self._stopped or self._unsettled.get(delivery.entry.position, True):
             return  # it comes again with the next start, or is settled
         if retry and delivery.attempt < self._retry.attempts:
-            again = Delivery(delivery.entry, delivery.attempt + 1)
+            again = DeliveredEntry(delivery.entry, delivery.attempt + 1)
             self._later(self._consumer.received, [again])
         else:
             self._bury(delivery, reason)
 
-    def _bury(self, delivery: Delivery, reason: str) -> None:
+    def _bury(self, delivery: DeliveredEntry, reason: str) -> None:
         buried = self._source.bury(self._group, delivery, reason)
         buried.addCallbacks(
             lambda _: self.ack([delivery]), self._not_buried, errbackArgs=(delivery, reason)
         )
         buried.addErrback(lambda f: self._log.failure("A dead letter was not settled", f))
 
-    def _not_buried(self, failure: Failure, delivery: Delivery, reason: str) -> None:
+    def _not_buried(self, failure: Failure, delivery: DeliveredEntry, reason: str) -> None:
         # Until it is kept it stays unsettled, and in the way of what follows.
         if not self._stopped:
             self._log.error(

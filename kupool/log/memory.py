@@ -12,7 +12,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from zope.interface import implementer
 
 from kupool.log import (
-    Delivery,
+    DeliveredEntry,
     Entry,
     Extent,
     Identity,
@@ -67,7 +67,7 @@ class MemoryLog:
         self._ages: deque[tuple[int, float]] = deque()
         self._waking: IDelayedCall | None = None
         self._groups: dict[str, LocalSubscription] = {}
-        self.dead_letters: list[tuple[str, Delivery, str]] = []
+        self.dead_letters: list[tuple[str, DeliveredEntry, str]] = []
 
     def open(self) -> Deferred[None]:
         """Make the log ready."""
@@ -139,7 +139,7 @@ class MemoryLog:
         """Nothing to do: the subscription itself holds it."""
         return succeed(None)
 
-    def bury(self, group: str, delivery: Delivery, reason: str) -> Deferred[None]:
+    def bury(self, group: str, delivery: DeliveredEntry, reason: str) -> Deferred[None]:
         """Put an entry among the dead letters."""
         self._dead += 1
         self.dead_letters.append((group, delivery, reason))

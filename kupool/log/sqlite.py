@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from kupool.log import (
-    Delivery,
+    DeliveredEntry,
     Entry,
     Epoch,
     Extent,
@@ -217,7 +217,7 @@ class SqliteLog:
 
         return self._database.run(update)
 
-    def bury(self, group: str, delivery: Delivery, reason: str) -> Deferred[None]:
+    def bury(self, group: str, delivery: DeliveredEntry, reason: str) -> Deferred[None]:
         """Put an entry among the dead letters."""
         entry, now = delivery.entry, int(self._wall() * 1000)
 

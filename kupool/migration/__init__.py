@@ -7,9 +7,6 @@ says where its data went.
 
 from __future__ import annotations
 
-
-class CannotMove(Exception):
-    """The data cannot be moved; says in one line why, and what to do."""
-
+from kupool.migration.failures import CannotMove
 
 __all__ = ["CannotMove"]

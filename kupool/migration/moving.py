@@ -22,8 +22,8 @@ from kupool.migration import CannotMove
 from kupool.migration import progress as phases
 from kupool.migration.log_copy import check_log, copy_log, move_dead_letters
 from kupool.migration.logs import Acknowledged, LogSide
-from kupool.migration.notes import AWAY, INTO, LOG, MOVED, MOVING, UNDONE, Note
-from kupool.migration.progress import Progress, decode
+from kupool.migration.notes import AWAY, INTO, LOG, MOVED, MOVING, UNDONE, MoveNote
+from kupool.migration.progress import MoveProgress, decode
 from kupool.migration.reports import Compared, Report
 from kupool.migration.source import examine
 from kupool.migration.store import (
@@ -140,15 +140,15 @@ class Move:
         progress = before.progress if before is not None else ""
         names = {"source": self._source.name, "target": self._target.name}
         text = progress or msgspec.json.encode(names).decode()
-        store.note(Note(AWAY, self._target.shown, state, text, int(self._wall())))
+        store.note(MoveNote(AWAY, self._target.shown, state, text, int(self._wall())))
         store.commit()
 
-    def _keep(self, progress: Progress, state: str = MOVING) -> None:
+    def _keep(self, progress: MoveProgress, state: str = MOVING) -> None:
         """Note the progress, in the target's open transaction."""
         at = int(self._wall())
-        self._target.store.note(Note(INTO, self._source.shown, state, progress.encode(), at))
+        self._target.store.note(MoveNote(INTO, self._source.shown, state, progress.encode(), at))
 
-    async def _begin(self, found: Progress) -> Progress:
+    async def _begin(self, found: MoveProgress) -> MoveProgress:
         """Return how far the move has come: it goes on, or begins in an empty target."""
         into = self._target.store.notes().get(INTO)
         if into is not None and into.state == MOVING:
@@ -183,7 +183,7 @@ class Move:
 
     # -- the log
 
-    async def _move_log(self, progress: Progress) -> None:
+    async def _move_log(self, progress: MoveProgress) -> None:
         target, base, first = self._target.log, progress.base, progress.first
         total = max(0, progress.last - first + 1)
         await target.begin(progress.identity)
@@ -202,14 +202,14 @@ class Move:
             self._compared.append(await move_dead_letters(self._source.log, target, self._report))
             self._reached(progress, phases.TABLES)
 
-    def _reached(self, progress: Progress, phase: int) -> None:
+    def _reached(self, progress: MoveProgress, phase: int) -> None:
         progress.phase = phase
         self._keep(progress)
         self._target.store.commit()
 
     # -- the store
 
-    async def _move_store(self, progress: Progress) -> None:
+    async def _move_store(self, progress: MoveProgress) -> None:
         source, target = self._source.store, self._target.store
         if progress.phase < phases.CHECK_TABLES:
             await copy_tables(
@@ -223,7 +223,7 @@ class Move:
         target.insert(POOL, pool)
         self._complete(progress)
 
-    async def _renumber(self, progress: Progress) -> None:
+    async def _renumber(self, progress: MoveProgress) -> None:
         """Have the store that stays belong to the log that moved, in one transaction."""
         store = self._target.store
         self._compared += await renumber_tables(
@@ -232,12 +232,12 @@ class Move:
         store.clear(EPOCHS)
         self._complete(progress)
 
-    def _complete(self, progress: Progress) -> None:
+    def _complete(self, progress: MoveProgress) -> None:
         store = self._target.store
         epochs = [(number, *epoch) for number, epoch in enumerate(progress.identity.epochs)]
         store.insert(EPOCHS, epochs)
         kind = msgspec.json.encode(self._target.log.kind).decode()
-        store.note(Note(LOG, self._target.log.shown, MOVED, kind, int(self._wall())))
+        store.note(MoveNote(LOG, self._target.log.shown, MOVED, kind, int(self._wall())))
         progress.phase = phases.DONE
         self._keep(progress, MOVED)
         store.commit()
@@ -270,7 +270,7 @@ def undo(source: Side, target: Side | None, wall: Callable[[], float]) -> None:
         source.store.commit()
 
 
-def _was_used(store: Store, progress: Progress) -> bool:
+def _was_used(store: Store, progress: MoveProgress) -> bool:
     """Whether anything was counted, or a job made, since the data came here."""
     counted = progress.positions(progress.mark)
     return mark_of(store).position > counted or newest_job(store) > progress.newest_job

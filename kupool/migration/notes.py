@@ -13,11 +13,11 @@ INTO, AWAY, LOG = "into", "away", "log"
 #: States of a note.
 MOVING, MOVED, UNDONE = "moving", "moved", "undone"
 
-#: Reads the columns of :class:`Note`.
+#: Reads the columns of :class:`MoveNote`.
 SELECT_NOTES = "SELECT direction, other, state, progress, changed_at FROM migration"
 
 
-class Note(NamedTuple):
+class MoveNote(NamedTuple):
     """What a store says of a move: ``other`` is the other side as it is shown."""
 
     direction: str
@@ -27,7 +27,7 @@ class Note(NamedTuple):
     changed_at: int
 
 
-def refusal(notes: Iterable[Note], kind: Mapping[str, str]) -> str:
+def refusal(notes: Iterable[MoveNote], kind: Mapping[str, str]) -> str:
     """Return in one line why no daemon may start on a store; empty where one may.
 
     ``kind`` is what the settings say of the log.
@@ -59,7 +59,7 @@ def refusal(notes: Iterable[Note], kind: Mapping[str, str]) -> str:
     return ""
 
 
-def _loaded(note: Note) -> dict[str, Any]:
+def _loaded(note: MoveNote) -> dict[str, Any]:
     try:
         found = msgspec.json.decode(note.progress)
     except ValueError:
@@ -67,12 +67,12 @@ def _loaded(note: Note) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _names(note: Note) -> dict[str, str]:
+def _names(note: MoveNote) -> dict[str, str]:
     found = _loaded(note)
     return {name: str(found.get(name, "SETTINGS")) for name in ("source", "target")}
 
 
-def _command(note: Note, *flags: str) -> str:
+def _command(note: MoveNote, *flags: str) -> str:
     names = _names(note)
     words = ["kupool migrate", f"--from {names['source']}", f"--to {names['target']}", *flags]
     return f"'{' '.join(words)}'"
@@ -86,6 +86,6 @@ __all__ = [
     "MOVING",
     "SELECT_NOTES",
     "UNDONE",
-    "Note",
+    "MoveNote",
     "refusal",
 ]

@@ -13,7 +13,7 @@ from kupool.migration.positions import PositionMap, Run, Unmoved
 LOG, CHECK_LOG, DEAD_LETTERS, TABLES, CHECK_TABLES, DONE = range(6)
 
 
-class Progress(msgspec.Struct, kw_only=True):
+class MoveProgress(msgspec.Struct, kw_only=True):
     """How far a move has come.
 
     ``pool_id`` and ``epochs`` are the source's, ``first``, ``last`` and ``mark`` what its log
@@ -56,7 +56,7 @@ class Progress(msgspec.Struct, kw_only=True):
         identity = Identity(self.pool_id, tuple(Epoch(*epoch) for epoch in self.epochs))
         return identity.with_epoch(self.epoch, self.base) if self.moves_log else identity
 
-    def same_source(self, other: Progress) -> bool:
+    def same_source(self, other: MoveProgress) -> bool:
         """Say whether a source is as it was when another move of it began."""
         names = ("pool_id", "epochs", "first", "last", "mark")
         return all(getattr(self, name) == getattr(other, name) for name in names)
@@ -66,9 +66,9 @@ class Progress(msgspec.Struct, kw_only=True):
         return msgspec.json.encode(self).decode()
 
 
-def decode(text: str) -> Progress:
+def decode(text: str) -> MoveProgress:
     """Return the progress that was kept; raises :class:`ValueError` where it is none."""
-    return msgspec.json.decode(text, type=Progress)
+    return msgspec.json.decode(text, type=MoveProgress)
 
 
 __all__ = [
@@ -78,6 +78,6 @@ __all__ = [
     "DONE",
     "LOG",
     "TABLES",
-    "Progress",
+    "MoveProgress",
     "decode",
 ]

@@ -15,8 +15,8 @@ from twisted.internet.task import deferLater
 
 from kupool.amqp import BrokerError
 from kupool.amqp.address import parse_brokers
-from kupool.amqp.channel import Channel, Message
-from kupool.amqp.connection import Connection, connect
+from kupool.amqp.channel import BrokerMessage, Channel
+from kupool.amqp.connection import BrokerConnection, connect
 from kupool.amqp.wire import ConnectionSettings
 from kupool.log import Entry, Identity
 from kupool.log.rabbit.headers import appended_at, marks, offset_of
@@ -48,7 +48,7 @@ class RabbitLogSide:
         self._topology = topology
         self._base = 0
         self._headers: dict[str, Any] = {}
-        self._connection: Connection | None = None
+        self._connection: BrokerConnection | None = None
         self._publishing: Channel | None = None
         self._returned: list[str] = []
 
@@ -145,11 +145,11 @@ class RabbitLogSide:
             offset = offset_of(messages[-1].headers) + 1
             yield [self._entry(message) for message in messages]
 
-    def _entry(self, message: Message) -> Entry:
+    def _entry(self, message: BrokerMessage) -> Entry:
         position = self._base + offset_of(message.headers) + 1
         return Entry(position, message.message_id, appended_at(message.headers), message.body)
 
-    async def _fetch(self, start: int | str, limit: int) -> list[Message]:
+    async def _fetch(self, start: int | str, limit: int) -> list[BrokerMessage]:
         """Return messages of the stream from an offset on."""
         channel = await self._channel()
         await channel.prefetch(limit)
@@ -255,7 +255,7 @@ class RabbitLogSide:
             await connection.ended()
 
 
-def _letter(message: Message) -> DeadLetter:
+def _letter(message: BrokerMessage) -> DeadLetter:
     headers = message.headers
     # What the broker itself gave up says so in headers of its own.
     reason = headers.get("reason") or headers.get("x-first-death-reason") or "unknown"

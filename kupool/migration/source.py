@@ -14,7 +14,7 @@ from kupool.log import Entry, Extent, IdentityMismatch, StoreState, reconcile
 from kupool.migration import CannotMove
 from kupool.migration.log_copy import Entries
 from kupool.migration.logs import ENTRIES, LogSide
-from kupool.migration.progress import Progress
+from kupool.migration.progress import MoveProgress
 from kupool.migration.store import (
     Store,
     forgotten_of,
@@ -28,7 +28,7 @@ from kupool.wire.batches import PoisonBatch, decode_head
 _REMEDY = "start the daemon with the old settings once more, and stop it in order"
 
 
-async def examine(store: Store, log: Any, side: LogSide, new_id: Any) -> Progress:
+async def examine(store: Store, log: Any, side: LogSide, new_id: Any) -> MoveProgress:
     """Return what is to be moved; raises :class:`CannotMove` where that is not all counted.
 
     ``log`` is the ``ILog``, opened, ``side`` the same one at rest.
@@ -53,7 +53,7 @@ async def examine(store: Store, log: Any, side: LogSide, new_id: Any) -> Progres
     if waiting or missing:
         number = max(waiting, missing)
         raise CannotMove(f"{number} entries of {side.shown} are not counted yet: {_REMEDY}")
-    return Progress(
+    return MoveProgress(
         source="",
         target="",
         pool_id=identity.pool_id,

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from kupool.migration.notes import SELECT_NOTES, Note
+from kupool.migration.notes import SELECT_NOTES, MoveNote
 from kupool.migration.positions import PositionMap, mapped_marks
 from kupool.migration.store import CHUNK, every_row
 from kupool.migration.tables import FLAG, Row, Table
@@ -102,12 +102,12 @@ class SqliteStore:
             found.update(batch_id for (batch_id,) in rows)
         return found
 
-    def notes(self) -> dict[str, Note]:
+    def notes(self) -> dict[str, MoveNote]:
         """Return what the store says of moves, by direction."""
         rows = self._execute(SELECT_NOTES)
-        return {row[0]: Note(*row) for row in rows}
+        return {row[0]: MoveNote(*row) for row in rows}
 
-    def note(self, note: Note) -> None:
+    def note(self, note: MoveNote) -> None:
         """Say something of a move."""
         self._begin()
         self._execute(

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 from kupool.log import Epoch, Identity, Mark
-from kupool.migration.notes import Note
+from kupool.migration.notes import MoveNote
 from kupool.migration.positions import PositionMap
 from kupool.migration.tables import EPOCHS, POOL, TABLES, Row, Table, named
 
@@ -48,10 +48,10 @@ class Store(Protocol):
     def counted(self, batch_ids: Sequence[str]) -> set[str]:
         """Return those of the ids that were counted."""
 
-    def notes(self) -> dict[str, Note]:
+    def notes(self) -> dict[str, MoveNote]:
         """Return what the store says of moves, by direction."""
 
-    def note(self, note: Note) -> None:
+    def note(self, note: MoveNote) -> None:
         """Say something of a move, in the place of what was said of that direction."""
 
     def drop_note(self, direction: str) -> None:

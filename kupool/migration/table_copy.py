@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterator
 
 from kupool.migration import CannotMove
 from kupool.migration.positions import PositionMap, mapped_marks
-from kupool.migration.progress import Progress
+from kupool.migration.progress import MoveProgress
 from kupool.migration.reports import Compared, Report
 from kupool.migration.store import Store, every_row
 from kupool.migration.tables import TABLES, Row, Table
@@ -16,11 +16,17 @@ from kupool.migration.tables import TABLES, Row, Table
 Pause = Callable[[], Awaitable[object]]
 
 #: Keeps how far the work is, in the transaction of the target.
-Keep = Callable[[Progress], None]
+Keep = Callable[[MoveProgress], None]
 
 
 async def copy_tables(
-    source: Store, target: Store, progress: Progress, keep: Keep, *, report: Report, pause: Pause
+    source: Store,
+    target: Store,
+    progress: MoveProgress,
+    keep: Keep,
+    *,
+    report: Report,
+    pause: Pause,
 ) -> None:
     """Copy every table, from where the progress says on; each piece is one transaction."""
     names = [table.name for table in TABLES]

@@ -1,92 +1,74 @@
 """The server framework: long-lived, framed connections and what answers on them.
 
-It knows nothing of the pool, which is built on the public names of this package.
+It knows nothing of the pool, which is built on the public names of this package. Here are
+those that a first service needs; each of the others is imported from its own module, as the
+table in docs/framework.md says.
 """
 
 from __future__ import annotations
 
+from kupool.moved import moved_names
 from kupool.net.admission import ServerSettings
 from kupool.net.command import run
-from kupool.net.configuration import ConfigError, ServerConfig
-from kupool.net.delivery import Delivery, Policy
 from kupool.net.dialling.client import Client
-from kupool.net.dialling.failures import (
-    ClientFailure,
-    ConnectionEnded,
-    NotConnected,
-    NotWanted,
-    RequestTimeout,
-    Unreachable,
-)
 from kupool.net.dialling.settings import ClientSettings
-from kupool.net.failures import ConnectionNotFound
-from kupool.net.figures import Meter
 from kupool.net.heartbeat import Heartbeat
-from kupool.net.hooks import HookedObserver
-from kupool.net.interfaces import IClosingObserver, IConnectionObserver
-from kupool.net.manager import ConnectionManager
 from kupool.net.observer import Observer
-from kupool.net.routing.base import BaseRouter
-from kupool.net.routing.correlation import correlated
-from kupool.net.routing.guards import RateLimit, allow
 from kupool.net.routing.id_router import IdRouter
-from kupool.net.routing.interceptors import Intercepted
-from kupool.net.routing.interfaces import IRouter
-from kupool.net.routing.request import LATER, Request
+from kupool.net.routing.request import Request
 from kupool.net.routing.router import Router
-from kupool.net.routing.table import Unknown
 from kupool.net.server import Server
-from kupool.net.stalls import StallWatch
 from kupool.net.workers.pool import WorkerPool
-from kupool.net.workers.processes import Processes
-from kupool.net.workers.settings import WorkerSettings
-from kupool.net.workers.threads import Threads
 from kupool.session.connection import Connection
-from kupool.session.failures import ConnectionClosed, PropertyNotFound
-from kupool.wire.framing import Tlv
+
+#: Names that were here once, and where they are now.
+MOVED = {
+    "LATER": "kupool.net.routing.request.LATER",
+    "Backoff": "kupool.net.dialling.backoff.Backoff",
+    "BaseRouter": "kupool.net.routing.base.BaseRouter",
+    "ClientFailure": "kupool.net.dialling.failures.ClientFailure",
+    "ConfigError": "kupool.net.configuration.ConfigError",
+    "ConnectionClosed": "kupool.session.failures.ConnectionClosed",
+    "ConnectionEnded": "kupool.net.dialling.failures.ConnectionEnded",
+    "ConnectionManager": "kupool.net.manager.ConnectionManager",
+    "ConnectionNotFound": "kupool.net.failures.ConnectionNotFound",
+    "Delivery": "kupool.net.delivery.Delivery",
+    "HookedObserver": "kupool.net.hooks.HookedObserver",
+    "IClosingObserver": "kupool.net.interfaces.IClosingObserver",
+    "IConnectionObserver": "kupool.net.interfaces.IConnectionObserver",
+    "IRouter": "kupool.net.routing.interfaces.IRouter",
+    "Intercepted": "kupool.net.routing.interceptors.Intercepted",
+    "Meter": "kupool.net.figures.Meter",
+    "NotConnected": "kupool.net.dialling.failures.NotConnected",
+    "Policy": "kupool.net.delivery.Policy",
+    "Processes": "kupool.net.workers.processes.Processes",
+    "PropertyNotFound": "kupool.session.failures.PropertyNotFound",
+    "RateLimit": "kupool.net.routing.guards.RateLimit",
+    "RequestTimeout": "kupool.net.dialling.failures.RequestTimeout",
+    "ServerConfig": "kupool.net.configuration.ServerConfig",
+    "StallWatch": "kupool.net.stalls.StallWatch",
+    "Threads": "kupool.net.workers.threads.Threads",
+    "Tlv": "kupool.wire.framing.Tlv",
+    "Unknown": "kupool.net.routing.table.Unknown",
+    "Unreachable": "kupool.net.dialling.failures.Unreachable",
+    "WorkerSettings": "kupool.net.workers.settings.WorkerSettings",
+    "allow": "kupool.net.routing.guards.allow",
+    "correlated": "kupool.net.routing.correlation.correlated",
+}
+
+__getattr__ = moved_names(__name__, MOVED)
 
 __all__ = [
-    "LATER",
-    "BaseRouter",
     "Client",
-    "ClientFailure",
     "ClientSettings",
-    "ConfigError",
     "Connection",
-    "ConnectionClosed",
-    "ConnectionEnded",
-    "ConnectionManager",
-    "ConnectionNotFound",
-    "Delivery",
     "Heartbeat",
-    "HookedObserver",
-    "IClosingObserver",
-    "IConnectionObserver",
-    "IRouter",
     "IdRouter",
-    "Intercepted",
-    "Meter",
-    "NotConnected",
-    "NotWanted",
     "Observer",
-    "Policy",
-    "Processes",
-    "PropertyNotFound",
-    "RateLimit",
     "Request",
-    "RequestTimeout",
     "Router",
     "Server",
-    "ServerConfig",
     "ServerSettings",
-    "StallWatch",
-    "Threads",
-    "Tlv",
-    "Unknown",
-    "Unreachable",
     "WorkerPool",
-    "WorkerSettings",
-    "allow",
-    "correlated",
     "run",
 ]

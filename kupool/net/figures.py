@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IReactorTime
 from kupool.callbacks import awaited, deferred_of
 from kupool.net.manager import ConnectionManager
 from kupool.net.routing.router import Router
-from kupool.net.routing.steps import Step, label_of
+from kupool.net.routing.steps import RouteStep, label_of
 from kupool.net.workers.pool import WorkerPool
 from kupool.session.connection import Connection
 
@@ -35,7 +35,7 @@ class Meter:
         self.seconds: defaultdict[str, float] = defaultdict(float)
         self._now = clock.seconds
 
-    def __call__(self, handler: Step) -> Step:
+    def __call__(self, handler: RouteStep) -> RouteStep:
         """Return a handler that is counted and timed."""
 
         def metered(connection: Connection, *message: Any) -> object:

@@ -23,7 +23,7 @@ _EXPECTED = {"interval": number(above=True), "missed": whole(1)}
 Ping = Callable[[Connection], bytes | None]
 
 #: Says whether a peer answers a ping, by its framing.
-Answers = Callable[[Connection], bool]
+AnswersPing = Callable[[Connection], bool]
 
 #: What becomes of a peer that did not answer.
 Dead = Callable[[Connection], object]
@@ -71,7 +71,7 @@ class Heartbeat:
         missed: int = 3,
         *,
         ping: Ping = default_ping,
-        answers: Answers | None = None,
+        answers: AnswersPing | None = None,
         dead: Dead = close_idle,
         always: bool = False,
     ) -> None:
@@ -142,7 +142,7 @@ class Heartbeat:
 
 
 __all__ = [
-    "Answers",
+    "AnswersPing",
     "Dead",
     "Heartbeat",
     "Ping",

@@ -22,7 +22,7 @@ class Moment(NamedTuple):
     boot_seconds: float
 
 
-class Kept(NamedTuple):
+class KeptJob(NamedTuple):
     """A job that can be gone on with; ``age`` is in seconds."""
 
     job: SavedJob
@@ -36,7 +36,7 @@ class Choice(NamedTuple):
     can tell the age. The log is read from ``after`` on to know the nonces of the others.
     """
 
-    kept: Sequence[Kept]
+    kept: Sequence[KeptJob]
     unknown: int
     ageless: int
     after: int
@@ -53,14 +53,14 @@ def choose(
     begin = extent.first - 1
     known = [job for job in saved if _known(job, plan, extent)]
     newest_save = max((job.created_at for job in saved), default=0.0)
-    kept: list[Kept] = []
+    kept: list[KeptJob] = []
     ageless = 0
     for job in known:
         age = age_of(job, now, newest_save)
         if age is None:
             ageless += 1
         elif age <= window or job is saved[-1]:
-            kept.append(Kept(job, age))
+            kept.append(KeptJob(job, age))
     positions = [begin if job.log_position is None else job.log_position for job, _ in kept]
     after = begin if plan.adopt else min(positions, default=extent.last)
     return Choice(kept, len(saved) - len(known), ageless, after)
@@ -93,4 +93,4 @@ def age_of(job: SavedJob, now: Moment, newest_save: float) -> float | None:
     return now.wall - job.created_at if now.wall >= newest_save else None
 
 
-__all__ = ["Choice", "Kept", "Moment", "age_of", "choose"]
+__all__ = ["Choice", "KeptJob", "Moment", "age_of", "choose"]

@@ -41,7 +41,7 @@ class _Sharded:
         return sum(map(len, self.shards))
 
 
-class Scope:
+class NonceScope:
     """The nonces that one user, or one session, or everybody used for one job."""
 
     __slots__ = ("used",)
@@ -68,13 +68,13 @@ class JobNonces:
     __slots__ = ("_scopes",)
 
     def __init__(self) -> None:
-        self._scopes: dict[str, Scope] = {}
+        self._scopes: dict[str, NonceScope] = {}
 
-    def scope(self, name: str) -> Scope:
+    def scope(self, name: str) -> NonceScope:
         """Return the nonces of one scope."""
         scope = self._scopes.get(name)
         if scope is None:
-            scope = self._scopes[name] = Scope()
+            scope = self._scopes[name] = NonceScope()
         return scope
 
     def __len__(self) -> int:

@@ -14,7 +14,7 @@ from zope.interface import implementer
 
 from kupool.errors import CLOSE_UNAUTHORIZED
 from kupool.live import IChannel
-from kupool.net import IConnectionObserver
+from kupool.net.interfaces import IConnectionObserver
 from kupool.pool import IEvents
 from kupool.pool.acceptance import Acceptance
 from kupool.pool.credentials import Authenticator

@@ -40,7 +40,7 @@ EARLIER = 0
 _log = Logger()
 
 
-class Restored(NamedTuple):
+class RestoredJobs(NamedTuple):
     """How many jobs are gone on with, and how many nonces are known to be used for them.
 
     ``minutes`` holds, where the log of the release before is taken over, the minutes that it
@@ -60,7 +60,7 @@ async def restore_jobs(
     *,
     coordinator: Coordinator,
     duplicate_scope: str,
-) -> Restored:
+) -> RestoredJobs:
     """Have the coordinator go on with the jobs of the last run whose nonces can be known.
 
     The others are retired: where the log or the plan cannot tell, all of them in the duplicate
@@ -102,7 +102,7 @@ async def restore_jobs(
         coordinator.go_on_above(last)
         coordinator.save_positions(_with_positions(book, extent))
     book.trim(now)
-    return Restored(len(book), reading.remembered, reading.minutes)
+    return RestoredJobs(len(book), reading.remembered, reading.minutes)
 
 
 def _with_positions(book: JobBook, extent: Extent) -> list[Job]:
@@ -260,4 +260,4 @@ async def _next_turn(clock: IReactorTime, entries: Sequence[Entry]) -> None:
         await deferLater(clock, 0)
 
 
-__all__ = ["CHUNK", "JUMP", "TAIL", "Restored", "restore_jobs"]
+__all__ = ["CHUNK", "JUMP", "TAIL", "RestoredJobs", "restore_jobs"]

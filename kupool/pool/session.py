@@ -6,7 +6,7 @@ import secrets
 from unicodedata import category
 
 from kupool.pool.jobs import Job
-from kupool.pool.nonces import Scope
+from kupool.pool.nonces import NonceScope
 from kupool.timing.buckets import Bucket
 from kupool.wire.messages import split_username
 
@@ -52,10 +52,10 @@ class Session:
         self.shared: tuple[Bucket, ...] = ()
         #: The job last submitted for, and the nonces used for it in this scope.
         self.job: Job | None = None
-        self.nonces = Scope()
+        self.nonces = NonceScope()
         self.scope = scope_key(scope, username, self.session_id)
 
-    def enter(self, job: Job) -> Scope:
+    def enter(self, job: Job) -> NonceScope:
         """Turn to the nonces of another job."""
         self.job = job
         self.nonces = job.nonces.scope(self.scope)

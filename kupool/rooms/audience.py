@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from kupool.rooms.broadcast import Packet, Payload, notification
 from kupool.rooms.members import Member, Presence
-from kupool.rooms.outgoing import Outgoing
+from kupool.rooms.outgoing import RoomPackets
 from kupool.rooms.peers import Peer
 from kupool.rooms.settings import House
 from kupool.session.outbox import EventPolicy
@@ -28,7 +28,7 @@ class Audience:
         self.queued = False
         self._house = house
         # Most rooms are idle: what only a busy one needs is made when it is.
-        self._outgoing: Outgoing | None = None
+        self._outgoing: RoomPackets | None = None
         #: What this message has sent so far, as units of work.
         self._work = 0
 
@@ -79,7 +79,7 @@ class Audience:
         if not connections:
             return
         if self._outgoing is None:
-            self._outgoing = Outgoing(self.code, self._house.settings.outgoing_limit)
+            self._outgoing = RoomPackets(self.code, self._house.settings.outgoing_limit)
         self._work += self._outgoing.send(packet, connections, later)
         if self._outgoing.pending:
             self._house.turns.wake(self)

@@ -12,7 +12,7 @@ from twisted.logger import Logger
 
 from kupool.errors import ALREADY_EXISTS, BAD_PARAMS, TOO_MANY_REQUESTS, RequestError
 from kupool.rooms.broadcast import notification
-from kupool.rooms.wheel import Timer, Wheel
+from kupool.rooms.wheel import RoomTimer, Wheel
 from kupool.session.connection import Connection
 
 #: Where modes are counted that are more than the statistics hold.
@@ -182,7 +182,7 @@ class Matchmaker:
             counts.wait_max = max(counts.wait_max, waited)
         self._tell(MatchOutcome(mode, True, tuple(seeker.request for seeker in seekers)))
 
-    def _overdue(self, timer: Timer) -> None:
+    def _overdue(self, timer: RoomTimer) -> None:
         seeker = self._seekers[timer.key]
         self._remove(seeker)
         mode = seeker.request.mode

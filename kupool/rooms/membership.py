@@ -12,7 +12,7 @@ from kupool.rooms.names import check_name
 from kupool.rooms.peers import Peer
 from kupool.rooms.room import Room
 from kupool.rooms.settings import House
-from kupool.rooms.wheel import Timer
+from kupool.rooms.wheel import RoomTimer
 
 _GRACE = "member grace"
 
@@ -195,7 +195,7 @@ class Membership:
         else:
             self.leave(member.user, "gone")
 
-    def _gone(self, timer: Timer) -> None:
+    def _gone(self, timer: RoomTimer) -> None:
         member = timer.room
         assert isinstance(member, Member)
         self.leave(member.user, "gone")

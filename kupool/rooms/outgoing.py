@@ -13,7 +13,7 @@ from kupool.rooms.peers import Peer
 from kupool.timing.chunks import CHUNK
 
 
-class Outgoing:
+class RoomPackets:
     """The packets of one room, at most ``limit`` of them.
 
     ``dropped`` counts what slow readers did not get, and what was over the limit.
@@ -76,4 +76,4 @@ class Outgoing:
                 self._log.failure("Room {code} could not send", code=self._code)
 
 
-__all__ = ["Outgoing"]
+__all__ = ["RoomPackets"]

@@ -22,8 +22,8 @@ from kupool.rooms.peers import Peer
 from kupool.rooms.room import Room
 from kupool.rooms.settings import House, RoomSettings
 from kupool.rooms.tasks import TaskStatistics
-from kupool.rooms.turns import Turns
-from kupool.rooms.wheel import Timer, Wheel
+from kupool.rooms.turns import RoomTurns
+from kupool.rooms.wheel import RoomTimer, Wheel
 from kupool.session.outbox import EventPolicy
 from kupool.timing.chunks import in_chunks
 
@@ -49,7 +49,7 @@ class Registry:
         self.tasks = TaskStatistics(clock.seconds)
         self.wheel = Wheel(clock, tick, tasks=self.tasks, limit=settings.max_timers)
         self._house = House(
-            clock, wall, hooks, settings, self.wheel, Turns(clock), self.tasks, cast(Any, self)
+            clock, wall, hooks, settings, self.wheel, RoomTurns(clock), self.tasks, cast(Any, self)
         )
         self._hooks = hooks
         self._rooms: dict[str, Room] = {}
@@ -119,7 +119,7 @@ class Registry:
         at = (_LINGER, room.code)
         self.wheel.once(at, _LINGER, seconds, self._lingered, data=room, always=True)
 
-    def _lingered(self, timer: Timer) -> None:
+    def _lingered(self, timer: RoomTimer) -> None:
         room = timer.data
         if isinstance(room, Room) and not room.members:
             room.close("empty")

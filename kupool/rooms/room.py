@@ -16,7 +16,7 @@ from kupool.rooms.flood import Flood
 from kupool.rooms.peers import Peer
 from kupool.rooms.running import Running, refusal
 from kupool.rooms.settings import House
-from kupool.rooms.timed import Run, Timed, TimerCall
+from kupool.rooms.timed import Timed, TimerCall, TimerRun
 
 #: A closing room's own timer.
 _CLOSE = "room close"
@@ -144,7 +144,7 @@ class Room(Timed):
     def _handle_next(self) -> None:
         if self._system:
             event = self._system.popleft()
-            if isinstance(event, Run) and not self.begin(event):
+            if isinstance(event, TimerRun) and not self.begin(event):
                 self._go_on()
             else:
                 self._start(event)
@@ -177,7 +177,7 @@ class Room(Timed):
         hooks = self._house.hooks
         if isinstance(subject, Incoming):
             return hooks.on_dispatch_message(self, subject)
-        if isinstance(subject, Run):
+        if isinstance(subject, TimerRun):
             return self.call(subject)
         if isinstance(subject, Created):
             return hooks.on_create_room(self)
@@ -186,7 +186,7 @@ class Room(Timed):
     def _ended(self, subject: object, result: object) -> None:
         self._running = None
         self.handled += 1
-        if isinstance(subject, Run):
+        if isinstance(subject, TimerRun):
             self.end(subject)
         if isinstance(result, Failure):
             self._fail(subject, result)

@@ -28,7 +28,7 @@ from kupool.errors import (
     ErrorText,
     RequestError,
 )
-from kupool.net import IClosingObserver
+from kupool.net.interfaces import IClosingObserver
 from kupool.net.observer import Observer
 from kupool.net.routing.router import Before, Router
 from kupool.rooms.events import (

@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from kupool.rooms.interfaces import IRoomHooks
 from kupool.rooms.tasks import TaskStatistics
-from kupool.rooms.turns import Turns
+from kupool.rooms.turns import RoomTurns
 from kupool.rooms.wheel import Wheel
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class House:
     hooks: IRoomHooks
     settings: RoomSettings
     wheel: Wheel
-    turns: Turns
+    turns: RoomTurns
     tasks: TaskStatistics
     lobby: Lobby
 

@@ -9,14 +9,14 @@ from typing import Any, cast
 from kupool.rooms.audience import Audience
 from kupool.rooms.events import RoomGone, TimerFired
 from kupool.rooms.settings import House
-from kupool.rooms.wheel import Timer
+from kupool.rooms.wheel import RoomTimer
 
 #: What a timer of a room calls, with the room and the timer's key.
 TimerCall = Callable[[Any, str], object]
 
 
 @dataclass(slots=True, eq=False)
-class Run:
+class TimerRun:
     """A run of a timer that waits for its turn, or has begun."""
 
     key: str
@@ -35,7 +35,7 @@ class Timed(Audience):
         super().__init__(code, house)
         self._closing = False
         #: The runs that wait or are at work, by key.
-        self._runs: dict[str, Run] | None = None
+        self._runs: dict[str, TimerRun] | None = None
 
     @property
     def closing(self) -> bool:
@@ -87,7 +87,7 @@ class Timed(Audience):
 
     # -- what the wheel and the room's queue do
 
-    def timer_fired(self, timer: Timer) -> None:
+    def timer_fired(self, timer: RoomTimer) -> None:
         """Queue what a timer is for; called by the wheel."""
         if self._runs is None:
             self._runs = {}
@@ -95,28 +95,28 @@ class Timed(Audience):
             self._house.tasks.of(timer.name).skipped += 1
             return
         function = cast("TimerCall | None", timer.data)
-        run = self._runs[timer.key] = Run(timer.key, timer.name, timer.was_due, function)
+        run = self._runs[timer.key] = TimerRun(timer.key, timer.name, timer.was_due, function)
         self.tell(run)
 
     def tell(self, event: object) -> None:
         """Queue an event whatever waits."""
         raise NotImplementedError
 
-    def begin(self, run: Run) -> bool:
+    def begin(self, run: TimerRun) -> bool:
         """Say whether a run has neither been cancelled nor replaced; it begins then."""
         run.begun = self._runs is not None and self._runs.get(run.key) is run
         return run.begun
 
-    def call(self, run: Run) -> object:
+    def call(self, run: TimerRun) -> object:
         """Do what a timer is for, and count it."""
         return self._house.tasks.run(run.name, run.due, self._call_it, run)
 
-    def _call_it(self, run: Run) -> object:
+    def _call_it(self, run: TimerRun) -> object:
         if run.function is not None:
             return run.function(self, run.key)
         return self._house.hooks.on_dispatch_system_message(cast(Any, self), TimerFired(run.key))
 
-    def end(self, run: Run) -> None:
+    def end(self, run: TimerRun) -> None:
         """A run has ended: another one of its key may be queued."""
         if self._runs is not None and self._runs.get(run.key) is run:
             del self._runs[run.key]
@@ -124,10 +124,10 @@ class Timed(Audience):
             self._runs = None  # an idle room need not have it
 
 
-def _fire(timer: Timer) -> None:
+def _fire(timer: RoomTimer) -> None:
     room = timer.room
     assert isinstance(room, Timed)
     room.timer_fired(timer)
 
 
-__all__ = ["Run", "Timed", "TimerCall"]
+__all__ = ["Timed", "TimerCall", "TimerRun"]

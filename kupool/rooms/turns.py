@@ -20,7 +20,7 @@ QUANTUM = 50
 class Runnable(Protocol):
     """Something with work to do."""
 
-    #: Kept by :class:`Turns`: whether it waits for its turn.
+    #: Kept by :class:`RoomTurns`: whether it waits for its turn.
     queued: bool
 
     @property
@@ -31,7 +31,7 @@ class Runnable(Protocol):
         """Do up to ``budget`` units of work, and return how many it was. Never raises."""
 
 
-class Turns:
+class RoomTurns:
     """Lets those that have work do it, one after the other."""
 
     def __init__(self, clock: IReactorTime) -> None:
@@ -63,4 +63,4 @@ class Turns:
         return bool(waiting)
 
 
-__all__ = ["PER_TURN", "QUANTUM", "Runnable", "Turns"]
+__all__ = ["PER_TURN", "QUANTUM", "RoomTurns", "Runnable"]

@@ -19,7 +19,7 @@ from kupool.rooms.tasks import TaskStatistics
 from kupool.timing.timers import GRAIN, MAX_TICKS, TimerQueue
 
 
-class Timer(msgspec.Struct, gc=False, eq=False):
+class RoomTimer(msgspec.Struct, gc=False, eq=False):
     """A timer that waits under ``(room, key)``.
 
     ``due`` is in seconds of the wheel's clock, ``interval`` 0 for a timer that fires once;
@@ -33,14 +33,14 @@ class Timer(msgspec.Struct, gc=False, eq=False):
     key: str
     due: float
     interval: float
-    callback: Callable[[Timer], object]
+    callback: Callable[[RoomTimer], object]
     name: str
     data: object = None
     counted: bool = True
     was_due: float = 0.0
     running: bool = False
-    before: Timer | None = None
-    after: Timer | None = None
+    before: RoomTimer | None = None
+    after: RoomTimer | None = None
     place: int = -1
 
 
@@ -50,7 +50,7 @@ class Wheel:
     A timer fires at its time or up to one ``tick`` (seconds) after it, never before (to
     rounding). At
     most ``per_turn`` timers are handled in one turn of the reactor; beyond ``limit``
-    timers (0: any number) one more is refused. Callbacks get the :class:`Timer`; what one
+    timers (0: any number) one more is refused. Callbacks get the :class:`RoomTimer`; what one
     raises is logged and counted, and stops nobody else. Where ``tasks`` is given, runs are
     counted there under the timer's name.
     """
@@ -69,8 +69,8 @@ class Wheel:
         self.limit = limit
         self.tasks = tasks
         self._clock = clock
-        self._queue: TimerQueue[Timer] = TimerQueue(clock, self._fire, tick, per_turn=per_turn)
-        self._rooms: dict[Hashable, dict[str, Timer]] = {}
+        self._queue: TimerQueue[RoomTimer] = TimerQueue(clock, self._fire, tick, per_turn=per_turn)
+        self._rooms: dict[Hashable, dict[str, RoomTimer]] = {}
 
     @property
     def tick(self) -> float:
@@ -93,13 +93,13 @@ class Wheel:
         room: Hashable,
         key: str,
         delay: float,
-        callback: Callable[[Timer], object],
+        callback: Callable[[RoomTimer], object],
         *,
         name: str = "",
         data: object = None,
         counted: bool = True,
         always: bool = False,
-    ) -> Timer:
+    ) -> RoomTimer:
         """Fire once, ``delay`` seconds from now; replaces a timer of the same room and key.
 
         Without a ``name`` runs are counted under the key, up to its first colon. With
@@ -107,7 +107,7 @@ class Wheel:
         :class:`ValueError` for a delay below 0 or beyond a century, and
         :class:`RequestError` when there are too many timers.
         """
-        timer = Timer(room, key, delay, 0.0, callback, name, data, counted)
+        timer = RoomTimer(room, key, delay, 0.0, callback, name, data, counted)
         return self._add(timer, delay, always)
 
     def repeat(
@@ -115,12 +115,12 @@ class Wheel:
         room: Hashable,
         key: str,
         interval: float,
-        callback: Callable[[Timer], object],
+        callback: Callable[[RoomTimer], object],
         *,
         name: str = "",
         data: object = None,
         counted: bool = True,
-    ) -> Timer:
+    ) -> RoomTimer:
         """Fire every ``interval`` seconds, first after one of them; otherwise as ``once``.
 
         Firings keep to the first one's grid. Those that a stalled process missed are
@@ -130,10 +130,10 @@ class Wheel:
         """
         if interval < self.tick:
             raise ValueError(f"an interval of {interval} s, and a tick of {self.tick} s")
-        timer = Timer(room, key, interval, interval, callback, name, data, counted)
+        timer = RoomTimer(room, key, interval, interval, callback, name, data, counted)
         return self._add(timer, interval, always=False)
 
-    def get(self, room: Hashable, key: str) -> Timer | None:
+    def get(self, room: Hashable, key: str) -> RoomTimer | None:
         """Return the timer that waits under a room and key, if any."""
         timers = self._rooms.get(room)
         return None if timers is None else timers.get(key)
@@ -169,7 +169,7 @@ class Wheel:
                 self._queue.remove(timer)
         self._queue.stop()
 
-    def _add(self, timer: Timer, delay: float, always: bool) -> Timer:
+    def _add(self, timer: RoomTimer, delay: float, always: bool) -> RoomTimer:
         if not 0 <= delay <= MAX_TICKS * self.tick:
             raise ValueError(f"a delay of {delay} seconds")
         self.cancel(timer.room, timer.key)
@@ -181,7 +181,7 @@ class Wheel:
         self._queue.add(timer)
         return timer
 
-    def _forget(self, timer: Timer) -> None:
+    def _forget(self, timer: RoomTimer) -> None:
         timers = self._rooms[timer.room]
         del timers[timer.key]
         if not timers:
@@ -189,7 +189,7 @@ class Wheel:
 
     # -- time
 
-    def _fire(self, timer: Timer) -> None:
+    def _fire(self, timer: RoomTimer) -> None:
         due, tasks = timer.due, self.tasks
         timer.was_due = due
         if timer.interval:
@@ -213,7 +213,7 @@ class Wheel:
             result.addBoth(self._ended, timer)
             result.addErrback(self._failed, timer)
 
-    def _again(self, timer: Timer) -> int:
+    def _again(self, timer: RoomTimer) -> int:
         """Put a repeating timer where it fires next; returns how many firings it missed."""
         now = self._clock.seconds()
         missed = max(0, floor((now - timer.due + GRAIN * self.tick) / timer.interval))
@@ -221,12 +221,12 @@ class Wheel:
         self._queue.add(timer)
         return missed
 
-    def _ended(self, result: Any, timer: Timer) -> Any:
+    def _ended(self, result: Any, timer: RoomTimer) -> Any:
         timer.running = False
         return result
 
-    def _failed(self, failure: Any, timer: Timer) -> None:
+    def _failed(self, failure: Any, timer: RoomTimer) -> None:
         self._log.failure("The timer {key} failed", failure, key=timer.key)
 
 
-__all__ = ["Timer", "Wheel"]
+__all__ = ["RoomTimer", "Wheel"]

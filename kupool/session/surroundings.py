@@ -61,7 +61,7 @@ class Counters:
     closes: Counter[str] = field(default_factory=Counter)
 
 
-class Timer(Protocol):
+class ScheduledCall(Protocol):
     """A call that is to come."""
 
     def cancel(self) -> object:
@@ -120,7 +120,7 @@ class Surroundings:
 
     now: Callable[[], float]
     after_turn: Callable[[Callable[[], object]], object]
-    call_later: Callable[[float, Callable[[], object]], Timer]
+    call_later: Callable[[float, Callable[[], object]], ScheduledCall]
     limits: Callable[[], Limits]
     last_word: Callable[[Framing, CloseReason, float | None], bytes]
     owner: Owner
@@ -128,4 +128,4 @@ class Surroundings:
     counters: Counters = field(default_factory=Counters)
 
 
-__all__ = ["Counters", "Limits", "Owner", "Surroundings", "Timer"]
+__all__ = ["Counters", "Limits", "Owner", "ScheduledCall", "Surroundings"]

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from kupool.session.surroundings import Timer
+from kupool.session.surroundings import ScheduledCall
 
 #: Messages that wait on one connection; one more is dropped.
 MAX_WAITING = 1000
@@ -15,7 +15,7 @@ MAX_WAITING = 1000
 Told = Callable[[bool], object]
 
 
-class Waiting:
+class WaitingSend:
     """A message that waits until at most ``low`` bytes wait for its peer."""
 
     __slots__ = ("encoded", "low", "timer", "told")
@@ -24,7 +24,7 @@ class Waiting:
         self.encoded = encoded
         self.low = low
         self.told = told
-        self.timer: Timer | None = None
+        self.timer: ScheduledCall | None = None
 
 
 class WaitingRoom:
@@ -33,12 +33,12 @@ class WaitingRoom:
     def __init__(self, connection: Any) -> None:
         self._connection = connection
         self._counters = connection.around.counters
-        self._queue: deque[Waiting] = deque()
+        self._queue: deque[WaitingSend] = deque()
 
     def __len__(self) -> int:
         return len(self._queue)
 
-    def add(self, encoded: bytes, low: int, timeout: float, told: Told) -> Waiting | None:
+    def add(self, encoded: bytes, low: int, timeout: float, told: Told) -> WaitingSend | None:
         """Let a message wait until at most ``low`` bytes wait for the peer.
 
         Calls ``told`` with True when it was sent, with False when that did not happen within
@@ -48,12 +48,12 @@ class WaitingRoom:
         if len(self._queue) >= MAX_WAITING:
             self._counters.dropped += 1
             return None
-        waiting = Waiting(encoded, low, told)
+        waiting = WaitingSend(encoded, low, told)
         waiting.timer = self._connection.around.call_later(timeout, lambda: self._late(waiting))
         self._queue.append(waiting)
         return waiting
 
-    def forget(self, waiting: Waiting) -> None:
+    def forget(self, waiting: WaitingSend) -> None:
         """Let a message wait no longer: nobody wants to know any more."""
         if waiting in self._queue:
             if waiting.timer is not None:
@@ -76,21 +76,21 @@ class WaitingRoom:
         if connection.waiting is self and not queue:
             connection.waiting = None
 
-    def _first(self) -> Waiting:
+    def _first(self) -> WaitingSend:
         waiting = self._queue.popleft()
         if waiting.timer is not None:
             waiting.timer.cancel()
         return waiting
 
-    def _late(self, waiting: Waiting) -> None:
+    def _late(self, waiting: WaitingSend) -> None:
         self._counters.dropped += 1
         self._remove(waiting)
         waiting.told(False)
 
-    def _remove(self, waiting: Waiting) -> None:
+    def _remove(self, waiting: WaitingSend) -> None:
         self._queue.remove(waiting)
         if not self._queue and self._connection.waiting is self:
             self._connection.waiting = None
 
 
-__all__ = ["MAX_WAITING", "Told", "Waiting", "WaitingRoom"]
+__all__ = ["MAX_WAITING", "Told", "WaitingRoom", "WaitingSend"]

@@ -10,12 +10,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields, replace
 from typing import Any, NamedTuple
 
-from kupool.kinds import COUNT, DURATION, NUMBER, SIZE, TEXT, Kind, choice
+from kupool.kinds import COUNT, DURATION, NUMBER, SIZE, TEXT, ValueKind, choice
 from kupool.masking import hide, mask
 
 
 def _setting(
-    kind: Kind,
+    kind: ValueKind,
     default: str | tuple[str, ...],
     doc: str,
     *,

@@ -12,7 +12,14 @@ from twisted.internet.task import deferLater
 from kupool.log import Entry, Extent, Gap, ILog, ISpool
 from kupool.stats import BatchCounts, IStatsStore, MinuteCount
 from kupool.stats.fold import fold_entry, read_entry
-from kupool.stats.side_by_side import LOST, Compared, Coverage, SideBySide, Skipped, Waiting
+from kupool.stats.side_by_side import (
+    LOST,
+    ComparedRange,
+    Coverage,
+    SideBySide,
+    Skipped,
+    UncountedBatches,
+)
 from kupool.stats.snapshot import Snapshot
 from kupool.wire.batches import PoisonBatch
 
@@ -48,9 +55,9 @@ class Audit(NamedTuple):
     ``beyond`` says that minutes from before what can be compared were asked for.
     """
 
-    compared: Compared
+    compared: ComparedRange
     skipped: Sequence[Skipped]
-    waiting: Waiting
+    waiting: UncountedBatches
     differences: int
     unreadable: int
     gaps: Sequence[tuple[Gap, str]]
@@ -70,7 +77,7 @@ class Rebuilt(NamedTuple):
     found: Audit
     corrected: int
     counted: int
-    waiting: Waiting
+    waiting: UncountedBatches
 
 
 class Auditor:

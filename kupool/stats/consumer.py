@@ -13,7 +13,7 @@ from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from kupool.log import Delivery, IConsumer, ILog, ISubscription, Mark
+from kupool.log import DeliveredEntry, IConsumer, ILog, ISubscription, Mark
 from kupool.stats import Applied, BatchCounts, IStatsStore, Rejection
 from kupool.stats.fold import fold_entry
 from kupool.wire.batches import PoisonBatch
@@ -55,7 +55,7 @@ class StatsConsumer:
         self._store: Any = store
         self._take_rejections = take_rejections
         self._settings = settings or ConsumerSettings()
-        self._pending: list[tuple[Delivery, BatchCounts]] = []
+        self._pending: list[tuple[DeliveredEntry, BatchCounts]] = []
         self._rejections: Counter[Rejection] = Counter()
         self._subscription: ISubscription | None = None
         self._source: ILog | None = None
@@ -80,7 +80,7 @@ class StatsConsumer:
             lambda failure: self._log.failure("The commits of the counts stopped", failure)
         )
 
-    def received(self, deliveries: Sequence[Delivery]) -> None:
+    def received(self, deliveries: Sequence[DeliveredEntry]) -> None:
         """Fold some entries; a body that cannot be read goes to the dead letters."""
         if self._stopped:
             return
@@ -94,7 +94,7 @@ class StatsConsumer:
         if len(self._pending) >= self._settings.buffer:
             self.flush()
 
-    def _bury(self, delivery: Delivery, reason: str) -> None:
+    def _bury(self, delivery: DeliveredEntry, reason: str) -> None:
         self.poisoned += 1
         self._log.error(
             "Log entry {id} at {position} cannot be counted: {reason}",
@@ -126,7 +126,7 @@ class StatsConsumer:
             self._committed, self._failed, callbackArgs=(taken,), errbackArgs=(taken, rejections)
         ).addErrback(lambda failure: self._log.failure("A commit went wrong", failure))
 
-    def _committed(self, applied: Applied, taken: list[tuple[Delivery, BatchCounts]]) -> None:
+    def _committed(self, applied: Applied, taken: list[tuple[DeliveredEntry, BatchCounts]]) -> None:
         self._busy = False
         if self.problem:
             self._log.info("The counts are committed again")
@@ -150,7 +150,7 @@ class StatsConsumer:
     def _failed(
         self,
         failure: Any,
-        taken: list[tuple[Delivery, BatchCounts]],
+        taken: list[tuple[DeliveredEntry, BatchCounts]],
         rejections: Counter[Rejection],
     ) -> None:
         self._busy = False

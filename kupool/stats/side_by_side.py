@@ -77,7 +77,7 @@ class Coverage(NamedTuple):
     by_retention: bool
 
 
-class Compared(NamedTuple):
+class ComparedRange(NamedTuple):
     """What was compared. Positions and minutes are 0 where there was nothing."""
 
     minutes: int
@@ -98,7 +98,7 @@ class Skipped(NamedTuple):
     last_minute: int
 
 
-class Waiting(NamedTuple):
+class UncountedBatches(NamedTuple):
     """Batches that are acknowledged and not counted; ``spooled`` of them wait in the spool."""
 
     batches: int
@@ -255,13 +255,13 @@ class SideBySide:
         ).fetchone()
         return row[0] or 0, row[1] or 0
 
-    def waiting(self) -> Waiting:
+    def waiting(self) -> UncountedBatches:
         """Return how much waits to be counted."""
         row = self._connection.execute(
             "SELECT count(*), coalesce(sum(submissions), 0), coalesce(sum(position = 0), 0) "
             "FROM waiting"
         ).fetchone()
-        return Waiting(*row)
+        return UncountedBatches(*row)
 
     # -- both
 
@@ -341,7 +341,7 @@ class SideBySide:
             (first, last) * 2,
         )
 
-    def compared(self) -> Compared:
+    def compared(self) -> ComparedRange:
         """Return what was compared."""
         row = self._connection.execute(
             "SELECT count(*), coalesce(sum(batches), 0), coalesce(sum(submissions), 0), "
@@ -349,7 +349,7 @@ class SideBySide:
             "coalesce(min(minute), 0), coalesce(max(minute), 0) "
             "FROM scope LEFT JOIN minutes USING (minute) WHERE reason = ''"
         ).fetchone()
-        return Compared(*row)
+        return ComparedRange(*row)
 
     def skipped(self) -> list[Skipped]:
         """Return what could not be compared."""
@@ -383,4 +383,4 @@ class SideBySide:
         self._connection.execute("COMMIT")
 
 
-__all__ = ["Compared", "Coverage", "Difference", "SideBySide", "Skipped", "Waiting"]
+__all__ = ["ComparedRange", "Coverage", "Difference", "SideBySide", "Skipped", "UncountedBatches"]

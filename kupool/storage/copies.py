@@ -44,7 +44,7 @@ def nothing(_: int) -> None:
     """Show no progress."""
 
 
-class Snapshot:
+class FileSnapshot:
     """A SQLite file as it is at this moment, whatever others write to it from now on.
 
     It lasts until it is closed. Nobody waits for it; the file's ``-wal`` grows meanwhile.
@@ -245,8 +245,8 @@ def _text(error: Exception) -> str:
 __all__ = [
     "BESIDE",
     "CopyError",
+    "FileSnapshot",
     "Progress",
-    "Snapshot",
     "check_copy",
     "check_regular",
     "copy_file",

@@ -74,7 +74,7 @@ class PlaceLost(DatabaseUnusable):
     """The file is not where it was opened any more; says what happened to it."""
 
 
-class Connection(sqlite3.Connection):
+class SqliteConnection(sqlite3.Connection):
     """A connection with one cursor for all: read a result before the next ``execute``.
 
     Python's own makes a cursor for each, and keeps a weak reference to it until there
@@ -96,7 +96,7 @@ class Connection(sqlite3.Connection):
 
 
 class _Work(NamedTuple):
-    call: Callable[[Connection], Any]
+    call: Callable[[SqliteConnection], Any]
     done: Deferred[Any]
     alone: bool
     single: bool
@@ -177,7 +177,7 @@ class Database:
 
     def run(
         self,
-        call: Callable[[Connection], T],
+        call: Callable[[SqliteConnection], T],
         *,
         alone: bool = False,
         single: bool = False,
@@ -258,7 +258,7 @@ class Database:
         assert self._closed is not None
         self._reactor.callFromThread(self._closed.callback, None)
 
-    def _serve(self, connection: Connection) -> bool:
+    def _serve(self, connection: SqliteConnection) -> bool:
         """Do one group of work; returns whether there may be more.
 
         A method of its own, so that the thread does not keep alive what it has done
@@ -270,7 +270,7 @@ class Database:
             self._reactor.callFromThread(_deliver, group, outcomes)
         return not ended
 
-    def _connect(self, verify: bool = False) -> Connection:
+    def _connect(self, verify: bool = False) -> SqliteConnection:
         make_private(self.path)
         try:
             connection = connect(self.path, self._synchronous)
@@ -288,7 +288,7 @@ class Database:
             raise DatabaseUnusable(f"database {self.path}: {error}") from error
         return connection
 
-    def _watch(self, connection: Connection) -> Guard:
+    def _watch(self, connection: SqliteConnection) -> Guard:
         try:
             return Guard(self.path)
         except OSError as error:
@@ -304,7 +304,7 @@ class Database:
         self.problem = str(error)
         return error
 
-    def _execute(self, connection: Connection, group: list[_Work]) -> list[Any]:
+    def _execute(self, connection: SqliteConnection, group: list[_Work]) -> list[Any]:
         """Do a group of work in one transaction; return results, or Failures."""
         changes = connection.total_changes
         try:
@@ -372,7 +372,7 @@ class Database:
         self.problem = what
         raise PlaceLost(what)
 
-    def _rescue(self, connection: Connection) -> None:
+    def _rescue(self, connection: SqliteConnection) -> None:
         """Save what is in a write-ahead log that was deleted, while it is still open.
 
         It holds what has been answered for; the file itself is in its place and can take it.
@@ -421,10 +421,10 @@ def make_private(path: Path) -> None:
             os.close(made)
 
 
-def connect(path: Path, synchronous: str = "FULL") -> Connection:
+def connect(path: Path, synchronous: str = "FULL") -> SqliteConnection:
     """Open a SQLite file as every part of the project does; blocks."""
     connection = sqlite3.connect(
-        path, isolation_level=None, timeout=30.0, check_same_thread=False, factory=Connection
+        path, isolation_level=None, timeout=30.0, check_same_thread=False, factory=SqliteConnection
     )
     try:
         connection.execute("PRAGMA journal_mode=WAL")

@@ -16,7 +16,7 @@ from twisted.internet.defer import Deferred, DeferredLock, fail
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.failure import Failure
 
-from kupool.storage.database import Connection, DatabaseClosed, DatabaseUnusable, damaged
+from kupool.storage.database import DatabaseClosed, DatabaseUnusable, SqliteConnection, damaged
 from kupool.storage.migrations import SchemaTooNew, available
 from kupool.storage.verify import is_damage
 
@@ -45,7 +45,7 @@ class ReadOnlyDatabase:
         self._schema = schema
         #: Why the file cannot be used now: nobody writes it here, who would have to know.
         self.problem = ""
-        self._connection: Connection | None = None
+        self._connection: SqliteConnection | None = None
         self._turn = DeferredLock()
 
     def open(self) -> Deferred[None]:
@@ -64,7 +64,7 @@ class ReadOnlyDatabase:
             raise DatabaseUnusable(f"database {self.path}: {error}") from error
 
     def run(
-        self, call: Callable[[Connection], T], *, alone: bool = False, single: bool = False
+        self, call: Callable[[SqliteConnection], T], *, alone: bool = False, single: bool = False
     ) -> Deferred[T]:
         """Do some reading, which gets the connection; not in a transaction of its own."""
         connection = self._connection
@@ -92,7 +92,7 @@ class ReadOnlyDatabase:
             self._connection = None
 
 
-def connect_to_read(path: Path) -> Connection:
+def connect_to_read(path: Path) -> SqliteConnection:
     """Open a SQLite file that is there, and that this connection never changes; blocks.
 
     A connection that may write by its nature removes the files beside the database that it
@@ -104,7 +104,7 @@ def connect_to_read(path: Path) -> Connection:
         isolation_level=None,
         timeout=PATIENCE,
         check_same_thread=False,
-        factory=Connection,
+        factory=SqliteConnection,
     )
     try:
         connection.execute("PRAGMA query_only=ON")

@@ -29,14 +29,14 @@ class ApiError(Exception):
         self.headers = dict(headers or {})
 
 
-class Answer(NamedTuple):
+class JsonAnswer(NamedTuple):
     """What a route answers: an HTTP status code, and what is sent as JSON."""
 
     code: int
     body: object
 
 
-#: A route's handler for one method. What it returns that is no :class:`Answer` is sent
+#: A route's handler for one method. What it returns that is no :class:`JsonAnswer` is sent
 #: with the status 200; it may raise :class:`ApiError`.
 Handler = Callable[[Request], Awaitable[object]]
 
@@ -56,7 +56,7 @@ def headers(length: int) -> dict[bytes, bytes]:
     }
 
 
-class Route(Resource):
+class ApiResource(Resource):
     """A path of the API, with a handler for each method; GET answers HEAD too."""
 
     _log = Logger()
@@ -80,12 +80,12 @@ class Route(Resource):
         """Answer a request, now or later."""
         gone: list[object] = []
         request.notifyFinish().addErrback(gone.append)
-        answered: Deferred[Answer] = Deferred.fromCoroutine(self._answer(request))
+        answered: Deferred[JsonAnswer] = Deferred.fromCoroutine(self._answer(request))
         answered.addCallback(lambda answer: None if gone else self._send(request, answer))
         answered.addErrback(lambda failure: self._log.failure("An answer was not sent", failure))
         return int(NOT_DONE_YET)
 
-    async def _answer(self, request: Request) -> Answer:
+    async def _answer(self, request: Request) -> JsonAnswer:
         handler = self._handlers.get(request.method)
         try:
             if handler is None:
@@ -100,16 +100,16 @@ class Route(Resource):
         except ApiError as error:
             for name, value in error.headers.items():
                 request.setHeader(name, value)
-            return Answer(error.code, {"error": error.text})
+            return JsonAnswer(error.code, {"error": error.text})
         except GeneratorExit:
             raise  # nobody waits for this coroutine any more
         except BaseException:  # one that wants the process to exit, too
             path = request.path.decode(errors="replace")
             told = report(self._log, "Request for {path} failed", path=path)
-            return Answer(500, {"error": told.text})
-        return result if isinstance(result, Answer) else Answer(200, result)
+            return JsonAnswer(500, {"error": told.text})
+        return result if isinstance(result, JsonAnswer) else JsonAnswer(200, result)
 
-    def _send(self, request: Request, answer: Answer) -> None:
+    def _send(self, request: Request, answer: JsonAnswer) -> None:
         body = encode(answer.body)
         request.setResponseCode(answer.code)
         for name, value in headers(len(body)).items():
@@ -133,14 +133,14 @@ def tokens(request: Request, name: bytes) -> list[str]:
     return [element.strip().lower() for text in texts for element in text.split(",")]
 
 
-class NotFound(Route):
+class NotFound(ApiResource):
     """Every path that is none of the API's."""
 
     def __init__(self) -> None:
         super().__init__({})
 
-    async def _answer(self, request: Request) -> Answer:
-        return Answer(404, {"error": f"not found: {request.path.decode(errors='replace')}"})
+    async def _answer(self, request: Request) -> JsonAnswer:
+        return JsonAnswer(404, {"error": f"not found: {request.path.decode(errors='replace')}"})
 
 
 def read_json(request: Request) -> dict[str, object]:
@@ -164,10 +164,10 @@ def read_json(request: Request) -> dict[str, object]:
 
 __all__ = [
     "MAX_BODY",
-    "Answer",
     "ApiError",
+    "ApiResource",
+    "JsonAnswer",
     "NotFound",
-    "Route",
     "encode",
     "header",
     "headers",

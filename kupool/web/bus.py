@@ -12,9 +12,9 @@ from kupool.bus import IBus, Kind, Model, Outcome
 from kupool.bus.publishing import MAX_TIMEOUT, MIN_TIMEOUT
 from kupool.bus.topics import topic_name
 from kupool.errors import ErrorText
-from kupool.web.answers import Answer, ApiError, Route, read_json
+from kupool.web.answers import ApiError, ApiResource, JsonAnswer, read_json
 from kupool.web.bus_status import BusStatusPages
-from kupool.web.visitors import Visitors
+from kupool.web.visitors import VisitorGate
 
 #: The HTTP status of each outcome.
 STATUS = {
@@ -41,7 +41,7 @@ class BusPublishing:
     def __init__(
         self,
         bus: IBus,
-        visitors: Visitors,
+        visitors: VisitorGate,
         *,
         refuse: Refuse = lambda topic: None,
         by_get: bool = False,
@@ -51,12 +51,12 @@ class BusPublishing:
         self._refuse = refuse
         self._by_get = by_get
 
-    def route(self) -> Route:
+    def route(self) -> ApiResource:
         """Return the resource."""
         handlers = {b"POST": self.post, b"OPTIONS": self.options}
         if self._by_get:
             handlers[b"GET"] = self.get
-        return Route(handlers)
+        return ApiResource(handlers)
 
     async def post(self, request: Request) -> object:
         """Publish what is in the body, a JSON object."""
@@ -79,7 +79,7 @@ class BusPublishing:
         """Tell a browser what pages elsewhere may do."""
         return self._visitors.preflight(request, "POST")
 
-    async def _publish(self, params: dict[str, Any]) -> Answer:
+    async def _publish(self, params: dict[str, Any]) -> JsonAnswer:
         topic = params.get("topic", params.get("cmd"))
         headers, body = params.get("headers"), params.get("body", "")
         try:
@@ -95,7 +95,7 @@ class BusPublishing:
             outcome = await self._start(model, topic, data, params, headers=headers)
         except ValueError as error:
             raise ApiError(400, str(error)) from None
-        return Answer(STATUS[outcome.kind], shown(outcome))
+        return JsonAnswer(STATUS[outcome.kind], shown(outcome))
 
     def _data(self, body: str, base64: bool) -> bytes:
         if not base64:
@@ -140,11 +140,11 @@ def _timeout(milliseconds: Any) -> float:
 
 def bus_routes(
     bus: IBus,
-    visitors: Visitors,
+    visitors: VisitorGate,
     *,
     refuse: Refuse = lambda topic: None,
     by_get: bool = False,
-) -> dict[str, Route]:
+) -> dict[str, ApiResource]:
     """Return the routes of a bus by their paths.
 
     ``refuse`` is asked about every topic that is published to; ``by_get`` lets GET

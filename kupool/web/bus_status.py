@@ -7,15 +7,15 @@ from typing import Any
 from twisted.web.server import Request
 
 from kupool.bus import BusError, BusStatus, IBus, TopicStatus
-from kupool.web.answers import ApiError, Handler, Route
+from kupool.web.answers import ApiError, ApiResource, Handler
 from kupool.web.queries import show_moment, show_time
-from kupool.web.visitors import Visitors
+from kupool.web.visitors import VisitorGate
 
 #: Subscribers that one answer lists.
 MAX_SUBSCRIBERS = 1000
 
 
-class _Tail(Route):
+class _Tail(ApiResource):
     """A path with anything below it."""
 
     isLeaf = True
@@ -24,15 +24,15 @@ class _Tail(Route):
 class BusStatusPages:
     """Answers ``GET /bus/status`` and ``GET /bus/trace/ID``."""
 
-    def __init__(self, bus: IBus, visitors: Visitors) -> None:
+    def __init__(self, bus: IBus, visitors: VisitorGate) -> None:
         self._bus: Any = bus
         self._visitors = visitors
 
-    def status_route(self) -> Route:
+    def status_route(self) -> ApiResource:
         """Return the resource of the status."""
-        return Route(self._methods(self.status))
+        return ApiResource(self._methods(self.status))
 
-    def trace_route(self) -> Route:
+    def trace_route(self) -> ApiResource:
         """Return the resource of which every path below is a message's."""
         return _Tail(self._methods(self.trace))
 

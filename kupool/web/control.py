@@ -17,7 +17,7 @@ from kupool.web.answers import ApiError, header, read_json
 LOOPBACK = frozenset(("localhost", "127.0.0.1", "::1"))
 
 
-class Hosts:
+class KnownHosts:
     """The hosts that a request may name as its own, besides those of the loopback.
 
     A page on another site can make a browser send requests here under that site's name,
@@ -63,10 +63,10 @@ def _host_name(name: str) -> str:
     return plain
 
 
-class Control:
+class JobControl:
     """Answers the routes under ``/jobs``."""
 
-    def __init__(self, source: IStatusSource, hosts: Hosts) -> None:
+    def __init__(self, source: IStatusSource, hosts: KnownHosts) -> None:
         self._source: Any = source
         self._hosts = hosts
 
@@ -94,4 +94,4 @@ class Control:
         return {"interval": format_duration(seconds)}
 
 
-__all__ = ["LOOPBACK", "Control", "Hosts", "host_of"]
+__all__ = ["LOOPBACK", "JobControl", "KnownHosts", "host_of"]

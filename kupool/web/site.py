@@ -18,8 +18,8 @@ from kupool.net.manager import ConnectionManager
 from kupool.net.refusals import Refusals
 from kupool.stats import IStatsStore
 from kupool.web import IStatusSource
-from kupool.web.answers import MAX_BODY, Answer, NotFound, Route, encode, headers
-from kupool.web.control import Control, Hosts
+from kupool.web.answers import MAX_BODY, ApiResource, JsonAnswer, NotFound, encode, headers
+from kupool.web.control import JobControl, KnownHosts
 from kupool.web.crowd import Crowd, HttpLimits
 from kupool.web.queries import show_time
 from kupool.web.statistics import Statistics
@@ -215,15 +215,15 @@ class ApiSite(Site):
         )
 
 
-class Busy(Route):
+class Busy(ApiResource):
     """Answers for another route, as too many requests are being answered already."""
 
     def __init__(self) -> None:
         super().__init__({})
 
-    async def _answer(self, request: Request) -> Answer:
+    async def _answer(self, request: Request) -> JsonAnswer:
         request.setHeader(b"Retry-After", b"1")
-        return Answer(503, {"error": "too many requests"})
+        return JsonAnswer(503, {"error": "too many requests"})
 
 
 class _Status:
@@ -239,11 +239,11 @@ class _Status:
         uptime = round(self._reactor.seconds() - self._began, 3)
         return {"status": "ok", "version": __version__, "uptime": uptime}
 
-    async def ready(self, request: Request) -> Answer:
+    async def ready(self, request: Request) -> JsonAnswer:
         """``GET /ready``: whether it takes work, and what is wrong, with that or otherwise."""
         refusals = list(self._source.ready())
         reasons = [*refusals, *self._source.concerns()]
-        return Answer(503 if refusals else 200, {"ready": not refusals, "reasons": reasons})
+        return JsonAnswer(503 if refusals else 200, {"ready": not refusals, "reasons": reasons})
 
     async def shutdown(self, request: Request) -> object:
         """``GET /shutdown/status``: how far a stop has come."""
@@ -251,7 +251,7 @@ class _Status:
         return {**status._asdict(), "since": show_time(status.since)}
 
 
-class _Root(Route):
+class _Root(ApiResource):
     """``/``, and below it everything that has no route."""
 
     def getChild(self, path: bytes, request: Any) -> IResource:
@@ -268,30 +268,30 @@ def make_site(
     ws_origins: Collection[str] = (),
     hosts: Collection[str] = (),
     limits: HttpLimits | None = None,
-    more: Callable[[Hosts], Mapping[str, Route]] | None = None,
+    more: Callable[[KnownHosts], Mapping[str, ApiResource]] | None = None,
 ) -> ApiSite:
     """Return the site to listen with.
 
     ``wall`` returns seconds since the epoch. With a ``manager``, the pool's protocol is
     spoken at ``/ws`` on connections of that manager. ``ws_origins`` are the sites whose
     pages may open it, ``hosts`` the names of this server besides ``localhost``; see
-    :class:`~kupool.web.upgrade.Origins` and :class:`~kupool.web.control.Hosts`, which
+    :class:`~kupool.web.upgrade.Origins` and :class:`~kupool.web.control.KnownHosts`, which
     raise :class:`ValueError` for those that cannot be. ``more`` returns further routes by
     their paths.
     """
     limits = limits or HttpLimits()
     refusals = Refusals(reactor)
     crowd = Crowd(reactor, limits, refusals)
-    known = Hosts(hosts)
+    known = KnownHosts(hosts)
     status = _Status(reactor, source)
-    control = Control(source, known)
-    routes: dict[str, Route] = {
-        "/health": Route({b"GET": status.health}),
-        "/ready": Route({b"GET": status.ready}),
-        "/stats": Route({b"GET": Statistics(reactor, source, stats, wall).get}),
-        "/shutdown/status": Route({b"GET": status.shutdown}),
-        "/jobs/rotate": Route({b"POST": control.rotate}),
-        "/jobs/interval": Route({b"POST": control.interval}),
+    control = JobControl(source, known)
+    routes: dict[str, ApiResource] = {
+        "/health": ApiResource({b"GET": status.health}),
+        "/ready": ApiResource({b"GET": status.ready}),
+        "/stats": ApiResource({b"GET": Statistics(reactor, source, stats, wall).get}),
+        "/shutdown/status": ApiResource({b"GET": status.shutdown}),
+        "/jobs/rotate": ApiResource({b"POST": control.rotate}),
+        "/jobs/interval": ApiResource({b"POST": control.interval}),
     }
     if more is not None:
         routes.update(more(known))
@@ -316,7 +316,7 @@ def make_site(
     )
 
 
-def _root(routes: dict[str, Route]) -> Route:
+def _root(routes: dict[str, ApiResource]) -> ApiResource:
     """Return the resource at the top, with the routes where their paths say."""
 
     async def index(request: Request) -> object:

@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 from twisted.protocols.policies import ProtocolWrapper
 from twisted.web.server import NOT_DONE_YET, Request
 
-from kupool.web.answers import Answer, ApiError, NotFound, Route, header, tokens
-from kupool.web.control import Hosts
+from kupool.web.answers import ApiError, ApiResource, JsonAnswer, NotFound, header, tokens
+from kupool.web.control import KnownHosts
 from kupool.web.websocket import PoolWebSocketFactory
 from kupool.wire.websocket import VERSION, accept_key, choose_subprotocol
 
@@ -33,7 +33,7 @@ class Origins:
     :class:`ValueError` for a text that is no origin.
     """
 
-    def __init__(self, origins: Collection[str], hosts: Hosts) -> None:
+    def __init__(self, origins: Collection[str], hosts: KnownHosts) -> None:
         self._allowed = {normal_origin(origin) for origin in origins}
         self._hosts = hosts
 
@@ -80,7 +80,7 @@ def wants_websocket(request: Request) -> bool:
     return request.method == b"GET" and "websocket" in tokens(request, b"upgrade")
 
 
-class Upgrade(Route):
+class Upgrade(ApiResource):
     """Hands the connection of a request to a WebSocket."""
 
     def __init__(self, factory: PoolWebSocketFactory, origins: Origins) -> None:
@@ -100,7 +100,7 @@ class Upgrade(Route):
                 return int(NOT_DONE_YET)
         return super().render(request)
 
-    async def _refuse(self, request: Request) -> Answer:
+    async def _refuse(self, request: Request) -> JsonAnswer:
         self._check(request)
         raise AssertionError("a request that is to be upgraded was not")
 
@@ -161,9 +161,9 @@ def _accepted(request: Request) -> bytes:
 class Elsewhere(NotFound):
     """Every path but that of the WebSocket, for those who look for it there."""
 
-    async def _answer(self, request: Request) -> Answer:
+    async def _answer(self, request: Request) -> JsonAnswer:
         path = request.path.decode(errors="replace")
-        return Answer(404, {"error": f"not found: a WebSocket at {path}; it is at {PATH}"})
+        return JsonAnswer(404, {"error": f"not found: a WebSocket at {path}; it is at {PATH}"})
 
 
 __all__ = ["PATH", "Elsewhere", "Origins", "Upgrade", "normal_origin", "wants_websocket"]

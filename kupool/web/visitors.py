@@ -8,11 +8,11 @@ from collections.abc import Collection
 from twisted.web.server import Request
 
 from kupool.web.answers import ApiError, header
-from kupool.web.control import Hosts
+from kupool.web.control import KnownHosts
 from kupool.web.upgrade import normal_origin
 
 
-class Visitors:
+class VisitorGate:
     """Admits requests that name a known host and bear the ``token``, where there is one.
 
     ``origins`` are the pages elsewhere that may ask from a browser, such as
@@ -20,7 +20,7 @@ class Visitors:
     :class:`ValueError` for one that is no origin, and for ``*``, which would be all.
     """
 
-    def __init__(self, hosts: Hosts, token: str = "", origins: Collection[str] = ()) -> None:
+    def __init__(self, hosts: KnownHosts, token: str = "", origins: Collection[str] = ()) -> None:
         if "*" in origins:
             raise ValueError("'*' is every page there is: name those that may")
         self._hosts = hosts
@@ -58,4 +58,4 @@ class Visitors:
             raise ApiError(403, "Origin: not a page that may use this")
 
 
-__all__ = ["Visitors"]
+__all__ = ["VisitorGate"]

@@ -28,8 +28,8 @@ from kupool.wire.websocket import (
     PONG,
     WEBSOCKET,
     WEBSOCKET_BINARY,
-    Event,
     FrameReader,
+    WebSocketEvent,
     WholeMessages,
     encode_websocket,
 )
@@ -210,7 +210,7 @@ class PoolWebSocket(Protocol):
             self.transport.resumeProducing()
             self._read()
 
-    def _handle(self, event: Event) -> None:
+    def _handle(self, event: WebSocketEvent) -> None:
         opcode, payload = event
         connection = self.connection
         if opcode == OP_CLOSE:

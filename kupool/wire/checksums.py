@@ -7,7 +7,7 @@ from zlib import crc32
 
 from kupool.wire.codec import Codec, Packable
 from kupool.wire.headers import TlvCodec
-from kupool.wire.packets import Message, MessageTooLarge, check_id
+from kupool.wire.packets import MessageTooLarge, NumberedMessage, check_id
 from kupool.wire.splitters import Control, Item, Splitter, Tlv
 from kupool.wire.wrapping import Wrapping
 
@@ -34,7 +34,7 @@ class CrcCodec:
 
     def pack(self, message: Packable) -> bytes:
         """Return the bytes of one message and its checksum."""
-        if isinstance(message, Message):
+        if isinstance(message, NumberedMessage):
             message = message.item
         data = message if isinstance(message, bytes) else message.payload
         if len(data) > self.max_payload:

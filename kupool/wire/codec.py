@@ -11,14 +11,14 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from kupool.wire.framing import Framing
-from kupool.wire.packets import UNLIMITED, Message, MessageTooLarge
+from kupool.wire.packets import UNLIMITED, MessageTooLarge, NumberedMessage
 from kupool.wire.splitters import Splitter, Tlv
 
 #: The limit of a codec that is given none, in bytes.
 MAX_PAYLOAD = 65536
 
 #: What can be packed: data alone, which goes under the id 0 where there are ids, or both.
-Packable = bytes | Tlv | Message
+Packable = bytes | Tlv | NumberedMessage
 
 
 class Codec(Protocol):

@@ -12,7 +12,7 @@ from kupool.wire.framing import OP_CLOSE, Control, Item
 from kupool.wire.messages import RequestId
 
 
-class Incoming(msgspec.Struct, gc=False):
+class ServerMessage(msgspec.Struct, gc=False):
     """Any message of a server: with a ``method`` it is a notification or a request,
     without one it is a reply. ``params`` and ``result`` are JSON as it came.
     """
@@ -26,9 +26,9 @@ class Incoming(msgspec.Struct, gc=False):
 
 
 #: Decodes one payload; raises ``ValueError`` or ``RecursionError`` on what is no message.
-decode_incoming = msgspec.json.Decoder(Incoming).decode
+decode_incoming = msgspec.json.Decoder(ServerMessage).decode
 
-#: The result ``true``, as :class:`Incoming` has it.
+#: The result ``true``, as :class:`ServerMessage` has it.
 TRUE = msgspec.Raw(b"true")
 
 
@@ -42,13 +42,13 @@ class _Close(msgspec.Struct):
 _decode_close = msgspec.json.Decoder(_Close).decode
 
 
-def read_close(message: Item | Incoming) -> Announced | None:
+def read_close(message: Item | ServerMessage) -> Announced | None:
     """Return the close that a server announces, None where a message is none.
 
     ``message`` is the opcode of ``frame``, or a decoded message: elsewhere a close is a
     notification. One that has neither a reason nor a code is none.
     """
-    if isinstance(message, Incoming):
+    if isinstance(message, ServerMessage):
         if message.method != "close" or message.id is not None:
             return None
         try:
@@ -73,7 +73,7 @@ def read_websocket_close(payload: bytes) -> Announced:
 
 __all__ = [
     "TRUE",
-    "Incoming",
+    "ServerMessage",
     "decode_incoming",
     "read_close",
     "read_websocket_close",

@@ -26,7 +26,7 @@ class MessageTooLarge(ValueError):
         self.limit = limit
 
 
-class Message:
+class NumberedMessage:
     """A message that is yet to be sent: an id and its data, both of which may be set.
 
     ``length`` is always that of the data. Raises :class:`ValueError` for an id that
@@ -60,7 +60,7 @@ class Message:
         return Tlv(self._id, self.data)
 
     def __repr__(self) -> str:
-        return f"Message({self._id}, {self.data!r})"
+        return f"NumberedMessage({self._id}, {self.data!r})"
 
 
-__all__ = ["MAX_MESSAGE_ID", "UNLIMITED", "Message", "MessageTooLarge", "check_id"]
+__all__ = ["MAX_MESSAGE_ID", "UNLIMITED", "MessageTooLarge", "NumberedMessage", "check_id"]

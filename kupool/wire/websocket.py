@@ -76,7 +76,7 @@ def choose_subprotocol(offers: Iterable[str]) -> str:
 _WIDTHS = {126: 2, 127: 8}
 
 
-class Event(NamedTuple):
+class WebSocketEvent(NamedTuple):
     """What came: a whole message (text or binary), a control frame, or a part of a message.
 
     ``opcode`` is that of RFC 6455; of a part it is 0, and the payload is empty.
@@ -86,7 +86,7 @@ class Event(NamedTuple):
     payload: bytes
 
 
-_PART = Event(OP_CONTINUATION, b"")
+_PART = WebSocketEvent(OP_CONTINUATION, b"")
 
 
 class _Broken(Exception):
@@ -153,7 +153,7 @@ class FrameReader:
         self._message = bytearray()
         self.too_large = False
 
-    def next(self) -> Event | None:
+    def next(self) -> WebSocketEvent | None:
         """Return what comes next; None where that is not whole yet, or never will be."""
         self.too_large = False
         event = None
@@ -169,7 +169,7 @@ class FrameReader:
             self._at = 0
         return event
 
-    def _next(self) -> Event | None:
+    def _next(self) -> WebSocketEvent | None:
         if self._skip:
             return self._skipped()
         data, at = self._data, self._at
@@ -210,13 +210,13 @@ class FrameReader:
         if first & 0x70 or not second & 0x80 or not fits:
             raise _Broken(PROTOCOL_ERROR)
 
-    def _skipped(self) -> Event | None:
+    def _skipped(self) -> WebSocketEvent | None:
         skipped = min(self._skip, len(self._data) - self._at)
         self._at += skipped
         self._skip -= skipped
         return None if self._skip else _PART
 
-    def _data_frame(self, opcode: int, final: bool, payload: bytes) -> Event | None:
+    def _data_frame(self, opcode: int, final: bool, payload: bytes) -> WebSocketEvent | None:
         kind = opcode or self._kind
         if not final:
             self._kind = kind
@@ -228,9 +228,9 @@ class FrameReader:
         self._kind = 0
         if kind == OP_TEXT and not _is_text(payload):
             raise _Broken(INVALID_PAYLOAD)
-        return Event(kind, payload)
+        return WebSocketEvent(kind, payload)
 
-    def _control(self, opcode: int, start: int, end: int) -> Event | None:
+    def _control(self, opcode: int, start: int, end: int) -> WebSocketEvent | None:
         payload = _unmasked(self._data, start, end)
         self._at = end
         if opcode == OP_CLOSE and payload:
@@ -239,7 +239,7 @@ class FrameReader:
                 raise _Broken(PROTOCOL_ERROR)
             if not _is_text(payload[2:]):
                 raise _Broken(INVALID_PAYLOAD)
-        return Event(opcode, payload)
+        return WebSocketEvent(opcode, payload)
 
 
 def _is_text(data: bytes) -> bool:

@@ -17,7 +17,7 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from kupool.log import (
-    Delivery,
+    DeliveredEntry,
     Epoch,
     Extent,
     IConsumer,
@@ -46,11 +46,11 @@ class Collector:
     """Takes entries, and acknowledges them at once unless it is told not to."""
 
     def __init__(self, ack: bool = True) -> None:
-        self.deliveries: list[Delivery] = []
+        self.deliveries: list[DeliveredEntry] = []
         self.subscription: Any = None
         self._ack = ack
 
-    def received(self, deliveries: Sequence[Delivery]) -> None:
+    def received(self, deliveries: Sequence[DeliveredEntry]) -> None:
         self.deliveries += deliveries
         if self._ack:
             self.subscription.ack(deliveries)
@@ -541,7 +541,7 @@ class SqliteLogTests(LocalLogContract, TestCase):
         pages = await log._database.run(lambda c: c.execute("PRAGMA page_count").fetchone()[0])
         large = consumer.deliveries[0].entry._replace(body=b"x" * 100_000)
         await log._database.run(lambda c: c.execute(f"PRAGMA max_page_count={pages}").fetchone())
-        consumer.subscription.nack(Delivery(large, 1), "bad", False)
+        consumer.subscription.nack(DeliveredEntry(large, 1), "bad", False)
         consumer.subscription.ack(consumer.deliveries[1:])
         await self.quiet()
         self.assertEqual(log.status().dead_letters, 0)

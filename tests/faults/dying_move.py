@@ -11,11 +11,11 @@ import sys
 
 from kupool import cli
 from kupool.commands import migrate
-from kupool.commands.migrate import Bar
+from kupool.commands.migrate import TerminalBar
 from kupool.migration import log_copy, postgres_store, rabbit_log, sqlite_log, sqlite_store
 
 
-class Dying(Bar):
+class Dying(TerminalBar):
     """Counts the pieces of the phase whose text begins so, and dies with the last."""
 
     phase = ""
@@ -42,7 +42,7 @@ def main() -> int:
     Dying.phase, Dying.left = sys.argv[1], int(sys.argv[2])
     if sys.argv[3] == "small":
         _make_pieces_small()
-    migrate.Bar = Dying  # type: ignore[misc]
+    migrate.TerminalBar = Dying  # type: ignore[misc]
     return cli.main(sys.argv[4:])
 
 

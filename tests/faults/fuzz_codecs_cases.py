@@ -12,7 +12,7 @@ from kupool.bus.remote.compatible import CompatibleCodec
 from kupool.net.routing.interceptors import Intercepted
 from kupool.wire.codecs import CODECS, Codec, CrcCodec, LengthFieldCodec, Packable
 from kupool.wire.framing import Item, Tlv
-from kupool.wire.packets import MAX_MESSAGE_ID, Message
+from kupool.wire.packets import MAX_MESSAGE_ID, NumberedMessage
 
 #: Limits of payloads: small ones, so that most messages are near them.
 CAPS = (1, 4, 7, 16, 40, 200, 1000, 5000)
@@ -200,7 +200,7 @@ def packable(random: Random) -> Any:
     if random.random() < 0.3:
         return data
     if random.random() < 0.5 and 0 <= message_id <= MAX_MESSAGE_ID:
-        return Message(message_id, data)
+        return NumberedMessage(message_id, data)
     return Tlv(message_id, data)
 
 

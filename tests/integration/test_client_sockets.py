@@ -13,16 +13,16 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.trial.unittest import TestCase
 
 from kupool.client import (
-    Answer,
-    ClientSettings,
     NotAuthorized,
-    Outcome,
     PoolClient,
-    Unreachable,
+    PoolClientSettings,
+    PoolUnreachable,
+    SubmissionAnswer,
+    SubmissionOutcome,
     Worker,
     parse_server,
 )
-from kupool.client.crew import Crew
+from kupool.client.crew import ClientCrew
 from kupool.client.load import Load, LoadSettings
 from kupool.client.pace import PaceSettings
 from kupool.client.worker import solve
@@ -33,7 +33,7 @@ from tests.integration.pool_server import PoolServer
 reactor: Any = global_reactor
 
 UNLIMITED: dict[str, Any] = {"submit_interval": 0.0, "attempts": AttemptSettings(rate=0.0)}
-QUICK = ClientSettings(backoff_first=0.05, backoff_most=0.2, close_timeout=0.2)
+QUICK = PoolClientSettings(backoff_first=0.05, backoff_most=0.2, close_timeout=0.2)
 
 
 async def until(true: Callable[[], object]) -> None:
@@ -61,7 +61,7 @@ class SocketCase(TestCase):
         self.addCleanup(client.close)
         return client
 
-    async def submit(self, client: PoolClient, nonce: str) -> Answer:
+    async def submit(self, client: PoolClient, nonce: str) -> SubmissionAnswer:
         await until(lambda: client.job is not None)
         job = client.job
         assert job is not None
@@ -79,12 +79,12 @@ class ConversationTests(SocketCase):
             await client.connect()
             self.assertEqual(pool.pool.users[framing], 1)
             self.assertTrue((await self.submit(client, "first")).accepted)
-            self.assertIs((await self.submit(client, "first")).outcome, Outcome.DUPLICATE)
+            self.assertIs((await self.submit(client, "first")).outcome, SubmissionOutcome.DUPLICATE)
             assert client.job is not None
             wrong = await client.submit(client.job.job_id, "second", "0" * 64)
-            self.assertIs(wrong.outcome, Outcome.INVALID)
+            self.assertIs(wrong.outcome, SubmissionOutcome.INVALID)
             unknown = await client.submit(client.job.job_id + 1, "second", "0" * 64)
-            self.assertIs(unknown.outcome, Outcome.STALE)
+            self.assertIs(unknown.outcome, SubmissionOutcome.STALE)
             await client.close()
             await until(lambda: not pool.pool.sessions)
             self.assertEqual(
@@ -123,9 +123,9 @@ class ConversationTests(SocketCase):
         pool = await self.pool()
         address = pool.address
         await pool.server.stop_listening()
-        settings = ClientSettings(backoff_first=0.01, max_attempts=3)
+        settings = PoolClientSettings(backoff_first=0.01, max_attempts=3)
         client = self.client(address, settings=settings)
-        await self.assertFailure(client.connect(), Unreachable)
+        await self.assertFailure(client.connect(), PoolUnreachable)
 
     async def test_a_server_that_does_not_react(self) -> None:
         """K-64: the socket is closed although the server answers nothing any more."""
@@ -264,7 +264,7 @@ class ManyTests(SocketCase):
             Worker(reactor, client)
             return client
 
-        crew = Crew(reactor, make, 25, ramp=100.0, gone=gone.append)
+        crew = ClientCrew(reactor, make, 25, ramp=100.0, gone=gone.append)
         crew.start()
         self.assertLessEqual(crew.connected, 10)
         await until(lambda: crew.accepted >= 25)
@@ -278,7 +278,7 @@ class ManyTests(SocketCase):
         """K-66: when every session has ended the crew says so, with the reason."""
         pool = await self.pool(password=("alice", "secret"))
         gone: list[BaseException] = []
-        crew = Crew(
+        crew = ClientCrew(
             reactor, lambda number: self.client(pool.address), 3, ramp=100.0, gone=gone.append
         )
         crew.start()

@@ -22,7 +22,7 @@ from kupool.amqp.links import LinkSettings
 from kupool.amqp.wire import ConnectionSettings
 from kupool.log import LogUnavailable
 from kupool.log.groups import RetrySettings
-from kupool.log.rabbit import BrokerRefused, BrokerUnreachable
+from kupool.log.rabbit import BrokerRefused, LogBrokerUnreachable
 from kupool.log.rabbit.log import RabbitLog, RabbitSettings
 from kupool.log.rabbit.publisher import PublisherSettings
 from kupool.log.rabbit.topology import Topology
@@ -646,7 +646,7 @@ class StartTests(RabbitCase):
     async def test_nobody_there(self) -> None:
         """A log that is required fails the start; another opens, and says what is wrong."""
         url = "amqp://guest:s3cret@127.0.0.1:1/"
-        with self.assertRaises(BrokerUnreachable) as caught:
+        with self.assertRaises(LogBrokerUnreachable) as caught:
             await self.open_log(url)
         self.assertIn("RabbitMQ at 127.0.0.1:1 cannot be reached", str(caught.exception))
         log = await self.open_log(url, required=False)
@@ -659,7 +659,7 @@ class StartTests(RabbitCase):
         await deferToThread(self.server.pause)
         self.addCleanup(self.server.resume)
         link = LinkSettings(ConnectionSettings(timeout=0.5))
-        text = await self.refused(self.url, BrokerUnreachable, link=link)
+        text = await self.refused(self.url, LogBrokerUnreachable, link=link)
         self.assertIn("does not answer", text)
 
     async def test_later_start_of_the_broker(self) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from kupool.amqp.address import parse_brokers
-from kupool.amqp.channel import Message
+from kupool.amqp.channel import BrokerMessage
 from kupool.amqp.connection import connect
 from kupool.amqp.wire import ConnectionSettings
 from kupool.log import Epoch, Gap, Identity, IdentityMismatch, Mark
@@ -61,7 +61,7 @@ class IdentityCase(RabbitCase):
     def purge(self) -> None:
         self.server.api(f"queues/{self.vhost}/{TOPOLOGY.queue}/contents", "DELETE")
 
-    async def messages(self, queue: str, number: int, **arguments: Any) -> list[Message]:
+    async def messages(self, queue: str, number: int, **arguments: Any) -> list[BrokerMessage]:
         """The first messages of a queue, as a plain client sees them."""
         (broker,) = parse_brokers(self.url)
         connection = await connect(the_reactor(), broker, ConnectionSettings(), "reader")

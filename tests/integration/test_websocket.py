@@ -421,11 +421,11 @@ class OriginTests(WebSocketTestCase):
         self.assertEqual(self.house.site.connections, 0)
 
     def test_an_origin_that_is_none(self) -> None:
-        from kupool.web.control import Hosts
+        from kupool.web.control import KnownHosts
         from kupool.web.upgrade import Origins
 
         for text in ("pool.example.com", "https://", "https://a/b", "ftp://a", "https://u@a", ""):
-            self.assertRaises(ValueError, Origins, [text], Hosts())
+            self.assertRaises(ValueError, Origins, [text], KnownHosts())
 
 
 class AutobahnTests(WebSocketTestCase):

@@ -15,7 +15,7 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from kupool.client import Server
+from kupool.net.dialling.dialler import Place
 from kupool.wire.framing import FRAMINGS, Control, Framing, encode_frame
 
 
@@ -117,8 +117,8 @@ class ScriptedEndpoint:
     def last(self) -> ScriptedTransport:
         return self.sessions[-1]
 
-    def server(self, name: str = "here") -> Server:
-        return Server(name, self)
+    def server(self, name: str = "here") -> Place:
+        return Place(name, self)
 
 
 class _End:

@@ -8,7 +8,7 @@ from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.amqp import BrokerError, links
-from kupool.amqp.address import Broker, parse_brokers
+from kupool.amqp.address import BrokerAddress, parse_brokers
 from kupool.amqp.links import Link, LinkSettings
 from kupool.amqp.wire import CUT_AFTER, Wire
 
@@ -18,13 +18,13 @@ class AddressTests(SynchronousTestCase):
 
     def test_one(self) -> None:
         (found,) = parse_brokers("amqp://u%2C:p%40%2F@host:5673/a%2Fb")
-        self.assertEqual(found, Broker("host", 5673, "u,", "p@/", "a/b"))
+        self.assertEqual(found, BrokerAddress("host", 5673, "u,", "p@/", "a/b"))
 
     def test_defaults(self) -> None:
         (found,) = parse_brokers("amqp://host")
-        self.assertEqual(found, Broker("host", 5672, "guest", "guest", "/"))
+        self.assertEqual(found, BrokerAddress("host", 5672, "guest", "guest", "/"))
         (found,) = parse_brokers("amqps://host/")
-        self.assertEqual(found, Broker("host", 5671, "guest", "guest", "/", tls=True))
+        self.assertEqual(found, BrokerAddress("host", 5671, "guest", "guest", "/", tls=True))
 
     def test_several(self) -> None:
         for url in (
@@ -38,8 +38,8 @@ class AddressTests(SynchronousTestCase):
 
     def test_each_its_own(self) -> None:
         one, two = parse_brokers("amqp://a:b@one/x,amqps://c:d@two/y")
-        self.assertEqual(one, Broker("one", 5672, "a", "b", "x"))
-        self.assertEqual(two, Broker("two", 5671, "c", "d", "y", tls=True))
+        self.assertEqual(one, BrokerAddress("one", 5672, "a", "b", "x"))
+        self.assertEqual(two, BrokerAddress("two", 5671, "c", "d", "y", tls=True))
 
     def test_none(self) -> None:
         for url, why in (
@@ -135,7 +135,7 @@ class LinkTests(SynchronousTestCase):
         self.link.start()
         self.addCleanup(lambda: self.successResultOf(Deferred.fromCoroutine(self.link.stop())))
 
-    async def connect(self, reactor: object, broker: Broker, *_: object) -> Held:
+    async def connect(self, reactor: object, broker: BrokerAddress, *_: object) -> Held:
         self.tried.append(broker.host)
         if not self.answers:
             raise BrokerError("nobody there")

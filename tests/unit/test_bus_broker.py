@@ -11,12 +11,12 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.bus import BusSettings, Kind, Message, Model, Outcome
 from kupool.bus.broker import BUS_CLOSED, BUS_FULL, Broker
-from kupool.bus.calls import Response, Taken, Verdict
+from kupool.bus.calls import CallVerdict, Response, Taken
 from kupool.bus.publishing import make_message
 
-ANSWER = Response(Verdict.ANSWER, b"answer")
-FAILED = Response(Verdict.FAILED, text="broken")
-NOT_MINE = Response(Verdict.NOT_MINE)
+ANSWER = Response(CallVerdict.ANSWER, b"answer")
+FAILED = Response(CallVerdict.FAILED, text="broken")
+NOT_MINE = Response(CallVerdict.NOT_MINE)
 
 
 class Sink:

@@ -11,14 +11,14 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.bus import Answer, BusError, BusSettings, Kind, Message, NotMine
-from kupool.bus.calls import Response, Taken, Verdict
+from kupool.bus.calls import CallVerdict, Response, Taken
 from kupool.bus.rabbit.bus import MeshBus, RabbitBus
 from kupool.bus.rabbit.items import (
     Added,
-    Ask,
-    Call,
-    Entry,
-    State,
+    AskState,
+    NodeCall,
+    NodeState,
+    SubscriberEntry,
     TellAll,
     encode,
     make_state,
@@ -259,8 +259,8 @@ class KnowingTests(_Suite):
         ((message, number),) = taken
         assert number is not None
         self.assertEqual(message.data, b"x")
-        broker.answer("3/0", number, Response(Verdict.ANSWER, b"y", 7))
-        broker.answer("3/0", number, Response(Verdict.ANSWER, b"z"))
+        broker.answer("3/0", number, Response(CallVerdict.ANSWER, b"y", 7))
+        broker.answer("3/0", number, Response(CallVerdict.ANSWER, b"z"))
         outcome = self.outcome(waiting)
         self.assertEqual((outcome.data, outcome.status), (b"y", 7))
         self.assertEqual(outcome.subscriber, f"{two.bus.node}/3/0")
@@ -618,16 +618,16 @@ class PoisonTests(_Suite):
     def test_poison(self) -> None:
         one, two = self.nodes(2)
         self.listen(two)
-        good = encode(Call(1, f"{two.bus.node}/1", _message(b"good")))
+        good = encode(NodeCall(1, f"{two.bus.node}/1", _message(b"good")))
         bodies = [
             b"",
             b"\xc1",
             b"\xdd\xff\xff\xff\xff",
             pack([b"\xc1"]),
-            pack([encode(Entry("", 0.0, [], []))]),
+            pack([encode(SubscriberEntry("", 0.0, [], []))]),
             pack([b"\x92\x08\x01"]),
-            pack([encode(Added(1, Entry("x", 0.0, [".."], [])))]),
-            pack([encode(State(9, 0, 1, False, [Entry("\n", 0.0, ["t"], [])]))]),
+            pack([encode(Added(1, SubscriberEntry("x", 0.0, [".."], [])))]),
+            pack([encode(NodeState(9, 0, 1, False, [SubscriberEntry("\n", 0.0, ["t"], [])]))]),
         ]
         address, node = one.carrier.address, one.bus.node
         for body in bodies:
@@ -647,14 +647,14 @@ class PoisonTests(_Suite):
         """A-22: replies, parts and changes that nobody asked for change nothing."""
         (one,) = self.nodes(1)
         self.listen(one)
-        parts = make_state(1, [Entry("x", 0.0, [f"u{n}" for n in range(500)], [])], False)
+        parts = make_state(1, [SubscriberEntry("x", 0.0, [f"u{n}" for n in range(500)], [])], False)
         self.assertEqual(len(parts), 3)
         for items in ([parts[1]], [parts[0], parts[2]], [Added(7, parts[0].entries[0])]):
             one.carrier.put("stranger", "nowhere", pack(map(encode, items)), 99.0)
         self.settle(2.1)
         self.assertEqual(one.bus.nodes, ())
         self.assertEqual(len(self.subscribers(one)), 1)
-        asked = [to for _, to, body in self.exchange.sent if body == pack([encode(Ask())])]
+        asked = [to for _, to, body in self.exchange.sent if body == pack([encode(AskState())])]
         self.assertLessEqual(len(asked), 3)
 
     def test_arguments(self) -> None:

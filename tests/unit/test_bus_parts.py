@@ -16,7 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from kupool.bus import BusSettings, Message, Model, Outcome
 from kupool.bus.accounts import Accounts
 from kupool.bus.buffer import MAX_BUFFERS, Buffer, Kept
-from kupool.bus.calls import Response, Taken, Verdict
+from kupool.bus.calls import CallVerdict, Response, Taken
 from kupool.bus.inbox import Inbox
 from kupool.bus.remote.messages import Body, Encoded, decode_data, encode_data
 from kupool.bus.topics import Trie, matches, overlaps, pattern_name, topic_name
@@ -194,7 +194,7 @@ class InboxTests(SynchronousTestCase):
             inbox = self.inbox(lambda m, result=result: result)
             inbox.put(message(timeout=1.0), self.responses.append)
             self.clock.advance(0)
-            self.assertIs(self.responses.pop().verdict, Verdict.FAILED)
+            self.assertIs(self.responses.pop().verdict, CallVerdict.FAILED)
         self.assertEqual(len(self.flushLoggedErrors(TypeError)), 3)
 
     def test_bounds(self) -> None:

@@ -6,7 +6,7 @@ import json
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from kupool.client.answers import Outcome, read_answer
+from kupool.client.answers import SubmissionOutcome, read_answer
 from kupool.errors import ERRORS
 from kupool.wire.incoming import decode_incoming
 
@@ -15,12 +15,12 @@ class AnswerTests(SynchronousTestCase):
     """K-61: an answer is what its text and code say."""
 
     expected = {
-        "Task does not exist": Outcome.STALE,
-        "Task expired": Outcome.EXPIRED,
-        "Submission too frequent": Outcome.TOO_FREQUENT,
-        "Duplicate submission": Outcome.DUPLICATE,
-        "Invalid result": Outcome.INVALID,
-        "Temporarily unavailable": Outcome.UNAVAILABLE,
+        "Task does not exist": SubmissionOutcome.STALE,
+        "Task expired": SubmissionOutcome.EXPIRED,
+        "Submission too frequent": SubmissionOutcome.TOO_FREQUENT,
+        "Duplicate submission": SubmissionOutcome.DUPLICATE,
+        "Invalid result": SubmissionOutcome.INVALID,
+        "Temporarily unavailable": SubmissionOutcome.UNAVAILABLE,
     }
 
     def test_true_alone_is_accepted(self) -> None:
@@ -29,13 +29,13 @@ class AnswerTests(SynchronousTestCase):
             answer = read_answer(decode_incoming(json.dumps({"id": 1, "result": result}).encode()))
             self.assertIs(answer.accepted, result is True)
         both = decode_incoming(b'{"id":1,"result":true,"error":"Invalid result"}')
-        self.assertIs(read_answer(both).outcome, Outcome.INVALID)
+        self.assertIs(read_answer(both).outcome, SubmissionOutcome.INVALID)
 
     def test_every_error_with_its_code(self) -> None:
         for row in ERRORS:
             message = {"id": 1, "result": False, "error": row.text, "code": row.code}
             answer = read_answer(decode_incoming(json.dumps(message).encode()))
-            self.assertIs(answer.outcome, self.expected.get(row.text, Outcome.OTHER))
+            self.assertIs(answer.outcome, self.expected.get(row.text, SubmissionOutcome.OTHER))
             self.assertEqual((answer.text, answer.code), (row.text, row.code))
 
     def test_the_first_servers_send_no_code(self) -> None:

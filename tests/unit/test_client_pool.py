@@ -14,16 +14,16 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.client import (
     AlreadyConnected,
-    Answer,
-    ClientClosed,
-    ClientSettings,
     NotAuthorized,
-    NotConnected,
-    Outcome,
     PoolClient,
+    PoolClientClosed,
+    PoolClientSettings,
+    PoolNotConnected,
+    PoolUnreachable,
     SessionRefused,
+    SubmissionAnswer,
+    SubmissionOutcome,
     TooManyUnanswered,
-    Unreachable,
 )
 from kupool.client.pool import MAX_MALFORMED
 from kupool.client.submissions import RETRY_FIRST
@@ -54,7 +54,7 @@ class ClientCase(SynchronousTestCase):
             "admin",
             password,
             framing=self.framing,
-            settings=ClientSettings(**settings),
+            settings=PoolClientSettings(**settings),
             random=lambda: 1.0,
             on_job=lambda job: self.events.append(("job", job.job_id, job.server_nonce)),
             on_connected=lambda name: self.events.append(("connected", name)),
@@ -69,7 +69,7 @@ class ClientCase(SynchronousTestCase):
         self.successResultOf(connecting)
         return self.here.last
 
-    def submit(self, nonce: str = NONCE) -> Deferred[Answer]:
+    def submit(self, nonce: str = NONCE) -> Deferred[SubmissionAnswer]:
         return self.client.submit(7, nonce, RESULT)
 
     def end(self) -> None:
@@ -239,7 +239,7 @@ class ReconnectTests(ClientCase):
         self.make(max_attempts=3)
         connecting = self.client.connect()
         self.clock.pump([0.5, 1.0])
-        error = self.failureResultOf(connecting, Unreachable).value
+        error = self.failureResultOf(connecting, PoolUnreachable).value
         self.assertIn("3 attempts", str(error))
         self.assertIn("refused", str(error))
         self.assertEqual(self.clock.getDelayedCalls(), [])
@@ -529,12 +529,12 @@ class SubmissionTests(ClientCase):
         self.assertEqual(
             [a.outcome for a in found],
             [
-                Outcome.ACCEPTED,
-                Outcome.STALE,
-                Outcome.DUPLICATE,
-                Outcome.INVALID,
-                Outcome.EXPIRED,
-                Outcome.TOO_FREQUENT,
+                SubmissionOutcome.ACCEPTED,
+                SubmissionOutcome.STALE,
+                SubmissionOutcome.DUPLICATE,
+                SubmissionOutcome.INVALID,
+                SubmissionOutcome.EXPIRED,
+                SubmissionOutcome.TOO_FREQUENT,
             ],
         )
         for outcome in {a.outcome for a in found}:
@@ -605,11 +605,11 @@ class SubmissionTests(ClientCase):
         first, second = self.submit("a"), self.submit("b")
         sent = session.heard()
         session.say({"id": sent[0]["id"], "result": False, "error": "Duplicate submission"})
-        self.assertIs(self.successResultOf(first).outcome, Outcome.DUPLICATE)
+        self.assertIs(self.successResultOf(first).outcome, SubmissionOutcome.DUPLICATE)
         session.say({"id": sent[1]["id"], "result": False, "error": "Temporarily unavailable"})
         self.clock.advance(RETRY_FIRST + 1.0)
         session.answer(False, error="Duplicate submission")
-        self.assertIs(self.successResultOf(second).outcome, Outcome.DUPLICATE)
+        self.assertIs(self.successResultOf(second).outcome, SubmissionOutcome.DUPLICATE)
         self.end()
 
     def test_too_frequent_on_a_resubmission_is_retried(self) -> None:
@@ -634,7 +634,7 @@ class SubmissionTests(ClientCase):
         session = self.ready()
         answered = self.submit()
         session.answer(False, error="Submission too frequent", code=26)
-        self.assertIs(self.successResultOf(answered).outcome, Outcome.TOO_FREQUENT)
+        self.assertIs(self.successResultOf(answered).outcome, SubmissionOutcome.TOO_FREQUENT)
         self.end()
 
     def test_unavailable_is_retried_a_bounded_number_of_times(self) -> None:
@@ -649,7 +649,7 @@ class SubmissionTests(ClientCase):
             self.assertEqual(session.value(), b"")
             self.clock.advance(0.02)
         session.answer(False, error="Temporarily unavailable", code=27)
-        self.assertIs(self.successResultOf(answered).outcome, Outcome.UNAVAILABLE)
+        self.assertIs(self.successResultOf(answered).outcome, SubmissionOutcome.UNAVAILABLE)
         self.assertEqual(self.client.counters["retried"], 3)
         self.end()
 
@@ -674,7 +674,8 @@ class SubmissionTests(ClientCase):
         self.here.last.answer()
         self.here.last.answer(False, error="Duplicate submission")
         self.assertEqual(
-            self.successResultOf(answered), Answer(Outcome.DUPLICATE, "Duplicate submission", 22)
+            self.successResultOf(answered),
+            SubmissionAnswer(SubmissionOutcome.DUPLICATE, "Duplicate submission", 22),
         )
         self.end()
 
@@ -705,7 +706,7 @@ class SubmissionTests(ClientCase):
 
     def test_not_connected(self) -> None:
         self.make()
-        self.failureResultOf(self.submit(), NotConnected)
+        self.failureResultOf(self.submit(), PoolNotConnected)
 
 
 class CloseTests(ClientCase):
@@ -743,9 +744,9 @@ class CloseTests(ClientCase):
         self.assertTrue(self.successResultOf(first).accepted)
         self.assertNoResult(second)
         session.drop()
-        error = self.failureResultOf(second, ClientClosed).value
+        error = self.failureResultOf(second, PoolClientClosed).value
         self.assertEqual(str(error), "client was closed")
-        self.failureResultOf(self.submit("c"), NotConnected)
+        self.failureResultOf(self.submit("c"), PoolNotConnected)
 
     def test_close_at_any_time(self) -> None:
         """Whatever the client is doing, close ends it and leaves nothing behind."""
@@ -771,8 +772,8 @@ class CloseTests(ClientCase):
                 session.drop()
             for closed in (first, second, stopped):
                 self.successResultOf(closed)
-            self.failureResultOf(connecting, ClientClosed)
-            self.failureResultOf(submitted, ClientClosed)
+            self.failureResultOf(connecting, PoolClientClosed)
+            self.failureResultOf(submitted, PoolClientClosed)
             self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_close_of_what_never_began(self) -> None:
@@ -825,7 +826,7 @@ class AnyServerTests(ClientCase):
         self.framing = framing
         self.setUp()
         self.ready()
-        results: list[Answer | Failure] = []
+        results: list[SubmissionAnswer | Failure] = []
         owed: list[int] = []
         submitted = 0
         for step in script:

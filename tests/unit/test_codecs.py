@@ -25,7 +25,7 @@ from kupool.wire.codecs import (
     framing_of,
 )
 from kupool.wire.framing import FRAME, INT32
-from kupool.wire.packets import MAX_MESSAGE_ID, UNLIMITED, Message, MessageTooLarge
+from kupool.wire.packets import MAX_MESSAGE_ID, UNLIMITED, MessageTooLarge, NumberedMessage
 from kupool.wire.splitters import MAX_SPARE, Tlv
 
 CAP = 40
@@ -78,7 +78,7 @@ class MessageTests(SynchronousTestCase):
     """P-35: a message has an id, a length and data; the length is always that of the data."""
 
     def test_length_follows_the_data(self) -> None:
-        message = Message(7, b"abc")
+        message = NumberedMessage(7, b"abc")
         self.assertEqual((message.message_id, message.length, message.data), (7, 3, b"abc"))
         message.data = b"longer than before"
         self.assertEqual(message.length, 18)
@@ -86,12 +86,12 @@ class MessageTests(SynchronousTestCase):
         packed = TlvCodec().pack(message)
         self.assertEqual(packed, b"\x12\0\0\0\x09\0\0\0longer than before")
         self.assertEqual(message.item, Tlv(9, b"longer than before"))
-        self.assertEqual(repr(Message(1, b"x")), "Message(1, b'x')")
+        self.assertEqual(repr(NumberedMessage(1, b"x")), "NumberedMessage(1, b'x')")
         with self.assertRaises(AttributeError):
             message.length = 3  # type: ignore[misc]
 
     def test_ids_have_32_bits(self) -> None:
-        message = Message(MAX_MESSAGE_ID)
+        message = NumberedMessage(MAX_MESSAGE_ID)
         for wrong in (-1, MAX_MESSAGE_ID + 1):
             with self.assertRaises(ValueError):
                 message.message_id = wrong
@@ -129,7 +129,7 @@ class GoldenTests(SynchronousTestCase):
         total = crc32(b"\x2d\x01\0\0abc").to_bytes(4, "little")
         wire = bytes.fromhex("07000000 2d010000") + b"abc" + total
         self.check(CODECS["tlv-crc"](0), Tlv(301, b"abc"), wire)
-        self.assertEqual(CODECS["tlv-crc"](0).pack(Message(301, b"abc")), wire)
+        self.assertEqual(CODECS["tlv-crc"](0).pack(NumberedMessage(301, b"abc")), wire)
         bare = crc32(b"\0\0\0\0abc").to_bytes(4, "little")
         self.assertEqual(CODECS["tlv-crc"](0).pack(b"abc")[-4:], bare)
         plain = crc32(b"abc").to_bytes(4, "little")

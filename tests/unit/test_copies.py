@@ -15,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.storage.copies import (
     CopyError,
-    Snapshot,
+    FileSnapshot,
     check_copy,
     check_regular,
     copy_file,
@@ -56,7 +56,7 @@ class CopiesTests(SynchronousTestCase):
     def test_a_snapshot_is_of_its_moment(self) -> None:
         """What is written after it, and before the copy is made, is not in the copy."""
         self.write(5)
-        snapshot = Snapshot(self.path)
+        snapshot = FileSnapshot(self.path)
         self.addCleanup(snapshot.close)
         self.write(7)
         target = self.folder / "copy"
@@ -68,7 +68,7 @@ class CopiesTests(SynchronousTestCase):
     def test_writers_do_not_delay_a_copy(self) -> None:
         """A commit between two steps neither begins the copy anew nor waits for it."""
         self.write(4000, 2000)
-        snapshot = Snapshot(self.path)
+        snapshot = FileSnapshot(self.path)
         self.addCleanup(snapshot.close)
         told: list[int] = []
 
@@ -82,7 +82,7 @@ class CopiesTests(SynchronousTestCase):
         self.assertEqual(self.rows(self.folder / "copy"), 4000)
 
     def test_a_copy_writes_nothing_into_its_source(self) -> None:
-        snapshot = Snapshot(self.path)
+        snapshot = FileSnapshot(self.path)
         self.addCleanup(snapshot.close)
         self.assertRaises(sqlite3.OperationalError, snapshot.connection.execute, "VACUUM")
 
@@ -90,7 +90,7 @@ class CopiesTests(SynchronousTestCase):
         """Whatever the umask says."""
         before = os.umask(0)
         self.addCleanup(os.umask, before)
-        with closing(Snapshot(self.path)) as snapshot:
+        with closing(FileSnapshot(self.path)) as snapshot:
             snapshot.copy(self.folder / "copy")
         copy_file(self.folder / "copy", self.folder / "second")
         write_file(self.folder / "third", b"text")
@@ -100,21 +100,21 @@ class CopiesTests(SynchronousTestCase):
     def test_nothing_is_overwritten(self) -> None:
         (self.folder / "link").symlink_to(self.folder / "elsewhere")
         (self.folder / "there").write_text("kept")
-        with closing(Snapshot(self.path)) as snapshot:
+        with closing(FileSnapshot(self.path)) as snapshot:
             for name in ("there", "link"):
                 self.assertIn("File exists", self.fails(snapshot.copy, self.folder / name))
         self.assertFalse((self.folder / "elsewhere").exists())
         self.assertEqual((self.folder / "there").read_text(), "kept")
 
     def test_what_is_no_database(self) -> None:
-        self.assertIn("unable to open", self.fails(Snapshot, self.folder / "nowhere"))
+        self.assertIn("unable to open", self.fails(FileSnapshot, self.folder / "nowhere"))
         (self.folder / "text").write_text("no database at all" * 100)
-        self.assertIn("not a database", self.fails(Snapshot, self.folder / "text"))
+        self.assertIn("not a database", self.fails(FileSnapshot, self.folder / "text"))
 
     def test_damage_is_found(self) -> None:
         """A page in the middle that was overwritten."""
         self.write(2000, 500)
-        with closing(Snapshot(self.path)) as snapshot:
+        with closing(FileSnapshot(self.path)) as snapshot:
             snapshot.copy(self.folder / "copy")
         content = bytearray((self.folder / "copy").read_bytes())
         content[40960:45056] = os.urandom(4096)
@@ -146,7 +146,7 @@ class CopiesTests(SynchronousTestCase):
 
     def test_a_writer_in_another_thread_goes_on(self) -> None:
         """A commit does not wait for the snapshot, however long that is held."""
-        with closing(Snapshot(self.path)):
+        with closing(FileSnapshot(self.path)):
             done = threading.Event()
 
             def commit() -> None:

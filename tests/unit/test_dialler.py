@@ -21,7 +21,7 @@ from kupool.net.dialling.failures import ConnectionEnded, NotWanted, RequestTime
 from kupool.net.dialling.settings import DialSettings, framing_for
 from kupool.session.connection import Connection
 from kupool.wire.framing import FRAMINGS, OP_CLOSE, OP_PING, OP_PONG, Control, Item, encode_frame
-from kupool.wire.incoming import Incoming
+from kupool.wire.incoming import ServerMessage
 from tests.unit.client_script import ScriptedEndpoint, ScriptedTransport
 
 
@@ -83,7 +83,7 @@ class Case(SynchronousTestCase):
         return self.endpoint.last
 
     def received(
-        self, connection: Connection, item: Item, message: Incoming | None
+        self, connection: Connection, item: Item, message: ServerMessage | None
     ) -> bytes | None:
         if message is None:
             self.told.append("garbage")
@@ -398,7 +398,7 @@ class DeadlineTests(Case):
         first, second = self.ask(3.0), self.ask(3.0)
         self.clock.advance(2.9)
         transport.say({"id": 1, "result": 1})
-        self.assertIsInstance(first[0], Incoming)
+        self.assertIsInstance(first[0], ServerMessage)
         self.clock.advance(0.2)
         self.assertIsInstance(second[0], RequestTimeout)
         transport.say({"id": 2, "result": 2})
@@ -439,7 +439,7 @@ class DeadlineTests(Case):
         self.clock.turn()
         self.clock.turn()
         (reply,) = outcome
-        self.assertIsInstance(reply, Incoming)
+        self.assertIsInstance(reply, ServerMessage)
 
     def test_an_answer_that_did_not_come(self) -> None:
         self.make()

@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from kupool.log import Delivery, Entry
+from kupool.log import DeliveredEntry, Entry
 from kupool.log.groups import READ_CHUNK, LocalSubscription, RetrySettings
 
 
@@ -40,7 +40,7 @@ class FakeLog:
         self.held.append(Deferred())
         return self.held[-1]
 
-    def bury(self, group: str, delivery: Delivery, reason: str) -> Deferred[None]:
+    def bury(self, group: str, delivery: DeliveredEntry, reason: str) -> Deferred[None]:
         if self.broken:
             return fail(OSError("cannot bury"))
         self.buried.append((delivery.entry.position, reason))
@@ -49,10 +49,10 @@ class FakeLog:
 
 class Taker:
     def __init__(self) -> None:
-        self.deliveries: list[Delivery] = []
+        self.deliveries: list[DeliveredEntry] = []
         self.largest = 0
 
-    def received(self, deliveries: Sequence[Delivery]) -> None:
+    def received(self, deliveries: Sequence[DeliveredEntry]) -> None:
         self.largest = max(self.largest, len(deliveries))
         self.deliveries += deliveries
 
@@ -74,7 +74,7 @@ class SubscriptionCase(SynchronousTestCase):
         self.subscription.wake()
         self.clock.pump([0] * 20)
 
-    def delivery(self, position: int) -> Delivery:
+    def delivery(self, position: int) -> DeliveredEntry:
         return next(d for d in self.taker.deliveries if d.entry.position == position)
 
 
@@ -190,7 +190,7 @@ class TroubleTests(SubscriptionCase):
         """An exception of the consumer is logged, and others come to it still."""
         self.subscribe(0)
 
-        def broken(deliveries: Sequence[Delivery]) -> None:
+        def broken(deliveries: Sequence[DeliveredEntry]) -> None:
             raise KeyError("consumer")
 
         received, self.taker.received = self.taker.received, broken

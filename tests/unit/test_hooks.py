@@ -11,8 +11,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from kupool.errors import GOING_DOWN, IDLE_TIMEOUT, SLOW_READER, CloseReason
-from kupool.net import IClosingObserver
 from kupool.net.hooks import HookedObserver
+from kupool.net.interfaces import IClosingObserver
 from kupool.net.manager import ConnectionManager, ServerSettings
 from kupool.net.transport.protocols import TLV, LineFactory
 from kupool.net.workers.pool import WorkerPool, WorkerSettings

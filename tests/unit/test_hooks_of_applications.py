@@ -23,8 +23,9 @@ from kupool.bus.broker import Broker
 from kupool.bus.local import LocalBus
 from kupool.bus.remote.service import BusService
 from kupool.errors import GOING_DOWN, INTERNAL_ERROR, RequestError
-from kupool.net import Client, ClientSettings, HookedObserver, Observer, Router, Server
+from kupool.net import Client, ClientSettings, Observer, Router, Server
 from kupool.net.heartbeat import Heartbeat
+from kupool.net.hooks import HookedObserver
 from kupool.net.manager import ConnectionManager, ServerSettings
 from kupool.net.testing import MemoryNetwork
 from kupool.rooms import Lobby, LobbyObserver, RoomHooks
@@ -34,7 +35,7 @@ from kupool.rooms.room import Room
 from kupool.rooms.service import RoomService
 from kupool.rooms.spread.packing import BytesPacking, RequestPacking
 from kupool.rooms.tasks import TaskStatistics
-from kupool.rooms.turns import Turns
+from kupool.rooms.turns import RoomTurns
 from kupool.rooms.wheel import Wheel
 from kupool.session.connection import Connection
 from kupool.session.lifecycle import OPEN
@@ -243,7 +244,7 @@ class TurnTests(SynchronousTestCase):
     def test_whatever_is_raised(self) -> None:
         for error in ENDINGS:
             clock, done = Clock(), list[str]()
-            turns = Turns(clock)
+            turns = RoomTurns(clock)
             calls = [raising(error)[0], lambda: done.append("done")]
             for call in calls:
                 turns.wake(self.Job(call))

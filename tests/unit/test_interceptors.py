@@ -12,7 +12,7 @@ from kupool.net.routing.id_router import IdRouter
 from kupool.net.routing.interceptors import Intercepted
 from kupool.session.lifecycle import OPEN
 from kupool.wire.codecs import LineCodec, TlvCodec, framing_of
-from kupool.wire.packets import Message, MessageTooLarge
+from kupool.wire.packets import MessageTooLarge, NumberedMessage
 from kupool.wire.splitters import Item, Tlv
 from tests.peers import Bench
 
@@ -73,7 +73,7 @@ class InterceptorTests(SynchronousTestCase):
     def test_limits_hold(self) -> None:
         codec = Intercepted(TlvCodec(max_payload=10), encode=[lambda m: Tlv(1, b"x" * 11)])
         with self.assertRaises(MessageTooLarge):
-            codec.pack(Message(1, b"short"))
+            codec.pack(NumberedMessage(1, b"short"))
         splitter = Intercepted(TlvCodec(max_payload=10), decode=[unpacked]).splitter(100)
         self.assertEqual(splitter.max_payload, 10)
         self.assertEqual((splitter.feed(wire(1, b"x" * 11)), splitter.too_large), ([], True))

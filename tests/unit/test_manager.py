@@ -10,8 +10,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from kupool.errors import BANNED, GOING_DOWN, TOO_MANY_CONNECTIONS
-from kupool.net import IConnectionObserver
 from kupool.net.admission import MAX_BANS
+from kupool.net.interfaces import IConnectionObserver
 from kupool.session.connection import Connection
 from kupool.session.lifecycle import OPEN
 from kupool.timing.chunks import CHUNK

@@ -17,9 +17,9 @@ from kupool.migration import CannotMove
 from kupool.migration import progress as phases
 from kupool.migration.left_behind import LeftBehind, look
 from kupool.migration.log_copy import check_log, copy_log
-from kupool.migration.notes import AWAY, INTO, LOG, MOVED, MOVING, UNDONE, Note, refusal
+from kupool.migration.notes import AWAY, INTO, LOG, MOVED, MOVING, UNDONE, MoveNote, refusal
 from kupool.migration.positions import MapBuilder, PositionMap, Run, Unmoved, mapped_marks
-from kupool.migration.progress import Progress, decode
+from kupool.migration.progress import MoveProgress, decode
 from kupool.migration.tables import EPOCHS, LEFT, POOL, TABLES, named
 from kupool.storage.database import Database, connect
 
@@ -189,7 +189,7 @@ class LogTests(SynchronousTestCase):
 class NoteTests(SynchronousTestCase):
     def refusal(self, direction: str, state: str, progress: str = "", mq: str = "sqlite") -> str:
         names = '{"source":"a.yaml","target":"b.yaml"}'
-        note = Note(direction, "the other side", state, progress or names, 0)
+        note = MoveNote(direction, "the other side", state, progress or names, 0)
         return refusal([note], {"mq": mq})
 
     def test_half_of_a_pool_names_the_command_that_goes_on(self) -> None:
@@ -209,7 +209,7 @@ class NoteTests(SynchronousTestCase):
     def test_a_store_is_not_used_with_the_log_that_it_had(self) -> None:
         kind = '{"mq":"rabbit","queue":"q"}'
         self.assertIn("its log was moved to", self.refusal(LOG, MOVED, kind))
-        note = Note(LOG, "there", MOVED, kind, 0)
+        note = MoveNote(LOG, "there", MOVED, kind, 0)
         self.assertEqual(refusal([note], {"mq": "rabbit", "queue": "q"}), "")
         self.assertNotEqual(refusal([note], {"mq": "rabbit", "queue": "other"}), "")
 
@@ -220,7 +220,7 @@ class NoteTests(SynchronousTestCase):
 
 class ProgressTests(SynchronousTestCase):
     def test_progress_is_kept_whole(self) -> None:
-        kept = Progress(
+        kept = MoveProgress(
             source="a",
             target="b",
             pool_id="p",

@@ -10,7 +10,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from kupool.net import IConnectionObserver
+from kupool.net.interfaces import IConnectionObserver
 from kupool.net.manager import ConnectionManager, ServerSettings
 from kupool.net.observer import Observer
 from kupool.net.transport.protocols import LineFactory

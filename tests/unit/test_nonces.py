@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.pool import nonces
-from kupool.pool.nonces import JobNonces, Scope
+from kupool.pool.nonces import JobNonces, NonceScope
 
 NONCES = st.text(alphabet="abc", min_size=1, max_size=3)
 STEPS = st.lists(st.tuples(st.sampled_from(["reserve", "release"]), NONCES, st.integers(1, 9)))
 
 
 def walk(case: SynchronousTestCase, steps: list[tuple[str, str, int]]) -> None:
-    scope, model = Scope(), {}
+    scope, model = NonceScope(), {}
     for step, nonce, serial in steps:
         if step == "reserve":
             scope.reserve(nonce, serial)
@@ -51,7 +51,7 @@ class ScopeTests(SynchronousTestCase):
 
     def test_large(self) -> None:
         """K-50: a large scope is kept in many small parts, and forgets nothing."""
-        scope, count = Scope(), nonces.SHARD_ABOVE + 1000
+        scope, count = NonceScope(), nonces.SHARD_ABOVE + 1000
         for i in range(count):
             scope.reserve(f"n{i}", i)
         self.assertNotIsInstance(scope.used, dict)
@@ -62,7 +62,7 @@ class ScopeTests(SynchronousTestCase):
         self.assertLess(largest, count // 100)
 
     def test_release_of_an_unknown_nonce(self) -> None:
-        scope = Scope()
+        scope = NonceScope()
         scope.release("a")
         self.assertEqual(len(scope.used), 0)
 

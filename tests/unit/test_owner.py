@@ -8,7 +8,7 @@ import sys
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from kupool.storage.postgres.owner import Owner, Process, this_process
+from kupool.storage.postgres.owner import DatabaseOwner, OwnerProcess, this_process
 
 
 class ProcessTests(SynchronousTestCase):
@@ -47,8 +47,8 @@ class ProcessTests(SynchronousTestCase):
         self.assertIs(this_process().gone, False)
 
     def test_released(self) -> None:
-        elsewhere = Process("elsewhere", 7, "boot", 1.0)
-        self.assertIs(Owner(1, elsewhere, "2026-01-01 00:00:00 UTC", False).gone, False)
-        released = Owner(1, elsewhere, "2026-01-01 00:00:00 UTC", True)
+        elsewhere = OwnerProcess("elsewhere", 7, "boot", 1.0)
+        self.assertIs(DatabaseOwner(1, elsewhere, "2026-01-01 00:00:00 UTC", False).gone, False)
+        released = DatabaseOwner(1, elsewhere, "2026-01-01 00:00:00 UTC", True)
         self.assertIs(released.gone, True)
         self.assertEqual(str(released), "host elsewhere, pid 7, since 2026-01-01 00:00:00 UTC")

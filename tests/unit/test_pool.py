@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from kupool.net import IConnectionObserver
+from kupool.net.interfaces import IConnectionObserver
 from kupool.net.routing.router import IRouter
 from kupool.pool.judge import Rules
 from kupool.pool.pool import SessionSettings

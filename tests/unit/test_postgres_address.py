@@ -8,7 +8,7 @@ from unittest import mock
 from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.storage.database import DatabaseUnusable
-from kupool.storage.postgres.address import CONNECT_TIMEOUT, Server, parse_address
+from kupool.storage.postgres.address import CONNECT_TIMEOUT, DatabaseServer, parse_address
 
 
 class ParseTests(SynchronousTestCase):
@@ -62,16 +62,16 @@ class ParseTests(SynchronousTestCase):
     def test_environment(self) -> None:
         """K-89: what is not said comes from libpq's own variables."""
         os.environ.update(PGHOST="db", PGPORT="99")
-        self.assertEqual(list(parse_address("").servers), [Server("db", "", "99")])
-        self.assertEqual(list(parse_address("host=x").servers), [Server("x", "", "99")])
+        self.assertEqual(list(parse_address("").servers), [DatabaseServer("db", "", "99")])
+        self.assertEqual(list(parse_address("host=x").servers), [DatabaseServer("x", "", "99")])
 
     def test_names(self) -> None:
         """Only names are looked up."""
         for host in ("", "/run/postgresql", "@abstract", "127.0.0.1", "::1", "fe80::1%eth0"):
-            self.assertFalse(Server(host, "", "1").has_name, host)
+            self.assertFalse(DatabaseServer(host, "", "1").has_name, host)
         for host in ("localhost", "db.example", "10.example", "abc"):
-            self.assertTrue(Server(host, "", "1").has_name, host)
-        self.assertFalse(Server("localhost", "127.0.0.1", "1").has_name)
+            self.assertTrue(DatabaseServer(host, "", "1").has_name, host)
+        self.assertFalse(DatabaseServer("localhost", "127.0.0.1", "1").has_name)
 
     def test_timeout(self) -> None:
         """libpq leaves its own setting to us where it does not wait itself."""

@@ -8,7 +8,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from kupool.amqp.channel import Message
+from kupool.amqp.channel import BrokerMessage
 from kupool.log import Entry
 from kupool.log.rabbit.stream import AHEAD, ENOUGH, SETTLING, StreamReader
 from kupool.log.rabbit.topology import Topology
@@ -20,7 +20,7 @@ class Stream:
     def __init__(self, count: int, size: int = 1) -> None:
         body = bytes(size)
         self.messages = [
-            Message(0, f"e{number}", {"x-stream-offset": number}, body, False)
+            BrokerMessage(0, f"e{number}", {"x-stream-offset": number}, body, False)
             for number in range(count)
         ]
         #: How many fences pass before the messages are there.
@@ -45,7 +45,7 @@ class Stream:
     async def fence(self, exchange: str) -> None:
         self.late -= 1
 
-    async def arrived(self) -> list[Message]:
+    async def arrived(self) -> list[BrokerMessage]:
         if self.late >= 0:
             return []
         start, count = self.fetches[-1]

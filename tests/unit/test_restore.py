@@ -14,7 +14,7 @@ from kupool.log import Entry, Extent, Identity, ISpool, LogStatus, LogUnavailabl
 from kupool.pool import SavedJob
 from kupool.pool.jobs import LAST_ID, id_of_clock
 from kupool.pool.jobstore import MemoryJobStore
-from kupool.pool.restore import CHUNK, JUMP, TAIL, Restored, restore_jobs
+from kupool.pool.restore import CHUNK, JUMP, TAIL, RestoredJobs, restore_jobs
 from kupool.storage.clocks import BootClock
 from kupool.wire.batches import VERSION, Batch, encode_batch
 from tests.pool_fixture import WALL, PoolBench, SteeredJobStore
@@ -101,7 +101,7 @@ class RestoreCase(SynchronousTestCase):
         plan: Plan | None = PLAN,
         extent: Extent | None = None,
         scope: str = "user",
-    ) -> Restored:
+    ) -> RestoredJobs:
         done = Deferred.fromCoroutine(
             restore_jobs(
                 self.clock,

@@ -7,7 +7,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from kupool.net import IClosingObserver
+from kupool.net.interfaces import IClosingObserver
 from kupool.net.routing.router import Router
 from kupool.net.server import Server
 from kupool.net.testing import MemoryNetwork, MemoryPeer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from typing import Any
+from typing import Any, get_args
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,6 +24,7 @@ from kupool.rooms.events import Closing, Disconnected, Joined, Left, Returned, T
 from kupool.rooms.observer import LobbyObserver
 from kupool.rooms.settings import RoomSettings
 from kupool.rooms.spread import ISpreadHooks
+from kupool.rooms.spread.entries import AnyEntry
 from kupool.rooms.spread.hosts import HostExists
 from kupool.rooms.spread.lobby import SpreadLobby
 from kupool.rooms.spread.packing import RequestPacking
@@ -565,3 +566,14 @@ class SettingsTests(SynchronousTestCase):
     def test_times_with_which_a_room_might_be_in_two_places_are_refused(self) -> None:
         for bad in ({"step_down": 1.0}, {"dead_after": 4.0}, {"points": 0}):
             self.assertRaises(ValueError, SpreadSettings, **bad)
+
+
+class EntryTests(SynchronousTestCase):
+    """Hosts of two versions stand side by side while one is replaced."""
+
+    def test_an_entry_is_known_by_the_same_name_in_every_version(self) -> None:
+        tags = {kind.__struct_config__.tag for kind in get_args(AnyEntry)}
+        self.assertEqual(
+            tags,
+            {"Say", "Enter", "Gone", "Reply", "Push", "Out", "Hold", "Ask", "Handed", "Everyone"},
+        )

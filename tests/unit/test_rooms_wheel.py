@@ -15,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.errors import RequestError
 from kupool.rooms.tasks import OTHER, TaskStatistics
-from kupool.rooms.wheel import Timer, Wheel
+from kupool.rooms.wheel import RoomTimer, Wheel
 
 #: Exact in binary, so that the model needs no tolerance.
 TICK = 0.25
@@ -88,7 +88,7 @@ class ModelTests(SynchronousTestCase):
         wheel = Wheel(clock, TICK, tasks=tasks, per_turn=per_turn)
         fired: list[tuple[Hashable, str]] = []
 
-        def note(timer: Timer) -> None:
+        def note(timer: RoomTimer) -> None:
             self.assertGreaterEqual(clock.seconds(), timer.was_due)
             fired.append((timer.room, timer.key))
 
@@ -135,7 +135,7 @@ class WheelTests(SynchronousTestCase):
         self.wheel = Wheel(self.clock, TICK, tasks=self.tasks)
         self.fired: list[tuple[float, str]] = []
 
-    def note(self, timer: Timer) -> None:
+    def note(self, timer: RoomTimer) -> None:
         self.fired.append((self.clock.seconds(), timer.key))
 
     def test_never_early_and_at_most_a_tick_late(self) -> None:
@@ -187,12 +187,12 @@ class WheelTests(SynchronousTestCase):
             self.assertLess(counts.lateness_max, tick / 1000)
 
     def test_a_callback_may_cancel_and_add_its_own_key(self) -> None:
-        def again(timer: Timer) -> None:
+        def again(timer: RoomTimer) -> None:
             self.note(timer)
             if len(self.fired) < 3:
                 self.wheel.once("room", "again", 0, again)
 
-        def only_twice(timer: Timer) -> None:
+        def only_twice(timer: RoomTimer) -> None:
             self.note(timer)
             if [key for _, key in self.fired].count("twice") == 2:
                 self.assertTrue(self.wheel.cancel("room", "twice"))
@@ -228,7 +228,7 @@ class WheelTests(SynchronousTestCase):
         """A-49: 1,000,000 timers of 10,000 rooms, all of which fire or are cancelled."""
         fired = 0
 
-        def count(timer: Timer) -> None:
+        def count(timer: RoomTimer) -> None:
             nonlocal fired
             fired += 1
 
@@ -247,10 +247,10 @@ class WheelTests(SynchronousTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_a_failing_callback_stops_nobody_else(self) -> None:
-        def fail(timer: Timer) -> None:
+        def fail(timer: RoomTimer) -> None:
             raise ZeroDivisionError
 
-        async def fail_later(timer: Timer) -> None:
+        async def fail_later(timer: RoomTimer) -> None:
             raise ZeroDivisionError
 
         self.wheel.once("room", "bad", 1, fail)
@@ -303,7 +303,7 @@ class TaskStatisticsTests(SynchronousTestCase):
     def test_a_run_ends_with_its_deferred_and_does_not_overlap(self) -> None:
         ends: list[Deferred[None]] = []
 
-        def start(timer: Timer) -> Deferred[None]:
+        def start(timer: RoomTimer) -> Deferred[None]:
             ends.append(Deferred())
             return ends[-1]
 

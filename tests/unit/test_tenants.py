@@ -11,7 +11,7 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from kupool.daemon.tenants import Tenants
-from kupool.net import IClosingObserver
+from kupool.net.interfaces import IClosingObserver
 
 
 @implementer(IClosingObserver)

@@ -15,10 +15,10 @@ from twisted.web.test.requesthelper import DummyRequest
 from kupool.bus import Answer, BusError, Message, NotMine, Refusal
 from kupool.bus.local import LocalBus
 from kupool.errors import FORBIDDEN
-from kupool.web.answers import NotFound, Route
+from kupool.web.answers import ApiResource, NotFound
 from kupool.web.bus import bus_routes
-from kupool.web.control import Hosts
-from kupool.web.visitors import Visitors
+from kupool.web.control import KnownHosts
+from kupool.web.visitors import VisitorGate
 
 
 class BusCase(SynchronousTestCase):
@@ -53,7 +53,7 @@ class BusCase(SynchronousTestCase):
         origins: Sequence[str] = (),
         **options: Any,
     ) -> tuple[int, Any, Any]:
-        routes = bus_routes(self.bus, Visitors(Hosts(), token, origins), **options)
+        routes = bus_routes(self.bus, VisitorGate(KnownHosts(), token, origins), **options)
         name = max((p for p in routes if path.startswith(p)), key=len)
         below = path.removeprefix(name).lstrip("/").encode()
         request = DummyRequest(below.split(b"/") if below else [])
@@ -65,7 +65,7 @@ class BusCase(SynchronousTestCase):
         for header, value in sent.items():
             request.requestHeaders.setRawHeaders(header, [value])
         route = routes[name] if routes[name].isLeaf or not below else NotFound()
-        assert isinstance(route, Route)
+        assert isinstance(route, ApiResource)
         route.render(request)
         self.clock.advance(0)
         self.clock.advance(3.0)
@@ -175,7 +175,7 @@ class BusPublishingTests(BusCase):
         self.assertEqual(code, 200)
         self.assertEqual(headers.getRawHeaders("access-control-allow-methods"), ["POST"])
         for wrong in ("*", "good.example", "https://good.example/page"):
-            self.assertRaises(ValueError, Visitors, Hosts(), "", [wrong])
+            self.assertRaises(ValueError, VisitorGate, KnownHosts(), "", [wrong])
 
     def test_topics_that_are_kept(self) -> None:
         """A-38: the server's own topics are published by itself alone."""

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.web.answers import ApiError
-from kupool.web.control import Hosts, host_of
+from kupool.web.control import KnownHosts, host_of
 from kupool.web.queries import MINUTE, parse_query, parse_time, show_time
 
 #: 2026-11-21T10:05:30Z
@@ -177,7 +177,7 @@ class HostTests(SynchronousTestCase):
             self.assertEqual(host_of(header), host, header)
 
     def test_known_names(self) -> None:
-        hosts = Hosts(["Pool.Example.com", "fe80::2"])
+        hosts = KnownHosts(["Pool.Example.com", "fe80::2"])
         for header in ("localhost:1", "127.0.0.1", "[::1]:8081", "POOL.example.com:8081"):
             self.assertTrue(hosts.knows(header), header)
         self.assertTrue(hosts.knows("[fe80::2]:8081"))
@@ -186,4 +186,4 @@ class HostTests(SynchronousTestCase):
 
     def test_a_name_that_is_none(self) -> None:
         for name in ("pool.example.com:8081", "http://pool", "", "a/b", "a@b"):
-            self.assertRaises(ValueError, Hosts, [name])
+            self.assertRaises(ValueError, KnownHosts, [name])

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from kupool.wire.websocket import Event, FrameReader, accept_key, choose_subprotocol
+from kupool.wire.websocket import FrameReader, WebSocketEvent, accept_key, choose_subprotocol
 
-PART = Event(0, b"")
+PART = WebSocketEvent(0, b"")
 
 
 def frame(first: int, payload: bytes, *, mask: bytes = b"mask", length: int | None = None) -> bytes:
@@ -26,7 +26,7 @@ def frame(first: int, payload: bytes, *, mask: bytes = b"mask", length: int | No
     return head + mask + bytes(byte ^ mask[i % 4] for i, byte in enumerate(payload))
 
 
-def read(reader: FrameReader, data: bytes = b"") -> list[Event]:
+def read(reader: FrameReader, data: bytes = b"") -> list[WebSocketEvent]:
     """Add bytes, and return what they complete, parts of messages left out."""
     reader.add(data)
     events = []
@@ -70,8 +70,8 @@ class MessageTests(SynchronousTestCase):
                 start = end
                 if not final:
                     data += frame(0x89, b"p")
-                    expected.append(Event(9, b"p"))
-            expected.append(Event(2, payload))
+                    expected.append(WebSocketEvent(9, b"p"))
+            expected.append(WebSocketEvent(2, payload))
         reader, found, at = FrameReader(200), [], 0
         for cut in cuts:
             found += read(reader, data[at : at + cut])

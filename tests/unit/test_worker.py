@@ -11,9 +11,10 @@ from typing import Any
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from kupool.client import Answer, ClientSettings, PoolClient, Server, Worker
+from kupool.client import PoolClient, PoolClientSettings, SubmissionAnswer, Worker
 from kupool.client.pace import PaceSettings
 from kupool.client.worker import solve
+from kupool.net.dialling.dialler import Place
 from kupool.net.transport.detecting import DetectingFactory
 from tests.integration.pool_server import PoolServer
 from tests.unit.client_script import PipeEndpoint, ScriptedEndpoint
@@ -29,7 +30,7 @@ class WorkerCase(SynchronousTestCase):
         self.endpoint = ScriptedEndpoint()
         self.client = PoolClient(self.clock, [self.endpoint.server()], "admin", random=lambda: 1.0)
         self.randoms = iter(range(1, 10_000))
-        self.answers: list[Answer] = []
+        self.answers: list[SubmissionAnswer] = []
         self.worker = Worker(
             self.clock,
             self.client,
@@ -245,7 +246,7 @@ class TenMinutesTests(SynchronousTestCase):
         pool.acceptance.add = pool.handlers._add = noting  # type: ignore[method-assign]
         endpoint = PipeEndpoint(clock, DetectingFactory(pool.server.manager), delay)
         self.client = PoolClient(
-            clock, [Server("memory", endpoint)], "admin", settings=ClientSettings()
+            clock, [Place("memory", endpoint)], "admin", settings=PoolClientSettings()
         )
         self.jobs: list[tuple[float, int]] = []
         self.sent: list[tuple[float, int]] = []

@@ -11,8 +11,8 @@ from zope.interface import implementer
 
 from kupool.amqp import BrokerError, BrokerRefused, BrokerUnreachable
 from kupool.amqp.address import parse_brokers
-from kupool.amqp.channel import Channel, Deliveries, Message
-from kupool.amqp.connection import Connection
+from kupool.amqp.channel import BrokerMessage, Channel, Deliveries
+from kupool.amqp.connection import BrokerConnection
 from kupool.amqp.links import Link
 from kupool.amqp.refusals import explained
 from kupool.amqp.wire import make_envelope
@@ -52,7 +52,7 @@ class AmqpCarrier:
         self._direct = f"{prefix}.nodes"
         self._counter = f"{prefix}.count"
         self._link: Link | None = None
-        self._connection: Connection | None = None
+        self._connection: BrokerConnection | None = None
         self._channel: Channel | None = None
         self._address = ""
         self._connections = 0
@@ -98,7 +98,7 @@ class AmqpCarrier:
             await link.stop()
             raise BusError(str(error)) from None
 
-    async def _set_up(self, connection: Connection) -> None:
+    async def _set_up(self, connection: BrokerConnection) -> None:
         self._connections += 1
         address = f"{self._prefix}.{self._node}.{self._connections}"
         channel = await connection.channel()
@@ -137,7 +137,7 @@ class AmqpCarrier:
         return own, counter
 
     async def _pump(
-        self, connection: Connection, channel: Channel, deliveries: Deliveries, take: Any
+        self, connection: BrokerConnection, channel: Channel, deliveries: Deliveries, take: Any
     ) -> None:
         while True:
             try:
@@ -152,7 +152,7 @@ class AmqpCarrier:
                     take(message)
             channel.ack(messages[-1].tag, multiple=True)
 
-    def _take(self, message: Message) -> None:
+    def _take(self, message: BrokerMessage) -> None:
         if message.kind != KIND:
             self._listener.unreadable(f"a message of kind {message.kind!r:.60}")
         else:
@@ -208,7 +208,7 @@ def _counter_arguments() -> dict[str, Any]:
     return {"x-expires": _COUNTER_EXPIRES * 1000, "x-max-length": 1}
 
 
-def _ignore(message: Message) -> None:
+def _ignore(message: BrokerMessage) -> None:
     """Nobody publishes where nodes are counted."""
 
 

@@ -11,12 +11,12 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from kupool.bus import Message
 from kupool.bus.calls import Taken
 from kupool.bus.publishing import check_text, checked_keys
-from kupool.bus.rabbit.items import Call, Entry
+from kupool.bus.rabbit.items import NodeCall, SubscriberEntry
 from kupool.bus.rabbit.outgoing import Outgoing
 from kupool.bus.rabbit.shared_broker import SharedBroker
 
 
-class Peer:
+class KnownNode:
     """Another node, as of a version of what it told; ``heard`` is in seconds of the clock."""
 
     def __init__(self, node: str, address: str, version: int, heard: float) -> None:
@@ -40,33 +40,39 @@ class Directory:
     def __init__(self, broker: SharedBroker, outgoing: Outgoing) -> None:
         self._broker = broker
         self._outgoing = outgoing
-        self._by_node: dict[str, Peer] = {}
-        self._by_address: dict[str, Peer] = {}
+        self._by_node: dict[str, KnownNode] = {}
+        self._by_address: dict[str, KnownNode] = {}
 
     def __len__(self) -> int:
         return len(self._by_node)
 
-    def __iter__(self) -> Iterator[Peer]:
+    def __iter__(self) -> Iterator[KnownNode]:
         return iter(list(self._by_node.values()))
 
-    def node(self, name: str) -> Peer | None:
+    def node(self, name: str) -> KnownNode | None:
         """Return a node by its name."""
         return self._by_node.get(name)
 
-    def at(self, address: str) -> Peer | None:
+    def at(self, address: str) -> KnownNode | None:
         """Return the node at an address."""
         return self._by_address.get(address)
 
     def install(
-        self, node: str, address: str, version: int, *, entries: Iterable[Entry], heard: float
-    ) -> Peer:
+        self,
+        node: str,
+        address: str,
+        version: int,
+        *,
+        entries: Iterable[SubscriberEntry],
+        heard: float,
+    ) -> KnownNode:
         """Take over all that a node has; raises :class:`ValueError` for what cannot be."""
         peer = self._by_node.get(node)
         if peer is not None and peer.address != address:
             self.forget(peer)  # it lost its connection, and what it was sent over that
             peer = None
         if peer is None:
-            peer = Peer(node, address, version, heard)
+            peer = KnownNode(node, address, version, heard)
             self._by_node[node] = self._by_address[address] = peer
         peer.version, peer.heard = version, heard
         wanted: dict[str, set[str]] = {}
@@ -82,7 +88,7 @@ class Directory:
             self.add(peer, entry)
         return peer
 
-    def add(self, peer: Peer, entry: Entry) -> None:
+    def add(self, peer: KnownNode, entry: SubscriberEntry) -> None:
         """Let a subscriber of a node listen to more; raises :class:`ValueError`."""
         name = entry.subscriber
         check_text("subscriber", name)
@@ -94,7 +100,9 @@ class Directory:
             since=entry.since,
         )
 
-    def remove(self, peer: Peer, subscriber: str, topics: list[str] | None, gone: bool) -> None:
+    def remove(
+        self, peer: KnownNode, subscriber: str, topics: list[str] | None, gone: bool
+    ) -> None:
         """Let a subscriber of a node listen to less; raises :class:`ValueError`."""
         if subscriber not in peer.subscribers:
             return
@@ -108,7 +116,7 @@ class Directory:
         else:
             del peer.subscribers[subscriber]
 
-    def forget(self, peer: Peer) -> None:
+    def forget(self, peer: KnownNode) -> None:
         """A node is gone: what is in its hands goes to others."""
         peer.gone = True
         if self._by_node.get(peer.node) is peer:
@@ -116,7 +124,7 @@ class Directory:
         for subscriber in list(peer.subscribers):
             self.remove(peer, subscriber, None, True)
 
-    def _deliver(self, peer: Peer, name: str, message: Message, number: int | None) -> Taken:
+    def _deliver(self, peer: KnownNode, name: str, message: Message, number: int | None) -> Taken:
         if peer.gone:
             return Taken.GONE
         if self._outgoing.full(len(message.data)):
@@ -124,7 +132,7 @@ class Directory:
         if number is None:
             self._outgoing.tell(peer.address, peer.node, name, message)
         else:
-            self._outgoing.add(peer.address, Call(number, name, message), message.timeout)
+            self._outgoing.add(peer.address, NodeCall(number, name, message), message.timeout)
         return Taken.YES
 
 
@@ -193,4 +201,4 @@ class Acknowledgements:
             wait.done.callback(None)
 
 
-__all__ = ["Acknowledgements", "Directory", "Peer"]
+__all__ = ["Acknowledgements", "Directory", "KnownNode"]

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from twisted.internet.interfaces import IReactorTime
 
 from kupool.bus import BusSettings
-from kupool.bus.calls import Deliver, Response, Taken, Verdict
+from kupool.bus.calls import CallVerdict, Deliver, Response, Taken
 from kupool.bus.inbox import MAX_STATUS
-from kupool.bus.rabbit.items import Call
+from kupool.bus.rabbit.items import NodeCall
 
 #: Calls of others have numbers from here on; a broker's own never come near it.
 FIRST_NUMBER = 1 << 48
@@ -26,8 +26,8 @@ Key = tuple[str, int, str]
 #: Sends a word back: (the key, the address of who called, what the subscriber says).
 SendBack = Callable[[Key, str, Response], object]
 
-_ENOUGH = Response(Verdict.FAILED, text="the subscriber has enough to do")
-_LOST = Response(Verdict.LOST)
+_ENOUGH = Response(CallVerdict.FAILED, text="the subscriber has enough to do")
+_LOST = Response(CallVerdict.LOST)
 
 
 class _Held:
@@ -64,7 +64,7 @@ class Hands:
     def __len__(self) -> int:
         return len(self._open)
 
-    def take(self, node: str, address: str, call: Call, deliver: Deliver | None) -> None:
+    def take(self, node: str, address: str, call: NodeCall, deliver: Deliver | None) -> None:
         """Have a call handled, unless it has been; ``deliver`` is None without a subscriber."""
         key = node, call.number, call.subscriber
         held = self._by_key.get(key)
@@ -113,10 +113,10 @@ class Hands:
     def _sendable(self, response: Response) -> Response:
         size = len(response.data)
         if size > self._settings.max_data:
-            return Response(Verdict.FAILED, text=f"answer of {size} bytes: too large")
+            return Response(CallVerdict.FAILED, text=f"answer of {size} bytes: too large")
         fits = isinstance(response.data, bytes) and isinstance(response.status, int)
         if not fits or not -MAX_STATUS <= response.status <= MAX_STATUS:
-            return Response(Verdict.FAILED, text="an answer that cannot be sent")
+            return Response(CallVerdict.FAILED, text="an answer that cannot be sent")
         return response
 
     def lost(self, subscriber_id: str) -> None:

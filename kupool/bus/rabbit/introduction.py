@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from kupool.bus.rabbit.items import MAX_PARTS, Entry, State
+from kupool.bus.rabbit.items import MAX_PARTS, NodeState, SubscriberEntry
 from kupool.timing.waiting import Waiters
 
 
@@ -71,7 +71,7 @@ class _Gathering:
     def __init__(self, version: int) -> None:
         self.version = version
         self.parts = 0
-        self.entries: list[Entry] = []
+        self.entries: list[SubscriberEntry] = []
 
 
 class Gatherings:
@@ -80,7 +80,7 @@ class Gatherings:
     def __init__(self) -> None:
         self._by_address: dict[str, _Gathering] = {}
 
-    def take(self, address: str, state: State) -> list[Entry] | None:
+    def take(self, address: str, state: NodeState) -> list[SubscriberEntry] | None:
         """Return all entries once the last part has come; raises :class:`LookupError` for a
         part that does not follow the one before.
         """

@@ -22,11 +22,11 @@ MAX_PARTS = 10_000
 _ARRAY32 = b"\xdd"
 
 
-class Item(Struct, array_like=True, gc=False):
+class NodeItem(Struct, array_like=True, gc=False):
     """Something that one node tells another."""
 
 
-class Entry(Struct, array_like=True):
+class SubscriberEntry(Struct, array_like=True):
     """A subscriber of a node, or a part of what it listens to; ``since`` as a status has it."""
 
     subscriber: str
@@ -35,7 +35,7 @@ class Entry(Struct, array_like=True):
     keys: list[str]
 
 
-class State(Item, tag=1):
+class NodeState(NodeItem, tag=1):
     """Everything a node has, in parts. Where ``reply`` is set the others are asked for theirs.
 
     ``version`` counts the changes before it.
@@ -45,17 +45,17 @@ class State(Item, tag=1):
     part: int
     parts: int
     reply: bool
-    entries: list[Entry]
+    entries: list[SubscriberEntry]
 
 
-class Added(Item, tag=2):
+class Added(NodeItem, tag=2):
     """A change: a subscriber listens to more."""
 
     version: int
-    entry: Entry
+    entry: SubscriberEntry
 
 
-class Removed(Item, tag=3):
+class Removed(NodeItem, tag=3):
     """A change: a subscriber listens to less; ``topics`` is None for no more at all.
 
     Where it is ``gone`` it will not answer what is in its hands either.
@@ -67,27 +67,27 @@ class Removed(Item, tag=3):
     gone: bool
 
 
-class Took(Item, tag=4):
+class Took(NodeItem, tag=4):
     """All changes up to a version have been taken."""
 
     version: int
 
 
-class Beat(Item, tag=5):
+class Beat(NodeItem, tag=5):
     """A sign of life, with the version that is current."""
 
     version: int
 
 
-class Ask(Item, tag=6):
+class AskState(NodeItem, tag=6):
     """A wish for the state of a node."""
 
 
-class Bye(Item, tag=7):
+class Bye(NodeItem, tag=7):
     """A node ends."""
 
 
-class Call(Item, tag=8):
+class NodeCall(NodeItem, tag=8):
     """A message for a subscriber that answers; ``number`` is the caller's."""
 
     number: int
@@ -95,7 +95,7 @@ class Call(Item, tag=8):
     message: Message
 
 
-class Reply(Item, tag=9):
+class NodeReply(NodeItem, tag=9):
     """What a subscriber says to a call."""
 
     number: int
@@ -103,28 +103,40 @@ class Reply(Item, tag=9):
     response: Response
 
 
-class Tell(Item, tag=10):
+class Tell(NodeItem, tag=10):
     """An unreliable message for subscribers of one node."""
 
     message: Message
     subscribers: list[str]
 
 
-class TellAll(Item, tag=11):
+class TellAll(NodeItem, tag=11):
     """An unreliable message for subscribers of several nodes, by node."""
 
     message: Message
     subscribers: dict[str, list[str]]
 
 
-Items = State | Added | Removed | Took | Beat | Ask | Bye | Call | Reply | Tell | TellAll
+Items = (
+    NodeState
+    | Added
+    | Removed
+    | Took
+    | Beat
+    | AskState
+    | Bye
+    | NodeCall
+    | NodeReply
+    | Tell
+    | TellAll
+)
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Items)
 _batch_decoder = msgspec.msgpack.Decoder(list[Raw])
 
 
-def encode(item: Item) -> bytes:
+def encode(item: NodeItem) -> bytes:
     """Return an item as it travels."""
     return _encoder.encode(item)
 
@@ -147,10 +159,10 @@ def unpack(body: bytes) -> Iterator[Items | None]:
             yield None
 
 
-def make_state(version: int, entries: Iterable[Entry], reply: bool) -> list[State]:
+def make_state(version: int, entries: Iterable[SubscriberEntry], reply: bool) -> list[NodeState]:
     """Return the parts of a state, each of which fits a message."""
     pieces = [piece for entry in entries for piece in _split(entry)]
-    groups: list[list[Entry]] = [[]]
+    groups: list[list[SubscriberEntry]] = [[]]
     weight = 0
     for piece in pieces:
         size = 1 + len(piece.topics) + len(piece.keys)
@@ -159,32 +171,32 @@ def make_state(version: int, entries: Iterable[Entry], reply: bool) -> list[Stat
             weight = 0
         groups[-1].append(piece)
         weight += size
-    return [State(version, n, len(groups), reply, some) for n, some in enumerate(groups)]
+    return [NodeState(version, n, len(groups), reply, some) for n, some in enumerate(groups)]
 
 
-def _split(entry: Entry) -> Iterator[Entry]:
+def _split(entry: SubscriberEntry) -> Iterator[SubscriberEntry]:
     parts = max(1, -(-len(entry.topics) // CHUNK), -(-len(entry.keys) // CHUNK))
     for n in range(parts):
         some = slice(n * CHUNK, (n + 1) * CHUNK)
         # The first topic again where only keys are left: an entry always has one.
         topics = entry.topics[some] or entry.topics[:1]
-        yield Entry(entry.subscriber, entry.since, topics, entry.keys[some])
+        yield SubscriberEntry(entry.subscriber, entry.since, topics, entry.keys[some])
 
 
 __all__ = [
     "KIND",
     "MAX_PARTS",
     "Added",
-    "Ask",
+    "AskState",
     "Beat",
     "Bye",
-    "Call",
-    "Entry",
-    "Item",
     "Items",
+    "NodeCall",
+    "NodeItem",
+    "NodeReply",
+    "NodeState",
     "Removed",
-    "Reply",
-    "State",
+    "SubscriberEntry",
     "Tell",
     "TellAll",
     "Took",

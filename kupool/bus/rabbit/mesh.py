@@ -13,20 +13,20 @@ from twisted.python.failure import Failure
 
 from kupool.bus.calls import Response
 from kupool.bus.rabbit.carrier import EVERYBODY, ICarrier
-from kupool.bus.rabbit.directory import Acknowledgements, Directory, Peer
+from kupool.bus.rabbit.directory import Acknowledgements, Directory, KnownNode
 from kupool.bus.rabbit.hands import Hands, Key
 from kupool.bus.rabbit.introduction import Gatherings, Introduction
 from kupool.bus.rabbit.items import (
     Added,
-    Ask,
+    AskState,
     Beat,
     Bye,
-    Call,
-    Entry,
     Items,
+    NodeCall,
+    NodeReply,
+    NodeState,
     Removed,
-    Reply,
-    State,
+    SubscriberEntry,
     Tell,
     TellAll,
     Took,
@@ -196,10 +196,10 @@ class Mesh:
             self._outgoing.add(address, Took(peer.version))
 
     def _take(self, sender: str, address: str, item: Items) -> None:
-        if isinstance(item, Call):
+        if isinstance(item, NodeCall):
             own = self._broker.own.get(item.subscriber)
             self._hands.take(sender, address, item, None if own is None else own.deliver)
-        elif isinstance(item, Reply):
+        elif isinstance(item, NodeReply):
             peer = self._peers.at(address)
             if peer is not None:
                 self._broker.answer(peer.id_of(item.subscriber), item.number, item.response)
@@ -207,9 +207,9 @@ class Mesh:
             self._tell(item.subscribers, item)
         elif isinstance(item, TellAll):
             self._tell(item.subscribers.get(self.node, ()), item)
-        elif isinstance(item, State):
+        elif isinstance(item, NodeState):
             self._take_state(sender, address, item)
-        elif isinstance(item, Ask):
+        elif isinstance(item, AskState):
             self._send_state(address, False)
         elif isinstance(item, Took):
             if self._peers.at(address) is not None:
@@ -244,7 +244,7 @@ class Mesh:
 
     # -- who listens here
 
-    def _added(self, entry: Entry) -> None:
+    def _added(self, entry: SubscriberEntry) -> None:
         for state in make_state(0, [entry], False):
             for part in state.entries:
                 self._changed(Added(self._version + 1, part))
@@ -272,11 +272,11 @@ class Mesh:
         node, number, subscriber = key
         peer = self._peers.node(node)
         address = address if peer is None else peer.address
-        self._outgoing.add(address, Reply(number, subscriber, response))
+        self._outgoing.add(address, NodeReply(number, subscriber, response))
 
     # -- who listens elsewhere
 
-    def _take_state(self, sender: str, address: str, item: State) -> None:
+    def _take_state(self, sender: str, address: str, item: NodeState) -> None:
         try:
             entries = self._gatherings.take(address, item)
         except LookupError:
@@ -295,14 +295,14 @@ class Mesh:
     def _ask(self, address: str) -> None:
         if address not in self._asked:
             self._asked.add(address)
-            self._outgoing.add(address, Ask())
+            self._outgoing.add(address, AskState())
 
-    def _lost(self, peer: Peer, why: str) -> None:
+    def _lost(self, peer: KnownNode, why: str) -> None:
         self.counts["lost nodes"] += 1
         self._log.warn("Node {node} of the bus is gone: {why}", node=peer.node, why=why)
         self._forget(peer)
 
-    def _forget(self, peer: Peer) -> None:
+    def _forget(self, peer: KnownNode) -> None:
         self._peers.forget(peer)
         self._acknowledgements.gone(peer.address)
 

@@ -8,7 +8,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from kupool.bus import Message
 from kupool.bus.rabbit.carrier import EVERYBODY, ICarrier
-from kupool.bus.rabbit.items import Item, Tell, TellAll, encode, pack
+from kupool.bus.rabbit.items import NodeItem, Tell, TellAll, encode, pack
 from kupool.bus.rabbit.settings import MeshSettings
 from kupool.timing.chunks import Chunks
 
@@ -66,7 +66,7 @@ class Outgoing:
         """Say whether there is no room for a message of so many bytes."""
         return self.size + size > self._settings.max_unsent
 
-    def add(self, address: str, item: Item, life: float = 0.0) -> None:
+    def add(self, address: str, item: NodeItem, life: float = 0.0) -> None:
         """Send an item; it is of use for ``life`` seconds, 0: as long as may be."""
         if self._telling:
             self._put_telling()

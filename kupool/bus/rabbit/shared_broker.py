@@ -11,7 +11,7 @@ from kupool.bus import BusSettings
 from kupool.bus.broker import Broker
 from kupool.bus.calls import Deliver, Response
 from kupool.bus.rabbit.hands import FIRST_NUMBER
-from kupool.bus.rabbit.items import Entry
+from kupool.bus.rabbit.items import SubscriberEntry
 
 
 class Own:
@@ -26,9 +26,9 @@ class Own:
         self.topics: tuple[str, ...] = ()
         self.keys: dict[str, None] = {}
 
-    def entry(self) -> Entry:
+    def entry(self) -> SubscriberEntry:
         """Return it as other nodes are told of it."""
-        return Entry(self.id, self.since, list(self.topics), list(self.keys))
+        return SubscriberEntry(self.id, self.since, list(self.topics), list(self.keys))
 
 
 class SharedBroker(Broker):
@@ -48,7 +48,7 @@ class SharedBroker(Broker):
         random: Random | None = None,
     ) -> None:
         super().__init__(clock, settings, wall=wall, random=random)
-        self.added: Callable[[Entry], object] = _nothing
+        self.added: Callable[[SubscriberEntry], object] = _nothing
         self.removed: Callable[[str, list[str] | None, bool], object] = _nothing
         self.answered: Callable[[int, Response], object] = _nothing
         #: The subscribers of this node, by id.
@@ -76,7 +76,7 @@ class SharedBroker(Broker):
         own.topics = found
         own.keys.update(dict.fromkeys(more_keys))
         if more or more_keys:
-            self.added(Entry(subscriber_id, own.since, more or [found[0]], more_keys))
+            self.added(SubscriberEntry(subscriber_id, own.since, more or [found[0]], more_keys))
         return found
 
     def unsubscribe(

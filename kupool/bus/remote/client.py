@@ -27,7 +27,7 @@ from kupool.bus import (
 )
 from kupool.bus.broker import BUS_CLOSED
 from kupool.bus.models import Models
-from kupool.bus.remote.listening import Listening, Replied
+from kupool.bus.remote.listening import RemoteListening, Replied
 from kupool.bus.remote.messages import StatusPage, StatusParams, TraceParams
 from kupool.bus.remote.outstanding import NOT_CONNECTED, Outstanding
 from kupool.callbacks import called
@@ -37,7 +37,7 @@ from kupool.net.dialling.failures import ConnectionEnded
 from kupool.net.dialling.settings import DialSettings
 from kupool.session.connection import Connection
 from kupool.wire.framing import FRAME, Framing, Item
-from kupool.wire.incoming import Incoming
+from kupool.wire.incoming import ServerMessage
 from kupool.wire.messages import AuthorizeParams, encode_error, encode_request
 
 #: Seconds that an attempt to connect may take, and the answer to ``authorize``.
@@ -102,7 +102,7 @@ class RemoteBus(Models):
             reading=self._dialler.reading,
             refusal=self._refused,
         )
-        self._listening = Listening(
+        self._listening = RemoteListening(
             clock, settings, self._connection, ask=self._ask, refusal=self._refused
         )
 
@@ -197,7 +197,7 @@ class RemoteBus(Models):
     def _question(self, method: str, params: object, form: Any) -> Deferred[Any]:
         answer: Deferred[Any] = Deferred()
 
-        def replied(reply: Incoming | None) -> None:
+        def replied(reply: ServerMessage | None) -> None:
             if answer.called:
                 return
             try:
@@ -227,8 +227,8 @@ class RemoteBus(Models):
         answers = self._dialler.answers
         number = answers.next_id()
 
-        def told(reply: Incoming | bytes | Exception) -> None:
-            replied(reply if isinstance(reply, Incoming) else None)
+        def told(reply: ServerMessage | bytes | Exception) -> None:
+            replied(reply if isinstance(reply, ServerMessage) else None)
 
         answers.expect(number, told, timeout)
         link.send(encode_request(number, method, params))
@@ -241,7 +241,7 @@ class RemoteBus(Models):
             return None
         welcome: Deferred[None] = Deferred()
 
-        def replied(reply: Incoming | None) -> None:
+        def replied(reply: ServerMessage | None) -> None:
             if welcome.called:
                 return
             if reply is None:
@@ -287,7 +287,7 @@ class RemoteBus(Models):
             )
 
     def _received(
-        self, connection: Connection, item: Item, message: Incoming | None
+        self, connection: Connection, item: Item, message: ServerMessage | None
     ) -> bytes | None:
         if message is None:
             self._dialler.abort("the server sent what is no message")

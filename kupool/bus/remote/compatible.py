@@ -11,7 +11,7 @@ from struct import Struct
 
 from kupool.wire.codec import Limited, Packable, framing_of
 from kupool.wire.framing import Item
-from kupool.wire.packets import Message, check_id
+from kupool.wire.packets import NumberedMessage, check_id
 from kupool.wire.splitters import Buffered, Tlv
 
 MAGIC = 20170103
@@ -64,7 +64,7 @@ class CompatibleCodec(Limited):
 
     def pack(self, message: Packable) -> bytes:
         """Return the bytes of one message."""
-        if isinstance(message, Message):
+        if isinstance(message, NumberedMessage):
             message = message.item
         if isinstance(message, bytes):
             command, body = COMMAND, message

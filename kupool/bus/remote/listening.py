@@ -31,17 +31,17 @@ from kupool.bus.topics import pattern_name
 from kupool.errors import BAD_PARAMS, INTERNAL_ERROR, NOT_FOUND, ErrorText
 from kupool.session.connection import Connection
 from kupool.timing.waiting import Waiters
-from kupool.wire.incoming import Incoming
+from kupool.wire.incoming import ServerMessage
 from kupool.wire.messages import RequestId, encode_error, encode_result
 
 #: Topics and keys that one request to subscribe has at most.
 CHUNK = 50
 
 #: Is given the reply to a request, or None where there will be none.
-Replied = Callable[[Incoming | None], object]
+Replied = Callable[[ServerMessage | None], object]
 
 
-class Listening:
+class RemoteListening:
     """Tells each connection what is wanted, and has handlers answer what is called.
 
     ``link`` returns the connection, if there is one; ``ask`` sends a request over it.
@@ -137,7 +137,7 @@ class Listening:
             )
 
     def _replied(
-        self, wanted: Wanted, waiting: Waiters[Subscription], reply: Incoming | None
+        self, wanted: Wanted, waiting: Waiters[Subscription], reply: ServerMessage | None
     ) -> None:
         if reply is None and wanted.handler in self._wanted:
             wanted.waiting.join(waiting)  # the next connection begins anew
@@ -160,7 +160,7 @@ class Listening:
             waiting, wanted.waiting = wanted.waiting, Waiters()
             self._listen(link, wanted, list(wanted.topics), list(wanted.keys), waiting=waiting)
 
-    def called(self, link: Connection, request: Incoming) -> None:
+    def called(self, link: Connection, request: ServerMessage) -> None:
         """Have a call handled, and answered where it wants to be."""
         try:
             params = msgspec.json.decode(request.params, type=CallParams)
@@ -208,4 +208,4 @@ class Listening:
         self._names.clear()
 
 
-__all__ = ["CHUNK", "Listening", "Replied"]
+__all__ = ["CHUNK", "RemoteListening", "Replied"]

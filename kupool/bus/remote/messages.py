@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from kupool.bus import BusStatus, Kind, Message, Model, Outcome, SubscriberStatus, TopicStatus
-from kupool.bus.calls import Response, Verdict
+from kupool.bus.calls import CallVerdict, Response
 from kupool.errors import (
     FORBIDDEN,
     INTERNAL_ERROR,
@@ -17,7 +17,7 @@ from kupool.errors import (
     TIMEOUT,
     ErrorText,
 )
-from kupool.wire.incoming import Incoming
+from kupool.wire.incoming import ServerMessage
 
 #: What is left out of a ``call``; msgspec knows a default by its identity.
 NO_TIMEOUT = 0.0
@@ -199,7 +199,7 @@ def published(outcome: Outcome) -> Published | ErrorText:
     )
 
 
-def read_outcome(reply: Incoming) -> Outcome:
+def read_outcome(reply: ServerMessage) -> Outcome:
     """Return the outcome that a reply to ``bus.publish`` tells."""
     if reply.error is not None:
         kinds = {TIMEOUT.code: Kind.TIMEOUT, NO_SUBSCRIBER.code: Kind.NO_SUBSCRIBER}
@@ -217,36 +217,38 @@ def read_outcome(reply: Incoming) -> Outcome:
 
 def response_result(response: Response) -> AnswerBody | ErrorText:
     """Return what a ``call`` is answered with."""
-    if response.verdict is Verdict.ANSWER:
+    if response.verdict is CallVerdict.ANSWER:
         text, base64 = encode_data(response.data)
         return AnswerBody(data=text, base64=base64, status=response.status)
-    if response.verdict is Verdict.NOT_MINE:
+    if response.verdict is CallVerdict.NOT_MINE:
         return NOT_FOUND.about("not mine")
-    if response.verdict is Verdict.REFUSE:
+    if response.verdict is CallVerdict.REFUSE:
         return FORBIDDEN.about(response.text)
     return ErrorText(INTERNAL_ERROR.code, response.text)
 
 
-def read_response(reply: Incoming) -> Response:
+def read_response(reply: ServerMessage) -> Response:
     """Return what a reply to a ``call`` says.
 
     A result of text is an answer too, ``true`` and null are an empty one.
     """
     if reply.error is not None:
         if reply.code == NOT_FOUND.code:
-            return Response(Verdict.NOT_MINE)
+            return Response(CallVerdict.NOT_MINE)
         if reply.code == FORBIDDEN.code:
-            return Response(Verdict.REFUSE, text=reply.error.removeprefix(f"{FORBIDDEN.text}: "))
-        return Response(Verdict.FAILED, text=reply.error)
+            return Response(
+                CallVerdict.REFUSE, text=reply.error.removeprefix(f"{FORBIDDEN.text}: ")
+            )
+        return Response(CallVerdict.FAILED, text=reply.error)
     try:
         found: Any = _decode_answer(reply.result)
         if isinstance(found, AnswerBody):
-            return Response(Verdict.ANSWER, decode_data(found), found.status)
+            return Response(CallVerdict.ANSWER, decode_data(found), found.status)
     except ValueError as error:
-        return Response(Verdict.FAILED, text=f"an answer that cannot be read: {error}")
+        return Response(CallVerdict.FAILED, text=f"an answer that cannot be read: {error}")
     if found is False:
-        return Response(Verdict.FAILED, text="an answer that cannot be read: false")
-    return Response(Verdict.ANSWER, found.encode() if isinstance(found, str) else b"")
+        return Response(CallVerdict.FAILED, text="an answer that cannot be read: false")
+    return Response(CallVerdict.ANSWER, found.encode() if isinstance(found, str) else b"")
 
 
 def status_page(status: BusStatus, start: int) -> StatusPage:

@@ -17,7 +17,7 @@ from kupool.bus.remote.messages import PublishParams, encode_data, read_outcome
 from kupool.net.dialling.answers import Answers
 from kupool.net.dialling.deadlines import Deadlines, Reading
 from kupool.session.connection import Connection
-from kupool.wire.incoming import Incoming
+from kupool.wire.incoming import ServerMessage
 from kupool.wire.messages import encode_request
 
 #: Seconds after its deadline at which a call is given up here: the server's word on it
@@ -103,11 +103,11 @@ class Outstanding:
         for number, publishing in list(self._publishing.items()):
             self._send(link, number, publishing)
 
-    def _told(self, number: int, reply: Incoming | bytes | Exception) -> None:
+    def _told(self, number: int, reply: ServerMessage | bytes | Exception) -> None:
         publishing = self._publishing.get(number)
         if publishing is None:
             return
-        if isinstance(reply, Incoming):
+        if isinstance(reply, ServerMessage):
             self._end(number, read_outcome(reply))
         elif not publishing.message.model.reliable:
             self._end(number, Outcome(Kind.REFUSED, reason="the connection was lost"))

@@ -12,7 +12,7 @@ from zope.interface import implementer
 
 from kupool.bus import Kind, Message, Outcome
 from kupool.bus.broker import BUS_CLOSED, Broker
-from kupool.bus.calls import Response, Taken, Verdict
+from kupool.bus.calls import CallVerdict, Response, Taken
 from kupool.bus.publishing import (
     MAX_TIMEOUT,
     MIN_TIMEOUT,
@@ -36,14 +36,14 @@ from kupool.bus.remote.messages import (
 )
 from kupool.bus.topics import pattern_name
 from kupool.errors import BAD_PARAMS, TOO_MANY_REQUESTS, CloseReason, ErrorText
-from kupool.net import IClosingObserver
+from kupool.net.interfaces import IClosingObserver
 from kupool.net.observer import Observer
 from kupool.net.routing.interfaces import IRouter
 from kupool.net.routing.router import Before, Router
 from kupool.session.connection import Connection
 from kupool.timing.waiting import Waiters
 from kupool.wire.framing import Item
-from kupool.wire.incoming import Incoming, decode_incoming
+from kupool.wire.incoming import ServerMessage, decode_incoming
 from kupool.wire.messages import encode_request
 
 
@@ -88,7 +88,7 @@ class BusRouter:
         self,
         router: IRouter,
         peers: Container[int],
-        replied: Callable[[Connection, Incoming], None],
+        replied: Callable[[Connection, ServerMessage], None],
     ) -> None:
         self._router = router
         self._peers = peers
@@ -186,7 +186,7 @@ class BusService(Observer):
             for index in names.values():
                 self._broker.remove(_subscriber_id(connection, index))
 
-    def replied(self, connection: Connection, reply: Incoming) -> None:
+    def replied(self, connection: Connection, reply: ServerMessage) -> None:
         """Take a peer's answer to a ``call``; one to nothing is harmless."""
         number, _, index = str(reply.id).partition(".")
         if number.isdecimal() and index.isdecimal() and len(number) + len(index) < 40:
@@ -309,7 +309,7 @@ class BusService(Observer):
             except ValueError as error:  # over the limit of the subscriber's codec
                 if number is None:
                     return Taken.GONE
-                failed = Response(Verdict.FAILED, text=str(error))
+                failed = Response(CallVerdict.FAILED, text=str(error))
                 self._broker.answer(_subscriber_id(connection, index), number, failed)
                 return Taken.YES
             if connection.send_event(data):

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from twisted.internet.interfaces import IReactorTime
 
 from kupool.bus import Handler, Message, Subscription
-from kupool.bus.calls import Response, Taken, Verdict
+from kupool.bus.calls import CallVerdict, Response, Taken
 from kupool.bus.inbox import Inbox, Respond
 from kupool.timing.waiting import Waiters
 
@@ -62,7 +62,7 @@ class Heard:
         heard.waiting.append(respond)
         if wanted.inbox.put(message, self._noting(key, heard)) is not Taken.YES:
             del calls[key]
-            respond(Response(Verdict.FAILED, text="the subscriber has enough to do"))
+            respond(Response(CallVerdict.FAILED, text="the subscriber has enough to do"))
 
     def _noting(self, key: tuple[str, str], heard: _Heard) -> Callable[[Response], None]:
         def note(response: Response) -> None:

@@ -8,11 +8,6 @@ connections of :mod:`kupool.amqp`.
 from __future__ import annotations
 
 from kupool.amqp import BrokerError, BrokerRefused
-from kupool.log import LogUnavailable
+from kupool.log.rabbit.failures import LogBrokerUnreachable
 
-
-class BrokerUnreachable(LogUnavailable):
-    """No broker answered, at a start that needs one."""
-
-
-__all__ = ["BrokerError", "BrokerRefused", "BrokerUnreachable"]
+__all__ = ["BrokerError", "BrokerRefused", "LogBrokerUnreachable"]

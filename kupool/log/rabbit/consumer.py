@@ -13,9 +13,9 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from kupool.amqp import BrokerError
-from kupool.amqp.channel import Channel, Deliveries, Message
-from kupool.amqp.connection import Connection
-from kupool.log import Delivery, Entry, ISubscription
+from kupool.amqp.channel import BrokerMessage, Channel, Deliveries
+from kupool.amqp.connection import BrokerConnection
+from kupool.log import DeliveredEntry, Entry, ISubscription
 from kupool.log.groups import READ_CHUNK, RetrySettings
 from kupool.log.rabbit.gauge import Gauge
 from kupool.log.rabbit.headers import POOL, appended_at, is_foreign
@@ -27,7 +27,7 @@ _REMEMBERED = 10_000
 _STOPPING = 2.0
 
 #: Puts an entry among the dead letters: (delivery, reason); fires when it is kept there.
-Bury = Callable[[Delivery, str], Deferred[None]]
+Bury = Callable[[DeliveredEntry, str], Deferred[None]]
 
 
 #: The id and the body of an entry.
@@ -39,7 +39,7 @@ class _Held:
 
     __slots__ = ("burying", "delivery", "refused", "tag")
 
-    def __init__(self, delivery: Delivery, tag: int | None) -> None:
+    def __init__(self, delivery: DeliveredEntry, tag: int | None) -> None:
         self.delivery = delivery
         self.tag = tag
         #: It comes again or is being buried: the consumer has no more say.
@@ -83,11 +83,11 @@ class RabbitSubscription:
         self._retry = retry
         self._bury_entry = bury
         self._pool = pool
-        self._connection: Connection | None = None
+        self._connection: BrokerConnection | None = None
         self._channel: Channel | None = None
         self._position = 0
         #: What has come and is not handed over yet.
-        self._backlog: deque[Message] = deque()
+        self._backlog: deque[BrokerMessage] = deque()
         self._handing: IDelayedCall | None = None
         #: By position, in the order of delivery.
         self._held: dict[int, _Held] = {}
@@ -108,7 +108,7 @@ class RabbitSubscription:
 
     # -- the connection
 
-    async def up(self, connection: Connection) -> None:
+    async def up(self, connection: BrokerConnection) -> None:
         """Begin to consume on a new connection."""
         if self._stopped:
             return
@@ -150,7 +150,7 @@ class RabbitSubscription:
                 self._backlog.append(message)
                 self._hand_over_soon()
 
-    def _known(self, message: Message) -> bool:
+    def _known(self, message: BrokerMessage) -> bool:
         """Whether it is one that the consumer has, or was done with when nobody could be told."""
         if not self._settled and not self._lost:
             return False
@@ -181,7 +181,7 @@ class RabbitSubscription:
     def _hand_over(self) -> None:
         self._handing = None
         room = min(self._prefetch - len(self._held), READ_CHUNK)
-        taken: list[Delivery] = []
+        taken: list[DeliveredEntry] = []
         while self._backlog and len(taken) < room:
             message = self._backlog.popleft()
             delivery = self._deliver(message)
@@ -201,17 +201,17 @@ class RabbitSubscription:
         except Exception:
             self._log.failure("A consumer of the log failed")
 
-    def _deliver(self, message: Message) -> Delivery:
+    def _deliver(self, message: BrokerMessage) -> DeliveredEntry:
         self._position += 1
         at = appended_at(message.headers)
         entry = Entry(self._position, message.message_id, at, message.body)
-        delivery = Delivery(entry, self._refusals.get(message.message_id, 0) + 1)
+        delivery = DeliveredEntry(entry, self._refusals.get(message.message_id, 0) + 1)
         self._held[self._position] = _Held(delivery, message.tag)
         return delivery
 
     # -- from the consumer
 
-    def ack(self, deliveries: Sequence[Delivery]) -> None:
+    def ack(self, deliveries: Sequence[DeliveredEntry]) -> None:
         """Entries have been processed and will not be delivered again."""
         tags = []
         for delivery in deliveries:
@@ -258,7 +258,7 @@ class RabbitSubscription:
         while self._tags and (tag := next(iter(self._tags))) <= first:
             del self._tags[tag]
 
-    def nack(self, delivery: Delivery, reason: str, retry: bool) -> None:
+    def nack(self, delivery: DeliveredEntry, reason: str, retry: bool) -> None:
         """An entry could not be processed: give it back after a delay, or bury it."""
         held = self._held.get(delivery.entry.position)
         if self._stopped or held is None or held.refused:

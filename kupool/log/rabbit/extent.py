@@ -7,7 +7,7 @@ from typing import NamedTuple
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 
-from kupool.amqp.channel import Message
+from kupool.amqp.channel import BrokerMessage
 from kupool.log import Extent, Identity, Mark
 from kupool.log.rabbit.headers import identity_of, offset_of
 from kupool.log.rabbit.stream import StreamReader
@@ -126,7 +126,7 @@ async def _look(reader: StreamReader, base: int, offset: int, mark: Mark) -> _Pl
 
 
 async def _named(
-    reader: StreamReader, ends: tuple[Message, list[Message]] | None, own: str = ""
+    reader: StreamReader, ends: tuple[BrokerMessage, list[BrokerMessage]] | None, own: str = ""
 ) -> Identity | None:
     """Return what the newest message says that names its pool, or that names the ``own`` one:
     a stranger's may be anywhere.
@@ -145,7 +145,7 @@ async def _named(
 
 def _found(
     identity: Identity | None,
-    ends: tuple[Message, list[Message]] | None,
+    ends: tuple[BrokerMessage, list[BrokerMessage]] | None,
     base: int,
     *,
     holds_data: bool,

@@ -15,10 +15,10 @@ from zope.interface import implementer
 from kupool.amqp import BrokerUnreachable as NoBroker
 from kupool.amqp.address import parse_brokers
 from kupool.amqp.channel import Channel
-from kupool.amqp.connection import Connection
+from kupool.amqp.connection import BrokerConnection
 from kupool.amqp.links import Link, LinkSettings
 from kupool.log import (
-    Delivery,
+    DeliveredEntry,
     Entry,
     Extent,
     Identity,
@@ -29,7 +29,7 @@ from kupool.log import (
     Mark,
 )
 from kupool.log.groups import RetrySettings
-from kupool.log.rabbit import BrokerRefused, BrokerUnreachable
+from kupool.log.rabbit import BrokerRefused, LogBrokerUnreachable
 from kupool.log.rabbit.consumer import RabbitSubscription
 from kupool.log.rabbit.extent import Found, examine
 from kupool.log.rabbit.gauge import Gauge
@@ -137,7 +137,7 @@ class RabbitLog:
         self._subscriptions: dict[str, RabbitSubscription] = {}
         self._gauges: dict[str, Gauge] = {}
         self._watch: Channel | None = None
-        self._watching: Connection | None = None
+        self._watching: BrokerConnection | None = None
         self._looks = LoopingCall(self._look)
         self._looks.clock = reactor
         self._opened = self._closed = False
@@ -155,7 +155,7 @@ class RabbitLog:
         """Connect, and make what is missing at the broker.
 
         Fails with :class:`BrokerRefused` where a broker will not have us or has something
-        else under our names, with :class:`BrokerUnreachable` where none answers and one is
+        else under our names, with :class:`LogBrokerUnreachable` where none answers and one is
         required. Both say why in one line, without passwords.
         """
         return Deferred.fromCoroutine(self._open())
@@ -176,19 +176,19 @@ class RabbitLog:
         except BrokerRefused:
             await self.close()
             raise
-        except (NoBroker, BrokerUnreachable) as error:
+        except (NoBroker, LogBrokerUnreachable) as error:
             if self._settings.required:
                 await self.close()
-                raise BrokerUnreachable(str(error)) from None
+                raise LogBrokerUnreachable(str(error)) from None
         self._looks.start(self._settings.look_every).addErrback(
             lambda failure: self._log.failure("The looks at the queues stopped", failure)
         )
 
-    async def _set_up_publishing(self, connection: Connection) -> None:
+    async def _set_up_publishing(self, connection: BrokerConnection) -> None:
         await self._declare(connection)
         await self._publisher.up(connection)
 
-    async def _set_up_consuming(self, connection: Connection) -> None:
+    async def _set_up_consuming(self, connection: BrokerConnection) -> None:
         for queue, count in (await self._declare(connection)).items():
             self._gauge(queue).seen(count)
         # Who subscribes from here on begins by himself.
@@ -196,15 +196,15 @@ class RabbitLog:
         if not self._held:
             await self._begin_consuming(connection)
 
-    async def _begin_consuming(self, connection: Connection) -> None:
+    async def _begin_consuming(self, connection: BrokerConnection) -> None:
         for subscription in list(self._subscriptions.values()):
             await subscription.up(connection)
 
-    async def _set_up_reading(self, connection: Connection) -> None:
+    async def _set_up_reading(self, connection: BrokerConnection) -> None:
         await self._declare(connection)
         self._reactor.callLater(0, self._tell)
 
-    async def _declare(self, connection: Connection) -> dict[str, int]:
+    async def _declare(self, connection: BrokerConnection) -> dict[str, int]:
         declared = await declare(connection, self._topology)
         if self._topology.stream in declared.made and self._identity is not None:
             self._log.error("The stream {name!r} was gone: made again", name=self._topology.stream)
@@ -237,7 +237,7 @@ class RabbitLog:
 
     async def _extent(self, known: Identity | None, mark: Mark) -> Extent:
         if self._reading.connection is None:
-            raise BrokerUnreachable(self._reading.problem)  # nobody waits for one that is away
+            raise LogBrokerUnreachable(self._reading.problem)  # nobody waits for one that is away
         new = known is not None and known == self._identity and not self._entries
         found = self._found = await examine(self._reactor, self._reader, known, mark, new=new)
         self._settled = max(found.entries - self._publisher.waiting, 0)
@@ -357,7 +357,7 @@ class RabbitLog:
         work.addCallback(lambda _: done.callback(None) if not done.called else None)
         return done.addTimeout(self._settings.patience, self._reactor, lambda *_: None)
 
-    def _bury(self, group: str, delivery: Delivery, reason: str) -> Deferred[None]:
+    def _bury(self, group: str, delivery: DeliveredEntry, reason: str) -> Deferred[None]:
         headers = {
             "reason": reason,
             "group": group,
@@ -434,11 +434,11 @@ class RabbitLog:
             await ending
 
 
-def _not_begun(failure: Failure, connection: Connection) -> None:
+def _not_begun(failure: Failure, connection: BrokerConnection) -> None:
     connection.drop(failure.getErrorMessage())
 
 
-def _look_failed(failure: Failure, connection: Connection) -> None:
+def _look_failed(failure: Failure, connection: BrokerConnection) -> None:
     error: Any = failure.value  # of gatherResults
     connection.drop(f"looking at the queues: {error.subFailure.getErrorMessage()}")
 

@@ -12,7 +12,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from kupool.amqp.channel import Channel
-from kupool.amqp.connection import Connection
+from kupool.amqp.connection import BrokerConnection
 from kupool.log import LogUnavailable
 from kupool.timing.waiting import Waiters
 
@@ -82,7 +82,7 @@ class Publisher:
         self._waiting: dict[int, _Outgoing] = {}
         self._bytes = 0
         self._serial = 0
-        self._connection: Connection | None = None
+        self._connection: BrokerConnection | None = None
         self._channel: Channel | None = None
         #: On this channel: the last entry sent, and the last after which the queues were seen.
         self._sent = self._covered = 0
@@ -139,7 +139,7 @@ class Publisher:
             self._send(self._channel, item)
         return item.done
 
-    async def up(self, connection: Connection) -> None:
+    async def up(self, connection: BrokerConnection) -> None:
         """Use a new connection: what is not settled is sent again, in order."""
         if not self._closed or self._waiting:
             await self._open(connection)
@@ -154,7 +154,7 @@ class Publisher:
             if not item.first_sent:
                 self._fail(item, why)
 
-    async def _open(self, connection: Connection) -> None:
+    async def _open(self, connection: BrokerConnection) -> None:
         channel = await connection.channel()
         await channel.confirm(lambda message_id: self._returned(connection, channel, message_id))
         channel.on_closed = lambda why: self._broken(connection, channel, str(why))
@@ -242,19 +242,19 @@ class Publisher:
         connection = self._connection
         if connection is None:
             return
-        held: Connection = connection
+        held: BrokerConnection = connection
 
         def failed(failure: Failure) -> None:
             held.drop(f"no channel: {failure.getErrorMessage()}")
 
         Deferred.fromCoroutine(self._open(held)).addErrback(failed)
 
-    def _returned(self, connection: Connection, channel: Channel, message_id: str) -> None:
+    def _returned(self, connection: BrokerConnection, channel: Channel, message_id: str) -> None:
         if channel is self._channel:
             self._channel = None
             connection.drop(f"no queue takes entry {message_id!r}")
 
-    def _broken(self, connection: Connection, channel: Channel, why: str) -> None:
+    def _broken(self, connection: BrokerConnection, channel: Channel, why: str) -> None:
         """A channel ended that we did not end: what we publish to is not as it should be."""
         if channel is self._channel:
             self._channel = None

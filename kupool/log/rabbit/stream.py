@@ -10,11 +10,11 @@ from twisted.internet.task import deferLater
 
 from kupool.amqp import BrokerError
 from kupool.amqp import BrokerUnreachable as NoBroker
-from kupool.amqp.channel import Channel, Deliveries, Message
-from kupool.amqp.connection import Connection
+from kupool.amqp.channel import BrokerMessage, Channel, Deliveries
+from kupool.amqp.connection import BrokerConnection
 from kupool.amqp.links import Link
 from kupool.log import Entry, LogUnavailable
-from kupool.log.rabbit import BrokerUnreachable
+from kupool.log.rabbit import LogBrokerUnreachable
 from kupool.log.rabbit.headers import appended_at, is_foreign, offset_of
 from kupool.log.rabbit.topology import Topology
 
@@ -111,7 +111,7 @@ class StreamReader:
             offset = offset_of(messages[-1].headers) + 1
         return []
 
-    async def ends(self) -> tuple[Message, list[Message]] | None:
+    async def ends(self) -> tuple[BrokerMessage, list[BrokerMessage]] | None:
         """Return the first message and some of the newest ones, the newest last; None if there
         is none.
 
@@ -133,23 +133,23 @@ class StreamReader:
         found = await self._fetch("last", _MOST)
         return offset_of(found[-1].headers) if found else -1
 
-    async def before(self, offset: int) -> list[Message]:
+    async def before(self, offset: int) -> list[BrokerMessage]:
         """Return some of the messages before an offset."""
         found = await self._fetch(max(offset - AHEAD, 0), AHEAD)
         return [message for message in found if offset_of(message.headers) < offset]
 
-    async def at(self, offset: int) -> Message | None:
+    async def at(self, offset: int) -> BrokerMessage | None:
         """Return the message at an offset, or the next one that is there; None at the end."""
         found = await self._fetch(offset, 1)
         return found[0] if found else None
 
-    async def _fetch(self, start: int | str, limit: int) -> list[Message]:
+    async def _fetch(self, start: int | str, limit: int) -> list[BrokerMessage]:
         """Return messages from an offset on; raises :class:`LogUnavailable`."""
         for attempt in range(_ATTEMPTS):
             try:
                 connection = await self._link.up(_PATIENCE)
             except NoBroker as error:
-                raise BrokerUnreachable(str(error)) from None
+                raise LogBrokerUnreachable(str(error)) from None
             try:
                 return await self._fetch_from(connection, start, min(limit, _MOST))
             except BrokerError as error:
@@ -161,8 +161,8 @@ class StreamReader:
         raise AssertionError("unreachable")
 
     async def _fetch_from(
-        self, connection: Connection, start: int | str, limit: int
-    ) -> list[Message]:
+        self, connection: BrokerConnection, start: int | str, limit: int
+    ) -> list[BrokerMessage]:
         channel = await connection.channel()
         await channel.prefetch(limit)
         deliveries = await channel.consume(self._topology.stream, {"x-stream-offset": start})
@@ -174,7 +174,9 @@ class StreamReader:
         await channel.close()
         return found
 
-    async def _arrived(self, channel: Channel, deliveries: Deliveries, least: int) -> list[Message]:
+    async def _arrived(
+        self, channel: Channel, deliveries: Deliveries, least: int
+    ) -> list[BrokerMessage]:
         # A channel reads the stream itself: all it can deliver comes before the next answer.
         await channel.fence(self._topology.exchange)
         return [m for m in await deliveries.arrived() if offset_of(m.headers) >= least]
@@ -184,7 +186,7 @@ def _position(entry: Entry) -> int:
     return entry.position
 
 
-def _entry(message: Message, base: int) -> Entry:
+def _entry(message: BrokerMessage, base: int) -> Entry:
     headers = message.headers
     position = base + offset_of(headers) + 1
     return Entry(position, message.message_id, appended_at(headers), message.body)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from kupool.amqp import BrokerError, BrokerRefused
 from kupool.amqp.channel import Channel
-from kupool.amqp.connection import Connection
+from kupool.amqp.connection import BrokerConnection
 from kupool.amqp.refusals import explained
 
 #: Deliveries after which the broker gives an entry up by itself. High, as each time that a
@@ -99,7 +99,7 @@ class Declared(NamedTuple):
     made: tuple[str, ...]
 
 
-async def declare(connection: Connection, topology: Topology) -> Declared:
+async def declare(connection: BrokerConnection, topology: Topology) -> Declared:
     """Make everything that is missing, unless something that is there is not as it should be.
 
     Raises :class:`BrokerRefused` where something is there with other arguments, having made
@@ -138,7 +138,7 @@ def _queues(topology: Topology) -> dict[str, dict[str, Any]]:
     }
 
 
-async def _is_there(connection: Connection, name: str, *, exchange: bool = False) -> bool:
+async def _is_there(connection: BrokerConnection, name: str, *, exchange: bool = False) -> bool:
     """Say whether something is there; on a channel of its own, which a broker ends if not."""
     channel = await connection.channel()
     try:
@@ -152,7 +152,7 @@ async def _is_there(connection: Connection, name: str, *, exchange: bool = False
 
 
 async def _compared(
-    connection: Connection, channel: Channel, topology: Topology, queue: str
+    connection: BrokerConnection, channel: Channel, topology: Topology, queue: str
 ) -> int:
     """Return how many messages wait in a queue that is there, if it is as it should be."""
     try:
@@ -178,7 +178,7 @@ async def _compared(
     )
 
 
-def _somebody_elses(connection: Connection, topology: Topology, queue: str) -> BrokerRefused:
+def _somebody_elses(connection: BrokerConnection, topology: Topology, queue: str) -> BrokerRefused:
     return BrokerRefused(
         f"RabbitMQ at {connection.broker}: queue {queue!r} is there and is not one of KuPool's "
         "(the first implementation made a classic queue without arguments by this name), where a "

@@ -12,7 +12,7 @@ from kupool.net.dialling.deadlines import Deadlines, Reading
 from kupool.net.dialling.failures import RequestTimeout, TooManyRequests
 from kupool.net.routing.correlation import SIZE
 from kupool.wire.framing import Tlv
-from kupool.wire.incoming import Incoming
+from kupool.wire.incoming import ServerMessage
 
 #: The id of an error of a call with a number.
 _ERROR_OF = re.compile("#[0-9]{1,10}")
@@ -22,7 +22,7 @@ Key = int | tuple[int, int]
 
 #: Is told what became of a request, once: its reply, the data of an answer with a number,
 #: or why there will be none.
-Told = Callable[[Incoming | bytes | Exception], object]
+Told = Callable[[ServerMessage | bytes | Exception], object]
 
 
 class Answers:
@@ -95,7 +95,7 @@ class Answers:
         for told in pending.values():
             told(why)
 
-    def take(self, reply: Incoming) -> bool:
+    def take(self, reply: ServerMessage) -> bool:
         """Give a reply to who waits for it; returns whether somebody did."""
         told = self._answered(reply.id)
         if told is None:

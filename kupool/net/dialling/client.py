@@ -34,7 +34,7 @@ from kupool.session.lifecycle import OPEN
 from kupool.timing.waiting import Waiters
 from kupool.wire.codecs import Codec
 from kupool.wire.framing import Item, Tlv
-from kupool.wire.incoming import Incoming
+from kupool.wire.incoming import ServerMessage
 from kupool.wire.messages import encode_request
 
 
@@ -164,7 +164,7 @@ class Client:
         self._tell(connection)
 
     def _received(
-        self, connection: Connection, item: Item, message: Incoming | None
+        self, connection: Connection, item: Item, message: ServerMessage | None
     ) -> bytes | None:
         """Give what the server says on its own to the router."""
         if message is not None and message.method is None:
@@ -258,7 +258,7 @@ class Client:
             return fail()
         answer: Deferred[Any] = Deferred(lambda _: answers.forget(key))
 
-        def told(outcome: Incoming | bytes | Exception) -> None:
+        def told(outcome: ServerMessage | bytes | Exception) -> None:
             if isinstance(outcome, bytes):
                 answer.callback(outcome)
             elif isinstance(outcome, Exception):

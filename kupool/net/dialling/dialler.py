@@ -55,7 +55,7 @@ from kupool.wire.framing import (
     Tlv,
     encode_frame,
 )
-from kupool.wire.incoming import Incoming, decode_incoming, read_close
+from kupool.wire.incoming import ServerMessage, decode_incoming, read_close
 from kupool.wire.messages import encode_request, encode_success
 
 #: Seconds from the end of a connection to its being cut off, where the server does not end.
@@ -122,7 +122,7 @@ class User:
 
     greet: Callable[[Connection], object]
     up: Callable[[Connection, Place], None]
-    received: Callable[[Connection, Item, Incoming | None], bytes | None]
+    received: Callable[[Connection, Item, ServerMessage | None], bytes | None]
     down: Callable[[str, bool], None]
     again: Callable[[Ended, float | None], Exception | None]
     gone: Callable[[Exception], None]
@@ -467,7 +467,7 @@ class Dialler:
             return self._user.received(connection, item, None)
         return None
 
-    def _pinged(self, connection: Connection, item: Item, message: Incoming) -> bytes | None:
+    def _pinged(self, connection: Connection, item: Item, message: ServerMessage) -> bytes | None:
         if connection.outbound:
             return None
         if message.id is not None:
@@ -506,7 +506,7 @@ class Dialler:
             connection.send(encode_request(number, "ping", {}))
 
     def _ponged(self, reply: object) -> None:
-        if isinstance(reply, Incoming) and reply.code == UNKNOWN_METHOD.code:
+        if isinstance(reply, ServerMessage) and reply.code == UNKNOWN_METHOD.code:
             self._pings = False  # it would be no sign of life, but a nuisance
 
 

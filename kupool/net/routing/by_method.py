@@ -9,9 +9,9 @@ import msgspec
 from twisted.python.failure import Failure
 
 from kupool.errors import BAD_PARAMS, INTERNAL_ERROR, MALFORMED, ErrorText
-from kupool.net.routing.codecs import Read, Reply, Unfit
+from kupool.net.routing.codecs import Read, ReplyMaker, Unfit
 from kupool.net.routing.request import Request
-from kupool.net.routing.steps import Step
+from kupool.net.routing.steps import RouteStep
 from kupool.net.routing.table import Key, Route
 from kupool.session.connection import Connection
 from kupool.wire.framing import Control, Item
@@ -60,11 +60,11 @@ class ByMethod:
                 self._methods[made] = method
         self._decode = request_decoder(self._types).decode
 
-    def bound(self, function: Callable[[Request], object], reply: Reply) -> Step:
+    def bound(self, function: Callable[[Request], object], reply: ReplyMaker) -> RouteStep:
         """Handlers get a request in any case."""
         return lambda connection, request: function(request)
 
-    def read(self, connection: Connection, item: Item, reply: Reply) -> Read | None:
+    def read(self, connection: Connection, item: Item, reply: ReplyMaker) -> Read | None:
         """Decode a message once into the type of its method."""
         if type(item) is not bytes:
             if type(item) is Control:
@@ -83,7 +83,7 @@ class ByMethod:
         return method, request, (connection, request)
 
     def _misfit(
-        self, connection: Connection, payload: bytes, reply: Reply, error: BaseException
+        self, connection: Connection, payload: bytes, reply: ReplyMaker, error: BaseException
     ) -> Read:
         """Save what can be saved of a message that fits no registered request."""
         loose = decode_loosely(payload)

@@ -9,13 +9,13 @@ from twisted.python.failure import Failure
 
 from kupool.errors import ErrorText
 from kupool.net.routing.request import Request
-from kupool.net.routing.steps import Step
+from kupool.net.routing.steps import RouteStep
 from kupool.net.routing.table import Key, Route
 from kupool.session.connection import Connection
 from kupool.wire.framing import Item
 
 #: Sends what a handler said later than it returned.
-Reply = Callable[[Request, object], object]
+ReplyMaker = Callable[[Request, object], object]
 
 
 #: One message: the key of its route; whom an answer is for, which means something to the
@@ -67,10 +67,10 @@ class ReplyCodec(Protocol):
     def learn(self, routes: Iterable[Route]) -> None:
         """Take note of all routes, after each one that is added."""
 
-    def bound(self, function: Callable[[Request], object], reply: Reply) -> Step:
+    def bound(self, function: Callable[[Request], object], reply: ReplyMaker) -> RouteStep:
         """Return a handler that calls a function of a request."""
 
-    def read(self, connection: Connection, item: Item, reply: Reply) -> Read | None:
+    def read(self, connection: Connection, item: Item, reply: ReplyMaker) -> Read | None:
         """Take a message apart; None for one that is passed over. Raises :class:`Unfit`."""
 
     def result(self, connection: Connection, to: Any, result: object) -> bytes | None:
@@ -83,4 +83,4 @@ class ReplyCodec(Protocol):
         """Return the payload that answers with an error; None where there is no answer."""
 
 
-__all__ = ["Read", "Reply", "ReplyCodec", "Unfit"]
+__all__ = ["Read", "ReplyCodec", "ReplyMaker", "Unfit"]

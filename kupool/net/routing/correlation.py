@@ -14,7 +14,7 @@ from kupool.callbacks import awaited, deferred_of
 from kupool.errors import BAD_PARAMS, ErrorText, RequestError
 from kupool.net.routing.request import LATER
 from kupool.net.routing.router import Router, report
-from kupool.net.routing.steps import Middleware, Step
+from kupool.net.routing.steps import Middleware, RouteStep
 from kupool.session.connection import Connection
 from kupool.wire.framing import Tlv
 from kupool.wire.messages import encode_error
@@ -31,7 +31,7 @@ def correlated(router: Router) -> Middleware:
     """
     log = Logger()
 
-    def middleware(handler: Step) -> Step:
+    def middleware(handler: RouteStep) -> RouteStep:
         def wrapped(connection: Connection, message_id: int, data: bytes) -> object:
             if len(data) < SIZE:
                 return BAD_PARAMS.about("the data is shorter than a correlation id")

@@ -9,10 +9,10 @@ from twisted.python.failure import Failure
 
 from kupool.callbacks import awaited, deferred_of
 from kupool.errors import ErrorText
-from kupool.net.routing.codecs import Read, Reply
+from kupool.net.routing.codecs import Read, ReplyMaker
 from kupool.net.routing.request import LATER, Request
 from kupool.net.routing.router import Router
-from kupool.net.routing.steps import Step
+from kupool.net.routing.steps import RouteStep
 from kupool.net.routing.table import Handler, Key, Route, Unknown
 from kupool.net.transport.protocols import TLV
 from kupool.session.connection import Connection
@@ -55,7 +55,7 @@ class ById:
     def learn(self, routes: Iterable[Route]) -> None:
         """A number says all there is to know."""
 
-    def bound(self, function: Callable[[Request], object], reply: Reply) -> Step:
+    def bound(self, function: Callable[[Request], object], reply: ReplyMaker) -> RouteStep:
         """Make the request; its one answer is what is returned, or what it replies before."""
 
         def handle(connection: Connection, message_id: int, data: bytes) -> object:
@@ -87,7 +87,7 @@ class ById:
 
         return handle
 
-    def read(self, connection: Connection, item: Item, reply: Reply) -> Read | None:
+    def read(self, connection: Connection, item: Item, reply: ReplyMaker) -> Read | None:
         """Return the message; what has no number is passed over."""
         if type(item) is not Tlv:
             return None

@@ -7,15 +7,15 @@ from collections.abc import Callable, Iterable, Sequence
 from twisted.logger import Logger
 
 from kupool.wire.codec import Codec, Packable, with_crlf
-from kupool.wire.packets import Message
+from kupool.wire.packets import NumberedMessage
 from kupool.wire.splitters import Item, Splitter, Tlv
 from kupool.wire.wrapping import Wrapping
 
 #: Gets a message that came in, and returns it, another one, or None to drop it.
-Incoming = Callable[[Item], Item | None]
+IncomingInterceptor = Callable[[Item], Item | None]
 
 #: Gets a message that is to go out, and returns it or another one.
-Outgoing = Callable[[bytes | Tlv], bytes | Tlv]
+OutgoingInterceptor = Callable[[bytes | Tlv], bytes | Tlv]
 
 
 class Intercepted:
@@ -31,7 +31,11 @@ class Intercepted:
     _log = Logger()
 
     def __init__(
-        self, codec: Codec, *, decode: Iterable[Incoming] = (), encode: Iterable[Outgoing] = ()
+        self,
+        codec: Codec,
+        *,
+        decode: Iterable[IncomingInterceptor] = (),
+        encode: Iterable[OutgoingInterceptor] = (),
     ) -> None:
         self.name = f"{codec.name}-intercepted"
         self.max_payload = codec.max_payload
@@ -50,7 +54,7 @@ class Intercepted:
 
     def pack(self, message: Packable) -> bytes:
         """Return the bytes of one message, as the codec packs what the interceptors made."""
-        changed = message.item if isinstance(message, Message) else message
+        changed = message.item if isinstance(message, NumberedMessage) else message
         for interceptor in self._encode:
             changed = interceptor(changed)
         return self._codec.pack(changed)
@@ -66,7 +70,7 @@ class InterceptingSplitter(Wrapping):
 
     __slots__ = ("_decode", "_log")
 
-    def __init__(self, inner: Splitter, decode: Sequence[Incoming], log: Logger) -> None:
+    def __init__(self, inner: Splitter, decode: Sequence[IncomingInterceptor], log: Logger) -> None:
         super().__init__(inner)
         self._decode = decode
         self._log = log
@@ -93,4 +97,4 @@ class InterceptingSplitter(Wrapping):
         return item
 
 
-__all__ = ["Incoming", "Intercepted", "Outgoing"]
+__all__ = ["IncomingInterceptor", "Intercepted", "OutgoingInterceptor"]

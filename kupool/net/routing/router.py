@@ -25,7 +25,7 @@ from kupool.net.routing.by_method import ByMethod
 from kupool.net.routing.codecs import ReplyCodec, Unfit
 from kupool.net.routing.interfaces import IRouter
 from kupool.net.routing.request import LATER, Request
-from kupool.net.routing.steps import Middleware, Step, Steps, steps_of
+from kupool.net.routing.steps import Middleware, RouteStep, Steps, steps_of
 from kupool.net.routing.table import Group, Handler, Key, Registered, Route, Unknown
 from kupool.session.connection import Connection
 from kupool.wire.framing import OP_CLOSE, OP_PING, OP_PONG, Control, Item, encode_frame
@@ -73,7 +73,7 @@ class Router(Registered):
         self._result = self._codec.result
         self._reply = self._replied
         self._routes: dict[Key, Route] = {}
-        self._handlers: dict[Key, Step] = {}
+        self._handlers: dict[Key, RouteStep] = {}
         self._middleware: list[tuple[Middleware, Callable[[Any], bool]]] = []
 
     # -- what is registered
@@ -90,9 +90,9 @@ class Router(Registered):
         /,
         params: type | None = None,
         *,
-        before: Iterable[Step] = (),
-        after: Iterable[Step] = (),
-        guards: Iterable[Step] = (),
+        before: Iterable[RouteStep] = (),
+        after: Iterable[RouteStep] = (),
+        guards: Iterable[RouteStep] = (),
         use: Iterable[Middleware] = (),
         invalid: Callable[[Connection, Any, object], object] | None = None,
         group: Group | None = None,
@@ -123,10 +123,10 @@ class Router(Registered):
         first: Key,
         last: Key | None = None,
         *,
-        guards: Iterable[Step] = (),
+        guards: Iterable[RouteStep] = (),
         use: Iterable[Middleware] = (),
-        before: Iterable[Step] = (),
-        after: Iterable[Step] = (),
+        before: Iterable[RouteStep] = (),
+        after: Iterable[RouteStep] = (),
         inside: Group | None = None,
     ) -> Group:
         """Return a group of routes: those of a prefix, as ``room.``, or a range of numbers.
@@ -154,8 +154,8 @@ class Router(Registered):
         for key, route in self._routes.items():
             self._handlers[key] = self._put_together(route)
 
-    def _put_together(self, route: Route) -> Step:
-        handler: Step
+    def _put_together(self, route: Route) -> RouteStep:
+        handler: RouteStep
         if isinstance(route.handler, BaseRouter):
             handler = self._codec.bound(as_function(route.handler), self._reply)
         else:
@@ -166,7 +166,7 @@ class Router(Registered):
         guards = tuple(self._counted(route.key, guard) for guard in steps.guards)
         return steps._replace(guards=guards).around(handler)
 
-    def _counted(self, key: Key, guard: Step) -> Step:
+    def _counted(self, key: Key, guard: RouteStep) -> RouteStep:
         refusals = self.refusals
 
         def counted(*message: Any) -> object:

@@ -9,10 +9,10 @@ from kupool.callbacks import awaited, deferred_of
 from kupool.net.routing.request import Request
 
 #: A handler or a step: gets the connection and the message, as the router gives them.
-Step = Callable[..., object]
+RouteStep = Callable[..., object]
 
 #: Gets a handler and returns one that is called in its place, usually calling it.
-Middleware = Callable[[Step], Step]
+Middleware = Callable[[RouteStep], RouteStep]
 
 
 class Steps(NamedTuple):
@@ -24,10 +24,10 @@ class Steps(NamedTuple):
     ``after``, which get the outcome too.
     """
 
-    guards: tuple[Step, ...] = ()
+    guards: tuple[RouteStep, ...] = ()
     middleware: tuple[Middleware, ...] = ()
-    before: tuple[Step, ...] = ()
-    after: tuple[Step, ...] = ()
+    before: tuple[RouteStep, ...] = ()
+    after: tuple[RouteStep, ...] = ()
 
     def inside(self, outer: Steps) -> Steps:
         """Return these with those of a group around them."""
@@ -38,7 +38,7 @@ class Steps(NamedTuple):
             self.after + outer.after,
         )
 
-    def around(self, handler: Step) -> Step:
+    def around(self, handler: RouteStep) -> RouteStep:
         """Return the handler with the steps; without any, the handler itself."""
         handler = compose(handler, self.before, self.after)
         for middleware in reversed(self.middleware):
@@ -53,16 +53,18 @@ def label_of(message: Sequence[Any]) -> str:
 
 
 def steps_of(
-    guards: Iterable[Step],
+    guards: Iterable[RouteStep],
     use: Iterable[Middleware],
-    before: Iterable[Step],
-    after: Iterable[Step],
+    before: Iterable[RouteStep],
+    after: Iterable[RouteStep],
 ) -> Steps:
     """Return what ``add`` and ``group`` were given as one object."""
     return Steps(tuple(guards), tuple(use), tuple(before), tuple(after))
 
 
-def compose(handler: Step, before: Sequence[Step], after: Sequence[Step]) -> Step:
+def compose(
+    handler: RouteStep, before: Sequence[RouteStep], after: Sequence[RouteStep]
+) -> RouteStep:
     """Put steps around a handler; without any, the handler itself is returned.
 
     While nothing has to be waited for, everything runs in the call itself; from the
@@ -96,7 +98,12 @@ async def _value(value: object) -> object:
 
 
 async def _from_before(
-    waiting: Any, before: Sequence[Step], handler: Step, after: Sequence[Step], *, message: Any
+    waiting: Any,
+    before: Sequence[RouteStep],
+    handler: RouteStep,
+    after: Sequence[RouteStep],
+    *,
+    message: Any,
 ) -> object:
     refusal = await deferred_of(waiting)
     for step in before:
@@ -108,18 +115,20 @@ async def _from_before(
     return await _from_handler(handler(*message), after, message)
 
 
-async def _from_handler(waiting: object, after: Sequence[Step], message: Any) -> object:
+async def _from_handler(waiting: object, after: Sequence[RouteStep], message: Any) -> object:
     outcome = await _value(waiting)
     for step in after:
         await _value(step(*message, outcome))
     return outcome
 
 
-async def _from_after(waiting: Any, after: Sequence[Step], message: Any, outcome: object) -> object:
+async def _from_after(
+    waiting: Any, after: Sequence[RouteStep], message: Any, outcome: object
+) -> object:
     await deferred_of(waiting)
     for step in after:
         await _value(step(*message, outcome))
     return outcome
 
 
-__all__ = ["Middleware", "Step", "Steps", "compose", "label_of", "steps_of"]
+__all__ = ["Middleware", "RouteStep", "Steps", "compose", "label_of", "steps_of"]

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from kupool.net.routing.base import BaseRouter, Plain
 from kupool.net.routing.request import Request
-from kupool.net.routing.steps import Middleware, Step, Steps
+from kupool.net.routing.steps import Middleware, RouteStep, Steps
 from kupool.session.connection import Connection
 
 #: What a route is found by: the name of a method, or the number of a message.
@@ -43,13 +43,13 @@ class Scope(ABC):
     def use(self, *middleware: Middleware) -> None:
         """Put middleware around all routes, those registered already included."""
 
-    def on(self, key: Key, *args: Any, **options: Any) -> Callable[[Step], Step]:
+    def on(self, key: Key, *args: Any, **options: Any) -> Callable[[RouteStep], RouteStep]:
         """Register the decorated function, which gets a :class:`Request` alone.
 
         Takes what ``add`` takes after the handler, and raises what it raises.
         """
 
-        def register(function: Step) -> Step:
+        def register(function: RouteStep) -> RouteStep:
             self.add(key, Plain(function), *args, **options)
             return function
 

@@ -14,7 +14,7 @@ from zope.interface import implementer
 from kupool.net.testing.transport import MemoryTransport
 
 
-class Exchange(Protocol):
+class MemoryExchange(Protocol):
     """What listens and what connects need of a network in memory."""
 
     def callLater(self, delay: float, callable: Any, *args: Any) -> Any:  # noqa: A002
@@ -34,7 +34,7 @@ class Exchange(Protocol):
 class MemoryPort:
     """A port that listens in memory."""
 
-    def __init__(self, network: Exchange, number: int, factory: Any, interface: str) -> None:
+    def __init__(self, network: MemoryExchange, number: int, factory: Any, interface: str) -> None:
         self.network = network
         self.number = number
         self.factory = factory
@@ -61,7 +61,7 @@ class MemoryConnector:
     """A client's attempt to connect, and what became of it."""
 
     def __init__(
-        self, network: Exchange, host: str, port: int, factory: Any, *, timeout: float
+        self, network: MemoryExchange, host: str, port: int, factory: Any, *, timeout: float
     ) -> None:
         self.network = network
         self.host = host
@@ -118,4 +118,4 @@ class MemoryConnector:
         return IPv4Address("TCP", self.host, self.port)
 
 
-__all__ = ["Exchange", "MemoryConnector", "MemoryPort"]
+__all__ = ["MemoryConnector", "MemoryExchange", "MemoryPort"]

@@ -25,7 +25,7 @@ ANSWERS = 4
 MAIN = "__mp_main__"
 
 
-class Surroundings(NamedTuple):
+class ChildSurroundings(NamedTuple):
     """What a child has from its parent.
 
     ``path`` is where modules are found, ``arguments`` those of the command line. ``main`` is
@@ -39,13 +39,13 @@ class Surroundings(NamedTuple):
     package: str
 
 
-def own_surroundings() -> Surroundings:
+def own_surroundings() -> ChildSurroundings:
     """Return those of this process, for its children.
 
     An empty entry of the path, which stands for the working directory, is left out.
     """
     main = sys.modules.get("__main__")
-    return Surroundings(
+    return ChildSurroundings(
         path=[entry for entry in sys.path if entry],
         arguments=list(sys.argv),
         main=os.path.abspath(file) if (file := getattr(main, "__file__", None)) else "",
@@ -56,7 +56,7 @@ def own_surroundings() -> Surroundings:
 class _Calls(pickle.Unpickler):
     """Reads calls: what is of the parent's running file is found in a copy of it."""
 
-    def __init__(self, data: bytes, surroundings: Surroundings) -> None:
+    def __init__(self, data: bytes, surroundings: ChildSurroundings) -> None:
         super().__init__(io.BytesIO(data))
         self._surroundings = surroundings
 
@@ -80,7 +80,7 @@ def read_answer(data: bytes) -> tuple[bool, Any]:
     return succeeded, value
 
 
-def import_main(surroundings: Surroundings) -> None:
+def import_main(surroundings: ChildSurroundings) -> None:
     """Import the file that the parent runs, once, when something of it is needed first.
 
     It is not called ``__main__`` meanwhile, so that it does not do here what it does there.
@@ -103,7 +103,7 @@ def import_main(surroundings: Surroundings) -> None:
     sys.modules["__main__"] = module
 
 
-def answer(order: bytes, surroundings: Surroundings) -> bytes:
+def answer(order: bytes, surroundings: ChildSurroundings) -> bytes:
     """Make one call; returns (whether it succeeded, the result or the traceback), pickled.
 
     Whatever is raised is an answer, also what asks the process to exit.
@@ -120,7 +120,7 @@ def serve(calls: BinaryIO, answers: BinaryIO) -> None:
     head = _message(calls)
     if head is None:
         return
-    surroundings = Surroundings(*pickle.loads(head))  # noqa: S301  from our own parent
+    surroundings = ChildSurroundings(*pickle.loads(head))  # noqa: S301  from our own parent
     sys.path[:] = surroundings.path
     sys.argv[:] = surroundings.arguments
     worker = os.getpid()

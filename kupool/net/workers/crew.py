@@ -18,7 +18,7 @@ from kupool.timing.waiting import Waiters
 _EXPECTED = {"size": whole(1), "queue": whole(), "most_stuck": whole()}
 
 
-class Call:
+class BlockingCall:
     """A function to be called elsewhere, and the Deferred of what it returns."""
 
     __slots__ = ("arguments", "deferred", "function", "hand")
@@ -40,7 +40,7 @@ class Hand(ABC):
     prompt: bool
 
     @abstractmethod
-    def take(self, call: Call) -> None:
+    def take(self, call: BlockingCall) -> None:
         """Begin a call; ``Crew.ended`` is to be called with what came of it."""
 
     @abstractmethod
@@ -73,10 +73,10 @@ class Crew(ABC):
         self._queue = queue
         self._most_stuck = most_stuck
         self._idle: list[Hand] = []
-        self._busy: dict[Hand, Call] = {}
+        self._busy: dict[Hand, BlockingCall] = {}
         self._stuck: set[Hand] = set()
         self._leaving: set[Hand] = set()
-        self._waiting: deque[Call] = deque()
+        self._waiting: deque[BlockingCall] = deque()
         self._stopping = False
         self._emptied = Waiters[None]()
 
@@ -98,7 +98,7 @@ class Crew(ABC):
         room = self._busy and len(self._waiting) < self._queue
         if self._stopping or (hand is None and not room):
             return fail(RequestError(UNAVAILABLE))
-        call = Call(function, arguments)
+        call = BlockingCall(function, arguments)
         call.deferred = Deferred(lambda deferred: self._cancelled(call))
         result = call.deferred
         if hand is None:
@@ -118,12 +118,12 @@ class Crew(ABC):
                 self._log.failure("Another hand cannot be begun")
         return None
 
-    def _give(self, hand: Hand, call: Call) -> None:
+    def _give(self, hand: Hand, call: BlockingCall) -> None:
         self._busy[hand] = call
         call.hand = hand
         hand.take(call)
 
-    def _cancelled(self, call: Call) -> None:
+    def _cancelled(self, call: BlockingCall) -> None:
         call.deferred = None
         hand, call.hand = call.hand, None
         if hand is None:
@@ -188,7 +188,7 @@ class Crew(ABC):
         if not self._busy and not self._leaving:
             return 0
         emptied = self._emptied.wait()
-        left: list[Call] = []
+        left: list[BlockingCall] = []
         late = self.reactor.callLater(deadline, self._abandon_all, left)
         await emptied
         if late.active():
@@ -200,7 +200,7 @@ class Crew(ABC):
             self._leaving.add(hand)
         hand.dismiss()
 
-    def _abandon_all(self, left: list[Call]) -> None:
+    def _abandon_all(self, left: list[BlockingCall]) -> None:
         for hand in self._leaving:
             hand.abandon()
         left += self._busy.values()
@@ -209,4 +209,4 @@ class Crew(ABC):
                 call.deferred.cancel()
 
 
-__all__ = ["Call", "Crew", "Hand"]
+__all__ = ["BlockingCall", "Crew", "Hand"]

@@ -19,9 +19,9 @@ from twisted.python.failure import Failure
 
 from kupool.errors import TIMEOUT, UNAVAILABLE, CloseReason
 from kupool.net.routing.request import LATER
-from kupool.net.routing.steps import Step
+from kupool.net.routing.steps import RouteStep
 from kupool.net.stopping import caller_waits
-from kupool.net.workers.queue import Job, Worker
+from kupool.net.workers.queue import QueuedMessage, QueueWorker
 from kupool.net.workers.settings import Balance, Drained, Full, WorkerSettings
 from kupool.session.connection import Connection
 from kupool.timing.waiting import Waiters
@@ -62,12 +62,14 @@ class WorkerPool:
             raise ValueError("by-key needs a key")
         size = self.settings.size
         self._workers = (
-            [Worker(1) for _ in range(size)] if size else [Worker(self.settings.concurrency)]
+            [QueueWorker(1) for _ in range(size)]
+            if size
+            else [QueueWorker(self.settings.concurrency)]
         )
         self._last = -1
-        self._stuck: set[Job] = set()
+        self._stuck: set[QueuedMessage] = set()
         #: Handlers that wait for the stop themselves.
-        self._aside: set[Job] = set()
+        self._aside: set[QueuedMessage] = set()
         self._stopping = False
         self._emptied: Deferred[None] | None = None
         self._drained = Waiters[Drained]()
@@ -85,7 +87,7 @@ class WorkerPool:
 
     # -- coming in
 
-    def __call__(self, handler: Step) -> Step:
+    def __call__(self, handler: RouteStep) -> RouteStep:
         """Return a handler whose messages go through the pool."""
 
         def queued(connection: Connection, *message: Any) -> object:
@@ -94,13 +96,13 @@ class WorkerPool:
         queued.__doc__ = handler.__doc__
         return queued
 
-    def submit(self, handler: Step, connection: Connection, *message: Any) -> object:
+    def submit(self, handler: RouteStep, connection: Connection, *message: Any) -> object:
         """Give a message to its worker; returns the outcome, or a Deferred of it."""
         if self._stopping:
             self.counters["stopped"] += 1
             return UNAVAILABLE
         worker = self._choose(connection, message)
-        job = Job(handler, connection, message, self._waits_for_a_stop)
+        job = QueuedMessage(handler, connection, message, self._waits_for_a_stop)
         if worker.idle:
             return self._at_once(worker, job)
         done: Deferred[Any] = Deferred()
@@ -111,7 +113,7 @@ class WorkerPool:
             worker.queue.append(job)
         return done
 
-    def _choose(self, connection: Connection, message: tuple[Any, ...]) -> Worker:
+    def _choose(self, connection: Connection, message: tuple[Any, ...]) -> QueueWorker:
         workers = self._workers
         if self._balance is Balance.ROUND_ROBIN:
             self._last = number = (self._last + 1) % len(workers)
@@ -123,7 +125,7 @@ class WorkerPool:
             return workers[hash(self._key(connection, *message)) % len(workers)]
         return min(workers, key=lambda worker: worker.load)
 
-    def _no_room(self, worker: Worker, job: Job) -> None:
+    def _no_room(self, worker: QueueWorker, job: QueuedMessage) -> None:
         wait = self.settings.wait
         if not wait:
             self._overflow(job)
@@ -132,12 +134,12 @@ class WorkerPool:
         job.connection.hold()
         worker.waiting[job] = self._clock.callLater(wait, self._waited, worker, job)
 
-    def _waited(self, worker: Worker, job: Job) -> None:
+    def _waited(self, worker: QueueWorker, job: QueuedMessage) -> None:
         del worker.waiting[job]
         self._overflow(job)
         job.connection.release()
 
-    def _overflow(self, job: Job) -> None:
+    def _overflow(self, job: QueuedMessage) -> None:
         self.counters[self._full.value] += 1
         if self._full is Full.REJECT:
             job.settle(UNAVAILABLE)
@@ -148,7 +150,7 @@ class WorkerPool:
 
     # -- being handled
 
-    def _at_once(self, worker: Worker, job: Job) -> object:
+    def _at_once(self, worker: QueueWorker, job: QueuedMessage) -> object:
         """Handle a message without a queue, and without a Deferred where none is needed."""
         worker.turning = True
         try:
@@ -165,7 +167,7 @@ class WorkerPool:
         self._follow(worker, job, outcome)
         return done
 
-    def _follow(self, worker: Worker, job: Job, work: Deferred[object]) -> None:
+    def _follow(self, worker: QueueWorker, job: QueuedMessage, work: Deferred[object]) -> None:
         """Wait for the end of a handler, but not for ever."""
         if job.waits_for_a_stop and self._stopping:
             self._aside.add(job)
@@ -177,7 +179,7 @@ class WorkerPool:
             )
         work.addBoth(self._ended, worker, job)
 
-    def _ended(self, result: object, worker: Worker, job: Job) -> None:
+    def _ended(self, result: object, worker: QueueWorker, job: QueuedMessage) -> None:
         if job in self._aside:
             self._aside.discard(job)
             job.settle(result)
@@ -192,7 +194,7 @@ class WorkerPool:
         job.settle(result)
         self._go_on(worker)
 
-    def _timed_out(self, worker: Worker, job: Job, work: Deferred[object]) -> None:
+    def _timed_out(self, worker: QueueWorker, job: QueuedMessage, work: Deferred[object]) -> None:
         self.counters["timeout"] += 1
         self._log.warn(
             "Message {label} of connection {connection} took longer than {timeout} s",
@@ -204,7 +206,7 @@ class WorkerPool:
         job.settle(TIMEOUT)
         self._go_on(worker)
 
-    def _cut_off(self, worker: Worker, job: Job, work: Deferred[object]) -> None:
+    def _cut_off(self, worker: QueueWorker, job: QueuedMessage, work: Deferred[object]) -> None:
         """Let go of a handler, whether it takes notice of that or not."""
         del worker.running[job]
         self._stuck.add(job)
@@ -213,7 +215,7 @@ class WorkerPool:
         except BaseException:  # of what was to end it: that is no reason to wait on
             self._log.failure("Message {label} could not be cancelled", label=job.label)
 
-    def _go_on(self, worker: Worker) -> None:
+    def _go_on(self, worker: QueueWorker) -> None:
         """Handle what waits for this worker, as far as it is free for it."""
         if worker.turning:
             return
@@ -232,7 +234,7 @@ class WorkerPool:
             worker.turning = False
         self._perhaps_emptied()
 
-    def _let_in(self, worker: Worker) -> None:
+    def _let_in(self, worker: QueueWorker) -> None:
         """Give places in the queue to those that wait for one."""
         while worker.waiting and len(worker.queue) < self.settings.queue:
             job = next(iter(worker.waiting))
@@ -240,7 +242,7 @@ class WorkerPool:
             worker.queue.append(job)
             job.connection.release()
 
-    def _take(self, worker: Worker, job: Job) -> None:
+    def _take(self, worker: QueueWorker, job: QueuedMessage) -> None:
         self.counters["handled"] += 1
         try:
             outcome = job.begin()
@@ -254,13 +256,13 @@ class WorkerPool:
 
     # -- the end
 
-    def _waits_for_a_stop(self, job: Job) -> None:
+    def _waits_for_a_stop(self, job: QueuedMessage) -> None:
         """A handler waits for a stop: then that stop, if it is of this pool, goes on without it."""
         job.cancel_timer()  # its time would cut off that stop as well
         if self._stopping and self._report is None:
             self._put_aside(job)
 
-    def _put_aside(self, job: Job) -> None:
+    def _put_aside(self, job: QueuedMessage) -> None:
         """Wait no longer for a handler, which goes on."""
         for worker in self._workers:
             if worker.running.pop(job, None) is not None:
@@ -284,7 +286,7 @@ class WorkerPool:
             return None
         done: Deferred[None] = Deferred()
 
-        def ended(result: object, job: Job) -> object:
+        def ended(result: object, job: QueuedMessage) -> object:
             left.discard(job)
             if not left:
                 done.callback(None)

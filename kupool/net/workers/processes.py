@@ -12,7 +12,7 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 
 from kupool.net.workers import child
-from kupool.net.workers.crew import Call, Crew, Hand
+from kupool.net.workers.crew import BlockingCall, Crew, Hand
 from kupool.wire.framing import Int32Splitter, encode_int32
 
 #: The largest arguments, or result, of one call, in bytes once pickled.
@@ -31,7 +31,7 @@ class CallFailed(Exception):
     """What a function raised in a process; the text is that of its traceback."""
 
 
-def _pickled(call: Call) -> bytes:
+def _pickled(call: BlockingCall) -> bytes:
     """Return a call as bytes; raises :class:`ValueError` where it cannot be sent."""
     try:
         order = pickle.dumps((call.function, call.arguments))
@@ -94,7 +94,7 @@ class _ProcessHand(ProcessProtocol, Hand):
             )
         self._send(pickle.dumps(tuple(child.own_surroundings())))
 
-    def take(self, call: Call) -> None:
+    def take(self, call: BlockingCall) -> None:
         try:
             order = _pickled(call)
         except Exception:

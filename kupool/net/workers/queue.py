@@ -10,22 +10,22 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 
 from kupool.callbacks import awaited, deferred_of
-from kupool.net.routing.steps import Step, label_of
+from kupool.net.routing.steps import RouteStep, label_of
 from kupool.net.stopping import Work
 from kupool.session.connection import Connection
 
 
-class Job(Work):
+class QueuedMessage(Work):
     """One message and the handler that it is for."""
 
     __slots__ = ("connection", "done", "handler", "message", "timer")
 
     def __init__(
         self,
-        handler: Step,
+        handler: RouteStep,
         connection: Connection,
         message: tuple[Any, ...],
-        waits: Callable[[Job], object],
+        waits: Callable[[QueuedMessage], object],
     ) -> None:
         super().__init__(waits)
         self.handler = handler
@@ -63,7 +63,7 @@ class Job(Work):
             done.callback(result)
 
 
-class Worker:
+class QueueWorker:
     """Handles up to ``slots`` messages at a time, the others queue."""
 
     __slots__ = ("queue", "running", "slots", "turning", "waiting")
@@ -71,10 +71,10 @@ class Worker:
     def __init__(self, slots: int) -> None:
         self.slots = slots
         #: Messages whose handlers have not ended.
-        self.running: dict[Job, Deferred[object]] = {}
-        self.queue: deque[Job] = deque()
+        self.running: dict[QueuedMessage, Deferred[object]] = {}
+        self.queue: deque[QueuedMessage] = deque()
         #: Messages that wait for a place in the queue, and the end of their patience.
-        self.waiting: dict[Job, IDelayedCall] = {}
+        self.waiting: dict[QueuedMessage, IDelayedCall] = {}
         #: Whether a handler is being called just now, or must not be.
         self.turning = False
 
@@ -94,4 +94,4 @@ class Worker:
         return len(self.running) + len(self.queue) + len(self.waiting)
 
 
-__all__ = ["Job", "Worker"]
+__all__ = ["QueueWorker", "QueuedMessage"]

@@ -8,8 +8,8 @@ from typing import Any
 
 from twisted.python.failure import Failure
 
-from kupool.net.routing.steps import Step
-from kupool.net.workers.crew import Call, Crew, Hand
+from kupool.net.routing.steps import RouteStep
+from kupool.net.workers.crew import BlockingCall, Crew, Hand
 from kupool.session.connection import Connection
 
 
@@ -21,7 +21,7 @@ class Threads(Crew):
     cannot be ended from outside: it goes when its function returns, or with the process.
     """
 
-    def __call__(self, handler: Step) -> Step:
+    def __call__(self, handler: RouteStep) -> RouteStep:
         """Return a handler that runs in a thread."""
 
         def threaded(connection: Connection, *message: Any) -> object:
@@ -39,11 +39,11 @@ class _ThreadHand(Hand):
 
     def __init__(self, crew: Threads) -> None:
         self._crew = crew
-        self._inbox: SimpleQueue[Call | None] = SimpleQueue()
+        self._inbox: SimpleQueue[BlockingCall | None] = SimpleQueue()
         self._thread = Thread(target=self._work, name="kupool-worker", daemon=True)
         self._thread.start()
 
-    def take(self, call: Call) -> None:
+    def take(self, call: BlockingCall) -> None:
         self._inbox.put(call)
 
     def dismiss(self) -> None:

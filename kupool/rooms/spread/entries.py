@@ -12,11 +12,11 @@ import msgspec
 from kupool.session.outbox import EventPolicy
 
 
-class Entry(msgspec.Struct, array_like=True, gc=False, tag=True):
+class HostEntry(msgspec.Struct, array_like=True, gc=False, tag=True):
     """The base of all of them."""
 
 
-class Say(Entry):
+class Say(HostEntry):
     """To a room's host: a message of a user; ``number`` 0 is one without an answer.
 
     ``first`` lets the user in; whoever is no member any more does not become one again by
@@ -31,7 +31,7 @@ class Say(Entry):
     first: bool
 
 
-class Enter(Entry):
+class Enter(HostEntry):
     """To a room's host: a user who was a member where the room was before."""
 
     peer: int
@@ -39,13 +39,13 @@ class Enter(Entry):
     user: str
 
 
-class Gone(Entry):
+class Gone(HostEntry):
     """To a room's host: the connection has ended."""
 
     peer: int
 
 
-class Reply(Entry):
+class RoomReply(HostEntry, tag="Reply"):
     """To a connection's host: the answer, or the row of an error where ``code`` is not 0."""
 
     peer: int
@@ -55,7 +55,7 @@ class Reply(Entry):
     text: str = ""
 
 
-class Push(Entry):
+class Push(HostEntry):
     """To a connection's host: what a room sends; ``key`` and ``policy`` are a packet's."""
 
     peers: list[int]
@@ -64,7 +64,7 @@ class Push(Entry):
     policy: str | None
 
 
-class Out(Entry):
+class Out(HostEntry):
     """To a connection's host: the user is no member any more, or is one elsewhere."""
 
     peer: int
@@ -73,27 +73,27 @@ class Out(Entry):
     reason: str
 
 
-class Hold(Entry):
+class Hold(HostEntry):
     """To a connection's host: read nothing more of it, or (``on`` False) go on."""
 
     peer: int
     on: bool
 
 
-class Ask(Entry):
+class Ask(HostEntry):
     """To a room's host of before: say when it has ended there."""
 
     code: str
 
 
-class Handed(Entry):
+class Handed(HostEntry):
     """To a room's new host: it has ended here; with its state, if it was here at all."""
 
     code: str
     state: bytes | None
 
 
-class Everyone(Entry):
+class Everyone(HostEntry):
     """To every host: send to all members of all rooms, or to one user."""
 
     user: str | None
@@ -102,7 +102,7 @@ class Everyone(Entry):
     policy: str | None
 
 
-AnyEntry = Say | Enter | Gone | Reply | Push | Out | Hold | Ask | Handed | Everyone
+AnyEntry = Say | Enter | Gone | RoomReply | Push | Out | Hold | Ask | Handed | Everyone
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(AnyEntry)
@@ -134,7 +134,7 @@ __all__ = [
     "Hold",
     "Out",
     "Push",
-    "Reply",
+    "RoomReply",
     "Say",
     "decode",
     "encode",

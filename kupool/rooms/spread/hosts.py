@@ -19,7 +19,7 @@ from kupool.rooms.spread.settings import SpreadSettings
 PARTING = 2.0
 
 
-class Beat(msgspec.Struct):
+class HostBeat(msgspec.Struct):
     """What a host says of itself: ``serving`` rooms or not, or ``gone``.
 
     ``epoch`` is another one whenever it has begun anew; ``asks`` wants to hear the others.
@@ -143,7 +143,7 @@ class Hosts:
         await parted(self._clock, self._bus.unsubscribe(self._received))
 
     def _tell(self, *, gone: bool = False, asks: bool = False) -> None:
-        beat = Beat(self.host, self._epoch, self._serving, gone, asks)
+        beat = HostBeat(self.host, self._epoch, self._serving, gone, asks)
         try:
             said = self._bus.publish_unreliable_all(msgspec.json.encode(beat), self._topic)
         except Exception:
@@ -180,7 +180,7 @@ class Hosts:
         self._tell()
 
     def _received(self, message: Message) -> None:
-        beat = msgspec.json.decode(message.data, type=Beat)
+        beat = msgspec.json.decode(message.data, type=HostBeat)
         if beat.host == self.host:
             self._hear_self(beat)
             return
@@ -194,7 +194,7 @@ class Hosts:
         elif known is not None:
             self._forget(beat.host)
 
-    def _hear_self(self, beat: Beat) -> None:
+    def _hear_self(self, beat: HostBeat) -> None:
         if beat.epoch != self._epoch:
             self._twin = self._twin or not beat.gone
             if beat.asks and not self._stopped:
@@ -210,7 +210,7 @@ class Hosts:
             self._tell(asks=True)
             self._joining = self._clock.callLater(self._settings.settle, self._join)
 
-    def _hear(self, beat: Beat) -> None:
+    def _hear(self, beat: HostBeat) -> None:
         known = self._known.get(beat.host)
         if known is not None and known.epoch != beat.epoch:
             self._forget(beat.host)
@@ -245,4 +245,4 @@ class Hosts:
         self._forget(host)
 
 
-__all__ = ["Beat", "HostExists", "Hosts", "parted"]
+__all__ = ["HostBeat", "HostExists", "Hosts", "parted"]

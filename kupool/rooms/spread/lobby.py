@@ -33,7 +33,7 @@ from kupool.rooms.spread.entries import (
     Hold,
     Out,
     Push,
-    Reply,
+    RoomReply,
     Say,
     policy_of,
 )
@@ -103,7 +103,7 @@ class SpreadLobby(Lobby):
             Say: self.visitors.say,
             Enter: self.visitors.enter,
             Gone: self.visitors.gone,
-            Reply: self.seats.reply,
+            RoomReply: self.seats.reply,
             Push: self.seats.push,
             Out: self.seats.out,
             Hold: self.seats.hold,

@@ -13,10 +13,10 @@ from twisted.python.failure import Failure
 from kupool.errors import BAD_PARAMS, TIMEOUT, UNAVAILABLE, ErrorText, RequestError
 from kupool.rooms.broadcast import Packet
 from kupool.rooms.events import RoomBusy, RoomGone
-from kupool.rooms.spread.entries import Enter, Gone, Hold, Out, Push, Reply, Say, policy_of
+from kupool.rooms.spread.entries import Enter, Gone, Hold, Out, Push, RoomReply, Say, policy_of
 from kupool.rooms.spread.exchange import Exchange
 from kupool.rooms.spread.packing import Packing
-from kupool.rooms.wheel import Timer
+from kupool.rooms.wheel import RoomTimer
 from kupool.session.connection import Connection
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ class Seats:
         say = Say(seat.number, seat.code, seat.user, number, data, first)
         self._exchange.send(seat.host, say)
 
-    def _late(self, timer: Timer) -> None:
+    def _late(self, timer: RoomTimer) -> None:
         assert isinstance(timer.room, Seat)
         self._settle(timer.room, int(timer.key), Failure(RequestError(TIMEOUT)))
 
@@ -147,7 +147,7 @@ class Seats:
         seat = self._by_number.get(number)
         return seat if seat is not None and seat.host == host and not seat.moving else None
 
-    def reply(self, host: str, entry: Reply) -> None:
+    def reply(self, host: str, entry: RoomReply) -> None:
         """A message was answered."""
         seat = self._from(host, entry.peer)
         if seat is None:

@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 from kupool.errors import MALFORMED, UNAVAILABLE, ErrorText, RequestError
 from kupool.incidents import report
 from kupool.rooms.events import RoomBusy, RoomGone
-from kupool.rooms.spread.entries import Enter, Gone, Hold, Out, Reply, Say
+from kupool.rooms.spread.entries import Enter, Gone, Hold, Out, RoomReply, Say
 from kupool.rooms.spread.exchange import Exchange
 from kupool.rooms.spread.packing import Packing
 from kupool.rooms.spread.seats import LEFT, MOVED
@@ -213,7 +213,7 @@ class Visitors:
         answer.addBoth(reply)
         return answer
 
-    def _reply(self, peer: int, number: int, result: object) -> Reply:
+    def _reply(self, peer: int, number: int, result: object) -> RoomReply:
         if isinstance(result, Failure) and isinstance(result.value, RequestError):
             result = result.value.error
         if not isinstance(result, ErrorText | Failure):
@@ -223,12 +223,12 @@ class Visitors:
                 result = Failure()
             else:
                 if len(data) <= self._lobby.spread.max_entry:
-                    return Reply(peer, number, data)
+                    return RoomReply(peer, number, data)
                 result = Failure(ValueError(f"an answer of {len(data)} bytes"))
         if isinstance(result, Failure):
             result = report(self._log, "A message from another host failed", result)
         assert isinstance(result, ErrorText)
-        return Reply(peer, number, b"", result.code, result.text)
+        return RoomReply(peer, number, b"", result.code, result.text)
 
     # -- the end
 

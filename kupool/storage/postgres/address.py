@@ -29,7 +29,7 @@ _HOST = re.compile(r"[\w.:%/\\ +-]*|@.*")
 _NUMBERED = re.compile(r"[\d.]+|[\da-fA-F:]*:[\da-fA-F:.]*(%\w+)?")
 
 
-class Server(NamedTuple):
+class DatabaseServer(NamedTuple):
     """One server of a connection string; ``address`` is empty where it has to be looked up."""
 
     host: str
@@ -51,13 +51,13 @@ class Server(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Address:
+class PostgresAddress:
     """A connection string taken apart: its servers in order, the rest of its options, and
     the seconds that a connection may take to be made.
     """
 
     dsn: str
-    servers: Sequence[Server]
+    servers: Sequence[DatabaseServer]
     options: dict[str, str]
     timeout: float
 
@@ -68,7 +68,7 @@ class Address:
         name = self.options.get("dbname")
         return f"PostgreSQL at {servers}" + (f", database {name}" if name else "")
 
-    def arguments(self, server: Server, address: str = "") -> dict[str, str]:
+    def arguments(self, server: DatabaseServer, address: str = "") -> dict[str, str]:
         """Return what a connection to one of the servers is made with."""
         where = {"host": server.host, "hostaddr": server.address or address, "port": server.port}
         return {
@@ -79,7 +79,7 @@ class Address:
         }
 
 
-def parse_address(dsn: str) -> Address:
+def parse_address(dsn: str) -> PostgresAddress:
     """Take a connection string apart; raises :class:`DatabaseUnusable`, without quoting it.
 
     As with libpq, what it does not say comes from the ``PG*`` environment variables.
@@ -101,8 +101,8 @@ def parse_address(dsn: str) -> Address:
     bad_port = not all(port.isascii() and port.isdigit() for port in ports)
     if bad_host or bad_port or not all(given) or not timeout.isdigit():
         raise DatabaseUnusable(f"not a PostgreSQL connection string: {_EXPECTED}")
-    servers = [Server(*values) for values in zip(*given, strict=True)]
-    return Address(dsn, servers, options, float(timeout) or CONNECT_TIMEOUT)
+    servers = [DatabaseServer(*values) for values in zip(*given, strict=True)]
+    return PostgresAddress(dsn, servers, options, float(timeout) or CONNECT_TIMEOUT)
 
 
 def _each(values: list[str], number: int) -> list[str]:

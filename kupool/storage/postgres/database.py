@@ -16,11 +16,11 @@ from twisted.python.failure import Failure
 
 from kupool.storage.database import DatabaseClosed, DatabaseUnusable
 from kupool.storage.migrations import SchemaTooNew
-from kupool.storage.postgres.address import Address, parse_address
+from kupool.storage.postgres.address import PostgresAddress, parse_address
 from kupool.storage.postgres.owner import (
+    DatabaseOwner,
     InUse,
     NotOwner,
-    Owner,
     Ownership,
     set_keepalives,
     switches_sessions,
@@ -28,12 +28,12 @@ from kupool.storage.postgres.owner import (
 from kupool.storage.postgres.schema import BlockingCursor, prepare, revive
 
 if TYPE_CHECKING:
-    from kupool.storage.postgres.link import Link
+    from kupool.storage.postgres.link import PostgresLink
 
 T = TypeVar("T")
 
 #: Work in a transaction: gets a cursor, whose ``execute`` is awaited.
-Work = Callable[[Any], Awaitable[T]]
+DatabaseWork = Callable[[Any], Awaitable[T]]
 
 #: The folder of migrations.
 SCHEMA = "postgres"
@@ -104,8 +104,8 @@ class PostgresDatabase:
         self._dsn = dsn
         self._patient = patient
         self._where = "PostgreSQL"
-        self._writer: Link | None = None
-        self._others: list[Link] = []
+        self._writer: PostgresLink | None = None
+        self._others: list[PostgresLink] = []
         self._ownership = Ownership() if own else None
         self._shared = own == "shared"
         self._update = update
@@ -180,21 +180,21 @@ class PostgresDatabase:
         return _unbound(self._opening)
 
     async def _open(self) -> None:
-        from kupool.storage.postgres.link import Link
+        from kupool.storage.postgres.link import PostgresLink
         from kupool.storage.postgres.trouble import TROUBLE, explain
 
         address = self._parse()
         limit, own, others = self.settings.timeout, None, None
         if self._ownership is not None:
             own, others = self._begin, self._begin_other
-        writer = self._writer = Link(self.reactor, address, limit, self._changed, begin=own)
+        writer = self._writer = PostgresLink(self.reactor, address, limit, self._changed, begin=own)
         try:
             await self._connect(writer)
             previous = await writer.transact(self._prepare)
             if self._ownership is not None:
                 self._ownership.settled(previous)
             self._others = [
-                Link(self.reactor, address, limit, _ignore, begin=others)
+                PostgresLink(self.reactor, address, limit, _ignore, begin=others)
                 for _ in range(self.settings.others)
             ]
             for link in self._others:
@@ -210,7 +210,7 @@ class PostgresDatabase:
                 raise DatabaseUnusable(f"{self._where}: {explain(error)}") from None
             raise
 
-    async def _prepare(self, cursor: Any) -> Owner | None:
+    async def _prepare(self, cursor: Any) -> DatabaseOwner | None:
         await prepare(cursor, SCHEMA, update=self._update)
         if self._ownership is None:
             return None
@@ -224,7 +224,7 @@ class PostgresDatabase:
     async def _begin_other(self, cursor: Any, backend: int) -> None:
         await set_keepalives(cursor)
 
-    async def _connect(self, link: Link) -> None:
+    async def _connect(self, link: PostgresLink) -> None:
         """Connect; with patience for as long as it takes."""
         from kupool.storage.postgres.link import FIRST_DELAY, LONGEST_DELAY
         from kupool.storage.postgres.trouble import ConnectFailed
@@ -250,7 +250,7 @@ class PostgresDatabase:
                 self._pause = None
             delay = min(2 * delay, LONGEST_DELAY)
 
-    def _parse(self) -> Address:
+    def _parse(self) -> PostgresAddress:
         address = parse_address(self._dsn)
         self._where = address.shown
         return address
@@ -291,7 +291,7 @@ class PostgresDatabase:
         return "" if self._ownership is None else self._ownership.taken_over
 
     @property
-    def previous_owner(self) -> Owner | None:
+    def previous_owner(self) -> DatabaseOwner | None:
         """Who owned the database before this process; None for nobody."""
         return None if self._ownership is None else self._ownership.previous
 
@@ -314,7 +314,7 @@ class PostgresDatabase:
 
     # -- work
 
-    def count(self, work: Work[T]) -> Deferred[T]:
+    def count(self, work: DatabaseWork[T]) -> Deferred[T]:
         """Do some work in a transaction on the connection for counting, in order.
 
         An owner's fails, too, when another has taken over.
@@ -337,7 +337,7 @@ class PostgresDatabase:
             checked = check_and_work
         return self._run(lambda: self._writer, checked, self.settings.timeout)
 
-    def write(self, work: Work[T], *, maintenance: bool = False) -> Deferred[T]:
+    def write(self, work: DatabaseWork[T], *, maintenance: bool = False) -> Deferred[T]:
         """Do some work beside the counting that writes; as :meth:`run` and :meth:`count`."""
         ownership = self._ownership
         checked = work
@@ -352,7 +352,7 @@ class PostgresDatabase:
             checked = check_and_work
         return self.run(checked, maintenance=maintenance)
 
-    def run(self, work: Work[T], *, maintenance: bool = False) -> Deferred[T]:
+    def run(self, work: DatabaseWork[T], *, maintenance: bool = False) -> Deferred[T]:
         """Do some work beside the counting, in no particular order; as :meth:`count`."""
         limit = self.settings.long_timeout if maintenance else self.settings.timeout
         return self._run(self._least_busy, work, limit)
@@ -370,13 +370,15 @@ class PostgresDatabase:
         """Make tables again that were dropped, in the transaction of a cursor."""
         await revive(cursor, SCHEMA)
 
-    def _least_busy(self) -> Link | None:
+    def _least_busy(self) -> PostgresLink | None:
         """Return the connection with least to do, of those that are connected if any is."""
         return min(
             self._others, key=lambda link: (bool(link.problem), link.waiting), default=self._writer
         )
 
-    def _run(self, choose: Callable[[], Link | None], work: Work[T], limit: float) -> Deferred[T]:
+    def _run(
+        self, choose: Callable[[], PostgresLink | None], work: DatabaseWork[T], limit: float
+    ) -> Deferred[T]:
         link = choose()
         if self._closed or link is None:
             return fail(DatabaseClosed(f"{self._where} is not open"))
@@ -384,7 +386,7 @@ class PostgresDatabase:
             return fail(DatabaseUnavailable(f"{self._where}: too much waits for it"))
         return _unbound(Deferred.fromCoroutine(self._transact(link, work, limit)))
 
-    async def _transact(self, link: Link, work: Work[T], limit: float) -> T:
+    async def _transact(self, link: PostgresLink, work: DatabaseWork[T], limit: float) -> T:
         from kupool.storage.postgres.trouble import TROUBLE, ConnectionDead, explain
 
         for left in reversed(range(TRIES)):

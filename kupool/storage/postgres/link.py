@@ -16,7 +16,7 @@ from txpostgres.reconnection import DeadConnectionDetector
 from txpostgres.retrying import simpleBackoffIterator
 from txpostgres.txpostgres import Connection, Cursor, UnexpectedPollResult, _PollingMixin
 
-from kupool.storage.postgres.address import Address, look_up
+from kupool.storage.postgres.address import PostgresAddress, look_up
 from kupool.storage.postgres.trouble import TROUBLE, ConnectFailed, NoAnswer, explain, is_refusal
 
 T = TypeVar("T")
@@ -57,7 +57,7 @@ class Detector(DeadConnectionDetector):  # type: ignore[misc]
         self.reconnectable.come_back(f)
 
 
-class Link(Connection):  # type: ignore[misc]
+class PostgresLink(Connection):  # type: ignore[misc]
     """A connection to a database.
 
     ``limit`` is how many seconds a statement may take. ``changed`` is called when the
@@ -72,7 +72,7 @@ class Link(Connection):  # type: ignore[misc]
     def __init__(
         self,
         reactor: Any,
-        address: Address,
+        address: PostgresAddress,
         limit: float,
         changed: Callable[[str], None],
         *,

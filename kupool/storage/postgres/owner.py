@@ -60,7 +60,7 @@ class NotOwner(Exception):
     """The database is not this daemon's to write to; says why."""
 
 
-class Process(NamedTuple):
+class OwnerProcess(NamedTuple):
     """A process of a machine: ``started`` is in seconds since the boot, 0 where unknown."""
 
     host: str
@@ -84,21 +84,21 @@ class Process(NamedTuple):
         return bool(started and self.started and abs(started - self.started) > 0.5)
 
 
-def this_process() -> Process:
+def this_process() -> OwnerProcess:
     """Return this process. In a container the boot's id is its own: so are its pids."""
     boot_id = read_boot_id()
     try:
         boot_id += f":{os.stat('/proc/self/ns/pid').st_ino}" if boot_id else ""
     except OSError:
         boot_id = ""
-    return Process(socket.gethostname(), os.getpid(), boot_id, process_started() or 0.0)
+    return OwnerProcess(socket.gethostname(), os.getpid(), boot_id, process_started() or 0.0)
 
 
-class Owner(NamedTuple):
+class DatabaseOwner(NamedTuple):
     """A daemon that owns a database, or did; ``since`` is a time as it is shown."""
 
     term: int
-    process: Process
+    process: OwnerProcess
     since: str
     released: bool
 
@@ -117,12 +117,12 @@ class Ownership:
     Raises :class:`NotOwner` where the database is another's.
     """
 
-    def __init__(self, process: Process | None = None) -> None:
+    def __init__(self, process: OwnerProcess | None = None) -> None:
         self.process = process or this_process()
         #: The term of this process; 0 before it has one.
         self.term = 0
         #: Who owned the database before, None for nobody, and whether it surely is gone.
-        self.previous: Owner | None = None
+        self.previous: DatabaseOwner | None = None
         self.previous_gone = True
         #: Who has taken over; empty while nobody has. It stays so: what this process has
         #: in memory is not what the other one knows.
@@ -176,13 +176,13 @@ class Ownership:
                 self._compare(owner)
             await self._write(cursor, self.term)
 
-    def _compare(self, owner: Owner) -> None:
+    def _compare(self, owner: DatabaseOwner) -> None:
         """Raise if another has taken over. One with a lower term is from a backup."""
         if owner.term > self.term or (owner.term == self.term and owner.process != self.process):
             self.taken_over = f"another daemon ({owner}) has taken over"
             raise NotOwner(self.taken_over)
 
-    async def claim(self, cursor: Any, retire_jobs: bool) -> Owner | None:
+    async def claim(self, cursor: Any, retire_jobs: bool) -> DatabaseOwner | None:
         """Write down that the database is ours, under a new term; returns who had it before.
 
         With ``retire_jobs``, the jobs of one that may not be gone are retired for good: no
@@ -196,7 +196,7 @@ class Ownership:
         await self._write(cursor, 1 if previous is None else previous.term + 1)
         return previous
 
-    def settled(self, previous: Owner | None) -> None:
+    def settled(self, previous: DatabaseOwner | None) -> None:
         """Note that a claim is committed."""
         self.term = 1 if previous is None else previous.term + 1
 
@@ -246,7 +246,7 @@ class Ownership:
 class InUse(NotOwner):
     """A daemon that runs owns the database; says which, where that is known."""
 
-    def __init__(self, owner: Owner | None) -> None:
+    def __init__(self, owner: DatabaseOwner | None) -> None:
         who = f" ({owner})" if owner is not None and not owner.released else ""
         super().__init__(
             f"another daemon{who} uses the database; stop it first, or give each its own"
@@ -254,7 +254,7 @@ class InUse(NotOwner):
         self.owner = owner
 
 
-async def read(cursor: Any, lock: str = "") -> Owner | None:
+async def read(cursor: Any, lock: str = "") -> DatabaseOwner | None:
     """Return who owns the database, or did last; None for nobody yet."""
     await cursor.execute("SELECT to_regclass('owner') IS NOT NULL")
     if not cursor.fetchone()[0]:
@@ -264,9 +264,9 @@ async def read(cursor: Any, lock: str = "") -> Owner | None:
     return None if row is None else _owner(row)
 
 
-def _owner(row: Sequence[Any]) -> Owner:
+def _owner(row: Sequence[Any]) -> DatabaseOwner:
     term, *process, since, released = row
-    return Owner(term, Process(*process), since, released)
+    return DatabaseOwner(term, OwnerProcess(*process), since, released)
 
 
 async def set_keepalives(cursor: Any) -> None:
@@ -294,4 +294,11 @@ def switches_sessions(connect: Callable[[], Any]) -> bool:
         two.close()
 
 
-__all__ = ["InUse", "Owner", "Ownership", "Process", "switches_sessions", "this_process"]
+__all__ = [
+    "DatabaseOwner",
+    "InUse",
+    "OwnerProcess",
+    "Ownership",
+    "switches_sessions",
+    "this_process",
+]

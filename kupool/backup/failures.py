@@ -1,0 +1,10 @@
+"""What can go wrong with a backup."""
+
+from __future__ import annotations
+
+
+class BackupError(Exception):
+    """A backup cannot be made or put back, or is not good; says why, and what to do."""
+
+
+__all__ = ["BackupError"]

@@ -1,0 +1,12 @@
+"""The topics of the pool's events."""
+
+from __future__ import annotations
+
+#: The topics of the pool's events, together and each.
+EVENTS = "kupool.>"
+JOB = "kupool.job"
+ACCEPTED = "kupool.submission.accepted"
+OPENED = "kupool.session.opened"
+CLOSED = "kupool.session.closed"
+
+__all__ = ["ACCEPTED", "CLOSED", "EVENTS", "JOB", "OPENED"]
