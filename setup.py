@@ -34,6 +34,7 @@ setup(
     extras_require={
         "tls": ["pyopenssl>=24.0", "service-identity>=24.1"],
         "test": [
+            # A WebSocket client that is not ours: the daemon itself does without.
             "autobahn>=24.4.2",
             "pytest>=8.0",
             "pytest-twisted>=1.14",

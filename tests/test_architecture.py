@@ -36,6 +36,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "session": {"errors", "wire"},
     "net": {
         "errors",
+        "moved",
         "callbacks",
         "incidents",
         "ranges",
@@ -64,7 +65,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "bus": {"errors", "callbacks", "incidents", "timing", "wire", "session", "net", "amqp"},
     "migration": {"wire", "storage", "amqp", "log"},
-    "client": {"errors", "callbacks", "ranges", "timing", "wire", "session", "net"},
+    "client": {"errors", "callbacks", "moved", "ranges", "timing", "wire", "session", "net"},
     "settings_file": set(),
     "settings": {"kinds", "masking", "settings_file"},
     "options": {"kinds", "masking", "settings"},

@@ -83,7 +83,7 @@ class Connection:
         "_behind",
         "_dispatch",
         "_encode",
-        "_ends_at",
+        "_ending",
         "_half_close",
         "_halted",
         "_held",
@@ -164,7 +164,8 @@ class Connection:
         self._later = b""
         self._receiving = False
         self._peer_finished = False
-        self._ends_at: float | None = None
+        #: (since, seconds): it is ended from this side when so many seconds have passed.
+        self._ending: tuple[float, float] | None = None
         self._partial: tuple[int, float] | None = None
 
     # -- who it is
@@ -667,7 +668,7 @@ class Connection:
 
     def _finish_sending(self, *, linger: bool) -> None:
         self._move(Event.END)
-        self._ends_at = self._now() + self.around.limits().write_timeout
+        self._ending = (self._now(), self.around.limits().write_timeout)
         self._tell_waiting()
         self.transport.unregisterProducer()
         if linger and self._half_close:
@@ -682,7 +683,7 @@ class Connection:
     def flushed(self) -> None:
         """All is sent, and this side has ended: the peer has a moment to end its own."""
         if self._move(Event.FLUSHED):
-            self._ends_at = self._now() + LINGER
+            self._ending = (self._now(), LINGER)
 
     def abort(self) -> None:
         """Cut the connection off without a word."""
@@ -712,7 +713,7 @@ class Connection:
             self._tell_waiting()
             self.around.owner.ended(self, reason)
 
-    def _part_is_late(self, now: float, timeout: float) -> bool:
+    def _part_is_late(self, now: float, timeout: float, elapsed: Callable[[float], float]) -> bool:
         """Say whether the rest of a message is due: looked at once a second, so that it
         costs nothing while messages come.
         """
@@ -721,7 +722,7 @@ class Connection:
         elif self._partial is None or self._partial[0] != self.messages_in:
             self._partial = (self.messages_in, now)
         else:
-            return now - self._partial[1] >= timeout
+            return now - self._partial[1] >= timeout <= elapsed(self._partial[1])
         return False
 
     def sweep(self, now: float, elapsed: Callable[[float], float] | None = None) -> None:
@@ -730,12 +731,13 @@ class Connection:
         ``elapsed`` says how long it is since a time of the clock, without the pauses in which
         this process did not run; it is asked before anything is held against the peer.
         """
+        elapsed = elapsed or now.__sub__
         if self.state is OPEN or self.state is DRAINING:
-            reason = self._overdue(now, elapsed or now.__sub__)
+            reason = self._overdue(now, elapsed)
             if reason is not None:
                 self.close(reason)
-        elif self._ends_at is not None and now >= self._ends_at:
-            self._ends_at = None
+        elif self._ending is not None and elapsed(self._ending[0]) >= self._ending[1]:
+            self._ending = None
             if self.state is LINGERING:
                 self.transport.loseConnection()
             else:
@@ -753,7 +755,7 @@ class Connection:
         idle, part = limits.idle_timeout, limits.message_timeout
         if idle and now - self.last_seen >= idle <= elapsed(self.last_seen):
             return IDLE_TIMEOUT
-        if part and self._part_is_late(now, part):
+        if part and self._part_is_late(now, part, elapsed):
             return IDLE_TIMEOUT
         return None
 

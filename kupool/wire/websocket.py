@@ -2,6 +2,11 @@
 
 What it sends is never masked, and each message is one frame. What it receives is masked, and
 a message may be many frames: :class:`FrameReader` puts them together.
+
+The reader is our own because the libraries hand out neither the size that a header announces,
+which is refused here before its payload is held, nor a limit of a whole message: around wsproto
+each server has a buffer with one. They also decode texts that are decoded again as JSON, and
+make an object or more of every fragment, which is what a flood of fragments costs most.
 """
 
 from __future__ import annotations

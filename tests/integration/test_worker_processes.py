@@ -172,7 +172,13 @@ class SurroundingsTests(CrewCase):
     """What a function finds around it."""
 
     async def test_standard_input_is_empty(self) -> None:
-        """Issue 12: neither it nor a program that it runs reads the queue of calls."""
+        """Issue 12: neither it nor a program that it runs reads the queue of calls, or ours."""
+        before = os.dup(0)
+        self.addCleanup(os.close, before)
+        self.addCleanup(os.dup2, before, 0)
+        ours = os.open(__file__, os.O_RDONLY)
+        os.dup2(ours, 0)
+        os.close(ours)
         crew = self.keep(Processes(reactor, 1))
         self.assertEqual(await crew.run(standard_input), b"")
         self.assertEqual(await crew.run(ask), "nothing there")

@@ -16,7 +16,8 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from kupool.net.dialling.dialler import Place
-from kupool.wire.framing import FRAMINGS, Control, Framing, encode_frame
+from kupool.net.dialling.settings import framing_for
+from kupool.wire.framing import Control, Framing, encode_frame
 
 
 @implementer(ITCPTransport)
@@ -92,7 +93,7 @@ class ScriptedEndpoint:
     """Connects as the test says: ``mood`` is accept, refuse or hang."""
 
     def __init__(self, framing: str = "frame") -> None:
-        self.framing = FRAMINGS[framing]
+        self.framing = framing_for(framing)
         self.mood = "accept"
         self.attempts = 0
         self.cancelled = 0

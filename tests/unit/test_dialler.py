@@ -16,6 +16,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import alsoProvides
 
+from kupool.net.dialling import deadlines
 from kupool.net.dialling.dialler import CUT_AFTER, ClientState, Dialler, Ended, Place, User
 from kupool.net.dialling.failures import ConnectionEnded, NotWanted, RequestTimeout
 from kupool.net.dialling.settings import DialSettings, framing_for
@@ -449,6 +450,31 @@ class DeadlineTests(Case):
         self.clock.turn()
         self.assertIsInstance(outcome[0], RequestTimeout)
 
+    def test_a_server_that_says_other_things_without_end(self) -> None:
+        """What is read meanwhile puts a deadline off, but not for ever."""
+        self.patch(deadlines, "MOST_TURNS", 3)
+        transport = self.make()
+        outcome = self.ask(3.0)
+        self.clock.pause(60.0)
+        for turn in range(5):
+            self.assertEqual(outcome, [], turn)
+            self.clock.turn()
+            transport.say({"id": 9, "result": True})
+        self.assertIsInstance(outcome[0], RequestTimeout)
+
+    def test_a_server_that_spoke_while_we_were_busy(self) -> None:
+        """A reactor that was blocked for less than a pause has not read it yet."""
+        transport = self.make(silence=180.0)
+        self.clock.pause(180.5)
+        self.clock.turn()
+        transport.say({"id": 9, "result": True})
+        self.clock.turn()
+        self.clock.turn()
+        self.assertFalse(transport.gone)
+        self.clock.advance(180.0)
+        self.clock.advance(0.0)
+        self.assertTrue(transport.aborted)
+
     def test_a_server_is_not_silent_while_we_are_stopped(self) -> None:
         transport = self.make(silence=180.0, keepalive=55.0)
         self.clock.advance(50.0)
@@ -469,7 +495,7 @@ class KeepAliveTests(Case):
     """K-63, P-15: signs of life are asked for in every framing."""
 
     def test_asked_in_every_framing(self) -> None:
-        for framing in FRAMINGS:
+        for framing in [*FRAMINGS, "json"]:
             transport = self.make(framing, keepalive=5.0)
             for _ in range(2):
                 self.clock.advance(5.0)

@@ -115,6 +115,21 @@ class HeartbeatTests(SynchronousTestCase):
         self.beats(bench, 1)
         self.assertEqual(connection.state, CLOSING)
 
+    def test_a_peer_that_was_heard_before_a_pause(self) -> None:
+        """The pause is not its silence: it is not asked before an interval has passed."""
+        bench = Bench(idle_timeout=0)
+        self.heartbeat(bench)
+        connection, transport = bench.connect(FRAME)
+        for _ in range(2):
+            bench.clock.advance(9.0)
+            connection.feed(encode_frame(b"", OP_PONG))
+            bench.clock.advance(1.0 if bench.clock.seconds() < 10.0 else 0.9)
+        bench.clock.advance(53.1)  # in one step, until shortly before the next beat
+        bench.clock.advance(7.5)
+        self.assertEqual(transport.taken(), b"")
+        bench.clock.advance(10.0)
+        self.assertEqual(frames(transport.taken()), [(9, b"")])
+
     def test_a_ping_and_an_end_of_ones_own(self) -> None:
         bench = Bench(idle_timeout=0)
         dead: list[Connection] = []

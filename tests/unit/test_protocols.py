@@ -266,6 +266,26 @@ class RefusalTests(SynchronousTestCase):
         self.bench.clock.advance(REFUSAL_GRACE)
         self.assertTrue(transport.aborted)
 
+    def test_where_no_side_can_end_alone(self) -> None:
+        """Issue 12: so it is under TLS, whose goodbye is not waited for longer than the grace."""
+        for factory in (self.factory, FACTORIES["line"](self.bench.manager)):
+            protocol, transport = meet(factory)
+            protocol.dataReceived(LINE.encode(PING))
+            self.assertEqual(lines(transport.value())[0]["params"]["code"], 4102)
+            self.assertEqual((transport.disconnecting, transport.aborted), (True, False))
+            self.bench.clock.advance(REFUSAL_GRACE - 0.1)
+            self.assertFalse(transport.aborted)
+            self.bench.clock.advance(0.2)
+            self.assertTrue(transport.aborted)
+
+    def test_too_many_where_no_side_can_end_alone(self) -> None:
+        import kupool.net.transport.protocols as protocols
+
+        self.patch(protocols, "MAX_REFUSALS", 2)
+        factory = FACTORIES["line"](self.bench.manager)
+        transports = [meet(factory)[1] for _ in range(3)]
+        self.assertEqual([t.aborted for t in transports], [False, False, True])
+
     def test_one_that_leaves_gives_its_grace_back(self) -> None:
         protocol, _ = meet(self.factory)
         protocol.readConnectionLost()

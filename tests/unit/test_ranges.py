@@ -13,20 +13,15 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.client.settings import ClientSettings as PoolClientSettings
-from kupool.net import (
-    ClientSettings,
-    Delivery,
-    Heartbeat,
-    Policy,
-    RateLimit,
-    ServerSettings,
-    StallWatch,
-    Threads,
-    WorkerSettings,
-)
+from kupool.net import ClientSettings, Heartbeat, ServerSettings
+from kupool.net.delivery import Delivery, Policy
 from kupool.net.dialling.backoff import Backoff
 from kupool.net.dialling.settings import DialSettings
+from kupool.net.routing.guards import RateLimit
+from kupool.net.stalls import StallWatch
 from kupool.net.transport.proxied import ProxySettings
+from kupool.net.workers.settings import WorkerSettings
+from kupool.net.workers.threads import Threads
 from kupool.ranges import a, check, number, one_of, whole
 from tests.peers import Bench
 

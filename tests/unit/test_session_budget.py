@@ -44,6 +44,17 @@ class BudgetTests(SynchronousTestCase):
         connection.feed(self.flood(LINE, BUDGET + 1))
         self.assertEqual(len(recorder.items), 2 * BUDGET)
 
+    def test_its_share_of_a_large_read(self) -> None:
+        """It is taken apart piece by piece, and no piece alone is over the share."""
+        recorder = Recorder()
+        bench = Bench(recorder)
+        connection, _ = bench.connect()
+        piece = BUDGET // 2
+        connection.feed(LINE.encode(b"x" * (SLICE // piece - 1)) * piece * 8)
+        self.assertLessEqual(len(recorder.items), BUDGET + piece)
+        bench.turns()
+        self.assertEqual(len(recorder.items), 8 * piece)
+
     def test_another_one_is_handled_first(self) -> None:
         recorder = Recorder()
         bench = Bench(recorder)

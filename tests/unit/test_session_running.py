@@ -80,6 +80,42 @@ class SweepTests(SynchronousTestCase):
         bench.sweep_after(3)
         self.assertEqual(bench.manager.counters.closes, {IDLE_TIMEOUT.reason: 1})
 
+    def test_one_whose_time_is_over_at_the_end_of_the_pause(self) -> None:
+        """What it wrote meanwhile is read before it is judged."""
+        bench = Bench()
+        connection, _ = bench.connect()
+        bench.sweep_after(179)
+        bench.clock.advance(3600)
+        bench.manager.sweep()
+        connection.feed(b'{"id":1,"method":"ping"}\n')
+        bench.sweep_after(1)
+        self.assertIs(connection.state, OPEN)
+
+    def test_the_rest_of_a_message(self) -> None:
+        bench = Bench(message_timeout=10.0)
+        connection, _ = bench.connect()
+        connection.feed(b'{"id":1,')
+        bench.sweep_after(5)
+        bench.clock.advance(3600)
+        bench.manager.sweep()
+        bench.sweep_after(3)
+        self.assertIs(connection.state, OPEN)
+        bench.sweep_after(4)
+        self.assertEqual(bench.manager.counters.closes, {IDLE_TIMEOUT.reason: 1})
+
+    def test_what_is_sent_last(self) -> None:
+        """A peer has its time to take what a close leaves to be sent."""
+        bench = Bench(write_timeout=10.0)
+        connection, transport = bench.connect()
+        connection.close(IDLE_TIMEOUT)
+        bench.sweep_after(5)
+        bench.clock.advance(3600)
+        bench.manager.sweep()
+        bench.sweep_after(3)
+        self.assertFalse(transport.aborted)
+        bench.sweep_after(4)
+        self.assertTrue(transport.aborted)
+
     def test_each_deadline(self) -> None:
         """A greeting that is due, and an outbox that is not taken, go by the same time."""
         bench = Bench(outbox_limit=10, write_timeout=10.0)
