@@ -12,7 +12,7 @@ from typing import Any
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from kupool.client.settings import ClientSettings as PoolClientSettings
+from kupool.client.settings import PoolClientSettings
 from kupool.net import ClientSettings, Heartbeat, ServerSettings
 from kupool.net.delivery import Delivery, Policy
 from kupool.net.dialling.backoff import Backoff
