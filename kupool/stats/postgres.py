@@ -281,7 +281,7 @@ class PostgresStats:
         moved = 0
         for grain, into, before in roll_ups(minutes_before, hours_before):
             for table in writes.KEYS:
-                moved += await self._in_chunks(writes.roll, table, grain, into, before)
+                moved += await self._in_chunks(writes.roll, table, grain, into, before=before)
             if not grain:
                 # Last: a minute with rows that nobody counted would look made up.
                 await self._database.write(partial(marks.forget_minutes, before=before))
@@ -312,13 +312,15 @@ class PostgresStats:
     async def _forget_rejections(self, before: int) -> int:
         await self._database.write(writes.forget_flushes)
         key = "username, code, timestamp"
-        return await self._in_chunks(writes.forget, "rejections", key, "timestamp", before)
+        return await self._in_chunks(writes.forget, "rejections", key, "timestamp", before=before)
 
-    async def _in_chunks(self, work: Callable[..., Awaitable[int]], *of: Any) -> int:
+    async def _in_chunks(self, work: Callable[..., Awaitable[int]], *of: Any, **named: Any) -> int:
         """Do some work in as many transactions as it takes, until little is left to do."""
         done, chunk = 0, writes.ROLL_CHUNK
         while chunk >= writes.ROLL_CHUNK:
-            chunk = await self._database.write(lambda cursor: work(cursor, *of), maintenance=True)
+            chunk = await self._database.write(
+                lambda cursor: work(cursor, *of, **named), maintenance=True
+            )
             done += chunk
         return done
 
