@@ -24,10 +24,15 @@ class Entry(NamedTuple):
 
 
 class DeliveredEntry(NamedTuple):
-    """An entry handed to a consumer; ``attempt`` is 1 the first time."""
+    """An entry handed to a consumer; ``attempt`` is 1 the first time.
+
+    With ``earlier`` it was appended before the newest epoch of the log began, which may not
+    hold it.
+    """
 
     entry: Entry
     attempt: int
+    earlier: bool = False
 
 
 class LogStatus(NamedTuple):

@@ -88,9 +88,11 @@ class StatsConsumer:
             entry = delivery.entry
             position = entry.position if self._positional else 0
             try:
-                self._pending.append((delivery, fold_entry(entry.body, position)))
+                counts = fold_entry(entry.body, position)._replace(earlier=delivery.earlier)
             except PoisonBatch as error:
                 self._bury(delivery, str(error))
+            else:
+                self._pending.append((delivery, counts))
         if len(self._pending) >= self._settings.buffer:
             self.flush()
 

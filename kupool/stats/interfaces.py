@@ -22,7 +22,8 @@ class BatchCounts(NamedTuple):
 
     ``minute`` is in seconds since the epoch; ``digest`` tells batches of the same id
     but other content apart. ``position`` is the batch's place in the log, 0 where it is not
-    known, as for what a queue of RabbitMQ delivers.
+    known, as for what a queue of RabbitMQ delivers. With ``earlier`` it was appended before
+    the newest epoch of the log began, which may not hold it.
     """
 
     batch_id: str
@@ -30,6 +31,7 @@ class BatchCounts(NamedTuple):
     minute: int
     usernames: Sequence[str]
     position: int = 0
+    earlier: bool = False
 
 
 class Applied(NamedTuple):

@@ -18,16 +18,23 @@ class Span(NamedTuple):
     to: int
 
 
+#: What a minute is above that no log holds wholly.
+NOWHERE = -1
+
+
 def spans(batches: Iterable[BatchCounts], mark: int) -> dict[int, Span]:
     """Return the span of each minute in seconds since the epoch.
 
-    A batch whose position is not known is above ``mark``, the store's own.
+    A batch whose position is not known is above ``mark``, the store's own; but one of an earlier
+    epoch may be in no log.
     """
     found: dict[int, Span] = {}
     for batch in batches:
         if not batch.usernames:
             continue
         after, to = (batch.position - 1, batch.position) if batch.position else (mark, mark + 1)
+        if batch.earlier:
+            after = NOWHERE
         known = found.get(batch.minute)
         if known is not None:
             after, to = min(after, known.after), max(to, known.to)
@@ -35,4 +42,4 @@ def spans(batches: Iterable[BatchCounts], mark: int) -> dict[int, Span]:
     return found
 
 
-__all__ = ["MARK_SPACING", "Span", "spans"]
+__all__ = ["MARK_SPACING", "NOWHERE", "Span", "spans"]

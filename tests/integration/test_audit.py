@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import shutil
 import sqlite3
 import subprocess
@@ -18,6 +17,7 @@ from kupool.wire.batches import VERSION, Batch, encode_batch
 from tests.integration.test_commands import KUPOOL, environment, kupool
 from tests.running_daemon import UNLIMITED, LineClient, RunningDaemon
 from tests.services import postgres
+from tests.terminal import terminal
 
 DUMP = (
     "SELECT username, '', timestamp, submission_count FROM submissions UNION ALL "
@@ -173,7 +173,7 @@ class FalsifiedTests(FolderCase):
 
     def test_progress(self) -> None:
         """Point 6: on a terminal a bar shows how far it is; nowhere else."""
-        ours, theirs = pty.openpty()
+        ours, theirs = terminal()
         with open(ours, "rb") as screen:
             done = subprocess.run(
                 [*KUPOOL, "audit", f"--data={self.data}"],

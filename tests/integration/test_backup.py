@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import re
 import signal
 import subprocess
@@ -20,6 +19,7 @@ from tests.data_folder import query
 from tests.integration.test_commands import KUPOOL, environment, kupool
 from tests.pool_load import counted
 from tests.running_daemon import ROOT, UNLIMITED, LineClient, RunningDaemon, StartFailed
+from tests.terminal import terminal
 
 
 class BackupCommandTests(SynchronousTestCase):
@@ -230,7 +230,7 @@ class BackupCommandTests(SynchronousTestCase):
 
     def test_on_a_terminal(self) -> None:
         """A progress bar with an estimate; without a terminal there is none."""
-        ours, theirs = pty.openpty()
+        ours, theirs = terminal()
         self.addCleanup(os.close, ours)
         process = subprocess.Popen(
             [*KUPOOL, "backup", f"--data={self.data}", str(self.target)],

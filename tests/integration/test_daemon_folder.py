@@ -223,10 +223,10 @@ class BeforeItStartsTests(FolderCase):
         """In a container each run has number 1: neither its own lock nor that of its socket
         stops the next.
         """
-        if os.geteuid() != 0 or subprocess.run(["unshare", "-fp", "true"]).returncode:
+        unshare = ("unshare", "--fork", "--pid", "--mount-proc", "--kill-child")
+        if os.geteuid() != 0 or subprocess.run([*unshare, "true"]).returncode:
             self.skipTest("no namespace of process numbers can be made")
         path = self.root / "sock"
-        unshare = ("unshare", "--fork", "--pid", "--mount-proc", "--kill-child")
         for _ in range(2):
             daemon = RunningDaemon(data=self.data, addr=f"unix:{path}", prefix=unshare)
             self.addCleanup(daemon.__exit__)

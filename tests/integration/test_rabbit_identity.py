@@ -19,6 +19,7 @@ from kupool.stats.comparison import Comparison, compare
 from kupool.stats.consumer import ConsumerSettings, StatsConsumer
 from kupool.stats.fold import fold_entry
 from kupool.stats.memory import MemoryStats
+from kupool.stats.positions import NOWHERE
 from kupool.stats.sweep import Sweeper, SweepSettings
 from kupool.wire.batches import VERSION, Batch, encode_batch
 from tests.contract.test_log import the_reactor
@@ -371,6 +372,22 @@ class CountingTests(IdentityCase):
         await again.submit("b3", "bob")
         await self.counted(alice=2, bob=1)
         self.assertGreater((await again.log.read(0, 1))[0].position, appended)
+
+    async def test_a_minute_that_is_partly_in_no_log(self) -> None:
+        """What only the queue still had is counted, and its minute is not taken for one that
+        the new stream holds wholly.
+        """
+        pool = await self.run_pool()
+        await pool.consumer.stop()
+        await pool.submit("b1", "alice")
+        await pool.crash()
+        self.delete("queues", TOPOLOGY.stream)
+        again = await self.run_pool()
+        await self.counted(alice=1)
+        await again.submit("b2", "bob")
+        await self.counted(alice=1, bob=1)
+        first = min(self.store._spans)
+        self.assertEqual(self.store._spans[first].after, NOWHERE)
 
     async def test_the_stream_is_deleted_while_running(self) -> None:
         """Positions go on above all that anybody was told, what is lost is a gap, and every

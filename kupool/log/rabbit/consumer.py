@@ -15,10 +15,10 @@ from zope.interface import implementer
 from kupool.amqp import BrokerError
 from kupool.amqp.channel import BrokerMessage, Channel, Deliveries
 from kupool.amqp.connection import BrokerConnection
-from kupool.log import DeliveredEntry, Entry, ISubscription
+from kupool.log import DeliveredEntry, Entry, Identity, ISubscription
 from kupool.log.groups import READ_CHUNK, RetrySettings
 from kupool.log.rabbit.gauge import Gauge
-from kupool.log.rabbit.headers import POOL, appended_at, is_foreign
+from kupool.log.rabbit.headers import POOL, appended_at, is_earlier, is_foreign, pool_of
 
 #: Entries of which it is remembered that they were refused, or settled without a broker.
 _REMEMBERED = 10_000
@@ -57,8 +57,8 @@ class RabbitSubscription:
     What the consumer still has is recognised then and not handed to it twice, so that it
     never holds more than the prefetch.
 
-    ``pool`` returns the id of the pool, empty while it is not known. What names another one
-    is buried, and no consumer sees it.
+    ``identity`` returns the pool and the epochs of the log, None while they are not known. What
+    names another pool is buried, and no consumer sees it.
     """
 
     _log = Logger()
@@ -73,7 +73,7 @@ class RabbitSubscription:
         prefetch: int,
         retry: RetrySettings,
         bury: Bury,
-        pool: Callable[[], str] = lambda: "",
+        identity: Callable[[], Identity | None] = lambda: None,
     ) -> None:
         self._clock = clock
         self._queue = queue
@@ -82,7 +82,7 @@ class RabbitSubscription:
         self._prefetch = min(max(prefetch, 1), 65535)
         self._retry = retry
         self._bury_entry = bury
-        self._pool = pool
+        self._identity = identity
         self._connection: BrokerConnection | None = None
         self._channel: Channel | None = None
         self._position = 0
@@ -181,13 +181,14 @@ class RabbitSubscription:
     def _hand_over(self) -> None:
         self._handing = None
         room = min(self._prefetch - len(self._held), READ_CHUNK)
+        pool = pool_of(self._identity())
         taken: list[DeliveredEntry] = []
         while self._backlog and len(taken) < room:
             message = self._backlog.popleft()
             delivery = self._deliver(message)
-            if is_foreign(message.headers, self._pool()):
+            if is_foreign(message.headers, pool):
                 room -= 1
-                reason = f"of pool {message.headers[POOL]}, not of {self._pool()}"
+                reason = f"of pool {message.headers[POOL]}, not of {pool}"
                 self._log.error("Entry {id}: {reason}", id=message.message_id, reason=reason)
                 self.nack(delivery, reason, False)
             else:
@@ -205,7 +206,9 @@ class RabbitSubscription:
         self._position += 1
         at = appended_at(message.headers)
         entry = Entry(self._position, message.message_id, at, message.body)
-        delivery = DeliveredEntry(entry, self._refusals.get(message.message_id, 0) + 1)
+        attempt = self._refusals.get(message.message_id, 0) + 1
+        earlier = is_earlier(message.headers, self._identity())
+        delivery = DeliveredEntry(entry, attempt, earlier)
         self._held[self._position] = _Held(delivery, message.tag)
         return delivery
 

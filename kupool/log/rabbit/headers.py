@@ -38,6 +38,17 @@ def is_foreign(headers: Mapping[str, Any], pool_id: str) -> bool:
     return bool(pool_id) and named is not None and named != pool_id
 
 
+def pool_of(identity: Identity | None) -> str:
+    """Return the id of a pool; empty where it is not known."""
+    return "" if identity is None else identity.pool_id
+
+
+def is_earlier(headers: Mapping[str, Any], identity: Identity | None) -> bool:
+    """Say whether a message names another epoch than the newest of a log."""
+    epoch = headers.get(EPOCH)
+    return identity is not None and epoch is not None and epoch != identity.epoch
+
+
 def appended_at(headers: Mapping[str, Any]) -> float:
     """Return when an entry was appended, in seconds since the epoch; 0 where it is not said."""
     at = headers.get("appended_at", 0)
@@ -49,4 +60,14 @@ def offset_of(headers: Mapping[str, Any]) -> int:
     return int(headers["x-stream-offset"])
 
 
-__all__ = ["EPOCH", "POOL", "appended_at", "identity_of", "is_foreign", "marks", "offset_of"]
+__all__ = [
+    "EPOCH",
+    "POOL",
+    "appended_at",
+    "identity_of",
+    "is_earlier",
+    "is_foreign",
+    "marks",
+    "offset_of",
+    "pool_of",
+]

@@ -33,7 +33,7 @@ from kupool.log.rabbit import BrokerRefused, LogBrokerUnreachable
 from kupool.log.rabbit.consumer import RabbitSubscription
 from kupool.log.rabbit.extent import Found, examine
 from kupool.log.rabbit.gauge import Gauge
-from kupool.log.rabbit.headers import marks, offset_of
+from kupool.log.rabbit.headers import marks, offset_of, pool_of
 from kupool.log.rabbit.publisher import Publisher, PublisherSettings
 from kupool.log.rabbit.stream import StreamReader
 from kupool.log.rabbit.topology import Topology, declare
@@ -143,7 +143,7 @@ class RabbitLog:
         self._opened = self._closed = False
 
     def _pool(self) -> str:
-        return "" if self._identity is None else self._identity.pool_id
+        return pool_of(self._identity)
 
     @property
     def _held(self) -> bool:
@@ -336,7 +336,7 @@ class RabbitLog:
             prefetch=prefetch,
             retry=self._settings.retry,
             bury=lambda delivery, reason: self._bury(group, delivery, reason),
-            pool=self._pool,
+            identity=lambda: self._identity,
         )
         before = self._subscriptions.get(group)
         if before is not None:
