@@ -12,7 +12,7 @@ def moved_names(module: str, places: Mapping[str, str]) -> Callable[[str], Any]:
     """Return the ``__getattr__`` of a module from which names have moved.
 
     ``places`` has the full new name of each old one, as ``kupool.net.delivery.Policy``.
-    Nothing is imported before somebody asks for a name; each use of an old one is a
+    A name is imported when it is first used. Each use of an old name is a
     :class:`DeprecationWarning`.
     """
 

@@ -19,7 +19,7 @@ class BrokerRefused(BrokerError):
 
 
 class BrokerUnreachable(Exception):
-    """No broker answered within the time that somebody waited for one."""
+    """No broker answered in time."""
 
 
 __all__ = ["BrokerError", "BrokerRefused", "BrokerUnreachable"]

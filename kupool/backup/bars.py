@@ -14,7 +14,7 @@ class Bar(Protocol):
         """Say how many bytes are to be handled in all."""
 
     def stage(self, text: str) -> Progress:
-        """Say what is done next; returns what is told of each byte."""
+        """Begin the next step; returns a function to call with the number of bytes done."""
 
 
 class NoBar:

@@ -82,7 +82,7 @@ class Answer(NamedTuple):
 
 
 class NotMine(Exception):
-    """Raised by a handler: this message is for somebody else."""
+    """A handler raises this to decline a message; another subscriber gets it."""
 
 
 class Refusal(Exception):

@@ -43,7 +43,7 @@ class CopyBar:
         self._progress.update(self._task, total=size)
 
     def stage(self, text: str) -> Told:
-        """Say what is done next; returns what is told of each byte."""
+        """Begin the next step; returns a function to call with the number of bytes done."""
         self._progress.update(self._task, description=text)
         return lambda count: self._progress.advance(self._task, count)
 

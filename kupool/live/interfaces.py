@@ -30,7 +30,7 @@ class IChannel(Interface):
         """Send the same payload to all; fires when every outbox has it."""
 
     def publish_each(make: Callable[[Connection], bytes]) -> Deferred[None]:
-        """Send each subscriber a payload of its own."""
+        """Send each subscriber the payload that ``make`` returns for it."""
 
 
 __all__ = ["IChannel"]

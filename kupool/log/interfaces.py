@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Entry(NamedTuple):
-    """An entry as it is read; ``appended_at`` is in seconds since the epoch."""
+    """An entry of the log; ``appended_at`` is in seconds since the epoch."""
 
     position: int
     entry_id: str

@@ -189,7 +189,7 @@ class Server:
                     return  # it was stopped meanwhile
                 await called(hook, self)
         except GeneratorExit:
-            raise  # nobody waits for this coroutine any more
+            raise  # the coroutine is closed: it may not wait again
         except BaseException:
             await self.stop()
             raise
@@ -228,7 +228,7 @@ class Server:
                     await self._ports.stop()
                     return
         except GeneratorExit:
-            raise  # nobody waits for this coroutine any more
+            raise  # the coroutine is closed: it may not wait again
         except BaseException:
             await self.stop_listening()
             self._release()

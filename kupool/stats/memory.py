@@ -11,7 +11,7 @@ from zope.interface import implementer
 from kupool.log import Gap, Identity, Mark, Plan, StoreState
 from kupool.stats import Applied, BatchCounts, IStatsStore, MinuteCount, Rejection
 from kupool.stats.fold import DAY, HOUR, as_rows, fold_rows
-from kupool.stats.positions import Span, spans
+from kupool.stats.positions import NOWHERE, Span, spans
 from kupool.stats.snapshot import IVisitor, MinuteSpan, Snapshot, Superseded
 
 #: (user, worker, minute or hour or day) -> count; the user's own row has no worker.
@@ -59,7 +59,7 @@ class MemoryStats:
         self._identity = plan.identity
         if plan.fork < self._mark.position:
             self._spans = {
-                minute: Span(-1, span.to) if span.to > plan.fork else span
+                minute: Span(NOWHERE, span.to) if span.to > plan.fork else span
                 for minute, span in self._spans.items()
             }
         if plan.resume != self._mark.position:

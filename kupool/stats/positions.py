@@ -18,7 +18,7 @@ class Span(NamedTuple):
     to: int
 
 
-#: What a minute is above that no log holds wholly.
+#: The position before a minute that no log holds wholly.
 NOWHERE = -1
 
 

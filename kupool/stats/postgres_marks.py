@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kupool.log import Epoch, Gap, Identity, Mark, Plan, StoreState
-from kupool.stats.positions import MARK_SPACING, Span
+from kupool.stats.positions import MARK_SPACING, NOWHERE, Span
 from kupool.stats.postgres_writes import chunks, within
 
 #: The ``log_position`` of jobs whose nonces cannot be known any more: no log reaches back to it.
@@ -67,7 +67,8 @@ async def identify(cursor: Any, plan: Plan) -> None:
     )
     if plan.fork < before.mark.position:
         await cursor.execute(
-            "UPDATE counted_minutes SET after_position = -1 WHERE to_position > %s", (plan.fork,)
+            "UPDATE counted_minutes SET after_position = %s WHERE to_position > %s",
+            (NOWHERE, plan.fork),
         )
     if plan.resume != before.mark.position:
         # Back, too: what is missing is counted after another crash as well.

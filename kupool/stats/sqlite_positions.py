@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 
 from kupool.log import Epoch, Gap, Identity, Mark, Plan, StoreState
-from kupool.stats.positions import MARK_SPACING, Span
+from kupool.stats.positions import MARK_SPACING, NOWHERE, Span
 
 
 def state(connection: sqlite3.Connection) -> StoreState:
@@ -62,7 +62,8 @@ def identify(connection: sqlite3.Connection, plan: Plan, found_at: int) -> None:
     )
     if plan.fork < before.mark.position:
         connection.execute(
-            "UPDATE counted_minutes SET after_position = -1 WHERE to_position > ?", (plan.fork,)
+            "UPDATE counted_minutes SET after_position = ? WHERE to_position > ?",
+            (NOWHERE, plan.fork),
         )
     if plan.resume != before.mark.position:
         connection.execute("DELETE FROM log_marks WHERE position > ?", (plan.resume,))

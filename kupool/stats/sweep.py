@@ -99,8 +99,8 @@ class Sweeper:
             )
         if self._running is not None and not self.done:
             return (
-                "what the log has and the counts lack is being counted, once it is known where "
-                "the log and the counts differ"
+                "the log is being compared with the counts, and what the counts lack is being "
+                "counted"
             )
         since = self._failing_since
         if since is None or self._clock.seconds() - since < FAILING:

@@ -102,7 +102,7 @@ class ApiResource(Resource):
                 request.setHeader(name, value)
             return JsonAnswer(error.code, {"error": error.text})
         except GeneratorExit:
-            raise  # nobody waits for this coroutine any more
+            raise  # the coroutine is closed: it may not wait again
         except BaseException:  # one that wants the process to exit, too
             path = request.path.decode(errors="replace")
             told = report(self._log, "Request for {path} failed", path=path)

@@ -217,6 +217,19 @@ class ConfigTests(SynchronousTestCase):
         self.assertIn("amqp://kupool:***@mq/", shown.stdout)
         self.assertIn("memory:***, file:/etc/kupool/passwd", shown.stdout)
 
+    def test_only_the_command_that_runs_is_imported(self) -> None:
+        """The others take longer to import than this one to run."""
+        program = (
+            "import sys; from kupool.cli import main; main(['config']); "
+            "print([n for n in sys.modules if n.startswith('kupool.commands.')])"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60
+        )
+        imported = done.stdout.splitlines()[-1]
+        self.assertIn("'kupool.commands.config'", imported)
+        self.assertNotIn("audit", imported)
+
     def test_the_example_is_in_step(self) -> None:
         """K-89: etc/kupool.yaml is what the command prints, and holds every setting."""
         shown = kupool("config", "--example")

@@ -194,6 +194,22 @@ class SweepTests(SweepCase):
             self.assertIn(expected, text)
         self.assertEqual((said[3], self.sweeper.concern), ("", ""))
 
+    def test_the_first_comparison_is_under_way(self) -> None:
+        """Issue 11, point 10: /ready says so before it is known how much is missing."""
+        held: Deferred[None] = Deferred()
+        extent = self.log.extent
+
+        async def later(known: Any, mark: Mark) -> Any:
+            await held
+            return await extent(known, mark)
+
+        self.patch(self.log, "extent", lambda *of: Deferred.fromCoroutine(later(*of)))
+        begun = Deferred.fromCoroutine(self.sweeper.begin())
+        self.assertIn("the log is being compared with the counts", self.sweeper.concern)
+        held.callback(None)
+        self.successResultOf(begun)
+        self.assertEqual(self.sweeper.concern, "")
+
     def test_a_sweep_that_finds_nothing_is_nobodys_concern(self) -> None:
         self.begin()
         for number in range(3 * CHUNK):

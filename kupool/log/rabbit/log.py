@@ -237,7 +237,7 @@ class RabbitLog:
 
     async def _extent(self, known: Identity | None, mark: Mark) -> Extent:
         if self._reading.connection is None:
-            raise LogBrokerUnreachable(self._reading.problem)  # nobody waits for one that is away
+            raise LogBrokerUnreachable(self._reading.problem)  # a read would wait for it
         new = known is not None and known == self._identity and not self._entries
         found = self._found = await examine(self._reactor, self._reader, known, mark, new=new)
         self._settled = max(found.entries - self._publisher.waiting, 0)

@@ -120,13 +120,14 @@ class StreamReader:
         first = await self._fetch("first", 1)
         if not first:
             return None
-        newest = found = await self._fetch("last", _MOST)
-        at_least_twice = True  # the first look may be too soon for the newest that is confirmed
-        while found and (at_least_twice or len(found) >= _MOST):
-            at_least_twice = len(found) >= _MOST
-            found = await self._fetch(offset_of(found[-1].headers) + 1, _MOST)
-            newest = found or newest
-        return first[0], newest or first
+        newest = await self._fetch("last", _MOST) or first
+        # One look more at least: the first may be too soon for an entry that is confirmed.
+        found = newest
+        while found := await self._fetch(offset_of(found[-1].headers) + 1, _MOST):
+            newest = found
+            if len(found) < _MOST:
+                break
+        return first[0], newest
 
     async def newest(self) -> int:
         """Return the offset of one of the newest messages; -1 if there is none."""

@@ -304,7 +304,7 @@ class Dialler:
                 raise ConnectionEnded(self._why or "the connection ended at once")
             await self._greet(connection)
         except GeneratorExit:
-            raise  # nobody waits for this coroutine any more
+            raise  # the coroutine is closed: it may not wait again
         except BaseException:
             await self._given_up()
             raise

@@ -129,7 +129,7 @@ class SpreadLobby(Lobby):
         try:
             await self.hosts.start()
         except GeneratorExit:
-            raise  # nobody waits for this coroutine any more
+            raise  # the coroutine is closed: it may not wait again
         except BaseException:
             await self.exchange.stop()
             raise

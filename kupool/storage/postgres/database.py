@@ -203,7 +203,7 @@ class PostgresDatabase:
                 except TROUBLE:
                     link.lost(Failure())  # goes on trying
         except GeneratorExit:
-            raise  # nobody waits for this coroutine any more
+            raise  # the coroutine is closed: it may not wait again
         except BaseException as error:
             await self._end_links(0.1)
             if isinstance(error, (DatabaseUnusable, *TROUBLE)):
