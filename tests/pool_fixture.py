@@ -177,7 +177,6 @@ class PoolBench:
         self.handlers = Handlers(
             self.book,
             self.acceptance,
-            self.wall,
             rules or Rules(),
             attempts=attempts or AttemptSettings(),
         )

@@ -135,7 +135,7 @@ def build(
     acceptance = Acceptance(
         reactor, wall, way, batch_settings(settings.submissions), instance=instance, events=events
     )
-    handlers = Handlers(book, acceptance, wall, rules(settings), attempts=attempts(settings.rates))
+    handlers = Handlers(book, acceptance, rules(settings), attempts=attempts(settings.rates))
     authenticator = Authenticator(checkers) if checkers else None
     pool = Pool(
         reactor,
@@ -172,7 +172,7 @@ def build(
     consumer = StatsConsumer(
         reactor,
         stats,
-        handlers.take_rejections,
+        acceptance.rejections.take,
         ConsumerSettings(interval=settings.submissions.flush_interval),
     )
     return Parts(

@@ -24,6 +24,7 @@ from kupool.log import ILog
 from kupool.pool import IEvents
 from kupool.pool.jobs import Job
 from kupool.pool.session import Session
+from kupool.pool.tally import RejectionTally
 from kupool.session.connection import Connection
 from kupool.timing.waiting import Waiters
 from kupool.wire.batches import VERSION, Batch, encode_batch
@@ -126,8 +127,8 @@ class Acceptance:
         self.accepted = 0
         #: Submissions refused since the log last took any.
         self._refused = 0
-        #: Called with the session and the error of each refusal that was not at once.
-        self.tally: Callable[[Session, ErrorText], object] = _nobody_counts
+        #: Counts what is rejected, here and by the handlers.
+        self.rejections = RejectionTally(wall)
         self.events = events
 
     @property
@@ -323,6 +324,7 @@ class Acceptance:
                 reason=failure.getErrorMessage(),
             )
         self._refused += len(batch.nonces)
+        now = self._clock.seconds()
         for connection, message_id, job, nonce in zip(
             batch.connections, batch.message_ids, batch.jobs, batch.nonces, strict=True
         ):
@@ -332,14 +334,15 @@ class Acceptance:
             session.last_accepted = float("-inf")
             for bucket in session.shared:
                 bucket.refund()
-            self.tally(session, UNAVAILABLE)
+            self.rejections.add(session.user, UNAVAILABLE, now)
             if message_id is not None:
                 connection.send(encode_error(message_id, UNAVAILABLE))
         self._finish(batch, UNAVAILABLE)
 
     def _finish(self, batch: _Batch, error: ErrorText) -> None:
+        now = self._clock.seconds() if batch.waiters else 0.0
         for connection, message_id in batch.waiters:
-            self.tally(connection.context, error)
+            self.rejections.add(connection.context.user, error, now)
             if message_id is not None:
                 connection.send(encode_error(message_id, error))
         if batch.settled is not None:
@@ -351,10 +354,6 @@ class Acceptance:
                 self._close()
         elif self._watch is None and not self._in_flight:
             self._watch = self._clock.callLater(0, self._look)
-
-
-def _nobody_counts(session: Session, error: ErrorText) -> None:
-    pass
 
 
 __all__ = ["UNANSWERED", "Acceptance", "BatchSettings"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -27,7 +26,6 @@ from kupool.pool.judge import Rules
 from kupool.pool.session import Session
 from kupool.session.connection import Connection
 from kupool.timing.buckets import Bucket
-from kupool.wire.batches import Rejection
 from kupool.wire.framing import Item
 from kupool.wire.messages import (
     AuthorizeParams,
@@ -36,10 +34,6 @@ from kupool.wire.messages import (
     encode_error,
     valid_id,
 )
-
-#: Rejections are counted for so many (user, reason, minute) between two commits; what
-#: is beyond that is counted under no name.
-MAX_TALLIES = 10_000
 
 
 @dataclass(frozen=True)
@@ -67,13 +61,12 @@ class _Submit(msgspec.Struct, gc=False, tag_field="method", tag="submit"):
 
 @implementer(IRouter)
 class Handlers:
-    """The methods of the pool; ``wall`` returns seconds since the epoch."""
+    """The methods of the pool."""
 
     def __init__(
         self,
         book: JobBook,
         acceptance: Acceptance,
-        wall: Callable[[], float],
         rules: Rules,
         *,
         attempts: AttemptSettings,
@@ -81,13 +74,10 @@ class Handlers:
         self._jobs = book.jobs
         self._acceptance = acceptance
         self._add = acceptance.add
-        acceptance.tally = self._tally
-        self._wall = wall
+        self._count = acceptance.rejections.add
         #: May be replaced while the pool runs.
         self.rules = rules
         self.attempts = attempts
-        self.outcomes: Counter[str] = Counter()
-        self._rejections: Counter[Rejection] = Counter()
         #: Every method by the general way; :meth:`dispatch` is a short cut for submit.
         self.router = Router()
         self.router.add("submit", self._submit, SubmitParams, invalid=self._misfit)
@@ -96,11 +86,6 @@ class Handlers:
         #: Where everything goes that is no submission; by default to that router.
         self.fallback: IRouter = self.router
         self._decode: Callable[[Any], Any] = msgspec.json.Decoder(_Submit).decode
-
-    def take_rejections(self) -> Counter[Rejection]:
-        """Hand over the rejections counted since the last call."""
-        taken, self._rejections = self._rejections, Counter()
-        return taken
 
     def dispatch(self, connection: Connection, item: Item) -> bytes | None:
         """Handle one message of an authorized session.
@@ -137,7 +122,7 @@ class Handlers:
             return self._reject(connection, message_id, params.client_nonce, error)
         if self._add(connection, message_id, job, params.client_nonce):
             return None
-        self._tally(connection.context, UNAVAILABLE)
+        self._count(connection.context.user, UNAVAILABLE, connection.last_seen)
         return UNAVAILABLE
 
     def _misfit(self, connection: Connection, message_id: RequestId, params: object) -> object:
@@ -167,7 +152,7 @@ class Handlers:
                 connection, message_id, serial
             ):
                 return None
-        self._tally(session, error)
+        self._count(session.user, error, connection.last_seen)
         if excess and self._score(session, connection.last_seen):
             if message_id is not None:
                 connection.send(encode_error(message_id, error))
@@ -201,16 +186,3 @@ class Handlers:
 
     def _again(self, connection: Connection, message: Any) -> ErrorText:
         return ALREADY_EXISTS.about("this connection is authorized")
-
-    def _tally(self, session: Session, error: ErrorText) -> None:
-        self.outcomes[error.text] += 1
-        rejections = self._rejections
-        # A plain tuple finds the key that it equals, and is cheaper to make.
-        key = (session.user, error.code, int(self._wall()) // 60 * 60)
-        if key in rejections:
-            rejections[key] += 1  # type: ignore[index]
-            return
-        new = Rejection(*key)
-        if len(rejections) >= MAX_TALLIES:
-            new = new._replace(username="")
-        rejections[new] += 1

@@ -96,6 +96,7 @@ class Connection:
         "_properties",
         "_read_stops",
         "_receiving",
+        "_replies",
         "_router",
         "_slice",
         "_splitter",
@@ -162,7 +163,9 @@ class Connection:
         self._held: list[Item] | None = None
         #: Bytes that were read after those, and are not taken apart yet.
         self._later = b""
+        #: Whether several messages are being handled, and what they were answered with.
         self._receiving = False
+        self._replies: list[bytes] = []
         self._peer_finished = False
         #: (since, seconds): it is ended from this side when so many seconds have passed.
         self._ending: tuple[float, float] | None = None
@@ -296,7 +299,8 @@ class Connection:
     def receive(self, items: Sequence[Item]) -> None:
         """Handle messages in order, as many as are its share of a turn.
 
-        What is answered leaves in one write per read: the transport joins it.
+        What handlers return is sent in one write, after the last of them or before anything
+        else that this connection sends.
         """
         if self._halted:
             if self._held is not None:
@@ -313,16 +317,29 @@ class Connection:
             dispatch = self._dispatch  # a handler may have set another router
             reply = dispatch(self, item)
             if reply is not None:
-                try:
-                    self.send(reply)
-                except BaseException:
-                    self.unsendable(reply)
+                self._replies.append(reply)
             if self._halted:
                 break
         self._receiving = False
+        if self._replies:
+            self._send_replies()
         self.messages_in += handled
         if handled < len(items):
             self._keep(items[handled:])
+
+    def _send_replies(self) -> None:
+        """Send what the messages received so far were answered with."""
+        replies, self._replies = self._replies, []
+        try:
+            data = self._encode(replies[0]) if len(replies) == 1 else self.framing.join(replies)
+        except BaseException:  # one of them cannot be sent: the others go without it
+            for reply in replies:
+                try:
+                    self.send_encoded(self._encode(reply))
+                except BaseException:
+                    self.unsendable(reply)
+        else:
+            self.send_encoded(data, len(replies))
 
     def _keep(self, items: Sequence[Item]) -> None:
         """Keep what is not handled now: it is held, or has had its share of this turn."""
@@ -459,7 +476,7 @@ class Connection:
         :meth:`send_message` or a :class:`~kupool.net.delivery.Delivery`, which raise.
         """
         data = self._encode(payload)
-        if self._outbox is None and self.state is OPEN:
+        if self._outbox is None and self.state is OPEN and not self._receiving:
             self.bytes_out += len(data)
             self.messages_out += 1
             self.transport.write(data)
@@ -520,6 +537,8 @@ class Connection:
 
         Does nothing on a connection that has ended.
         """
+        if self._replies:
+            self._send_replies()
         if self.state not in SENDING:
             return
         self.messages_out += messages
@@ -535,6 +554,8 @@ class Connection:
 
     def send_latest(self, key: str, encoded: bytes) -> None:
         """Send bytes of this framing that replace what still waits under ``key``."""
+        if self._replies:
+            self._send_replies()
         if self.state not in SENDING:
             return
         self.messages_out += 1
@@ -553,6 +574,8 @@ class Connection:
 
         ``limit`` is how many bytes of events may wait, by default the outbox limit.
         """
+        if self._replies:
+            self._send_replies()
         if self.state not in SENDING:
             return False
         self.messages_out += 1
@@ -642,6 +665,8 @@ class Connection:
         within the write timeout is cut off. With None for ``reason`` the connection ends
         without a message, as the peer asked.
         """
+        if self._replies:
+            self._send_replies()
         if after(self.state, Event.CLOSE) is None:
             return
         waits = self.around.owner.parting(self, reason, lambda: self._end(reason, retry_after))

@@ -88,7 +88,7 @@ class StatsConsumer:
             entry = delivery.entry
             position = entry.position if self._positional else 0
             try:
-                counts = fold_entry(entry.body, position)._replace(earlier=delivery.earlier)
+                counts = fold_entry(entry.body, position, delivery.earlier)
             except PoisonBatch as error:
                 self._bury(delivery, str(error))
             else:

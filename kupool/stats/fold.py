@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from hashlib import sha256
+from itertools import chain
 
 from kupool.stats import BatchCounts, MinuteCount
-from kupool.wire.batches import PoisonBatch, decode_head
+from kupool.wire.batches import BatchHead, PoisonBatch, decode_head
 from kupool.wire.messages import split_username
 
 #: The year 10000, in milliseconds since the epoch: no store keeps a time beyond it.
@@ -34,19 +35,24 @@ def roll_ups(minutes_before: int, hours_before: int) -> Iterator[tuple[str, str,
         yield "_hour", "_day", day
 
 
-def fold_entry(body: bytes, position: int = 0) -> BatchCounts:
+def fold_entry(body: bytes, position: int = 0, earlier: bool = False) -> BatchCounts:
     """Return what a log entry adds; raises :class:`kupool.wire.batches.PoisonBatch`.
 
-    ``position`` is the entry's place in the log, 0 where it is not known.
+    ``position`` and ``earlier`` are as in :class:`~kupool.stats.BatchCounts`.
     """
-    return read_entry(body, position)._replace(digest=sha256(body).digest())
+    head = _read_head(body)
+    digest = sha256(body).digest()
+    return BatchCounts(head.batch, digest, head.minute, head.usernames, position, earlier)
 
 
 def read_entry(body: bytes, position: int = 0) -> BatchCounts:
-    """Return what a log entry adds, without its digest; raises as :func:`fold_entry`.
+    """Return what a log entry adds, without its digest; raises as :func:`fold_entry`."""
+    head = _read_head(body)
+    return BatchCounts(head.batch, b"", head.minute, head.usernames, position)
 
-    What no store could keep is poison too: it would hold up all that follows.
-    """
+
+def _read_head(body: bytes) -> BatchHead:
+    """What no store could keep is poison too: it would hold up all that follows."""
     head = decode_head(body)
     if not 0 <= head.at < END_OF_TIME:
         raise PoisonBatch(f"the time {head.at} is out of range")
@@ -57,7 +63,7 @@ def read_entry(body: bytes, position: int = 0) -> BatchCounts:
         raise PoisonBatch(f"a username has {longest} characters")
     if b"\\u0000" in body and any("\0" in text for text in (head.batch, *head.usernames)):
         raise PoisonBatch("there is a NUL character in a name")
-    return BatchCounts(head.batch, b"", head.minute, head.usernames, position)
+    return head
 
 
 def fold_rows(batches: Iterable[BatchCounts]) -> Counter[tuple[str, str, int]]:
@@ -65,13 +71,13 @@ def fold_rows(batches: Iterable[BatchCounts]) -> Counter[tuple[str, str, int]]:
 
     The user's row, whose worker is empty, holds what all of the workers did.
     """
-    minutes: dict[int, Counter[str]] = {}
+    minutes: defaultdict[int, list[Sequence[str]]] = defaultdict(list)
     for batch in batches:
-        # Counting an iterable is done in C; a name is only looked into once a minute.
-        minutes.setdefault(batch.minute, Counter()).update(batch.usernames)
+        minutes[batch.minute].append(batch.usernames)
     rows: Counter[tuple[str, str, int]] = Counter()
     for minute, names in minutes.items():
-        for username, count in names.items():
+        # Counting an iterable is done in C; a name is only looked into once a minute.
+        for username, count in Counter(chain.from_iterable(names)).items():
             user, worker = split_username(username)
             rows[user, "", minute] += count
             if worker:

@@ -105,9 +105,7 @@ class PoolServer:
             instance=f"run{self.runs}",
             events=NoEvents(),
         )
-        self.handlers = Handlers(
-            self.book, self.acceptance, self.wall, self.rules, attempts=self.attempts
-        )
+        self.handlers = Handlers(self.book, self.acceptance, self.rules, attempts=self.attempts)
         authenticator = None
         if self.password is not None:
             checker = InMemoryUsernamePasswordDatabaseDontUse()

@@ -169,7 +169,7 @@ class RestartTests(SocketCase):
             await pool.start()
             answer = await answered
             self.assertEqual((answer.accepted, answer.resubmitted), (True, True))
-            self.assertEqual(pool.handlers.outcomes, {"Duplicate submission": 1})
+            self.assertEqual(pool.acceptance.rejections.outcomes, {"Duplicate submission": 1})
             self.assertEqual(await pool.counted(), {"admin": 1})
             self.assertEqual(client.counters["accepted"], 1)
             self.assertEqual(client.counters["resubmitted"], 1)

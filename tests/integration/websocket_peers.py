@@ -86,7 +86,7 @@ class House:
         )
         attempts = AttemptSettings(rate=0, burst=0)
         self.handlers = Handlers(
-            self.book, self.acceptance, wall, Rules(submit_interval=0.0), attempts=attempts
+            self.book, self.acceptance, Rules(submit_interval=0.0), attempts=attempts
         )
         authenticator = None
         if password:
@@ -116,7 +116,7 @@ class House:
             boot=this_boot(),
         )
         self.consumer = StatsConsumer(
-            reactor, self.stats, self.handlers.take_rejections, ConsumerSettings(interval=0.02)
+            reactor, self.stats, self.acceptance.rejections.take, ConsumerSettings(interval=0.02)
         )
         self.site = make_site(
             reactor,

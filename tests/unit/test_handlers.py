@@ -10,9 +10,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from kupool.log.memory import ENTRY_BYTES, MemoryLog
 from kupool.pool import judge as judge_module
 from kupool.pool.acceptance import BatchSettings
-from kupool.pool.handlers import MAX_TALLIES, AttemptSettings
+from kupool.pool.handlers import AttemptSettings
 from kupool.pool.judge import Rules
 from kupool.pool.pool import SessionSettings
+from kupool.pool.tally import MAX_TALLIES
 from kupool.wire.batches import Rejection, decode_batch
 from tests.pool_fixture import FRAME, WALL, HeldLog, Peer, PoolBench, encode_frame
 
@@ -499,7 +500,7 @@ class TallyTests(Case):
         peer.submit("a")
         self.bench.at(130.0)
         peer.submit("c")
-        taken = self.bench.handlers.take_rejections()
+        taken = self.bench.acceptance.rejections.take()
         minute = int(WALL)
         self.assertEqual(
             dict(taken),
@@ -511,8 +512,8 @@ class TallyTests(Case):
                 Rejection("alice", 25, minute + 120): 1,
             },
         )
-        self.assertEqual(dict(self.bench.handlers.take_rejections()), {})
-        self.assertEqual(self.bench.handlers.outcomes["Invalid result"], 1)
+        self.assertEqual(dict(self.bench.acceptance.rejections.take()), {})
+        self.assertEqual(self.bench.acceptance.rejections.outcomes["Invalid result"], 1)
 
     def test_late_reasons(self) -> None:
         """K-75: those decided by the log count as well."""
@@ -525,7 +526,7 @@ class TallyTests(Case):
             again.send(again.submission("a"))
             self.bench.settle()
             held.decide(keep)
-        taken = self.bench.handlers.take_rejections()
+        taken = self.bench.acceptance.rejections.take()
         minute = int(WALL)
         self.assertEqual(
             dict(taken), {Rejection("alice", 27, minute): 2, Rejection("alice", 22, minute): 1}
@@ -538,7 +539,7 @@ class TallyTests(Case):
             peer = bench.connect().authorize(f"user{n}")
             peer.send(peer.submission("a", result="0"))
             peer.leave()
-        taken = bench.handlers.take_rejections()
+        taken = bench.acceptance.rejections.take()
         self.assertEqual(len(taken), MAX_TALLIES + 1)
         self.assertEqual(taken[Rejection("", 23, int(WALL))], 50)
 
@@ -605,7 +606,7 @@ class OnceTests(Case):
         for n in range(BatchSettings().in_flight):
             peer.send(peer.submission(f"n{n}"))
         self.once(peer, UNAVAILABLE, "last")
-        self.assertEqual(self.bench.handlers.outcomes, {"Temporarily unavailable": 1})
+        self.assertEqual(self.bench.acceptance.rejections.outcomes, {"Temporarily unavailable": 1})
 
     def test_notification(self) -> None:
         """issue 12: one that gets no answer is no exception."""

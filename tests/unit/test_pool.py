@@ -98,7 +98,7 @@ class WholeWayTests(SynchronousTestCase):
         self.bench = PoolBench(rules=Rules(0, 0), interval=1000.0).start()
         self.stats: Any = MemoryStats()
         self.consumer = StatsConsumer(
-            self.bench.clock, self.stats, self.bench.handlers.take_rejections
+            self.bench.clock, self.stats, self.bench.acceptance.rejections.take
         )
         self.successResultOf(Deferred.fromCoroutine(self.consumer.start(self.bench.log)))
 

@@ -287,7 +287,7 @@ class TenMinutesTests(SynchronousTestCase):
         self.assertGreaterEqual(times[-1], 540.0)
         judged = [b - a for a, b in pairwise(self.judged)]
         self.assertGreaterEqual(min(judged), 1.0 - 1e-9)
-        self.assertEqual(self.pool.handlers.outcomes, {})
+        self.assertEqual(self.pool.acceptance.rejections.outcomes, {})
         self.assertEqual(self.client.counters, {"accepted": len(self.accepted)})
         self.assertLessEqual(len(self.sent) - len(self.accepted), 1)
         self.assertEqual(len(self.jobs), jobs)

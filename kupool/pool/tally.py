@@ -1,0 +1,72 @@
+"""How many submissions were rejected, by user, reason and minute. Pure: times are given."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+
+from kupool.errors import ErrorText
+from kupool.wire.batches import Rejection
+
+#: Rejections are counted for so many (user, reason, minute) between two commits; what
+#: is beyond that is counted under no name.
+MAX_TALLIES = 10_000
+
+
+class RejectionTally:
+    """Counts rejections until they are taken.
+
+    ``wall`` returns seconds since the epoch. It is read once for each minute, and after each
+    :meth:`take`.
+    """
+
+    def __init__(self, wall: Callable[[], float]) -> None:
+        self._wall = wall
+        #: Rejections of each reason since the start, those of this minute not counted.
+        self._outcomes: Counter[str] = Counter()
+        self._earlier: Counter[Rejection] = Counter()
+        #: (user, reason) -> count, of the minute that ends at a time of the clock.
+        self._counts: dict[tuple[str, ErrorText], int] = {}
+        self._minute = 0
+        self._minute_ends = float("-inf")
+
+    def add(self, user: str, error: ErrorText, now: float) -> None:
+        """Count one; ``now`` is in seconds of the clock of the process."""
+        if now >= self._minute_ends:
+            self._begin_minute(now)
+        counts, key = self._counts, (user, error)
+        count = counts.get(key)
+        if count is None:
+            count = 0
+            if len(counts) + len(self._earlier) >= MAX_TALLIES:
+                key = ("", error)
+                count = counts.get(key, 0)
+        counts[key] = count + 1
+
+    def _begin_minute(self, now: float) -> None:
+        self._put_by()
+        wall = self._wall()
+        self._minute = int(wall) // 60 * 60
+        self._minute_ends = now + 60.0 - wall % 60.0
+
+    def _put_by(self) -> None:
+        for (user, error), count in self._counts.items():
+            self._outcomes[error.text] += count
+            self._earlier[Rejection(user, error.code, self._minute)] += count
+        self._counts = {}
+        self._minute_ends = float("-inf")
+
+    @property
+    def outcomes(self) -> Counter[str]:
+        """Rejections since the start, by the text of their error."""
+        self._put_by()
+        return self._outcomes
+
+    def take(self) -> Counter[Rejection]:
+        """Hand over the rejections counted since the last call."""
+        self._put_by()
+        taken, self._earlier = self._earlier, Counter()
+        return taken
+
+
+__all__ = ["MAX_TALLIES", "RejectionTally"]
