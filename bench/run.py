@@ -33,7 +33,7 @@ ROWS = {
 }
 
 #: The most that the daemon may cost in units of the echo.
-TARGETS = {"0": 0.65, "1": 4.5, "2": 0.60, "open": 0.9}
+TARGETS = {"0": 0.65, "1": 4.0, "2": 0.60, "open": 0.9}
 
 #: How much more a rejected submission may cost than an accepted one, on the same load.
 REJECTED = 1.1

@@ -212,6 +212,78 @@ class CounterTests(SynchronousTestCase):
         self.assertEqual((connection.outbound, connection.bytes_out), (0, 19))
 
 
+class OneReadTests(SynchronousTestCase):
+    """issue 12: the answers of one read leave in one write, in the order of their messages."""
+
+    def setUp(self) -> None:
+        self.router = Router()
+        self.router.add("ask", lambda connection, request: request.id)
+        self.bench = Bench(self.router)
+
+    def served(self, framing: Framing = LINE) -> tuple[Connection, PeerTransport, list[bytes]]:
+        connection, transport = self.bench.connect(framing)
+        writes: list[bytes] = []
+        write = transport.write
+
+        def noted(data: bytes) -> None:
+            writes.append(data)
+            write(data)
+
+        transport.write = noted  # type: ignore[method-assign]
+        return connection, transport, writes
+
+    def test_one_write(self) -> None:
+        connection, _, writes = self.served()
+        connection.feed(b"".join(b'{"id":%d,"method":"ask"}\n' % n for n in range(20)))
+        self.assertEqual(len(writes), 1)
+        self.assertEqual([reply["result"] for reply in lines(writes[0])], list(range(20)))
+        self.assertEqual((connection.messages_out, connection.bytes_out), (20, len(writes[0])))
+
+    def test_what_a_handler_sends_itself_keeps_its_place(self) -> None:
+        ways: list[Any] = [
+            lambda connection: connection.send(b'{"id":"own"}'),
+            lambda connection: connection.send_many([b'{"id":"own"}', b'{"id":"own"}']),
+            lambda connection: connection.send_encoded(b'{"id":"own"}\n'),
+            lambda connection: connection.send_latest("key", b'{"id":"own"}\n'),
+            lambda connection: connection.send_event(b'{"id":"own"}\n'),
+        ]
+        for number, way in enumerate(ways):
+
+            def own(connection: Connection, request: Request, way: Any = way) -> object:
+                way(connection)
+                return True
+
+            self.router.add(f"own{number}", own)
+            connection, transport, _ = self.served()
+            ask, own_way = b'{"id":%d,"method":"ask"}\n', b'{"id":3,"method":"own%d"}\n' % number
+            connection.feed(ask % 1 + ask % 2 + own_way + ask % 4)
+            ids = [reply["id"] for reply in lines(transport.value())]
+            times = ids.count("own")
+            self.assertEqual(ids, [1, 2, *["own"] * times, 3, 4])
+
+    def test_one_that_cannot_be_sent_costs_no_other(self) -> None:
+        self.router.add("big", lambda connection, request: "x" * 300)
+        connection, transport, _ = self.served(framing_of(CODECS["json"](200)))
+        ask = b'{"id":%d,"method":"%b"}\n'
+        connection.feed(ask % (1, b"ask") + ask % (2, b"big") + ask % (3, b"ask"))
+        replies = lines(transport.value())
+        self.assertEqual([reply["id"] for reply in replies], [1, 2, 3])
+        self.assertEqual([reply.get("code") for reply in replies], [None, 20, None])
+        self.assertEqual(len(self.flushLoggedErrors(MessageTooLarge)), 1)
+
+    def test_a_close_comes_after_the_answers_before_it(self) -> None:
+        def leave(connection: Connection, request: Request) -> object:
+            connection.close(GOING_DOWN)
+            return True
+
+        self.router.add("leave", leave)
+        connection, transport, _ = self.served()
+        ask = b'{"id":%d,"method":"%b"}\n'
+        connection.feed(ask % (1, b"ask") + ask % (2, b"leave") + ask % (3, b"ask"))
+        first, last = lines(transport.value())
+        self.assertEqual((first["id"], last["method"]), (1, "close"))
+
+
 class SizeTests(SynchronousTestCase):
     """P-38: over the limit is `too large message data`, in both directions."""
 

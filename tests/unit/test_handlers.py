@@ -7,13 +7,14 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from kupool import errors
 from kupool.log.memory import ENTRY_BYTES, MemoryLog
 from kupool.pool import judge as judge_module
 from kupool.pool.acceptance import BatchSettings
 from kupool.pool.handlers import AttemptSettings
 from kupool.pool.judge import Rules
 from kupool.pool.pool import SessionSettings
-from kupool.pool.tally import MAX_TALLIES
+from kupool.pool.tally import MAX_TALLIES, RejectionTally
 from kupool.wire.batches import Rejection, decode_batch
 from tests.pool_fixture import FRAME, WALL, HeldLog, Peer, PoolBench, encode_frame
 
@@ -542,6 +543,24 @@ class TallyTests(Case):
         taken = bench.acceptance.rejections.take()
         self.assertEqual(len(taken), MAX_TALLIES + 1)
         self.assertEqual(taken[Rejection("", 23, int(WALL))], 50)
+
+
+class MinuteTests(SynchronousTestCase):
+    """K-75: the minute of a rejection, by one look at the wall clock in each."""
+
+    def test_minutes_and_steps_of_the_clock(self) -> None:
+        wall = [WALL + 50.0]
+        tally = RejectionTally(lambda: wall[0])
+        tally.add("ann", errors.DUPLICATE, 10.0)
+        wall[0] += 10.0
+        tally.add("ann", errors.DUPLICATE, 20.0)
+        minute = int(WALL)
+        first, second = Rejection("ann", 22, minute), Rejection("ann", 22, minute + 60)
+        self.assertEqual(dict(tally.take()), {first: 1, second: 1})
+        wall[0] -= 3600.0
+        tally.add("ann", errors.DUPLICATE, 21.0)
+        self.assertEqual(dict(tally.take()), {Rejection("ann", 22, minute - 3540): 1})
+        self.assertEqual(tally.outcomes, {"Duplicate submission": 3})
 
 
 class OnceTests(Case):
