@@ -43,8 +43,8 @@ bench: $(READY)
 
 setup: $(READY)
 
-# As root on Debian, PostgreSQL, RabbitMQ and libfaketime are installed for the tests where they
-# are missing.
+# As root on Debian, PostgreSQL, RabbitMQ, libfaketime and Chromium are installed for the tests
+# where they are missing.
 services:
 	@sh etc/setup/install-services.sh
 

@@ -1,7 +1,7 @@
 #!/bin/sh
-# Installs PostgreSQL, PgBouncer, RabbitMQ and libfaketime for the tests, where they are missing
-# and it may: as root on Debian. Starts none: each test run has servers of its own. Where it may
-# not, the tests that need them are skipped with the reason.
+# Installs PostgreSQL, PgBouncer, RabbitMQ, libfaketime and Chromium for the tests, where they are
+# missing and it may: as root on Debian. Starts none: each test run has servers of its own. Where
+# it may not, the tests that need them are skipped with the reason.
 set -eu
 
 missing=
@@ -21,6 +21,11 @@ fi
 if [ -z "${KUPOOL_TEST_PG_DSN:-}" ] && ! command -v pgbouncer >/dev/null &&
     ! [ -x /usr/sbin/pgbouncer ]; then
     missing="$missing pgbouncer"
+fi
+# The names are those of tests/browser.
+if ! command -v chromium-headless-shell >/dev/null && ! command -v chromium >/dev/null &&
+    ! command -v chromium-browser >/dev/null && ! command -v google-chrome >/dev/null; then
+    missing="$missing chromium-headless-shell"
 fi
 [ -n "$missing" ] || exit 0
 

@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from tests.running_daemon import RunningDaemon
+from tests.services import required
 
 BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 
@@ -88,8 +89,9 @@ class ChromiumTests(SynchronousTestCase):
     def browse(self, url: str, until: Callable[[], bool]) -> None:
         """Show a page in a browser until something has come of it."""
         program = next(filter(None, map(shutil.which, BROWSERS)), None)
-        if program is None:
-            raise SkipTest(f"none of {', '.join(BROWSERS)} is installed")
+        with required():
+            if program is None:
+                raise SkipTest(f"none of {', '.join(BROWSERS)} is installed")
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
             browser = subprocess.Popen(
                 [
@@ -97,6 +99,7 @@ class ChromiumTests(SynchronousTestCase):
                     "--headless",
                     "--no-sandbox",
                     "--disable-gpu",
+                    "--disable-background-networking",
                     "--remote-debugging-port=0",
                     f"--user-data-dir={profile}/profile",
                     url,
