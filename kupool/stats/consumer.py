@@ -31,7 +31,7 @@ class ConsumerSettings:
     """
 
     interval: float = 1.0
-    buffer: int = 1000
+    buffer: int = 250
     prefetch: int = 4000
 
 

@@ -28,18 +28,20 @@ def spans(batches: Iterable[BatchCounts], mark: int) -> dict[int, Span]:
     A batch whose position is not known is above ``mark``, the store's own; but one of an earlier
     epoch may be in no log.
     """
-    found: dict[int, Span] = {}
-    for batch in batches:
-        if not batch.usernames:
+    found: dict[int, list[int]] = {}
+    for _, _, minute, usernames, position, earlier in batches:
+        if not usernames:
             continue
-        after, to = (batch.position - 1, batch.position) if batch.position else (mark, mark + 1)
-        if batch.earlier:
+        after, to = (position - 1, position) if position else (mark, mark + 1)
+        if earlier:
             after = NOWHERE
-        known = found.get(batch.minute)
-        if known is not None:
-            after, to = min(after, known.after), max(to, known.to)
-        found[batch.minute] = Span(after, to)
-    return found
+        known = found.get(minute)
+        if known is None:
+            found[minute] = [after, to]
+        else:
+            known[0] = min(known[0], after)
+            known[1] = max(known[1], to)
+    return {minute: Span(after, to) for minute, (after, to) in found.items()}
 
 
 __all__ = ["MARK_SPACING", "NOWHERE", "Span", "spans"]
