@@ -87,11 +87,12 @@ class TimerQueue(Generic[W]):
         self._per_turn = per_turn
         self._start = clock.seconds()
         self._at = 0
-        self._heads: list[W | None] = [None] * (_LEVELS * _SLOTS)
-        self._tails: list[W | None] = [None] * (_LEVELS * _SLOTS)
+        # What is in a slot, for those that are not empty: few, in most of many queues.
+        self._heads: dict[int, W] = {}
+        self._tails: dict[int, W] = {}
         self._occupied = [0] * _LEVELS
         #: The first tick for which something came to wait in a slot since that was empty.
-        self._firsts = [0] * (_LEVELS * _SLOTS)
+        self._firsts: dict[int, int] = {}
         self._spreading = -1
         self._count = 0
         self._turning = False
@@ -134,10 +135,9 @@ class TimerQueue(Generic[W]):
 
     def clear(self) -> None:
         """Let nobody wait any more."""
-        for place, head in enumerate(self._heads):
-            while head is not None:
+        for place in list(self._heads):
+            while (head := self._heads.get(place)) is not None:
                 self.remove(head)
-                head = self._heads[place]
         self.stop()
 
     # -- the slots
@@ -156,7 +156,7 @@ class TimerQueue(Generic[W]):
         index = (tick >> (_BITS * level)) & _MASK
         place = _PLACES[level * _SLOTS + index]
         timer.place = place
-        last = self._tails[place]
+        last = self._tails.get(place)
         if last is None:
             self._heads[place] = timer
             self._occupied[level] |= 1 << index
@@ -174,16 +174,18 @@ class TimerQueue(Generic[W]):
     def _unlink(self, timer: W) -> None:
         place, before, after = timer.place, timer.before, timer.after
         if before is None:
-            self._heads[place] = after
-        else:
-            before.after = after
-        if after is None:
+            if after is None:
+                del self._heads[place], self._tails[place], self._firsts[place]
+                self._occupied[place >> _BITS] &= ~(1 << (place & _MASK))
+            else:
+                self._heads[place] = after
+                after.before = timer.after = None
+        elif after is None:
             self._tails[place] = before
+            before.after = timer.before = None
         else:
-            after.before = before
-        if before is None and after is None:
-            self._occupied[place >> _BITS] &= ~(1 << (place & _MASK))
-        timer.before = timer.after = None
+            before.after, after.before = after, before
+            timer.before = timer.after = None
         timer.place = -1
 
     # -- time
@@ -206,7 +208,7 @@ class TimerQueue(Generic[W]):
 
     def _next(self) -> tuple[int, int] | None:
         """Return the next occupied slot and the tick at which it begins."""
-        if self._spreading >= 0 and self._heads[self._spreading] is not None:
+        if self._spreading in self._heads:
             return self._spreading, self._at
         for level in range(_LEVELS):
             shift = _BITS * level
@@ -245,7 +247,7 @@ class TimerQueue(Generic[W]):
     def _empty(self, place: int, left: int) -> int:
         """Fire the timers of a narrow slot or spread those of a wider one, some at most."""
         heads = self._heads
-        while left and (timer := heads[place]) is not None:
+        while left and (timer := heads.get(place)) is not None:
             left -= 1
             self._unlink(timer)
             if place < _SLOTS:

@@ -420,6 +420,21 @@ class DeadlineTests(Case):
         self.clock.advance(0.3)
         self.assertTrue(all(outcome for outcome in asked))
 
+    def test_different_times_share_a_timer(self) -> None:
+        """One timer for requests with times to go of their own, too."""
+        transport = self.make()
+        before = len(self.clock.getDelayedCalls())
+        asked = [self.ask(1.0 + n / 10) for n in range(50)]
+        never = self.ask(1e12)
+        self.assertEqual(len(self.clock.getDelayedCalls()), before + 1)
+        self.clock.advance(2.95)
+        self.assertEqual([bool(outcome) for outcome in asked], [True] * 20 + [False] * 30)
+        self.clock.advance(1000.0)
+        self.assertTrue(all(asked))
+        self.assertEqual(never, [])
+        transport.drop()
+        self.assertIsInstance(never[0], ConnectionEnded)
+
     def test_the_end_tells_all(self) -> None:
         transport = self.make()
         asked = [self.ask(3.0), self.ask()]
@@ -441,6 +456,25 @@ class DeadlineTests(Case):
         self.clock.turn()
         (reply,) = outcome
         self.assertIsInstance(reply, ServerMessage)
+
+    def test_an_answer_that_came_while_another_was_judged(self) -> None:
+        """A pause that begins when one is judged already: for the other, more is read."""
+        for timeout in (3.0, 2.5):
+            transport = self.make()
+            first = self.ask(3.0)
+            self.clock.advance(1.0)
+            second = self.ask(timeout)
+            self.clock.pause(2.0)
+            self.clock.turn()  # the first is due, and what has arrived is read
+            self.clock.pause(60.0)
+            self.clock.turn()
+            self.assertEqual(second, [], timeout)
+            transport.say({"id": 2, "result": True})
+            for _ in range(3):
+                self.clock.turn()
+            self.assertIsInstance(first[0], RequestTimeout)
+            self.assertIsInstance(second[0], ServerMessage)
+            self.assertEqual((len(first), len(second)), (1, 1))
 
     def test_an_answer_that_did_not_come(self) -> None:
         self.make()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 from hypothesis import given, settings
@@ -33,6 +34,15 @@ class TimersTests(SynchronousTestCase):
         self.clock.advance(10.0)
         self.assertEqual(self.called, list(range(10_000))[::-1])
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_memory(self) -> None:
+        """K-96: each of ten thousand clients has a queue of its own, in less than 2 KB."""
+        tracemalloc.start()
+        self.addCleanup(tracemalloc.stop)
+        before, _ = tracemalloc.get_traced_memory()
+        kept = [Timers(self.clock) for _ in range(100)]
+        after, _ = tracemalloc.get_traced_memory()
+        self.assertLess((after - before) / len(kept), 2048)
 
     @given(st.lists(st.tuples(st.integers(0, 50), st.booleans()), max_size=200))
     @settings(max_examples=50)

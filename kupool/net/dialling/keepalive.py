@@ -76,7 +76,7 @@ class KeepAlive:
         self._running.fired(self._due)
         self._note_progress()
         if self._trouble():
-            self._reads = self._reading.then(self._judge)
+            self._reads = self._reading.then(lambda _: self._judge())
         else:
             self._go_on()
 
