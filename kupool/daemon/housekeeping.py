@@ -120,7 +120,9 @@ class Housekeeping:
         try:
             keeping: Deferred[None] = self._parts.stats.keep_retention_time(self._seconds)
             await keeping.addTimeout(KEEPING, self._clock)
-        except Exception as error:
+        except GeneratorExit:
+            raise  # the coroutine is closed
+        except BaseException as error:
             if not self._not_kept:
                 why = str(error) or "no answer from the store"
                 self._log.warn("The retention clock is not kept: {why}", why=why)

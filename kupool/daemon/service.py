@@ -431,7 +431,9 @@ class Daemon:
             await _deferred(work).addTimeout(left, self._reactor)
         except TimedOut:
             self._log.error("Stopping {name} is not done after {s:.1f} s", name=name, s=left)
-        except Exception as error:
+        except GeneratorExit:
+            raise  # the coroutine is closed: nobody waits for this step
+        except BaseException as error:
             self._log.error("Stopping {name}: {error!r}", name=name, error=error)
 
 
