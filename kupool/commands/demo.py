@@ -25,6 +25,7 @@ from kupool.daemon.checks import check
 from kupool.daemon.service import explain
 from kupool.net.transport.endpoints import Address, parse_address, probe
 from kupool.settings import Settings
+from kupool.timing.waiting import and_then
 from kupool.wire.messages import JobParams
 
 #: The sample workers, and the seconds between two submissions of each.
@@ -105,16 +106,16 @@ class _Demo:
     async def run(self) -> int:
         """Run to the end; returns the exit status."""
         self._daemon.start(self._reactor, self._flags)
-        try:
-            await self._ending.wait()
-        finally:
-            if self._tables.running:
-                self._tables.stop()
-            await gatherResults([client.close() for client in self._clients])
-            await self._daemon.stop()
+        await and_then(self._ending.wait(), self._stop)
         if not self._status:
             self._output.line("All of it has ended.")
         return self._status
+
+    async def _stop(self) -> None:
+        if self._tables.running:
+            self._tables.stop()
+        await gatherResults([client.close() for client in self._clients])
+        await self._daemon.stop()
 
     def _said(self, line: str) -> None:
         self._output.line(f"daemon | {line}")

@@ -43,6 +43,7 @@ from kupool.storage.database import connect as connect_file
 from kupool.storage.folder import DataFolder, FolderError
 from kupool.storage.migrations import SchemaTooNew
 from kupool.storage.postgres import PostgresDatabase
+from kupool.timing.waiting import and_then
 
 #: What may go wrong, and is explained by its text.
 _TROUBLE = (
@@ -218,12 +219,13 @@ async def _move(reactor: Any, source: Side, target: Side, settings: Settings) ->
         )
     same = source.log.place == target.log.place
     sides = [source.log] if same else [source.log, target.log]
-    try:
+
+    async def move() -> list[Compared]:
         for side in sides:
             await side.open()
         await log.open()
         with TerminalBar() as bar:
-            compared = await Move(
+            return await Move(
                 source,
                 target,
                 log,
@@ -232,11 +234,13 @@ async def _move(reactor: Any, source: Side, target: Side, settings: Settings) ->
                 wall=time.time,
                 new_id=lambda: secrets.token_hex(16),
             ).run()
-    finally:
+
+    async def close() -> None:
         await log.close()
         for side in sides:
             await side.close()
-    _tell(compared, source, target)
+
+    _tell(await and_then(move(), close), source, target)
 
 
 def _tell(compared: list[Compared], source: Side, target: Side) -> None:

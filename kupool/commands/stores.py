@@ -28,6 +28,7 @@ from kupool.stats.sqlite import SqliteStats
 from kupool.storage.database import Database
 from kupool.storage.postgres import PostgresDatabase
 from kupool.storage.reading import ReadOnlyDatabase
+from kupool.timing.waiting import and_then
 
 
 class Stores(NamedTuple):
@@ -61,15 +62,7 @@ def with_stores(loaded: Loaded, work: StoresWork, *, writing: bool = False) -> i
         if writing and settings.storage.kind == "sqlite":
             await _check_version(reactor, Path(settings.storage.data) / STORE_FILE)
         stores = _make(reactor, settings, writing)
-        try:
-            for part in (stores.log, stores.stats, stores.spool):
-                if part is not None:
-                    await part.open()
-            status = await work(stores)
-        finally:
-            for part in (stores.spool, stores.stats, stores.log):
-                if part is not None:
-                    await part.close()
+        status = await and_then(_work(stores, work), lambda: _close(stores))
 
     def run(reactor: Any) -> Deferred[None]:
         done: Deferred[None] = ensureDeferred(main(reactor))
@@ -85,6 +78,19 @@ def with_stores(loaded: Loaded, work: StoresWork, *, writing: bool = False) -> i
     except SystemExit as end:
         return status or (1 if end.code else 0)
     return status
+
+
+async def _work(stores: Stores, work: StoresWork) -> int:
+    for part in (stores.log, stores.stats, stores.spool):
+        if part is not None:
+            await part.open()
+    return await work(stores)
+
+
+async def _close(stores: Stores) -> None:
+    for part in (stores.spool, stores.stats, stores.log):
+        if part is not None:
+            await part.close()
 
 
 def _check(loaded: Loaded) -> None:
@@ -104,10 +110,7 @@ def _check(loaded: Loaded) -> None:
 async def _check_version(reactor: Any, path: Path) -> None:
     """Refuse a store that an opening would update."""
     reading = ReadOnlyDatabase(reactor, path, "store")
-    try:
-        await reading.open()
-    finally:
-        await reading.close()
+    await and_then(reading.open(), reading.close)
 
 
 def _make(reactor: Any, settings: Settings, writing: bool) -> Stores:
