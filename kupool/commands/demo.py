@@ -24,7 +24,7 @@ from kupool.commands.times import minute_text, parse_time
 from kupool.daemon.checks import check
 from kupool.daemon.service import explain
 from kupool.net.transport.endpoints import Address, parse_address, probe
-from kupool.settings import Settings
+from kupool.settings import ListenSettings
 from kupool.timing.waiting import and_then
 from kupool.wire.messages import JobParams
 
@@ -56,10 +56,11 @@ def demo(arguments: argparse.Namespace) -> int:
         return 1
     try:
         check(loaded)
-        pool, http = parse_address(loaded.settings.listen.addr[0]), _http_address(loaded.settings)
+        listen = loaded.settings.listen
+        pool, http = parse_address(listen.addr[0]), _http_address(listen)
         if pool is None or not pool.port:
             raise ValueError("the demo needs a TCP address with a port")
-        for text in (*loaded.settings.listen.addr, loaded.settings.listen.http):
+        for text in (*listen.addr, listen.http):
             probe(text)
     except (ValueError, CannotListenError) as error:
         print(f"kupool: {explain(error)}", file=sys.stderr)
@@ -74,8 +75,8 @@ def demo(arguments: argparse.Namespace) -> int:
     return run(command, LogLevel.critical)
 
 
-def _http_address(settings: Settings) -> Address | None:
-    address = parse_address(settings.listen.http) if settings.listen.http else None
+def _http_address(settings: ListenSettings) -> Address | None:
+    address = parse_address(settings.http) if settings.http else None
     return address if address is not None and address.port else None
 
 

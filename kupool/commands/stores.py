@@ -22,7 +22,7 @@ from kupool.daemon.parts import LOG_FILE, SPOOL_FILE, STORE_FILE, has_spool, mak
 from kupool.log import Entry, ISpool
 from kupool.log.spool_file import read_spooled
 from kupool.log.sqlite import SqliteLog
-from kupool.settings import Loaded, SettingError, Settings, value_of
+from kupool.settings import Loaded, SettingError, Settings, StorageSettings, value_of
 from kupool.stats.postgres import PostgresStats
 from kupool.stats.sqlite import SqliteStats
 from kupool.storage.database import Database
@@ -119,9 +119,9 @@ def _make(reactor: Any, settings: Settings, writing: bool) -> Stores:
     log: Any
     spool = None
     if settings.log.kind == "rabbit":
-        log = make_rabbit(settings, reactor, time.time, required=True)
+        log = make_rabbit(settings.log, settings.submissions, reactor, time.time, required=True)
         path = folder / SPOOL_FILE
-        if has_spool(settings) and path.exists():
+        if has_spool(settings.log) and path.exists():
             spool = SpoolReader(ReadOnlyDatabase(reactor, path, "spool"))
     else:
         log = SqliteLog(ReadOnlyDatabase(reactor, folder / LOG_FILE, "log"), reactor, time.time)
@@ -154,14 +154,14 @@ class SpoolReader:
         return self._database.close()
 
 
-def temporary_folder(settings: Settings) -> Path | None:
+def temporary_folder(settings: StorageSettings) -> Path | None:
     """Return where a large temporary file may be: in ``TMPDIR``, or beside the data folder.
 
     The system's own place for temporary files may be in memory.
     """
     if os.environ.get("TMPDIR"):
         return None
-    beside = Path(settings.storage.data).absolute().parent
+    beside = Path(settings.data).absolute().parent
     for folder in (beside, Path("/var/tmp")):  # noqa: S108  # mkstemp makes the file in it
         if folder.is_dir() and os.access(folder, os.W_OK):
             return folder

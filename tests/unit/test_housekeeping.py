@@ -79,7 +79,7 @@ class HousekeepingTests(SynchronousTestCase):
             self.wall,
             self.clock.seconds,
             parts,
-            settings=lambda: self.settings,
+            settings=lambda: self.settings.submissions,
             memory=memory,
         )
         self.start()
