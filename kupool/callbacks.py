@@ -5,7 +5,9 @@ raises is its own failure and nobody else's: also ``SystemExit``, ``KeyboardInte
 the ``CancelledError`` of asyncio, of Twisted or of ``concurrent.futures``.
 
 A coroutine that waits for a handler leaves what it raises to callbacks, or takes care not to
-catch ``GeneratorExit``: that is the coroutine's own end.
+catch ``GeneratorExit``: that is the coroutine's own end. What it does at its end with
+``finally`` may wait where it is cancelled, but not where it is closed, as a coroutine is that
+nobody keeps any more: see :func:`kupool.timing.waiting.and_then`.
 """
 
 from __future__ import annotations

@@ -90,7 +90,7 @@ def check_fields(expected: Mapping[str, Check], settings: object) -> None:
 def _shown(value: object) -> str:
     try:
         text = repr(value)
-    except Exception:  # of a number with more digits than Python shows, or of a class's own
+    except BaseException:  # of a number with more digits than Python shows, or of a class's own
         return f"such a {type(value).__name__}"
     return text if len(text) <= 50 else f"{text[:47]}..."
 

@@ -184,7 +184,7 @@ class Calls:
             try:
                 if call.number in self._calls:
                     self._advance(call)
-            except Exception:  # it holds up no other call
+            except BaseException:  # it holds up no other call
                 self._log.failure("Call {number} could not go on", number=call.number)
         self._working = False
         return bool(self._work)

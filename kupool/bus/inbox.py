@@ -129,7 +129,7 @@ class Inbox:
         if respond is not None:
             try:
                 respond(response)
-            except Exception:
+            except BaseException:
                 self._log.failure("An answer to message {id} could not be given", id=message.id)
 
     def _response(self, result: Any, message: Message) -> Response:

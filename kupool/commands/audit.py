@@ -18,7 +18,7 @@ from kupool.commands.comparing import (
 from kupool.commands.settings_flags import add_settings_parser, load_settings
 from kupool.commands.stores import Stores, temporary_folder, with_stores
 from kupool.commands.times import parse_time
-from kupool.settings import Settings
+from kupool.settings import StorageSettings
 from kupool.stats.auditing import Audit, Auditor, NotComparable
 from kupool.stats.side_by_side import SideBySide
 
@@ -61,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
         return with_stores(loaded, _accept_gaps, writing=True)
 
     async def work(stores: Stores) -> int:
-        return await _audit(arguments, loaded.settings, stores)
+        return await _audit(arguments, loaded.settings.storage, stores)
 
     return with_stores(loaded, work)
 
@@ -72,7 +72,7 @@ async def _accept_gaps(stores: Stores) -> int:
     return 0
 
 
-async def _audit(arguments: argparse.Namespace, settings: Settings, stores: Stores) -> int:
+async def _audit(arguments: argparse.Namespace, settings: StorageSettings, stores: Stores) -> int:
     both = SideBySide(temporary_folder(settings))
     try:
         with shown_progress() as progress:

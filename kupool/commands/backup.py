@@ -17,7 +17,7 @@ from kupool.backup.manifest import Manifest
 from kupool.backup.switching import check_finished
 from kupool.commands.copying import PAGE, CopyBar, elsewhere, parts_of
 from kupool.commands.settings_flags import add_settings_parser, load_settings
-from kupool.settings import Settings
+from kupool.settings import LogSettings, StorageSettings
 
 #: How far the command gives way to the daemon beside it.
 NICENESS = 10
@@ -46,14 +46,14 @@ def run(arguments: argparse.Namespace) -> int:
         loaded = load_settings(arguments)
         if loaded is None:
             return 1
-        return _make(loaded.settings, target)
+        return _make(loaded.settings.storage, loaded.settings.log, target)
     except BackupError as error:
         print(f"kupool: {error}", file=sys.stderr)
         return 1
 
 
-def _make(settings: Settings, target: Path) -> int:
-    parts, missing = parts_of(settings), elsewhere(settings)
+def _make(storage: StorageSettings, log: LogSettings, target: Path) -> int:
+    parts, missing = parts_of(storage, log), elsewhere(storage, log)
     if not parts:
         print(
             f"kupool: no file holds anything: {' and '.join(missing)} are not in the data folder; "
@@ -61,7 +61,7 @@ def _make(settings: Settings, target: Path) -> int:
             file=sys.stderr,
         )
         return 1
-    folder = Path(settings.storage.data)
+    folder = Path(storage.data)
     check_finished(folder)
     for part in parts:
         path = folder / file_name(part)
@@ -71,7 +71,7 @@ def _make(settings: Settings, target: Path) -> int:
         os.nice(NICENESS)
     began = time.monotonic()
     with CopyBar() as bar:
-        source = Source(folder, parts, settings.log.kind, settings.storage.kind)
+        source = Source(folder, parts, log.kind, storage.kind)
         manifest = make_backup(source, target, bar, time.time)
     took = time.monotonic() - began
     print(f"Made {target} in {took:.1f} s: {summary(manifest)}")

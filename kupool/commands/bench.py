@@ -22,6 +22,7 @@ from kupool.client.load import Load, LoadSettings
 from kupool.client.servers import parse_server
 from kupool.commands.running import Ending, raise_descriptor_limit, run
 from kupool.commands.target import Target, add_target_flags, duration, positive, read_target
+from kupool.timing.waiting import and_then
 
 #: Seconds between two moves of the progress bar, or two plain lines.
 BAR_EVERY = 0.2
@@ -128,15 +129,20 @@ class _Bench:
             total = self._settings.sessions
             self._task = self._progress.add_task("Connecting", total=total, told="")
             shown.start(every, now=False).addErrback(self._failed)
-            try:
-                if not await self._connect():
-                    return 0
-                seconds = await self._measure()
-            finally:
+
+            def close() -> Deferred[None]:
                 shown.stop()
-                await self._load.close()
+                return Deferred.fromCoroutine(self._load.close())
+
+            seconds = await and_then(self._connect_and_measure(), close)
+        if seconds is None:
+            return 0
         self._report(seconds)
         return 0 if self._load.counts.accepted else 1
+
+    async def _connect_and_measure(self) -> float | None:
+        """Return how many seconds the load ran; None when connecting was interrupted."""
+        return await self._measure() if await self._connect() else None
 
     async def _connect(self) -> bool:
         """Open the sessions; returns False when that was interrupted."""

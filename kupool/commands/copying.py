@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from kupool.daemon.parts import has_spool
-from kupool.settings import Settings, value_of
+from kupool.settings import LogSettings, StorageSettings
 from kupool.storage.copies import Progress as Told
 
 #: The page that says what to do about what is in no file.
@@ -48,26 +48,26 @@ class CopyBar:
         return lambda count: self._progress.advance(self._task, count)
 
 
-def parts_of(settings: Settings) -> Sequence[str]:
+def parts_of(storage: StorageSettings, log: LogSettings) -> Sequence[str]:
     """Return the parts that the settings keep in files of the data folder."""
     found = []
-    if settings.log.kind == "sqlite":
+    if log.kind == "sqlite":
         found.append("log")
-    if settings.storage.kind == "sqlite":
+    if storage.kind == "sqlite":
         found.append("store")
-    if has_spool(settings):
+    if has_spool(log):
         found.append("spool")
     return found
 
 
-def elsewhere(settings: Settings) -> Sequence[str]:
+def elsewhere(storage: StorageSettings, log: LogSettings) -> Sequence[str]:
     """Return what the settings keep, and no file of the data folder holds."""
     found = []
-    if settings.log.kind == "rabbit":
+    if log.kind == "rabbit":
         found.append("the queue and the stream in RabbitMQ")
-    if settings.storage.kind == "pg":
+    if storage.kind == "pg":
         found.append("the counts and the jobs in PostgreSQL")
-    for name, what in (("mq", "the log"), ("store", "the counts")):
-        if value_of(settings, name) == "memory":
+    for kind, what in ((log.kind, "the log"), (storage.kind, "the counts")):
+        if kind == "memory":
             found.append(f"{what} in memory")
     return found

@@ -24,7 +24,8 @@ from kupool.commands.times import minute_text, parse_time
 from kupool.daemon.checks import check
 from kupool.daemon.service import explain
 from kupool.net.transport.endpoints import Address, parse_address, probe
-from kupool.settings import Settings
+from kupool.settings import ListenSettings
+from kupool.timing.waiting import and_then
 from kupool.wire.messages import JobParams
 
 #: The sample workers, and the seconds between two submissions of each.
@@ -55,10 +56,11 @@ def demo(arguments: argparse.Namespace) -> int:
         return 1
     try:
         check(loaded)
-        pool, http = parse_address(loaded.settings.listen.addr[0]), _http_address(loaded.settings)
+        listen = loaded.settings.listen
+        pool, http = parse_address(listen.addr[0]), _http_address(listen)
         if pool is None or not pool.port:
             raise ValueError("the demo needs a TCP address with a port")
-        for text in (*loaded.settings.listen.addr, loaded.settings.listen.http):
+        for text in (*listen.addr, listen.http):
             probe(text)
     except (ValueError, CannotListenError) as error:
         print(f"kupool: {explain(error)}", file=sys.stderr)
@@ -73,8 +75,8 @@ def demo(arguments: argparse.Namespace) -> int:
     return run(command, LogLevel.critical)
 
 
-def _http_address(settings: Settings) -> Address | None:
-    address = parse_address(settings.listen.http) if settings.listen.http else None
+def _http_address(settings: ListenSettings) -> Address | None:
+    address = parse_address(settings.http) if settings.http else None
     return address if address is not None and address.port else None
 
 
@@ -105,16 +107,16 @@ class _Demo:
     async def run(self) -> int:
         """Run to the end; returns the exit status."""
         self._daemon.start(self._reactor, self._flags)
-        try:
-            await self._ending.wait()
-        finally:
-            if self._tables.running:
-                self._tables.stop()
-            await gatherResults([client.close() for client in self._clients])
-            await self._daemon.stop()
+        await and_then(self._ending.wait(), self._stop)
         if not self._status:
             self._output.line("All of it has ended.")
         return self._status
+
+    async def _stop(self) -> None:
+        if self._tables.running:
+            self._tables.stop()
+        await gatherResults([client.close() for client in self._clients])
+        await self._daemon.stop()
 
     def _said(self, line: str) -> None:
         self._output.line(f"daemon | {line}")

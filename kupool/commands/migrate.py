@@ -37,12 +37,13 @@ from kupool.migration.reports import Compared
 from kupool.migration.sqlite_log import SqliteLogSide
 from kupool.migration.sqlite_store import SqliteStore
 from kupool.migration.store import Store
-from kupool.settings import Loaded, SettingError, Settings, load, value_of
+from kupool.settings import Loaded, SettingError, Settings, StorageSettings, load, value_of
 from kupool.storage.database import Database, DatabaseUnusable
 from kupool.storage.database import connect as connect_file
 from kupool.storage.folder import DataFolder, FolderError
 from kupool.storage.migrations import SchemaTooNew
 from kupool.storage.postgres import PostgresDatabase
+from kupool.timing.waiting import and_then
 
 #: What may go wrong, and is explained by its text.
 _TROUBLE = (
@@ -151,10 +152,10 @@ class _Opened:
             for path in wanted:
                 if not path.exists():
                     raise CannotMove(f"{path}: no such file; is data of {name} the data folder?")
-        if (wanted or has_spool(settings)) and (new or folder.exists()):
+        if (wanted or has_spool(settings.log)) and (new or folder.exists()):
             self._lock(folder)
         _refuse_spool(folder / SPOOL_FILE)
-        store = self._store(settings)
+        store = self._store(settings.storage)
         return Side(str(Path(name).resolve()), store, self._log(settings))
 
     def _lock(self, folder: Path) -> None:
@@ -164,10 +165,10 @@ class _Opened:
             self._stack.callback(data.close)
             self._folders.add(folder.resolve())
 
-    def _store(self, settings: Settings) -> Store:
-        if settings.storage.kind == "pg":
-            return self._database(settings.storage.pg_dsn)
-        path = Path(settings.storage.data) / STORE_FILE
+    def _store(self, settings: StorageSettings) -> Store:
+        if settings.kind == "pg":
+            return self._database(settings.pg_dsn)
+        path = Path(settings.data) / STORE_FILE
         Database(self._reactor, path, "store").check()
         store = SqliteStore(path)
         self._stack.callback(store.close)
@@ -187,7 +188,8 @@ class _Opened:
 
     def _log(self, settings: Settings) -> LogSide:
         if settings.log.kind == "rabbit":
-            return RabbitLogSide(self._reactor, settings.log.url, topology(settings))
+            queues = topology(settings.log, settings.submissions)
+            return RabbitLogSide(self._reactor, settings.log.url, queues)
         return SqliteLogSide(Path(settings.storage.data) / LOG_FILE)
 
 
@@ -211,19 +213,20 @@ def _refuse_spool(path: Path) -> None:
 async def _move(reactor: Any, source: Side, target: Side, settings: Settings) -> None:
     log: Any
     if settings.log.kind == "rabbit":
-        log = make_rabbit(settings, reactor, time.time, required=True)
+        log = make_rabbit(settings.log, settings.submissions, reactor, time.time, required=True)
     else:
         log = SqliteLog(
             Database(reactor, Path(settings.storage.data) / LOG_FILE, "log"), reactor, time.time
         )
     same = source.log.place == target.log.place
     sides = [source.log] if same else [source.log, target.log]
-    try:
+
+    async def move() -> list[Compared]:
         for side in sides:
             await side.open()
         await log.open()
         with TerminalBar() as bar:
-            compared = await Move(
+            return await Move(
                 source,
                 target,
                 log,
@@ -232,11 +235,13 @@ async def _move(reactor: Any, source: Side, target: Side, settings: Settings) ->
                 wall=time.time,
                 new_id=lambda: secrets.token_hex(16),
             ).run()
-    finally:
+
+    async def close() -> None:
         await log.close()
         for side in sides:
             await side.close()
-    _tell(compared, source, target)
+
+    _tell(await and_then(move(), close), source, target)
 
 
 def _tell(compared: list[Compared], source: Side, target: Side) -> None:

@@ -38,10 +38,10 @@ def run(arguments: argparse.Namespace) -> int:
     if loaded is None:
         return 1
     settings = loaded.settings
-    if not parts_of(settings):
+    if not parts_of(settings.storage, settings.log):
+        missing = elsewhere(settings.storage, settings.log)
         print(
-            f"kupool: {' and '.join(elsewhere(settings))} are not in the data folder; "
-            f"{PAGE} says what to do",
+            f"kupool: {' and '.join(missing)} are not in the data folder; {PAGE} says what to do",
             file=sys.stderr,
         )
         return 1
@@ -63,11 +63,11 @@ def _restore(settings: Settings, source: Path, force: bool) -> int:
     begun = unfinished(folder)
     if begun is not None:
         return _finish(folder, begun, source)
-    into = Into(folder, parts_of(settings), settings.jobs.interval)
+    into = Into(folder, parts_of(settings.storage, settings.log), settings.jobs.interval)
     with CopyBar() as bar:
         done = restore_backup(source, into, bar, time.time, force=force)
     print("\n".join(_lines(folder, done)))
-    missing = elsewhere(settings)
+    missing = elsewhere(settings.storage, settings.log)
     if missing:
         print(f"Not restored: {' and '.join(missing)}; {PAGE} says what to do")
     return 0

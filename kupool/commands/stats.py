@@ -15,7 +15,7 @@ from kupool.commands.comparing import compared_text, counted, remarks, shown_pro
 from kupool.commands.settings_flags import add_settings_parser, at_least_one, load_settings
 from kupool.commands.stores import Stores, temporary_folder, with_stores
 from kupool.commands.times import minute_text
-from kupool.settings import Settings
+from kupool.settings import StorageSettings
 from kupool.stats.auditing import Auditor, NotComparable
 from kupool.stats.side_by_side import SideBySide
 from kupool.stats.snapshot import Superseded
@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
         return 1
 
     async def rebuild(stores: Stores) -> int:
-        return await _rebuild(loaded.settings, stores)
+        return await _rebuild(loaded.settings.storage, stores)
 
     async def show(stores: Stores) -> int:
         return await _show(arguments, stores.stats)
@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
     return with_stores(loaded, show)
 
 
-async def _rebuild(settings: Settings, stores: Stores) -> int:
+async def _rebuild(settings: StorageSettings, stores: Stores) -> int:
     both = SideBySide(temporary_folder(settings))
     try:
         with shown_progress() as progress:

@@ -22,12 +22,13 @@ from kupool.daemon.parts import LOG_FILE, SPOOL_FILE, STORE_FILE, has_spool, mak
 from kupool.log import Entry, ISpool
 from kupool.log.spool_file import read_spooled
 from kupool.log.sqlite import SqliteLog
-from kupool.settings import Loaded, SettingError, Settings, value_of
+from kupool.settings import Loaded, SettingError, Settings, StorageSettings, value_of
 from kupool.stats.postgres import PostgresStats
 from kupool.stats.sqlite import SqliteStats
 from kupool.storage.database import Database
 from kupool.storage.postgres import PostgresDatabase
 from kupool.storage.reading import ReadOnlyDatabase
+from kupool.timing.waiting import and_then
 
 
 class Stores(NamedTuple):
@@ -61,15 +62,7 @@ def with_stores(loaded: Loaded, work: StoresWork, *, writing: bool = False) -> i
         if writing and settings.storage.kind == "sqlite":
             await _check_version(reactor, Path(settings.storage.data) / STORE_FILE)
         stores = _make(reactor, settings, writing)
-        try:
-            for part in (stores.log, stores.stats, stores.spool):
-                if part is not None:
-                    await part.open()
-            status = await work(stores)
-        finally:
-            for part in (stores.spool, stores.stats, stores.log):
-                if part is not None:
-                    await part.close()
+        status = await and_then(_work(stores, work), lambda: _close(stores))
 
     def run(reactor: Any) -> Deferred[None]:
         done: Deferred[None] = ensureDeferred(main(reactor))
@@ -85,6 +78,19 @@ def with_stores(loaded: Loaded, work: StoresWork, *, writing: bool = False) -> i
     except SystemExit as end:
         return status or (1 if end.code else 0)
     return status
+
+
+async def _work(stores: Stores, work: StoresWork) -> int:
+    for part in (stores.log, stores.stats, stores.spool):
+        if part is not None:
+            await part.open()
+    return await work(stores)
+
+
+async def _close(stores: Stores) -> None:
+    for part in (stores.spool, stores.stats, stores.log):
+        if part is not None:
+            await part.close()
 
 
 def _check(loaded: Loaded) -> None:
@@ -104,10 +110,7 @@ def _check(loaded: Loaded) -> None:
 async def _check_version(reactor: Any, path: Path) -> None:
     """Refuse a store that an opening would update."""
     reading = ReadOnlyDatabase(reactor, path, "store")
-    try:
-        await reading.open()
-    finally:
-        await reading.close()
+    await and_then(reading.open(), reading.close)
 
 
 def _make(reactor: Any, settings: Settings, writing: bool) -> Stores:
@@ -116,9 +119,9 @@ def _make(reactor: Any, settings: Settings, writing: bool) -> Stores:
     log: Any
     spool = None
     if settings.log.kind == "rabbit":
-        log = make_rabbit(settings, reactor, time.time, required=True)
+        log = make_rabbit(settings.log, settings.submissions, reactor, time.time, required=True)
         path = folder / SPOOL_FILE
-        if has_spool(settings) and path.exists():
+        if has_spool(settings.log) and path.exists():
             spool = SpoolReader(ReadOnlyDatabase(reactor, path, "spool"))
     else:
         log = SqliteLog(ReadOnlyDatabase(reactor, folder / LOG_FILE, "log"), reactor, time.time)
@@ -151,14 +154,14 @@ class SpoolReader:
         return self._database.close()
 
 
-def temporary_folder(settings: Settings) -> Path | None:
+def temporary_folder(settings: StorageSettings) -> Path | None:
     """Return where a large temporary file may be: in ``TMPDIR``, or beside the data folder.
 
     The system's own place for temporary files may be in memory.
     """
     if os.environ.get("TMPDIR"):
         return None
-    beside = Path(settings.storage.data).absolute().parent
+    beside = Path(settings.data).absolute().parent
     for folder in (beside, Path("/var/tmp")):  # noqa: S108  # mkstemp makes the file in it
         if folder.is_dir() and os.access(folder, os.W_OK):
             return folder

@@ -17,6 +17,7 @@ from kupool.client.pace import PaceSettings
 from kupool.client.servers import parse_server
 from kupool.commands.running import Ending, Output, raise_descriptor_limit, run
 from kupool.commands.target import Target, add_target_flags, duration, positive, read_target
+from kupool.timing.waiting import and_then
 from kupool.wire.messages import JobParams
 
 #: Seconds between two summaries of many sessions: on a terminal, and elsewhere.
@@ -116,15 +117,16 @@ class _Shift:
             every = LIVE_EVERY if self._output.tty else PLAIN_EVERY
             summary.start(every, now=False).addErrback(self._failed)
         self._crew.start()
-        try:
-            await self._ending.wait()
-        finally:
+
+        async def stop() -> None:
             if timer is not None and timer.active():
                 timer.cancel()
             if summary.running:
                 summary.stop()
             await self._crew.close()
             self._output.end()
+
+        await and_then(self._ending.wait(), stop)
         seconds = reactor.seconds() - began
         errors = _listed(self._crew.errors()) or "no errors"
         self._output.line(f"{self._crew.accepted:,} accepted in {seconds:.1f} s, {errors}")

@@ -12,9 +12,9 @@ from kupool.settings import Settings, value_of, with_values
 def apply_changes(parts: Parts, old: Settings, fresh: Settings, names: Iterable[str]) -> Settings:
     """Apply the named settings of ``fresh``; returns what is in effect then."""
     settings = with_values(old, {name: value_of(fresh, name) for name in names})
-    parts.server.manager.settings = server_settings(settings)
-    parts.pool.settings = session_settings(settings)
-    parts.handlers.rules = rules(settings)
+    parts.server.manager.settings = server_settings(settings.listen, settings.limits)
+    parts.pool.settings = session_settings(settings.jobs, settings.rates, settings.limits)
+    parts.handlers.rules = rules(settings.jobs, settings.rates)
     parts.handlers.attempts = attempts(settings.rates)
     parts.book.window = settings.jobs.history_window
     parts.book.max_jobs = settings.jobs.history_jobs

@@ -22,7 +22,7 @@ from kupool.daemon.tenants import user_of
 from kupool.pool import IEvents
 from kupool.pool.events import BusEvents, NoEvents
 from kupool.pool.handlers import Handlers
-from kupool.settings import NodeBusSettings, Settings
+from kupool.settings import NodeBusSettings
 from kupool.web.answers import ApiResource
 from kupool.web.bus import bus_routes
 from kupool.web.control import KnownHosts
@@ -81,17 +81,18 @@ class BusPart:
 
 
 def make_bus(
-    settings: Settings, reactor: Any, wall: Callable[[], float]
+    settings: NodeBusSettings, reactor: Any, wall: Callable[[], float], *, log_url: str
 ) -> LocalBus | RabbitBus | None:
     """Make the bus; None where it is off.
 
-    While nobody uses it, nothing of it runs and no timer is set.
+    Where it has no RabbitMQ of its own, it uses that of the log, at ``log_url``. While nobody
+    uses it, nothing of it runs and no timer is set.
     """
-    if settings.bus.kind == "off":
+    if settings.kind == "off":
         return None
-    limits = bus_settings(settings.bus)
-    if settings.bus.kind == "rabbit":
-        url = settings.bus.url.strip() or settings.log.url
+    limits = bus_settings(settings)
+    if settings.kind == "rabbit":
+        url = settings.url.strip() or log_url
         node = gethostname()[:MAX_NODE_NAME]
         mesh = MeshSettings(required=False)
         return RabbitBus(reactor, url, limits, wall=wall, node=node, mesh=mesh)

@@ -17,7 +17,7 @@ from twisted.logger import Logger
 from kupool.daemon.memory import Memory
 from kupool.daemon.parts import Parts
 from kupool.log import LogUnavailable
-from kupool.settings import Settings
+from kupool.settings import SubmissionSettings
 from kupool.stats.retention import RetentionClock
 from kupool.timing.waiting import after
 
@@ -47,7 +47,7 @@ class Housekeeping:
         running: Callable[[], float],
         parts: Parts,
         *,
-        settings: Callable[[], Settings],
+        settings: Callable[[], SubmissionSettings],
         memory: Memory,
     ) -> None:
         self._clock = clock
@@ -120,7 +120,9 @@ class Housekeeping:
         try:
             keeping: Deferred[None] = self._parts.stats.keep_retention_time(self._seconds)
             await keeping.addTimeout(KEEPING, self._clock)
-        except Exception as error:
+        except GeneratorExit:
+            raise  # the coroutine is closed
+        except BaseException as error:
             if not self._not_kept:
                 why = str(error) or "no answer from the store"
                 self._log.warn("The retention clock is not kept: {why}", why=why)
@@ -144,7 +146,7 @@ class Housekeeping:
 
     async def clear(self) -> None:
         """Drop and roll up what is past its retention."""
-        settings, now, parts = self._settings().submissions, self._now(), self._parts
+        settings, now, parts = self._settings(), self._now(), self._parts
         retention = settings.log_retention
         # Ages in the log are differences on the retention clock: where the wall clock is
         # behind that, as in 1970, they must not be noted by it.

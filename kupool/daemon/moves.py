@@ -10,7 +10,7 @@ from kupool.daemon.parts import LOG_FILE, SPOOL_FILE, STORE_FILE, Parts
 from kupool.log import LogUnavailable
 from kupool.migration.left_behind import look
 from kupool.migration.notes import LOG, SELECT_NOTES, MoveNote, refusal
-from kupool.settings import Settings
+from kupool.settings import LogSettings, StorageSettings
 
 _COMMAND = (
     "'kupool migrate --from SETTINGS --to SETTINGS' moves it; to begin with an empty pool, move "
@@ -22,7 +22,7 @@ class MovedAway(Exception):
     """No daemon may start here; says in one line why, and what to do."""
 
 
-async def look_for_moves(settings: Settings, parts: Parts) -> Sequence[str]:
+async def look_for_moves(storage: StorageSettings, log: LogSettings, parts: Parts) -> Sequence[str]:
     """Return, each in a line, what the data folder holds that is not used.
 
     The log and the store are open. Raises :class:`MovedAway` where the data of the store was
@@ -30,31 +30,31 @@ async def look_for_moves(settings: Settings, parts: Parts) -> Sequence[str]:
     accepted would never be counted.
     """
     notes = await _notes(parts)
-    kind = {"mq": settings.log.kind}
-    if settings.log.kind == "rabbit":
-        kind["queue"] = settings.log.queue
+    kind = {"mq": log.kind}
+    if log.kind == "rabbit":
+        kind["queue"] = log.queue
     reason = refusal(notes, kind)
     if reason:
         where = "the store" if parts.postgres is None else "the database"
         raise MovedAway(f"{where}: {reason}")
-    folder = Path(settings.storage.data)
+    folder = Path(storage.data)
     found = look(folder / STORE_FILE, folder / LOG_FILE, folder / SPOOL_FILE)
-    if settings.log.kind == "sqlite" and found.spooled:
+    if log.kind == "sqlite" and found.spooled:
         raise MovedAway(
             f"{folder / SPOOL_FILE} holds {found.spooled} accepted batches that are not in "
             "RabbitMQ yet; start once more with --mq rabbit, or they are never counted"
         )
     lines = []
-    if settings.storage.kind != "sqlite" and found.store:
-        store = settings.storage.kind
+    if storage.kind != "sqlite" and found.store:
+        store = storage.kind
         text = f"{folder / STORE_FILE} holds the counts of a pool, and store is {store!r}"
         if store == "pg" and not (await parts.stats.state()).holds_data:
             raise MovedAway(f"{text}, which is empty; {_COMMAND}")
         lines.append(f"{text}: it is not used; {_COMMAND}")
     moved = any(note.direction == LOG for note in notes)
-    if settings.log.kind != "sqlite" and found.log and not moved:
-        text = f"{folder / LOG_FILE} holds the log of a pool, and mq is {settings.log.kind!r}"
-        if settings.log.kind == "rabbit" and await _is_empty(parts):
+    if log.kind != "sqlite" and found.log and not moved:
+        text = f"{folder / LOG_FILE} holds the log of a pool, and mq is {log.kind!r}"
+        if log.kind == "rabbit" and await _is_empty(parts):
             raise MovedAway(f"{text}, which is empty; {_COMMAND}")
         lines.append(f"{text}: it is not used; {_COMMAND}")
     return lines

@@ -37,7 +37,16 @@ from kupool.pool.judge import Rules
 from kupool.pool.notes import JobNotes
 from kupool.pool.pgjobs import PostgresJobStore
 from kupool.pool.pool import Pool, SessionSettings
-from kupool.settings import ListenSettings, RateSettings, Settings, SubmissionSettings
+from kupool.settings import (
+    JobSettings,
+    LimitSettings,
+    ListenSettings,
+    LogSettings,
+    RateSettings,
+    Settings,
+    StorageSettings,
+    SubmissionSettings,
+)
 from kupool.stats.consumer import ConsumerSettings, StatsConsumer
 from kupool.stats.memory import MemoryStats
 from kupool.stats.postgres import PostgresStats
@@ -106,7 +115,8 @@ def build(
     """Make every part. ``wall`` returns seconds since the epoch; ``boot`` is by default the
     clock of this machine.
     """
-    folder = DataFolder(settings.storage.data) if uses_files(settings) else None
+    files = uses_files(settings.storage, settings.log)
+    folder = DataFolder(settings.storage.data) if files else None
     databases: list[Database] = []
 
     def database(file: str, schema: str) -> Database:
@@ -114,7 +124,7 @@ def build(
         databases.append(Database(reactor, path, schema, lost=_LOST[file]))
         return databases[-1]
 
-    log = _make_log(settings, reactor, wall, database)
+    log = _make_log(settings.log, settings.submissions, reactor, wall, database=database)
     postgres = None
     if settings.storage.kind == "pg":
         postgres = PostgresDatabase(
@@ -124,18 +134,19 @@ def build(
             # Whoever takes submissions by the log in a data folder is gone once we have it.
             own="alone" if settings.log.kind == "sqlite" else "shared",
         )
-    stats, job_store = _make_stores(settings, wall, database, postgres)
+    stats, job_store = _make_stores(settings.storage, wall, database, postgres)
     book = JobBook(
         settings.jobs.history_window, settings.jobs.history_jobs, settings.jobs.max_nonces
     )
     instance = f"{int(wall()):x}-{secrets.token_hex(6)}"
     way: Any = log if postgres is None else FencedLog(log, lambda: postgres.taken_over)
-    bus = make_bus(settings, reactor, wall)
+    bus = make_bus(settings.bus, reactor, wall, log_url=settings.log.url)
     events = make_events(bus, wall)
     acceptance = Acceptance(
         reactor, wall, way, batch_settings(settings.submissions), instance=instance, events=events
     )
-    handlers = Handlers(book, acceptance, rules(settings), attempts=attempts(settings.rates))
+    judging = rules(settings.jobs, settings.rates)
+    handlers = Handlers(book, acceptance, judging, attempts=attempts(settings.rates))
     authenticator = Authenticator(checkers) if checkers else None
     pool = Pool(
         reactor,
@@ -144,16 +155,18 @@ def build(
         handlers,
         channel=LatestChannel(reactor, "job"),
         events=events,
-        settings=session_settings(settings),
+        settings=session_settings(settings.jobs, settings.rates, settings.limits),
         authenticator=authenticator,
     )
     bus_part = None if bus is None else serve_bus(bus, settings.bus, handlers)
-    rooms = make_rooms(settings, reactor, wall, handlers)
+    rooms = make_rooms(
+        settings.rooms, reactor, wall, handlers, max_waiting=settings.limits.max_connections
+    )
     tenants = [part.service for part in (bus_part, rooms) if part is not None]
     server = Server(
         reactor,
         Tenants(pool, *tenants) if tenants else pool,
-        server_settings(settings),
+        server_settings(settings.listen, settings.limits),
         framing=settings.listen.framing,
         transport=settings.listen.transport,
         http_port=http_hint(settings.listen),
@@ -195,81 +208,90 @@ def build(
     )
 
 
-def uses_files(settings: Settings) -> bool:
+def uses_files(storage: StorageSettings, log: LogSettings) -> bool:
     """Say whether anything is kept in the data folder."""
-    return "sqlite" in (settings.storage.kind, settings.log.kind) or has_spool(settings)
+    return "sqlite" in (storage.kind, log.kind) or has_spool(log)
 
 
-def has_spool(settings: Settings) -> bool:
+def has_spool(settings: LogSettings) -> bool:
     """Say whether batches are kept here while the log is away."""
-    return settings.log.kind == "rabbit" and settings.log.spool == "on"
+    return settings.kind == "rabbit" and settings.spool == "on"
 
 
 def _make_log(
-    settings: Settings, reactor: Any, wall: Callable[[], float], database: MakeDatabase
+    settings: LogSettings,
+    submissions: SubmissionSettings,
+    reactor: Any,
+    wall: Callable[[], float],
+    *,
+    database: MakeDatabase,
 ) -> Any:
-    if settings.log.kind == "memory":
-        return MemoryLog(reactor, wall, settings.submissions.memory_log_limit)
-    if settings.log.kind == "rabbit":
-        remote = make_rabbit(settings, reactor, wall, required=not has_spool(settings))
+    if settings.kind == "memory":
+        return MemoryLog(reactor, wall, submissions.memory_log_limit)
+    if settings.kind == "rabbit":
+        required = not has_spool(settings)
+        remote = make_rabbit(settings, submissions, reactor, wall, required=required)
         if not has_spool(settings):
             return remote
         database_file = database(SPOOL_FILE, "spool")
-        file = SpoolFile(database_file, reactor, wall, settings.log.spool_max_size)
-        drain_timeout = max(DRAIN_TIMEOUT, settings.log.timeout)
-        bounds = SpoolSettings(settings.log.timeout, drain_timeout, hold=True)
+        file = SpoolFile(database_file, reactor, wall, settings.spool_max_size)
+        drain_timeout = max(DRAIN_TIMEOUT, settings.timeout)
+        bounds = SpoolSettings(settings.timeout, drain_timeout, hold=True)
         return SpooledLog(remote, file, reactor, bounds)
     return SqliteLog(database(LOG_FILE, "log"), reactor, wall)
 
 
-def topology(settings: Settings) -> Topology:
+def topology(settings: LogSettings, submissions: SubmissionSettings) -> Topology:
     """Return what the log in RabbitMQ consists of."""
     return Topology(
-        queue=settings.log.queue,
-        kind=settings.log.queue_kind,
-        max_age=f"{settings.submissions.log_retention:.0f}s"
-        if settings.submissions.log_retention
-        else "",
-        max_bytes=settings.submissions.log_max_size,
+        queue=settings.queue,
+        kind=settings.queue_kind,
+        max_age=f"{submissions.log_retention:.0f}s" if submissions.log_retention else "",
+        max_bytes=submissions.log_max_size,
     )
 
 
 def make_rabbit(
-    settings: Settings, reactor: Any, wall: Callable[[], float], required: bool
+    settings: LogSettings,
+    submissions: SubmissionSettings,
+    reactor: Any,
+    wall: Callable[[], float],
+    *,
+    required: bool,
 ) -> RabbitLog:
     """Return the log in RabbitMQ; ``required`` says that it cannot be opened without one.
 
     A batch that has been sent is sent again there until it is certain. Only where a spool
     does the same it is given up after a while.
     """
-    give_up = 0.0 if required else max(DRAIN_TIMEOUT, settings.log.timeout)
-    publisher = PublisherSettings(stalled=settings.log.timeout, give_up=give_up)
+    give_up = 0.0 if required else max(DRAIN_TIMEOUT, settings.timeout)
+    publisher = PublisherSettings(stalled=settings.timeout, give_up=give_up)
     engine = RabbitSettings(
-        topology=topology(settings), publisher=publisher, required=required, hold=True
+        topology=topology(settings, submissions), publisher=publisher, required=required, hold=True
     )
     if not required:
         # What is on its way at a stop is in the spool as well.
         engine = replace(engine, close_timeout=SPOOLED_CLOSE)
-    return RabbitLog(reactor, wall, settings.log.url, engine)
+    return RabbitLog(reactor, wall, settings.url, engine)
 
 
 def _make_stores(
-    settings: Settings,
+    settings: StorageSettings,
     wall: Callable[[], float],
     database: MakeDatabase,
     postgres: PostgresDatabase | None,
 ) -> tuple[Any, Any]:
     if postgres is not None:
         return PostgresStats(postgres), PostgresJobStore(postgres)
-    if settings.storage.kind == "memory":
+    if settings.kind == "memory":
         return MemoryStats(), MemoryJobStore(wall)
     store = database(STORE_FILE, "store")
     return SqliteStats(store), SqliteJobStore(store)
 
 
-def rules(settings: Settings) -> Rules:
+def rules(jobs: JobSettings, rates: RateSettings) -> Rules:
     """Return what the judge goes by."""
-    return Rules(settings.jobs.expire, settings.rates.submit_interval)
+    return Rules(jobs.expire, rates.submit_interval)
 
 
 def attempts(settings: RateSettings) -> AttemptSettings:
@@ -291,30 +313,32 @@ def batch_settings(settings: SubmissionSettings) -> BatchSettings:
     )
 
 
-def session_settings(settings: Settings) -> SessionSettings:
+def session_settings(
+    jobs: JobSettings, rates: RateSettings, limits: LimitSettings
+) -> SessionSettings:
     """Return what a session gets."""
     return SessionSettings(
-        nonce_scope=settings.jobs.nonce_scope,
-        duplicate_scope=settings.jobs.duplicate_scope,
-        user_rate=settings.rates.user_rate,
-        ip_rate=settings.rates.ip_rate,
-        authorize_timeout=settings.limits.authorize_timeout,
-        first_frame=settings.limits.first_frame,
-        max_frame=settings.limits.max_frame,
+        nonce_scope=jobs.nonce_scope,
+        duplicate_scope=jobs.duplicate_scope,
+        user_rate=rates.user_rate,
+        ip_rate=rates.ip_rate,
+        authorize_timeout=limits.authorize_timeout,
+        first_frame=limits.first_frame,
+        max_frame=limits.max_frame,
     )
 
 
-def server_settings(settings: Settings) -> ServerSettings:
+def server_settings(listen: ListenSettings, limits: LimitSettings) -> ServerSettings:
     """Return the limits of the server."""
     return ServerSettings(
-        max_frame=settings.limits.max_frame,
-        max_connections=settings.limits.max_connections,
-        max_connections_per_ip=settings.limits.max_connections_per_ip,
-        idle_timeout=settings.limits.idle_timeout,
-        write_timeout=settings.limits.write_timeout,
-        max_errors=settings.limits.max_errors,
-        outbox_limit=settings.limits.outbox_limit,
-        proxies=ProxySettings(settings.listen.proxy_trusted),
+        max_frame=limits.max_frame,
+        max_connections=limits.max_connections,
+        max_connections_per_ip=limits.max_connections_per_ip,
+        idle_timeout=limits.idle_timeout,
+        write_timeout=limits.write_timeout,
+        max_errors=limits.max_errors,
+        outbox_limit=limits.outbox_limit,
+        proxies=ProxySettings(listen.proxy_trusted),
     )
 
 

@@ -12,7 +12,7 @@ from kupool.errors import GOING_DOWN
 from kupool.pool.handlers import Handlers
 from kupool.rooms import RoomSettings
 from kupool.rooms.service import RoomService
-from kupool.settings import Settings
+from kupool.settings import NodeRoomsSettings
 
 #: Seconds that a stop leaves rooms that are in the middle of something.
 LAST_WORDS = 1.0
@@ -31,31 +31,34 @@ class RoomsPart:
 
 
 def make_rooms(
-    settings: Settings,
+    settings: NodeRoomsSettings,
     reactor: Any,
     wall: Callable[[], float],
     handlers: Handlers,
+    *,
+    max_waiting: int,
 ) -> RoomsPart | None:
     """Make the rooms and give the pool's sessions their methods; None where they are off.
 
-    While nobody is in a room or waits for a match, no timer is set.
+    ``max_waiting`` is how many may wait for a match. While nobody is in a room or waits for one,
+    no timer is set.
     """
-    if settings.rooms.offered == "off":
+    if settings.offered == "off":
         return None
-    pace = RequestPace(settings.rooms.rate)
+    pace = RequestPace(settings.rate)
     service = RoomService(
         reactor,
         user_of,
         handlers.router,
         before=[pace],
         settings=RoomSettings(
-            max_rooms=settings.rooms.max_rooms,
-            max_members=settings.rooms.members,
-            max_waiting=settings.limits.max_connections,
-            grace=settings.rooms.grace,
+            max_rooms=settings.max_rooms,
+            max_members=settings.members,
+            max_waiting=max_waiting,
+            grace=settings.grace,
             close_timeout=LAST_WORDS,
         ),
-        max_data=settings.rooms.max_data,
+        max_data=settings.max_data,
         wall=wall,
     )
     return RoomsPart(service, pace)

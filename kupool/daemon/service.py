@@ -124,7 +124,12 @@ class Daemon:
         book = self.parts.book
         memory = Memory(reactor, lambda: book.retired_nonces, make_give_back())
         self._housekeeping = Housekeeping(
-            reactor, wall, time.monotonic, self.parts, settings=lambda: self.settings, memory=memory
+            reactor,
+            wall,
+            time.monotonic,
+            self.parts,
+            settings=lambda: self.settings.submissions,
+            memory=memory,
         )
         self._http: IListeningPort | None = None
         self._starting: Deferred[None] | None = None
@@ -211,7 +216,9 @@ class Daemon:
     async def _look_for_moves(self) -> None:
         """Do not start where the pool is elsewhere, and say what is here besides."""
         try:
-            for line in await moves.look_for_moves(self.settings, self.parts):
+            for line in await moves.look_for_moves(
+                self.settings.storage, self.settings.log, self.parts
+            ):
                 self._log.warn("{line}", line=line)
         except moves.MovedAway as error:
             name = "pg_dsn" if self.settings.storage.kind == "pg" else "data"
@@ -226,7 +233,7 @@ class Daemon:
         except IdentityMismatch as error:
             raise self._about("data", error) from None
         except LogUnavailable as error:
-            if not has_spool(self.settings):
+            if not has_spool(self.settings.log):
                 raise self._about("mq_url" if self._sweeper else "data", error) from None
             return None
         if compared.plan.text and not compared.changed:
@@ -431,7 +438,9 @@ class Daemon:
             await _deferred(work).addTimeout(left, self._reactor)
         except TimedOut:
             self._log.error("Stopping {name} is not done after {s:.1f} s", name=name, s=left)
-        except Exception as error:
+        except GeneratorExit:
+            raise  # the coroutine is closed: nobody waits for this step
+        except BaseException as error:
             self._log.error("Stopping {name}: {error!r}", name=name, error=error)
 
 

@@ -55,7 +55,7 @@ class Tenants:
     def _guarded(self, call: Callable[..., object], *arguments: object) -> object:
         try:
             return call(*arguments)
-        except Exception:
+        except BaseException:
             self._log.failure("The end of a connection could not be handled")
             return None
 

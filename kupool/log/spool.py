@@ -279,7 +279,7 @@ class SpooledLog:
         item.timer = self._clock.callLater(limit, self._late, item, limit)
         try:
             appended = self._remote.append(item.entry_id, item.body)
-        except Exception:
+        except BaseException:
             appended = fail(Failure())
         appended.addCallbacks(
             self._taken,

@@ -213,7 +213,8 @@ class RabbitLogSide:
             for _ in range(number):
                 yield _letter(await deliveries.next())
         finally:
-            await channel.close()
+            closed = channel.close()
+        await closed
 
     async def _at_rest(self, queue: str) -> int:
         """Return how many messages a queue has once nobody takes from it.

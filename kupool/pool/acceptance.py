@@ -269,7 +269,7 @@ class Acceptance:
         entry = self._entry(batch)
         try:
             appended = self._store.append(entry.batch, encode_batch(entry))
-        except Exception:
+        except BaseException:
             self._failed(Failure(), batch)
             return
         appended.addCallbacks(

@@ -214,13 +214,15 @@ class Coordinator:
             raise RotationFailed(self.problem)
         return self._book.current
 
-    async def _rotate(self) -> None:
+    def _server_nonce(self) -> str:
         try:
-            server_nonce = self._random_hex(16)
-        except Exception as error:
+            return self._random_hex(16)
+        except BaseException as error:
             self.problem = f"no random source: {error}"
             raise RotationFailed(self.problem) from error
-        job = self._draft(server_nonce)
+
+    async def _rotate(self) -> None:
+        job = self._draft(self._server_nonce())
         saved = await self._save(job)
         if not saved and not await self._cover(job):
             raise RotationFailed(self.problem)
@@ -268,7 +270,9 @@ class Coordinator:
     async def _kept(self, asked: Deferred[None]) -> bool:
         try:
             await self._within(asked)
-        except Exception as error:
+        except GeneratorExit:
+            raise  # the coroutine is closed
+        except BaseException as error:
             self._log.debug("An id could not be kept: {reason}", reason=str(error))
             return False
         return True
@@ -316,7 +320,9 @@ class Coordinator:
         for saved in list(self._unsaved):
             try:
                 await self._within(maybeDeferred(self._store.save, saved, reserve))
-            except Exception as error:
+            except GeneratorExit:
+                raise  # the coroutine is closed
+            except BaseException as error:
                 if not self.problem:
                     self._log.error("Jobs cannot be saved: {reason}", reason=str(error))
                 self.problem = f"jobs cannot be saved: {error}"
@@ -379,5 +385,7 @@ class Coordinator:
         if current is not None and current.job_id == self._book.last_id:
             try:
                 await self._within(maybeDeferred(self._store.save, current.saved(), current.job_id))
-            except Exception as error:
+            except GeneratorExit:
+                raise  # the coroutine is closed
+            except BaseException as error:
                 self._log.warn("The last job was not saved: {reason}", reason=str(error))

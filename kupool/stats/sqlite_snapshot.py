@@ -15,6 +15,7 @@ from kupool.stats.sqlite_times import stamp
 from kupool.storage.database import DatabaseUnusable
 from kupool.storage.migrations import available, statements
 from kupool.storage.reading import ReadOnlyDatabase
+from kupool.timing.waiting import and_then
 
 #: Who compares sees every row: a time that is none becomes the first there is.
 _MINUTE = "coalesce(CAST(strftime('%s', timestamp) AS INTEGER), 0)"
@@ -31,38 +32,44 @@ async def show(reactor: Any, path: Path, visitor: IVisitor, *, start: int, end: 
     """
     database = ReadOnlyDatabase(reactor, path, "store")
     await database.open()
-    try:
-        await database.run(lambda connection: connection.execute("BEGIN"))
-        visitor.begin(await database.run(_snapshot))
+
+    async def all_of_it() -> None:
+        try:
+            await _show_all(database, visitor, start, end)
+        except sqlite3.OperationalError as error:
+            if not str(error).startswith("no such table"):
+                raise
+            raise DatabaseUnusable(
+                f"database {path}: {error}; 'kupool stats rebuild' makes it again"
+            ) from None
+
+    await and_then(all_of_it(), database.close)
+
+
+async def _show_all(database: ReadOnlyDatabase, visitor: IVisitor, start: int, end: int) -> None:
+    await database.run(lambda connection: connection.execute("BEGIN"))
+    visitor.begin(await database.run(_snapshot))
+    await _show(
+        database,
+        lambda rows: visitor.spans([MinuteSpan(*row) for row in rows]),
+        "SELECT minute, after_position, to_position FROM counted_minutes ORDER BY minute",
+    )
+    await _show(
+        database,
+        lambda rows: visitor.batches([batch_id for (batch_id,) in rows]),
+        "SELECT batch_id FROM applied_batches WHERE position >= coalesce("
+        "(SELECT position FROM log_marks ORDER BY position DESC LIMIT 1 OFFSET 1), 0)",
+    )
+    within, values = _range(start, end)
+    for table, worker in _TABLES.items():
+        # In the order of the index on the time, by which the visitor keeps them too.
         await _show(
             database,
-            lambda rows: visitor.spans([MinuteSpan(*row) for row in rows]),
-            "SELECT minute, after_position, to_position FROM counted_minutes ORDER BY minute",
+            lambda rows: visitor.counts([MinuteCount(*row) for row in rows]),
+            f"SELECT username, {worker}, {_MINUTE}, {_COUNT} FROM {table} "
+            f"WHERE {within} ORDER BY timestamp",
+            values,
         )
-        await _show(
-            database,
-            lambda rows: visitor.batches([batch_id for (batch_id,) in rows]),
-            "SELECT batch_id FROM applied_batches WHERE position >= coalesce("
-            "(SELECT position FROM log_marks ORDER BY position DESC LIMIT 1 OFFSET 1), 0)",
-        )
-        within, values = _range(start, end)
-        for table, worker in _TABLES.items():
-            # In the order of the index on the time, by which the visitor keeps them too.
-            await _show(
-                database,
-                lambda rows: visitor.counts([MinuteCount(*row) for row in rows]),
-                f"SELECT username, {worker}, {_MINUTE}, {_COUNT} FROM {table} "
-                f"WHERE {within} ORDER BY timestamp",
-                values,
-            )
-    except sqlite3.OperationalError as error:
-        if not str(error).startswith("no such table"):
-            raise
-        raise DatabaseUnusable(
-            f"database {path}: {error}; 'kupool stats rebuild' makes it again"
-        ) from None
-    finally:
-        await database.close()
 
 
 def _range(start: int, end: int) -> tuple[str, list[str]]:

@@ -239,7 +239,7 @@ class Database:
         try:
             connection = self._connect()
             self._guard = self._watch(connection)
-        except Exception:
+        except BaseException:  # nothing else would say that the thread has ended
             self._reactor.callFromThread(self._not_opened, opened, Failure())
             return
         if self._verify_later:
@@ -320,7 +320,7 @@ class Database:
             self._check(self._guard.check_files(), connection.total_changes != changes)
             self._looked_at = time.monotonic()
             return outcomes
-        except Exception as error:
+        except BaseException as error:  # of the work: the thread goes on
             failure = Failure(self._damaged(str(error))) if is_damage(error) else self._told(error)
             with suppress(sqlite3.Error):  # a full disk has rolled it back already
                 if connection.in_transaction:
@@ -332,7 +332,7 @@ class Database:
         # One piece of work failed and took the others down with it: each for itself.
         return [outcome for work in group for outcome in self._execute(connection, [work])]
 
-    def _told(self, error: Exception) -> Failure:
+    def _told(self, error: BaseException) -> Failure:
         """Return the failure of a transaction: of the file by name where it is the file's."""
         if isinstance(error, sqlite3.Error) and _concerns_all(error):
             unusable = DatabaseUnusable(f"database {self.path}: {error}")
@@ -456,7 +456,7 @@ def _deliver(group: list[_Work], outcomes: list[Any]) -> None:
             work.done.callback(outcome)
 
 
-def _concerns_all(error: Exception) -> bool:
+def _concerns_all(error: BaseException) -> bool:
     """Say whether an error is of the file, so that no other work can fare better."""
     if isinstance(error, DatabaseUnusable):
         return True

@@ -1,7 +1,8 @@
-"""Those that wait for something that happens for all of them at once."""
+"""Those that wait for something that happens for all of them at once; and for an end."""
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any, Generic, TypeVar
 
 from twisted.internet.defer import Deferred
@@ -60,4 +61,21 @@ def after(work: Deferred[Any]) -> Deferred[None]:
     return waiter
 
 
-__all__ = ["Waiters", "after"]
+async def and_then(work: Awaitable[T], end: Callable[[], Awaitable[object]]) -> T:
+    """Wait for work, and then for its end, whatever comes of the work; returns its result.
+
+    It stands for a ``finally`` that waits. Where the coroutine is closed, as when the process
+    ends before the work, it may not wait any more: then there is no end either.
+    """
+    try:
+        result = await work
+    except GeneratorExit:
+        raise
+    except BaseException:
+        await end()
+        raise
+    await end()
+    return result
+
+
+__all__ = ["Waiters", "after", "and_then"]

@@ -31,6 +31,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 from twisted.web.server import Request
 
+from kupool.callbacks import called
 from kupool.errors import ERRORS
 from kupool.stats import IStatsStore
 from kupool.timing.waiting import Waiters
@@ -65,17 +66,16 @@ class Shared:
             return self._known[1]
         if self._computing:
             return await self._waiting.wait()
+        computed = self._waiting.wait()
         self._computing = True
-        try:
-            result = await self._compute()
-        except Exception:
-            self._computing = False
-            self._waiting.tell(Failure())
-            raise
+        called(self._compute).addBoth(self._computed)
+        return await computed
+
+    def _computed(self, result: int | Failure) -> None:
         self._computing = False
-        self._known = (self._clock.seconds(), result)
+        if not isinstance(result, Failure):
+            self._known = (self._clock.seconds(), result)
         self._waiting.tell(result)
-        return result
 
 
 class Statistics:

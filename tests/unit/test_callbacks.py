@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -53,3 +53,19 @@ class CallbackTests(SynchronousTestCase):
         failure = self.failureResultOf(called(loop.create_future), NotAwaitable)
         self.assertIn("Future of asyncio", str(failure.value))
         self.assertIn("return a coroutine or a Deferred", str(failure.value))
+
+    def test_one_that_is_cancelled_ends_in_order(self) -> None:
+        """A handler that takes too long is cancelled, not closed: it may wait as it ends."""
+        end: Deferred[None] = Deferred()
+
+        async def handler() -> None:
+            try:
+                await Deferred()
+            finally:
+                await end
+
+        outcome = called(handler)
+        outcome.cancel()
+        self.assertNoResult(outcome)
+        end.callback(None)
+        self.failureResultOf(outcome, CancelledError)

@@ -14,6 +14,7 @@ from kupool.daemon.housekeeping import CLEAR, KEEP, LOOK, Housekeeping
 from kupool.daemon.memory import WORTH_RETURNING, Memory
 from kupool.log import Extent, LogUnavailable, Mark, StoreState
 from kupool.settings import Settings, with_values
+from tests.raising import ENDINGS
 
 NOW = 1.8e9
 
@@ -78,7 +79,7 @@ class HousekeepingTests(SynchronousTestCase):
             self.wall,
             self.clock.seconds,
             parts,
-            settings=lambda: self.settings,
+            settings=lambda: self.settings.submissions,
             memory=memory,
         )
         self.start()
@@ -236,6 +237,18 @@ class HousekeepingTests(SynchronousTestCase):
         self.part.taken()
         self.successResultOf(self.stop())
         self.assertEqual(self.part.taken(), [("keep_retention_time", NOW + 3 * KEEP)])
+
+    def test_a_store_that_fails_to_keep_the_retention_clock(self) -> None:
+        """Issue 12, point 5: whatever it raises, the clock is kept the next time."""
+        for error in ENDINGS:
+            with capturedLogs() as logs:
+                self.part.answers["keep_retention_time"] = fail(error())
+                self.run_for(KEEP)
+                self.part.answers["keep_retention_time"] = succeed(None)
+                self.part.taken()
+                self.run_for(KEEP)
+            self.assertIn(("keep_retention_time", self.wall()), self.part.taken())
+            self.assertEqual([e["log_level"] for e in logs], [LogLevel.warn], error)
 
     def test_the_retention_clock_goes_on(self) -> None:
         """Issue 11, point 3: after a downtime from where it was kept."""

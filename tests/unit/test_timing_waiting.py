@@ -8,7 +8,8 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from kupool.timing.waiting import Waiters, after
+from kupool.timing.waiting import Waiters, after, and_then
+from tests.raising import ENDINGS
 
 
 class WaitersTests(SynchronousTestCase):
@@ -95,3 +96,50 @@ class AfterTests(SynchronousTestCase):
         waiting = [after(work) for _ in range(2)]
         work.errback(ValueError("on purpose"))
         self.assertEqual([self.successResultOf(w) for w in waiting], [None, None])
+
+
+class EndTests(SynchronousTestCase):
+    """Issue 12, point 5: an end that is waited for, which a closed coroutine may not do."""
+
+    def setUp(self) -> None:
+        self.work: Deferred[int] = Deferred()
+        self.end: Deferred[None] = Deferred()
+        self.ends = 0
+
+    def ended(self) -> Deferred[None]:
+        self.ends += 1
+        return self.end
+
+    def waiting(self) -> Deferred[int]:
+        return Deferred.fromCoroutine(and_then(self.work, self.ended))
+
+    def test_after_work(self) -> None:
+        waiting = self.waiting()
+        self.assertEqual(self.ends, 0)
+        self.work.callback(5)
+        self.assertNoResult(waiting)
+        self.end.callback(None)
+        self.assertEqual((self.successResultOf(waiting), self.ends), (5, 1))
+
+    def test_after_work_that_fails(self) -> None:
+        for error in ENDINGS:
+            self.setUp()
+            waiting = self.waiting()
+            self.work.errback(error())
+            self.assertNoResult(waiting)
+            self.end.callback(None)
+            self.failureResultOf(waiting, error)
+            self.assertEqual(self.ends, 1)
+
+    def test_after_work_that_is_cancelled(self) -> None:
+        waiting = self.waiting()
+        waiting.cancel()
+        self.assertNoResult(waiting)
+        self.end.callback(None)
+        self.failureResultOf(waiting, CancelledError)
+
+    def test_a_closed_coroutine(self) -> None:
+        coroutine = and_then(self.work, self.ended)
+        coroutine.send(None)
+        coroutine.close()  # raises RuntimeError where it waits for something
+        self.assertEqual(self.ends, 0)

@@ -188,7 +188,7 @@ class Mesh:
                     self._take(sender, address, item)
         except ValueError as error:
             self.unreadable(f"from {sender!r:.60}: {error!r:.200}")
-        except Exception:
+        except BaseException:
             self.counts["unreadable"] += 1
             self._log.failure("A message of node {node} could not be taken", node=sender)
         peer = self._peers.at(address)

@@ -199,7 +199,7 @@ class RabbitSubscription:
             return
         try:
             self._consumer.received(taken)
-        except Exception:
+        except BaseException:
             self._log.failure("A consumer of the log failed")
 
     def _deliver(self, message: BrokerMessage) -> DeliveredEntry:

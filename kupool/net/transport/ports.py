@@ -118,7 +118,7 @@ class RestingUnixPort(RestingPort, unix.Port):
                 raise CannotListenError(None, path, in_use)
         try:
             super().startListening()  # type: ignore[no-untyped-call]
-        except Exception:
+        except BaseException:
             self._unlock()
             raise
 
@@ -229,7 +229,7 @@ class PortEndpoint:
                 self._port, protocolFactory, self._backlog, self._interface, self._reactor
             )
             port.startListening()
-        except Exception:
+        except BaseException:  # of the factory, which may be the application's
             return fail()
         return succeed(port)
 

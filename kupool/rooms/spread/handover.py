@@ -198,7 +198,7 @@ class Handover:
             return
         try:
             room = self._lobby.create_for_members(code)
-        except Exception:
+        except BaseException:  # of the application, as its new room began
             self._log.failure("Room {code} could not be taken over", code=code)
             return
         self.taken += 1

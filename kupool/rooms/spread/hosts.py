@@ -146,7 +146,7 @@ class Hosts:
         beat = HostBeat(self.host, self._epoch, self._serving, gone, asks)
         try:
             said = self._bus.publish_unreliable_all(msgspec.json.encode(beat), self._topic)
-        except Exception:
+        except BaseException:
             self._log.failure("Host {host} could not say that it is there", host=self.host)
         else:
             said.addCallback(self._said)

@@ -135,7 +135,7 @@ class Outbound:
             sent = self._bus.publish_reliable_random(
                 self._chunk, self._topic, ATTEMPT, headers=headers
             )
-        except Exception:  # of the bus, or a chunk that is larger than it takes
+        except BaseException:  # of the bus, or a chunk that is larger than it takes
             self._log.failure("The bus took nothing for {topic}", topic=self._topic)
             self._call = self._clock.callLater(ATTEMPT, self._go_on)
             return

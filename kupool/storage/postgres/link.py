@@ -215,7 +215,9 @@ class PostgresLink(Connection):  # type: ignore[misc]
             await cursor.execute("COMMIT")
             if cursor.statusmessage != "COMMIT":  # after an error that was not passed on
                 raise psycopg2.InternalError("the transaction was rolled back")
-        except Exception:
+        except GeneratorExit:
+            raise  # the coroutine is closed: it may not wait again
+        except BaseException:
             await self._roll_back(cursor, connection)
             raise
         return result
