@@ -10,6 +10,10 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 TESTS  ?= tests
 
+# Tests start hundreds of processes of ours. Where Python may not keep what it compiled, half of
+# the processor time of each of them goes into compiling KuPool again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: run test check lint unit trial coverage bench clean setup services
 
 run: $(READY)
