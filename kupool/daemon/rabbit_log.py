@@ -1,0 +1,71 @@
+"""The log in RabbitMQ and the spool before it, made from the settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from kupool.log.rabbit.log import RabbitLog, RabbitSettings
+from kupool.log.rabbit.publisher import PublisherSettings
+from kupool.log.rabbit.topology import Topology
+from kupool.log.spool import SpooledLog, SpoolSettings
+from kupool.log.spool_file import SpoolFile
+from kupool.settings import Settings
+from kupool.storage.database import Database
+
+#: Seconds that the broker has for a batch for which nobody waits: longer than any failover,
+#: so that one that is only slow is not asked again and again.
+DRAIN_TIMEOUT = 30.0
+
+#: Seconds that a stop leaves the broker to confirm what is in the spool.
+SPOOLED_CLOSE = 1.0
+
+
+def topology(settings: Settings) -> Topology:
+    """Return what the log in RabbitMQ consists of."""
+    return Topology(
+        queue=settings.log.queue,
+        kind=settings.log.queue_kind,
+        max_age=f"{settings.submissions.log_retention:.0f}s"
+        if settings.submissions.log_retention
+        else "",
+        max_bytes=settings.submissions.log_max_size,
+    )
+
+
+def make_rabbit(
+    settings: Settings, reactor: Any, wall: Callable[[], float], required: bool
+) -> RabbitLog:
+    """Return the log in RabbitMQ; ``required`` says that it cannot be opened without one.
+
+    A batch that has been sent is sent again there until it is certain. Only where a spool
+    does the same it is given up after a while.
+    """
+    give_up = 0.0 if required else max(DRAIN_TIMEOUT, settings.log.timeout)
+    publisher = PublisherSettings(stalled=settings.log.timeout, give_up=give_up)
+    engine = RabbitSettings(
+        topology=topology(settings), publisher=publisher, required=required, hold=True
+    )
+    if not required:
+        # What is on its way at a stop is in the spool as well.
+        engine = replace(engine, close_timeout=SPOOLED_CLOSE)
+    return RabbitLog(reactor, wall, settings.log.url, engine)
+
+
+def make_spooled(
+    settings: Settings,
+    reactor: Any,
+    wall: Callable[[], float],
+    *,
+    remote: RabbitLog,
+    database: Database,
+) -> SpooledLog:
+    """Return a log that keeps in a file of the data folder what ``remote`` cannot take now."""
+    file = SpoolFile(database, reactor, wall, settings.log.spool_max_size)
+    drain_timeout = max(DRAIN_TIMEOUT, settings.log.timeout)
+    bounds = SpoolSettings(settings.log.timeout, drain_timeout, hold=True)
+    return SpooledLog(remote, file, reactor, bounds)
+
+
+__all__ = ["make_rabbit", "make_spooled", "topology"]
