@@ -22,12 +22,15 @@ from kupool.settings import (
     shown,
 )
 
+#: The default of each setting, as text.
+_DEFAULTS = shown(Settings())
+
 _GO_FLAG = re.compile(r"--?([a-z][a-z_-]+)(=.*)?", re.DOTALL)
 
 
 def _help(name: str, f: Field[Any]) -> str:
     kind = f.metadata["kind"]
-    default = shown(Settings())[name]
+    default = _DEFAULTS[name]
     usual = f", default {default}" if default else ""
     again = ", repeatable" if repeatable(f) else ""
     return f"{f.metadata['doc']} ({kind.hint}{usual}{again}) [{ENV_PREFIX}{name.upper()}]"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-from kupool.daemon.parts import has_spool
+from kupool.daemon.files import has_spool
 from kupool.settings import LogSettings, StorageSettings
 from kupool.storage.copies import Progress as Told
 

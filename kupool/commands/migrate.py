@@ -24,15 +24,13 @@ from twisted.internet.defer import ensureDeferred
 from twisted.internet.task import deferLater, react
 
 from kupool.amqp import BrokerError
-from kupool.daemon.checks import check_engines
-from kupool.daemon.parts import LOG_FILE, SPOOL_FILE, STORE_FILE, has_spool, make_rabbit, topology
+from kupool.daemon.engines import check_engines
+from kupool.daemon.files import LOG_FILE, SPOOL_FILE, STORE_FILE, has_spool
 from kupool.log import LogUnavailable
 from kupool.log.sqlite import SqliteLog
 from kupool.migration import CannotMove
 from kupool.migration.logs import LogSide
 from kupool.migration.moving import Move, Side, undo
-from kupool.migration.postgres_store import PostgresStore
-from kupool.migration.rabbit_log import RabbitLogSide
 from kupool.migration.reports import Compared
 from kupool.migration.sqlite_log import SqliteLogSide
 from kupool.migration.sqlite_store import SqliteStore
@@ -42,7 +40,6 @@ from kupool.storage.database import Database, DatabaseUnusable
 from kupool.storage.database import connect as connect_file
 from kupool.storage.folder import DataFolder, FolderError
 from kupool.storage.migrations import SchemaTooNew
-from kupool.storage.postgres import PostgresDatabase
 from kupool.timing.waiting import and_then
 
 #: What may go wrong, and is explained by its text.
@@ -137,7 +134,7 @@ class _Opened:
         self._reactor = reactor
         self._stack = stack
         self._folders: set[Path] = set()
-        self._databases: dict[object, PostgresStore] = {}
+        self._databases: dict[object, Store] = {}
         self.settings: dict[str, Settings] = {}
 
     def side(self, name: str, loaded: Loaded, *, new: bool) -> Side:
@@ -176,6 +173,9 @@ class _Opened:
 
     def _database(self, dsn: str) -> Store:
         """Open a database; one that is there already is not opened twice."""
+        from kupool.migration.postgres_store import PostgresStore
+        from kupool.storage.postgres import PostgresDatabase
+
         PostgresDatabase(self._reactor, dsn).check()
         store = PostgresStore(dsn)
         if store.place in self._databases:
@@ -188,6 +188,9 @@ class _Opened:
 
     def _log(self, settings: Settings) -> LogSide:
         if settings.log.kind == "rabbit":
+            from kupool.daemon.rabbit_log import topology  # imports the framework as well
+            from kupool.migration.rabbit_log import RabbitLogSide
+
             queues = topology(settings.log, settings.submissions)
             return RabbitLogSide(self._reactor, settings.log.url, queues)
         return SqliteLogSide(Path(settings.storage.data) / LOG_FILE)
@@ -213,6 +216,8 @@ def _refuse_spool(path: Path) -> None:
 async def _move(reactor: Any, source: Side, target: Side, settings: Settings) -> None:
     log: Any
     if settings.log.kind == "rabbit":
+        from kupool.daemon.rabbit_log import make_rabbit
+
         log = make_rabbit(settings.log, settings.submissions, reactor, time.time, required=True)
     else:
         log = SqliteLog(

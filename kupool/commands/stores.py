@@ -17,16 +17,14 @@ from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.task import react
 from zope.interface import implementer
 
-from kupool.daemon.checks import check_engines
-from kupool.daemon.parts import LOG_FILE, SPOOL_FILE, STORE_FILE, has_spool, make_rabbit
+from kupool.daemon.engines import check_engines
+from kupool.daemon.files import LOG_FILE, SPOOL_FILE, STORE_FILE, has_spool
 from kupool.log import Entry, ISpool
 from kupool.log.spool_file import read_spooled
 from kupool.log.sqlite import SqliteLog
 from kupool.settings import Loaded, SettingError, Settings, StorageSettings, value_of
-from kupool.stats.postgres import PostgresStats
 from kupool.stats.sqlite import SqliteStats
 from kupool.storage.database import Database
-from kupool.storage.postgres import PostgresDatabase
 from kupool.storage.reading import ReadOnlyDatabase
 from kupool.timing.waiting import and_then
 
@@ -119,6 +117,8 @@ def _make(reactor: Any, settings: Settings, writing: bool) -> Stores:
     log: Any
     spool = None
     if settings.log.kind == "rabbit":
+        from kupool.daemon.rabbit_log import make_rabbit  # imports the framework as well
+
         log = make_rabbit(settings.log, settings.submissions, reactor, time.time, required=True)
         path = folder / SPOOL_FILE
         if has_spool(settings.log) and path.exists():
@@ -126,6 +126,9 @@ def _make(reactor: Any, settings: Settings, writing: bool) -> Stores:
     else:
         log = SqliteLog(ReadOnlyDatabase(reactor, folder / LOG_FILE, "log"), reactor, time.time)
     if settings.storage.kind == "pg":
+        from kupool.stats.postgres import PostgresStats
+        from kupool.storage.postgres import PostgresDatabase
+
         stats: Any = PostgresStats(PostgresDatabase(reactor, settings.storage.pg_dsn, update=False))
     elif writing:
         stats = SqliteStats(Database(reactor, folder / STORE_FILE, "store"))

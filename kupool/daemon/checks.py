@@ -3,60 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from importlib.util import find_spec
 from itertools import chain
 
-from kupool.amqp.address import parse_brokers
 from kupool.bus.topics import pattern_name
+from kupool.daemon.engines import broker_problems, check_engines, refusal
 from kupool.net.transport.endpoints import endpoint_for
 from kupool.net.transport.proxied import parse_networks
-from kupool.settings import Loaded, SettingError, value_of
+from kupool.settings import Loaded, value_of
 from kupool.web.control import KnownHosts
 from kupool.web.upgrade import Origins
 from kupool.web.visitors import VisitorGate
-
-#: What TLS needs of the extra ``tls``.
-_TLS_MODULES = ("OpenSSL", "service_identity")
 
 
 def check(loaded: Loaded) -> None:
     """Refuse what no part can do; raises :class:`SettingError`."""
     check_engines(loaded)
     for name, reason in chain(_addresses(loaded), _web(loaded), _bus(loaded)):
-        raise _refusal(loaded, name, reason)
-
-
-def check_engines(loaded: Loaded) -> None:
-    """Refuse a log or a store that lacks what it needs; raises :class:`SettingError`."""
-    for name, reason in _engines(loaded):
-        raise _refusal(loaded, name, reason)
-
-
-def _refusal(loaded: Loaded, name: str, reason: str) -> SettingError:
-    return SettingError(f"{name}: {reason} (from {loaded.sources[name]})")
-
-
-def _engines(loaded: Loaded) -> Iterator[tuple[str, str]]:
-    settings = loaded.settings
-    if settings.storage.kind == "pg" and not settings.storage.pg_dsn.strip():
-        yield "pg_dsn", "--store pg needs a connection string"
-    if settings.log.kind == "rabbit":
-        if not settings.log.url.strip():
-            yield "mq_url", "--mq rabbit needs the address of a broker"
-            return
-        if not settings.log.queue:
-            yield "mq_queue", "--mq rabbit needs the name of a queue"
-        yield from _broker("mq_url", settings.log.url)
-
-
-def _broker(name: str, url: str) -> Iterator[tuple[str, str]]:
-    try:
-        brokers = parse_brokers(url)
-    except ValueError as error:
-        yield name, str(error)
-        return
-    if any(broker.tls for broker in brokers) and not all(map(find_spec, _TLS_MODULES)):
-        yield name, "amqps:// needs TLS: pip install 'kupool[tls]'"
+        raise refusal(loaded, name, reason)
 
 
 def _addresses(loaded: Loaded) -> Iterator[tuple[str, str]]:
@@ -110,4 +73,4 @@ def _bus(loaded: Loaded) -> Iterator[tuple[str, str]]:
         if not value_of(settings, name).strip():
             yield "bus_url", "--bus rabbit needs the address of a broker"
             return
-        yield from _broker(name, value_of(settings, name))
+        yield from broker_problems(name, value_of(settings, name))

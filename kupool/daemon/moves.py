@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kupool.daemon.parts import LOG_FILE, SPOOL_FILE, STORE_FILE, Parts
+from kupool.daemon.files import LOG_FILE, SPOOL_FILE, STORE_FILE
+from kupool.daemon.parts import Parts
 from kupool.log import LogUnavailable
 from kupool.migration.left_behind import look
 from kupool.migration.notes import LOG, SELECT_NOTES, MoveNote, refusal

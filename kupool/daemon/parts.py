@@ -1,10 +1,13 @@
-"""Every part of the daemon, made from the settings. Nothing here opens or starts."""
+"""Every part of the daemon, made from the settings. Nothing here opens or starts.
+
+What is off by default is imported where it is made: a start takes less time without it.
+"""
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +16,10 @@ from twisted.cred.checkers import ICredentialsChecker
 from kupool.daemon.bus import BusPart, make_bus, make_events, serve_bus
 from kupool.daemon.clock_watch import ClockWatch
 from kupool.daemon.fence import FencedLog
+from kupool.daemon.files import LOG_FILE, SPOOL_FILE, STORE_FILE, has_spool, uses_files
 from kupool.daemon.rooms import RoomsPart, make_rooms
 from kupool.daemon.tenants import Tenants
 from kupool.live.hub import LatestChannel
-from kupool.log.memory import MemoryLog
-from kupool.log.rabbit.log import RabbitLog, RabbitSettings
-from kupool.log.rabbit.publisher import PublisherSettings
-from kupool.log.rabbit.topology import Topology
-from kupool.log.spool import SpooledLog, SpoolSettings
-from kupool.log.spool_file import SpoolFile
 from kupool.log.sqlite import SqliteLog
 from kupool.net.manager import ServerSettings
 from kupool.net.server import Server
@@ -35,7 +33,6 @@ from kupool.pool.jobs import JobBook
 from kupool.pool.jobstore import MemoryJobStore, SqliteJobStore
 from kupool.pool.judge import Rules
 from kupool.pool.notes import JobNotes
-from kupool.pool.pgjobs import PostgresJobStore
 from kupool.pool.pool import Pool, SessionSettings
 from kupool.settings import (
     JobSettings,
@@ -48,25 +45,11 @@ from kupool.settings import (
     SubmissionSettings,
 )
 from kupool.stats.consumer import ConsumerSettings, StatsConsumer
-from kupool.stats.memory import MemoryStats
-from kupool.stats.postgres import PostgresStats
 from kupool.stats.sqlite import SqliteStats
 from kupool.storage.clocks import BootClock, this_boot
 from kupool.storage.database import Database
 from kupool.storage.folder import DataFolder
 from kupool.storage.postgres import PostgresDatabase, PostgresSettings
-
-#: Names of the files in the data folder.
-LOG_FILE = "log.sqlite"
-STORE_FILE = "store.sqlite"
-SPOOL_FILE = "spool.sqlite"
-
-#: Seconds that the broker has for a batch for which nobody waits: longer than any failover,
-#: so that one that is only slow is not asked again and again.
-DRAIN_TIMEOUT = 30.0
-
-#: Seconds that a stop leaves the broker to confirm what is in the spool.
-SPOOLED_CLOSE = 1.0
 
 #: Seconds that a stop leaves PostgreSQL to answer what it was asked, after the counting ended.
 PATIENCE = 2.0
@@ -208,16 +191,6 @@ def build(
     )
 
 
-def uses_files(storage: StorageSettings, log: LogSettings) -> bool:
-    """Say whether anything is kept in the data folder."""
-    return "sqlite" in (storage.kind, log.kind) or has_spool(log)
-
-
-def has_spool(settings: LogSettings) -> bool:
-    """Say whether batches are kept here while the log is away."""
-    return settings.kind == "rabbit" and settings.spool == "on"
-
-
 def _make_log(
     settings: LogSettings,
     submissions: SubmissionSettings,
@@ -227,52 +200,19 @@ def _make_log(
     database: MakeDatabase,
 ) -> Any:
     if settings.kind == "memory":
+        from kupool.log.memory import MemoryLog
+
         return MemoryLog(reactor, wall, submissions.memory_log_limit)
     if settings.kind == "rabbit":
+        from kupool.daemon.rabbit_log import make_rabbit, make_spooled
+
         required = not has_spool(settings)
         remote = make_rabbit(settings, submissions, reactor, wall, required=required)
-        if not has_spool(settings):
+        if required:
             return remote
-        database_file = database(SPOOL_FILE, "spool")
-        file = SpoolFile(database_file, reactor, wall, settings.spool_max_size)
-        drain_timeout = max(DRAIN_TIMEOUT, settings.timeout)
-        bounds = SpoolSettings(settings.timeout, drain_timeout, hold=True)
-        return SpooledLog(remote, file, reactor, bounds)
+        file = database(SPOOL_FILE, "spool")
+        return make_spooled(settings, reactor, wall, remote=remote, database=file)
     return SqliteLog(database(LOG_FILE, "log"), reactor, wall)
-
-
-def topology(settings: LogSettings, submissions: SubmissionSettings) -> Topology:
-    """Return what the log in RabbitMQ consists of."""
-    return Topology(
-        queue=settings.queue,
-        kind=settings.queue_kind,
-        max_age=f"{submissions.log_retention:.0f}s" if submissions.log_retention else "",
-        max_bytes=submissions.log_max_size,
-    )
-
-
-def make_rabbit(
-    settings: LogSettings,
-    submissions: SubmissionSettings,
-    reactor: Any,
-    wall: Callable[[], float],
-    *,
-    required: bool,
-) -> RabbitLog:
-    """Return the log in RabbitMQ; ``required`` says that it cannot be opened without one.
-
-    A batch that has been sent is sent again there until it is certain. Only where a spool
-    does the same it is given up after a while.
-    """
-    give_up = 0.0 if required else max(DRAIN_TIMEOUT, settings.timeout)
-    publisher = PublisherSettings(stalled=settings.timeout, give_up=give_up)
-    engine = RabbitSettings(
-        topology=topology(settings, submissions), publisher=publisher, required=required, hold=True
-    )
-    if not required:
-        # What is on its way at a stop is in the spool as well.
-        engine = replace(engine, close_timeout=SPOOLED_CLOSE)
-    return RabbitLog(reactor, wall, settings.url, engine)
 
 
 def _make_stores(
@@ -282,8 +222,13 @@ def _make_stores(
     postgres: PostgresDatabase | None,
 ) -> tuple[Any, Any]:
     if postgres is not None:
+        from kupool.pool.pgjobs import PostgresJobStore
+        from kupool.stats.postgres import PostgresStats
+
         return PostgresStats(postgres), PostgresJobStore(postgres)
     if settings.kind == "memory":
+        from kupool.stats.memory import MemoryStats
+
         return MemoryStats(), MemoryJobStore(wall)
     store = database(STORE_FILE, "store")
     return SqliteStats(store), SqliteJobStore(store)

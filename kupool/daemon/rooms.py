@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kupool.daemon.pace import RequestPace
 from kupool.daemon.tenants import user_of
 from kupool.errors import GOING_DOWN
 from kupool.pool.handlers import Handlers
-from kupool.rooms import RoomSettings
-from kupool.rooms.service import RoomService
 from kupool.settings import NodeRoomsSettings
+
+if TYPE_CHECKING:
+    from kupool.rooms.service import RoomService
 
 #: Seconds that a stop leaves rooms that are in the middle of something.
 LAST_WORDS = 1.0
@@ -45,6 +46,10 @@ def make_rooms(
     """
     if settings.offered == "off":
         return None
+    # Off by default, and a start takes less time without them.
+    from kupool.rooms import RoomSettings
+    from kupool.rooms.service import RoomService
+
     pace = RequestPace(settings.rate)
     service = RoomService(
         reactor,

@@ -22,11 +22,12 @@ from kupool.backup.switching import check_finished
 from kupool.bus import BusError
 from kupool.daemon import moves
 from kupool.daemon.apply import apply_changes
+from kupool.daemon.files import has_spool
 from kupool.daemon.housekeeping import Housekeeping
 from kupool.daemon.http_limits import descriptor_limit, http_limits
 from kupool.daemon.memory import Memory, make_give_back
 from kupool.daemon.notify import notify
-from kupool.daemon.parts import Parts, build, has_spool
+from kupool.daemon.parts import Parts, build
 from kupool.daemon.status import RUNNING, Status
 from kupool.errors import GOING_DOWN
 from kupool.log import IdentityMismatch, LogUnavailable

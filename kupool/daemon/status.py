@@ -8,7 +8,8 @@ from math import inf
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
-from kupool.daemon.parts import STORE_FILE, Parts
+from kupool.daemon.files import STORE_FILE
+from kupool.daemon.parts import Parts
 from kupool.kinds import format_duration
 from kupool.log import Gap, LogStatus
 from kupool.pool.acceptance import UNANSWERED

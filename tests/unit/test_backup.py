@@ -21,7 +21,7 @@ from kupool.backup.comparing import LARGEST_JOB, next_job
 from kupool.backup.contents import PARTS, Contents, StoreContents
 from kupool.backup.making import Source, make_backup
 from kupool.backup.restoring import Into, Refused, Restored, restore_backup
-from kupool.daemon.parts import LOG_FILE, SPOOL_FILE, STORE_FILE
+from kupool.daemon.files import LOG_FILE, SPOOL_FILE, STORE_FILE
 from kupool.log import Epoch, Identity
 from kupool.storage.database import connect
 from tests.data_folder import change, query, write_log, write_spool, write_store

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from kupool.daemon import checks
+from kupool.daemon import engines
 from kupool.daemon.checks import check
 from kupool.settings import SettingError, load
 from kupool.tap import make_checkers
@@ -77,9 +77,9 @@ class CheckTests(SynchronousTestCase):
         wrong = self.refused(mq="rabbit", mq_url="http://user:s3cret@host/")
         self.assertRegex(wrong, r"^mq_url: .*http://user:\*\*\*@host/.*\(from flag --mq-url\)$")
         over_tls = load({"mq": "rabbit", "mq_url": "amqps://user:s3cret@host/"}, {})
-        self.patch(checks, "find_spec", lambda name: object())
+        self.patch(engines, "find_spec", lambda name: object())
         self.assertIsNone(check(over_tls))
-        self.patch(checks, "find_spec", lambda name: None)
+        self.patch(engines, "find_spec", lambda name: None)
         error = self.assertRaises(SettingError, check, over_tls)
         self.assertEqual(
             str(error),
