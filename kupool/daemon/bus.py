@@ -6,13 +6,15 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from socket import gethostname
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twisted.internet.defer import TimeoutError as TimedOut
 from twisted.internet.interfaces import IReactorTime
 
 from kupool.bus import BusSettings
 from kupool.bus.local import LocalBus
+from kupool.bus.rabbit.bus import RabbitBus
+from kupool.bus.rabbit.settings import MeshSettings
 from kupool.bus.remote.service import BusService, PeerLimits
 from kupool.bus.topics import pattern_name
 from kupool.daemon.bus_access import BusAccess
@@ -25,9 +27,6 @@ from kupool.web.answers import ApiResource
 from kupool.web.bus import bus_routes
 from kupool.web.control import KnownHosts
 from kupool.web.visitors import VisitorGate
-
-if TYPE_CHECKING:
-    from kupool.bus.rabbit.bus import RabbitBus
 
 #: Topics whose counts and last messages are remembered: a status of all of them, each
 #: with a hundred messages, has to be made in one turn of the reactor.
@@ -54,14 +53,14 @@ class BusPart:
     @property
     def problem(self) -> str:
         """Why the other nodes cannot be reached; empty where they can, or there are none."""
-        return "" if isinstance(self.bus, LocalBus) else self.bus.problem
+        return self.bus.problem if isinstance(self.bus, RabbitBus) else ""
 
     async def open(self) -> None:
         """Join the other nodes, if there are to be any, or go on trying to.
 
         Raises :class:`~kupool.bus.BusError` where RabbitMQ will not have us.
         """
-        if not isinstance(self.bus, LocalBus):
+        if isinstance(self.bus, RabbitBus):
             await self.bus.connect()
 
     async def stop(self, clock: IReactorTime) -> None:
@@ -93,10 +92,6 @@ def make_bus(
         return None
     limits = bus_settings(settings)
     if settings.kind == "rabbit":
-        # Not by default, and a start takes less time without it.
-        from kupool.bus.rabbit.bus import RabbitBus
-        from kupool.bus.rabbit.settings import MeshSettings
-
         url = settings.url.strip() or log_url
         node = gethostname()[:MAX_NODE_NAME]
         mesh = MeshSettings(required=False)
@@ -123,7 +118,7 @@ def serve_bus(bus: LocalBus | RabbitBus, settings: NodeBusSettings, handlers: Ha
         handlers.router,
         before=[access],
         limits=peer_limits(settings),
-        taken=None if isinstance(bus, LocalBus) else bus.taken,
+        taken=bus.taken if isinstance(bus, RabbitBus) else None,
     )
     handlers.fallback = service.router
     return BusPart(bus, service, access)

@@ -131,7 +131,9 @@ class ImportTests(SynchronousTestCase):
 
     def test_the_daemon_by_default(self) -> None:
         """What is off is not imported: rooms, RabbitMQ, PostgreSQL, and what is in memory."""
-        unused = (*ENGINES, "kupool.bus.rabbit", "kupool.rooms", "kupool.commands")
+        # The bus between nodes is imported, and with it the links to RabbitMQ.
+        engines = [name for name in ENGINES if name != "kupool.amqp.links"]
+        unused = (*engines, "kupool.rooms", "kupool.commands")
         memory = ("kupool.log.memory", "kupool.stats.memory")
         self.assert_without((*unused, *memory), self.imported(DAEMON, f"--data={self.data}"))
         imported = self.imported(DAEMON, f"--data={self.data}", "--rooms=on", "--store=memory")
