@@ -222,6 +222,11 @@ class SurroundingsTests(CrewCase):
         self.assertEqual(inherited[:3], ["0", "1", "2"])
         self.assertNotIn("4", inherited)  # 3 is what lists them
 
+    def test_the_working_directory_is_not_of_the_path(self) -> None:
+        """Issue 12: nor where the parent has it there, as ``python -c`` does."""
+        self.patch(sys, "path", ["", *sys.path])
+        self.assertNotIn("", child.own_surroundings().path)
+
     def child_beside_a_spoilt_module(self) -> str:
         folder = Path(self.mktemp()).absolute()
         folder.mkdir(parents=True)

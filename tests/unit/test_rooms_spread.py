@@ -264,6 +264,17 @@ class SpreadTests(SynchronousTestCase):
                 self.assertEqual(ann.ask(say=name)[2][-1], name)
                 ann.lost()
 
+    def test_a_first_message_that_cannot_be_packed(self) -> None:
+        """Issue 12: whoever it was of is in no room then."""
+        for error in ENDINGS:
+            ann = Peer(self.a)
+            patch = self.patch(RequestPacking, "pack", raising(error)[0])
+            self.assertRegex(ann.ask(room=self.there, user="ann"), "internal error, reference")
+            patch.restore()
+            self.assertEqual(len(self.flushLoggedErrors(error)), 1)
+            self.assertEqual(ann.ask(say="hello"), "forbidden")
+            ann.lost()
+
     def test_one_who_is_sent_away_is_in_no_room(self) -> None:
         ann, bob = Peer(self.a), Peer(self.b)
         ann.ask(room=self.there, user="ann")
