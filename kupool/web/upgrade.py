@@ -50,14 +50,7 @@ class Origins:
             return True
         host = header(request, b"host") or ""
         scheme = "https" if request.isSecure() else "http"
-        return self._hosts.knows(host) and _is_origin(f"{scheme}://{host}", origin)
-
-
-def _is_origin(text: str, origin: str) -> bool:
-    try:
-        return normal_origin(text) == origin
-    except ValueError:
-        return False
+        return self._hosts.knows(host) and normal_origin(f"{scheme}://{host}") == origin
 
 
 def normal_origin(origin: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail
@@ -17,6 +18,35 @@ from kupool.wire.packets import UNLIMITED
 #: Seconds after which a server must have ended a connection that its peer leaves alone.
 LONGEST = 25.0
 
+#: Seconds of running between two looks at whether the time is over.
+STEP = 0.5
+
+
+class Patience:
+    """Calls something once this process, the server with it, has run for so many seconds.
+
+    The server leaves out of account the time in which it did not run, and so does this: a
+    step that took longer counts as one step. ``call`` is not made after :meth:`cancel`.
+    """
+
+    def __init__(self, reactor: Any, seconds: float, call: Callable[[], object]) -> None:
+        self._reactor = reactor
+        self._left = round(seconds / STEP)
+        self._call = call
+        self._next: IDelayedCall = reactor.callLater(STEP, self._step)
+
+    def _step(self) -> None:
+        self._left -= 1
+        if self._left > 0:
+            self._next = self._reactor.callLater(STEP, self._step)
+        else:
+            self._call()
+
+    def cancel(self) -> None:
+        """Make no call any more; harmless after it."""
+        if self._next.active():
+            self._next.cancel()
+
 
 @implementer(IHalfCloseableProtocol)
 class HostilePeer(Protocol):
@@ -28,7 +58,8 @@ class HostilePeer(Protocol):
         self._reactor = reactor
         self._splitter: Any = None if codec is None else codec.splitter(UNLIMITED)
         self._stops_reading = stops_reading
-        self._calls: list[IDelayedCall] = []
+        self._patience: Patience | None = None
+        self._reading: IDelayedCall | None = None
         self.over = self.refused = False
         self.wrong = ""
         self.ended: Deferred[None] = Deferred()
@@ -46,7 +77,7 @@ class HostilePeer(Protocol):
         """Go, or leave it to the server to end the connection."""
         if self.over:
             return
-        self._calls.append(self._reactor.callLater(LONGEST, self._too_long))
+        self._patience = Patience(self._reactor, LONGEST, self._too_long)
         if how == "finish":
             self.transport.loseWriteConnection()
         elif how == "abort":
@@ -55,7 +86,7 @@ class HostilePeer(Protocol):
             self.transport.loseConnection()
         if self._stops_reading:
             # A socket that is not read does not notice its end.
-            self._calls.append(self._reactor.callLater(5.0, self.transport.resumeProducing))
+            self._reading = self._reactor.callLater(5.0, self.transport.resumeProducing)
 
     def _too_long(self) -> None:
         self.wrong = self.wrong or "nothing: the connection did not end"
@@ -80,9 +111,10 @@ class HostilePeer(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Say so."""
         self.over = True
-        for call in self._calls:
-            if call.active():
-                call.cancel()
+        if self._patience is not None:
+            self._patience.cancel()
+        if self._reading is not None and self._reading.active():
+            self._reading.cancel()
         self.ended.callback(None)
 
 
@@ -122,4 +154,4 @@ class GoodPeer(Protocol):
         self.ended.callback(None)
 
 
-__all__ = ["GoodPeer", "HostilePeer"]
+__all__ = ["STEP", "GoodPeer", "HostilePeer", "Patience"]

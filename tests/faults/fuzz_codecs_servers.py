@@ -18,10 +18,11 @@ from twisted.python.failure import Failure
 
 from kupool.net.testing import MemoryNetwork
 from tests.faults.fuzz_codecs_handlers import failed_on_purpose
+from tests.faults.fuzz_codecs_peers import Patience
 from tests.faults.fuzz_codecs_served import Served
 from tests.faults.fuzz_codecs_splitters import Wrong, require
 
-#: Seconds within which a whole round over sockets must have ended.
+#: Seconds of running within which a whole round over sockets must have ended.
 LONGEST_ROUND = 200.0
 
 
@@ -83,7 +84,11 @@ class ServerFuzz:
     async def socket_round(self, reactor: Any, number: int | None = None) -> None:
         """Do one round over real sockets; raises what it finds."""
         playing = ensureDeferred(self._round(reactor, self._random(number)))
-        await playing.addTimeout(LONGEST_ROUND, reactor)
+        patience = Patience(reactor, LONGEST_ROUND, playing.cancel)
+        try:
+            await playing
+        finally:
+            patience.cancel()
         self._log.take()
 
     def _random(self, number: int | None) -> Random:

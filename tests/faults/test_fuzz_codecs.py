@@ -3,14 +3,56 @@
 from __future__ import annotations
 
 from twisted.internet.defer import ensureDeferred, gatherResults
-from twisted.trial.unittest import TestCase
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from kupool.wire.packets import MessageTooLarge
 from tests.faults.fuzz_codecs_cases import Deliberate
+from tests.faults.fuzz_codecs_peers import STEP, HostilePeer, Patience
 from tests.faults.fuzz_codecs_servers import LogWatch, ServerFuzz
 from tests.faults.fuzz_codecs_splitters import SplitterFuzz
 
 _SEED = "7"
+
+
+class PatienceTests(SynchronousTestCase):
+    """A busy machine makes no reports, and a connection that hangs makes one."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.called: list[float] = []
+        self.patience = Patience(self.clock, 5.0, lambda: self.called.append(self.clock.seconds()))
+
+    def test_a_hang(self) -> None:
+        self.clock.pump([STEP] * 9)
+        self.assertEqual(self.called, [])
+        self.clock.pump([STEP] * 9)
+        self.assertEqual(self.called, [5.0])
+        self.patience.cancel()
+
+    def test_pauses_do_not_count(self) -> None:
+        for _ in range(8):
+            self.clock.advance(1000.0)
+        self.assertEqual(self.called, [])
+        self.clock.pump([STEP] * 2)
+        self.assertEqual(self.called, [8000.0 + 2 * STEP])
+
+    def test_the_end(self) -> None:
+        self.patience.cancel()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_a_peer_whose_connection_does_not_end(self) -> None:
+        peer = HostilePeer(self.clock, None, stops_reading=False)
+        self.patience.cancel()
+        transport = StringTransport()
+        peer.makeConnection(transport)
+        peer.leave("stay")
+        self.clock.advance(1000.0)
+        self.assertEqual(peer.wrong, "")
+        self.clock.pump([STEP] * 60)
+        self.assertIn("did not end", peer.wrong)
+        self.assertTrue(transport.disconnected)
 
 
 class FuzzTests(TestCase):

@@ -17,7 +17,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
-from twisted.trial.unittest import TestCase
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import implementer
 
 from kupool.net.manager import ServerSettings
@@ -31,6 +31,7 @@ from kupool.session.lifecycle import CLOSED
 from kupool.wire.framing import FRAME, INT32, LINE, OP_CLOSE, OP_PING, OP_PONG, Item, encode_frame
 from kupool.wire.messages import encode_success
 from tests.peers import Observer, frames
+from tests.raising import ENDINGS
 from tests.sockets import Peer, in_thread, open_descriptors, started, until
 
 reactor: Any = _reactor
@@ -799,6 +800,100 @@ class DirectTransportTests(_TransportSuite):
         for peer in peers:
             self.assertEqual(await in_thread(peer.rest), b"")
             peer.close()
+
+
+class HostileDescriptor:
+    """A descriptor, and the transport of one, that raises whatever it is asked to do."""
+
+    connected, disconnecting = True, False
+
+    def __init__(self, group: DescriptorGroup, error: type[BaseException], end: Any) -> None:
+        self.protocol = self
+        self.ended: list[Failure] = []
+        self.end = end
+        self._group = group
+        self._error = error
+
+    def fileno(self) -> int:
+        return int(self.end.fileno())
+
+    def dataReceived(self, data: bytes) -> None:
+        assert self._group.corked is not None
+        self._group.corked.append(self)
+
+    def fail(self) -> None:
+        raise self._error
+
+    doRead = doWrite = uncork = fail
+
+    def connectionLost(self, reason: Failure) -> None:
+        self.ended.append(reason)
+
+
+class GroupTests(SynchronousTestCase):
+    """Issue 12, point 5: whatever a descriptor raises, it ends alone."""
+
+    if not direct_transport_available():
+        skip = "this system has no epoll"
+
+    class Reactor:
+        """Watches nothing: the test says when there is something."""
+
+        def addReader(self, reader: Any) -> None:
+            """The group is there."""
+
+        def removeReader(self, reader: Any) -> None:
+            """The group is there no longer."""
+
+    def hostile(self, error: type[BaseException]) -> HostileDescriptor:
+        here, there = socket.socketpair()
+        for end in (here, there):
+            self.addCleanup(end.close)
+        there.send(b"something")
+        return HostileDescriptor(self.group, error, here)
+
+    def begin(self, error: type[BaseException]) -> list[HostileDescriptor]:
+        self.group = DescriptorGroup(self.Reactor())
+        self.addCleanup(self.group.close)
+        return [self.hostile(error) for _ in range(2)]
+
+    def check(self, both: list[HostileDescriptor], error: type[BaseException]) -> None:
+        for each in both:
+            self.assertEqual([failure.type for failure in each.ended], [error])
+        self.assertEqual(len(self.flushLoggedErrors(error)), 2)
+        self.assertEqual(self.group.removeAll(), [])
+
+    def test_reading(self) -> None:
+        for error in ENDINGS:
+            both = self.begin(error)
+            for each in both:
+                self.group.addReader(each)
+            self.group.doRead()
+            self.check(both, error)
+
+    def test_writing(self) -> None:
+        for error in ENDINGS:
+            both = self.begin(error)
+            for each in both:
+                self.group.addWriter(each)
+            self.group.doRead()
+            self.check(both, error)
+
+    def test_sending_at_the_end_of_a_turn(self) -> None:
+        for error in ENDINGS:
+            both = self.begin(error)
+            self.group.arrived = [(each, b"data") for each in both]
+            self.group.doRead()
+            self.check(both, error)
+
+    def test_the_end_of_all(self) -> None:
+        for error in ENDINGS:
+            both = self.begin(error)
+            for each in both:
+                each.connectionLost = lambda reason, each=each: each.fail()  # type: ignore
+                self.group.addReader(each)
+            self.group.close()
+            self.assertEqual(len(self.flushLoggedErrors(error)), 2)
 
 
 class StockTransportTests(_TransportSuite):

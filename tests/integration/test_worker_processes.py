@@ -19,6 +19,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from kupool.net.observer import Observer
 from kupool.net.routing.id_router import IdRouter
 from kupool.net.server import Server
+from kupool.net.workers import child, processes
 from kupool.net.workers.pool import WorkerPool, WorkerSettings
 from kupool.net.workers.processes import CallFailed, ProcessEnded, Processes
 from kupool.net.workers.threads import Threads
@@ -51,6 +52,27 @@ def copy_of_this_process(note: str) -> int:
 def die_and_leave_a_copy(note: str) -> None:
     copy_of_this_process(note)
     os._exit(3)
+
+
+def close_the_pipe_of_answers() -> None:
+    os.close(child.ANSWERS)
+    time.sleep(600)
+
+
+class Unpicklable:
+    def __reduce__(self) -> str:
+        raise SystemExit
+
+
+def leave() -> object:
+    raise SystemExit
+
+
+class Explosive:
+    """Its copy is what is wrong with it."""
+
+    def __reduce__(self) -> tuple[Callable[[], object], tuple[()]]:
+        return leave, ()
 
 
 def run_on_as_two() -> int:
@@ -148,6 +170,15 @@ class EndTests(CrewCase):
         os.kill(pid, signal.SIGKILL)
         self.assertEqual(await waiting, (pid, text))
 
+    async def test_one_that_can_answer_no_more(self) -> None:
+        """Issue 12: it is ended, however long it would go on."""
+        crew = self.keep(Processes(reactor, 1))
+        call = crew.run(close_the_pipe_of_answers)
+        with self.assertRaises(ProcessEnded):
+            await call.addTimeout(30.0, reactor)  # type: ignore[arg-type]
+        _, value = await crew.run(pid_and, 7)
+        self.assertEqual(value, 7)
+
     async def test_a_copy_that_comes_back(self) -> None:
         """Issue 12: it answers nobody; the worker goes on."""
         crew = self.keep(Processes(reactor, 1))
@@ -191,6 +222,25 @@ class SurroundingsTests(CrewCase):
         self.assertEqual(inherited[:3], ["0", "1", "2"])
         self.assertNotIn("4", inherited)  # 3 is what lists them
 
+    def test_the_working_directory_is_not_of_the_path(self) -> None:
+        """Issue 12: nor where the parent has it there, as ``python -c`` does."""
+        self.patch(sys, "path", ["", *sys.path])
+        self.assertNotIn("", child.own_surroundings().path)
+
+    def child_beside_a_spoilt_module(self) -> str:
+        folder = Path(self.mktemp()).absolute()
+        folder.mkdir(parents=True)
+        (folder / "pickle.py").write_text("raise SystemExit(9)\n")
+        program = folder / "child.py"
+        program.write_bytes(Path(child.__file__).read_bytes())
+        return str(program)
+
+    async def test_nothing_is_imported_from_beside_the_child(self) -> None:
+        """Issue 12: a file there may have the name of a module of the standard library."""
+        self.patch(processes, "_PROGRAM", self.child_beside_a_spoilt_module())
+        crew = self.keep(Processes(reactor, 1))
+        self.assertEqual(await crew.run(abs, -1), 1)
+
     async def test_the_environment_is_the_parents(self) -> None:
         """Issue 12: other programs are not told where ours has its modules."""
         crew = self.keep(Processes(reactor, 1))
@@ -210,6 +260,15 @@ class RaisingTests(CrewCase):
                 await crew.run(end, number)
             self.assertIn(ending.__name__, str(caught.exception))
         self.assertEqual(await crew.run(pid_and, None), (pid, None))
+
+    async def test_on_the_way(self) -> None:
+        """Arguments that cannot be pickled, and a result whose copy cannot be made."""
+        crew = self.keep(Processes(reactor, 1))
+        with self.assertRaises(ValueError):
+            await crew.run(abs, Unpicklable())
+        with self.assertRaises(SystemExit):
+            await crew.run(Explosive)
+        self.assertEqual(await crew.run(abs, -1), 1)
 
     async def test_in_a_thread(self) -> None:
         crew = self.keep(Threads(reactor, 1))

@@ -119,6 +119,32 @@ class EndingTests(Case):
                 self.assertEqual([a["code"] for a in lines(transport.value())], [20])
                 self.flushLoggedErrors(error)
 
+    def test_of_results_that_the_framing_cannot_pack(self) -> None:
+        """The framing may be the application's; the peer is told, however late that is."""
+        for error in ENDINGS:
+            for function in returning(b"answer"):
+                router = IdRouter()
+                router.add(7, function)
+                framing = TLV._replace(name="hostile", pack=raising(error)[0])
+                connection, transport = Bench(router).connect(framing)
+                connection.feed(encode_tlv(b"data", 7))
+                self.assertEqual([a["code"] for a in tlvs(transport.value())], [20])
+                self.assertEqual((router.failures, connection.state), ({7: 1}, OPEN))
+                self.assertEqual(len(self.flushLoggedErrors(error)), 1)
+
+    def test_of_later_answers_that_the_framing_cannot_encode(self) -> None:
+        """Whoever answers hears nothing of it."""
+        for error in ENDINGS:
+            kept: list[Request] = []
+            router = Router()
+            router.on("m")(lambda request, kept=kept: kept.append(request) or LATER)  # type: ignore[misc]
+            framing = LINE._replace(crlf=None, encode=raising(error)[0])
+            connection, _ = Bench(router).connect(framing)
+            connection.feed(b'{"id":1,"method":"m"}\n')
+            kept[0].reply(True)
+            self.assertIs(connection.state, OPEN)
+            self.assertEqual(len(self.flushLoggedErrors(error)), 1)
+
     def test_behind_a_correlation_id(self) -> None:
         for error in ENDINGS:
             for function in raising(error):
@@ -217,20 +243,37 @@ class OneAnswerTests(Case):
 
     def test_one_that_fails_after_its_answer(self) -> None:
         """It is counted and logged, and the peer hears nothing of it."""
+        for error in (ZeroDivisionError, *ENDINGS):
 
-        def handler(request: Request) -> object:
-            request.reply(b"first")
-            raise ZeroDivisionError
+            def handler(request: Request) -> object:
+                request.reply(b"first")
+                raise error
 
-        async def later(request: Request) -> object:
-            request.reply(b"first")
-            raise ZeroDivisionError
+            async def later(request: Request) -> object:
+                request.reply(b"first")
+                raise error
 
-        for each in (handler, later):
-            answers = self.ask(lambda router, key, each=each: router.on(key)(each))  # type: ignore[misc]
-            self.assertEqual([len(one) for one in answers], [1, 1])
-            self.assertEqual([sum(r.failures.values()) for r in self.routers], [1, 1])
-            self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 2)
+            for each in (handler, later):
+                answers = self.ask(lambda router, key: router.on(key)(each))  # type: ignore[arg-type]
+                self.assertEqual([len(one) for one in answers], [1, 1])
+                self.assertEqual([sum(r.failures.values()) for r in self.routers], [1, 1])
+                self.assertEqual(len(self.flushLoggedErrors(error)), 2)
+
+    def test_one_that_answers_after_it_failed(self) -> None:
+        """The failure was the answer."""
+        for error in (ZeroDivisionError, *ENDINGS):
+            kept: list[Request] = []
+
+            def handler(request: Request) -> object:
+                kept.append(request)
+                raise error
+
+            self.assertEqual(self.codes(lambda r, key: r.on(key)(handler)), [20, 20])  # type: ignore[arg-type]
+            for request in kept:
+                before = request.connection.transport.value()
+                request.reply(b"too late")
+                self.assertEqual(request.connection.transport.value(), before)
+            self.flushLoggedErrors(error)
 
     def test_no_answer_is_none_by_number(self) -> None:
         """None leaves the answer to ``reply``."""

@@ -371,6 +371,23 @@ class BusTests(SynchronousTestCase):
             self.clock.advance(1)
             self.assertEqual(len(self.flushLoggedErrors(SystemExit)), 1)
 
+    def test_outcomes_of_the_end_that_cannot_be_told(self) -> None:
+        """Each is told all the same, and the bus ends."""
+        for error in ENDINGS:
+            told: list[Outcome] = []
+
+            def done(outcome: Outcome) -> None:
+                told.append(outcome)
+                raise error
+
+            broker = Broker(self.clock, wall=self.clock.seconds)
+            for number in "12":
+                message = Message(number, "t", b"", Model.RELIABLE_RANDOM, {}, "", 5.0, False)
+                broker.publish(message, done)
+            broker.close()
+            self.assertEqual([outcome.kind for outcome in told], [Kind.REFUSED] * 2)
+            self.assertEqual(len(self.flushLoggedErrors(error)), 2)
+
 
 class ServerTests(SynchronousTestCase):
     """Hooks of a server, its observer, and its heartbeat."""

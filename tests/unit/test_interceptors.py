@@ -15,6 +15,7 @@ from kupool.wire.codecs import LineCodec, TlvCodec, framing_of
 from kupool.wire.packets import MessageTooLarge, NumberedMessage
 from kupool.wire.splitters import Item, Tlv
 from tests.peers import Bench
+from tests.raising import ENDINGS, raising
 
 
 def packed(message: bytes | Tlv) -> bytes | Tlv:
@@ -69,6 +70,16 @@ class InterceptorTests(SynchronousTestCase):
         self.assertTrue(transport.taken().startswith(wire(1, b"a")))
         self.assertEqual((connection.state is OPEN, other.state), (False, OPEN))
         self.assertEqual(len(self.flushLoggedErrors(zlib.error)), 1)
+
+    def test_one_that_wants_the_process_to_exit(self) -> None:
+        """Issue 12: whatever it raises, it ends its connection, and nothing else."""
+        for error in ENDINGS:
+            fails = raising(error)[0]
+            framing = framing_of(Intercepted(LineCodec(), decode=[fails]))  # type: ignore[list-item]
+            connection, _ = Bench().connect(framing)
+            connection.feed(b"a\n")
+            self.assertIsNot(connection.state, OPEN)
+            self.assertEqual(len(self.flushLoggedErrors(error)), 1)
 
     def test_limits_hold(self) -> None:
         codec = Intercepted(TlvCodec(max_payload=10), encode=[lambda m: Tlv(1, b"x" * 11)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,6 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from kupool.errors import RequestError
 from kupool.rooms.matchmaking import OTHER, Matchmaker, MatchOutcome, MatchRequest
 from kupool.rooms.wheel import Wheel
+from tests.raising import ENDINGS
 
 TICK = 0.25
 
@@ -53,6 +55,23 @@ class MatchmakerTests(SynchronousTestCase):
         self.assertEqual(len(self.game.maker), 1)
         self.game.join("gus", "solo", 1)
         self.assertEqual(self.game.told(), [("solo", True, ["gus"])])
+
+    def test_an_outcome_that_cannot_be_told(self) -> None:
+        """Issue 12: whatever is raised, the one who joins and the other outcomes are spared."""
+        for error in ENDINGS:
+            told: list[str] = []
+
+            def done(outcome: MatchOutcome, error: Any = error, told: Any = told) -> None:
+                told.append(outcome.mode)
+                raise error
+
+            clock = Clock()
+            maker = Matchmaker(clock, Wheel(clock, TICK), done)
+            for mode, needed in (("solo", 1), ("a", 2), ("b", 2)):
+                maker.join(MatchRequest(mode, mode, needed, 1.0))
+            clock.pump([TICK] * 8)
+            self.assertEqual(sorted(told), ["a", "b", "solo"])
+            self.assertEqual(len(self.flushLoggedErrors(error)), 3)
 
     def test_time_is_up(self) -> None:
         self.game.join("ann", "team", 4, timeout=5)

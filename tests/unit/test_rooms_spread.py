@@ -24,14 +24,16 @@ from kupool.rooms.events import Closing, Disconnected, Joined, Left, Returned, T
 from kupool.rooms.observer import LobbyObserver
 from kupool.rooms.settings import RoomSettings
 from kupool.rooms.spread import ISpreadHooks
-from kupool.rooms.spread.entries import AnyEntry
+from kupool.rooms.spread.entries import AnyEntry, Hold, encode
 from kupool.rooms.spread.hosts import HostExists
 from kupool.rooms.spread.lobby import SpreadLobby
 from kupool.rooms.spread.packing import RequestPacking
 from kupool.rooms.spread.ring import Ring
 from kupool.rooms.spread.settings import SpreadSettings
-from kupool.wire.framing import LINE
+from kupool.rooms.spread.streams import Inbound
+from kupool.wire.framing import INT32, LINE
 from tests.peers import PeerTransport
+from tests.raising import ENDINGS, raising
 from tests.rooms_host import Hooks
 
 
@@ -248,6 +250,30 @@ class SpreadTests(SynchronousTestCase):
         self.assertEqual(ann.ask(say="fine")[2], ["fine"])
         ann.connection.feed(b'{"id":null,"method":"do","params":{"say":"no answer"}}\n')
         self.assertEqual(ann.ask()[2], ["fine", "no answer"])
+
+    def test_a_packing_that_fails(self) -> None:
+        """Issue 12: it is the application's; whatever it raises, the sender is told of it."""
+        for error in ENDINGS:
+            for name in ("pack", "unpack", "pack_result"):
+                ann = Peer(self.a)
+                ann.ask(room=self.there, user="ann")
+                patch = self.patch(RequestPacking, name, raising(error)[0])
+                self.assertRegex(str(ann.ask(say="x")), "internal error, reference", name)
+                patch.restore()
+                self.assertEqual(len(self.flushLoggedErrors(error)), 1, name)
+                self.assertEqual(ann.ask(say=name)[2][-1], name)
+                ann.lost()
+
+    def test_a_first_message_that_cannot_be_packed(self) -> None:
+        """Issue 12: whoever it was of is in no room then."""
+        for error in ENDINGS:
+            ann = Peer(self.a)
+            patch = self.patch(RequestPacking, "pack", raising(error)[0])
+            self.assertRegex(ann.ask(room=self.there, user="ann"), "internal error, reference")
+            patch.restore()
+            self.assertEqual(len(self.flushLoggedErrors(error)), 1)
+            self.assertEqual(ann.ask(say="hello"), "forbidden")
+            ann.lost()
 
     def test_one_who_is_sent_away_is_in_no_room(self) -> None:
         ann, bob = Peer(self.a), Peer(self.b)
@@ -566,6 +592,25 @@ class SettingsTests(SynchronousTestCase):
     def test_times_with_which_a_room_might_be_in_two_places_are_refused(self) -> None:
         for bad in ({"step_down": 1.0}, {"dead_after": 4.0}, {"points": 0}):
             self.assertRaises(ValueError, SpreadSettings, **bad)
+
+
+class InboundTests(SynchronousTestCase):
+    def test_an_entry_that_cannot_be_handled(self) -> None:
+        """Issue 12: whatever is raised, those behind it are handled."""
+        for error in ENDINGS:
+            received: list[AnyEntry] = []
+
+            def take(host: str, entry: AnyEntry, error: Any = error, to: Any = received) -> None:
+                to.append(entry)
+                raise error
+
+            inbound = Inbound(SpreadSettings(), lambda host: True, take, lambda host: None)
+            entries = [Hold(1, True), Hold(2, False)]
+            data = b"".join(INT32.encode(encode(entry)) for entry in entries)
+            headers = {"from": "b", "stream": "s", "n": "0"}
+            inbound.handle(Message("1", "t", data, Model.RELIABLE_RANDOM, headers))
+            self.assertEqual(received, entries)
+            self.assertEqual(len(self.flushLoggedErrors(error)), 2)
 
 
 class EntryTests(SynchronousTestCase):

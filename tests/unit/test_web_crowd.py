@@ -9,7 +9,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
-from twisted.logger import globalLogPublisher
+from twisted.logger import LogLevel, globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -86,6 +86,13 @@ class CrowdTests(RouteTestCase):
         self.clock.advance(PATIENCE)
         self.assertEqual(self.answered(HEALTH), 200)
         self.assertEqual([transport.aborted for _, transport in asked], [True, False])
+        self.assertEqual(
+            self.site.refusals.counts,
+            {
+                "HTTP connections, that sent no request, for newer ones": 4,
+                "HTTP connections, idle, for newer ones": 1,
+            },
+        )
 
     def test_part_of_a_request_is_none(self) -> None:
         held = [self.connect() for _ in range(6)]
@@ -214,6 +221,7 @@ class RefusalTests(SynchronousTestCase):
         self.addCleanup(globalLogPublisher.removeObserver, self.note)
 
     def note(self, event: dict[str, Any]) -> None:
+        self.assertIs(event["log_level"], LogLevel.warn)
         self.lines.append((event["reason"], event["count"], event["total"]))
 
     def taken(self) -> list[tuple[str, int, int]]:
@@ -293,6 +301,12 @@ class AnyBytesTests(RouteTestCase):
             ):
                 request = b"POST /jobs/rotate HTTP/1.1\r\n%b: %b\r\n\r\n" % (name, value)
                 self.assertIn(Answer(self.raw(request)).code, {400, 403, 415})
+        self.assertEqual(self.flushLoggedErrors(), [])
+
+    def test_paths_that_are_no_address(self) -> None:
+        for request in (b"GET /\xff\xfe HTTP/1.1", b"GET /stats\xff HTTP/1.1"):
+            answer = Answer(self.raw(request + b"\r\nHost: localhost\r\n\r\n"))
+            self.assertEqual(answer.code, 400, request)
         self.assertEqual(self.flushLoggedErrors(), [])
 
     def test_paths_methods_and_queries(self) -> None:

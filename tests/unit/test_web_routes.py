@@ -23,6 +23,7 @@ from kupool.web import IStatusSource, Overview, ShutdownStatus
 from kupool.web.answers import MAX_BODY
 from kupool.web.site import ApiSite, HttpLimits, make_site
 from kupool.web.statistics import Shared
+from tests.raising import ENDINGS, raising
 
 #: 2026-11-21T10:05:30Z, and its minute.
 NOW = 1795255530.0
@@ -271,6 +272,19 @@ class AnswerTests(RouteTestCase):
         self.assertEqual(str(logged.value), "secret detail")
         self.source.broken = False
         self.assertEqual(self.ask("/ready").code, 200)
+
+    def test_whatever_is_raised(self) -> None:
+        """Issue 12: also what wants the process to exit is a failure of that request alone."""
+        for error in ENDINGS:
+            patch = self.patch(self.source, "ready", raising(error)[0])
+            answer = self.ask("/ready")
+            patch.restore()
+            self.assertEqual(answer.code, 500)
+            self.assertIn("internal error, reference ", answer.json["error"])
+            self.source.rotations = [fail(error())]
+            self.assertEqual(self.ask("/jobs/rotate", "POST", b"").code, 500)
+            self.assertEqual(len(self.flushLoggedErrors(error)), 2)
+            self.assertEqual(self.ask("/ready").code, 200)
 
     def test_a_client_that_left_is_not_answered(self) -> None:
         waiting: Deferred[int] = Deferred()

@@ -188,6 +188,8 @@ class HandshakeTests(UpgradeCase):
             ({"Origin": b"https://evil.example"}, 403),
             ({"Origin": b"\xff"}, 403),
             ({"Origin": b"http://localhost:8081", "Host": b"\xff"}, 403),
+            ({"Origin": b"http://localhost:8081", "Host": b"localhost:99999"}, 403),
+            ({"Origin": b"http://localhost:8081", "Host": b"[localhost:8081"}, 403),
             ({"method": b"POST"}, 405),
         ):
             answer = Answer(self.request(**headers).value())  # type: ignore[arg-type]
@@ -244,6 +246,7 @@ class LimitTests(UpgradeCase):
         refused = self.open_refused()
         self.assertEqual(self.site.refusals.counts, {"WebSockets, too many connections": 1})
         self.assertEqual((self.manager.refused, len(self.manager)), (1, 3))
+        self.assertEqual(self.manager.counters.closes, {"too many connections": 1})
         self.assertEqual(self.site.connections, 1)  # until it is gone
         self.clock.advance(CLOSE_GRACE)
         self.assertTrue(refused.closed)
