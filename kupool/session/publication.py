@@ -94,10 +94,7 @@ class Publication:
 
         One that has ended gets nothing. Raises what its encoding does.
         """
-        if not recipient.sends:
-            return False
-        data = self._encoded.get(recipient.framing.encode)
-        return self._give(recipient, self._encode(recipient) if data is None else data)
+        return recipient.sends and self._give(recipient, self._bytes_for(recipient))
 
     def send_all(
         self,
@@ -111,18 +108,43 @@ class Publication:
         ``where`` is asked when it is a recipient's turn. An exception, whatever it is, costs
         that recipient alone: ``failed`` is called for it while it is handled.
         """
-        encoded, key, dropped = self._encoded, self.key, 0
+        if isinstance(self._payload, ForEach):
+            return self._send_own(self._payload.make, recipients, where, failed)
+        key, dropped = self.key, 0
+        data, framing = b"", None  # mostly the next one has the framing of the last
         for recipient in recipients:
             try:
                 if where is not None and not where(recipient):
                     continue
-                data = encoded.get(recipient.framing.encode)
-                if data is not None and key is not None:
+                if recipient.framing is not framing:
+                    framing = None
+                    data, framing = self._bytes_for(recipient), recipient.framing
+                if key is not None:
                     recipient.send_latest(key, data)  # which sees for itself who has ended
                 elif recipient.sends:
-                    dropped += self._give(
-                        recipient, self._encode(recipient) if data is None else data
-                    )
+                    dropped += self._give(recipient, data)
+            except BaseException:
+                failed(recipient)
+        return dropped
+
+    def _send_own(
+        self,
+        make: Callable[[R], bytes],
+        recipients: Iterable[R],
+        where: Callable[[R], bool] | None,
+        failed: Callable[[R], object],
+    ) -> int:
+        """Send each a payload of its own."""
+        key, dropped = self.key, 0
+        for recipient in recipients:
+            try:
+                if not recipient.sends or (where is not None and not where(recipient)):
+                    continue
+                data = recipient.framing.encode(make(recipient))
+                if key is not None:
+                    recipient.send_latest(key, data)
+                else:
+                    dropped += self._give(recipient, data)
             except BaseException:
                 failed(recipient)
         return dropped
@@ -136,20 +158,22 @@ class Publication:
             recipient.send_encoded(data)
         return False
 
-    def _encode(self, recipient: Any) -> bytes:
-        """Make the bytes, for this recipient alone or for all with its framing."""
+    def _bytes_for(self, recipient: Any) -> bytes:
+        """Return the bytes for a recipient, made for it alone or for all with its framing."""
         framing, payload = recipient.framing, self._payload
-        data: bytes
+        data: bytes | None
         if isinstance(payload, ForEach):
             data = framing.encode(payload.make(recipient))
             return data
-        if isinstance(payload, bytes):
-            data = framing.encode(payload)
-        elif isinstance(payload, Packed):
-            data = recipient.pack(payload.message)
-        else:
-            data = payload(framing)
-        self._encoded[framing.encode] = data
+        data = self._encoded.get(framing.encode)
+        if data is None:
+            if isinstance(payload, bytes):
+                data = framing.encode(payload)
+            elif isinstance(payload, Packed):
+                data = recipient.pack(payload.message)
+            else:
+                data = payload(framing)
+            self._encoded[framing.encode] = data
         return data
 
 
