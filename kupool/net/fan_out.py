@@ -74,6 +74,14 @@ class FanOut(Generic[R]):
         Over the limit it is dropped, or, if it must not be, all that is on its way is sent
         first, in one long turn. Returns to how many it was sent at once.
         """
+        if len(recipients) <= budget and self._queue.begin():
+            try:
+                self.dropped += publication.send_all(recipients, where=where, failed=self._failed)
+            finally:
+                self._queue.end()
+            if done is not None:
+                done()
+            return len(recipients)
         replaced = self._replaced(publication.key) if newest else None
         if replaced is not None:
             recipients = self._those_left_first(replaced, recipients)

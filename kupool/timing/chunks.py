@@ -85,8 +85,15 @@ class Piece(Generic[T]):
         return rest
 
     def finish(self) -> None:
-        """Tell that it has ended."""
-        self._done()
+        """Tell that it has ended; what it was made of is let go."""
+        done = self._done
+        self._things, self._at = (), 0
+        self._work = self._done = _nothing
+        done()
+
+
+def _nothing(*_: object) -> None:
+    """Do nothing more."""
 
 
 class ChunkQueue(Generic[T]):
@@ -112,6 +119,20 @@ class ChunkQueue(Generic[T]):
     def pending(self) -> bool:
         """Whether something waits for :meth:`run`."""
         return self._pieces is not None
+
+    def begin(self) -> bool:
+        """Begin with work of the caller's own, if nothing else is on its way; says whether.
+
+        What is added before :meth:`end` waits for it. That spares what is small a piece.
+        """
+        if self._pieces is not None or self._running:
+            return False
+        self._running = True
+        return True
+
+    def end(self) -> None:
+        """End what :meth:`begin` began."""
+        self._running = False
 
     def add(self, piece: Piece[T], budget: int = 0) -> int:
         """Take a piece of work, and begin at once if nothing else is on its way.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -217,6 +219,23 @@ class NewestTests(Case):
         self.assertEqual(ended, ["a"])
         self.assertEqual({each.heard[-1] for each in self.everybody}, {b"c"})
         self.assertFalse(self.fan_out.pending)
+
+    def test_what_has_ended_is_let_go_at_once(self) -> None:
+        """Without the help of the collector, which runs rarely in a large process."""
+        gc.disable()
+        self.addCleanup(gc.enable)
+        for newest in (False, True):
+            made: list[weakref.ref[Any]] = []
+            for _ in range(3):
+
+                def make(recipient: Any) -> bytes:
+                    return b"x"
+
+                made.append(weakref.ref(make))
+                self.send(b"", self.everybody, "k", payload=ForEach(make), newest=newest)
+                del make
+            self.run_out()
+            self.assertEqual([ref() for ref in made], [None] * 3)
 
     def test_nothing_is_kept_of_what_has_ended(self) -> None:
         for n in range(100):
