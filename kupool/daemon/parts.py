@@ -19,7 +19,7 @@ from kupool.daemon.fence import FencedLog
 from kupool.daemon.files import LOG_FILE, SPOOL_FILE, STORE_FILE, has_spool, uses_files
 from kupool.daemon.rooms import RoomsPart, make_rooms
 from kupool.daemon.tenants import Tenants
-from kupool.live.hub import LatestChannel
+from kupool.live.hub import Hub
 from kupool.log.sqlite import SqliteLog
 from kupool.net.manager import ServerSettings
 from kupool.net.server import Server
@@ -136,7 +136,7 @@ def build(
         book,
         acceptance,
         handlers,
-        channel=LatestChannel(reactor, "job"),
+        channel=Hub(reactor).latest("job"),
         events=events,
         settings=session_settings(settings.jobs, settings.rates, settings.limits),
         authenticator=authenticator,

@@ -22,10 +22,10 @@ from kupool.rooms.peers import Peer
 from kupool.rooms.room import Room
 from kupool.rooms.settings import House, RoomSettings
 from kupool.rooms.tasks import TaskStatistics
-from kupool.rooms.turns import RoomTurns
 from kupool.rooms.wheel import RoomTimer, Wheel
 from kupool.session.outbox import EventPolicy
 from kupool.timing.chunks import in_chunks
+from kupool.timing.round_robin import RoundRobin
 
 _LINGER = "room linger"
 
@@ -49,7 +49,7 @@ class Registry:
         self.tasks = TaskStatistics(clock.seconds)
         self.wheel = Wheel(clock, tick, tasks=self.tasks, limit=settings.max_timers)
         self._house = House(
-            clock, wall, hooks, settings, self.wheel, RoomTurns(clock), self.tasks, cast(Any, self)
+            clock, wall, hooks, settings, self.wheel, RoundRobin(clock), self.tasks, cast(Any, self)
         )
         self._hooks = hooks
         self._rooms: dict[str, Room] = {}

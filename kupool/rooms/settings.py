@@ -11,8 +11,8 @@ from twisted.internet.interfaces import IReactorTime
 
 from kupool.rooms.interfaces import IRoomHooks
 from kupool.rooms.tasks import TaskStatistics
-from kupool.rooms.turns import RoomTurns
 from kupool.rooms.wheel import Wheel
+from kupool.timing.round_robin import RoundRobin
 
 if TYPE_CHECKING:
     from kupool.rooms.lobby import Lobby
@@ -73,7 +73,7 @@ class House:
     hooks: IRoomHooks
     settings: RoomSettings
     wheel: Wheel
-    turns: RoomTurns
+    turns: RoundRobin
     tasks: TaskStatistics
     lobby: Lobby
 

@@ -236,7 +236,8 @@ class FrameworkDocumentTests(SynchronousTestCase):
         return Program(sys.executable, *arguments, cwd=self.folder)
 
     def test_every_block_is_run_here(self) -> None:
-        self.assertEqual(self.files, ["scores.py", "test_scores.py", *CHAT_FILES, "submit_once.py"])
+        files = ["scores.py", "test_scores.py", *CHAT_FILES, "game.py", "submit_once.py"]
+        self.assertEqual(self.files, files)
 
     def test_the_tests_of_the_service_pass(self) -> None:
         with self.run_python("-m", "twisted.trial", "test_scores") as program:
@@ -246,6 +247,25 @@ class FrameworkDocumentTests(SynchronousTestCase):
 
     def test_the_service_says_what_the_document_shows(self) -> None:
         self.converse(self.run_python("scores.py", "--port", "0"), '"join"')
+
+    def test_the_channels_reach_everybody(self) -> None:
+        """Issue 13: the same for all, and something of its own for each."""
+        with self.run_python("game.py", "--port", "0") as program:
+            port = program.port()
+            with Peer(port) as ann, Peer(port) as bob:
+                for peer in (ann, bob):
+                    peer.send(b'{"id":1,"method":"ping"}\n')
+                    self.assertEqual(peer.line(), b'{"id":1,"result":true}')
+                ann.send(b'{"id":2,"method":"say","params":{"text":"hi"}}\n')
+                ann.send(b'{"id":3,"method":"score"}\n')
+                said = b'{"id":null,"method":"said","params":{"text":"hi"}}'
+                score = b'{"id":null,"method":"score","params":{"mine":%b}}'
+                answers = [b'{"id":%d,"result":true}' % n for n in (2, 3)]
+                heard = [said, answers[0], score % b"true", answers[1]]
+                self.assertEqual([ann.line() for _ in heard], heard)
+                self.assertEqual([bob.line(), bob.line()], [said, score % b"false"])
+            program.interrupt()
+            self.assertEqual(program.end()[0], 0)
 
     def test_the_first_example_says_what_the_document_shows(self) -> None:
         self.converse(python("echo.py", "--port", "0"), '"echo"')
