@@ -116,14 +116,12 @@ class Outstanding:
         """There will be no connection: end every call as refused."""
         for number in list(self._publishing):
             self._end(number, Outcome(Kind.REFUSED, reason=self._refusal()))
-        self._deadlines.clear()
 
     def close(self) -> None:
         """End every call as refused, and refuse those that follow."""
         self._closed = True
         for number in list(self._publishing):
             self._end(number, Outcome(Kind.REFUSED, reason=BUS_CLOSED))
-        self._deadlines.clear()
 
     def _why_not(self, model: Model, size: int) -> str:
         if self._closed:

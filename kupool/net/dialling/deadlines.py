@@ -135,12 +135,13 @@ class Deadlines(Generic[K]):
                 self._queue.remove(row)
             else:
                 self._forget(row)
+            if not self._rows:
+                self._queue.stop()  # a client that waits for nothing sets no timer
 
     def clear(self) -> None:
         """Expect nothing any more."""
         for key in list(self._row_of):
             self.remove(key)
-        self._queue.stop()
 
     def _forget(self, row: _Row[K]) -> None:
         """Judge a row no more, if it was to be."""
