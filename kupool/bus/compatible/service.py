@@ -73,6 +73,10 @@ FIRST_SEQUENCE = 2**31
 #: Messages in the hands of one subscriber before those are looked for that have no time left.
 SWEEP_AT = 64
 
+#: Seconds by which a peer that says too much is heard again later than it might be, as rounding
+#: must not make that earlier.
+LATER = 0.001
+
 #: What an acknowledgement says of a subscription that was refused.
 FAILED = 1
 
@@ -106,13 +110,19 @@ class _Offer(NamedTuple):
     expires: float
 
 
-class _Offers:
-    """The calls in the hands of one subscriber, by the sequence that they went with."""
+class Offers:
+    """The calls in the hands of one subscriber, by the sequence that they went with.
+
+    ``now`` returns seconds of a clock that is never set.
+    """
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
         self._offers: dict[int, _Offer] = {}
         self._sweep_at = SWEEP_AT
+
+    def __len__(self) -> int:
+        return len(self._offers)
 
     def add(self, sequence: int, number: int, timeout: float) -> None:
         """Note one that has ``timeout`` seconds; forget, now and then, those that have none."""
@@ -134,7 +144,7 @@ class _Peer:
         self.connection = connection
         self.id = f"predecessor/{connection.id}"
         self.topics: set[int] = set()
-        self.offers = _Offers(connection.around.now)
+        self.offers = Offers(connection.around.now)
         #: What ends each publish that has no outcome, where that can be ended.
         self.publishes: dict[int, Callable[[], None]] = {}
         #: How often it may be heard, and the rate that this was made of.
@@ -287,7 +297,8 @@ class PredecessorService:
         bucket.spend(now)
         if peer.pause is None and bucket.empty(now):
             peer.connection.hold()
-            peer.pause = self._clock.callLater(bucket.wait(now), self._go_on, peer)
+            pause = bucket.wait(now) + LATER
+            peer.pause = self._clock.callLater(pause, self._go_on, peer)
 
     def _go_on(self, peer: _Peer) -> None:
         peer.pause = None
@@ -435,6 +446,7 @@ __all__ = [
     "FIRST_SEQUENCE",
     "LOW_HEADER",
     "MODELS",
+    "Offers",
     "PredecessorLimits",
     "PredecessorService",
     "TopicRules",
