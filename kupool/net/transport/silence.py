@@ -14,6 +14,8 @@ PROBES = 4
 MOST_SECONDS = 32_767
 MOST_MILLISECONDS = 2**31 - 1
 
+_FAMILIES = (socket.AF_INET, socket.AF_INET6)
+
 #: Options of TCP that not every system has.
 _IDLE = getattr(socket, "TCP_KEEPIDLE", None)
 _INTERVAL = getattr(socket, "TCP_KEEPINTVL", None)
@@ -31,8 +33,8 @@ def end_when_gone(transport: Any, seconds: float) -> None:
         return
     transport.setTcpKeepAlive(True)
     handle = getattr(transport, "getHandle", lambda: None)()
-    if not seconds or not isinstance(handle, socket.socket):
-        return
+    if not seconds or not isinstance(handle, socket.socket) or handle.family not in _FAMILIES:
+        return  # behind a proxy the socket may be one of Unix
     step = min(max(1, round(seconds / (PROBES + 1))), MOST_SECONDS)
     for option, value in (
         (_IDLE, step),
