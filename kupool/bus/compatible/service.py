@@ -17,7 +17,6 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from kupool.bus import Kind, Message, Model, Outcome
 from kupool.bus.broker import Broker
 from kupool.bus.calls import CallVerdict, Response, Taken
 from kupool.bus.compatible.frames import (
@@ -31,6 +30,7 @@ from kupool.bus.compatible.frames import (
     read_frame,
     read_topics,
 )
+from kupool.bus.messages import Kind, Message, Model, Outcome
 from kupool.bus.publishing import make_message
 from kupool.errors import CLOSE_MALFORMED, GOING_DOWN, IDLE_TIMEOUT, CloseReason
 from kupool.net.interfaces import IClosingObserver
@@ -194,8 +194,10 @@ class PredecessorService:
         self._expect(peer)
 
     def closing(self, connection: Connection, reason: CloseReason | None) -> None:
-        """Let others have the calls of a connection that hears nothing more."""
-        self._leave(self._peers[connection.id])
+        """Let others have the calls of a connection that hears nothing more, and end its own."""
+        peer = self._peers[connection.id]
+        self._leave(peer)
+        self._end_publishes(peer)
         if reason is not None and reason is not GOING_DOWN:
             self._refused(reason.reason)
 
@@ -205,11 +207,7 @@ class PredecessorService:
         self._leave(peer)
         if peer.pause is not None:
             peer.pause.cancel()
-        publishes, peer.publishes = peer.publishes, {}
-        self._publishing -= len(publishes)
-        for end in publishes.values():
-            end()
-        self._tell_finished()
+        self._end_publishes(peer)
 
     def settle(self, connection: Connection) -> Deferred[None] | None:
         """Wait for the outcomes of what the peer has published; it can answer nothing now."""
@@ -236,6 +234,13 @@ class PredecessorService:
         if peer.topics:
             peer.topics.clear()
             self._broker.remove(peer.id)
+
+    def _end_publishes(self, peer: _Peer) -> None:
+        publishes, peer.publishes = peer.publishes, {}
+        self._publishing -= len(publishes)
+        for end in publishes.values():
+            end()
+        self._tell_finished()
 
     def _expect(self, peer: _Peer) -> None:
         """Expect something of a peer that listens to nothing and waits for nothing."""
@@ -375,21 +380,25 @@ class PredecessorService:
         if not frame.sequence and model in _WITHOUT_ANSWER:
             headers[LOW_HEADER] = str(frame.low)
             model = _WITHOUT_ANSWER[model]
+        broker = self._broker
         refusal = self._why_not_publish(peer, frame)
+        if not refusal:
+            try:
+                message = make_message(
+                    broker.settings,
+                    broker.message_id(),
+                    model,
+                    frame.command,
+                    data=frame.body,
+                    timeout=CALL_TIMEOUT,
+                    headers=headers,
+                )
+            except ValueError:  # all the rest of it is right
+                refusal = "a message that is too large for the bus"
         if refusal:
             self._refused(refusal)
             self._reply(peer, frame, model, None)
             return
-        broker = self._broker
-        message = make_message(
-            broker.settings,
-            broker.message_id(),
-            model,
-            frame.command,
-            data=frame.body,
-            timeout=CALL_TIMEOUT,
-            headers=headers,
-        )
         self._publishes += 1
         number = self._publishes
         peer.publishes[number] = _nothing
@@ -416,8 +425,6 @@ class PredecessorService:
             return GOING_DOWN.reason
         if len(peer.publishes) >= self.limits.publishing:
             return "too many publishes without an outcome"
-        if len(frame.body) > self._broker.settings.max_data:
-            return "a message that is too large for the bus"
         if not self._rules.may_publish(str(frame.command)):
             return "a topic that they may not publish to"
         return ""
