@@ -42,7 +42,6 @@ from kupool.session.lifecycle import OPEN
 from kupool.timing.buckets import Bucket
 from kupool.timing.waiting import Waiters
 from kupool.wire.framing import Item
-from kupool.wire.websocket import WEBSOCKET
 
 #: Seconds that a call has for its answer.
 CALL_TIMEOUT = 3.0
@@ -255,8 +254,8 @@ class PredecessorService:
     def dispatch(self, connection: Connection, item: Item) -> bytes | None:
         """Handle one frame."""
         peer = self._peers[connection.id]
-        text = connection.framing.name == WEBSOCKET.name  # their messages are binary
-        frame = read_frame(item) if isinstance(item, bytes) and not text else None
+        # No text over WebSocket is a frame: the magic is not UTF-8.
+        frame = read_frame(item) if isinstance(item, bytes) else None
         if frame is None or not self._handle(peer, frame):
             connection.complain(b"")
             connection.close(CLOSE_MALFORMED)
