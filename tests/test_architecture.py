@@ -340,7 +340,7 @@ class ImportTests(SynchronousTestCase):
         """A-01: only the forms over a network import anything else of ours or of others, but
         for mechanisms that stand on no more themselves.
         """
-        forms = ("kupool.bus.remote", "kupool.bus.rabbit")
+        forms = ("kupool.bus.remote", "kupool.bus.rabbit", "kupool.bus.compatible")
         core = [
             module
             for module in modules()

@@ -22,6 +22,8 @@ def apply_changes(parts: Parts, old: Settings, fresh: Settings, names: Iterable[
     if parts.bus is not None:
         parts.bus.access.pace.rate = settings.bus.rate
         parts.bus.service.limits = peer_limits(settings.bus)
+    if parts.compatible is not None:
+        parts.compatible.apply(settings)
     if parts.rooms is not None:
         parts.rooms.pace.rate = settings.rooms.rate
     if settings.jobs.interval != old.jobs.interval:

@@ -18,7 +18,7 @@ from kupool.web.visitors import VisitorGate
 def check(loaded: Loaded) -> None:
     """Refuse what no part can do; raises :class:`SettingError`."""
     check_engines(loaded)
-    for name, reason in chain(_addresses(loaded), _web(loaded), _bus(loaded)):
+    for name, reason in chain(_addresses(loaded), _web(loaded), _bus(loaded), _compatible(loaded)):
         raise refusal(loaded, name, reason)
 
 
@@ -27,7 +27,8 @@ def _addresses(loaded: Loaded) -> Iterator[tuple[str, str]]:
     if not settings.listen.addr:
         yield "addr", "no address to listen on"
     named = [("addr", text) for text in settings.listen.addr]
-    named += [("http", settings.listen.http)] if settings.listen.http else []
+    single = [("http", settings.listen.http), ("bus_compatible_addr", settings.bus.compatible_addr)]
+    named += [(name, text) for name, text in single if text]
     for name, text in named:
         try:
             endpoint_for(None, text)
@@ -54,6 +55,19 @@ def _web(loaded: Loaded) -> Iterator[tuple[str, str]]:
         VisitorGate(hosts, "", settings.bus.origins)
     except ValueError as error:
         yield "bus_origins", str(error)
+
+
+def _compatible(loaded: Loaded) -> Iterator[tuple[str, str]]:
+    settings = loaded.settings
+    if not settings.bus.compatible_addr:
+        return
+    if settings.listen.auth:
+        yield (
+            "bus_compatible_addr",
+            "not together with --auth, as clients of the predecessor's bus name no user",
+        )
+    if settings.bus.kind == "off":
+        yield "bus_compatible_addr", "there is no bus with --bus off"
 
 
 def _bus(loaded: Loaded) -> Iterator[tuple[str, str]]:

@@ -14,6 +14,7 @@ from typing import Any
 from twisted.cred.checkers import ICredentialsChecker
 
 from kupool.daemon.bus import BusPart, make_bus, make_events, serve_bus
+from kupool.daemon.bus_compatible import CompatiblePart, make_compatible
 from kupool.daemon.clock_watch import ClockWatch
 from kupool.daemon.fence import FencedLog
 from kupool.daemon.files import LOG_FILE, SPOOL_FILE, STORE_FILE, has_spool, uses_files
@@ -84,6 +85,7 @@ class Parts:
     consumer: StatsConsumer
     clock_watch: ClockWatch
     bus: BusPart | None
+    compatible: CompatiblePart | None
     rooms: RoomsPart | None
 
 
@@ -187,6 +189,7 @@ def build(
         consumer=consumer,
         clock_watch=ClockWatch(wall, boot.seconds),
         bus=bus_part,
+        compatible=None if bus is None else make_compatible(settings, reactor, bus.broker),
         rooms=rooms,
     )
 

@@ -147,6 +147,7 @@ class Daemon:
         for name, addresses in (
             ("addr", self.settings.listen.addr),
             ("http", (self.settings.listen.http,)),
+            ("bus_compatible_addr", (self.settings.bus.compatible_addr,)),
         ):
             for text in addresses:
                 try:
@@ -210,6 +211,8 @@ class Daemon:
         await self._listen("addr", parts.server.listen(settings.listen.addr))
         if settings.listen.http:
             await self._listen("http", self._listen_http(settings.listen))
+        if parts.compatible is not None:
+            await self._listen("bus_compatible_addr", parts.compatible.listen())
         collect_rarely()
         self.status.enter(RUNNING)
         self._announce()
@@ -340,6 +343,12 @@ class Daemon:
     def _announce(self) -> None:
         addresses = ", ".join(map(_shown, self.parts.server.addresses))
         http = _shown(self._http.getHost()) if self._http is not None else "off"
+        if self.parts.compatible is not None:
+            compatible = ", ".join(map(_shown, self.parts.compatible.server.addresses))
+            self._log.info(
+                "Clients of the predecessor's bus are served on {compatible}",
+                compatible=compatible,
+            )
         self._log.info("Ready: pool on {addresses}, HTTP on {http}", addresses=addresses, http=http)
         notify("READY=1")
 
@@ -391,10 +400,14 @@ class Daemon:
         if self._starting is not None:
             await self._step("starting", self._starting, working)
         await self._step("listeners", parts.server.stop_listening(), working)
+        if parts.compatible is not None:
+            await self._step("compatible", parts.compatible.finish(), working)
         await self._step("jobs", parts.coordinator.stop(), working)
         if parts.bus is not None:
             # While the sessions are still heard, so that their answers count.
             await self._step("bus", parts.bus.stop(clock), working)
+        if parts.compatible is not None:
+            await self._step("compatible", parts.compatible.stop(), working)
         if parts.rooms is not None:
             await self._step("rooms", parts.rooms.stop(), working)
         await self._step("answers", self._last_answers(), working)

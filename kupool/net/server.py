@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from twisted.internet.interfaces import IReactorFDSet
+from twisted.internet.interfaces import IProtocolFactory, IReactorFDSet
 from twisted.logger import Logger
 
 from kupool.callbacks import called
@@ -30,14 +30,18 @@ from kupool.wire.packets import UNLIMITED
 #: Gets the server, and may return a coroutine or a Deferred, which is waited for.
 ServerHook = Callable[["Server"], object]
 
+#: Makes what builds the protocols of a server, of its manager.
+MakeFactory = Callable[[ConnectionManager], IProtocolFactory]
+
 
 class Server:
     """Listens on any number of addresses, and hands connections to an observer.
 
     ``framing`` is ``auto``, which detects it, the name of a framing or codec, or a codec
-    of your own; ``transport`` is ``direct`` or ``stock``. ``addresses`` are those that
-    :meth:`start` listens on. Several servers may share a reactor. Raises
-    :class:`ValueError` for a framing or transport of another name.
+    of your own; ``factory`` makes what builds the protocols, in place of a framing.
+    ``transport`` is ``direct`` or ``stock``. ``addresses`` are those that :meth:`start` listens
+    on. Several servers may share a reactor. Raises :class:`ValueError` for a framing or
+    transport of another name.
     """
 
     _log = Logger()
@@ -56,6 +60,7 @@ class Server:
         http_port: str = "",
         name: str = "KuPool",
         addresses: Sequence[str] = (),
+        factory: MakeFactory | None = None,
     ) -> None:
         if transport not in ("direct", "stock"):
             raise ValueError(f"transport {transport!r} is neither direct nor stock")
@@ -67,9 +72,10 @@ class Server:
         self.name = name
         self._reactor = reactor
         self.manager = ConnectionManager(reactor, observer, settings)
-        self._ports = Listening(
-            reactor, _factory(framing, self.manager, http_port), settings.proxies
+        protocols = (
+            _factory(framing, self.manager, http_port) if factory is None else factory(self.manager)
         )
+        self._ports = Listening(reactor, protocols, settings.proxies)
         self._addresses = tuple(addresses)
         self._after_start: list[ServerHook] = []
         self._before_stop: list[ServerHook] = []
@@ -306,4 +312,4 @@ def _factory(framing: str | Codec, manager: ConnectionManager, http_port: str) -
     raise ValueError(f"framing {framing!r} is none of {', '.join(known)}")
 
 
-__all__ = ["Server", "ServerHook"]
+__all__ = ["MakeFactory", "Server", "ServerHook"]

@@ -314,6 +314,13 @@ class NodeBusSettings:
     origins: tuple[str, ...] = _setting(
         TEXT, (), "web origin whose pages may use the bus over HTTP", name="bus_origins"
     )
+    compatible_addr: str = _setting(
+        TEXT,
+        "",
+        "address for clients of the predecessor's bus, as 127.0.0.1:8082; they name no user, so "
+        "not with --auth; empty turns it off",
+        name="bus_compatible_addr",
+    )
     token: str = _setting(
         TEXT, "", "token that HTTP requests to the bus must bear", secret=hide, name="bus_token"
     )

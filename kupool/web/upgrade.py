@@ -131,17 +131,22 @@ class Upgrade(ApiResource):
             lines.append(b"Sec-WebSocket-Protocol: " + subprotocol.encode())
         protocol: Any = self._factory.buildProtocol(transport.getPeer())
         channel.left(protocol)
-        # What reads from the transport, or from the TLS around it, is told of the new protocol.
-        if isinstance(transport, ProtocolWrapper):
-            transport.wrappedProtocol = protocol
-        elif isinstance(transport.protocol, ProtocolWrapper):
-            transport.protocol.wrappedProtocol = protocol
-        else:
-            transport.protocol = protocol
+        read_by(transport, protocol)
         transport.unregisterProducer()  # the channel's
         transport.resumeProducing()
         transport.write(b"\r\n".join(lines) + b"\r\n\r\n")
         protocol.makeConnection(transport)
+
+
+def read_by(transport: Any, protocol: Any) -> None:
+    """Have a protocol, in place of the one before, get what a transport reads."""
+    # What reads from it, or from the TLS around it, is told of the new protocol.
+    if isinstance(transport, ProtocolWrapper):
+        transport.wrappedProtocol = protocol
+    elif isinstance(transport.protocol, ProtocolWrapper):
+        transport.protocol.wrappedProtocol = protocol
+    else:
+        transport.protocol = protocol
 
 
 def _accepted(request: Request) -> bytes:
@@ -149,6 +154,12 @@ def _accepted(request: Request) -> bytes:
     if len(keys) != 1:
         raise ValueError("has to be there, once")
     return accept_key(keys[0].strip())
+
+
+class UpgradeAnywhere(Upgrade):
+    """The same, whatever the path of the request."""
+
+    isLeaf = True
 
 
 class Elsewhere(NotFound):
@@ -159,4 +170,13 @@ class Elsewhere(NotFound):
         return JsonAnswer(404, {"error": f"not found: a WebSocket at {path}; it is at {PATH}"})
 
 
-__all__ = ["PATH", "Elsewhere", "Origins", "Upgrade", "normal_origin", "wants_websocket"]
+__all__ = [
+    "PATH",
+    "Elsewhere",
+    "Origins",
+    "Upgrade",
+    "UpgradeAnywhere",
+    "normal_origin",
+    "read_by",
+    "wants_websocket",
+]

@@ -62,6 +62,20 @@ class CheckTests(SynchronousTestCase):
             self.assertRegex(wrong, rf"^{name}: .*http://user:\*\*\*@host/.*\(from flag")
             self.assertIsNone(check(load({"bus": "rabbit", name: "amqp://a,b/v"}, {})))
 
+    def test_the_predecessors_clients(self) -> None:
+        """Issue 13, build 4: an address of their own, off at first, never with passwords."""
+        self.assertEqual(load({}, {}).settings.bus.compatible_addr, "")
+        for text in ("127.0.0.1:8082", "unix:/tmp/sock", "haproxy:tcp:8082"):
+            self.assertIsNone(check(load({"bus_compatible_addr": text}, {})))
+        self.assertRegex(self.refused(bus_compatible_addr="8082"), r"^bus_compatible_addr: '8082'")
+        self.assertEqual(
+            self.refused(bus_compatible_addr=":8082", auth=["memory:a:b"]),
+            "bus_compatible_addr: not together with --auth, as clients of the predecessor's bus "
+            "name no user (from flag --bus-compatible-addr)",
+        )
+        wrong = self.refused(bus_compatible_addr=":8082", bus="off")
+        self.assertRegex(wrong, "^bus_compatible_addr: there is no bus with --bus off ")
+
     def test_engines(self) -> None:
         """K-88, K-92: an engine on another machine needs its address; no password is shown."""
         self.assertEqual(

@@ -1,57 +1,45 @@
-"""The frame of the bus that KuPool's was modelled on, as a codec.
+"""The frame of the bus that KuPool's was modelled on, as a codec of this bus's own messages.
 
-Magic 20170103, command, sequence, length, and two reserved numbers, each u32 big-endian;
-then the body, of at most 50 KiB. Serve it with
-:class:`kupool.net.transport.protocols.CodecFactory`, and give its framing to the client.
+Serve it with :class:`kupool.net.transport.protocols.CodecFactory`, and give its framing to the
+client. Clients of that bus itself are served by :mod:`kupool.bus.compatible`.
 """
 
 from __future__ import annotations
 
-from struct import Struct
-
+from kupool.bus.compatible.frames import (
+    MAGIC,
+    MAX_BODY,
+    PredecessorFrame,
+    PredecessorSplitter,
+    read_frame,
+)
 from kupool.wire.codec import Limited, Packable, framing_of
 from kupool.wire.framing import Item
 from kupool.wire.packets import NumberedMessage, check_id
-from kupool.wire.splitters import Buffered, Tlv
-
-MAGIC = 20170103
-MAX_BODY = 50 * 1024
+from kupool.wire.splitters import Tlv
 
 #: The command of what carries a message of the bus, as JSON.
 COMMAND = 0
 
-_HEADER = Struct(">6I")
 
+class CompatibleSplitter(PredecessorSplitter):
+    """Cuts such frames, of which it hands out the body.
 
-class CompatibleSplitter(Buffered):
-    """Cuts such frames; a wrong magic ends the stream for good."""
+    A message of another command than :data:`COMMAND` comes as a :class:`Tlv` under it.
+    """
 
     __slots__ = ()
 
     def feed(self, data: bytes) -> list[Item]:
-        """Take the next bytes and return the messages that they complete.
+        """Take the next bytes and return the messages that they complete."""
+        return [_message(frame) for frame in super().feed(data)]
 
-        A message of another command than :data:`COMMAND` comes as a :class:`Tlv` under it.
-        """
-        if self._held is not None:
-            data = self._complete(data)
-        out: list[Item] = []
-        start, size = 0, len(data)
-        while start + _HEADER.size <= size:
-            magic, command, _, length, _, _ = _HEADER.unpack_from(data, start)
-            if magic != MAGIC:
-                self._give_up()
-                return out
-            body = start + _HEADER.size
-            if length > self.max_payload or body + length > size:
-                self._stop(data, start, _HEADER.size, length)
-                return out
-            payload = data[body : body + length]
-            out.append(payload if command == COMMAND else Tlv(command, payload))
-            start = body + length
-        if start != size:
-            self._keep(data, start, _HEADER.size)
-        return out
+
+def _message(data: Item) -> Item:
+    frame = read_frame(data) if isinstance(data, bytes) else None
+    if frame is None:
+        return data
+    return frame.body if frame.command == COMMAND else Tlv(frame.command, frame.body)
 
 
 class CompatibleCodec(Limited):
@@ -72,7 +60,7 @@ class CompatibleCodec(Limited):
             command, body = message.message_id, message.payload
         self._check(len(body))
         check_id(command)
-        return _HEADER.pack(MAGIC, command, 0, len(body), 0, 0) + body
+        return PredecessorFrame(command, 0, body).encode()
 
     def splitter(self, max_payload: int) -> CompatibleSplitter:
         """Return what cuts the bytes of one peer."""

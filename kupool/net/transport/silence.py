@@ -1,0 +1,49 @@
+"""Connections on which nothing need ever be said: the system finds out whether they stand."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+from twisted.internet.interfaces import ITCPTransport
+
+#: Probes that a peer has, one after another, before its time is over.
+PROBES = 4
+
+#: The largest values that the options below take.
+MOST_SECONDS = 32_767
+MOST_MILLISECONDS = 2**31 - 1
+
+_FAMILIES = (socket.AF_INET, socket.AF_INET6)
+
+#: Options of TCP that not every system has.
+_IDLE = getattr(socket, "TCP_KEEPIDLE", None)
+_INTERVAL = getattr(socket, "TCP_KEEPINTVL", None)
+_COUNT = getattr(socket, "TCP_KEEPCNT", None)
+_UNACKNOWLEDGED = getattr(socket, "TCP_USER_TIMEOUT", None)
+
+
+def end_when_gone(transport: Any, seconds: float) -> None:
+    """Have the system end a connection whose peer's machine does not answer any more.
+
+    That is noticed ``seconds`` after its last sign, as exactly as the system can tell; with 0
+    whenever the system does by itself. Harmless on a transport that is not TCP.
+    """
+    if not ITCPTransport.providedBy(transport):
+        return
+    transport.setTcpKeepAlive(True)
+    handle = getattr(transport, "getHandle", lambda: None)()
+    if not seconds or not isinstance(handle, socket.socket) or handle.family not in _FAMILIES:
+        return  # behind a proxy the socket may be one of Unix
+    step = min(max(1, round(seconds / (PROBES + 1))), MOST_SECONDS)
+    for option, value in (
+        (_IDLE, step),
+        (_INTERVAL, step),
+        (_COUNT, PROBES),
+        (_UNACKNOWLEDGED, min(round(seconds * 1000), MOST_MILLISECONDS)),
+    ):
+        if option is not None:
+            handle.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+__all__ = ["MOST_MILLISECONDS", "MOST_SECONDS", "PROBES", "end_when_gone"]
