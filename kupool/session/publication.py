@@ -117,7 +117,6 @@ class Publication:
                 if where is not None and not where(recipient):
                     continue
                 if recipient.framing is not framing:
-                    framing = None
                     data, framing = self._bytes_for(recipient), recipient.framing
                 if key is not None:
                     recipient.send_latest(key, data)  # which sees for itself who has ended

@@ -146,6 +146,8 @@ class BoundTests(Case):
         everybody = [Heard() for _ in range(CHUNK + 1)]
         for n in range(6):
             self.send(b"%d" % n, everybody, policy=None)
+            # What waits is bounded: all before it was sent, in one long turn.
+            self.assertEqual(len(everybody[-1].heard), 0 if n < 4 else 4)
         self.run_out()
         self.assertTrue(all(each.heard == [b"%d" % n for n in range(6)] for each in everybody))
         self.assertEqual(self.fan_out.dropped, 0)
@@ -238,7 +240,15 @@ class NewestTests(Case):
             self.assertEqual([ref() for ref in made], [None] * 3)
 
     def test_nothing_is_kept_of_what_has_ended(self) -> None:
-        for n in range(100):
-            self.newest(b"x", f"key {n}", self.everybody[:1])
+        for n in range(10):
+            self.newest(b"x", f"key {n}")
+            self.run_out()
         self.assertEqual(self.fan_out.dropped, 0)
         self.assertIs(self.fan_out._latest, None)
+
+    def test_those_that_were_replaced_count_as_no_more_on_their_way(self) -> None:
+        for n in range(10):
+            self.newest(b"%d" % n)
+        self.send(b"event", self.everybody)
+        self.run_out()
+        self.assertEqual(self.everybody[-1].heard, [b"9", b"event"])
