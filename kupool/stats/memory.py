@@ -56,8 +56,9 @@ class MemoryStats:
 
     def identify(self, plan: Plan) -> Deferred[None]:
         """Carry the identity of a plan from now on, and what else it says of the store."""
-        self._identity = plan.identity
-        if plan.fork < self._mark.position:
+        before, self._identity = self._identity, plan.identity
+        # Where the log is another, also what was counted above the mark is in it no more.
+        if before not in (None, plan.identity):
             self._spans = {
                 minute: Span(NOWHERE, span.to) if span.to > plan.fork else span
                 for minute, span in self._spans.items()

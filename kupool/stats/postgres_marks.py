@@ -65,7 +65,8 @@ async def identify(cursor: Any, plan: Plan) -> None:
             [epoch.begins_after for epoch in epochs],
         ),
     )
-    if plan.fork < before.mark.position:
+    # Where the log is another, also what was counted above the mark is in it no more.
+    if before.identity not in (None, plan.identity):
         await cursor.execute(
             "UPDATE counted_minutes SET after_position = %s WHERE to_position > %s",
             (NOWHERE, plan.fork),

@@ -60,7 +60,8 @@ def identify(connection: sqlite3.Connection, plan: Plan, found_at: int) -> None:
         "INSERT INTO log_epochs (number, epoch, begins_after) VALUES (?, ?, ?)",
         [(number, *epoch) for number, epoch in enumerate(plan.identity.epochs)],
     )
-    if plan.fork < before.mark.position:
+    # Where the log is another, also what was counted above the mark is in it no more.
+    if before.identity not in (None, plan.identity):
         connection.execute(
             "UPDATE counted_minutes SET after_position = ? WHERE to_position > ?",
             (NOWHERE, plan.fork),

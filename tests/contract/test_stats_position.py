@@ -10,8 +10,10 @@ from twisted.trial.unittest import TestCase
 from kupool.log import Epoch, Gap, Identity, Mark, Plan, StoreState
 from kupool.stats import BatchCounts
 from kupool.stats.memory import MemoryStats
+from kupool.stats.positions import NOWHERE
 from kupool.stats.sqlite import SqliteStats
 from kupool.storage.database import Database
+from tests.contract.snapshots import shown
 from tests.contract.test_log import the_reactor
 from tests.contract.test_stats_store import HOUR, T, batch
 
@@ -102,6 +104,18 @@ class PositionContract:
             await store.apply([], {}, Mark(n * 2000, "x"))
         equal(await store.forget_batches(4001), 2)  # marks 2000 and 4000 are below
         equal(list(await store.unapplied(["q1", "q2", "q3", "q4"])), ["q1", "q2"])
+
+    async def test_what_a_lost_log_had_above_the_mark(self) -> None:
+        """K-85: what a queue brought is no difference where the log it was in was lost."""
+        store = await self.make_store()
+        equal = self.assertEqual  # type: ignore[attr-defined]
+        await store.identify(Plan(ONE, 0, 0, True))
+        await store.apply([at(4), at(9)], {}, Mark(9, "b9"))
+        await store.apply([at(0, "q", minute=T + 60)], {})
+        await store.identify(Plan(ONE, 9, 9, True))  # the same log
+        equal(sorted((await shown(store)).all_spans)[1], (T + 60, 9, 10))
+        await store.identify(Plan(ONE.with_epoch("new", 9), 9, 9, False))
+        equal(sorted((await shown(store)).all_spans), [(T, 3, 9), (T + 60, NOWHERE, 10)])
 
     async def test_cover(self) -> None:
         """Minutes of the release before: what is known already stays."""
