@@ -27,7 +27,7 @@ class Channel:
     Nothing is kept for those who subscribe later.
     """
 
-    __slots__ = ("_fan_out", "_subscribers", "_wake", "queued")
+    __slots__ = ("_fan_out", "_left", "_subscribers", "_wake", "queued")
 
     def __init__(self, wake: Callable[[Channel], object], *, limit: int = LIMIT) -> None:
         #: Whether it waits for its turn; kept by what wakes it.
@@ -35,6 +35,8 @@ class Channel:
         self._wake = wake
         self._fan_out: FanOut[Recipient] = FanOut(limit)
         self._subscribers: dict[Recipient, None] = {}
+        #: Not empty once somebody has left while something was on its way.
+        self._left: list[bool] = []
 
     def __len__(self) -> int:
         """Return how many have subscribed."""
@@ -64,6 +66,8 @@ class Channel:
     def unsubscribe(self, recipient: Recipient) -> None:
         """Let them have nothing more, of what is on its way neither."""
         self._subscribers.pop(recipient, None)
+        if not self._left:
+            self._left.append(True)
 
     def publish(self, publication: Publication) -> Deferred[None]:
         """Send something to all subscribers; fires when every outbox has it.
@@ -72,11 +76,14 @@ class Channel:
         further, and fires. Whatever an encoding raises costs its subscriber alone.
         """
         done: Deferred[None] = Deferred()
+        if self._fan_out.idle:
+            self._left.clear()
         self._fan_out.send(
             publication,
             list(self._subscribers),
             newest=True,
             where=self._subscribers.__contains__,
+            changed=self._left,
             done=lambda: done.callback(None),
         )
         if self._fan_out.pending:

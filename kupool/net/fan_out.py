@@ -6,7 +6,7 @@ It is what every fan-out stands on: the channels of :mod:`kupool.live`, the broa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Sized
 from typing import Generic, TypeVar
 
 from twisted.logger import Logger
@@ -51,6 +51,11 @@ class FanOut(Generic[R]):
         """Whether something waits for :meth:`run`."""
         return self._queue.pending
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is on its way, nor being sent at this moment."""
+        return self._queue.idle
+
     def send(
         self,
         publication: Publication,
@@ -59,13 +64,14 @@ class FanOut(Generic[R]):
         budget: int = CHUNK,
         newest: bool = False,
         where: Callable[[R], bool] | None = None,
+        changed: Sized = (True,),
         done: Callable[[], object] | None = None,
     ) -> int:
         """Send something to those of this moment; the sequence must not change any more.
 
         If nothing else is on its way, up to ``budget`` of them get it at once. ``where`` is
-        asked in the turn of each whether it is still to have it. ``done`` is called when all
-        have it, or when it is clear that no more of them will.
+        asked in the turn of each whether it is still to have it, unless ``changed`` is empty
+        then. ``done`` is called when all have it, or when it is clear that no more of them will.
 
         With ``newest`` it takes the place of the last one of its key. Those that the last one
         has not come to never get that, and are the first to get this: however often there is
@@ -76,25 +82,30 @@ class FanOut(Generic[R]):
         """
         if len(recipients) <= budget and self._queue.begin():
             try:
-                self.dropped += publication.send_all(recipients, where=where, failed=self._failed)
+                self.dropped += publication.send_all(
+                    recipients, where=where, changed=changed, failed=self._failed
+                )
             finally:
                 self._queue.end()
             if done is not None:
                 done()
             return len(recipients)
+
+        def work(part: Sequence[R]) -> None:
+            self.dropped += publication.send_all(
+                part, where=where, changed=changed, failed=self._failed
+            )
+
         replaced = self._replaced(publication.key) if newest else None
         if replaced is not None:
             recipients = self._those_left_first(replaced, recipients)
             budget = 0  # this turn has had its part
-        elif recipients and len(self._queue) >= self._limit:
-            if publication.droppable:
-                self.dropped += len(recipients)
-                recipients = ()
-            else:
-                self._queue.run_all()
+        elif recipients and not self._has_room(publication):
+            self.dropped += len(recipients)
+            recipients = ()
         sent = 0
         if recipients:
-            piece = self._piece(publication, recipients, where, done)
+            piece = self._piece(publication.key, recipients, work, done)
             if newest and publication.key is not None:
                 self._latest = {} if self._latest is None else self._latest
                 self._latest[publication.key] = piece
@@ -104,6 +115,14 @@ class FanOut(Generic[R]):
         if replaced is not None:
             replaced.finish()
         return sent
+
+    def _has_room(self, publication: Publication) -> bool:
+        """Say whether one more may wait; room is made for what must not be dropped."""
+        if len(self._queue) < self._limit:
+            return True
+        if not publication.droppable:
+            self._queue.run_all()
+        return not publication.droppable
 
     def _replaced(self, key: str | None) -> Piece[R] | None:
         """Take out what is on its way under a key; it goes no further."""
@@ -127,16 +146,11 @@ class FanOut(Generic[R]):
 
     def _piece(
         self,
-        publication: Publication,
+        key: str | None,
         recipients: Sequence[R],
-        where: Callable[[R], bool] | None,
+        work: Callable[[Sequence[R]], object],
         done: Callable[[], object] | None,
     ) -> Piece[R]:
-        key = publication.key
-
-        def work(part: Sequence[R]) -> None:
-            self.dropped += publication.send_all(part, where=where, failed=self._failed)
-
         def ended() -> None:
             if key is not None and self._latest is not None and self._latest.get(key) is piece:
                 del self._latest[key]

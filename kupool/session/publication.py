@@ -6,7 +6,7 @@ What becomes of it at a peer that reads slowly is a part of it: see
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sized
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from kupool.session.outbox import EventPolicy
@@ -101,20 +101,27 @@ class Publication:
         recipients: Iterable[R],
         *,
         where: Callable[[R], bool] | None = None,
+        changed: Sized = (True,),
         failed: Callable[[R], object],
     ) -> int:
         """Send it to each for which ``where`` is true; returns for how many it was dropped.
 
-        ``where`` is asked when it is a recipient's turn. An exception, whatever it is, costs
+        ``where`` is asked when it is a recipient's turn, unless ``changed`` is empty then: so
+        nobody is asked for until something has changed. An exception, whatever it is, costs
         that recipient alone: ``failed`` is called for it while it is handled.
         """
+        if where is None:
+            changed = ()
+        asked = where or _everybody
         if isinstance(self._payload, ForEach):
-            return self._send_own(self._payload.make, recipients, where, failed)
+            return self._send_own(
+                self._payload.make, recipients, where=asked, changed=changed, failed=failed
+            )
         key, dropped = self.key, 0
         data, framing = b"", None  # mostly the next one has the framing of the last
         for recipient in recipients:
             try:
-                if where is not None and not where(recipient):
+                if changed and not asked(recipient):
                     continue
                 if recipient.framing is not framing:
                     data, framing = self._bytes_for(recipient), recipient.framing
@@ -130,14 +137,16 @@ class Publication:
         self,
         make: Callable[[R], bytes],
         recipients: Iterable[R],
-        where: Callable[[R], bool] | None,
+        *,
+        where: Callable[[R], bool],
+        changed: Sized,
         failed: Callable[[R], object],
     ) -> int:
         """Send each a payload of its own."""
         key, dropped = self.key, 0
         for recipient in recipients:
             try:
-                if not recipient.sends or (where is not None and not where(recipient)):
+                if not recipient.sends or (changed and not where(recipient)):
                     continue
                 data = recipient.framing.encode(make(recipient))
                 if key is not None:
@@ -174,6 +183,11 @@ class Publication:
                 data = payload(framing)
             self._encoded[framing.encode] = data
         return data
+
+
+def _everybody(recipient: object) -> bool:
+    """Leave nobody out."""
+    return True
 
 
 __all__ = ["ForEach", "Packed", "Payload", "Publication", "Recipient"]

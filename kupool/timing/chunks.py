@@ -120,6 +120,11 @@ class ChunkQueue(Generic[T]):
         """Whether something waits for :meth:`run`."""
         return self._pieces is not None
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is on its way, nor worked on at this moment."""
+        return self._pieces is None and not self._running
+
     def begin(self) -> bool:
         """Begin with work of the caller's own, if nothing else is on its way; says whether.
 

@@ -177,6 +177,19 @@ class LeavingTests(Case):
         self.successResultOf(self.channel.publish(Publication(ForEach(make))))
         self.assertEqual([t.value() for _, t in pairs], [b"x\n", b"", b"x\n"])
 
+    def test_while_something_is_published_within_the_sending(self) -> None:
+        pairs = self.join(3)
+
+        def make(connection: Any) -> bytes:
+            if connection is pairs[0][0]:
+                self.channel.unsubscribe(pairs[1][0])
+                self.channel.publish(Publication(b"y"))
+            return b"x"
+
+        self.channel.publish(Publication(ForEach(make)))
+        self.turns()
+        self.assertEqual([t.value() for _, t in pairs], [b"x\ny\n", b"", b"x\ny\n"])
+
     def test_everybody(self) -> None:
         pairs = self.join(2 * CHUNK)
         done = self.channel.publish(Publication(b"x"))
