@@ -46,7 +46,17 @@ MAY_IMPORT: dict[str, set[str]] = {
         "settings_file",
     },
     "live": {"errors", "callbacks", "timing", "wire", "session", "net"},
-    "rooms": {"errors", "callbacks", "incidents", "timing", "wire", "session", "net", "bus"},
+    "rooms": {
+        "errors",
+        "moved",
+        "callbacks",
+        "incidents",
+        "timing",
+        "wire",
+        "session",
+        "net",
+        "bus",
+    },
     "amqp": {"masking", "timing", "net"},
     "log": {"errors", "masking", "timing", "wire", "net", "storage", "amqp"},
     "stats": {"errors", "wire", "log", "storage"},
@@ -86,7 +96,7 @@ MECHANISMS = ("kupool.callbacks", "kupool.incidents", "kupool.timing")
 BY_INTERFACE = ("live", "log", "bus")
 
 #: Packages of which no file may be in a circle of files that import each other.
-WITHOUT_CIRCLES = ("net", "session", "client", "pool", "web", "daemon")
+WITHOUT_CIRCLES = ("net", "session", "client", "pool", "rooms", "web", "daemon")
 
 #: Only these may import the global reactor; everyone else is given one.
 REACTOR_USERS = {"tap", "cli", "commands"}
@@ -111,9 +121,9 @@ DICTATED = {
 #: What may be anything, and is nothing at first: it belongs to the application, or is JSON.
 ANYTHING = {
     "kupool.net.routing.request.Request.context",
-    "kupool.rooms.members.Member.data",
+    "kupool.rooms.room.Member.data",
     "kupool.rooms.room.Room.data",
-    "kupool.rooms.spread.visitors.Visitor.context",
+    "kupool.rooms.spread.remote_peers.RemotePeer.context",
     "kupool.session.connection.Connection.context",
     "kupool.wire.messages.Reply.result",
 }

@@ -12,7 +12,7 @@ from twisted.logger import Logger
 
 from kupool.errors import ALREADY_EXISTS, BAD_PARAMS, TOO_MANY_REQUESTS, RequestError
 from kupool.rooms.broadcast import notification
-from kupool.rooms.wheel import RoomTimer, Wheel
+from kupool.rooms.timers import LobbyTimers, RoomTimer
 from kupool.session.connection import Connection
 
 #: Where modes are counted that are more than the statistics hold.
@@ -79,14 +79,14 @@ class Matchmaker:
     def __init__(
         self,
         clock: IReactorTime,
-        wheel: Wheel,
+        timers: LobbyTimers,
         done: Callable[[MatchOutcome], object],
         *,
         limit: int = 0,
         max_modes: int = 1000,
     ) -> None:
         self._clock = clock
-        self._wheel = wheel
+        self._timers = timers
         self._done = done
         self._limit = limit
         self._max_modes = max_modes
@@ -117,7 +117,7 @@ class Matchmaker:
         if self._limit and len(self._seekers) >= self._limit:
             raise RequestError(TOO_MANY_REQUESTS.about(f"{self._limit} players wait"))
         try:
-            self._wheel.once(
+            self._timers.once(
                 self, request.player, request.timeout, self._overdue, name="match timeout"
             )
         except ValueError:
@@ -163,7 +163,7 @@ class Matchmaker:
     def _remove(self, seeker: _Seeker) -> None:
         request = seeker.request
         del self._seekers[request.player]
-        self._wheel.cancel(self, request.player)
+        self._timers.cancel(self, request.player)
         key = (request.mode, request.needed)
         queue = self._queues[key]
         del queue[request.player]

@@ -4,30 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from kupool.errors import ALREADY_EXISTS, FORBIDDEN, RequestError
 from kupool.rooms.matchmaking import Matchmaker, MatchOutcome, MatchRequest
 from kupool.rooms.names import check_name
 from kupool.rooms.running import Running
-from kupool.rooms.settings import House
+from kupool.rooms.settings import RoomSettings
+from kupool.rooms.timers import LobbyTimers
 from kupool.session.connection import Connection
 
 
 class Seeking:
     """Takes players from their connections to the matchmaker, and outcomes to the hooks.
 
-    ``failed`` is called with what ``on_match_players`` failed with, and the outcome.
+    ``call`` is the hook that gets each outcome. ``failed`` is called with what that failed
+    with, and the outcome.
     """
 
-    def __init__(self, house: House, failed: Callable[[Failure, MatchOutcome], object]) -> None:
-        self._house = house
+    def __init__(
+        self,
+        clock: IReactorTime,
+        timers: LobbyTimers,
+        settings: RoomSettings,
+        *,
+        call: Callable[[MatchOutcome], object],
+        failed: Callable[[Failure, MatchOutcome], object],
+    ) -> None:
+        self._clock = clock
+        self._settings = settings
+        self._call = call
         self._failed = failed
         self._players: dict[Connection, str] = {}
         self._connections: dict[str, Connection] = {}
-        self.matchmaker = Matchmaker(
-            house.clock, house.wheel, self._outcome, limit=house.settings.max_waiting
-        )
+        self.matchmaker = Matchmaker(clock, timers, self._outcome, limit=settings.max_waiting)
 
     def start(self, connection: Connection, request: object) -> None:
         """Let a player wait for what ``on_parse_match`` returned.
@@ -39,7 +50,7 @@ class Seeking:
         if not isinstance(request, MatchRequest):
             raise TypeError(f"on_parse_match returned {request!r}")
         for name in (request.player, request.mode):
-            check_name(name, self._house.settings.max_name)
+            check_name(name, self._settings.max_name)
         for known in (self._players.get(connection), request.player):
             if known is not None and (known in self.matchmaker or known in self._connections):
                 raise RequestError(ALREADY_EXISTS.about(f"player {known}"))
@@ -85,12 +96,9 @@ class Seeking:
             if isinstance(result, Failure):
                 self._failed(result, outcome)
 
-        house = self._house
-
-        def call() -> object:
-            return house.hooks.on_match_players(house.lobby, outcome)
-
-        Running(done).start(call, house.clock, house.settings.handler_timeout)
+        Running(done).start(
+            lambda: self._call(outcome), self._clock, self._settings.handler_timeout
+        )
 
 
 __all__ = ["Seeking"]

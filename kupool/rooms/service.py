@@ -31,20 +31,13 @@ from kupool.errors import (
 from kupool.net.interfaces import IClosingObserver
 from kupool.net.observer import Observer
 from kupool.net.routing.router import Before, Router
-from kupool.rooms.events import (
-    Closing,
-    Disconnected,
-    Incoming,
-    Joined,
-    Left,
-    Returned,
-    RoomGone,
-)
+from kupool.rooms.events import Closing
+from kupool.rooms.failures import RoomGone
 from kupool.rooms.hooks import RoomHooks
 from kupool.rooms.lobby import Lobby
 from kupool.rooms.matchmaking import MatchOutcome, MatchRequest
-from kupool.rooms.members import Member
-from kupool.rooms.room import Room
+from kupool.rooms.membership import Disconnected, Joined, Left, Returned
+from kupool.rooms.room import Incoming, Member, Room
 from kupool.rooms.settings import RoomSettings
 from kupool.session.connection import Connection
 

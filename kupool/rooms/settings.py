@@ -1,21 +1,9 @@
-"""The limits of rooms, and what all rooms of a lobby share."""
+"""The limits of rooms."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING
-
-from twisted.internet.interfaces import IReactorTime
-
-from kupool.rooms.interfaces import IRoomHooks
-from kupool.rooms.tasks import TaskStatistics
-from kupool.rooms.turns import RoomTurns
-from kupool.rooms.wheel import Wheel
-
-if TYPE_CHECKING:
-    from kupool.rooms.lobby import Lobby
 
 
 class FloodPolicy(Enum):
@@ -64,18 +52,4 @@ class RoomSettings:
                 raise ValueError(f"{name} must be at least 1")
 
 
-@dataclass(frozen=True)
-class House:
-    """What all rooms of a lobby share; ``wall`` returns seconds since the epoch."""
-
-    clock: IReactorTime
-    wall: Callable[[], float]
-    hooks: IRoomHooks
-    settings: RoomSettings
-    wheel: Wheel
-    turns: RoomTurns
-    tasks: TaskStatistics
-    lobby: Lobby
-
-
-__all__ = ["FloodPolicy", "House", "RoomSettings"]
+__all__ = ["FloodPolicy", "RoomSettings"]

@@ -35,8 +35,8 @@ from kupool.rooms.room import Room
 from kupool.rooms.service import RoomService
 from kupool.rooms.spread.packing import BytesPacking, RequestPacking
 from kupool.rooms.tasks import TaskStatistics
+from kupool.rooms.timers import LobbyTimers
 from kupool.rooms.turns import RoomTurns
-from kupool.rooms.wheel import Wheel
 from kupool.session.connection import Connection
 from kupool.session.lifecycle import OPEN
 from kupool.timing.chunks import in_chunks
@@ -216,7 +216,7 @@ class WheelTests(SynchronousTestCase):
             for function in raising(error):
                 clock = Clock()
                 tasks = TaskStatistics(clock.seconds)
-                wheel, fired = Wheel(clock, tasks=tasks), list[str]()
+                wheel, fired = LobbyTimers(clock, tasks=tasks), list[str]()
                 wheel.once("room", "a", 1.0, function)
                 wheel.once("room", "b", 1.0, lambda timer: fired.append(timer.key))
                 wheel.once("room", "c", 1.0, function, counted=False)

@@ -20,7 +20,8 @@ from kupool.bus.local import LocalBus
 from kupool.errors import RequestError
 from kupool.net.manager import ConnectionManager, ServerSettings
 from kupool.net.routing.router import Router
-from kupool.rooms.events import Closing, Disconnected, Joined, Left, Returned, TakenOver
+from kupool.rooms.events import Closing, TakenOver
+from kupool.rooms.membership import Disconnected, Joined, Left, Returned
 from kupool.rooms.observer import LobbyObserver
 from kupool.rooms.settings import RoomSettings
 from kupool.rooms.spread import ISpreadHooks
@@ -260,7 +261,7 @@ class SpreadTests(SynchronousTestCase):
         self.assertEqual(bob.ask()[1], ["bob"], "and does not bring her back")
         self.assertEqual(ann.ask(say="hello"), "forbidden")
         self.assertEqual(ann.ask(room=self.there, user="ann")[1], ["bob", "ann"])
-        self.assertEqual((len(self.a.lobby.seats), len(self.b.lobby.visitors)), (1, 1))
+        self.assertEqual((len(self.a.lobby.seats), len(self.b.lobby.remote_peers)), (1, 1))
 
     def test_away_and_back_at_another_host(self) -> None:
         """A-46: the grace period, and the return, from wherever."""
@@ -346,9 +347,9 @@ class SpreadTests(SynchronousTestCase):
         self.world.advance(32)
         for host in (self.a, self.b):
             lobby = host.lobby
-            counts = (len(lobby), len(lobby.members), len(lobby.seats), len(lobby.visitors))
+            counts = (len(lobby), len(lobby.members), len(lobby.seats), len(lobby.remote_peers))
             self.assertEqual(counts, (0, 0, 0, 0))
-            self.assertEqual((len(lobby.wheel), lobby.exchange.waiting()), (0, 0))
+            self.assertEqual((len(lobby.timers), lobby.exchange.waiting()), (0, 0))
 
 
 class MovingTests(SynchronousTestCase):
@@ -461,7 +462,7 @@ class MovingTests(SynchronousTestCase):
         self.assertFalse(self.a.lobby.members.get("eve").online)
         self.world.advance(30)
         self.assertIsNone(self.a.lobby.members.find("eve"), "the grace period is over")
-        self.assertEqual(len(self.a.lobby.visitors), 0)
+        self.assertEqual(len(self.a.lobby.remote_peers), 0)
 
     def test_a_host_that_is_cut_off_ends_its_rooms_before_the_others_have_them(self) -> None:
         self.cut_off(echoes=False)
@@ -529,7 +530,7 @@ class MovingTests(SynchronousTestCase):
         ended = Deferred.fromCoroutine(c.lobby.close())
         self.world.advance(45)
         self.assertEqual(self.successResultOf(ended), [])
-        self.assertEqual((len(c.lobby), len(c.lobby.seats), len(c.lobby.wheel)), (0, 0, 0))
+        self.assertEqual((len(c.lobby), len(c.lobby.seats), len(c.lobby.timers)), (0, 0, 0))
 
     def test_a_bus_that_brings_nothing_back(self) -> None:
         bus = BadBus(self.world.bus, self.world.clock)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from itertools import count
 from secrets import token_hex
 from typing import Any
+from warnings import warn
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -16,11 +17,9 @@ from kupool.bus import IBus
 from kupool.callbacks import called
 from kupool.errors import UNAVAILABLE, RequestError
 from kupool.rooms.broadcast import Packet, Payload
-from kupool.rooms.events import Incoming
 from kupool.rooms.lobby import Lobby
-from kupool.rooms.members import Member
 from kupool.rooms.peers import Peer
-from kupool.rooms.room import Room
+from kupool.rooms.room import Incoming, Member, Room
 from kupool.rooms.settings import RoomSettings
 from kupool.rooms.spread import ISpreadHooks
 from kupool.rooms.spread.entries import (
@@ -41,10 +40,10 @@ from kupool.rooms.spread.exchange import Exchange
 from kupool.rooms.spread.handover import Handover
 from kupool.rooms.spread.hosts import Hosts
 from kupool.rooms.spread.packing import BytesPacking, Packing
+from kupool.rooms.spread.remote_peers import CARRIED, RemotePeer, RemotePeers
 from kupool.rooms.spread.ring import Ring
 from kupool.rooms.spread.seats import Seats
 from kupool.rooms.spread.settings import SpreadSettings
-from kupool.rooms.spread.visitors import CARRIED, Visitor, Visitors
 from kupool.session.connection import Connection
 from kupool.session.outbox import EventPolicy
 
@@ -75,7 +74,7 @@ class SpreadLobby(Lobby):
         tick: float = 0.05,
     ) -> None:
         self.spread = spread or SpreadSettings()
-        self.spread_hooks = hooks
+        self._spread_hooks = hooks
         self.host = host or token_hex(8)
         packing = packing or BytesPacking()
         self.hosts = Hosts(
@@ -97,12 +96,12 @@ class SpreadLobby(Lobby):
             broken=self._lost,
         )
         self.seats = Seats(self, self.exchange, packing)
-        self.visitors = Visitors(self, self.exchange, packing)
+        self.remote_peers = RemotePeers(self, self.exchange, packing)
         self.handover = Handover(self, self.exchange)
         self._receivers: dict[type, Callable[[str, Any], object]] = {
-            Say: self.visitors.say,
-            Enter: self.visitors.enter,
-            Gone: self.visitors.gone,
+            Say: self.remote_peers.say,
+            Enter: self.remote_peers.enter,
+            Gone: self.remote_peers.gone,
             RoomReply: self.seats.reply,
             Push: self.seats.push,
             Out: self.seats.out,
@@ -115,7 +114,12 @@ class SpreadLobby(Lobby):
         self._moves: list[Deferred[None]] = []
         self._cut: set[str] = set()
         super().__init__(clock, hooks, settings, wall=wall, tick=tick)
-        self.members.detached = self._detached
+
+    @property
+    def visitors(self) -> RemotePeers:
+        """The old name of ``remote_peers``, which warns."""
+        warn("SpreadLobby.visitors is called remote_peers now", DeprecationWarning, stacklevel=2)
+        return self.remote_peers
 
     # -- hosts
 
@@ -147,7 +151,7 @@ class SpreadLobby(Lobby):
         self.seats.close()
         await self.hosts.stop()
         await self.exchange.stop()
-        self.wheel.stop()
+        self.timers.stop()
         return unhandled
 
     def owner(self, code: str) -> str | None:
@@ -181,7 +185,7 @@ class SpreadLobby(Lobby):
     def _lost(self, host: str) -> None:
         """Nothing is left of what this host and another one had together."""
         self.exchange.forget(host)
-        self.visitors.lost(host)
+        self.remote_peers.lost(host)
         self.seats.lost_host(host)
         self.handover.lost(host)
 
@@ -267,9 +271,17 @@ class SpreadLobby(Lobby):
         super().disconnected(connection)
         self.seats.disconnected(connection)
 
-    def follow(self, connection: Connection, code: str, user: str, host: str | None) -> None:
-        """Take a connection of this host to its room, which has moved."""
-        if host == self.host:
+    def hand_over(self, room: Room) -> object:
+        """Return what the application has of a room that has ended here."""
+        return self._spread_hooks.on_hand_over(room)
+
+    def follow(self, connection: Peer, code: str, user: str, host: str | None) -> None:
+        """Take a connection to its room, which has moved; another host takes its own."""
+        if isinstance(connection, RemotePeer):
+            self.remote_peers.detached(connection, code, moved=True)
+        elif not isinstance(connection, Connection) or not connection.sends:
+            return
+        elif host == self.host:
             try:
                 self.enter(code, user, connection)
             except RequestError as error:
@@ -279,18 +291,19 @@ class SpreadLobby(Lobby):
         else:
             self.seats.settle_at(self.seats.take(connection, code, user, host), host)
 
-    def _detached(self, connection: Peer, member: Member) -> None:
+    def detached(self, connection: Peer, member: Member) -> None:
+        """Tell who has lost a room, or follow one that moves."""
         code = member.room.code
         if self.handover.detached(connection, member):
             return
-        if isinstance(connection, Visitor):
-            self.visitors.detached(connection, code, moved=False)
+        if isinstance(connection, RemotePeer):
+            self.remote_peers.detached(connection, code, moved=False)
         elif isinstance(connection, Connection) and code in self._cut:
             self.tell_lost(connection, code, member.user, CUT_OFF)
 
     def tell_lost(self, connection: Connection, code: str, user: str, reason: str) -> None:
         """Tell a connection that its room is gone."""
-        called(self.spread_hooks.on_room_lost, connection, code, user, reason).addErrback(
+        called(self._spread_hooks.on_room_lost, connection, code, user, reason).addErrback(
             lambda failed: self._log.failure("on_room_lost failed", failed)
         )
 
