@@ -23,7 +23,7 @@ from kupool.rooms.membership import Membership
 from kupool.rooms.peers import Peer
 from kupool.rooms.registry import Registry
 from kupool.rooms.room import Incoming, Member, Room, RoomSurroundings
-from kupool.rooms.running import refusal
+from kupool.rooms.running import HandlerTimeout, Running, refusal
 from kupool.rooms.seeking import Seeking
 from kupool.rooms.settings import RoomSettings
 from kupool.rooms.tasks import TaskStatistics
@@ -363,14 +363,26 @@ class Lobby:
 
         Returns True, or a Deferred of it where ``on_parse_match`` takes time. The player
         waits no longer when the connection ends. Raises :class:`RequestError`, or the
-        Deferred fails with it, where ``on_parse_match`` or the matchmaker refuses.
+        Deferred fails with it, where ``on_parse_match`` or the matchmaker refuses, or where
+        the hook takes too long.
         """
         if self._closing:
             raise RequestError(FORBIDDEN)
         request = self._hooks.on_parse_match(connection, body)
-        if awaited(request):
-            return deferred_of(request).addCallback(lambda parsed: self._seek(connection, parsed))
-        return self._seek(connection, request)
+        if not awaited(request):
+            return self._seek(connection, request)
+        parsed: Deferred[object] = Deferred()
+        Running(parsed.callback).watch(
+            deferred_of(request), self.clock, self.settings.handler_timeout
+        )
+
+        def late(failure: Failure) -> Failure:
+            failure.trap(HandlerTimeout)
+            self.refuse(None, failure, body, None)
+            return failure
+
+        parsed.addErrback(late)
+        return parsed.addCallback(lambda request: self._seek(connection, request))
 
     def _seek(self, connection: Connection, request: object) -> bool:
         if self._closing or not connection.sends:

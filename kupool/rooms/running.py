@@ -68,7 +68,9 @@ class Running:
         if not self._ended:
             self._end(failure)
             if self._deferred is not None:
-                self._deferred.cancel()
+                cancelled = attempt(self._deferred.cancel)
+                if isinstance(cancelled, Failure):  # whoever made it says how it is cancelled
+                    Logger(__name__).failure("A handler could not be cancelled", cancelled)
 
     def _overdue(self, timeout: float) -> None:
         self._timer = None

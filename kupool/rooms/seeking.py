@@ -58,7 +58,7 @@ class Seeking:
         self._connections[request.player] = connection
         try:
             self.matchmaker.join(request._replace(connection=connection))
-        except RequestError:
+        except BaseException:  # also where what the hook returned is no number
             self._forget(request.player)
             raise
 
