@@ -14,7 +14,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from kupool.live.hub import LatestChannel
+from kupool.live.hub import Hub
 from kupool.log import ILog, LogStatus, LogUnavailable
 from kupool.log.memory import MemoryLog
 from kupool.net.manager import ConnectionManager, ServerSettings
@@ -173,7 +173,7 @@ class PoolBench:
             instance=instance,
             events=events,
         )
-        self.channel = LatestChannel(self.clock, "job")
+        self.channel = Hub(self.clock).latest("job")
         self.handlers = Handlers(
             self.book,
             self.acceptance,

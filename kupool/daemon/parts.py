@@ -15,7 +15,7 @@ from kupool.daemon.clock_watch import ClockWatch
 from kupool.daemon.fence import FencedLog
 from kupool.daemon.rooms import RoomsPart, make_rooms
 from kupool.daemon.tenants import Tenants
-from kupool.live.hub import LatestChannel
+from kupool.live.hub import Hub
 from kupool.log.memory import MemoryLog
 from kupool.log.rabbit.log import RabbitLog, RabbitSettings
 from kupool.log.rabbit.publisher import PublisherSettings
@@ -142,7 +142,7 @@ def build(
         book,
         acceptance,
         handlers,
-        channel=LatestChannel(reactor, "job"),
+        channel=Hub(reactor).latest("job"),
         events=events,
         settings=session_settings(settings),
         authenticator=authenticator,

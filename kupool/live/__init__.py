@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kupool.live.hub import Channel, Hub, LatestChannel
 from kupool.live.interfaces import IChannel
 
-__all__ = ["IChannel"]
+__all__ = ["Channel", "Hub", "IChannel", "LatestChannel"]

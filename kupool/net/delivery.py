@@ -16,6 +16,7 @@ from kupool.ranges import check, number, whole
 from kupool.session.connection import Connection
 from kupool.session.failures import ConnectionClosed
 from kupool.session.outbox import EventPolicy
+from kupool.session.publication import Packed, Publication
 from kupool.session.waiting import WaitingRoom
 from kupool.wire.framing import Tlv
 
@@ -35,6 +36,10 @@ class Policy(Enum):
     COALESCE = "coalesce"
     #: The connection is closed as ``slow reader``.
     CLOSE = "close"
+
+
+#: What the policies are called in an outbox that drop events.
+_EVENTS = {Policy.DROP_NEW: EventPolicy.DROP_NEW, Policy.DROP_OLD: EventPolicy.DROP_OLDEST}
 
 
 class Delivery:
@@ -73,25 +78,22 @@ class Delivery:
         """
         if not connection.sends:
             raise ConnectionClosed(connection.id)
-        encoded = connection.pack(message)
         high = connection.limits.outbox_limit if self._high is None else self._high
         if self._policy is Policy.WAIT:
-            return self._wait(connection, encoded, high)
-        return succeed(self._send_now(connection, encoded, high))
+            return self._wait(connection, connection.pack(message), high)
+        return succeed(self._send_now(connection, message, high))
 
-    def _send_now(self, connection: Connection, encoded: bytes, high: int) -> bool:
-        if self._policy is Policy.COALESCE:
-            connection.send_latest(self._key, encoded)
+    def _send_now(self, connection: Connection, message: bytes | Tlv, high: int) -> bool:
+        if self._policy is Policy.CLOSE:
+            encoded = connection.pack(message)
+            if connection.outbound and connection.outbound + len(encoded) > high:
+                connection.close(SLOW_READER)
+                return False
+            connection.send_encoded(encoded)
             return True
-        if self._policy is Policy.DROP_NEW:
-            return connection.send_event(encoded, EventPolicy.DROP_NEW, high)
-        if self._policy is Policy.DROP_OLD:
-            return connection.send_event(encoded, EventPolicy.DROP_OLDEST, high)
-        if connection.outbound and connection.outbound + len(encoded) > high:
-            connection.close(SLOW_READER)
-            return False
-        connection.send_encoded(encoded)
-        return True
+        key = self._key if self._policy is Policy.COALESCE else None
+        policy = _EVENTS.get(self._policy)
+        return not Publication(Packed(message), key, policy, limit=high).send(connection)
 
     def _wait(self, connection: Connection, encoded: bytes, high: int) -> Deferred[bool]:
         if connection.waiting is None:

@@ -18,13 +18,15 @@ from kupool.errors import GOING_DOWN, CloseReason, ErrorText
 from kupool.incidents import report
 from kupool.net.admission import Admission, ServerSettings
 from kupool.net.failures import ConnectionNotFound
+from kupool.net.fan_out import FanOut
 from kupool.net.interfaces import IClosingObserver, IConnectionObserver
 from kupool.net.turns import Behind, Queue, ReactorTurns, Turns
 from kupool.session.connection import Connection
 from kupool.session.properties import PropertyIndex
+from kupool.session.publication import Packed, Publication
 from kupool.session.running import RunningTime
 from kupool.session.surroundings import Counters, Surroundings
-from kupool.timing.chunks import in_chunks
+from kupool.timing.chunks import CHUNK, Chunks, in_chunks
 from kupool.timing.waiting import Waiters
 from kupool.wire.framing import Framing, Tlv
 from kupool.wire.messages import close_message
@@ -72,6 +74,8 @@ class ConnectionManager:
         self._connections: dict[int, Connection] = {}
         self._hosts: Counter[str] = Counter()
         self._next_id = 0
+        self._fan_out: FanOut[Connection] = FanOut(failed=self._call_failed)
+        self._sending = Chunks(clock, self._go_on_sending)
         self._sweeper = LoopingCall(self.sweep)
         self._sweeper.clock = clock
         self._emptied = Waiters[None]()
@@ -309,14 +313,11 @@ class ConnectionManager:
         A peer that reads slowly gets the newest when it reads again, and delays
         nobody. ``where`` is asked in each connection's turn whether it is to have the
         message. Fires when every outbox has it.
+
+        What this and :meth:`send_many` are given is sent in that order, a chunk in each
+        reactor turn.
         """
-        encode = once_per_framing(lambda connection: connection.framing.encode(payload))
-
-        def send(connection: Connection) -> None:
-            if where is None or where(connection):
-                connection.send_latest(key, encode(connection))
-
-        return self.each(send, connections)
+        return self._publish(Publication(payload, key), connections, where)
 
     def send_many(
         self,
@@ -330,13 +331,30 @@ class ConnectionManager:
         ``where`` is asked in each connection's turn whether it is to have the message.
         Those that have ended are passed over; what a framing cannot express is logged.
         """
-        encode = once_per_framing(lambda connection: connection.pack(message))
+        return self._publish(Publication(Packed(message), policy=None), connections, where)
 
-        def send(connection: Connection) -> None:
-            if connection.sends and (where is None or where(connection)):
-                connection.send_encoded(encode(connection))
+    def _publish(
+        self,
+        publication: Publication,
+        connections: Iterable[Connection] | None,
+        where: Where | None,
+    ) -> Deferred[None]:
+        done: Deferred[None] = Deferred()
+        dropped = self._fan_out.dropped
+        self._fan_out.send(
+            publication,
+            list(self._connections.values() if connections is None else connections),
+            where=None if where is None else lambda c: c.sends and where(c),
+            done=lambda: done.callback(None),
+        )
+        self.counters.dropped += self._fan_out.dropped - dropped  # so many are on their way
+        if self._fan_out.pending:
+            self._sending.wake()
+        return done
 
-        return self.each(send, connections)
+    def _go_on_sending(self) -> bool:
+        self._fan_out.run(CHUNK)
+        return self._fan_out.pending
 
     def close_all(self, reason: CloseReason) -> Deferred[None]:
         """Close every connection, a chunk in each turn; fires when all were told."""
@@ -356,18 +374,4 @@ def ends_by_halves(transport: Any) -> bool:
     return ITCPTransport.providedBy(transport) and not ISSLTransport.providedBy(transport)
 
 
-def once_per_framing(encode: Callable[[Connection], bytes]) -> Callable[[Connection], bytes]:
-    """Return ``encode``, called only for the first connection of each framing."""
-    encoded: dict[str, bytes] = {}
-
-    def cached(connection: Connection) -> bytes:
-        name = connection.framing.name
-        data = encoded.get(name)
-        if data is None:
-            data = encoded[name] = encode(connection)
-        return data
-
-    return cached
-
-
-__all__ = ["ConnectionManager", "ServerSettings", "Where", "ends_by_halves", "once_per_framing"]
+__all__ = ["ConnectionManager", "ServerSettings", "Where", "ends_by_halves"]

@@ -74,7 +74,7 @@ class Pool:
         self._greeting = Greeting(self._admit, authenticator)
         self._channel = channel
         self._events = events
-        self._payload: tuple[Job, bytes] | None = None
+        self._payload: tuple[Job, bytes, int] | None = None
         self._by_user = SharedBuckets(settings.user_rate, max(1.0, settings.user_rate))
         self._by_ip = SharedBuckets(settings.ip_rate, max(1.0, settings.ip_rate))
         self.users: Counter[str] = Counter()
@@ -157,7 +157,7 @@ class Pool:
         if self.settings.nonce_scope == "session":
             sent = self._channel.publish_each(lambda c: self._job_for(job, c.context))
         else:
-            sent = self._channel.publish(self._encoded(job))
+            sent = self._channel.publish(self._encoded(job)[0])
         self._events.job(job.saved())
 
         def finished(_: None) -> None:
@@ -167,12 +167,15 @@ class Pool:
         return done
 
     def _job_for(self, job: Job, session: Session) -> bytes:
+        payload, end = self._encoded(job)
         if not session.suffix:
-            return self._encoded(job)
-        return encode_request(None, "job", JobParams(job.job_id, job.server_nonce + session.suffix))
+            return payload
+        return b"%b%b%b" % (payload[:end], session.suffix.encode(), payload[end:])
 
-    def _encoded(self, job: Job) -> bytes:
+    def _encoded(self, job: Job) -> tuple[bytes, int]:
+        """Return the payload of a job, and where in it the server nonce ends."""
         if self._payload is None or self._payload[0] is not job:
-            params = JobParams(job.job_id, job.server_nonce)
-            self._payload = (job, encode_request(None, "job", params))
-        return self._payload[1]
+            payload = encode_request(None, "job", JobParams(job.job_id, job.server_nonce))
+            nonce = job.server_nonce.encode()
+            self._payload = (job, payload, payload.rindex(nonce) + len(nonce))
+        return self._payload[1:]

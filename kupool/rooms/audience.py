@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
-from kupool.rooms.broadcast import Packet
-from kupool.rooms.outgoing import RoomPackets
+from twisted.logger import Logger
+
+from kupool.net.fan_out import FanOut
 from kupool.rooms.peers import Peer
+from kupool.session.publication import Publication
+from kupool.timing.chunks import CHUNK
 
 
 class Presence(NamedTuple):
@@ -42,7 +45,7 @@ class Audience(Generic[L]):
         self._code = code
         self._limit = limit
         # Most rooms are idle: what only a busy one needs is made when it is.
-        self._outgoing: RoomPackets | None = None
+        self._outgoing: FanOut[Peer] | None = None
         self._work = 0
 
     @property
@@ -55,7 +58,9 @@ class Audience(Generic[L]):
         """Whether something waits to be sent."""
         return self._outgoing is not None and self._outgoing.pending
 
-    def send(self, packet: Packet, connections: list[Peer], *, later: bool = False) -> bool:
+    def send(
+        self, publication: Publication, connections: list[Peer], *, later: bool = False
+    ) -> bool:
         """Send to some connections, now if they are few and ``later`` is not asked for.
 
         Returns whether something waits for :meth:`run`.
@@ -63,8 +68,9 @@ class Audience(Generic[L]):
         if not connections:
             return False
         if self._outgoing is None:
-            self._outgoing = RoomPackets(self._code, self._limit)
-        self._work += self._outgoing.send(packet, connections, later)
+            self._outgoing = FanOut(self._limit, failed=self._failed)
+        budget = 0 if later or len(connections) > CHUNK else CHUNK
+        self._work += self._outgoing.send(publication, connections, budget=budget)
         return self._outgoing.pending
 
     def connections(self, without: Collection[object] = ()) -> list[Peer]:
@@ -82,6 +88,11 @@ class Audience(Generic[L]):
     def run(self, budget: int) -> int:
         """Send what waits, up to ``budget`` times; returns how often it was."""
         return 0 if self._outgoing is None else self._outgoing.run(budget)
+
+    def _failed(self, connection: Peer) -> None:
+        # Not by a logger of ours, and without the connection: an event that is kept would
+        # keep them.
+        Logger(__name__).failure("Room {code} could not send", code=self._code)
 
     def work_done(self) -> int:
         """Return how often something was sent at once since the last call."""

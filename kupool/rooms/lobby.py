@@ -15,7 +15,7 @@ from zope.interface import Interface
 
 from kupool.callbacks import awaited, called, deferred_of
 from kupool.errors import FORBIDDEN, RequestError
-from kupool.rooms.broadcast import Packet, Payload, notification
+from kupool.rooms.broadcast import RoomPayload, notification
 from kupool.rooms.entrance import Introduction
 from kupool.rooms.failures import RoomGone
 from kupool.rooms.matchmaking import MatchOutcome
@@ -28,10 +28,11 @@ from kupool.rooms.seeking import Seeking
 from kupool.rooms.settings import RoomSettings
 from kupool.rooms.tasks import TaskStatistics
 from kupool.rooms.timers import LobbyTimers
-from kupool.rooms.turns import RoomTurns
 from kupool.session.connection import Connection
 from kupool.session.outbox import EventPolicy
+from kupool.session.publication import Publication
 from kupool.timing.chunks import in_chunks
+from kupool.timing.round_robin import RoundRobin
 
 
 class IRoomHooks(Interface):
@@ -112,7 +113,7 @@ class Lobby:
             settings=settings,
             timers=self.timers,
             tasks=self.tasks,
-            turns=RoomTurns(clock),
+            turns=RoundRobin(clock),
             lobby=self,
             ended=self._ended,
         )
@@ -224,7 +225,7 @@ class Lobby:
 
     def broadcast(
         self,
-        payload: Payload,
+        payload: RoomPayload,
         *,
         key: str | None = None,
         policy: EventPolicy | None = EventPolicy.DROP_NEW,
@@ -233,8 +234,8 @@ class Lobby:
 
         Fires when every room has it among what it sends.
         """
-        packet = Packet(payload, key, policy)
-        return in_chunks(self.clock, self._rooms, lambda room: room.send_later(packet))
+        publication = Publication(payload, key, policy)
+        return in_chunks(self.clock, self._rooms, lambda room: room.send_later(publication))
 
     def notify(
         self,
@@ -250,7 +251,7 @@ class Lobby:
     def send_user(
         self,
         user: str,
-        payload: Payload,
+        payload: RoomPayload,
         *,
         key: str | None = None,
         policy: EventPolicy | None = EventPolicy.DROP_NEW,

@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 
 from kupool.callbacks import attempt, called
 from kupool.rooms.audience import Audience, Presence
-from kupool.rooms.broadcast import Packet, Payload, notification
+from kupool.rooms.broadcast import RoomPayload, notification
 from kupool.rooms.events import Closing, Created, TimerFired
 from kupool.rooms.failures import RoomBusy, RoomGone
 from kupool.rooms.peers import Peer
@@ -23,8 +23,9 @@ from kupool.rooms.running import Running, refusal
 from kupool.rooms.settings import RoomSettings
 from kupool.rooms.tasks import TaskStatistics
 from kupool.rooms.timers import LobbyTimers
-from kupool.rooms.turns import RoomTurns
 from kupool.session.outbox import EventPolicy
+from kupool.session.publication import Publication
+from kupool.timing.round_robin import RoundRobin
 
 #: A closing room's own timer.
 _CLOSE = "room close"
@@ -64,7 +65,7 @@ class Member:
 
     def send(
         self,
-        payload: Payload,
+        payload: RoomPayload,
         *,
         key: str | None = None,
         policy: EventPolicy | None = EventPolicy.DROP_NEW,
@@ -72,9 +73,9 @@ class Member:
         """Send to every connection of the member; returns how many those are.
 
         In order with the room's broadcasts; for ``key`` and ``policy`` see
-        :class:`~kupool.rooms.broadcast.Packet`.
+        :class:`~kupool.session.publication.Publication`.
         """
-        self.room.send(Packet(payload, key, policy), list(self.connections))
+        self.room.send(Publication(payload, key, policy), list(self.connections))
         return len(self.connections)
 
     def notify(
@@ -177,7 +178,7 @@ class RoomLobby(Protocol):
 
     def broadcast(
         self,
-        payload: Payload,
+        payload: RoomPayload,
         *,
         key: str | None = None,
         policy: EventPolicy | None = EventPolicy.DROP_NEW,
@@ -197,7 +198,7 @@ class RoomLobby(Protocol):
     def send_user(
         self,
         user: str,
-        payload: Payload,
+        payload: RoomPayload,
         *,
         key: str | None = None,
         policy: EventPolicy | None = EventPolicy.DROP_NEW,
@@ -222,7 +223,7 @@ class RoomSurroundings:
     settings: RoomSettings
     timers: LobbyTimers
     tasks: TaskStatistics
-    turns: RoomTurns
+    turns: RoundRobin
     lobby: RoomLobby
     ended: Callable[[Room, list[Incoming]], object]
 
@@ -258,7 +259,7 @@ class Room:
         self.code = code
         self.data: Any = None
         self.handled = self.failed = 0
-        #: Whether the room waits for its turn: see :class:`~kupool.rooms.turns.Runnable`.
+        #: Whether the room waits for its turn: see :class:`~kupool.timing.round_robin.Runnable`.
         self.queued = False
         self._surroundings = surroundings
         settings = surroundings.settings
@@ -311,7 +312,7 @@ class Room:
 
     def broadcast(
         self,
-        payload: Payload,
+        payload: RoomPayload,
         *,
         without: Collection[object] = (),
         key: str | None = None,
@@ -320,11 +321,11 @@ class Room:
         """Send to every connection of every member, encoded once for each framing.
 
         ``without`` leaves out users, members and connections. For ``key`` and ``policy``
-        see :class:`~kupool.rooms.broadcast.Packet`. Broadcasts of a room arrive in order;
+        see :class:`~kupool.session.publication.Publication`. Broadcasts of a room arrive in order;
         large ones take several turns of the reactor, and the room's next message waits for
         them.
         """
-        self.send(Packet(payload, key, policy), self._audience.connections(without))
+        self.send(Publication(payload, key, policy), self._audience.connections(without))
 
     def notify(
         self,
@@ -338,14 +339,14 @@ class Room:
         """Broadcast a notification, ``{"id":null,"method":...,"params":...}``."""
         self.broadcast(notification(method, params), without=without, key=key, policy=policy)
 
-    def send(self, packet: Packet, connections: list[Peer]) -> None:
+    def send(self, publication: Publication, connections: list[Peer]) -> None:
         """Send to some connections, in order with the room's broadcasts."""
-        if self._audience.send(packet, connections):
+        if self._audience.send(publication, connections):
             self._surroundings.turns.wake(self)
 
-    def send_later(self, packet: Packet) -> None:
+    def send_later(self, publication: Publication) -> None:
         """Send to everybody here when it is the room's turn."""
-        if self._audience.send(packet, self._audience.connections(), later=True):
+        if self._audience.send(publication, self._audience.connections(), later=True):
             self._surroundings.turns.wake(self)
 
     # -- what comes in

@@ -183,7 +183,7 @@ class Connection:
     @property
     def sends(self) -> bool:
         """Whether what is sent now goes to the peer."""
-        return self.state in SENDING
+        return self.state is OPEN or self.state in SENDING  # the hash of a state takes time
 
     @property
     def outbound(self) -> int:
@@ -535,13 +535,14 @@ class Connection:
 
     def send_latest(self, key: str, encoded: bytes) -> None:
         """Send bytes of this framing that replace what still waits under ``key``."""
-        if self.state not in SENDING:
+        if self.state is not OPEN and not self.sends:
             return
         self.messages_out += 1
         if self._outbox is not None:
             self._outbox.add_latest(key, encoded)
         else:
-            self._put(encoded)
+            self.bytes_out += len(encoded)
+            self.transport.write(encoded)
 
     def send_event(
         self,
@@ -553,7 +554,7 @@ class Connection:
 
         ``limit`` is how many bytes of events may wait, by default the outbox limit.
         """
-        if self.state not in SENDING:
+        if self.state is not OPEN and not self.sends:
             return False
         self.messages_out += 1
         if self._outbox is not None:

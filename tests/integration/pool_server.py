@@ -10,7 +10,7 @@ from typing import Any
 from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
 from twisted.internet.defer import Deferred, fail
 
-from kupool.live.hub import LatestChannel
+from kupool.live.hub import Hub
 from kupool.log import Extent, Identity, LogUnavailable, Plan
 from kupool.log.memory import MemoryLog
 from kupool.net.manager import ServerSettings
@@ -118,7 +118,7 @@ class PoolServer:
             self.book,
             self.acceptance,
             self.handlers,
-            channel=LatestChannel(self.reactor, "job"),
+            channel=Hub(self.reactor).latest("job"),
             events=NoEvents(),
             settings=SessionSettings(),
             authenticator=authenticator,

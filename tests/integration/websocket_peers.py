@@ -21,7 +21,7 @@ from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from kupool.live.hub import LatestChannel
+from kupool.live.hub import Hub
 from kupool.log.memory import MemoryLog
 from kupool.net.manager import ServerSettings
 from kupool.net.server import Server
@@ -98,7 +98,7 @@ class House:
             self.book,
             self.acceptance,
             self.handlers,
-            channel=LatestChannel(reactor, "job"),
+            channel=Hub(reactor).latest("job"),
             events=NoEvents(),
             settings=SessionSettings(),
             authenticator=authenticator,

@@ -36,10 +36,10 @@ from kupool.rooms.service import RoomService
 from kupool.rooms.spread.packing import BytesPacking, RequestPacking
 from kupool.rooms.tasks import TaskStatistics
 from kupool.rooms.timers import LobbyTimers
-from kupool.rooms.turns import RoomTurns
 from kupool.session.connection import Connection
 from kupool.session.lifecycle import OPEN
 from kupool.timing.chunks import in_chunks
+from kupool.timing.round_robin import RoundRobin
 from kupool.wire.framing import LINE, Framing
 from kupool.wire.lines import LineCodec
 from tests.peers import Bench, lines, ping_router
@@ -335,7 +335,7 @@ class TurnTests(SynchronousTestCase):
     def test_whatever_is_raised(self) -> None:
         for error in ENDINGS:
             clock, done = Clock(), list[str]()
-            turns = RoomTurns(clock)
+            turns = RoundRobin(clock)
             calls = [raising(error)[0], lambda: done.append("done")]
             for call in calls:
                 turns.wake(self.Job(call))

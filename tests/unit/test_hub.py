@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from kupool.live import IChannel
-from kupool.live.hub import LatestChannel
+from kupool.live.hub import Hub
 from kupool.wire.framing import FRAME, LINE
 from tests.peers import Bench
 
@@ -18,7 +18,7 @@ class LatestChannelTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.bench = Bench()
-        self.channel = LatestChannel(self.bench.clock, "jobs")
+        self.channel = Hub(self.bench.clock).latest("jobs")
 
     def test_interface(self) -> None:
         self.assertTrue(verifyObject(IChannel, self.channel))

@@ -11,7 +11,7 @@ from twisted.protocols.basic import LineReceiver
 from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.errors import GOING_DOWN
-from kupool.live.hub import LatestChannel
+from kupool.live.hub import Hub
 from kupool.net import Observer, Server
 from kupool.net.routing.interceptors import Intercepted
 from kupool.net.testing import MemoryNetwork
@@ -104,7 +104,7 @@ class ConnectionTests(SynchronousTestCase):
 
     def talk(self, framing: Framing, end: bytes) -> bytes:
         bench = Bench()
-        channel = LatestChannel(bench.clock, "job")
+        channel = Hub(bench.clock).latest("job")
         other, heard = bench.connect(framing)
         other.feed(PING + b"\n")
         heard.clear()

@@ -11,6 +11,7 @@ from zope.interface.verify import verifyObject
 
 from kupool.errors import BANNED, GOING_DOWN, TOO_MANY_CONNECTIONS
 from kupool.net.admission import MAX_BANS
+from kupool.net.fan_out import LIMIT
 from kupool.net.interfaces import IConnectionObserver
 from kupool.session.connection import Connection
 from kupool.session.lifecycle import OPEN
@@ -247,6 +248,37 @@ class BroadcastTests(SynchronousTestCase):
         bench.clock.advance(0)
         self.successResultOf(done)
         self.assertEqual(transport.value(), b"")
+
+    def test_in_order_and_a_chunk_in_each_turn(self) -> None:
+        """Issue 13: a small audience does not overtake a large one, nor add to its turn."""
+        bench = Bench(max_connections=0)
+        pairs = [bench.connect() for _ in range(3 * CHUNK)]
+        last, heard = pairs[-1]
+        done = [
+            bench.manager.broadcast(b"a", key="k"),
+            bench.manager.send_many(b"b", [last]),
+            bench.manager.broadcast(b"c", key="k", connections=[last]),
+        ]
+        self.assertEqual(heard.value(), b"")
+        sent = [sum(bool(t.value()) for _, t in pairs)]
+        while bench.clock.getDelayedCalls():
+            bench.clock.turn()
+            sent.append(sum(bool(t.value()) for _, t in pairs))
+        self.assertEqual(sent, [CHUNK, 2 * CHUNK, 3 * CHUNK, 3 * CHUNK])
+        self.assertEqual(heard.value(), b"a\nb\nc\n")
+        for each in done:
+            self.successResultOf(each)
+
+    def test_so_many_wait(self) -> None:
+        """Issue 13: what is over the limit is dropped and counted, but for replies."""
+        bench = Bench(max_connections=0)
+        pairs = [bench.connect() for _ in range(CHUNK + 1)]
+        for _ in range(LIMIT + 2):
+            bench.manager.broadcast(b"x", key="k", connections=[c for c, _ in pairs])
+        self.assertEqual(bench.manager.counters.dropped, 2 * len(pairs))
+        bench.manager.send_many(b"y")
+        bench.turns()
+        self.assertTrue(pairs[-1][1].value().endswith(b"x\ny\n"))
 
 
 class SweepTests(SynchronousTestCase):

@@ -15,6 +15,7 @@ from kupool.pool.judge import Rules
 from kupool.pool.pool import SessionSettings
 from kupool.stats.consumer import StatsConsumer
 from kupool.stats.memory import MemoryStats
+from kupool.wire.messages import JobParams, encode_request
 from tests.pool_fixture import FRAME, LINE, WALL, HeldLog, PoolBench
 
 
@@ -89,6 +90,19 @@ class SessionTests(SynchronousTestCase):
         heard = [peer.hear() for peer in peers]
         self.assertEqual(heard[0], heard[1])
         self.assertEqual(heard[0][0]["method"], "job")
+
+    def test_a_nonce_for_each_session(self) -> None:
+        """K-26, K-55: byte for byte what would be encoded for that session alone."""
+        bench = PoolBench(session=SessionSettings(nonce_scope="session")).start()
+        peers = [bench.connect(framing).authorize() for framing in (FRAME, LINE, LINE)]
+        for peer in peers:
+            peer.transport.clear()
+        bench.at(30.0)
+        job = bench.published[-1]
+        for peer in peers:
+            params = JobParams(job.job_id, job.server_nonce + peer.connection.context.suffix)
+            payload = encode_request(None, "job", params)
+            self.assertEqual(peer.transport.value(), peer.connection.framing.encode(payload))
 
 
 class WholeWayTests(SynchronousTestCase):

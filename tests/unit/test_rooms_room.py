@@ -14,9 +14,9 @@ from kupool.rooms.membership import Joined
 from kupool.rooms.room import Incoming, Room
 from kupool.rooms.running import HandlerTimeout
 from kupool.rooms.settings import FloodPolicy, RoomSettings
-from kupool.rooms.turns import RoomTurns
 from kupool.session.connection import Connection
 from kupool.session.outbox import EventPolicy
+from kupool.timing.round_robin import RoundRobin
 from kupool.wire.framing import FRAME, LINE, Framing
 from tests.peers import PeerTransport
 from tests.unit.rooms_hall import Hall
@@ -192,7 +192,7 @@ class OrderTests(SynchronousTestCase):
             def run(self, budget: int) -> int:
                 raise ZeroDivisionError
 
-        turns = RoomTurns(self.hall.clock)
+        turns = RoundRobin(self.hall.clock)
         broken, log = Broken(), []
 
         class Fine(Broken):

@@ -2,27 +2,15 @@
 
 from __future__ import annotations
 
-from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.timing.chunks import CHUNK, Chunks, in_chunks
-
-
-class Turns(Clock):
-    """A clock that tells one turn of the reactor from the next."""
-
-    def turn(self) -> None:
-        """Make the calls that are due, and none of those that they bring."""
-        due = [call for call in self.calls if call.getTime() <= self.seconds()]
-        self.calls = [call for call in self.calls if call not in due]
-        for call in due:
-            call.called = 1
-            call.func(*call.args, **call.kw)
+from tests.peers import TurnClock
 
 
 class Case(SynchronousTestCase):
     def setUp(self) -> None:
-        self.clock = Turns()
+        self.clock = TurnClock()
 
     def idle(self) -> bool:
         return not self.clock.getDelayedCalls()

@@ -56,7 +56,7 @@ class RoomReply(HostEntry, tag="Reply"):
 
 
 class Push(HostEntry):
-    """To a connection's host: what a room sends; ``key`` and ``policy`` are a packet's."""
+    """To a connection's host: what a room sends; ``key`` and ``policy`` are a publication's."""
 
     peers: list[int]
     data: bytes

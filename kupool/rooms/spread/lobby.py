@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 from kupool.bus import IBus
 from kupool.callbacks import called
 from kupool.errors import UNAVAILABLE, RequestError
-from kupool.rooms.broadcast import Packet, Payload
+from kupool.rooms.broadcast import RoomPayload
 from kupool.rooms.lobby import Lobby
 from kupool.rooms.peers import Peer
 from kupool.rooms.room import Incoming, Member, Room
@@ -46,6 +46,7 @@ from kupool.rooms.spread.seats import Seats
 from kupool.rooms.spread.settings import SpreadSettings
 from kupool.session.connection import Connection
 from kupool.session.outbox import EventPolicy
+from kupool.session.publication import Publication
 
 #: Why rooms end of a host that is not heard on the bus any more.
 CUT_OFF = "cut off"
@@ -311,7 +312,7 @@ class SpreadLobby(Lobby):
 
     def broadcast(
         self,
-        payload: Payload,
+        payload: RoomPayload,
         *,
         key: str | None = None,
         policy: EventPolicy | None = EventPolicy.DROP_NEW,
@@ -323,7 +324,7 @@ class SpreadLobby(Lobby):
     def send_user(
         self,
         user: str,
-        payload: Payload,
+        payload: RoomPayload,
         *,
         key: str | None = None,
         policy: EventPolicy | None = EventPolicy.DROP_NEW,
@@ -337,12 +338,12 @@ class SpreadLobby(Lobby):
         return 0 if member is None else member.send(payload, key=key, policy=policy)
 
     def _send_there(
-        self, user: str | None, payload: Payload, key: str | None, policy: EventPolicy | None
+        self, user: str | None, payload: RoomPayload, key: str | None, policy: EventPolicy | None
     ) -> None:
         data = payload if isinstance(payload, bytes) else payload(CARRIED)
         entry = Everyone(user, data, key, None if policy is None else policy.value)
         for host in self.hosts.others:
-            if not (self.exchange.full(host) and Packet(data, key, policy).droppable):
+            if not (self.exchange.full(host) and Publication(data, key, policy).droppable):
                 self.exchange.send(host, entry)
 
     def _send_here(self, host: str, entry: Everyone) -> None:

@@ -10,7 +10,6 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from kupool.errors import BAD_PARAMS, TIMEOUT, UNAVAILABLE, ErrorText, RequestError
-from kupool.rooms.broadcast import Packet
 from kupool.rooms.failures import RoomBusy, RoomGone
 from kupool.rooms.spread.entries import Enter, Gone, Hold, Out, Push, RoomReply, Say, policy_of
 from kupool.rooms.spread.exchange import Exchange
@@ -18,6 +17,7 @@ from kupool.rooms.spread.host_lobby import HostLobby
 from kupool.rooms.spread.packing import Packing
 from kupool.rooms.timers import RoomTimer
 from kupool.session.connection import Connection
+from kupool.session.publication import Publication
 
 #: Why a member is none any more who was sent away, or whose room has ended.
 LEFT = "left"
@@ -158,12 +158,12 @@ class Seats:
 
     def push(self, host: str, entry: Push) -> None:
         """A room sends to some of the connections."""
-        packet = Packet(entry.data, entry.key, policy_of(entry.policy))
+        publication = Publication(entry.data, entry.key, policy_of(entry.policy))
         for number in entry.peers:
             seat = self._from(host, number)
             if seat is not None:
                 seat.until = None
-                packet.send(seat.connection)
+                publication.send(seat.connection)
 
     def hold(self, host: str, entry: Hold) -> None:
         """A room has enough of a connection, or enough no more."""
