@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from warnings import warn
 
 from twisted.internet.defer import Deferred, succeed
@@ -73,7 +72,11 @@ class IRoomHooks(Interface):
         """Called with what failed: a message, an event, a connection's first message."""
 
     def on_match_players(lobby: Lobby, outcome: MatchOutcome) -> object:
-        """Called with players that were matched, or with those whose time was up."""
+        """Called with players that were matched, or with those whose time was up.
+
+        Also with those who were matched, and then could not be let into their room: as if
+        their time was up.
+        """
 
     def on_parse_match(connection: Connection, body: object) -> object:
         """Return the :class:`~kupool.rooms.matchmaking.MatchRequest` of a message, or a
@@ -209,16 +212,41 @@ class Lobby:
             room.close("nobody came")
             raise
 
-    def gather(self, code: str, outcome: MatchOutcome) -> Room:
-        """Create a room with the matched players as members.
+    def bring(self, room: Room, user: str, connection: Peer | None = None) -> Member:
+        """Make a user a member of a room from wherever they are, online or not.
 
-        Who has gone meanwhile, or is in another room, is not among them. Raises
-        :class:`RequestError` as ``create`` does.
+        Whoever is in another room leaves it as ``moved``, with all of their connections;
+        so does the member who talks on the connection, whatever ``user`` they are called.
+        Raises :class:`RequestError` as ``members.join`` and ``members.move`` do.
         """
-        room = self.create(code)
-        for request in outcome.players:
-            with suppress(RequestError):
-                self.members.join(room, request.player, request.connection)
+        member = None if connection is None else self.members.of(connection)
+        member = member or self.members.find(user)
+        if member is None:
+            return self.members.join(room, user, connection)
+        member = self.members.move(room, member.user)
+        if connection is not None and self.members.of(connection) is None:
+            self.members.join(room, member.user, connection)
+        return member
+
+    def gather(self, code: str, outcome: MatchOutcome) -> Room:
+        """Create a room with the matched players as members, wherever they are now.
+
+        See :meth:`bring`. Who has gone meanwhile is not among them. Who cannot be let in is
+        in one more outcome, which is not matched; so are all of them where there can be no
+        room. Raises :class:`RequestError` then, as ``create`` does.
+        """
+        try:
+            room = self.create(code)
+        except RequestError:
+            self._seeking.disappoint(outcome.mode, outcome.players)
+            raise
+        left_out = []
+        for request in outcome.present:
+            try:
+                self.bring(room, request.player, request.connection)
+            except RequestError:
+                left_out.append(request)
+        self._seeking.disappoint(outcome.mode, left_out)
         return room
 
     # -- broadcasts

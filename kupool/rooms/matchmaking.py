@@ -33,6 +33,11 @@ class MatchRequest(NamedTuple):
     data: object = None
     connection: Connection | None = None
 
+    @property
+    def present(self) -> bool:
+        """Whether the player can hear what became of this; True without a connection."""
+        return self.connection is None or self.connection.sends
+
     def notify(self, method: str, params: object) -> None:
         """Send the player a notification, if there still is a connection."""
         if self.connection is not None:
@@ -45,6 +50,11 @@ class MatchOutcome(NamedTuple):
     mode: str
     matched: bool
     players: tuple[MatchRequest, ...]
+
+    @property
+    def present(self) -> list[MatchRequest]:
+        """The players who have not gone since."""
+        return [player for player in self.players if player.present]
 
 
 @dataclass(slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
@@ -81,6 +81,15 @@ class Seeking:
         for request in self.matchmaker.stop():
             self._forget(request.player)
 
+    def disappoint(self, mode: str, players: Iterable[MatchRequest]) -> None:
+        """Let matched players hear in the next turn that nothing came of their match.
+
+        Those who have gone hear of nothing.
+        """
+        present = tuple(player for player in players if player.present)
+        if present:
+            self._clock.callLater(0, self._tell, MatchOutcome(mode, False, present))
+
     def _forget(self, player: str) -> None:
         connection = self._connections.pop(player, None)
         if connection is not None:
@@ -91,7 +100,9 @@ class Seeking:
             # Who disconnected since, and came again, waits under the same name.
             if self._connections.get(request.player) is request.connection:
                 self._forget(request.player)
+        self._tell(outcome)
 
+    def _tell(self, outcome: MatchOutcome) -> None:
         def done(result: object) -> None:
             if isinstance(result, Failure):
                 self._failed(result, outcome)

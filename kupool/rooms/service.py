@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from itertools import islice
 from secrets import token_hex
 from typing import Annotated, Any
@@ -161,18 +160,18 @@ class _Hooks(RoomHooks):
         """Bring those together who are matched, and tell them; or tell that nobody came."""
         mode = outcome.mode
         if not outcome.matched:
-            self._tell_unmatched(outcome, {"mode": mode})
+            self._tell_unmatched(outcome.players, {"mode": mode})
             return
         try:
-            room = lobby.gather(f"match-{token_hex(8)}", outcome)
+            room = lobby.create(f"match-{token_hex(8)}")
         except RequestError as error:  # there are as many rooms as there may be
-            self._tell_unmatched(outcome, {"mode": mode, "error": error.error.text})
+            self._tell_unmatched(outcome.players, {"mode": mode, "error": error.error.text})
             return
-        for request in outcome.players:
-            if request.player not in room.members:
-                with suppress(RequestError):  # who has gone meanwhile is not among them
-                    lobby.members.move(room, request.player)
-                    lobby.members.join(room, request.player, request.connection)
+        for request in outcome.present:
+            try:
+                lobby.bring(room, request.player, request.connection)
+            except RequestError as error:
+                self._tell_unmatched([request], {"mode": mode, "error": error.error.text})
         if not room.members:
             room.close("empty")
             return
@@ -185,8 +184,8 @@ class _Hooks(RoomHooks):
         found = Happened(room.code, "matched", None, {"mode": mode, "players": players})
         room.notify(NOTIFICATION, found, policy=None)
 
-    def _tell_unmatched(self, outcome: MatchOutcome, data: object) -> None:
-        for request in outcome.players:
+    def _tell_unmatched(self, players: Iterable[MatchRequest], data: object) -> None:
+        for request in players:
             happened = Happened(None, "unmatched", request.player, data)
             request.notify(NOTIFICATION, happened)
 

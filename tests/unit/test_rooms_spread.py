@@ -21,6 +21,7 @@ from kupool.errors import RequestError
 from kupool.net.manager import ConnectionManager, ServerSettings
 from kupool.net.routing.router import Router
 from kupool.rooms.events import Closing, TakenOver
+from kupool.rooms.matchmaking import MatchRequest
 from kupool.rooms.membership import Disconnected, Joined, Left, Returned
 from kupool.rooms.observer import LobbyObserver
 from kupool.rooms.settings import RoomSettings
@@ -278,6 +279,27 @@ class SpreadTests(SynchronousTestCase):
         again.lost()
         self.world.advance(31)
         self.assertEqual(self.b.hooks.events[-1], Left(member, "gone"))
+
+    def test_a_match_of_who_is_in_a_room_of_another_host(self) -> None:
+        """A-50, issue 13: they come to the match, and are in one room."""
+        ann, bob = Peer(self.a), Peer(self.b)
+        bob.ask(room=self.there, user="bob")
+        ann.ask(room=self.there, user="ann")
+        request = MatchRequest("ann", "solo", 1, 10.0)
+        self.patch(self.a.hooks, "on_parse_match", lambda connection, body: request)
+        self.patch(
+            self.a.hooks,
+            "on_match_players",
+            lambda lobby, outcome: lobby.gather(lobby.code_here("solo "), outcome),
+        )
+        self.a.lobby.match(ann.connection, None)
+        self.world.advance(1)
+        self.assertEqual(self.a.lobby.members.get("ann").connections, [ann.connection])
+        self.assertEqual(len(self.a.lobby.seats), 0)
+        self.assertFalse(self.b.lobby.members.get("ann").online)
+        self.assertEqual(ann.ask()[0], "a")
+        self.world.advance(31)
+        self.assertIsNone(self.b.lobby.members.find("ann"))
 
     def test_two_connections_of_one_user(self) -> None:
         bob, here, there = Peer(self.b), Peer(self.a), Peer(self.b)

@@ -267,6 +267,17 @@ class SpreadLobby(Lobby):
             failure = Failure(RequestError(UNAVAILABLE))
         super().refuse(room, failure, subject, answer)
 
+    def bring(self, room: Room, user: str, connection: Peer | None = None) -> Member:
+        """Make a user a member of a room of this host, from wherever they are.
+
+        A connection that has a room on another host leaves it, and is away there: its user
+        is gone after ``grace``, unless they have another connection.
+        """
+        member = super().bring(room, user, connection)
+        if isinstance(connection, Connection):
+            self.seats.disconnected(connection)
+        return member
+
     def disconnected(self, connection: Connection) -> None:
         """Forget a connection that has ended."""
         super().disconnected(connection)
