@@ -51,6 +51,11 @@ def make_rooms(
         settings=RoomSettings(
             max_rooms=settings.rooms.max_rooms,
             max_members=settings.rooms.members,
+            user_rooms=settings.rooms.user_rooms,
+            user_connections=settings.rooms.user_connections,
+            address_rooms=settings.rooms.address_rooms,
+            address_members=settings.rooms.address_members,
+            address_waiting=settings.rooms.address_waiting,
             max_waiting=settings.limits.max_connections,
             grace=settings.rooms.grace,
             close_timeout=LAST_WORDS,

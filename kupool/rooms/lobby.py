@@ -20,6 +20,7 @@ from kupool.rooms.failures import RoomGone
 from kupool.rooms.matchmaking import MatchOutcome
 from kupool.rooms.membership import Membership
 from kupool.rooms.peers import Peer
+from kupool.rooms.quotas import RoomQuotas
 from kupool.rooms.registry import Registry
 from kupool.rooms.room import Incoming, Member, Room, RoomSurroundings
 from kupool.rooms.running import HandlerTimeout, Running, refusal
@@ -88,7 +89,8 @@ class Lobby:
     """Takes messages to the rooms, and keeps who waits for a match.
 
     ``members`` looks up users and connections, ``timers`` has every timer, ``tasks`` counts
-    their runs, ``matchmaker.statistics()`` the matches. Starts nothing by itself: without
+    their runs, ``matchmaker.statistics()`` the matches, ``refusals.counts`` who was turned away
+    by a limit. Starts nothing by itself: without
     rooms there is no timer. ``tick`` is that of the timers, in seconds.
     """
 
@@ -109,6 +111,8 @@ class Lobby:
         self.timers = LobbyTimers(clock, tick, tasks=self.tasks, limit=settings.max_timers)
         self._hooks = hooks
         self._closing = False
+        quotas = RoomQuotas(clock, settings)
+        self.refusals = quotas.refusals
         surroundings = RoomSurroundings(
             clock=clock,
             wall=wall,
@@ -116,6 +120,7 @@ class Lobby:
             settings=settings,
             timers=self.timers,
             tasks=self.tasks,
+            quotas=quotas,
             turns=RoundRobin(clock),
             lobby=self,
             ended=self._ended,
@@ -126,6 +131,7 @@ class Lobby:
             clock,
             self.timers,
             settings,
+            quotas.address_waiting,
             call=lambda outcome: hooks.on_match_players(self, outcome),
             failed=lambda failure, outcome: self.refuse(None, failure, outcome, None),
         )
@@ -159,16 +165,17 @@ class Lobby:
             raise RoomGone(code)
         return room
 
-    def create(self, code: str) -> Room:
+    def create(self, code: str, *, user: str = "", address: str = "") -> Room:
         """Make a room, which stays until it is closed or its last member has left.
 
+        ``user`` and ``address`` are whose it is, for their quotas; empty names have none.
         Raises :class:`RequestError`: ``already exists``, or ``too many requests`` at the
-        limit of rooms, ``bad params`` for a code that is empty or too long, or ``not
+        limit of rooms or of theirs, ``bad params`` for a code that is empty or too long, or ``not
         found`` when the lobby is closing.
         """
         if self._closing:
             raise RoomGone(code)
-        return self._rooms.create(code)
+        return self._rooms.create(code, user, address)
 
     def ready(self, code: str) -> Deferred[None]:
         """Fire when no room of this code is ending: a new one may take its place then."""
@@ -192,20 +199,24 @@ class Lobby:
 
         Raises :class:`RequestError` as ``create`` and ``members.join`` do.
         """
-        return self._into(code, lambda room: self.members.join(room, user, connection))
+        address = "" if connection is None else connection.host
+        return self._into(
+            code, user, address, lambda room: self.members.join(room, user, connection)
+        )
 
     def move(self, user: str, code: str) -> Member:
         """Let a member go to another room, which is created where there is none.
 
         Raises :class:`RequestError` as ``create`` and ``members.move`` do.
         """
-        return self._into(code, lambda room: self.members.move(room, user))
+        address = self.members.get(user).address
+        return self._into(code, user, address, lambda room: self.members.move(room, user))
 
-    def _into(self, code: str, go: Callable[[Room], Member]) -> Member:
+    def _into(self, code: str, user: str, address: str, go: Callable[[Room], Member]) -> Member:
         room = self.find(code)
         if room is not None:
             return go(room)
-        room = self.create(code)
+        room = self.create(code, user=user, address=address)
         try:
             return go(room)
         except RequestError:
@@ -439,6 +450,7 @@ class Lobby:
         for closed in closing:
             unhandled += await closed
         self.timers.stop()
+        self.refusals.stop()
         return unhandled
 
 

@@ -64,6 +64,7 @@ class Membership:
         detached: Callable[[Peer, Member], object],
     ) -> None:
         self._settings = surroundings.settings
+        self._quotas = surroundings.quotas
         self._timers = surroundings.timers
         self._wall = surroundings.wall
         self._emptied = emptied
@@ -113,24 +114,36 @@ class Membership:
         check_name(user, self._settings.max_name)
         member = self._users.get(user)
         self._check(room, member, connection)
+        address = "" if connection is None else connection.host
+        if member is None or (member.room is not room and member.address != address):
+            self._quotas.address_members.check(address)
         if member is not None and member.room is not room:
             if member.online:
                 raise RequestError(ALREADY_EXISTS.about(f"{user} in room {member.room.code}"))
             self.leave(user, "moved")
             member = None
         if member is None:
-            member = Member(room, user, self._wall())
-            self._users[user] = room.members[user] = member
-            self._departed.pop(user, None)
-            room.tell(Joined(member))
+            member = self._begin(room, user, address)
         elif connection is not None and not member.online:
             self._timers.cancel(member, _GRACE)
             room.tell(Returned(member))
-        if connection is not None and connection not in self._connections:
+        if connection is not None:
+            self._attach(member, connection)
+        return member
+
+    def _begin(self, room: Room, user: str, address: str) -> Member:
+        member = Member(room, user, self._wall(), address)
+        self._users[user] = room.members[user] = member
+        self._quotas.address_members.take(address)
+        self._departed.pop(user, None)
+        room.tell(Joined(member))
+        return member
+
+    def _attach(self, member: Member, connection: Peer) -> None:
+        if connection not in self._connections:
             self._connections[connection] = member
             member.connections.append(connection)
             member.last_seen = self._wall()
-        return member
 
     def _check(self, room: Room, member: Member | None, connection: Peer | None) -> None:
         if room.closing:
@@ -139,6 +152,7 @@ class Membership:
             raise RoomBusy(f"events of room {room.code}")
         limit = self._settings.max_members
         if limit and len(room.members) >= limit and (member is None or member.room is not room):
+            self._quotas.refusals.note("members of one room")
             raise RoomBusy(f"members of room {room.code}")
         if connection is not None:
             if not connection.sends:
@@ -146,6 +160,8 @@ class Membership:
             mine = self._connections.get(connection)
             if mine is not None and mine is not member:
                 raise RequestError(ALREADY_EXISTS.about(f"user {mine.user} of this connection"))
+            if member is not None and mine is None and member.room is room:
+                self._quotas.user_connections.check_number(member.user, len(member.connections))
 
     def move(self, room: Room, user: str) -> Member:
         """Let a member go to another room with all of their connections.
@@ -159,14 +175,14 @@ class Membership:
         self._check(room, member, None)
         # One that is ending cannot join, and has nothing to hear.
         open_ones = [one for one in member.connections if one.sends]
-        first, *others = open_ones or (None,)
         had_grace = self._timers.get(member, _GRACE) is not None
-        away = first is None and (had_grace or bool(member.connections))
+        had_connection = had_grace or bool(member.connections)
         self.leave(user, "moved")
-        member = self.join(room, user, first)  # with it: they come, and were not away
-        for connection in others:
-            member = self.join(room, user, connection)
-        if away:
+        member = self._begin(room, user, member.address)
+        for connection in open_ones:
+            if connection.sends:  # one of another host does not follow: it is told to leave
+                self._attach(member, connection)
+        if had_connection and not member.online:
             self._begin_grace(member)
         return member
 
@@ -183,6 +199,7 @@ class Membership:
         return member
 
     def _detach(self, member: Member) -> None:
+        self._quotas.address_members.give_back(member.address)
         connections, member.connections = member.connections, []
         for connection in connections:
             del self._connections[connection]

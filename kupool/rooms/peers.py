@@ -12,6 +12,10 @@ class Peer(Recipient, Protocol):
 
     context: Any
 
+    @property
+    def host(self) -> str:
+        """The peer's address without its port; empty where that is not known."""
+
     def hold(self) -> None:
         """Handle nothing more of this peer until ``release``."""
 

@@ -25,7 +25,10 @@ class Registry:
     def __init__(self, surroundings: RoomSurroundings) -> None:
         self._surroundings = surroundings
         self._settings = surroundings.settings
+        self._quotas = surroundings.quotas
         self._rooms: dict[str, Room] = {}
+        #: Whose rooms they are: a user and an address.
+        self._makers: dict[str, tuple[str, str]] = {}
 
     def __len__(self) -> int:
         """Return how many rooms there are."""
@@ -39,13 +42,21 @@ class Registry:
         """Return a room by its code, if there is one."""
         return self._rooms.get(code)
 
-    def create(self, code: str) -> Room:
+    def create(self, code: str, user: str, address: str) -> Room:
         """Make a room; raises as :meth:`kupool.rooms.lobby.Lobby.create` does."""
+        quotas = self._quotas
         check_name(code, self._settings.max_name)
         if code in self._rooms:
             raise RequestError(ALREADY_EXISTS.about(f"room {code}"))
+        quotas.user_rooms.check(user)
+        quotas.address_rooms.check(address)
         if len(self._rooms) >= self._settings.max_rooms:
+            quotas.refusals.note("rooms")
             raise RoomBusy(f"{self._settings.max_rooms} rooms")
+        if user or address:
+            self._makers[code] = user, address
+            quotas.user_rooms.take(user)
+            quotas.address_rooms.take(address)
         room = self._rooms[code] = Room(code, self._surroundings)
         room.tell(Created())
         return room
@@ -53,6 +64,9 @@ class Registry:
     def remove(self, room: Room, unhandled: list[Incoming]) -> None:
         """Forget a room that has ended."""
         del self._rooms[room.code]
+        user, address = self._makers.pop(room.code, ("", ""))
+        self._quotas.user_rooms.give_back(user)
+        self._quotas.address_rooms.give_back(address)
         self._surroundings.timers.cancel((_LINGER, room.code), _LINGER)
         if unhandled:
             self._log.info(

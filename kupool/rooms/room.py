@@ -18,6 +18,7 @@ from kupool.rooms.events import Closing, Created, TimerFired
 from kupool.rooms.failures import RoomBusy, RoomGone
 from kupool.rooms.peers import Peer
 from kupool.rooms.queue import RoomQueue
+from kupool.rooms.quotas import RoomQuotas
 from kupool.rooms.room_timers import RoomTimers, TimerCall, TimerRun
 from kupool.rooms.running import Running, refusal
 from kupool.rooms.settings import RoomSettings
@@ -34,15 +35,26 @@ _CLOSE = "room close"
 class Member:
     """A user in a room. ``data`` is the application's own; times are since the epoch.
 
-    ``waiting`` is how many of the member's messages the room has not handled yet.
+    ``waiting`` is how many of the member's messages the room has not handled yet, ``address``
+    the one that they came from, empty where that is not known.
     """
 
-    __slots__ = ("connections", "data", "joined_at", "last_seen", "room", "user", "waiting")
+    __slots__ = (
+        "address",
+        "connections",
+        "data",
+        "joined_at",
+        "last_seen",
+        "room",
+        "user",
+        "waiting",
+    )
 
-    def __init__(self, room: Room, user: str, now: float) -> None:
+    def __init__(self, room: Room, user: str, now: float, address: str = "") -> None:
         #: The room, also after the member has left it: ``present`` tells.
         self.room = room
         self.user = user
+        self.address = address
         self.connections: list[Peer] = []
         self.joined_at = self.last_seen = now
         self.waiting = 0
@@ -167,8 +179,8 @@ class RoomLobby(Protocol):
     def get(self, code: str) -> Room:
         """Return a room by its code; raises ``not found``."""
 
-    def create(self, code: str) -> Room:
-        """Make a room."""
+    def create(self, code: str, *, user: str = "", address: str = "") -> Room:
+        """Make a room, which a user at an address asks for, if any."""
 
     def enter(self, code: str, user: str, connection: Peer | None = None) -> Member:
         """Make a user a member of a room, which is created where there is none."""
@@ -223,6 +235,7 @@ class RoomSurroundings:
     settings: RoomSettings
     timers: LobbyTimers
     tasks: TaskStatistics
+    quotas: RoomQuotas
     turns: RoundRobin
     lobby: RoomLobby
     ended: Callable[[Room, list[Incoming]], object]

@@ -10,6 +10,7 @@ from twisted.python.failure import Failure
 from kupool.errors import ALREADY_EXISTS, FORBIDDEN, RequestError
 from kupool.rooms.matchmaking import Matchmaker, MatchOutcome, MatchRequest
 from kupool.rooms.names import check_name
+from kupool.rooms.quotas import Quota
 from kupool.rooms.running import Running
 from kupool.rooms.settings import RoomSettings
 from kupool.rooms.timers import LobbyTimers
@@ -19,8 +20,8 @@ from kupool.session.connection import Connection
 class Seeking:
     """Takes players from their connections to the matchmaker, and outcomes to the hooks.
 
-    ``call`` is the hook that gets each outcome. ``failed`` is called with what that failed
-    with, and the outcome.
+    ``quota`` is how many of one address may wait. ``call`` is the hook that gets each outcome.
+    ``failed`` is called with what that failed with, and the outcome.
     """
 
     def __init__(
@@ -28,12 +29,14 @@ class Seeking:
         clock: IReactorTime,
         timers: LobbyTimers,
         settings: RoomSettings,
+        quota: Quota,
         *,
         call: Callable[[MatchOutcome], object],
         failed: Callable[[Failure, MatchOutcome], object],
     ) -> None:
         self._clock = clock
         self._settings = settings
+        self._quota = quota
         self._call = call
         self._failed = failed
         self._players: dict[Connection, str] = {}
@@ -54,6 +57,8 @@ class Seeking:
         for known in (self._players.get(connection), request.player):
             if known is not None and (known in self.matchmaker or known in self._connections):
                 raise RequestError(ALREADY_EXISTS.about(f"player {known}"))
+        self._quota.check(connection.host)
+        self._quota.take(connection.host)
         self._players[connection] = request.player
         self._connections[request.player] = connection
         try:
@@ -94,6 +99,7 @@ class Seeking:
         connection = self._connections.pop(player, None)
         if connection is not None:
             del self._players[connection]
+            self._quota.give_back(connection.host)
 
     def _outcome(self, outcome: MatchOutcome) -> None:
         for request in outcome.players:

@@ -27,6 +27,10 @@ class RoomSettings:
     Of ``remember`` users it is kept when they were last seen, after they left. Codes of
     rooms, users, players and modes have ``max_name`` characters at most. ``outgoing_limit``
     broadcasts of a room may wait to be sent; of more, those that may be dropped are.
+
+    One user may have ``user_rooms`` rooms that they made, and ``user_connections`` in a
+    room; one address ``address_rooms`` rooms, ``address_members`` members, and
+    ``address_waiting`` players who wait for a match. 0 is none of these limits.
     """
 
     queue_limit: int = 1024
@@ -44,6 +48,11 @@ class RoomSettings:
     remember: int = 10_000
     max_name: int = 255
     outgoing_limit: int = 1024
+    user_rooms: int = 100
+    user_connections: int = 100
+    address_rooms: int = 2_000
+    address_members: int = 5_000
+    address_waiting: int = 10_000
 
     def __post_init__(self) -> None:
         """Raise :class:`ValueError` for limits that would let nothing through."""

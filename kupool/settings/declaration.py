@@ -338,6 +338,24 @@ class NodeRoomsSettings:
     )
     max_rooms: int = _setting(COUNT, "1000", "rooms at once", least=1, name="rooms_max")
     members: int = _setting(COUNT, "1000", "members of one room", least=1, name="rooms_members")
+    user_rooms: int = _setting(
+        COUNT, "10", "rooms at once that one user made", name="rooms_user_max"
+    )
+    user_connections: int = _setting(
+        COUNT, "16", "connections of one user in a room", name="rooms_user_connections"
+    )
+    address_rooms: int = _setting(
+        COUNT, "100", "rooms at once that one address made", name="rooms_address_max"
+    )
+    address_members: int = _setting(
+        COUNT, "500", "members of rooms from one address", name="rooms_address_members"
+    )
+    address_waiting: int = _setting(
+        COUNT,
+        "100",
+        "players of one address who wait for a match",
+        name="rooms_address_waiting",
+    )
     max_data: int = _setting(
         SIZE, "4KiB", "largest data that a member may say", least=64, name="rooms_max_data"
     )

@@ -242,11 +242,11 @@ class SpreadLobby(Lobby):
             seat = self.seats.take(connection, code, user, owner)
             self.seats.say(seat, body, answer, first=True)
 
-    def create(self, code: str) -> Room:
+    def create(self, code: str, *, user: str = "", address: str = "") -> Room:
         """Make a room; ``Temporarily unavailable`` where it belongs to another host."""
         if not self.owns(code):
             raise RequestError(UNAVAILABLE)
-        return super().create(code)
+        return super().create(code, user=user, address=address)
 
     def create_for_members(self, code: str) -> Room:
         """Make a room whose members are on their way; it ends if nobody comes."""

@@ -33,14 +33,15 @@ CARRIED = Framing("carried", INT32.splitter, _as_it_is, b"".join)
 class RemotePeer:
     """A connection of another host, as rooms see it; ``context`` is for the application.
 
-    ``host`` and ``number`` say whose it is.
+    ``from_host`` and ``number`` say whose it is; ``host`` is its address without the port.
     """
 
     framing = CARRIED
 
-    def __init__(self, exchange: Exchange, host: str, number: int) -> None:
-        self.host = host
+    def __init__(self, exchange: Exchange, from_host: str, number: int, address: str) -> None:
+        self.from_host = from_host
         self.number = number
+        self.host = address
         self.sends = True
         self.context: Any = None
         self.queue: deque[Callable[[], object]] | None = None
@@ -49,7 +50,7 @@ class RemotePeer:
     def _push(self, data: bytes, key: str | None, policy: str | None) -> bool:
         if not self.sends:
             return False
-        return self._exchange.push(self.host, self.number, data, key=key, policy=policy)
+        return self._exchange.push(self.from_host, self.number, data, key=key, policy=policy)
 
     def send_encoded(self, data: bytes, messages: int = 1) -> None:
         """Send a payload, which is never dropped."""
@@ -70,11 +71,11 @@ class RemotePeer:
 
     def hold(self) -> None:
         """Have nothing more read of it, until :meth:`release`."""
-        self._exchange.send(self.host, Hold(self.number, True))
+        self._exchange.send(self.from_host, Hold(self.number, True))
 
     def release(self) -> None:
         """Have it read again."""
-        self._exchange.send(self.host, Hold(self.number, False))
+        self._exchange.send(self.from_host, Hold(self.number, False))
 
 
 class RemotePeers:
@@ -92,10 +93,10 @@ class RemotePeers:
         """Return how many there are."""
         return len(self._peers)
 
-    def _of(self, host: str, number: int) -> RemotePeer:
+    def _of(self, host: str, number: int, address: str) -> RemotePeer:
         peer = self._peers.get((host, number))
         if peer is None:
-            peer = self._peers[host, number] = RemotePeer(self._exchange, host, number)
+            peer = self._peers[host, number] = RemotePeer(self._exchange, host, number, address)
         return peer
 
     def _in_order(self, peer: RemotePeer, call: Callable[[], object]) -> None:
@@ -107,7 +108,7 @@ class RemotePeers:
 
     def say(self, host: str, entry: Say) -> None:
         """Take a message to its room."""
-        peer = self._of(host, entry.peer)
+        peer = self._of(host, entry.peer, entry.address)
         if peer.queue is not None and len(peer.queue) >= 4 * self._lobby.spread.sender_limit:
             answer = self._answer(peer, entry.number) if entry.number else None
             busy = Failure(RoomBusy(f"messages of room {entry.code}"))
@@ -141,7 +142,7 @@ class RemotePeers:
 
     def enter(self, host: str, entry: Enter) -> None:
         """Let a member in who was one where the room was before."""
-        peer = self._of(host, entry.peer)
+        peer = self._of(host, entry.peer, entry.address)
 
         def place() -> None:
             try:
@@ -186,13 +187,13 @@ class RemotePeers:
             self._out(peer, code, moved=False, reason=reason)
 
     def _out(self, peer: RemotePeer, code: str, *, moved: bool, reason: str) -> None:
-        self._exchange.send(peer.host, Out(peer.number, code, moved, reason))
+        self._exchange.send(peer.from_host, Out(peer.number, code, moved, reason))
         self._forget(peer)
 
     def _forget(self, peer: RemotePeer) -> None:
         peer.sends = False
-        if self._peers.get((peer.host, peer.number)) is peer:
-            del self._peers[peer.host, peer.number]
+        if self._peers.get((peer.from_host, peer.number)) is peer:
+            del self._peers[peer.from_host, peer.number]
 
     def detached(self, peer: RemotePeer, code: str, *, moved: bool) -> None:
         """A peer is no member any more: its host is told, in order with the rest."""
@@ -205,7 +206,7 @@ class RemotePeers:
         """Return what fires with a room's answer, which then goes to the peer's host."""
 
         def reply(result: object) -> None:
-            self._exchange.send(peer.host, self._reply(peer.number, number, result))
+            self._exchange.send(peer.from_host, self._reply(peer.number, number, result))
 
         answer: Deferred[object] = Deferred()
         answer.addBoth(reply)
@@ -242,7 +243,7 @@ class RemotePeers:
 
     def lost(self, host: str) -> None:
         """A host is gone, and all of its connections with it."""
-        for peer in [v for v in self._peers.values() if v.host == host]:
+        for peer in [v for v in self._peers.values() if v.from_host == host]:
             self._gone(peer)
 
 

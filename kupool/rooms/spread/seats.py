@@ -107,7 +107,8 @@ class Seats:
             if len(seat.pending) >= spread.sender_limit and not seat.held:
                 seat.held = True
                 seat.connection.hold()
-        say = Say(seat.number, seat.code, seat.user, number, data, first)
+        address = seat.connection.host
+        say = Say(seat.number, seat.code, seat.user, number, data, first, address)
         self._exchange.send(seat.host, say)
 
     def _late(self, timer: RoomTimer) -> None:
@@ -221,7 +222,8 @@ class Seats:
     def settle_at(self, seat: Seat, host: str) -> None:
         """Be a member of the room at its new host."""
         seat.host = host
-        self._exchange.send(host, Enter(seat.number, seat.code, seat.user))
+        enter = Enter(seat.number, seat.code, seat.user, seat.connection.host)
+        self._exchange.send(host, enter)
         self._let_go(seat)
 
     def _arrive_here(self, result: object, seat: Seat) -> None:
