@@ -10,23 +10,15 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
-from kupool.bus import (
-    BusSettings,
-    BusStatus,
-    Handler,
-    IBus,
-    Message,
-    Model,
-    Outcome,
-    Step,
-    Subscription,
-    Topic,
-)
 from kupool.bus.broker import Broker
 from kupool.bus.calls import Response, Taken
 from kupool.bus.inbox import Inbox
+from kupool.bus.interfaces import IBus, Subscription
+from kupool.bus.messages import Handler, Message, Model, Outcome, Topic
 from kupool.bus.models import Models
 from kupool.bus.publishing import checked_keys, make_message
+from kupool.bus.settings import BusSettings
+from kupool.bus.status import BusStatus, Step
 
 
 @implementer(IBus)

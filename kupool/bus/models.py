@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from twisted.internet.defer import Deferred
 
-from kupool.bus import Model, Outcome, Topic
+from kupool.bus.messages import Model, Outcome, Topic
 
 
 class Models:

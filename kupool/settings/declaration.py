@@ -285,6 +285,40 @@ class NodeBusSettings:
         reload=True,
         name="bus_calls",
     )
+    user_calls: int = _setting(
+        COUNT,
+        "5000",
+        "publishes of one user without an outcome yet; needs --auth",
+        reload=True,
+        name="bus_user_calls",
+    )
+    user_calls_size: int = _setting(
+        SIZE, "8MiB", "size of their data", reload=True, name="bus_user_calls_size"
+    )
+    user_topics: int = _setting(
+        COUNT,
+        "10000",
+        "topics that one user may subscribe to; needs --auth",
+        reload=True,
+        name="bus_user_topics",
+    )
+    address_calls: int = _setting(
+        COUNT,
+        "20000",
+        "publishes of one address without an outcome yet",
+        reload=True,
+        name="bus_address_calls",
+    )
+    address_calls_size: int = _setting(
+        SIZE, "16MiB", "size of their data", reload=True, name="bus_address_calls_size"
+    )
+    address_topics: int = _setting(
+        COUNT,
+        "20000",
+        "topics that one address may subscribe to",
+        reload=True,
+        name="bus_address_topics",
+    )
     max_calls: int = _setting(
         COUNT, "100000", "calls without an outcome yet in all", least=1, name="bus_max_calls"
     )

@@ -218,14 +218,24 @@ class DocumentTests(DaemonCase):
         heard = dict.fromkeys(peers, b"")
         for peer in peers.values():
             peer.received()
+        ids: dict[str, str] = {}  # those in the document, and what they are this time
         for name, direction, said in lines:
             if direction == ">":
+                for written, made in ids.items():
+                    said = said.replace(written, made)
                 peers[name].tell(said.encode())
                 continue
             heard[name] += peers[name].received()
-            expected = said.encode() + b"\n"
-            self.assertEqual(heard[name][: len(expected)], expected)
-            heard[name] = heard[name][len(expected) :]
+            line, _, heard[name] = heard[name].partition(b"\n")
+            made = line.decode()
+            for pattern in (r'(?<="id":")[0-9a-f]{16}(?=\.\d)', r'(?<="message":")[0-9a-f]{24}'):
+                written, found = re.findall(pattern, said), re.findall(pattern, made)
+                self.assertEqual(len(written), len(found))
+                ids.update(zip(written, found, strict=True))
+            for written, found in ids.items():
+                made = made.replace(found, written)
+            self.assertEqual(made, said)
+        self.assertEqual(len(ids), 3)
         self.assertEqual({peer.received() for peer in peers.values()}, {b""})
         self.assertEqual(set(heard.values()), {b""})
         answer = next(said for name, _, said in lines if '"result":"100"' in said).encode()

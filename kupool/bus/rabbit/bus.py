@@ -12,14 +12,17 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
-from kupool.bus import BusSettings, BusStatus, Handler, IBus, Subscription, Topic
+from kupool.bus.interfaces import IBus, Subscription
 from kupool.bus.local import LocalBus
+from kupool.bus.messages import Handler, Topic
 from kupool.bus.publishing import check_text
 from kupool.bus.rabbit.amqp import AmqpCarrier
 from kupool.bus.rabbit.carrier import ICarrier
 from kupool.bus.rabbit.mesh import Mesh
 from kupool.bus.rabbit.settings import MeshSettings
 from kupool.bus.rabbit.shared_broker import SharedBroker
+from kupool.bus.settings import BusSettings
+from kupool.bus.status import BusStatus
 
 
 @implementer(IBus)

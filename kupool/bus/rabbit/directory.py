@@ -8,8 +8,8 @@ from functools import partial
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from kupool.bus import Message
 from kupool.bus.calls import Taken
+from kupool.bus.messages import Message
 from kupool.bus.publishing import check_text, checked_keys
 from kupool.bus.rabbit.items import NodeCall, SubscriberEntry
 from kupool.bus.rabbit.outgoing import Outgoing
@@ -117,7 +117,7 @@ class Directory:
             del peer.subscribers[subscriber]
 
     def forget(self, peer: KnownNode) -> None:
-        """A node is gone: what is in its hands goes to others."""
+        """A node is gone: what it has not answered goes to others."""
         peer.gone = True
         if self._by_node.get(peer.node) is peer:
             del self._by_node[peer.node], self._by_address[peer.address]

@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 from kupool.bus.calls import Response
 from kupool.bus.rabbit.carrier import EVERYBODY, ICarrier
 from kupool.bus.rabbit.directory import Acknowledgements, Directory, KnownNode
-from kupool.bus.rabbit.hands import Hands, Key
+from kupool.bus.rabbit.foreign_calls import CallerKey, ForeignCalls
 from kupool.bus.rabbit.introduction import Gatherings, Introduction
 from kupool.bus.rabbit.items import (
     Added,
@@ -49,7 +49,7 @@ class Mesh:
 
     Every change has a number; who misses one asks for all. A node is gone when it says so,
     when a message to it comes back, or when it was silent too long: then what its
-    subscribers had in hand goes to others. While there is no connection, or the others
+    subscribers have not answered goes to others. While there is no connection, or the others
     have not been heard yet, the broker is incomplete.
     """
 
@@ -71,7 +71,9 @@ class Mesh:
         self.node = node
         self._outgoing = Outgoing(clock, carrier, settings, lambda: len(self._peers))
         self._peers = Directory(broker, self._outgoing)
-        self._hands = Hands(clock, broker.settings, settings.max_remembered, self._send_back)
+        self._foreign_calls = ForeignCalls(
+            clock, broker.settings, settings.max_remembered, self._send_back
+        )
         self._acknowledgements = Acknowledgements(clock, settings.acknowledgement)
         self._gatherings = Gatherings()
         self._introduction = Introduction(clock, settings.introduction, self._all_known)
@@ -88,7 +90,7 @@ class Mesh:
         self.counts: Counter[str] = Counter()
         broker.added = self._added
         broker.removed = self._removed
-        broker.answered = self._hands.answered
+        broker.answered = self._foreign_calls.answered
         broker.incomplete(NOT_CONNECTED)
 
     @property
@@ -138,7 +140,7 @@ class Mesh:
         self._count(self._heard_how_many)
 
     def down(self, why: str) -> None:
-        """Nobody can be reached: what the others have in hand counts as lost."""
+        """Nobody can be reached: what the others have not answered counts as lost."""
         self._address = ""
         if self._beats.running:
             self._beats.stop()
@@ -198,7 +200,9 @@ class Mesh:
     def _take(self, sender: str, address: str, item: Items) -> None:
         if isinstance(item, NodeCall):
             own = self._broker.own.get(item.subscriber)
-            self._hands.take(sender, address, item, None if own is None else own.deliver)
+            listens = own is not None and own.covers(item.message.topic)
+            deliver = own.deliver if own is not None and listens else None
+            self._foreign_calls.take(sender, address, item, deliver)
         elif isinstance(item, NodeReply):
             peer = self._peers.at(address)
             if peer is not None:
@@ -239,7 +243,7 @@ class Mesh:
     def _tell(self, subscribers: Iterable[str], item: Tell | TellAll) -> None:
         for subscriber in subscribers:
             own = self._broker.own.get(subscriber)
-            if own is not None:
+            if own is not None and own.covers(item.message.topic):
                 own.deliver(item.message, None)
 
     # -- who listens here
@@ -251,7 +255,7 @@ class Mesh:
 
     def _removed(self, subscriber: str, topics: list[str] | None, gone: bool) -> None:
         if gone:
-            self._hands.lost(subscriber)
+            self._foreign_calls.lost(subscriber)
         self._changed(Removed(self._version + 1, subscriber, topics, gone))
 
     def _changed(self, item: Added | Removed) -> None:
@@ -267,7 +271,7 @@ class Mesh:
         if peer is not None:
             self._outgoing.add(address, Took(peer.version))
 
-    def _send_back(self, key: Key, address: str, response: Response) -> None:
+    def _send_back(self, key: CallerKey, address: str, response: Response) -> None:
         """Send an answer to where its caller is by now, or was when it called."""
         node, number, subscriber = key
         peer = self._peers.node(node)
@@ -320,7 +324,7 @@ class Mesh:
         self._last_beat = now
         self._asked.clear()
         self._complained = False
-        self._hands.sweep()
+        self._foreign_calls.sweep()
         for peer in self._peers:
             if held_up:
                 peer.heard = now  # it was we who could not listen

@@ -7,14 +7,15 @@ from random import Random
 
 from twisted.internet.interfaces import IReactorTime
 
-from kupool.bus import BusSettings
 from kupool.bus.broker import Broker
 from kupool.bus.calls import Deliver, Response
-from kupool.bus.rabbit.hands import FIRST_NUMBER
+from kupool.bus.rabbit.foreign_calls import FIRST_NUMBER
 from kupool.bus.rabbit.items import SubscriberEntry
+from kupool.bus.settings import BusSettings
+from kupool.bus.topics import matches
 
 
-class Own:
+class OwnSubscriber:
     """A subscriber of this node."""
 
     __slots__ = ("deliver", "id", "keys", "since", "topics")
@@ -25,6 +26,10 @@ class Own:
         self.since = since
         self.topics: tuple[str, ...] = ()
         self.keys: dict[str, None] = {}
+
+    def covers(self, topic: str) -> bool:
+        """Say whether it listens to a topic."""
+        return topic in self.topics or any(matches(p, topic) for p in self.topics)
 
     def entry(self) -> SubscriberEntry:
         """Return it as other nodes are told of it."""
@@ -50,9 +55,9 @@ class SharedBroker(Broker):
         super().__init__(clock, settings, wall=wall, random=random)
         self.added: Callable[[SubscriberEntry], object] = _nothing
         self.removed: Callable[[str, list[str] | None, bool], object] = _nothing
-        self.answered: Callable[[int, Response], object] = _nothing
+        self.answered: Callable[[str, int, Response], object] = _nothing
         #: The subscribers of this node, by id.
-        self.own: dict[str, Own] = {}
+        self.own: dict[str, OwnSubscriber] = {}
         self._now = wall
 
     def subscribe(
@@ -70,7 +75,7 @@ class SharedBroker(Broker):
         own = self.own.get(subscriber_id)
         if own is None:
             since = self._now() if since is None else since
-            own = self.own[subscriber_id] = Own(subscriber_id, deliver, since)
+            own = self.own[subscriber_id] = OwnSubscriber(subscriber_id, deliver, since)
         more = [topic for topic in found if topic not in own.topics]
         more_keys = [key for key in new_keys if key not in own.keys]
         own.topics = found
@@ -96,7 +101,7 @@ class SharedBroker(Broker):
         return left
 
     def remove(self, subscriber_id: str) -> None:
-        """Forget a subscriber that is gone; what it had in its hands goes to others."""
+        """Forget a subscriber that is gone; what it has not answered goes to others."""
         own = self.own.pop(subscriber_id, None)
         super().remove(subscriber_id)
         if own is not None:
@@ -125,7 +130,7 @@ class SharedBroker(Broker):
     def answer(self, subscriber_id: str, number: int, response: Response) -> None:
         """Take what a subscriber says to a call, of this node or of another."""
         if number >= FIRST_NUMBER:
-            self.answered(number, response)
+            self.answered(subscriber_id, number, response)
         else:
             super().answer(subscriber_id, number, response)
 
@@ -134,4 +139,4 @@ def _nothing(*_: object) -> None:
     """Nobody is told."""
 
 
-__all__ = ["Own", "SharedBroker"]
+__all__ = ["OwnSubscriber", "SharedBroker"]
