@@ -64,6 +64,7 @@ class SettingOptions(usage.Options):
     opt_bus_publish = _several("bus_publish")
     opt_bus_subscribe = _several("bus_subscribe")
     opt_bus_direct = _several("bus_direct")
+    opt_bus_permissions = _several("bus_permissions")
     opt_bus_operators = _several("bus_operators")
     opt_bus_origins = _several("bus_origins")
 

@@ -20,6 +20,7 @@ def apply_changes(parts: Parts, old: Settings, fresh: Settings, names: Iterable[
     parts.book.max_jobs = settings.jobs.history_jobs
     parts.book.max_nonces = settings.jobs.max_nonces
     if parts.bus is not None:
+        parts.bus.access.use(settings.bus)
         parts.bus.access.pace.rate = settings.bus.rate
         parts.bus.service.limits = peer_limits(settings.bus)
     if parts.rooms is not None:

@@ -7,7 +7,9 @@ from importlib.util import find_spec
 from itertools import chain
 
 from kupool.amqp.address import parse_brokers
+from kupool.bus.permissions import OWN_NAME, check_pattern, parse_rule
 from kupool.bus.topics import pattern_name
+from kupool.daemon.bus_access import ACTIONS
 from kupool.net.transport.endpoints import endpoint_for
 from kupool.net.transport.proxied import parse_networks
 from kupool.settings import Loaded, SettingError, value_of
@@ -22,7 +24,9 @@ _TLS_MODULES = ("OpenSSL", "service_identity")
 def check(loaded: Loaded) -> None:
     """Refuse what no part can do; raises :class:`SettingError`."""
     check_engines(loaded)
-    for name, reason in chain(_addresses(loaded), _web(loaded), _bus(loaded)):
+    for name, reason in chain(
+        _addresses(loaded), _web(loaded), _bus_rules(loaded), _bus(loaded)
+    ):
         raise _refusal(loaded, name, reason)
 
 
@@ -93,14 +97,33 @@ def _web(loaded: Loaded) -> Iterator[tuple[str, str]]:
         yield "bus_origins", str(error)
 
 
-def _bus(loaded: Loaded) -> Iterator[tuple[str, str]]:
+def _bus_rules(loaded: Loaded) -> Iterator[tuple[str, str]]:
     settings = loaded.settings
-    for name in ("bus_publish", "bus_subscribe", "bus_direct"):
+    for name in ("bus_publish", "bus_subscribe"):
         try:
-            for pattern in value_of(settings, name):
-                pattern_name(pattern)
+            patterns = list(map(check_pattern, value_of(settings, name)))
         except ValueError as error:
             yield name, str(error)
+            return
+        if not settings.listen.auth and any(OWN_NAME in pattern for pattern in patterns):
+            yield name, f"without --auth anybody may say what their name, {OWN_NAME}, is"
+    try:
+        for pattern in settings.bus.direct:
+            pattern_name(pattern)
+    except ValueError as error:
+        yield "bus_direct", str(error)
+    for number, text in enumerate(settings.bus.permissions, 1):
+        try:
+            rule = parse_rule(text, ACTIONS)
+        except ValueError as error:
+            yield "bus_permissions", f"rule {number}: {error}"
+            return
+        if rule.personal and not settings.listen.auth:
+            yield "bus_permissions", f"rule {number}: without --auth anybody may be {rule.users!r}"
+
+
+def _bus(loaded: Loaded) -> Iterator[tuple[str, str]]:
+    settings = loaded.settings
     if settings.bus.operators and not settings.listen.auth:
         yield "bus_operators", "without --auth anybody may say that they are one of them"
     if not (settings.bus.token.isascii() and settings.bus.token.isprintable()):

@@ -246,18 +246,28 @@ class NodeBusSettings:
         TEXT,
         (">",),
         "topic that sessions may publish to, as a pattern; never one in kupool.>",
+        reload=True,
         name="bus_publish",
     )
     subscribe: tuple[str, ...] = _setting(
         TEXT,
         (">", "kupool.job"),
         "topic that sessions may subscribe to, as a pattern; one in kupool.> has to begin so here",
+        reload=True,
         name="bus_subscribe",
+    )
+    permissions: tuple[str, ...] = _setting(
+        TEXT,
+        (),
+        "what some users may too, as 'bank subscribe bank.>'; needs --auth",
+        reload=True,
+        name="bus_permissions",
     )
     operators: tuple[str, ...] = _setting(
         TEXT,
         (),
         "user who may use all topics, and look at the bus; needs --auth",
+        reload=True,
         name="bus_operators",
     )
     direct: tuple[str, ...] = _setting(

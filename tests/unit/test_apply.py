@@ -15,6 +15,7 @@ from kupool.settings import Settings, changes, declared, reloadable, value_of, w
 ASKED_FOR = {
     "shutdown_timeout", "log_level",  # kupool.daemon.service
     "log_retention", "log_max_size", "keep_minutes", "keep_hours",  # kupool.daemon.housekeeping
+    "bus_publish", "bus_subscribe", "bus_permissions", "bus_operators",  # test_daemon_bus.py
 }  # fmt: skip
 
 
