@@ -16,12 +16,13 @@ from twisted.logger import Logger
 
 from kupool.bus.accounts import Accounts, Note
 from kupool.bus.buffer import Buffer, Kept
-from kupool.bus.calling import Calls
+from kupool.bus.calling import FIRST_FOREIGN, Calls
 from kupool.bus.calls import Deliver, Done, Response, Subscriber, Taken, in_any_order
 from kupool.bus.messages import Kind, Message, Model, Outcome
 from kupool.bus.settings import BusSettings
 from kupool.bus.status import BusStatus, Step
 from kupool.bus.topics import Trie, pattern_name
+from kupool.bus.watching import IBrokerWatcher
 from kupool.timing.chunks import in_chunks
 from kupool.timing.timers import Timers
 
@@ -40,7 +41,8 @@ LOG_PERIOD = 60.0
 class Broker:
     """Takes messages for topics, and sees each through to its outcome.
 
-    ``wall`` returns seconds since 1970; ``random`` chooses among subscribers.
+    ``wall`` returns seconds since 1970; ``random`` chooses among subscribers. ``watcher``
+    is told of subscribers, and of what they answer to calls that are not the broker's own.
     """
 
     _log = Logger()
@@ -52,10 +54,12 @@ class Broker:
         *,
         wall: Callable[[], float],
         random: Random | None = None,
+        watcher: IBrokerWatcher | None = None,
     ) -> None:
         self.settings = settings or BusSettings()
         self._random = random or Random()
         self._wall = wall
+        self._watcher = watcher
         self.clock = clock
         self._timers = Timers(clock)
         self._accounts = Accounts(self.settings, wall)
@@ -89,13 +93,15 @@ class Broker:
         keys: Iterable[str] = (),
         *,
         since: float | None = None,
+        elsewhere: bool = False,
     ) -> tuple[str, ...]:
         """Let a subscriber have what fits some topics; returns all that it listens to.
 
         One that is there already keeps its ``deliver``. ``since`` is when it came, in
-        seconds since 1970, where that is not now. What waited for these topics is
-        delivered before this returns, or in the next turns of the reactor. Raises
-        :class:`ValueError` for a pattern that is none; then nothing has changed.
+        seconds since 1970, where that is not now. The watcher is not told of one that is
+        ``elsewhere``. What waited for these topics is delivered before this returns, or in
+        the next turns of the reactor. Raises :class:`ValueError` for a pattern that is none;
+        then nothing has changed.
         """
         patterns = [pattern_name(topic) for topic in topics]
         if not patterns:
@@ -107,7 +113,8 @@ class Broker:
             since = self._wall() if since is None else since
             subscriber = Subscriber(subscriber_id, deliver, since)
             self._subscribers[subscriber_id] = subscriber
-        subscriber.keys.update(keys)
+        new_keys = tuple(keys)
+        subscriber.keys.update(new_keys)
         new = [p for p in dict.fromkeys(patterns) if p not in subscriber.patterns]
         for pattern in new:
             subscriber.patterns[pattern] = None
@@ -118,7 +125,12 @@ class Broker:
             for topic in self._buffer.topics(pattern):
                 self._buffer.drain(topic, self._giving(subscriber))
         self._calls.came(new)
-        return tuple(subscriber.patterns)
+        found = tuple(subscriber.patterns)
+        if self._watcher is not None and not elsewhere:
+            self._watcher.subscribed(
+                subscriber_id, found, new_keys, deliver=deliver, since=subscriber.since
+            )
+        return found
 
     def unsubscribe(
         self, subscriber_id: str, topics: Iterable[object] | None = None
@@ -129,6 +141,12 @@ class Broker:
         where it does not listen; raises :class:`ValueError` for a pattern that is none.
         """
         patterns = None if topics is None else [pattern_name(topic) for topic in topics]
+        left = self._take_topics(subscriber_id, patterns)
+        if self._watcher is not None:
+            self._watcher.unsubscribed(subscriber_id, left)
+        return left
+
+    def _take_topics(self, subscriber_id: str, patterns: list[str] | None) -> tuple[str, ...]:
         subscriber = self._subscribers.get(subscriber_id)
         if subscriber is None:
             return ()
@@ -145,10 +163,12 @@ class Broker:
 
     def remove(self, subscriber_id: str) -> None:
         """Forget a subscriber that is gone; what it has not answered goes to others."""
-        self.unsubscribe(subscriber_id)
+        self._take_topics(subscriber_id, None)
         subscriber = self._subscribers.pop(subscriber_id, None)
         if subscriber is not None:
             self._calls.lost(subscriber)
+        if self._watcher is not None:
+            self._watcher.removed(subscriber_id)
 
     def listening(self, topic: str) -> tuple[Subscriber, ...]:
         """Return who listens to a topic, each once."""
@@ -204,6 +224,10 @@ class Broker:
 
     def answer(self, subscriber_id: str, number: int, response: Response) -> None:
         """Take what a subscriber says to a call; too late or unasked is harmless."""
+        if number >= FIRST_FOREIGN:
+            if self._watcher is not None:
+                self._watcher.answered(subscriber_id, number, response)
+            return
         subscriber = self._subscribers.get(subscriber_id)
         if subscriber is not None:
             self._calls.answered(subscriber, number, response)

@@ -35,6 +35,9 @@ CHUNK = 500
 #: how many calls there are.
 NUMBER_BITS = 63
 
+#: Calls that a broker sees through for somebody else have numbers from here on.
+FIRST_FOREIGN = 1 << NUMBER_BITS
+
 #: Waiting calls that are tried again when a subscriber that had enough to do answers.
 WAKE = 8
 
@@ -375,4 +378,4 @@ class Calls:
                 del self._waiting[topic]
 
 
-__all__ = ["NUMBER_BITS", "Calls"]
+__all__ = ["FIRST_FOREIGN", "NUMBER_BITS", "Calls"]

@@ -46,7 +46,7 @@ class LocalBus(Models):
         self._handlers: dict[Handler, tuple[str, Inbox]] = {}
         self._next_id = 0
 
-    def _publish(
+    def publish(
         self,
         model: Model,
         data: bytes,
@@ -56,6 +56,7 @@ class LocalBus(Models):
         key: str = "",
         headers: Mapping[str, str] | None = None,
     ) -> Deferred[Outcome]:
+        """Publish by a model, with what that takes; as the method of its name does."""
         broker = self.broker
         message = make_message(
             broker.settings,

@@ -24,9 +24,7 @@ _TLS_MODULES = ("OpenSSL", "service_identity")
 def check(loaded: Loaded) -> None:
     """Refuse what no part can do; raises :class:`SettingError`."""
     check_engines(loaded)
-    for name, reason in chain(
-        _addresses(loaded), _web(loaded), _bus_rules(loaded), _bus(loaded)
-    ):
+    for name, reason in chain(_addresses(loaded), _web(loaded), _bus_rules(loaded), _bus(loaded)):
         raise _refusal(loaded, name, reason)
 
 

@@ -8,13 +8,10 @@ from secrets import randbits
 
 from twisted.internet.interfaces import IReactorTime
 
-from kupool.bus.calling import NUMBER_BITS
+from kupool.bus.calling import FIRST_FOREIGN, NUMBER_BITS
 from kupool.bus.calls import CallVerdict, Deliver, Response, Taken
 from kupool.bus.rabbit.items import NodeCall
 from kupool.bus.settings import BusSettings
-
-#: Calls of others have numbers from here on; those of a broker's own are below.
-FIRST_NUMBER = 1 << NUMBER_BITS
 
 #: The size of an answer that is remembered.
 MAX_ANSWER = 4096
@@ -80,9 +77,9 @@ class ForeignCalls:
         if len(self._open) >= settings.max_calls or self._size + size > settings.max_calls_bytes:
             self._say(held, _ENOUGH)
             return
-        local = FIRST_NUMBER | randbits(NUMBER_BITS)
+        local = FIRST_FOREIGN | randbits(NUMBER_BITS)
         while local in self._open:
-            local = FIRST_NUMBER | randbits(NUMBER_BITS)
+            local = FIRST_FOREIGN | randbits(NUMBER_BITS)
         self._open[local] = self._by_key[key] = held
         self._size += size
         taken = deliver(message, local)
@@ -132,4 +129,4 @@ class ForeignCalls:
         return held
 
 
-__all__ = ["FIRST_NUMBER", "CallerKey", "ForeignCalls"]
+__all__ = ["CallerKey", "ForeignCalls"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable
+from random import Random
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -11,6 +12,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from kupool.bus.broker import Broker
 from kupool.bus.calls import Response
 from kupool.bus.rabbit.carrier import EVERYBODY, ICarrier
 from kupool.bus.rabbit.directory import Acknowledgements, Directory, KnownNode
@@ -35,8 +37,9 @@ from kupool.bus.rabbit.items import (
     unpack,
 )
 from kupool.bus.rabbit.outgoing import Outgoing
+from kupool.bus.rabbit.own import OwnSubscribers
 from kupool.bus.rabbit.settings import MeshSettings
-from kupool.bus.rabbit.shared_broker import SharedBroker
+from kupool.bus.settings import BusSettings
 
 NOT_CONNECTED = "not connected"
 
@@ -59,21 +62,19 @@ class Mesh:
         self,
         clock: IReactorTime,
         carrier: ICarrier,
-        broker: SharedBroker,
         settings: MeshSettings,
+        limits: BusSettings,
         *,
         node: str,
+        wall: Callable[[], float],
+        random: Random | None,
     ) -> None:
         self._clock = clock
         self._carrier = carrier
-        self._broker = broker
         self._settings = settings
         self.node = node
         self._outgoing = Outgoing(clock, carrier, settings, lambda: len(self._peers))
-        self._peers = Directory(broker, self._outgoing)
-        self._foreign_calls = ForeignCalls(
-            clock, broker.settings, settings.max_remembered, self._send_back
-        )
+        self._foreign_calls = ForeignCalls(clock, limits, settings.max_remembered, self._send_back)
         self._acknowledgements = Acknowledgements(clock, settings.acknowledgement)
         self._gatherings = Gatherings()
         self._introduction = Introduction(clock, settings.introduction, self._all_known)
@@ -88,10 +89,13 @@ class Mesh:
         self._complained = False
         #: What happened, by kind: ``unreadable`` messages, ``lost nodes``.
         self.counts: Counter[str] = Counter()
-        broker.added = self._added
-        broker.removed = self._removed
-        broker.answered = self._foreign_calls.answered
-        broker.incomplete(NOT_CONNECTED)
+        self._own = OwnSubscribers(
+            added=self._added, removed=self._removed, answered=self._foreign_calls.answered
+        )
+        #: What is published here, and who is subscribed anywhere.
+        self.broker = Broker(clock, limits, wall=wall, random=random, watcher=self._own)
+        self._peers = Directory(self.broker, self._outgoing)
+        self.broker.incomplete(NOT_CONNECTED)
 
     @property
     def connected(self) -> bool:
@@ -115,6 +119,10 @@ class Mesh:
             return self._acknowledgements.wait(version, [p.address for p in self._peers])
 
         return self.whole().addCallback(wait)
+
+    def keep_to_itself(self) -> None:
+        """Tell the other nodes nothing more of the subscribers here."""
+        self._own.stop()
 
     def close(self) -> None:
         """Say goodbye."""
@@ -144,7 +152,7 @@ class Mesh:
         self._address = ""
         if self._beats.running:
             self._beats.stop()
-        self._broker.incomplete(NOT_CONNECTED)
+        self.broker.incomplete(NOT_CONNECTED)
         self._introduction.stop(self.nodes)
         self._outgoing.clear()
         self._gatherings.clear()
@@ -199,14 +207,14 @@ class Mesh:
 
     def _take(self, sender: str, address: str, item: Items) -> None:
         if isinstance(item, NodeCall):
-            own = self._broker.own.get(item.subscriber)
+            own = self._own.get(item.subscriber)
             listens = own is not None and own.covers(item.message.topic)
             deliver = own.deliver if own is not None and listens else None
             self._foreign_calls.take(sender, address, item, deliver)
         elif isinstance(item, NodeReply):
             peer = self._peers.at(address)
             if peer is not None:
-                self._broker.answer(peer.id_of(item.subscriber), item.number, item.response)
+                self.broker.answer(peer.id_of(item.subscriber), item.number, item.response)
         elif isinstance(item, Tell):
             self._tell(item.subscribers, item)
         elif isinstance(item, TellAll):
@@ -242,7 +250,7 @@ class Mesh:
 
     def _tell(self, subscribers: Iterable[str], item: Tell | TellAll) -> None:
         for subscriber in subscribers:
-            own = self._broker.own.get(subscriber)
+            own = self._own.get(subscriber)
             if own is not None and own.covers(item.message.topic):
                 own.deliver(item.message, None)
 
@@ -264,7 +272,7 @@ class Mesh:
             self._outgoing.add(EVERYBODY, item)
 
     def _send_state(self, address: str, reply: bool) -> None:
-        entries = [own.entry() for own in self._broker.own.values()]
+        entries = [own.entry() for own in self._own]
         for state in make_state(self._version, entries, reply):
             self._outgoing.add(address, state)
         peer = self._peers.at(address)
@@ -314,7 +322,7 @@ class Mesh:
         self._introduction.heard_how_many(count - 1, self.nodes)
 
     def _all_known(self) -> None:
-        self._broker.incomplete("")
+        self.broker.incomplete("")
 
     # -- time
 

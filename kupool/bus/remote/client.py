@@ -133,7 +133,7 @@ class RemoteBus(Models):
 
     # -- publishing
 
-    def _publish(
+    def publish(
         self,
         model: Model,
         data: bytes,
@@ -143,6 +143,7 @@ class RemoteBus(Models):
         key: str = "",
         headers: Mapping[str, str] | None = None,
     ) -> Deferred[Outcome]:
+        """Publish by a model, with what that takes; as the method of its name does."""
         return self._outstanding.publish(
             model, data, topic, timeout=timeout, key=key, headers=headers
         )
