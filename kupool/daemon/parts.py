@@ -147,7 +147,7 @@ def build(
         settings=session_settings(settings),
         authenticator=authenticator,
     )
-    bus_part = None if bus is None else serve_bus(bus, settings.bus, handlers)
+    bus_part = None if bus is None else serve_bus(bus, settings, handlers)
     rooms = make_rooms(settings, reactor, wall, handlers)
     tenants = [part.service for part in (bus_part, rooms) if part is not None]
     server = Server(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kupool.daemon.pace import RequestPace
+from kupool.daemon.room_access import RoomAccess
 from kupool.daemon.tenants import user_of
 from kupool.errors import GOING_DOWN
 from kupool.pool.handlers import Handlers
@@ -20,10 +21,11 @@ LAST_WORDS = 1.0
 
 @dataclass(frozen=True)
 class RoomsPart:
-    """The rooms, and how often a session may ask for something in them."""
+    """The rooms, how often a session may ask for something in them, and for what."""
 
     service: RoomService
     pace: RequestPace
+    access: RoomAccess
 
     async def stop(self) -> None:
         """Tell the members, and take no more."""
@@ -43,6 +45,7 @@ def make_rooms(
     if settings.rooms.offered == "off":
         return None
     pace = RequestPace(settings.rooms.rate)
+    access = RoomAccess(settings.rooms, user_of)
     service = RoomService(
         reactor,
         user_of,
@@ -61,9 +64,10 @@ def make_rooms(
             close_timeout=LAST_WORDS,
         ),
         max_data=settings.rooms.max_data,
+        may=access,
         wall=wall,
     )
-    return RoomsPart(service, pace)
+    return RoomsPart(service, pace, access)
 
 
 __all__ = ["RoomsPart", "make_rooms"]
