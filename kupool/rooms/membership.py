@@ -115,7 +115,7 @@ class Membership:
         member = self._users.get(user)
         self._check(room, member, connection)
         address = "" if connection is None else connection.host
-        if member is None or (member.room is not room and member.address != address):
+        if address and (member is None or (member.room is not room and member.address != address)):
             self._quotas.address_members.check(address)
         if member is not None and member.room is not room:
             if member.online:
