@@ -22,17 +22,17 @@ class Presence(NamedTuple):
     last_seen: float
 
 
-class Listener(Protocol):
+class AudienceMember(Protocol):
     """One who hears what is sent to an audience, on all of their connections."""
 
     user: str
     connections: list[Peer]
 
 
-L = TypeVar("L", bound=Listener)
+M = TypeVar("M", bound=AudienceMember)
 
 
-class Audience(Generic[L]):
+class Audience(Generic[M]):
     """The ``members`` of one room by user, and what is still to be sent to them.
 
     At most ``limit`` broadcasts wait; ``code`` is the room's.
@@ -41,7 +41,7 @@ class Audience(Generic[L]):
     __slots__ = ("_code", "_limit", "_outgoing", "_work", "members")
 
     def __init__(self, code: str, limit: int) -> None:
-        self.members: dict[str, L] = {}
+        self.members: dict[str, M] = {}
         self._code = code
         self._limit = limit
         # Most rooms are idle: what only a busy one needs is made when it is.
@@ -100,4 +100,4 @@ class Audience(Generic[L]):
         return work
 
 
-__all__ = ["Audience", "Listener", "Presence"]
+__all__ = ["Audience", "AudienceMember", "Presence"]

@@ -12,7 +12,7 @@ from kupool.rooms.running import Running
 from kupool.session.connection import Connection
 
 
-class Introduction:
+class Identification:
     """Finds out whose a connection is; nothing more of it is handled meanwhile.
 
     ``parsed`` is called with what came of ``parse``, or a Failure.
@@ -42,4 +42,4 @@ class Introduction:
         self._parsed(result)
 
 
-__all__ = ["Introduction"]
+__all__ = ["Identification"]

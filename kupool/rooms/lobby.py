@@ -15,7 +15,7 @@ from zope.interface import Interface
 from kupool.callbacks import awaited, called, deferred_of
 from kupool.errors import FORBIDDEN, RequestError
 from kupool.rooms.broadcast import RoomPayload, notification
-from kupool.rooms.entrance import Introduction
+from kupool.rooms.entrance import Identification
 from kupool.rooms.failures import RoomGone
 from kupool.rooms.matchmaking import MatchOutcome
 from kupool.rooms.membership import Membership
@@ -131,7 +131,7 @@ class Lobby:
             clock,
             self.timers,
             settings,
-            quotas.address_waiting,
+            quotas,
             call=lambda outcome: hooks.on_match_players(self, outcome),
             failed=lambda failure, outcome: self.refuse(None, failure, outcome, None),
         )
@@ -338,7 +338,7 @@ class Lobby:
             else:
                 self.place(connection, code, user, body, answer=answer)
 
-        Introduction(self.clock, connection, parsed).start(
+        Identification(self.clock, connection, parsed).start(
             lambda: self.parse(connection, body), self.settings.handler_timeout
         )
 

@@ -10,7 +10,7 @@ from twisted.python.failure import Failure
 from kupool.errors import ALREADY_EXISTS, FORBIDDEN, RequestError
 from kupool.rooms.matchmaking import Matchmaker, MatchOutcome, MatchRequest
 from kupool.rooms.names import check_name
-from kupool.rooms.quotas import Quota
+from kupool.rooms.quotas import RoomQuotas
 from kupool.rooms.running import Running
 from kupool.rooms.settings import RoomSettings
 from kupool.rooms.timers import LobbyTimers
@@ -20,7 +20,7 @@ from kupool.session.connection import Connection
 class Seeking:
     """Takes players from their connections to the matchmaker, and outcomes to the hooks.
 
-    ``quota`` is how many of one address may wait. ``call`` is the hook that gets each outcome.
+    ``quotas`` has how many of one address may wait. ``call`` is the hook that gets each outcome.
     ``failed`` is called with what that failed with, and the outcome.
     """
 
@@ -29,14 +29,14 @@ class Seeking:
         clock: IReactorTime,
         timers: LobbyTimers,
         settings: RoomSettings,
-        quota: Quota,
+        quotas: RoomQuotas,
         *,
         call: Callable[[MatchOutcome], object],
         failed: Callable[[Failure, MatchOutcome], object],
     ) -> None:
         self._clock = clock
         self._settings = settings
-        self._quota = quota
+        self._quotas = quotas
         self._call = call
         self._failed = failed
         self._players: dict[Connection, str] = {}
@@ -57,10 +57,13 @@ class Seeking:
         for known in (self._players.get(connection), request.player):
             if known is not None and (known in self.matchmaker or known in self._connections):
                 raise RequestError(ALREADY_EXISTS.about(f"player {known}"))
-        self._quota.check(connection.host)
-        self._quota.take(connection.host)
+        self._quotas.address_waiting.check(connection.host)
+        self._quotas.address_waiting.take(connection.host)
         self._players[connection] = request.player
         self._connections[request.player] = connection
+        limit = self._settings.max_waiting
+        if limit and len(self.matchmaker) >= limit:
+            self._quotas.refusals.note("players who wait")  # the matchmaker refuses the player
         try:
             self.matchmaker.join(request._replace(connection=connection))
         except BaseException:  # also where what the hook returned is no number
@@ -99,7 +102,7 @@ class Seeking:
         connection = self._connections.pop(player, None)
         if connection is not None:
             del self._players[connection]
-            self._quota.give_back(connection.host)
+            self._quotas.address_waiting.give_back(connection.host)
 
     def _outcome(self, outcome: MatchOutcome) -> None:
         for request in outcome.players:

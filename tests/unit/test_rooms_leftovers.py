@@ -41,7 +41,7 @@ class TablesTests(SynchronousTestCase):
             "user_rooms._counts",
             "address_rooms._counts",
             "address_members._counts",
-            "_quota._counts",
+            "address_waiting._counts",
             "_rooms",
         ):
             self.assertTrue([way for way in ways if way.endswith(name)], (name, ways))

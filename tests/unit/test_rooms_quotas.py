@@ -152,6 +152,28 @@ class WaitingQuotaTests(QuotaCase):
         self.assertEqual(self.lobby.refusals.counts, {"players of one address who wait": 1})
 
 
+class FullTests(QuotaCase):
+    """Issue 13: what is full for everybody is counted, too."""
+
+    def test_the_limits_of_all(self) -> None:
+        hall = Hall(RoomSettings(max_rooms=1, max_members=1, max_waiting=1))
+        for user in ("ann", "bob", "cid"):
+            connection, _ = hall.connect()
+            for call in (
+                partial(hall.lobby.enter, user, user, connection),
+                partial(hall.lobby.enter, "ann", user, connection),
+                partial(hall.lobby.match, connection, MatchRequest(user, "duel", 3, 10)),
+            ):
+                try:
+                    call()
+                except RequestError as error:
+                    self.assertEqual(error.error.code, 34)
+        self.assertEqual(
+            hall.lobby.refusals.counts,
+            {"rooms": 2, "members of one room": 2, "players who wait": 2},
+        )
+
+
 class LogTests(QuotaCase):
     """Issue 13: a flood of refusals is a few lines of the log."""
 

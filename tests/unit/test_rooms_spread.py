@@ -301,6 +301,19 @@ class SpreadTests(SynchronousTestCase):
         self.world.advance(31)
         self.assertIsNone(self.b.lobby.members.find("ann"))
 
+    def test_a_move_of_who_is_at_another_host(self) -> None:
+        """A-46: the connection does not follow; the member is away, and gone after a while."""
+        ann, bob = Peer(self.a), Peer(self.b)
+        bob.ask(room=self.there, user="bob")
+        ann.ask(room=self.there, user="ann")
+        code = self.b.lobby.code_here("other ")
+        self.assertEqual(self.b.lobby.move("ann", code).connections, [])
+        self.world.advance(1)
+        self.assertEqual((len(self.a.lobby.seats), len(self.b.lobby.remote_peers)), (0, 0))
+        self.world.advance(31)
+        self.assertIsNone(self.b.lobby.members.find("ann"))
+        self.assertIsNone(self.b.lobby.find(code))
+
     def test_two_connections_of_one_user(self) -> None:
         bob, here, there = Peer(self.b), Peer(self.a), Peer(self.b)
         bob.ask(room=self.there, user="bob")
