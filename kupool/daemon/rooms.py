@@ -54,8 +54,9 @@ def make_rooms(
         settings=RoomSettings(
             max_rooms=settings.rooms.max_rooms,
             max_members=settings.rooms.members,
-            user_rooms=settings.rooms.user_rooms,
-            user_connections=settings.rooms.user_connections,
+            # Without passwords anybody may use up what another user has.
+            user_rooms=settings.rooms.user_rooms if settings.listen.auth else 0,
+            user_connections=settings.rooms.user_connections if settings.listen.auth else 0,
             address_rooms=settings.rooms.address_rooms,
             address_members=settings.rooms.address_members,
             address_waiting=settings.rooms.address_waiting,

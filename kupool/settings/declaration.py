@@ -411,10 +411,13 @@ class NodeRoomsSettings:
     max_rooms: int = _setting(COUNT, "1000", "rooms at once", least=1, name="rooms_max")
     members: int = _setting(COUNT, "1000", "members of one room", least=1, name="rooms_members")
     user_rooms: int = _setting(
-        COUNT, "10", "rooms at once that one user made", name="rooms_user_max"
+        COUNT, "10", "rooms at once that one user made; needs --auth", name="rooms_user_max"
     )
     user_connections: int = _setting(
-        COUNT, "16", "connections of one user in a room", name="rooms_user_connections"
+        COUNT,
+        "16",
+        "connections of one user in a room; needs --auth",
+        name="rooms_user_connections",
     )
     address_rooms: int = _setting(
         COUNT, "100", "rooms at once that one address made", name="rooms_address_max"

@@ -149,3 +149,17 @@ class QuotaTests(RoomsCase):
     def stop(self) -> None:
         self.network.advance(61)  # what was refused is in the log, by the minute
         super().stop()
+
+
+class WithoutPasswordsTests(DaemonCase):
+    """Issue 13: who is anybody has nothing of their own that others could use up."""
+
+    settings = {"rooms": "on", "rooms_user_connections": "1", "rooms_address_members": "2"}
+
+    def test_a_user_has_what_their_address_has(self) -> None:
+        first, second, other = (self.session(name) for name in ("alice", "alice", "bob"))
+        self.assertNotIn("error", first.ask("room.create", {"room": "tea"}))
+        self.assertNotIn("error", second.ask("room.join", {"room": "tea"}))
+        self.assertNotIn("error", other.ask("room.join", {"room": "tea"}))
+        answer = self.session("cid").ask("room.join", {"room": "tea"})
+        self.assertEqual(answer["error"], "too many requests: members of one address")
