@@ -54,7 +54,8 @@ class SessionsTests(RoomsCase):
 
     def session(self, number: int) -> None:
         """One of many ways to come and go."""
-        peer = self.connect(f"user {number}", ("line", "frame", "int32")[number % 3])
+        framing = ("line", "frame", "int32")[number % 3]
+        peer = self.connect(f"user {number}", framing, f"10.0.{number // 250}.{number % 250}")
         way = number % 7
         if way < 4:
             peer.ask("room.create", {"room": f"room {number}"})
@@ -100,7 +101,7 @@ class HostsTests(SynchronousTestCase):
         there = [world.code_of("b")]
 
         def session(number: int) -> None:
-            peer = Peer(a)
+            peer = Peer(a, f"10.0.0.{number}")
             peer.tell(room=there[0], user=f"user {number}")
             if number % 3 == 0:
                 peer.tell(say=number)

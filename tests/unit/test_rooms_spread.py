@@ -40,10 +40,10 @@ from tests.rooms_host import Hooks
 class Peer:
     """A client of one host; speaks lines."""
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Host, address: str = "192.0.2.1") -> None:
         self.host = host
         self.transport = PeerTransport()
-        self.connection = host.manager.admit(self.transport, "192.0.2.1", LINE)
+        self.connection = host.manager.admit(self.transport, address, LINE)
         self.number = 0
 
     def tell(self, **params: Any) -> int:
