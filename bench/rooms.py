@@ -19,11 +19,11 @@ from typing import Any
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import Clock
 
-from kupool.rooms.events import Incoming
 from kupool.rooms.hooks import RoomHooks
 from kupool.rooms.lobby import Lobby
+from kupool.rooms.room import Incoming
 from kupool.rooms.settings import RoomSettings
-from kupool.rooms.wheel import RoomTimer, Wheel
+from kupool.rooms.timers import LobbyTimers, RoomTimer
 
 
 class TimedClock(Clock):
@@ -101,7 +101,7 @@ class Spent:
 def measure_wheel(timers: int, span: float) -> None:
     """Set, look after and fire timers on the wheel alone."""
     clock = TimedClock()
-    wheel = Wheel(clock, 0.05)
+    wheel = LobbyTimers(clock, 0.05)
     fired = 0
 
     def fire(timer: RoomTimer) -> None:
@@ -172,7 +172,7 @@ def measure_idle(clock: TimedClock, lobby: Lobby, rooms: int) -> None:
     woken = sum(clock.turns)
     print(
         f"idle      {1e6 * (spent.cpu - base.cpu) / 36000:8.2f} us for each of 36000 ticks among "
-        f"{rooms} rooms and {len(lobby.wheel)} timers; woken {len(clock.turns)} times, "
+        f"{rooms} rooms and {len(lobby.timers)} timers; woken {len(clock.turns)} times, "
         f"{1e3 * woken:.1f} ms"
     )
 
@@ -216,11 +216,11 @@ def compare(few: Any, many: Any, rounds: int) -> None:
 
 def fire_all(clock: TimedClock, lobby: Lobby, hooks: Hooks) -> None:
     """Let every room's timers fire, each as a message of its room."""
-    number, before = len(lobby.wheel), hooks.events
+    number, before = len(lobby.timers), hooks.events
     clock.turns.clear()
     ticks = 0
     with Spent() as spent:
-        while len(lobby.wheel):
+        while len(lobby.timers):
             clock.advance(0.05)
             ticks += 1
         clock.advance(0)

@@ -16,9 +16,7 @@ from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.error import ConnectError
 from twisted.internet.task import react
 
-from kupool.bus import Kind, Message, Refusal
-from kupool.bus.local import LocalBus
-from kupool.bus.remote.client import RemoteBus
+from kupool.bus import Kind, LocalBus, Message, Refusal, RemoteBus
 from kupool.bus.remote.service import BusService
 from kupool.net import Server, run
 

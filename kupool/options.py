@@ -67,7 +67,12 @@ class SettingOptions(usage.Options):
     opt_bus_publish = _several("bus_publish")
     opt_bus_subscribe = _several("bus_subscribe")
     opt_bus_direct = _several("bus_direct")
+    opt_bus_permissions = _several("bus_permissions")
     opt_bus_operators = _several("bus_operators")
+    opt_rooms_create = _several("rooms_create")
+    opt_rooms_join = _several("rooms_join")
+    opt_rooms_match = _several("rooms_match")
+    opt_rooms_permissions = _several("rooms_permissions")
     opt_bus_origins = _several("bus_origins")
 
     def __init__(self) -> None:

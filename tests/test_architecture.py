@@ -48,6 +48,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "live": {"errors", "callbacks", "timing", "wire", "session", "net"},
     "rooms": {
         "errors",
+        "moved",
         "callbacks",
         "incidents",
         "timing",
@@ -106,7 +107,7 @@ MECHANISMS = ("kupool.callbacks", "kupool.incidents", "kupool.timing")
 BY_INTERFACE = ("live", "log", "bus")
 
 #: Packages of which no file may be in a circle of files that import each other.
-WITHOUT_CIRCLES = ("net", "session", "client", "pool", "web", "daemon")
+WITHOUT_CIRCLES = ("bus", "net", "session", "client", "pool", "rooms", "web", "daemon")
 
 #: Only these may import the global reactor; everyone else is given one.
 REACTOR_USERS = {"tap", "cli", "commands"}
@@ -131,9 +132,9 @@ DICTATED = {
 #: What may be anything, and is nothing at first: it belongs to the application, or is JSON.
 ANYTHING = {
     "kupool.net.routing.request.Request.context",
-    "kupool.rooms.members.Member.data",
+    "kupool.rooms.room.Member.data",
     "kupool.rooms.room.Room.data",
-    "kupool.rooms.spread.visitors.Visitor.context",
+    "kupool.rooms.spread.remote_peers.RemotePeer.context",
     "kupool.session.connection.Connection.context",
     "kupool.wire.messages.Reply.result",
 }
@@ -353,10 +354,42 @@ class ImportTests(SynchronousTestCase):
                 if top == "kupool":
                     own = imported.path.startswith(("kupool.bus", *MECHANISMS))
                     self.assertTrue(own, module.name)
-                    self.assertFalse(imported.path.startswith(forms), module.name)
+                    # The package names its forms, and imports them when they are used.
+                    of_a_form = imported.path.startswith(forms)
+                    self.assertFalse(of_a_form and module.name != "kupool.bus", module.name)
                 else:
                     ours = top in sys.stdlib_module_names or top in ("twisted", "zope")
                     self.assertTrue(ours, f"{module.name} imports {imported.path}")
+
+    def test_the_forms_of_the_bus_are_imported_when_they_are_used(self) -> None:
+        """A-01, issue 13: who uses the bus in one process loads nothing that is for networks."""
+        script = (
+            "import sys, kupool.bus\n"
+            "def heavy():\n"
+            "    return sorted({n.split('.')[0] for n in sys.modules} & {'pika', 'msgspec'})\n"
+            "print(heavy(), 'kupool.net' in sys.modules, kupool.bus.LocalBus.__name__)\n"
+            "from kupool.bus import RemoteBus\n"
+            "print(heavy(), RemoteBus.__module__)\n"
+            "from kupool.bus import RabbitBus\n"
+            "print(heavy(), RabbitBus.__module__, kupool.bus.RabbitBus is RabbitBus)\n"
+            "try:\n"
+            "    kupool.bus.Nothing\n"
+            "except AttributeError as error:\n"
+            "    print(error)\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True
+        )
+        self.assertEqual(
+            done.stdout.splitlines(),
+            [
+                "[] False LocalBus",
+                "['msgspec'] kupool.bus.remote.client",
+                "['msgspec'] kupool.bus.rabbit.bus True",
+                "module 'kupool.bus' has no attribute 'Nothing'",
+            ],
+            done.stderr,
+        )
 
     def test_the_mechanisms_stand_on_the_standard_library_and_twisted(self) -> None:
         """A-01, issue 12: all may use them, the core of the bus too."""

@@ -1,13 +1,18 @@
 """The message bus: topics, four delivery models, one outcome for every publish.
 
 Publishers know a topic and nothing of who listens. The same interface is there in one
-process (:mod:`kupool.bus.local`) and over a network (:mod:`kupool.bus.remote`). Only the
-latter imports more than the standard library and Twisted.
+process (:class:`LocalBus`), over a connection to a server (:class:`RemoteBus`) and across
+nodes on RabbitMQ (:class:`RabbitBus`). The latter two import more than the standard library
+and Twisted, when they are first used.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from kupool.bus.interfaces import IBus, Subscription
+from kupool.bus.local import LocalBus
 from kupool.bus.messages import (
     Answer,
     BusError,
@@ -20,8 +25,16 @@ from kupool.bus.messages import (
     Refusal,
     Topic,
 )
-from kupool.bus.settings import BusSettings
+from kupool.bus.permissions import Permissions, Rule, parse_rule
+from kupool.bus.settings import BusSettings, PeerLimits
 from kupool.bus.status import BusStatus, Recent, Step, SubscriberStatus, TopicStatus
+
+if TYPE_CHECKING:
+    from kupool.bus.rabbit.bus import RabbitBus
+    from kupool.bus.remote.client import RemoteBus
+
+#: Where the forms are that are imported when they are used.
+_FORMS = {"RabbitBus": "kupool.bus.rabbit.bus", "RemoteBus": "kupool.bus.remote.client"}
 
 __all__ = [
     "Answer",
@@ -31,15 +44,28 @@ __all__ = [
     "Handler",
     "IBus",
     "Kind",
+    "LocalBus",
     "Message",
     "Model",
     "NotMine",
     "Outcome",
+    "PeerLimits",
+    "Permissions",
+    "RabbitBus",
     "Recent",
     "Refusal",
+    "RemoteBus",
+    "Rule",
     "Step",
     "SubscriberStatus",
     "Subscription",
     "Topic",
     "TopicStatus",
+    "parse_rule",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _FORMS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_FORMS[name]), name)

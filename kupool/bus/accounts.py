@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 
-from kupool.bus import BusSettings, Message, Recent, Step, TopicStatus
+from kupool.bus.messages import Message
+from kupool.bus.settings import BusSettings
+from kupool.bus.status import Recent, Step, TopicStatus
 
 #: Bytes of each message's data that are remembered, and steps of each trace.
 START = 64
@@ -52,9 +54,18 @@ class Accounts:
         self.counts: Counter[str] = Counter()
         self._topics: OrderedDict[str, TopicAccount] = OrderedDict()
         self._traces: OrderedDict[str, list[Step]] = OrderedDict()
+        #: The ids of messages by what their publishers call them.
+        self._known_as: OrderedDict[str, str] = OrderedDict()
 
-    def published(self, message: Message) -> Note:
-        """Note a new message; what becomes of it is for :meth:`ended`."""
+    def published(self, message: Message, known_as: str = "") -> Note:
+        """Note a new message; what becomes of it is for :meth:`ended`.
+
+        ``known_as`` is the id that its publisher has for it: its trace is found by that, too.
+        """
+        if known_as:
+            self._known_as[known_as] = message.id
+            if len(self._known_as) > self._settings.max_traces:
+                self._known_as.popitem(last=False)
         account = self._account(message.topic)
         note = Note(self._wall(), message)
         account.recent.append(note)
@@ -103,7 +114,10 @@ class Accounts:
 
     def trace(self, trace_id: str) -> tuple[Step, ...]:
         """Return what is known of a message's way, in order."""
-        return tuple(self._traces.get(trace_id, ()))
+        steps = self._traces.get(trace_id)
+        if steps is None:
+            steps = self._traces.get(self._known_as.get(trace_id, ""), [])
+        return tuple(steps)
 
     def shown(
         self, waiting: Callable[[str], int], buffered: Callable[[str], int]

@@ -9,17 +9,20 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable
 from random import Random
-from secrets import token_hex
+from secrets import randbits
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from kupool.bus import BusSettings, BusStatus, Kind, Message, Model, Outcome, Step
 from kupool.bus.accounts import Accounts, Note
 from kupool.bus.buffer import Buffer, Kept
-from kupool.bus.calling import Calls
+from kupool.bus.calling import FIRST_FOREIGN, Calls
 from kupool.bus.calls import Deliver, Done, Response, Subscriber, Taken, in_any_order
+from kupool.bus.messages import Kind, Message, Model, Outcome
+from kupool.bus.settings import BusSettings
+from kupool.bus.status import BusStatus, Step
 from kupool.bus.topics import Trie, pattern_name
+from kupool.bus.watching import IBrokerWatcher
 from kupool.timing.chunks import in_chunks
 from kupool.timing.timers import Timers
 
@@ -29,12 +32,17 @@ MAX_MATCHES = 1024
 #: Why the bus itself refuses a message.
 BUS_FULL = "the bus is full"
 BUS_CLOSED = "the bus is closed"
+TOO_LARGE = "too large for every subscriber"
+
+#: Seconds between two lines of the log about refusals for the same reason.
+LOG_PERIOD = 60.0
 
 
 class Broker:
     """Takes messages for topics, and sees each through to its outcome.
 
-    ``wall`` returns seconds since 1970; ``random`` chooses among subscribers.
+    ``wall`` returns seconds since 1970; ``random`` chooses among subscribers. ``watcher``
+    is told of subscribers, and of what they answer to calls that are not the broker's own.
     """
 
     _log = Logger()
@@ -46,11 +54,13 @@ class Broker:
         *,
         wall: Callable[[], float],
         random: Random | None = None,
+        watcher: IBrokerWatcher | None = None,
     ) -> None:
         self.settings = settings or BusSettings()
         self._random = random or Random()
         self._wall = wall
-        self._clock = clock
+        self._watcher = watcher
+        self.clock = clock
         self._timers = Timers(clock)
         self._accounts = Accounts(self.settings, wall)
         self._buffer = Buffer(self._timers, self.settings, self._expired)
@@ -70,8 +80,8 @@ class Broker:
         self.changed: Callable[[], object] = _nothing
         self._closed = False
         self._incomplete = ""
-        self._token = token_hex(4)
-        self._next_id = 0
+        #: When each refusal was logged last, in seconds of the clock.
+        self._logged: dict[str, float] = {}
 
     # -- who listens
 
@@ -83,13 +93,15 @@ class Broker:
         keys: Iterable[str] = (),
         *,
         since: float | None = None,
+        elsewhere: bool = False,
     ) -> tuple[str, ...]:
         """Let a subscriber have what fits some topics; returns all that it listens to.
 
         One that is there already keeps its ``deliver``. ``since`` is when it came, in
-        seconds since 1970, where that is not now. What waited for these topics is
-        delivered before this returns, or in the next turns of the reactor. Raises
-        :class:`ValueError` for a pattern that is none; then nothing has changed.
+        seconds since 1970, where that is not now. The watcher is not told of one that is
+        ``elsewhere``. What waited for these topics is delivered before this returns, or in
+        the next turns of the reactor. Raises :class:`ValueError` for a pattern that is none;
+        then nothing has changed.
         """
         patterns = [pattern_name(topic) for topic in topics]
         if not patterns:
@@ -101,7 +113,8 @@ class Broker:
             since = self._wall() if since is None else since
             subscriber = Subscriber(subscriber_id, deliver, since)
             self._subscribers[subscriber_id] = subscriber
-        subscriber.keys.update(keys)
+        new_keys = tuple(keys)
+        subscriber.keys.update(new_keys)
         new = [p for p in dict.fromkeys(patterns) if p not in subscriber.patterns]
         for pattern in new:
             subscriber.patterns[pattern] = None
@@ -112,17 +125,28 @@ class Broker:
             for topic in self._buffer.topics(pattern):
                 self._buffer.drain(topic, self._giving(subscriber))
         self._calls.came(new)
-        return tuple(subscriber.patterns)
+        found = tuple(subscriber.patterns)
+        if self._watcher is not None and not elsewhere:
+            self._watcher.subscribed(
+                subscriber_id, found, new_keys, deliver=deliver, since=subscriber.since
+            )
+        return found
 
     def unsubscribe(
         self, subscriber_id: str, topics: Iterable[object] | None = None
     ) -> tuple[str, ...]:
         """Let a subscriber have no more of some topics, by default of all.
 
-        Returns those that are left. It may still answer what is in its hands. Harmless
+        Returns those that are left. It may still answer what it was called with. Harmless
         where it does not listen; raises :class:`ValueError` for a pattern that is none.
         """
         patterns = None if topics is None else [pattern_name(topic) for topic in topics]
+        left = self._take_topics(subscriber_id, patterns)
+        if self._watcher is not None:
+            self._watcher.unsubscribed(subscriber_id, left)
+        return left
+
+    def _take_topics(self, subscriber_id: str, patterns: list[str] | None) -> tuple[str, ...]:
         subscriber = self._subscribers.get(subscriber_id)
         if subscriber is None:
             return ()
@@ -138,11 +162,13 @@ class Broker:
         return tuple(subscriber.patterns)
 
     def remove(self, subscriber_id: str) -> None:
-        """Forget a subscriber that is gone; what it had in its hands goes to others."""
-        self.unsubscribe(subscriber_id)
+        """Forget a subscriber that is gone; what it has not answered goes to others."""
+        self._take_topics(subscriber_id, None)
         subscriber = self._subscribers.pop(subscriber_id, None)
         if subscriber is not None:
             self._calls.lost(subscriber)
+        if self._watcher is not None:
+            self._watcher.removed(subscriber_id)
 
     def listening(self, topic: str) -> tuple[Subscriber, ...]:
         """Return who listens to a topic, each once."""
@@ -170,18 +196,18 @@ class Broker:
     # -- messages
 
     def message_id(self) -> str:
-        """Return an id for a message that comes without one; no other bus has the same."""
-        self._next_id += 1
-        return f"{self._token}-{self._next_id}"
+        """Return an id for a message; nobody can guess it, no other message has the same."""
+        return f"{randbits(64):016x}"
 
-    def publish(self, message: Message, done: Done) -> Callable[[], None]:
+    def publish(self, message: Message, done: Done, known_as: str = "") -> Callable[[], None]:
         """See a message through to its outcome, which ``done`` is given, maybe at once.
 
         It is one that :func:`kupool.bus.publishing.make_message` made; a reliable one's
-        ``timeout`` is the time that it has. Returns what ends
-        it without an outcome; harmless afterwards.
+        ``timeout`` is the time that it has. ``known_as`` is the id that its publisher has
+        for it: for traces only. Returns what ends it without an outcome; harmless
+        afterwards.
         """
-        note = self._accounts.published(message)
+        note = self._accounts.published(message, known_as)
         if self._closed:
             self._refuse(message, note, BUS_CLOSED, done)
         elif message.model.reliable:
@@ -198,9 +224,33 @@ class Broker:
 
     def answer(self, subscriber_id: str, number: int, response: Response) -> None:
         """Take what a subscriber says to a call; too late or unasked is harmless."""
+        if number >= FIRST_FOREIGN:
+            if self._watcher is not None:
+                self._watcher.answered(subscriber_id, number, response)
+            return
         subscriber = self._subscribers.get(subscriber_id)
         if subscriber is not None:
             self._calls.answered(subscriber, number, response)
+
+    def knows(self, subscriber_id: str) -> bool:
+        """Say whether a subscriber listens, or has calls that it may still answer."""
+        return subscriber_id in self._subscribers
+
+    def turned_away(self, reason: str) -> None:
+        """Count something that was refused before it was a message, and log it now and then.
+
+        ``reason`` is one of few.
+        """
+        counts, what = self._accounts.counts, f"turned away: {reason}"
+        counts[what] += 1
+        now = self.clock.seconds()
+        if now - self._logged.get(reason, -LOG_PERIOD) >= LOG_PERIOD:
+            self._logged[reason] = now
+            self._log.warn(
+                "The bus refused: {reason}: {count} since the start",
+                reason=reason,
+                count=counts[what],
+            )
 
     def _refuse(self, message: Message, note: Note, reason: str, done: Done) -> None:
         self._accounts.ended(message, note, Kind.REFUSED.value)
@@ -218,18 +268,18 @@ class Broker:
         told: Counter[Taken] = Counter()
         if message.model is Model.UNRELIABLE_RANDOM:
             for n in in_any_order(self._random, len(everybody)):
-                taken = self._hand(message, everybody[n])
+                taken = self._give(message, everybody[n])
                 told[taken] += 1
                 if taken is Taken.YES:
                     break
             self._tell(done, self._sent(message, note, told))
             return
 
-        def hand(subscriber: Subscriber) -> None:
-            told[self._hand(message, subscriber)] += 1
+        def give(subscriber: Subscriber) -> None:
+            told[self._give(message, subscriber)] += 1
 
-        handed = in_chunks(self._clock, everybody, hand)
-        handed.addCallback(lambda _: self._tell(done, self._sent(message, note, told)))
+        given = in_chunks(self.clock, everybody, give)
+        given.addCallback(lambda _: self._tell(done, self._sent(message, note, told)))
 
     def _sent(self, message: Message, note: Note, told: Counter[Taken]) -> Outcome:
         receivers = told[Taken.YES]
@@ -239,6 +289,9 @@ class Broker:
         elif told[Taken.FULL]:
             self._accounts.ended(message, note, "overflow")
             reason = "every subscriber has enough to do"
+        elif told[Taken.TOO_LARGE]:
+            self._accounts.ended(message, note, "overflow")
+            reason = TOO_LARGE
         elif self._buffer.keep(message, note):
             self._accounts.ended(message, note, "buffered")
         else:
@@ -248,7 +301,7 @@ class Broker:
             return Outcome(Kind.REFUSED, reason=reason)
         return Outcome(Kind.SENT, receivers=receivers)
 
-    def _hand(self, message: Message, subscriber: Subscriber) -> Taken:
+    def _give(self, message: Message, subscriber: Subscriber) -> Taken:
         taken = subscriber.deliver(message, None)
         if taken is Taken.YES:
             self._accounts.step(message, "offered", subscriber.id)
@@ -258,7 +311,11 @@ class Broker:
 
     def _giving(self, subscriber: Subscriber) -> Callable[[Kept], bool]:
         def give(kept: Kept) -> bool:
-            if self._hand(kept.message, subscriber) is not Taken.YES:
+            taken = self._give(kept.message, subscriber)
+            if taken is Taken.TOO_LARGE:
+                self._accounts.ended(kept.message, kept.note, "overflow")
+                return True  # it holds up no others
+            if taken is not Taken.YES:
                 return False
             self._accounts.ended(kept.message, kept.note, "delivered")
             return True
@@ -299,4 +356,4 @@ def _nothing() -> None:
     """End a message that has its outcome; tell nobody."""
 
 
-__all__ = ["BUS_CLOSED", "BUS_FULL", "Broker"]
+__all__ = ["BUS_CLOSED", "BUS_FULL", "TOO_LARGE", "Broker"]

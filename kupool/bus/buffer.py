@@ -6,8 +6,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
-from kupool.bus import BusSettings, Message
 from kupool.bus.accounts import Note
+from kupool.bus.messages import Message
+from kupool.bus.settings import BusSettings
 from kupool.bus.topics import is_pattern, matches
 from kupool.timing.timers import Timer, Timers
 

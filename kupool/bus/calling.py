@@ -6,11 +6,11 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from itertools import islice
 from random import Random
+from secrets import randbits
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from kupool.bus import BusSettings, Kind, Message, Model, Outcome
 from kupool.bus.accounts import Accounts, Note
 from kupool.bus.calls import (
     Call,
@@ -22,12 +22,21 @@ from kupool.bus.calls import (
     Taken,
     in_any_order,
 )
+from kupool.bus.messages import Kind, Message, Model, Outcome
+from kupool.bus.settings import BusSettings
 from kupool.bus.topics import is_pattern, matches
 from kupool.timing.chunks import Chunks
 from kupool.timing.timers import Timers
 
 #: Calls that are looked after in one turn of the reactor, and offers made to a fan-out.
 CHUNK = 500
+
+#: The bits of a call's number: nobody who was not offered a call can name it, and none tells
+#: how many calls there are.
+NUMBER_BITS = 63
+
+#: Calls that a broker sees through for somebody else have numbers from here on.
+FIRST_FOREIGN = 1 << NUMBER_BITS
 
 #: Waiting calls that are tried again when a subscriber that had enough to do answers.
 WAKE = 8
@@ -65,7 +74,6 @@ class Calls:
         self._work: deque[Call] = deque()
         self._working = False
         self._chunks = Chunks(clock, self._part)
-        self._number = 0
         self.size = 0
         #: Whether every subscriber there is may be known. Otherwise a call is not ended for
         #: what those said that are: it waits, as one without subscribers does.
@@ -83,9 +91,11 @@ class Calls:
         settings, size = self._settings, len(message.data)
         if len(self._calls) >= settings.max_calls or self.size + size > settings.max_calls_bytes:
             return None
-        self._number += 1
+        number = randbits(NUMBER_BITS)
+        while number in self._calls:
+            number = randbits(NUMBER_BITS)
         deadline = self._timers.now() + message.timeout
-        call = self._calls[self._number] = Call(self._number, message, deadline, done, note=note)
+        call = self._calls[number] = Call(number, message, deadline, done, note=note)
         self.size += size
         if message.model is Model.RELIABLE_SPECIFIC:
             self._wait(call)
@@ -115,7 +125,7 @@ class Calls:
         self._go_on()
 
     def lost(self, subscriber: Subscriber) -> None:
-        """A subscriber is gone, with calls in its hands."""
+        """A subscriber is gone, with calls that it has not answered."""
         for number in list(subscriber.calls):
             call = self._calls.get(number)
             if call is not None:
@@ -127,7 +137,7 @@ class Calls:
     def answered(self, subscriber: Subscriber, number: int, response: Response) -> None:
         """Take what a subscriber says to a call, unless it is too late or unasked."""
         call = self._calls.get(number)
-        if call is None or call.hands.get(subscriber) is not OfferState.OPEN:
+        if call is None or call.offers.get(subscriber) is not OfferState.OPEN:
             return
         verdict = response.verdict
         if verdict is CallVerdict.ANSWER and len(response.data) > self._settings.max_data:
@@ -213,8 +223,8 @@ class Calls:
     def _offer_one(self, call: Call) -> bool:
         """Offer a call to one more; returns whether there is more to do for it later."""
         there = self._listening(call.message.topic)
-        if call.hands:
-            there = tuple(s for s in there if s not in call.hands)
+        if call.offers:
+            there = tuple(s for s in there if s not in call.offers)
         if there:
             call.met = True
             call.share_ends = self._timers.now() + call.message.timeout * self._settings.share
@@ -225,7 +235,7 @@ class Calls:
             if call.number not in self._calls:
                 return False
             if taken is Taken.YES:
-                if call.hands.get(subscriber) is OfferState.OPEN:
+                if call.offers.get(subscriber) is OfferState.OPEN:
                     call.holder = subscriber
                     self._stop_waiting(call)
                     return True
@@ -240,7 +250,7 @@ class Calls:
         offers = 0
         for subscriber in self._meant(call.message):
             call.met = True
-            if subscriber in call.hands:
+            if subscriber in call.offers:
                 continue
             offers += 1
             if offers > CHUNK:
@@ -271,28 +281,31 @@ class Calls:
         ):
             subscriber.full = True
             return Taken.FULL
-        again = message.redelivered
-        if message.model is Model.RELIABLE_RANDOM and call.hands:
+        again = message.redelivered or call.lost
+        if message.model is Model.RELIABLE_RANDOM and call.offers:
             again = True
         left = max(0.0, call.deadline - self._timers.now())
-        call.hands[subscriber] = OfferState.OPEN
+        call.offers[subscriber] = OfferState.OPEN
         subscriber.take(call.number, size)
         taken = subscriber.deliver(message._replace(timeout=left, redelivered=again), call.number)
         if taken is Taken.YES:
             self._accounts.step(message, "offered", subscriber.id)
-        elif call.hands.get(subscriber) is OfferState.OPEN:
+        elif call.offers.get(subscriber) is OfferState.OPEN:
             subscriber.drop(call.number)
             self._dropped(subscriber)
             if taken is Taken.FULL:
                 subscriber.full = True
-                del call.hands[subscriber]
+                del call.offers[subscriber]
             else:
-                call.hands[subscriber] = OfferState.LOST
+                call.offers[subscriber] = OfferState.LOST
+                call.lost = True
         return taken
 
-    def _settle(self, call: Call, subscriber: Subscriber, hand: OfferState) -> None:
+    def _settle(self, call: Call, subscriber: Subscriber, state: OfferState) -> None:
         """A subscriber is done with a call that goes on."""
-        call.hands[subscriber] = hand
+        call.offers[subscriber] = state
+        if state is OfferState.LOST:
+            call.lost = True
         subscriber.drop(call.number)
         self._dropped(subscriber)
         if call.holder is subscriber:
@@ -305,7 +318,7 @@ class Calls:
             for pattern in subscriber.patterns
             for topic in self._waiting_for(pattern)
             for call in self._waiting[topic].values()
-            if subscriber not in call.hands
+            if subscriber not in call.offers
         )
         woken = list(islice(waiting, WAKE))
         self._work.extend(woken)
@@ -320,14 +333,14 @@ class Calls:
     # -- the end
 
     def _concluded(self, call: Call) -> bool:
-        """End a call that nobody has in hand and that waits for nobody."""
-        hands = set(call.hands.values())
-        if OfferState.OPEN in hands or not self.whole:
+        """End a call that is open with nobody and waits for nobody."""
+        states = set(call.offers.values())
+        if OfferState.OPEN in states or not self.whole:
             return False
-        if OfferState.FAILED in hands:
+        if OfferState.FAILED in states:
             self._finish(call, Outcome(Kind.REFUSED, reason=call.error, subscriber=call.failed_by))
             return True
-        if hands == {OfferState.NOT_MINE}:
+        if states == {OfferState.NOT_MINE}:
             self._finish(call, Outcome(Kind.NO_SUBSCRIBER))
             return True
         return False
@@ -348,8 +361,8 @@ class Calls:
         self.size -= len(call.message.data)
         self._timers.cancel(call.timer)
         self._stop_waiting(call)
-        for subscriber, hand in call.hands.items():
-            if hand is OfferState.OPEN:
+        for subscriber, state in call.offers.items():
+            if state is OfferState.OPEN:
                 subscriber.drop(call.number)
                 self._dropped(subscriber)
 
@@ -365,4 +378,4 @@ class Calls:
                 del self._waiting[topic]
 
 
-__all__ = ["Calls"]
+__all__ = ["FIRST_FOREIGN", "NUMBER_BITS", "Calls"]

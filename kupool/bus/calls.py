@@ -7,8 +7,9 @@ from enum import Enum
 from random import Random
 from typing import NamedTuple
 
-from kupool.bus import Message, Outcome, SubscriberStatus
 from kupool.bus.accounts import Note
+from kupool.bus.messages import Message, Outcome
+from kupool.bus.status import SubscriberStatus
 from kupool.timing.timers import Timer
 
 
@@ -20,6 +21,8 @@ class Taken(Enum):
     FULL = "full"
     #: Not any more: its end is near.
     GONE = "gone"
+    #: Never: no message of this size reaches it.
+    TOO_LARGE = "too large"
 
 
 #: Hands a message to a subscriber. With a number for the second argument an answer is
@@ -60,7 +63,7 @@ class OfferState(Enum):
 
 
 class Subscriber:
-    """One subscriber: where its messages go, and which calls are in its hands."""
+    """One subscriber: where its messages go, and which calls are open with it."""
 
     __slots__ = ("calls", "calls_bytes", "deliver", "full", "id", "keys", "patterns", "since")
 
@@ -76,12 +79,12 @@ class Subscriber:
         self.full = False
 
     def take(self, number: int, size: int) -> None:
-        """Note a call in its hands."""
+        """Note a call that it is to answer."""
         self.calls[number] = size
         self.calls_bytes += size
 
     def drop(self, number: int) -> None:
-        """Note that a call is in its hands no more."""
+        """Note that it need not answer a call any more."""
         self.calls_bytes -= self.calls.pop(number, 0)
 
     def shown(self) -> SubscriberStatus:
@@ -97,12 +100,13 @@ class Call:
         "done",
         "error",
         "failed_by",
-        "hands",
         "holder",
+        "lost",
         "message",
         "met",
         "note",
         "number",
+        "offers",
         "share_ends",
         "timer",
     )
@@ -115,12 +119,15 @@ class Call:
         self.deadline = deadline
         self.done = done
         self.note = note
-        self.hands: dict[Subscriber, OfferState] = {}
+        #: How it stands with each subscriber that it was offered to.
+        self.offers: dict[Subscriber, OfferState] = {}
         #: Whose share of the time it is.
         self.holder: Subscriber | None = None
         self.share_ends = 0.0
         #: Whether there was a subscriber at all.
         self.met = False
+        #: Whether one is gone that may have seen it.
+        self.lost = False
         #: What the last of those that failed said.
         self.error = self.failed_by = ""
         self.timer: Timer | None = None

@@ -11,8 +11,9 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from kupool.bus import Answer, BusSettings, Handler, Message, NotMine, Refusal
 from kupool.bus.calls import CallVerdict, Response, Taken
+from kupool.bus.messages import Answer, Handler, Message, NotMine, Refusal
+from kupool.bus.settings import BusSettings
 from kupool.callbacks import attempt
 from kupool.incidents import report
 from kupool.timing.chunks import Chunks
@@ -25,6 +26,12 @@ Respond = Callable[[Response], object]
 
 #: The largest status of an answer; the smallest is as far below 0.
 MAX_STATUS = 2**63 - 1
+
+#: The most characters of a refusal or an error that its publisher is told.
+MAX_REASON = 1000
+
+#: What a publisher is told of an answer that no form of the bus can carry.
+UNSENDABLE = "an answer that cannot be sent"
 
 _NOT_MINE = Response(CallVerdict.NOT_MINE)
 
@@ -133,14 +140,12 @@ class Inbox:
                 self._log.failure("An answer to message {id} could not be given", id=message.id)
 
     def _response(self, result: Any, message: Message) -> Response:
-        if isinstance(result, bytes):
-            return Response(CallVerdict.ANSWER, result)
         if result is None:
             return Response(CallVerdict.ANSWER)
+        if isinstance(result, bytes):
+            result = Answer(result)
         if isinstance(result, Answer):
-            if sendable(result):
-                return Response(CallVerdict.ANSWER, result.data, result.status)
-            return Response(CallVerdict.FAILED, text="an answer that cannot be sent")
+            return answered(result, self._settings.max_data)
         if not isinstance(result, Failure):
             result = Failure(TypeError(f"a handler returned {type(result).__name__}"))
         if result.check(NotMine):
@@ -149,7 +154,7 @@ class Inbox:
             text = attempt(str, result.value)
             if isinstance(text, str):
                 # The name of a file, say, may hold what no wire can carry.
-                text = text.encode(errors="backslashreplace").decode()
+                text = text[:MAX_REASON].encode(errors="backslashreplace").decode()
                 return Response(CallVerdict.REFUSE, text=text)
             result = text
         told = report(
@@ -162,13 +167,16 @@ class Inbox:
         return Response(CallVerdict.FAILED, text=told.text)
 
 
-def sendable(answer: Answer) -> bool:
-    """Say whether an answer of a handler is one that every form of the bus can carry."""
-    return (
-        isinstance(answer.data, bytes)
-        and type(answer.status) is int
-        and -MAX_STATUS <= answer.status <= MAX_STATUS
-    )
+def answered(answer: Answer, max_data: int) -> Response:
+    """Return the response of an answer, a failure where no form of the bus can carry it."""
+    data, status = answer
+    if not isinstance(data, bytes) or type(status) is not int:
+        return Response(CallVerdict.FAILED, text=UNSENDABLE)
+    if not -MAX_STATUS <= status <= MAX_STATUS:
+        return Response(CallVerdict.FAILED, text=UNSENDABLE)
+    if len(data) > max_data:
+        return Response(CallVerdict.FAILED, text=f"answer of {len(data)} bytes: too large")
+    return Response(CallVerdict.ANSWER, bytes(data), status)
 
 
-__all__ = ["MAX_STATUS", "Inbox", "Respond", "sendable"]
+__all__ = ["MAX_REASON", "MAX_STATUS", "UNSENDABLE", "Inbox", "Respond", "answered"]

@@ -10,23 +10,15 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
-from kupool.bus import (
-    BusSettings,
-    BusStatus,
-    Handler,
-    IBus,
-    Message,
-    Model,
-    Outcome,
-    Step,
-    Subscription,
-    Topic,
-)
 from kupool.bus.broker import Broker
 from kupool.bus.calls import Response, Taken
 from kupool.bus.inbox import Inbox
+from kupool.bus.interfaces import IBus, Subscription
+from kupool.bus.messages import Handler, Message, Model, Outcome, Topic
 from kupool.bus.models import Models
 from kupool.bus.publishing import checked_keys, make_message
+from kupool.bus.settings import BusSettings
+from kupool.bus.status import BusStatus, Step
 
 
 @implementer(IBus)
@@ -54,7 +46,7 @@ class LocalBus(Models):
         self._handlers: dict[Handler, tuple[str, Inbox]] = {}
         self._next_id = 0
 
-    def _publish(
+    def publish(
         self,
         model: Model,
         data: bytes,
@@ -64,6 +56,7 @@ class LocalBus(Models):
         key: str = "",
         headers: Mapping[str, str] | None = None,
     ) -> Deferred[Outcome]:
+        """Publish by a model, with what that takes; as the method of its name does."""
         broker = self.broker
         message = make_message(
             broker.settings,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from twisted.internet.defer import Deferred
 
-from kupool.bus import Model, Outcome, Topic
+from kupool.bus.messages import Model, Outcome, Topic
 
 
 class Models:
@@ -21,7 +21,7 @@ class Models:
         headers: Mapping[str, str] | None = None,
     ) -> Deferred[Outcome]:
         """Have one subscriber, chosen at random, answer; another, where it does not."""
-        return self._publish(Model.RELIABLE_RANDOM, data, topic, timeout=timeout, headers=headers)
+        return self.publish(Model.RELIABLE_RANDOM, data, topic, timeout=timeout, headers=headers)
 
     def publish_reliable_specific(
         self,
@@ -33,7 +33,7 @@ class Models:
         headers: Mapping[str, str] | None = None,
     ) -> Deferred[Outcome]:
         """Have the one subscriber answer that can: all get it, the first answer counts."""
-        return self._publish(
+        return self.publish(
             Model.RELIABLE_SPECIFIC, data, topic, timeout=timeout, key=key, headers=headers
         )
 
@@ -41,15 +41,15 @@ class Models:
         self, data: bytes, topic: Topic, *, headers: Mapping[str, str] | None = None
     ) -> Deferred[Outcome]:
         """Send to every subscriber there is, or to the first that comes in time."""
-        return self._publish(Model.UNRELIABLE_ALL, data, topic, headers=headers)
+        return self.publish(Model.UNRELIABLE_ALL, data, topic, headers=headers)
 
     def publish_unreliable_random(
         self, data: bytes, topic: Topic, *, headers: Mapping[str, str] | None = None
     ) -> Deferred[Outcome]:
         """Send to one subscriber, chosen at random, or to the first that comes in time."""
-        return self._publish(Model.UNRELIABLE_RANDOM, data, topic, headers=headers)
+        return self.publish(Model.UNRELIABLE_RANDOM, data, topic, headers=headers)
 
-    def _publish(
+    def publish(
         self,
         model: Model,
         data: bytes,
@@ -59,6 +59,7 @@ class Models:
         key: str = "",
         headers: Mapping[str, str] | None = None,
     ) -> Deferred[Outcome]:
+        """Publish by a model, with what that takes; as the method of its name does."""
         raise NotImplementedError
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 
-from kupool.bus import BusSettings, Message, Model
+from kupool.bus.messages import Message, Model
+from kupool.bus.settings import BusSettings
 from kupool.bus.topics import topic_name
 
 #: The shortest and the longest time that a reliable message may have, in seconds.
@@ -17,6 +19,12 @@ MAX_KEY = 255
 
 #: Keys that one subscriber may declare.
 MAX_KEYS = 10_000
+
+#: Bytes of a message on a connection beside its data, topic, key and headers: an envelope.
+ENVELOPE = 512
+
+#: More than a topic, a key and headers can have as JSON, with the envelope.
+_MOST_BESIDE = 16_384
 
 
 def make_message(
@@ -32,8 +40,10 @@ def make_message(
 ) -> Message:
     """Return the message of a publish; raises :class:`ValueError` naming what is wrong."""
     name = topic_name(topic)
-    if not isinstance(data, bytes):
-        raise ValueError(f"data: bytes are wanted, not {type(data).__name__}")
+    if type(data) is not bytes:
+        if not isinstance(data, bytes):
+            raise ValueError(f"data: bytes are wanted, not {type(data).__name__}")
+        data = bytes(data)  # no codec knows a class of somebody else's
     if len(data) > settings.max_data:
         raise ValueError(f"data: {len(data)} bytes, at most {settings.max_data} are taken")
     if timeout is None:
@@ -42,15 +52,37 @@ def make_message(
         raise ValueError(f"timeout: {timeout!r} is not from {MIN_TIMEOUT} to {MAX_TIMEOUT} s")
     check_text("key", key)
     check_text("id", message_id)
+    checked = checked_headers(headers)
+    if len(data) * 4 // 3 + _MOST_BESIDE > settings.max_message:
+        size = json_size(data, name, key, checked)
+        if size > settings.max_message:
+            raise ValueError(
+                f"data, topic, key and headers: {size} bytes as JSON, "
+                f"at most {settings.max_message} are taken"
+            )
     return Message(
         message_id,
         name,
         data,
         model,
-        checked_headers(headers),
+        checked,
         key,
         timeout if model.reliable else 0.0,
     )
+
+
+def json_size(data: bytes, topic: str, key: str, headers: Mapping[str, str]) -> int:
+    """Return how many bytes a message has at most as JSON, whoever sends it to whom."""
+    try:
+        text = len(_json(data.decode()))
+    except UnicodeDecodeError:
+        text = 0
+    base64 = -(-len(data) // 3) * 4 + 4
+    return min(text or base64, base64) + len(_json([topic, key, dict(headers)])) + ENVELOPE
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def checked_headers(headers: Mapping[str, str] | None) -> Mapping[str, str]:
@@ -87,6 +119,7 @@ def check_text(what: str, text: object) -> None:
 
 
 __all__ = [
+    "ENVELOPE",
     "MAX_HEADERS",
     "MAX_KEY",
     "MAX_KEYS",
@@ -95,5 +128,6 @@ __all__ = [
     "check_text",
     "checked_headers",
     "checked_keys",
+    "json_size",
     "make_message",
 ]

@@ -20,11 +20,13 @@ def apply_changes(parts: Parts, old: Settings, fresh: Settings, names: Iterable[
     parts.book.max_jobs = settings.jobs.history_jobs
     parts.book.max_nonces = settings.jobs.max_nonces
     if parts.bus is not None:
+        parts.bus.access.use(settings.bus)
         parts.bus.access.pace.rate = settings.bus.rate
         parts.bus.service.limits = peer_limits(settings.bus)
     if parts.compatible is not None:
         parts.compatible.apply(settings)
     if parts.rooms is not None:
+        parts.rooms.access.use(settings.rooms)
         parts.rooms.pace.rate = settings.rooms.rate
     if settings.jobs.interval != old.jobs.interval:
         parts.coordinator.set_interval(settings.jobs.interval)

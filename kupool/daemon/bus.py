@@ -11,17 +11,17 @@ from typing import Any
 from twisted.internet.defer import TimeoutError as TimedOut
 from twisted.internet.interfaces import IReactorTime
 
-from kupool.bus import BusSettings
 from kupool.bus.local import LocalBus
 from kupool.bus.rabbit.bus import RabbitBus
 from kupool.bus.rabbit.settings import MeshSettings
-from kupool.bus.remote.service import BusService, PeerLimits
+from kupool.bus.remote.service import BusService
+from kupool.bus.settings import BusSettings, PeerLimits
 from kupool.bus.topics import pattern_name
 from kupool.daemon.bus_access import BusAccess
 from kupool.daemon.tenants import user_of
+from kupool.net.routing.router import Router
 from kupool.pool import IEvents
 from kupool.pool.events import BusEvents, NoEvents
-from kupool.pool.handlers import Handlers
 from kupool.settings import NodeBusSettings
 from kupool.web.answers import ApiResource
 from kupool.web.bus import bus_routes
@@ -110,17 +110,23 @@ def make_events(bus: LocalBus | RabbitBus | None, wall: Callable[[], float]) -> 
     return events
 
 
-def serve_bus(bus: LocalBus | RabbitBus, settings: NodeBusSettings, handlers: Handlers) -> BusPart:
-    """Give the pool's sessions the methods of the bus."""
+def serve_bus(
+    bus: LocalBus | RabbitBus, settings: NodeBusSettings, methods: Router, *, known_users: bool
+) -> BusPart:
+    """Give the pool's sessions the methods of the bus.
+
+    ``known_users`` says whether passwords say who a user is.
+    """
     access = BusAccess(settings, user_of)
     service = BusService(
         bus.broker,
-        handlers.router,
+        methods,
         before=[access],
         limits=peer_limits(settings),
+        # Without passwords anybody may use up what another user has.
+        user_of=user_of if known_users else lambda connection: "",
         taken=bus.taken if isinstance(bus, RabbitBus) else None,
     )
-    handlers.fallback = service.router
     return BusPart(bus, service, access)
 
 
@@ -139,9 +145,17 @@ def bus_settings(settings: NodeBusSettings) -> BusSettings:
 
 
 def peer_limits(settings: NodeBusSettings) -> PeerLimits:
-    """Return what one session may have of the bus."""
+    """Return what one session, one user and one address may have of the bus."""
     return PeerLimits(
-        publishing=settings.calls, subscribers=MAX_SUBSCRIBERS, topics=settings.topics
+        publishing=settings.calls,
+        subscribers=MAX_SUBSCRIBERS,
+        topics=settings.topics,
+        user_calls=settings.user_calls,
+        user_calls_bytes=settings.user_calls_size,
+        user_topics=settings.user_topics,
+        address_calls=settings.address_calls,
+        address_calls_bytes=settings.address_calls_size,
+        address_topics=settings.address_topics,
     )
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import chain
 
+from kupool.bus.permissions import OWN_NAME, check_pattern, parse_rule
 from kupool.bus.topics import pattern_name
+from kupool.daemon.bus_access import ACTIONS
 from kupool.daemon.engines import broker_problems, check_engines, refusal
+from kupool.daemon.room_access import ROOM_ACTIONS
 from kupool.net.transport.endpoints import endpoint_for
 from kupool.net.transport.proxied import parse_networks
 from kupool.settings import Loaded, value_of
@@ -18,7 +21,8 @@ from kupool.web.visitors import VisitorGate
 def check(loaded: Loaded) -> None:
     """Refuse what no part can do; raises :class:`SettingError`."""
     check_engines(loaded)
-    for name, reason in chain(_addresses(loaded), _web(loaded), _bus(loaded), _compatible(loaded)):
+    parts = (_addresses, _web, _rules, _bus, _compatible)
+    for name, reason in chain.from_iterable(part(loaded) for part in parts):
         raise refusal(loaded, name, reason)
 
 
@@ -70,14 +74,42 @@ def _compatible(loaded: Loaded) -> Iterator[tuple[str, str]]:
         yield "bus_compatible_addr", "there is no bus with --bus off"
 
 
-def _bus(loaded: Loaded) -> Iterator[tuple[str, str]]:
-    settings = loaded.settings
-    for name in ("bus_publish", "bus_subscribe", "bus_direct"):
+def _rules(loaded: Loaded) -> Iterator[tuple[str, str]]:
+    yield from _patterns(loaded, "bus_publish", "bus_subscribe")
+    yield from _patterns(loaded, "rooms_create", "rooms_join", "rooms_match")
+    try:
+        for pattern in loaded.settings.bus.direct:
+            pattern_name(pattern)
+    except ValueError as error:
+        yield "bus_direct", str(error)
+    yield from _permissions(loaded, "bus_permissions", ACTIONS)
+    yield from _permissions(loaded, "rooms_permissions", ROOM_ACTIONS)
+
+
+def _patterns(loaded: Loaded, *names: str) -> Iterator[tuple[str, str]]:
+    for name in names:
         try:
-            for pattern in value_of(settings, name):
-                pattern_name(pattern)
+            patterns = list(map(check_pattern, value_of(loaded.settings, name)))
         except ValueError as error:
             yield name, str(error)
+            return
+        if not loaded.settings.listen.auth and any(OWN_NAME in pattern for pattern in patterns):
+            yield name, f"without --auth anybody may say what their name, {OWN_NAME}, is"
+
+
+def _permissions(loaded: Loaded, name: str, actions: Sequence[str]) -> Iterator[tuple[str, str]]:
+    for number, text in enumerate(value_of(loaded.settings, name), 1):
+        try:
+            rule = parse_rule(text, actions)
+        except ValueError as error:
+            yield name, f"rule {number}: {error}"
+            return
+        if rule.personal and not loaded.settings.listen.auth:
+            yield name, f"rule {number}: without --auth anybody may be {rule.users!r}"
+
+
+def _bus(loaded: Loaded) -> Iterator[tuple[str, str]]:
+    settings = loaded.settings
     if settings.bus.operators and not settings.listen.auth:
         yield "bus_operators", "without --auth anybody may say that they are one of them"
     if not (settings.bus.token.isascii() and settings.bus.token.isprintable()):

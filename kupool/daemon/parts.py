@@ -23,6 +23,7 @@ from kupool.daemon.tenants import Tenants
 from kupool.live.hub import Hub
 from kupool.log.sqlite import SqliteLog
 from kupool.net.manager import ServerSettings
+from kupool.net.routing.router import Router
 from kupool.net.server import Server
 from kupool.net.transport.endpoints import parse_address
 from kupool.net.transport.proxied import ProxySettings
@@ -130,8 +131,27 @@ def build(
     acceptance = Acceptance(
         reactor, wall, way, batch_settings(settings.submissions), instance=instance, events=events
     )
-    judging = rules(settings.jobs, settings.rates)
-    handlers = Handlers(book, acceptance, judging, attempts=attempts(settings.rates))
+    methods = Router()
+    known_users = bool(settings.listen.auth)
+    bus_part = None
+    if bus is not None:
+        bus_part = serve_bus(bus, settings.bus, methods, known_users=known_users)
+    rooms = make_rooms(
+        settings.rooms,
+        reactor,
+        wall,
+        methods,
+        max_waiting=settings.limits.max_connections,
+        known_users=known_users,
+    )
+    handlers = Handlers(
+        book,
+        acceptance,
+        rules(settings.jobs, settings.rates),
+        attempts=attempts(settings.rates),
+        methods=methods,
+        others=None if bus_part is None else bus_part.service.router,
+    )
     authenticator = Authenticator(checkers) if checkers else None
     pool = Pool(
         reactor,
@@ -142,10 +162,6 @@ def build(
         events=events,
         settings=session_settings(settings.jobs, settings.rates, settings.limits),
         authenticator=authenticator,
-    )
-    bus_part = None if bus is None else serve_bus(bus, settings.bus, handlers)
-    rooms = make_rooms(
-        settings.rooms, reactor, wall, handlers, max_waiting=settings.limits.max_connections
     )
     tenants = [part.service for part in (bus_part, rooms) if part is not None]
     server = Server(

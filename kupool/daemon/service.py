@@ -22,6 +22,7 @@ from kupool.backup.switching import check_finished
 from kupool.bus import BusError
 from kupool.daemon import moves
 from kupool.daemon.apply import apply_changes
+from kupool.daemon.checks import check
 from kupool.daemon.files import has_spool
 from kupool.daemon.housekeeping import Housekeeping
 from kupool.daemon.http_limits import descriptor_limit, http_limits
@@ -373,7 +374,9 @@ class Daemon:
         if self._read is None or self._stopping is not None:
             return
         try:
-            fresh = self._read().settings
+            loaded = self._read()
+            check(loaded)
+            fresh = loaded.settings
         except ValueError as error:
             self._log.error("Not reloaded, nothing has changed: {reason}", reason=str(error))
             return

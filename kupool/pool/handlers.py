@@ -61,7 +61,11 @@ class _Submit(msgspec.Struct, gc=False, tag_field="method", tag="submit"):
 
 @implementer(IRouter)
 class Handlers:
-    """The methods of the pool."""
+    """The methods of the pool.
+
+    They join those that ``methods`` has already. What is no submission goes to ``others``, by
+    default to ``methods``.
+    """
 
     def __init__(
         self,
@@ -70,6 +74,8 @@ class Handlers:
         rules: Rules,
         *,
         attempts: AttemptSettings,
+        methods: Router | None = None,
+        others: IRouter | None = None,
     ) -> None:
         self._jobs = book.jobs
         self._acceptance = acceptance
@@ -79,12 +85,11 @@ class Handlers:
         self.rules = rules
         self.attempts = attempts
         #: Every method by the general way; :meth:`dispatch` is a short cut for submit.
-        self.router = Router()
+        self.router = Router() if methods is None else methods
         self.router.add("submit", self._submit, SubmitParams, invalid=self._misfit)
         self.router.add("ping", lambda connection, message: True)
         self.router.add("authorize", self._again, AuthorizeParams)
-        #: Where everything goes that is no submission; by default to that router.
-        self.fallback: IRouter = self.router
+        self._others: IRouter = self.router if others is None else others
         self._decode: Callable[[Any], Any] = msgspec.json.Decoder(_Submit).decode
 
     def dispatch(self, connection: Connection, item: Item) -> bytes | None:
@@ -96,10 +101,10 @@ class Handlers:
         try:
             message = self._decode(item)
         except (ValueError, RecursionError, TypeError):
-            return self.fallback.dispatch(connection, item)
+            return self._others.dispatch(connection, item)
         message_id = message.id
         if type(message_id) is str and not valid_id(message_id):
-            return self.fallback.dispatch(connection, item)
+            return self._others.dispatch(connection, item)
         error = self._decide(connection, message_id, message.params)
         if error is None or message_id is None:
             return None

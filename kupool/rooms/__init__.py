@@ -8,29 +8,22 @@ rooms of a process and knows who is where; the application is an implementation 
 
 from __future__ import annotations
 
-from kupool.rooms.events import (
-    Closing,
-    Created,
-    Disconnected,
-    Incoming,
-    Joined,
-    Left,
-    Renamed,
-    Returned,
-    RoomBusy,
-    RoomGone,
-    TakenOver,
-    TimerFired,
-)
+from kupool.moved import moved_names
+from kupool.rooms.audience import Presence
+from kupool.rooms.events import Closing, Created, TakenOver, TimerFired
+from kupool.rooms.failures import RoomBusy, RoomGone
 from kupool.rooms.hooks import RoomHooks
-from kupool.rooms.interfaces import IRoomHooks
-from kupool.rooms.lobby import Lobby
+from kupool.rooms.lobby import IRoomHooks, Lobby
 from kupool.rooms.matchmaking import Matchmaker, MatchOutcome, MatchRequest
-from kupool.rooms.members import Member, Presence
+from kupool.rooms.membership import Disconnected, Joined, Left, Renamed, Returned
 from kupool.rooms.observer import LobbyObserver
-from kupool.rooms.room import Room
+from kupool.rooms.room import Incoming, Member, Room
 from kupool.rooms.settings import RoomSettings
-from kupool.rooms.wheel import Wheel
+
+#: Where names are now that this package had before.
+MOVED = {"Wheel": "kupool.rooms.timers.LobbyTimers"}
+
+__getattr__ = moved_names(__name__, MOVED)
 
 __all__ = [
     "Closing",
@@ -56,5 +49,4 @@ __all__ = [
     "RoomSettings",
     "TakenOver",
     "TimerFired",
-    "Wheel",
 ]

@@ -3,92 +3,80 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import TYPE_CHECKING
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
-from kupool.rooms.broadcast import Packet, Payload, notification
-from kupool.rooms.members import Member, Presence
-from kupool.rooms.outgoing import RoomPackets
+from twisted.logger import Logger
+
+from kupool.net.fan_out import FanOut
 from kupool.rooms.peers import Peer
-from kupool.rooms.settings import House
-from kupool.session.outbox import EventPolicy
-
-if TYPE_CHECKING:
-    from kupool.rooms.lobby import Lobby
+from kupool.session.publication import Publication
+from kupool.timing.chunks import CHUNK
 
 
-class Audience:
-    """The members of a room; :class:`kupool.rooms.room.Room` adds what is done with them."""
+class Presence(NamedTuple):
+    """A member as others see them; times are in seconds since the epoch."""
 
-    __slots__ = ("_house", "_outgoing", "_work", "code", "members", "queued")
+    user: str
+    online: bool
+    joined_at: float
+    last_seen: float
 
-    def __init__(self, code: str, house: House) -> None:
-        self.code = code
-        #: The members by user, for reading: they come and go by the lobby.
-        self.members: dict[str, Member] = {}
-        self.queued = False
-        self._house = house
+
+class AudienceMember(Protocol):
+    """One who hears what is sent to an audience, on all of their connections."""
+
+    user: str
+    connections: list[Peer]
+
+
+M = TypeVar("M", bound=AudienceMember)
+
+
+class Audience(Generic[M]):
+    """The ``members`` of one room by user, and what is still to be sent to them.
+
+    At most ``limit`` broadcasts wait; ``code`` is the room's.
+    """
+
+    __slots__ = ("_code", "_limit", "_outgoing", "_work", "members")
+
+    def __init__(self, code: str, limit: int) -> None:
+        self.members: dict[str, M] = {}
+        self._code = code
+        self._limit = limit
         # Most rooms are idle: what only a busy one needs is made when it is.
-        self._outgoing: RoomPackets | None = None
-        #: What this message has sent so far, as units of work.
+        self._outgoing: FanOut[Peer] | None = None
         self._work = 0
-
-    @property
-    def lobby(self) -> Lobby:
-        """The lobby that the room is in."""
-        return self._house.lobby
 
     @property
     def dropped(self) -> int:
         """How many messages were dropped because members read slowly."""
         return 0 if self._outgoing is None else self._outgoing.dropped
 
-    def presence(self) -> list[Presence]:
-        """Return the members of this moment, in the order they joined."""
-        return [member.presence for member in self.members.values()]
+    @property
+    def pending(self) -> bool:
+        """Whether something waits to be sent."""
+        return self._outgoing is not None and self._outgoing.pending
 
-    def broadcast(
-        self,
-        payload: Payload,
-        *,
-        without: Collection[object] = (),
-        key: str | None = None,
-        policy: EventPolicy | None = EventPolicy.DROP_NEW,
-    ) -> None:
-        """Send to every connection of every member, encoded once for each framing.
+    def send(
+        self, publication: Publication, connections: list[Peer], *, later: bool = False
+    ) -> bool:
+        """Send to some connections, now if they are few and ``later`` is not asked for.
 
-        ``without`` leaves out users, members and connections. For ``key`` and ``policy``
-        see :class:`Packet`. Broadcasts of a room arrive in order; large ones take
-        several turns of the reactor, and the room's next message waits for them.
+        Returns whether something waits for :meth:`run`.
         """
-        self.send(Packet(payload, key, policy), self._connections(without))
-
-    def notify(
-        self,
-        method: str,
-        params: object,
-        *,
-        without: Collection[object] = (),
-        key: str | None = None,
-        policy: EventPolicy | None = EventPolicy.DROP_NEW,
-    ) -> None:
-        """Broadcast a notification, ``{"id":null,"method":...,"params":...}``."""
-        self.broadcast(notification(method, params), without=without, key=key, policy=policy)
-
-    def send(self, packet: Packet, connections: list[Peer], later: bool = False) -> None:
-        """Send to some connections, now if they are few and ``later`` is not asked for."""
         if not connections:
-            return
+            return False
         if self._outgoing is None:
-            self._outgoing = RoomPackets(self.code, self._house.settings.outgoing_limit)
-        self._work += self._outgoing.send(packet, connections, later)
-        if self._outgoing.pending:
-            self._house.turns.wake(self)
+            self._outgoing = FanOut(self._limit, failed=self._failed)
+        budget = 0 if later or len(connections) > CHUNK else CHUNK
+        self._work += self._outgoing.send(publication, connections, budget=budget)
+        return self._outgoing.pending
 
-    def send_later(self, packet: Packet) -> None:
-        """Send to everybody here when it is the room's turn."""
-        self.send(packet, self._connections(()), later=True)
-
-    def _connections(self, without: Collection[object]) -> list[Peer]:
+    def connections(self, without: Collection[object] = ()) -> list[Peer]:
+        """Return every connection of every member, but for those in ``without``: users,
+        members and connections.
+        """
         return [
             connection
             for member in self.members.values()
@@ -97,14 +85,19 @@ class Audience:
             if not without or connection not in without
         ]
 
-    @property
-    def ready(self) -> bool:
-        """Whether something waits to be sent."""
-        return self._outgoing is not None and self._outgoing.pending
-
     def run(self, budget: int) -> int:
         """Send what waits, up to ``budget`` times; returns how often it was."""
         return 0 if self._outgoing is None else self._outgoing.run(budget)
 
+    def _failed(self, connection: Peer) -> None:
+        # Not by a logger of ours, and without the connection: an event that is kept would
+        # keep them.
+        Logger(__name__).failure("Room {code} could not send", code=self._code)
 
-__all__ = ["Audience"]
+    def work_done(self) -> int:
+        """Return how often something was sent at once since the last call."""
+        work, self._work = self._work, 0
+        return work
+
+
+__all__ = ["Audience", "AudienceMember", "Presence"]

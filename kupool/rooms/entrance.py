@@ -4,45 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from kupool.errors import NOT_FOUND, RequestError
 from kupool.rooms.running import Running
-from kupool.rooms.settings import House
 from kupool.session.connection import Connection
 
 
-def introduce(
-    house: House,
-    connection: Connection,
-    parse: Callable[[], object],
-    parsed: Callable[[object], None],
-) -> None:
-    """Call ``parse``, and ``parsed`` with what came of it or a Failure.
+class Identification:
+    """Finds out whose a connection is; nothing more of it is handled meanwhile.
 
-    Nothing more of the connection is handled meanwhile.
+    ``parsed`` is called with what came of ``parse``, or a Failure.
     """
-    _Introduction(house, connection, parse, parsed).start()
 
-
-class _Introduction:
     def __init__(
-        self,
-        house: House,
-        connection: Connection,
-        parse: Callable[[], object],
-        parsed: Callable[[object], None],
+        self, clock: IReactorTime, connection: Connection, parsed: Callable[[object], None]
     ) -> None:
-        self._house = house
+        self._clock = clock
         self._connection = connection
-        self._parse = parse
         self._parsed = parsed
         self._done = self._held = False
 
-    def start(self) -> None:
-        Running(self._end).start(
-            self._parse, self._house.clock, self._house.settings.handler_timeout
-        )
+    def start(self, parse: Callable[[], object], timeout: float) -> None:
+        """Call ``parse``, which may take ``timeout`` seconds (0: any time)."""
+        Running(self._end).start(parse, self._clock, timeout)
         if not self._done:
             self._held = True
             self._connection.hold()
@@ -52,8 +38,8 @@ class _Introduction:
         if not self._connection.sends:
             result = Failure(RequestError(NOT_FOUND.about("connection")))
         if self._held:
-            self._house.clock.callLater(0, self._connection.release)
+            self._clock.callLater(0, self._connection.release)
         self._parsed(result)
 
 
-__all__ = ["introduce"]
+__all__ = ["Identification"]

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
-from kupool.rooms.events import Incoming, RoomBusy
-from kupool.rooms.members import Member
+from typing import Protocol
+
+from twisted.internet.interfaces import IReactorTime
+
+from kupool.rooms.failures import RoomBusy
 from kupool.rooms.peers import Peer
-from kupool.rooms.settings import FloodPolicy, House
+from kupool.rooms.settings import FloodPolicy, RoomSettings
+
+
+class Sender(Protocol):
+    """One who sends messages; ``waiting`` of them have not been handled yet."""
+
+    connections: list[Peer]
+    waiting: int
 
 
 class Flood:
@@ -18,41 +28,38 @@ class Flood:
 
     __slots__ = ("_clock", "_limit", "_paused", "_refuse", "_sender_limit", "refused")
 
-    def __init__(self, house: House) -> None:
-        settings = house.settings
-        self._clock = house.clock
+    def __init__(self, clock: IReactorTime, settings: RoomSettings) -> None:
+        self._clock = clock
         self._limit = settings.queue_limit
         self._sender_limit = settings.sender_limit
         self._refuse = settings.flood is FloodPolicy.REFUSE
-        self._paused: dict[Peer, Member] = {}
+        self._paused: dict[Peer, Sender] = {}
         self.refused = 0
 
-    def admit(self, code: str, incoming: Incoming, waiting: int) -> None:
+    def admit(self, code: str, sender: Sender, connection: Peer | None, waiting: int) -> None:
         """Count one more message to the ``waiting``; raises :class:`RoomBusy`."""
-        member, connection = incoming.member, incoming.connection
-        full = waiting >= self._limit or member.waiting >= self._sender_limit
+        full = waiting >= self._limit or sender.waiting >= self._sender_limit
         if full and (self._refuse or connection is None or waiting >= 2 * self._limit):
             self.refused += 1
             raise RoomBusy(f"messages of room {code}")
-        member.waiting += 1
+        sender.waiting += 1
         if self._refuse or connection is None:
             return
-        if waiting + 1 >= self._limit or member.waiting >= self._sender_limit:
+        if waiting + 1 >= self._limit or sender.waiting >= self._sender_limit:
             if connection not in self._paused:
                 connection.hold()  # once: it is released once
-            self._paused[connection] = member
+            self._paused[connection] = sender
 
-    def taken(self, incoming: Incoming, left: int) -> None:
+    def taken(self, sender: Sender, left: int) -> None:
         """Count a message that waits no more, where ``left`` still do."""
-        member = incoming.member
-        member.waiting -= 1
+        sender.waiting -= 1
         if not self._paused or left > self._limit // 2:
             return
         enough = self._sender_limit // 2
         if left == self._limit // 2:
-            free = [c for c, sender in self._paused.items() if sender.waiting <= enough]
-        elif member.waiting <= enough:
-            free = [c for c in member.connections if c in self._paused]
+            free = [c for c, paused in self._paused.items() if paused.waiting <= enough]
+        elif sender.waiting <= enough:
+            free = [c for c in sender.connections if c in self._paused]
         else:
             return
         for connection in free:
@@ -70,4 +77,4 @@ class Flood:
             self.let_go(connection)
 
 
-__all__ = ["Flood"]
+__all__ = ["Flood", "Sender"]

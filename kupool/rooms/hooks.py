@@ -6,11 +6,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from kupool.rooms.events import Incoming
-from kupool.rooms.interfaces import IRoomHooks
-from kupool.rooms.lobby import Lobby
+from kupool.rooms.lobby import IRoomHooks, Lobby
 from kupool.rooms.matchmaking import MatchOutcome
-from kupool.rooms.room import Room
+from kupool.rooms.room import Incoming, Room
 from kupool.session.connection import Connection
 
 

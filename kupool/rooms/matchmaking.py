@@ -12,7 +12,7 @@ from twisted.logger import Logger
 
 from kupool.errors import ALREADY_EXISTS, BAD_PARAMS, TOO_MANY_REQUESTS, RequestError
 from kupool.rooms.broadcast import notification
-from kupool.rooms.wheel import RoomTimer, Wheel
+from kupool.rooms.timers import LobbyTimers, RoomTimer
 from kupool.session.connection import Connection
 
 #: Where modes are counted that are more than the statistics hold.
@@ -33,6 +33,11 @@ class MatchRequest(NamedTuple):
     data: object = None
     connection: Connection | None = None
 
+    @property
+    def present(self) -> bool:
+        """Whether the player can hear what became of this; True without a connection."""
+        return self.connection is None or self.connection.sends
+
     def notify(self, method: str, params: object) -> None:
         """Send the player a notification, if there still is a connection."""
         if self.connection is not None:
@@ -45,6 +50,11 @@ class MatchOutcome(NamedTuple):
     mode: str
     matched: bool
     players: tuple[MatchRequest, ...]
+
+    @property
+    def present(self) -> list[MatchRequest]:
+        """The players who have not gone since."""
+        return [player for player in self.players if player.present]
 
 
 @dataclass(slots=True)
@@ -79,14 +89,14 @@ class Matchmaker:
     def __init__(
         self,
         clock: IReactorTime,
-        wheel: Wheel,
+        timers: LobbyTimers,
         done: Callable[[MatchOutcome], object],
         *,
         limit: int = 0,
         max_modes: int = 1000,
     ) -> None:
         self._clock = clock
-        self._wheel = wheel
+        self._timers = timers
         self._done = done
         self._limit = limit
         self._max_modes = max_modes
@@ -117,7 +127,7 @@ class Matchmaker:
         if self._limit and len(self._seekers) >= self._limit:
             raise RequestError(TOO_MANY_REQUESTS.about(f"{self._limit} players wait"))
         try:
-            self._wheel.once(
+            self._timers.once(
                 self, request.player, request.timeout, self._overdue, name="match timeout"
             )
         except ValueError:
@@ -163,7 +173,7 @@ class Matchmaker:
     def _remove(self, seeker: _Seeker) -> None:
         request = seeker.request
         del self._seekers[request.player]
-        self._wheel.cancel(self, request.player)
+        self._timers.cancel(self, request.player)
         key = (request.mode, request.needed)
         queue = self._queues[key]
         del queue[request.player]

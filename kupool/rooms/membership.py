@@ -4,17 +4,48 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
+from typing import NamedTuple
 
 from kupool.errors import ALREADY_EXISTS, NOT_FOUND, RequestError
-from kupool.rooms.events import Disconnected, Joined, Left, Renamed, Returned, RoomBusy, RoomGone
-from kupool.rooms.members import Member
+from kupool.rooms.failures import RoomBusy, RoomGone
 from kupool.rooms.names import check_name
 from kupool.rooms.peers import Peer
-from kupool.rooms.room import Room
-from kupool.rooms.settings import House
-from kupool.rooms.wheel import RoomTimer
+from kupool.rooms.room import Member, Room, RoomSurroundings
+from kupool.rooms.timers import RoomTimer
 
 _GRACE = "member grace"
+
+
+class Joined(NamedTuple):
+    """A user has become a member."""
+
+    member: Member
+
+
+class Disconnected(NamedTuple):
+    """The last connection of a member has ended; the grace period begins."""
+
+    member: Member
+
+
+class Returned(NamedTuple):
+    """A member has come back within the grace period."""
+
+    member: Member
+
+
+class Renamed(NamedTuple):
+    """A member has another id than ``before``."""
+
+    member: Member
+    before: str
+
+
+class Left(NamedTuple):
+    """A user is no member any more: ``left``, ``gone``, or what the caller gave."""
+
+    member: Member
+    reason: str
 
 
 class Membership:
@@ -22,15 +53,22 @@ class Membership:
 
     A user is in one room at a time, with any number of connections; a connection is one
     user's. Who comes and who goes is seen here at once, and by the room as an event.
-    ``emptied`` is called with a room whose last member has left, and ``detached``, which
-    may be set, with each connection of a member who has left or whose room has ended.
+    ``emptied`` is called with a room whose last member has left, and ``detached`` with each
+    connection of a member who has left or whose room has ended.
     """
 
-    detached: Callable[[Peer, Member], object] | None = None
-
-    def __init__(self, house: House, emptied: Callable[[Room], None]) -> None:
-        self._house = house
+    def __init__(
+        self,
+        surroundings: RoomSurroundings,
+        emptied: Callable[[Room], object],
+        detached: Callable[[Peer, Member], object],
+    ) -> None:
+        self._settings = surroundings.settings
+        self._quotas = surroundings.quotas
+        self._timers = surroundings.timers
+        self._wall = surroundings.wall
         self._emptied = emptied
+        self._detached = detached
         self._users: dict[str, Member] = {}
         self._connections: dict[Peer, Member] = {}
         self._departed: OrderedDict[str, float] = OrderedDict()
@@ -73,35 +111,48 @@ class Membership:
         ``not found`` for a room that is closing or a connection that has ended; ``bad
         params`` for a name that is empty or too long.
         """
-        check_name(user, self._house.settings.max_name)
+        check_name(user, self._settings.max_name)
         member = self._users.get(user)
         self._check(room, member, connection)
+        address = "" if connection is None else connection.host
+        if address and (member is None or (member.room is not room and member.address != address)):
+            self._quotas.address_members.check(address)
         if member is not None and member.room is not room:
             if member.online:
                 raise RequestError(ALREADY_EXISTS.about(f"{user} in room {member.room.code}"))
             self.leave(user, "moved")
             member = None
         if member is None:
-            member = Member(room, user, self._house.wall())
-            self._users[user] = room.members[user] = member
-            self._departed.pop(user, None)
-            room.tell(Joined(member))
+            member = self._begin(room, user, address)
         elif connection is not None and not member.online:
-            self._house.wheel.cancel(member, _GRACE)
+            self._timers.cancel(member, _GRACE)
             room.tell(Returned(member))
-        if connection is not None and connection not in self._connections:
+        if connection is not None:
+            self._attach(member, connection)
+        return member
+
+    def _begin(self, room: Room, user: str, address: str) -> Member:
+        member = Member(room, user, self._wall(), address)
+        self._users[user] = room.members[user] = member
+        self._quotas.address_members.take(address)
+        self._departed.pop(user, None)
+        room.tell(Joined(member))
+        return member
+
+    def _attach(self, member: Member, connection: Peer) -> None:
+        if connection not in self._connections:
             self._connections[connection] = member
             member.connections.append(connection)
-            member.last_seen = self._house.wall()
-        return member
+            member.last_seen = self._wall()
 
     def _check(self, room: Room, member: Member | None, connection: Peer | None) -> None:
         if room.closing:
             raise RoomGone(room.code)
         if room.system_full:
             raise RoomBusy(f"events of room {room.code}")
-        limit = self._house.settings.max_members
+        limit = self._settings.max_members
         if limit and len(room.members) >= limit and (member is None or member.room is not room):
+            self._quotas.refusals.note("members of one room")
             raise RoomBusy(f"members of room {room.code}")
         if connection is not None:
             if not connection.sends:
@@ -109,6 +160,8 @@ class Membership:
             mine = self._connections.get(connection)
             if mine is not None and mine is not member:
                 raise RequestError(ALREADY_EXISTS.about(f"user {mine.user} of this connection"))
+            if member is not None and mine is None and member.room is room:
+                self._quotas.user_connections.check_number(member.user, len(member.connections))
 
     def move(self, room: Room, user: str) -> Member:
         """Let a member go to another room with all of their connections.
@@ -122,14 +175,14 @@ class Membership:
         self._check(room, member, None)
         # One that is ending cannot join, and has nothing to hear.
         open_ones = [one for one in member.connections if one.sends]
-        first, *others = open_ones or (None,)
-        had_grace = self._house.wheel.get(member, _GRACE) is not None
-        away = first is None and (had_grace or bool(member.connections))
+        had_grace = self._timers.get(member, _GRACE) is not None
+        had_connection = had_grace or bool(member.connections)
         self.leave(user, "moved")
-        member = self.join(room, user, first)  # with it: they come, and were not away
-        for connection in others:
-            member = self.join(room, user, connection)
-        if away:
+        member = self._begin(room, user, member.address)
+        for connection in open_ones:
+            if connection.sends:  # one of another host does not follow: it is told to leave
+                self._attach(member, connection)
+        if had_connection and not member.online:
             self._begin_grace(member)
         return member
 
@@ -138,7 +191,7 @@ class Membership:
         member = self.get(user)
         room = member.room
         del self._users[user], room.members[user]
-        self._house.wheel.cancel(member, _GRACE)
+        self._timers.cancel(member, _GRACE)
         self._detach(member)
         room.tell(Left(member, reason))
         if not room.members:
@@ -146,14 +199,14 @@ class Membership:
         return member
 
     def _detach(self, member: Member) -> None:
+        self._quotas.address_members.give_back(member.address)
         connections, member.connections = member.connections, []
         for connection in connections:
             del self._connections[connection]
             member.room.let_go(connection)
-            if self.detached is not None:
-                self.detached(connection, member)
+            self._detached(connection, member)
         self._departed[member.user] = member.last_seen
-        while len(self._departed) > self._house.settings.remember:
+        while len(self._departed) > self._settings.remember:
             self._departed.popitem(last=False)
 
     def rename(self, user: str, new: str) -> Member:
@@ -162,7 +215,7 @@ class Membership:
         Raises :class:`RequestError`: ``not found``, ``already exists``, or ``bad params``
         for a name that is empty or too long.
         """
-        check_name(new, self._house.settings.max_name)
+        check_name(new, self._settings.max_name)
         member = self.get(user)
         if new == user:
             return member
@@ -182,16 +235,16 @@ class Membership:
             return
         member.connections.remove(connection)
         member.room.let_go(connection)
-        member.last_seen = self._house.wall()
+        member.last_seen = self._wall()
         if member.connections:
             return
         member.room.tell(Disconnected(member))
         self._begin_grace(member)
 
     def _begin_grace(self, member: Member) -> None:
-        grace = self._house.settings.grace
+        grace = self._settings.grace
         if grace:
-            self._house.wheel.once(member, _GRACE, grace, self._gone, always=True)
+            self._timers.once(member, _GRACE, grace, self._gone, always=True)
         else:
             self.leave(member.user, "gone")
 
@@ -204,9 +257,9 @@ class Membership:
         """Let all members of a room go that has ended."""
         for member in room.members.values():
             del self._users[member.user]
-            self._house.wheel.cancel(member, _GRACE)
+            self._timers.cancel(member, _GRACE)
             self._detach(member)
         room.members.clear()
 
 
-__all__ = ["Membership"]
+__all__ = ["Disconnected", "Joined", "Left", "Membership", "Renamed", "Returned"]

@@ -9,7 +9,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from kupool.callbacks import attempt
+from kupool.callbacks import attempt, awaited, deferred_of
 from kupool.errors import TIMEOUT, RequestError
 
 
@@ -48,27 +48,42 @@ class Running:
     def start(self, call: Callable[[], object], clock: IReactorTime, timeout: float) -> None:
         """Call the handler."""
         result = attempt(call)
-        if not isinstance(result, Deferred):
+        if isinstance(result, Deferred):
+            self.watch(result, clock, timeout)
+        else:
             self._end(result)
-            return
-        self._deferred = result
-        result.addBoth(self._fired)
+
+    def watch(self, result: Deferred[object], clock: IReactorTime, timeout: float) -> None:
+        """Wait for what a handler has returned that was called already."""
+        self._wait_for(result)
         if not self._ended and timeout:
             self._timer = clock.callLater(timeout, self._overdue, timeout)
+
+    def _wait_for(self, result: Deferred[object]) -> None:
+        self._deferred = result
+        result.addBoth(self._fired)
 
     def cancel(self, failure: Failure) -> None:
         """End it now, with ``failure``."""
         if not self._ended:
             self._end(failure)
             if self._deferred is not None:
-                self._deferred.cancel()
+                cancelled = attempt(self._deferred.cancel)
+                if isinstance(cancelled, Failure):  # whoever made it says how it is cancelled
+                    Logger(__name__).failure("A handler could not be cancelled", cancelled)
 
     def _overdue(self, timeout: float) -> None:
         self._timer = None
         self.cancel(Failure(HandlerTimeout(timeout)))
 
     def _fired(self, result: object) -> None:
-        if not self._ended:
+        if awaited(result):  # as of a coroutine that returned a Deferred
+            result = deferred_of(result)
+            if self._ended:
+                result.addErrback(lambda failure: None).cancel()
+            else:
+                self._wait_for(result)
+        elif not self._ended:
             self._end(result)
         elif isinstance(result, Failure):
             # Not by a logger of ours: an event that is kept would keep the room.

@@ -2,32 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
+from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from kupool.errors import ALREADY_EXISTS, FORBIDDEN, RequestError
 from kupool.rooms.matchmaking import Matchmaker, MatchOutcome, MatchRequest
 from kupool.rooms.names import check_name
+from kupool.rooms.quotas import RoomQuotas
 from kupool.rooms.running import Running
-from kupool.rooms.settings import House
+from kupool.rooms.settings import RoomSettings
+from kupool.rooms.timers import LobbyTimers
 from kupool.session.connection import Connection
 
 
 class Seeking:
     """Takes players from their connections to the matchmaker, and outcomes to the hooks.
 
-    ``failed`` is called with what ``on_match_players`` failed with, and the outcome.
+    ``quotas`` has how many of one address may wait. ``call`` is the hook that gets each outcome.
+    ``failed`` is called with what that failed with, and the outcome.
     """
 
-    def __init__(self, house: House, failed: Callable[[Failure, MatchOutcome], object]) -> None:
-        self._house = house
+    def __init__(
+        self,
+        clock: IReactorTime,
+        timers: LobbyTimers,
+        settings: RoomSettings,
+        quotas: RoomQuotas,
+        *,
+        call: Callable[[MatchOutcome], object],
+        failed: Callable[[Failure, MatchOutcome], object],
+    ) -> None:
+        self._clock = clock
+        self._settings = settings
+        self._quotas = quotas
+        self._call = call
         self._failed = failed
         self._players: dict[Connection, str] = {}
         self._connections: dict[str, Connection] = {}
-        self.matchmaker = Matchmaker(
-            house.clock, house.wheel, self._outcome, limit=house.settings.max_waiting
-        )
+        self.matchmaker = Matchmaker(clock, timers, self._outcome, limit=settings.max_waiting)
 
     def start(self, connection: Connection, request: object) -> None:
         """Let a player wait for what ``on_parse_match`` returned.
@@ -39,15 +53,20 @@ class Seeking:
         if not isinstance(request, MatchRequest):
             raise TypeError(f"on_parse_match returned {request!r}")
         for name in (request.player, request.mode):
-            check_name(name, self._house.settings.max_name)
+            check_name(name, self._settings.max_name)
         for known in (self._players.get(connection), request.player):
             if known is not None and (known in self.matchmaker or known in self._connections):
                 raise RequestError(ALREADY_EXISTS.about(f"player {known}"))
+        self._quotas.address_waiting.check(connection.host)
+        self._quotas.address_waiting.take(connection.host)
         self._players[connection] = request.player
         self._connections[request.player] = connection
+        limit = self._settings.max_waiting
+        if limit and len(self.matchmaker) >= limit:
+            self._quotas.refusals.note("players who wait")  # the matchmaker refuses the player
         try:
             self.matchmaker.join(request._replace(connection=connection))
-        except RequestError:
+        except BaseException:  # also where what the hook returned is no number
             self._forget(request.player)
             raise
 
@@ -70,27 +89,36 @@ class Seeking:
         for request in self.matchmaker.stop():
             self._forget(request.player)
 
+    def disappoint(self, mode: str, players: Iterable[MatchRequest]) -> None:
+        """Let matched players hear in the next turn that nothing came of their match.
+
+        Those who have gone hear of nothing.
+        """
+        present = tuple(player for player in players if player.present)
+        if present:
+            self._clock.callLater(0, self._tell, MatchOutcome(mode, False, present))
+
     def _forget(self, player: str) -> None:
         connection = self._connections.pop(player, None)
         if connection is not None:
             del self._players[connection]
+            self._quotas.address_waiting.give_back(connection.host)
 
     def _outcome(self, outcome: MatchOutcome) -> None:
         for request in outcome.players:
             # Who disconnected since, and came again, waits under the same name.
             if self._connections.get(request.player) is request.connection:
                 self._forget(request.player)
+        self._tell(outcome)
 
+    def _tell(self, outcome: MatchOutcome) -> None:
         def done(result: object) -> None:
             if isinstance(result, Failure):
                 self._failed(result, outcome)
 
-        house = self._house
-
-        def call() -> object:
-            return house.hooks.on_match_players(house.lobby, outcome)
-
-        Running(done).start(call, house.clock, house.settings.handler_timeout)
+        Running(done).start(
+            lambda: self._call(outcome), self._clock, self._settings.handler_timeout
+        )
 
 
 __all__ = ["Seeking"]

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from itertools import islice
 from secrets import token_hex
 from typing import Annotated, Any
@@ -23,6 +22,7 @@ from zope.interface import implementer
 from kupool.errors import (
     ALREADY_EXISTS,
     BAD_PARAMS,
+    FORBIDDEN,
     NOT_FOUND,
     CloseReason,
     ErrorText,
@@ -31,22 +31,18 @@ from kupool.errors import (
 from kupool.net.interfaces import IClosingObserver
 from kupool.net.observer import Observer
 from kupool.net.routing.router import Before, Router
-from kupool.rooms.events import (
-    Closing,
-    Disconnected,
-    Incoming,
-    Joined,
-    Left,
-    Returned,
-    RoomGone,
-)
+from kupool.rooms.events import Closing
+from kupool.rooms.failures import RoomGone
 from kupool.rooms.hooks import RoomHooks
 from kupool.rooms.lobby import Lobby
 from kupool.rooms.matchmaking import MatchOutcome, MatchRequest
-from kupool.rooms.members import Member
-from kupool.rooms.room import Room
+from kupool.rooms.membership import Disconnected, Joined, Left, Returned
+from kupool.rooms.room import Incoming, Member, Room
 from kupool.rooms.settings import RoomSettings
 from kupool.session.connection import Connection
+
+#: What a peer may be allowed to do with a room, or with the players of a mode.
+CREATE, JOIN, MATCH = "create", "join", "match"
 
 #: The method of every notification.
 NOTIFICATION = "room"
@@ -168,18 +164,18 @@ class _Hooks(RoomHooks):
         """Bring those together who are matched, and tell them; or tell that nobody came."""
         mode = outcome.mode
         if not outcome.matched:
-            self._tell_unmatched(outcome, {"mode": mode})
+            self._tell_unmatched(outcome.players, {"mode": mode})
             return
         try:
-            room = lobby.gather(f"match-{token_hex(8)}", outcome)
+            room = lobby.create(f"match-{token_hex(8)}")
         except RequestError as error:  # there are as many rooms as there may be
-            self._tell_unmatched(outcome, {"mode": mode, "error": error.error.text})
+            self._tell_unmatched(outcome.players, {"mode": mode, "error": error.error.text})
             return
-        for request in outcome.players:
-            if request.player not in room.members:
-                with suppress(RequestError):  # who has gone meanwhile is not among them
-                    lobby.members.move(room, request.player)
-                    lobby.members.join(room, request.player, request.connection)
+        for request in outcome.present:
+            try:
+                lobby.bring(room, request.player, request.connection)
+            except RequestError as error:
+                self._tell_unmatched([request], {"mode": mode, "error": error.error.text})
         if not room.members:
             room.close("empty")
             return
@@ -192,8 +188,8 @@ class _Hooks(RoomHooks):
         found = Happened(room.code, "matched", None, {"mode": mode, "players": players})
         room.notify(NOTIFICATION, found, policy=None)
 
-    def _tell_unmatched(self, outcome: MatchOutcome, data: object) -> None:
-        for request in outcome.players:
+    def _tell_unmatched(self, players: Iterable[MatchRequest], data: object) -> None:
+        for request in players:
             happened = Happened(None, "unmatched", request.player, data)
             request.notify(NOTIFICATION, happened)
 
@@ -205,7 +201,9 @@ class RoomService(Observer):
     ``router`` may have methods of its own already. ``user_of`` returns whose connection it
     is: a user is in one room at a time, with all of their connections that have joined it.
     ``before`` are steps in front of every method, such as one that asks whether a peer may.
-    ``max_data`` is how many bytes of JSON a member may say at once.
+    ``max_data`` is how many bytes of JSON a member may say at once. ``may`` says whether a
+    peer may :data:`CREATE` or :data:`JOIN` a room of a name, or :data:`MATCH` in a mode; rooms
+    that it may not join are in no list.
     """
 
     def __init__(
@@ -217,6 +215,7 @@ class RoomService(Observer):
         *,
         settings: RoomSettings | None = None,
         max_data: int = 4096,
+        may: Callable[[Connection, str, str], bool] = lambda connection, action, name: True,
         wall: Callable[[], float] = time.time,
     ) -> None:
         methods = router or Router()
@@ -224,6 +223,7 @@ class RoomService(Observer):
         self.lobby = Lobby(clock, _Hooks(), settings, wall=wall)
         self._user_of = user_of
         self._max_data = max_data
+        self._may = may
         steps = tuple(before)
         methods.add("room.create", self._create, RoomParams, before=steps)
         methods.add("room.join", self._join, RoomParams, before=steps)
@@ -248,13 +248,18 @@ class RoomService(Observer):
 
     def _create(self, connection: Connection, request: Any) -> object:
         code = request.params.room
+        self._check(connection, CREATE, code)
         if self.lobby.find(code) is not None:
             return ALREADY_EXISTS.about(f"room {code}")
         return self._entered(self.lobby.enter(code, self._user_of(connection), connection))
 
     def _join(self, connection: Connection, request: Any) -> object:
-        room = self.lobby.get(request.params.room)
-        return self._entered(self.lobby.members.join(room, self._user_of(connection), connection))
+        code, user = request.params.room, self._user_of(connection)
+        room = self.lobby.find(code)
+        if room is None or user not in room.members:
+            self._check(connection, JOIN, code)
+            room = self.lobby.get(code)
+        return self._entered(self.lobby.members.join(room, user, connection))
 
     def _entered(self, member: Member) -> dict[str, object]:
         return {"room": member.room.code, "members": len(member.room.members)}
@@ -281,18 +286,23 @@ class RoomService(Observer):
     def _list(self, connection: Connection, request: Any) -> dict[str, object]:
         code, start = request.params.room, request.params.start
         if code is None:
-            rooms = islice(self.lobby, start, start + PAGE)
-            shown = [{"room": room.code, "members": len(room.members)} for room in rooms]
-            return _page("rooms", shown, start, len(self.lobby))
+            rooms = list(islice(self.lobby, start, start + PAGE))
+            shown = [
+                {"room": room.code, "members": len(room.members)}
+                for room in rooms
+                if self._may(connection, JOIN, room.code)
+            ]
+            return _page("rooms", shown, start + len(rooms), len(self.lobby))
         room = self._member(connection).room
         if room.code != code:
             raise RoomGone(code)
         members = room.members
-        some = islice(members.values(), start, start + PAGE)
-        return _page("members", [_present(member) for member in some], start, len(members))
+        some = list(islice(members.values(), start, start + PAGE))
+        return _page("members", list(map(_present, some)), start + len(some), len(members))
 
     def _match(self, connection: Connection, request: Any) -> object:
         params: MatchParams = request.params
+        self._check(connection, MATCH, params.mode)
         data = params.data.copy()  # the message that it is a part of need not be kept
         if len(data) > MAX_SHOWN:
             return BAD_PARAMS.about(f"data: {len(data)} bytes, more than {MAX_SHOWN}")
@@ -304,6 +314,11 @@ class RoomService(Observer):
     def _cancel(self, connection: Connection, request: Any) -> bool | ErrorText:
         player = self._user_of(connection)
         return self.lobby.cancel_match(player) or NOT_FOUND.about(f"player {player}")
+
+    def _check(self, connection: Connection, action: str, name: str) -> None:
+        if not self._may(connection, action, name):
+            what = "mode" if action == MATCH else "room"
+            raise RequestError(FORBIDDEN.about(f"{what} {name}"))
 
     def _member(self, connection: Connection) -> Member:
         member = self.lobby.members.of(connection)
@@ -318,9 +333,18 @@ def _present(member: Member) -> Present:
     return Present(presence.user, presence.online, joined, seen)
 
 
-def _page(name: str, items: list[Any], start: int, total: int) -> dict[str, object]:
-    end = start + len(items)
-    return {name: items, "next": end if items and end < total else None}
+def _page(name: str, items: list[Any], end: int, total: int) -> dict[str, object]:
+    return {name: items, "next": end if end < total else None}
 
 
-__all__ = ["MAX_PLAYERS", "MAX_SHOWN", "MAX_WAIT", "NOTIFICATION", "PAGE", "RoomService"]
+__all__ = [
+    "CREATE",
+    "JOIN",
+    "MATCH",
+    "MAX_PLAYERS",
+    "MAX_SHOWN",
+    "MAX_WAIT",
+    "NOTIFICATION",
+    "PAGE",
+    "RoomService",
+]

@@ -1,21 +1,9 @@
-"""The limits of rooms, and what all rooms of a lobby share."""
+"""The limits of rooms."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING
-
-from twisted.internet.interfaces import IReactorTime
-
-from kupool.rooms.interfaces import IRoomHooks
-from kupool.rooms.tasks import TaskStatistics
-from kupool.rooms.wheel import Wheel
-from kupool.timing.round_robin import RoundRobin
-
-if TYPE_CHECKING:
-    from kupool.rooms.lobby import Lobby
 
 
 class FloodPolicy(Enum):
@@ -39,6 +27,10 @@ class RoomSettings:
     Of ``remember`` users it is kept when they were last seen, after they left. Codes of
     rooms, users, players and modes have ``max_name`` characters at most. ``outgoing_limit``
     broadcasts of a room may wait to be sent; of more, those that may be dropped are.
+
+    One user may have ``user_rooms`` rooms that they made, and ``user_connections`` in a
+    room; one address ``address_rooms`` rooms, ``address_members`` members, and
+    ``address_waiting`` players who wait for a match. 0 is none of these limits.
     """
 
     queue_limit: int = 1024
@@ -56,6 +48,11 @@ class RoomSettings:
     remember: int = 10_000
     max_name: int = 255
     outgoing_limit: int = 1024
+    user_rooms: int = 100
+    user_connections: int = 100
+    address_rooms: int = 2_000
+    address_members: int = 5_000
+    address_waiting: int = 10_000
 
     def __post_init__(self) -> None:
         """Raise :class:`ValueError` for limits that would let nothing through."""
@@ -64,18 +61,4 @@ class RoomSettings:
                 raise ValueError(f"{name} must be at least 1")
 
 
-@dataclass(frozen=True)
-class House:
-    """What all rooms of a lobby share; ``wall`` returns seconds since the epoch."""
-
-    clock: IReactorTime
-    wall: Callable[[], float]
-    hooks: IRoomHooks
-    settings: RoomSettings
-    wheel: Wheel
-    turns: RoundRobin
-    tasks: TaskStatistics
-    lobby: Lobby
-
-
-__all__ = ["FloodPolicy", "House", "RoomSettings"]
+__all__ = ["FloodPolicy", "RoomSettings"]

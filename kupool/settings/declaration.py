@@ -246,18 +246,28 @@ class NodeBusSettings:
         TEXT,
         (">",),
         "topic that sessions may publish to, as a pattern; never one in kupool.>",
+        reload=True,
         name="bus_publish",
     )
     subscribe: tuple[str, ...] = _setting(
         TEXT,
         (">", "kupool.job"),
         "topic that sessions may subscribe to, as a pattern; one in kupool.> has to begin so here",
+        reload=True,
         name="bus_subscribe",
+    )
+    permissions: tuple[str, ...] = _setting(
+        TEXT,
+        (),
+        "what some users may too, as 'bank subscribe bank.>'; needs --auth",
+        reload=True,
+        name="bus_permissions",
     )
     operators: tuple[str, ...] = _setting(
         TEXT,
         (),
         "user who may use all topics, and look at the bus; needs --auth",
+        reload=True,
         name="bus_operators",
     )
     direct: tuple[str, ...] = _setting(
@@ -284,6 +294,40 @@ class NodeBusSettings:
         least=1,
         reload=True,
         name="bus_calls",
+    )
+    user_calls: int = _setting(
+        COUNT,
+        "5000",
+        "publishes of one user without an outcome yet; needs --auth",
+        reload=True,
+        name="bus_user_calls",
+    )
+    user_calls_size: int = _setting(
+        SIZE, "8MiB", "size of their data", reload=True, name="bus_user_calls_size"
+    )
+    user_topics: int = _setting(
+        COUNT,
+        "10000",
+        "topics that one user may subscribe to; needs --auth",
+        reload=True,
+        name="bus_user_topics",
+    )
+    address_calls: int = _setting(
+        COUNT,
+        "20000",
+        "publishes of one address without an outcome yet",
+        reload=True,
+        name="bus_address_calls",
+    )
+    address_calls_size: int = _setting(
+        SIZE, "16MiB", "size of their data", reload=True, name="bus_address_calls_size"
+    )
+    address_topics: int = _setting(
+        COUNT,
+        "20000",
+        "topics that one address may subscribe to",
+        reload=True,
+        name="bus_address_topics",
     )
     max_calls: int = _setting(
         COUNT, "100000", "calls without an outcome yet in all", least=1, name="bus_max_calls"
@@ -343,8 +387,57 @@ class NodeRoomsSettings:
         reload=True,
         name="rooms_rate",
     )
+    create: tuple[str, ...] = _setting(
+        TEXT,
+        (">",),
+        "room that sessions may make, as a pattern",
+        reload=True,
+        name="rooms_create",
+    )
+    join: tuple[str, ...] = _setting(
+        TEXT,
+        (">",),
+        "room that sessions may join, as a pattern",
+        reload=True,
+        name="rooms_join",
+    )
+    match: tuple[str, ...] = _setting(
+        TEXT,
+        (">",),
+        "mode in which sessions may wait for a match, as a pattern",
+        reload=True,
+        name="rooms_match",
+    )
+    permissions: tuple[str, ...] = _setting(
+        TEXT,
+        (),
+        "what some users may too, as 'bank join bank.>'; needs --auth",
+        reload=True,
+        name="rooms_permissions",
+    )
     max_rooms: int = _setting(COUNT, "1000", "rooms at once", least=1, name="rooms_max")
     members: int = _setting(COUNT, "1000", "members of one room", least=1, name="rooms_members")
+    user_rooms: int = _setting(
+        COUNT, "10", "rooms at once that one user made; needs --auth", name="rooms_user_max"
+    )
+    user_connections: int = _setting(
+        COUNT,
+        "16",
+        "connections of one user in a room; needs --auth",
+        name="rooms_user_connections",
+    )
+    address_rooms: int = _setting(
+        COUNT, "100", "rooms at once that one address made", name="rooms_address_max"
+    )
+    address_members: int = _setting(
+        COUNT, "500", "members of rooms from one address", name="rooms_address_members"
+    )
+    address_waiting: int = _setting(
+        COUNT,
+        "100",
+        "players of one address who wait for a match",
+        name="rooms_address_waiting",
+    )
     max_data: int = _setting(
         SIZE, "4KiB", "largest data that a member may say", least=64, name="rooms_max_data"
     )

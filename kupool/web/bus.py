@@ -6,6 +6,7 @@ from base64 import b64decode, b64encode
 from collections.abc import Callable
 from typing import Any
 
+from twisted.internet.defer import CancelledError
 from twisted.web.server import Request
 
 from kupool.bus import IBus, Kind, Model, Outcome
@@ -61,7 +62,7 @@ class BusPublishing:
     async def post(self, request: Request) -> object:
         """Publish what is in the body, a JSON object."""
         self._visitors.admit(request)
-        return await self._publish(read_json(request))
+        return await self._publish(request, read_json(request))
 
     async def get(self, request: Request) -> object:
         """Publish what is in the query; for development only."""
@@ -73,13 +74,14 @@ class BusPublishing:
                 params["timeout_ms"] = float(str(params["timeout_ms"]))
         except ValueError as error:
             raise ApiError(400, f"query: {error}") from None
-        return await self._publish(params)
+        return await self._publish(request, params)
 
     async def options(self, request: Request) -> object:
         """Tell a browser what pages elsewhere may do."""
         return self._visitors.preflight(request, "POST")
 
-    async def _publish(self, params: dict[str, Any]) -> JsonAnswer:
+    async def _publish(self, request: Request, params: dict[str, Any]) -> JsonAnswer:
+        """Publish, and end that where the visitor goes before there is an outcome."""
         topic = params.get("topic", params.get("cmd"))
         headers, body = params.get("headers"), params.get("body", "")
         try:
@@ -92,9 +94,14 @@ class BusPublishing:
             refusal = self._refuse(topic_name(topic))
             if refusal is not None:
                 raise ApiError(403, refusal.text)
-            outcome = await self._start(model, topic, data, params, headers=headers)
+            waiting = self._start(model, topic, data, params, headers=headers)
         except ValueError as error:
             raise ApiError(400, str(error)) from None
+        request.notifyFinish().addErrback(lambda _: waiting.cancel())
+        try:
+            outcome = await waiting
+        except CancelledError:
+            raise ApiError(408, "nobody waits for the answer any more") from None
         return JsonAnswer(STATUS[outcome.kind], shown(outcome))
 
     def _data(self, body: str, base64: bool) -> bytes:

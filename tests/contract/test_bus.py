@@ -367,6 +367,73 @@ class BusContract(_Base):
         outcome = await self.result(bus.publish_reliable_random(b"", "t"))
         self.assertEqual(outcome.data, b"x")
 
+    async def test_answers_of_a_wrong_type(self) -> None:
+        """Issue 13, A-25: fail in the same way, whatever form the bus has."""
+        bus, other = await self.open_bus(), await self.open_bus()
+        answers: list[Any] = ["text", 7, bytearray(b"x"), [b"x"], True]
+        odd = [("text", 0), (b"x", 1.5), (b"x", True), (b"x", None), (b"x", 2**63), (None, 0)]
+        answers += [Answer(data, status) for data, status in odd]  # type: ignore[arg-type]
+        await self.listen(other, Heard(answer=lambda m: answers.pop(0)))
+        for _ in range(5):
+            outcome = await self.result(bus.publish_reliable_random(b"", "t"))
+            self.assertEqual(outcome.kind, Kind.REFUSED)
+            self.assertIn("internal error, reference ", outcome.reason)
+        self.assertEqual(len(self.flushLoggedErrors(TypeError)), 5)
+        for _ in odd:
+            outcome = await self.result(bus.publish_reliable_random(b"", "t"))
+            self.assertEqual(
+                (outcome.kind, outcome.reason), (Kind.REFUSED, "an answer that cannot be sent")
+            )
+
+    async def test_bytes_of_another_class(self) -> None:
+        """Issue 13, A-25: are bytes on their way, in both directions."""
+
+        class Mine(bytes):
+            pass
+
+        bus, other = await self.open_bus(), await self.open_bus()
+        handler = Heard(answer=lambda m: Mine(b"\xff"))
+        await self.listen(other, handler)
+        outcome = await self.result(bus.publish_reliable_random(Mine(b"x"), "t"))
+        self.assertEqual((outcome.data, type(outcome.data)), (b"\xff", bytes))
+        self.assertEqual([(m.data, type(m.data)) for m in handler.messages], [(b"x", bytes)])
+
+    async def test_long_refusal(self) -> None:
+        """Issue 13: what a handler says costs nobody a connection, however long it is."""
+        bus, other = await self.open_bus(), await self.open_bus()
+        said: list[Any] = [Refusal("\0" * 200_000), Refusal("short")]
+
+        def refuse(message: Message) -> bytes:
+            raise said.pop(0)
+
+        await self.listen(other, Heard(answer=refuse))
+        first = await self.result(bus.publish_reliable_random(b"", "t"))
+        self.assertEqual((first.kind, first.reason), (Kind.REFUSED, "\0" * 1000))
+        second = await self.result(bus.publish_reliable_random(b"", "t"))
+        self.assertEqual((second.kind, second.reason), (Kind.REFUSED, "short"))
+
+    async def test_a_message_that_fits_no_wire(self) -> None:
+        """Issue 13: is refused where it is published, at once, and the bus goes on."""
+        bus, other = await self.open_bus(), await self.open_bus()
+        handler = Heard("x")
+        topic = '"' * 255
+        await self.listen(other, handler, topic)
+        large = b"\xff" * self.settings.max_data
+        headers = {chr(0x4E00 + n): "" for n in range(680)}
+        for publish in (bus.publish_reliable_specific, bus.publish_unreliable_all):
+            start = self.now()
+            try:
+                outcome = await self.result(publish(large, topic, headers=headers))
+            except ValueError as error:
+                self.assertIn(" bytes as JSON, at most ", str(error))
+            else:  # only this connection's framing has no room for it
+                self.assertEqual(outcome.kind, Kind.REFUSED)
+                self.assertIn("too large", outcome.reason)
+            self.assertLess(self.now() - start, 0.1 + self.slack)
+        outcome = await self.result(bus.publish_reliable_random(large[:100], topic))
+        self.assertEqual(outcome.data, b"x")
+        self.assertEqual([len(m.data) for m in handler.messages], [100])
+
     async def test_headers(self) -> None:
         """A-17: headers, topic, model and the time that is left reach the handler."""
         bus, other = await self.open_bus(), await self.open_bus()
@@ -567,6 +634,25 @@ class BusContract(_Base):
         await reaches("c.x", "stays", "theirs")
         status = await self.result(bus.status())
         self.assertEqual(len(status.subscribers), 2)
+
+    async def test_a_new_handler(self) -> None:
+        """Issue 13: gets messages of its own topics, not those on their way to the one before."""
+        bus, other = await self.open_bus(), await self.open_bus()
+        old, new = Heard("old"), Heard("new")
+        await self.listen(other, old, "pay", "pay.>")
+        waiting = []
+        for n in range(20):
+            bus.publish_unreliable_all(b"%d" % n, "pay.more")
+            waiting.append(bus.publish_reliable_random(b"%d" % n, "pay", 0.5))
+        other.unsubscribe(old)
+        await self.listen(other, new, "mail")
+        for call in waiting:
+            outcome = await self.result(call)
+            self.assertIn(outcome.kind, (Kind.ANSWERED, Kind.NO_SUBSCRIBER, Kind.TIMEOUT))
+            self.assertIn(outcome.data, (b"old", b""))
+        self.assertEqual(new.messages, [])
+        outcome = await self.result(bus.publish_reliable_random(b"", "mail"))
+        self.assertEqual(outcome.data, b"new")
 
     async def test_topics(self) -> None:
         """A-11: names with levels, patterns, and integers."""

@@ -13,11 +13,11 @@ from twisted.trial.unittest import TestCase
 
 from kupool.net.routing.router import Router
 from kupool.net.server import Server
-from kupool.rooms.events import Disconnected, Incoming, Left, Returned
 from kupool.rooms.hooks import RoomHooks
 from kupool.rooms.lobby import Lobby
+from kupool.rooms.membership import Disconnected, Left, Returned
 from kupool.rooms.observer import LobbyObserver
-from kupool.rooms.room import Room
+from kupool.rooms.room import Incoming, Room
 from kupool.rooms.settings import RoomSettings
 from kupool.session.connection import Connection
 from tests.sockets import Peer, in_thread, until

@@ -11,11 +11,10 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from kupool.net.manager import ConnectionManager, ServerSettings
-from kupool.rooms.events import Incoming
 from kupool.rooms.hooks import RoomHooks
 from kupool.rooms.lobby import Lobby
 from kupool.rooms.observer import LobbyObserver
-from kupool.rooms.room import Room
+from kupool.rooms.room import Incoming, Room
 from kupool.rooms.settings import RoomSettings
 from kupool.session.connection import Connection
 from kupool.wire.framing import LINE, Framing

@@ -15,6 +15,8 @@ from kupool.settings import Settings, changes, declared, reloadable, value_of, w
 ASKED_FOR = {
     "shutdown_timeout", "log_level",  # kupool.daemon.service
     "log_retention", "log_max_size", "keep_minutes", "keep_hours",  # kupool.daemon.housekeeping
+    "bus_publish", "bus_subscribe", "bus_permissions", "bus_operators",  # test_daemon_bus.py
+    "rooms_create", "rooms_join", "rooms_match", "rooms_permissions",  # test_daemon_rooms.py
 }  # fmt: skip
 
 
@@ -31,6 +33,7 @@ class ApplyTests(SynchronousTestCase):
         server, session = parts.server.manager.settings, parts.pool.settings
         assert parts.bus is not None
         assert parts.rooms is not None
+        limits = parts.bus.service.limits
         return {
             "interval": parts.coordinator.interval,
             "expire": parts.handlers.rules.expire,
@@ -52,8 +55,14 @@ class ApplyTests(SynchronousTestCase):
             "max_errors": server.max_errors,
             "outbox_limit": server.outbox_limit,
             "bus_rate": parts.bus.access.pace.rate,
-            "bus_topics": parts.bus.service.limits.topics,
-            "bus_calls": parts.bus.service.limits.publishing,
+            "bus_topics": limits.topics,
+            "bus_calls": limits.publishing,
+            "bus_user_calls": limits.user_calls,
+            "bus_user_calls_size": limits.user_calls_bytes,
+            "bus_user_topics": limits.user_topics,
+            "bus_address_calls": limits.address_calls,
+            "bus_address_calls_size": limits.address_calls_bytes,
+            "bus_address_topics": limits.address_topics,
             "rooms_rate": parts.rooms.pace.rate,
         }
 

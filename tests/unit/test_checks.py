@@ -45,6 +45,21 @@ class CheckTests(SynchronousTestCase):
             self.assertIsNone(check(load({name: ""}, {})))
             wrong = self.refused(**{name: ["a.*", "a..b"]})
             self.assertRegex(wrong, rf"^{name}: topic 'a..b'.*\(from flag --bus-")
+        wrong = self.refused(bus_permissions=["* publish a", "alice writes b"])
+        self.assertEqual(
+            wrong,
+            "bus_permissions: rule 2: 'alice writes b': expected USER publish|subscribe PATTERN, "
+            "as 'bank publish orders.{user}.>' (from flag --bus-permissions)",
+        )
+        self.assertRegex(
+            self.refused(bus_permissions=["alice publish a"]),
+            "^bus_permissions: rule 1: without --auth anybody may be 'alice' ",
+        )
+        for name in ("bus_publish", "bus_subscribe"):
+            wrong = self.refused(**{name: ["a.{user}"]})
+            self.assertRegex(wrong, f"^{name}: without --auth ")
+            wrong = self.refused(**{name: ["a.x{user}"]})
+            self.assertRegex(wrong, f"^{name}: topic 'a.x{{user}}': {{user}} stands for a whole")
         self.assertRegex(self.refused(bus_operators=["alice"]), "^bus_operators: without --auth ")
         self.assertRegex(self.refused(bus_origins=["*"]), r"^bus_origins: '\*' .*--bus-origins\)$")
         self.assertRegex(self.refused(bus_origins=["shop"]), "^bus_origins: 'shop' ")

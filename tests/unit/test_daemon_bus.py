@@ -38,13 +38,14 @@ class DaemonCase(SynchronousTestCase):
             "store": "memory", "mq": "memory", "addr": [f"127.0.0.1:{PORT}"], "http": "",
             "submit_interval": "0", **settings,
         }  # fmt: skip
-        loaded = load(wanted, {})
+        loaded = self.read_again = load(wanted, {})
         self.failures: list[str] = []
         self.daemon = Daemon(
             self.network,
             loaded,
             checkers=make_checkers(loaded),
             failed=self.failures.append,
+            read=lambda: self.read_again,
             wall=lambda: 1.8e9 + self.network.seconds(),
         )
         # A test's process goes on after this daemon.
@@ -218,14 +219,24 @@ class DocumentTests(DaemonCase):
         heard = dict.fromkeys(peers, b"")
         for peer in peers.values():
             peer.received()
+        ids: dict[str, str] = {}  # those in the document, and what they are this time
         for name, direction, said in lines:
             if direction == ">":
+                for written, made in ids.items():
+                    said = said.replace(written, made)
                 peers[name].tell(said.encode())
                 continue
             heard[name] += peers[name].received()
-            expected = said.encode() + b"\n"
-            self.assertEqual(heard[name][: len(expected)], expected)
-            heard[name] = heard[name][len(expected) :]
+            line, _, heard[name] = heard[name].partition(b"\n")
+            made = line.decode()
+            for pattern in (r'(?<="id":")[0-9a-f]{16}(?=\.\d)', r'(?<="message":")[0-9a-f]{24}'):
+                written, found = re.findall(pattern, said), re.findall(pattern, made)
+                self.assertEqual(len(written), len(found))
+                ids.update(zip(written, found, strict=True))
+            for written, found in ids.items():
+                made = made.replace(found, written)
+            self.assertEqual(made, said)
+        self.assertEqual(len(ids), 3)
         self.assertEqual({peer.received() for peer in peers.values()}, {b""})
         self.assertEqual(set(heard.values()), {b""})
         answer = next(said for name, _, said in lines if '"result":"100"' in said).encode()
@@ -325,6 +336,54 @@ class PolicyTests(DaemonCase):
         self.assertEqual(opened[1]["session"], closed[1]["session"])
         self.assertTrue(closed[1]["reason"])
         self.assertEqual(self.broker.status().counts["published"], 2)
+
+
+class ReloadTests(DaemonCase):
+    """Issue 13: who may use which topics changes on a reload."""
+
+    settings = {"bus_publish": ["a"], "bus_subscribe": [">"]}
+
+    def start(self, **settings: Any) -> None:
+        path = self.mktemp()
+        with open(path, "w") as file:
+            file.write("root:secret\nalice:secret\n")
+        self.auth = [f"file:{path}"]
+        super().start(auth=self.auth, **settings)
+
+    def reload(self, **settings: Any) -> None:
+        wanted = {
+            "store": "memory", "mq": "memory", "addr": [f"127.0.0.1:{PORT}"], "http": "",
+            "submit_interval": "0", "auth": self.auth, **self.settings, **settings,
+        }  # fmt: skip
+        self.read_again = load(wanted, {})
+        self.daemon.reload()
+
+    def test_rules(self) -> None:
+        alice = self.session("alice", password="secret")
+        self.assertEqual(self.publish(alice, "b")[0], 33)
+        self.reload(
+            bus_publish=["b"],
+            bus_subscribe=["inbox.{user}"],
+            bus_permissions=["alice publish c", "root publish d"],
+            bus_operators=["root"],
+        )
+        for topic, may in (("a", False), ("b", True), ("c", True), ("d", False)):
+            found = self.publish(alice, topic)
+            self.assertEqual(found["outcome"] if may else found[0], "sent" if may else 33, topic)
+        self.assertEqual(self.ask(alice, "subscribe", topics=["a"])[0], 33)
+        self.assertEqual(
+            self.ask(alice, "subscribe", topics=["inbox.alice"])["topics"], ["inbox.alice"]
+        )
+        root = self.session("root", password="secret")
+        self.assertIn("published", self.ask(root, "status")["counts"])
+
+    def test_a_rule_that_is_none(self) -> None:
+        """It changes nothing, nor does what is beside it."""
+        alice = self.session("alice", password="secret")
+        self.reload(bus_publish=["b"], bus_permissions=["alice writes c"], expire="5s")
+        self.assertEqual(self.publish(alice, "b")[0], 33)
+        self.assertEqual(self.publish(alice, "a")["outcome"], "sent")
+        self.assertEqual(self.daemon.settings.bus.publish, ("a",))
 
 
 class RemoteBusTests(DaemonCase):

@@ -22,11 +22,10 @@ from kupool.net.routing.router import Router
 from kupool.net.server import Server
 from kupool.net.testing import MemoryNetwork
 from kupool.net.transport.detecting import DetectingFactory
-from kupool.rooms.events import Incoming
 from kupool.rooms.hooks import RoomHooks
 from kupool.rooms.lobby import Lobby
 from kupool.rooms.observer import LobbyObserver
-from kupool.rooms.room import Room
+from kupool.rooms.room import Incoming, Room
 from kupool.stats.consumer import StatsConsumer
 from kupool.stats.memory import MemoryStats
 from tests.pool_fixture import PoolBench

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
@@ -35,7 +35,7 @@ from kupool.rooms.room import Room
 from kupool.rooms.service import RoomService
 from kupool.rooms.spread.packing import BytesPacking, RequestPacking
 from kupool.rooms.tasks import TaskStatistics
-from kupool.rooms.wheel import Wheel
+from kupool.rooms.timers import LobbyTimers
 from kupool.session.connection import Connection
 from kupool.session.lifecycle import OPEN
 from kupool.timing.chunks import in_chunks
@@ -81,7 +81,8 @@ class RoomCase(SynchronousTestCase):
                 return case.do("match")
 
         self.network = MemoryNetwork()
-        self.lobby, router = Lobby(self.network, Hooks()), Router()
+        self.hooks = Hooks()
+        self.lobby, router = Lobby(self.network, self.hooks), Router()
         router.add("say", self.lobby.request, str)
         router.add("match", self.lobby.match, object)
         self.network.run(Server(self.network, LobbyObserver(router, self.lobby)).listen([":8000"]))
@@ -117,6 +118,84 @@ class RoomTests(RoomCase):
                     self.lobby.get("room bob").close()
                     self.network.advance(60)
                     self.errors.clear()
+            self.flushLoggedErrors(error)
+
+    def test_coroutines_that_return_something_to_wait_for(self) -> None:
+        """What comes of it is the answer, and the room goes on."""
+        later: Deferred[object] = Deferred()
+
+        async def inner() -> object:
+            await later
+            return "inner"
+
+        async def outer() -> object:
+            return inner()
+
+        async def waits() -> object:
+            await later
+            return succeed("waited")
+
+        self.does = {"outer": outer, "waits": waits, "never": lambda: Waits(Deferred())}
+        peer = self.network.connect(8000)
+        peer.ask("say", "ann")
+        for text in ("outer", "waits", "plain"):
+            peer.request("say", text)
+        self.network.advance(1)
+        self.assertEqual(peer.messages(), [])
+        later.callback(None)
+        self.network.advance(1)
+        self.assertEqual([m["result"] for m in peer.messages()], ["inner", "waited", "ok"])
+
+    def test_an_inner_coroutine_that_never_ends(self) -> None:
+        """A-42: it has the time of its hook, and no more."""
+
+        async def outer() -> object:
+            return Deferred()
+
+        self.does = {"outer": outer}
+        peer = self.network.connect(8000)
+        peer.ask("say", "ann")
+        peer.request("say", "outer")
+        peer.request("say", "plain")
+        self.network.advance(60)
+        self.assertEqual([m.get("error") for m in peer.messages()], ["timeout", None])
+
+    def test_an_application_that_answers_by_itself(self) -> None:
+        """The next messages of the room are handled all the same."""
+
+        def answer(room: Room, incoming: Any) -> object:
+            incoming.answer.callback("mine")
+            if incoming.body.params == "worse":
+                raise SystemExit
+            return "not heard"
+
+        peer = self.network.connect(8000)
+        peer.ask("say", "ann")
+        self.patch(self.hooks, "on_dispatch_message", answer)
+        for text in ("fine", "worse", "fine"):
+            peer.request("say", text)
+        self.network.advance(1)
+        self.assertEqual([m["result"] for m in peer.messages()], ["mine"] * 3)
+        self.assertEqual([type(e) for e in self.errors], [SystemExit])
+
+    def test_handlers_that_cannot_be_cancelled(self) -> None:
+        """Neither their time limit nor the end of their room is lost."""
+        for error in ENDINGS:
+
+            def fail(deferred: object, error: type[BaseException] = error) -> None:
+                raise error
+
+            self.does = {"hang": lambda fail=fail: Deferred(fail)}
+            peer = self.network.connect(8000)
+            peer.ask("say", "ann")
+            peer.request("say", "hang")
+            self.network.advance(40)
+            peer.request("say", "hang")
+            self.network.settle()
+            self.lobby.get("room ann").close()
+            self.network.advance(20)
+            self.assertEqual([m["code"] for m in peer.messages()], [37, 35])
+            self.assertEqual(len(self.lobby), 0)
             self.flushLoggedErrors(error)
 
     def test_on_error_itself(self) -> None:
@@ -157,6 +236,18 @@ class RoomTests(RoomCase):
         peer.abort()
         waiting.callback(MatchRequest("p", "m", 2, 5.0))
         self.assertNotIn("p", self.lobby.matchmaker)
+        self.does = {"parse match": lambda: Waits(Deferred())}
+        peer = self.network.connect(8000)
+        peer.request("match", {})
+        self.network.advance(60)  # A-42: each hook has its time
+        self.assertEqual([m["error"] for m in peer.messages()], ["timeout"])
+        for bad in (MatchRequest("p", "m", "2", 5.0), MatchRequest("p", "m", 2, "5")):  # type: ignore[arg-type]
+            self.does = {"parse match": lambda bad=bad: bad}
+            self.assertEqual(peer.ask("match", {})["code"], 20)
+        self.does = {}
+        self.assertEqual(peer.ask("match", {})["result"], True)  # it was as if not asked
+        self.assertTrue(self.lobby.cancel_match("p"))
+        self.flushLoggedErrors(TypeError)
         for error in ENDINGS:
             for function in raising(error):
                 self.does = {"parse match": function}
@@ -216,7 +307,7 @@ class WheelTests(SynchronousTestCase):
             for function in raising(error):
                 clock = Clock()
                 tasks = TaskStatistics(clock.seconds)
-                wheel, fired = Wheel(clock, tasks=tasks), list[str]()
+                wheel, fired = LobbyTimers(clock, tasks=tasks), list[str]()
                 wheel.once("room", "a", 1.0, function)
                 wheel.once("room", "b", 1.0, lambda timer: fired.append(timer.key))
                 wheel.once("room", "c", 1.0, function, counted=False)

@@ -11,9 +11,9 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.errors import RequestError
-from kupool.rooms.events import Disconnected, Left, Returned
 from kupool.rooms.lobby import Lobby
 from kupool.rooms.matchmaking import MatchRequest
+from kupool.rooms.membership import Disconnected, Left, Returned
 from kupool.rooms.running import HandlerTimeout
 from kupool.rooms.settings import FloodPolicy, RoomSettings
 from tests.peers import lines
@@ -175,10 +175,10 @@ class TimerMomentTests(SynchronousTestCase):
         self.room.once("far", 100, self.note)
         self.hall.clock.advance(2)
         self.room.close()
-        self.assertEqual(len(self.hall.lobby.wheel), 1, "the close's own")
+        self.assertEqual(len(self.hall.lobby.timers), 1, "the close's own")
         self.go_on()
         self.hall.clock.advance(200)
-        self.assertEqual((self.ran, len(self.hall.lobby.wheel)), ([], 0))
+        self.assertEqual((self.ran, len(self.hall.lobby.timers)), ([], 0))
 
 
 class ComingTests(SynchronousTestCase):
@@ -414,7 +414,7 @@ class LeakTests(SynchronousTestCase):
         del room, pair, connection
         hall.clock.pump([1] * 40)
         lobby = hall.lobby
-        self.assertEqual((len(lobby), len(lobby.members), len(lobby.wheel)), (0, 0, 0))
+        self.assertEqual((len(lobby), len(lobby.members), len(lobby.timers)), (0, 0, 0))
         self.assertEqual(hall.clock.getDelayedCalls(), [])
         hall.hooks.log.clear()
         hall.hooks.errors.clear()
@@ -431,7 +431,7 @@ class LeakTests(SynchronousTestCase):
             if n % 7 == 0:
                 connection.lost(hall.done)
         hall.clock.pump([0.5] * 12)
-        self.assertEqual((len(hall.lobby.matchmaker), len(hall.lobby.wheel)), (0, 0))
+        self.assertEqual((len(hall.lobby.matchmaker), len(hall.lobby.timers)), (0, 0))
         total = Counter[str]()
         for counts in hall.lobby.matchmaker.statistics().values():
             self.assertEqual(counts.waiting, 0)

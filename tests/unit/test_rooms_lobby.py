@@ -9,12 +9,13 @@ from zope.interface.verify import verifyObject
 from kupool.errors import FORBIDDEN, RequestError
 from kupool.net.routing.router import Router
 from kupool.rooms import IRoomHooks
-from kupool.rooms.events import Disconnected, Incoming, Joined, Left, Renamed, Returned, RoomGone
+from kupool.rooms.audience import Presence
+from kupool.rooms.failures import RoomGone
 from kupool.rooms.hooks import RoomHooks
 from kupool.rooms.lobby import Lobby
 from kupool.rooms.matchmaking import MatchOutcome, MatchRequest
-from kupool.rooms.members import Presence
-from kupool.rooms.room import Room
+from kupool.rooms.membership import Disconnected, Joined, Left, Renamed, Returned
+from kupool.rooms.room import Incoming, Room
 from kupool.rooms.settings import RoomSettings
 from kupool.session.connection import Connection
 from tests.peers import Bench, lines
@@ -290,7 +291,7 @@ class PresenceTests(SynchronousTestCase):
         self.assertEqual(self.hall.hooks.log[1:], [Left(self.member, "gone")])
         self.assertEqual(list(self.tea.members), ["bob"])
         self.assertEqual(self.lobby.members.last_seen("ann"), 1010)
-        self.assertEqual(len(self.lobby.wheel), 0)
+        self.assertEqual(len(self.lobby.timers), 0)
 
     def test_back_within_the_grace_period(self) -> None:
         self.member.data = "a hand of cards"
@@ -331,7 +332,7 @@ class PresenceTests(SynchronousTestCase):
             self.hall.clock.advance(0.01)
         self.hall.clock.advance(31)
         self.assertEqual((len(self.tea.members), len(self.lobby.members)), (2, 2))
-        self.assertEqual(len(self.lobby.wheel), 0)
+        self.assertEqual(len(self.lobby.timers), 0)
 
     def test_presence_and_last_seen(self) -> None:
         self.hall.clock.advance(5)
@@ -419,7 +420,7 @@ class LobbyMatchTests(SynchronousTestCase):
         self.seek("ann")
         ended = Deferred.fromCoroutine(self.lobby.close())
         self.assertEqual(self.successResultOf(ended), [])
-        self.assertEqual((len(self.lobby.matchmaker), len(self.lobby.wheel)), (0, 0))
+        self.assertEqual((len(self.lobby.matchmaker), len(self.lobby.timers)), (0, 0))
         connection, _ = self.hall.connect()
         request = MatchRequest("bob", "duel", 2, 1)
         self.assertRaises(RequestError, self.lobby.match, connection, request)

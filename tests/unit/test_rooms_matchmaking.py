@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.errors import RequestError
 from kupool.rooms.matchmaking import OTHER, Matchmaker, MatchOutcome, MatchRequest
-from kupool.rooms.wheel import Wheel
+from kupool.rooms.timers import LobbyTimers
 from tests.raising import ENDINGS
 
 TICK = 0.25
@@ -21,10 +21,10 @@ TICK = 0.25
 class Game:
     def __init__(self, limit: int = 0, max_modes: int = 1000) -> None:
         self.clock = Clock()
-        self.wheel = Wheel(self.clock, TICK)
+        self.timers = LobbyTimers(self.clock, TICK)
         self.outcomes: list[MatchOutcome] = []
         self.maker = Matchmaker(
-            self.clock, self.wheel, self.outcomes.append, limit=limit, max_modes=max_modes
+            self.clock, self.timers, self.outcomes.append, limit=limit, max_modes=max_modes
         )
 
     def join(self, player: str, mode: str = "duel", needed: int = 2, timeout: float = 10) -> None:
@@ -66,7 +66,7 @@ class MatchmakerTests(SynchronousTestCase):
                 raise error
 
             clock = Clock()
-            maker = Matchmaker(clock, Wheel(clock, TICK), done)
+            maker = Matchmaker(clock, LobbyTimers(clock, TICK), done)
             for mode, needed in (("solo", 1), ("a", 2), ("b", 2)):
                 maker.join(MatchRequest(mode, mode, needed, 1.0))
             clock.pump([TICK] * 8)
@@ -83,7 +83,7 @@ class MatchmakerTests(SynchronousTestCase):
         self.assertEqual(self.game.told(), [("team", False, ["ann", "bob"])])
         self.game.clock.advance(4)
         self.assertEqual(self.game.told(), [("team", False, ["cid"])])
-        self.assertEqual((len(self.game.maker), len(self.game.wheel)), (0, 0))
+        self.assertEqual((len(self.game.maker), len(self.game.timers)), (0, 0))
 
     def test_cancel_and_come_again(self) -> None:
         self.game.join("ann")
@@ -99,11 +99,11 @@ class MatchmakerTests(SynchronousTestCase):
         game = Game(limit=1)
         for needed, timeout in ((0, 1), (-1, 1), (2, 0), (2, -1), (2, float("nan")), (2, 1e300)):
             self.assertRaises(RequestError, game.join, "ann", "duel", needed, timeout)
-        self.assertEqual((len(game.maker), len(game.wheel)), (0, 0))
+        self.assertEqual((len(game.maker), len(game.timers)), (0, 0))
         game.join("ann")
         self.assertRaises(RequestError, game.join, "bob")
         self.assertEqual([r.player for r in game.maker.stop()], ["ann"])
-        self.assertEqual(len(game.wheel), 0)
+        self.assertEqual(len(game.timers), 0)
 
     def test_a_callback_may_fail_or_join_again(self) -> None:
         def done(outcome: MatchOutcome) -> None:
@@ -112,7 +112,7 @@ class MatchmakerTests(SynchronousTestCase):
                 self.game.join("ann")
             raise ZeroDivisionError
 
-        self.game.maker = Matchmaker(self.game.clock, self.game.wheel, done)
+        self.game.maker = Matchmaker(self.game.clock, self.game.timers, done)
         for player in ("ann", "bob", "cid"):
             self.game.join(player)
         self.assertEqual(
@@ -152,7 +152,7 @@ class MatchmakerTests(SynchronousTestCase):
                 self.assertEqual({len(outcome.players)}, {r.needed for r in outcome.players})
             self.assertEqual({outcome.mode}, {r.mode for r in outcome.players})
         self.assertEqual(+joined, +ended)
-        self.assertEqual((len(game.maker), len(game.wheel)), (0, 0))
+        self.assertEqual((len(game.maker), len(game.timers)), (0, 0))
         for counts in game.maker.statistics().values():
             self.assertEqual(counts.waiting, 0)
             self.assertEqual(counts.joined, counts.matched + counts.timed_out + counts.cancelled)

@@ -8,8 +8,10 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.errors import NOT_FOUND, RequestError
-from kupool.rooms.events import Closing, Created, Incoming, Joined, RoomBusy, RoomGone, TimerFired
-from kupool.rooms.room import Room
+from kupool.rooms.events import Closing, Created, TimerFired
+from kupool.rooms.failures import RoomBusy, RoomGone
+from kupool.rooms.membership import Joined
+from kupool.rooms.room import Incoming, Room
 from kupool.rooms.running import HandlerTimeout
 from kupool.rooms.settings import FloodPolicy, RoomSettings
 from kupool.session.connection import Connection
@@ -464,7 +466,7 @@ class CloseTests(SynchronousTestCase):
     def closed(self) -> None:
         self.assertIsNone(self.hall.lobby.find("tea"))
         self.assertIsNone(self.hall.lobby.members.of(self.ann))
-        self.assertEqual(len(self.hall.lobby.wheel), 0)
+        self.assertEqual(len(self.hall.lobby.timers), 0)
         self.assertRaises(RoomGone, self.room.once, "key", 1)
         self.assertRaises(RoomGone, self.room.post_system, "event")
         self.room.broadcast(b"late")
@@ -476,7 +478,7 @@ class CloseTests(SynchronousTestCase):
         waiting = [self.hall.lobby.request(self.ann, n) for n in range(3)]
         ended = self.room.close("over")
         again = self.room.close()
-        self.assertEqual(len(self.hall.lobby.wheel), 1, "the deadline of the close alone")
+        self.assertEqual(len(self.hall.lobby.timers), 1, "the deadline of the close alone")
         self.failureResultOf(self.hall.lobby.request(self.ann, "late"), RoomGone)
         self.assertNoResult(ended)
         self.hall.settle()
@@ -533,7 +535,7 @@ class CloseTests(SynchronousTestCase):
         self.assertEqual([room.code for room in hall.lobby], ["coffee"])
         hall.lobby.get("coffee").close()
         hall.settle()
-        self.assertEqual((len(hall.lobby), len(hall.lobby.wheel)), (0, 0))
+        self.assertEqual((len(hall.lobby), len(hall.lobby.timers)), (0, 0))
 
     def test_a_room_that_cannot_be_created_ends(self) -> None:
         def refuse(room: Room) -> object:

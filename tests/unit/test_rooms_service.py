@@ -46,8 +46,8 @@ class RoomsCase(SynchronousTestCase):
         connection.context = request.params
         return True
 
-    def connect(self, user: str, framing: str = "line") -> MemoryPeer:
-        peer = self.network.connect(8000, framing)
+    def connect(self, user: str, framing: str = "line", host: str = "192.0.2.1") -> MemoryPeer:
+        peer = self.network.connect(8000, framing, host)
         self.assertTrue(peer.ask("iam", user)["result"])
         return peer
 

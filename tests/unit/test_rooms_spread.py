@@ -20,7 +20,9 @@ from kupool.bus.local import LocalBus
 from kupool.errors import RequestError
 from kupool.net.manager import ConnectionManager, ServerSettings
 from kupool.net.routing.router import Router
-from kupool.rooms.events import Closing, Disconnected, Joined, Left, Returned, TakenOver
+from kupool.rooms.events import Closing, TakenOver
+from kupool.rooms.matchmaking import MatchRequest
+from kupool.rooms.membership import Disconnected, Joined, Left, Returned
 from kupool.rooms.observer import LobbyObserver
 from kupool.rooms.settings import RoomSettings
 from kupool.rooms.spread import ISpreadHooks
@@ -40,10 +42,10 @@ from tests.rooms_host import Hooks
 class Peer:
     """A client of one host; speaks lines."""
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Host, address: str = "192.0.2.1") -> None:
         self.host = host
         self.transport = PeerTransport()
-        self.connection = host.manager.admit(self.transport, "192.0.2.1", LINE)
+        self.connection = host.manager.admit(self.transport, address, LINE)
         self.number = 0
 
     def tell(self, **params: Any) -> int:
@@ -286,7 +288,7 @@ class SpreadTests(SynchronousTestCase):
         self.assertEqual(bob.ask()[1], ["bob"], "and does not bring her back")
         self.assertEqual(ann.ask(say="hello"), "forbidden")
         self.assertEqual(ann.ask(room=self.there, user="ann")[1], ["bob", "ann"])
-        self.assertEqual((len(self.a.lobby.seats), len(self.b.lobby.visitors)), (1, 1))
+        self.assertEqual((len(self.a.lobby.seats), len(self.b.lobby.remote_peers)), (1, 1))
 
     def test_away_and_back_at_another_host(self) -> None:
         """A-46: the grace period, and the return, from wherever."""
@@ -303,6 +305,40 @@ class SpreadTests(SynchronousTestCase):
         again.lost()
         self.world.advance(31)
         self.assertEqual(self.b.hooks.events[-1], Left(member, "gone"))
+
+    def test_a_match_of_who_is_in_a_room_of_another_host(self) -> None:
+        """A-50, issue 13: they come to the match, and are in one room."""
+        ann, bob = Peer(self.a), Peer(self.b)
+        bob.ask(room=self.there, user="bob")
+        ann.ask(room=self.there, user="ann")
+        request = MatchRequest("ann", "solo", 1, 10.0)
+        self.patch(self.a.hooks, "on_parse_match", lambda connection, body: request)
+        self.patch(
+            self.a.hooks,
+            "on_match_players",
+            lambda lobby, outcome: lobby.gather(lobby.code_here("solo "), outcome),
+        )
+        self.a.lobby.match(ann.connection, None)
+        self.world.advance(1)
+        self.assertEqual(self.a.lobby.members.get("ann").connections, [ann.connection])
+        self.assertEqual(len(self.a.lobby.seats), 0)
+        self.assertFalse(self.b.lobby.members.get("ann").online)
+        self.assertEqual(ann.ask()[0], "a")
+        self.world.advance(31)
+        self.assertIsNone(self.b.lobby.members.find("ann"))
+
+    def test_a_move_of_who_is_at_another_host(self) -> None:
+        """A-46: the connection does not follow; the member is away, and gone after a while."""
+        ann, bob = Peer(self.a), Peer(self.b)
+        bob.ask(room=self.there, user="bob")
+        ann.ask(room=self.there, user="ann")
+        code = self.b.lobby.code_here("other ")
+        self.assertEqual(self.b.lobby.move("ann", code).connections, [])
+        self.world.advance(1)
+        self.assertEqual((len(self.a.lobby.seats), len(self.b.lobby.remote_peers)), (0, 0))
+        self.world.advance(31)
+        self.assertIsNone(self.b.lobby.members.find("ann"))
+        self.assertIsNone(self.b.lobby.find(code))
 
     def test_two_connections_of_one_user(self) -> None:
         bob, here, there = Peer(self.b), Peer(self.a), Peer(self.b)
@@ -372,9 +408,9 @@ class SpreadTests(SynchronousTestCase):
         self.world.advance(32)
         for host in (self.a, self.b):
             lobby = host.lobby
-            counts = (len(lobby), len(lobby.members), len(lobby.seats), len(lobby.visitors))
+            counts = (len(lobby), len(lobby.members), len(lobby.seats), len(lobby.remote_peers))
             self.assertEqual(counts, (0, 0, 0, 0))
-            self.assertEqual((len(lobby.wheel), lobby.exchange.waiting()), (0, 0))
+            self.assertEqual((len(lobby.timers), lobby.exchange.waiting()), (0, 0))
 
 
 class MovingTests(SynchronousTestCase):
@@ -487,7 +523,7 @@ class MovingTests(SynchronousTestCase):
         self.assertFalse(self.a.lobby.members.get("eve").online)
         self.world.advance(30)
         self.assertIsNone(self.a.lobby.members.find("eve"), "the grace period is over")
-        self.assertEqual(len(self.a.lobby.visitors), 0)
+        self.assertEqual(len(self.a.lobby.remote_peers), 0)
 
     def test_a_host_that_is_cut_off_ends_its_rooms_before_the_others_have_them(self) -> None:
         self.cut_off(echoes=False)
@@ -555,7 +591,7 @@ class MovingTests(SynchronousTestCase):
         ended = Deferred.fromCoroutine(c.lobby.close())
         self.world.advance(45)
         self.assertEqual(self.successResultOf(ended), [])
-        self.assertEqual((len(c.lobby), len(c.lobby.seats), len(c.lobby.wheel)), (0, 0, 0))
+        self.assertEqual((len(c.lobby), len(c.lobby.seats), len(c.lobby.timers)), (0, 0, 0))
 
     def test_a_bus_that_brings_nothing_back(self) -> None:
         bus = BadBus(self.world.bus, self.world.clock)

@@ -124,7 +124,7 @@ class Life:
         self.world.advance(35)
         for host in self.hosts.values():
             lobby: Any = host.lobby
-            left = (lobby.members, lobby.seats, lobby.visitors)
+            left = (lobby.members, lobby.seats, lobby.remote_peers)
             self.test.assertEqual([len(part) for part in left], [0, 0, 0])
             self.test.assertEqual(lobby.exchange.waiting(), 0)
 

@@ -65,6 +65,7 @@ class SourceTests(FileCase):
             "nonce_scope": "session", "duplicate_scope": "job",
             "log_level": "debug", "log_format": "text",
             "bus": "off", "bus_get": "on", "bus_publish": ("a.>", "b"), "bus_subscribe": ("c",),
+            "bus_permissions": ("a publish b",),
             "bus_operators": ("alice",), "bus_direct": ("d.*",), "bus_origins": ("https://a",),
             "rooms": "on",
         }  # fmt: skip
@@ -296,5 +297,7 @@ class ChangeTests(SynchronousTestCase):
             self.assertTrue(f.metadata["doc"], name)
         several = {"addr", "ws_origins", "http_hosts", "proxy_trusted", "auth"}
         several |= {"bus_publish", "bus_subscribe", "bus_operators", "bus_origins"}
+        several |= {"bus_permissions", "rooms_permissions"}
+        several |= {"rooms_create", "rooms_join", "rooms_match"}
         several.add("bus_direct")
         self.assertEqual({name for name, f in declared().items() if repeatable(f)}, several)

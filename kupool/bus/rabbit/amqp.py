@@ -16,7 +16,7 @@ from kupool.amqp.connection import BrokerConnection
 from kupool.amqp.links import Link
 from kupool.amqp.refusals import explained
 from kupool.amqp.wire import make_envelope
-from kupool.bus import BusError
+from kupool.bus.messages import BusError
 from kupool.bus.rabbit.carrier import EVERYBODY, ICarrier, Listener
 from kupool.bus.rabbit.items import KIND
 from kupool.bus.rabbit.settings import MeshSettings

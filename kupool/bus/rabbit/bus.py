@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from random import Random
 from secrets import token_hex
@@ -12,18 +12,21 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
-from kupool.bus import BusSettings, BusStatus, Handler, IBus, Subscription, Topic
+from kupool.bus.interfaces import IBus, Subscription
 from kupool.bus.local import LocalBus
+from kupool.bus.messages import Handler, Model, Outcome, Topic
+from kupool.bus.models import Models
 from kupool.bus.publishing import check_text
 from kupool.bus.rabbit.amqp import AmqpCarrier
 from kupool.bus.rabbit.carrier import ICarrier
 from kupool.bus.rabbit.mesh import Mesh
 from kupool.bus.rabbit.settings import MeshSettings
-from kupool.bus.rabbit.shared_broker import SharedBroker
+from kupool.bus.settings import BusSettings
+from kupool.bus.status import BusStatus, Step
 
 
 @implementer(IBus)
-class MeshBus(LocalBus):
+class MeshBus(Models):
     """A bus among the handlers of all nodes that a carrier joins.
 
     It connects when :meth:`connect` is called, and comes back for ever; subscriptions
@@ -48,11 +51,20 @@ class MeshBus(LocalBus):
     ) -> None:
         check_text("node", node)
         name = f"{node}-{token_hex(4)}" if node else token_hex(6)
-        broker = SharedBroker(clock, settings, wall=wall, random=random)
-        super().__init__(clock, wall=wall, broker=broker, name=name)
         self._carrier = carrier
-        self._mesh = Mesh(clock, carrier, broker, mesh or MeshSettings(), node=name)
-        self._shared = broker
+        self._mesh = Mesh(
+            clock,
+            carrier,
+            mesh or MeshSettings(),
+            settings or BusSettings(),
+            node=name,
+            wall=wall,
+            random=random,
+        )
+        #: The broker of this node, for whoever else has subscribers here.
+        self.broker = self._mesh.broker
+        #: The handlers of this node.
+        self._local = LocalBus(clock, wall=wall, broker=self.broker, name=name)
 
     @property
     def node(self) -> str:
@@ -78,6 +90,19 @@ class MeshBus(LocalBus):
         connected: Deferred[None] = self._carrier.connect(self.node, self._mesh)
         return connected.addCallback(lambda _: self._mesh.whole())
 
+    def publish(
+        self,
+        model: Model,
+        data: bytes,
+        topic: Topic,
+        *,
+        timeout: float | None = None,
+        key: str = "",
+        headers: Mapping[str, str] | None = None,
+    ) -> Deferred[Outcome]:
+        """Publish by a model, with what that takes; as the method of its name does."""
+        return self._local.publish(model, data, topic, timeout=timeout, key=key, headers=headers)
+
     def subscribe(
         self, topics: Iterable[Topic], handler: Handler, *, keys: Iterable[str] = ()
     ) -> Deferred[Subscription]:
@@ -90,7 +115,7 @@ class MeshBus(LocalBus):
         def taken(subscription: Subscription) -> Deferred[Subscription]:
             return self._mesh.taken().addCallback(lambda _: subscription)
 
-        return super().subscribe(topics, handler, keys=keys).addCallback(taken)
+        return self._local.subscribe(topics, handler, keys=keys).addCallback(taken)
 
     def unsubscribe(
         self, handler: Handler, topics: Iterable[Topic] | None = None
@@ -98,7 +123,8 @@ class MeshBus(LocalBus):
         """Let a handler have no more of some topics, by default of all; fires as
         :meth:`subscribe` does.
         """
-        return super().unsubscribe(handler, topics).addCallback(lambda _: self._mesh.taken())
+        done = self._local.unsubscribe(handler, topics)
+        return done.addCallback(lambda _: self._mesh.taken())
 
     def taken(self) -> Deferred[None]:
         """Wait until the nodes that are known have taken all changes here, or had time to."""
@@ -112,14 +138,18 @@ class MeshBus(LocalBus):
         def complete(status: BusStatus) -> BusStatus:
             return replace(status, counts=status.counts | dict(self._mesh.counts))
 
-        return super().status().addCallback(complete)
+        return self._local.status().addCallback(complete)
+
+    def trace(self, message_id: str) -> Deferred[tuple[Step, ...]]:
+        """Return the way of a recent message that was published on this node."""
+        return self._local.trace(message_id)
 
     def close(self) -> Deferred[None]:
         """Drop all subscriptions, end every call as refused, and the connection; fires when
         that has ended.
         """
-        self._shared.keep_to_itself()
-        closed = super().close()
+        self._mesh.keep_to_itself()
+        closed = self._local.close()
         self._mesh.close()
         return closed.addCallback(lambda _: self._carrier.close())
 

@@ -8,12 +8,12 @@ from functools import partial
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from kupool.bus import Message
+from kupool.bus.broker import Broker
 from kupool.bus.calls import Taken
+from kupool.bus.messages import Message
 from kupool.bus.publishing import check_text, checked_keys
 from kupool.bus.rabbit.items import NodeCall, SubscriberEntry
 from kupool.bus.rabbit.outgoing import Outgoing
-from kupool.bus.rabbit.shared_broker import SharedBroker
 
 
 class KnownNode:
@@ -37,7 +37,7 @@ class KnownNode:
 class Directory:
     """The other nodes; their subscribers are in the broker, each handed its messages here."""
 
-    def __init__(self, broker: SharedBroker, outgoing: Outgoing) -> None:
+    def __init__(self, broker: Broker, outgoing: Outgoing) -> None:
         self._broker = broker
         self._outgoing = outgoing
         self._by_node: dict[str, KnownNode] = {}
@@ -92,12 +92,13 @@ class Directory:
         """Let a subscriber of a node listen to more; raises :class:`ValueError`."""
         name = entry.subscriber
         check_text("subscriber", name)
-        peer.subscribers[name] = self._broker.add_elsewhere(
+        peer.subscribers[name] = self._broker.subscribe(
             peer.id_of(name),
             entry.topics,
             partial(self._deliver, peer, name),
             checked_keys(entry.keys),
             since=entry.since,
+            elsewhere=True,
         )
 
     def remove(
@@ -117,7 +118,7 @@ class Directory:
             del peer.subscribers[subscriber]
 
     def forget(self, peer: KnownNode) -> None:
-        """A node is gone: what is in its hands goes to others."""
+        """A node is gone: what it has not answered goes to others."""
         peer.gone = True
         if self._by_node.get(peer.node) is peer:
             del self._by_node[peer.node], self._by_address[peer.address]

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 import msgspec
 from msgspec import Raw, Struct
 
-from kupool.bus import Message
 from kupool.bus.calls import Response
+from kupool.bus.messages import Message
 
 #: What each message says that it is.
 KIND = "kupool.bus/1"
@@ -58,7 +58,7 @@ class Added(NodeItem, tag=2):
 class Removed(NodeItem, tag=3):
     """A change: a subscriber listens to less; ``topics`` is None for no more at all.
 
-    Where it is ``gone`` it will not answer what is in its hands either.
+    Where it is ``gone`` it answers nothing more, either.
     """
 
     version: int

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable
+from random import Random
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -11,10 +12,11 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from kupool.bus.broker import Broker
 from kupool.bus.calls import Response
 from kupool.bus.rabbit.carrier import EVERYBODY, ICarrier
 from kupool.bus.rabbit.directory import Acknowledgements, Directory, KnownNode
-from kupool.bus.rabbit.hands import Hands, Key
+from kupool.bus.rabbit.foreign_calls import CallerKey, ForeignCalls
 from kupool.bus.rabbit.introduction import Gatherings, Introduction
 from kupool.bus.rabbit.items import (
     Added,
@@ -35,8 +37,9 @@ from kupool.bus.rabbit.items import (
     unpack,
 )
 from kupool.bus.rabbit.outgoing import Outgoing
+from kupool.bus.rabbit.own import OwnSubscribers
 from kupool.bus.rabbit.settings import MeshSettings
-from kupool.bus.rabbit.shared_broker import SharedBroker
+from kupool.bus.settings import BusSettings
 
 NOT_CONNECTED = "not connected"
 
@@ -49,7 +52,7 @@ class Mesh:
 
     Every change has a number; who misses one asks for all. A node is gone when it says so,
     when a message to it comes back, or when it was silent too long: then what its
-    subscribers had in hand goes to others. While there is no connection, or the others
+    subscribers have not answered goes to others. While there is no connection, or the others
     have not been heard yet, the broker is incomplete.
     """
 
@@ -59,19 +62,19 @@ class Mesh:
         self,
         clock: IReactorTime,
         carrier: ICarrier,
-        broker: SharedBroker,
         settings: MeshSettings,
+        limits: BusSettings,
         *,
         node: str,
+        wall: Callable[[], float],
+        random: Random | None,
     ) -> None:
         self._clock = clock
         self._carrier = carrier
-        self._broker = broker
         self._settings = settings
         self.node = node
         self._outgoing = Outgoing(clock, carrier, settings, lambda: len(self._peers))
-        self._peers = Directory(broker, self._outgoing)
-        self._hands = Hands(clock, broker.settings, settings.max_remembered, self._send_back)
+        self._foreign_calls = ForeignCalls(clock, limits, settings.max_remembered, self._send_back)
         self._acknowledgements = Acknowledgements(clock, settings.acknowledgement)
         self._gatherings = Gatherings()
         self._introduction = Introduction(clock, settings.introduction, self._all_known)
@@ -86,10 +89,13 @@ class Mesh:
         self._complained = False
         #: What happened, by kind: ``unreadable`` messages, ``lost nodes``.
         self.counts: Counter[str] = Counter()
-        broker.added = self._added
-        broker.removed = self._removed
-        broker.answered = self._hands.answered
-        broker.incomplete(NOT_CONNECTED)
+        self._own = OwnSubscribers(
+            added=self._added, removed=self._removed, answered=self._foreign_calls.answered
+        )
+        #: What is published here, and who is subscribed anywhere.
+        self.broker = Broker(clock, limits, wall=wall, random=random, watcher=self._own)
+        self._peers = Directory(self.broker, self._outgoing)
+        self.broker.incomplete(NOT_CONNECTED)
 
     @property
     def connected(self) -> bool:
@@ -113,6 +119,10 @@ class Mesh:
             return self._acknowledgements.wait(version, [p.address for p in self._peers])
 
         return self.whole().addCallback(wait)
+
+    def keep_to_itself(self) -> None:
+        """Tell the other nodes nothing more of the subscribers here."""
+        self._own.stop()
 
     def close(self) -> None:
         """Say goodbye."""
@@ -138,11 +148,11 @@ class Mesh:
         self._count(self._heard_how_many)
 
     def down(self, why: str) -> None:
-        """Nobody can be reached: what the others have in hand counts as lost."""
+        """Nobody can be reached: what the others have not answered counts as lost."""
         self._address = ""
         if self._beats.running:
             self._beats.stop()
-        self._broker.incomplete(NOT_CONNECTED)
+        self.broker.incomplete(NOT_CONNECTED)
         self._introduction.stop(self.nodes)
         self._outgoing.clear()
         self._gatherings.clear()
@@ -197,12 +207,14 @@ class Mesh:
 
     def _take(self, sender: str, address: str, item: Items) -> None:
         if isinstance(item, NodeCall):
-            own = self._broker.own.get(item.subscriber)
-            self._hands.take(sender, address, item, None if own is None else own.deliver)
+            own = self._own.get(item.subscriber)
+            listens = own is not None and own.covers(item.message.topic)
+            deliver = own.deliver if own is not None and listens else None
+            self._foreign_calls.take(sender, address, item, deliver)
         elif isinstance(item, NodeReply):
             peer = self._peers.at(address)
             if peer is not None:
-                self._broker.answer(peer.id_of(item.subscriber), item.number, item.response)
+                self.broker.answer(peer.id_of(item.subscriber), item.number, item.response)
         elif isinstance(item, Tell):
             self._tell(item.subscribers, item)
         elif isinstance(item, TellAll):
@@ -238,8 +250,8 @@ class Mesh:
 
     def _tell(self, subscribers: Iterable[str], item: Tell | TellAll) -> None:
         for subscriber in subscribers:
-            own = self._broker.own.get(subscriber)
-            if own is not None:
+            own = self._own.get(subscriber)
+            if own is not None and own.covers(item.message.topic):
                 own.deliver(item.message, None)
 
     # -- who listens here
@@ -251,7 +263,7 @@ class Mesh:
 
     def _removed(self, subscriber: str, topics: list[str] | None, gone: bool) -> None:
         if gone:
-            self._hands.lost(subscriber)
+            self._foreign_calls.lost(subscriber)
         self._changed(Removed(self._version + 1, subscriber, topics, gone))
 
     def _changed(self, item: Added | Removed) -> None:
@@ -260,14 +272,14 @@ class Mesh:
             self._outgoing.add(EVERYBODY, item)
 
     def _send_state(self, address: str, reply: bool) -> None:
-        entries = [own.entry() for own in self._broker.own.values()]
+        entries = [own.entry() for own in self._own]
         for state in make_state(self._version, entries, reply):
             self._outgoing.add(address, state)
         peer = self._peers.at(address)
         if peer is not None:
             self._outgoing.add(address, Took(peer.version))
 
-    def _send_back(self, key: Key, address: str, response: Response) -> None:
+    def _send_back(self, key: CallerKey, address: str, response: Response) -> None:
         """Send an answer to where its caller is by now, or was when it called."""
         node, number, subscriber = key
         peer = self._peers.node(node)
@@ -310,7 +322,7 @@ class Mesh:
         self._introduction.heard_how_many(count - 1, self.nodes)
 
     def _all_known(self) -> None:
-        self._broker.incomplete("")
+        self.broker.incomplete("")
 
     # -- time
 
@@ -320,7 +332,7 @@ class Mesh:
         self._last_beat = now
         self._asked.clear()
         self._complained = False
-        self._hands.sweep()
+        self._foreign_calls.sweep()
         for peer in self._peers:
             if held_up:
                 peer.heard = now  # it was we who could not listen

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from twisted.internet.interfaces import IReactorTime
 
-from kupool.bus import Message
+from kupool.bus.messages import Message
 from kupool.bus.rabbit.carrier import EVERYBODY, ICarrier
 from kupool.bus.rabbit.items import NodeItem, Tell, TellAll, encode, pack
 from kupool.bus.rabbit.settings import MeshSettings

@@ -13,23 +13,15 @@ from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from kupool.bus import (
-    BusError,
-    BusSettings,
-    BusStatus,
-    Handler,
-    IBus,
-    Model,
-    Outcome,
-    Step,
-    Subscription,
-    Topic,
-)
 from kupool.bus.broker import BUS_CLOSED
+from kupool.bus.interfaces import IBus, Subscription
+from kupool.bus.messages import BusError, Handler, Model, Outcome, Topic
 from kupool.bus.models import Models
 from kupool.bus.remote.listening import RemoteListening, Replied
 from kupool.bus.remote.messages import StatusPage, StatusParams, TraceParams
 from kupool.bus.remote.outstanding import NOT_CONNECTED, Outstanding
+from kupool.bus.settings import BusSettings
+from kupool.bus.status import BusStatus, Step
 from kupool.callbacks import called
 from kupool.errors import UNKNOWN_METHOD
 from kupool.net.dialling.dialler import ClientState, Dialler, Ended, Place, User
@@ -57,9 +49,10 @@ class RemoteBus(Models):
     connection until its deadline, and is sent again, as redelivered, over the next one where
     its outcome was not heard; an unreliable one is refused while there is none.
     ``settings`` should be those of the server; ``timeout``, ``max_data`` and the limits of
-    calls and handlers count here. With a ``username`` each connection begins with
-    ``authorize``, as a pool wants it. ``on_gone`` gets the error with which the bus does
-    not come back by itself, and may return a Deferred or a coroutine.
+    calls and handlers count here. What the server sends may have ``max_frame`` bytes, or
+    twice ``settings.max_message`` where that is more. With a ``username`` each connection
+    begins with ``authorize``, as a pool wants it. ``on_gone`` gets the error with which the
+    bus does not come back by itself, and may return a Deferred or a coroutine.
     """
 
     _log = Logger()
@@ -87,7 +80,7 @@ class RemoteBus(Models):
             [Place("the bus", endpoint)],
             framing,
             User(self._greet, self._up, self._received, self._down, self._again, self._gone),
-            settings=_dial_settings(settings, max_frame),
+            settings=_dial_settings(settings, max(max_frame, 2 * settings.max_message)),
             counters=Counter(),
             random=random,
             json=True,
@@ -140,7 +133,7 @@ class RemoteBus(Models):
 
     # -- publishing
 
-    def _publish(
+    def publish(
         self,
         model: Model,
         data: bytes,
@@ -150,6 +143,7 @@ class RemoteBus(Models):
         key: str = "",
         headers: Mapping[str, str] | None = None,
     ) -> Deferred[Outcome]:
+        """Publish by a model, with what that takes; as the method of its name does."""
         return self._outstanding.publish(
             model, data, topic, timeout=timeout, key=key, headers=headers
         )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import Any
+from itertools import count, zip_longest
 
 import msgspec
 from twisted.internet.defer import Deferred, fail, succeed
@@ -12,11 +12,12 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from kupool.bus import BusError, BusSettings, Handler, Subscription, Topic
 from kupool.bus.broker import BUS_CLOSED
 from kupool.bus.calls import Response
 from kupool.bus.inbox import Inbox
+from kupool.bus.interfaces import Subscription
 from kupool.bus.local import topics_of
+from kupool.bus.messages import BusError, Handler, Topic
 from kupool.bus.publishing import checked_keys
 from kupool.bus.remote.messages import (
     CallParams,
@@ -26,7 +27,8 @@ from kupool.bus.remote.messages import (
     called_message,
     response_result,
 )
-from kupool.bus.remote.wanted import Heard, Wanted
+from kupool.bus.remote.subscriptions import ClientSubscription, HandledCalls
+from kupool.bus.settings import BusSettings
 from kupool.bus.topics import pattern_name
 from kupool.errors import BAD_PARAMS, INTERNAL_ERROR, NOT_FOUND, ErrorText
 from kupool.session.connection import Connection
@@ -34,7 +36,8 @@ from kupool.timing.waiting import Waiters
 from kupool.wire.incoming import ServerMessage
 from kupool.wire.messages import RequestId, encode_error, encode_result
 
-#: Topics and keys that one request to subscribe has at most.
+#: The bytes of topics, and of keys, as JSON that one request has at most; and how many of each.
+CHUNK_BYTES = 12_000
 CHUNK = 50
 
 #: Is given the reply to a request, or None where there will be none.
@@ -64,9 +67,11 @@ class RemoteListening:
         self._link = link
         self._ask = ask
         self._refusal = refusal
-        self._wanted: dict[Handler, Wanted] = {}
-        self._names: dict[str, Wanted] = {}
-        self._heard = Heard(clock)
+        self._by_handler: dict[Handler, ClientSubscription] = {}
+        self._by_name: dict[str, ClientSubscription] = {}
+        #: Never used again: what is on its way to one handler is for no other.
+        self._names = map(str, count())
+        self._handled = HandledCalls(clock)
         self._closed = False
 
     def subscribe(
@@ -79,68 +84,77 @@ class RemoteListening:
             raise ValueError("no topic to subscribe to")
         if self._closed:
             raise ValueError(BUS_CLOSED)
-        wanted = self._wanted.get(handler)
-        if wanted is None:
-            name = next(n for n in map(str, range(len(self._names) + 1)) if n not in self._names)
-            wanted = Wanted(name, handler, Inbox(self._clock, self._settings, handler))
-            self._wanted[handler] = self._names[name] = wanted
-        wanted.topics.update(dict.fromkeys(patterns))
-        wanted.keys.update(dict.fromkeys(new_keys))
+        subscription = self._by_handler.get(handler)
+        if subscription is None:
+            inbox = Inbox(self._clock, self._settings, handler)
+            subscription = ClientSubscription(next(self._names), handler, inbox)
+            self._by_handler[handler] = self._by_name[subscription.name] = subscription
+        subscription.add(patterns, new_keys)
         link = self._link()
         if link is None:
             refusal = self._refusal()
-            return fail(BusError(refusal)) if refusal else wanted.waiting.wait()
+            return fail(BusError(refusal)) if refusal else subscription.waiting.wait()
         waiting = Waiters[Subscription]()
         done = waiting.wait()
-        self._listen(link, wanted, patterns, list(new_keys), waiting=waiting)
+        self._listen(link, subscription, patterns, list(new_keys), waiting=waiting)
         return done
 
     def unsubscribe(self, handler: Handler, topics: Iterable[Topic] | None) -> Deferred[None]:
         """Let a handler have no more of some topics, or with None of all."""
         patterns = None if topics is None else [pattern_name(t) for t in topics_of(topics)]
-        wanted = self._wanted.get(handler)
-        done: Deferred[None] = Deferred()
-        if wanted is None:
+        subscription = self._by_handler.get(handler)
+        if subscription is None:
             return succeed(None)
-        for pattern in list(wanted.topics) if patterns is None else patterns:
-            wanted.topics.pop(pattern, None)
-        if not wanted.topics:
-            del self._wanted[handler], self._names[wanted.name]
-            wanted.waiting.tell(Subscription("", ()))
+        subscription.remove(list(subscription.topics) if patterns is None else patterns)
+        if not subscription.topics:
+            del self._by_handler[handler], self._by_name[subscription.name]
+            subscription.waiting.tell(Subscription("", ()))
+            patterns = None
         link = self._link()
-        if link is None:
+        if link is None or patterns == []:
             return succeed(None)
-        params = UnsubscribeParams(None if patterns is None else list(patterns), wanted.name)
-        self._ask(link, "bus.unsubscribe", params, lambda _: done.callback(None))
+        parts: list[list[str] | None] = [None]
+        if patterns is not None:
+            parts = list(_parts(patterns))
+        told = Waiters[None]()
+        done = told.wait()
+        for part in parts:
+            params = UnsubscribeParams(None if part is None else list(part), subscription.name)
+            replied = partial(_tell, told) if part is parts[-1] else _nobody
+            self._ask(link, "bus.unsubscribe", params, replied)
         return done
 
     def _listen(
         self,
         link: Connection,
-        wanted: Wanted,
+        subscription: ClientSubscription,
         topics: list[str],
         keys: list[str],
         *,
         waiting: Waiters[Subscription],
     ) -> None:
         """Subscribe in requests that fit a message; the reply to the last one counts."""
-        parts = max(-(-len(topics) // CHUNK), -(-len(keys) // CHUNK))
-        for part in range(parts):
-            some = slice(part * CHUNK, (part + 1) * CHUNK)
-            params = SubscribeParams(list(topics[some] or topics[:1]), wanted.name, keys[some])
-            last = part == parts - 1
+        parts = list(zip_longest(_parts(topics), _parts(keys)))
+        for n, (some_topics, some_keys) in enumerate(parts):
+            params = SubscribeParams(
+                list(some_topics or topics[:1]), subscription.name, list(some_keys or ())
+            )
+            last = n == len(parts) - 1
             self._ask(
                 link,
                 "bus.subscribe",
                 params,
-                partial(self._replied, wanted, waiting if last else Waiters()),
+                partial(self._replied, subscription, waiting if last else Waiters()),
             )
 
     def _replied(
-        self, wanted: Wanted, waiting: Waiters[Subscription], reply: ServerMessage | None
+        self,
+        subscription: ClientSubscription,
+        waiting: Waiters[Subscription],
+        reply: ServerMessage | None,
     ) -> None:
-        if reply is None and wanted.handler in self._wanted:
-            wanted.waiting.join(waiting)  # the next connection begins anew
+        if reply is None and subscription.name in self._by_name:
+            subscription.waiting.join(waiting)  # the next connection begins anew
             return
         try:
             if reply is None:
@@ -156,9 +170,9 @@ class RemoteListening:
 
     def up(self, link: Connection) -> None:
         """Ask for all that is wanted over a new connection."""
-        for wanted in list(self._wanted.values()):
-            waiting, wanted.waiting = wanted.waiting, Waiters()
-            self._listen(link, wanted, list(wanted.topics), list(wanted.keys), waiting=waiting)
+        for one in list(self._by_handler.values()):
+            waiting, one.waiting = one.waiting, Waiters()
+            self._listen(link, one, list(one.topics), list(one.keys), waiting=waiting)
 
     def called(self, link: Connection, request: ServerMessage) -> None:
         """Have a call handled, and answered where it wants to be."""
@@ -169,43 +183,64 @@ class RemoteListening:
             if request.id is not None:
                 link.send(encode_error(request.id, BAD_PARAMS.about(str(error))))
             return
-        wanted = self._names.get(params.subscriber)
+        subscription = self._by_name.get(params.subscriber)
+        if subscription is not None and not subscription.covers(message.topic):
+            subscription = None  # it was on its way when the handler gave up this topic
         if request.id is None:
-            if wanted is not None:
-                wanted.inbox.put(message, None)
-        elif wanted is None:
+            if subscription is not None:
+                subscription.inbox.put(message, None)
+        elif subscription is None:
             link.send(encode_error(request.id, NOT_FOUND.about("not mine")))
         else:
-            self._heard.take(wanted, message, partial(self._answer, link, request.id))
+            self._handled.take(subscription, message, partial(self._answer, link, request.id))
 
     def _answer(self, link: Connection, request_id: RequestId, response: Response) -> None:
-        size, most = len(response.data), self._settings.max_data
-        if size > most:
-            result: Any = ErrorText(INTERNAL_ERROR.code, f"answer of {size} bytes: too large")
-        else:
-            result = response_result(response)
+        result = response_result(response)
         if isinstance(result, ErrorText):
             link.send(encode_error(request_id, result))
         else:
             try:
                 link.send(encode_result(request_id, result))
             except ValueError as error:  # over the limit of the connection's codec
-                failed = ErrorText(INTERNAL_ERROR.code, f"answer of {size} bytes: {error}")
-                link.send(encode_error(request_id, failed))
+                text = f"answer of {len(response.data)} bytes: {error}"
+                link.send(encode_error(request_id, ErrorText(INTERNAL_ERROR.code, text)))
 
     def gone(self) -> None:
         """There will be no connection: tell who waits for one."""
-        for wanted in list(self._wanted.values()):
-            wanted.waiting.tell(Failure(BusError(self._refusal())))
+        for subscription in list(self._by_handler.values()):
+            subscription.waiting.tell(Failure(BusError(self._refusal())))
 
     def close(self) -> None:
         """Listen to nothing any more."""
         self._closed = True
-        for wanted in self._wanted.values():
-            wanted.inbox.close()
-            wanted.waiting.tell(Failure(BusError(BUS_CLOSED)))
-        self._wanted.clear()
-        self._names.clear()
+        for subscription in self._by_handler.values():
+            subscription.inbox.close()
+            subscription.waiting.tell(Failure(BusError(BUS_CLOSED)))
+        self._by_handler.clear()
+        self._by_name.clear()
+
+
+def _tell(waiting: Waiters[None], reply: ServerMessage | None) -> None:
+    waiting.tell(None)
+
+
+def _nobody(reply: ServerMessage | None) -> None:
+    """Nobody waits for this reply: that to the last part counts."""
+
+
+def _parts(texts: Sequence[str]) -> Iterator[list[str]]:
+    """Yield texts in lists that each fit a request."""
+    part: list[str] = []
+    size = 0
+    for text in texts:
+        length = len(msgspec.json.encode(text)) + 1
+        if part and (len(part) >= CHUNK or size + length > CHUNK_BYTES):
+            yield part
+            part, size = [], 0
+        part.append(text)
+        size += length
+    if part:
+        yield part
 
 
 __all__ = ["CHUNK", "RemoteListening", "Replied"]

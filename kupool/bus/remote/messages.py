@@ -7,8 +7,10 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from kupool.bus import BusStatus, Kind, Message, Model, Outcome, SubscriberStatus, TopicStatus
 from kupool.bus.calls import CallVerdict, Response
+from kupool.bus.inbox import MAX_REASON, MAX_STATUS, UNSENDABLE
+from kupool.bus.messages import Kind, Message, Model, Outcome
+from kupool.bus.status import BusStatus, SubscriberStatus, TopicStatus
 from kupool.errors import (
     FORBIDDEN,
     INTERNAL_ERROR,
@@ -236,13 +238,14 @@ def read_response(reply: ServerMessage) -> Response:
         if reply.code == NOT_FOUND.code:
             return Response(CallVerdict.NOT_MINE)
         if reply.code == FORBIDDEN.code:
-            return Response(
-                CallVerdict.REFUSE, text=reply.error.removeprefix(f"{FORBIDDEN.text}: ")
-            )
-        return Response(CallVerdict.FAILED, text=reply.error)
+            reason = reply.error.removeprefix(f"{FORBIDDEN.text}: ")
+            return Response(CallVerdict.REFUSE, text=reason[:MAX_REASON])
+        return Response(CallVerdict.FAILED, text=reply.error[:MAX_REASON])
     try:
         found: Any = _decode_answer(reply.result)
         if isinstance(found, AnswerBody):
+            if not -MAX_STATUS <= found.status <= MAX_STATUS:
+                return Response(CallVerdict.FAILED, text=UNSENDABLE)
             return Response(CallVerdict.ANSWER, decode_data(found), found.status)
     except ValueError as error:
         return Response(CallVerdict.FAILED, text=f"an answer that cannot be read: {error}")

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import count
-from secrets import token_hex
+from secrets import randbits
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 
-from kupool.bus import BusSettings, Kind, Message, Model, Outcome, Topic
 from kupool.bus.broker import BUS_CLOSED, BUS_FULL
+from kupool.bus.messages import Kind, Message, Model, Outcome, Topic
 from kupool.bus.publishing import MIN_TIMEOUT, make_message
 from kupool.bus.remote.messages import PublishParams, encode_data, read_outcome
+from kupool.bus.settings import BusSettings
 from kupool.net.dialling.answers import Answers
 from kupool.net.dialling.deadlines import Deadlines, Reading
 from kupool.session.connection import Connection
@@ -59,7 +60,6 @@ class Outstanding:
         self._clock = clock
         self._settings = settings
         self._numbers = count(1)
-        self._token = token_hex(8)
         self._link = link
         self._answers = answers
         self._refusal = refusal
@@ -80,7 +80,7 @@ class Outstanding:
     ) -> Deferred[Outcome]:
         """Send a message now, or with the next connection; raises as a publish does."""
         number, settings = next(self._numbers), self._settings
-        message_id = f"{self._token}-{number}"
+        message_id = f"{randbits(64):016x}"  # it tells nobody how many there are
         message = make_message(
             settings, message_id, model, topic, data=data, timeout=timeout, key=key, headers=headers
         )

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable
-from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from kupool.bus import Kind, Message, Outcome
 from kupool.bus.broker import BUS_CLOSED, Broker
 from kupool.bus.calls import CallVerdict, Response, Taken
+from kupool.bus.messages import Kind, Message, Outcome
 from kupool.bus.publishing import (
     MAX_TIMEOUT,
     MIN_TIMEOUT,
@@ -34,6 +34,9 @@ from kupool.bus.remote.messages import (
     read_response,
     status_page,
 )
+from kupool.bus.remote.peers import BusPeer
+from kupool.bus.remote.shares import Shares
+from kupool.bus.settings import PeerLimits
 from kupool.bus.topics import pattern_name
 from kupool.errors import BAD_PARAMS, TOO_MANY_REQUESTS, CloseReason, ErrorText
 from kupool.net.interfaces import IClosingObserver
@@ -45,36 +48,11 @@ from kupool.timing.waiting import Waiters
 from kupool.wire.framing import Item
 from kupool.wire.incoming import ServerMessage, decode_incoming
 from kupool.wire.messages import encode_request
+from kupool.wire.packets import MessageTooLarge
 
-
-@dataclass(frozen=True)
-class PeerLimits:
-    """What one connection may have of a bus at a time.
-
-    ``publishing`` publishes without an outcome, ``subscribers``, and ``topics`` and keys
-    over all of these.
-    """
-
-    publishing: int = 10_000
-    subscribers: int = 1000
-    topics: int = 100_000
-
-
-class _Peer:
-    """What the bus knows of a connection."""
-
-    def __init__(self) -> None:
-        #: The number of each subscriber, by its name.
-        self.names: dict[str, int] = {}
-        #: The topics of each subscriber, and its keys.
-        self.topics: dict[str, set[str]] = {}
-        self.keys: dict[str, set[str]] = {}
-        self.publishing = 0
-        self.settled: Deferred[None] | None = None
-
-    def held(self) -> int:
-        """Return how many topics and keys it has."""
-        return sum(map(len, self.topics.values())) + sum(map(len, self.keys.values()))
+#: Seconds that a peer which has sent all it will waits for its outcomes. It may have gone:
+#: nobody can tell.
+LAST_OUTCOMES = 30.0
 
 
 @implementer(IRouter)
@@ -113,9 +91,11 @@ class BusService(Observer):
     """The observer of a server that carries a bus: that of a broker.
 
     ``router`` may have methods of its own already. ``before`` are steps in front of every
-    method of the bus, such as one that asks whether a peer may. ``limits`` may be
-    replaced at any time. ``taken`` is waited for before a subscription is acknowledged,
-    where the broker is one of several nodes.
+    method of the bus, such as one that asks whether a peer may. ``limits``, by default
+    those of the broker's settings, may be replaced at any time. ``user_of`` returns the
+    user of a connection that has come past these steps, by default nobody. ``taken`` is
+    waited for before a subscription is acknowledged, where the broker is one of several
+    nodes.
     """
 
     def __init__(
@@ -125,13 +105,16 @@ class BusService(Observer):
         before: Iterable[Before] = (),
         *,
         limits: PeerLimits | None = None,
+        user_of: Callable[[Connection], str] = lambda connection: "",
         taken: Callable[[], Deferred[None]] | None = None,
     ) -> None:
         methods = router or Router()
-        self._peers: dict[int, _Peer] = {}
+        self._peers: dict[int, BusPeer] = {}
+        self._shares = Shares()
         super().__init__(BusRouter(methods, self._peers, self.replied))
-        self.limits = limits or PeerLimits()
+        self.limits = limits or broker.settings.peers
         self._broker = broker
+        self._user_of = user_of
         self._taken = taken
         self._encoded: tuple[Message | None, dict[tuple[str, str], bytes]] = (None, {})
         self._publishing = 0
@@ -148,22 +131,27 @@ class BusService(Observer):
     # -- connections
 
     def closing(self, connection: Connection, reason: CloseReason | None) -> None:
-        """Let others have the calls of a connection that hears nothing more."""
+        """Let others have the calls of a connection that hears nothing more, and end its own."""
         self._leave(connection)
+        self._end_publishes(connection)
 
     def closed(self, connection: Connection, reason: Failure) -> None:
-        """Remove the subscribers of a connection, and no others."""
+        """Remove the subscribers of a connection, end what it has published, and no more."""
         self._leave(connection)
-        self._peers.pop(connection.id, None)
+        self._end_publishes(connection)
+        peer = self._peers.pop(connection.id, None)
+        if peer is not None:
+            self._shares.leave(peer.shares)
 
     def settle(self, connection: Connection) -> Deferred[None] | None:
-        """Wait for the outcomes of what the peer has published; it can answer nothing now."""
+        """Wait for the outcomes of what the peer has published, so long; it can answer nothing."""
         self._leave(connection)
         peer = self._peers.get(connection.id)
         if peer is None or not peer.publishing:
             return None
-        peer.settled = Deferred()
-        return peer.settled
+        settled = peer.settled = Deferred()
+        late = self._broker.clock.callLater(LAST_OUTCOMES, self._end_publishes, connection)
+        return settled.addCallback(lambda _: late.cancel() if late.active() else None)
 
     def finish(self) -> Deferred[None]:
         """Refuse what is published from now on; fires when all before has its outcome."""
@@ -180,38 +168,57 @@ class BusService(Observer):
     def _leave(self, connection: Connection) -> None:
         peer = self._peers.get(connection.id)
         if peer is not None:
-            names, peer.names = peer.names, {}
-            peer.topics.clear()
-            peer.keys.clear()
-            for index in names.values():
-                self._broker.remove(_subscriber_id(connection, index))
+            for number in peer.leave():
+                self._broker.remove(_subscriber_id(connection, number))
+
+    def _end_publishes(self, connection: Connection) -> None:
+        peer = self._peers.get(connection.id)
+        if peer is not None and peer.publishing:
+            self._publishing -= peer.end_publishes()
+            self._tell_finished()
 
     def replied(self, connection: Connection, reply: ServerMessage) -> None:
-        """Take a peer's answer to a ``call``; one to nothing is harmless."""
-        number, _, index = str(reply.id).partition(".")
-        if number.isdecimal() and index.isdecimal() and len(number) + len(index) < 40:
+        """Take a peer's answer to a ``call``; one to what it was not offered is harmless."""
+        call, _, index = str(reply.id).partition(".")
+        if len(call) == 16 and index.isdecimal() and len(index) < 20:
+            try:
+                number = int(call, 16)
+            except ValueError:
+                return
             subscriber_id = _subscriber_id(connection, int(index))
-            self._broker.answer(subscriber_id, int(number), read_response(reply))
+            self._broker.answer(subscriber_id, number, read_response(reply))
 
-    def _peer(self, connection: Connection) -> _Peer:
-        return self._peers.setdefault(connection.id, _Peer())
+    def _peer(self, connection: Connection) -> BusPeer:
+        peer = self._peers.get(connection.id)
+        if peer is None:
+            user = self._user_of(connection)
+            shares = self._shares.join(user, connection.host)
+            peer = self._peers[connection.id] = BusPeer(user or connection.host, shares)
+        return peer
+
+    def _turned_away(self, reason: str) -> ErrorText:
+        self._broker.turned_away(reason)
+        return TOO_MANY_REQUESTS.about(reason)
 
     # -- methods
 
     def _publish(self, connection: Connection, request: Any) -> object:
         params: PublishParams = request.params
         peer = self._peer(connection)
-        if peer.publishing >= self.limits.publishing:
-            return TOO_MANY_REQUESTS
         broker = self._broker
         timeout = None if params.timeout_ms is None else params.timeout_ms / 1000
         if timeout is not None and not MIN_TIMEOUT <= timeout <= MAX_TIMEOUT:
             bounds = f"from {MIN_TIMEOUT * 1000:g} to {MAX_TIMEOUT * 1000:.0f}"
             return BAD_PARAMS.about(f"timeout_ms: {params.timeout_ms:g} is not {bounds}")
         try:
+            if params.message:
+                check_text("message", params.message)
+                message_id = _message_id(peer.publisher, params.message)
+            else:
+                message_id = broker.message_id()
             message = make_message(
                 broker.settings,
-                params.message or broker.message_id(),
+                message_id,
                 params.model,
                 params.topic,
                 data=decode_data(params),
@@ -223,21 +230,22 @@ class BusService(Observer):
             return BAD_PARAMS.about(str(error))
         if self._finished is not None:
             return published(Outcome(Kind.REFUSED, reason=BUS_CLOSED))
+        size = len(message.data)
+        if reason := peer.refuses_call(self.limits, size):
+            return self._turned_away(reason)
         answer: Deferred[object] = Deferred()
-        peer.publishing += 1
         self._publishing += 1
+        number = peer.begin(size)
 
         def done(outcome: Outcome) -> None:
             answer.callback(published(outcome))  # which sends it
-            peer.publishing -= 1
-            self._publishing -= 1
-            self._tell_finished()
-            settled = peer.settled
-            if settled is not None and not peer.publishing:
-                peer.settled = None
-                settled.callback(None)
+            if peer.finished(number):
+                self._publishing -= 1
+                self._tell_finished()
 
-        broker.publish(message._replace(redelivered=params.redelivered), done)
+        if params.redelivered:
+            message = message._replace(redelivered=True)
+        peer.opened(number, broker.publish(message, done, params.message))
         return answer
 
     def _subscribe(
@@ -245,26 +253,20 @@ class BusService(Observer):
     ) -> Subscribed | ErrorText | Deferred[Subscribed]:
         params: SubscribeParams = request.params
         peer, name = self._peer(connection), params.subscriber
-        if name not in peer.names and len(peer.names) >= self.limits.subscribers:
-            return TOO_MANY_REQUESTS
         try:
             check_text("subscriber", name)
             patterns = {pattern_name(topic) for topic in params.topics}
             keys = set(checked_keys(params.keys))
-            more = len(patterns - peer.topics.get(name, set()))
-            more += len(keys - peer.keys.get(name, set()))
-            if peer.held() + more > self.limits.topics:
-                return TOO_MANY_REQUESTS
-            index = peer.names.get(name, len(peer.names))
-            subscriber_id = _subscriber_id(connection, index)
+            if reason := peer.refuses_subscriber(self.limits, name, patterns, keys):
+                return self._turned_away(reason)
+            number = peer.number_of(name)
+            subscriber_id = _subscriber_id(connection, number)
             topics = self._broker.subscribe(
-                subscriber_id, params.topics, self._deliver(connection, index, name), keys
+                subscriber_id, params.topics, self._deliver(connection, number, name), keys
             )
         except ValueError as error:
             return BAD_PARAMS.about(str(error))
-        peer.names[name] = index
-        peer.topics.setdefault(name, set()).update(patterns)
-        peer.keys.setdefault(name, set()).update(keys)
+        peer.subscribed(name, patterns, keys)
         subscribed = Subscribed(subscriber_id, list(topics))
         return (
             subscribed if self._taken is None else self._taken().addCallback(lambda _: subscribed)
@@ -273,15 +275,15 @@ class BusService(Observer):
     def _unsubscribe(self, connection: Connection, request: Any) -> bool | ErrorText:
         params: UnsubscribeParams = request.params
         peer, name = self._peer(connection), params.subscriber
-        index = peer.names.get(name)
-        if index is not None:
+        number = peer.names.get(name)
+        if number is not None:
             try:
-                left = self._broker.unsubscribe(_subscriber_id(connection, index), params.topics)
+                left = self._broker.unsubscribe(_subscriber_id(connection, number), params.topics)
             except ValueError as error:
                 return BAD_PARAMS.about(str(error))
-            peer.topics[name] = set(left)
-            if not left:
-                peer.keys[name] = set()  # as the broker has it
+            peer.unsubscribed(
+                name, left, lambda n: self._broker.knows(_subscriber_id(connection, n))
+            )
         return True
 
     def _status(self, connection: Connection, request: Any) -> StatusPage:
@@ -295,6 +297,8 @@ class BusService(Observer):
     def _deliver(
         self, connection: Connection, index: int, name: str
     ) -> Callable[[Message, int | None], Taken]:
+        most = self._broker.settings.max_message
+
         def deliver(message: Message, number: int | None) -> Taken:
             if not connection.sends:
                 return Taken.GONE
@@ -303,12 +307,13 @@ class BusService(Observer):
                     data = self._encode_once(connection, message, name)
                 else:
                     params = call_params(message, name)
-                    data = connection.framing.encode(
-                        encode_request(f"{number}.{index}", "call", params)
-                    )
-            except ValueError as error:  # over the limit of the subscriber's codec
+                    payload = encode_request(f"{number:016x}.{index}", "call", params)
+                    if len(payload) > most:
+                        raise MessageTooLarge(len(payload), most)
+                    data = connection.framing.encode(payload)
+            except ValueError as error:  # or over the limit of the subscriber's codec
                 if number is None:
-                    return Taken.GONE
+                    return Taken.TOO_LARGE
                 failed = Response(CallVerdict.FAILED, text=str(error))
                 self._broker.answer(_subscriber_id(connection, index), number, failed)
                 return Taken.YES
@@ -327,12 +332,24 @@ class BusService(Observer):
         data = made.get((framing.name, name))
         if data is None:
             payload = encode_request(None, "call", call_params(message, name))
+            most = self._broker.settings.max_message
+            if len(payload) > most:
+                raise MessageTooLarge(len(payload), most)
             data = made[framing.name, name] = framing.encode(payload)
         return data
+
+
+def _message_id(publisher: str, own: str) -> str:
+    """Return the id of a message that its publisher calls by an id of its own.
+
+    Nobody else's message gets the same. Where the same publisher sends the message again,
+    it has the same id: who has handled it knows it by that.
+    """
+    return blake2b(f"{len(publisher)}:{publisher}{own}".encode(), digest_size=12).hexdigest()
 
 
 def _subscriber_id(connection: Connection, index: int) -> str:
     return f"{connection.id}/{index}"
 
 
-__all__ = ["BusRouter", "BusService", "PeerLimits"]
+__all__ = ["LAST_OUTCOMES", "BusRouter", "BusService", "PeerLimits"]

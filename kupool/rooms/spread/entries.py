@@ -20,7 +20,7 @@ class Say(HostEntry):
     """To a room's host: a message of a user; ``number`` 0 is one without an answer.
 
     ``first`` lets the user in; whoever is no member any more does not become one again by
-    what was under way.
+    what was under way. ``address`` is where the connection comes from.
     """
 
     peer: int
@@ -29,6 +29,7 @@ class Say(HostEntry):
     number: int
     body: bytes
     first: bool
+    address: str = ""
 
 
 class Enter(HostEntry):
@@ -37,6 +38,7 @@ class Enter(HostEntry):
     peer: int
     code: str
     user: str
+    address: str = ""
 
 
 class Gone(HostEntry):
@@ -56,7 +58,7 @@ class RoomReply(HostEntry, tag="Reply"):
 
 
 class Push(HostEntry):
-    """To a connection's host: what a room sends; ``key`` and ``policy`` are a packet's."""
+    """To a connection's host: what a room sends; ``key`` and ``policy`` are a publication's."""
 
     peers: list[int]
     data: bytes

@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from kupool.rooms.events import Created, TakenOver
-from kupool.rooms.members import Member
 from kupool.rooms.peers import Peer
-from kupool.rooms.room import Room
+from kupool.rooms.room import Member, Room
 from kupool.rooms.running import Running
 from kupool.rooms.spread.entries import Ask, Handed
 from kupool.rooms.spread.exchange import Exchange
+from kupool.rooms.spread.host_lobby import HostLobby
 from kupool.rooms.spread.ring import Ring
 from kupool.rooms.spread.seats import MOVED
-from kupool.rooms.spread.visitors import Visitor
-from kupool.session.connection import Connection
 from kupool.timing.chunks import in_chunks
 from kupool.timing.waiting import Waiters, after
-
-if TYPE_CHECKING:
-    from kupool.rooms.spread.lobby import SpreadLobby
 
 #: Rings before this one that are remembered.
 RINGS = 8
@@ -44,7 +38,7 @@ class Handover:
 
     _log = Logger()
 
-    def __init__(self, lobby: SpreadLobby, exchange: Exchange) -> None:
+    def __init__(self, lobby: HostLobby, exchange: Exchange) -> None:
         self._lobby = lobby
         self._exchange = exchange
         self._leaving: dict[str, _Leaving] = {}
@@ -104,7 +98,7 @@ class Handover:
             self._hand_over(room.code, state, leaving)
 
         Running(done).start(
-            lambda: lobby.spread_hooks.on_hand_over(room),
+            lambda: lobby.hand_over(room),
             lobby.clock,
             lobby.settings.handler_timeout,
         )
@@ -124,10 +118,7 @@ class Handover:
             if host != to:
                 self._exchange.send(host, Handed(code, None))
         for connection, user in leaving.members:
-            if isinstance(connection, Visitor):
-                lobby.visitors.detached(connection, code, moved=True)
-            elif isinstance(connection, Connection) and connection.sends:
-                lobby.follow(connection, code, user, to)
+            lobby.follow(connection, code, user, to)
         leaving.done.callback(None)
 
     # -- rooms that come
@@ -146,7 +137,7 @@ class Handover:
         done = self._expected[code].wait()
         self._asked[code] = hosts
         timeout = self._lobby.spread.move_timeout
-        self._lobby.wheel.once(
+        self._lobby.timers.once(
             self, code, timeout, lambda timer: self._expect_no_more(code), name="move"
         )
         for host in hosts:
@@ -213,7 +204,7 @@ class Handover:
                 self._expect_no_more(code)
 
     def _expect_no_more(self, code: str) -> None:
-        self._lobby.wheel.cancel(self, code)
+        self._lobby.timers.cancel(self, code)
         self._asked.pop(code, None)
         expected = self._expected.pop(code, None)
         if expected is not None:

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from kupool.rooms import IRoomHooks
-
-if TYPE_CHECKING:
-    from kupool.rooms.room import Room
-    from kupool.session.connection import Connection
+from kupool.rooms.room import Room
+from kupool.session.connection import Connection
 
 
 class ISpreadHooks(IRoomHooks):

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from itertools import count
 from secrets import token_hex
 from typing import Any
+from warnings import warn
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -15,12 +16,10 @@ from twisted.python.failure import Failure
 from kupool.bus import IBus
 from kupool.callbacks import called
 from kupool.errors import UNAVAILABLE, RequestError
-from kupool.rooms.broadcast import Packet, Payload
-from kupool.rooms.events import Incoming
+from kupool.rooms.broadcast import RoomPayload
 from kupool.rooms.lobby import Lobby
-from kupool.rooms.members import Member
 from kupool.rooms.peers import Peer
-from kupool.rooms.room import Room
+from kupool.rooms.room import Incoming, Member, Room
 from kupool.rooms.settings import RoomSettings
 from kupool.rooms.spread import ISpreadHooks
 from kupool.rooms.spread.entries import (
@@ -41,12 +40,13 @@ from kupool.rooms.spread.exchange import Exchange
 from kupool.rooms.spread.handover import Handover
 from kupool.rooms.spread.hosts import Hosts
 from kupool.rooms.spread.packing import BytesPacking, Packing
+from kupool.rooms.spread.remote_peers import CARRIED, RemotePeer, RemotePeers
 from kupool.rooms.spread.ring import Ring
 from kupool.rooms.spread.seats import Seats
 from kupool.rooms.spread.settings import SpreadSettings
-from kupool.rooms.spread.visitors import CARRIED, Visitor, Visitors
 from kupool.session.connection import Connection
 from kupool.session.outbox import EventPolicy
+from kupool.session.publication import Publication
 
 #: Why rooms end of a host that is not heard on the bus any more.
 CUT_OFF = "cut off"
@@ -75,7 +75,7 @@ class SpreadLobby(Lobby):
         tick: float = 0.05,
     ) -> None:
         self.spread = spread or SpreadSettings()
-        self.spread_hooks = hooks
+        self._spread_hooks = hooks
         self.host = host or token_hex(8)
         packing = packing or BytesPacking()
         self.hosts = Hosts(
@@ -97,12 +97,12 @@ class SpreadLobby(Lobby):
             broken=self._lost,
         )
         self.seats = Seats(self, self.exchange, packing)
-        self.visitors = Visitors(self, self.exchange, packing)
+        self.remote_peers = RemotePeers(self, self.exchange, packing)
         self.handover = Handover(self, self.exchange)
         self._receivers: dict[type, Callable[[str, Any], object]] = {
-            Say: self.visitors.say,
-            Enter: self.visitors.enter,
-            Gone: self.visitors.gone,
+            Say: self.remote_peers.say,
+            Enter: self.remote_peers.enter,
+            Gone: self.remote_peers.gone,
             RoomReply: self.seats.reply,
             Push: self.seats.push,
             Out: self.seats.out,
@@ -115,7 +115,12 @@ class SpreadLobby(Lobby):
         self._moves: list[Deferred[None]] = []
         self._cut: set[str] = set()
         super().__init__(clock, hooks, settings, wall=wall, tick=tick)
-        self.members.detached = self._detached
+
+    @property
+    def visitors(self) -> RemotePeers:
+        """The old name of ``remote_peers``, which warns."""
+        warn("SpreadLobby.visitors is called remote_peers now", DeprecationWarning, stacklevel=2)
+        return self.remote_peers
 
     # -- hosts
 
@@ -147,7 +152,7 @@ class SpreadLobby(Lobby):
         self.seats.close()
         await self.hosts.stop()
         await self.exchange.stop()
-        self.wheel.stop()
+        self.timers.stop()
         return unhandled
 
     def owner(self, code: str) -> str | None:
@@ -181,7 +186,7 @@ class SpreadLobby(Lobby):
     def _lost(self, host: str) -> None:
         """Nothing is left of what this host and another one had together."""
         self.exchange.forget(host)
-        self.visitors.lost(host)
+        self.remote_peers.lost(host)
         self.seats.lost_host(host)
         self.handover.lost(host)
 
@@ -237,11 +242,11 @@ class SpreadLobby(Lobby):
             seat = self.seats.take(connection, code, user, owner)
             self.seats.say(seat, body, answer, first=True)
 
-    def create(self, code: str) -> Room:
+    def create(self, code: str, *, user: str = "", address: str = "") -> Room:
         """Make a room; ``Temporarily unavailable`` where it belongs to another host."""
         if not self.owns(code):
             raise RequestError(UNAVAILABLE)
-        return super().create(code)
+        return super().create(code, user=user, address=address)
 
     def create_for_members(self, code: str) -> Room:
         """Make a room whose members are on their way; it ends if nobody comes."""
@@ -262,14 +267,33 @@ class SpreadLobby(Lobby):
             failure = Failure(RequestError(UNAVAILABLE))
         super().refuse(room, failure, subject, answer)
 
+    def bring(self, room: Room, user: str, connection: Peer | None = None) -> Member:
+        """Make a user a member of a room of this host, from wherever they are.
+
+        A connection that has a room on another host leaves it, and is away there: its user
+        is gone after ``grace``, unless they have another connection.
+        """
+        member = super().bring(room, user, connection)
+        if isinstance(connection, Connection):
+            self.seats.disconnected(connection)
+        return member
+
     def disconnected(self, connection: Connection) -> None:
         """Forget a connection that has ended."""
         super().disconnected(connection)
         self.seats.disconnected(connection)
 
-    def follow(self, connection: Connection, code: str, user: str, host: str | None) -> None:
-        """Take a connection of this host to its room, which has moved."""
-        if host == self.host:
+    def hand_over(self, room: Room) -> object:
+        """Return what the application has of a room that has ended here."""
+        return self._spread_hooks.on_hand_over(room)
+
+    def follow(self, connection: Peer, code: str, user: str, host: str | None) -> None:
+        """Take a connection to its room, which has moved; another host takes its own."""
+        if isinstance(connection, RemotePeer):
+            self.remote_peers.detached(connection, code, moved=True)
+        elif not isinstance(connection, Connection) or not connection.sends:
+            return
+        elif host == self.host:
             try:
                 self.enter(code, user, connection)
             except RequestError as error:
@@ -279,18 +303,19 @@ class SpreadLobby(Lobby):
         else:
             self.seats.settle_at(self.seats.take(connection, code, user, host), host)
 
-    def _detached(self, connection: Peer, member: Member) -> None:
+    def detached(self, connection: Peer, member: Member) -> None:
+        """Tell who has lost a room, or follow one that moves."""
         code = member.room.code
         if self.handover.detached(connection, member):
             return
-        if isinstance(connection, Visitor):
-            self.visitors.detached(connection, code, moved=False)
+        if isinstance(connection, RemotePeer):
+            self.remote_peers.detached(connection, code, moved=False)
         elif isinstance(connection, Connection) and code in self._cut:
             self.tell_lost(connection, code, member.user, CUT_OFF)
 
     def tell_lost(self, connection: Connection, code: str, user: str, reason: str) -> None:
         """Tell a connection that its room is gone."""
-        called(self.spread_hooks.on_room_lost, connection, code, user, reason).addErrback(
+        called(self._spread_hooks.on_room_lost, connection, code, user, reason).addErrback(
             lambda failed: self._log.failure("on_room_lost failed", failed)
         )
 
@@ -298,7 +323,7 @@ class SpreadLobby(Lobby):
 
     def broadcast(
         self,
-        payload: Payload,
+        payload: RoomPayload,
         *,
         key: str | None = None,
         policy: EventPolicy | None = EventPolicy.DROP_NEW,
@@ -310,7 +335,7 @@ class SpreadLobby(Lobby):
     def send_user(
         self,
         user: str,
-        payload: Payload,
+        payload: RoomPayload,
         *,
         key: str | None = None,
         policy: EventPolicy | None = EventPolicy.DROP_NEW,
@@ -324,12 +349,12 @@ class SpreadLobby(Lobby):
         return 0 if member is None else member.send(payload, key=key, policy=policy)
 
     def _send_there(
-        self, user: str | None, payload: Payload, key: str | None, policy: EventPolicy | None
+        self, user: str | None, payload: RoomPayload, key: str | None, policy: EventPolicy | None
     ) -> None:
         data = payload if isinstance(payload, bytes) else payload(CARRIED)
         entry = Everyone(user, data, key, None if policy is None else policy.value)
         for host in self.hosts.others:
-            if not (self.exchange.full(host) and Packet(data, key, policy).droppable):
+            if not (self.exchange.full(host) and Publication(data, key, policy).droppable):
                 self.exchange.send(host, entry)
 
     def _send_here(self, host: str, entry: Everyone) -> None:

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from itertools import count
-from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from kupool.errors import BAD_PARAMS, TIMEOUT, UNAVAILABLE, ErrorText, RequestError
-from kupool.rooms.broadcast import Packet
-from kupool.rooms.events import RoomBusy, RoomGone
+from kupool.rooms.failures import RoomBusy, RoomGone
 from kupool.rooms.spread.entries import Enter, Gone, Hold, Out, Push, RoomReply, Say, policy_of
 from kupool.rooms.spread.exchange import Exchange
+from kupool.rooms.spread.host_lobby import HostLobby
 from kupool.rooms.spread.packing import Packing
-from kupool.rooms.wheel import RoomTimer
+from kupool.rooms.timers import RoomTimer
 from kupool.session.connection import Connection
-
-if TYPE_CHECKING:
-    from kupool.rooms.spread.lobby import SpreadLobby
+from kupool.session.publication import Publication
 
 #: Why a member is none any more who was sent away, or whose room has ended.
 LEFT = "left"
@@ -57,7 +54,7 @@ class Seats:
 
     _log = Logger()
 
-    def __init__(self, lobby: SpreadLobby, exchange: Exchange, packing: Packing) -> None:
+    def __init__(self, lobby: HostLobby, exchange: Exchange, packing: Packing) -> None:
         self._lobby = lobby
         self._exchange = exchange
         self._packing = packing
@@ -104,13 +101,14 @@ class Seats:
         if answer is not None:
             number = next(self._messages)
             seat.pending[number] = answer
-            self._lobby.wheel.once(
+            self._lobby.timers.once(
                 seat, str(number), spread.answer_timeout, self._late, name="answer", always=True
             )
             if len(seat.pending) >= spread.sender_limit and not seat.held:
                 seat.held = True
                 seat.connection.hold()
-        say = Say(seat.number, seat.code, seat.user, number, data, first)
+        address = seat.connection.host
+        say = Say(seat.number, seat.code, seat.user, number, data, first, address)
         self._exchange.send(seat.host, say)
 
     def _late(self, timer: RoomTimer) -> None:
@@ -121,7 +119,7 @@ class Seats:
         answer = seat.pending.pop(number, None)
         if answer is None:
             return
-        self._lobby.wheel.cancel(seat, str(number))
+        self._lobby.timers.cancel(seat, str(number))
         if seat.held and len(seat.pending) <= self._lobby.spread.sender_limit // 2:
             seat.held = False
             self._release(seat)
@@ -161,12 +159,12 @@ class Seats:
 
     def push(self, host: str, entry: Push) -> None:
         """A room sends to some of the connections."""
-        packet = Packet(entry.data, entry.key, policy_of(entry.policy))
+        publication = Publication(entry.data, entry.key, policy_of(entry.policy))
         for number in entry.peers:
             seat = self._from(host, number)
             if seat is not None:
                 seat.until = None
-                packet.send(seat.connection)
+                publication.send(seat.connection)
 
     def hold(self, host: str, entry: Hold) -> None:
         """A room has enough of a connection, or enough no more."""
@@ -224,7 +222,8 @@ class Seats:
     def settle_at(self, seat: Seat, host: str) -> None:
         """Be a member of the room at its new host."""
         seat.host = host
-        self._exchange.send(host, Enter(seat.number, seat.code, seat.user))
+        enter = Enter(seat.number, seat.code, seat.user, seat.connection.host)
+        self._exchange.send(host, enter)
         self._let_go(seat)
 
     def _arrive_here(self, result: object, seat: Seat) -> None:

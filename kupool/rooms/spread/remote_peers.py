@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -12,16 +12,14 @@ from twisted.python.failure import Failure
 
 from kupool.errors import MALFORMED, UNAVAILABLE, ErrorText, RequestError
 from kupool.incidents import report
-from kupool.rooms.events import RoomBusy, RoomGone
+from kupool.rooms.failures import RoomBusy, RoomGone
 from kupool.rooms.spread.entries import Enter, Gone, Hold, Out, RoomReply, Say
 from kupool.rooms.spread.exchange import Exchange
+from kupool.rooms.spread.host_lobby import HostLobby
 from kupool.rooms.spread.packing import Packing
 from kupool.rooms.spread.seats import LEFT, MOVED
 from kupool.session.outbox import EventPolicy
 from kupool.wire.framing import INT32, Framing
-
-if TYPE_CHECKING:
-    from kupool.rooms.spread.lobby import SpreadLobby
 
 
 def _as_it_is(payload: bytes) -> bytes:
@@ -32,17 +30,18 @@ def _as_it_is(payload: bytes) -> bytes:
 CARRIED = Framing("carried", INT32.splitter, _as_it_is, b"".join)
 
 
-class Visitor:
+class RemotePeer:
     """A connection of another host, as rooms see it; ``context`` is for the application.
 
-    ``host`` and ``number`` say whose it is.
+    ``from_host`` and ``number`` say whose it is; ``host`` is its address without the port.
     """
 
     framing = CARRIED
 
-    def __init__(self, exchange: Exchange, host: str, number: int) -> None:
-        self.host = host
+    def __init__(self, exchange: Exchange, from_host: str, number: int, address: str) -> None:
+        self.from_host = from_host
         self.number = number
+        self.host = address
         self.sends = True
         self.context: Any = None
         self.queue: deque[Callable[[], object]] | None = None
@@ -51,7 +50,7 @@ class Visitor:
     def _push(self, data: bytes, key: str | None, policy: str | None) -> bool:
         if not self.sends:
             return False
-        return self._exchange.push(self.host, self.number, data, key=key, policy=policy)
+        return self._exchange.push(self.from_host, self.number, data, key=key, policy=policy)
 
     def send_encoded(self, data: bytes, messages: int = 1) -> None:
         """Send a payload, which is never dropped."""
@@ -72,142 +71,142 @@ class Visitor:
 
     def hold(self) -> None:
         """Have nothing more read of it, until :meth:`release`."""
-        self._exchange.send(self.host, Hold(self.number, True))
+        self._exchange.send(self.from_host, Hold(self.number, True))
 
     def release(self) -> None:
         """Have it read again."""
-        self._exchange.send(self.host, Hold(self.number, False))
+        self._exchange.send(self.from_host, Hold(self.number, False))
 
 
-class Visitors:
+class RemotePeers:
     """All of them; what their hosts say goes to the lobby, and answers go back."""
 
     _log = Logger()
 
-    def __init__(self, lobby: SpreadLobby, exchange: Exchange, packing: Packing) -> None:
+    def __init__(self, lobby: HostLobby, exchange: Exchange, packing: Packing) -> None:
         self._lobby = lobby
         self._exchange = exchange
         self._packing = packing
-        self._visitors: dict[tuple[str, int], Visitor] = {}
+        self._peers: dict[tuple[str, int], RemotePeer] = {}
 
     def __len__(self) -> int:
         """Return how many there are."""
-        return len(self._visitors)
+        return len(self._peers)
 
-    def _of(self, host: str, number: int) -> Visitor:
-        visitor = self._visitors.get((host, number))
-        if visitor is None:
-            visitor = self._visitors[host, number] = Visitor(self._exchange, host, number)
-        return visitor
+    def _of(self, host: str, number: int, address: str) -> RemotePeer:
+        peer = self._peers.get((host, number))
+        if peer is None:
+            peer = self._peers[host, number] = RemotePeer(self._exchange, host, number, address)
+        return peer
 
-    def _in_order(self, visitor: Visitor, call: Callable[[], object]) -> None:
-        """Call something when what came before of this visitor has been done."""
-        if visitor.queue is None:
+    def _in_order(self, peer: RemotePeer, call: Callable[[], object]) -> None:
+        """Call something when what came before of this peer has been done."""
+        if peer.queue is None:
             call()
         else:
-            visitor.queue.append(call)
+            peer.queue.append(call)
 
     def say(self, host: str, entry: Say) -> None:
         """Take a message to its room."""
-        visitor = self._of(host, entry.peer)
-        if visitor.queue is not None and len(visitor.queue) >= 4 * self._lobby.spread.sender_limit:
-            answer = self._answer(visitor, entry.number) if entry.number else None
+        peer = self._of(host, entry.peer, entry.address)
+        if peer.queue is not None and len(peer.queue) >= 4 * self._lobby.spread.sender_limit:
+            answer = self._answer(peer, entry.number) if entry.number else None
             busy = Failure(RoomBusy(f"messages of room {entry.code}"))
             self._lobby.refuse(None, busy, entry.body, answer)
             return
-        self._in_order(visitor, lambda: self._say(visitor, entry))
+        self._in_order(peer, lambda: self._say(peer, entry))
 
-    def _say(self, visitor: Visitor, entry: Say) -> None:
-        answer = self._answer(visitor, entry.number) if entry.number else None
+    def _say(self, peer: RemotePeer, entry: Say) -> None:
+        answer = self._answer(peer, entry.number) if entry.number else None
         try:
             body = self._packing.unpack(entry.body)
         except BaseException as error:
             expected = isinstance(error, ValueError | RecursionError)
             failure = Failure(RequestError(MALFORMED)) if expected else Failure()
             self._lobby.refuse(None, failure, entry.body, answer)
-            self._leave_if_nowhere(visitor, entry.code, "malformed message")
+            self._leave_if_nowhere(peer, entry.code, "malformed message")
             return
 
         def place() -> None:
-            self._lobby.place(visitor, entry.code, entry.user, body, answer=answer)
-            self._leave_if_nowhere(visitor, entry.code, "refused")
+            self._lobby.place(peer, entry.code, entry.user, body, answer=answer)
+            self._leave_if_nowhere(peer, entry.code, "refused")
 
         def refuse(failure: Failure) -> None:
             self._lobby.refuse(None, failure, body, answer)
-            self._leave_if_nowhere(visitor, entry.code, "refused")
+            self._leave_if_nowhere(peer, entry.code, "refused")
 
-        if entry.first or self._lobby.members.of(visitor) is not None:
-            self._there(visitor, entry.code, place, refuse)
+        if entry.first or self._lobby.members.of(peer) is not None:
+            self._there(peer, entry.code, place, refuse)
         else:
             refuse(Failure(RoomGone(entry.code)))
 
     def enter(self, host: str, entry: Enter) -> None:
         """Let a member in who was one where the room was before."""
-        visitor = self._of(host, entry.peer)
+        peer = self._of(host, entry.peer, entry.address)
 
         def place() -> None:
             try:
-                self._lobby.enter(entry.code, entry.user, visitor)
+                self._lobby.enter(entry.code, entry.user, peer)
             except RequestError as error:
-                self._leave_if_nowhere(visitor, entry.code, error.error.text)
+                self._leave_if_nowhere(peer, entry.code, error.error.text)
 
         def refuse(failure: Failure) -> None:
-            self._out(visitor, entry.code, moved=True, reason=MOVED)
+            self._out(peer, entry.code, moved=True, reason=MOVED)
 
-        self._in_order(visitor, lambda: self._there(visitor, entry.code, place, refuse))
+        self._in_order(peer, lambda: self._there(peer, entry.code, place, refuse))
 
     def _there(
         self,
-        visitor: Visitor,
+        peer: RemotePeer,
         code: str,
         place: Callable[[], object],
         refuse: Callable[[Failure], object],
     ) -> None:
         """Do something when the room of this code is here, unless it is another host's."""
-        if self._lobby.members.of(visitor) is not None:
+        if self._lobby.members.of(peer) is not None:
             place()
             return
         if not self._lobby.owns(code):
             refuse(Failure(RequestError(UNAVAILABLE)))
             return
-        visitor.queue = deque()
+        peer.queue = deque()
 
         def ready(result: object) -> None:
-            queue, visitor.queue = visitor.queue or deque(), None
-            if visitor.sends:
+            queue, peer.queue = peer.queue or deque(), None
+            if peer.sends:
                 place()
-            while queue and visitor.queue is None:
+            while queue and peer.queue is None:
                 queue.popleft()()
-            if queue and visitor.queue is not None:
-                visitor.queue.extend(queue)
+            if queue and peer.queue is not None:
+                peer.queue.extend(queue)
 
         self._lobby.ready(code).addBoth(ready)
 
-    def _leave_if_nowhere(self, visitor: Visitor, code: str, reason: str) -> None:
-        if self._lobby.members.of(visitor) is None and visitor.sends:
-            self._out(visitor, code, moved=False, reason=reason)
+    def _leave_if_nowhere(self, peer: RemotePeer, code: str, reason: str) -> None:
+        if self._lobby.members.of(peer) is None and peer.sends:
+            self._out(peer, code, moved=False, reason=reason)
 
-    def _out(self, visitor: Visitor, code: str, *, moved: bool, reason: str) -> None:
-        self._exchange.send(visitor.host, Out(visitor.number, code, moved, reason))
-        self._forget(visitor)
+    def _out(self, peer: RemotePeer, code: str, *, moved: bool, reason: str) -> None:
+        self._exchange.send(peer.from_host, Out(peer.number, code, moved, reason))
+        self._forget(peer)
 
-    def _forget(self, visitor: Visitor) -> None:
-        visitor.sends = False
-        if self._visitors.get((visitor.host, visitor.number)) is visitor:
-            del self._visitors[visitor.host, visitor.number]
+    def _forget(self, peer: RemotePeer) -> None:
+        peer.sends = False
+        if self._peers.get((peer.from_host, peer.number)) is peer:
+            del self._peers[peer.from_host, peer.number]
 
-    def detached(self, visitor: Visitor, code: str, *, moved: bool) -> None:
-        """A visitor is no member any more: its host is told, in order with the rest."""
-        if visitor.sends:
-            self._out(visitor, code, moved=moved, reason=MOVED if moved else LEFT)
+    def detached(self, peer: RemotePeer, code: str, *, moved: bool) -> None:
+        """A peer is no member any more: its host is told, in order with the rest."""
+        if peer.sends:
+            self._out(peer, code, moved=moved, reason=MOVED if moved else LEFT)
 
     # -- answers
 
-    def _answer(self, visitor: Visitor, number: int) -> Deferred[object]:
-        """Return what fires with a room's answer, which then goes to the visitor's host."""
+    def _answer(self, peer: RemotePeer, number: int) -> Deferred[object]:
+        """Return what fires with a room's answer, which then goes to the peer's host."""
 
         def reply(result: object) -> None:
-            self._exchange.send(visitor.host, self._reply(visitor.number, number, result))
+            self._exchange.send(peer.from_host, self._reply(peer.number, number, result))
 
         answer: Deferred[object] = Deferred()
         answer.addBoth(reply)
@@ -234,18 +233,18 @@ class Visitors:
 
     def gone(self, host: str, entry: Gone) -> None:
         """A connection has ended at its host."""
-        visitor = self._visitors.get((host, entry.peer))
-        if visitor is not None:
-            self._in_order(visitor, lambda: self._gone(visitor))
+        peer = self._peers.get((host, entry.peer))
+        if peer is not None:
+            self._in_order(peer, lambda: self._gone(peer))
 
-    def _gone(self, visitor: Visitor) -> None:
-        self._forget(visitor)
-        self._lobby.members.disconnected(visitor)
+    def _gone(self, peer: RemotePeer) -> None:
+        self._forget(peer)
+        self._lobby.members.disconnected(peer)
 
     def lost(self, host: str) -> None:
         """A host is gone, and all of its connections with it."""
-        for visitor in [v for v in self._visitors.values() if v.host == host]:
-            self._gone(visitor)
+        for peer in [v for v in self._peers.values() if v.from_host == host]:
+            self._gone(peer)
 
 
-__all__ = ["CARRIED", "Visitor", "Visitors"]
+__all__ = ["CARRIED", "RemotePeer", "RemotePeers"]

@@ -1,39 +1,35 @@
-"""The calls of other nodes that subscribers of this one have in hand."""
+"""The calls of other nodes that subscribers of this one are to answer."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
+from secrets import randbits
 
 from twisted.internet.interfaces import IReactorTime
 
-from kupool.bus import BusSettings
+from kupool.bus.calling import FIRST_FOREIGN, NUMBER_BITS
 from kupool.bus.calls import CallVerdict, Deliver, Response, Taken
-from kupool.bus.inbox import MAX_STATUS
 from kupool.bus.rabbit.items import NodeCall
-
-#: Calls of others have numbers from here on; a broker's own never come near it.
-FIRST_NUMBER = 1 << 48
+from kupool.bus.settings import BusSettings
 
 #: The size of an answer that is remembered.
 MAX_ANSWER = 4096
 
-#: The largest status, either way.
-
 #: Who called, by what number, and which subscriber was asked.
-Key = tuple[str, int, str]
+CallerKey = tuple[str, int, str]
 
 #: Sends a word back: (the key, the address of who called, what the subscriber says).
-SendBack = Callable[[Key, str, Response], object]
+SendBack = Callable[[CallerKey, str, Response], object]
 
 _ENOUGH = Response(CallVerdict.FAILED, text="the subscriber has enough to do")
 _LOST = Response(CallVerdict.LOST)
 
 
-class _Held:
+class _ForeignCall:
     __slots__ = ("address", "expires", "key", "response", "size")
 
-    def __init__(self, key: Key, address: str, size: int, expires: float) -> None:
+    def __init__(self, key: CallerKey, address: str, size: int, expires: float) -> None:
         self.key = key
         self.address = address
         self.size = size
@@ -41,7 +37,7 @@ class _Held:
         self.response: Response | None = None
 
 
-class Hands:
+class ForeignCalls:
     """Sees to it that a call is handled once here, however often it comes.
 
     One comes again where its publisher lost the connection, or thought this node gone.
@@ -55,10 +51,9 @@ class Hands:
         self._settings = settings
         self._remembered = remembered
         self._send_back = send_back
-        self._next_number = FIRST_NUMBER
-        self._open: dict[int, _Held] = {}
-        self._by_key: dict[Key, _Held] = {}
-        self._answered: OrderedDict[Key, None] = OrderedDict()
+        self._open: dict[int, _ForeignCall] = {}
+        self._by_key: dict[CallerKey, _ForeignCall] = {}
+        self._answered: OrderedDict[CallerKey, None] = OrderedDict()
         self._size = 0
 
     def __len__(self) -> int:
@@ -75,14 +70,16 @@ class Hands:
             return
         message, settings = call.message, self._settings
         size = len(message.data)
-        held = _Held(key, address, size, self._clock.seconds() + message.timeout)
+        held = _ForeignCall(key, address, size, self._clock.seconds() + message.timeout)
         if deliver is None:
             self._say(held, _LOST)
             return
         if len(self._open) >= settings.max_calls or self._size + size > settings.max_calls_bytes:
             self._say(held, _ENOUGH)
             return
-        local, self._next_number = self._next_number, self._next_number + 1
+        local = FIRST_FOREIGN | randbits(NUMBER_BITS)
+        while local in self._open:
+            local = FIRST_FOREIGN | randbits(NUMBER_BITS)
         self._open[local] = self._by_key[key] = held
         self._size += size
         taken = deliver(message, local)
@@ -91,12 +88,15 @@ class Hands:
             del self._by_key[key]
             self._say(held, _ENOUGH if taken is Taken.FULL else _LOST)
 
-    def answered(self, local: int, response: Response) -> None:
+    def answered(self, subscriber_id: str, local: int, response: Response) -> None:
         """Send back what a subscriber says; too late or unasked is harmless."""
-        if local not in self._open:
+        held = self._open.get(local)
+        if held is None or held.key[2] != subscriber_id:
             return
-        held = self._let_go(local)
-        response = self._sendable(response)
+        self._let_go(local)
+        size = len(response.data)
+        if size > self._settings.max_data:
+            response = Response(CallVerdict.FAILED, text=f"answer of {size} bytes: too large")
         if len(response.data) <= MAX_ANSWER:
             held.response = response
             self._answered[held.key] = None
@@ -107,20 +107,11 @@ class Hands:
             del self._by_key[held.key]
         self._say(held, response)
 
-    def _say(self, held: _Held, response: Response) -> None:
+    def _say(self, held: _ForeignCall, response: Response) -> None:
         self._send_back(held.key, held.address, response)
 
-    def _sendable(self, response: Response) -> Response:
-        size = len(response.data)
-        if size > self._settings.max_data:
-            return Response(CallVerdict.FAILED, text=f"answer of {size} bytes: too large")
-        fits = isinstance(response.data, bytes) and isinstance(response.status, int)
-        if not fits or not -MAX_STATUS <= response.status <= MAX_STATUS:
-            return Response(CallVerdict.FAILED, text="an answer that cannot be sent")
-        return response
-
     def lost(self, subscriber_id: str) -> None:
-        """A subscriber is gone, with what it had in hand."""
+        """A subscriber is gone, and answers nothing more."""
         for local, held in list(self._open.items()):
             if held.key[2] == subscriber_id:
                 self._let_go(local)
@@ -132,10 +123,10 @@ class Hands:
         for local in [local for local, held in self._open.items() if held.expires < now]:
             del self._by_key[self._let_go(local).key]
 
-    def _let_go(self, local: int) -> _Held:
+    def _let_go(self, local: int) -> _ForeignCall:
         held = self._open.pop(local)
         self._size -= held.size
         return held
 
 
-__all__ = ["FIRST_NUMBER", "Hands", "Key"]
+__all__ = ["CallerKey", "ForeignCalls"]

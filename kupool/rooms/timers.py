@@ -22,7 +22,7 @@ from kupool.timing.timers import GRAIN, MAX_TICKS, TimerQueue
 class RoomTimer(msgspec.Struct, gc=False, eq=False):
     """A timer that waits under ``(room, key)``.
 
-    ``due`` is in seconds of the wheel's clock, ``interval`` 0 for a timer that fires once;
+    ``due`` is in seconds of the clock, ``interval`` 0 for a timer that fires once;
     ``was_due`` is when one that fires should have. ``name`` is what its runs are counted
     under, unless ``counted`` is False; ``data`` is the caller's own; the last three are the
     queue's. Timers are kept out of the garbage collector's sight, which would stall on a
@@ -44,7 +44,7 @@ class RoomTimer(msgspec.Struct, gc=False, eq=False):
     place: int = -1
 
 
-class Wheel:
+class LobbyTimers:
     """Timers by (room, key), where a room is anything hashable.
 
     A timer fires at its time or up to one ``tick`` (seconds) after it, never before (to
@@ -229,4 +229,4 @@ class Wheel:
         self._log.failure("The timer {key} failed", failure, key=timer.key)
 
 
-__all__ = ["RoomTimer", "Wheel"]
+__all__ = ["LobbyTimers", "RoomTimer"]

@@ -15,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.errors import RequestError
 from kupool.rooms.tasks import OTHER, TaskStatistics
-from kupool.rooms.wheel import RoomTimer, Wheel
+from kupool.rooms.timers import LobbyTimers, RoomTimer
 
 #: Exact in binary, so that the model needs no tolerance.
 TICK = 0.25
@@ -85,7 +85,7 @@ class ModelTests(SynchronousTestCase):
     def test_a_wheel_does_what_the_model_does(self, todo: list[Any], per_turn: int) -> None:
         clock, naive = Clock(), Naive()
         tasks = TaskStatistics(clock.seconds)
-        wheel = Wheel(clock, TICK, tasks=tasks, per_turn=per_turn)
+        wheel = LobbyTimers(clock, TICK, tasks=tasks, per_turn=per_turn)
         fired: list[tuple[Hashable, str]] = []
 
         def note(timer: RoomTimer) -> None:
@@ -132,7 +132,7 @@ class WheelTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.tasks = TaskStatistics(self.clock.seconds)
-        self.wheel = Wheel(self.clock, TICK, tasks=self.tasks)
+        self.timers = LobbyTimers(self.clock, TICK, tasks=self.tasks)
         self.fired: list[tuple[float, str]] = []
 
     def note(self, timer: RoomTimer) -> None:
@@ -140,7 +140,7 @@ class WheelTests(SynchronousTestCase):
 
     def test_never_early_and_at_most_a_tick_late(self) -> None:
         for n in range(1, 40):
-            self.wheel.once("room", str(n / 10), n / 10, self.note)
+            self.timers.once("room", str(n / 10), n / 10, self.note)
         self.clock.pump([0.05] * 100)
         self.assertEqual(len(self.fired), 39)
         for at, key in self.fired:
@@ -149,7 +149,7 @@ class WheelTests(SynchronousTestCase):
 
     def test_a_long_interval_misses_no_firing_that_is_not_due(self) -> None:
         """A reactor that wakes late, by almost an interval, is in time for the next."""
-        self.wheel.repeat("room", "day", 250_000.0, self.note)
+        self.timers.repeat("room", "day", 250_000.0, self.note)
         self.clock.advance(499_999.75)
         self.clock.advance(0.5)
         self.assertEqual([key for _, key in self.fired], ["day", "day"])
@@ -158,18 +158,18 @@ class WheelTests(SynchronousTestCase):
     def test_what_is_due_at_once_fires_with_the_next_tick(self) -> None:
         """A-49: also where some time has passed, and a later one waits."""
         fired: list[str] = []
-        self.wheel.once("r", "later", 10 * TICK, lambda timer: fired.append("later"))
+        self.timers.once("r", "later", 10 * TICK, lambda timer: fired.append("later"))
         self.clock.advance(2.5 * TICK)
-        self.wheel.once("r", "now", 0.0, lambda timer: fired.append("now"))
+        self.timers.once("r", "now", 0.0, lambda timer: fired.append("now"))
         self.clock.advance(0.0)
         self.assertEqual(fired, [])
         self.clock.advance(0.5 * TICK)
         self.assertEqual(fired, ["now"])
 
     def test_the_same_key_replaces(self) -> None:
-        self.wheel.once("room", "turn", 1, self.note)
-        self.wheel.once("room", "turn", 3, self.note)
-        self.wheel.once("other", "turn", 2, self.note)
+        self.timers.once("room", "turn", 1, self.note)
+        self.timers.once("room", "turn", 3, self.note)
+        self.timers.once("other", "turn", 2, self.note)
         self.clock.pump([1] * 4)
         self.assertEqual(self.fired, [(2, "turn"), (3, "turn")])
 
@@ -179,7 +179,7 @@ class WheelTests(SynchronousTestCase):
             clock = Clock()
             tasks = TaskStatistics(clock.seconds)
             clock.advance(12345.678)
-            Wheel(clock, tick, tasks=tasks).repeat("room", "tick", tick, lambda timer: None)
+            LobbyTimers(clock, tick, tasks=tasks).repeat("room", "tick", tick, lambda timer: None)
             for _ in range(1000):
                 clock.advance(tick)
             counts = tasks.of("tick")
@@ -190,33 +190,33 @@ class WheelTests(SynchronousTestCase):
         def again(timer: RoomTimer) -> None:
             self.note(timer)
             if len(self.fired) < 3:
-                self.wheel.once("room", "again", 0, again)
+                self.timers.once("room", "again", 0, again)
 
         def only_twice(timer: RoomTimer) -> None:
             self.note(timer)
             if [key for _, key in self.fired].count("twice") == 2:
-                self.assertTrue(self.wheel.cancel("room", "twice"))
+                self.assertTrue(self.timers.cancel("room", "twice"))
 
-        self.wheel.once("room", "again", 0, again)
+        self.timers.once("room", "again", 0, again)
         self.clock.pump([TICK] * 5)
         self.assertEqual(self.fired, [(TICK * n, "again") for n in (1, 2, 3)])
-        self.wheel.repeat("room", "twice", 1, only_twice)
+        self.timers.repeat("room", "twice", 1, only_twice)
         self.clock.pump([1] * 5)
         self.assertEqual([key for _, key in self.fired[3:]], ["twice", "twice"])
-        self.assertEqual(len(self.wheel), 0)
+        self.assertEqual(len(self.timers), 0)
 
     def test_an_idle_wheel_is_never_woken(self) -> None:
         """A wheel without timers leaves the reactor alone, and a far one wakes it rarely."""
         self.assertEqual(self.clock.getDelayedCalls(), [])
-        self.wheel.once("room", "year", 365 * 86400, self.note)
+        self.timers.once("room", "year", 365 * 86400, self.note)
         for _ in range(366):
             self.clock.advance(86400)
         self.assertEqual([key for _, key in self.fired], ["year"])
-        self.assertLess(self.wheel.turns, 6, "once for each level, not once a tick")
+        self.assertLess(self.timers.turns, 6, "once for each level, not once a tick")
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_work_in_one_turn_is_bounded(self) -> None:
-        wheel = Wheel(self.clock, TICK, per_turn=100)
+        wheel = LobbyTimers(self.clock, TICK, per_turn=100)
         turns: Counter[int] = Counter()
         for n in range(1000):
             wheel.once(n % 7, str(n), 1000, lambda timer: turns.update([wheel.turns]))
@@ -235,15 +235,15 @@ class WheelTests(SynchronousTestCase):
         rooms, keys = range(10_000), [str(n) for n in range(100)]
         for room in rooms:
             for n, key in enumerate(keys):
-                self.wheel.once(room, key, (room * 7 + n * 37) % 3600, count)
-        self.assertEqual(len(self.wheel), 1_000_000)
+                self.timers.once(room, key, (room * 7 + n * 37) % 3600, count)
+        self.assertEqual(len(self.timers), 1_000_000)
         self.assertEqual(len(self.clock.getDelayedCalls()), 1)
-        self.assertEqual(sum(self.wheel.cancel_prefix(room, "1") for room in rooms), 110_000)
+        self.assertEqual(sum(self.timers.cancel_prefix(room, "1") for room in rooms), 110_000)
         self.clock.advance(1800)
         self.assertLess(fired, 500_000)
-        self.assertEqual(fired + len(self.wheel), 890_000)
+        self.assertEqual(fired + len(self.timers), 890_000)
         self.clock.advance(1800.25)
-        self.assertEqual((fired, len(self.wheel)), (890_000, 0))
+        self.assertEqual((fired, len(self.timers)), (890_000, 0))
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_a_failing_callback_stops_nobody_else(self) -> None:
@@ -253,9 +253,9 @@ class WheelTests(SynchronousTestCase):
         async def fail_later(timer: RoomTimer) -> None:
             raise ZeroDivisionError
 
-        self.wheel.once("room", "bad", 1, fail)
-        self.wheel.once("room", "worse", 1, fail_later)
-        self.wheel.once("room", "good", 1, self.note)
+        self.timers.once("room", "bad", 1, fail)
+        self.timers.once("room", "worse", 1, fail_later)
+        self.timers.once("room", "good", 1, self.note)
         self.clock.advance(1)
         self.assertEqual(self.fired, [(1, "good")])
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 2)
@@ -263,7 +263,7 @@ class WheelTests(SynchronousTestCase):
         self.assertEqual([counts[n].failures for n in ("bad", "worse", "good")], [1, 1, 0])
 
     def test_a_limit(self) -> None:
-        wheel = Wheel(self.clock, TICK, limit=2)
+        wheel = LobbyTimers(self.clock, TICK, limit=2)
         wheel.once("room", "a", 1, self.note)
         wheel.once("room", "b", 1, self.note)
         self.assertRaises(RequestError, wheel.once, "room", "c", 1, self.note)
@@ -275,12 +275,12 @@ class WheelTests(SynchronousTestCase):
         self.assertEqual(len(wheel), 3)
 
     def test_bad_values(self) -> None:
-        self.assertRaises(ValueError, Wheel, self.clock, 0)
+        self.assertRaises(ValueError, LobbyTimers, self.clock, 0)
         for delay in (-1, float("inf"), float("nan"), 1e12):
-            self.assertRaises(ValueError, self.wheel.once, "room", "a", delay, self.note)
+            self.assertRaises(ValueError, self.timers.once, "room", "a", delay, self.note)
         for interval in (0, TICK / 2, -1, float("nan")):
-            self.assertRaises(ValueError, self.wheel.repeat, "room", "a", interval, self.note)
-        self.assertEqual(len(self.wheel), 0)
+            self.assertRaises(ValueError, self.timers.repeat, "room", "a", interval, self.note)
+        self.assertEqual(len(self.timers), 0)
 
 
 class TaskStatisticsTests(SynchronousTestCase):
@@ -289,10 +289,10 @@ class TaskStatisticsTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.tasks = TaskStatistics(self.clock.seconds)
-        self.wheel = Wheel(self.clock, TICK, tasks=self.tasks)
+        self.timers = LobbyTimers(self.clock, TICK, tasks=self.tasks)
 
     def test_runs_lateness_and_duration(self) -> None:
-        self.wheel.repeat("room", "save:7", 1, lambda timer: self.clock.advance(0.5))
+        self.timers.repeat("room", "save:7", 1, lambda timer: self.clock.advance(0.5))
         self.clock.advance(1.125)
         self.clock.advance(0.625)
         counts = self.tasks.snapshot()["save"]
@@ -307,7 +307,7 @@ class TaskStatisticsTests(SynchronousTestCase):
             ends.append(Deferred())
             return ends[-1]
 
-        self.wheel.repeat("room", "slow", 1, start)
+        self.timers.repeat("room", "slow", 1, start)
         self.clock.pump([1, 1, 1, 0.5])
         counts = self.tasks.of("slow")
         self.assertEqual((counts.runs, counts.running, counts.skipped), (1, 1, 2))
@@ -318,7 +318,7 @@ class TaskStatisticsTests(SynchronousTestCase):
         self.assertEqual((counts.runs, counts.running), (2, 1))
 
     def test_a_stall_is_not_made_up_for(self) -> None:
-        self.wheel.repeat("room", "tick", 1, lambda timer: None)
+        self.timers.repeat("room", "tick", 1, lambda timer: None)
         self.clock.advance(10.5)
         counts = self.tasks.of("tick")
         self.assertEqual((counts.runs, counts.missed, counts.lateness_max), (1, 9, 9.5))

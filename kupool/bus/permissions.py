@@ -1,0 +1,111 @@
+"""Who may do what with which names: rules by user and pattern. Pure.
+
+A rule is a line of text: a user, an action and a pattern, as ``bank subscribe orders.>``. The
+user is a name, a beginning of names with ``*`` behind it, or ``*`` for everybody. The pattern
+is one of topics; a level that is ``{user}`` stands for the name of whoever asks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from kupool.bus.topics import MAX_LENGTH, covers, matches, pattern_name
+
+#: The level of a pattern that stands for the user's own name.
+OWN_NAME = "{user}"
+
+#: Users whose patterns are remembered.
+MAX_REMEMBERED = 1000
+
+
+class Rule(NamedTuple):
+    """Lets some users do something with what a pattern covers."""
+
+    users: str
+    action: str
+    pattern: str
+
+    @property
+    def personal(self) -> bool:
+        """Whether it is not the same for everybody."""
+        return self.users != "*" or OWN_NAME in self.pattern
+
+    def is_for(self, user: str) -> bool:
+        """Say whether a user has what it gives."""
+        if self.users.endswith("*"):
+            return user.startswith(self.users[:-1])
+        return user == self.users
+
+
+def parse_rule(text: str, actions: Sequence[str]) -> Rule:
+    """Return the rule that a line is; raises :class:`ValueError` saying what is expected."""
+    words = text.split()
+    if len(words) != 3 or words[1] not in actions:
+        raise ValueError(
+            f"{text!r:.100}: expected USER {'|'.join(actions)} PATTERN, "
+            f"as 'bank {actions[0]} orders.{OWN_NAME}.>'"
+        )
+    users, action, pattern = words
+    if "*" in users[:-1]:
+        raise ValueError(
+            f"{text!r:.100}: in a user '*' can only be the last character: a name, "
+            "the beginning of names as 'bank*', or '*' for everybody"
+        )
+    return Rule(users, action, check_pattern(pattern))
+
+
+def check_pattern(pattern: object) -> str:
+    """Return the pattern of a rule as text; raises :class:`ValueError` for what is none."""
+    name = pattern_name(pattern)
+    for level in name.split("."):
+        if OWN_NAME in level and level != OWN_NAME:
+            raise ValueError(f"topic {name!r}: {OWN_NAME} stands for a whole level")
+    return name
+
+
+class Permissions:
+    """What is allowed: what at least one rule gives."""
+
+    def __init__(self, rules: Iterable[Rule]) -> None:
+        self._rules = tuple(rules)
+        self._known: dict[tuple[str, str], tuple[str, ...]] = {}
+
+    def patterns(self, user: str, action: str) -> tuple[str, ...]:
+        """Return all patterns that a user has for an action, with the name in them.
+
+        A user whose name is no level of a topic, as one with a wildcard in it, has none of
+        those that stand for it.
+        """
+        found = self._known.get((user, action))
+        if found is None:
+            if len(self._known) >= MAX_REMEMBERED:
+                self._known.clear()
+            rules = (r for r in self._rules if r.action == action and r.is_for(user))
+            own = is_level(user)
+            found = self._known[user, action] = tuple(
+                _with_name(r.pattern, user) for r in rules if own or OWN_NAME not in r.pattern
+            )
+        return found
+
+    def allow(self, user: str, action: str, name: str) -> bool:
+        """Say whether a user may do something with a valid name."""
+        return any(matches(p, name) for p in self.patterns(user, action))
+
+    def allow_all(self, user: str, action: str, pattern: str) -> bool:
+        """Say whether a user may do something with everything that a valid pattern covers."""
+        return any(covers(p, pattern) for p in self.patterns(user, action))
+
+
+def is_level(name: str) -> bool:
+    """Say whether a name can be a level of a topic."""
+    if not name.isprintable() or any(c in name for c in " .*>"):
+        return False
+    return 0 < len(name) <= MAX_LENGTH
+
+
+def _with_name(pattern: str, user: str) -> str:
+    return ".".join(user if level == OWN_NAME else level for level in pattern.split("."))
+
+
+__all__ = ["OWN_NAME", "Permissions", "Rule", "check_pattern", "is_level", "parse_rule"]

@@ -1,0 +1,164 @@
+"""What the bus knows of each connection: its subscribers, and what it has published."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from twisted.internet.defer import Deferred
+
+from kupool.bus.remote.shares import Share
+from kupool.bus.settings import PeerLimits
+
+#: Subscribers that may answer yet, though they listen no more, before they are looked through.
+PARTED = 16
+
+
+class BusPeer:
+    """One connection on the bus.
+
+    ``publisher`` is who publishes there, as far as the bus can know: the ids of its messages
+    are its own. ``shares`` are those of its user and address. Subscribers have names that
+    the peer gives them, and numbers that are never used again.
+    """
+
+    def __init__(self, publisher: str, shares: tuple[Share, ...]) -> None:
+        self.publisher = publisher
+        self.shares = shares
+        #: The number of each subscriber, by its name.
+        self.names: dict[str, int] = {}
+        #: What waits for all outcomes.
+        self.settled: Deferred[None] | None = None
+        self.publishing = 0
+        #: How to end each publish without an outcome, and the size of its data.
+        self._open: dict[int, tuple[Callable[[], None], int]] = {}
+        self._begun = 0
+        #: The topics and keys of each subscriber, by its name.
+        self._topics: dict[str, set[str]] = {}
+        self._keys: dict[str, set[str]] = {}
+        self._held = 0
+        self._next_number = 0
+        #: Subscribers that listen no more, and have calls to answer.
+        self._parted: set[int] = set()
+        self._most_parted = PARTED
+
+    # -- what it has published
+
+    def refuses_call(self, limits: PeerLimits, size: int) -> str:
+        """Say what is full for one more publish of so many bytes; empty: nothing."""
+        if self.publishing >= limits.publishing:
+            return "open calls of one session"
+        for share in self.shares:
+            if reason := share.refuses_call(limits, size):
+                return reason
+        return ""
+
+    def begin(self, size: int) -> int:
+        """Count a publish of so many bytes; returns its number."""
+        self._begun += 1
+        self._open[self._begun] = _nothing, size
+        self.publishing += 1
+        for share in self.shares:
+            share.calls += 1
+            share.size += size
+        return self._begun
+
+    def opened(self, number: int, end: Callable[[], None]) -> None:
+        """Note what ends a publish without an outcome, unless it has one already."""
+        found = self._open.get(number)
+        if found is not None:
+            self._open[number] = end, found[1]
+
+    def finished(self, number: int) -> bool:
+        """A publish has its outcome, or is to have none; False where that is known."""
+        found = self._open.pop(number, None)
+        if found is None:
+            return False
+        size = found[1]
+        self.publishing -= 1
+        for share in self.shares:
+            share.calls -= 1
+            share.size -= size
+        settled = self.settled
+        if settled is not None and not self.publishing:
+            self.settled = None
+            settled.callback(None)
+        return True
+
+    def end_publishes(self) -> int:
+        """End everything that has no outcome yet; returns how much that was."""
+        ended = list(self._open.items())
+        for number, (end, _) in ended:
+            end()
+            self.finished(number)
+        return len(ended)
+
+    # -- who listens
+
+    def refuses_subscriber(
+        self, limits: PeerLimits, name: str, topics: set[str], keys: set[str]
+    ) -> str:
+        """Say what is full for a subscriber of a name with more topics; empty: nothing."""
+        known = len(self.names) + len(self._parted)
+        if name not in self.names and known >= limits.subscribers:
+            return "subscribers of one session"
+        more = len(topics - self._topics.get(name, set())) + len(keys - self._keys.get(name, set()))
+        if self._held + more > limits.topics:
+            return "topics of one session"
+        for share in self.shares:
+            if reason := share.refuses_topics(limits, more):
+                return reason
+        return ""
+
+    def number_of(self, name: str) -> int:
+        """Return the number of a subscriber; a new one gets it with :meth:`subscribed`."""
+        return self.names.get(name, self._next_number)
+
+    def subscribed(self, name: str, topics: Iterable[str], keys: Iterable[str]) -> None:
+        """A subscriber listens to these topics, and declares more keys."""
+        if name not in self.names:
+            self.names[name] = self._next_number
+            self._next_number += 1
+        self._topics.setdefault(name, set()).update(topics)
+        self._keys.setdefault(name, set()).update(keys)
+        self._count()
+
+    def unsubscribed(self, name: str, left: Iterable[str], knows: Callable[[int], bool]) -> None:
+        """A subscriber has these topics left; without any its name is free again.
+
+        ``knows`` says of a number whether its subscriber may still answer.
+        """
+        topics = set(left)
+        if topics:
+            self._topics[name] = topics
+        else:
+            number = self.names.pop(name)
+            del self._topics[name], self._keys[name]
+            if knows(number):
+                self._parted.add(number)
+            if len(self._parted) > self._most_parted:
+                self._parted = {n for n in self._parted if knows(n)}
+                self._most_parted = PARTED + 2 * len(self._parted)
+        self._count()
+
+    def leave(self) -> list[int]:
+        """Listen to nothing any more; returns the numbers of all subscribers."""
+        numbers = [*self.names.values(), *self._parted]
+        self.names.clear()
+        self._parted.clear()
+        self._topics.clear()
+        self._keys.clear()
+        self._count()
+        return numbers
+
+    def _count(self) -> None:
+        held = sum(map(len, self._topics.values())) + sum(map(len, self._keys.values()))
+        for share in self.shares:
+            share.topics += held - self._held
+        self._held = held
+
+
+def _nothing() -> None:
+    """End what cannot be ended: it has its outcome soon."""
+
+
+__all__ = ["BusPeer"]

@@ -1,0 +1,72 @@
+"""What users and addresses have of a bus, over all of their connections. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from kupool.bus.settings import PeerLimits
+
+
+class Share:
+    """What a user or an address has: publishes without an outcome, the bytes of their data,
+    and topics and keys.
+    """
+
+    __slots__ = ("calls", "connections", "is_user", "name", "size", "topics")
+
+    def __init__(self, is_user: bool, name: str) -> None:
+        self.is_user = is_user
+        self.name = name
+        self.connections = 0
+        self.calls = self.size = self.topics = 0
+
+    def refuses_call(self, limits: PeerLimits, size: int) -> str:
+        """Say what of it is full for one more publish of so many bytes; empty: nothing."""
+        if self.is_user:
+            most, most_bytes, whose = limits.user_calls, limits.user_calls_bytes, "user"
+        else:
+            most, most_bytes, whose = limits.address_calls, limits.address_calls_bytes, "address"
+        if most and self.calls >= most:
+            return f"open calls of one {whose}"
+        if most_bytes and self.size + size > most_bytes:
+            return f"data in open calls of one {whose}"
+        return ""
+
+    def refuses_topics(self, limits: PeerLimits, more: int) -> str:
+        """Say what of it is full for so many more topics and keys; empty: nothing."""
+        most = limits.user_topics if self.is_user else limits.address_topics
+        if most and self.topics + more > most:
+            return f"topics of one {'user' if self.is_user else 'address'}"
+        return ""
+
+
+class Shares:
+    """The shares of all users and addresses that have a connection; the others have none."""
+
+    def __init__(self) -> None:
+        self._shares: dict[tuple[bool, str], Share] = {}
+
+    def __len__(self) -> int:
+        return len(self._shares)
+
+    def join(self, user: str, address: str) -> tuple[Share, ...]:
+        """Return what a new connection is part of: nothing where both have no name."""
+        found = []
+        for key in ((True, user), (False, address)):
+            if key[1]:
+                share = self._shares.get(key)
+                if share is None:
+                    share = self._shares[key] = Share(*key)
+                share.connections += 1
+                found.append(share)
+        return tuple(found)
+
+    def leave(self, shares: Iterable[Share]) -> None:
+        """A connection has ended, and has nothing any more."""
+        for share in shares:
+            share.connections -= 1
+            if not share.connections:
+                del self._shares[share.is_user, share.name]
+
+
+__all__ = ["Share", "Shares"]

@@ -1,0 +1,50 @@
+"""Who may use which of the daemon's rooms and matches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from kupool.bus.permissions import Permissions, Rule, check_pattern, parse_rule
+from kupool.rooms.service import CREATE, JOIN, MATCH
+from kupool.session.connection import Connection
+from kupool.settings import NodeRoomsSettings
+
+#: What a rule may let users do.
+ROOM_ACTIONS = (CREATE, JOIN, MATCH)
+
+
+class RoomAccess:
+    """Lets sessions make and join the rooms, and wait in the modes, that they may.
+
+    ``create``, ``join`` and ``match`` of the settings are patterns of what any session may
+    use, ``permissions`` what some users may as well. Names have levels as topics of the bus.
+    ``user_of`` returns the user of a connection. Raises :class:`ValueError` for a rule that is
+    none.
+    """
+
+    def __init__(self, settings: NodeRoomsSettings, user_of: Callable[[Connection], str]) -> None:
+        self._user_of = user_of
+        self.use(settings)
+
+    def use(self, settings: NodeRoomsSettings) -> None:
+        """Go by these settings from now on; who is in a room already stays."""
+        self._rules = Permissions(_rules(settings))
+
+    def __call__(self, connection: Connection, action: str, name: str) -> bool:
+        """Say whether the user of a connection may do something with a room or a mode."""
+        return self._rules.allow(self._user_of(connection), action, name)
+
+
+def _rules(settings: NodeRoomsSettings) -> Iterator[Rule]:
+    for action, patterns in (
+        (CREATE, settings.create),
+        (JOIN, settings.join),
+        (MATCH, settings.match),
+    ):
+        for pattern in patterns:
+            yield Rule("*", action, check_pattern(pattern))
+    for text in settings.permissions:
+        yield parse_rule(text, ROOM_ACTIONS)
+
+
+__all__ = ["ROOM_ACTIONS", "RoomAccess"]

@@ -1,0 +1,126 @@
+"""What waits for a room: what happened to it first, then messages in the order they came."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Generic, Protocol, TypeVar
+
+from twisted.internet.interfaces import IReactorTime
+
+from kupool.rooms.flood import Flood, Sender
+from kupool.rooms.peers import Peer
+from kupool.rooms.settings import RoomSettings
+
+
+class SentMessage(Protocol):
+    """A message of a member, who sent it on a ``connection``, if any."""
+
+    @property
+    def member(self) -> Sender:
+        """Who sent it."""
+
+    @property
+    def connection(self) -> Peer | None:
+        """Where it came from; None for what the application sent itself."""
+
+
+M = TypeVar("M", bound=SentMessage)
+
+
+class RoomQueue(Generic[M]):
+    """The events and the messages that wait for the room of this ``code``."""
+
+    __slots__ = ("_clock", "_code", "_events", "_flood", "_messages", "_settings")
+
+    def __init__(self, code: str, clock: IReactorTime, settings: RoomSettings) -> None:
+        self._code = code
+        self._clock = clock
+        self._settings = settings
+        # Most rooms are idle: what only a busy one needs is made when it is.
+        self._events: deque[object] | None = None
+        self._messages: deque[M] | None = None
+        self._flood: Flood | None = None
+
+    def __bool__(self) -> bool:
+        """Return whether anything waits."""
+        return bool(self._events or self._messages)
+
+    @property
+    def waiting(self) -> int:
+        """How many messages wait."""
+        return 0 if self._messages is None else len(self._messages)
+
+    @property
+    def refused(self) -> int:
+        """How many messages were refused because too many waited."""
+        return 0 if self._flood is None else self._flood.refused
+
+    @property
+    def events_full(self) -> bool:
+        """Whether so many events wait that no more should be caused."""
+        waiting = 0 if self._events is None else len(self._events)
+        return waiting >= self._settings.system_limit
+
+    def add_event(self, event: object) -> None:
+        """Let an event wait, however many there are."""
+        if self._events is None:
+            self._events = deque()
+        self._events.append(event)
+
+    def add_message(self, message: M) -> None:
+        """Let a message wait.
+
+        Raises :class:`~kupool.rooms.failures.RoomBusy` where it is refused.
+        """
+        if self._messages is None:
+            self._messages = deque()
+        if self._flood is None:
+            self._flood = Flood(self._clock, self._settings)
+        self._flood.admit(self._code, message.member, message.connection, len(self._messages))
+        self._messages.append(message)
+
+    @property
+    def has_event(self) -> bool:
+        """Whether an event waits."""
+        return bool(self._events)
+
+    def next_event(self) -> object:
+        """Return the event that is next, which waits no more; None where there is none."""
+        return self._events.popleft() if self._events else None
+
+    def next_message(self) -> M | None:
+        """Return the message that is next, which waits no more; None where there is none."""
+        if not self._messages:
+            return None
+        message = self._messages.popleft()
+        if self._flood is not None:
+            self._flood.taken(message.member, len(self._messages))
+        return message
+
+    def shrink(self) -> None:
+        """Let go of memory where nothing waits: an empty deque keeps its block."""
+        if not self:
+            self._events = self._messages = None
+
+    def drop(self, keep: type | None = None) -> list[M]:
+        """Let nothing wait but events of one kind; returns the messages that did."""
+        if self._events is not None:
+            kept = [] if keep is None else [e for e in self._events if isinstance(e, keep)]
+            self._events = deque(kept) if kept else None
+        messages, self._messages = self._messages, None
+        for message in messages or ():
+            message.member.waiting -= 1
+        return list(messages or ())
+
+    def let_go(self, connection: Peer) -> None:
+        """Hold back a connection no longer that is no member's any more."""
+        if self._flood is not None:
+            self._flood.let_go(connection)
+
+    def let_all_go(self) -> None:
+        """Hold back no connection any longer."""
+        if self._flood is not None:
+            self._flood.let_all_go()
+
+
+__all__ = ["RoomQueue", "SentMessage"]

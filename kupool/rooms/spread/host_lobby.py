@@ -1,0 +1,87 @@
+"""The lobby of one host, as its parts know it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
+
+from kupool.rooms.membership import Membership
+from kupool.rooms.peers import Peer
+from kupool.rooms.room import Member, Room
+from kupool.rooms.settings import RoomSettings
+from kupool.rooms.spread.settings import SpreadSettings
+from kupool.rooms.timers import LobbyTimers
+from kupool.session.connection import Connection
+
+
+class HostLobby(Protocol):
+    """Where the rooms of this host are, and which host has the others: a
+    :class:`~kupool.rooms.spread.lobby.SpreadLobby`.
+    """
+
+    host: str
+    clock: IReactorTime
+    settings: RoomSettings
+    spread: SpreadSettings
+    timers: LobbyTimers
+    members: Membership
+
+    def __iter__(self) -> Iterator[Room]:
+        """Iterate over the rooms of this host."""
+
+    def find(self, code: str) -> Room | None:
+        """Return a room of this host by its code, if there is one."""
+
+    def owner(self, code: str) -> str | None:
+        """Return the host that a room is on, or would be; None while there is no host."""
+
+    def owns(self, code: str) -> bool:
+        """Say whether a room belongs to this host."""
+
+    def is_there(self, host: str) -> bool:
+        """Say whether another host is there."""
+
+    def ready(self, code: str) -> Deferred[None]:
+        """Fire when a room can be entered."""
+
+    def enter(self, code: str, user: str, connection: Peer | None = None) -> Member:
+        """Make a user a member of a room of this host."""
+
+    def place(
+        self,
+        connection: Peer,
+        code: str,
+        user: str,
+        body: object,
+        *,
+        answer: Deferred[object] | None,
+    ) -> None:
+        """Let a user in, and take their first message to the room."""
+
+    def refuse(
+        self,
+        room: Room | None,
+        failure: Failure,
+        subject: object,
+        answer: Deferred[object] | None,
+    ) -> None:
+        """Tell the sender why a message is not handled, or else the application."""
+
+    def create_for_members(self, code: str) -> Room:
+        """Make a room whose members are on their way; it ends if nobody comes."""
+
+    def hand_over(self, room: Room) -> object:
+        """Return what the application has of a room that has ended here."""
+
+    def follow(self, connection: Peer, code: str, user: str, host: str | None) -> None:
+        """Take a connection to its room, which has moved to ``host``."""
+
+    def tell_lost(self, connection: Connection, code: str, user: str, reason: str) -> None:
+        """Tell a connection that its room is gone."""
+
+
+__all__ = ["HostLobby"]
