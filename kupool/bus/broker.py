@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable
 from random import Random
-from secrets import randbits
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -22,6 +21,7 @@ from kupool.bus.messages import Kind, Message, Model, Outcome
 from kupool.bus.settings import BusSettings
 from kupool.bus.status import BusStatus, Step
 from kupool.bus.topics import Trie, pattern_name
+from kupool.bus.unguessable import Unguessable
 from kupool.bus.watching import IBrokerWatcher
 from kupool.timing.chunks import in_chunks
 from kupool.timing.timers import Timers
@@ -82,6 +82,7 @@ class Broker:
         self._incomplete = ""
         #: When each refusal was logged last, in seconds of the clock.
         self._logged: dict[str, float] = {}
+        self._ids = Unguessable()
 
     # -- who listens
 
@@ -197,7 +198,7 @@ class Broker:
 
     def message_id(self) -> str:
         """Return an id for a message; nobody can guess it, no other message has the same."""
-        return f"{randbits(64):016x}"
+        return self._ids.text()
 
     def publish(self, message: Message, done: Done, known_as: str = "") -> Callable[[], None]:
         """See a message through to its outcome, which ``done`` is given, maybe at once.

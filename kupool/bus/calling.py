@@ -6,7 +6,6 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from itertools import islice
 from random import Random
-from secrets import randbits
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -25,18 +24,16 @@ from kupool.bus.calls import (
 from kupool.bus.messages import Kind, Message, Model, Outcome
 from kupool.bus.settings import BusSettings
 from kupool.bus.topics import is_pattern, matches
+from kupool.bus.unguessable import Unguessable
 from kupool.timing.chunks import Chunks
 from kupool.timing.timers import Timers
 
 #: Calls that are looked after in one turn of the reactor, and offers made to a fan-out.
 CHUNK = 500
 
-#: The bits of a call's number: nobody who was not offered a call can name it, and none tells
-#: how many calls there are.
-NUMBER_BITS = 63
-
-#: Calls that a broker sees through for somebody else have numbers from here on.
-FIRST_FOREIGN = 1 << NUMBER_BITS
+#: A broker's own calls have random numbers below: nobody who was not offered a call can name
+#: it. Those that it sees through for somebody else have numbers from here on.
+FIRST_FOREIGN = 1 << 63
 
 #: Waiting calls that are tried again when a subscriber that had enough to do answers.
 WAKE = 8
@@ -69,6 +66,7 @@ class Calls:
         self._random = random
         self._listening = listening
         self._dropped = dropped
+        self._numbers = Unguessable()
         self._calls: dict[int, Call] = {}
         self._waiting: dict[str, dict[int, Call]] = {}
         self._work: deque[Call] = deque()
@@ -91,9 +89,9 @@ class Calls:
         settings, size = self._settings, len(message.data)
         if len(self._calls) >= settings.max_calls or self.size + size > settings.max_calls_bytes:
             return None
-        number = randbits(NUMBER_BITS)
+        number = self._numbers.number() % FIRST_FOREIGN
         while number in self._calls:
-            number = randbits(NUMBER_BITS)
+            number = self._numbers.number() % FIRST_FOREIGN
         deadline = self._timers.now() + message.timeout
         call = self._calls[number] = Call(number, message, deadline, done, note=note)
         self.size += size
@@ -378,4 +376,4 @@ class Calls:
                 del self._waiting[topic]
 
 
-__all__ = ["FIRST_FOREIGN", "NUMBER_BITS", "Calls"]
+__all__ = ["FIRST_FOREIGN", "Calls"]

@@ -142,6 +142,8 @@ class Inbox:
     def _response(self, result: Any, message: Message) -> Response:
         if result is None:
             return Response(CallVerdict.ANSWER)
+        if type(result) is bytes and len(result) <= self._settings.max_data:
+            return Response(CallVerdict.ANSWER, result)  # as most are
         if isinstance(result, bytes):
             result = Answer(result)
         if isinstance(result, Answer):

@@ -101,6 +101,21 @@ class _Suite(SynchronousTestCase):
         return {s.id for s in self.successResultOf(node.bus.status()).subscribers}
 
 
+class GivenUpTests(_Suite):
+    """Issue 13: a message is checked against the topics of its handler."""
+
+    def test_a_topic_that_was_given_up(self) -> None:
+        one, other = self.nodes(2)
+        self.listen(other, None, "pay", "mail.*")
+        one.bus.publish_reliable_random(b"", "pay", 1.0)
+        one.bus.publish_unreliable_all(b"", "pay")
+        other.bus.unsubscribe(other.answer, ["pay"])
+        self.settle()
+        self.assertEqual(other.heard, [])
+        outcome = self.outcome(one.bus.publish_reliable_random(b"", "mail.a"))
+        self.assertEqual(outcome.data, b"answer")
+
+
 class KnowingTests(_Suite):
     """A-03, A-05: every node knows who listens where."""
 

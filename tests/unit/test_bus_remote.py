@@ -216,6 +216,25 @@ class ReconnectTests(_Suite):
         self.assertEqual((outcome.kind, outcome.data), (Kind.ANSWERED, b"done"))
         self.assertEqual(len(self.heard), 1)
 
+    def test_a_call_to_all_over_a_lost_connection(self) -> None:
+        """A-26, A-29, issue 13: a subscriber that comes back is told that it may have seen it."""
+        bus, other = self.connect(), self.connect()
+        answer: Deferred[bytes] = Deferred()
+
+        def slow(message: Message) -> Deferred[bytes]:
+            self.heard.append(message)
+            return answer
+
+        self.listen(other, slow)
+        waiting = bus.publish_reliable_specific(b"x", "t", 3.0)
+        self.settle(0.1)
+        self.site.wires[1].abortConnection()
+        self.settle(1.0)
+        answer.callback(b"done")
+        self.settle()
+        self.assertEqual(self.successResultOf(waiting).data, b"done")
+        self.assertEqual(len(self.heard), 1)
+
     def test_timeout_while_the_server_is_away(self) -> None:
         """A-21: the deadline holds, whatever becomes of the connection."""
         for hang in (False, True):

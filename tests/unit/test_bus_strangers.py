@@ -19,6 +19,7 @@ from kupool.bus.remote.client import RemoteBus
 from kupool.bus.remote.service import LAST_OUTCOMES, BusService
 from kupool.bus.remote.subscriptions import MAX_HANDLED
 from kupool.bus.settings import PeerLimits
+from kupool.bus.unguessable import Unguessable
 from kupool.errors import GOING_DOWN
 from kupool.net import Server
 from kupool.net.testing import MemoryNetwork, MemoryPeer
@@ -190,6 +191,47 @@ class CallIdTests(BusCase):
         self.assertTrue(self.call(other)["params"]["redelivered"])
 
 
+class UnguessableTests(SynchronousTestCase):
+    """Issue 13: numbers that tell nothing of each other."""
+
+    def test_numbers(self) -> None:
+        numbers = Unguessable()
+        drawn = [numbers.number() for _ in range(2000)]
+        self.assertEqual(len(set(drawn)), 2000)
+        self.assertLess(max(drawn), 1 << 64)
+        self.assertGreater(max(drawn), 1 << 63)
+        for bit in range(64):  # each is set in about half of them
+            self.assertTrue(800 < sum(n >> bit & 1 for n in drawn) < 1200, bit)
+        self.assertRegex(numbers.text(), "^[0-9a-f]{16}$")
+        self.assertNotEqual(Unguessable().number(), Unguessable().number())
+
+
+class GivenUpTests(BusCase):
+    """Issue 13: a message is checked against the topics of its handler."""
+
+    def test_a_topic_that_was_given_up(self) -> None:
+        """What was on its way is not handled; its publisher is not kept waiting."""
+        bus = self.remote()
+        heard: list[str] = []
+
+        def handler(message: Message) -> bytes:
+            heard.append(message.topic)
+            return b"x"
+
+        self.network.run(bus.subscribe(["pay", "mail.*"], handler))
+        outcome = self.core.publish_reliable_random(b"", "pay", timeout=1.0)
+        self.core.publish_unreliable_all(b"", "pay")
+        bus.unsubscribe(handler, ["pay"])
+        self.network.settle()
+        self.assertEqual(heard, [])
+        self.assertEqual(self.successResultOf(outcome).kind, Kind.NO_SUBSCRIBER)
+        for topic in ("mail.a", "mail.b", "mail.a"):
+            outcome = self.core.publish_reliable_random(b"", topic)
+            self.network.settle()
+            self.assertEqual(self.successResultOf(outcome).data, b"x")
+        self.assertEqual(heard, ["mail.a", "mail.b", "mail.a"])
+
+
 class PublisherEndTests(BusCase):
     """Issue 13: a call ends with the connection of its publisher, however that ended."""
 
@@ -311,6 +353,8 @@ def tables(*things: object) -> Counter[str]:
             found[name] += len(thing)
             inner = thing.values() if isinstance(thing, dict) else thing
             left += [(name, value) for value in list(inner)]
+        elif isinstance(thing, Unguessable):
+            continue  # it holds numbers for others, drawn in advance
         elif type(thing).__module__.startswith("kupool.bus"):
             slots = [s for c in type(thing).__mro__ for s in getattr(c, "__slots__", ())]
             for attribute in {*slots, *getattr(thing, "__dict__", ())}:

@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from twisted.internet.defer import fail
+from twisted.internet.error import ConnectionLost
 from twisted.internet.task import Clock
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.test.requesthelper import DummyRequest
 
@@ -51,6 +53,7 @@ class BusCase(SynchronousTestCase):
         path: str = "/bus/publish",
         token: str = "",
         origins: Sequence[str] = (),
+        goes: bool = False,
         **options: Any,
     ) -> tuple[int, Any, Any]:
         routes = bus_routes(self.bus, VisitorGate(KnownHosts(), token, origins), **options)
@@ -68,6 +71,9 @@ class BusCase(SynchronousTestCase):
         assert isinstance(route, ApiResource)
         route.render(request)
         self.clock.advance(0)
+        if goes:
+            request.processingFailed(Failure(ConnectionLost()))
+            return 0, len(self.bus.broker.listening("t")), self.bus.broker.status().calls
         self.clock.advance(3.0)
         self.assertEqual(request.finished, 1, "one answer")
         answer = b"".join(request.written)
@@ -80,6 +86,13 @@ class BusCase(SynchronousTestCase):
 
 class BusPublishingTests(BusCase):
     """A-36: all four models, one answer."""
+
+    def test_a_visitor_who_goes(self) -> None:
+        """Issue 13: a call ends with the connection of its publisher."""
+        body = {"topic": "nobody", "action": "reliable-random", "timeout_ms": 3_600_000}
+        _, _, calls = self.ask(body, goes=True)
+        self.assertEqual(calls, 0)
+        self.assertEqual(self.bus.broker.status().counts["cancelled"], 1)
 
     def test_models(self) -> None:
         for action in ("reliable-random", "reliable-specific"):

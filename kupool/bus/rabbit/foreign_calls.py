@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from secrets import randbits
 
 from twisted.internet.interfaces import IReactorTime
 
-from kupool.bus.calling import FIRST_FOREIGN, NUMBER_BITS
+from kupool.bus.calling import FIRST_FOREIGN
 from kupool.bus.calls import CallVerdict, Deliver, Response, Taken
 from kupool.bus.rabbit.items import NodeCall
 from kupool.bus.settings import BusSettings
+from kupool.bus.unguessable import Unguessable
 
 #: The size of an answer that is remembered.
 MAX_ANSWER = 4096
@@ -51,6 +51,7 @@ class ForeignCalls:
         self._settings = settings
         self._remembered = remembered
         self._send_back = send_back
+        self._numbers = Unguessable()
         self._open: dict[int, _ForeignCall] = {}
         self._by_key: dict[CallerKey, _ForeignCall] = {}
         self._answered: OrderedDict[CallerKey, None] = OrderedDict()
@@ -77,9 +78,9 @@ class ForeignCalls:
         if len(self._open) >= settings.max_calls or self._size + size > settings.max_calls_bytes:
             self._say(held, _ENOUGH)
             return
-        local = FIRST_FOREIGN | randbits(NUMBER_BITS)
+        local = FIRST_FOREIGN | self._numbers.number()
         while local in self._open:
-            local = FIRST_FOREIGN | randbits(NUMBER_BITS)
+            local = FIRST_FOREIGN | self._numbers.number()
         self._open[local] = self._by_key[key] = held
         self._size += size
         taken = deliver(message, local)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import count
-from secrets import randbits
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
@@ -15,6 +14,7 @@ from kupool.bus.messages import Kind, Message, Model, Outcome, Topic
 from kupool.bus.publishing import MIN_TIMEOUT, make_message
 from kupool.bus.remote.messages import PublishParams, encode_data, read_outcome
 from kupool.bus.settings import BusSettings
+from kupool.bus.unguessable import Unguessable
 from kupool.net.dialling.answers import Answers
 from kupool.net.dialling.deadlines import Deadlines, Reading
 from kupool.session.connection import Connection
@@ -60,6 +60,7 @@ class Outstanding:
         self._clock = clock
         self._settings = settings
         self._numbers = count(1)
+        self._ids = Unguessable()
         self._link = link
         self._answers = answers
         self._refusal = refusal
@@ -80,7 +81,7 @@ class Outstanding:
     ) -> Deferred[Outcome]:
         """Send a message now, or with the next connection; raises as a publish does."""
         number, settings = next(self._numbers), self._settings
-        message_id = f"{randbits(64):016x}"  # it tells nobody how many there are
+        message_id = self._ids.text()
         message = make_message(
             settings, message_id, model, topic, data=data, timeout=timeout, key=key, headers=headers
         )

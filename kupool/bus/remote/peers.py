@@ -48,8 +48,12 @@ class BusPeer:
         if self.publishing >= limits.publishing:
             return "open calls of one session"
         for share in self.shares:
-            if reason := share.refuses_call(limits, size):
-                return reason
+            most = limits.user_calls if share.is_user else limits.address_calls
+            most_bytes = limits.user_calls_bytes if share.is_user else limits.address_calls_bytes
+            if (most and share.calls >= most) or (most_bytes and share.size + size > most_bytes):
+                whose = "user" if share.is_user else "address"
+                many = most and share.calls >= most
+                return f"{'open calls' if many else 'data in open calls'} of one {whose}"
         return ""
 
     def begin(self, size: int) -> int:

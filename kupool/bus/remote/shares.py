@@ -20,18 +20,6 @@ class Share:
         self.connections = 0
         self.calls = self.size = self.topics = 0
 
-    def refuses_call(self, limits: PeerLimits, size: int) -> str:
-        """Say what of it is full for one more publish of so many bytes; empty: nothing."""
-        if self.is_user:
-            most, most_bytes, whose = limits.user_calls, limits.user_calls_bytes, "user"
-        else:
-            most, most_bytes, whose = limits.address_calls, limits.address_calls_bytes, "address"
-        if most and self.calls >= most:
-            return f"open calls of one {whose}"
-        if most_bytes and self.size + size > most_bytes:
-            return f"data in open calls of one {whose}"
-        return ""
-
     def refuses_topics(self, limits: PeerLimits, more: int) -> str:
         """Say what of it is full for so many more topics and keys; empty: nothing."""
         most = limits.user_topics if self.is_user else limits.address_topics
