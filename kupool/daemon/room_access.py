@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from kupool.bus.permissions import Permissions, Rule, check_pattern, parse_rule
-from kupool.rooms.service import CREATE, JOIN, MATCH
 from kupool.session.connection import Connection
 from kupool.settings import NodeRoomsSettings
 
-#: What a rule may let users do.
-ROOM_ACTIONS = (CREATE, JOIN, MATCH)
+#: What a rule may let users do. The names are those of :mod:`kupool.rooms.service`, which is
+#: imported only where there are rooms.
+CREATE, JOIN, MATCH = ROOM_ACTIONS = ("create", "join", "match")
 
 
 class RoomAccess:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from kupool.daemon.checks import check
+from kupool.daemon.room_access import ROOM_ACTIONS
 from kupool.net.testing import MemoryPeer
+from kupool.rooms.service import CREATE, JOIN, MATCH
 from kupool.settings import SettingError, load
 from tests.unit.test_daemon_bus import PORT, DaemonCase
 
@@ -38,6 +40,9 @@ class RoomsCase(DaemonCase):
 
 
 class PermissionTests(RoomsCase):
+    def test_the_actions_are_those_of_the_rooms(self) -> None:
+        self.assertEqual(ROOM_ACTIONS, (CREATE, JOIN, MATCH))
+
     """Issue 13: rooms and modes by user and pattern."""
 
     settings = RoomsCase.settings | {

@@ -120,8 +120,6 @@ class BusService(Observer):
         self._publishing = 0
         self._finished: Waiters[None] | None = None
         steps = tuple(before)
-        if "ping" not in {route.key for route in methods.routes}:
-            methods.add("ping", lambda connection, request: True)
         methods.add("bus.publish", self._publish, PublishParams, before=steps)
         methods.add("bus.subscribe", self._subscribe, SubscribeParams, before=steps)
         methods.add("bus.unsubscribe", self._unsubscribe, UnsubscribeParams, before=steps)
