@@ -40,9 +40,6 @@ class RoomsCase(DaemonCase):
 
 
 class PermissionTests(RoomsCase):
-    def test_the_actions_are_those_of_the_rooms(self) -> None:
-        self.assertEqual(ROOM_ACTIONS, (CREATE, JOIN, MATCH))
-
     """Issue 13: rooms and modes by user and pattern."""
 
     settings = RoomsCase.settings | {
@@ -51,6 +48,9 @@ class PermissionTests(RoomsCase):
         "rooms_match": ["chess.*"],
         "rooms_permissions": ["bank-* create bank.>", "root join >"],
     }
+
+    def test_the_actions_are_those_of_the_rooms(self) -> None:
+        self.assertEqual(ROOM_ACTIONS, (CREATE, JOIN, MATCH))
 
     def test_rooms(self) -> None:
         alice, bob, bank = (self.user(name) for name in ("alice", "bob", "bank-1"))
