@@ -160,6 +160,9 @@ class Torture:
         self.differences += count
         for text in texts[:20]:
             self._show(text)
+        if texts:
+            for line in self.site.evidence():
+                self._say(f"      {line}")
         return count
 
     def _note(self, text: str) -> None:

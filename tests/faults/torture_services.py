@@ -264,6 +264,21 @@ class ServicesSite(Site):
         self.kill_daemon()
         self.start_daemon()
 
+    def evidence(self) -> list[str]:
+        lines = []
+        for table in ("log_epochs", "log_marks", "log_forgotten"):
+            found = self.database.execute(f"SELECT * FROM {table} ORDER BY 1", dsn=self.dsn)
+            lines.append(f"{table}: {found[-12:]}")
+        known = dict(
+            self.database.execute("SELECT batch_id, position FROM applied_batches", dsn=self.dsn)
+        )
+        unknown = [batch_id for batch_id in self.accounts.batches if batch_id not in known]
+        lines.append(
+            f"ids known to the store: {len(known)}, from {min((p or 0 for p in known.values()), default=0)}"
+        )
+        lines.append(f"batches of which it knows no id: {len(unknown)}, the last {unknown[-40:]}")
+        return [*lines, *super().evidence()]
+
     def quiet(self) -> str:
         left = super().quiet()
         if not left and not self.brokers.ask(lambda url: has_stream(url, STREAM)):

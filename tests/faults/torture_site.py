@@ -80,6 +80,8 @@ class Site:
         self.to_daemon = Proxy(lambda: self.daemon.port)
         self.accounts: Accounts = self.make_accounts()
         self.complaints: list[str] = []
+        #: What the daemon printed since it was last looked for.
+        self.said: list[str] = []
         self.failed_starts = self.restarts = 0
         self._read_lines = 0
         self._folder_away = False
@@ -189,10 +191,15 @@ class Site:
     def look_for_complaints(self) -> None:
         """Note what the daemon printed of errors that nobody expected."""
         lines = list(self.daemon.lines)
-        for line in lines[self._read_lines :]:
+        self.said = lines[self._read_lines :]
+        for line in self.said:
             if "Traceback" in line or '"critical"' in line or "Unhandled" in line:
                 self.complaints.append(line[:2000])
         self._read_lines = len(lines)
+
+    def evidence(self) -> list[str]:
+        """Return what may tell how a difference came about: the last that the daemon printed."""
+        return [line[:400] for line in self.said[-30:]]
 
     def heal(self) -> None:
         """Let everything work again; raises :class:`ServerFailed` where it does not."""
