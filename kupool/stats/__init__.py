@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from kupool.stats.interfaces import Applied, BatchCounts, IStatsStore, MinuteCount
+from kupool.stats.counts import Applied, BatchCounts, MinuteCount
+from kupool.stats.interfaces import IStatsStore
 from kupool.wire.batches import Rejection
 
 __all__ = ["Applied", "BatchCounts", "IStatsStore", "MinuteCount", "Rejection"]

@@ -1,8 +1,8 @@
-"""What every store of counts does, and what it is given."""
+"""What every store of counts does."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from zope.interface import Attribute, Interface
 
@@ -14,45 +14,8 @@ if TYPE_CHECKING:
 
     from twisted.internet.defer import Deferred
 
+    from kupool.stats.counts import Applied, BatchCounts, MinuteCount
     from kupool.stats.snapshot import IVisitor
-
-
-class BatchCounts(NamedTuple):
-    """What one batch adds: a submission for each username, all in one UTC minute.
-
-    ``minute`` is in seconds since the epoch; ``digest`` tells batches of the same id
-    but other content apart. ``position`` is the batch's place in the log, 0 where it is not
-    known, as for what a queue of RabbitMQ delivers. With ``earlier`` it was appended before
-    the newest epoch of the log began, which may not hold it.
-    """
-
-    batch_id: str
-    digest: bytes
-    minute: int
-    usernames: Sequence[str]
-    position: int = 0
-    earlier: bool = False
-
-
-class Applied(NamedTuple):
-    """What became of some batches: counted, known already, or of a known id but with
-    other content: ``conflicts``, which are not counted, as (id, digest).
-    """
-
-    new: int
-    repeated: int
-    conflicts: Sequence[tuple[str, bytes]]
-
-
-class MinuteCount(NamedTuple):
-    """A row of the per-minute table, for a user or, where ``worker`` is not empty, one
-    of the user's workers.
-    """
-
-    username: str
-    worker: str
-    minute: int
-    submissions: int
 
 
 class IStatsStore(Interface):
@@ -172,4 +135,4 @@ class IStatsStore(Interface):
         """Finish what was begun and close; may be called again."""
 
 
-__all__ = ["Applied", "BatchCounts", "IStatsStore", "MinuteCount"]
+__all__ = ["IStatsStore"]

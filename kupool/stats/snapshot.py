@@ -9,7 +9,7 @@ from kupool.log import Gap, Identity, Mark
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from kupool.stats import MinuteCount
+    from kupool.stats.counts import MinuteCount
 
 #: Rows that a visitor gets at once.
 ROWS_AT_ONCE = 2000
