@@ -106,9 +106,6 @@ MECHANISMS = ("kupool.callbacks", "kupool.incidents", "kupool.timing")
 #: These are known to each other by the interfaces in their packages' ``__init__`` alone.
 BY_INTERFACE = ("live", "log", "bus")
 
-#: Packages of which no file may be in a circle of files that import each other.
-WITHOUT_CIRCLES = ("bus", "net", "session", "client", "pool", "rooms", "web", "daemon")
-
 #: Only these may import the global reactor; everyone else is given one.
 REACTOR_USERS = {"tap", "cli", "commands"}
 
@@ -219,6 +216,31 @@ def room_of(imported: Import) -> str | None:
     return parts[1] if len(parts) > 1 and parts[1] in rooms else ""
 
 
+def named_twice(found: Iterable[Module]) -> dict[str, set[str]]:
+    """The names that stand for two things: a class and another, or a class and an alias.
+
+    Each with the modules that give it.
+    """
+    classes: dict[str, list[str]] = {}
+    aliases: dict[str, list[str]] = {}
+    for module in found:
+        for node in ast.walk(module.tree):
+            if isinstance(node, ast.ClassDef):
+                classes.setdefault(node.name, []).append(module.name)
+            elif isinstance(node, ast.Import | ast.ImportFrom):
+                for alias in node.names:
+                    if alias.asname not in (None, alias.name):
+                        aliases.setdefault(alias.asname, []).append(module.name)
+        for node in module.tree.body:
+            targets = node.targets if isinstance(node, ast.Assign) else []
+            targets = [node.target] if isinstance(node, ast.AnnAssign) else targets
+            for target in targets:
+                if isinstance(target, ast.Name):
+                    aliases.setdefault(target.id, []).append(module.name)
+    given = {name: owners + aliases.get(name, []) for name, owners in classes.items()}
+    return {name: set(owners) for name, owners in given.items() if len(owners) > 1}
+
+
 def scopes(module: Module) -> Iterator[tuple[str, ast.AST]]:
     """Every node of a module below a class or a function, with the dotted name of that."""
     left: list[tuple[str, ast.AST]] = [(module.name, module.tree)]
@@ -296,13 +318,8 @@ class ImportTests(SynchronousTestCase):
                 del left[room]
 
     def test_no_circle_of_files(self) -> None:
-        """Issue 12: imports go downwards between files, too."""
-        found = {
-            circle
-            for circle in circles(import_graph(modules()))
-            if any(name.split(".")[1] in WITHOUT_CIRCLES for name in circle)
-        }
-        self.assertEqual(found, set())
+        """Issues 12 and 13: imports go downwards between files, too, everywhere."""
+        self.assertEqual(circles(import_graph(modules())), set())
 
     def test_a_circle_is_found(self) -> None:
         """Issue 12: however it is made: by a package, in a function, for types alone."""
@@ -622,6 +639,33 @@ class CoroutineTests(SynchronousTestCase):
             self.assertEqual(list(swallowed_ends(ast.parse(f"{start}except: {body}"))), [])
         plain = ast.parse("def f():\n try: work()\n except BaseException: pass")
         self.assertEqual(list(swallowed_ends(plain)), [])
+
+
+class NameTests(SynchronousTestCase):
+    """Issue 13, build 6: a name stands for one thing across the product."""
+
+    def test_a_name_stands_for_one_thing(self) -> None:
+        self.assertEqual(named_twice(modules()), {})
+
+    def test_a_name_that_stands_for_two_is_found(self) -> None:
+        """In two modules or one, inside of a class or a function, or as an alias of another."""
+        sources = {
+            "kupool.a": "class One: ...\nclass Two: ...\nclass Fine: ...\nclass Four: ...",
+            "kupool.b": "class C:\n    class One: ...",
+            "kupool.c": "def f():\n    from kupool.b import C as Two",
+            "kupool.d": "class Three: ...\nclass Three: ...\nFour = int",
+            "kupool.e": "from kupool.a import Fine as Fine\nOther = Fine\nOther = C",
+        }
+        made = [Module(name, name[7:], ast.parse(text)) for name, text in sources.items()]
+        self.assertEqual(
+            named_twice(made),
+            {
+                "One": {"kupool.a", "kupool.b"},
+                "Two": {"kupool.a", "kupool.c"},
+                "Three": {"kupool.d"},
+                "Four": {"kupool.a", "kupool.d"},
+            },
+        )
 
 
 class DocumentationTests(SynchronousTestCase):

@@ -32,7 +32,7 @@ def _translated(failure: Failure) -> Any:
     raise as_error(failure.value) from None
 
 
-class Channel:
+class BrokerChannel:
     """A channel; its Deferreds fail with :class:`BrokerError`."""
 
     def __init__(self, channel: Any) -> None:
@@ -199,4 +199,4 @@ def _message(received: Any) -> BrokerMessage:
     )
 
 
-__all__ = ["BrokerMessage", "Channel", "Deliveries"]
+__all__ = ["BrokerChannel", "BrokerMessage", "Deliveries"]

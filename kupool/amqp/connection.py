@@ -12,7 +12,7 @@ from twisted.internet.protocol import Factory
 
 from kupool.amqp import BrokerError, BrokerRefused
 from kupool.amqp.address import BrokerAddress
-from kupool.amqp.channel import Channel
+from kupool.amqp.channel import BrokerChannel
 from kupool.amqp.wire import ConnectionSettings, as_error, make_protocol
 from kupool.timing.waiting import after
 
@@ -115,10 +115,10 @@ class BrokerConnection:
         """Whether it can be used."""
         return bool(self._protocol.is_open) and self._why is None
 
-    async def channel(self) -> Channel:
+    async def channel(self) -> BrokerChannel:
         """Open a channel; raises :class:`BrokerError`."""
         try:
-            return Channel(await self._protocol.channel())
+            return BrokerChannel(await self._protocol.channel())
         except Exception as error:
             raise as_error(error) from None
 

@@ -15,7 +15,7 @@ from twisted.internet.task import deferLater
 
 from kupool.amqp import BrokerError
 from kupool.amqp.address import parse_brokers
-from kupool.amqp.channel import BrokerMessage, Channel
+from kupool.amqp.channel import BrokerChannel, BrokerMessage
 from kupool.amqp.connection import BrokerConnection, connect
 from kupool.amqp.wire import ConnectionSettings
 from kupool.log import Entry, Identity
@@ -49,7 +49,7 @@ class RabbitLogSide:
         self._base = 0
         self._headers: dict[str, Any] = {}
         self._connection: BrokerConnection | None = None
-        self._publishing: Channel | None = None
+        self._publishing: BrokerChannel | None = None
         self._returned: list[str] = []
 
     @property
@@ -81,7 +81,7 @@ class RabbitLogSide:
                 problems.append(error)
         raise problems[0]
 
-    async def _channel(self) -> Channel:
+    async def _channel(self) -> BrokerChannel:
         assert self._connection is not None
         return await self._connection.channel()
 

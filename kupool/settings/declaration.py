@@ -481,7 +481,7 @@ class Settings:
     process: ProcessSettings = ProcessSettings()
 
 
-class _Place(NamedTuple):
+class _SettingPlace(NamedTuple):
     """Where a setting is: the name of its group, and its field there."""
 
     group: str
@@ -490,7 +490,7 @@ class _Place(NamedTuple):
 
 #: Every setting by its flat name, in the order in which they are shown.
 _PLACES = {
-    f.metadata["name"] or f.name: _Place(group.name, f)
+    f.metadata["name"] or f.name: _SettingPlace(group.name, f)
     for group in fields(Settings)
     for f in fields(getattr(Settings, group.name))
 }

@@ -11,7 +11,7 @@ from zope.interface import implementer
 
 from kupool.amqp import BrokerError, BrokerRefused, BrokerUnreachable
 from kupool.amqp.address import parse_brokers
-from kupool.amqp.channel import BrokerMessage, Channel, Deliveries
+from kupool.amqp.channel import BrokerChannel, BrokerMessage, Deliveries
 from kupool.amqp.connection import BrokerConnection
 from kupool.amqp.links import Link
 from kupool.amqp.refusals import explained
@@ -53,7 +53,7 @@ class AmqpCarrier:
         self._counter = f"{prefix}.count"
         self._link: Link | None = None
         self._connection: BrokerConnection | None = None
-        self._channel: Channel | None = None
+        self._channel: BrokerChannel | None = None
         self._address = ""
         self._connections = 0
 
@@ -116,7 +116,7 @@ class AmqpCarrier:
             )
         self._listener.up(address)
 
-    async def _declare(self, channel: Channel, address: str) -> tuple[Deliveries, Deliveries]:
+    async def _declare(self, channel: BrokerChannel, address: str) -> tuple[Deliveries, Deliveries]:
         settings = self._settings
         await channel.declare_exchange(self._fanout, "fanout", durable=False)
         await channel.declare_exchange(self._direct, "direct", durable=False)
@@ -137,7 +137,11 @@ class AmqpCarrier:
         return own, counter
 
     async def _pump(
-        self, connection: BrokerConnection, channel: Channel, deliveries: Deliveries, take: Any
+        self,
+        connection: BrokerConnection,
+        channel: BrokerChannel,
+        deliveries: Deliveries,
+        take: Any,
     ) -> None:
         while True:
             try:
@@ -158,7 +162,7 @@ class AmqpCarrier:
         else:
             self._listener.received(message.sender, message.reply_to, message.body)
 
-    def _returned(self, channel: Channel, address: str) -> None:
+    def _returned(self, channel: BrokerChannel, address: str) -> None:
         if channel is self._channel:
             self._listener.returned(address)
 

@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from kupool.amqp import BrokerError
-from kupool.amqp.channel import BrokerMessage, Channel, Deliveries
+from kupool.amqp.channel import BrokerChannel, BrokerMessage, Deliveries
 from kupool.amqp.connection import BrokerConnection
 from kupool.log import DeliveredEntry, Entry, Identity, ISubscription
 from kupool.log.groups import READ_CHUNK, RetrySettings
@@ -84,7 +84,7 @@ class RabbitSubscription:
         self._bury_entry = bury
         self._identity = identity
         self._connection: BrokerConnection | None = None
-        self._channel: Channel | None = None
+        self._channel: BrokerChannel | None = None
         self._position = 0
         #: What has come and is not handed over yet.
         self._backlog: deque[BrokerMessage] = deque()
@@ -134,7 +134,7 @@ class RabbitSubscription:
             else:
                 self._lost.setdefault(_content(held), []).append(position)
 
-    async def _pump(self, channel: Channel, deliveries: Deliveries) -> None:
+    async def _pump(self, channel: BrokerChannel, deliveries: Deliveries) -> None:
         while True:
             try:
                 message = await deliveries.next()

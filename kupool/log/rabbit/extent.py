@@ -76,7 +76,7 @@ async def examine(
     return _found(known, ends, place.base, holds_data=True)
 
 
-class _Place(NamedTuple):
+class _StreamBase(NamedTuple):
     """The position that a stream begins after, so far as the mark tells."""
 
     base: int
@@ -84,14 +84,16 @@ class _Place(NamedTuple):
     certain: bool = False
 
 
-async def _place(clock: IReactorTime, reader: StreamReader, known: Identity, mark: Mark) -> _Place:
+async def _place(
+    clock: IReactorTime, reader: StreamReader, known: Identity, mark: Mark
+) -> _StreamBase:
     """Look for the entry at a mark.
 
     A stream belongs to the epoch that it began with; further ones may have begun since, as
     when a store was restored.
     """
     if mark.position <= known.begins_after and not mark.entry_id:
-        return _Place(known.begins_after)  # nothing of the newest epoch is marked yet
+        return _StreamBase(known.begins_after)  # nothing of the newest epoch is marked yet
     bases = [epoch.begins_after for epoch in known.epochs if epoch.begins_after < mark.position]
     for attempt in range(LOOKS):
         if attempt:
@@ -111,18 +113,18 @@ async def _place(clock: IReactorTime, reader: StreamReader, known: Identity, mar
                 return place
         if None not in found:
             break
-    return _Place(0, possible=False)
+    return _StreamBase(0, possible=False)
 
 
-async def _look(reader: StreamReader, base: int, offset: int, mark: Mark) -> _Place | None:
+async def _look(reader: StreamReader, base: int, offset: int, mark: Mark) -> _StreamBase | None:
     """Say what is at a mark in a stream that begins after ``base``; None where it ends before."""
     message = await reader.at(offset)
     if message is None:
         return None
     if offset_of(message.headers) > offset or not mark.entry_id:
-        return _Place(base)
+        return _StreamBase(base)
     same = message.message_id == mark.entry_id
-    return _Place(base, possible=same, certain=same)
+    return _StreamBase(base, possible=same, certain=same)
 
 
 async def _named(

@@ -14,7 +14,7 @@ from zope.interface import implementer
 
 from kupool.amqp import BrokerUnreachable as NoBroker
 from kupool.amqp.address import parse_brokers
-from kupool.amqp.channel import Channel
+from kupool.amqp.channel import BrokerChannel
 from kupool.amqp.connection import BrokerConnection
 from kupool.amqp.links import Link, LinkSettings
 from kupool.log import (
@@ -136,7 +136,7 @@ class RabbitLog:
         self._refusal = ""
         self._subscriptions: dict[str, RabbitSubscription] = {}
         self._gauges: dict[str, Gauge] = {}
-        self._watch: Channel | None = None
+        self._watch: BrokerChannel | None = None
         self._watching: BrokerConnection | None = None
         self._looks = LoopingCall(self._look)
         self._looks.clock = reactor

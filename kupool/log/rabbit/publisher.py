@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from kupool.amqp.channel import Channel
+from kupool.amqp.channel import BrokerChannel
 from kupool.amqp.connection import BrokerConnection
 from kupool.log import LogUnavailable
 from kupool.timing.waiting import Waiters
@@ -83,7 +83,7 @@ class Publisher:
         self._bytes = 0
         self._serial = 0
         self._connection: BrokerConnection | None = None
-        self._channel: Channel | None = None
+        self._channel: BrokerChannel | None = None
         #: On this channel: the last entry sent, and the last after which the queues were seen.
         self._sent = self._covered = 0
         self._checking = False
@@ -163,7 +163,7 @@ class Publisher:
         for item in list(self._waiting.values()):
             self._send(channel, item)
 
-    def _send(self, channel: Channel, item: _Outgoing) -> None:
+    def _send(self, channel: BrokerChannel, item: _Outgoing) -> None:
         item.confirmed = False
         item.sent = self._clock.seconds()
         item.first_sent = item.first_sent or item.sent
@@ -176,13 +176,13 @@ class Publisher:
         ).addErrback(lambda failure: self._log.failure("A confirm went wrong", failure))
         self._check(channel)
 
-    def _confirmed(self, _: object, channel: Channel, item: _Outgoing) -> None:
+    def _confirmed(self, _: object, channel: BrokerChannel, item: _Outgoing) -> None:
         if channel is self._channel:
             item.confirmed = True
             if item.serial <= self._covered:
                 self._settle(item)
 
-    def _check(self, channel: Channel) -> None:
+    def _check(self, channel: BrokerChannel) -> None:
         """Look at the queues behind what has been published; one look covers many entries."""
         if self._checking or channel is not self._channel or self._covered >= self._sent:
             return
@@ -194,7 +194,7 @@ class Publisher:
             callbackArgs=(channel, self._sent),
         ).addErrback(lambda failure: self._log.failure("A check went wrong", failure))
 
-    def _checked(self, _: object, channel: Channel, serial: int) -> None:
+    def _checked(self, _: object, channel: BrokerChannel, serial: int) -> None:
         if channel is not self._channel:
             return
         self._checking = False
@@ -225,7 +225,7 @@ class Publisher:
                 self._ticking = None
             self._idle.tell(None)
 
-    def _refused(self, failure: Failure, channel: Channel) -> None:
+    def _refused(self, failure: Failure, channel: BrokerChannel) -> None:
         """The broker would not keep an entry: a new channel, and everything once more."""
         if channel is not self._channel or not channel.is_open:
             return
@@ -249,12 +249,14 @@ class Publisher:
 
         Deferred.fromCoroutine(self._open(held)).addErrback(failed)
 
-    def _returned(self, connection: BrokerConnection, channel: Channel, message_id: str) -> None:
+    def _returned(
+        self, connection: BrokerConnection, channel: BrokerChannel, message_id: str
+    ) -> None:
         if channel is self._channel:
             self._channel = None
             connection.drop(f"no queue takes entry {message_id!r}")
 
-    def _broken(self, connection: BrokerConnection, channel: Channel, why: str) -> None:
+    def _broken(self, connection: BrokerConnection, channel: BrokerChannel, why: str) -> None:
         """A channel ended that we did not end: what we publish to is not as it should be."""
         if channel is self._channel:
             self._channel = None

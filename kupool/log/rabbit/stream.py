@@ -10,7 +10,7 @@ from twisted.internet.task import deferLater
 
 from kupool.amqp import BrokerError
 from kupool.amqp import BrokerUnreachable as NoBroker
-from kupool.amqp.channel import BrokerMessage, Channel, Deliveries
+from kupool.amqp.channel import BrokerChannel, BrokerMessage, Deliveries
 from kupool.amqp.connection import BrokerConnection
 from kupool.amqp.links import Link
 from kupool.log import Entry, LogUnavailable
@@ -176,7 +176,7 @@ class StreamReader:
         return found
 
     async def _arrived(
-        self, channel: Channel, deliveries: Deliveries, least: int
+        self, channel: BrokerChannel, deliveries: Deliveries, least: int
     ) -> list[BrokerMessage]:
         # A channel reads the stream itself: all it can deliver comes before the next answer.
         await channel.fence(self._topology.exchange)

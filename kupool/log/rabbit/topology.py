@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from kupool.amqp import BrokerError, BrokerRefused
-from kupool.amqp.channel import Channel
+from kupool.amqp.channel import BrokerChannel
 from kupool.amqp.connection import BrokerConnection
 from kupool.amqp.refusals import explained
 
@@ -152,7 +152,7 @@ async def _is_there(connection: BrokerConnection, name: str, *, exchange: bool =
 
 
 async def _compared(
-    connection: BrokerConnection, channel: Channel, topology: Topology, queue: str
+    connection: BrokerConnection, channel: BrokerChannel, topology: Topology, queue: str
 ) -> int:
     """Return how many messages wait in a queue that is there, if it is as it should be."""
     try:
