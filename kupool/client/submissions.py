@@ -15,6 +15,7 @@ from kupool.client.failures import TooManyUnanswered
 from kupool.client.settings import PoolClientSettings
 from kupool.net.dialling.answers import Answers
 from kupool.net.dialling.failures import RequestTimeout
+from kupool.timing.doubling import Doubling
 from kupool.wire.incoming import ServerMessage
 from kupool.wire.messages import SubmitParams, encode_request
 
@@ -26,7 +27,7 @@ RETRY_FIRST = 1.05
 class _Submission:
     """One submission, from the first time it is sent until its answer is final."""
 
-    __slots__ = ("answered", "params", "timer", "tries", "unanswered")
+    __slots__ = ("answered", "backoff", "params", "timer", "tries", "unanswered")
 
     def __init__(self, params: SubmitParams, canceller: Callable[[_Submission], None]) -> None:
         self.params = params
@@ -34,6 +35,8 @@ class _Submission:
         #: Whether a connection was lost before its answer came: it may be counted.
         self.unanswered = False
         self.tries = 0
+        #: Seconds: the last wait was a random part of this, beyond the least; 0 before it.
+        self.backoff = 0.0
         self.timer: IDelayedCall | None = None
 
 
@@ -59,6 +62,7 @@ class Submissions:
         self._clock = clock
         self._answers = answers
         self._settings = settings
+        self._backoffs = Doubling(1.0, settings.backoff_most)
         self._random = random
         self._late = late
         self._send: Callable[[bytes], None] | None = None
@@ -150,8 +154,8 @@ class Submissions:
     def _retry(self, submission: _Submission) -> None:
         submission.tries += 1
         self.counters["retried"] += 1
-        most = min(self._settings.backoff_most, 2.0 ** (submission.tries - 1))
-        wait = RETRY_FIRST + self._random() * most
+        submission.backoff = self._backoffs.after(submission.backoff)
+        wait = RETRY_FIRST + self._random() * submission.backoff
         self._retrying.add(submission)
         submission.timer = self._clock.callLater(wait, self._send_again, submission)
 

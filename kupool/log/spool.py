@@ -37,6 +37,7 @@ from kupool.log import (
     Mark,
 )
 from kupool.log.spool_file import SpoolFile
+from kupool.timing.doubling import Doubling
 from kupool.timing.waiting import after
 
 #: With so few entries of the file left to send, new ones wait for them in memory instead
@@ -144,6 +145,7 @@ class SpooledLog:
         self._reading = self._pumping = False
         #: Whether something was refused since there was room.
         self._full = False
+        self._backoffs = Doubling(self._settings.backoff, self._settings.longest_backoff)
         self._backoff = 0.0
         self._retry: IDelayedCall | None = None
         self._closed: Deferred[None] | None = None
@@ -318,10 +320,9 @@ class SpooledLog:
             self._log.warn("The log is away, entries go to the spool: {reason}", reason=reason)
         self._away, self._flowing = reason, False
         self._take_back()
-        delay = self._backoff = min(
-            self._settings.longest_backoff, self._backoff * 2 or self._settings.backoff
-        )
-        self._retry = self._clock.callLater(delay * (1 - self._jitter() / 2), self._try_again)
+        self._backoff = self._backoffs.after(self._backoff)
+        delay = self._backoff * (1 - self._jitter() / 2)
+        self._retry = self._clock.callLater(delay, self._try_again)
 
     def _take_back(self) -> None:
         """Put what is in memory into the file, behind what is in there."""

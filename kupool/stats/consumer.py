@@ -16,11 +16,13 @@ from zope.interface import implementer
 from kupool.log import DeliveredEntry, IConsumer, ILog, ISubscription, Mark
 from kupool.stats import Applied, BatchCounts, IStatsStore, Rejection
 from kupool.stats.fold import fold_entry
+from kupool.timing.doubling import Doubling
 from kupool.wire.batches import PoisonBatch
 
 #: The consumer group of the counts.
 GROUP = "stats"
 
+#: Seconds between two tries to commit, at the most.
 _LONGEST_BACKOFF = 30.0
 
 
@@ -65,6 +67,7 @@ class StatsConsumer:
         self._loop.clock = clock
         self._busy = self._stopped = False
         self._began = 0.0
+        self._backoffs = Doubling(self._settings.interval, _LONGEST_BACKOFF)
         self._backoff = 0.0
         self._retry: IDelayedCall | None = None
         self.poisoned = self.repeated = self.committed = 0
@@ -164,7 +167,7 @@ class StatsConsumer:
                 reason=failure.getErrorMessage(),
             )
         self.problem = failure.getErrorMessage()
-        self._backoff = min(_LONGEST_BACKOFF, self._backoff * 2 or self._settings.interval)
+        self._backoff = self._backoffs.after(self._backoff)
         if not self._stopped:
             self._retry = self._clock.callLater(self._backoff, self._try_again)
 

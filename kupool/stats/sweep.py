@@ -20,6 +20,7 @@ from kupool.log import Entry, IdentityMismatch, ILog, Mark
 from kupool.stats import BatchCounts, IStatsStore
 from kupool.stats.comparison import Comparison
 from kupool.stats.fold import MAX_ID, fold_entry
+from kupool.timing.doubling import Doubling
 from kupool.wire.batches import VERSION, Batch, PoisonBatch, encode_batch
 
 #: Entries that are looked at in one turn.
@@ -77,6 +78,7 @@ class Sweeper:
         self._next: IDelayedCall | None = None
         self._pause: Deferred[None] | None = None
         self._again = self._started = self._stopped = False
+        self._backoffs = Doubling(self._settings.retry, self._settings.every)
         self._backoff = 0.0
         self._failing_since: float | None = None
         #: Positions that a sweep still has to look at: the first one, or one that has found
@@ -177,8 +179,7 @@ class Sweeper:
         self.problem = problem
         if self._failing_since is None:
             self._failing_since = self._clock.seconds()
-        settings = self._settings
-        self._backoff = min(settings.every, self._backoff * 2 or settings.retry)
+        self._backoff = self._backoffs.after(self._backoff)
 
     def _ended(self, _: object) -> None:
         self._running = None

@@ -653,6 +653,18 @@ class SubmissionTests(ClientCase):
         self.assertEqual(self.client.counters["retried"], 3)
         self.end()
 
+    def test_unavailable_for_hours(self) -> None:
+        """K-62: however many tries are allowed, each of them is made."""
+        session = self.ready(retries=1100, backoff_most=0.5, ping_interval=0.0, silence_timeout=0.0)
+        answered = self.submit()
+        for _ in range(1100):
+            session.answer(False, error="Temporarily unavailable", code=27)
+            self.clock.advance(RETRY_FIRST + 0.5)
+        session.answer()
+        self.assertTrue(self.successResultOf(answered).accepted)
+        self.assertEqual(self.client.counters["retried"], 1100)
+        self.end()
+
     def test_unanswered_submissions_are_bounded(self) -> None:
         """Beyond the bound a submission fails at once, and says why."""
         session = self.ready(max_unanswered=2)

@@ -7,6 +7,7 @@ from random import random as _random
 
 from kupool.errors import Announced, after_close
 from kupool.ranges import check, number, whole
+from kupool.timing.doubling import Doubling
 
 #: Seconds over which clients spread that come back at once: not all in one millisecond.
 SPREAD = 0.25
@@ -33,8 +34,8 @@ class Backoff:
         random: Callable[[], float] = _random,
     ) -> None:
         check(_EXPECTED, first=first, most=most, steady=steady, places=places)
-        self._first = first
-        self._most = most
+        self._ceilings = Doubling(first, most)
+        self._ceiling = 0.0
         self._steady = steady
         self._places = places
         self._random = random
@@ -51,7 +52,7 @@ class Backoff:
         session stood, 0 for an attempt that failed.
         """
         if stood >= self._steady:
-            self.failures, self._hurried = 0, False
+            self.failures, self._ceiling, self._hurried = 0, 0.0, False
         what = after_close(close)
         if not what.returns:
             return None
@@ -62,9 +63,10 @@ class Backoff:
             # must not be met with a storm.
             self._hurried = True
             return self._random() * SPREAD
-        rounds = min(self.failures // self._places, 32)
+        if self.failures % self._places == 0:
+            self._ceiling = self._ceilings.after(self._ceiling)
         self.failures += 1
-        return what.wait + self._random() * min(self._most, self._first * 2.0**rounds)
+        return what.wait + self._random() * self._ceiling
 
 
 __all__ = ["SPREAD", "Backoff"]

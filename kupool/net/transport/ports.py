@@ -26,10 +26,13 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from kupool.net.transport.leftovers import remove_leftovers
+from kupool.timing.doubling import Doubling
 
 #: Seconds before accepting is tried again, at first and at most.
 FIRST_REST = 0.005
 LONGEST_REST = 1.0
+
+_RESTS = Doubling(FIRST_REST, LONGEST_REST)
 
 #: What says nothing about the next connection.
 _PASSING = frozenset((0, EAGAIN, EWOULDBLOCK, EPERM, ECONNABORTED))
@@ -68,7 +71,7 @@ class RestingPort(tcp.Port):
     #: What listens already, where the port is to adopt it.
     adopted: AdoptedSocket | None = None
     _resting: IDelayedCall | None = None
-    _rest = FIRST_REST
+    _rest = 0.0
 
     def createInternetSocket(self) -> socket.socket:
         """Return the socket, as one that remembers."""
@@ -84,12 +87,12 @@ class RestingPort(tcp.Port):
         listening: Any = self.socket
         super().doRead()  # type: ignore[no-untyped-call]
         if listening.outcome in _PASSING:
-            self._rest = FIRST_REST
+            self._rest = 0.0
         elif self.connected and self._resting is None:
             reactor: Any = self.reactor
             reactor.removeReader(self)
+            self._rest = _RESTS.after(self._rest)
             self._resting = reactor.callLater(self._rest, self._try_again)
-            self._rest = min(2 * self._rest, LONGEST_REST)
 
     def _try_again(self) -> None:
         self._resting = None
