@@ -273,9 +273,8 @@ class ServicesSite(Site):
             self.database.execute("SELECT batch_id, position FROM applied_batches", dsn=self.dsn)
         )
         unknown = [batch_id for batch_id in self.accounts.batches if batch_id not in known]
-        lines.append(
-            f"ids known to the store: {len(known)}, from {min((p or 0 for p in known.values()), default=0)}"
-        )
+        lowest = min((position or 0 for position in known.values()), default=0)
+        lines.append(f"ids known to the store: {len(known)}, from position {lowest}")
         lines.append(f"batches of which it knows no id: {len(unknown)}, the last {unknown[-40:]}")
         return [*lines, *super().evidence()]
 
