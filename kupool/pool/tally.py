@@ -38,7 +38,7 @@ class RejectionTally:
         count = counts.get(key)
         if count is None:
             count = 0
-            if len(counts) + len(self._earlier) >= MAX_TALLIES:
+            if len(self) >= MAX_TALLIES:
                 key = ("", error)
                 count = counts.get(key, 0)
         counts[key] = count + 1
@@ -55,6 +55,10 @@ class RejectionTally:
             self._earlier[Rejection(user, error.code, self._minute)] += count
         self._counts = {}
         self._minute_ends = float("-inf")
+
+    def __len__(self) -> int:
+        """Return for how many (user, reason, minute) there are counts to take."""
+        return len(self._counts) + len(self._earlier)
 
     @property
     def outcomes(self) -> Counter[str]:

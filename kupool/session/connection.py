@@ -312,17 +312,19 @@ class Connection:
         share = items if len(items) <= BUDGET else items[:BUDGET]
         self._receiving = True
         handled = 0
-        for item in share:
-            handled += 1
-            dispatch = self._dispatch  # a handler may have set another router
-            reply = dispatch(self, item)
-            if reply is not None:
-                self._replies.append(reply)
-            if self._halted:
-                break
-        self._receiving = False
-        if self._replies:
-            self._send_replies()
+        try:
+            for item in share:
+                handled += 1
+                dispatch = self._dispatch  # a handler may have set another router
+                reply = dispatch(self, item)
+                if reply is not None:
+                    self._replies.append(reply)
+                if self._halted:
+                    break
+        finally:  # where it raises, those before it are answered all the same
+            self._receiving = False
+            if self._replies:
+                self._send_replies()
         self.messages_in += handled
         if handled < len(items):
             self._keep(items[handled:])

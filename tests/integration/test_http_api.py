@@ -96,7 +96,7 @@ class HttpTests(TestCase):
                 self.assertEqual(answer["result"], True)
             await client.call("submit", **solution(job, f"{username}-0"))
         await self.house.until(lambda: not self.house.log.status().depth)
-        await self.house.until(lambda: not self.house.handlers._rejections)
+        await self.house.until(lambda: not len(self.house.acceptance.rejections))
         code, stats = await self.ask("/stats")
         self.assertEqual(code, 200)
         self.assertEqual((stats["accepted_total"], stats["accepted"]), (9, 9))
