@@ -38,9 +38,6 @@ TOO_LARGE = "too large for every subscriber"
 #: Seconds between two lines of the log about refusals for the same reason.
 LOG_PERIOD = 60.0
 
-#: An unreliable message that waits for a subscriber.
-_KEPT = Outcome(Kind.SENT)
-
 
 class Broker:
     """Takes messages for topics, and sees each through to its outcome.
@@ -275,7 +272,7 @@ class Broker:
 
         def sent(told: Counter[Taken], meant: Sequence[Subscriber]) -> None:
             outcome = self._sent(message, note, told)
-            if outcome == _KEPT:
+            if outcome.kind is Kind.SENT and not outcome.receivers:  # it is kept
                 self._give_kept(message.topic, meant)
             self._tell(done, outcome)
 

@@ -43,9 +43,8 @@ class _OneSend:
         for subscriber in part:
             self.told[self._give(self.message, subscriber)] += 1
 
-    def to_one(self, random: Random) -> None:
+    def to_one(self, random: Random, there: Sequence[Subscriber]) -> None:
         """Send it to one of those who listen now."""
-        there = self._listening(self.message.topic)
         for n in in_any_order(random, len(there)):
             taken = self._give(self.message, there[n])
             self.told[taken] += 1
@@ -84,26 +83,22 @@ class Sending:
         ``sent`` is called when all have it, maybe at once; it never raises.
         """
         one = _OneSend(message, self._give, self._listening)
-        recipients: Sequence[Subscriber] = one.everybody
-        work: Callable[[Sequence[Subscriber]], object] = one.to_all
-        if message.model is Model.UNRELIABLE_RANDOM:
-            recipients = recipients[:1]  # it counts as one in its turn
-
-            def work(_: Sequence[Subscriber]) -> None:
-                one.to_one(self._random)
-
-        if not recipients:  # whoever comes next is to find it kept
-            sent(one.told, recipients)
-        elif len(recipients) <= CHUNK and self._queue.begin():
+        everybody, to_one = one.everybody, message.model is Model.UNRELIABLE_RANDOM
+        if not everybody:  # whoever comes next is to find it kept
+            sent(one.told, everybody)
+        elif (to_one or len(everybody) <= CHUNK) and self._queue.begin():
             try:
-                work(recipients)
+                if to_one:
+                    one.to_one(self._random, everybody)
+                else:
+                    one.to_all(everybody)
             finally:
                 self._queue.end()
-            sent(one.told, one.everybody)
+            sent(one.told, everybody)
             if self._queue.pending:  # it was published from within
                 self._turns.begin()
         elif self._has_room(message):
-            self._wait(one, recipients, work, sent)
+            self._wait(one, to_one, sent)
         else:
             return False
         return True
@@ -112,15 +107,16 @@ class Sending:
         settings, size = self._settings, self._size + len(message.data)
         return len(self._queue) < settings.max_calls and size <= settings.max_calls_bytes
 
-    def _wait(
-        self,
-        one: _OneSend,
-        recipients: Sequence[Subscriber],
-        work: Callable[[Sequence[Subscriber]], object],
-        sent: Sent,
-    ) -> None:
+    def _wait(self, one: _OneSend, to_one: bool, sent: Sent) -> None:
         size = len(one.message.data)
         self._size += size
+        recipients: Sequence[Subscriber] = one.everybody
+        work: Callable[[Sequence[Subscriber]], object] = one.to_all
+        if to_one:
+            recipients = recipients[:1]  # it counts as one in its turn
+
+            def work(_: Sequence[Subscriber]) -> None:
+                one.to_one(self._random, self._listening(one.message.topic))
 
         def ended() -> None:
             self._size -= size
