@@ -1,13 +1,14 @@
 """The core of the bus: who listens, what waits, and what becomes of every message.
 
 It does no input or output: messages leave through the functions that subscribers gave,
-time comes from the clock. :mod:`kupool.bus.calling` has the two reliable models.
+time comes from the clock. :mod:`kupool.bus.calling` has the two reliable models,
+:mod:`kupool.bus.sending` the others.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from random import Random
 
 from twisted.internet.interfaces import IReactorTime
@@ -16,14 +17,14 @@ from twisted.logger import Logger
 from kupool.bus.accounts import Accounts, Note
 from kupool.bus.buffer import Buffer, Kept
 from kupool.bus.calling import FIRST_FOREIGN, Calls
-from kupool.bus.calls import Deliver, Done, Response, Subscriber, Taken, in_any_order
-from kupool.bus.messages import Kind, Message, Model, Outcome
+from kupool.bus.calls import Deliver, Done, Response, Subscriber, Taken
+from kupool.bus.messages import Kind, Message, Outcome
+from kupool.bus.sending import Sending
 from kupool.bus.settings import BusSettings
 from kupool.bus.status import BusStatus, Step
 from kupool.bus.topics import Trie, pattern_name
 from kupool.bus.unguessable import Unguessable
 from kupool.bus.watching import IBrokerWatcher
-from kupool.timing.chunks import in_chunks
 from kupool.timing.timers import Timers
 
 #: Topics whose subscribers are remembered until somebody comes or goes.
@@ -67,6 +68,9 @@ class Broker:
         self._subscribers: dict[str, Subscriber] = {}
         self._trie: Trie[Subscriber] = Trie()
         self._matches: dict[str, tuple[Subscriber, ...]] = {}
+        self._sending = Sending(
+            clock, self.settings, random=self._random, listening=self.listening, give=self._give
+        )
         self._calls = Calls(
             clock,
             self._timers,
@@ -264,23 +268,24 @@ class Broker:
             self._log.failure("An outcome could not be told")
 
     def _send(self, message: Message, note: Note, done: Done) -> None:
-        """Send an unreliable message, a chunk in each reactor turn, or keep it."""
-        everybody = self.listening(message.topic)
-        told: Counter[Taken] = Counter()
-        if message.model is Model.UNRELIABLE_RANDOM:
-            for n in in_any_order(self._random, len(everybody)):
-                taken = self._give(message, everybody[n])
-                told[taken] += 1
-                if taken is Taken.YES:
-                    break
-            self._tell(done, self._sent(message, note, told))
-            return
+        """Send an unreliable message, or keep it."""
 
-        def give(subscriber: Subscriber) -> None:
-            told[self._give(message, subscriber)] += 1
+        def sent(told: Counter[Taken], meant: Sequence[Subscriber]) -> None:
+            outcome = self._sent(message, note, told)
+            if outcome.kind is Kind.SENT and not outcome.receivers:  # it is kept
+                self._give_kept(message.topic, meant)
+            self._tell(done, outcome)
 
-        given = in_chunks(self.clock, everybody, give)
-        given.addCallback(lambda _: self._tell(done, self._sent(message, note, told)))
+        if not self._sending.send(message, sent):
+            self._refuse(message, note, BUS_FULL, done)
+
+    def _give_kept(self, topic: str, others: Sequence[Subscriber]) -> None:
+        """Give what has just been kept to those who had come before, but after the others."""
+        there = self.listening(topic)
+        if there is not others:
+            known = set(others)
+            for subscriber in [each for each in there if each not in known]:
+                self._buffer.drain(topic, self._giving(subscriber))
 
     def _sent(self, message: Message, note: Note, told: Counter[Taken]) -> Outcome:
         receivers = told[Taken.YES]
@@ -293,6 +298,9 @@ class Broker:
         elif told[Taken.TOO_LARGE]:
             self._accounts.ended(message, note, "overflow")
             reason = TOO_LARGE
+        elif self._closed:
+            self._accounts.ended(message, note, Kind.REFUSED.value)
+            reason = BUS_CLOSED
         elif self._buffer.keep(message, note):
             self._accounts.ended(message, note, "buffered")
         else:
@@ -303,7 +311,11 @@ class Broker:
         return Outcome(Kind.SENT, receivers=receivers)
 
     def _give(self, message: Message, subscriber: Subscriber) -> Taken:
-        taken = subscriber.deliver(message, None)
+        try:
+            taken = subscriber.deliver(message, None)
+        except BaseException:  # it costs nobody else the message
+            self._log.failure("A message could not be given to {id}", id=subscriber.id)
+            taken = Taken.GONE
         if taken is Taken.YES:
             self._accounts.step(message, "offered", subscriber.id)
         else:

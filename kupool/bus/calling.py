@@ -285,7 +285,7 @@ class Calls:
         left = max(0.0, call.deadline - self._timers.now())
         call.offers[subscriber] = OfferState.OPEN
         subscriber.take(call.number, size)
-        taken = subscriber.deliver(message._replace(timeout=left, redelivered=again), call.number)
+        taken = subscriber.deliver(message.offered(left, again), call.number)
         if taken is Taken.YES:
             self._accounts.step(message, "offered", subscriber.id)
         elif call.offers.get(subscriber) is OfferState.OPEN:

@@ -101,7 +101,7 @@ class Inbox:
                 left = message.timeout - (self._clock.seconds() - since)
                 if left <= 0:
                     continue  # nobody waits for it any more
-                message = message._replace(timeout=left)
+                message = message.offered(left, message.redelivered)
             self._handle(message, respond)
         return self._ready()
 

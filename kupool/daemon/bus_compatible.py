@@ -14,6 +14,7 @@ from kupool.bus.compatible.frames import HEADER_SIZE, MAX_BODY, PREDECESSOR
 from kupool.bus.compatible.service import PredecessorLimits, PredecessorService, TopicRules
 from kupool.bus.topics import matches, pattern_name
 from kupool.daemon.bus import LAST_CALLS
+from kupool.daemon.bus import peer_limits as bus_limits
 from kupool.daemon.http_limits import descriptor_limit, http_limits
 from kupool.errors import GOING_DOWN, CloseReason
 from kupool.net.manager import ConnectionManager, ServerSettings
@@ -105,10 +106,9 @@ def last_word(framing: Framing, reason: CloseReason, retry_after: float | None) 
 
 
 def peer_limits(settings: Settings) -> PredecessorLimits:
-    """Return what one connection may have of the bus."""
+    """Return what one connection and one address may have of the bus."""
     return PredecessorLimits(
-        publishing=settings.bus.calls,
-        topics=settings.bus.topics,
+        peers=bus_limits(settings.bus),
         rate=settings.bus.rate,
         idle=settings.limits.idle_timeout,
     )

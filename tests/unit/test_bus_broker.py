@@ -283,6 +283,114 @@ class DeliveryTests(_Suite):
             sink.answer(NOT_MINE)
         self.assertEqual(self.kinds[1:], [Kind.NO_SUBSCRIBER])
 
+    def test_order_between_messages(self) -> None:
+        """Issue 13 build 1: a small fan-out does not pass a large one, whatever its model."""
+        sinks = [Sink(self.broker, str(n)) for n in range(1200)]
+        last = sinks[-1]
+        self.broker.subscribe(last.name, ["u"], last.deliver)
+        self.publish(Model.UNRELIABLE_ALL, data=b"1")
+        self.publish(Model.UNRELIABLE_ALL, topic="u", data=b"2")
+        self.publish(Model.UNRELIABLE_RANDOM, topic="u", data=b"3")
+        self.publish(Model.UNRELIABLE_ALL, data=b"4")
+        seen = [sum(len(sink.messages) for sink in sinks)]
+
+        def others() -> None:
+            seen.append(sum(len(sink.messages) for sink in sinks))
+            if len(self.outcomes) < 4:
+                self.clock.callLater(0, others)
+
+        self.clock.callLater(0, others)
+        self.clock.advance(0)
+        self.assertEqual([m.data for m in last.messages], [b"1", b"2", b"3", b"4"])
+        self.assertEqual(seen, [500, 1000, 1500, 2000, 2402], "a chunk in each turn")
+        self.assertEqual([outcome.receivers for outcome in self.outcomes], [1200, 1, 1, 1200])
+
+    def test_who_comes_and_goes_while_a_message_waits(self) -> None:
+        """A-32: who has left gets none of it; who has come, what nobody else got."""
+        sinks = [Sink(self.broker, str(n)) for n in range(1200)]
+        one = Sink(self.broker, "one", "u")
+        self.publish(Model.UNRELIABLE_ALL, data=b"1")
+        self.publish(Model.UNRELIABLE_ALL, topic="u", data=b"2")
+        self.broker.unsubscribe("one")
+        self.broker.remove(sinks[-1].name)
+        other = Sink(self.broker, "other", "u")
+        self.assertEqual((one.messages, other.messages), ([], []))
+        self.clock.advance(0)
+        self.clock.advance(0)
+        self.assertEqual((one.messages, sinks[-1].messages), ([], []))
+        self.assertEqual([m.data for m in other.messages], [b"2"])
+        self.assertEqual([outcome.receivers for outcome in self.outcomes], [1199, 0])
+
+    def test_for_nobody_while_others_wait(self) -> None:
+        """A-32: it is kept at once, so that who comes next has it."""
+        for n in range(1200):
+            Sink(self.broker, str(n))
+        self.publish(Model.UNRELIABLE_ALL)
+        self.publish(Model.UNRELIABLE_ALL, topic="u", data=b"1")
+        self.assertEqual([m.data for m in Sink(self.broker, "u", "u").messages], [b"1"])
+
+    def test_what_waits_is_bounded(self) -> None:
+        """A-15: by number and by size, as calls are; more is refused."""
+        for limits in ({"max_calls": 2}, {"max_calls_bytes": 20}):
+            self.broker, self.outcomes = self.make(**limits), []
+            for n in range(1200):
+                Sink(self.broker, str(n))
+            for _ in range(3):
+                self.publish(Model.UNRELIABLE_ALL, data=b"x" * 10)
+            self.assertEqual(self.outcomes, [Outcome(Kind.REFUSED, reason=BUS_FULL)])
+            for _ in range(5):
+                self.clock.advance(0)
+            self.publish(Model.UNRELIABLE_ALL, data=b"x" * 10)
+            self.clock.advance(0)
+            self.assertEqual([outcome.receivers for outcome in self.outcomes], [0, *[1200] * 3])
+
+    def test_published_from_within(self) -> None:
+        """Issue 13 build 1: behind what is being sent, in the same turn."""
+        sink = Sink(self.broker, "b")
+        self.broker.remove("b")
+
+        def first(message: Message, number: int | None) -> Taken:
+            if message.data == b"1":
+                self.publish(Model.UNRELIABLE_ALL, data=b"2")
+            return Taken.YES
+
+        self.broker.subscribe("a", ["t"], first)
+        self.broker.subscribe("b", ["t"], sink.deliver)
+        self.publish(Model.UNRELIABLE_ALL, data=b"1")
+        self.assertEqual([m.data for m in sink.messages], [b"1", b"2"])
+        self.assertEqual([outcome.receivers for outcome in self.outcomes], [2, 2])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_a_subscriber_that_raises(self) -> None:
+        """A-33: it costs nobody else a message, and its publisher no outcome."""
+
+        def broken(message: Message, number: int | None) -> Taken:
+            raise SystemExit
+
+        self.broker.subscribe("broken", ["t"], broken)
+        sink = Sink(self.broker, "b")
+        for _ in range(10):
+            self.publish(Model.UNRELIABLE_RANDOM)
+        self.publish(Model.UNRELIABLE_ALL)
+        self.assertEqual(len(sink.messages), 11)
+        self.assertEqual(set(self.outcomes), {Outcome(Kind.SENT, receivers=1)})
+        self.assertTrue(self.flushLoggedErrors(SystemExit))
+
+    def test_closed_while_a_message_waits(self) -> None:
+        """A-22: nothing is kept for anybody any more."""
+        for n in range(1200):
+            Sink(self.broker, str(n))
+        Sink(self.broker, "u", "u")
+        self.publish(Model.UNRELIABLE_ALL)
+        self.publish(Model.UNRELIABLE_ALL, topic="u")
+        self.broker.close()
+        self.clock.advance(0)
+        self.assertEqual(
+            self.outcomes,
+            [Outcome(Kind.SENT, receivers=500), Outcome(Kind.REFUSED, reason=BUS_CLOSED)],
+        )
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
     def test_ten_thousand_that_wait(self) -> None:
         """A-14, A-24: they are one call to the clock, which is not called before it is due."""
         for _ in range(10_000):

@@ -18,7 +18,7 @@ from kupool.bus.accounts import Accounts
 from kupool.bus.buffer import MAX_BUFFERS, Buffer, Kept
 from kupool.bus.calls import CallVerdict, Response, Taken
 from kupool.bus.inbox import Inbox
-from kupool.bus.remote.messages import Body, Encoded, decode_data, encode_data
+from kupool.bus.remote.messages import Body, decode_data, encode_data
 from kupool.bus.topics import Trie, matches, overlaps, pattern_name, topic_name
 from kupool.bus.topics import covers as wider
 from kupool.timing.timers import Timers
@@ -256,6 +256,21 @@ class SettingsTests(SynchronousTestCase):
                 BusSettings(share=share)
 
 
+class MessageTests(SynchronousTestCase):
+    """Issue 13 build 8: what every call comes through."""
+
+    def test_offered(self) -> None:
+        """All of a message but its time, and whether it is redelivered, stays as it is."""
+        message = Message("id", "t", b"x", Model.RELIABLE_RANDOM, {"a": "b"}, "key", 3.0)
+        for again in (False, True):
+            expected = message._replace(timeout=1.5, redelivered=again)
+            self.assertEqual(message.offered(1.5, again), expected)
+
+    def test_reliable(self) -> None:
+        reliable = [model for model in Model if model.reliable]
+        self.assertEqual(reliable, [Model.RELIABLE_RANDOM, Model.RELIABLE_SPECIFIC])
+
+
 class BytesInJsonTests(SynchronousTestCase):
     """A-25: any bytes pass, and never grow by more than a third and a little."""
 
@@ -263,15 +278,15 @@ class BytesInJsonTests(SynchronousTestCase):
     def test_bytes(self, data: bytes) -> None:
         import json
 
-        made = encode_data(data)
-        self.assertEqual(decode_data(Body(data=made.data, base64=made.base64)), data)
-        size = len(json.dumps(made.data, ensure_ascii=False).encode())
+        text, base64 = encode_data(data)
+        self.assertEqual(decode_data(Body(data=text, base64=base64)), data)
+        size = len(json.dumps(text, ensure_ascii=False).encode())
         self.assertLessEqual(size, len(data) * 4 / 3 + 8)
 
     def test_examples(self) -> None:
-        self.assertEqual(encode_data("名 a".encode()), Encoded("名 a", False))
-        self.assertEqual(encode_data(b"\xff"), Encoded("/w==", True))
-        self.assertTrue(encode_data(b"\x00" * 100).base64)
+        self.assertEqual(encode_data("名 a".encode()), ("名 a", False))
+        self.assertEqual(encode_data(b"\xff"), ("/w==", True))
+        self.assertTrue(encode_data(b"\x00" * 100)[1])
         with self.assertRaises(ValueError):
             decode_data(Body(data="///", base64=True))
 

@@ -619,7 +619,11 @@ class CrossingTests(PredecessorCase):
         outcome = self.ask(session, "publish", **large, model="reliable-random")
         self.assertEqual(outcome["outcome"], "refused")
         self.assertIn("too large", outcome["reason"])
-        self.publish(session, 1001, data=large["data"])
+        with self.subTest("issue 13 build 1: neither sent nor kept"):
+            publish = {**large, "model": "unreliable-all"}
+            outcome = self.ask(session, "publish", **publish)
+            self.assertEqual(outcome["outcome"], "refused")
+            self.assertEqual(outcome["reason"], "too large for every subscriber")
         self.assertEqual(subscriber.receive(), [])
         subscriber.peer.close()
         self.network.advance(4.0)
@@ -753,6 +757,54 @@ class LimitTests(PredecessorCase):
         publisher.send(frame(1001, 6, b"x", CALL))
         self.assertEqual(publisher.receive(), [(1001, 1, b"y", 0, 0)])
         self.assertEqual(self.refused, {"too many publishes without an outcome": 2})
+
+    def test_calls_of_one_address(self) -> None:
+        """Issue 13 build 2: over all of its connections; others have their own."""
+        self.stop()
+        self.start(**self.settings, bus_address_calls="3", bus_address_calls_size="25")
+        subscriber = self.subscriber(1001)
+        one, two, other = self.client(), self.client(), self.client("192.0.2.2")
+        one.send(*(frame(1001, n, b"x" * 5, CALL) for n in (1, 2)))
+        two.send(frame(1001, 3, b"x" * 16, CALL), frame(1001, 4, b"x", CALL))
+        self.assertEqual(two.receive(), [(1001, 3, b"x" * 16, 1, 0)])
+        two.send(frame(1001, 5, b"x", CALL))
+        self.assertEqual(two.receive(), [(1001, 5, b"x", 1, 0)])
+        other.send(frame(1001, 6, b"x" * 25, CALL))
+        self.assertEqual(other.receive(), [])
+        self.assertEqual(len(subscriber.receive()), 4)
+        self.assertEqual(self.refused, {
+            "over the limit of data in open calls of one address": 1,
+            "over the limit of open calls of one address": 1,
+        })  # fmt: skip
+        one.peer.abort()
+        self.network.settle()
+        two.send(frame(1001, 7, b"x" * 5, CALL))
+        self.assertEqual((two.receive(), len(subscriber.receive())), ([], 1))
+        self.network.advance(4.0)
+        two.receive()
+        two.send(*(frame(1001, n, b"x" * 8, CALL) for n in (8, 9, 10)))
+        self.assertEqual((two.receive(), len(subscriber.receive())), ([], 3))
+
+    def test_topics_of_one_address(self) -> None:
+        """Issue 13 build 2: over all of its connections; what one had is free at its end."""
+        self.stop()
+        self.start(**self.settings, bus_address_topics="3")
+        one, two = self.subscriber(1001, 1002), self.client()
+        two.send(frame(1, 8, topics(1001, 1003)))
+        refusal = b'{"status":1,"message":"too many topics of one address","topics":[]}'
+        self.assertEqual(two.receive(), [(2, 8, refusal, 0, 0)])
+        two.subscribe(1003)
+        two.subscribe(1003)
+        other = self.client("192.0.2.2")
+        other.subscribe(1001, 1002, 1003)
+        one.peer.abort()
+        self.network.settle()
+        two.subscribe(1001, 1002)
+        self.assertEqual(self.refused, {"too many topics of one address": 1})
+        for client in (two, other):
+            client.peer.abort()
+        self.network.settle()
+        self.assertEqual(len(self.part.service._shares), 0)
 
     def test_rate(self) -> None:
         """Who publishes too often is heard more slowly; nothing is lost, nobody else waits."""

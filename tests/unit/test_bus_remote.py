@@ -33,7 +33,8 @@ from kupool.net.manager import ConnectionManager, ServerSettings
 from kupool.net.routing.router import Router
 from kupool.net.testing import MemoryNetwork, MemoryPeer, MemoryTransport
 from kupool.net.transport.protocols import FACTORIES
-from kupool.wire.framing import FRAME
+from kupool.wire.framing import FRAME, LINE
+from tests.peers import PeerTransport
 
 #: A call as raw peers publish it.
 CALL = {"topic": "t", "model": "reliable-random"}
@@ -114,6 +115,38 @@ class _Suite(SynchronousTestCase):
 
     def counts(self) -> int:
         return len(self.broker.status().subscribers)
+
+
+class FanOutTests(_Suite):
+    """Issue 13 build 1: an unreliable message is encoded once for each encoding."""
+
+    def test_two_codecs_of_one_name(self) -> None:
+        """Each of their peers gets its own encoding, though they go by one name."""
+        encoded: list[bytes] = []
+
+        def padded(payload: bytes) -> bytes:
+            encoded.append(payload)
+            return LINE.encode(b" " + payload)
+
+        wires = []
+        for framing in (LINE, LINE._replace(encode=padded)):
+            for _ in range(3):
+                wire = PeerTransport()
+                connection = self.manager.admit(wire, "192.0.2.1", framing)
+                assert connection is not None
+                request = {"id": 1, "method": "bus.subscribe", "params": {"topics": ["t"]}}
+                connection.receive([json.dumps(request).encode()])
+                wire.taken()
+                wires.append(wire)
+        encoded.clear()
+        publisher = self.connect()
+        sent = publisher.publish_unreliable_all(b"news", "t")
+        self.settle()
+        self.assertEqual(self.successResultOf(sent).receivers, 6)
+        plain, own = wires[0].taken(), wires[-1].taken()
+        self.assertEqual(own, b" " + plain)
+        self.assertEqual([wire.taken() for wire in wires[1:-1]], [plain, plain, own, own])
+        self.assertEqual(encoded, [plain.rstrip(b"\n")])
 
 
 class ReconnectTests(_Suite):

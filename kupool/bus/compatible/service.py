@@ -8,7 +8,7 @@ would take an answer for a message, and answer it in turn.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import ceil
 from typing import NamedTuple
 
@@ -32,6 +32,9 @@ from kupool.bus.compatible.frames import (
 )
 from kupool.bus.messages import Kind, Message, Model, Outcome
 from kupool.bus.publishing import make_message
+from kupool.bus.remote.peers import BusPeer
+from kupool.bus.remote.shares import Share, Shares
+from kupool.bus.settings import PeerLimits
 from kupool.errors import CLOSE_MALFORMED, GOING_DOWN, IDLE_TIMEOUT, CloseReason
 from kupool.net.interfaces import IClosingObserver
 from kupool.net.refusals import Refusals
@@ -82,15 +85,15 @@ FAILED = 1
 
 @dataclass(frozen=True)
 class PredecessorLimits:
-    """What one connection may have at a time; 0 turns ``rate`` and ``idle`` off.
+    """What these clients may have at a time; 0 turns ``rate`` and ``idle`` off.
 
-    ``publishing`` publishes without an outcome, and ``topics``. It is heard ``rate`` times a
-    second, answers not counted, of which one second's may come at once. One that listens to
-    nothing and waits for nothing is closed after ``idle`` seconds without a message.
+    ``peers`` are the limits of one connection, and of one address over all of them. A
+    connection is heard ``rate`` times a second, answers not counted, of which one second's
+    may come at once. One that listens to nothing and waits for nothing is closed after
+    ``idle`` seconds without a message.
     """
 
-    publishing: int = 1000
-    topics: int = 100
+    peers: PeerLimits = field(default_factory=PeerLimits)
     rate: float = 100.0
     idle: float = 180.0
 
@@ -139,19 +142,18 @@ class Offers:
 class _Peer:
     """What is known of a connection."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, shares: tuple[Share, ...]) -> None:
         self.connection = connection
+        #: What it has of the bus: publishes without an outcome, and topics.
+        self.has = BusPeer(connection.host, shares)
         self.id = f"predecessor/{connection.id}"
         self.topics: set[int] = set()
         self.offers = Offers(connection.around.now)
-        #: What ends each publish that has no outcome, where that can be ended.
-        self.publishes: dict[int, Callable[[], None]] = {}
         #: How often it may be heard, and the rate that this was made of.
         self.bucket: Bucket | None = None
         self.rate = 0.0
         #: What goes on with it when it was heard too often.
         self.pause: IDelayedCall | None = None
-        self.settled: Deferred[None] | None = None
 
 
 @implementer(IClosingObserver, IRouter)
@@ -178,8 +180,8 @@ class PredecessorService:
         self._rules = rules
         self._refusals = refusals
         self._peers: dict[int, _Peer] = {}
+        self._shares = Shares()
         self._sequences = 0
-        self._publishes = 0
         self._publishing = 0
         self._finished: Waiters[None] | None = None
 
@@ -188,7 +190,9 @@ class PredecessorService:
     def opened(self, connection: Connection) -> None:
         """Begin to listen; the system tells of a peer that is gone without a word."""
         connection.router = self
-        peer = self._peers[connection.id] = _Peer(connection)
+        peer = self._peers[connection.id] = _Peer(
+            connection, self._shares.join("", connection.host)
+        )
         end_when_gone(connection.transport, self.limits.idle)
         self._expect(peer)
 
@@ -207,15 +211,16 @@ class PredecessorService:
         if peer.pause is not None:
             peer.pause.cancel()
         self._end_publishes(peer)
+        self._shares.leave(peer.has.shares)
 
     def settle(self, connection: Connection) -> Deferred[None] | None:
         """Wait for the outcomes of what the peer has published; it can answer nothing now."""
         peer = self._peers[connection.id]
         self._leave(peer)
-        if not peer.publishes:
+        if not peer.has.publishing:
             return None
-        peer.settled = Deferred()
-        return peer.settled
+        peer.has.settled = Deferred()
+        return peer.has.settled
 
     def finish(self) -> Deferred[None]:
         """Refuse what comes from now on; fires when all before has its outcome."""
@@ -232,18 +237,16 @@ class PredecessorService:
     def _leave(self, peer: _Peer) -> None:
         if peer.topics:
             peer.topics.clear()
+            peer.has.leave()
             self._broker.remove(peer.id)
 
     def _end_publishes(self, peer: _Peer) -> None:
-        publishes, peer.publishes = peer.publishes, {}
-        self._publishing -= len(publishes)
-        for end in publishes.values():
-            end()
+        self._publishing -= peer.has.end_publishes()
         self._tell_finished()
 
     def _expect(self, peer: _Peer) -> None:
         """Expect something of a peer that listens to nothing and waits for nothing."""
-        waits = peer.topics or peer.publishes
+        waits = peer.topics or peer.has.publishing
         peer.connection.expect_within(0.0 if waits else self.limits.idle, IDLE_TIMEOUT)
 
     def _refused(self, reason: str) -> None:
@@ -317,6 +320,8 @@ class PredecessorService:
             self._refused(refusal)
             self._acknowledge(peer, frame, Acknowledgement(FAILED, refusal, []))
             return
+        if wanted:
+            peer.has.subscribed("", map(str, wanted), ())
         # What waits for a topic comes to the subscriber while it is being added.
         self._acknowledge(peer, frame, Acknowledgement(0, "", topics))
         if wanted:
@@ -326,11 +331,12 @@ class PredecessorService:
     def _why_not_subscribe(self, peer: _Peer, wanted: Mapping[int, object]) -> str:
         if self._finished is not None:
             return GOING_DOWN.reason
-        if len(peer.topics | wanted.keys()) > self.limits.topics:
+        if len(peer.topics | wanted.keys()) > self.limits.peers.topics:
             return "too many topics"
         if not all(self._rules.may_subscribe(str(topic)) for topic in wanted):
             return "a topic that they may not subscribe to"
-        return ""
+        full = peer.has.refuses_subscriber(self.limits.peers, "", set(map(str, wanted)), set())
+        return f"too many {full}" if full else ""
 
     def _acknowledge(
         self, peer: _Peer, frame: PredecessorFrame, acknowledgement: Acknowledgement
@@ -347,7 +353,7 @@ class PredecessorService:
             size = len(message.data)
             if size > MAX_BODY:
                 if number is None:
-                    return Taken.GONE
+                    return Taken.TOO_LARGE
                 text = f"{size} bytes are too large for this subscriber"
                 failed = Response(CallVerdict.FAILED, text=text)
                 self._broker.answer(peer.id, number, failed)
@@ -398,35 +404,29 @@ class PredecessorService:
             self._refused(refusal)
             self._reply(peer, frame, model, None)
             return
-        self._publishes += 1
-        number = self._publishes
-        peer.publishes[number] = _nothing
         self._publishing += 1
+        number = peer.has.begin(len(frame.body))
 
         def done(outcome: Outcome) -> None:
-            if peer.publishes.pop(number, None) is None:
-                return  # its publisher is gone
-            self._publishing -= 1
             self._reply(peer, frame, model, outcome)
-            self._expect(peer)
-            settled = peer.settled
-            if settled is not None and not peer.publishes:
-                peer.settled = None
-                settled.callback(None)
-            self._tell_finished()
+            if peer.has.finished(number):  # otherwise its publisher is gone
+                self._publishing -= 1
+                if peer.connection.state is OPEN:
+                    self._expect(peer)
+                self._tell_finished()
 
-        end = broker.publish(message, done)
-        if number in peer.publishes:
-            peer.publishes[number] = end
+        peer.has.opened(number, broker.publish(message, done))
 
     def _why_not_publish(self, peer: _Peer, frame: PredecessorFrame) -> str:
         if self._finished is not None:
             return GOING_DOWN.reason
-        if len(peer.publishes) >= self.limits.publishing:
+        limits = self.limits.peers
+        if peer.has.publishing >= limits.publishing:
             return "too many publishes without an outcome"
         if not self._rules.may_publish(str(frame.command)):
             return "a topic that they may not publish to"
-        return ""
+        full = peer.has.refuses_call(limits, len(frame.body))
+        return f"over the limit of {full}" if full else ""
 
     def _reply(
         self, peer: _Peer, frame: PredecessorFrame, model: Model, outcome: Outcome | None
@@ -441,10 +441,6 @@ class PredecessorService:
             high, body = ANSWERED, outcome.data
         reply = PredecessorFrame(frame.command, frame.sequence, body, high)
         peer.connection.send(reply.encode())
-
-
-def _nothing() -> None:
-    """End a publish that is not begun, or cannot be ended."""
 
 
 __all__ = [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64decode, b64encode
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -124,22 +124,18 @@ _decode_answer = msgspec.json.Decoder(AnswerBody | str | bool | None).decode
 PAGE = 40_000
 
 
-class Encoded(NamedTuple):
-    """Bytes as :class:`Body` has them."""
+def encode_data(data: bytes) -> tuple[str, bool]:
+    """Return bytes as text, or in base64 where that is no text or would be longer; and which.
 
-    data: str
-    base64: bool
-
-
-def encode_data(data: bytes) -> Encoded:
-    """Return bytes as text, or in base64 where that is no text or would be longer."""
+    They are ``data`` and ``base64`` of a :class:`Body`.
+    """
     try:
         text = data.decode()
     except UnicodeDecodeError:
-        return Encoded(b64encode(data).decode(), True)
+        return b64encode(data).decode(), True
     if len(msgspec.json.encode(text)) > 4 + len(data) * 4 // 3:
-        return Encoded(b64encode(data).decode(), True)
-    return Encoded(text, False)
+        return b64encode(data).decode(), True
+    return text, False
 
 
 def decode_data(body: Body) -> bytes:

@@ -44,6 +44,7 @@ from kupool.net.observer import Observer
 from kupool.net.routing.interfaces import IRouter
 from kupool.net.routing.router import Before, Router
 from kupool.session.connection import Connection
+from kupool.session.publication import Publication
 from kupool.timing.waiting import Waiters
 from kupool.wire.framing import Item
 from kupool.wire.incoming import ServerMessage, decode_incoming
@@ -116,7 +117,8 @@ class BusService(Observer):
         self._broker = broker
         self._user_of = user_of
         self._taken = taken
-        self._encoded: tuple[Message | None, dict[tuple[str, str], bytes]] = (None, {})
+        #: The unreliable message that was sent last, for subscribers of each name.
+        self._publications: tuple[Message | None, dict[str, Publication]] = (None, {})
         self._publishing = 0
         self._finished: Waiters[None] | None = None
         steps = tuple(before)
@@ -295,46 +297,47 @@ class BusService(Observer):
     def _deliver(
         self, connection: Connection, index: int, name: str
     ) -> Callable[[Message, int | None], Taken]:
-        most = self._broker.settings.max_message
-
         def deliver(message: Message, number: int | None) -> Taken:
             if not connection.sends:
                 return Taken.GONE
             try:
                 if number is None:
-                    data = self._encode_once(connection, message, name)
+                    dropped = self._publication(message, name).send(connection)
                 else:
                     params = call_params(message, name)
-                    payload = encode_request(f"{number:016x}.{index}", "call", params)
-                    if len(payload) > most:
-                        raise MessageTooLarge(len(payload), most)
-                    data = connection.framing.encode(payload)
+                    payload = self._checked(
+                        encode_request(f"{number:016x}.{index}", "call", params)
+                    )
+                    dropped = not connection.send_event(connection.framing.encode(payload))
             except ValueError as error:  # or over the limit of the subscriber's codec
                 if number is None:
                     return Taken.TOO_LARGE
                 failed = Response(CallVerdict.FAILED, text=str(error))
                 self._broker.answer(_subscriber_id(connection, index), number, failed)
                 return Taken.YES
-            if connection.send_event(data):
-                return Taken.YES
-            return Taken.FULL if connection.sends else Taken.GONE
+            if dropped:
+                return Taken.FULL if connection.sends else Taken.GONE
+            return Taken.YES
 
         return deliver
 
-    def _encode_once(self, connection: Connection, message: Message, name: str) -> bytes:
-        """Encode an unreliable message once for all that it goes to."""
-        framing = connection.framing
-        if self._encoded[0] is not message:
-            self._encoded = message, {}
-        made = self._encoded[1]
-        data = made.get((framing.name, name))
-        if data is None:
-            payload = encode_request(None, "call", call_params(message, name))
-            most = self._broker.settings.max_message
-            if len(payload) > most:
-                raise MessageTooLarge(len(payload), most)
-            data = made[framing.name, name] = framing.encode(payload)
-        return data
+    def _publication(self, message: Message, name: str) -> Publication:
+        """Return an unreliable message as it goes to all subscribers of a name."""
+        if self._publications[0] is not message:
+            self._publications = message, {}
+        made = self._publications[1]
+        publication = made.get(name)
+        if publication is None:
+            payload = self._checked(encode_request(None, "call", call_params(message, name)))
+            publication = made[name] = Publication(payload)
+        return publication
+
+    def _checked(self, payload: bytes) -> bytes:
+        """Return a payload that is not too large; raises :class:`MessageTooLarge`."""
+        most = self._broker.settings.max_message
+        if len(payload) > most:
+            raise MessageTooLarge(len(payload), most)
+        return payload
 
 
 def _message_id(publisher: str, own: str) -> str:

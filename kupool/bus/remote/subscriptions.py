@@ -61,6 +61,9 @@ class ClientSubscription:
 
 
 class _HandledCall:
+    # There is one for each call of the last seconds.
+    __slots__ = ("expires", "response", "waiting")
+
     def __init__(self, expires: float) -> None:
         self.expires = expires
         self.response: Response | None = None
