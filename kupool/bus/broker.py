@@ -80,8 +80,7 @@ class Broker:
             listening=self.listening,
             dropped=self._drop_if_idle,
         )
-        #: Called when somebody has begun to listen to more, or to less.
-        self.changed: Callable[[], object] = _nothing
+        self._told: list[Callable[[], object]] = []
         self._closed = False
         self._incomplete = ""
         #: When each refusal was logged last, in seconds of the clock.
@@ -89,6 +88,14 @@ class Broker:
         self._ids = Unguessable()
 
     # -- who listens
+
+    def on_listeners_changed(self, call: Callable[[], object]) -> None:
+        """Call something whenever somebody has begun to listen to more, or to less."""
+        self._told.append(call)
+
+    def _listeners_changed(self) -> None:
+        for call in self._told:
+            call()
 
     def subscribe(
         self,
@@ -125,7 +132,7 @@ class Broker:
             subscriber.patterns[pattern] = None
             self._trie.add(pattern, subscriber)
         self._matches.clear()
-        self.changed()
+        self._listeners_changed()
         for pattern in new:
             for topic in self._buffer.topics(pattern):
                 self._buffer.drain(topic, self._giving(subscriber))
@@ -160,7 +167,7 @@ class Broker:
                 del subscriber.patterns[pattern]
                 self._trie.remove(pattern, subscriber)
         self._matches.clear()
-        self.changed()
+        self._listeners_changed()
         if not subscriber.patterns:
             subscriber.keys.clear()
         self._drop_if_idle(subscriber)

@@ -106,7 +106,7 @@ def make_events(bus: LocalBus | RabbitBus | None, wall: Callable[[], float]) -> 
     broker = bus.broker
     events = BusEvents(bus, broker.listening, broker.settings.max_data, wall)
     events.look()
-    broker.changed = events.look
+    broker.on_listeners_changed(events.look)
     return events
 
 
