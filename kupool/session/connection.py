@@ -163,8 +163,8 @@ class Connection:
         self._held: list[Item] | None = None
         #: Bytes that were read after those, and are not taken apart yet.
         self._later = b""
-        #: Whether several messages are being handled, and what they were answered with.
         self._receiving = False
+        #: Answers to the messages that are being handled, which are sent before anything else.
         self._replies: list[bytes] = []
         self._peer_finished = False
         #: (since, seconds): it is ended from this side when so many seconds have passed.
@@ -478,7 +478,7 @@ class Connection:
         :meth:`send_message` or a :class:`~kupool.net.delivery.Delivery`, which raise.
         """
         data = self._encode(payload)
-        if self._outbox is None and self.state is OPEN and not self._receiving:
+        if self._outbox is None and self.state is OPEN and not self._replies:
             self.bytes_out += len(data)
             self.messages_out += 1
             self.transport.write(data)

@@ -50,6 +50,38 @@ class Waiters(Generic[T]):
             self._waiting.remove(waiter)
 
 
+class UnderWay:
+    """Counts what is under way, and says when all of it has ended."""
+
+    __slots__ = ("_count", "_waiters", "finishing")
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._waiters: Waiters[None] = Waiters()
+        #: Whether somebody waits, or has waited, for the end: nothing more should begin.
+        self.finishing = False
+
+    def begin(self) -> None:
+        """One more is under way."""
+        self._count += 1
+
+    def end(self, count: int = 1) -> None:
+        """So many have ended."""
+        self._count -= count
+        self._tell()
+
+    def finish(self) -> Deferred[None]:
+        """Return what fires when nothing is under way."""
+        self.finishing = True
+        done = self._waiters.wait()
+        self._tell()
+        return done
+
+    def _tell(self) -> None:
+        if not self._count:
+            self._waiters.tell(None)
+
+
 def after(work: Deferred[Any]) -> Deferred[None]:
     """Return what fires when something has ended, well or not.
 
@@ -78,4 +110,4 @@ async def and_then(work: Awaitable[T], end: Callable[[], Awaitable[object]]) -> 
     return result
 
 
-__all__ = ["Waiters", "after", "and_then"]
+__all__ = ["UnderWay", "Waiters", "after", "and_then"]

@@ -261,6 +261,26 @@ class OneReadTests(SynchronousTestCase):
             times = ids.count("own")
             self.assertEqual(ids, [1, 2, *["own"] * times, 3, 4])
 
+    def test_messages_that_come_amid_another(self) -> None:
+        """A transport may hand on what comes while a handler writes."""
+        ask = b'{"id":%d,"method":"ask"}\n'
+
+        def again(connection: Connection, request: Request) -> object:
+            connection.feed(ask % 9 + ask % 10)
+            return True
+
+        def own(connection: Connection, request: Request) -> object:
+            connection.send(b'{"id":"own"}')
+            return True
+
+        self.router.add("again", again)
+        self.router.add("own", own)
+        connection, transport, _ = self.served()
+        more = b'{"id":2,"method":"again"}\n' + ask % 3 + b'{"id":4,"method":"own"}\n'
+        connection.feed(ask % 1 + more)
+        ids = [reply["id"] for reply in lines(transport.value())]
+        self.assertEqual(ids, [1, 9, 10, 2, 3, "own", 4])
+
     def test_one_that_cannot_be_sent_costs_no_other(self) -> None:
         self.router.add("big", lambda connection, request: "x" * 300)
         connection, transport, _ = self.served(framing_of(CODECS["json"](200)))

@@ -8,7 +8,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from kupool.timing.waiting import Waiters, after, and_then
+from kupool.timing.waiting import UnderWay, Waiters, after, and_then
 from tests.raising import ENDINGS
 
 
@@ -143,3 +143,25 @@ class EndTests(SynchronousTestCase):
         coroutine.send(None)
         coroutine.close()  # raises RuntimeError where it waits for something
         self.assertEqual(self.ends, 0)
+
+
+class UnderWayTests(SynchronousTestCase):
+    """issue 13: the end of all that is under way, by one mechanism."""
+
+    def test_the_end_of_all(self) -> None:
+        work = UnderWay()
+        for _ in range(3):
+            work.begin()
+        self.assertFalse(work.finishing)
+        ended = [work.finish(), work.finish()]
+        self.assertTrue(work.finishing)
+        work.end(2)
+        self.assertNoResult(ended[0])
+        work.end()
+        self.assertEqual([self.successResultOf(one) for one in ended], [None, None])
+
+    def test_nothing_under_way(self) -> None:
+        work = UnderWay()
+        work.begin()
+        work.end()
+        self.assertIsNone(self.successResultOf(work.finish()))

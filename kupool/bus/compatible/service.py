@@ -43,7 +43,7 @@ from kupool.net.transport.silence import end_when_gone
 from kupool.session.connection import Connection
 from kupool.session.lifecycle import OPEN
 from kupool.timing.buckets import Bucket
-from kupool.timing.waiting import Waiters
+from kupool.timing.waiting import UnderWay
 from kupool.wire.framing import Item
 
 #: Seconds that a call has for its answer.
@@ -182,8 +182,7 @@ class PredecessorService:
         self._peers: dict[int, _Peer] = {}
         self._shares = Shares()
         self._sequences = 0
-        self._publishing = 0
-        self._finished: Waiters[None] | None = None
+        self._publishes = UnderWay()
 
     # -- connections
 
@@ -224,15 +223,7 @@ class PredecessorService:
 
     def finish(self) -> Deferred[None]:
         """Refuse what comes from now on; fires when all before has its outcome."""
-        if self._finished is None:
-            self._finished = Waiters()
-        done = self._finished.wait()
-        self._tell_finished()
-        return done
-
-    def _tell_finished(self) -> None:
-        if self._finished is not None and not self._publishing:
-            self._finished.tell(None)
+        return self._publishes.finish()
 
     def _leave(self, peer: _Peer) -> None:
         if peer.topics:
@@ -241,8 +232,7 @@ class PredecessorService:
             self._broker.remove(peer.id)
 
     def _end_publishes(self, peer: _Peer) -> None:
-        self._publishing -= peer.has.end_publishes()
-        self._tell_finished()
+        self._publishes.end(peer.has.end_publishes())
 
     def _expect(self, peer: _Peer) -> None:
         """Expect something of a peer that listens to nothing and waits for nothing."""
@@ -329,7 +319,7 @@ class PredecessorService:
             self._broker.subscribe(peer.id, wanted, self._deliver(peer))
 
     def _why_not_subscribe(self, peer: _Peer, wanted: Mapping[int, object]) -> str:
-        if self._finished is not None:
+        if self._publishes.finishing:
             return GOING_DOWN.reason
         if len(peer.topics | wanted.keys()) > self.limits.peers.topics:
             return "too many topics"
@@ -404,21 +394,20 @@ class PredecessorService:
             self._refused(refusal)
             self._reply(peer, frame, model, None)
             return
-        self._publishing += 1
+        self._publishes.begin()
         number = peer.has.begin(len(frame.body))
 
         def done(outcome: Outcome) -> None:
             self._reply(peer, frame, model, outcome)
             if peer.has.finished(number):  # otherwise its publisher is gone
-                self._publishing -= 1
                 if peer.connection.state is OPEN:
                     self._expect(peer)
-                self._tell_finished()
+                self._publishes.end()
 
         peer.has.opened(number, broker.publish(message, done))
 
     def _why_not_publish(self, peer: _Peer, frame: PredecessorFrame) -> str:
-        if self._finished is not None:
+        if self._publishes.finishing:
             return GOING_DOWN.reason
         limits = self.limits.peers
         if peer.has.publishing >= limits.publishing:

@@ -45,7 +45,7 @@ from kupool.net.routing.interfaces import IRouter
 from kupool.net.routing.router import Before, Router
 from kupool.session.connection import Connection
 from kupool.session.publication import Publication
-from kupool.timing.waiting import Waiters
+from kupool.timing.waiting import UnderWay
 from kupool.wire.framing import Item
 from kupool.wire.incoming import ServerMessage, decode_incoming
 from kupool.wire.messages import encode_request
@@ -119,8 +119,7 @@ class BusService(Observer):
         self._taken = taken
         #: The unreliable message that was sent last, for subscribers of each name.
         self._publications: tuple[Message | None, dict[str, Publication]] = (None, {})
-        self._publishing = 0
-        self._finished: Waiters[None] | None = None
+        self._publishes = UnderWay()
         steps = tuple(before)
         methods.add("bus.publish", self._publish, PublishParams, before=steps)
         methods.add("bus.subscribe", self._subscribe, SubscribeParams, before=steps)
@@ -155,15 +154,7 @@ class BusService(Observer):
 
     def finish(self) -> Deferred[None]:
         """Refuse what is published from now on; fires when all before has its outcome."""
-        if self._finished is None:
-            self._finished = Waiters()
-        done = self._finished.wait()
-        self._tell_finished()
-        return done
-
-    def _tell_finished(self) -> None:
-        if self._finished is not None and not self._publishing:
-            self._finished.tell(None)
+        return self._publishes.finish()
 
     def _leave(self, connection: Connection) -> None:
         peer = self._peers.get(connection.id)
@@ -174,8 +165,7 @@ class BusService(Observer):
     def _end_publishes(self, connection: Connection) -> None:
         peer = self._peers.get(connection.id)
         if peer is not None and peer.publishing:
-            self._publishing -= peer.end_publishes()
-            self._tell_finished()
+            self._publishes.end(peer.end_publishes())
 
     def replied(self, connection: Connection, reply: ServerMessage) -> None:
         """Take a peer's answer to a ``call``; one to what it was not offered is harmless."""
@@ -228,20 +218,19 @@ class BusService(Observer):
             )
         except ValueError as error:
             return BAD_PARAMS.about(str(error))
-        if self._finished is not None:
+        if self._publishes.finishing:
             return published(Outcome(Kind.REFUSED, reason=BUS_CLOSED))
         size = len(message.data)
         if reason := peer.refuses_call(self.limits, size):
             return self._turned_away(reason)
         answer: Deferred[object] = Deferred()
-        self._publishing += 1
+        self._publishes.begin()
         number = peer.begin(size)
 
         def done(outcome: Outcome) -> None:
             answer.callback(published(outcome))  # which sends it
             if peer.finished(number):
-                self._publishing -= 1
-                self._tell_finished()
+                self._publishes.end()
 
         if params.redelivered:
             message = message._replace(redelivered=True)
