@@ -23,6 +23,7 @@ from kupool.net.dialling.settings import DialSettings, framing_for
 from kupool.session.connection import Connection
 from kupool.wire.framing import FRAMINGS, OP_CLOSE, OP_PING, OP_PONG, Control, Item, encode_frame
 from kupool.wire.incoming import ServerMessage
+from tests.raising import ENDINGS
 from tests.unit.client_script import ScriptedEndpoint, ScriptedTransport
 
 
@@ -96,6 +97,7 @@ class Case(SynchronousTestCase):
 
     def again(self, ended: Ended, wait: float | None) -> Exception | None:
         self.told.append(("again", wait))
+        self.ended = ended
         return self.give_up
 
     def ask(self, timeout: float | None = None) -> list[Any]:
@@ -358,6 +360,27 @@ class AttemptTests(Case):
                 self.greet = lambda connection: None
                 self.clock.advance(2.0)
                 self.assertEqual(self.told[-1], "up")
+
+    def test_a_greeting_whose_connection_ends(self) -> None:
+        """Issue 12: whatever it raises then, what has happened is that the connection ended."""
+        for error in ENDINGS:
+            self.make().drop()
+            waiting: Deferred[None] = Deferred()
+
+            async def greet(
+                connection: Connection,
+                waiting: Deferred[None] = waiting,
+                error: type[BaseException] = error,
+            ) -> None:
+                try:
+                    await waiting
+                finally:
+                    raise error
+
+            self.greet = greet
+            self.clock.advance(1.0)
+            self.endpoint.last.drop()
+            self.assertIsInstance(self.ended.error, ConnectionEnded)
 
     def test_asyncio_cancelled(self) -> None:
         transport = self.make()

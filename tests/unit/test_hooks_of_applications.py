@@ -510,6 +510,25 @@ class ServerTests(SynchronousTestCase):
                 self.assertEqual((seen, server.addresses), (["stopped"], []))
                 self.assertEqual(len(self.flushLoggedErrors(error)), 1)
 
+    def test_an_address_that_fails(self) -> None:
+        """Whatever it fails with, the addresses before it are let go."""
+        for error in ENDINGS:
+            network = MemoryNetwork()
+            listen = network.listenTCP
+
+            def second(
+                port: int, *given: Any, error: type[BaseException] = error, **named: Any
+            ) -> Any:
+                if port == 8001:
+                    raise error
+                return listen(port, *given, **named)
+
+            network.listenTCP = second  # type: ignore[method-assign]
+            server = Server(network, Observer(Router()))
+            with self.assertRaises(error):
+                network.run(server.start([":8000", ":8001"]), 20)
+            self.assertEqual((server.addresses, network.getDelayedCalls()), ([], []))
+
     def test_hooks_after_the_start_that_fail(self) -> None:
         """The start fails with it, and nothing listens."""
         for error in ENDINGS:
