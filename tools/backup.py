@@ -1,6 +1,6 @@
 """A backup is made under a steady load, and put back elsewhere after the daemon was killed.
 
-    python -m tests.faults.backup --rate 2000 --seconds 20 --ballast 500
+    python -m tools.backup --rate 2000 --seconds 20 --ballast 500
 
 Clients submit at a fixed rate over real sockets while ``kupool backup`` runs; ``--ballast``
 makes the log that many megabytes larger, so that it runs for a while. Then the daemon is
@@ -27,11 +27,11 @@ from pathlib import Path
 
 from kupool.wire.batches import Batch, decode_batch
 from kupool.wire.messages import split_username
-from tests.faults.crowd import Crowd
-from tests.faults.paced import PacedLoad, Told
-from tests.faults.process import wait_until
-from tests.pool_load import counted
-from tests.running_daemon import ROOT, UNLIMITED, LineClient, RunningDaemon
+from tests.servers.pool_load import counted
+from tests.servers.running_daemon import ROOT, UNLIMITED, LineClient, RunningDaemon
+from tools.crowd import Crowd
+from tools.paced import PacedLoad, Told
+from tools.process import wait_until
 
 SESSIONS = 100
 

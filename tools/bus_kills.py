@@ -1,7 +1,7 @@
 """Kills and cuts off the subscribers of a bus at random, while calls go over it.
 
-    python -m tests.faults.bus_kills --calls 100000 --form networked --seed 1
-    python -m tests.faults.bus_kills --evenness --form networked
+    python -m tools.bus_kills --calls 100000 --form networked --seed 1
+    python -m tools.bus_kills --evenness --form networked
 
 Four subscribers answer, fail, refuse or stay silent, come and go. Over a network each is a
 process that is killed with SIGKILL, frozen with SIGSTOP, or has its connections cut or
@@ -32,8 +32,9 @@ from twisted.internet.threads import deferToThread
 from twisted.logger import globalLogBeginner
 
 from kupool.bus import BusError
-from tests.faults.bus_load import PacedCalls
-from tests.faults.bus_node import (
+from tests.servers.running_daemon import ROOT
+from tools.bus_load import PacedCalls
+from tools.bus_node import (
     ECHO,
     MOODY,
     NOBODY,
@@ -42,8 +43,7 @@ from tests.faults.bus_node import (
     make_bus,
     quantile,
 )
-from tests.faults.torture_proxy import HOLE, OPEN, Proxy
-from tests.running_daemon import ROOT
+from tools.torture_proxy import HOLE, OPEN, Proxy
 
 SUBSCRIBERS = 4
 
@@ -58,11 +58,11 @@ RATES = {"local": 1500.0, "networked": 450.0, "rabbit": 250.0}
 
 
 class Node:
-    """A process of :mod:`tests.faults.bus_node`."""
+    """A process of :mod:`tools.bus_node`."""
 
     def __init__(self, *arguments: str) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.faults.bus_node", *arguments],
+            [sys.executable, "-m", "tools.bus_node", *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -340,7 +340,7 @@ async def with_bus(
 async def _main(reactor: Any, options: argparse.Namespace) -> None:
     rabbit: Any = None
     if options.form == "rabbit":
-        from tests.services import RabbitServer
+        from tests.servers.services import RabbitServer
 
         rabbit = RabbitServer().__enter__()
     began = time.monotonic()

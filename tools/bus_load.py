@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import LogLevel, globalLogPublisher
 
 from kupool.bus import Kind, Outcome
-from tests.faults.bus_node import MOODY
+from tools.bus_node import MOODY
 
 #: Seconds after its deadline by which a call must have its outcome.
 GRACE = 0.1

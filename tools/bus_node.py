@@ -1,8 +1,8 @@
 """A process with a bus, or with the server of one: it ends with its standard input.
 
-    python -m tests.faults.bus_node server
-    python -m tests.faults.bus_node networked PORT --subscribe 1
-    python -m tests.faults.bus_node rabbit URL
+    python -m tools.bus_node server
+    python -m tools.bus_node networked PORT --subscribe 1
+    python -m tools.bus_node rabbit URL
 
 Prints one line of JSON when it is ready, the server's with its port. Then every line that
 it is sent, as ``{"model": ..., "topic": ..., "seconds": ..., "window": ...}``, has it publish

@@ -1,6 +1,6 @@
 """``kupool migrate`` in small pieces, which ends itself with SIGKILL in the middle of a phase.
 
-python -m tests.faults.dying_move PHASE PIECES migrate --from A --to B
+python -m tools.dying_move PHASE PIECES migrate --from A --to B
 """
 
 from __future__ import annotations

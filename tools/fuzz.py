@@ -1,6 +1,6 @@
 """Sends mutated messages to a live daemon, while a good client goes on.
 
-    python -m tests.faults.fuzz --messages 1000000 --seed 1
+    python -m tools.fuzz --messages 1000000 --seed 1
 
 Half of the messages go to a daemon that never closes a connection for malformed ones,
 so that its later messages are looked at too; half to one with the defaults. Ends with
@@ -21,10 +21,10 @@ from typing import Any
 import msgspec
 
 from kupool.wire.framing import FRAMINGS, Control, Item
-from tests.faults.crowd import Crowd, Peer, decode, submission
-from tests.faults.mutations import Mutator
-from tests.faults.process import complaints, cpu, descriptors, megabytes, rss
-from tests.running_daemon import UNLIMITED, LineClient, RunningDaemon
+from tests.servers.running_daemon import UNLIMITED, LineClient, RunningDaemon
+from tools.crowd import Crowd, Peer, decode, submission
+from tools.fuzz_messages import Mutator
+from tools.process import complaints, cpu, descriptors, megabytes, rss
 
 PEERS = 24
 

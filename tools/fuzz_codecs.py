@@ -1,9 +1,9 @@
 """Fuzzes every codec, by itself and in live servers, in memory and over real sockets.
 
-    python -m tests.faults.fuzz_codecs --minutes 10 --seed 1
+    python -m tools.fuzz_codecs --minutes 10 --seed 1
 
 No exception may leave the framework, whatever bytes come in and whatever handlers do; see
-:mod:`tests.faults.fuzz_codecs_splitters` and :mod:`tests.faults.fuzz_codecs_served` for
+:mod:`tools.fuzz_codecs_splitters` and :mod:`tools.fuzz_codecs_served` for
 what is required. Ends with status 1 where it is not. A problem is printed with its round,
 which ``--round memory/17`` does again with the same seed; over sockets, time is not the same.
 """
@@ -24,8 +24,8 @@ from twisted.internet.defer import Deferred, ensureDeferred, gatherResults
 from twisted.internet.task import deferLater, react
 from twisted.logger import globalLogBeginner
 
-from tests.faults.fuzz_codecs_servers import LogWatch, ServerFuzz
-from tests.faults.fuzz_codecs_splitters import SplitterFuzz
+from tools.fuzz_codecs_servers import LogWatch, ServerFuzz
+from tools.fuzz_codecs_splitters import SplitterFuzz
 
 #: Growth of the resident memory that is still none: what allocators keep, in bytes.
 GROWTH = 24_000_000

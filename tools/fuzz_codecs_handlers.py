@@ -15,7 +15,7 @@ from kupool.net.workers.pool import WorkerPool
 from kupool.session.connection import Connection
 from kupool.wire.framing import Tlv
 from kupool.wire.packets import MessageTooLarge
-from tests.faults.fuzz_codecs_cases import Deliberate
+from tools.fuzz_codecs_cases import Deliberate
 
 #: The routes whose handlers fail: what the log says of others is a finding.
 FAILING = frozenset(

@@ -26,10 +26,10 @@ from kupool.session.connection import Connection
 from kupool.web.site import HttpLimits, make_site
 from kupool.wire.codecs import CODECS, Codec
 from kupool.wire.framing import FRAMINGS, Tlv
-from tests.faults.fuzz_codecs_cases import Deliberate, codec_case, cut, mutated, some_bytes
-from tests.faults.fuzz_codecs_handlers import IDS, Handlers
-from tests.faults.fuzz_codecs_peers import GoodPeer, HostilePeer
-from tests.faults.fuzz_codecs_splitters import Wrong, require
+from tools.fuzz_codecs_cases import Deliberate, codec_case, cut, mutated, some_bytes
+from tools.fuzz_codecs_handlers import IDS, Handlers
+from tools.fuzz_codecs_peers import GoodPeer, HostilePeer
+from tools.fuzz_codecs_splitters import Wrong, require
 
 #: Seconds of a server's own timeouts: short, as real time passes with sockets.
 IDLE, PART, SLOW = 4.0, 3.0, 2.0
@@ -86,7 +86,8 @@ class Served:
 
     def _choose(self, random: Random, limit: int) -> tuple[str, Any, Codec, bool]:
         """Return a name, what a server is given as its framing, the peers' codec, and
-        whether there are ids."""
+        whether there are ids.
+        """
         pick = random.randrange(8)
         if pick == 0:
             codec = CODECS[random.choice(sorted(FRAMINGS))](0)

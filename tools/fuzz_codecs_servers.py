@@ -17,10 +17,10 @@ from twisted.logger import LogLevel, globalLogPublisher
 from twisted.python.failure import Failure
 
 from kupool.net.testing import MemoryNetwork
-from tests.faults.fuzz_codecs_handlers import failed_on_purpose
-from tests.faults.fuzz_codecs_peers import Patience
-from tests.faults.fuzz_codecs_served import Served
-from tests.faults.fuzz_codecs_splitters import Wrong, require
+from tools.fuzz_codecs_handlers import failed_on_purpose
+from tools.fuzz_codecs_peers import Patience
+from tools.fuzz_codecs_served import Served
+from tools.fuzz_codecs_splitters import Wrong, require
 
 #: Seconds of running within which a whole round over sockets must have ended.
 LONGEST_ROUND = 200.0

@@ -13,7 +13,7 @@ from kupool.wire.framing import Tlv
 from kupool.wire.packets import UNLIMITED, MessageTooLarge
 from kupool.wire.splitters import MAX_SPARE
 from kupool.wire.websocket import WEBSOCKET, WEBSOCKET_BINARY, WholeMessages
-from tests.faults.fuzz_codecs_cases import (
+from tools.fuzz_codecs_cases import (
     Case,
     codec_case,
     cut,

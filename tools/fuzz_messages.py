@@ -1,4 +1,4 @@
-"""Messages that are nearly right: what :mod:`tests.faults.fuzz` sends."""
+"""Messages that are nearly right: what :mod:`tools.fuzz` sends."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from kupool.wire.framing import FRAME, INT32, Framing
-from tests.faults.crowd import encode, submission
+from tools.crowd import encode, submission
 
 MAX_FRAME = 65536
 

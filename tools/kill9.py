@@ -1,6 +1,6 @@
 """Kills the daemon again and again while clients submit, then compares the counts.
 
-    python -m tests.faults.kill9 --clients 200 --rate 5 --kills 20 --seed 1
+    python -m tools.kill9 --clients 200 --rate 5 --kills 20 --seed 1
 
 Every client keeps what it has not been answered for and sends it again, with the same
 nonce, once it has authorized on the daemon that was started next. What is answered with
@@ -24,9 +24,9 @@ from typing import Any
 from kupool.wire.batches import decode_batch
 from kupool.wire.framing import FRAMINGS, Item
 from kupool.wire.messages import split_username
-from tests.faults.crowd import Crowd, Peer, decode, submission
-from tests.faults.process import complaints
-from tests.running_daemon import UNLIMITED, RunningDaemon, StartFailed
+from tests.servers.running_daemon import UNLIMITED, RunningDaemon, StartFailed
+from tools.crowd import Crowd, Peer, decode, submission
+from tools.process import complaints
 
 USERS = 20
 

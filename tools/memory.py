@@ -1,6 +1,6 @@
 """Whether memory is bounded: a second million of submissions adds next to nothing to the first.
 
-    python -m tests.faults.memory --submissions 1000000 --connects 20000
+    python -m tools.memory --submissions 1000000 --connects 20000
 
 So many submissions are accepted for one job, so many clients come and go, and then all jobs
 are retired; and all of that again. Prints the resident memory at each point, the bytes of a
@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from kupool.wire.framing import Item
-from tests.faults.crowd import Crowd, Peer, decode, submission
-from tests.faults.process import complaints, descriptors, megabytes, rss, wait_until
-from tests.running_daemon import ROOT, UNLIMITED, RunningDaemon
+from tests.servers.running_daemon import ROOT, UNLIMITED, RunningDaemon
+from tools.crowd import Crowd, Peer, decode, submission
+from tools.process import complaints, descriptors, megabytes, rss, wait_until
 
 LOADGEN = ROOT.parent / "shared/bench/loadgen.c"
 

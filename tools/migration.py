@@ -1,6 +1,6 @@
 """Moves a large pool from SQLite to RabbitMQ and PostgreSQL and back, killed on each way.
 
-    python -m tests.faults.migration --submissions 2000000
+    python -m tools.migration --submissions 2000000
 
 Ends with status 1 where the sums of any user and minute differ, where ``kupool audit`` finds a
 difference, or where job ids do not go on. Prints how long each step took.
@@ -19,10 +19,10 @@ from pathlib import Path
 
 import yaml
 
-from tests.faults.moved_pool import PER_BATCH, RESERVED
 from tests.integration.test_commands import KUPOOL, environment
-from tests.running_daemon import LineClient, RunningDaemon
-from tests.services import postgres, rabbit
+from tests.servers.running_daemon import LineClient, RunningDaemon
+from tests.servers.services import postgres, rabbit
+from tools.moved_pool import PER_BATCH, RESERVED
 
 COUNTS = "SELECT username, timestamp, submission_count FROM submissions"
 
@@ -49,7 +49,7 @@ class Site:
     def make(self, settings: Path) -> None:
         """Make the pool."""
         folder = yaml.safe_load(settings.read_text())["data"]
-        _run(sys.executable, "-m", "tests.faults.moved_pool", folder, str(self.submissions))
+        _run(sys.executable, "-m", "tools.moved_pool", folder, str(self.submissions))
         self.sums = self.count(settings)
 
     def count(self, settings: Path) -> Counter[tuple[str, str]]:
@@ -66,7 +66,7 @@ class Site:
 
     def killed(self, old: Path, new: Path, phase: str, pieces: int) -> None:
         """Begin to move, and be killed in a phase."""
-        command = [sys.executable, "-m", "tests.faults.dying_move", phase, str(pieces), "whole"]
+        command = [sys.executable, "-m", "tools.dying_move", phase, str(pieces), "whole"]
         command += ["migrate", "--from", str(old), "--to", str(new)]
         done = subprocess.run(command, env=environment(), capture_output=True, text=True)
         if done.returncode != -9:

@@ -1,8 +1,8 @@
 """The broker, the database or the queue's leader is killed under a steady load.
 
-    python -m tests.faults.outage broker --seconds 60 --rate 2000
-    python -m tests.faults.outage postgres --seconds 60 --rate 2000
-    python -m tests.faults.outage leader --rate 2000
+    python -m tools.outage broker --seconds 60 --rate 2000
+    python -m tools.outage postgres --seconds 60 --rate 2000
+    python -m tools.outage leader --rate 2000
 
 A daemon with its log in RabbitMQ and its counts in PostgreSQL, both private; clients that
 submit at a fixed rate over real sockets. ``broker`` and ``postgres`` are killed with
@@ -24,14 +24,14 @@ import threading
 import time
 from collections.abc import Callable
 
-from tests.faults.crowd import Crowd
-from tests.faults.outages import KINDS, Outage, Sample
-from tests.faults.paced import PacedLoad
-from tests.faults.process import wait_until
-from tests.faults.reconcile import Compared, counts, stream_batches
-from tests.rabbit_server import SETTLING
-from tests.running_daemon import ROOT, UNLIMITED, RunningDaemon
-from tests.services import required
+from tests.servers.rabbit_server import SETTLING
+from tests.servers.running_daemon import ROOT, UNLIMITED, RunningDaemon
+from tests.servers.services import required
+from tools.crowd import Crowd
+from tools.outages import KINDS, Outage, Sample
+from tools.paced import PacedLoad
+from tools.process import wait_until
+from tools.reconcile import Compared, counts, stream_batches
 
 SESSIONS = 100
 

@@ -9,11 +9,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tests.rabbit_server import SETTLING
-from tests.services import PostgresServer, RabbitCluster, RabbitServer
+from tests.servers.rabbit_server import SETTLING
+from tests.servers.services import PostgresServer, RabbitCluster, RabbitServer
 
 if TYPE_CHECKING:
-    from tests.faults.outage import Report
+    from tools.outage import Report
 
 #: The longest that there may be no answer when a leader is killed.
 LONGEST_PAUSE = 3.0

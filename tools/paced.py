@@ -13,7 +13,7 @@ from collections import Counter
 from typing import Any, NamedTuple
 
 from kupool.wire.framing import Item
-from tests.faults.crowd import Crowd, Peer, decode, submission
+from tools.crowd import Crowd, Peer, decode, submission
 
 #: Seconds between two looks at what is due.
 TICK = 0.002

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import psutil
 
-from tests.running_daemon import RunningDaemon
+from tests.servers.running_daemon import RunningDaemon
 
 _SERIOUS = ("error", "critical")
 

@@ -14,8 +14,8 @@ import psycopg2
 
 from kupool.wire.batches import Batch, decode_batch
 from kupool.wire.messages import split_username
-from tests.faults.kill9 import Differences
-from tests.faults.paced import Told
+from tools.kill9 import Differences
+from tools.paced import Told
 
 #: Seconds without another entry after which a stream has been read.
 _QUIET = 2.0

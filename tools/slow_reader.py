@@ -1,6 +1,6 @@
 """One client of a thousand never reads: does it delay the others' jobs?
 
-    python -m tests.faults.slow_reader --clients 1000 --rounds 10
+    python -m tools.slow_reader --clients 1000 --rounds 10
 
 Rounds with the slow reader and without alternate, on one daemon. A client's delay is
 the time from the first receipt of a job by anyone to its own; a job's figure is the
@@ -20,9 +20,9 @@ import time
 from typing import Any
 
 from kupool.wire.framing import Control, Item, encode_frame
-from tests.faults.crowd import Crowd, Peer, decode
-from tests.faults.process import complaints, megabytes, rss
-from tests.running_daemon import UNLIMITED, RunningDaemon
+from tests.servers.running_daemon import UNLIMITED, RunningDaemon
+from tools.crowd import Crowd, Peer, decode
+from tools.process import complaints, megabytes, rss
 
 #: Requests written at once by the slow reader, and seconds between two writes.
 PINGS = 500

@@ -1,7 +1,7 @@
 """Hurts the daemon, its clock, its log and its counts, and whatever it needs, for hours.
 
-    python -m tests.faults.torture --engines services --seed 1 --rounds 200 [--nodes 3]
-    python -m tests.faults.torture --engines sqlite --seed 1 --rounds 200
+    python -m tools.torture --engines services --seed 1 --rounds 200 [--nodes 3]
+    python -m tools.torture --engines sqlite --seed 1 --rounds 200
 
 Clients submit all the time. In each round one or two faults happen at moments that the
 seed decides; then everything is healed, and what the clients were told is compared with
@@ -26,14 +26,14 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from tests.faults.crowd import Crowd
-from tests.faults.torture_accounts import Accounts, Findings
-from tests.faults.torture_audit import Auditor
-from tests.faults.torture_faults import Planned, Run, plan
-from tests.faults.torture_files import FilesSite
-from tests.faults.torture_load import Load
-from tests.faults.torture_services import ServicesSite
-from tests.services import PostgresServer, RabbitCluster, RabbitServer
+from tests.servers.services import PostgresServer, RabbitCluster, RabbitServer
+from tools.crowd import Crowd
+from tools.torture_accounts import Accounts, Findings
+from tools.torture_audit import Auditor
+from tools.torture_faults import Planned, Run, plan
+from tools.torture_files import FilesSite
+from tools.torture_load import Load
+from tools.torture_services import ServicesSite
 
 #: Seconds for everything to be answered, sent and counted once all is healed.
 PATIENCE = 300.0

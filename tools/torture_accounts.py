@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from hashlib import sha256
 from typing import NamedTuple
 
-from tests.faults.torture_load import Key
+from tools.torture_load import Key
 
 #: A name and a minute, in seconds since the epoch. A worker's name is ``user.worker``.
 Minute = tuple[str, int]

@@ -9,9 +9,9 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from tests.faults.torture_accounts import Row
-from tests.faults.torture_site import Site
 from tests.integration.test_commands import kupool
+from tools.torture_accounts import Row
+from tools.torture_site import Site
 
 #: The exit status: all is equal, there are differences, there is nothing to compare, the log
 #: does not reach back to what was asked for.

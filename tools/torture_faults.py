@@ -9,9 +9,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from tests.faults.torture_clock import FIRST_DAY, LAST_DAY, SEEN, STEPS
-from tests.faults.torture_proxy import HALF, HOLE, MUTE, OPEN
-from tests.faults.torture_site import Site
+from tools.torture_clock import FIRST_DAY, LAST_DAY, SEEN, STEPS
+from tools.torture_proxy import HALF, HOLE, MUTE, OPEN
+from tools.torture_site import Site
 
 Action = Callable[[], object]
 

@@ -10,9 +10,9 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tests.faults.torture_accounts import Accounts, Row, Stored
-from tests.faults.torture_faults import Fault, shared_faults
-from tests.faults.torture_site import Site
+from tools.torture_accounts import Accounts, Row, Stored
+from tools.torture_faults import Fault, shared_faults
+from tools.torture_site import Site
 
 _AT = "CAST(strftime('%s', timestamp) AS INTEGER)"
 _ROWS = (

@@ -8,9 +8,9 @@ from collections import deque
 from typing import Any
 
 from kupool.wire.framing import FRAMINGS
-from tests.faults import kill9
-from tests.faults.crowd import Crowd, submission
-from tests.faults.kill9 import session_name
+from tools import kill9
+from tools.crowd import Crowd, submission
+from tools.kill9 import session_name
 
 #: A submission as the judge knows it: the user, the job, the nonce.
 Key = tuple[str, int, str]

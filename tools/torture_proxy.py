@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from tests.own_process import free_port
+from tests.servers.own_process import free_port
 
 #: How it treats what goes through it.
 OPEN = "open"

@@ -13,20 +13,20 @@ from urllib.parse import urlsplit
 from pika.exceptions import AMQPError
 from psycopg2.extensions import make_dsn, parse_dsn
 
-from tests.faults.torture_accounts import Accounts, Row, Stored
-from tests.faults.torture_faults import LONG, Fault, cuts, nothing, shared_faults
-from tests.faults.torture_proxy import HOLE, OPEN, Proxy
-from tests.faults.torture_site import Site
-from tests.faults.torture_stream import (
+from tests.servers.own_process import PATIENCE, ServerFailed
+from tests.servers.postgres_server import find_programs
+from tests.servers.services import PostgresServer, RabbitCluster, RabbitServer
+from tools.torture_accounts import Accounts, Row, Stored
+from tools.torture_faults import LONG, Fault, cuts, nothing, shared_faults
+from tools.torture_proxy import HOLE, OPEN, Proxy
+from tools.torture_site import Site
+from tools.torture_stream import (
     count_messages,
     delete_stream,
     has_stream,
     make_recorder,
     read_stream,
 )
-from tests.own_process import PATIENCE, ServerFailed
-from tests.postgres_server import find_programs
-from tests.services import PostgresServer, RabbitCluster, RabbitServer
 
 T = TypeVar("T")
 
@@ -37,7 +37,7 @@ STREAM = f"{QUEUE}.stream"
 RECORDER = "torture.recorder"
 
 #: Seconds from the making of the queues to the first kill of a broker; see
-#: :data:`tests.rabbit_server.SETTLING`.
+#: :data:`tests.servers.rabbit_server.SETTLING`.
 SETTLED = 4.0
 
 _AT = "extract(epoch FROM timestamp)::bigint"

@@ -14,14 +14,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Self
 
-from tests.faults.process import wait_until
-from tests.faults.torture_accounts import Accounts, Row
-from tests.faults.torture_clock import Clock, forget
-from tests.faults.torture_disk import Disk
-from tests.faults.torture_load import Books
-from tests.faults.torture_proxy import OPEN, Proxy
-from tests.own_process import ServerFailed, free_port
-from tests.running_daemon import TWISTD, UNLIMITED, RunningDaemon, StartFailed
+from tests.servers.own_process import ServerFailed, free_port
+from tests.servers.running_daemon import TWISTD, UNLIMITED, RunningDaemon, StartFailed
+from tools.process import wait_until
+from tools.torture_accounts import Accounts, Row
+from tools.torture_clock import Clock, forget
+from tools.torture_disk import Disk
+from tools.torture_load import Books
+from tools.torture_proxy import OPEN, Proxy
 
 #: Old entries and rows are cleared away all the time, not every ten minutes: what may not be
 #: dropped has to outlive that.
@@ -46,8 +46,8 @@ _COPIES = 3
 class Site:
     """A daemon that is tortured; use it as a context manager.
 
-    What differs from engine to engine is left to :class:`tests.faults.torture_files.FilesSite`
-    and :class:`tests.faults.torture_services.ServicesSite`.
+    What differs from engine to engine is left to :class:`tools.torture_files.FilesSite`
+    and :class:`tools.torture_services.ServicesSite`.
     """
 
     #: What it is, for the summary.

@@ -8,7 +8,7 @@ from typing import Any
 import pika
 from pika.exceptions import ChannelClosedByBroker
 
-from tests.faults.torture_accounts import Stored
+from tools.torture_accounts import Stored
 
 #: Entries delivered at once, as none is acknowledged.
 _WINDOW = 20_000

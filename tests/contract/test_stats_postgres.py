@@ -16,7 +16,7 @@ from kupool.storage.postgres import DatabaseUnavailable, PostgresDatabase, datab
 from tests.contract.snapshots import Gathered, rows_of
 from tests.contract.test_log import the_reactor
 from tests.contract.test_stats_store import DAY, EVER, StatsContract, T, batch
-from tests.services import postgres
+from tests.servers.services import postgres
 
 #: A minute after T, in SQL.
 M1 = "2027-01-16 00:01:00"

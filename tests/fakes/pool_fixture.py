@@ -32,7 +32,7 @@ from kupool.pool.pool import Pool, SessionSettings
 from kupool.storage.clocks import BootClock
 from kupool.wire.batches import decode_batch
 from kupool.wire.framing import FRAME, LINE, Framing, encode_frame
-from tests.peers import PeerTransport, frames
+from tests.fakes.peers import PeerTransport, frames
 
 #: Where the wall clock of a test begins: a whole minute, in seconds since the epoch.
 WALL = 1_800_000_000.0

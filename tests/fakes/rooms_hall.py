@@ -18,7 +18,7 @@ from kupool.rooms.room import Incoming, Room
 from kupool.rooms.settings import RoomSettings
 from kupool.session.connection import Connection
 from kupool.wire.framing import LINE, Framing
-from tests.peers import PeerTransport, Recorder
+from tests.fakes.peers import PeerTransport, Recorder
 
 
 class Hooks(RoomHooks):

@@ -19,8 +19,8 @@ import psutil
 from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.settings import declared, flag_name
-from tests.pool_load import counted
-from tests.running_daemon import ROOT, UNLIMITED, LineClient, RunningDaemon
+from tests.servers.pool_load import counted
+from tests.servers.running_daemon import ROOT, UNLIMITED, LineClient, RunningDaemon
 
 KUPOOL = (sys.executable, "-c", "import sys; from kupool.cli import main; sys.exit(main())")
 

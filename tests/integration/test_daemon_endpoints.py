@@ -15,8 +15,8 @@ from typing import Any
 
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
-from tests.peers import int32s
-from tests.running_daemon import UNLIMITED, LineClient, RunningDaemon, StartFailed
+from tests.fakes.peers import int32s
+from tests.servers.running_daemon import UNLIMITED, LineClient, RunningDaemon, StartFailed
 
 
 class Case(SynchronousTestCase):

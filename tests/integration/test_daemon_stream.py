@@ -10,8 +10,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.log.rabbit.topology import Topology
 from tests.integration.test_commands import kupool
-from tests.running_daemon import UNLIMITED, LineClient, RunningDaemon, StartFailed
-from tests.services import rabbit
+from tests.servers.running_daemon import UNLIMITED, LineClient, RunningDaemon, StartFailed
+from tests.servers.services import rabbit
 
 TOPOLOGY = Topology()
 

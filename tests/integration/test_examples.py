@@ -21,8 +21,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from kupool.errors import CloseReason
 from kupool.net.manager import ServerSettings
 from kupool.net.transport.proxied import ProxySettings
-from tests.running_daemon import ROOT, RunningDaemon
-from tests.sockets import PATIENCE, Peer
+from tests.servers.running_daemon import ROOT, RunningDaemon
+from tests.servers.sockets import PATIENCE, Peer
 
 EXAMPLES = ROOT / "examples"
 

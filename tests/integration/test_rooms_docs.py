@@ -11,7 +11,7 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.integration.test_examples import CHAT_FILES, EXAMPLES, Program, blocks
-from tests.sockets import Peer
+from tests.servers.sockets import Peer
 
 
 class ChatSectionTests(SynchronousTestCase):

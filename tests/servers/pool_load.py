@@ -10,7 +10,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from tests.running_daemon import LineClient, RunningDaemon
+from tests.servers.running_daemon import LineClient, RunningDaemon
 
 
 class Load:

@@ -27,7 +27,7 @@ from kupool.pool.pool import Pool, SessionSettings
 from kupool.pool.restore import restore_jobs
 from kupool.stats.fold import read_entry
 from kupool.storage.clocks import this_boot
-from tests.pool_fixture import SteeredJobStore
+from tests.fakes.pool_fixture import SteeredJobStore
 
 
 class RunLog:

@@ -1,7 +1,8 @@
 """A host of rooms that are spread, as a program, and the hooks that tests of them use.
 
-``python -m tests.rooms_host bus`` is the bus between them, ``python -m tests.rooms_host host
-NAME PORT`` one that has its bus on that port; both print ``listening on PORT``.
+``python -m tests.servers.rooms_host bus`` is the bus between them,
+``python -m tests.servers.rooms_host host NAME PORT`` one that has its bus on that
+port; both print ``listening on PORT``.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 _READY = re.compile(r"Ready: pool on (?P<pool>.+), HTTP on (?P<http>\S+)")
 

@@ -11,7 +11,7 @@ from kupool.net.hooks import HookedObserver
 from kupool.net.routing.id_router import IdRouter
 from kupool.net.server import Server
 from kupool.wire.framing import encode_tlv
-from tests.sockets import Peer, in_thread, started
+from tests.servers.sockets import Peer, in_thread, started
 
 reactor: Any = _reactor
 

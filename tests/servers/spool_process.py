@@ -1,4 +1,4 @@
-"""A process that uses a spool, to be killed: ``python -m tests.faults.spool_process``.
+"""A process that uses a spool, to be killed: ``python -m tests.servers.spool_process``.
 
 Arguments: the spool's file, the file of the log behind, and what to do. ``fill`` appends
 without end, prints the id of each entry that was acknowledged, and now and then drops out

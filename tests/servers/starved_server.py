@@ -13,7 +13,7 @@ from twisted.internet.stdio import StandardIO
 from twisted.protocols.basic import LineOnlyReceiver
 
 from kupool.net.server import Server
-from tests.peers import Observer
+from tests.fakes.peers import Observer
 
 reactor: Any = _reactor
 

@@ -47,7 +47,7 @@ MOVED: dict[str, dict[str, str]] = {name: import_module(name).MOVED for name in 
 
 def sources() -> Iterator[tuple[str, str]]:
     """Our own Python: what it is called, and its text. Blocks of documents included."""
-    for folder in ("kupool", "examples", "tests", "bench", "twisted"):
+    for folder in ("kupool", "examples", "tests", "tools", "bench", "twisted"):
         for path in (ROOT / folder).rglob("*.py"):
             if path != Path(__file__):
                 yield str(path.relative_to(ROOT)), path.read_text("utf-8")

@@ -24,7 +24,7 @@ from kupool.backup.restoring import Into, Refused, Restored, restore_backup
 from kupool.daemon.files import LOG_FILE, SPOOL_FILE, STORE_FILE
 from kupool.log import Epoch, Identity
 from kupool.storage.database import connect
-from tests.data_folder import change, query, write_log, write_spool, write_store
+from tests.fakes.data_folder import change, query, write_log, write_spool, write_store
 
 POOL = Identity("pool1", (Epoch("e1", 0),))
 OTHER = Identity("pool2", (Epoch("f1", 0),))

@@ -20,8 +20,8 @@ from kupool.bus.remote.client import RemoteBus
 from kupool.bus.remote.service import BusService
 from kupool.net import Server
 from kupool.net.testing import MemoryNetwork, MemoryPeer
-from tests.bus_exchange import Exchange, MemoryCarrier
-from tests.unit.test_daemon_bus import PORT, DaemonCase
+from tests.fakes.bus_exchange import Exchange, MemoryCarrier
+from tests.unit.daemon.test_bus import PORT, DaemonCase
 
 USERS = ("ann", "bank", "eve", "kupool", "root")
 

@@ -31,7 +31,7 @@ from kupool.errors import CLOSE_REASONS
 from kupool.net.dialling.backoff import SPREAD
 from kupool.net.dialling.dialler import ClientState
 from kupool.wire.framing import FRAMINGS, OP_CLOSE, OP_PING, OP_PONG, Control
-from tests.unit.client_script import ScriptedEndpoint, ScriptedTransport
+from tests.fakes.client_script import ScriptedEndpoint, ScriptedTransport
 
 NONCE, RESULT = "a" * 24, "0" * 64
 

@@ -16,8 +16,8 @@ from kupool.client.pace import PaceSettings
 from kupool.client.worker import solve
 from kupool.net.dialling.dialler import Place
 from kupool.net.transport.detecting import DetectingFactory
-from tests.integration.pool_server import PoolServer
-from tests.unit.client_script import PipeEndpoint, ScriptedEndpoint
+from tests.fakes.client_script import PipeEndpoint, ScriptedEndpoint
+from tests.servers.pool_server import PoolServer
 
 EPOCH = 1_700_000_000.0
 

@@ -15,8 +15,8 @@ from kupool.settings import Settings, changes, declared, reloadable, value_of, w
 ASKED_FOR = {
     "shutdown_timeout", "log_level",  # kupool.daemon.service
     "log_retention", "log_max_size", "keep_minutes", "keep_hours",  # kupool.daemon.housekeeping
-    "bus_publish", "bus_subscribe", "bus_permissions", "bus_operators",  # test_daemon_bus.py
-    "rooms_create", "rooms_join", "rooms_match", "rooms_permissions",  # test_daemon_rooms.py
+    "bus_publish", "bus_subscribe", "bus_permissions", "bus_operators",  # test_bus.py
+    "rooms_create", "rooms_join", "rooms_match", "rooms_permissions",  # test_rooms.py
 }  # fmt: skip
 
 

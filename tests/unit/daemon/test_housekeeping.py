@@ -14,7 +14,7 @@ from kupool.daemon.housekeeping import CLEAR, KEEP, LOOK, Housekeeping
 from kupool.daemon.memory import WORTH_RETURNING, Memory
 from kupool.log import Extent, LogUnavailable, Mark, StoreState
 from kupool.settings import Settings, with_values
-from tests.raising import ENDINGS
+from tests.fakes.raising import ENDINGS
 
 NOW = 1.8e9
 

@@ -10,7 +10,7 @@ from zope.interface.verify import verifyObject
 from kupool.live import IChannel
 from kupool.live.hub import Hub
 from kupool.wire.framing import FRAME, LINE
-from tests.peers import Bench
+from tests.fakes.peers import Bench
 
 
 class LatestChannelTests(SynchronousTestCase):

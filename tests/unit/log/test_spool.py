@@ -14,7 +14,7 @@ from zope.interface.verify import verifyObject
 from kupool.log import Epoch, Identity, IdentityMismatch, ILog, ISpool, LogUnavailable, Mark
 from kupool.log.spool import HANDOVER, MOST_HELD, SpooledLog, SpoolSettings
 from kupool.log.spool_file import ROW_BYTES, SpoolFile
-from tests.spool_fakes import ScriptedLog, SteppedDatabase, body_of
+from tests.fakes.spool import ScriptedLog, SteppedDatabase, body_of
 
 NOW = 1.8e9
 

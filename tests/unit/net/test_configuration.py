@@ -20,7 +20,7 @@ from kupool.net.failures import MESSAGE_TOO_LARGE
 from kupool.net.manager import ServerSettings
 from kupool.net.server import Server
 from kupool.wire.packets import UNLIMITED
-from tests.peers import Observer
+from tests.fakes.peers import Observer
 
 #: As the demo of the Go framework has it.
 PAGUMA = {

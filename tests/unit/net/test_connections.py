@@ -22,7 +22,7 @@ from kupool.session.outbox import EventPolicy
 from kupool.wire.codecs import CODECS, LengthFieldCodec, TlvCodec, framing_of
 from kupool.wire.framing import FRAME, INT32, LINE, Framing, Tlv, encode_tlv
 from kupool.wire.packets import MessageTooLarge
-from tests.peers import Bench, PeerTransport, Recorder, lines
+from tests.fakes.peers import Bench, PeerTransport, Recorder, lines
 
 DONE = Failure(ConnectionDone())
 BIG = framing_of(CODECS["tlv-big"](0))

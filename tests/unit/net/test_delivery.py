@@ -16,7 +16,7 @@ from kupool.session.lifecycle import CLOSING, OPEN
 from kupool.session.waiting import MAX_WAITING
 from kupool.wire.framing import Tlv, encode_tlv
 from kupool.wire.packets import MessageTooLarge
-from tests.peers import Bench, PeerTransport
+from tests.fakes.peers import Bench, PeerTransport
 
 
 class DeliveryTests(SynchronousTestCase):

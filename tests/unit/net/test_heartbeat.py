@@ -12,7 +12,7 @@ from kupool.net.heartbeat import Heartbeat
 from kupool.session.connection import Connection
 from kupool.session.lifecycle import CLOSING, OPEN
 from kupool.wire.framing import FRAME, INT32, LINE, OP_PONG, encode_frame
-from tests.peers import Bench, frames, lines
+from tests.fakes.peers import Bench, frames, lines
 
 
 class HeartbeatTests(SynchronousTestCase):

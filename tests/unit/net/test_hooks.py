@@ -20,7 +20,7 @@ from kupool.session.connection import Connection
 from kupool.session.failures import ConnectionClosed
 from kupool.session.lifecycle import OPEN, PARTING
 from kupool.wire.framing import LINE, Framing, encode_tlv
-from tests.peers import Bench, PeerTransport, Recorder
+from tests.fakes.peers import Bench, PeerTransport, Recorder
 
 LOST = Failure(ConnectionLost())
 DONE = Failure(ConnectionDone())

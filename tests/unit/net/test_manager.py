@@ -17,7 +17,7 @@ from kupool.session.connection import Connection
 from kupool.session.lifecycle import OPEN
 from kupool.timing.chunks import CHUNK
 from kupool.wire.framing import FRAME, INT32, LINE
-from tests.peers import Bench, PeerTransport
+from tests.fakes.peers import Bench, PeerTransport
 
 DONE = Failure(ConnectionDone())
 

@@ -14,7 +14,7 @@ from kupool.net.interfaces import IConnectionObserver
 from kupool.net.manager import ConnectionManager, ServerSettings
 from kupool.net.observer import Observer
 from kupool.net.transport.protocols import LineFactory
-from tests.peers import PeerTransport, ping_router
+from tests.fakes.peers import PeerTransport, ping_router
 
 
 class ObserverTests(SynchronousTestCase):

@@ -15,7 +15,7 @@ from kupool.pool.coordinator import NOTE_EVERY, Coordinator, RotationFailed
 from kupool.pool.jobs import LAST_ID, RESERVE_AHEAD, Job, id_of_clock
 from kupool.pool.restore import JUMP, restore_jobs
 from kupool.storage.clocks import BootClock
-from tests.pool_fixture import FRAME, WALL, KeptLog, PoolBench, SteeredJobStore, encode_frame
+from tests.fakes.pool_fixture import FRAME, WALL, KeptLog, PoolBench, SteeredJobStore, encode_frame
 
 
 class Random:

@@ -17,7 +17,7 @@ from kupool.pool import ACCEPTED, IEvents
 from kupool.pool.events import BusEvents, accepted_events
 from kupool.pool.judge import Rules
 from kupool.wire.batches import Batch, decode_batch
-from tests.pool_fixture import WALL, HeldLog, PoolBench
+from tests.fakes.pool_fixture import WALL, HeldLog, PoolBench
 
 
 class EventCase(SynchronousTestCase):

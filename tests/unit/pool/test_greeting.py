@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.pool.credentials import Authenticator, NoUsableChecker
 from kupool.pool.pool import SessionSettings
-from tests.pool_fixture import FRAME, LINE, PoolBench, encode_frame
+from tests.fakes.pool_fixture import FRAME, LINE, PoolBench, encode_frame
 
 
 class AuthorizeTests(SynchronousTestCase):

@@ -16,7 +16,7 @@ from kupool.pool.judge import Rules
 from kupool.pool.pool import SessionSettings
 from kupool.pool.tally import MAX_TALLIES, RejectionTally
 from kupool.wire.batches import Rejection, decode_batch
-from tests.pool_fixture import FRAME, WALL, HeldLog, Peer, PoolBench, encode_frame
+from tests.fakes.pool_fixture import FRAME, WALL, HeldLog, Peer, PoolBench, encode_frame
 
 ACCEPTED = {"result": True}
 UNKNOWN = {"result": False, "error": "Task does not exist", "code": 21}

@@ -21,7 +21,7 @@ from kupool.pool.judge import Rules
 from kupool.pool.session import Session
 from kupool.timing.buckets import Bucket
 from kupool.wire.messages import SubmitParams
-from tests.pool_fixture import hash_of
+from tests.fakes.pool_fixture import hash_of
 
 VECTOR = "8d969eef6ecad3c29a3a629280e686cf0c3f5d5a86aff3ca12020c923adc6c92"
 

@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from kupool.pool.notes import JobNotes
 from kupool.stats.fold import as_rows, fold_entry, fold_rows
 from kupool.wire.batches import VERSION, Batch, decode_batch, encode_batch
-from tests.pool_fixture import WALL, KeptLog
+from tests.fakes.pool_fixture import WALL, KeptLog
 
 
 class BatchOfTheReleaseBefore(msgspec.Struct, gc=False):

@@ -16,7 +16,7 @@ from kupool.pool.pool import SessionSettings
 from kupool.stats.consumer import StatsConsumer
 from kupool.stats.memory import MemoryStats
 from kupool.wire.messages import JobParams, encode_request
-from tests.pool_fixture import FRAME, LINE, WALL, HeldLog, PoolBench
+from tests.fakes.pool_fixture import FRAME, LINE, WALL, HeldLog, PoolBench
 
 
 class SessionTests(SynchronousTestCase):

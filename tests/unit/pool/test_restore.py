@@ -17,7 +17,7 @@ from kupool.pool.jobstore import MemoryJobStore
 from kupool.pool.restore import CHUNK, JUMP, TAIL, RestoredJobs, restore_jobs
 from kupool.storage.clocks import BootClock
 from kupool.wire.batches import VERSION, Batch, encode_batch
-from tests.pool_fixture import WALL, PoolBench, SteeredJobStore
+from tests.fakes.pool_fixture import WALL, PoolBench, SteeredJobStore
 
 NOW = WALL
 PLAN = Plan(Identity("pool", ()), 0, 0, True)

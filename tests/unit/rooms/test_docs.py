@@ -15,7 +15,7 @@ from kupool.net.testing import MemoryNetwork, MemoryPeer
 from kupool.rooms import IRoomHooks
 from kupool.rooms.settings import RoomSettings
 
-TEXT = (Path(__file__).parents[2] / "docs" / "rooms.md").read_text("utf-8")
+TEXT = (Path(__file__).parents[3] / "docs" / "rooms.md").read_text("utf-8")
 
 
 class RoomsDocumentTests(SynchronousTestCase):

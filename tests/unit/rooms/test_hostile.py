@@ -16,8 +16,8 @@ from kupool.rooms.matchmaking import MatchRequest
 from kupool.rooms.membership import Disconnected, Left, Returned
 from kupool.rooms.running import HandlerTimeout
 from kupool.rooms.settings import FloodPolicy, RoomSettings
-from tests.peers import lines
-from tests.unit.rooms_hall import Hall
+from tests.fakes.peers import lines
+from tests.fakes.rooms_hall import Hall
 
 
 class HookTests(SynchronousTestCase):

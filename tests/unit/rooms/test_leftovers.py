@@ -6,10 +6,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.rooms import MatchRequest, RoomSettings
 from kupool.rooms.service import RoomService
+from tests.fakes.rooms_hall import Hall
 from tests.tables import tables
-from tests.unit.rooms_hall import Hall
-from tests.unit.test_rooms_service import RoomsCase
-from tests.unit.test_rooms_spread import Peer, World
+from tests.unit.rooms.spread.test_lobby import Peer, World
+from tests.unit.rooms.test_service import RoomsCase
 
 
 def kept(root: object) -> dict[str, int]:

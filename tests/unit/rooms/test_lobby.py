@@ -18,8 +18,8 @@ from kupool.rooms.membership import Disconnected, Joined, Left, Renamed, Returne
 from kupool.rooms.room import Incoming, Room
 from kupool.rooms.settings import RoomSettings
 from kupool.session.connection import Connection
-from tests.peers import Bench, lines
-from tests.unit.rooms_hall import Hall
+from tests.fakes.peers import Bench, lines
+from tests.fakes.rooms_hall import Hall
 
 
 class EntranceTests(SynchronousTestCase):

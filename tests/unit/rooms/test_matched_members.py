@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from kupool.errors import RequestError
 from kupool.rooms import Left, Lobby, MatchRequest, RoomSettings
 from kupool.session.connection import Connection
-from tests.unit.rooms_hall import Hall
+from tests.fakes.rooms_hall import Hall
 
 
 class MatchedMembersCase(SynchronousTestCase):

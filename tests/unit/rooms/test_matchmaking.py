@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from kupool.errors import RequestError
 from kupool.rooms.matchmaking import OTHER, Matchmaker, MatchOutcome, MatchRequest
 from kupool.rooms.timers import LobbyTimers
-from tests.raising import ENDINGS
+from tests.fakes.raising import ENDINGS
 
 TICK = 0.25
 

@@ -11,9 +11,9 @@ from kupool.errors import RequestError
 from kupool.rooms import MatchRequest, RoomSettings
 from kupool.session.connection import Connection
 from kupool.wire.framing import LINE
-from tests.peers import PeerTransport
-from tests.unit.rooms_hall import Hall
-from tests.unit.test_rooms_spread import Peer, World
+from tests.fakes.peers import PeerTransport
+from tests.fakes.rooms_hall import Hall
+from tests.unit.rooms.spread.test_lobby import Peer, World
 
 
 class QuotaCase(SynchronousTestCase):

@@ -18,8 +18,8 @@ from kupool.session.connection import Connection
 from kupool.session.outbox import EventPolicy
 from kupool.timing.round_robin import RoundRobin
 from kupool.wire.framing import FRAME, LINE, Framing
-from tests.peers import PeerTransport
-from tests.unit.rooms_hall import Hall
+from tests.fakes.peers import PeerTransport
+from tests.fakes.rooms_hall import Hall
 
 
 class OrderTests(SynchronousTestCase):

@@ -8,7 +8,7 @@ from kupool.session.connection import BUDGET, SLICE, Connection
 from kupool.session.lifecycle import OPEN
 from kupool.wire.framing import FRAME, INT32, LINE, Framing, Item
 from kupool.wire.websocket import WEBSOCKET
-from tests.peers import Bench, Recorder
+from tests.fakes.peers import Bench, Recorder
 
 
 class BudgetTests(SynchronousTestCase):

@@ -25,7 +25,7 @@ from kupool.session.lifecycle import CLOSED, CLOSING, OPEN
 from kupool.session.outbox import EventPolicy
 from kupool.wire.framing import FRAME, INT32, LINE, Control, Item, encode_frame
 from kupool.wire.messages import encode_success
-from tests.peers import Bench, PeerTransport, Recorder, frames, int32s, lines
+from tests.fakes.peers import Bench, PeerTransport, Recorder, frames, int32s, lines
 
 PING = b'{"id":%d,"method":"ping"}'
 

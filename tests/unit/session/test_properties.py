@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.session.connection import Connection
 from kupool.session.failures import ConnectionClosed, PropertyNotFound
-from tests.peers import Bench
+from tests.fakes.peers import Bench
 
 DONE = Failure(ConnectionDone())
 

@@ -15,7 +15,7 @@ from kupool.session.outbox import EventPolicy
 from kupool.session.publication import ForEach, Packed, Payload, Publication
 from kupool.wire.framing import FRAME, INT32, LINE, Framing, Tlv, encode_tlv
 from kupool.wire.packets import MessageTooLarge
-from tests.peers import Bench, PeerTransport
+from tests.fakes.peers import Bench, PeerTransport
 
 DONE = Failure(ConnectionDone())
 

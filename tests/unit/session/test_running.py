@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from kupool.errors import IDLE_TIMEOUT
 from kupool.session.lifecycle import OPEN
 from kupool.session.running import MOST_PAUSES, RunningTime
-from tests.peers import Bench
+from tests.fakes.peers import Bench
 
 
 class RunningTests(SynchronousTestCase):

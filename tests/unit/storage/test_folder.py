@@ -50,7 +50,7 @@ class FolderTests(SynchronousTestCase):
             [sys.executable, "-c", HOLDER, str(self.path)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[3])},
         )
         assert holder.stdin is not None
         assert holder.stdout is not None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.timing.chunks import CHUNK, Chunks, in_chunks
-from tests.peers import TurnClock
+from tests.fakes.peers import TurnClock
 
 
 class Case(SynchronousTestCase):

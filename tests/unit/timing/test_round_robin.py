@@ -6,7 +6,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.timing.chunks import CHUNK
 from kupool.timing.round_robin import QUANTUM, RoundRobin
-from tests.peers import TurnClock
+from tests.fakes.peers import TurnClock
 
 
 class Worker:

@@ -9,7 +9,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.timing.waiting import UnderWay, Waiters, after, and_then
-from tests.raising import ENDINGS
+from tests.fakes.raising import ENDINGS
 
 
 class WaitersTests(SynchronousTestCase):

@@ -17,8 +17,8 @@ from kupool.daemon.http_limits import http_limits
 from kupool.net.refusals import PERIOD, Refusals
 from kupool.settings import ListenSettings
 from kupool.web.crowd import PATIENCE, RESERVED, HttpLimits
-from tests.unit import test_web_routes
-from tests.unit.test_web_routes import Answer, RouteTestCase, Transport
+from tests.unit.web import test_site
+from tests.unit.web.test_site import Answer, RouteTestCase, Transport
 
 ASK = b"GET %b HTTP/1.1\r\nHost: localhost\r\n\r\n"
 HEALTH, READY, STATS = (ASK % path for path in (b"/health", b"/ready", b"/stats"))
@@ -43,7 +43,7 @@ class CrowdTests(RouteTestCase):
     limits = HttpLimits(max_connections=6, max_requests=3, request_timeout=30.0)
 
     def setUp(self) -> None:
-        self.patch(test_web_routes, "Clock", TurningClock)
+        self.patch(test_site, "Clock", TurningClock)
         super().setUp()
         self.addCleanup(self.site.refusals.stop)
         self.addCleanup(lambda: [rotation.callback(1) for rotation in self.source.rotations])

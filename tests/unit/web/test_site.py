@@ -23,7 +23,7 @@ from kupool.web import IStatusSource, Overview, ShutdownStatus
 from kupool.web.answers import MAX_BODY
 from kupool.web.site import ApiSite, HttpLimits, make_site
 from kupool.web.statistics import Shared
-from tests.raising import ENDINGS, raising
+from tests.fakes.raising import ENDINGS, raising
 
 #: 2026-11-21T10:05:30Z, and its minute.
 NOW = 1795255530.0

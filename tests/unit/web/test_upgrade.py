@@ -16,9 +16,9 @@ from kupool.net.turns import SHARE
 from kupool.session.connection import BUDGET
 from kupool.web.site import HttpLimits, make_site
 from kupool.web.websocket import CLOSE_GRACE
-from tests.unit.test_web_crowd import MOMENT, TurningClock
-from tests.unit.test_web_routes import NOW, Answer, RouteTestCase, Transport
-from tests.unit.test_websocket_reader import frame
+from tests.unit.web.test_crowd import MOMENT, TurningClock
+from tests.unit.web.test_site import NOW, Answer, RouteTestCase, Transport
+from tests.unit.wire.test_websocket import frame
 
 KEY = b"dGhlIHNhbXBsZSBub25jZQ=="
 PING = b'{"id":7,"method":"ping"}'

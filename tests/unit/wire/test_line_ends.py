@@ -20,7 +20,7 @@ from kupool.wire.codec import Codec, framing_of
 from kupool.wire.codecs import JsonCodec, LineCodec
 from kupool.wire.framing import LINE, LINE_CRLF, Framing
 from kupool.wire.splitters import Item, LineSplitter
-from tests.peers import Bench, PeerTransport, ping_router
+from tests.fakes.peers import Bench, PeerTransport, ping_router
 
 PING = b'{"id":1,"method":"ping"}'
 PONG = b'{"id":1,"result":true}'

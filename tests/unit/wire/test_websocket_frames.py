@@ -95,6 +95,6 @@ class ImportTests(SynchronousTestCase):
             capture_output=True,
             text=True,
             check=True,
-            cwd=Path(__file__).parents[2],
+            cwd=Path(__file__).parents[3],
         )
         self.assertEqual(found.stdout.strip(), "False")

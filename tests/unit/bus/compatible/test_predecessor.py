@@ -23,7 +23,7 @@ from kupool.bus.compatible.service import FIRST_SEQUENCE, Offers
 from kupool.net.testing import MemoryPeer
 from kupool.settings import load
 from kupool.wire.splitters import Item
-from tests.predecessor import (
+from tests.fakes.predecessor import (
     ACCEPTED,
     ALL,
     CALL,
@@ -39,7 +39,7 @@ from tests.predecessor import (
     websocket,
     websocket_messages,
 )
-from tests.unit.test_daemon_bus import DaemonCase
+from tests.unit.daemon.test_bus import DaemonCase
 
 PORT = 8002
 

@@ -26,7 +26,7 @@ from kupool.bus.rabbit.items import (
     unpack,
 )
 from kupool.bus.rabbit.settings import MeshSettings
-from tests.bus_exchange import Exchange, MemoryCarrier
+from tests.fakes.bus_exchange import Exchange, MemoryCarrier
 
 #: A call is offered to another only where the first is gone, never for being slow.
 PATIENT = BusSettings(share=1.0)

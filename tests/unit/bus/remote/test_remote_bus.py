@@ -34,7 +34,7 @@ from kupool.net.routing.router import Router
 from kupool.net.testing import MemoryNetwork, MemoryPeer, MemoryTransport
 from kupool.net.transport.protocols import FACTORIES
 from kupool.wire.framing import FRAME, LINE
-from tests.peers import PeerTransport
+from tests.fakes.peers import PeerTransport
 
 #: A call as raw peers publish it.
 CALL = {"topic": "t", "model": "reliable-random"}

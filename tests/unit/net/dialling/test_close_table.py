@@ -25,9 +25,9 @@ from kupool.net.dialling.backoff import SPREAD
 from kupool.net.dialling.client import Client
 from kupool.wire.framing import FRAMINGS, LINE
 from kupool.wire.messages import close_message
-from tests.unit.client_script import ScriptedEndpoint
+from tests.fakes.client_script import ScriptedEndpoint
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[4]
 
 
 class Close(NamedTuple):

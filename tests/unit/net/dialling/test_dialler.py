@@ -23,8 +23,8 @@ from kupool.net.dialling.settings import DialSettings, framing_for
 from kupool.session.connection import Connection
 from kupool.wire.framing import FRAMINGS, OP_CLOSE, OP_PING, OP_PONG, Control, Item, encode_frame
 from kupool.wire.incoming import ServerMessage
-from tests.raising import ENDINGS
-from tests.unit.client_script import ScriptedEndpoint, ScriptedTransport
+from tests.fakes.client_script import ScriptedEndpoint, ScriptedTransport
+from tests.fakes.raising import ENDINGS
 
 
 class PausedClock(Clock):

@@ -24,8 +24,8 @@ from kupool.session.connection import Connection
 from kupool.session.lifecycle import OPEN
 from kupool.wire.framing import FRAME, INT32, LINE, Framing, Tlv, encode_tlv
 from kupool.wire.messages import close_message
-from tests.peers import Bench, lines
-from tests.raising import ENDINGS, raising, returning
+from tests.fakes.peers import Bench, lines
+from tests.fakes.raising import ENDINGS, raising, returning
 
 #: What Python makes of the name of a file that is not UTF-8.
 NAME = os.fsdecode(b"caf\xe9.txt")

@@ -14,8 +14,8 @@ from kupool.session.lifecycle import OPEN
 from kupool.wire.codecs import LineCodec, TlvCodec, framing_of
 from kupool.wire.packets import MessageTooLarge, NumberedMessage
 from kupool.wire.splitters import Item, Tlv
-from tests.peers import Bench
-from tests.raising import ENDINGS, raising
+from tests.fakes.peers import Bench
+from tests.fakes.raising import ENDINGS, raising
 
 
 def packed(message: bytes | Tlv) -> bytes | Tlv:

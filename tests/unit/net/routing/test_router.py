@@ -29,7 +29,7 @@ from kupool.wire.framing import (
     encode_frame,
     encode_tlv,
 )
-from tests.peers import Bench, PeerTransport, frames, lines
+from tests.fakes.peers import Bench, PeerTransport, frames, lines
 
 
 class AddParams(msgspec.Struct):

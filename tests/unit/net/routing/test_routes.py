@@ -21,7 +21,7 @@ from kupool.net.transport.protocols import TLV
 from kupool.session.connection import Connection
 from kupool.session.lifecycle import OPEN
 from kupool.wire.framing import LINE, Tlv, encode_tlv
-from tests.peers import Bench, lines
+from tests.fakes.peers import Bench, lines
 
 
 def tlvs(data: bytes) -> list[tuple[int, bytes]]:

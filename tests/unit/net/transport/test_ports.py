@@ -26,7 +26,7 @@ from kupool.net.transport.ports import (
     RestingListeners,
     RestingPort,
 )
-from tests.sockets import Peer
+from tests.servers.sockets import Peer
 
 
 class Reactor(Clock):

@@ -25,7 +25,7 @@ from kupool.net.transport.protocols import (
 )
 from kupool.wire.framing import FRAME, INT32, LINE, Framing, Tlv, encode_frame, encode_tlv
 from kupool.wire.messages import encode_success
-from tests.peers import Bench, PeerTransport, Recorder, frames, int32s, lines
+from tests.fakes.peers import Bench, PeerTransport, Recorder, frames, int32s, lines
 
 PING = b'{"id":1,"method":"ping"}'
 PONG = encode_success(1)

@@ -20,7 +20,7 @@ from kupool.net.transport.proxied import (
     parse_networks,
     read_header,
 )
-from tests.peers import Bench, PeerTransport, lines
+from tests.fakes.peers import Bench, PeerTransport, lines
 
 V1 = b"PROXY TCP4 198.51.100.7 192.0.2.1 51000 8080\r\n"
 PING = b'{"id":1,"method":"ping"}\n'

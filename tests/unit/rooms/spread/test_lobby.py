@@ -34,9 +34,9 @@ from kupool.rooms.spread.ring import Ring
 from kupool.rooms.spread.settings import SpreadSettings
 from kupool.rooms.spread.streams import Inbound
 from kupool.wire.framing import INT32, LINE
-from tests.peers import PeerTransport
-from tests.raising import ENDINGS, raising
-from tests.rooms_host import Hooks
+from tests.fakes.peers import PeerTransport
+from tests.fakes.raising import ENDINGS, raising
+from tests.servers.rooms_host import Hooks
 
 
 class Peer:

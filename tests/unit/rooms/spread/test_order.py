@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.rooms.settings import RoomSettings
-from tests.unit.test_rooms_spread import BadBus, Host, Peer, World
+from tests.unit.rooms.spread.test_lobby import BadBus, Host, Peer, World
 
 
 class Life:
