@@ -19,7 +19,7 @@ from pathlib import Path
 
 import yaml
 
-from tests.integration.test_commands import KUPOOL, environment
+from tests.servers.commands import KUPOOL, environment
 from tests.servers.running_daemon import LineClient, RunningDaemon
 from tests.servers.services import postgres, rabbit
 from tools.moved_pool import PER_BATCH, RESERVED

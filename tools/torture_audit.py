@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from tests.integration.test_commands import kupool
+from tests.servers.commands import kupool
 from tools.torture_accounts import Row
 from tools.torture_site import Site
 

@@ -170,3 +170,13 @@ def int32s(data: bytes) -> list[bytes]:
         out.append(data[4 : 4 + size])
         data = data[4 + size :]
     return out
+
+
+def tlvs(data: bytes) -> list[tuple[int, bytes]]:
+    """Take the framing `tlv` apart, without the code under test."""
+    out = []
+    while data:
+        size = int.from_bytes(data[:4], "little")
+        out.append((int.from_bytes(data[4:8], "little"), data[8 : 8 + size]))
+        data = data[8 + size :]
+    return out

@@ -11,7 +11,7 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from kupool.log import Epoch, Identity
 from tests.fakes.data_folder import write_log, write_store
-from tests.integration.test_commands import kupool
+from tests.servers.commands import kupool
 from tools import backup
 
 POOL = Identity("pool1", (Epoch("e1", 0),))

@@ -16,7 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.backup.switching import NOTE
 from tests.fakes.data_folder import query
-from tests.integration.test_commands import KUPOOL, environment, kupool
+from tests.servers.commands import KUPOOL, environment, kupool
 from tests.servers.pool_load import counted
 from tests.servers.running_daemon import ROOT, UNLIMITED, LineClient, RunningDaemon, StartFailed
 from tests.terminal import terminal

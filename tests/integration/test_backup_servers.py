@@ -14,7 +14,7 @@ from unittest import SkipTest
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.integration.test_commands import kupool
+from tests.servers.commands import kupool
 from tests.servers.running_daemon import ROOT, UNLIMITED, LineClient, RunningDaemon
 from tests.servers.services import postgres, rabbit
 

@@ -10,7 +10,7 @@ import pika
 from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.wire.batches import VERSION, Batch, encode_batch
-from tests.integration.test_commands import kupool
+from tests.servers.commands import kupool
 from tests.servers.running_daemon import UNLIMITED, LineClient, RunningDaemon
 from tests.servers.services import postgres, rabbit
 from tools.process import wait_until

@@ -9,7 +9,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.log.rabbit.topology import Topology
-from tests.integration.test_commands import kupool
+from tests.servers.commands import kupool
 from tests.servers.running_daemon import UNLIMITED, LineClient, RunningDaemon, StartFailed
 from tests.servers.services import rabbit
 

@@ -17,7 +17,7 @@ import yaml
 from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.migration.tables import EPOCHS, LEFT, POOL, TABLES
-from tests.integration.test_commands import environment, kupool
+from tests.servers.commands import environment, kupool
 from tests.servers.running_daemon import LineClient, RunningDaemon, StartFailed
 from tests.servers.services import postgres, rabbit
 from tools.moved_pool import NEWEST_JOB, RESERVED

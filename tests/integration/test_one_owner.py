@@ -119,7 +119,7 @@ class SecondDaemonTests(Case):
 
     def test_commands(self) -> None:
         """Commands are not daemons: they read and correct beside one."""
-        from tests.integration.test_commands import kupool
+        from tests.servers.commands import kupool
 
         first = self.daemon().start()
         flags = [f"--data={first.data}", "--store=pg", f"--pg-dsn={self.dsn}"]

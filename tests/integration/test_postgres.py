@@ -24,8 +24,8 @@ from kupool.stats.postgres import PostgresStats
 from kupool.storage.database import DatabaseClosed, DatabaseUnusable
 from kupool.storage.migrations import SchemaTooNew
 from kupool.storage.postgres import DatabaseUnavailable, PostgresDatabase, PostgresSettings
-from tests.contract.test_log import the_reactor
 from tests.contract.test_stats_store import EVER, T, batch
+from tests.servers.reactor import the_reactor
 from tests.servers.services import PostgresServer, postgres, required
 
 #: Short enough to wait for, long enough for a busy machine.

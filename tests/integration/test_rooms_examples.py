@@ -8,7 +8,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.integration.test_examples import EXAMPLES, python
+from tests.servers.programs import EXAMPLES, python
 from tests.servers.sockets import Peer
 
 

@@ -18,7 +18,7 @@ from kupool.rooms.observer import LobbyObserver
 from kupool.rooms.spread.lobby import SpreadLobby
 from kupool.rooms.spread.packing import RequestPacking
 from kupool.rooms.spread.ring import Ring
-from tests.integration.test_examples import Program
+from tests.servers.programs import Program
 from tests.servers.rooms_host import Hooks
 from tests.servers.services import rabbit
 from tests.servers.sockets import PATIENCE, Peer, in_thread, until

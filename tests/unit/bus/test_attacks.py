@@ -21,7 +21,7 @@ from kupool.bus.remote.service import BusService
 from kupool.net import Server
 from kupool.net.testing import MemoryNetwork, MemoryPeer
 from tests.fakes.bus_exchange import Exchange, MemoryCarrier
-from tests.unit.daemon.test_bus import PORT, DaemonCase
+from tests.fakes.daemon_case import PORT, DaemonCase
 
 USERS = ("ann", "bank", "eve", "kupool", "root")
 

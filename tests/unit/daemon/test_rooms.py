@@ -9,7 +9,7 @@ from kupool.daemon.room_access import ROOM_ACTIONS
 from kupool.net.testing import MemoryPeer
 from kupool.rooms.service import CREATE, JOIN, MATCH
 from kupool.settings import SettingError, load
-from tests.unit.daemon.test_bus import PORT, DaemonCase
+from tests.fakes.daemon_case import PORT, DaemonCase
 
 
 class RoomsCase(DaemonCase):

@@ -17,8 +17,8 @@ from kupool.daemon.http_limits import http_limits
 from kupool.net.refusals import PERIOD, Refusals
 from kupool.settings import ListenSettings
 from kupool.web.crowd import PATIENCE, RESERVED, HttpLimits
-from tests.unit.web import test_site
-from tests.unit.web.test_site import Answer, RouteTestCase, Transport
+from tests.fakes import web_site
+from tests.fakes.web_site import MOMENT, Answer, RouteTestCase, Transport, TurningClock
 
 ASK = b"GET %b HTTP/1.1\r\nHost: localhost\r\n\r\n"
 HEALTH, READY, STATS = (ASK % path for path in (b"/health", b"/ready", b"/stats"))
@@ -28,22 +28,11 @@ ROTATE = (
 )
 
 
-#: Seconds that a turn of the reactor takes here.
-MOMENT = 1e-6
-
-
-class TurningClock(Clock):
-    """As a reactor: what is to be called after 0 seconds has its turn after the next reads."""
-
-    def callLater(self, delay: float, *call: Any, **named: Any) -> Any:
-        return super().callLater(max(delay, MOMENT), *call, **named)
-
-
 class CrowdTests(RouteTestCase):
     limits = HttpLimits(max_connections=6, max_requests=3, request_timeout=30.0)
 
     def setUp(self) -> None:
-        self.patch(test_site, "Clock", TurningClock)
+        self.patch(web_site, "Clock", TurningClock)
         super().setUp()
         self.addCleanup(self.site.refusals.stop)
         self.addCleanup(lambda: [rotation.callback(1) for rotation in self.source.rotations])

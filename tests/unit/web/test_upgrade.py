@@ -16,9 +16,8 @@ from kupool.net.turns import SHARE
 from kupool.session.connection import BUDGET
 from kupool.web.site import HttpLimits, make_site
 from kupool.web.websocket import CLOSE_GRACE
-from tests.unit.web.test_crowd import MOMENT, TurningClock
-from tests.unit.web.test_site import NOW, Answer, RouteTestCase, Transport
-from tests.unit.wire.test_websocket import frame
+from tests.fakes.web_site import MOMENT, NOW, Answer, RouteTestCase, Transport, TurningClock
+from tests.fakes.websocket_frames import frame, frames
 
 KEY = b"dGhlIHNhbXBsZSBub25jZQ=="
 PING = b'{"id":7,"method":"ping"}'
@@ -50,18 +49,6 @@ class SocketTransport(Transport):
         data = self.value()
         self.clear()
         return data
-
-
-def frames(data: bytes) -> list[tuple[int, bytes]]:
-    """Return first byte and payload of the frames that a server sent."""
-    found = []
-    while data:
-        size, start = data[1], 2
-        if size == 126:
-            size, start = int.from_bytes(data[2:4], "big"), 4
-        found.append((data[0], data[start : start + size]))
-        data = data[start + size :]
-    return found
 
 
 class UpgradeCase(RouteTestCase):

@@ -23,6 +23,7 @@ from kupool.bus.compatible.service import FIRST_SEQUENCE, Offers
 from kupool.net.testing import MemoryPeer
 from kupool.settings import load
 from kupool.wire.splitters import Item
+from tests.fakes.daemon_case import DaemonCase
 from tests.fakes.predecessor import (
     ACCEPTED,
     ALL,
@@ -39,7 +40,6 @@ from tests.fakes.predecessor import (
     websocket,
     websocket_messages,
 )
-from tests.unit.daemon.test_bus import DaemonCase
 
 PORT = 8002
 

@@ -21,17 +21,7 @@ from kupool.net.transport.protocols import TLV
 from kupool.session.connection import Connection
 from kupool.session.lifecycle import OPEN
 from kupool.wire.framing import LINE, Tlv, encode_tlv
-from tests.fakes.peers import Bench, lines
-
-
-def tlvs(data: bytes) -> list[tuple[int, bytes]]:
-    """Take the framing `tlv` apart, without the code under test."""
-    out = []
-    while data:
-        size = int.from_bytes(data[:4], "little")
-        out.append((int.from_bytes(data[4:8], "little"), data[8 : 8 + size]))
-        data = data[8 + size :]
-    return out
+from tests.fakes.peers import Bench, lines, tlvs
 
 
 class Steps(BaseRouter):

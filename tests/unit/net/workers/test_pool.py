@@ -21,8 +21,7 @@ from kupool.net.workers.pool import Balance, Drained, Full, WorkerPool, WorkerSe
 from kupool.session.connection import Connection
 from kupool.session.lifecycle import OPEN
 from kupool.wire.framing import LINE, Tlv, encode_tlv
-from tests.fakes.peers import Bench, lines
-from tests.unit.net.routing.test_routes import tlvs
+from tests.fakes.peers import Bench, lines, tlvs
 
 
 class Slow:
