@@ -29,7 +29,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.task import deferLater, react
 from twisted.internet.threads import deferToThread
-from twisted.logger import globalLogBeginner
+from twisted.logger import LogPublisher, globalLogBeginner
 
 from kupool.bus import BusError
 from tests.servers.running_daemon import ROOT
@@ -387,7 +387,7 @@ def main() -> None:
     parser.add_argument("--evenness", action="store_true", help="see how calls are spread instead")
     options = parser.parse_args()
     print(f"seed                      {options.seed}, {options.form}", flush=True)
-    globalLogBeginner.beginLoggingTo([lambda event: None], redirectStandardIO=False)
+    globalLogBeginner.beginLoggingTo([LogPublisher()], redirectStandardIO=False)
     react(lambda reactor: ensureDeferred(_main(reactor, options)))
 
 

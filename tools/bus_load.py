@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from random import Random
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet.defer import Deferred
-from twisted.logger import LogLevel, globalLogPublisher
+from twisted.logger import ILogObserver, LogLevel, globalLogPublisher
 
 from kupool.bus import Kind, Outcome
 from tools.bus_node import MOODY
@@ -77,13 +77,14 @@ class PacedCalls:
 
     async def run(self) -> None:
         """Publish them all, and wait for all outcomes as long as they may take."""
-        globalLogPublisher.addObserver(self._logged)
+        observer = cast(ILogObserver, self._logged)
+        globalLogPublisher.addObserver(observer)
         self._began = self._next = self._reactor.seconds()
         self._tick()
         try:
             await self._done
         finally:
-            globalLogPublisher.removeObserver(self._logged)
+            globalLogPublisher.removeObserver(observer)
         if self.waiting:
             self.problems.append(f"{len(self.waiting)} calls have no outcome")
 

@@ -1,13 +1,15 @@
 """``kupool migrate`` in small pieces, which ends itself with SIGKILL in the middle of a phase.
 
-python -m tools.dying_move PHASE PIECES migrate --from A --to B
+python -m tools.dying_move PHASE PIECES small migrate --from A --to B
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import signal
 import sys
+from types import ModuleType
 
 from kupool import cli
 from kupool.commands import migrate
@@ -39,16 +41,26 @@ class Dying(TerminalBar):
 
 def main() -> int:
     """Run the command; returns its status where it outlives the phase."""
-    Dying.phase, Dying.left = sys.argv[1], int(sys.argv[2])
-    if sys.argv[3] == "small":
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("phase", help="how the text of its progress begins")
+    parser.add_argument("pieces", type=int, help="after how many of them it dies")
+    parser.add_argument("size", choices=("small", "whole"), help="of the pieces")
+    parser.add_argument("command", nargs=argparse.REMAINDER, help="migrate and its flags")
+    arguments = parser.parse_args()
+    Dying.phase, Dying.left = arguments.phase, arguments.pieces
+    if arguments.size == "small":
         _make_pieces_small()
     migrate.TerminalBar = Dying  # type: ignore[misc]
-    return cli.main(sys.argv[4:])
+    return cli.main(arguments.command)
 
 
 def _make_pieces_small() -> None:
-    log_copy.ENTRIES = sqlite_log.ENTRIES = rabbit_log.ENTRIES = 7
-    sqlite_store.CHUNK = postgres_store.CHUNK = 20
+    sizes: dict[str, tuple[int, tuple[ModuleType, ...]]] = {}
+    sizes["ENTRIES"] = (7, (log_copy, sqlite_log, rabbit_log))
+    sizes["CHUNK"] = (20, (sqlite_store, postgres_store))
+    for name, (size, modules) in sizes.items():
+        for module in modules:
+            setattr(module, name, size)
 
 
 if __name__ == "__main__":

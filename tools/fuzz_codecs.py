@@ -22,7 +22,7 @@ from typing import Any
 import psutil
 from twisted.internet.defer import Deferred, ensureDeferred, gatherResults
 from twisted.internet.task import deferLater, react
-from twisted.logger import globalLogBeginner
+from twisted.logger import LogPublisher, globalLogBeginner
 
 from tools.fuzz_codecs_servers import LogWatch, ServerFuzz
 from tools.fuzz_codecs_splitters import SplitterFuzz
@@ -64,7 +64,7 @@ class Fuzz:
             await self._turn("sockets", None)
             self.descriptors = (_descriptors(), 0)
             sockets = [
-                Deferred.fromCoroutine(self._sockets(began + seconds, n % 2))
+                Deferred.fromCoroutine(self._sockets(began + seconds, bool(n % 2)))
                 for n in range(TOGETHER)
             ]
             while self.seconds < seconds:
@@ -100,7 +100,7 @@ class Fuzz:
                 await self.servers[part].socket_round(self._reactor, number)
         except Exception as error:
             fuzz = self.splitters if part == "splitters" else self.servers[part]
-            text = f"{part}/{number or fuzz.rounds}: {error}"  # type: ignore[attr-defined]
+            text = f"{part}/{number or fuzz.rounds}: {error}"
             self.problems.append(text)
             print(text[:2000], flush=True)
 
@@ -169,7 +169,7 @@ def main() -> None:
     arguments = parser.parse_args()
     print(f"seed                 {arguments.seed}", flush=True)
     # What fails on purpose fills any log; what does not is found by the watch.
-    globalLogBeginner.beginLoggingTo([lambda event: None], redirectStandardIO=False)
+    globalLogBeginner.beginLoggingTo([LogPublisher()], redirectStandardIO=False)
     react(lambda reactor: ensureDeferred(_main(reactor, arguments)))
 
 

@@ -69,9 +69,12 @@ class Served:
             outbox_limit=random.choice((500, 20_000)),
             message_timeout=random.choice((0.0, PART)),
         )
-        sizes = {"size": random.choice((0, 2)), "queue": 4, "concurrency": 3}
+        size = random.choice((0, 2))
         full = random.choice(("reject", "close", "drop"))
-        self._pool = WorkerPool(reactor, WorkerSettings(wait=0.02, timeout=0.1, full=full, **sizes))
+        workers = WorkerSettings(
+            size=size, queue=4, concurrency=3, wait=0.02, timeout=0.1, full=full
+        )
+        self._pool = WorkerPool(reactor, workers)
         limit = self.settings.max_frame or 5000
         self._handlers = Handlers(reactor, self._pool, limit + 1)
         self._websocket: Any = None
@@ -112,7 +115,7 @@ class Served:
         self.closed += 1
 
     def _closed(self, connection: Connection, reason: Failure) -> None:
-        self.ends[f"{reason.type.__name__}"] += 1
+        self.ends[type(reason.value).__name__] += 1
         if not reason.check(*_LOSSES):
             raise Wrong(f"a connection ended with {reason}")
         self._closed_before(connection, reason)
@@ -269,7 +272,7 @@ class Served:
             except _LOSSES:
                 self._cut_off("its connection ended")
                 return
-            data = answer.payload if isinstance(answer, Tlv) else answer
+            data = answer if isinstance(answer, bytes) else answer.payload
             if b'"method":"close"' in data:
                 self._cut_off(f"it was told {data!r}")
                 return

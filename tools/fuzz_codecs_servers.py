@@ -13,8 +13,9 @@ from random import Random
 from typing import Any
 
 from twisted.internet.defer import ensureDeferred, gatherResults
-from twisted.logger import LogLevel, globalLogPublisher
+from twisted.logger import ILogObserver, LogLevel, globalLogPublisher
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from kupool.net.testing import MemoryNetwork
 from tools.fuzz_codecs_handlers import failed_on_purpose
@@ -26,6 +27,7 @@ from tools.fuzz_codecs_splitters import Wrong, require
 LONGEST_ROUND = 200.0
 
 
+@implementer(ILogObserver)
 class LogWatch:
     """Keeps what the log tells of, but for what was done on purpose."""
 
