@@ -26,8 +26,8 @@ from typing import Any, NamedTuple
 
 import psutil
 
-from tests.running_daemon import ROOT
-from tests.services import RabbitServer
+from tests.servers.running_daemon import ROOT
+from tests.servers.services import RabbitServer
 
 MODELS = ("reliable-random", "reliable-specific", "unreliable-all", "unreliable-random")
 
@@ -43,10 +43,10 @@ WAITING, PATIENCE, LOOK = 10_000, 30.0, 5.0
 
 
 class Node:
-    """A process of ``tests.faults.bus_node``."""
+    """A process of ``tools.bus_node``."""
 
     def __init__(self, *arguments: str) -> None:
-        command = [sys.executable, "-m", "tests.faults.bus_node", *arguments]
+        command = [sys.executable, "-m", "tools.bus_node", *arguments]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT
         )

@@ -29,8 +29,8 @@ from typing import NamedTuple
 import psutil
 
 from bench.load import CompiledLoad, Row
-from tests.running_daemon import ROOT, UNLIMITED, RunningDaemon
-from tests.services import PostgresServer, RabbitServer
+from tests.servers.running_daemon import ROOT, UNLIMITED, RunningDaemon
+from tests.servers.services import PostgresServer, RabbitServer
 
 #: What RabbitMQ and PostgreSQL must reach of the throughput of SQLite.
 LEAST_RATIO = 0.5

@@ -1,4 +1,4 @@
-"""Makes docs/requirements.md: every requirement in scope, and the tests that name it.
+"""Makes tests/REQUIREMENTS.md: every requirement in scope, and the tests that name it.
 
 Run as ``python -m tests.requirements`` to write it. A test names a requirement by its id,
 as in ``K-44``, in its own docstring or in that of its class or module.
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-DOCUMENT = ROOT / "docs" / "requirements.md"
+DOCUMENT = ROOT / "tests" / "REQUIREMENTS.md"
 
 _ID = re.compile(r"\b([KPAX]-\d{2})(?:\.\.(?:[KPAX]-)?(\d{2}))?\b")
 _ROW = re.compile(r"^\| (?P<id>[KPAX]-\d{2}) \| (?P<text>[^|]*) \|", re.MULTILINE)

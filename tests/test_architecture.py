@@ -137,6 +137,42 @@ ANYTHING = {
 }
 
 
+#: Unit tests of a behaviour that is not one module's, below `tests/unit`, each with the reason.
+#: All others have the path and the name of the module that they test.
+BEHAVIOURS = {
+    "backup/test_backup": "making, checking and restoring are tested on the same folders",
+    "bench/test_figures": "tests `bench`, not a package of kupool",
+    "bus/compatible/test_predecessor": "clients of the predecessor, through the whole daemon",
+    "bus/remote/test_remote_bus": "both ends of the networked bus, client and service",
+    "bus/remote/test_strangers": "what sessions may do to each other through both ends",
+    "bus/test_attacks": "one session of a pool with passwords against the others",
+    "bus/test_parts": "the small parts of the bus, a class of tests for each",
+    "net/dialling/test_close_policy": "the table of closes, its readers and the wait after each",
+    "net/dialling/test_close_table": "every client of the product against every close",
+    "net/routing/test_handler_outcomes": "what handlers return and raise, in every router",
+    "net/routing/test_routes": "what stands around handlers: requests, groups, guards",
+    "net/test_connections": "connections and their manager as applications use them",
+    "net/test_quiet": "what passes in good order is logged by no part of the framework",
+    "net/workers/test_stopping": "a handler in a worker pool stops its own server",
+    "rooms/spread/test_order": "spread rooms in any order of events",
+    "rooms/test_docs": "the code of docs/rooms.md",
+    "rooms/test_hostile": "members, hooks and moments that are against a room",
+    "rooms/test_leftovers": "what many short sessions leave behind in all of the rooms",
+    "rooms/test_matched_members": "members of a room who seek a match meanwhile",
+    "session/test_budget": "the share of a turn that one session may use",
+    "settings/test_settings": "a setting on its way from its sources to what is shown",
+    "test_compose": "tests compose.yaml",
+    "test_coverage_gate": "tests the Makefile",
+    "test_docs": "tests the documents",
+    "test_endings": "SystemExit, KeyboardInterrupt, CancelledError in code of others",
+    "test_everything_in_memory": "pool, bus, rooms and clients on one network in memory",
+    "test_examples_in_memory": "tests `examples`",
+    "test_hooks_of_applications": "hooks of rooms, bus and servers alike",
+    "test_import_effects": "imports every package",
+    "wire/test_line_ends": "line endings from the splitter to the hub",
+}
+
+
 class Module(NamedTuple):
     """A module of ours: its dotted name, its room and its syntax tree."""
 
@@ -290,6 +326,20 @@ def _is_any(annotation: ast.expr) -> bool:
 def is_pure(module: Module) -> bool:
     text = ast.get_docstring(module.tree) or ""
     return re.search(r"\bPure\.|\(pure\)", text) is not None
+
+
+def unit_tests() -> list[str]:
+    """The files of unit tests: their paths below `tests/unit`, without the suffix."""
+    folder = ROOT / "tests" / "unit"
+    paths = sorted(folder.rglob("test_*.py"))
+    return [path.relative_to(folder).with_suffix("").as_posix() for path in paths]
+
+
+def module_of(test: str) -> Path | None:
+    """The module that a file of unit tests has its name from, if there is one."""
+    folder, _, name = test.rpartition("/")
+    module = ROOT / "kupool" / folder / f"{name.removeprefix('test_')}.py"
+    return module if module.is_file() else None
 
 
 class ImportTests(SynchronousTestCase):
@@ -736,6 +786,32 @@ class InterfaceTests(SynchronousTestCase):
         )
         implemented = {i for found in self.classes() for i in implementedBy(found)}
         self.assertEqual({i.__name__ for i in interfaces - implemented}, set())
+
+
+class MirrorTests(SynchronousTestCase):
+    """Issue 14: the folders of the unit tests mirror the packages."""
+
+    def test_a_file_of_tests_has_the_place_of_what_it_tests(self) -> None:
+        """`tests/unit/net/test_server.py` tests `kupool/net/server.py`."""
+        found = unit_tests()
+        self.assertGreater(len(found), 100)
+        without = [name for name in found if name not in BEHAVIOURS and not module_of(name)]
+        self.assertEqual(without, [], "no such module: move the file, or give a reason")
+
+    def test_reasons_are_given_for_what_needs_one(self) -> None:
+        self.assertEqual(set(BEHAVIOURS) - set(unit_tests()), set(), "no such file of tests")
+        self.assertEqual([name for name in BEHAVIOURS if module_of(name)], [])
+
+    def test_what_is_no_test_is_elsewhere(self) -> None:
+        """Fakes are in `tests/fakes`, real servers in `tests/servers`, tools in `tools`."""
+        kinds = ("unit", "contract", "integration", "faults", "browser")
+        others = [
+            path.relative_to(ROOT).as_posix()
+            for kind in kinds
+            for path in (ROOT / "tests" / kind).rglob("*.py")
+            if not path.name.startswith("test_") and path.name != "__init__.py"
+        ]
+        self.assertEqual(others, [])
 
 
 class ReactorTests(SynchronousTestCase):

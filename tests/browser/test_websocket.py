@@ -15,8 +15,8 @@ from typing import Any, ClassVar
 
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
-from tests.running_daemon import RunningDaemon
-from tests.services import required
+from tests.servers.running_daemon import RunningDaemon
+from tests.servers.services import required
 
 BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 

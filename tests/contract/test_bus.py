@@ -38,7 +38,7 @@ from kupool.net.manager import ConnectionManager, ServerSettings
 from kupool.net.testing import MemoryNetwork
 from kupool.net.transport.protocols import FACTORIES, CodecFactory
 from kupool.wire.framing import FRAME, INT32, LINE
-from tests.bus_exchange import Exchange, MemoryCarrier
+from tests.fakes.bus_exchange import Exchange, MemoryCarrier
 
 #: A mixin has the methods of a test case from the class that it is mixed into.
 _Base: Any = TestCase if TYPE_CHECKING else object

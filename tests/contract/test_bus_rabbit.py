@@ -13,8 +13,8 @@ from twisted.trial.unittest import TestCase
 from kupool.bus import BusSettings
 from kupool.bus.rabbit.bus import RabbitBus
 from tests.contract.test_bus import BusContract
-from tests.contract.test_log import the_reactor
-from tests.services import rabbit
+from tests.servers.reactor import the_reactor
+from tests.servers.services import rabbit
 
 
 class RabbitBusTests(BusContract, TestCase):

@@ -12,8 +12,8 @@ from kupool.pool import IJobStore, SavedJob
 from kupool.pool.jobstore import RESERVED, UNREADABLE, MemoryJobStore, SqliteJobStore
 from kupool.storage.clocks import YEAR_2024
 from kupool.storage.database import Database
-from tests.contract.test_log import the_reactor
-from tests.pool_fixture import SteeredJobStore
+from tests.fakes.pool_fixture import SteeredJobStore
+from tests.servers.reactor import the_reactor
 
 NOW = 1_800_000_000.0
 

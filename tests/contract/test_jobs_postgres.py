@@ -8,8 +8,8 @@ from twisted.trial.unittest import TestCase
 from kupool.pool.pgjobs import PostgresJobStore
 from kupool.storage.postgres import DatabaseUnavailable, PostgresDatabase, PostgresSettings
 from tests.contract.test_job_store import NOW, KeepingContract, job
-from tests.contract.test_log import the_reactor
-from tests.services import postgres
+from tests.servers.reactor import the_reactor
+from tests.servers.services import postgres
 
 
 class PostgresJobStoreTests(KeepingContract, TestCase):

@@ -31,14 +31,9 @@ from kupool.log.groups import RetrySettings
 from kupool.log.memory import MemoryLog
 from kupool.log.sqlite import SqliteLog
 from kupool.storage.database import Database
+from tests.servers.reactor import the_reactor
 
 RETRY = RetrySettings(attempts=3, delay=0.01)
-
-
-def the_reactor() -> Any:
-    from twisted.internet import reactor
-
-    return reactor
 
 
 @implementer(IConsumer)

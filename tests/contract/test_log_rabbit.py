@@ -11,8 +11,9 @@ from kupool.amqp.connection import connect
 from kupool.amqp.wire import ConnectionSettings
 from kupool.log.rabbit.log import RabbitLog, RabbitSettings
 from kupool.log.rabbit.topology import Topology
-from tests.contract.test_log import RETRY, LogContract, the_reactor
-from tests.services import rabbit
+from tests.contract.test_log import RETRY, LogContract
+from tests.servers.reactor import the_reactor
+from tests.servers.services import rabbit
 
 GROUPS = ("g", "one", "two")
 

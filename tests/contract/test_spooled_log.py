@@ -14,7 +14,8 @@ from kupool.log.memory import MemoryLog
 from kupool.log.spool import SpooledLog, SpoolSettings
 from kupool.log.spool_file import SpoolFile
 from kupool.storage.database import Database
-from tests.contract.test_log import RETRY, LogContract, the_reactor
+from tests.contract.test_log import RETRY, LogContract
+from tests.servers.reactor import the_reactor
 
 
 class ShakyLog:

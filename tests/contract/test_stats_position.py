@@ -13,9 +13,9 @@ from kupool.stats.memory import MemoryStats
 from kupool.stats.positions import NOWHERE
 from kupool.stats.sqlite import SqliteStats
 from kupool.storage.database import Database
-from tests.contract.snapshots import shown
-from tests.contract.test_log import the_reactor
 from tests.contract.test_stats_store import HOUR, T, batch
+from tests.fakes.snapshots import shown
+from tests.servers.reactor import the_reactor
 
 ONE = Identity("pool", (Epoch("one", 0),))
 TWO = ONE.with_epoch("two", 500)

@@ -10,10 +10,10 @@ from kupool.log import Mark, Plan
 from kupool.stats import postgres_writes
 from kupool.stats.postgres import PostgresStats
 from kupool.storage.postgres import PostgresDatabase
-from tests.contract.test_log import the_reactor
 from tests.contract.test_stats_position import ONE, TWO, PositionContract, at
 from tests.contract.test_stats_store import HOUR, T
-from tests.services import postgres
+from tests.servers.reactor import the_reactor
+from tests.servers.services import postgres
 
 
 class PostgresPositionTests(PositionContract, TestCase):

@@ -13,10 +13,10 @@ from kupool.stats import MinuteCount, Rejection, postgres_writes
 from kupool.stats.postgres import PostgresStats
 from kupool.stats.snapshot import Snapshot
 from kupool.storage.postgres import DatabaseUnavailable, PostgresDatabase, database
-from tests.contract.snapshots import Gathered, rows_of
-from tests.contract.test_log import the_reactor
 from tests.contract.test_stats_store import DAY, EVER, StatsContract, T, batch
-from tests.services import postgres
+from tests.fakes.snapshots import Gathered, rows_of
+from tests.servers.reactor import the_reactor
+from tests.servers.services import postgres
 
 #: A minute after T, in SQL.
 M1 = "2027-01-16 00:01:00"

@@ -20,8 +20,8 @@ from kupool.stats.memory import MemoryStats
 from kupool.stats.snapshot import Snapshot, Superseded
 from kupool.stats.sqlite import SqliteStats
 from kupool.storage.database import Database, DatabaseUnusable
-from tests.contract.snapshots import Gathered, rows_of, shown
-from tests.contract.test_log import the_reactor
+from tests.fakes.snapshots import Gathered, rows_of, shown
+from tests.servers.reactor import the_reactor
 
 DAY = 86400
 HOUR = 3600

@@ -10,9 +10,9 @@ from pathlib import Path
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from kupool.log import Epoch, Identity
-from tests.data_folder import write_log, write_store
-from tests.faults import backup
-from tests.integration.test_commands import kupool
+from tests.fakes.data_folder import write_log, write_store
+from tests.servers.commands import kupool
+from tools import backup
 
 POOL = Identity("pool1", (Epoch("e1", 0),))
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from twisted.trial.unittest import TestCase
 
-from tests.faults.bus_kills import Found, evenness, kills, with_bus
-from tests.services import rabbit
+from tests.servers.services import rabbit
+from tools.bus_kills import Found, evenness, kills, with_bus
 
 
 class BusCase(TestCase):

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
-from tests.pool_load import counted
-from tests.running_daemon import UNLIMITED, LineClient, RunningDaemon, StartFailed
+from tests.servers.pool_load import counted
+from tests.servers.running_daemon import UNLIMITED, LineClient, RunningDaemon, StartFailed
 
 
 class FullDiskTests(SynchronousTestCase):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.faults import fuzz
-from tests.faults.mutations import Mutator
+from tools import fuzz
+from tools.fuzz_messages import Mutator
 
 JOB = {"job_id": 1, "server_nonce": "00"}
 

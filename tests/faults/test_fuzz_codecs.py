@@ -8,10 +8,10 @@ from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from kupool.wire.packets import MessageTooLarge
-from tests.faults.fuzz_codecs_cases import Deliberate
-from tests.faults.fuzz_codecs_peers import STEP, HostilePeer, Patience
-from tests.faults.fuzz_codecs_servers import LogWatch, ServerFuzz
-from tests.faults.fuzz_codecs_splitters import SplitterFuzz
+from tools.fuzz_codecs_cases import Deliberate
+from tools.fuzz_codecs_peers import STEP, HostilePeer, Patience
+from tools.fuzz_codecs_servers import LogWatch, ServerFuzz
+from tools.fuzz_codecs_splitters import SplitterFuzz
 
 _SEED = "7"
 

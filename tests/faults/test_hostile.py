@@ -14,10 +14,10 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.wire.framing import FRAMINGS
-from tests.faults.crowd import submission
-from tests.faults.process import complaints, cpu, descriptors, rss, wait_until
-from tests.running_daemon import LineClient, RunningDaemon
-from tests.sockets import Peer
+from tests.servers.running_daemon import LineClient, RunningDaemon
+from tests.servers.sockets import Peer
+from tools.crowd import submission
+from tools.process import complaints, cpu, descriptors, rss, wait_until
 
 UNAUTHORIZED = b"unauthorized"
 

@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from kupool.storage.database import connect
 from kupool.storage.migrations import migrate
 from kupool.wire.batches import VERSION, Batch, encode_batch
-from tests.faults import kill9
+from tools import kill9
 
 
 class KillTests(SynchronousTestCase):

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.faults import memory
-from tests.faults.process import complaints, descriptors, rss, wait_until
-from tests.running_daemon import UNLIMITED, RunningDaemon
+from tests.servers.running_daemon import UNLIMITED, RunningDaemon
+from tools import memory
+from tools.process import complaints, descriptors, rss, wait_until
 
 CONNECTS = 10_000
 

@@ -9,10 +9,10 @@ from unittest import SkipTest
 from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.wire.batches import VERSION, Batch
-from tests.faults import outage, outages
-from tests.faults.paced import Told
-from tests.faults.reconcile import Compared
-from tests.services import PostgresServer, RabbitServer, postgres, rabbit
+from tests.servers.services import PostgresServer, RabbitServer, postgres, rabbit
+from tools import outage, outages
+from tools.paced import Told
+from tools.reconcile import Compared
 
 
 class OutageTests(SynchronousTestCase):

@@ -7,10 +7,10 @@ import time
 from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.wire.framing import OP_CLOSE
-from tests.faults.crowd import Crowd
-from tests.faults.process import complaints, rss
-from tests.faults.slow_reader import SlowReader, Stage
-from tests.running_daemon import UNLIMITED, RunningDaemon
+from tests.servers.running_daemon import UNLIMITED, RunningDaemon
+from tools.crowd import Crowd
+from tools.process import complaints, rss
+from tools.slow_reader import SlowReader, Stage
 
 LISTENERS = 60
 WRITE_TIMEOUT = 2.0

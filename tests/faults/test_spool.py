@@ -11,7 +11,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.running_daemon import ROOT
+from tests.servers.running_daemon import ROOT
 
 ROUNDS = 12
 
@@ -26,7 +26,7 @@ class KillTests(SynchronousTestCase):
 
     def begin(self, action: str) -> subprocess.Popen[str]:
         process = subprocess.Popen(
-            [sys.executable, "-m", "tests.faults.spool_process", *self.files, action],
+            [sys.executable, "-m", "tests.servers.spool_process", *self.files, action],
             stdout=subprocess.PIPE,
             text=True,
             cwd=ROOT,

@@ -16,16 +16,16 @@ from unittest import SkipTest
 from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.wire.batches import VERSION, Batch, encode_batch
-from tests.faults.torture import Torture, torture
-from tests.faults.torture_accounts import Accounts, Findings, Row, Stored
-from tests.faults.torture_audit import CUT_OFF, DIFFERENT, Forgery, forge, read_answer
-from tests.faults.torture_clock import DAY, SEEN, Clock
-from tests.faults.torture_faults import Fault, plan
-from tests.faults.torture_files import FilesSite
-from tests.faults.torture_load import Key
-from tests.faults.torture_proxy import HALF, HOLE, MUTE, OPEN, Proxy
-from tests.faults.torture_services import ServicesSite
-from tests.services import PostgresServer, RabbitServer, postgres, rabbit
+from tests.servers.services import PostgresServer, RabbitServer, postgres, rabbit
+from tools.torture import Torture, torture
+from tools.torture_accounts import Accounts, Findings, Row, Stored
+from tools.torture_audit import CUT_OFF, DIFFERENT, Forgery, forge, read_answer
+from tools.torture_clock import DAY, SEEN, Clock
+from tools.torture_faults import Fault, plan
+from tools.torture_files import FilesSite
+from tools.torture_load import Key
+from tools.torture_proxy import HALF, HOLE, MUTE, OPEN, Proxy
+from tools.torture_services import ServicesSite
 
 
 class TortureTests(SynchronousTestCase):

@@ -14,9 +14,9 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.wire.batches import VERSION, Batch, encode_batch
-from tests.integration.test_commands import KUPOOL, environment, kupool
-from tests.running_daemon import UNLIMITED, LineClient, RunningDaemon
-from tests.services import postgres
+from tests.servers.commands import KUPOOL, environment, kupool
+from tests.servers.running_daemon import UNLIMITED, LineClient, RunningDaemon
+from tests.servers.services import postgres
 from tests.terminal import terminal
 
 DUMP = (

@@ -15,10 +15,10 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.backup.switching import NOTE
-from tests.data_folder import query
-from tests.integration.test_commands import KUPOOL, environment, kupool
-from tests.pool_load import counted
-from tests.running_daemon import ROOT, UNLIMITED, LineClient, RunningDaemon, StartFailed
+from tests.fakes.data_folder import query
+from tests.servers.commands import KUPOOL, environment, kupool
+from tests.servers.pool_load import counted
+from tests.servers.running_daemon import ROOT, UNLIMITED, LineClient, RunningDaemon, StartFailed
 from tests.terminal import terminal
 
 

@@ -14,9 +14,9 @@ from unittest import SkipTest
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.integration.test_commands import kupool
-from tests.running_daemon import ROOT, UNLIMITED, LineClient, RunningDaemon
-from tests.services import postgres, rabbit
+from tests.servers.commands import kupool
+from tests.servers.running_daemon import ROOT, UNLIMITED, LineClient, RunningDaemon
+from tests.servers.services import postgres, rabbit
 
 #: The connection string on the page.
 DSN = "host=db dbname=kupool user=kupool"

@@ -31,8 +31,8 @@ from kupool.net.workers.threads import Threads
 from kupool.session.connection import Connection
 from kupool.wire.codecs import CODECS, LengthFieldCodec
 from kupool.wire.framing import Tlv, encode_tlv
-from tests.serving import ServerCase, echo, received
-from tests.sockets import PATIENCE, Peer, in_thread, until
+from tests.servers.serving import ServerCase, echo, received
+from tests.servers.sockets import PATIENCE, Peer, in_thread, until
 
 reactor: Any = _reactor
 

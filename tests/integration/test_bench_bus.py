@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from bench.bus import MODELS, Form, Node
-from tests.running_daemon import ROOT
+from tests.servers.running_daemon import ROOT
 
 
 class BenchTests(SynchronousTestCase):

@@ -15,9 +15,9 @@ from kupool.amqp.wire import ConnectionSettings
 from kupool.bus import Kind, Message, Outcome
 from kupool.bus.rabbit.bus import RabbitBus
 from kupool.bus.rabbit.settings import MeshSettings
-from tests.rabbit_cluster import RabbitCluster
-from tests.services import required
-from tests.sockets import until
+from tests.servers.rabbit_cluster import RabbitCluster
+from tests.servers.services import required
+from tests.servers.sockets import until
 
 #: Seconds that a call has, and that it may be late.
 TIMEOUT = 2.0

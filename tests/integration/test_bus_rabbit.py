@@ -25,8 +25,8 @@ from kupool.amqp.wire import ConnectionSettings
 from kupool.bus import BusError, BusSettings, Kind, Message, Outcome
 from kupool.bus.rabbit.bus import RabbitBus
 from kupool.bus.rabbit.settings import MeshSettings
-from tests.services import rabbit
-from tests.sockets import until
+from tests.servers.services import rabbit
+from tests.servers.sockets import until
 
 ROOT = Path(__file__).parents[2]
 

@@ -17,8 +17,8 @@ from kupool.bus.remote.service import BusService
 from kupool.net.server import Server
 from kupool.web.site import make_site
 from kupool.wire.framing import FRAMINGS
-from tests.integration.websocket_peers import WebSocketClient
-from tests.sockets import started, until
+from tests.servers.sockets import started, until
+from tests.servers.websocket_peers import WebSocketClient
 
 
 class SocketTests(TestCase):

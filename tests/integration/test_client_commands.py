@@ -15,7 +15,7 @@ from twisted.trial.unittest import TestCase
 
 from kupool.pool.handlers import AttemptSettings
 from kupool.wire.framing import FRAMINGS
-from tests.integration.pool_server import PoolServer
+from tests.servers.pool_server import PoolServer
 
 reactor: Any = global_reactor
 

@@ -28,7 +28,7 @@ from kupool.client.pace import PaceSettings
 from kupool.client.worker import solve
 from kupool.pool.handlers import AttemptSettings
 from kupool.wire.framing import FRAMINGS
-from tests.integration.pool_server import PoolServer
+from tests.servers.pool_server import PoolServer
 
 reactor: Any = global_reactor
 

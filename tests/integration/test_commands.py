@@ -19,23 +19,9 @@ import psutil
 from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.settings import declared, flag_name
-from tests.pool_load import counted
-from tests.running_daemon import ROOT, UNLIMITED, LineClient, RunningDaemon
-
-KUPOOL = (sys.executable, "-c", "import sys; from kupool.cli import main; sys.exit(main())")
-
-
-def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "100", **(extra or {})}
-
-
-def kupool(
-    *arguments: str, env: Mapping[str, str] | None = None
-) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end."""
-    return subprocess.run(
-        [*KUPOOL, *arguments], capture_output=True, text=True, timeout=60, env=environment(env)
-    )
+from tests.servers.commands import KUPOOL, environment, kupool
+from tests.servers.pool_load import counted
+from tests.servers.running_daemon import ROOT, UNLIMITED, LineClient, RunningDaemon
 
 
 class CountsTests(SynchronousTestCase):

@@ -8,7 +8,7 @@ from hashlib import sha256
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.running_daemon import UNLIMITED, shared_daemon
+from tests.servers.running_daemon import UNLIMITED, shared_daemon
 
 
 def read(sock: socket.socket, size: int) -> bytes:

@@ -10,10 +10,10 @@ import pika
 from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.wire.batches import VERSION, Batch, encode_batch
-from tests.faults.process import wait_until
-from tests.integration.test_commands import kupool
-from tests.running_daemon import UNLIMITED, LineClient, RunningDaemon
-from tests.services import postgres, rabbit
+from tests.servers.commands import kupool
+from tests.servers.running_daemon import UNLIMITED, LineClient, RunningDaemon
+from tests.servers.services import postgres, rabbit
+from tools.process import wait_until
 
 #: Submissions that one client has on their way.
 ABREAST = 250

@@ -18,10 +18,10 @@ from kupool.bus import BusError, Kind, Message, NotMine, Refusal
 from kupool.bus.remote.client import RemoteBus
 from kupool.wire.batches import decode_batch
 from kupool.wire.framing import FRAMINGS
-from tests.integration.websocket_peers import WebSocketClient
-from tests.running_daemon import UNLIMITED, LineClient, RunningDaemon
-from tests.services import RabbitServer, rabbit, required
-from tests.sockets import in_thread, until
+from tests.servers.running_daemon import UNLIMITED, LineClient, RunningDaemon
+from tests.servers.services import RabbitServer, rabbit, required
+from tests.servers.sockets import in_thread, until
+from tests.servers.websocket_peers import WebSocketClient
 
 
 class DaemonCase(TestCase):

@@ -11,9 +11,9 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.faults.torture_clock import DAY, FIRST_DAY, LAST_DAY, Clock, forget
-from tests.running_daemon import UNLIMITED, LineClient, RunningDaemon
-from tests.services import required
+from tests.servers.running_daemon import UNLIMITED, LineClient, RunningDaemon
+from tests.servers.services import required
+from tools.torture_clock import DAY, FIRST_DAY, LAST_DAY, Clock, forget
 
 #: Clears twice a second, instead of each ten minutes, and says so.
 OFTEN = """

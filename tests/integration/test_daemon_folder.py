@@ -18,7 +18,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.running_daemon import UNLIMITED, LineClient, RunningDaemon, StartFailed
+from tests.servers.running_daemon import UNLIMITED, LineClient, RunningDaemon, StartFailed
 
 _KUPOOL = (sys.executable, "-c", "import sys; from kupool.cli import main; sys.exit(main())")
 REFUSED = ("Temporarily unavailable", 27)

@@ -12,7 +12,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.predecessor import (
+from tests.fakes.predecessor import (
     ACCEPTED,
     ALL,
     CALL,
@@ -26,7 +26,7 @@ from tests.predecessor import (
     topics,
     websocket,
 )
-from tests.running_daemon import UNLIMITED, LineClient, RunningDaemon, StartFailed
+from tests.servers.running_daemon import UNLIMITED, LineClient, RunningDaemon, StartFailed
 
 _SERVED = re.compile(r"Clients of the predecessor's bus are served on 127\.0\.0\.1:(\d+)")
 

@@ -12,9 +12,9 @@ from unittest import SkipTest
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.integration.test_commands import kupool
-from tests.running_daemon import UNLIMITED, LineClient, RunningDaemon
-from tests.services import PostgresServer, RabbitServer, postgres, rabbit
+from tests.servers.commands import kupool
+from tests.servers.running_daemon import UNLIMITED, LineClient, RunningDaemon
+from tests.servers.services import PostgresServer, RabbitServer, postgres, rabbit
 
 
 class Clients:

@@ -9,7 +9,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.running_daemon import LineClient, RunningDaemon
+from tests.servers.running_daemon import LineClient, RunningDaemon
 
 
 class ReloadTests(SynchronousTestCase):

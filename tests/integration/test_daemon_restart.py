@@ -6,8 +6,8 @@ import signal
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.pool_load import Load, counted
-from tests.running_daemon import UNLIMITED, LineClient, RunningDaemon
+from tests.servers.pool_load import Load, counted
+from tests.servers.running_daemon import UNLIMITED, LineClient, RunningDaemon
 
 
 class RestartTests(SynchronousTestCase):

@@ -11,9 +11,9 @@ from typing import Any
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from tests.integration.websocket_peers import WebSocketClient
-from tests.running_daemon import UNLIMITED, LineClient, RunningDaemon
-from tests.sockets import in_thread
+from tests.servers.running_daemon import UNLIMITED, LineClient, RunningDaemon
+from tests.servers.sockets import in_thread
+from tests.servers.websocket_peers import WebSocketClient
 
 ROOT = Path(__file__).parents[2]
 

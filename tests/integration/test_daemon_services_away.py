@@ -20,10 +20,10 @@ from unittest import SkipTest
 from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.wire.batches import VERSION, Batch, encode_batch
-from tests.integration.test_commands import kupool
-from tests.integration.test_daemon_endpoints import make_certificate
-from tests.running_daemon import UNLIMITED, LineClient, RunningDaemon
-from tests.services import PostgresServer, RabbitServer, postgres, rabbit, required
+from tests.servers.certificates import make_certificate
+from tests.servers.commands import kupool
+from tests.servers.running_daemon import UNLIMITED, LineClient, RunningDaemon
+from tests.servers.services import PostgresServer, RabbitServer, postgres, rabbit, required
 
 SECRET = "s3cret"
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.running_daemon import ROOT, LineClient, RunningDaemon
+from tests.servers.running_daemon import ROOT, LineClient, RunningDaemon
 
 TWISTD = (sys.executable, "-c", "from twisted.scripts.twistd import run; run()")
 PASSWORD = "hunter2s3cret"

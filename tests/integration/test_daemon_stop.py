@@ -13,9 +13,9 @@ from typing import Any
 
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
-from tests.peers import frames
-from tests.pool_load import counted
-from tests.running_daemon import UNLIMITED, LineClient, RunningDaemon
+from tests.fakes.peers import frames
+from tests.servers.pool_load import counted
+from tests.servers.running_daemon import UNLIMITED, LineClient, RunningDaemon
 
 AUTHORIZE = b'{"id":1,"method":"authorize","params":{"username":"admin"}}'
 

@@ -9,9 +9,9 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.log.rabbit.topology import Topology
-from tests.integration.test_commands import kupool
-from tests.running_daemon import UNLIMITED, LineClient, RunningDaemon, StartFailed
-from tests.services import rabbit
+from tests.servers.commands import kupool
+from tests.servers.running_daemon import UNLIMITED, LineClient, RunningDaemon, StartFailed
+from tests.servers.services import rabbit
 
 TOPOLOGY = Topology()
 

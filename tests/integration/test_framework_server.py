@@ -29,9 +29,9 @@ from kupool.session.failures import ConnectionClosed
 from kupool.wire.codecs import LengthFieldCodec, TlvCodec
 from kupool.wire.framing import LINE, Tlv, encode_tlv
 from kupool.wire.messages import encode_success
-from tests.peers import Observer, Recorder
-from tests.serving import ServerCase, echo, received
-from tests.sockets import PATIENCE, Peer, in_thread, started, until
+from tests.fakes.peers import Observer, Recorder
+from tests.servers.serving import ServerCase, echo, received
+from tests.servers.sockets import PATIENCE, Peer, in_thread, started, until
 
 reactor: Any = _reactor
 

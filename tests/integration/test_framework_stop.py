@@ -28,8 +28,8 @@ from kupool.net.workers.processes import Processes
 from kupool.net.workers.threads import Threads
 from kupool.session.connection import Connection
 from kupool.wire.framing import encode_tlv
-from tests.serving import ServerCase, echo, received
-from tests.sockets import PATIENCE, Peer, in_thread, started, until
+from tests.servers.serving import ServerCase, echo, received
+from tests.servers.sockets import PATIENCE, Peer, in_thread, started, until
 
 reactor: Any = _reactor
 

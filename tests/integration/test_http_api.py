@@ -17,7 +17,7 @@ from twisted.web.client import Agent, FileBodyProducer, HTTPConnectionPool, Resp
 from twisted.web.http_headers import Headers
 
 from kupool.web.site import HttpLimits, make_site
-from tests.integration.websocket_peers import (
+from tests.servers.websocket_peers import (
     Client,
     House,
     Int32Client,

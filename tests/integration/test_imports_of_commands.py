@@ -12,8 +12,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.commands.audit import DIFFERENT
 from kupool.log import Epoch, Identity
-from tests.data_folder import write_log, write_store
-from tests.running_daemon import ROOT
+from tests.fakes.data_folder import write_log, write_store
+from tests.servers.running_daemon import ROOT
 
 #: Runs a command, and leaves in a file which modules it had imported at its end.
 COMMAND = """

@@ -17,10 +17,10 @@ import yaml
 from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.migration.tables import EPOCHS, LEFT, POOL, TABLES
-from tests.faults.moved_pool import NEWEST_JOB, RESERVED
-from tests.integration.test_commands import environment, kupool
-from tests.running_daemon import LineClient, RunningDaemon, StartFailed
-from tests.services import postgres, rabbit
+from tests.servers.commands import environment, kupool
+from tests.servers.running_daemon import LineClient, RunningDaemon, StartFailed
+from tests.servers.services import postgres, rabbit
+from tools.moved_pool import NEWEST_JOB, RESERVED
 
 SUBMISSIONS = 3000
 
@@ -41,7 +41,7 @@ def pool() -> Path:
     """Return a folder with a pool, made once for all tests; it is to be copied."""
     temporary = tempfile.TemporaryDirectory(prefix="kupool-pool-")
     atexit.register(temporary.cleanup)
-    made = [sys.executable, "-m", "tests.faults.moved_pool", temporary.name, str(SUBMISSIONS)]
+    made = [sys.executable, "-m", "tools.moved_pool", temporary.name, str(SUBMISSIONS)]
     subprocess.run(made, env=environment(), check=True)
     return Path(temporary.name)
 
@@ -93,7 +93,7 @@ class MoveTests(SynchronousTestCase):
 
     def die(self, source: Place, target: Place, phase: str, pieces: int) -> None:
         """Run the command, and have it killed in a phase."""
-        command = [sys.executable, "-m", "tests.faults.dying_move", phase, str(pieces), "small"]
+        command = [sys.executable, "-m", "tools.dying_move", phase, str(pieces), "small"]
         command += ["migrate", "--from", source.file, "--to", target.file]
         done = subprocess.run(command, capture_output=True, text=True, env=environment())
         self.assertEqual(done.returncode, -9, done.stdout + done.stderr)

@@ -10,10 +10,10 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.faults.process import wait_until
-from tests.pgbouncer import PgBouncer
-from tests.running_daemon import UNLIMITED, LineClient, RunningDaemon, StartFailed
-from tests.services import PostgresServer, RabbitServer, postgres, rabbit, required
+from tests.servers.pgbouncer import PgBouncer
+from tests.servers.running_daemon import UNLIMITED, LineClient, RunningDaemon, StartFailed
+from tests.servers.services import PostgresServer, RabbitServer, postgres, rabbit, required
+from tools.process import wait_until
 
 #: Runs what follows under another host name.
 ELSEWHERE = ("unshare", "--uts", "sh", "-c", 'hostname elsewhere && exec "$@"', "sh")
@@ -119,7 +119,7 @@ class SecondDaemonTests(Case):
 
     def test_commands(self) -> None:
         """Commands are not daemons: they read and correct beside one."""
-        from tests.integration.test_commands import kupool
+        from tests.servers.commands import kupool
 
         first = self.daemon().start()
         flags = [f"--data={first.data}", "--store=pg", f"--pg-dsn={self.dsn}"]

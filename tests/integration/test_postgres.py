@@ -24,9 +24,9 @@ from kupool.stats.postgres import PostgresStats
 from kupool.storage.database import DatabaseClosed, DatabaseUnusable
 from kupool.storage.migrations import SchemaTooNew
 from kupool.storage.postgres import DatabaseUnavailable, PostgresDatabase, PostgresSettings
-from tests.contract.test_log import the_reactor
 from tests.contract.test_stats_store import EVER, T, batch
-from tests.services import PostgresServer, postgres, required
+from tests.servers.reactor import the_reactor
+from tests.servers.services import PostgresServer, postgres, required
 
 #: Short enough to wait for, long enough for a busy machine.
 QUICK = PostgresSettings(timeout=2.0, long_timeout=4.0, patience=1.0)

@@ -26,8 +26,9 @@ from kupool.log.rabbit import BrokerRefused, LogBrokerUnreachable
 from kupool.log.rabbit.log import RabbitLog, RabbitSettings
 from kupool.log.rabbit.publisher import PublisherSettings
 from kupool.log.rabbit.topology import Topology
-from tests.contract.test_log import Collector, the_reactor
-from tests.services import rabbit
+from tests.contract.test_log import Collector
+from tests.servers.reactor import the_reactor
+from tests.servers.services import rabbit
 
 TOPOLOGY = Topology()
 

@@ -22,8 +22,8 @@ from kupool.stats.memory import MemoryStats
 from kupool.stats.positions import NOWHERE
 from kupool.stats.sweep import Sweeper, SweepSettings
 from kupool.wire.batches import VERSION, Batch, encode_batch
-from tests.contract.test_log import the_reactor
 from tests.integration.test_rabbit import RabbitCase
+from tests.servers.reactor import the_reactor
 
 TOPOLOGY = Topology()
 MINE = Identity("mine", (Epoch("one", 0),))

@@ -20,7 +20,7 @@ from kupool.rooms.observer import LobbyObserver
 from kupool.rooms.room import Incoming, Room
 from kupool.rooms.settings import RoomSettings
 from kupool.session.connection import Connection
-from tests.sockets import Peer, in_thread, until
+from tests.servers.sockets import Peer, in_thread, until
 
 reactor: Any = _reactor
 

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.integration.test_examples import CHAT_FILES, EXAMPLES, Program, blocks
-from tests.sockets import Peer
+from tests.integration.test_examples import CHAT_FILES, blocks
+from tests.servers.programs import EXAMPLES, Program
+from tests.servers.sockets import Peer
 
 
 class ChatSectionTests(SynchronousTestCase):

@@ -8,8 +8,8 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.integration.test_examples import EXAMPLES, python
-from tests.sockets import Peer
+from tests.servers.programs import EXAMPLES, python
+from tests.servers.sockets import Peer
 
 
 class Player:

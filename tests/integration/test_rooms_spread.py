@@ -18,10 +18,10 @@ from kupool.rooms.observer import LobbyObserver
 from kupool.rooms.spread.lobby import SpreadLobby
 from kupool.rooms.spread.packing import RequestPacking
 from kupool.rooms.spread.ring import Ring
-from tests.integration.test_examples import Program
-from tests.rooms_host import Hooks
-from tests.services import rabbit
-from tests.sockets import PATIENCE, Peer, in_thread, until
+from tests.servers.programs import Program
+from tests.servers.rooms_host import Hooks
+from tests.servers.services import rabbit
+from tests.servers.sockets import PATIENCE, Peer, in_thread, until
 
 reactor: Any = _reactor
 
@@ -65,7 +65,7 @@ class ProcessTests(SynchronousTestCase):
     """A-51: rooms are spread over processes; hosts come, are killed, and go."""
 
     def start(self, *arguments: str) -> tuple[Program, int]:
-        program = Program(sys.executable, "-m", "tests.rooms_host", *arguments)
+        program = Program(sys.executable, "-m", "tests.servers.rooms_host", *arguments)
         self.addCleanup(program.__exit__)
         return program, program.port()
 

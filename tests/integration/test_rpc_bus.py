@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.integration.test_examples import python
+from tests.servers.programs import python
 
 
 class RpcBusTests(SynchronousTestCase):

@@ -27,8 +27,8 @@ from kupool.net.server import Server
 from kupool.session.connection import Connection
 from kupool.wire.framing import FRAME, INT32, LINE, OP_CLOSE
 from kupool.wire.messages import encode_success
-from tests.peers import Observer, frames, ping_router
-from tests.sockets import Peer, in_thread, started, until
+from tests.fakes.peers import Observer, frames, ping_router
+from tests.servers.sockets import Peer, in_thread, started, until
 
 reactor: Any = _reactor
 

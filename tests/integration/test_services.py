@@ -21,9 +21,9 @@ import psutil
 import psycopg2
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests import postgres_server, rabbit_server
-from tests.own_process import OwnProcess, free_port, wait_until
-from tests.services import (
+from tests.servers import postgres_server, rabbit_server
+from tests.servers.own_process import OwnProcess, free_port, wait_until
+from tests.servers.services import (
     GivenPostgres,
     GivenRabbit,
     PostgresServer,
@@ -317,7 +317,7 @@ class AbruptEndTests(SynchronousTestCase):
         own_postgres()
         script = (
             "import os, signal\n"
-            "from tests.services import PostgresServer\n"
+            "from tests.servers.services import PostgresServer\n"
             "server = PostgresServer()\n"
             "server.start()\n"
             "print(server.process.pid, server.folder, flush=True)\n"

@@ -14,8 +14,8 @@ import pika
 from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.log.rabbit.topology import Topology
-from tests.running_daemon import ROOT, LineClient, RunningDaemon
-from tests.services import postgres, rabbit
+from tests.servers.running_daemon import ROOT, LineClient, RunningDaemon
+from tests.servers.services import postgres, rabbit
 
 LEFT = ROOT / "tests" / "data" / "release_0"
 

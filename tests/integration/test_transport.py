@@ -30,9 +30,9 @@ from kupool.session.connection import Connection
 from kupool.session.lifecycle import CLOSED
 from kupool.wire.framing import FRAME, INT32, LINE, OP_CLOSE, OP_PING, OP_PONG, Item, encode_frame
 from kupool.wire.messages import encode_success
-from tests.peers import Observer, frames
-from tests.raising import ENDINGS
-from tests.sockets import Peer, in_thread, open_descriptors, started, until
+from tests.fakes.peers import Observer, frames
+from tests.fakes.raising import ENDINGS
+from tests.servers.sockets import Peer, in_thread, open_descriptors, started, until
 
 reactor: Any = _reactor
 
@@ -158,7 +158,7 @@ def come_and_go(port: int, kind: int) -> None:
 
 def start_starved(transport: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [sys.executable, "-m", "tests.integration.starved_server", transport],
+        [sys.executable, "-m", "tests.servers.starved_server", transport],
         cwd=Path(__file__).parents[2],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -589,7 +589,7 @@ class _TransportSuite(_Case):
         script = (
             "import sys\n"
             "from twisted.internet import reactor\n"
-            "from tests.peers import Observer\n"
+            "from tests.fakes.peers import Observer\n"
             "from kupool.net.server import Server\n"
             "import socket\n"
             "from twisted.internet.defer import ensureDeferred\n"

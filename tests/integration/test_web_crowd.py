@@ -16,11 +16,10 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.integration.test_daemon_endpoints import make_certificate
-from tests.running_daemon import RunningDaemon
-from tests.sockets import PATIENCE
-from tests.unit.test_web_upgrade import frames
-from tests.unit.test_websocket_reader import frame
+from tests.fakes.websocket_frames import frame, frames
+from tests.servers.certificates import make_certificate
+from tests.servers.running_daemon import RunningDaemon
+from tests.servers.sockets import PATIENCE
 
 HEALTH = b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 AUTHORIZE = b'{"id":1,"method":"authorize","params":{"username":"alice"}}'

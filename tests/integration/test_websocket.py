@@ -16,7 +16,7 @@ from kupool.net.manager import ServerSettings
 from kupool.session.lifecycle import CLOSED
 from kupool.web import websocket
 from kupool.web.site import HttpLimits
-from tests.integration.websocket_peers import (
+from tests.servers.websocket_peers import (
     BinaryWebSocketClient,
     Client,
     House,

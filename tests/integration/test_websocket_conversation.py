@@ -11,7 +11,7 @@ from twisted.trial.unittest import TestCase
 from kupool.errors import GOING_DOWN
 from kupool.net.manager import ServerSettings
 from kupool.session.connection import Connection
-from tests.integration.websocket_peers import (
+from tests.servers.websocket_peers import (
     BinaryWebSocketClient,
     Client,
     FrameClient,

@@ -22,7 +22,7 @@ from kupool.net.workers.pool import WorkerPool, WorkerSettings
 from kupool.net.workers.processes import CallFailed, ProcessEnded, Processes
 from kupool.net.workers.threads import Threads
 from kupool.session.connection import Connection
-from tests.sockets import PATIENCE
+from tests.servers.sockets import PATIENCE
 
 
 def add(a: int, b: int) -> int:

@@ -10,7 +10,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.callbacks import NotAwaitable, attempt, awaited, called
-from tests.raising import ENDINGS, Waits, raising, returning
+from tests.fakes.raising import ENDINGS, Waits, raising, returning
 
 
 class CallbackTests(SynchronousTestCase):

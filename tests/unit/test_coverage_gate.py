@@ -7,7 +7,7 @@ import tomllib
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.running_daemon import ROOT
+from tests.servers.running_daemon import ROOT
 
 
 class GateTests(SynchronousTestCase):

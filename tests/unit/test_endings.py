@@ -40,12 +40,12 @@ from kupool.rooms.spread.handover import Handover
 from kupool.storage.database import Database
 from kupool.storage.postgres.link import PostgresLink
 from kupool.web.statistics import Shared
-from tests.pool_fixture import PoolBench, SteeredJobStore
-from tests.raising import ENDINGS, raising
-from tests.unit.test_acceptance import AcceptanceCase
-from tests.unit.test_bus_mesh import _Suite as MeshCase
-from tests.unit.test_rooms_spread import BadBus, Host, World
-from tests.unit.test_spool import World as SpoolWorld
+from tests.fakes.acceptance import AcceptanceCase
+from tests.fakes.pool_fixture import PoolBench, SteeredJobStore
+from tests.fakes.raising import ENDINGS, raising
+from tests.fakes.spool_world import World as SpoolWorld
+from tests.unit.bus.rabbit.test_mesh import _Suite as MeshCase
+from tests.unit.rooms.spread.test_lobby import BadBus, Host, World
 
 
 def message(model: Model = Model.RELIABLE_RANDOM) -> Message:

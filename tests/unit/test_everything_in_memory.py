@@ -28,7 +28,7 @@ from kupool.rooms.observer import LobbyObserver
 from kupool.rooms.room import Incoming, Room
 from kupool.stats.consumer import StatsConsumer
 from kupool.stats.memory import MemoryStats
-from tests.pool_fixture import PoolBench
+from tests.fakes.pool_fixture import PoolBench
 
 
 class Talk(RoomHooks):

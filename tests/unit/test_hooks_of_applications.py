@@ -42,8 +42,8 @@ from kupool.timing.chunks import in_chunks
 from kupool.timing.round_robin import RoundRobin
 from kupool.wire.framing import LINE, Framing
 from kupool.wire.lines import LineCodec
-from tests.peers import Bench, lines, ping_router
-from tests.raising import ENDINGS, Waits, raising, returning
+from tests.fakes.peers import Bench, lines, ping_router
+from tests.fakes.raising import ENDINGS, Waits, raising, returning
 
 NAME = os.fsdecode(b"caf\xe9.txt")
 

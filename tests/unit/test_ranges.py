@@ -23,7 +23,7 @@ from kupool.net.transport.proxied import ProxySettings
 from kupool.net.workers.settings import WorkerSettings
 from kupool.net.workers.threads import Threads
 from kupool.ranges import a, check, number, one_of, whole
-from tests.peers import Bench
+from tests.fakes.peers import Bench
 
 #: What is no number of anything, wherever one is expected.
 NO_NUMBERS: tuple[object, ...] = (nan, inf, -inf, -1, -0.001, "1", None, True, 1j, [1], 10**400)

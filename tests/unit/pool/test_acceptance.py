@@ -1,0 +1,321 @@
+"""Batches: when they close, what they are answered, and what a failure gives back."""
+
+from __future__ import annotations
+
+from twisted.internet.defer import fail
+
+from kupool.errors import DUPLICATE, UNAVAILABLE
+from kupool.log import LogUnavailable
+from kupool.wire.batches import decode_batch
+from tests.fakes.acceptance import WALL, AcceptanceCase, Peer
+
+
+class ClosingTests(AcceptanceCase):
+    """K-71: what arrives together goes to the log as one batch."""
+
+    def test_lone_submission_does_not_wait_for_the_delay(self) -> None:
+        self.add(1, "a")
+        self.assertEqual(self.log.appended, [])
+        self.turn()
+        self.turn()
+        self.assertEqual(len(self.log.appended), 1)
+        self.assertEqual(self.clock.seconds(), 0.0)
+
+    def test_stays_open_while_each_turn_brings_more(self) -> None:
+        for number in range(10):
+            self.add(number, f"n{number}")
+            self.turn()
+            self.assertEqual(self.log.appended, [])
+        self.turn()
+        self.assertEqual(len(decode_batch(self.log.appended[0][1]).client_nonces), 10)
+
+    def test_waits_up_to_the_delay_for_as_many_as_last_time(self) -> None:
+        for number in range(10):
+            self.add(number, f"n{number}")
+        self.turn()
+        self.turn()
+        self.log.decide()
+        self.add(11, "later")
+        self.turn()
+        self.turn()
+        self.assertEqual(self.log.appended, [])
+        self.clock.advance(0.005)
+        self.assertEqual(len(self.log.appended), 1)
+
+    def test_gathers_while_the_log_is_busy(self) -> None:
+        self.add(1, "a")
+        self.turn()
+        self.turn()
+        self.add(2, "b")
+        self.turn()
+        self.turn()
+        self.assertEqual(len(self.log.appended), 1)
+        self.log.decide()
+        self.turn()
+        self.turn()
+        self.assertEqual(decode_batch(self.log.appended[0][1]).client_nonces, ["b"])
+
+    def test_delay_is_the_longest_even_when_the_log_is_busy(self) -> None:
+        self.add(1, "a")
+        self.turn()
+        self.turn()
+        self.add(2, "b")
+        self.clock.advance(0.005)
+        self.assertEqual(len(self.log.appended), 2)
+
+    def test_gathers_while_the_log_is_slow(self) -> None:
+        """Small batches do not use up what may be on its way: the next one grows."""
+        self.acceptance = self.make(pipeline=2, in_flight=4, size=3)
+        for number in range(2):
+            self.add(number, f"n{number}")
+            self.clock.advance(0.005)
+        self.assertEqual(len(self.log.appended), 2)
+        self.add(2, "c")
+        self.clock.advance(0.5)
+        self.add(3, "d")
+        self.clock.advance(0.5)
+        self.assertEqual(len(self.log.appended), 2)
+        self.log.decide()  # there is room again: what has waited long enough goes at once
+        self.assertEqual(decode_batch(self.log.appended[1][1]).client_nonces, ["c", "d"])
+        for number in range(4, 10):
+            self.assertTrue(self.add(number, f"n{number}"))
+        self.assertEqual(len(self.log.appended), 4)  # a full one does not wait
+        self.assertFalse(self.add(10, "k"))
+        self.log.decide(LogUnavailable("no"))
+        self.add(11, "l")
+        self.assertEqual(len(self.clock.getDelayedCalls()), 1)
+        while self.log.appended:
+            self.log.decide()
+        self.clock.advance(0.005)
+        self.assertEqual(decode_batch(self.log.appended[0][1]).client_nonces, ["l"])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_full_batch_closes_at_once(self) -> None:
+        self.acceptance = self.make(size=3)
+        for number in range(7):
+            self.add(number, f"n{number}")
+        self.assertEqual(
+            [len(decode_batch(body).job_ids) for _, body, _ in self.log.appended], [3, 3]
+        )
+
+    def test_instant_log_gets_a_batch_each_turn(self) -> None:
+        self.log.instant = True
+        self.acceptance = self.make()
+        self.add(1, "a")
+        self.add(2, "b")
+        self.turn()
+        self.assertEqual(decode_batch(self.log.appended[0][1]).client_nonces, ["a", "b"])
+
+    def test_batch_ends_with_its_minute(self) -> None:
+        """K-69: every submission counts for the UTC minute of its acceptance."""
+        self.acceptance = self.make(delay=30.0)
+        self.clock.advance(59.5)
+        self.add(1, "a")
+        self.clock.rightNow += 0.4
+        self.add(2, "b")
+        self.clock.rightNow += 0.2  # the minute ends with the batch still open
+        self.add(3, "c")
+        self.assertTrue(self.acceptance.settle())
+        batches = [decode_batch(body) for _, body, _ in self.log.appended]
+        self.assertEqual([b.client_nonces for b in batches], [["a", "b"], ["c"]])
+        self.assertEqual([b.at // 60000 for b in batches], [WALL // 60, WALL // 60 + 1])
+
+    def test_batch_ids_are_unique(self) -> None:
+        for number in range(5):
+            self.add(number, f"n{number}")
+            self.acceptance.flush()
+        self.assertEqual(len({entry_id for entry_id, _, _ in self.log.appended}), 5)
+        self.assertEqual(
+            [decode_batch(body).batch for _, body, _ in self.log.appended],
+            [entry_id for entry_id, _, _ in self.log.appended],
+        )
+
+    def test_leaves_no_timer_behind(self) -> None:
+        self.add(1, "a")
+        self.acceptance.flush()
+        self.turn()
+        self.log.decide()
+        self.clock.advance(1)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+
+class AnsweringTests(AcceptanceCase):
+    """K-52: true means durable, and what cannot be made durable is refused."""
+
+    def test_true_only_when_the_log_has_it(self) -> None:
+        self.add(7, "a")
+        self.acceptance.flush()
+        self.assertEqual(self.peer.sent, [])
+        self.log.decide()
+        self.assertEqual(self.peer.sent, [{"id": 7, "result": True}])
+        self.assertEqual(self.acceptance.accepted, 1)
+
+    def test_answers_of_one_connection_leave_together(self) -> None:
+        other = Peer(self.clock, "bob")
+        for number, peer in enumerate([self.peer, self.peer, self.peer, other]):
+            self.add(number, f"n{number}", peer)
+        self.acceptance.flush()
+        self.log.decide()
+        self.assertEqual([m["id"] for m in self.peer.sent], [0, 1, 2])
+        self.assertEqual((self.peer.writes, other.writes), (1, 1))
+
+    def test_failure_refuses_and_frees_the_nonce(self) -> None:
+        self.add(7, "a")
+        self.assertIn("a", self.peer.context.nonces.used)
+        self.acceptance.flush()
+        self.log.decide(LogUnavailable("disk full"))
+        self.assertEqual(
+            self.peer.sent,
+            [{"id": 7, "result": False, "error": UNAVAILABLE.text, "code": UNAVAILABLE.code}],
+        )
+        self.assertNotIn("a", self.peer.context.nonces.used)
+        self.assertEqual(self.job.remembered, 0)
+        self.assertEqual(self.peer.context.last_accepted, float("-inf"))
+
+    def test_a_log_that_raises_is_a_failure(self) -> None:
+        self.log.append = lambda entry_id, body: 1 / 0  # type: ignore[method-assign,assignment,return-value]
+        self.add(7, "a")
+        self.acceptance.flush()
+        self.assertEqual(self.peer.sent[0]["code"], UNAVAILABLE.code)
+        self.assertEqual(self.acceptance.batches_in_flight, 0)
+
+    def test_a_log_that_fails_at_once(self) -> None:
+        self.log.append = lambda entry_id, body: fail(LogUnavailable("full"))  # type: ignore[method-assign]
+        self.add(7, "a")
+        self.acceptance.flush()
+        self.assertEqual(self.peer.sent[0]["error"], UNAVAILABLE.text)
+
+    def test_duplicate_of_one_in_flight_waits_for_its_fate(self) -> None:
+        """K-47: a nonce is neither used nor free while its batch is on its way."""
+        other = Peer(self.clock)
+        self.add(1, "a")
+        serial = self.peer.context.nonces.used["a"]
+        self.assertTrue(self.acceptance.await_verdict(other, 9, serial))  # type: ignore[arg-type]
+        self.acceptance.flush()
+        self.assertTrue(self.acceptance.await_verdict(other, 10, serial))  # type: ignore[arg-type]
+        self.assertEqual(other.sent, [])
+        self.log.decide()
+        self.assertEqual([(m["id"], m["error"]) for m in other.sent], [
+            (9, DUPLICATE.text), (10, DUPLICATE.text),
+        ])  # fmt: skip
+        self.assertFalse(self.acceptance.await_verdict(other, 11, serial))  # type: ignore[arg-type]
+
+    def test_duplicate_of_one_that_failed_may_be_sent_again(self) -> None:
+        other = Peer(self.clock)
+        self.add(1, "a")
+        serial = self.peer.context.nonces.used["a"]
+        self.acceptance.await_verdict(other, 9, serial)  # type: ignore[arg-type]
+        self.acceptance.flush()
+        self.log.decide(LogUnavailable("disk full"))
+        self.assertEqual(other.sent[0]["error"], UNAVAILABLE.text)
+
+    def test_a_notification_is_counted_and_not_answered(self) -> None:
+        self.acceptance.add(self.peer, None, self.job, "a")  # type: ignore[arg-type]
+        self.acceptance.flush()
+        self.log.decide()
+        self.assertEqual((self.peer.sent, self.acceptance.accepted), ([], 1))
+
+
+class BoundTests(AcceptanceCase):
+    """K-83: what the log does not take is refused, not gathered without end."""
+
+    def test_refuses_beyond_the_batches_in_flight(self) -> None:
+        self.acceptance = self.make(in_flight=2, size=1)
+        self.assertTrue(self.add(1, "a"))
+        self.assertTrue(self.add(2, "b"))
+        self.assertFalse(self.add(3, "c"))
+        self.assertNotIn("c", self.peer.context.nonces.used)
+        self.log.decide()
+        self.assertTrue(self.add(4, "c"))
+
+
+class UnansweredTests(AcceptanceCase):
+    """Issue 11, point 4: a log that answers nothing for 2 s lets nobody wait for ever."""
+
+    def fill(self, count: int) -> None:
+        for number in range(count):
+            self.add(number, f"n{number}")
+            self.clock.advance(0.005)
+        self.assertEqual(len(self.log.appended), count)
+
+    def test_held_back_for_two_seconds_at_the_most(self) -> None:
+        """A batch that waits for the log to become faster goes when the log is not slow but
+        silent, and so do those after it, until no more may be on their way.
+        """
+        self.acceptance = self.make(pipeline=2, in_flight=4)
+        self.fill(2)
+        self.add(2, "c")
+        self.clock.advance(1.9)
+        self.assertEqual(len(self.log.appended), 2)
+        self.clock.advance(0.1)
+        self.assertEqual(len(self.log.appended), 3)
+        self.assertTrue(self.add(3, "d"))
+        self.clock.advance(0.005)
+        self.assertEqual(len(self.log.appended), 4)
+        self.assertTrue(self.acceptance.used_up)
+        self.assertFalse(self.add(4, "e"))
+        self.assertNotIn("e", self.peer.context.nonces.used)
+        self.log.decide()
+        self.assertFalse(self.acceptance.used_up)
+        self.assertTrue(self.add(5, "e"))
+
+    def test_slow_again(self) -> None:
+        """Once the silence is over, batches gather as before."""
+        self.acceptance = self.make(pipeline=2, in_flight=9)
+        self.fill(2)
+        self.add(2, "c")
+        self.clock.advance(1.9)
+        self.log.decide()  # "c" goes now: that it waited does not make the log silent
+        self.add(3, "d")
+        self.clock.advance(0.05)
+        self.log.decide()
+        self.add(4, "e")
+        self.acceptance.flush()
+        self.add(5, "f")
+        self.clock.advance(1.9)
+        self.assertEqual(len(self.log.appended), 3)
+        self.clock.advance(0.1)
+        self.assertEqual(len(self.log.appended), 4)
+
+    def test_the_age_of_the_oldest(self) -> None:
+        self.assertEqual(self.acceptance.unanswered, 0.0)
+        self.add(1, "a")
+        self.clock.advance(0.005)
+        self.clock.advance(2.0)
+        self.add(2, "b")
+        self.acceptance.flush()
+        self.assertAlmostEqual(self.acceptance.unanswered, 2.005)
+        self.log.decide()
+        self.clock.advance(1.0)
+        self.assertAlmostEqual(self.acceptance.unanswered, 1.0)
+        self.log.decide(LogUnavailable("no"))
+        self.assertEqual(self.acceptance.unanswered, 0.0)
+
+    def test_leaves_no_timer_behind(self) -> None:
+        self.acceptance = self.make(pipeline=1, in_flight=3)
+        self.fill(1)
+        self.add(1, "b")
+        self.clock.advance(0.005)
+        self.assertEqual(len(self.clock.getDelayedCalls()), 1)
+        self.log.decide()
+        self.log.decide()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+
+class SettlingTests(AcceptanceCase):
+    """K-85: what was heard becomes durable and is answered before the end."""
+
+    def test_settle_waits_for_every_batch(self) -> None:
+        self.add(1, "a")
+        self.acceptance.flush()
+        self.add(2, "b")
+        settled = self.acceptance.settle()
+        assert settled is not None
+        self.assertEqual(len(self.log.appended), 2)
+        self.log.decide()
+        self.assertNoResult(settled)
+        self.log.decide(LogUnavailable("no"))
+        self.assertIsNone(self.successResultOf(settled))
+
+    def test_nothing_to_settle(self) -> None:
+        self.assertIsNone(self.acceptance.settle())

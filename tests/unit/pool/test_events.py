@@ -1,0 +1,204 @@
+"""The pool's events: what they hold, when they come, and that nobody pays for them unheard."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from twisted.internet.defer import fail
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from kupool.bus import Message, Model
+from kupool.bus.local import LocalBus
+from kupool.pool import ACCEPTED, IEvents
+from kupool.pool.events import BusEvents, accepted_events
+from kupool.pool.judge import Rules
+from kupool.wire.batches import Batch, decode_batch
+from tests.fakes.pool_fixture import WALL, HeldLog, PoolBench
+
+
+class EventCase(SynchronousTestCase):
+    """A pool whose log decides when the test says so, and a bus beside it."""
+
+    def setUp(self) -> None:
+        self.log = HeldLog()
+        clock = Clock()
+        self.bus = LocalBus(clock, wall=lambda: WALL + clock.seconds())
+        self.made = 0
+
+        def listening(topic: str) -> object:
+            self.made += 1
+            return self.bus.broker.listening(topic)
+
+        self.events = BusEvents(self.bus, listening, 45_000, lambda: WALL + clock.seconds())
+        self.bench = PoolBench(
+            log=self.log, rules=Rules(0, 0), clock=clock, events=self.events
+        ).start()
+        self.made = 0
+        self.heard: list[Message] = []
+
+    def listen(self, *topics: str) -> None:
+        self.successResultOf(self.bus.subscribe(topics, self.heard.append))
+
+    def told(self) -> list[Any]:
+        self.bench.settle()
+        heard = [(m.topic, json.loads(m.data)) for m in self.heard]
+        self.heard.clear()
+        return heard
+
+    def submit(self, *nonces: str, username: str = "alice.rig") -> None:
+        peer = self.bench.connect().authorize(username)
+        peer.send(*[peer.submission(nonce) for nonce in nonces])
+        self.bench.settle()
+
+
+class AcceptedTests(EventCase):
+    """A-61, K-53: a submission is told of once, and after it is durable."""
+
+    def test_once_durable(self) -> None:
+        self.listen(ACCEPTED)
+        self.submit("a", "b")
+        self.assertEqual(self.told(), [])
+        self.log.decide(True)
+        ((topic, event),) = self.told()
+        (entry,) = [decode_batch(body) for _, body in self.log.appended]
+        self.assertEqual((topic, event["batch"], event["at"]), (ACCEPTED, entry.batch, entry.at))
+        job = self.bench.book.current
+        assert job is not None
+        self.assertEqual(
+            event["submissions"],
+            [
+                {"id": f"{entry.batch}/{n}", "username": "alice.rig", "job_id": job.job_id,
+                 "client_nonce": nonce}
+                for n, nonce in enumerate("ab")
+            ],
+        )  # fmt: skip
+        self.assertEqual(self.told(), [])
+
+    def test_not_durable(self) -> None:
+        """K-52: what was not accepted is told of to nobody; sent again, it is told of once."""
+        self.listen(ACCEPTED)
+        self.submit("a")
+        self.log.decide(False)
+        self.assertEqual(self.told(), [])
+        self.submit("a")
+        self.log.decide(True)
+        ((_, event),) = self.told()
+        self.assertEqual([s["client_nonce"] for s in event["submissions"]], ["a"])
+
+    def test_a_session_that_has_gone(self) -> None:
+        """Its submission counts, so it is told of."""
+        self.listen(ACCEPTED)
+        peer = self.bench.connect().authorize("bob")
+        peer.send(peer.submission("a"))
+        self.bench.settle()
+        peer.connection.abort()
+        self.log.decide(True)
+        ((_, event),) = self.told()
+        self.assertEqual([s["username"] for s in event["submissions"]], ["bob"])
+
+    def test_trace(self) -> None:
+        """A-60: the bus knows the event by the batch's id in the log."""
+        self.listen("kupool.submission.*")
+        self.submit("a")
+        self.log.decide(True)
+        self.bench.settle()
+        (message,) = self.heard
+        self.assertEqual(message.model, Model.UNRELIABLE_ALL)
+        self.assertEqual(message.headers["content-type"], "application/json")
+        batch_id = decode_batch(self.log.appended[0][1]).batch
+        steps = self.successResultOf(self.bus.trace(batch_id))
+        self.assertEqual([step.event for step in steps], ["published", "offered", "delivered"])
+
+    def test_nobody_listens(self) -> None:
+        """A-14: no event is made, and nothing is kept for a subscriber who comes later."""
+        made: list[object] = []
+        entry = self.bench.acceptance._entry
+        self.patch(
+            self.bench.acceptance, "_entry", lambda batch: made.append(batch) or entry(batch)
+        )
+        self.submit("a", "b", "c")
+        self.log.decide(True)
+        self.assertEqual(len(made), 1, "for the log alone")
+        self.assertEqual(self.made, 2, "one session, one batch: asked once for each")
+        self.listen("kupool.>")
+        self.assertEqual(self.told(), [])
+        self.assertEqual(self.successResultOf(self.bus.status()).counts, {})
+
+    def test_a_bus_that_fails(self) -> None:
+        """A-61: costs the pool nothing but a line in its log."""
+        self.listen(ACCEPTED)
+        for broken in (lambda *a, **k: fail(OSError("away")), self.refuse):
+            self.patch(self.bus, "publish_unreliable_all", broken)
+            peer = self.bench.connect().authorize()
+            peer.send(peer.submission(f"a{id(broken)}", message_id=9))
+            self.bench.settle()
+            self.log.decide(True)
+            self.assertEqual(peer.hear()[-1], {"id": 9, "result": True})
+            self.assertEqual(len(self.flushLoggedErrors(OSError, ValueError)), 1)
+
+    def refuse(self, *message: object, **headers: object) -> Any:
+        raise ValueError("too large")
+
+
+class SplitTests(SynchronousTestCase):
+    """A-25: a batch of any size fits the messages that tell of it."""
+
+    def split(self, count: int, max_data: int, username: str = "alice") -> list[Any]:
+        batch = Batch(
+            1, "id", 7, [username] * count, list(range(count)), [f"n{n}" for n in range(count)]
+        )
+        found = list(accepted_events(batch, max_data))
+        self.assertTrue(all(len(data) <= max_data for data in found))
+        return [json.loads(data) for data in found]
+
+    def test_as_few_as_they_fit(self) -> None:
+        for count in (1, 2, 500, 1234):
+            parts = self.split(count, 45_000, username='"\\ü' * 20)
+            self.assertEqual({(p["batch"], p["at"]) for p in parts}, {("id", 7)})
+            rows = [row for part in parts for row in part["submissions"]]
+            self.assertEqual([row["id"] for row in rows], [f"id/{n}" for n in range(count)])
+            self.assertEqual([row["job_id"] for row in rows], list(range(count)))
+        self.assertEqual(len(self.split(500, 45_000)), 1)
+        self.assertEqual(len(self.split(500, 44_000 // 2)), 2)
+        self.assertEqual(self.split(0, 45_000), [])
+
+    def test_the_longest_fits_the_smallest(self) -> None:
+        """The setting has a least that holds any single submission."""
+        self.assertEqual(len(self.split(2, 4096, username="\U0001f600" * 255)), 1)
+        self.assertEqual(len(self.split(2, 2048, username="\U0001f600" * 255)), 2)
+
+
+class OtherTests(EventCase):
+    """A-61: jobs and sessions."""
+
+    def test_the_interface(self) -> None:
+        self.assertTrue(verifyObject(IEvents, self.events))
+
+    def test_jobs(self) -> None:
+        self.listen("kupool.job")
+        self.bench.at(30.0)
+        ((_, event),) = self.told()
+        job = self.bench.book.current
+        assert job is not None
+        at = int((WALL + 30) * 1000)
+        self.assertEqual(event, {"job_id": job.job_id, "server_nonce": job.server_nonce, "at": at})
+
+    def test_sessions(self) -> None:
+        self.listen("kupool.session.>")
+        peer = self.bench.connect().authorize("alice.rig")
+        ((topic, opened),) = self.told()
+        session_id = peer.connection.context.session_id.hex()
+        self.assertEqual(topic, "kupool.session.opened")
+        self.assertEqual(
+            {**opened, "at": 0},
+            {"session": session_id, "username": "alice.rig", "at": 0,
+             "peer": peer.connection.peer},
+        )  # fmt: skip
+        peer.connection.lost(Failure(ConnectionError("gone")))
+        ((topic, closed),) = self.told()
+        self.assertEqual((topic, closed["session"]), ("kupool.session.closed", session_id))
+        self.assertEqual((closed["username"], closed["reason"]), ("alice.rig", "gone"))

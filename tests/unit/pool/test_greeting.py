@@ -1,0 +1,371 @@
+"""The first message of a connection."""
+
+from __future__ import annotations
+
+import json
+
+from twisted.cred.checkers import FilePasswordDB, InMemoryUsernamePasswordDatabaseDontUse
+from twisted.cred.credentials import IUsernamePassword
+from twisted.internet.defer import Deferred
+from twisted.trial.unittest import SynchronousTestCase
+
+from kupool.pool.credentials import Authenticator, NoUsableChecker
+from kupool.pool.pool import SessionSettings
+from tests.fakes.pool_fixture import FRAME, LINE, PoolBench, encode_frame
+
+
+class AuthorizeTests(SynchronousTestCase):
+    """K-13, K-14, K-16, K-19: who is let in."""
+
+    def setUp(self) -> None:
+        self.bench = PoolBench().start()
+
+    def test_reference_exchange(self) -> None:
+        """K-13: the reference's request is answered with its bytes, and the job follows."""
+        peer = self.bench.connect(FRAME)
+        request = b'{"id":1,"method":"authorize","params":{"username":"admin"}}'
+        peer.send_bytes(encode_frame(request))
+        raw = peer.raw()
+        answer = b'{"id":1,"result":true}'
+        self.assertTrue(raw.startswith(encode_frame(answer)), raw)
+        job = json.loads(raw[len(encode_frame(answer)) + 5 :])
+        self.assertEqual(job["method"], "job")
+        self.assertEqual(self.bench.pool.sessions, 1)
+
+    def refused(self, data: bytes, answered: object = None) -> None:
+        peer = self.bench.connect(FRAME)
+        peer.send_bytes(data)
+        messages = peer.hear()
+        if answered is None:
+            self.assertEqual(messages, [])
+        else:
+            error = {"id": answered, "result": False, "error": "unauthorized", "code": 24}
+            self.assertEqual(messages, [error])
+        self.assertEqual(peer.closes, ["unauthorized"])
+        self.assertTrue(peer.closed)
+        self.assertEqual(self.bench.pool.sessions, 0)
+        self.assertEqual(len(self.bench.channel), 0)
+        # Whatever comes after it is not heard.
+        peer.send_bytes(encode_frame(b'{"id":5,"method":"ping"}'))
+        self.assertEqual(peer.hear(), [])
+        peer.leave()
+
+    def message(self, **changes: object) -> bytes:
+        message = {"id": 1, "method": "authorize", "params": {"username": "admin"}, **changes}
+        return encode_frame(json.dumps(message, ensure_ascii=False).encode())
+
+    def test_other_first_messages(self) -> None:
+        """K-14: anything but authorize ends the connection with `unauthorized`."""
+        self.refused(self.message(method="submit", params={}), 1)
+        self.refused(self.message(method="ping", id="a"), "a")
+        self.refused(encode_frame(b"not json"))
+        self.refused(encode_frame(b"[1,2]"))
+        self.refused(encode_frame(b"\xff\xfe"))
+        self.refused(encode_frame(b"[" * 1000))
+
+    def test_empty_messages(self) -> None:
+        """K-14: an empty message is none: it is passed over, before the first one too."""
+        peer = self.bench.connect(FRAME)
+        peer.send_bytes(encode_frame(b"") * 3 + self.message())
+        self.assertEqual(peer.hear()[0], {"id": 1, "result": True})
+
+    def test_other_opcodes(self) -> None:
+        """K-14: so does any opcode that carries no message, but the peer's own close."""
+        for opcode in (0x0, 0x9, 0xA, 0x7):
+            self.refused(encode_frame(b"x", opcode))
+        peer = self.bench.connect(FRAME)
+        peer.send_bytes(encode_frame(b"bye", 0x8))
+        self.assertEqual(peer.hear(), [])
+        self.assertEqual(peer.closes, [])
+        self.assertTrue(peer.closed)
+
+    def test_text_opcode_is_a_message(self) -> None:
+        peer = self.bench.connect(FRAME)
+        peer.send_bytes(encode_frame(b'{"id":1,"method":"authorize","params":{"username":"a"}}', 1))
+        self.assertEqual(peer.hear()[0], {"id": 1, "result": True})
+
+    def test_ids(self) -> None:
+        """K-14: a null, missing or unreadable id is refused; a string is welcome."""
+        self.refused(self.message(id=None))
+        self.refused(encode_frame(b'{"method":"authorize","params":{"username":"a"}}'))
+        self.refused(self.message(id=1.5))
+        self.refused(self.message(id=True))
+        self.refused(self.message(id="x" * 65))
+        peer = self.bench.connect(FRAME)
+        peer.send_bytes(self.message(id="x" * 64))
+        self.assertEqual(peer.hear()[0], {"id": "x" * 64, "result": True})
+
+    def test_usernames(self) -> None:
+        """K-16: 1 to 255 characters, of which none is a control character."""
+        bad = ["", "a" * 256, "a\nb", "a\x00b", "\x7f", "a\x85b", "a\u2028b", "\t", "é" * 256]
+        for name in bad:
+            self.refused(self.message(params={"username": name}), 1)
+        for params in ({}, {"username": None}, {"username": 5}, None, []):
+            self.refused(self.message(params=params), 1)
+        for name in ("a", "a" * 255, "é" * 255, "名前.rig 1", "a\u200db", "."):
+            peer = self.bench.connect(LINE).authorize(name)
+            self.assertEqual(peer.messages[0], {"id": 1, "result": True}, name)
+            self.assertEqual(peer.connection.context.username, name)
+            peer.leave()
+
+    def test_lone_surrogate(self) -> None:
+        """K-16: half a character is none."""
+        self.refused(encode_frame(b'{"id":1,"method":"authorize","params":{"username":"\\ud800"}}'))
+
+    def test_sessions(self) -> None:
+        """K-19: each connection is a session of its own, with an unguessable id."""
+        peers = [self.bench.connect().authorize(f"alice.rig{i}") for i in range(50)]
+        ids = {peer.connection.context.session_id for peer in peers}
+        self.assertEqual(len(ids), 50)
+        self.assertEqual({len(i) for i in ids}, {16})
+        self.assertEqual(self.bench.pool.users, {"alice": 50})
+        for peer in peers:
+            peer.leave()
+        self.assertEqual(self.bench.pool.users, {})
+        self.assertEqual(self.bench.pool.sessions, 0)
+
+    def test_authorize_again(self) -> None:
+        peer = self.bench.connect().authorize()
+        peer.send({"id": 2, "method": "authorize", "params": {"username": "bob"}})
+        answer = peer.hear()[0]
+        self.assertEqual((answer["id"], answer["code"]), (2, 36))
+        self.assertEqual(peer.connection.context.username, "alice")
+
+
+class TimeTests(SynchronousTestCase):
+    """K-15: ten seconds to authorize, whatever trickles in."""
+
+    def test_silence(self) -> None:
+        bench = PoolBench().start()
+        peer = bench.connect(FRAME)
+        bench.at(9.9)
+        self.assertFalse(peer.closed)
+        bench.at(11.1)
+        peer.hear()
+        self.assertEqual(peer.closes, ["unauthorized"])
+        self.assertTrue(peer.closed)
+
+    def test_one_byte_a_second(self) -> None:
+        """K-15: bytes that are no message do not extend it."""
+        bench = PoolBench().start()
+        peer = bench.connect(FRAME)
+        data = encode_frame(b'{"id":1,"method":"authorize","params":{"username":"admin"}}')
+        for byte in data[:9]:
+            peer.send_bytes(bytes([byte]))
+            bench.clock.advance(1.0)
+        self.assertFalse(peer.closed)
+        for byte in data[9:11]:
+            peer.send_bytes(bytes([byte]))
+            bench.clock.advance(1.0)
+        self.assertTrue(peer.closed)
+
+    def test_authorized_in_time(self) -> None:
+        """K-15: once authorized, the ten seconds are over."""
+        bench = PoolBench().start()
+        peer = bench.connect().authorize()
+        bench.at(60.0)
+        self.assertFalse(peer.closed)
+
+    def test_large_first_frame(self) -> None:
+        """K-07: 1 KiB before authorize, 64 KiB after it."""
+        bench = PoolBench().start()
+        peer = bench.connect(FRAME)
+        peer.send_bytes(encode_frame(b" " * 1025)[:5])
+        peer.hear()
+        self.assertEqual(peer.closes, ["frame too large"])
+        peer = bench.connect(FRAME).authorize()
+        peer.send_bytes(encode_frame(b'{"id":2,"method":"ping"}'.ljust(65536)))
+        self.assertEqual(peer.hear(), [{"id": 2, "result": True}])
+
+
+class JobAtOnceTests(SynchronousTestCase):
+    """K-21, K-22: a session hears of jobs from the moment it is one."""
+
+    def test_current_job_follows_the_answer(self) -> None:
+        """K-22: the current job comes right after the answer, in the same turn."""
+        bench = PoolBench().start()
+        peer = bench.connect().authorize()
+        job = bench.book.current
+        assert job is not None
+        self.assertEqual(
+            peer.messages,
+            [
+                {"id": 1, "result": True},
+                {
+                    "id": None,
+                    "method": "job",
+                    "params": {"job_id": job.job_id, "server_nonce": job.server_nonce},
+                },
+            ],
+        )
+
+    def test_visible_only_while_it_lives(self) -> None:
+        """K-21: no broadcast reaches who has not authorized, nor who has gone."""
+        bench = PoolBench(interval=5.0).start()
+        waiting, gone = bench.connect(), bench.connect().authorize("bob")
+        gone.leave()
+        gone.raw()
+        self.assertEqual(len(bench.channel), 0)
+        bench.at(5.0)
+        self.assertEqual(len(bench.published), 2)
+        self.assertEqual(waiting.raw() + gone.raw(), b"")
+
+    def test_every_broadcast_from_then_on(self) -> None:
+        """K-21, K-26: who has authorized misses no rotation."""
+        bench = PoolBench().start()
+        peer = bench.connect().authorize()
+        for turn in range(1, 6):
+            bench.at(30.0 * turn)
+            (message,) = peer.hear()
+            self.assertEqual(message["params"]["job_id"], bench.published[-1].job_id)
+
+    def test_session_scope(self) -> None:
+        """K-55: in the nonce scope `session`, every session's job is its own."""
+        bench = PoolBench(session=SessionSettings(nonce_scope="session")).start()
+        peers = [bench.connect().authorize("alice") for _ in range(3)]
+        nonces = {p.job["server_nonce"] for p in peers if p.job}
+        self.assertEqual(len(nonces), 3)
+        bench.at(30.0)
+        for peer in peers:
+            before = peer.job
+            (message,) = peer.hear()
+            assert before is not None
+            self.assertEqual(message["params"]["server_nonce"][-16:], before["server_nonce"][-16:])
+            self.assertNotEqual(message["params"]["server_nonce"], before["server_nonce"])
+
+
+class SlowChecker:
+    """A checker that answers when it is told to."""
+
+    credentialInterfaces = (IUsernamePassword,)
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[bytes, bytes, Deferred[bytes]]] = []
+
+    def requestAvatarId(self, credentials: object) -> Deferred[bytes]:
+        answer: Deferred[bytes] = Deferred()
+        self.asked.append((credentials.username, credentials.password, answer))  # type: ignore[attr-defined]
+        return answer
+
+
+class PasswordTests(SynchronousTestCase):
+    """K-17: a pluggable checker in front of authorize."""
+
+    def bench_with(self, *checkers: object) -> PoolBench:
+        return PoolBench(authenticator=Authenticator(checkers)).start()  # type: ignore[arg-type]
+
+    def assert_in(self, bench: PoolBench, name: str, **password: str) -> None:
+        peer = bench.connect().authorize(name, **password)
+        self.assertEqual(peer.messages[0], {"id": 1, "result": True})
+        self.assertEqual(peer.messages[1]["method"], "job")
+
+    def assert_out(self, bench: PoolBench, name: str, **password: str) -> None:
+        peer = bench.connect().authorize(name, **password)
+        error = {"id": 1, "result": False, "error": "unauthorized", "code": 24}
+        self.assertEqual(peer.messages[0], error)
+        self.assertEqual(peer.closes, ["unauthorized"])
+        self.assertTrue(peer.closed)
+
+    def test_memory_checker(self) -> None:
+        bench = self.bench_with(InMemoryUsernamePasswordDatabaseDontUse(alice=b"secret"))
+        self.assert_in(bench, "alice", password="secret")
+        self.assert_in(bench, "alice.rig1", password="secret")
+        self.assert_out(bench, "alice", password="wrong")
+        self.assert_out(bench, "alice")
+        self.assert_out(bench, "bob", password="secret")
+
+    def test_file_checker(self) -> None:
+        path = self.mktemp()
+        with open(path, "w") as file:
+            file.write("alice:secret\nbob:other\n")
+        bench = self.bench_with(FilePasswordDB(path))
+        self.assert_in(bench, "bob", password="other")
+        self.assert_out(bench, "bob", password="secret")
+        self.assert_out(bench, "carol", password="secret")
+
+    def test_several_checkers(self) -> None:
+        """K-17: each is asked in turn."""
+        bench = self.bench_with(
+            InMemoryUsernamePasswordDatabaseDontUse(alice=b"a"),
+            InMemoryUsernamePasswordDatabaseDontUse(bob=b"b"),
+        )
+        self.assert_in(bench, "bob", password="b")
+        self.assert_out(bench, "bob", password="a")
+
+    def test_checker_that_fails(self) -> None:
+        """K-17: where a checker cannot tell, nobody gets in, and may come back."""
+
+        class Broken:
+            credentialInterfaces = (IUsernamePassword,)
+
+            def requestAvatarId(self, credentials: object) -> object:
+                raise OSError("the directory is away")
+
+        bench = self.bench_with(Broken())
+        peer = bench.connect().authorize("alice", password="secret")
+        error = {"id": 1, "result": False, "error": "Temporarily unavailable", "code": 27}
+        self.assertEqual(peer.messages, [error])
+        self.assertTrue(peer.closed)
+        self.assertEqual(bench.pool.sessions, 0)
+        self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
+
+    def test_no_usable_checker(self) -> None:
+        class Other:
+            credentialInterfaces = ()
+
+        self.assertRaises(NoUsableChecker, Authenticator, [Other()])
+
+    def test_messages_wait_for_the_checker(self) -> None:
+        """K-11: what arrives while a password is checked is handled after it, in order."""
+        checker = SlowChecker()
+        bench = self.bench_with(checker)
+        peer = bench.connect()
+        authorize = {
+            "id": 1,
+            "method": "authorize",
+            "params": {"username": "alice", "password": "p"},
+        }
+        peer.send(authorize, {"id": 2, "method": "ping"})
+        peer.send({"id": 3, "method": "ping"}, {"id": 4, "method": "nonsense"})
+        self.assertEqual(peer.hear(), [])
+        self.assertFalse(peer.transport.reading)
+        ((user, password, answer),) = checker.asked
+        self.assertEqual((user, password), (b"alice", b"p"))
+        answer.callback(b"alice")
+        heard = peer.hear()
+        self.assertEqual([m["id"] for m in heard], [1, None, 2, 3, 4])
+        self.assertEqual(heard[-1]["error"], "unknown method")
+        self.assertTrue(peer.transport.reading)
+
+    def test_refused_with_messages_waiting(self) -> None:
+        """K-14: after a wrong password nothing that waited is answered."""
+        from twisted.cred.error import UnauthorizedLogin
+
+        checker = SlowChecker()
+        peer = self.bench_with(checker).connect()
+        authorize = {"id": 1, "method": "authorize", "params": {"username": "alice"}}
+        peer.send(authorize, {"id": 2, "method": "ping"})
+        checker.asked[0][2].errback(UnauthorizedLogin())
+        self.assertEqual([m["id"] for m in peer.hear()], [1, None])
+        self.assertEqual(peer.closes, ["unauthorized"])
+
+    def test_gone_before_the_answer(self) -> None:
+        """K-21: who left while the password was checked gets no session."""
+        checker = SlowChecker()
+        bench = self.bench_with(checker)
+        peer = bench.connect().authorize("alice")
+        peer.leave()
+        checker.asked[0][2].callback(b"alice")
+        self.assertEqual(bench.pool.sessions, 0)
+        self.assertEqual(len(bench.channel), 0)
+
+    def test_checker_that_never_answers(self) -> None:
+        """K-15: the ten seconds hold for the checker too."""
+        checker = SlowChecker()
+        bench = self.bench_with(checker)
+        peer = bench.connect().authorize("alice")
+        bench.at(11.0)
+        peer.hear()
+        self.assertEqual(peer.closes, ["unauthorized"])
+        checker.asked[0][2].callback(b"alice")
+        self.assertEqual(bench.pool.sessions, 0)

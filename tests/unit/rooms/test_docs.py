@@ -1,0 +1,181 @@
+"""The code of docs/rooms.md runs, and does what the page says."""
+
+from __future__ import annotations
+
+import re
+from argparse import ArgumentParser
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from kupool.bus.local import LocalBus
+from kupool.net.testing import MemoryNetwork, MemoryPeer
+from kupool.rooms import IRoomHooks
+from kupool.rooms.settings import RoomSettings
+
+TEXT = (Path(__file__).parents[3] / "docs" / "rooms.md").read_text("utf-8")
+
+
+class RoomsDocumentTests(SynchronousTestCase):
+    """A-41 to A-52, A-56, A-57: as they are told to those who build on them."""
+
+    def setUp(self) -> None:
+        self.network = MemoryNetwork()
+        bus = LocalBus(self.network, wall=self.network.seconds)
+        self.names: dict[str, Any] = {"reactor": self.network, "bus": bus}
+        blocks = re.findall(r"^```python\n(.*?)^```$", TEXT, re.M | re.S)
+        self.assertEqual(len(blocks), TEXT.count("```python"))
+        for block in blocks:
+            exec(compile(block, "docs/rooms.md", "exec"), self.names)
+
+    def listen(self, server: Any, port: int) -> None:
+        self.network.run(server.listen([f":{port}"]))
+
+    def connect(self, method: str, port: int = 8000, **params: str) -> tuple[MemoryPeer, Any]:
+        peer = self.network.connect(port)
+        return peer, peer.ask(method, params)["result"]
+
+    def news(self, peer: MemoryPeer) -> list[tuple[str, Any]]:
+        return [(message["method"], message["params"]) for message in peer.messages()]
+
+    def test_the_quiz(self) -> None:
+        self.listen(self.names["server"], 8000)
+        ann, question = self.connect("play", room="one", user="ann")
+        self.assertEqual(question, "6 times 7")
+        bob, _ = self.connect("play", room="one", user="bob")
+        self.assertEqual(self.news(ann), [("players", ["ann", "bob"])])
+        self.assertIs(ann.ask("guess", {"word": "41"})["result"], False)
+        again = ann.ask("guess", {"word": "42"})
+        self.assertEqual(again["error"], "already exists: a guess of ann")
+        self.assertIs(bob.ask("guess", {"word": "42"})["result"], True)
+        self.assertEqual([p[:2] for p in self.names["who"]("one")], [("ann", True), ("bob", True)])
+        self.names["kick"]("ann")
+        self.network.settle()
+        self.assertEqual(self.news(ann), [("kicked", {"room": "one"})])
+        self.assertEqual(self.news(bob), [("players", ["bob"])])
+        bob.close()
+        self.network.advance(14.9)
+        self.assertEqual(len(self.names["lobby"]), 1)
+        self.network.advance(0.2)
+        self.assertEqual(len(self.names["lobby"]), 0, "grace, and linger")
+        self.network.run(self.names["server"].stop())
+
+    def test_matches_and_timers(self) -> None:
+        self.listen(self.names["match_server"], 8001)
+        ann, _ = self.connect("seek", 8001, player="ann", mode="duel")
+        cid, _ = self.connect("seek", 8001, player="cid", mode="trio")
+        bob, _ = self.connect("seek", 8001, player="bob", mode="duel")
+        self.network.settle()
+        self.assertIn(("matched", "duel 1"), self.news(ann))
+        self.assertIs(bob.ask("guess", {"word": "42"})["result"], True)
+        self.network.advance(31)
+        news = [what for what in self.news(ann) if what[0] != "players"]
+        self.assertEqual(news, [("hint", 2)] * 3 + [("over", {"bob": "42"})])
+        self.assertEqual(self.news(cid), [("nobody", "trio")])
+        statistics = self.names["statistics"]()
+        matches, tasks = statistics["matches"], statistics["tasks"]
+        self.assertEqual((matches["duel"].matched, matches["trio"].timed_out), (2, 1))
+        self.assertEqual((tasks["time"].runs, tasks["hint"].runs), (1, 3))
+        self.assertEqual([statistics[n] for n in ("rooms", "members", "timers")], [0, 0, 0])
+
+    def club(self) -> tuple[MemoryPeer, MemoryPeer]:
+        parser = ArgumentParser()
+        self.names["add_options"](parser)
+        options = parser.parse_args(["--motd", "be nice"])
+        server = self.names["make_club"](self.network, options)
+        self.listen(server, 8002)
+        peers = [self.connect("enter", 8002, room="tea", user=user)[0] for user in ("ann", "bob")]
+        self.assertEqual(self.news(peers[0])[-1], ("joined", {"user": "bob"}))
+        self.assertEqual(self.news(peers[1]), [("welcome", {"motd": "be nice", "lines": []})])
+        self.addCleanup(lambda: self.network.run(server.stop(), 30))
+        return peers[0], peers[1]
+
+    def test_names(self) -> None:
+        ann, bob = self.club()
+        stranger = self.network.connect(8002)
+        self.assertEqual(stranger.ask("who")["error"], "forbidden")
+        answer = stranger.ask("enter", {"room": "tea", "user": "ann"})
+        self.assertEqual(answer["error"], "already exists: user ann")
+        self.assertEqual(bob.ask("nick", {"name": "ann"})["error"], "already exists: user ann")
+        self.assertEqual(bob.ask("nick", {"name": "rob"})["result"], ["ann", "rob"])
+        self.assertEqual(self.news(ann), [("renamed", {"user": "bob", "name": "rob"})])
+        self.assertEqual(ann.ask("who")["result"], ["ann", "rob"])
+
+    def test_a_whisper(self) -> None:
+        ann, bob = self.club()
+        cid, _ = self.connect("enter", 8002, room="coffee", user="cid")
+        ann.ask("tell", {"user": "cid", "text": "damn tea"})
+        self.assertEqual(self.news(cid)[1:], [("told", {"user": "ann", "text": "**** tea"})])
+        self.assertEqual(self.news(bob), [])
+        nobody = ann.ask("tell", {"user": "dan", "text": "psst"})
+        self.assertEqual(nobody["code"], 35)
+
+    def test_the_last_lines(self) -> None:
+        ann, _ = self.club()
+        for number in range(25):
+            ann.ask("say", {"text": f"line {number}"})
+            self.network.advance(1)
+        cid = self.network.connect(8002)
+        cid.request("enter", {"room": "tea", "user": "cid"})
+        welcome, answer = cid.messages()
+        self.assertEqual(answer["result"], ["ann", "bob", "cid"])
+        self.assertEqual(welcome["params"]["motd"], "be nice")
+        lines = [line["text"] for line in welcome["params"]["lines"]]
+        self.assertEqual(lines, [f"line {number}" for number in range(5, 25)])
+
+    def test_silence_and_an_empty_room(self) -> None:
+        ann, bob = self.club()
+        self.network.advance(200)
+        ann.ask("who")
+        self.network.advance(99)
+        self.assertEqual(self.news(bob), [])
+        self.network.advance(2)
+        self.assertEqual(self.news(bob), [("removed", {"reason": "silent"})])
+        self.assertEqual(self.news(ann), [("left", {"user": "bob", "reason": "silent"})])
+        self.assertEqual((bob.ask("who")["error"], bob.open), ("forbidden", True))
+        ann.ask("say", {"text": "alone"})
+        ann.close()
+        for wait, lines in ((30 + 59, ["alone"]), (30 + 61, [])):
+            self.network.advance(wait)
+            cid, _ = self.connect("enter", 8002, room="tea", user="cid")
+            ((_, welcome),) = self.news(cid)
+            self.assertEqual([line["text"] for line in welcome["lines"]], lines)
+            cid.close()
+
+    def test_a_limit(self) -> None:
+        ann, _ = self.club()
+        self.network.advance(1)
+        answers = [ann.ask("who").get("code") for _ in range(6)]
+        self.assertEqual(answers, [None] * 5 + [34])
+        self.assertEqual(ann.ask("nick", {"name": "amy"})["error"], "too many requests")
+        self.network.advance(0.3)
+        self.assertEqual(ann.ask("who")["result"], ["ann", "bob"])
+
+    def test_spread(self) -> None:
+        """A-51: two hosts; one goes, and the game goes on at the other."""
+        servers = {}
+        for port, name in ((8000, "a"), (8001, "b")):
+            servers[port] = self.network.run(self.names["start_host"](name), 5)
+            self.listen(servers[port], port)
+        players = {}
+        for n in range(8):
+            players[n], question = self.connect("play", room=f"room {n}", user=f"user {n}")
+            self.assertEqual(question, "6 times 7")
+            self.assertIs(players[n].ask("guess", {"word": "42"})["result"], True)
+        self.network.run(servers[8001].stop(), 30)
+        self.network.advance(1)
+        for n, player in players.items():
+            again = player.ask("guess", {"word": "42"})
+            self.assertEqual(again["error"], f"already exists: a guess of user {n}")
+        self.network.run(servers[8000].stop(), 30)
+
+    def test_every_hook_and_setting_is_listed(self) -> None:
+        for hook in IRoomHooks.names():
+            self.assertRegex(TEXT, rf"(?m)^\| `{hook}\(.*\)` \|", hook)
+        for field in fields(RoomSettings):
+            row = re.search(rf"(?m)^\| `{field.name}` \| (\w+) \|", TEXT)
+            assert row is not None, field.name
+            default = getattr(field.default, "name", field.default)
+            self.assertEqual(row[1], f"{default:g}" if isinstance(default, float) else str(default))

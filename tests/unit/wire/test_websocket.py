@@ -1,0 +1,297 @@
+"""Issue 12: reading WebSocket (RFC 6455): messages in any pieces, and what is no WebSocket."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tracemalloc
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from kupool.errors import CLOSE_MALFORMED, CLOSE_REASONS, CLOSE_UNAUTHORIZED
+from kupool.wire.messages import close_message
+from kupool.wire.websocket import (
+    WEBSOCKET,
+    WEBSOCKET_BINARY,
+    FrameReader,
+    WebSocketEvent,
+    WholeMessages,
+    accept_key,
+    choose_subprotocol,
+    encode_websocket,
+    encode_websocket_close,
+)
+from tests.fakes.websocket_frames import frame
+
+PART = WebSocketEvent(0, b"")
+
+
+def read(reader: FrameReader, data: bytes = b"") -> list[WebSocketEvent]:
+    """Add bytes, and return what they complete, parts of messages left out."""
+    reader.add(data)
+    events = []
+    while (event := reader.next()) is not None:
+        if event.opcode:
+            events.append(event)
+    return events
+
+
+class MessageTests(SynchronousTestCase):
+    def test_kinds(self) -> None:
+        reader = FrameReader(100)
+        data = frame(0x81, "é".encode()) + frame(0x82, b"\xff") + frame(0x89, b"?")
+        data += frame(0x8A, b"") + frame(0x88, b"\x03\xe8bye")
+        expected = [(1, "é".encode()), (2, b"\xff"), (9, b"?"), (10, b""), (8, b"\x03\xe8bye")]
+        self.assertEqual(read(reader, data), expected)
+        self.assertEqual((reader.buffered, reader.broken), (0, 0))
+
+    def test_lengths_and_masks(self) -> None:
+        for size in (0, 1, 3, 4, 5, 125, 126, 127, 65535, 65536, 70001):
+            for mask in (b"\0\0\0\0", b"\xff\x00\x80\x01"):
+                payload = os.urandom(size)
+                reader = FrameReader(size)
+                self.assertEqual(read(reader, frame(0x82, payload, mask=mask)), [(2, payload)])
+
+    @given(
+        st.lists(st.tuples(st.binary(max_size=200), st.lists(st.integers(0, 200)))),
+        st.lists(st.integers(1, 50)),
+    )
+    def test_any_fragments_in_any_pieces(
+        self, messages: list[tuple[bytes, list[int]]], cuts: list[int]
+    ) -> None:
+        """Fragments, empty ones too, with a ping between each two; cut into reads anywhere."""
+        data, expected = b"", []
+        for payload, places in messages:
+            ends = [*sorted(min(place, len(payload)) for place in places), len(payload)]
+            start = 0
+            for number, end in enumerate(ends):
+                final = 0x80 if number == len(ends) - 1 else 0
+                data += frame(final | (0 if number else 2), payload[start:end])
+                start = end
+                if not final:
+                    data += frame(0x89, b"p")
+                    expected.append(WebSocketEvent(9, b"p"))
+            expected.append(WebSocketEvent(2, payload))
+        reader, found, at = FrameReader(200), [], 0
+        for cut in cuts:
+            found += read(reader, data[at : at + cut])
+            at += cut
+        found += read(reader, data[at:])
+        self.assertEqual(found, expected)
+        self.assertEqual((reader.buffered, reader.broken, reader.too_large), (0, 0, False))
+
+    @given(st.lists(st.binary(max_size=300)), st.booleans())
+    def test_it_never_raises(self, pieces: list[bytes], discarding: bool) -> None:
+        reader = FrameReader(50)
+        if discarding:
+            reader.discard()
+        for piece in pieces:
+            for event in read(reader, piece):
+                self.assertTrue(len(event.payload) <= 125)
+        self.assertIn(reader.broken, (0, 1002, 1007))
+
+
+class LimitTests(SynchronousTestCase):
+    """K-07: a size over the limit is seen from headers alone, however it is cut."""
+
+    def test_from_a_header(self) -> None:
+        for data in (
+            frame(0x81, b"", length=101),
+            frame(0x82, b"", length=65536),
+            frame(0x01, b"", length=2**62),
+            frame(0x01, b"x" * 100) + frame(0x00, b"", length=1),
+        ):
+            reader = FrameReader(100)
+            self.assertEqual(read(reader, data), [])
+            self.assertTrue(reader.too_large)
+            self.assertTrue(reader.buffered <= 114)
+
+    def test_a_limit_that_is_raised(self) -> None:
+        reader = FrameReader(10)
+        self.assertEqual(read(reader, frame(0x81, b"x" * 11) + frame(0x81, b"y")), [])
+        self.assertTrue(reader.too_large)
+        reader.max_payload = 11
+        self.assertEqual(read(reader), [(1, b"x" * 11), (1, b"y")])
+        self.assertFalse(reader.too_large)
+
+    def test_thrown_away(self) -> None:
+        """What is thrown away is not kept; control frames behind it are read."""
+        reader = FrameReader(10)
+        read(reader, frame(0x01, b"abc") + frame(0x00, b"", length=2**20))
+        reader.discard()
+        for _ in range(16):
+            read(reader, b"x" * 65536)
+            self.assertEqual(reader.buffered, 1)  # it is in a message
+        self.assertEqual(read(reader, frame(0x80, b"end") + frame(0x88, b"")), [(8, b"")])
+        self.assertEqual(reader.buffered, 0)
+
+    def test_memory_of_many_fragments(self) -> None:
+        """Issue 12: a message costs its size, in however many frames it comes."""
+        reader = FrameReader(200_000)
+        piece = frame(0x00, b"ab") * 1000
+        read(reader, frame(0x01, b"ab"))
+        tracemalloc.start()
+        try:
+            for _ in range(99):
+                read(reader, piece)
+            kept, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        self.assertEqual(reader.buffered, 198_002)
+        self.assertTrue(kept < 300_000, kept)
+        self.assertEqual(read(reader, frame(0x80, b"c")), [(1, b"ab" * 99_001 + b"c")])
+
+    def test_empty_fragments_are_nothing(self) -> None:
+        reader = FrameReader(10)
+        read(reader, frame(0x01, b""))
+        for _ in range(100):
+            self.assertEqual(read(reader, frame(0x00, b"") * 100), [])
+        self.assertEqual((reader.buffered, reader.in_message), (1, True))
+        self.assertEqual(read(reader, frame(0x80, b"end")), [(1, b"end")])
+        self.assertFalse(reader.in_message)
+
+
+class BrokenTests(SynchronousTestCase):
+    """What is no WebSocket is said by the close code of RFC 6455, and ends the reading."""
+
+    def test_each_rule(self) -> None:
+        ping = b'{"id":7,"method":"ping"}'
+        cases: list[tuple[bytes, int]] = [
+            (b"\x81\x18" + ping, 1002),  # not masked
+            (frame(0xC1, b""), 1002),  # a reserved bit
+            (frame(0x83, b""), 1002),  # reserved opcodes
+            (frame(0x8B, b""), 1002),
+            (frame(0x80, b""), 1002),  # the end of no message
+            (frame(0x01, b"a") + frame(0x81, b"b"), 1002),  # a message in another
+            (frame(0x09, b""), 1002),  # a control frame in pieces
+            (frame(0x89, b"x" * 126), 1002),  # a control frame that is too long
+            (b"\x82\xfe\x00\x05", 1002),  # a length that is not in its shortest form
+            (b"\x82\xff\x00\x00\x00\x00\x00\x00\xff\xff", 1002),
+            (b"\x82\xff\x80\x00\x00\x00\x00\x00\x00\x00", 1002),
+            (frame(0x88, b"\x03"), 1002),  # half a close code
+            (frame(0x88, b"\x03\xe7"), 1002),  # codes that nobody may send
+            (frame(0x88, b"\x03\xed"), 1002),
+            (frame(0x88, b"\x13\x88"), 1002),
+            (frame(0x88, b"\x03\xe8\xff"), 1007),  # a reason that is no text
+            (frame(0x81, b"\xff\xff"), 1007),  # nor is this
+            (frame(0x01, b"\xc3") + frame(0x80, b"\xc3"), 1007),
+        ]
+        for data, code in cases:
+            reader = FrameReader(1000)
+            good = frame(0x82, b"good")
+            self.assertEqual(read(reader, good + data + good), [(2, b"good")], data)
+            self.assertEqual(reader.broken, code, data)
+            self.assertEqual(read(reader, good * 1000), [])
+            self.assertEqual(reader.buffered, 0)
+
+    def test_a_character_in_two_fragments(self) -> None:
+        reader = FrameReader(10)
+        self.assertEqual(
+            read(reader, frame(0x01, b"\xc3") + frame(0x80, b"\xa9")), [(1, "é".encode())]
+        )
+
+
+class HandshakeTests(SynchronousTestCase):
+    def test_the_answer_to_a_key(self) -> None:
+        """The example of RFC 6455, section 1.3."""
+        self.assertEqual(accept_key(b"dGhlIHNhbXBsZSBub25jZQ=="), b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")
+        for key in (b"", b"short==", b"dGhlIHNhbXBsZSBub25jZ!==", b"dGhlIHNhbXBsZSBub25jZQ==\n"):
+            self.assertRaises(ValueError, accept_key, key)
+
+    def test_subprotocols(self) -> None:
+        """Issue 12: ``kupool`` where it is offered, else the first; none where none is."""
+        for offers, chosen in (
+            ([], ""),
+            ([""], ""),
+            ([" , ,"], ""),
+            (["chat"], "chat"),
+            (["chat, superchat"], "chat"),
+            (["chat", "superchat,kupool "], "kupool"),
+            (["Kupool"], "Kupool"),
+            (["a b, \ufffd, é, c(d), v1.json"], "v1.json"),
+            (["a\r\nSet-Cookie: x"], ""),
+        ):
+            self.assertEqual(choose_subprotocol(offers), chosen, offers)
+
+
+def decode(data: bytes) -> tuple[int, bytes, bytes]:
+    """Read one unmasked frame as RFC 6455 says: first byte, payload, and the rest."""
+    first, size = data[0], data[1]
+    start = 2
+    if size == 126:
+        size, start = int.from_bytes(data[2:4], "big"), 4
+    elif size == 127:
+        size, start = int.from_bytes(data[2:10], "big"), 10
+    return first, data[start : start + size], data[start + size :]
+
+
+class FrameTests(SynchronousTestCase):
+    """K-12: each payload is one message, text or binary."""
+
+    def test_golden_bytes(self) -> None:
+        self.assertEqual(WEBSOCKET.encode(b'{"id":1}'), b'\x81\x08{"id":1}')
+        self.assertEqual(WEBSOCKET_BINARY.encode(b'{"id":1}'), b'\x82\x08{"id":1}')
+
+    def test_lengths_take_the_shortest_form(self) -> None:
+        for size, head in (
+            (0, b"\x81\x00"),
+            (125, b"\x81\x7d"),
+            (126, b"\x81\x7e\x00\x7e"),
+            (65535, b"\x81\x7e\xff\xff"),
+            (65536, b"\x81\x7f\x00\x00\x00\x00\x00\x01\x00\x00"),
+        ):
+            self.assertEqual(encode_websocket(b"x" * size), head + b"x" * size)
+
+    @given(st.lists(st.binary(min_size=1, max_size=300), min_size=1), st.booleans())
+    def test_a_run_of_messages_keeps_its_boundaries(self, payloads: list[bytes], b: bool) -> None:
+        framing = WEBSOCKET_BINARY if b else WEBSOCKET
+        data, found = framing.join(payloads), []
+        while data:
+            first, payload, data = decode(data)
+            self.assertEqual(first, 0x82 if b else 0x81)
+            found.append(payload)
+        self.assertEqual(found, payloads)
+
+    def test_close_carries_code_and_reason(self) -> None:
+        for framing in (WEBSOCKET, WEBSOCKET_BINARY):
+            data = close_message(framing, CLOSE_UNAUTHORIZED, 60.0)
+            self.assertEqual(data, b"\x88\x0e\x11\x94unauthorized")
+
+    def test_every_reason_is_a_close_that_a_browser_takes(self) -> None:
+        for reason in CLOSE_REASONS:
+            first, payload, rest = decode(close_message(WEBSOCKET, reason))
+            code = int.from_bytes(payload[:2], "big")
+            self.assertEqual((first, rest), (0x88, b""))
+            self.assertEqual(payload[2:].decode(), reason.reason)
+            self.assertEqual(code, 1008 if reason is CLOSE_MALFORMED else reason.code)
+
+    def test_a_long_reason_is_cut_between_characters(self) -> None:
+        first, payload, rest = decode(encode_websocket_close(4000, "é" * 100))
+        self.assertEqual((first, rest), (0x88, b""))
+        self.assertEqual(payload[2:].decode(), "é" * 61)
+        self.assertTrue(len(payload) <= 125)
+
+    def test_messages_come_whole(self) -> None:
+        splitter = WholeMessages(10)
+        self.assertEqual(splitter.feed(b"one"), [b"one"])
+        self.assertEqual(splitter.feed(b""), [])
+        self.assertEqual(splitter.resume(), [])
+
+
+class ImportTests(SynchronousTestCase):
+    """The web room is used by the plugin's tap, before it is known which reactor runs."""
+
+    def test_importing_it_installs_no_reactor(self) -> None:
+        program = "import sys, kupool.web.site; print('twisted.internet.reactor' in sys.modules)"
+        found = subprocess.run(
+            [sys.executable, "-c", program],
+            capture_output=True,
+            text=True,
+            check=True,
+            cwd=Path(__file__).parents[3],
+        )
+        self.assertEqual(found.stdout.strip(), "False")
