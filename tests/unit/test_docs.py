@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 import re
+from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.errors import CLOSE_MALFORMED, CLOSE_REASONS, ERRORS
 from kupool.settings import ENV_PREFIX, Settings, declared, flag_name, reloadable, shown
 from tests.requirements import DOCUMENT, ROOT, rendered, rows, tests_by_requirement
+from tests.test_architecture import MAY_IMPORT
 
 
 class RequirementTests(SynchronousTestCase):
@@ -67,3 +70,61 @@ class ProtocolTests(SynchronousTestCase):
         for reason in CLOSE_REASONS:
             if reason is not CLOSE_MALFORMED:
                 self.assertRegex(text, rf"(?m)^\| {reason.code} \| {re.escape(reason.reason)} \|")
+
+
+def named(name: str) -> Any:
+    """Return the module, class, function or method of KuPool that a dotted name means."""
+    parts = name.split(".")
+    for count in range(len(parts), 0, -1):
+        try:
+            found: Any = importlib.import_module(".".join(("kupool", *parts[:count])))
+        except ModuleNotFoundError:
+            continue
+        for part in parts[count:]:
+            found = getattr(found, part)
+        return found
+    raise AttributeError(name)
+
+
+class ArchitectureTests(SynchronousTestCase):
+    """Issue 14, build 2: docs/architecture.md names what is there."""
+
+    def setUp(self) -> None:
+        self.text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+        self.spans = re.findall(r"`([^`\n]+)`", re.sub(r"(?ms)^```.*?^```", "", self.text))
+
+    def test_every_name_exists(self) -> None:
+        names = [n for n in self.spans if re.fullmatch(r"[a-z_]+(\.\w+)+", n)]
+        names = [n for n in names if not n.endswith((".py", ".md", ".sqlite"))]
+        self.assertGreater(len(names), 100)
+        for name in names:
+            try:
+                named(name)
+            except AttributeError:
+                self.fail(f"docs/architecture.md: there is no kupool.{name}")
+
+    def test_a_name_that_does_not_exist_is_found(self) -> None:
+        for name in ("pool.judge.Rules.decide", "pool.nothing", "nothing.at.all"):
+            self.assertRaises(AttributeError, named, name)
+
+    def test_every_path_exists(self) -> None:
+        paths = [p for p in self.spans if re.fullmatch(r"\w[\w/-]*\.(py|md)", p)]
+        paths += [f"docs/{link}" for link in re.findall(r"\]\(([^)#]+)", self.text)]
+        self.assertGreater(len(paths), 5)
+        for path in paths:
+            self.assertTrue((ROOT / path).exists(), path)
+
+    def test_every_setting_exists(self) -> None:
+        flags = re.findall(r"`--([a-z-]+)`", self.text)
+        self.assertTrue(flags)
+        self.assertLessEqual({flag.replace("-", "_") for flag in flags}, set(declared()))
+
+    def test_the_house_is_what_the_test_of_imports_enforces(self) -> None:
+        """Every package has a row, which says what it may import."""
+        above: dict[str, set[str]] = {}
+        for name, text in re.findall(r"(?m)^\| `(\w+)` \| [^|]+ \| ([^|]+) \|$", self.text):
+            listed = set(re.findall(r"`(\w+)`", text))
+            above[name] = set(above) - listed if text.startswith("all above") else listed
+        self.assertEqual(set(above), set(MAY_IMPORT))
+        for name, allowed in MAY_IMPORT.items():
+            self.assertEqual(above[name], allowed - {name}, name)
