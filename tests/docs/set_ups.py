@@ -28,5 +28,14 @@ class Surroundings:
     connect: Connect | None = None
 
 
+def _readme(around: Surroundings, _: ExitStack) -> None:
+    # What the page shows is the address that the daemon has by default.
+    around.env["KUP_ADDR"] = f":{around.ports[8080]}"
+    # The environment of the tests is set up, however old it is.
+    around.words["make run"] = "make -o .venv/.ready run"
+
+
 #: By page; a page that needs nothing is not here. What is entered into the stack ends with it.
-SET_UPS: dict[str, Callable[[Surroundings, ExitStack], None]] = {}
+SET_UPS: dict[str, Callable[[Surroundings, ExitStack], None]] = {
+    "README.md": _readme,
+}

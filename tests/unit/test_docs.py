@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -218,3 +219,17 @@ class ArchitectureTests(SynchronousTestCase):
         self.assertEqual(set(above), set(MAY_IMPORT))
         for name, allowed in MAY_IMPORT.items():
             self.assertEqual(above[name], allowed - {name}, name)
+
+
+class MakefileTests(SynchronousTestCase):
+    """Issue 14, build 5: make help lists the targets."""
+
+    def test_help_lists_every_target(self) -> None:
+        done = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True)
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        phony = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text("utf-8"), re.M)
+        assert phony is not None
+        self.assertEqual(
+            sorted(re.findall(r"^make (\w+) ", done.stdout, re.M)), sorted(phony[1].split())
+        )
+        self.assertIn("apt-get", done.stdout)
