@@ -10,12 +10,13 @@
 # make clean     remove .venv and all caches
 # make help      show this list
 #
-# make test TESTS=tests/unit runs a part of the tests, make run ARGS="--log-level debug" gives the
-# daemon flags, and make PYTHON=python3.12 chooses the Python that creates .venv.
+# TESTS=tests/unit after make test runs a part of the tests.
+# ARGS="--log-level debug" after make run gives the daemon flags.
+# PYTHON=python3.12 after make chooses the Python that creates .venv.
 #
-# As root on Debian, make installs with apt-get what is missing: python3-venv for .venv, and for
-# make test PostgreSQL, PgBouncer, RabbitMQ, libfaketime and Chromium. It does not start them; each
-# run of the tests starts servers of its own. Without root, tests that need them are skipped.
+# As root on Debian, make installs with apt-get what is missing: python3-venv for .venv; and
+# PostgreSQL, PgBouncer, RabbitMQ, libfaketime and Chromium for make test. It does not start them:
+# each run of the tests starts servers of its own. Without root, tests that need them are skipped.
 
 PYTHON ?= python3
 VENV   := .venv
