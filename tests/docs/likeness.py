@@ -14,7 +14,7 @@ DIFFERING: tuple[tuple[str, bool], ...] = (
     (r"(?<![0-9a-f])[0-9a-f]{16,}(?![0-9a-f])", True),
     (r"(?<![0-9a-f])[0-9a-f]{8}(?:-\d+|…)", True),
     # the id of a job, or a time in milliseconds
-    (r"(?<![\d,.])\d{8,}(?![\d,.])", True),
+    (r"(?<![\d,.])\d{8,}(?!\d|[,.]\d)", True),
     # a process
     (r"(?<=pid )\d+", True),
     # how long something took, and how large it is
