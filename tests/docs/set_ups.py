@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.docs.protocol_peers import protocol
 from tests.sockets import Peer
 
 #: Opens the connection of a peer in a conversation, given its name; the port is that of the page.
@@ -38,4 +39,5 @@ def _readme(around: Surroundings, _: ExitStack) -> None:
 #: By page; a page that needs nothing is not here. What is entered into the stack ends with it.
 SET_UPS: dict[str, Callable[[Surroundings, ExitStack], None]] = {
     "README.md": _readme,
+    "docs/protocol.md": protocol,
 }

@@ -24,6 +24,7 @@ class LikenessTests(SynchronousTestCase):
             ("pid 4711 on", "pid 3 on"),
             (f'"{NONCE}"', f'"{"0" * 32}"'),
             ('{"job_id":92163511}', '{"job_id":92163999}'),
+            ('{"job_id":92163511,"at":1}', '{"job_id":92163999,"at":1}'),
         ):
             self.assertTrue(Likeness().same([shown], f"{printed}\n"), shown)
 

@@ -23,10 +23,12 @@ KNOWN: dict[str, str] = {
     "docs/backup.md": "shows no output of two commands, and needs submissions",
     "docs/bus.md": "its blocks are pieces of programs",
     "docs/framework.md": "starts its servers between the blocks",
+    "docs/install.md": "needs a clone, and root",
     "docs/migrate.md": "needs PostgreSQL, RabbitMQ and submissions",
     "docs/operations.md": "needs PostgreSQL, RabbitMQ and dead letters",
-    "docs/protocol.md": "needs sessions that have authorized, and shortens bytes",
     "docs/rooms.md": "its blocks are pieces of programs",
+    "docs/settings.md": "shows no output of its commands",
+    "docs/speed.md": "shows no output of its commands",
     "docs/store-and-log.md": "needs submissions, PostgreSQL and a second daemon",
     "docs/stream.md": "needs RabbitMQ and submissions",
 }
