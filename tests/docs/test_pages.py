@@ -22,22 +22,21 @@ from tests.docs.set_ups import SET_UPS
 KNOWN: dict[str, str] = {
     "README.md": "shows what takes a clone, and answers of another moment",
     "README.zh-CN.md": "has the blocks of README.md",
-    "docs/backup.md": "shows no output of two commands, and needs submissions",
     "docs/bus.md": "its blocks are pieces of programs",
     "docs/framework.md": "starts its servers between the blocks",
-    "docs/install.md": "needs a clone, and root",
-    "docs/migrate.md": "needs PostgreSQL, RabbitMQ and submissions",
-    "docs/operations.md": "needs PostgreSQL, RabbitMQ and dead letters",
     "docs/rooms.md": "its blocks are pieces of programs",
-    "docs/settings.md": "shows no output of its commands",
-    "docs/speed.md": "shows no output of its commands",
-    "docs/store-and-log.md": "needs submissions, PostgreSQL and a second daemon",
     "docs/stream.md": "needs RabbitMQ and submissions",
 }
 
 #: How many blocks of a page are not run; the page has the reason at each.
 #: ``python -m tests.docs`` lists them.
-NOT_RUN: dict[str, int] = {}
+NOT_RUN: dict[str, int] = {
+    "docs/backup.md": 3,
+    "docs/install.md": 6,
+    "docs/migrate.md": 1,
+    "docs/speed.md": 1,
+    "docs/store-and-log.md": 1,
+}
 
 #: The page whose blocks another one shows in another language.
 TRANSLATED = {"README.zh-CN.md": "README.md"}
