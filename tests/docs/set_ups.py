@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.docs import operations_set_ups
 from tests.docs.protocol_peers import protocol
 from tests.sockets import Peer
 
@@ -39,5 +40,10 @@ def _readme(around: Surroundings, _: ExitStack) -> None:
 #: By page; a page that needs nothing is not here. What is entered into the stack ends with it.
 SET_UPS: dict[str, Callable[[Surroundings, ExitStack], None]] = {
     "README.md": _readme,
+    "docs/backup.md": operations_set_ups.backup,
+    "docs/install.md": operations_set_ups.install,
+    "docs/migrate.md": operations_set_ups.migrate,
+    "docs/operations.md": operations_set_ups.operations,
     "docs/protocol.md": protocol,
+    "docs/store-and-log.md": operations_set_ups.store_and_log,
 }

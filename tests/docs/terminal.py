@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from tests.docs.screen import on_screen
 from tests.terminal import terminal
 
 #: Seconds after which a program that hangs fails the test; never a measure of speed.
@@ -46,7 +47,7 @@ class Program:
             )
         finally:
             os.close(theirs)
-        self._printed = ""
+        self._printed = self._raw = ""
         self._taken = 0
         self._ended = False
         self._news = threading.Condition()
@@ -59,8 +60,8 @@ class Program:
 
     @property
     def printed(self) -> str:
-        """Everything that it has printed."""
-        return self._printed
+        """Everything that it has printed and that is still on the screen."""
+        return on_screen(self._raw)
 
     def line(self) -> str:
         """Return the next line that was not taken yet; raises AssertionError without one."""
@@ -119,6 +120,7 @@ class Program:
             whole = pending if not data else pending[: pending.rfind(b"\n") + 1]
             pending = pending[len(whole) :]
             with self._news:
+                self._raw += whole.decode(errors="replace")
                 text = _ESCAPES.sub("", whole.decode(errors="replace"))
                 self._printed += text.replace("\r\n", "\n")
                 self._ended = not data
