@@ -1,8 +1,22 @@
-# make run    start the daemon with a few sample workers; Ctrl-C ends all of it
-# make test   every test, under twenty minutes
-# make check  style, types, architecture and unit tests, under two minutes
-# make coverage  how much of the framework, the bus and rooms those unit tests cover
-# All of them set up what they need in .venv first.
+# make run       start the daemon with five sample workers; Ctrl-C stops all of them
+# make check     check style and types, and run the quick tests: under two minutes
+# make test      run every test: under twenty minutes
+# make lint      check style and types only
+# make unit      run the quick tests only: unit, contract and architecture tests
+# make coverage  show how much of the framework, the bus and the rooms the quick tests cover
+# make bench     measure the speed; ARGS="--rows 0" runs one row
+# make setup     create .venv and install KuPool there; the other targets do that by themselves
+# make services  install the servers that the tests use; make test does that by itself
+# make clean     remove .venv and all caches
+# make help      show this list
+#
+# TESTS=tests/unit after make test runs a part of the tests.
+# ARGS="--log-level debug" after make run gives the daemon flags.
+# PYTHON=python3.12 after make chooses the Python that creates .venv.
+#
+# As root on Debian, make installs with apt-get what is missing: python3-venv for .venv; and
+# PostgreSQL, PgBouncer, RabbitMQ, libfaketime and Chromium for make test. It does not start them:
+# each run of the tests starts servers of its own. Without root, tests that need them are skipped.
 
 PYTHON ?= python3
 VENV   := .venv
@@ -14,10 +28,14 @@ TESTS  ?= tests
 # the processor time of each of them goes into compiling KuPool again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run test check lint unit trial coverage bench clean setup services
+.PHONY: run help test check lint unit coverage bench clean setup services
 
 run: $(READY)
 	@exec $(BIN)/kupool demo $(ARGS)
+
+# The comment at the top of this file.
+help:
+	@sed -n -e '/^#/!q' -e 's/^# \{0,1\}//p' $(firstword $(MAKEFILE_LIST))
 
 # In the order of the folders, so that those that start processes come first. By default files
 # with few tests come last; among them are long ones, for which the other workers then wait.
@@ -49,12 +67,9 @@ bench: $(READY)
 
 setup: $(READY)
 
-# As root on Debian, PostgreSQL, RabbitMQ, libfaketime and Chromium are installed for the tests
-# where they are missing.
 services:
 	@sh etc/setup/install-services.sh
 
-# As root on a machine without it, the module venv is installed first.
 $(READY): setup.py setup.cfg pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "KuPool needs Python 3.11 or newer: make PYTHON=python3.x" >&2; exit 1; }

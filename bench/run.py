@@ -1,4 +1,4 @@
-"""Measures the table of docs/operations.md, "Speed", each row as a ratio.
+"""Measures the first table of docs/speed.md, each row as a ratio.
 
 Server and load generator run on different cores, every round with fresh processes, the
 servers that are compared in turn. A row's figure is the median over the rounds of the

@@ -16,6 +16,7 @@ from kupool.settings import (
     GONE,
     Settings,
     declared,
+    expected,
     flag_name,
     no_longer,
     repeatable,
@@ -29,11 +30,10 @@ _GO_FLAG = re.compile(r"--?([a-z][a-z_-]+)(=.*)?", re.DOTALL)
 
 
 def _help(name: str, f: Field[Any]) -> str:
-    kind = f.metadata["kind"]
     default = _DEFAULTS[name]
     usual = f", default {default}" if default else ""
     again = ", repeatable" if repeatable(f) else ""
-    return f"{f.metadata['doc']} ({kind.hint}{usual}{again}) [{ENV_PREFIX}{name.upper()}]"
+    return f"{f.metadata['doc']} ({expected(f)}{usual}{again}) [{ENV_PREFIX}{name.upper()}]"
 
 
 def _several(name: str) -> Callable[[SettingOptions, str], None]:

@@ -7,7 +7,16 @@ from collections.abc import Iterator
 from typing import Any
 
 from kupool.commands.settings_flags import add_settings_parser, load_settings
-from kupool.settings import ENV_PREFIX, Loaded, Settings, declared, reloadable, repeatable, shown
+from kupool.settings import (
+    ENV_PREFIX,
+    Loaded,
+    Settings,
+    declared,
+    expected,
+    reloadable,
+    repeatable,
+    shown,
+)
 
 
 def add_parser(subparsers: Any) -> None:
@@ -44,17 +53,17 @@ def table(loaded: Loaded) -> Iterator[str]:
 def example() -> Iterator[str]:
     """Yield the lines of a settings file in which everything has its default."""
     values, now = shown(Settings()), set(reloadable())
-    yield "# Settings of KuPool, each with its default. A setting here gives way to its"
-    yield "# environment variable, and that to its flag. Those marked with * take effect"
-    yield "# on SIGHUP, without a restart."
+    yield "# Settings of KuPool, each with its default. Precedence: a flag overrides an"
+    yield "# environment variable, which overrides this file, which overrides the default."
+    yield "# A setting marked with * is reloadable: SIGHUP applies it without a restart."
     for name, f in declared().items():
         if name == "config":
             continue
-        kind, value = f.metadata["kind"], values[name]
+        value: str = values[name]
         default: Any = f.default
         mark = " *" if name in now else ""
         yield ""
-        yield f"# {f.metadata['doc']} ({kind.hint}) [{ENV_PREFIX}{name.upper()}]{mark}"
+        yield f"# {f.metadata['doc']} ({expected(f)}) [{ENV_PREFIX}{name.upper()}]{mark}"
         if repeatable(f):
             listed = ", ".join(f'"{one}"' for one in default)
             yield f"#{name}: [{listed}]"

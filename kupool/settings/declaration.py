@@ -47,49 +47,73 @@ class ListenSettings:
     addr: tuple[str, ...] = _setting(
         TEXT,
         (":8080",),
-        "address to listen on: :8080 (every IPv4 address), [::]:8080 (IPv6, and on most "
-        "systems IPv4 too), host:8080 or a Twisted endpoint",
+        "address on which the daemon accepts clients: :8080 (every IPv4 address), [::]:8080 "
+        "(IPv6, and IPv4 on most systems), host:8080, or a Twisted endpoint string",
     )
     framing: str = _setting(
-        choice("auto", "frame", "int32", "line"), "auto", "framing of these addresses"
+        choice("auto", "frame", "int32", "line"),
+        "auto",
+        "framing of the addresses of --addr; auto detects it from the first byte that a "
+        "client sends",
     )
     transport: str = _setting(
-        choice("direct", "stock"), "direct", "stock is Twisted's own, which TLS gets anyway"
+        choice("direct", "stock"),
+        "direct",
+        "TCP transport: KuPool's own (direct) or Twisted's (stock); TLS, Unix sockets and "
+        "other endpoints always use Twisted's",
     )
     http: str = _setting(
-        TEXT, "tcp:8081:interface=127.0.0.1", "address of the HTTP API; empty turns it off"
+        TEXT,
+        "tcp:8081:interface=127.0.0.1",
+        "address of the HTTP API and of the WebSocket; an empty value turns both off",
     )
     ws_origins: tuple[str, ...] = _setting(
-        TEXT, (), "web origin that may open the WebSocket; by default the page's own host"
+        TEXT,
+        (),
+        "web origin whose pages may open the WebSocket, besides pages from the daemon's own "
+        "host; * allows every page",
     )
     http_hosts: tuple[str, ...] = _setting(
-        TEXT, (), "name by which the HTTP API may be changed, besides localhost"
+        TEXT,
+        (),
+        "host name, besides localhost, under which the HTTP API accepts requests that make changes",
     )
     proxy_trusted: tuple[str, ...] = _setting(
         TEXT,
         ("127.0.0.0/8", "::1", "unix"),
-        "proxy whose PROXY headers are believed on addresses with haproxy: "
-        "an address, a network, or unix",
+        "proxy that may send PROXY headers on haproxy: addresses; an IP address, a network, "
+        "or unix for Unix sockets",
     )
     http_max_connections: int = _setting(
-        COUNT, "2000", "HTTP connections at once; beyond it those go that wait longest"
+        COUNT,
+        "2000",
+        "maximum number of HTTP connections; above it, a new connection replaces the one "
+        "that has waited longest for a request",
     )
     http_max_requests: int = _setting(
-        COUNT, "200", "HTTP requests answered at once, besides /health and /ready"
+        COUNT,
+        "200",
+        "maximum number of HTTP requests answered at the same time, not counting /health "
+        "and /ready",
     )
     http_request_timeout: float = _setting(
-        DURATION, "30s", "time that an HTTP connection has for its next request"
+        DURATION,
+        "30s",
+        "time within which an HTTP connection must send its next request; after that it is closed",
     )
     ws_max_connections: int = _setting(
-        COUNT, "5000", "WebSockets at once, which count among --max-connections too"
+        COUNT, "5000", "maximum number of WebSockets; each counts towards --max-connections too"
     )
     ws_ping_interval: float = _setting(
-        DURATION, "30s", "time between pings of a WebSocket; one that stays silent is closed"
+        DURATION,
+        "30s",
+        "interval between pings on a WebSocket; a WebSocket that does not answer is closed",
     )
     auth: tuple[str, ...] = _setting(
         TEXT,
         (),
-        "checker of passwords, as file:/etc/kupool/passwd; see --help-auth",
+        "password checker, for example file:/etc/kupool/passwd; --help-auth lists the "
+        "kinds; without a checker any user name is accepted",
         secret=mask,
     )
 
@@ -100,9 +124,15 @@ class StorageSettings:
 
     data: str = _setting(TEXT, "./kupool-data", "folder of the SQLite files")
     kind: str = _setting(
-        choice("sqlite", "memory", "pg"), "sqlite", "where counts are kept", name="store"
+        choice("sqlite", "memory", "pg"),
+        "sqlite",
+        "where counts and jobs are kept: in an SQLite file, in memory (lost at exit) or in "
+        "PostgreSQL (pg)",
+        name="store",
     )
-    pg_dsn: str = _setting(TEXT, "", "PostgreSQL connection string", secret=mask)
+    pg_dsn: str = _setting(
+        TEXT, "", "PostgreSQL connection string, needed by --store pg", secret=mask
+    )
 
 
 @dataclass(frozen=True)
@@ -112,49 +142,93 @@ class LogSettings:
     kind: str = _setting(
         choice("sqlite", "memory", "rabbit"),
         "sqlite",
-        "where the submission log is kept",
+        "where the submission log is kept: in an SQLite file, in memory (lost at exit) or "
+        "in RabbitMQ (rabbit)",
         name="mq",
     )
     url: str = _setting(
         TEXT,
         "",
-        "RabbitMQ address, as amqp://user:password@host/vhost,host2,host3",
+        "RabbitMQ address, needed by --mq rabbit: "
+        "amqp://user:password@host/vhost,host2,host3; the hosts are tried in turn",
         secret=mask,
         name="mq_url",
     )
-    queue: str = _setting(TEXT, "kupool_submissions", "name of the RabbitMQ queue", name="mq_queue")
+    queue: str = _setting(
+        TEXT,
+        "kupool_submissions",
+        "name of the RabbitMQ queue; the names of the stream and of the dead-letter queue "
+        "begin with it",
+        name="mq_queue",
+    )
     queue_kind: str = _setting(
-        choice("quorum", "classic"), "quorum", "kind of the RabbitMQ queue", name="mq_kind"
+        choice("quorum", "classic"), "quorum", "type of the RabbitMQ queue", name="mq_kind"
     )
     timeout: float = _setting(
         DURATION,
         "2s",
-        "time that RabbitMQ has to confirm a batch before it is spooled",
+        "time that RabbitMQ has to confirm a batch before the batch goes to the spool",
         least=0.05,
         name="mq_timeout",
     )
     spool: str = _setting(
-        choice("on", "off"), "on", "keep batches here while RabbitMQ is away; off refuses them"
+        choice("on", "off"),
+        "on",
+        "keep batches in spool.sqlite while RabbitMQ is unavailable; off refuses "
+        "submissions instead",
     )
-    spool_max_size: int = _setting(SIZE, "1GiB", "size of what is kept so", least=65536)
+    spool_max_size: int = _setting(
+        SIZE,
+        "1GiB",
+        "maximum size of the spool; while it is full, submissions are refused",
+        least=65536,
+    )
 
 
 @dataclass(frozen=True)
 class JobSettings:
     """When there are new jobs, and what is remembered of old ones."""
 
-    interval: float = _setting(DURATION, "30s", "time between jobs", least=0.01, reload=True)
-    expire: float = _setting(DURATION, "0", "age at which a job expires; 0: never", reload=True)
-    history_window: float = _setting(
-        DURATION, "10m", "age at which a job leaves the history", least=1, reload=True
+    interval: float = _setting(DURATION, "30s", "time between two jobs", least=0.01, reload=True)
+    expire: float = _setting(
+        DURATION,
+        "0",
+        "age at which a job expires, after which its submissions are rejected; 0: jobs "
+        "never expire",
+        reload=True,
     )
-    history_jobs: int = _setting(COUNT, "1000", "jobs in the history", least=1, reload=True)
-    max_nonces: int = _setting(COUNT, "2000000", "nonces remembered in all", reload=True)
+    history_window: float = _setting(
+        DURATION,
+        "10m",
+        "age at which a job leaves the history, after which its submissions are rejected",
+        least=1,
+        reload=True,
+    )
+    history_jobs: int = _setting(
+        COUNT,
+        "1000",
+        "maximum number of jobs in the history, including the current job",
+        least=1,
+        reload=True,
+    )
+    max_nonces: int = _setting(
+        COUNT,
+        "2000000",
+        "maximum number of nonces remembered for all jobs; above it the oldest jobs are "
+        "retired early",
+        reload=True,
+    )
     nonce_scope: str = _setting(
-        choice("pool", "session"), "pool", "who shares a server nonce: everyone, or nobody"
+        choice("pool", "session"),
+        "pool",
+        "which sessions get the same server nonce: all of them (pool), or each session its "
+        "own (session)",
     )
     duplicate_scope: str = _setting(
-        choice("user", "session", "job"), "user", "within what a nonce may be used once"
+        choice("user", "session", "job"),
+        "user",
+        "where a client nonce must be unique for a job: among the sessions of one user "
+        "(user), within one session (session) or among all sessions (job)",
     )
 
 
@@ -163,42 +237,87 @@ class RateSettings:
     """How often sessions, users and addresses may submit."""
 
     submit_interval: float = _setting(
-        DURATION, "1s", "time between two accepted submissions of a session", reload=True
+        DURATION, "1s", "minimum time between two accepted submissions of one session", reload=True
     )
     attempts_rate: float = _setting(
-        NUMBER, "1", "rejected attempts a second that a session has", reload=True
+        NUMBER,
+        "1",
+        "rejected submissions per second that one session is allowed; above it every "
+        "submission is answered 'Submission too frequent'",
+        reload=True,
     )
     attempts_burst: float = _setting(
-        NUMBER, "5", "rejected attempts that a session has at once", reload=True
+        NUMBER, "5", "rejected submissions that one session is allowed at once", reload=True
     )
     ban_score: float = _setting(
-        NUMBER, "10000", "attempts beyond those after which an address is banned", reload=True
+        NUMBER,
+        "10000",
+        "excess rejected submissions within --ban-time at which a session is closed and its "
+        "address is banned; 0: no bans",
+        reload=True,
     )
-    ban_time: float = _setting(DURATION, "60s", "how long it is banned", reload=True)
-    user_rate: float = _setting(NUMBER, "0", "accepted submissions a second of one user")
-    ip_rate: float = _setting(NUMBER, "0", "accepted submissions a second of one address")
+    ban_time: float = _setting(
+        DURATION,
+        "60s",
+        "how long a ban lasts, and over how long excess rejected submissions add up; 0: no bans",
+        reload=True,
+    )
+    user_rate: float = _setting(
+        NUMBER, "0", "accepted submissions per second that one user is allowed"
+    )
+    ip_rate: float = _setting(
+        NUMBER, "0", "accepted submissions per second that one IP address is allowed"
+    )
 
 
 @dataclass(frozen=True)
 class LimitSettings:
     """What one connection may take, and how many there may be."""
 
-    max_connections: int = _setting(COUNT, "10000", "connections at once", reload=True)
-    max_connections_per_ip: int = _setting(COUNT, "0", "connections of one address", reload=True)
-    max_frame: int = _setting(SIZE, "64KiB", "largest message", least=64, reload=True)
-    first_frame: int = _setting(
-        SIZE, "1KiB", "largest message before authorize", least=64, reload=True
+    max_connections: int = _setting(
+        COUNT, "10000", "maximum number of client connections", reload=True
     )
-    authorize_timeout: float = _setting(DURATION, "10s", "time to authorize", reload=True)
+    max_connections_per_ip: int = _setting(
+        COUNT, "0", "maximum number of client connections from one IP address", reload=True
+    )
+    max_frame: int = _setting(SIZE, "64KiB", "maximum size of a message", least=64, reload=True)
+    first_frame: int = _setting(
+        SIZE,
+        "1KiB",
+        "maximum size of a message from a client that has not authorized yet",
+        least=64,
+        reload=True,
+    )
+    authorize_timeout: float = _setting(
+        DURATION,
+        "10s",
+        "time within which a new connection must authorize; after that it is closed",
+        reload=True,
+    )
     idle_timeout: float = _setting(
-        DURATION, "180s", "silence after which a connection is closed", reload=True
+        DURATION,
+        "180s",
+        "time without data from a client after which its connection is closed",
+        reload=True,
     )
     write_timeout: float = _setting(
-        DURATION, "10s", "time a peer has to take what it was answered", least=0.1, reload=True
+        DURATION,
+        "10s",
+        "time within which a client must read something when --outbox-limit is reached; "
+        "after that its connection is closed",
+        least=0.1,
+        reload=True,
     )
-    max_errors: int = _setting(COUNT, "10", "malformed messages before a close", reload=True)
+    max_errors: int = _setting(
+        COUNT, "10", "number of malformed messages after which a connection is closed", reload=True
+    )
     outbox_limit: int = _setting(
-        SIZE, "256KiB", "answers that may wait for one slow reader", least=4096, reload=True
+        SIZE,
+        "256KiB",
+        "size of the unread answers of one connection above which the daemon stops reading "
+        "from that connection (backpressure)",
+        least=4096,
+        reload=True,
     )
 
 
@@ -206,22 +325,54 @@ class LimitSettings:
 class SubmissionSettings:
     """How submissions become durable and are counted, and how long both are kept."""
 
-    batch_delay: float = _setting(DURATION, "5ms", "longest time until a batch closes")
-    batch_size: int = _setting(COUNT, "500", "submissions that close a batch", least=1)
-    batches_in_flight: int = _setting(COUNT, "100", "batches on their way to the log", least=1)
-    flush_interval: float = _setting(DURATION, "1s", "time between commits of counts", least=0.01)
-    memory_log_limit: int = _setting(SIZE, "64MiB", "size of the memory log", least=65536)
+    batch_delay: float = _setting(
+        DURATION, "5ms", "maximum time that a batch stays open before it is written to the log"
+    )
+    batch_size: int = _setting(
+        COUNT,
+        "500",
+        "number of submissions at which a batch is written to the log at once",
+        least=1,
+    )
+    batches_in_flight: int = _setting(
+        COUNT,
+        "100",
+        "maximum number of batches that wait for the log; above it submissions are refused",
+        least=1,
+    )
+    flush_interval: float = _setting(
+        DURATION, "1s", "interval between commits of counts to the store", least=0.01
+    )
+    memory_log_limit: int = _setting(
+        SIZE,
+        "64MiB",
+        "maximum size of the log with --mq memory; while it is full, submissions are refused",
+        least=65536,
+    )
     log_retention: float = _setting(
-        DURATION, "168h", "age at which the log drops what is counted", reload=True
+        DURATION,
+        "168h",
+        "age at which counted entries are deleted from the log; 0: no limit by age",
+        reload=True,
     )
     log_max_size: int = _setting(
-        SIZE, "10GiB", "size at which the log drops what is counted", reload=True
+        SIZE,
+        "10GiB",
+        "size of the log above which the oldest counted entries are deleted; 0: no limit by size",
+        reload=True,
     )
     keep_minutes: float = _setting(
-        DURATION, "720h", "age at which minutes are rolled up into hours", reload=True
+        DURATION,
+        "720h",
+        "age at which per-minute counts are rolled up into hours and rejections are "
+        "deleted; 0: never",
+        reload=True,
     )
     keep_hours: float = _setting(
-        DURATION, "17520h", "age at which hours are rolled up into days", reload=True
+        DURATION,
+        "17520h",
+        "age at which per-hour counts are rolled up into days; 0: never",
+        reload=True,
     )
 
 
@@ -232,57 +383,65 @@ class NodeBusSettings:
     kind: str = _setting(
         choice("local", "rabbit", "off"),
         "local",
-        "message bus of the sessions: of this node, or of all nodes by RabbitMQ",
+        "message bus of the sessions: within this daemon (local), across daemons over "
+        "RabbitMQ (rabbit), or none (off)",
         name="bus",
     )
     url: str = _setting(
         TEXT,
         "",
-        "RabbitMQ address for the bus; by default that of --mq-url",
+        "RabbitMQ address of the bus with --bus rabbit; by default that of --mq-url",
         secret=mask,
         name="bus_url",
     )
     publish: tuple[str, ...] = _setting(
         TEXT,
         (">",),
-        "topic that sessions may publish to, as a pattern; never one in kupool.>",
+        "topic pattern that every session may publish to; topics under kupool. are always refused",
         reload=True,
         name="bus_publish",
     )
     subscribe: tuple[str, ...] = _setting(
         TEXT,
         (">", "kupool.job"),
-        "topic that sessions may subscribe to, as a pattern; one in kupool.> has to begin so here",
+        "topic pattern that every session may subscribe to; only a pattern that begins with "
+        "kupool. permits topics under kupool",
         reload=True,
         name="bus_subscribe",
     )
     permissions: tuple[str, ...] = _setting(
         TEXT,
         (),
-        "what some users may too, as 'bank subscribe bank.>'; needs --auth",
+        "additional permission for named users, for example 'bank subscribe bank.>'; needs --auth",
         reload=True,
         name="bus_permissions",
     )
     operators: tuple[str, ...] = _setting(
         TEXT,
         (),
-        "user who may use all topics, and look at the bus; needs --auth",
+        "user who may use all topics without a rate limit and read the status of the bus; "
+        "needs --auth",
         reload=True,
         name="bus_operators",
     )
     direct: tuple[str, ...] = _setting(
         TEXT,
         (),
-        "topic, as a pattern, where a message with a key is for the key's owners alone",
+        "topic pattern on which a message with a key goes only to subscribers that declared "
+        "the key, if there are any",
         name="bus_direct",
     )
     rate: float = _setting(
-        NUMBER, "100", "requests to the bus a second of one session", reload=True, name="bus_rate"
+        NUMBER,
+        "100",
+        "bus requests per second that one session is allowed",
+        reload=True,
+        name="bus_rate",
     )
     topics: int = _setting(
         COUNT,
         "100",
-        "topics that one session may subscribe to",
+        "maximum number of topics that one session may subscribe to",
         least=1,
         reload=True,
         name="bus_topics",
@@ -290,7 +449,7 @@ class NodeBusSettings:
     calls: int = _setting(
         COUNT,
         "1000",
-        "publishes of one session without an outcome yet",
+        "maximum number of publishes of one session that have no outcome yet",
         least=1,
         reload=True,
         name="bus_calls",
@@ -298,62 +457,83 @@ class NodeBusSettings:
     user_calls: int = _setting(
         COUNT,
         "5000",
-        "publishes of one user without an outcome yet; needs --auth",
+        "maximum number of publishes of one user that have no outcome yet; needs --auth",
         reload=True,
         name="bus_user_calls",
     )
     user_calls_size: int = _setting(
-        SIZE, "8MiB", "size of their data", reload=True, name="bus_user_calls_size"
+        SIZE,
+        "8MiB",
+        "maximum total data size of the publishes of one user that have no outcome yet; "
+        "needs --auth",
+        reload=True,
+        name="bus_user_calls_size",
     )
     user_topics: int = _setting(
         COUNT,
         "10000",
-        "topics that one user may subscribe to; needs --auth",
+        "maximum number of topics that one user may subscribe to; needs --auth",
         reload=True,
         name="bus_user_topics",
     )
     address_calls: int = _setting(
         COUNT,
         "20000",
-        "publishes of one address without an outcome yet",
+        "maximum number of publishes from one IP address that have no outcome yet",
         reload=True,
         name="bus_address_calls",
     )
     address_calls_size: int = _setting(
-        SIZE, "16MiB", "size of their data", reload=True, name="bus_address_calls_size"
+        SIZE,
+        "16MiB",
+        "maximum total data size of the publishes from one IP address that have no outcome yet",
+        reload=True,
+        name="bus_address_calls_size",
     )
     address_topics: int = _setting(
         COUNT,
         "20000",
-        "topics that one address may subscribe to",
+        "maximum number of topics that one IP address may subscribe to",
         reload=True,
         name="bus_address_topics",
     )
     max_calls: int = _setting(
-        COUNT, "100000", "calls without an outcome yet in all", least=1, name="bus_max_calls"
+        COUNT,
+        "100000",
+        "maximum number of calls of all sessions that have no outcome yet",
+        least=1,
+        name="bus_max_calls",
     )
     max_calls_size: int = _setting(
-        SIZE, "64MiB", "size of their data", least=65536, name="bus_max_calls_size"
+        SIZE,
+        "64MiB",
+        "maximum total data size of the calls of all sessions that have no outcome yet",
+        least=65536,
+        name="bus_max_calls_size",
     )
     max_data: int = _setting(
-        SIZE, "45000", "largest data of a message on the bus", least=4096, name="bus_max_data"
+        SIZE, "45000", "maximum data size of one bus message", least=4096, name="bus_max_data"
     )
     timeout: float = _setting(
         DURATION,
         "3s",
-        "time that a call has, where its publisher does not say",
+        "time that a call has when its publisher sets no timeout",
         least=0.01,
         name="bus_timeout",
     )
     buffer_time: float = _setting(
         DURATION,
         "3s",
-        "time that an unreliable message waits for a first subscriber",
+        "time that an unreliable message waits for its first subscriber",
         least=0.01,
         name="bus_buffer_time",
     )
     buffer_size: int = _setting(
-        SIZE, "16MiB", "size of all that waits so", least=65536, name="bus_buffer_size"
+        SIZE,
+        "16MiB",
+        "maximum total data size of the unreliable messages that wait for a first subscriber",
+        least=65536,
+        name="bus_buffer_size",
     )
     origins: tuple[str, ...] = _setting(
         TEXT, (), "web origin whose pages may use the bus over HTTP", name="bus_origins"
@@ -361,15 +541,23 @@ class NodeBusSettings:
     compatible_addr: str = _setting(
         TEXT,
         "",
-        "address for clients of the predecessor's bus, as 127.0.0.1:8082; they name no user, so "
-        "not with --auth; empty turns it off",
+        "address for clients of the predecessor's bus, for example 127.0.0.1:8082; these "
+        "clients cannot authenticate, so it is refused together with --auth; an empty value "
+        "turns it off",
         name="bus_compatible_addr",
     )
     token: str = _setting(
-        TEXT, "", "token that HTTP requests to the bus must bear", secret=hide, name="bus_token"
+        TEXT,
+        "",
+        "bearer token that HTTP requests to the bus must send",
+        secret=hide,
+        name="bus_token",
     )
     get: str = _setting(
-        choice("on", "off"), "off", "publish by GET as well; for development only", name="bus_get"
+        choice("on", "off"),
+        "off",
+        "also publish to the bus by HTTP GET; for development only",
+        name="bus_get",
     )
 
 
@@ -378,73 +566,87 @@ class NodeRoomsSettings:
     """Rooms and matches."""
 
     offered: str = _setting(
-        choice("on", "off"), "off", "rooms and matches of this node's sessions", name="rooms"
+        choice("on", "off"),
+        "off",
+        "offer rooms and matches to the sessions of this daemon",
+        name="rooms",
     )
     rate: float = _setting(
         NUMBER,
         "20",
-        "requests to the rooms a second of one session",
+        "room and match requests per second that one session is allowed",
         reload=True,
         name="rooms_rate",
     )
     create: tuple[str, ...] = _setting(
         TEXT,
         (">",),
-        "room that sessions may make, as a pattern",
+        "pattern of the room names that every session may create",
         reload=True,
         name="rooms_create",
     )
     join: tuple[str, ...] = _setting(
         TEXT,
         (">",),
-        "room that sessions may join, as a pattern",
+        "pattern of the room names that every session may join",
         reload=True,
         name="rooms_join",
     )
     match: tuple[str, ...] = _setting(
         TEXT,
         (">",),
-        "mode in which sessions may wait for a match, as a pattern",
+        "pattern of the modes in which every session may wait for a match",
         reload=True,
         name="rooms_match",
     )
     permissions: tuple[str, ...] = _setting(
         TEXT,
         (),
-        "what some users may too, as 'bank join bank.>'; needs --auth",
+        "additional permission for named users, for example 'bank join bank.>'; needs --auth",
         reload=True,
         name="rooms_permissions",
     )
-    max_rooms: int = _setting(COUNT, "1000", "rooms at once", least=1, name="rooms_max")
-    members: int = _setting(COUNT, "1000", "members of one room", least=1, name="rooms_members")
+    max_rooms: int = _setting(COUNT, "1000", "maximum number of rooms", least=1, name="rooms_max")
+    members: int = _setting(
+        COUNT, "1000", "maximum number of members in one room", least=1, name="rooms_members"
+    )
     user_rooms: int = _setting(
-        COUNT, "10", "rooms at once that one user made; needs --auth", name="rooms_user_max"
+        COUNT,
+        "10",
+        "maximum number of rooms that one user has created; needs --auth",
+        name="rooms_user_max",
     )
     user_connections: int = _setting(
         COUNT,
         "16",
-        "connections of one user in a room; needs --auth",
+        "maximum number of connections that one user has in a room; needs --auth",
         name="rooms_user_connections",
     )
     address_rooms: int = _setting(
-        COUNT, "100", "rooms at once that one address made", name="rooms_address_max"
+        COUNT,
+        "100",
+        "maximum number of rooms that users from one IP address have created",
+        name="rooms_address_max",
     )
     address_members: int = _setting(
-        COUNT, "500", "members of rooms from one address", name="rooms_address_members"
+        COUNT,
+        "500",
+        "maximum number of room members from one IP address, in all rooms together",
+        name="rooms_address_members",
     )
     address_waiting: int = _setting(
         COUNT,
         "100",
-        "players of one address who wait for a match",
+        "maximum number of players from one IP address who wait for a match",
         name="rooms_address_waiting",
     )
     max_data: int = _setting(
-        SIZE, "4KiB", "largest data that a member may say", least=64, name="rooms_max_data"
+        SIZE, "4KiB", "maximum data size of one message to a room", least=64, name="rooms_max_data"
     )
     grace: float = _setting(
         DURATION,
         "30s",
-        "time that a member without a connection has to come back",
+        "time that a room member without a connection has to reconnect before leaving the room",
         name="rooms_grace",
     )
 
@@ -454,13 +656,21 @@ class ProcessSettings:
     """The process itself."""
 
     shutdown_timeout: float = _setting(
-        DURATION, "30s", "longest time a stop may take", least=1, reload=True
+        DURATION,
+        "30s",
+        "maximum time that a shutdown takes; after that the process exits, and counts what "
+        "is left at the next start",
+        least=1,
+        reload=True,
     )
     log_level: str = _setting(
-        choice("debug", "info", "warn", "error"), "info", "least level that is logged", reload=True
+        choice("debug", "info", "warn", "error"),
+        "info",
+        "lowest level of messages in the process log",
+        reload=True,
     )
-    log_format: str = _setting(choice("json", "text"), "json", "form of the log")
-    config: str = _setting(TEXT, "", "file with settings, YAML or JSON")
+    log_format: str = _setting(choice("json", "text"), "json", "format of the process log")
+    config: str = _setting(TEXT, "", "settings file, YAML or JSON")
 
 
 @dataclass(frozen=True)
@@ -522,6 +732,13 @@ def reloadable() -> list[str]:
     return [name for name, f in declared().items() if f.metadata["reload"]]
 
 
+def expected(f: Field[Any]) -> str:
+    """Return which values a setting may have, as ``DURATION, at least 10ms`` or ``on|off``."""
+    kind, least = f.metadata["kind"], f.metadata["least"]
+    hint: str = kind.hint
+    return hint if least is None else f"{hint}, at least {kind.show(least)}"
+
+
 def repeatable(f: Field[Any]) -> bool:
     """Say whether a setting may be given several times."""
     return isinstance(f.default, tuple)
@@ -550,6 +767,7 @@ __all__ = [
     "StorageSettings",
     "SubmissionSettings",
     "declared",
+    "expected",
     "reloadable",
     "repeatable",
     "shown",

@@ -28,7 +28,7 @@ STREAM_BOUNDS = frozenset(("log_retention", "log_max_size"))
 #: Settings that older releases had, and what to do now.
 GONE = {
     "allocator": "remove it, as Python's own allocator is used now; for another one, "
-    "see PYTHONMALLOC in docs/operations.md"
+    "see PYTHONMALLOC in docs/speed.md"
 }
 
 

@@ -197,7 +197,7 @@ class BackupCommandTests(SynchronousTestCase):
         """The commands of docs/backup.md for SQLite, as they stand there, in their order."""
         text = (ROOT / "docs" / "backup.md").read_text("utf-8")
         sections = text.partition("## SQLite: make")[2].partition("## PostgreSQL and RabbitMQ")[0]
-        commands = re.findall(r"^\$ kupool (.*)$", sections, re.M)
+        commands = re.findall(r"^ *\$ kupool (.*)$", sections, re.M)
         self.assertEqual(
             [command.split()[0] for command in commands],
             ["backup", "backup", "stats", "restore", "audit"],

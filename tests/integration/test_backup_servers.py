@@ -43,7 +43,7 @@ class ServersTests(SynchronousTestCase):
     def on_the_page(self, command: str, dsn: str) -> None:
         """Run a command of the page, on the database of this test."""
         text = (ROOT / "docs" / "backup.md").read_text("utf-8").replace("\\\n", "")
-        (found,) = re.findall(rf"^\$ ({command} .*)$", text, re.M)
+        (found,) = re.findall(rf"^ *\$ ({command} .*)$", text, re.M)
         arguments = [re.sub(re.escape(DSN), lambda _: dsn, part) for part in shlex.split(found)]
         subprocess.run(arguments, cwd=self.root, check=True, capture_output=True)
 
