@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.services import rabbit
 from tests.sockets import Peer
 
 #: Opens the connection of a peer in a conversation, given its name; the port is that of the page.
@@ -28,5 +29,19 @@ class Surroundings:
     connect: Connect | None = None
 
 
+def _bus(around: Surroundings, stack: ExitStack) -> None:
+    """RabbitMQ; the peers of one conversation are at our server, of the other at the daemon."""
+    around.words["amqp://guest:guest@localhost/"] = rabbit().new_vhost()
+    around.connect = lambda here, name: Peer(here.ports[8082 if name in "SP" else 8000])
+
+
+def _stream(around: Surroundings, stack: ExitStack) -> None:
+    """RabbitMQ."""
+    around.words["amqp://guest:guest@localhost/"] = rabbit().new_vhost()
+
+
 #: By page; a page that needs nothing is not here. What is entered into the stack ends with it.
-SET_UPS: dict[str, Callable[[Surroundings, ExitStack], None]] = {}
+SET_UPS: dict[str, Callable[[Surroundings, ExitStack], None]] = {
+    "docs/bus.md": _bus,
+    "docs/stream.md": _stream,
+}
