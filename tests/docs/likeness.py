@@ -14,6 +14,8 @@ DIFFERING: tuple[tuple[str, bool], ...] = (
     (r"(?<![0-9a-f])[0-9a-f]{16,}(?![0-9a-f])", True),
     (r"(?<![0-9a-f])[0-9a-f]{8}-\d+", True),
     (r"(?<![0-9a-f])[0-9a-f]{4,8}…", True),
+    # a time of day in seconds
+    (r"(?<!\d)\d{10}\.\d+", False),
     # the id of a job, or a time in milliseconds
     (r"(?<!\d)(?<!\d[,.])\d{8,}(?![,.]?\d)", True),
     # the time that is left for an answer
