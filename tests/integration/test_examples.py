@@ -17,6 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from kupool.errors import CloseReason
 from kupool.net.manager import ServerSettings
 from kupool.net.transport.proxied import ProxySettings
+from tests.docs import pages
 from tests.servers.programs import EXAMPLES, Program, python
 from tests.servers.running_daemon import ROOT, RunningDaemon
 from tests.servers.sockets import PATIENCE, Peer
@@ -157,39 +158,24 @@ class WorkerTests(SynchronousTestCase):
 
 
 def blocks(language: str) -> Iterator[str]:
-    text = (ROOT / "docs" / "framework.md").read_text("utf-8")
-    return (m[1] for m in re.finditer(rf"^```{language}\n(.*?)^```$", text, re.M | re.S))
+    """Yield the text of the blocks of docs/framework.md in a language."""
+    found = pages.blocks("docs/framework.md")
+    return (block.text for block in found if block.language == language)
 
 
 class FrameworkDocumentTests(SynchronousTestCase):
-    """The code of docs/framework.md runs, and answers as the document says."""
+    """What the code of docs/framework.md does beyond what the page shows."""
 
     def setUp(self) -> None:
         temporary = tempfile.TemporaryDirectory(prefix="kupool-test-")
         self.addCleanup(temporary.cleanup)
         self.folder = Path(temporary.name)
-        self.files = []
-        for block in blocks("python"):
-            name = re.match(r"# (\w+\.py)\n", block)
-            assert name is not None, f"a block of Python that names no file: {block[:60]}"
-            (self.folder / name[1]).write_text(block, "utf-8")
-            self.files.append(name[1])
+        for block in pages.blocks("docs/framework.md"):
+            if block.file_name is not None:
+                (self.folder / block.file_name).write_text(block.text, "utf-8")
 
     def run_python(self, *arguments: str) -> Program:
         return Program(sys.executable, *arguments, cwd=self.folder)
-
-    def test_every_block_is_run_here(self) -> None:
-        files = ["scores.py", "test_scores.py", *CHAT_FILES, "game.py", "submit_once.py"]
-        self.assertEqual(self.files, files)
-
-    def test_the_tests_of_the_service_pass(self) -> None:
-        with self.run_python("-m", "twisted.trial", "test_scores") as program:
-            status, output = program.end()
-        self.assertEqual(status, 0, output)
-        self.assertIn("PASSED (successes=5)", output)
-
-    def test_the_service_says_what_the_document_shows(self) -> None:
-        self.converse(self.run_python("scores.py", "--port", "0"), '"join"')
 
     def test_the_channels_reach_everybody(self) -> None:
         """Issue 13: the same for all, and something of its own for each."""
@@ -209,28 +195,6 @@ class FrameworkDocumentTests(SynchronousTestCase):
                 self.assertEqual([bob.line(), bob.line()], [said, score % b"false"])
             program.interrupt()
             self.assertEqual(program.end()[0], 0)
-
-    def test_the_first_example_says_what_the_document_shows(self) -> None:
-        self.converse(python("echo.py", "--port", "0"), '"echo"')
-
-    def converse(self, program: Program, word: str) -> None:
-        """Hold the conversation of the block that has ``word`` in it."""
-        (shown,) = (b for b in blocks("console") if b.startswith("$ nc ") and word in b)
-        requests = answers = 0
-        with program, Peer(program.port()) as peer:
-            for line in shown.splitlines()[1:]:
-                message = json.loads(line)
-                if message.get("id") is not None and "method" in message:
-                    peer.send(line.encode() + b"\n")
-                    requests += 1
-                else:
-                    self.assertEqual(peer.line().decode(), line)
-                    answers += 1
-            program.interrupt()
-            self.assertIn(b"server going down", peer.line())
-            peer.close()
-            self.assertEqual(program.end(), (0, ""))
-        self.assertTrue(0 < requests <= answers)
 
     def test_the_client_submits(self) -> None:
         with RunningDaemon() as daemon:

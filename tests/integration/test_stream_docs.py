@@ -9,6 +9,7 @@ from pathlib import Path
 
 from kupool.log import Epoch, Identity
 from kupool.log.rabbit.topology import Topology
+from tests.docs.pages import blocks
 from tests.integration.test_rabbit import ROOT, RabbitCase
 from tests.integration.test_rabbit_identity import body_of
 
@@ -20,7 +21,7 @@ class StreamPageTests(RabbitCase):
 
     def read(self, start: str) -> list[str]:
         """Run the reader of the page; returns what it prints."""
-        (program,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+        (program,) = (b.text for b in blocks("docs/stream.md") if b.language == "python")
         done = subprocess.run(
             [sys.executable, "-c", program, self.url, Topology().stream, start],
             capture_output=True,

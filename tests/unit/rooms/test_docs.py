@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-from argparse import ArgumentParser
+import sys
+from argparse import ArgumentParser, Namespace
 from dataclasses import fields
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -14,6 +16,7 @@ from kupool.bus.local import LocalBus
 from kupool.net.testing import MemoryNetwork, MemoryPeer
 from kupool.rooms import IRoomHooks
 from kupool.rooms.settings import RoomSettings
+from tests.docs.pages import blocks
 
 TEXT = (Path(__file__).parents[3] / "docs" / "rooms.md").read_text("utf-8")
 
@@ -25,10 +28,32 @@ class RoomsDocumentTests(SynchronousTestCase):
         self.network = MemoryNetwork()
         bus = LocalBus(self.network, wall=self.network.seconds)
         self.names: dict[str, Any] = {"reactor": self.network, "bus": bus}
-        blocks = re.findall(r"^```python\n(.*?)^```$", TEXT, re.M | re.S)
-        self.assertEqual(len(blocks), TEXT.count("```python"))
-        for block in blocks:
-            exec(compile(block, "docs/rooms.md", "exec"), self.names)
+        #: By the name of a file of the page: what is in it.
+        self.files: dict[str, ModuleType] = {}
+        for block in blocks("docs/rooms.md"):
+            if block.language != "python":
+                continue
+            code = compile(block.text, block.where, "exec")
+            if block.file_name is None:  # goes on with what is in the files before it
+                exec(code, self.names)
+                continue
+            name = block.file_name.removesuffix(".py")
+            module = self.files[name] = ModuleType(name)
+            self.patch_module(name, module)
+            exec(code, vars(module))
+            self.names.update(vars(module))
+
+    def patch_module(self, name: str, module: ModuleType) -> None:
+        """Let the files of the page import each other, as those of one folder do."""
+        self.assertNotIn(name, sys.modules)
+        sys.modules[name] = module
+        self.addCleanup(sys.modules.pop, name)
+
+    def start(self, name: str, port: int, **options: str) -> tuple[Any, Any]:
+        """Start the program of a file; returns its server and its lobby."""
+        server = self.files[name].make(self.network, Namespace(**options))
+        self.listen(server, port)
+        return server, server.manager.observer.lobby
 
     def listen(self, server: Any, port: int) -> None:
         self.network.run(server.listen([f":{port}"]))
@@ -41,7 +66,7 @@ class RoomsDocumentTests(SynchronousTestCase):
         return [(message["method"], message["params"]) for message in peer.messages()]
 
     def test_the_quiz(self) -> None:
-        self.listen(self.names["server"], 8000)
+        server, lobby = self.start("quiz", 8000)
         ann, question = self.connect("play", room="one", user="ann")
         self.assertEqual(question, "6 times 7")
         bob, _ = self.connect("play", room="one", user="bob")
@@ -50,20 +75,21 @@ class RoomsDocumentTests(SynchronousTestCase):
         again = ann.ask("guess", {"word": "42"})
         self.assertEqual(again["error"], "already exists: a guess of ann")
         self.assertIs(bob.ask("guess", {"word": "42"})["result"], True)
-        self.assertEqual([p[:2] for p in self.names["who"]("one")], [("ann", True), ("bob", True)])
-        self.names["kick"]("ann")
+        who = self.files["members"].who(lobby, "one")
+        self.assertEqual([p[:2] for p in who], [("ann", True), ("bob", True)])
+        self.files["members"].kick(lobby, "ann")
         self.network.settle()
         self.assertEqual(self.news(ann), [("kicked", {"room": "one"})])
         self.assertEqual(self.news(bob), [("players", ["bob"])])
         bob.close()
         self.network.advance(14.9)
-        self.assertEqual(len(self.names["lobby"]), 1)
+        self.assertEqual(len(lobby), 1)
         self.network.advance(0.2)
-        self.assertEqual(len(self.names["lobby"]), 0, "grace, and linger")
-        self.network.run(self.names["server"].stop())
+        self.assertEqual(len(lobby), 0, "grace, and linger")
+        self.network.run(server.stop())
 
     def test_matches_and_timers(self) -> None:
-        self.listen(self.names["match_server"], 8001)
+        _, lobby = self.start("matches", 8001)
         ann, _ = self.connect("seek", 8001, player="ann", mode="duel")
         cid, _ = self.connect("seek", 8001, player="cid", mode="trio")
         bob, _ = self.connect("seek", 8001, player="bob", mode="duel")
@@ -74,7 +100,7 @@ class RoomsDocumentTests(SynchronousTestCase):
         news = [what for what in self.news(ann) if what[0] != "players"]
         self.assertEqual(news, [("hint", 2)] * 3 + [("over", {"bob": "42"})])
         self.assertEqual(self.news(cid), [("nobody", "trio")])
-        statistics = self.names["statistics"]()
+        statistics = self.files["matches"].statistics(lobby)
         matches, tasks = statistics["matches"], statistics["tasks"]
         self.assertEqual((matches["duel"].matched, matches["trio"].timed_out), (2, 1))
         self.assertEqual((tasks["time"].runs, tasks["hint"].runs), (1, 3))
@@ -82,10 +108,9 @@ class RoomsDocumentTests(SynchronousTestCase):
 
     def club(self) -> tuple[MemoryPeer, MemoryPeer]:
         parser = ArgumentParser()
-        self.names["add_options"](parser)
+        self.files["club"].add_options(parser)
         options = parser.parse_args(["--motd", "be nice"])
-        server = self.names["make_club"](self.network, options)
-        self.listen(server, 8002)
+        server, _ = self.start("club", 8002, **vars(options))
         peers = [self.connect("enter", 8002, room="tea", user=user)[0] for user in ("ann", "bob")]
         self.assertEqual(self.news(peers[0])[-1], ("joined", {"user": "bob"}))
         self.assertEqual(self.news(peers[1]), [("welcome", {"motd": "be nice", "lines": []})])
