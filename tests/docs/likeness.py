@@ -12,9 +12,14 @@ DIFFERING: tuple[tuple[str, bool], ...] = (
     (r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d(?:[.,]\d+)?)?(?:Z| UTC|[+-]\d\d:?\d\d)?", False),
     # an id or a nonce in hexadecimal, and the id of a message on the bus
     (r"(?<![0-9a-f])[0-9a-f]{16,}(?![0-9a-f])", True),
-    (r"(?<![0-9a-f])[0-9a-f]{8}(?:-\d+|…)", True),
+    (r"(?<![0-9a-f])[0-9a-f]{8}-\d+", True),
+    (r"(?<![0-9a-f])[0-9a-f]{4,8}…", True),
     # the id of a job, or a time in milliseconds
-    (r"(?<![\d,.])\d{8,}(?!\d|[,.]\d)", True),
+    (r"(?<!\d)(?<!\d[,.])\d{8,}(?![,.]?\d)", True),
+    # the time that is left for an answer
+    (r'(?<="timeout_ms":)\d+\.\d+', False),
+    # the port of a client
+    (r"(?<=127\.0\.0\.1:)[1-9]\d{4}", False),
     # a process
     (r"(?<=pid )\d+", True),
     # how long something took, and how large it is

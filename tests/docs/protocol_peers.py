@@ -31,7 +31,6 @@ PAGES = ("P", "Q")
 
 _JOB = re.compile(rb'\{"id":null,"method":"job","params":(\{.*?\})\}')
 _SUBMIT = re.compile(rb'"client_nonce":"(\w+)","result":"[0-9a-f]{64}"')
-_LEFT = re.compile(rb'(?<="timeout_ms":)29\d\d\.\d+')
 
 
 class Worker(Peer):
@@ -39,7 +38,7 @@ class Worker(Peer):
 
     def __init__(self, address: Any) -> None:
         super().__init__(address)
-        self._nonce = b""
+        self._heard = self._nonce = b""
 
     def send(self, data: bytes) -> None:
         super().send(_SUBMIT.sub(self._submit, data))
@@ -50,8 +49,9 @@ class Worker(Peer):
         return data
 
     def hear(self, data: bytes) -> None:
-        """Note the nonce of a job."""
-        if found := _JOB.search(data):
+        """Note the nonce of a job; ``data`` may be a part of it."""
+        self._heard = (self._heard + data)[-1000:]
+        for found in _JOB.finditer(self._heard):
             self._nonce = json.loads(found[1])["server_nonce"].encode()
 
     def _submit(self, shown: re.Match[bytes]) -> bytes:
@@ -60,23 +60,13 @@ class Worker(Peer):
 
 
 class Member(Peer):
-    """A peer that has authorized, and counts what is left of three seconds as three seconds."""
+    """A peer that has authorized."""
 
     def __init__(self, address: Any, user: str) -> None:
         super().__init__(address)
-        self._whole = b""
         self.send(b'{"id":1,"method":"authorize","params":{"username":"%b"}}\n' % user.encode())
         for _ in ("the answer", "the job"):
             self.line()
-
-    def exactly(self, size: int) -> bytes:
-        while len(self._whole) < size:
-            line = b""
-            while not line.endswith(b"\n"):
-                line += super().exactly(1)
-            self._whole += _LEFT.sub(b"3000.0", line)
-        data, self._whole = self._whole[:size], self._whole[size:]
-        return data
 
 
 class Page(Worker):

@@ -59,8 +59,10 @@ class Reader:
         self.blocks = blocks(page)
         self._stack = ExitStack()
         self._likeness = Likeness()
-        #: Programs that go on, by terminal; those without a name by their command.
+        #: Programs that go on, by their command, and the ports of those that are servers.
         self._running: dict[str, Program] = {}
+        self._servers: dict[str, set[str]] = {}
+        #: Those that talk with the reader, by terminal.
         self._talking: dict[str, Program] = {}
         self._peers: dict[str, Peer] = {}
         self._pasted: list[str] = []
@@ -243,11 +245,11 @@ class Reader:
         return Program(text, self.around.folder, self.around.env, before)
 
     def _stay(self, command: Command, text: str, ready: str) -> None:
-        """Start a program that goes on, in place of the one with its ports."""
-        ports = set(_PORT.findall(command.text)) or {str(port) for port in _DAEMON}
-        for before in list(self._running):
-            if ports & (set(_PORT.findall(before)) or {str(port) for port in _DAEMON}):
-                self._stop_all(before)
+        """Start a program that goes on; a server takes the place of the one with its ports."""
+        if ready:
+            for before in [b for b in self._servers if self._servers[b] & _ports(command.text)]:
+                self._stop(self._running[before])
+            self._servers[command.text] = _ports(command.text)
         program = Program(text, self.around.folder, self.around.env)
         self._running[command.text] = program
         program.wait(lambda printed: ready in printed)
@@ -264,6 +266,7 @@ class Reader:
 
     def _stop(self, program: Program) -> None:
         self._running = {c: p for c, p in self._running.items() if p is not program}
+        self._servers = {c: p for c, p in self._servers.items() if c in self._running}
         status = program.interrupt()
         printed = program.printed
         program.kill()
@@ -301,9 +304,17 @@ class Reader:
                 peer.send(head + self._real(text).encode())
                 continue
             came = peer.exactly(len(head))
-            printed = peer.exactly(len(text.encode())).decode(errors="replace")
+            whole = text.endswith("\n") and not head
+            data = peer.line() if whole else peer.exactly(len(text.encode()))
+            printed = data.decode(errors="replace")
             if came != head or not self._likeness.same([text.rstrip("\n")], self._shown(printed)):
                 raise Failure(f"--- shown\n{one.text}\n--- came\n{came.hex(' ')}  {printed}")
+
+
+def _ports(command: str) -> set[str]:
+    """Return the ports that a server has, as the page shows them."""
+    found = set(_PORT.findall(command))
+    return found | {str(port) for port in _DAEMON} if "twistd" in command else found
 
 
 def _is_typed(line: str) -> bool:

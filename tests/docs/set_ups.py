@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tests.docs import operations_set_ups
 from tests.docs.protocol_peers import protocol
+from tests.services import rabbit
 from tests.sockets import Peer
 
 #: Opens the connection of a peer in a conversation, given its name; the port is that of the page.
@@ -30,6 +31,17 @@ class Surroundings:
     connect: Connect | None = None
 
 
+def _bus(around: Surroundings, stack: ExitStack) -> None:
+    """RabbitMQ; the peers of one conversation are at our server, of the other at the daemon."""
+    around.words["amqp://guest:guest@localhost/"] = rabbit().new_vhost()
+    around.connect = lambda here, name: Peer(here.ports[8082 if name in "SP" else 8000])
+
+
+def _stream(around: Surroundings, stack: ExitStack) -> None:
+    """RabbitMQ."""
+    around.words["amqp://guest:guest@localhost/"] = rabbit().new_vhost()
+
+
 #: By page; a page that needs nothing is not here. What is entered into the stack ends with it.
 SET_UPS: dict[str, Callable[[Surroundings, ExitStack], None]] = {
     "docs/backup.md": operations_set_ups.backup,
@@ -38,4 +50,6 @@ SET_UPS: dict[str, Callable[[Surroundings, ExitStack], None]] = {
     "docs/operations.md": operations_set_ups.operations,
     "docs/protocol.md": protocol,
     "docs/store-and-log.md": operations_set_ups.store_and_log,
+    "docs/bus.md": _bus,
+    "docs/stream.md": _stream,
 }

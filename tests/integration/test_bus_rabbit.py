@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import re
 import signal
 import subprocess
 import sys
@@ -11,7 +10,6 @@ import time
 from collections import Counter
 from pathlib import Path
 from random import Random
-from textwrap import indent
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -338,19 +336,6 @@ class QueueTests(BusCase):
             await deferLater(self.reactor, 0.01)
         self.assertEqual(await counted(), sent)
         outcome = await publisher.publish_reliable_random(b"", "t")
-        self.assertEqual(outcome.data, b"answer")
-
-
-class DocumentTests(BusCase):
-    async def test_the_page(self) -> None:
-        """A-62: what docs/bus.md shows is what is there."""
-        page = (ROOT / "docs" / "bus.md").read_text("utf-8")
-        (text,) = re.findall(r"## Across nodes.*?```python\n(.*?)```", page, re.S)
-        text = re.sub(r"amqp://[^\"]*", self.url, text) + "return bus, outcome\n"
-        names: dict[str, Any] = {"reactor": self.reactor, "time": time, "balance": self.answer}
-        exec("async def page():\n" + indent(text, "    "), names)
-        bus, outcome = await names["page"]()
-        self.addCleanup(bus.close)
         self.assertEqual(outcome.data, b"answer")
 
 
