@@ -39,8 +39,7 @@ class Worker(Peer):
 
     def __init__(self, address: Any) -> None:
         super().__init__(address)
-        self._nonce = b""
-        self._heard = b""
+        self._heard = self._nonce = b""
 
     def send(self, data: bytes) -> None:
         super().send(_SUBMIT.sub(self._submit, data))
@@ -51,12 +50,10 @@ class Worker(Peer):
         return data
 
     def hear(self, data: bytes) -> None:
-        """Note the nonce of the last job in what was heard, a byte at a time or at once."""
-        self._heard += data
+        """Note the nonce of a job; ``data`` may be a part of it."""
+        self._heard = (self._heard + data)[-1000:]
         for found in _JOB.finditer(self._heard):
             self._nonce = json.loads(found[1])["server_nonce"].encode()
-            self._heard = self._heard[found.end() :]
-            break
 
     def _submit(self, shown: re.Match[bytes]) -> bytes:
         result = sha256(self._nonce + shown[1]).hexdigest().encode()
