@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     Progress,
@@ -16,6 +15,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from kupool.commands.console import make_console
 from kupool.commands.times import minute_text
 from kupool.stats.auditing import Audit
 from kupool.stats.auditing import Progress as Told
@@ -25,7 +25,7 @@ from kupool.stats.side_by_side import ComparedRange, Difference
 @contextmanager
 def shown_progress() -> Iterator[Told]:
     """Show a bar with an estimate, where there is a terminal for it; gives what to call."""
-    console = Console(stderr=True)
+    console = make_console(stderr=True)
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),

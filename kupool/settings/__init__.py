@@ -31,6 +31,7 @@ from kupool.settings.loading import (
     load,
     no_longer,
     read_file,
+    refuse_misspelt,
 )
 
 __all__ = [
@@ -55,6 +56,7 @@ __all__ = [
     "load",
     "no_longer",
     "read_file",
+    "refuse_misspelt",
     "reloadable",
     "repeatable",
     "shown",

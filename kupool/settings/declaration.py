@@ -459,7 +459,11 @@ class ProcessSettings:
     log_level: str = _setting(
         choice("debug", "info", "warn", "error"), "info", "least level that is logged", reload=True
     )
-    log_format: str = _setting(choice("json", "text"), "json", "form of the log")
+    log_format: str = _setting(
+        choice("auto", "json", "text"),
+        "auto",
+        "form of the log; auto is text on a terminal, JSON otherwise",
+    )
     config: str = _setting(TEXT, "", "file with settings, YAML or JSON")
 
 
