@@ -21,7 +21,7 @@ def read_mapping(path: str) -> dict[str, object]:
     if found is None:
         return {}
     if not isinstance(found, dict):
-        raise ValueError("expected settings by name")
+        raise ValueError("expected names of settings with values")
     return found
 
 

@@ -58,7 +58,7 @@ async def connect(
 
 def _not_opened(broker: BrokerAddress, error: Exception) -> BrokerError:
     if broker.tls and (trouble := tls_trouble(error)):
-        return BrokerRefused(f"RabbitMQ at {broker} cannot be spoken to by TLS: {trouble}")
+        return BrokerRefused(f"RabbitMQ at {broker} cannot be reached over TLS: {trouble}")
     found = as_error(error)
     detail = str(found).partition(" - ")[2] or str(found)
     if found.code == 403:

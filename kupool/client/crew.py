@@ -54,7 +54,7 @@ class ClientCrew:
     def start(self) -> None:
         """Start the first sessions now and the others one portion after the other."""
         self._starter.start(STEP).addErrback(
-            lambda failure: self._log.failure("No more sessions are started", failure)
+            lambda failure: self._log.failure("Sessions could not be started", failure)
         )
 
     def close(self) -> Deferred[None]:

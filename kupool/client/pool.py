@@ -76,7 +76,7 @@ class PoolClient:
         if not servers:
             raise ValueError("a client needs at least one server")
         if framing not in FRAMINGS:
-            raise ValueError(f"{framing!r} is no framing; there are {', '.join(FRAMINGS)}")
+            raise ValueError(f"{framing!r} is not a framing; expected one of {', '.join(FRAMINGS)}")
         self.settings = settings or PoolClientSettings()
         self.username = username
         self.on_job = on_job

@@ -44,7 +44,7 @@ def parse_server(reactor: Any, text: str, timeout: float = 10.0) -> Place:
         try:
             host.encode("idna")
         except UnicodeError:
-            raise ValueError(f"{text!r} has no name of a host in it") from None
+            raise ValueError(f"{text!r} has no valid host name") from None
         return Place(text, _tcp(reactor, host, port, timeout))
     if not _KIND.match(text):
         raise ValueError(f"{text!r} is neither host:port nor an endpoint such as tls:host:8080")

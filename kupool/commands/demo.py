@@ -58,7 +58,7 @@ def demo(arguments: argparse.Namespace) -> int:
         listen = loaded.settings.listen
         pool, http = parse_address(listen.addr[0]), _http_address(listen)
         if pool is None or not pool.port:
-            raise ValueError("the demo needs a TCP address with a port")
+            raise ValueError("addr: the demo needs a TCP address with a port, such as --addr :8080")
         for text in (*listen.addr, listen.http):
             probe(text)
     except (ValueError, CannotListenError) as error:

@@ -107,7 +107,7 @@ def _check(loaded: Loaded) -> None:
         value = value_of(loaded.settings, name)
         if value == "memory":
             raise Unusable(
-                f"{name} is {value!r}: the daemon keeps nothing on disk that this command could read"
+                f"{name} is {value!r}: there is nothing on disk that this command could read"
             )
         path = Path(loaded.settings.storage.data) / file
         problem = missing_file(path, "--data") if value == "sqlite" else ""

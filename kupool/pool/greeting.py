@@ -116,7 +116,7 @@ class Greeting:
         connection.close(None)
 
     def _broken(self, failure: Failure, connection: Connection) -> None:
-        self._log.failure("A connection could not be welcomed", failure)
+        self._log.failure("A session could not be opened", failure)
         connection.abort()
 
     def _refuse(self, connection: Connection, message_id: RequestId, detail: str = "") -> None:

@@ -138,12 +138,16 @@ def refuse_misspelt(environ: Mapping[str, str]) -> None:
     known = [ENV_PREFIX + name.upper() for name in (*declared(), *GONE)] + list(CLIENT_VARIABLES)
     for variable in sorted(environ):
         if variable.startswith(ENV_PREFIX) and variable not in known:
-            raise SettingError(f"{variable}: {_unknown(variable, known)} (from environment)")
+            raise SettingError(
+                f"{variable}: {_unknown(variable, known, ENV_PREFIX)} (from environment)"
+            )
 
 
-def _unknown(name: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, known, 1)
-    return "no such setting" + (f", did you mean {near[0]}?" if near else "")
+def _unknown(name: str, known: Sequence[str], prefix: str = "") -> str:
+    """Say that there is no such setting, and which is meant; all names begin with ``prefix``."""
+    names = [one.removeprefix(prefix) for one in known]
+    near = difflib.get_close_matches(name.removeprefix(prefix), names, 1)
+    return "no such setting" + (f", did you mean {prefix}{near[0]}?" if near else "")
 
 
 def changes(old: Settings, new: Settings) -> tuple[list[str], list[str]]:

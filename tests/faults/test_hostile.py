@@ -187,7 +187,10 @@ class GreetingTests(HostileCase):
                 client.send(first)
                 answer = {"id": 1, "result": False, "error": "unauthorized", "code": 24}
                 self.assertEqual(answer, client.receive(), first)
-                self.assertEqual(close_notice("unauthorized", 4500, False), client.receive())
+                close = client.receive()
+                detail = close["params"].pop("detail", "")
+                self.assertEqual(close_notice("unauthorized", 4500, False), close)
+                self.assertEqual(first["method"] == "authorize", "username" in detail, first)
                 self.assertRaises(EOFError, client.receive)
                 client.close()
 

@@ -172,7 +172,7 @@ class WhileItRunsTests(FolderCase):
         self.addCleanup(other.close)
         other.execute("BEGIN IMMEDIATE")
         self.client.send(self.submission(1, "b"))
-        self.wait_for(200, "log: no answer for")
+        self.wait_for(200, "log: it has not answered for")
         seen = []
         for n in range(2, 6):
             self.client.send(self.submission(n, f"c{n}"))

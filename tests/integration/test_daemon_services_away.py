@@ -92,7 +92,7 @@ class Case(SynchronousTestCase):
     def stop(self, daemon: RunningDaemon) -> None:
         """Stop it: with status 0, and with no step that had to be given up."""
         self.assertEqual(daemon.stop(), 0, daemon.output)
-        self.assertNotIn("is not done after", daemon.output)
+        self.assertNotIn("did not finish within", daemon.output)
         self.assertEqual(daemon.events()[-1]["message"], "Server Shut Down.")
 
     def account(self, **rights: str) -> str:
@@ -414,7 +414,7 @@ class PoisonTests(Case):
         path.write_text(json.dumps({"log_retention": "48h", "log_max_size": "2GiB"}))
         daemon.signal(signal.SIGHUP)
         self.wait_for(
-            daemon, lambda: "Only a restart changes: log_retention, log_max_size" in daemon.output
+            daemon, lambda: "only after a restart: log_retention, log_max_size" in daemon.output
         )
         self.stop(daemon)
 
@@ -509,7 +509,7 @@ class TlsTests(Case):
         self.check(
             [
                 (
-                    f"mq_url: RabbitMQ at {host}:{port} cannot be spoken to by TLS: {why} "
+                    f"mq_url: RabbitMQ at {host}:{port} cannot be reached over TLS: {why} "
                     "(from flag --mq-url)",
                     {"env": env, **self.over_tls(host, port)},
                 )

@@ -128,15 +128,15 @@ class MakingTests(Folders):
         (self.root / "dangling").symlink_to(self.root / "nowhere")
         before = self.listing(self.root)
         for name, reason in (
-            ("bk", "is there already, and not empty"),
-            ("file", "is there already, and is no folder"),
-            ("link", "is a symbolic link"),
+            ("bk", "this folder is not empty"),
+            ("file", "this is not a folder"),
+            ("link", "this is a symbolic link"),
             ("dangling", "is a symbolic link"),
             ("missing/bk", "there is no folder"),
             ("file/bk", "Not a directory"),
         ):
             self.assertIn(reason, self.fails(self.make, target=self.root / name), name)
-        self.assertIn("is a file system by itself", self.fails(self.make, target=Path("/proc")))
+        self.assertIn("a file system is mounted there", self.fails(self.make, target=Path("/proc")))
         self.assertIn("MB are free", self.fails(self.make, target=Path("/proc/kupool-backup")))
         self.assertEqual(self.listing(self.root), before)
 
@@ -265,7 +265,9 @@ class CheckingTests(Folders):
 
     def test_truncated(self) -> None:
         os.truncate(self.target / "log.sqlite", 4096)
-        self.assertRegex(self.fails(self.check), r"log.sqlite: has 4,096 bytes instead of [\d,]+$")
+        self.assertRegex(
+            self.fails(self.check), r"log.sqlite: it has 4,096 bytes instead of [\d,]+$"
+        )
 
     def test_a_changed_byte(self) -> None:
         with open(self.target / "store.sqlite", "r+b") as file:
@@ -289,7 +291,7 @@ class CheckingTests(Folders):
 
     def test_written_to(self) -> None:
         (self.target / "log.sqlite-wal").write_bytes(b"something")
-        self.assertIn("somebody has written to the backup", self.fails(self.check))
+        self.assertIn("somebody has written to it", self.fails(self.check))
 
     def test_manifests(self) -> None:
         """None, none that can be read, one of a newer version, one that reaches elsewhere."""

@@ -499,7 +499,7 @@ class Dialler:
         if connection is not None and connection.state is OPEN and not connection.outbound:
             outcome = attempt(self._ping, connection)
             if isinstance(outcome, Failure):
-                self._log.failure("The server could not be given a sign of life", outcome)
+                self._log.failure("A ping could not be sent to the server", outcome)
 
     def _sign(self, connection: Connection) -> None:
         if connection.framing.name == FRAME.name:

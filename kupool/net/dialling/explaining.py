@@ -4,19 +4,11 @@ from __future__ import annotations
 
 import os
 
+from twisted.internet import error as errors
 from twisted.internet.defer import TimeoutError as TimedOut
-from twisted.internet.error import (
-    ConnectError,
-    ConnectionDone,
-    ConnectionLost,
-    ConnectionRefusedError,
-    DNSLookupError,
-    NoRouteError,
-    TimeoutError,
-)
 
 #: What a connection ends with where nothing is known of why.
-ENDS = (ConnectionDone, ConnectionLost)
+ENDS = (errors.ConnectionDone, errors.ConnectionLost)
 
 #: How TLS fails where the other side speaks something else.
 _NO_TLS = (
@@ -33,19 +25,19 @@ _KNOWN = frozenset(("frame", "int32", "line"))
 
 def explained(error: BaseException) -> str:
     """Return why an attempt or a connection ended, for a person."""
-    if isinstance(error, ConnectionDone):
+    if isinstance(error, errors.ConnectionDone):
         return "the server ended the connection"
-    if isinstance(error, ConnectionLost):
+    if isinstance(error, errors.ConnectionLost):
         return "the connection was lost"
-    if isinstance(error, ConnectionRefusedError):
+    if isinstance(error, errors.ConnectionRefusedError):
         return "connection refused: nothing listens on this port"
-    if isinstance(error, DNSLookupError):
+    if isinstance(error, errors.DNSLookupError):
         return "the name of this host is not known (DNS)"
-    if isinstance(error, NoRouteError):
+    if isinstance(error, errors.NoRouteError):
         return "no route to this host"
-    if isinstance(error, TimeoutError | TimedOut):
+    if isinstance(error, errors.TimeoutError | errors.TCPTimedOutError | TimedOut):
         return "no connection in time"
-    if isinstance(error, ConnectError) and isinstance(error.osError, int):
+    if isinstance(error, errors.ConnectError) and isinstance(error.osError, int):
         return f"cannot connect: {os.strerror(error.osError)}"
     if type(error).__module__.startswith("OpenSSL"):
         return _tls(error)
