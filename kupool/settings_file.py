@@ -27,6 +27,8 @@ def read_mapping(path: str) -> dict[str, object]:
 
 def _explained(error: Exception) -> str:
     """Return what is wrong, without the line where it is: that may hold a secret."""
+    if isinstance(error, UnicodeDecodeError):
+        return f"not UTF-8 text, at byte {error.start}"
     mark = getattr(error, "problem_mark", None)
     if mark is not None:
         return f"line {mark.line + 1}, column {mark.column + 1}: {getattr(error, 'problem', error)}"

@@ -27,8 +27,9 @@ from kupool.stats.side_by_side import SideBySide
 #: Differences printed at the most.
 SHOWN = 100
 
-#: Exit statuses beside 0, and 2 for a wrong command line.
+#: Exit statuses beside 0.
 DIFFERENT = 1
+WRONG = 2
 NOTHING = 3
 OUT_OF_REACH = 4
 
@@ -59,6 +60,9 @@ def run(arguments: argparse.Namespace) -> int:
     loaded = load_settings(arguments)
     if loaded is None:
         return 1
+    if arguments.start > arguments.end:
+        print("kupool: --from has to be before --to", file=sys.stderr)
+        return WRONG
     if arguments.accept_gaps:
         return with_stores(loaded, _accept_gaps, writing=True)
 

@@ -59,10 +59,11 @@ def demo(arguments: argparse.Namespace) -> int:
         pool, http = parse_address(listen.addr[0]), _http_address(listen)
         if pool is None or not pool.port:
             raise ValueError("addr: the demo needs a TCP address with a port, such as --addr :8080")
-        for text in (*listen.addr, listen.http):
-            probe(text)
-    except (ValueError, CannotListenError) as error:
-        print(f"kupool: {explain(error)}", file=sys.stderr)
+        for name, texts in (("addr", listen.addr), ("http", (listen.http,))):
+            for text in texts:
+                _probe(name, text)
+    except ValueError as error:
+        print(f"kupool: {error}", file=sys.stderr)
         return 1
 
     async def command(reactor: Any, ending: Ending) -> int:
@@ -72,6 +73,14 @@ def demo(arguments: argparse.Namespace) -> int:
         return await _Demo(reactor, ending, pool, http, flags=flags).run()
 
     return run(command, LogLevel.critical)
+
+
+def _probe(name: str, text: str) -> None:
+    """Try whether a TCP address is free; raises :class:`ValueError` that names the setting."""
+    try:
+        probe(text)
+    except CannotListenError as error:
+        raise ValueError(f"{name}: {explain(error)}") from None
 
 
 def _http_address(settings: ListenSettings) -> Address | None:

@@ -21,6 +21,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from kupool.settings import declared, flag_name
 from tests.pool_load import counted
 from tests.running_daemon import ROOT, UNLIMITED, LineClient, RunningDaemon
+from tests.terminal import terminal
 
 KUPOOL = (sys.executable, "-c", "import sys; from kupool.cli import main; sys.exit(main())")
 
@@ -148,6 +149,11 @@ class CountsTests(SynchronousTestCase):
         )
         found = kupool("audit", self.data, "--from", "yesterday")
         self.assertIn("'yesterday' is not a time such as 2026-11-21T10:05:00Z", found.stderr)
+        found = kupool("audit", self.data, "--from", "2030-01-01", "--to", "2020-01-01")
+        self.assertEqual(
+            (found.returncode, found.stderr), (2, "kupool: --from has to be before --to\n")
+        )
+        found = kupool("audit", self.data, "--from", "yesterday")
         self.assertEqual(found.returncode, 2)
 
     def test_rebuild(self) -> None:
@@ -293,6 +299,25 @@ class ConfigTests(SynchronousTestCase):
         self.assertEqual(found["framing"], ["line", f"file {path}"])
         self.assertEqual(found["max_frame"], ["64KiB", "default"])
 
+    def test_on_a_terminal(self) -> None:
+        """K-90: a table that fits the terminal."""
+        ours, theirs = terminal()
+        process = subprocess.Popen(
+            [*KUPOOL, "config", f"--data=/{'x' * 150}"],
+            stdout=theirs,
+            env=environment({"COLUMNS": "60", "TERM": "xterm"}),
+        )
+        os.close(theirs)
+        shown = b""
+        with contextlib.suppress(OSError):  # how a terminal ends
+            while data := os.read(ours, 65536):
+                shown += data
+        os.close(ours)
+        self.assertEqual(process.wait(60), 0)
+        lines = re.sub("\x1b\\[[0-9;]*m", "", shown.decode()).splitlines()
+        self.assertEqual(max(map(len, lines)), 60)
+        self.assertIn("xxxxxxxxx", shown.decode())
+
     def test_secrets_are_masked(self) -> None:
         """K-90, K-92: whatever the source, no password is shown."""
         env = {
@@ -402,7 +427,8 @@ class DemoTests(SynchronousTestCase):
             ended = kupool("demo", f"--addr=127.0.0.1:{port}", "--http=", self.data)
         self.assertEqual((ended.returncode, ended.stdout), (1, ""))
         self.assertEqual(
-            ended.stderr, f"kupool: cannot listen on 127.0.0.1:{port}: Address already in use\n"
+            ended.stderr,
+            f"kupool: addr: cannot listen on 127.0.0.1:{port}: Address already in use\n",
         )
 
     def test_an_address_that_is_none(self) -> None:
@@ -411,6 +437,14 @@ class DemoTests(SynchronousTestCase):
             ended = kupool("demo", f"--addr={address}", "--http=", self.data)
             self.assertEqual((ended.returncode, ended.stdout), (1, ""))
             self.assertRegex(ended.stderr, r"^kupool: .*\n$")
+
+    def test_a_daemon_that_does_not_start(self) -> None:
+        """K-88: it says why, once."""
+        folder = self.data.partition("=")[2]
+        Path(folder).write_text("x")
+        ended = kupool("demo", f"--addr=127.0.0.1:{self.free_port()}", "--http=", self.data)
+        self.assertEqual((ended.returncode, ended.stderr), (1, ""))
+        self.assertEqual(ended.stdout.count("this is a file; name a folder with --data"), 1)
 
     def test_a_daemon_that_dies(self) -> None:
         """K-88: it ends with the daemon, and with a failure."""

@@ -259,8 +259,8 @@ class RefusalTests(Case):
                     {"mq-url": restricted},
                 ),
                 (
-                    "mq_url: RabbitMQ at 127.0.0.1:1 cannot be reached: Connection was refused by "
-                    f"other side: 111: Connection refused {mq}",
+                    "mq_url: RabbitMQ at 127.0.0.1:1 cannot be reached: connection refused: "
+                    f"nothing listens on this port {mq}",
                     {"mq-url": f"amqp://guest:{SECRET}@127.0.0.1:1/", "spool": "off"},
                 ),
             ]

@@ -205,7 +205,8 @@ class FailureTests(Case):
     def test_a_data_folder_that_cannot_be_used(self) -> None:
         path = self.file("file", "")
         self.check(
-            f"data: data folder {path}/data: a part of this path is a file; name a folder with --data (from flag --data)",
+            f"data: data folder {path}/data: a part of this path is a file; name a folder with "
+            "--data (from flag --data)",
             f"--data={path}/data",
         )
         self.check(f"data: data folder {path}: File exists (from flag --data)", f"--data={path}")
@@ -286,8 +287,8 @@ class FailureTests(Case):
         self.assertNotEqual(ended.returncode, 0)
         self.assertEqual(
             ended.stderr.splitlines()[-1],
-            f"kupool: log file {self.folder}/none/log: No such file or directory; name another with "
-            "'twistd --logfile=FILE kupool', or start in a folder that you may write to",
+            f"kupool: log file {self.folder}/none/log: No such file or directory; name another "
+            "with 'twistd --logfile=FILE kupool', or start in a folder that you may write to",
         )
 
 

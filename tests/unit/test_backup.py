@@ -305,8 +305,8 @@ class CheckingTests(Folders):
             ("[" * 100_000, "not a manifest"),
             ('{"format": 1}', "not a manifest"),
             (good.replace('"format": 1', '"format": 2'), "form 2 is of a newer version"),
-            (json.dumps({**json.loads(good), "files": {}}), "names files that are not"),
-            (json.dumps({**json.loads(good), "files": files}), "names files that are not"),
+            (json.dumps({**json.loads(good), "files": {}}), "it names files that do not belong"),
+            (json.dumps({**json.loads(good), "files": files}), "it names files that do not belong"),
             (json.dumps({**json.loads(good), "made_at": "yesterday"}), "not a manifest"),
         ):
             path.write_text(text)
@@ -316,6 +316,8 @@ class CheckingTests(Folders):
         self.assertIn("not a backup: it has no backup.json", self.fails(self.check))
         shutil.rmtree(self.target)
         self.assertIn("not a backup: there is no such folder", self.fails(self.check))
+        self.target.write_text("x")
+        self.assertIn("not a backup: this is not a folder", self.fails(self.check))
 
     def test_a_store_of_another_day(self) -> None:
         """The files of two backups, with a manifest that was made to fit."""
