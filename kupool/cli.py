@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from kupool import __version__
+from kupool.commands.console import CommandParser, run_to_status
 
 #: The commands: modules of :mod:`kupool.commands`, in the order of the help.
 COMMANDS = ("work", "bench", "demo", "stats", "audit", "backup", "restore", "migrate", "config")
@@ -19,7 +20,7 @@ def make_parser(only: str = "") -> argparse.ArgumentParser:
     With ``only``, the name of a command, it is the only one: importing all of them takes
     longer than most of them run.
     """
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="kupool",
         description="Work for a pool, put load on it, and look after it. "
         "The daemon itself is started with 'twistd kupool'.",
@@ -35,15 +36,14 @@ def make_parser(only: str = "") -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit status."""
     words = sys.argv[1:] if argv is None else list(argv)
-    first = words[0] if words else ""
-    arguments = make_parser(first if first in COMMANDS else "").parse_args(words)
-    try:
+
+    def command() -> int:
+        first = words[0] if words else ""
+        arguments = make_parser(first if first in COMMANDS else "").parse_args(words)
         status: int = arguments.func(arguments)
-    except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:
-        return 141
-    return status
+        return status
+
+    return run_to_status(command)
 
 
 if __name__ == "__main__":

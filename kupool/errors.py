@@ -71,12 +71,18 @@ class CloseReason(NamedTuple):
 
     ``reconnect`` is what the peer is told: with ``False`` it should not return
     without a person. ``immediate`` says that it may return at once, without backoff.
+    ``detail`` says what exactly was wrong, for a person; no program decides by it.
     """
 
     code: int
     reason: str
     reconnect: bool
     immediate: bool = False
+    detail: str = ""
+
+    def about(self, detail: str) -> CloseReason:
+        """Return the row with ``detail`` beside it; code and reason stay as they are."""
+        return self._replace(detail=detail)
 
 
 GOING_DOWN = CloseReason(4000, "server going down", True, True)
@@ -118,13 +124,19 @@ class Announced(NamedTuple):
     """A close as a client hears it announced.
 
     ``code`` is None where the framing carries none and the reason is not in the table;
-    ``reconnect`` is None where the framing does not say; ``retry_after`` is in seconds.
+    ``reconnect`` is None where the framing does not say; ``retry_after`` is in seconds;
+    ``detail`` says what exactly was wrong, where the server told that.
     """
 
     reason: str
     code: int | None = None
     reconnect: bool | None = None
     retry_after: float | None = None
+    detail: str = ""
+
+    def __str__(self) -> str:
+        """Return the reason, and the detail where there is one."""
+        return f"{self.reason}: {self.detail}" if self.detail else self.reason
 
 
 def close_text(reason: CloseReason, retry_after: float | None = None) -> str:

@@ -101,7 +101,7 @@ def choice(*names: str) -> ValueKind:
 
     def parse(text: str) -> str:
         if text not in names:
-            raise ValueError(f"{text!r} is none of {', '.join(names)}")
+            raise ValueError(f"{text!r} is not one of {', '.join(names)}")
         return text
 
     return ValueKind(parse, str, "|".join(names))

@@ -21,12 +21,14 @@ def read_mapping(path: str) -> dict[str, object]:
     if found is None:
         return {}
     if not isinstance(found, dict):
-        raise ValueError("expected settings by name")
+        raise ValueError("expected names of settings with values")
     return found
 
 
 def _explained(error: Exception) -> str:
     """Return what is wrong, without the line where it is: that may hold a secret."""
+    if isinstance(error, UnicodeDecodeError):
+        return f"not UTF-8 text, at byte {error.start}"
     mark = getattr(error, "problem_mark", None)
     if mark is not None:
         return f"line {mark.line + 1}, column {mark.column + 1}: {getattr(error, 'problem', error)}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
@@ -88,6 +89,49 @@ def _require_readable(path: str) -> None:
         raise ValueError(error.strerror) from None
 
 
+class AlreadySaid(Exception):
+    """The start failed, and the process in the background has said why."""
+
+
+class _StderrOfParent:
+    """Standard error of the process that waits for the one in the background: it does not
+    repeat what that has said.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        """Write what is not said yet."""
+        if AlreadySaid.__name__ not in text:
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        """Write what is buffered."""
+        self._stream.flush()
+
+
+def pid_file_problem(twistd: Mapping[str, Any]) -> str:
+    """Say why twistd could not write its file with the process id; empty where it could."""
+    name = twistd.get("pidfile")
+    if not name or twistd.get("chroot"):
+        return ""
+    path = os.path.abspath(os.path.join(twistd.get("rundir") or ".", name))
+    folder = os.path.dirname(path)
+    if os.path.isdir(path):
+        reason = "this is a folder"
+    elif not os.path.isdir(folder):
+        reason = f"there is no folder {folder}"
+    elif not os.access(path if os.path.exists(path) else folder, os.W_OK):
+        reason = f"no permission to write to {path if os.path.exists(path) else folder}"
+    else:
+        return ""
+    return (
+        f"process id file {path}: {reason}; name another with 'twistd --pidfile=FILE kupool', use "
+        "--pidfile= for none, or start in a folder that you may write to"
+    )
+
+
 class Process(Service):
     """The daemon as a process: its log, its signals and its exit status.
 
@@ -122,8 +166,16 @@ class Process(Service):
         try:
             observer = make_observer(self._format, self._level, self._twistd, self._reactor)
         except OSError as error:
-            name = self._twistd.get("logfile") or "twistd.log"
-            raise SystemExit(f"kupool: log file {name}: {error.strerror}") from None
+            name = os.path.abspath(self._twistd.get("logfile") or "twistd.log")
+            raise SystemExit(
+                f"kupool: log file {name}: {error.strerror}; name another with "
+                "'twistd --logfile=FILE kupool', or start in a folder that you may write to"
+            ) from None
+        problem = pid_file_problem(self._twistd)
+        if problem:
+            raise SystemExit(f"kupool: {problem}")
+        if not self._twistd.get("nodaemon"):
+            sys.__stderr__ = _StderrOfParent(sys.__stderr__)  # type: ignore[misc, assignment]
         if observer is not None:
             parent.setComponent(ILogObserver, observer)
 
@@ -136,7 +188,8 @@ class Process(Service):
         except CannotStart as error:
             self._failed(str(error))
             if not self._twistd.get("nodaemon"):
-                raise SystemError(str(error)) from None  # gives twistd's parent its status
+                sys.excepthook = lambda *_: None  # all is said
+                raise AlreadySaid from None  # gives twistd's parent its status
         else:
             if not self._twistd.get("nodaemon"):
                 self._let_go_of_stderr()
@@ -149,11 +202,22 @@ class Process(Service):
 
     def _failed(self, reason: str) -> None:
         self._log.error("Cannot start: {reason}", reason=reason)
-        if self._stderr is not None:
+        if self._stderr is not None and not self._logs_to(self._stderr):
             os.write(self._stderr, f"kupool: {reason}\n".encode(errors="backslashreplace"))
         self._let_go_of_stderr()
         atexit.register(exit_with_failure)
         self._reactor.callWhenRunning(self._stop)
+
+    def _logs_to(self, descriptor: int) -> bool:
+        """Say whether the log is where a descriptor leads: once is enough there."""
+        if not self._twistd.get("nodaemon") or self._twistd.get("logfile") not in (None, "", "-"):
+            return False
+        if self._twistd.get("logger") or self._twistd.get("syslog"):
+            return False
+        try:
+            return os.path.sameopenfile(1, descriptor)
+        except OSError:
+            return False
 
     def _let_go_of_stderr(self) -> None:
         """Leave the terminal, where there is one, to others."""
@@ -176,4 +240,4 @@ def makeService(options: Options) -> IService:
     return Process(reactor, options, twistd)
 
 
-__all__ = ["Options", "Process", "makeService"]
+__all__ = ["AlreadySaid", "Options", "Process", "makeService", "pid_file_problem"]

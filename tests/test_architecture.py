@@ -29,6 +29,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "kinds": set(),
     "ranges": set(),
     "masking": set(),
+    "printable": set(),
     "moved": set(),
     "timing": set(),
     "storage": {"timing"},

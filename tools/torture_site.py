@@ -34,7 +34,7 @@ _PATIENCE = 120.0
 _RECOVERY = 3.0
 
 #: What the daemon says when it ends and leaves something to be counted at its next start.
-_LEFT = ("left in the log, to be counted at the next start", "Stopping counting")
+_LEFT = ("left in the log; the next start counts them", "Stop: the step counting")
 
 #: How often it is ended until it leaves nothing.
 _ATTEMPTS = 3

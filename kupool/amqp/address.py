@@ -41,14 +41,14 @@ def parse_brokers(url: str) -> tuple[BrokerAddress, ...]:
     try:
         first = urlsplit(parts[0])
         if first.scheme not in _PORTS:
-            raise ValueError("it begins with amqp:// or amqps://")
+            raise ValueError("it has to begin with amqp:// or amqps://")
         scheme, account = first.scheme, _account(parts[0])
         whole = [p if "://" in p else f"{scheme}://{account}{p}" for p in parts]
         vhosts = [path for path in (urlsplit(part).path for part in whole) if path]
         default = (vhosts[0] if vhosts else "/%2F").removeprefix("/")
         return tuple(_broker(part, default) for part in whole)
     except ValueError as error:
-        raise ValueError(f"{mask(url)} is no address of a broker: {error}") from None
+        raise ValueError(f"{mask(url)} is not the address of a broker: {error}") from None
 
 
 def _account(part: str) -> str:
@@ -61,11 +61,11 @@ def _account(part: str) -> str:
 def _broker(part: str, default_vhost: str) -> BrokerAddress:
     parsed = urlsplit(part)
     if parsed.scheme not in _PORTS:
-        raise ValueError("it begins with amqp:// or amqps://")
+        raise ValueError("it has to begin with amqp:// or amqps://")
     if not parsed.hostname:
         raise ValueError("a host is missing")
     if parsed.query or parsed.fragment:
-        raise ValueError("nothing follows the virtual host")
+        raise ValueError("there is something after the virtual host")
     try:
         port = parsed.port or _PORTS[parsed.scheme]
     except ValueError:

@@ -14,6 +14,7 @@ from kupool.amqp import BrokerError, BrokerRefused
 from kupool.amqp.address import BrokerAddress
 from kupool.amqp.channel import BrokerChannel
 from kupool.amqp.wire import ConnectionSettings, as_error, make_protocol
+from kupool.net.dialling.explaining import explained
 from kupool.timing.waiting import after
 
 #: Reply codes for which trying again alone does not help: no access, no virtual host.
@@ -39,8 +40,7 @@ async def connect(
         factory.noisy = False
         await endpoint.connect(factory)
     except (ConnectError, DNSLookupError, OSError) as error:
-        detail = str(error).rstrip(".")
-        raise BrokerError(f"RabbitMQ at {broker} cannot be reached: {detail}") from None
+        raise BrokerError(f"RabbitMQ at {broker} cannot be reached: {explained(error)}") from None
     protocol.opened.addTimeout(settings.timeout, reactor)
     try:
         await protocol.opened
@@ -58,7 +58,7 @@ async def connect(
 
 def _not_opened(broker: BrokerAddress, error: Exception) -> BrokerError:
     if broker.tls and (trouble := tls_trouble(error)):
-        return BrokerRefused(f"RabbitMQ at {broker} cannot be spoken to by TLS: {trouble}")
+        return BrokerRefused(f"RabbitMQ at {broker} cannot be reached over TLS: {trouble}")
     found = as_error(error)
     detail = str(found).partition(" - ")[2] or str(found)
     if found.code == 403:

@@ -88,7 +88,9 @@ class Link:
         """Begin to connect."""
         self._running = Deferred.fromCoroutine(self._run())
         self._running.addErrback(
-            lambda failure: self._log.failure("A link to RabbitMQ ended", failure)
+            lambda failure: self._log.failure(
+                "A connection to RabbitMQ failed unexpectedly", failure
+            )
         )
 
     async def first(self, patience: float | None = None) -> None:

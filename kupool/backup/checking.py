@@ -38,11 +38,13 @@ def check_files(folder: Path, manifest: Manifest) -> None:
             raise BackupError(str(error)) from error
         expected = manifest.files[file_name(part)].size
         if size != expected:
-            raise BackupError(f"{path}: has {size:,} bytes instead of {expected:,}")
+            raise BackupError(f"{path}: it has {size:,} bytes instead of {expected:,}")
         for beside in ("-wal", "-journal"):
             other = folder / (file_name(part) + beside)
             if other.exists() and other.stat().st_size:
-                raise BackupError(f"{other}: somebody has written to the backup")
+                raise BackupError(
+                    f"{other}: this file is not part of the backup; somebody has written to it"
+                )
 
 
 def check_digest(folder: Path, manifest: Manifest, part: str, found: str) -> None:

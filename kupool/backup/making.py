@@ -93,17 +93,17 @@ def check_target(target: Path) -> None:
     except OSError as error:
         raise BackupError(f"{target}: {error.strerror}") from None
     if stat.S_ISLNK(found.st_mode):
-        raise BackupError(f"{target}: is a symbolic link; name a new folder")
+        raise BackupError(f"{target}: this is a symbolic link; name a new folder")
     if not stat.S_ISDIR(found.st_mode):
-        raise BackupError(f"{target}: is there already, and is no folder; name a new one")
+        raise BackupError(f"{target}: this is not a folder; name a new folder")
     if target.is_mount():
-        raise BackupError(f"{target}: is a file system by itself; name a new folder in it")
+        raise BackupError(f"{target}: a file system is mounted there; name a new folder in it")
     try:
         empty = not any(os.scandir(target))
     except OSError as error:
         raise BackupError(f"{target}: {error.strerror}") from None
     if not empty:
-        raise BackupError(f"{target}: is there already, and not empty; name a new folder")
+        raise BackupError(f"{target}: this folder is not empty; name a new folder")
 
 
 def _look(source: Source) -> tuple[dict[str, FileSnapshot], Contents]:

@@ -87,6 +87,8 @@ def read_manifest(folder: Path) -> Manifest:
     except FileNotFoundError:
         what = "it has no backup.json" if folder.is_dir() else "there is no such folder"
         raise BackupError(f"{folder}: not a backup: {what}") from None
+    except NotADirectoryError:
+        raise BackupError(f"{folder}: not a backup: this is not a folder") from None
     except OSError as error:
         raise BackupError(f"{path}: {error.strerror}") from None
     return _decode(path, text)
@@ -99,14 +101,16 @@ def _decode(path: Path, text: bytes) -> Manifest:
     try:
         form = msgspec.json.decode(text, type=Form).format
         if form > FORMAT:
-            raise BackupError(f"{path}: form {form} is of a newer version; this one knows {FORMAT}")
+            raise BackupError(f"{path}: form {form} is of a newer version; this one reads {FORMAT}")
         manifest = msgspec.json.decode(text, type=Manifest)
         _ = manifest.made
     except (ValueError, OverflowError, RecursionError) as error:
         raise BackupError(f"{path}: not a manifest: {error}") from None
     unknown = set(manifest.files) - {file_name(part) for part in PARTS}
     if unknown or not manifest.files:
-        raise BackupError(f"{path}: names files that are not of a backup: {sorted(unknown)}")
+        raise BackupError(
+            f"{path}: it names files that do not belong to a backup: {sorted(unknown)}"
+        )
     return manifest
 
 

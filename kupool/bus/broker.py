@@ -272,7 +272,7 @@ class Broker:
         try:
             done(outcome)
         except BaseException:
-            self._log.failure("An outcome could not be told")
+            self._log.failure("The outcome of a publish could not be reported to its caller")
 
     def _send(self, message: Message, note: Note, done: Done) -> None:
         """Send an unreliable message, or keep it."""
@@ -321,7 +321,9 @@ class Broker:
         try:
             taken = subscriber.deliver(message, None)
         except BaseException:  # it costs nobody else the message
-            self._log.failure("A message could not be given to {id}", id=subscriber.id)
+            self._log.failure(
+                "A message could not be delivered to subscriber {id}", id=subscriber.id
+            )
             taken = Taken.GONE
         if taken is Taken.YES:
             self._accounts.step(message, "offered", subscriber.id)

@@ -193,7 +193,7 @@ class Calls:
                 if call.number in self._calls:
                     self._advance(call)
             except BaseException:  # it holds up no other call
-                self._log.failure("Call {number} could not go on", number=call.number)
+                self._log.failure("Call {number} failed unexpectedly", number=call.number)
         self._working = False
         return bool(self._work)
 
@@ -352,7 +352,7 @@ class Calls:
         try:
             call.done(outcome)
         except BaseException:
-            self._log.failure("The outcome of a call could not be told")
+            self._log.failure("The outcome of a call could not be reported to its caller")
 
     def _end(self, call: Call) -> None:
         del self._calls[call.number]

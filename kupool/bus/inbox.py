@@ -137,7 +137,7 @@ class Inbox:
             try:
                 respond(response)
             except BaseException:
-                self._log.failure("An answer to message {id} could not be given", id=message.id)
+                self._log.failure("The answer to message {id} could not be sent", id=message.id)
 
     def _response(self, result: Any, message: Message) -> Response:
         if result is None:

@@ -134,7 +134,7 @@ class LocalBus(Models):
 def topics_of(topics: Iterable[Topic]) -> tuple[Topic, ...]:
     """Return topics as a tuple; raises :class:`ValueError` for one topic alone."""
     if isinstance(topics, str | int):
-        raise ValueError(f"topics: a list is wanted, not {topics!r} alone")
+        raise ValueError(f"topics: expected a list, not {topics!r}")
     return tuple(topics)
 
 

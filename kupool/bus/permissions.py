@@ -49,7 +49,7 @@ def parse_rule(text: str, actions: Sequence[str]) -> Rule:
     users, action, pattern = words
     if "*" in users[:-1]:
         raise ValueError(
-            f"{text!r:.100}: in a user '*' can only be the last character: a name, "
+            f"{text!r:.100}: in the name of a user '*' can only be the last character: a name, "
             "the beginning of names as 'bank*', or '*' for everybody"
         )
     return Rule(users, action, check_pattern(pattern))

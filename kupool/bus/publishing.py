@@ -42,10 +42,10 @@ def make_message(
     name = topic_name(topic)
     if type(data) is not bytes:
         if not isinstance(data, bytes):
-            raise ValueError(f"data: bytes are wanted, not {type(data).__name__}")
+            raise ValueError(f"data: expected bytes, not {type(data).__name__}")
         data = bytes(data)  # no codec knows a class of somebody else's
     if len(data) > settings.max_data:
-        raise ValueError(f"data: {len(data)} bytes, at most {settings.max_data} are taken")
+        raise ValueError(f"data: {len(data)} bytes, at most {settings.max_data} are allowed")
     if timeout is None:
         timeout = settings.timeout
     if not MIN_TIMEOUT <= timeout <= MAX_TIMEOUT:
@@ -58,7 +58,7 @@ def make_message(
         if size > settings.max_message:
             raise ValueError(
                 f"data, topic, key and headers: {size} bytes as JSON, "
-                f"at most {settings.max_message} are taken"
+                f"at most {settings.max_message} are allowed"
             )
     return Message(
         message_id,
@@ -91,22 +91,22 @@ def checked_headers(headers: Mapping[str, str] | None) -> Mapping[str, str]:
     size = 0
     for name, value in copy.items():
         if not isinstance(name, str) or not isinstance(value, str):
-            raise ValueError("headers: names and values are text")
+            raise ValueError("headers: names and values have to be text")
         if not name or not (name + value).isprintable():
             raise ValueError(f"headers: {name!r} has characters that cannot be printed")
         size += len(name.encode()) + len(value.encode())
     if size > MAX_HEADERS:
-        raise ValueError(f"headers: {size} bytes, at most {MAX_HEADERS} are taken")
+        raise ValueError(f"headers: {size} bytes, at most {MAX_HEADERS} are allowed")
     return copy
 
 
 def checked_keys(keys: Iterable[str]) -> tuple[str, ...]:
     """Return the keys a subscriber declares; raises :class:`ValueError`."""
     if isinstance(keys, str):
-        raise ValueError("keys: a list of texts is wanted, not one text")
+        raise ValueError("keys: expected a list of texts, not one text")
     found = tuple(keys)
     if len(found) > MAX_KEYS:
-        raise ValueError(f"keys: {len(found)}, at most {MAX_KEYS} are taken")
+        raise ValueError(f"keys: {len(found)}, at most {MAX_KEYS} are allowed")
     for key in found:
         check_text("keys", key)
     return found
@@ -115,7 +115,7 @@ def checked_keys(keys: Iterable[str]) -> tuple[str, ...]:
 def check_text(what: str, text: object) -> None:
     """Raise :class:`ValueError` for what is no printable text of a sensible length."""
     if not isinstance(text, str) or len(text) > MAX_KEY or not text.isprintable():
-        raise ValueError(f"{what}: {text!r:.60} is no printable text of at most {MAX_KEY}")
+        raise ValueError(f"{what}: {text!r:.60} is not printable text of at most {MAX_KEY}")
 
 
 __all__ = [

@@ -36,7 +36,7 @@ def _name(topic: object) -> str:
     if isinstance(topic, int) and not isinstance(topic, bool) and topic >= 0:
         topic = str(topic)
     if not isinstance(topic, str) or not topic:
-        raise ValueError(f"topic {topic!r} is neither a name nor a number from 0 on")
+        raise ValueError(f"topic {topic!r} is neither a name nor a number of 0 or more")
     if len(topic) > MAX_LENGTH:
         raise ValueError(f"topic {topic[:20]!r}...: more than {MAX_LENGTH} characters")
     if not topic.isprintable() or " " in topic:

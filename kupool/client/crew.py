@@ -13,12 +13,13 @@ from twisted.python.failure import Failure
 
 from kupool.client.answers import SubmissionOutcome
 from kupool.client.pool import PoolClient
+from kupool.client.submissions import NOT_STORED
 
 #: Seconds between two portions of new sessions.
 STEP = 0.1
 
 #: What is counted and is no trouble.
-_NO_ERRORS = frozenset((SubmissionOutcome.ACCEPTED.value,))
+_NO_ERRORS = frozenset((SubmissionOutcome.ACCEPTED.value, "retried"))
 
 
 class ClientCrew:
@@ -53,7 +54,7 @@ class ClientCrew:
     def start(self) -> None:
         """Start the first sessions now and the others one portion after the other."""
         self._starter.start(STEP).addErrback(
-            lambda failure: self._log.failure("No more sessions are started", failure)
+            lambda failure: self._log.failure("Sessions could not be started", failure)
         )
 
     def close(self) -> Deferred[None]:
@@ -74,6 +75,11 @@ class ClientCrew:
     def problem(self) -> str:
         """Why a session does not stand, if there is one that does not."""
         return next((client.problem for client in self._clients if client.problem), "")
+
+    @property
+    def not_stored(self) -> int:
+        """How often the server could not store a submission."""
+        return self.totals[NOT_STORED]
 
     @property
     def totals(self) -> Counter[str]:

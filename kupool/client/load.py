@@ -120,7 +120,7 @@ class Load:
     def start(self) -> None:
         """Start submitting, a part of the sessions in each reactor turn."""
         self._refiller.start(PAUSE, now=False).addErrback(
-            lambda failure: self._log.failure("Submissions are not replaced", failure)
+            lambda failure: self._log.failure("Submissions could not be replaced", failure)
         )
 
         def fill(session: LoadSession) -> None:

@@ -108,7 +108,7 @@ class LoadSession:
             self._left(self, why)
 
     def _again(self, ended: Ended, wait: float | None) -> Exception:
-        return ClientError(ended.why)
+        return ClientError(f"{ended.place.name}: {ended.why}")
 
     def _gone(self, why: Exception) -> None:
         opened, self._opened = self._opened, None
@@ -140,7 +140,7 @@ class LoadSession:
         try:
             job = msgspec.json.decode(message.params, type=JobParams)
         except ValueError as error:
-            self._log.warn("A job that is none: {error}", error=str(error))
+            self._log.warn("The server sent a job that cannot be read: {error}", error=str(error))
             return
         self._jobs += 1
         if self._jobs > 1:  # the first one comes with authorize, to each at its own time
@@ -209,7 +209,7 @@ class LoadSession:
 
 
 def _unanswered(result: object, after: float) -> None:
-    raise ClientError("no answer to authorize")
+    raise ClientError(f"no answer to authorize within {after:g} s; is this the port of a pool?")
 
 
 def _dial_settings(settings: LoadSettings) -> DialSettings:

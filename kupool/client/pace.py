@@ -29,7 +29,7 @@ class PaceSettings:
     def __post_init__(self) -> None:
         if not 0 < self.interval <= LONGEST:
             raise ValueError(
-                f"an interval of {self.interval:g} s: it is above 0 and at most {LONGEST:g} s, "
+                f"interval: {self.interval:g} s is not above 0 and at most {LONGEST:g} s, "
                 "so that there is at least one submission a minute"
             )
         if self.gap < 0 or self.margin < 0 or self.gap + self.margin > LONGEST:

@@ -76,7 +76,7 @@ class PoolClient:
         if not servers:
             raise ValueError("a client needs at least one server")
         if framing not in FRAMINGS:
-            raise ValueError(f"{framing!r} is no framing; there are {', '.join(FRAMINGS)}")
+            raise ValueError(f"{framing!r} is not a framing; expected one of {', '.join(FRAMINGS)}")
         self.settings = settings or PoolClientSettings()
         self.username = username
         self.on_job = on_job
@@ -91,8 +91,8 @@ class PoolClient:
         self.problem = ""
         #: Why this client does not come back by itself, once it does not.
         self.refusal: Exception | None = None
-        #: Submissions by outcome, and ``resubmitted``, ``retried``, ``reconnects``,
-        #: ``unknown replies``.
+        #: Submissions by outcome, and ``resubmitted``, ``retried``, ``not stored``,
+        #: ``reconnects``, ``unknown replies``.
         self.counters: Counter[str] = Counter()
         self._password = password
         self._dialler = Dialler(
@@ -252,25 +252,25 @@ class PoolClient:
 
     def _replied_to_nothing(self, reply: ServerMessage) -> None:
         if reply.id is None:
-            self._log.warn("The server complains: {text}", text=reply.error)
+            self._log.warn("The server reported an error: {text}", text=reply.error)
         else:
             self.counters["unknown replies"] += 1
-            self._log.debug("A reply to nothing: {id}", id=reply.id)
+            self._log.debug("The server sent a reply to no request: id {id}", id=reply.id)
 
     def _take_job(self, message: ServerMessage) -> None:
         try:
             job = msgspec.json.decode(message.params, type=JobParams)
         except ValueError as error:
-            self._log.warn("A job that is none: {error}", error=str(error))
+            self._log.warn("The server sent a job that cannot be read: {error}", error=str(error))
             return
         self.job = job
         self._call(self.on_job, job)
 
     def _complain(self, what: str) -> None:
         self._malformed += 1
-        self._log.warn("The server sent what is no message: {what}", what=what)
+        self._log.warn("The server sent something that is not a message: {what}", what=what)
         if self._malformed >= MAX_MALFORMED:
-            self._dialler.abort("the server sent too much that is no message")
+            self._dialler.abort("the server sent too many messages that cannot be read")
 
     def _down(self, why: str, stood: bool) -> None:
         self._submissions.disconnected()

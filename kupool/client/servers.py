@@ -15,8 +15,12 @@ from twisted.internet.endpoints import (
 from twisted.internet.interfaces import IStreamClientEndpoint
 
 from kupool.net.dialling.dialler import Place
+from kupool.net.transport.endpoints import NEEDS_TLS
 
 _SHORT = re.compile(r"(?P<host>\[[^\]]*\]|[^:\[\]=]*):(?P<port>\d+)")
+#: Kinds that need an extra of the installation. Without it Twisted has no name for what it
+#: could not import.
+_TLS_KINDS = ("ssl:", "tls:")
 _KIND = re.compile(r"[a-z][a-z0-9+]*:.")
 
 #: Kinds of endpoint whose one-argument form could be taken for ``host:port``.
@@ -40,7 +44,7 @@ def parse_server(reactor: Any, text: str, timeout: float = 10.0) -> Place:
         try:
             host.encode("idna")
         except UnicodeError:
-            raise ValueError(f"{text!r} has no name of a host in it") from None
+            raise ValueError(f"{text!r} has no valid host name") from None
         return Place(text, _tcp(reactor, host, port, timeout))
     if not _KIND.match(text):
         raise ValueError(f"{text!r} is neither host:port nor an endpoint such as tls:host:8080")
@@ -48,7 +52,9 @@ def parse_server(reactor: Any, text: str, timeout: float = 10.0) -> Place:
         endpoint = clientFromString(reactor, text)
     except Exception as error:
         # The parser of endpoint strings raises whatever its plugins raise.
-        raise ValueError(f"{text!r} names no endpoint: {error}") from error
+        missing = isinstance(error, ImportError | NameError) and text.startswith(_TLS_KINDS)
+        reason = NEEDS_TLS if missing else error
+        raise ValueError(f"{text!r} is not a client endpoint: {reason}") from error
     return Place(text, endpoint)
 
 

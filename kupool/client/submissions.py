@@ -23,6 +23,9 @@ from kupool.wire.messages import SubmitParams, encode_request
 #: least the interval that servers keep between two of them.
 RETRY_FIRST = 1.05
 
+#: The counter of the answers by which the server could not store a submission.
+NOT_STORED = "not stored"
+
 
 class _Submission:
     """One submission, from the first time it is sent until its answer is final."""
@@ -117,7 +120,7 @@ class Submissions:
             # The nonce is our own, so what was counted under it is this submission.
             answer = answer._replace(outcome=SubmissionOutcome.ACCEPTED)
         if self._worth_retrying(submission, answer):
-            self._retry(submission)
+            self._retry(submission, answer)
         else:
             self._settle(submission, answer)
 
@@ -151,11 +154,20 @@ class Submissions:
         again = submission.unanswered or submission.tries > 0
         return again and answer.outcome is SubmissionOutcome.TOO_FREQUENT
 
-    def _retry(self, submission: _Submission) -> None:
+    def _retry(self, submission: _Submission, answer: SubmissionAnswer) -> None:
         submission.tries += 1
         self.counters["retried"] += 1
         submission.backoff = self._backoffs.after(submission.backoff)
         wait = RETRY_FIRST + self._random() * submission.backoff
+        if answer.outcome is SubmissionOutcome.UNAVAILABLE:
+            self.counters[NOT_STORED] += 1
+            self._log.warn(
+                "The server could not store a submission for job {job_id}: {text}; it is submitted "
+                "again in {wait:.1f} s",
+                job_id=submission.params.job_id,
+                text=answer.text,
+                wait=wait,
+            )
         self._retrying.add(submission)
         submission.timer = self._clock.callLater(wait, self._send_again, submission)
 

@@ -11,10 +11,12 @@ from kupool.commands.comparing import (
     as_json,
     compared_text,
     counted,
+    difference_cells,
     difference_text,
     remarks,
     shown_progress,
 )
+from kupool.commands.console import make_console, print_table
 from kupool.commands.settings_flags import add_settings_parser, load_settings
 from kupool.commands.stores import Stores, temporary_folder, with_stores
 from kupool.commands.times import parse_time
@@ -25,8 +27,9 @@ from kupool.stats.side_by_side import SideBySide
 #: Differences printed at the most.
 SHOWN = 100
 
-#: Exit statuses beside 0, and 2 for a wrong command line.
+#: Exit statuses beside 0.
 DIFFERENT = 1
+WRONG = 2
 NOTHING = 3
 OUT_OF_REACH = 4
 
@@ -57,6 +60,9 @@ def run(arguments: argparse.Namespace) -> int:
     loaded = load_settings(arguments)
     if loaded is None:
         return 1
+    if arguments.start > arguments.end:
+        print("kupool: --from has to be before --to", file=sys.stderr)
+        return WRONG
     if arguments.accept_gaps:
         return with_stores(loaded, _accept_gaps, writing=True)
 
@@ -102,8 +108,13 @@ def _print(found: Audit, both: SideBySide) -> None:
     print(compared_text(found.compared))
     for line in remarks(found):
         print(line)
-    for row in both.difference_rows(SHOWN):
-        print(difference_text(row))
+    rows = list(both.difference_rows(SHOWN))
+    if rows and sys.stdout.isatty():
+        columns = ("minute (UTC)", "user or worker", "in the log", "counted")
+        print_table(make_console(), columns, map(difference_cells, rows), numbers=2)
+    else:
+        for row in rows:
+            print(difference_text(row))
     print(counted(found.differences, "difference"))
 
 

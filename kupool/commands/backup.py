@@ -16,6 +16,7 @@ from kupool.backup.making import Source, make_backup
 from kupool.backup.manifest import Manifest
 from kupool.backup.switching import check_finished
 from kupool.commands.copying import PAGE, CopyBar, elsewhere, parts_of
+from kupool.commands.data_files import missing_file, not_a_folder
 from kupool.commands.settings_flags import add_settings_parser, load_settings
 from kupool.settings import LogSettings, StorageSettings
 
@@ -62,11 +63,14 @@ def _make(storage: StorageSettings, log: LogSettings, target: Path) -> int:
         )
         return 1
     folder = Path(storage.data)
+    problem = not_a_folder(folder, "--data")
+    if problem:
+        raise BackupError(problem)
     check_finished(folder)
     for part in parts:
-        path = folder / file_name(part)
-        if not path.exists():
-            raise BackupError(f"{path}: no such file; is --data the daemon's data folder?")
+        problem = missing_file(folder / file_name(part), "--data")
+        if problem:
+            raise BackupError(problem)
     with suppress(OSError):
         os.nice(NICENESS)
     began = time.monotonic()

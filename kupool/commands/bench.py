@@ -8,7 +8,6 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from twisted.internet.defer import Deferred
@@ -20,6 +19,7 @@ from kupool.client.answers import SubmissionOutcome
 from kupool.client.failures import ClientError
 from kupool.client.load import Load, LoadSettings
 from kupool.client.servers import parse_server
+from kupool.commands.console import make_console
 from kupool.commands.running import Ending, raise_descriptor_limit, run
 from kupool.commands.target import Target, add_target_flags, duration, positive, read_target
 from kupool.timing.waiting import and_then
@@ -67,14 +67,14 @@ def bench(arguments: argparse.Namespace) -> int:
     """Run the load and print what was measured; returns the exit status."""
     settings = LoadSettings(arguments.sessions, arguments.in_flight, framing=arguments.framing)
     if arguments.duration <= 0:
-        print("kupool: the duration has to be above 0", file=sys.stderr)
+        print("kupool: --duration: the load needs more than 0 seconds", file=sys.stderr)
         return 1
     try:
+        target = read_target(arguments)
         raise_descriptor_limit(settings.sessions + 64)
     except ValueError as error:
         print(f"kupool: {error}", file=sys.stderr)
         return 1
-    target = read_target(arguments)
 
     async def command(reactor: Any, ending: Ending) -> int:
         return await _Bench(reactor, ending, target, settings, seconds=arguments.duration).run()
@@ -98,7 +98,7 @@ class _Bench:
         self._ending = ending
         self._settings = settings
         self._seconds = seconds
-        self._console = Console()
+        self._console = make_console()
         self._load = Load(
             reactor,
             [parse_server(reactor, text) for text in target.servers],

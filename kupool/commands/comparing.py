@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     Progress,
@@ -16,6 +15,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from kupool.commands.console import make_console
 from kupool.commands.times import minute_text
 from kupool.stats.auditing import Audit
 from kupool.stats.auditing import Progress as Told
@@ -25,7 +25,7 @@ from kupool.stats.side_by_side import ComparedRange, Difference
 @contextmanager
 def shown_progress() -> Iterator[Told]:
     """Show a bar with an estimate, where there is a terminal for it; gives what to call."""
-    console = Console(stderr=True)
+    console = make_console(stderr=True)
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -87,10 +87,16 @@ def remarks(found: Audit) -> Iterator[str]:
         )
 
 
+def difference_cells(found: Difference) -> tuple[str, str, int, int]:
+    """Return a row that differs: minute, user or worker, number in the log, and counted."""
+    name = f"{found.username}.{found.worker}" if found.worker else found.username
+    return minute_text(found.minute), name, found.logged, found.counted
+
+
 def difference_text(found: Difference) -> str:
     """Say in one line how a row differs."""
-    name = f"{found.username}.{found.worker}" if found.worker else found.username
-    return f"{minute_text(found.minute)} {name}: {found.logged} in the log, {found.counted} counted"
+    minute, name, logged, number = difference_cells(found)
+    return f"{minute} {name}: {logged} in the log, {number} counted"
 
 
 def as_json(found: Audit) -> dict[str, Any]:
@@ -109,4 +115,12 @@ def as_json(found: Audit) -> dict[str, Any]:
     }
 
 
-__all__ = ["as_json", "compared_text", "counted", "difference_text", "remarks", "shown_progress"]
+__all__ = [
+    "as_json",
+    "compared_text",
+    "counted",
+    "difference_cells",
+    "difference_text",
+    "remarks",
+    "shown_progress",
+]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterator
 from typing import Any
 
+from kupool.commands.console import make_console, print_table
 from kupool.commands.settings_flags import add_settings_parser, load_settings
 from kupool.settings import (
     ENV_PREFIX,
@@ -35,19 +37,28 @@ def run(arguments: argparse.Namespace) -> int:
     loaded = load_settings(arguments)
     if loaded is None:
         return 1
+    if not arguments.example and sys.stdout.isatty():
+        rows = ((name, value or "-", source) for name, value, source in _rows(loaded))
+        print_table(make_console(), ("setting", "value", "from"), rows)
+        return 0
     lines = example() if arguments.example else table(loaded)
     print("\n".join(lines))
     return 0
 
 
+def _rows(loaded: Loaded) -> Iterator[tuple[str, str, str]]:
+    """Yield each setting with its value, and where that came from."""
+    for name, value in shown(loaded.settings).items():
+        yield name, value, loaded.sources[name]
+
+
 def table(loaded: Loaded) -> Iterator[str]:
     """Yield a line for each setting: its name, its value, and where that came from."""
-    values = shown(loaded.settings)
-    name_width = max(map(len, values))
-    value_width = max(len(value) for value in values.values() if len(value) < 40)
-    for name, value in values.items():
-        line = f"{name:<{name_width}}  {value or '-':<{value_width}}  {loaded.sources[name]}"
-        yield line.rstrip()
+    rows = list(_rows(loaded))
+    name_width = max(len(name) for name, _, _ in rows)
+    value_width = max(len(value) for _, value, _ in rows if len(value) < 40)
+    for name, value, source in rows:
+        yield f"{name:<{name_width}}  {value or '-':<{value_width}}  {source}".rstrip()
 
 
 def example() -> Iterator[str]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
+from kupool.commands.console import make_console
 from kupool.daemon.files import has_spool
 from kupool.settings import LogSettings, StorageSettings
 from kupool.storage.copies import Progress as Told
@@ -19,7 +19,7 @@ class CopyBar:
     """A progress bar over bytes with an estimate, where there is a terminal for it."""
 
     def __init__(self) -> None:
-        console = Console(stderr=True)
+        console = make_console(stderr=True)
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),

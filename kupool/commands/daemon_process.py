@@ -19,6 +19,7 @@ from kupool.timing.waiting import Waiters
 _START = """
 import ctypes, os, signal, sys
 os.setsid()
+os.dup2(1, 2)  # one place for all that it says, so that it says nothing twice
 if sys.platform == "linux":
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 from twisted.scripts.twistd import run
@@ -65,10 +66,6 @@ class DaemonProcess(ProcessProtocol):
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
             self._on_line(line.decode("utf-8", "replace"))
-
-    def errReceived(self, data: bytes) -> None:
-        """Take what it complains of in the same way."""
-        self.outReceived(data)
 
     def processEnded(self, reason: Failure) -> None:
         """Tell whoever waits for the end, or that it came by itself."""

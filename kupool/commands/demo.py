@@ -7,8 +7,6 @@ import json
 import sys
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.error import CannotListenError
 from twisted.internet.task import LoopingCall
@@ -17,6 +15,7 @@ from twisted.web.client import Agent, readBody
 
 from kupool.client import PoolClient, SubmissionAnswer, Worker
 from kupool.client.pace import PaceSettings
+from kupool.commands.console import make_console, print_table
 from kupool.commands.daemon_process import DaemonProcess
 from kupool.commands.running import Ending, Output, run
 from kupool.commands.settings_flags import add_settings_parser, given_flags, load_settings
@@ -59,11 +58,12 @@ def demo(arguments: argparse.Namespace) -> int:
         listen = loaded.settings.listen
         pool, http = parse_address(listen.addr[0]), _http_address(listen)
         if pool is None or not pool.port:
-            raise ValueError("the demo needs a TCP address with a port")
-        for text in (*listen.addr, listen.http):
-            probe(text)
-    except (ValueError, CannotListenError) as error:
-        print(f"kupool: {explain(error)}", file=sys.stderr)
+            raise ValueError("addr: the demo needs a TCP address with a port, such as --addr :8080")
+        for name, texts in (("addr", listen.addr), ("http", (listen.http,))):
+            for text in texts:
+                _probe(name, text)
+    except ValueError as error:
+        print(f"kupool: {error}", file=sys.stderr)
         return 1
 
     async def command(reactor: Any, ending: Ending) -> int:
@@ -73,6 +73,14 @@ def demo(arguments: argparse.Namespace) -> int:
         return await _Demo(reactor, ending, pool, http, flags=flags).run()
 
     return run(command, LogLevel.critical)
+
+
+def _probe(name: str, text: str) -> None:
+    """Try whether a TCP address is free; raises :class:`ValueError` that names the setting."""
+    try:
+        probe(text)
+    except CannotListenError as error:
+        raise ValueError(f"{name}: {explain(error)}") from None
 
 
 def _http_address(settings: ListenSettings) -> Address | None:
@@ -98,7 +106,7 @@ class _Demo:
         self._stats = f"http://{_reached_at(http)}/stats" if http is not None else ""
         self._flags = flags
         self._output = Output(ending)
-        self._console = Console()
+        self._console = make_console()
         self._daemon = DaemonProcess(self._said, self._died)
         self._clients: list[PoolClient] = []
         self._tables = LoopingCall(self._show_table)
@@ -163,12 +171,15 @@ class _Demo:
         found = json.loads(await readBody(response))
         if self._ending.over:
             return
-        table = Table(title="Accepted submissions a minute", title_justify="left")
-        table.add_column("minute (UTC)")
-        table.add_column("users", justify="right")
-        table.add_column("accepted", justify="right")
-        for row in found["per_minute"][-5:]:
-            minute = minute_text(parse_time(row["minute"]))
-            table.add_row(minute, f"{row['users']:,}", f"{row['count']:,}")
-        table.caption = f"{found['accepted_total']:,} in all"
-        self._console.print(table)
+        rows = [
+            (minute_text(parse_time(row["minute"])), row["users"], row["count"])
+            for row in found["per_minute"][-5:]
+        ]
+        if not rows:
+            self._output.line("No submission is counted yet: the next table has them.")
+            return
+        title = "Accepted submissions a minute"
+        print_table(
+            self._console, ("minute (UTC)", "users", "accepted"), rows, title=title, numbers=2
+        )
+        self._output.line(f"{found['accepted_total']:,} in all")

@@ -10,7 +10,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -24,6 +23,8 @@ from twisted.internet.defer import ensureDeferred
 from twisted.internet.task import deferLater, react
 
 from kupool.amqp import BrokerError
+from kupool.commands.console import make_console
+from kupool.commands.data_files import missing_file
 from kupool.daemon.engines import check_engines
 from kupool.daemon.files import LOG_FILE, SPOOL_FILE, STORE_FILE, has_spool
 from kupool.log import LogUnavailable
@@ -76,7 +77,11 @@ def run(arguments: argparse.Namespace) -> int:
     """Move, or undo a move; the status is 1 where that is not possible."""
     old, new = arguments.settings_from, arguments.settings_to
     if not old or not (new or arguments.undo):
-        print("kupool: migrate needs --from SETTINGS and --to SETTINGS", file=sys.stderr)
+        print(
+            "kupool: migrate needs --from SETTINGS and --to SETTINGS, the settings files that the "
+            "daemon has now and gets; see kupool migrate --help",
+            file=sys.stderr,
+        )
         return 2
     status = 1
 
@@ -147,8 +152,9 @@ class _Opened:
         wanted = [folder / file for file, kind in files.items() if kind == "sqlite"]
         if not new:
             for path in wanted:
-                if not path.exists():
-                    raise CannotMove(f"{path}: no such file; is data of {name} the data folder?")
+                problem = missing_file(path, f"'data' of {name}")
+                if problem:
+                    raise CannotMove(problem)
         if (wanted or has_spool(settings.log)) and (new or folder.exists()):
             self._lock(folder)
         _refuse_spool(folder / SPOOL_FILE)
@@ -266,7 +272,7 @@ class TerminalBar:
     """A progress bar with an estimate, where there is a terminal for it."""
 
     def __init__(self) -> None:
-        console = Console(stderr=True)
+        console = make_console(stderr=True)
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),

@@ -80,7 +80,7 @@ def _finish(folder: Path, begun: Switch, source: Path) -> int:
         print(f"What was there before is in {folder / begun.replaced}")
     if begun.source == os.fspath(source):
         return 0
-    print(f"kupool: {source} is not restored: say it again if it shall be", file=sys.stderr)
+    print(f"kupool: {source} is not restored; run the command again to restore it", file=sys.stderr)
     return 1
 
 

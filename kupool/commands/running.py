@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 import signal
 import sys
 import time
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -17,13 +19,15 @@ from twisted.logger import (
     LogEvent,
     LogLevel,
     LogLevelFilterPredicate,
-    eventAsText,
+    formatEvent,
     globalLogBeginner,
 )
 from twisted.python.failure import Failure
 from zope.interface import provider
 
 from kupool.client.failures import ClientError
+from kupool.commands.console import forget_output
+from kupool.printable import printable
 from kupool.timing.waiting import Waiters
 
 #: Seconds within which two signals are taken for one.
@@ -37,6 +41,13 @@ class Ending:
         self._waiting = Waiters[None]()
         self._error: BaseException | None = None
         self.over = False
+        #: Whether a signal asked for it.
+        self.asked = False
+
+    def ask(self) -> None:
+        """A signal asks for the end."""
+        self.asked = not self.over
+        self.reach()
 
     def reach(self) -> None:
         """The run is over, as it should be."""
@@ -68,12 +79,14 @@ class Output:
 
     def line(self, text: str) -> None:
         """Print one line, above the live one."""
+        text = printable(text)
         self._write(f"\r\x1b[K{text}\n" if self._live else f"{text}\n")
         self._live = False
 
     def live(self, text: str) -> None:
-        """Replace the last line of a terminal."""
-        self._write(f"\r\x1b[K{text}")
+        """Replace the last line of a terminal; what does not fit into it is cut."""
+        columns = shutil.get_terminal_size().columns
+        self._write(f"\r\x1b[K{printable(text)[: columns - 1]}")
         self._live = True
 
     def end(self) -> None:
@@ -87,9 +100,11 @@ class Output:
             sys.stdout.write(text)
             sys.stdout.flush()
         except BrokenPipeError:
-            # What is still buffered must not fail again when Python ends.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            forget_output()
             self._ending.reach()
+        except OSError as error:
+            forget_output()
+            self._ending.fail(ClientError(f"standard output: {error.strerror or error}"))
 
 
 def run(command: Callable[[Any, Ending], Coroutine[Any, Any, int]], log_level: Any) -> int:
@@ -115,8 +130,10 @@ def run(command: Callable[[Any, Ending], Coroutine[Any, Any, int]], log_level: A
 
     def finish(result: int | Failure) -> None:
         nonlocal status
-        status = _explain(result) if isinstance(result, Failure) else result
-        reactor.stop()
+        try:
+            status = _explain(result) if isinstance(result, Failure) else result
+        finally:
+            reactor.stop()
 
     reactor.callWhenRunning(begin)
     reactor.run()
@@ -134,11 +151,18 @@ def raise_descriptor_limit(wanted: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
+def complain(text: str) -> None:
+    """Print one line on standard error, where somebody still reads that."""
+    with suppress(OSError):
+        print(f"kupool: {printable(text)}", file=sys.stderr)
+
+
 def _explain(failure: Failure) -> int:
     if failure.check(ClientError, ValueError):
-        print(f"kupool: {failure.getErrorMessage()}", file=sys.stderr)
+        complain(failure.getErrorMessage())
     else:
-        failure.printTraceback(file=sys.stderr)
+        with suppress(OSError):
+            failure.printTraceback(file=sys.stderr)
     return 1
 
 
@@ -152,7 +176,7 @@ def _handle_signals(reactor: Any, ending: Ending) -> None:
         if asked and now - asked > SAME_SIGNAL:
             os._exit(1)
         asked = asked or now
-        reactor.callFromThread(ending.reach)
+        reactor.callFromThread(ending.ask)
 
     signal.signal(signal.SIGINT, stop)
     signal.signal(signal.SIGTERM, stop)
@@ -161,8 +185,15 @@ def _handle_signals(reactor: Any, ending: Ending) -> None:
 def _log_to_stderr(level: Any) -> None:
     @provider(ILogObserver)
     def write(event: LogEvent) -> None:
-        text = eventAsText(event, includeTimestamp=False, includeSystem=False)
-        if text:
+        # Only an error of ours needs its traceback: it is a fault of this program.
+        ours = str(event.get("log_namespace", "")).startswith("kupool")
+        text = printable(formatEvent(event) or "an error")
+        failure = event.get("log_failure")
+        if failure is not None and ours:
+            text += "\n" + failure.getTraceback().rstrip()
+        elif failure is not None:
+            text += f": {printable(failure.getErrorMessage())}"
+        with suppress(OSError):  # nobody reads it any more
             sys.stderr.write(f"kupool: {text}\n")
 
     predicate = LogLevelFilterPredicate(defaultLogLevel=level)

@@ -8,13 +8,12 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
 from kupool.commands.comparing import compared_text, counted, remarks, shown_progress
+from kupool.commands.console import make_console, print_table
 from kupool.commands.settings_flags import add_settings_parser, at_least_one, load_settings
 from kupool.commands.stores import Stores, temporary_folder, with_stores
 from kupool.commands.times import minute_text
+from kupool.printable import printable
 from kupool.settings import StorageSettings
 from kupool.stats.auditing import Auditor, NotComparable
 from kupool.stats.side_by_side import SideBySide
@@ -92,41 +91,57 @@ async def _rebuild(settings: StorageSettings, stores: Stores) -> int:
 
 
 async def _show(arguments: argparse.Namespace, stats: Any) -> int:
-    console = Console()
     now = int(time.time()) // 60 * 60
     start, end = now - (arguments.minutes - 1) * 60, now + 60
-    name = arguments.username
-    if name:
-        user, _, worker = name.rpartition(".")
-        user, worker = (user, worker) if user else (name, "")
-        rows = await stats.series(user, start, end, worker)
-        _print(console, name, ("minute (UTC)", "accepted"), _minutes(rows))
-        if not worker:
-            found = await stats.workers(name, start, end)
-            _print(console, "Workers", ("worker", "accepted"), found)
-        return 0
+    if arguments.username:
+        return await _show_user(arguments, stats, start, end)
+    total = await stats.total(0, EVER)
     rows = await stats.minutes(start, end)
-    _print(console, "Every user", ("minute (UTC)", "users", "accepted"), _minutes(rows))
-    _print(
-        console,
-        "Most accepted",
-        ("user", "accepted"),
-        await stats.top(arguments.top, start, end),
-    )
-    console.print(f"Accepted in all: {await stats.total(0, EVER):,}")
+    if not rows:
+        print(_nothing("No submission", arguments.minutes, total))
+        return 0
+    console = make_console()
+    columns = ("minute (UTC)", "users", "accepted")
+    print_table(console, columns, _minutes(rows), title="Every user", numbers=2)
+    top = await stats.top(arguments.top, start, end)
+    print_table(console, ("user", "accepted"), top, title="Most accepted", numbers=1)
+    print(f"Accepted in all: {total:,}")
     return 0
+
+
+async def _show_user(arguments: argparse.Namespace, stats: Any, start: int, end: int) -> int:
+    name = arguments.username
+    user, _, worker = name.rpartition(".")
+    user, worker = (user, worker) if user else (name, "")
+    total = await stats.total(0, EVER, user)
+    known = total and (not worker or worker in dict(await stats.workers(user, 0, EVER)))
+    if not known:
+        who = f"worker {worker} of user {user}" if worker and total else f"user {user}"
+        print(
+            f"kupool: no submission of {printable(who)} is counted; "
+            "'kupool stats' without --username lists users",
+            file=sys.stderr,
+        )
+        return 1
+    rows = await stats.series(user, start, end, worker)
+    if not rows:
+        print(_nothing(f"No submission of {printable(name)}", arguments.minutes, total))
+        return 0
+    console = make_console()
+    print_table(console, ("minute (UTC)", "accepted"), _minutes(rows), title=name, numbers=1)
+    workers = () if worker else await stats.workers(user, start, end)
+    if workers:
+        print_table(console, ("worker", "accepted"), workers, title="Workers", numbers=1)
+    return 0
+
+
+def _nothing(what: str, minutes: int, total: int) -> str:
+    """Say that a range holds nothing, and what to do where another one may hold something."""
+    text = f"{what} was accepted in the last {counted(minutes, 'minute')}."
+    if not total:
+        return f"{text} None is counted at all: no worker has submitted yet."
+    return f"{text} {total:,} are counted in all: a larger --minutes shows older ones."
 
 
 def _minutes(rows: Iterable[tuple[int, ...]]) -> Iterable[tuple[object, ...]]:
     return ((minute_text(row[0]), *row[1:]) for row in rows)
-
-
-def _print(
-    console: Console, title: str, columns: Iterable[str], rows: Iterable[Iterable[object]]
-) -> None:
-    table = Table(title=title, title_justify="left")
-    for number, column in enumerate(columns):
-        table.add_column(column, justify="right" if number else "left")
-    for row in rows:
-        table.add_row(*(f"{v:,}" if isinstance(v, int) else str(v) for v in row))
-    console.print(table)

@@ -15,8 +15,10 @@ from typing import Any, NamedTuple
 
 from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.task import react
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from kupool.commands.data_files import missing_file
 from kupool.daemon.engines import check_engines
 from kupool.daemon.files import LOG_FILE, SPOOL_FILE, STORE_FILE, has_spool
 from kupool.log import Entry, ISpool
@@ -53,6 +55,7 @@ def with_stores(loaded: Loaded, work: StoresWork, *, writing: bool = False) -> i
     prints in one line what went wrong.
     """
     status = 1
+    no_reader = False
 
     async def main(reactor: Any) -> None:
         nonlocal status
@@ -64,9 +67,15 @@ def with_stores(loaded: Loaded, work: StoresWork, *, writing: bool = False) -> i
 
     def run(reactor: Any) -> Deferred[None]:
         done: Deferred[None] = ensureDeferred(main(reactor))
-        return done.addErrback(
-            lambda failure: print(f"kupool: {failure.getErrorMessage()}", file=sys.stderr)
-        )
+        return done.addErrback(explain)
+
+    def explain(failure: Failure) -> None:
+        nonlocal no_reader
+        if failure.check(BrokenPipeError):
+            no_reader = True
+        else:
+            text = " ".join(failure.getErrorMessage().split())
+            print(f"kupool: {text or repr(failure.value)}", file=sys.stderr)
 
     try:
         _check(loaded)
@@ -74,7 +83,9 @@ def with_stores(loaded: Loaded, work: StoresWork, *, writing: bool = False) -> i
     except Unusable as error:
         print(f"kupool: {error}", file=sys.stderr)
     except SystemExit as end:
-        return status or (1 if end.code else 0)
+        status = status or (1 if end.code else 0)
+    if no_reader:
+        raise BrokenPipeError
     return status
 
 
@@ -95,10 +106,13 @@ def _check(loaded: Loaded) -> None:
     for name, file in (("mq", LOG_FILE), ("store", STORE_FILE)):
         value = value_of(loaded.settings, name)
         if value == "memory":
-            raise Unusable(f"{name} is {value!r}: nothing is kept that could be looked at")
+            raise Unusable(
+                f"{name} is {value!r}: there is nothing on disk that this command could read"
+            )
         path = Path(loaded.settings.storage.data) / file
-        if value == "sqlite" and not path.exists():
-            raise Unusable(f"{path}: no such file; is --data the daemon's data folder?")
+        problem = missing_file(path, "--data") if value == "sqlite" else ""
+        if problem:
+            raise Unusable(problem)
     try:
         check_engines(loaded)
     except SettingError as error:

@@ -7,6 +7,7 @@ import os
 from typing import NamedTuple
 
 from kupool.kinds import parse_duration
+from kupool.settings import refuse_misspelt
 from kupool.wire.framing import FRAMINGS
 
 DEFAULT_ADDRESS = "localhost:8080"
@@ -57,7 +58,11 @@ def add_target_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def read_target(arguments: argparse.Namespace) -> Target:
-    """Return what the flags and the environment say; a flag comes first."""
+    """Return what the flags and the environment say; a flag comes first.
+
+    Raises :class:`ValueError` for a misspelt variable of the environment.
+    """
+    refuse_misspelt(os.environ)
     environment = os.environ.get("KUP_ADDR", "")
     servers = arguments.connect or [a.strip() for a in environment.split(",") if a.strip()]
     return Target(
@@ -80,5 +85,5 @@ def duration(text: str) -> float:
 def positive(text: str) -> int:
     """Read a whole number from 1 on, for :mod:`argparse`."""
     if not text.isascii() or not text.isdigit() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 on")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
     return int(text)

@@ -15,7 +15,7 @@ from kupool.client import PoolClient, SubmissionAnswer, Worker
 from kupool.client.crew import ClientCrew
 from kupool.client.pace import PaceSettings
 from kupool.client.servers import parse_server
-from kupool.commands.running import Ending, Output, raise_descriptor_limit, run
+from kupool.commands.running import Ending, Output, complain, raise_descriptor_limit, run
 from kupool.commands.target import Target, add_target_flags, duration, positive, read_target
 from kupool.timing.waiting import and_then
 from kupool.wire.messages import JobParams
@@ -23,6 +23,12 @@ from kupool.wire.messages import JobParams
 #: Seconds between two summaries of many sessions: on a terminal, and elsewhere.
 LIVE_EVERY = 1.0
 PLAIN_EVERY = 5.0
+
+#: What the answer ``Temporarily unavailable`` means for whoever works.
+NOT_STORED = (
+    "the server could not store a submission {:,} times (Temporarily unavailable), which were "
+    "submitted again; its log, and its page /ready, say why: a full disk, for example"
+)
 
 
 def add_parser(subparsers: Any) -> None:
@@ -64,11 +70,11 @@ def work(arguments: argparse.Namespace) -> int:
     """Work until a signal, the count or the duration; returns the exit status."""
     try:
         pace = PaceSettings(arguments.interval, arguments.submit_interval)
+        target = read_target(arguments)
         raise_descriptor_limit(arguments.sessions + 64)
     except ValueError as error:
         print(f"kupool: {error}", file=sys.stderr)
         return 1
-    target = read_target(arguments)
 
     async def command(reactor: Any, ending: Ending) -> int:
         for text in target.servers:
@@ -100,6 +106,7 @@ class _Shift:
         self._duration: float | None = arguments.duration
         self._output = Output(ending)
         self._accepted = 0
+        self._connected = False
         self._before = (reactor.seconds(), 0)
         self._crew = ClientCrew(
             reactor, self._make, self._sessions, ramp=arguments.ramp, gone=ending.fail
@@ -127,10 +134,20 @@ class _Shift:
             self._output.end()
 
         await and_then(self._ending.wait(), stop)
-        seconds = reactor.seconds() - began
-        errors = _listed(self._crew.errors()) or "no errors"
-        self._output.line(f"{self._crew.accepted:,} accepted in {seconds:.1f} s, {errors}")
-        return 0
+        return self._report(reactor.seconds() - began)
+
+    def _report(self, seconds: float) -> int:
+        """Say how it went; returns the exit status: 1 where no session was ever authorized
+        until the time was over.
+        """
+        crew = self._crew
+        errors = _listed(crew.errors()) or "no errors"
+        if not self._connected:
+            errors = f"never connected: {crew.problem or 'no server answered yet'}"
+        self._output.line(f"{crew.accepted:,} accepted in {seconds:.1f} s, {errors}")
+        if crew.not_stored:
+            complain(NOT_STORED.format(crew.not_stored))
+        return 0 if self._connected or self._ending.asked else 1
 
     def _failed(self, failure: Failure) -> None:
         if failure.value is not None:
@@ -146,11 +163,15 @@ class _Shift:
             framing=target.framing,
         )
         worker = Worker(self._reactor, client, self._pace, on_answer=self._answered)
+        name = target.name(number)
+
+        def connected(server: str) -> None:
+            self._connected = True
+            if self._sessions == 1:
+                self._output.line(f"authorized on {server} as {name}")
+
+        client.on_connected = connected
         if self._sessions == 1:
-            name = target.name(number)
-            client.on_connected = lambda server: self._output.line(
-                f"authorized on {server} as {name}"
-            )
             worker.on_job = lambda job: self._output.line(f"job {job.job_id}")
         return client
 
@@ -183,7 +204,7 @@ class _Shift:
         errors = _listed(self._crew.errors())
         if errors:
             text += f", {errors}"
-        if not self._crew.connected and self._crew.problem:
+        if self._crew.connected < self._sessions and self._crew.problem:
             text += f" ({self._crew.problem})"
         if self._output.tty:
             self._output.live(text)

@@ -90,7 +90,7 @@ class BusAccess:
                 and overlaps(EVENTS, pattern)
                 and EVENTS not in events.patterns(user, SUBSCRIBE)
             ):
-                return FORBIDDEN.about(f"topic {pattern!r} takes in {EVENTS}")
+                return FORBIDDEN.about(f"topic {pattern!r} includes {EVENTS}")
         return None if allowed else FORBIDDEN.about(f"topic {pattern!r}")
 
 

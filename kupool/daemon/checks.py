@@ -68,10 +68,10 @@ def _compatible(loaded: Loaded) -> Iterator[tuple[str, str]]:
     if settings.listen.auth:
         yield (
             "bus_compatible_addr",
-            "not together with --auth, as clients of the predecessor's bus name no user",
+            "cannot be used together with --auth: clients of the predecessor's bus name no user",
         )
     if settings.bus.kind == "off":
-        yield "bus_compatible_addr", "there is no bus with --bus off"
+        yield "bus_compatible_addr", "needs a bus; set --bus local or --bus rabbit"
 
 
 def _rules(loaded: Loaded) -> Iterator[tuple[str, str]]:
@@ -94,7 +94,7 @@ def _patterns(loaded: Loaded, *names: str) -> Iterator[tuple[str, str]]:
             yield name, str(error)
             return
         if not loaded.settings.listen.auth and any(OWN_NAME in pattern for pattern in patterns):
-            yield name, f"without --auth anybody may say what their name, {OWN_NAME}, is"
+            yield name, f"{OWN_NAME} needs --auth: without it anybody may use any name"
 
 
 def _permissions(loaded: Loaded, name: str, actions: Sequence[str]) -> Iterator[tuple[str, str]]:
@@ -105,15 +105,18 @@ def _permissions(loaded: Loaded, name: str, actions: Sequence[str]) -> Iterator[
             yield name, f"rule {number}: {error}"
             return
         if rule.personal and not loaded.settings.listen.auth:
-            yield name, f"rule {number}: without --auth anybody may be {rule.users!r}"
+            yield (
+                name,
+                f"rule {number} needs --auth: without it anybody may use the name {rule.users!r}",
+            )
 
 
 def _bus(loaded: Loaded) -> Iterator[tuple[str, str]]:
     settings = loaded.settings
     if settings.bus.operators and not settings.listen.auth:
-        yield "bus_operators", "without --auth anybody may say that they are one of them"
+        yield "bus_operators", "needs --auth: without it anybody may use the name of an operator"
     if not (settings.bus.token.isascii() and settings.bus.token.isprintable()):
-        yield "bus_token", "a character in it cannot be in a header"
+        yield "bus_token", "it has a character that an HTTP header cannot hold"
     if settings.bus.kind == "rabbit":
         name = "bus_url" if settings.bus.url.strip() else "mq_url"
         if not value_of(settings, name).strip():

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 
 from kupool.amqp.address import parse_brokers
+from kupool.net.transport.endpoints import NEEDS_TLS
 from kupool.settings import Loaded, SettingError
 
 #: What TLS needs of the extra ``tls``.
@@ -44,4 +45,4 @@ def broker_problems(name: str, url: str) -> Iterator[tuple[str, str]]:
         yield name, str(error)
         return
     if any(broker.tls for broker in brokers) and not all(map(find_spec, _TLS_MODULES)):
-        yield name, "amqps:// needs TLS: pip install 'kupool[tls]'"
+        yield name, f"amqps://: {NEEDS_TLS}"

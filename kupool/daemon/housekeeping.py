@@ -77,7 +77,9 @@ class Housekeeping:
         await self._parts.log.trim(self._seconds, 0, 0)
         for loop, seconds in self._loops:
             loop.start(seconds, now=False).addErrback(
-                lambda failure: self._log.failure("Housekeeping stopped", failure)
+                lambda failure: self._log.failure(
+                    "Housekeeping stopped because of an error", failure
+                )
             )
 
     async def stop(self) -> None:
@@ -125,7 +127,7 @@ class Housekeeping:
         except BaseException as error:
             if not self._not_kept:
                 why = str(error) or "no answer from the store"
-                self._log.warn("The retention clock is not kept: {why}", why=why)
+                self._log.warn("The time of the retention clock could not be saved: {why}", why=why)
             self._not_kept = True
         else:
             self._not_kept = False
@@ -138,7 +140,7 @@ class Housekeeping:
             if result is not None:
                 # A database that is away, or full: there is another time for it.
                 self._log.warn(
-                    "Old rows could not be cleared: {reason}", reason=result.getErrorMessage()
+                    "Old rows could not be deleted: {reason}", reason=result.getErrorMessage()
                 )
 
         self._clearing = clearing

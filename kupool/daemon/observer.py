@@ -19,10 +19,11 @@ from twisted.logger import (
     LogLevelFilterPredicate,
     eventAsText,
     formatEvent,
-    textFileLogObserver,
 )
 from twisted.python.logfile import LogFile
 from zope.interface import implementer
+
+from kupool.printable import printable
 
 #: Parts of an event that are in the line under another name, or mean nothing in it.
 _NOT_FIELDS = frozenset(
@@ -49,6 +50,39 @@ class JsonObserver:
         self._file.flush()
 
 
+@implementer(ILogObserver)
+class TextObserver:
+    """Writes events for people: the time, the level where it is not ``info``, and the message.
+
+    What a peer sent, and would change the terminal, is escaped. A traceback follows in lines
+    of its own.
+    """
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+
+    def __call__(self, event: LogEvent) -> None:
+        """Write one event."""
+        text = as_text(event).encode("utf-8", "backslashreplace").decode("utf-8")
+        self._file.write(text + "\n")
+        self._file.flush()
+
+
+def as_text(event: LogEvent) -> str:
+    """Return an event as a line of text, with its traceback where it has one."""
+    level = event.get("log_level", LogLevel.info)
+    when = datetime.fromtimestamp(event["log_time"], UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+    name = "" if level is LogLevel.info else f"{level.name.upper()}: "
+    text = f"{when} {name}{printable(formatEvent(event))}"
+    return f"{text}\n{_traceback(event)}" if "log_failure" in event else text
+
+
+def _traceback(event: LogEvent) -> str:
+    return eventAsText(
+        {**event, "log_format": ""}, includeTimestamp=False, includeSystem=False
+    ).strip()
+
+
 def as_json(event: LogEvent) -> str:
     """Return an event as one line of JSON."""
     level = event.get("log_level", LogLevel.info)
@@ -62,9 +96,7 @@ def as_json(event: LogEvent) -> str:
         if not key.startswith("log_") and key not in _NOT_FIELDS:
             line[key] = value if _is_json(value) else str(value)
     if "log_failure" in event:
-        line["error"] = eventAsText(
-            {**event, "log_format": ""}, includeTimestamp=False, includeSystem=False
-        ).strip()
+        line["error"] = _traceback(event)
     return json.dumps(line, ensure_ascii=False)
 
 
@@ -98,7 +130,9 @@ def make_observer(
     if twistd.get("logger") or twistd.get("syslog"):
         return None
     file = _destination(twistd.get("logfile") or "", bool(twistd.get("nodaemon")), reactor)
-    observer = JsonObserver(file) if form == "json" else textFileLogObserver(file)
+    if form == "auto":
+        form = "text" if file is sys.stdout and file.isatty() else "json"
+    observer = JsonObserver(file) if form == "json" else TextObserver(file)
     filtered: ILogObserver = FilteringLogObserver(observer, [level.predicate])
     return filtered
 
@@ -107,7 +141,10 @@ def _destination(logfile: str, nodaemon: bool, reactor: Any) -> Any:
     if nodaemon and logfile in ("", "-"):
         return sys.stdout
     if logfile == "-":
-        raise SystemExit("kupool: a daemon cannot log to stdout")
+        raise SystemExit(
+            "kupool: --logfile=-: in the background there is no standard output to log to; add "
+            "--nodaemon, or name a file"
+        )
     file = LogFile.fromFullPath(os.path.abspath(logfile or "twistd.log"))
     if not signal.getsignal(signal.SIGUSR1):
         signal.signal(signal.SIGUSR1, lambda number, frame: reactor.callFromThread(file.rotate))

@@ -310,7 +310,9 @@ class Daemon:
             await postgres.release().addTimeout(RELEASE, self._reactor)
         except (DatabaseClosed, DatabaseUnavailable, TimedOut) as error:
             reason = str(error) or "no answer"
-            self._log.warn("The database is not released: {reason}", reason=reason)
+            self._log.warn(
+                "The database could not be released to the next daemon: {reason}", reason=reason
+            )
 
     async def _open(self, name: str, part: Any) -> None:
         try:
@@ -356,10 +358,13 @@ class Daemon:
     def _warn_of_memory(self) -> None:
         if not self.parts.log.persistent:
             self._log.warn(
-                "The submission log is in MEMORY: what is not counted yet is lost with the process"
+                "The submission log is in memory (--mq memory): submissions that are not counted "
+                "yet are lost when the process ends"
             )
         if not self.parts.stats.persistent:
-            self._log.warn("The counts are in MEMORY: they are lost with the process")
+            self._log.warn(
+                "The counts are in memory (--store memory): they are lost when the process ends"
+            )
 
     def _failed(self, failure: Failure) -> None:
         if self._stopping is None and failure.value is not None:
@@ -378,14 +383,19 @@ class Daemon:
             check(loaded)
             fresh = loaded.settings
         except ValueError as error:
-            self._log.error("Not reloaded, nothing has changed: {reason}", reason=str(error))
+            self._log.error(
+                "The settings were not reloaded, and nothing has changed: {reason}",
+                reason=str(error),
+            )
             return
         now, restart = changes(self.settings, fresh)
         self.settings = apply_changes(self.parts, self.settings, fresh, now)
         self._level(self.settings.process.log_level)
         self._log.info("Reloaded: {changed}", changed=", ".join(now) or "nothing has changed")
         if restart:
-            self._log.warn("Only a restart changes: {names}", names=", ".join(restart))
+            self._log.warn(
+                "These settings take effect only after a restart: {names}", names=", ".join(restart)
+            )
 
     # -- stop
 
@@ -440,7 +450,7 @@ class Daemon:
         patience = NO_PROGRESS if self.parts.log.persistent else inf
         if not await self.parts.consumer.drain(deadline - 0.1, patience):
             self._log.warn(
-                "{depth} batches are left in the log, to be counted at the next start",
+                "{depth} batches are left in the log; the next start counts them",
                 depth=self.parts.log.status().depth,
             )
         await self.parts.consumer.stop()
@@ -454,11 +464,13 @@ class Daemon:
         try:
             await _deferred(work).addTimeout(left, self._reactor)
         except TimedOut:
-            self._log.error("Stopping {name} is not done after {s:.1f} s", name=name, s=left)
+            self._log.error(
+                "Stop: the step {name} did not finish within {s:.1f} s", name=name, s=left
+            )
         except GeneratorExit:
             raise  # the coroutine is closed: nobody waits for this step
         except BaseException as error:
-            self._log.error("Stopping {name}: {error!r}", name=name, error=error)
+            self._log.error("Stop: the step {name} failed: {error!r}", name=name, error=error)
 
 
 def _deferred(work: Awaitable[object]) -> Deferred[Any]:

@@ -69,7 +69,7 @@ class Status:
         unanswered = self._parts.acceptance.unanswered
         if unanswered < UNANSWERED:
             return ""
-        return f"no answer for {format_duration(round(unanswered))}"
+        return f"it has not answered for {format_duration(round(unanswered))}"
 
     @property
     def _without_jobs(self) -> bool:

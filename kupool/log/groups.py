@@ -157,13 +157,13 @@ class LocalSubscription:
         buried.addCallbacks(
             lambda _: self.ack([delivery]), self._not_buried, errbackArgs=(delivery, reason)
         )
-        buried.addErrback(lambda f: self._log.failure("A dead letter was not settled", f))
+        buried.addErrback(lambda f: self._log.failure("A dead letter could not be settled", f))
 
     def _not_buried(self, failure: Failure, delivery: DeliveredEntry, reason: str) -> None:
         # Until it is kept it stays unsettled, and in the way of what follows.
         if not self._stopped:
             self._log.error(
-                "A dead letter could not be kept, trying again: {reason}",
+                "A dead letter could not be saved, trying again: {reason}",
                 reason=failure.getErrorMessage(),
             )
             self._later(self._bury, delivery, reason)
@@ -179,7 +179,9 @@ class LocalSubscription:
     def _not_saved(self, failure: Failure) -> None:
         # Harmless: what is delivered again is known by its id.
         self._saved = -1
-        self._log.warn("A consumer's place was not kept: {reason}", reason=str(failure.value))
+        self._log.warn(
+            "The position of a consumer could not be saved: {reason}", reason=str(failure.value)
+        )
 
     def stop(self) -> Deferred[None]:
         """Deliver nothing more, and keep the place; fires when it is kept."""

@@ -252,7 +252,7 @@ class SpooledLog:
         self._unsent += len(items)
         self._file.put([(item.entry_id, item.body) for item in items]).addCallbacks(
             self._was_put, self._not_put, callbackArgs=(items,), errbackArgs=(items,)
-        ).addErrback(lambda failure: self._log.failure("The spool went wrong", failure))
+        ).addErrback(lambda failure: self._log.failure("The spool failed unexpectedly", failure))
 
     def _was_put(self, _: object, items: Collection[_Item]) -> None:
         self._pump()
@@ -288,7 +288,7 @@ class SpooledLog:
             self._refused,
             callbackArgs=(item, self._round),
             errbackArgs=(self._round,),
-        ).addErrback(lambda failure: self._log.failure("The spool went wrong", failure))
+        ).addErrback(lambda failure: self._log.failure("The spool failed unexpectedly", failure))
 
     def _taken(self, _: object, item: _Item, round_: int) -> None:
         if round_ != self._round:
@@ -297,7 +297,9 @@ class SpooledLog:
         item.stop_timer()
         if not self._flowing or self._away:
             self._flowing, self._away, self._backoff, self._full = True, "", 0.0, False
-            self._log.info("The log takes entries again; {n} wait for it", n=self._file.count)
+            self._log.info(
+                "The log accepts entries again; {n} wait in the spool", n=self._file.count
+            )
         position = 0
         while self._window and self._window[0].settled:
             position = self._window.popleft().position or position
@@ -317,7 +319,9 @@ class SpooledLog:
     def _lose(self, reason: str) -> None:
         """The log behind is away: all that it did not confirm in order is sent again."""
         if self._flowing:
-            self._log.warn("The log is away, entries go to the spool: {reason}", reason=reason)
+            self._log.warn(
+                "The log is not available, so entries go to the spool: {reason}", reason=reason
+            )
         self._away, self._flowing = reason, False
         self._take_back()
         self._backoff = self._backoffs.after(self._backoff)
@@ -354,7 +358,9 @@ class SpooledLog:
                 self._reading = True
                 self._file.read(self._last_sent, room).addBoth(
                     self._fetched, self._round
-                ).addErrback(lambda failure: self._log.failure("The spool went wrong", failure))
+                ).addErrback(
+                    lambda failure: self._log.failure("The spool failed unexpectedly", failure)
+                )
             return
         self._pumping = True  # an answer that comes at once ends up here again
         while self._held and self._retry is None and (self._flowing or not self._window):
@@ -428,13 +434,15 @@ class SpooledLog:
                 self._retry = None
             self._take_back()
             closing = Deferred.fromCoroutine(self._close())
-            closing.addErrback(lambda f: self._log.failure("The log was not closed", f))
+            closing.addErrback(lambda f: self._log.failure("The log could not be closed", f))
             closing.addCallback(self._closed.callback)
         return after(self._closed)
 
     async def _close(self) -> None:
         if self._file.count:
-            self._log.info("{count} entries stay in the spool", count=self._file.count)
+            self._log.info(
+                "{count} entries stay in the spool until the next start", count=self._file.count
+            )
         await self._file.close()
         await self._remote.close()
 

@@ -160,7 +160,7 @@ class SpoolFile:
 
         self._database.run(delete).addCallbacks(
             self._dropped, self._not_dropped, callbackArgs=(target,)
-        ).addErrback(lambda failure: self._log.failure("The spool went wrong", failure))
+        ).addErrback(lambda failure: self._log.failure("The spool failed unexpectedly", failure))
 
     def _dropped(self, found: tuple[int, int, float], target: int) -> None:
         count, size, oldest = found

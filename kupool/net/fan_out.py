@@ -23,7 +23,7 @@ R = TypeVar("R", bound=Recipient)
 def log_failed(recipient: object) -> None:
     """Log the exception that is handled: something could not be sent to somebody."""
     # Without the recipient: an event that is kept would keep it.
-    Logger(__name__).failure("A publication could not be sent to somebody")
+    Logger(__name__).failure("A publication could not be sent to a connection")
 
 
 class FanOut(Generic[R]):

@@ -96,7 +96,9 @@ class Heartbeat:
         if not self._loop.running:
             self._running.start()
             self._loop.start(self._interval, now=False).addErrback(
-                lambda failure: self._log.failure("The heartbeat stopped", failure)
+                lambda failure: self._log.failure(
+                    "The heartbeat stopped because of an error", failure
+                )
             )
 
     def stop(self) -> None:
@@ -132,7 +134,7 @@ class Heartbeat:
         elif asked == self._limit:
             # A callback that does not close the connection hears of it only once.
             called(self._dead, connection).addErrback(
-                lambda why: self._log.failure("A dead connection was not dealt with", why)
+                lambda why: self._log.failure("A dead connection could not be closed", why)
             )
 
     def _send_ping(self, connection: Connection) -> None:

@@ -191,12 +191,14 @@ class ConnectionManager:
             return False
         told = attempt(self._closing, connection, reason)
         if isinstance(told, Failure):
-            self._log.failure("The last word to a connection failed", told)
+            self._log.failure("The last message to a connection could not be made", told)
         if not isinstance(told, Deferred):
             return False
         told.addTimeout(self.settings.write_timeout, self.clock)
         told.addErrback(
-            lambda failure: self._log.failure("The last word to a connection failed", failure)
+            lambda failure: self._log.failure(
+                "The last message to a connection could not be made", failure
+            )
         )
         told.addBoth(lambda result: done())
         return True
@@ -205,7 +207,7 @@ class ConnectionManager:
         """Ask the observer whether answers are on their way to a peer that has finished."""
         settled = attempt(self.observer.settle, connection)
         if isinstance(settled, Failure):
-            self._log.failure("The last answers of a connection cannot be waited for", settled)
+            self._log.failure("Waiting for the last answers of a connection failed", settled)
         if not isinstance(settled, Deferred):
             return False
         settled.addErrback(
@@ -253,7 +255,11 @@ class ConnectionManager:
         try:
             return self.close_message(framing, reason, retry_after)
         except BaseException as error:  # the framing may be the application's
-            self._log.debug("{name} cannot say why: {error!r}", name=framing.name, error=error)
+            self._log.debug(
+                "The framing {name} cannot express why a connection is closed: {error!r}",
+                name=framing.name,
+                error=error,
+            )
             return b""
 
     # -- all of them
@@ -263,7 +269,9 @@ class ConnectionManager:
         if not self._sweeper.running:
             self._running.start()
             self._sweeper.start(SWEEP, now=False).addErrback(
-                lambda failure: self._log.failure("The sweep stopped", failure)
+                lambda failure: self._log.failure(
+                    "The check of the timeouts stopped because of an error", failure
+                )
             )
 
     def stop(self) -> None:

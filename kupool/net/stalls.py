@@ -43,7 +43,9 @@ class StallWatch:
         if not self._loop.running:
             self._beaten = self._clock.seconds()
             self._loop.start(self._seconds / 4).addErrback(
-                lambda failure: self._log.failure("The watch for stalls stopped", failure)
+                lambda failure: self._log.failure(
+                    "The watch for a blocked reactor stopped because of an error", failure
+                )
             )
 
     def stop(self) -> None:
@@ -57,7 +59,7 @@ class StallWatch:
         stood, self._beaten = now - self._beaten, now
         if stood >= self._seconds:
             self.stalls += 1
-            self._log.warn("The reactor stood still for {stood:.1f} s", stood=stood)
+            self._log.warn("The reactor was blocked for {stood:.1f} s", stood=stood)
         faulthandler.dump_traceback_later(self._seconds, file=self._file or sys.stderr)
 
 

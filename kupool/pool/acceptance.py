@@ -275,7 +275,9 @@ class Acceptance:
         appended.addCallbacks(
             self._durable, self._failed, callbackArgs=(batch,), errbackArgs=(batch,)
         ).addErrback(
-            lambda failure: self._log.failure("Batch {serial}", failure, serial=batch.serial)
+            lambda failure: self._log.failure(
+                "Batch {serial} could not be finished", failure, serial=batch.serial
+            )
         )
 
     def _entry(self, batch: _Batch) -> Batch:
@@ -294,7 +296,10 @@ class Acceptance:
         del self._in_flight[batch.serial]
         self.accepted += len(batch.nonces)
         if self._refused:
-            self._log.info("The log works again; {count} were refused", count=self._refused)
+            self._log.info(
+                "The log accepts submissions again; {count} were refused meanwhile",
+                count=self._refused,
+            )
             self._refused = 0
         connections, message_ids = batch.connections, batch.message_ids
         start, count = 0, len(connections)
@@ -320,7 +325,7 @@ class Acceptance:
         del self._in_flight[batch.serial]
         if not self._refused:
             self._log.error(
-                "Submissions are refused, the log does not take them: {reason}",
+                "Submissions are refused, because the log cannot store them: {reason}",
                 reason=failure.getErrorMessage(),
             )
         self._refused += len(batch.nonces)

@@ -168,7 +168,9 @@ class Coordinator:
 
     def _run(self, now: bool) -> None:
         self._loop.start(self.interval, now=now).addErrback(
-            lambda failure: self._log.failure("Job rotation stopped", failure)
+            lambda failure: self._log.failure(
+                "The rotation of jobs stopped because of an error", failure
+            )
         )
 
     def set_interval(self, seconds: float) -> None:
@@ -180,7 +182,7 @@ class Coordinator:
         return rotated.addErrback(self._failed).addCallback(self._follow_interval)
 
     def _failed(self, failure: Failure) -> None:
-        self._log.error("No new job: {reason}", reason=failure.getErrorMessage())
+        self._log.error("No new job could be made: {reason}", reason=failure.getErrorMessage())
 
     def _follow_interval(self, _: object) -> None:
         if self._loop.running and self._loop.interval != self.interval:
@@ -230,7 +232,7 @@ class Coordinator:
         if self._book.install(job, now):
             self.free()
         self.rotations += 1
-        self._log.info("Job {job_id}", job_id=job.job_id)
+        self._log.info("New job {job_id}", job_id=job.job_id)
         self._publish(job)
         self._note(job)
 
@@ -273,7 +275,7 @@ class Coordinator:
         except GeneratorExit:
             raise  # the coroutine is closed
         except BaseException as error:
-            self._log.debug("An id could not be kept: {reason}", reason=str(error))
+            self._log.debug("A job id could not be saved: {reason}", reason=str(error))
             return False
         return True
 
@@ -349,23 +351,26 @@ class Coordinator:
         """Try to save what could not be saved, without waiting for the next rotation."""
         if self._unsaved and not self._saving.locked:
             Deferred.fromCoroutine(self._save_all()).addErrback(
-                lambda failure: self._log.failure("Saving jobs again", failure)
+                lambda failure: self._log.failure("The jobs could not be saved again", failure)
             )
 
     def _not_forgotten(self, failure: Failure) -> None:
-        self._log.warn("Old jobs were not dropped: {reason}", reason=failure.getErrorMessage())
+        self._log.warn("Old jobs could not be deleted: {reason}", reason=failure.getErrorMessage())
 
     def relieve(self) -> None:
         """Retire old jobs early, as too many nonces are remembered."""
         retired = self._book.relieve()
         for job in retired:
             self._log.warn(
-                "Job {job_id} retired early: too many nonces remembered", job_id=job.job_id
+                "Job {job_id} is retired early, as too many nonces are remembered (max_nonces)",
+                job_id=job.job_id,
             )
         if retired:
             self.free()
         if self._book.over_limit and not self._rotating:
-            self._log.warn("Rotating early: the current job has too many nonces")
+            self._log.warn(
+                "A new job is made early, as the current one has too many nonces (max_nonces)"
+            )
             Deferred.fromCoroutine(self.rotate()).addCallbacks(
                 lambda _: self.relieve(), self._failed
             )

@@ -115,9 +115,11 @@ class BusEvents:
         try:
             sent: Deferred[object] = self._bus.publish_unreliable_all(data, topic, headers=headers)
         except ValueError:
-            self._log.failure("An event of {topic} cannot be published", topic=topic)
+            self._log.failure("An event of topic {topic} could not be published", topic=topic)
             return
-        sent.addErrback(lambda failure: self._log.failure("An event was not published", failure))
+        sent.addErrback(
+            lambda failure: self._log.failure("An event could not be published", failure)
+        )
 
 
 def accepted_events(batch: Batch, max_data: int) -> Iterator[bytes]:

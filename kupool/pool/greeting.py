@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -13,19 +14,25 @@ from zope.interface import implementer
 from kupool.errors import CLOSE_UNAUTHORIZED, UNAUTHORIZED, UNAVAILABLE
 from kupool.net.routing.interfaces import IRouter
 from kupool.pool.credentials import Authenticator
-from kupool.pool.session import valid_username
+from kupool.pool.session import VALID_USERNAME, valid_username
 from kupool.session.connection import Connection
 from kupool.wire.framing import OP_CLOSE, Control, Item
 from kupool.wire.messages import (
+    MAX_ID_BYTES,
     AuthorizeParams,
+    Loose,
     RequestId,
     decode_loosely,
+    describe,
     encode_error,
     request_decoder,
     request_type,
     split_username,
     valid_id,
 )
+
+#: The detail of the close after an authorize that could not be answered.
+NEEDS_ID = f"authorize needs an id: an integer, or a string of at most {MAX_ID_BYTES} bytes"
 
 
 @implementer(IRouter)
@@ -52,17 +59,24 @@ class Greeting:
             if isinstance(item, Control) and item.opcode == OP_CLOSE:
                 connection.finished()
             else:
-                self._refuse(connection, None)
+                self._refuse(connection, None, "the first message must be authorize")
             return None
         try:
             message = self._decode(item)
-        except (ValueError, RecursionError):
+        except (ValueError, RecursionError) as error:
             loose = decode_loosely(item)
-            self._refuse(connection, None if loose is None else loose.id)
+            if loose is None:
+                self._refuse(connection, None, "the first message is not a JSON request")
+            elif loose.method == "authorize":
+                self._refuse(connection, loose.id, _wrong(loose, error))
+            else:
+                self._refuse(connection, loose.id)
             return None
         name: str = message.params.username
-        if message.id is None or not valid_id(message.id) or not valid_username(name):
-            self._refuse(connection, message.id if valid_id(message.id) else None)
+        if message.id is None or not valid_id(message.id):
+            self._refuse(connection, None, NEEDS_ID)
+        elif not valid_username(name):
+            self._refuse(connection, message.id, f"username: {VALID_USERNAME}")
         elif self._authenticator is None:
             self._welcome(connection, message.id, name)
         else:
@@ -102,10 +116,23 @@ class Greeting:
         connection.close(None)
 
     def _broken(self, failure: Failure, connection: Connection) -> None:
-        self._log.failure("A connection could not be welcomed", failure)
+        self._log.failure("A session could not be opened", failure)
         connection.abort()
 
-    def _refuse(self, connection: Connection, message_id: RequestId) -> None:
+    def _refuse(self, connection: Connection, message_id: RequestId, detail: str = "") -> None:
+        """Answer ``unauthorized``, and close; ``detail`` says what else was wrong, if that is
+        not what the word means.
+        """
         if message_id is not None:
             connection.send(encode_error(message_id, UNAUTHORIZED))
-        connection.close(CLOSE_UNAUTHORIZED)
+        connection.close(CLOSE_UNAUTHORIZED.about(detail))
+
+
+def _wrong(message: Loose, error: Exception) -> str:
+    """Say what is wrong with an ``authorize`` that does not fit."""
+    if message.id is None:
+        return NEEDS_ID
+    name = message.params.get("username") if isinstance(message.params, dict) else None
+    if not isinstance(name, str):
+        return 'authorize needs params with a username, as in {"username":"alice"}'
+    return f"authorize: {describe(error)}" if isinstance(error, msgspec.ValidationError) else ""

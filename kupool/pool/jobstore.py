@@ -93,7 +93,7 @@ class SqliteJobStore:
             self._reserved.prepare()
             in_file = self._reserved.read()
             if in_file is None:
-                self._log.warn("{file} is damaged: ids are left out", file=file)
+                self._log.warn("{file} is damaged, so some job ids are skipped", file=file)
                 in_file = in_database + UNREADABLE
                 self._reserved.write(in_file)
         except OSError as error:

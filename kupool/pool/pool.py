@@ -88,7 +88,9 @@ class Pool:
         """Give a new connection the time and the room to authorize."""
         connection.router = self._greeting
         connection.max_frame = min(self.settings.first_frame, self.settings.max_frame)
-        connection.expect_within(self.settings.authorize_timeout, CLOSE_UNAUTHORIZED)
+        patience = self.settings.authorize_timeout
+        late = CLOSE_UNAUTHORIZED.about(f"no authorize within {patience:g} s")
+        connection.expect_within(patience, late)
 
     def closed(self, connection: Connection, reason: Failure) -> None:
         """Forget the session, if there was one."""

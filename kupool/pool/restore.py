@@ -91,7 +91,7 @@ async def restore_jobs(
         for job in list(book):
             book.retire(job)
         _log.warn(
-            "The log cannot be read, so no earlier job can be gone on with: {reason}",
+            "The log cannot be read, so all earlier jobs are retired: {reason}",
             reason=str(error),
         )
         reading.remembered = 0
@@ -133,7 +133,7 @@ def _report(choice: Choice) -> None:
     if choice.ageless:
         reasons.append(f"{choice.ageless} jobs, whose age no clock can tell")
     if reasons:
-        _log.info("Retired: {reasons}", reasons=", and ".join(reasons))
+        _log.info("Retired jobs: {reasons}", reasons=", and ".join(reasons))
 
 
 # -- which ids were given out

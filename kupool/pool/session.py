@@ -12,6 +12,9 @@ from kupool.wire.messages import split_username
 
 MAX_USERNAME = 255
 
+#: What a username may be, for the error about one that is not.
+VALID_USERNAME = f"expected 1 to {MAX_USERNAME} characters, none of them a control character"
+
 #: Control characters, and what would break a line or is no character at all.
 _CONTROL = frozenset(("Cc", "Cs", "Zl", "Zp"))
 

@@ -92,7 +92,7 @@ class Audience(Generic[M]):
     def _failed(self, connection: Peer) -> None:
         # Not by a logger of ours, and without the connection: an event that is kept would
         # keep them.
-        Logger(__name__).failure("Room {code} could not send", code=self._code)
+        Logger(__name__).failure("A message of room {code} could not be sent", code=self._code)
 
     def work_done(self) -> int:
         """Return how often something was sent at once since the last call."""

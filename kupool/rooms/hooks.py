@@ -40,7 +40,9 @@ class RoomHooks:
     def on_error(self, room: Room | None, failure: Failure, subject: object) -> None:
         """Log the failure."""
         code = None if room is None else room.code
-        self.log.failure("Room {code}: {subject!r}", failure, code=code, subject=subject)
+        self.log.failure(
+            "A hook of room {code} failed: {subject!r}", failure, code=code, subject=subject
+        )
 
     def on_match_players(self, lobby: Lobby, outcome: MatchOutcome) -> object:
         """Do nothing."""

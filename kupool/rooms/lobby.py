@@ -386,7 +386,7 @@ class Lobby:
         """Tell the sender why a message is not handled, or else the application."""
         if answer is None or not refusal(failure):
             called(self._hooks.on_error, room, failure, subject).addErrback(
-                lambda failed: self._log.failure("on_error failed", failed)
+                lambda failed: self._log.failure("The hook on_error failed", failed)
             )
         if answer is not None:
             answer.errback(failure)

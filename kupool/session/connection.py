@@ -41,6 +41,7 @@ from kupool.session.waiting import WaitingRoom
 from kupool.wire.framing import Discarding, Framing, Item, Splitter, Tlv
 from kupool.wire.messages import (
     RequestId,
+    close_notice,
     decode_loosely,
     encode_error,
     encode_result,
@@ -685,6 +686,9 @@ class Connection:
         self._empty_outbox(send=reason is not SLOW_READER)
         if reason is not None:
             self.around.counters.closes[reason.reason] += 1
+            notice = close_notice(self.framing, reason)
+            if notice:
+                self._put(notice)
             self._put(self.around.last_word(self.framing, reason, retry_after))
         self._finish_sending(linger=reason is not None)
 

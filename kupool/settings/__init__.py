@@ -32,6 +32,7 @@ from kupool.settings.loading import (
     load,
     no_longer,
     read_file,
+    refuse_misspelt,
 )
 
 __all__ = [
@@ -57,6 +58,7 @@ __all__ = [
     "load",
     "no_longer",
     "read_file",
+    "refuse_misspelt",
     "reloadable",
     "repeatable",
     "shown",

@@ -669,7 +669,11 @@ class ProcessSettings:
         "lowest level of messages in the process log",
         reload=True,
     )
-    log_format: str = _setting(choice("json", "text"), "json", "format of the process log")
+    log_format: str = _setting(
+        choice("auto", "json", "text"),
+        "auto",
+        "format of the process log; auto is text on a terminal and JSON otherwise",
+    )
     config: str = _setting(TEXT, "", "settings file, YAML or JSON")
 
 

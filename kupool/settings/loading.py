@@ -25,6 +25,9 @@ ENV_PREFIX = "KUP_"
 #: What bounds the stream in RabbitMQ, which has it from when it was made.
 STREAM_BOUNDS = frozenset(("log_retention", "log_max_size"))
 
+#: Environment variables of ``kupool work`` and ``kupool bench`` that are no settings.
+CLIENT_VARIABLES = ("KUP_USERNAME", "KUP_PASSWORD")
+
 #: Settings that older releases had, and what to do now.
 GONE = {
     "allocator": "remove it, as Python's own allocator is used now; for another one, "
@@ -65,6 +68,7 @@ def load(flags: Mapping[str, str | Sequence[str]], environ: Mapping[str, str]) -
             raise SettingError(f"{name}: {no_longer(name)} (from flag --{flag_name(name)})")
         if variable in environ:
             raise SettingError(f"{name}: {no_longer(name)} (from environment {variable})")
+    refuse_misspelt(environ)
     path = flags.get("config") or environ.get(ENV_PREFIX + "CONFIG") or ""
     in_file = read_file(str(path)) if path else {}
     values: dict[str, Any] = {}
@@ -125,10 +129,25 @@ def read_file(path: str) -> dict[str, object]:
         if key in GONE:
             raise SettingError(f"{key}: {no_longer(str(key))} (from file {path})")
         if key not in known:
-            near = difflib.get_close_matches(str(key), known, 1)
-            hint = f", did you mean {near[0]}?" if near else ""
-            raise SettingError(f"{key}: no such setting{hint} (from file {path})")
+            raise SettingError(f"{key}: {_unknown(str(key), known)} (from file {path})")
     return found
+
+
+def refuse_misspelt(environ: Mapping[str, str]) -> None:
+    """Refuse an environment variable that begins like those of KuPool and is none of them."""
+    known = [ENV_PREFIX + name.upper() for name in (*declared(), *GONE)] + list(CLIENT_VARIABLES)
+    for variable in sorted(environ):
+        if variable.startswith(ENV_PREFIX) and variable not in known:
+            raise SettingError(
+                f"{variable}: {_unknown(variable, known, ENV_PREFIX)} (from environment)"
+            )
+
+
+def _unknown(name: str, known: Sequence[str], prefix: str = "") -> str:
+    """Say that there is no such setting, and which is meant; all names begin with ``prefix``."""
+    names = [one.removeprefix(prefix) for one in known]
+    near = difflib.get_close_matches(name.removeprefix(prefix), names, 1)
+    return "no such setting" + (f", did you mean {prefix}{near[0]}?" if near else "")
 
 
 def changes(old: Settings, new: Settings) -> tuple[list[str], list[str]]:
@@ -150,4 +169,5 @@ __all__ = [
     "load",
     "no_longer",
     "read_file",
+    "refuse_misspelt",
 ]

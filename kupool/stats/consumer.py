@@ -80,7 +80,9 @@ class StatsConsumer:
         self._positional = log.positional
         self._subscription = await log.consume(GROUP, self, self._settings.prefetch, after)
         self._loop.start(self._settings.interval, now=False).addErrback(
-            lambda failure: self._log.failure("The commits of the counts stopped", failure)
+            lambda failure: self._log.failure(
+                "The commits of the counts stopped because of an error", failure
+            )
         )
 
     def received(self, deliveries: Sequence[DeliveredEntry]) -> None:
@@ -129,7 +131,9 @@ class StatsConsumer:
             mark = Mark(last.position, last.entry_id)
         self._store.apply([counts for _, counts in taken], rejections, mark).addCallbacks(
             self._committed, self._failed, callbackArgs=(taken,), errbackArgs=(taken, rejections)
-        ).addErrback(lambda failure: self._log.failure("A commit went wrong", failure))
+        ).addErrback(
+            lambda failure: self._log.failure("A commit of the counts failed unexpectedly", failure)
+        )
 
     def _committed(self, applied: Applied, taken: list[tuple[DeliveredEntry, BatchCounts]]) -> None:
         self._busy = False

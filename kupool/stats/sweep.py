@@ -96,13 +96,13 @@ class Sweeper:
         """What an operator should know; empty when there is nothing."""
         if self._left:
             return (
-                "what the log has and the counts lack is being counted, "
-                f"{self._left} positions of the log are left to look at"
+                "submissions that the log has and the counts lack are being counted; "
+                f"{self._left} positions of the log are left"
             )
         if self._running is not None and not self.done:
             return (
-                "the log is being compared with the counts, and what the counts lack is being "
-                "counted"
+                "the log is being compared with the counts, and submissions that the counts lack "
+                "are being counted"
             )
         since = self._failing_since
         if since is None or self._clock.seconds() - since < FAILING:
@@ -159,7 +159,11 @@ class Sweeper:
         self._running = running
         running.addCallbacks(self._succeeded, self._failed)
         running.addCallback(self._ended)
-        running.addErrback(lambda failure: self._log.failure("A sweep went wrong", failure))
+        running.addErrback(
+            lambda failure: self._log.failure(
+                "The comparison of the log with the counts failed", failure
+            )
+        )
 
     def _succeeded(self, _: object) -> None:
         if self.problem:

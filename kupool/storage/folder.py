@@ -66,6 +66,8 @@ class DataFolder:
         return FolderError(f"data folder {self.path}: {reason}")
 
     def _failed(self, error: OSError) -> FolderError:
+        if isinstance(error, NotADirectoryError):
+            return self._error("a part of this path is a file; name a folder with --data")
         where = "" if Path(error.filename or self.path) == self.path else f"{LOCK}: "
         return self._error(f"{where}{error.strerror or error}")
 
@@ -75,7 +77,7 @@ class DataFolder:
             self.path.mkdir(_FOLDER_MODE, parents=True)
         except FileExistsError:
             if not self.path.is_dir():
-                raise
+                raise self._error("this is a file; name a folder with --data") from None
             mode = stat.S_IMODE(self.path.stat().st_mode)
             if mode & (stat.S_IWGRP | stat.S_IWOTH):
                 self.warning = (

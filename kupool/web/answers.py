@@ -82,7 +82,9 @@ class ApiResource(Resource):
         request.notifyFinish().addErrback(gone.append)
         answered: Deferred[JsonAnswer] = Deferred.fromCoroutine(self._answer(request))
         answered.addCallback(lambda answer: None if gone else self._send(request, answer))
-        answered.addErrback(lambda failure: self._log.failure("An answer was not sent", failure))
+        answered.addErrback(
+            lambda failure: self._log.failure("An HTTP answer could not be sent", failure)
+        )
         return int(NOT_DONE_YET)
 
     async def _answer(self, request: Request) -> JsonAnswer:

@@ -132,7 +132,7 @@ def _model(name: object) -> Model:
         return Model(name)
     except ValueError:
         known = ", ".join(model.value for model in Model)
-        raise ValueError(f"action: {name!r:.60} is none of {known}") from None
+        raise ValueError(f"action: {name!r:.60} is not one of {known}") from None
 
 
 def _timeout(milliseconds: Any) -> float:

@@ -14,6 +14,7 @@ from twisted.web.resource import IResource
 from twisted.web.server import Request, Site
 
 from kupool import __version__
+from kupool.errors import CLOSE_MALFORMED
 from kupool.net.manager import ConnectionManager
 from kupool.net.refusals import Refusals
 from kupool.stats import IStatsStore
@@ -25,6 +26,11 @@ from kupool.web.queries import show_time
 from kupool.web.statistics import Statistics
 from kupool.web.upgrade import PATH, Elsewhere, Origins, Upgrade, wants_websocket
 from kupool.web.websocket import PoolWebSocketFactory
+from kupool.wire.framing import Framing, detect
+from kupool.wire.messages import close_message
+
+#: What a client of the pool is told that came to this port.
+NOT_THE_POOL = CLOSE_MALFORMED.about("this port serves HTTP; connect to the port of the pool")
 
 #: Seconds that a peer has to end its side, once its time for a request is over.
 CUT = 5.0
@@ -40,7 +46,7 @@ class _Channel(HTTPChannel):
     def __init__(self, crowd: Crowd) -> None:
         HTTPChannel.__init__(self)
         self._crowd = crowd
-        self._heard = self._overdue = False
+        self._began = self._heard = self._overdue = False
         self._cut: IDelayedCall | None = None
         self._successor: IProtocol | None = None
 
@@ -72,8 +78,13 @@ class _Channel(HTTPChannel):
             HTTPChannel.rawDataReceived(self, data)
 
     def dataReceived(self, data: bytes) -> None:
-        self._heard = True
-        HTTPChannel.dataReceived(self, data)
+        framing = None if self._began else _framing_of_the_pool(data)
+        self._heard = self._began = True
+        if framing is None:
+            HTTPChannel.dataReceived(self, data)
+        else:
+            self.transport.write(close_message(framing, NOT_THE_POOL))
+            self.loseConnection()
 
     def allContentReceived(self) -> None:
         self._overdue = False
@@ -98,6 +109,12 @@ class _Channel(HTTPChannel):
         elif self._overdue and self._crowd.waits(self):
             self.loseConnection()
             self._cut = self.callLater(CUT, self.make_room)
+
+
+def _framing_of_the_pool(data: bytes) -> Framing | None:
+    """Return the framing that a client of the pool begins with; None for HTTP."""
+    # An empty line may come before a request of HTTP, as it may in ``line``.
+    return None if data[:1].isspace() else detect(data[0])
 
 
 class _Request(Request):

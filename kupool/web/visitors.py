@@ -22,7 +22,7 @@ class VisitorGate:
 
     def __init__(self, hosts: KnownHosts, token: str = "", origins: Collection[str] = ()) -> None:
         if "*" in origins:
-            raise ValueError("'*' is every page there is: name those that may")
+            raise ValueError("'*' would be every web page: name the pages that may")
         self._hosts = hosts
         self._token = token
         self._origins = frozenset(map(normal_origin, origins))
@@ -55,7 +55,7 @@ class VisitorGate:
         if known:
             request.setHeader("Access-Control-Allow-Origin", origin)
         elif not self._hosts.knows(origin.partition("://")[2]):
-            raise ApiError(403, "Origin: not a page that may use this")
+            raise ApiError(403, "Origin: pages of that site may not use this")
 
 
 __all__ = ["VisitorGate"]

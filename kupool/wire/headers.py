@@ -117,7 +117,7 @@ class LengthFieldCodec(Limited):
         if self._strip < 0:
             raise ValueError(f"strip is {self._strip}, expected 0 or more")
         if len(head) > min(offset, self._strip):
-            raise ValueError("head is longer than what is stripped before the length")
+            raise ValueError("head is longer than what is stripped")
         #: A length that is part of the data is changed on the way.
         self.transparent = self._strip >= self._start
         self._byteorder: ByteOrder = byteorder

@@ -37,6 +37,7 @@ class _Close(msgspec.Struct):
     code: int | None = None
     reconnect: bool | None = None
     retry_after: float | None = None
+    detail: str = ""
 
 
 _decode_close = msgspec.json.Decoder(_Close).decode
@@ -58,7 +59,11 @@ def read_close(message: Item | ServerMessage) -> Announced | None:
         if not close.reason and close.code is None:
             return None
         return Announced(
-            close.reason or "closed by the server", close.code, close.reconnect, close.retry_after
+            close.reason or "closed by the server",
+            close.code,
+            close.reconnect,
+            close.retry_after,
+            close.detail,
         )
     if isinstance(message, Control) and message.opcode == OP_CLOSE:
         return announced_by_text(message.payload.decode(errors="replace"))

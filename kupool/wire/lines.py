@@ -34,7 +34,7 @@ class LineCodec(Limited):
         data = self._data_of(message)
         self._check(len(data))
         if b"\n" in data or data.endswith(b"\r"):
-            raise ValueError("a message of lines cannot hold the end of one")
+            raise ValueError("a message in the framing line cannot hold the end of a line")
         return data + self._end
 
     def splitter(self, max_payload: int) -> Splitter:

@@ -57,13 +57,19 @@ class JobParams(msgspec.Struct, gc=False):
     server_nonce: str
 
 
+_WEBSOCKETS = frozenset((WEBSOCKET.name, WEBSOCKET_BINARY.name))
+
+
 class CloseParams(msgspec.Struct, gc=False, omit_defaults=True):
-    """Params of the notification ``close``; ``retry_after`` is in seconds."""
+    """Params of the notification ``close``; ``retry_after`` is in seconds, ``detail`` says
+    what exactly was wrong.
+    """
 
     reason: str
     code: int
     reconnect: bool
     retry_after: float | None = None
+    detail: str = ""
 
 
 class Reply(msgspec.Struct, gc=False):
@@ -233,7 +239,13 @@ def encode_request(message_id: RequestId, method: str, params: object) -> bytes:
 
 def encode_close(reason: CloseReason, retry_after: float | None = None) -> bytes:
     """Return the notification that announces a close in ``int32`` and ``line``."""
-    params = CloseParams(encodable(reason.reason), reason.code, reason.reconnect, retry_after)
+    params = CloseParams(
+        encodable(reason.reason),
+        reason.code,
+        reason.reconnect,
+        retry_after,
+        encodable(reason.detail),
+    )
     return encode_request(None, "close", params)
 
 
@@ -241,15 +253,27 @@ def close_message(framing: Framing, reason: CloseReason, retry_after: float | No
     """Return the bytes that announce a close in the given framing.
 
     In ``frame`` that is the close opcode with the text alone, as the first clients
-    expect; before it stands the notification where the reason is none of the table, as
-    no client could tell what it means. Over WebSocket it is WebSocket's own close, with
-    code and reason; elsewhere a notification that also holds the code.
+    expect; before it comes the notification where the reason is not in the table, as no
+    client could tell what it means, and where there is a detail. Over WebSocket it is
+    WebSocket's own close, with code and reason; see :func:`close_notice`. Elsewhere it is a
+    notification that also holds the code.
     """
-    text = encodable(close_text(reason, retry_after))
     if framing is FRAME:
+        text = encodable(close_text(reason, retry_after))
         close = encode_frame(text.encode(), OP_CLOSE)
         known = any(row.reason == reason.reason for row in CLOSE_REASONS)
-        return close if known else framing.encode(encode_close(reason, retry_after)) + close
-    if framing.name in (WEBSOCKET.name, WEBSOCKET_BINARY.name):
+        if known and not reason.detail:
+            return close
+        return framing.encode(encode_close(reason, retry_after)) + close
+    if framing.name in _WEBSOCKETS:
         return encode_websocket_close(reason.code, encodable(reason.reason))
     return framing.encode(encode_close(reason, retry_after))
+
+
+def close_notice(framing: Framing, reason: CloseReason) -> bytes:
+    """Return the message that tells the detail of a close before WebSocket's own close; empty
+    where :func:`close_message` says all.
+    """
+    if not reason.detail or framing.name not in _WEBSOCKETS:
+        return b""
+    return framing.encode(encode_close(reason))

@@ -54,6 +54,8 @@ class Peer:
         #: Everything heard so far, and the last job among it.
         self.messages: list[dict[str, Any]] = []
         self.closes: list[str] = []
+        #: The details of the closes, where they had one.
+        self.details: list[str] = []
         self.job: dict[str, Any] | None = None
         self._next_id = 100
 
@@ -112,8 +114,12 @@ class Peer:
             for opcode, payload in frames(data):
                 if opcode == 8:
                     self.closes.append(payload.decode())
+                    continue
+                message = json.loads(payload)
+                if message.get("method") == "close":  # the close itself follows
+                    self.details.append(message["params"]["detail"])
                 else:
-                    found.append(json.loads(payload))
+                    found.append(message)
         else:
             found = [json.loads(line) for line in data.splitlines()]
         for message in found:
@@ -121,6 +127,8 @@ class Peer:
                 self.job = message["params"]
             if message.get("method") == "close":
                 self.closes.append(message["params"]["reason"])
+                if "detail" in message["params"]:
+                    self.details.append(message["params"]["detail"])
         self.messages += found
         return found
 

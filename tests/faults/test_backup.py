@@ -86,7 +86,7 @@ class DiskTests(SynchronousTestCase):
         self.assertEqual(made.returncode, 1)
         self.assertRegex(made.stderr, r"^kupool: /.*: Read-only file system\n$")
         made = kupool("backup", f"--data={self.data}", str(disk))
-        self.assertIn("is a file system by itself; name a new folder in it", made.stderr)
+        self.assertIn("a file system is mounted there; name a new folder in it", made.stderr)
 
     def test_no_room_for_a_restore(self) -> None:
         """Nothing changes in the folder."""

@@ -130,7 +130,7 @@ class FullDiskTests(SynchronousTestCase):
         other = RunningDaemon(data=self.disk / "other")
         self.addCleanup(other.__exit__)
         failure = self.assertRaises(StartFailed, other.start)
-        (line,) = [line for line in other.lines if line.startswith("kupool: ")]
+        (line,) = other.refusals
         self.assertIn("data: ", line)
         self.assertIn("status 1", str(failure))
         self.assertNotIn("Traceback", other.output)

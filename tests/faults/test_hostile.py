@@ -107,7 +107,10 @@ class LengthTests(HostileCase):
                         self.assertEqual(b"", peer.rest())
             with Peer(daemon.port) as peer:
                 peer.send(b"\x02" + (1).to_bytes(4, "little") + b"{")
-                self.assertEqual([(8, UNAUTHORIZED)], self.frame_end(peer))
+                notice, close = self.frame_end(peer)
+                detail = json.loads(notice[1])["params"]["detail"]
+                self.assertEqual("the first message is not a JSON request", detail)
+                self.assertEqual((8, UNAUTHORIZED), close)
             with Peer(daemon.port) as peer:
                 peer.send(b"{" + b" " * 1024 + b"\n")
                 expected = close_notice("frame too large", 4501, False)
@@ -187,7 +190,10 @@ class GreetingTests(HostileCase):
                 client.send(first)
                 answer = {"id": 1, "result": False, "error": "unauthorized", "code": 24}
                 self.assertEqual(answer, client.receive(), first)
-                self.assertEqual(close_notice("unauthorized", 4500, False), client.receive())
+                close = client.receive()
+                detail = close["params"].pop("detail", "")
+                self.assertEqual(close_notice("unauthorized", 4500, False), close)
+                self.assertEqual(first["method"] == "authorize", "username" in detail, first)
                 self.assertRaises(EOFError, client.receive)
                 client.close()
 

@@ -181,7 +181,7 @@ class BackupCommandTests(SynchronousTestCase):
         self.assertEqual(killed.returncode, -signal.SIGKILL)
         self.assertTrue((self.data / NOTE).exists())
         self.assertRaises(StartFailed, self.daemon.start)
-        (line,) = [line for line in self.daemon.lines if line.startswith("kupool: ")]
+        (line,) = self.daemon.refusals
         self.assertIn("a restore was interrupted, and its files are of two moments", line)
         self.assertIn(f"'kupool restore {self.target}' finishes it", line)
         made = kupool("backup", f"--data={self.data}", str(self.root / "second"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+import time
 from typing import Any
 
 from twisted.internet import reactor as global_reactor
@@ -14,6 +15,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
 from kupool.pool.handlers import AttemptSettings
+from kupool.web.site import make_site
 from kupool.wire.framing import FRAMINGS
 from tests.servers.pool_server import PoolServer
 
@@ -115,6 +117,14 @@ class Witness(Protocol):
         self.factory.lost.callback(self.heard)  # type: ignore[union-attr]
 
 
+class Abrupt(Protocol):
+    """A server that ends every connection without a word."""
+
+    def dataReceived(self, data: bytes) -> None:
+        assert self.transport is not None
+        self.transport.loseConnection()
+
+
 class WorkTests(CommandCase):
     """K-56, K-64, K-65: one session on the command line."""
 
@@ -210,6 +220,71 @@ class WorkTests(CommandCase):
         command.signal("TERM")
         done = await command.ended
         self.assertEqual((done.status, done.err), (0, ""))
+
+    async def test_nobody_there(self) -> None:
+        """K-88: a server that was never reached is no success, and the cause is named."""
+        for sessions in ("1", "3"):
+            done = await self.run_to_end(
+                *("work", "--connect", "127.0.0.1:1", "--sessions", sessions, "--duration", "1s")
+            )
+            self.assertEqual(done.status, 1)
+            self.assertRegex(
+                done.out,
+                r"(?m)^0 accepted in [\d.]+ s, never connected: 127.0.0.1:1: connection refused: "
+                "nothing listens on this port$",
+            )
+
+    async def test_another_protocol_on_the_port(self) -> None:
+        """K-88: HTTP, or what ends at once as TLS does, is named."""
+        site = make_site(reactor, None, None, time.time)  # type: ignore[arg-type]
+        port = reactor.listenTCP(0, site, interface="127.0.0.1")
+        self.addCleanup(port.stopListening)
+        for framing in FRAMINGS:
+            done = await self.run_to_end(
+                *("work", "--connect", f"127.0.0.1:{port.getHost().port}", "--framing", framing)
+            )
+            self.assertEqual((done.status, done.out), (1, ""))
+            self.assertRegex(
+                done.err,
+                r"^kupool: 127.0.0.1:\d+ ended the session: malformed message: this port serves "
+                r"HTTP; connect to the port of the pool \(30\)\n$",
+            )
+        factory: Any = Factory.forProtocol(Abrupt)
+        port = reactor.listenTCP(0, factory, interface="127.0.0.1")
+        self.addCleanup(port.stopListening)
+        done = await self.run_to_end(
+            *("work", "--connect", f"127.0.0.1:{port.getHost().port}", "--duration", "1s")
+        )
+        self.assertEqual(done.status, 1)
+        self.assertIn("before it said anything; does this port speak TLS", done.err)
+
+    async def test_a_disk_that_is_full(self) -> None:
+        """K-88: submissions that the server cannot store are told, one by one and in all."""
+        pool = await self.pool()
+        pool.log.dead = True
+        done = await self.run_to_end("work", "--connect", pool.address, "--duration", "4s")
+        self.assertRegex(
+            done.err,
+            r"(?m)^kupool: The server could not store a submission for job \d+: Temporarily "
+            r"unavailable; it is submitted again in [\d.]+ s$",
+        )
+        self.assertRegex(
+            done.err,
+            r"(?m)^kupool: the server could not store a submission \d+ times \(Temporarily",
+        )
+        done = await self.run_to_end(
+            *("work", "--connect", pool.address, "--duration", "4s", "--sessions", "2")
+        )
+        self.assertRegex(done.out, r"(?m)^0 accepted in [\d.]+ s, \d+ not stored$")
+
+    async def test_stderr_that_nobody_reads(self) -> None:
+        """K-88: it ends all the same."""
+        command = self.start("work", "--connect", "127.0.0.1:1", "--duration", "2s")
+        transport: Any = command.transport
+        transport.closeChildFD(2)
+        done = await command.ended
+        self.assertEqual(done.status, 1)
+        self.assertIn("never connected", done.out)
 
     async def test_not_authorized(self) -> None:
         """A client that may not come in says so in one line, and its status is 1."""

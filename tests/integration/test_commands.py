@@ -22,6 +22,7 @@ from kupool.settings import declared, flag_name
 from tests.servers.commands import KUPOOL, environment, kupool
 from tests.servers.pool_load import counted
 from tests.servers.running_daemon import ROOT, UNLIMITED, LineClient, RunningDaemon
+from tests.terminal import terminal
 
 
 class CountsTests(SynchronousTestCase):
@@ -67,6 +68,44 @@ class CountsTests(SynchronousTestCase):
         self.assertRegex(shown.stdout, r" 2 ")
         self.assertEqual(kupool("stats", self.data, "--minutes", "0").returncode, 2)
 
+    def test_nobody_and_nothing(self) -> None:
+        """K-73: an unknown user is an error, and a range without anything no empty table."""
+        shown = kupool("stats", self.data, "--username", "nobody")
+        self.assertEqual((shown.returncode, shown.stdout), (1, ""))
+        self.assertEqual(
+            shown.stderr,
+            "kupool: no submission of user nobody is counted; 'kupool stats' without --username "
+            "lists users\n",
+        )
+        shown = kupool("stats", self.data, "--username", "alice.rig9")
+        self.assertIn("no submission of worker rig9 of user alice is counted", shown.stderr)
+        # As if they had all been accepted long ago.
+        self.tamper("UPDATE submissions SET timestamp = '2020-01-01 00:00:00'")
+        self.tamper("UPDATE worker_submissions SET timestamp = '2020-01-01 00:00:00'")
+        for arguments, what in (((), ""), (("--username=alice",), " of alice")):
+            shown = kupool("stats", self.data, *arguments)
+            self.assertEqual((shown.returncode, shown.stderr), (0, ""))
+            self.assertRegex(
+                shown.stdout,
+                rf"^No submission{what} was accepted in the last 15 minutes. \d are counted in "
+                r"all: a larger --minutes shows older ones.\n$",
+            )
+
+    def test_a_reader_that_goes_away(self) -> None:
+        """K-88: as with ``kupool stats | head -1``."""
+        reader, writer = os.pipe()
+        os.close(reader)
+        self.addCleanup(os.close, writer)
+        ended = subprocess.run(
+            [*KUPOOL, "stats", self.data],
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            env=environment(),
+        )
+        self.assertEqual((ended.returncode, ended.stderr), (141, ""))
+
     def assert_equal_counts(self) -> None:
         """The audit has compared all submissions, and found nothing."""
         found = kupool("audit", self.data)
@@ -96,6 +135,11 @@ class CountsTests(SynchronousTestCase):
         )
         found = kupool("audit", self.data, "--from", "yesterday")
         self.assertIn("'yesterday' is not a time such as 2026-11-21T10:05:00Z", found.stderr)
+        found = kupool("audit", self.data, "--from", "2030-01-01", "--to", "2020-01-01")
+        self.assertEqual(
+            (found.returncode, found.stderr), (2, "kupool: --from has to be before --to\n")
+        )
+        found = kupool("audit", self.data, "--from", "yesterday")
         self.assertEqual(found.returncode, 2)
 
     def test_rebuild(self) -> None:
@@ -132,8 +176,8 @@ class CountsTests(SynchronousTestCase):
 class FailureTests(SynchronousTestCase):
     """K-88: a command that cannot work says why in one line, with status 1."""
 
-    def check(self, expected: str, *arguments: str) -> None:
-        ended = kupool(*arguments)
+    def check(self, expected: str, *arguments: str, env: Mapping[str, str] | None = None) -> None:
+        ended = kupool(*arguments, env=env)
         self.assertEqual((ended.returncode, ended.stdout), (1, ""))
         self.assertEqual(ended.stderr, f"kupool: {expected}\n")
 
@@ -146,7 +190,7 @@ class FailureTests(SynchronousTestCase):
                     f"--data={folder}",
                 )
                 self.check(
-                    "mq is 'memory': nothing is kept that could be looked at",
+                    "mq is 'memory': there is nothing on disk that this command could read",
                     command,
                     "--mq=memory",
                 )
@@ -166,6 +210,55 @@ class FailureTests(SynchronousTestCase):
                     command,
                     f"--data={folder}",
                 )
+
+    def test_a_file_for_the_data_folder(self) -> None:
+        """K-88: it is named as one, with the flag that names it."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = f"{folder}/file"
+            Path(path).write_text("x")
+            told = f"{path}: this is not a folder; --data has to name the daemon's data folder"
+            self.check(told, "stats", f"--data={path}")
+            self.check(told, "audit", f"--data={path}")
+            self.check(told, "backup", f"--data={path}", f"{folder}/copy")
+            told = f"data folder {path}: this is a file; name a folder with --data"
+            self.check(told, "restore", f"--data={path}", folder)
+            below = (
+                f"data folder {path}/x: a part of this path is a file; name a folder with --data"
+            )
+            self.check(below, "restore", f"--data={path}/x", folder)
+
+    def test_misspelt_variables(self) -> None:
+        """K-88: every command names the variable, and the one that was meant."""
+        for command in ("config", "stats", "work", "bench"):
+            self.check(
+                "KUP_ADR: no such setting, did you mean KUP_ADDR? (from environment)",
+                command,
+                env={"KUP_ADR": ":1"},
+            )
+
+    def test_a_reader_that_goes_away(self) -> None:
+        """K-88: ``kupool config | head`` is no error to be told, and no success either."""
+        for stdout, status, told in (
+            ("/dev/full", 1, "kupool: No space left on device\n"),
+            (None, 141, ""),
+        ):
+            with contextlib.ExitStack() as stack:
+                if stdout is None:
+                    reader, writer = os.pipe()
+                    os.close(reader)
+                    stack.callback(os.close, writer)
+                else:
+                    writer = os.open(stdout, os.O_WRONLY)
+                    stack.callback(os.close, writer)
+                ended = subprocess.run(
+                    [*KUPOOL, "config"],
+                    stdout=writer,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                    timeout=60,
+                    env=environment(),
+                )
+            self.assertEqual((ended.returncode, ended.stderr), (status, told))
 
 
 class ConfigTests(SynchronousTestCase):
@@ -191,6 +284,25 @@ class ConfigTests(SynchronousTestCase):
         self.assertEqual(found["history_window"], ["4s", f"file {path}"])
         self.assertEqual(found["framing"], ["line", f"file {path}"])
         self.assertEqual(found["max_frame"], ["64KiB", "default"])
+
+    def test_on_a_terminal(self) -> None:
+        """K-90: a table that fits the terminal."""
+        ours, theirs = terminal()
+        process = subprocess.Popen(
+            [*KUPOOL, "config", f"--data=/{'x' * 150}"],
+            stdout=theirs,
+            env=environment({"COLUMNS": "60", "TERM": "xterm"}),
+        )
+        os.close(theirs)
+        shown = b""
+        with contextlib.suppress(OSError):  # how a terminal ends
+            while data := os.read(ours, 65536):
+                shown += data
+        os.close(ours)
+        self.assertEqual(process.wait(60), 0)
+        lines = re.sub("\x1b\\[[0-9;]*m", "", shown.decode()).splitlines()
+        self.assertEqual(max(map(len, lines)), 60)
+        self.assertIn("xxxxxxxxx", shown.decode())
 
     def test_secrets_are_masked(self) -> None:
         """K-90, K-92: whatever the source, no password is shown."""
@@ -301,7 +413,8 @@ class DemoTests(SynchronousTestCase):
             ended = kupool("demo", f"--addr=127.0.0.1:{port}", "--http=", self.data)
         self.assertEqual((ended.returncode, ended.stdout), (1, ""))
         self.assertEqual(
-            ended.stderr, f"kupool: cannot listen on 127.0.0.1:{port}: Address already in use\n"
+            ended.stderr,
+            f"kupool: addr: cannot listen on 127.0.0.1:{port}: Address already in use\n",
         )
 
     def test_an_address_that_is_none(self) -> None:
@@ -310,6 +423,14 @@ class DemoTests(SynchronousTestCase):
             ended = kupool("demo", f"--addr={address}", "--http=", self.data)
             self.assertEqual((ended.returncode, ended.stdout), (1, ""))
             self.assertRegex(ended.stderr, r"^kupool: .*\n$")
+
+    def test_a_daemon_that_does_not_start(self) -> None:
+        """K-88: it says why, once."""
+        folder = self.data.partition("=")[2]
+        Path(folder).write_text("x")
+        ended = kupool("demo", f"--addr=127.0.0.1:{self.free_port()}", "--http=", self.data)
+        self.assertEqual((ended.returncode, ended.stderr), (1, ""))
+        self.assertEqual(ended.stdout.count("this is a file; name a folder with --data"), 1)
 
     def test_a_daemon_that_dies(self) -> None:
         """K-88: it ends with the daemon, and with a failure."""

@@ -144,6 +144,12 @@ class SamePortTests(ConversationCase):
         sock.sendall(b"\xff\xff")
         self.assertIn(b'"reason":"malformed message"', read(sock, 4096))
 
+    def test_tls_is_told_that_there_is_none(self) -> None:
+        """K-88: a client that speaks TLS to this port."""
+        sock = self.connect()
+        sock.sendall(b"\x16\x03\x01\x02\x00\x01")
+        self.assertIn(b'"detail":"this port does not speak TLS"', read(sock, 4096))
+
     def test_http_is_told_where_to_go(self) -> None:
         sock = self.connect()
         sock.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")

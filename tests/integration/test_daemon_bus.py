@@ -378,5 +378,5 @@ class NodesTests(DaemonCase):
         self.addCleanup(daemon.__exit__)
         with self.assertRaises(Exception) as raised:
             await in_thread(daemon.start)
-        self.assertIn("kupool: bus_url: ", str(raised.exception))
+        self.assertIn("Cannot start: bus_url: ", str(raised.exception))
         self.assertNotIn("s3cret", str(raised.exception))

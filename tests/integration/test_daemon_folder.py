@@ -72,7 +72,7 @@ class FolderCase(SynchronousTestCase):
         self.addCleanup(daemon.__exit__)
         self.assertRaises(StartFailed, daemon.start, 60)
         self.assertNotIn("Traceback", daemon.output)
-        (line,) = [line for line in daemon.lines if line.startswith("kupool: ")]
+        (line,) = daemon.refusals
         return line
 
 
@@ -172,7 +172,7 @@ class WhileItRunsTests(FolderCase):
         self.addCleanup(other.close)
         other.execute("BEGIN IMMEDIATE")
         self.client.send(self.submission(1, "b"))
-        self.wait_for(200, "log: no answer for")
+        self.wait_for(200, "log: it has not answered for")
         seen = []
         for n in range(2, 6):
             self.client.send(self.submission(n, f"c{n}"))
@@ -246,7 +246,7 @@ class BeforeItStartsTests(FolderCase):
             self.addCleanup(line.__exit__)
             self.assertRaises(StartFailed, line.start, 60)
             expected = f"cannot listen on {path}: in use by another process (pid {other.pid})"
-            self.assertIn(f"kupool: addr: {expected} (from flag --addr)", line.lines)
+            self.assertIn(f"kupool: addr: {expected} (from flag --addr)", line.refusals)
 
     def damage(self, how: str) -> None:
         file = self.data / "log.sqlite"

@@ -202,7 +202,7 @@ class RabbitAndPostgresTests(SynchronousTestCase):
         self.assertEqual(self.daemon.stop(), 0)
         # 20 of submissions, and a note for each job that went out meanwhile.
         self.assertRegex(self.daemon.output, r"2\d entries stay in the spool")
-        self.assertNotIn("is not done after", self.daemon.output)
+        self.assertNotIn("did not finish within", self.daemon.output)
         self.daemon.start()
         self.broker.start()
         self.wait_for(lambda: self.counted() == {"alice": 21})

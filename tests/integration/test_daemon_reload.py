@@ -104,12 +104,18 @@ class ReloadTests(SynchronousTestCase):
     def test_what_only_a_restart_changes(self) -> None:
         self.start(interval="1h", batch_size=10)
         event = self.reload(
-            "Only a restart changes: ", interval="2h", batch_size=20, nonce_scope="session"
+            "These settings take effect only after a restart: ",
+            interval="2h",
+            batch_size=20,
+            nonce_scope="session",
         )
-        self.assertEqual(event["message"], "Only a restart changes: nonce_scope, batch_size")
+        self.assertEqual(
+            event["message"],
+            "These settings take effect only after a restart: nonce_scope, batch_size",
+        )
         self.assertEqual(event["level"], "warn")
         # It is named again each time, as it is still not so.
-        event = self.reload("Only a restart changes: ")
+        event = self.reload("These settings take effect only after a restart: ")
         self.assertIn("Reloaded: nothing has changed", self.daemon.output)
 
     def test_flags_still_win(self) -> None:
@@ -127,7 +133,7 @@ class ReloadTests(SynchronousTestCase):
         self.start(interval="1h", max_connections=1)
         client = self.client()
         client.authorize("alice")
-        refused = "Not reloaded, nothing has changed: "
+        refused = "The settings were not reloaded, and nothing has changed: "
         event = self.reload(refused, max_connections=5, interval="soon")
         self.assertEqual(
             event["message"],

@@ -19,6 +19,7 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.servers.running_daemon import ROOT, LineClient, RunningDaemon
+from tests.terminal import terminal
 
 TWISTD = (sys.executable, "-c", "from twisted.scripts.twistd import run; run()")
 PASSWORD = "hunter2s3cret"
@@ -95,6 +96,66 @@ class FailureTests(Case):
             f"--addr=127.0.0.1:{port}",
         )
 
+    def test_it_is_said_once(self) -> None:
+        """K-88: where log and stderr are one terminal, or one journal."""
+        ended = subprocess.run(
+            [*TWISTD, "-n", "--pidfile=", "kupool", f"--addr=127.0.0.1:{self.taken_port()}"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=30,
+            cwd=self.folder,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+        self.assertEqual(ended.returncode, 1)
+        lines = [line for line in ended.stdout.splitlines() if "Address already in use" in line]
+        self.assertEqual(len(lines), 1, ended.stdout)
+
+    def test_on_a_terminal(self) -> None:
+        """K-92: the log is text there by default, and JSON where --log-format says so."""
+        for flags, is_json in (((), False), (("--log-format=json",), True)):
+            ours, theirs = terminal()
+            port = self.taken_port()
+            process = subprocess.Popen(
+                [*TWISTD, "-n", "--pidfile=", "kupool", f"--addr=127.0.0.1:{port}", *flags],
+                stdout=theirs,
+                stderr=theirs,
+                cwd=self.folder,
+                env={**os.environ, "PYTHONPATH": str(ROOT)},
+            )
+            os.close(theirs)
+            shown = b""
+            with contextlib.suppress(OSError):  # how a terminal ends
+                while data := os.read(ours, 65536):
+                    shown += data
+            os.close(ours)
+            self.assertEqual(process.wait(30), 1)
+            (line,) = [line for line in shown.decode().splitlines() if "already in use" in line]
+            self.assertEqual(line.startswith("{"), is_json, line)
+            if not is_json:
+                self.assertRegex(line, r"^\d{4}-\d\d-\d\d [\d:]{8}Z ERROR: Cannot start: addr: ")
+
+    def test_tls_without_the_extra(self) -> None:
+        """K-88: it says what to install."""
+        missing = self.folder / "OpenSSL"
+        missing.mkdir()
+        (missing / "__init__.py").write_text("raise ImportError('no OpenSSL')")
+        self.check(
+            "addr: 'ssl:0': TLS needs the extra kupool[tls]; from a checkout: pip install '.[tls]' "
+            "(from flag --addr)",
+            "--addr=ssl:0",
+            env={"PYTHONPATH": f"{self.folder}{os.pathsep}{ROOT}"},
+        )
+
+    def test_a_file_for_the_data_folder(self) -> None:
+        """K-88"""
+        path = self.file("file", "x")
+        self.check(
+            f"data: data folder {path}: this is a file; name a folder with --data (from flag "
+            "--data)",
+            f"--data={path}",
+        )
+
     def test_a_duration_that_is_none(self) -> None:
         """K-88: from each source."""
         wrong = "'5 minutes' is not a duration such as 30s, 1h30m or 0"
@@ -113,7 +174,7 @@ class FailureTests(Case):
         self.check(f"config: {path}: No such file or directory", f"--config={path}")
         self.check(f"config: {self.folder}: Is a directory", f"--config={self.folder}")
         path = self.file("list.yaml", "- addr\n")
-        self.check(f"config: {path}: expected settings by name", f"--config={path}")
+        self.check(f"config: {path}: expected names of settings with values", f"--config={path}")
         path = self.file("broken.json", '{"addr": ')
         self.check(f"config: {path}: Expecting value: line 1 ...", f"--config={path}")
 
@@ -144,7 +205,8 @@ class FailureTests(Case):
     def test_a_data_folder_that_cannot_be_used(self) -> None:
         path = self.file("file", "")
         self.check(
-            f"data: data folder {path}/data: Not a directory (from flag --data)",
+            f"data: data folder {path}/data: a part of this path is a file; name a folder with "
+            "--data (from flag --data)",
             f"--data={path}/data",
         )
         self.check(f"data: data folder {path}: File exists (from flag --data)", f"--data={path}")
@@ -188,7 +250,7 @@ class FailureTests(Case):
             "mq_url: --mq rabbit needs the address of a broker (from environment KUP_MQ_URL)",
             env={"KUP_MQ": "rabbit", "KUP_MQ_URL": ""},
         )
-        self.check("mq: 'kafka' is none of sqlite, memory, rabbit (from ...", "--mq=kafka")
+        self.check("mq: 'kafka' is not one of sqlite, memory, rabbit (from ...", "--mq=kafka")
 
     def test_a_checker_that_is_none(self) -> None:
         self.check(
@@ -225,7 +287,8 @@ class FailureTests(Case):
         self.assertNotEqual(ended.returncode, 0)
         self.assertEqual(
             ended.stderr.splitlines()[-1],
-            f"kupool: log file {self.folder}/none/log: No such file or directory",
+            f"kupool: log file {self.folder}/none/log: No such file or directory; name another "
+            "with 'twistd --logfile=FILE kupool', or start in a folder that you may write to",
         )
 
 
@@ -291,10 +354,31 @@ class BackgroundTests(Case):
         ):
             ended = self.start(*flags)
             self.assertNotEqual(ended.returncode, 0)
-            lines = [line for line in ended.stderr.splitlines() if line.startswith("kupool: ")]
+            lines = ended.stderr.splitlines()
             self.assertEqual(len(lines), 1, ended.stderr)
             self.assertTrue(lines[0].startswith(expected), lines)
             self.assertNotIn("Traceback", ended.stderr)
+        log = self.folder / "twistd.log"
+        self.assertIn("Cannot start: ", log.read_text("utf-8"))
+        self.assertNotIn("Traceback", log.read_text("utf-8"))
+
+    def test_places_that_cannot_be_written_to(self) -> None:
+        """K-88: the log file and the file with the process id are named, with what to do."""
+        for option, name in (("--pidfile", "process id file"), ("--logfile", "log file")):
+            path = f"{self.folder}/none/x"
+            ended = subprocess.run(
+                [*TWISTD, f"{option}={path}", "kupool", "--addr=127.0.0.1:0", "--http="],
+                capture_output=True,
+                text=True,
+                timeout=30,
+                cwd=self.folder,
+                env={**os.environ, "PYTHONPATH": str(ROOT)},
+            )
+            self.assertEqual(ended.returncode, 1)
+            self.assertRegex(
+                ended.stderr, rf"^kupool: {name} {path}: .*; name another with 'twistd {option}="
+            )
+            self.assertEqual(ended.stderr.count("\n"), 1)
 
 
 class FlagTests(Case):
@@ -325,7 +409,7 @@ class FlagTests(Case):
             LineClient(daemon).authorize("alice")
             self.assertEqual(daemon.stop(), 0)
             self.assertNotIn(PASSWORD, daemon.output)
-            self.assertIn("MEMORY", daemon.output)
+            self.assertIn("in memory (--", daemon.output)
 
     def test_the_variables_of_the_first_implementation(self) -> None:
         """K-89, K-90: the daemon goes by its environment, and a flag wins over it."""
@@ -394,4 +478,4 @@ class LogTests(Case):
         with RunningDaemon("--interval=1h", "--log-format=text") as daemon:
             daemon.stop()
             self.assertEqual(daemon.events(), [])
-            self.assertRegex(daemon.output, r"(?m)^\S+ \[kupool.daemon.service.Daemon#info\] Ready")
+            self.assertRegex(daemon.output, r"(?m)^\d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ Ready: ")

@@ -135,7 +135,7 @@ class StopTests(SynchronousTestCase):
             time.sleep(0.01)
         # SQLite itself waits 30 s for the lock: longer than the stop may take.
         self.assertEqual(daemon.stop(timeout=15), 0)
-        self.assertIn("Stopping answers", daemon.output)
+        self.assertIn("Stop: the step answers", daemon.output)
         messages = [message["method"] for message in read_messages(client)]
         self.assertEqual(messages, ["close"])  # and never a true
 

@@ -130,4 +130,6 @@ class StreamDaemonTests(SynchronousTestCase):
             other.start()
         text = str(caught.exception)
         self.assertIn("status 1", text)
-        self.assertRegex(text, r"kupool: \w+: the log belongs to pool \w+ and the store to pool")
+        self.assertRegex(
+            text, r"Cannot start: \w+: the log belongs to pool \w+ and the store to pool"
+        )

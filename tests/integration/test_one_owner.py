@@ -43,11 +43,9 @@ class Case(SynchronousTestCase):
 
     def refused(self, daemon: RunningDaemon) -> str:
         """Return the line with which a daemon does not start."""
-        with self.assertRaises(StartFailed) as failed:
-            daemon.start()
-        lines = [line for line in str(failed.exception).splitlines() if "kupool: " in line[:30]]
-        self.assertEqual(len(lines), 1, failed.exception)
-        return lines[0]
+        self.assertRaises(StartFailed, daemon.start)
+        (line,) = daemon.refusals
+        return line
 
     def sql(self, statement: str) -> list[Any]:
         rows: list[Any] = self.server.execute(statement, dsn=self.dsn)

@@ -151,6 +151,13 @@ class RunningDaemon:
         """The lines of the JSON log from the one of this number on."""
         return [json.loads(line) for line in self.lines[number:] if line.startswith("{")]
 
+    @property
+    def refusals(self) -> list[str]:
+        """Why it did not start, as it says in its log, or on stderr where there is none yet."""
+        plain = [line for line in self.lines if line.startswith("kupool: ")]
+        logged = [e["reason"] for e in self.events() if e["message"].startswith("Cannot start: ")]
+        return plain + [f"kupool: {reason}" for reason in logged]
+
     def signal(self, number: int) -> None:
         """Send a signal to the daemon."""
         os.kill(self.pid, number)

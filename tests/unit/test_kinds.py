@@ -121,4 +121,4 @@ class NumberTests(SynchronousTestCase):
         kind = choice("a", "b")
         self.assertEqual((kind.parse("a"), kind.hint), ("a", "a|b"))
         error = self.assertRaises(ValueError, kind.parse, "c")
-        self.assertEqual(str(error), "'c' is none of a, b")
+        self.assertEqual(str(error), "'c' is not one of a, b")

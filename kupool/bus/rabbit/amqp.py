@@ -42,7 +42,7 @@ class AmqpCarrier:
     def __init__(self, reactor: Any, url: str, prefix: str, settings: MeshSettings) -> None:
         if not prefix or len(prefix) > MAX_PREFIX or not prefix.isprintable() or " " in prefix:
             raise ValueError(
-                f"prefix: {prefix!r:.60} is no name of at most {MAX_PREFIX} characters"
+                f"prefix: {prefix!r:.60} is not a name of at most {MAX_PREFIX} characters"
             )
         self._reactor = reactor
         self._brokers = parse_brokers(url)
@@ -112,7 +112,9 @@ class AmqpCarrier:
         self._connection, self._channel, self._address = connection, channel, address
         for deliveries, take in ((own, self._take), (counter, _ignore)):
             Deferred.fromCoroutine(self._pump(connection, channel, deliveries, take)).addErrback(
-                lambda failure: self._log.failure("Messages of the bus", failure)
+                lambda failure: self._log.failure(
+                    "The messages of the bus could not be read from RabbitMQ", failure
+                )
             )
         self._listener.up(address)
 

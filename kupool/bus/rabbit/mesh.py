@@ -177,7 +177,7 @@ class Mesh:
         self.counts["unreadable"] += 1
         if not self._complained:
             self._complained = True
-            self._log.warn("Dropped what cannot be read on the bus: {why}", why=why)
+            self._log.warn("Dropped a message of the bus that cannot be read: {why}", why=why)
 
     def received(self, sender: str, address: str, body: bytes) -> None:
         """Do what a message says, as far as it can be read."""
@@ -200,7 +200,7 @@ class Mesh:
             self.unreadable(f"from {sender!r:.60}: {error!r:.200}")
         except BaseException:
             self.counts["unreadable"] += 1
-            self._log.failure("A message of node {node} could not be taken", node=sender)
+            self._log.failure("A message of node {node} could not be handled", node=sender)
         peer = self._peers.at(address)
         if peer is not None and peer.version != version:
             self._outgoing.add(address, Took(peer.version))
@@ -359,11 +359,11 @@ class Mesh:
                 use(count)
 
         self._carrier.count().addBoth(counted).addErrback(
-            lambda failure: self._log.failure("The nodes could not be counted", failure)
+            lambda failure: self._log.failure("The nodes of the bus could not be counted", failure)
         )
 
     def _beats_failed(self, failure: Failure) -> None:
-        self._log.failure("A beat of the bus failed", failure)
+        self._log.failure("The heartbeat of the bus failed", failure)
         self._carrier.drop("a beat failed")
 
 

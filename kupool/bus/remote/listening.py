@@ -163,7 +163,7 @@ class RemoteListening:
                 raise BusError(reply.error)
             found = msgspec.json.decode(reply.result, type=Subscribed)
         except (ValueError, BusError) as error:
-            self._log.warn("The bus does not let us subscribe: {why}", why=str(error))
+            self._log.warn("The bus refused a subscription: {why}", why=str(error))
             waiting.tell(Failure(BusError(str(error))))
             return
         waiting.tell(Subscription(found.subscriber, tuple(found.topics)))

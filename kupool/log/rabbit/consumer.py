@@ -117,7 +117,9 @@ class RabbitSubscription:
         deliveries = await channel.consume(self._queue)
         self._connection, self._channel = connection, channel
         Deferred.fromCoroutine(self._pump(channel, deliveries)).addErrback(
-            lambda failure: self._log.failure("Deliveries of {queue}", failure, queue=self._queue)
+            lambda failure: self._log.failure(
+                "The deliveries of queue {queue} failed", failure, queue=self._queue
+            )
         )
 
     def down(self) -> None:
@@ -307,7 +309,7 @@ class RabbitSubscription:
             return
         self._bury_entry(held.delivery, reason).addCallbacks(
             lambda _: self._buried(held), self._not_buried, errbackArgs=(held, reason)
-        ).addErrback(lambda f: self._log.failure("A dead letter was not settled", f))
+        ).addErrback(lambda f: self._log.failure("A dead letter could not be settled", f))
 
     def _buried(self, held: _Held) -> None:
         if held.delivery.entry.position in self._held:
@@ -317,7 +319,7 @@ class RabbitSubscription:
 
     def _not_buried(self, failure: Failure, held: _Held, reason: str) -> None:
         self._log.error(
-            "A dead letter could not be kept, trying again: {why}", why=failure.getErrorMessage()
+            "A dead letter could not be saved, trying again: {why}", why=failure.getErrorMessage()
         )
         if not self._stopped:
             self._later(self._bury, held, reason)

@@ -181,7 +181,9 @@ class RabbitLog:
                 await self.close()
                 raise LogBrokerUnreachable(str(error)) from None
         self._looks.start(self._settings.look_every).addErrback(
-            lambda failure: self._log.failure("The looks at the queues stopped", failure)
+            lambda failure: self._log.failure(
+                "The checks of the queues stopped because of an error", failure
+            )
         )
 
     async def _set_up_publishing(self, connection: BrokerConnection) -> None:
@@ -207,7 +209,10 @@ class RabbitLog:
     async def _declare(self, connection: BrokerConnection) -> dict[str, int]:
         declared = await declare(connection, self._topology)
         if self._topology.stream in declared.made and self._identity is not None:
-            self._log.error("The stream {name!r} was gone: made again", name=self._topology.stream)
+            self._log.error(
+                "The stream {name!r} was deleted by somebody, and was made again",
+                name=self._topology.stream,
+            )
             self._reactor.callLater(0, self._tell)
         return declared.waiting
 
@@ -296,7 +301,7 @@ class RabbitLog:
         """Why nothing can be taken now; empty when something can."""
         if self._refusal or self._publisher.obstacle or not self._held:
             return self._refusal or self._publisher.obstacle
-        return "what the stream holds has not been compared with the counts yet"
+        return "the stream has not been compared with the counts yet"
 
     def _appended(self, _: object) -> None:
         self._entries += 1

@@ -106,7 +106,10 @@ class Publisher:
         if self._connection is None:
             return self._down
         if self._connection.blocked:
-            return f"RabbitMQ at {self._connection.broker} is low on memory or disk: takes nothing"
+            return (
+                f"RabbitMQ at {self._connection.broker} is low on memory or disk, "
+                "and accepts nothing"
+            )
         if self._silence() > self._settings.stalled:
             return f"RabbitMQ at {self._connection.broker} does not confirm what is published"
         if len(self._waiting) >= self._settings.entries or self._bytes >= self._settings.bytes:
@@ -173,7 +176,9 @@ class Publisher:
             item.exchange, item.key, item.message_id, headers, body=item.body
         ).addCallbacks(
             self._confirmed, self._refused, callbackArgs=(channel, item), errbackArgs=(channel,)
-        ).addErrback(lambda failure: self._log.failure("A confirm went wrong", failure))
+        ).addErrback(
+            lambda failure: self._log.failure("A confirm of RabbitMQ could not be handled", failure)
+        )
         self._check(channel)
 
     def _confirmed(self, _: object, channel: BrokerChannel, item: _Outgoing) -> None:
@@ -192,7 +197,7 @@ class Publisher:
             self._checked,
             lambda _: None,  # the channel is closed by that, which is dealt with there
             callbackArgs=(channel, self._sent),
-        ).addErrback(lambda failure: self._log.failure("A check went wrong", failure))
+        ).addErrback(lambda failure: self._log.failure("A check of RabbitMQ failed", failure))
 
     def _checked(self, _: object, channel: BrokerChannel, serial: int) -> None:
         if channel is not self._channel:

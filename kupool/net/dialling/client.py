@@ -153,7 +153,7 @@ class Client:
 
     def _not_greeted(self, failure: Failure) -> Failure:
         if self._dialler.connection is not None:
-            self._log.failure("What is to be done on a new connection failed", failure)
+            self._log.failure("The hook of a new connection failed", failure)
             error = failure.value
             self._tell(error if isinstance(error, Exception) else HookFailed(repr(error)))
         return failure

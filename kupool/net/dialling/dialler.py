@@ -15,7 +15,6 @@ from random import random as _random
 from typing import Any, NamedTuple
 
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
-from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import (
     IDelayedCall,
     IReactorTime,
@@ -33,6 +32,7 @@ from kupool.net.admission import ServerSettings
 from kupool.net.dialling.answers import Answers
 from kupool.net.dialling.backoff import Backoff
 from kupool.net.dialling.deadlines import Reading
+from kupool.net.dialling.explaining import ENDS, explained, stranger
 from kupool.net.dialling.failures import ConnectionEnded, NotWanted
 from kupool.net.dialling.keepalive import KeepAlive
 from kupool.net.dialling.redial import Redial
@@ -286,7 +286,7 @@ class Dialler:
     # -- attempts
 
     def _protocol(self) -> FramedProtocol:
-        protocol = FramedProtocol(self._manager)
+        protocol = _DialledProtocol(self._manager, self.abort)
         protocol.framing = self._framing
         return protocol
 
@@ -347,7 +347,7 @@ class Dialler:
         stood = 0.0 if self._since is None else self._clock.seconds() - self._since
         why = self._why
         if error is not None and not (why and isinstance(error, ConnectionEnded)):
-            why = str(error).rstrip(".") or type(error).__name__
+            why = explained(error)
         return Ended(self.place, why, self._reached, self._announced, error, stood)
 
     def _wait(self, outcome: Any) -> float | None:
@@ -404,7 +404,7 @@ class Dialler:
 
     def closed(self, connection: Connection, reason: Failure) -> None:
         """A connection has ended; called by the framework."""
-        self._why = self._why or _describe(reason)
+        self._why = self._why or self._lost(connection, reason)
         self._stop_ending()
         if self._keepalive is not None:
             self._keepalive.stop()
@@ -421,6 +421,13 @@ class Dialler:
         self._over.tell(ended)
         if self._stopping:
             self._redial.stop()
+
+    def _lost(self, connection: Connection, reason: Failure) -> str:
+        error = reason.value or ConnectionEnded("no reason is known")
+        why = explained(error)
+        if self._since is None and not connection.bytes_in and reason.check(*ENDS):
+            return f"{why} before it said anything; does this port speak TLS, or another protocol?"
+        return why
 
     def settle(self, connection: Connection) -> Deferred[None] | None:
         """The server has finished, and so has the client; called by the framework."""
@@ -476,7 +483,7 @@ class Dialler:
         return None
 
     def _closes(self, connection: Connection, close: Announced) -> None:
-        self._announced, self._why = close, close.reason
+        self._announced, self._why = close, str(close)
         connection.close(None)
         self._end_within(0.0)
 
@@ -492,7 +499,7 @@ class Dialler:
         if connection is not None and connection.state is OPEN and not connection.outbound:
             outcome = attempt(self._ping, connection)
             if isinstance(outcome, Failure):
-                self._log.failure("The server could not be given a sign of life", outcome)
+                self._log.failure("A ping could not be sent to the server", outcome)
 
     def _sign(self, connection: Connection) -> None:
         if connection.framing.name == FRAME.name:
@@ -510,12 +517,27 @@ class Dialler:
             self._pings = False  # it would be no sign of life, but a nuisance
 
 
-def _describe(reason: Failure) -> str:
-    if reason.check(ConnectionDone):
-        return "the server ended the connection"
-    if reason.check(ConnectionLost):
-        return "the connection was lost"
-    return reason.getErrorMessage()
+class _DialledProtocol(FramedProtocol):
+    """Looks at the first bytes of a server, which may be another one than was meant.
+
+    ``abort`` is called with what it speaks instead.
+    """
+
+    def __init__(self, manager: ConnectionManager, abort: Callable[[str], object]) -> None:
+        super().__init__(manager)
+        self._abort = abort
+
+    def dataReceived(self, data: bytes) -> None:
+        """Feed the connection, directly from now on."""
+        connection = self.connection
+        if connection is None:
+            return
+        instead = stranger(self.framing.name, data)
+        if instead:
+            self._abort(instead)
+        else:
+            self.dataReceived = connection.feed  # type: ignore[method-assign]
+            connection.feed(data)
 
 
 __all__ = ["CUT_AFTER", "ClientState", "Dialler", "Ended", "Place", "User"]

@@ -94,7 +94,7 @@ def framing_for(codec: str | Codec | Framing) -> Framing:
         return PROTOCOLS[codec].framing
     if codec in CODECS:
         return framing_of(CODECS[codec](0))
-    raise ValueError(f"{codec!r} is no codec; there are {', '.join(CODECS)}")
+    raise ValueError(f"{codec!r} is not a codec; expected one of {', '.join(CODECS)}")
 
 
 __all__ = ["ClientSettings", "DialSettings", "framing_for"]

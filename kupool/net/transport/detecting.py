@@ -23,6 +23,8 @@ from kupool.session.connection import Connection
 from kupool.wire.framing import LINE, Framing, detect
 
 _HTTP_REQUEST = re.compile(rb"[A-Z]{3,7} ")
+#: How TLS begins: the type of a handshake, and the version.
+_CLIENT_HELLO = b"\x16\x03"
 _HTTP_PREFIX = re.compile(rb"[A-Z]{1,7}")
 
 
@@ -84,6 +86,8 @@ class DetectingProtocol(Protocol):
         self._begun += data[:16]
         if _HTTP_REQUEST.match(self._begun):
             connection.end_with(_http_answer(self._http_port))
+        elif self._begun.startswith(_CLIENT_HELLO):
+            connection.close(CLOSE_MALFORMED.about("this port does not speak TLS"))
         elif not _HTTP_PREFIX.fullmatch(self._begun):
             connection.close(CLOSE_MALFORMED)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 from typing import Any, NamedTuple
@@ -24,6 +25,10 @@ _ESCAPE = re.compile(r"\\(.)")
 
 #: Kinds of endpoint whose one-argument form could be taken for ``host:port``.
 _KINDS = frozenset(("tcp", "tcp6", "ssl", "tls", "unix", "fd"))
+
+
+#: What to do where TLS is wanted and not installed.
+NEEDS_TLS = "TLS needs the extra kupool[tls]; from a checkout: pip install '.[tls]'"
 
 
 class Address(NamedTuple):
@@ -117,8 +122,17 @@ def endpoint_for(
         endpoint: IStreamServerEndpoint = serverFromString(reactor, text)
     except (ValueError, TypeError, KeyError, IndexError, ImportError, OSError) as error:
         # What a parser raises depends on the kind; none of them names the whole text.
-        raise ValueError(f"{text!r}: {error}") from error
+        raise ValueError(f"{text!r}: {_explained(text, error)}") from error
     return endpoint
+
+
+def _explained(text: str, error: Exception) -> str:
+    if isinstance(error, ImportError) and text.startswith(("ssl:", "tls:")):
+        return NEEDS_TLS
+    if isinstance(error, OSError) and error.strerror:
+        file = error.filename or ""
+        return f"{os.fsdecode(file)}: {error.strerror}" if file else error.strerror
+    return str(error)
 
 
 def probe(text: str) -> None:

@@ -96,7 +96,9 @@ class Listening:
         ports, self._ports = self._ports, []
         for port in ports:
             closing = maybeDeferred(port.stopListening)
-            closing.addErrback(lambda failure: self._log.failure("Closing a port", failure))
+            closing.addErrback(
+                lambda failure: self._log.failure("A port could not be closed", failure)
+            )
             self._closing.append(closing)
         # A second call, while the first still waits, waits for the same ports.
         for closing in list(self._closing):

@@ -115,7 +115,7 @@ class Crew(ABC):
             try:
                 return self._hire()
             except Exception:  # the system has no thread, process or descriptor for it
-                self._log.failure("Another hand cannot be begun")
+                self._log.failure("Another worker could not be started")
         return None
 
     def _give(self, hand: Hand, call: BlockingCall) -> None:

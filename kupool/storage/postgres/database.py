@@ -383,7 +383,7 @@ class PostgresDatabase:
         if self._closed or link is None:
             return fail(DatabaseClosed(f"{self._where} is not open"))
         if link.waiting >= self.settings.waiting:
-            return fail(DatabaseUnavailable(f"{self._where}: too much waits for it"))
+            return fail(DatabaseUnavailable(f"{self._where}: too many requests wait for it"))
         return _unbound(Deferred.fromCoroutine(self._transact(link, work, limit)))
 
     async def _transact(self, link: PostgresLink, work: DatabaseWork[T], limit: float) -> T:

@@ -152,7 +152,9 @@ class PostgresLink(Connection):  # type: ignore[misc]
         self._changed(self.problem)
         self._returning = Deferred.fromCoroutine(self._come_back())
         self._returning.addErrback(
-            lambda failure: self._log.failure("Connecting to PostgreSQL again", failure)
+            lambda failure: self._log.failure(
+                "The connection to PostgreSQL could not be made again", failure
+            )
         )
 
     async def _come_back(self) -> None:
@@ -171,7 +173,7 @@ class PostgresLink(Connection):  # type: ignore[misc]
                     self._changed(reason)
                 self.problem = reason
                 if not isinstance(error, TROUBLE):  # a fault of ours must not end the trying
-                    self._log.failure("Connecting to PostgreSQL again")
+                    self._log.failure("The connection to PostgreSQL could not be made again")
         await self.detector.connectionRecovered()
         self._changed("")
 

@@ -37,13 +37,13 @@ class AddressTests(SynchronousTestCase):
 
     def test_none(self) -> None:
         for url, why in (
-            ("", "begins with amqp://"),
-            ("http://u:s3cret@host", "begins with amqp://"),
+            ("", "has to begin with amqp://"),
+            ("http://u:s3cret@host", "has to begin with amqp://"),
             ("amqp://u:s3cret@", "a host is missing"),
             ("amqp://u:s3cret@host:99999", "a port is a number"),
             ("amqp://u:s3cret@host:x", "a port is a number"),
             ("amqp://u:s3cret@one,,two", "a host is missing"),
-            ("amqp://u:s3cret@host/v?heartbeat=1", "nothing follows"),
+            ("amqp://u:s3cret@host/v?heartbeat=1", "something after the virtual host"),
         ):
             with self.assertRaises(ValueError) as caught:
                 parse_brokers(url)

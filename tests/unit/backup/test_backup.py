@@ -128,15 +128,15 @@ class MakingTests(Folders):
         (self.root / "dangling").symlink_to(self.root / "nowhere")
         before = self.listing(self.root)
         for name, reason in (
-            ("bk", "is there already, and not empty"),
-            ("file", "is there already, and is no folder"),
-            ("link", "is a symbolic link"),
+            ("bk", "this folder is not empty"),
+            ("file", "this is not a folder"),
+            ("link", "this is a symbolic link"),
             ("dangling", "is a symbolic link"),
             ("missing/bk", "there is no folder"),
             ("file/bk", "Not a directory"),
         ):
             self.assertIn(reason, self.fails(self.make, target=self.root / name), name)
-        self.assertIn("is a file system by itself", self.fails(self.make, target=Path("/proc")))
+        self.assertIn("a file system is mounted there", self.fails(self.make, target=Path("/proc")))
         self.assertIn("MB are free", self.fails(self.make, target=Path("/proc/kupool-backup")))
         self.assertEqual(self.listing(self.root), before)
 
@@ -265,7 +265,9 @@ class CheckingTests(Folders):
 
     def test_truncated(self) -> None:
         os.truncate(self.target / "log.sqlite", 4096)
-        self.assertRegex(self.fails(self.check), r"log.sqlite: has 4,096 bytes instead of [\d,]+$")
+        self.assertRegex(
+            self.fails(self.check), r"log.sqlite: it has 4,096 bytes instead of [\d,]+$"
+        )
 
     def test_a_changed_byte(self) -> None:
         with open(self.target / "store.sqlite", "r+b") as file:
@@ -289,7 +291,7 @@ class CheckingTests(Folders):
 
     def test_written_to(self) -> None:
         (self.target / "log.sqlite-wal").write_bytes(b"something")
-        self.assertIn("somebody has written to the backup", self.fails(self.check))
+        self.assertIn("somebody has written to it", self.fails(self.check))
 
     def test_manifests(self) -> None:
         """None, none that can be read, one of a newer version, one that reaches elsewhere."""
@@ -303,8 +305,8 @@ class CheckingTests(Folders):
             ("[" * 100_000, "not a manifest"),
             ('{"format": 1}', "not a manifest"),
             (good.replace('"format": 1', '"format": 2'), "form 2 is of a newer version"),
-            (json.dumps({**json.loads(good), "files": {}}), "names files that are not"),
-            (json.dumps({**json.loads(good), "files": files}), "names files that are not"),
+            (json.dumps({**json.loads(good), "files": {}}), "it names files that do not belong"),
+            (json.dumps({**json.loads(good), "files": files}), "it names files that do not belong"),
             (json.dumps({**json.loads(good), "made_at": "yesterday"}), "not a manifest"),
         ):
             path.write_text(text)
@@ -314,6 +316,8 @@ class CheckingTests(Folders):
         self.assertIn("not a backup: it has no backup.json", self.fails(self.check))
         shutil.rmtree(self.target)
         self.assertIn("not a backup: there is no such folder", self.fails(self.check))
+        self.target.write_text("x")
+        self.assertIn("not a backup: this is not a folder", self.fails(self.check))
 
     def test_a_store_of_another_day(self) -> None:
         """The files of two backups, with a manifest that was made to fit."""

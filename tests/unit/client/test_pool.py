@@ -385,7 +385,7 @@ class ReconnectTests(ClientCase):
         self.assertFalse(session.gone)
         session.say(b"{")
         self.assertTrue(session.aborted)
-        self.assertIn("no message", self.client.problem)
+        self.assertIn("cannot be read", self.client.problem)
         self.end()
 
     def test_requests_of_the_server(self) -> None:

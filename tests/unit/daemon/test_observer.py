@@ -6,11 +6,13 @@ import io
 import json
 import os
 import signal
+import sys
 import tempfile
 from typing import Any
 
 from twisted.logger import Logger, LogLevel, LogPublisher
 from twisted.python import log as legacy
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.daemon.observer import JsonObserver, Level, as_json, make_observer
@@ -153,7 +155,33 @@ class DestinationTests(SynchronousTestCase):
     def test_text(self) -> None:
         log, _, path = self.logger("text", "info")
         log.info("hello")
-        self.assertRegex(self.read(path), r"^\S+ \[n#info\] hello\n$")
+        self.assertRegex(self.read(path), r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ hello\n$")
+
+    def test_auto(self) -> None:
+        """K-92: text on a terminal; in a file, in a pipe and for journald JSON."""
+        log, _, path = self.logger("auto", "info")
+        log.info("hello")
+        self.assertEqual(json.loads(self.read(path))["message"], "hello")
+        for is_terminal in (True, False):
+            stdout = io.StringIO()
+            stdout.isatty = lambda answer=is_terminal: answer  # type: ignore[method-assign]
+            self.patch(sys, "stdout", stdout)
+            observer = self.observer("auto", Level("info"), nodaemon=True)
+            Logger("n", observer=LogPublisher(observer)).warn("hello")
+            self.assertEqual(stdout.getvalue().startswith("{"), not is_terminal)
+
+    def test_text_with_what_a_peer_sent(self) -> None:
+        """K-92: it changes no terminal, and makes no line of its own."""
+        log, _, path = self.logger("text", "info")
+        log.warn("{username} left", username="\x1b[2Jalice\nbob\u202e")
+        self.assertTrue(self.read(path).endswith("Z WARN: \\x1b[2Jalice\\nbob\\u202e left\n"))
+
+    def test_text_with_a_traceback(self) -> None:
+        log, _, path = self.logger("text", "info")
+        log.failure("It failed", Failure(ValueError("why")))
+        text = self.read(path)
+        self.assertRegex(text, r"Z CRITICAL: It failed\n")
+        self.assertIn("ValueError: why", text)
 
     def test_a_new_file_on_sigusr1(self) -> None:
         """K-92: the file is changed by the reactor, not in the midst of a line."""

@@ -102,9 +102,13 @@ class PermissionTests(RoomsCase):
     def test_rules_that_are_none(self) -> None:
         for name, value, said in (
             ("rooms_create", ["a..b"], "topic 'a..b'"),
-            ("rooms_join", ["lounge.{user}"], "without --auth"),
+            ("rooms_join", ["lounge.{user}"], "needs --auth"),
             ("rooms_permissions", ["* join a", "bob writes b"], "rule 2: 'bob writes b': expected"),
-            ("rooms_permissions", ["bob join a"], "rule 1: without --auth anybody may be 'bob'"),
+            (
+                "rooms_permissions",
+                ["bob join a"],
+                "rule 1 needs --auth: without it anybody may use ",
+            ),
         ):
             error = self.assertRaises(SettingError, check, load({name: value}, {}))
             self.assertIn(said, str(error))

@@ -99,11 +99,11 @@ class StatusTests(SynchronousTestCase):
         self.clock.advance(1.9)
         self.assertEqual((self.status.ready(), self.status.concerns()), ([], []))
         self.clock.advance(1.1)
-        refused = "log: no answer for 3s, submissions are refused"
+        refused = "log: it has not answered for 3s, submissions are refused"
         self.assertEqual((self.status.ready(), self.status.concerns()), ([refused], []))
         self.patch(acceptance, "_most", 2)
         self.assertEqual(self.status.ready(), [])
-        self.assertEqual(self.status.concerns(), ["log: no answer for 3s"])
+        self.assertEqual(self.status.concerns(), ["log: it has not answered for 3s"])
 
     def test_files_that_were_moved(self) -> None:
         """Issue 11, points 4 and 10: the store's is a concern, as submissions are accepted; the

@@ -108,7 +108,7 @@ class DefaultTests(_FileCase):
         for name, text, where in (
             ("a.json", '{"Name": "x",\n "TcpPort": }', "line 2"),
             ("a.yaml", "Name: x\nTcpPort: [1", "line 2"),
-            ("b.json", "[1, 2]", "expected settings by name"),
+            ("b.json", "[1, 2]", "expected names of settings with values"),
             ("c.json", "", "Expecting value"),
         ):
             path = self.file(name, text)

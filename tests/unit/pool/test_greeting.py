@@ -132,6 +132,55 @@ class AuthorizeTests(SynchronousTestCase):
         self.assertEqual(peer.connection.context.username, "alice")
 
 
+class DetailTests(SynchronousTestCase):
+    """K-14, K-15: the close says what was wrong, where ``unauthorized`` does not."""
+
+    def details(self, data: bytes) -> list[str]:
+        peer = PoolBench().start().connect(LINE)
+        peer.send_bytes(data + b"\n")
+        peer.hear()
+        self.assertEqual(peer.closes, ["unauthorized"])
+        return peer.details
+
+    def test_what_is_no_request(self) -> None:
+        """K-14"""
+        for data in (b"{bad", b"[1,2]", b'{"id":1,"method":"authorize"'):
+            self.assertEqual(self.details(data), ["the first message is not a JSON request"])
+
+    def test_an_authorize_that_does_not_fit(self) -> None:
+        """K-14, K-16"""
+        begun = b'{"id":1,"method":"authorize"'
+        named = 'authorize needs params with a username, as in {"username":"alice"}'
+        for rest in (b"}", b',"params":{"user":"a"}}', b',"params":{"username":7}}'):
+            self.assertEqual(self.details(begun + rest), [named])
+        wrong = b',"params":{"username":"a","password":5}}'
+        self.assertEqual(
+            self.details(begun + wrong), ["authorize: password: expected str | null, got int"]
+        )
+        self.assertEqual(
+            self.details(begun + b',"params":{"username":""}}'),
+            ["username: expected 1 to 255 characters, none of them a control character"],
+        )
+        self.assertEqual(
+            self.details(b'{"method":"authorize","params":{"username":"a"}}'),
+            ["authorize needs an id: an integer, or a string of at most 64 bytes"],
+        )
+
+    def test_no_detail_where_the_word_says_it(self) -> None:
+        """K-14: another request before authorize, and a wrong password."""
+        self.assertEqual(self.details(b'{"id":1,"method":"ping"}'), [])
+
+    def test_no_authorize_in_time(self) -> None:
+        """K-15"""
+        for framing in (LINE, FRAME):
+            bench = PoolBench().start()
+            peer = bench.connect(framing)
+            bench.at(10.0)
+            peer.hear()
+            self.assertEqual(peer.closes, ["unauthorized"])
+            self.assertEqual(peer.details, ["no authorize within 10 s"])
+
+
 class TimeTests(SynchronousTestCase):
     """K-15: ten seconds to authorize, whatever trickles in."""
 

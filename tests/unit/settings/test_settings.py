@@ -41,6 +41,25 @@ class FileCase(SynchronousTestCase):
         return str(error)
 
 
+class MisspeltTests(FileCase):
+    """K-88: a variable that is none of ours is named, as a key of the file is."""
+
+    def test_variables(self) -> None:
+        """K-88"""
+        self.assertEqual(
+            self.refused({}, {"KUP_ADR": ":1"}),
+            "KUP_ADR: no such setting, did you mean KUP_ADDR? (from environment)",
+        )
+        self.assertEqual(
+            self.refused({}, {"KUP_QQQQQ": "1"}), "KUP_QQQQQ: no such setting (from environment)"
+        )
+        self.assertNotIn("s3cret", self.refused({}, {"KUP_PG_DNS": "s3cret"}))
+
+    def test_those_of_the_clients_and_of_others(self) -> None:
+        """K-65: the clients' variables may be there, and whatever is not ours."""
+        load({}, {"KUP_USERNAME": "alice", "KUP_PASSWORD": "x", "KUPOOL_X": "1", "ADDR": ":1"})
+
+
 class SourceTests(FileCase):
     """K-90: flag before environment before file before default."""
 

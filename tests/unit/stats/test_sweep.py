@@ -189,7 +189,7 @@ class SweepTests(SweepCase):
 
         self.patch(self.log, "read", reading)
         self.begin()
-        left = [f"being counted, {n * CHUNK} positions of the log are left" for n in (3, 2, 1)]
+        left = [f"being counted; {n * CHUNK} positions of the log are left" for n in (3, 2, 1)]
         for text, expected in zip(said, left, strict=False):
             self.assertIn(expected, text)
         self.assertEqual((said[3], self.sweeper.concern), ("", ""))

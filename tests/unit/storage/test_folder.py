@@ -98,8 +98,8 @@ class FolderTests(SynchronousTestCase):
     def test_a_file_in_its_place(self) -> None:
         self.path.parent.mkdir(parents=True)
         self.path.write_text("x")
-        self.assertIn("File exists", self.refused(self.path))
-        self.assertIn("Not a directory", self.refused(self.path / "below"))
+        self.assertIn("this is a file", self.refused(self.path))
+        self.assertIn("a part of this path is a file", self.refused(self.path / "below"))
 
     def test_not_writable(self) -> None:
         """K-88: without the right to write, it says so."""

@@ -14,6 +14,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from kupool import errors
 from kupool.wire import messages as m
 from kupool.wire.framing import FRAME, FRAMINGS, INT32, LINE
+from kupool.wire.incoming import decode_incoming, read_close
+from kupool.wire.websocket import WEBSOCKET, WEBSOCKET_BINARY
 
 SUBMIT = m.request_type("submit", m.SubmitParams)
 PING = m.request_type("ping", None)
@@ -223,6 +225,33 @@ class CloseTests(SynchronousTestCase):
     def test_when_to_come_back(self) -> None:
         params = json.loads(m.close_message(LINE, errors.BANNED, 2.5))["params"]
         self.assertEqual(params["retry_after"], 2.5)
+
+    def test_a_detail(self) -> None:
+        """K-14, K-39: it stands beside the reason, which stays as it is in every framing."""
+        late = errors.CLOSE_UNAUTHORIZED.about("no authorize within 10 s")
+        body = (
+            b'{"id":null,"method":"close","params":{"reason":"unauthorized","code":4500,'
+            b'"reconnect":false,"detail":"no authorize within 10 s"}}'
+        )
+        self.assertEqual(m.close_message(LINE, late), body + b"\n")
+        close = b"\x08\x0c\0\0\0unauthorized"
+        self.assertEqual(m.close_message(FRAME, late), FRAME.encode(body) + close)
+        for framing in (WEBSOCKET, WEBSOCKET_BINARY):
+            plain = m.close_message(framing, errors.CLOSE_UNAUTHORIZED)
+            self.assertEqual(m.close_message(framing, late), plain)
+            self.assertEqual(m.close_notice(framing, late), framing.encode(body))
+            self.assertEqual(m.close_notice(framing, errors.CLOSE_UNAUTHORIZED), b"")
+        self.assertEqual(m.close_notice(FRAME, late), b"")
+
+    def test_a_detail_is_read(self) -> None:
+        """K-63: a client says it, and decides by the code alone."""
+        notice = decode_incoming(
+            m.encode_close(errors.CLOSE_UNAUTHORIZED.about("no authorize within 10 s"))
+        )
+        close = read_close(notice)
+        assert close is not None
+        self.assertEqual(str(close), "unauthorized: no authorize within 10 s")
+        self.assertEqual((close.reason, close.code), ("unauthorized", 4500))
 
     def test_every_reason_in_every_framing(self) -> None:
         for framing in FRAMINGS.values():

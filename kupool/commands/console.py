@@ -1,0 +1,149 @@
+"""Standard output and standard error of a command, and how a command line is read."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import Any, NoReturn, TextIO
+
+from rich.console import Console
+from rich.table import Table
+
+from kupool.printable import printable
+
+#: Characters of a line where no terminal limits them: nothing is cut for a file or a pipe.
+WIDE = 100_000
+
+#: The exit status of a command whose reader has gone away, as a shell gives it for SIGPIPE.
+NO_READER = 141
+
+
+class _PlainConsole(Console):
+    """Leaves a reader that has gone away to :func:`run_to_status`."""
+
+    def on_broken_pipe(self) -> None:
+        """Called while a :class:`BrokenPipeError` is handled."""
+        raise  # the one that is being handled
+
+
+def make_console(*, stderr: bool = False) -> Console:
+    """Return a console that prints all text as it is: what looks like markup is none."""
+    stream: TextIO = sys.stderr if stderr else sys.stdout
+    return _PlainConsole(
+        stderr=stderr,
+        markup=False,
+        emoji=False,
+        highlight=False,
+        width=None if stream.isatty() else WIDE,
+    )
+
+
+def print_table(
+    console: Console,
+    columns: Iterable[str],
+    rows: Iterable[Iterable[object]],
+    *,
+    title: str = "",
+    numbers: int = 0,
+) -> None:
+    """Print a table that fits the terminal; the last ``numbers`` columns hold numbers."""
+    table = Table(title=printable(title) or None, title_justify="left")
+    names = list(columns)
+    for number, name in enumerate(names):
+        is_number = number >= len(names) - numbers
+        justify: Any = "right" if is_number else "left"
+        table.add_column(name, justify=justify, no_wrap=is_number, overflow="fold")
+    for row in rows:
+        table.add_row(*(f"{v:,}" if isinstance(v, int) else printable(str(v)) for v in row))
+    console.print(table)
+
+
+class CommandParser(argparse.ArgumentParser):
+    """Says in one line what is wrong with a command line, and names the option that was meant."""
+
+    _words: list[str]
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        """Parse; of a subcommand, words that are left over are an error of its own."""
+        self._words = sys.argv[1:] if args is None else list(args)
+        found, rest = super().parse_known_args(self._words, namespace)
+        if rest and not self._has_commands():
+            self.error(f"unexpected argument {printable(rest[0])!r}")
+        return found, rest
+
+    def error(self, message: str) -> NoReturn:
+        """End with status 2; an option that does not exist is the likely cause of anything."""
+        unknown = self._unknown_option()
+        if unknown:
+            near = self._near(unknown)
+            hint = f"; did you mean {near}?" if near else ""
+            message = f"there is no option {printable(unknown)}{hint}"
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+    def _has_commands(self) -> bool:
+        return self._subparsers is not None
+
+    def _unknown_option(self) -> str:
+        for word in self._words:
+            if word == "--" or (self._has_commands() and not word.startswith("-")):
+                return ""
+            name = word.partition("=")[0]
+            if re.match(r"--?[A-Za-z]", name) and name not in self._option_string_actions:
+                return name
+        return ""
+
+    def _near(self, word: str) -> str:
+        names = [name for name in self._option_string_actions if name.startswith("--")]
+        begun = f"--{word.strip('-')}"
+        longer = sorted((name for name in names if name.startswith(begun)), key=len)
+        if longer:
+            return longer[0]
+        near = difflib.get_close_matches(begun[2:], [name[2:] for name in names], 1)
+        return f"--{near[0]}" if near else ""
+
+
+def run_to_status(command: Callable[[], int]) -> int:
+    """Run a command with usable streams; returns its exit status.
+
+    An interruption, a reader that has gone away and a full disk are no tracebacks.
+    """
+    if sys.stderr is None:  # closed by whoever started the command
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    if sys.stdout is None:
+        print("kupool: standard output is closed; send it to a file or a pipe", file=sys.stderr)
+        return 1
+    try:
+        status = command()
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        forget_output()
+        return NO_READER
+    except OSError as error:
+        where = f"{os.fsdecode(error.filename)}: " if error.filename else ""
+        forget_output()
+        print(f"kupool: {where}{error.strerror or error}", file=sys.stderr)
+        return 1
+    return status
+
+
+def forget_output() -> None:
+    """Drop what is still buffered, which must not fail again when Python ends."""
+    with suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+__all__ = [
+    "NO_READER",
+    "CommandParser",
+    "forget_output",
+    "make_console",
+    "print_table",
+    "run_to_status",
+]
