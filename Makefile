@@ -24,6 +24,10 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 TESTS  ?= tests
 
+# A worker that dies fails the run at once, with the name of its test. Another in its place
+# would run the same test again, and die of it.
+DIE    := --max-worker-restart=0
+
 # Tests start hundreds of processes of ours. Where Python may not keep what it compiled, half of
 # the processor time of each of them goes into compiling KuPool again.
 unexport PYTHONDONTWRITEBYTECODE
@@ -40,7 +44,7 @@ help:
 # In the order of the folders, so that those that start processes come first. By default files
 # with few tests come last; among them are long ones, for which the other workers then wait.
 test: $(READY) services
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(TESTS)
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(DIE) $(TESTS)
 	$(BIN)/python -m twisted.trial -j 2 --reporter=text --temp-directory=.cache/trial tests.unit tests.contract
 
 check: lint unit
@@ -51,7 +55,7 @@ lint: $(READY)
 	$(BIN)/mypy
 
 unit: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist loadfile tests/unit tests/contract tests/test_architecture.py
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(DIE) tests/unit tests/contract tests/test_architecture.py
 
 # Fails where fewer than 80 of 100 lines of one of these packages are covered.
 coverage: $(READY) services

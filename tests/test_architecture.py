@@ -339,8 +339,9 @@ def unit_tests() -> list[str]:
 def module_of(test: str) -> Path | None:
     """The module that a file of unit tests has its name from, if there is one."""
     folder, _, name = test.rpartition("/")
-    module = ROOT / "kupool" / folder / f"{name.removeprefix('test_')}.py"
-    return module if module.is_file() else None
+    places = (ROOT / "kupool" / folder, ROOT / folder)
+    paths = (place / f"{name.removeprefix('test_')}.py" for place in places)
+    return next(filter(Path.is_file, paths), None)
 
 
 class ImportTests(SynchronousTestCase):

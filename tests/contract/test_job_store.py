@@ -48,6 +48,11 @@ class JobStoreContract:
 class KeepingContract(JobStoreContract):
     """K-34: and what a store does that outlives the process."""
 
+    async def test_no_ids_are_reserved_at_first(self) -> None:
+        """K-35: the ids of a new store begin at the beginning."""
+        store = await self.make_store()
+        self.assertEqual((await store.load(100)).reserved_until, 0)  # type: ignore[attr-defined]
+
     async def test_load(self) -> None:
         """K-34: the newest jobs come back by id, oldest first, whenever they were made."""
         store = await self.make_store()

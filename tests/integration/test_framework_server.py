@@ -129,6 +129,10 @@ class _ServerSuite(ServerCase):
 
     async def test_a_name_is_resolved(self) -> None:
         """P-01, P-02: all its addresses, on one port, without holding the reactor up."""
+        try:
+            socket.getaddrinfo("localhost", 0)
+        except OSError as error:
+            self.skipTest(f"nothing here knows localhost: {error}")
         server = self.server(addresses=["localhost:0"])
         await server.start()
         infos = await in_thread(socket.getaddrinfo, "localhost", 0, 0, socket.SOCK_STREAM)

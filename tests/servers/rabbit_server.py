@@ -169,6 +169,10 @@ class RabbitServer(OwnServer, VirtualHosts):
         ]
         (self.folder / "rabbitmq.conf").write_text("\n".join(lines) + "\n")
         (self.folder / "enabled_plugins").write_text("[rabbitmq_management].\n")
+        # Erlang need not ask the system who localhost is: not every machine knows.
+        (self.folder / "inetrc").write_text(
+            '{lookup, [file, native]}.\n{host, {127,0,0,1}, ["localhost"]}.\n'
+        )
         cookie = self.folder / ".erlang.cookie"  # the secret that nodes and tools share
         cookie.write_text("kupool-tests")
         cookie.chmod(0o400)
@@ -259,6 +263,7 @@ class RabbitServer(OwnServer, VirtualHosts):
             "RABBITMQ_ALLOW_INPUT": "1",  # the script becomes the broker: the pid is its own
             "RABBITMQ_SERVER_START_ARGS": "-noinput",
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": _ERLANG,
+            "ERL_INETRC": str(folder / "inetrc"),
             "ERL_EPMD_PORT": str(self._mapper.port),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
             "ERL_CRASH_DUMP": str(folder / "crash.dump"),

@@ -78,6 +78,7 @@ class SessionTests(SynchronousTestCase):
         bench = PoolBench(max_connections=0, interval=100.0).start()
         for n in range(600):
             bench.connect().authorize(f"user{n}")
+        bench.clock.advance(7.0)
         self.successResultOf(Deferred.fromCoroutine(bench.coordinator.rotate()))
         bench.clock.advance(0.25)
         self.assertEqual(bench.pool.broadcast_seconds, 0.25)

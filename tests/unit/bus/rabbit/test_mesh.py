@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from random import Random
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
+from twisted.logger import ILogObserver, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.bus import Answer, BusError, BusSettings, Kind, Message, NotMine
@@ -645,6 +646,10 @@ class PoisonTests(_Suite):
             pack([encode(NodeState(9, 0, 1, False, [SubscriberEntry("\n", 0.0, ["t"], [])]))]),
         ]
         address, node = one.carrier.address, one.bus.node
+        said: list[Any] = []
+        observer = cast(ILogObserver, said.append)
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
         for body in bodies:
             two.carrier.put(node, address, body, 99.0)
         for sender, reply_to in (("", address), (node, ""), (two.bus.node, "elsewhere")):
@@ -652,6 +657,7 @@ class PoisonTests(_Suite):
         self.settle(1.1)
         counted = self.successResultOf(two.bus.status()).counts["unreadable"]
         self.assertGreaterEqual(counted, len(bodies) + 1)
+        self.assertEqual(sum("cannot be read" in str(e.get("log_format")) for e in said), 1)
         two.carrier.put(node, address, pack([b"\xc0", good, b"\x91\x07"]), 99.0)
         self.settle(1.1)
         self.assertEqual([m.data for m in two.heard], [b"good"])

@@ -1,0 +1,46 @@
+"""Issue 14: the tests of a module, by its place and by imports."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tools.tests_of_modules import TestsOfModules
+
+FILES = {
+    "kupool/a/__init__.py": "from kupool.a.one import One",
+    "kupool/a/one.py": "from kupool.a.two import Two",
+    "kupool/a/two.py": "",
+    "tests/fakes/ones.py": "from kupool.a import One",
+    "tests/unit/a/test_one.py": "from kupool.a.one import One",
+    "tests/unit/a/test_other.py": "from kupool.a.one import One",
+    "tests/unit/b/test_far.py": "from tests.fakes.ones import some",
+    "tests/unit/b/test_none.py": "",
+    "tests/contract/test_two.py": "from kupool.a.two import Two",
+    "tests/integration/test_long.py": "from kupool.a.two import Two",
+}
+
+
+class TestsOfModulesTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        root = Path(folder.name)
+        for name, text in FILES.items():
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            (root / name).write_text(text)
+        self.tests = TestsOfModules(root)
+
+    def test_its_own_place_first_then_what_imports_it(self) -> None:
+        """By way of a package's ``__init__`` and of fakes, too."""
+        own, *others = self.tests.of("kupool/a/one.py")
+        self.assertEqual(own, "tests/unit/a/test_one.py")
+        self.assertEqual(others, ["tests/unit/a/test_other.py", "tests/unit/b/test_far.py"])
+
+    def test_without_a_place(self) -> None:
+        """The nearest, and those of the package; tests that start processes never."""
+        nearest, *others = self.tests.of("kupool/a/two.py")
+        self.assertEqual(nearest, "tests/contract/test_two.py")
+        self.assertEqual(others, ["tests/unit/a/test_one.py", "tests/unit/a/test_other.py"])

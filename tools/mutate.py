@@ -1,0 +1,292 @@
+"""Changes one thing at a time in the core modules, and sees whether a test fails.
+
+    python -m tools.mutate --count 200 --seed 1
+    python -m tools.mutate --package pool --count 50 --jobs 2
+    python -m tools.mutate --at kupool/pool/judge.py:33
+
+Each mutant is a copy of the tree with one operator, constant, comparison or call changed; the
+unit and contract tests of the changed module run on it until one fails. A mutant on which all
+pass has survived, and is printed with its place: a test is missing, or the change is none, and
+then it is to stand in `tools/equivalent_mutants.txt` with the reason. A test that takes a minute
+counts as failed. The checkout itself is never changed. RabbitMQ and PostgreSQL are started
+once where tests need them, unless the environment names some, as `tests/servers/services.py` says.
+
+Ends with status 1 where a mutant survives that the list does not explain.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import random
+import re
+import resource
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from queue import Empty, Queue
+
+from tests.servers import services
+from tools.mutants import Mutant, mutants_of
+from tools.tests_of_modules import TestsOfModules
+
+ROOT = Path(__file__).resolve().parent.parent
+EQUIVALENT = Path(__file__).with_name("equivalent_mutants.txt")
+
+#: The packages of the core.
+CORE = ("bus", "log", "pool", "rooms", "session", "stats", "wire")
+
+#: Seconds that one test may take: nothing is said for so long when it never ends.
+PATIENCE = 60.0
+
+#: Bytes of memory that the tests of one mutant may have: some would take all there is.
+MOST_MEMORY = 4 << 30
+
+KILLED, SURVIVED, EQUAL = "killed", "survived", "equivalent"
+
+
+class TestsFailed(Exception):
+    """The tests do not even pass, or cannot run, without a change."""
+
+
+class Checkout:
+    """A copy of the tree of its own, in which one mutant after the other is tried."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        listed = subprocess.run(
+            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+            cwd=ROOT, capture_output=True, check=True, text=True,
+        )  # fmt: skip
+        for name in filter(None, listed.stdout.split("\0")):
+            if (ROOT / name).is_file():
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(ROOT / name, folder / name)
+        self._written = 0
+
+    @contextlib.contextmanager
+    def changed(self, mutant: Mutant) -> Iterator[None]:
+        """Have the file changed for as long as this lasts."""
+        path = self.folder / mutant.path
+        source = path.read_bytes()
+        self._write(path, mutant.applied(source))
+        try:
+            yield
+        finally:
+            self._write(path, source)
+
+    def _write(self, path: Path, source: bytes) -> None:
+        path.write_bytes(source)
+        # What Python has compiled goes by size and by seconds: no two may have the same.
+        self._written += 1
+        os.utime(path, (self._written, self._written))
+
+    def test(self, tests: Sequence[str]) -> tuple[bool | None, str]:
+        """Run tests until one fails; returns whether all passed, None if one takes too long.
+
+        The text is the output.
+        """
+        command = [sys.executable, "-m", "pytest", "-v", "-x", "-p", "no:cacheprovider"]
+        process = subprocess.Popen(
+            [*command, "--hypothesis-seed=0", *tests],
+            cwd=self.folder,
+            env={**os.environ, "PYTHONPATH": str(self.folder)},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        resource.prlimit(process.pid, resource.RLIMIT_AS, (MOST_MEMORY, MOST_MEMORY))
+        try:
+            output = _read_to_the_end(process)
+            status = process.wait(PATIENCE) if output is not None else None
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            assert process.stdout is not None
+            process.stdout.close()
+        if output is None or status is None:
+            return None, ""
+        if status in (4, 5):
+            raise TestsFailed(f"pytest did not run {' '.join(tests)}:\n{output[-2000:]}")
+        return status == 0, output
+
+
+def _read_to_the_end(process: subprocess.Popen[bytes]) -> str | None:
+    """The output of a process; None if nothing comes of it for too long."""
+    assert process.stdout is not None
+    pieces: list[bytes] = []
+    while select.select([process.stdout], [], [], PATIENCE)[0]:
+        piece = os.read(process.stdout.fileno(), 1 << 16)
+        if not piece:
+            return b"".join(pieces).decode(errors="replace")
+        pieces.append(piece)
+    return None
+
+
+@contextlib.contextmanager
+def servers(tests: Iterable[str]) -> Iterator[None]:
+    """Have the servers that some files of tests need, named in the environment meanwhile."""
+    text = " ".join(tests)
+    named = {}
+    if "rabbit" in text:
+        broker = services.rabbit()
+        named = {"KUPOOL_TEST_AMQP_URL": broker.url(), "KUPOOL_TEST_AMQP_API": broker.api_url}
+    if "postgres" in text:
+        named["KUPOOL_TEST_PG_DSN"] = services.postgres().dsn
+    before = dict(os.environ)
+    os.environ.update(named)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+class Trial:
+    """Some mutants, each tried in one of the copies.
+
+    ``equivalent`` are the lines of the list of those that change no behaviour.
+    """
+
+    def __init__(self, mutants: Sequence[Mutant], equivalent: set[str]) -> None:
+        self._equivalent = equivalent
+        tests = TestsOfModules(ROOT)
+        self._tests = {m.path: tests.of(m.path) for m in mutants}
+        self._left: Queue[Mutant] = Queue()
+        for mutant in mutants:
+            self._left.put(mutant)
+        self._sound: set[str] = set()
+        self._lock = threading.Lock()
+        self.outcomes: Counter[str] = Counter()
+        self.survivors: list[Mutant] = []
+        self.problem: BaseException | None = None
+
+    def run(self, jobs: int) -> None:
+        """Try all of them, so many at a time."""
+        needed = {test for tests in self._tests.values() for test in tests}
+        with servers(needed), tempfile.TemporaryDirectory(prefix="mutants-") as name:
+            threads = [
+                threading.Thread(target=self._work, args=(Path(name) / f"copy{number}",))
+                for number in range(jobs)
+            ]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        if self.problem is not None:
+            raise self.problem
+
+    def _work(self, folder: Path) -> None:
+        try:
+            checkout = Checkout(folder)
+            while self.problem is None:
+                mutant = self._left.get_nowait()
+                self._try(checkout, mutant)
+        except Empty:
+            pass
+        except BaseException as error:
+            self.problem = error
+
+    def _try(self, checkout: Checkout, mutant: Mutant) -> None:
+        if key(mutant) in self._equivalent:
+            self._note(mutant, EQUAL, "")
+            return
+        tests = self._tests[mutant.path]
+        if not tests:
+            self._note(mutant, SURVIVED, "no tests")
+            return
+        began = time.monotonic()
+        with checkout.changed(mutant):
+            passed, output = checkout.test(tests)
+        if passed:
+            self._note(mutant, SURVIVED, f"{time.monotonic() - began:.0f} s")
+            return
+        failed = re.search(r"^(?:FAILED|ERROR) ([^: ]+)\S*", output, re.MULTILINE)
+        if failed:
+            self._require_a_pass(checkout, failed[1])
+        self._note(mutant, KILLED, failed[0] if failed else "a test takes too long, or all end")
+
+    def _require_a_pass(self, checkout: Checkout, test: str) -> None:
+        """See that a file of tests passes without a change."""
+        if test not in self._sound:
+            passed, output = checkout.test([test])
+            if not passed:
+                raise TestsFailed(f"{test} fails without any change:\n{output[-2000:]}")
+            self._sound.add(test)
+
+    def _note(self, mutant: Mutant, outcome: str, why: str) -> None:
+        with self._lock:
+            self.outcomes[outcome] += 1
+            if outcome == SURVIVED:
+                self.survivors.append(mutant)
+            print(f"{outcome:10} {shown(mutant)}   [{why}]", flush=True)
+
+
+def key(mutant: Mutant) -> str:
+    """How a mutant stands in the list of equivalent ones; lines may move."""
+    return f"{mutant.path} | {mutant.statement} | {mutant.change}"
+
+
+def shown(mutant: Mutant) -> str:
+    """The place of a mutant, and the change."""
+    return f"{mutant.path}:{mutant.line}  {mutant.change}"
+
+
+def listed(text: str) -> set[str]:
+    """Return the keys in the text of the list: each has its reason in a comment above."""
+    lines = (line.strip() for line in text.splitlines())
+    return {line for line in lines if line and not line.startswith("#")}
+
+
+def all_mutants(packages: Sequence[str]) -> list[Mutant]:
+    """Return all mutants of some packages, in the order of their paths and lines."""
+    return [
+        mutant
+        for package in packages
+        for path in sorted((ROOT / "kupool" / package).rglob("*.py"))
+        for mutant in mutants_of(path.relative_to(ROOT).as_posix(), path.read_bytes())
+    ]
+
+
+def main() -> None:
+    """Run it from the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--count", type=int, default=60, help="how many mutants")
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
+    parser.add_argument("--package", action="append", choices=CORE, help="of these alone")
+    parser.add_argument("--at", action="append", metavar="FILE:LINE", help="all of these lines")
+    parser.add_argument("--jobs", type=int, default=1, help="how many at a time")
+    arguments = parser.parse_args()
+    mutants = all_mutants(arguments.package or CORE)
+    print(f"seed {arguments.seed}, {len(mutants)} mutants to choose from", flush=True)
+    if arguments.at:
+        chosen = [m for m in mutants if f"{m.path}:{m.line}" in arguments.at]
+    else:
+        count = min(arguments.count, len(mutants))
+        chosen = random.Random(arguments.seed).sample(mutants, count)
+    trial = Trial(chosen, listed(EQUIVALENT.read_text("utf-8")))
+    try:
+        trial.run(arguments.jobs)
+    except TestsFailed as error:
+        raise SystemExit(str(error)) from error
+    tried = trial.outcomes[KILLED] + trial.outcomes[SURVIVED]
+    share = 100 * trial.outcomes[KILLED] / tried if tried else 100.0
+    print(f"{dict(trial.outcomes)}: {share:.1f} % of {tried} killed")
+    for mutant in trial.survivors:
+        print(f"survivor: {mutant.path}:{mutant.line}\n  {key(mutant)}")
+    raise SystemExit(1 if trial.survivors else 0)
+
+
+if __name__ == "__main__":
+    main()
