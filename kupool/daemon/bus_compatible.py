@@ -12,6 +12,7 @@ from twisted.internet.interfaces import IProtocolFactory, IReactorTime
 from kupool.bus.broker import Broker
 from kupool.bus.compatible.frames import HEADER_SIZE, MAX_BODY, PREDECESSOR
 from kupool.bus.compatible.service import PredecessorLimits, PredecessorService, TopicRules
+from kupool.bus.remote.shares import Shares
 from kupool.bus.topics import matches, pattern_name
 from kupool.daemon.bus import LAST_CALLS
 from kupool.daemon.bus import peer_limits as bus_limits
@@ -60,8 +61,13 @@ class CompatiblePart:
         self.service.limits = peer_limits(settings)
 
 
-def make_compatible(settings: Settings, reactor: Any, broker: Broker) -> CompatiblePart | None:
-    """Make what serves clients of the predecessor's bus; None where it is off."""
+def make_compatible(
+    settings: Settings, reactor: Any, broker: Broker, shares: Shares
+) -> CompatiblePart | None:
+    """Make what serves clients of the predecessor's bus; None where it is off.
+
+    ``shares`` are what users and addresses have over the sessions of the pool.
+    """
     address = settings.bus.compatible_addr
     if not address:
         return None
@@ -72,6 +78,7 @@ def make_compatible(settings: Settings, reactor: Any, broker: Broker) -> Compati
         limits=peer_limits(settings),
         rules=topic_rules(settings.bus),
         refusals=refusals,
+        shares=shares,
     )
 
     def factory(manager: ConnectionManager) -> IProtocolFactory:

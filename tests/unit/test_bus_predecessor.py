@@ -785,6 +785,17 @@ class LimitTests(PredecessorCase):
         two.send(*(frame(1001, n, b"x" * 8, CALL) for n in (8, 9, 10)))
         self.assertEqual((two.receive(), len(subscriber.receive())), ([], 3))
 
+    def test_an_address_has_one_share(self) -> None:
+        """Issue 13 build 2: for its sessions and for its connections here together."""
+        assert self.daemon.parts.bus is not None
+        self.assertEqual(len(self.daemon.parts.bus.service.shares), 0)
+        one, two = self.client(), self.client("192.0.2.2")
+        self.assertEqual(len(self.daemon.parts.bus.service.shares), 2)
+        one.peer.abort()
+        two.peer.abort()
+        self.network.settle()
+        self.assertEqual(len(self.daemon.parts.bus.service.shares), 0)
+
     def test_topics_of_one_address(self) -> None:
         """Issue 13 build 2: over all of its connections; what one had is free at its end."""
         self.stop()

@@ -111,7 +111,8 @@ class BusService(Observer):
     ) -> None:
         methods = router or Router()
         self._peers: dict[int, BusPeer] = {}
-        self._shares = Shares()
+        #: What users and addresses have; another service of the same broker may count there, too.
+        self.shares = Shares()
         super().__init__(BusRouter(methods, self._peers, self.replied))
         self.limits = limits or broker.settings.peers
         self._broker = broker
@@ -140,7 +141,7 @@ class BusService(Observer):
         self._end_publishes(connection)
         peer = self._peers.pop(connection.id, None)
         if peer is not None:
-            self._shares.leave(peer.shares)
+            self.shares.leave(peer.shares)
 
     def settle(self, connection: Connection) -> Deferred[None] | None:
         """Wait for the outcomes of what the peer has published, so long; it can answer nothing."""
@@ -182,7 +183,7 @@ class BusService(Observer):
         peer = self._peers.get(connection.id)
         if peer is None:
             user = self._user_of(connection)
-            shares = self._shares.join(user, connection.host)
+            shares = self.shares.join(user, connection.host)
             peer = self._peers[connection.id] = BusPeer(user or connection.host, shares)
         return peer
 
@@ -234,7 +235,8 @@ class BusService(Observer):
 
         if params.redelivered:
             message = message._replace(redelivered=True)
-        peer.opened(number, broker.publish(message, done, params.message))
+        owners = [share.owner for share in peer.shares]
+        peer.opened(number, broker.publish(message, done, params.message, owners))
         return answer
 
     def _subscribe(
