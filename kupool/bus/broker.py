@@ -15,7 +15,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from kupool.bus.accounts import Accounts, Note
-from kupool.bus.buffer import Buffer, Kept, Owner
+from kupool.bus.buffer import Buffer, BufferOwner, Kept
 from kupool.bus.calling import FIRST_FOREIGN, Calls
 from kupool.bus.calls import Deliver, Done, Response, Subscriber, Taken
 from kupool.bus.messages import Kind, Message, Outcome
@@ -213,7 +213,7 @@ class Broker:
         return self._ids.text()
 
     def publish(
-        self, message: Message, done: Done, known_as: str = "", owners: Sequence[Owner] = ()
+        self, message: Message, done: Done, known_as: str = "", owners: Sequence[BufferOwner] = ()
     ) -> Callable[[], None]:
         """See a message through to its outcome, which ``done`` is given, maybe at once.
 
@@ -277,7 +277,9 @@ class Broker:
         except BaseException:
             self._log.failure("An outcome could not be told")
 
-    def _send(self, message: Message, note: Note, done: Done, owners: Sequence[Owner]) -> None:
+    def _send(
+        self, message: Message, note: Note, done: Done, owners: Sequence[BufferOwner]
+    ) -> None:
         """Send an unreliable message, or keep it."""
 
         def sent(told: Counter[Taken], meant: Sequence[Subscriber]) -> None:
@@ -298,7 +300,7 @@ class Broker:
                 self._buffer.drain(topic, self._giving(subscriber))
 
     def _sent(
-        self, message: Message, note: Note, told: Counter[Taken], owners: Sequence[Owner]
+        self, message: Message, note: Note, told: Counter[Taken], owners: Sequence[BufferOwner]
     ) -> Outcome:
         receivers = told[Taken.YES]
         reason = ""

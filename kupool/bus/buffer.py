@@ -16,7 +16,7 @@ from kupool.timing.timers import Timer, Timers
 MAX_BUFFERS = 1000
 
 
-class Owner(NamedTuple):
+class BufferOwner(NamedTuple):
     """A user, or an address, whose message it is."""
 
     is_user: bool
@@ -29,7 +29,7 @@ class Kept(NamedTuple):
     expires: float
     message: Message
     note: Note
-    owners: tuple[Owner, ...] = ()
+    owners: tuple[BufferOwner, ...] = ()
 
 
 class _Owned:
@@ -66,14 +66,14 @@ class Buffer:
         self._expired = expired
         self._queues: dict[str, _Queue] = {}
         self._size = 0
-        self._owned: dict[Owner, _Owned] = {}
+        self._owned: dict[BufferOwner, _Owned] = {}
 
     def count(self, topic: str) -> int:
         """Return how many messages of a topic wait."""
         queue = self._queues.get(topic)
         return 0 if queue is None else len(queue.items)
 
-    def over_share(self, message: Message, owners: Iterable[Owner]) -> bool:
+    def over_share(self, message: Message, owners: Iterable[BufferOwner]) -> bool:
         """Say whether some owner of a message has as much in here as one may."""
         settings, peers = self._settings, self._settings.peers
         for owner in owners:
@@ -88,7 +88,7 @@ class Buffer:
                 return True
         return False
 
-    def keep(self, message: Message, note: Note, owners: Iterable[Owner] = ()) -> bool:
+    def keep(self, message: Message, note: Note, owners: Iterable[BufferOwner] = ()) -> bool:
         """Keep a message; False where there is no room for it, or not for more of an owner."""
         settings, topic = self._settings, message.topic
         queue = self._queues.get(topic)
@@ -163,7 +163,7 @@ class Buffer:
             self._queues.pop(topic, None)
         return kept
 
-    def _let_go(self, owner: Owner, message: Message) -> None:
+    def _let_go(self, owner: BufferOwner, message: Message) -> None:
         owned = self._owned[owner]
         owned.size -= len(message.data)
         owned.topics[message.topic] -= 1
@@ -173,4 +173,4 @@ class Buffer:
             del self._owned[owner]
 
 
-__all__ = ["MAX_BUFFERS", "Buffer", "Kept", "Owner"]
+__all__ = ["MAX_BUFFERS", "Buffer", "BufferOwner", "Kept"]

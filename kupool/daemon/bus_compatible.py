@@ -8,6 +8,7 @@ from typing import Any
 
 from twisted.internet.defer import TimeoutError as TimedOut
 from twisted.internet.interfaces import IProtocolFactory, IReactorTime
+from twisted.logger import Logger
 
 from kupool.bus.broker import Broker
 from kupool.bus.compatible.frames import HEADER_SIZE, MAX_BODY, PREDECESSOR
@@ -35,6 +36,8 @@ LAST_ANSWERS = 2.0
 class CompatiblePart:
     """What serves these clients, and where."""
 
+    _log = Logger()
+
     clock: IReactorTime
     server: Server
     service: PredecessorService
@@ -59,6 +62,13 @@ class CompatiblePart:
         """Go by settings that have changed."""
         self.server.manager.settings = server_limits(settings)
         self.service.limits = peer_limits(settings)
+        ended = self.service.use_rules(topic_rules(settings.bus))
+        if ended:
+            self._log.warn(
+                "Ended {count} subscriptions of the predecessor's clients to topics that the "
+                "settings do not allow any more",
+                count=ended,
+            )
 
 
 def make_compatible(

@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.faults.process import wait_until
 from tests.pgbouncer import PgBouncer
 from tests.running_daemon import UNLIMITED, LineClient, RunningDaemon, StartFailed
-from tests.services import PostgresServer, RabbitServer, postgres, rabbit, required
+from tests.services import PostgresServer, RabbitServer, postgres, rabbit, ready, required
 
 #: Runs what follows under another host name.
 ELSEWHERE = ("unshare", "--uts", "sh", "-c", 'hostname elsewhere && exec "$@"', "sh")
@@ -86,7 +86,7 @@ class SecondDaemonTests(Case):
         self.assertIs(client.submit(job, "one")["result"], True)
         client.close()
         self.until(first, lambda: self.counted() == 1)
-        self.assertEqual(first.get("/ready"), (200, {"ready": True, "reasons": []}))
+        self.assertEqual(ready(first), (200, []))
         self.assertEqual(first.stop(), 0)
         # It has released the database.
         self.daemon().start()
@@ -106,7 +106,7 @@ class SecondDaemonTests(Case):
             self.assertIn(f"pid {first.pid}", self.refused(self.daemon()))
         finally:
             first.process.send_signal(signal.SIGCONT)
-        self.assertEqual(first.get("/ready"), (200, {"ready": True, "reasons": []}))
+        self.assertEqual(ready(first), (200, []))
 
     def test_the_lock_is_the_schemas(self) -> None:
         """Two pools in two schemas of one database are two pools."""
@@ -238,7 +238,7 @@ class TakeoverTests(Case):
             self.server.start()
             self.until(first, lambda n=n: self.counted() == n + 1)
         client.close()
-        self.until(first, lambda: first.get("/ready")[1] == {"ready": True, "reasons": []})
+        self.until(first, lambda: ready(first) == (200, []))
         self.assertIn(f"pid {first.pid}", self.refused(self.daemon()))
         self.assertEqual(first.stop(), 0)
 

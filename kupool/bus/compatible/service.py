@@ -186,6 +186,20 @@ class PredecessorService:
         self._sequences = 0
         self._publishes = UnderWay()
 
+    def use_rules(self, rules: TopicRules) -> int:
+        """Go by other rules from now on; returns how many subscriptions end by that."""
+        self._rules = rules
+        ended = 0
+        for peer in self._peers.values():
+            topics = [topic for topic in peer.topics if not rules.may_subscribe(str(topic))]
+            if topics:
+                ended += len(topics)
+                peer.topics.difference_update(topics)
+                left = self._broker.unsubscribe(peer.id, topics)
+                peer.has.unsubscribed("", left, lambda n: False)
+                self._expect(peer)
+        return ended
+
     # -- connections
 
     def opened(self, connection: Connection) -> None:

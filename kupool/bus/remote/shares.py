@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from kupool.bus.buffer import Owner
+from kupool.bus.buffer import BufferOwner
 from kupool.bus.settings import PeerLimits
 
 
@@ -19,7 +19,7 @@ class Share:
         self.is_user = is_user
         self.name = name
         #: Whose messages wait for a subscriber, also when there is no connection any more.
-        self.owner = Owner(is_user, name)
+        self.owner = BufferOwner(is_user, name)
         self.connections = 0
         self.calls = self.size = self.topics = 0
 
