@@ -122,10 +122,13 @@ class PacedCalls:
             if self._random.random() < 0.5
             else self._bus.publish_reliable_specific
         )
-        self.waiting[number] = self._reactor.seconds() + timeout
+        begun = self._reactor.seconds()
+        self.waiting[number] = begun + timeout
         publish(data, MOODY, timeout).addCallbacks(
             self._ended, self._failed, callbackArgs=(number, data), errbackArgs=(number,)
         )
+        if number in self.waiting:  # where the process stood still in there, its time began later
+            self.waiting[number] += self._reactor.seconds() - begun
 
     def _ended(self, outcome: Outcome, number: int, data: bytes) -> None:
         now, deadline = self._reactor.seconds(), self.waiting.pop(number, None)

@@ -15,7 +15,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from kupool.bus.accounts import Accounts, Note
-from kupool.bus.buffer import Buffer, Kept
+from kupool.bus.buffer import Buffer, BufferOwner, Kept
 from kupool.bus.calling import FIRST_FOREIGN, Calls
 from kupool.bus.calls import Deliver, Done, Response, Subscriber, Taken
 from kupool.bus.messages import Kind, Message, Outcome
@@ -34,6 +34,7 @@ MAX_MATCHES = 1024
 BUS_FULL = "the bus is full"
 BUS_CLOSED = "the bus is closed"
 TOO_LARGE = "too large for every subscriber"
+SHARE_FULL = "too much of one user or address waits for a subscriber"
 
 #: Seconds between two lines of the log about refusals for the same reason.
 LOG_PERIOD = 60.0
@@ -211,13 +212,15 @@ class Broker:
         """Return an id for a message; nobody can guess it, no other message has the same."""
         return self._ids.text()
 
-    def publish(self, message: Message, done: Done, known_as: str = "") -> Callable[[], None]:
+    def publish(
+        self, message: Message, done: Done, known_as: str = "", owners: Sequence[BufferOwner] = ()
+    ) -> Callable[[], None]:
         """See a message through to its outcome, which ``done`` is given, maybe at once.
 
         It is one that :func:`kupool.bus.publishing.make_message` made; a reliable one's
         ``timeout`` is the time that it has. ``known_as`` is the id that its publisher has
-        for it: for traces only. Returns what ends it without an outcome; harmless
-        afterwards.
+        for it: for traces only. ``owners`` are whose it is, where it has to wait for a first
+        subscriber. Returns what ends it without an outcome; harmless afterwards.
         """
         note = self._accounts.published(message, known_as)
         if self._closed:
@@ -231,7 +234,7 @@ class Broker:
         elif self._incomplete:
             self._refuse(message, note, self._incomplete, done)
         else:
-            self._send(message, note, done)
+            self._send(message, note, done, owners)
         return _nothing
 
     def answer(self, subscriber_id: str, number: int, response: Response) -> None:
@@ -274,11 +277,13 @@ class Broker:
         except BaseException:
             self._log.failure("The outcome of a publish could not be reported to its caller")
 
-    def _send(self, message: Message, note: Note, done: Done) -> None:
+    def _send(
+        self, message: Message, note: Note, done: Done, owners: Sequence[BufferOwner]
+    ) -> None:
         """Send an unreliable message, or keep it."""
 
         def sent(told: Counter[Taken], meant: Sequence[Subscriber]) -> None:
-            outcome = self._sent(message, note, told)
+            outcome = self._sent(message, note, told, owners)
             if outcome.kind is Kind.SENT and not outcome.receivers:  # it is kept
                 self._give_kept(message.topic, meant)
             self._tell(done, outcome)
@@ -294,7 +299,9 @@ class Broker:
             for subscriber in [each for each in there if each not in known]:
                 self._buffer.drain(topic, self._giving(subscriber))
 
-    def _sent(self, message: Message, note: Note, told: Counter[Taken]) -> Outcome:
+    def _sent(
+        self, message: Message, note: Note, told: Counter[Taken], owners: Sequence[BufferOwner]
+    ) -> Outcome:
         receivers = told[Taken.YES]
         reason = ""
         if receivers:
@@ -308,11 +315,11 @@ class Broker:
         elif self._closed:
             self._accounts.ended(message, note, Kind.REFUSED.value)
             reason = BUS_CLOSED
-        elif self._buffer.keep(message, note):
+        elif self._buffer.keep(message, note, owners):
             self._accounts.ended(message, note, "buffered")
         else:
             self._accounts.ended(message, note, "overflow")
-            reason = BUS_FULL
+            reason = SHARE_FULL if self._buffer.over_share(message, owners) else BUS_FULL
         if reason:
             return Outcome(Kind.REFUSED, reason=reason)
         return Outcome(Kind.SENT, receivers=receivers)
@@ -378,4 +385,4 @@ def _nothing() -> None:
     """End a message that has its outcome; tell nobody."""
 
 
-__all__ = ["BUS_CLOSED", "BUS_FULL", "TOO_LARGE", "Broker"]
+__all__ = ["BUS_CLOSED", "BUS_FULL", "SHARE_FULL", "TOO_LARGE", "Broker"]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from kupool.bus.accounts import Note
@@ -16,12 +16,30 @@ from kupool.timing.timers import Timer, Timers
 MAX_BUFFERS = 1000
 
 
+class BufferOwner(NamedTuple):
+    """A user, or an address, whose message it is."""
+
+    is_user: bool
+    name: str
+
+
 class Kept(NamedTuple):
     """A message that waits until ``expires``, in seconds of the clock."""
 
     expires: float
     message: Message
     note: Note
+    owners: tuple[BufferOwner, ...] = ()
+
+
+class _Owned:
+    """What an owner has in the buffer: bytes, and messages by topic."""
+
+    __slots__ = ("size", "topics")
+
+    def __init__(self) -> None:
+        self.size = 0
+        self.topics: Counter[str] = Counter()
 
 
 class _Queue:
@@ -34,7 +52,11 @@ class _Queue:
 
 
 class Buffer:
-    """One bounded queue for each topic; ``expired`` is told of what waited in vain."""
+    """One bounded queue for each topic; ``expired`` is told of what waited in vain.
+
+    Of all the bytes, and of all the topics, one owner has a part, so that something is left for
+    others.
+    """
 
     def __init__(
         self, timers: Timers, settings: BusSettings, expired: Callable[[Kept], object]
@@ -44,14 +66,30 @@ class Buffer:
         self._expired = expired
         self._queues: dict[str, _Queue] = {}
         self._size = 0
+        self._owned: dict[BufferOwner, _Owned] = {}
 
     def count(self, topic: str) -> int:
         """Return how many messages of a topic wait."""
         queue = self._queues.get(topic)
         return 0 if queue is None else len(queue.items)
 
-    def keep(self, message: Message, note: Note) -> bool:
-        """Keep a message; False where there is no room for it."""
+    def over_share(self, message: Message, owners: Iterable[BufferOwner]) -> bool:
+        """Say whether some owner of a message has as much in here as one may."""
+        settings, peers = self._settings, self._settings.peers
+        for owner in owners:
+            owned = self._owned.get(owner)
+            if owned is None:
+                continue  # one message is always within it
+            part = peers.user_buffer if owner.is_user else peers.address_buffer
+            more_topics = message.topic not in owned.topics
+            if owned.size + len(message.data) > part * settings.buffer_total or (
+                more_topics and len(owned.topics) >= part * MAX_BUFFERS
+            ):
+                return True
+        return False
+
+    def keep(self, message: Message, note: Note, owners: Iterable[BufferOwner] = ()) -> bool:
+        """Keep a message; False where there is no room for it, or not for more of an owner."""
         settings, topic = self._settings, message.topic
         queue = self._queues.get(topic)
         if queue is None:
@@ -63,10 +101,16 @@ class Buffer:
             len(queue.items) >= settings.buffer_count
             or queue.size + size > settings.buffer_bytes
             or self._size + size > settings.buffer_total
+            or self.over_share(message, owners)
         ):
             return False
         self._queues[topic] = queue
-        queue.items.append(Kept(self._timers.now() + settings.buffer_time, message, note))
+        expires = self._timers.now() + settings.buffer_time
+        queue.items.append(Kept(expires, message, note, tuple(owners)))
+        for owner in owners:
+            owned = self._owned.setdefault(owner, _Owned())
+            owned.size += size
+            owned.topics[topic] += 1
         queue.size += size
         self._size += size
         if queue.timer is None:
@@ -94,6 +138,7 @@ class Buffer:
         for queue in self._queues.values():
             self._timers.cancel(queue.timer)
         self._queues.clear()
+        self._owned.clear()
         self._size = 0
 
     def _watch(self, topic: str, queue: _Queue) -> None:
@@ -110,11 +155,22 @@ class Buffer:
         kept = queue.items.popleft()
         queue.size -= len(kept.message.data)
         self._size -= len(kept.message.data)
+        for owner in kept.owners:
+            self._let_go(owner, kept.message)
         if not queue.items:
             self._timers.cancel(queue.timer)
             queue.timer = None
             self._queues.pop(topic, None)
         return kept
 
+    def _let_go(self, owner: BufferOwner, message: Message) -> None:
+        owned = self._owned[owner]
+        owned.size -= len(message.data)
+        owned.topics[message.topic] -= 1
+        if not owned.topics[message.topic]:
+            del owned.topics[message.topic]
+        if not owned.topics:
+            del self._owned[owner]
 
-__all__ = ["MAX_BUFFERS", "Buffer", "Kept"]
+
+__all__ = ["MAX_BUFFERS", "Buffer", "BufferOwner", "Kept"]

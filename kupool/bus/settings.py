@@ -18,7 +18,9 @@ class PeerLimits:
     over all of these. ``user_calls`` and ``address_calls`` are publishes without an outcome,
     ``user_calls_bytes`` and ``address_calls_bytes`` the bytes of their data,
     ``user_topics`` and ``address_topics`` topics and keys. With 0 there is no limit to what
-    a user or an address has.
+    a user or an address has. ``user_buffer`` and ``address_buffer`` are the parts that they may
+    have of what waits for a first subscriber, of its bytes and of its topics; those that the
+    broker's settings have count.
     """
 
     publishing: int = 10_000
@@ -30,6 +32,8 @@ class PeerLimits:
     address_calls: int = 50_000
     address_calls_bytes: int = 32 * 1024 * 1024
     address_topics: int = 200_000
+    user_buffer: float = 1 / 8
+    address_buffer: float = 1 / 4
 
 
 @dataclass(frozen=True)

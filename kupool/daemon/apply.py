@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from kupool.daemon.bus import peer_limits
 from kupool.daemon.parts import Parts, attempts, rules, server_settings, session_settings
 from kupool.settings import Settings, value_of, with_values
 
@@ -20,9 +19,7 @@ def apply_changes(parts: Parts, old: Settings, fresh: Settings, names: Iterable[
     parts.book.max_jobs = settings.jobs.history_jobs
     parts.book.max_nonces = settings.jobs.max_nonces
     if parts.bus is not None:
-        parts.bus.access.use(settings.bus)
-        parts.bus.access.pace.rate = settings.bus.rate
-        parts.bus.service.limits = peer_limits(settings.bus)
+        parts.bus.apply(settings.bus)
     if parts.compatible is not None:
         parts.compatible.apply(settings)
     if parts.rooms is not None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from twisted.internet.defer import TimeoutError as TimedOut
 from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
 
 from kupool.bus.local import LocalBus
 from kupool.bus.rabbit.bus import RabbitBus
@@ -38,6 +39,9 @@ MAX_NODE_NAME = 40
 #: Seconds that a stop leaves calls to get their answers.
 LAST_CALLS = 1.0
 
+#: Users that a line of the log names.
+SHOWN_USERS = 10
+
 #: Subscribers that one session may have; each has topics of its own.
 MAX_SUBSCRIBERS = 100
 
@@ -46,9 +50,25 @@ MAX_SUBSCRIBERS = 100
 class BusPart:
     """The bus, what carries it to the sessions, and who may do what on it."""
 
+    _log = Logger()
+
     bus: LocalBus | RabbitBus
     service: BusService
     access: BusAccess
+
+    def apply(self, settings: NodeBusSettings) -> None:
+        """Go by settings that have changed; subscriptions that they do not allow end."""
+        self.access.use(settings)
+        self.access.pace.rate = settings.rate
+        self.service.limits = peer_limits(settings)
+        ended = self.service.end_subscriptions(self.access.may_subscribe)
+        if ended:
+            self._log.warn(
+                "Ended {count} subscriptions to topics that the settings do not allow any more, "
+                "of {users}",
+                count=sum(ended.values()),
+                users=", ".join(sorted(ended)[:SHOWN_USERS]) + ", .." * (len(ended) > SHOWN_USERS),
+            )
 
     @property
     def problem(self) -> str:

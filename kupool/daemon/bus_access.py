@@ -37,7 +37,7 @@ class BusAccess:
         self.pace = RequestPace(settings.rate)
 
     def use(self, settings: NodeBusSettings) -> None:
-        """Go by these settings from now on; what sessions have subscribed to stays."""
+        """Go by these settings from now on; see :meth:`may_subscribe` for what is there."""
         rules = list(bus_rules(settings))
         self._rules = Permissions(rules)
         # Before a user's name is in them: one who is called as the pool's topics has none.
@@ -66,6 +66,11 @@ class BusAccess:
         if isinstance(params, UnsubscribeParams) or operator:
             return None
         return FORBIDDEN
+
+    def may_subscribe(self, connection: Connection, pattern: str) -> bool:
+        """Say whether a connection may have a subscription to a valid pattern."""
+        user = self._user_of(connection)
+        return user in self._operators or self._refuse_pattern(user, pattern) is None
 
     def refuse_topic(
         self, topic: str, user: str = "", *, everything: bool = False

@@ -8,10 +8,12 @@ from typing import Any
 
 from twisted.internet.defer import TimeoutError as TimedOut
 from twisted.internet.interfaces import IProtocolFactory, IReactorTime
+from twisted.logger import Logger
 
 from kupool.bus.broker import Broker
 from kupool.bus.compatible.frames import HEADER_SIZE, MAX_BODY, PREDECESSOR
 from kupool.bus.compatible.service import PredecessorLimits, PredecessorService, TopicRules
+from kupool.bus.remote.shares import Shares
 from kupool.bus.topics import matches, pattern_name
 from kupool.daemon.bus import LAST_CALLS
 from kupool.daemon.bus import peer_limits as bus_limits
@@ -33,6 +35,8 @@ LAST_ANSWERS = 2.0
 @dataclass(frozen=True)
 class CompatiblePart:
     """What serves these clients, and where."""
+
+    _log = Logger()
 
     clock: IReactorTime
     server: Server
@@ -58,10 +62,22 @@ class CompatiblePart:
         """Go by settings that have changed."""
         self.server.manager.settings = server_limits(settings)
         self.service.limits = peer_limits(settings)
+        ended = self.service.use_rules(topic_rules(settings.bus))
+        if ended:
+            self._log.warn(
+                "Ended {count} subscriptions of the predecessor's clients to topics that the "
+                "settings do not allow any more",
+                count=ended,
+            )
 
 
-def make_compatible(settings: Settings, reactor: Any, broker: Broker) -> CompatiblePart | None:
-    """Make what serves clients of the predecessor's bus; None where it is off."""
+def make_compatible(
+    settings: Settings, reactor: Any, broker: Broker, shares: Shares
+) -> CompatiblePart | None:
+    """Make what serves clients of the predecessor's bus; None where it is off.
+
+    ``shares`` are what users and addresses have over the sessions of the pool.
+    """
     address = settings.bus.compatible_addr
     if not address:
         return None
@@ -72,6 +88,7 @@ def make_compatible(settings: Settings, reactor: Any, broker: Broker) -> Compati
         limits=peer_limits(settings),
         rules=topic_rules(settings.bus),
         refusals=refusals,
+        shares=shares,
     )
 
     def factory(manager: ConnectionManager) -> IProtocolFactory:

@@ -205,7 +205,9 @@ def build(
         consumer=consumer,
         clock_watch=ClockWatch(wall, boot.seconds),
         bus=bus_part,
-        compatible=None if bus is None else make_compatible(settings, reactor, bus.broker),
+        compatible=None
+        if bus_part is None
+        else make_compatible(settings, reactor, bus_part.bus.broker, bus_part.service.shares),
         rooms=rooms,
     )
 

@@ -102,10 +102,10 @@ class RoomQueue(Generic[M]):
         if not self:
             self._events = self._messages = None
 
-    def drop(self, keep: type | None = None) -> list[M]:
-        """Let nothing wait but events of one kind; returns the messages that did."""
+    def drop(self, keep: tuple[type, ...] = ()) -> list[M]:
+        """Let nothing wait but events of some kinds; returns the messages that did."""
         if self._events is not None:
-            kept = [] if keep is None else [e for e in self._events if isinstance(e, keep)]
+            kept = [e for e in self._events if isinstance(e, keep)]
             self._events = deque(kept) if kept else None
         messages, self._messages = self._messages, None
         for message in messages or ():

@@ -580,8 +580,8 @@ class Room:
             self._when_closed.append(call)
 
     def _drop_messages(self) -> None:
-        """Handle nothing of what waits, but that the room is closing."""
-        messages = self._queue.drop(keep=Closing)
+        """Handle nothing of what waits, but that the room is new, and that it is closing."""
+        messages = self._queue.drop(keep=(Created, Closing))
         if messages:
             self._unhandled = [*(self._unhandled or ()), *messages]
 

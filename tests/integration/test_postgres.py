@@ -708,3 +708,19 @@ class FoldTests(SynchronousTestCase):
                 fold_entry(body)
         body = encode_batch(Batch(1, "b1", T * 1000, ["a\\u0000b"], [1], ["n"]))
         self.assertIsInstance(fold_entry(body), BatchCounts)
+
+
+class RiskTests(Base):
+    """K-44: a server whose commits may be lost is named when the daemon connects."""
+
+    async def test_settings_that_are_off(self) -> None:
+        dsn = postgres().new_database()
+        safe = self.database(dsn, own="alone")
+        await safe.open()
+        self.assertNotIn("synchronous_commit", safe.risk)
+        await safe.close()
+        lax = self.database(make_dsn(dsn, options="-c synchronous_commit=off"), own="alone")
+        await lax.open()
+        self.assertIn("synchronous_commit", lax.risk)
+        self.assertIn("switch on what is off", lax.risk)
+        self.assertNotIn(SECRET, lax.risk)

@@ -162,7 +162,8 @@ class PredecessorService:
 
     Its connections have the framing :data:`~kupool.bus.compatible.frames.PREDECESSOR`, or are
     WebSockets. ``limits`` may be replaced at any time. What is refused is counted and logged by
-    ``refusals``.
+    ``refusals``. ``shares`` are those of the broker's other clients, where an address has its
+    share once for all of its connections; by default it has one of its own here.
     """
 
     def __init__(
@@ -173,6 +174,7 @@ class PredecessorService:
         limits: PredecessorLimits,
         rules: TopicRules,
         refusals: Refusals,
+        shares: Shares | None = None,
     ) -> None:
         self.limits = limits
         self._clock = clock
@@ -180,9 +182,23 @@ class PredecessorService:
         self._rules = rules
         self._refusals = refusals
         self._peers: dict[int, _Peer] = {}
-        self._shares = Shares()
+        self._shares = Shares() if shares is None else shares
         self._sequences = 0
         self._publishes = UnderWay()
+
+    def use_rules(self, rules: TopicRules) -> int:
+        """Go by other rules from now on; returns how many subscriptions end by that."""
+        self._rules = rules
+        ended = 0
+        for peer in self._peers.values():
+            topics = [topic for topic in peer.topics if not rules.may_subscribe(str(topic))]
+            if topics:
+                ended += len(topics)
+                peer.topics.difference_update(topics)
+                left = self._broker.unsubscribe(peer.id, topics)
+                peer.has.unsubscribed("", left, lambda n: False)
+                self._expect(peer)
+        return ended
 
     # -- connections
 
@@ -404,7 +420,8 @@ class PredecessorService:
                     self._expect(peer)
                 self._publishes.end()
 
-        peer.has.opened(number, broker.publish(message, done))
+        owners = [share.owner for share in peer.has.shares]
+        peer.has.opened(number, broker.publish(message, done, owners=owners))
 
     def _why_not_publish(self, peer: _Peer, frame: PredecessorFrame) -> str:
         if self._publishes.finishing:

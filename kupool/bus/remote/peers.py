@@ -113,6 +113,10 @@ class BusPeer:
                 return reason
         return ""
 
+    def topics_of(self, name: str) -> frozenset[str]:
+        """Return what a subscriber listens to."""
+        return frozenset(self._topics.get(name, ()))
+
     def number_of(self, name: str) -> int:
         """Return the number of a subscriber; a new one gets it with :meth:`subscribed`."""
         return self.names.get(name, self._next_number)

@@ -111,7 +111,9 @@ class BusService(Observer):
     ) -> None:
         methods = router or Router()
         self._peers: dict[int, BusPeer] = {}
-        self._shares = Shares()
+        self._connections: dict[int, Connection] = {}
+        #: What users and addresses have; another service of the same broker may count there, too.
+        self.shares = Shares()
         super().__init__(BusRouter(methods, self._peers, self.replied))
         self.limits = limits or broker.settings.peers
         self._broker = broker
@@ -140,7 +142,8 @@ class BusService(Observer):
         self._end_publishes(connection)
         peer = self._peers.pop(connection.id, None)
         if peer is not None:
-            self._shares.leave(peer.shares)
+            del self._connections[connection.id]
+            self.shares.leave(peer.shares)
 
     def settle(self, connection: Connection) -> Deferred[None] | None:
         """Wait for the outcomes of what the peer has published, so long; it can answer nothing."""
@@ -155,6 +158,27 @@ class BusService(Observer):
     def finish(self) -> Deferred[None]:
         """Refuse what is published from now on; fires when all before has its outcome."""
         return self._publishes.finish()
+
+    def end_subscriptions(self, may: Callable[[Connection, str], bool]) -> dict[str, int]:
+        """End those that a connection may not have any more, for which ``may`` is asked.
+
+        Returns how many, by publisher. The peers are not told.
+        """
+        ended: dict[str, int] = {}
+        for number, peer in self._peers.items():
+            connection = self._connections[number]
+            for name in list(peer.names):
+                topics = [t for t in peer.topics_of(name) if not may(connection, t)]
+                if topics:
+                    ended[peer.publisher] = ended.get(peer.publisher, 0) + len(topics)
+                    self._end_topics(connection, peer, name, topics)
+        return ended
+
+    def _end_topics(
+        self, connection: Connection, peer: BusPeer, name: str, topics: Iterable[object] | None
+    ) -> None:
+        left = self._broker.unsubscribe(_subscriber_id(connection, peer.names[name]), topics)
+        peer.unsubscribed(name, left, lambda n: self._broker.knows(_subscriber_id(connection, n)))
 
     def _leave(self, connection: Connection) -> None:
         peer = self._peers.get(connection.id)
@@ -182,8 +206,9 @@ class BusService(Observer):
         peer = self._peers.get(connection.id)
         if peer is None:
             user = self._user_of(connection)
-            shares = self._shares.join(user, connection.host)
+            shares = self.shares.join(user, connection.host)
             peer = self._peers[connection.id] = BusPeer(user or connection.host, shares)
+            self._connections[connection.id] = connection
         return peer
 
     def _turned_away(self, reason: str) -> ErrorText:
@@ -234,7 +259,8 @@ class BusService(Observer):
 
         if params.redelivered:
             message = message._replace(redelivered=True)
-        peer.opened(number, broker.publish(message, done, params.message))
+        owners = [share.owner for share in peer.shares]
+        peer.opened(number, broker.publish(message, done, params.message, owners))
         return answer
 
     def _subscribe(
@@ -264,15 +290,11 @@ class BusService(Observer):
     def _unsubscribe(self, connection: Connection, request: Any) -> bool | ErrorText:
         params: UnsubscribeParams = request.params
         peer, name = self._peer(connection), params.subscriber
-        number = peer.names.get(name)
-        if number is not None:
+        if name in peer.names:
             try:
-                left = self._broker.unsubscribe(_subscriber_id(connection, number), params.topics)
+                self._end_topics(connection, peer, name, params.topics)
             except ValueError as error:
                 return BAD_PARAMS.about(str(error))
-            peer.unsubscribed(
-                name, left, lambda n: self._broker.knows(_subscriber_id(connection, n))
-            )
         return True
 
     def _status(self, connection: Connection, request: Any) -> StatusPage:

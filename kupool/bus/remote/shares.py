@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from kupool.bus.buffer import BufferOwner
 from kupool.bus.settings import PeerLimits
 
 
@@ -12,11 +13,13 @@ class Share:
     and topics and keys.
     """
 
-    __slots__ = ("calls", "connections", "is_user", "name", "size", "topics")
+    __slots__ = ("calls", "connections", "is_user", "name", "owner", "size", "topics")
 
     def __init__(self, is_user: bool, name: str) -> None:
         self.is_user = is_user
         self.name = name
+        #: Whose messages wait for a subscriber, also when there is no connection any more.
+        self.owner = BufferOwner(is_user, name)
         self.connections = 0
         self.calls = self.size = self.topics = 0
 

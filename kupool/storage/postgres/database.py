@@ -25,7 +25,12 @@ from kupool.storage.postgres.owner import (
     set_keepalives,
     switches_sessions,
 )
-from kupool.storage.postgres.schema import BlockingCursor, prepare, revive
+from kupool.storage.postgres.schema import (
+    BlockingCursor,
+    prepare,
+    revive,
+    unsafe_settings,
+)
 
 if TYPE_CHECKING:
     from kupool.storage.postgres.link import PostgresLink
@@ -109,6 +114,8 @@ class PostgresDatabase:
         self._ownership = Ownership() if own else None
         self._shared = own == "shared"
         self._update = update
+        #: What may be lost or counted twice after a power cut, and why; empty for nothing.
+        self.risk = ""
         self._closed = self._lost = False
         self._pause: Deferred[Any] | None = None
         self._opening: Deferred[None] | None = None
@@ -220,6 +227,20 @@ class PostgresDatabase:
         """Begin a session that counts."""
         assert self._ownership is not None
         await self._ownership.begin(cursor, backend, self._switches)
+        self._note_risk(await unsafe_settings(cursor))
+
+    def _note_risk(self, names: Sequence[str]) -> None:
+        """Say once which settings of the server make its commits unsafe, and when none does."""
+        if not names:
+            self.risk = ""
+            return
+        risk = (
+            f"{self._where}: {', '.join(names)} off: after a power cut or a crash of the server "
+            "submissions may count twice or not at all; switch on what is off"
+        )
+        if risk != self.risk:
+            self.risk = risk
+            self._log.warn("{risk}", risk=risk)
 
     async def _begin_other(self, cursor: Any, backend: int) -> None:
         await set_keepalives(cursor)

@@ -68,6 +68,19 @@ async def prepare(cursor: Any, schema: str, *, update: bool = True) -> None:
     await _check_privileges(cursor)
 
 
+#: Settings of a server without which a commit that it has confirmed may be lost.
+_SAFE = ("fsync", "full_page_writes", "synchronous_commit")
+
+
+async def unsafe_settings(cursor: Any) -> list[str]:
+    """Return the settings that are off, and have to be on for commits to last."""
+    await cursor.execute(
+        "SELECT name FROM pg_settings WHERE name = ANY(%s) AND setting = 'off' ORDER BY name",
+        (list(_SAFE),),
+    )
+    return [name for (name,) in cursor.fetchall()]
+
+
 #: The table that others may have made before us, and the types that its columns may have.
 _SUBMISSIONS = {
     "username": ("character varying", "text"),

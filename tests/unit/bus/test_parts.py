@@ -15,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.bus import BusSettings, Message, Model, Outcome
 from kupool.bus.accounts import Accounts
-from kupool.bus.buffer import MAX_BUFFERS, Buffer, Kept
+from kupool.bus.buffer import MAX_BUFFERS, Buffer, BufferOwner, Kept
 from kupool.bus.calls import CallVerdict, Response, Taken
 from kupool.bus.inbox import Inbox
 from kupool.bus.remote.messages import Body, decode_data, encode_data
@@ -145,6 +145,36 @@ class BufferTests(SynchronousTestCase):
         self.assertEqual([self.keep(b"x" * 30, f"u{n}") for n in range(2)], [True, False])
         self.clock.advance(3.0)
         self.assertEqual([self.keep(b"x" * 30, f"v{n}") for n in range(4)], [True] * 3 + [False])
+
+    def test_of_one_owner(self) -> None:
+        """Issue 13: what one user or address publishes leaves room for others, in bytes and in
+        topics; what is delivered or expires is free again.
+        """
+        self.buffer = Buffer(
+            self.timers, BusSettings(buffer_total=800), lambda kept: self.expired.append(b"")
+        )
+        ann, bob, here = (
+            BufferOwner(True, "ann"),
+            BufferOwner(True, "bob"),
+            BufferOwner(False, "192.0.2.1"),
+        )
+
+        def keep(data: bytes, topic: str, *owners: BufferOwner) -> bool:
+            made = message(data, topic)
+            kept = self.buffer.keep(made, self.accounts.published(made), owners)
+            self.assertEqual(kept, not self.buffer.over_share(made, owners) or kept)
+            return kept
+
+        self.assertEqual([keep(b"x" * 50, "t", ann, here) for _ in range(3)], [True, True, False])
+        self.assertEqual([keep(b"x" * 50, "u", bob, here) for _ in range(3)], [True, True, False])
+        self.assertFalse(keep(b"x" * 50, "t", BufferOwner(True, "eve"), here))
+        self.assertTrue(keep(b"x" * 50, "t", BufferOwner(True, "eve")))
+        self.buffer.drain("u", lambda kept: True)
+        self.assertTrue(keep(b"x" * 50, "t", BufferOwner(True, "joe"), here))
+        self.clock.advance(3.0)
+        self.assertEqual([keep(b"", f"t{n}", ann) for n in range(126)], [True] * 125 + [False])
+        self.assertTrue(keep(b"", "t1", ann))
+        self.assertTrue(keep(b"", "mine", bob))
 
     def test_expiry(self) -> None:
         """A-32: each after its own three seconds."""

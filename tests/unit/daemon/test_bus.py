@@ -313,6 +313,26 @@ class ReloadTests(DaemonCase):
         root = self.session("root", password="secret")
         self.assertIn("published", self.ask(root, "status")["counts"])
 
+    def test_subscriptions_that_are_not_allowed_any_more(self) -> None:
+        """They end, whoever has them; those that are allowed stay, and an operator's do."""
+        alice, root = (
+            self.session("alice", password="secret"),
+            self.session("root", password="secret"),
+        )
+        for peer in (alice, root):
+            self.ask(peer, "subscribe", topics=["a", "b"], keys=["k"])
+            self.ask(peer, "subscribe", topics=["a"], subscriber="other")
+        self.reload(bus_subscribe=["b"], bus_operators=["root"])
+        found = sorted(s.topics for s in self.broker.status().subscribers)
+        self.assertEqual(found, [("a",), ("a", "b"), ("b",)])
+        self.assertEqual(self.publish(alice, "a")["receivers"], 2)
+        self.assertEqual(alice.items(), [])
+        self.assertEqual(self.ask(alice, "subscribe", topics=["a"])[0], 33)
+        self.assertEqual(self.ask(alice, "unsubscribe", subscriber="other"), True)
+        self.reload(bus_subscribe=["c"])
+        self.assertEqual(self.broker.status().subscribers, ())
+        self.assertEqual(self.ask(alice, "subscribe", topics=["c"])["topics"], ["c"])
+
     def test_a_rule_that_is_none(self) -> None:
         """It changes nothing, nor does what is beside it."""
         alice = self.session("alice", password="secret")

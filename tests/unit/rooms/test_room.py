@@ -499,6 +499,15 @@ class CloseTests(SynchronousTestCase):
         self.assertEqual(self.hall.hooks.log, [Closing("closed")])
         self.closed()
 
+    def test_a_room_that_is_new(self) -> None:
+        """A-42: no hook gets a room that ``on_create_room`` has not had, however soon it ends."""
+        self.hall.hooks.create = lambda room: self.hall.hooks.log.append(f"new: {room.code}")
+        room = self.hall.lobby.create("short")
+        ended = room.close("cut off", handle_pending=False)
+        self.hall.settle()
+        self.assertEqual(self.successResultOf(ended), [])
+        self.assertEqual(self.hall.hooks.log, ["new: short", Closing("cut off")])
+
     def test_a_handler_that_hangs_is_not_waited_for_longer_than_the_timeout(self) -> None:
         self.hall.hooks.handle = lambda room, incoming: Deferred()
         waiting = [self.hall.lobby.request(self.ann, n) for n in range(2)]

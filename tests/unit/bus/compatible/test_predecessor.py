@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import given
@@ -784,6 +785,31 @@ class LimitTests(PredecessorCase):
         two.receive()
         two.send(*(frame(1001, n, b"x" * 8, CALL) for n in (8, 9, 10)))
         self.assertEqual((two.receive(), len(subscriber.receive())), ([], 3))
+
+    def test_an_address_has_one_share(self) -> None:
+        """Issue 13 build 2: for its sessions and for its connections here together."""
+        assert self.daemon.parts.bus is not None
+        self.assertEqual(len(self.daemon.parts.bus.service.shares), 0)
+        one, two = self.client(), self.client("192.0.2.2")
+        self.assertEqual(len(self.daemon.parts.bus.service.shares), 2)
+        one.peer.abort()
+        two.peer.abort()
+        self.network.settle()
+        self.assertEqual(len(self.daemon.parts.bus.service.shares), 0)
+
+    def test_topics_after_a_reload(self) -> None:
+        """Issue 13 build 3: a reload gives topics to these clients, and takes them away."""
+        client = self.subscriber(1001, 1002)
+        changed = replace(self.daemon.settings.bus, subscribe=("1002", "1003"), publish=("1002",))
+        settings = replace(self.daemon.settings, bus=changed)
+        self.part.apply(settings)
+        self.assertEqual([s.topics for s in self.broker.status().subscribers], [("1002",)])
+        client.subscribe(1003)
+        publisher = self.client()
+        publisher.send(frame(1001, 5, b"x", CALL))
+        self.assertEqual(publisher.receive(), [(1001, 5, b"x", 1, 0)])
+        self.part.apply(replace(settings, bus=replace(changed, subscribe=())))
+        self.assertEqual(self.broker.status().subscribers, ())
 
     def test_topics_of_one_address(self) -> None:
         """Issue 13 build 2: over all of its connections; what one had is free at its end."""

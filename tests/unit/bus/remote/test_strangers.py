@@ -469,6 +469,24 @@ class ShareTests(BusCase):
         self.network.advance(0.1)
         self.assertEqual([m["code"] for m in two.messages()], [38])
 
+    def test_what_waits_for_a_subscriber(self) -> None:
+        """One user does not fill the buffer for everybody, over however many sessions."""
+        most = self.broker.settings.buffer_total // 8
+        ann, again, bob = self.peer("ann"), self.peer("ann"), self.peer("bob")
+
+        def send(peer: Any, number: int) -> Any:
+            topic, data = f"news.{number % 100}", "x" * 45_000
+            return self.ask(peer, "publish", topic=topic, data=data, model="unreliable-all")
+
+        for number in range(most // 45_000):
+            self.assertEqual(send((ann, again)[number % 2], number)["outcome"], "sent")
+        refused = {
+            "outcome": "refused",
+            "reason": "too much of one user or address waits for a subscriber",
+        }
+        self.assertEqual(send(ann, 99), refused)
+        self.assertEqual(send(bob, 99)["outcome"], "sent")
+
     def test_addresses(self) -> None:
         """Also of those that have said no name."""
         self.service.limits = PeerLimits(address_calls=2, address_topics=3)
