@@ -22,14 +22,14 @@ class Note:
     def __init__(self, at: float, message: Message) -> None:
         self.at = at
         self.id = message.id
-        self.model = message.model.value
+        self.model = message.model
         self.size = len(message.data)
         self.start = message.data[:START]
         self.outcome = ""
 
     def shown(self) -> Recent:
         """Return it as a status has it."""
-        return Recent(self.id, self.at, self.model, self.size, self.start, self.outcome)
+        return Recent(self.id, self.at, self.model.value, self.size, self.start, self.outcome)
 
 
 class TopicAccount:
@@ -53,7 +53,8 @@ class Accounts:
         self._wall = wall
         self.counts: Counter[str] = Counter()
         self._topics: OrderedDict[str, TopicAccount] = OrderedDict()
-        self._traces: OrderedDict[str, list[Step]] = OrderedDict()
+        #: The values of steps: one is made three times for every message, and seldom read.
+        self._traces: OrderedDict[str, list[tuple[float, str, str, str]]] = OrderedDict()
         #: The ids of messages by what their publishers call them.
         self._known_as: OrderedDict[str, str] = OrderedDict()
 
@@ -69,7 +70,8 @@ class Accounts:
         account = self._account(message.topic)
         note = Note(self._wall(), message)
         account.recent.append(note)
-        self._add(account, "published")
+        account.counts["published"] += 1
+        self.counts["published"] += 1
         self.step(message, "published")
         return note
 
@@ -81,10 +83,7 @@ class Accounts:
 
     def happened(self, message: Message, what: str, times: int = 1) -> None:
         """Count something of a message's topic, and of the whole bus."""
-        self._add(self._account(message.topic), what, times)
-
-    def _add(self, account: TopicAccount, what: str, times: int = 1) -> None:
-        account.counts[what] += times
+        self._account(message.topic).counts[what] += times
         self.counts[what] += times
 
     def _account(self, topic: str) -> TopicAccount:
@@ -110,14 +109,14 @@ class Accounts:
             if len(self._traces) > most:
                 self._traces.popitem(last=False)
         if len(steps) < MAX_STEPS:
-            steps.append(Step(self._wall(), message.id, event, subscriber))
+            steps.append((self._wall(), message.id, event, subscriber))
 
     def trace(self, trace_id: str) -> tuple[Step, ...]:
         """Return what is known of a message's way, in order."""
         steps = self._traces.get(trace_id)
         if steps is None:
             steps = self._traces.get(self._known_as.get(trace_id, ""), [])
-        return tuple(steps)
+        return tuple(Step(*values) for values in steps)
 
     def shown(
         self, waiting: Callable[[str], int], buffered: Callable[[str], int]

@@ -162,7 +162,8 @@ class Calls:
             self._work.append(call)
         if subscriber.full:
             self._wake(subscriber)
-        self._go_on()
+        if self._work:
+            self._go_on()
 
     def close(self, reason: str) -> None:
         """Refuse them all."""

@@ -137,7 +137,7 @@ def in_any_order(random: Random, count: int) -> Iterator[int]:
     """Yield the numbers below ``count`` in a random order, the first at little cost."""
     if not count:
         return
-    first = random.randrange(count)
+    first = int(random.random() * count)  # randrange() takes four times as long
     yield first
     rest = [n for n in range(count) if n != first]
     random.shuffle(rest)

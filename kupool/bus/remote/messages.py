@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from base64 import b64decode, b64encode
-from typing import Any
 
 import msgspec
 
@@ -19,13 +18,14 @@ from kupool.errors import (
     TIMEOUT,
     ErrorText,
 )
-from kupool.wire.incoming import ServerMessage
+from kupool.wire.incoming import ServerMessage, decode_incoming
+from kupool.wire.messages import RequestId
 
 #: What is left out of a ``call``; msgspec knows a default by its identity.
 NO_TIMEOUT = 0.0
 
 
-class Body(msgspec.Struct, omit_defaults=True, kw_only=True):
+class Body(msgspec.Struct, omit_defaults=True, kw_only=True, gc=False):
     """Bytes in JSON: as text where they are that, else in base64 and marked so."""
 
     data: str = ""
@@ -84,6 +84,14 @@ class CallParams(Body, kw_only=True):
     redelivered: bool = False
 
 
+class _Call(msgspec.Struct, gc=False):
+    """The server's request ``call``: one object, as it is encoded for every message."""
+
+    id: str | None
+    method: str
+    params: CallParams
+
+
 class Subscribed(msgspec.Struct):
     """Result of ``bus.subscribe``: the subscriber's id and all its topics."""
 
@@ -118,7 +126,20 @@ class StatusPage(msgspec.Struct):
     next: int | None = None
 
 
+class _CallReply(msgspec.Struct, gc=False):
+    """A reply to ``call`` as most are, in one step; a :class:`ServerMessage` is any."""
+
+    id: RequestId = None
+    method: str | None = None
+    result: AnswerBody | str | bool | None = None
+    error: str | None = None
+    code: int | None = None
+
+
+_decode_call_reply = msgspec.json.Decoder(_CallReply).decode
 _decode_answer = msgspec.json.Decoder(AnswerBody | str | bool | None).decode
+_decode_published = msgspec.json.Decoder(Published).decode
+_encode = msgspec.json.Encoder().encode
 
 #: The bytes of entries that a page of a status may have, as JSON.
 PAGE = 40_000
@@ -133,7 +154,11 @@ def encode_data(data: bytes) -> tuple[str, bool]:
         text = data.decode()
     except UnicodeDecodeError:
         return b64encode(data).decode(), True
-    if len(msgspec.json.encode(text)) > 4 + len(data) * 4 // 3:
+    # Printable characters take as many bytes in JSON as they are, but for these two.
+    size = len(data) + data.count(b'"') + data.count(b"\\") + 2
+    if not text.isprintable():
+        size = len(_encode(text))
+    if size > 4 + len(data) * 4 // 3:
         return b64encode(data).decode(), True
     return text, False
 
@@ -148,10 +173,10 @@ def decode_data(body: Body) -> bytes:
         raise ValueError(f"data: {error}") from None
 
 
-def call_params(message: Message, subscriber: str) -> CallParams:
-    """Return the params that bring a message to a subscriber."""
+def encode_call(request_id: str | None, message: Message, subscriber: str) -> bytes:
+    """Return the request that brings a message to a subscriber."""
     text, base64 = encode_data(message.data)
-    return CallParams(
+    params = CallParams(
         data=text,
         base64=base64,
         topic=message.topic,
@@ -163,6 +188,7 @@ def call_params(message: Message, subscriber: str) -> CallParams:
         headers=dict(message.headers),
         redelivered=message.redelivered,
     )
+    return _encode(_Call(request_id, "call", params))
 
 
 def called_message(params: CallParams) -> Message:
@@ -204,7 +230,7 @@ def read_outcome(reply: ServerMessage) -> Outcome:
         kind = kinds.get(reply.code or 0)
         return Outcome(Kind.REFUSED, reason=reply.error) if kind is None else Outcome(kind)
     try:
-        found = msgspec.json.decode(reply.result, type=Published)
+        found = _decode_published(reply.result)
         data = decode_data(found)
     except ValueError as error:
         return Outcome(Kind.REFUSED, reason=f"an answer that cannot be read: {error}")
@@ -225,29 +251,63 @@ def response_result(response: Response) -> AnswerBody | ErrorText:
     return ErrorText(INTERNAL_ERROR.code, response.text)
 
 
-def read_response(reply: ServerMessage) -> Response:
-    """Return what a reply to a ``call`` says.
+def read_reply(payload: bytes) -> tuple[str, Response] | None:
+    """Return the id of a reply to a ``call`` and what it says; None for any other message.
 
     A result of text is an answer too, ``true`` and null are an empty one.
     """
-    if reply.error is not None:
-        if reply.code == NOT_FOUND.code:
-            return Response(CallVerdict.NOT_MINE)
-        if reply.code == FORBIDDEN.code:
-            reason = reply.error.removeprefix(f"{FORBIDDEN.text}: ")
-            return Response(CallVerdict.REFUSE, text=reason[:MAX_REASON])
-        return Response(CallVerdict.FAILED, text=reply.error[:MAX_REASON])
     try:
-        found: Any = _decode_answer(reply.result)
-        if isinstance(found, AnswerBody):
-            if not -MAX_STATUS <= found.status <= MAX_STATUS:
-                return Response(CallVerdict.FAILED, text=UNSENDABLE)
-            return Response(CallVerdict.ANSWER, decode_data(found), found.status)
+        reply = _decode_call_reply(payload)
+    except (ValueError, RecursionError):
+        return _read_misfit(payload)
+    if reply.method is not None or not isinstance(reply.id, str):
+        return None
+    if reply.error is not None:
+        return reply.id, _complaint(reply.error, reply.code)
+    return reply.id, _answer(reply.result)
+
+
+def _read_misfit(payload: bytes) -> tuple[str, Response] | None:
+    """As :func:`read_reply`, for one whose result may be what no answer is."""
+    try:
+        reply = decode_incoming(payload)
+    except (ValueError, RecursionError):
+        return None
+    if reply.method is not None or not isinstance(reply.id, str):
+        return None
+    if reply.error is not None:
+        return reply.id, _complaint(reply.error, reply.code)
+    try:
+        found = _decode_answer(reply.result)
     except ValueError as error:
-        return Response(CallVerdict.FAILED, text=f"an answer that cannot be read: {error}")
+        return reply.id, _unreadable(error)
+    return reply.id, _answer(found)
+
+
+def _complaint(error: str, code: int | None) -> Response:
+    if code == NOT_FOUND.code:
+        return Response(CallVerdict.NOT_MINE)
+    if code == FORBIDDEN.code:
+        reason = error.removeprefix(f"{FORBIDDEN.text}: ")
+        return Response(CallVerdict.REFUSE, text=reason[:MAX_REASON])
+    return Response(CallVerdict.FAILED, text=error[:MAX_REASON])
+
+
+def _answer(found: AnswerBody | str | bool | None) -> Response:
+    if isinstance(found, AnswerBody):
+        if not -MAX_STATUS <= found.status <= MAX_STATUS:
+            return Response(CallVerdict.FAILED, text=UNSENDABLE)
+        try:
+            return Response(CallVerdict.ANSWER, decode_data(found), found.status)
+        except ValueError as error:
+            return _unreadable(error)
     if found is False:
-        return Response(CallVerdict.FAILED, text="an answer that cannot be read: false")
+        return _unreadable("false")
     return Response(CallVerdict.ANSWER, found.encode() if isinstance(found, str) else b"")
+
+
+def _unreadable(why: object) -> Response:
+    return Response(CallVerdict.FAILED, text=f"an answer that cannot be read: {why}")
 
 
 def status_page(status: BusStatus, start: int) -> StatusPage:

@@ -26,6 +26,8 @@ class BusPeer:
         self.shares = shares
         #: The number of each subscriber, by its name.
         self.names: dict[str, int] = {}
+        #: Whether it ever had a subscriber: then it may have calls to reply to.
+        self.has_listened = False
         #: What waits for all outcomes.
         self.settled: Deferred[None] | None = None
         self.publishing = 0
@@ -119,6 +121,7 @@ class BusPeer:
 
     def subscribed(self, name: str, topics: Iterable[str], keys: Iterable[str]) -> None:
         """A subscriber listens to these topics, and declares more keys."""
+        self.has_listened = True
         if name not in self.names:
             self.names[name] = self._next_number
             self._next_number += 1
