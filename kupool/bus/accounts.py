@@ -50,6 +50,7 @@ class Accounts:
 
     def __init__(self, settings: BusSettings, wall: Callable[[], float]) -> None:
         self._settings = settings
+        self._most_traces = settings.max_traces
         self._wall = wall
         self.counts: Counter[str] = Counter()
         self._topics: OrderedDict[str, TopicAccount] = OrderedDict()
@@ -65,7 +66,7 @@ class Accounts:
         """
         if known_as:
             self._known_as[known_as] = message.id
-            if len(self._known_as) > self._settings.max_traces:
+            if len(self._known_as) > self._most_traces:
                 self._known_as.popitem(last=False)
         account = self._account(message.topic)
         note = Note(self._wall(), message)
@@ -99,15 +100,16 @@ class Accounts:
 
     def step(self, message: Message, event: str, subscriber: str = "") -> None:
         """Note a step of a message's way."""
-        most = self._settings.max_traces
+        most = self._most_traces
         if not most:
             return
-        trace_id = message.headers.get("trace-id") or message.id
-        steps = self._traces.get(trace_id)
+        headers, traces = message.headers, self._traces
+        trace_id = (headers and headers.get("trace-id")) or message.id
+        steps = traces.get(trace_id)
         if steps is None:
-            steps = self._traces[trace_id] = []
-            if len(self._traces) > most:
-                self._traces.popitem(last=False)
+            steps = traces[trace_id] = []
+            if len(traces) > most:
+                traces.popitem(last=False)
         if len(steps) < MAX_STEPS:
             steps.append((self._wall(), message.id, event, subscriber))
 

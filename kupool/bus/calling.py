@@ -26,7 +26,7 @@ from kupool.bus.settings import BusSettings
 from kupool.bus.topics import is_pattern, matches
 from kupool.bus.unguessable import Unguessable
 from kupool.timing.chunks import Chunks
-from kupool.timing.timers import Timers
+from kupool.timing.timers import TICK, TimerQueue
 
 #: Calls that are looked after in one turn of the reactor, and offers made to a fan-out.
 CHUNK = 500
@@ -51,7 +51,6 @@ class Calls:
     def __init__(
         self,
         clock: IReactorTime,
-        timers: Timers,
         settings: BusSettings,
         accounts: Accounts,
         *,
@@ -60,7 +59,10 @@ class Calls:
         dropped: Callable[[Subscriber], object],
     ) -> None:
         self._clock = clock
-        self._timers = timers
+        self._now = clock.seconds
+        self._timers: TimerQueue[Call] = TimerQueue(
+            clock, self._changed, TICK, per_turn=CHUNK, at_once=True
+        )
         self._settings = settings
         self._accounts = accounts
         self._random = random
@@ -92,7 +94,7 @@ class Calls:
         number = self._numbers.number() % FIRST_FOREIGN
         while number in self._calls:
             number = self._numbers.number() % FIRST_FOREIGN
-        deadline = self._timers.now() + message.timeout
+        deadline = self._now() + message.timeout
         call = self._calls[number] = Call(number, message, deadline, done, note=note)
         self.size += size
         if message.model is Model.RELIABLE_SPECIFIC:
@@ -171,6 +173,7 @@ class Calls:
             call = next(iter(self._calls.values()))
             self._finish(call, Outcome(Kind.REFUSED, reason=reason))
         self._work.clear()
+        self._timers.clear()
 
     # -- going on with them
 
@@ -180,8 +183,8 @@ class Calls:
 
     def _go_on(self) -> None:
         """Go on with the calls that have changed: some at once, the others in later turns."""
-        if not self._working:
-            self._chunks.begin()
+        if not self._working and self._part():
+            self._chunks.wake()
 
     def _part(self) -> bool:
         """Go on with some of them; returns whether others have changed."""
@@ -213,11 +216,10 @@ class Calls:
             return
         if not more and self._concluded(call):
             return
-        self._timers.cancel(call.timer)
-        at = call.deadline
-        if more:
-            at = min(at, call.share_ends)
-        call.timer = self._timers.add(at, lambda: self._changed(call))
+        if call.place >= 0:
+            self._timers.remove(call)
+        call.due = min(call.deadline, call.share_ends) if more else call.deadline
+        self._timers.add(call)
 
     def _offer_one(self, call: Call) -> bool:
         """Offer a call to one more; returns whether there is more to do for it later."""
@@ -226,7 +228,7 @@ class Calls:
             there = tuple(s for s in there if s not in call.offers)
         if there:
             call.met = True
-            call.share_ends = self._timers.now() + call.message.timeout * self._settings.share
+            call.share_ends = self._now() + call.message.timeout * self._settings.share
         full = False
         for n in in_any_order(self._random, len(there)):
             subscriber = there[n]
@@ -260,7 +262,7 @@ class Calls:
             if call.number not in self._calls:
                 return False
         if full:
-            call.share_ends = self._timers.now() + call.message.timeout * self._settings.share
+            call.share_ends = self._now() + call.message.timeout * self._settings.share
         return full
 
     def _meant(self, message: Message) -> tuple[Subscriber, ...]:
@@ -283,7 +285,7 @@ class Calls:
         again = message.redelivered or call.lost
         if message.model is Model.RELIABLE_RANDOM and call.offers:
             again = True
-        left = max(0.0, call.deadline - self._timers.now())
+        left = max(0.0, call.deadline - self._now())
         call.offers[subscriber] = OfferState.OPEN
         subscriber.take(call.number, size)
         taken = subscriber.deliver(message.offered(left, again), call.number)
@@ -358,7 +360,8 @@ class Calls:
     def _end(self, call: Call) -> None:
         del self._calls[call.number]
         self.size -= len(call.message.data)
-        self._timers.cancel(call.timer)
+        if call.place >= 0:
+            self._timers.remove(call)
         self._stop_waiting(call)
         for subscriber, state in call.offers.items():
             if state is OfferState.OPEN:

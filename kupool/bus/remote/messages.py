@@ -19,7 +19,7 @@ from kupool.errors import (
     ErrorText,
 )
 from kupool.wire.incoming import ServerMessage, decode_incoming
-from kupool.wire.messages import RequestId
+from kupool.wire.messages import RequestId, encode_error, encode_result
 
 #: What is left out of a ``call``; msgspec knows a default by its identity.
 NO_TIMEOUT = 0.0
@@ -221,6 +221,14 @@ def published(outcome: Outcome) -> Published | ErrorText:
         subscriber=outcome.subscriber,
         receivers=outcome.receivers,
     )
+
+
+def encode_outcome(request_id: RequestId, outcome: Outcome) -> bytes:
+    """Return the reply to ``bus.publish``."""
+    result = published(outcome)
+    if isinstance(result, ErrorText):
+        return encode_error(request_id, result)
+    return encode_result(request_id, result)
 
 
 def read_outcome(reply: ServerMessage) -> Outcome:

@@ -30,6 +30,7 @@ from kupool.bus.remote.messages import (
     UnsubscribeParams,
     decode_data,
     encode_call,
+    encode_outcome,
     published,
     read_reply,
     status_page,
@@ -226,7 +227,8 @@ class BusService(Observer):
         number = peer.begin(size)
 
         def done(outcome: Outcome) -> None:
-            request.reply(published(outcome))
+            if request.id is not None:
+                connection.answer(encode_outcome(request.id, outcome))
             if peer.finished(number):
                 self._publishes.end()
 
