@@ -14,6 +14,10 @@ START = 64
 MAX_STEPS = 100
 
 
+#: What a :class:`Step` is made of: there are three of them to a message, which few ask for.
+_StepValues = tuple[float, str, str, str]
+
+
 class Note:
     """What is remembered of a message, until its topic's account is asked for."""
 
@@ -54,8 +58,7 @@ class Accounts:
         self._wall = wall
         self.counts: Counter[str] = Counter()
         self._topics: OrderedDict[str, TopicAccount] = OrderedDict()
-        #: The values of steps: one is made three times for every message, and seldom read.
-        self._traces: OrderedDict[str, list[tuple[float, str, str, str]]] = OrderedDict()
+        self._traces: OrderedDict[str, list[_StepValues]] = OrderedDict()
         #: The ids of messages by what their publishers call them.
         self._known_as: OrderedDict[str, str] = OrderedDict()
 
@@ -100,18 +103,20 @@ class Accounts:
 
     def step(self, message: Message, event: str, subscriber: str = "") -> None:
         """Note a step of a message's way."""
-        most = self._most_traces
-        if not most:
-            return
-        headers, traces = message.headers, self._traces
-        trace_id = (headers and headers.get("trace-id")) or message.id
-        steps = traces.get(trace_id)
+        steps = self._traces.get(message.headers.get("trace-id") or message.id)
         if steps is None:
-            steps = traces[trace_id] = []
-            if len(traces) > most:
-                traces.popitem(last=False)
+            steps = self._begin_trace(message)
         if len(steps) < MAX_STEPS:
             steps.append((self._wall(), message.id, event, subscriber))
+
+    def _begin_trace(self, message: Message) -> list[_StepValues]:
+        traces, most = self._traces, self._most_traces
+        steps: list[_StepValues] = []
+        if most:
+            traces[message.headers.get("trace-id") or message.id] = steps
+            if len(traces) > most:
+                traces.popitem(last=False)
+        return steps
 
     def trace(self, trace_id: str) -> tuple[Step, ...]:
         """Return what is known of a message's way, in order."""
