@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
+from typing import Any
 
 from kupool.bus.messages import Message
 from kupool.bus.settings import BusSettings
@@ -14,8 +15,10 @@ START = 64
 MAX_STEPS = 100
 
 
-#: What a :class:`Step` is made of: there are three of them to a message, which few ask for.
-_StepValues = tuple[float, str, str, str]
+#: The values of steps, one after another, :data:`STEP` of them to each: every message has
+#: some, and few are asked for.
+StepValues = list[Any]
+STEP = 4
 
 
 class Note:
@@ -58,7 +61,7 @@ class Accounts:
         self._wall = wall
         self.counts: Counter[str] = Counter()
         self._topics: OrderedDict[str, TopicAccount] = OrderedDict()
-        self._traces: OrderedDict[str, list[_StepValues]] = OrderedDict()
+        self._traces: OrderedDict[str, StepValues] = OrderedDict()
         #: The ids of messages by what their publishers call them.
         self._known_as: OrderedDict[str, str] = OrderedDict()
 
@@ -106,12 +109,12 @@ class Accounts:
         steps = self._traces.get(message.headers.get("trace-id") or message.id)
         if steps is None:
             steps = self._begin_trace(message)
-        if len(steps) < MAX_STEPS:
-            steps.append((self._wall(), message.id, event, subscriber))
+        if len(steps) < MAX_STEPS * STEP:
+            steps += self._wall(), message.id, event, subscriber
 
-    def _begin_trace(self, message: Message) -> list[_StepValues]:
+    def _begin_trace(self, message: Message) -> StepValues:
         traces, most = self._traces, self._most_traces
-        steps: list[_StepValues] = []
+        steps: StepValues = []
         if most:
             traces[message.headers.get("trace-id") or message.id] = steps
             if len(traces) > most:
@@ -123,7 +126,7 @@ class Accounts:
         steps = self._traces.get(trace_id)
         if steps is None:
             steps = self._traces.get(self._known_as.get(trace_id, ""), [])
-        return tuple(Step(*values) for values in steps)
+        return tuple(Step(*steps[n : n + STEP]) for n in range(0, len(steps), STEP))
 
     def shown(
         self, waiting: Callable[[str], int], buffered: Callable[[str], int]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from itertools import islice
 from random import Random
 
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 from kupool.bus.accounts import Accounts, Note
@@ -30,6 +30,9 @@ from kupool.timing.timers import TICK, TimerQueue
 
 #: Calls that are looked after in one turn of the reactor, and offers made to a fan-out.
 CHUNK = 500
+
+#: Seconds after an offer for which a call has no timer, unless it is due within twice as long.
+FRESH = 0.05
 
 #: A broker's own calls have random numbers below: nobody who was not offered a call can name
 #: it. Those that it sees through for somebody else have numbers from here on.
@@ -69,6 +72,10 @@ class Calls:
         self._timers: TimerQueue[Call] = TimerQueue(
             clock, self._changed, TICK, per_turn=CHUNK, at_once=True
         )
+        #: Calls by their numbers that were offered a moment ago, and have no timer yet: most
+        #: are answered before they need one.
+        self._fresh: dict[int, Call] = {}
+        self._sweep: IDelayedCall | None = None
         self._settings = settings
         self._accounts = accounts
         self._random = random
@@ -180,6 +187,9 @@ class Calls:
             self._finish(call, Outcome(Kind.REFUSED, reason=reason))
         self._work.clear()
         self._timers.clear()
+        if self._sweep is not None:
+            self._sweep.cancel()
+            self._sweep = None
 
     # -- going on with them
 
@@ -222,10 +232,36 @@ class Calls:
             return
         if not more and self._concluded(call):
             return
+        due = call.deadline
+        if more and call.share_ends < due:
+            due = call.share_ends
+        self._go_on_at(call, due)
+
+    def _go_on_at(self, call: Call, due: float) -> None:
+        """Go on with a call at a time, and not at that which was set before."""
+        self._stop_timer(call)
+        call.due = due
+        if not call.offers or due < self._now() + 2 * FRESH:
+            self._timers.add(call)
+        else:
+            self._fresh[call.number] = call
+            if self._sweep is None:
+                self._sweep = self._clock.callLater(FRESH, self._set_timers)
+
+    def _stop_timer(self, call: Call) -> None:
         if call.place >= 0:
             self._timers.remove(call)
-        call.due = min(call.deadline, call.share_ends) if more else call.deadline
-        self._timers.add(call)
+        else:
+            self._fresh.pop(call.number, None)
+
+    def _set_timers(self) -> None:
+        """Set the timers of calls that have waited, some of them in this turn."""
+        self._sweep = None
+        for call in list(islice(self._fresh.values(), CHUNK)):
+            del self._fresh[call.number]
+            self._timers.add(call)
+        if self._fresh:
+            self._sweep = self._clock.callLater(0, self._set_timers)
 
     def _offer_one(self, call: Call) -> bool:
         """Offer a call to one more; returns whether there is more to do for it later."""
@@ -291,10 +327,10 @@ class Calls:
         again = message.redelivered or call.lost
         if call.offers and message.model is _RANDOM:
             again = True
-        left = max(0.0, call.deadline - self._now())
+        left = call.deadline - self._now()
         call.offers[subscriber] = _OPEN
         subscriber.take(call.number, size)
-        taken = subscriber.deliver(message.offered(left, again), call.number)
+        taken = subscriber.deliver(message.offered(left if left > 0.0 else 0.0, again), call.number)
         if taken is _TAKEN:
             self._accounts.step(message, "offered", subscriber.id)
         elif call.offers.get(subscriber) is _OPEN:
@@ -366,8 +402,7 @@ class Calls:
     def _end(self, call: Call) -> None:
         del self._calls[call.number]
         self.size -= len(call.message.data)
-        if call.place >= 0:
-            self._timers.remove(call)
+        self._stop_timer(call)
         self._stop_waiting(call)
         for subscriber, state in call.offers.items():
             if state is _OPEN:

@@ -157,8 +157,6 @@ def encode_data(data: bytes) -> tuple[str, bool]:
         text = data.decode()
     except UnicodeDecodeError:
         return b64encode(data).decode(), True
-    if text.isprintable() and b'"' not in data and b"\\" not in data:
-        return text, False  # as most are: in JSON it is as long as it is
     if len(_encode(text)) > 4 + len(data) * 4 // 3:
         return b64encode(data).decode(), True
     return text, False
@@ -184,12 +182,17 @@ def encode_call(request_id: str | None, message: Message, subscriber: str) -> by
         message=message.id,
         model=message.model,
         subscriber=subscriber,
-        timeout_ms=round(message.timeout * 1000, 3) if message.timeout else NO_TIMEOUT,
+        timeout_ms=_milliseconds(message.timeout) if message.timeout else NO_TIMEOUT,
         key=message.key,
         headers=dict(message.headers),
         redelivered=message.redelivered,
     )
     return _encode(_Call(request_id, "call", params))
+
+
+def _milliseconds(seconds: float) -> float:
+    """Return milliseconds to three digits, in a third of the time of ``round``."""
+    return int(seconds * 1_000_000 + 0.5) / 1000
 
 
 def called_message(params: CallParams) -> Message:
