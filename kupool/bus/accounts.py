@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict, deque
+from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable
 from typing import Any
 
@@ -45,7 +45,7 @@ class TopicAccount:
     __slots__ = ("counts", "recent")
 
     def __init__(self, recent: int) -> None:
-        self.counts: Counter[str] = Counter()
+        self.counts: defaultdict[str, int] = defaultdict(int)
         self.recent: deque[Note] = deque(maxlen=recent)
 
 
@@ -59,7 +59,7 @@ class Accounts:
         self._settings = settings
         self._most_traces = settings.max_traces
         self._wall = wall
-        self.counts: Counter[str] = Counter()
+        self.counts: defaultdict[str, int] = defaultdict(int)
         self._topics: OrderedDict[str, TopicAccount] = OrderedDict()
         self._traces: OrderedDict[str, StepValues] = OrderedDict()
         #: The ids of messages by what their publishers call them.

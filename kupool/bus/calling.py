@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from random import Random
 
@@ -19,17 +19,19 @@ from kupool.bus.calls import (
     Response,
     Subscriber,
     Taken,
-    in_any_order,
 )
 from kupool.bus.messages import Kind, Message, Model, Outcome
 from kupool.bus.settings import BusSettings
 from kupool.bus.topics import is_pattern, matches
 from kupool.bus.unguessable import Unguessable
 from kupool.timing.chunks import Chunks
-from kupool.timing.timers import TICK, TimerQueue
+from kupool.timing.timers import GRAIN, TICK, TimerQueue
 
 #: Calls that are looked after in one turn of the reactor, and offers made to a fan-out.
 CHUNK = 500
+
+#: Seconds by which a timer may be early.
+_EARLY = GRAIN * TICK
 
 #: Seconds after an offer for which a call has no timer, unless it is due within twice as long.
 FRESH = 0.05
@@ -159,7 +161,7 @@ class Calls:
         if verdict is _ANSWER:
             self._finish(
                 call,
-                Outcome(_ANSWERED, response.data, response.status, subscriber=subscriber.id),
+                Outcome(_ANSWERED, response.data, response.status, "", subscriber.id),
             )
         elif verdict is CallVerdict.REFUSE:
             self._finish(
@@ -219,15 +221,16 @@ class Calls:
 
     def _advance(self, call: Call) -> None:
         """Offer a call to whom it is to be offered to now, or end it."""
-        if self._timers.passed(call.deadline):
+        now = self._now()
+        if now >= call.deadline - _EARLY:
             self._expire(call)
             return
-        if call.holder is not None and self._timers.passed(call.share_ends):
+        if call.holder is not None and now >= call.share_ends - _EARLY:
             call.holder = None  # it may still answer, but others are asked as well
         if call.message.model is _RANDOM:
-            more = call.holder is not None or self._offer_one(call)
+            more = call.holder is not None or self._offer_one(call, now)
         else:
-            more = self._offer_all(call)
+            more = self._offer_all(call, now)
         if call.number not in self._calls:
             return
         if not more and self._concluded(call):
@@ -235,13 +238,9 @@ class Calls:
         due = call.deadline
         if more and call.share_ends < due:
             due = call.share_ends
-        self._go_on_at(call, due)
-
-    def _go_on_at(self, call: Call, due: float) -> None:
-        """Go on with a call at a time, and not at that which was set before."""
         self._stop_timer(call)
         call.due = due
-        if not call.offers or due < self._now() + 2 * FRESH:
+        if not call.offers or due < now + 2 * FRESH:
             self._timers.add(call)
         else:
             self._fresh[call.number] = call
@@ -263,18 +262,20 @@ class Calls:
         if self._fresh:
             self._sweep = self._clock.callLater(0, self._set_timers)
 
-    def _offer_one(self, call: Call) -> bool:
+    def _offer_one(self, call: Call, now: float) -> bool:
         """Offer a call to one more; returns whether there is more to do for it later."""
         there = self._listening(call.message.topic)
         if call.offers:
             there = tuple(s for s in there if s not in call.offers)
         if there:
             call.met = True
-            call.share_ends = self._now() + call.message.timeout * self._settings.share
+            call.share_ends = now + call.message.timeout * self._settings.share
         full = False
-        for n in in_any_order(self._random, len(there)):
-            subscriber = there[n]
-            taken = self._offer(call, subscriber)
+        untried: Sequence[Subscriber] = there
+        while untried:
+            n = int(self._random.random() * len(untried))
+            subscriber = untried[n]
+            taken = self._offer(call, subscriber, now)
             if call.number not in self._calls:
                 return False
             if taken is _TAKEN:
@@ -284,10 +285,11 @@ class Calls:
                     return True
             elif taken is Taken.FULL:
                 full = True
+            untried = _without(untried, n)
         self._wait(call)
         return full
 
-    def _offer_all(self, call: Call) -> bool:
+    def _offer_all(self, call: Call, now: float) -> bool:
         """Offer a call to all that have not had it; as :meth:`_offer_one`."""
         full = False
         offers = 0
@@ -300,11 +302,11 @@ class Calls:
                 self._clock.callLater(0, self._changed, call)
                 full = True
                 break
-            full |= self._offer(call, subscriber) is Taken.FULL
+            full |= self._offer(call, subscriber, now) is Taken.FULL
             if call.number not in self._calls:
                 return False
         if full:
-            call.share_ends = self._now() + call.message.timeout * self._settings.share
+            call.share_ends = now + call.message.timeout * self._settings.share
         return full
 
     def _meant(self, message: Message) -> tuple[Subscriber, ...]:
@@ -315,7 +317,7 @@ class Calls:
             return owners or there
         return there
 
-    def _offer(self, call: Call, subscriber: Subscriber) -> Taken:
+    def _offer(self, call: Call, subscriber: Subscriber, now: float) -> Taken:
         settings, message = self._settings, call.message
         size = len(message.data)
         if (
@@ -327,7 +329,7 @@ class Calls:
         again = message.redelivered or call.lost
         if call.offers and message.model is _RANDOM:
             again = True
-        left = call.deadline - self._now()
+        left = call.deadline - now
         call.offers[subscriber] = _OPEN
         subscriber.take(call.number, size)
         taken = subscriber.deliver(message.offered(left if left > 0.0 else 0.0, again), call.number)
@@ -413,12 +415,22 @@ class Calls:
         self._waiting.setdefault(call.message.topic, {})[call.number] = call
 
     def _stop_waiting(self, call: Call) -> None:
+        if not self._waiting:
+            return
         topic = call.message.topic
         waiting = self._waiting.get(topic)
         if waiting is not None:
             waiting.pop(call.number, None)
             if not waiting:
                 del self._waiting[topic]
+
+
+def _without(subscribers: Sequence[Subscriber], n: int) -> list[Subscriber]:
+    """Return all but one of them, in no order."""
+    rest = subscribers if isinstance(subscribers, list) else list(subscribers)
+    rest[n] = rest[-1]
+    rest.pop()
+    return rest
 
 
 __all__ = ["FIRST_FOREIGN", "Calls"]

@@ -127,10 +127,6 @@ class TimerQueue(Generic[W]):
         self._unlink(timer)
         self._count -= 1
 
-    def passed(self, at: float) -> bool:
-        """Say whether a time has come, as exactly as the queue knows."""
-        return self._seconds() >= at - GRAIN * self.tick
-
     def stop(self) -> None:
         """Cancel the timer of the reactor, where nobody is left that waits."""
         if not self._count:
@@ -305,7 +301,7 @@ class Timers:
 
     def passed(self, at: float) -> bool:
         """Say whether a time has come, as exactly as timers know."""
-        return self._queue.passed(at)
+        return self.now() >= at - GRAIN * TICK
 
     def clear(self) -> None:
         """Cancel everything."""

@@ -80,7 +80,7 @@ class BusRouter:
         if (
             peer is not None
             and type(item) is bytes
-            and (peer.has_listened or b'"method"' not in item)
+            and (peer.has_listened or item.find(b'"method"') < 0)
             and (reply := read_reply(item)) is not None
         ):
             self._replied(connection, *reply)
