@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from hashlib import blake2b
 
 from twisted.internet.defer import Deferred
 
@@ -22,7 +23,7 @@ class BusPeer:
     """
 
     def __init__(self, publisher: str, shares: tuple[Share, ...]) -> None:
-        self.publisher = publisher
+        self._publisher = f"{len(publisher)}:{publisher}".encode()
         self.shares = shares
         #: The number of each subscriber, by its name.
         self.names: dict[str, int] = {}
@@ -57,6 +58,14 @@ class BusPeer:
                 many = most and share.calls >= most
                 return f"{'open calls' if many else 'data in open calls'} of one {whose}"
         return ""
+
+    def message_id(self, own: str) -> str:
+        """Return the id of a message that its publisher calls by an id of its own.
+
+        Nobody else's message gets the same. Where the same publisher sends the message again,
+        it has the same id: who has handled it knows it by that.
+        """
+        return blake2b(self._publisher + own.encode(), digest_size=12).hexdigest()
 
     def begin(self, size: int) -> int:
         """Count a publish of so many bytes; returns its number."""

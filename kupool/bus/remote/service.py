@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from hashlib import blake2b
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -194,7 +193,7 @@ class BusService(Observer):
 
     def _publish(self, connection: Connection, request: Any) -> object:
         params: PublishParams = request.params
-        peer = self._peer(connection)
+        peer = self._peers.get(connection.id) or self._peer(connection)
         broker = self._broker
         timeout = None if params.timeout_ms is None else params.timeout_ms / 1000
         if timeout is not None and not MIN_TIMEOUT <= timeout <= MAX_TIMEOUT:
@@ -203,7 +202,7 @@ class BusService(Observer):
         try:
             if params.message:
                 check_text("message", params.message)
-                message_id = _message_id(peer.publisher, params.message)
+                message_id = peer.message_id(params.message)
             else:
                 message_id = broker.message_id()
             message = make_message(
@@ -325,15 +324,6 @@ class BusService(Observer):
         if len(payload) > most:
             raise MessageTooLarge(len(payload), most)
         return payload
-
-
-def _message_id(publisher: str, own: str) -> str:
-    """Return the id of a message that its publisher calls by an id of its own.
-
-    Nobody else's message gets the same. Where the same publisher sends the message again,
-    it has the same id: who has handled it knows it by that.
-    """
-    return blake2b(f"{len(publisher)}:{publisher}{own}".encode(), digest_size=12).hexdigest()
 
 
 def _subscriber_id(connection: Connection, index: int) -> str:
