@@ -275,7 +275,9 @@ class WireTests(SynchronousTestCase):
     """Issue 13 build 8: what is read and made in one step is as it was in several."""
 
     def test_call(self) -> None:
-        message = Message("m", "t", b'a "b"', Model.RELIABLE_RANDOM, {"h": "1"}, "k", 1.2345678, True)
+        message = Message(
+            "m", "t", b'a "b"', Model.RELIABLE_RANDOM, {"h": "1"}, "k", 1.2345678, True
+        )
         self.assertEqual(
             encode_call("00.1", message, "s"),
             b'{"id":"00.1","method":"call","params":{"data":"a \\"b\\"","topic":"t","message":"m",'
@@ -305,7 +307,7 @@ class WireTests(SynchronousTestCase):
         for result, why in (
             (b"false", "false"),
             (b'{"status":"1"}', "Expected `int`, got `str` - at `$.status`"),
-            (b'{"data":"/","base64":true}', "data: Incorrect padding"),
+            (b'{"data":"///","base64":true}', "data: Incorrect padding"),
         ):
             found = read_reply(b'{"id":"c.1","result":' + result + b"}")
             text = f"an answer that cannot be read: {why}"
