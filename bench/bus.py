@@ -8,8 +8,9 @@ messages a second until the last is handled; the processor's time of one, in mic
 for all processes and for each; and both as a ratio to the in-process form within the same
 round.
 
-Then how soon a call ends that is nobody's, and what a broker costs that has 10,000 calls
-waiting for a subscriber and nothing to do.
+Then how soon a call ends that is nobody's, what a broker costs that has 10,000 calls
+waiting for a subscriber and nothing to do, and what a daemon costs of which one session
+publishes to a hundred others, as often as ``--bus-rate`` lets it by default.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from typing import Any, NamedTuple
 
 import psutil
 
-from tests.servers.running_daemon import ROOT
+from tests.servers.running_daemon import ROOT, LineClient, RunningDaemon
 from tests.servers.services import RabbitServer
 
 MODELS = ("reliable-random", "reliable-specific", "unreliable-all", "unreliable-random")
@@ -40,6 +41,9 @@ QUIET = 0.3
 
 #: Calls that wait for a subscriber, the seconds they do, and those of the look at them.
 WAITING, PATIENCE, LOOK = 10_000, 30.0, 5.0
+
+#: Sessions that a daemon's publisher reaches, its messages a second, and the seconds of it.
+AUDIENCE, PACE, FAN_OUT = 100, 100, 5.0
 
 
 class Node:
@@ -258,6 +262,69 @@ def _idle(server: Node) -> float:
     return (_cpu(server.process) - before) / (time.monotonic() - began)
 
 
+class FanOut(NamedTuple):
+    """What one publisher to many costs a daemon: the part of a core, and how many arrived."""
+
+    core: float
+    published: int
+    arrived: int
+
+
+def fan_out(seconds: float, audience: int = AUDIENCE, rate: float = PACE) -> FanOut:
+    """Have one session of a daemon publish to others, so often a second."""
+    with RunningDaemon("--interval=1h") as daemon:
+        process = psutil.Process(daemon.pid)
+        listeners = [_session(daemon, f"listener{n}") for n in range(audience)]
+        publisher = _session(daemon, "publisher")
+        for listener in listeners:
+            reply = listener.request("bus.subscribe", topics=["all"])
+            if "error" in reply:
+                raise SystemExit(f"no subscription: {reply}")
+            listener.socket.setblocking(False)
+        params = {"model": "unreliable-all", "topic": "all", "data": "x" * 100}
+        before, began = _cpu(process), time.monotonic()
+        published = arrived = 0
+        while (passed := time.monotonic() - began) < seconds:
+            if published < passed * rate:
+                reply = publisher.request("bus.publish", **params)
+                if "error" in reply:
+                    raise SystemExit(f"not published: {reply}")
+                published += 1
+                arrived += sum(map(_lines, listeners))
+            else:
+                time.sleep(0.5 / rate)
+        core = (_cpu(process) - before) / (time.monotonic() - began)
+        time.sleep(QUIET)
+        arrived += sum(map(_lines, listeners))
+        for session in (publisher, *listeners):
+            session.close()
+    return FanOut(core, published, arrived)
+
+
+def _session(daemon: RunningDaemon, username: str) -> LineClient:
+    session = LineClient(daemon)
+    session.authorize(username)
+    return session
+
+
+def _lines(session: LineClient) -> int:
+    """Return how many messages have come since the last look."""
+    try:
+        return session.socket.recv(65536).count(b"\n")
+    except BlockingIOError:
+        return 0
+
+
+def print_fan_out() -> None:
+    """Print what one publisher to many costs a daemon."""
+    found = fan_out(FAN_OUT)
+    print(
+        f"one to {AUDIENCE}         {found.core:.1%} of a core of a daemon, "
+        f"{found.published / FAN_OUT:.0f} messages a second; of {found.published * AUDIENCE:,} "
+        f"{found.arrived:,} arrived"
+    )
+
+
 def main() -> None:
     """Run it from the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -269,6 +336,7 @@ def main() -> None:
         compare(forms, options.rounds, options.seconds)
         print_nobodys(forms, options.seconds)
     print_idle()
+    print_fan_out()
 
 
 if __name__ == "__main__":

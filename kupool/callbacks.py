@@ -20,6 +20,10 @@ from typing import Any, TypeGuard
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.python.failure import Failure
 
+#: Types of most results, which have nothing to wait for: where an attribute is missing,
+#: looking for it takes long.
+_AT_ONCE = frozenset((bytes, bool, int, float, str, dict, list, tuple, type(None)))
+
 
 class NotAwaitable(TypeError):
     """A handler returned something to wait for that only asyncio can wait for."""
@@ -27,7 +31,8 @@ class NotAwaitable(TypeError):
 
 def awaited(value: object) -> TypeGuard[Any]:
     """Say whether a result is still to come: a Deferred, a coroutine, any awaitable."""
-    return hasattr(type(value), "__await__")  # asking the value might run code of its own
+    kind = type(value)  # asking the value might run code of its own
+    return kind not in _AT_ONCE and hasattr(kind, "__await__")
 
 
 def deferred_of(value: Any) -> Deferred[Any]:

@@ -139,7 +139,7 @@ def read_journals(paths: Iterable[Path]) -> list[Life]:
         if life is None:
             life = lives[name] = Life(line["room"], name, int(name.split("/")[1]), at, at)
         life.last = max(life.last, at)
-        said = line.get("said")
+        said: Any = line.get("said")
         if event == "said":
             life.said.append((at, _said(said)))
         elif event == "taken":

@@ -2,9 +2,9 @@
 
     python -m tools.rooms_kills --hosts 3 --rounds 50 --bus remote --seed 1
 
-Each host is a process (:mod:`tests.servers.rooms_host`); they share the rooms over the bus of one more
-process, or over RabbitMQ. In each round hosts are killed with SIGKILL, stopped in order, frozen
-with SIGSTOP, or the bus is, or is started anew; then all is left to settle. Every request must
+Each host is a process (:mod:`tests.servers.rooms_host`). They share the rooms over the bus of one
+more process, or over RabbitMQ. In each round hosts are killed with SIGKILL, stopped in order,
+frozen with SIGSTOP, or the bus is, or is started anew; then all is left to settle. Every request must
 have one outcome: an answer, an error, or the end of its connection. Nothing may be handled
 twice, or be delivered twice to a connection; what one connection says stays in order. A room
 must be in one place, but for a host that stood still; where a host is stopped in order, what was
@@ -27,7 +27,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet.defer import Deferred, ensureDeferred, gatherResults
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
@@ -35,10 +35,10 @@ from twisted.internet.task import LoopingCall, deferLater, react
 from twisted.internet.threads import deferToThread
 from twisted.logger import globalLogBeginner
 
-from tools.rooms_journal import Judge, Trouble, read_journals
-from tools.rooms_talk import Member, MemberConnection, Told
 from tests.servers.own_process import free_port
 from tests.servers.running_daemon import ROOT
+from tools.rooms_journal import Judge, Trouble, read_journals
+from tools.rooms_talk import Member, MemberConnection, Told
 
 #: Seconds that a host has to be ready, to end, and all hosts to find each other.
 PATIENCE = 40.0
@@ -508,7 +508,7 @@ def main() -> None:
     if options.keep:
         options.keep.mkdir(exist_ok=True)
     print(f"seed                      {options.seed}, {options.bus}", flush=True)
-    globalLogBeginner.beginLoggingTo([lambda event: None], redirectStandardIO=False)
+    globalLogBeginner.beginLoggingTo([cast(Any, lambda event: None)], redirectStandardIO=False)
     react(lambda reactor: ensureDeferred(_main(reactor, options)))
 
 

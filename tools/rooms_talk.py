@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Callable
 from random import Random
-from typing import Any
+from typing import Any, Protocol
 
 from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.interfaces import IDelayedCall
@@ -36,13 +36,26 @@ class Told:
         self.problems: list[str] = []
 
 
+class Talker(Protocol):
+    """Whose connection it is."""
+
+    user: str
+
+    def gone(self, connection: MemberConnection) -> None:
+        """The connection has ended."""
+
+    def lost(self, connection: MemberConnection) -> None:
+        """The room is lost."""
+
+
 class MemberConnection(LineOnlyReceiver):
     """One connection: every request on it has one outcome, every message comes once, in order."""
 
     delimiter = b"\n"
     MAX_LENGTH = 1 << 20
+    transport: Any
 
-    def __init__(self, told: Told, member: Member, number: int) -> None:
+    def __init__(self, told: Told, member: Talker, number: int) -> None:
         self._told = told
         self._member = member
         self.number = number
@@ -60,7 +73,7 @@ class MemberConnection(LineOnlyReceiver):
         self._told.asked += 1
         self.waiting[self._requests] = then
         request = {"id": self._requests, "method": method, "params": params}
-        self.sendLine(json.dumps(request).encode())
+        self.sendLine(json.dumps(request).encode())  # type: ignore[no-untyped-call]
 
     def lineReceived(self, line: bytes) -> None:
         message = json.loads(line)

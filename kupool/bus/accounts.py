@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict, deque
+from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable
+from typing import Any
 
 from kupool.bus.messages import Message
 from kupool.bus.settings import BusSettings
@@ -14,6 +15,12 @@ START = 64
 MAX_STEPS = 100
 
 
+#: The values of steps, one after another, :data:`STEP` of them to each: every message has
+#: some, and few are asked for.
+StepValues = list[Any]
+STEP = 4
+
+
 class Note:
     """What is remembered of a message, until its topic's account is asked for."""
 
@@ -22,14 +29,14 @@ class Note:
     def __init__(self, at: float, message: Message) -> None:
         self.at = at
         self.id = message.id
-        self.model = message.model.value
+        self.model = message.model
         self.size = len(message.data)
         self.start = message.data[:START]
         self.outcome = ""
 
     def shown(self) -> Recent:
         """Return it as a status has it."""
-        return Recent(self.id, self.at, self.model, self.size, self.start, self.outcome)
+        return Recent(self.id, self.at, self.model.value, self.size, self.start, self.outcome)
 
 
 class TopicAccount:
@@ -38,7 +45,7 @@ class TopicAccount:
     __slots__ = ("counts", "recent")
 
     def __init__(self, recent: int) -> None:
-        self.counts: Counter[str] = Counter()
+        self.counts: defaultdict[str, int] = defaultdict(int)
         self.recent: deque[Note] = deque(maxlen=recent)
 
 
@@ -50,10 +57,11 @@ class Accounts:
 
     def __init__(self, settings: BusSettings, wall: Callable[[], float]) -> None:
         self._settings = settings
+        self._most_traces = settings.max_traces
         self._wall = wall
-        self.counts: Counter[str] = Counter()
+        self.counts: defaultdict[str, int] = defaultdict(int)
         self._topics: OrderedDict[str, TopicAccount] = OrderedDict()
-        self._traces: OrderedDict[str, list[Step]] = OrderedDict()
+        self._traces: OrderedDict[str, StepValues] = OrderedDict()
         #: The ids of messages by what their publishers call them.
         self._known_as: OrderedDict[str, str] = OrderedDict()
 
@@ -64,12 +72,13 @@ class Accounts:
         """
         if known_as:
             self._known_as[known_as] = message.id
-            if len(self._known_as) > self._settings.max_traces:
+            if len(self._known_as) > self._most_traces:
                 self._known_as.popitem(last=False)
         account = self._account(message.topic)
         note = Note(self._wall(), message)
         account.recent.append(note)
-        self._add(account, "published")
+        account.counts["published"] += 1
+        self.counts["published"] += 1
         self.step(message, "published")
         return note
 
@@ -81,10 +90,7 @@ class Accounts:
 
     def happened(self, message: Message, what: str, times: int = 1) -> None:
         """Count something of a message's topic, and of the whole bus."""
-        self._add(self._account(message.topic), what, times)
-
-    def _add(self, account: TopicAccount, what: str, times: int = 1) -> None:
-        account.counts[what] += times
+        self._account(message.topic).counts[what] += times
         self.counts[what] += times
 
     def _account(self, topic: str) -> TopicAccount:
@@ -100,24 +106,27 @@ class Accounts:
 
     def step(self, message: Message, event: str, subscriber: str = "") -> None:
         """Note a step of a message's way."""
-        most = self._settings.max_traces
-        if not most:
-            return
-        trace_id = message.headers.get("trace-id") or message.id
-        steps = self._traces.get(trace_id)
+        steps = self._traces.get(message.headers.get("trace-id") or message.id)
         if steps is None:
-            steps = self._traces[trace_id] = []
-            if len(self._traces) > most:
-                self._traces.popitem(last=False)
-        if len(steps) < MAX_STEPS:
-            steps.append(Step(self._wall(), message.id, event, subscriber))
+            steps = self._begin_trace(message)
+        if len(steps) < MAX_STEPS * STEP:
+            steps += self._wall(), message.id, event, subscriber
+
+    def _begin_trace(self, message: Message) -> StepValues:
+        traces, most = self._traces, self._most_traces
+        steps: StepValues = []
+        if most:
+            traces[message.headers.get("trace-id") or message.id] = steps
+            if len(traces) > most:
+                traces.popitem(last=False)
+        return steps
 
     def trace(self, trace_id: str) -> tuple[Step, ...]:
         """Return what is known of a message's way, in order."""
         steps = self._traces.get(trace_id)
         if steps is None:
             steps = self._traces.get(self._known_as.get(trace_id, ""), [])
-        return tuple(steps)
+        return tuple(Step(*steps[n : n + STEP]) for n in range(0, len(steps), STEP))
 
     def shown(
         self, waiting: Callable[[str], int], buffered: Callable[[str], int]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from random import Random
 
 from twisted.internet.interfaces import IReactorTime
@@ -74,7 +75,6 @@ class Broker:
         )
         self._calls = Calls(
             clock,
-            self._timers,
             self.settings,
             self._accounts,
             random=self._random,
@@ -228,8 +228,7 @@ class Broker:
         elif message.model.reliable:
             call = self._calls.start(message, note, done)
             if call is not None:
-                number = call.number
-                return lambda: self._calls.forget(number)
+                return partial(self._calls.forget, call.number)
             self._refuse(message, note, BUS_FULL, done)
         elif self._incomplete:
             self._refuse(message, note, self._incomplete, done)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from random import Random
 
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 from kupool.bus.accounts import Accounts, Note
@@ -19,21 +19,32 @@ from kupool.bus.calls import (
     Response,
     Subscriber,
     Taken,
-    in_any_order,
 )
 from kupool.bus.messages import Kind, Message, Model, Outcome
 from kupool.bus.settings import BusSettings
 from kupool.bus.topics import is_pattern, matches
 from kupool.bus.unguessable import Unguessable
 from kupool.timing.chunks import Chunks
-from kupool.timing.timers import Timers
+from kupool.timing.timers import GRAIN, TICK, TimerQueue
 
 #: Calls that are looked after in one turn of the reactor, and offers made to a fan-out.
 CHUNK = 500
 
+#: Seconds by which a timer may be early.
+_EARLY = GRAIN * TICK
+
+#: Seconds after an offer for which a call has no timer, unless it is due within twice as long.
+FRESH = 0.05
+
 #: A broker's own calls have random numbers below: nobody who was not offered a call can name
 #: it. Those that it sees through for somebody else have numbers from here on.
 FIRST_FOREIGN = 1 << 63
+
+#: Members of enumerations that every call meets: as attributes of their classes they take
+#: fifteen times as long.
+_RANDOM, _SPECIFIC = Model.RELIABLE_RANDOM, Model.RELIABLE_SPECIFIC
+_ANSWER, _ANSWERED = CallVerdict.ANSWER, Kind.ANSWERED
+_OPEN, _TAKEN = OfferState.OPEN, Taken.YES
 
 #: Waiting calls that are tried again when a subscriber that had enough to do answers.
 WAKE = 8
@@ -51,7 +62,6 @@ class Calls:
     def __init__(
         self,
         clock: IReactorTime,
-        timers: Timers,
         settings: BusSettings,
         accounts: Accounts,
         *,
@@ -60,7 +70,14 @@ class Calls:
         dropped: Callable[[Subscriber], object],
     ) -> None:
         self._clock = clock
-        self._timers = timers
+        self._now = clock.seconds
+        self._timers: TimerQueue[Call] = TimerQueue(
+            clock, self._changed, TICK, per_turn=CHUNK, at_once=True
+        )
+        #: Calls by their numbers that were offered a moment ago, and have no timer yet: most
+        #: are answered before they need one.
+        self._fresh: dict[int, Call] = {}
+        self._sweep: IDelayedCall | None = None
         self._settings = settings
         self._accounts = accounts
         self._random = random
@@ -92,10 +109,10 @@ class Calls:
         number = self._numbers.number() % FIRST_FOREIGN
         while number in self._calls:
             number = self._numbers.number() % FIRST_FOREIGN
-        deadline = self._timers.now() + message.timeout
+        deadline = self._now() + message.timeout
         call = self._calls[number] = Call(number, message, deadline, done, note=note)
         self.size += size
-        if message.model is Model.RELIABLE_SPECIFIC:
+        if message.model is _SPECIFIC:
             self._wait(call)
         self._changed(call)
         return call
@@ -135,16 +152,16 @@ class Calls:
     def answered(self, subscriber: Subscriber, number: int, response: Response) -> None:
         """Take what a subscriber says to a call, unless it is too late or unasked."""
         call = self._calls.get(number)
-        if call is None or call.offers.get(subscriber) is not OfferState.OPEN:
+        if call is None or call.offers.get(subscriber) is not _OPEN:
             return
         verdict = response.verdict
-        if verdict is CallVerdict.ANSWER and len(response.data) > self._settings.max_data:
+        if verdict is _ANSWER and len(response.data) > self._settings.max_data:
             verdict = CallVerdict.FAILED
             response = Response(verdict, text=f"answer of {len(response.data)} bytes: too large")
-        if verdict is CallVerdict.ANSWER:
+        if verdict is _ANSWER:
             self._finish(
                 call,
-                Outcome(Kind.ANSWERED, response.data, response.status, subscriber=subscriber.id),
+                Outcome(_ANSWERED, response.data, response.status, "", subscriber.id),
             )
         elif verdict is CallVerdict.REFUSE:
             self._finish(
@@ -162,7 +179,8 @@ class Calls:
             self._work.append(call)
         if subscriber.full:
             self._wake(subscriber)
-        self._go_on()
+        if self._work:
+            self._go_on()
 
     def close(self, reason: str) -> None:
         """Refuse them all."""
@@ -170,6 +188,10 @@ class Calls:
             call = next(iter(self._calls.values()))
             self._finish(call, Outcome(Kind.REFUSED, reason=reason))
         self._work.clear()
+        self._timers.clear()
+        if self._sweep is not None:
+            self._sweep.cancel()
+            self._sweep = None
 
     # -- going on with them
 
@@ -179,8 +201,8 @@ class Calls:
 
     def _go_on(self) -> None:
         """Go on with the calls that have changed: some at once, the others in later turns."""
-        if not self._working:
-            self._chunks.begin()
+        if not self._working and self._part():
+            self._chunks.wake()
 
     def _part(self) -> bool:
         """Go on with some of them; returns whether others have changed."""
@@ -199,50 +221,75 @@ class Calls:
 
     def _advance(self, call: Call) -> None:
         """Offer a call to whom it is to be offered to now, or end it."""
-        if self._timers.passed(call.deadline):
+        now = self._now()
+        if now >= call.deadline - _EARLY:
             self._expire(call)
             return
-        if call.holder is not None and self._timers.passed(call.share_ends):
+        if call.holder is not None and now >= call.share_ends - _EARLY:
             call.holder = None  # it may still answer, but others are asked as well
-        if call.message.model is Model.RELIABLE_RANDOM:
-            more = call.holder is not None or self._offer_one(call)
+        if call.message.model is _RANDOM:
+            more = call.holder is not None or self._offer_one(call, now)
         else:
-            more = self._offer_all(call)
+            more = self._offer_all(call, now)
         if call.number not in self._calls:
             return
         if not more and self._concluded(call):
             return
-        self._timers.cancel(call.timer)
-        at = call.deadline
-        if more:
-            at = min(at, call.share_ends)
-        call.timer = self._timers.add(at, lambda: self._changed(call))
+        due = call.deadline
+        if more and call.share_ends < due:
+            due = call.share_ends
+        self._stop_timer(call)
+        call.due = due
+        if not call.offers or due < now + 2 * FRESH:
+            self._timers.add(call)
+        else:
+            self._fresh[call.number] = call
+            if self._sweep is None:
+                self._sweep = self._clock.callLater(FRESH, self._set_timers)
 
-    def _offer_one(self, call: Call) -> bool:
+    def _stop_timer(self, call: Call) -> None:
+        if call.place >= 0:
+            self._timers.remove(call)
+        else:
+            self._fresh.pop(call.number, None)
+
+    def _set_timers(self) -> None:
+        """Set the timers of calls that have waited, some of them in this turn."""
+        self._sweep = None
+        for call in list(islice(self._fresh.values(), CHUNK)):
+            del self._fresh[call.number]
+            self._timers.add(call)
+        if self._fresh:
+            self._sweep = self._clock.callLater(0, self._set_timers)
+
+    def _offer_one(self, call: Call, now: float) -> bool:
         """Offer a call to one more; returns whether there is more to do for it later."""
         there = self._listening(call.message.topic)
         if call.offers:
             there = tuple(s for s in there if s not in call.offers)
         if there:
             call.met = True
-            call.share_ends = self._timers.now() + call.message.timeout * self._settings.share
+            call.share_ends = now + call.message.timeout * self._settings.share
         full = False
-        for n in in_any_order(self._random, len(there)):
-            subscriber = there[n]
-            taken = self._offer(call, subscriber)
+        untried: Sequence[Subscriber] = there
+        while untried:
+            n = int(self._random.random() * len(untried))
+            subscriber = untried[n]
+            taken = self._offer(call, subscriber, now)
             if call.number not in self._calls:
                 return False
-            if taken is Taken.YES:
-                if call.offers.get(subscriber) is OfferState.OPEN:
+            if taken is _TAKEN:
+                if call.offers.get(subscriber) is _OPEN:
                     call.holder = subscriber
                     self._stop_waiting(call)
                     return True
             elif taken is Taken.FULL:
                 full = True
+            untried = _without(untried, n)
         self._wait(call)
         return full
 
-    def _offer_all(self, call: Call) -> bool:
+    def _offer_all(self, call: Call, now: float) -> bool:
         """Offer a call to all that have not had it; as :meth:`_offer_one`."""
         full = False
         offers = 0
@@ -255,11 +302,11 @@ class Calls:
                 self._clock.callLater(0, self._changed, call)
                 full = True
                 break
-            full |= self._offer(call, subscriber) is Taken.FULL
+            full |= self._offer(call, subscriber, now) is Taken.FULL
             if call.number not in self._calls:
                 return False
         if full:
-            call.share_ends = self._timers.now() + call.message.timeout * self._settings.share
+            call.share_ends = now + call.message.timeout * self._settings.share
         return full
 
     def _meant(self, message: Message) -> tuple[Subscriber, ...]:
@@ -270,7 +317,7 @@ class Calls:
             return owners or there
         return there
 
-    def _offer(self, call: Call, subscriber: Subscriber) -> Taken:
+    def _offer(self, call: Call, subscriber: Subscriber, now: float) -> Taken:
         settings, message = self._settings, call.message
         size = len(message.data)
         if (
@@ -280,15 +327,15 @@ class Calls:
             subscriber.full = True
             return Taken.FULL
         again = message.redelivered or call.lost
-        if message.model is Model.RELIABLE_RANDOM and call.offers:
+        if call.offers and message.model is _RANDOM:
             again = True
-        left = max(0.0, call.deadline - self._timers.now())
-        call.offers[subscriber] = OfferState.OPEN
+        left = call.deadline - now
+        call.offers[subscriber] = _OPEN
         subscriber.take(call.number, size)
-        taken = subscriber.deliver(message.offered(left, again), call.number)
-        if taken is Taken.YES:
+        taken = subscriber.deliver(message.offered(left if left > 0.0 else 0.0, again), call.number)
+        if taken is _TAKEN:
             self._accounts.step(message, "offered", subscriber.id)
-        elif call.offers.get(subscriber) is OfferState.OPEN:
+        elif call.offers.get(subscriber) is _OPEN:
             subscriber.drop(call.number)
             self._dropped(subscriber)
             if taken is Taken.FULL:
@@ -333,7 +380,7 @@ class Calls:
     def _concluded(self, call: Call) -> bool:
         """End a call that is open with nobody and waits for nobody."""
         states = set(call.offers.values())
-        if OfferState.OPEN in states or not self.whole:
+        if _OPEN in states or not self.whole:
             return False
         if OfferState.FAILED in states:
             self._finish(call, Outcome(Kind.REFUSED, reason=call.error, subscriber=call.failed_by))
@@ -348,7 +395,7 @@ class Calls:
 
     def _finish(self, call: Call, outcome: Outcome) -> None:
         self._end(call)
-        self._accounts.ended(call.message, call.note, outcome.kind.value)
+        self._accounts.ended(call.message, call.note, outcome.kind.text)
         try:
             call.done(outcome)
         except BaseException:
@@ -357,10 +404,10 @@ class Calls:
     def _end(self, call: Call) -> None:
         del self._calls[call.number]
         self.size -= len(call.message.data)
-        self._timers.cancel(call.timer)
+        self._stop_timer(call)
         self._stop_waiting(call)
         for subscriber, state in call.offers.items():
-            if state is OfferState.OPEN:
+            if state is _OPEN:
                 subscriber.drop(call.number)
                 self._dropped(subscriber)
 
@@ -368,12 +415,22 @@ class Calls:
         self._waiting.setdefault(call.message.topic, {})[call.number] = call
 
     def _stop_waiting(self, call: Call) -> None:
+        if not self._waiting:
+            return
         topic = call.message.topic
         waiting = self._waiting.get(topic)
         if waiting is not None:
             waiting.pop(call.number, None)
             if not waiting:
                 del self._waiting[topic]
+
+
+def _without(subscribers: Sequence[Subscriber], n: int) -> list[Subscriber]:
+    """Return all but one of them, in no order."""
+    rest = subscribers if isinstance(subscribers, list) else list(subscribers)
+    rest[n] = rest[-1]
+    rest.pop()
+    return rest
 
 
 __all__ = ["FIRST_FOREIGN", "Calls"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from enum import Enum
 from typing import Any, NamedTuple
 
@@ -38,9 +37,12 @@ class Kind(Enum):
     #: An unreliable message is on its way.
     SENT = "sent"
 
+    def __init__(self, text: str) -> None:
+        #: Its value, in a thirtieth of the time that ``value`` takes.
+        self.text = text
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+
+class Outcome(NamedTuple):
     """The one outcome of a publish.
 
     ``data`` and ``status`` are the answer's (status 0: all is well), ``reason`` says why

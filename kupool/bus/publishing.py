@@ -38,7 +38,10 @@ def make_message(
     key: str = "",
     headers: Mapping[str, str] | None = None,
 ) -> Message:
-    """Return the message of a publish; raises :class:`ValueError` naming what is wrong."""
+    """Return the message of a publish; raises :class:`ValueError` naming what is wrong.
+
+    ``message_id`` is one that the bus has made itself.
+    """
     name = topic_name(topic)
     if type(data) is not bytes:
         if not isinstance(data, bytes):
@@ -50,9 +53,9 @@ def make_message(
         timeout = settings.timeout
     if not MIN_TIMEOUT <= timeout <= MAX_TIMEOUT:
         raise ValueError(f"timeout: {timeout!r} is not from {MIN_TIMEOUT} to {MAX_TIMEOUT} s")
-    check_text("key", key)
-    check_text("id", message_id)
-    checked = checked_headers(headers)
+    if key != "":
+        check_text("key", key)
+    checked = checked_headers(headers) if headers else {}
     if len(data) * 4 // 3 + _MOST_BESIDE > settings.max_message:
         size = json_size(data, name, key, checked)
         if size > settings.max_message:

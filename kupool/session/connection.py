@@ -486,6 +486,14 @@ class Connection:
         else:
             self.send_encoded(data)
 
+    def answer(self, reply: bytes) -> None:
+        """Send a reply that comes later; an error where it cannot be sent. Never raises."""
+        if self.state is OPEN or self.sends:
+            try:
+                self.send(reply)
+            except BaseException:  # the framing may be the application's
+                self.unsendable(reply)
+
     def send_error(self, answer: bytes) -> None:
         """Send an error of the framework; where the framing cannot express it, nothing."""
         with suppress(BaseException):

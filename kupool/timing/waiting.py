@@ -68,7 +68,8 @@ class UnderWay:
     def end(self, count: int = 1) -> None:
         """So many have ended."""
         self._count -= count
-        self._tell()
+        if self.finishing:
+            self._tell()
 
     def finish(self) -> Deferred[None]:
         """Return what fires when nothing is under way."""

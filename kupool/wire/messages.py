@@ -25,6 +25,8 @@ _MISSING = re.compile(r"Object missing required field (?P<name>.*)")
 
 RequestId = int | str | None
 
+_encode = msgspec.json.Encoder().encode
+
 
 class TypedRequest(msgspec.Struct, gc=False, kw_only=True, tag_field="method"):
     """The base of every request: ``id`` is None in a notification.
@@ -205,7 +207,9 @@ def encode_result(message_id: RequestId, result: object) -> bytes:
     """Return the reply that carries ``result``."""
     if result is True:
         return encode_success(message_id)
-    return b'{"id":%b,"result":%b}' % (encode_id(message_id), msgspec.json.encode(result))
+    if type(message_id) is int:
+        return b'{"id":%d,"result":%b}' % (message_id, _encode(result))
+    return b'{"id":%b,"result":%b}' % (encode_id(message_id), _encode(result))
 
 
 def _error_fields(error: ErrorText) -> bytes:
@@ -232,8 +236,8 @@ def encode_request(message_id: RequestId, method: str, params: object) -> bytes:
     """Return a request; with ``message_id`` None it is a notification."""
     return b'{"id":%b,"method":%b,"params":%b}' % (
         encode_id(message_id),
-        msgspec.json.encode(method),
-        msgspec.json.encode(params),
+        _encode(method),
+        _encode(params),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from bench.bus import MODELS, Form, Node
+from bench.bus import MODELS, Form, Node, fan_out
 from tests.servers.running_daemon import ROOT
 
 
@@ -35,6 +35,12 @@ class BenchTests(SynchronousTestCase):
         publisher = self.node("networked", str(server.port))
         others = {"server": [server.process]}
         self.check(Form("networked", publisher, workers, others), "subscribers", "server")
+
+    def test_one_to_many(self) -> None:
+        """A-39: what a publisher to many costs a daemon is measured, with all that arrives."""
+        found = fan_out(0.3, audience=3, rate=50)
+        self.assertGreater(found.published, 5)
+        self.assertEqual(found.arrived, found.published * 3)
 
     def test_the_figures_are_published(self) -> None:
         """A-39: for each model and form, and what a Python process cannot do."""

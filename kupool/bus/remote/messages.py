@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from base64 import b64decode, b64encode
-from typing import Any
 
 import msgspec
 
@@ -19,13 +18,17 @@ from kupool.errors import (
     TIMEOUT,
     ErrorText,
 )
-from kupool.wire.incoming import ServerMessage
+from kupool.wire.incoming import ServerMessage, decode_incoming
+from kupool.wire.messages import RequestId, encode_error, encode_result
+
+#: As attributes of their classes, members of enumerations take fifteen times as long.
+_ANSWERED, _ANSWER = Kind.ANSWERED, CallVerdict.ANSWER
 
 #: What is left out of a ``call``; msgspec knows a default by its identity.
 NO_TIMEOUT = 0.0
 
 
-class Body(msgspec.Struct, omit_defaults=True, kw_only=True):
+class Body(msgspec.Struct, omit_defaults=True, kw_only=True, gc=False):
     """Bytes in JSON: as text where they are that, else in base64 and marked so."""
 
     data: str = ""
@@ -84,6 +87,14 @@ class CallParams(Body, kw_only=True):
     redelivered: bool = False
 
 
+class _Call(msgspec.Struct, gc=False):
+    """The server's request ``call``: one object, as it is encoded for every message."""
+
+    id: str | None
+    method: str
+    params: CallParams
+
+
 class Subscribed(msgspec.Struct):
     """Result of ``bus.subscribe``: the subscriber's id and all its topics."""
 
@@ -118,7 +129,20 @@ class StatusPage(msgspec.Struct):
     next: int | None = None
 
 
+class _CallReply(msgspec.Struct, gc=False):
+    """A reply to ``call`` as most are, in one step; a :class:`ServerMessage` is any."""
+
+    id: RequestId = None
+    method: str | None = None
+    result: AnswerBody | str | bool | None = None
+    error: str | None = None
+    code: int | None = None
+
+
+_decode_call_reply = msgspec.json.Decoder(_CallReply).decode
 _decode_answer = msgspec.json.Decoder(AnswerBody | str | bool | None).decode
+_decode_published = msgspec.json.Decoder(Published).decode
+_encode = msgspec.json.Encoder().encode
 
 #: The bytes of entries that a page of a status may have, as JSON.
 PAGE = 40_000
@@ -133,7 +157,7 @@ def encode_data(data: bytes) -> tuple[str, bool]:
         text = data.decode()
     except UnicodeDecodeError:
         return b64encode(data).decode(), True
-    if len(msgspec.json.encode(text)) > 4 + len(data) * 4 // 3:
+    if len(_encode(text)) > 4 + len(data) * 4 // 3:
         return b64encode(data).decode(), True
     return text, False
 
@@ -148,21 +172,27 @@ def decode_data(body: Body) -> bytes:
         raise ValueError(f"data: {error}") from None
 
 
-def call_params(message: Message, subscriber: str) -> CallParams:
-    """Return the params that bring a message to a subscriber."""
+def encode_call(request_id: str | None, message: Message, subscriber: str) -> bytes:
+    """Return the request that brings a message to a subscriber."""
     text, base64 = encode_data(message.data)
-    return CallParams(
+    params = CallParams(
         data=text,
         base64=base64,
         topic=message.topic,
         message=message.id,
         model=message.model,
         subscriber=subscriber,
-        timeout_ms=round(message.timeout * 1000, 3) if message.timeout else NO_TIMEOUT,
+        timeout_ms=_milliseconds(message.timeout) if message.timeout else NO_TIMEOUT,
         key=message.key,
         headers=dict(message.headers),
         redelivered=message.redelivered,
     )
+    return _encode(_Call(request_id, "call", params))
+
+
+def _milliseconds(seconds: float) -> float:
+    """Return milliseconds to three digits, in a third of the time of ``round``."""
+    return int(seconds * 1_000_000 + 0.5) / 1000
 
 
 def called_message(params: CallParams) -> Message:
@@ -181,10 +211,11 @@ def called_message(params: CallParams) -> Message:
 
 def published(outcome: Outcome) -> Published | ErrorText:
     """Return what ``bus.publish`` is answered with."""
-    if outcome.kind is Kind.TIMEOUT:
-        return TIMEOUT
-    if outcome.kind is Kind.NO_SUBSCRIBER:
-        return NO_SUBSCRIBER
+    if outcome.kind is not _ANSWERED:
+        if outcome.kind is Kind.TIMEOUT:
+            return TIMEOUT
+        if outcome.kind is Kind.NO_SUBSCRIBER:
+            return NO_SUBSCRIBER
     text, base64 = encode_data(outcome.data)
     return Published(
         data=text,
@@ -197,6 +228,14 @@ def published(outcome: Outcome) -> Published | ErrorText:
     )
 
 
+def encode_outcome(request_id: RequestId, outcome: Outcome) -> bytes:
+    """Return the reply to ``bus.publish``."""
+    result = published(outcome)
+    if isinstance(result, ErrorText):
+        return encode_error(request_id, result)
+    return encode_result(request_id, result)
+
+
 def read_outcome(reply: ServerMessage) -> Outcome:
     """Return the outcome that a reply to ``bus.publish`` tells."""
     if reply.error is not None:
@@ -204,7 +243,7 @@ def read_outcome(reply: ServerMessage) -> Outcome:
         kind = kinds.get(reply.code or 0)
         return Outcome(Kind.REFUSED, reason=reply.error) if kind is None else Outcome(kind)
     try:
-        found = msgspec.json.decode(reply.result, type=Published)
+        found = _decode_published(reply.result)
         data = decode_data(found)
     except ValueError as error:
         return Outcome(Kind.REFUSED, reason=f"an answer that cannot be read: {error}")
@@ -215,7 +254,7 @@ def read_outcome(reply: ServerMessage) -> Outcome:
 
 def response_result(response: Response) -> AnswerBody | ErrorText:
     """Return what a ``call`` is answered with."""
-    if response.verdict is CallVerdict.ANSWER:
+    if response.verdict is _ANSWER:
         text, base64 = encode_data(response.data)
         return AnswerBody(data=text, base64=base64, status=response.status)
     if response.verdict is CallVerdict.NOT_MINE:
@@ -225,29 +264,63 @@ def response_result(response: Response) -> AnswerBody | ErrorText:
     return ErrorText(INTERNAL_ERROR.code, response.text)
 
 
-def read_response(reply: ServerMessage) -> Response:
-    """Return what a reply to a ``call`` says.
+def read_reply(payload: bytes) -> tuple[str, Response] | None:
+    """Return the id of a reply to a ``call`` and what it says; None for any other message.
 
     A result of text is an answer too, ``true`` and null are an empty one.
     """
-    if reply.error is not None:
-        if reply.code == NOT_FOUND.code:
-            return Response(CallVerdict.NOT_MINE)
-        if reply.code == FORBIDDEN.code:
-            reason = reply.error.removeprefix(f"{FORBIDDEN.text}: ")
-            return Response(CallVerdict.REFUSE, text=reason[:MAX_REASON])
-        return Response(CallVerdict.FAILED, text=reply.error[:MAX_REASON])
     try:
-        found: Any = _decode_answer(reply.result)
-        if isinstance(found, AnswerBody):
-            if not -MAX_STATUS <= found.status <= MAX_STATUS:
-                return Response(CallVerdict.FAILED, text=UNSENDABLE)
-            return Response(CallVerdict.ANSWER, decode_data(found), found.status)
+        reply = _decode_call_reply(payload)
+    except (ValueError, RecursionError):
+        return _read_misfit(payload)
+    if reply.method is not None or not isinstance(reply.id, str):
+        return None
+    if reply.error is not None:
+        return reply.id, _complaint(reply.error, reply.code)
+    return reply.id, _answer(reply.result)
+
+
+def _read_misfit(payload: bytes) -> tuple[str, Response] | None:
+    """As :func:`read_reply`, for one whose result may be what no answer is."""
+    try:
+        reply = decode_incoming(payload)
+    except (ValueError, RecursionError):
+        return None
+    if reply.method is not None or not isinstance(reply.id, str):
+        return None
+    if reply.error is not None:
+        return reply.id, _complaint(reply.error, reply.code)
+    try:
+        found = _decode_answer(reply.result)
     except ValueError as error:
-        return Response(CallVerdict.FAILED, text=f"an answer that cannot be read: {error}")
+        return reply.id, _unreadable(error)
+    return reply.id, _answer(found)
+
+
+def _complaint(error: str, code: int | None) -> Response:
+    if code == NOT_FOUND.code:
+        return Response(CallVerdict.NOT_MINE)
+    if code == FORBIDDEN.code:
+        reason = error.removeprefix(f"{FORBIDDEN.text}: ")
+        return Response(CallVerdict.REFUSE, text=reason[:MAX_REASON])
+    return Response(CallVerdict.FAILED, text=error[:MAX_REASON])
+
+
+def _answer(found: AnswerBody | str | bool | None) -> Response:
+    if isinstance(found, AnswerBody):
+        if not -MAX_STATUS <= found.status <= MAX_STATUS:
+            return Response(CallVerdict.FAILED, text=UNSENDABLE)
+        try:
+            return Response(_ANSWER, decode_data(found), found.status)
+        except ValueError as error:
+            return _unreadable(error)
     if found is False:
-        return Response(CallVerdict.FAILED, text="an answer that cannot be read: false")
+        return _unreadable("false")
     return Response(CallVerdict.ANSWER, found.encode() if isinstance(found, str) else b"")
+
+
+def _unreadable(why: object) -> Response:
+    return Response(CallVerdict.FAILED, text=f"an answer that cannot be read: {why}")
 
 
 def status_page(status: BusStatus, start: int) -> StatusPage:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from hashlib import blake2b
 
 from twisted.internet.defer import Deferred
 
@@ -23,9 +24,14 @@ class BusPeer:
 
     def __init__(self, publisher: str, shares: tuple[Share, ...]) -> None:
         self.publisher = publisher
+        self._key = f"{len(publisher)}:{publisher}".encode()
         self.shares = shares
+        #: Whose share of the buffer an unreliable message takes.
+        self.owners = tuple(share.owner for share in shares)
         #: The number of each subscriber, by its name.
         self.names: dict[str, int] = {}
+        #: Whether it ever had a subscriber: then it may have calls to reply to.
+        self.has_listened = False
         #: What waits for all outcomes.
         self.settled: Deferred[None] | None = None
         self.publishing = 0
@@ -55,6 +61,14 @@ class BusPeer:
                 many = most and share.calls >= most
                 return f"{'open calls' if many else 'data in open calls'} of one {whose}"
         return ""
+
+    def message_id(self, own: str) -> str:
+        """Return the id of a message that its publisher calls by an id of its own.
+
+        Nobody else's message gets the same. Where the same publisher sends the message again,
+        it has the same id: who has handled it knows it by that.
+        """
+        return blake2b(self._key + own.encode(), digest_size=12).hexdigest()
 
     def begin(self, size: int) -> int:
         """Count a publish of so many bytes; returns its number."""
@@ -123,6 +137,7 @@ class BusPeer:
 
     def subscribed(self, name: str, topics: Iterable[str], keys: Iterable[str]) -> None:
         """A subscriber listens to these topics, and declares more keys."""
+        self.has_listened = True
         if name not in self.names:
             self.names[name] = self._next_number
             self._next_number += 1

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable
-from hashlib import blake2b
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -28,10 +27,11 @@ from kupool.bus.remote.messages import (
     SubscribeParams,
     TraceParams,
     UnsubscribeParams,
-    call_params,
     decode_data,
+    encode_call,
+    encode_outcome,
     published,
-    read_response,
+    read_reply,
     status_page,
 )
 from kupool.bus.remote.peers import BusPeer
@@ -42,13 +42,11 @@ from kupool.errors import BAD_PARAMS, TOO_MANY_REQUESTS, CloseReason, ErrorText
 from kupool.net.interfaces import IClosingObserver
 from kupool.net.observer import Observer
 from kupool.net.routing.interfaces import IRouter
-from kupool.net.routing.router import Before, Router
+from kupool.net.routing.router import LATER, Before, Router
 from kupool.session.connection import Connection
 from kupool.session.publication import Publication
 from kupool.timing.waiting import UnderWay
 from kupool.wire.framing import Item
-from kupool.wire.incoming import ServerMessage, decode_incoming
-from kupool.wire.messages import encode_request
 from kupool.wire.packets import MessageTooLarge
 
 #: Seconds that a peer which has sent all it will waits for its outcomes. It may have gone:
@@ -60,14 +58,14 @@ LAST_OUTCOMES = 30.0
 class BusRouter:
     """Gives replies to the bus, and everything else to a router of methods.
 
-    ``peers`` are the ids of the connections that may have something to reply to.
+    ``peers`` are those that may have something to reply to, by the ids of their connections.
     """
 
     def __init__(
         self,
         router: IRouter,
-        peers: Container[int],
-        replied: Callable[[Connection, ServerMessage], None],
+        peers: Mapping[int, BusPeer],
+        replied: Callable[[Connection, str, Response], None],
     ) -> None:
         self._router = router
         self._peers = peers
@@ -75,15 +73,17 @@ class BusRouter:
 
     def dispatch(self, connection: Connection, item: Item) -> bytes | None:
         """Handle one message; return the payload to answer with, if any."""
-        if connection.id in self._peers and type(item) is bytes:
-            try:
-                message = decode_incoming(item)
-            except (ValueError, RecursionError):
-                pass  # the router knows what to answer
-            else:
-                if message.method is None and isinstance(message.id, str):
-                    self._replied(connection, message)
-                    return None
+        peer = self._peers.get(connection.id)
+        # What names a method is no reply, unless that is within its result. Who has never
+        # listened has nothing to reply to, and mostly publishes: the look spares a decode.
+        if (
+            peer is not None
+            and type(item) is bytes
+            and (peer.has_listened or item.find(b'"method"') < 0)
+            and (reply := read_reply(item)) is not None
+        ):
+            self._replied(connection, *reply)
+            return None
         return self._router.dispatch(connection, item)
 
 
@@ -191,16 +191,15 @@ class BusService(Observer):
         if peer is not None and peer.publishing:
             self._publishes.end(peer.end_publishes())
 
-    def replied(self, connection: Connection, reply: ServerMessage) -> None:
+    def replied(self, connection: Connection, reply_id: str, response: Response) -> None:
         """Take a peer's answer to a ``call``; one to what it was not offered is harmless."""
-        call, _, index = str(reply.id).partition(".")
+        call, _, index = reply_id.partition(".")
         if len(call) == 16 and index.isdecimal() and len(index) < 20:
             try:
                 number = int(call, 16)
             except ValueError:
                 return
-            subscriber_id = _subscriber_id(connection, int(index))
-            self._broker.answer(subscriber_id, number, read_response(reply))
+            self._broker.answer(_subscriber_id(connection, int(index)), number, response)
 
     def _peer(self, connection: Connection) -> BusPeer:
         peer = self._peers.get(connection.id)
@@ -219,7 +218,7 @@ class BusService(Observer):
 
     def _publish(self, connection: Connection, request: Any) -> object:
         params: PublishParams = request.params
-        peer = self._peer(connection)
+        peer = self._peers.get(connection.id) or self._peer(connection)
         broker = self._broker
         timeout = None if params.timeout_ms is None else params.timeout_ms / 1000
         if timeout is not None and not MIN_TIMEOUT <= timeout <= MAX_TIMEOUT:
@@ -228,7 +227,7 @@ class BusService(Observer):
         try:
             if params.message:
                 check_text("message", params.message)
-                message_id = _message_id(peer.publisher, params.message)
+                message_id = peer.message_id(params.message)
             else:
                 message_id = broker.message_id()
             message = make_message(
@@ -248,20 +247,19 @@ class BusService(Observer):
         size = len(message.data)
         if reason := peer.refuses_call(self.limits, size):
             return self._turned_away(reason)
-        answer: Deferred[object] = Deferred()
         self._publishes.begin()
         number = peer.begin(size)
 
         def done(outcome: Outcome) -> None:
-            answer.callback(published(outcome))  # which sends it
+            if request.id is not None:
+                connection.answer(encode_outcome(request.id, outcome))
             if peer.finished(number):
                 self._publishes.end()
 
         if params.redelivered:
             message = message._replace(redelivered=True)
-        owners = [share.owner for share in peer.shares]
-        peer.opened(number, broker.publish(message, done, params.message, owners))
-        return answer
+        peer.opened(number, broker.publish(message, done, params.message, peer.owners))
+        return LATER
 
     def _subscribe(
         self, connection: Connection, request: Any
@@ -315,10 +313,8 @@ class BusService(Observer):
                 if number is None:
                     dropped = self._publication(message, name).send(connection)
                 else:
-                    params = call_params(message, name)
-                    payload = self._checked(
-                        encode_request(f"{number:016x}.{index}", "call", params)
-                    )
+                    call = encode_call(f"{number:016x}.{index}", message, name)
+                    payload = self._checked(call)
                     dropped = not connection.send_event(connection.framing.encode(payload))
             except ValueError as error:  # or over the limit of the subscriber's codec
                 if number is None:
@@ -339,7 +335,7 @@ class BusService(Observer):
         made = self._publications[1]
         publication = made.get(name)
         if publication is None:
-            payload = self._checked(encode_request(None, "call", call_params(message, name)))
+            payload = self._checked(encode_call(None, message, name))
             publication = made[name] = Publication(payload)
         return publication
 
@@ -349,15 +345,6 @@ class BusService(Observer):
         if len(payload) > most:
             raise MessageTooLarge(len(payload), most)
         return payload
-
-
-def _message_id(publisher: str, own: str) -> str:
-    """Return the id of a message that its publisher calls by an id of its own.
-
-    Nobody else's message gets the same. Where the same publisher sends the message again,
-    it has the same id: who has handled it knows it by that.
-    """
-    return blake2b(f"{len(publisher)}:{publisher}{own}".encode(), digest_size=12).hexdigest()
 
 
 def _subscriber_id(connection: Connection, index: int) -> str:

@@ -283,11 +283,8 @@ class Router(Registered):
         self._send_late(self._answer(connection, request.msg_id, request, result), connection)
 
     def _send_late(self, payload: bytes | None, connection: Connection) -> None:
-        if payload is not None and connection.sends:
-            try:
-                connection.send(payload)
-            except BaseException:
-                connection.unsendable(payload)
+        if payload is not None:
+            connection.answer(payload)
 
     def _failed(self, connection: Connection, key: Key, to: Any, failure: Failure) -> bytes | None:
         """Answer a handler's exception; what it was stays in the log."""

@@ -11,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.bus import BusSettings, Kind, Message, Model, Outcome
 from kupool.bus.broker import BUS_CLOSED, BUS_FULL, Broker
+from kupool.bus.calling import FRESH
 from kupool.bus.calls import CallVerdict, Response, Taken
 from kupool.bus.publishing import make_message
 
@@ -390,6 +391,27 @@ class DeliveryTests(_Suite):
             [Outcome(Kind.SENT, receivers=500), Outcome(Kind.REFUSED, reason=BUS_CLOSED)],
         )
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_answered_at_once(self) -> None:
+        """Issue 13 build 8: such a call leaves no timer; others end at their times all the same."""
+        sink = Sink(self.broker, "a")
+        self.publish()
+        sink.answer()
+        self.clock.advance(FRESH)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.publish(timeout=FRESH)
+        self.publish(timeout=6 * FRESH)
+        self.publish()
+        self.clock.pump([FRESH * 0.99, FRESH * 0.02])
+        self.assertEqual(self.kinds[1:], [Kind.TIMEOUT])
+        self.clock.pump([FRESH] * 4)
+        self.assertEqual(self.kinds[1:], [Kind.TIMEOUT])
+        self.clock.advance(FRESH)
+        self.assertEqual(self.kinds[1:], [Kind.TIMEOUT] * 2)
+        sink.numbers.clear()
+        other = Sink(self.broker, "b")
+        self.clock.pump([FRESH] * 14)
+        self.assertEqual(len(other.numbers), 1)  # once the share of the first is over
 
     def test_ten_thousand_that_wait(self) -> None:
         """A-14, A-24: they are one call to the clock, which is not called before it is due."""

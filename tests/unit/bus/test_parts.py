@@ -18,7 +18,7 @@ from kupool.bus.accounts import Accounts
 from kupool.bus.buffer import MAX_BUFFERS, Buffer, BufferOwner, Kept
 from kupool.bus.calls import CallVerdict, Response, Taken
 from kupool.bus.inbox import Inbox
-from kupool.bus.remote.messages import Body, decode_data, encode_data
+from kupool.bus.remote.messages import Body, decode_data, encode_call, encode_data, read_reply
 from kupool.bus.topics import Trie, matches, overlaps, pattern_name, topic_name
 from kupool.bus.topics import covers as wider
 from kupool.timing.timers import Timers
@@ -299,6 +299,62 @@ class MessageTests(SynchronousTestCase):
     def test_reliable(self) -> None:
         reliable = [model for model in Model if model.reliable]
         self.assertEqual(reliable, [Model.RELIABLE_RANDOM, Model.RELIABLE_SPECIFIC])
+
+
+class WireTests(SynchronousTestCase):
+    """Issue 13 build 8: what is read and made in one step is as it was in several."""
+
+    def test_call(self) -> None:
+        message = Message(
+            "m", "t", b'a "b"', Model.RELIABLE_RANDOM, {"h": "1"}, "k", 1.2345678, True
+        )
+        self.assertEqual(
+            encode_call("00.1", message, "s"),
+            b'{"id":"00.1","method":"call","params":{"data":"a \\"b\\"","topic":"t","message":"m",'
+            b'"model":"reliable-random","subscriber":"s","timeout_ms":1234.568,"key":"k",'
+            b'"headers":{"h":"1"},"redelivered":true}}',
+        )
+        bare = Message("m", "t", b"\xff", Model.UNRELIABLE_ALL, {})
+        self.assertEqual(
+            encode_call(None, bare, ""),
+            b'{"id":null,"method":"call","params":{"data":"/w==","base64":true,"topic":"t",'
+            b'"message":"m","model":"unreliable-all"}}',
+        )
+
+    def test_replies(self) -> None:
+        for result, response in (
+            (b'{"data":"a","status":3}', Response(CallVerdict.ANSWER, b"a", 3)),
+            (b'{"data":"a","method":"b"}', Response(CallVerdict.ANSWER, b"a")),
+            (b'"text"', Response(CallVerdict.ANSWER, b"text")),
+            (b"true", Response(CallVerdict.ANSWER)),
+            (b"null", Response(CallVerdict.ANSWER)),
+        ):
+            payload = b'{"id":"c.1","result":' + result + b"}"
+            self.assertEqual(read_reply(payload), ("c.1", response), payload)
+
+    def test_replies_that_cannot_be_read(self) -> None:
+        """They are the subscriber's failure, which is told what was wrong with its result."""
+        for result, why in (
+            (b"false", "false"),
+            (b'{"status":"1"}', "Expected `int`, got `str` - at `$.status`"),
+            (b'{"data":"///","base64":true}', "data: Incorrect padding"),
+        ):
+            found = read_reply(b'{"id":"c.1","result":' + result + b"}")
+            text = f"an answer that cannot be read: {why}"
+            self.assertEqual(found, ("c.1", Response(CallVerdict.FAILED, text=text)))
+        found = read_reply(b'{"id":"c.1","result":[1],"error":"no","code":0}')
+        self.assertEqual(found, ("c.1", Response(CallVerdict.FAILED, text="no")))
+
+    def test_no_replies(self) -> None:
+        for payload in (
+            b'{"id":"c.1","method":"m","result":true}',
+            b'{"id":"c.1","method":"m","result":[1]}',
+            b'{"id":7,"result":true}',
+            b'{"id":7,"result":[1]}',
+            b"[1]",
+            b"[" * 100_000,
+        ):
+            self.assertIsNone(read_reply(payload), payload[:50])
 
 
 class BytesInJsonTests(SynchronousTestCase):

@@ -117,6 +117,22 @@ class _Suite(SynchronousTestCase):
         return len(self.broker.status().subscribers)
 
 
+class StrayReplyTests(_Suite):
+    """Issue 13 build 8: what is no answer to a call of the bus's harms nobody, whoever sends it."""
+
+    def test_from_one_that_only_publishes(self) -> None:
+        wire = PeerTransport()
+        connection = self.manager.admit(wire, "192.0.2.1", LINE)
+        assert connection is not None
+        publish = {"id": 1, "method": "bus.publish"}
+        publish["params"] = {"model": "unreliable-all", "topic": "t"}
+        connection.feed(LINE.encode(json.dumps(publish).encode()))
+        connection.feed(LINE.encode(b'{"id":"0123456789abcdef.0","result":true}'))
+        connection.feed(LINE.encode(b'{"id":"anything","error":"no","code":4}'))
+        self.assertEqual(connection.malformed, 0)
+        self.assertEqual(wire.value().count(b"\n"), 1)
+
+
 class FanOutTests(_Suite):
     """Issue 13 build 1: an unreliable message is encoded once for each encoding."""
 
