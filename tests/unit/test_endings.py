@@ -157,7 +157,7 @@ class SpreadTests(SynchronousTestCase):
                 create_for_members=create,
             )
             handover = Handover(lobby, SimpleNamespace())  # type: ignore[arg-type]
-            handover.take("a", "room", b"state")
+            handover.take("a", Handed("room", b"state"))
             self.assertEqual(handover.taken, 0)
             self.assertEqual(len(self.flushLoggedErrors(error)), 1)
 

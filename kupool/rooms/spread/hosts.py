@@ -97,11 +97,11 @@ class Hosts:
         """The other hosts that are there."""
         return list(self._known)
 
-    async def start(self) -> None:
+    async def start(self, *, required: bool = True) -> None:
         """Listen for the others, and be one of them after a while.
 
-        Raises :class:`HostExists`, :class:`BusError` where nothing comes back from the
-        bus, and what the bus raises.
+        Raises :class:`HostExists`, :class:`BusError` where nothing comes back from a bus that
+        is ``required``, and what the bus raises.
         """
         await self._bus.subscribe([self._topic], self._received)
         self._tell(asks=True)
@@ -109,7 +109,11 @@ class Hosts:
         settled: Deferred[None] = Deferred()
         self._clock.callLater(self._settings.settle, settled.callback, None)
         await settled
-        if self._twin or self._heard is None or self._taken is None:
+        heard = self._heard is not None and self._taken is not None
+        if not (heard or required or self._twin):
+            self._away = True
+            return
+        if self._twin or not heard:
             await self.stop()
             if self._twin:
                 raise HostExists(f"a host {self.host} is there already")
