@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from kupool.bus.interfaces import IBus, Subscription
 from kupool.bus.local import LocalBus
+from kupool.bus.members import MembersTold, TopicMember
 from kupool.bus.messages import (
     Answer,
     BusError,
@@ -45,6 +46,7 @@ __all__ = [
     "IBus",
     "Kind",
     "LocalBus",
+    "MembersTold",
     "Message",
     "Model",
     "NotMine",
@@ -60,6 +62,7 @@ __all__ = [
     "SubscriberStatus",
     "Subscription",
     "Topic",
+    "TopicMember",
     "TopicStatus",
     "parse_rule",
 ]
