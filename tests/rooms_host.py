@@ -76,7 +76,7 @@ async def make(reactor: Any, arguments: Namespace) -> Server:
     there = RemoteBus(reactor, TCP4ClientEndpoint(reactor, "127.0.0.1", arguments.bus))
     await there.connect()
     router = Router()
-    settings = SpreadSettings(beat=0.5, step_down=2.0, dead_after=4.0, settle=0.5)
+    settings = SpreadSettings(settle=0.5)
     lobby = SpreadLobby(
         reactor, there, Hooks(), RequestPacking(router), spread=settings, host=arguments.name
     )
