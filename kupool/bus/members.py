@@ -99,7 +99,7 @@ class TopicWatches:
         """For how many seconds those who are here are sure to count as members everywhere; 0 or
         less where they may not.
         """
-        return self._heard_until - self._clock.seconds() if self._complete else 0.0
+        return self._heard_until - self._clock.seconds()
 
     # -- what the broker knows
 
@@ -118,7 +118,9 @@ class TopicWatches:
                 self._lost[subscriber_id] = member, self._clock.seconds() + seconds
 
     def complete(self, complete: bool) -> None:
-        """Say whether all subscribers are known that there are."""
+        """Say whether all subscribers are known that there are. While they are not, the members
+        are those of before, as long as those who are here count as members.
+        """
         self._complete = complete
         self.changed()
 
@@ -139,14 +141,16 @@ class TopicWatches:
         now = self._clock.seconds()
         self._lost = {i: (m, until) for i, (m, until) in self._lost.items() if until > now}
         known = self.lease > 0
+        if known and not self._complete:
+            self._look_later()
+            return
         if not known:
             self._lost.clear()  # whoever is there afterwards has been heard of anew
         for topic, watched in list(self._topics.items()):
             there = {s.id: TopicMember(s.id, tuple(sorted(s.keys))) for s in self._listening(topic)}
-            if known:
-                still = watched.members.keys() & self._lost.keys()
-                there = {i: self._lost[i][0] for i in still} | there
-            watched.members = there
+            # In the order in which they came, whatever has broken meanwhile.
+            still = {i: m for i, m in watched.members.items() if i in there or i in self._lost}
+            watched.members = there = still | there
             members = tuple(there.values())[:MAX_MEMBERS] if known else None
             for key, (told, last) in list(watched.watches.items()):
                 if members != last and key in watched.watches:
@@ -160,7 +164,7 @@ class TopicWatches:
             self._later.cancel()
         self._later = None
         ends = [until for _, until in self._lost.values()]
-        if self._complete and self.lease > 0:
+        if self.lease > 0:
             ends.append(self._heard_until)
         first = min(ends, default=inf)
         if self._topics and first < inf:

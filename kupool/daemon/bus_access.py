@@ -10,6 +10,7 @@ from kupool.bus.remote.messages import (
     PublishParams,
     SubscribeParams,
     UnsubscribeParams,
+    UnwatchParams,
     WatchParams,
 )
 from kupool.bus.topics import covers, matches, overlaps, pattern_name, topic_name
@@ -71,7 +72,7 @@ class BusAccess:
                 return None if operator else self._refuse_pattern(user, topic)
         except ValueError:
             return None  # the method itself says what is wrong
-        if isinstance(params, UnsubscribeParams) or operator:
+        if isinstance(params, UnsubscribeParams | UnwatchParams) or operator:
             return None
         return FORBIDDEN
 

@@ -378,7 +378,10 @@ class NodeRoomsSettings:
     """Rooms and matches."""
 
     offered: str = _setting(
-        choice("on", "off"), "off", "rooms and matches of this node's sessions", name="rooms"
+        choice("on", "off"),
+        "off",
+        "rooms and matches of the sessions; with --bus rabbit, rooms of all nodes",
+        name="rooms",
     )
     rate: float = _setting(
         NUMBER,

@@ -6,11 +6,13 @@ import json
 import time
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import quote
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.rooms.service import PAGE
 from tests.integration.test_daemon_rooms import FLAGS, Line
+from tests.rabbit_server import VirtualHosts
 from tests.running_daemon import RunningDaemon
 from tests.services import RabbitServer, rabbit, required
 from tests.sockets import PATIENCE
@@ -178,3 +180,33 @@ class RoomsOfNodesTests(NodesCase):
         ann.until(lambda a: isinstance(a, dict), "room.create", room="tea")
         bob.until(lambda a: isinstance(a, dict), "room.join", room="tea")
         self.assertEqual(ann.hears(), ("joined", "bob", None))
+
+    def test_connections_to_the_broker_that_break(self) -> None:
+        """All nodes lose them at once, and are back in time: no member notices."""
+        broker = rabbit()
+        url = broker.new_vhost()
+        one, two = self.daemon(url), self.daemon(url)
+        pairs = self.pairs(one, two)
+        vhost = url.rpartition("/")[2]
+        names: list[str] = []
+        until(lambda: names or names.extend(_connections(broker, vhost)))
+        for name in names:
+            broker.api(f"connections/{quote(name, '')}", "DELETE")
+        for n, (ann, bob) in enumerate(pairs):
+            said = {"data": n}
+            bob.until(lambda answer: answer is True, "room.send", **said)
+            self.assertEqual(ann.hears(), ("message", bob.user, n))
+        self.assertNotIn("cut off", one.output + two.output)
+
+
+def _connections(broker: VirtualHosts, vhost: str) -> list[str]:
+    """The names of the connections of a virtual host, once all of two daemons are there."""
+    found = [c["name"] for c in broker.api("connections") if c.get("vhost") == vhost]
+    return found if len(found) == 4 else []
+
+
+def until(condition: Callable[[], object]) -> None:
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.2)

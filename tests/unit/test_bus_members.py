@@ -5,14 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from kupool.bus import BusError
 from kupool.bus.local import LocalBus
 from kupool.bus.members import MAX_MEMBERS, SILENCE, STEP_DOWN
 from kupool.bus.rabbit.bus import MeshBus
 from kupool.bus.rabbit.settings import MeshSettings
+from kupool.bus.remote.client import RemoteBus
 from kupool.bus.remote.service import BusService
+from kupool.errors import FORBIDDEN
 from kupool.net.server import Server
 from kupool.net.testing import MemoryNetwork, MemoryPeer
 from tests.bus_exchange import Exchange, MemoryCarrier
@@ -87,9 +91,18 @@ class LostNodesTests(NodesCase):
         self.assertLess(lost, dropped - 0.5)
         self.assertGreaterEqual(dropped, self.start + SILENCE - 1.1)
 
-    def test_one_that_lost_its_connection_knows_at_once(self) -> None:
+    def test_one_that_comes_back_in_time(self) -> None:
+        """A short break of all connections costs nobody anything."""
+        before = [len(node.told) for node in (self.a, self.b)]
         self.exchange.fall()
-        self.advance(0.1)
+        self.advance(0.5)
+        self.exchange.up = True
+        self.advance(6)
+        self.assertEqual([len(node.told) for node in (self.a, self.b)], before)
+
+    def test_one_that_does_not_come_back_in_time(self) -> None:
+        self.exchange.fall()
+        self.advance(STEP_DOWN + 0.1)
         self.assertEqual((self.a.names, self.b.names), (None, None))
         self.exchange.up = True
         self.advance(4)
@@ -124,6 +137,71 @@ class LostNodesTests(NodesCase):
         bus.watch("crew", told.append)
         clock.advance(0)
         self.assertEqual([len(members) for members in told], [MAX_MEMBERS])
+
+
+class ClientTests(SynchronousTestCase):
+    """Issue 13: what a client knows of the members while its connection breaks."""
+
+    def setUp(self) -> None:
+        self.network = MemoryNetwork()
+        self.there = LocalBus(self.network, wall=self.network.seconds)
+        self.refuses = False
+        service = BusService(self.there.broker, before=[self.refuse])
+        self.server = Server(self.network, service, framing="frame")
+        self.network.run(self.server.listen(["tcp:8000"]))
+        endpoint = TCP4ClientEndpoint(self.network, "127.0.0.1", 8000)
+        self.bus = RemoteBus(self.network, endpoint, random=lambda: 0.5)
+        self.network.run(self.bus.connect())
+        self.told: list[Any] = []
+        self.there_told: list[Any] = []
+        self.bus.subscribe(["crew"], print, keys=["me"])
+        self.bus.watch("crew", self.note)
+        self.there.watch("crew", self.note_there)
+        self.network.advance(1)
+        self.addCleanup(self.bus.close)
+
+    def refuse(self, connection: Any, request: Any) -> Any:
+        return FORBIDDEN if self.refuses else None
+
+    def note(self, members: Any) -> None:
+        keys = None if members is None else {m.keys for m in members}
+        if not self.told or self.told[-1][1] != keys:
+            self.told.append((self.network.seconds(), keys))
+
+    def note_there(self, members: Any) -> None:
+        keys = {m.keys for m in members}
+        if not self.there_told or self.there_told[-1][1] != keys:
+            self.there_told.append((self.network.seconds(), keys))
+
+    def cut(self) -> None:
+        for connection in list(self.server.manager):
+            connection.abort()
+
+    def test_a_short_break(self) -> None:
+        """Who subscribes again in time has been a member all the time."""
+        before = list(self.told), list(self.there_told)
+        self.assertEqual(self.told[-1][1], {("me",)})
+        self.cut()
+        self.network.advance(8)
+        self.assertTrue(self.bus.connected)
+        self.assertEqual((self.told, self.there_told), before)
+
+    def test_a_watch_that_is_refused(self) -> None:
+        """At first, and when it is asked for again: a reload may have taken the topic away."""
+        self.refuses = True
+        refused = self.bus.watch("secret", print)
+        self.network.settle()
+        self.assertEqual(str(self.failureResultOf(refused, BusError).value), "forbidden")
+        self.network.advance(1.1)
+        self.assertEqual(self.told[-1][1], None)
+
+    def test_a_break_that_lasts(self) -> None:
+        self.network.run(self.server.stop_listening())
+        self.cut()
+        self.network.advance(8)
+        (lost, told), (gone, there) = self.told[-1], self.there_told[-1]
+        self.assertEqual((told, there), (None, set()))
+        self.assertLess(lost, gone - 0.5)
 
 
 class SessionTests(SynchronousTestCase):

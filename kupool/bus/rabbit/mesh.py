@@ -96,6 +96,7 @@ class Mesh:
         self.broker = Broker(clock, limits, wall=wall, random=random, watcher=self._own)
         self._peers = Directory(self.broker, self._outgoing)
         self.broker.incomplete(NOT_CONNECTED)
+        self.broker.watches.heard(0.0)
 
     @property
     def connected(self) -> bool:
@@ -142,8 +143,10 @@ class Mesh:
         self._introduction.begin()
         self._send_state(EVERYBODY, True)
         self._last_beat = now = self._clock.seconds()
-        # Who gets to know us from now on hears us now, and misses us no sooner.
-        self.broker.watches.heard(now + self._settings.step_down)
+        if self.broker.watches.lease <= 0:
+            # Who gets to know us from now on hears us now, and misses us no sooner.
+            self.broker.watches.heard(now + self._settings.step_down)
+        self._outgoing.add(EVERYBODY, Beat(self._version, now))
         self._beats.start(self._settings.beat, now=False).addErrback(self._beats_failed)
         # Everyone who is there by now gets the state, and answers it.
         self._outgoing.flush()
@@ -160,7 +163,7 @@ class Mesh:
         self._gatherings.clear()
         self._asked.clear()
         for peer in self._peers:
-            self._peers.forget(peer)
+            self._peers.forget(peer, self._settings.silence)
         self._acknowledgements.clear()
 
     def returned(self, address: str) -> None:

@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 from kupool.bus.members import MembersTold, TopicMember
 from kupool.bus.messages import BusError, Topic
 from kupool.bus.remote.listening import Replied
-from kupool.bus.remote.messages import MembersParams, Watched, WatchParams
+from kupool.bus.remote.messages import MembersParams, UnwatchParams, Watched, WatchParams
 from kupool.bus.topics import topic_name
 from kupool.session.connection import Connection
 from kupool.timing.waiting import Waiters
@@ -28,6 +28,8 @@ class _ClientWatch:
 
     def __init__(self) -> None:
         self.known = False
+        #: Whether what the server tells next is all of it.
+        self.anew = True
         self.members: dict[str, TopicMember] = {}
         self.told: dict[MembersTold, tuple[TopicMember, ...] | None] = {}
         self.waiting = Waiters[None]()
@@ -80,7 +82,7 @@ class RemoteWatches:
             if not watched.told:
                 del self._topics[name]
                 if link is not None:
-                    self._ask(link, "bus.unwatch", WatchParams(name), lambda reply: None)
+                    self._ask(link, "bus.unwatch", UnwatchParams(name), lambda reply: None)
         if not self._topics:
             self._stop()
         return succeed(None)
@@ -90,13 +92,12 @@ class RemoteWatches:
         self._renew()
 
     def down(self) -> None:
-        """There is none any more: nobody knows of us, or will not for long."""
-        self._valid_until = 0.0
-        self._stop()
+        """There is none any more: we may be back before what holds has ended."""
+        if self._again is not None and self._again.active():
+            self._again.cancel()
+        self._again = None
         for watched in list(self._topics.values()):
-            watched.known = False
-            watched.members.clear()
-        self._tell_all()
+            watched.anew = True
 
     def gone(self) -> None:
         """There will be no connection: tell who waits for one."""
@@ -140,6 +141,9 @@ class RemoteWatches:
             except (ValueError, BusError) as error:
                 self._log.warn("The bus does not let us watch: {why}", why=str(error))
                 watched.waiting.tell(Failure(BusError(str(error))))
+                watched.known = False
+                self._tell(watched)
+                del self._topics[name]
                 return
             watched.waiting.tell(None)
             self._hold(asked + answer.valid_ms / 1000)
@@ -166,8 +170,9 @@ class RemoteWatches:
         if watched is None:
             return
         watched.known = params.known
-        if not params.known:
+        if watched.anew or not params.known:
             watched.members.clear()
+            watched.anew = False
         for gone in params.gone:
             watched.members.pop(gone, None)
         for entry in params.came:

@@ -60,7 +60,13 @@ class UnsubscribeParams(msgspec.Struct, omit_defaults=True):
 
 
 class WatchParams(msgspec.Struct):
-    """Params of ``bus.watch`` and ``bus.unwatch``: whose subscribers."""
+    """Params of ``bus.watch``: whose subscribers."""
+
+    topic: str | int
+
+
+class UnwatchParams(msgspec.Struct):
+    """Params of ``bus.unwatch``."""
 
     topic: str | int
 

@@ -28,6 +28,7 @@ from kupool.bus.remote.messages import (
     SubscribeParams,
     TraceParams,
     UnsubscribeParams,
+    UnwatchParams,
     Watched,
     WatchParams,
     call_params,
@@ -136,7 +137,7 @@ class BusService(Observer):
         methods.add("bus.subscribe", self._subscribe, SubscribeParams, before=steps)
         methods.add("bus.unsubscribe", self._unsubscribe, UnsubscribeParams, before=steps)
         methods.add("bus.watch", self._watch, WatchParams, before=steps)
-        methods.add("bus.unwatch", self._unwatch, WatchParams, before=steps)
+        methods.add("bus.unwatch", self._unwatch, UnwatchParams, before=steps)
         methods.add("bus.status", self._status, StatusParams, before=steps)
         methods.add("bus.trace", self._trace, TraceParams, before=steps)
 
