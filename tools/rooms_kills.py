@@ -4,8 +4,8 @@
 
 Each host is a process (:mod:`tests.servers.rooms_host`). They share the rooms over the bus of one
 more process, or over RabbitMQ. In each round hosts are killed with SIGKILL, stopped in order,
-frozen with SIGSTOP, or the bus is, or is started anew; then all is left to settle. Every request must
-have one outcome: an answer, an error, or the end of its connection. Nothing may be handled
+frozen with SIGSTOP, or the bus is, or is started anew; then all is left to settle. Every request
+must have one outcome: an answer, an error, or the end of its connection. Nothing may be handled
 twice, or be delivered twice to a connection; what one connection says stays in order. A room
 must be in one place, but for a host that stood still; where a host is stopped in order, what was
 said in its rooms must be with the next one. In the end, when everybody has left, no host may

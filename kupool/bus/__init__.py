@@ -11,8 +11,10 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from kupool.bus.channels import Channels, ChannelSettings
 from kupool.bus.interfaces import IBus, Subscription
 from kupool.bus.local import LocalBus
+from kupool.bus.members import SILENCE, MembersTold, TopicMember
 from kupool.bus.messages import (
     Answer,
     BusError,
@@ -37,14 +39,18 @@ if TYPE_CHECKING:
 _FORMS = {"RabbitBus": "kupool.bus.rabbit.bus", "RemoteBus": "kupool.bus.remote.client"}
 
 __all__ = [
+    "SILENCE",
     "Answer",
     "BusError",
     "BusSettings",
     "BusStatus",
+    "ChannelSettings",
+    "Channels",
     "Handler",
     "IBus",
     "Kind",
     "LocalBus",
+    "MembersTold",
     "Message",
     "Model",
     "NotMine",
@@ -60,6 +66,7 @@ __all__ = [
     "SubscriberStatus",
     "Subscription",
     "Topic",
+    "TopicMember",
     "TopicStatus",
     "parse_rule",
 ]

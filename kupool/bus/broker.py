@@ -19,6 +19,7 @@ from kupool.bus.accounts import Accounts, Note
 from kupool.bus.buffer import Buffer, BufferOwner, Kept
 from kupool.bus.calling import FIRST_FOREIGN, Calls
 from kupool.bus.calls import Deliver, Done, Response, Subscriber, Taken
+from kupool.bus.members import TopicWatches
 from kupool.bus.messages import Kind, Message, Outcome
 from kupool.bus.sending import Sending
 from kupool.bus.settings import BusSettings
@@ -82,6 +83,8 @@ class Broker:
             dropped=self._drop_if_idle,
         )
         self._told: list[Callable[[], object]] = []
+        #: Who watches the members of topics.
+        self.watches = TopicWatches(clock, self.listening)
         self._closed = False
         self._incomplete = ""
         #: When each refusal was logged last, in seconds of the clock.
@@ -95,6 +98,7 @@ class Broker:
         self._told.append(call)
 
     def _listeners_changed(self) -> None:
+        self.watches.changed()
         for call in self._told:
             call()
 
@@ -174,14 +178,18 @@ class Broker:
         self._drop_if_idle(subscriber)
         return tuple(subscriber.patterns)
 
-    def remove(self, subscriber_id: str) -> None:
-        """Forget a subscriber that is gone; what it has not answered goes to others."""
+    def remove(self, subscriber_id: str, linger: float = 0.0) -> None:
+        """Forget a subscriber that is gone; what it has not answered goes to others.
+
+        It goes on being a member of its topics for ``linger`` seconds.
+        """
+        self.watches.lost(subscriber_id, linger)
         self._take_topics(subscriber_id, None)
         subscriber = self._subscribers.pop(subscriber_id, None)
         if subscriber is not None:
             self._calls.lost(subscriber)
         if self._watcher is not None:
-            self._watcher.removed(subscriber_id)
+            self._watcher.removed(subscriber_id, linger)
 
     def listening(self, topic: str) -> tuple[Subscriber, ...]:
         """Return who listens to a topic, each once."""
@@ -199,6 +207,7 @@ class Broker:
         """
         self._incomplete = reason
         self._calls.whole = not reason
+        self.watches.complete(not reason)
         if not reason:
             self._calls.look_again()
 
@@ -372,6 +381,7 @@ class Broker:
     def close(self) -> None:
         """Refuse every call, forget every subscriber, and stop all timers."""
         self._closed = True
+        self.watches.close()
         for subscriber_id in list(self._subscribers):
             self.unsubscribe(subscriber_id)
         self._calls.close(BUS_CLOSED)

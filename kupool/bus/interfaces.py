@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from zope.interface import Interface
 
+from kupool.bus.members import MembersTold
 from kupool.bus.messages import Handler, Outcome, Topic
 from kupool.bus.status import BusStatus, Step
 
@@ -77,6 +78,19 @@ class IBus(Interface):
 
     def unsubscribe(handler: Handler, topics: Iterable[Topic] | None = None) -> Deferred[None]:
         """Let a handler have no more of some topics, by default of all; else harmless."""
+
+    def watch(topic: Topic, told: MembersTold) -> Deferred[None]:
+        """Tell who the subscribers of a topic are, now and whenever that changes; fires when
+        this is so.
+
+        The same ``told`` may watch several topics. It gets a tuple of
+        :class:`~kupool.bus.members.TopicMember`, at most 1000, or None: then they are not
+        known, and those who subscribed on this side of the bus may count as gone elsewhere.
+        This side is told so at least a second before the others are told that it is gone.
+        """
+
+    def unwatch(told: MembersTold) -> Deferred[None]:
+        """Tell no more of any topic; else harmless."""
 
     def status() -> Deferred[BusStatus]:
         """Return topics, subscribers and counts."""

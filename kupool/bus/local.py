@@ -14,11 +14,13 @@ from kupool.bus.broker import Broker
 from kupool.bus.calls import Response, Taken
 from kupool.bus.inbox import Inbox
 from kupool.bus.interfaces import IBus, Subscription
+from kupool.bus.members import MembersTold
 from kupool.bus.messages import Handler, Message, Model, Outcome, Topic
 from kupool.bus.models import Models
 from kupool.bus.publishing import checked_keys, make_message
 from kupool.bus.settings import BusSettings
 from kupool.bus.status import BusStatus, Step
+from kupool.bus.topics import topic_name
 
 
 @implementer(IBus)
@@ -44,6 +46,7 @@ class LocalBus(Models):
         self._name = name
         self._clock = clock
         self._handlers: dict[Handler, tuple[str, Inbox]] = {}
+        self._watches: dict[MembersTold, dict[str, Callable[[], None]]] = {}
         self._next_id = 0
 
     def publish(
@@ -112,6 +115,20 @@ class LocalBus(Models):
             )
             if not left:
                 del self._handlers[handler]
+        return succeed(None)
+
+    def watch(self, topic: Topic, told: MembersTold) -> Deferred[None]:
+        """Tell who the subscribers of a topic are, now and whenever that changes."""
+        name = topic_name(topic)
+        watches = self._watches.setdefault(told, {})
+        if name not in watches:
+            watches[name] = self.broker.watches.watch(name, told)
+        return succeed(None)
+
+    def unwatch(self, told: MembersTold) -> Deferred[None]:
+        """Tell no more of any topic."""
+        for end in self._watches.pop(told, {}).values():
+            end()
         return succeed(None)
 
     def status(self) -> Deferred[BusStatus]:

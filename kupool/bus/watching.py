@@ -29,8 +29,10 @@ class IBrokerWatcher(Interface):
     def unsubscribed(subscriber_id: str, left: tuple[str, ...]) -> None:
         """A subscriber has these topics left."""
 
-    def removed(subscriber_id: str) -> None:
-        """A subscriber is gone, and answers nothing more."""
+    def removed(subscriber_id: str, linger: float = 0.0) -> None:
+        """A subscriber is gone, and answers nothing more; it is a member of its topics for
+        ``linger`` seconds yet.
+        """
 
     def answered(subscriber_id: str, number: int, response: Response) -> None:
         """A subscriber has answered a call that is not the broker's own, by its number."""

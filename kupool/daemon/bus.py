@@ -36,6 +36,12 @@ STATUS_TOPICS = 200
 #: How much of this machine's name other nodes, and those who look at RabbitMQ, are shown.
 MAX_NODE_NAME = 40
 
+#: What the bus of the rooms begins its names with at RabbitMQ.
+ROOMS_PREFIX = "kupool.rooms"
+
+#: Nodes start without RabbitMQ, and join the others when they can.
+_MESH = MeshSettings(required=False)
+
 #: Seconds that a stop leaves calls to get their answers.
 LAST_CALLS = 1.0
 
@@ -112,11 +118,33 @@ def make_bus(
         return None
     limits = bus_settings(settings)
     if settings.kind == "rabbit":
-        url = settings.url.strip() or log_url
-        node = gethostname()[:MAX_NODE_NAME]
-        mesh = MeshSettings(required=False)
-        return RabbitBus(reactor, url, limits, wall=wall, node=node, mesh=mesh)
+        return RabbitBus(
+            reactor,
+            settings.url.strip() or log_url,
+            limits,
+            wall=wall,
+            node=_node_name(),
+            mesh=_MESH,
+        )
     return LocalBus(reactor, limits, wall=wall)
+
+
+def make_room_bus(
+    settings: NodeBusSettings, reactor: Any, wall: Callable[[], float], *, log_url: str
+) -> RabbitBus | None:
+    """Make the bus by which nodes share their rooms; None where the bus is not RabbitMQ's.
+
+    It is one of its own: sessions publish and subscribe on theirs as they like, and must not
+    reach what nodes say to each other.
+    """
+    if settings.kind != "rabbit":
+        return None
+    url = settings.url.strip() or log_url
+    return RabbitBus(reactor, url, wall=wall, node=_node_name(), prefix=ROOMS_PREFIX, mesh=_MESH)
+
+
+def _node_name() -> str:
+    return gethostname()[:MAX_NODE_NAME]
 
 
 def make_events(bus: LocalBus | RabbitBus | None, wall: Callable[[], float]) -> IEvents:
@@ -179,4 +207,12 @@ def peer_limits(settings: NodeBusSettings) -> PeerLimits:
     )
 
 
-__all__ = ["BusPart", "bus_settings", "make_bus", "make_events", "peer_limits", "serve_bus"]
+__all__ = [
+    "BusPart",
+    "bus_settings",
+    "make_bus",
+    "make_events",
+    "make_room_bus",
+    "peer_limits",
+    "serve_bus",
+]

@@ -6,7 +6,13 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from kupool.bus.permissions import Permissions, Rule, check_pattern, parse_rule
-from kupool.bus.remote.messages import PublishParams, SubscribeParams, UnsubscribeParams
+from kupool.bus.remote.messages import (
+    PublishParams,
+    SubscribeParams,
+    UnsubscribeParams,
+    UnwatchParams,
+    WatchParams,
+)
 from kupool.bus.topics import covers, matches, overlaps, pattern_name, topic_name
 from kupool.daemon.pace import RequestPace
 from kupool.errors import FORBIDDEN, ErrorText
@@ -61,9 +67,12 @@ class BusAccess:
                 patterns = [] if operator else [pattern_name(topic) for topic in params.topics]
                 found = (self._refuse_pattern(user, pattern) for pattern in patterns)
                 return next(filter(None, found), None)
+            if isinstance(params, WatchParams):
+                topic = topic_name(params.topic)
+                return None if operator else self._refuse_pattern(user, topic)
         except ValueError:
             return None  # the method itself says what is wrong
-        if isinstance(params, UnsubscribeParams) or operator:
+        if isinstance(params, UnsubscribeParams | UnwatchParams) or operator:
             return None
         return FORBIDDEN
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from twisted.cred.checkers import ICredentialsChecker
 
-from kupool.daemon.bus import BusPart, make_bus, make_events, serve_bus
+from kupool.daemon.bus import BusPart, make_bus, make_events, make_room_bus, serve_bus
 from kupool.daemon.bus_compatible import CompatiblePart, make_compatible
 from kupool.daemon.clock_watch import ClockWatch
 from kupool.daemon.fence import FencedLog
@@ -136,6 +136,9 @@ def build(
     bus_part = None
     if bus is not None:
         bus_part = serve_bus(bus, settings.bus, methods, known_users=known_users)
+    room_bus = None
+    if settings.rooms.offered == "on":
+        room_bus = make_room_bus(settings.bus, reactor, wall, log_url=settings.log.url)
     rooms = make_rooms(
         settings.rooms,
         reactor,
@@ -143,6 +146,7 @@ def build(
         methods,
         max_waiting=settings.limits.max_connections,
         known_users=known_users,
+        bus=room_bus,
     )
     handlers = Handlers(
         book,

@@ -198,6 +198,8 @@ class Daemon:
         await self._open("pg_dsn" if settings.storage.kind == "pg" else "data", parts.stats)
         if parts.bus is not None:
             await self._open("bus_url" if settings.bus.url.strip() else "mq_url", parts.bus)
+        if parts.rooms is not None:
+            await self._open("bus_url" if settings.bus.url.strip() else "mq_url", parts.rooms)
         self.status.enter("comparing")
         await self._look_for_moves()
         compared = await self._compare_first()

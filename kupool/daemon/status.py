@@ -83,6 +83,8 @@ class Status:
         reasons = [*self._about_the_log(log)]
         if parts.bus is not None and parts.bus.problem:
             reasons.append(f"bus: {parts.bus.problem}")
+        if parts.rooms is not None and parts.rooms.problem:
+            reasons.append(f"rooms: {parts.rooms.problem}")
         if parts.coordinator.problem and not (parts.coordinator.stalled and self._without_jobs):
             reasons.append(f"jobs: {parts.coordinator.problem}")
         if parts.postgres is not None and parts.postgres.risk:

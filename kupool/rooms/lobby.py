@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from secrets import token_hex
 from warnings import warn
 
 from twisted.internet.defer import Deferred, succeed
@@ -85,13 +86,19 @@ class IRoomHooks(Interface):
         """
 
 
+#: Gets a room's code, a user and the message that is to let them in; raises to refuse.
+Admit = Callable[[str, str, object], object]
+
+
 class Lobby:
     """Takes messages to the rooms, and keeps who waits for a match.
 
     ``members`` looks up users and connections, ``timers`` has every timer, ``tasks`` counts
     their runs, ``matchmaker.statistics()`` the matches, ``refusals.counts`` who was turned away
     by a limit. Starts nothing by itself: without
-    rooms there is no timer. ``tick`` is that of the timers, in seconds.
+    rooms there is no timer. ``tick`` is that of the timers, in seconds. ``admit`` is called with
+    the room's code, the user and the message before a message lets a user in; it refuses by
+    raising :class:`RequestError`.
     """
 
     _log = Logger()
@@ -104,9 +111,11 @@ class Lobby:
         *,
         wall: Callable[[], float] = time.time,
         tick: float = 0.05,
+        admit: Admit | None = None,
     ) -> None:
         self.settings = settings = settings or RoomSettings()
         self.clock = clock
+        self._admit = admit
         self.tasks = TaskStatistics(clock.seconds)
         self.timers = LobbyTimers(clock, tick, tasks=self.tasks, limit=settings.max_timers)
         self._hooks = hooks
@@ -176,6 +185,32 @@ class Lobby:
         if self._closing:
             raise RoomGone(code)
         return self._rooms.create(code, user, address)
+
+    def owns(self, code: str) -> bool:
+        """Say whether a room of this code is here, if there is one: it always is."""
+        return True
+
+    def code_of(self, connection: Connection) -> str | None:
+        """Return the code of the room that a connection is in; None where it is in none."""
+        member = self.members.of(connection)
+        return None if member is None else member.room.code
+
+    def new_code(self, prefix: str) -> str:
+        """Return a code that begins so, and that nobody can guess, of a room to be made here."""
+        return f"{prefix}{token_hex(8)}"
+
+    def maker(self, code: str) -> tuple[str, str]:
+        """Return the user and the address whose room it is; empty where it is nobody's."""
+        return self._rooms.maker(code)
+
+    def take_over(self, code: str, user: str, address: str) -> Room:
+        """Make a room that has been somewhere else. It counts for its maker in any case.
+
+        Raises :class:`RequestError` as :meth:`create` does.
+        """
+        if self._closing:
+            raise RoomGone(code)
+        return self._rooms.take_over(code, user, address)
 
     def ready(self, code: str) -> Deferred[None]:
         """Fire when no room of this code is ending: a new one may take its place then."""
@@ -363,7 +398,11 @@ class Lobby:
     ) -> None:
         """Let a user in, and take their first message to the room."""
         try:
-            member = self.members.of(connection) or self.enter(code, user, connection)
+            member = self.members.of(connection)
+            if member is None:
+                if self._admit is not None:
+                    self._admit(code, user, body)
+                member = self.enter(code, user, connection)
         except RequestError:
             self.refuse(None, Failure(), body, answer)
         else:

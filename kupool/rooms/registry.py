@@ -44,12 +44,18 @@ class Registry:
 
     def create(self, code: str, user: str, address: str) -> Room:
         """Make a room; raises as :meth:`kupool.rooms.lobby.Lobby.create` does."""
-        quotas = self._quotas
         check_name(code, self._settings.max_name)
         if code in self._rooms:
             raise RequestError(ALREADY_EXISTS.about(f"room {code}"))
-        quotas.user_rooms.check(user)
-        quotas.address_rooms.check(address)
+        self._quotas.user_rooms.check(user)
+        self._quotas.address_rooms.check(address)
+        return self.take_over(code, user, address)
+
+    def take_over(self, code: str, user: str, address: str) -> Room:
+        """Make a room that counts for its maker, also where they have enough of them."""
+        quotas = self._quotas
+        if code in self._rooms:
+            raise RequestError(ALREADY_EXISTS.about(f"room {code}"))
         if len(self._rooms) >= self._settings.max_rooms:
             quotas.refusals.note("rooms")
             raise RoomBusy(f"{self._settings.max_rooms} rooms")
@@ -60,6 +66,10 @@ class Registry:
         room = self._rooms[code] = Room(code, self._surroundings)
         room.tell(Created())
         return room
+
+    def maker(self, code: str) -> tuple[str, str]:
+        """Return the user and the address whose room it is; empty where it is nobody's."""
+        return self._makers.get(code, ("", ""))
 
     def remove(self, room: Room, unhandled: list[Incoming]) -> None:
         """Forget a room that has ended."""

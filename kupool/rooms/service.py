@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from itertools import islice
-from secrets import token_hex
 from typing import Annotated, Any
 
 import msgspec
@@ -19,6 +18,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from kupool.bus import IBus
 from kupool.errors import (
     ALREADY_EXISTS,
     BAD_PARAMS,
@@ -31,14 +31,29 @@ from kupool.errors import (
 from kupool.net.interfaces import IClosingObserver
 from kupool.net.observer import Observer
 from kupool.net.routing.router import Before, Router
-from kupool.rooms.events import Closing
+from kupool.rooms.bodies import (
+    EnterBody,
+    HandedMember,
+    LeaveBody,
+    MembersBody,
+    RoomBody,
+    SayBody,
+    decode_state,
+    encode_state,
+)
+from kupool.rooms.events import Closing, TakenOver
 from kupool.rooms.failures import RoomGone
-from kupool.rooms.hooks import RoomHooks
 from kupool.rooms.lobby import Lobby
 from kupool.rooms.matchmaking import MatchOutcome, MatchRequest
 from kupool.rooms.membership import Disconnected, Joined, Left, Returned
 from kupool.rooms.room import Incoming, Member, Room
 from kupool.rooms.settings import RoomSettings
+from kupool.rooms.spread.hooks import SpreadHooks
+from kupool.rooms.spread.listing import RoomLists, list_rooms
+from kupool.rooms.spread.lobby import SpreadLobby
+from kupool.rooms.spread.packing import StructPacking
+from kupool.rooms.spread.seats import MOVED
+from kupool.rooms.spread.settings import SpreadSettings
 from kupool.session.connection import Connection
 
 #: What a peer may be allowed to do with a room, or with the players of a mode.
@@ -61,9 +76,8 @@ MAX_START = 2**53 - 1
 #: Milliseconds that a player may wait for a match.
 MAX_WAIT = 3_600_000
 
-#: What goes to the room in place of a message when a member leaves: what they said before
-#: is heard first.
-_LEAVE = object()
+#: The timer of a room that has moved, for members who have not come after it.
+_MISSING = "missing"
 
 _Name = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
 
@@ -115,46 +129,105 @@ class Present(msgspec.Struct):
     last_seen: int
 
 
-class _Hooks(RoomHooks):
-    """Tells the members of a room what happens in it."""
+class _Hooks(SpreadHooks):
+    """Tells the members of a room what happens in it.
 
-    def on_dispatch_message(self, room: Room, incoming: Incoming) -> bool:
-        """Pass on what a member says, or let them go."""
-        if incoming.body is _LEAVE:
-            incoming.member.leave()
-            return True
-        params: SendParams = incoming.body
-        said = Happened(room.code, "message", incoming.member.user, params.data)
-        if params.to is None:
-            room.notify(NOTIFICATION, said, without=[incoming.member])
+    ``room.data`` has users who become members without the others being told so: those that are
+    matched, and those that a room had which has moved. These have ``patience`` seconds to come.
+    In a room that moves from here it is the list of its members.
+    """
+
+    def __init__(self, patience: float) -> None:
+        self._patience = patience
+
+    def on_parse_user(self, connection: Connection, body: object) -> object:
+        """Return where a connection in no room wants to go, if it does."""
+        return (body.room, body.user) if isinstance(body, EnterBody) else None
+
+    def on_dispatch_message(self, room: Room, incoming: Incoming) -> object:
+        """Pass on what a member says, or do what else they ask for."""
+        body, member = incoming.body, incoming.member
+        match body:
+            case SayBody():
+                return self._say(room, member, body)
+            case LeaveBody():
+                member.leave()
+                return True
+            case MembersBody():
+                return self._list(room, body)
+            case EnterBody():
+                return {"room": room.code, "members": len(room.members)}
+        raise TypeError(f"no message of this service: {body!r}")
+
+    def _say(self, room: Room, member: Member, body: SayBody) -> bool:
+        said = Happened(room.code, "message", member.user, body.data)
+        if body.to is None:
+            room.notify(NOTIFICATION, said, without=[member])
             return True
         try:
-            wanted = [room.members[user] for user in dict.fromkeys(params.to)]
+            wanted = [room.members[user] for user in dict.fromkeys(body.to)]
         except KeyError as error:
             raise RequestError(NOT_FOUND.about(f"user {error.args[0]}")) from None
-        for member in wanted:
-            member.notify(NOTIFICATION, said)
+        for one in wanted:
+            one.notify(NOTIFICATION, said)
         return True
+
+    def _list(self, room: Room, body: MembersBody) -> dict[str, object]:
+        if room.code != body.room:
+            raise RoomGone(body.room)
+        members, start = room.members, body.start
+        some = list(islice(members.values(), start, start + PAGE))
+        return _page("members", list(map(_present, some)), start + len(some), len(members))
 
     def on_dispatch_system_message(self, room: Room, event: object) -> None:
         """Tell everybody else who comes and goes, and everybody that it is over."""
         match event:
             case Joined(member):
-                if room.data is not None and member.user in room.data:
-                    room.data.discard(member.user)  # they have been told of each other
-                else:
-                    self._tell(room, "joined", member)
+                self._joined(room, member)
             case Disconnected(member):
                 self._tell(room, "away", member)
             case Returned(member):
                 self._tell(room, "back", member)
             case Left(member, reason):
                 self._tell(room, "left", member, reason)
+            case TakenOver(state):
+                self._taken_over(room, state)
+            case Closing(reason) if reason == MOVED:
+                room.data = [
+                    HandedMember(m.user, m.joined_at, m.online) for m in room.members.values()
+                ]
             case Closing(reason):
                 room.notify(NOTIFICATION, Happened(room.code, "closed", None, reason), policy=None)
 
     def _tell(self, room: Room, event: str, member: Member, data: object = None) -> None:
         room.notify(NOTIFICATION, Happened(room.code, event, member.user, data), without=[member])
+
+    # -- rooms that move
+
+    def on_hand_over(self, room: Room) -> bytes:
+        """Hand over who the members are."""
+        return encode_state(room.data if isinstance(room.data, list) else [])
+
+    def _taken_over(self, room: Room, state: bytes) -> None:
+        """Expect the members that there were, who need no introduction."""
+        room.data = {member.user: member for member in decode_state(state)}
+        room.once(_MISSING, self._patience, self._given_up)
+
+    def _joined(self, room: Room, member: Member) -> None:
+        if not room.data or member.user not in room.data:
+            self._tell(room, "joined", member)
+            return
+        before = room.data.pop(member.user)
+        if before is not None:
+            member.joined_at = before.joined_at
+            if not before.online:
+                self._tell(room, "back", member)
+
+    def _given_up(self, room: Room, key: str) -> None:
+        """Tell of those who were members before the room moved, and have not come."""
+        missing, room.data = room.data, None
+        for user in missing or ():
+            room.notify(NOTIFICATION, Happened(room.code, "left", user, "gone"))
 
     def on_parse_match(self, connection: Connection, body: object) -> object:
         """Return what the service has made of the message."""
@@ -167,7 +240,7 @@ class _Hooks(RoomHooks):
             self._tell_unmatched(outcome.players, {"mode": mode})
             return
         try:
-            room = lobby.create(f"match-{token_hex(8)}")
+            room = lobby.create(lobby.new_code("match-"))
         except RequestError as error:  # there are as many rooms as there may be
             self._tell_unmatched(outcome.players, {"mode": mode, "error": error.error.text})
             return
@@ -184,7 +257,7 @@ class _Hooks(RoomHooks):
             for request in outcome.players
             if request.player in room.members
         ]
-        room.data = set(room.members)
+        room.data = dict.fromkeys(room.members)
         found = Happened(room.code, "matched", None, {"mode": mode, "players": players})
         room.notify(NOTIFICATION, found, policy=None)
 
@@ -204,6 +277,9 @@ class RoomService(Observer):
     ``max_data`` is how many bytes of JSON a member may say at once. ``may`` says whether a
     peer may :data:`CREATE` or :data:`JOIN` a room of a name, or :data:`MATCH` in a mode; rooms
     that it may not join are in no list.
+
+    With a ``bus`` the rooms of all services on it are one (:class:`SpreadLobby`), from
+    :meth:`start` on; ``spread`` are the settings of that.
     """
 
     def __init__(
@@ -217,10 +293,29 @@ class RoomService(Observer):
         max_data: int = 4096,
         may: Callable[[Connection, str, str], bool] = lambda connection, action, name: True,
         wall: Callable[[], float] = time.time,
+        bus: IBus | None = None,
+        spread: SpreadSettings | None = None,
     ) -> None:
         methods = router or Router()
         super().__init__(methods)
-        self.lobby = Lobby(clock, _Hooks(), settings, wall=wall)
+        settings, spread = settings or RoomSettings(), spread or SpreadSettings()
+        hooks = _Hooks(max(settings.grace, spread.move_timeout))
+        self._spread: SpreadLobby | None = None
+        self._lists: RoomLists | None = None
+        if bus is None:
+            self.lobby = Lobby(clock, hooks, settings, wall=wall, admit=self._admit)
+        else:
+            self.lobby = self._spread = SpreadLobby(
+                clock,
+                bus,
+                hooks,
+                StructPacking(RoomBody),
+                settings=settings,
+                spread=spread,
+                wall=wall,
+                admit=self._admit,
+            )
+            self._lists = RoomLists(clock, bus, spread, hosts=self._spread.hosts, rooms=self.lobby)
         self._user_of = user_of
         self._max_data = max_data
         self._may = may
@@ -240,65 +335,100 @@ class RoomService(Observer):
         """Have the grace period begin of a member whose last connection this was."""
         self.lobby.disconnected(connection)
 
+    async def start(self, *, required: bool = True) -> None:
+        """Find the other services on the bus, where there is one.
+
+        Unless they are ``required``, it goes on without them while the bus is away: until then
+        all is answered ``Temporarily unavailable``. Raises what
+        :meth:`~kupool.rooms.spread.lobby.SpreadLobby.start` does.
+        """
+        if self._spread is not None and self._lists is not None:
+            await self._lists.start()
+            await self._spread.start(required=required)
+
     async def close(self, reason: str) -> None:
-        """Tell every member that it is over, and take no more."""
+        """Take no more, and tell every member that it is over; or hand the rooms over to other
+        services on the bus.
+        """
         await self.lobby.close(reason, handle_pending=False)
+        if self._lists is not None:
+            await self._lists.stop()
 
     # -- methods
 
     def _create(self, connection: Connection, request: Any) -> object:
         code = request.params.room
         self._check(connection, CREATE, code)
-        if self.lobby.find(code) is not None:
-            return ALREADY_EXISTS.about(f"room {code}")
-        return self._entered(self.lobby.enter(code, self._user_of(connection), connection))
+        return self._enter(connection, EnterBody(code, self._user_of(connection), create=True))
 
     def _join(self, connection: Connection, request: Any) -> object:
-        code, user = request.params.room, self._user_of(connection)
-        room = self.lobby.find(code)
-        if room is None or user not in room.members:
-            self._check(connection, JOIN, code)
-            room = self.lobby.get(code)
-        return self._entered(self.lobby.members.join(room, user, connection))
+        code = request.params.room
+        body = EnterBody(code, self._user_of(connection), False, self._may(connection, JOIN, code))
+        return self._enter(connection, body)
 
-    def _entered(self, member: Member) -> dict[str, object]:
-        return {"room": member.room.code, "members": len(member.room.members)}
+    def _enter(self, connection: Connection, body: EnterBody) -> Deferred[object]:
+        code = self.lobby.code_of(connection)
+        if code == body.room and body.create:
+            raise RequestError(ALREADY_EXISTS.about(f"room {code}"))
+        if code not in (None, body.room):
+            if self.lobby.owns(body.room):
+                self._admit(body.room, body.user, body)
+            raise RequestError(ALREADY_EXISTS.about(f"{body.user} in room {code}"))
+        return self.lobby.request(connection, body)
+
+    def _admit(self, code: str, user: str, body: object) -> None:
+        """Refuse who wants to make a room that is there, or to join one that is not."""
+        assert isinstance(body, EnterBody)
+        room = self.lobby.find(code)
+        if body.create:
+            if room is not None:
+                raise RequestError(ALREADY_EXISTS.about(f"room {code}"))
+        elif room is None or user not in room.members:
+            if not body.allowed:
+                raise _forbidden(JOIN, code)
+            self.lobby.get(code)
 
     def _leave(self, connection: Connection, request: Any) -> Deferred[object]:
-        self._member(connection)
-        left = self.lobby.request(connection, _LEAVE)
+        self._code(connection)
+        elsewhere = self.lobby.members.of(connection) is None
+        left = self.lobby.request(connection, LeaveBody())
         # What the peer asks for next, such as to join another room, comes after it.
         connection.hold()
 
         def go_on(result: object) -> object:
             self.lobby.clock.callLater(0, connection.release)
+            if elsewhere and isinstance(result, Failure) and result.check(RoomGone):
+                return True  # the room has let go of the connection before it answered
             return result
 
         return left.addBoth(go_on)
 
     def _send(self, connection: Connection, request: Any) -> ErrorText | Deferred[object]:
-        self._member(connection)
-        size = len(request.params.data)
+        self._code(connection)
+        params: SendParams = request.params
+        size = len(params.data)
         if size > self._max_data:
             return BAD_PARAMS.about(f"data: {size} bytes, more than {self._max_data}")
-        return self.lobby.request(connection, request.params)
+        return self.lobby.request(connection, SayBody(params.data, params.to))
 
-    def _list(self, connection: Connection, request: Any) -> dict[str, object]:
+    def _list(self, connection: Connection, request: Any) -> Deferred[object]:
         code, start = request.params.room, request.params.start
         if code is None:
-            rooms = list(islice(self.lobby, start, start + PAGE))
-            shown = [
-                {"room": room.code, "members": len(room.members)}
-                for room in rooms
-                if self._may(connection, JOIN, room.code)
-            ]
-            return _page("rooms", shown, start + len(rooms), len(self.lobby))
-        room = self._member(connection).room
-        if room.code != code:
-            raise RoomGone(code)
-        members = room.members
-        some = list(islice(members.values(), start, start + PAGE))
-        return _page("members", list(map(_present, some)), start + len(some), len(members))
+            return Deferred.fromCoroutine(self._list_rooms(connection, start))
+        self._code(connection)
+        return self.lobby.request(connection, MembersBody(code, start))
+
+    async def _list_rooms(self, connection: Connection, start: int) -> object:
+        if self._lists is None:
+            page = list_rooms(self.lobby, start, PAGE)
+        else:
+            page = await self._lists.page(start, PAGE)
+        shown = [
+            {"room": room.room, "members": room.members}
+            for room in page.rooms
+            if self._may(connection, JOIN, room.room)
+        ]
+        return {"rooms": shown, "next": page.next}
 
     def _match(self, connection: Connection, request: Any) -> object:
         params: MatchParams = request.params
@@ -317,14 +447,18 @@ class RoomService(Observer):
 
     def _check(self, connection: Connection, action: str, name: str) -> None:
         if not self._may(connection, action, name):
-            what = "mode" if action == MATCH else "room"
-            raise RequestError(FORBIDDEN.about(f"{what} {name}"))
+            raise _forbidden(action, name)
 
-    def _member(self, connection: Connection) -> Member:
-        member = self.lobby.members.of(connection)
-        if member is None:
+    def _code(self, connection: Connection) -> str:
+        code = self.lobby.code_of(connection)
+        if code is None:
             raise RequestError(NOT_FOUND.about("room of this connection"))
-        return member
+        return code
+
+
+def _forbidden(action: str, name: str) -> RequestError:
+    what = "mode" if action == MATCH else "room"
+    return RequestError(FORBIDDEN.about(f"{what} {name}"))
 
 
 def _present(member: Member) -> Present:

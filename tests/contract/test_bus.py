@@ -166,6 +166,56 @@ class BusContract(_Base):
             with self.assertRaises(ValueError):
                 call()
 
+    # -- members
+
+    async def test_members(self) -> None:
+        """A-61, issue 13: the members of a topic are its subscribers, wherever they are."""
+        bus, other = await self.open_bus(), await self.open_bus()
+        told: list[Any] = []
+
+        def keys() -> Any:
+            return None if not told or told[-1] is None else [m.keys for m in told[-1]]
+
+        await self.result(bus.watch("crew", told.append))
+        await self.becomes([], keys)
+        here, there, nobody = Heard(), Heard(), Heard()
+        await self.listen(other, there, "crew", keys=["b", "a"])
+        await self.becomes([("a", "b")], keys)
+        await self.listen(bus, here, "crew", "else", keys=["c"])
+        await self.listen(bus, nobody, "else", keys=["d"])
+        await self.becomes([("a", "b"), ("c",)], keys)
+        self.assertEqual(len({member.id for member in told[-1]}), 2)
+        await self.result(other.unsubscribe(there))
+        await self.becomes([("c",)], keys)
+        await self.result(bus.unsubscribe(here, ["crew"]))
+        await self.becomes([], keys)
+        await self.result(bus.unwatch(told.append))
+        before = len(told)
+        await self.listen(other, there, "crew", keys=["e"])
+        await self.passes(0.1 + self.slack / 2)
+        self.assertEqual(len(told), before)
+        await self.result(bus.unwatch(told.append))
+
+    async def test_a_watch_of_what_is_no_topic(self) -> None:
+        bus = await self.open_bus()
+        for topic in ("a.*", "", "a..b"):
+            with self.assertRaises(ValueError):
+                bus.watch(topic, print)
+
+    async def test_who_watches_is_told_all_that_matters_whatever_another_raises(self) -> None:
+        bus = await self.open_bus()
+        told: list[Any] = []
+
+        def fail(members: Any) -> None:
+            raise ValueError
+
+        await self.result(bus.watch("crew", fail))
+        await self.result(bus.watch("crew", told.append))
+        await self.becomes([()], lambda: told)
+        await self.listen(bus, Heard(), "crew", keys=["a"])
+        await self.becomes(2, lambda: len(told))
+        await self.open_log_errors(2)
+
     # -- reliable, to a random one
 
     async def test_answer(self) -> None:

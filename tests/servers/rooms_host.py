@@ -78,10 +78,9 @@ class Hooks(SpreadHooks):
 
 def times(journaled: bool) -> tuple[RoomSettings, SpreadSettings]:
     """Return settings with short times; shorter ones where much is done to hosts."""
-    beats = {"beat": 0.5, "step_down": 2.0, "dead_after": 4.0, "settle": 0.5}
     if not journaled:
-        return RoomSettings(), SpreadSettings(**beats)
-    spread = SpreadSettings(**beats, answer_timeout=10.0, move_timeout=8.0, window=8.0)
+        return RoomSettings(), SpreadSettings(settle=0.5)
+    spread = SpreadSettings(settle=0.5, answer_timeout=10.0, move_timeout=8.0, window=8.0)
     return RoomSettings(grace=4.0), spread
 
 

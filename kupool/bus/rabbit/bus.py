@@ -14,6 +14,7 @@ from zope.interface import implementer
 
 from kupool.bus.interfaces import IBus, Subscription
 from kupool.bus.local import LocalBus
+from kupool.bus.members import MembersTold
 from kupool.bus.messages import Handler, Model, Outcome, Topic
 from kupool.bus.models import Models
 from kupool.bus.publishing import check_text
@@ -125,6 +126,14 @@ class MeshBus(Models):
         """
         done = self._local.unsubscribe(handler, topics)
         return done.addCallback(lambda _: self._mesh.taken())
+
+    def watch(self, topic: Topic, told: MembersTold) -> Deferred[None]:
+        """Tell who the subscribers of a topic are on all nodes, now and whenever that changes."""
+        return self._local.watch(topic, told)
+
+    def unwatch(self, told: MembersTold) -> Deferred[None]:
+        """Tell no more of any topic."""
+        return self._local.unwatch(told)
 
     def taken(self) -> Deferred[None]:
         """Wait until the nodes that are known have taken all changes here, or had time to."""

@@ -102,13 +102,22 @@ class Directory:
         )
 
     def remove(
-        self, peer: KnownNode, subscriber: str, topics: list[str] | None, gone: bool
+        self,
+        peer: KnownNode,
+        subscriber: str,
+        topics: list[str] | None,
+        gone: bool,
+        *,
+        linger: float = 0.0,
     ) -> None:
-        """Let a subscriber of a node listen to less; raises :class:`ValueError`."""
+        """Let a subscriber of a node listen to less; raises :class:`ValueError`.
+
+        One that is gone is a member of its topics for ``linger`` seconds yet.
+        """
         if subscriber not in peer.subscribers:
             return
         if gone:
-            self._broker.remove(peer.id_of(subscriber))
+            self._broker.remove(peer.id_of(subscriber), linger)
             left: tuple[str, ...] = ()
         else:
             left = self._broker.unsubscribe(peer.id_of(subscriber), topics)
@@ -117,13 +126,16 @@ class Directory:
         else:
             del peer.subscribers[subscriber]
 
-    def forget(self, peer: KnownNode) -> None:
-        """A node is gone: what it has not answered goes to others."""
+    def forget(self, peer: KnownNode, linger: float = 0.0) -> None:
+        """A node is gone: what it has not answered goes to others.
+
+        Its subscribers are members of their topics for ``linger`` seconds yet.
+        """
         peer.gone = True
         if self._by_node.get(peer.node) is peer:
             del self._by_node[peer.node], self._by_address[peer.address]
         for subscriber in list(peer.subscribers):
-            self.remove(peer, subscriber, None, True)
+            self.remove(peer, subscriber, None, True, linger=linger)
 
     def _deliver(self, peer: KnownNode, name: str, message: Message, number: int | None) -> Taken:
         if peer.gone:

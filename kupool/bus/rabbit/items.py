@@ -58,13 +58,15 @@ class Added(NodeItem, tag=2):
 class Removed(NodeItem, tag=3):
     """A change: a subscriber listens to less; ``topics`` is None for no more at all.
 
-    Where it is ``gone`` it answers nothing more, either.
+    Where it is ``gone`` it answers nothing more, either; it is a member of its topics for
+    ``linger`` seconds yet.
     """
 
     version: int
     subscriber: str
     topics: list[str] | None
     gone: bool
+    linger: float = 0.0
 
 
 class Took(NodeItem, tag=4):
@@ -74,9 +76,12 @@ class Took(NodeItem, tag=4):
 
 
 class Beat(NodeItem, tag=5):
-    """A sign of life, with the version that is current."""
+    """A sign of life, with the version that is current. ``sent`` is for the node itself: when
+    that was, in seconds of its clock.
+    """
 
     version: int
+    sent: float = 0.0
 
 
 class AskState(NodeItem, tag=6):

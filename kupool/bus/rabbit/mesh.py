@@ -96,6 +96,7 @@ class Mesh:
         self.broker = Broker(clock, limits, wall=wall, random=random, watcher=self._own)
         self._peers = Directory(self.broker, self._outgoing)
         self.broker.incomplete(NOT_CONNECTED)
+        self.broker.watches.heard(0.0)
 
     @property
     def connected(self) -> bool:
@@ -141,7 +142,11 @@ class Mesh:
         self._address = address
         self._introduction.begin()
         self._send_state(EVERYBODY, True)
-        self._last_beat = self._clock.seconds()
+        self._last_beat = now = self._clock.seconds()
+        if self.broker.watches.lease <= 0:
+            # Who gets to know us from now on hears us now, and misses us no sooner.
+            self.broker.watches.heard(now + self._settings.step_down)
+        self._outgoing.add(EVERYBODY, Beat(self._version, now))
         self._beats.start(self._settings.beat, now=False).addErrback(self._beats_failed)
         # Everyone who is there by now gets the state, and answers it.
         self._outgoing.flush()
@@ -158,7 +163,7 @@ class Mesh:
         self._gatherings.clear()
         self._asked.clear()
         for peer in self._peers:
-            self._peers.forget(peer)
+            self._peers.forget(peer, self._settings.silence)
         self._acknowledgements.clear()
 
     def returned(self, address: str) -> None:
@@ -181,8 +186,11 @@ class Mesh:
 
     def received(self, sender: str, address: str, body: bytes) -> None:
         """Do what a message says, as far as it can be read."""
-        if not self._address or sender == self.node:
-            return  # what is for everybody comes back to us, too
+        if not self._address:
+            return
+        if sender == self.node:  # what is for everybody comes back to us, too
+            self._hear_self(address, body)
+            return
         if not sender or not address:
             self.unreadable(f"a message from {sender!r:.60} at {address!r:.60}")
             return
@@ -204,6 +212,13 @@ class Mesh:
         peer = self._peers.at(address)
         if peer is not None and peer.version != version:
             self._outgoing.add(address, Took(peer.version))
+
+    def _hear_self(self, address: str, body: bytes) -> None:
+        """Note that a beat of ours has been brought to everybody."""
+        if address == self._address:
+            for item in unpack(body):
+                if isinstance(item, Beat) and item.sent:
+                    self.broker.watches.heard(item.sent + self._settings.step_down)
 
     def _take(self, sender: str, address: str, item: Items) -> None:
         if isinstance(item, NodeCall):
@@ -243,7 +258,9 @@ class Mesh:
             if isinstance(item, Added):
                 self._peers.add(peer, item.entry)
             else:
-                self._peers.remove(peer, item.subscriber, item.topics, item.gone)
+                self._peers.remove(
+                    peer, item.subscriber, item.topics, item.gone, linger=item.linger
+                )
             peer.version = item.version
         elif item.version > peer.version:
             self._ask(address)
@@ -261,10 +278,11 @@ class Mesh:
             for part in state.entries:
                 self._changed(Added(self._version + 1, part))
 
-    def _removed(self, subscriber: str, topics: list[str] | None, gone: bool) -> None:
+    def _removed(self, subscriber: str, topics: list[str] | None, linger: float | None) -> None:
+        gone = linger is not None
         if gone:
             self._foreign_calls.lost(subscriber)
-        self._changed(Removed(self._version + 1, subscriber, topics, gone))
+        self._changed(Removed(self._version + 1, subscriber, topics, gone, linger or 0.0))
 
     def _changed(self, item: Added | Removed) -> None:
         self._version += 1
@@ -312,10 +330,11 @@ class Mesh:
     def _lost(self, peer: KnownNode, why: str) -> None:
         self.counts["lost nodes"] += 1
         self._log.warn("Node {node} of the bus is gone: {why}", node=peer.node, why=why)
-        self._forget(peer)
+        # It may be there still, and is to know first that it is not heard any more.
+        self._forget(peer, peer.heard + self._settings.silence - self._clock.seconds())
 
-    def _forget(self, peer: KnownNode) -> None:
-        self._peers.forget(peer)
+    def _forget(self, peer: KnownNode, linger: float = 0.0) -> None:
+        self._peers.forget(peer, linger)
         self._acknowledgements.gone(peer.address)
 
     def _heard_how_many(self, count: int) -> None:
@@ -338,7 +357,7 @@ class Mesh:
                 peer.heard = now  # it was we who could not listen
             elif now - peer.heard > settings.silence:
                 self._lost(peer, "it is silent")
-        self._outgoing.add(EVERYBODY, Beat(self._version), settings.silence)
+        self._outgoing.add(EVERYBODY, Beat(self._version, now), settings.silence)
         self._count(self._compare_count)
 
     def _compare_count(self, count: int) -> None:

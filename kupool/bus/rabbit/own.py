@@ -38,7 +38,8 @@ class OwnSubscribers:
     """Keeps them, and says what changes.
 
     ``added`` is told what a subscriber of this node listens to in addition; ``removed``
-    what it no longer does, by its id, the topics (None: all) and whether it is gone.
+    what it no longer does, by its id, the topics (None: all), and, where it is gone, for how
+    long it is a member yet; else None.
     ``answered`` gets the answers to the calls of other nodes. All until :meth:`stop`.
     """
 
@@ -46,7 +47,7 @@ class OwnSubscribers:
         self,
         *,
         added: Callable[[SubscriberEntry], object],
-        removed: Callable[[str, list[str] | None, bool], object],
+        removed: Callable[[str, list[str] | None, float | None], object],
         answered: Callable[[str, int, Response], object],
     ) -> None:
         self._added = added
@@ -99,12 +100,12 @@ class OwnSubscribers:
         if not left:
             del self._by_id[subscriber_id]
         if not self._stopped and (less or not left):
-            self._removed(subscriber_id, less if left else None, False)
+            self._removed(subscriber_id, less if left else None, None)
 
-    def removed(self, subscriber_id: str) -> None:
+    def removed(self, subscriber_id: str, linger: float = 0.0) -> None:
         """A subscriber is gone; one of another node is passed over."""
         if self._by_id.pop(subscriber_id, None) is not None and not self._stopped:
-            self._removed(subscriber_id, None, True)
+            self._removed(subscriber_id, None, linger)
 
     def answered(self, subscriber_id: str, number: int, response: Response) -> None:
         """A subscriber has answered a call of another node."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from kupool.amqp.links import LinkSettings
+from kupool.bus.members import SILENCE, STEP_DOWN
 
 
 @dataclass(frozen=True)
@@ -21,12 +22,16 @@ class MeshSettings:
     nothing. It remembers what it answered to the last ``max_remembered`` calls, in case
     they come again.
 
+    A node that is lost is a member of topics until that silence is over, also where its queue
+    is gone; one that has not heard its own beat for ``step_down`` counts itself as not heard
+    any more, which is sooner.
+
     Unless a broker is ``required``, a node whose brokers cannot be reached at first, for
     ``patience`` seconds, is there all the same, and joins the others when they can.
     """
 
     beat: float = 1.0
-    silence: float = 4.0
+    silence: float = SILENCE
     introduction: float = 1.0
     acknowledgement: float = 2.0
     message_ttl: float = 10.0
@@ -38,6 +43,11 @@ class MeshSettings:
     required: bool = True
     patience: float = 2.0
     link: LinkSettings = field(default_factory=LinkSettings)
+
+    @property
+    def step_down(self) -> float:
+        """Seconds without its own beat after which a node is not heard by the others."""
+        return self.silence * STEP_DOWN / SILENCE
 
     def __post_init__(self) -> None:
         if not 0 < self.beat < self.silence:

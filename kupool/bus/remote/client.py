@@ -15,8 +15,10 @@ from zope.interface import implementer
 
 from kupool.bus.broker import BUS_CLOSED
 from kupool.bus.interfaces import IBus, Subscription
+from kupool.bus.members import MembersTold
 from kupool.bus.messages import BusError, Handler, Model, Outcome, Topic
 from kupool.bus.models import Models
+from kupool.bus.remote.client_watches import RemoteWatches
 from kupool.bus.remote.listening import RemoteListening, Replied
 from kupool.bus.remote.messages import StatusPage, StatusParams, TraceParams
 from kupool.bus.remote.outstanding import NOT_CONNECTED, Outstanding
@@ -95,6 +97,7 @@ class RemoteBus(Models):
             reading=self._dialler.reading,
             refusal=self._refused,
         )
+        self._watches = RemoteWatches(clock, self._connection, ask=self._ask, refusal=self._refused)
         self._listening = RemoteListening(
             clock, settings, self._connection, ask=self._ask, refusal=self._refused
         )
@@ -165,6 +168,18 @@ class RemoteBus(Models):
     ) -> Deferred[None]:
         """Let a handler have no more of some topics, by default of all."""
         return self._listening.unsubscribe(handler, topics)
+
+    def watch(self, topic: Topic, told: MembersTold) -> Deferred[None]:
+        """Tell who the subscribers of a topic are, now and whenever that changes.
+
+        Without a connection it fires after the next one. It fails with
+        :class:`~kupool.bus.BusError` where the server refuses.
+        """
+        return self._watches.watch(topic, told)
+
+    def unwatch(self, told: MembersTold) -> Deferred[None]:
+        """Tell no more of any topic."""
+        return self._watches.unwatch(told)
 
     # -- what the server knows
 
@@ -251,6 +266,7 @@ class RemoteBus(Models):
     def _up(self, connection: Connection, place: Place) -> None:
         self._link = connection
         self._listening.up(connection)
+        self._watches.up()
         self._outstanding.up(connection)
         started, self._started = self._started, None
         if started is not None:
@@ -258,6 +274,7 @@ class RemoteBus(Models):
 
     def _down(self, why: str, stood: bool) -> None:
         self._link = None
+        self._watches.down()
 
     def _again(self, ended: Ended, wait: float | None) -> Exception | None:
         if self._started is None:
@@ -272,6 +289,7 @@ class RemoteBus(Models):
         self.refusal = why
         self._outstanding.gone()
         self._listening.gone()
+        self._watches.gone()
         started, self._started = self._started, None
         if started is not None:
             started.errback(why)
@@ -287,6 +305,11 @@ class RemoteBus(Models):
             self._dialler.abort("the server sent what is no message")
         elif message.method == "call":
             self._listening.called(connection, message)
+        elif message.method == "members" and message.id is None:
+            try:
+                self._watches.members(message)
+            except ValueError:
+                self._dialler.abort("the server sent what is no message")
         elif message.method is not None and message.id is not None:
             return encode_error(message.id, UNKNOWN_METHOD)
         return None
@@ -295,6 +318,7 @@ class RemoteBus(Models):
         """End every call as refused, and the connection; fires when that has ended."""
         self._outstanding.close()
         self._listening.close()
+        self._watches.close()
         ended = self._dialler.stop()
         started, self._started = self._started, None
         if started is not None:

@@ -62,6 +62,44 @@ class UnsubscribeParams(msgspec.Struct, omit_defaults=True):
     subscriber: str = ""
 
 
+class WatchParams(msgspec.Struct):
+    """Params of ``bus.watch``: whose subscribers."""
+
+    topic: str | int
+
+
+class UnwatchParams(msgspec.Struct):
+    """Params of ``bus.unwatch``."""
+
+    topic: str | int
+
+
+class Watched(msgspec.Struct):
+    """Result of ``bus.watch``: for how long the watch holds, and who watches counts as there."""
+
+    valid_ms: float
+
+
+class MemberEntry(msgspec.Struct, omit_defaults=True):
+    """A subscriber in a notification ``members``."""
+
+    subscriber: str
+    keys: list[str] = []
+
+
+class MembersParams(msgspec.Struct, omit_defaults=True):
+    """Params of the notification ``members``: who has come and gone.
+
+    Where ``known`` is False nobody is known any more. With ``more`` another one follows at once.
+    """
+
+    topic: str
+    came: list[MemberEntry] = []
+    gone: list[str] = []
+    known: bool = True
+    more: bool = False
+
+
 class StatusParams(msgspec.Struct):
     """Params of ``bus.status``: from which entry on."""
 

@@ -27,6 +27,9 @@ from kupool.bus.remote.messages import (
     SubscribeParams,
     TraceParams,
     UnsubscribeParams,
+    UnwatchParams,
+    Watched,
+    WatchParams,
     decode_data,
     encode_call,
     encode_outcome,
@@ -35,10 +38,17 @@ from kupool.bus.remote.messages import (
     status_page,
 )
 from kupool.bus.remote.peers import BusPeer
+from kupool.bus.remote.session_watches import SessionWatches
 from kupool.bus.remote.shares import Shares
 from kupool.bus.settings import PeerLimits
-from kupool.bus.topics import pattern_name
-from kupool.errors import BAD_PARAMS, TOO_MANY_REQUESTS, CloseReason, ErrorText
+from kupool.bus.topics import pattern_name, topic_name
+from kupool.errors import (
+    BAD_PARAMS,
+    IDLE_TIMEOUT,
+    TOO_MANY_REQUESTS,
+    CloseReason,
+    ErrorText,
+)
 from kupool.net.interfaces import IClosingObserver
 from kupool.net.observer import Observer
 from kupool.net.routing.interfaces import IRouter
@@ -112,6 +122,8 @@ class BusService(Observer):
         methods = router or Router()
         self._peers: dict[int, BusPeer] = {}
         self._connections: dict[int, Connection] = {}
+        #: What connections watch, by their ids.
+        self._watches: dict[int, SessionWatches] = {}
         #: What users and addresses have; another service of the same broker may count there, too.
         self.shares = Shares()
         super().__init__(BusRouter(methods, self._peers, self.replied))
@@ -126,6 +138,8 @@ class BusService(Observer):
         methods.add("bus.publish", self._publish, PublishParams, before=steps)
         methods.add("bus.subscribe", self._subscribe, SubscribeParams, before=steps)
         methods.add("bus.unsubscribe", self._unsubscribe, UnsubscribeParams, before=steps)
+        methods.add("bus.watch", self._watch, WatchParams, before=steps)
+        methods.add("bus.unwatch", self._unwatch, UnwatchParams, before=steps)
         methods.add("bus.status", self._status, StatusParams, before=steps)
         methods.add("bus.trace", self._trace, TraceParams, before=steps)
 
@@ -183,8 +197,13 @@ class BusService(Observer):
     def _leave(self, connection: Connection) -> None:
         peer = self._peers.get(connection.id)
         if peer is not None:
+            watches = self._watches.pop(connection.id, None)
+            linger = 0.0
+            if watches is not None:
+                linger = watches.linger
+                watches.end()
             for number in peer.leave():
-                self._broker.remove(_subscriber_id(connection, number))
+                self._broker.remove(_subscriber_id(connection, number), linger)
 
     def _end_publishes(self, connection: Connection) -> None:
         peer = self._peers.get(connection.id)
@@ -293,6 +312,36 @@ class BusService(Observer):
                 self._end_topics(connection, peer, name, params.topics)
             except ValueError as error:
                 return BAD_PARAMS.about(str(error))
+        return True
+
+    def _watch(self, connection: Connection, request: Any) -> Watched | ErrorText:
+        try:
+            topic = topic_name(request.params.topic)
+        except ValueError as error:
+            return BAD_PARAMS.about(str(error))
+        self._peer(connection)
+        watches = self._watches.get(connection.id)
+        if watches is None:
+            watches = self._watches[connection.id] = SessionWatches(
+                self._broker.clock,
+                self._broker.watches,
+                connection,
+                lambda: connection.close(IDLE_TIMEOUT),
+            )
+        if topic not in watches and len(watches) >= self.limits.subscribers:
+            return self._turned_away("watched topics of one session")
+        return watches.watch(topic)
+
+    def _unwatch(self, connection: Connection, request: Any) -> bool | ErrorText:
+        try:
+            topic = topic_name(request.params.topic)
+        except ValueError as error:
+            return BAD_PARAMS.about(str(error))
+        watches = self._watches.get(connection.id)
+        if watches is not None:
+            watches.unwatch(topic)
+            if not watches:
+                del self._watches[connection.id]
         return True
 
     def _status(self, connection: Connection, request: Any) -> StatusPage:

@@ -89,10 +89,15 @@ class Ask(HostEntry):
 
 
 class Handed(HostEntry):
-    """To a room's new host: it has ended here; with its state, if it was here at all."""
+    """To a room's new host: it has ended here; with its state, if it was here at all.
+
+    ``user`` and ``address`` are whose room it is, for their quotas.
+    """
 
     code: str
     state: bytes | None
+    user: str = ""
+    address: str = ""
 
 
 class Everyone(HostEntry):

@@ -1,24 +1,25 @@
-"""The streams of one host: to each of the others, and from them."""
+"""What the hosts say to each other, on the channels of the bus."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from twisted.internet.defer import Deferred, gatherResults
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from kupool.bus import IBus
-from kupool.rooms.spread.entries import AnyEntry
+from kupool.bus import Channels, ChannelSettings, IBus
+from kupool.rooms.spread.entries import AnyEntry, Push, decode, encode
 from kupool.rooms.spread.hosts import parted
 from kupool.rooms.spread.settings import SpreadSettings
-from kupool.rooms.spread.streams import Inbound, Outbound
+
+#: Bytes that an entry holds at most beside the message or the state that is limited.
+ENVELOPE = 4096
 
 
 class Exchange:
     """Sends entries to other hosts by name, and hands over what they send.
 
     ``known`` says whether a host is there; entries for one that is not are dropped, which
-    its loss has made known already. ``broken`` is called with a host whose stream cannot
+    its loss has made known already. ``broken`` is called with a host whose channel cannot
     go on, or that has begun anew: all that it knew of us is gone, and the other way round.
     """
 
@@ -34,79 +35,99 @@ class Exchange:
         broken: Callable[[str], object],
     ) -> None:
         self._clock = clock
-        self._bus = bus
         self._settings = settings
-        self._host = host
         self._known = known
-        self._broken = broken
-        self._out: dict[str, Outbound] = {}
-        self._inbound = Inbound(settings, known, received, broken)
+        self._channels = Channels(
+            clock,
+            bus,
+            ChannelSettings(
+                chunk=settings.chunk,
+                max_message=settings.max_entry + ENVELOPE,
+                max_outbound=settings.max_outbound,
+                max_members=settings.max_hosts,
+            ),
+            f"{settings.name}.host",
+            member=host,
+            known=known,
+            received=lambda sender, data: received(sender, decode(data)),
+            broken=broken,
+        )
+        #: For each host the message of a room that may go to more of its connections.
+        self._pushes: dict[str, Push] = {}
+        self._soon: IDelayedCall | None = None
         self.dropped = 0
 
     async def start(self) -> None:
         """Take what the others send."""
-        topic = f"{self._settings.name}.host.{self._host}"
-        await self._bus.subscribe([topic], self._inbound.handle)
-
-    def _to(self, host: str) -> Outbound | None:
-        out = self._out.get(host)
-        if out is None and self._known(host):
-            out = self._out[host] = Outbound(
-                self._clock,
-                self._bus,
-                self._settings,
-                self._host,
-                to=host,
-                broken=lambda: self._broken(host),
-            )
-        return out
+        await self._channels.start()
 
     def send(self, host: str, entry: AnyEntry) -> None:
         """Send an entry to a host."""
-        out = self._to(host)
-        if out is not None:
-            out.send(entry)
+        self._end_push(host)
+        self._channels.send(host, encode(entry))
 
     def push(
         self, host: str, peer: int, data: bytes, *, key: str | None, policy: str | None
     ) -> bool:
-        """Send a room's message to a peer of a host; returns False where it was dropped."""
-        out = self._to(host)
-        if out is None or len(data) > self._settings.max_entry:
+        """Send a room's message to a peer of a host; one that goes to many is carried once.
+
+        Returns False where it was dropped, because too much waits or the host is not there.
+        """
+        last = self._pushes.get(host)
+        if last is not None and last.data is data and (last.key, last.policy) == (key, policy):
+            last.peers.append(peer)
+            return True
+        droppable = key is not None or policy is not None
+        if (
+            not self._known(host)
+            or len(data) > self._settings.max_entry
+            or (droppable and self.full(host))
+        ):
             self.dropped += 1
             return False
-        return out.push(peer, data, key, policy)
+        self._end_push(host)
+        self._pushes[host] = Push([peer], data, key, policy)
+        if self._soon is None:
+            self._soon = self._clock.callLater(0, self._end_pushes)
+        return True
+
+    def _end_pushes(self) -> None:
+        self._soon = None
+        for host in list(self._pushes):
+            self._end_push(host)
+
+    def _end_push(self, host: str) -> None:
+        push = self._pushes.pop(host, None)
+        if push is not None:
+            self._channels.send(host, encode(push))
 
     def full(self, host: str) -> bool:
         """Say whether so much waits for a host that no more should be sent."""
-        out = self._to(host)
-        return out is None or out.full
+        return self._channels.full(host)
 
     def waiting(self) -> int:
         """Return how many bytes wait, for all hosts together."""
-        return sum(out.size for out in self._out.values())
+        return self._channels.waiting() + sum(len(push.data) for push in self._pushes.values())
 
     def forget(self, host: str) -> None:
-        """End the streams of a host that is gone."""
-        out = self._out.pop(host, None)
-        if out is not None:
-            self.dropped += out.dropped
-            out.close()
-        self._inbound.forget(host)
+        """End the channels of a host that is gone."""
+        self._pushes.pop(host, None)
+        self._channels.forget(host)
 
     async def flush(self, timeout: float) -> None:
         """Wait until everything has arrived, or so many seconds."""
-        waiting: list[Deferred[None]] = [out.flushed() for out in self._out.values()]
-        done: Deferred[object] = gatherResults(waiting)  # type: ignore[assignment]
-        done.addTimeout(timeout, self._clock)
-        done.addErrback(lambda late: None)
-        await done
+        self._end_pushes_now()
+        await self._channels.flush(timeout)
+
+    def _end_pushes_now(self) -> None:
+        if self._soon is not None:
+            self._soon.cancel()
+        self._end_pushes()
 
     async def stop(self) -> None:
         """Take and send nothing more."""
-        await parted(self._clock, self._bus.unsubscribe(self._inbound.handle))
-        for host in list(self._out):
-            self.forget(host)
+        self._end_pushes_now()
+        await parted(self._clock, self._channels.stop())
 
 
 __all__ = ["Exchange"]

@@ -27,7 +27,8 @@ RINGS = 8
 class _Leaving:
     """A room that is ending here, who is to follow it, and which hosts ask for it."""
 
-    def __init__(self) -> None:
+    def __init__(self, maker: tuple[str, str]) -> None:
+        self.maker = maker
         self.members: list[tuple[Peer, str]] = []
         self.asking: list[str] = []
         self.done: Deferred[None] = Deferred()
@@ -71,7 +72,7 @@ class Handover:
         return Deferred.fromCoroutine(all_of_them())
 
     def _let_go(self, room: Room) -> Deferred[None]:
-        leaving = self._leaving[room.code] = _Leaving()
+        leaving = self._leaving[room.code] = _Leaving(self._lobby.maker(room.code))
         room.close(MOVED)
         room.when_closed(lambda unhandled: self._ended(room, leaving))
         return leaving.done
@@ -110,10 +111,11 @@ class Handover:
         if to == lobby.host and leaving.asking:
             to = leaving.asking[-1]  # it has heard of the ring's change before us
         if to == lobby.host:
-            self.take(to, code, state)  # the ring has changed back meanwhile
+            # The ring has changed back meanwhile.
+            self.take(to, Handed(code, state, *leaving.maker))
         elif to is not None:
             self.moved += 1
-            self._exchange.send(to, Handed(code, state))
+            self._exchange.send(to, Handed(code, state, *leaving.maker))
         for host in leaving.asking:
             if host != to:
                 self._exchange.send(host, Handed(code, None))
@@ -166,29 +168,30 @@ class Handover:
 
     def handed(self, host: str, entry: Handed) -> None:
         """A room comes from another host, or is none there."""
-        self.take(host, entry.code, entry.state)
+        self.take(host, entry)
 
-    def take(self, host: str, code: str, state: bytes | None) -> None:
+    def take(self, host: str, entry: Handed) -> None:
         """Take a room over, with its state; None where the host had none."""
-        lobby = self._lobby
+        lobby, code, state = self._lobby, entry.code, entry.state
         if state is not None:
             owner = lobby.owner(code)
             if owner is not None and owner not in (lobby.host, host):
-                self._exchange.send(owner, Handed(code, state))
+                self._exchange.send(owner, entry)
                 return
-            self._found(code, state)
+            self._found(entry, state)
         asked = self._asked.get(code)
         if asked is not None:
             asked.discard(host)
             if not asked or state is not None:
                 self._expect_no_more(code)
 
-    def _found(self, code: str, state: bytes) -> None:
+    def _found(self, entry: Handed, state: bytes) -> None:
+        code = entry.code
         if self._lobby.find(code) is not None:
             self._log.error("Room {code} is here already: its state is lost", code=code)
             return
         try:
-            room = self._lobby.create_for_members(code)
+            room = self._lobby.create_for_members(code, entry.user, entry.address)
         except BaseException:  # of the application, as its new room began
             self._log.failure("Room {code} could not be taken over", code=code)
             return

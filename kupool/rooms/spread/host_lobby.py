@@ -71,8 +71,11 @@ class HostLobby(Protocol):
     ) -> None:
         """Tell the sender why a message is not handled, or else the application."""
 
-    def create_for_members(self, code: str) -> Room:
+    def create_for_members(self, code: str, user: str, address: str) -> Room:
         """Make a room whose members are on their way; it ends if nobody comes."""
+
+    def maker(self, code: str) -> tuple[str, str]:
+        """Return the user and the address whose room it is; empty where it is nobody's."""
 
     def hand_over(self, room: Room) -> object:
         """Return what the application has of a room that has ended here."""

@@ -1,42 +1,30 @@
-"""The hosts that share the rooms: who is there, who has gone, and are we still heard."""
+"""The hosts that share the rooms: who is there, who serves rooms, and do we count among them.
+
+The bus knows: each host is a member of one topic, and once more while it serves rooms.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from secrets import token_hex
+from typing import Any
 
-import msgspec
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
-from kupool.bus import BusError, IBus, Kind, Message, Outcome
+from kupool.bus import SILENCE, BusError, IBus, Message, TopicMember
 from kupool.rooms.spread.ring import Ring
 from kupool.rooms.spread.settings import SpreadSettings
 
 #: How long a host that goes waits for the bus to take that, in seconds.
 PARTING = 2.0
 
+#: Seconds between two looks whether a host of our name has gone.
+LOOK = 0.5
 
-class HostBeat(msgspec.Struct):
-    """What a host says of itself: ``serving`` rooms or not, or ``gone``.
-
-    ``epoch`` is another one whenever it has begun anew; ``asks`` wants to hear the others.
-    """
-
-    host: str
-    epoch: str
-    serving: bool
-    gone: bool = False
-    asks: bool = False
-
-
-@dataclass(slots=True)
-class _Known:
-    epoch: str
-    seen: float
-    serving: bool
+#: What a host is a member as: the first word of its key, before its epoch and its name.
+THERE, SERVES = "there", "serves"
 
 
 def parted(clock: IReactorTime, done: Deferred[None]) -> Deferred[None]:
@@ -50,11 +38,21 @@ class HostExists(Exception):
     """Another process has the name that this one was given."""
 
 
+class _Place:
+    """This host as a member of the topic; another one each time, as members are."""
+
+    def __init__(self, kind: str, epoch: str, host: str) -> None:
+        self.key = f"{kind} {epoch} {host}"
+
+    def handle(self, message: Message) -> None:
+        """Do nothing: it is there to be a member."""
+
+
 class Hosts:
     """Keeps the :class:`Ring` of the hosts that serve rooms now.
 
     ``changed`` is called when ``ring`` is another one, ``lost`` with a host that is gone or
-    has begun anew, and ``cut_off`` when this one has not heard itself on the bus.
+    has begun anew, and ``cut_off`` when this one may count as gone elsewhere on the bus.
     """
 
     _log = Logger()
@@ -78,14 +76,14 @@ class Hosts:
         self._changed = changed
         self._lost = lost
         self._cut_off = cut_off
-        self._topic = f"{settings.name}.hosts"
-        self._known: dict[str, _Known] = {}
+        self._topic = f"{settings.name}.members"
+        #: The epoch of each other host: another one whenever it has begun anew.
+        self._known: dict[str, str] = {}
+        self._serving_there: set[str] = set()
         self._epoch = token_hex(8)
-        #: When the bus last took, and last brought back, what this host says.
-        self._taken: float | None = None
-        self._heard: float | None = None
-        self._serving = self._away = self._twin = self._stopped = False
-        self._timer: IDelayedCall | None = None
+        self._there: _Place | None = None
+        self._serves: _Place | None = None
+        self._heard = self._away = self._twin = self._stopped = False
         self._joining: IDelayedCall | None = None
 
     def __contains__(self, host: object) -> bool:
@@ -97,152 +95,153 @@ class Hosts:
         """The other hosts that are there."""
         return list(self._known)
 
-    async def start(self) -> None:
-        """Listen for the others, and be one of them after a while.
+    async def start(self, *, required: bool = True) -> None:
+        """Look for the others, and be one of them after a while.
 
-        Raises :class:`HostExists`, :class:`BusError` where nothing comes back from the
-        bus, and what the bus raises.
+        Raises :class:`HostExists`, :class:`BusError` where this host is no member of a bus that
+        is ``required``, and what the bus raises.
         """
-        await self._bus.subscribe([self._topic], self._received)
-        self._tell(asks=True)
-        self._timer = self._clock.callLater(self._settings.beat, self._beat)
-        settled: Deferred[None] = Deferred()
-        self._clock.callLater(self._settings.settle, settled.callback, None)
-        await settled
-        if self._twin or self._heard is None or self._taken is None:
+        self._there = place = _Place(THERE, self._epoch, self.host)
+        await self._bus.subscribe([self._topic], place.handle, keys=[place.key])
+        await self._bus.watch(self._topic, self._told)
+        await self._seconds(self._settings.settle)
+        # One that was killed may count as there until its silence is over.
+        end = self._clock.seconds() + SILENCE + LOOK
+        while self._twin and self._clock.seconds() < end:
+            await self._seconds(LOOK)
+        if self._twin:
             await self.stop()
-            if self._twin:
-                raise HostExists(f"a host {self.host} is there already")
-            raise BusError(f"the bus did not bring host {self.host} what it said itself")
-        self._join()
+            raise HostExists(f"a host {self.host} is there already")
+        if self._heard:
+            self._join()
+        elif required:
+            await self.stop()
+            raise BusError(f"host {self.host} is not heard on the bus")
+        else:
+            self._away = True
+
+    def _seconds(self, seconds: float) -> Deferred[None]:
+        passed: Deferred[None] = Deferred()
+        self._clock.callLater(seconds, passed.callback, None)
+        return passed
 
     def _join(self) -> None:
         self._joining = None
-        if not self._stopped:
-            self._serving = True
-            self._tell()
+        if not self._stopped and self._heard:
+            self._serves = place = _Place(SERVES, self._epoch, self.host)
+            self._ask(self._bus.subscribe([self._topic], place.handle, keys=[place.key]))
             self._renew()
 
     def leave(self) -> None:
         """Serve no rooms any more, but be there still."""
-        self._serving = self._away = False
+        self._away = False
+        self._do_not_join()
+        self._give_up_serving()
+        self._renew()
+
+    def _do_not_join(self) -> None:
         if self._joining is not None and self._joining.active():
             self._joining.cancel()
-        self._tell()
-        self._renew()
+        self._joining = None
+
+    def _give_up_serving(self) -> None:
+        place, self._serves = self._serves, None
+        if place is not None:
+            self._ask(self._bus.unsubscribe(place.handle))
+
+    def _ask(self, done: Deferred[Any]) -> None:
+        """Go on before the bus has taken something; where it does not, the members tell."""
+        done.addErrback(
+            lambda failure: self._log.warn(
+                "Host {host} could not tell of itself: {why}", host=self.host, why=failure.value
+            )
+        )
 
     async def stop(self) -> None:
         """Be gone; harmless when repeated."""
         if self._stopped:
             return
-        self._stopped, self._serving = True, False
-        for timer in (self._timer, self._joining):
-            if timer is not None and timer.active():
-                timer.cancel()
-        self._tell(gone=True)
-        await parted(self._clock, self._bus.unsubscribe(self._received))
+        self._stopped = True
+        self._do_not_join()
+        self._give_up_serving()
+        await parted(self._clock, self._bus.unwatch(self._told))
+        if self._there is not None:
+            await parted(self._clock, self._bus.unsubscribe(self._there.handle))
 
-    def _tell(self, *, gone: bool = False, asks: bool = False) -> None:
-        beat = HostBeat(self.host, self._epoch, self._serving, gone, asks)
-        try:
-            said = self._bus.publish_unreliable_all(msgspec.json.encode(beat), self._topic)
-        except BaseException:
-            self._log.failure("Host {host} could not say that it is there", host=self.host)
-        else:
-            said.addCallback(self._said)
+    # -- what the bus tells
 
-    def _said(self, outcome: Outcome) -> None:
-        if outcome.kind is Kind.SENT:
-            self._taken = self._clock.seconds()
-            self._be_back()
-
-    @property
-    def _silent(self) -> bool:
-        """Whether this host is not heard: a bus may bring it what it says, and nobody else."""
-        least = self._clock.seconds() - self._settings.step_down
-        return min(self._taken or 0.0, self._heard or 0.0) < least
-
-    def _beat(self) -> None:
-        self._timer = self._clock.callLater(self._settings.beat, self._beat)
-        now = self._clock.seconds()
-        for host, known in list(self._known.items()):
-            if now - known.seen > self._settings.dead_after:
-                self._log.warn("Host {other} is not heard any more", other=host)
-                self._forget(host)
-        if self._serving and self._silent:
-            self._log.error("Host {host} is cut off from the bus", host=self.host)
-            self._serving, self._away = False, True
-            self._epoch = token_hex(8)
-            for host in list(self._known):
-                self._forget(host)
-            self._renew()
-            self._cut_off()
-        self._tell()
-
-    def _received(self, message: Message) -> None:
-        beat = msgspec.json.decode(message.data, type=HostBeat)
-        if beat.host == self.host:
-            self._hear_self(beat)
+    def _told(self, members: tuple[TopicMember, ...] | None) -> None:
+        if self._stopped:
             return
-        if beat.asks and not self._stopped:
-            self._tell()
-        known = self._known.get(beat.host)
-        if known is not None and known.epoch != beat.epoch and not beat.serving:
-            return  # it has this name as yet; the other may be about to see that
-        if not beat.gone:
-            self._hear(beat)
-        elif known is not None:
-            self._forget(beat.host)
-
-    def _hear_self(self, beat: HostBeat) -> None:
-        if beat.epoch != self._epoch:
-            self._twin = self._twin or not beat.gone
-            if beat.asks and not self._stopped:
-                self._tell()  # so that one who comes with our name hears of us
+        if members is None:
+            self._not_heard()
             return
-        self._heard = self._clock.seconds()
-        self._be_back()
-
-    def _be_back(self) -> None:
-        """Serve rooms again, some time after this host is heard again."""
-        if self._away and not self._silent and not self._stopped:
+        epochs: dict[str, list[str]] = {}
+        serving: set[tuple[str, str]] = set()
+        for member in members:
+            for key in member.keys:
+                kind, _, rest = key.partition(" ")
+                epoch, _, host = rest.partition(" ")
+                if kind == THERE:
+                    epochs.setdefault(host, []).append(epoch)
+                elif kind == SERVES:
+                    serving.add((host, epoch))
+        mine = epochs.pop(self.host, [])
+        self._heard = self._epoch in mine
+        self._twin = any(epoch != self._epoch for epoch in mine)
+        self._know(epochs, serving)
+        if self._away and self._heard:
             self._away = False
-            self._tell(asks=True)
             self._joining = self._clock.callLater(self._settings.settle, self._join)
 
-    def _hear(self, beat: HostBeat) -> None:
-        known = self._known.get(beat.host)
-        if known is not None and known.epoch != beat.epoch:
-            self._forget(beat.host)
-            known = None
-        now = self._clock.seconds()
-        if known is None:
-            if len(self._known) >= self._settings.max_hosts:
-                return
-            known = self._known[beat.host] = _Known(beat.epoch, now, False)
-        known.seen = now
-        if known.serving != beat.serving:
-            known.serving = beat.serving
-            self._renew()
+    def _know(self, epochs: dict[str, list[str]], serving: set[tuple[str, str]]) -> None:
+        for host, epoch in list(self._known.items()):
+            if epoch not in epochs.get(host, ()):
+                self._log.info("Host {other} is there no more", other=host)
+                self._forget(host)
+        for host, found in epochs.items():
+            if host not in self._known and len(self._known) < self._settings.max_hosts:
+                # Of two with one name the second sees that, or the first is about to go.
+                self._known[host] = found[0]
+        self._serving_there = {h for h, epoch in self._known.items() if (h, epoch) in serving}
+        self._renew()
+
+    def _not_heard(self) -> None:
+        """Count as gone, as the others soon do, or have done: begin anew when heard again."""
+        was_serving = self._serves is not None
+        waits = was_serving or self._joining is not None
+        self._heard = False
+        self._do_not_join()
+        self._give_up_serving()
+        for host in list(self._known):
+            self._forget(host)
+        self._serving_there = set()
+        if waits:
+            self._away = True
+            self._begin_anew()
+        self._renew()
+        if was_serving:
+            self._log.error("Host {host} is cut off from the bus", host=self.host)
+            self._cut_off()
+
+    def _begin_anew(self) -> None:
+        if self._there is not None:
+            self._ask(self._bus.unsubscribe(self._there.handle))
+        self._epoch = token_hex(8)
+        self._there = place = _Place(THERE, self._epoch, self.host)
+        self._ask(self._bus.subscribe([self._topic], place.handle, keys=[place.key]))
 
     def _forget(self, host: str) -> None:
-        known = self._known.pop(host, None)
-        if known is not None:
+        if self._known.pop(host, None) is not None:
             self._lost(host)
-            if known.serving:
-                self._renew()
 
     def _renew(self) -> None:
-        hosts = {host for host, known in self._known.items() if known.serving}
-        if self._serving:
+        hosts = set(self._serving_there)
+        if self._serves is not None:
             hosts.add(self.host)
         if hosts != self.ring.hosts:
             self.ring = Ring(hosts, self._settings.points)
             self._changed()
 
-    def forget(self, host: str) -> None:
-        """Take a host for gone until it is heard again."""
-        self._forget(host)
 
-
-__all__ = ["HostBeat", "HostExists", "Hosts", "parted"]
+__all__ = ["HostExists", "Hosts", "parted"]

@@ -17,7 +17,7 @@ from kupool.bus import IBus
 from kupool.callbacks import called
 from kupool.errors import UNAVAILABLE, RequestError
 from kupool.rooms.broadcast import RoomPayload
-from kupool.rooms.lobby import Lobby
+from kupool.rooms.lobby import Admit, Lobby
 from kupool.rooms.peers import Peer
 from kupool.rooms.room import Incoming, Member, Room
 from kupool.rooms.settings import RoomSettings
@@ -73,6 +73,7 @@ class SpreadLobby(Lobby):
         host: str | None = None,
         wall: Callable[[], float] = time.time,
         tick: float = 0.05,
+        admit: Admit | None = None,
     ) -> None:
         self.spread = spread or SpreadSettings()
         self._spread_hooks = hooks
@@ -114,7 +115,7 @@ class SpreadLobby(Lobby):
         self._ring: Ring = self.hosts.ring
         self._moves: list[Deferred[None]] = []
         self._cut: set[str] = set()
-        super().__init__(clock, hooks, settings, wall=wall, tick=tick)
+        super().__init__(clock, hooks, settings, wall=wall, tick=tick, admit=admit)
 
     @property
     def visitors(self) -> RemotePeers:
@@ -124,15 +125,16 @@ class SpreadLobby(Lobby):
 
     # -- hosts
 
-    async def start(self) -> None:
+    async def start(self, *, required: bool = True) -> None:
         """Find the other hosts, and take rooms from then on.
 
+        Unless the bus is ``required``, it may be away: then that begins when it is there.
         Raises :class:`~kupool.rooms.spread.hosts.HostExists` for a name that another
         process has, and what the bus raises.
         """
         await self.exchange.start()
         try:
-            await self.hosts.start()
+            await self.hosts.start(required=required)
         except GeneratorExit:
             raise  # the coroutine is closed: it may not wait again
         except BaseException:
@@ -176,6 +178,21 @@ class SpreadLobby(Lobby):
             raise RequestError(UNAVAILABLE)
         codes = (f"{prefix}{n}" for n in count(1))
         return next(code for code in codes if self.owns(code) and self.find(code) is None)
+
+    def new_code(self, prefix: str) -> str:
+        """Return a code that begins so, and that nobody can guess, of a room to be made here.
+
+        Raises :class:`RequestError` ``Temporarily unavailable`` while this host has none.
+        """
+        if self.host not in self.hosts.ring:
+            raise RequestError(UNAVAILABLE)
+        codes = iter(lambda: super(SpreadLobby, self).new_code(prefix), "")
+        return next(code for code in codes if self.owns(code))
+
+    def code_of(self, connection: Connection) -> str | None:
+        """Return the code of the room that a connection is in, here or elsewhere."""
+        seat = self.seats.of(connection)
+        return super().code_of(connection) if seat is None else seat.code
 
     def _ring_changed(self) -> None:
         before, self._ring = self._ring, self.hosts.ring
@@ -248,9 +265,9 @@ class SpreadLobby(Lobby):
             raise RequestError(UNAVAILABLE)
         return super().create(code, user=user, address=address)
 
-    def create_for_members(self, code: str) -> Room:
+    def create_for_members(self, code: str, user: str, address: str) -> Room:
         """Make a room whose members are on their way; it ends if nobody comes."""
-        room = super().create(code)
+        room = super().take_over(code, user, address)
         if self.settings.linger is not None:
             self.linger(room, max(self.settings.linger, self.spread.window))
         return room

@@ -10,9 +10,8 @@ class SpreadSettings:
     """Times are in seconds, sizes in bytes. All hosts need the same ``name`` and ``points``.
 
     ``name`` begins the topics on the bus; ``points`` are the places of each host on the
-    ring. A host says every ``beat`` that it is there. One that has not heard itself for
-    ``step_down`` is cut off, and ends its rooms, before the others, after ``dead_after``,
-    take it for dead. A new host listens for ``settle`` before it takes rooms.
+    ring. A new host looks at who is there for ``settle`` before it takes rooms. When a host
+    counts as gone is the bus's to say (:mod:`kupool.bus.members`).
 
     ``chunk`` is the most that one message of the bus carries, ``max_entry`` the most that
     one message of a room or a room's state may be, ``max_outbound`` what may wait for one
@@ -25,9 +24,6 @@ class SpreadSettings:
     name: str = "rooms"
     points: int = 128
     max_hosts: int = 256
-    beat: float = 1.0
-    step_down: float = 3.0
-    dead_after: float = 5.0
     settle: float = 1.0
     chunk: int = 40_000
     max_entry: int = 1024 * 1024
@@ -38,11 +34,7 @@ class SpreadSettings:
     window: float = 60.0
 
     def __post_init__(self) -> None:
-        """Raise :class:`ValueError` for times with which two hosts might have one room."""
-        if not 0 < self.beat < self.step_down:
-            raise ValueError("step_down must be longer than beat")
-        if self.step_down + self.beat >= self.dead_after:
-            raise ValueError("dead_after must be longer than step_down and a beat together")
+        """Raise :class:`ValueError` for a limit that lets nothing through."""
         for name in ("points", "max_hosts", "chunk", "max_entry", "max_outbound", "sender_limit"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1")

@@ -244,6 +244,17 @@ class PolicyTests(DaemonCase):
             found = self.ask(peer, "subscribe", topics=[pattern])
             self.assertEqual(pattern in found["topics"] if may else found[0], may or 33, pattern)
 
+    def test_watches(self) -> None:
+        """Issue 13: who may not subscribe to a topic may not know its subscribers, either."""
+        peer = self.session("alice.rig1", password="secret")
+        for topic, may in (("public.a", True), ("inbox", False), ("kupool.job", False)):
+            found = self.ask(peer, "watch", topic=topic)
+            self.assertEqual(found, {"valid_ms": 3000.0} if may else (33, found[1]), topic)
+            self.assertIs(self.ask(peer, "unwatch", topic=topic), True)
+        root = self.session("root.desk", password="secret")
+        for topic in ("inbox", "kupool.job"):
+            self.assertEqual(self.ask(root, "watch", topic=topic), {"valid_ms": 3000.0})
+
     def test_operators(self) -> None:
         """A-37: they see everything there is, and are not slowed down."""
         root = self.session("root.desk", password="secret")

@@ -1,0 +1,350 @@
+"""Ordered channels between the members of a bus: messages in order, each once, however it does.
+
+What goes to one member is cut into chunks that are numbered; the next one is sent when the one
+before was answered, and a chunk that was not is sent again. So a bus that loses or repeats
+messages costs time alone. Only a member that is gone, or has begun anew, breaks a channel, and
+then both ends hear of it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from secrets import token_hex
+from struct import Struct
+
+from twisted.internet.defer import Deferred, gatherResults, succeed
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+
+from kupool.bus.interfaces import IBus
+from kupool.bus.messages import Answer, Kind, Message, Outcome, Refusal
+from kupool.timing.waiting import Waiters
+
+#: How long one attempt to deliver a chunk may take, and when the next one begins.
+ATTEMPT = 1.0
+AGAIN = 0.1
+
+#: The status of an answer that says: this stream is not known, begin another.
+STALE = 1
+
+#: Streams of one member that have ended are remembered, so that a late chunk opens none.
+OLD_STREAMS = 8
+
+#: How often more than ``max_outbound`` may wait before a channel breaks.
+FAR_OVER = 4
+
+_LENGTH = Struct(">I")
+
+
+@dataclass(frozen=True)
+class ChannelSettings:
+    """Sizes are in bytes. ``chunk`` is the most that one message of the bus carries,
+    ``max_message`` the largest message on a channel. Where ``max_outbound`` waits for one member
+    it is full; where four times that does, the channel breaks. There are ``max_members``.
+    """
+
+    chunk: int = 40_000
+    max_message: int = 1024 * 1024
+    max_outbound: int = 8 * 1024 * 1024
+    max_members: int = 256
+
+
+class OutgoingChannel:
+    """What goes to one other member. ``broken`` is called once if it cannot go on."""
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        bus: IBus,
+        settings: ChannelSettings,
+        topic: str,
+        *,
+        sender: str,
+        broken: Callable[[], object],
+    ) -> None:
+        self._clock = clock
+        self._bus = bus
+        self._settings = settings
+        self._topic = topic
+        self._sender = sender
+        self._broken = broken
+        self._stream = token_hex(8)
+        self._number = 0
+        self._data = bytearray()
+        self._chunk: bytes | None = None
+        self._call: IDelayedCall | None = None
+        self._flight: Deferred[Outcome] | None = None
+        self._closed = False
+        self._idle = Waiters[None]()
+
+    @property
+    def size(self) -> int:
+        """How many bytes have not arrived, as far as is known."""
+        return len(self._data) + len(self._chunk or b"")
+
+    def send(self, data: bytes) -> None:
+        """Send a message. Far over the limit the channel breaks: nothing else is left to do."""
+        if self._closed:
+            return
+        self._data += _LENGTH.pack(len(data)) + data
+        if self.size > FAR_OVER * self._settings.max_outbound:
+            self._log.error("Too much waits for the member at {topic}", topic=self._topic)
+            self._break()
+        else:
+            self._soon()
+
+    def _soon(self) -> None:
+        if self._call is None and self._flight is None and not self._closed:
+            self._call = self._clock.callLater(0, self._go_on)
+
+    def _go_on(self) -> None:
+        self._call = None
+        if self._closed:
+            return
+        if self._chunk is None:
+            if not self._data:
+                self._idle.tell(None)
+                return
+            self._chunk = bytes(self._data[: self._settings.chunk])
+            del self._data[: self._settings.chunk]
+        headers = {"from": self._sender, "stream": self._stream, "n": str(self._number)}
+        try:
+            sent = self._bus.publish_reliable_random(
+                self._chunk, self._topic, ATTEMPT, headers=headers
+            )
+        except BaseException:  # of the bus, or a chunk that is larger than it takes
+            self._log.failure("The bus took nothing for {topic}", topic=self._topic)
+            self._call = self._clock.callLater(ATTEMPT, self._go_on)
+            return
+        self._flight = sent
+        sent.addCallbacks(self._answered, self._failed)
+
+    def _answered(self, outcome: Outcome) -> None:
+        self._flight = None
+        if self._closed:
+            return
+        if outcome.kind is not Kind.ANSWERED:
+            self._call = self._clock.callLater(AGAIN, self._go_on)
+        elif outcome.status == STALE:
+            self._break()
+        else:
+            self._chunk = None
+            self._number += 1
+            self._soon()
+
+    def _failed(self, failure: object) -> None:
+        """The call was cancelled, by ourselves: see :meth:`close`."""
+        self._flight = None
+
+    def _break(self) -> None:
+        if not self._closed:
+            self.close()
+            # Not now: whoever sends is in the middle of something.
+            self._clock.callLater(0, self._broken)
+
+    def flushed(self) -> Deferred[None]:
+        """Fire when everything has arrived, or the stream has ended."""
+        if self._closed or (not self.size and self._flight is None):
+            return succeed(None)
+        return self._idle.wait()
+
+    def close(self) -> None:
+        """Send nothing more."""
+        self._closed = True
+        self._data.clear()
+        self._chunk = None
+        if self._call is not None:
+            self._call.cancel()
+            self._call = None
+        if self._flight is not None:
+            self._flight.cancel()
+        self._idle.tell(None)
+
+
+class _Stream:
+    """What has come of one stream: how many chunks, and the beginning of the next message."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.number = 0
+        self.data = bytearray()
+
+    def take(self, chunk: bytes, most: int) -> Iterator[bytes]:
+        """Yield the messages that a chunk completes; raises :class:`ValueError` for a size."""
+        self.number += 1
+        self.data += chunk
+        while len(self.data) >= _LENGTH.size:
+            size = _LENGTH.unpack_from(self.data)[0]
+            if size > most:
+                raise ValueError(f"a message of {size} bytes, at most {most} are taken")
+            end = _LENGTH.size + size
+            if len(self.data) < end:
+                return
+            message = bytes(self.data[_LENGTH.size : end])
+            del self.data[:end]
+            yield message
+
+
+class IncomingChannels:
+    """What comes from the other members: ``received`` is called with each message, in order.
+
+    ``known`` says whether a member is there; ``renewed`` is called when one begins anew
+    without having been gone.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        settings: ChannelSettings,
+        known: Callable[[str], bool],
+        received: Callable[[str, bytes], object],
+        renewed: Callable[[str], object],
+    ) -> None:
+        self._known = known
+        self._received = received
+        self._renewed = renewed
+        self._most = settings.max_message
+        self._streams: dict[str, _Stream] = {}
+        self._old: deque[str] = deque(maxlen=OLD_STREAMS * settings.max_members)
+
+    def handle(self, message: Message) -> Answer:
+        """Take a chunk: the handler of a subscription of the bus."""
+        member, name = message.headers.get("from", ""), message.headers.get("stream", "")
+        try:
+            number = int(message.headers.get("n", "-1"))
+        except ValueError:
+            raise Refusal("a chunk without a number") from None
+        if not self._known(member):
+            raise Refusal("no member is known by this name")
+        stream = self._streams.get(member)
+        if stream is None or stream.name != name:
+            if number != 0 or name in self._old:
+                return Answer(b"", STALE)
+            if stream is not None:
+                self.forget(member)
+                self._renewed(member)
+            stream = self._streams[member] = _Stream(name)
+        if number < stream.number:
+            return Answer()  # again
+        if number > stream.number:
+            return Answer(b"", STALE)
+        try:
+            for item in stream.take(message.data, self._most):
+                self._take(member, item)
+        except ValueError as error:
+            self._log.error("Member {member} sent too much: {why}", member=member, why=str(error))
+            self.forget(member)
+            return Answer(b"", STALE)
+        return Answer()
+
+    def _take(self, member: str, item: bytes) -> None:
+        try:
+            self._received(member, item)
+        except BaseException:
+            self._log.failure("What member {member} sent could not be handled", member=member)
+
+    def forget(self, member: str) -> None:
+        """Forget the stream of a member that is gone."""
+        stream = self._streams.pop(member, None)
+        if stream is not None:
+            self._old.append(stream.name)
+
+
+class Channels:
+    """Sends messages to other members by name, and hands over what they send.
+
+    A member takes what is for it on the topic ``prefix`` and its name. ``known`` says whether
+    another one is there, as a watch tells; what is for one that is not is dropped. ``received``
+    gets each message with its sender. ``broken`` is called with a member whose channel cannot go
+    on, or that has begun anew: all that it knew of us is gone, and the other way round.
+    """
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        bus: IBus,
+        settings: ChannelSettings,
+        prefix: str,
+        *,
+        member: str,
+        known: Callable[[str], bool],
+        received: Callable[[str, bytes], object],
+        broken: Callable[[str], object],
+    ) -> None:
+        self._clock = clock
+        self._bus = bus
+        self._settings = settings
+        self._prefix = prefix
+        self._member = member
+        self._known = known
+        self._broken = broken
+        self._out: dict[str, OutgoingChannel] = {}
+        self._incoming = IncomingChannels(settings, known, received, broken)
+
+    async def start(self) -> None:
+        """Take what the others send."""
+        await self._bus.subscribe([f"{self._prefix}.{self._member}"], self._incoming.handle)
+
+    def _to(self, member: str) -> OutgoingChannel | None:
+        out = self._out.get(member)
+        if out is None and self._known(member):
+            out = self._out[member] = OutgoingChannel(
+                self._clock,
+                self._bus,
+                self._settings,
+                f"{self._prefix}.{member}",
+                sender=self._member,
+                broken=lambda: self._broken(member),
+            )
+        return out
+
+    def send(self, member: str, data: bytes) -> bool:
+        """Send a message; returns False for a member that is not there."""
+        out = self._to(member)
+        if out is not None:
+            out.send(data)
+        return out is not None
+
+    def size(self, member: str) -> int:
+        """Return how many bytes wait for a member."""
+        out = self._out.get(member)
+        return 0 if out is None else out.size
+
+    def full(self, member: str) -> bool:
+        """Say whether so much waits for a member, or it is not there, that no more should be
+        sent.
+        """
+        return self._to(member) is None or self.size(member) >= self._settings.max_outbound
+
+    def waiting(self) -> int:
+        """Return how many bytes wait, for all members together."""
+        return sum(out.size for out in self._out.values())
+
+    def forget(self, member: str) -> None:
+        """End the channels to and from a member that is gone."""
+        out = self._out.pop(member, None)
+        if out is not None:
+            out.close()
+        self._incoming.forget(member)
+
+    async def flush(self, timeout: float) -> None:
+        """Wait until everything has arrived, or so many seconds."""
+        waiting: list[Deferred[None]] = [out.flushed() for out in self._out.values()]
+        done: Deferred[object] = gatherResults(waiting)  # type: ignore[assignment]
+        done.addTimeout(timeout, self._clock)
+        done.addErrback(lambda late: None)
+        await done
+
+    def stop(self) -> Deferred[None]:
+        """Take and send nothing more; fires when the bus has taken that."""
+        for member in list(self._out):
+            self.forget(member)
+        return self._bus.unsubscribe(self._incoming.handle)
+
+
+__all__ = ["ChannelSettings", "Channels", "IncomingChannels", "OutgoingChannel"]

@@ -1,0 +1,289 @@
+"""Who is told when of a member that is lost: it first, and then the others."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from twisted.internet.endpoints import TCP4ClientEndpoint
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from kupool.bus import BusError
+from kupool.bus.local import LocalBus
+from kupool.bus.members import MAX_MEMBERS, SILENCE, STEP_DOWN
+from kupool.bus.rabbit.bus import MeshBus
+from kupool.bus.rabbit.settings import MeshSettings
+from kupool.bus.remote.client import RemoteBus
+from kupool.bus.remote.service import BusService
+from kupool.errors import FORBIDDEN
+from kupool.net.server import Server
+from kupool.net.testing import MemoryNetwork, MemoryPeer
+from tests.bus_exchange import Exchange, MemoryCarrier
+
+
+class Node:
+    """A node that is a member of ``crew``, and notes when it was told which members."""
+
+    def __init__(self, case: NodesCase, name: str) -> None:
+        self.case = case
+        self.carrier = MemoryCarrier(case.exchange)
+        self.bus = MeshBus(case.clock, self.carrier, wall=case.clock.seconds, node=name)
+        self.told: list[tuple[float, Any]] = []
+        self.bus.connect()
+        self.bus.subscribe(["crew"], self.handle, keys=[name])
+        self.bus.watch("crew", self.note)
+
+    def handle(self, message: Any) -> None:
+        """Do nothing."""
+
+    def note(self, members: Any) -> None:
+        names = None if members is None else {member.keys[0] for member in members}
+        self.told.append((self.case.clock.seconds(), names))
+
+    @property
+    def names(self) -> Any:
+        return self.told[-1][1]
+
+    def when(self, names: Any) -> float:
+        """When it was told last of exactly these members."""
+        return [at for at, told in self.told if told == names][-1]
+
+
+class NodesCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.exchange = Exchange(self.clock)
+        self.a, self.b = Node(self, "a"), Node(self, "b")
+        self.advance(3)
+        self.assertEqual((self.a.names, self.b.names), ({"a", "b"}, {"a", "b"}))
+        self.start = self.clock.seconds()
+
+    def advance(self, seconds: float) -> None:
+        self.clock.pump([0.01] * round(seconds * 100))
+
+
+class LostNodesTests(NodesCase):
+    """Issue 13, A-62: a node that is not heard any more knows before the others do."""
+
+    def test_one_that_neither_hears_nor_says_anything(self) -> None:
+        self.a.carrier.frozen = True
+        self.advance(8)
+        lost, dropped = self.a.when(None), self.b.when({"b"})
+        self.assertLess(lost, dropped - 0.5)
+        self.assertLess(dropped, self.start + SILENCE + 1.1)
+        self.assertNotIn(None, [names for _, names in self.b.told])
+
+    def test_one_whose_messages_are_lost(self) -> None:
+        """It hears the others, but not itself."""
+        self.exchange.loses = lambda sender, address, body: sender == self.a.carrier.address
+        self.advance(8)
+        self.assertLess(self.a.when(None), self.b.when({"b"}) - 0.5)
+        self.exchange.loses = lambda *sent: False
+        self.advance(4)
+        self.assertEqual((self.a.names, self.b.names), ({"a", "b"}, {"a", "b"}))
+
+    def test_one_whose_queue_is_gone(self) -> None:
+        """RabbitMQ ended its connection, of which it does not hear: its time is not cut short."""
+        del self.exchange.queues[self.a.carrier.address]
+        self.advance(8)
+        lost, dropped = self.a.when(None), self.b.when({"b"})
+        self.assertLess(lost, dropped - 0.5)
+        self.assertGreaterEqual(dropped, self.start + SILENCE - 1.1)
+
+    def test_one_that_comes_back_in_time(self) -> None:
+        """A short break of all connections costs nobody anything."""
+        before = [len(node.told) for node in (self.a, self.b)]
+        self.exchange.fall()
+        self.advance(0.5)
+        self.exchange.up = True
+        self.advance(6)
+        self.assertEqual([len(node.told) for node in (self.a, self.b)], before)
+
+    def test_one_that_does_not_come_back_in_time(self) -> None:
+        self.exchange.fall()
+        self.advance(STEP_DOWN + 0.1)
+        self.assertEqual((self.a.names, self.b.names), (None, None))
+        self.exchange.up = True
+        self.advance(4)
+        self.assertEqual((self.a.names, self.b.names), ({"a", "b"}, {"a", "b"}))
+
+    def test_one_that_goes_in_order_is_gone_at_once(self) -> None:
+        self.a.bus.unsubscribe(self.a.handle)
+        self.advance(0.1)
+        self.assertEqual(self.b.names, {"b"})
+
+    def test_one_that_closes_is_gone_at_once(self) -> None:
+        self.a.bus.close()
+        self.advance(0.1)
+        self.assertEqual(self.b.names, {"b"})
+
+    def test_the_time_to_step_down_follows_the_silence(self) -> None:
+        self.assertEqual(MeshSettings().step_down, STEP_DOWN)
+        self.assertEqual(MeshSettings(beat=0.2, silence=2.0).step_down, 1.5)
+
+    def test_nobody_watches(self) -> None:
+        """Nothing runs for nobody."""
+        bus = LocalBus(clock := Clock(), wall=clock.seconds)
+        bus.watch("crew", print)
+        bus.unwatch(print)
+        bus.subscribe(["crew"], print)
+        self.assertEqual(clock.getDelayedCalls(), [])
+
+    def test_a_topic_with_more_members_than_a_watch_tells_of(self) -> None:
+        bus, told = LocalBus(clock := Clock(), wall=clock.seconds), list[Any]()
+        for n in range(MAX_MEMBERS + 5):
+            bus.subscribe(["crew"], lambda message, n=n: None, keys=[str(n)])
+        bus.watch("crew", told.append)
+        clock.advance(0)
+        self.assertEqual([len(members) for members in told], [MAX_MEMBERS])
+
+
+class ClientTests(SynchronousTestCase):
+    """Issue 13: what a client knows of the members while its connection breaks."""
+
+    def setUp(self) -> None:
+        self.network = MemoryNetwork()
+        self.there = LocalBus(self.network, wall=self.network.seconds)
+        self.refuses = False
+        service = BusService(self.there.broker, before=[self.refuse])
+        self.server = Server(self.network, service, framing="frame")
+        self.network.run(self.server.listen(["tcp:8000"]))
+        endpoint = TCP4ClientEndpoint(self.network, "127.0.0.1", 8000)
+        self.bus = RemoteBus(self.network, endpoint, random=lambda: 0.5)
+        self.network.run(self.bus.connect())
+        self.told: list[Any] = []
+        self.there_told: list[Any] = []
+        self.bus.subscribe(["crew"], print, keys=["me"])
+        self.bus.watch("crew", self.note)
+        self.there.watch("crew", self.note_there)
+        self.network.advance(1)
+        self.addCleanup(self.bus.close)
+
+    def refuse(self, connection: Any, request: Any) -> Any:
+        return FORBIDDEN if self.refuses else None
+
+    def note(self, members: Any) -> None:
+        keys = None if members is None else {m.keys for m in members}
+        if not self.told or self.told[-1][1] != keys:
+            self.told.append((self.network.seconds(), keys))
+
+    def note_there(self, members: Any) -> None:
+        keys = {m.keys for m in members}
+        if not self.there_told or self.there_told[-1][1] != keys:
+            self.there_told.append((self.network.seconds(), keys))
+
+    def cut(self) -> None:
+        for connection in list(self.server.manager):
+            connection.abort()
+
+    def test_a_short_break(self) -> None:
+        """Who subscribes again in time has been a member all the time."""
+        before = list(self.told), list(self.there_told)
+        self.assertEqual(self.told[-1][1], {("me",)})
+        self.cut()
+        self.network.advance(8)
+        self.assertTrue(self.bus.connected)
+        self.assertEqual((self.told, self.there_told), before)
+
+    def test_a_watch_that_is_refused(self) -> None:
+        """At first, and when it is asked for again: a reload may have taken the topic away."""
+        self.refuses = True
+        refused = self.bus.watch("secret", print)
+        self.network.settle()
+        self.assertEqual(str(self.failureResultOf(refused, BusError).value), "forbidden")
+        self.network.advance(1.1)
+        self.assertEqual(self.told[-1][1], None)
+
+    def test_a_break_that_lasts(self) -> None:
+        self.network.run(self.server.stop_listening())
+        self.cut()
+        self.network.advance(8)
+        (lost, told), (gone, there) = self.told[-1], self.there_told[-1]
+        self.assertEqual((told, there), (None, set()))
+        self.assertLess(lost, gone - 0.5)
+
+
+class SessionTests(SynchronousTestCase):
+    """Issue 13: ``bus.watch`` as a raw session has it."""
+
+    def setUp(self) -> None:
+        self.network = MemoryNetwork()
+        self.bus = LocalBus(self.network, wall=self.network.seconds)
+        self.service = BusService(self.bus.broker)
+        self.server = Server(self.network, self.service)
+        self.network.run(self.server.listen(["tcp:8000"]))
+        self.told: list[Any] = []
+        self.bus.watch("crew", self.told.append)
+
+    def connect(self) -> MemoryPeer:
+        return self.network.connect(8000, "line")
+
+    def heard(self, peer: MemoryPeer) -> list[Any]:
+        self.network.settle()
+        return [m["params"] for m in peer.messages() if m.get("method") == "members"]
+
+    def test_who_comes_and_goes(self) -> None:
+        peer = self.connect()
+        answer = peer.ask("bus.watch", {"topic": "crew"})
+        self.assertEqual(answer["result"], {"valid_ms": 3000.0})
+        self.assertEqual(self.heard(peer), [{"topic": "crew"}])
+        done = self.bus.subscribe(["crew"], print, keys=["a"])
+        entry = {"subscriber": self.successResultOf(done).id, "keys": ["a"]}
+        self.assertEqual(self.heard(peer), [{"topic": "crew", "came": [entry]}])
+        self.bus.unsubscribe(print)
+        self.assertEqual(self.heard(peer), [{"topic": "crew", "gone": [entry["subscriber"]]}])
+        self.assertIs(peer.ask("bus.unwatch", {"topic": "crew"})["result"], True)
+        self.bus.subscribe(["crew"], print)
+        self.assertEqual(self.heard(peer), [])
+
+    def test_many_members_come_in_parts(self) -> None:
+        for n in range(500):
+            self.bus.subscribe(["crew"], lambda message, n=n: None, keys=["x" * 250])
+        peer = self.connect()
+        peer.ask("bus.watch", {"topic": "crew"})
+        parts = self.heard(peer)
+        self.assertEqual([part.get("more", False) for part in parts[-2:]], [True, False])
+        self.assertEqual(sum(len(part["came"]) for part in parts), 500)
+        self.assertLess(max(len(msgspec.json.encode(part)) for part in parts), 40_000)
+
+    def test_one_that_does_not_ask_again_is_closed(self) -> None:
+        peer = self.connect()
+        for _ in range(3):
+            peer.ask("bus.watch", {"topic": "crew"})
+            self.network.advance(3.5)
+        self.network.advance(1)
+        (close,) = [m["params"] for m in peer.messages() if m.get("method") == "close"]
+        self.assertEqual((close["code"], close["reason"]), (4101, "idle timeout"))
+
+    def test_a_lost_session_is_a_member_for_as_long_as_it_may_think_so(self) -> None:
+        peer = self.connect()
+        peer.ask("bus.subscribe", {"topics": ["crew"], "keys": ["peer"]})
+        peer.ask("bus.watch", {"topic": "crew"})
+        self.network.advance(1)
+        peer.abort()
+        self.network.advance(SILENCE - 1.1)
+        self.assertEqual([m.keys for m in self.told[-1]], [("peer",)])
+        self.network.advance(0.2)
+        self.assertEqual(self.told[-1], ())
+
+    def test_a_lost_session_that_watches_nothing_is_gone_at_once(self) -> None:
+        peer = self.connect()
+        peer.ask("bus.subscribe", {"topics": ["crew"], "keys": ["peer"]})
+        peer.abort()
+        self.network.settle()
+        self.assertEqual(self.told[-1], ())
+
+    def test_refusals(self) -> None:
+        peer = self.connect()
+        for method in ("bus.watch", "bus.unwatch"):
+            for topic in ("a.*", ""):
+                self.assertEqual(peer.ask(method, {"topic": topic})["code"], 32, method)
+
+    def test_no_more_than_so_many_topics(self) -> None:
+        peer = self.connect()
+        for n in range(self.service.limits.subscribers):
+            peer.request("bus.watch", {"topic": f"t.{n}"})
+        answer = peer.ask("bus.watch", {"topic": "more"})
+        self.assertEqual(answer["error"], "too many requests: watched topics of one session")
+        self.assertEqual(peer.ask("bus.watch", {"topic": "t.0"})["result"], {"valid_ms": 3000.0})
