@@ -568,7 +568,7 @@ class NodeRoomsSettings:
     offered: str = _setting(
         choice("on", "off"),
         "off",
-        "offer rooms and matches to the sessions; with --bus rabbit the rooms are those of all nodes",
+        "offer rooms and matches to the sessions; with --bus rabbit, the rooms of all nodes",
         name="rooms",
     )
     rate: float = _setting(

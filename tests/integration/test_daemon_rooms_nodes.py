@@ -12,10 +12,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.rooms.service import PAGE
 from tests.integration.test_daemon_rooms import FLAGS, Line
-from tests.rabbit_server import VirtualHosts
-from tests.running_daemon import RunningDaemon
-from tests.services import RabbitServer, rabbit, required
-from tests.sockets import PATIENCE
+from tests.servers.rabbit_server import VirtualHosts
+from tests.servers.running_daemon import RunningDaemon
+from tests.servers.services import RabbitServer, rabbit, required
+from tests.servers.sockets import PATIENCE
 
 
 class Member(Line):

@@ -19,7 +19,7 @@ from kupool.bus.remote.service import BusService
 from kupool.errors import FORBIDDEN
 from kupool.net.server import Server
 from kupool.net.testing import MemoryNetwork, MemoryPeer
-from tests.bus_exchange import Exchange, MemoryCarrier
+from tests.fakes.bus_exchange import Exchange, MemoryCarrier
 
 
 class Node:

@@ -56,7 +56,7 @@ class StallTests(SynchronousTestCase):
         return watch
 
     def written(self) -> int:
-        return self.report.read_text().count("The reactor stands still for 0.2 s:\n")
+        return self.report.read_text().count("The reactor has been blocked for 0.2 s:\n")
 
     def looked(self) -> bool:
         return "kupool-stalls" in {thread.name for thread in threading.enumerate()}
