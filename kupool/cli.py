@@ -10,7 +10,18 @@ from importlib import import_module
 from kupool import __version__
 
 #: The commands: modules of :mod:`kupool.commands`, in the order of the help.
-COMMANDS = ("work", "bench", "demo", "stats", "audit", "backup", "restore", "migrate", "config")
+COMMANDS = (
+    "work",
+    "bench",
+    "demo",
+    "stats",
+    "audit",
+    "backup",
+    "restore",
+    "migrate",
+    "user",
+    "config",
+)
 
 
 def make_parser(only: str = "") -> argparse.ArgumentParser:

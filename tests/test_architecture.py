@@ -32,6 +32,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "moved": set(),
     "timing": set(),
     "storage": {"timing"},
+    "accounts": {"errors", "callbacks", "timing", "net", "storage"},
     "wire": {"errors"},
     "session": {"errors", "wire"},
     "net": {
@@ -64,6 +65,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "backup": {"log", "storage"},
     "pool": {
         "errors",
+        "accounts",
         "callbacks",
         "timing",
         "wire",

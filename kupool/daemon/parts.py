@@ -13,6 +13,9 @@ from typing import Any
 
 from twisted.cred.checkers import ICredentialsChecker
 
+from kupool.accounts.authenticator import Authenticator
+from kupool.accounts.login_guard import LoginSettings
+from kupool.accounts.logins import Logins
 from kupool.daemon.bus import BusPart, make_bus, make_events, serve_bus
 from kupool.daemon.bus_compatible import CompatiblePart, make_compatible
 from kupool.daemon.clock_watch import ClockWatch
@@ -29,7 +32,6 @@ from kupool.net.transport.endpoints import parse_address
 from kupool.net.transport.proxied import ProxySettings
 from kupool.pool.acceptance import Acceptance, BatchSettings
 from kupool.pool.coordinator import Coordinator
-from kupool.pool.credentials import Authenticator
 from kupool.pool.handlers import AttemptSettings, Handlers
 from kupool.pool.jobs import JobBook
 from kupool.pool.jobstore import MemoryJobStore, SqliteJobStore
@@ -41,6 +43,7 @@ from kupool.settings import (
     LimitSettings,
     ListenSettings,
     LogSettings,
+    NodeLoginSettings,
     RateSettings,
     Settings,
     StorageSettings,
@@ -85,6 +88,7 @@ class Parts:
     coordinator: Coordinator
     consumer: StatsConsumer
     clock_watch: ClockWatch
+    logins: Logins | None
     bus: BusPart | None
     compatible: CompatiblePart | None
     rooms: RoomsPart | None
@@ -152,7 +156,7 @@ def build(
         methods=methods,
         others=None if bus_part is None else bus_part.service.router,
     )
-    authenticator = Authenticator(checkers) if checkers else None
+    logins = make_logins(settings.logins, reactor, checkers) if checkers else None
     pool = Pool(
         reactor,
         book,
@@ -161,7 +165,7 @@ def build(
         channel=Hub(reactor).latest("job"),
         events=events,
         settings=session_settings(settings.jobs, settings.rates, settings.limits),
-        authenticator=authenticator,
+        logins=logins,
     )
     tenants = [part.service for part in (bus_part, rooms) if part is not None]
     server = Server(
@@ -204,6 +208,7 @@ def build(
         coordinator=coordinator,
         consumer=consumer,
         clock_watch=ClockWatch(wall, boot.seconds),
+        logins=logins,
         bus=bus_part,
         compatible=None if bus is None else make_compatible(settings, reactor, bus.broker),
         rooms=rooms,
@@ -251,6 +256,17 @@ def _make_stores(
         return MemoryStats(), MemoryJobStore(wall)
     store = database(STORE_FILE, "store")
     return SqliteStats(store), SqliteJobStore(store)
+
+
+def make_logins(
+    settings: NodeLoginSettings, reactor: Any, checkers: Sequence[ICredentialsChecker]
+) -> Logins:
+    """Make what decides who may come in, by the checkers of ``--auth``."""
+    return Logins(
+        reactor,
+        Authenticator(reactor, checkers, settings.timeout),
+        LoginSettings(settings.address_failures, settings.user_failures, settings.delay),
+    )
 
 
 def rules(jobs: JobSettings, rates: RateSettings) -> Rules:

@@ -208,6 +208,8 @@ class Daemon:
         await parts.consumer.start(parts.log, None if compared is None else compared.plan.resume)
         await parts.coordinator.start()
         await self._housekeeping.start()
+        if parts.logins is not None:
+            parts.logins.start()
         self.status.enter("listening")
         await self._listen("addr", parts.server.listen(settings.listen.addr))
         if settings.listen.http:
@@ -386,6 +388,8 @@ class Daemon:
         self._log.info("Reloaded: {changed}", changed=", ".join(now) or "nothing has changed")
         if restart:
             self._log.warn("Only a restart changes: {names}", names=", ".join(restart))
+        if self.parts.logins is not None:
+            self.parts.logins.reload()
 
     # -- stop
 
@@ -416,6 +420,8 @@ class Daemon:
         await self._step("answers", self._last_answers(), working)
         left = max(0.1, min(LAST_ANSWERS, working - clock.seconds()))
         await self._step("clients", parts.server.stop(GOING_DOWN, left), working)
+        if parts.logins is not None:
+            await self._step("logins", parts.logins.stop(), working)
         await self._step("counting", self._finish_counting(working), working)
         if self._http is not None:
             await self._step("http", maybeDeferred(self._http.stopListening), deadline)

@@ -85,6 +85,8 @@ class Status:
             reasons.append(f"bus: {parts.bus.problem}")
         if parts.coordinator.problem and not (parts.coordinator.stalled and self._without_jobs):
             reasons.append(f"jobs: {parts.coordinator.problem}")
+        if parts.logins is not None:
+            reasons += [f"accounts: {text}" for text in parts.logins.authenticator.problems]
         if parts.clock_watch.problem:
             reasons.append(f"clock: {parts.clock_watch.problem}")
         reasons += self._about_the_counts(log)

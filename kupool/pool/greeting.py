@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from kupool.errors import CLOSE_UNAUTHORIZED, UNAUTHORIZED, UNAVAILABLE
+from kupool.accounts.login_guard import TryAgain
+from kupool.accounts.logins import Logins
+from kupool.errors import CLOSE_UNAUTHORIZED, TRY_AGAIN, UNAUTHORIZED, UNAVAILABLE
 from kupool.net.routing.interfaces import IRouter
-from kupool.pool.credentials import Authenticator
 from kupool.pool.session import valid_username
 from kupool.session.connection import Connection
 from kupool.wire.framing import OP_CLOSE, Control, Item
@@ -38,11 +38,9 @@ class Greeting:
 
     _log = Logger()
 
-    def __init__(
-        self, admit: Callable[[Connection, str], bytes], authenticator: Authenticator | None
-    ) -> None:
+    def __init__(self, admit: Callable[[Connection, str], bytes], logins: Logins | None) -> None:
         self._admit = admit
-        self._authenticator = authenticator
+        self._logins = logins
         authorize = request_type("authorize", AuthorizeParams)
         self._decode: Callable[[bytes], Any] = request_decoder({"authorize": authorize}).decode
 
@@ -63,20 +61,30 @@ class Greeting:
         name: str = message.params.username
         if message.id is None or not valid_id(message.id) or not valid_username(name):
             self._refuse(connection, message.id if valid_id(message.id) else None)
-        elif self._authenticator is None:
+        elif self._logins is None:
             self._welcome(connection, message.id, name)
         else:
-            connection.hold()
-            checked = Deferred.fromCoroutine(
-                self._authenticator.allowed(split_username(name)[0], message.params.password)
-            )
-            checked.addCallbacks(
-                self._checked,
-                self._undecided,
-                callbackArgs=(connection, message.id, name),
-                errbackArgs=(connection, message.id),
-            ).addErrback(self._broken, connection)
+            self._log_in(connection, message.id, name, message.params.password or "")
         return None
+
+    def _log_in(
+        self, connection: Connection, message_id: RequestId, name: str, password: str
+    ) -> None:
+        assert self._logins is not None
+        user = split_username(name)[0]
+        if self._logins.knows(user, password):
+            self._welcome(connection, message_id, name)
+            return
+        # The checker has a time of its own, and it may be late: that is not the peer's fault.
+        connection.deadline = None
+        connection.hold()
+        checked = self._logins.check(user, password, connection.host)
+        checked.addCallbacks(
+            self._checked,
+            self._undecided,
+            callbackArgs=(connection, message_id, name),
+            errbackArgs=(connection, message_id),
+        ).addErrback(self._broken, connection)
 
     def _welcome(self, connection: Connection, message_id: RequestId, name: str) -> None:
         first = self._admit(connection, name)
@@ -96,10 +104,11 @@ class Greeting:
             self._refuse(connection, message_id)
 
     def _undecided(self, failure: Failure, connection: Connection, message_id: RequestId) -> None:
-        """A checker could not tell: the client may come back."""
-        self._log.failure("A password could not be checked", failure)
+        """Nobody could tell now: the client may come back."""
+        failure.trap(TryAgain)
+        wait: float = getattr(failure.value, "wait", 0.0)
         connection.send(encode_error(message_id, UNAVAILABLE))
-        connection.close(None)
+        connection.close(TRY_AGAIN, retry_after=wait or None)
 
     def _broken(self, failure: Failure, connection: Connection) -> None:
         self._log.failure("A connection could not be welcomed", failure)

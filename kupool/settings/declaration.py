@@ -180,6 +180,34 @@ class RateSettings:
 
 
 @dataclass(frozen=True)
+class NodeLoginSettings:
+    """How passwords are checked, and how many wrong ones are taken; for ``auth``."""
+
+    timeout: float = _setting(
+        DURATION,
+        "10s",
+        "time a checker of --auth has; after it the client is told to try again",
+        least=0.1,
+        name="auth_timeout",
+    )
+    address_failures: float = _setting(
+        NUMBER,
+        "20",
+        "failed logins a minute of one address (of IPv6, one /64 network)",
+        name="login_address_failures",
+    )
+    user_failures: float = _setting(
+        NUMBER,
+        "100",
+        "failed logins a minute for one user; addresses where that user has logged in are exempt",
+        name="login_user_failures",
+    )
+    delay: float = _setting(
+        DURATION, "1s", "time after which a wrong password is answered", name="login_delay"
+    )
+
+
+@dataclass(frozen=True)
 class LimitSettings:
     """What one connection may take, and how many there may be."""
 
@@ -474,6 +502,7 @@ class Settings:
     log: LogSettings = LogSettings()
     jobs: JobSettings = JobSettings()
     rates: RateSettings = RateSettings()
+    logins: NodeLoginSettings = NodeLoginSettings()
     limits: LimitSettings = LimitSettings()
     submissions: SubmissionSettings = SubmissionSettings()
     bus: NodeBusSettings = NodeBusSettings()
@@ -543,6 +572,7 @@ __all__ = [
     "ListenSettings",
     "LogSettings",
     "NodeBusSettings",
+    "NodeLoginSettings",
     "NodeRoomsSettings",
     "ProcessSettings",
     "RateSettings",

@@ -194,7 +194,7 @@ class HeldTests(WebSocketTestCase):
             checks.append(Deferred())
             return await checks[-1]
 
-        self.patch(greeting._authenticator, "allowed", allowed)
+        self.patch(greeting._logins.authenticator, "allowed", allowed)
         large = json.dumps({"id": 9, "method": "ping"}).ljust(3000).encode()
         client.send({"id": 1, "method": "authorize", "params": {"username": "alice"}}, large, PING)
         await self.house.until(lambda: checks)
