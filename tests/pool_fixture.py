@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from hashlib import sha256
 from typing import Any
 
@@ -148,6 +148,7 @@ class PoolBench:
         store: Any = None,
         rules: Rules | None = None,
         attempts: AttemptSettings | None = None,
+        proxies: Container[str] = (),
         session: SessionSettings | None = None,
         batches: BatchSettings | None = None,
         checkers: Sequence[Any] = (),
@@ -182,6 +183,7 @@ class PoolBench:
             self.acceptance,
             rules or Rules(),
             attempts=attempts or AttemptSettings(),
+            proxies=proxies,
         )
         self.logins: Logins | None = None
         if checkers:

@@ -13,11 +13,11 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from dataclasses import dataclass
-from ipaddress import ip_address
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
+from kupool.net.networks import network_of
 from kupool.net.refusals import Refusals
 from kupool.timing.shared_buckets import SharedBuckets
 from kupool.timing.waiting import Waiters
@@ -155,18 +155,4 @@ class LoginAttempt:
     budget: str
 
 
-def network_of(host: str) -> str:
-    """Return what counts as one address: of IPv6 the first 64 bits, which one peer may have."""
-    if ":" not in host:
-        return host
-    try:
-        address = ip_address(host.partition("%")[0])
-    except ValueError:
-        return host
-    if address.version == 4:
-        return host
-    mapped = address.ipv4_mapped
-    return str(mapped) if mapped is not None else f"{address.exploded[:19]}::/64"
-
-
-__all__ = ["LoginAttempt", "LoginGuard", "LoginSettings", "TryAgain", "network_of"]
+__all__ = ["LoginAttempt", "LoginGuard", "LoginSettings", "TryAgain"]

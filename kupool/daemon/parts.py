@@ -29,7 +29,7 @@ from kupool.net.manager import ServerSettings
 from kupool.net.routing.router import Router
 from kupool.net.server import Server
 from kupool.net.transport.endpoints import parse_address
-from kupool.net.transport.proxied import ProxySettings
+from kupool.net.transport.proxied import ProxySettings, TrustedProxies
 from kupool.pool.acceptance import Acceptance, BatchSettings
 from kupool.pool.coordinator import Coordinator
 from kupool.pool.handlers import AttemptSettings, Handlers
@@ -153,6 +153,7 @@ def build(
         acceptance,
         rules(settings.jobs, settings.rates),
         attempts=attempts(settings.rates),
+        proxies=TrustedProxies(settings.listen.proxy_trusted),
         methods=methods,
         others=None if bus_part is None else bus_part.service.router,
     )
@@ -281,6 +282,7 @@ def attempts(settings: RateSettings) -> AttemptSettings:
         settings.attempts_burst,
         settings.ban_score,
         settings.ban_time,
+        settings.attempts_pause,
     )
 
 

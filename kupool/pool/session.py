@@ -26,7 +26,6 @@ class Session:
 
     __slots__ = (
         "attempts",
-        "ban",
         "job",
         "last_accepted",
         "nonces",
@@ -46,8 +45,6 @@ class Session:
         self.last_accepted = float("-inf")
         #: Spent by rejected attempts; None stands for a full one.
         self.attempts: Bucket | None = None
-        #: Spent by attempts beyond those; empty means the session is banned.
-        self.ban: Bucket | None = None
         #: Spent by accepted submissions, shared with other sessions.
         self.shared: tuple[Bucket, ...] = ()
         #: The job last submitted for, and the nonces used for it in this scope.

@@ -175,6 +175,12 @@ class RateSettings:
         NUMBER, "10000", "attempts beyond those after which an address is banned", reload=True
     )
     ban_time: float = _setting(DURATION, "60s", "how long it is banned", reload=True)
+    attempts_pause: float = _setting(
+        DURATION,
+        "1s",
+        "pause of a session after such an attempt, while its address has half of --ban-score",
+        reload=True,
+    )
     user_rate: float = _setting(NUMBER, "0", "accepted submissions a second of one user")
     ip_rate: float = _setting(NUMBER, "0", "accepted submissions a second of one address")
 

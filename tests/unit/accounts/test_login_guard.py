@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.accounts import login_guard as module
 from kupool.accounts.authenticator import Authenticator
-from kupool.accounts.login_guard import LoginSettings, TryAgain, network_of
+from kupool.accounts.login_guard import LoginSettings, TryAgain
 from kupool.accounts.logins import Logins
 
 
@@ -162,18 +162,3 @@ class GuardTests(SynchronousTestCase):
         counts = self.logins.guard.refusals.counts
         self.assertEqual(counts["login"], 3)
         self.assertEqual(counts["login, too many failures of one address"], 1)
-
-
-class NetworkTests(SynchronousTestCase):
-    """W-32"""
-
-    def test_networks(self) -> None:
-        for host, network in (
-            ("192.0.2.1", "192.0.2.1"),
-            ("", ""),
-            ("2001:db8:1:2:3:4:5:6", "2001:0db8:0001:0002::/64"),
-            ("fe80::1%eth0", "fe80:0000:0000:0000::/64"),
-            ("::ffff:192.0.2.1", "192.0.2.1"),
-            ("a:b", "a:b"),
-        ):
-            self.assertEqual(network_of(host), network)
