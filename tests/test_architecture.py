@@ -123,6 +123,7 @@ DICTATED = {
     "kupool.net.testing.names.MemoryNames.resolveHostName",  # IHostnameResolver
     "kupool.net.testing.network.MemoryNetwork.connectTCP",  # IReactorTCP
     "kupool.net.transport.ports.RestingListeners.listenSSL",  # IReactorSSL
+    "kupool.net.dialling.tls._check.check",  # a callback of OpenSSL
     "kupool.net.transport.ports.RestingListeners.listenUNIX",  # IReactorUNIX
 }
 

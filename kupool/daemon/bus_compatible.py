@@ -20,6 +20,7 @@ from kupool.errors import GOING_DOWN, CloseReason
 from kupool.net.manager import ConnectionManager, ServerSettings
 from kupool.net.refusals import Refusals
 from kupool.net.server import Server
+from kupool.net.transport.certificates import Certificates
 from kupool.net.transport.proxied import ProxySettings
 from kupool.settings import NodeBusSettings, Settings
 from kupool.web.shared_port import SharedPortFactory
@@ -60,7 +61,9 @@ class CompatiblePart:
         self.service.limits = peer_limits(settings)
 
 
-def make_compatible(settings: Settings, reactor: Any, broker: Broker) -> CompatiblePart | None:
+def make_compatible(
+    settings: Settings, reactor: Any, broker: Broker, certificates: Certificates
+) -> CompatiblePart | None:
     """Make what serves clients of the predecessor's bus; None where it is off."""
     address = settings.bus.compatible_addr
     if not address:
@@ -94,6 +97,7 @@ def make_compatible(settings: Settings, reactor: Any, broker: Broker) -> Compati
         name="the predecessor's bus",
         addresses=[address],
         factory=factory,
+        certificates=certificates,
     )
     return CompatiblePart(reactor, server, service, refusals)
 

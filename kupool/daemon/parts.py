@@ -28,6 +28,7 @@ from kupool.log.sqlite import SqliteLog
 from kupool.net.manager import ServerSettings
 from kupool.net.routing.router import Router
 from kupool.net.server import Server
+from kupool.net.transport.certificates import Certificates
 from kupool.net.transport.endpoints import parse_address
 from kupool.net.transport.proxied import ProxySettings, TrustedProxies
 from kupool.pool.acceptance import Acceptance, BatchSettings
@@ -89,6 +90,7 @@ class Parts:
     consumer: StatsConsumer
     clock_watch: ClockWatch
     logins: Logins | None
+    certificates: Certificates
     bus: BusPart | None
     compatible: CompatiblePart | None
     rooms: RoomsPart | None
@@ -168,6 +170,7 @@ def build(
         settings=session_settings(settings.jobs, settings.rates, settings.limits),
         logins=logins,
     )
+    certificates = Certificates(reactor, wall)
     tenants = [part.service for part in (bus_part, rooms) if part is not None]
     server = Server(
         reactor,
@@ -176,6 +179,7 @@ def build(
         framing=settings.listen.framing,
         transport=settings.listen.transport,
         http_port=http_hint(settings.listen),
+        certificates=certificates,
     )
     boot = boot or this_boot()
     coordinator = Coordinator(
@@ -210,8 +214,11 @@ def build(
         consumer=consumer,
         clock_watch=ClockWatch(wall, boot.seconds),
         logins=logins,
+        certificates=certificates,
         bus=bus_part,
-        compatible=None if bus is None else make_compatible(settings, reactor, bus.broker),
+        compatible=None
+        if bus is None
+        else make_compatible(settings, reactor, bus.broker, certificates),
         rooms=rooms,
     )
 

@@ -340,7 +340,12 @@ class Daemon:
             more=None if bus is None else lambda hosts: bus.routes(hosts, self.settings.bus),
         )
         proxies = ProxySettings(settings.proxy_trusted)
-        endpoint = endpoint_for(self._reactor, settings.http, proxies=proxies)
+        endpoint = endpoint_for(
+            self._reactor,
+            settings.http,
+            proxies=proxies,
+            certificates=self.parts.certificates,
+        )
         self._http = await endpoint.listen(site)
 
     def _announce(self) -> None:
@@ -390,6 +395,7 @@ class Daemon:
             self._log.warn("Only a restart changes: {names}", names=", ".join(restart))
         if self.parts.logins is not None:
             self.parts.logins.reload()
+        self.parts.certificates.reload()
 
     # -- stop
 
@@ -425,6 +431,7 @@ class Daemon:
         await self._step("counting", self._finish_counting(working), working)
         if self._http is not None:
             await self._step("http", maybeDeferred(self._http.stopListening), deadline)
+        await self._step("certificates", parts.certificates.stop(), deadline)
         await self._step("housekeeping", self._housekeeping.stop(), deadline)
         await self._step("owner", self._release(), deadline)
         await self._step("store", parts.stats.close(), deadline)
