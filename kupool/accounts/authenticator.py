@@ -17,6 +17,9 @@ from zope.interface import Attribute, Interface
 from kupool.callbacks import called
 from kupool.errors import RequestError
 
+#: The role of whom a checker without roles lets in.
+WORKER = "worker"
+
 #: Seconds that a checker has to answer.
 TIMEOUT = 10.0
 
@@ -37,12 +40,13 @@ class CannotTell(Exception):
 
 
 class IQuickChecker(Interface):
-    """A checker that can tell some right passwords at once."""
+    """A checker that can tell some right passwords at once, and the role of who has one."""
 
-    def quick(username: str, password: str) -> bool:
-        """Say whether a password or token is known to be right; never blocks.
+    def quick(username: str, password: str) -> str:
+        """Return the role of a user whose password or token is known to be right.
 
-        False says nothing: ``requestAvatarId`` may still let the user in.
+        Never blocks. Empty where it is not known: ``requestAvatarId`` may still let the user
+        in, after which it is.
         """
 
 
@@ -105,12 +109,16 @@ class Authenticator:
         for checker in self._running:
             await checker.reload()
 
-    def knows(self, user: str, password: str | None) -> bool:
-        """Say whether a user may come in by what is known already."""
-        return any(checker.quick(user, password or "") for checker in self._quick)
+    def knows(self, user: str, password: str | None) -> str:
+        """Return the role of a user who may come in by what is known already; else empty."""
+        found = (checker.quick(user, password or "") for checker in self._quick)
+        return next(filter(None, found), "")
 
-    async def allowed(self, user: str, password: str | None) -> bool:
-        """Say whether a user may come in; raises :class:`CannotTell`."""
+    async def allowed(self, user: str, password: str | None) -> str:
+        """Return the role of a user who may come in, empty for one who may not.
+
+        Raises :class:`CannotTell`.
+        """
         credentials = UsernamePassword(user.encode(), (password or "").encode())
         for checker in self._checkers:
             asked = called(checker.requestAvatarId, credentials)
@@ -119,8 +127,8 @@ class Authenticator:
                 await asked.addErrback(self._could_not)
             except UnauthorizedLogin:
                 continue
-            return True
-        return False
+            return self.knows(user, password) or WORKER
+        return ""
 
     def _could_not(self, failure: Failure) -> Failure:
         if failure.check(UnauthorizedLogin):
@@ -135,6 +143,7 @@ class Authenticator:
 
 __all__ = [
     "TIMEOUT",
+    "WORKER",
     "Authenticator",
     "CannotTell",
     "IQuickChecker",

@@ -78,22 +78,22 @@ class AccountChecker:
         """Read the file again, now; never fails."""
         return self._watcher.reread()
 
-    def quick(self, username: str, password: str) -> bool:
-        """Say whether a token is right, or a password was right before."""
+    def quick(self, username: str, password: str) -> str:
+        """Return the role of a right token, or of a password that was right before."""
         accounts = self._watcher.accounts
         if is_token(password):
             token = accounts.tokens.get(hash_token(password))
-            return token is not None and token.name == username
+            return token.role if token is not None and token.name == username else ""
         known = accounts.passwords.get(username)
         if known is None:
-            return False
+            return ""
         if known.plain:
-            return _plain_matches(known, password)
+            return known.role if _plain_matches(known, password) else ""
         remembered = self._hash(known, password)
         if remembered not in self._right:
-            return False
+            return ""
         self._right.move_to_end(remembered)
-        return True
+        return known.role
 
     def requestAvatarId(self, credentials: Any) -> Deferred[bytes | tuple[()]]:
         """Check a name and a password or token, both bytes of UTF-8."""

@@ -38,36 +38,36 @@ class Logins:
             lambda failure: self._log.failure("The accounts could not be read again", failure)
         )
 
-    def knows(self, user: str, password: str) -> bool:
-        """Say whether a user may come in by what is known already; False says nothing."""
+    def knows(self, user: str, password: str) -> str:
+        """Return the role of a user who may come in by what is known already; else empty."""
         return self.authenticator.knows(user, password)
 
-    def check(self, user: str, password: str, host: str) -> Deferred[bool]:
-        """Say whether a user may come in from an address.
+    def check(self, user: str, password: str, host: str) -> Deferred[str]:
+        """Return the role of a user who may come in from an address; empty for one who may not.
 
         The answer to a wrong password is delayed. Fails with :class:`TryAgain` where nobody
         can tell now, or nobody may try there now.
         """
         return Deferred.fromCoroutine(self._check(user, password, host))
 
-    async def _check(self, user: str, password: str, host: str) -> bool:
+    async def _check(self, user: str, password: str, host: str) -> str:
         attempt = await self.guard.enter(user, host)
-        allowed: bool | None = None
+        role: str | None = None
         try:
-            allowed = await self.authenticator.allowed(user, password)
+            role = await self.authenticator.allowed(user, password)
         except CannotTell as error:
             if self.guard.refusals.note(f"login, {error.kind}") and error.__cause__ is not None:
                 self._log.failure("A password could not be checked")
             raise TryAgain(str(error)) from error
         finally:
-            self.guard.leave(attempt, failed=allowed is False)
-        if allowed:
+            self.guard.leave(attempt, failed=role == "")
+        if role:
             self.guard.succeeded(attempt)
-            return True
+            return role
         self.guard.refused(attempt, "wrong password or token, or no such user")
         if self.guard.settings.delay:
             await deferLater(self._clock, self.guard.settings.delay)
-        return False
+        return ""
 
 
 __all__ = ["Logins"]

@@ -27,18 +27,23 @@ from kupool.wire.messages import (
     valid_id,
 )
 
+#: The role of everybody where nobody is asked for a password.
+ANONYMOUS = "anonymous"
+
 
 @implementer(IRouter)
 class Greeting:
     """Answers a connection until it is authorized.
 
-    ``admit`` is called with the connection and the username, and makes the session;
+    ``admit`` is called with the connection, the username and the role, and makes the session;
     what follows goes to the router that it sets.
     """
 
     _log = Logger()
 
-    def __init__(self, admit: Callable[[Connection, str], bytes], logins: Logins | None) -> None:
+    def __init__(
+        self, admit: Callable[[Connection, str, str], bytes], logins: Logins | None
+    ) -> None:
         self._admit = admit
         self._logins = logins
         authorize = request_type("authorize", AuthorizeParams)
@@ -62,7 +67,7 @@ class Greeting:
         if message.id is None or not valid_id(message.id) or not valid_username(name):
             self._refuse(connection, message.id if valid_id(message.id) else None)
         elif self._logins is None:
-            self._welcome(connection, message.id, name)
+            self._welcome(connection, message.id, name, ANONYMOUS)
         else:
             self._log_in(connection, message.id, name, message.params.password or "")
         return None
@@ -72,8 +77,9 @@ class Greeting:
     ) -> None:
         assert self._logins is not None
         user = split_username(name)[0]
-        if self._logins.knows(user, password):
-            self._welcome(connection, message_id, name)
+        role = self._logins.knows(user, password)
+        if role:
+            self._welcome(connection, message_id, name, role)
             return
         # The checker has a time of its own, and it may be late: that is not the peer's fault.
         connection.deadline = None
@@ -86,19 +92,17 @@ class Greeting:
             errbackArgs=(connection, message_id),
         ).addErrback(self._broken, connection)
 
-    def _welcome(self, connection: Connection, message_id: RequestId, name: str) -> None:
-        first = self._admit(connection, name)
+    def _welcome(self, connection: Connection, message_id: RequestId, name: str, role: str) -> None:
+        first = self._admit(connection, name, role)
         connection.reply(message_id, True)
         if first:
             connection.send(first)
 
-    def _checked(
-        self, allowed: bool, connection: Connection, message_id: RequestId, name: str
-    ) -> None:
+    def _checked(self, role: str, connection: Connection, message_id: RequestId, name: str) -> None:
         if not connection.sends:
             return
-        if allowed:
-            self._welcome(connection, message_id, name)
+        if role:
+            self._welcome(connection, message_id, name, role)
             connection.release()
         else:
             self._refuse(connection, message_id)

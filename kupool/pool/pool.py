@@ -117,11 +117,11 @@ class Pool:
 
     # sessions
 
-    def _admit(self, connection: Connection, username: str) -> bytes:
+    def _admit(self, connection: Connection, username: str, role: str) -> bytes:
         """Make the session of a connection; returns the payload of its first job."""
         settings = self.settings
         suffix = secrets.token_hex(8) if settings.nonce_scope == "session" else ""
-        session = Session(username, settings.duplicate_scope, suffix)
+        session = Session(username, settings.duplicate_scope, suffix, role)
         session.shared = self._shared(session, connection)
         connection.context = session
         connection.deadline = None

@@ -29,7 +29,7 @@ class Checker:
 class AuthenticatorTests(SynchronousTestCase):
     """K-17: whatever twisted.cred checks."""
 
-    def allowed(self, *checkers: object, user: str = "alice", password: str | None = "p") -> bool:
+    def allowed(self, *checkers: object, user: str = "alice", password: str | None = "p") -> str:
         asked = Authenticator(Clock(), checkers).allowed(user, password)  # type: ignore[arg-type]
         return self.successResultOf(Deferred.fromCoroutine(asked))
 

@@ -110,6 +110,23 @@ class CheckerTests(TestCase):
         self.assertFalse(await self.lets_in("alice", "right horse"))
         self.assertTrue(await self.lets_in("alice", "new horse"))
 
+    async def test_roles(self) -> None:
+        """Issue 15, build 2: the role stands in the file."""
+        token = make_token()
+        self.file.replace(
+            lambda s: False,
+            (
+                Secret("olga", hash_password("right horse"), "operator"),
+                Secret("olga", hash_token(token), "admin"),
+            ),
+        )
+        await self.checker.reload()
+        self.assertEqual(self.checker.quick("olga", "right horse"), "")
+        self.assertTrue(await self.lets_in("olga", "right horse"))
+        self.assertEqual(self.checker.quick("olga", "right horse"), "operator")
+        self.assertEqual(self.checker.quick("olga", token), "admin")
+        self.assertEqual(self.checker.quick("bob", "plain text"), "worker")
+
     async def test_tokens_cost_no_hash_of_a_password(self) -> None:
         """K-17: ten thousand workers come back in a minute."""
         self.assertTrue(await self.lets_in("alice", self.token))

@@ -60,41 +60,47 @@ class GuardTests(SynchronousTestCase):
         self.addCleanup(logins.guard.refusals.stop)
         return logins
 
-    def log_in(self, user: str, password: str, host: str = "192.0.2.1") -> Deferred[bool]:
+    def log_in(self, user: str, password: str, host: str = "192.0.2.1") -> Deferred[str]:
         return self.logins.check(user, password, host)
 
     def guess(self, count: int, user: str = "alice", host: str = "192.0.2.1") -> None:
         for _ in range(count):
-            self.assertFalse(self.successResultOf(self.log_in(user, "wrong", host)))
+            self.assertEqual("", self.successResultOf(self.log_in(user, "wrong", host)))
 
     def test_an_address_has_so_many_failures(self) -> None:
         self.guess(3)
         failure = self.failureResultOf(self.log_in("bob", "right"), TryAgain)
         self.assertAlmostEqual(failure.value.wait, 20.0)
-        self.assertTrue(self.successResultOf(self.log_in("bob", "right", "192.0.2.2")))
+        self.assertEqual("worker", self.successResultOf(self.log_in("bob", "right", "192.0.2.2")))
         self.clock.advance(20.0)
         self.guess(1)
         self.failureResultOf(self.log_in("bob", "right"), TryAgain)
 
     def test_a_success_costs_nothing(self) -> None:
         for _ in range(20):
-            self.assertTrue(self.successResultOf(self.log_in("alice", "right")))
+            self.assertEqual("worker", self.successResultOf(self.log_in("alice", "right")))
         self.guess(3)
 
     def test_a_network_of_ipv6_counts_as_one(self) -> None:
         for number in range(3):
             self.guess(1, host=f"2001:db8::{number}")
         self.failureResultOf(self.log_in("bob", "right", "2001:db8::f:1"), TryAgain)
-        self.assertTrue(self.successResultOf(self.log_in("bob", "right", "2001:db8:0:1::1")))
+        self.assertEqual(
+            "worker", self.successResultOf(self.log_in("bob", "right", "2001:db8:0:1::1"))
+        )
 
     def test_a_user_has_so_many_failures_from_all_addresses(self) -> None:
-        self.assertTrue(self.successResultOf(self.log_in("alice", "right", "192.0.2.99")))
+        self.assertEqual(
+            "worker", self.successResultOf(self.log_in("alice", "right", "192.0.2.99"))
+        )
         for number in range(5):
             self.guess(1, host=f"198.51.100.{number}")
         self.failureResultOf(self.log_in("alice", "right", "203.0.113.1"), TryAgain)
         # Nobody is locked out where they have logged in before.
-        self.assertTrue(self.successResultOf(self.log_in("alice", "right", "192.0.2.99")))
-        self.assertTrue(self.successResultOf(self.log_in("bob", "right", "203.0.113.1")))
+        self.assertEqual(
+            "worker", self.successResultOf(self.log_in("alice", "right", "192.0.2.99"))
+        )
+        self.assertEqual("worker", self.successResultOf(self.log_in("bob", "right", "203.0.113.1")))
 
     def test_no_limit(self) -> None:
         self.logins = self.make(address_failures=0, user_failures=0)
@@ -110,7 +116,7 @@ class GuardTests(SynchronousTestCase):
         self.assertEqual(len(self.checker.held), 3)
         self.checker.go_on()
         self.assertEqual(self.checker.held, [])
-        self.assertEqual([self.successResultOf(d) for d in asked[:3]], [False] * 3)
+        self.assertEqual([self.successResultOf(d) for d in asked[:3]], [""] * 3)
         for late in asked[3:]:
             self.failureResultOf(late, TryAgain)
 
@@ -119,7 +125,7 @@ class GuardTests(SynchronousTestCase):
         asked = [self.log_in(f"user{number}", "right") for number in range(10)]
         for _ in range(4):
             self.checker.go_on()
-        self.assertEqual([self.successResultOf(d) for d in asked], [True] * 10)
+        self.assertEqual([self.successResultOf(d) for d in asked], ["worker"] * 10)
 
     def test_few_wait(self) -> None:
         self.patch(module, "MAX_WAITING", 2)
@@ -128,7 +134,7 @@ class GuardTests(SynchronousTestCase):
         self.failureResultOf(asked[5], TryAgain)
         for _ in range(3):
             self.checker.go_on()
-        self.assertEqual([self.successResultOf(d) for d in asked[:5]], [True] * 5)
+        self.assertEqual([self.successResultOf(d) for d in asked[:5]], ["worker"] * 5)
 
     def test_a_checker_that_cannot_tell_costs_nothing(self) -> None:
         self.checker.hold = True
@@ -145,8 +151,8 @@ class GuardTests(SynchronousTestCase):
         asked = self.log_in("alice", "wrong")
         self.assertNoResult(asked)
         self.clock.advance(1.0)
-        self.assertFalse(self.successResultOf(asked))
-        self.assertTrue(self.successResultOf(self.log_in("alice", "right")))
+        self.assertEqual("", self.successResultOf(asked))
+        self.assertEqual("worker", self.successResultOf(self.log_in("alice", "right")))
 
     def test_nothing_is_left_behind(self) -> None:
         self.guess(3)
