@@ -30,6 +30,7 @@ setup(
         "pika>=1.3.2",
         "txpostgres>=1.7.0",
         "psycopg2-binary>=2.9.9",
+        "argon2-cffi>=25.1",
     ],
     extras_require={
         "tls": ["pyopenssl>=24.0", "service-identity>=24.1"],

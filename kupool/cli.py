@@ -11,7 +11,18 @@ from kupool import __version__
 from kupool.commands.console import CommandParser, run_to_status
 
 #: The commands: modules of :mod:`kupool.commands`, in the order of the help.
-COMMANDS = ("work", "bench", "demo", "stats", "audit", "backup", "restore", "migrate", "config")
+COMMANDS = (
+    "work",
+    "bench",
+    "demo",
+    "stats",
+    "audit",
+    "backup",
+    "restore",
+    "migrate",
+    "user",
+    "config",
+)
 
 
 def make_parser(only: str = "") -> argparse.ArgumentParser:

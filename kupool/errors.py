@@ -90,6 +90,7 @@ RESTARTING = CloseReason(4001, "server restarting", True, True)
 SLOW_READER = CloseReason(4100, "slow reader", True)
 IDLE_TIMEOUT = CloseReason(4101, "idle timeout", True)
 TOO_MANY_CONNECTIONS = CloseReason(4102, "too many connections", True)
+TRY_AGAIN = CloseReason(4103, "try again", True)
 CLOSE_UNAUTHORIZED = CloseReason(4500, "unauthorized", False)
 FRAME_TOO_LARGE = CloseReason(4501, "frame too large", False)
 TOO_MANY_ERRORS = CloseReason(4502, "too many errors", False)
@@ -105,6 +106,7 @@ CLOSE_REASONS: tuple[CloseReason, ...] = (
     SLOW_READER,
     IDLE_TIMEOUT,
     TOO_MANY_CONNECTIONS,
+    TRY_AGAIN,
     CLOSE_UNAUTHORIZED,
     FRAME_TOO_LARGE,
     TOO_MANY_ERRORS,

@@ -42,7 +42,6 @@ class Options(SettingOptions, strcred.AuthOptionMixin):
         SettingOptions.postOptions(self)
         try:
             self.loaded = self.read()
-            self.checkers = make_checkers(self.loaded)
         except SettingError as error:
             raise SystemExit(f"kupool: {error}") from None
 
@@ -53,12 +52,12 @@ class Options(SettingOptions, strcred.AuthOptionMixin):
         return loaded
 
 
-def make_checkers(loaded: Loaded) -> list[ICredentialsChecker]:
+def make_checkers(loaded: Loaded, reactor: Any) -> list[ICredentialsChecker]:
     """Return the checkers that ``--auth`` names; raises :class:`SettingError`."""
     checkers = []
     for description in loaded.settings.listen.auth:
         try:
-            checkers.append(_make_checker(description))
+            checkers.append(_make_checker(description, reactor))
         except (ValueError, LookupError, OSError, strcred.StrcredException) as error:
             raise SettingError(
                 f"auth: {mask(description)!r}: {error or type(error).__name__} "
@@ -67,10 +66,10 @@ def make_checkers(loaded: Loaded) -> list[ICredentialsChecker]:
     return checkers
 
 
-def _make_checker(description: str) -> ICredentialsChecker:
+def _make_checker(description: str, reactor: Any) -> ICredentialsChecker:
     kind, _, argument = description.partition(":")
     if kind == "file" and argument:
-        _require_readable(argument)
+        return _file_checker(argument, reactor)
     try:
         checker: ICredentialsChecker = strcred.makeChecker(description)
     except strcred.InvalidAuthType:
@@ -81,10 +80,14 @@ def _make_checker(description: str) -> ICredentialsChecker:
     return checker
 
 
-def _require_readable(path: str) -> None:
-    """Refuse a file that cannot be read: the checker would let nobody in, and say nothing."""
+def _file_checker(path: str, reactor: Any) -> ICredentialsChecker:
+    """Return our own checker of a file, instead of Twisted's, which knows plain text only."""
+    from kupool.accounts.checker import AccountChecker  # off by default
+    from kupool.accounts.file import AccountFile
+    from kupool.accounts.watcher import AccountWatcher
+
     try:
-        open(path, "rb").close()
+        return AccountChecker(reactor, AccountWatcher(reactor, AccountFile(path)))
     except OSError as error:
         raise ValueError(error.strerror) from None
 
@@ -153,7 +156,7 @@ class Process(Service):
         self.daemon = Daemon(
             reactor,
             options.loaded,
-            checkers=options.checkers,
+            checkers=make_checkers(options.loaded, reactor),
             failed=self._failed,
             level=self._level.set,
             read=options.read,
@@ -237,7 +240,10 @@ def makeService(options: Options) -> IService:
     # Before anything is made, as what is made may keep the method.
     use_monotonic(reactor)
     twistd: Mapping[str, Any] = getattr(options, "parent", None) or {}
-    return Process(reactor, options, twistd)
+    try:
+        return Process(reactor, options, twistd)
+    except SettingError as error:
+        raise SystemExit(f"kupool: {error}") from None
 
 
 __all__ = ["AlreadySaid", "Options", "Process", "makeService", "pid_file_problem"]

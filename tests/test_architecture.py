@@ -33,6 +33,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "moved": set(),
     "timing": set(),
     "storage": {"timing"},
+    "accounts": {"errors", "callbacks", "timing", "net", "storage"},
     "wire": {"errors"},
     "session": {"errors", "wire"},
     "net": {
@@ -65,6 +66,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "backup": {"log", "storage"},
     "pool": {
         "errors",
+        "accounts",
         "callbacks",
         "timing",
         "wire",
@@ -122,6 +124,7 @@ DICTATED = {
     "kupool.net.testing.names.MemoryNames.resolveHostName",  # IHostnameResolver
     "kupool.net.testing.network.MemoryNetwork.connectTCP",  # IReactorTCP
     "kupool.net.transport.ports.RestingListeners.listenSSL",  # IReactorSSL
+    "kupool.net.dialling.tls._check.check",  # a callback of OpenSSL
     "kupool.net.transport.ports.RestingListeners.listenUNIX",  # IReactorUNIX
 }
 

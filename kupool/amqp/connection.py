@@ -15,6 +15,7 @@ from kupool.amqp.address import BrokerAddress
 from kupool.amqp.channel import BrokerChannel
 from kupool.amqp.wire import ConnectionSettings, as_error, make_protocol
 from kupool.net.dialling.explaining import explained
+from kupool.net.dialling.tls import NoCertificateName, verifying
 from kupool.timing.waiting import after
 
 #: Reply codes for which trying again alone does not help: no access, no virtual host.
@@ -32,9 +33,7 @@ async def connect(
     protocol = make_protocol(reactor, broker, settings, name)
     endpoint: Any = HostnameEndpoint(reactor, broker.host, broker.port, settings.timeout)
     if broker.tls:
-        from twisted.internet.ssl import optionsForClientTLS
-
-        endpoint = wrapClientTLS(optionsForClientTLS(broker.host), endpoint)
+        endpoint = wrapClientTLS(verifying(broker.host), endpoint)
     try:
         factory = Factory.forProtocol(lambda: protocol)
         factory.noisy = False
@@ -80,6 +79,8 @@ def tls_trouble(error: BaseException) -> str:
 
     if isinstance(error, VerificationError):
         return "the certificate is for another host"
+    if isinstance(error, NoCertificateName):
+        return str(error)
     if isinstance(error, Error):
         reasons = error.args[0] if error.args else ()
         texts = [str(reason[-1]) for reason in reasons if isinstance(reason, tuple) and reason]

@@ -10,17 +10,13 @@ from twisted.internet.endpoints import (
     HostnameEndpoint,
     TCP4ClientEndpoint,
     TCP6ClientEndpoint,
-    clientFromString,
 )
 from twisted.internet.interfaces import IStreamClientEndpoint
 
 from kupool.net.dialling.dialler import Place
-from kupool.net.transport.endpoints import NEEDS_TLS
+from kupool.net.dialling.tls import client_endpoint
 
 _SHORT = re.compile(r"(?P<host>\[[^\]]*\]|[^:\[\]=]*):(?P<port>\d+)")
-#: Kinds that need an extra of the installation. Without it Twisted has no name for what it
-#: could not import.
-_TLS_KINDS = ("ssl:", "tls:")
 _KIND = re.compile(r"[a-z][a-z0-9+]*:.")
 
 #: Kinds of endpoint whose one-argument form could be taken for ``host:port``.
@@ -48,14 +44,7 @@ def parse_server(reactor: Any, text: str, timeout: float = 10.0) -> Place:
         return Place(text, _tcp(reactor, host, port, timeout))
     if not _KIND.match(text):
         raise ValueError(f"{text!r} is neither host:port nor an endpoint such as tls:host:8080")
-    try:
-        endpoint = clientFromString(reactor, text)
-    except Exception as error:
-        # The parser of endpoint strings raises whatever its plugins raise.
-        missing = isinstance(error, ImportError | NameError) and text.startswith(_TLS_KINDS)
-        reason = NEEDS_TLS if missing else error
-        raise ValueError(f"{text!r} is not a client endpoint: {reason}") from error
-    return Place(text, endpoint)
+    return Place(text, client_endpoint(reactor, text, timeout))
 
 
 def _tcp(reactor: Any, host: str, port: int, timeout: float) -> IStreamClientEndpoint:

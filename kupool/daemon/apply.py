@@ -14,7 +14,7 @@ def apply_changes(parts: Parts, old: Settings, fresh: Settings, names: Iterable[
     parts.server.manager.settings = server_settings(settings.listen, settings.limits)
     parts.pool.settings = session_settings(settings.jobs, settings.rates, settings.limits)
     parts.handlers.rules = rules(settings.jobs, settings.rates)
-    parts.handlers.attempts = attempts(settings.rates)
+    parts.handlers.use(attempts(settings.rates))
     parts.book.window = settings.jobs.history_window
     parts.book.max_jobs = settings.jobs.history_jobs
     parts.book.max_nonces = settings.jobs.max_nonces

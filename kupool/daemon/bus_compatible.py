@@ -22,6 +22,7 @@ from kupool.errors import GOING_DOWN, CloseReason
 from kupool.net.manager import ConnectionManager, ServerSettings
 from kupool.net.refusals import Refusals
 from kupool.net.server import Server
+from kupool.net.transport.certificates import Certificates
 from kupool.net.transport.proxied import ProxySettings
 from kupool.settings import NodeBusSettings, Settings
 from kupool.web.shared_port import SharedPortFactory
@@ -72,7 +73,12 @@ class CompatiblePart:
 
 
 def make_compatible(
-    settings: Settings, reactor: Any, broker: Broker, shares: Shares
+    settings: Settings,
+    reactor: Any,
+    broker: Broker,
+    shares: Shares,
+    *,
+    certificates: Certificates,
 ) -> CompatiblePart | None:
     """Make what serves clients of the predecessor's bus; None where it is off.
 
@@ -111,6 +117,7 @@ def make_compatible(
         name="the predecessor's bus",
         addresses=[address],
         factory=factory,
+        certificates=certificates,
     )
     return CompatiblePart(reactor, server, service, refusals)
 

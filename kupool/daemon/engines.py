@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 
 from kupool.amqp.address import parse_brokers
-from kupool.net.transport.endpoints import NEEDS_TLS
+from kupool.net.pem import NEEDS_TLS
 from kupool.settings import Loaded, SettingError
 
 #: What TLS needs of the extra ``tls``.

@@ -13,6 +13,9 @@ from typing import Any
 
 from twisted.cred.checkers import ICredentialsChecker
 
+from kupool.accounts.authenticator import Authenticator
+from kupool.accounts.login_guard import LoginSettings
+from kupool.accounts.logins import Logins
 from kupool.daemon.bus import BusPart, make_bus, make_events, make_room_bus, serve_bus
 from kupool.daemon.bus_compatible import CompatiblePart, make_compatible
 from kupool.daemon.clock_watch import ClockWatch
@@ -25,11 +28,11 @@ from kupool.log.sqlite import SqliteLog
 from kupool.net.manager import ServerSettings
 from kupool.net.routing.router import Router
 from kupool.net.server import Server
+from kupool.net.transport.certificates import Certificates
 from kupool.net.transport.endpoints import parse_address
-from kupool.net.transport.proxied import ProxySettings
+from kupool.net.transport.proxied import ProxySettings, TrustedProxies
 from kupool.pool.acceptance import Acceptance, BatchSettings
 from kupool.pool.coordinator import Coordinator
-from kupool.pool.credentials import Authenticator
 from kupool.pool.handlers import AttemptSettings, Handlers
 from kupool.pool.jobs import JobBook
 from kupool.pool.jobstore import MemoryJobStore, SqliteJobStore
@@ -41,6 +44,7 @@ from kupool.settings import (
     LimitSettings,
     ListenSettings,
     LogSettings,
+    NodeLoginSettings,
     RateSettings,
     Settings,
     StorageSettings,
@@ -85,6 +89,8 @@ class Parts:
     coordinator: Coordinator
     consumer: StatsConsumer
     clock_watch: ClockWatch
+    logins: Logins | None
+    certificates: Certificates
     bus: BusPart | None
     compatible: CompatiblePart | None
     rooms: RoomsPart | None
@@ -153,10 +159,11 @@ def build(
         acceptance,
         rules(settings.jobs, settings.rates),
         attempts=attempts(settings.rates),
+        proxies=TrustedProxies(settings.listen.proxy_trusted),
         methods=methods,
         others=None if bus_part is None else bus_part.service.router,
     )
-    authenticator = Authenticator(checkers) if checkers else None
+    logins = make_logins(settings.logins, reactor, checkers) if checkers else None
     pool = Pool(
         reactor,
         book,
@@ -165,8 +172,9 @@ def build(
         channel=Hub(reactor).latest("job"),
         events=events,
         settings=session_settings(settings.jobs, settings.rates, settings.limits),
-        authenticator=authenticator,
+        logins=logins,
     )
+    certificates = Certificates(reactor, wall)
     tenants = [part.service for part in (bus_part, rooms) if part is not None]
     server = Server(
         reactor,
@@ -175,6 +183,7 @@ def build(
         framing=settings.listen.framing,
         transport=settings.listen.transport,
         http_port=http_hint(settings.listen),
+        certificates=certificates,
     )
     boot = boot or this_boot()
     coordinator = Coordinator(
@@ -208,10 +217,18 @@ def build(
         coordinator=coordinator,
         consumer=consumer,
         clock_watch=ClockWatch(wall, boot.seconds),
+        logins=logins,
+        certificates=certificates,
         bus=bus_part,
         compatible=None
         if bus_part is None
-        else make_compatible(settings, reactor, bus_part.bus.broker, bus_part.service.shares),
+        else make_compatible(
+            settings,
+            reactor,
+            bus_part.bus.broker,
+            bus_part.service.shares,
+            certificates=certificates,
+        ),
         rooms=rooms,
     )
 
@@ -259,6 +276,17 @@ def _make_stores(
     return SqliteStats(store), SqliteJobStore(store)
 
 
+def make_logins(
+    settings: NodeLoginSettings, reactor: Any, checkers: Sequence[ICredentialsChecker]
+) -> Logins:
+    """Make what decides who may come in, by the checkers of ``--auth``."""
+    return Logins(
+        reactor,
+        Authenticator(reactor, checkers, settings.timeout),
+        LoginSettings(settings.address_failures, settings.user_failures, settings.delay),
+    )
+
+
 def rules(jobs: JobSettings, rates: RateSettings) -> Rules:
     """Return what the judge goes by."""
     return Rules(jobs.expire, rates.submit_interval)
@@ -271,6 +299,7 @@ def attempts(settings: RateSettings) -> AttemptSettings:
         settings.attempts_burst,
         settings.ban_score,
         settings.ban_time,
+        settings.attempts_pause,
     )
 
 

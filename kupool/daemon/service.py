@@ -210,6 +210,8 @@ class Daemon:
         await parts.consumer.start(parts.log, None if compared is None else compared.plan.resume)
         await parts.coordinator.start()
         await self._housekeeping.start()
+        if parts.logins is not None:
+            parts.logins.start()
         self.status.enter("listening")
         await self._listen("addr", parts.server.listen(settings.listen.addr))
         if settings.listen.http:
@@ -342,7 +344,12 @@ class Daemon:
             more=None if bus is None else lambda hosts: bus.routes(hosts, self.settings.bus),
         )
         proxies = ProxySettings(settings.proxy_trusted)
-        endpoint = endpoint_for(self._reactor, settings.http, proxies=proxies)
+        endpoint = endpoint_for(
+            self._reactor,
+            settings.http,
+            proxies=proxies,
+            certificates=self.parts.certificates,
+        )
         self._http = await endpoint.listen(site)
 
     def _announce(self) -> None:
@@ -398,6 +405,9 @@ class Daemon:
             self._log.warn(
                 "These settings take effect only after a restart: {names}", names=", ".join(restart)
             )
+        if self.parts.logins is not None:
+            self.parts.logins.reload()
+        self.parts.certificates.reload()
 
     # -- stop
 
@@ -428,9 +438,12 @@ class Daemon:
         await self._step("answers", self._last_answers(), working)
         left = max(0.1, min(LAST_ANSWERS, working - clock.seconds()))
         await self._step("clients", parts.server.stop(GOING_DOWN, left), working)
+        if parts.logins is not None:
+            await self._step("logins", parts.logins.stop(), working)
         await self._step("counting", self._finish_counting(working), working)
         if self._http is not None:
             await self._step("http", maybeDeferred(self._http.stopListening), deadline)
+        await self._step("certificates", parts.certificates.stop(), deadline)
         await self._step("housekeeping", self._housekeeping.stop(), deadline)
         await self._step("owner", self._release(), deadline)
         await self._step("store", parts.stats.close(), deadline)

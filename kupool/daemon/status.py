@@ -89,6 +89,9 @@ class Status:
             reasons.append(f"jobs: {parts.coordinator.problem}")
         if parts.postgres is not None and parts.postgres.risk:
             reasons.append(f"store: {parts.postgres.risk}")
+        if parts.logins is not None:
+            reasons += [f"accounts: {text}" for text in parts.logins.authenticator.problems]
+        reasons += [f"tls: {text}" for text in parts.certificates.concerns()]
         if parts.clock_watch.problem:
             reasons.append(f"clock: {parts.clock_watch.problem}")
         reasons += self._about_the_counts(log)

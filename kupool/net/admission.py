@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
 
 from kupool.errors import BANNED, FRAME_TOO_LARGE, TOO_MANY_CONNECTIONS, CloseReason
+from kupool.net.networks import network_of
 from kupool.net.transport.proxied import ProxySettings
 from kupool.ranges import a, check_fields, number, whole
 from kupool.timing.buckets import Bucket
@@ -59,9 +61,14 @@ class ServerSettings:
 class Admission:
     """Decides for one server who may come in; times are of its clock, in seconds."""
 
+    _log = Logger()
+
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
+        #: The networks that are banned, and until when.
         self._bans: dict[str, float] = {}
+        #: How many bans there were.
+        self.banned = 0
         #: Those who may come now, and the rate at which they become more.
         self._bucket = Bucket(1.0, 1.0, clock.seconds())
         self._rate = 0.0
@@ -75,12 +82,9 @@ class Admission:
         ``connections`` are there already, ``from_there`` of them from that host.
         """
         now = self._clock.seconds()
-        until = self._bans.get(host) if self._bans else None
-        if until is not None:
-            left = until - now
-            if left > 0:
-                return BANNED, left
-            del self._bans[host]
+        until = self._bans.get(network_of(host)) if self._bans else None
+        if until is not None and until > now:
+            return BANNED, until - now
         full = limits.max_connections and connections >= limits.max_connections
         crowded = (
             limits.max_connections_per_ip and host and from_there >= limits.max_connections_per_ip
@@ -102,13 +106,44 @@ class Admission:
         if limits.accept_rate:
             self._admissions(limits.accept_rate).spend(self._clock.seconds())
 
-    def ban(self, host: str, seconds: float) -> None:
+    def ban(self, host: str, seconds: float, why: str) -> None:
         """Refuse an address for some time; nothing for an empty one, or for 0 seconds."""
-        if host and seconds:
-            self._bans.pop(host, None)
-            while len(self._bans) >= MAX_BANS:
-                del self._bans[next(iter(self._bans))]
-            self._bans[host] = self._clock.seconds() + seconds
+        if not host or not seconds:
+            return
+        network = network_of(host)
+        self._bans.pop(network, None)
+        while len(self._bans) >= MAX_BANS:
+            oldest = next(iter(self._bans))
+            self._log.warn("Ban of {remote} forgotten: there are too many", remote=oldest)
+            del self._bans[oldest]
+        self._bans[network] = self._clock.seconds() + seconds
+        self.banned += 1
+        self._log.warn(
+            "Banned {remote} for {seconds:g} s: {reason}",
+            remote=network,
+            seconds=seconds,
+            reason=why,
+        )
+
+    def bans(self) -> dict[str, float]:
+        """Return the addresses that are banned, with the seconds that are left."""
+        now = self._clock.seconds()
+        return {host: until - now for host, until in self._bans.items() if until > now}
+
+    def unban(self, host: str) -> bool:
+        """Let an address in again; returns whether it was banned."""
+        network = network_of(host)
+        banned = self._bans.pop(network, 0.0) > self._clock.seconds()
+        if banned:
+            self._log.warn("Ban of {remote} lifted by hand", remote=network)
+        return banned
+
+    def sweep(self) -> None:
+        """Forget the bans that are over."""
+        now = self._clock.seconds()
+        for host in [host for host, until in self._bans.items() if until <= now]:
+            del self._bans[host]
+            self._log.info("Ban of {remote} is over", remote=host)
 
     # -- those that are refused
 

@@ -236,9 +236,18 @@ class ConnectionManager:
 
     # -- who may come in
 
-    def ban(self, host: str, seconds: float) -> None:
-        """Refuse connections from an address for some time."""
-        self._admission.ban(host, seconds)
+    def ban(self, host: str, seconds: float, why: str = "by hand") -> None:
+        """Refuse connections from an address for some time; ``why`` is for the log."""
+        self._admission.ban(host, seconds, why)
+
+    @property
+    def bans(self) -> dict[str, float]:
+        """The addresses that are banned, with the seconds that are left."""
+        return self._admission.bans()
+
+    def unban(self, host: str) -> bool:
+        """Let an address in again; returns whether it was banned."""
+        return self._admission.unban(host)
 
     def count_close(self, reason: CloseReason) -> None:
         """Count a close by its reason."""
@@ -289,6 +298,7 @@ class ConnectionManager:
         if paused:
             self._log.warn("This process did not run for {paused:.1f} s", paused=paused)
             return None
+        self._admission.sweep()
         now, elapsed = self.now(), self._running.elapsed
         return self.each(lambda connection: connection.sweep(now, elapsed))
 

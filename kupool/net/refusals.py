@@ -23,11 +23,16 @@ class Refusals:
         self._said: dict[str, int] = {}
         self._timers: dict[str, IDelayedCall] = {}
 
-    def note(self, reason: str) -> None:
-        """Count one; ``reason`` is one of few, and says what was refused and why."""
+    def note(self, reason: str) -> bool:
+        """Count one; ``reason`` is one of few, and says what was refused and why.
+
+        Returns whether it was logged: where there is more to say, that is the moment.
+        """
         self.counts[reason] += 1
-        if reason not in self._timers:
+        first = reason not in self._timers
+        if first:
             self._say(reason)
+        return first
 
     def _say(self, reason: str) -> None:
         total = self.counts[reason]

@@ -17,6 +17,7 @@ from kupool.net.failures import MESSAGE_TOO_LARGE
 from kupool.net.interfaces import IConnectionObserver
 from kupool.net.manager import ConnectionManager, ServerSettings
 from kupool.net.stopping import caller_waits
+from kupool.net.transport.certificates import Certificates
 from kupool.net.transport.descriptors import DescriptorGroup
 from kupool.net.transport.detecting import DetectingFactory
 from kupool.net.transport.direct import direct_transport_available
@@ -61,6 +62,7 @@ class Server:
         name: str = "KuPool",
         addresses: Sequence[str] = (),
         factory: MakeFactory | None = None,
+        certificates: Certificates | None = None,
     ) -> None:
         if transport not in ("direct", "stock"):
             raise ValueError(f"transport {transport!r} is neither direct nor stock")
@@ -75,7 +77,7 @@ class Server:
         protocols = (
             _factory(framing, self.manager, http_port) if factory is None else factory(self.manager)
         )
-        self._ports = Listening(reactor, protocols, settings.proxies)
+        self._ports = Listening(reactor, protocols, settings.proxies, certificates)
         self._addresses = tuple(addresses)
         self._after_start: list[ServerHook] = []
         self._before_stop: list[ServerHook] = []

@@ -6,14 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
-from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from kupool.errors import CLOSE_UNAUTHORIZED, UNAUTHORIZED, UNAVAILABLE
+from kupool.accounts.login_guard import TryAgain
+from kupool.accounts.logins import Logins
+from kupool.errors import CLOSE_UNAUTHORIZED, TRY_AGAIN, UNAUTHORIZED, UNAVAILABLE
 from kupool.net.routing.interfaces import IRouter
-from kupool.pool.credentials import Authenticator
 from kupool.pool.session import VALID_USERNAME, valid_username
 from kupool.session.connection import Connection
 from kupool.wire.framing import OP_CLOSE, Control, Item
@@ -34,22 +34,25 @@ from kupool.wire.messages import (
 #: The detail of the close after an authorize that could not be answered.
 NEEDS_ID = f"authorize needs an id: an integer, or a string of at most {MAX_ID_BYTES} bytes"
 
+#: The role of everybody where nobody is asked for a password.
+ANONYMOUS = "anonymous"
+
 
 @implementer(IRouter)
 class Greeting:
     """Answers a connection until it is authorized.
 
-    ``admit`` is called with the connection and the username, and makes the session;
+    ``admit`` is called with the connection, the username and the role, and makes the session;
     what follows goes to the router that it sets.
     """
 
     _log = Logger()
 
     def __init__(
-        self, admit: Callable[[Connection, str], bytes], authenticator: Authenticator | None
+        self, admit: Callable[[Connection, str, str], bytes], logins: Logins | None
     ) -> None:
         self._admit = admit
-        self._authenticator = authenticator
+        self._logins = logins
         authorize = request_type("authorize", AuthorizeParams)
         self._decode: Callable[[bytes], Any] = request_decoder({"authorize": authorize}).decode
 
@@ -77,43 +80,53 @@ class Greeting:
             self._refuse(connection, None, NEEDS_ID)
         elif not valid_username(name):
             self._refuse(connection, message.id, f"username: {VALID_USERNAME}")
-        elif self._authenticator is None:
-            self._welcome(connection, message.id, name)
+        elif self._logins is None:
+            self._welcome(connection, message.id, name, ANONYMOUS)
         else:
-            connection.hold()
-            checked = Deferred.fromCoroutine(
-                self._authenticator.allowed(split_username(name)[0], message.params.password)
-            )
-            checked.addCallbacks(
-                self._checked,
-                self._undecided,
-                callbackArgs=(connection, message.id, name),
-                errbackArgs=(connection, message.id),
-            ).addErrback(self._broken, connection)
+            self._log_in(connection, message.id, name, message.params.password or "")
         return None
 
-    def _welcome(self, connection: Connection, message_id: RequestId, name: str) -> None:
-        first = self._admit(connection, name)
+    def _log_in(
+        self, connection: Connection, message_id: RequestId, name: str, password: str
+    ) -> None:
+        assert self._logins is not None
+        user = split_username(name)[0]
+        role = self._logins.knows(user, password)
+        if role:
+            self._welcome(connection, message_id, name, role)
+            return
+        # The checker has a time of its own, and it may be late: that is not the peer's fault.
+        connection.deadline = None
+        connection.hold()
+        checked = self._logins.check(user, password, connection.host)
+        checked.addCallbacks(
+            self._checked,
+            self._undecided,
+            callbackArgs=(connection, message_id, name),
+            errbackArgs=(connection, message_id),
+        ).addErrback(self._broken, connection)
+
+    def _welcome(self, connection: Connection, message_id: RequestId, name: str, role: str) -> None:
+        first = self._admit(connection, name, role)
         connection.reply(message_id, True)
         if first:
             connection.send(first)
 
-    def _checked(
-        self, allowed: bool, connection: Connection, message_id: RequestId, name: str
-    ) -> None:
+    def _checked(self, role: str, connection: Connection, message_id: RequestId, name: str) -> None:
         if not connection.sends:
             return
-        if allowed:
-            self._welcome(connection, message_id, name)
+        if role:
+            self._welcome(connection, message_id, name, role)
             connection.release()
         else:
             self._refuse(connection, message_id)
 
     def _undecided(self, failure: Failure, connection: Connection, message_id: RequestId) -> None:
-        """A checker could not tell: the client may come back."""
-        self._log.failure("A password could not be checked", failure)
+        """Nobody could tell now: the client may come back."""
+        failure.trap(TryAgain)
+        wait: float = getattr(failure.value, "wait", 0.0)
         connection.send(encode_error(message_id, UNAVAILABLE))
-        connection.close(None)
+        connection.close(TRY_AGAIN, retry_after=wait or None)
 
     def _broken(self, failure: Failure, connection: Connection) -> None:
         self._log.failure("A session could not be opened", failure)

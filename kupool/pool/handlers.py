@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,7 @@ from kupool.net.routing.router import Router
 from kupool.pool.acceptance import Acceptance
 from kupool.pool.jobs import JobBook
 from kupool.pool.judge import Rules
+from kupool.pool.scores import AddressScores, AddressStanding
 from kupool.pool.session import Session
 from kupool.session.connection import Connection
 from kupool.timing.buckets import Bucket
@@ -41,15 +42,17 @@ class AttemptSettings:
     """How many rejected attempts a session has, and when it has too many of them.
 
     ``rate`` attempts a second, up to ``burst`` at once, may be rejected; one beyond
-    that adds a point to the session's score, which loses ``ban_score`` points in
-    ``ban_time`` seconds. At ``ban_score`` points the session is closed and its address
-    refused for ``ban_time``. 0 turns a limit off.
+    that adds a point to the score of its address, which loses ``ban_score`` points in
+    ``ban_time`` seconds. From half of ``ban_score`` on, a session is not read for ``pause``
+    seconds after each of these. At ``ban_score`` points it is closed and its address refused
+    for ``ban_time``. 0 turns a limit off.
     """
 
     rate: float = 1.0
     burst: float = 5.0
     ban_score: float = 10_000.0
     ban_time: float = 60.0
+    pause: float = 1.0
 
 
 class _Submit(msgspec.Struct, gc=False, tag_field="method", tag="submit"):
@@ -63,7 +66,8 @@ class _Submit(msgspec.Struct, gc=False, tag_field="method", tag="submit"):
 class Handlers:
     """The methods of the pool.
 
-    They join those that ``methods`` has already. What is no submission goes to ``others``, by
+    ``proxies`` are addresses that are never banned, as many peers may have them. The methods
+    join those that ``methods`` has already. What is no submission goes to ``others``, by
     default to ``methods``.
     """
 
@@ -74,6 +78,7 @@ class Handlers:
         rules: Rules,
         *,
         attempts: AttemptSettings,
+        proxies: Container[str] = (),
         methods: Router | None = None,
         others: IRouter | None = None,
     ) -> None:
@@ -84,6 +89,10 @@ class Handlers:
         #: May be replaced while the pool runs.
         self.rules = rules
         self.attempts = attempts
+        self._proxies = proxies
+        self._scores = AddressScores(attempts.ban_score, attempts.ban_time, proxies)
+        #: How often a session was not heard for a moment, as it had too many rejected.
+        self.throttled = 0
         #: Every method by the general way; :meth:`dispatch` is a short cut for submit.
         self.router = Router() if methods is None else methods
         self.router.add("submit", self._submit, SubmitParams, invalid=self._misfit)
@@ -91,6 +100,13 @@ class Handlers:
         self.router.add("authorize", self._again, AuthorizeParams)
         self._others: IRouter = self.router if others is None else others
         self._decode: Callable[[Any], Any] = msgspec.json.Decoder(_Submit).decode
+
+    def use(self, attempts: AttemptSettings) -> None:
+        """Go by other limits from now on; the scores begin anew where theirs have changed."""
+        score = attempts.ban_score, attempts.ban_time
+        if score != (self.attempts.ban_score, self.attempts.ban_time):
+            self._scores = AddressScores(*score, self._proxies)
+        self.attempts = attempts
 
     def dispatch(self, connection: Connection, item: Item) -> bytes | None:
         """Handle one message of an authorized session.
@@ -158,11 +174,15 @@ class Handlers:
             ):
                 return None
         self._count(session.user, error, connection.last_seen)
-        if excess and self._score(session, connection.last_seen):
-            if message_id is not None:
-                connection.send(encode_error(message_id, error))
-            self._ban(connection)
-            return None
+        if excess:
+            standing = self._scores.add(connection, connection.last_seen)
+            if standing is AddressStanding.BANNED:
+                if message_id is not None:
+                    connection.send(encode_error(message_id, error))
+                self._ban(connection)
+                return None
+            if standing is AddressStanding.THROTTLED:
+                self._throttle(connection)
         return error
 
     def _spend_attempt(self, session: Session, now: float) -> bool:
@@ -174,19 +194,20 @@ class Handlers:
             session.attempts = Bucket(settings.rate, settings.burst, now)
         return not session.attempts.spend(now)
 
-    def _score(self, session: Session, now: float) -> bool:
-        """Add a point to the session's score; returns whether it has too many."""
-        settings = self.attempts
-        if not settings.ban_score or not settings.ban_time:
-            return False
-        if session.ban is None:
-            rate = settings.ban_score / settings.ban_time
-            session.ban = Bucket(rate, settings.ban_score, now)
-        return not session.ban.spend(now)
+    def _throttle(self, connection: Connection) -> None:
+        """Hear nothing of a session for a moment."""
+        pause = self.attempts.pause
+        if pause:
+            self.throttled += 1
+            connection.hold()
+            connection.around.call_later(pause, connection.release)
 
     def _ban(self, connection: Connection) -> None:
         seconds = self.attempts.ban_time
-        connection.around.owner.ban(connection.host, seconds)
+        user, host = connection.context.user, connection.host
+        if host and host not in self._proxies:
+            why = f"too many rejected submissions, the last by {user!r:.80}"
+            connection.around.owner.ban(host, seconds, why)
         connection.close(BANNED, retry_after=seconds)
 
     def _again(self, connection: Connection, message: Any) -> ErrorText:

@@ -12,19 +12,19 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from kupool.accounts.logins import Logins
 from kupool.errors import CLOSE_UNAUTHORIZED
 from kupool.live import IChannel
 from kupool.net.interfaces import IConnectionObserver
 from kupool.pool import IEvents
 from kupool.pool.acceptance import Acceptance
-from kupool.pool.credentials import Authenticator
 from kupool.pool.greeting import Greeting
 from kupool.pool.handlers import Handlers
 from kupool.pool.jobs import Job, JobBook
-from kupool.pool.limits import SharedBuckets
 from kupool.pool.session import Session
 from kupool.session.connection import Connection
 from kupool.timing.buckets import Bucket
+from kupool.timing.shared_buckets import SharedBuckets
 from kupool.wire.messages import JobParams, encode_request
 
 
@@ -64,14 +64,14 @@ class Pool:
         channel: IChannel,
         events: IEvents,
         settings: SessionSettings,
-        authenticator: Authenticator | None = None,
+        logins: Logins | None = None,
     ) -> None:
         self._clock = clock
         self._book = book
         self._acceptance = acceptance
         self._handlers = handlers
         self.settings = settings
-        self._greeting = Greeting(self._admit, authenticator)
+        self._greeting = Greeting(self._admit, logins)
         self._channel = channel
         self._events = events
         self._payload: tuple[Job, bytes, int] | None = None
@@ -119,11 +119,11 @@ class Pool:
 
     # sessions
 
-    def _admit(self, connection: Connection, username: str) -> bytes:
+    def _admit(self, connection: Connection, username: str, role: str) -> bytes:
         """Make the session of a connection; returns the payload of its first job."""
         settings = self.settings
         suffix = secrets.token_hex(8) if settings.nonce_scope == "session" else ""
-        session = Session(username, settings.duplicate_scope, suffix)
+        session = Session(username, settings.duplicate_scope, suffix, role)
         session.shared = self._shared(session, connection)
         connection.context = session
         connection.deadline = None

@@ -24,15 +24,15 @@ class Session:
 
     ``scope`` is the key under which the session's nonces are remembered; ``suffix``
     is appended to every server nonce it is given, and empty in the nonce scope
-    ``pool``. Times are in seconds on the clock of the process.
+    ``pool``; ``role`` is what the user may do at most. Times are in seconds on the clock of the process.
     """
 
     __slots__ = (
         "attempts",
-        "ban",
         "job",
         "last_accepted",
         "nonces",
+        "role",
         "scope",
         "session_id",
         "shared",
@@ -41,16 +41,15 @@ class Session:
         "username",
     )
 
-    def __init__(self, username: str, scope: str, suffix: str = "") -> None:
+    def __init__(self, username: str, scope: str, suffix: str = "", role: str = "") -> None:
         self.session_id = secrets.token_bytes(16)
         self.username = username
         self.user = split_username(username)[0]
         self.suffix = suffix
+        self.role = role
         self.last_accepted = float("-inf")
         #: Spent by rejected attempts; None stands for a full one.
         self.attempts: Bucket | None = None
-        #: Spent by attempts beyond those; empty means the session is banned.
-        self.ban: Bucket | None = None
         #: Spent by accepted submissions, shared with other sessions.
         self.shared: tuple[Bucket, ...] = ()
         #: The job last submitted for, and the nonces used for it in this scope.

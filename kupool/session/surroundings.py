@@ -97,8 +97,8 @@ class Owner(Protocol):
         Returns what the peer is told.
         """
 
-    def ban(self, host: str, seconds: float) -> None:
-        """Let nobody in from an address for some time."""
+    def ban(self, host: str, seconds: float, why: str) -> None:
+        """Let nobody in from an address for some time; ``why`` is for the log."""
 
     def failed(self, connection: Any) -> None:
         """Log the current exception: handling a message failed."""

@@ -252,8 +252,8 @@ class RateSettings:
     ban_score: float = _setting(
         NUMBER,
         "10000",
-        "excess rejected submissions within --ban-time at which a session is closed and its "
-        "address is banned; 0: no bans",
+        "excess rejected submissions of one address, over all its sessions within --ban-time, at "
+        "which the session is closed and the address is banned; 0: no bans",
         reload=True,
     )
     ban_time: float = _setting(
@@ -267,6 +267,43 @@ class RateSettings:
     )
     ip_rate: float = _setting(
         NUMBER, "0", "accepted submissions per second that one IP address is allowed"
+    )
+    attempts_pause: float = _setting(
+        DURATION,
+        "1s",
+        "how long a session is not read after an excess rejected submission, once its address has "
+        "half of --ban-score; 0: never",
+        reload=True,
+    )
+
+
+@dataclass(frozen=True)
+class NodeLoginSettings:
+    """How passwords are checked, and how many wrong ones are taken; for ``auth``."""
+
+    timeout: float = _setting(
+        DURATION,
+        "10s",
+        "maximum time that a checker of --auth takes; after that the client is told to try again",
+        least=0.1,
+        name="auth_timeout",
+    )
+    address_failures: float = _setting(
+        NUMBER,
+        "20",
+        "failed logins per minute that one IP address is allowed; an IPv6 /64 network is one "
+        "address",
+        name="login_address_failures",
+    )
+    user_failures: float = _setting(
+        NUMBER,
+        "100",
+        "failed logins per minute that are allowed for one user; addresses where the user has "
+        "logged in before are exempt",
+        name="login_user_failures",
+    )
+    delay: float = _setting(
+        DURATION, "1s", "how long the answer to a wrong password is delayed", name="login_delay"
     )
 
 
@@ -688,6 +725,7 @@ class Settings:
     log: LogSettings = LogSettings()
     jobs: JobSettings = JobSettings()
     rates: RateSettings = RateSettings()
+    logins: NodeLoginSettings = NodeLoginSettings()
     limits: LimitSettings = LimitSettings()
     submissions: SubmissionSettings = SubmissionSettings()
     bus: NodeBusSettings = NodeBusSettings()
@@ -764,6 +802,7 @@ __all__ = [
     "ListenSettings",
     "LogSettings",
     "NodeBusSettings",
+    "NodeLoginSettings",
     "NodeRoomsSettings",
     "ProcessSettings",
     "RateSettings",

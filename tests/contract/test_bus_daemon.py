@@ -43,7 +43,7 @@ class _DaemonBusTests(FakeTime, BusContract):
         self.daemon = Daemon(
             self.clock,
             loaded,
-            checkers=make_checkers(loaded),
+            checkers=make_checkers(loaded, self.clock),
             failed=self.fail,
             wall=self.wall,
         )

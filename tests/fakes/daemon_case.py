@@ -34,7 +34,7 @@ class DaemonCase(SynchronousTestCase):
         self.daemon = Daemon(
             self.network,
             loaded,
-            checkers=make_checkers(loaded),
+            checkers=make_checkers(loaded, self.network),
             failed=self.failures.append,
             read=lambda: self.read_again,
             wall=lambda: 1.8e9 + self.network.seconds(),

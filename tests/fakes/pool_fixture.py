@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Container, Sequence
 from hashlib import sha256
 from typing import Any
 
@@ -14,6 +14,9 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from kupool.accounts.authenticator import Authenticator
+from kupool.accounts.login_guard import LoginSettings
+from kupool.accounts.logins import Logins
 from kupool.live.hub import Hub
 from kupool.log import ILog, LogStatus, LogUnavailable
 from kupool.log.memory import MemoryLog
@@ -21,7 +24,6 @@ from kupool.net.manager import ConnectionManager, ServerSettings
 from kupool.pool import IJobStore, SavedJob, SavedJobs
 from kupool.pool.acceptance import Acceptance, BatchSettings
 from kupool.pool.coordinator import Coordinator
-from kupool.pool.credentials import Authenticator
 from kupool.pool.events import NoEvents
 from kupool.pool.handlers import AttemptSettings, Handlers
 from kupool.pool.jobs import Job, JobBook
@@ -154,9 +156,11 @@ class PoolBench:
         store: Any = None,
         rules: Rules | None = None,
         attempts: AttemptSettings | None = None,
+        proxies: Container[str] = (),
         session: SessionSettings | None = None,
         batches: BatchSettings | None = None,
-        authenticator: Authenticator | None = None,
+        checkers: Sequence[Any] = (),
+        login: LoginSettings | None = None,
         interval: float = 30.0,
         window: float = 600.0,
         max_jobs: int = 1000,
@@ -187,7 +191,12 @@ class PoolBench:
             self.acceptance,
             rules or Rules(),
             attempts=attempts or AttemptSettings(),
+            proxies=proxies,
         )
+        self.logins: Logins | None = None
+        if checkers:
+            authenticator = Authenticator(self.clock, checkers)
+            self.logins = Logins(self.clock, authenticator, login or LoginSettings(delay=0.0))
         self.pool = Pool(
             self.clock,
             self.book,
@@ -196,7 +205,7 @@ class PoolBench:
             channel=self.channel,
             events=events,
             settings=session or SessionSettings(),
-            authenticator=authenticator,
+            logins=self.logins,
         )
         self.manager = ConnectionManager(self.clock, self.pool, ServerSettings(**server))
         self.manager.start()

@@ -187,20 +187,20 @@ class HeldTests(WebSocketTestCase):
 
     async def test_messages_behind_authorize_wait_for_it(self) -> None:
         client = await self.open()
-        checks: list[Deferred[bool]] = []
+        checks: list[Deferred[str]] = []
         greeting = self.house.pool._greeting
 
-        async def allowed(user: str, password: str | None) -> bool:
+        async def allowed(user: str, password: str | None) -> str:
             checks.append(Deferred())
             return await checks[-1]
 
-        self.patch(greeting._authenticator, "allowed", allowed)
+        self.patch(greeting._logins.authenticator, "allowed", allowed)
         large = json.dumps({"id": 9, "method": "ping"}).ljust(3000).encode()
         client.send({"id": 1, "method": "authorize", "params": {"username": "alice"}}, large, PING)
         await self.house.until(lambda: checks)
         (connection,) = self.house.manager
         self.assertEqual(connection.messages_in, 1)
-        checks[0].callback(True)
+        checks[0].callback("worker")
         self.assertEqual(await client.receive(), {"id": 1, "result": True})
         self.assertEqual((await client.receive())["method"], "job")
         self.assertEqual(await client.receive(), {"id": 9, "result": True})

@@ -10,6 +10,9 @@ from typing import Any
 from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
 from twisted.internet.defer import Deferred, fail
 
+from kupool.accounts.authenticator import Authenticator
+from kupool.accounts.login_guard import LoginSettings
+from kupool.accounts.logins import Logins
 from kupool.live.hub import Hub
 from kupool.log import Extent, Identity, LogUnavailable, Plan
 from kupool.log.memory import MemoryLog
@@ -17,7 +20,6 @@ from kupool.net.manager import ServerSettings
 from kupool.net.server import Server
 from kupool.pool.acceptance import Acceptance, BatchSettings
 from kupool.pool.coordinator import Coordinator
-from kupool.pool.credentials import Authenticator
 from kupool.pool.events import NoEvents
 from kupool.pool.handlers import AttemptSettings, Handlers
 from kupool.pool.jobs import JobBook
@@ -106,11 +108,12 @@ class PoolServer:
             events=NoEvents(),
         )
         self.handlers = Handlers(self.book, self.acceptance, self.rules, attempts=self.attempts)
-        authenticator = None
+        logins = None
         if self.password is not None:
             checker = InMemoryUsernamePasswordDatabaseDontUse()
             checker.addUser(*(text.encode() for text in self.password))
-            authenticator = Authenticator([checker])
+            authenticator = Authenticator(self.reactor, [checker])
+            logins = Logins(self.reactor, authenticator, LoginSettings(delay=0.0))
         self.pool = Pool(
             self.reactor,
             self.book,
@@ -119,7 +122,7 @@ class PoolServer:
             channel=Hub(self.reactor).latest("job"),
             events=NoEvents(),
             settings=SessionSettings(),
-            authenticator=authenticator,
+            logins=logins,
         )
         self.server = Server(self.reactor, self.pool, self.limits)
         self.coordinator = Coordinator(

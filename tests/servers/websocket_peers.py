@@ -21,13 +21,15 @@ from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from kupool.accounts.authenticator import Authenticator
+from kupool.accounts.login_guard import LoginSettings
+from kupool.accounts.logins import Logins
 from kupool.live.hub import Hub
 from kupool.log.memory import MemoryLog
 from kupool.net.manager import ServerSettings
 from kupool.net.server import Server
 from kupool.pool.acceptance import Acceptance, BatchSettings
 from kupool.pool.coordinator import Coordinator
-from kupool.pool.credentials import Authenticator
 from kupool.pool.events import NoEvents
 from kupool.pool.handlers import AttemptSettings, Handlers
 from kupool.pool.jobs import JobBook
@@ -88,11 +90,12 @@ class House:
         self.handlers = Handlers(
             self.book, self.acceptance, Rules(submit_interval=0.0), attempts=attempts
         )
-        authenticator = None
+        logins = None
         if password:
             checker = InMemoryUsernamePasswordDatabaseDontUse()
             checker.addUser(b"alice", password.encode())
-            authenticator = Authenticator([checker])
+            authenticator = Authenticator(reactor, [checker])
+            logins = Logins(reactor, authenticator, LoginSettings(delay=0.0))
         self.pool = Pool(
             reactor,
             self.book,
@@ -101,7 +104,7 @@ class House:
             channel=Hub(reactor).latest("job"),
             events=NoEvents(),
             settings=SessionSettings(),
-            authenticator=authenticator,
+            logins=logins,
         )
         self.server = Server(reactor, self.pool, settings or ServerSettings())
         self.manager = self.server.manager

@@ -9,7 +9,6 @@ from typing import Any
 
 import msgspec
 from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.endpoints import clientFromString
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -27,6 +26,7 @@ from kupool.net.dialling.failures import (
     Unreachable,
 )
 from kupool.net.dialling.settings import ClientSettings, DialSettings, framing_for
+from kupool.net.dialling.tls import client_endpoint
 from kupool.net.routing.correlation import SIZE
 from kupool.net.routing.interfaces import IRouter
 from kupool.session.connection import Connection
@@ -81,7 +81,7 @@ class Client:
         self.refusal: NotWanted | None = None
         self._router = router
         self._keepalive = keepalive
-        endpoint = clientFromString(reactor, address) if isinstance(address, str) else address
+        endpoint = client_endpoint(reactor, address) if isinstance(address, str) else address
         name = address if isinstance(address, str) else "the server"
         self._dialler = Dialler(
             reactor,

@@ -8,27 +8,28 @@ import socket
 from typing import Any, NamedTuple
 
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import serverFromString
+from twisted.internet.endpoints import SSL4ServerEndpoint, serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
 from twisted.internet.posixbase import PosixReactorBase
 from zope.interface import implementer
 
+from kupool.net.endpoint_strings import is_port, parse_endpoint_string
+from kupool.net.pem import NEEDS_TLS
+from kupool.net.transport.certificates import (
+    Certificates,
+    ServerCertificate,
+    parse_tls_address,
+)
 from kupool.net.transport.descriptors import DescriptorGroup
 from kupool.net.transport.direct import DirectEndpoint
 from kupool.net.transport.ports import RestingListeners
 from kupool.net.transport.proxied import ProxiedFactory, ProxySettings
 
 _SHORT = re.compile(r"(?P<host>\[[^\]]*\]|[^:\[\]=]*):(?P<port>\d+)")
-_PARTS = re.compile(r"((?:[^:\\]|\\.)*)(?::|$)")
-_ESCAPE = re.compile(r"\\(.)")
 
 #: Kinds of endpoint whose one-argument form could be taken for ``host:port``.
 _KINDS = frozenset(("tcp", "tcp6", "ssl", "tls", "unix", "fd"))
-
-
-#: What to do where TLS is wanted and not installed.
-NEEDS_TLS = "TLS needs the extra kupool[tls]; from a checkout: pip install '.[tls]'"
 
 
 class Address(NamedTuple):
@@ -57,12 +58,9 @@ def parse_address(text: str) -> Address | None:
         return Address(short["host"].strip("[]"), _port(short["port"], text))
     if not re.match(r"[a-z0-9]+:", text):
         raise ValueError(f"{text!r} is neither host:port nor an endpoint such as tcp:8080")
-    parts = [_ESCAPE.sub(r"\1", part) for part in _PARTS.findall(text)]
-    kind, arguments = parts[0], parts[1:-1]
+    kind, plain, named = parse_endpoint_string(text)
     if kind not in ("tcp", "tcp6"):
         return None
-    named = dict(a.split("=", 1) for a in arguments if "=" in a)
-    plain = [a for a in arguments if "=" not in a]
     port = named.pop("port", plain[0] if plain else "")
     host = named.pop("interface", "::" if kind == "tcp6" else "")
     backlog = named.pop("backlog", "1024")
@@ -72,7 +70,7 @@ def parse_address(text: str) -> Address | None:
 
 
 def _port(text: str, whole: str) -> int:
-    if not re.fullmatch("[0-9]{1,5}", text) or int(text) > 65535:
+    if not is_port(text):
         raise ValueError(f"{whole!r}: a port is a number from 0 to 65535")
     return int(text)
 
@@ -101,15 +99,17 @@ def endpoint_for(
     text: str,
     group: DescriptorGroup | None = None,
     proxies: ProxySettings | None = None,
+    *,
+    certificates: Certificates | None = None,
 ) -> IStreamServerEndpoint:
     """Return the endpoint that ``text`` names; see :func:`parse_address`.
 
     TCP addresses get the direct transport when its ``group`` is given. Behind ``haproxy:``
-    those of ``proxies`` are believed. Raises :class:`ValueError` where the text names no
-    endpoint.
+    those of ``proxies`` are believed. Those of ``ssl:`` are among the ``certificates``, where
+    these are given. Raises :class:`ValueError` where the text names no endpoint.
     """
     if text.startswith(_PROXIED):
-        inner = endpoint_for(reactor, text.removeprefix(_PROXIED), group)
+        inner = endpoint_for(reactor, text.removeprefix(_PROXIED), group, certificates=certificates)
         return ProxiedEndpoint(reactor, inner, proxies or ProxySettings())
     address = parse_address(text)
     if address is not None and group is not None:
@@ -119,6 +119,12 @@ def endpoint_for(
     if isinstance(reactor, PosixReactorBase):
         reactor = RestingListeners(reactor)
     try:
+        secure = parse_tls_address(text)
+        if secure is not None:
+            keep = certificates.get if certificates is not None else ServerCertificate
+            return SSL4ServerEndpoint(
+                reactor, secure.port, keep(secure.files), secure.backlog, secure.interface
+            )
         endpoint: IStreamServerEndpoint = serverFromString(reactor, text)
     except (ValueError, TypeError, KeyError, IndexError, ImportError, OSError) as error:
         # What a parser raises depends on the kind; none of them names the whole text.

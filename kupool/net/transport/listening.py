@@ -11,6 +11,7 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IProtocolFactory
 from twisted.logger import Logger
 
+from kupool.net.transport.certificates import Certificates
 from kupool.net.transport.descriptors import DescriptorGroup
 from kupool.net.transport.endpoints import Address, endpoint_for
 from kupool.net.transport.proxied import ProxySettings
@@ -27,9 +28,14 @@ class Listening:
     _log = Logger()
 
     def __init__(
-        self, reactor: Any, factory: IProtocolFactory, proxies: ProxySettings | None = None
+        self,
+        reactor: Any,
+        factory: IProtocolFactory,
+        proxies: ProxySettings | None = None,
+        certificates: Certificates | None = None,
     ) -> None:
         self._reactor = reactor
+        self._certificates = certificates
         self._proxies = proxies
         self._factory = factory
         self._ports: list[Any] = []
@@ -78,7 +84,9 @@ class Listening:
             raise missing
 
     async def _on(self, text: str, group: DescriptorGroup | None, stops: int) -> Any:
-        endpoint = endpoint_for(self._reactor, text, group, self._proxies)
+        endpoint = endpoint_for(
+            self._reactor, text, group, self._proxies, certificates=self._certificates
+        )
         try:
             port = await endpoint.listen(self._factory)
         except OSError as error:

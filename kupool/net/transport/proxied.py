@@ -55,6 +55,28 @@ def parse_networks(texts: Sequence[str]) -> tuple[IPv4Network | IPv6Network, ...
     return tuple(found)
 
 
+class TrustedProxies:
+    """The proxies that are trusted: addresses, networks, and ``unix`` for a Unix socket.
+
+    Raises :class:`ValueError` for a text that is none of these.
+    """
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        self._unix = UNIX in texts
+        self._networks = parse_networks(texts)
+
+    def __contains__(self, host: object) -> bool:
+        """Say whether a host is one of them; an empty one is that of a Unix socket."""
+        if not host:
+            return self._unix
+        try:
+            address = ip_address(str(host).partition("%")[0])
+        except ValueError:
+            return False
+        mapped = getattr(address, "ipv4_mapped", None)
+        return any((mapped or address) in network for network in self._networks)
+
+
 @dataclass(frozen=True)
 class ProxySettings:
     """Which proxies are believed, and how long they may take.
@@ -264,7 +286,7 @@ class ProxiedFactory(Factory):
         self.waiting: set[ProxiedProtocol] = set()
         #: How many were cut off because of their header, or because there was none.
         self.refusals = 0
-        self._networks = parse_networks(settings.trusted)
+        self._trusted = TrustedProxies(settings.trusted)
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
         """Return what waits for the header of a new connection."""
@@ -287,13 +309,7 @@ class ProxiedFactory(Factory):
         """Say why a header of this proxy would not be believed; empty where it would."""
         if len(self.waiting) >= self.settings.most:
             return "too many connections wait for their header"
-        host = getattr(peer, "host", None)
-        if host is None:
-            trusted = UNIX in self.settings.trusted
-        else:
-            address = ip_address(host.partition("%")[0])
-            mapped = getattr(address, "ipv4_mapped", None)
-            trusted = any((mapped or address) in network for network in self._networks)
+        trusted = (getattr(peer, "host", None) or "") in self._trusted
         return "" if trusted else "it is not among the trusted proxies (proxy_trusted)"
 
     def refused(self, peer: Any, why: str) -> None:
@@ -311,6 +327,7 @@ __all__ = [
     "ProxiedFactory",
     "ProxiedProtocol",
     "ProxySettings",
+    "TrustedProxies",
     "parse_networks",
     "read_header",
 ]

@@ -45,6 +45,7 @@ class ApplyTests(SynchronousTestCase):
             "attempts_burst": parts.handlers.attempts.burst,
             "ban_score": parts.handlers.attempts.ban_score,
             "ban_time": parts.handlers.attempts.ban_time,
+            "attempts_pause": parts.handlers.attempts.pause,
             "max_connections": server.max_connections,
             "max_connections_per_ip": server.max_connections_per_ip,
             "max_frame": server.max_frame,

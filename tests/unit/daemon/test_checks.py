@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.daemon import engines
@@ -125,14 +126,16 @@ class CheckerTests(SynchronousTestCase):
     """K-17, K-88: --auth makes checkers of passwords, or says why not."""
 
     def refused(self, text: str) -> str:
-        return str(self.assertRaises(SettingError, make_checkers, load({"auth": [text]}, {})))
+        return str(
+            self.assertRaises(SettingError, make_checkers, load({"auth": [text]}, {}), Clock())
+        )
 
     def test_checkers(self) -> None:
-        self.assertEqual(make_checkers(load({}, {})), [])
+        self.assertEqual(make_checkers(load({}, {}), Clock()), [])
         path = self.mktemp()
         with open(path, "w") as file:
             file.write("alice:secret\n")
-        made = make_checkers(load({"auth": [f"file:{path}", "memory:bob:secret"]}, {}))
+        made = make_checkers(load({"auth": [f"file:{path}", "memory:bob:secret"]}, {}), Clock())
         self.assertEqual(len(made), 2)
 
     def test_what_is_none(self) -> None:

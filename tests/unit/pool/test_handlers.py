@@ -9,6 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kupool import errors
 from kupool.log.memory import ENTRY_BYTES, MemoryLog
+from kupool.net.transport.proxied import TrustedProxies
 from kupool.pool import judge as judge_module
 from kupool.pool.acceptance import BatchSettings
 from kupool.pool.handlers import AttemptSettings
@@ -287,38 +288,85 @@ class AttemptTests(Case):
         self.check(peer.submit("a"), ACCEPTED)
 
     def test_storm(self) -> None:
-        """K-45: 34,000 wrong submissions in a second: five are looked at, the session is
-        closed and its address refused for a while, and others go on.
+        """K-45: 34,000 wrong submissions in a second: five are looked at, then the session is
+        slowed down, and others go on.
         """
         peer = self.use()
         other = self.bench.connect(host="198.51.100.7").authorize("bob")
+        self.storm([peer], 34_000)
+        answers = [m["error"] for m in peer.hear() if "error" in m]
+        self.assertEqual(answers[:5], ["Invalid result"] * 5)
+        self.assertLessEqual(answers.count("Invalid result"), 7)
+        self.assertLess(len(answers), 5100)
+        self.assertFalse(peer.closed)
+        self.assertGreater(self.bench.handlers.throttled, 0)
+        self.check(other.submit("b"), ACCEPTED)
+        peer.hear()
+        for _ in range(10):
+            self.bench.clock.advance(1.0)
+        # As many as the score loses in that time.
+        self.assertLess(len(peer.hear()), 2000)
+
+    def storm(self, peers: list[Any], count: int) -> None:
+        """Send wrong submissions within a second."""
+        peer = peers[0]
         packet = peer.framing.encode(
             b'{"id":7,"method":"submit","params":{"job_id":%d,"client_nonce":"a","result":"x"}}'
             % (peer.job or {})["job_id"]
         )
-        for _ in range(340):
-            peer.send_bytes(packet * 100)
-            self.bench.clock.advance(1 / 340)
-        heard = peer.hear()
-        answers = [m["error"] for m in heard if "error" in m]
-        self.assertEqual(answers[:5], ["Invalid result"] * 5)
-        self.assertLessEqual(answers.count("Invalid result"), 7)
-        self.assertLess(len(answers), 34_000)
-        self.assertEqual(peer.closes, ["banned"])
+        for number in range(count // 100):
+            peers[number % len(peers)].send_bytes(packet * 100)
+            self.bench.clock.advance(100 / count)
+
+    def test_storm_of_many_sessions(self) -> None:
+        """Issue 15, build 5: the score belongs to the address, over all of its sessions."""
+        other = self.use()
+        peers = [self.bench.connect(host="192.0.2.9").authorize("eve") for _ in range(300)]
+        for _ in range(40):
+            self.storm(peers, 30_000)
+        closed = next(peer for peer in peers if peer.closed)
+        heard = closed.hear()
         self.assertEqual(heard[-1]["params"]["retry_after"], 60.0)
         self.assertEqual(heard[-1]["params"]["code"], 4503)
-        self.assertTrue(peer.closed)
-        self.check(other.submit("b"), ACCEPTED)
-        refusal = self.bench.manager.refusal("192.0.2.1")
+        refusal = self.bench.manager.refusal("192.0.2.9")
         assert refusal is not None
         self.assertEqual(refusal[0].reason, "banned")
-        self.assertIs(self.bench.manager.refusal("198.51.100.7"), None)
-        self.bench.clock.advance(61.0)
         self.assertIs(self.bench.manager.refusal("192.0.2.1"), None)
+        self.assertEqual(list(self.bench.manager.bans), ["192.0.2.9"])
+        self.check(other.submit("b"), ACCEPTED)
+        self.bench.clock.advance(61.0)
+        self.assertIs(self.bench.manager.refusal("192.0.2.9"), None)
+        self.assertEqual(self.bench.manager.bans, {})
+
+    def test_the_score_outlives_the_session(self) -> None:
+        """Issue 15, build 5: whoever comes back has it still."""
+        attempts = AttemptSettings(1.0, 1.0, 10.0, 1000.0, pause=0.0)
+        peer = self.use(attempts=attempts)
+        for _ in range(5):
+            peer.send(*[peer.submission("a", result="0") for _ in range(3)])
+            self.assertFalse(peer.closed)
+            peer.leave()
+            peer = self.bench.connect().authorize()
+        peer.send(*[peer.submission("a", result="0") for _ in range(3)])
+        peer.hear()
+        self.assertEqual(peer.closes, ["banned"])
+
+    def test_behind_a_trusted_proxy_each_session_has_its_own(self) -> None:
+        """Issue 15, build 5: a trusted proxy is never banned."""
+        attempts = AttemptSettings(1.0, 1.0, 10.0, 1000.0, pause=0.0)
+        self.use(attempts=attempts, proxies=TrustedProxies(["10.0.0.0/8"]))
+        bad = self.bench.connect(host="10.0.0.1").authorize("eve")
+        good = self.bench.connect(host="10.0.0.1").authorize("bob")
+        bad.send(*[bad.submission("a", result="0") for _ in range(20)])
+        bad.hear()
+        self.assertEqual(bad.closes, ["banned"])
+        good.send(*[good.submission("a", result="0") for _ in range(5)])
+        self.assertFalse(good.closed)
+        self.assertIs(self.bench.manager.refusal("10.0.0.1"), None)
 
     def test_honest_mistakes_never_ban(self) -> None:
         """K-45: the score goes down with time."""
-        peer = self.use(attempts=AttemptSettings(1.0, 5.0, 10.0, 10.0))
+        peer = self.use(attempts=AttemptSettings(1.0, 5.0, 10.0, 10.0, pause=0.0))
         for _ in range(100):
             peer.send(*[peer.submission("a", result="0") for _ in range(2)])
             self.bench.clock.advance(1.0)
@@ -326,6 +374,14 @@ class AttemptTests(Case):
         peer.send(*[peer.submission("a", result="0") for _ in range(30)])
         peer.hear()
         self.assertEqual(peer.closes, ["banned"])
+
+    def test_other_limits_from_a_reload(self) -> None:
+        """K-32: with others of them the scores begin anew."""
+        peer = self.use(attempts=AttemptSettings(1.0, 1.0, 10.0, 1000.0, pause=0.0))
+        peer.send(*[peer.submission("a", result="0") for _ in range(9)])
+        self.bench.handlers.use(AttemptSettings(1.0, 1.0, 20.0, 1000.0, pause=0.0))
+        peer.send(*[peer.submission("a", result="0") for _ in range(15)])
+        self.assertFalse(peer.closed)
 
 
 class DuplicateTests(Case):

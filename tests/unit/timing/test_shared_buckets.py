@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from kupool.pool.limits import SharedBuckets
+from kupool.timing.shared_buckets import SharedBuckets
 
 
 class SharedTests(SynchronousTestCase):

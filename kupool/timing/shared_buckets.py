@@ -33,6 +33,22 @@ class SharedBuckets:
         bucket.holders += 1
         return bucket
 
+    def level(self, key: Hashable, now: float) -> float:
+        """Return how many tokens a key has."""
+        bucket = self._buckets.get(key)
+        return self._burst if bucket is None else bucket.level(now)
+
+    def wait(self, key: Hashable, now: float) -> float:
+        """Return how many seconds it takes until a key has a token; 0 where it has one."""
+        bucket = self._buckets.get(key)
+        return 0.0 if bucket is None else bucket.wait(now)
+
+    def spend(self, key: Hashable, now: float) -> bool:
+        """Take a token of a key that nobody holds; returns False when there is none."""
+        bucket = self.hold(key, now)
+        bucket.holders -= 1
+        return bucket.spend(now)
+
     def _purge(self, now: float) -> None:
         """Drop the buckets that tell nothing: full ones that nobody holds."""
         self._buckets = {k: b for k, b in self._buckets.items() if b.holders or not b.full(now)}

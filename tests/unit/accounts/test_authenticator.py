@@ -10,9 +10,10 @@ from twisted.cred.checkers import (
 from twisted.cred.credentials import IAnonymous, IUsernamePassword
 from twisted.cred.error import UnauthorizedLogin
 from twisted.internet.defer import Deferred, fail
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from kupool.pool.credentials import Authenticator, NoUsableChecker
+from kupool.accounts.authenticator import Authenticator, CannotTell, NoUsableChecker
 
 
 class Checker:
@@ -28,8 +29,8 @@ class Checker:
 class AuthenticatorTests(SynchronousTestCase):
     """K-17: whatever twisted.cred checks."""
 
-    def allowed(self, *checkers: object, user: str = "alice", password: str | None = "p") -> bool:
-        asked = Authenticator(checkers).allowed(user, password)  # type: ignore[arg-type]
+    def allowed(self, *checkers: object, user: str = "alice", password: str | None = "p") -> str:
+        asked = Authenticator(Clock(), checkers).allowed(user, password)  # type: ignore[arg-type]
         return self.successResultOf(Deferred.fromCoroutine(asked))
 
     def test_memory(self) -> None:
@@ -61,13 +62,13 @@ class AuthenticatorTests(SynchronousTestCase):
     def test_cannot_tell(self) -> None:
         """K-17: an error is passed on, and lets nobody in."""
         broken = Checker(OSError("away"))
-        asked = Authenticator([broken]).allowed("alice", "p")  # type: ignore[list-item]
-        self.failureResultOf(Deferred.fromCoroutine(asked), OSError)
+        asked = Authenticator(Clock(), [broken]).allowed("alice", "p")  # type: ignore[list-item]
+        self.failureResultOf(Deferred.fromCoroutine(asked), CannotTell)
 
     def test_no_passwords(self) -> None:
         """K-17: a checker that takes no passwords is of no use, and said to be."""
         self.assertEqual(tuple(AllowAnonymousAccess.credentialInterfaces), (IAnonymous,))
-        self.assertRaises(NoUsableChecker, Authenticator, [AllowAnonymousAccess()])
-        self.assertRaises(NoUsableChecker, Authenticator, [])
+        self.assertRaises(NoUsableChecker, Authenticator, Clock(), [AllowAnonymousAccess()])
+        self.assertRaises(NoUsableChecker, Authenticator, Clock(), [])
         checker = InMemoryUsernamePasswordDatabaseDontUse(alice=b"p")
         self.assertTrue(self.allowed(AllowAnonymousAccess(), checker))

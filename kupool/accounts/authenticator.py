@@ -1,0 +1,152 @@
+"""Passwords: whatever Twisted's credential checkers check, in front of authorize."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Sequence
+from typing import Any
+
+from twisted.cred.checkers import ICredentialsChecker
+from twisted.cred.credentials import IUsernamePassword, UsernamePassword
+from twisted.cred.error import UnauthorizedLogin
+from twisted.internet.defer import Deferred
+from twisted.internet.defer import TimeoutError as TimedOut
+from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
+from zope.interface import Attribute, Interface
+
+from kupool.callbacks import called
+from kupool.errors import RequestError
+
+#: The role of whom a checker without roles lets in.
+WORKER = "worker"
+
+#: Seconds that a checker has to answer.
+TIMEOUT = 10.0
+
+
+class NoUsableChecker(ValueError):
+    """None of the configured checkers takes a username and a password."""
+
+
+class CannotTell(Exception):
+    """A checker could not say whether a password is right; the client may come back.
+
+    ``kind`` is one of few texts, to count by.
+    """
+
+    def __init__(self, kind: str, detail: str = "") -> None:
+        super().__init__(f"{kind}: {detail}" if detail else kind)
+        self.kind = kind
+
+
+class IQuickChecker(Interface):
+    """A checker that can tell some right passwords at once, and the role of who has one."""
+
+    def quick(username: str, password: str) -> str:
+        """Return the role of a user whose password or token is known to be right.
+
+        Never blocks. Empty where it is not known: ``requestAvatarId`` may still let the user
+        in, after which it is.
+        """
+
+
+class IRunningChecker(Interface):
+    """A checker that has something to do while the daemon runs."""
+
+    problem = Attribute("Why it goes by what may be old; empty where it does not.")
+
+    def start() -> None:
+        """Begin."""
+
+    def stop() -> Awaitable[None]:
+        """End."""
+
+    def reload() -> Deferred[None]:
+        """Go by what is there now; never fails."""
+
+
+class Authenticator:
+    """Asks each checker in turn; whom one lets in is in.
+
+    Checkers come from :mod:`twisted.cred.strcred` (``--auth``) or from a program that
+    embeds the pool; each has ``timeout`` seconds. Raises :class:`NoUsableChecker` when none of
+    those given can help.
+    """
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        checkers: Sequence[ICredentialsChecker],
+        timeout: float = TIMEOUT,
+    ) -> None:
+        self._clock = clock
+        self._timeout = timeout
+        self._checkers: list[Any] = [
+            checker for checker in checkers if IUsernamePassword in checker.credentialInterfaces
+        ]
+        if not self._checkers:
+            raise NoUsableChecker("no checker given takes a username and a password")
+        self._quick = [c for c in self._checkers if IQuickChecker.providedBy(c)]
+        self._running = [c for c in self._checkers if IRunningChecker.providedBy(c)]
+
+    @property
+    def problems(self) -> list[str]:
+        """Why a checker goes by what may be old."""
+        return [checker.problem for checker in self._running if checker.problem]
+
+    def start(self) -> None:
+        """Start the checkers that have something to do."""
+        for checker in self._running:
+            checker.start()
+
+    async def stop(self) -> None:
+        """Stop them."""
+        for checker in self._running:
+            await checker.stop()
+
+    async def reload(self) -> None:
+        """Have them go by what is there now."""
+        for checker in self._running:
+            await checker.reload()
+
+    def knows(self, user: str, password: str | None) -> str:
+        """Return the role of a user who may come in by what is known already; else empty."""
+        found = (checker.quick(user, password or "") for checker in self._quick)
+        return next(filter(None, found), "")
+
+    async def allowed(self, user: str, password: str | None) -> str:
+        """Return the role of a user who may come in, empty for one who may not.
+
+        Raises :class:`CannotTell`.
+        """
+        credentials = UsernamePassword(user.encode(), (password or "").encode())
+        for checker in self._checkers:
+            asked = called(checker.requestAvatarId, credentials)
+            asked.addTimeout(self._timeout, self._clock)
+            try:
+                await asked.addErrback(self._could_not)
+            except UnauthorizedLogin:
+                continue
+            return self.knows(user, password) or WORKER
+        return ""
+
+    def _could_not(self, failure: Failure) -> Failure:
+        if failure.check(UnauthorizedLogin):
+            return failure
+        if failure.check(TimedOut):
+            raise CannotTell(f"a checker has not answered in {self._timeout:g} s")
+        if failure.check(RequestError):
+            raise CannotTell("too many passwords wait for a checker")
+        error = failure.value
+        raise CannotTell(f"a checker failed, {type(error).__name__}", str(error)) from error
+
+
+__all__ = [
+    "TIMEOUT",
+    "WORKER",
+    "Authenticator",
+    "CannotTell",
+    "IQuickChecker",
+    "IRunningChecker",
+    "NoUsableChecker",
+]

@@ -1,0 +1,187 @@
+"""TLS of clients: the server's certificate is verified, and has to be for the host asked for.
+
+Twisted verifies too, but lets a trusted certificate without a subjectAltName pass for any
+host: of what service_identity raises it takes only ``VerificationError`` for a refusal, and
+logs the rest. (``twisted.internet._sslverify._verifyCB`` of 26.10.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.endpoints import (
+    HostnameEndpoint,
+    clientFromString,
+    wrapClientTLS,
+)
+from twisted.internet.interfaces import IOpenSSLClientConnectionCreator, IStreamClientEndpoint
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from kupool.net.endpoint_strings import is_port, parse_endpoint_string
+from kupool.net.pem import NEEDS_TLS, pem_certificates
+
+if TYPE_CHECKING:
+    from OpenSSL.crypto import X509
+    from OpenSSL.SSL import Connection as TlsConnection
+
+_KEYS = frozenset(("host", "port", "trustRoots", "certificate", "privateKey", "timeout"))
+
+
+class NoCertificateName(Exception):
+    """A certificate does not say which host it is for: it has no subjectAltName."""
+
+
+def client_endpoint(reactor: Any, text: str, timeout: float = 10.0) -> IStreamClientEndpoint:
+    """Return the endpoint that a client endpoint string names.
+
+    ``tls:HOST:PORT`` verifies the server, by the certificate authorities of the system or
+    those in ``trustRoots=``, a file or a folder of PEM. ``certificate=`` and ``privateKey=``
+    are the client's own. ``ssl:`` of Twisted verifies nothing, and is refused. Raises
+    :class:`ValueError` saying what is wrong with the text.
+    """
+    kind, plain, _ = parse_endpoint_string(text)
+    if kind == "ssl":
+        where = ":".join(plain[:2]) or "HOST:PORT"
+        raise ValueError(
+            f"{text!r} does not verify who answers: write tls:{where}, and with a certificate "
+            "authority of your own :trustRoots=FILE behind it"
+        )
+    if kind == "tls":
+        return _tls_endpoint(reactor, text, timeout)
+    try:
+        endpoint: IStreamClientEndpoint = clientFromString(reactor, text)
+    except Exception as error:
+        # The parser of endpoint strings raises whatever its plugins raise.
+        raise ValueError(f"{text!r} is not a client endpoint: {error}") from error
+    return endpoint
+
+
+def _tls_endpoint(reactor: Any, text: str, timeout: float) -> IStreamClientEndpoint:
+    _, plain, named = parse_endpoint_string(text)
+    unknown = sorted(set(named) - _KEYS)
+    if unknown or len(plain) > 2:
+        raise ValueError(f"{text!r}: expected tls:HOST:PORT[:trustRoots=FILE]; {unknown or plain}")
+    host = named.get("host", plain[0] if plain else "")
+    port = named.get("port", plain[1] if len(plain) > 1 else "")
+    if not host or not is_port(port) or port == "0":
+        raise ValueError(f"{text!r}: expected tls:HOST:PORT, with a port from 1 to 65535")
+    try:
+        creator = verifying(
+            host,
+            trust_roots=named.get("trustRoots", ""),
+            certificate=named.get("certificate", ""),
+            private_key=named.get("privateKey", ""),
+        )
+    except ImportError:
+        raise ValueError(f"{text!r}: {NEEDS_TLS}") from None
+    except OSError as error:
+        raise ValueError(f"{text!r}: {error.filename}: {error.strerror}") from None
+    seconds = float(named.get("timeout", timeout))
+    endpoint: IStreamClientEndpoint = wrapClientTLS(
+        creator, HostnameEndpoint(reactor, host, int(port), seconds)
+    )
+    return endpoint
+
+
+def verifying(
+    host: str, *, trust_roots: str = "", certificate: str = "", private_key: str = ""
+) -> Any:
+    """Return what makes TLS connections to a host, and verifies that it is that host.
+
+    ``trust_roots`` is a file or a folder of PEM certificates, by default those of the system.
+    Raises :class:`ImportError` without the extra ``tls``, :class:`OSError` for a file that
+    cannot be read and :class:`ValueError` for one that holds no certificate.
+    """
+    from twisted.internet.ssl import (
+        PrivateCertificate,
+        optionsForClientTLS,
+        trustRootFromCertificates,
+    )
+
+    roots = trustRootFromCertificates(list(_certificates(trust_roots))) if trust_roots else None
+    own = None
+    if certificate:
+        key = Path(private_key or certificate).read_bytes()
+        own = PrivateCertificate.loadPEM(Path(certificate).read_bytes() + b"\n" + key)
+    return _Verifying(optionsForClientTLS(host, roots, own), host)
+
+
+def _certificates(place: str) -> Iterator[Any]:
+    from twisted.internet.ssl import Certificate
+
+    path = Path(place)
+    files = sorted(path.glob("*.pem")) if path.is_dir() else [path]
+    found = False
+    for file in files:
+        for pem in pem_certificates(file.read_bytes()):
+            found = True
+            yield Certificate.loadPEM(pem)
+    if not found:
+        raise ValueError(f"{place}: there is no certificate in it, between BEGIN and END")
+
+
+@implementer(IOpenSSLClientConnectionCreator)
+class _Verifying:
+    """Makes the connections that Twisted's options make, with a check of our own."""
+
+    def __init__(self, options: Any, host: str) -> None:
+        self._options = options
+        self._host = host
+
+    def clientConnectionForTLS(self, tlsProtocol: Any) -> TlsConnection:
+        """Return the connection of a protocol; called by Twisted."""
+        from OpenSSL.SSL import VERIFY_FAIL_IF_NO_PEER_CERT, VERIFY_PEER
+
+        connection: TlsConnection = self._options.clientConnectionForTLS(tlsProtocol)
+        connection.set_verify(
+            VERIFY_PEER | VERIFY_FAIL_IF_NO_PEER_CERT, _check(tlsProtocol, self._host)
+        )
+        return connection
+
+
+def _check(protocol: Any, host: str) -> Any:
+    from service_identity.exceptions import VerificationError
+    from service_identity.hazmat import DNS_ID, IPAddress_ID, verify_service_identity
+    from service_identity.pyopenssl import extract_patterns
+
+    wanted = IPAddress_ID(host) if _is_address(host) else DNS_ID(host)
+
+    def check(connection: Any, certificate: X509, error: int, depth: int, ok: bool) -> bool:
+        """Refuse the certificate of another host; called by OpenSSL for each of a chain."""
+        if not ok or depth:
+            return bool(ok)
+        try:
+            patterns = extract_patterns(certificate)
+            if not patterns:
+                raise NoCertificateName("the certificate has no subjectAltName")
+            verify_service_identity(patterns, [wanted], [])
+        except VerificationError:
+            protocol.failVerification(Failure())
+            return False
+        except BaseException as trouble:  # nothing may leave a callback of OpenSSL
+            why = f"the certificate cannot be checked: {trouble}"
+            protocol.failVerification(Failure(NoCertificateName(why)))
+            return False
+        return True
+
+    return check
+
+
+def _is_address(host: str) -> bool:
+    from ipaddress import ip_address
+
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+__all__ = [
+    "NoCertificateName",
+    "client_endpoint",
+    "verifying",
+]

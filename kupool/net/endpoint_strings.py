@@ -1,0 +1,35 @@
+"""Twisted's endpoint strings, taken apart: ``kind:argument:name=value``. Pure."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+_PARTS = re.compile(r"((?:[^:\\]|\\.)*)(?::|$)")
+_ESCAPE = re.compile(r"\\(.)")
+
+
+class EndpointString(NamedTuple):
+    """The kind, the arguments without a name, and those with one."""
+
+    kind: str
+    plain: list[str]
+    named: dict[str, str]
+
+
+def parse_endpoint_string(text: str) -> EndpointString:
+    """Take an endpoint string apart; a backslash takes a colon for itself."""
+    kind, *arguments = [_ESCAPE.sub(r"\1", part) for part in _PARTS.findall(text)][:-1] or [""]
+    return EndpointString(
+        kind,
+        [argument for argument in arguments if "=" not in argument],
+        dict(argument.split("=", 1) for argument in arguments if "=" in argument),
+    )
+
+
+def is_port(text: str) -> bool:
+    """Say whether a text is the number of a port, or 0."""
+    return re.fullmatch("[0-9]{1,5}", text) is not None and int(text) < 65536
+
+
+__all__ = ["EndpointString", "is_port", "parse_endpoint_string"]

@@ -1,0 +1,18 @@
+"""Certificates in a PEM file, and what is needed to use them. Pure."""
+
+from __future__ import annotations
+
+import re
+
+#: What to do where TLS is wanted and not installed.
+NEEDS_TLS = "TLS needs the extra kupool[tls]; from a checkout: pip install '.[tls]'"
+
+_PEM = re.compile(b"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
+
+
+def pem_certificates(data: bytes) -> list[bytes]:
+    """Return each certificate of a PEM file, in order."""
+    return _PEM.findall(data)
+
+
+__all__ = ["NEEDS_TLS", "pem_certificates"]

@@ -1,0 +1,65 @@
+"""How many rejected submissions too many an address has. Pure: time is given as ``now``.
+
+The score belongs to the address, over all of its sessions, and outlives them: whoever comes
+back has it still. Half of it slows a session down, all of it has the address banned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container
+from enum import Enum
+
+from kupool.net.networks import network_of
+from kupool.session.connection import Connection
+from kupool.timing.buckets import Bucket
+from kupool.timing.shared_buckets import SharedBuckets
+
+
+class AddressStanding(Enum):
+    """What becomes of a session whose submission was rejected."""
+
+    FINE = "fine"
+    THROTTLED = "throttled"
+    BANNED = "banned"
+
+
+class AddressScores:
+    """The scores of all addresses; a score of ``most`` points goes in ``seconds``.
+
+    A session through a proxy in ``proxies`` that does not name its peer has a score of its
+    own: others come from that address too.
+    """
+
+    def __init__(self, most: float, seconds: float, proxies: Container[str] = ()) -> None:
+        self._most = most
+        self._proxies = proxies
+        self._scores = SharedBuckets(most / seconds, most) if most and seconds else None
+
+    def __len__(self) -> int:
+        """Return how many addresses are remembered."""
+        return 0 if self._scores is None else len(self._scores)
+
+    def add(self, connection: Connection, now: float) -> AddressStanding:
+        """Add a point to the score of a connection's address."""
+        if self._scores is None:
+            return AddressStanding.FINE
+        bucket = self._bucket(connection, now)
+        if not bucket.spend(now):
+            return AddressStanding.BANNED
+        return (
+            AddressStanding.THROTTLED
+            if bucket.level(now) < self._most / 2
+            else AddressStanding.FINE
+        )
+
+    def _bucket(self, connection: Connection, now: float) -> Bucket:
+        assert self._scores is not None
+        host = connection.host
+        # On a Unix socket nobody has an address either.
+        key = network_of(host) if host and host not in self._proxies else connection.id
+        bucket = self._scores.hold(key, now)
+        bucket.holders -= 1
+        return bucket
+
+
+__all__ = ["AddressScores", "AddressStanding"]
