@@ -24,7 +24,8 @@ class Session:
 
     ``scope`` is the key under which the session's nonces are remembered; ``suffix``
     is appended to every server nonce it is given, and empty in the nonce scope
-    ``pool``; ``role`` is what the user may do at most. Times are in seconds on the clock of the process.
+    ``pool``; ``role`` is what the user may do at most. Times are in seconds on the clock of the
+    process.
     """
 
     __slots__ = (

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections import deque
+from collections.abc import Awaitable, Callable
 from errno import EADDRINUSE
+from functools import partial
 from typing import Any, TypeVar
 
 from twisted.internet import error
@@ -55,6 +57,8 @@ class MemoryNetwork(Clock):
         self._listeners: dict[int, MemoryPort] = {}
         self._transports: list[MemoryTransport] = []
         self._next_port = FIRST_PORT
+        #: What other threads have asked for.
+        self._from_threads: deque[Callable[[], object]] = deque()
         self._triggers: dict[str, list[Any]] = {"before": [], "during": [], "after": []}
 
     # -- time
@@ -75,6 +79,8 @@ class MemoryNetwork(Clock):
         No time passes. Raises :class:`NeverAtRest` where that has no end.
         """
         for _ in range(MOST_STEPS):
+            while self._from_threads:
+                self.callLater(0, self._from_threads.popleft())
             moved = False
             for transport in list(self._transports):
                 moved = transport.step() or moved
@@ -140,8 +146,8 @@ class MemoryNetwork(Clock):
             self.run(gatherResults(waited), patience)
 
     def callFromThread(self, callable: Any, *args: Any, **kwargs: Any) -> None:  # noqa: A002
-        """Call something in the next turn; there are no threads here."""
-        self.callLater(0, callable, *args, **kwargs)
+        """Call something when the network settles the next time. Any thread may ask for it."""
+        self._from_threads.append(partial(callable, *args, **kwargs))
 
     # -- connections
 

@@ -297,6 +297,7 @@ class ErrorTableTests(SynchronousTestCase):
                 4100: "slow reader",
                 4101: "idle timeout",
                 4102: "too many connections",
+                4103: "try again",
                 4500: "unauthorized",
                 4501: "frame too large",
                 4502: "too many errors",
