@@ -44,7 +44,7 @@ _OURS = ["HS256"]
 _THEIRS = ["RS256", "Ed25519", "EdDSA"]
 
 
-class Identity(NamedTuple):
+class WebIdentity(NamedTuple):
     """Who asks, and what they may do at most; ``since`` is when they logged in, in seconds."""
 
     user: str
@@ -151,7 +151,7 @@ class WebTokens:
         self._wall = wall
         self._others = tuple(others)
 
-    def sign(self, identity: Identity, seconds: float) -> str:
+    def sign(self, identity: WebIdentity, seconds: float) -> str:
         """Return a token for somebody, valid for so many seconds."""
         now = self._wall()
         key = self._keys.newest
@@ -164,7 +164,7 @@ class WebTokens:
         }
         return jwt.encode({"alg": "HS256", "kid": key.kid}, claims, key, algorithms=_OURS)
 
-    def check(self, token: str) -> Identity:
+    def check(self, token: str) -> WebIdentity:
         """Return whose token it is; raises :class:`BadToken`, which says why."""
         if len(token) > MAX_TOKEN:
             raise BadToken("the token is too long")
@@ -181,7 +181,7 @@ class WebTokens:
         if not isinstance(user, str) or not user or role not in ROLES:
             raise BadToken("the token names no user, or an unknown role")
         since = claims.get("auth_time", claims.get("iat", 0))
-        return Identity(user, role, float(since) if isinstance(since, int | float) else 0.0)
+        return WebIdentity(user, role, float(since) if isinstance(since, int | float) else 0.0)
 
     def _verified(self, token: str) -> dict[str, Any]:
         for key, algorithms in self._candidates(token):
@@ -215,8 +215,8 @@ __all__ = [
     "LONGEST",
     "MIN_SECRET",
     "BadToken",
-    "Identity",
     "SigningKeys",
+    "WebIdentity",
     "WebTokens",
     "public_keys",
 ]

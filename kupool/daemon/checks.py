@@ -47,6 +47,8 @@ def _addresses(loaded: Loaded) -> Iterator[tuple[str, str]]:
         parse_networks(settings.listen.http_trusted_proxies)
     except ValueError as error:
         yield "http_trusted_proxies", str(error)
+    if not (settings.logins.http_secret.isascii() and settings.logins.http_secret.isprintable()):
+        yield "http_secret", "a character in it cannot be in a header"
     secret = settings.logins.token_secret
     if secret and len(secret.encode()) < MIN_SECRET:
         yield "token_secret", f"a secret for tokens has at least {MIN_SECRET} bytes"

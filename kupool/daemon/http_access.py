@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kupool.accounts.logins import Logins
-from kupool.accounts.web_tokens import KEYS_FILE, Identity, SigningKeys, WebTokens
+from kupool.accounts.web_tokens import KEYS_FILE, SigningKeys, WebIdentity, WebTokens
 from kupool.net.transport.proxied import TrustedProxies
 from kupool.settings import Settings
 from kupool.storage.copies import sync_folder, write_file
@@ -41,7 +41,8 @@ def make_http_access(
 ) -> HttpAccess:
     """Read the secret and the keys in the data folder, or make them. Blocking.
 
-    Without a data folder there is no secret, and keys are made for this process alone.
+    Without a data folder and a secret in the settings there is none, and keys are made for this
+    process alone.
     ``others`` are the public keys of those whose tokens are accepted too. Raises
     :class:`OSError` and :class:`ValueError`.
     """
@@ -53,7 +54,8 @@ def make_http_access(
     else:
         keys = SigningKeys([(secrets.token_hex(8), secrets.token_urlsafe(48), wall())], wall)
     tokens = WebTokens(keys, wall, others)
-    known = {} if folder is None else {read_secret(folder): Identity("local", ADMIN)}
+    secret = own.http_secret or ("" if folder is None else read_secret(folder))
+    known = {secret: WebIdentity("local", ADMIN)} if secret else {}
     access = WebAccess(
         KnownHosts(settings.listen.http_hosts),
         secrets=known,

@@ -294,6 +294,13 @@ class NodeLoginSettings:
         least=0.1,
         name="auth_timeout",
     )
+    http_secret: str = _setting(
+        TEXT,
+        "",
+        "bearer token with which the HTTP API may be used as an admin; without it the daemon keeps "
+        "one in the file http-secret of the data folder",
+        secret=hide,
+    )
     token_secret: str = _setting(
         TEXT,
         "",

@@ -18,7 +18,7 @@ from twisted.web.server import Request
 
 from kupool.accounts.login_guard import TryAgain
 from kupool.accounts.logins import Logins
-from kupool.accounts.web_tokens import BadToken, Identity, WebTokens
+from kupool.accounts.web_tokens import BadToken, WebIdentity, WebTokens
 from kupool.web.answers import ApiError, Handler, header
 from kupool.web.control import KnownHosts, host_of
 from kupool.web.upgrade import normal_origin
@@ -32,10 +32,10 @@ ANONYMOUS, WORKER, OPERATOR, ADMIN = "anonymous", "worker", "operator", "admin"
 ORDER = (ANONYMOUS, WORKER, OPERATOR, ADMIN)
 
 #: Nobody who is known.
-NOBODY = Identity("", ANONYMOUS)
+NOBODY = WebIdentity("", ANONYMOUS)
 
 #: Whoever reads on this machine without saying who they are.
-LOCAL = Identity("", OPERATOR)
+LOCAL = WebIdentity("", OPERATOR)
 
 #: Headers that a proxy adds: the request is from somewhere else.
 _FORWARDED = (b"forwarded", b"x-forwarded-for", b"x-real-ip", b"x-forwarded-host", b"via")
@@ -57,7 +57,7 @@ class WebAccess:
         self,
         hosts: KnownHosts,
         *,
-        secrets: Mapping[str, Identity] | None = None,
+        secrets: Mapping[str, WebIdentity] | None = None,
         logins: Logins | None = None,
         tokens: WebTokens | None = None,
         proxies: Container[str] = (),
@@ -93,13 +93,13 @@ class WebAccess:
 
         return guarded
 
-    async def admit(self, request: Any, least: str) -> Identity:
+    async def admit(self, request: Any, least: str) -> WebIdentity:
         """Return who a request is from, if they may; raises :class:`ApiError`."""
         self.hosts.require(request)
         self.check_page(request)
         return await self.authorize(request, least)
 
-    async def authorize(self, request: Any, least: str) -> Identity:
+    async def authorize(self, request: Any, least: str) -> WebIdentity:
         """Return who a request is from, if their role is enough; raises :class:`ApiError`."""
         identity = await self.identify(request)
         if identity is NOBODY and self._local and self.is_local(request):
@@ -119,7 +119,7 @@ class WebAccess:
             403, f"forbidden: needs the role {least}, {identity.user} is {identity.role}"
         )
 
-    async def identify(self, request: Request) -> Identity:
+    async def identify(self, request: Request) -> WebIdentity:
         """Return who a request says it is from; raises :class:`ApiError` where that is wrong."""
         kind, _, value = (header(request, b"authorization") or "").partition(" ")
         if kind.lower() == "bearer":
@@ -131,7 +131,7 @@ class WebAccess:
         cookie = request.getCookie(COOKIE.encode())
         return NOBODY if cookie is None else self._signed(cookie.decode(errors="replace"))
 
-    async def _bearer(self, token: str, request: Request) -> Identity:
+    async def _bearer(self, token: str, request: Request) -> WebIdentity:
         for secret, identity in self._secrets.items():
             if hmac.compare_digest(token.encode(), secret.encode()):
                 return identity
@@ -140,10 +140,10 @@ class WebAccess:
         if self.logins is not None:
             found = self.logins.authenticator.owner(token)
             if found is not None:
-                return Identity(*found)
+                return WebIdentity(*found)
         raise _unauthorized("the token is not known")
 
-    def _signed(self, token: str) -> Identity:
+    def _signed(self, token: str) -> WebIdentity:
         try:
             if self.tokens is None:
                 raise BadToken("this server accepts no signed tokens")
@@ -151,7 +151,7 @@ class WebAccess:
         except BadToken as error:
             raise _unauthorized(str(error)) from None
 
-    async def _basic(self, value: str, request: Request) -> Identity:
+    async def _basic(self, value: str, request: Request) -> WebIdentity:
         try:
             user, colon, password = b64decode(value, validate=True).decode().partition(":")
         except ValueError:
@@ -160,7 +160,7 @@ class WebAccess:
             raise ApiError(401, "Authorization: expected the base64 of NAME:PASSWORD")
         return await self.log_in(user, password, request)
 
-    async def log_in(self, user: str, password: str, request: Request) -> Identity:
+    async def log_in(self, user: str, password: str, request: Request) -> WebIdentity:
         """Return the identity of a name and a password; raises :class:`ApiError`."""
         if self.logins is None:
             raise ApiError(
@@ -177,7 +177,7 @@ class WebAccess:
                 ) from None
         if not role:
             raise _unauthorized("wrong name or password")
-        return Identity(user, role)
+        return WebIdentity(user, role)
 
     def check_page(self, request: Request) -> None:
         """Refuse what a page of another site asks for; raises :class:`ApiError`."""

@@ -19,8 +19,8 @@ from kupool.web.answers import ApiError, header, read_json
 #: New jobs that may be made at once.
 ROTATIONS = 5.0
 
-#: The least and the most time between jobs that can be set here, in seconds.
-SHORTEST, LONGEST = 0.1, 86_400.0
+#: The most time between jobs that can be set here, in seconds.
+LONGEST = 86_400.0
 
 #: Names of this machine that no other site can take for its own.
 LOOPBACK = frozenset(("localhost", "127.0.0.1", "::1"))
@@ -104,10 +104,8 @@ class JobControl:
             raise ApiError(400, 'interval: must be a duration as text, such as "30s"')
         try:
             seconds = parse_duration(text)
-            if not SHORTEST <= seconds <= LONGEST:
-                raise ValueError(
-                    f"must be from {format_duration(SHORTEST)} to {format_duration(LONGEST)}"
-                )
+            if seconds > LONGEST:
+                raise ValueError(f"must be at most {format_duration(LONGEST)}")
             self._source.set_interval(seconds)
         except ValueError as error:
             raise ApiError(400, f"interval: {error}") from None

@@ -14,7 +14,7 @@ from typing import Any
 
 from twisted.web.server import Request
 
-from kupool.accounts.web_tokens import LONGEST, Identity, WebTokens
+from kupool.accounts.web_tokens import LONGEST, WebIdentity, WebTokens
 from kupool.web.access import ANONYMOUS, COOKIE, NOBODY, WORKER, WebAccess
 from kupool.web.answers import ApiError, ApiResource, read_json, tokens
 
@@ -62,7 +62,7 @@ class LoginPages:
 
     async def refresh(self, request: Any) -> object:
         """``POST /api/refresh``: a new token for one that is still valid."""
-        identity: Identity = request.identity
+        identity: WebIdentity = request.identity
         logins = self._access.logins
         role = "" if logins is None else logins.authenticator.role_of(identity.user)
         if not role or not identity.since:
@@ -83,7 +83,7 @@ class LoginPages:
         identity = getattr(request, "identity", NOBODY)
         return {"user": identity.user, "role": identity.role}
 
-    def _answer(self, request: Request, identity: Identity) -> object:
+    def _answer(self, request: Request, identity: WebIdentity) -> object:
         token = self._signer.sign(identity, self._lifetime)
         self._set_cookie(request, token, int(self._lifetime))
         return {

@@ -14,7 +14,7 @@ from twisted.web.resource import IResource
 from twisted.web.server import Request, Site
 
 from kupool import __version__
-from kupool.accounts.web_tokens import Identity
+from kupool.accounts.web_tokens import WebIdentity
 from kupool.errors import CLOSE_MALFORMED
 from kupool.net.manager import ConnectionManager
 from kupool.net.refusals import Refusals
@@ -134,7 +134,7 @@ class _Request(Request):
     _refused = False
 
     #: Who it is from, once that is known.
-    identity: Identity = NOBODY
+    identity: WebIdentity = NOBODY
 
     def gotLength(self, length: int | None) -> None:
         """Refuse a body that says that it is too large."""

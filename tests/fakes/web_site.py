@@ -13,7 +13,7 @@ from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from kupool.accounts.web_tokens import Identity
+from kupool.accounts.web_tokens import WebIdentity
 from kupool.stats import BatchCounts
 from kupool.stats.memory import MemoryStats
 from kupool.web import IStatusSource, Overview, ShutdownStatus
@@ -114,7 +114,7 @@ class RouteTestCase(SynchronousTestCase):
             self.stats,
             lambda: NOW,
             access=WebAccess(
-                KnownHosts(["pool.example.com"]), secrets={SECRET: Identity("local", "admin")}
+                KnownHosts(["pool.example.com"]), secrets={SECRET: WebIdentity("local", "admin")}
             ),
             limits=self.limits,
         )

@@ -24,7 +24,7 @@ from zope.interface import implementer
 from kupool.accounts.authenticator import Authenticator
 from kupool.accounts.login_guard import LoginSettings
 from kupool.accounts.logins import Logins
-from kupool.accounts.web_tokens import Identity
+from kupool.accounts.web_tokens import WebIdentity
 from kupool.live.hub import Hub
 from kupool.log.memory import MemoryLog
 from kupool.net.manager import ServerSettings
@@ -132,7 +132,7 @@ class House:
             wall,
             manager=self.manager,
             ws_origins=ws_origins,
-            access=WebAccess(KnownHosts(hosts), secrets={SECRET: Identity("local", "admin")}),
+            access=WebAccess(KnownHosts(hosts), secrets={SECRET: WebIdentity("local", "admin")}),
             limits=limits,
         )
         self.http: Any = None
