@@ -31,6 +31,7 @@ setup(
         "txpostgres>=1.7.0",
         "psycopg2-binary>=2.9.9",
         "argon2-cffi>=25.1",
+        "joserfc>=1.8",
     ],
     extras_require={
         "tls": ["pyopenssl>=24.0", "service-identity>=24.1"],

@@ -62,6 +62,8 @@ class SettingOptions(usage.Options):
     opt_addr = _several("addr")
     opt_ws_origins = _several("ws_origins")
     opt_http_hosts = _several("http_hosts")
+    opt_http_trusted_proxies = _several("http_trusted_proxies")
+    opt_token_keys = _several("token_keys")
     opt_proxy_trusted = _several("proxy_trusted")
     opt_auth = _several("auth")
     opt_bus_publish = _several("bus_publish")

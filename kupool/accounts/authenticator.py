@@ -42,6 +42,12 @@ class CannotTell(Exception):
 class IQuickChecker(Interface):
     """A checker that can tell some right passwords at once, and the role of who has one."""
 
+    def owner(token: str) -> tuple[str, str] | None:
+        """Return the user and the role of a token; None for one that is not known."""
+
+    def role_of(username: str) -> str:
+        """Return the role of an account; empty where there is none."""
+
     def quick(username: str, password: str) -> str:
         """Return the role of a user whose password or token is known to be right.
 
@@ -112,6 +118,16 @@ class Authenticator:
     def knows(self, user: str, password: str | None) -> str:
         """Return the role of a user who may come in by what is known already; else empty."""
         found = (checker.quick(user, password or "") for checker in self._quick)
+        return next(filter(None, found), "")
+
+    def owner(self, token: str) -> tuple[str, str] | None:
+        """Return the user and the role of an account's token; None for one that is not known."""
+        found = (checker.owner(token) for checker in self._quick)
+        return next((owner for owner in found if owner is not None), None)
+
+    def role_of(self, user: str) -> str:
+        """Return the role of an account as it is now; empty where there is none."""
+        found = (checker.role_of(user) for checker in self._quick)
         return next(filter(None, found), "")
 
     async def allowed(self, user: str, password: str | None) -> str:

@@ -78,6 +78,18 @@ class AccountChecker:
         """Read the file again, now; never fails."""
         return self._watcher.reread()
 
+    def owner(self, token: str) -> tuple[str, str] | None:
+        """Return the user and the role of a token."""
+        if not is_token(token):
+            return None
+        known = self._watcher.accounts.tokens.get(hash_token(token))
+        return None if known is None else (known.name, known.role)
+
+    def role_of(self, username: str) -> str:
+        """Return the role of an account with a password; empty where there is none."""
+        known = self._watcher.accounts.passwords.get(username)
+        return "" if known is None else known.role
+
     def quick(self, username: str, password: str) -> str:
         """Return the role of a right token, or of a password that was right before."""
         accounts = self._watcher.accounts

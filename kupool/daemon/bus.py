@@ -24,9 +24,9 @@ from kupool.net.routing.router import Router
 from kupool.pool import IEvents
 from kupool.pool.events import BusEvents, NoEvents
 from kupool.settings import NodeBusSettings
+from kupool.web.access import WebAccess
 from kupool.web.answers import ApiResource
 from kupool.web.bus import bus_routes
-from kupool.web.control import KnownHosts
 from kupool.web.visitors import VisitorGate
 
 #: Topics whose counts and last messages are remembered: a status of all of them, each
@@ -95,9 +95,11 @@ class BusPart:
             await self.service.finish().addTimeout(LAST_CALLS, clock)
         await self.bus.close()
 
-    def routes(self, hosts: KnownHosts, settings: NodeBusSettings) -> Mapping[str, ApiResource]:
+    def routes(self, access: WebAccess, settings: NodeBusSettings) -> Mapping[str, ApiResource]:
         """Return the routes of the HTTP API that are about the bus."""
-        visitors = VisitorGate(hosts, settings.token, settings.origins)
+        if settings.token:
+            access = access.for_remote()
+        visitors = VisitorGate(access.hosts, settings.token, settings.origins, access)
         return bus_routes(
             self.bus,
             visitors,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import chain
 
+from kupool.accounts.web_tokens import MIN_SECRET
 from kupool.bus.permissions import OWN_NAME, check_pattern, parse_rule
 from kupool.bus.topics import pattern_name
 from kupool.daemon.bus_access import ACTIONS
@@ -42,6 +43,15 @@ def _addresses(loaded: Loaded) -> Iterator[tuple[str, str]]:
         parse_networks(settings.listen.proxy_trusted)
     except ValueError as error:
         yield "proxy_trusted", str(error)
+    try:
+        parse_networks(settings.listen.http_trusted_proxies)
+    except ValueError as error:
+        yield "http_trusted_proxies", str(error)
+    if not (settings.logins.http_secret.isascii() and settings.logins.http_secret.isprintable()):
+        yield "http_secret", "a character in it cannot be in a header"
+    secret = settings.logins.token_secret
+    if secret and len(secret.encode()) < MIN_SECRET:
+        yield "token_secret", f"a secret for tokens has at least {MIN_SECRET} bytes"
 
 
 def _web(loaded: Loaded) -> Iterator[tuple[str, str]]:

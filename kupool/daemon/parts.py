@@ -159,7 +159,9 @@ def build(
         acceptance,
         rules(settings.jobs, settings.rates),
         attempts=attempts(settings.rates),
-        proxies=TrustedProxies(settings.listen.proxy_trusted),
+        proxies=TrustedProxies(
+            (*settings.listen.proxy_trusted, *settings.listen.http_trusted_proxies)
+        ),
         methods=methods,
         others=None if bus_part is None else bus_part.service.router,
     )

@@ -17,6 +17,7 @@ from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 
+from kupool.accounts.web_tokens import public_keys
 from kupool.backup import BackupError
 from kupool.backup.switching import check_finished
 from kupool.bus import BusError
@@ -25,6 +26,7 @@ from kupool.daemon.apply import apply_changes
 from kupool.daemon.checks import check
 from kupool.daemon.files import has_spool
 from kupool.daemon.housekeeping import Housekeeping
+from kupool.daemon.http_access import HttpAccess, make_http_access
 from kupool.daemon.http_limits import descriptor_limit, http_limits
 from kupool.daemon.memory import Memory, make_give_back
 from kupool.daemon.notify import notify
@@ -49,6 +51,9 @@ from kupool.web.site import make_site
 
 #: What may keep a listener from starting, and is explained by its text.
 NOT_LISTENING = (CannotListenError, OSError, ValueError)
+
+#: What may keep the data folder from being used.
+CANNOT_USE = (BackupError, FolderError, DatabaseUnusable, SchemaTooNew, OSError, ValueError)
 
 #: What may keep a log or a store from being used, likewise.
 UNUSABLE = (LogUnavailable, BrokerError, BusError, DatabaseUnusable, SchemaTooNew)
@@ -134,6 +139,7 @@ class Daemon:
             memory=memory,
         )
         self._http: IListeningPort | None = None
+        self._http_access: HttpAccess | None = None
         self._starting: Deferred[None] | None = None
         self._stopping: Deferred[None] | None = None
 
@@ -145,6 +151,37 @@ class Daemon:
         For a process that does nothing else yet: opening the files blocks. Raises
         :class:`CannotStart` where a port is taken or the data folder cannot be used.
         """
+        self._probe()
+        try:
+            others = public_keys(self.settings.logins.token_keys)
+        except (OSError, ValueError) as error:
+            raise self._about("token_keys", error) from None
+        try:
+            folder = self.parts.folder
+            if folder is not None:
+                folder.open()
+                check_finished(folder.path)
+                if folder.warning:
+                    self._log.warn("{warning}", warning=folder.warning)
+            self._http_access = make_http_access(
+                self.settings,
+                self._wall,
+                self.parts.logins,
+                others=others,
+                folder=None if folder is None else folder.path,
+            )
+            for database in self.parts.databases:
+                database.check(verify=folder is None or not folder.is_clean(database.path))
+        except CANNOT_USE as error:
+            raise self._about("data", error) from None
+        if self.parts.postgres is not None:
+            try:
+                self.parts.postgres.check()
+            except UNUSABLE as error:
+                raise self._about("pg_dsn", error) from None
+
+    def _probe(self) -> None:
+        """Try whether the addresses are free; raises :class:`CannotStart`."""
         for name, addresses in (
             ("addr", self.settings.listen.addr),
             ("http", (self.settings.listen.http,)),
@@ -155,22 +192,6 @@ class Daemon:
                     probe(text)
                 except NOT_LISTENING as error:
                     raise self._about(name, error) from None
-        try:
-            folder = self.parts.folder
-            if folder is not None:
-                folder.open()
-                check_finished(folder.path)
-                if folder.warning:
-                    self._log.warn("{warning}", warning=folder.warning)
-            for database in self.parts.databases:
-                database.check(verify=folder is None or not folder.is_clean(database.path))
-        except (BackupError, FolderError, DatabaseUnusable, SchemaTooNew, OSError) as error:
-            raise self._about("data", error) from None
-        if self.parts.postgres is not None:
-            try:
-                self.parts.postgres.check()
-            except UNUSABLE as error:
-                raise self._about("pg_dsn", error) from None
 
     def _about(self, name: str, error: Exception) -> CannotStart:
         return CannotStart(f"{name}: {explain(error)} (from {self._sources[name]})")
@@ -331,7 +352,11 @@ class Daemon:
             raise self._about(name, error) from error
 
     async def _listen_http(self, settings: ListenSettings) -> None:
-        bus = self.parts.bus
+        bus, http = self.parts.bus, self._http_access
+        assert http is not None
+        more = dict(http.routes)
+        if bus is not None:
+            more.update(bus.routes(http.access, self.settings.bus))
         site = make_site(
             self._reactor,
             self.status,
@@ -339,9 +364,9 @@ class Daemon:
             self._wall,
             manager=self.parts.server.manager,
             ws_origins=settings.ws_origins,
-            hosts=settings.http_hosts,
+            access=http.access,
             limits=http_limits(settings, descriptor_limit()),
-            more=None if bus is None else lambda hosts: bus.routes(hosts, self.settings.bus),
+            more=more,
         )
         proxies = ProxySettings(settings.proxy_trusted)
         endpoint = endpoint_for(

@@ -147,6 +147,14 @@ class Status:
             log.dead_letters,
         )
 
+    def bans(self) -> dict[str, float]:
+        """Return the addresses that are banned, with the seconds that are left."""
+        return self._parts.server.manager.bans
+
+    def unban(self, address: str) -> bool:
+        """Let an address in again; returns whether it was banned."""
+        return self._parts.server.manager.unban(address)
+
     def rotate(self) -> Deferred[int]:
         """Make a new job now; fails with :class:`RotationFailed`."""
         return Deferred.fromCoroutine(self._rotate())

@@ -78,6 +78,12 @@ class ListenSettings:
         (),
         "host name, besides localhost, under which the HTTP API accepts requests that make changes",
     )
+    http_trusted_proxies: tuple[str, ...] = _setting(
+        TEXT,
+        (),
+        "address or network of a reverse proxy in front of the HTTP API; its X-Forwarded-For "
+        "header names the client, for limits and bans too",
+    )
     proxy_trusted: tuple[str, ...] = _setting(
         TEXT,
         ("127.0.0.0/8", "::1", "unix"),
@@ -287,6 +293,28 @@ class NodeLoginSettings:
         "maximum time that a checker of --auth takes; after that the client is told to try again",
         least=0.1,
         name="auth_timeout",
+    )
+    http_secret: str = _setting(
+        TEXT,
+        "",
+        "bearer token with which the HTTP API may be used as an admin; without it the daemon keeps "
+        "one in the file http-secret of the data folder",
+        secret=hide,
+    )
+    token_secret: str = _setting(
+        TEXT,
+        "",
+        "secret that signs the tokens of logins over HTTP, at least 32 bytes; without it the "
+        "daemon makes keys and keeps them in the data folder",
+        secret=hide,
+    )
+    token_keys: tuple[str, ...] = _setting(
+        TEXT,
+        (),
+        "PEM file with a public key (RSA or Ed25519); tokens that its owner signs are accepted",
+    )
+    token_lifetime: float = _setting(
+        DURATION, "1h", "how long a token of a login over HTTP is valid", least=60
     )
     address_failures: float = _setting(
         NUMBER,

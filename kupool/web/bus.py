@@ -61,12 +61,12 @@ class BusPublishing:
 
     async def post(self, request: Request) -> object:
         """Publish what is in the body, a JSON object."""
-        self._visitors.admit(request)
+        await self._visitors.admit(request)
         return await self._publish(request, read_json(request))
 
     async def get(self, request: Request) -> object:
         """Publish what is in the query; for development only."""
-        self._visitors.admit(request)
+        await self._visitors.admit(request)
         arguments: dict[bytes, list[bytes]] = request.args or {}
         try:
             params: dict[str, object] = {n.decode(): v[0].decode() for n, v in arguments.items()}

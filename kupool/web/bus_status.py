@@ -45,7 +45,7 @@ class BusStatusPages:
 
     async def status(self, request: Request) -> object:
         """Tell of all topics that had a message last, or with ``?topic=`` of one."""
-        self._visitors.admit(request)
+        await self._visitors.admit(request)
         arguments: dict[bytes, list[bytes]] = request.args or {}
         for name in arguments:
             if name != b"topic":
@@ -55,7 +55,7 @@ class BusStatusPages:
 
     async def trace(self, request: Request) -> object:
         """Tell the way of a message, by its id or ``trace-id``."""
-        self._visitors.admit(request)
+        await self._visitors.admit(request)
         postpath: Any = request.postpath
         message_id = b"/".join(postpath).decode(errors="replace")
         steps = await self._asked(self._bus.trace(message_id))

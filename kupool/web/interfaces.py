@@ -67,6 +67,12 @@ class IStatusSource(Interface):
     def shutdown() -> ShutdownStatus:
         """Return the phase of the daemon's life, and what a stop still has to do."""
 
+    def bans() -> dict[str, float]:
+        """Return the addresses that are banned, with the seconds that are left."""
+
+    def unban(address: str) -> bool:
+        """Let an address in again; returns whether it was banned."""
+
     def rotate() -> Deferred[int]:
         """Make a new job now and send it out; fires with its ``job_id``.
 

@@ -14,12 +14,23 @@ from twisted.web.resource import IResource
 from twisted.web.server import Request, Site
 
 from kupool import __version__
+from kupool.accounts.web_tokens import WebIdentity
 from kupool.errors import CLOSE_MALFORMED
 from kupool.net.manager import ConnectionManager
 from kupool.net.refusals import Refusals
 from kupool.stats import IStatsStore
 from kupool.web import IStatusSource
-from kupool.web.answers import MAX_BODY, ApiResource, JsonAnswer, NotFound, encode, headers
+from kupool.web.access import NOBODY, OPERATOR, WORKER, WebAccess
+from kupool.web.answers import (
+    MAX_BODY,
+    ApiResource,
+    Handler,
+    JsonAnswer,
+    NotFound,
+    encode,
+    headers,
+)
+from kupool.web.bans import BanPages
 from kupool.web.control import JobControl, KnownHosts
 from kupool.web.crowd import Crowd, HttpLimits
 from kupool.web.queries import show_time
@@ -121,6 +132,9 @@ class _Request(Request):
     """A request whose body is kept in memory, as it is small."""
 
     _refused = False
+
+    #: Who it is from, once that is known.
+    identity: WebIdentity = NOBODY
 
     def gotLength(self, length: int | None) -> None:
         """Refuse a body that says that it is too large."""
@@ -281,38 +295,32 @@ def make_site(
     stats: IStatsStore,
     wall: Callable[[], float],
     *,
+    access: WebAccess | None = None,
     manager: ConnectionManager | None = None,
     ws_origins: Collection[str] = (),
-    hosts: Collection[str] = (),
     limits: HttpLimits | None = None,
-    more: Callable[[KnownHosts], Mapping[str, ApiResource]] | None = None,
+    more: Mapping[str, ApiResource] | None = None,
 ) -> ApiSite:
     """Return the site to listen with.
 
-    ``wall`` returns seconds since the epoch. With a ``manager``, the pool's protocol is
-    spoken at ``/ws`` on connections of that manager. ``ws_origins`` are the sites whose
-    pages may open it, ``hosts`` the names of this server besides ``localhost``; see
-    :class:`~kupool.web.upgrade.Origins` and :class:`~kupool.web.control.KnownHosts`, which
-    raise :class:`ValueError` for those that cannot be. ``more`` returns further routes by
-    their paths.
+    ``wall`` returns seconds since the epoch. ``access`` decides who may use a route; by default
+    whoever asks from this machine may read. With a ``manager``, the pool's protocol is spoken at
+    ``/ws`` on connections of that manager. ``ws_origins`` are the sites whose pages may open it;
+    see :class:`~kupool.web.upgrade.Origins`, which raises :class:`ValueError` for those that
+    cannot be. ``more`` are further routes by their paths.
     """
     limits = limits or HttpLimits()
+    access = access or WebAccess(KnownHosts())
     refusals = Refusals(reactor)
     crowd = Crowd(reactor, limits, refusals)
-    known = KnownHosts(hosts)
-    status = _Status(reactor, source)
-    control = JobControl(source, known)
+    status, statistics = _Status(reactor, source), Statistics(reactor, source, stats, wall)
     routes: dict[str, ApiResource] = {
         "/health": ApiResource({b"GET": status.health}),
         "/ready": ApiResource({b"GET": status.ready}),
-        "/stats": ApiResource({b"GET": Statistics(reactor, source, stats, wall).get}),
-        "/shutdown/status": ApiResource({b"GET": status.shutdown}),
-        "/jobs/rotate": ApiResource({b"POST": control.rotate}),
-        "/jobs/interval": ApiResource({b"POST": control.interval}),
+        **_guarded(reactor, source, status, statistics, access=access),
+        **(more or {}),
     }
-    if more is not None:
-        routes.update(more(known))
-    origins = Origins(ws_origins, known)
+    origins = Origins(ws_origins, access.hosts)
     if manager is not None:
         factory = PoolWebSocketFactory(
             manager,
@@ -321,7 +329,7 @@ def make_site(
             crowd=crowd,
             refusals=refusals,
         )
-        routes[PATH] = Upgrade(factory, origins)
+        routes[PATH] = Upgrade(factory, origins, access.peer)
     return ApiSite(
         reactor,
         _root(routes),
@@ -331,6 +339,30 @@ def make_site(
         always=[routes["/health"], routes["/ready"]],
         websocket=manager is not None,
     )
+
+
+def _guarded(
+    reactor: Any,
+    source: IStatusSource,
+    status: _Status,
+    statistics: Statistics,
+    *,
+    access: WebAccess,
+) -> dict[str, ApiResource]:
+    """Return the routes that need a role: the table of who may do what."""
+    control, bans = JobControl(reactor, source), BanPages(source)
+    table: list[tuple[str, bytes, str, Handler]] = [
+        ("/stats", b"GET", WORKER, statistics.get),
+        ("/shutdown/status", b"GET", OPERATOR, status.shutdown),
+        ("/jobs/rotate", b"POST", OPERATOR, control.rotate),
+        ("/jobs/interval", b"POST", OPERATOR, control.interval),
+        ("/bans", b"GET", OPERATOR, bans.list),
+        ("/bans/lift", b"POST", OPERATOR, bans.lift),
+    ]
+    return {
+        path: ApiResource({method: access.guard(least, handler)})
+        for path, method, least, handler in table
+    }
 
 
 def _root(routes: dict[str, ApiResource]) -> ApiResource:

@@ -36,6 +36,7 @@ from kupool.errors import ERRORS
 from kupool.stats import IStatsStore
 from kupool.timing.waiting import Waiters
 from kupool.web import IStatusSource
+from kupool.web.access import NOBODY, WORKER
 from kupool.web.answers import ApiError
 from kupool.web.queries import FOREVER, MAX_RANGE, MINUTE, Query, parse_query, show_time
 from kupool.wire.messages import split_username
@@ -98,7 +99,7 @@ class Statistics:
 
     async def get(self, request: Request) -> object:
         """Answer a query."""
-        query = parse_query(request.args or {}, self._wall())
+        query = _own(parse_query(request.args or {}, self._wall()), request)
         if query.minute is not None:
             return await self._minute(query, query.minute)
         if query.username:
@@ -171,6 +172,18 @@ class Statistics:
         if since > query.start:
             span["minutes_since"] = show_time(since)
         return span
+
+
+def _own(query: Query, request: Any) -> Query:
+    """Return a query as somebody may ask it: a worker sees their own counts alone."""
+    identity = getattr(request, "identity", NOBODY)
+    if identity.role != WORKER:
+        return query
+    if not query.username:
+        return query._replace(username=identity.user)
+    if split_username(query.username)[0] != identity.user:
+        raise ApiError(403, f"forbidden: {identity.user} sees the counts of {identity.user} alone")
+    return query
 
 
 def _by_text(rows: Iterable[tuple[str, int, int]]) -> dict[str, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -68,6 +68,11 @@ def normal_origin(origin: str) -> str:
     return f"{parts.scheme}://{parts.hostname}:{port}"
 
 
+def peer_of(request: Any) -> str:
+    """Return the address of the connection of a request."""
+    return str(getattr(request.client, "host", None) or "")
+
+
 def wants_websocket(request: Request) -> bool:
     """Say whether a request is for a WebSocket."""
     return request.method == b"GET" and "websocket" in tokens(request, b"upgrade")
@@ -76,8 +81,15 @@ def wants_websocket(request: Request) -> bool:
 class Upgrade(ApiResource):
     """Hands the connection of a request to a WebSocket."""
 
-    def __init__(self, factory: PoolWebSocketFactory, origins: Origins) -> None:
+    def __init__(
+        self,
+        factory: PoolWebSocketFactory,
+        origins: Origins,
+        peer: Callable[[Any], str] = peer_of,
+    ) -> None:
+        """``peer`` returns the address that a request is from."""
         super().__init__({b"GET": self._refuse})
+        self._peer = peer
         self._origins = origins
         self._factory = factory
 
@@ -129,7 +141,7 @@ class Upgrade(ApiResource):
         ]
         if subprotocol:
             lines.append(b"Sec-WebSocket-Protocol: " + subprotocol.encode())
-        protocol: Any = self._factory.buildProtocol(transport.getPeer())
+        protocol: Any = self._factory.made_for(self._peer(request))
         channel.left(protocol)
         read_by(transport, protocol)
         transport.unregisterProducer()  # the channel's

@@ -81,12 +81,18 @@ class _FrameTransport:
 
 
 class PoolWebSocket(Protocol):
-    """One WebSocket of the pool, from the end of its handshake on."""
+    """One WebSocket of the pool, from the end of its handshake on.
+
+    ``host`` is the address of the peer, where a proxy has named it.
+    """
 
     factory: PoolWebSocketFactory
     transport: Any
 
-    def __init__(self, manager: ConnectionManager, ping_interval: float) -> None:
+    def __init__(
+        self, manager: ConnectionManager, ping_interval: float, host: str | None = None
+    ) -> None:
+        self._host = host
         self.connection: Connection | None = None
         self._manager = manager
         self._ping_interval = ping_interval
@@ -111,7 +117,9 @@ class PoolWebSocket(Protocol):
         manager, transport = self._manager, self.transport
         if ITCPTransport.providedBy(transport):
             transport.setTcpNoDelay(True)
-        host = getattr(transport.getPeer(), "host", None) or ""
+        host = self._host
+        if host is None:
+            host = getattr(transport.getPeer(), "host", None) or ""
         adapter = _FrameTransport(self)
         refusal = self.factory.enter(self, host)
         if refusal is not None:
@@ -375,7 +383,11 @@ class PoolWebSocketFactory(Factory):
         self, addr: IAddress | None
     ) -> PoolWebSocket:
         """Return the protocol of a connection whose handshake is done."""
-        protocol = PoolWebSocket(self._manager, self._ping_interval)
+        return self.made_for(None)
+
+    def made_for(self, host: str | None) -> PoolWebSocket:
+        """Return the protocol of a peer at an address, None for that of its transport."""
+        protocol = PoolWebSocket(self._manager, self._ping_interval, host)
         protocol.factory = self
         return protocol
 

@@ -52,10 +52,11 @@ def until(holds: Callable[[], bool]) -> None:
 
 
 def operations(around: Surroundings, stack: ExitStack) -> None:
-    """Start the daemon that the page asks."""
+    """Start the daemon that the page asks, with its folder in the place of ``kupool-data``."""
     pool, http = (around.ports.setdefault(port, port) for port in (8080, 8081))
     daemon = RunningDaemon(addr=f"127.0.0.1:{pool}", http_address=f"tcp:{http}:interface=127.0.0.1")
     stack.enter_context(daemon)
+    (around.folder / "kupool-data").symlink_to(daemon.data)
 
 
 def store_and_log(around: Surroundings, stack: ExitStack) -> None:

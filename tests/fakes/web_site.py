@@ -13,13 +13,19 @@ from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
+from kupool.accounts.web_tokens import WebIdentity
 from kupool.stats import BatchCounts
 from kupool.stats.memory import MemoryStats
 from kupool.web import IStatusSource, Overview, ShutdownStatus
+from kupool.web.access import WebAccess
+from kupool.web.control import KnownHosts
 from kupool.web.site import ApiSite, HttpLimits, make_site
 
 #: 2026-11-21T10:05:30Z, and its minute.
 NOW = 1795255530.0
+
+#: The secret of this machine.
+SECRET = "s" * 40
 
 
 @implementer(IStatusSource)
@@ -32,6 +38,7 @@ class Source:
         self.rotations: list[Deferred[int]] = []
         self.interval = 30.0
         self.broken = False
+        self.banned: dict[str, float] = {}
 
     def ready(self) -> Sequence[str]:
         if self.broken:
@@ -46,6 +53,12 @@ class Source:
 
     def shutdown(self) -> ShutdownStatus:
         return ShutdownStatus("stopping: clients", NOW - 2, 7, 1, 12, 3, 5)
+
+    def bans(self) -> dict[str, float]:
+        return self.banned
+
+    def unban(self, address: str) -> bool:
+        return self.banned.pop(address, None) is not None
 
     def rotate(self) -> Deferred[int]:
         return self.rotations.pop(0)
@@ -100,7 +113,9 @@ class RouteTestCase(SynchronousTestCase):
             self.source,
             self.stats,
             lambda: NOW,
-            hosts=["pool.example.com"],
+            access=WebAccess(
+                KnownHosts(["pool.example.com"]), secrets={SECRET: WebIdentity("local", "admin")}
+            ),
             limits=self.limits,
         )
 
@@ -123,6 +138,8 @@ class RouteTestCase(SynchronousTestCase):
         if body is not None:
             given["Content-Type"] = "application/json"
             given["Content-Length"] = str(len(body))
+        if method != "GET" and "Authorization" not in headers:
+            given["Authorization"] = f"Bearer {SECRET}"
         given |= {name.replace("_", "-"): value for name, value in headers.items()}
         lines = [f"{method} {path} HTTP/1.1", *(f"{k}: {v}" for k, v in given.items())]
         return Answer(self.raw("\r\n".join(lines).encode() + b"\r\n\r\n" + (body or b"")))

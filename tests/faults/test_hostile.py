@@ -325,8 +325,11 @@ class FloodTests(HostileCase):
         return answers
 
     def test_banned(self) -> None:
-        """K-45: beyond the attempts it has, its score rises, and it is banned."""
-        with self.serving() as daemon:
+        """K-45: beyond the attempts it has, its score rises, and it is banned.
+
+        It is on no trusted proxy's address here, and is not slowed down before.
+        """
+        with self.serving("--proxy-trusted=192.0.2.1", "--attempts-pause=0") as daemon:
             answers = self.flood(daemon, "flood")
             errors = [answer["error"] for answer in answers if "error" in answer]
             self.assertEqual(["Invalid result"] * 5, errors[:5])

@@ -17,6 +17,7 @@ from twisted.web.client import Agent, FileBodyProducer, HTTPConnectionPool, Resp
 from twisted.web.http_headers import Headers
 
 from kupool.web.site import HttpLimits, make_site
+from tests.fakes.web_site import SECRET
 from tests.servers.websocket_peers import (
     Client,
     House,
@@ -63,7 +64,10 @@ class HttpTests(TestCase):
         self, path: str, method: str = "GET", body: dict[str, Any] | None = None
     ) -> tuple[int, Any]:
         port = self.house.http.getHost().port
-        headers = Headers({"Content-Type": ["application/json"]} if body is not None else {})
+        headers = Headers({})
+        if body is not None:
+            headers.addRawHeader("Content-Type", "application/json")
+            headers.addRawHeader("Authorization", f"Bearer {SECRET}")
         producer = None
         if body is not None:
             producer = FileBodyProducer(io.BytesIO(json.dumps(body).encode()))

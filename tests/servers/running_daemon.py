@@ -31,6 +31,10 @@ TWISTD = "from twisted.scripts.twistd import run; run()"
 UNLIMITED = ("--submit-interval=0", "--attempts-rate=0", "--attempts-burst=0")
 
 
+#: The bearer token of an admin of a daemon without a data folder.
+SECRET = "s" * 40
+
+
 class StartFailed(Exception):
     """The daemon ended, or was not ready in time; holds what it printed."""
 
@@ -62,6 +66,8 @@ class RunningDaemon:
         self.http_port = 0
         self._http_address = http_address if http else ""
         self._env = {**os.environ, "PYTHONPATH": str(ROOT), **(env or {})}
+        if {"--mq=memory", "--store=memory"} <= set(flags):  # which has no data folder
+            self._env.setdefault("KUP_HTTP_SECRET", SECRET)
         self._prefix = prefix
         self._addr = addr
         self._pass_fds = pass_fds
@@ -191,9 +197,15 @@ class RunningDaemon:
         request = urllib.request.Request(
             self.url(path),
             data=json.dumps(body).encode(),
-            headers={"Content-Type": "application/json"},
+            headers={"Content-Type": "application/json", "Authorization": f"Bearer {self.secret}"},
         )
         return self._fetch(request, timeout)
+
+    @property
+    def secret(self) -> str:
+        """The bearer token of an admin of this daemon."""
+        file = self.data / "http-secret"
+        return file.read_text("utf-8") if file.exists() else SECRET
 
     def url(self, path: str) -> str:
         """Return the URL of a path of the HTTP API."""

@@ -24,6 +24,7 @@ from zope.interface import implementer
 from kupool.accounts.authenticator import Authenticator
 from kupool.accounts.login_guard import LoginSettings
 from kupool.accounts.logins import Logins
+from kupool.accounts.web_tokens import WebIdentity
 from kupool.live.hub import Hub
 from kupool.log.memory import MemoryLog
 from kupool.net.manager import ServerSettings
@@ -41,7 +42,10 @@ from kupool.stats.consumer import ConsumerSettings, StatsConsumer
 from kupool.stats.memory import MemoryStats
 from kupool.storage.clocks import this_boot
 from kupool.web import IStatusSource, Overview, ShutdownStatus
+from kupool.web.access import WebAccess
+from kupool.web.control import KnownHosts
 from kupool.web.site import HttpLimits, make_site
+from tests.fakes.web_site import SECRET
 
 _MAGIC = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
@@ -128,7 +132,7 @@ class House:
             wall,
             manager=self.manager,
             ws_origins=ws_origins,
-            hosts=hosts,
+            access=WebAccess(KnownHosts(hosts), secrets={SECRET: WebIdentity("local", "admin")}),
             limits=limits,
         )
         self.http: Any = None

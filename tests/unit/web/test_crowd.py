@@ -18,12 +18,13 @@ from kupool.net.refusals import PERIOD, Refusals
 from kupool.settings import ListenSettings
 from kupool.web.crowd import PATIENCE, RESERVED, HttpLimits
 from tests.fakes import web_site
-from tests.fakes.web_site import MOMENT, Answer, RouteTestCase, Transport, TurningClock
+from tests.fakes.web_site import MOMENT, SECRET, Answer, RouteTestCase, Transport, TurningClock
 
 ASK = b"GET %b HTTP/1.1\r\nHost: localhost\r\n\r\n"
 HEALTH, READY, STATS = (ASK % path for path in (b"/health", b"/ready", b"/stats"))
 ROTATE = (
     b"POST /jobs/rotate HTTP/1.1\r\nHost: localhost\r\n"
+    b"Authorization: Bearer " + SECRET.encode() + b"\r\n"
     b"Content-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
 )
 
@@ -271,7 +272,7 @@ class AnyBytesTests(RouteTestCase):
                             if name == b"Content-Type"
                             else b"Content-Type: application/json\r\n"
                         ),
-                        {200, 403, 415},
+                        {401, 403},
                     ),
                 ):
                     answer = Answer(self.raw(head + headers + b"\r\n" + b'{"interval":"1s"}'))

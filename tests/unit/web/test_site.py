@@ -16,7 +16,7 @@ from kupool.web.answers import MAX_BODY
 from kupool.web.site import HttpLimits
 from kupool.web.statistics import Shared
 from tests.fakes.raising import ENDINGS, raising
-from tests.fakes.web_site import Answer, RouteTestCase
+from tests.fakes.web_site import SECRET, Answer, RouteTestCase
 
 MINUTE = 1795255500
 HOUR = 3600
@@ -87,6 +87,8 @@ class StateTests(RouteTestCase):
                 "/ready": ["GET", "HEAD"],
                 "/stats": ["GET", "HEAD"],
                 "/shutdown/status": ["GET", "HEAD"],
+                "/bans": ["GET", "HEAD"],
+                "/bans/lift": ["POST"],
                 "/jobs/rotate": ["POST"],
                 "/jobs/interval": ["POST"],
             },
@@ -173,6 +175,7 @@ class AnswerTests(RouteTestCase):
         protocol, transport = self.connect()
         protocol.dataReceived(
             b"POST /jobs/rotate HTTP/1.1\r\nHost: localhost\r\n"
+            b"Authorization: Bearer " + SECRET.encode() + b"\r\n"
             b"Content-Type: application/json\r\nContent-Length: 0\r\n\r\n"
         )
         from twisted.internet.error import ConnectionLost

@@ -1,0 +1,86 @@
+"""Who may use the HTTP API of the daemon: its secret, the keys of its tokens, its accounts."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kupool.accounts.logins import Logins
+from kupool.accounts.web_tokens import KEYS_FILE, SigningKeys, WebIdentity, WebTokens
+from kupool.net.transport.proxied import TrustedProxies
+from kupool.settings import Settings
+from kupool.storage.copies import sync_folder, write_file
+from kupool.web.access import ADMIN, WebAccess
+from kupool.web.answers import ApiResource
+from kupool.web.control import KnownHosts
+from kupool.web.login import LoginPages
+
+#: The file of the secret with which commands on this machine use the HTTP API.
+SECRET_FILE = "http-secret"  # noqa: S105 - the name of a file
+
+
+@dataclass(frozen=True)
+class HttpAccess:
+    """Who may use the HTTP API, and the routes for logging in."""
+
+    access: WebAccess
+    routes: Mapping[str, ApiResource]
+
+
+def make_http_access(
+    settings: Settings,
+    wall: Callable[[], float],
+    logins: Logins | None,
+    *,
+    others: Sequence[Any] = (),
+    folder: Path | None,
+) -> HttpAccess:
+    """Read the secret and the keys in the data folder, or make them. Blocking.
+
+    Without a data folder and a secret in the settings there is none, and keys are made for this
+    process alone.
+    ``others`` are the public keys of those whose tokens are accepted too. Raises
+    :class:`OSError` and :class:`ValueError`.
+    """
+    own = settings.logins
+    if own.token_secret:
+        keys = SigningKeys.of_secret(own.token_secret, wall)
+    elif folder is not None:
+        keys = SigningKeys.of_file(folder / KEYS_FILE, wall)
+    else:
+        keys = SigningKeys([(secrets.token_hex(8), secrets.token_urlsafe(48), wall())], wall)
+    tokens = WebTokens(keys, wall, others)
+    secret = own.http_secret or ("" if folder is None else read_secret(folder))
+    known = {secret: WebIdentity("local", ADMIN)} if secret else {}
+    access = WebAccess(
+        KnownHosts(settings.listen.http_hosts),
+        secrets=known,
+        logins=logins,
+        tokens=tokens,
+        proxies=TrustedProxies(settings.listen.http_trusted_proxies),
+    )
+    pages = LoginPages(access, tokens, own.token_lifetime, wall)
+    return HttpAccess(access, pages.routes())
+
+
+def read_secret(folder: Path) -> str:
+    """Return the secret in a data folder; makes it, for its owner alone. Blocking.
+
+    Raises :class:`OSError`, and :class:`ValueError` for a file that holds something else.
+    """
+    path = folder / SECRET_FILE
+    with suppress(FileNotFoundError):
+        found = path.read_text("utf-8").strip()
+        if len(found) < 32 or not found.isascii():
+            raise ValueError(f"{path}: this is not a secret; move it away")
+        return found
+    write_file(path, secrets.token_urlsafe(32).encode())
+    sync_folder(folder)
+    return path.read_text("utf-8")
+
+
+__all__ = ["SECRET_FILE", "HttpAccess", "make_http_access", "read_secret"]

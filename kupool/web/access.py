@@ -1,0 +1,236 @@
+"""Who may use a route of the HTTP API.
+
+A request says who it is from by ``Authorization: Bearer`` with a signed token, a token of an
+account, or the secret of this machine; by ``Authorization: Basic`` with a name and a password; or
+by the cookie of a login. Without any of these it may read what an operator may read if it comes
+from this machine, and change nothing.
+"""
+
+from __future__ import annotations
+
+import hmac
+from base64 import b64decode
+from collections.abc import Container, Mapping
+from ipaddress import ip_address
+from typing import Any
+
+from twisted.web.server import Request
+
+from kupool.accounts.login_guard import TryAgain
+from kupool.accounts.logins import Logins
+from kupool.accounts.web_tokens import BadToken, WebIdentity, WebTokens
+from kupool.web.answers import ApiError, Handler, header
+from kupool.web.control import KnownHosts, host_of
+from kupool.web.upgrade import normal_origin
+
+#: The cookie of a login.
+COOKIE = "kupool_token"
+
+ANONYMOUS, WORKER, OPERATOR, ADMIN = "anonymous", "worker", "operator", "admin"
+
+#: The roles, each of which may do what those before it may.
+ORDER = (ANONYMOUS, WORKER, OPERATOR, ADMIN)
+
+#: Nobody who is known.
+NOBODY = WebIdentity("", ANONYMOUS)
+
+#: Whoever reads on this machine without saying who they are.
+LOCAL = WebIdentity("", OPERATOR)
+
+#: Headers that a proxy adds: the request is from somewhere else.
+_FORWARDED = (b"forwarded", b"x-forwarded-for", b"x-real-ip", b"x-forwarded-host", b"via")
+
+#: Methods that change nothing.
+_READING = (b"GET", b"HEAD", b"OPTIONS")
+
+
+class WebAccess:
+    """Lets requests use routes by their role.
+
+    ``secrets`` are bearer tokens that stand for somebody, such as the secret of this machine.
+    ``proxies`` are believed about the address of who asks. ``origins`` are pages elsewhere that
+    may ask. Without ``logins`` nobody can log in; without ``tokens`` no signed token is accepted.
+    With ``local`` requests from this machine may read without credentials.
+    """
+
+    def __init__(
+        self,
+        hosts: KnownHosts,
+        *,
+        secrets: Mapping[str, WebIdentity] | None = None,
+        logins: Logins | None = None,
+        tokens: WebTokens | None = None,
+        proxies: Container[str] = (),
+        origins: Container[str] = (),
+        local: bool = True,
+    ) -> None:
+        self.hosts = hosts
+        self.logins = logins
+        self.tokens = tokens
+        self._secrets = dict(secrets or {})
+        self._local = local
+        self._proxies = proxies
+        self._origins = origins
+
+    def for_remote(self) -> WebAccess:
+        """Return the same without the right of this machine to read."""
+        return WebAccess(
+            self.hosts,
+            secrets=self._secrets,
+            logins=self.logins,
+            tokens=self.tokens,
+            proxies=self._proxies,
+            origins=self._origins,
+            local=False,
+        )
+
+    def guard(self, least: str, handler: Handler) -> Handler:
+        """Return a handler for those who have at least a role."""
+
+        async def guarded(request: Request) -> object:
+            await self.admit(request, least)
+            return await handler(request)
+
+        return guarded
+
+    async def admit(self, request: Any, least: str) -> WebIdentity:
+        """Return who a request is from, if they may; raises :class:`ApiError`."""
+        self.hosts.require(request)
+        self.check_page(request)
+        return await self.authorize(request, least)
+
+    async def authorize(self, request: Any, least: str) -> WebIdentity:
+        """Return who a request is from, if their role is enough; raises :class:`ApiError`."""
+        identity = await self.identify(request)
+        if identity is NOBODY and self._local and self.is_local(request):
+            if request.method in _READING:
+                identity = LOCAL
+            elif least != ANONYMOUS:
+                raise _unauthorized(
+                    "log in, or send the secret in the file http-secret of the data folder as "
+                    "Authorization: Bearer"
+                )
+        if ORDER.index(identity.role) >= ORDER.index(least):
+            request.identity = identity
+            return identity
+        if identity is NOBODY:
+            raise _unauthorized("log in first")
+        raise ApiError(
+            403, f"forbidden: needs the role {least}, {identity.user} is {identity.role}"
+        )
+
+    async def identify(self, request: Request) -> WebIdentity:
+        """Return who a request says it is from; raises :class:`ApiError` where that is wrong."""
+        kind, _, value = (header(request, b"authorization") or "").partition(" ")
+        if kind.lower() == "bearer":
+            return await self._bearer(value.strip(), request)
+        if kind.lower() == "basic":
+            return await self._basic(value.strip(), request)
+        if kind:
+            raise ApiError(401, "Authorization: must be Bearer or Basic")
+        cookie = request.getCookie(COOKIE.encode())
+        return NOBODY if cookie is None else self._signed(cookie.decode(errors="replace"))
+
+    async def _bearer(self, token: str, request: Request) -> WebIdentity:
+        for secret, identity in self._secrets.items():
+            if hmac.compare_digest(token.encode(), secret.encode()):
+                return identity
+        if token.count(".") == 2:
+            return self._signed(token)
+        if self.logins is not None:
+            found = self.logins.authenticator.owner(token)
+            if found is not None:
+                return WebIdentity(*found)
+        raise _unauthorized("the token is not known")
+
+    def _signed(self, token: str) -> WebIdentity:
+        try:
+            if self.tokens is None:
+                raise BadToken("this server accepts no signed tokens")
+            return self.tokens.check(token)
+        except BadToken as error:
+            raise _unauthorized(str(error)) from None
+
+    async def _basic(self, value: str, request: Request) -> WebIdentity:
+        try:
+            user, colon, password = b64decode(value, validate=True).decode().partition(":")
+        except ValueError:
+            colon = ""
+        if not colon:
+            raise ApiError(401, "Authorization: expected the base64 of NAME:PASSWORD")
+        return await self.log_in(user, password, request)
+
+    async def log_in(self, user: str, password: str, request: Request) -> WebIdentity:
+        """Return the identity of a name and a password; raises :class:`ApiError`."""
+        if self.logins is None:
+            raise ApiError(
+                403, "forbidden: this server has no accounts, since it runs without --auth"
+            )
+        role = self.logins.knows(user, password)
+        if not role:
+            try:
+                role = await self.logins.check(user, password, self.peer(request))
+            except TryAgain as error:
+                seconds = max(1, round(error.wait))
+                raise ApiError(
+                    503, f"try again: {error}", {b"Retry-After": b"%d" % seconds}
+                ) from None
+        if not role:
+            raise _unauthorized("wrong name or password")
+        return WebIdentity(user, role)
+
+    def check_page(self, request: Request) -> None:
+        """Refuse what a page of another site asks for; raises :class:`ApiError`."""
+        origin = header(request, b"origin")
+        if origin is None:
+            return
+        scheme = "https" if request.isSecure() else "http"
+        try:
+            page = normal_origin(origin)
+            own = normal_origin(f"{scheme}://{header(request, b'host') or ''}")
+        except ValueError:
+            page, own = "", " "
+        if page != own and page not in self._origins:
+            raise ApiError(403, "Origin: not a page that may use this")
+
+    def is_local(self, request: Any) -> bool:
+        """Say whether a request is from this machine, under a local name, and through no proxy."""
+        host = getattr(request.client, "host", None)
+        if host is not None and not _is_loopback(host):
+            return False
+        if any(request.getHeader(name) is not None for name in _FORWARDED):
+            return False
+        return self.hosts.known(request) and _is_local_name(header(request, b"host") or "")
+
+    def peer(self, request: Any) -> str:
+        """Return the address of who asks, which a trusted proxy names."""
+        host = str(getattr(request.client, "host", None) or "")
+        if host not in self._proxies:
+            return host
+        forwarded = header(request, b"x-forwarded-for") or ""
+        for address in reversed([part.strip() for part in forwarded.split(",") if part.strip()]):
+            host = address
+            if host not in self._proxies:
+                break
+        return host
+
+
+def _unauthorized(why: str) -> ApiError:
+    return ApiError(401, f"unauthorized: {why}", {b"WWW-Authenticate": b"Bearer"})
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        address = ip_address(host.partition("%")[0])
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None)
+    return bool((mapped or address).is_loopback)
+
+
+def _is_local_name(host: str) -> bool:
+    name = host_of(host)
+    return name == "localhost" or _is_loopback(name)
+
+
+__all__ = ["ADMIN", "ANONYMOUS", "COOKIE", "NOBODY", "OPERATOR", "WORKER", "WebAccess"]
