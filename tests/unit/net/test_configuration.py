@@ -162,7 +162,7 @@ class MistakeTests(_FileCase):
     def test_all_at_once(self) -> None:
         problems = self.problems(TcpPort="x", MaxConn=-1, Nonsense=1, Host="::1")
         self.assertEqual(len(problems), 4)
-        self.assertEqual(problems[-1], "Host: ::1 is no address of IPVersion tcp4")
+        self.assertEqual(problems[-1], "Host: ::1 is not an address of IPVersion tcp4")
 
 
 class AddressTests(SynchronousTestCase):
