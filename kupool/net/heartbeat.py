@@ -56,12 +56,10 @@ class Heartbeat:
 
     - With ``always``, it also pings the other connections, for clients that expect pings.
     - Any whole message is a sign of life. After ``missed`` pings without one, ``dead`` is
-      called
-      once with the connection; the default closes it.
-    - ``answers`` decides which peers have to answer. With a custom ``ping`` the default is
-      all of
-      them; otherwise those whose framing has a ping opcode. The others are subject to the idle
-      timeout.
+      called once with the connection; the default closes it.
+    - ``answers`` decides which peers have to answer. With a custom ``ping`` the default is all
+      of them; otherwise those whose framing has a ping opcode. The others are subject to the
+      idle timeout.
     - Time in which this process did not run does not count.
 
     Raises :class:`ValueError` for an interval or a number that is not above zero.

@@ -11,8 +11,7 @@ from kupool.net.routing.steps import compose
 class BaseRouter:
     """Handles the messages of one method or id; subclasses override the steps they need.
 
-    - ``before`` runs first. If it returns something other than None, that is the answer,
-      and
+    - ``before`` runs first. If it returns something other than None, that is the answer, and
       the other steps do not run.
     - ``handle`` returns the answer.
     - ``after`` gets the answer once it is available.

@@ -33,8 +33,7 @@ class Request(msgspec.Struct, eq=False):
       message came from another host.
     - ``msg_id`` is the method, or the number of the message.
     - ``params`` are the params as the registered type, or the message's bytes.
-    - ``id`` is the JSON id by which the peer matches the answer. It is None for
-      notifications
+    - ``id`` is the JSON id by which the peer matches the answer. It is None for notifications
       and for messages with a number.
     - ``context`` is free for the handlers; all steps of one message share it.
     - ``answered`` is whether it has been answered. A second answer is dropped and logged.

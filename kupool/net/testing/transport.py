@@ -24,8 +24,7 @@ class MemoryTransport:
 
     - nothing is delivered from within a call;
     - data piles up for a side that does not read;
-    - a registered producer is paused at ``window`` bytes, and resumed when all are
-      delivered;
+    - a registered producer is paused at ``window`` bytes, and resumed when all are delivered;
     - either direction can end alone.
 
     ``chunk`` is the most bytes of one read, or None for no limit.

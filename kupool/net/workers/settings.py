@@ -52,11 +52,9 @@ class WorkerSettings:
     """The settings of a pool; times are in seconds.
 
     - There are ``size`` workers, each with a queue of ``queue`` messages.
-    - With a size of 0 there are no workers: up to ``concurrency`` messages are handled at
-      the
+    - With a size of 0 there are no workers: up to ``concurrency`` messages are handled at the
       same time, and the others share one queue.
-    - A message that finds its queue full waits up to ``wait`` for a place. Meanwhile
-      nothing is
+    - A message that finds its queue full waits up to ``wait`` for a place. Meanwhile nothing is
       read from its connection. After that, ``full`` applies.
     - A handler that has not ended after ``timeout`` is cancelled, its peer gets the error
       ``timeout``, and its worker goes on. 0 means no timeout.
