@@ -64,7 +64,7 @@ def _broker(part: str, default_vhost: str) -> BrokerAddress:
     if parsed.scheme not in _PORTS:
         raise ValueError("it must begin with amqp:// or amqps://")
     if not parsed.hostname:
-        raise ValueError("the host is missing")
+        raise ValueError("a host is missing")
     if parsed.query or parsed.fragment:
         raise ValueError("unexpected text after the virtual host")
     try:

@@ -108,7 +108,7 @@ class DefaultTests(_FileCase):
         for name, text, where in (
             ("a.json", '{"Name": "x",\n "TcpPort": }', "line 2"),
             ("a.yaml", "Name: x\nTcpPort: [1", "line 2"),
-            ("b.json", "[1, 2]", "expected names of settings with values"),
+            ("b.json", "[1, 2]", "expected a mapping of setting names to values"),
             ("c.json", "", "Expecting value"),
         ):
             path = self.file(name, text)
