@@ -1,13 +1,13 @@
-"""How a handler or hook of somebody else's is called, everywhere in the product.
+"""Call handlers and hooks of applications safely, everywhere in the product.
 
-A handler returns a value, or a Deferred or coroutine of one, and may raise anything. What it
-raises is its own failure and nobody else's: also ``SystemExit``, ``KeyboardInterrupt`` and
-the ``CancelledError`` of asyncio, of Twisted or of ``concurrent.futures``.
+A handler returns a value, or a Deferred or coroutine of one, and may raise anything. An
+exception affects only that handler. This includes ``SystemExit``, ``KeyboardInterrupt`` and
+the ``CancelledError`` of asyncio, of Twisted and of ``concurrent.futures``.
 
-A coroutine that waits for a handler leaves what it raises to callbacks, or takes care not to
-catch ``GeneratorExit``: that is the coroutine's own end. What it does at its end with
-``finally`` may wait where it is cancelled, but not where it is closed, as a coroutine is that
-nobody keeps any more: see :func:`kupool.timing.waiting.and_then`.
+A coroutine that awaits a handler should leave its exceptions to callbacks, or must not
+catch ``GeneratorExit``, which closes the coroutine itself. A ``finally`` block may await
+when the coroutine is cancelled, but not when it is closed, as happens when nothing
+references it any longer: see :func:`kupool.timing.waiting.and_then`.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ from typing import Any, TypeGuard
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.python.failure import Failure
 
-#: Types of most results, which have nothing to wait for: where an attribute is missing,
-#: looking for it takes long.
+#: Types of most results, none of which is awaitable. Checking them first is faster:
+#: looking up a missing attribute is slow.
 _AT_ONCE = frozenset((bytes, bool, int, float, str, dict, list, tuple, type(None)))
 
 
 class NotAwaitable(TypeError):
-    """A handler returned something to wait for that only asyncio can wait for."""
+    """A handler returned an awaitable that only asyncio can await."""
 
 
 def awaited(value: object) -> TypeGuard[Any]:
-    """Say whether a result is still to come: a Deferred, a coroutine, any awaitable."""
-    kind = type(value)  # asking the value might run code of its own
+    """Return whether a result is awaitable: a Deferred, a coroutine or another awaitable."""
+    kind = type(value)  # hasattr() on the value might run its own code
     return kind not in _AT_ONCE and hasattr(kind, "__await__")
 
 
 def deferred_of(value: Any) -> Deferred[Any]:
-    """Return the Deferred of something that :func:`awaited` says yes to; never raises.
+    """Return the Deferred of something for which :func:`awaited` is true; never raises.
 
-    A coroutine begins to run. An awaitable that waits for Deferreds runs as a coroutine
-    does. A future of asyncio fails with :class:`NotAwaitable`: its loop does not run here.
+    A coroutine starts to run. An awaitable that awaits Deferreds runs like a coroutine. A
+    future of asyncio fails with :class:`NotAwaitable`, because its loop does not run here.
     """
     if isinstance(value, Deferred):
         return value
@@ -56,9 +56,9 @@ async def _waiting(value: Awaitable[object]) -> object:
 
 
 def attempt(function: Callable[..., object], *arguments: object) -> Any:
-    """Call a handler and return its result, the Deferred of one, or the Failure; never raises.
+    """Call a handler; returns its result, a Deferred of it, or the Failure. Never raises.
 
-    What needs no time costs no Deferred. See :func:`called` where that does not matter.
+    A synchronous result needs no Deferred. See :func:`called` if that does not matter.
     """
     try:
         result = function(*arguments)
@@ -68,7 +68,7 @@ def attempt(function: Callable[..., object], *arguments: object) -> Any:
 
 
 def called(function: Callable[..., object], *arguments: object) -> Deferred[Any]:
-    """Call a handler and return the Deferred of whatever comes of it; never raises."""
+    """Call a handler; returns a Deferred of its result. Never raises."""
     outcome = attempt(function, *arguments)
     if isinstance(outcome, Deferred):
         return outcome

@@ -26,10 +26,10 @@ COMMANDS = (
 
 
 def make_parser(only: str = "") -> argparse.ArgumentParser:
-    """Return the parser of the command line, with one subcommand for each command.
+    """Return the parser of the command line, with a subcommand for each command.
 
-    With ``only``, the name of a command, it is the only one: importing all of them takes
-    longer than most of them run.
+    With ``only``, it has only that command: importing all of them takes longer than most of
+    them run.
     """
     parser = CommandParser(
         prog="kupool",

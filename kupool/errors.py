@@ -1,8 +1,8 @@
-"""The one table of error texts and codes (docs/protocol.md, section 6).
+"""The table of error texts, error codes and close reasons (docs/protocol.md, section 6).
 
-Every error that reaches a peer is made from a row of this table, and every close
-names a row of :data:`CLOSE_REASONS`. Nothing else in the project writes such a text.
-What a client does after a close is :func:`after_close`, and nowhere else. Pure.
+Every error sent to a peer is a row of this table, and every close is a row of
+:data:`CLOSE_REASONS`. No other module defines such texts. :func:`after_close` alone decides
+what a client does after a close. Pure.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from typing import NamedTuple
 
 
 class ErrorText(NamedTuple):
-    """A row of the error table: a stable code and the text that goes with it.
+    """A row of the error table: a code and its text.
 
-    Where the text ends in a colon-separated detail, ``text`` holds what stands before
-    the colon and :meth:`about` adds the detail.
+    If the text ends in a detail after a colon, ``text`` is the part before the colon, and
+    :meth:`about` adds the detail.
     """
 
     code: int
     text: str
 
     def about(self, detail: str) -> ErrorText:
-        """Return the row with ``detail`` after the text, as ``text: detail``."""
+        """Return the row with a detail after the text: ``text: detail``."""
         return ErrorText(self.code, f"{self.text}: {detail}")
 
 
@@ -67,11 +67,11 @@ ERRORS: tuple[ErrorText, ...] = (
 
 
 class CloseReason(NamedTuple):
-    """Why the server ends a connection, and whether the client should come back.
+    """A close reason: why the server ends a connection, and whether the client should reconnect.
 
-    ``reconnect`` is what the peer is told: with ``False`` it should not return
-    without a person. ``immediate`` says that it may return at once, without backoff.
-    ``detail`` says what exactly was wrong, for a person; no program decides by it.
+    With a ``reconnect`` of False the client should not reconnect without a person's
+    decision. With ``immediate`` it may reconnect at once, without backoff. ``detail`` says
+    for people what exactly was wrong; programs ignore it.
     """
 
     code: int
@@ -81,7 +81,7 @@ class CloseReason(NamedTuple):
     detail: str = ""
 
     def about(self, detail: str) -> CloseReason:
-        """Return the row with ``detail`` beside it; code and reason stay as they are."""
+        """Return the row with ``detail``; code and reason are unchanged."""
         return self._replace(detail=detail)
 
 
@@ -96,8 +96,8 @@ FRAME_TOO_LARGE = CloseReason(4501, "frame too large", False)
 TOO_MANY_ERRORS = CloseReason(4502, "too many errors", False)
 BANNED = CloseReason(4503, "banned", False)
 
-#: Sent where the first byte of a connection belongs to no framing. The wire contract
-#: gives this close no code of its own, so it carries the code of its error text.
+#: Sent if the first byte of a connection belongs to no framing. The wire contract
+#: gives this close no code of its own, so it has the code of its error text.
 CLOSE_MALFORMED = CloseReason(MALFORMED.code, MALFORMED.text, False)
 
 CLOSE_REASONS: tuple[CloseReason, ...] = (
@@ -114,7 +114,7 @@ CLOSE_REASONS: tuple[CloseReason, ...] = (
     CLOSE_MALFORMED,
 )
 
-#: Seconds for which a server can keep a client away at most: a day.
+#: The longest time for which a server can keep a client away, in seconds: a day.
 LONGEST_WAIT = 86_400.0
 
 _BY_REASON = {row.reason: row for row in CLOSE_REASONS}
@@ -123,11 +123,11 @@ _TIMED = re.compile(r"(?P<reason>.+): (?P<seconds>[0-9]{1,9}) s", re.ASCII | re.
 
 
 class Announced(NamedTuple):
-    """A close as a client hears it announced.
+    """A close as announced to a client.
 
-    ``code`` is None where the framing carries none and the reason is not in the table;
-    ``reconnect`` is None where the framing does not say; ``retry_after`` is in seconds;
-    ``detail`` says what exactly was wrong, where the server told that.
+    ``code`` is None if the framing carries none and the reason is not in the table.
+    ``reconnect`` is None if the framing does not carry it. ``retry_after`` is in seconds.
+    ``detail`` says what exactly was wrong, if the server sent it.
     """
 
     reason: str
@@ -137,21 +137,21 @@ class Announced(NamedTuple):
     detail: str = ""
 
     def __str__(self) -> str:
-        """Return the reason, and the detail where there is one."""
+        """Return the reason, with the detail if there is one."""
         return f"{self.reason}: {self.detail}" if self.detail else self.reason
 
 
 def close_text(reason: CloseReason, retry_after: float | None = None) -> str:
-    """Return a close as text alone: the reason, and of a ban how many seconds it lasts."""
+    """Return a close as text: the reason, and for a ban its seconds."""
     if retry_after is None or reason.code != BANNED.code:
         return reason.reason
     return f"{reason.reason}: {ceil(min(max(retry_after, 0.0), LONGEST_WAIT))} s"
 
 
 def announced_by_text(text: str, code: int | None = None) -> Announced:
-    """Read a close of which a framing carries the text of :func:`close_text` alone.
+    """Parse a close of which a framing carries only the text of :func:`close_text`.
 
-    A reason of the table gets its code, unless the framing has one of its own.
+    A reason of the table gets its code, unless the framing carries a code.
     """
     timed = _TIMED.fullmatch(text)
     reason, wait = (timed["reason"], float(timed["seconds"])) if timed else (text, None)
@@ -166,9 +166,10 @@ def announced_by_text(text: str, code: int | None = None) -> Announced:
 class AfterClose(NamedTuple):
     """What a client does after a connection has ended.
 
-    ``returns``: it comes back by itself. ``at_once``: without a backoff, the first time.
-    ``elsewhere``: it tries another server first, if it knows one. ``wait``: seconds that
-    pass before its backoff begins.
+    - ``returns``: it reconnects by itself.
+    - ``at_once``: the first time, it reconnects without backoff.
+    - ``elsewhere``: it tries another server first, if it has one.
+    - ``wait``: seconds before its backoff begins.
     """
 
     returns: bool
@@ -178,11 +179,13 @@ class AfterClose(NamedTuple):
 
 
 def after_close(close: Announced | None) -> AfterClose:
-    """Return what a client does after a close, or with None after a loss without one.
+    """Return what a client does after a close, or, with None, after a loss without one.
 
-    4000 and 4001: at once. 41xx: with backoff. 4503: after the seconds that it names.
-    Other 45xx: never. Any other code, or none, is like 41xx, unless the server says that
-    nobody is to come back, as it may with a reason of its own.
+    - 4000 and 4001: reconnect at once.
+    - 41xx: reconnect with backoff.
+    - 4503: reconnect after the announced seconds.
+    - Other 45xx: do not reconnect.
+    - Any other code, or none: like 41xx, unless the server says not to reconnect.
     """
     if close is None:
         return AfterClose(True)

@@ -1,4 +1,4 @@
-"""An unexpected error: all of it goes to the log, and others are told a reference to that."""
+"""Unexpected errors: log the details under a reference, and show others only the reference."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from kupool.errors import INTERNAL_ERROR, ErrorText
 
 
 def report(log: Logger, text: str, failure: Failure | None = None, **fields: Any) -> ErrorText:
-    """Log a failure under a new reference; returns what anybody else may know of it.
+    """Log a failure under a new reference; returns the error to show to others.
 
-    ``text`` is a format of the log, made of ``fields``; the reference is put after it. Without
-    a ``failure`` it is the exception that is being handled.
+    ``text`` is a log format with ``fields``; the reference is appended. Without a
+    ``failure``, the current exception is logged.
     """
     reference = token_hex(8)
     text += ", reference {reference}"

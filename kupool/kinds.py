@@ -1,4 +1,4 @@
-"""Kinds of values: how durations, sizes and numbers are read and shown. Pure."""
+"""Parse and format durations, sizes and numbers. Pure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SIZE_POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
 
 def parse_duration(text: str) -> float:
-    """Return a duration in Go notation, as ``1h30m``, ``250ms`` or ``0``, in seconds.
+    """Parse a duration in Go notation, such as ``1h30m``, ``250ms`` or ``0``; returns seconds.
 
     Raises :class:`ValueError`. See the Go documentation of ``time.ParseDuration``.
     """
@@ -31,7 +31,7 @@ def parse_duration(text: str) -> float:
 
 
 def format_duration(seconds: float) -> str:
-    """Return seconds in Go notation, to the nanosecond."""
+    """Return seconds in Go notation, rounded to the nanosecond."""
     if seconds < 1:
         milliseconds = _decimal(seconds * 1000, 6)
         return milliseconds if milliseconds == "0" else milliseconds + "ms"
@@ -46,7 +46,7 @@ def _decimal(value: float, places: int) -> str:
 
 
 def parse_size(text: str) -> int:
-    """Return a size as ``65536``, ``64KiB`` or ``10G`` in bytes; raises :class:`ValueError`."""
+    """Parse a size such as ``65536``, ``64KiB`` or ``10G``; returns bytes. Raises ValueError."""
     found = _SIZE.fullmatch(text.strip())
     if found is None:
         raise ValueError(f"{text!r} is not a size such as 65536, 64KiB or 10GiB")
@@ -64,7 +64,7 @@ def format_size(size: int) -> str:
 
 
 def parse_number(text: str) -> float:
-    """Return a number of 0 or more; raises :class:`ValueError`."""
+    """Parse a number of 0 or more; raises :class:`ValueError`."""
     try:
         value = float(text)
     except ValueError:
@@ -75,14 +75,14 @@ def parse_number(text: str) -> float:
 
 
 def parse_count(text: str) -> int:
-    """Return a whole number of 0 or more; raises :class:`ValueError`."""
+    """Parse a whole number of 0 or more; raises :class:`ValueError`."""
     if not re.fullmatch(r"\d{1,15}", text):
         raise ValueError(f"{text!r} is not a whole number of 0 or more")
     return int(text)
 
 
 class ValueKind(NamedTuple):
-    """How the values of a setting are read and shown."""
+    """How to parse and format the values of a setting."""
 
     parse: Callable[[str], Any]
     show: Callable[[Any], str]
@@ -97,7 +97,7 @@ TEXT = ValueKind(str, str, "TEXT")
 
 
 def choice(*names: str) -> ValueKind:
-    """Return the kind of a setting that is one of some names."""
+    """Return the kind of a setting whose value is one of some names."""
 
     def parse(text: str) -> str:
         if text not in names:

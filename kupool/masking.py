@@ -1,11 +1,11 @@
-"""Connection strings and the like as they may be shown: without their passwords. Pure."""
+"""Mask the passwords in connection strings and similar texts. Pure."""
 
 from __future__ import annotations
 
 import re
 
-#: Passwords: in a URL, in a PostgreSQL connection string, and all that a checker of
-#: passwords is given, unless it is the name of a file.
+#: Passwords: in a URL, in a PostgreSQL connection string, and the arguments of a checker of
+#: passwords, except a file name.
 _SECRET_PART = re.compile(
     r"(://[^:/@\s]*:).*(@)"
     r"|(password\s*=\s*)(?:'(?:\\.|[^'\\])*'?|(?:\\.|\S)+)"
@@ -15,10 +15,11 @@ _SECRET_PART = re.compile(
 
 
 def mask(text: str) -> str:
-    """Return a text with each password in it as ``***``, and rather too much than too little."""
+    """Return a text with each password replaced by ``***``; masks too much rather than too little.
+    """
     return _SECRET_PART.sub(r"\1\3\4***\2", text)
 
 
 def hide(text: str) -> str:
-    """Return nothing of a text but that there is one."""
+    """Return a placeholder that says only that there is a text."""
     return "***" if text else ""

@@ -1,4 +1,4 @@
-"""Names that have moved: the old ones go on working, and warn where the new ones are."""
+"""Deprecated aliases: old names keep working, and warn with the new ones."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from warnings import warn
 def moved_names(module: str, places: Mapping[str, str]) -> Callable[[str], Any]:
     """Return the ``__getattr__`` of a module from which names have moved.
 
-    ``places`` has the full new name of each old one, as ``kupool.net.delivery.Policy``.
-    A name is imported when it is first used. Each use of an old name is a
+    ``places`` maps old names to full new ones, such as ``kupool.net.delivery.Policy``. A
+    name is imported when it is used. Each use of an old name is a
     :class:`DeprecationWarning`.
     """
 

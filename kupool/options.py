@@ -1,4 +1,4 @@
-"""The settings as command-line flags, in the way of :mod:`twisted.python.usage`."""
+"""Command-line flags of the settings, on :mod:`twisted.python.usage`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from kupool.settings import (
     shown,
 )
 
-#: The default of each setting, as text.
+#: The defaults of the settings, as texts.
 _DEFAULTS = shown(Settings())
 
 _GO_FLAG = re.compile(r"--?([a-z][a-z_-]+)(=.*)?", re.DOTALL)
@@ -37,7 +37,7 @@ def _help(name: str, f: Field[Any]) -> str:
 
 
 def _several(name: str) -> Callable[[SettingOptions, str], None]:
-    """Return the method of a flag that may be given several times."""
+    """Return the method of a repeatable flag."""
 
     def option(self: SettingOptions, value: str) -> None:
         self.flags.setdefault(name, []).append(value)
@@ -47,10 +47,10 @@ def _several(name: str) -> Callable[[SettingOptions, str], None]:
 
 
 class SettingOptions(usage.Options):
-    """One flag for each setting: ``--pg-dsn X``.
+    """One flag for each setting, such as ``--pg-dsn X``.
 
-    The single dash and the underscores of the first implementation are understood too:
-    ``-pg_dsn X``. What was given is in ``flags``, by the name of the setting.
+    It also accepts the single dash and the underscores of the first implementation:
+    ``-pg_dsn X``. The given values are in ``flags``, by the name of the setting.
     """
 
     optParameters = [
@@ -82,28 +82,26 @@ class SettingOptions(usage.Options):
         self.flags: dict[str, Any] = {}
 
     def parseOptions(self, options: Any = None) -> None:
-        """Parse arguments, flags in Go's manner too; a wrong one ends the process with
-        one line.
-        """
+        """Parse arguments, including Go's flag syntax; an error ends the process with one line."""
         try:
             usage.Options.parseOptions(self, None if options is None else _as_flags(list(options)))
         except usage.UsageError as error:
             raise SystemExit(f"kupool: {_with_hint(str(error))}; see --help") from None
 
     def parseArgs(self, *arguments: str) -> None:
-        """Refuse whatever is no flag; raises :class:`usage.UsageError`."""
+        """Refuse positional arguments; raises :class:`usage.UsageError`."""
         if arguments:
             raise usage.UsageError(f"unexpected argument {mask(arguments[0])!r}")
 
     def postOptions(self) -> None:
-        """Gather what was given."""
+        """Collect the given values."""
         for name, f in declared().items():
             if not repeatable(f) and self.get(flag_name(name)) is not None:
                 self.flags[name] = self[flag_name(name)]
 
 
 def _with_hint(text: str) -> str:
-    """Name the flag that was meant by one that is not known, or say that it is gone."""
+    """Add a hint to an unknown flag: the similar one, or that it was removed."""
     found = re.fullmatch(r"option --(\S+) not recognized", text)
     if found and found[1].replace("-", "_") in GONE:
         return f"option --{found[1]}: {no_longer(found[1].replace('-', '_'))}"
@@ -112,7 +110,7 @@ def _with_hint(text: str) -> str:
 
 
 def _as_flags(arguments: list[str]) -> list[str]:
-    """Turn ``-pg_dsn`` into ``--pg-dsn`` where that is a setting; leave values alone."""
+    """Change ``-pg_dsn`` to ``--pg-dsn`` if that is a setting; values are not changed."""
     known = {flag_name(name) for name in (*declared(), *GONE)}
     result, value_follows = [], False
     for argument in arguments:

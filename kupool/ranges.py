@@ -1,7 +1,7 @@
-"""What a parameter may be, and an error that names it and says so. Pure.
+"""Check the values of parameters, with errors that name the parameter. Pure.
 
-Texts, as flags and files have them, are read by :mod:`kupool.kinds`; this is for the values
-that code hands over.
+:mod:`kupool.kinds` parses texts, such as those of flags and files. This module checks
+values that code passes.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from enum import Enum
 from sys import float_info
 
-#: Returns a value that may be; raises :class:`ValueError`, which says what may.
+#: Returns a valid value; raises :class:`ValueError`, which says what is valid.
 Check = Callable[[object], object]
 
 
@@ -19,7 +19,7 @@ def number(least: float = 0.0, *, above: bool = False) -> Check:
     expected = f"a number {'above' if above else 'of at least'} {least:g}"
 
     def check(value: object) -> float:
-        # A comparison with a number that is not one is false.
+        # A comparison with NaN is false.
         if (
             isinstance(value, bool)
             or not isinstance(value, int | float)
@@ -61,7 +61,7 @@ def a(kind: type) -> Check:
 
 
 def one_of(kind: type[Enum]) -> Check:
-    """Return a check for the members of an enumeration, and for their values."""
+    """Return a check for the members of an enumeration and their values."""
     expected = ", ".join(str(member.value) for member in kind)
 
     def check(value: object) -> object:
@@ -74,7 +74,7 @@ def one_of(kind: type[Enum]) -> Check:
 
 
 def check(expected: Mapping[str, Check], **values: object) -> None:
-    """Check parameters by their names; raises :class:`ValueError` for the first that is wrong."""
+    """Check parameters by name; raises :class:`ValueError` for the first invalid one."""
     for name, value in values.items():
         try:
             expected[name](value)
@@ -90,7 +90,7 @@ def check_fields(expected: Mapping[str, Check], settings: object) -> None:
 def _shown(value: object) -> str:
     try:
         text = repr(value)
-    except BaseException:  # of a number with more digits than Python shows, or of a class's own
+    except BaseException:  # repr() failed: too many digits, or an exception of the class
         return f"such a {type(value).__name__}"
     return text if len(text) <= 50 else f"{text[:47]}..."
 

@@ -1,4 +1,4 @@
-"""The settings file: YAML or JSON, as a mapping."""
+"""Read a settings file, YAML or JSON, as a mapping."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import yaml
 
 
 def read_mapping(path: str) -> dict[str, object]:
-    """Return what a file holds, JSON where its name ends so, else YAML.
+    """Return the content of a file: JSON if its name ends in ``.json``, else YAML.
 
-    Raises :class:`ValueError` saying in one line what is wrong, and where.
+    Raises :class:`ValueError`, which says in one line what is wrong, and where.
     """
     try:
         text = Path(path).read_text("utf-8")
@@ -21,12 +21,12 @@ def read_mapping(path: str) -> dict[str, object]:
     if found is None:
         return {}
     if not isinstance(found, dict):
-        raise ValueError("expected names of settings with values")
+        raise ValueError("expected a mapping of setting names to values")
     return found
 
 
 def _explained(error: Exception) -> str:
-    """Return what is wrong, without the line where it is: that may hold a secret."""
+    """Return what is wrong, without quoting the line, which may contain a secret."""
     if isinstance(error, UnicodeDecodeError):
         return f"not UTF-8 text, at byte {error.start}"
     mark = getattr(error, "problem_mark", None)

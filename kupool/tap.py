@@ -1,4 +1,4 @@
-"""``twistd kupool``: the options, and the service that they make."""
+"""The ``twistd kupool`` plugin: its options, and the service that it runs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from kupool.settings import Loaded, SettingError, load
 
 
 class Options(SettingOptions, strcred.AuthOptionMixin):
-    """What may follow ``twistd kupool``."""
+    """The options of ``twistd kupool``."""
 
     synopsis = "[options]"
     longdesc = (
@@ -38,7 +38,7 @@ class Options(SettingOptions, strcred.AuthOptionMixin):
     supportedInterfaces = (IUsernamePassword,)
 
     def postOptions(self) -> None:
-        """Load the settings; a wrong one ends the process with one line."""
+        """Load the settings; an error ends the process with one line."""
         SettingOptions.postOptions(self)
         try:
             self.loaded = self.read()
@@ -81,7 +81,7 @@ def _make_checker(description: str, reactor: Any) -> ICredentialsChecker:
 
 
 def _file_checker(path: str, reactor: Any) -> ICredentialsChecker:
-    """Return our own checker of a file, instead of Twisted's, which knows plain text only."""
+    """Return our own checker of a file; Twisted's supports only plain text."""
     from kupool.accounts.checker import AccountChecker  # off by default
     from kupool.accounts.file import AccountFile
     from kupool.accounts.watcher import AccountWatcher
@@ -93,19 +93,20 @@ def _file_checker(path: str, reactor: Any) -> ICredentialsChecker:
 
 
 class AlreadySaid(Exception):
-    """The start failed, and the process in the background has said why."""
+    """The start failed, and the background process has already printed why."""
 
 
 class _StderrOfParent:
-    """Standard error of the process that waits for the one in the background: it does not
-    repeat what that has said.
+    """Standard error of the parent of the background process.
+
+    It does not repeat what that process has already printed.
     """
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
 
     def write(self, text: str) -> None:
-        """Write what is not said yet."""
+        """Write text, unless it was already printed."""
         if AlreadySaid.__name__ not in text:
             self._stream.write(text)
 
@@ -115,7 +116,7 @@ class _StderrOfParent:
 
 
 def pid_file_problem(twistd: Mapping[str, Any]) -> str:
-    """Say why twistd could not write its file with the process id; empty where it could."""
+    """Return why twistd could not write its pid file; empty if it could."""
     name = twistd.get("pidfile")
     if not name or twistd.get("chroot"):
         return ""
@@ -138,8 +139,8 @@ def pid_file_problem(twistd: Mapping[str, Any]) -> str:
 class Process(Service):
     """The daemon as a process: its log, its signals and its exit status.
 
-    ``twistd`` are the options before the command. Made before the process goes into the
-    background, and started in there.
+    ``twistd`` are the options before the command. The object is made before the process
+    goes into the background, and started afterwards.
     """
 
     _log = Logger()
@@ -164,7 +165,7 @@ class Process(Service):
         self._signals = Signals(reactor, self.daemon.reload)
 
     def setServiceParent(self, parent: Any) -> None:
-        """Join the application, and be what it logs with."""
+        """Join the application, and become its logger."""
         Service.setServiceParent(self, parent)
         try:
             observer = make_observer(self._format, self._level, self._twistd, self._reactor)
@@ -183,7 +184,7 @@ class Process(Service):
             parent.setComponent(ILogObserver, observer)
 
     def startService(self) -> None:
-        """Start the daemon; a failure is one line on stderr, and status 1."""
+        """Start the daemon; a failure is one line on stderr, and exit status 1."""
         Service.startService(self)
         self._signals.install()
         try:
@@ -191,15 +192,15 @@ class Process(Service):
         except CannotStart as error:
             self._failed(str(error))
             if not self._twistd.get("nodaemon"):
-                sys.excepthook = lambda *_: None  # all is said
-                raise AlreadySaid from None  # gives twistd's parent its status
+                sys.excepthook = lambda *_: None  # the reason was already printed
+                raise AlreadySaid from None  # gives twistd's parent its exit status
         else:
             if not self._twistd.get("nodaemon"):
                 self._let_go_of_stderr()
             self.daemon.start()
 
     def stopService(self) -> Any:
-        """Stop the daemon in order; fires when all of it has stopped."""
+        """Stop the daemon in order; fires when everything has stopped."""
         Service.stopService(self)
         return self.daemon.stop()
 
@@ -212,7 +213,7 @@ class Process(Service):
         self._reactor.callWhenRunning(self._stop)
 
     def _logs_to(self, descriptor: int) -> bool:
-        """Say whether the log is where a descriptor leads: once is enough there."""
+        """Return whether the log goes to a descriptor, so that nothing is printed twice."""
         if not self._twistd.get("nodaemon") or self._twistd.get("logfile") not in (None, "", "-"):
             return False
         if self._twistd.get("logger") or self._twistd.get("syslog"):
@@ -223,7 +224,7 @@ class Process(Service):
             return False
 
     def _let_go_of_stderr(self) -> None:
-        """Leave the terminal, where there is one, to others."""
+        """Detach from the terminal, if there is one."""
         if self._stderr is not None:
             os.close(self._stderr)
             self._stderr = None
@@ -237,7 +238,7 @@ def makeService(options: Options) -> IService:
     """Return the service of ``twistd kupool``."""
     from twisted.internet import reactor
 
-    # Before anything is made, as what is made may keep the method.
+    # Do this first: objects made later may keep a reference to the method.
     use_monotonic(reactor)
     twistd: Mapping[str, Any] = getattr(options, "parent", None) or {}
     try:

@@ -1,7 +1,10 @@
-"""Accounts: who may log in, and by what.
+"""Accounts: authentication of users by passwords and tokens.
 
-``authenticator`` asks the checkers of :mod:`twisted.cred`, and ``login_guard`` slows down
-those who guess. Of the checker that is ours, ``hashing`` makes and checks secrets, ``entries``
-reads the text of its file, ``file`` changes it on disk, ``watcher`` keeps the last good copy in
-memory, and ``checker`` is what the authenticator asks.
+- ``authenticator`` asks the checkers of :mod:`twisted.cred`.
+- ``login_guard`` limits password guessing.
+- ``checker`` is our own checker, which uses an account file.
+- ``hashing`` makes and verifies secrets.
+- ``entries`` parses the text of the file.
+- ``file`` changes it on disk.
+- ``watcher`` keeps the last valid copy in memory.
 """

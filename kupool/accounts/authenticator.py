@@ -1,4 +1,4 @@
-"""Passwords: whatever Twisted's credential checkers check, in front of authorize."""
+"""Check passwords for authorize with Twisted's credential checkers."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from zope.interface import Attribute, Interface
 from kupool.callbacks import called
 from kupool.errors import RequestError
 
-#: The role of whom a checker without roles lets in.
+#: The role of users whose checker has no roles.
 WORKER = "worker"
 
-#: Seconds that a checker has to answer.
+#: Timeout of a checker, in seconds.
 TIMEOUT = 10.0
 
 
 class NoUsableChecker(ValueError):
-    """None of the configured checkers takes a username and a password."""
+    """None of the configured checkers accepts a username and a password."""
 
 
 class CannotTell(Exception):
-    """A checker could not say whether a password is right; the client may come back.
+    """A checker could not check a password; the client may try again.
 
-    ``kind`` is one of few texts, to count by.
+    ``kind`` is one of a few texts, for counters.
     """
 
     def __init__(self, kind: str, detail: str = "") -> None:
@@ -40,7 +40,7 @@ class CannotTell(Exception):
 
 
 class IQuickChecker(Interface):
-    """A checker that can tell some right passwords at once, and the role of who has one."""
+    """A checker that can verify some passwords at once, and knows the role of users."""
 
     def owner(token: str) -> tuple[str, str] | None:
         """Return the user and the role of a token; None for one that is not known."""
@@ -49,34 +49,34 @@ class IQuickChecker(Interface):
         """Return the role of an account; empty where there is none."""
 
     def quick(username: str, password: str) -> str:
-        """Return the role of a user whose password or token is known to be right.
+        """Return the role of a user whose password or token is known to be right, else empty.
 
-        Never blocks. Empty where it is not known: ``requestAvatarId`` may still let the user
-        in, after which it is.
+        Never blocks. If the result is empty, ``requestAvatarId`` may still accept the user;
+        after that, this method knows the password.
         """
 
 
 class IRunningChecker(Interface):
-    """A checker that has something to do while the daemon runs."""
+    """A checker with background work while the daemon runs."""
 
-    problem = Attribute("Why it goes by what may be old; empty where it does not.")
+    problem = Attribute("Why its accounts may be out of date; empty if they are not.")
 
     def start() -> None:
-        """Begin."""
+        """Start."""
 
     def stop() -> Awaitable[None]:
-        """End."""
+        """Stop."""
 
     def reload() -> Deferred[None]:
-        """Go by what is there now; never fails."""
+        """Reload the accounts; never fails."""
 
 
 class Authenticator:
-    """Asks each checker in turn; whom one lets in is in.
+    """Asks each checker in turn, until one accepts the user.
 
     Checkers come from :mod:`twisted.cred.strcred` (``--auth``) or from a program that
-    embeds the pool; each has ``timeout`` seconds. Raises :class:`NoUsableChecker` when none of
-    those given can help.
+    embeds the pool. Each has ``timeout`` seconds. Raises :class:`NoUsableChecker` if no
+    checker takes a username and a password.
     """
 
     def __init__(
@@ -97,26 +97,26 @@ class Authenticator:
 
     @property
     def problems(self) -> list[str]:
-        """Why a checker goes by what may be old."""
+        """Why a checker's accounts may be out of date."""
         return [checker.problem for checker in self._running if checker.problem]
 
     def start(self) -> None:
-        """Start the checkers that have something to do."""
+        """Start the checkers with background work."""
         for checker in self._running:
             checker.start()
 
     async def stop(self) -> None:
-        """Stop them."""
+        """Stop the checkers with background work."""
         for checker in self._running:
             await checker.stop()
 
     async def reload(self) -> None:
-        """Have them go by what is there now."""
+        """Let the checkers reload their accounts."""
         for checker in self._running:
             await checker.reload()
 
     def knows(self, user: str, password: str | None) -> str:
-        """Return the role of a user who may come in by what is known already; else empty."""
+        """Return the role of a user whose password is known to be right; else empty."""
         found = (checker.quick(user, password or "") for checker in self._quick)
         return next(filter(None, found), "")
 
@@ -131,7 +131,7 @@ class Authenticator:
         return next(filter(None, found), "")
 
     async def allowed(self, user: str, password: str | None) -> str:
-        """Return the role of a user who may come in, empty for one who may not.
+        """Return the role of a user, or empty if no checker accepts the password.
 
         Raises :class:`CannotTell`.
         """
@@ -152,7 +152,7 @@ class Authenticator:
         if failure.check(TimedOut):
             raise CannotTell(f"a checker has not answered in {self._timeout:g} s")
         if failure.check(RequestError):
-            raise CannotTell("too many passwords wait for a checker")
+            raise CannotTell("too many passwords are waiting for a checker")
         error = failure.value
         raise CannotTell(f"a checker failed, {type(error).__name__}", str(error)) from error
 

@@ -1,8 +1,8 @@
-"""Checks a name with a password or a token against the accounts of a file.
+"""Check names with passwords or tokens against an account file.
 
-A password takes milliseconds of a thread, so few are checked at once and few may wait. A
-right one is remembered, by a hash with a key that this process alone has, for as long as the
-file says the same. A token takes microseconds.
+A password takes milliseconds of a thread. So only a few are checked at the same time, and
+few may wait. A right password is remembered, hashed with a key of this process, as long as
+the file does not change it. A token takes microseconds.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ from kupool.accounts.hashing import (
 from kupool.accounts.watcher import AccountWatcher
 from kupool.net.workers.threads import Threads
 
-#: Passwords that are checked at once, and that may wait for it.
+#: Most passwords that are checked at the same time, and most that wait.
 THREADS = max(1, min(4, (os.cpu_count() or 2) // 2))
 QUEUE = 256
 
-#: Right passwords that are remembered.
+#: Most right passwords that are remembered.
 REMEMBERED = 10_000
 
 
 @implementer(ICredentialsChecker, IQuickChecker, IRunningChecker)
 class AccountChecker:
-    """A checker of :mod:`twisted.cred` for the accounts that a watcher keeps in memory.
+    """A :mod:`twisted.cred` checker of the accounts that a watcher keeps in memory.
 
-    ``requestAvatarId`` fires with the name, fails with :class:`UnauthorizedLogin` where the
-    password or token is wrong, and with :class:`~kupool.errors.RequestError` where ``queue``
-    passwords wait already.
+    ``requestAvatarId`` fires with the name. It fails with :class:`UnauthorizedLogin` if the
+    password or token is wrong, and with :class:`~kupool.errors.RequestError` if ``queue``
+    passwords are waiting.
     """
 
     credentialInterfaces = (IUsernamePassword,)
@@ -57,25 +57,25 @@ class AccountChecker:
         self._threads = Threads(reactor, THREADS, queue=queue)
         self._key = token_bytes(32)
         self._nobody = nobodys_password()
-        #: Hashes of a name, a password and what is stored of it, the last used last.
+        #: Hashes of a name, a password and its stored text; the most recently used is last.
         self._right: OrderedDict[bytes, None] = OrderedDict()
 
     @property
     def problem(self) -> str:
-        """Why the accounts may be old; empty when they are as in the file."""
+        """Why the accounts may be out of date; empty if they are as in the file."""
         return self._watcher.concern
 
     def start(self) -> None:
-        """Begin to follow the file."""
+        """Start watching the file."""
         self._watcher.start()
 
     async def stop(self) -> None:
-        """Stop following the file, and refuse the passwords that wait."""
+        """Stop watching the file, and refuse the waiting passwords."""
         await self._watcher.stop()
         await self._threads.stop(1.0)
 
     def reload(self) -> Deferred[None]:
-        """Read the file again, now; never fails."""
+        """Read the file again now; never fails."""
         return self._watcher.reread()
 
     def owner(self, token: str) -> tuple[str, str] | None:
@@ -108,7 +108,7 @@ class AccountChecker:
         return known.role
 
     def requestAvatarId(self, credentials: Any) -> Deferred[bytes | tuple[()]]:
-        """Check a name and a password or token, both bytes of UTF-8."""
+        """Check a name and a password or token; both are UTF-8 bytes."""
         name = credentials.username.decode("utf-8", "replace")
         secret = credentials.password.decode("utf-8", "replace")
         if self.quick(name, secret):
@@ -119,7 +119,7 @@ class AccountChecker:
             return fail(UnauthorizedLogin("the password is too long"))
         known = self._watcher.accounts.passwords.get(name)
         if known is None or known.plain:
-            # As long as for a password that is hashed: nobody learns who has an account.
+            # Take as long as for a hashed password, so that timing does not reveal accounts.
             checked = self._threads.run(password_matches, self._nobody, secret)
             return checked.addCallback(_refuse)
         checked = self._threads.run(password_matches, known.stored, secret)
@@ -139,9 +139,9 @@ class AccountChecker:
 
 
 def _plain_matches(known: Secret, password: str) -> bool:
-    """Compare a password in plain text, up to the end of its line or to its next colon.
+    """Compare a plain-text password with the whole line, or up to its next colon.
 
-    Both, as the checker of Twisted, which read these files before, takes the latter.
+    Twisted's checker, which read these files before, compares up to the next colon.
     """
     first, _, _ = known.stored.partition(":")
     return same(known.stored, password) | same(first, password)

@@ -1,15 +1,15 @@
-"""The text of an account file. Pure.
+"""Parse and write the text of an account file. Pure.
 
-One secret a line, of an account that may have several::
+There is one secret per line; an account may have several::
 
     # a comment
     alice:$argon2id$v=19$m=12288,t=3,p=1$...$...:role=operator
     alice:$sha256$9f86d081...:label=rig1
     bob:a password in plain text
 
-A name is what stands before the first colon. A hashed secret may have options after it, of
-which ``role`` and ``label`` have a meaning. A secret that is not hashed is a plain-text
-password; :attr:`KnownAccounts.plain` names who has one.
+The name is the text before the first colon. A hashed secret may be followed by options, of
+which ``role`` and ``label`` are used. A secret that is not hashed is a plain-text password;
+:attr:`KnownAccounts.plain` names the accounts that have one.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 
 from kupool.accounts.hashing import PASSWORD_MARK, TOKEN_MARK
 
-#: What an account may do at most; what each may do exactly is a matter of the permissions.
+#: The roles of accounts; the permissions of each are defined elsewhere.
 ROLES = ("worker", "operator", "admin")
 
 _NAME = re.compile(r"[^:\x00-\x1f\x7f]{1,255}")
@@ -36,12 +36,12 @@ MAX_SIZE = 64 * 1024 * 1024
 
 
 class BrokenAccounts(ValueError):
-    """The text is no account file; says which line and why, and never shows a secret."""
+    """The text is not an account file; says which line and why, and never contains a secret."""
 
 
 @dataclass(frozen=True)
 class Secret:
-    """A line of the file: ``stored`` is the hash, or the password where it is ``plain``."""
+    """A line of the file: ``stored`` is the hash, or the password if it is ``plain``."""
 
     name: str
     stored: str
@@ -55,11 +55,11 @@ class Secret:
 
     @property
     def plain(self) -> bool:
-        """Whether it is a password in plain text."""
+        """Whether it is a plain-text password."""
         return not self.stored.startswith((TOKEN_MARK, PASSWORD_MARK))
 
     def line(self) -> str:
-        """Return it as a line of the file, without the end."""
+        """Return the line of the file, without the line end."""
         if self.plain:
             return f"{self.name}:{self.stored}"
         options = [f"role={self.role}"] if self.role != "worker" else []
@@ -69,28 +69,28 @@ class Secret:
 
 @dataclass(frozen=True)
 class KnownAccounts:
-    """The secrets of a file, as they are looked for."""
+    """The secrets of a file, indexed for lookup."""
 
     passwords: Mapping[str, Secret] = field(default_factory=dict)
-    #: By what is stored of them.
+    #: The secrets by their stored text.
     tokens: Mapping[str, Secret] = field(default_factory=dict)
-    #: What is wrong with lines that were skipped.
+    #: The problems of the skipped lines.
     problems: tuple[str, ...] = ()
 
     @property
     def names(self) -> list[str]:
-        """Everybody who has a secret, in order."""
+        """The sorted names of all accounts with a secret."""
         tokens = (secret.name for secret in self.tokens.values())
         return sorted({*self.passwords, *tokens})
 
     @property
     def plain(self) -> list[str]:
-        """Those whose password is there in plain text, in order."""
+        """The sorted names of accounts with a plain-text password."""
         return sorted(name for name, secret in self.passwords.items() if secret.plain)
 
 
 def check_name(name: str) -> str:
-    """Return a name that an account may have; raises :class:`ValueError`."""
+    """Return a valid account name; raises :class:`ValueError` for an invalid one."""
     if not _NAME.fullmatch(name):
         raise ValueError("a name has 1 to 255 characters, no colon and no control characters")
     if name != name.strip() or name.startswith("#"):
@@ -99,7 +99,7 @@ def check_name(name: str) -> str:
 
 
 def check_label(label: str) -> str:
-    """Return a label that a token may have; raises :class:`ValueError`."""
+    """Return a valid label of a token; raises :class:`ValueError` for an invalid one."""
     if not _LABEL.fullmatch(label):
         raise ValueError("a label has 1 to 64 letters, digits, dots, - and _")
     return label
@@ -108,7 +108,7 @@ def check_label(label: str) -> str:
 def parse_line(text: str) -> Secret | None:
     """Return the secret of a line, None for an empty line or a comment.
 
-    Raises :class:`ValueError`, without the text of the line in it.
+    Raises :class:`ValueError`, without the text of the line.
     """
     text = text.rstrip()
     if not text or text.startswith("#"):
@@ -133,19 +133,19 @@ def _with_options(secret: Secret, options: Sequence[str]) -> Secret:
         key, _, value = option.partition("=")
         if key == "role":
             if value not in ROLES:
-                raise ValueError(f"the role of {secret.name} is none of {', '.join(ROLES)}")
+                raise ValueError(f"the role of {secret.name} is not one of {', '.join(ROLES)}")
             role = value
         elif key == "label":
             label = check_label(value)
         else:
-            raise ValueError(f"an option of {secret.name} is neither role=... nor label=...")
+            raise ValueError(f"an option of {secret.name} is not role=... or label=...")
     return Secret(secret.name, secret.stored, role, label)
 
 
 def parse(data: bytes) -> KnownAccounts:
-    """Read the bytes of a file. Lines that cannot be read are skipped, and are problems.
+    """Parse a file. Lines that cannot be read are skipped, and reported as problems.
 
-    Of two passwords of one name the first counts. Raises :class:`BrokenAccounts` where no
+    The first of two passwords of one name is used. Raises :class:`BrokenAccounts` if no
     line can be read.
     """
     if len(data) > MAX_SIZE:
@@ -160,13 +160,13 @@ def parse(data: bytes) -> KnownAccounts:
                 continue
             if secret.token:
                 if tokens.setdefault(secret.stored, secret).name != secret.name:
-                    raise ValueError(f"{secret.name} has the token of somebody else")
+                    raise ValueError(f"{secret.name} has the token of another account")
             elif passwords.setdefault(secret.name, secret) is not secret:
-                raise ValueError(f"{secret.name} has a password already, which counts")
+                raise ValueError(f"{secret.name} already has a password, which is used")
         except ValueError as error:
             problems.append(f"line {number}: {error}")
     if not passwords and not tokens:
-        raise BrokenAccounts(problems[0] if problems else "there is no account in it")
+        raise BrokenAccounts(problems[0] if problems else "it contains no account")
     return KnownAccounts(passwords, tokens, tuple(problems))
 
 

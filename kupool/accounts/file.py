@@ -1,6 +1,6 @@
-"""The account file on disk: read it, and change it so that nobody reads half of it.
+"""Read the account file, and change it atomically.
 
-Blocking: for the commands, and for a thread of the daemon.
+Blocking: for commands, and for a thread of the daemon.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from kupool.accounts.entries import (
 )
 from kupool.storage.copies import CopyError, sync_folder, write_file
 
-#: The mode of a file that is made.
+#: The mode of a new file.
 _MODE = 0o600
 
-#: What is another one after each change of a file: its number, size and time of change.
+#: Identifies a version of a file: its inode, size and modification time.
 Fingerprint = tuple[int, int, int]
 
-#: Says of a secret whether it is to go.
+#: Returns whether to remove a secret.
 Leaves = Callable[[Secret], bool]
 
 
@@ -40,14 +40,14 @@ class AccountFile:
         self.path = Path(path)
 
     def read(self) -> KnownAccounts:
-        """Return what is in it; raises :class:`OSError` and :class:`BrokenAccounts`."""
+        """Return the accounts; raises :class:`OSError` and :class:`BrokenAccounts`."""
         with open(self.path, "rb") as file:
             return parse(file.read(MAX_SIZE + 1))
 
     def read_if_any(self) -> KnownAccounts:
-        """Return what is in it, nothing where there is no file, or no account in it.
+        """Return the accounts; none if there is no file, or no account in it.
 
-        Raises :class:`OSError`, and :class:`BrokenAccounts` where no line can be read.
+        Raises :class:`OSError`, and :class:`BrokenAccounts` if no line can be read.
         """
         try:
             data = self.path.read_bytes()
@@ -56,7 +56,8 @@ class AccountFile:
         return parse(data) if data.strip() else KnownAccounts()
 
     def fingerprint(self) -> Fingerprint:
-        """Return what the file is now; raises :class:`OSError` and :class:`BrokenAccounts`."""
+        """Return the file's current version; raises :class:`OSError` and :class:`BrokenAccounts`.
+        """
         found = os.stat(self.path)
         if not stat.S_ISREG(found.st_mode):
             raise BrokenAccounts("it is not a file")
@@ -64,14 +65,14 @@ class AccountFile:
 
     @property
     def open_to_others(self) -> bool:
-        """Whether somebody else on this machine may read it; raises :class:`OSError`."""
+        """Whether other users of this machine may read it; raises :class:`OSError`."""
         return bool(os.stat(self.path).st_mode & (stat.S_IROTH | stat.S_IRGRP))
 
     def replace(self, leaves: Leaves, added: tuple[Secret, ...] = ()) -> int:
-        """Drop the secrets that ``leaves`` names, and add others; returns how many went.
+        """Remove the secrets that ``leaves`` selects, and add others; returns the number removed.
 
-        Comments, and lines that cannot be read, stay. The first new secret takes the place
-        of the first that goes. Raises :class:`OSError` and :class:`CopyError`.
+        Comments and unreadable lines stay. The first new secret replaces the first removed
+        one. Raises :class:`OSError` and :class:`CopyError`.
         """
         with self._locked():
             lines, gone = [], 0
@@ -92,15 +93,15 @@ class AccountFile:
             data = self.path.read_bytes()
         except FileNotFoundError:
             return []
-        # Bytes that are no text come back as they were.
+        # Bytes that are not text are written back unchanged.
         text = data.decode("utf-8", "surrogateescape").removeprefix("\ufeff")
         return [line.removesuffix("\r") for line in text.split("\n") if line or text == "\n"]
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """Wait until no other command changes the file; make an empty one where there is none.
+        """Lock the file against other commands; creates an empty one if there is none.
 
-        Whoever had the lock may have replaced the file: then the new one is locked.
+        If the previous holder of the lock replaced the file, the new file is locked.
         """
         while True:
             descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _MODE)
@@ -118,7 +119,7 @@ class AccountFile:
         return False
 
     def _write(self, text: str) -> None:
-        """Put a new file in the place of the old one, with its owner and its mode."""
+        """Replace the file by a new one with the same owner and mode."""
         target = self.path.resolve()
         fresh = target.with_name(f".{target.name}.{token_hex(8)}")
         try:

@@ -1,7 +1,7 @@
-"""Passwords are kept as argon2id, tokens as SHA-256. Blocking: a password takes milliseconds.
+"""Hash passwords with argon2id, and tokens with SHA-256. Blocking: a password takes milliseconds.
 
-A person chooses a password, so guessing it must be slow. A token is 256 random bits that
-nobody can guess, so checking it may be fast: ten thousand workers log in within a minute.
+People choose passwords, so guessing must be slow. A token has 256 random bits that nobody
+can guess, so checking it may be fast: ten thousand workers log in within a minute.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from argon2.low_level import Type
 #: the least memory of those that take less than 25 ms on the machines this was made on.
 MEMORY_KIB, PASSES, LANES = 12_288, 3, 1
 
-#: What a stored password and a stored token begin with.
+#: The prefixes of a stored password and a stored token.
 PASSWORD_MARK, TOKEN_MARK = "$argon2id$", "$sha256$"
 
-#: What every token begins with, so that it is told from a password, and found where it leaked.
+#: The prefix of every token, which tells it from a password, and helps to find leaked tokens.
 TOKEN_PREFIX = "kpt_"  # noqa: S105 - no secret
 
 #: Characters of a token after its prefix: 32 random bytes.
@@ -38,14 +38,14 @@ def _hasher() -> PasswordHasher:
 
 
 def hash_password(password: str) -> str:
-    """Return what is kept of a password, in the PHC string format."""
+    """Return the hash of a password in the PHC string format."""
     return _hasher().hash(password)
 
 
 def password_matches(stored: str, password: str) -> bool:
-    """Say whether a password is the one that was stored. Takes milliseconds, always.
+    """Return whether a password matches a stored hash. Always takes milliseconds.
 
-    Raises :class:`ValueError` for a stored value that is no hash of argon2.
+    Raises :class:`ValueError` for a stored value that is not an argon2 hash.
     """
     try:
         return _hasher().verify(stored, password)
@@ -54,7 +54,7 @@ def password_matches(stored: str, password: str) -> bool:
 
 
 def nobodys_password() -> str:
-    """Return a stored password that nobody knows, to check when there is no account.
+    """Return the hash of an unknown password, to check if there is no account.
 
     So an unknown name takes as long as a wrong password.
     """
@@ -67,17 +67,17 @@ def make_token() -> str:
 
 
 def is_token(secret: str) -> bool:
-    """Say whether a secret has the form of a token."""
+    """Return whether a secret has the form of a token."""
     return len(secret) == len(TOKEN_PREFIX) + _TOKEN_LENGTH and secret.startswith(TOKEN_PREFIX)
 
 
 def hash_token(token: str) -> str:
-    """Return what is kept of a token."""
+    """Return the hash of a token."""
     return TOKEN_MARK + sha256(token.encode()).hexdigest()
 
 
 def same(one: str, other: str) -> bool:
-    """Compare two texts in a time that does not tell where they differ."""
+    """Compare two texts in constant time."""
     return compare_digest(one.encode(), other.encode())
 
 

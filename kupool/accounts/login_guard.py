@@ -1,12 +1,13 @@
-"""Failed logins: how many an address and a user may have, and what is said of them.
+"""Limit failed logins by address and by user.
 
-Guessing is slowed at both ends. An address that has used up its failures, or a user for whom
-too many were tried, is told to try again later, before a password costs a thread anything.
-What can be checked at once, a token or a password that was right before, is not held up: so
-nobody can lock others out. Nor can a user be locked out where they logged in before.
+If an address has used up its failures, or too many passwords were tried for a user, further
+logins are told to try again later, before a password costs any thread time. Tokens, and
+passwords that were right before, are checked at once and not limited, so an attacker cannot
+lock others out. A user is also not locked out of networks where they logged in before.
 
-As many are checked at once as may still fail. The others of that address wait for these, so
-that guessing many at once tries no more than guessing one after the other.
+At most as many logins are checked at the same time as may still fail. The others of that
+address wait for them. So guessing in parallel tries no more passwords than guessing in
+sequence.
 """
 
 from __future__ import annotations
@@ -22,20 +23,18 @@ from kupool.net.refusals import Refusals
 from kupool.timing.shared_buckets import SharedBuckets
 from kupool.timing.waiting import Waiters
 
-#: Pairs of a user and a network that are remembered for having logged in.
+#: Most pairs of a user and a network with a successful login that are remembered.
 REMEMBERED = 10_000
 
-#: Logins of one address, or for one user, that wait for others to be checked.
+#: Most logins of one address, or of one user, that wait for others to be checked.
 MAX_WAITING = 1000
 
-#: Characters of a name that the log shows.
+#: Most characters of a name in the log.
 _SHOWN = 64
 
 
 class TryAgain(Exception):
-    """Whether a user may come in cannot be said now; ``wait`` is how many seconds to stay away,
-    0 where nobody knows.
-    """
+    """The login cannot be checked now; try again in ``wait`` seconds, 0 if unknown."""
 
     def __init__(self, reason: str, wait: float = 0.0) -> None:
         super().__init__(reason)
@@ -44,9 +43,9 @@ class TryAgain(Exception):
 
 @dataclass(frozen=True)
 class LoginSettings:
-    """How many logins may fail in a minute, of an address and of a user; 0: no limit.
+    """How many logins of an address and of a user may fail in a minute; 0 means no limit.
 
-    ``delay`` is the time, in seconds, after which a wrong password is answered.
+    ``delay`` is the time in seconds before a wrong password is answered.
     """
 
     address_failures: float = 20.0
@@ -55,7 +54,7 @@ class LoginSettings:
 
 
 class _Budget:
-    """The failures that each of many may have, where those under way count until they end."""
+    """The allowed failures per key; running checks count as failures until they end."""
 
     def __init__(self, clock: IReactorTime, a_minute: float, subject: str) -> None:
         self._clock = clock
@@ -65,7 +64,7 @@ class _Budget:
         self._subject = subject
 
     async def enter(self, key: str) -> None:
-        """Wait until one more may be checked; raises :class:`TryAgain` where none may."""
+        """Wait until one more may be checked; raises :class:`TryAgain` if none may."""
         while self._buckets is not None and key:
             level = self._buckets.level(key, self._clock.seconds())
             if level >= self._under_way[key] + 1:
@@ -81,7 +80,7 @@ class _Budget:
         self._under_way[key] += 1
 
     def leave(self, key: str, *, failed: bool) -> None:
-        """One has been checked."""
+        """Record that a check has ended."""
         if failed and self._buckets is not None and key:
             self._buckets.spend(key, self._clock.seconds())
         self._under_way[key] -= 1
@@ -93,7 +92,7 @@ class _Budget:
 
 
 class LoginGuard:
-    """Lets logins be checked as far as those before them have not failed too often."""
+    """Allows logins to be checked unless too many earlier ones have failed."""
 
     _log = Logger()
 
@@ -102,7 +101,7 @@ class LoginGuard:
         self._by_network = _Budget(clock, settings.address_failures, "of one address")
         self._by_user = _Budget(clock, settings.user_failures, "for one user")
         self._welcome: OrderedDict[tuple[str, str], None] = OrderedDict()
-        #: What was refused, by reason: one line of the log each, then one a minute.
+        #: The refusals by reason; logged at once, then once a minute.
         self.refusals = Refusals(clock)
 
     async def enter(self, user: str, host: str) -> LoginAttempt:
@@ -122,12 +121,12 @@ class LoginGuard:
         return LoginAttempt(user, host, network, "" if known else user)
 
     def leave(self, attempt: LoginAttempt, *, failed: bool = False) -> None:
-        """A password was checked, or could not be."""
+        """Record that a check has ended."""
         self._by_network.leave(attempt.network, failed=failed)
         self._by_user.leave(attempt.budget, failed=failed)
 
     def succeeded(self, attempt: LoginAttempt) -> None:
-        """Remember that a user has logged in there."""
+        """Remember that a user has logged in from a network."""
         key = attempt.user, attempt.network
         self._welcome[key] = None
         self._welcome.move_to_end(key)
@@ -135,7 +134,7 @@ class LoginGuard:
             self._welcome.popitem(last=False)
 
     def refused(self, attempt: LoginAttempt, reason: str) -> None:
-        """Count a login that was refused, and log it."""
+        """Count and log a refused login."""
         self.refusals.counts["login"] += 1
         self._log.warn(
             "Login refused: user {username!r} from {remote}: {reason}",
@@ -147,7 +146,7 @@ class LoginGuard:
 
 @dataclass(frozen=True)
 class LoginAttempt:
-    """A login that is being checked; ``budget`` is the user whose failures it counts among."""
+    """A login that is being checked; ``budget`` is the user whose failures include it."""
 
     user: str
     host: str

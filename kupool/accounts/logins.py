@@ -1,4 +1,4 @@
-"""One login: what is known is let in at once, who guesses waits, the others are checked."""
+"""Logins: known passwords are accepted at once, others are checked, and guessing is limited."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kupool.accounts.login_guard import LoginGuard, LoginSettings, TryAgain
 
 
 class Logins:
-    """Decides who may come in, for every way there is."""
+    """Decides about logins, for all protocols."""
 
     _log = Logger()
 
@@ -28,25 +28,26 @@ class Logins:
         self.authenticator.start()
 
     async def stop(self) -> None:
-        """Stop the checkers, and log what was refused since the last line about it."""
+        """Stop the checkers, and log the refusals that are not logged yet."""
         self.guard.refusals.stop()
         await self.authenticator.stop()
 
     def reload(self) -> None:
-        """Have the checkers go by what is there now."""
+        """Let the checkers reload their accounts."""
         Deferred.fromCoroutine(self.authenticator.reload()).addErrback(
-            lambda failure: self._log.failure("The accounts could not be read again", failure)
+            lambda failure: self._log.failure("The accounts could not be reloaded", failure)
         )
 
     def knows(self, user: str, password: str) -> str:
-        """Return the role of a user who may come in by what is known already; else empty."""
+        """Return the role of a user whose password is known to be right; else empty."""
         return self.authenticator.knows(user, password)
 
     def check(self, user: str, password: str, host: str) -> Deferred[str]:
-        """Return the role of a user who may come in from an address; empty for one who may not.
+        """Return the role of a user who logs in from an address; empty if the password is wrong.
 
-        The answer to a wrong password is delayed. Fails with :class:`TryAgain` where nobody
-        can tell now, or nobody may try there now.
+        The answer to a wrong password is delayed. Fails with :class:`TryAgain` if the
+        password cannot be checked now, or if no login from there or of that user is allowed
+        now.
         """
         return Deferred.fromCoroutine(self._check(user, password, host))
 

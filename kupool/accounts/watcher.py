@@ -1,8 +1,8 @@
-"""The accounts in memory, read again when their file changes.
+"""Keep the accounts in memory, and reload them when their file changes.
 
-The file may be away for a moment while something replaces it, or be broken after an edit:
-then the last good copy stays in use, and the log says why. Reading happens in a thread,
-since the disk may hang.
+The file may be missing for a moment while it is replaced, or be broken after an edit. Then
+the last valid copy stays in use, and the log says why. A thread reads the file, because the
+disk may hang.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from kupool.accounts.file import AccountFile, Fingerprint
 from kupool.errors import RequestError
 from kupool.net.workers.threads import Threads
 
-#: Seconds between two looks at the file.
+#: Seconds between two checks of the file.
 LOOK = 1.0
 
-#: Names that a line of the log shows at most.
+#: Most names in a log line.
 _SHOWN = 5
 
-#: What no file is.
+#: The version of a missing file.
 _NEVER: Fingerprint = (0, 0, 0)
 
 
 class _Look(NamedTuple):
-    """What one look at the file found; ``accounts`` where there was something to read."""
+    """The result of one check of the file; ``accounts`` is set if it was read."""
 
     fingerprint: Fingerprint
     accounts: KnownAccounts | None = None
@@ -39,10 +39,9 @@ class _Look(NamedTuple):
 
 
 def _look(file: AccountFile, before: Fingerprint | None, taken: Fingerprint | None) -> _Look:
-    """Read the file if it has changed since ``taken``, and is the same as ``before``.
+    """Read the file if it has changed since ``taken``, and is the same as at ``before``.
 
-    So a file that is written in place is not read in the middle of that. Blocking. Raises
-    :class:`OSError`.
+    So a file is not read while it is being written. Blocking. Raises :class:`OSError`.
     """
     found = file.fingerprint()
     if found == taken or (found != before and taken is not None):
@@ -56,9 +55,9 @@ def _look(file: AccountFile, before: Fingerprint | None, taken: Fingerprint | No
 class AccountWatcher:
     """Keeps the accounts of a file in memory.
 
-    Reads the file when it is made, and raises :class:`OSError` where there is none or
-    :class:`BrokenAccounts` where no line of it can be read. ``start`` begins to look at it
-    each second.
+    The constructor reads the file. It raises :class:`OSError` if there is none, and
+    :class:`BrokenAccounts` if no line can be read. After ``start`` it checks the file every
+    second.
     """
 
     _log = Logger()
@@ -68,12 +67,12 @@ class AccountWatcher:
         if first.accounts is None:
             raise BrokenAccounts(first.problem)
         self._file = file
-        #: What the file was at the last look, and when what is in use was read.
+        #: The version of the file at the last check, and that of the accounts in use.
         self._seen: Fingerprint | None = first.fingerprint
         self._taken: Fingerprint | None = first.fingerprint
         self._first = first
         self.accounts = first.accounts
-        #: Why the last good copy is in use; empty when the file is.
+        #: Why an old copy is in use; empty if the current file is.
         self.problem = ""
         self._threads = Threads(reactor, 1, queue=1, most_stuck=1)
         self._looking: Deferred[None] | None = None
@@ -81,31 +80,31 @@ class AccountWatcher:
         self._looks.clock = reactor
 
     def start(self) -> None:
-        """Begin to look at the file, and name what an operator should know of it."""
+        """Start checking the file, and log its problems."""
         self._remark(self.accounts, self._first.open_to_others)
         self._looks.start(LOOK, now=False).addErrback(
             lambda failure: self._log.failure("The account file is not watched", failure)
         )
 
     async def stop(self) -> None:
-        """Stop looking; waits a second at most for a look that is under way."""
+        """Stop checking; waits up to a second for a running check."""
         if self._looks.running:
             self._looks.stop()
         await self._threads.stop(1.0)
 
     def reread(self) -> Deferred[None]:
-        """Read the file now, whether it has changed or not; never fails."""
+        """Read the file now, even if it has not changed; never fails."""
         self._taken = None
         return self.look()
 
     def look(self) -> Deferred[None]:
-        """Look at the file now, unless a look is under way; never fails."""
-        if self._looking is not None:  # the disk hangs: there is no second look beside it
+        """Check the file now, unless a check is running; never fails."""
+        if self._looking is not None:  # the disk hangs: do not start a second check
             return succeed(None)
         self._looking = Deferred()
         found = self._threads.run(_look, self._file, self._seen, self._taken)
         found.addCallbacks(self._took, self._failed).addErrback(
-            lambda failure: self._log.failure("The account file cannot be taken", failure)
+            lambda failure: self._log.failure("The account file could not be checked", failure)
         ).addBoth(self._looked)
         return self._looking or succeed(None)
 
@@ -142,17 +141,17 @@ class AccountWatcher:
     def _failed(self, failure: Failure) -> None:
         error = failure.value
         if isinstance(error, BrokenAccounts | OSError):
-            # Whatever comes back in its place is read.
+            # Read whatever replaces it.
             self._seen, self._taken = None, _NEVER
             self._keep(getattr(error, "strerror", None) or str(error))
         elif not isinstance(error, CancelledError | RequestError):
-            # Those two: it ends, or the system has no thread.
+            # The pool is stopping, or the system has no thread left.
             failure.raiseException()
 
     def _keep(self, why: str) -> None:
         if why != self.problem:
             self._log.error(
-                "The account file {path} is not usable: {why}. The copy read before stays in use",
+                "The account file {path} cannot be used: {why}. The previous copy stays in use",
                 path=str(self._file.path),
                 why=why,
             )
@@ -160,10 +159,10 @@ class AccountWatcher:
 
     @property
     def concern(self) -> str:
-        """Why what is in memory may be old, for ``/ready``; empty where it is not."""
+        """Why the accounts in memory may be out of date, for ``/ready``; empty if they are not."""
         if not self.problem:
             return ""
-        return f"{self._file.path}: {self.problem}; the copy read before stays in use"
+        return f"{self._file.path}: {self.problem}; the previous copy stays in use"
 
     def _remark(self, accounts: KnownAccounts, open_to_others: bool) -> None:
         path = str(self._file.path)
@@ -173,7 +172,7 @@ class AccountWatcher:
         if plain:
             more = f" and {len(plain) - _SHOWN} more" if len(plain) > _SHOWN else ""
             self._log.warn(
-                "Account file {path} holds passwords in plain text, of {names}{more}. "
+                "Account file {path} contains plain-text passwords of {names}{more}. "
                 "Hash them with: kupool user hash --file {path}",
                 path=path,
                 names=", ".join(plain[:_SHOWN]),

@@ -1,6 +1,6 @@
-"""Connections to RabbitMQ: addresses, channels, and links that come back for ever.
+"""Connections to RabbitMQ: addresses, channels, and links that reconnect indefinitely.
 
-pika's Twisted adapter is behind :mod:`kupool.amqp.wire`; nothing else of KuPool touches it.
+Only :mod:`kupool.amqp.wire` uses pika's Twisted adapter.
 """
 
 from __future__ import annotations

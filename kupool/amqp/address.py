@@ -1,4 +1,4 @@
-"""Where the brokers are: one setting, several addresses. Pure."""
+"""Parse the broker addresses in a setting. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _PORTS = {"amqp": 5672, "amqps": 5671}
 
 @dataclass(frozen=True)
 class BrokerAddress:
-    """One address of a broker, and as whom to use which virtual host there."""
+    """The address of a broker, with the account and the virtual host to use."""
 
     host: str
     port: int
@@ -30,18 +30,19 @@ class BrokerAddress:
 
 
 def parse_brokers(url: str) -> tuple[BrokerAddress, ...]:
-    """Return the brokers of ``amqp://user:password@host:5672/vhost,host2,host3:5673``.
+    """Parse ``amqp://user:password@host:5672/vhost,host2,host3:5673``.
 
-    Addresses are separated by commas. One without a scheme has that, the account and the
-    virtual host of the first; a virtual host after the last address is everyone's, as in
-    ``amqp://user:password@one,two/vhost``. Ports are 5672, and 5671 for ``amqps``. A comma in a
-    password is written ``%2C``. Raises :class:`ValueError`, which shows no password.
+    Addresses are separated by commas. An address without a scheme gets the scheme, account
+    and virtual host of the first one. A virtual host after the last address applies to all,
+    as in ``amqp://user:password@one,two/vhost``. The default port is 5672, or 5671 for
+    ``amqps``. Write a comma in a password as ``%2C``. Raises :class:`ValueError`, without a
+    password in its text.
     """
     parts = [part.strip() for part in url.split(",")]
     try:
         first = urlsplit(parts[0])
         if first.scheme not in _PORTS:
-            raise ValueError("it has to begin with amqp:// or amqps://")
+            raise ValueError("it must begin with amqp:// or amqps://")
         scheme, account = first.scheme, _account(parts[0])
         whole = [p if "://" in p else f"{scheme}://{account}{p}" for p in parts]
         vhosts = [path for path in (urlsplit(part).path for part in whole) if path]
@@ -61,11 +62,11 @@ def _account(part: str) -> str:
 def _broker(part: str, default_vhost: str) -> BrokerAddress:
     parsed = urlsplit(part)
     if parsed.scheme not in _PORTS:
-        raise ValueError("it has to begin with amqp:// or amqps://")
+        raise ValueError("it must begin with amqp:// or amqps://")
     if not parsed.hostname:
         raise ValueError("a host is missing")
     if parsed.query or parsed.fragment:
-        raise ValueError("there is something after the virtual host")
+        raise ValueError("unexpected text after the virtual host")
     try:
         port = parsed.port or _PORTS[parsed.scheme]
     except ValueError:

@@ -1,4 +1,4 @@
-"""A channel of a connection, and what is delivered on it."""
+"""A channel of a broker connection, and the messages delivered on it."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from kupool.amqp.wire import as_error, make_properties
 
 
 class BrokerMessage(NamedTuple):
-    """A message as it came; ``tag`` is what it is acknowledged by on its channel.
+    """A delivered message; ``tag`` identifies it for acknowledgement on its channel.
 
-    ``kind``, ``sender`` and ``reply_to`` are what AMQP calls type, app-id and reply-to.
+    ``kind``, ``sender`` and ``reply_to`` are AMQP's type, app-id and reply-to.
     """
 
     tag: int
@@ -37,7 +37,7 @@ class BrokerChannel:
 
     def __init__(self, channel: Any) -> None:
         self._channel = channel
-        #: Called with the reason when it ends, in whatever way.
+        #: Called with the reason when the channel ends.
         self.on_closed: Callable[[BrokerError], object] = lambda reason: None
         channel.on_closed.addBoth(self._closed)
 
@@ -46,49 +46,48 @@ class BrokerChannel:
 
     @property
     def is_open(self) -> bool:
-        """Whether it can be used."""
+        """Whether the channel is open."""
         return bool(self._channel.is_open)
 
     def _call(self, name: str, **arguments: Any) -> Deferred[Any]:
         if not self._channel.is_open:
-            # pika would leave a Deferred behind that fails later, and nobody hears it.
+            # pika would return a Deferred that fails later without a handler.
             return fail(BrokerError("the channel is closed"))
         called: Deferred[Any] = getattr(self._channel, name)(**arguments)
         return called.addErrback(_translated)
 
     def declare_exchange(self, name: str, kind: str, *, durable: bool = True) -> Deferred[Any]:
-        """Make an exchange, unless it is there."""
+        """Declare an exchange."""
         return self._call("exchange_declare", exchange=name, exchange_type=kind, durable=durable)
 
     def fence(self, exchange: str) -> Deferred[Any]:
-        """Fires when the broker has done all that was asked on this channel before."""
+        """Return a Deferred that fires when the broker has processed all earlier commands."""
         return self._call("exchange_declare", exchange=exchange, passive=True)
 
     def declare_queue(self, name: str, arguments: dict[str, Any]) -> Deferred[int]:
-        """Make a durable queue, unless it is there; returns how many messages wait in it."""
+        """Declare a durable queue; returns the number of waiting messages."""
         made = self._call("queue_declare", queue=name, durable=True, arguments=arguments)
         return made.addCallback(lambda frame: int(frame.method.message_count))
 
     def declare_own_queue(self, name: str, arguments: dict[str, Any]) -> Deferred[Any]:
-        """Make a queue that nobody else can use, and that ends with the connection."""
+        """Declare an exclusive queue, which is deleted with the connection."""
         return self._call("queue_declare", queue=name, exclusive=True, arguments=arguments)
 
     def count_consumers(self, queue: str, arguments: dict[str, Any]) -> Deferred[int]:
-        """Return how many consumers a queue has that does not outlive the broker.
-
-        It is made where it is missing.
-        """
+        """Declare a non-durable queue; returns its number of consumers."""
         made = self._call("queue_declare", queue=queue, arguments=arguments)
         return made.addCallback(lambda frame: int(frame.method.consumer_count))
 
     def look_at(self, queue: str) -> Deferred[int]:
-        """Return how many messages wait in a queue; fails with code 404 if it is gone."""
+        """Return the number of waiting messages of a queue; fails with code 404 if it is missing.
+        """
         found = self._call("queue_declare", queue=queue, passive=True)
         return found.addCallback(lambda frame: int(frame.method.message_count))
 
     def look_closely(self, queue: str) -> Deferred[tuple[int, int]]:
-        """Return how many messages wait in a queue, and how many consumers it has; fails as
-        :meth:`look_at`.
+        """Return the numbers of waiting messages and of consumers of a queue.
+
+        Fails as :meth:`look_at`.
         """
         found = self._call("queue_declare", queue=queue, passive=True)
         return found.addCallback(
@@ -96,15 +95,15 @@ class BrokerChannel:
         )
 
     def bind(self, queue: str, exchange: str, key: str = "") -> Deferred[Any]:
-        """Let a queue have what comes to an exchange, for this key where that counts."""
+        """Bind a queue to an exchange, with a routing key if the exchange uses one."""
         return self._call("queue_bind", queue=queue, exchange=exchange, routing_key=key)
 
     def confirm(self, returned: Callable[[str], object]) -> Deferred[Any]:
-        """Have what is published confirmed.
+        """Turn on publisher confirms.
 
-        ``returned`` is called with the id of a message that no queue wanted, before it is
-        confirmed. pika tells that to the first of the messages confirmed together, whichever it
-        was: only this says which.
+        ``returned`` is called with the id of each unroutable message before it is
+        confirmed. pika reports a return to the first of the messages that are confirmed
+        together, so only this callback identifies the message.
         """
         self._channel.add_on_return_callback(
             lambda message: returned(message.properties.message_id or "")
@@ -124,39 +123,39 @@ class BrokerChannel:
         return published
 
     def on_unroutable(self, returned: Callable[[str], object]) -> None:
-        """Have ``returned`` called with the routing key of what :meth:`send` could not place."""
+        """Call ``returned`` with the routing key of each unroutable message of :meth:`send`."""
         self._channel.add_on_return_callback(lambda message: returned(message.method.routing_key))
 
     def send(self, exchange: str, key: str, body: bytes, properties: Any) -> None:
-        """Publish without a confirm; does nothing on a channel that is closed."""
+        """Publish without a confirm; does nothing on a closed channel."""
         if self._channel.is_open:
             self._channel.basic_publish(exchange, key, body, properties, mandatory=True)
 
     def prefetch(self, count: int) -> Deferred[Any]:
-        """Have at most so many messages unacknowledged for each consumer of this channel."""
+        """Limit the unacknowledged messages of each consumer of this channel."""
         return self._call("basic_qos", prefetch_count=count)
 
     def consume(self, queue: str, arguments: dict[str, Any] | None = None) -> Deferred[Deliveries]:
-        """Have the messages of a queue delivered, each to be acknowledged."""
+        """Consume a queue; each message must be acknowledged."""
         begun = self._call("basic_consume", queue=queue, arguments=arguments or {})
         return begun.addCallback(lambda result: Deliveries(*result))
 
     def cancel(self, tag: str) -> Deferred[Any]:
-        """Have no more messages delivered."""
+        """Cancel a consumer."""
         return self._call("basic_cancel", consumer_tag=tag)
 
     def ack(self, tag: int, multiple: bool = False) -> None:
-        """Acknowledge a message, or with ``multiple`` all up to it."""
+        """Acknowledge a message; with ``multiple``, all messages up to it."""
         if self._channel.is_open:
             self._channel.basic_ack(tag, multiple)
 
     def requeue(self, tag: int) -> None:
-        """Give a message back."""
+        """Return a message to its queue."""
         if self._channel.is_open:
             self._channel.basic_nack(tag, requeue=True)
 
     def close(self) -> Deferred[Any]:
-        """End the channel; what is unacknowledged goes back. Never fails."""
+        """Close the channel; unacknowledged messages return to their queues. Never fails."""
         if not self._channel.is_open:
             return succeed(None)
         closed = self._channel.on_closed
@@ -167,21 +166,21 @@ class BrokerChannel:
 
 
 class Deliveries:
-    """The messages of one consumer as they come."""
+    """The messages delivered to one consumer."""
 
     def __init__(self, queue: Any, tag: str) -> None:
         self._queue = queue
         self.tag = tag
 
     async def next(self) -> BrokerMessage:
-        """Wait for a message; raises :class:`BrokerError` when no more will come."""
+        """Wait for a message; raises :class:`BrokerError` if no more will arrive."""
         try:
             return _message(await self._queue.get())
         except Exception as error:
             raise as_error(error) from None
 
     async def arrived(self) -> list[BrokerMessage]:
-        """Return the messages that are here already."""
+        """Return the messages that have already arrived."""
         return [await self.next() for _ in range(len(self._queue.pending))]
 
 

@@ -1,4 +1,4 @@
-"""A connection to a broker: it is made, used, and ends for good."""
+"""A connection to a broker, from the handshake to its end."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from kupool.net.dialling.explaining import explained
 from kupool.net.dialling.tls import NoCertificateName, verifying
 from kupool.timing.waiting import after
 
-#: Reply codes for which trying again alone does not help: no access, no virtual host.
+#: Reply codes of permanent errors: no access, no virtual host.
 _REFUSALS = (403, 530)
 
 
 async def connect(
     reactor: Any, broker: BrokerAddress, settings: ConnectionSettings, name: str
 ) -> BrokerConnection:
-    """Connect to a broker and open the virtual host. ``name`` is what the broker shows.
+    """Connect to a broker and open the virtual host; the broker shows the connection as ``name``.
 
-    Raises :class:`BrokerRefused` where the broker will not have this account or virtual
-    host, otherwise :class:`BrokerError`; the text is one line and shows no password.
+    Raises :class:`BrokerRefused` if the broker refuses the account or the virtual host,
+    otherwise :class:`BrokerError`. The text is one line and contains no password.
     """
     protocol = make_protocol(reactor, broker, settings, name)
     endpoint: Any = HostnameEndpoint(reactor, broker.host, broker.port, settings.timeout)
@@ -73,7 +73,7 @@ def _not_opened(broker: BrokerAddress, error: Exception) -> BrokerError:
 
 
 def tls_trouble(error: BaseException) -> str:
-    """Return what was wrong with TLS, or with a certificate; empty where nothing was."""
+    """Return what was wrong with TLS or a certificate; empty if nothing was."""
     from OpenSSL.SSL import Error
     from service_identity import VerificationError
 
@@ -89,7 +89,7 @@ def tls_trouble(error: BaseException) -> str:
 
 
 class BrokerConnection:
-    """An open connection. It ends for good; a new one is another object."""
+    """An open connection. It is not reopened; a new connection is a new object."""
 
     def __init__(self, broker: BrokerAddress, protocol: Any) -> None:
         self._protocol = protocol
@@ -98,22 +98,22 @@ class BrokerConnection:
 
     @property
     def blocked(self) -> bool:
-        """Whether the broker takes nothing, as it is low on memory or disk."""
+        """Whether the broker accepts no data because it is low on memory or disk."""
         return bool(self._protocol.blocked)
 
     @property
     def writable(self) -> bool:
-        """Whether what is sent now leaves soon; known where :meth:`watch` was called."""
+        """Whether data sent now leaves soon; only valid after :meth:`watch`."""
         return bool(self._protocol.wire.writable) and not self.blocked
 
     def watch(self, resumed: Callable[[], object]) -> None:
-        """Keep :attr:`writable`; ``resumed`` is called when it may be so again."""
+        """Keep :attr:`writable` up to date; ``resumed`` is called when it becomes true again."""
         self._protocol.wire.watch(resumed)
         self._protocol.unblocked = resumed
 
     @property
     def is_open(self) -> bool:
-        """Whether it can be used."""
+        """Whether the connection is open."""
         return bool(self._protocol.is_open) and self._why is None
 
     async def channel(self) -> BrokerChannel:
@@ -124,18 +124,18 @@ class BrokerConnection:
             raise as_error(error) from None
 
     async def ended(self) -> BrokerError:
-        """Wait until the connection is gone; returns why."""
+        """Wait until the connection has ended; returns the reason."""
         await after(self._protocol.over)
         return self._why or as_error(self._protocol.reason or Exception("the connection ended"))
 
     def drop(self, why: str) -> None:
-        """Cut the connection, as it is of no use any more."""
+        """Abort the connection because it is no longer usable."""
         if self._why is None and not self._protocol.over.called:
             self._why = BrokerError(why)
             self._protocol.wire.abortConnection()
 
     def close(self) -> None:
-        """End the connection in order; it is cut where that takes too long."""
+        """Close the connection in order; it is aborted if that takes too long."""
         if self._protocol.over.called or self._why is not None:
             return
         self._why = BrokerError("closed")

@@ -1,12 +1,12 @@
-"""What can go wrong with a broker, by name."""
+"""The exceptions of broker connections."""
 
 from __future__ import annotations
 
 
 class BrokerError(Exception):
-    """The broker, or the way to it, failed.
+    """The broker, or the network connection to it, failed.
 
-    ``code`` is the reply code of AMQP, 0 where there is none.
+    ``code`` is AMQP's reply code, 0 if there is none.
     """
 
     def __init__(self, text: str, code: int = 0) -> None:
@@ -15,7 +15,7 @@ class BrokerError(Exception):
 
 
 class BrokerRefused(BrokerError):
-    """The broker will not have us, or not like this: trying again alone does not help."""
+    """The broker refused the request permanently: a retry alone does not help."""
 
 
 class BrokerUnreachable(Exception):

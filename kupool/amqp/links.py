@@ -1,4 +1,4 @@
-"""A connection that is made again for ever: one for each purpose."""
+"""Links: broker connections that reconnect indefinitely, one for each purpose."""
 
 from __future__ import annotations
 
@@ -21,9 +21,11 @@ from kupool.timing.waiting import Waiters
 
 @dataclass(frozen=True)
 class LinkSettings:
-    """Seconds between attempts: a random part of a time that doubles with each failed round of
-    the brokers, from ``first_wait`` up to ``longest_wait``. A connection that held ``settled``
-    seconds begins anew.
+    """The backoff of a link, in seconds.
+
+    The wait between attempts is a random part of a time that doubles with each failed round
+    of the brokers, from ``first_wait`` up to ``longest_wait``. A connection that lasted
+    ``settled`` seconds resets it.
     """
 
     connection: ConnectionSettings = field(default_factory=ConnectionSettings)
@@ -32,16 +34,15 @@ class LinkSettings:
     settled: float = 5.0
 
 
-# Waits and turns of brokers are those of the side that dials. Its loop, Redial, is not used: a
-# stop of it gives up an attempt at once, and a connection to a broker whose set-up has begun is
-# to be closed in order, and waited for.
+# The backoff is that of kupool.net.dialling. Its loop, Redial, is not used: stopping Redial
+# cancels an attempt at once, but a broker connection whose set-up has begun must be closed
+# in order, and awaited.
 class Link:
-    """Holds a connection to the first of some brokers that will have us.
+    """Keeps a connection to the first of some brokers that accepts it.
 
-    ``set_up`` is called with each new connection, and makes of it what the link is for;
-    when it fails, the connection is dropped and another one tried. ``lost`` is called with
-    the reason when a connection is gone, and at each failure to make one. ``random`` returns a
-    number from 0 to 1.
+    ``set_up`` is called with each new connection. If it fails, the connection is dropped
+    and another attempt follows. ``lost`` is called with the reason when a connection ends
+    or an attempt fails. ``random`` returns a number from 0 to 1.
     """
 
     _log = Logger()
@@ -77,27 +78,27 @@ class Link:
             random=random,
         )
         self._trying: BrokerConnection | None = None
-        #: The connection, once it is set up.
+        #: The connection, after its set-up; None without one.
         self.connection: BrokerConnection | None = None
-        #: Why there is none; empty when there is one.
+        #: Why there is no connection; empty if there is one.
         self.problem = "not connected yet"
-        #: Whether the last failure is one that trying again alone does not mend.
+        #: Whether the last failure was permanent: a retry alone does not help.
         self.refused = False
 
     def start(self) -> None:
-        """Begin to connect."""
+        """Start connecting."""
         self._running = Deferred.fromCoroutine(self._run())
         self._running.addErrback(
             lambda failure: self._log.failure(
-                "A connection to RabbitMQ failed unexpectedly", failure
+                "Unexpected error in a connection to RabbitMQ", failure
             )
         )
 
     async def first(self, patience: float | None = None) -> None:
-        """Wait for the first connection, at most ``patience`` seconds.
+        """Wait for the first connection, for at most ``patience`` seconds.
 
-        Raises :class:`BrokerRefused` when a broker refuses us, and
-        :class:`BrokerUnreachable` when each has been tried once and none answers.
+        Raises :class:`BrokerRefused` if a broker refuses the connection, and
+        :class:`BrokerUnreachable` if each was tried once and none answers.
         """
         began = self._reactor.seconds()
         while self.connection is None:
@@ -111,7 +112,8 @@ class Link:
             await self._next_news(left)
 
     async def up(self, seconds: float) -> BrokerConnection:
-        """Return the connection; waits so long for one, then :class:`BrokerUnreachable`."""
+        """Return the connection; waits up to ``seconds``, then raises :class:`BrokerUnreachable`.
+        """
         deadline = self._reactor.seconds() + seconds
         while self.connection is None:
             left = deadline - self._reactor.seconds()
@@ -184,7 +186,7 @@ class Link:
             self.problem = "closed"
         elif str(error) != self.problem:
             self.problem = str(error)
-            self._log.error("{name}: {why}; trying again", name=self._name, why=self.problem)
+            self._log.error("{name}: {why}; reconnecting", name=self._name, why=self.problem)
         self.refused = isinstance(error, BrokerRefused)
         self._lost(self.problem)
         self._tell()
@@ -198,7 +200,7 @@ class Link:
         self._pause = None
 
     async def stop(self) -> None:
-        """End the connection, in order where that is possible, and make no more."""
+        """Close the connection, in order if possible, and do not reconnect."""
         self._stopped = True
         for waiting in (self._pause, self._connecting):
             if waiting is not None:

@@ -1,4 +1,4 @@
-"""What a broker says when it does not let us make something, put plainly."""
+"""Explain in plain words why a broker refuses to create something."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ _NO_ACCESS = re.compile(r"(?:(?P<kind>\w+) )?access to (?P<what>\w+) '(?P<name>[
 
 
 def explained(error: BrokerError, connection: BrokerConnection) -> BrokerError:
-    """Return a failure to make something at the broker in plain words, as a
-    :class:`BrokerRefused` where trying again alone does not help.
+    """Return a broker's refusal in plain words.
+
+    It is a :class:`BrokerRefused` if it is permanent, so that a retry alone does not help.
     """
     text, broker = str(error), connection.broker
     mismatch = _MISMATCH.search(text)
     if mismatch:
         return BrokerRefused(
-            f"RabbitMQ at {broker}: {mismatch['what']} {mismatch['name']!r} is there with another "
+            f"RabbitMQ at {broker}: {mismatch['what']} {mismatch['name']!r} exists with another "
             f"{mismatch['argument']}: {mismatch['found']}, where {mismatch['wanted']} is set here; "
             "remove it, or use another name",
             error.code,

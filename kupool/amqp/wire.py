@@ -1,7 +1,7 @@
-"""pika's Twisted adapter, and what it needs around it. The only file of ours that touches it.
+"""pika's Twisted adapter with our additions. Only this module uses the adapter.
 
-The adapter installs the reactor when it is imported: it is imported here inside
-functions, which are called once there is one.
+The adapter installs the reactor on import. So functions import it, which are called when
+there is a reactor.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from zope.interface import implementer
 from kupool.amqp import BrokerError
 from kupool.amqp.address import BrokerAddress
 
-#: Seconds that a connection has to end in order; then it is cut.
+#: Seconds that a connection has to close in order before it is aborted.
 CUT_AFTER = 2.0
 
 _REPLY = re.compile(r"\((\d{3})\) (['\"])(.*)\2", re.DOTALL)
@@ -28,10 +28,10 @@ _REPLY = re.compile(r"\((\d{3})\) (['\"])(.*)\2", re.DOTALL)
 
 @dataclass(frozen=True)
 class ConnectionSettings:
-    """Times of a connection, in seconds.
+    """The timeouts of a connection, in seconds.
 
-    ``timeout`` is for the way to the broker and the handshake, each; ``blocked_timeout`` for how
-    long a broker that takes nothing is waited for before the connection is given up.
+    ``timeout`` limits the network connection and the handshake, each. ``blocked_timeout``
+    is how long a broker may accept no data before the connection is dropped.
     """
 
     timeout: float = 5.0
@@ -41,18 +41,18 @@ class ConnectionSettings:
 
 @implementer(IPushProducer)
 class Wire:
-    """The transport as pika gets it: a connection that does not end in time is cut."""
+    """The transport that pika uses: it aborts a connection that does not close in time."""
 
     def __init__(self, reactor: Any, transport: Any) -> None:
         self._reactor = reactor
         self._transport = transport
         self._cutting: IDelayedCall | None = None
         self._resumed: Callable[[], object] | None = None
-        #: Whether the broker reads what it is sent; known where :meth:`watch` was called.
+        #: Whether the broker reads; only valid after :meth:`watch`.
         self.writable = True
 
     def watch(self, resumed: Callable[[], object]) -> None:
-        """Keep :attr:`writable`; ``resumed`` is called each time that it is so again."""
+        """Keep :attr:`writable` up to date; ``resumed`` is called when it becomes true again."""
         self._resumed = resumed
         self._transport.registerProducer(self, True)
 
@@ -61,19 +61,19 @@ class Wire:
         self._transport.write(data)
 
     def loseConnection(self) -> None:
-        """End in order, within :data:`CUT_AFTER` seconds."""
-        # It waits for the write buffer, which nobody may be reading any more.
+        """Close in order, within :data:`CUT_AFTER` seconds."""
+        # Closing waits for the write buffer, and the broker may not read.
         self._watch_no_more()
         self._transport.loseConnection()
         self.cut_later()
 
     def cut_later(self) -> None:
-        """Cut the connection in :data:`CUT_AFTER` seconds, unless it ends before."""
+        """Abort the connection in :data:`CUT_AFTER` seconds, unless it ends before."""
         if self._cutting is None:
             self._cutting = self._reactor.callLater(CUT_AFTER, self._transport.abortConnection)
 
     def abortConnection(self) -> None:
-        """End at once."""
+        """Abort the connection now."""
         self._transport.abortConnection()
 
     def _watch_no_more(self) -> None:
@@ -82,41 +82,41 @@ class Wire:
             self._transport.unregisterProducer()
 
     def pauseProducing(self) -> None:
-        """The broker reads slowly."""
+        """Note that the broker reads slowly."""
         self.writable = False
 
     def resumeProducing(self) -> None:
-        """The broker reads again."""
+        """Note that the broker reads again."""
         self.writable = True
         if self._resumed is not None:
             self._resumed()
 
     def stopProducing(self) -> None:
-        """The transport has ended, which pika is told as well."""
+        """Note that the transport has ended, and notify pika."""
         self._resumed = None
 
     def ended(self) -> None:
-        """It is over: there is nothing to cut."""
+        """The connection has ended: cancel the abort."""
         if self._cutting is not None and self._cutting.active():
             self._cutting.cancel()
 
 
 class _Told:
-    """What is added to pika's protocol: it says why it ended, and whether it is blocked."""
+    """A mixin for pika's protocol that reports why it ended, and whether it is blocked."""
 
     _impl: Any
     reactor: Any
     ready: Any
-    #: pika's class for the broker's order to close.
+    #: pika's class of the broker's close command.
     close_method: Any
 
     def prepare(self) -> None:
-        """Listen to the connection that pika has just made."""
-        # Its own Deferred for being ready keeps the reason of a failure to itself.
+        """Set up the connection that pika has just made."""
+        # pika's own Deferred for this does not tell the reason of a failure.
         self.ready.addErrback(lambda _: None)
-        #: Fires when the virtual host is open; fails with the reason.
+        #: Fires when the virtual host is open, or fails with the reason.
         self.opened: Deferred[None] = Deferred()
-        #: Fires when the connection is gone.
+        #: Fires when the connection has ended.
         self.over: Deferred[None] = Deferred()
         self.reason: Exception | None = None
         self.blocked = False
@@ -125,20 +125,20 @@ class _Told:
         self._impl.add_on_open_callback(self._opened_now)
         self._impl.add_on_open_error_callback(self._ended, remove_default=False)
         self._impl.add_on_close_callback(self._ended)
-        # The adapter forgets what the broker said when the connection then ends in order.
+        # The adapter loses the broker's reason if the connection then closes in order.
         self._impl.callbacks.add(0, self.close_method, self._told_to_close, one_shot=False)
         self._impl.add_on_connection_blocked_callback(lambda *_: self._block(True))
         self._impl.add_on_connection_unblocked_callback(lambda *_: self._block(False))
 
     def makeConnection(self, transport: Any) -> None:
-        """Hand pika a transport that is cut in time."""
+        """Give pika a transport that is aborted if it does not close in time."""
         if ITCPTransport.providedBy(transport):
-            transport.setTcpNoDelay(True)  # what waits for an answer is not to wait for more
+            transport.setTcpNoDelay(True)  # small writes must not wait for more data
         self.wire = Wire(self.reactor, transport)
         super().makeConnection(self.wire)  # type: ignore[misc]
 
     def connectionLost(self, reason: Failure) -> None:
-        """Tell who waits, after pika."""
+        """Notify the waiting Deferreds, after pika."""
         if self.wire is not None:
             self.wire.ended()
         super().connectionLost(reason)  # type: ignore[misc]
@@ -166,11 +166,11 @@ class _Told:
 def make_protocol(
     reactor: Any, broker: BrokerAddress, settings: ConnectionSettings, name: str
 ) -> Any:
-    """Return pika's protocol for a connection that the broker shows by ``name``."""
+    """Return pika's protocol for a connection that the broker shows as ``name``."""
     import pika
     from pika.adapters.twisted_connection import TwistedProtocolConnection
 
-    # What it logs, who asked is told as well; it would reach stderr past our own log.
+    # Callers get what pika logs; its log would reach stderr around our own log.
     logging.getLogger("pika").setLevel(logging.CRITICAL)
 
     class BrokerProtocol(_Told, TwistedProtocolConnection):  # type: ignore[misc]
@@ -207,7 +207,7 @@ def make_properties(message_id: str, headers: dict[str, Any]) -> Any:
 
 
 def make_envelope(kind: str, sender: str, reply_to: str, seconds: float) -> Any:
-    """Return the properties of a message that is kept nowhere, and no longer than so long."""
+    """Return the properties of a transient message that expires after ``seconds``."""
     import pika
 
     return pika.BasicProperties(
@@ -220,12 +220,12 @@ def make_envelope(kind: str, sender: str, reply_to: str, seconds: float) -> Any:
 
 
 def as_error(error: BaseException | None) -> BrokerError:
-    """Return what pika raised as ours, with the broker's own words where it had any."""
+    """Return an exception of pika as ours, with the broker's own text if there is one."""
     if isinstance(error, BrokerError):
         return error
     code, text = getattr(error, "reply_code", 0), getattr(error, "reply_text", "")
     if not code:
-        # pika wraps what the broker said during the handshake as text.
+        # pika embeds the broker's text in its own during the handshake.
         said = _REPLY.search(str(error))
         if said:
             code, text = int(said[1]), said[3]

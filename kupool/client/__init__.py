@@ -1,9 +1,9 @@
-"""The client: one session on a pool that outlives its connections, and what works on it.
+"""The pool client: a session on a pool that survives the loss of connections, and a worker.
 
-:class:`~kupool.client.pool.PoolClient` connects, authorizes, comes back when the
-connection is lost and submits again what was not answered.
-:class:`~kupool.client.worker.Worker` submits for every job at the permitted pace.
-Nothing here imports the reactor: it is passed in.
+:class:`~kupool.client.pool.PoolClient` connects, authorizes, reconnects when the connection
+is lost, and sends unanswered submissions again. :class:`~kupool.client.worker.Worker`
+submits for every job at the permitted pace. Nothing in this package imports the reactor:
+pass it in.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from kupool.client.settings import PoolClientSettings
 from kupool.client.worker import Worker
 from kupool.moved import moved_names
 
-#: Names that were here once, and where they are now.
+#: Old names of this module, and where they are now.
 MOVED = {
     "Answer": "kupool.client.answers.SubmissionAnswer",
     "ClientClosed": "kupool.client.failures.PoolClientClosed",

@@ -1,4 +1,4 @@
-"""What the answer to a submission means."""
+"""Interpret the answers to submissions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from kupool.wire.incoming import TRUE, ServerMessage
 
 
 class SubmissionOutcome(Enum):
-    """What became of a submission."""
+    """The outcome of a submission."""
 
     ACCEPTED = "accepted"
     DUPLICATE = "duplicate"
@@ -42,10 +42,10 @@ _CODES = {error.text: error.code for error in ERRORS}
 
 
 class SubmissionAnswer(NamedTuple):
-    """The answer to a submission; ``text`` and ``code`` are the error's, if any.
+    """The answer to a submission; ``text`` and ``code`` are those of its error, if any.
 
-    ``resubmitted`` says that it was sent again after a lost connection. Accepted then
-    includes ``Duplicate submission``: the first one was counted.
+    ``resubmitted`` is whether it was sent again after a lost connection. Then ``Duplicate
+    submission`` also means accepted, because the first one was counted.
     """
 
     outcome: SubmissionOutcome
@@ -60,12 +60,12 @@ class SubmissionAnswer(NamedTuple):
 
 
 def error_code(reply: ServerMessage) -> int | None:
-    """Return the code of an error reply; the first servers send the text alone."""
+    """Return the code of an error reply; the first servers send only the text."""
     return reply.code if reply.code is not None else _CODES.get(reply.error or "")
 
 
 def read_answer(reply: ServerMessage, resubmitted: bool = False) -> SubmissionAnswer:
-    """Return what a reply to a submission says."""
+    """Return the answer in a reply to a submission."""
     if reply.error is None and reply.result == TRUE:
         return SubmissionAnswer(SubmissionOutcome.ACCEPTED, resubmitted=resubmitted)
     code = error_code(reply)

@@ -1,4 +1,4 @@
-"""Many workers in one process."""
+"""Run many pool clients in one process."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from kupool.client.answers import SubmissionOutcome
 from kupool.client.pool import PoolClient
 from kupool.client.submissions import NOT_STORED
 
-#: Seconds between two portions of new sessions.
+#: Seconds between two batches of new sessions.
 STEP = 0.1
 
-#: What is counted and is no trouble.
+#: Counters that are not errors.
 _NO_ERRORS = frozenset((SubmissionOutcome.ACCEPTED.value, "retried"))
 
 
 class ClientCrew:
-    """Starts ``count`` clients, ``ramp`` a second, and adds up what they do.
+    """Starts ``count`` clients, ``ramp`` a second, and adds up their counters.
 
-    ``make`` is called with the number of a session, from 1 on, and returns its client
-    with whatever works on it attached. ``gone`` is called with the last error when
-    every client that was started has ended by itself.
+    ``make`` is called with the number of a session, from 1 on, and returns its client, with
+    its worker attached. ``gone`` is called with the last error when every started client
+    has ended by itself.
     """
 
     _log = Logger()
@@ -52,13 +52,13 @@ class ClientCrew:
         self._starter.clock = reactor
 
     def start(self) -> None:
-        """Start the first sessions now and the others one portion after the other."""
+        """Start the first batch of sessions now, and the others one batch after the other."""
         self._starter.start(STEP).addErrback(
             lambda failure: self._log.failure("Sessions could not be started", failure)
         )
 
     def close(self) -> Deferred[None]:
-        """End every session; fires when the last socket is closed."""
+        """Close every session; fires when the last socket is closed."""
         self._closing = True
         if self._starter.running:
             self._starter.stop()
@@ -68,22 +68,22 @@ class ClientCrew:
 
     @property
     def connected(self) -> int:
-        """Sessions that stand."""
+        """Number of established sessions."""
         return sum(client.connected for client in self._clients)
 
     @property
     def problem(self) -> str:
-        """Why a session does not stand, if there is one that does not."""
+        """Why a session is not established; empty if all are."""
         return next((client.problem for client in self._clients if client.problem), "")
 
     @property
     def not_stored(self) -> int:
-        """How often the server could not store a submission."""
+        """Number of submissions that the server could not store."""
         return self.totals[NOT_STORED]
 
     @property
     def totals(self) -> Counter[str]:
-        """The counters of all clients, added up."""
+        """The sum of all clients' counters."""
         total: Counter[str] = Counter()
         for client in self._clients:
             total.update(client.counters)
@@ -91,11 +91,11 @@ class ClientCrew:
 
     @property
     def accepted(self) -> int:
-        """Submissions accepted in all."""
+        """Number of accepted submissions."""
         return sum(client.counters[SubmissionOutcome.ACCEPTED.value] for client in self._clients)
 
     def errors(self) -> dict[str, int]:
-        """Return how many submissions met which error, the most frequent first."""
+        """Return the number of errors by name, the most frequent first."""
         counted = self.totals.most_common()
         found = {name: number for name, number in counted if name not in _NO_ERRORS}
         if self._ended:
@@ -106,7 +106,7 @@ class ClientCrew:
         for _ in range(min(self._portion, self._count - len(self._clients))):
             client = self._make(len(self._clients) + 1)
             self._clients.append(client)
-            client.connect().addErrback(lambda _: None)  # when_stopped() says it too
+            client.connect().addErrback(lambda _: None)  # when_stopped() fails too
             client.when_stopped().addErrback(self._stopped)
         if len(self._clients) >= self._count and self._starter.running:
             self._starter.stop()

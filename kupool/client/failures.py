@@ -1,21 +1,21 @@
-"""What can go wrong with a client, by name."""
+"""The exceptions of the pool client."""
 
 from __future__ import annotations
 
 
 class ClientError(Exception):
-    """The base of every error that a client reports; its text is for people."""
+    """The base of every exception of the pool client; its text is for people."""
 
 
 class AlreadyConnected(ClientError):
-    """``connect`` was called on a client that is connected, or about to be."""
+    """``connect`` was called on a client that has already started."""
 
     def __init__(self) -> None:
         super().__init__("client has connected")
 
 
 class PoolNotConnected(ClientError):
-    """Something needs a client that has been told to connect."""
+    """The client was not told to connect yet."""
 
     def __init__(self) -> None:
         super().__init__("client is not connected")
@@ -29,7 +29,7 @@ class PoolClientClosed(ClientError):
 
 
 class NotAuthorized(ClientError):
-    """The server refused ``authorize``; ``reason`` is what it answered."""
+    """The server refused ``authorize``; ``reason`` is its answer."""
 
     def __init__(self, username: str, server: str, reason: str) -> None:
         super().__init__(f"cannot authorize as {username} on {server}: {reason}")
@@ -37,7 +37,7 @@ class NotAuthorized(ClientError):
 
 
 class SessionRefused(ClientError):
-    """The server closed the session and wants nobody back; ``code`` is its close code."""
+    """The server closed the session for good; ``code`` is its close code."""
 
     def __init__(self, server: str, reason: str, code: int | None) -> None:
         number = "" if code is None else f" ({code})"
@@ -47,14 +47,14 @@ class SessionRefused(ClientError):
 
 
 class PoolUnreachable(ClientError):
-    """No server could be reached in as many attempts as the settings allow."""
+    """No server was reached in the number of attempts that the settings allow."""
 
     def __init__(self, attempts: int, reason: str) -> None:
         super().__init__(f"no server could be reached in {attempts} attempts: {reason}")
 
 
 class TooManyUnanswered(ClientError):
-    """As many submissions are unanswered as the settings allow."""
+    """The settings allow no more unanswered submissions."""
 
     def __init__(self, most: int) -> None:
         super().__init__(f"{most} submissions are unanswered; wait for answers before more")

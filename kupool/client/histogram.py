@@ -1,21 +1,21 @@
-"""How long things took: counts by duration, in a fixed amount of memory. Pure."""
+"""A histogram of durations in a fixed amount of memory. Pure."""
 
 from __future__ import annotations
 
-#: Buckets between two powers of two. A value is known to a 32nd of itself.
+#: Number of buckets between two powers of two, so the relative error is at most 1/32.
 _PARTS = 32
 _BITS = 5
 
 
 class Histogram:
-    """Counts durations from a microsecond on, each known to about 3 %."""
+    """Counts durations from a microsecond on, with an error of about 3 %."""
 
     __slots__ = ("_counts", "largest", "total")
 
     def __init__(self) -> None:
         self._counts: list[int] = [0] * (_PARTS * 40)
         self.total = 0
-        #: The longest duration, in seconds, exactly.
+        #: The exact longest duration, in seconds.
         self.largest = 0.0
 
     def add(self, seconds: float) -> None:
@@ -32,9 +32,9 @@ class Histogram:
             self.largest = seconds
 
     def quantile(self, part: float) -> float:
-        """Return the seconds that a ``part`` of the durations, 0 to 1, did not exceed.
+        """Return the seconds that a fraction ``part`` (0 to 1) of the durations did not exceed.
 
-        0 while nothing has been counted.
+        Returns 0 if nothing was counted.
         """
         wanted = part * self.total
         seen = 0
@@ -46,7 +46,7 @@ class Histogram:
 
 
 def _upper(index: int) -> int:
-    """Return the first value, in microseconds, that is above a bucket."""
+    """Return the upper end of a bucket in microseconds."""
     if index < _PARTS:
         return index + 1
     shift = (index >> _BITS) - 1

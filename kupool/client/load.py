@@ -1,8 +1,8 @@
-"""Load: many sessions, each with some submissions always unanswered.
+"""A load generator: many sessions, each with a number of unanswered submissions.
 
-This is not how to work for a pool, which is :mod:`kupool.client.worker`: nothing is
-sent again here, and no session comes back. What is done for each submission is kept
-short, so that one process can find the limits of a server.
+To work for a pool, use :mod:`kupool.client.worker` instead: a load does not reconnect and
+sends no lost submission again. It does as little as possible per submission, so that one
+process can find the limits of a server.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from kupool.client.load_settings import LoadSettings
 from kupool.net.dialling.dialler import Place
 from kupool.timing.chunks import in_chunks
 
-#: Sessions that connect at the same time, and sessions started in one reactor turn.
+#: Most sessions that connect at the same time, and that start in one reactor turn.
 AT_ONCE = 100
 
-#: Seconds until a submission is replaced that the server could not take for now.
+#: Seconds before a submission is sent again that the server could not accept.
 PAUSE = 1.0
 
 
 class Load:
-    """The sessions, and what was counted over all of them.
+    """The sessions of a load, and their counters.
 
-    Sessions are spread over the ``servers``; ``name`` returns the username of the
-    session of a number, from 1 on.
+    Sessions are distributed over the ``servers``. ``name`` returns the username of a
+    session by its number, from 1 on.
     """
 
     _log = Logger()
@@ -63,16 +63,16 @@ class Load:
         self._stopping = False
         self._crowd: list[Deferred[None]] = []
         self.counts = LoadCounts()
-        #: Sessions that could not be opened or were lost, by reason.
+        #: Number of sessions that could not be opened or were lost, by reason.
         self.lost: Counter[str] = Counter()
 
     @property
     def connected(self) -> int:
-        """Sessions that stand."""
+        """Number of established sessions."""
         return len(self._sessions)
 
     async def connect(self) -> None:
-        """Open every session; raises :class:`ClientError` when the first ones fail."""
+        """Open every session; raises :class:`ClientError` if the first ones fail."""
         self._crowd = [Deferred.fromCoroutine(self._open_some()) for _ in range(AT_ONCE)]
         await DeferredList(self._crowd)
         if not self._sessions:
@@ -85,7 +85,7 @@ class Load:
                 return
             try:
                 await self._open(number)
-            except Exception as error:  # whatever an endpoint fails with
+            except Exception as error:  # an endpoint may fail with anything
                 if not self._stopping:
                     self.lost[str(error).rstrip(".") or type(error).__name__] += 1
                 if not self._sessions:
@@ -104,13 +104,13 @@ class Load:
         try:
             await session.open(self._name(number), self._password)
         except Exception:
-            if not self._stopping:  # then it may have a socket to be closed
+            if not self._stopping:  # it may have a socket to close
                 self._opened.discard(session)
             raise
         self._sessions.add(session)
 
     def _left(self, session: LoadSession, reason: str) -> None:
-        """A session's connection is gone."""
+        """Handle the end of a session's connection."""
         self._opened.discard(session)
         if session in self._sessions:
             self._sessions.discard(session)
@@ -136,7 +136,7 @@ class Load:
                 session.refill(now)
 
     def stop(self) -> None:
-        """Submit nothing more; answers are still taken."""
+        """Stop submitting; answers are still accepted."""
         self._stopping = True
         if self._refiller.running:
             self._refiller.stop()
@@ -144,7 +144,7 @@ class Load:
             session.running = False
 
     async def drain(self, timeout: float) -> None:
-        """Wait for the answers that are due, but no longer than ``timeout``."""
+        """Wait for pending answers, for at most ``timeout`` seconds."""
         until = self._clock.seconds() + timeout
         while any(session.busy for session in self._sessions) and self._clock.seconds() < until:
             pause: Deferred[None] = Deferred()
@@ -152,7 +152,7 @@ class Load:
             await pause
 
     async def close(self) -> None:
-        """End every session; returns when the last socket is closed."""
+        """Close every session; returns when the last socket is closed."""
         self.stop()
         for opening in self._crowd:
             opening.cancel()

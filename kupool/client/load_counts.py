@@ -1,4 +1,4 @@
-"""What is counted while a load runs, in a fixed amount of memory. Pure."""
+"""The counters of a load, in a fixed amount of memory. Pure."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from collections import Counter
 
 from kupool.client.histogram import Histogram
 
-#: Jobs of which the spread is remembered.
+#: Most jobs whose spread is remembered.
 MAX_JOBS = 100
 
 
 class Spread:
-    """When the sessions received each job: the first one, the last one, how many."""
+    """When sessions received each job: the first time, the last time, the number of sessions."""
 
     def __init__(self) -> None:
         self._jobs: dict[int, tuple[float, float, int]] = {}
 
     def received(self, job_id: int, now: float) -> None:
-        """Note that a session received a job."""
+        """Record that a session received a job."""
         first, _, sessions = self._jobs.get(job_id, (now, now, 0))
         self._jobs[job_id] = (first, now, sessions + 1)
         if len(self._jobs) > MAX_JOBS:
@@ -26,7 +26,7 @@ class Spread:
     def widest(self) -> tuple[int, float, int] | None:
         """Return (job, seconds from first to last, sessions) of the slowest job.
 
-        None while no job came to two sessions. Jobs that went to most sessions count.
+        None if no job reached two sessions. Only jobs that reached most sessions count.
         """
         found = [(j, last - first, n) for j, (first, last, n) in self._jobs.items() if n > 1]
         most = max((n for _, _, n in found), default=0)
@@ -34,19 +34,19 @@ class Spread:
 
 
 class LoadCounts:
-    """The counts over all sessions of a load."""
+    """The counters of all sessions of a load."""
 
     def __init__(self) -> None:
         self.accepted = 0
-        #: Submissions refused, by outcome.
+        #: Number of refused submissions, by outcome.
         self.refused: Counter[str] = Counter()
-        #: Submissions whose connection was lost before they were answered.
+        #: Number of submissions whose connection was lost before the answer.
         self.unanswered = 0
-        #: From a submission to its answer.
+        #: Time from a submission to its answer.
         self.latency = Histogram()
         self.spread = Spread()
 
     @property
     def answered(self) -> int:
-        """Submissions that were answered, whatever with."""
+        """Number of submissions that were answered, with any answer."""
         return self.accepted + sum(self.refused.values())

@@ -1,4 +1,4 @@
-"""One session of a load: what is done for each submission is kept short."""
+"""One session of a load, which does as little as possible per submission."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from kupool.wire.messages import AuthorizeParams, JobParams, encode_request
 
 _BEGIN = b'"method":"submit","params":{"job_id":%d,"client_nonce":"%b'
 
-#: The id of ``authorize``; the numbers of submissions follow it.
+#: The id of ``authorize``; the ids of submissions follow it.
 _AUTHORIZE = 1
 
 
 class LoadSession:
-    """One session, which does not come back.
+    """One session of a load, which does not reconnect.
 
-    ``prefix`` begins every nonce of the session. ``left`` is called with the session
-    and the reason when its connection is gone.
+    ``prefix`` is the start of every nonce of the session. ``left`` is called with the
+    session and the reason when its connection has ended.
     """
 
     _log = Logger()
@@ -70,11 +70,11 @@ class LoadSession:
             settings=_dial_settings(settings),
             counters=Counter(),
         )
-        #: Submissions that wait until the server may take them again.
+        #: Submissions that the server could not accept, and that are sent again.
         self.parked = 0
         self.running = False
 
-    # called by the dialler
+    # callbacks of the dialler
 
     def _greet(self, connection: Connection) -> Deferred[None]:
         self._send = connection.send
@@ -99,7 +99,7 @@ class LoadSession:
         return None
 
     def _down(self, why: str, stood: bool) -> None:
-        """The connection is gone, and with it what was not answered."""
+        """Handle the end of the connection: its unanswered submissions are lost."""
         self._send = None
         self.running = False
         self._counts.unanswered += len(self._sent)
@@ -136,14 +136,14 @@ class LoadSession:
             self._submit(now)
 
     def _take_job(self, connection: Connection, message: ServerMessage) -> None:
-        """Turn to another job."""
+        """Start with a new job."""
         try:
             job = msgspec.json.decode(message.params, type=JobParams)
         except ValueError as error:
             self._log.warn("The server sent a job that cannot be read: {error}", error=str(error))
             return
         self._jobs += 1
-        if self._jobs > 1:  # the first one comes with authorize, to each at its own time
+        if self._jobs > 1:  # the first comes with authorize, at other times
             self._counts.spread.received(job.job_id, connection.last_seen)
         self._hashed = sha256(job.server_nonce.encode() + self._prefix)
         self._begun = b'"method":"submit","params":{"job_id":%d,"client_nonce":"%b' % (
@@ -153,10 +153,10 @@ class LoadSession:
         if self.running and self._jobs == 1:
             self.fill(connection.last_seen)
 
-    # what the load does with it
+    # the load's callback
 
     def open(self, username: str, password: str | None) -> Deferred[None]:
-        """Connect and authorize; fails with why that was not possible."""
+        """Connect and authorize; fails with the reason why that was not possible."""
         self._credentials = AuthorizeParams(username, password)
         opened: Deferred[None] = Deferred()
         self._opened = opened
@@ -164,25 +164,26 @@ class LoadSession:
         return opened
 
     def close(self) -> Deferred[None]:
-        """Say goodbye; fires when the socket is closed."""
+        """Close the session; fires when the socket is closed."""
         return self._dialler.stop(self._close_timeout)
 
     def fill(self, now: float) -> None:
-        """Submit as often as may be unanswered; waits for a job if there is none."""
+        """Submit until the limit of unanswered ones is reached; waits for a job if there is none.
+        """
         self.running = True
         if self._begun:
             for _ in range(self._in_flight - len(self._sent)):
                 self._submit(now)
 
     def refill(self, now: float) -> None:
-        """Replace what the server could not take."""
+        """Send the submissions again that the server could not accept."""
         parked, self.parked = self.parked, 0
         for _ in range(parked):
             self._submit(now)
 
     @property
     def busy(self) -> bool:
-        """Whether anything is unanswered."""
+        """Whether any submission is unanswered."""
         return bool(self._sent)
 
     def _submit(self, now: float) -> None:

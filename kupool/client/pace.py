@@ -1,25 +1,24 @@
-"""When a worker may submit, and when it should. Pure."""
+"""The pace of a worker: when it may submit, and when it should. Pure."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-#: The longest time between two submissions, in seconds: at least one a minute.
+#: The longest interval between two submissions, in seconds.
 LONGEST = 60.0
 
-#: Seconds by which the longest interval is kept shorter, as timers fire late.
+#: Seconds by which the longest interval is shortened, because timers fire late.
 EARLY = 0.5
 
 
 @dataclass(frozen=True)
 class PaceSettings:
-    """Times are in seconds.
+    """The pace settings of a worker. Times are in seconds.
 
-    ``interval`` is the time between submissions while no new job comes. ``gap`` is what
-    the server keeps between two accepted ones, and ``margin`` what is added to it
-    against clocks that do not run alike. Raises :class:`ValueError` for an interval
-    that is not above 0 or is beyond a minute, and for a gap or margin below 0 or beyond
-    a minute together.
+    ``interval`` is the time between submissions while no new job comes. ``gap`` is the
+    server's minimum time between two accepted ones. ``margin`` is added to it, because
+    clocks differ. Raises :class:`ValueError` for an interval that is not above 0 or is
+    above a minute, for a gap or margin below 0, and for a sum of both above a minute.
     """
 
     interval: float = 1.0
@@ -37,11 +36,11 @@ class PaceSettings:
 
 
 class Pace:
-    """Tells when the next submission is due.
+    """Computes when the next submission is due.
 
-    It goes by the *answers*: the server judged a submission before its answer came, so
-    what is sent a gap after that arrives at least a gap after that judgement, however
-    long either took on the way.
+    It counts from the *answers*. The server judged a submission before its answer arrived.
+    So a submission that is sent one gap after the answer arrives at least one gap after
+    that judgement, whatever the network delays.
     """
 
     def __init__(self, settings: PaceSettings) -> None:
@@ -53,24 +52,24 @@ class Pace:
         self._refused = 0
 
     def sent(self, now: float) -> None:
-        """A submission was sent."""
+        """Record that a submission was sent."""
         self._sent = now
 
     def accepted(self, now: float) -> None:
-        """It was accepted, as its answer says that came now."""
+        """Record that it was accepted; the answer arrived now."""
         self._refused = 0
         self._not_before = now + self._gap + self._margin
 
     def too_frequent(self, now: float) -> None:
-        """It was refused as too frequent: the server keeps a longer gap."""
+        """Record that it was refused as too frequent: the server's gap is longer."""
         self._refused = min(self._refused + 1, 16)
         wait = (self._gap + self._margin or 1.0) * 2.0 ** (self._refused - 1)
         self._not_before = now + min(LONGEST - 1.0, wait)
 
     def earliest(self) -> float:
-        """Return when a new job may be submitted for."""
+        """Return when the next submission for a new job may be sent."""
         return max(self._sent + self._gap, self._not_before)
 
     def due(self) -> float:
-        """Return when the next submission should leave while there is no new job."""
+        """Return when the next submission should be sent if no new job comes."""
         return max(self._sent + self._interval, self.earliest())

@@ -1,4 +1,4 @@
-"""A session on a pool that outlives its connections."""
+"""The pool client: a session on a pool that survives the loss of connections."""
 
 from __future__ import annotations
 
@@ -35,25 +35,29 @@ from kupool.wire.framing import FRAMINGS, Item
 from kupool.wire.incoming import TRUE, ServerMessage
 from kupool.wire.messages import JobParams, encode_error, encode_request
 
-#: Messages that are none before a connection is given up.
+#: Most invalid messages before a connection is ended.
 MAX_MALFORMED = 10
 
-#: Refusals of ``authorize`` that may pass by themselves.
+#: Refusals of ``authorize`` that are temporary.
 _PASSING = frozenset(e.code for e in (INTERNAL_ERROR, TOO_MANY_REQUESTS, UNAVAILABLE, TIMEOUT))
 
 
 class PoolClient:
-    """Connects, authorizes, submits, and comes back when the connection is lost.
+    """Connects, authorizes, submits, and reconnects when the connection is lost.
 
-    ``servers`` are tried in turn: texts as :func:`~kupool.client.servers.parse_server`
-    takes them, or :class:`~kupool.net.dialling.dialler.Place`. ``framing`` is ``frame``,
-    ``int32`` or ``line``; ``random`` returns a number from 0 to 1.
+    ``servers`` are tried in turn: texts for :func:`~kupool.client.servers.parse_server`, or
+    :class:`~kupool.net.dialling.dialler.Place` objects. ``framing`` is ``frame``, ``int32``
+    or ``line``. ``random`` returns a number from 0 to 1.
 
-    Hooks may be set at any time, and may return a Deferred or a coroutine: ``on_job`` gets
-    each job, ``on_connected`` the name of the server that authorized, ``on_disconnected``
-    why that ended, and ``on_gone`` the error with which the client does not come back by
-    itself. What a hook raises is logged. Raises :class:`ValueError` for a server or a
-    framing that there is not.
+    Hooks may be set at any time, and may return a Deferred or a coroutine:
+
+    - ``on_job`` gets each job;
+    - ``on_connected`` gets the name of the server that authorized;
+    - ``on_disconnected`` gets the reason why a session ended;
+    - ``on_gone`` gets the error after which the client does not reconnect by itself.
+
+    Exceptions of hooks are logged. Raises :class:`ValueError` for an invalid server or
+    framing.
     """
 
     _log = Logger()
@@ -83,13 +87,13 @@ class PoolClient:
         self.on_connected = on_connected
         self.on_disconnected = on_disconnected
         self.on_gone = on_gone
-        #: The newest job of the session; None between two connections.
+        #: The newest job of the session; None while no session is established.
         self.job: JobParams | None = None
-        #: Whether a session stands.
+        #: Whether a session is established.
         self.connected = False
-        #: Why the last attempt or session ended; empty while one stands.
+        #: Why the last attempt or session ended; empty while a session is established.
         self.problem = ""
-        #: Why this client does not come back by itself, once it does not.
+        #: Why this client does not reconnect by itself; None while it does.
         self.refusal: Exception | None = None
         #: Submissions by outcome, and ``resubmitted``, ``retried``, ``not stored``,
         #: ``reconnects``, ``unknown replies``.
@@ -123,22 +127,22 @@ class PoolClient:
 
     @property
     def state(self) -> ClientState:
-        """What the client is doing; ``ClientState.GONE``: see :attr:`refusal`."""
+        """The state of the client; for the reason of ``ClientState.GONE`` see :attr:`refusal`."""
         return self._dialler.state
 
     @property
     def unanswered(self) -> int:
-        """Submissions that have no final answer yet."""
+        """Number of submissions without a final answer."""
         return len(self._submissions)
 
-    # -- for the user
+    # -- public methods
 
     def connect(self) -> Deferred[None]:
-        """Begin, and go on until :meth:`close`; fires when a server said ``true``.
+        """Start, and reconnect until :meth:`close`; fires when a server has authorized.
 
-        Fails with :class:`AlreadyConnected` on a client that has begun, with
-        :class:`NotAuthorized` or :class:`SessionRefused` when a server wants nobody
-        back, and with :class:`PoolUnreachable` after ``max_attempts``. Cancelling it closes
+        Fails with :class:`AlreadyConnected` on a client that has started, with
+        :class:`NotAuthorized` or :class:`SessionRefused` if a server refuses the client for
+        good, and with :class:`PoolUnreachable` after ``max_attempts``. Cancelling it closes
         the client.
         """
         if self._active:
@@ -152,25 +156,25 @@ class PoolClient:
         return connecting
 
     def submit(self, job_id: int, client_nonce: str, result: str) -> Deferred[SubmissionAnswer]:
-        """Submit; fires with the final answer, on whichever connection it comes.
+        """Submit; fires with the final answer, on whichever connection it arrives.
 
         Fails with :class:`PoolNotConnected` before :meth:`connect`, with
-        :class:`TooManyUnanswered` beyond the bound, and when the client ends; with what
-        ended it from then on.
+        :class:`TooManyUnanswered` above the limit, and, once the client has ended, with the
+        reason.
         """
         if not self._active or self._closing:
             return fail(self.refusal or PoolNotConnected())
         return self._submissions.add(job_id, client_nonce, result)
 
     def when_stopped(self) -> Deferred[None]:
-        """Return what fires when the client has ended, or fails with what ended it."""
+        """Return a Deferred that fires when the client was closed, or fails with why it ended."""
         return self._stopped.wait() if self._active else succeed(None)
 
     def close(self) -> Deferred[None]:
-        """Say goodbye and end; fires when the socket is closed.
+        """Close the session; fires when the socket is closed.
 
-        Answers that come until then are taken; what is still unanswered then fails
-        with :class:`PoolClientClosed`.
+        Answers that arrive until then are accepted; submissions that are still unanswered
+        then fail with :class:`PoolClientClosed`.
         """
         stopped = self.when_stopped()
         if self._active and not self._closing:
@@ -185,7 +189,7 @@ class PoolClient:
         self.close()
 
     def _finish(self, error: Exception) -> None:
-        """The client has ended, for a reason."""
+        """End the client with an error."""
         self._active = False
         self._submissions.fail(error)
         connecting, self._connecting = self._connecting, None
@@ -196,7 +200,7 @@ class PoolClient:
     # -- called by the dialler
 
     async def _greet(self, connection: Connection) -> None:
-        """Authorize; raises :class:`NotAuthorized`, or an error that may pass."""
+        """Authorize; raises :class:`NotAuthorized`, or a temporary error."""
         answers, answered = self._dialler.answers, Deferred[ServerMessage]()
         self._malformed = 0
 

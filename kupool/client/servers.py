@@ -1,4 +1,4 @@
-"""From what a user says about a server to an endpoint that connects to it."""
+"""Parse the server addresses of users, and make endpoints that connect to them."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from kupool.net.dialling.tls import client_endpoint
 _SHORT = re.compile(r"(?P<host>\[[^\]]*\]|[^:\[\]=]*):(?P<port>\d+)")
 _KIND = re.compile(r"[a-z][a-z0-9+]*:.")
 
-#: Kinds of endpoint whose one-argument form could be taken for ``host:port``.
+#: Kinds of endpoint whose short form looks like ``host:port``.
 _KINDS = frozenset(("tcp", "tcp6", "ssl", "tls", "unix"))
 
 
 def parse_server(reactor: Any, text: str, timeout: float = 10.0) -> Place:
-    """Return the place of the server that ``text`` names.
+    """Return the place of a server address.
 
-    ``text`` is ``host:8080``, ``:8080`` for this machine, ``[::1]:8080``, or a client
-    endpoint string of Twisted's such as ``tcp:host=a.example:port=8080``, ``tls:...`` or
-    ``unix:/run/kupool.sock``. ``timeout`` in seconds bounds one attempt to connect.
-    Raises :class:`ValueError` saying what is wrong with it.
+    ``text`` is ``host:8080``, ``:8080`` for this machine, ``[::1]:8080``, or a Twisted
+    client endpoint string such as ``tcp:host=a.example:port=8080``, ``tls:...`` or
+    ``unix:/run/kupool.sock``. ``timeout``, in seconds, limits one attempt to connect.
+    Raises :class:`ValueError`, which says what is wrong.
     """
     short = _SHORT.fullmatch(text)
     if short is not None and short["host"] not in _KINDS:

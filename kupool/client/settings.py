@@ -1,4 +1,4 @@
-"""How a client behaves."""
+"""The settings of a pool client."""
 
 from __future__ import annotations
 
@@ -25,16 +25,17 @@ _EXPECTED = {
 
 @dataclass(frozen=True)
 class PoolClientSettings:
-    """Times are in seconds, sizes in bytes.
+    """The settings of a pool client. Times are in seconds, sizes in bytes.
 
-    ``backoff_first`` doubles with every failed round of the servers up to
-    ``backoff_most``; the wait is chosen at random below that. A session that stood for
-    ``steady_after`` starts over. With ``max_attempts`` other than 0 the client gives up
-    after so many failed attempts in a row.
-
-    A submission that the server could not take for the moment is sent again up to
-    ``retries`` times; at most ``max_unanswered`` may be unanswered at once. An answer
-    that takes longer than ``answer_timeout`` ends the connection.
+    - The wait between attempts is random, below a limit that starts at ``backoff_first`` and
+      doubles with every failed round of the servers up to ``backoff_most``. A session that
+      lasted ``steady_after`` resets the limit.
+    - With ``max_attempts`` other than 0 the client gives up after that many consecutive
+      failures.
+    - A submission that the server could not accept temporarily is sent again up to ``retries``
+      times.
+    - At most ``max_unanswered`` submissions are unanswered at the same time.
+    - An answer that takes longer than ``answer_timeout`` ends the connection.
 
     Raises :class:`ValueError` for a value that is out of its range.
     """

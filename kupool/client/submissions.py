@@ -1,4 +1,4 @@
-"""Submissions on their way: each is answered once, whatever happens to connections."""
+"""Pending submissions: each gets exactly one answer, even across lost connections."""
 
 from __future__ import annotations
 
@@ -19,35 +19,35 @@ from kupool.timing.doubling import Doubling
 from kupool.wire.incoming import ServerMessage
 from kupool.wire.messages import SubmitParams, encode_request
 
-#: Seconds before a submission is sent again that could not be taken for the moment: at
+#: Least seconds before a submission is sent again that the server could not accept: at
 #: least the interval that servers keep between two of them.
 RETRY_FIRST = 1.05
 
-#: The counter of the answers by which the server could not store a submission.
+#: The counter of answers that say that the server could not store a submission.
 NOT_STORED = "not stored"
 
 
 class _Submission:
-    """One submission, from the first time it is sent until its answer is final."""
+    """One submission, from the first time it is sent until its final answer."""
 
     __slots__ = ("answered", "backoff", "params", "timer", "tries", "unanswered")
 
     def __init__(self, params: SubmitParams, canceller: Callable[[_Submission], None]) -> None:
         self.params = params
         self.answered: Deferred[SubmissionAnswer] = Deferred(lambda _: canceller(self))
-        #: Whether a connection was lost before its answer came: it may be counted.
+        #: Whether a connection was lost before its answer: the server may have counted it.
         self.unanswered = False
         self.tries = 0
-        #: Seconds: the last wait was a random part of this, beyond the least; 0 before it.
+        #: Seconds: the upper limit of the last wait's random part; 0 before the first wait.
         self.backoff = 0.0
         self.timer: IDelayedCall | None = None
 
 
 class Submissions:
-    """Sends submissions, and sends again what needs it.
+    """Sends submissions, and sends them again when needed.
 
-    ``answers`` matches their answers, and ``late`` is called when one does not come within
-    the ``answer_timeout`` of the settings: a server that owes one is as good as gone.
+    ``answers`` matches their answers. ``late`` is called if an answer takes longer than the
+    ``answer_timeout`` of the settings; the connection then counts as dead.
     """
 
     _log = Logger()
@@ -69,7 +69,7 @@ class Submissions:
         self._random = random
         self._late = late
         self._send: Callable[[bytes], None] | None = None
-        #: The id of the request of each that is on its way.
+        #: The request id of each sent submission.
         self._sent: dict[_Submission, int] = {}
         self._queue: deque[_Submission] = deque()
         self._retrying: set[_Submission] = set()
@@ -79,9 +79,9 @@ class Submissions:
         return len(self._sent) + len(self._queue) + len(self._retrying)
 
     def add(self, job_id: int, client_nonce: str, result: str) -> Deferred[SubmissionAnswer]:
-        """Submit; what is added between two connections goes out on the next one.
+        """Submit; without a session, it is sent when the next one is established.
 
-        Fails with :class:`TooManyUnanswered` when the bound is reached.
+        Fails with :class:`TooManyUnanswered` above the limit.
         """
         most = self._settings.max_unanswered
         if len(self) >= most:
@@ -94,7 +94,7 @@ class Submissions:
         return submission.answered
 
     def connected(self, send: Callable[[bytes], None]) -> None:
-        """A session stands: send what waits, with the nonces it had."""
+        """A session is established: send the waiting submissions, with their old nonces."""
         self._send = send
         waiting, self._queue = self._queue, deque()
         for submission in waiting:
@@ -103,13 +103,13 @@ class Submissions:
             self._transmit(submission, send)
 
     def disconnected(self) -> None:
-        """The session is gone: what was not answered waits for the next one."""
+        """The session has ended: unanswered submissions wait for the next one."""
         self._send = None
 
     def _told(self, submission: _Submission, reply: ServerMessage | bytes | Exception) -> None:
         del self._sent[submission]
         if not isinstance(reply, ServerMessage):
-            # It may be counted. Those that were sent first go first over the next connection.
+            # They may be counted. The oldest are sent first on the next connection.
             submission.unanswered = True
             self._queue.append(submission)
             if isinstance(reply, RequestTimeout):
@@ -117,7 +117,7 @@ class Submissions:
             return
         answer = read_answer(reply, submission.unanswered)
         if answer.outcome is SubmissionOutcome.DUPLICATE and submission.unanswered:
-            # The nonce is our own, so what was counted under it is this submission.
+            # The nonce is ours alone, so the counted submission is this one.
             answer = answer._replace(outcome=SubmissionOutcome.ACCEPTED)
         if self._worth_retrying(submission, answer):
             self._retry(submission, answer)
@@ -125,7 +125,7 @@ class Submissions:
             self._settle(submission, answer)
 
     def fail(self, error: Exception) -> None:
-        """Give up all that is not answered."""
+        """Fail all unanswered submissions."""
         self._send = None
         given_up = [*self._sent, *self._queue, *self._retrying]
         for number in self._sent.values():
@@ -191,7 +191,7 @@ class Submissions:
         submission.answered.callback(answer)
 
     def _cancelled(self, submission: _Submission) -> None:
-        """Nobody waits for it any more: it is not sent again."""
+        """The caller has cancelled it: do not send it again."""
         if submission.timer is not None and submission.timer.active():
             submission.timer.cancel()
         self._retrying.discard(submission)

@@ -1,4 +1,4 @@
-"""Work: a submission for every job, at the pace that the server permits."""
+"""The worker: submits for every job, as often as the server permits."""
 
 from __future__ import annotations
 
@@ -17,23 +17,22 @@ from kupool.client.pace import Pace, PaceSettings
 from kupool.client.pool import PoolClient
 from kupool.wire.messages import JobParams
 
-#: Random bytes of a nonce, which is sent as their hex digits.
+#: Number of random bytes of a nonce, which is sent in hex.
 NONCE_BYTES = 12
 
 
 def solve(server_nonce: str, client_nonce: str) -> str:
-    """Return the result for two nonces: the SHA-256 of both as text, in hex."""
+    """Return the result for two nonces: the SHA-256 of their concatenated text, in hex."""
     return sha256((server_nonce + client_nonce).encode()).hexdigest()
 
 
 class Worker:
-    """Submits through a client: at once for a new job, where that is permitted, and at
-    the interval of ``settings`` while none comes.
+    """Submits through a client: at once for a new job if permitted, else every ``interval``.
 
-    It takes the hooks ``on_job`` and ``on_disconnected`` of the client, and has an
-    ``on_job`` and an ``on_answer`` (job, nonce, answer) of its own, which may be coroutines,
-    too. ``random_bytes``
-    returns so many bytes that nobody can guess. One submission is on its way at a time.
+    It uses the client's hooks ``on_job`` and ``on_disconnected``. It has its own hooks
+    ``on_job`` and ``on_answer`` (job, nonce, answer), which may be coroutines.
+    ``random_bytes`` returns that many unpredictable bytes. At most one submission is
+    unanswered at a time.
     """
 
     _log = Logger()
@@ -65,7 +64,7 @@ class Worker:
         client.on_disconnected = self._disconnected
 
     def stop(self) -> None:
-        """Submit nothing more, whatever jobs come; the client stays as it is."""
+        """Stop submitting; the client is not closed."""
         self._stopped = True
         self._pause()
 
@@ -92,7 +91,7 @@ class Worker:
             )
 
     def _schedule(self) -> None:
-        """See to the next submission, unless one is on its way: then its answer does."""
+        """Schedule the next submission, unless one is unanswered: then its answer does."""
         self._cancel()
         if self._job is None or self._waiting:
             return
@@ -122,7 +121,7 @@ class Worker:
         self._run(self.on_answer, job, nonce, answer)
 
     def _failed(self, failure: Failure) -> None:
-        """The client ended, or takes no more: the next job is the next chance."""
+        """Handle a failed submission; the worker continues with the next job."""
         self._waiting = False
         if not failure.check(ClientError):
             self._log.failure("A submission failed", failure)

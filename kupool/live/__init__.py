@@ -1,4 +1,4 @@
-"""Live push: channels that fan out to bounded outboxes. Nothing in here is durable."""
+"""Live push: channels that fan messages out to bounded outboxes. Nothing here is durable."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The hub: channels that fan publications out to whoever has subscribed."""
+"""The hub: channels that fan publications out to their subscribers."""
 
 from __future__ import annotations
 
@@ -17,63 +17,65 @@ from kupool.timing.round_robin import RoundRobin
 
 
 class Channel:
-    """Who listens to something, and what is on its way to them.
+    """A channel: its subscribers, and the publications being sent to them.
 
-    Subscribers have what is published in order, those that came first before the others. A
-    channel of up to :data:`~kupool.timing.chunks.CHUNK` subscribers is served within the call;
-    a larger one in that turn and those after it, between which ``wake`` is called with the
-    channel: it is to :meth:`run`. ``limit`` publications may be on their way.
+    Subscribers get publications in order, in the order in which they subscribed. A channel
+    with up to :data:`~kupool.timing.chunks.CHUNK` subscribers is served within the call. A
+    larger one continues in later turns: ``wake`` is called with the channel, whose
+    :meth:`run` must then be called. At most ``limit`` publications may be pending.
 
-    Nothing is kept for those who subscribe later.
+    Publications are not kept for later subscribers.
     """
 
     __slots__ = ("_fan_out", "_left", "_subscribers", "_wake", "queued")
 
     def __init__(self, wake: Callable[[Channel], object], *, limit: int = LIMIT) -> None:
-        #: Whether it waits for its turn; kept by what wakes it.
+        #: Whether it waits for its turn; set by its scheduler.
         self.queued = False
         self._wake = wake
         self._fan_out: FanOut[Recipient] = FanOut(limit)
         self._subscribers: dict[Recipient, None] = {}
-        #: Not empty once somebody has left while something was on its way.
+        #: Not empty once a subscriber has left while something was pending.
         self._left: list[bool] = []
 
     def __len__(self) -> int:
-        """Return how many have subscribed."""
+        """Return the number of subscribers."""
         return len(self._subscribers)
 
     def __iter__(self) -> Iterator[Recipient]:
-        """Iterate over the subscribers of this moment, who may come and go meanwhile."""
+        """Iterate over a snapshot of the subscribers."""
         return iter(list(self._subscribers))
 
     def __contains__(self, recipient: object) -> bool:
-        """Say whether somebody has subscribed."""
+        """Return whether a recipient is subscribed."""
         return recipient in self._subscribers
 
     @property
     def dropped(self) -> int:
-        """How many messages subscribers did not get, as :class:`FanOut` counts them."""
+        """Number of messages that subscribers did not get, as :class:`FanOut` counts them."""
         return self._fan_out.dropped
 
     def subscribe(self, recipient: Recipient) -> None:
-        """Let somebody have what is published from now on.
+        """Subscribe a recipient to publications from now on.
 
-        Whoever does that unsubscribes them at their end. One that has ended is ignored.
+        The caller unsubscribes it when it ends. A recipient that has already ended is
+        ignored.
         """
         if recipient.sends:
             self._subscribers.setdefault(recipient)
 
     def unsubscribe(self, recipient: Recipient) -> None:
-        """Let them have nothing more, of what is on its way neither."""
+        """Unsubscribe a recipient; it gets no pending publication either."""
         self._subscribers.pop(recipient, None)
         if not self._left:
             self._left.append(True)
 
     def publish(self, publication: Publication) -> Deferred[None]:
-        """Send something to all subscribers; fires when every outbox has it.
+        """Send a publication to all subscribers; fires when it is in every outbox.
 
-        Of a publication with a key only the newest is on its way: an older one goes no
-        further, and fires. Whatever an encoding raises costs its subscriber alone.
+        Of publications with the same key only the newest is pending: an older one is sent
+        no further, and its Deferred fires. An exception in an encoding affects only its
+        subscriber.
         """
         done: Deferred[None] = Deferred()
         if self._fan_out.idle:
@@ -94,38 +96,38 @@ class Channel:
 
     @property
     def ready(self) -> bool:
-        """Whether something is on its way."""
+        """Whether something is pending."""
         return self._fan_out.pending
 
     def run(self, budget: int) -> int:
-        """Go on sending, to up to ``budget`` subscribers; returns to how many it was."""
+        """Send to up to ``budget`` subscribers; returns the number of sends."""
         return self._fan_out.run(budget)
 
 
 class Hub:
-    """Makes channels, which share each turn of the reactor.
+    """Makes channels, which share each reactor turn.
 
-    However many of them have something on its way, in a turn they send one chunk together.
+    All channels together send one chunk per turn.
     """
 
     def __init__(self, clock: IReactorTime) -> None:
         self._turns = RoundRobin(clock)
 
     def channel(self, *, limit: int = LIMIT) -> Channel:
-        """Return a new channel, on which ``limit`` publications may be on their way."""
+        """Return a new channel with at most ``limit`` pending publications."""
         return Channel(self._turns.wake, limit=limit)
 
     def latest(self, name: str) -> LatestChannel:
-        """Return a new channel of which only the newest message matters."""
+        """Return a new channel whose subscribers want only the newest message."""
         return LatestChannel(self.channel(), name)
 
 
 @implementer(IChannel)
 class LatestChannel:
-    """A channel of which only the newest message matters; ``name`` is the conflation key.
+    """A channel whose subscribers want only the newest message; ``name`` is its key.
 
-    A subscriber that reads slowly skips to the newest when it reads again, and delays
-    nobody: see :meth:`kupool.session.connection.Connection.send_latest`.
+    A slow reader gets only the newest message when it reads again, and delays no other
+    subscriber: see :meth:`kupool.session.connection.Connection.send_latest`.
     """
 
     def __init__(self, channel: Channel, name: str) -> None:
@@ -136,15 +138,15 @@ class LatestChannel:
         return len(self._channel)
 
     def subscribe(self, connection: Connection) -> None:
-        """Let a connection have what is published from now on; one that ended is ignored."""
+        """Subscribe a connection from now on; one that has ended is ignored."""
         self._channel.subscribe(connection)
 
     def unsubscribe(self, connection: Connection) -> None:
-        """Let it have nothing more."""
+        """Unsubscribe a connection."""
         self._channel.unsubscribe(connection)
 
     def publish(self, payload: Payload) -> Deferred[None]:
-        """Send the same payload to all, encoded once for each framing."""
+        """Send the same payload to all subscribers, encoded once for each framing."""
         return self._channel.publish(Publication(payload, self._name))
 
     def publish_each(self, make: Callable[[Any], bytes]) -> Deferred[None]:

@@ -1,4 +1,4 @@
-"""What every channel does."""
+"""The interface of channels."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ if TYPE_CHECKING:
 
 
 class IChannel(Interface):
-    """A channel whose subscribers want the newest message only."""
+    """A channel whose subscribers want only the newest message."""
 
     def subscribe(connection: Connection) -> None:
-        """Let a connection have what is published from now on.
+        """Subscribe a connection to messages from now on.
 
-        Whoever subscribes a connection unsubscribes it when it has ended; one that
-        has ended already is ignored.
+        The caller unsubscribes the connection when it ends. A connection that has already
+        ended is ignored.
         """
 
     def unsubscribe(connection: Connection) -> None:
-        """Let it have nothing more; harmless where it has not subscribed."""
+        """Unsubscribe a connection; does nothing if it is not subscribed."""
 
     def publish(payload: bytes) -> Deferred[None]:
-        """Send the same payload to all; fires when every outbox has it."""
+        """Send the same payload to all subscribers; fires when it is in every outbox."""
 
     def publish_each(make: Callable[[Connection], bytes]) -> Deferred[None]:
         """Send each subscriber the payload that ``make`` returns for it."""

@@ -1,8 +1,8 @@
-"""The server framework: long-lived, framed connections and what answers on them.
+"""The server framework: long-lived, framed connections and the handlers of their messages.
 
-It knows nothing of the pool, which is built on the public names of this package. Here are
-those that a first service needs; each of the others is imported from its own module, as the
-table in docs/framework.md says.
+It does not depend on the pool, which uses the public names of this package. This module
+exports what a first service needs. Import everything else from its own module, as the table
+in docs/framework.md shows.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from kupool.net.server import Server
 from kupool.net.workers.pool import WorkerPool
 from kupool.session.connection import Connection
 
-#: Names that were here once, and where they are now.
+#: Old names of this module, and where they are now.
 MOVED = {
     "LATER": "kupool.net.routing.request.LATER",
     "Backoff": "kupool.net.dialling.backoff.Backoff",

@@ -1,4 +1,4 @@
-"""Who may come in: limits, bans, the rate of admissions, and the last moments of the refused."""
+"""Admission of connections: limits, bans, the accept rate, and the grace of refused peers."""
 
 from __future__ import annotations
 
@@ -28,16 +28,17 @@ _EXPECTED = {
     "proxies": a(ProxySettings),
 }
 
-#: Addresses remembered as banned; beyond it the oldest ban is forgotten.
+#: Most banned addresses; beyond it the oldest ban is removed.
 MAX_BANS = 10_000
 
 
 @dataclass(frozen=True)
 class ServerSettings:
-    """The limits of a server. Sizes are in bytes, times in seconds; 0 turns one off,
-    except for ``outbox_limit`` and ``write_timeout``; ``accept_rate`` is in connections
-    a second, of which one second's may come at once. ``too_large`` is what a peer is told
-    whose message is over ``max_frame``; ``proxies`` are those whose headers are believed.
+    """The limits of a server. Sizes are in bytes, times in seconds; 0 turns a limit off.
+
+    0 is not allowed for ``outbox_limit`` and ``write_timeout``. ``accept_rate`` is in
+    connections a second, with a burst of one second's worth. ``too_large`` is the close for
+    a message over ``max_frame``. PROXY headers of ``proxies`` are trusted.
 
     Raises :class:`ValueError` for a value that is out of its range.
     """
@@ -59,17 +60,17 @@ class ServerSettings:
 
 
 class Admission:
-    """Decides for one server who may come in; times are of its clock, in seconds."""
+    """Decides which connections a server accepts; times are of its clock, in seconds."""
 
     _log = Logger()
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
-        #: The networks that are banned, and until when.
+        #: The banned networks, and when each ban ends.
         self._bans: dict[str, float] = {}
-        #: How many bans there were.
+        #: Number of bans so far.
         self.banned = 0
-        #: Those who may come now, and the rate at which they become more.
+        #: The token bucket of the accept rate.
         self._bucket = Bucket(1.0, 1.0, clock.seconds())
         self._rate = 0.0
         self._graces: dict[Any, IDelayedCall] = {}
@@ -77,9 +78,9 @@ class Admission:
     def refusal(
         self, limits: ServerSettings, connections: int, from_there: int, host: str
     ) -> tuple[CloseReason, float | None] | None:
-        """Say why one more from ``host`` may not come in, and for how long.
+        """Return why a connection from ``host`` is refused, and for how many seconds, or None.
 
-        ``connections`` are there already, ``from_there`` of them from that host.
+        ``connections`` are open already, ``from_there`` of them from that host.
         """
         now = self._clock.seconds()
         until = self._bans.get(network_of(host)) if self._bans else None
@@ -95,26 +96,26 @@ class Admission:
         return (TOO_MANY_CONNECTIONS, wait) if wait else None
 
     def _admissions(self, rate: float) -> Bucket:
-        """Return the bucket of those who may come, a new one where the rate is another."""
+        """Return the token bucket of the accept rate; a new one if the rate has changed."""
         if rate != self._rate:
             self._rate = rate
             self._bucket = Bucket(rate, max(rate, 1.0), self._clock.seconds())
         return self._bucket
 
     def count(self, limits: ServerSettings) -> None:
-        """Count one that came in."""
+        """Count an accepted connection."""
         if limits.accept_rate:
             self._admissions(limits.accept_rate).spend(self._clock.seconds())
 
     def ban(self, host: str, seconds: float, why: str) -> None:
-        """Refuse an address for some time; nothing for an empty one, or for 0 seconds."""
+        """Refuse an address for some seconds; does nothing for an empty host or 0 seconds."""
         if not host or not seconds:
             return
         network = network_of(host)
         self._bans.pop(network, None)
         while len(self._bans) >= MAX_BANS:
             oldest = next(iter(self._bans))
-            self._log.warn("Ban of {remote} forgotten: there are too many", remote=oldest)
+            self._log.warn("Ban of {remote} removed: there are too many bans", remote=oldest)
             del self._bans[oldest]
         self._bans[network] = self._clock.seconds() + seconds
         self.banned += 1
@@ -126,12 +127,12 @@ class Admission:
         )
 
     def bans(self) -> dict[str, float]:
-        """Return the addresses that are banned, with the seconds that are left."""
+        """Return the banned addresses, with the remaining seconds."""
         now = self._clock.seconds()
         return {host: until - now for host, until in self._bans.items() if until > now}
 
     def unban(self, host: str) -> bool:
-        """Let an address in again; returns whether it was banned."""
+        """Remove the ban of an address; returns whether it was banned."""
         network = network_of(host)
         banned = self._bans.pop(network, 0.0) > self._clock.seconds()
         if banned:
@@ -139,18 +140,18 @@ class Admission:
         return banned
 
     def sweep(self) -> None:
-        """Forget the bans that are over."""
+        """Remove the bans that have expired."""
         now = self._clock.seconds()
         for host in [host for host, until in self._bans.items() if until <= now]:
             del self._bans[host]
             self._log.info("Ban of {remote} is over", remote=host)
 
-    # -- those that are refused
+    # -- refused peers
 
     def grant_grace(self, transport: Any, seconds: float, most: int) -> bool:
-        """Let a refused peer be for some time, then cut it off.
+        """Abort a refused peer after some seconds.
 
-        Returns False when ``most`` others have that grace already.
+        Returns False if ``most`` other peers are already in that state.
         """
         if transport in self._graces:
             return True
@@ -160,7 +161,7 @@ class Admission:
         return True
 
     def end_grace(self, transport: Any) -> None:
-        """Forget a refused peer that has gone; harmless for one that has no grace."""
+        """Forget a refused peer that has disconnected; does nothing for other peers."""
         timer = self._graces.pop(transport, None)
         if timer is not None:
             timer.cancel()
@@ -170,7 +171,7 @@ class Admission:
         transport.abortConnection()
 
     def stop(self) -> None:
-        """Cut off all that were refused."""
+        """Abort the connections of all refused peers."""
         for transport in list(self._graces):
             self.end_grace(transport)
             transport.abortConnection()

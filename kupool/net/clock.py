@@ -1,7 +1,7 @@
-"""The clock of a reactor: one that nobody sets.
+"""Make a reactor schedule calls by the monotonic clock instead of the wall clock.
 
 Twisted's reactors schedule by ``time.time``. When the wall clock is set back by an hour, no
-timeout fires for an hour; when it is set forward, all of them fire at once.
+timeout fires for an hour; when it is set forward, all timeouts fire at once.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ _log = Logger()
 
 
 def use_monotonic(reactor: Any) -> bool:
-    """Let a reactor schedule by the monotonic clock; returns whether it does.
+    """Make a reactor schedule by the monotonic clock; returns whether it does.
 
-    Reactors that have another clock already, as those of tests, keep it. To be called before
-    anything is scheduled: calls that are under way hold times of the clock before, and the
-    reactor keeps that one then.
+    A reactor with a clock of its own, such as those of tests, keeps it. Call this before
+    anything is scheduled: pending calls hold times of the old clock, so a reactor that has
+    some keeps the old clock.
     """
     if not isinstance(reactor, ReactorBase):
         return True

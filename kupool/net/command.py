@@ -1,4 +1,4 @@
-"""A server as a program: ``--port``, what it prints, and how Ctrl-C ends it."""
+"""Run a server as a program: command-line options, output and Ctrl-C."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from kupool.net.collector import collect_rarely
 from kupool.net.server import Server
 from kupool.net.stalls import StallWatch
 
-#: Gets the reactor and the program's arguments, and returns a server that has not been
-#: started, or a coroutine or Deferred of one. It may raise :class:`SystemExit` with a text.
+#: Gets the reactor and the program's arguments. Returns a server that has not been
+#: started, or a coroutine or Deferred of one. May raise :class:`SystemExit` with a text.
 Make = Callable[[Any, argparse.Namespace], object]
 
 
@@ -37,17 +37,19 @@ def run(
 ) -> NoReturn:
     """Run a server as a program, until SIGINT, SIGTERM or its own stop; exits with 0.
 
-    The program takes ``--host``, ``--port``, ``--log-level`` and what ``options`` adds to
-    its parser. A server that has addresses of its own listens on those instead. Prints
-    ``listening on PORT``, and to stderr what is logged from that level on, and where the
-    reactor stands when a handler holds it up for two seconds. An address that cannot be
-    had is a line on stderr and the status 1.
+    The program takes ``--host``, ``--port``, ``--log-level`` and the options that
+    ``options`` adds to its parser. A server with addresses of its own listens on those
+    instead.
+
+    It prints ``listening on PORT``. To stderr it writes log events from that level on, and
+    the stacks when a handler blocks the reactor for two seconds. If it cannot listen, it
+    prints one line to stderr and exits with status 1.
     """
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--host", default="127.0.0.1", help="where to listen (%(default)s)")
-    parser.add_argument("--port", type=int, default=0, help="the port; 0, the default: any")
+    parser.add_argument("--port", type=int, default=0, help="the port; 0 (default) is any free one")
     levels = [level.name for level in LogLevel.iterconstants()]
     parser.add_argument("--log-level", default="warn", choices=levels, help="(%(default)s)")
     if options is not None:
@@ -81,10 +83,10 @@ async def serve(
     arguments: argparse.Namespace,
     tell: Callable[[str], object],
 ) -> None:
-    """Do what :func:`run` does with arguments that are parsed, on any reactor.
+    """Do what :func:`run` does, with parsed arguments and on any reactor.
 
-    ``tell`` gets the line that says where it listens. Raises :class:`SystemExit` for an
-    address that cannot be had, and what ``make`` does.
+    ``tell`` gets the line that says where the server listens. Raises :class:`SystemExit` if
+    it cannot listen, and what ``make`` raises.
     """
     made = make(reactor, arguments)
     server = await deferred_of(made) if awaited(made) else made

@@ -1,6 +1,6 @@
-"""What a server is set up with from a file: ``application.json``, or the same in YAML.
+"""Load the configuration of a server from ``application.json``, or the same in YAML.
 
-The keys are those that users of the Go framework have in ``config/application.json``.
+The keys are those of ``config/application.json`` of the Go framework.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import kupool
 from kupool.ranges import Check, whole
 from kupool.settings_file import read_mapping
 
-#: Where the file is looked for, from the folder that the process runs in.
+#: Default path of the file, relative to the working directory.
 DEFAULT_PATH = "config/application.json"
 
 
 class ConfigError(ValueError):
-    """A file of settings cannot be used; says all that is wrong, and where."""
+    """A configuration file is invalid; the text lists every problem and where it is."""
 
     def __init__(self, path: str, problems: list[str]) -> None:
         super().__init__(f"{path}: {'; '.join(problems)}")
@@ -50,10 +50,10 @@ def _key(name: str, default: Any, parse: Check) -> Any:
 
 @dataclass(frozen=True)
 class ServerConfig:
-    """What a file may say about a server. Sizes are in bytes; 0 turns a limit off.
+    """The configuration of a server. Sizes are in bytes; 0 turns a limit off.
 
-    A ``worker_pool_size`` of 0 handles messages where they are read;
-    ``max_worker_task_len`` is how many wait for each worker.
+    With a ``worker_pool_size`` of 0, messages are handled where they are read.
+    ``max_worker_task_len`` is the queue length of each worker.
     """
 
     name: str = _key("Name", "KuPool", _text)
@@ -70,7 +70,8 @@ class ServerConfig:
     def address(self) -> str:
         """Where to listen, as an address or endpoint string.
 
-        With ``tcp6``, 0.0.0.0 is every address; a name is resolved to those of its kind.
+        With ``tcp6``, 0.0.0.0 means every address, and a name is resolved to IPv6
+        addresses.
         """
         host = self.host
         if self.ip_version == "tcp6" and host == "0.0.0.0":  # noqa: S104
@@ -84,10 +85,10 @@ class ServerConfig:
 
     @classmethod
     def load(cls, path: str = DEFAULT_PATH) -> ServerConfig:
-        """Return what a file says; JSON where its name ends so, else YAML.
+        """Load a file: JSON if its name ends in ``.json``, else YAML.
 
-        A file that is not there says nothing. Raises :class:`ConfigError` for one that
-        cannot be read, and for keys and values that mean nothing.
+        A missing file gives the defaults. Raises :class:`ConfigError` for a file that
+        cannot be read, for unknown keys and for invalid values.
         """
         if not Path(path).exists():
             return cls()
@@ -99,7 +100,7 @@ class ServerConfig:
 
     @classmethod
     def from_mapping(cls, found: Mapping[str, object], source: str = "settings") -> ServerConfig:
-        """Return what a mapping with the keys of the file says.
+        """Return the configuration in a mapping that has the keys of the file.
 
         Raises :class:`ConfigError`, which names ``source``.
         """
@@ -124,9 +125,9 @@ class ServerConfig:
         try:
             version = ip_address(self.host).version
         except ValueError:
-            return []  # a name, which may have addresses of both kinds
+            return []  # a name may have IPv4 and IPv6 addresses
         if version == 6 and self.ip_version == "tcp4":
-            return [f"Host: {self.host} is no address of IPVersion tcp4"]
+            return [f"Host: {self.host} is not an address of IPVersion tcp4"]
         return []
 
 

@@ -1,8 +1,7 @@
-"""What is done with a message for a peer that reads slowly: one policy for each kind.
+"""Delivery policies for messages to slow readers.
 
-A message that finds the outbound buffer over its high-water mark waits, is dropped,
-takes the place of another, or ends the connection. Nothing here touches the way of a
-message whose peer reads.
+If the outbound buffer is above its high-water mark, a message waits, is dropped, replaces
+another, or ends the connection. The policies do not affect peers that read.
 """
 
 from __future__ import annotations
@@ -24,30 +23,32 @@ _EXPECTED = {"high": whole(), "low": whole(), "timeout": number()}
 
 
 class Policy(Enum):
-    """What happens to a message over the high-water mark."""
+    """What happens to a message above the high-water mark."""
 
-    #: It waits until the low-water mark is reached, at most ``timeout`` seconds.
+    #: The message waits until the low-water mark is reached, at most ``timeout`` seconds.
     WAIT = "wait"
-    #: It is dropped.
+    #: The message is dropped.
     DROP_NEW = "drop-new"
-    #: The oldest messages with this policy or the one above are dropped in its favour.
+    #: The oldest messages with this policy or ``DROP_NEW`` are dropped instead.
     DROP_OLD = "drop-old"
-    #: It replaces the one of the same key that still waits, if any; at any mark.
+    #: The message replaces a waiting one of the same key, at any mark.
     COALESCE = "coalesce"
     #: The connection is closed as ``slow reader``.
     CLOSE = "close"
 
 
-#: What the policies are called in an outbox that drop events.
+#: The outbox's names of the policies that drop events.
 _EVENTS = {Policy.DROP_NEW: EventPolicy.DROP_NEW, Policy.DROP_OLD: EventPolicy.DROP_OLDEST}
 
 
 class Delivery:
     """Sends one kind of message to connections, by one policy.
 
-    ``high`` and ``low`` are the marks in bytes that wait for a peer, by default the
-    server's outbox limit and half of ``high``; ``timeout`` is in seconds, by default
-    the server's write timeout. ``key`` names the kind for :attr:`Policy.COALESCE`.
+    ``high`` and ``low`` are the marks, in bytes that wait for a peer. By default ``high``
+    is the server's outbox limit, and ``low`` is half of ``high``. ``timeout`` is in
+    seconds, by default the server's write timeout. ``key`` names the kind for
+    :attr:`Policy.COALESCE`.
+
     Raises :class:`ValueError` for a number below 0, and for a low mark above the high one.
     """
 
@@ -71,10 +72,10 @@ class Delivery:
         self._key = key
 
     def send(self, connection: Connection, message: bytes | Tlv) -> Deferred[bool]:
-        """Send a message; fires with whether it is on its way, False where it was dropped.
+        """Send a message; fires with True if it was sent or queued, with False if it was dropped.
 
-        Only with :attr:`Policy.WAIT` it may fire later. Raises
-        :class:`ConnectionClosed`, and what :meth:`Connection.pack` does.
+        It fires later only with :attr:`Policy.WAIT`. Raises :class:`ConnectionClosed`, and
+        what :meth:`Connection.pack` raises.
         """
         if not connection.sends:
             raise ConnectionClosed(connection.id)
@@ -109,7 +110,7 @@ class Delivery:
 
 
 def _told(room: WaitingRoom, encoded: bytes, low: int, timeout: float) -> Deferred[bool]:
-    """Let a message wait; the Deferred may be cancelled, and the message with it."""
+    """Let a message wait; cancelling the Deferred also cancels the message."""
 
     def cancelled(_: Deferred[bool]) -> None:
         if waiting is not None:

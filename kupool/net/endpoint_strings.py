@@ -1,4 +1,4 @@
-"""Twisted's endpoint strings, taken apart: ``kind:argument:name=value``. Pure."""
+"""Parse Twisted's endpoint strings: ``kind:argument:name=value``. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _ESCAPE = re.compile(r"\\(.)")
 
 
 class EndpointString(NamedTuple):
-    """The kind, the arguments without a name, and those with one."""
+    """A parsed endpoint string: its kind, positional arguments and named arguments."""
 
     kind: str
     plain: list[str]
@@ -18,7 +18,7 @@ class EndpointString(NamedTuple):
 
 
 def parse_endpoint_string(text: str) -> EndpointString:
-    """Take an endpoint string apart; a backslash takes a colon for itself."""
+    """Parse an endpoint string; a backslash escapes a colon."""
     kind, *arguments = [_ESCAPE.sub(r"\1", part) for part in _PARTS.findall(text)][:-1] or [""]
     return EndpointString(
         kind,
@@ -28,7 +28,7 @@ def parse_endpoint_string(text: str) -> EndpointString:
 
 
 def is_port(text: str) -> bool:
-    """Say whether a text is the number of a port, or 0."""
+    """Return whether a text is a port number, 0 included."""
     return re.fullmatch("[0-9]{1,5}", text) is not None and int(text) < 65536
 
 

@@ -1,16 +1,16 @@
-"""What goes wrong with a connection, in words that a caller can show."""
+"""The exceptions and close reasons of the framework's servers."""
 
 from __future__ import annotations
 
 from kupool.errors import FRAME_TOO_LARGE
 
-#: The close of a message over the limit, in the words of servers that are set up by
-#: ``application.json``; it means what ``frame too large`` does.
+#: The close for a message over the limit, as servers send it that are configured by
+#: ``application.json``; it has the meaning of ``frame too large``.
 MESSAGE_TOO_LARGE = FRAME_TOO_LARGE._replace(reason="too large message data")
 
 
 class ConnectionNotFound(KeyError):
-    """There is no live connection with this id."""
+    """No live connection has this id."""
 
     def __init__(self, connection_id: int) -> None:
         super().__init__(connection_id)

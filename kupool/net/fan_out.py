@@ -1,7 +1,7 @@
-"""Publications on their way to many: in order, and a bounded part of them in each turn.
+"""Fan-out of publications to many recipients: in order, and a bounded part in each turn.
 
-It is what every fan-out stands on: the channels of :mod:`kupool.live`, the broadcasts of a
-:class:`~kupool.net.manager.ConnectionManager`, and whatever counts its work by itself.
+All fan-outs use it: the channels of :mod:`kupool.live` and the broadcasts of a
+:class:`~kupool.net.manager.ConnectionManager`.
 """
 
 from __future__ import annotations
@@ -14,26 +14,28 @@ from twisted.logger import Logger
 from kupool.session.publication import Publication, Recipient
 from kupool.timing.chunks import CHUNK, ChunkQueue, Piece
 
-#: Publications that may wait.
+#: Most publications that may be pending.
 LIMIT = 1024
 
 R = TypeVar("R", bound=Recipient)
 
 
 def log_failed(recipient: object) -> None:
-    """Log the exception that is handled: something could not be sent to somebody."""
-    # Without the recipient: an event that is kept would keep it.
+    """Log the current exception: a publication could not be sent to a recipient."""
+    # The recipient is left out: a stored log event would keep it alive.
     Logger(__name__).failure("A publication could not be sent to a connection")
 
 
 class FanOut(Generic[R]):
-    """The publications of one source, at most ``limit`` of them on their way.
+    """The pending publications of one source, at most ``limit`` of them.
 
-    Each reaches all of its recipients before the next one reaches any. There is no timer:
-    while something is ``pending``, whoever holds it calls :meth:`run` with a budget, in turns
-    to come. ``failed`` is called for a recipient that could not be sent something, while the
-    exception is handled; by default it is logged. ``dropped`` counts what recipients did not
-    get: they read slowly, a newer one took its place on the way, or too many waited.
+    Each publication reaches all of its recipients before the next one reaches any. There is
+    no timer: while ``pending`` is true, the owner calls :meth:`run` with a budget in later
+    turns. ``failed`` is called for a recipient that raised, while the exception is handled;
+    the default logs it.
+
+    ``dropped`` counts messages that recipients did not get: they read slowly, a newer
+    message replaced it, or too many were pending.
     """
 
     __slots__ = ("_failed", "_latest", "_limit", "_queue", "dropped")
@@ -42,7 +44,7 @@ class FanOut(Generic[R]):
         self._limit = limit
         self._failed = failed
         self._queue: ChunkQueue[R] = ChunkQueue()
-        #: By its key, what is on its way and may be replaced.
+        #: Pending publications that may be replaced, by key.
         self._latest: dict[str, Piece[R]] | None = None
         self.dropped = 0
 
@@ -53,7 +55,7 @@ class FanOut(Generic[R]):
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is on its way, nor being sent at this moment."""
+        """Whether nothing is pending or being sent now."""
         return self._queue.idle
 
     def send(
@@ -67,18 +69,20 @@ class FanOut(Generic[R]):
         changed: Sized = (True,),
         done: Callable[[], object] | None = None,
     ) -> int:
-        """Send something to those of this moment; the sequence must not change any more.
+        """Send something to recipients; the sequence must not change afterwards.
 
-        If nothing else is on its way, up to ``budget`` of them get it at once. ``where`` is
-        asked in the turn of each whether it is still to have it, unless ``changed`` is empty
-        then. ``done`` is called when all have it, or when it is clear that no more of them will.
+        If nothing else is pending, up to ``budget`` of them get it at once. ``where`` is
+        asked in the turn of each recipient whether it still gets the publication, unless
+        ``changed`` is empty then. ``done`` is called when all recipients have it, or when
+        no more of them will get it.
 
-        With ``newest`` it takes the place of the last one of its key. Those that the last one
-        has not come to never get that, and are the first to get this: however often there is
-        a newer one, nobody waits for longer than it takes to reach all.
+        With ``newest`` it replaces the last publication of its key. Recipients that have
+        not got the replaced one are the first to get this one. So no recipient waits longer
+        than one full round, however often a newer one comes.
 
-        Over the limit it is dropped, or, if it must not be, all that is on its way is sent
-        first, in one long turn. Returns to how many it was sent at once.
+        Over the limit it is dropped. If it must not be dropped, everything that is pending
+        is sent first, in one long turn. Returns the number of recipients that got it at
+        once.
         """
         if len(recipients) <= budget and self._queue.begin():
             try:
@@ -99,7 +103,7 @@ class FanOut(Generic[R]):
         replaced = self._replaced(publication.key) if newest else None
         if replaced is not None:
             recipients = self._those_left_first(replaced, recipients)
-            budget = 0  # this turn has had its part
+            budget = 0  # the budget of this turn is used up
         elif recipients and not self._has_room(publication):
             self.dropped += len(recipients)
             recipients = ()
@@ -117,7 +121,7 @@ class FanOut(Generic[R]):
         return sent
 
     def _has_room(self, publication: Publication) -> bool:
-        """Say whether one more may wait; room is made for what must not be dropped."""
+        """Return whether one more may be pending; makes room for what must not be dropped."""
         if len(self._queue) < self._limit:
             return True
         if not publication.droppable:
@@ -125,7 +129,7 @@ class FanOut(Generic[R]):
         return not publication.droppable
 
     def _replaced(self, key: str | None) -> Piece[R] | None:
-        """Take out what is on its way under a key; it goes no further."""
+        """Remove the pending publication of a key; it is sent no further."""
         if self._latest is None or key is None:
             return None
         piece = self._latest.get(key)
@@ -141,7 +145,7 @@ class FanOut(Generic[R]):
         return [*first, *(each for each in recipients if each in others)]
 
     def run(self, budget: int) -> int:
-        """Send what is on its way to up to ``budget`` recipients; returns how many it were."""
+        """Send pending publications to up to ``budget`` recipients; returns the number of sends."""
         return self._queue.run(budget)
 
     def _piece(

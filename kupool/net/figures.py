@@ -1,4 +1,4 @@
-"""What a server counts, for metrics: collected when somebody asks, not with each message."""
+"""Metrics of a server, collected on demand instead of with each message."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from kupool.session.connection import Connection
 
 
 class Figure(NamedTuple):
-    """One number: a name, labels, and the value; ``*_total`` only grow."""
+    """One metric: a name, labels and a value; a ``*_total`` is a counter."""
 
     name: str
     labels: dict[str, str]
@@ -25,9 +25,10 @@ class Figure(NamedTuple):
 
 
 class Meter:
-    """Middleware that counts and times the messages of routes, for those who want that.
+    """Middleware that counts and times the messages of routes.
 
-    Seconds are from the call of the handler to its asynchronous end.
+    The time, in seconds, is from the call of the handler to the end of its Deferred or
+    coroutine.
     """
 
     def __init__(self, clock: IReactorTime) -> None:
@@ -65,9 +66,9 @@ def figures(
     pools: Iterable[WorkerPool] = (),
     meters: Iterable[Meter] = (),
 ) -> Iterator[Figure]:
-    """Yield what is known of a server, its routers, worker pools and meters.
+    """Yield the metrics of a server, its routers, worker pools and meters.
 
-    The labels of routes are the registered methods and ids, never what a peer made up.
+    Labels of routes are the registered methods and ids, never a text from a peer.
     """
     yield from _of_connections(manager)
     for router in routers:

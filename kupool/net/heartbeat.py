@@ -1,4 +1,4 @@
-"""Finds peers that have gone without a word, by asking those that are silent."""
+"""Detect dead peers by pinging silent connections."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from kupool.wire.framing import FRAME, OP_PING, encode_frame
 
 _EXPECTED = {"interval": number(above=True), "missed": whole(1)}
 
-#: Makes the bytes that ask a peer for a sign of life; None: it is not asked.
+#: Returns the bytes of a ping, or None to send none.
 Ping = Callable[[Connection], bytes | None]
 
-#: Says whether a peer answers a ping, by its framing.
+#: Returns whether a peer answers a ping, by its framing.
 AnswersPing = Callable[[Connection], bool]
 
-#: What becomes of a peer that did not answer.
+#: Called for a peer that did not answer.
 Dead = Callable[[Connection], object]
 
 
@@ -37,10 +37,11 @@ def default_ping(connection: Connection) -> bytes:
 
 
 def default_answers(connection: Connection) -> bool:
-    """Say whether a peer has to answer :func:`default_ping`.
+    """Return whether a peer has to answer :func:`default_ping`.
 
-    An opcode is answered by an opcode. The notification ``ping`` keeps what stands between
-    the two awake; docs/protocol.md lets nobody answer a notification.
+    Peers answer an opcode, but not the notification ``ping``: docs/protocol.md requires no
+    answer to a notification. The notification only keeps middleboxes from dropping the
+    connection.
     """
     return connection.framing is FRAME
 
@@ -51,15 +52,17 @@ def close_idle(connection: Connection) -> None:
 
 
 class Heartbeat:
-    """Pings the connections of a manager from which nothing came for ``interval`` seconds.
+    """Pings the connections of a manager that were silent for ``interval`` seconds.
 
-    With ``always`` it pings the others as well, for clients that wait for pings. Any whole
-    message is a sign of life. After ``missed`` pings without one, ``dead`` is called with the
-    connection, once, and by default closes it. ``answers`` says which peers have to answer:
-    with a ``ping`` of one's own all of them, with the default those of a framing that has an
-    opcode for it; the idle timeout holds for the others. The time in which this process did
-    not run counts for nobody. Raises :class:`ValueError` for an interval or a number that is
-    not above zero.
+    - With ``always``, it also pings the other connections, for clients that expect pings.
+    - Any whole message is a sign of life. After ``missed`` pings without one, ``dead`` is
+      called once with the connection; the default closes it.
+    - ``answers`` decides which peers have to answer. With a custom ``ping`` the default is all
+      of them; otherwise those whose framing has a ping opcode. The others are subject to the
+      idle timeout.
+    - Time in which this process did not run does not count.
+
+    Raises :class:`ValueError` for an interval or a number that is not above zero.
     """
 
     _log = Logger()
@@ -86,13 +89,13 @@ class Heartbeat:
             answers = default_answers if ping is default_ping else lambda connection: True
         self._answers = answers
         self._running = RunningTime(manager.now, interval, slack=1.5)
-        #: The silent ones only: pings without an answer, and the message count they found.
+        #: Silent connections: unanswered pings, and the message count at the last ping.
         self._unanswered: dict[Connection, tuple[int, int]] = {}
         self._loop = LoopingCall(self.beat)
         self._loop.clock = manager.clock
 
     def start(self) -> None:
-        """Start the beats; the first comes an interval later."""
+        """Start the heartbeat; the first beat is one interval later."""
         if not self._loop.running:
             self._running.start()
             self._loop.start(self._interval, now=False).addErrback(
@@ -102,15 +105,15 @@ class Heartbeat:
             )
 
     def stop(self) -> None:
-        """Stop the beats."""
+        """Stop the heartbeat."""
         if self._loop.running:
             self._loop.stop()
         self._unanswered.clear()
 
     def beat(self) -> Deferred[None] | None:
-        """Look at every connection once, a chunk in each reactor turn.
+        """Check every connection once, a chunk in each reactor turn.
 
-        Does nothing at the end of a pause: what came meanwhile is not read yet.
+        Does nothing right after a pause: what arrived meanwhile has not been read yet.
         """
         if self._running.beat():
             return None
@@ -132,7 +135,7 @@ class Heartbeat:
         if asked < self._limit:
             self._send_ping(connection)
         elif asked == self._limit:
-            # A callback that does not close the connection hears of it only once.
+            # A callback that does not close the connection is called only once.
             called(self._dead, connection).addErrback(
                 lambda why: self._log.failure("A dead connection could not be closed", why)
             )

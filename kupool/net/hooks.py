@@ -1,8 +1,7 @@
 """Hooks for the start and the end of a connection.
 
-The start hook has finished before the first message is handled, even where it takes
-time. The stop hook runs exactly once, with the reason, and while the connection can
-still send unless it was lost before anyone closed it.
+The first message waits until the start hook has finished. The stop hook runs exactly once,
+with the reason. It can still send, unless the connection was lost without a close.
 """
 
 from __future__ import annotations
@@ -22,22 +21,22 @@ from kupool.net.observer import Observer
 from kupool.net.routing.interfaces import IRouter
 from kupool.session.connection import Connection
 
-#: May return a coroutine or a Deferred, which the first message waits for. When it
-#: fails, the connection is cut off, and has no stop hook.
+#: May return a coroutine or a Deferred, which the first message waits for. If it
+#: fails, the connection is aborted, and its stop hook does not run.
 StartHook = Callable[[Connection], object]
 
-#: Why a connection ends: a close of ours, or what the transport said. That the peer has
-#: finished is a :class:`ConnectionDone`.
+#: Why a connection ends: a close from this side, or the failure of the transport. A peer
+#: that has finished sending is a :class:`ConnectionDone`.
 EndReason = CloseReason | Failure
 
-#: May return a coroutine or a Deferred as well, and the close waits for it, at most the
-#: write timeout of the server; then it is cancelled.
+#: May return a coroutine or a Deferred. The close waits for it for at most the
+#: write timeout of the server, and then cancels it.
 StopHook = Callable[[Connection, EndReason], object]
 
 
 @implementer(IClosingObserver)
 class HookedObserver(Observer):
-    """Gives every connection the same router, and runs a hook at its start and its end."""
+    """Gives every connection the same router, and runs hooks at its start and its end."""
 
     _log = Logger()
 
@@ -50,15 +49,15 @@ class HookedObserver(Observer):
         super().__init__(router)
         self._on_start = on_start
         self._on_stop = on_stop
-        #: Connections that have a stop hook to come, and what their start waits for.
+        #: Connections whose stop hook has not run, and the Deferreds of their start hooks.
         self._started: dict[int, Deferred[object] | None] = {}
 
     def set_on_conn_start(self, hook: StartHook | None) -> None:
-        """Set what runs before the first message of each connection."""
+        """Set the hook that runs before the first message of each connection."""
         self._on_start = hook
 
     def set_on_conn_stop(self, hook: StopHook | None) -> None:
-        """Set what runs when a connection ends."""
+        """Set the hook that runs when a connection ends."""
         self._on_stop = hook
 
     def opened(self, connection: Connection) -> None:
@@ -78,7 +77,7 @@ class HookedObserver(Observer):
         self.call_on_conn_stop(connection, reason)
 
     def call_on_conn_start(self, connection: Connection) -> None:
-        """Run the start hook; messages wait until it has finished. Raises what it does."""
+        """Run the start hook; messages wait until it has finished. Raises what it raises."""
         started = None if self._on_start is None else attempt(self._on_start, connection)
         if isinstance(started, Failure):
             started.raiseException()
@@ -107,9 +106,9 @@ class HookedObserver(Observer):
     def call_on_conn_stop(
         self, connection: Connection, reason: EndReason
     ) -> Deferred[object] | None:
-        """Run the stop hook, unless it has run; what it raises is logged.
+        """Run the stop hook, unless it has already run; its exceptions are logged.
 
-        Returns a Deferred of its end, where that takes time.
+        Returns a Deferred of its end if it is asynchronous.
         """
         if connection.id not in self._started:
             return None

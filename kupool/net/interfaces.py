@@ -1,4 +1,4 @@
-"""What an application is told of its connections."""
+"""The interfaces that an application implements to observe its connections."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class IConnectionObserver(Interface):
-    """What an application does when connections come and go."""
+    """An application's callbacks for the start and end of connections."""
 
     def opened(connection: Connection) -> None:
         """Called once, before the first message; sets the connection's router."""
@@ -24,21 +24,21 @@ class IConnectionObserver(Interface):
         """Called exactly once for every connection that was ``opened``."""
 
     def settle(connection: Connection) -> Deferred[None] | None:
-        """Return what to wait for before a connection ends whose peer has finished.
+        """Return a Deferred to wait for before a connection ends whose peer has finished sending.
 
-        The peer sends no more, but may still read the answers that are on their way.
+        The peer may still read pending answers.
         """
 
 
 class IClosingObserver(IConnectionObserver):
-    """An observer that also has a last word."""
+    """An observer that can also send a last message."""
 
     def closing(connection: Connection, reason: CloseReason | None) -> Deferred[object] | None:
         """Called before a connection is closed, while it can still send.
 
-        A Deferred that it returns is waited for, at most the write timeout, but for a
-        slow reader. ``reason`` is None where the peer has finished. Not called for a
-        connection that is lost before anyone closes it.
+        The close waits for a returned Deferred, for at most the write timeout, but not for
+        a slow reader. ``reason`` is None if the peer has finished sending. It is not called
+        for a connection that is lost without a close.
         """
 
 

@@ -1,4 +1,4 @@
-"""Every connection of a server: limits, lookup, timeouts, broadcast."""
+"""The connection manager of a server: limits, lookup, timeouts and broadcast."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ from kupool.timing.waiting import Waiters
 from kupool.wire.framing import Framing, Tlv
 from kupool.wire.messages import close_message
 
-#: Seconds between two sweeps for timeouts.
+#: Seconds between two checks of the timeouts.
 SWEEP = 1.0
 
-#: Says whether a connection is to have a message.
+#: Returns whether a connection gets a message.
 Where = Callable[[Connection], bool]
 
 
 class ConnectionManager:
-    """Admits connections, knows them all, and sweeps them once a second."""
+    """Admits connections, keeps track of them, and checks their timeouts once a second."""
 
     _log = Logger()
 
@@ -49,9 +49,9 @@ class ConnectionManager:
         self.settings = settings
         self.observer = observer
         self.clock = clock
-        #: Makes the bytes that tell a peer why its connection ends.
+        #: Encodes the close message of a framing.
         self.close_message: Callable[[Framing, CloseReason, float | None], bytes] = close_message
-        #: When a turn begins and ends; a server's transports may know better.
+        #: Schedules calls at the end of a reactor turn; transports may provide their own.
         self.turns: Turns = ReactorTurns(clock)
         self.counters = Counters()
         #: Finds connections by their properties.
@@ -84,7 +84,7 @@ class ConnectionManager:
         return len(self._connections)
 
     def __iter__(self) -> Iterator[Connection]:
-        """Iterate over the connections of this moment, safe while they come and go."""
+        """Iterate over a snapshot of the connections; connections may come and go meanwhile."""
         return iter(list(self._connections.values()))
 
     def get(self, connection_id: int) -> Connection:
@@ -97,7 +97,7 @@ class ConnectionManager:
     def find(self, name: str, value: Hashable) -> list[Connection]:
         """Return the live connections whose property has that value, oldest first.
 
-        Raises :class:`ValueError` unless ``index.declare(name)`` was called before.
+        Raises :class:`ValueError` if ``index.declare(name)`` was not called before.
         """
         return self.index.find(name, value)
 
@@ -106,33 +106,33 @@ class ConnectionManager:
         self.get(connection_id).close(reason)
 
     def now(self) -> float:
-        """Return seconds of the clock, which is never set."""
+        """Return the time of the monotonic clock in seconds."""
         return self.clock.seconds()
 
-    # -- coming and going
+    # -- opening connections
 
     def refusal(self, host: str) -> tuple[CloseReason, float | None] | None:
-        """Say why a connection from ``host`` may not come in, and for how long."""
+        """Return why a connection from ``host`` is refused, and for how many seconds, or None."""
         return self._admission.refusal(
             self.settings, len(self._connections), self._hosts[host] if host else 0, host
         )
 
     def grant_grace(self, transport: Any, seconds: float, most: int) -> bool:
-        """Let a refused peer show its framing, and read why, before it is cut off.
+        """Give a refused peer some seconds to show its framing and to read the reason.
 
-        Returns False when ``most`` others have that grace already.
+        Returns False if ``most`` other peers are already in that state.
         """
         return self._admission.grant_grace(transport, seconds, most)
 
     def end_grace(self, transport: Any) -> None:
-        """Forget a refused peer that has gone; harmless for one that has no grace."""
+        """Forget a refused peer that has disconnected; does nothing for other peers."""
         self._admission.end_grace(transport)
 
     def admit(self, transport: Any, host: str, framing: Framing) -> Connection | None:
-        """Make the connection of a transport that :meth:`refusal` let in.
+        """Make the connection of a transport that :meth:`refusal` accepted.
 
-        Where its framing cannot be used, which may be the application's, the transport is cut
-        off and there is none.
+        If the framing, which may be the application's, raises, the transport is aborted,
+        and None is returned.
         """
         self._next_id += 1
         try:
@@ -167,7 +167,7 @@ class ConnectionManager:
         self._log.failure("A connection could not be opened", failure)
         connection.abort()
 
-    # -- as the owner of its connections
+    # -- the owner of its connections
 
     def ended(self, connection: Connection, reason: Failure) -> None:
         """Forget a connection that has ended."""
@@ -186,7 +186,7 @@ class ConnectionManager:
     def parting(
         self, connection: Connection, reason: CloseReason | None, done: Callable[[], None]
     ) -> bool:
-        """Give the observer its last word, for at most the write timeout."""
+        """Let the observer send a last message, for at most the write timeout."""
         if self._closing is None:
             return False
         told = attempt(self._closing, connection, reason)
@@ -204,7 +204,7 @@ class ConnectionManager:
         return True
 
     def settling(self, connection: Connection, done: Callable[[], None]) -> bool:
-        """Ask the observer whether answers are on their way to a peer that has finished."""
+        """Ask the observer whether answers are pending for a peer that has finished sending."""
         settled = attempt(self.observer.settle, connection)
         if isinstance(settled, Failure):
             self._log.failure("Waiting for the last answers of a connection failed", settled)
@@ -217,7 +217,7 @@ class ConnectionManager:
         return True
 
     def unsendable(self, connection: Connection, reply: bytes) -> ErrorText:
-        """Log why a reply could not be sent; returns what the peer is told."""
+        """Log why a reply could not be sent; returns the error for the peer."""
         return report(
             self._log,
             "A reply of {size} bytes to {peer} could not be sent",
@@ -231,22 +231,22 @@ class ConnectionManager:
         self._log.failure("Unhandled error in a connection")
 
     def go_on_later(self, peer: Behind) -> None:
-        """Let a peer that sent more than its share go on in a later turn."""
+        """Schedule the rest of a peer's messages in a later turn."""
         self._behind.add(peer)
 
-    # -- who may come in
+    # -- bans
 
     def ban(self, host: str, seconds: float, why: str = "by hand") -> None:
-        """Refuse connections from an address for some time; ``why`` is for the log."""
+        """Refuse connections from an address for some seconds; ``why`` is for the log."""
         self._admission.ban(host, seconds, why)
 
     @property
     def bans(self) -> dict[str, float]:
-        """The addresses that are banned, with the seconds that are left."""
+        """The banned addresses, with the remaining seconds."""
         return self._admission.bans()
 
     def unban(self, host: str) -> bool:
-        """Let an address in again; returns whether it was banned."""
+        """Remove the ban of an address; returns whether it was banned."""
         return self._admission.unban(host)
 
     def count_close(self, reason: CloseReason) -> None:
@@ -260,7 +260,7 @@ class ConnectionManager:
     def last_word(
         self, framing: Framing, reason: CloseReason, retry_after: float | None = None
     ) -> bytes:
-        """Return what ``close_message`` makes; nothing where the framing cannot express it."""
+        """Return what ``close_message`` encodes; empty if the framing cannot encode it."""
         try:
             return self.close_message(framing, reason, retry_after)
         except BaseException as error:  # the framing may be the application's
@@ -271,10 +271,10 @@ class ConnectionManager:
             )
             return b""
 
-    # -- all of them
+    # -- all connections
 
     def start(self) -> None:
-        """Start the sweep for timeouts."""
+        """Start the checks of the timeouts."""
         if not self._sweeper.running:
             self._running.start()
             self._sweeper.start(SWEEP, now=False).addErrback(
@@ -284,7 +284,7 @@ class ConnectionManager:
             )
 
     def stop(self) -> None:
-        """Stop the sweep, and cut off the peers that were refused."""
+        """Stop the checks, and abort the connections of refused peers."""
         if self._sweeper.running:
             self._sweeper.stop()
         self._admission.stop()
@@ -292,7 +292,8 @@ class ConnectionManager:
     def sweep(self) -> Deferred[None] | None:
         """Apply the timeouts to every connection, a chunk in each reactor turn.
 
-        After a pause of this process nobody is judged before what has arrived is read.
+        After a pause of this process, the data that has arrived is read before the timeouts
+        apply.
         """
         paused = self._running.beat()
         if paused:
@@ -307,10 +308,10 @@ class ConnectionManager:
         call: Callable[[Connection], object],
         connections: Iterable[Connection] | None = None,
     ) -> Deferred[None]:
-        """Call something with every connection, a chunk in each reactor turn.
+        """Call a function with every connection, a chunk in each reactor turn.
 
-        Works on the connections of the moment of the call; those that have ended by
-        their turn are passed over. An exception is logged and stops nobody else.
+        It is called for the connections that exist now, except those that have ended by
+        their turn. An exception is logged and does not affect other connections.
         """
         every = self._connections.values() if connections is None else connections
         return in_chunks(self.clock, every, call, failed=self._call_failed)
@@ -328,11 +329,11 @@ class ConnectionManager:
     ) -> Deferred[None]:
         """Send the latest message of ``key``, encoded once for each framing.
 
-        A peer that reads slowly gets the newest when it reads again, and delays
-        nobody. ``where`` is asked in each connection's turn whether it is to have the
-        message. Fires when every outbox has it.
+        A slow reader gets only the newest message when it reads again, and delays no other
+        connection. ``where`` is asked in each connection's turn whether it gets the
+        message. Fires when the message is in every outbox.
 
-        What this and :meth:`send_many` are given is sent in that order, a chunk in each
+        Messages of this method and of :meth:`send_many` are sent in order, a chunk in each
         reactor turn.
         """
         return self._publish(Publication(payload, key), connections, where)
@@ -346,8 +347,8 @@ class ConnectionManager:
     ) -> Deferred[None]:
         """Send one message of the class *reply* to many, encoded once for each framing.
 
-        ``where`` is asked in each connection's turn whether it is to have the message.
-        Those that have ended are passed over; what a framing cannot express is logged.
+        ``where`` is asked in each connection's turn whether it gets the message. Ended
+        connections are skipped; a message that a framing cannot encode is logged.
         """
         return self._publish(Publication(Packed(message), policy=None), connections, where)
 
@@ -365,7 +366,7 @@ class ConnectionManager:
             where=None if where is None else lambda c: c.sends and where(c),
             done=lambda: done.callback(None),
         )
-        self.counters.dropped += self._fan_out.dropped - dropped  # so many are on their way
+        self.counters.dropped += self._fan_out.dropped - dropped  # connections to send to
         if self._fan_out.pending:
             self._sending.wake()
         return done
@@ -375,20 +376,20 @@ class ConnectionManager:
         return self._fan_out.pending
 
     def close_all(self, reason: CloseReason) -> Deferred[None]:
-        """Close every connection, a chunk in each turn; fires when all were told."""
+        """Close every connection, a chunk in each turn; fires when all closes are sent."""
         return self.each(lambda connection: connection.close(reason))
 
     def clear_all(self) -> Deferred[None]:
-        """Close every connection as if the server stopped, which it does not."""
+        """Close every connection as at a stop of the server, which goes on running."""
         return self.close_all(GOING_DOWN)
 
 
-# What a transport pauses and resumes is the connection itself.
+# The connection is the producer that the transport pauses and resumes.
 classImplements(Connection, IPushProducer)
 
 
 def ends_by_halves(transport: Any) -> bool:
-    """Say whether this side of a transport can end alone."""
+    """Return whether a transport can close its sending side alone."""
     return ITCPTransport.providedBy(transport) and not ISSLTransport.providedBy(transport)
 
 

@@ -1,4 +1,4 @@
-"""What counts as one address. Pure."""
+"""Group addresses into networks for limits and bans. Pure."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from ipaddress import ip_address
 
 
 def network_of(host: str) -> str:
-    """Return what counts as one address: of IPv6 the first 64 bits, which one peer may have.
+    """Return the network that counts as one address: for IPv6 the /64, else the address itself.
 
-    What is no address, such as an empty host, is returned as it is.
+    A text that is not an address, such as an empty host, is returned unchanged.
     """
     if ":" not in host:
         return host

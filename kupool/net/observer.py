@@ -1,4 +1,4 @@
-"""The observer of an application that only answers, and the base of those that do more."""
+"""The default connection observer, and the base class of others."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kupool.session.connection import Connection
 
 @implementer(IConnectionObserver)
 class Observer:
-    """Gives every connection the same router; a subclass overrides what it needs."""
+    """Gives every connection the same router; subclasses override what they need."""
 
     def __init__(self, router: IRouter) -> None:
         self.router = router
@@ -23,10 +23,10 @@ class Observer:
         connection.router = self.router
 
     def closed(self, connection: Connection, reason: Failure) -> None:
-        """Do nothing: nothing is kept of a connection."""
+        """Do nothing: this class keeps no state per connection."""
 
     def settle(self, connection: Connection) -> Deferred[None] | None:
-        """Wait for nothing: every answer has been sent when its handler returned."""
+        """Return None: every answer has been sent when its handler returned."""
         return None
 
 

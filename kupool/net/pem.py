@@ -1,10 +1,10 @@
-"""Certificates in a PEM file, and what is needed to use them. Pure."""
+"""Split PEM files into certificates. Pure."""
 
 from __future__ import annotations
 
 import re
 
-#: What to do where TLS is wanted and not installed.
+#: Shown when TLS is requested but its packages are not installed.
 NEEDS_TLS = "TLS needs the extra kupool[tls]; from a checkout: pip install '.[tls]'"
 
 _PEM = re.compile(b"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)

@@ -1,4 +1,4 @@
-"""Who is turned away: each is counted, and a flood of them is a few lines of the log."""
+"""Count refusals and limit their log lines, so that a flood of them does not fill the log."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from collections import Counter
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
-#: Seconds between two lines about refusals for the same reason.
+#: Seconds between two log lines for the same reason.
 PERIOD = 60.0
 
 
 class Refusals:
-    """Counts refusals by their reason, and logs the first at once, the others by the minute."""
+    """Counts refusals by reason; logs the first at once, and then a summary each minute."""
 
     _log = Logger()
 
     def __init__(self, clock: IReactorTime) -> None:
-        #: How many there were, by reason.
+        #: Number of refusals by reason.
         self.counts: Counter[str] = Counter()
         self._clock = clock
         self._said: dict[str, int] = {}
         self._timers: dict[str, IDelayedCall] = {}
 
     def note(self, reason: str) -> bool:
-        """Count one; ``reason`` is one of few, and says what was refused and why.
+        """Count a refusal; ``reason`` is one of a few texts that say what was refused and why.
 
-        Returns whether it was logged: where there is more to say, that is the moment.
+        Returns whether it was logged, so that the caller can log details at the same time.
         """
         self.counts[reason] += 1
         first = reason not in self._timers
@@ -49,7 +49,7 @@ class Refusals:
             )
 
     def stop(self) -> None:
-        """Say what has not been said, and nothing by itself any more."""
+        """Log the refusals that are not logged yet, and stop the timer."""
         for reason, timer in list(self._timers.items()):
             timer.cancel()
             self._say(reason)

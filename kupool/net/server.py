@@ -1,4 +1,4 @@
-"""A server: endpoints in, connections out, and an orderly end."""
+"""The server: listens on endpoints, accepts connections, and stops in order."""
 
 from __future__ import annotations
 
@@ -28,26 +28,25 @@ from kupool.timing.waiting import Waiters
 from kupool.wire.codecs import CODECS, Codec
 from kupool.wire.packets import UNLIMITED
 
-#: Gets the server, and may return a coroutine or a Deferred, which is waited for.
+#: Gets the server. May return a coroutine or a Deferred, which is awaited.
 ServerHook = Callable[["Server"], object]
 
-#: Makes what builds the protocols of a server, of its manager.
+#: Makes the protocol factory of a server from its manager.
 MakeFactory = Callable[[ConnectionManager], IProtocolFactory]
 
 
 class Server:
-    """Listens on any number of addresses, and hands connections to an observer.
+    """Listens on any number of addresses, and reports connections to an observer.
 
-    ``framing`` is ``auto``, which detects it, the name of a framing or codec, or a codec
-    of your own; ``factory`` makes what builds the protocols, in place of a framing.
-    ``transport`` is ``direct`` or ``stock``. ``addresses`` are those that :meth:`start` listens
-    on. Several servers may share a reactor. Raises :class:`ValueError` for a framing or
-    transport of another name.
+    ``framing`` is ``auto`` (detect it), the name of a framing or codec, or a codec object.
+    ``factory`` makes the protocol factory instead. ``transport`` is ``direct`` or
+    ``stock``. :meth:`start` listens on ``addresses``. Several servers may share a reactor.
+    Raises :class:`ValueError` for an unknown framing or transport.
     """
 
     _log = Logger()
 
-    #: What the server was set up with by :meth:`from_config`.
+    #: The configuration given to :meth:`from_config`.
     config: ServerConfig | None = None
 
     def __init__(
@@ -68,7 +67,7 @@ class Server:
             raise ValueError(f"transport {transport!r} is neither direct nor stock")
         settings = settings or ServerSettings()
         if not settings.max_frame:
-            self._log.warn("Server {name} takes messages of unlimited size", name=name)
+            self._log.warn("Server {name} accepts messages of unlimited size", name=name)
             settings = replace(settings, max_frame=UNLIMITED)
         use_monotonic(reactor)
         self.name = name
@@ -88,40 +87,40 @@ class Server:
         self._direct = (
             transport == "direct"
             and direct_transport_available()
-            and IReactorFDSet.providedBy(reactor)  # one in memory has no descriptors
+            and IReactorFDSet.providedBy(reactor)  # a network in memory has no descriptors
         )
         self._group: DescriptorGroup | None = None
 
     @property
     def planned(self) -> tuple[str, ...]:
-        """The addresses that it was given to listen on."""
+        """The configured addresses to listen on."""
         return self._addresses
 
     @property
     def addresses(self) -> list[Any]:
-        """The addresses that are bound, as Twisted address objects."""
+        """The bound addresses, as Twisted address objects."""
         return [port.getHost() for port in self.ports]
 
     @property
     def ports(self) -> list[Any]:
-        """What listens, as Twisted port objects: to set an option of their sockets."""
+        """The listening ports, as Twisted port objects, for example to set socket options."""
         return self._ports.ports
 
     @property
     def host(self) -> str:
-        """The IP address that is bound, or else the host that is to be; empty for none."""
+        """The bound IP address, else the configured host; empty without one."""
         bound, planned = self._first_address()
         return str(getattr(bound, "host", planned.host if planned is not None else ""))
 
     @property
     def port(self) -> int:
-        """The port that is bound, or else that is to be; 0 for none."""
+        """The bound port, else the configured port; 0 without one."""
         bound, planned = self._first_address()
         return int(getattr(bound, "port", planned.port if planned is not None else 0))
 
     @property
     def ip_version(self) -> str:
-        """``tcp4`` or ``tcp6``, by the address; empty for none of TCP."""
+        """``tcp4`` or ``tcp6``, by the address; empty if it is not TCP."""
         bound, planned = self._first_address()
         if planned is None and not hasattr(bound, "host"):
             return ""
@@ -144,9 +143,9 @@ class Server:
         framing: str | Codec = "tlv",
         transport: str = "direct",
     ) -> Server:
-        """Return a server as a file sets it up; ``settings`` are for what it does not.
+        """Return a server as a file configures it; ``settings`` holds the other limits.
 
-        The sizes of a worker pool, which is a matter of the router, are in ``config``.
+        The sizes of the worker pool are in ``config``; the router uses them.
         """
         limits = replace(
             settings or ServerSettings(),
@@ -166,28 +165,29 @@ class Server:
         server.config = config
         return server
 
-    # -- from start to stop
+    # -- start and stop
 
     def after_start(self, hook: ServerHook) -> None:
-        """Have something called each time the server has started to listen.
+        """Register a function that is called each time the server has started to listen.
 
-        In the order of registration; when one fails, the server is stopped again, and
-        :meth:`start` raises what it did.
+        The functions are called in the order of registration. If one fails, the server is
+        stopped, and :meth:`start` raises its exception.
         """
         self._after_start.append(hook)
 
     def before_stop(self, hook: ServerHook) -> None:
-        """Have something called each time the server stops, while its connections live.
+        """Register a function that is called each time the server stops, before connections close.
 
-        Nobody new is accepted by then. In the reverse order; one that fails is logged.
-        A hook must not wait for :meth:`stop`, which waits for the hook.
+        No new connection is accepted by then. The functions are called in reverse order;
+        failures are logged. A hook must not wait for :meth:`stop`, which waits for the
+        hook.
         """
         self._before_stop.append(hook)
 
     async def start(self, addresses: Sequence[str] | None = None) -> None:
-        """Listen, by default on the addresses it was given, then call the hooks.
+        """Listen, by default on the configured addresses, then call the hooks.
 
-        Raises what :meth:`listen` does.
+        Raises what :meth:`listen` raises.
         """
         stops = self._stops
         await self.listen(self._addresses if addresses is None else addresses)
@@ -197,7 +197,7 @@ class Server:
                     return  # it was stopped meanwhile
                 await called(hook, self)
         except GeneratorExit:
-            raise  # the coroutine is closed: it may not wait again
+            raise  # a closed coroutine may not wait again
         except BaseException:
             await self.stop()
             raise
@@ -213,16 +213,16 @@ class Server:
         await ended
 
     async def listen(self, addresses: Sequence[str]) -> None:
-        """Listen on every address; when one fails, none is left listening.
+        """Listen on every address; if one fails, stop listening on all.
 
-        ``name:port`` stands for all addresses of a host, of which those are left out that
-        this machine does not have, as long as it has one; port 0 is the same for all.
-        Where :meth:`stop` is called meanwhile, nothing listens in the end.
+        ``name:port`` means all addresses of a host. Those that this machine does not have
+        are skipped, as long as it has one; port 0 is the same port for all of them. If
+        :meth:`stop` is called meanwhile, nothing listens at the end.
 
-        Raises :class:`twisted.internet.error.CannotListenError`, or
-        :class:`ValueError` for an address that names no endpoint.
+        Raises :class:`twisted.internet.error.CannotListenError`, or :class:`ValueError` for
+        an invalid address.
         """
-        if isinstance(addresses, str):  # which is a sequence of texts, too
+        if isinstance(addresses, str):  # a string is a sequence of strings, too
             raise ValueError(f"{addresses!r} is one address: expected a list of them")
         stops = self._stops
         if self._direct and self._group is None:
@@ -236,7 +236,7 @@ class Server:
                     await self._ports.stop()
                     return
         except GeneratorExit:
-            raise  # the coroutine is closed: it may not wait again
+            raise  # a closed coroutine may not wait again
         except BaseException:
             await self.stop_listening()
             self._release()
@@ -244,18 +244,19 @@ class Server:
         self._served = True
 
     async def stop_listening(self) -> None:
-        """Accept no further connection; those there are stay.
+        """Stop accepting connections; open connections stay.
 
-        What goes wrong with a port, as with the file of a Unix socket, is logged.
+        Errors of a port, such as those about the file of a Unix socket, are logged.
         """
         await self._ports.stop()
 
     async def stop(self, reason: CloseReason = GOING_DOWN, timeout: float = 10.0) -> None:
-        """Stop listening, close every connection with ``reason``, and wait for them.
+        """Stop listening, close every connection with ``reason``, and wait until they have ended.
 
-        Those that have not ended ``timeout`` seconds later are cut off. May be called
-        again, from a handler too; a second call waits for the first. A worker pool that is
-        drained meanwhile does not wait for a handler that waits for this.
+        Connections that have not ended after ``timeout`` seconds are aborted. It may be
+        called more than once, also by a handler; a second call waits for the first. A
+        worker pool that drains meanwhile does not wait for a handler that waits for this
+        stop.
         """
         with caller_waits():
             await self._stop_once(reason, timeout)
@@ -301,7 +302,7 @@ class Server:
 
 
 def _factory(framing: str | Codec, manager: ConnectionManager, http_port: str) -> Any:
-    """Return what builds the protocols of a framing."""
+    """Return the protocol factory of a framing."""
     if not isinstance(framing, str):
         return CodecFactory(manager, framing)
     if framing == "auto":

@@ -1,7 +1,7 @@
-"""Finds handlers that never yield: says where the reactor stands while it stands still.
+"""Detect a blocked reactor, and show where it is blocked.
 
-A handler that computes, or blocks, in the reactor's thread holds everybody up, and nothing
-in that thread can say so. Another thread can.
+A handler that computes or blocks in the reactor's thread delays everything else. Code in
+that thread cannot report it, so another thread does.
 """
 
 from __future__ import annotations
@@ -19,19 +19,21 @@ from twisted.logger import Logger
 
 from kupool.ranges import check, number
 
-#: Beats of the reactor, and looks at them, in the time after which it counts as standing still.
+#: Number of beats, and of checks of them, in the ``seconds`` of a :class:`StallWatch`.
 BEATS = 4
 
 
 class StallWatch:
-    """Writes the stack of every thread to a file when the reactor has stood still for a while.
+    """Writes the stack of every thread to a file when the reactor is blocked for too long.
 
-    That happens once ``seconds`` have passed, while it still stands; ``file`` is standard
-    error unless another one with a descriptor is given. When the reactor goes on, the log
-    has a warning with how long it was, and ``stalls`` one more. Time in which the whole
-    process stood still does not count for the stacks. Code that never lets another thread run,
-    as a regular expression may be, is in the log alone. Raises :class:`ValueError` for a time
-    that is not above zero.
+    The stacks are written once the reactor has been blocked for ``seconds``, while it is
+    still blocked. ``file`` is standard error by default; another file needs a descriptor.
+    When the reactor runs again, a warning with the duration is logged, and ``stalls`` is
+    increased.
+
+    Time in which the whole process was suspended does not count for the stacks. Code that
+    never releases the GIL, such as some regular expressions, only causes the warning in the
+    log. Raises :class:`ValueError` for a time that is not above zero.
     """
 
     _log = Logger()
@@ -49,7 +51,7 @@ class StallWatch:
         self._loop.clock = clock
 
     def start(self) -> None:
-        """Watch from now on."""
+        """Start the watch."""
         if not self._loop.running:
             self._beaten = self._clock.seconds()
             self._over = threading.Event()
@@ -63,7 +65,7 @@ class StallWatch:
             )
 
     def stop(self) -> None:
-        """Watch no more."""
+        """Stop the watch."""
         if self._loop.running:
             self._loop.stop()
             self._over.set()
@@ -77,9 +79,9 @@ class StallWatch:
             self._log.warn("The reactor was blocked for {stood:.1f} s", stood=stood)
 
     def _watch(self, over: threading.Event) -> None:
-        """Look for beats, in a thread of its own, and write the stacks when there are none.
+        """Look for beats in a separate thread, and write the stacks when they stop.
 
-        The looks are counted, as those of a process that was stopped do not happen either.
+        The checks are counted instead of timed, because a suspended process makes none.
         """
         seen, without = self._beats, 0
         while not over.wait(self._seconds / BEATS):
@@ -93,11 +95,11 @@ class StallWatch:
     def _write_stacks(self) -> None:
         """Write the stack of every thread.
 
-        No other thread runs meanwhile. The watchdog of :mod:`faulthandler` reads the stacks of
-        threads that do, which ends the process with a segmentation fault now and then.
+        No other thread runs meanwhile. The watchdog of :mod:`faulthandler` reads the stacks
+        of running threads, which sometimes ends the process with a segmentation fault.
         """
         file = self._file or sys.stderr
-        with suppress(OSError, ValueError):  # nobody reads it any more, or it was closed
+        with suppress(OSError, ValueError):  # the reader has closed it, or it was closed here
             header = f"The reactor has been blocked for {self._seconds:g} s:\n"
             os.write(file.fileno(), header.encode())
             faulthandler.dump_traceback(file)

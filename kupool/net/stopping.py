@@ -1,8 +1,8 @@
-"""Who may not be waited for: a handler that waits, itself, for the end of a stop.
+"""Avoid a deadlock between a stop and a handler that waits for that stop.
 
-A stop waits for the handlers that run. One of them may have begun that stop, or wait for it;
-then each would wait for the other. So whoever runs handlers says which one runs, and whatever
-is stopped says that its caller waits.
+A stop waits for running handlers. A handler may have started that stop, or wait for it;
+then each would wait for the other. So the code that runs handlers records which one is
+running, and the code that is stopped marks its caller as waiting.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ _T = TypeVar("_T")
 
 
 class Work:
-    """A handler's work on one message, its coroutine included.
+    """A handler's work on one message, including its coroutine.
 
-    ``waits`` is called with it when it begins to wait for a stop.
+    ``waits`` is called with it when it starts to wait for a stop.
     """
 
     __slots__ = ("_stops", "_waits")
@@ -29,11 +29,11 @@ class Work:
 
     @property
     def waits_for_a_stop(self) -> bool:
-        """Whether it waits for a stop just now."""
+        """Whether it is waiting for a stop now."""
         return self._stops > 0
 
     def run(self, function: Callable[..., _T], *arguments: object) -> _T:
-        """Call a function as a part of this work; coroutines that begin in it are parts, too."""
+        """Call a function as a part of this work; coroutines that it starts are parts, too."""
         before = _WORK.set(self)
         try:
             return function(*arguments)
@@ -42,7 +42,7 @@ class Work:
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Wait for a stop inside."""
+        """Mark this work as waiting for a stop inside the context."""
         self._stops += 1
         if self._stops == 1:
             self._waits(self)
@@ -52,14 +52,14 @@ class Work:
             self._stops -= 1
 
 
-#: The work that runs. Of a context, as Twisted keeps one for each coroutine, and not of any
-#: object: a stop is called without a word about who calls.
+#: The running work. A context variable, because Twisted keeps a context for each coroutine, and
+#: because a stop is called without naming its caller.
 _WORK: ContextVar[Work | None] = ContextVar("kupool_work", default=None)
 
 
 @contextmanager
 def caller_waits() -> Iterator[None]:
-    """Stop something inside: the handler that does it waits, if it is one."""
+    """Stop something inside the context; a handler that does it is marked as waiting."""
     work = _WORK.get()
     if work is None:
         yield

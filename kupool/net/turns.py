@@ -1,8 +1,8 @@
-"""Turns of the reactor: calls at the end of one, and peers that go on in the next.
+"""Reactor turns: calls at the end of a turn, and a fair share of each turn for busy peers.
 
-A peer that has sent more than its share of a turn waits here. Those that wait have
-their turns one after another, together for at most :data:`SHARE` of each turn of the
-reactor, so that a thousand that flood do not delay the others.
+A peer that has sent more than its share of a turn is queued here. Queued peers get their
+turns in order, and together at most :data:`SHARE` of each reactor turn. So a flood from
+many peers does not delay the others.
 """
 
 from __future__ import annotations
@@ -15,44 +15,44 @@ from twisted.internet.interfaces import IReactorTime
 
 from kupool.timing.chunks import Chunks
 
-#: Seconds of each turn of the reactor for the connections that wait.
+#: Seconds of each reactor turn for the queued connections.
 SHARE = 0.003
 
 
 class Turns(Protocol):
-    """What knows when a turn begins and ends."""
+    """Schedules calls at the end of a reactor turn."""
 
     def after_turn(self, call: Callable[[], object]) -> None:
-        """Call something once what was read in this turn has been handled."""
+        """Call a function once the data that was read in this turn has been handled."""
 
     def as_turn(self, call: Callable[[], object]) -> None:
-        """Call something as a turn of its own: what it writes leaves together."""
+        """Call a function as a turn of its own: what it writes is sent together."""
 
 
 class Behind(Protocol):
-    """A peer of which more was read than is its share of a turn."""
+    """A peer with unhandled data beyond its share of a turn."""
 
     def go_on(self) -> object:
-        """Handle the next share; harmless for one that has ended."""
+        """Handle the next share; does nothing for a connection that has ended."""
 
 
 class ReactorTurns:
-    """Turns of a reactor whose transports join what is written in one by themselves."""
+    """The turns of a reactor whose transports already join the writes of a turn."""
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
 
     def after_turn(self, call: Callable[[], object]) -> None:
-        """Call something in the next turn."""
+        """Call a function in the next turn."""
         self._clock.callLater(0, call)
 
     def as_turn(self, call: Callable[[], object]) -> None:
-        """Call something now."""
+        """Call a function now."""
         call()
 
 
 class Queue:
-    """The peers that have more to handle, in the order in which they came."""
+    """The peers with unhandled data, in order of arrival."""
 
     def __init__(self, clock: IReactorTime, turns: Callable[[], Turns]) -> None:
         self._clock = clock
@@ -64,7 +64,7 @@ class Queue:
         return len(self._waiting)
 
     def add(self, peer: Behind) -> None:
-        """Let a peer go on in a turn to come."""
+        """Queue a peer for a later turn."""
         self._waiting.append(peer)
         self._chunks.wake()
 
@@ -73,7 +73,7 @@ class Queue:
         return bool(self._waiting)
 
     def _serve(self) -> None:
-        """Let those that wait now go on, as far as the share goes; at least one of them."""
+        """Serve the queued peers until the share of this turn is used up; at least one of them."""
         now = self._clock.seconds
         until = now() + SHARE
         for _ in range(len(self._waiting)):

@@ -1,1 +1,1 @@
-"""One conversation with a peer, whichever side began it."""
+"""Sessions: one connection with a peer, opened by either side."""

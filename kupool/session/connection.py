@@ -1,12 +1,12 @@
-"""One connection: what came in, what goes out, and how it ends.
+"""The connection of a peer: incoming messages, outgoing messages, and its end.
 
-A connection belongs to a protocol, which feeds it bytes and tells it of the end; its state
-is a row of :mod:`kupool.session.lifecycle`. It is given a transport and
-:class:`~kupool.session.surroundings.Surroundings`, and looks at nothing else. It never
-blocks, and never buffers without bound: see :mod:`kupool.session.outbox` for a peer that
-reads slowly, and :data:`BUDGET` for one that sends much.
+A protocol owns a connection: it feeds it bytes and tells it of the end of the transport.
+The states of a connection are those of :mod:`kupool.session.lifecycle`. It uses only its
+transport and its :class:`~kupool.session.surroundings.Surroundings`. It never blocks, and
+its buffers are bounded: see :mod:`kupool.session.outbox` for a slow reader, and
+:data:`BUDGET` for a busy sender.
 
-The transport has the methods of Twisted's. Pure.
+The transport has the methods of Twisted's transports. Pure.
 """
 
 from __future__ import annotations
@@ -48,33 +48,33 @@ from kupool.wire.messages import (
 )
 from kupool.wire.packets import MessageTooLarge
 
-#: Seconds that a peer has to end its side, once all that it was sent is on its way.
+#: Seconds that a peer has to end its side, once all data has been sent to it.
 LINGER = 1.0
 
-#: Messages of one peer that are handled in one turn, before others have theirs.
+#: Most messages of one peer that are handled in one turn.
 BUDGET = 64
 
-#: Bytes of one read that are taken apart at once; more may be thousands of messages.
+#: Most bytes of one read that are split at once; more may be thousands of messages.
 SLICE = 8192
 
 
-#: The slice of a framing whose messages come whole.
+#: The slice size for a framing whose messages arrive whole.
 _WHOLE = 1 << 62
 
 
 class Dispatcher(Protocol):
-    """What answers the messages of a connection."""
+    """Answers the messages of a connection."""
 
     def dispatch(self, connection: Any, item: Item) -> bytes | None:
-        """Handle one message; return the payload to answer with, if any. Never raises."""
+        """Handle one message; returns the payload of the answer, if any. Never raises."""
 
 
 class Connection:
     """A peer, as handlers see it.
 
     ``host`` is the peer's address without its port, empty for a Unix socket. ``half_close``
-    says whether this side of the transport can end alone. ``context`` is the application's
-    own, as ``properties`` are; ``last_seen`` is the time of the last whole message, in
+    is whether this side of the transport can end alone. ``context`` and ``properties`` are
+    free for the application. ``last_seen`` is the time of the last whole message, in
     seconds of the clock of its surroundings.
     """
 
@@ -136,13 +136,13 @@ class Connection:
         self.host = host
         self.state: State = OPEN
         self.context: Any = None
-        #: Messages given to it for sending, those an outbox dropped afterwards included.
+        #: Number of messages given to it for sending, including those dropped by the outbox.
         self.messages_out = 0
         self.bytes_in = self.bytes_out = self.messages_in = self.malformed = 0
-        #: (since, seconds, reason): the connection is closed with the reason when so many
-        #: seconds have passed, unless this is cleared.
+        #: (since, seconds, reason): the connection is closed with the reason after so many
+        #: seconds, unless this is cleared.
         self.deadline: tuple[float, float, CloseReason] | None = None
-        #: Messages that wait for room, as :mod:`kupool.net.delivery` lets them.
+        #: Messages that wait for space in the buffer; see :mod:`kupool.net.delivery`.
         self.waiting: WaitingRoom | None = None
         self._now = around.now
         self.last_seen = around.now()
@@ -154,44 +154,44 @@ class Connection:
         self._outbox: Outbox | None = None
         self._writable = True
         self._backlogged_since: float | None = None
-        #: Reasons for which nothing is read now.
+        #: The reasons why reading is paused.
         self._read_stops = 0
-        #: Whether messages are not handled now: it is held, waits for its next turn, or ends.
+        #: Whether message handling is paused: it is held, waits for its turn, or ends.
         self._halted = False
         self._holds = 0
         self._behind = False
-        #: Messages that were read and are kept, while it is held or waits for its turn.
+        #: Messages that were read but not handled, while it is held or waits for its turn.
         self._held: list[Item] | None = None
-        #: Bytes that were read after those, and are not taken apart yet.
+        #: Bytes that were read after those, and are not split yet.
         self._later = b""
         self._receiving = False
-        #: Answers to the messages that are being handled, which are sent before anything else.
+        #: Answers to the messages being handled; they are sent before anything else.
         self._replies: list[bytes] = []
         self._peer_finished = False
-        #: (since, seconds): it is ended from this side when so many seconds have passed.
+        #: (since, seconds): this side ends the connection after so many seconds.
         self._ending: tuple[float, float] | None = None
         self._partial: tuple[int, float] | None = None
 
-    # -- who it is
+    # -- identity
 
     @property
     def manager(self) -> Any:
-        """Who made it: the manager of its server, or the client that dialled."""
+        """The owner that made it: a server's manager, or a client."""
         return self.around.owner
 
     @property
     def limits(self) -> Limits:
-        """The limits of this moment."""
+        """The current limits."""
         return self.around.limits()
 
     @property
     def sends(self) -> bool:
-        """Whether what is sent now goes to the peer."""
-        return self.state is OPEN or self.state in SENDING  # the hash of a state takes time
+        """Whether data sent now goes to the peer."""
+        return self.state is OPEN or self.state in SENDING  # a set alone is slower
 
     @property
     def outbound(self) -> int:
-        """Bytes that wait because the peer reads slowly, the kernel's not counted."""
+        """Number of bytes that wait because the peer reads slowly, without the kernel's buffer."""
         return 0 if self._outbox is None else len(self._outbox)
 
     @property
@@ -205,27 +205,27 @@ class Connection:
 
     @property
     def properties(self) -> dict[str, object]:
-        """Whatever handlers want to keep with the connection, by name."""
+        """Values that handlers keep with the connection, by name."""
         if self._properties is None:
             self._properties = {}
         return self._properties
 
     def set_property(self, name: str, value: object) -> None:
-        """Keep something with the connection, until it ends.
+        """Set a property, which is kept until the connection ends.
 
-        Where there is an index of that name, the connection is found by it. Raises
-        :class:`ConnectionClosed` on one that has ended.
+        If the property is indexed, the connection can be found by it. Raises
+        :class:`ConnectionClosed` if the connection has ended.
         """
         if self.state is CLOSED:
             raise ConnectionClosed(self.id)
         self.around.index.set(self, name, value)
 
     def get_property(self, name: str) -> object:
-        """Return what :meth:`set_property` kept; raises :class:`PropertyNotFound`."""
+        """Return a property; raises :class:`PropertyNotFound`."""
         return self.around.index.get(self, name)
 
     def remove_property(self, name: str) -> None:
-        """Keep it no longer; raises :class:`PropertyNotFound`."""
+        """Remove a property; raises :class:`PropertyNotFound`."""
         self.around.index.remove(self, name)
 
     def forget(self) -> None:
@@ -252,7 +252,7 @@ class Connection:
     def max_frame(self, size: int) -> None:
         self._splitter.max_payload = size
 
-    # -- coming in
+    # -- incoming messages
 
     def use_framing(self, framing: Framing) -> None:
         """Set the framing, once the first byte has shown it."""
@@ -282,7 +282,7 @@ class Connection:
             return
         items = splitter.feed(data)
         if len(items) == 1 and not self._halted:
-            # Most reads are one message; this is receive() without its loop.
+            # Fast path: most reads are one message; this is receive() without its loop.
             now, dispatch = self._now, self._dispatch
             self.last_seen = now()
             self.messages_in += 1
@@ -290,7 +290,7 @@ class Connection:
             if reply is not None:
                 try:
                     self.send(reply)
-                except BaseException:  # the framing may be the application's
+                except BaseException:  # an application's framing may raise
                     self.unsendable(reply)
         else:
             self.receive(items)
@@ -298,10 +298,10 @@ class Connection:
             self._over_limit()
 
     def receive(self, items: Sequence[Item]) -> None:
-        """Handle messages in order, as many as are its share of a turn.
+        """Handle messages in order, up to the peer's share of a turn.
 
-        What handlers return is sent in one write, after the last of them or before anything
-        else that this connection sends.
+        The results of handlers are sent in one write, after the last message or before
+        anything else that this connection sends.
         """
         if self._halted:
             if self._held is not None:
@@ -322,7 +322,7 @@ class Connection:
                     self._replies.append(reply)
                 if self._halted:
                     break
-        finally:  # where it raises, those before it are answered all the same
+        finally:  # if it raises, earlier messages are still answered
             self._receiving = False
             if self._replies:
                 self._send_replies()
@@ -331,11 +331,11 @@ class Connection:
             self._keep(items[handled:])
 
     def _send_replies(self) -> None:
-        """Send what the messages received so far were answered with."""
+        """Send the answers of the messages handled so far."""
         replies, self._replies = self._replies, []
         try:
             data = self._encode(replies[0]) if len(replies) == 1 else self.framing.join(replies)
-        except BaseException:  # one of them cannot be sent: the others go without it
+        except BaseException:  # one of them cannot be sent: send the others
             for reply in replies:
                 try:
                     self.send_encoded(self._encode(reply))
@@ -345,14 +345,15 @@ class Connection:
             self.send_encoded(data, len(replies))
 
     def _keep(self, items: Sequence[Item]) -> None:
-        """Keep what is not handled now: it is held, or has had its share of this turn."""
+        """Keep messages for later: the connection is held, or has used up its share of this turn.
+        """
         if not self._halted:
             self._wait_for_turn()
         if self._held is not None:
             self._held[:0] = items
 
     def _feed_slices(self, data: bytes) -> None:
-        """Take a large read apart piece by piece, as far as its share of a turn goes."""
+        """Split a large read piece by piece, up to the peer's share of a turn."""
         if self._later:
             self._later += data
             return
@@ -367,10 +368,10 @@ class Connection:
                 self._over_limit()
         if start < len(data) and self._held is not None:
             self._later = data[start:]
-            self._slice = -1  # all that follows has to wait behind it
+            self._slice = -1  # all further data has to wait behind it
 
     def _over_limit(self) -> None:
-        """A header announced too much, unless the messages before it raised the limit."""
+        """Close with ``too_large``, unless an earlier message raised the limit meanwhile."""
         while self._splitter.too_large and self.state is OPEN and self._held is None:
             items = self._splitter.resume()
             if items:
@@ -384,7 +385,7 @@ class Connection:
     def hold(self) -> None:
         """Handle no further message of this peer until :meth:`release`.
 
-        What has been read already is kept, and nothing more is read. Several may hold
+        Data that has been read is kept, and nothing more is read. Several holders may hold
         a connection: it goes on when each of them has released it.
         """
         if self.state is not OPEN:
@@ -394,7 +395,7 @@ class Connection:
             self._halt()
 
     def release(self) -> None:
-        """Undo one :meth:`hold`; after the last, go on with the messages that were kept."""
+        """Undo one :meth:`hold`; after the last one, handle the kept messages."""
         if not self._holds or self.state is not OPEN:
             return
         self._holds -= 1
@@ -402,13 +403,13 @@ class Connection:
             self._unhalt()
 
     def _wait_for_turn(self) -> None:
-        """Leave the rest to a later turn, as others have had none meanwhile."""
+        """Leave the rest to a later turn, so that others get theirs."""
         self._behind = True
         self._halt()
         self.around.owner.go_on_later(self)
 
     def go_on(self) -> None:
-        """Handle what is left of what was read; called by the owner, in a later turn."""
+        """Handle the rest of the data; called by the owner, in a later turn."""
         if self._behind:
             self._behind = False
             if self.state is OPEN:
@@ -427,7 +428,7 @@ class Connection:
         items, self._held = self._held, None
         self._halted = False
         if self._receiving:
-            return  # what is being received goes on, and comes before all that follows
+            return  # the current messages are handled first
         try:
             if items:
                 self.receive(items)
@@ -437,7 +438,7 @@ class Connection:
                 self._feed_slices(later)
             self._over_limit()
         except BaseException:
-            # As from a read: it costs this peer its connection, and whoever let go nothing.
+            # As in a read: it ends this connection, and does not reach the caller.
             self.around.owner.failed(self)
             self.abort()
             return
@@ -445,7 +446,7 @@ class Connection:
             self.finished()
 
     def complain(self, answer: bytes) -> None:
-        """Answer a malformed message, and close when that was one too many.
+        """Answer a malformed message, and close the connection after too many.
 
         An empty ``answer`` is not sent.
         """
@@ -460,22 +461,22 @@ class Connection:
         self.malformed += 1
         self.around.counters.malformed += 1
 
-    # -- going out
+    # -- outgoing messages
 
     def reply(self, message_id: RequestId, result: object) -> None:
         """Answer a request with ``result``; a notification is not answered.
 
-        As :meth:`send` on a connection that has ended; raises :class:`TypeError` for what
-        JSON has no form for.
+        Behaves like :meth:`send` after the end of the connection. Raises :class:`TypeError`
+        for a result that JSON cannot express.
         """
         if message_id is not None:
             self.send(encode_result(message_id, result))
 
     def send(self, payload: bytes) -> None:
-        """Send one message of the class *reply*: it is never dropped.
+        """Send one message of the class *reply*, which is never dropped.
 
-        Does nothing on a connection that has ended: peers go at any time, and an answer
-        that nobody waits for is no error. Who has to know asks ``sends``, or uses
+        Does nothing if the connection has ended: peers may disconnect at any time, and an
+        answer that nobody waits for is not an error. To find out, check ``sends``, or use
         :meth:`send_message` or a :class:`~kupool.net.delivery.Delivery`, which raise.
         """
         data = self._encode(payload)
@@ -487,23 +488,23 @@ class Connection:
             self.send_encoded(data)
 
     def answer(self, reply: bytes) -> None:
-        """Send a reply that comes later; an error where it cannot be sent. Never raises."""
+        """Send a late reply, or an error if the reply cannot be sent. Never raises."""
         if self.state is OPEN or self.sends:
             try:
                 self.send(reply)
-            except BaseException:  # the framing may be the application's
+            except BaseException:  # an application's framing may raise
                 self.unsendable(reply)
 
     def send_error(self, answer: bytes) -> None:
-        """Send an error of the framework; where the framing cannot express it, nothing."""
+        """Send an error of the framework; sends nothing if the framing cannot encode it."""
         with suppress(BaseException):
             self.send(answer)
 
     def unsendable(self, reply: bytes) -> None:
-        """Answer an error in place of a reply that could not be sent.
+        """Answer an error instead of a reply that could not be sent.
 
-        Called while that exception is handled. What it was stays in the log, under a
-        reference; mostly the reply is over the limit of the codec.
+        Call it while that exception is handled. The exception is logged under a reference;
+        usually the reply is over the limit of the codec.
         """
         error = self.around.owner.unsendable(self, reply)
         loose = decode_loosely(reply)
@@ -518,10 +519,10 @@ class Connection:
             self.send_encoded(self.framing.join(payloads), len(payloads))
 
     def pack(self, message: bytes | Tlv) -> bytes:
-        """Return a message as bytes of this framing.
+        """Return a message encoded in this framing.
 
-        Raises :class:`MessageTooLarge` for one over the server's limit, and
-        :class:`ValueError` for one that the framing cannot express.
+        Raises :class:`MessageTooLarge` for a message over the server's limit, and
+        :class:`ValueError` for one that the framing cannot encode.
         """
         size = len(message if isinstance(message, bytes) else message.payload)
         limit = self.around.limits().max_frame
@@ -530,23 +531,23 @@ class Connection:
         if self.framing.pack is not None:
             return self.framing.pack(message)
         if not isinstance(message, bytes):
-            raise ValueError(f"{self.framing.name} carries no message ids")
+            raise ValueError(f"{self.framing.name} has no message ids")
         return self.framing.encode(message)
 
     def send_message(self, message_id: int, data: bytes) -> None:
-        """Send one message under an id; class *reply*.
+        """Send one message under an id, of the class *reply*.
 
-        Raises :class:`ConnectionClosed` on a connection that has ended, and what
-        :meth:`pack` does.
+        Raises :class:`ConnectionClosed` if the connection has ended, and what :meth:`pack`
+        raises.
         """
         if self.state not in SENDING:
             raise ConnectionClosed(self.id)
         self.send_encoded(self.pack(Tlv(message_id, data)))
 
     def send_encoded(self, data: bytes, messages: int = 1) -> None:
-        """Send bytes that are messages of this framing already; class *reply*.
+        """Send encoded messages of this framing, of the class *reply*.
 
-        Does nothing on a connection that has ended.
+        Does nothing if the connection has ended.
         """
         if self._replies:
             self._send_replies()
@@ -564,7 +565,7 @@ class Connection:
             self._stop_reading()
 
     def send_latest(self, key: str, encoded: bytes) -> None:
-        """Send bytes of this framing that replace what still waits under ``key``."""
+        """Send an encoded message that replaces an unsent one of the same ``key``."""
         if self._replies:
             self._send_replies()
         if self.state is not OPEN and not self.sends:
@@ -582,9 +583,9 @@ class Connection:
         policy: EventPolicy = EventPolicy.DROP_NEW,
         limit: int | None = None,
     ) -> bool:
-        """Send bytes of this framing that may be dropped; returns whether they were kept.
+        """Send an encoded message that may be dropped; returns whether it was kept.
 
-        ``limit`` is how many bytes of events may wait, by default the outbox limit.
+        ``limit`` is the most bytes of events that may wait, by default the outbox limit.
         """
         if self._replies:
             self._send_replies()
@@ -602,7 +603,7 @@ class Connection:
         self.transport.write(data)
 
     def _empty_outbox(self, *, send: bool) -> None:
-        """Send what waits, as a last thing, or drop it."""
+        """Send the waiting messages as the last ones, or drop them."""
         outbox, self._outbox = self._outbox, None
         if outbox is not None:
             self.around.counters.dropped += outbox.dropped
@@ -612,13 +613,13 @@ class Connection:
     # -- IPushProducer, for the transport
 
     def pauseProducing(self) -> None:
-        """The transport has enough: keep what comes next in the outbox."""
+        """Keep further messages in the outbox: the transport's buffer is full."""
         self._writable = False
         if self._outbox is None:
             self._outbox = Outbox()
 
     def resumeProducing(self) -> None:
-        """The transport has room: send what waits until it has enough again."""
+        """Send waiting messages until the transport's buffer is full again."""
         self._writable = True
         outbox = self._outbox
         while outbox is not None and self._writable and self.state in SENDING:
@@ -640,7 +641,7 @@ class Connection:
             self.waiting.changed()
 
     def stopProducing(self) -> None:
-        """The transport has ended; :meth:`lost` follows."""
+        """Do nothing: the transport has ended, and :meth:`lost` follows."""
 
     def _stop_reading(self) -> None:
         self._read_stops += 1
@@ -652,10 +653,10 @@ class Connection:
         if self._read_stops == 0 and self.state is OPEN:
             self.transport.resumeProducing()
 
-    # -- the end
+    # -- closing
 
     def _move(self, event: Event) -> bool:
-        """Enter the state that follows; returns False where the event changes nothing."""
+        """Enter the next state; returns False if the event changes nothing."""
         state = after(self.state, event)
         if state is None:
             return False
@@ -666,16 +667,16 @@ class Connection:
         return True
 
     def expect_within(self, seconds: float, reason: CloseReason) -> None:
-        """Close with ``reason`` in so many seconds, unless ``deadline`` is cleared."""
+        """Close with ``reason`` after some seconds, unless ``deadline`` is cleared."""
         self.deadline = (self._now(), seconds, reason) if seconds else None
 
     def close(self, reason: CloseReason | None, retry_after: float | None = None) -> None:
-        """Tell the peer why, send what was answered before, and end the connection.
+        """Send the pending answers and the reason, and end the connection.
 
-        An owner that has a last word is waited for, at most the write timeout; nothing
-        more of the peer is handled meanwhile. A peer that does not take what it is sent
-        within the write timeout is cut off. With None for ``reason`` the connection ends
-        without a message, as the peer asked.
+        If the owner has a last message, the close waits for it for at most the write
+        timeout; no further messages of the peer are handled. A peer that does not read
+        within the write timeout is aborted. With a ``reason`` of None the connection ends
+        without a close message, as the peer asked.
         """
         if self._replies:
             self._send_replies()
@@ -683,7 +684,7 @@ class Connection:
             return
         waits = self.around.owner.parting(self, reason, lambda: self._end(reason, retry_after))
         if not self._move(Event.CLOSE):
-            return  # whoever was told has ended it
+            return  # the callback has ended it
         self._splitter = Discarding()
         if not waits or reason is SLOW_READER:
             self._end(reason, retry_after)
@@ -712,8 +713,8 @@ class Connection:
         self._tell_waiting()
         self.transport.unregisterProducer()
         if linger and self._half_close:
-            # A socket that is closed with bytes unread is reset, and the peer may never
-            # see what was written last. So only this side ends; what still comes is dropped.
+            # A socket that is closed with unread bytes is reset, and the peer may not get
+            # the last message. So only this side ends; further data is dropped.
             self._splitter = Discarding()
             self.transport.loseWriteConnection()
             self.transport.resumeProducing()
@@ -721,17 +722,18 @@ class Connection:
             self.transport.loseConnection()
 
     def flushed(self) -> None:
-        """All is sent, and this side has ended: the peer has a moment to end its own."""
+        """Everything is sent, and this side has ended: wait shortly for the peer to end its side.
+        """
         if self._move(Event.FLUSHED):
             self._ending = (self._now(), LINGER)
 
     def abort(self) -> None:
-        """Cut the connection off without a word."""
+        """Abort the connection without a close message."""
         if self._move(Event.ABORT):
             self.transport.abortConnection()
 
     def finished(self) -> None:
-        """The peer will send no more: end once its answers are on their way."""
+        """The peer has finished sending: end the connection once its answers are sent."""
         if self.state in (CLOSING, LINGERING):
             self.transport.loseConnection()
         if self.state is not OPEN:
@@ -740,7 +742,7 @@ class Connection:
             self._peer_finished = True
             self._stop_reading()
         if self._held is not None:
-            return  # it comes back here when the messages that are kept have been handled
+            return  # called again when the kept messages have been handled
         self._move(Event.PEER_FINISHED)
         if not self.around.owner.settling(self, lambda: self.close(None)):
             self.close(None)
@@ -748,14 +750,15 @@ class Connection:
     def lost(self, reason: Any) -> None:
         """The transport has ended; called by the protocol."""
         if self._move(Event.LOST):
-            self._splitter = Discarding(self._splitter.max_payload)  # the other may know us
+            self._splitter = Discarding(self._splitter.max_payload)  # break the reference cycle
             self._empty_outbox(send=False)
             self._tell_waiting()
             self.around.owner.ended(self, reason)
 
     def _part_is_late(self, now: float, timeout: float, elapsed: Callable[[float], float]) -> bool:
-        """Say whether the rest of a message is due: looked at once a second, so that it
-        costs nothing while messages come.
+        """Return whether the rest of a message is late.
+
+        It is checked once a second, so that it costs nothing per message.
         """
         if self._read_stops or not getattr(self._splitter, "buffered", 0):
             self._partial = None
@@ -768,8 +771,8 @@ class Connection:
     def sweep(self, now: float, elapsed: Callable[[float], float] | None = None) -> None:
         """Apply the timeouts; called about once a second by the owner.
 
-        ``elapsed`` says how long it is since a time of the clock, without the pauses in which
-        this process did not run; it is asked before anything is held against the peer.
+        ``elapsed`` returns the seconds since a time of the clock, without the pauses in
+        which this process did not run. It is called before a timeout closes the connection.
         """
         elapsed = elapsed or now.__sub__
         if self.state is OPEN or self.state is DRAINING:
@@ -784,7 +787,7 @@ class Connection:
                 self.abort()
 
     def _overdue(self, now: float, elapsed: Callable[[float], float]) -> CloseReason | None:
-        """Return why the peer has taken too long, if it has."""
+        """Return the reason if the peer has exceeded a timeout."""
         limits, since = self.around.limits(), self._backlogged_since
         if since is not None and now - since >= limits.write_timeout <= elapsed(since):
             return SLOW_READER

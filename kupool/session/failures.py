@@ -1,10 +1,10 @@
-"""What goes wrong with a connection, in words that a caller can show."""
+"""The exceptions of connections."""
 
 from __future__ import annotations
 
 
 class ConnectionClosed(Exception):
-    """Something was to be sent on a connection that has ended, or is about to."""
+    """A message was to be sent on a connection that has ended, or is about to."""
 
     def __init__(self, connection_id: int) -> None:
         super().__init__(f"connection closed: {connection_id}")

@@ -1,17 +1,17 @@
-"""The life of a conversation with a peer, as a table.
+"""The states of a session and its transitions, as a table.
 
 ===========  ==========================================================================
-connecting   the transport does not stand yet
+connecting   the transport is not connected yet
 open         messages are handled and answered
-draining     the peer has finished; its last answers are on their way
-parting      this side is about to close; the application says its last word
-closing      the last word is written, and this side has ended
-lingering    all of it has left; the peer has a moment to end its side
+draining     the peer has finished sending; its last answers are being sent
+parting      this side is about to close; the application sends its last message
+closing      the close message is written, and this side has ended
+lingering    all data has been sent; the peer has a few seconds to end its side
 closed       the transport has ended
 ===========  ==========================================================================
 
-Messages of the peer are handled while it is *open*. Messages to the peer are sent while it
-is *open*, *draining* or *parting*. Pure.
+Messages of the peer are handled in state *open*. Messages to the peer are sent in the states
+*open*, *draining* and *parting*. Pure.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from enum import Enum, StrEnum
 
 
 class State(StrEnum):
-    """Where a conversation is in its life."""
+    """The state of a session."""
 
     CONNECTING = "connecting"
     OPEN = "open"
@@ -33,19 +33,19 @@ class State(StrEnum):
 
 
 class Event(Enum):
-    """What moves a conversation from one state to another."""
+    """An event that moves a session from one state to another."""
 
-    #: The transport stands.
+    #: The transport is connected.
     CONNECTED = "connected"
-    #: The peer sends no more, and all that it sent is handled.
+    #: The peer has finished sending, and all its messages are handled.
     PEER_FINISHED = "peer finished"
-    #: This side wants to end.
+    #: This side closes.
     CLOSE = "close"
-    #: The last word is written: this side sends no more.
+    #: The close message is written: this side sends no more.
     END = "end"
-    #: All that was written has left.
+    #: All written data has been sent.
     FLUSHED = "flushed"
-    #: This side cuts the connection off.
+    #: This side aborts the connection.
     ABORT = "abort"
     #: The transport has ended.
     LOST = "lost"
@@ -54,7 +54,7 @@ class Event(Enum):
 CONNECTING, OPEN, DRAINING, PARTING = State.CONNECTING, State.OPEN, State.DRAINING, State.PARTING
 CLOSING, LINGERING, CLOSED = State.CLOSING, State.LINGERING, State.CLOSED
 
-#: What each event does in each state; an event that is not there changes nothing.
+#: The next state by event and state; an event without an entry changes nothing.
 TRANSITIONS: Mapping[State, Mapping[Event, State]] = {
     CONNECTING: {
         Event.CONNECTED: OPEN,
@@ -91,12 +91,12 @@ TRANSITIONS: Mapping[State, Mapping[Event, State]] = {
     CLOSED: {},
 }
 
-#: Where messages to the peer are sent.
+#: The states in which messages to the peer are sent.
 SENDING = frozenset((OPEN, DRAINING, PARTING))
 
 
 def after(state: State, event: Event) -> State | None:
-    """Return the state that follows; None where the event changes nothing."""
+    """Return the next state, or None if the event changes nothing."""
     return TRANSITIONS[state].get(event)
 
 

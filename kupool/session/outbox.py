@@ -1,8 +1,8 @@
-"""What waits for a peer that does not read: bounded, in order, by class of message.
+"""The outbox of a slow reader: bounded, in order, by class of message.
 
-A *reply* is never dropped. A *latest* message replaces an older one of the same key.
-An *event* obeys a drop policy. The outbox only exists while the transport cannot take
-more; it never writes by itself.
+A *reply* is never dropped. A *latest* message replaces an older one of the same key. An
+*event* is dropped by a policy. The outbox is only used while the transport's buffer is
+full; it never writes by itself.
 """
 
 from __future__ import annotations
@@ -10,19 +10,19 @@ from __future__ import annotations
 from collections import deque
 from enum import Enum
 
-#: Replies are sent together up to so many bytes.
+#: Most bytes of replies that are sent together.
 JOIN_SIZE = 65536
 
 
 class EventPolicy(Enum):
-    """What happens to an event when the events that wait have reached their limit."""
+    """What happens to an event when the waiting events have reached their limit."""
 
     DROP_NEW = "drop-new"
     DROP_OLDEST = "drop-oldest"
 
 
 class Outbox:
-    """The bytes that wait for one slow reader."""
+    """The waiting bytes of one slow reader."""
 
     __slots__ = ("_event_bytes", "_events", "_latest", "_replies", "dropped", "reply_bytes")
 
@@ -40,20 +40,20 @@ class Outbox:
         return self.reply_bytes + self._event_bytes + latest
 
     def add_reply(self, data: bytes) -> None:
-        """Keep ``data`` whatever happens; the caller watches ``reply_bytes``."""
+        """Keep ``data`` in any case; the caller checks ``reply_bytes``."""
         self._replies.append(data)
         self.reply_bytes += len(data)
 
     def add_latest(self, key: str, data: bytes) -> None:
-        """Keep ``data`` in place of what waited under ``key``, which is dropped."""
+        """Keep ``data``, and drop an older message of the same ``key``."""
         if self._latest.pop(key, None) is not None:
             self.dropped += 1
         self._latest[key] = data
 
     def add_event(self, data: bytes, limit: int, policy: EventPolicy) -> bool:
-        """Keep ``data`` if the events that wait stay within ``limit`` bytes.
+        """Keep ``data`` if the waiting events stay within ``limit`` bytes.
 
-        Returns whether it was kept; every event that is dropped is counted.
+        Returns whether it was kept; every dropped event is counted.
         """
         size = len(data)
         if size > limit or (policy is EventPolicy.DROP_NEW and self._event_bytes + size > limit):
@@ -67,9 +67,9 @@ class Outbox:
         return True
 
     def take(self) -> bytes | None:
-        """Take out what is to be sent next: replies, then latest, then events.
+        """Remove and return the next data to send: replies, then latest, then events.
 
-        Replies come several at once: thousands of small ones may have piled up.
+        Replies are joined, because thousands of small ones may be waiting.
         """
         if self._replies:
             data = self._take_replies()

@@ -1,8 +1,7 @@
-"""What is known about connections, by name, and who is found by it.
+"""Properties of connections, and an index that finds connections by them.
 
-A connection's properties are its own; those whose names are indexed are also kept the
-other way round, so that all connections of a user are found without looking at any
-other. All of it may be used from several threads.
+Each connection keeps its own properties. Properties with an indexed name are also kept by
+value, so that all connections of a user are found without a scan. Thread-safe.
 """
 
 from __future__ import annotations
@@ -22,15 +21,15 @@ class PropertyIndex:
         self._found: dict[str, dict[Hashable, dict[int, Any]]] = {}
 
     def declare(self, name: str) -> None:
-        """Index a property from now on; declaring it again changes nothing.
+        """Index a property from now on; does nothing if it is already indexed.
 
-        To be done before connections come: what they have already is not looked at.
+        Call it before connections are made: their existing properties are not indexed.
         """
         with self._lock:
             self._found.setdefault(name, {})
 
     def find(self, name: str, value: Hashable) -> list[Any]:
-        """Return the live connections whose indexed property has that value, oldest first.
+        """Return the live connections with that value of an indexed property, oldest first.
 
         Raises :class:`ValueError` for a property that is not indexed.
         """
@@ -41,13 +40,13 @@ class PropertyIndex:
             return list(index.get(value, {}).values())
 
     def set(self, connection: Any, name: str, value: object) -> None:
-        """Set a property; raises :class:`TypeError` where an index cannot hold the value."""
+        """Set a property; raises :class:`TypeError` for an indexed value that is not hashable."""
         with self._lock:
             index = self._found.get(name)
             if index is not None:
                 hash(value)
                 self._remove(connection, name, index)
-                # The hash above is what a value of an index needs.
+                # The hash() above checks that the value can be indexed.
                 index.setdefault(value, {})[connection.id] = connection
             connection.properties[name] = value
 
@@ -81,7 +80,7 @@ class PropertyIndex:
         try:
             found = index.get(value)
         except TypeError:
-            return  # set beside the index, which cannot hold it
+            return  # it was set without the index, and cannot be indexed
         if found is not None:
             found.pop(connection.id, None)
             if not found:

@@ -1,7 +1,6 @@
-"""One message for many, encoded once for each framing among them. Pure.
+"""Publications: one message for many peers, encoded once for each framing. Pure.
 
-What becomes of it at a peer that reads slowly is a part of it: see
-:mod:`kupool.session.outbox`.
+A publication also has a policy for slow readers: see :mod:`kupool.session.outbox`.
 """
 
 from __future__ import annotations
@@ -14,19 +13,19 @@ from kupool.wire.framing import Framing, Tlv
 
 
 class Recipient(Protocol):
-    """Whoever is sent something: a :class:`~kupool.session.connection.Connection` is one."""
+    """A peer that gets publications, such as a :class:`~kupool.session.connection.Connection`."""
 
     framing: Framing
 
     @property
     def sends(self) -> bool:
-        """Whether what is sent now goes to the peer."""
+        """Whether data sent now goes to the peer."""
 
     def send_encoded(self, data: bytes, messages: int = 1) -> None:
-        """Send bytes of the framing, which are never dropped."""
+        """Send encoded messages, which are never dropped."""
 
     def send_latest(self, key: str, encoded: bytes) -> None:
-        """Send bytes that replace what still waits under ``key``."""
+        """Send an encoded message that replaces an unsent one of the same ``key``."""
 
     def send_event(
         self,
@@ -34,37 +33,37 @@ class Recipient(Protocol):
         policy: EventPolicy = EventPolicy.DROP_NEW,
         limit: int | None = None,
     ) -> bool:
-        """Send bytes that may be dropped; returns whether they were kept."""
+        """Send an encoded message that may be dropped; returns whether it was kept."""
 
 
 class Packed(NamedTuple):
-    """A message that is packed by the connection: it keeps to the limit of its server.
+    """A message that the connection encodes, within its server's limits.
 
-    It may have an id, where the framing has them.
+    It may have an id, if the framing has ids.
     """
 
     message: bytes | Tlv
 
 
 class ForEach(NamedTuple):
-    """A payload of its own for each recipient, which ``make`` returns for it."""
+    """A separate payload for each recipient, made by ``make``."""
 
     make: Callable[[Any], bytes]
 
 
-#: What is sent: a payload, a function that makes a message's bytes for a framing, a message
-#: that connections pack, or what makes a payload for each recipient.
+#: The content: a payload, a function that encodes it for a framing, a message
+#: that connections encode, or a function that makes a payload for each recipient.
 Payload = bytes | Callable[[Framing], bytes] | Packed | ForEach
 
 R = TypeVar("R", bound=Recipient)
 
 
 class Publication:
-    """A message, and what becomes of it at a peer that reads slowly.
+    """A message for many, with its policy for slow readers.
 
-    With a ``key`` only the newest of that key waits. Otherwise it is an event that obeys
-    ``policy``, of which ``limit`` bytes may wait, by default the limit of the outbox; or,
-    where ``policy`` is None, it is never dropped.
+    With a ``key``, only the newest message of that key waits. Otherwise it is an event
+    under ``policy``: at most ``limit`` bytes of events wait, by default the outbox limit.
+    With a ``policy`` of None it is never dropped.
     """
 
     __slots__ = ("_encoded", "_limit", "_payload", "_policy", "key")
@@ -81,18 +80,18 @@ class Publication:
         self._payload = payload
         self._policy = policy
         self._limit = limit
-        #: The bytes, by what encodes them: framings of one name may encode differently.
+        #: The encoded bytes by encoder: framings with the same name may encode differently.
         self._encoded: dict[object, bytes] = {}
 
     @property
     def droppable(self) -> bool:
-        """Whether a peer may do without it."""
+        """Whether the message may be dropped."""
         return self.key is not None or self._policy is not None
 
     def send(self, recipient: Recipient) -> bool:
-        """Send it; returns whether it was dropped, because the peer reads slowly.
+        """Send it; returns whether it was dropped because the peer reads slowly.
 
-        One that has ended gets nothing. Raises what its encoding does.
+        A peer whose connection has ended gets nothing. Raises what encoding raises.
         """
         return recipient.sends and self._give(recipient, self._bytes_for(recipient))
 
@@ -104,11 +103,11 @@ class Publication:
         changed: Sized = (True,),
         failed: Callable[[R], object],
     ) -> int:
-        """Send it to each for which ``where`` is true; returns for how many it was dropped.
+        """Send it to each recipient for which ``where`` is true; returns how many dropped it.
 
-        ``where`` is asked when it is a recipient's turn, unless ``changed`` is empty then: so
-        nobody is asked for until something has changed. An exception, whatever it is, costs
-        that recipient alone: ``failed`` is called for it while it is handled.
+        ``where`` is called in each recipient's turn, but not while ``changed`` is empty. If
+        a recipient raises any exception, ``failed`` is called for it while the exception is
+        handled, and the others are not affected.
         """
         if where is None:
             changed = ()
@@ -118,7 +117,7 @@ class Publication:
                 self._payload.make, recipients, where=asked, changed=changed, failed=failed
             )
         key, dropped = self.key, 0
-        data, framing = b"", None  # mostly the next one has the framing of the last
+        data, framing = b"", None  # the next one usually has the same framing
         for recipient in recipients:
             try:
                 if changed and not asked(recipient):
@@ -126,7 +125,7 @@ class Publication:
                 if recipient.framing is not framing:
                     data, framing = self._bytes_for(recipient), recipient.framing
                 if key is not None:
-                    recipient.send_latest(key, data)  # which sees for itself who has ended
+                    recipient.send_latest(key, data)  # send() checks whether the peer has ended
                 elif recipient.sends:
                     dropped += self._give(recipient, data)
             except BaseException:
@@ -142,7 +141,7 @@ class Publication:
         changed: Sized,
         failed: Callable[[R], object],
     ) -> int:
-        """Send each a payload of its own."""
+        """Send each recipient a payload of its own."""
         key, dropped = self.key, 0
         for recipient in recipients:
             try:
@@ -167,7 +166,7 @@ class Publication:
         return False
 
     def _bytes_for(self, recipient: Any) -> bytes:
-        """Return the bytes for a recipient, made for it alone or for all with its framing."""
+        """Return the bytes for a recipient: its own, or those of its framing."""
         framing, payload = recipient.framing, self._payload
         data: bytes | None
         if isinstance(payload, ForEach):
@@ -186,7 +185,7 @@ class Publication:
 
 
 def _everybody(recipient: object) -> bool:
-    """Leave nobody out."""
+    """Return True: exclude no recipient."""
     return True
 
 

@@ -1,4 +1,4 @@
-"""Messages that wait until a peer that reads slowly has room for them. Pure."""
+"""Messages that wait until a slow reader has space for them. Pure."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 
 from kupool.session.surroundings import ScheduledCall
 
-#: Messages that wait on one connection; one more is dropped.
+#: Most messages that wait on one connection; further ones are dropped.
 MAX_WAITING = 1000
 
-#: Told what became of a message: whether it was sent.
+#: Called with whether a message was sent.
 Told = Callable[[bool], object]
 
 
@@ -28,7 +28,7 @@ class WaitingSend:
 
 
 class WaitingRoom:
-    """The messages that wait for room on one connection, in order."""
+    """The messages that wait for space on one connection, in order."""
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
@@ -41,9 +41,9 @@ class WaitingRoom:
     def add(self, encoded: bytes, low: int, timeout: float, told: Told) -> WaitingSend | None:
         """Let a message wait until at most ``low`` bytes wait for the peer.
 
-        Calls ``told`` with True when it was sent, with False when that did not happen within
-        ``timeout`` seconds, or the connection ended. Returns what :meth:`forget` takes, or
-        None where too many wait: then ``told`` is not called.
+        Calls ``told`` with True when the message was sent. Calls it with False if that
+        takes longer than ``timeout`` seconds, or the connection ends. Returns an object for
+        :meth:`forget`, or None if too many messages wait; then ``told`` is not called.
         """
         if len(self._queue) >= MAX_WAITING:
             self._counters.dropped += 1
@@ -54,14 +54,14 @@ class WaitingRoom:
         return waiting
 
     def forget(self, waiting: WaitingSend) -> None:
-        """Let a message wait no longer: nobody wants to know any more."""
+        """Cancel a waiting message."""
         if waiting in self._queue:
             if waiting.timer is not None:
                 waiting.timer.cancel()
             self._remove(waiting)
 
     def changed(self) -> None:
-        """Send what there is room for now; called by the connection."""
+        """Send the messages that there is space for; called by the connection."""
         connection, queue = self._connection, self._queue
         while queue and connection.sends:
             if connection.outbound > queue[0].low:

@@ -1,1 +1,1 @@
-"""When things happen: how often, in which turn of the reactor, at what time, after what else."""
+"""Scheduling and flow control: timers, rate limits, fair shares of reactor turns, and waiting."""

@@ -1,10 +1,11 @@
-"""Token buckets: how often something may happen. Pure: time is given as ``now``."""
+"""Token buckets, which limit how often something may happen. Pure: takes ``now``."""
 
 from __future__ import annotations
 
 
 class Bucket:
-    """Holds up to ``burst`` tokens and gains ``rate`` of them a second; full at first."""
+    """A token bucket: holds up to ``burst`` tokens, gains ``rate`` a second, and is full at first.
+    """
 
     __slots__ = ("_burst", "_rate", "_stamp", "_tokens", "holders")
 
@@ -13,28 +14,28 @@ class Bucket:
         self._burst = burst
         self._tokens = burst
         self._stamp = now
-        #: How many hold on to it, where somebody counts them.
+        #: Number of holders, if they are counted.
         self.holders = 0
 
     def level(self, now: float) -> float:
-        """Return how many tokens there are."""
+        """Return the number of tokens."""
         gained = (now - self._stamp) * self._rate
         return min(self._burst, self._tokens + gained) if gained > 0 else self._tokens
 
     def empty(self, now: float) -> bool:
-        """Say whether not even one token is there."""
+        """Return whether there is less than one token."""
         return self.level(now) < 1.0
 
     def full(self, now: float) -> bool:
-        """Say whether it holds all it can, as a new one does."""
+        """Return whether it holds ``burst`` tokens, like a new one."""
         return self.level(now) >= self._burst
 
     def wait(self, now: float) -> float:
-        """Return how many seconds it takes until there is a token; 0 where there is one."""
+        """Return the seconds until there is a token; 0 if there is one."""
         return max(0.0, (1.0 - self.level(now)) / self._rate)
 
     def spend(self, now: float) -> bool:
-        """Take one token; returns False, and takes none, when there is none."""
+        """Take one token; returns False, and takes none, if there is none."""
         level = self.level(now)
         self._stamp = now
         self._tokens = level - 1.0 if level >= 1.0 else level

@@ -1,4 +1,4 @@
-"""Work that is done a part at a time, so that others have their turn of the reactor between."""
+"""Do large work in chunks, one per reactor turn, so that other work is not delayed."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from twisted.logger import Logger
 
 T = TypeVar("T")
 
-#: Things that :func:`in_chunks` does in one turn.
+#: Number of items that :func:`in_chunks` processes in one turn.
 CHUNK = 500
 
 
 class Chunks:
-    """Does work a part in each turn of the reactor, as long as some is left.
+    """Does a part of its work in each reactor turn, as long as there is more.
 
-    ``work`` does one part, and returns whether there is more that it could do. What it raises
-    ends the work until there is some again.
+    ``work`` does one part, and returns whether there is more. An exception ends the work
+    until :meth:`wake` or :meth:`begin` is called again.
     """
 
     __slots__ = ("_call", "_clock", "_work")
@@ -31,12 +31,12 @@ class Chunks:
         self._call: IDelayedCall | None = None
 
     def wake(self) -> None:
-        """There is work: it begins in the next turn, or goes on."""
+        """Start the work in the next turn, unless it is running."""
         if self._call is None:
             self._call = self._clock.callLater(0, self._turn)
 
     def begin(self) -> None:
-        """There is work: a part of it is done at once, and what is left in later turns."""
+        """Do a part of the work at once, and the rest in later turns."""
         if self._work():
             self.wake()
 
@@ -46,10 +46,10 @@ class Chunks:
 
 
 class Piece(Generic[T]):
-    """One piece of work: something to be done with each of many things.
+    """One piece of work: process each of many items.
 
-    ``work`` is called with the next of ``things``, some at a time, and never raises. ``done``
-    is called when it has had all of them.
+    ``work`` is called with some of the next ``things``, and never raises. ``done`` is
+    called when all of them have been processed.
     """
 
     __slots__ = ("_at", "_done", "_things", "_work")
@@ -67,11 +67,11 @@ class Piece(Generic[T]):
 
     @property
     def left(self) -> int:
-        """How many things it has not come to."""
+        """Number of items that have not been processed."""
         return len(self._things) - self._at
 
     def advance(self, budget: int) -> int:
-        """Do it with up to ``budget`` more things; returns with how many it was."""
+        """Process up to ``budget`` more items; returns how many."""
         things, at = self._things, self._at
         part = things if len(things) <= budget and not at else things[at : at + budget]
         self._at = at + len(part)
@@ -80,12 +80,13 @@ class Piece(Generic[T]):
         return len(part)
 
     def cut(self) -> Sequence[T]:
-        """Take out the things that it has not come to, with which nothing is done any more."""
+        """Remove and return the items that have not been processed; they are not processed later.
+        """
         rest, self._things = self._things[self._at :], self._things[: self._at]
         return rest
 
     def finish(self) -> None:
-        """Tell that it has ended; what it was made of is let go."""
+        """Call ``done``, and release the items."""
         done = self._done
         self._things, self._at = (), 0
         self._work = self._done = _nothing
@@ -93,26 +94,26 @@ class Piece(Generic[T]):
 
 
 def _nothing(*_: object) -> None:
-    """Do nothing more."""
+    """Do nothing."""
 
 
 class ChunkQueue(Generic[T]):
-    """Pieces of work in order: one is finished before the next one begins.
+    """Pieces of work in order: each is finished before the next one starts.
 
-    It has no timer. Whoever holds it calls :meth:`run` as long as it is ``pending``, with a
-    budget: how many things may be worked on. What is added while a piece is worked on waits
-    behind it.
+    It has no timer. The owner calls :meth:`run` while it is ``pending``, with a budget: the
+    most items to process. A piece that is added while another one is processed waits behind
+    it.
     """
 
     __slots__ = ("_pieces", "_running")
 
     def __init__(self) -> None:
-        # Most of many are idle, and an empty deque keeps a block of memory.
+        # Most queues are idle, and an empty deque keeps a block of memory.
         self._pieces: deque[Piece[T]] | None = None
         self._running = False
 
     def __len__(self) -> int:
-        """Return how many pieces have not ended."""
+        """Return the number of pieces that have not ended."""
         return 0 if self._pieces is None else len(self._pieces)
 
     @property
@@ -122,13 +123,14 @@ class ChunkQueue(Generic[T]):
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is on its way, nor worked on at this moment."""
+        """Whether nothing is queued or being processed now."""
         return self._pieces is None and not self._running
 
     def begin(self) -> bool:
-        """Begin with work of the caller's own, if nothing else is on its way; says whether.
+        """Start work of the caller's own if nothing else is queued; returns whether it may start.
 
-        What is added before :meth:`end` waits for it. That spares what is small a piece.
+        Pieces added before :meth:`end` wait for it. This saves making a piece for small
+        work.
         """
         if self._pieces is not None or self._running:
             return False
@@ -136,13 +138,13 @@ class ChunkQueue(Generic[T]):
         return True
 
     def end(self) -> None:
-        """End what :meth:`begin` began."""
+        """End the work that :meth:`begin` started."""
         self._running = False
 
     def add(self, piece: Piece[T], budget: int = 0) -> int:
-        """Take a piece of work, and begin at once if nothing else is on its way.
+        """Add a piece of work, and start it at once if nothing else is queued.
 
-        Returns how many things were worked on, ``budget`` at the most.
+        Returns the number of processed items, at most ``budget``.
         """
         if self._pieces is not None:
             self._pieces.append(piece)
@@ -151,9 +153,9 @@ class ChunkQueue(Generic[T]):
         return self.run(budget)
 
     def run(self, budget: int) -> int:
-        """Go on with up to ``budget`` things; returns how many it were.
+        """Process up to ``budget`` items; returns how many.
 
-        Within the work of a piece it does nothing.
+        Does nothing if it is called by the work of a piece.
         """
         pieces, left = self._pieces, budget
         if pieces is None or self._running:
@@ -175,12 +177,12 @@ class ChunkQueue(Generic[T]):
         return budget - left
 
     def run_all(self) -> None:
-        """Finish all that is pending, however long that takes."""
+        """Finish all pending pieces, however long that takes."""
         while self._pieces is not None and not self._running:
             self.run(CHUNK)
 
     def withdraw(self, piece: Piece[T]) -> None:
-        """Take out a piece that has not ended; whoever does that tells that it has."""
+        """Remove an unfinished piece, without calling its ``done``."""
         if self._pieces is not None and piece in self._pieces:
             self._pieces.remove(piece)
             if not self._pieces and not self._running:
@@ -195,11 +197,11 @@ def in_chunks(
     size: int = CHUNK,
     failed: Callable[[T], object] | None = None,
 ) -> Deferred[None]:
-    """Call something with each of many things: with the first ``size`` now, and with as many in
-    each turn of the reactor after this.
+    """Call a function with each of many items, ``size`` of them now and in each later reactor turn.
 
-    It is about the things of this moment. An exception stops nothing: ``failed`` is called for
-    the thing while it is handled, which by default logs it. Fires when all were called.
+    It uses a snapshot of the items. If a call raises, ``failed`` is called with the item
+    while the exception is handled; the default logs it. The other items are not affected.
+    Fires when all items have been processed.
     """
     done: Deferred[None] = Deferred()
     tell = _log if failed is None else failed
@@ -208,7 +210,7 @@ def in_chunks(
         for thing in part:
             try:
                 call(thing)
-            except BaseException:  # one that wants the process to exit is no other
+            except BaseException:  # SystemExit and KeyboardInterrupt too
                 tell(thing)
 
     queue: ChunkQueue[T] = ChunkQueue()

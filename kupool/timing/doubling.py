@@ -1,4 +1,4 @@
-"""Waits that grow: twice as long after each failure, up to a maximum. Pure."""
+"""Exponential backoff: the wait doubles after each failure, up to a maximum. Pure."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from typing import NamedTuple
 
 
 class Doubling(NamedTuple):
-    """Waits in seconds: ``first``, then twice as long each time, and never above ``most``.
+    """A sequence of waits in seconds: ``first``, then doubling up to ``most``.
 
-    It keeps nothing: whoever waits keeps the last wait, and 0 where nothing has failed.
+    It has no state: the caller keeps the last wait, which is 0 before the first failure.
     """
 
     first: float
     most: float
 
     def after(self, wait: float) -> float:
-        """Return the wait that follows another; after 0 that is the first one."""
+        """Return the wait that follows ``wait``; after 0 that is the first one."""
         return min(self.most, wait * 2 or self.first)
 
 

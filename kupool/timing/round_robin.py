@@ -1,4 +1,4 @@
-"""Whose turn it is: many share the reactor, a bounded amount of work in each turn."""
+"""Round-robin scheduling: many share the reactor, with a bounded amount of work per turn."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from twisted.logger import Logger
 
 from kupool.timing.chunks import CHUNK, Chunks
 
-#: Units of work that one may do before the next one gets its turn.
+#: Most units of work that one may do before the next one gets its turn.
 QUANTUM = 50
 
 
 class Runnable(Protocol):
-    """Something with work to do; a message handled, or sent once, is a unit of it."""
+    """An object with work to do; handling or sending one message is one unit of work."""
 
-    #: Kept by :class:`RoundRobin`: whether it waits for its turn.
+    #: Whether it waits for its turn; set by :class:`RoundRobin`.
     queued: bool
 
     @property
     def ready(self) -> bool:
-        """Whether there is something it could do now."""
+        """Whether it has work that it can do now."""
 
     def run(self, budget: int) -> int:
-        """Do up to ``budget`` units of work, and return how many it was. Never raises."""
+        """Do up to ``budget`` units of work; returns how many it did. Never raises."""
 
 
 class RoundRobin:
-    """Lets those that have work do it, one after the other.
+    """Gives each object with work its turn, one after the other.
 
-    All together do :data:`~kupool.timing.chunks.CHUNK` units in a turn of the reactor.
+    Together they do :data:`~kupool.timing.chunks.CHUNK` units in one reactor turn.
     """
 
     def __init__(self, clock: IReactorTime) -> None:
@@ -39,7 +39,7 @@ class RoundRobin:
         self._chunks = Chunks(clock, self._turn)
 
     def wake(self, runnable: Runnable) -> None:
-        """Give something its turn, unless it waits for one already."""
+        """Queue an object for its turn, unless it is already queued."""
         if runnable.queued:
             return
         runnable.queued = True
@@ -53,7 +53,7 @@ class RoundRobin:
             try:
                 budget -= max(1, runnable.run(min(QUANTUM, budget)))
                 again = runnable.ready
-            except BaseException:  # it must not take the others' turns with it
+            except BaseException:  # the others must still get their turns
                 Logger(__name__).failure("A turn failed")
                 again = False
             if again:

@@ -1,4 +1,4 @@
-"""One token bucket for each user or address. Pure: time is given as ``now``."""
+"""A token bucket for each user or address, shared by their sessions. Pure: takes ``now``."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from kupool.timing.buckets import Bucket
 
 
 class SharedBuckets:
-    """One bucket for each key: a user, or an address, across their sessions.
+    """One token bucket per key (a user or an address), shared by all sessions of the key.
 
-    A bucket outlives the sessions that hold it until it is full again, so that coming
-    back does not refill it.
+    A bucket outlives its sessions until it is full again, so that reconnecting does not
+    refill it.
     """
 
     def __init__(self, rate: float, burst: float) -> None:
@@ -24,7 +24,7 @@ class SharedBuckets:
         return len(self._buckets)
 
     def hold(self, key: Hashable, now: float) -> Bucket:
-        """Return the bucket of a key; whoever lets go of it lowers its ``holders``."""
+        """Return the bucket of a key; the caller decreases its ``holders`` when it releases it."""
         bucket = self._buckets.get(key)
         if bucket is None:
             if len(self._buckets) >= self._purge_at:
@@ -34,23 +34,23 @@ class SharedBuckets:
         return bucket
 
     def level(self, key: Hashable, now: float) -> float:
-        """Return how many tokens a key has."""
+        """Return the number of tokens of a key."""
         bucket = self._buckets.get(key)
         return self._burst if bucket is None else bucket.level(now)
 
     def wait(self, key: Hashable, now: float) -> float:
-        """Return how many seconds it takes until a key has a token; 0 where it has one."""
+        """Return the seconds until a key has a token; 0 if it has one."""
         bucket = self._buckets.get(key)
         return 0.0 if bucket is None else bucket.wait(now)
 
     def spend(self, key: Hashable, now: float) -> bool:
-        """Take a token of a key that nobody holds; returns False when there is none."""
+        """Take a token of a key that has no holder; returns False if there is none."""
         bucket = self.hold(key, now)
         bucket.holders -= 1
         return bucket.spend(now)
 
     def _purge(self, now: float) -> None:
-        """Drop the buckets that tell nothing: full ones that nobody holds."""
+        """Remove buckets that are full and have no holder."""
         self._buckets = {k: b for k, b in self._buckets.items() if b.holders or not b.full(now)}
         self._purge_at = max(1024, 2 * len(self._buckets))
 

@@ -1,10 +1,10 @@
-"""A queue of timers: a million of them on one timer of the reactor.
+"""A timer queue: a million timers on one timer of the reactor.
 
-Time is cut into ticks. A timer waits in the slot of its tick, or, when that is far off, in
-a wider slot that is spread over narrower ones when its time comes: a hierarchical timing
-wheel. The next occupied slot is found from bit masks, so that an idle queue costs nothing and a
-long gap costs no more than a short one. Timers are linked lists, so that adding and cancelling
-take the same time however many there are.
+It is a hierarchical timing wheel. Time is divided into ticks. A timer waits in the slot of
+its tick; a distant timer waits in a wider slot, which is spread over narrower ones when its
+time comes. Bit masks find the next occupied slot, so an idle queue costs nothing and a long
+gap costs no more than a short one. Slots are linked lists, so adding and cancelling take
+constant time.
 """
 
 from __future__ import annotations
@@ -15,35 +15,35 @@ from typing import Any, Generic, Protocol, TypeVar
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
-#: A slot of one level is as wide as all slots of the level below: 256 of them.
+#: A slot of one level is as wide as all 256 slots of the level below.
 _BITS = 8
 _SLOTS = 1 << _BITS
 _LEVELS = 5
 _MASK = _SLOTS - 1
 
-#: The largest delay, in ticks; far beyond any use, and far within the levels.
+#: The largest delay, in ticks; the levels cover it.
 MAX_TICKS = 1 << (_BITS * _LEVELS - 2)
 
-#: One object for each slot's number, shared by all timers that wait in it.
+#: One int object per slot number, shared by all timers in that slot.
 _PLACES = tuple(range(_LEVELS * _SLOTS))
 
-#: Float times that differ by less than this part of a tick are the same.
+#: Times that differ by less than this fraction of a tick count as equal.
 GRAIN = 1e-6
 
-#: What makes a whole number of ticks out of a part of one, when it is cut off.
+#: Added before truncation, to round up to a whole tick.
 _UP = 1.0 - GRAIN
 
-#: Seconds of a tick of :class:`Timers`.
+#: The tick of :class:`Timers`, in seconds.
 TICK = 0.001
 
-#: Timers that :class:`Timers` calls in one turn of the reactor.
+#: Most timers that :class:`Timers` calls in one reactor turn.
 CHUNK = 500
 
 
 class Waiting(Protocol):
-    """Something that waits in a queue until it is ``due``, in seconds of the clock.
+    """A timer that waits in a queue until it is ``due``, in seconds of the clock.
 
-    The rest is the queue's; ``place`` is below 0 at first, and while it does not wait.
+    The other attributes belong to the queue; ``place`` is negative while it does not wait.
     """
 
     due: float
@@ -56,11 +56,11 @@ W = TypeVar("W", bound=Waiting)
 
 
 class TimerQueue(Generic[W]):
-    """Calls ``fire`` with each of those that wait, when it is due.
+    """Calls ``fire`` with each timer when it is due.
 
-    That is at its time or up to one ``tick`` (seconds) after it, never before (to rounding). At
-    most ``per_turn`` are handled in one turn of the reactor. What ``fire`` raises is logged and
-    stops nobody else.
+    It fires up to one ``tick`` (in seconds) late, and never early (except for rounding). At
+    most ``per_turn`` timers are handled in one reactor turn. An exception in ``fire`` is
+    logged and does not affect other timers.
     """
 
     _log = Logger()
@@ -87,54 +87,54 @@ class TimerQueue(Generic[W]):
         self._per_turn = per_turn
         self._start = clock.seconds()
         self._at = 0
-        # What is in a slot, for those that are not empty: few, in most of many queues.
+        # The timers of each slot that is not empty; most queues have few of those.
         self._heads: dict[int, W] = {}
         self._tails: dict[int, W] = {}
         self._occupied = [0] * _LEVELS
-        #: The first tick for which something came to wait in a slot since that was empty.
+        #: The earliest tick of the timers added to a slot since it was empty.
         self._firsts: dict[int, int] = {}
         self._spreading = -1
         self._count = 0
         self._turning = False
         self._wake: IDelayedCall | None = None
         self._wake_tick: float = float("inf")
-        #: The tick at which the first occupied slot begins: time does not pass it unseen.
+        #: The tick at which the first occupied slot begins.
         self._limit: float = float("inf")
 
     def __len__(self) -> int:
-        """Return how many wait."""
+        """Return the number of waiting timers."""
         return self._count
 
     def add(self, timer: W) -> None:
-        """Let one wait that does not yet; one that is due already waits for the next tick.
+        """Add a timer that is not waiting; one that is already due waits for the next tick.
 
-        With ``at_once`` it is fired in the next turn, unless it was added while others are.
-        Raises :class:`ValueError` for one that is due beyond a century.
+        With ``at_once`` it is fired in the next turn, unless it is added while timers are
+        being fired. Raises :class:`ValueError` for one that is due in more than a century.
         """
         now = self._seconds()
         if not timer.due - now <= self._longest:
             raise ValueError(f"a timer in {timer.due - now} seconds")
         tick = int((now - self._start) * self._rate + GRAIN)
         if not self._turning and self._at < tick < self._limit:
-            self._at = tick  # nothing waits before it
+            self._at = tick  # no timer waits before it
         if self._turning or not self._at_once:
             tick += 1
         self._count += 1
         self._place(timer, tick)
 
     def remove(self, timer: W) -> None:
-        """Let one wait no more; it has to."""
+        """Remove a waiting timer."""
         self._unlink(timer)
         self._count -= 1
 
     def stop(self) -> None:
-        """Cancel the timer of the reactor, where nobody is left that waits."""
+        """Cancel the reactor's timer if no timer waits."""
         if not self._count:
             self._limit = float("inf")
             self._sleep_until(float("inf"))
 
     def clear(self) -> None:
-        """Let nobody wait any more."""
+        """Remove all timers."""
         for place in list(self._heads):
             while (head := self._heads.get(place)) is not None:
                 self.remove(head)
@@ -147,11 +147,11 @@ class TimerQueue(Generic[W]):
         return int((when - self._start) * self._rate + GRAIN)
 
     def _place(self, timer: W, earliest: int) -> None:
-        """Put a timer into the slot of its time, or of ``earliest``, a tick."""
+        """Put a timer into the slot of its tick, but not before the tick ``earliest``."""
         tick = int((timer.due - self._start) * self._rate + _UP)
         if tick < earliest:
             tick = earliest
-        # The level is that of the highest digit in which the tick differs from now's.
+        # The level is that of the highest digit in which the tick differs from the current one.
         level = ((tick ^ self._at) | 1).bit_length() - 1 >> 3
         index = (tick >> (_BITS * level)) & _MASK
         place = _PLACES[level * _SLOTS + index]
@@ -191,14 +191,14 @@ class TimerQueue(Generic[W]):
     # -- time
 
     def _sleep_until(self, tick: float) -> None:
-        """Be called at a tick, or not at all when it is infinite."""
+        """Schedule the reactor's timer at a tick; at infinity, cancel it."""
         self._wake_tick = tick
         if tick == float("inf"):
             if self._wake is not None:
                 self._wake.cancel()
                 self._wake = None
             return
-        # Half a grain early: rounding must not make it late by as much as a clock's step.
+        # Half a grain early, so that rounding does not delay it by a step of the clock.
         begins = self._start + (tick - GRAIN / 2) * self.tick
         delay = max(0.0, begins - self._seconds())
         if self._wake is None:
@@ -241,11 +241,11 @@ class TimerQueue(Generic[W]):
             place, self._limit = found
             if self._limit > now:
                 self._at = max(self._at, now)
-            # A wide slot is spread when its first timer is due: nothing is, before.
+            # Spread a wide slot when its first timer is due.
             self._sleep_until(self._firsts[place])
 
     def _empty(self, place: int, left: int) -> int:
-        """Fire the timers of a narrow slot or spread those of a wider one, some at most."""
+        """Fire the timers of a narrow slot, or spread those of a wider one, up to a limit."""
         heads = self._heads
         while left and (timer := heads.get(place)) is not None:
             left -= 1
@@ -254,7 +254,7 @@ class TimerQueue(Generic[W]):
                 self._count -= 1
                 try:
                     self._fire(timer)
-                except BaseException:  # it is this timer's failure, and no other's
+                except BaseException:  # the other timers must still fire
                     self._log.failure("A timer failed")
             else:
                 self._place(timer, self._at)
@@ -262,7 +262,7 @@ class TimerQueue(Generic[W]):
 
 
 class Timer:
-    """Something that will be called; ``call`` is None once it has been, or is cancelled."""
+    """A scheduled call; ``call`` is None once it was made or cancelled."""
 
     __slots__ = ("after", "before", "call", "due", "place")
 
@@ -275,7 +275,7 @@ class Timer:
 
 
 class Timers:
-    """Calls things at their time, to a millisecond; ``now`` is in seconds of the clock."""
+    """Schedules calls with a resolution of a millisecond; ``now`` is in seconds of the clock."""
 
     def __init__(self, clock: IReactorTime) -> None:
         self.now: Callable[[], float] = clock.seconds
@@ -284,27 +284,27 @@ class Timers:
         )
 
     def __len__(self) -> int:
-        """Return how many wait."""
+        """Return the number of waiting calls."""
         return len(self._queue)
 
     def add(self, at: float, call: Callable[[], object]) -> Timer:
-        """Call something at a time; at one that has passed, as soon as may be."""
+        """Schedule a call; a time that has passed means as soon as possible."""
         timer = Timer(at, call)
         self._queue.add(timer)
         return timer
 
     def cancel(self, timer: Timer | None) -> None:
-        """Do not call it; harmless when that has happened, or for None."""
+        """Cancel a call; does nothing if it was already made, or for None."""
         if timer is not None and timer.place >= 0:
             timer.call = None
             self._queue.remove(timer)
 
     def passed(self, at: float) -> bool:
-        """Say whether a time has come, as exactly as timers know."""
+        """Return whether a time has passed, at the resolution of the timers."""
         return self.now() >= at - GRAIN * TICK
 
     def clear(self) -> None:
-        """Cancel everything."""
+        """Cancel all calls."""
         self._queue.clear()
 
 

@@ -1,4 +1,4 @@
-"""Those that wait for something that happens for all of them at once; and for an end."""
+"""Deferreds for many waiters of one event, and a counter of running work."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ T = TypeVar("T")
 
 
 class Waiters(Generic[T]):
-    """Each has a Deferred of its own, all of which get the same result.
+    """Waiters of one event: each has its own Deferred, and all get the same result.
 
-    Whoever begins to wait while the others are told waits for the next time. One that is
-    cancelled, as by a timeout, waits no more, and is nobody else's matter.
+    A waiter that is added while the others are notified waits for the next event.
+    Cancelling one waiter, for example by a timeout, does not affect the others.
     """
 
     __slots__ = ("_waiting",)
@@ -24,24 +24,24 @@ class Waiters(Generic[T]):
         self._waiting: list[Deferred[T]] = []
 
     def __len__(self) -> int:
-        """Return how many wait."""
+        """Return the number of waiters."""
         return len(self._waiting)
 
     def wait(self) -> Deferred[T]:
-        """Return what fires when they are told the next time."""
+        """Return a Deferred that fires at the next :meth:`tell`."""
         waiter: Deferred[T] = Deferred(self._cancelled)
         self._waiting.append(waiter)
         return waiter
 
     def tell(self, result: T | Failure) -> None:
-        """Let all that wait go on with a result, or fail with a :class:`Failure`."""
+        """Fire the Deferreds of all waiters with a result or a :class:`Failure`."""
         waiting, self._waiting = self._waiting, []
         for waiter in waiting:
-            if not waiter.called:  # one that was told before may have cancelled it
+            if not waiter.called:  # an earlier waiter may have cancelled it
                 waiter.callback(result)
 
     def join(self, others: Waiters[T]) -> None:
-        """Let those that wait with others wait with these."""
+        """Add the waiters of ``others`` to these."""
         self._waiting += others._waiting
         others._waiting = []
 
@@ -51,28 +51,28 @@ class Waiters(Generic[T]):
 
 
 class UnderWay:
-    """Counts what is under way, and says when all of it has ended."""
+    """Counts running work, and notifies when all of it has ended."""
 
     __slots__ = ("_count", "_waiters", "finishing")
 
     def __init__(self) -> None:
         self._count = 0
         self._waiters: Waiters[None] = Waiters()
-        #: Whether somebody waits, or has waited, for the end: nothing more should begin.
+        #: Whether :meth:`finish` was called: no more work should start.
         self.finishing = False
 
     def begin(self) -> None:
-        """One more is under way."""
+        """Count one more as running."""
         self._count += 1
 
     def end(self, count: int = 1) -> None:
-        """So many have ended."""
+        """Count some as ended."""
         self._count -= count
         if self.finishing:
             self._tell()
 
     def finish(self) -> Deferred[None]:
-        """Return what fires when nothing is under way."""
+        """Return a Deferred that fires when nothing is running."""
         self.finishing = True
         done = self._waiters.wait()
         self._tell()
@@ -84,10 +84,10 @@ class UnderWay:
 
 
 def after(work: Deferred[Any]) -> Deferred[None]:
-    """Return what fires when something has ended, well or not.
+    """Return a Deferred that fires when ``work`` has ended, successfully or not.
 
-    It may be waited for by many, each of whom may cancel without harm to the work and to the
-    others. A failure of the work counts as handled.
+    Many may wait for it, and cancelling one does not affect ``work`` or the others. A
+    failure of ``work`` counts as handled.
     """
     waiter: Deferred[None] = Deferred()
     work.addBoth(lambda _: waiter.callback(None))
@@ -95,10 +95,10 @@ def after(work: Deferred[Any]) -> Deferred[None]:
 
 
 async def and_then(work: Awaitable[T], end: Callable[[], Awaitable[object]]) -> T:
-    """Wait for work, and then for its end, whatever comes of the work; returns its result.
+    """Await ``work``, then always await ``end``; returns the result of ``work``.
 
-    It stands for a ``finally`` that waits. Where the coroutine is closed, as when the process
-    ends before the work, it may not wait any more: then there is no end either.
+    It replaces a ``finally`` that awaits. A closed coroutine may not await: if the process
+    ends before ``work``, ``end`` is not called.
     """
     try:
         result = await work

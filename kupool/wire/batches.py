@@ -1,12 +1,12 @@
 """The body of a log entry: one batch of accepted submissions, as JSON.
 
 A batch is ``{"v":1,"batch":ID,"at":MS,"usernames":[...],"job_ids":[...],
-"client_nonces":[...]}``: three columns of the same length, a submission to each index.
-All were accepted in the same UTC minute, that of ``at``, which is in milliseconds since
-the epoch. The id is unique: a batch that arrives twice counts once.
+"client_nonces":[...]}``: three columns of the same length, with one submission at each
+index. All were accepted in the same UTC minute, that of ``at``, which is in milliseconds
+since the epoch. The id is unique: a batch that arrives twice is counted once.
 
 A batch without submissions is a note: ``"jobs_until":ID`` says that jobs up to this id may
-have been given out. Who counts need not look at it.
+have been given out. It does not affect counts.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ VERSION = 1
 
 
 class Rejection(NamedTuple):
-    """What a rejected submission is counted under; ``code`` is that of its error.
+    """The key under which a rejected submission is counted; ``code`` is its error's code.
 
     ``minute`` is the UTC minute, in seconds since the epoch.
     """
@@ -42,7 +42,7 @@ class Batch(msgspec.Struct, gc=False, omit_defaults=True):
 
 
 class BatchHead(msgspec.Struct, gc=False):
-    """What is counted of a batch; the other columns are not looked at."""
+    """The part of a batch that is counted; the other columns are not decoded."""
 
     v: int
     batch: str
@@ -56,7 +56,7 @@ class BatchHead(msgspec.Struct, gc=False):
 
 
 class PoisonBatch(ValueError):
-    """A log entry that is no batch this version can read; says why."""
+    """A log entry is not a batch that this version can read; the text says why."""
 
 
 _encoder = msgspec.json.Encoder()
@@ -78,7 +78,7 @@ def decode_batch(body: bytes) -> Batch:
 
 
 def decode_head(body: bytes) -> BatchHead:
-    """Return what is counted of a batch; raises :class:`PoisonBatch`."""
+    """Return the counted part of a batch; raises :class:`PoisonBatch`."""
     return _decode(_head_decoder, body)
 
 

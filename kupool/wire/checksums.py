@@ -13,24 +13,24 @@ from kupool.wire.wrapping import Wrapping
 
 
 class CrcCodec:
-    """Any other codec with a CRC-32 behind the data of each message.
+    """Any other codec, with a CRC-32 after the data of each message.
 
-    The checksum, u32 little-endian, is that of the id as u32 little-endian, where there
-    is one, and the data. A message whose checksum is wrong ends its stream: the length
-    before it may have been as wrong. Raises :class:`ValueError` for a codec that does
-    not carry every byte as it is, such as one of lines.
+    The checksum, u32 little-endian, covers the id as u32 little-endian, if there is one,
+    and the data. A wrong checksum ends the stream, because the length before it may also be
+    wrong. Raises :class:`ValueError` for a codec that cannot carry every byte, such as one
+    of lines.
     """
 
     SIZE = 4
 
     def __init__(self, inner: Codec) -> None:
         if not getattr(inner, "transparent", True):
-            raise ValueError(f"{inner.name} does not carry every byte of a checksum as it is")
+            raise ValueError(f"{inner.name} cannot carry every byte of a checksum")
         self.name = f"{inner.name}-crc"
         self._inner = inner
         self.max_payload = inner.max_payload - self.SIZE
         if self.max_payload < 0:
-            raise ValueError(f"{inner.max_payload} bytes have no room for a checksum")
+            raise ValueError(f"{inner.max_payload} bytes are too few for a checksum")
 
     def pack(self, message: Packable) -> bytes:
         """Return the bytes of one message and its checksum."""
@@ -41,7 +41,7 @@ class CrcCodec:
             raise MessageTooLarge(len(data), self.max_payload)
         if isinstance(message, Tlv):
             check_id(message.message_id)
-        # Bytes alone go under the id 0 where the inner codec has ids.
+        # Data alone has the id 0 if the inner codec has ids.
         if isinstance(message, bytes) and isinstance(self._inner, TlvCodec):
             message = Tlv(0, data)
         summed = data + checksum(message, data)
@@ -50,22 +50,22 @@ class CrcCodec:
         )
 
     def splitter(self, max_payload: int) -> Splitter:
-        """Return the splitter of one peer; it hands out what the inner one does."""
+        """Return a splitter for one peer; it returns what the inner splitter returns."""
         size = min(max_payload, self.max_payload) + self.SIZE
         return CrcSplitter(self._inner.splitter(size))
 
 
 def checksum(message: Item, data: bytes) -> bytes:
-    """Return the four bytes that go behind the data of a message."""
+    """Return the four bytes of checksum after the data of a message."""
     begun = crc32(message.message_id.to_bytes(4, "little")) if isinstance(message, Tlv) else 0
     return crc32(data, begun).to_bytes(4, "little")
 
 
 def _is_right(item: Item, data: bytes, found: bytes) -> bool:
-    """Say whether a checksum is that of a message.
+    """Return whether a checksum is that of a message.
 
-    Data alone goes under the id 0 where there are ids, and a codec may hand out the one
-    for the other: both ways to sum it up are right.
+    Data alone has the id 0 if there are ids, and a codec may return one form for the other,
+    so the checksums of both forms are valid.
     """
     if found == checksum(item, data):
         return True
@@ -75,7 +75,7 @@ def _is_right(item: Item, data: bytes, found: bytes) -> bool:
 
 
 class CrcSplitter(Wrapping):
-    """Hands out the messages of another splitter whose checksums are right."""
+    """Returns the messages of another splitter, and checks their checksums."""
 
     __slots__ = ()
 

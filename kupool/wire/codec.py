@@ -1,8 +1,8 @@
-"""What a codec is, and what the codecs of this package have in common.
+"""The interface of codecs, and what the codecs of this package share.
 
-A codec is two methods and two values; whoever writes one can serve it. Sizes are of the
-data alone, in bytes, and limited in both directions: :meth:`Codec.pack` raises
-:class:`MessageTooLarge`, and a splitter stops at a header that announces too much.
+A codec has two methods and two attributes. Sizes are of the data alone, in bytes. They are
+limited in both directions: :meth:`Codec.pack` raises :class:`MessageTooLarge`, and a
+splitter stops at a header that announces too much.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from kupool.wire.framing import Framing
 from kupool.wire.packets import UNLIMITED, MessageTooLarge, NumberedMessage
 from kupool.wire.splitters import Splitter, Tlv
 
-#: The limit of a codec that is given none, in bytes.
+#: The default limit of a codec, in bytes.
 MAX_PAYLOAD = 65536
 
-#: What can be packed: data alone, which goes under the id 0 where there are ids, or both.
+#: A message to encode: data alone, which gets the id 0 if the codec has ids, or both.
 Packable = bytes | Tlv | NumberedMessage
 
 
 class Codec(Protocol):
-    """One way to put messages on a wire."""
+    """A way to encode and decode messages."""
 
     name: str
     #: The largest payload in bytes, in both directions.
@@ -31,19 +31,20 @@ class Codec(Protocol):
     def pack(self, message: Packable) -> bytes:
         """Return the bytes of one message.
 
-        Raises :class:`MessageTooLarge`, or another :class:`ValueError` for a message
-        that the codec cannot express.
+        Raises :class:`MessageTooLarge`, or another :class:`ValueError` for a message that
+        the codec cannot encode.
         """
 
     def splitter(self, max_payload: int) -> Splitter:
-        """Return what cuts the bytes of one peer; never more than ``max_payload``.
+        """Return a splitter for one peer, with a limit of at most ``max_payload``.
 
-        No bytes make it raise, and it allocates nothing on the word of a header.
+        It never raises, whatever the bytes are, and never allocates the size that a header
+        announces.
         """
 
 
 def framing_of(codec: Codec) -> Framing:
-    """Return the framing that connections use, of a codec."""
+    """Return the framing that connections use for a codec."""
 
     def join(payloads: Sequence[bytes]) -> bytes:
         return b"".join(map(codec.pack, payloads))
@@ -54,23 +55,23 @@ def framing_of(codec: Codec) -> Framing:
 
 
 def with_crlf(codec: Codec) -> Codec | None:
-    """Return what answers a peer that ends its lines with CR LF, of a codec that has lines.
+    """Return the variant of a codec for a peer that ends its lines with CR LF.
 
-    A codec says so by a method of this name.
+    A codec of lines provides it by a method of this name; for other codecs it is None.
     """
     twin: Codec | None = getattr(codec, "with_crlf", lambda: None)()
     return twin
 
 
 class Limited:
-    """What codecs have in common: a limit, of which 0 stands for none.
+    """The base of codecs with a limit; 0 means no limit.
 
-    ``most`` is what the codec can express at all. Raises :class:`ValueError` for a
-    negative limit.
+    ``most`` is the largest payload that the codec can encode. Raises :class:`ValueError`
+    for a negative limit.
     """
 
     name: str
-    #: Whether data of any bytes arrives as it is.
+    #: Whether data may contain any byte.
     transparent = True
 
     def __init__(self, max_payload: int, most: int = UNLIMITED) -> None:
@@ -89,7 +90,7 @@ class Limited:
         """Return the data of a message, for a codec without ids."""
         if isinstance(message, bytes):
             return message
-        raise ValueError(f"{self.name} carries no message ids")
+        raise ValueError(f"{self.name} has no message ids")
 
 
 __all__ = ["MAX_PAYLOAD", "Codec", "Limited", "Packable", "framing_of", "with_crlf"]

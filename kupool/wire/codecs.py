@@ -1,4 +1,4 @@
-"""Every codec by name; what one is, is in :mod:`kupool.wire.codec`."""
+"""Every codec by name; :mod:`kupool.wire.codec` describes the interface."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kupool.wire.splitters import Splitter
 
 
 class FramingCodec(Limited):
-    """One of the framings of the pool's port, as a codec: ``frame`` or ``int32``."""
+    """The framing ``frame`` or ``int32`` as a codec."""
 
     def __init__(self, framing: Framing, *, max_payload: int = MAX_PAYLOAD) -> None:
         super().__init__(max_payload, MAX_LENGTH)
@@ -21,17 +21,17 @@ class FramingCodec(Limited):
         self._framing = framing
 
     def pack(self, message: Packable) -> bytes:
-        """Return the bytes of one message; readers skip one without data."""
+        """Return the bytes of one message; readers skip an empty one."""
         data = self._data_of(message)
         self._check(len(data))
         return self._framing.encode(data)
 
     def splitter(self, max_payload: int) -> Splitter:
-        """Return the splitter of one peer."""
+        """Return a splitter for one peer."""
         return self._framing.splitter(self._limit(max_payload))
 
 
-#: The codecs that need no more than a limit, by the name that settings use.
+#: The codecs that need only a limit, by their names in settings.
 CODECS: dict[str, Callable[[int], Codec]] = {
     "tlv": lambda size: TlvCodec(max_payload=size),
     "tlv-big": lambda size: TlvCodec("big", max_payload=size, name="tlv-big"),

@@ -1,6 +1,6 @@
-"""The framings of docs/protocol.md, section 1: their encoders, and the table of them.
+"""The framings of docs/protocol.md, section 1: their encoders, and a table of them.
 
-How bytes are cut is in :mod:`kupool.wire.splitters`, whose names are also here.
+The decoders are in :mod:`kupool.wire.splitters`; this module exports their names too.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def encode_line(payload: bytes) -> bytes:
 
 
 def encode_crlf_line(payload: bytes) -> bytes:
-    """Return ``payload`` as one ``line`` message for a peer that ends its own with CR LF."""
+    """Return ``payload`` as one ``line`` message for a peer that ends its lines with CR LF."""
     return payload + b"\r\n"
 
 
@@ -82,7 +82,7 @@ def _join_prefixed(
     sizes = set(map(len, payloads))
     size = sizes.pop()
     if not sizes and size < _SHORT:
-        # The answers of one read mostly have the same length, and so one head.
+        # The answers of one read usually have the same length, and so the same header.
         head = heads[size]
         return head + head.join(payloads)
     return b"".join([encode(payload) for payload in payloads])
@@ -97,13 +97,15 @@ def _join_crlf_lines(payloads: Sequence[bytes]) -> bytes:
 
 
 class Framing(NamedTuple):
-    """One row of the framing table: how its bytes are cut and made.
+    """A framing: how its messages are encoded and decoded.
 
-    ``encode`` makes one message of a payload, ``join`` one run of bytes of several.
-    ``pack``, where there is one, also takes a :class:`Tlv`, and checks its length: see
-    :class:`kupool.wire.codecs.Codec`. ``stream`` says that messages may be cut anywhere;
-    without it, what is fed is one whole message. ``crlf``, where there is one, takes its
-    place for a peer that ends its lines with CR LF: its splitters have ``on_crlf`` to tell.
+    - ``encode`` encodes one message, ``join`` several.
+    - ``pack``, if set, also accepts a :class:`Tlv` and checks the length: see
+      :class:`kupool.wire.codecs.Codec`.
+    - ``stream`` is whether messages may arrive in pieces. Without it, each ``feed`` is one
+      whole message.
+    - ``crlf``, if set, is the framing for a peer that ends its lines with CR LF. Its splitters
+      call ``on_crlf``.
     """
 
     name: str
@@ -120,12 +122,12 @@ INT32 = Framing("int32", Int32Splitter, encode_int32, _join_int32)
 LINE_CRLF = Framing("line-crlf", LineSplitter, encode_crlf_line, _join_crlf_lines)
 LINE = Framing("line", LineSplitter, encode_line, _join_lines, crlf=LINE_CRLF)
 
-#: The framings of the pool's listening port, by the name that settings use.
+#: The framings of the pool's listening port, by their names in settings.
 FRAMINGS: dict[str, Framing] = {f.name: f for f in (FRAME, INT32, LINE)}
 
 
 def detect(first: int) -> Framing | None:
-    """Return the framing that a client's first byte announces, or None."""
+    """Return the framing that a client's first byte indicates, or None."""
     if first in (OP_BINARY, OP_TEXT, OP_CLOSE):
         return FRAME
     if first == 0x00:

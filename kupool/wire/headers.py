@@ -1,4 +1,4 @@
-"""Codecs whose messages begin with a header: lengths, and where there are any, ids."""
+"""Codecs of messages with a header that holds a length, and optionally an id."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ MAX_LENGTH = 2**32 - 1
 
 
 class TlvCodec(Limited):
-    """A length and an id, each u32, and the data, which the length counts alone.
+    """Messages with a length and an id, each u32, and the data; the length is that of the data.
 
-    ``order`` is what comes first. With the defaults this is the framing ``tlv``, which
-    others call LTV little-endian; zinx's TLV is big-endian with the id first.
+    ``order`` is the order of the two fields. The defaults make the framing ``tlv``, which
+    others call LTV little-endian. zinx's TLV is big-endian, with the id first.
     """
 
     HEAD = 8
@@ -40,7 +40,7 @@ class TlvCodec(Limited):
         self._head = Struct("<II" if byteorder == "little" else ">II")
 
     def pack(self, message: Packable) -> bytes:
-        """Return the bytes of one message; data alone goes under the id 0."""
+        """Return the bytes of one message; data alone gets the id 0."""
         if isinstance(message, bytes):
             message_id, data = 0, message
         elif isinstance(message, Tlv):
@@ -55,9 +55,9 @@ class TlvCodec(Limited):
         return self._head.pack(first, second) + data
 
     def unpack_head(self, head: bytes) -> tuple[int, int]:
-        """Return (length, id) of a header of eight bytes, for whoever reads step by step.
+        """Return (length, id) of a header of eight bytes, for callers that read step by step.
 
-        Raises :class:`MessageTooLarge`, so that nothing needs to be read for it.
+        Raises :class:`MessageTooLarge` for a length over the limit.
         """
         length, message_id = self._lengths(head, 0)
         self._check(length)
@@ -68,7 +68,7 @@ class TlvCodec(Limited):
         return (second, first) if self._id_first else (first, second)
 
     def splitter(self, max_payload: int) -> Splitter:
-        """Return the splitter of one peer; it hands out :class:`Tlv`."""
+        """Return a splitter for one peer; it returns :class:`Tlv`."""
         if self._byteorder == "little" and not self._id_first:
             return TlvSplitter(self._limit(max_payload))
         lengths = self._lengths
@@ -83,16 +83,16 @@ class TlvCodec(Limited):
 
 
 class LengthFieldCodec(Limited):
-    """Messages with a length somewhere in their header.
+    """Messages with a length field anywhere in their header.
 
-    The length is ``width`` bytes (1 to 8) wide and begins ``offset`` bytes into the
-    message; what follows the field is ``length + adjust`` bytes long. The first
-    ``strip`` bytes, by default everything up to the end of the field, are not handed
-    out. ``head`` is what a packed message begins with, up to ``offset``.
+    The length field is ``width`` bytes (1 to 8) wide and starts at ``offset``. After the
+    field come ``length + adjust`` bytes. The first ``strip`` bytes of a message, by default
+    everything up to the end of the field, are removed on reading. ``head`` is the start of
+    an encoded message, up to ``offset``.
 
-    Packing takes what unpacking hands out: where the length field is not stripped, it
-    is part of the data, and is set right. Raises :class:`ValueError` for values that
-    do not fit together.
+    :meth:`pack` takes what the splitter returns: if the length field is not stripped, it is
+    part of the data, and is corrected. Raises :class:`ValueError` for values that do not
+    fit together.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class LengthFieldCodec(Limited):
             raise ValueError(f"strip is {self._strip}, expected 0 or more")
         if len(head) > min(offset, self._strip):
             raise ValueError("head is longer than what is stripped")
-        #: A length that is part of the data is changed on the way.
+        #: The codec changes a length that is part of the data.
         self.transparent = self._strip >= self._start
         self._byteorder: ByteOrder = byteorder
         self._stripped = head.ljust(self._strip, b"\0")
@@ -129,7 +129,7 @@ class LengthFieldCodec(Limited):
         whole = bytearray(self._stripped + data)
         body = len(whole) - self._start
         if body < 0:
-            raise ValueError(f"{len(data)} bytes are shorter than the header that they hold")
+            raise ValueError(f"{len(data)} bytes are shorter than the header that they contain")
         self._check(body)
         length = body - self._adjust
         if length < 0:
@@ -142,7 +142,7 @@ class LengthFieldCodec(Limited):
         return bytes(whole)
 
     def splitter(self, max_payload: int) -> Splitter:
-        """Return the splitter of one peer; it hands out bytes."""
+        """Return a splitter for one peer; it returns bytes."""
         offset, start_of_body, order = self._offset, self._start, self._byteorder
         adjust, strip = self._adjust, self._strip
         least = max(0, strip - start_of_body)
@@ -159,10 +159,10 @@ class LengthFieldCodec(Limited):
 
 
 class HeadSplitter(Buffered):
-    """Cuts messages that begin with ``head`` bytes which say how much follows.
+    """Splits messages whose first ``head`` bytes say how much follows.
 
-    ``measure(data, start)`` returns that, or a negative number for a header that no
-    packer makes; ``cut(data, start, end)`` makes the message of its bytes.
+    ``measure(data, start)`` returns the number of following bytes, or a negative number for
+    an invalid header. ``cut(data, start, end)`` makes the message of its bytes.
     """
 
     __slots__ = ("_cut", "_head", "_measure")

@@ -1,6 +1,6 @@
-"""What a server says, as its clients read it: replies, requests, and closes in any framing.
+"""Decode the messages of a server on the client's side: replies, requests, and closes.
 
-This is the one decoder of the client's side, and the one reader of announced closes. Pure.
+It is the only decoder of the client's side, and the only parser of announced closes. Pure.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from kupool.wire.messages import RequestId
 
 
 class ServerMessage(msgspec.Struct, gc=False):
-    """Any message of a server: with a ``method`` it is a notification or a request,
-    without one it is a reply. ``params`` and ``result`` are JSON as it came.
+    """Any message of a server; with a ``method`` it is a notification or a request, else a reply.
+
+    ``params`` and ``result`` are raw JSON.
     """
 
     id: RequestId = None
@@ -25,10 +26,10 @@ class ServerMessage(msgspec.Struct, gc=False):
     code: int | None = None
 
 
-#: Decodes one payload; raises ``ValueError`` or ``RecursionError`` on what is no message.
+#: Decodes one payload; raises ``ValueError`` or ``RecursionError`` for an invalid message.
 decode_incoming = msgspec.json.Decoder(ServerMessage).decode
 
-#: The result ``true``, as :class:`ServerMessage` has it.
+#: The result ``true`` in a :class:`ServerMessage`.
 TRUE = msgspec.Raw(b"true")
 
 
@@ -44,10 +45,10 @@ _decode_close = msgspec.json.Decoder(_Close).decode
 
 
 def read_close(message: Item | ServerMessage) -> Announced | None:
-    """Return the close that a server announces, None where a message is none.
+    """Return the close that a message announces, or None if it announces none.
 
-    ``message`` is the opcode of ``frame``, or a decoded message: elsewhere a close is a
-    notification. One that has neither a reason nor a code is none.
+    ``message`` is an opcode of ``frame`` or a decoded message: in other framings a close is
+    a notification. A notification with neither a reason nor a code is not a close.
     """
     if isinstance(message, ServerMessage):
         if message.method != "close" or message.id is not None:
@@ -71,7 +72,7 @@ def read_close(message: Item | ServerMessage) -> Announced | None:
 
 
 def read_websocket_close(payload: bytes) -> Announced:
-    """Return the close that the payload of WebSocket's close frame announces."""
+    """Return the close that the payload of a WebSocket close frame announces."""
     code = int.from_bytes(payload[:2], "big") if len(payload) >= 2 else None
     return announced_by_text(payload[2:].decode(errors="replace"), code)
 

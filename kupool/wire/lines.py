@@ -1,4 +1,4 @@
-"""Codecs of lines of text: plain, and with JSON in them."""
+"""Codecs of lines: text, and JSON."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from kupool.wire.splitters import LineSplitter, Splitter
 class LineCodec(Limited):
     """Messages that end with LF; readers drop a CR before it, and skip empty lines.
 
-    A peer that ends its own with CR LF is answered so. ``end`` is what messages end with.
+    A peer that ends its lines with CR LF gets such lines. ``end`` is the end of encoded
+    messages.
     """
 
     name = "line"
@@ -22,7 +23,8 @@ class LineCodec(Limited):
         self._end = end
 
     def with_crlf(self) -> LineCodec | None:
-        """Return the codec for a peer that ends its lines with CR LF; None if this is it."""
+        """Return the codec for a peer that ends its lines with CR LF; None if this is that codec.
+        """
         if self._end == b"\r\n":
             return None
         twin = type(self)(max_payload=self.max_payload, end=b"\r\n")
@@ -30,7 +32,7 @@ class LineCodec(Limited):
         return twin
 
     def pack(self, message: Packable) -> bytes:
-        """Return the bytes of one message, which must hold no LF and not end with CR."""
+        """Return the bytes of one message; it must not contain LF or end with CR."""
         data = self._data_of(message)
         self._check(len(data))
         if b"\n" in data or data.endswith(b"\r"):
@@ -38,21 +40,21 @@ class LineCodec(Limited):
         return data + self._end
 
     def splitter(self, max_payload: int) -> Splitter:
-        """Return the splitter of one peer; it hands out bytes."""
+        """Return a splitter for one peer; it returns bytes."""
         return LineSplitter(self._limit(max_payload))
 
 
 class JsonCodec(LineCodec):
-    """JSON, one value a line, as JSON-RPC over streams has it.
+    """JSON, one value per line, as in JSON-RPC over streams.
 
-    Values are packed by :meth:`pack_value`; bytes are taken for JSON already. What
-    comes in is handed out as bytes: whoever knows the type decodes it once.
+    :meth:`pack_value` encodes a value; bytes are assumed to be JSON. The splitter returns
+    bytes, which the caller decodes once, into the right type.
     """
 
     name = "json"
 
     def pack_value(self, value: object) -> bytes:
-        """Return the line of a value; raises :class:`TypeError` where msgspec does."""
+        """Return the line of a value; raises :class:`TypeError` as msgspec does."""
         return self.pack(msgspec.json.encode(value))
 
 

@@ -1,8 +1,8 @@
 """The JSON messages of docs/protocol.md, section 2: requests, replies, notifications.
 
-Requests are decoded in one step into a typed struct, chosen by their ``method``.
-A message that does not fit is decoded a second time, leniently, so that its answer
-can still carry its id; only that path pays for it.
+Requests are decoded in one step into a typed struct, chosen by their ``method``. A message
+that does not fit is decoded a second time, leniently, so that its answer can carry its id.
+Only such messages are decoded twice.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ _encode = msgspec.json.Encoder().encode
 
 
 class TypedRequest(msgspec.Struct, gc=False, kw_only=True, tag_field="method"):
-    """The base of every request: ``id`` is None in a notification.
+    """The base of all requests; ``id`` is None in a notification.
 
-    Subclasses, one per method, add ``params`` and are made by :func:`request_type`.
+    There is one subclass per method, with ``params``, made by :func:`request_type`.
     """
 
     id: RequestId = None
@@ -63,8 +63,9 @@ _WEBSOCKETS = frozenset((WEBSOCKET.name, WEBSOCKET_BINARY.name))
 
 
 class CloseParams(msgspec.Struct, gc=False, omit_defaults=True):
-    """Params of the notification ``close``; ``retry_after`` is in seconds, ``detail`` says
-    what exactly was wrong.
+    """Params of the notification ``close``.
+
+    ``retry_after`` is in seconds; ``detail`` says what exactly was wrong.
     """
 
     reason: str
@@ -75,7 +76,7 @@ class CloseParams(msgspec.Struct, gc=False, omit_defaults=True):
 
 
 class Reply(msgspec.Struct, gc=False):
-    """A reply, as a client reads it: ``error`` is None on success."""
+    """A reply, as a client decodes it: ``error`` is None on success."""
 
     id: RequestId
     result: Any = None
@@ -84,9 +85,10 @@ class Reply(msgspec.Struct, gc=False):
 
 
 class Loose(NamedTuple):
-    """What a lenient decode could save of a message that fits no type.
+    """What a lenient decode found in a message that fits no type.
 
-    ``known_id`` tells an id that is null or absent from one that was not readable.
+    ``known_id`` is False if the id could not be read; then ``id`` being None does not mean
+    null.
     """
 
     id: RequestId
@@ -98,9 +100,9 @@ class Loose(NamedTuple):
 def request_type(method: str, params: type | None) -> type[TypedRequest]:
     """Make the struct of a method whose ``params`` have the given type.
 
-    With ``params`` None the method takes none: what is sent as ``params`` is ignored, as
-    unknown keys are, and the request's ``params`` is None. A type that null fits, as
-    ``object`` or ``X | None``, makes them optional: None where nothing was sent.
+    With ``params`` None the method takes no params: any that are sent are ignored, like
+    unknown keys, and the request's ``params`` is None. If the type allows null, as
+    ``object`` and ``X | None`` do, ``params`` may be left out, and are then None.
     """
     fields: list[Any] = []
     if params is not None:
@@ -127,28 +129,28 @@ def _fits_null(params: type) -> bool:
 
 
 def request_decoder(types: Mapping[str, type[TypedRequest]]) -> msgspec.json.Decoder[Any]:
-    """Return one decoder for the requests of all the given methods."""
+    """Return one decoder for the requests of all given methods."""
     return msgspec.json.Decoder(Union[tuple(types.values())])  # noqa: UP007
 
 
 def split_username(username: str) -> tuple[str, str]:
-    """Return user and worker: what follows the last ``.`` names the worker.
+    """Return user and worker: the part after the last ``.`` is the worker.
 
-    Where either part would be empty, the whole name is the user's.
+    If either part would be empty, the whole name is the user's.
     """
     user, _, worker = username.rpartition(".")
     return (user, worker) if user and worker else (username, "")
 
 
 def valid_id(value: object) -> bool:
-    """Say whether ``value`` may be the id of a request."""
+    """Return whether ``value`` is a valid request id."""
     if isinstance(value, str):
         return len(value.encode()) <= MAX_ID_BYTES
     return isinstance(value, int) and not isinstance(value, bool)
 
 
 def decode_loosely(payload: bytes) -> Loose | None:
-    """Save what can be saved of a message that did not fit; None if it is not JSON."""
+    """Decode leniently a message that did not fit; None if it is not JSON."""
     try:
         message = msgspec.json.decode(payload)
     except (ValueError, RecursionError):
@@ -161,9 +163,9 @@ def decode_loosely(payload: bytes) -> Loose | None:
 
 
 def describe(error: msgspec.ValidationError, name: str = "") -> str:
-    """Say what was wrong with a request's params, naming the parameter.
+    """Return what was wrong with a request's params, naming the parameter.
 
-    ``name`` is that of the one that was converted, where it was not all of them.
+    ``name`` is the parameter, if only that one was converted.
     """
     found = _VALIDATION.fullmatch(str(error))
     if found is None:
@@ -178,16 +180,16 @@ def describe(error: msgspec.ValidationError, name: str = "") -> str:
 
 
 def encode_id(message_id: RequestId) -> bytes:
-    """Return an id as JSON; integers of any size come back as they were sent."""
+    """Return an id as JSON; integers of any size are returned as they were sent."""
     if isinstance(message_id, int):
         return b"%d" % message_id
     return msgspec.json.encode(message_id)
 
 
 def encodable(text: str) -> str:
-    """Return a text that UTF-8 can express: what it cannot, a lone surrogate, is escaped.
+    """Return a text that UTF-8 can encode: lone surrogates are escaped.
 
-    Python makes such of names of files, for instance.
+    Python makes such surrogates of some file names, for example.
     """
     try:
         text.encode()
@@ -213,19 +215,19 @@ def encode_result(message_id: RequestId, result: object) -> bytes:
 
 
 def _error_fields(error: ErrorText) -> bytes:
-    """Return what follows the id in a reply that carries an error."""
+    """Return the part after the id of a reply with an error."""
     return b'"result":false,"error":%b,"code":%d}' % (
         msgspec.json.encode(encodable(error.text)),
         error.code,
     )
 
 
-#: The same for the rows of the table as they are, which are most that is sent.
+#: The same, cached for the unchanged rows of the table, which are most errors.
 _TABLE = {error: _error_fields(error) for error in ERRORS}
 
 
 def encode_error(message_id: RequestId, error: ErrorText) -> bytes:
-    """Return the reply that carries a row of the error table; its text never fails it."""
+    """Return the reply with a row of the error table; never fails, whatever the text."""
     fields = _TABLE.get(error) or _error_fields(error)
     if type(message_id) is int:
         return b'{"id":%d,%b' % (message_id, fields)
@@ -254,13 +256,13 @@ def encode_close(reason: CloseReason, retry_after: float | None = None) -> bytes
 
 
 def close_message(framing: Framing, reason: CloseReason, retry_after: float | None = None) -> bytes:
-    """Return the bytes that announce a close in the given framing.
+    """Return the bytes of a close in the given framing.
 
-    In ``frame`` that is the close opcode with the text alone, as the first clients
-    expect; before it comes the notification where the reason is not in the table, as no
-    client could tell what it means, and where there is a detail. Over WebSocket it is
-    WebSocket's own close, with code and reason; see :func:`close_notice`. Elsewhere it is a
-    notification that also holds the code.
+    - ``frame``: the close opcode with the text alone, as the first clients expect. If the
+      reason is not in the table, or has a detail, the notification comes before it, because
+      clients could not interpret the text alone.
+    - ``websocket``: WebSocket's own close, with code and reason; see :func:`close_notice`.
+    - Other framings: a notification, which also holds the code.
     """
     if framing is FRAME:
         text = encodable(close_text(reason, retry_after))
@@ -275,8 +277,9 @@ def close_message(framing: Framing, reason: CloseReason, retry_after: float | No
 
 
 def close_notice(framing: Framing, reason: CloseReason) -> bytes:
-    """Return the message that tells the detail of a close before WebSocket's own close; empty
-    where :func:`close_message` says all.
+    """Return the message with the detail of a close, to send before WebSocket's own close.
+
+    It is empty if :func:`close_message` contains everything.
     """
     if not reason.detail or framing.name not in _WEBSOCKETS:
         return b""

@@ -1,10 +1,10 @@
-"""A message with a number and bytes, and what is wrong with one that is too long."""
+"""Numbered messages, and the error for messages that are too large."""
 
 from __future__ import annotations
 
 from kupool.wire.splitters import Tlv
 
-#: The largest payload of a codec whose limit was turned off: no length reaches it.
+#: The payload limit of a codec without a limit; larger than any length.
 UNLIMITED = 2**63 - 1
 
 #: Ids are 32 bits wide.
@@ -18,7 +18,7 @@ def check_id(message_id: int) -> None:
 
 
 class MessageTooLarge(ValueError):
-    """A message is over the limit of its codec; raised by what packs, never by reading."""
+    """A message to be encoded is over the limit of its codec; reading never raises it."""
 
     def __init__(self, size: int, limit: int) -> None:
         super().__init__(f"too large message data: {size} bytes, at most {limit}")
@@ -27,10 +27,10 @@ class MessageTooLarge(ValueError):
 
 
 class NumberedMessage:
-    """A message that is yet to be sent: an id and its data, both of which may be set.
+    """A message to be sent: an id and its data; both may be set.
 
-    ``length`` is always that of the data. Raises :class:`ValueError` for an id that
-    does not fit into 32 bits.
+    ``length`` is the length of the data. Raises :class:`ValueError` for an id that does not
+    fit into 32 bits.
     """
 
     __slots__ = ("_id", "data")
@@ -41,7 +41,7 @@ class NumberedMessage:
 
     @property
     def message_id(self) -> int:
-        """The number that says what the message is about."""
+        """The id, which says what the message is about."""
         return self._id
 
     @message_id.setter
@@ -56,7 +56,7 @@ class NumberedMessage:
 
     @property
     def item(self) -> Tlv:
-        """The message as a splitter hands it out."""
+        """The message as a splitter returns it."""
         return Tlv(self._id, self.data)
 
     def __repr__(self) -> str:

@@ -1,12 +1,13 @@
-"""From bytes to messages, for the framings of docs/protocol.md, section 1.
+"""Splitters: decode bytes into messages, for the framings of docs/protocol.md, section 1.
 
-A splitter turns the bytes of one peer, cut anywhere, into whole payloads. It never
-raises, whatever the bytes are, and never holds more than one header, one payload of
-the permitted size and the read that completed it. When a header announces more than
-``max_payload``, the splitter sets ``too_large`` and stops before that header, so that
-nothing is allocated on a stranger's word; :meth:`Splitter.resume` goes on from there
-if the limit has been raised in the meantime. What is fed until then is kept up to
-:data:`MAX_SPARE` bytes; beyond that the stream is lost, and resuming changes nothing.
+A splitter turns the bytes of one peer, in pieces of any size, into whole payloads. It never
+raises, whatever the bytes are. It holds at most one header, one payload of the permitted
+size and the read that completed it.
+
+If a header announces more than ``max_payload``, the splitter sets ``too_large`` and stops
+before that header, so that a peer cannot cause large allocations. :meth:`Splitter.resume`
+continues from there if the limit has been raised. Data fed meanwhile is kept up to
+:data:`MAX_SPARE` bytes; beyond that the stream is lost, and resuming has no effect.
 """
 
 from __future__ import annotations
@@ -24,16 +25,16 @@ OP_CLOSE = 0x8
 OP_PING = 0x9
 OP_PONG = 0xA
 
-#: Length of the length prefix, in bytes, of each framing with a header.
+#: Size of the header, in bytes, of each framing that has one.
 FRAME_HEADER = 5
 INT32_HEADER = 4
 TLV_HEADER = 8
 
-#: Bytes kept after a message was refused: those that a transport had read by then.
+#: Most bytes kept after a message was refused: the transport may have read more data.
 MAX_SPARE = 131072
 
 
-#: What ``_need`` says once bytes were dropped after a refusal.
+#: The value of ``_need`` once bytes were dropped after a refusal.
 _LOST = -1
 
 _unpack_frame = Struct("<BI").unpack_from
@@ -51,33 +52,33 @@ class Control(msgspec.Struct, frozen=True, gc=False):
 class Tlv(msgspec.Struct, frozen=True, gc=False):
     """A ``tlv`` message: its id and its data."""
 
-    # No tuple: one is made for every message, and this takes a fifth of the time.
+    # Not a tuple: one is made for every message, and this takes a fifth of the time.
     message_id: int
     payload: bytes
 
 
-#: What a splitter hands out: a payload of one message, or a message with a tag.
+#: What a splitter returns: the payload of one message, or a message with a tag.
 Item = bytes | Control | Tlv
 
 
 class Splitter(Protocol):
-    """Cuts a stream of bytes into messages."""
+    """Splits a stream of bytes into messages."""
 
     max_payload: int
     too_large: bool
-    #: Whether the stream is refused because it cannot be what the codec makes: with
-    #: ``too_large``, and for good.
+    #: Whether the stream is invalid for the codec: set together with
+    #: ``too_large``, and permanent.
     corrupt: bool
 
     def feed(self, data: bytes) -> Sequence[Item]:
         """Take the next bytes and return the messages that they complete."""
 
     def resume(self) -> Sequence[Item]:
-        """Go on after ``too_large``, now that ``max_payload`` may be larger."""
+        """Continue after ``too_large``, if ``max_payload`` is now larger."""
 
 
 class Buffered:
-    """The part every splitter shares: what is kept between two reads."""
+    """The base of all splitters: the bytes kept between two reads."""
 
     __slots__ = ("_held", "_need", "corrupt", "max_payload", "too_large")
 
@@ -92,7 +93,7 @@ class Buffered:
         raise NotImplementedError
 
     def resume(self) -> list[Item]:
-        """Go on after ``too_large``, now that ``max_payload`` may be larger."""
+        """Continue after ``too_large``, if ``max_payload`` is now larger."""
         if self._need == _LOST:
             return []
         self.too_large = False
@@ -101,11 +102,11 @@ class Buffered:
 
     @property
     def buffered(self) -> int:
-        """Bytes held that do not make a message yet."""
+        """Number of bytes held that do not make a message yet."""
         return 0 if self._held is None else len(self._held)
 
     def _complete(self, data: bytes) -> bytes:
-        """Append to what is held; returns all of it once it is enough, else nothing."""
+        """Append to the held bytes; return all of them once there are enough, else nothing."""
         held = self._held
         if held is None:
             return b""
@@ -121,7 +122,7 @@ class Buffered:
         return bytes(held)
 
     def _spare(self, held: bytearray, data: bytes) -> None:
-        """Keep what comes after a refusal, for whoever raises the limit and resumes."""
+        """Keep the bytes after a refusal, for a later resume."""
         if self._need != _LOST and len(held) + len(data) <= MAX_SPARE:
             held += data
         else:
@@ -129,12 +130,12 @@ class Buffered:
             self._need = _LOST
 
     def _keep(self, data: bytes, start: int, need: int) -> None:
-        """Hold what follows ``start`` until ``need`` bytes of it are there."""
+        """Hold the bytes after ``start`` until there are ``need`` of them."""
         self._held = bytearray(data[start:] if start else data)
         self._need = need
 
     def _stop(self, data: bytes, start: int, header: int, length: int) -> None:
-        """Keep the message at ``start``, of which a part is missing, or refuse it."""
+        """Keep the incomplete message at ``start``, or refuse it."""
         if length > self.max_payload:
             self._refuse(data, start)
         else:
@@ -146,7 +147,7 @@ class Buffered:
         self._keep(data, start, 0)
 
     def _give_up(self) -> None:
-        """Take nothing more: what came is no message, and so its length means nothing."""
+        """Give up the stream: the data is invalid, so its length has no meaning."""
         self.too_large = self.corrupt = True
         self._held = bytearray()
         self._need = _LOST
@@ -172,7 +173,7 @@ class FrameSplitter(Buffered):
                 self._stop(data, start, FRAME_HEADER, length)
                 return out
             if opcode == OP_BINARY or opcode == OP_TEXT:  # noqa: SIM109  a tuple is slower
-                if length:  # the first clients send empty ones, which mean nothing
+                if length:  # the first clients send empty ones, which have no meaning
                     out.append(data[body:end])
             else:
                 out.append(Control(opcode, data[body:end]))
@@ -222,7 +223,7 @@ class TlvSplitter(Buffered):
             data = self._complete(data)
             size = len(data)
         elif size >= TLV_HEADER:
-            # Most reads are one whole message; this is the loop without its accounts.
+            # Fast path: most reads are one whole message.
             length, message_id = _unpack_tlv(data)
             if length == size - TLV_HEADER and length <= limit:
                 return [Tlv(message_id, data[TLV_HEADER:])]
@@ -244,8 +245,8 @@ class TlvSplitter(Buffered):
 class LineSplitter(Buffered):
     """``line``: payload, LF; a CR before the LF is dropped, empty lines are skipped.
 
-    ``on_crlf``, if set, is called when the first line ends that is not empty, and only where
-    it does so with CR LF: before it is handed out, so that its answer can end like it.
+    If ``on_crlf`` is set, it is called when the first non-empty line ends with CR LF. That
+    is before the line is returned, so that its answer can end with CR LF too.
     """
 
     __slots__ = ("_begun", "on_crlf")
@@ -259,7 +260,7 @@ class LineSplitter(Buffered):
         """Take the next bytes and return the messages that they complete."""
         if self._held is None:
             if self._begun and data.find(b"\n") == len(data) - 1:
-                # Most reads are one whole line; this is the loop without its accounts.
+                # Fast path: most reads are one whole line.
                 payload = data[:-2] if data.endswith(b"\r\n") else data[:-1]
                 if payload and len(payload) <= self.max_payload:
                     return [payload]
@@ -282,7 +283,7 @@ class LineSplitter(Buffered):
         return out
 
     def _begin(self, lines: Sequence[bytes]) -> None:
-        """Take note of how the first line ends that is not empty."""
+        """Call ``on_crlf`` if the first non-empty line ends with CR LF."""
         for line in lines:
             if line.rstrip(b"\r"):
                 self._begun = True
@@ -292,7 +293,7 @@ class LineSplitter(Buffered):
                 return
 
     def _payloads(self, data: bytes, lines: Sequence[bytes]) -> tuple[list[Item], int]:
-        """Return the payloads of whole lines, and where what follows them begins."""
+        """Return the payloads of whole lines, and where the rest begins."""
         limit = self.max_payload
         out: list[Item] = []
         start = 0
@@ -308,7 +309,7 @@ class LineSplitter(Buffered):
 
 
 class Discarding:
-    """The splitter of a peer that is no longer heard: whatever it sends is dropped."""
+    """The splitter of a peer whose data is dropped."""
 
     __slots__ = ("corrupt", "max_payload", "too_large")
 
@@ -321,5 +322,5 @@ class Discarding:
         return ()
 
     def resume(self) -> Sequence[Item]:
-        """Nothing is ever held."""
+        """Return nothing: no data is held."""
         return ()

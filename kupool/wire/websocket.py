@@ -1,12 +1,13 @@
-"""The framing ``websocket`` (RFC 6455), as a server speaks it: frames out, frames in.
+"""The framing ``websocket`` (RFC 6455) of a server: encode and decode frames.
 
-What it sends is never masked, and each message is one frame. What it receives is masked, and
-a message may be many frames: :class:`FrameReader` puts them together.
+Sent frames are not masked, and each message is one frame. Received frames are masked, and a
+message may have many frames: :class:`FrameReader` joins them.
 
-The reader is our own because the libraries hand out neither the size that a header announces,
-which is refused here before its payload is held, nor a limit of a whole message: around wsproto
-each server has a buffer with one. They also decode texts that are decoded again as JSON, and
-make an object or more of every fragment, which is what a flood of fragments costs most.
+The reader is our own for two reasons. The libraries do not report the size that a header
+announces before its payload is held, and have no limit for a whole message: servers built
+on wsproto implement one in a buffer of their own. They also decode texts that are decoded
+again as JSON, and make at least one object per fragment, which is the largest cost in a
+flood of fragments.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from kupool.wire.framing import (
     Item,
 )
 
-#: First bytes of frames that are whole messages: the FIN bit and the opcode.
+#: The first byte of a whole message: the FIN bit and the opcode.
 TEXT = 0x81
 BINARY = 0x82
 CLOSE = 0x88
@@ -37,17 +38,17 @@ PONG = 0x8A
 #: The longest payload of a control frame, in bytes; a close spends two on its code.
 MAX_CONTROL = 125
 
-#: Close codes of RFC 6455 itself: a good end, what is no WebSocket, a text that is not
-#: UTF-8, and what stands for a close code that an application must not send.
+#: Close codes of RFC 6455: normal end, protocol error, a text that is not
+#: UTF-8, and the replacement for a close code that an application must not send.
 NORMAL = 1000
 PROTOCOL_ERROR = 1002
 INVALID_PAYLOAD = 1007
 POLICY_VIOLATION = 1008
 
-#: Close codes below 3000 that a peer may send.
+#: The close codes below 3000 that a peer may send.
 _SENDABLE = frozenset((1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014))
 
-#: The version of the protocol that is spoken, and the subprotocol that this product has.
+#: The supported version of the protocol, and the product's subprotocol.
 VERSION = b"13"
 SUBPROTOCOL = "kupool"
 
@@ -57,18 +58,20 @@ _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
 
 def accept_key(key: bytes) -> bytes:
-    """Return what answers a ``Sec-WebSocket-Key``; raises :class:`ValueError` for none."""
+    """Return the answer to a ``Sec-WebSocket-Key``; raises :class:`ValueError` for an invalid key.
+    """
     if not _KEY.fullmatch(key):
         raise ValueError("not 16 bytes in base64")
     return b64encode(sha1(key + _GUID, usedforsecurity=False).digest())
 
 
 def choose_subprotocol(offers: Iterable[str]) -> str:
-    """Return which of the subprotocols that a client offers is spoken; empty for none.
+    """Return the subprotocol to use of those that a client offers; empty for none.
 
-    The messages are the same under every name: :data:`SUBPROTOCOL` is chosen where it is
-    offered, otherwise the first, as a browser takes no answer without one. ``offers`` are
-    the values of ``Sec-WebSocket-Protocol``; what is no name in them is passed over.
+    The messages are the same with every name. :data:`SUBPROTOCOL` is chosen if it is
+    offered, else the first offer, because a browser rejects an answer without one.
+    ``offers`` are the values of ``Sec-WebSocket-Protocol``; invalid names in them are
+    ignored.
     """
     names = [name.strip() for offer in offers for name in offer.split(",")]
     names = [name for name in names if _TOKEN.fullmatch(name)]
@@ -77,14 +80,15 @@ def choose_subprotocol(offers: Iterable[str]) -> str:
     return names[0] if names else ""
 
 
-#: Bytes of a length that does not fit into the second byte of a frame.
+#: Size in bytes of a length that does not fit into the second byte of a frame.
 _WIDTHS = {126: 2, 127: 8}
 
 
 class WebSocketEvent(NamedTuple):
-    """What came: a whole message (text or binary), a control frame, or a part of a message.
+    """A decoded whole message (text or binary), a control frame, or a part of a message.
 
-    ``opcode`` is that of RFC 6455; of a part it is 0, and the payload is empty.
+    ``opcode`` is that of RFC 6455. For a part of a message it is 0, and the payload is
+    empty.
     """
 
     opcode: int
@@ -95,7 +99,7 @@ _PART = WebSocketEvent(OP_CONTINUATION, b"")
 
 
 class _Broken(Exception):
-    """What came is no WebSocket."""
+    """The data is not valid WebSocket."""
 
     def __init__(self, code: int) -> None:
         super().__init__(code)
@@ -103,13 +107,13 @@ class _Broken(Exception):
 
 
 class FrameReader:
-    """Cuts the bytes of a client, which may come in any pieces, into events.
+    """Splits the bytes of a client, in pieces of any size, into events.
 
-    It never raises, and holds no more than one message of ``max_payload`` bytes, one header
-    and what was added last, in however many frames that comes. A message whose headers
-    announce more sets ``too_large``, and :meth:`next` stops before the frame that does; it
-    goes on where ``max_payload`` is larger by then. What is no WebSocket sets ``broken`` to
-    the close code that says so, for good.
+    It never raises. It holds at most one message of ``max_payload`` bytes, one header and
+    the data added last, however many frames the message has. If the headers of a message
+    announce more, it sets ``too_large``, and :meth:`next` stops before that frame; it
+    continues once ``max_payload`` is large enough. Invalid data sets ``broken`` to the
+    close code of the error, permanently.
     """
 
     __slots__ = (
@@ -130,21 +134,21 @@ class FrameReader:
         self.broken = 0
         self._data = bytearray()
         self._at = 0
-        #: The message that is not whole: its opcode, 0 for none, and what came of it.
+        #: The incomplete message: its opcode, 0 for none, and its payload so far.
         self._kind = 0
         self._message = bytearray()
-        #: Whether messages are thrown away, and bytes of one that are still to come.
+        #: Whether messages are discarded, and the remaining bytes of the current one.
         self._discarding = False
         self._skip = 0
 
     @property
     def buffered(self) -> int:
-        """Bytes held that make no event yet; at least 1 while a message is not whole."""
+        """Number of bytes held that make no event yet; at least 1 while a message is incomplete."""
         return len(self._data) - self._at + len(self._message) or (1 if self._kind else 0)
 
     @property
     def in_message(self) -> bool:
-        """Whether a message has begun of which more frames have to come."""
+        """Whether a message has begun whose last frame has not arrived."""
         return bool(self._kind)
 
     def add(self, data: bytes) -> None:
@@ -153,13 +157,13 @@ class FrameReader:
             self._data += data
 
     def discard(self) -> None:
-        """Throw away messages from now on, of whatever size; control frames count still."""
+        """Discard messages of any size from now on; control frames are still returned."""
         self._discarding = True
         self._message = bytearray()
         self.too_large = False
 
     def next(self) -> WebSocketEvent | None:
-        """Return what comes next; None where that is not whole yet, or never will be."""
+        """Return the next event; None if it is not complete, or after an error."""
         self.too_large = False
         event = None
         try:
@@ -189,7 +193,7 @@ class FrameReader:
             return None
         size = int.from_bytes(data[at + 2 : start], "big") if width else data[at + 1] & 0x7F
         if width and not (125 if width == 2 else 0xFFFF) < size < 1 << 63:
-            raise _Broken(PROTOCOL_ERROR)  # not in its shortest form, or negative
+            raise _Broken(PROTOCOL_ERROR)  # not the shortest encoding, or negative
         end = start + 4 + size
         if opcode > 7:
             return None if len(data) < end else self._control(opcode, start, end)
@@ -206,7 +210,7 @@ class FrameReader:
         return self._data_frame(opcode, final, _unmasked(data, start, end))
 
     def _check(self, first: int, second: int) -> None:
-        """Refuse a frame that may not come, from its first two bytes."""
+        """Refuse an invalid frame by its first two bytes."""
         opcode, final = first & 0x0F, first & 0x80
         if opcode > 7:
             fits = final and second & 0x7F <= MAX_CONTROL and opcode <= OP_PONG
@@ -256,7 +260,7 @@ def _is_text(data: bytes) -> bool:
 
 
 def _unmasked(data: bytearray, start: int, end: int) -> bytes:
-    """Return the payload of a frame whose mask begins at ``start``."""
+    """Return the payload of a frame whose mask is at ``start``."""
     size = end - start - 4
     mask = bytes(data[start : start + 4])
     if mask == b"\0\0\0\0":
@@ -269,7 +273,7 @@ def _unmasked(data: bytearray, start: int, end: int) -> bytes:
 class WholeMessages:
     """The splitter of messages that arrive whole; their sizes were checked before.
 
-    ``buffered`` is set by whoever has the bytes of a message that is not whole.
+    The owner of the incomplete message sets ``buffered``.
     """
 
     __slots__ = ("buffered", "corrupt", "max_payload", "too_large")
@@ -284,7 +288,7 @@ class WholeMessages:
         return [data] if data else []
 
     def resume(self) -> list[Item]:
-        """Nothing is ever held."""
+        """Return nothing: no data is held."""
         self.too_large = False
         return []
 
@@ -300,7 +304,7 @@ def encode_websocket(payload: bytes, first: int = TEXT) -> bytes:
 
 
 def encode_websocket_close(code: int, reason: str) -> bytes:
-    """Return a close frame; a reason that is too long for one is cut."""
+    """Return a close frame; a reason that is too long is cut."""
     if not (code == 1000 or 3000 <= code < 5000):
         code = POLICY_VIOLATION
     text = reason.encode(errors="replace")[: MAX_CONTROL - 2].decode(errors="ignore").encode()
@@ -319,7 +323,7 @@ def _join_binary(payloads: Sequence[bytes]) -> bytes:
     return b"".join(map(_encode_binary, payloads))
 
 
-#: The server answers in the kind of message that the client sends: text, or binary.
+#: The server answers with the message type that the client uses: text or binary.
 WEBSOCKET = Framing("websocket", WholeMessages, encode_websocket, _join_text, stream=False)
 WEBSOCKET_BINARY = Framing(
     "websocket-binary", WholeMessages, _encode_binary, _join_binary, stream=False

@@ -1,4 +1,4 @@
-"""A splitter around another: what looks at the messages that one hands out. Pure."""
+"""The base of splitters that process the messages of another splitter. Pure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from kupool.wire.splitters import Discarding, Item, Splitter
 
 
 class Wrapping:
-    """Hands out what :meth:`_taken` makes of the messages of another splitter."""
+    """Returns the messages of another splitter as :meth:`_taken` changes them."""
 
     __slots__ = ("_inner", "corrupt")
 
@@ -36,7 +36,7 @@ class Wrapping:
 
     @property
     def on_crlf(self) -> Callable[[], object] | None:
-        """What is called where the first line ends with CR LF."""
+        """The function to call if the first line ends with CR LF."""
         found: Callable[[], object] | None = getattr(self._inner, "on_crlf", None)
         return found
 
@@ -47,7 +47,7 @@ class Wrapping:
 
     @property
     def buffered(self) -> int:
-        """Bytes held that do not make a message yet."""
+        """Number of bytes held that do not make a message yet."""
         return int(getattr(self._inner, "buffered", 0))
 
     def feed(self, data: bytes) -> Sequence[Item]:
@@ -55,7 +55,7 @@ class Wrapping:
         return self._seen(self._inner.feed(data))
 
     def resume(self) -> Sequence[Item]:
-        """Go on after ``too_large``, unless the stream was given up."""
+        """Continue after ``too_large``, unless the stream was given up."""
         return self._seen(self._inner.resume())
 
     def _seen(self, items: Sequence[Item]) -> list[Item]:
@@ -63,11 +63,11 @@ class Wrapping:
         return self._taken(items)
 
     def _taken(self, items: Sequence[Item]) -> list[Item]:
-        """Return what is handed out for some messages; may give the stream up."""
+        """Return the changed messages; may give up the stream."""
         raise NotImplementedError
 
     def _give_up(self) -> None:
-        """Take nothing more: what comes cannot be what was sent."""
+        """Give up the stream: further bytes cannot be decoded."""
         self.corrupt = True
         self._inner = Discarding(self._inner.max_payload)
 

@@ -401,4 +401,4 @@ class StartTests(BusCase):
         path = f"exchanges/{self.vhost}/kupool.bus.all"
         self.server.api(path, "PUT", {"type": "topic", "durable": True})
         text = await self.refused(self.url)
-        self.assertIn("exchange 'kupool.bus.all' is there with another type", text)
+        self.assertIn("exchange 'kupool.bus.all' exists with another type", text)

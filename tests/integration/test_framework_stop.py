@@ -22,7 +22,7 @@ from kupool.net.observer import Observer
 from kupool.net.routing.id_router import IdRouter
 from kupool.net.server import Server
 from kupool.net.transport.endpoints import Address
-from kupool.net.workers.crew import Crew
+from kupool.net.workers.executor import Executor
 from kupool.net.workers.pool import Drained, WorkerPool, WorkerSettings
 from kupool.net.workers.processes import Processes
 from kupool.net.workers.threads import Threads
@@ -59,7 +59,7 @@ class LoadCase(ServerCase):
         async def drain(stopping: Server) -> None:
             self.order.append("drain")
             self.ended.append(await self.pool.stop(deadline))
-            crews: Sequence[Crew] = (self.threads, self.processes)
+            crews: Sequence[Executor] = (self.threads, self.processes)
             for crew in crews:
                 await crew.stop(deadline)
             self.order.append("drained")

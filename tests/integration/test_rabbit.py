@@ -626,7 +626,7 @@ class StartTests(RabbitCase):
     async def test_other_retention(self) -> None:
         await (await self.open_log(topology=Topology(max_age="1D"))).close()
         text = await self.refused(self.url, topology=Topology(max_age="7D"))
-        self.assertIn("'kupool_submissions.stream' is there with another x-max-age", text)
+        self.assertIn("'kupool_submissions.stream' exists with another x-max-age", text)
 
     async def test_password_changed_later(self) -> None:
         """K-81: what goes wrong later is said in the status, and mended when it is."""

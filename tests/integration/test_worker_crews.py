@@ -17,7 +17,7 @@ from kupool.errors import RequestError
 from kupool.net.observer import Observer
 from kupool.net.routing.id_router import IdRouter
 from kupool.net.server import Server
-from kupool.net.workers.crew import Crew
+from kupool.net.workers.executor import Executor
 from kupool.net.workers.pool import WorkerPool, WorkerSettings
 from kupool.net.workers.processes import CallFailed, ProcessEnded, Processes
 from kupool.net.workers.threads import Threads
@@ -59,7 +59,7 @@ class CrewCase(TestCase):
         self.addCleanup(lambda: Deferred.fromCoroutine(crew.stop(1.0)))
         return crew
 
-    async def refused(self, crew: Crew) -> None:
+    async def refused(self, crew: Executor) -> None:
         with self.assertRaises(RequestError) as caught:
             await crew.run(add, 1, 2)
         self.assertEqual(caught.exception.error.code, 27)
@@ -132,16 +132,16 @@ class ThreadTests(CrewCase):
             (Processes(reactor, 2), OSError),
         ):
             self.keep(crew)
-            hire = crew._hire
+            start_worker = crew._start_worker
 
             def full(missing: Any = missing) -> Any:
                 raise missing("no more of them")
 
-            self.patch(crew, "_hire", full)
+            self.patch(crew, "_start_worker", full)
             await self.refused(crew)
-            self.patch(crew, "_hire", hire)
+            self.patch(crew, "_start_worker", start_worker)
             first = crew.run(time.sleep, 0.05)
-            self.patch(crew, "_hire", full)
+            self.patch(crew, "_start_worker", full)
             second = crew.run(add, 1, 2)  # waits for the first one's hand
             self.assertEqual(await gatherResults([first, second]), [None, 3])
             self.assertEqual(len(self.flushLoggedErrors(missing)), 2)

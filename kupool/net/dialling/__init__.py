@@ -1,1 +1,1 @@
-"""The side that connects, and comes back."""
+"""Connections that this side opens, and that are reopened when they are lost."""

@@ -1,4 +1,4 @@
-"""Which answer belongs to which request of a client, and how long it is waited for."""
+"""Match the answers of a server to a client's requests, with timeouts."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from kupool.net.routing.correlation import SIZE
 from kupool.wire.framing import Tlv
 from kupool.wire.incoming import ServerMessage
 
-#: The id of an error of a call with a number.
+#: The message id of errors of numbered calls.
 _ERROR_OF = re.compile("#[0-9]{1,10}")
 
-#: The id of a JSON request, or the number of an answer and the correlation id in it.
+#: The id of a JSON request, or the message id and correlation id of a numbered answer.
 Key = int | tuple[int, int]
 
-#: Is told what became of a request, once: its reply, the data of an answer with a number,
-#: or why there will be none.
+#: Called once with the outcome of a request: its reply, the data of a numbered answer,
+#: or the exception if there will be none.
 Told = Callable[[ServerMessage | bytes | Exception], object]
 
 
 class Answers:
-    """The requests that wait for their answers, at most ``most``; times are in seconds.
+    """The pending requests, at most ``most``; times are in seconds.
 
-    ``counters`` gets ``timeouts``, and ``unknown answers`` with numbers. Ids go up to
-    ``most_id``, and then begin again; none is given twice while the first waits.
+    ``counters`` counts ``timeouts``, and ``unknown answers`` to numbered calls. Ids go up
+    to ``most_id`` and then start again; an id in use is skipped.
     """
 
     def __init__(
@@ -45,10 +45,10 @@ class Answers:
         self._counters = counters
         self._pending: dict[Key, Told] = {}
         self._deadlines: Deadlines[Key] = Deadlines(clock, reading, self._overdue)
-        #: The keys of calls with a number by their correlation ids, for their errors.
+        #: The keys of numbered calls by correlation id, to match errors.
         self._keys: dict[int, Key] = {}
-        #: Keys of calls with a number whose answers are awaited no more: when one comes,
-        #: it is no message for the router.
+        #: Keys of numbered calls that nobody waits for any longer: their late answers
+        #: must not go to the router.
         self._late: dict[Key, None] = {}
         self._last_id = 0
         self._most_id = most_id
@@ -57,21 +57,21 @@ class Answers:
         return len(self._pending)
 
     def next_id(self) -> int:
-        """Return an id that no waiting request has."""
+        """Return an id that no pending request has."""
         while True:
             self._last_id = number = self._last_id % self._most_id + 1
             if number not in self._pending and number not in self._keys:
                 return number
 
     def check(self) -> None:
-        """Raise :class:`TooManyRequests` where no further request may wait."""
+        """Raise :class:`TooManyRequests` if no further request may be pending."""
         if len(self._pending) >= self._most:
             raise TooManyRequests(self._most)
 
     def expect(self, key: Key, told: Told, timeout: float | None = None) -> None:
-        """Have ``told`` hear of the answer, or that there is none in time.
+        """Register a request: ``told`` is called with its answer, or with a timeout.
 
-        Without a ``timeout`` it waits as long as the connection stands.
+        Without a ``timeout`` it waits as long as the connection is open.
         """
         self._pending[key] = told
         if isinstance(key, tuple):
@@ -80,14 +80,14 @@ class Answers:
             self._deadlines.add(key, timeout)
 
     def forget(self, key: Key) -> None:
-        """Nobody waits for an answer any more; harmless where it came."""
+        """Stop waiting for an answer; does nothing if it has arrived."""
         if self._pop(key) is not None and isinstance(key, tuple):
             self._late[key] = None
             if len(self._late) > self._most:
                 del self._late[next(iter(self._late))]
 
     def fail(self, why: Exception) -> None:
-        """Tell all that wait, oldest first: the connection has ended."""
+        """Fail all pending requests, oldest first: the connection has ended."""
         self._keys.clear()
         self._late.clear()
         self._deadlines.clear()
@@ -96,7 +96,7 @@ class Answers:
             told(why)
 
     def take(self, reply: ServerMessage) -> bool:
-        """Give a reply to who waits for it; returns whether somebody did."""
+        """Pass a reply to its request; returns whether there was one."""
         told = self._answered(reply.id)
         if told is None:
             return False
@@ -104,7 +104,7 @@ class Answers:
         return True
 
     def numbered(self, item: Tlv) -> bool:
-        """Take a message with a number, if it is an answer."""
+        """Handle a numbered message if it is an answer; returns whether it is."""
         if len(item.payload) < SIZE:
             return False
         key = (item.message_id, int.from_bytes(item.payload[:SIZE], "little"))

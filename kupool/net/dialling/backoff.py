@@ -1,4 +1,4 @@
-"""How long a client stays away: the close policy, and a wait that grows. Pure."""
+"""Backoff of clients: the close policy, and the growing wait between attempts. Pure."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from kupool.errors import Announced, after_close
 from kupool.ranges import check, number, whole
 from kupool.timing.doubling import Doubling
 
-#: Seconds over which clients spread that come back at once: not all in one millisecond.
+#: Seconds over which immediate reconnects are spread, so that not all come at once.
 SPREAD = 0.25
 
 _EXPECTED = {"first": number(), "most": number(), "steady": number(), "places": whole(1)}
 
 
 class Backoff:
-    """Counts what failed, and says how long to wait.
+    """Counts failures, and returns how long to wait.
 
-    The ceiling of the wait doubles with each failed round of ``places`` places, from
-    ``first`` to ``most`` seconds; the wait is a part of it that ``random``, which returns
-    a number from 0 to 1, chooses. Only a session that stood for ``steady`` seconds
-    starts over. Raises :class:`ValueError` for a number that is out of its range.
+    The upper limit of the wait doubles with each failed round of ``places`` places, from
+    ``first`` to ``most`` seconds. The wait is a random fraction of it: ``random`` returns a
+    number from 0 to 1. Only a session that lasted ``steady`` seconds resets the limit.
+    Raises :class:`ValueError` for a number that is out of its range.
     """
 
     def __init__(
@@ -40,16 +40,16 @@ class Backoff:
         self._places = places
         self._random = random
         self._hurried = False
-        #: Attempts in a row that failed, and sessions that were not steady.
+        #: Consecutive failed attempts and sessions that were not steady.
         self.failures = 0
-        #: The place to try now: a number from 0 to below ``places``.
+        #: The index of the place to try now, below ``places``.
         self.place = 0
 
     def after(self, close: Announced | None, stood: float = 0.0) -> float | None:
-        """Choose the next place; returns the seconds until then, None for never.
+        """Choose the next place; returns the seconds until the next attempt, None for never.
 
-        ``close`` is what was announced, if anything was; ``stood`` is how many seconds the
-        session stood, 0 for an attempt that failed.
+        ``close`` is the announced close, if any. ``stood`` is how many seconds the session
+        lasted, 0 for a failed attempt.
         """
         if stood >= self._steady:
             self.failures, self._ceiling, self._hurried = 0, 0.0, False
@@ -59,8 +59,8 @@ class Backoff:
         if what.elsewhere:
             self.place = (self.place + 1) % self._places
         if what.at_once and not self._hurried:
-            # Only once before a steady session: a server that ends every session at once
-            # must not be met with a storm.
+            # Only once before a steady session: otherwise clients of a server that ends
+            # every session at once would flood it.
             self._hurried = True
             return self._random() * SPREAD
         if self.failures % self._places == 0:

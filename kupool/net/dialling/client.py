@@ -1,4 +1,4 @@
-"""A client for servers of one's own: the same codecs and routers, and it comes back."""
+"""A client for your own servers: same codecs and routers, and it reconnects."""
 
 from __future__ import annotations
 
@@ -39,20 +39,23 @@ from kupool.wire.messages import encode_request
 
 
 class Client:
-    """Connects, comes back when the connection is lost, and matches answers to requests.
+    """Connects, reconnects after a loss, and matches answers to requests.
 
-    ``address`` is an endpoint of Twisted's, or a client endpoint string such as
-    ``tcp:localhost:8000`` or ``tls:a.example:8000``; ``codec`` is what the server
-    speaks, by name or as an object. What the server sends on its own goes to ``router``,
-    with the connection and the message as on a server; a ``ping`` is answered here.
-    ``keepalive`` is the message that is sent as a sign of life; where messages are JSON
-    there is one already.
+    ``address`` is a Twisted endpoint, or a client endpoint string such as
+    ``tcp:localhost:8000`` or ``tls:a.example:8000``. ``codec`` is the server's codec, by
+    name or as an object. Messages that are not answers go to ``router``, as on a server; a
+    ``ping`` is answered here. ``keepalive`` is the message sent as a keepalive; JSON codecs
+    have a default.
 
-    Hooks may return a Deferred or a coroutine. ``on_connected`` gets each connection, and
-    the client counts as connected when it is done; where it fails, so has the attempt.
-    ``on_disconnected`` gets why a connection ended, ``on_gone`` the
-    :class:`~kupool.net.dialling.failures.NotWanted` with which a client does not come
-    back by itself. Raises :class:`ValueError` for a codec or an address that there is not.
+    Hooks may return a Deferred or a coroutine:
+
+    - ``on_connected`` gets each connection. The client counts as connected when the hook is
+      done; if the hook fails, so does the attempt.
+    - ``on_disconnected`` gets the reason why a connection ended.
+    - ``on_gone`` gets the :class:`~kupool.net.dialling.failures.NotWanted` after which the
+      client does not reconnect by itself.
+
+    Raises :class:`ValueError` for an invalid codec or address.
     """
 
     _log = Logger()
@@ -77,7 +80,7 @@ class Client:
         self.on_connected = on_connected
         self.on_disconnected = on_disconnected
         self.on_gone = on_gone
-        #: Why this client does not come back by itself; None while it does.
+        #: Why this client does not reconnect by itself; None while it does.
         self.refusal: NotWanted | None = None
         self._router = router
         self._keepalive = keepalive
@@ -104,22 +107,22 @@ class Client:
 
     @property
     def state(self) -> ClientState:
-        """What the client is doing; ``ClientState.GONE``: see :attr:`refusal`."""
+        """The state of the client; for the reason of ``ClientState.GONE`` see :attr:`refusal`."""
         return self._dialler.state
 
     @property
     def pending(self) -> int:
-        """Requests that have no answer yet."""
+        """Number of requests without an answer."""
         return len(self._dialler.answers)
 
-    # -- coming and going
+    # -- connecting
 
     def connect(self) -> Deferred[Connection]:
-        """Begin, and return a Deferred of the first connection.
+        """Start connecting; returns a Deferred of the first connection.
 
-        Fails with :class:`Unreachable` after as many attempts as the settings allow, with
-        :class:`NotWanted`, and with :class:`ClientClosed`. May be called again while no
-        connection stands: a client that does not come back by itself does so then.
+        Fails with :class:`Unreachable` after the number of attempts in the settings, with
+        :class:`NotWanted`, and with :class:`ClientClosed`. It may be called again while no
+        connection is open: a client that does not reconnect by itself then tries again.
         """
         if self._closing:
             return fail(ClientClosed())
@@ -133,7 +136,7 @@ class Client:
         return found
 
     async def close(self) -> None:
-        """End the connection, and come back no more; requests fail."""
+        """Close the connection, and do not reconnect; pending requests fail."""
         self._closing = True
         await self._dialler.stop()
         self._tell(ClientClosed())
@@ -144,7 +147,7 @@ class Client:
     # -- called by the dialler
 
     def _greet(self, connection: Connection) -> object:
-        """Run the hook of the start."""
+        """Run the hook of a new connection."""
         self.counters["connected"] += 1
         if self.on_connected is None:
             return None
@@ -153,32 +156,32 @@ class Client:
 
     def _not_greeted(self, failure: Failure) -> Failure:
         if self._dialler.connection is not None:
-            self._log.failure("The hook of a new connection failed", failure)
+            self._log.failure("The hook on_connected failed", failure)
             error = failure.value
             self._tell(error if isinstance(error, Exception) else HookFailed(repr(error)))
         return failure
 
     def _up(self, connection: Connection, place: Place) -> None:
-        """A connection stands."""
+        """Handle a new session."""
         self._stood, self._failed = True, 0
         self._tell(connection)
 
     def _received(
         self, connection: Connection, item: Item, message: ServerMessage | None
     ) -> bytes | None:
-        """Give what the server says on its own to the router."""
+        """Pass a message of the server that is not an answer to the router."""
         if message is not None and message.method is None:
             self.counters["unknown answers"] += 1
             return None
         return None if self._router is None else self._router.dispatch(connection, item)
 
     def _down(self, why: str, stood: bool) -> None:
-        """A connection has ended."""
+        """Handle the end of a connection."""
         self.counters["lost"] += 1
         self._run(self.on_disconnected, why)
 
     def _again(self, ended: Ended, wait: float | None) -> Exception | None:
-        """Give up after as many attempts as the settings allow."""
+        """Give up after the number of attempts in the settings."""
         if not ended.connected:
             self._failed += 1
             self.counters["failed"] += 1
@@ -187,7 +190,7 @@ class Client:
         return None
 
     def _gone(self, why: Exception) -> None:
-        """There will be no other attempt."""
+        """Handle the end of the client: there will be no other attempt."""
         if isinstance(why, NotWanted):
             self.refusal = why
             self._run(self.on_gone, why)
@@ -199,14 +202,14 @@ class Client:
                 lambda failure: self._log.failure("A hook of the client failed", failure)
             )
 
-    # -- asking
+    # -- requests
 
     def request(
         self, method: str, params: object = None, timeout: float | None = None
     ) -> Deferred[Any]:
-        """Ask a server that speaks JSON; fires with the ``result``.
+        """Send a JSON request; fires with the ``result``.
 
-        Fails with :class:`RequestError` where the server answers an error, with
+        Fails with :class:`RequestError` if the server answers an error, with
         :class:`RequestTimeout`, :class:`ConnectionEnded`, :class:`NotConnected`,
         :class:`NotWanted`, :class:`SlowServer`, or :class:`TooManyRequests`.
         """
@@ -221,11 +224,11 @@ class Client:
         *,
         answer_id: int | None = None,
     ) -> Deferred[Any]:
-        """Ask a server whose messages have numbers; fires with the answer's data.
+        """Send a request with a message number; fires with the answer's data.
 
-        Both begin with a correlation id on the wire, as
-        :func:`kupool.net.routing.correlation.correlated` has it. ``answer_id`` is the number of
-        the answer where it is not that of the question. Fails as :meth:`request` does.
+        On the wire, the data of both begins with a correlation id: see
+        :func:`kupool.net.routing.correlation.correlated`. ``answer_id`` is the number of
+        the answer, by default that of the request. Fails as :meth:`request` does.
         """
         number = self._dialler.answers.next_id()
         message = Tlv(message_id, number.to_bytes(SIZE, "little") + data)
@@ -239,8 +242,8 @@ class Client:
     def send(self, message: bytes | Tlv) -> None:
         """Send one message.
 
-        Raises :class:`NotConnected`, which is a :class:`NotWanted` where the client will
-        not come back by itself, :class:`SlowServer`, and what packing it raises.
+        Raises :class:`NotConnected` (:class:`NotWanted` if the client does not reconnect by
+        itself), :class:`SlowServer`, and what packing the message raises.
         """
         connection = self.connection
         if connection is None or connection.state is not OPEN:

@@ -1,4 +1,4 @@
-"""When answers are due: none counts as late before what has arrived was read."""
+"""Deadlines of answers; received data is read before an answer counts as late."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from kupool.timing.timers import CHUNK, GRAIN, MAX_TICKS, TICK, TimerQueue
 
 K = TypeVar("K", bound=Hashable)
 
-#: Reactor turns that reading may take before what has not been read counts as not there.
+#: Most reactor turns to read received data before a missing answer counts as late.
 MOST_TURNS = 1000
 
-#: Seconds, years of them, from which on a deadline is none.
+#: Seconds, many years, from which on a timeout means no deadline.
 FOR_EVER = MAX_TICKS * TICK / 2
 
-#: Seconds by which the queue of timers may be early.
+#: Seconds by which the timer queue may fire early.
 _EARLY = GRAIN * TICK
 
 
 class Look:
-    """A judgement that waits until nothing more is read."""
+    """A pending check that runs once all received data has been read."""
 
     def __init__(
         self, clock: IReactorTime, progress: Callable[[], int], judge: Callable[[float], object]
@@ -46,17 +46,17 @@ class Look:
             self._call = self._clock.callLater(0, self._look)
 
     def cancel(self) -> None:
-        """Judge nothing; harmless afterwards."""
+        """Cancel the check; does nothing once it has run."""
         if self._call.active():
             self._call.cancel()
 
 
 class Reading:
-    """Lets what has arrived be read before anything is judged by its absence.
+    """Delays a check until all received data has been read.
 
-    After a pause of this process's own, as a stopped process or a blocked reactor has it,
-    timers fire first, and the answers that came in time still lie in the sockets.
-    ``progress`` returns a number that grows with what is read.
+    After a pause of this process (it was stopped, or its reactor was blocked), timers fire
+    first, while answers that arrived in time are still in the socket buffers. ``progress``
+    returns a number that grows with the data read.
     """
 
     def __init__(self, clock: IReactorTime, progress: Callable[[], int]) -> None:
@@ -66,16 +66,16 @@ class Reading:
     def then(self, judge: Callable[[float], object]) -> Look:
         """Call ``judge`` once a reactor turn has read nothing more.
 
-        It gets the time, in seconds of the clock, at which that turn began: what had arrived
-        by then has been read.
+        It gets the time, in seconds of the clock, at which that turn began: data that had
+        arrived by then has been read.
         """
         return Look(self._clock, self._progress, judge)
 
 
 class _Row(Generic[K]):
-    """The keys that have the same time to go, by when they are due, the first one first.
+    """The keys with one timeout, in the order of their deadlines.
 
-    It waits in a queue for the one that was first when it was put there.
+    It waits in the timer queue for the deadline that was first when it was queued.
     """
 
     __slots__ = ("after", "before", "due", "keys", "place", "seconds")
@@ -90,10 +90,10 @@ class _Row(Generic[K]):
 
 
 class Deadlines(Generic[K]):
-    """Calls ``late`` with each key whose time is over and that was not removed before.
+    """Calls ``late`` with each key whose deadline has passed, unless it was removed before.
 
-    Keys with the same time to go wait as one in the queue of timers: most calls of a client
-    have the same timeout, and are answered before it is over.
+    Keys with the same timeout share one timer: most calls of a client have the same
+    timeout, and are answered before it.
     """
 
     def __init__(
@@ -107,12 +107,12 @@ class Deadlines(Generic[K]):
         )
         self._rows: dict[float, _Row[K]] = {}
         self._row_of: dict[K, _Row[K]] = {}
-        #: Rows with keys whose time is over, while what came for them may lie unread.
+        #: Rows with expired keys whose answers may have arrived but are not read yet.
         self._unjudged: list[_Row[K]] = []
         self._look: Look | None = None
 
     def add(self, key: K, seconds: float) -> None:
-        """Note that something is due in so many seconds."""
+        """Add a key whose answer is due in some seconds."""
         due = self._seconds() + seconds
         row = self._rows.get(seconds)
         if row is None:
@@ -124,7 +124,7 @@ class Deadlines(Generic[K]):
         self._row_of[key] = row
 
     def remove(self, key: K) -> None:
-        """Expect it no longer; harmless for a key that is not there."""
+        """Remove a key; does nothing if it is not there."""
         row = self._row_of.pop(key, None)
         if row is None:
             return
@@ -136,15 +136,15 @@ class Deadlines(Generic[K]):
             else:
                 self._forget(row)
             if not self._rows:
-                self._queue.stop()  # a client that waits for nothing sets no timer
+                self._queue.stop()  # a client without pending calls sets no timer
 
     def clear(self) -> None:
-        """Expect nothing any more."""
+        """Remove all keys."""
         for key in list(self._row_of):
             self.remove(key)
 
     def _forget(self, row: _Row[K]) -> None:
-        """Judge a row no more, if it was to be."""
+        """Cancel the pending check of a row."""
         if row in self._unjudged:
             self._unjudged.remove(row)
         if not self._unjudged and self._look is not None:
@@ -152,7 +152,7 @@ class Deadlines(Generic[K]):
             self._look = None
 
     def _over(self, row: _Row[K]) -> None:
-        """The time of a row has come: it is that of one of its keys, or of one that has gone."""
+        """The timer of a row has fired: one of its keys, or a removed one, has expired."""
         row.due = next(iter(row.keys.values()))
         if row.due > self._seconds() + _EARLY:
             self._queue.add(row)
@@ -162,13 +162,13 @@ class Deadlines(Generic[K]):
             self._look = self._reading.then(self._judge)
 
     def _judge(self, read: float) -> None:
-        """Call those late that were due at a time up to which all has been read."""
+        """Call ``late`` for the keys that were due before all data was read."""
         self._look = None
         rows, self._unjudged = self._unjudged, []
         for row in rows:
             limit = read + _EARLY
             for key in [key for key, due in row.keys.items() if due <= limit]:
-                # One that is late may end the connection, and with it all the others.
+                # A late answer may end the connection, which removes all other keys.
                 if row.keys.get(key, inf) <= limit:
                     self.remove(key)
                     self._late(key, row.seconds)

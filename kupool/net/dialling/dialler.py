@@ -1,8 +1,7 @@
-"""The side that dials: one conversation with one of some servers, which comes back.
+"""The dialling driver: keeps a session with one of several servers, and reconnects.
 
-Every client of the product is a user of this. What is here, is nowhere else: attempts,
-backoff and the close policy, what a server announces, pings in both directions, answers
-and their deadlines.
+Every client of the product uses it. It alone implements attempts, backoff and the close
+policy, announced closes, pings in both directions, answers and their deadlines.
 """
 
 from __future__ import annotations
@@ -58,19 +57,19 @@ from kupool.wire.framing import (
 from kupool.wire.incoming import ServerMessage, decode_incoming, read_close
 from kupool.wire.messages import encode_request, encode_success
 
-#: Seconds from the end of a connection to its being cut off, where the server does not end.
+#: Seconds between ending a connection and aborting it if the server does not end its side.
 CUT_AFTER = 0.3
 
-#: Bytes that may wait for a server before nothing more is read from it. It is never: two
-#: sides that read no more because neither reads would wait for each other.
+#: Unsent bytes at which reading from the server would be paused. Infinite, because two
+#: sides that pause reading until the other one reads would wait for each other.
 NO_LIMIT = 1 << 62
 
-#: The framings in which a ping is the method of that name.
+#: The framings in which a ping is the method ``ping``.
 _BY_METHOD = frozenset(("line", "int32", "json"))
 
 
 class ClientState(Enum):
-    """What a client is doing; ``GONE``: it does not come back by itself."""
+    """The state of a client; in ``GONE`` it does not reconnect by itself."""
 
     IDLE = "idle"
     CONNECTING = "connecting"
@@ -81,17 +80,17 @@ class ClientState(Enum):
 
 
 class Place(NamedTuple):
-    """A server: what it is called in messages, and how it is reached."""
+    """A server: its name in messages, and the endpoint that connects to it."""
 
     name: str
     endpoint: IStreamClientEndpoint
 
 
 class Ended(NamedTuple):
-    """The end of an attempt, or of a session that ``stood`` for so many seconds.
+    """The end of an attempt, or of a session that lasted ``stood`` seconds.
 
-    ``close`` is what the server announced, ``error`` why an attempt failed; ``connected``
-    says that there was a connection.
+    ``close`` is the announced close, ``error`` why an attempt failed; ``connected`` is
+    whether there was a connection.
     """
 
     place: Place
@@ -104,19 +103,18 @@ class Ended(NamedTuple):
 
 @dataclass(frozen=True)
 class User:
-    """Whose conversation it is, by what it does; none of this raises, but for ``greet``.
+    """The callbacks of a dialler's user; none of them may raise, except ``greet``.
 
-    - ``greet``: does what comes first on a new connection, and returns a value, a Deferred
-      or a coroutine. The session stands when that is done. Where it fails, so has the
-      attempt.
-    - ``up``: a session stands.
-    - ``received``: takes what is no answer, ping or close, and returns what is to be
-      answered. The message is None where it is no JSON message, of which the item is then
-      all there is. A reply that nobody waits for comes here, too.
-    - ``down``: a connection has ended, with why, and whether its session stood. What waited
-      for answers has been told.
-    - ``again``: there will be another attempt in so many seconds, or with None none at all.
-      A reason that is returned gives up, too, and is what ``gone`` gets.
+    - ``greet``: does what comes first on a new connection, and returns a value, a Deferred or a
+      coroutine. The session is established when that is done. If it fails, so does the attempt.
+    - ``up``: a session is established.
+    - ``received``: handles a message that is not an answer, a ping or a close, and returns the
+      payload of its answer. The message is None if it is not JSON; then only the item is set. A
+      reply without a pending request also comes here.
+    - ``down``: a connection has ended; gets the reason, and whether its session was
+      established. Pending requests have failed by then.
+    - ``again``: another attempt follows in so many seconds, or none if that is None. Returning
+      an exception also gives up, and ``gone`` gets it.
     - ``gone``: there will be no other attempt, for this reason.
     """
 
@@ -130,11 +128,11 @@ class User:
 
 @implementer(IClosingObserver, IRouter)
 class Dialler:
-    """Keeps a conversation with one of some servers going, from :meth:`start` on.
+    """Keeps a session with one of several servers, from :meth:`start` on.
 
-    ``random`` returns a number from 0 to 1. ``counters`` gets what :class:`Answers` counts.
-    ``json`` says that all messages are JSON, whatever the framing. ``ping`` sends a sign of
-    life where the framing has none.
+    ``random`` returns a number from 0 to 1. ``counters`` gets the counts of
+    :class:`Answers`. With ``json`` all messages are JSON, whatever the framing. ``ping``
+    sends a keepalive if the framing has none.
     """
 
     _log = Logger()
@@ -154,7 +152,7 @@ class Dialler:
     ) -> None:
         self.settings = settings
         self.state = ClientState.IDLE
-        #: The connection, from when it is there, greeted or not.
+        #: The connection, greeted or not.
         self.connection: Connection | None = None
         self._clock = clock
         self._places = places
@@ -196,32 +194,32 @@ class Dialler:
 
     @property
     def place(self) -> Place:
-        """The server that is tried, or that the session is with."""
+        """The server that is being tried, or that the session is with."""
         return self._places[self._backoff.place]
 
     @property
     def failures(self) -> int:
-        """Failed attempts in a row, sessions that were not steady included."""
+        """Consecutive failed attempts, including sessions that were not steady."""
         return self._backoff.failures
 
     @property
     def reading(self) -> Reading:
-        """What lets all that has arrived be read before anything is judged."""
+        """Delays checks until all received data has been read."""
         return self._reading
 
-    # -- for the user
+    # -- for the user of the dialler
 
     def start(self) -> None:
-        """Begin, and come back from then on; harmless when begun."""
+        """Start connecting, and reconnect from then on; does nothing if already started."""
         self._stopping = False
         if not self._redial.running:
             self.state = ClientState.CONNECTING
             self._redial.start()
 
     def stop(self, timeout: float = 0.0) -> Deferred[None]:
-        """Come back no more, and end the connection in order; fires when it has ended.
+        """Stop reconnecting, and end the connection in order; fires when it has ended.
 
-        The server has ``timeout`` seconds for its last answers.
+        The server gets ``timeout`` seconds for its last answers.
         """
         self._stopping = True
         if self.state is not ClientState.GONE:
@@ -236,13 +234,13 @@ class Dialler:
         return ended
 
     def leave(self, why: str) -> None:
-        """End the connection, and come back as after a loss."""
+        """End the connection, and reconnect as after a loss."""
         if self.connection is not None:
             self._why = self._why or why
             self.connection.close(None)
 
     def abort(self, why: str) -> None:
-        """Cut the connection off, and come back as after a loss."""
+        """Abort the connection, and reconnect as after a loss."""
         if self.connection is not None:
             self._why = self._why or why
             self.connection.abort()
@@ -268,7 +266,7 @@ class Dialler:
         self._end_within(0.0)
 
     def _end_within(self, seconds: float) -> None:
-        """End the connection after so many seconds, and cut it off soon after that."""
+        """End the connection after some seconds, and abort it soon after that."""
         self._stop_ending()
         connection = self.connection
         if connection is not None:
@@ -304,7 +302,7 @@ class Dialler:
                 raise ConnectionEnded(self._why or "the connection ended at once")
             await self._greet(connection)
         except GeneratorExit:
-            raise  # the coroutine is closed: it may not wait again
+            raise  # a closed coroutine may not wait again
         except BaseException:
             await self._given_up()
             raise
@@ -323,7 +321,7 @@ class Dialler:
             raise
         except BaseException as error:
             if self.connection is not connection:
-                # Whatever the greeting waited for, the connection is gone.
+                # The connection was lost while the greeting waited.
                 raise ConnectionEnded(self._why) from None
             if isinstance(error, ConnectionEnded):
                 self._why = self._why or error.reason
@@ -332,7 +330,7 @@ class Dialler:
             self._greeting = None
 
     async def _given_up(self) -> None:
-        """The attempt has failed: what there is of it ends."""
+        """The attempt has failed: end its connection, if any."""
         if self.connection is not None:
             ended = self.ended()
             self.connection.close(None)
@@ -340,7 +338,7 @@ class Dialler:
             await ended
 
     def ended(self) -> Deferred[Ended]:
-        """Return what fires when the connection has ended, at once if there is none."""
+        """Return a Deferred that fires when the connection has ended; at once if there is none."""
         return succeed(self._end()) if self.connection is None else self._over.wait()
 
     def _end(self, error: Exception | None = None) -> Ended:
@@ -351,7 +349,7 @@ class Dialler:
         return Ended(self.place, why, self._reached, self._announced, error, stood)
 
     def _wait(self, outcome: Any) -> float | None:
-        """Choose when to come back from the end of an attempt or a session."""
+        """Return the wait after the end of an attempt or a session."""
         if self._stopping:
             return None
         ended = outcome
@@ -374,7 +372,7 @@ class Dialler:
     # -- IClosingObserver
 
     def opened(self, connection: Connection) -> None:
-        """A connection is there; called by the framework."""
+        """Handle a new connection; called by the framework."""
         transport: Any = connection.transport
         if ITCPTransport.providedBy(transport):
             transport.setTcpKeepAlive(True)
@@ -382,7 +380,7 @@ class Dialler:
         self.connection, self._reached = connection, True
         self._pings, self._finishing = True, False
         if self._stopping:
-            connection.abort()  # it came too late
+            connection.abort()  # it came after the attempt had ended
         self._keepalive = KeepAlive(
             self._clock,
             connection,
@@ -395,7 +393,7 @@ class Dialler:
     def closing(
         self, connection: Connection, reason: CloseReason | None
     ) -> Deferred[object] | None:
-        """Note why this side ends a connection; called by the framework."""
+        """Keep why this side ends a connection; called by the framework."""
         if reason is not None:
             self._why = self._why or f"what the server sent: {reason.reason}"
         if not self._ending:
@@ -403,7 +401,7 @@ class Dialler:
         return None
 
     def closed(self, connection: Connection, reason: Failure) -> None:
-        """A connection has ended; called by the framework."""
+        """Handle the end of a connection; called by the framework."""
         self._why = self._why or self._lost(connection, reason)
         self._stop_ending()
         if self._keepalive is not None:
@@ -430,13 +428,13 @@ class Dialler:
         return why
 
     def settle(self, connection: Connection) -> Deferred[None] | None:
-        """The server has finished, and so has the client; called by the framework."""
+        """The server has finished sending, and so has the client; called by the framework."""
         return None
 
-    # -- what comes in
+    # -- incoming messages
 
     def dispatch(self, connection: Connection, item: Item) -> bytes | None:
-        """Take one message of the server; called by the framework."""
+        """Handle one message of the server; called by the framework."""
         if isinstance(item, Control):
             return self._controlled(connection, item)
         if isinstance(item, Tlv):
@@ -468,7 +466,7 @@ class Dialler:
         if close is not None:
             self._closes(connection, close)
         elif item.opcode == OP_PING:
-            if not connection.outbound:  # a server that does not read gets no heap of them
+            if not connection.outbound:  # do not pile up pongs for a server that does not read
                 connection.send_encoded(encode_frame(item.payload, OP_PONG))
         elif item.opcode != OP_PONG:
             return self._user.received(connection, item, None)
@@ -479,7 +477,7 @@ class Dialler:
             return None
         if message.id is not None:
             return encode_success(message.id) if isinstance(item, bytes) else None
-        self.sign()  # a notification gets no reply, but a sign of life all the same
+        self.sign()  # a notification gets no reply, but a ping in return
         return None
 
     def _closes(self, connection: Connection, close: Announced) -> None:
@@ -491,10 +489,10 @@ class Dialler:
         connection = self.connection
         return -1 if connection is None else connection.bytes_in + connection.messages_in
 
-    # -- signs of life
+    # -- keepalive
 
     def sign(self) -> None:
-        """Give a sign of life, and ask for one, where the framing has one."""
+        """Send a ping, if the framing has one."""
         connection = self.connection
         if connection is not None and connection.state is OPEN and not connection.outbound:
             outcome = attempt(self._ping, connection)
@@ -503,8 +501,8 @@ class Dialler:
 
     def _sign(self, connection: Connection) -> None:
         if connection.framing.name == FRAME.name:
-            # A port that detects the framing does so by a first byte that is no ping's;
-            # an empty message means nothing.
+            # A port that detects the framing cannot do so by the first byte of a ping;
+            # an empty message has no meaning.
             first = b"" if connection.bytes_out else encode_frame(b"")
             connection.send_encoded(first + encode_frame(b"", OP_PING))
         elif self._by_method and self._pings:
@@ -514,13 +512,13 @@ class Dialler:
 
     def _ponged(self, reply: object) -> None:
         if isinstance(reply, ServerMessage) and reply.code == UNKNOWN_METHOD.code:
-            self._pings = False  # it would be no sign of life, but a nuisance
+            self._pings = False  # the server has no method ping: send no more
 
 
 class _DialledProtocol(FramedProtocol):
-    """Looks at the first bytes of a server, which may be another one than was meant.
+    """Checks the first bytes of a server, which may speak another protocol.
 
-    ``abort`` is called with what it speaks instead.
+    ``abort`` is called with the protocol that it speaks instead.
     """
 
     def __init__(self, manager: ConnectionManager, abort: Callable[[str], object]) -> None:
@@ -528,7 +526,7 @@ class _DialledProtocol(FramedProtocol):
         self._abort = abort
 
     def dataReceived(self, data: bytes) -> None:
-        """Feed the connection, directly from now on."""
+        """Check the data once, then feed the connection directly."""
         connection = self.connection
         if connection is None:
             return

@@ -1,4 +1,4 @@
-"""Why a server could not be reached, or is not the one that was meant, in plain words."""
+"""Explain in plain words why a server cannot be reached or is the wrong one."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import os
 from twisted.internet import error as errors
 from twisted.internet.defer import TimeoutError as TimedOut
 
-#: What a connection ends with where nothing is known of why.
+#: Texts of connection errors that give no reason.
 ENDS = (errors.ConnectionDone, errors.ConnectionLost)
 
-#: How TLS fails where the other side speaks something else.
+#: OpenSSL's errors when the other side does not speak TLS.
 _NO_TLS = (
     "wrong version number",
     "packet length too long",
@@ -19,12 +19,12 @@ _NO_TLS = (
     "http request",
 )
 
-#: The framings whose first bytes cannot be those of HTTP, of TLS, or of a line.
+#: The framings that never begin like HTTP, TLS or a line.
 _KNOWN = frozenset(("frame", "int32", "line"))
 
 
 def explained(error: BaseException) -> str:
-    """Return why an attempt or a connection ended, for a person."""
+    """Return why an attempt failed or a connection ended, for a person."""
     if isinstance(error, errors.ConnectionDone):
         return "the server ended the connection"
     if isinstance(error, errors.ConnectionLost):
@@ -55,9 +55,7 @@ def _tls(error: BaseException) -> str:
 
 
 def stranger(framing: str, data: bytes) -> str:
-    """Say what a server speaks instead of ``framing``, judged by the first bytes of it; empty
-    where it may speak that.
-    """
+    """Return what a server speaks instead of ``framing``, by its first bytes; empty if unknown."""
     if framing not in _KNOWN:
         return ""
     if data.startswith(b"HTTP/"):

@@ -1,14 +1,14 @@
-"""What can go wrong with a client of one's own, by name."""
+"""The exceptions of clients."""
 
 from __future__ import annotations
 
 
 class ClientFailure(Exception):
-    """The base of what a client reports, beside the errors that a server answers."""
+    """The base of a client's exceptions, except for errors that a server answers."""
 
 
 class NotConnected(ClientFailure):
-    """There is no connection now."""
+    """No connection is open."""
 
     def __init__(self) -> None:
         ClientFailure.__init__(self, "client is not connected")
@@ -22,7 +22,7 @@ class ClientClosed(ClientFailure):
 
 
 class Unreachable(ClientFailure):
-    """No connection could be made in as many attempts as the settings allow."""
+    """No connection was made in the number of attempts that the settings allow."""
 
     def __init__(self, attempts: int, reason: str) -> None:
         ClientFailure.__init__(self, f"no connection after {attempts} failed attempts: {reason}")
@@ -30,9 +30,9 @@ class Unreachable(ClientFailure):
 
 
 class NotWanted(NotConnected, Unreachable):
-    """The server wants this client no more, which does not come back by itself.
+    """The server refused this client for good: it does not reconnect by itself.
 
-    ``code`` is the code of the close, None where none is known.
+    ``code`` is the close code, or None if it is unknown.
     """
 
     def __init__(self, server: str, reason: str, code: int | None) -> None:
@@ -43,14 +43,14 @@ class NotWanted(NotConnected, Unreachable):
 
 
 class HookFailed(ClientFailure):
-    """What is done first on a new connection raised what is no exception of a program's."""
+    """The hook of a new connection raised an exception such as SystemExit."""
 
     def __init__(self, what: str) -> None:
         super().__init__(f"the hook of a new connection raised {what}")
 
 
 class ConnectionEnded(ClientFailure):
-    """The connection ended before the answer; whether the request was handled is not known."""
+    """The connection ended before the answer; whether the request was handled is unknown."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(f"the connection ended: {reason}")
@@ -58,21 +58,21 @@ class ConnectionEnded(ClientFailure):
 
 
 class RequestTimeout(ClientFailure):
-    """No answer came in time; one that comes later is counted and ignored."""
+    """No answer arrived in time; a later answer is counted and ignored."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__(f"no answer within {seconds:g} s")
 
 
 class TooManyRequests(ClientFailure):
-    """As many requests wait for their answers as the settings allow."""
+    """The settings allow no more pending requests."""
 
     def __init__(self, most: int) -> None:
-        super().__init__(f"{most} requests wait for their answers")
+        super().__init__(f"{most} requests are waiting for their answers")
 
 
 class SlowServer(ClientFailure):
-    """The server does not read, and as much waits for it as the settings allow."""
+    """The server does not read, and the outbound buffer is full."""
 
     def __init__(self, waiting: int) -> None:
         super().__init__(f"{waiting} bytes wait for a server that does not read")

@@ -1,4 +1,4 @@
-"""Signs of life in both directions, and servers that give none or take nothing."""
+"""Keepalive of a client's connection, and detection of dead servers."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from kupool.session.lifecycle import OPEN
 from kupool.session.running import RunningTime
 from kupool.timing.timers import TICK
 
-#: Seconds by which a timer is late when this process was stopped, or its reactor blocked.
+#: Seconds of delay from which on a timer shows that this process or its reactor was stopped.
 PAUSE = 1.0
 
 
 class KeepAlive:
-    """Looks after one connection until it is stopped.
+    """Monitors one connection until it is stopped.
 
-    ``ask`` asks the server for a sign of life, and ``leave`` is called with why the
-    connection is to be given up: the server was silent for too long, or takes nothing of
-    what it is sent. Time in which this process did not run is nobody's silence.
+    ``ask`` sends a ping to the server. ``leave`` is called with the reason to end the
+    connection: the server was silent for too long, or it reads nothing. Time in which this
+    process did not run does not count as silence.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class KeepAlive:
         self._schedule()
 
     def stop(self) -> None:
-        """Look no longer."""
+        """Stop monitoring."""
         if self._call is not None:
             self._call.cancel()
             self._call = None
@@ -99,7 +99,7 @@ class KeepAlive:
         if settings.silence and elapsed(self._connection.last_seen) >= settings.silence:
             return f"the server was silent for {settings.silence:g} s"
         if elapsed(self._stuck_since) >= settings.write_timeout:
-            return f"the server took nothing for {settings.write_timeout:g} s"
+            return f"the server read nothing for {settings.write_timeout:g} s"
         return ""
 
     def _go_on(self) -> None:

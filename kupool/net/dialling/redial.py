@@ -1,4 +1,4 @@
-"""Comes back: one attempt after the other, on Twisted's ``ClientService``."""
+"""Reconnection: one attempt after the other, on Twisted's ``ClientService``."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from zope.interface import implementer
 
 
 class Standing(Protocol):
-    """What an attempt that succeeded has made."""
+    """The session that a successful attempt made."""
 
     def ended(self) -> Deferred[Any]:
-        """Return what fires, and never fails, when it is over."""
+        """Return a Deferred that fires, and never fails, when the session has ended."""
 
 
 class _Stand:
-    """What :class:`ClientService` takes for the transport of a session.
+    """The transport of a session as :class:`ClientService` sees it.
 
-    Sessions are ended by whoever uses them, in order, and not by the service.
+    The service does not end sessions; their users do, in order.
     """
 
     def loseConnection(self) -> None:
@@ -35,16 +35,16 @@ class _Stand:
 
 @implementer(IStreamClientEndpoint)
 class Redial:
-    """Makes a session, and another when it has ended, until it is stopped.
+    """Makes a session, and another one whenever it has ended, until it is stopped.
 
-    ``attempt`` makes one: it returns a :class:`Standing`, mostly later, and fails
-    otherwise. ``wait`` is asked after each attempt that failed and each session that
-    ended, with the failure or with what its Deferred fired with: it returns the seconds
-    until the next attempt, or None for never.
+    ``attempt`` makes one: it returns a Deferred of a :class:`Standing`, or fails. ``wait``
+    is called after each failed attempt with the failure, and after each session with the
+    result of its Deferred. It returns the seconds until the next attempt, or None for
+    never.
 
-    ``ClientService`` starts its count of failures anew with each connection, and sees
-    neither the greeting nor the close. So it gets no connection here but whole sessions:
-    this is the endpoint that makes them, and the wait is chosen outside of it.
+    ``ClientService`` resets its count of failures at each connection, and sees neither the
+    greeting nor the close. So it gets whole sessions instead of connections: this class is
+    the endpoint that makes them, and the wait is chosen outside of the service.
     """
 
     _log = Logger()
@@ -71,19 +71,18 @@ class Redial:
 
     @property
     def running(self) -> bool:
-        """Whether there is a session, or there will be another attempt."""
+        """Whether there is a session, or another attempt will follow."""
         return bool(self._service.running)
 
     def start(self) -> None:
-        """Begin with the first attempt; harmless when begun."""
+        """Start the first attempt; does nothing if already started."""
         if not self.running:
             self._service.startService()
 
     def stop(self) -> Deferred[None]:
-        """Make no other attempt, and give up one that is being made.
+        """Make no other attempt, and cancel a running one.
 
-        A session that stands is not ended. Fires when nothing is left to be stopped, which
-        is after the session.
+        An open session is not ended. Fires when the session, if any, has ended.
         """
         stopped: Deferred[None] = maybeDeferred(self._service.stopService)
         return stopped
@@ -126,7 +125,7 @@ class Redial:
         if wait is not None:
             return
         if self._within:
-            # The service does not like to be stopped in the middle of its own doings.
+            # The service cannot be stopped while it is changing its state.
             self._clock.callLater(0, self.stop)
         else:
             self.stop()

@@ -1,4 +1,4 @@
-"""How a client of one's own works: its limits, how long it waits, and what it speaks."""
+"""Settings of clients: limits, timeouts, backoff and codec."""
 
 from __future__ import annotations
 
@@ -29,17 +29,19 @@ _EXPECTED = {
 
 @dataclass(frozen=True)
 class ClientSettings:
-    """Times are in seconds, sizes in bytes.
+    """The settings of a client. Times are in seconds, sizes in bytes.
 
-    ``attempts`` is how many fail before ``connect`` gives up; with 0 it never does. After
-    that the client comes back for ever, with a wait chosen at random below a limit that
-    doubles from ``backoff_first`` to ``backoff_most``, and begins anew after a connection
-    that stood for as long; what the server asks for comes on top. An attempt may take
-    ``connect_timeout``. A request is answered within ``timeout``, and at most
-    ``most_pending`` wait for that; nothing is sent while more than ``most_outbound`` bytes
-    wait for a server that does not read, which is left when it has taken nothing for
-    ``close_timeout``. ``keepalive`` is the time between two signs of life, 0 for none; a
-    server from which nothing came for ``silence`` is left, 0 for never.
+    - ``attempts`` is how many attempts fail before ``connect`` gives up; with 0 it never does.
+    - After a first connection, the client reconnects indefinitely. The wait is random, below a
+      limit that doubles from ``backoff_first`` to ``backoff_most``. The limit is reset after a
+      connection that lasted as long as ``backoff_most``. A wait that the server asks for is
+      added.
+    - ``connect_timeout`` limits one attempt.
+    - ``timeout`` limits the wait for an answer; at most ``most_pending`` requests are pending.
+    - Nothing is sent while more than ``most_outbound`` bytes wait for a server that does not
+      read. The connection is ended when the server has read nothing for ``close_timeout``.
+    - ``keepalive`` is the time between two keepalive messages, 0 for none.
+    - The connection is ended when nothing has arrived for ``silence``, 0 for never.
 
     Raises :class:`ValueError` for a value that is out of its range.
     """
@@ -58,15 +60,17 @@ class ClientSettings:
 
     def __post_init__(self) -> None:
         own = {f.name: _EXPECTED[f.name] for f in fields(self)}
-        # A server is left, too, when it has taken nothing for so long.
+        # The connection is also ended when the server has read nothing for this time.
         check_fields(own | {"close_timeout": number(above=True)}, self)
 
 
 @dataclass(frozen=True)
 class DialSettings:
-    """How any client comes back, and stays. Times are in seconds, sizes in bytes; 0 turns
-    ``keepalive`` and ``silence`` off. For the others see :class:`ClientSettings`. Raises
-    :class:`ValueError` for a value that is out of its range.
+    """How any client reconnects and keeps its connection. Times are in seconds, sizes in bytes.
+
+    0 turns ``keepalive`` and ``silence`` off. For the other fields see
+    :class:`ClientSettings`. Raises :class:`ValueError` for a value that is out of its
+    range.
     """
 
     backoff_first: float
@@ -85,7 +89,7 @@ class DialSettings:
 
 
 def framing_for(codec: str | Codec | Framing) -> Framing:
-    """Return the framing of a codec, by name or as an object; raises :class:`ValueError`."""
+    """Return the framing of a codec, given by name or as an object; raises :class:`ValueError`."""
     if isinstance(codec, Framing):
         return codec
     if not isinstance(codec, str):

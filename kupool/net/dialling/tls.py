@@ -1,8 +1,8 @@
-"""TLS of clients: the server's certificate is verified, and has to be for the host asked for.
+"""TLS of clients: verify the server's certificate and its host name.
 
-Twisted verifies too, but lets a trusted certificate without a subjectAltName pass for any
-host: of what service_identity raises it takes only ``VerificationError`` for a refusal, and
-logs the rest. (``twisted.internet._sslverify._verifyCB`` of 26.10.)
+Twisted verifies too, but accepts a trusted certificate without a subjectAltName for any
+host: of the exceptions of service_identity it treats only ``VerificationError`` as a
+failure, and logs the others. (``twisted.internet._sslverify._verifyCB`` of 26.10.)
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ _KEYS = frozenset(("host", "port", "trustRoots", "certificate", "privateKey", "t
 
 
 class NoCertificateName(Exception):
-    """A certificate does not say which host it is for: it has no subjectAltName."""
+    """A certificate has no subjectAltName, so it names no host."""
 
 
 def client_endpoint(reactor: Any, text: str, timeout: float = 10.0) -> IStreamClientEndpoint:
-    """Return the endpoint that a client endpoint string names.
+    """Return the endpoint of a client endpoint string.
 
-    ``tls:HOST:PORT`` verifies the server, by the certificate authorities of the system or
-    those in ``trustRoots=``, a file or a folder of PEM. ``certificate=`` and ``privateKey=``
-    are the client's own. ``ssl:`` of Twisted verifies nothing, and is refused. Raises
-    :class:`ValueError` saying what is wrong with the text.
+    ``tls:HOST:PORT`` verifies the server by the certificate authorities of the system, or
+    by those in ``trustRoots=``, a PEM file or a folder of them. ``certificate=`` and
+    ``privateKey=`` are the client's own. Twisted's ``ssl:`` verifies nothing, and is
+    refused. Raises :class:`ValueError`, which says what is wrong with the text.
     """
     kind, plain, _ = parse_endpoint_string(text)
     if kind == "ssl":
@@ -54,7 +54,7 @@ def client_endpoint(reactor: Any, text: str, timeout: float = 10.0) -> IStreamCl
     try:
         endpoint: IStreamClientEndpoint = clientFromString(reactor, text)
     except Exception as error:
-        # The parser of endpoint strings raises whatever its plugins raise.
+        # The parser of endpoint strings raises what its plugins raise.
         raise ValueError(f"{text!r} is not a client endpoint: {error}") from error
     return endpoint
 
@@ -89,11 +89,11 @@ def _tls_endpoint(reactor: Any, text: str, timeout: float) -> IStreamClientEndpo
 def verifying(
     host: str, *, trust_roots: str = "", certificate: str = "", private_key: str = ""
 ) -> Any:
-    """Return what makes TLS connections to a host, and verifies that it is that host.
+    """Return the options of TLS connections to a host, which verify the host.
 
-    ``trust_roots`` is a file or a folder of PEM certificates, by default those of the system.
+    ``trust_roots`` is a PEM file or a folder of them, by default the system's certificates.
     Raises :class:`ImportError` without the extra ``tls``, :class:`OSError` for a file that
-    cannot be read and :class:`ValueError` for one that holds no certificate.
+    cannot be read and :class:`ValueError` for a file without a certificate.
     """
     from twisted.internet.ssl import (
         PrivateCertificate,
@@ -120,19 +120,19 @@ def _certificates(place: str) -> Iterator[Any]:
             found = True
             yield Certificate.loadPEM(pem)
     if not found:
-        raise ValueError(f"{place}: there is no certificate in it, between BEGIN and END")
+        raise ValueError(f"{place}: it contains no certificate (between BEGIN and END)")
 
 
 @implementer(IOpenSSLClientConnectionCreator)
 class _Verifying:
-    """Makes the connections that Twisted's options make, with a check of our own."""
+    """Makes TLS connections with Twisted's options and an additional check."""
 
     def __init__(self, options: Any, host: str) -> None:
         self._options = options
         self._host = host
 
     def clientConnectionForTLS(self, tlsProtocol: Any) -> TlsConnection:
-        """Return the connection of a protocol; called by Twisted."""
+        """Return the TLS connection of a protocol; called by Twisted."""
         from OpenSSL.SSL import VERIFY_FAIL_IF_NO_PEER_CERT, VERIFY_PEER
 
         connection: TlsConnection = self._options.clientConnectionForTLS(tlsProtocol)
@@ -150,7 +150,8 @@ def _check(protocol: Any, host: str) -> Any:
     wanted = IPAddress_ID(host) if _is_address(host) else DNS_ID(host)
 
     def check(connection: Any, certificate: X509, error: int, depth: int, ok: bool) -> bool:
-        """Refuse the certificate of another host; called by OpenSSL for each of a chain."""
+        """Refuse a certificate of another host; OpenSSL calls it for each certificate of a chain.
+        """
         if not ok or depth:
             return bool(ok)
         try:
@@ -161,7 +162,7 @@ def _check(protocol: Any, host: str) -> Any:
         except VerificationError:
             protocol.failVerification(Failure())
             return False
-        except BaseException as trouble:  # nothing may leave a callback of OpenSSL
+        except BaseException as trouble:  # no exception may leave a callback of OpenSSL
             why = f"the certificate cannot be checked: {trouble}"
             protocol.failVerification(Failure(NoCertificateName(why)))
             return False

@@ -1,1 +1,1 @@
-"""From a message to its handler, and from what that returns to an answer."""
+"""Routing: find the handler of a message, and turn its result into an answer."""

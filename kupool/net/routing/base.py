@@ -1,4 +1,4 @@
-"""A handler as a class: three steps, of which a subclass overrides what it needs."""
+"""Class-based handlers with three steps: before, handle and after."""
 
 from __future__ import annotations
 
@@ -9,29 +9,32 @@ from kupool.net.routing.steps import compose
 
 
 class BaseRouter:
-    """Answers the messages of one method or one id; every step here does nothing.
+    """Handles the messages of one method or id; subclasses override the steps they need.
 
-    ``before`` runs first: what it returns, unless None, is the answer, and the rest is
-    left out. ``handle`` returns the answer. ``after`` gets the answer too, once it is
-    there. Each may be a plain method, a coroutine, or return a Deferred. An exception in
-    one leaves out those that follow.
+    - ``before`` runs first. If it returns something other than None, that is the answer, and
+      the other steps do not run.
+    - ``handle`` returns the answer.
+    - ``after`` gets the answer once it is available.
+
+    Each step may be a plain method or a coroutine, or return a Deferred. After an exception
+    in one step, the following steps do not run.
     """
 
     def before(self, request: Request) -> object:
-        """Prepare, or return an answer in place of ``handle``."""
+        """Prepare, or return an answer instead of calling ``handle``."""
         return None
 
     def handle(self, request: Request) -> object:
-        """Return the answer, as any handler does."""
+        """Return the answer, like any handler."""
         return None
 
     def after(self, request: Request, outcome: object) -> object:
-        """Tidy up; what is returned is ignored."""
+        """Clean up; the return value is ignored."""
         return None
 
 
 class Plain(BaseRouter):
-    """A function of a :class:`Request`, as what routers register."""
+    """Wraps a function of a :class:`Request` as a handler."""
 
     def __init__(self, function: Callable[[Request], object]) -> None:
         self.function = function
@@ -42,7 +45,7 @@ class Plain(BaseRouter):
 
 
 def as_function(router: BaseRouter) -> Callable[[Request], object]:
-    """Return one function of a request that takes all the steps that are overridden."""
+    """Return one function of a request that runs all overridden steps."""
     if type(router) is Plain:
         return router.function
     kind = type(router)

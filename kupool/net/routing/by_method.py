@@ -1,4 +1,4 @@
-"""JSON requests, which name a method and are answered by their id."""
+"""Route JSON requests by their ``method`` and answer them by their ``id``."""
 
 from __future__ import annotations
 
@@ -28,7 +28,10 @@ from kupool.wire.messages import (
 
 
 class ByMethod:
-    """As :class:`~kupool.net.routing.codecs.ReplyCodec` says; an answer is for a Request."""
+    """The :class:`~kupool.net.routing.codecs.ReplyCodec` of JSON requests.
+
+    ``to`` is the Request that is answered.
+    """
 
     def __init__(self) -> None:
         self._routes: dict[str, Route] = {}
@@ -37,22 +40,22 @@ class ByMethod:
         self._decode: Callable[[bytes], Any] = _no_method
 
     def check(self, key: Key, params: type | None) -> None:
-        """Methods have names."""
+        """Check that a method is a text."""
         if not isinstance(key, str):
-            raise ValueError(f"method {key!r} is no text")
+            raise ValueError(f"method {key!r} is not a text")
 
     def taken(self, key: Key) -> str:
-        """Say that a method has a handler."""
-        return f"method {key!r} has a handler already"
+        """Return the error text for a method that already has a handler."""
+        return f"method {key!r} already has a handler"
 
     def place(self, first: Any, last: Any) -> tuple[str, Callable[[Any], Key]]:
-        """Groups are of methods that begin alike."""
+        """Return a group of the methods with one prefix."""
         if not isinstance(first, str) or last is not None:
-            raise ValueError("a group of methods has one prefix")
+            raise ValueError("a group of methods needs exactly one prefix")
         return first, first.__add__
 
     def learn(self, routes: Iterable[Route]) -> None:
-        """Decode what is registered."""
+        """Build the decoder of the registered methods."""
         self._routes = {str(route.key): route for route in routes}
         for method, route in self._routes.items():
             if method not in self._types:
@@ -61,11 +64,11 @@ class ByMethod:
         self._decode = request_decoder(self._types).decode
 
     def bound(self, function: Callable[[Request], object], reply: ReplyMaker) -> RouteStep:
-        """Handlers get a request in any case."""
+        """Return the function itself: handlers of methods always get a request."""
         return lambda connection, request: function(request)
 
     def read(self, connection: Connection, item: Item, reply: ReplyMaker) -> Read | None:
-        """Decode a message once into the type of its method."""
+        """Decode a message once, into the type of its method."""
         if type(item) is not bytes:
             if type(item) is Control:
                 return None
@@ -73,7 +76,7 @@ class ByMethod:
         decode = self._decode
         try:
             message = decode(item)
-        except BaseException as error:  # also of a type of the application's
+        except BaseException as error:  # an application's type may raise anything
             return self._misfit(connection, item, reply, error)
         message_id = message.id
         if type(message_id) is str and len(message_id.encode()) > MAX_ID_BYTES:
@@ -85,7 +88,8 @@ class ByMethod:
     def _misfit(
         self, connection: Connection, payload: bytes, reply: ReplyMaker, error: BaseException
     ) -> Read:
-        """Save what can be saved of a message that fits no registered request."""
+        """Decode a message leniently that fits no registered request, so that it can be answered.
+        """
         loose = decode_loosely(payload)
         if loose is None:
             raise Unfit(MALFORMED) from None
@@ -102,7 +106,7 @@ class ByMethod:
         raise Unfit(BAD_PARAMS.about(detail), to, route, loose.params) from None
 
     def result(self, connection: Connection, to: Request, result: object) -> bytes | None:
-        """Return the reply; a notification has none."""
+        """Return the reply; None for a notification."""
         if to.id is None or (to.answered and not to.first_answer()):
             return None
         reply = encode_result(to.id, result)
@@ -110,7 +114,7 @@ class ByMethod:
         return reply
 
     def error(self, to: Request | None, error: ErrorText) -> bytes | None:
-        """Return the reply; its id is null where the request had none that could be read."""
+        """Return the reply; its id is null if the request's id could not be read."""
         if to is None:
             return encode_error(None, error)
         if to.id is None or not to.first_answer():

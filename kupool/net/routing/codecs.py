@@ -1,4 +1,4 @@
-"""What a router has to know of messages: how they name their routes, and how answers look."""
+"""The interface between a router and a message format: keys, handlers and replies."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from kupool.net.routing.table import Key, Route
 from kupool.session.connection import Connection
 from kupool.wire.framing import Item
 
-#: Sends what a handler said later than it returned.
+#: Sends the answer of a handler that answers after it returned.
 ReplyMaker = Callable[[Request, object], object]
 
 
-#: One message: the key of its route; whom an answer is for, which means something to the
-#: codec alone; and the arguments of its handler. A plain tuple, since one is made for every
-#: message.
+#: One decoded message: the key of its route, the address of its answer, which only the
+#: codec interprets, and the arguments of its handler. It is a plain tuple because one is made
+#: for every message.
 Read = tuple[Key, Any, tuple[Any, ...]]
 
 
 class Unfit(Exception):
-    """A message that no handler gets.
+    """A message that no handler can take.
 
-    ``to`` is None where not even that could be read. ``route`` is there where only the params
-    do not fit, which are ``given``. ``failure`` is there where it is no fault of the message:
-    a type of the application's raised it.
+    ``to`` is None if not even the address of an answer could be read. ``route`` is set if
+    only the params do not fit; these are ``given``. ``failure`` is set if the message is
+    not at fault, because an application's type raised an exception.
     """
 
     def __init__(
@@ -50,37 +50,37 @@ class Unfit(Exception):
 
 
 class ReplyCodec(Protocol):
-    """One way in which messages name their routes and are answered.
+    """A message format as a router uses it: how messages name routes and how they are answered.
 
-    Made for one router. ``read``, ``result`` and ``error`` see what a stranger sends.
+    Each router has its own. ``read``, ``result`` and ``error`` get untrusted input.
     """
 
     def check(self, key: Key, params: type | None) -> None:
-        """Raise :class:`ValueError` for what cannot be registered."""
+        """Check a route before registration; raises :class:`ValueError` if it is invalid."""
 
     def taken(self, key: Key) -> str:
-        """Return the words for a key that has a handler already."""
+        """Return the error text for a key that already has a handler."""
 
     def place(self, first: Any, last: Any) -> tuple[str, Callable[[Any], Key]]:
-        """Return the name of a group, and what makes the keys in it or raises ValueError."""
+        """Return a group's name and a function that makes its keys or raises ValueError."""
 
     def learn(self, routes: Iterable[Route]) -> None:
-        """Take note of all routes, after each one that is added."""
+        """Update the decoder; called with all routes whenever one is added."""
 
     def bound(self, function: Callable[[Request], object], reply: ReplyMaker) -> RouteStep:
         """Return a handler that calls a function of a request."""
 
     def read(self, connection: Connection, item: Item, reply: ReplyMaker) -> Read | None:
-        """Take a message apart; None for one that is passed over. Raises :class:`Unfit`."""
+        """Decode a message; returns None for one that is ignored. Raises :class:`Unfit`."""
 
     def result(self, connection: Connection, to: Any, result: object) -> bytes | None:
-        """Return the payload that answers with a result, or send it and return None.
+        """Return the payload of a result, or send it and return None.
 
-        Raises what encoding raises: the handler's failure.
+        Raises what encoding raises; that counts as a failure of the handler.
         """
 
     def error(self, to: Any, error: ErrorText) -> bytes | None:
-        """Return the payload that answers with an error; None where there is no answer."""
+        """Return the payload of an error, or None if no answer is sent."""
 
 
 __all__ = ["Read", "ReplyCodec", "ReplyMaker", "Unfit"]

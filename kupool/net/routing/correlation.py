@@ -1,8 +1,8 @@
-"""Answers that say which request they are for, where messages have numbers and bytes.
+"""Correlation ids in messages of bytes, which say which request an answer is for.
 
-JSON requests carry an id. A message with a number does not: by this convention its data
-begins with a correlation id, u32 little-endian, that the answer's data begins with, too.
-An error is JSON under the message id 0, whose ``id`` is ``"#"`` and that number.
+JSON requests carry an id; messages with a number do not. By this convention, their data
+begins with a correlation id (u32 little-endian), and the data of the answer begins with the
+same id. An error is JSON under the message id 0, whose ``id`` is ``"#"`` and that number.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from kupool.session.connection import Connection
 from kupool.wire.framing import Tlv
 from kupool.wire.messages import encode_error
 
-#: Bytes of a correlation id.
+#: Size of a correlation id in bytes.
 SIZE = 4
 
 
 def correlated(router: Router) -> Middleware:
-    """Return middleware for a router whose messages all begin with a correlation id.
+    """Return middleware for a router all of whose messages begin with a correlation id.
 
-    The handlers neither see it nor need to answer with it: ``router.use(correlated(router))``.
-    A message without one is answered ``bad params``.
+    Use it as ``router.use(correlated(router))``. Handlers get the data without the id and
+    answer without it. A message without an id is answered ``bad params``.
     """
     log = Logger()
 
@@ -38,7 +38,7 @@ def correlated(router: Router) -> Middleware:
             tag, rest = data[:SIZE], data[SIZE:]
             try:
                 answer = handler(connection, message_id, rest)
-            except BaseException:  # one that wants the process to exit, too
+            except BaseException:  # SystemExit and KeyboardInterrupt too
                 return failed(Failure(), connection, message_id, tag)
             if awaited(answer):
                 return deferred_of(answer).addCallbacks(
@@ -60,7 +60,7 @@ def correlated(router: Router) -> Middleware:
 
 
 def tagged(answer: object, message_id: int, tag: bytes) -> object:
-    """Return a handler's answer with the correlation id in it."""
+    """Return a handler's answer with the correlation id in front of its data."""
     if isinstance(answer, ErrorText):
         return Tlv(0, encode_error(f"#{int.from_bytes(tag, 'little')}", answer))
     if isinstance(answer, Tlv):

@@ -1,4 +1,4 @@
-"""Guards for routes: how often a message may come, and from whom."""
+"""Guards for routes: rate limits and permissions."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ _EXPECTED = {"rate": number(above=True), "burst": whole(1)}
 
 
 class RateLimit:
-    """Lets ``rate`` messages a second through for each connection, ``burst`` at once.
+    """Limits each connection to ``rate`` messages a second, and bursts of ``burst``.
 
-    To be given as one of the ``guards`` of a route or a group; what is over the limit is
-    answered ``too many requests``. Routes and groups that are given the same object share
-    one allowance. Raises :class:`ValueError` for a rate or burst that is not above 0.
+    Pass it in ``guards`` of a route or a group. A message over the limit is answered ``too
+    many requests``. Routes and groups that share one object share one allowance. Raises
+    :class:`ValueError` for a rate or burst that is not above 0.
     """
 
     def __init__(self, rate: float, burst: int = 1) -> None:
         check(_EXPECTED, rate=rate, burst=burst)
         self._rate = rate
         self._burst = burst
-        # A bucket goes when its connection goes.
+        # A bucket is removed with its connection.
         self._buckets: WeakKeyDictionary[Connection, Bucket] = WeakKeyDictionary()
 
     def __call__(self, connection: Connection, *message: object) -> ErrorText | None:
-        """Answer a message that is over the limit."""
+        """Return an error for a message over the limit, else None."""
         now = connection.around.now()
         bucket = self._buckets.get(connection)
         if bucket is None:
@@ -40,7 +40,7 @@ class RateLimit:
 def allow(
     says: Callable[[Connection], bool], refusal: ErrorText = FORBIDDEN
 ) -> Callable[..., object]:
-    """Return a guard that answers ``refusal`` unless ``says`` is true of the connection."""
+    """Return a guard that answers ``refusal`` unless ``says(connection)`` is true."""
 
     def guard(connection: Connection, *message: object) -> ErrorText | None:
         return None if says(connection) else refusal

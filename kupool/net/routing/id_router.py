@@ -1,4 +1,4 @@
-"""From a message with a number, as ``tlv`` has them, to the handler of that number."""
+"""Route messages by their numeric id, as the framing ``tlv`` carries it."""
 
 from __future__ import annotations
 
@@ -22,14 +22,15 @@ from kupool.wire.packets import check_id
 
 
 class ById:
-    """As :class:`~kupool.net.routing.codecs.ReplyCodec` says: messages with numbers.
+    """The :class:`~kupool.net.routing.codecs.ReplyCodec` of messages with numeric ids.
 
-    An answer is for a number, or for the Request that was answered later. Errors are JSON
-    under the id 0, with the number of the message that had it for their id.
+    ``to`` is the number of the message, or the Request that a handler answers later. An
+    error is sent as JSON under the id 0; its ``id`` is the number of the message that
+    failed.
     """
 
     def check(self, key: Key, params: type | None) -> None:
-        """Numbers fit 32 bits, and their messages are bytes."""
+        """Check that a key fits into 32 bits and that no params type is given."""
         if not isinstance(key, int):
             raise ValueError(f"msgID {key!r} is no number")
         check_id(key)
@@ -37,11 +38,11 @@ class ById:
             raise ValueError(f"msgID {key}: messages with a number are bytes, and have no params")
 
     def taken(self, key: Key) -> str:
-        """Say that a number has a handler."""
+        """Return the error text for a number that already has a handler."""
         return f"repeat api, msgID: {key}"
 
     def place(self, first: Any, last: Any) -> tuple[str, Callable[[Any], Key]]:
-        """Groups are ranges of numbers."""
+        """Return a group of the numbers from ``first`` to ``last``."""
         if not isinstance(first, int) or not isinstance(last, int):
             raise ValueError("a group of numbers has a first and a last one")
 
@@ -53,10 +54,10 @@ class ById:
         return f"{first}-{last}", place
 
     def learn(self, routes: Iterable[Route]) -> None:
-        """A number says all there is to know."""
+        """Do nothing: messages are routed by their numbers alone."""
 
     def bound(self, function: Callable[[Request], object], reply: ReplyMaker) -> RouteStep:
-        """Make the request; its one answer is what is returned, or what it replies before."""
+        """Return a handler that makes a request and answers once: by ``reply`` or by its result."""
 
         def handle(connection: Connection, message_id: int, data: bytes) -> object:
             request = Request(connection, message_id, data, None, reply)
@@ -88,14 +89,15 @@ class ById:
         return handle
 
     def read(self, connection: Connection, item: Item, reply: ReplyMaker) -> Read | None:
-        """Return the message; what has no number is passed over."""
+        """Return the message, or None for one without a number, which is ignored."""
         if type(item) is not Tlv:
             return None
         message_id = item.message_id
         return message_id, message_id, (connection, message_id, item.payload)
 
     def result(self, connection: Connection, to: Any, result: object) -> None:
-        """Send bytes under the number, and a :class:`Tlv` under its own; None is no answer."""
+        """Send bytes under the message's number or a :class:`Tlv`; None sends nothing.
+        """
         if type(to) is Request:
             if result is not None and (not to.answered or to.first_answer()):
                 self.result(connection, to.msg_id, result)
@@ -114,7 +116,7 @@ class ById:
             raise TypeError(f"a handler of ids returned {type(result).__name__}, not bytes")
 
     def error(self, to: Any, error: ErrorText) -> bytes | None:
-        """Return the JSON, which goes out under the id 0."""
+        """Return the JSON of an error; it is sent under the id 0."""
         if type(to) is Request:
             if not to.first_answer():
                 return None
@@ -123,13 +125,18 @@ class ById:
 
 
 class IdRouter(Router):
-    """A router that dispatches messages by their number.
+    """Routes messages to handlers by their number.
 
-    A handler gets the connection, the number and the data. It returns the data to answer
-    with under the same number, a :class:`Tlv` to answer under another, a row of the error
-    table, None for no answer, or a Deferred or coroutine of one of these; it may also
-    raise :class:`RequestError`. Errors go out as JSON under the id 0, with the number of the
-    message that had it: ``{"id":7,"result":false,"error":"text","code":N}``.
+    A handler gets the connection, the number and the data. It returns one of:
+
+    - bytes, which are sent under the same number;
+    - a :class:`Tlv`, which is sent under its own number;
+    - a row of the error table;
+    - None, which sends nothing;
+    - a Deferred or coroutine of one of these.
+
+    It may also raise :class:`RequestError`. Errors are sent as JSON under the id 0, with
+    the number of the failed message: ``{"id":7,"result":false,"error":"text","code":N}``.
     """
 
     def __init__(self, unknown: Handler | Unknown = Unknown.REPLY) -> None:

@@ -1,4 +1,4 @@
-"""Interceptors: what looks at, changes or drops messages between codec and router."""
+"""Interceptors inspect, change or drop messages between codec and router."""
 
 from __future__ import annotations
 
@@ -11,21 +11,22 @@ from kupool.wire.packets import NumberedMessage
 from kupool.wire.splitters import Item, Splitter, Tlv
 from kupool.wire.wrapping import Wrapping
 
-#: Gets a message that came in, and returns it, another one, or None to drop it.
+#: Gets an incoming message. Returns it, another message, or None to drop it.
 IncomingInterceptor = Callable[[Item], Item | None]
 
-#: Gets a message that is to go out, and returns it or another one.
+#: Gets an outgoing message. Returns it or another message.
 OutgoingInterceptor = Callable[[bytes | Tlv], bytes | Tlv]
 
 
 class Intercepted:
-    """A codec whose messages pass through interceptors.
+    """Wraps a codec and passes its messages through interceptors.
 
-    ``decode`` are called in order with every message that comes in, before any router
-    sees it; ``encode`` with every message that goes out, closes of the framework
-    included. Sizes are limited before ``decode`` and after ``encode``. An interceptor of
-    incoming messages that raises ends its connection as malformed, and is logged; one
-    of outgoing messages raises to whoever sends.
+    The ``decode`` interceptors are called in order with every incoming message, before any
+    router gets it. The ``encode`` interceptors are called with every outgoing message,
+    including the framework's own close messages. Size limits apply before ``decode`` and
+    after ``encode``. If a ``decode`` interceptor raises, the error is logged and the
+    connection is closed as malformed. If an ``encode`` interceptor raises, the sender gets
+    the exception.
     """
 
     _log = Logger()
@@ -39,34 +40,34 @@ class Intercepted:
     ) -> None:
         self.name = f"{codec.name}-intercepted"
         self.max_payload = codec.max_payload
-        #: As :class:`~kupool.wire.codec.Limited` has it.
+        #: See :class:`~kupool.wire.codec.Limited`.
         self.transparent = bool(getattr(codec, "transparent", True))
         self._codec = codec
         self._decode = tuple(decode)
         self._encode = tuple(encode)
 
     def with_crlf(self) -> Intercepted | None:
-        """Return the same around the codec for a peer that ends its lines with CR LF."""
+        """Return the same interceptors around the CR LF variant of the codec, if it has one."""
         twin = with_crlf(self._codec)
         if twin is None:
             return None
         return Intercepted(twin, decode=self._decode, encode=self._encode)
 
     def pack(self, message: Packable) -> bytes:
-        """Return the bytes of one message, as the codec packs what the interceptors made."""
+        """Return the encoded message, after the interceptors."""
         changed = message.item if isinstance(message, NumberedMessage) else message
         for interceptor in self._encode:
             changed = interceptor(changed)
         return self._codec.pack(changed)
 
     def splitter(self, max_payload: int) -> Splitter:
-        """Return what cuts the bytes of one peer, and gives its messages to the interceptors."""
+        """Return a splitter for one peer whose messages pass through the interceptors."""
         inner = self._codec.splitter(max_payload)
         return InterceptingSplitter(inner, self._decode, self._log) if self._decode else inner
 
 
 class InterceptingSplitter(Wrapping):
-    """Hands out what interceptors make of the messages of another splitter."""
+    """Passes the messages of another splitter through interceptors."""
 
     __slots__ = ("_decode", "_log")
 
@@ -80,8 +81,8 @@ class InterceptingSplitter(Wrapping):
         for item in items:
             try:
                 changed = self._passed(item)
-            except BaseException:  # one that wants the process to exit, too
-                self._log.failure("An interceptor could not take a message")
+            except BaseException:  # SystemExit and KeyboardInterrupt too
+                self._log.failure("An interceptor failed on an incoming message")
                 self._give_up()
                 return out
             if changed is not None:

@@ -1,4 +1,4 @@
-"""What answers the messages of a connection."""
+"""The interface of routers."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ class IRouter(Interface):
     """Answers the messages of a connection."""
 
     def dispatch(connection: Any, item: Item) -> bytes | None:
-        """Handle one message; return the payload to answer with, if any. Never raises.
+        """Handle one message; returns the payload of the answer, if any. Never raises.
 
-        ``connection`` is a :class:`~kupool.session.connection.Connection`, which knows its router.
+        ``connection`` is a :class:`~kupool.session.connection.Connection`, which knows its
+        router.
         """
 
 

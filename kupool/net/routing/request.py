@@ -1,4 +1,4 @@
-"""One message together with the connection it came on."""
+"""A request: one message together with its connection."""
 
 from __future__ import annotations
 
@@ -21,20 +21,22 @@ class _Later:
         return "LATER"
 
 
-#: What a handler returns that answers by itself, with ``request.reply`` or
+#: Returned by a handler that answers later, with ``request.reply`` or
 #: ``connection.reply``.
 LATER = _Later()
 
 
 class Request(msgspec.Struct, eq=False):
-    """What handlers of methods, handlers made with ``on`` and every ``BaseRouter`` get.
+    """The argument of handlers of methods, of handlers made with ``on``, and of ``BaseRouter``.
 
-    ``connection`` is the :class:`~kupool.session.connection.Connection`; it is None where the
-    message has come from another host. ``msg_id`` is the number of the message, or the name
-    of its method; ``params`` are its params as the registered type, or its bytes. ``id`` is
-    what a peer's answer is matched by in JSON: None in a notification and for messages with a
-    number. ``context`` is the handlers' own: all steps of one message share it. ``answered``
-    says whether there is an answer: a second one is dropped, and logged.
+    - ``connection`` is the :class:`~kupool.session.connection.Connection`, or None if the
+      message came from another host.
+    - ``msg_id`` is the method, or the number of the message.
+    - ``params`` are the params as the registered type, or the message's bytes.
+    - ``id`` is the JSON id by which the peer matches the answer. It is None for notifications
+      and for messages with a number.
+    - ``context`` is free for the handlers; all steps of one message share it.
+    - ``answered`` is whether it has been answered. A second answer is dropped and logged.
     """
 
     connection: Any
@@ -49,7 +51,7 @@ class Request(msgspec.Struct, eq=False):
 
     @property
     def data(self) -> Any:
-        """The params by the name that suits messages of bytes."""
+        """The params, under the name that suits messages of bytes."""
         return self.params
 
     @data.setter
@@ -57,10 +59,10 @@ class Request(msgspec.Struct, eq=False):
         self.params = data
 
     def param(self, name: str, kind: type[T], default: T | _Later = LATER) -> T:
-        """Return one of the params: of a method that is registered with the type ``dict``.
+        """Return one of the params of a method that is registered with the type ``dict``.
 
-        ``kind`` is ``str``, ``int``, ``bool``, ``float``, ``dict``, ``list`` or whatever
-        else msgspec converts to. Without a ``default`` the param has to be there. Raises
+        ``kind`` is ``str``, ``int``, ``bool``, ``float``, ``dict``, ``list`` or any other
+        type that msgspec converts to. Without a ``default`` the param is required. Raises
         :class:`RequestError` ``bad params``, which names the param.
         """
         params = {} if self.params is None else self.params
@@ -79,18 +81,18 @@ class Request(msgspec.Struct, eq=False):
             raise RequestError(BAD_PARAMS.about(f"{name}: {error}")) from None
 
     def reply(self, result: object) -> None:
-        """Answer later, where the handler returned ``LATER``; takes what handlers return.
+        """Answer after the handler returned ``LATER``; takes what handlers return.
 
-        Never raises: what cannot be sent is an exception of the handler, and a peer that
-        has gone gets nothing.
+        Never raises. A result that cannot be sent counts as an exception of the handler. If
+        the peer has disconnected, nothing is sent.
         """
         if self._reply is not None:
             self._reply(self, result)
 
     def first_answer(self) -> bool:
-        """Take note of an answer; False, and a line in the log, where there is one already."""
+        """Mark the request as answered; returns False, and logs it, if it already was."""
         if self.answered:
-            self._log.warn("Message {route} was answered already", route=self.msg_id)
+            self._log.warn("Message {route} was already answered", route=self.msg_id)
             return False
         self.answered = True
         return True

@@ -1,4 +1,4 @@
-"""From a message to its handler, and from what the handler returns to an answer."""
+"""The router: dispatches messages to handlers and turns their results into answers."""
 
 from __future__ import annotations
 
@@ -30,30 +30,31 @@ from kupool.net.routing.table import Group, Handler, Key, Registered, Route, Unk
 from kupool.session.connection import Connection
 from kupool.wire.framing import OP_CLOSE, OP_PING, OP_PONG, Control, Item, encode_frame
 
-#: What failures are counted under of a handler for messages that have no other.
+#: The key in ``failures`` for the handler of unknown messages.
 UNKNOWN = "unknown"
 
-#: Types of results that need not be looked at any further.
+#: Types of results that are never awaitable.
 _AT_ONCE = frozenset((bytes, bool, int, float, str, dict, list, type(None)))
 
-#: Runs before a handler; what it returns, unless None, is the answer instead. It may
-#: return a Deferred or a coroutine of either.
+#: Runs before a handler. A result other than None is the answer instead. It may
+#: also return a Deferred or a coroutine of one.
 Before = Callable[[Connection, Any], object]
 
-#: Runs after a handler with its outcome, once that is there; not after one that raised.
+#: Runs after a handler with its outcome, unless the handler raised.
 After = Callable[[Connection, Any, object], object]
 
 
 @implementer(IRouter)
 class Router(Registered):
-    """Dispatches JSON requests by method, or what another ``codec`` reads by its keys.
+    """Dispatches JSON requests by method, or the messages of another ``codec`` by its keys.
 
     A handler gets the connection and a :class:`Request`. It returns a result, an
     :class:`ErrorText`, a Deferred, coroutine or other awaitable of either, or
-    :data:`LATER`; it may also raise :class:`RequestError`. Any other exception is counted in
-    ``failures`` and logged under a reference, which is all the peer gets to see of it, and
-    costs nobody else anything. ``unknown`` says what a message of an unknown method gets; it
-    may also be a handler like the others.
+    :data:`LATER`. It may also raise :class:`RequestError`.
+
+    Any other exception is counted in ``failures`` and logged under a reference. The peer
+    gets only the reference, and no other peer is affected. ``unknown`` sets the answer to
+    unknown methods; it may also be a handler.
     """
 
     _log = Logger()
@@ -61,11 +62,11 @@ class Router(Registered):
     def __init__(
         self, unknown: Handler | Unknown = Unknown.REPLY, *, codec: ReplyCodec | None = None
     ) -> None:
-        #: Exceptions in handlers and steps, by route.
+        #: Number of exceptions in handlers and steps, by route.
         self.failures: Counter[Key] = Counter()
-        #: Messages that a guard answered, by route.
+        #: Number of messages that a guard answered, by route.
         self.refusals: Counter[Key] = Counter()
-        #: Messages that had no handler.
+        #: Number of messages without a handler.
         self.unknown = 0
         self._when_unknown = unknown
         self._codec: ReplyCodec = ByMethod() if codec is None else codec
@@ -76,11 +77,11 @@ class Router(Registered):
         self._handlers: dict[Key, RouteStep] = {}
         self._middleware: list[tuple[Middleware, Callable[[Any], bool]]] = []
 
-    # -- what is registered
+    # -- registration
 
     @property
     def routes(self) -> tuple[Route, ...]:
-        """What is registered, in the order of registration."""
+        """The registered routes, in the order of registration."""
         return tuple(self._routes.values())
 
     def add(
@@ -99,14 +100,15 @@ class Router(Registered):
     ) -> None:
         """Register the handler of a method whose params have the given type.
 
-        ``params`` is a msgspec struct or any type msgspec decodes; with None, what is
-        sent is ignored, and the request's ``params`` is None. ``guards``, ``use``,
-        ``before`` and ``after`` are run around the handler, as
-        :class:`~kupool.net.routing.steps.Steps` says. ``invalid`` is called with the
-        connection, the id and the raw params when these do not fit the type; where it is
-        not given, or returns None, the answer is ``bad params``.
+        ``params`` is a msgspec struct or any type that msgspec decodes. With None, the
+        params of the message are ignored, and the request's ``params`` is None. ``guards``,
+        ``use``, ``before`` and ``after`` run around the handler: see
+        :class:`~kupool.net.routing.steps.Steps`.
 
-        Raises :class:`ValueError` when the method has a handler already.
+        ``invalid`` is called with the connection, the id and the raw params when these do
+        not fit the type. If it is not given, or returns None, the answer is ``bad params``.
+
+        Raises :class:`ValueError` if the method already has a handler.
         """
         self._codec.check(key, params)
         if key in self._routes:
@@ -129,18 +131,18 @@ class Router(Registered):
         after: Iterable[RouteStep] = (),
         inside: Group | None = None,
     ) -> Group:
-        """Return a group of routes: those of a prefix, as ``room.``, or a range of numbers.
+        """Return a group of routes: a prefix such as ``room.``, or a range of numbers.
 
-        What it is given runs around each of its handlers, within what the group that it
-        is ``inside`` of has.
+        The steps given here run around each of its handlers, and inside the steps of the
+        group named by ``inside``.
         """
         name, place = self._codec.place(first, last)
         return Group(self, name, place, steps_of(guards, use, before, after), outer=inside)
 
     def use(self, *middleware: Middleware, only: Callable[[Any], bool] | None = None) -> None:
-        """Put middleware around all routes, the first outermost, whenever they were added.
+        """Put middleware around all routes, past and future ones; the first is the outermost.
 
-        With ``only``, around those whose method or number it says yes to.
+        With ``only``, it is put around the routes whose key ``only`` returns true for.
         """
         self._middleware += [(each, only or _every) for each in middleware]
         self.rebuild()
@@ -150,7 +152,7 @@ class Router(Registered):
         return [route.described() for route in self._routes.values()]
 
     def rebuild(self) -> None:
-        """Put every handler together again from what is registered around it."""
+        """Build every handler again from the registered steps."""
         for key, route in self._routes.items():
             self._handlers[key] = self._put_together(route)
 
@@ -188,7 +190,7 @@ class Router(Registered):
     # -- messages
 
     def dispatch(self, connection: Connection, item: Item) -> bytes | None:
-        """Handle one message; return the payload to answer with, if any."""
+        """Handle one message; returns the payload of the answer, if any."""
         try:
             read = self._read(connection, item, self._reply)
         except Unfit as unfit:
@@ -201,9 +203,9 @@ class Router(Registered):
             return self._no_handler(connection, key, to, arguments)
         try:
             result = handler(*arguments)
-            if type(result) in _AT_ONCE:  # most results: spare them what others need
+            if type(result) in _AT_ONCE:  # the fast path of most results
                 return self._result(connection, to, result)
-        except BaseException:  # one that wants the process to exit is an error as any other
+        except BaseException:  # SystemExit and KeyboardInterrupt too
             return self._failed(connection, key, to, Failure())
         return self._answer(connection, key, to, result)
 
@@ -221,7 +223,7 @@ class Router(Registered):
         self, connection: Connection, key: Key, to: Any, arguments: tuple[Any, ...]
     ) -> bytes | None:
         if key == "ping":
-            # The heartbeat of framings that have no opcode for it: protocol.md, section 1.
+            # The heartbeat of framings without a ping opcode: protocol.md, section 1.
             return self._answer(connection, key, to, True)
         self.unknown += 1
         wanted = self._when_unknown
@@ -237,7 +239,7 @@ class Router(Registered):
         return None
 
     def _unfit(self, connection: Connection, unfit: Unfit) -> bytes | None:
-        """Answer a message that no handler gets: nothing is silently ignored."""
+        """Answer a message that no handler can take: no message is ignored silently."""
         route, to = unfit.route, unfit.to
         if route is not None and unfit.failure is not None:
             return self._failed(connection, route.key, to, unfit.failure)
@@ -257,7 +259,7 @@ class Router(Registered):
     # -- answers
 
     def _answer(self, connection: Connection, key: Key, to: Any, result: object) -> bytes | None:
-        """Return the payload of what a handler returned, or see to it that it is sent."""
+        """Return the payload of a handler's result, or arrange for it to be sent later."""
         if result is LATER:
             return None
         if awaited(result):
@@ -278,7 +280,7 @@ class Router(Registered):
             return self._failed(connection, key, to, Failure())
 
     def _replied(self, request: Request, result: object) -> None:
-        """Send what a request was answered with by :meth:`Request.reply`."""
+        """Send the result that a handler passed to :meth:`Request.reply`."""
         connection = request.connection
         self._send_late(self._answer(connection, request.msg_id, request, result), connection)
 
@@ -287,7 +289,7 @@ class Router(Registered):
             connection.answer(payload)
 
     def _failed(self, connection: Connection, key: Key, to: Any, failure: Failure) -> bytes | None:
-        """Answer a handler's exception; what it was stays in the log."""
+        """Answer a handler's exception; its details are only logged."""
         if isinstance(failure.value, RequestError):
             error = failure.value.error
         else:
@@ -297,7 +299,7 @@ class Router(Registered):
 
 
 def report(log: Logger, connection: Connection, route: Key, failure: Failure) -> ErrorText:
-    """Log what a handler raised, under a reference; returns what the peer may know."""
+    """Log a handler's exception under a reference; returns the error for the peer."""
     return incidents.report(
         log,
         "Message {route} of connection {connection} from {peer} failed",

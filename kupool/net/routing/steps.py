@@ -1,4 +1,4 @@
-"""What runs around a handler: guards, middleware, and the steps before and after it."""
+"""The steps around a handler: guards, middleware, before and after."""
 
 from __future__ import annotations
 
@@ -8,20 +8,24 @@ from typing import Any, NamedTuple
 from kupool.callbacks import awaited, deferred_of
 from kupool.net.routing.request import Request
 
-#: A handler or a step: gets the connection and the message, as the router gives them.
+#: A handler or a step. It gets the connection and the message.
 RouteStep = Callable[..., object]
 
-#: Gets a handler and returns one that is called in its place, usually calling it.
+#: Gets a handler and returns one that wraps it.
 Middleware = Callable[[RouteStep], RouteStep]
 
 
 class Steps(NamedTuple):
-    """What is registered around a handler.
+    """The steps that are registered around a handler.
 
-    ``guards`` run first, before a message joins the queue of any worker; the first that
-    returns something other than None has answered. Then ``middleware``, the outermost
-    first, then the steps ``before``, which answer as guards do, the handler, and
-    ``after``, which get the outcome too.
+    They run in this order:
+
+    - ``guards``, before the message is queued for a worker. The first one that returns
+      something other than None has answered.
+    - ``middleware``, the outermost first.
+    - ``before``, which may answer like a guard.
+    - the handler.
+    - ``after``, which also gets the outcome.
     """
 
     guards: tuple[RouteStep, ...] = ()
@@ -30,7 +34,7 @@ class Steps(NamedTuple):
     after: tuple[RouteStep, ...] = ()
 
     def inside(self, outer: Steps) -> Steps:
-        """Return these with those of a group around them."""
+        """Return these steps inside those of a group."""
         return Steps(
             outer.guards + self.guards,
             outer.middleware + self.middleware,
@@ -39,7 +43,7 @@ class Steps(NamedTuple):
         )
 
     def around(self, handler: RouteStep) -> RouteStep:
-        """Return the handler with the steps; without any, the handler itself."""
+        """Return the handler wrapped in the steps; without steps, the handler itself."""
         handler = compose(handler, self.before, self.after)
         for middleware in reversed(self.middleware):
             handler = middleware(handler)
@@ -47,7 +51,7 @@ class Steps(NamedTuple):
 
 
 def label_of(message: Sequence[Any]) -> str:
-    """Return the method or the id of a message, as handlers get it."""
+    """Return the method or id of a message, given the arguments of its handler."""
     first = message[0] if message else ""
     return str(first.msg_id if isinstance(first, Request) else first)
 
@@ -58,17 +62,17 @@ def steps_of(
     before: Iterable[RouteStep],
     after: Iterable[RouteStep],
 ) -> Steps:
-    """Return what ``add`` and ``group`` were given as one object."""
+    """Return the steps given to ``add`` or ``group`` as one object."""
     return Steps(tuple(guards), tuple(use), tuple(before), tuple(after))
 
 
 def compose(
     handler: RouteStep, before: Sequence[RouteStep], after: Sequence[RouteStep]
 ) -> RouteStep:
-    """Put steps around a handler; without any, the handler itself is returned.
+    """Put steps around a handler; without steps, return the handler itself.
 
-    While nothing has to be waited for, everything runs in the call itself; from the
-    first awaitable on, the rest is a coroutine, which is returned.
+    Everything runs synchronously up to the first awaitable. From there on the rest runs in
+    a coroutine, which is returned.
     """
     if not before and not after:
         return handler

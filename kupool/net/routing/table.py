@@ -1,4 +1,4 @@
-"""Where routes are registered: a router, or a group of its routes."""
+"""Register routes: in a router, or in a group of its routes."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ from kupool.net.routing.request import Request
 from kupool.net.routing.steps import Middleware, RouteStep, Steps
 from kupool.session.connection import Connection
 
-#: What a route is found by: the name of a method, or the number of a message.
+#: The key of a route: the name of a method, or the number of a message.
 Key = int | str
 
-#: A handler gets the connection and the :class:`Request` of a method, or the connection, the
-#: number and the data of a message with a number.
+#: A handler gets the connection and the :class:`Request`, or, for numbered messages, the
+#: connection, the number and the data.
 Handler = Callable[[Connection, Request], object] | Callable[[Connection, int, bytes], object]
 
 
 class Unknown(Enum):
-    """What a router does with a message that has no handler; it is counted in any case.
+    """What a router does with a message that has no handler. Each one is counted.
 
-    ``REPLY`` answers with an error, and closes a connection that has had too many;
-    ``IGNORE`` says nothing; ``CLOSE`` answers with the error and closes.
+    - ``REPLY`` answers with an error, and closes the connection after too many of them;
+    - ``IGNORE`` sends nothing;
+    - ``CLOSE`` answers with an error and closes the connection.
     """
 
     REPLY = "reply"
@@ -41,12 +42,12 @@ class Scope(ABC):
 
     @abstractmethod
     def use(self, *middleware: Middleware) -> None:
-        """Put middleware around all routes, those registered already included."""
+        """Put middleware around all routes, including those already registered."""
 
     def on(self, key: Key, *args: Any, **options: Any) -> Callable[[RouteStep], RouteStep]:
-        """Register the decorated function, which gets a :class:`Request` alone.
+        """Return a decorator that registers a function of a :class:`Request`.
 
-        Takes what ``add`` takes after the handler, and raises what it raises.
+        Takes what ``add`` takes after the handler, and raises what ``add`` raises.
         """
 
         def register(function: RouteStep) -> RouteStep:
@@ -57,17 +58,17 @@ class Scope(ABC):
 
 
 class Registered(Scope):
-    """A router, as its groups know it."""
+    """The part of a router that its groups use."""
 
     @abstractmethod
     def rebuild(self) -> None:
-        """Put every handler together again from what is registered around it."""
+        """Build every handler again from the registered steps."""
 
 
 class Group(Scope):
     """Routes of one router that share guards, middleware and steps.
 
-    Made with ``group`` of a router; one that is ``inside`` another has that around it.
+    ``router.group`` makes it. A group ``inside`` another also has the steps of that one.
     """
 
     def __init__(
@@ -87,29 +88,30 @@ class Group(Scope):
 
     @property
     def steps(self) -> Steps:
-        """The steps of the group, with those of the groups around it."""
+        """The steps of the group, inside those of its outer groups."""
         return self._steps if self._outer is None else self._steps.inside(self._outer.steps)
 
     def add(self, key: Any, handler: Any, /, *args: Any, **options: Any) -> None:
         """Register a handler in the group; takes what the router's ``add`` takes.
 
-        Raises :class:`ValueError` for a key that has a handler, or lies outside the group.
+        Raises :class:`ValueError` for a key that already has a handler, or is outside the
+        group.
         """
         self._router.add(self.place(key), handler, *args, group=self, **options)
 
     def place(self, key: Key) -> Key:
-        """Return the key as the router has it; raises :class:`ValueError`."""
+        """Return the full key in the router; raises :class:`ValueError`."""
         key = self._place(key)
         return key if self._outer is None else self._outer.place(key)
 
     def use(self, *middleware: Middleware) -> None:
-        """Put middleware around all routes of the group, the first outermost."""
+        """Put middleware around all routes of the group; the first is the outermost."""
         self._steps = self._steps._replace(middleware=self._steps.middleware + middleware)
         self._router.rebuild()
 
 
 class Route(NamedTuple):
-    """What is registered under a key; ``params`` and ``invalid`` are for methods alone."""
+    """A registered route; only methods have ``params`` and ``invalid``."""
 
     key: Key
     handler: Handler | BaseRouter
@@ -119,7 +121,7 @@ class Route(NamedTuple):
     group: Group | None = None
 
     def described(self) -> dict[str, str]:
-        """Return what ``describe`` of a router says of it."""
+        """Return this route as ``Router.describe`` shows it."""
         shown: Any = self.handler
         if isinstance(shown, Plain):
             shown = shown.function

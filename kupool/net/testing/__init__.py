@@ -1,8 +1,7 @@
-"""An in-memory network and a fake clock, for the tests of whatever stands on kupool.net.
+"""An in-memory network with a fake clock, for tests of code that uses kupool.net.
 
-:class:`MemoryNetwork` is both: give it to a server and a client as their reactor. Nothing
-touches a socket, no time passes but what :meth:`MemoryNetwork.advance` lets pass, and
-every run is the same::
+:class:`MemoryNetwork` is both: pass it to a server and a client as their reactor. It uses
+no sockets, time passes only by :meth:`MemoryNetwork.advance`, and every run is the same::
 
     network = MemoryNetwork()
     server = Server(network, Observer(router))

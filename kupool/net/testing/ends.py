@@ -1,4 +1,4 @@
-"""Who listens in memory, and who connects: what a network gives for listenTCP and connectTCP."""
+"""Listening ports and connectors of the in-memory network, for listenTCP and connectTCP."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from kupool.net.testing.transport import MemoryTransport
 
 
 class MemoryExchange(Protocol):
-    """What listens and what connects need of a network in memory."""
+    """What ports and connectors need of an in-memory network."""
 
     def callLater(self, delay: float, callable: Any, *args: Any) -> Any:  # noqa: A002
-        """Call something later."""
+        """Schedule a call."""
 
     def add_listener(self, port: MemoryPort) -> None:
-        """Let a port accept connections."""
+        """Register a port that accepts connections."""
 
     def remove_listener(self, port: MemoryPort) -> None:
-        """Let a port accept no more."""
+        """Remove a port."""
 
     def attempt(self, connector: MemoryConnector) -> None:
         """Try to connect a client."""
@@ -32,7 +32,7 @@ class MemoryExchange(Protocol):
 
 @implementer(IListeningPort)
 class MemoryPort:
-    """A port that listens in memory."""
+    """A listening port in memory."""
 
     def __init__(self, network: MemoryExchange, number: int, factory: Any, interface: str) -> None:
         self.network = network
@@ -41,12 +41,12 @@ class MemoryPort:
         self.interface = interface
 
     def startListening(self) -> None:
-        """Begin; raises ``CannotListenError`` for a port that is taken."""
+        """Start listening; raises ``CannotListenError`` if the port is in use."""
         self.network.add_listener(self)
         self.factory.doStart()
 
     def stopListening(self) -> Deferred[None]:
-        """Accept no more connections; those there are stay."""
+        """Stop accepting connections; open connections stay."""
         self.network.remove_listener(self)
         self.factory.doStop()
         return succeed(None)
@@ -58,7 +58,7 @@ class MemoryPort:
 
 @implementer(IConnector)
 class MemoryConnector:
-    """A client's attempt to connect, and what became of it."""
+    """A client's connection attempt, and its connection."""
 
     def __init__(
         self, network: MemoryExchange, host: str, port: int, factory: Any, *, timeout: float
@@ -72,7 +72,7 @@ class MemoryConnector:
         self._transport: MemoryTransport | None = None
 
     def connect(self) -> None:
-        """Begin; what becomes of it is known in a later turn."""
+        """Start connecting; the result is known in a later turn."""
         self.factory.doStart()
         self.factory.startedConnecting(self)
         late = Failure(error.TimeoutError())
@@ -82,13 +82,13 @@ class MemoryConnector:
         ]
 
     def attach(self, transport: MemoryTransport) -> None:
-        """Take note of the connection."""
+        """Keep the transport of the connection."""
         self._end_calls()
         self._transport = transport
         transport.on_lost = self._lost
 
     def failed(self, reason: Failure) -> None:
-        """Tell the factory that there is no connection."""
+        """Notify the factory that the attempt has failed."""
         self._end_calls()
         self.factory.clientConnectionFailed(self, reason)
         self.factory.doStop()
@@ -103,18 +103,18 @@ class MemoryConnector:
                 call.cancel()
 
     def stopConnecting(self) -> None:
-        """Give up the attempt."""
+        """Cancel the attempt."""
         self.failed(Failure(error.UserError()))
 
     def disconnect(self) -> None:
-        """End the connection, or the attempt."""
+        """Close the connection, or cancel the attempt."""
         if self._transport is None:
             self.stopConnecting()
         else:
             self._transport.loseConnection()
 
     def getDestination(self) -> IPv4Address:
-        """Return where this connects to."""
+        """Return the address that this connects to."""
         return IPv4Address("TCP", self.host, self.port)
 
 

@@ -1,4 +1,4 @@
-"""Names of hosts in memory."""
+"""Name resolution in memory."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IHostnameResolver, IHostResolution, IResolutionReceiver
 from zope.interface import implementer
 
-#: What a name stands for that nothing is said of.
+#: The addresses of a name that is not in the mapping.
 HERE = ("127.0.0.1",)
 
 
 @implementer(IHostResolution)
 class _Resolution:
-    """One look-up; it is done when it has begun."""
+    """A name resolution, which is complete as soon as it has begun."""
 
     def __init__(self, name: str) -> None:
         self.name = name
 
     def cancel(self) -> None:
-        """Do nothing: it has ended."""
+        """Do nothing: it is already complete."""
 
 
 @implementer(IHostnameResolver)
 class MemoryNames:
-    """Resolves names by a mapping of names to addresses, IPv4 or IPv6, and at once."""
+    """Resolves names at once, by a mapping of names to IPv4 or IPv6 addresses."""
 
     def __init__(self, names: Mapping[str, Sequence[str]]) -> None:
         self._names = names
@@ -39,7 +39,7 @@ class MemoryNames:
         addressTypes: Sequence[Any] | None = None,
         transportSemantics: str = "TCP",
     ) -> IHostResolution:
-        """Tell the receiver the addresses of a name."""
+        """Pass the addresses of a name to the receiver."""
         resolution = _Resolution(hostName)
         resolutionReceiver.resolutionBegan(resolution)
         for host in self._names.get(hostName, HERE):

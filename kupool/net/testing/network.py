@@ -1,4 +1,4 @@
-"""A network in memory, which is a fake clock, too."""
+"""The in-memory network, which is also the fake clock."""
 
 from __future__ import annotations
 
@@ -24,27 +24,29 @@ from kupool.wire.codecs import Codec
 
 T = TypeVar("T")
 
-#: Where ports that are asked for as 0 begin.
+#: The first port that is chosen for port 0.
 FIRST_PORT = 40_000
 
-#: Steps after which what goes to and fro is taken for something that never ends.
+#: Steps after which an exchange of messages counts as endless.
 MOST_STEPS = 1_000_000
 
 
 class NeverAtRest(AssertionError):
-    """The sides of a connection answer each other without an end."""
+    """The two sides of a connection answer each other endlessly."""
 
 
 @implementer(IReactorTCP, IReactorPluggableNameResolver)
 class MemoryNetwork(Clock):
-    """Listens and connects in memory; give it to servers and clients as their reactor.
+    """Listens and connects in memory; pass it to servers and clients as their reactor.
 
-    ``chunk`` is how many bytes one read gives at most, None for all there are: with 1,
-    every message arrives byte by byte. ``window`` is how many bytes pile up before a
-    side that does not read before its peer's producer is paused. Both hold for the
-    connections made after they are set. Ports in ``unreachable`` neither accept nor
-    refuse a connection. A port is the same at every address; names of hosts stand for
-    127.0.0.1, unless ``names`` has others for them, or none.
+    - ``chunk`` is the most bytes of one read, or None for no limit. With 1, every message
+      arrives byte by byte.
+    - ``window`` is the number of unread bytes at which the sender's producer is paused.
+    - Connections to ``unreachable`` ports are neither accepted nor refused.
+    - ``names`` maps host names to addresses, or to none. Other names resolve to 127.0.0.1.
+
+    ``chunk`` and ``window`` apply to connections made after they are set. A port is the
+    same at every address.
     """
 
     def __init__(self, *, chunk: int | None = None, window: int = 65536) -> None:
@@ -57,14 +59,14 @@ class MemoryNetwork(Clock):
         self._listeners: dict[int, MemoryPort] = {}
         self._transports: list[MemoryTransport] = []
         self._next_port = FIRST_PORT
-        #: What other threads have asked for.
+        #: Calls from other threads.
         self._from_threads: deque[Callable[[], object]] = deque()
         self._triggers: dict[str, list[Any]] = {"before": [], "during": [], "after": []}
 
     # -- time
 
     def advance(self, amount: float) -> None:
-        """Let ``amount`` seconds pass, with everything that is due on the way, in order."""
+        """Let ``amount`` seconds pass, and make all calls that are due, in order."""
         end = self.seconds() + amount
         self.settle()
         while (due := self._next_due()) is not None and due <= end:
@@ -74,9 +76,9 @@ class MemoryNetwork(Clock):
         self.rightNow = max(end, self.seconds())
 
     def settle(self) -> None:
-        """Deliver what was sent, and what is sent in answer, until nothing more happens.
+        """Deliver data, and the answers to it, until nothing more happens.
 
-        No time passes. Raises :class:`NeverAtRest` where that has no end.
+        No time passes. Raises :class:`NeverAtRest` if there is no end.
         """
         for _ in range(MOST_STEPS):
             while self._from_threads:
@@ -93,9 +95,9 @@ class MemoryNetwork(Clock):
         raise NeverAtRest(f"{MOST_STEPS} steps, and no end")
 
     def run(self, work: Awaitable[T], patience: float = 0.0) -> T:
-        """Return the result of a coroutine or Deferred that needs at most so many seconds.
+        """Return the result of a coroutine or Deferred that needs at most ``patience`` seconds.
 
-        Raises what it raises, and :class:`AssertionError` when it has not ended by then.
+        Raises what it raises, and :class:`AssertionError` if it has not ended by then.
         """
         results: list[Any] = []
         deferred: Deferred[T] = ensureDeferred(work)  # type: ignore[arg-type]
@@ -116,7 +118,7 @@ class MemoryNetwork(Clock):
     def _next_due(self) -> float | None:
         return min((call.getTime() for call in self.getDelayedCalls()), default=None)
 
-    # -- what programs ask of a reactor that ends
+    # -- shutdown of a program
 
     def addSystemEventTrigger(
         self,
@@ -126,7 +128,7 @@ class MemoryNetwork(Clock):
         *args: Any,
         **kwargs: Any,
     ) -> tuple[str, Any]:
-        """Have something called when the test shuts the program down."""
+        """Register a function to call when the test shuts the program down."""
         if phase not in self._triggers or eventType != "shutdown":
             raise ValueError(f"no event {phase!r} {eventType!r} happens here")
         trigger = (phase, lambda: callable(*args, **kwargs))
@@ -134,7 +136,7 @@ class MemoryNetwork(Clock):
         return trigger
 
     def removeSystemEventTrigger(self, triggerID: tuple[str, Any]) -> None:
-        """Have it not called; raises :class:`ValueError` where it is not to be."""
+        """Remove a registered function; raises :class:`ValueError` if it is not registered."""
         phase, call = triggerID
         self._triggers[phase].remove(call)
 
@@ -146,7 +148,7 @@ class MemoryNetwork(Clock):
             self.run(gatherResults(waited), patience)
 
     def callFromThread(self, callable: Any, *args: Any, **kwargs: Any) -> None:  # noqa: A002
-        """Call something when the network settles the next time. Any thread may ask for it."""
+        """Call a function at the network's next turn. Thread-safe."""
         self._from_threads.append(partial(callable, *args, **kwargs))
 
     # -- connections
@@ -154,27 +156,27 @@ class MemoryNetwork(Clock):
     def connect(
         self, port: int, codec: str | Codec = "line", host: str = "192.0.2.1"
     ) -> MemoryPeer:
-        """Return a peer that a test speaks for, connected to ``port`` from ``host``.
+        """Return a peer, controlled by the test, that is connected to ``port`` from ``host``.
 
-        ``codec`` is one of :data:`kupool.wire.codecs.CODECS` by name, or any other.
-        Raises :class:`ConnectionRefusedError` when nobody listens there.
+        ``codec`` is a name in :data:`kupool.wire.codecs.CODECS`, or a codec object. Raises
+        :class:`ConnectionRefusedError` if nothing listens on the port.
         """
         peer = MemoryPeer(self, codec)
         if not self._join(peer, port, host):
             known = ", ".join(map(str, sorted(self._listeners))) or "nowhere"
-            raise error.ConnectionRefusedError(f"nobody listens on {port}, but: {known}")
+            raise error.ConnectionRefusedError(f"nothing listens on {port}; listening ports: {known}")
         self.settle()
         return peer
 
     def cut(self) -> None:
-        """Break every connection there is, as a cable that is pulled and a host that is reset."""
+        """Break every connection, like a pulled cable or a host that was reset."""
         for transport in self._transports:
             transport.abortConnection()
         self.settle()
 
     @property
     def connections(self) -> int:
-        """Connections of which at least one side has not ended."""
+        """Number of connections of which at least one side is open."""
         live = [t for t in self._transports if t.connected]
         return len({min(id(t), id(t.other)) for t in live})
 
@@ -206,7 +208,7 @@ class MemoryNetwork(Clock):
         return self._next_port
 
     def installNameResolver(self, resolver: Any) -> Any:
-        """Have names resolved by another one; returns the one before."""
+        """Install another name resolver; returns the old one."""
         before, self.nameResolver = self.nameResolver, resolver
         return before
 
@@ -215,7 +217,7 @@ class MemoryNetwork(Clock):
     def listenTCP(
         self, port: int, factory: Any, backlog: int = 50, interface: str = ""
     ) -> MemoryPort:
-        """Listen; raises ``CannotListenError`` for a port that is taken. 0: any."""
+        """Listen; raises ``CannotListenError`` if the port is in use. 0 chooses a free port."""
         listening = MemoryPort(self, port or self._port(), factory, interface)
         listening.startListening()
         return listening
@@ -228,20 +230,20 @@ class MemoryNetwork(Clock):
         timeout: float = 30.0,
         bindAddress: Any = None,
     ) -> MemoryConnector:
-        """Connect a client; refused where nobody listens, whatever the host."""
+        """Connect a client to a port of any host; refused if nothing listens on the port."""
         connector = MemoryConnector(self, host, port, factory, timeout=timeout)
         connector.connect()
         return connector
 
     def add_listener(self, port: MemoryPort) -> None:
-        """Let a port accept connections; called by the port."""
+        """Register a listening port; called by the port."""
         if port.number in self._listeners:
             problem = OSError(EADDRINUSE, "Address already in use")
             raise error.CannotListenError(port.interface, port.number, problem)
         self._listeners[port.number] = port
 
     def remove_listener(self, port: MemoryPort) -> None:
-        """Let a port accept no more; called by the port."""
+        """Remove a listening port; called by the port."""
         if self._listeners.get(port.number) is port:
             del self._listeners[port.number]
 

@@ -1,4 +1,4 @@
-"""The other side of a server under test, as the test plays it."""
+"""The peer of a server under test, controlled by the test."""
 
 from __future__ import annotations
 
@@ -21,25 +21,24 @@ class Settling(Interface):
     """What a peer needs of its network."""
 
     def settle(self) -> None:
-        """Deliver what was sent, and what is sent in answer, until nothing more happens."""
+        """Deliver data, and the answers to it, until nothing more happens."""
 
 
 @implementer(IHalfCloseableProtocol)
 class MemoryPeer(Protocol):
-    """Sends what the test says, and keeps what it is sent. Made by ``network.connect``.
+    """Sends what the test tells it to, and keeps what it receives. ``network.connect`` makes it.
 
-    After each call everything has been delivered and answered, as far as that needs no
-    time to pass. When the server ends the connection, so does the peer, unless
-    ``lingers`` is set.
+    After each call, everything has been delivered and answered that needs no time to pass.
+    When the server ends the connection, the peer ends it too, unless ``lingers`` is set.
     """
 
     def __init__(self, network: Settling, codec: str | Codec) -> None:
         self.network = network
         self.codec: Codec = CODECS[codec](0) if isinstance(codec, str) else codec
         self.lingers = False
-        #: Why the connection has ended, once it has.
+        #: Why the connection has ended; None while it is open.
         self.reason: Failure | None = None
-        #: Whether the server sends no more.
+        #: Whether the server has finished sending.
         self.ended = False
         self._splitter = self.codec.splitter(UNLIMITED)
         self._received = b""
@@ -48,20 +47,20 @@ class MemoryPeer(Protocol):
 
     @property
     def memory(self) -> MemoryTransport:
-        """The peer's transport, to look at."""
+        """The peer's transport, for inspection."""
         transport: Any = self.transport
         found: MemoryTransport = transport
         return found
 
     @property
     def open(self) -> bool:
-        """Whether the connection stands."""
+        """Whether the connection is open."""
         return self.reason is None
 
-    # -- speaking
+    # -- sending
 
     def send(self, data: bytes, step: int | None = None) -> None:
-        """Send bytes as they are, with ``step`` as many reads of so many bytes."""
+        """Send raw bytes; with ``step``, in pieces of that many bytes."""
         pieces = [data] if not step else [data[i : i + step] for i in range(0, len(data), step)]
         for piece in pieces:
             self.memory.write(piece)
@@ -79,9 +78,9 @@ class MemoryPeer(Protocol):
         return self._last_id
 
     def ask(self, method: str, params: object = None) -> dict[str, Any]:
-        """Send a JSON request, and return its reply; other messages stay to be taken.
+        """Send a JSON request, and return its reply; other messages stay to be read.
 
-        Raises :class:`AssertionError` when no reply came at once.
+        Raises :class:`AssertionError` if no reply arrives at once.
         """
         wanted = self.request(method, params)
         for item in self._items:
@@ -97,44 +96,46 @@ class MemoryPeer(Protocol):
         )
 
     def finish(self) -> None:
-        """Send no more; the server may."""
+        """Finish sending; the server may still send."""
         self.memory.loseWriteConnection()
         self.network.settle()
 
     def close(self) -> None:
-        """End the connection."""
+        """Close the connection."""
         self.memory.loseConnection()
         self.network.settle()
 
     def abort(self) -> None:
-        """Break the connection."""
+        """Abort the connection."""
         self.memory.abortConnection()
         self.network.settle()
 
-    # -- listening
+    # -- receiving
 
     def stop_reading(self) -> None:
-        """Take nothing of what is sent from here on."""
+        """Stop reading."""
         self.memory.pauseProducing()
 
     def read_again(self) -> None:
-        """Take what has piled up, and what comes."""
+        """Read the pending data, and all further data."""
         self.memory.resumeProducing()
         self.network.settle()
 
     def received(self) -> bytes:
-        """Return the bytes that came since the last call."""
+        """Return the bytes received since the last call."""
         data, self._received = self._received, b""
         return data
 
     def items(self) -> list[Item]:
-        """Return the messages that came since the last call, as the codec hands them out."""
+        """Return the messages received since the last call, as the codec decodes them."""
         items, self._items = self._items, []
         return items
 
     def messages(self) -> list[Any]:
-        """Return the JSON messages that came since the last call, those of ``frame`` that
-        are pings, pongs or a close as (opcode, payload).
+        """Return the JSON messages received since the last call.
+
+        With the framing ``frame``, pings, pongs and closes are returned as (opcode,
+        payload).
         """
         return [
             (item.opcode, item.payload)
@@ -146,18 +147,18 @@ class MemoryPeer(Protocol):
     # -- called by the network
 
     def dataReceived(self, data: bytes) -> None:
-        """Keep what came."""
+        """Keep the data."""
         self._received += data
         self._items += self._splitter.feed(data)
 
     def readConnectionLost(self) -> None:
-        """The server sends no more."""
+        """Note that the server has finished sending."""
         self.ended = True
         if not self.lingers:
             self.memory.loseConnection()
 
     def writeConnectionLost(self) -> None:
-        """All is sent that will be."""
+        """Do nothing: everything has been sent."""
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Keep the reason."""

@@ -18,12 +18,16 @@ from zope.interface import implementer
 
 @implementer(ITCPTransport)
 class MemoryTransport:
-    """What a protocol writes to; the network takes it to the other side, step by step.
+    """The transport of a protocol in memory; the network delivers its data step by step.
 
-    It behaves as Twisted's TCP transport does: nothing is delivered from within a call,
-    a side that does not read lets bytes pile up, a registered producer is paused at
-    ``window`` bytes and goes on when all have been taken, and either direction can end
-    alone. ``chunk`` is how many bytes one read gives at most, None for all there are.
+    It behaves like Twisted's TCP transport:
+
+    - nothing is delivered from within a call;
+    - data piles up for a side that does not read;
+    - a registered producer is paused at ``window`` bytes, and resumed when all are delivered;
+    - either direction can end alone.
+
+    ``chunk`` is the most bytes of one read, or None for no limit.
     """
 
     def __init__(
@@ -39,15 +43,15 @@ class MemoryTransport:
         self.window = window
         self.protocol = protocol
         self.other: MemoryTransport
-        #: Called with the reason when the connection has ended on this side.
+        #: Called with the reason when this side of the connection has ended.
         self.on_lost: Callable[[Failure], object] = lambda reason: None
         self.connected = True
         self.disconnecting = False
-        #: Whether this side takes what comes in.
+        #: Whether this side reads.
         self.reading = True
-        #: Whether the other side will send no more, and this one has been told.
+        #: Whether the other side has finished sending, and this side has been notified.
         self.ended = False
-        #: Or an ``IPullProducer``, which is never paused.
+        #: May be an ``IPullProducer``, which is never paused.
         self.producer: IPushProducer | None = None
         self._here, self._there = here, there
         self._outgoing = bytearray()
@@ -58,7 +62,7 @@ class MemoryTransport:
 
     @property
     def outgoing(self) -> int:
-        """Bytes written here that the other side has not taken."""
+        """Bytes written here that the other side has not read."""
         return len(self._outgoing)
 
     # -- ITransport, as protocols use it
@@ -80,19 +84,19 @@ class MemoryTransport:
         self.write(b"".join(iovec))
 
     def loseConnection(self) -> None:
-        """End the connection when everything has been taken."""
+        """Close the connection when everything has been delivered."""
         if self.connected:
             self.disconnecting = True
 
     def abortConnection(self) -> None:
-        """End the connection now; the other side sees it lost."""
+        """Abort the connection; the other side loses it."""
         if self.connected and self._aborted is None:
             self.disconnecting = True
             self._outgoing.clear()
             self._aborted = ConnectionAborted()
 
     def loseWriteConnection(self) -> None:
-        """Send no more; the other side may."""
+        """Finish sending; the other side may still send."""
         self._finishing = True
 
     def getPeer(self) -> IPv4Address:
@@ -104,27 +108,27 @@ class MemoryTransport:
         return self._here
 
     def getTcpNoDelay(self) -> bool:
-        """Return what was set."""
+        """Return the value that was set."""
         return self._no_delay
 
     def setTcpNoDelay(self, enabled: bool) -> None:
-        """Note it."""
+        """Store the value."""
         self._no_delay = bool(enabled)
 
     def getTcpKeepAlive(self) -> bool:
-        """Return what was set."""
+        """Return the value that was set."""
         return self._keep_alive
 
     def setTcpKeepAlive(self, enabled: bool) -> None:
-        """Note it."""
+        """Store the value."""
         self._keep_alive = bool(enabled)
 
-    # -- the flow
+    # -- flow control
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
-        """Pause a producer when the other side does not read; raises on a second one."""
+        """Pause a producer while the other side does not read; raises if there is already one."""
         if self.producer is not None:
-            raise RuntimeError("a producer is registered already")
+            raise RuntimeError("a producer is already registered")
         if not self.connected:
             producer.stopProducing()
             return
@@ -133,26 +137,26 @@ class MemoryTransport:
             producer.resumeProducing()
 
     def unregisterProducer(self) -> None:
-        """Forget the producer."""
+        """Remove the producer."""
         self.producer = None
 
     def pauseProducing(self) -> None:
-        """Take nothing more of what comes in."""
+        """Stop reading."""
         self.reading = False
 
     def resumeProducing(self) -> None:
-        """Take again what comes in."""
+        """Read again."""
         if self.connected and not self.disconnecting:
             self.reading = True
 
     def stopProducing(self) -> None:
-        """End the connection."""
+        """Close the connection."""
         self.loseConnection()
 
     # -- the network's side
 
     def step(self) -> bool:
-        """Do the next thing that is due on this side; returns whether there was one."""
+        """Do the next pending step on this side; returns whether there was one."""
         if not self.connected:
             return False
         if self._aborted is not None:
@@ -165,15 +169,15 @@ class MemoryTransport:
 
     @property
     def closed_in_order(self) -> bool:
-        """Whether this side has ended, and the other may still read what it was sent."""
+        """Whether this side has closed, and the other may still read pending data."""
         return not self.connected and self._aborted is None
 
     def _deliver(self) -> bool:
-        """Give the other side what waits for it, as much as one read takes."""
+        """Deliver pending data to the other side, at most one read."""
         if not self._outgoing:
             return False
         if not self.other.connected:
-            self._lost(ConnectionLost())  # nobody is there to take it
+            self._lost(ConnectionLost())  # the other side has no protocol
             return True
         if not self.other.reading or self.other.disconnecting:
             return self.other.disconnecting and self._drop()
@@ -186,7 +190,7 @@ class MemoryTransport:
         return True
 
     def _drop(self) -> bool:
-        """What a side is sent that reads no more is lost."""
+        """Drop data for a side that reads no more."""
         self._outgoing.clear()
         self._resume_producer()
         return True
@@ -197,7 +201,7 @@ class MemoryTransport:
             self.producer.resumeProducing()
 
     def _end_writing(self) -> bool:
-        """Tell this side's protocol that all is sent, and no more can be."""
+        """Notify this side's protocol that everything has been sent."""
         if not self._finishing or self._finished or self._outgoing:
             return False
         self._finished = True
@@ -206,7 +210,7 @@ class MemoryTransport:
         return True
 
     def _hear_end(self) -> bool:
-        """Tell this side that nothing more will come."""
+        """Notify this side that the other has finished sending."""
         other = self.other
         over = (other.closed_in_order or other.finished) and not other.outgoing
         if self.ended or self.disconnecting or not over or not self.reading:
@@ -215,13 +219,13 @@ class MemoryTransport:
         if IHalfCloseableProtocol.providedBy(self.protocol):
             self.protocol.readConnectionLost()
         else:
-            self._outgoing.clear()  # a protocol that knows no half a close ends at once
+            self._outgoing.clear()  # a protocol without half-close ends at once
             self._lost(ConnectionDone())
         return True
 
     @property
     def finished(self) -> bool:
-        """Whether this side has sent everything it will."""
+        """Whether this side has finished sending."""
         return self._finished
 
     def _end(self) -> bool:

@@ -1,1 +1,1 @@
-"""Twisted transports: ports that listen, sockets that are read, and protocols on them."""
+"""Twisted transports, listening ports and protocols of the server."""

@@ -1,4 +1,4 @@
-"""Certificates of TLS servers: read with their chain, read again, and watched for their end."""
+"""Certificates of TLS servers: load them with their chain, reload them, check their expiry."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from kupool.net.workers.threads import Threads
 if TYPE_CHECKING:
     from OpenSSL.SSL import Connection as TlsConnection
 
-#: Seconds before the end of a certificate from which on it is a concern.
+#: Seconds before expiry from which on a certificate is reported.
 SOON = 14 * 86_400.0
 
 
 class CertificateFiles(NamedTuple):
-    """Where a key and its certificate are; ``chain`` holds further ones, where it is given."""
+    """The files of a private key, its certificate and an optional ``chain`` of further ones."""
 
     key: str
     certificate: str
@@ -38,9 +38,10 @@ class _Loaded(NamedTuple):
 
 
 def _load(files: CertificateFiles) -> _Loaded:
-    """Read a key, its certificate and the chain behind it. Blocking.
+    """Load a key, its certificate and its chain. Blocking.
 
-    Raises :class:`OSError` and :class:`ValueError`, and never shows what is in the key.
+    Raises :class:`OSError` and :class:`ValueError`; the texts never contain a part of the
+    key.
     """
     from OpenSSL import SSL, crypto
     from twisted.internet.ssl import CertificateOptions
@@ -50,28 +51,28 @@ def _load(files: CertificateFiles) -> _Loaded:
         data += b"\n" + Path(files.chain).read_bytes()
     found = pem_certificates(data)
     if not found:
-        raise ValueError(f"{files.certificate}: there is no certificate in it")
+        raise ValueError(f"{files.certificate}: the file contains no certificate")
     try:
         own, *chain = [crypto.load_certificate(crypto.FILETYPE_PEM, pem) for pem in found]
     except crypto.Error:
-        raise ValueError(f"{files.certificate}: a certificate in it is damaged") from None
+        raise ValueError(f"{files.certificate}: the file contains a damaged certificate") from None
     try:
         key = crypto.load_privatekey(crypto.FILETYPE_PEM, Path(files.key).read_bytes(), b"")
     except (crypto.Error, ValueError, TypeError):
         raise ValueError(
-            f"{files.key}: there is no private key in it, or one with a password"
+            f"{files.key}: the file contains no private key, or one with a password"
         ) from None
     options = CertificateOptions(privateKey=key, certificate=own, extraCertChain=chain)
     try:
         options.getContext()
     except SSL.Error:
-        raise ValueError(f"{files.key}: it is not the key of {files.certificate}") from None
+        raise ValueError(f"{files.key}: this is not the key of {files.certificate}") from None
     return _Loaded(options, own.to_cryptography().not_valid_after_utc)
 
 
 @implementer(IOpenSSLServerConnectionCreator)
 class ServerCertificate:
-    """A key with its certificate, for connections that begin from now on.
+    """A key with its certificate, used for new connections.
 
     Raises :class:`OSError` and :class:`ValueError` for files that cannot be used, and
     :class:`ImportError` without the extra ``tls``.
@@ -82,27 +83,27 @@ class ServerCertificate:
         self._loaded = _load(files)
 
     def serverConnectionForTLS(self, tlsProtocol: Any) -> TlsConnection:
-        """Return what a connection is encrypted by; called by Twisted."""
+        """Return the TLS connection of a protocol; called by Twisted."""
         from OpenSSL.SSL import Connection as TlsConnection
 
         return TlsConnection(self._loaded.options.getContext(), None)
 
     @property
     def ends(self) -> datetime:
-        """When it stops being valid."""
+        """When the certificate expires."""
         return self._loaded.ends
 
     def read(self) -> _Loaded:
-        """Return what its files hold now. Blocking; raises as the constructor does."""
+        """Load the files again, without using them. Blocking; raises as the constructor does."""
         return _load(self.files)
 
     def use(self, loaded: _Loaded) -> None:
-        """Use it for connections that begin from now on."""
+        """Use a loaded certificate for new connections."""
         self._loaded = loaded
 
 
 class Certificates:
-    """The certificates of a process: they are read again together, and watched."""
+    """The certificates of a process: reloads all of them, and reports those that expire."""
 
     _log = Logger()
 
@@ -112,16 +113,16 @@ class Certificates:
         self._all: dict[CertificateFiles, ServerCertificate] = {}
 
     def get(self, files: CertificateFiles) -> ServerCertificate:
-        """Return the certificate in some files, read once; raises what reading them does."""
+        """Return the certificate of some files, loaded once; raises what loading raises."""
         found = self._all.get(files)
         if found is None:
             found = self._all[files] = ServerCertificate(files)
         return found
 
     def reload(self) -> list[Deferred[None]]:
-        """Read all files again. One that cannot be used is logged, and the old one stays.
+        """Reload all files. A failure is logged, and the old certificate stays in use.
 
-        Connections that are open keep what they have. Never fails.
+        Open connections keep their certificate. Never fails.
         """
         return [self._reload(certificate) for certificate in self._all.values()]
 
@@ -132,7 +133,7 @@ class Certificates:
             changed = loaded.ends != certificate.ends
             certificate.use(loaded)
             self._log.info(
-                "Certificate {name} was read again, valid until {ends:%Y-%m-%d %H:%M} UTC",
+                "Certificate {name} was reloaded; it is valid until {ends:%Y-%m-%d %H:%M} UTC",
                 name=name,
                 ends=loaded.ends,
                 changed=changed,
@@ -141,7 +142,7 @@ class Certificates:
         def keep(failure: Failure) -> None:
             why = getattr(failure.value, "strerror", None) or failure.getErrorMessage()
             self._log.error(
-                "Certificate {name} cannot be read again: {why}. The one before stays in use",
+                "Certificate {name} cannot be reloaded: {why}. The old one stays in use",
                 name=name,
                 why=why,
             )
@@ -149,7 +150,7 @@ class Certificates:
         return self._threads.run(certificate.read).addCallbacks(use, keep)
 
     def concerns(self) -> Iterator[str]:
-        """Yield a text for each certificate that ends within two weeks, or has ended."""
+        """Yield a text for each certificate that expires within two weeks or has expired."""
         now = datetime.fromtimestamp(self._wall(), UTC)
         for certificate in self._all.values():
             left = (certificate.ends - now).total_seconds()
@@ -158,12 +159,12 @@ class Certificates:
                 yield f"{certificate.files.certificate} {word} on {certificate.ends:%Y-%m-%d}"
 
     async def stop(self) -> None:
-        """Read nothing any more."""
+        """Stop reloading."""
         await self._threads.stop(1.0)
 
 
 class TlsAddress(NamedTuple):
-    """Where a TLS server listens, and its certificate."""
+    """The address of a TLS server, and its certificate."""
 
     port: int
     interface: str
@@ -172,10 +173,11 @@ class TlsAddress(NamedTuple):
 
 
 def parse_tls_address(text: str) -> TlsAddress | None:
-    """Return what ``ssl:PORT:privateKey=FILE:certKey=FILE`` says; None for other kinds, and
-    for one with an argument that only Twisted knows, such as ``dhParameters``.
+    """Parse ``ssl:PORT:privateKey=FILE:certKey=FILE``.
 
-    Raises :class:`ValueError` for a port that is none.
+    Returns None for other kinds of endpoint, and for an ``ssl:`` endpoint with an argument
+    that only Twisted supports, such as ``dhParameters``. Raises :class:`ValueError` for an
+    invalid port.
     """
     kind, plain, named = parse_endpoint_string(text)
     known = {"port", "interface", "backlog", "privateKey", "certKey", "extraCertChain"}
@@ -185,7 +187,7 @@ def parse_tls_address(text: str) -> TlsAddress | None:
     backlog = named.get("backlog", "1024")
     if not is_port(port) or len(plain) > 1 or not backlog.isdecimal():
         raise ValueError(f"{text!r}: expected ssl:PORT:privateKey=FILE:certKey=FILE")
-    key = named.get("privateKey", "server.pem")  # as Twisted has it
+    key = named.get("privateKey", "server.pem")  # Twisted's default
     files = CertificateFiles(key, named.get("certKey", key), named.get("extraCertChain", ""))
     return TlsAddress(int(port), named.get("interface", ""), int(backlog), files)
 

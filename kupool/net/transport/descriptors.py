@@ -1,8 +1,7 @@
-"""Many descriptors that a reactor sees as one: what the direct transport runs on.
+"""A group of descriptors that a reactor watches as one; the direct transport uses it.
 
-:class:`DescriptorGroup` holds an epoll descriptor of its own, so that the main reactor
-sees one reader however many connections there are, and works under every reactor that
-can watch a descriptor.
+:class:`DescriptorGroup` has an epoll descriptor of its own. So the main reactor watches one
+reader for any number of connections, and every reactor that can watch a descriptor works.
 """
 
 from __future__ import annotations
@@ -21,12 +20,12 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-#: Descriptors served in one turn, so that a busy group leaves the reactor its turn.
+#: Most descriptors served in one turn, so that a busy group does not block the reactor.
 EVENTS_PER_TURN = 512
 
 
 class Corked(Protocol):
-    """A transport of the group: it joins what is written to it until it is uncorked."""
+    """A transport of the group; it buffers writes until it is uncorked."""
 
     connected: Any
     disconnecting: Any
@@ -38,10 +37,10 @@ class Corked(Protocol):
 
 @implementer(IReactorFDSet, IReadDescriptor)
 class DescriptorGroup:
-    """A set of descriptors that a reactor sees as one.
+    """A set of descriptors that a reactor watches as one.
 
-    Stands in for the reactor of the ports and transports made with it; what it does
-    not have itself, it takes from the real reactor.
+    It takes the place of the reactor for the ports and transports made with it. Attributes
+    that it does not define come from the real reactor.
     """
 
     _log = Logger()
@@ -54,9 +53,9 @@ class DescriptorGroup:
         self._done = Failure(main.CONNECTION_DONE)
         self._lost = Failure(main.CONNECTION_LOST)
         self._open = True
-        #: What was read in this turn and is yet to be handled.
+        #: Data that was read in this turn and is not handled yet.
         self.arrived: list[tuple[Corked, bytes]] = []
-        #: While that is being handled, the connections that have something to send.
+        #: Connections with data to send, while the data that was read is handled.
         self.corked: list[Corked] | None = None
         self._at_end: list[Callable[[], object]] = []
         reactor.addReader(self)
@@ -65,10 +64,10 @@ class DescriptorGroup:
         return getattr(self._reactor, name)
 
     def after_turn(self, call: Callable[[], object]) -> None:
-        """Call something once all that was read in this turn has been handled.
+        """Call a function once all data that was read in this turn has been handled.
 
-        What it writes leaves with the other answers of the turn. Outside of a turn it
-        is called in the reactor's next one.
+        What it writes is sent with the other answers of the turn. Outside of a turn it is
+        called in the reactor's next turn.
         """
         if self.corked is None:
             self._reactor.callLater(0, call)
@@ -76,7 +75,7 @@ class DescriptorGroup:
             self._at_end.append(call)
 
     def as_turn(self, call: Callable[[], object]) -> None:
-        """Call something as a turn of its own: what it writes leaves together."""
+        """Call a function as a turn of its own: what it writes is sent together."""
         if self.corked is None:
             self._at_end.append(call)
             self._handle()
@@ -84,39 +83,39 @@ class DescriptorGroup:
             call()
 
     def close(self) -> None:
-        """Take the group from the reactor; what is still in it is disconnected."""
+        """Remove the group from the reactor; descriptors still in it are disconnected."""
         if self._open:
             self._reactor.removeReader(self)
             self.connectionLost(self._lost)
 
-    # IReadDescriptor, for the real reactor
+    # IReadDescriptor, for the real reactor:
 
     def fileno(self) -> int:
-        """Return the descriptor of the group's own epoll."""
+        """Return the group's epoll descriptor."""
         return self._epoll.fileno() if self._open else -1
 
     def logPrefix(self) -> str:
-        """Name the group in the reactor's log context."""
+        """Return the name of the group in the reactor's log context."""
         return "connections"
 
     def connectionLost(self, reason: Failure) -> None:
-        """Pass the reactor's shutdown on to every descriptor of the group."""
+        """Forward the reactor's shutdown to every descriptor of the group."""
         if not self._open:
             return
         for descriptor in self.removeAll():
             try:
                 descriptor.connectionLost(reason)
             except BaseException:
-                self._log.failure("Unhandled error at the end of a connection")
+                self._log.failure("Unhandled error while a connection ended")
         self._open = False
         self._epoll.close()
 
     def doRead(self) -> None:
         """Serve the descriptors that are ready, at most one batch of them.
 
-        In three passes: read from all, handle what was read, send what was answered.
-        System calls and handlers in turn would cost a fifth more: each pushes the
-        other's code and data out of the processor's caches.
+        It has three passes: read from all, handle what was read, send the answers.
+        Alternating system calls and handlers would cost a fifth more, because each evicts
+        the other's code and data from the processor's caches.
         """
         readers = self._readers
         readable = select.EPOLLIN
@@ -138,7 +137,7 @@ class DescriptorGroup:
             self._handle()
 
     def _handle(self) -> None:
-        """Give what was read to the protocols, then send what they wrote meanwhile."""
+        """Pass the data to the protocols, then send what they wrote."""
         arrived, self.arrived = self.arrived, []
         corked: list[Corked] = []
         self.corked = corked
@@ -148,7 +147,7 @@ class DescriptorGroup:
                 continue
             try:
                 server.protocol.dataReceived(data)
-            except BaseException as error:  # as the reactor does: one peer's end, not all's
+            except BaseException as error:  # as in the reactor: it ends one connection only
                 self._log.failure("Unhandled error in a connection")
                 failed.append((server, error))
         calls, self._at_end = self._at_end, []
@@ -156,7 +155,7 @@ class DescriptorGroup:
             try:
                 call()
             except BaseException:
-                self._log.failure("A call at the end of a turn failed")
+                self._log.failure("A function called at the end of a turn failed")
         self.corked = None
         for server in corked:
             try:
@@ -165,11 +164,11 @@ class DescriptorGroup:
                 self._log.failure("Unhandled error in a connection")
                 failed.append((server, error))
         for server, why in failed:
-            # Only now: the answers to what came before the error were due all the same.
+            # Disconnect only now: data before the error still gets its answers.
             self._disconnect(server, why, reading=True)
 
     def _serve(self, fd: int, events: int) -> None:
-        """Serve a descriptor that is writable, has gone, or both."""
+        """Serve a descriptor that is writable or disconnected, or both."""
         descriptor = self._readers.get(fd) or self._writers.get(fd)
         if descriptor is None:
             return
@@ -190,7 +189,7 @@ class DescriptorGroup:
             self._disconnect(descriptor, why, reading)
 
     def _disconnect(self, descriptor: Any, why: BaseException, reading: bool) -> None:
-        """End a descriptor as the reactor would."""
+        """Disconnect a descriptor as the reactor would."""
         self.removeReader(descriptor)
         if why is main.CONNECTION_DONE:
             if reading and IHalfCloseableDescriptor.providedBy(descriptor):
@@ -204,7 +203,7 @@ class DescriptorGroup:
         self.removeWriter(descriptor)
         descriptor.connectionLost(reason)
 
-    # IReactorFDSet, for the ports and transports of the group
+    # IReactorFDSet, for the ports and transports of the group:
 
     def addReader(self, reader: Any) -> None:
         """Watch ``reader`` for bytes to read."""
@@ -223,7 +222,7 @@ class DescriptorGroup:
         self._remove(writer, self._writers, self._readers, select.EPOLLIN)
 
     def removeAll(self) -> list[Any]:
-        """Stop watching everything, and return what was watched."""
+        """Stop watching all descriptors, and return them."""
         everything = {id(d): d for d in (*self._readers.values(), *self._writers.values())}
         for descriptor in everything.values():
             self.removeReader(descriptor)
@@ -231,11 +230,11 @@ class DescriptorGroup:
         return list(everything.values())
 
     def getReaders(self) -> list[Any]:
-        """Return what is watched for bytes to read."""
+        """Return the descriptors watched for reading."""
         return list(self._readers.values())
 
     def getWriters(self) -> list[Any]:
-        """Return what is watched for room to write."""
+        """Return the descriptors watched for writing."""
         return list(self._writers.values())
 
     def _add(self, what: Any, mine: dict[int, Any], other: dict[int, Any], event: int) -> None:

@@ -1,4 +1,4 @@
-"""The pair that finds out which framing a peer speaks: by the first byte."""
+"""Detect the framing of a peer by its first byte."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from kupool.session.connection import Connection
 from kupool.wire.framing import LINE, Framing, detect
 
 _HTTP_REQUEST = re.compile(rb"[A-Z]{3,7} ")
-#: How TLS begins: the type of a handshake, and the version.
+#: The first bytes of a TLS handshake: its type and the version.
 _CLIENT_HELLO = b"\x16\x03"
 _HTTP_PREFIX = re.compile(rb"[A-Z]{1,7}")
 
 
 @implementer(IHalfCloseableProtocol)
 class DetectingProtocol(Protocol):
-    """Waits for the first byte, and gives way to the protocol of its framing.
+    """Waits for the first byte, then replaces itself by the protocol of that framing.
 
-    The connection exists from the start, so that limits and timeouts hold for a peer
-    that says nothing at all.
+    The connection exists from the start, so that limits and timeouts also apply to a peer
+    that sends nothing.
     """
 
     def __init__(self, manager: ConnectionManager, http_port: str) -> None:
@@ -45,7 +45,7 @@ class DetectingProtocol(Protocol):
         self._refused: tuple[CloseReason, float | None] | None = None
 
     def connectionMade(self) -> None:
-        """Admit the peer; one over the limit gets the time to show its framing."""
+        """Admit the peer; a refused peer gets time to show its framing."""
         transport, host = prepare(self)
         self._refused = self._manager.refusal(host)
         if self._refused is None:
@@ -54,7 +54,7 @@ class DetectingProtocol(Protocol):
             transport.abortConnection()
 
     def dataReceived(self, data: bytes) -> None:
-        """Decide by the first byte, then hand everything on."""
+        """Detect the framing by the first byte, then forward all data."""
         if self._inner is not None:
             self._inner.dataReceived(data)
             return
@@ -63,7 +63,7 @@ class DetectingProtocol(Protocol):
             refusal, self._refused = self._refused, None
             refuse(self._manager, self.transport, framing or LINE, refusal)
         elif self.connection is None:
-            pass  # refused already; a wrapped transport may still have had something
+            pass  # already refused; a wrapped transport may still deliver data
         elif framing is not None:
             self._become(self.connection, framing, data)
         else:
@@ -76,13 +76,13 @@ class DetectingProtocol(Protocol):
         inner.transport = transport
         inner.connected = 1
         if getattr(transport, "protocol", None) is self:
-            # A plain transport is told, so that reads do not pass through here;
-            # one that is wrapped, as under TLS, goes on calling this object.
+            # A plain transport gets the new protocol, so that reads bypass this object;
+            # a wrapped one, such as TLS, keeps calling it.
             transport.protocol = inner  # type: ignore[union-attr]
         inner.dataReceived(data)
 
     def _stranger(self, connection: Connection, data: bytes) -> None:
-        """Answer a peer that speaks no framing of ours: perhaps HTTP."""
+        """Answer a peer that speaks none of our framings: it may speak HTTP."""
         self._begun += data[:16]
         if _HTTP_REQUEST.match(self._begun):
             connection.end_with(_http_answer(self._http_port))
@@ -92,7 +92,7 @@ class DetectingProtocol(Protocol):
             connection.close(CLOSE_MALFORMED)
 
     def readConnectionLost(self) -> None:
-        """The peer has sent all it will."""
+        """Handle the end of the peer's data."""
         if self._inner is not None:
             self._inner.readConnectionLost()
         elif self.connection is not None:
@@ -102,12 +102,12 @@ class DetectingProtocol(Protocol):
             self.transport.loseConnection()
 
     def writeConnectionLost(self) -> None:
-        """The transport has sent everything, and told the peer that no more follows."""
+        """Handle the end of this side's data: everything has been sent."""
         if self.connection is not None:
             self.connection.flushed()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Tell the connection."""
+        """Notify the connection."""
         if self._inner is not None:
             self._inner.connectionLost(reason)
         elif self.connection is not None:
@@ -130,7 +130,7 @@ def _http_answer(port: str) -> bytes:
 
 
 class DetectingFactory(Factory):
-    """Builds :class:`DetectingProtocol`; ``http_port`` is named to HTTP clients."""
+    """Builds :class:`DetectingProtocol`; HTTP clients are told ``http_port``."""
 
     noisy = False
 

@@ -1,11 +1,11 @@
 """The direct transport: Twisted's TCP server transport without the deferred write.
 
-The stock transport buffers every ``write``, asks the reactor for a second dispatch
-and only then calls ``send``: about half of the CPU of a short request and its answer.
-This one joins all that is written during one read and sends it at once when nothing
-is waiting before it. Protocols are the same on both.
+The stock transport buffers every ``write``, asks the reactor for a second dispatch and only
+then calls ``send``. That takes about half of the CPU time of a short request. This
+transport joins everything that is written during one read, and sends it at once unless data
+is already queued. Protocols need no change.
 
-Two documented hooks carry it: :attr:`twisted.internet.tcp.Port.transport`, and the
+It uses two documented hooks: :attr:`twisted.internet.tcp.Port.transport`, and the
 ``reactor`` argument of a port, which may be any :class:`IReactorFDSet`. Ours is
 :class:`kupool.net.transport.descriptors.DescriptorGroup`.
 """
@@ -24,20 +24,20 @@ from twisted.python.failure import Failure
 from kupool.net.transport.descriptors import DescriptorGroup
 from kupool.net.transport.ports import PortEndpoint, RestingPort
 
-#: Bytes asked of the kernel in one read.
+#: Size of one read, in bytes.
 READ_SIZE = 65536
 
 
 def direct_transport_available() -> bool:
-    """Say whether this system has what the direct transport stands on."""
+    """Return whether this system supports the direct transport."""
     return hasattr(select, "epoll")
 
 
 class DirectServer(tcp.Server):
-    """One accepted connection that writes at once when it can."""
+    """An accepted connection that sends at once when it can."""
 
-    #: A registered producer is paused as soon as anything has to wait, so that what
-    #: is not yet sent stays where it can be conflated or dropped: in the outbox.
+    #: A registered producer is paused as soon as any data has to wait. So unsent data
+    #: stays in the outbox, where it can be conflated or dropped.
     bufferSize = 0
 
     reactor: DescriptorGroup
@@ -50,14 +50,14 @@ class DirectServer(tcp.Server):
         self._waiting = False
         self._aborted = False
         tcp.Server.__init__(self, sock, *args, **kwargs)
-        #: Whether bytes may be sent at once; one flag, as every write looks at it.
+        #: Whether bytes may be sent at once; a single flag, because every write checks it.
         self._ready = True
 
     def _reconsider(self) -> None:
         self._ready = bool(self.connected) and not (self._waiting or self._aborted or self.TLS)
 
     def startWriting(self) -> None:
-        """Note that bytes wait in Twisted's buffer, and have it sent when it can be."""
+        """Note that Twisted's buffer has data, and watch the socket for writing."""
         self._waiting = True
         self._ready = False
         tcp.Server.startWriting(self)
@@ -69,18 +69,18 @@ class DirectServer(tcp.Server):
         tcp.Server.stopWriting(self)
 
     def startTLS(self, *args: Any, **kwargs: Any) -> None:
-        """Encrypt from here on; what is written goes the stock way then."""
+        """Encrypt from here on; later writes use Twisted's buffer."""
         corked, self._corked = self._corked, None
         if corked is not None:
-            # What was written before goes out as it is.
+            # Earlier writes are sent unencrypted.
             tcp.Server.write(self, b"".join(corked))
         tcp.Server.startTLS(self, *args, **kwargs)
         self._reconsider()
 
     def write(self, data: bytes) -> None:
-        """Send ``data`` now if nothing waits before it, else behind what waits.
+        """Send ``data`` now if nothing is queued, else queue it.
 
-        What is written while the group handles a turn is sent at its end.
+        While the group handles a turn, data is sent at the end of the turn.
         """
         if self._corked is not None:
             self._corked.append(data)
@@ -102,26 +102,26 @@ class DirectServer(tcp.Server):
             try:
                 sent = self._send(data)
             except OSError:
-                sent = 0  # no room, or an error that doWrite() meets again and reports
+                sent = 0  # the buffer is full, or doWrite() will meet and report the error
             if sent != len(data):
                 tcp.Server.write(self, data[sent:] if sent else data)
         elif not self._aborted:
             tcp.Server.write(self, data)
 
     def writeSequence(self, iovec: Iterable[bytes]) -> None:
-        """Send several pieces as one; the inherited one would overtake :meth:`write`."""
+        """Send several pieces as one; the inherited method would overtake :meth:`write`."""
         self.write(b"".join(iovec))
 
     def abortConnection(self) -> None:
-        """Drop the connection and everything that has not been sent."""
+        """Close the connection, and drop all unsent data."""
         self._aborted = True
         self._corked = None
         self._reconsider()
         tcp.Server.abortConnection(self)
-        self.disconnecting = True  # what was read in this turn is not handled
+        self.disconnecting = True  # data that was read in this turn is not handled
 
     def doRead(self) -> Any:
-        """Read once; the group hands it to the protocol when it has read from all."""
+        """Read once; the group passes the data to the protocol after reading from all."""
         recv = self._recv
         try:
             data = recv(READ_SIZE)
@@ -133,22 +133,22 @@ class DirectServer(tcp.Server):
         return None
 
     def connectionLost(self, reason: Failure) -> None:
-        """Let go of the socket."""
+        """Close the socket."""
         self._ready = False
         tcp.Server.connectionLost(self, reason)
-        # Bound methods of the socket would keep its descriptor's object alive.
+        # Bound methods of the socket would keep the socket object alive.
         self.__dict__.pop("_recv", None)
         self.__dict__.pop("_send", None)
 
 
 class DirectPort(RestingPort):
-    """A listening TCP port whose connections are :class:`DirectServer`."""
+    """A listening TCP port that makes :class:`DirectServer` connections."""
 
     transport = DirectServer
 
 
 class DirectEndpoint(PortEndpoint):
-    """Listens on TCP with the direct transport, like ``TCP4ServerEndpoint``."""
+    """A TCP endpoint with the direct transport, like ``TCP4ServerEndpoint``."""
 
     def __init__(
         self, group: DescriptorGroup, port: int, interface: str = "", backlog: int = 1024

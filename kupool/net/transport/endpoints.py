@@ -1,4 +1,4 @@
-"""From what a setting says about an address to an endpoint that listens there."""
+"""Parse the addresses of settings and make endpoints that listen there."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from kupool.net.transport.proxied import ProxiedFactory, ProxySettings
 
 _SHORT = re.compile(r"(?P<host>\[[^\]]*\]|[^:\[\]=]*):(?P<port>\d+)")
 
-#: Kinds of endpoint whose one-argument form could be taken for ``host:port``.
+#: Kinds of endpoint whose short form looks like ``host:port``.
 _KINDS = frozenset(("tcp", "tcp6", "ssl", "tls", "unix", "fd"))
 
 
@@ -47,11 +47,11 @@ class Address(NamedTuple):
 
 
 def parse_address(text: str) -> Address | None:
-    """Return the TCP address that ``text`` names, or None for another endpoint.
+    """Parse a TCP address; returns None for another kind of endpoint.
 
-    ``text`` is ``:8080``, ``host:8080``, ``[::1]:8080``, or an endpoint string of
-    Twisted's such as ``tcp:8080:interface=127.0.0.1``. Raises :class:`ValueError`
-    naming what is wrong with it.
+    ``text`` is ``:8080``, ``host:8080``, ``[::1]:8080``, or a Twisted endpoint string such
+    as ``tcp:8080:interface=127.0.0.1``. Raises :class:`ValueError`, which says what is
+    wrong with it.
     """
     short = _SHORT.fullmatch(text)
     if short is not None and short["host"] not in _KINDS:
@@ -75,13 +75,13 @@ def _port(text: str, whole: str) -> int:
     return int(text)
 
 
-#: The kind of endpoint behind a proxy: the address that it listens on follows.
+#: The prefix of an endpoint behind a proxy; the address to listen on follows.
 _PROXIED = "haproxy:"
 
 
 @implementer(IStreamServerEndpoint)
 class ProxiedEndpoint:
-    """Listens for proxies that send a PROXY header."""
+    """An endpoint that accepts connections of proxies with a PROXY header."""
 
     def __init__(self, clock: Any, inner: IStreamServerEndpoint, settings: ProxySettings) -> None:
         self._clock = clock
@@ -89,7 +89,7 @@ class ProxiedEndpoint:
         self._settings = settings
 
     def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
-        """Start listening; fails as the endpoint inside does."""
+        """Start listening; fails as the inner endpoint does."""
         factory = ProxiedFactory(self._clock, protocolFactory, self._settings)
         return self._inner.listen(factory)
 
@@ -102,11 +102,12 @@ def endpoint_for(
     *,
     certificates: Certificates | None = None,
 ) -> IStreamServerEndpoint:
-    """Return the endpoint that ``text`` names; see :func:`parse_address`.
+    """Return the endpoint of an address or endpoint string; see :func:`parse_address`.
 
-    TCP addresses get the direct transport when its ``group`` is given. Behind ``haproxy:``
-    those of ``proxies`` are believed. Those of ``ssl:`` are among the ``certificates``, where
-    these are given. Raises :class:`ValueError` where the text names no endpoint.
+    TCP addresses use the direct transport if its ``group`` is given. An endpoint with
+    ``haproxy:`` trusts the given ``proxies``. Certificates of ``ssl:`` endpoints are added
+    to ``certificates``, if that is given. Raises :class:`ValueError` for an invalid
+    endpoint.
     """
     if text.startswith(_PROXIED):
         inner = endpoint_for(reactor, text.removeprefix(_PROXIED), group, certificates=certificates)
@@ -127,7 +128,7 @@ def endpoint_for(
             )
         endpoint: IStreamServerEndpoint = serverFromString(reactor, text)
     except (ValueError, TypeError, KeyError, IndexError, ImportError, OSError) as error:
-        # What a parser raises depends on the kind; none of them names the whole text.
+        # Parsers raise different exceptions, and none of them contains the whole text.
         raise ValueError(f"{text!r}: {_explained(text, error)}") from error
     return endpoint
 
@@ -142,9 +143,9 @@ def _explained(text: str, error: Exception) -> str:
 
 
 def probe(text: str) -> None:
-    """Try whether a TCP address can be listened on now, and let go of it again.
+    """Check whether a TCP address can be listened on, and release it again.
 
-    What is no TCP address, or leaves the port to the system, is not tried. Raises
+    Other endpoints, and ports chosen by the system, are not checked. Raises
     :class:`twisted.internet.error.CannotListenError`.
     """
     text = text.removeprefix(_PROXIED)

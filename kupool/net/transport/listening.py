@@ -1,4 +1,4 @@
-"""The ports of a server: listens on addresses, all or none, and lets go of them again."""
+"""Listen on the addresses of a server: on all of them or none."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from kupool.net.transport.proxied import ProxySettings
 from kupool.net.transport.resolving import resolved
 from kupool.timing.waiting import after
 
-#: What listening fails with on an address that this machine does not have.
+#: Error of listening on an address that this machine does not have.
 _NOT_HERE = frozenset((EADDRNOTAVAIL, EAFNOSUPPORT))
 
 
 class Listening:
-    """Listens for one factory."""
+    """The listening ports of one factory."""
 
     _log = Logger()
 
@@ -44,16 +44,16 @@ class Listening:
 
     @property
     def ports(self) -> list[Any]:
-        """What listens, as Twisted port objects."""
+        """The listening ports, as Twisted port objects."""
         return list(self._ports)
 
     async def listen(self, text: str, group: DescriptorGroup | None) -> None:
-        """Listen on an address, or all of those that a host's name stands for.
+        """Listen on an address, or on all addresses of a host name.
 
-        Of these, such as this machine does not have are left out, as long as there is
-        another; a port of 0 is the same for all. Where :meth:`stop` is called meanwhile,
-        none is left. Raises ``CannotListenError``, and :class:`ValueError` for a text that
-        names no endpoint.
+        Addresses of a name that this machine does not have are skipped, as long as it has
+        one. A port of 0 is the same port for all of them. If :meth:`stop` is called
+        meanwhile, nothing listens at the end. Raises ``CannotListenError``, and
+        :class:`ValueError` for an invalid address.
         """
         stops = self._stops
         named = await resolved(self._reactor, text)
@@ -75,7 +75,7 @@ class Listening:
             except CannotListenError as error:
                 if getattr(error.socketError, "errno", None) not in _NOT_HERE:
                     raise
-                missing = error  # as an address of IPv6 is where a system has it turned off
+                missing = error  # such as an IPv6 address if the system has IPv6 turned off
                 continue
             if self._stops != stops:
                 return
@@ -90,7 +90,7 @@ class Listening:
         try:
             port = await endpoint.listen(self._factory)
         except OSError as error:
-            # A Unix socket's folder may be missing; that error names no address.
+            # If a Unix socket's folder is missing, the error does not name the address.
             kind, _, rest = text.partition(":")
             raise CannotListenError(kind, rest, error) from error
         self._ports.append(port)
@@ -99,7 +99,7 @@ class Listening:
         return port
 
     async def stop(self) -> None:
-        """Accept no further connection. What goes wrong with a port is logged."""
+        """Stop accepting connections. Errors of a port are logged."""
         self._stops += 1
         ports, self._ports = self._ports, []
         for port in ports:
@@ -108,7 +108,7 @@ class Listening:
                 lambda failure: self._log.failure("A port could not be closed", failure)
             )
             self._closing.append(closing)
-        # A second call, while the first still waits, waits for the same ports.
+        # A second call during the first one waits for the same ports.
         for closing in list(self._closing):
             await after(closing)
             if closing in self._closing:

@@ -1,8 +1,8 @@
-"""Listening ports that rest when the system cannot accept, instead of spinning.
+"""Listening ports that back off when ``accept`` fails, instead of spinning.
 
-A listening socket stays readable while connections wait, so that a reactor asks again
-at once when there is no memory or no descriptor for one. Here it asks after 5 ms, then
-after twice as long, up to a second, until one is accepted.
+A listening socket stays readable while connections wait. When ``accept`` fails for lack of
+memory or descriptors, a reactor retries at once. These ports retry after 5 ms, then double
+the delay up to one second, until ``accept`` succeeds.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ from zope.interface import implementer
 from kupool.net.transport.leftovers import remove_leftovers
 from kupool.timing.doubling import Doubling
 
-#: Seconds before accepting is tried again, at first and at most.
+#: The first and the longest delay before ``accept`` is retried, in seconds.
 FIRST_REST = 0.005
 LONGEST_REST = 1.0
 
 _RESTS = Doubling(FIRST_REST, LONGEST_REST)
 
-#: What says nothing about the next connection.
+#: Errors of one connection, which do not affect the next one.
 _PASSING = frozenset((0, EAGAIN, EWOULDBLOCK, EPERM, ECONNABORTED))
 
 
 class ListeningSocket(socket.socket):
-    """A socket that remembers how its last ``accept`` went."""
+    """A socket that remembers the result of its last ``accept``."""
 
-    #: The error number, 0 after a success.
+    #: The error number of the last ``accept``, 0 after a success.
     outcome = 0
 
     def accept(self) -> tuple[socket.socket, Any]:
@@ -56,25 +56,25 @@ class ListeningSocket(socket.socket):
 
 
 class AdoptedSocket(ListeningSocket):
-    """One that listens already, as those that systemd passes."""
+    """A socket that is already listening, such as those that systemd passes."""
 
     def bind(self, address: object, /) -> None:
-        """Leave it where it is."""
+        """Do nothing: the socket is already bound."""
 
     def listen(self, backlog: int = 0, /) -> None:
-        """Leave it as it is."""
+        """Do nothing: the socket is already listening."""
 
 
 class RestingPort(tcp.Port):
-    """A TCP port that backs off when connections cannot be accepted."""
+    """A TCP port that backs off when ``accept`` fails."""
 
-    #: What listens already, where the port is to adopt it.
+    #: The listening socket to adopt, if any.
     adopted: AdoptedSocket | None = None
     _resting: IDelayedCall | None = None
     _rest = 0.0
 
     def createInternetSocket(self) -> socket.socket:
-        """Return the socket, as one that remembers."""
+        """Return a socket that remembers the result of its last ``accept``."""
         listening: ListeningSocket | None = self.adopted
         if listening is None:
             made = super().createInternetSocket()  # type: ignore[no-untyped-call]
@@ -83,7 +83,7 @@ class RestingPort(tcp.Port):
         return listening
 
     def doRead(self) -> None:
-        """Accept what waits; rest a little where that is impossible."""
+        """Accept the waiting connections; pause if that fails."""
         listening: Any = self.socket
         super().doRead()  # type: ignore[no-untyped-call]
         if listening.outcome in _PASSING:
@@ -99,7 +99,7 @@ class RestingPort(tcp.Port):
         self.reactor.addReader(self)
 
     def connectionLost(self, reason: Failure) -> None:
-        """Let go of the socket."""
+        """Close the socket."""
         resting, self._resting = self._resting, None
         if resting is not None:
             resting.cancel()
@@ -107,13 +107,13 @@ class RestingPort(tcp.Port):
 
 
 class RestingUnixPort(RestingPort, unix.Port):
-    """The same for Unix sockets.
+    """A Unix port that backs off when ``accept`` fails.
 
-    What a killed process left at the address does not keep this one from listening.
+    It removes what a killed process left at the address.
     """
 
     def startListening(self) -> None:
-        """Listen; raises ``CannotListenError``, as where another process listens there."""
+        """Listen; raises ``CannotListenError``, for example if another process listens there."""
         path: bytes = self._bindPath
         if self.wantPID and not path.startswith(b"\0"):
             in_use = remove_leftovers(path)
@@ -126,7 +126,7 @@ class RestingUnixPort(RestingPort, unix.Port):
             raise
 
     def connectionLost(self, reason: Failure) -> None:
-        """Let go of the socket, even where somebody has removed its file."""
+        """Close the socket, even if its file has been removed."""
         try:
             super().connectionLost(reason)
         except FileNotFoundError:
@@ -135,14 +135,14 @@ class RestingUnixPort(RestingPort, unix.Port):
 
     def _unlock(self) -> None:
         if self.lockFile is not None and self.lockFile.locked:
-            with suppress(OSError, ValueError):  # somebody has removed it, or has it now
+            with suppress(OSError, ValueError):  # another process has removed or replaced it
                 self.lockFile.unlock()
 
 
 class RestingListeners:
-    """Stands in for a reactor where ports are made: with it they rest.
+    """Stands in for a reactor to make ports that back off.
 
-    What it does not have itself, it takes from the reactor.
+    Attributes that it does not define come from the reactor.
     """
 
     def __init__(self, reactor: Any) -> None:
@@ -166,7 +166,7 @@ class RestingListeners:
         interface: str = "",
     ) -> IListeningPort:
         """Listen for TLS on a TCP port; raises ``CannotListenError``."""
-        from twisted.protocols.tls import TLSMemoryBIOFactory  # an extra of the installation
+        from twisted.protocols.tls import TLSMemoryBIOFactory  # an optional dependency
 
         inner = TLSMemoryBIOFactory(contextFactory, False, factory)
         return self.listenTCP(port, inner, backlog, interface)
@@ -186,7 +186,7 @@ class RestingListeners:
     def adoptStreamPort(
         self, fileDescriptor: int, addressFamily: int, factory: IProtocolFactory
     ) -> IListeningPort:
-        """Listen on a socket that listens already; the descriptor stays the caller's."""
+        """Listen on a socket that is already listening; the caller keeps the descriptor."""
         adopted = AdoptedSocket(fileno=os.dup(fileDescriptor))
         name = adopted.getsockname()
         port: RestingPort
@@ -205,9 +205,9 @@ def _listening(port: RestingPort) -> IListeningPort:
 
 @implementer(IStreamServerEndpoint)
 class PortEndpoint:
-    """Listens with a class of ports of ours, like ``TCP4ServerEndpoint``.
+    """A server endpoint of one of our port classes, like ``TCP4ServerEndpoint``.
 
-    ``reactor`` is the real one, or what stands in for it.
+    ``reactor`` is the real reactor or a stand-in for it.
     """
 
     def __init__(
@@ -226,13 +226,13 @@ class PortEndpoint:
         self._backlog = backlog
 
     def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
-        """Start listening; fails with ``CannotListenError`` where that is impossible."""
+        """Start listening; fails with ``CannotListenError`` if that is impossible."""
         try:
             port = self._class(
                 self._port, protocolFactory, self._backlog, self._interface, self._reactor
             )
             port.startListening()
-        except BaseException:  # of the factory, which may be the application's
+        except BaseException:  # the factory may be the application's
             return fail()
         return succeed(port)
 

@@ -1,9 +1,9 @@
-"""Protocol and Factory pairs, one for each framing.
+"""The protocols and factories, one pair for each framing.
 
-Each protocol belongs to the Twisted receiver of its framing, where there is one, and
-puts the batch splitter of :mod:`kupool.wire.framing` in place of its ``dataReceived``:
-one pass over the bytes of a read, one write for its answers. The pair that detects the
-framing is in :mod:`kupool.net.transport.detecting`.
+Each protocol subclasses the Twisted receiver of its framing, if there is one, and replaces
+its ``dataReceived`` by the batch splitter of :mod:`kupool.wire.framing`: one pass over the
+bytes of a read, one write for its answers. :mod:`kupool.net.transport.detecting` has the
+pair that detects the framing.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from kupool.session.connection import Connection
 from kupool.wire.codecs import Codec, TlvCodec, framing_of
 from kupool.wire.framing import FRAME, INT32, LINE, Framing, Tlv, encode_tlv
 
-#: Seconds that a connection over the limit has to show its framing, and to read why it
-#: is refused, before the cut.
+#: Seconds that a refused connection has to show its framing and to read why
+#: it is refused, before it is aborted.
 REFUSAL_GRACE = 2.0
 
-#: Connections over the limit that get that grace at the same time.
+#: Most refused connections that get these seconds at the same time.
 MAX_REFUSALS = 1000
 
-#: Its limit is that of the server.
+#: The server's limit applies.
 TLV = framing_of(TlvCodec(max_payload=0))._replace(
     encode=encode_tlv, join=lambda parts: b"".join(map(encode_tlv, parts))
 )
 
 
 def prepare(protocol: Protocol) -> tuple[Any, str]:
-    """Return the transport of a new connection, made ready, and the peer's host."""
+    """Configure the transport of a new connection; returns it and the peer's host."""
     transport: Any = protocol.transport
     if ITCPTransport.providedBy(transport):
         transport.setTcpNoDelay(True)
@@ -49,7 +49,7 @@ def prepare(protocol: Protocol) -> tuple[Any, str]:
 
 @implementer(IHalfCloseableProtocol)
 class FramedProtocol(Protocol):
-    """What the protocols of all framings share: they feed a connection."""
+    """The base of the protocols of all framings: feeds a connection."""
 
     framing: Framing
 
@@ -60,7 +60,7 @@ class FramedProtocol(Protocol):
             self._feed_directly(connection)
 
     def connectionMade(self) -> None:
-        """Admit the peer, or tell it why not and close."""
+        """Admit the peer, or tell it why it is refused and close."""
         transport, host = prepare(self)
         refusal = self._manager.refusal(host)
         if refusal is None:
@@ -71,29 +71,30 @@ class FramedProtocol(Protocol):
             refuse(self._manager, transport, self.framing, refusal)
 
     def _feed_directly(self, connection: Connection) -> None:
-        """Spare each read a call, where no subclass has a way of its own."""
+        """Bind ``dataReceived`` to the connection, unless a subclass overrides it: saves a call.
+        """
         if type(self).dataReceived is FramedProtocol.dataReceived:
             self.dataReceived = connection.feed  # type: ignore[method-assign]
 
     def dataReceived(self, data: bytes) -> None:
-        """Feed the connection; a peer that was refused is not heard."""
+        """Feed the connection; data of a refused peer is dropped."""
         if self.connection is not None:
             self.connection.feed(data)
 
     def readConnectionLost(self) -> None:
-        """The peer has sent all it will; it may still read its answers."""
+        """Handle the end of the peer's data; the peer may still read its answers."""
         if self.connection is not None:
             self.connection.finished()
         elif self.transport is not None:
             self.transport.loseConnection()
 
     def writeConnectionLost(self) -> None:
-        """The transport has sent everything, and told the peer that no more follows."""
+        """Handle the end of this side's data: everything has been sent."""
         if self.connection is not None:
             self.connection.flushed()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Tell the connection; its manager and observer hear of it from there."""
+        """Notify the connection, which notifies its manager and observer."""
         connection, self.connection = self.connection, None
         self.__dict__.pop("dataReceived", None)
         if connection is not None:
@@ -103,30 +104,30 @@ class FramedProtocol(Protocol):
 
 
 class FrameProtocol(FramedProtocol):
-    """The original framing: opcode, length, payload."""
+    """The framing ``frame``: opcode, length, payload."""
 
     framing = FRAME
 
 
 class Int32Protocol(FramedProtocol, Int32StringReceiver):
-    """Messages with a big-endian 32-bit length, as Twisted peers send them."""
+    """The framing ``int32``: messages with a big-endian 32-bit length, as in Twisted."""
 
     framing = INT32
 
     def stringReceived(self, string: bytes) -> None:
-        """Handle one payload, where a subclass went back to the stock receiver."""
+        """Handle one payload, if a subclass uses the stock receiver."""
         if self.connection is not None:
             self.connection.receive([string])
 
 
 class LineProtocol(FramedProtocol, LineOnlyReceiver):
-    """Messages that end with LF."""
+    """The framing ``line``: messages that end with LF."""
 
     framing = LINE
     delimiter = b"\n"
 
     def lineReceived(self, line: bytes) -> None:
-        """Handle one payload, where a subclass went back to the stock receiver."""
+        """Handle one payload, if a subclass uses the stock receiver."""
         payload = line.removesuffix(b"\r")
         if self.connection is not None:
             if payload != line:
@@ -136,7 +137,7 @@ class LineProtocol(FramedProtocol, LineOnlyReceiver):
 
 
 class TlvProtocol(FramedProtocol):
-    """Messages with a little-endian length and id."""
+    """The framing ``tlv``: messages with a little-endian length and id."""
 
     framing = TLV
 
@@ -157,9 +158,9 @@ def refuse(
     framing: Framing,
     refusal: tuple[CloseReason, float | None],
 ) -> None:
-    """Tell a peer over the limit why it may not come in, and end it.
+    """Tell a refused peer the reason, and end its connection.
 
-    ``refusal`` is the reason, and the seconds after which to come again, if that is known.
+    ``refusal`` is the reason, and the seconds until the peer may try again, if known.
     """
     reason, retry_after = refusal
     manager.refused += 1
@@ -168,13 +169,13 @@ def refuse(
     halves = ends_by_halves(transport)
     graced = manager.grant_grace(transport, REFUSAL_GRACE, MAX_REFUSALS)
     if graced and halves:
-        # A socket that is closed with bytes unread is reset, and the peer may never see
-        # why. So only this side ends; what still comes is dropped, and the grace is short.
+        # A socket that is closed with unread bytes is reset, and the peer may not get the
+        # reason. So only this side ends; further data is dropped, for a short time.
         transport.loseWriteConnection()
     elif graced or halves:
         transport.loseConnection()
     else:
-        # TLS waits without limit for a handshake, and for the peer's goodbye.
+        # TLS waits without limit for a handshake, and for the peer's close.
         transport.abortConnection()
 
 
@@ -240,7 +241,7 @@ class CodecFactory(FramedFactory):
         return protocol
 
 
-#: The factory of each value of the setting ``framing`` but ``auto``.
+#: The factory for each value of the setting ``framing`` except ``auto``.
 FACTORIES: dict[str, type[FramedFactory]] = {
     f.protocol.framing.name: f for f in (FrameFactory, Int32Factory, LineFactory, TlvFactory)
 }

@@ -1,10 +1,10 @@
-"""Connections through a proxy that says, in a PROXY header, whose they are.
+"""Accept connections through a proxy that sends the peer's address in a PROXY header.
 
-The header comes first. Until it is whole there is no connection for the rest of the server,
-so that limits and bans see the address of the peer, and not that of the proxy. A header is
-believed only from a proxy that is trusted: anybody else could name any address.
+The header comes first. The server sees the connection only when the header is complete, so
+that limits and bans apply to the peer's address instead of the proxy's. Only headers from
+trusted proxies are accepted, because anybody else could claim any address.
 
-The headers of both versions are read by Twisted's own parsers.
+Twisted's own parsers read both versions of the header.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from zope.interface import implementer
 
 from kupool.ranges import check_fields, number, whole
 
-#: The longest header of the first version, and the fixed part of one of the second.
+#: The longest version 1 header, and the fixed part of a version 2 header, in bytes.
 _LONGEST_V1 = 107
 _FIXED_V2 = 16
 
-#: The most that a header of the second version may announce after its fixed part.
+#: The longest variable part of a version 2 header, in bytes.
 _LONGEST_V2 = 4096
 
-#: How the address of a proxy on a Unix socket is written among those that are trusted.
+#: The name of Unix sockets among the trusted proxies.
 UNIX = "unix"
 
 
 def parse_networks(texts: Sequence[str]) -> tuple[IPv4Network | IPv6Network, ...]:
-    """Return the networks that texts name, ``unix`` left out.
+    """Parse addresses and networks; ``unix`` is skipped.
 
     Raises :class:`ValueError` for a text that is neither an address nor a network.
     """
@@ -56,7 +56,7 @@ def parse_networks(texts: Sequence[str]) -> tuple[IPv4Network | IPv6Network, ...
 
 
 class TrustedProxies:
-    """The proxies that are trusted: addresses, networks, and ``unix`` for a Unix socket.
+    """The trusted proxies: addresses, networks, and ``unix`` for a Unix socket.
 
     Raises :class:`ValueError` for a text that is none of these.
     """
@@ -66,7 +66,7 @@ class TrustedProxies:
         self._networks = parse_networks(texts)
 
     def __contains__(self, host: object) -> bool:
-        """Say whether a host is one of them; an empty one is that of a Unix socket."""
+        """Return whether a host is trusted; an empty host is a Unix socket."""
         if not host:
             return self._unix
         try:
@@ -79,11 +79,11 @@ class TrustedProxies:
 
 @dataclass(frozen=True)
 class ProxySettings:
-    """Which proxies are believed, and how long they may take.
+    """Which proxies are trusted, and how long they may take.
 
-    ``trusted`` are addresses, networks, and ``unix`` for any on a Unix socket. A header has
-    to be whole within ``timeout`` seconds; so many connections may wait for theirs: ``most``.
-    Raises :class:`ValueError` for a value that is out of its range.
+    ``trusted`` are addresses, networks, and ``unix`` for any Unix socket. A header must be
+    complete within ``timeout`` seconds. At most ``most`` connections may wait for their
+    headers. Raises :class:`ValueError` for a value that is out of its range.
     """
 
     trusted: tuple[str, ...] = ("127.0.0.0/8", "::1", UNIX)
@@ -95,14 +95,14 @@ class ProxySettings:
 
 
 class _NeedsMore(Exception):
-    """The header is not whole yet."""
+    """The header is not complete yet."""
 
 
 def read_header(data: bytes) -> tuple[IAddress | None, bytes]:
-    """Return the address that a header names, and what follows the header.
+    """Return the address in a header, and the bytes after the header.
 
-    The address is None where the header names none, as for a health check of the proxy.
-    Raises :class:`_NeedsMore`, and :class:`ValueError` for what is no header.
+    The address is None if the header contains none, as in a health check of the proxy.
+    Raises :class:`_NeedsMore`, and :class:`ValueError` for an invalid header.
     """
     try:
         if data[: len(V2Parser.PREFIX)] == V2Parser.PREFIX[: len(data)]:
@@ -139,7 +139,7 @@ def _read_v2(data: bytes) -> tuple[IAddress | None, bytes]:
     if data[12] >> 4 != 2 or command > 1:
         raise ValueError("the PROXY header is of an unknown version or command")
     if command == 0 or family == 0 or family == 3:
-        return None, rest  # the proxy's own, of an unknown kind, or of a Unix socket
+        return None, rest  # the proxy's own connection, an unknown family, or a Unix socket
     try:
         return _normalised(V2Parser.parse(data[:whole]).source), rest
     except LookupError:
@@ -147,9 +147,9 @@ def _read_v2(data: bytes) -> tuple[IAddress | None, bytes]:
 
 
 def _normalised(source: Any) -> IAddress | None:
-    """Return an address in its usual form, so that one peer is one peer in every version.
+    """Return an address in its canonical form, so that one peer has one address in all versions.
 
-    Raises :class:`ValueError` for a text that is no address: the parsers take any.
+    Raises :class:`ValueError` for an invalid address, because the parsers accept any text.
     """
     if source is None:
         return None
@@ -160,22 +160,22 @@ def _normalised(source: Any) -> IAddress | None:
 
 @implementer(IHalfCloseableProtocol)
 class _Named(ProtocolWrapper):
-    """Stands between a transport and a protocol, and says that the peer is another one."""
+    """Wraps a transport so that ``getPeer`` returns the address from the header."""
 
     def __init__(self, factory: Any, inner: Any, peer: IAddress) -> None:
         super().__init__(factory, inner)
         self._named = peer
 
     def getPeer(self) -> IAddress:
-        """Return the address that the proxy has named."""
+        """Return the address from the header."""
         return self._named
 
     def readConnectionLost(self) -> None:
-        """Pass it on: the peer sends no more."""
+        """Forward the event: the peer sends no more."""
         _half(self.wrappedProtocol, "readConnectionLost", self.transport)
 
     def writeConnectionLost(self) -> None:
-        """Pass it on: all is sent."""
+        """Forward the event: everything has been sent."""
         _half(self.wrappedProtocol, "writeConnectionLost", self.transport)
 
 
@@ -188,7 +188,7 @@ def _half(protocol: Any, event: str, transport: Any) -> None:
 
 @implementer(IHalfCloseableProtocol)
 class ProxiedProtocol(Protocol):
-    """Waits for the header, and gives way to the protocol of the peer that it names."""
+    """Waits for the header, then replaces itself by the protocol of the peer."""
 
     factory: ProxiedFactory
 
@@ -198,7 +198,7 @@ class ProxiedProtocol(Protocol):
         self._timer: IDelayedCall | None = None
 
     def connectionMade(self) -> None:
-        """Begin to wait, unless this is nobody that is trusted, or too many wait."""
+        """Wait for the header; refuse an untrusted proxy, or when too many connections wait."""
         why = self.factory.refusal(self.transport.getPeer())  # type: ignore[union-attr]
         if why:
             self._refuse(why)
@@ -209,7 +209,7 @@ class ProxiedProtocol(Protocol):
             )
 
     def dataReceived(self, data: bytes) -> None:
-        """Take bytes of the header, or of the peer behind it."""
+        """Take bytes of the header, or of the peer after it."""
         if self._inner is not None:
             self._inner.dataReceived(data)
             return
@@ -254,24 +254,24 @@ class ProxiedProtocol(Protocol):
             timer.cancel()
 
     def readConnectionLost(self) -> None:
-        """The peer has sent all it will."""
+        """Handle the end of the peer's data."""
         _half(self._inner, "readConnectionLost", self.transport)
 
     def writeConnectionLost(self) -> None:
-        """All is sent."""
+        """Handle the end of this side's data."""
         _half(self._inner, "writeConnectionLost", self.transport)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Tell the protocol of the peer."""
+        """Notify the protocol of the peer."""
         self._stop_waiting()
         if self._inner is not None:
             self._inner.connectionLost(reason)
 
 
 class ProxiedFactory(Factory):
-    """Builds the protocols of ``inner`` for the peers that trusted proxies name.
+    """Builds the protocols of ``inner`` for peers behind trusted proxies.
 
-    Raises :class:`ValueError` for settings that name no network.
+    Raises :class:`ValueError` for settings that contain an invalid network.
     """
 
     noisy = False
@@ -282,41 +282,41 @@ class ProxiedFactory(Factory):
         self.inner = inner
         self.settings = settings
         self.wrapping = WrappingFactory(inner)
-        #: Those whose header is not whole.
+        #: Connections whose header is not complete.
         self.waiting: set[ProxiedProtocol] = set()
-        #: How many were cut off because of their header, or because there was none.
+        #: Number of connections aborted because of a missing or invalid header.
         self.refusals = 0
         self._trusted = TrustedProxies(settings.trusted)
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
-        """Return what waits for the header of a new connection."""
+        """Return a protocol that waits for the header of a new connection."""
         protocol = ProxiedProtocol()
         protocol.factory = self
         return protocol
 
     def doStart(self) -> None:
-        """Pass it on."""
+        """Forward the call to ``inner``."""
         self.inner.doStart()
 
     def doStop(self) -> None:
-        """Pass it on, and cut off whoever still waits."""
+        """Forward the call to ``inner``, and abort the connections that wait for their headers."""
         for protocol in list(self.waiting):
             transport: Any = protocol.transport
             transport.abortConnection()
         self.inner.doStop()
 
     def refusal(self, peer: Any) -> str:
-        """Say why a header of this proxy would not be believed; empty where it would."""
+        """Return why the headers of this proxy are refused; empty if they are accepted."""
         if len(self.waiting) >= self.settings.most:
-            return "too many connections wait for their header"
+            return "too many connections wait for their headers"
         trusted = (getattr(peer, "host", None) or "") in self._trusted
         return "" if trusted else "it is not among the trusted proxies (proxy_trusted)"
 
     def refused(self, peer: Any, why: str) -> None:
-        """Count and log a connection that is cut off."""
+        """Count and log a connection that is aborted."""
         self.refusals += 1
         self._log.warn(
-            "A connection of proxy {peer} was cut off: {why}",
+            "A connection from proxy {peer} was aborted: {why}",
             peer=getattr(peer, "host", None) or "on a Unix socket",
             why=why,
         )

@@ -1,4 +1,4 @@
-"""From the name of a host to the addresses to listen on, without holding up the reactor."""
+"""Resolve a host name to the addresses to listen on, without blocking the reactor."""
 
 from __future__ import annotations
 
@@ -22,24 +22,23 @@ class _Addresses:
         self.done: Deferred[list[Any]] = Deferred()
 
     def resolutionBegan(self, resolutionInProgress: IHostResolution) -> None:
-        """Nothing is known yet."""
+        """Do nothing."""
 
     def addressResolved(self, address: IAddress) -> None:
-        """Keep one address."""
+        """Add an address."""
         self.found.append(address)
 
     def resolutionComplete(self) -> None:
-        """All addresses are known."""
+        """Finish: all addresses are known."""
         self.done.callback(self.found)
 
 
 async def resolved(reactor: Any, text: str) -> list[Address]:
-    """Return the addresses of the host that ``text``, an address to listen on, names.
+    """Return the addresses of the host in ``text``, an address to listen on.
 
-    That is every one for ``name:port``, those of IPv4 first; with ``tcp:`` or ``tcp6:``
-    those of that kind alone. Nothing where no name is to be resolved. Raises
-    ``CannotListenError`` for a name without an address, and :class:`ValueError` as
-    ``parse_address`` does.
+    ``name:port`` gives all addresses, IPv4 first; ``tcp:`` or ``tcp6:`` gives those of that
+    kind. The list is empty if there is no name to resolve. Raises ``CannotListenError`` for
+    a name without an address, and :class:`ValueError` as ``parse_address`` does.
     """
     address = parse_address(text)
     if address is None or not address.host:

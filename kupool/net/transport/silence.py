@@ -1,4 +1,4 @@
-"""Connections on which nothing need ever be said: the system finds out whether they stand."""
+"""TCP keepalive for connections whose peers may be silent for any time."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import Any
 
 from twisted.internet.interfaces import ITCPTransport
 
-#: Probes that a peer has, one after another, before its time is over.
+#: Number of keepalive probes before the connection is ended.
 PROBES = 4
 
-#: The largest values that the options below take.
+#: The largest values of the socket options below.
 MOST_SECONDS = 32_767
 MOST_MILLISECONDS = 2**31 - 1
 
 _FAMILIES = (socket.AF_INET, socket.AF_INET6)
 
-#: Options of TCP that not every system has.
+#: TCP options that not every system has.
 _IDLE = getattr(socket, "TCP_KEEPIDLE", None)
 _INTERVAL = getattr(socket, "TCP_KEEPINTVL", None)
 _COUNT = getattr(socket, "TCP_KEEPCNT", None)
@@ -24,17 +24,17 @@ _UNACKNOWLEDGED = getattr(socket, "TCP_USER_TIMEOUT", None)
 
 
 def end_when_gone(transport: Any, seconds: float) -> None:
-    """Have the system end a connection whose peer's machine does not answer any more.
+    """Let the system end a connection whose peer's machine no longer answers.
 
-    That is noticed ``seconds`` after its last sign, as exactly as the system can tell; with 0
-    whenever the system does by itself. Harmless on a transport that is not TCP.
+    That happens ``seconds`` after its last answer, as exactly as the system allows. With 0
+    the system's own defaults apply. Does nothing on a transport that is not TCP.
     """
     if not ITCPTransport.providedBy(transport):
         return
     transport.setTcpKeepAlive(True)
     handle = getattr(transport, "getHandle", lambda: None)()
     if not seconds or not isinstance(handle, socket.socket) or handle.family not in _FAMILIES:
-        return  # behind a proxy the socket may be one of Unix
+        return  # behind a proxy it may be a Unix socket
     step = min(max(1, round(seconds / (PROBES + 1))), MOST_SECONDS)
     for option, value in (
         (_IDLE, step),

@@ -1,1 +1,1 @@
-"""Handlers in threads and processes, and the queues before them."""
+"""Worker pools (queues in front of handlers), and threads and processes for blocking calls."""

@@ -1,8 +1,8 @@
-"""The process of :mod:`kupool.net.workers.processes`: takes calls and answers them.
+"""The child process of :mod:`kupool.net.workers.processes`: receives calls and answers them.
 
-It is run as a program of its own and needs the standard library alone. Calls come on the
-descriptor ``CALLS``, answers go to ``ANSWERS``, each pickled, behind its length as u32
-big-endian. The first message is no call: it says what the parent's surroundings are.
+It runs as a program of its own and needs only the standard library. Calls arrive on the
+descriptor ``CALLS``, answers are sent on ``ANSWERS``. Each is pickled, after its length as
+u32 big-endian. The first message is not a call but a :class:`ChildSurroundings`.
 """
 
 from __future__ import annotations
@@ -16,21 +16,20 @@ import traceback
 from types import ModuleType
 from typing import Any, BinaryIO, NamedTuple
 
-#: The descriptors of the queue. Standard input, output and error are the job's own.
+#: The descriptors of calls and answers. The functions may use the standard ones.
 CALLS = 3
 ANSWERS = 4
 
-#: The name under which a child imports the file that its parent runs. It is the one of the
-#: standard library's ``multiprocessing``, which files may know already.
+#: The name under which a child imports the file that its parent runs. The standard library's
+#: ``multiprocessing`` uses the same name.
 MAIN = "__mp_main__"
 
 
 class ChildSurroundings(NamedTuple):
-    """What a child has from its parent.
+    """What a child gets from its parent.
 
-    ``path`` is where modules are found, ``arguments`` those of the command line. ``main`` is
-    the file that the parent runs and ``package`` the package that it is of; empty where there
-    is none.
+    ``path`` is ``sys.path``, ``arguments`` are the command line. ``main`` is the file that
+    the parent runs, and ``package`` its package; both are empty if there is none.
     """
 
     path: list[str]
@@ -40,9 +39,9 @@ class ChildSurroundings(NamedTuple):
 
 
 def own_surroundings() -> ChildSurroundings:
-    """Return those of this process, for its children.
+    """Return the surroundings of this process, for its children.
 
-    An empty entry of the path, which stands for the working directory, is left out.
+    An empty entry of the path, which means the working directory, is left out.
     """
     main = sys.modules.get("__main__")
     return ChildSurroundings(
@@ -54,7 +53,7 @@ def own_surroundings() -> ChildSurroundings:
 
 
 class _Calls(pickle.Unpickler):
-    """Reads calls: what is of the parent's running file is found in a copy of it."""
+    """Unpickles calls; objects of the parent's ``__main__`` come from a copy of that file."""
 
     def __init__(self, data: bytes, surroundings: ChildSurroundings) -> None:
         super().__init__(io.BytesIO(data))
@@ -68,27 +67,29 @@ class _Calls(pickle.Unpickler):
 
 
 class _Answers(pickle.Unpickler):
-    """Reads answers: what is of the child's copy of the running file is that file's here."""
+    """Unpickles answers; objects of the child's copy of the file become those of ``__main__``.
+    """
 
     def find_class(self, module_name: str, global_name: str) -> Any:
         return super().find_class("__main__" if module_name == MAIN else module_name, global_name)
 
 
 def read_answer(data: bytes) -> tuple[bool, Any]:
-    """Return what :func:`answer` said; raises whatever unpickling does."""
+    """Return the result of :func:`answer`; raises what unpickling raises."""
     succeeded, value = _Answers(io.BytesIO(data)).load()
     return succeeded, value
 
 
 def import_main(surroundings: ChildSurroundings) -> None:
-    """Import the file that the parent runs, once, when something of it is needed first.
+    """Import the file that the parent runs, once, when something of it is first needed.
 
-    It is not called ``__main__`` meanwhile, so that it does not do here what it does there.
+    It is not named ``__main__`` during the import, so that its ``if __name__ ==
+    "__main__":`` block does not run.
     """
     if MAIN in sys.modules:
         return
     if not surroundings.main:
-        raise ImportError("the parent runs no file: its functions cannot be found here")
+        raise ImportError("the parent process runs no file, so its functions cannot be imported")
     with open(surroundings.main, "rb") as source:
         code = compile(source.read(), surroundings.main, "exec")
     module = ModuleType(MAIN)
@@ -104,9 +105,9 @@ def import_main(surroundings: ChildSurroundings) -> None:
 
 
 def answer(order: bytes, surroundings: ChildSurroundings) -> bytes:
-    """Make one call; returns (whether it succeeded, the result or the traceback), pickled.
+    """Make one call; returns the pickled tuple (success, result or traceback).
 
-    Whatever is raised is an answer, also what asks the process to exit.
+    Every exception is an answer, including ``SystemExit``.
     """
     try:
         function, arguments = _Calls(order, surroundings).load()
@@ -116,7 +117,7 @@ def answer(order: bytes, surroundings: ChildSurroundings) -> bytes:
 
 
 def serve(calls: BinaryIO, answers: BinaryIO) -> None:
-    """Answer calls until there are no more."""
+    """Answer calls until the input ends."""
     head = _message(calls)
     if head is None:
         return
@@ -127,7 +128,7 @@ def serve(calls: BinaryIO, answers: BinaryIO) -> None:
     while (order := _message(calls)) is not None:
         result = answer(order, surroundings)
         if os.getpid() != worker:
-            os._exit(0)  # a copy that the function made of this process, and let go on
+            os._exit(0)  # the function forked, and this is the fork
         answers.write(len(result).to_bytes(4, "big") + result)
         answers.flush()
 
@@ -138,10 +139,10 @@ def _message(calls: BinaryIO) -> bytes | None:
 
 
 def main() -> None:
-    """Serve the parent; what it is interrupted by is the parent's to handle."""
+    """Serve the parent. SIGINT is ignored: the parent handles it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for descriptor in (CALLS, ANSWERS):
-        os.set_inheritable(descriptor, False)  # no program that a function runs has them
+        os.set_inheritable(descriptor, False)  # programs that a function runs do not inherit them
     with os.fdopen(CALLS, "rb") as calls, os.fdopen(ANSWERS, "wb") as answers:
         serve(calls, answers)
 

@@ -1,9 +1,9 @@
-"""Worker pools: queues in front of handlers, so that no message waits for every other.
+"""Worker pools: queues in front of handlers, so that a slow handler delays only its own queue.
 
-A pool is middleware of a router. Each worker takes one message at a time from a queue of
-its own, and goes to the next when the handler has ended, its Deferred or coroutine
-included. Everything happens in the reactor's thread; for handlers that block there are
-:mod:`kupool.net.workers.threads` and :mod:`kupool.net.workers.processes`.
+A pool is middleware of a router. Each worker handles one message at a time from its own
+queue, and takes the next one when the handler's Deferred or coroutine has ended. Handlers
+run in the reactor's thread. For blocking handlers see :mod:`kupool.net.workers.threads` and
+:mod:`kupool.net.workers.processes`.
 """
 
 from __future__ import annotations
@@ -26,19 +26,20 @@ from kupool.net.workers.settings import Balance, Drained, Full, WorkerSettings
 from kupool.session.connection import Connection
 from kupool.timing.waiting import Waiters
 
-#: Messages that one worker takes in one turn of the reactor, where none has to wait.
+#: Most messages that one worker takes in one reactor turn.
 TURN = 100
 
-#: The close of a connection whose messages find no room. The wire contract gives it no
-#: code of its own, so it carries the code of its error text.
+#: The close of a connection whose queue is full. The wire contract gives it no
+#: code of its own, so it has the code of its error text.
 CLOSE_UNAVAILABLE = CloseReason(UNAVAILABLE.code, UNAVAILABLE.text, True)
 
 
 class WorkerPool:
-    """Takes messages to workers. Used as middleware: ``router.use(WorkerPool(reactor))``.
+    """Distributes messages to workers. Use it as middleware: ``router.use(WorkerPool(reactor))``.
 
-    ``key`` gets what the handler gets, and is needed for ``by-key`` alone: messages with
-    equal keys go to the same worker. Raises :class:`ValueError` where it is missing.
+    ``key`` gets the arguments of the handler. It is required for ``by-key`` and unused
+    otherwise: messages with equal keys go to the same worker. Raises :class:`ValueError` if
+    it is missing.
     """
 
     _log = Logger()
@@ -51,8 +52,8 @@ class WorkerPool:
         key: Callable[..., Hashable] | None = None,
     ) -> None:
         self.settings = settings or WorkerSettings()
-        #: ``handled``, ``timeout``, ``late``, and the messages that found no room as
-        #: ``reject``, ``close``, ``drop``; ``stopped`` are those that came after the stop.
+        #: ``handled``, ``timeout``, ``late``; messages that found the queue full, as
+        #: ``reject``, ``close``, ``drop``; ``stopped``, messages that came after the stop.
         self.counters: Counter[str] = Counter()
         self._clock = clock
         self._key = key
@@ -68,7 +69,7 @@ class WorkerPool:
         )
         self._last = -1
         self._stuck: set[QueuedMessage] = set()
-        #: Handlers that wait for the stop themselves.
+        #: Messages whose handlers wait for this stop.
         self._aside: set[QueuedMessage] = set()
         self._stopping = False
         self._emptied: Deferred[None] | None = None
@@ -77,15 +78,16 @@ class WorkerPool:
 
     @property
     def loads(self) -> list[int]:
-        """Messages that each worker has in its hands, its queue, or waiting for a place."""
+        """Number of messages of each worker: running, queued or waiting for a place in the queue.
+        """
         return [worker.load for worker in self._workers]
 
     @property
     def stuck(self) -> int:
-        """Handlers that were cancelled for their time, and have not ended since."""
+        """Number of handlers that timed out, were cancelled, and have not ended."""
         return len(self._stuck)
 
-    # -- coming in
+    # -- queueing
 
     def __call__(self, handler: RouteStep) -> RouteStep:
         """Return a handler whose messages go through the pool."""
@@ -97,7 +99,7 @@ class WorkerPool:
         return queued
 
     def submit(self, handler: RouteStep, connection: Connection, *message: Any) -> object:
-        """Give a message to its worker; returns the outcome, or a Deferred of it."""
+        """Assign a message to a worker; returns the outcome, or a Deferred of it."""
         if self._stopping:
             self.counters["stopped"] += 1
             return UNAVAILABLE
@@ -130,7 +132,7 @@ class WorkerPool:
         if not wait:
             self._overflow(job)
             return
-        # One connection has one message that waits: nothing more of it is handled.
+        # A connection has at most one message that waits: it is held until then.
         job.connection.hold()
         worker.waiting[job] = self._clock.callLater(wait, self._waited, worker, job)
 
@@ -148,10 +150,10 @@ class WorkerPool:
                 job.connection.close(CLOSE_UNAVAILABLE)
             job.settle(LATER)
 
-    # -- being handled
+    # -- handling
 
     def _at_once(self, worker: QueueWorker, job: QueuedMessage) -> object:
-        """Handle a message without a queue, and without a Deferred where none is needed."""
+        """Handle a message without queueing, and without a Deferred if none is needed."""
         worker.turning = True
         try:
             outcome = job.begin()
@@ -168,7 +170,7 @@ class WorkerPool:
         return done
 
     def _follow(self, worker: QueueWorker, job: QueuedMessage, work: Deferred[object]) -> None:
-        """Wait for the end of a handler, but not for ever."""
+        """Wait for the end of a handler, for at most the timeout."""
         if job.waits_for_a_stop and self._stopping:
             self._aside.add(job)
         else:
@@ -187,7 +189,7 @@ class WorkerPool:
         if job not in worker.running:
             self._stuck.discard(job)
             if isinstance(result, Failure) and not result.check(CancelledError):
-                self._log.failure("Message {label} failed after its time", result, label=job.label)
+                self._log.failure("Message {label} failed after its timeout", result, label=job.label)
             self.counters["late"] += not isinstance(result, Failure)
             return
         del worker.running[job]
@@ -207,16 +209,16 @@ class WorkerPool:
         self._go_on(worker)
 
     def _cut_off(self, worker: QueueWorker, job: QueuedMessage, work: Deferred[object]) -> None:
-        """Let go of a handler, whether it takes notice of that or not."""
+        """Cancel a handler, and stop waiting for it."""
         del worker.running[job]
         self._stuck.add(job)
         try:
             work.cancel()
-        except BaseException:  # of what was to end it: that is no reason to wait on
+        except BaseException:  # the canceller failed: do not wait for the handler anyway
             self._log.failure("Message {label} could not be cancelled", label=job.label)
 
     def _go_on(self, worker: QueueWorker) -> None:
-        """Handle what waits for this worker, as far as it is free for it."""
+        """Handle queued messages of this worker, as many as it has free slots."""
         if worker.turning:
             return
         worker.turning = True
@@ -235,7 +237,7 @@ class WorkerPool:
         self._perhaps_emptied()
 
     def _let_in(self, worker: QueueWorker) -> None:
-        """Give places in the queue to those that wait for one."""
+        """Move waiting messages into the queue while it has room."""
         while worker.waiting and len(worker.queue) < self.settings.queue:
             job = next(iter(worker.waiting))
             worker.waiting.pop(job).cancel()
@@ -246,7 +248,7 @@ class WorkerPool:
         self.counters["handled"] += 1
         try:
             outcome = job.begin()
-        except BaseException:  # one that wants the process to exit must not stop the worker
+        except BaseException:  # SystemExit must not stop the worker either
             job.settle(Failure())
             return
         if isinstance(outcome, Deferred):
@@ -254,16 +256,16 @@ class WorkerPool:
         else:
             job.settle(outcome)
 
-    # -- the end
+    # -- stopping
 
     def _waits_for_a_stop(self, job: QueuedMessage) -> None:
-        """A handler waits for a stop: then that stop, if it is of this pool, goes on without it."""
-        job.cancel_timer()  # its time would cut off that stop as well
+        """Called when a handler waits for a stop: a stop of this pool then does not wait for it."""
+        job.cancel_timer()  # the timeout would also cancel that stop
         if self._stopping and self._report is None:
             self._put_aside(job)
 
     def _put_aside(self, job: QueuedMessage) -> None:
-        """Wait no longer for a handler, which goes on."""
+        """Stop waiting for a handler, which goes on."""
         for worker in self._workers:
             if worker.running.pop(job, None) is not None:
                 self._aside.add(job)
@@ -276,9 +278,10 @@ class WorkerPool:
             emptied.callback(None)
 
     def settled(self, connection: Connection) -> Deferred[None] | None:
-        """Return what an observer's ``settle`` returns, for a peer that sends no more.
+        """Return what an observer's ``settle`` returns, for a peer that has finished sending.
 
-        It fires when all its messages have been handled; None where none is here.
+        It fires when all messages of the connection have been handled. Returns None if it
+        has none.
         """
         jobs = [job for w in self._workers for job in (*w.running, *w.queue, *w.waiting)]
         left = {job for job in jobs if job.connection is connection and job.done is not None}
@@ -294,17 +297,18 @@ class WorkerPool:
 
         for job in list(left):
             if job.done is not None:
-                # The router's own callback came first: by now the answer is sent.
+                # The router's own callback ran first, so the answer has been sent.
                 job.done.addBoth(ended, job)
         return done
 
     async def stop(self, deadline: float = 10.0) -> Drained:
-        """Take nothing more, handle what is there, and say what was dropped.
+        """Refuse new messages, handle the queued ones, and report what was dropped.
 
-        What has not ended ``deadline`` seconds later is cancelled, or never begun; its
-        peers are answered ``Temporarily unavailable``. May be called more than once, also by
-        a handler of the pool's own: nobody waits for one that waits for this, or for the stop
-        of its server, and it goes on afterwards.
+        Handlers that have not ended after ``deadline`` seconds are cancelled, and queued
+        messages are dropped; their peers are answered ``Temporarily unavailable``. It may
+        be called more than once, also by a handler of this pool. The stop does not wait for
+        a handler that waits for this stop or for the stop of its server; that handler goes
+        on afterwards.
         """
         with caller_waits():
             return await self._stop(deadline)
@@ -341,7 +345,7 @@ class WorkerPool:
     def _drop(self) -> Counter[str]:
         dropped: Counter[str] = Counter()
         for worker in self._workers:
-            worker.turning = True  # nothing begins any more
+            worker.turning = True  # no message is started from here on
             left = [*worker.running, *worker.queue, *worker.waiting]
             for job, work in list(worker.running.items()):
                 self._cut_off(worker, job, work)

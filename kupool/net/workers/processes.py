@@ -1,4 +1,4 @@
-"""Processes for functions that compute, and can be killed when they do not end."""
+"""Run functions in processes, which can be killed if they do not end."""
 
 from __future__ import annotations
 
@@ -12,48 +12,51 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 
 from kupool.net.workers import child
-from kupool.net.workers.crew import BlockingCall, Crew, Hand
+from kupool.net.workers.executor import BlockingCall, Executor, ExecutorWorker
 from kupool.wire.framing import Int32Splitter, encode_int32
 
-#: The largest arguments, or result, of one call, in bytes once pickled.
+#: The largest pickled arguments or result of one call, in bytes.
 MAX_PICKLE = 64 * 1024 * 1024
 
 
-#: What a child runs; the folder of the program may change later.
+#: The program of a child; absolute, because the working directory may change.
 _PROGRAM = os.path.abspath(child.__file__)
 
 
 class ProcessEnded(Exception):
-    """A process ended with a call in its hands."""
+    """A process ended during a call."""
 
 
 class CallFailed(Exception):
-    """What a function raised in a process; the text is that of its traceback."""
+    """A function raised in a process; the text is its traceback."""
 
 
 def _pickled(call: BlockingCall) -> bytes:
-    """Return a call as bytes; raises :class:`ValueError` where it cannot be sent."""
+    """Return a pickled call; raises :class:`ValueError` if it cannot be pickled."""
     try:
         order = pickle.dumps((call.function, call.arguments))
-    except BaseException as error:  # pickle raises whatever an object's own methods do
+    except BaseException as error:  # pickle raises what an object's own methods raise
         raise ValueError(f"the call cannot be pickled: {error}") from error
     if len(order) > MAX_PICKLE:
         raise ValueError(f"the arguments are over {MAX_PICKLE} bytes")
     return order
 
 
-class Processes(Crew):
-    """Calls functions in processes of its own, as :class:`~kupool.net.workers.crew.Crew` says.
+class Processes(Executor):
+    """Calls functions in processes; see :class:`~kupool.net.workers.executor.Executor`.
 
-    The function is one that the child can import, and it, its arguments and its result can
-    be pickled; a call fails otherwise. One of the file that is running is found by importing
-    that file in the child, under another name than ``__main__``: what only the program itself
-    does has to stand under ``if __name__ == "__main__":``. What a function raises comes as
-    :class:`CallFailed`, :class:`SystemExit` included. Its standard input is empty. An
-    abandoned call, and so one that takes too long behind a worker pool's timeout, is killed.
-    The reactor provides ``IReactorProcess``.
+    The child must be able to import the function. The function, its arguments and its
+    result must be picklable; otherwise the call fails. For a function of the program's own
+    file, the child imports that file under another name than ``__main__``. So code for the
+    program alone must be under ``if __name__ == "__main__":``.
 
-    Raises :class:`RuntimeError` in such an import, where a file would begin itself for ever.
+    An exception of the function, including :class:`SystemExit`, arrives as
+    :class:`CallFailed`. The function's standard input is empty. An abandoned call is
+    killed, and so is one that exceeds the timeout of a worker pool. The reactor must
+    provide ``IReactorProcess``.
+
+    Raises :class:`RuntimeError` while a child imports the program's file, because the file
+    would start itself again without end.
     """
 
     def __init__(
@@ -61,27 +64,27 @@ class Processes(Crew):
     ) -> None:
         if getattr(sys.modules["__main__"], "__file__", None) == _PROGRAM:
             raise RuntimeError(
-                "a process imports the file that is running, which begins processes of its "
-                'own then: that has to stand under if __name__ == "__main__":'
+                "the program's file starts processes while a child process imports it; "
+                'put that code under if __name__ == "__main__":'
             )
         super().__init__(reactor, size, queue=queue, most_stuck=most_stuck)
 
-    def _hire(self) -> Hand:
-        return _ProcessHand(self)
+    def _start_worker(self) -> ExecutorWorker:
+        return _WorkerProcess(self)
 
 
-class _ProcessHand(ProcessProtocol, Hand):
+class _WorkerProcess(ProcessProtocol, ExecutorWorker):
     prompt = True
 
-    def __init__(self, crew: Processes) -> None:
-        self._crew = crew
+    def __init__(self, executor: Processes) -> None:
+        self._executor = executor
         self._splitter = Int32Splitter(MAX_PICKLE)
         self._over = self._ended = False
         with open(os.devnull, "rb") as nothing:
-            crew.reactor.spawnProcess(
+            executor.reactor.spawnProcess(
                 self,
                 sys.executable,
-                # Nothing is imported from the working directory, nor from beside the child.
+                # -P: nothing is imported from the working directory or the child's folder.
                 [sys.executable, "-P", _PROGRAM],
                 env=None,
                 childFDs={
@@ -98,12 +101,12 @@ class _ProcessHand(ProcessProtocol, Hand):
         try:
             order = _pickled(call)
         except Exception:
-            # Not now: whoever called has not got the Deferred yet.
-            self._crew.reactor.callLater(0, self._crew.ended, self, Failure())
+            # Not now: the caller does not have the Deferred yet.
+            self._executor.reactor.callLater(0, self._executor.ended, self, Failure())
             return
         self._send(order)
 
-    def dismiss(self) -> None:
+    def stop(self) -> None:
         self._over = True
         self._transport().closeChildFD(child.CALLS)
 
@@ -112,7 +115,7 @@ class _ProcessHand(ProcessProtocol, Hand):
         try:
             self._transport().signalProcess("KILL")
         except Exception:
-            pass  # it has ended already, as it was to
+            pass  # it has already ended
 
     def _transport(self) -> Any:
         return self.transport
@@ -121,28 +124,28 @@ class _ProcessHand(ProcessProtocol, Hand):
         try:
             self._transport().writeToChild(child.CALLS, encode_int32(message))
         except KeyError:
-            pass  # it has closed that pipe: its end is about to be noticed
+            pass  # it has closed that pipe: processExited follows
 
     def childDataReceived(self, childFD: int, data: bytes) -> None:
-        """Take an answer."""
+        """Handle answers."""
         for item in self._splitter.feed(data):
             try:
                 succeeded, value = child.read_answer(item)  # type: ignore[arg-type]
-            except BaseException:  # a result of a class that is not here, say
+            except BaseException:  # for example, the class of the result is missing here
                 result: object = Failure()
             else:
                 result = value if succeeded else Failure(CallFailed(value))
-            self._crew.ended(self, result)
+            self._executor.ended(self, result)
         if self._splitter.too_large and not self._over:
             self._lost(f"the result is over {MAX_PICKLE} bytes")
 
     def processExited(self, reason: Failure) -> None:
-        """The child has ended, whoever else has its pipes still."""
+        """Handle the end of the child, even if another process still holds its pipes."""
         self._read_rest()
         self._over_now()
 
     def _read_rest(self) -> None:
-        """Take what the child said last: that may come after the news of its end."""
+        """Read the child's last answers, which may arrive after the news of its end."""
         pipe = self._transport().pipes.get(child.ANSWERS)
         left = MAX_PICKLE
         try:
@@ -150,10 +153,10 @@ class _ProcessHand(ProcessProtocol, Hand):
                 left -= len(data)
                 self.childDataReceived(child.ANSWERS, data)
         except OSError:
-            pass  # there is no more, and somebody else could write
+            pass  # no more data; another process may hold the pipe open
 
     def childConnectionLost(self, childFD: int) -> None:
-        """The child has closed a pipe: it has ended, or is to."""
+        """Handle the end of a pipe: the child has ended, or is about to."""
         if childFD == child.ANSWERS:
             self._over_now()
 
@@ -162,16 +165,16 @@ class _ProcessHand(ProcessProtocol, Hand):
             return
         self._ended = True
         for pipe in list(self._transport().pipes.values()):
-            # At once: who reads the other end, if anybody, is not the child.
+            # Close at once: any process at the other end is not the child.
             pipe.connectionLost(Failure(ConnectionDone()))
         if self._over:
-            self._crew.gone(self)
+            self._executor.gone(self)
         else:
             self._lost("the process ended")
 
     def _lost(self, why: str) -> None:
         self.abandon()
-        self._crew.ended(self, Failure(ProcessEnded(why)), alive=False)
+        self._executor.ended(self, Failure(ProcessEnded(why)), alive=False)
 
 
 __all__ = ["CallFailed", "ProcessEnded", "Processes"]

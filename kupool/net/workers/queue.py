@@ -1,4 +1,4 @@
-"""What a worker pool is made of: a message on its way, and the worker that has it."""
+"""The parts of a worker pool: a queued message, and a worker with its queue."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from kupool.session.connection import Connection
 
 
 class QueuedMessage(Work):
-    """One message and the handler that it is for."""
+    """A message and its handler."""
 
     __slots__ = ("connection", "done", "handler", "message", "timer")
 
@@ -31,9 +31,9 @@ class QueuedMessage(Work):
         self.handler = handler
         self.connection = connection
         self.message = message
-        #: What the router waits for, once there is something to wait for.
+        #: The Deferred that the router waits for, if the message was not handled at once.
         self.done: Deferred[Any] | None = None
-        #: Ends the handler when its time is over.
+        #: The timeout of the handler.
         self.timer: IDelayedCall | None = None
 
     @property
@@ -42,7 +42,7 @@ class QueuedMessage(Work):
         return label_of(self.message)
 
     def begin(self) -> object:
-        """Call the handler; returns the outcome, or a Deferred of it. Raises what it does."""
+        """Call the handler; returns the outcome, or a Deferred of it. Raises what it raises."""
         return self.run(self._begin)
 
     def _begin(self) -> object:
@@ -50,13 +50,13 @@ class QueuedMessage(Work):
         return deferred_of(outcome) if awaited(outcome) else outcome
 
     def cancel_timer(self) -> None:
-        """Let the handler take as long as it does."""
+        """Cancel the timeout of the handler."""
         timer, self.timer = self.timer, None
         if timer is not None and timer.active():
             timer.cancel()
 
     def settle(self, result: object) -> None:
-        """Hand on the outcome, or the Failure."""
+        """Fire the Deferred with the outcome or Failure."""
         self.cancel_timer()
         done, self.done = self.done, None
         if done is not None:
@@ -64,33 +64,33 @@ class QueuedMessage(Work):
 
 
 class QueueWorker:
-    """Handles up to ``slots`` messages at a time, the others queue."""
+    """Handles up to ``slots`` messages at a time, and queues the others."""
 
     __slots__ = ("queue", "running", "slots", "turning", "waiting")
 
     def __init__(self, slots: int) -> None:
         self.slots = slots
-        #: Messages whose handlers have not ended.
+        #: Messages whose handlers are running.
         self.running: dict[QueuedMessage, Deferred[object]] = {}
         self.queue: deque[QueuedMessage] = deque()
-        #: Messages that wait for a place in the queue, and the end of their patience.
+        #: Messages that wait for a place in the queue, and their timeouts.
         self.waiting: dict[QueuedMessage, IDelayedCall] = {}
-        #: Whether a handler is being called just now, or must not be.
+        #: Whether a handler is being called now, or must not be called.
         self.turning = False
 
     @property
     def free(self) -> bool:
-        """Whether one more message can be handled."""
+        """Whether it can handle one more message."""
         return len(self.running) < self.slots
 
     @property
     def idle(self) -> bool:
-        """Whether a message that comes now can be handled now."""
+        """Whether it can handle a new message at once."""
         return not (self.turning or self.queue or self.waiting) and self.free
 
     @property
     def load(self) -> int:
-        """Messages in its hands, in its queue, and before it."""
+        """Number of messages: running, queued and waiting for a place."""
         return len(self.running) + len(self.queue) + len(self.waiting)
 
 

@@ -1,4 +1,4 @@
-"""How a worker pool works, and what it reports in the end."""
+"""Settings of a worker pool, and the report of its stop."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from kupool.ranges import check_fields, number, one_of, whole
 
 
 class Balance(Enum):
-    """How a message finds its worker.
+    """How a message is assigned to a worker.
 
-    ``BY_CONNECTION`` and ``BY_KEY`` keep the order of each connection's, or each key's,
-    messages; the others keep none between workers.
+    ``BY_CONNECTION`` keeps the order of each connection's messages, and ``BY_KEY`` that of
+    each key's. The others keep no order between workers.
     """
 
     ROUND_ROBIN = "round-robin"
@@ -25,10 +25,10 @@ class Balance(Enum):
 
 
 class Full(Enum):
-    """What becomes of a message that found no room in its worker's queue in time.
+    """What happens to a message if its worker's queue stays full.
 
     ``REJECT`` answers ``Temporarily unavailable``, ``CLOSE`` closes the connection, and
-    ``DROP`` says nothing. Each is counted.
+    ``DROP`` sends nothing. Each is counted.
     """
 
     REJECT = "reject"
@@ -49,14 +49,15 @@ _EXPECTED = {
 
 @dataclass(frozen=True)
 class WorkerSettings:
-    """How a pool works; times are in seconds.
+    """The settings of a pool; times are in seconds.
 
-    ``size`` workers have ``queue`` places each. With a size of 0 there are no workers:
-    messages are handled at once, up to ``concurrency`` of them together, and beyond that
-    share one queue. A message that finds its queue full waits up to ``wait`` for a
-    place, and nothing more is read of its connection meanwhile; then ``full`` says what
-    becomes of it. A handler that has not ended after ``timeout`` is cancelled, its peer
-    gets the error ``timeout``, and its worker goes on; 0 lets it take for ever.
+    - There are ``size`` workers, each with a queue of ``queue`` messages.
+    - With a size of 0 there are no workers: up to ``concurrency`` messages are handled at the
+      same time, and the others share one queue.
+    - A message that finds its queue full waits up to ``wait`` for a place. Meanwhile nothing is
+      read from its connection. After that, ``full`` applies.
+    - A handler that has not ended after ``timeout`` is cancelled, its peer gets the error
+      ``timeout``, and its worker goes on. 0 means no timeout.
 
     Raises :class:`ValueError` for a value that is out of its range.
     """
@@ -74,15 +75,15 @@ class WorkerSettings:
 
     @classmethod
     def from_config(cls, config: ServerConfig, **others: Any) -> WorkerSettings:
-        """Return what a server's file says of its workers, and ``others`` beside it."""
+        """Return the settings in a server's configuration; ``others`` override or add to them."""
         size, queue = config.worker_pool_size, config.max_worker_task_len
         return cls(size=size, queue=queue, **others)
 
 
 class Drained(NamedTuple):
-    """How a pool ended: what was still handled after the stop began, and what was not.
+    """The report of a stop: the number of messages handled after it began, and the dropped ones.
 
-    ``dropped`` has the messages that were left in queues or cut off, by method or id.
+    ``dropped`` counts the messages that were queued or cancelled, by method or id.
     """
 
     finished: int

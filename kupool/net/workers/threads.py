@@ -1,4 +1,4 @@
-"""Threads for handlers and functions that block."""
+"""Run blocking handlers and functions in threads."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from typing import Any
 from twisted.python.failure import Failure
 
 from kupool.net.routing.steps import RouteStep
-from kupool.net.workers.crew import BlockingCall, Crew, Hand
+from kupool.net.workers.executor import BlockingCall, Executor, ExecutorWorker
 from kupool.session.connection import Connection
 
 
-class Threads(Crew):
-    """Calls functions in threads of its own, as :class:`~kupool.net.workers.crew.Crew` says.
+class Threads(Executor):
+    """Calls functions in threads; see :class:`~kupool.net.workers.executor.Executor`.
 
-    Also middleware: a handler behind it runs in a thread, where it may read its arguments
-    and return its answer, but not call anything of the connection's. An abandoned thread
-    cannot be ended from outside: it goes when its function returns, or with the process.
+    It is also middleware: a handler behind it runs in a thread. There it may read its
+    arguments and return its answer, but must not call methods of the connection. An
+    abandoned thread cannot be stopped: it ends when its function returns, or with the
+    process.
     """
 
     def __call__(self, handler: RouteStep) -> RouteStep:
@@ -30,15 +31,15 @@ class Threads(Crew):
         threaded.__doc__ = handler.__doc__
         return threaded
 
-    def _hire(self) -> Hand:
-        return _ThreadHand(self)
+    def _start_worker(self) -> ExecutorWorker:
+        return _WorkerThread(self)
 
 
-class _ThreadHand(Hand):
+class _WorkerThread(ExecutorWorker):
     prompt = False
 
-    def __init__(self, crew: Threads) -> None:
-        self._crew = crew
+    def __init__(self, executor: Threads) -> None:
+        self._executor = executor
         self._inbox: SimpleQueue[BlockingCall | None] = SimpleQueue()
         self._thread = Thread(target=self._work, name="kupool-worker", daemon=True)
         self._thread.start()
@@ -46,7 +47,7 @@ class _ThreadHand(Hand):
     def take(self, call: BlockingCall) -> None:
         self._inbox.put(call)
 
-    def dismiss(self) -> None:
+    def stop(self) -> None:
         self._inbox.put(None)
 
     def abandon(self) -> None:
@@ -59,7 +60,7 @@ class _ThreadHand(Hand):
                 result = call.function(*call.arguments)
             except BaseException:
                 result = Failure()
-            self._crew.reactor.callFromThread(self._crew.ended, self, result)
+            self._executor.reactor.callFromThread(self._executor.ended, self, result)
 
 
 __all__ = ["Threads"]

@@ -43,7 +43,7 @@ class AddressTests(SynchronousTestCase):
             ("amqp://u:s3cret@host:99999", "a port is a number"),
             ("amqp://u:s3cret@host:x", "a port is a number"),
             ("amqp://u:s3cret@one,,two", "a host is missing"),
-            ("amqp://u:s3cret@host/v?heartbeat=1", "something after the virtual host"),
+            ("amqp://u:s3cret@host/v?heartbeat=1", "unexpected text after the virtual host"),
         ):
             with self.assertRaises(ValueError) as caught:
                 parse_brokers(url)

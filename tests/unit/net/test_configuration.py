@@ -108,7 +108,7 @@ class DefaultTests(_FileCase):
         for name, text, where in (
             ("a.json", '{"Name": "x",\n "TcpPort": }', "line 2"),
             ("a.yaml", "Name: x\nTcpPort: [1", "line 2"),
-            ("b.json", "[1, 2]", "expected names of settings with values"),
+            ("b.json", "[1, 2]", "expected a mapping of setting names to values"),
             ("c.json", "", "Expecting value"),
         ):
             path = self.file(name, text)
@@ -162,7 +162,7 @@ class MistakeTests(_FileCase):
     def test_all_at_once(self) -> None:
         problems = self.problems(TcpPort="x", MaxConn=-1, Nonsense=1, Host="::1")
         self.assertEqual(len(problems), 4)
-        self.assertEqual(problems[-1], "Host: ::1 is no address of IPVersion tcp4")
+        self.assertEqual(problems[-1], "Host: ::1 is not an address of IPVersion tcp4")
 
 
 class AddressTests(SynchronousTestCase):

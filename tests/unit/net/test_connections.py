@@ -113,7 +113,7 @@ class SendTests(SynchronousTestCase):
         connection, transport = Bench().connect(LINE)
         with self.assertRaises(ValueError) as caught:
             connection.send_message(1, b"x")
-        self.assertIn("line carries no message ids", str(caught.exception))
+        self.assertIn("line has no message ids", str(caught.exception))
         self.assertEqual((transport.value(), connection.state), (b"", OPEN))
 
 

@@ -579,4 +579,4 @@ class KeepAliveTests(Case):
         for _ in range(7):
             self.clock.advance(1.0)
         self.assertTrue(transport.aborted)
-        self.assertEqual(self.told[1], ("down", "the server took nothing for 4 s"))
+        self.assertEqual(self.told[1], ("down", "the server read nothing for 4 s"))

@@ -549,4 +549,4 @@ class ServerTests(SynchronousTestCase):
         self.serve()
         with self.assertRaises(error.ConnectionRefusedError) as caught:
             self.network.connect(8001)
-        self.assertIn("nobody listens on 8001, but: 8000", str(caught.exception))
+        self.assertIn("nothing listens on 8001; listening ports: 8000", str(caught.exception))
