@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Collection
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
@@ -45,6 +46,9 @@ class Handover:
         self._leaving: dict[str, _Leaving] = {}
         self._expected: dict[str, Waiters[None]] = {}
         self._asked: dict[str, set[str]] = {}
+        #: Which host has a code, and until when that is believed: each was asked about here,
+        #: and does not serve rooms, as far as is known here.
+        self._claims: dict[str, tuple[str, float]] = {}
         self._rings: deque[tuple[float, Ring]] = deque(maxlen=RINGS)
         self.moved = self.taken = 0
 
@@ -54,9 +58,10 @@ class Handover:
 
     # -- rooms that go
 
-    def ring_changed(self, before: Ring) -> Deferred[None]:
+    def ring_changed(self, before: Ring, ring: Ring) -> Deferred[None]:
         """Let go of the rooms that are other hosts' now; fires when all have ended here."""
         self._rings.append((self._lobby.clock.seconds(), before))
+        self._drop_claims(ring.hosts)
         ended: list[Deferred[None]] = []
 
         def look(room: Room) -> None:
@@ -155,6 +160,7 @@ class Handover:
     def asked(self, host: str, entry: Ask) -> None:
         """Another host has a room now: tell it when there is none here."""
         code = entry.code
+        self._claim(code, host)
         leaving = self._leaving.get(code)
         if leaving is not None:
             leaving.asking.append(host)
@@ -166,6 +172,24 @@ class Handover:
             self._let_go(room)
             self._leaving[code].asking.append(host)
 
+    def claimed(self, code: str) -> str | None:
+        """Return the host that has asked for a room, while the ring does not name it yet."""
+        host, until = self._claims.get(code, (None, 0.0))
+        return host if self._lobby.clock.seconds() < until else None
+
+    def _claim(self, code: str, host: str) -> None:
+        """Make no room of this code here: a host has one, or will have when it is answered."""
+        now = self._lobby.clock.seconds()
+        while self._claims and next(iter(self._claims.values()))[1] <= now:
+            del self._claims[next(iter(self._claims))]
+        self._claims.pop(code, None)  # the oldest come first
+        if self._lobby.owner(code) == self._lobby.host and not self._lobby.serves(host):
+            self._claims[code] = host, now + self._lobby.spread.move_timeout
+
+    def _drop_claims(self, hosts: Collection[str]) -> None:
+        """The ring names these hosts, or they are gone."""
+        self._claims = {c: claim for c, claim in self._claims.items() if claim[0] not in hosts}
+
     def handed(self, host: str, entry: Handed) -> None:
         """A room comes from another host, or is none there."""
         self.take(host, entry)
@@ -174,6 +198,8 @@ class Handover:
         """Take a room over, with its state; None where the host had none."""
         lobby, code, state = self._lobby, entry.code, entry.state
         if state is not None:
+            if self.claimed(code) == host:
+                del self._claims[code]  # it has the room no more
             owner = lobby.owner(code)
             if owner is not None and owner not in (lobby.host, host):
                 self._exchange.send(owner, entry)
@@ -201,6 +227,7 @@ class Handover:
 
     def lost(self, host: str) -> None:
         """A host is gone: what was expected of it does not come."""
+        self._drop_claims([host])
         for code, asked in list(self._asked.items()):
             asked.discard(host)
             if not asked:

@@ -45,6 +45,9 @@ class HostLobby(Protocol):
     def is_there(self, host: str) -> bool:
         """Say whether another host is there."""
 
+    def serves(self, host: str) -> bool:
+        """Say whether a host is known to serve rooms."""
+
     def ready(self, code: str) -> Deferred[None]:
         """Fire when a room can be entered."""
 

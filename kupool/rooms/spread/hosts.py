@@ -95,6 +95,11 @@ class Hosts:
         """The other hosts that are there."""
         return list(self._known)
 
+    @property
+    def heard(self) -> bool:
+        """Whether this host is heard on the bus."""
+        return self._heard
+
     async def start(self, *, required: bool = True) -> None:
         """Look for the others, and be one of them after a while.
 
@@ -213,16 +218,18 @@ class Hosts:
         self._heard = False
         self._do_not_join()
         self._give_up_serving()
-        for host in list(self._known):
-            self._forget(host)
+        others, self._known = self.others, {}
         self._serving_there = set()
         if waits:
             self._away = True
             self._begin_anew()
+        # Before anything else: what follows may ask whose a room is, and it is nobody's.
         self._renew()
         if was_serving:
             self._log.error("Host {host} is cut off from the bus", host=self.host)
             self._cut_off()
+        for host in others:
+            self._lost(host)
 
     def _begin_anew(self) -> None:
         if self._there is not None:

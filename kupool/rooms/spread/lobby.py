@@ -51,6 +51,9 @@ from kupool.session.publication import Publication
 #: Why rooms end of a host that is not heard on the bus any more.
 CUT_OFF = "cut off"
 
+#: Why rooms end whose host is gone.
+HOST_LOST = "host lost"
+
 
 class SpreadLobby(Lobby):
     """A lobby for its own share of the rooms, and the way to those of other hosts.
@@ -159,7 +162,8 @@ class SpreadLobby(Lobby):
 
     def owner(self, code: str) -> str | None:
         """Return the host that a room is on, or would be; None while there is no host."""
-        return self.hosts.ring.owner(code)
+        owner = self.hosts.ring.owner(code)
+        return self.handover.claimed(code) or owner if owner == self.host else owner
 
     def owns(self, code: str) -> bool:
         """Say whether a room belongs to this host."""
@@ -168,6 +172,10 @@ class SpreadLobby(Lobby):
     def is_there(self, host: str) -> bool:
         """Say whether another host is there."""
         return host in self.hosts
+
+    def serves(self, host: str) -> bool:
+        """Say whether a host is known to serve rooms."""
+        return host in self.hosts.ring
 
     def code_here(self, prefix: str) -> str:
         """Return a code that begins so, of a room of this host that there is not yet.
@@ -196,7 +204,7 @@ class SpreadLobby(Lobby):
 
     def _ring_changed(self) -> None:
         before, self._ring = self._ring, self.hosts.ring
-        moves = self.handover.ring_changed(before)
+        moves = self.handover.ring_changed(before, self._ring)
         self._moves.append(moves)
         moves.addBoth(lambda _: self._moves.remove(moves))
 
@@ -204,7 +212,7 @@ class SpreadLobby(Lobby):
         """Nothing is left of what this host and another one had together."""
         self.exchange.forget(host)
         self.remote_peers.lost(host)
-        self.seats.lost_host(host)
+        self.seats.lost_host(host, HOST_LOST if self.hosts.heard else CUT_OFF)
         self.handover.lost(host)
 
     def _cut_off(self) -> None:

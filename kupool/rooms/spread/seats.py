@@ -244,11 +244,11 @@ class Seats:
             self._exchange.send(seat.host, Gone(seat.number))
             self.drop(seat)
 
-    def lost_host(self, host: str) -> None:
+    def lost_host(self, host: str, reason: str) -> None:
         """A host is gone, and its rooms with it."""
         for seat in [seat for seat in self._seats.values() if seat.host == host]:
             if not seat.moving:
-                self.lose(seat, "host lost")
+                self.lose(seat, reason)
 
     def lose_all(self, reason: str) -> None:
         """There is no way to any other host."""

@@ -9,7 +9,7 @@ from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from kupool.bus import BusError
+from kupool.bus import BusError, Kind
 from kupool.bus.local import LocalBus
 from kupool.bus.members import MAX_MEMBERS, SILENCE, STEP_DOWN
 from kupool.bus.rabbit.bus import MeshBus
@@ -137,6 +137,60 @@ class LostNodesTests(NodesCase):
         bus.watch("crew", told.append)
         clock.advance(0)
         self.assertEqual([len(members) for members in told], [MAX_MEMBERS])
+
+
+class LostClientTests(SynchronousTestCase):
+    """Issue 13, A-62: a client of one node that is lost, as another node sees it."""
+
+    def setUp(self) -> None:
+        self.network = MemoryNetwork()
+        exchange = Exchange(self.network)
+        self.nodes = [
+            MeshBus(self.network, MemoryCarrier(exchange), wall=self.network.seconds, node=name)
+            for name in "ab"
+        ]
+        for node in self.nodes:
+            node.connect()
+        server = Server(self.network, BusService(self.nodes[0].broker))
+        self.network.run(server.listen(["tcp:8000"]))
+        self.told: list[Any] = []
+        self.nodes[1].watch("crew", self.told.append)
+        self.network.advance(2)
+        self.peer = self.network.connect(8000, "line")
+        self.peer.ask("bus.subscribe", {"topics": ["crew"], "keys": ["peer"]})
+
+    def names(self, seconds: float = 0.0) -> list[str]:
+        self.network.advance(seconds)
+        self.network.settle()
+        return [key for member in self.told[-1] for key in member.keys]
+
+    def test_it_is_a_member_for_as_long_as_it_may_think_so(self) -> None:
+        self.peer.ask("bus.watch", {"topic": "crew"})
+        self.assertEqual(self.names(1.0), ["peer"])
+        self.peer.abort()
+        self.assertEqual(self.names(SILENCE - 1.2), ["peer"])
+        self.assertEqual(self.names(0.4), [])
+
+    def test_it_answers_no_more_meanwhile(self) -> None:
+        """It is a member yet, but nothing is sent to it."""
+        self.peer.ask("bus.watch", {"topic": "crew"})
+        self.assertEqual(self.names(1.0), ["peer"])
+        self.peer.abort()
+        self.assertEqual(self.names(0.5), ["peer"])
+        sent = self.nodes[1].publish_reliable_random(b"", "crew", 0.2)
+        self.network.advance(0.3)
+        self.assertEqual(self.successResultOf(sent).kind, Kind.NO_SUBSCRIBER)
+
+    def test_one_that_watches_nothing_is_gone_at_once(self) -> None:
+        self.assertEqual(self.names(1.0), ["peer"])
+        self.peer.abort()
+        self.assertEqual(self.names(0.2), [])
+
+    def test_one_that_goes_in_order_is_gone_at_once(self) -> None:
+        self.peer.ask("bus.watch", {"topic": "crew"})
+        self.assertEqual(self.names(1.0), ["peer"])
+        self.peer.ask("bus.unsubscribe", {})
+        self.assertEqual(self.names(0.2), [])
 
 
 class ClientTests(SynchronousTestCase):

@@ -9,6 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.errors import RequestError
 from kupool.rooms import MatchRequest, RoomSettings
+from kupool.rooms.spread.ring import Ring
 from kupool.session.connection import Connection
 from kupool.wire.framing import LINE
 from tests.fakes.peers import PeerTransport
@@ -242,3 +243,51 @@ class HostTests(SynchronousTestCase):
         said = Peer(a).ask(room=there, user="more")
         self.assertEqual(said, "too many requests: members of one address")
         self.assertEqual(b.lobby.refusals.counts, {"members of one address": 1})
+
+    def test_a_room_that_has_moved(self) -> None:
+        """It counts for its maker where it is now, and where it was no more."""
+        world = World()
+        settings = RoomSettings(user_rooms=1, address_rooms=2)
+        a, b = world.add("a", settings), world.add("b", settings)
+        code = world.code_of("a", then="c", of="abc")
+        # Its maker is at one host and it is on the other: what is counted is theirs still.
+        self.assertEqual(Peer(b, "192.0.2.9").ask(room=code, user="ann")[0], "a")
+        other = Peer(a, "192.0.2.9").ask(room=world.code_of("a", then="a", of="abc"), user="ann")
+        self.assertEqual(other, "too many requests: rooms of one user")
+        c = world.add("c", settings)
+        world.advance(1)
+        self.assertEqual(c.codes, {code})
+        lobby = c.lobby
+        codes = (f"new {n}" for n in range(1000))
+        first, second, third = [code for code in codes if lobby.owns(code)][:3]
+        said = self.assertRaises(RequestError, lobby.create, first, user="ann").error.text
+        self.assertEqual(said, "too many requests: rooms of one user")
+        lobby.create(first, user="bob", address="192.0.2.9")
+        said = self.assertRaises(
+            RequestError, lobby.create, second, user="eve", address="192.0.2.9"
+        ).error.text
+        self.assertEqual(said, "too many requests: rooms of one address")
+        a.lobby.create(a.lobby.code_here("new "), user="ann", address="192.0.2.9")
+        lobby.get(code).close()
+        world.advance(0.1)
+        lobby.create(third, user="ann", address="192.0.2.9")
+
+    def test_a_room_that_moves_to_where_its_maker_has_enough(self) -> None:
+        """It is taken over all the same, and counts: a move must cost nobody a room."""
+        world = World()
+        settings = RoomSettings(user_rooms=1, linger=None)
+        a = world.add("a", settings)
+        world.add("b", settings)
+        codes = [c for c in map("room {}".format, range(200)) if Ring("abc").owner(c) == "c"]
+        here = next(c for c in codes if Ring("ab").owner(c) == "a")
+        there = next(c for c in codes if Ring("ab").owner(c) == "b")
+        for code, host in ((here, "a"), (there, "b")):
+            self.assertEqual(Peer(a).ask(room=code, user="ann")[0], host)
+        c = world.add("c", settings)
+        world.advance(1)
+        self.assertEqual(c.codes, {here, there})
+        c.lobby.get(here).close()
+        world.advance(0.1)
+        free = next(code for code in codes if code not in (here, there))
+        said = self.assertRaises(RequestError, c.lobby.create, free, user="ann").error.text
+        self.assertEqual(said, "too many requests: rooms of one user")

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import msgspec
 from twisted.trial.unittest import SynchronousTestCase
 
-from kupool.bus.rabbit.items import CHUNK, SubscriberEntry, make_state
+from kupool.bus.rabbit.items import (
+    CHUNK,
+    Removed,
+    SubscriberEntry,
+    encode,
+    make_state,
+    pack,
+    unpack,
+)
 
 
 class StateTests(SynchronousTestCase):
@@ -23,3 +32,17 @@ class StateTests(SynchronousTestCase):
         self.assertEqual([entry.topics for entry in entries], [["t", "u"], ["t"]])
         self.assertEqual([key for entry in entries for key in entry.keys], keys)
         self.assertEqual({(entry.subscriber, entry.since) for entry in entries}, {("x", 1.5)})
+
+
+class RemovedTests(SynchronousTestCase):
+    """Issue 13, A-62: for how long one that is lost is a member yet travels last."""
+
+    def test_a_loss_as_it_travels(self) -> None:
+        item = Removed(7, "x", None, True, 3.25)
+        self.assertEqual(msgspec.msgpack.decode(encode(item)), [3, 7, "x", None, True, 3.25])
+        self.assertEqual(list(unpack(pack([encode(item)]))), [item])
+
+    def test_a_loss_of_a_node_that_does_not_say_for_how_long(self) -> None:
+        """One of the release before sends four fields: its subscriber is gone at once."""
+        old = msgspec.msgpack.encode([3, 7, "x", None, True])
+        self.assertEqual(list(unpack(pack([old]))), [Removed(7, "x", None, True, 0.0)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from typing import Any, get_args
 
 from hypothesis import given
@@ -28,7 +29,7 @@ from kupool.rooms.membership import Disconnected, Joined, Left, Returned
 from kupool.rooms.observer import LobbyObserver
 from kupool.rooms.settings import RoomSettings
 from kupool.rooms.spread import ISpreadHooks
-from kupool.rooms.spread.entries import AnyEntry
+from kupool.rooms.spread.entries import AnyEntry, Ask
 from kupool.rooms.spread.hosts import HostExists
 from kupool.rooms.spread.lobby import SpreadLobby
 from kupool.rooms.spread.packing import RequestPacking
@@ -589,6 +590,105 @@ class MovingTests(SynchronousTestCase):
         self.assertEqual(self.a.lobby.hosts.ring.hosts, {"a", "b", "c"})
         self.assertEqual(self.at()[code], "c", "it has come back, with who is in it now")
         self.assertEqual(set(eve.ask(room=code, user="eve")[1]), {"ann", "eve"})
+
+    def test_a_host_that_is_cut_off_hands_nothing_over(self) -> None:
+        """Issue 13, acceptance 3: it is `cut off` for everybody there, whoever else it knew."""
+        c, bus = self.world.cuttable("c")
+        told: dict[str, Peer] = {}
+        for n in range(30):
+            peer = told[f"room {n}"] = Peer(c)
+            peer.ask(room=f"room {n}", user=f"user {n}")
+        self.assertEqual(set(self.at().values()), {"a", "b", "c"})
+        handed: list[str] = []
+        self.patch(c.hooks, "on_hand_over", lambda room: handed.append(room.code))
+        bus.cut = True
+        self.world.advance(STEP_DOWN + 1)
+        self.assertEqual((c.codes, handed), (set(), []))
+        closings = {e.reason for e in c.hooks.events if type(e) is Closing}
+        self.assertEqual(closings, {"cut off"})
+        for code, peer in told.items():
+            (lost,) = [m["params"] for m in peer.messages() if m["id"] is None]
+            self.assertEqual((lost["room"], lost["data"]), (code, "cut off"))
+
+    def test_who_waits_for_a_room_at_a_host_that_is_cut_off(self) -> None:
+        """Issue 13, acceptance 3: no room is made there any more, not even for a moment."""
+        c, bus = self.world.cuttable("c")
+        eve = Peer(c)
+        no_answer = {**self.a.lobby._receivers, Ask: lambda host, entry: None}
+        self.patch(self.a.lobby, "_receivers", no_answer)
+        number = eve.tell(room=self.world.code_of("c", then="a", of="ab"), user="eve")
+        self.world.advance(1)
+        made: list[str] = []
+        self.patch(c.hooks, "on_create_room", lambda room: made.append(room.code))
+        bus.cut = True
+        self.world.advance(STEP_DOWN + 1)
+        (answer,) = [m for m in eve.messages() if m["id"] == number]
+        self.assertEqual((answer["error"], made), ("Temporarily unavailable", []))
+
+    def late(self, host: Host) -> Callable[[], object]:
+        """Let a host hear no more who is there, until what this returns is called."""
+        waiting: list[Any] = []
+        told = host.lobby.hosts._told
+        self.world.bus.unwatch(told)
+        self.world.bus.watch(f"{host.lobby.spread.name}.members", waiting.append)
+        return lambda: told(waiting[-1])
+
+    def test_a_host_that_asks_before_it_is_known_to_serve(self) -> None:
+        """Issue 13, acceptance 3: who has told it that there is no room makes none."""
+        code = self.world.code_of("a", then="c", of="abc")
+        self.world.hosts["c"] = c = Host(self.world, "c", RoomSettings())
+        self.world.advance(0.5)
+        self.assertIn("c", self.a.lobby.hosts)
+        tell = self.late(self.a)
+        self.world.advance(0.7)
+        self.assertEqual(c.lobby.owner(code), "c")
+        eve, ann = Peer(c), Peer(self.a)
+        eve.tell(room=code, user="eve")
+        self.world.advance(0.1)
+        self.assertEqual(ann.ask(room=code, user="ann", say="early")[0], "c")
+        self.assertEqual((self.a.codes, c.codes), (set(), {code}))
+        self.assertEqual(self.a.lobby.hosts.ring.hosts, {"a", "b"})
+        tell()
+        self.world.advance(1)
+        self.assertEqual(self.at(), {code: "c"})
+        self.assertEqual(ann.ask(), ["c", ["eve", "ann"], ["early"]])
+
+    def test_a_room_that_was_asked_for_early_is_not_made_again(self) -> None:
+        """Issue 13, acceptance 3: nor where it was, and has been handed over."""
+        code = self.world.code_of("a", then="c", of="abc")
+        ann, bob = Peer(self.a), Peer(self.a)
+        ann.ask(room=code, user="ann", say="before")
+        self.world.hosts["c"] = c = Host(self.world, "c", RoomSettings())
+        self.world.advance(0.5)
+        tell = self.late(self.a)
+        self.world.advance(0.7)
+        eve = Peer(c)
+        eve.tell(room=code, user="eve")
+        self.world.advance(0.1)
+        self.assertEqual(bob.ask(room=code, user="bob")[::2], ["c", ["before"]])
+        tell()
+        self.world.advance(1)
+        self.assertEqual(self.at(), {code: "c"})
+        self.assertEqual(set(eve.ask()[1]), {"ann", "bob", "eve"})
+
+    def test_a_host_that_asked_and_is_gone(self) -> None:
+        """Issue 13, acceptance 3: what it asked for is here again, also where it never served."""
+        code = self.world.code_of("a", then="c", of="abc")
+        for way in ("it says so", "time is up"):
+            c = Host(self.world, "c", RoomSettings())
+            self.world.advance(0.5)
+            self.late(self.a)
+            self.world.advance(0.7)
+            Peer(c).tell(room=code, user="eve")
+            self.world.advance(0.1)
+            self.assertEqual(self.a.lobby.owner(code), "c", way)
+            if way == "it says so":
+                self.a.lobby.handover.lost("c")
+            else:
+                self.world.advance(self.a.lobby.spread.move_timeout)
+            self.assertEqual(self.a.lobby.owner(code), "a", way)
+            self.world = World()
+            self.a, self.b = self.world.add("a"), self.world.add("b")
 
     def test_a_bus_that_loses_and_repeats(self) -> None:
         """What hosts say to each other arrives in order and once all the same."""
