@@ -190,6 +190,10 @@ class _Finder(ast.NodeVisitor):
         elif isinstance(value, bytes):
             self._replace(node, ast.Constant(value + b"!"))
 
+    def visit_Call(self, node: ast.Call) -> None:
+        if not _is_log(node):
+            self.generic_visit(node)
+
     def visit_Expr(self, node: ast.Expr) -> None:
         value = node.value.value if isinstance(node.value, ast.Await) else node.value
         if isinstance(value, ast.Constant) or _is_log(value):

@@ -9,6 +9,9 @@ from pathlib import Path
 #: Where tests are looked for. Those of the other kinds start processes, which takes long.
 KINDS = ("unit", "contract")
 
+#: Words in the paths of tests that need a server, which takes long.
+SERVERS = ("rabbit", "postgres")
+
 
 class TestsOfModules:
     """The graph of imports of a checkout, from the files of tests downwards.
@@ -32,10 +35,11 @@ class TestsOfModules:
         self._reach = [(test, self._reached(test)) for test in sorted(tests)]
 
     def of(self, module: str) -> list[str]:
-        """Return the files of tests for a module, by their paths, the nearest first.
+        """Return the files of tests for a module, by their paths.
 
-        That is the file in the module's own place, those that reach it by the fewest imports,
-        where fakes count as what imports them, and those of its package that reach it at all.
+        That is the file in the module's own place, those of its package that reach it at all,
+        and those that reach it by the fewest imports, where fakes count as what imports them.
+        They come in this order, but those that need a server come last.
         """
         mirror, folder = self._place(module)
         steps = {test: reached[module] for test, reached in self._reach if module in reached}
@@ -45,7 +49,12 @@ class TestsOfModules:
             for test, count in steps.items()
             if count == nearest or test == mirror or test.startswith(folder)
         }
-        return sorted(found, key=lambda test: (test != mirror, steps[test], test))
+
+        def order(test: str) -> tuple[bool, bool, bool, int, str]:
+            needs_server = any(word in test for word in SERVERS)
+            return needs_server, test != mirror, not test.startswith(folder), steps[test], test
+
+        return sorted(found, key=order)
 
     def _place(self, module: str) -> tuple[str, str]:
         """The file of unit tests that a module has, and the folder of its package's."""

@@ -135,7 +135,7 @@ def accepted_events(batch: Batch, max_data: int) -> Iterator[bytes]:
     columns = zip(batch.usernames, batch.job_ids, batch.client_nonces, strict=True)
     for place, (username, job_id, nonce) in enumerate(columns):
         row = msgspec.json.encode(Accepted(f"{batch.batch}/{place}", username, job_id, nonce))
-        if rows and size + len(row) + 1 > max_data:
+        if rows and size + len(row) > max_data:  # the first row has no comma
             yield head + b",".join(rows) + tail
             rows, size = [], least
         rows.append(row)

@@ -218,10 +218,8 @@ class JobBook:
         """
         gone = []
         while self.over_limit and len(self.jobs) > 1:
-            oldest = next(iter(self.jobs.values()))
-            if oldest is self.current:
-                break
-            gone.append(self.retire(oldest))
+            # With others behind it, it is not the current one: that comes last.
+            gone.append(self.retire(next(iter(self.jobs.values()))))
             self.retired_early += 1
         return gone
 

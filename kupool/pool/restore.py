@@ -120,8 +120,8 @@ async def _begin_above_the_last_second(clock: IReactorTime, coordinator: Coordin
     """
     if coordinator.persistent:
         return
-    wall, ran = coordinator.moment().wall, coordinator.running_for
-    if ran < 1 and floor(wall) == floor(wall - ran):
+    wall = coordinator.moment().wall
+    if floor(wall) == floor(wall - coordinator.running_for):
         await deferLater(clock, floor(wall) + 1 - wall)
 
 

@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from twisted.internet.defer import fail
+from twisted.logger import formatEvent, globalLogPublisher
+from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.errors import DUPLICATE, UNAVAILABLE
 from kupool.log import LogUnavailable
+from kupool.pool.acceptance import BatchSettings
+from kupool.settings.declaration import SubmissionSettings
+from kupool.timing.buckets import Bucket
 from kupool.wire.batches import decode_batch
 from tests.fakes.acceptance import WALL, AcceptanceCase, Peer
+
+
+class DefaultTests(SynchronousTestCase):
+    """Issue 14: without settings it does what the table of settings says."""
+
+    def test_defaults(self) -> None:
+        settings = SubmissionSettings()
+        delay, size = settings.batch_delay, settings.batch_size
+        self.assertEqual(BatchSettings(), BatchSettings(delay, size, settings.batches_in_flight))
 
 
 class ClosingTests(AcceptanceCase):
@@ -29,6 +45,16 @@ class ClosingTests(AcceptanceCase):
         self.turn()
         self.assertEqual(len(decode_batch(self.log.appended[0][1]).client_nonces), 10)
 
+    def test_as_many_as_last_time_do_not_wait(self) -> None:
+        for nonces in ("ab", "cd"):
+            for number, nonce in enumerate(nonces):
+                self.add(number, nonce)
+            self.turn()
+            self.turn()
+            self.assertEqual(len(self.log.appended), 1)
+            self.log.decide()
+        self.assertEqual(self.clock.seconds(), 0.0)
+
     def test_waits_up_to_the_delay_for_as_many_as_last_time(self) -> None:
         for number in range(10):
             self.add(number, f"n{number}")
@@ -39,6 +65,7 @@ class ClosingTests(AcceptanceCase):
         self.turn()
         self.turn()
         self.assertEqual(self.log.appended, [])
+        self.assertEqual(len(self.clock.getDelayedCalls()), 1, "nothing is done in each turn")
         self.clock.advance(0.005)
         self.assertEqual(len(self.log.appended), 1)
 
@@ -172,6 +199,41 @@ class AnsweringTests(AcceptanceCase):
         self.assertEqual(self.job.remembered, 0)
         self.assertEqual(self.peer.context.last_accepted, float("-inf"))
 
+    def test_refusals_are_logged_once(self) -> None:
+        """K-91: the first says why, and the end says how many there were."""
+        lines: list[str | None] = []
+
+        def see(event: Any) -> None:
+            if event["log_namespace"].startswith("kupool.pool.acceptance"):
+                lines.append(formatEvent(event))
+
+        globalLogPublisher.addObserver(see)
+        self.addCleanup(globalLogPublisher.removeObserver, see)
+        for turn in range(2):
+            lines.clear()
+            for error in (LogUnavailable("disk full"), LogUnavailable("disk full"), None, None):
+                self.add(1, f"a{turn}")
+                self.add(2, f"b{turn}")
+                self.acceptance.flush()
+                self.log.decide(error)
+            self.assertEqual(
+                lines,
+                [
+                    "Submissions are refused, because the log cannot store them: disk full",
+                    "The log accepts submissions again; 4 were refused meanwhile",
+                ],
+            )
+
+    def test_failure_gives_back_what_was_spent(self) -> None:
+        """K-46, K-52: a refused one counts for no limit that sessions share."""
+        bucket = Bucket(0.1, 2.0, 0.0)
+        self.peer.context.shared = (bucket,)
+        self.add(7, "a")
+        self.assertEqual(bucket.level(0.0), 1.0)
+        self.acceptance.flush()
+        self.log.decide(LogUnavailable("disk full"))
+        self.assertEqual(bucket.level(0.0), 2.0)
+
     def test_a_log_that_raises_is_a_failure(self) -> None:
         self.log.append = lambda entry_id, body: 1 / 0  # type: ignore[method-assign,assignment,return-value]
         self.add(7, "a")
@@ -214,6 +276,16 @@ class AnsweringTests(AcceptanceCase):
         self.acceptance.flush()
         self.log.decide()
         self.assertEqual((self.peer.sent, self.acceptance.accepted), ([], 1))
+
+    def test_a_refused_notification_is_not_answered(self) -> None:
+        """K-04: nor is a duplicate of it."""
+        other = Peer(self.clock)
+        self.acceptance.add(self.peer, None, self.job, "a")  # type: ignore[arg-type]
+        self.acceptance.await_verdict(other, None, self.peer.context.nonces.used["a"])  # type: ignore[arg-type]
+        self.acceptance.flush()
+        self.log.decide(LogUnavailable("disk full"))
+        self.assertEqual((self.peer.sent, other.sent), ([], []))
+        self.assertEqual(self.acceptance.rejections.outcomes, {UNAVAILABLE.text: 2})
 
 
 class BoundTests(AcceptanceCase):

@@ -8,6 +8,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
+from twisted.logger import formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.log import Identity, Mark, Plan
@@ -407,6 +408,46 @@ class RestartTests(SynchronousTestCase):
             [bench.published[2].job_id + NOTE_EVERY + JUMP + 1],
         )
 
+    def test_a_note_is_good_for_all_its_ids(self) -> None:
+        """Issue 11: also for the last of them; the job after that needs another."""
+        bench = self.run_pool()
+        self.store.broken, self.store.reserving = True, False
+
+        def rotate(count: int) -> None:
+            self.clock.advance(2.0)
+            for _ in range(count):
+                self.successResultOf(Deferred.fromCoroutine(bench.coordinator.rotate()))
+
+        rotate(2)
+        first, until = self.log.notes()
+        self.assertEqual((first, until), (self.first_id() + 1, self.first_id() + 2 + NOTE_EVERY))
+        rotate(until - bench.book.last_id - 1)
+        rotate(1)
+        self.assertEqual((bench.book.last_id, self.log.notes()), (until, [first, until]))
+        rotate(1)
+        self.assertEqual(self.log.notes(), [first, until, until + 1 + NOTE_EVERY])
+
+    def test_notes_are_few(self) -> None:
+        """Issue 11: at most one a second, or for so many jobs, however fast these come."""
+        bench = self.run_pool()
+
+        def rotate(count: int, later: float = 0.0) -> int:
+            self.clock.advance(later)
+            for _ in range(count):
+                self.successResultOf(Deferred.fromCoroutine(bench.coordinator.rotate()))
+            return bench.book.last_id
+
+        expected = [rotate(1, later=5.0)]
+        rotate(5)
+        rotate(1, later=0.5)
+        self.assertEqual(self.log.notes(), expected)
+        expected.append(rotate(1, later=0.5))
+        self.assertEqual(self.log.notes(), expected)
+        rotate(NOTE_EVERY - 1)
+        self.assertEqual(self.log.notes(), expected)
+        expected.append(rotate(1))
+        self.assertEqual(self.log.notes(), expected)
+
     def test_neither_saved_nor_noted(self) -> None:
         """Issue 11: a job whose id nobody could know of after a crash does not go out."""
         bench = self.run_pool()
@@ -509,6 +550,23 @@ class OutageTests(SynchronousTestCase):
         self.bench.at(180.0)
         self.assertEqual(sorted(self.store.jobs), [job.job_id for job in self.bench.published])
         self.assertEqual(self.bench.coordinator.problem, "")
+
+    def test_an_outage_is_logged_once(self) -> None:
+        """K-35, K-91: its beginning and its end, whatever their number of jobs."""
+        lines: list[str | None] = []
+
+        def see(event: Any) -> None:
+            if event["log_namespace"].startswith("kupool.pool.coordinator"):
+                lines.append(formatEvent(event))
+
+        globalLogPublisher.addObserver(see)
+        self.addCleanup(globalLogPublisher.removeObserver, see)
+        for turn, self.store.broken in enumerate((False, True, True, False, False), 1):
+            self.bench.at(30.0 * turn)
+        self.assertEqual(
+            [line for line in lines if line and "saved" in line],
+            ["Jobs cannot be saved: the store is down", "Jobs are saved again"],
+        )
 
     def test_store_that_hangs(self) -> None:
         """K-35: a save that takes too long delays a job by two seconds."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from typing import Any
 
 from twisted.internet.defer import fail
@@ -166,6 +167,17 @@ class SplitTests(SynchronousTestCase):
         self.assertEqual(len(self.split(500, 44_000 // 2)), 2)
         self.assertEqual(self.split(0, 45_000), [])
 
+    def test_each_is_as_full_as_it_may_be(self) -> None:
+        """Whatever the limit, the next submission would not have fitted."""
+        batch = Batch(1, "id", 7, ["alice"] * 30, list(range(30)), ["n"] * 30)
+        for max_data in range(200, 420):
+            parts = list(accepted_events(batch, max_data))
+            for part, after in pairwise(parts):
+                submissions = json.loads(after)["submissions"]
+                row = json.dumps(submissions[0], separators=(",", ":"))
+                self.assertGreater(len(part) + 1 + len(row), max_data)
+            self.assertLessEqual(max(map(len, parts)), max_data)
+
     def test_the_longest_fits_the_smallest(self) -> None:
         """The setting has a least that holds any single submission."""
         self.assertEqual(len(self.split(2, 4096, username="\U0001f600" * 255)), 1)
@@ -189,13 +201,15 @@ class OtherTests(EventCase):
 
     def test_sessions(self) -> None:
         self.listen("kupool.session.>")
+        self.bench.at(2.5)
+        now = int((WALL + 2.5) * 1000)
         peer = self.bench.connect().authorize("alice.rig")
         ((topic, opened),) = self.told()
         session_id = peer.connection.context.session_id.hex()
         self.assertEqual(topic, "kupool.session.opened")
         self.assertEqual(
-            {**opened, "at": 0},
-            {"session": session_id, "username": "alice.rig", "at": 0,
+            opened,
+            {"session": session_id, "username": "alice.rig", "at": now,
              "peer": peer.connection.peer},
         )  # fmt: skip
         peer.connection.lost(Failure(ConnectionError("gone")))

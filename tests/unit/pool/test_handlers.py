@@ -7,7 +7,6 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from kupool import errors
 from kupool.log.memory import ENTRY_BYTES, MemoryLog
 from kupool.net.transport.proxied import TrustedProxies
 from kupool.pool import judge as judge_module
@@ -15,7 +14,8 @@ from kupool.pool.acceptance import BatchSettings
 from kupool.pool.handlers import AttemptSettings
 from kupool.pool.judge import Rules
 from kupool.pool.pool import SessionSettings
-from kupool.pool.tally import MAX_TALLIES, RejectionTally
+from kupool.pool.tally import MAX_TALLIES
+from kupool.settings.declaration import RateSettings
 from kupool.wire.batches import Rejection, decode_batch
 from tests.fakes.pool_fixture import FRAME, WALL, HeldLog, Peer, PoolBench, encode_frame
 
@@ -33,6 +33,21 @@ NO_ATTEMPTS = AttemptSettings(rate=0, ban_score=0)
 
 def outcome(answer: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in answer.items() if key != "id"}
+
+
+class DefaultTests(SynchronousTestCase):
+    """Issue 14: without settings it does what the table of settings says."""
+
+    def test_defaults(self) -> None:
+        rates = RateSettings()
+        declared = AttemptSettings(
+            rates.attempts_rate,
+            rates.attempts_burst,
+            rates.ban_score,
+            rates.ban_time,
+            rates.attempts_pause,
+        )
+        self.assertEqual(AttemptSettings(), declared)
 
 
 class Case(SynchronousTestCase):
@@ -306,6 +321,27 @@ class AttemptTests(Case):
             self.bench.clock.advance(1.0)
         # As many as the score loses in that time.
         self.assertLess(len(peer.hear()), 2000)
+
+    def test_a_throttled_session_is_heard_again(self) -> None:
+        """K-45: after the pause, and each pause counts once."""
+        peer = self.use(attempts=AttemptSettings(1.0, 1.0, 10.0, 1000.0, pause=2.0))
+        peer.send(*[peer.submission("a", result="0") for _ in range(7)])
+        self.assertEqual((len(peer.hear()), self.bench.handlers.throttled), (7, 1))
+        peer.send({"id": 8, "method": "ping"})
+        self.bench.clock.advance(1.9)
+        self.assertEqual(peer.hear(), [])
+        self.bench.clock.advance(0.1)
+        self.assertEqual(peer.hear(), [{"id": 8, "result": True}])
+
+    def test_the_last_one_before_the_ban_is_answered(self) -> None:
+        """K-45: unless it asks for no answer."""
+        for message_id, answers in ((9, [9, None]), (None, [None])):
+            peer = self.use(attempts=AttemptSettings(1.0, 1.0, 4.0, 1000.0, pause=0.0))
+            peer.send(*[peer.submission("a", result="0") for _ in range(5)])
+            peer.hear()
+            peer.send({**peer.submission("a", result="0"), "id": message_id})
+            self.assertEqual([message["id"] for message in peer.hear()], answers)
+            self.assertEqual(peer.closes, ["banned"])
 
     def storm(self, peers: list[Any], count: int) -> None:
         """Send wrong submissions within a second."""
@@ -601,24 +637,6 @@ class TallyTests(Case):
         self.assertEqual(taken[Rejection("", 23, int(WALL))], 50)
 
 
-class MinuteTests(SynchronousTestCase):
-    """K-75: the minute of a rejection, by one look at the wall clock in each."""
-
-    def test_minutes_and_steps_of_the_clock(self) -> None:
-        wall = [WALL + 50.0]
-        tally = RejectionTally(lambda: wall[0])
-        tally.add("ann", errors.DUPLICATE, 10.0)
-        wall[0] += 10.0
-        tally.add("ann", errors.DUPLICATE, 20.0)
-        minute = int(WALL)
-        first, second = Rejection("ann", 22, minute), Rejection("ann", 22, minute + 60)
-        self.assertEqual(dict(tally.take()), {first: 1, second: 1})
-        wall[0] -= 3600.0
-        tally.add("ann", errors.DUPLICATE, 21.0)
-        self.assertEqual(dict(tally.take()), {Rejection("ann", 22, minute - 3540): 1})
-        self.assertEqual(tally.outcomes, {"Duplicate submission": 3})
-
-
 class OnceTests(Case):
     """issue 12: a submission is decoded, judged and hashed once, whatever becomes of it."""
 
@@ -711,9 +729,10 @@ class HistoryBoundTests(Case):
         peer.hear()
         for n in range(8):
             self.check(peer.submit(f"n{n}"), ACCEPTED)
+        old = self.bench.book.jobs[first["job_id"]]
         self.bench.coordinator.relieve()
         self.bench.settle()
-        self.assertEqual(self.bench.book.retired_early, 1)
+        self.assertEqual((self.bench.book.retired_early, len(old.nonces)), (1, 0))
         self.check(peer.submit("x", **first), UNKNOWN)
         self.check(peer.submit("n0"), DUPLICATE)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.pool import SavedJob
-from kupool.pool.jobs import LAST_ID, RESERVE_AHEAD, Job, JobBook, JobIdsUsedUp
+from kupool.pool.jobs import LAST_ID, RESERVE_AHEAD, Job, JobBook, JobIdsUsedUp, id_of_clock
+from kupool.storage.clocks import YEAR_2024
 
 
 def filled(book: JobBook, count: int, every: float = 30.0) -> list[Job]:
@@ -53,7 +54,7 @@ class HistoryTests(SynchronousTestCase):
             job.remembered = 30
         self.assertEqual(book.relieve(), jobs[:2])
         self.assertEqual(book.retired_early, 2)
-        self.assertEqual(book.remembered, 90)
+        self.assertEqual((book.remembered, book.retired_nonces), (90, 60))
         self.assertFalse(book.over_limit)
         self.assertEqual(book.relieve(), [])
 
@@ -87,6 +88,19 @@ class HistoryTests(SynchronousTestCase):
         self.assertFalse(book.sweep(200))
 
 
+class ClockTests(SynchronousTestCase):
+    """K-34: where nothing else is known, ids begin at the seconds since 2024."""
+
+    def test_ids_of_a_clock(self) -> None:
+        for seconds, job_id in ((0.0, 0), (1.0, 1), (5.9, 5), (2.0**30 - 1, 2**30 - 1)):
+            self.assertEqual(id_of_clock(YEAR_2024 + seconds), job_id)
+
+    def test_a_clock_that_is_wrong(self) -> None:
+        """It must not use the ids up."""
+        for wall in (0.0, YEAR_2024 - 1.0, YEAR_2024 + 2.0**30, 1e12):
+            self.assertEqual(id_of_clock(wall), 0)
+
+
 class IdTests(SynchronousTestCase):
     """K-34: ids only grow, whatever was saved."""
 
@@ -97,15 +111,15 @@ class IdTests(SynchronousTestCase):
 
     def test_restore_goes_on_above(self) -> None:
         book = JobBook(600.0, 1000, 0)
-        book.restore([Job(5, "a", 0.0, 0.0), Job(6, "b", 1.0, 1.0)], 1006)
+        book.restore([Job(n, "a", 0.0, 0.0) for n in (4, 5, 6)], 1006)
         self.assertEqual(book.draft("x", 2.0, 2.0).job_id, 1007)
-        self.assertEqual([job.job_id for job in book], [5, 6])
+        self.assertEqual([job.job_id for job in book], [4, 5, 6])
         assert book.current is not None
         self.assertEqual(book.current.job_id, 6)
 
     def test_restore_with_too_little_reserved(self) -> None:
         book = JobBook(600.0, 1000, 0)
-        book.restore([Job(5, "a", 0.0, 0.0)], 0)
+        book.restore([Job(n, "a", 0.0, 0.0) for n in (3, 4, 5)], 0)
         self.assertEqual(book.draft("x", 2.0, 2.0).job_id, 6)
 
     def test_covered(self) -> None:

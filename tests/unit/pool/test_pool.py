@@ -13,10 +13,28 @@ from kupool.net.interfaces import IConnectionObserver
 from kupool.net.routing.router import IRouter
 from kupool.pool.judge import Rules
 from kupool.pool.pool import SessionSettings
+from kupool.settings.declaration import JobSettings, LimitSettings, RateSettings
 from kupool.stats.consumer import StatsConsumer
 from kupool.stats.memory import MemoryStats
 from kupool.wire.messages import JobParams, encode_request
 from tests.fakes.pool_fixture import FRAME, LINE, WALL, HeldLog, PoolBench
+
+
+class DefaultTests(SynchronousTestCase):
+    """Issue 14: without settings it does what the table of settings says."""
+
+    def test_defaults(self) -> None:
+        jobs, rates, limits = JobSettings(), RateSettings(), LimitSettings()
+        declared = SessionSettings(
+            nonce_scope=jobs.nonce_scope,
+            duplicate_scope=jobs.duplicate_scope,
+            user_rate=rates.user_rate,
+            ip_rate=rates.ip_rate,
+            authorize_timeout=limits.authorize_timeout,
+            first_frame=limits.first_frame,
+            max_frame=limits.max_frame,
+        )
+        self.assertEqual(SessionSettings(), declared)
 
 
 class SessionTests(SynchronousTestCase):
@@ -43,6 +61,12 @@ class SessionTests(SynchronousTestCase):
         self.assertEqual(len(bench.manager), 0)
         self.assertEqual({bucket.holders for bucket in held}, {0})
 
+    def test_before_the_first_job(self) -> None:
+        """K-26: a session that comes before there is a job hears of none."""
+        peer = PoolBench().connect()
+        peer.send({"id": 1, "method": "authorize", "params": {"username": "ann"}})
+        self.assertEqual(peer.raw(), b'{"id":1,"result":true}\n')
+
     def test_leaves_before_authorize(self) -> None:
         bench = PoolBench().start()
         bench.connect().leave()
@@ -51,6 +75,17 @@ class SessionTests(SynchronousTestCase):
     def test_no_limits_no_buckets(self) -> None:
         bench = PoolBench().start()
         self.assertEqual(bench.connect().authorize().connection.context.shared, ())
+
+    def test_limits_below_one_a_second(self) -> None:
+        """K-46: one submission is accepted, and the next only after that time."""
+        for settings in (SessionSettings(user_rate=0.5), SessionSettings(ip_rate=0.5)):
+            bench = PoolBench(session=settings, rules=Rules(0, 0)).start()
+            peer = bench.connect().authorize()
+            accepted = []
+            for turn in range(5):
+                bench.at(float(turn))
+                accepted.append(peer.submit(f"n{turn}")["result"])
+            self.assertEqual(accepted, [True, False, True, False, True])
 
     def test_frame_limit(self) -> None:
         """K-07: the smaller of the two limits holds before authorize."""
@@ -76,6 +111,7 @@ class SessionTests(SynchronousTestCase):
     def test_broadcast_time(self) -> None:
         """K-95: how long the last job took is known."""
         bench = PoolBench(max_connections=0, interval=100.0).start()
+        self.assertEqual(bench.pool.broadcast_seconds, 0.0)
         for n in range(600):
             bench.connect().authorize(f"user{n}")
         bench.clock.advance(7.0)
@@ -103,6 +139,7 @@ class SessionTests(SynchronousTestCase):
         for peer in peers:
             params = JobParams(job.job_id, job.server_nonce + peer.connection.context.suffix)
             payload = encode_request(None, "job", params)
+            self.assertEqual(len(params.server_nonce), 48)  # 16 digits are the session's own
             self.assertEqual(peer.transport.value(), peer.connection.framing.encode(payload))
 
 

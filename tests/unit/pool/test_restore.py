@@ -136,6 +136,15 @@ class RememberTests(RestoreCase):
         found = self.remember(Readable(entry(1, 1, "x", "y"), entry(2, 1, "x", "y")))
         self.assertEqual((found, self.book.jobs[1].remembered), (2, 2))
 
+    def test_used_by_two_users(self) -> None:
+        """K-47: in a batch of a time with another scope, each nonce is looked at."""
+        batch = Batch(
+            VERSION, "b", int(NOW * 1000), ["ann", "bob", "bob"], [1] * 3, ["x", "x", "y"]
+        )
+        log = Readable(Entry(1, "b", NOW, encode_batch(batch)))
+        self.assertEqual(self.restore(log, scope="job").used, 2)
+        self.assertEqual(set(self.book.jobs[1].nonces.scope("").used), {"x", "y"})
+
     def test_what_cannot_be_read(self) -> None:
         poison = Entry(1, "p", NOW, b"{")
         found = self.remember(Spooled(poison, entry(2, 1, "x"), spool=[poison]))

@@ -12,7 +12,14 @@ from twisted.trial.unittest import SynchronousTestCase
 from kupool.log import Entry, Plan, reconcile
 from kupool.log.memory import MemoryLog
 from kupool.stats import MinuteCount
-from kupool.stats.auditing import ENTRIES_AT_ONCE, Audit, Auditor, NotComparable, Rebuilt
+from kupool.stats.auditing import (
+    BYTES_AT_ONCE,
+    ENTRIES_AT_ONCE,
+    Audit,
+    Auditor,
+    NotComparable,
+    Rebuilt,
+)
 from kupool.stats.consumer import StatsConsumer
 from kupool.stats.memory import MemoryStats
 from kupool.stats.side_by_side import LOST, ROLLED_UP, TRIMMED, UNKNOWN, Difference, SideBySide
@@ -189,6 +196,7 @@ class AuditTests(AuditCase):
 
         class Spool:
             def read_spool(self, after: int, limit: int) -> Deferred[list[Entry]]:
+                assert limit <= ENTRIES_AT_ONCE
                 return succeed([entry for entry in entries if entry.position > after][:limit])
 
         spool: Any = Spool()
@@ -242,6 +250,27 @@ class AuditTests(AuditCase):
         self.assertLessEqual(max(sizes), ENTRIES_AT_ONCE)
         parts = [part for what, part in seen if what == "Reading the log"]
         self.assertEqual((parts, parts[-1]), (sorted(parts), 1.0))
+        self.assertEqual(seen[-1], ("Comparing", 1.0))
+
+    def test_large_batches(self) -> None:
+        """Point 6: no more is in memory at once than what is meant to be."""
+        self.start()
+        names = [f"user-with-a-long-name-{number}" for number in range(1000)]
+        for n in range(200):
+            self.append(f"b{n}", *names)
+        size = len(body("b0", T, names))
+        limits: list[int] = []
+        read = self.log.read
+
+        def reading(after: int, limit: int) -> Deferred[Sequence[Entry]]:
+            limits.append(limit)
+            found: Deferred[Sequence[Entry]] = read(after, limit)
+            return found
+
+        self.log.read = reading
+        self.audit()
+        self.assertLessEqual(max(limits) * size, BYTES_AT_ONCE)
+        self.assertGreater(max(limits) * size, BYTES_AT_ONCE // 2)
 
 
 class ReachTests(AuditCase):
@@ -527,8 +556,11 @@ class RebuildTests(AuditCase):
             return correct(rows, serial)
 
         self.store.correct = sized
-        self.assertEqual(self.rebuild().corrected, 2500)
+        seen: list[tuple[str, float]] = []
+        done = self.rebuild(progress=lambda what, part: seen.append((what, part)))
+        self.assertEqual(done.corrected, 2500)
         self.assertEqual(sizes, [1000, 1000, 500])
+        self.assertEqual(seen[-2:], [("Correcting", 0.4), ("Correcting", 0.8)])
         self.assertEqual(self.rows(), before)
 
     def test_nothing_there(self) -> None:

@@ -14,6 +14,7 @@ from zope.interface.verify import verifyObject
 
 from kupool.log import IConsumer, Mark
 from kupool.log.memory import MemoryLog
+from kupool.settings.declaration import SubmissionSettings
 from kupool.stats import Applied, BatchCounts, Rejection
 from kupool.stats.consumer import ConsumerSettings, StatsConsumer
 from kupool.stats.memory import MemoryStats
@@ -119,6 +120,36 @@ class CountTests(ConsumerCase):
         self.run_for(1)
         self.assertEqual(self.total(), 25)
         self.assertEqual(self.consumer.pending, 1)
+
+    def test_defaults(self) -> None:
+        """K-71, K-82: how often, after how many batches, and how many are taken at once."""
+        self.assertEqual(ConsumerSettings().interval, SubmissionSettings().flush_interval)
+        self.successResultOf(Deferred.fromCoroutine(self.consumer.stop()))
+        self.consumer = self.start(interval=1000.0)
+        for n in range(249):
+            self.append(f"b{n}", "alice")
+        self.run_for(1)
+        self.assertEqual((self.total(), self.consumer.pending), (0, 249))
+        self.append("b249", "alice")
+        self.run_for(1)
+        self.assertEqual((self.total(), self.consumer.pending), (250, 0))
+        self.store.broken = True
+        for n in range(4010):
+            self.append(f"c{n}", "alice")
+        self.run_for(1)
+        self.assertEqual(self.consumer.pending, 4000)
+
+    def test_full_behind_a_commit(self) -> None:
+        """K-71: what filled the buffer meanwhile is committed right behind it."""
+        self.successResultOf(Deferred.fromCoroutine(self.consumer.stop()))
+        self.consumer = self.start(interval=1000.0, buffer=10, prefetch=100)
+        self.store.hanging = True
+        for n in range(20):
+            self.append(f"b{n}", "alice")
+            self.clock.advance(0.1)
+        self.assertEqual((self.store.calls, self.consumer.pending), ([10], 10))
+        self.store.waiting.pop().unpause()
+        self.assertEqual((self.store.calls, self.consumer.pending), ([10, 10], 0))
 
     def test_prefetch(self) -> None:
         """K-82: no more than the prefetch is taken while nothing can be committed."""
@@ -247,6 +278,8 @@ class PoisonTests(ConsumerCase):
         self.assertEqual(self.consumer.poisoned, 2)
         self.assertEqual(self.log.status().depth, 0)
         letters = [(d.entry.entry_id, reason) for _, d, reason in self.log.dead_letters]
+        # The name under which a log keeps how far the counts are, also over an upgrade.
+        self.assertEqual({group for group, _, _ in self.log.dead_letters}, {"stats"})
         self.assertEqual([entry_id for entry_id, _ in letters], ["bad", "worse"])
         self.assertIn("not a batch", letters[0][1])
         self.assertIn("out of range", letters[1][1])
@@ -283,6 +316,12 @@ class StopTests(ConsumerCase):
         self.assertIs(self.successResultOf(drained), True)
         self.assertEqual(self.total(), 300)
         self.assertEqual(len(self.successResultOf(self.store.rejections(*EVER))), 1)
+
+    def test_drain_before_the_start(self) -> None:
+        """K-85: a stop in the middle of a start has nothing to wait for."""
+        consumer = StatsConsumer(self.clock, self.store)
+        drained = Deferred.fromCoroutine(consumer.drain(self.clock.seconds() + 5))
+        self.assertIs(self.successResultOf(drained), True)
 
     def test_drain_of_nothing(self) -> None:
         self.assertIs(self.successResultOf(self.drain(5)), True)

@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.stats import BatchCounts, MinuteCount
-from kupool.stats.fold import as_rows, fold_entry, fold_rows
+from kupool.stats.fold import (
+    END_OF_TIME,
+    MAX_ID,
+    MAX_NAME,
+    as_rows,
+    fold_entry,
+    fold_rows,
+    roll_ups,
+)
 from kupool.wire.batches import VERSION, Batch, PoisonBatch, encode_batch
 
 T = 1_800_000_000
@@ -72,6 +80,24 @@ class EntryTests(SynchronousTestCase):
                 fold_entry(bad)
             self.assertIn(reason, str(caught.exception))
 
+    def test_the_longest_and_the_latest(self) -> None:
+        """K-80: what a store can just keep is counted."""
+        for good in (
+            body(at=0),
+            body(at=END_OF_TIME - 1),
+            body(batch="x" * MAX_ID),
+            body(usernames=["a" * MAX_NAME, "b"]),
+        ):
+            self.assertEqual(len(fold_entry(good).usernames), 2)
+        self.assertRaises(PoisonBatch, fold_entry, body(at=END_OF_TIME))
+
+    def test_characters_that_no_store_keeps(self) -> None:
+        """K-80: a NUL in a name is poison, and its escape as text is not."""
+        for bad in (body(batch="x\0"), body(usernames=["a", "b\0c"])):
+            self.assertRaisesRegex(PoisonBatch, "NUL", fold_entry, bad)
+        self.assertEqual(fold_entry(body(batch="x\\u0000")).batch_id, "x\\u0000")
+        self.assertEqual(len(fold_entry(body(client_nonces=["x\0", "y"])).usernames), 2)
+
     @given(st.binary(max_size=200))
     def test_any_bytes(self, data: bytes) -> None:
         """K-80: no bytes raise anything but that."""
@@ -96,6 +122,15 @@ class RowTests(SynchronousTestCase):
                 MinuteCount("alice", "rig2", T, 1),
                 MinuteCount("bob", "", T, 1),
             ],
+        )
+
+    def test_roll_ups(self) -> None:
+        """K-76: whole hours and whole days, and none before the first."""
+        self.assertEqual(list(roll_ups(3599, 86399)), [])
+        self.assertEqual(list(roll_ups(7205, 0)), [("", "_hour", 7200)])
+        self.assertEqual(list(roll_ups(0, 86400 * 2 + 1)), [("_hour", "_day", 86400 * 2)])
+        self.assertEqual(
+            list(roll_ups(3600, 86400)), [("", "_hour", 3600), ("_hour", "_day", 86400)]
         )
 
     @given(EVENTS, st.data())

@@ -9,16 +9,17 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import Clock
+from twisted.logger import LogLevel, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.log import Entry, Extent, Identity, LogUnavailable, Mark
 from kupool.log.memory import MemoryLog
 from kupool.stats import Applied, BatchCounts, Rejection
 from kupool.stats.comparison import Comparison, compare
-from kupool.stats.fold import fold_entry
+from kupool.stats.fold import MAX_ID, fold_entry
 from kupool.stats.memory import MemoryStats
 from kupool.stats.sweep import CHUNK, FAILING, Sweeper, SweepSettings
-from kupool.wire.batches import VERSION, Batch, encode_batch
+from kupool.wire.batches import VERSION, Batch, decode_batch, encode_batch
 
 T = 1_800_000_000
 EVER = (0, 2**40)
@@ -153,6 +154,42 @@ class SweepTests(SweepCase):
         self.wait(70)
         self.assertEqual(self.top(), {"alice": 2, "bob": 1, "carol": 1})
 
+    def test_once_a_minute(self) -> None:
+        self.begin()
+        found = []
+        for seconds in (0, 59, 1, 59, 1, 120):
+            self.wait(seconds)
+            found.append(self.sweeper.done)
+        self.assertEqual(found, [1, 1, 2, 2, 3, 5])
+
+    def test_the_consumer_has_three_seconds(self) -> None:
+        self.begin()
+        self.append("b1", "alice")
+        self.wait(62)
+        self.assertEqual(self.top(), {})
+        self.wait(1)
+        self.assertEqual(self.top(), {"alice": 1})
+
+    def test_notes_are_not_counted_as_missing(self) -> None:
+        """A batch without submissions was never for the counts."""
+        self.begin()
+        for number in range(3):
+            self.append(f"note{number}")
+        self.append("b1", "alice")
+        self.wait(70)
+        self.assertEqual(self.sweeper.counted, 1)
+
+    def test_the_ids_that_a_mark_may_name(self) -> None:
+        """From the shortest to the longest that a store can keep."""
+        self.begin()
+        for name in ("x", "y" * MAX_ID):
+            self.append(name, "alice")
+            self.wait(70)
+            self.assertEqual(self.mark().entry_id, name)
+        self.append("z" * (MAX_ID + 1), "alice")
+        self.wait(70)
+        self.assertEqual(self.mark().entry_id, "y" * MAX_ID)
+
     def test_the_mark_moves_with_it(self) -> None:
         """What is counted and how far that is are one transaction."""
         self.begin()
@@ -258,6 +295,8 @@ class SweepTests(SweepCase):
         self.assertTrue(self.mark().entry_id)
         self.assertEqual(self.top(), {})
         self.assertEqual(self.sweeper.counted, 0)
+        (note,) = self.successResultOf(self.log.read(0, 10))
+        self.assertEqual(decode_batch(note.body).at, T * 1000)
         again = self.make()
         self.begin(again)
         self.assertEqual(self.log.status().appended, 1)
@@ -349,6 +388,78 @@ class SweepTests(SweepCase):
 
 
 class TroubleTests(SweepCase):
+    def watched(self) -> list[tuple[LogLevel, str | None]]:
+        """Return the list that lines of the log are added to."""
+        lines: list[tuple[LogLevel, str | None]] = []
+
+        def see(event: Any) -> None:
+            if event["log_namespace"].startswith("kupool.stats.sweep"):
+                lines.append((event["log_level"], formatEvent(event)))
+
+        globalLogPublisher.addObserver(see)
+        self.addCleanup(globalLogPublisher.removeObserver, see)
+        return lines
+
+    def test_what_is_logged(self) -> None:
+        """K-91: a trouble once, its end once, and what was missing."""
+        lines = self.watched()
+        self.begin()
+        self.wait(200)
+        self.assertEqual(lines, [])
+        self.store.broken = True
+        self.append("b1", "alice")
+        self.wait(300)
+        self.store.broken = False
+        self.wait(70)
+        self.assertEqual(
+            lines,
+            [
+                (
+                    LogLevel.info,
+                    "The log cannot be compared with the counts: the store is down",
+                ),
+                (
+                    LogLevel.warn,
+                    "Counted 1 batches that are in the log and were not in the store",
+                ),
+                (LogLevel.info, "The log is compared with the counts again"),
+            ],
+        )
+
+    def test_another_pool_is_an_error(self) -> None:
+        """K-91: somebody has to do something about it."""
+        self.begin()
+        lines = self.watched()
+        self.log.foreign = True
+        self.wait(200)
+        self.assertEqual([level for level, _ in lines], [LogLevel.error])
+
+    def test_tries_again_soon_and_then_more_rarely(self) -> None:
+        self.begin()
+        self.log.away = "no broker"
+        tries: list[float] = []
+        compare = self.compare
+
+        async def compared() -> Comparison:
+            tries.append(self.clock.seconds())
+            return await compare()
+
+        self.patch(self.sweeper, "_compare", compared)
+        self.wait(60 + 1 + 2 + 4 + 8)
+        self.assertEqual(tries, [60.0, 61.0, 63.0, 67.0, 75.0])
+
+    def test_a_stop_does_not_wait_for_ever(self) -> None:
+        """K-85: for a store that does not answer, so many seconds in all."""
+        self.begin()
+        self.append("b1", "alice")
+        self.patch(self.store, "unapplied", lambda ids: Deferred())
+        self.wait(61)
+        stopped = Deferred.fromCoroutine(self.sweeper.stop(5.0))
+        self.wait(4)
+        self.assertNoResult(stopped)
+        self.wait(1)
+        self.successResultOf(stopped)
+
     def test_the_store_is_away(self) -> None:
         """A sweep that fails is made again; nothing is passed over, and the mark stays."""
         self.begin()

@@ -19,7 +19,7 @@ def f(a: "int | None", b=2):
     """Says what it does."""
     if a < b and not done(a):
         log.info("a", a=1)
-        queue.put(a)
+        queue.put(a).addErrback(lambda failure: log.failure("b", failure))
     assert a == 1
     return a + b
 '''
@@ -36,7 +36,7 @@ class MutantTests(SynchronousTestCase):
                 (12, "a < b -> (a <= b)"),
                 (12, "a < b -> (a >= b)"),
                 (12, "not done(a) -> (done(a))"),
-                (14, "queue.put(a) -> None"),
+                (14, 'queue.put(a).addErrback(lambda failure: log.failure("b", failure)) -> None'),
                 (16, "a + b -> (a - b)"),
             ],
         )

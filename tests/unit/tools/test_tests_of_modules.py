@@ -19,6 +19,7 @@ FILES = {
     "tests/unit/b/test_far.py": "from tests.fakes.ones import some",
     "tests/unit/b/test_none.py": "",
     "tests/contract/test_two.py": "from kupool.a.two import Two",
+    "tests/contract/test_one_postgres.py": "from kupool.a.one import One",
     "tests/integration/test_long.py": "from kupool.a.two import Two",
 }
 
@@ -37,10 +38,16 @@ class TestsOfModulesTests(SynchronousTestCase):
         """By way of a package's ``__init__`` and of fakes, too."""
         own, *others = self.tests.of("kupool/a/one.py")
         self.assertEqual(own, "tests/unit/a/test_one.py")
-        self.assertEqual(others, ["tests/unit/a/test_other.py", "tests/unit/b/test_far.py"])
+        self.assertEqual(others[:2], ["tests/unit/a/test_other.py", "tests/unit/b/test_far.py"])
+
+    def test_servers_last(self) -> None:
+        """What needs a server takes long: most mutants are killed before."""
+        self.assertEqual(
+            self.tests.of("kupool/a/one.py")[3:], ["tests/contract/test_one_postgres.py"]
+        )
 
     def test_without_a_place(self) -> None:
-        """The nearest, and those of the package; tests that start processes never."""
-        nearest, *others = self.tests.of("kupool/a/two.py")
-        self.assertEqual(nearest, "tests/contract/test_two.py")
-        self.assertEqual(others, ["tests/unit/a/test_one.py", "tests/unit/a/test_other.py"])
+        """Those of the package, and the nearest; tests that start processes never."""
+        found = self.tests.of("kupool/a/two.py")
+        package = ["tests/unit/a/test_one.py", "tests/unit/a/test_other.py"]
+        self.assertEqual(found, [*package, "tests/contract/test_two.py"])
