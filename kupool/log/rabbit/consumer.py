@@ -195,8 +195,8 @@ class RabbitSubscription:
                 self.nack(delivery, reason, False)
             else:
                 taken.append(delivery)
-        if self._backlog:
-            self._hand_over_soon()
+        if self._backlog and len(self._held) < self._prefetch:
+            self._hand_over_soon()  # without room, what makes room does it
         if not taken:
             return
         try:
