@@ -385,7 +385,6 @@ class Broker:
         for subscriber_id in list(self._subscribers):
             self.unsubscribe(subscriber_id)
         self._calls.close(BUS_CLOSED)
-        self._subscribers.clear()
         self._buffer.clear()
         self._timers.clear()
 

@@ -425,15 +425,20 @@ class DeliveryTests(_Suite):
         self.assertEqual(len(sink.messages), 10_000)
 
     def test_close(self) -> None:
-        """A-22: every call is refused, and nothing waits for the clock any more."""
+        """A-22: every call is refused, and nothing waits for the clock any more. Nobody is left,
+        neither who has a call in hand nor who has none.
+        """
         Sink(self.broker, "a")
         self.publish()
+        self.publish(Model.RELIABLE_SPECIFIC)
+        Sink(self.broker, "idle", "other")
         self.publish(topic="nobody")
         self.publish(Model.UNRELIABLE_ALL, topic="kept")
         self.broker.close()
         self.publish()
         refused = Outcome(Kind.REFUSED, reason=BUS_CLOSED)
-        self.assertEqual(self.outcomes, [Outcome(Kind.SENT), refused, refused, refused])
+        self.assertEqual(self.outcomes, [Outcome(Kind.SENT), *[refused] * 4])
+        self.assertEqual(self.broker.status().subscribers, ())
         self.assertEqual(self.clock.getDelayedCalls(), [])
         with self.assertRaises(ValueError):
             Sink(self.broker, "b")

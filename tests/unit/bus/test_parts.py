@@ -279,13 +279,6 @@ class InboxTests(SynchronousTestCase):
         self.assertEqual(sizes, [100, 200, 250])
 
 
-class SettingsTests(SynchronousTestCase):
-    def test_share(self) -> None:
-        for share in (0, -1, 1.5):
-            with self.assertRaises(ValueError):
-                BusSettings(share=share)
-
-
 class MessageTests(SynchronousTestCase):
     """Issue 13 build 8: what every call comes through."""
 

@@ -34,7 +34,6 @@ from kupool.rooms.spread.hosts import HostExists
 from kupool.rooms.spread.lobby import SpreadLobby
 from kupool.rooms.spread.packing import RequestPacking
 from kupool.rooms.spread.ring import Ring
-from kupool.rooms.spread.settings import SpreadSettings
 from kupool.wire.framing import LINE
 from tests.fakes.peers import PeerTransport
 from tests.fakes.raising import ENDINGS, raising
@@ -759,12 +758,6 @@ class MovingTests(SynchronousTestCase):
         host.manager.stop_sweeping() if hasattr(host.manager, "stop_sweeping") else None
         left = [call for call in world.clock.getDelayedCalls() if "sweep" not in str(call)]
         self.assertEqual(left, [])
-
-
-class SettingsTests(SynchronousTestCase):
-    def test_limits_that_let_nothing_through_are_refused(self) -> None:
-        for bad in ({"chunk": 0}, {"max_outbound": 0}, {"points": 0}):
-            self.assertRaises(ValueError, SpreadSettings, **bad)
 
 
 class ExchangeTests(SynchronousTestCase):
