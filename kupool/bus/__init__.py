@@ -1,9 +1,9 @@
-"""The message bus: topics, four delivery models, one outcome for every publish.
+"""The message bus: topics, four delivery models, and exactly one outcome for every publish.
 
-Publishers know a topic and nothing of who listens. The same interface is there in one
-process (:class:`LocalBus`), over a connection to a server (:class:`RemoteBus`) and across
-nodes on RabbitMQ (:class:`RabbitBus`). The latter two import more than the standard library
-and Twisted, when they are first used.
+A publisher knows a topic, not its subscribers. The same interface exists in one process
+(:class:`LocalBus`), over a connection to a server (:class:`RemoteBus`) and across nodes on RabbitMQ
+(:class:`RabbitBus`). The latter two are imported at first use, because they need more than Twisted
+and the standard library.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from kupool.bus.rabbit.bus import RabbitBus
     from kupool.bus.remote.client import RemoteBus
 
-#: Where the forms are that are imported when they are used.
+#: The modules of the classes that are imported at first use.
 _FORMS = {"RabbitBus": "kupool.bus.rabbit.bus", "RemoteBus": "kupool.bus.remote.client"}
 
 __all__ = [

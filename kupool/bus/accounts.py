@@ -1,4 +1,4 @@
-"""What a bus remembers of what went over it: counts, last messages, traces. Pure."""
+"""Counts, recent messages and traces of a bus. Pure."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from kupool.bus.messages import Message
 from kupool.bus.settings import BusSettings
 from kupool.bus.status import Recent, Step, TopicStatus
 
-#: Bytes of each message's data that are remembered, and steps of each trace.
+#: Bytes of each recent message's data that are kept, and steps kept of each trace.
 START = 64
 MAX_STEPS = 100
 
 
-#: The values of steps, one after another, :data:`STEP` of them to each: every message has
-#: some, and few are asked for.
+#: The values of steps, one after another, :data:`STEP` values for each step. Every message records
+#: steps, and few are asked for.
 StepValues = list[Any]
 STEP = 4
 
 
 class Note:
-    """What is remembered of a message, until its topic's account is asked for."""
+    """The record of a message, until the status of its topic is asked for."""
 
     __slots__ = ("at", "id", "model", "outcome", "size", "start")
 
@@ -40,7 +40,7 @@ class Note:
 
 
 class TopicAccount:
-    """Counts of a topic by what happened, and its last messages."""
+    """The counts of a topic by event, and its recent messages."""
 
     __slots__ = ("counts", "recent")
 
@@ -50,7 +50,7 @@ class TopicAccount:
 
 
 class Accounts:
-    """The accounts of the topics that had a message last, and of the whole bus.
+    """The accounts of the recently used topics, and of the whole bus.
 
     ``wall`` returns seconds since 1970.
     """
@@ -62,13 +62,13 @@ class Accounts:
         self.counts: defaultdict[str, int] = defaultdict(int)
         self._topics: OrderedDict[str, TopicAccount] = OrderedDict()
         self._traces: OrderedDict[str, StepValues] = OrderedDict()
-        #: The ids of messages by what their publishers call them.
+        #: The ids of messages by their publishers' own ids.
         self._known_as: OrderedDict[str, str] = OrderedDict()
 
     def published(self, message: Message, known_as: str = "") -> Note:
-        """Note a new message; what becomes of it is for :meth:`ended`.
+        """Record a new message; :meth:`ended` records its outcome.
 
-        ``known_as`` is the id that its publisher has for it: its trace is found by that, too.
+        ``known_as`` is the publisher's own id of it: its trace is found by that id, too.
         """
         if known_as:
             self._known_as[known_as] = message.id
@@ -83,13 +83,13 @@ class Accounts:
         return note
 
     def ended(self, message: Message, note: Note, outcome: str) -> None:
-        """Note what became of a message."""
+        """Record the outcome of a message."""
         note.outcome = outcome
         self.happened(message, outcome)
         self.step(message, outcome)
 
     def happened(self, message: Message, what: str, times: int = 1) -> None:
-        """Count something of a message's topic, and of the whole bus."""
+        """Count an event of a message's topic, and of the whole bus."""
         self._account(message.topic).counts[what] += times
         self.counts[what] += times
 
@@ -105,7 +105,7 @@ class Accounts:
         return account
 
     def step(self, message: Message, event: str, subscriber: str = "") -> None:
-        """Note a step of a message's way."""
+        """Record a step of a message's trace."""
         steps = self._traces.get(message.headers.get("trace-id") or message.id)
         if steps is None:
             steps = self._begin_trace(message)
@@ -122,7 +122,7 @@ class Accounts:
         return steps
 
     def trace(self, trace_id: str) -> tuple[Step, ...]:
-        """Return what is known of a message's way, in order."""
+        """Return the recorded steps of a message, in order."""
         steps = self._traces.get(trace_id)
         if steps is None:
             steps = self._traces.get(self._known_as.get(trace_id, ""), [])
@@ -131,7 +131,7 @@ class Accounts:
     def shown(
         self, waiting: Callable[[str], int], buffered: Callable[[str], int]
     ) -> tuple[TopicStatus, ...]:
-        """Return the accounts of all topics, that of the last message last."""
+        """Return the accounts of all topics, the most recently used topic last."""
         return tuple(
             TopicStatus(
                 topic,

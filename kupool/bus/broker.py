@@ -1,8 +1,8 @@
-"""The core of the bus: who listens, what waits, and what becomes of every message.
+"""The core of the bus: subscribers, waiting messages, and the outcome of every message.
 
-It does no input or output: messages leave through the functions that subscribers gave,
-time comes from the clock. :mod:`kupool.bus.calling` has the two reliable models,
-:mod:`kupool.bus.sending` the others.
+It does no input or output. Messages leave through the functions that subscribers gave; time comes
+from the clock. :mod:`kupool.bus.calling` has the two reliable models, :mod:`kupool.bus.sending` the
+unreliable ones.
 """
 
 from __future__ import annotations
@@ -29,24 +29,24 @@ from kupool.bus.unguessable import Unguessable
 from kupool.bus.watching import IBrokerWatcher
 from kupool.timing.timers import Timers
 
-#: Topics whose subscribers are remembered until somebody comes or goes.
+#: The most topics whose subscribers are cached until any subscription changes.
 MAX_MATCHES = 1024
 
-#: Why the bus itself refuses a message.
+#: Reasons for which the bus itself refuses a message.
 BUS_FULL = "the bus is full"
 BUS_CLOSED = "the bus is closed"
 TOO_LARGE = "too large for every subscriber"
 SHARE_FULL = "too much of one user or address waits for a subscriber"
 
-#: Seconds between two lines of the log about refusals for the same reason.
+#: Seconds between two log lines about refusals for the same reason.
 LOG_PERIOD = 60.0
 
 
 class Broker:
-    """Takes messages for topics, and sees each through to its outcome.
+    """Takes messages for topics, and brings each to its outcome.
 
-    ``wall`` returns seconds since 1970; ``random`` chooses among subscribers. ``watcher``
-    is told of subscribers, and of what they answer to calls that are not the broker's own.
+    ``wall`` returns seconds since 1970. ``random`` chooses among subscribers. ``watcher`` is told
+    about subscribers, and about their answers to other brokers' calls.
     """
 
     _log = Logger()
@@ -83,18 +83,18 @@ class Broker:
             dropped=self._drop_if_idle,
         )
         self._told: list[Callable[[], object]] = []
-        #: Who watches the members of topics.
+        #: The watches of members of topics.
         self.watches = TopicWatches(clock, self.listening)
         self._closed = False
         self._incomplete = ""
-        #: When each refusal was logged last, in seconds of the clock.
+        #: The time of the last log line for each kind of refusal, in seconds of the clock.
         self._logged: dict[str, float] = {}
         self._ids = Unguessable()
 
-    # -- who listens
+    # -- subscribers
 
     def on_listeners_changed(self, call: Callable[[], object]) -> None:
-        """Call something whenever somebody has begun to listen to more, or to less."""
+        """Call a function whenever the topics of a subscriber have changed."""
         self._told.append(call)
 
     def _listeners_changed(self) -> None:
@@ -112,13 +112,13 @@ class Broker:
         since: float | None = None,
         elsewhere: bool = False,
     ) -> tuple[str, ...]:
-        """Let a subscriber have what fits some topics; returns all that it listens to.
+        """Subscribe to topics; returns all topics of the subscriber.
 
-        One that is there already keeps its ``deliver``. ``since`` is when it came, in
-        seconds since 1970, where that is not now. The watcher is not told of one that is
-        ``elsewhere``. What waited for these topics is delivered before this returns, or in
-        the next turns of the reactor. Raises :class:`ValueError` for a pattern that is none;
-        then nothing has changed.
+        An existing subscriber keeps its ``deliver``. ``since`` is when it subscribed, in seconds
+        since 1970, if that is not now. The watcher is not told if the subscriber is ``elsewhere``,
+        on another node. Buffered messages of these topics are delivered before this returns, or in
+        the next turns of the reactor. Raises :class:`ValueError` for an invalid pattern; then
+        nothing has changed.
         """
         patterns = [pattern_name(topic) for topic in topics]
         if not patterns:
@@ -152,10 +152,10 @@ class Broker:
     def unsubscribe(
         self, subscriber_id: str, topics: Iterable[object] | None = None
     ) -> tuple[str, ...]:
-        """Let a subscriber have no more of some topics, by default of all.
+        """End a subscription to some topics, by default to all; returns the topics that are left.
 
-        Returns those that are left. It may still answer what it was called with. Harmless
-        where it does not listen; raises :class:`ValueError` for a pattern that is none.
+        The subscriber may still answer calls that it has. Harmless if it is not subscribed. Raises
+        :class:`ValueError` for an invalid pattern.
         """
         patterns = None if topics is None else [pattern_name(topic) for topic in topics]
         left = self._take_topics(subscriber_id, patterns)
@@ -179,9 +179,9 @@ class Broker:
         return tuple(subscriber.patterns)
 
     def remove(self, subscriber_id: str, linger: float = 0.0) -> None:
-        """Forget a subscriber that is gone; what it has not answered goes to others.
+        """Remove a subscriber that is gone; calls that it has not answered go to others.
 
-        It goes on being a member of its topics for ``linger`` seconds.
+        It stays a member of its topics for ``linger`` seconds.
         """
         self.watches.lost(subscriber_id, linger)
         self._take_topics(subscriber_id, None)
@@ -192,7 +192,7 @@ class Broker:
             self._watcher.removed(subscriber_id, linger)
 
     def listening(self, topic: str) -> tuple[Subscriber, ...]:
-        """Return who listens to a topic, each once."""
+        """Return the subscribers of a topic, each once."""
         found = self._matches.get(topic)
         if found is None:
             if len(self._matches) >= MAX_MATCHES:
@@ -201,9 +201,9 @@ class Broker:
         return found
 
     def incomplete(self, reason: str) -> None:
-        """Say why there may be subscribers that are not known now; empty when all are.
+        """Set why some subscribers may be unknown now; empty if all are known.
 
-        Meanwhile unreliable messages are refused for this reason, and calls wait.
+        While it is set, unreliable messages are refused for this reason, and calls wait.
         """
         self._incomplete = reason
         self._calls.whole = not reason
@@ -218,18 +218,18 @@ class Broker:
     # -- messages
 
     def message_id(self) -> str:
-        """Return an id for a message; nobody can guess it, no other message has the same."""
+        """Return a new id for a message, which is unique and cannot be guessed."""
         return self._ids.text()
 
     def publish(
         self, message: Message, done: Done, known_as: str = "", owners: Sequence[BufferOwner] = ()
     ) -> Callable[[], None]:
-        """See a message through to its outcome, which ``done`` is given, maybe at once.
+        """Bring a message to its outcome, which ``done`` is called with, maybe at once.
 
-        It is one that :func:`kupool.bus.publishing.make_message` made; a reliable one's
-        ``timeout`` is the time that it has. ``known_as`` is the id that its publisher has
-        for it: for traces only. ``owners`` are whose it is, where it has to wait for a first
-        subscriber. Returns what ends it without an outcome; harmless afterwards.
+        The message comes from :func:`kupool.bus.publishing.make_message`; the ``timeout`` of a
+        reliable one is its time limit. ``known_as`` is the publisher's own id of it, for traces
+        only. ``owners`` are the user and address whose share it takes in the buffer. Returns a
+        function that ends the publish without an outcome; it is harmless later.
         """
         note = self._accounts.published(message, known_as)
         if self._closed:
@@ -246,7 +246,7 @@ class Broker:
         return _nothing
 
     def answer(self, subscriber_id: str, number: int, response: Response) -> None:
-        """Take what a subscriber says to a call; too late or unasked is harmless."""
+        """Take a subscriber's response to a call; a late or unexpected one is harmless."""
         if number >= FIRST_FOREIGN:
             if self._watcher is not None:
                 self._watcher.answered(subscriber_id, number, response)
@@ -256,13 +256,13 @@ class Broker:
             self._calls.answered(subscriber, number, response)
 
     def knows(self, subscriber_id: str) -> bool:
-        """Say whether a subscriber listens, or has calls that it may still answer."""
+        """Return whether a subscriber is subscribed, or has calls that it may still answer."""
         return subscriber_id in self._subscribers
 
     def turned_away(self, reason: str) -> None:
-        """Count something that was refused before it was a message, and log it now and then.
+        """Count a refusal of something that is not a message yet, and log it now and then.
 
-        ``reason`` is one of few.
+        ``reason`` is one of a small number of texts.
         """
         counts, what = self._accounts.counts, f"turned away: {reason}"
         counts[what] += 1
@@ -288,7 +288,7 @@ class Broker:
     def _send(
         self, message: Message, note: Note, done: Done, owners: Sequence[BufferOwner]
     ) -> None:
-        """Send an unreliable message, or keep it."""
+        """Send an unreliable message, or buffer it."""
 
         def sent(told: Counter[Taken], meant: Sequence[Subscriber]) -> None:
             outcome = self._sent(message, note, told, owners)
@@ -300,7 +300,7 @@ class Broker:
             self._refuse(message, note, BUS_FULL, done)
 
     def _give_kept(self, topic: str, others: Sequence[Subscriber]) -> None:
-        """Give what has just been kept to those who had come before, but after the others."""
+        """Deliver a message just buffered to subscribers that came before the others had it."""
         there = self.listening(topic)
         if there is not others:
             known = set(others)
@@ -335,7 +335,7 @@ class Broker:
     def _give(self, message: Message, subscriber: Subscriber) -> Taken:
         try:
             taken = subscriber.deliver(message, None)
-        except BaseException:  # it costs nobody else the message
+        except BaseException:  # the other subscribers still get the message
             self._log.failure(
                 "A message could not be delivered to subscriber {id}", id=subscriber.id
             )
@@ -351,7 +351,7 @@ class Broker:
             taken = self._give(kept.message, subscriber)
             if taken is Taken.TOO_LARGE:
                 self._accounts.ended(kept.message, kept.note, "overflow")
-                return True  # it holds up no others
+                return True  # other messages are not held up
             if taken is not Taken.YES:
                 return False
             self._accounts.ended(kept.message, kept.note, "delivered")
@@ -375,11 +375,11 @@ class Broker:
         )
 
     def trace(self, message_id: str) -> tuple[Step, ...]:
-        """Return the way of a recent message, by its id or ``trace-id``."""
+        """Return the trace of a recent message, by its id or ``trace-id``."""
         return self._accounts.trace(message_id)
 
     def close(self) -> None:
-        """Refuse every call, forget every subscriber, and stop all timers."""
+        """Refuse every call, remove every subscriber, and stop all timers."""
         self._closed = True
         self.watches.close()
         for subscriber_id in list(self._subscribers):
@@ -390,7 +390,7 @@ class Broker:
 
 
 def _nothing() -> None:
-    """End a message that has its outcome; tell nobody."""
+    """Do nothing: the message has its outcome already."""
 
 
 __all__ = ["BUS_CLOSED", "BUS_FULL", "SHARE_FULL", "TOO_LARGE", "Broker"]

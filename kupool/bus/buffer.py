@@ -1,4 +1,4 @@
-"""Unreliable messages that nobody was there for, kept a short while."""
+"""The buffer for unreliable messages without subscribers, which keeps them for a short time."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from kupool.bus.settings import BusSettings
 from kupool.bus.topics import is_pattern, matches
 from kupool.timing.timers import Timer, Timers
 
-#: Topics that may have a buffer at a time.
+#: The most topics that may have a buffer at once.
 MAX_BUFFERS = 1000
 
 
 class BufferOwner(NamedTuple):
-    """A user, or an address, whose message it is."""
+    """A user or an address that published a message."""
 
     is_user: bool
     name: str
 
 
 class Kept(NamedTuple):
-    """A message that waits until ``expires``, in seconds of the clock."""
+    """A message in the buffer until ``expires``, in seconds of the clock."""
 
     expires: float
     message: Message
@@ -33,7 +33,7 @@ class Kept(NamedTuple):
 
 
 class _Owned:
-    """What an owner has in the buffer: bytes, and messages by topic."""
+    """The contents of the buffer that one owner published: bytes, and messages by topic."""
 
     __slots__ = ("size", "topics")
 
@@ -52,10 +52,9 @@ class _Queue:
 
 
 class Buffer:
-    """One bounded queue for each topic; ``expired`` is told of what waited in vain.
+    """One bounded queue for each topic; ``expired`` is called with messages that got no subscriber.
 
-    Of all the bytes, and of all the topics, one owner has a part, so that something is left for
-    others.
+    One owner may use only a share of the bytes and of the topics, so that others have room.
     """
 
     def __init__(
@@ -69,17 +68,17 @@ class Buffer:
         self._owned: dict[BufferOwner, _Owned] = {}
 
     def count(self, topic: str) -> int:
-        """Return how many messages of a topic wait."""
+        """Return how many messages of a topic are in the buffer."""
         queue = self._queues.get(topic)
         return 0 if queue is None else len(queue.items)
 
     def over_share(self, message: Message, owners: Iterable[BufferOwner]) -> bool:
-        """Say whether some owner of a message has as much in here as one may."""
+        """Return whether one of a message's owners has used up their share."""
         settings, peers = self._settings, self._settings.peers
         for owner in owners:
             owned = self._owned.get(owner)
             if owned is None:
-                continue  # one message is always within it
+                continue  # a single message never exceeds the share
             part = peers.user_buffer if owner.is_user else peers.address_buffer
             more_topics = message.topic not in owned.topics
             if owned.size + len(message.data) > part * settings.buffer_total or (
@@ -89,7 +88,7 @@ class Buffer:
         return False
 
     def keep(self, message: Message, note: Note, owners: Iterable[BufferOwner] = ()) -> bool:
-        """Keep a message; False where there is no room for it, or not for more of an owner."""
+        """Keep a message; returns False if there is no room, or if its owner's share is used up."""
         settings, topic = self._settings, message.topic
         queue = self._queues.get(topic)
         if queue is None:
@@ -118,7 +117,7 @@ class Buffer:
         return True
 
     def topics(self, pattern: str) -> list[str]:
-        """Return the topics that have messages waiting and fit a pattern."""
+        """Return the topics with messages in the buffer that match a pattern."""
         if not is_pattern(pattern):
             return [pattern] if pattern in self._queues else []
         return [topic for topic in self._queues if matches(pattern, topic)]

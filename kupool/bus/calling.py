@@ -1,4 +1,4 @@
-"""The two reliable models: who is asked, for how long, and when there is an outcome."""
+"""Delivery of reliable messages (calls): offers to subscribers, deadlines, and outcomes."""
 
 from __future__ import annotations
 
@@ -27,34 +27,34 @@ from kupool.bus.unguessable import Unguessable
 from kupool.timing.chunks import Chunks
 from kupool.timing.timers import GRAIN, TICK, TimerQueue
 
-#: Calls that are looked after in one turn of the reactor, and offers made to a fan-out.
+#: Calls processed in one turn of the reactor, and offers made in one step of a fan-out.
 CHUNK = 500
 
-#: Seconds by which a timer may be early.
+#: Seconds by which a timer may fire too early.
 _EARLY = GRAIN * TICK
 
 #: Seconds after an offer for which a call has no timer, unless it is due within twice as long.
 FRESH = 0.05
 
-#: A broker's own calls have random numbers below: nobody who was not offered a call can name
-#: it. Those that it sees through for somebody else have numbers from here on.
+#: The broker's own calls have random numbers below this: only a subscriber that was offered a call
+#: can name it. Calls of other brokers have numbers from here on.
 FIRST_FOREIGN = 1 << 63
 
-#: Members of enumerations that every call meets: as attributes of their classes they take
-#: fifteen times as long.
+#: Members of enumerations that every call uses: as attributes of their classes they take fifteen
+#: times as long.
 _RANDOM, _SPECIFIC = Model.RELIABLE_RANDOM, Model.RELIABLE_SPECIFIC
 _ANSWER, _ANSWERED = CallVerdict.ANSWER, Kind.ANSWERED
 _OPEN, _TAKEN = OfferState.OPEN, Taken.YES
 
-#: Waiting calls that are tried again when a subscriber that had enough to do answers.
+#: Waiting calls that are tried again when a busy subscriber answers.
 WAKE = 8
 
 
 class Calls:
-    """Every call that has no outcome yet.
+    """All calls without an outcome.
 
-    A call belongs to ``_work`` whenever something has changed for it; what is done with
-    it then never calls itself again, however subscribers come and go meanwhile.
+    A call is put into ``_work`` whenever something has changed for it. Processing a call never
+    calls itself again, however subscribers come and go meanwhile.
     """
 
     _log = Logger()
@@ -74,8 +74,8 @@ class Calls:
         self._timers: TimerQueue[Call] = TimerQueue(
             clock, self._changed, TICK, per_turn=CHUNK, at_once=True
         )
-        #: Calls by their numbers that were offered a moment ago, and have no timer yet: most
-        #: are answered before they need one.
+        #: Calls by number that were offered a moment ago and have no timer yet: most are answered
+        #: before they need one.
         self._fresh: dict[int, Call] = {}
         self._sweep: IDelayedCall | None = None
         self._settings = settings
@@ -90,8 +90,8 @@ class Calls:
         self._working = False
         self._chunks = Chunks(clock, self._part)
         self.size = 0
-        #: Whether every subscriber there is may be known. Otherwise a call is not ended for
-        #: what those said that are: it waits, as one without subscribers does.
+        #: Whether all subscribers are known. If not, a call does not end because all known
+        #: subscribers declined: it waits, as a call without subscribers does.
         self.whole = True
 
     def __len__(self) -> int:
@@ -102,7 +102,7 @@ class Calls:
         return len(self._waiting.get(topic, ()))
 
     def start(self, message: Message, note: Note, done: Done) -> Call | None:
-        """Take a call; None where there is no room for it."""
+        """Start a call; returns None if there is no room for it."""
         settings, size = self._settings, len(message.data)
         if len(self._calls) >= settings.max_calls or self.size + size > settings.max_calls_bytes:
             return None
@@ -118,22 +118,22 @@ class Calls:
         return call
 
     def forget(self, number: int) -> None:
-        """End a call without an outcome: its publisher does not want it any more."""
+        """End a call without an outcome, because its publisher no longer wants it."""
         call = self._calls.get(number)
         if call is not None:
             self._end(call)
             self._accounts.ended(call.message, call.note, "cancelled")
 
-    # -- what happens to them
+    # -- events
 
     def look_again(self) -> None:
-        """Go on with all that wait: more may be known than before."""
+        """Process all waiting calls again: more subscribers may be known now."""
         for waiting in self._waiting.values():
             self._work.extend(waiting.values())
         self._go_on()
 
     def came(self, patterns: Iterable[str]) -> None:
-        """Somebody listens to these patterns now."""
+        """A subscriber has subscribed to these patterns."""
         for pattern in patterns:
             for topic in self._waiting_for(pattern):
                 self._work.extend(self._waiting[topic].values())
@@ -150,7 +150,7 @@ class Calls:
         self._go_on()
 
     def answered(self, subscriber: Subscriber, number: int, response: Response) -> None:
-        """Take what a subscriber says to a call, unless it is too late or unasked."""
+        """Take a subscriber's response to a call; a late or unexpected one is ignored."""
         call = self._calls.get(number)
         if call is None or call.offers.get(subscriber) is not _OPEN:
             return
@@ -183,7 +183,7 @@ class Calls:
             self._go_on()
 
     def close(self, reason: str) -> None:
-        """Refuse them all."""
+        """Refuse all calls."""
         while self._calls:
             call = next(iter(self._calls.values()))
             self._finish(call, Outcome(Kind.REFUSED, reason=reason))
@@ -193,19 +193,19 @@ class Calls:
             self._sweep.cancel()
             self._sweep = None
 
-    # -- going on with them
+    # -- processing
 
     def _changed(self, call: Call) -> None:
         self._work.append(call)
         self._go_on()
 
     def _go_on(self) -> None:
-        """Go on with the calls that have changed: some at once, the others in later turns."""
+        """Process the calls that have changed: some at once, the others in later turns."""
         if not self._working and self._part():
             self._chunks.wake()
 
     def _part(self) -> bool:
-        """Go on with some of them; returns whether others have changed."""
+        """Process some of the changed calls; returns whether others are left."""
         self._working = True
         left = CHUNK
         while self._work and left:
@@ -214,13 +214,13 @@ class Calls:
             try:
                 if call.number in self._calls:
                     self._advance(call)
-            except BaseException:  # it holds up no other call
+            except BaseException:  # the other calls are not affected
                 self._log.failure("Call {number} failed unexpectedly", number=call.number)
         self._working = False
         return bool(self._work)
 
     def _advance(self, call: Call) -> None:
-        """Offer a call to whom it is to be offered to now, or end it."""
+        """Offer a call to the next subscribers, or end it."""
         now = self._now()
         if now >= call.deadline - _EARLY:
             self._expire(call)
@@ -254,7 +254,7 @@ class Calls:
             self._fresh.pop(call.number, None)
 
     def _set_timers(self) -> None:
-        """Set the timers of calls that have waited, some of them in this turn."""
+        """Set the timers of calls that are still unanswered, some of them in this turn."""
         self._sweep = None
         for call in list(islice(self._fresh.values(), CHUNK)):
             del self._fresh[call.number]
@@ -263,7 +263,7 @@ class Calls:
             self._sweep = self._clock.callLater(0, self._set_timers)
 
     def _offer_one(self, call: Call, now: float) -> bool:
-        """Offer a call to one more; returns whether there is more to do for it later."""
+        """Offer a call to one more subscriber; returns whether more is to be done for it later."""
         there = self._listening(call.message.topic)
         if call.offers:
             there = tuple(s for s in there if s not in call.offers)
@@ -290,7 +290,7 @@ class Calls:
         return full
 
     def _offer_all(self, call: Call, now: float) -> bool:
-        """Offer a call to all that have not had it; as :meth:`_offer_one`."""
+        """Offer a call to all that have not had it; returns as :meth:`_offer_one`."""
         full = False
         offers = 0
         for subscriber in self._meant(call.message):
@@ -310,7 +310,7 @@ class Calls:
         return full
 
     def _meant(self, message: Message) -> tuple[Subscriber, ...]:
-        """Return who is to have a message: its key's owners, on topics where that counts."""
+        """Return the intended receivers: the key's subscribers, on topics where keys count."""
         there = self._listening(message.topic)
         if message.key and any(matches(p, message.topic) for p in self._settings.direct):
             owners = tuple(s for s in there if message.key in s.keys)
@@ -347,7 +347,7 @@ class Calls:
         return taken
 
     def _settle(self, call: Call, subscriber: Subscriber, state: OfferState) -> None:
-        """A subscriber is done with a call that goes on."""
+        """One subscriber is done with a call; the call goes on."""
         call.offers[subscriber] = state
         if state is OfferState.LOST:
             call.lost = True
@@ -357,7 +357,7 @@ class Calls:
             call.holder = None
 
     def _wake(self, subscriber: Subscriber) -> None:
-        """Try some waiting calls again: a subscriber has room that had none."""
+        """Try some waiting calls again, because a busy subscriber has room now."""
         waiting = (
             call
             for pattern in subscriber.patterns
@@ -367,10 +367,10 @@ class Calls:
         )
         woken = list(islice(waiting, WAKE))
         self._work.extend(woken)
-        subscriber.full = len(woken) == WAKE  # more may wait: go on at the next answer
+        subscriber.full = len(woken) == WAKE  # more may wait: they are tried at the next answer
 
     def _waiting_for(self, pattern: str) -> list[str]:
-        """Return the topics that calls wait for and that fit a pattern."""
+        """Return the topics of waiting calls that match a pattern."""
         if not is_pattern(pattern):
             return [pattern] if pattern in self._waiting else []
         return [topic for topic in self._waiting if matches(pattern, topic)]
@@ -378,7 +378,7 @@ class Calls:
     # -- the end
 
     def _concluded(self, call: Call) -> bool:
-        """End a call that is open with nobody and waits for nobody."""
+        """End a call that no subscriber holds and that waits for none."""
         states = set(call.offers.values())
         if _OPEN in states or not self.whole:
             return False
@@ -426,7 +426,7 @@ class Calls:
 
 
 def _without(subscribers: Sequence[Subscriber], n: int) -> list[Subscriber]:
-    """Return all but one of them, in no order."""
+    """Return all subscribers but one, in no particular order."""
     rest = subscribers if isinstance(subscribers, list) else list(subscribers)
     rest[n] = rest[-1]
     rest.pop()

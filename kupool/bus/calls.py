@@ -1,4 +1,4 @@
-"""What a broker keeps of a subscriber, and of a call until it has its outcome. Pure."""
+"""The broker's state of a subscriber, and of a call until it has its outcome. Pure."""
 
 from __future__ import annotations
 
@@ -13,38 +13,38 @@ from kupool.bus.status import SubscriberStatus
 
 
 class Taken(Enum):
-    """What became of a message that was handed to a subscriber."""
+    """What happened to a message that was handed to a subscriber."""
 
     YES = "taken"
-    #: Not now: it has enough to do.
+    #: Not now: the subscriber is busy.
     FULL = "full"
-    #: Not any more: its end is near.
+    #: Not any more: the subscriber is about to end.
     GONE = "gone"
-    #: Never: no message of this size reaches it.
+    #: Never: a message of this size cannot reach it.
     TOO_LARGE = "too large"
 
 
-#: Hands a message to a subscriber. With a number for the second argument an answer is
-#: awaited: it is given to ``Broker.answer`` with that number. Never raises.
+#: Hands a message to a subscriber. If the second argument is a number, an answer is expected: it is
+#: given to ``Broker.answer`` with that number. Never raises.
 Deliver = Callable[[Message, "int | None"], Taken]
 
-#: Is told the outcome of a message, exactly once.
+#: Called with the outcome of a message, exactly once.
 Done = Callable[[Outcome], object]
 
 
 class CallVerdict(Enum):
-    """What a subscriber says to a call."""
+    """The kind of a subscriber's response to a call."""
 
     ANSWER = "answer"
     REFUSE = "refuse"
     NOT_MINE = "not mine"
     FAILED = "failed"
-    #: It is there no more: as if it had never been asked.
+    #: The subscriber is gone: as if it had never been asked.
     LOST = "lost"
 
 
 class Response(NamedTuple):
-    """A subscriber's word: data and status of an answer, or the text of a refusal."""
+    """A subscriber's response: data and status of an answer, or the text of a refusal."""
 
     verdict: CallVerdict
     data: bytes = b""
@@ -53,7 +53,7 @@ class Response(NamedTuple):
 
 
 class OfferState(Enum):
-    """How a call stands with a subscriber that it was offered to."""
+    """The state of a call at a subscriber that it was offered to."""
 
     OPEN = "open"
     NOT_MINE = "not mine"
@@ -62,7 +62,7 @@ class OfferState(Enum):
 
 
 class Subscriber:
-    """One subscriber: where its messages go, and which calls are open with it."""
+    """One subscriber: the function that delivers to it, and its open calls."""
 
     __slots__ = ("calls", "calls_bytes", "deliver", "full", "id", "keys", "patterns", "since")
 
@@ -74,27 +74,27 @@ class Subscriber:
         self.keys: set[str] = set()
         self.calls: dict[int, int] = {}
         self.calls_bytes = 0
-        #: Whether a call passed it over for having enough to do.
+        #: Whether a call skipped it because it was busy.
         self.full = False
 
     def take(self, number: int, size: int) -> None:
-        """Note a call that it is to answer."""
+        """Record a call that it has to answer."""
         self.calls[number] = size
         self.calls_bytes += size
 
     def drop(self, number: int) -> None:
-        """Note that it need not answer a call any more."""
+        """Record that it need not answer a call any more."""
         self.calls_bytes -= self.calls.pop(number, 0)
 
     def shown(self) -> SubscriberStatus:
-        """Return what a status says of it."""
+        """Return its entry in a status."""
         return SubscriberStatus(self.id, self.since, tuple(self.patterns), len(self.calls))
 
 
 class Call:
-    """A reliable message that has no outcome yet.
+    """A reliable message without an outcome.
 
-    It waits in a queue of timers for when it is to be looked at again.
+    It is in a queue of timers until it has to be processed again.
     """
 
     __slots__ = (
@@ -124,16 +124,16 @@ class Call:
         self.deadline = deadline
         self.done = done
         self.note = note
-        #: How it stands with each subscriber that it was offered to.
+        #: Its state at each subscriber that it was offered to.
         self.offers: dict[Subscriber, OfferState] = {}
-        #: Whose share of the time it is.
+        #: The owners whose share of the time it is.
         self.holder: Subscriber | None = None
         self.share_ends = 0.0
         #: Whether there was a subscriber at all.
         self.met = False
-        #: Whether one is gone that may have seen it.
+        #: Whether a subscriber is gone that may have received it.
         self.lost = False
-        #: What the last of those that failed said.
+        #: The text of the last failure.
         self.error = self.failed_by = ""
         self.due = deadline
         self.before: Call | None = None
@@ -142,7 +142,7 @@ class Call:
 
 
 def in_any_order(random: Random, count: int) -> Iterator[int]:
-    """Yield the numbers below ``count`` in a random order, the first at little cost."""
+    """Yield the numbers below ``count`` in a random order; the first one costs little."""
     if not count:
         return
     first = int(random.random() * count)  # randrange() takes four times as long

@@ -1,9 +1,8 @@
-"""Ordered channels between the members of a bus: messages in order, each once, however it does.
+"""Ordered channels between members of a bus: each message arrives once and in order, on any bus.
 
-What goes to one member is cut into chunks that are numbered; the next one is sent when the one
-before was answered, and a chunk that was not is sent again. So a bus that loses or repeats
-messages costs time alone. Only a member that is gone, or has begun anew, breaks a channel, and
-then both ends hear of it.
+Messages to one member are divided into numbered chunks. A chunk is sent after the previous one was
+answered, and sent again if it was not answered. So a bus that loses or repeats messages only costs
+time. A channel breaks only if the member is gone or has restarted, and then both ends are told.
 """
 
 from __future__ import annotations
@@ -22,17 +21,18 @@ from kupool.bus.interfaces import IBus
 from kupool.bus.messages import Answer, Kind, Message, Outcome, Refusal
 from kupool.timing.waiting import Waiters
 
-#: How long one attempt to deliver a chunk may take, and when the next one begins.
+#: The time limit of one attempt to deliver a chunk, and the time until the next attempt.
 ATTEMPT = 1.0
 AGAIN = 0.1
 
-#: The status of an answer that says: this stream is not known, begin another.
+#: The status of an answer that says: this stream is unknown, start a new one.
 STALE = 1
 
-#: Streams of one member that have ended are remembered, so that a late chunk opens none.
+#: The most ended streams of one member that are remembered, so that a late chunk starts no new
+#: stream.
 OLD_STREAMS = 8
 
-#: How often more than ``max_outbound`` may wait before a channel breaks.
+#: A channel breaks if this many times ``max_outbound`` wait.
 FAR_OVER = 4
 
 _LENGTH = Struct(">I")
@@ -40,9 +40,11 @@ _LENGTH = Struct(">I")
 
 @dataclass(frozen=True)
 class ChannelSettings:
-    """Sizes are in bytes. ``chunk`` is the most that one message of the bus carries,
-    ``max_message`` the largest message on a channel. Where ``max_outbound`` waits for one member
-    it is full; where four times that does, the channel breaks. There are ``max_members``.
+    """Limits of channels. Sizes are in bytes.
+
+    ``chunk`` is the size limit of one message of the bus, ``max_message`` that of a message on a
+    channel. A channel is full if ``max_outbound`` bytes wait for its member, and breaks at four
+    times that. There are at most ``max_members``.
     """
 
     chunk: int = 40_000
@@ -52,7 +54,7 @@ class ChannelSettings:
 
 
 class OutgoingChannel:
-    """What goes to one other member. ``broken`` is called once if it cannot go on."""
+    """The channel to one other member. ``broken`` is called once if it cannot continue."""
 
     _log = Logger()
 
@@ -83,16 +85,19 @@ class OutgoingChannel:
 
     @property
     def size(self) -> int:
-        """How many bytes have not arrived, as far as is known."""
+        """Bytes that have not arrived, as far as is known."""
         return len(self._data) + len(self._chunk or b"")
 
     def send(self, data: bytes) -> None:
-        """Send a message. Far over the limit the channel breaks: nothing else is left to do."""
+        """Send a message. Far over the limit the channel breaks, as nothing else can be done."""
         if self._closed:
             return
         self._data += _LENGTH.pack(len(data)) + data
         if self.size > FAR_OVER * self._settings.max_outbound:
-            self._log.error("Too much waits for the member at {topic}", topic=self._topic)
+            self._log.error(
+                "The channel to {topic} broke: too many bytes wait for that member",
+                topic=self._topic,
+            )
             self._break()
         else:
             self._soon()
@@ -116,8 +121,8 @@ class OutgoingChannel:
             sent = self._bus.publish_reliable_random(
                 self._chunk, self._topic, ATTEMPT, headers=headers
             )
-        except BaseException:  # of the bus, or a chunk that is larger than it takes
-            self._log.failure("The bus took nothing for {topic}", topic=self._topic)
+        except BaseException:  # of the bus, or for a chunk that is larger than it takes
+            self._log.failure("The bus refused a message for {topic}", topic=self._topic)
             self._call = self._clock.callLater(ATTEMPT, self._go_on)
             return
         self._flight = sent
@@ -137,13 +142,13 @@ class OutgoingChannel:
             self._soon()
 
     def _failed(self, failure: object) -> None:
-        """The call was cancelled, by ourselves: see :meth:`close`."""
+        """Handle a cancelled call: only :meth:`close` cancels calls."""
         self._flight = None
 
     def _break(self) -> None:
         if not self._closed:
             self.close()
-            # Not now: whoever sends is in the middle of something.
+            # Not now: the sender is in the middle of something.
             self._clock.callLater(0, self._broken)
 
     def flushed(self) -> Deferred[None]:
@@ -166,7 +171,7 @@ class OutgoingChannel:
 
 
 class _Stream:
-    """What has come of one stream: how many chunks, and the beginning of the next message."""
+    """The received part of a stream: the number of chunks, and the start of the next message."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -174,7 +179,9 @@ class _Stream:
         self.data = bytearray()
 
     def take(self, chunk: bytes, most: int) -> Iterator[bytes]:
-        """Yield the messages that a chunk completes; raises :class:`ValueError` for a size."""
+        """Yield the messages that a chunk completes; raises :class:`ValueError` for an invalid
+        size.
+        """
         self.number += 1
         self.data += chunk
         while len(self.data) >= _LENGTH.size:
@@ -190,10 +197,10 @@ class _Stream:
 
 
 class IncomingChannels:
-    """What comes from the other members: ``received`` is called with each message, in order.
+    """The channels from other members: ``received`` is called with each message, in order.
 
-    ``known`` says whether a member is there; ``renewed`` is called when one begins anew
-    without having been gone.
+    ``known`` returns whether a member exists. ``renewed`` is called if a member has restarted
+    without being reported as gone.
     """
 
     _log = Logger()
@@ -213,14 +220,14 @@ class IncomingChannels:
         self._old: deque[str] = deque(maxlen=OLD_STREAMS * settings.max_members)
 
     def handle(self, message: Message) -> Answer:
-        """Take a chunk: the handler of a subscription of the bus."""
+        """Handle a chunk; this is the handler of a subscription of the bus."""
         member, name = message.headers.get("from", ""), message.headers.get("stream", "")
         try:
             number = int(message.headers.get("n", "-1"))
         except ValueError:
-            raise Refusal("a chunk without a number") from None
+            raise Refusal("the chunk has no number") from None
         if not self._known(member):
-            raise Refusal("no member is known by this name")
+            raise Refusal("there is no known member of this name")
         stream = self._streams.get(member)
         if stream is None or stream.name != name:
             if number != 0 or name in self._old:
@@ -256,12 +263,12 @@ class IncomingChannels:
 
 
 class Channels:
-    """Sends messages to other members by name, and hands over what they send.
+    """Sends messages to other members by name, and receives theirs.
 
-    A member takes what is for it on the topic ``prefix`` and its name. ``known`` says whether
-    another one is there, as a watch tells; what is for one that is not is dropped. ``received``
-    gets each message with its sender. ``broken`` is called with a member whose channel cannot go
-    on, or that has begun anew: all that it knew of us is gone, and the other way round.
+    A member subscribes to the topic of ``prefix`` and its name. ``known`` returns whether another
+    member exists, as a watch reports; messages to a missing member are dropped. ``received`` gets
+    each message with its sender. ``broken`` is called with a member whose channel cannot continue,
+    or that has restarted: then neither side keeps any state of the other.
     """
 
     def __init__(
@@ -287,7 +294,7 @@ class Channels:
         self._incoming = IncomingChannels(settings, known, received, broken)
 
     async def start(self) -> None:
-        """Take what the others send."""
+        """Receive messages of the other members."""
         await self._bus.subscribe([f"{self._prefix}.{self._member}"], self._incoming.handle)
 
     def _to(self, member: str) -> OutgoingChannel | None:
@@ -304,7 +311,7 @@ class Channels:
         return out
 
     def send(self, member: str, data: bytes) -> bool:
-        """Send a message; returns False for a member that is not there."""
+        """Send a message; returns False if the member does not exist."""
         out = self._to(member)
         if out is not None:
             out.send(data)
@@ -316,13 +323,13 @@ class Channels:
         return 0 if out is None else out.size
 
     def full(self, member: str) -> bool:
-        """Say whether so much waits for a member, or it is not there, that no more should be
-        sent.
+        """Return whether nothing more should be sent to a member: too much waits for it, or it does
+        not exist.
         """
         return self._to(member) is None or self.size(member) >= self._settings.max_outbound
 
     def waiting(self) -> int:
-        """Return how many bytes wait, for all members together."""
+        """Return how many bytes wait for all members together."""
         return sum(out.size for out in self._out.values())
 
     def forget(self, member: str) -> None:
@@ -333,7 +340,7 @@ class Channels:
         self._incoming.forget(member)
 
     async def flush(self, timeout: float) -> None:
-        """Wait until everything has arrived, or so many seconds."""
+        """Wait until everything has arrived, or for at most the given seconds."""
         waiting: list[Deferred[None]] = [out.flushed() for out in self._out.values()]
         done: Deferred[object] = gatherResults(waiting)  # type: ignore[assignment]
         done.addTimeout(timeout, self._clock)
@@ -341,7 +348,7 @@ class Channels:
         await done
 
     def stop(self) -> Deferred[None]:
-        """Take and send nothing more; fires when the bus has taken that."""
+        """Stop sending and receiving; fires when the bus has ended the subscription."""
         for member in list(self._out):
             self.forget(member)
         return self._bus.unsubscribe(self._incoming.handle)

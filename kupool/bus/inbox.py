@@ -1,4 +1,4 @@
-"""Runs a handler on what its subscription brings, and says what came of it."""
+"""Runs the handler of a subscription on its messages, and reports the result."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from kupool.callbacks import attempt
 from kupool.incidents import report
 from kupool.timing.chunks import Chunks
 
-#: Messages that are handled in one turn of the reactor.
+#: Messages handled in one turn of the reactor.
 CHUNK = 100
 
-#: Gets what a handler says to a call.
+#: Gets the handler's response to a call.
 Respond = Callable[[Response], object]
 
 #: The largest status of an answer; the smallest is as far below 0.
 MAX_STATUS = 2**63 - 1
 
-#: The most characters of a refusal or an error that its publisher is told.
+#: The most characters of a refusal or an error that are sent to the publisher.
 MAX_REASON = 1000
 
-#: What a publisher is told of an answer that no form of the bus can carry.
+#: The reason in the outcome if the answer cannot be sent over any form of the bus.
 UNSENDABLE = "an answer that cannot be sent"
 
 _NOT_MINE = Response(CallVerdict.NOT_MINE)
@@ -39,10 +39,10 @@ _NOT_MINE = Response(CallVerdict.NOT_MINE)
 class Inbox:
     """A bounded queue in front of a handler.
 
-    A handler is never called from within the bus, and an exception in it is logged and
-    costs nobody else anything. One that returns a Deferred may run ``max_running`` times
-    at once; it is cancelled when its answer would be too late, or after
-    ``handler_timeout`` seconds where none is awaited.
+    The bus never calls a handler from within a publish. An exception in a handler is logged and
+    affects nobody else. Up to ``max_running`` results of a handler may be pending Deferreds. A
+    pending one is cancelled when its answer would be too late, or after ``handler_timeout`` seconds
+    if no answer is expected.
     """
 
     _log = Logger()
@@ -53,15 +53,15 @@ class Inbox:
         self._handler = handler
         self._queue: deque[tuple[Message, Respond | None, float]] = deque()
         self._size = 0
-        #: What handlers returned that has no result yet, and what ends it in time; handlers
-        #: may return the same Deferred again.
+        #: Pending results of handlers, and the timers that cancel them; a handler may return the
+        #: same Deferred again.
         self._running: dict[int, tuple[Deferred[Any], IDelayedCall]] = {}
         self._begun = 0
         self._chunks = Chunks(clock, self._turn)
         self._closed = False
 
     def put(self, message: Message, respond: Respond | None) -> Taken:
-        """Take a message; ``respond`` is called once, where an answer is awaited."""
+        """Queue a message; ``respond`` is called once if an answer is expected."""
         settings, size = self._settings, len(message.data)
         if self._closed:
             return Taken.GONE
@@ -76,7 +76,7 @@ class Inbox:
         return Taken.YES
 
     def close(self) -> None:
-        """Take no more, drop what has not begun, and cancel what has."""
+        """Take no more messages, drop those that have not begun, and cancel the others."""
         self._closed = True
         self._queue.clear()
         self._size = 0
@@ -88,7 +88,7 @@ class Inbox:
             self._chunks.wake()
 
     def _ready(self) -> bool:
-        """Say whether a message could begin."""
+        """Return whether a message could begin."""
         return bool(self._queue) and len(self._running) < self._settings.max_running
 
     def _turn(self) -> bool:
@@ -100,7 +100,7 @@ class Inbox:
             if respond is not None:
                 left = message.timeout - (self._clock.seconds() - since)
                 if left <= 0:
-                    continue  # nobody waits for it any more
+                    continue  # nobody waits for the answer any more
                 message = message.offered(left, message.redelivered)
             self._handle(message, respond)
         return self._ready()
@@ -155,7 +155,7 @@ class Inbox:
         if result.check(Refusal):
             text = attempt(str, result.value)
             if isinstance(text, str):
-                # The name of a file, say, may hold what no wire can carry.
+                # The text may contain what the wire cannot carry, such as the name of a file.
                 text = text[:MAX_REASON].encode(errors="backslashreplace").decode()
                 return Response(CallVerdict.REFUSE, text=text)
             result = text
@@ -170,7 +170,7 @@ class Inbox:
 
 
 def answered(answer: Answer, max_data: int) -> Response:
-    """Return the response of an answer, a failure where no form of the bus can carry it."""
+    """Return the response for an answer: a failure if no form of the bus can carry it."""
     data, status = answer
     if not isinstance(data, bytes) or type(status) is not int:
         return Response(CallVerdict.FAILED, text=UNSENDABLE)

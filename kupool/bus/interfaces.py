@@ -1,4 +1,4 @@
-"""What every bus does, in one process or over a network."""
+"""The interface of every form of the bus, in one process or over a network."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Subscription(NamedTuple):
-    """An acknowledged subscription: one handler, with all the topics it has."""
+    """An acknowledged subscription: a handler, with all of its topics."""
 
     id: str
     topics: tuple[str, ...]
@@ -25,14 +25,13 @@ class Subscription(NamedTuple):
 class IBus(Interface):
     """A message bus.
 
-    Topics are names of levels joined by ``.``; in a subscription ``*`` stands for one
-    level and a last ``>`` for one or more. The four ``publish`` methods return a Deferred
-    that fires with exactly one :class:`Outcome` and fails only where it is cancelled.
-    ``timeout`` is in seconds, at least 0.01 and at most 3600, by default 3; ``headers``
-    (at most 2 KiB) reach the handler as they are, and ``trace-id`` among them is the id
-    that :meth:`trace` knows the message by.
+    Topics are names of levels joined by ``.``. In a subscription ``*`` stands for one level, and a
+    last ``>`` for one or more. The four ``publish`` methods return a Deferred that fires with
+    exactly one :class:`Outcome` and fails only if it is cancelled. ``timeout`` is in seconds, at
+    least 0.01 and at most 3600, by default 3. ``headers`` (at most 2 KiB) reach the handler
+    unchanged; the header ``trace-id`` is the id under which :meth:`trace` finds the message.
 
-    All raise :class:`ValueError`, at once, for an argument that cannot be right.
+    All methods raise :class:`ValueError` at once for an invalid argument.
     """
 
     def publish_reliable_random(
@@ -42,7 +41,7 @@ class IBus(Interface):
         *,
         headers: Mapping[str, str] | None = None,
     ) -> Deferred[Outcome]:
-        """Have one subscriber, chosen at random, answer; another, where it does not."""
+        """Ask one random subscriber for an answer, and another one if it does not answer."""
 
     def publish_reliable_specific(
         data: bytes,
@@ -52,54 +51,56 @@ class IBus(Interface):
         key: str = "",
         headers: Mapping[str, str] | None = None,
     ) -> Deferred[Outcome]:
-        """Have the one subscriber answer that can: all get it, the first answer counts.
+        """Ask all subscribers; the first answer is the outcome.
 
-        ``key`` is a hint whose message it is, for topics where hints are used.
+        ``key`` is a hint who should get the message, for topics on which keys are used.
         """
 
     def publish_unreliable_all(
         data: bytes, topic: Topic, *, headers: Mapping[str, str] | None = None
     ) -> Deferred[Outcome]:
-        """Send to every subscriber there is, or within 3 s to the first that comes."""
+        """Send to all subscribers; without any, to the first that subscribes within 3 s."""
 
     def publish_unreliable_random(
         data: bytes, topic: Topic, *, headers: Mapping[str, str] | None = None
     ) -> Deferred[Outcome]:
-        """Send to one subscriber, chosen at random, or to the first that comes in 3 s."""
+        """Send to one random subscriber; without any, to the first that subscribes within 3 s."""
 
     def subscribe(
         topics: Iterable[Topic], handler: Handler, *, keys: Iterable[str] = ()
     ) -> Deferred[Subscription]:
-        """Let a handler have the messages of some topics; fires when that is so.
+        """Subscribe a handler to topics; fires when the subscription is in effect.
 
-        A handler that has a subscription gets the topics and keys in addition, and every
-        message once. Handlers are told apart as keys of a dictionary are.
+        If the handler is subscribed already, the topics and keys are added, and it gets every
+        message once. Handlers are distinguished like keys of a dictionary.
         """
 
     def unsubscribe(handler: Handler, topics: Iterable[Topic] | None = None) -> Deferred[None]:
-        """Let a handler have no more of some topics, by default of all; else harmless."""
+        """End the subscription of a handler to some topics, by default to all; harmless if there is
+        none.
+        """
 
     def watch(topic: Topic, told: MembersTold) -> Deferred[None]:
-        """Tell who the subscribers of a topic are, now and whenever that changes; fires when
-        this is so.
+        """Report the subscribers of a topic to ``told``, now and at every change; fires when the
+        watch is in effect.
 
         The same ``told`` may watch several topics. It gets a tuple of
-        :class:`~kupool.bus.members.TopicMember`, at most 1000, or None: then they are not
-        known, and those who subscribed on this side of the bus may count as gone elsewhere.
-        This side is told so at least a second before the others are told that it is gone.
+        :class:`~kupool.bus.members.TopicMember`, at most 1000, or None. None means that the members
+        are unknown, and that the subscribers on this side of the bus may count as gone on the
+        other. This side is told at least a second before the others are told that it is gone.
         """
 
     def unwatch(told: MembersTold) -> Deferred[None]:
-        """Tell no more of any topic; else harmless."""
+        """End all watches of ``told``; harmless if there are none."""
 
     def status() -> Deferred[BusStatus]:
         """Return topics, subscribers and counts."""
 
     def trace(message_id: str) -> Deferred[tuple[Step, ...]]:
-        """Return the way of a recent message, by its id or ``trace-id``; empty if unknown."""
+        """Return the trace of a recent message, by its id or ``trace-id``; empty if unknown."""
 
     def close() -> Deferred[None]:
-        """Drop all subscriptions and end every call as refused; harmless when repeated."""
+        """End all subscriptions and refuse every open call; harmless when repeated."""
 
 
 __all__ = ["IBus", "Subscription"]

@@ -25,11 +25,11 @@ from kupool.bus.topics import topic_name
 
 @implementer(IBus)
 class LocalBus(Models):
-    """A bus among the handlers of this process, and of whoever else uses its ``broker``.
+    """A bus for the handlers of this process, and for other users of its ``broker``.
 
-    ``wall`` returns seconds since 1970. Handlers run in a turn of the reactor of their
-    own, never while something is published. A ``broker`` that is given carries the bus in
-    place of one of its own; ``name`` begins the ids of its subscribers.
+    ``wall`` returns seconds since 1970. Handlers run in reactor turns of their own, never during a
+    publish. By default the bus makes a ``broker`` of its own. ``name`` is the prefix of the ids of
+    its subscribers.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class LocalBus(Models):
         key: str = "",
         headers: Mapping[str, str] | None = None,
     ) -> Deferred[Outcome]:
-        """Publish by a model, with what that takes; as the method of its name does."""
+        """Publish by a model with that model's arguments, as the method of the model's name does."""
         broker = self.broker
         message = make_message(
             broker.settings,
@@ -78,7 +78,7 @@ class LocalBus(Models):
     def subscribe(
         self, topics: Iterable[Topic], handler: Handler, *, keys: Iterable[str] = ()
     ) -> Deferred[Subscription]:
-        """Let a handler have the messages of some topics."""
+        """Subscribe a handler to topics."""
         subscriber_id, inbox = self._handlers.get(handler, ("", None))
         if inbox is None:
             self._next_id += 1
@@ -107,7 +107,7 @@ class LocalBus(Models):
     def unsubscribe(
         self, handler: Handler, topics: Iterable[Topic] | None = None
     ) -> Deferred[None]:
-        """Let a handler have no more of some topics, by default of all."""
+        """End the subscription of a handler to some topics, by default to all."""
         subscriber_id, inbox = self._handlers.get(handler, ("", None))
         if inbox is not None:
             left = self.broker.unsubscribe(
@@ -118,7 +118,7 @@ class LocalBus(Models):
         return succeed(None)
 
     def watch(self, topic: Topic, told: MembersTold) -> Deferred[None]:
-        """Tell who the subscribers of a topic are, now and whenever that changes."""
+        """Report the subscribers of a topic to ``told``, now and at every change."""
         name = topic_name(topic)
         watches = self._watches.setdefault(told, {})
         if name not in watches:
@@ -126,7 +126,7 @@ class LocalBus(Models):
         return succeed(None)
 
     def unwatch(self, told: MembersTold) -> Deferred[None]:
-        """Tell no more of any topic."""
+        """End all watches of ``told``."""
         for end in self._watches.pop(told, {}).values():
             end()
         return succeed(None)
@@ -136,11 +136,11 @@ class LocalBus(Models):
         return succeed(self.broker.status())
 
     def trace(self, message_id: str) -> Deferred[tuple[Step, ...]]:
-        """Return the way of a recent message."""
+        """Return the trace of a recent message."""
         return succeed(self.broker.trace(message_id))
 
     def close(self) -> Deferred[None]:
-        """Drop all subscriptions and end every call as refused."""
+        """End all subscriptions and refuse every open call."""
         self.broker.close()
         for _, inbox in self._handlers.values():
             inbox.close()

@@ -1,7 +1,7 @@
-"""Who is there: the members of a topic are its subscribers, and a watch tells who they are.
+"""Membership: the members of a topic are its subscribers, and a watch reports changes of them.
 
-A member that unsubscribes is gone at once. One that is lost goes on being a member for some
-time, so that it knows before the others do: it is told that it is not heard any more.
+A member that unsubscribes is removed at once. A member that is lost stays a member for some time.
+So the lost member learns that others cannot hear it before the others remove it.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from twisted.logger import Logger
 
 from kupool.bus.calls import Subscriber
 
-#: The most members of one topic that a watch tells of: those who came first.
+#: The most members of one topic that a watch reports: the earliest ones.
 MAX_MEMBERS = 1000
 
-#: Seconds for which a member counts as one that was not heard of; and after which it knows.
-#: The others drop it later than it stops counting on them.
+#: Seconds without a sign of life until a lost member must know that it is lost, and until the
+#: others remove it. The others wait longer.
 SILENCE = 4.0
 STEP_DOWN = 3.0
 
@@ -31,14 +31,14 @@ class TopicMember(NamedTuple):
     keys: tuple[str, ...]
 
 
-#: Is told all members of a topic, whenever they are others; None when they are not known, or
-#: when those who are on this side of the bus may count as gone on the other. Never while
-#: something is published. What it raises is logged.
+#: Called with all members of a topic whenever they change. None means that they are unknown, or
+#: that the members on this side of the bus may count as gone on the other side. Never called during
+#: a publish. Exceptions are logged.
 MembersTold = Callable[[tuple[TopicMember, ...] | None], object]
 
 
 class _WatchedTopic:
-    """A watched topic: its members as of the last look, and what each watch was told last."""
+    """A watched topic: its members at the last look, and what each watch was told last."""
 
     def __init__(self) -> None:
         self.members: dict[str, TopicMember] = {}
@@ -46,9 +46,9 @@ class _WatchedTopic:
 
 
 class TopicWatches:
-    """Tells watches about the subscribers of a broker: ``listening`` returns those of a topic.
+    """Reports the subscribers of a broker to watches; ``listening`` returns those of a topic.
 
-    While nobody watches, no timer is set.
+    Without watches no timer is set.
     """
 
     _log = Logger()
@@ -60,17 +60,17 @@ class TopicWatches:
         self._listening = listening
         self._topics: dict[str, _WatchedTopic] = {}
         self._complete = True
-        #: Until when those who are here are sure to count as members everywhere.
+        #: The time until which subscribers on this side certainly count as members everywhere.
         self._heard_until = inf
-        #: Members that are lost, and until when they are members.
+        #: Lost members, and the time until which they are members.
         self._lost: dict[str, tuple[TopicMember, float]] = {}
         self._soon: IDelayedCall | None = None
         self._later: IDelayedCall | None = None
 
-    # -- who wants to know
+    # -- watches
 
     def watch(self, topic: str, told: MembersTold) -> Callable[[], None]:
-        """Tell of the members of a topic from now on; returns what ends that."""
+        """Report the members of a topic from now on; returns a function that ends this."""
         watched = self._topics.setdefault(topic, _WatchedTopic())
         key = object()
         watched.watches[key] = told, None
@@ -86,7 +86,7 @@ class TopicWatches:
         return end
 
     def close(self) -> None:
-        """Tell nobody any more."""
+        """End all watches."""
         self._topics.clear()
         self._lost.clear()
         for timer in (self._soon, self._later):
@@ -96,20 +96,20 @@ class TopicWatches:
 
     @property
     def lease(self) -> float:
-        """For how many seconds those who are here are sure to count as members everywhere; 0 or
-        less where they may not.
+        """Seconds for which subscribers on this side certainly count as members everywhere; 0 or
+        less if they may not.
         """
         return self._heard_until - self._clock.seconds()
 
-    # -- what the broker knows
+    # -- reports of the broker
 
     def changed(self) -> None:
-        """Somebody has begun to listen to more, or to less."""
+        """The topics of a subscriber have changed."""
         if self._topics and self._soon is None:
             self._soon = self._clock.callLater(0, self._look)
 
     def lost(self, subscriber_id: str, seconds: float) -> None:
-        """A subscriber is about to be removed that is a member for so many seconds yet."""
+        """A subscriber is about to be removed; it stays a member for some seconds."""
         if seconds <= 0:
             return
         for watched in self._topics.values():
@@ -118,15 +118,17 @@ class TopicWatches:
                 self._lost[subscriber_id] = member, self._clock.seconds() + seconds
 
     def complete(self, complete: bool) -> None:
-        """Say whether all subscribers are known that there are. While they are not, the members
-        are those of before, as long as those who are here count as members.
+        """Return whether all subscribers are known.
+
+        If they are not, the members stay as they were, as long as those on this side count as
+        members.
         """
         self._complete = complete
         self.changed()
 
     def heard(self, until: float) -> None:
-        """Those who are here have been heard everywhere, and count as members until then, in
-        seconds of the clock.
+        """All other nodes have heard this side; its subscribers count as members until the given
+        time, in seconds of the clock.
         """
         before, self._heard_until = self.lease, until
         if before <= 0:
@@ -145,10 +147,10 @@ class TopicWatches:
             self._look_later()
             return
         if not known:
-            self._lost.clear()  # whoever is there afterwards has been heard of anew
+            self._lost.clear()  # members after that have been heard again
         for topic, watched in list(self._topics.items()):
             there = {s.id: TopicMember(s.id, tuple(sorted(s.keys))) for s in self._listening(topic)}
-            # In the order in which they came, whatever has broken meanwhile.
+            # In the order in which they subscribed, whatever was lost meanwhile.
             still = {i: m for i, m in watched.members.items() if i in there or i in self._lost}
             watched.members = there = still | there
             members = tuple(there.values())[:MAX_MEMBERS] if known else None
@@ -159,7 +161,7 @@ class TopicWatches:
         self._look_later()
 
     def _look_later(self) -> None:
-        """Look again when something ends."""
+        """Look again when a lost member's time or the lease ends."""
         if self._later is not None and self._later.active():
             self._later.cancel()
         self._later = None
@@ -181,7 +183,7 @@ class TopicWatches:
         try:
             told(members)
         except BaseException:
-            self._log.failure("Who watches the members of a topic could not be told")
+            self._log.failure("A watch of the members of a topic failed")
 
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""What is published, what handlers do with it, and what became of it."""
+"""Messages, the answers of handlers, and outcomes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import Any, NamedTuple
 
-#: What a publisher gives for a topic; an integer is the topic of its decimal digits.
+#: A topic as a publisher gives it; an integer is the topic of its decimal digits.
 Topic = str | int
 
 
@@ -24,30 +24,30 @@ class Model(Enum):
 
 
 class Kind(Enum):
-    """What became of a message, as its publisher is told."""
+    """The kinds of outcomes."""
 
     #: A subscriber answered; the outcome carries its data and status.
     ANSWERED = "answered"
-    #: A subscriber refused or failed, or the bus did not take the message.
+    #: A subscriber refused or failed, or the bus refused the message.
     REFUSED = "refused"
     #: The deadline passed without an answer.
     TIMEOUT = "timeout"
-    #: Nobody was there until the deadline, or all who were said "not mine".
+    #: There was no subscriber until the deadline, or all subscribers said "not mine".
     NO_SUBSCRIBER = "no subscriber"
-    #: An unreliable message is on its way.
+    #: An unreliable message was sent.
     SENT = "sent"
 
     def __init__(self, text: str) -> None:
-        #: Its value, in a thirtieth of the time that ``value`` takes.
+        #: The same as ``value``, in a thirtieth of the time.
         self.text = text
 
 
 class Outcome(NamedTuple):
-    """The one outcome of a publish.
+    """The outcome of a publish.
 
-    ``data`` and ``status`` are the answer's (status 0: all is well), ``reason`` says why
-    a message was refused, ``subscriber`` who answered or refused. ``receivers`` counts
-    who was sent an unreliable message; 0 means that it waits for a subscriber.
+    ``data`` and ``status`` are those of the answer (status 0 means success). ``reason`` says why a
+    message was refused. ``subscriber`` is the one that answered or refused. ``receivers`` counts
+    the subscribers that an unreliable message was sent to; 0 means that it waits for a subscriber.
     """
 
     kind: Kind
@@ -61,8 +61,8 @@ class Outcome(NamedTuple):
 class Message(NamedTuple):
     """A message as a handler gets it.
 
-    ``timeout`` is how many seconds are left to answer, 0 where no answer is awaited;
-    ``redelivered`` says that another subscriber may have seen it.
+    ``timeout`` is the time left to answer in seconds, 0 if no answer is expected. ``redelivered``
+    says that another subscriber may have received it already.
     """
 
     id: str
@@ -75,7 +75,7 @@ class Message(NamedTuple):
     redelivered: bool = False
 
     def offered(self, timeout: float, redelivered: bool) -> Message:
-        """Return it as somebody gets it who has so many seconds left to answer."""
+        """Return the message for a subscriber that has this many seconds left to answer."""
         # Every call comes here, and _replace() takes three times as long.
         return Message(
             self.id,
@@ -90,7 +90,7 @@ class Message(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What a handler returns that says more than bytes."""
+    """A handler's answer with a status or other fields besides the data."""
 
     data: bytes = b""
     status: int = 0
@@ -105,11 +105,11 @@ class Refusal(Exception):
 
 
 class BusError(Exception):
-    """The bus is away, or does not do what it was asked for."""
+    """The bus is unavailable, or did not do what it was asked for."""
 
 
-#: Gets a message and returns the answer's bytes, an :class:`Answer`, None for an empty
-#: answer, or a Deferred or coroutine of these. It may raise :class:`NotMine` or
+#: A handler: gets a message and returns the data of the answer, an :class:`Answer`, None for an
+#: empty answer, or a Deferred or coroutine of these. It may raise :class:`NotMine` or
 #: :class:`Refusal`; after any other exception the message goes to another subscriber.
 Handler = Callable[[Message], Any]
 

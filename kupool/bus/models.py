@@ -1,4 +1,4 @@
-"""The four models as methods, for every form of the bus."""
+"""The four publish methods, for every form of the bus."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from kupool.bus.messages import Model, Outcome, Topic
 
 
 class Models:
-    """What :class:`~kupool.bus.IBus` says of publishing, by way of one method."""
+    """The publish methods of :class:`~kupool.bus.IBus`, by way of one method."""
 
     def publish_reliable_random(
         self,
@@ -20,7 +20,7 @@ class Models:
         *,
         headers: Mapping[str, str] | None = None,
     ) -> Deferred[Outcome]:
-        """Have one subscriber, chosen at random, answer; another, where it does not."""
+        """Ask one random subscriber for an answer, and another one if it does not answer."""
         return self.publish(Model.RELIABLE_RANDOM, data, topic, timeout=timeout, headers=headers)
 
     def publish_reliable_specific(
@@ -32,7 +32,7 @@ class Models:
         key: str = "",
         headers: Mapping[str, str] | None = None,
     ) -> Deferred[Outcome]:
-        """Have the one subscriber answer that can: all get it, the first answer counts."""
+        """Ask all subscribers; the first answer is the outcome."""
         return self.publish(
             Model.RELIABLE_SPECIFIC, data, topic, timeout=timeout, key=key, headers=headers
         )
@@ -40,13 +40,13 @@ class Models:
     def publish_unreliable_all(
         self, data: bytes, topic: Topic, *, headers: Mapping[str, str] | None = None
     ) -> Deferred[Outcome]:
-        """Send to every subscriber there is, or to the first that comes in time."""
+        """Send to all subscribers; without any, to the first that subscribes in time."""
         return self.publish(Model.UNRELIABLE_ALL, data, topic, headers=headers)
 
     def publish_unreliable_random(
         self, data: bytes, topic: Topic, *, headers: Mapping[str, str] | None = None
     ) -> Deferred[Outcome]:
-        """Send to one subscriber, chosen at random, or to the first that comes in time."""
+        """Send to one random subscriber; without any, to the first that subscribes in time."""
         return self.publish(Model.UNRELIABLE_RANDOM, data, topic, headers=headers)
 
     def publish(
@@ -59,7 +59,7 @@ class Models:
         key: str = "",
         headers: Mapping[str, str] | None = None,
     ) -> Deferred[Outcome]:
-        """Publish by a model, with what that takes; as the method of its name does."""
+        """Publish by a model with that model's arguments, as the method of the model's name does."""
         raise NotImplementedError
 
 

@@ -1,8 +1,8 @@
-"""Who may do what with which names: rules by user and pattern. Pure.
+"""Permissions: rules that let users do something with topics or names. Pure.
 
-A rule is a line of text: a user, an action and a pattern, as ``bank subscribe orders.>``. The
-user is a name, a beginning of names with ``*`` behind it, or ``*`` for everybody. The pattern
-is one of topics; a level that is ``{user}`` stands for the name of whoever asks.
+A rule is a line of text: a user, an action and a pattern, as ``bank subscribe orders.>``. The user
+is a name, a prefix of names followed by ``*``, or ``*`` for everybody. The pattern is a pattern of
+topics; a level ``{user}`` stands for the name of the user who asks.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from kupool.bus.topics import MAX_LENGTH, covers, matches, pattern_name
 #: The level of a pattern that stands for the user's own name.
 OWN_NAME = "{user}"
 
-#: Users whose patterns are remembered.
+#: Users whose patterns are cached.
 MAX_REMEMBERED = 1000
 
 
 class Rule(NamedTuple):
-    """Lets some users do something with what a pattern covers."""
+    """Lets some users do something with the names that a pattern covers."""
 
     users: str
     action: str
@@ -28,18 +28,18 @@ class Rule(NamedTuple):
 
     @property
     def personal(self) -> bool:
-        """Whether it is not the same for everybody."""
+        """Whether the pattern contains the user's own name."""
         return self.users != "*" or OWN_NAME in self.pattern
 
     def is_for(self, user: str) -> bool:
-        """Say whether a user has what it gives."""
+        """Return whether the rule applies to a user."""
         if self.users.endswith("*"):
             return user.startswith(self.users[:-1])
         return user == self.users
 
 
 def parse_rule(text: str, actions: Sequence[str]) -> Rule:
-    """Return the rule that a line is; raises :class:`ValueError` saying what is expected."""
+    """Return the rule in a line; raises :class:`ValueError`, which says what is expected."""
     words = text.split()
     if len(words) != 3 or words[1] not in actions:
         raise ValueError(
@@ -56,7 +56,7 @@ def parse_rule(text: str, actions: Sequence[str]) -> Rule:
 
 
 def check_pattern(pattern: object) -> str:
-    """Return the pattern of a rule as text; raises :class:`ValueError` for what is none."""
+    """Return the pattern of a rule as text; raises :class:`ValueError` if it is invalid."""
     name = pattern_name(pattern)
     for level in name.split("."):
         if OWN_NAME in level and level != OWN_NAME:
@@ -65,17 +65,17 @@ def check_pattern(pattern: object) -> str:
 
 
 class Permissions:
-    """What is allowed: what at least one rule gives."""
+    """The permissions: everything that at least one rule allows."""
 
     def __init__(self, rules: Iterable[Rule]) -> None:
         self._rules = tuple(rules)
         self._known: dict[tuple[str, str], tuple[str, ...]] = {}
 
     def patterns(self, user: str, action: str) -> tuple[str, ...]:
-        """Return all patterns that a user has for an action, with the name in them.
+        """Return all patterns of a user for an action, with the user's name inserted.
 
-        A user whose name is no level of a topic, as one with a wildcard in it, has none of
-        those that stand for it.
+        If the name cannot be a level of a topic, such as a name with a wildcard, patterns with
+        ``{user}`` are left out.
         """
         found = self._known.get((user, action))
         if found is None:
@@ -89,16 +89,16 @@ class Permissions:
         return found
 
     def allow(self, user: str, action: str, name: str) -> bool:
-        """Say whether a user may do something with a valid name."""
+        """Return whether a user may do something with a valid name."""
         return any(matches(p, name) for p in self.patterns(user, action))
 
     def allow_all(self, user: str, action: str, pattern: str) -> bool:
-        """Say whether a user may do something with everything that a valid pattern covers."""
+        """Return whether a user may do something with everything that a valid pattern covers."""
         return any(covers(p, pattern) for p in self.patterns(user, action))
 
 
 def is_level(name: str) -> bool:
-    """Say whether a name can be a level of a topic."""
+    """Return whether a name can be a level of a topic."""
     if not name.isprintable() or any(c in name for c in " .*>"):
         return False
     return 0 < len(name) <= MAX_LENGTH

@@ -1,4 +1,4 @@
-"""What every form of the bus does with the arguments of a publish. Pure."""
+"""Checks the arguments of a publish, in the same way for every form of the bus. Pure."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from kupool.bus.topics import topic_name
 MIN_TIMEOUT = 0.01
 MAX_TIMEOUT = 3600.0
 
-#: The most that all headers of a message may hold, in bytes of UTF-8; and a key or id.
+#: The size limit of all headers of a message, in bytes of UTF-8; and of a key or an id.
 MAX_HEADERS = 2048
 MAX_KEY = 255
 
-#: Keys that one subscriber may declare.
+#: The most keys that one subscriber may declare.
 MAX_KEYS = 10_000
 
-#: Bytes of a message on a connection beside its data, topic, key and headers: an envelope.
+#: Bytes of a message on a connection besides its data, topic, key and headers: the envelope.
 ENVELOPE = 512
 
 #: More than a topic, a key and headers can have as JSON, with the envelope.
@@ -40,13 +40,13 @@ def make_message(
 ) -> Message:
     """Return the message of a publish; raises :class:`ValueError` naming what is wrong.
 
-    ``message_id`` is one that the bus has made itself.
+    ``message_id`` is the bus's own id for it.
     """
     name = topic_name(topic)
     if type(data) is not bytes:
         if not isinstance(data, bytes):
             raise ValueError(f"data: expected bytes, not {type(data).__name__}")
-        data = bytes(data)  # no codec knows a class of somebody else's
+        data = bytes(data)  # no codec can encode another module's subclass
     if len(data) > settings.max_data:
         raise ValueError(f"data: {len(data)} bytes, at most {settings.max_data} are allowed")
     if timeout is None:
@@ -75,7 +75,7 @@ def make_message(
 
 
 def json_size(data: bytes, topic: str, key: str, headers: Mapping[str, str]) -> int:
-    """Return how many bytes a message has at most as JSON, whoever sends it to whom."""
+    """Return the largest size of a message as JSON in bytes, for any sender and receiver."""
     try:
         text = len(_json(data.decode()))
     except UnicodeDecodeError:
@@ -104,7 +104,7 @@ def checked_headers(headers: Mapping[str, str] | None) -> Mapping[str, str]:
 
 
 def checked_keys(keys: Iterable[str]) -> tuple[str, ...]:
-    """Return the keys a subscriber declares; raises :class:`ValueError`."""
+    """Return the keys that a subscriber declares; raises :class:`ValueError`."""
     if isinstance(keys, str):
         raise ValueError("keys: expected a list of texts, not one text")
     found = tuple(keys)
@@ -116,7 +116,7 @@ def checked_keys(keys: Iterable[str]) -> tuple[str, ...]:
 
 
 def check_text(what: str, text: object) -> None:
-    """Raise :class:`ValueError` for what is no printable text of a sensible length."""
+    """Raise :class:`ValueError` unless a text is printable and not too long."""
     if not isinstance(text, str) or len(text) > MAX_KEY or not text.isprintable():
         raise ValueError(f"{what}: {text!r:.60} is not printable text of at most {MAX_KEY}")
 

@@ -1,4 +1,4 @@
-"""The two unreliable models: who is sent a message, in which order, and in which turn."""
+"""Delivery of unreliable messages, to all subscribers or to one, in order."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from kupool.timing.chunks import CHUNK, ChunkQueue, Chunks, Piece
 #: Hands a message to one subscriber; never raises.
 Give = Callable[[Message, Subscriber], Taken]
 
-#: Is told of a message that has been sent how many took it, or why not, and who was to.
+#: Called when a message has been sent: how many subscribers took it, or why none did, and who was
+#: to get it.
 Sent = Callable[["Counter[Taken]", Sequence[Subscriber]], object]
 
 
 class _OneSend:
-    """One message on its way to those who listened when it was published."""
+    """A message on its way to those who were subscribed when it was published."""
 
     __slots__ = ("_give", "_listening", "everybody", "message", "told")
 
@@ -35,7 +36,7 @@ class _OneSend:
         self._listening = listening
 
     def to_all(self, part: Sequence[Subscriber]) -> None:
-        """Send it to some of them, but for those who have left."""
+        """Send it to some of the subscribers, without those that have unsubscribed since."""
         there = self._listening(self.message.topic)
         if there is not self.everybody:
             still = set(there)
@@ -44,7 +45,7 @@ class _OneSend:
             self.told[self._give(self.message, subscriber)] += 1
 
     def to_one(self, random: Random, there: Sequence[Subscriber]) -> None:
-        """Send it to one of those who listen now."""
+        """Send it to one of the current subscribers."""
         for n in in_any_order(random, len(there)):
             taken = self._give(self.message, there[n])
             self.told[taken] += 1
@@ -53,10 +54,10 @@ class _OneSend:
 
 
 class Sending:
-    """The unreliable messages on their way: each reaches all before the next reaches any.
+    """The queue of unreliable messages: each reaches all subscribers before the next one is sent.
 
-    What is small is sent at once, unless something else is on its way; otherwise there is a
-    chunk in each turn of the reactor. What waits is bounded as calls are.
+    A small message is sent at once if the queue is empty. Otherwise a chunk is sent in each reactor
+    turn. The queue is limited like the calls.
     """
 
     def __init__(
@@ -74,17 +75,17 @@ class Sending:
         self._give = give
         self._queue: ChunkQueue[Subscriber] = ChunkQueue()
         self._turns = Chunks(clock, self._go_on)
-        #: Bytes of the data of what waits.
+        #: Bytes of data in the queue.
         self._size = 0
 
     def send(self, message: Message, sent: Sent) -> bool:
-        """Send a message; False where there is no room for it.
+        """Send a message; returns False if there is no room for it.
 
-        ``sent`` is called when all have it, maybe at once; it never raises.
+        ``sent`` is called when all subscribers have it, maybe at once; it never raises.
         """
         one = _OneSend(message, self._give, self._listening)
         everybody, to_one = one.everybody, message.model is Model.UNRELIABLE_RANDOM
-        if not everybody:  # whoever comes next is to find it kept
+        if not everybody:  # a subscriber that comes next must find it in the buffer
             sent(one.told, everybody)
         elif (to_one or len(everybody) <= CHUNK) and self._queue.begin():
             try:
@@ -95,7 +96,7 @@ class Sending:
             finally:
                 self._queue.end()
             sent(one.told, everybody)
-            if self._queue.pending:  # it was published from within
+            if self._queue.pending:  # it was published from within a delivery
                 self._turns.begin()
         elif self._has_room(message):
             self._wait(one, to_one, sent)
@@ -122,7 +123,7 @@ class Sending:
             self._size -= size
             sent(one.told, one.everybody)
 
-        first = self._queue.idle  # otherwise somebody goes on with it
+        first = self._queue.idle  # otherwise another turn continues with it
         self._queue.add(Piece(recipients, work, ended), CHUNK)
         if first and self._queue.pending:
             self._turns.wake()

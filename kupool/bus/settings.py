@@ -4,23 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-#: The bytes of a message of 64 KiB that its data does not need at most: 45,000 bytes in
-#: base64 and all the rest fit one.
+#: Bytes of a 64 KiB message that are kept for everything but the data: then 45,000 bytes of data in
+#: base64 fit with all the rest.
 _REST = 5536
 
 
 @dataclass(frozen=True)
 class PeerLimits:
-    """What one connection may have of a bus at a time, and each user and each address with
-    all of their connections.
+    """Limits for one connection, and for each user and each address over all of their connections.
 
-    ``publishing`` publishes without an outcome, ``subscribers``, and ``topics`` and keys
-    over all of these. ``user_calls`` and ``address_calls`` are publishes without an outcome,
-    ``user_calls_bytes`` and ``address_calls_bytes`` the bytes of their data,
-    ``user_topics`` and ``address_topics`` topics and keys. With 0 there is no limit to what
-    a user or an address has. ``user_buffer`` and ``address_buffer`` are the parts that they may
-    have of what waits for a first subscriber, of its bytes and of its topics; those that the
-    broker's settings have count.
+    A connection may have ``publishing`` publishes without an outcome, ``subscribers``, and
+    ``topics`` and keys over all of its subscribers. For users and addresses: ``user_calls`` and
+    ``address_calls`` limit publishes without an outcome, ``user_calls_bytes`` and
+    ``address_calls_bytes`` the bytes of their data, ``user_topics`` and ``address_topics`` topics
+    and keys; 0 means no limit. ``user_buffer`` and ``address_buffer`` are the shares of the buffer
+    (bytes and topics) that a user or an address may use; only those in the broker's settings have
+    an effect.
     """
 
     publishing: int = 10_000
@@ -40,15 +39,15 @@ class PeerLimits:
 class BusSettings:
     """Limits of a bus. Times are in seconds, sizes in bytes of data.
 
-    ``buffer_count`` and ``buffer_bytes`` bound what waits for the first subscriber of one
-    topic, ``buffer_total`` the bytes of all topics.
+    ``buffer_count`` and ``buffer_bytes`` limit the messages of one topic that wait for a first
+    subscriber, ``buffer_total`` the bytes of all topics.
 
-    ``direct`` are the topics, as patterns, on which a message with a key goes to the
-    subscribers that declared this key alone, where there are any. A call that got no
-    answer from one subscriber for ``share`` of its time is offered to another.
+    ``direct`` are patterns of topics on which a message with a key goes only to the subscribers
+    that declared the key, if there are any. A call that one subscriber has not answered within
+    ``share`` of its time is offered to another.
 
-    ``peers`` is what each of those has that are on the bus over a connection.
-    ``max_message`` follows from ``max_data``: the largest message on a connection, as JSON.
+    ``peers`` are the limits for users of the bus over a connection. ``max_message`` follows from
+    ``max_data``: it is the largest message on a connection, as JSON.
     """
 
     timeout: float = 3.0

@@ -1,4 +1,4 @@
-"""What a bus says of itself."""
+"""The status of a bus."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Recent:
-    """One of the last messages of a topic; ``at`` is in seconds since 1970.
+    """A recent message of a topic; ``at`` is in seconds since 1970.
 
     ``outcome`` is empty while there is none; ``start`` is the beginning of the data.
     """
@@ -22,7 +22,7 @@ class Recent:
 
 @dataclass(frozen=True)
 class SubscriberStatus:
-    """A subscriber: what it listens to, since when, and what it has not answered yet."""
+    """A subscriber: its topics, when it subscribed, and the calls that it has not answered."""
 
     id: str
     since: float
@@ -32,7 +32,7 @@ class SubscriberStatus:
 
 @dataclass(frozen=True)
 class TopicStatus:
-    """A topic: counts by what happened, what waits, and its last messages, oldest first."""
+    """A topic: counts by event, waiting messages, and its recent messages, oldest first."""
 
     topic: str
     counts: dict[str, int]
@@ -43,7 +43,7 @@ class TopicStatus:
 
 @dataclass(frozen=True)
 class BusStatus:
-    """Everything a bus knows of itself; ``calls`` have no outcome yet."""
+    """The whole status of a bus; ``calls`` counts those without an outcome."""
 
     calls: int
     calls_bytes: int
@@ -54,10 +54,10 @@ class BusStatus:
 
 @dataclass(frozen=True)
 class Step:
-    """A step of a message's way, at a time in seconds since 1970.
+    """A step of a message's trace, at a time in seconds since 1970.
 
-    ``event`` is ``published``, ``offered``, ``buffered``, ``delivered``, ``failed``,
-    ``not mine``, ``lost``, ``late`` or what the outcome is called.
+    ``event`` is ``published``, ``offered``, ``buffered``, ``delivered``, ``failed``, ``not mine``,
+    ``lost``, ``late``, or the name of the outcome.
     """
 
     at: float

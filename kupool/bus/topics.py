@@ -1,4 +1,4 @@
-"""Names of topics, patterns over them, and a trie that finds who listens. Pure."""
+"""Names of topics, patterns, and a trie that finds the subscribers of a topic. Pure."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ T = TypeVar("T", bound=Hashable)
 
 
 def topic_name(topic: object) -> str:
-    """Return a topic as text; raises :class:`ValueError` for what is none.
+    """Return a topic as text; raises :class:`ValueError` if it is invalid.
 
-    An integer from 0 on is the topic of its decimal digits.
+    An integer of 0 or more is the topic of its decimal digits.
     """
     if type(topic) is str and len(topic) <= MAX_LENGTH and _is_plain(topic):
         return topic
@@ -58,12 +58,12 @@ def _name(topic: object) -> str:
 
 
 def is_pattern(name: str) -> bool:
-    """Say whether a valid pattern has a wildcard in it."""
+    """Return whether a valid pattern contains a wildcard."""
     return "*" in name or ">" in name
 
 
 def matches(pattern: str, topic: str) -> bool:
-    """Say whether a valid pattern covers a topic."""
+    """Return whether a valid pattern covers a topic."""
     wanted, levels = pattern.split("."), topic.split(".")
     if wanted[-1] == ">":
         wanted = wanted[:-1]
@@ -76,14 +76,14 @@ def matches(pattern: str, topic: str) -> bool:
 
 
 def covers(wide: str, narrow: str) -> bool:
-    """Say whether a valid pattern covers every topic that another covers."""
+    """Return whether a valid pattern covers every topic that another one covers."""
     if narrow.split(".")[-1] == ">" and wide.split(".")[-1] != ">":
         return False
     return matches(wide, narrow)
 
 
 def overlaps(one: str, other: str) -> bool:
-    """Say whether there is a topic that two valid patterns both cover."""
+    """Return whether two valid patterns both cover some topic."""
     left, right = one.split("."), other.split(".")
     for a, b in zip(left, right, strict=False):
         if ">" in (a, b):
@@ -102,20 +102,20 @@ class _Node(Generic[T]):
 
 
 class Trie(Generic[T]):
-    """Which values are under the patterns that cover a topic."""
+    """Finds the values whose patterns cover a topic."""
 
     def __init__(self) -> None:
         self._root: _Node[T] = _Node()
 
     def add(self, pattern: str, value: T) -> None:
-        """Put a value under a valid pattern; a second time changes nothing."""
+        """Add a value under a valid pattern; a second time changes nothing."""
         node = self._root
         for level in pattern.split("."):
             node = node.children.setdefault(level, _Node())
         node.values[value] = None
 
     def remove(self, pattern: str, value: T) -> None:
-        """Take a value from under a pattern; harmless where it is not."""
+        """Remove a value from a valid pattern; harmless if it is not there."""
         path: list[tuple[_Node[T], str]] = []
         node = self._root
         for level in pattern.split("."):
@@ -130,7 +130,7 @@ class Trie(Generic[T]):
             del node.children[level]
 
     def match(self, topic: str) -> tuple[T, ...]:
-        """Return every value once whose pattern covers a topic."""
+        """Return each value whose pattern covers a topic, once."""
         found: dict[T, None] = {}
         nodes = [self._root]
         for level in topic.split("."):
@@ -152,7 +152,7 @@ class Trie(Generic[T]):
         return bool(self._root.children)
 
     def __iter__(self) -> Iterator[str]:
-        """Iterate over the patterns that have a value."""
+        """Iterate over the patterns that have values."""
         nodes = [("", self._root)]
         while nodes:
             name, node = nodes.pop()

@@ -1,10 +1,10 @@
-"""Numbers that nobody can guess, and that tell nothing of how many there are."""
+"""Random numbers that nobody can guess, and that do not reveal how many exist."""
 
 from __future__ import annotations
 
 from os import urandom
 
-#: Numbers that are drawn at a time: asking the system costs more than all else about one.
+#: Numbers drawn at a time: a call of the system costs more than all the rest.
 _DRAWN = 512
 
 

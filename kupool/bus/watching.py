@@ -1,4 +1,4 @@
-"""What a broker tells of its subscribers, where somebody else has to know."""
+"""The interface for observers of a broker's subscribers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class IBrokerWatcher(Interface):
-    """Is told who comes and goes, once that has happened; never raises."""
+    """Told about changes of subscribers after they happened; never raises."""
 
     def subscribed(
         subscriber_id: str,
@@ -21,21 +21,22 @@ class IBrokerWatcher(Interface):
         deliver: Deliver,
         since: float,
     ) -> None:
-        """A subscriber has these topics in all, and declares these keys in addition.
+        """A subscriber has all of these topics now, and has declared these further keys.
 
-        Not told of one that is elsewhere. ``since`` is when it came, in seconds since 1970.
+        Not called for a subscriber of another node. ``since`` is when it subscribed, in seconds
+        since 1970.
         """
 
     def unsubscribed(subscriber_id: str, left: tuple[str, ...]) -> None:
-        """A subscriber has these topics left."""
+        """A subscriber has only these topics left."""
 
     def removed(subscriber_id: str, linger: float = 0.0) -> None:
-        """A subscriber is gone, and answers nothing more; it is a member of its topics for
-        ``linger`` seconds yet.
+        """A subscriber is gone and answers no more; it stays a member of its topics for ``linger``
+        seconds.
         """
 
     def answered(subscriber_id: str, number: int, response: Response) -> None:
-        """A subscriber has answered a call that is not the broker's own, by its number."""
+        """A subscriber has answered a call of another broker; the call is given by its number."""
 
 
 __all__ = ["IBrokerWatcher"]

@@ -1,10 +1,10 @@
-"""Accepted submissions on their way: batches, the log, and then the answers.
+"""Batching of accepted submissions: they are written to the log, then answered.
 
-A submission that the judge lets through joins the open batch. The batch closes after
-a short delay, when it is full, or when the minute ends, and goes to the log; earlier
-when waiting longer would bring nothing. Only when the log says that it is durable are
-its submissions answered with ``true``; otherwise with ``Temporarily unavailable``, and
-their nonces are free again.
+A submission that the judge accepts joins the open batch. The batch closes after a short delay, when
+it is full, or when the minute ends. It closes earlier if waiting longer would not help. It is then
+appended to the log. When the log confirms that the batch is durable, its submissions are answered
+with ``true``. If the append fails, they are answered with ``Temporarily unavailable`` and their
+nonces can be used again.
 """
 
 from __future__ import annotations
@@ -30,19 +30,20 @@ from kupool.timing.waiting import Waiters
 from kupool.wire.batches import VERSION, Batch, encode_batch
 from kupool.wire.messages import RequestId, encode_error, encode_success
 
-#: Seconds without an answer from the log after which it is no longer taken for slow only.
+#: Seconds without an answer after which the log counts as unavailable, not only as slow.
 UNANSWERED = 2.0
 
 
 @dataclass(frozen=True)
 class BatchSettings:
-    """When a batch closes, and how many may be on their way to the log at once.
+    """When a batch closes, and how many batches may wait for the log at once.
 
-    ``delay``, in seconds, is the longest that a batch stays open while fewer than
-    ``pipeline`` are on their way. With so many the log is slow, and more small ones would
-    only use up ``in_flight``: then a batch stays open until it is full, or one is decided.
-    A log that answers nothing for :data:`UNANSWERED` seconds gets them by their delay again,
-    so that ``in_flight`` is used up and submissions are refused rather than kept waiting.
+    ``delay``, in seconds, is the longest time that a batch stays open while fewer than ``pipeline``
+    batches wait for the log. When ``pipeline`` batches wait, the log is slow, and more small
+    batches would only use up ``in_flight``. The open batch then stays open until it is full or the
+    log decides one of the others. If the log has not answered for :data:`UNANSWERED` seconds,
+    batches close after ``delay`` again. ``in_flight`` is then used up, and submissions are refused
+    instead of kept waiting.
     """
 
     delay: float = 0.005
@@ -71,7 +72,8 @@ class _Batch:
     def __init__(self, serial: int, at: int, began: float, minute_ends: float) -> None:
         self.serial = serial
         self.at = at
-        #: When it went to the log. When it began is as good, and known, unless it was held.
+        #: When the batch was sent to the log. For a batch that was not held, the time when it was
+        #: opened is close enough, and known already.
         self.sent = began
         self.minute_ends = minute_ends
         # One submission to each index. Five appends are cheaper than a tuple that
@@ -80,18 +82,18 @@ class _Batch:
         self.message_ids: list[RequestId] = []
         self.jobs: list[Job] = []
         self.nonces: list[str] = []
-        #: Duplicates of what is in here; they can be answered when it is decided.
+        #: Duplicates of submissions in this batch; they are answered when the batch is decided.
         self.waiters: list[tuple[Connection, RequestId]] = []
-        #: Who waits until it is decided; None while nobody does.
+        #: Callers that wait until the batch is decided; None if there are none.
         self.settled: Waiters[None] | None = None
         self.timer: IDelayedCall | None = None
 
 
 class Acceptance:
-    """Carries accepted submissions to the log and answers them.
+    """Writes accepted submissions to the log and answers them.
 
-    ``instance`` makes the ids of this process's batches unique; ``wall`` returns
-    seconds since the epoch. ``events`` is told of each batch that is durable.
+    ``instance`` makes the ids of this process's batches unique. ``wall`` returns seconds since the
+    epoch. ``events`` is told about each durable batch.
     """
 
     _log = Logger()
@@ -116,42 +118,42 @@ class Acceptance:
         self._instance = instance
         self._serial = 0
         self._open: _Batch | None = None
-        #: Whether waiting for company is worth nothing.
+        #: Whether waiting for more submissions saves nothing.
         self._instant: bool = self._store.instant
         self._watch: IDelayedCall | None = None
         #: Whether the open batch stays open although its delay is over.
         self._held = False
-        #: What the watch saw of the open batch, and the size of the last one.
+        #: What the last check saw of the open batch, and the size of the last batch.
         self._seen = self._last_size = 0
         self._in_flight: dict[int, _Batch] = {}
         self.accepted = 0
-        #: Submissions refused since the log last took any.
+        #: Submissions refused since the log last accepted a batch.
         self._refused = 0
-        #: Counts what is rejected, here and by the handlers.
+        #: Counts rejections, both here and in the handlers.
         self.rejections = RejectionTally(wall)
         self.events = events
 
     @property
     def batches_in_flight(self) -> int:
-        """Batches that the log has not answered for."""
+        """Batches that the log has not confirmed yet."""
         return len(self._in_flight)
 
     @property
     def unanswered(self) -> float:
-        """Seconds for which the log owes the answer for its oldest batch; 0 for none."""
+        """Seconds since the oldest unconfirmed batch was sent to the log; 0 if there is none."""
         for batch in self._in_flight.values():  # the oldest comes first
             return max(0.0, self._clock.seconds() - batch.sent)
         return 0.0
 
     @property
     def used_up(self) -> bool:
-        """Whether submissions are refused, as too much is on its way to the log."""
+        """Whether new submissions are refused because too many batches wait for the log."""
         return len(self._in_flight) >= self._most
 
     def add(self, connection: Connection, message_id: RequestId, job: Job, nonce: str) -> bool:
-        """Take a submission that the judge just accepted; it will be answered later.
+        """Add a submission that the judge has just accepted; it is answered later.
 
-        Returns False when too much is on its way to the log already.
+        Returns False if too many batches wait for the log already.
         """
         session: Session = connection.context
         now = connection.last_seen
@@ -177,7 +179,8 @@ class Acceptance:
     def await_verdict(self, connection: Connection, message_id: RequestId, serial: int) -> bool:
         """Answer a duplicate once the batch that used its nonce is decided.
 
-        Returns False when that batch is durable: then it is a duplicate right now.
+        Returns False if that batch is durable already: the caller then answers that it is a
+        duplicate.
         """
         batch = self._in_flight.get(serial)
         if batch is None and self._open is not None and self._open.serial == serial:
@@ -188,12 +191,12 @@ class Acceptance:
         return True
 
     def flush(self) -> None:
-        """Close the open batch now, without waiting for company."""
+        """Close the open batch now, without waiting for more submissions."""
         if self._open is not None:
             self._close()
 
     def settle(self) -> Deferred[None] | None:
-        """Close the open batch, and return what fires when all batches are decided."""
+        """Close the open batch; the Deferred fires when all batches are decided."""
         self.flush()
         if not self._in_flight:
             return None
@@ -230,11 +233,11 @@ class Acceptance:
         return batch
 
     def _look(self) -> None:
-        """Close the open batch early if nobody else is going to join it.
+        """Close the open batch early if no other submission is about to join it.
 
-        Called a reactor turn after something joined it, and when the log has finished
-        what was under way. While the log is busy there is no hurry; while each turn
-        brings more, or the last batch was larger, the others are still on their way.
+        Called one reactor turn after a submission joined, and when the log has finished what it was
+        writing. While the log is busy there is no hurry. If each turn brings more submissions, or
+        if the last batch was larger, more are still arriving.
         """
         self._watch = None
         batch = self._open
@@ -248,7 +251,7 @@ class Acceptance:
             self._watch = self._clock.callLater(0, self._look)
 
     def _due(self) -> None:
-        """The open batch has been so for long enough, unless the log is slow."""
+        """Handle the end of the open batch's delay: close it, unless the log is slow."""
         batch = self._open
         if len(self._in_flight) < self._pipeline or (left := UNANSWERED - self.unanswered) <= 0:
             self._close()
@@ -281,7 +284,7 @@ class Acceptance:
         )
 
     def _entry(self, batch: _Batch) -> Batch:
-        """Return a batch as the log has it."""
+        """Return a batch as an entry of the log."""
         return Batch(
             VERSION,
             f"{self._instance}-{batch.serial}",
@@ -292,7 +295,7 @@ class Acceptance:
         )
 
     def _durable(self, _: object, batch: _Batch) -> None:
-        """Answer every submission of a batch, joined for each connection."""
+        """Answer every submission of a batch, with one write for each connection."""
         del self._in_flight[batch.serial]
         self.accepted += len(batch.nonces)
         if self._refused:
@@ -321,7 +324,7 @@ class Acceptance:
             self.events.accepted(partial(self._entry, batch))
 
     def _failed(self, failure: Failure, batch: _Batch) -> None:
-        """Give the nonces of a batch back, and say so to those who wait."""
+        """Release the nonces of a failed batch, and answer its submissions with the error."""
         del self._in_flight[batch.serial]
         if not self._refused:
             self._log.error(

@@ -1,4 +1,4 @@
-"""Job rotation: a new job every interval, saved, and sent to everyone."""
+"""Job rotation: makes a new job at every interval, saves it, and sends it to all sessions."""
 
 from __future__ import annotations
 
@@ -21,15 +21,16 @@ from kupool.storage.clocks import BootClock
 from kupool.timing.chunks import Chunks
 from kupool.timing.waiting import Waiters
 
-#: Seconds that a save may take before the job goes out without it, and a note likewise.
+#: Seconds that saving a job, or noting its id in the log, may take before the job is sent without
+#: it.
 SAVE_TIMEOUT = 2.0
 
-#: Seconds between two notes in the log of how far the ids of jobs are, unless that is as many
-#: jobs. A note that has to be there before jobs go out is good for so many.
+#: Seconds between two notes in the log of the highest job id, or this many jobs if that is sooner.
+#: A note that must exist before jobs are sent covers this many jobs.
 NOTE_PAUSE = 1.0
 NOTE_EVERY = 500
 
-#: The store keeps so many times the jobs of the history.
+#: The store keeps this many times the jobs of the history.
 KEPT_HISTORIES = 2
 
 #: Nonces of retired jobs freed in one reactor turn.
@@ -37,16 +38,16 @@ FREE_PER_TURN = 5000
 
 
 class RotationFailed(Exception):
-    """No new job could be made; says why."""
+    """No new job could be made; the text says why."""
 
 
 class Coordinator:
-    """Makes the jobs. ``publish`` sends one out; ``wall`` is seconds since the epoch.
+    """Makes the jobs. ``publish`` sends a job; ``wall`` returns seconds since the epoch.
 
-    A store that cannot save delays a job by some seconds at the most: jobs go on being
-    made, and those not saved are saved later. Each goes out only once its id is known
-    outside this process: saved, reserved by the store, or in a note in the log. So no id is
-    given out twice, whenever the process ends.
+    If the store cannot save, a job is delayed by a few seconds at most. Jobs are still made, and
+    unsaved jobs are saved later. A job is sent only after its id is known outside this process:
+    saved, reserved by the store, or noted in the log. So no id is used twice, whenever the process
+    ends.
     """
 
     _log = Logger()
@@ -81,7 +82,7 @@ class Coordinator:
         self._unsaved: list[SavedJob] = []
         self._saving = DeferredLock()
         self._freeing = Chunks(clock, lambda: book.sweep(FREE_PER_TURN))
-        #: The highest id that the log certainly knows of, and whether it is being told.
+        #: The highest id that the log certainly contains, and whether a note is being written.
         self._noted = 0
         self._noted_at = 0.0
         self._new = True
@@ -89,22 +90,22 @@ class Coordinator:
         #: When the newest job of the last run was made, in seconds since the epoch.
         self.newest_save: float | None = None
         self.rotations = 0
-        #: Why the last rotation or save failed; empty when it did not.
+        #: Why the last rotation or save failed; empty if it did not fail.
         self.problem = ""
         self._failed_last = False
 
     @property
     def stalled(self) -> bool:
-        """Whether no new job can be made, rather than only none be saved."""
+        """Whether no new job can be made. This is worse than a job that cannot be saved."""
         return self._failed_last and bool(self.problem)
 
     @property
     def age(self) -> float:
-        """Seconds since the newest job was made; without end where there is none."""
+        """Seconds since the newest job was made; infinity if there is none."""
         current = self._book.current
         return inf if current is None else self._clock.seconds() - current.created
 
-    # -- what a restart needs, see :mod:`kupool.pool.restore`
+    # -- for restarts, see :mod:`kupool.pool.restore`
 
     @property
     def book(self) -> JobBook:
@@ -117,41 +118,41 @@ class Coordinator:
         return bool(self._store.persistent)
 
     def moment(self) -> Moment:
-        """Return what the clocks show now."""
+        """Return the current time of all clocks."""
         return Moment(self._wall(), self._boot.boot_id, self._boot.seconds())
 
     @property
     def running_for(self) -> float:
-        """Seconds since the process began; 0 where nobody knows."""
+        """Seconds since the process began; 0 if unknown."""
         started = self._boot.started
         return 0.0 if started is None else max(0.0, self._boot.seconds() - started)
 
     async def load(self) -> SavedJobs:
-        """Return what the last run saved, as far as the history goes."""
+        """Return what the last run saved, limited to the length of the history."""
         saved: SavedJobs = await self._store.load(self._book.max_jobs)
         self._new = not saved.jobs
         self.newest_save = max((job.created_at for job in saved.jobs), default=None)
         return saved
 
     def take_over(self, jobs: list[Job]) -> None:
-        """Go on with jobs of the last run, oldest first."""
+        """Continue with jobs of the last run, oldest first."""
         self._book.restore(jobs, 0)
 
     def save_positions(self, jobs: list[Job]) -> None:
-        """Save positions that the release before did not know, with the next job or sooner."""
+        """Save log positions that the previous release did not know, with the next job or sooner."""
         self._unsaved.extend(job.saved() for job in jobs)
 
     def go_on_above(self, job_id: int) -> None:
-        """Give out ids above this one, as others may have been given out."""
+        """Use only ids above this one from now on, as lower ones may have been used."""
         self._book.skip_to(job_id)
         self._noted = job_id
 
     async def start(self) -> None:
-        """Make the first job, unless the last run's is still young, and go on from there.
+        """Make the first job, or continue with the last run's newest job if it is still young.
 
-        Where that run did not end in order, it may have sent a job out after the newest
-        that is known: then there is a new one, as ids only grow. Raises
-        :class:`RotationFailed` where there is none to begin with.
+        If the last run did not stop in order, it may have sent a job that is not known here. Then a
+        new job is made, because ids must only grow. Raises :class:`RotationFailed` if there is no
+        job at all.
         """
         current, now = self._book.current, self._clock.seconds()
         age = self.interval
@@ -174,7 +175,7 @@ class Coordinator:
         )
 
     def set_interval(self, seconds: float) -> None:
-        """Change the interval; it counts from the next rotation on."""
+        """Change the interval, from the next rotation on."""
         self.interval = seconds
 
     def _tick(self) -> Deferred[None]:
@@ -194,9 +195,9 @@ class Coordinator:
         self._run(now=False)
 
     async def rotate(self) -> Job:
-        """Make a new job now; raises :class:`RotationFailed`, and the old one stays.
+        """Make a new job now; raises :class:`RotationFailed`, and then the old job stays.
 
-        A call while another is under way waits for it, and makes no job of its own.
+        A call during another call waits for that one and makes no job of its own.
         """
         if self._rotating:
             await self._rotated.wait()
@@ -252,10 +253,11 @@ class Coordinator:
             raise RotationFailed(self.problem) from error
 
     async def _cover(self, job: Job) -> bool:
-        """See to it that the id of an unsaved job is never used again; say whether it is so.
+        """Make sure that the id of an unsaved job is never used again; return whether that
+        succeeded.
 
-        The log is asked first; where it is on the same full disk as the store, the store may
-        still be able to keep a number.
+        The log is tried first. If the log is on the same full disk as the store, the store may
+        still be able to save a number.
         """
         if self._book.covered(job):
             return True
@@ -280,10 +282,10 @@ class Coordinator:
         return True
 
     def _note(self, job: Job) -> None:
-        """Tell the log how far the ids are, for a store that is lost, or becomes an older one.
+        """Note the highest job id in the log, in case the store is lost or replaced by an older
+        one.
 
-        The log knows of no job that nothing was submitted for. A store that has just begun
-        keeps the first id itself.
+        The log does not know a job without submissions. A new store keeps its first id itself.
         """
         noted = job.job_id <= self._noted or (self._new and self.rotations == 1)
         if noted or self._noting or not self._notes.durable:
@@ -297,7 +299,7 @@ class Coordinator:
             self._noted = max(self._noted, job.job_id)
 
         def done(_: object) -> None:
-            self._noting = False  # where it failed, the next job tries again
+            self._noting = False  # if this fails, the next job tries again
 
         written = self._within(maybeDeferred(self._notes.write, job.job_id))
         written.addCallback(kept).addErrback(
@@ -305,7 +307,7 @@ class Coordinator:
         ).addBoth(done)
 
     async def _save(self, job: Job) -> bool:
-        """Save a job and those before it that could not be; returns whether it is saved."""
+        """Save a job and earlier unsaved jobs; return whether the job is saved."""
         self._unsaved.append(job.saved())
         del self._unsaved[: -self._book.max_jobs]
         return await self._save_all()
@@ -334,13 +336,13 @@ class Coordinator:
         if self.problem:
             self._log.info("Jobs are saved again")
         self.problem = ""
-        # Nobody waits for this: the job is saved, and old ones harm nobody.
+        # Nobody waits for this: the job is saved, and old jobs do no harm.
         keep = KEPT_HISTORIES * self._book.max_jobs
         self._within(maybeDeferred(self._store.forget, keep)).addErrback(self._not_forgotten)
         return True
 
     def _within(self, asked: Deferred[Any]) -> Deferred[Any]:
-        """Give up what the store does not answer in time."""
+        """Cancel a call that the store does not answer in time."""
 
         def late(*_: object) -> None:
             raise TimeoutError(f"no answer from the store within {SAVE_TIMEOUT:g} s")
@@ -348,7 +350,7 @@ class Coordinator:
         return asked.addTimeout(SAVE_TIMEOUT, self._clock, late)
 
     def save_again(self) -> None:
-        """Try to save what could not be saved, without waiting for the next rotation."""
+        """Try to save unsaved jobs now, without waiting for the next rotation."""
         if self._unsaved and not self._saving.locked:
             Deferred.fromCoroutine(self._save_all()).addErrback(
                 lambda failure: self._log.failure("The jobs could not be saved again", failure)
@@ -358,7 +360,7 @@ class Coordinator:
         self._log.warn("Old jobs could not be deleted: {reason}", reason=failure.getErrorMessage())
 
     def relieve(self) -> None:
-        """Retire old jobs early, as too many nonces are remembered."""
+        """Retire old jobs early because too many nonces are remembered."""
         retired = self._book.relieve()
         for job in retired:
             self._log.warn(
@@ -376,11 +378,11 @@ class Coordinator:
             )
 
     def free(self) -> None:
-        """Free the nonces of retired jobs, a part in each reactor turn."""
+        """Free the nonces of retired jobs, some of them in each reactor turn."""
         self._freeing.wake()
 
     async def stop(self) -> None:
-        """Stop rotating, and give the ids reserved beyond the last one back."""
+        """Stop the rotation, and release the reserved ids above the last used one."""
         if self._first is not None:
             self._first.cancel()
             self._first = None

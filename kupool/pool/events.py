@@ -1,4 +1,4 @@
-"""Who is told of the pool's events: nobody, or a message bus, as JSON objects."""
+"""Events of the pool: publishes them on a message bus as JSON objects, or nowhere."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from kupool.pool import ACCEPTED, CLOSED, JOB, OPENED, IEvents, SavedJob
 from kupool.pool.session import Session
 from kupool.wire.batches import Batch
 
-#: Headers that every event has, beside the ``trace-id`` that is its own id.
+#: Headers of every event, besides ``trace-id``, which is the event's own id.
 HEADERS = {"content-type": "application/json"}
 
 
 class Accepted(msgspec.Struct, gc=False):
-    """An accepted submission; ``id`` is that of its batch in the log, ``/``, and its place."""
+    """An accepted submission; ``id`` is the id of its batch in the log, ``/``, and its index."""
 
     id: str
     username: str
@@ -30,7 +30,7 @@ class Accepted(msgspec.Struct, gc=False):
 
 @implementer(IEvents)
 class NoEvents:
-    """Tells nobody."""
+    """Publishes nothing."""
 
     wants_accepted = False
 
@@ -49,10 +49,10 @@ class NoEvents:
 
 @implementer(IEvents)
 class BusEvents:
-    """Publishes events to whoever listens; where nobody does, nothing is made of them.
+    """Publishes events on a bus. An event without subscribers is not encoded at all.
 
-    ``listening`` says whether anybody may listen to a topic, ``max_data`` is the most
-    that a message may hold, in bytes, and ``wall`` returns seconds since the epoch.
+    ``listening`` returns whether a topic may have subscribers. ``max_data`` is the size limit of a
+    message in bytes. ``wall`` returns seconds since the epoch.
     """
 
     _log = Logger()
@@ -71,34 +71,34 @@ class BusEvents:
         self.wants_accepted = True
 
     def look(self) -> None:
-        """See whether anybody wants to hear of accepted submissions.
+        """Find out whether accepted submissions have subscribers.
 
-        For a bus that says when its subscribers change: while nobody does, nothing is asked
-        on the way of a submission.
+        For a bus that reports changes of its subscribers. While there are none, submissions cost
+        nothing extra.
         """
         self.wants_accepted = bool(self._listening(ACCEPTED))
 
     def job(self, job: SavedJob) -> None:
-        """Tell of a new job."""
+        """Publish that there is a new job."""
         if self._listening(JOB):
             at = int(job.created_at * 1000)
             event = {"job_id": job.job_id, "server_nonce": job.server_nonce, "at": at}
             self._publish(JOB, f"job/{job.job_id}", msgspec.json.encode(event))
 
     def accepted(self, batch: Callable[[], Batch]) -> None:
-        """Tell of the submissions of a batch, in as few messages as they fit."""
+        """Publish the submissions of a batch, in as few messages as possible."""
         if self._listening(ACCEPTED):
             made = batch()
             for data in accepted_events(made, self._max_data):
                 self._publish(ACCEPTED, made.batch, data)
 
     def opened(self, session: Session, peer: str) -> None:
-        """Tell of a session that has authorized."""
+        """Publish that a session has authorized."""
         if self._listening(OPENED):
             self._session(OPENED, session, {"peer": peer})
 
     def closed(self, session: Session, reason: str) -> None:
-        """Tell of a session that has ended."""
+        """Publish that a session has ended."""
         if self._listening(CLOSED):
             self._session(CLOSED, session, {"reason": reason})
 
@@ -123,10 +123,10 @@ class BusEvents:
 
 
 def accepted_events(batch: Batch, max_data: int) -> Iterator[bytes]:
-    """Yield the messages that tell of a batch, each of at most ``max_data`` bytes.
+    """Yield the messages about a batch, each of at most ``max_data`` bytes.
 
     Each is ``{"batch":ID,"at":MS,"submissions":[{"id":"ID/0","username":..,"job_id":..,
-    "client_nonce":..},..]}``; ``at`` is when the batch was begun.
+    "client_nonce":..},..]}``; ``at`` is when the batch was opened.
     """
     head = b'{"batch":%b,"at":%d,"submissions":[' % (msgspec.json.encode(batch.batch), batch.at)
     tail = b"]}"

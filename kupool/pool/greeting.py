@@ -1,4 +1,4 @@
-"""The first message of a connection: authorize, or leave."""
+"""Authorization: the first message of a connection must be a valid ``authorize``."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ from kupool.wire.messages import (
     valid_id,
 )
 
-#: The detail of the close after an authorize that could not be answered.
+#: The detail of the close frame after an ``authorize`` whose id cannot be answered.
 NEEDS_ID = f"authorize needs an id: an integer, or a string of at most {MAX_ID_BYTES} bytes"
 
-#: The role of everybody where nobody is asked for a password.
+#: The role of every user if no passwords are checked.
 ANONYMOUS = "anonymous"
 
 
 @implementer(IRouter)
 class Greeting:
-    """Answers a connection until it is authorized.
+    """Handles the messages of a connection until it is authorized.
 
-    ``admit`` is called with the connection, the username and the role, and makes the session;
-    what follows goes to the router that it sets.
+    ``admit`` is called with the connection, the username and the role. It makes the session and
+    sets the router for the following messages.
     """
 
     _log = Logger()
@@ -57,7 +57,7 @@ class Greeting:
         self._decode: Callable[[bytes], Any] = request_decoder({"authorize": authorize}).decode
 
     def dispatch(self, connection: Connection, item: Item) -> bytes | None:
-        """Handle the first message; anything but a valid authorize ends the connection."""
+        """Handle the first message; anything but a valid ``authorize`` closes the connection."""
         if type(item) is not bytes:
             if isinstance(item, Control) and item.opcode == OP_CLOSE:
                 connection.finished()
@@ -95,7 +95,8 @@ class Greeting:
         if role:
             self._welcome(connection, message_id, name, role)
             return
-        # The checker has a time of its own, and it may be late: that is not the peer's fault.
+        # The check of a password has a time limit of its own. If it is late, the peer is not to
+        # blame.
         connection.deadline = None
         connection.hold()
         checked = self._logins.check(user, password, connection.host)
@@ -122,7 +123,7 @@ class Greeting:
             self._refuse(connection, message_id)
 
     def _undecided(self, failure: Failure, connection: Connection, message_id: RequestId) -> None:
-        """Nobody could tell now: the client may come back."""
+        """Answer that the password cannot be checked now; the client may try again."""
         failure.trap(TryAgain)
         wait: float = getattr(failure.value, "wait", 0.0)
         connection.send(encode_error(message_id, UNAVAILABLE))
@@ -133,16 +134,14 @@ class Greeting:
         connection.abort()
 
     def _refuse(self, connection: Connection, message_id: RequestId, detail: str = "") -> None:
-        """Answer ``unauthorized``, and close; ``detail`` says what else was wrong, if that is
-        not what the word means.
-        """
+        """Answer ``unauthorized`` and close; ``detail`` names the cause if it is another one."""
         if message_id is not None:
             connection.send(encode_error(message_id, UNAUTHORIZED))
         connection.close(CLOSE_UNAUTHORIZED.about(detail))
 
 
 def _wrong(message: Loose, error: Exception) -> str:
-    """Say what is wrong with an ``authorize`` that does not fit."""
+    """Return what is wrong with an invalid ``authorize``."""
     if message.id is None:
         return NEEDS_ID
     name = message.params.get("username") if isinstance(message.params, dict) else None

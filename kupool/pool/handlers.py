@@ -1,4 +1,4 @@
-"""What an authorized session is answered: submit, ping."""
+"""Request handlers of an authorized session: ``submit`` and ``ping``."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ from kupool.wire.messages import (
 
 @dataclass(frozen=True)
 class AttemptSettings:
-    """How many rejected attempts a session has, and when it has too many of them.
+    """Limits of rejected submissions: for one session, and for one address.
 
-    ``rate`` attempts a second, up to ``burst`` at once, may be rejected; one beyond
-    that adds a point to the score of its address, which loses ``ban_score`` points in
-    ``ban_time`` seconds. From half of ``ban_score`` on, a session is not read for ``pause``
-    seconds after each of these. At ``ban_score`` points it is closed and its address refused
-    for ``ban_time``. 0 turns a limit off.
+    A session may have ``rate`` rejected submissions a second, and ``burst`` at once. Each further
+    one adds a point to the score of its address. The score decays by ``ban_score`` points in
+    ``ban_time`` seconds. From half of ``ban_score`` on, each further point also pauses reading from
+    the session for ``pause`` seconds. At ``ban_score`` points the session is closed and its address
+    is refused for ``ban_time``. 0 turns a limit off.
     """
 
     rate: float = 1.0
@@ -56,7 +56,7 @@ class AttemptSettings:
 
 
 class _Submit(msgspec.Struct, gc=False, tag_field="method", tag="submit"):
-    """A submission whose fields have the types that they should."""
+    """The params of a submission whose fields have the right types."""
 
     params: SubmitParams
     id: RequestId = None
@@ -64,11 +64,11 @@ class _Submit(msgspec.Struct, gc=False, tag_field="method", tag="submit"):
 
 @implementer(IRouter)
 class Handlers:
-    """The methods of the pool.
+    """The request handlers of the pool.
 
-    ``proxies`` are addresses that are never banned, as many peers may have them. The methods
-    join those that ``methods`` has already. What is no submission goes to ``others``, by
-    default to ``methods``.
+    ``proxies`` are addresses that are never banned, because many peers may share them. The handlers
+    are added to ``methods``. Messages that are not submissions go to ``others``, by default to
+    ``methods``.
     """
 
     def __init__(
@@ -91,9 +91,9 @@ class Handlers:
         self.attempts = attempts
         self._proxies = proxies
         self._scores = AddressScores(attempts.ban_score, attempts.ban_time, proxies)
-        #: How often a session was not heard for a moment, as it had too many rejected.
+        #: How often reading from a session was paused because of too many rejected submissions.
         self.throttled = 0
-        #: Every method by the general way; :meth:`dispatch` is a short cut for submit.
+        #: All methods, for the general path; :meth:`dispatch` is a shortcut for submit.
         self.router = Router() if methods is None else methods
         self.router.add("submit", self._submit, SubmitParams, invalid=self._misfit)
         self.router.add("ping", lambda connection, message: True)
@@ -102,7 +102,7 @@ class Handlers:
         self._decode: Callable[[Any], Any] = msgspec.json.Decoder(_Submit).decode
 
     def use(self, attempts: AttemptSettings) -> None:
-        """Go by other limits from now on; the scores begin anew where theirs have changed."""
+        """Apply other limits from now on; the scores are reset if their limits have changed."""
         score = attempts.ban_score, attempts.ban_time
         if score != (self.attempts.ban_score, self.attempts.ban_time):
             self._scores = AddressScores(*score, self._proxies)
@@ -111,7 +111,7 @@ class Handlers:
     def dispatch(self, connection: Connection, item: Item) -> bytes | None:
         """Handle one message of an authorized session.
 
-        Almost all are submissions. These take the short way, accepted or not: one decode,
+        Almost all messages are submissions. They take the short path, accepted or not: one decode,
         one judgement, one append or one answer.
         """
         try:
@@ -127,7 +127,7 @@ class Handlers:
         return encode_error(message_id, error)
 
     def _submit(self, connection: Connection, message: Any) -> object:
-        """Handle a submission that came by the general way."""
+        """Handle a submission that came by the general path."""
         return self._decide(connection, message.id, message.params) or LATER
 
     def _decide(
@@ -135,7 +135,7 @@ class Handlers:
     ) -> ErrorText | None:
         """Judge a submission; returns the error to answer with.
 
-        None is for one that is answered later: an accepted one when it is durable.
+        None means that it is answered later: an accepted submission is answered when it is durable.
         """
         job: Any = self._jobs.get(params.job_id)
         error = self.rules.judge(job, connection.context, params, connection.last_seen)
@@ -147,9 +147,9 @@ class Handlers:
         return UNAVAILABLE
 
     def _misfit(self, connection: Connection, message_id: RequestId, params: object) -> object:
-        """Judge a submission whose fields have other types than they should.
+        """Judge a submission whose fields have wrong types.
 
-        One that names a job is judged in the usual order, and is invalid at best.
+        If it names a job, it is judged in the usual order, and is at best ``invalid``.
         """
         job_id = params.get("job_id") if isinstance(params, dict) else None
         if not isinstance(params, dict) or type(job_id) is not int:
@@ -164,10 +164,10 @@ class Handlers:
     def _reject(
         self, connection: Connection, message_id: RequestId, nonce: str, error: ErrorText
     ) -> ErrorText | None:
-        """Count a rejection; returns the error to answer with, None where that is done."""
+        """Count a rejection; returns the error to answer with, or None if that is done already."""
         session: Session = connection.context
         excess = self._spend_attempt(session, connection.last_seen)
-        if error is DUPLICATE:  # of the job that the judge had the session enter
+        if error is DUPLICATE:  # in the job that the judge made current
             serial = session.nonces.used.get(nonce)
             if serial is not None and self._acceptance.await_verdict(
                 connection, message_id, serial
@@ -186,7 +186,7 @@ class Handlers:
         return error
 
     def _spend_attempt(self, session: Session, now: float) -> bool:
-        """Take an attempt from the session; returns whether it had none left."""
+        """Take one attempt from the session; returns whether none was left."""
         settings = self.attempts
         if not settings.rate:
             return False
@@ -195,7 +195,7 @@ class Handlers:
         return not session.attempts.spend(now)
 
     def _throttle(self, connection: Connection) -> None:
-        """Hear nothing of a session for a moment."""
+        """Stop reading from a session for a moment."""
         pause = self.attempts.pause
         if pause:
             self.throttled += 1

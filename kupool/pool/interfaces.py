@@ -1,4 +1,4 @@
-"""What the pool needs of those who keep its jobs and hear of its events."""
+"""Interfaces that the pool uses: a store of jobs, and a receiver of events."""
 
 from __future__ import annotations
 
@@ -18,41 +18,41 @@ if TYPE_CHECKING:
 
 
 class IJobStore(Interface):
-    """Keeps the jobs of the recent past, so that a restart goes on from there."""
+    """Keeps the recent jobs, so that a restart can continue with them."""
 
     persistent = Attribute("Whether the jobs outlive the process.")
 
     def load(limit: int) -> Deferred[SavedJobs]:
-        """Return the newest jobs by id, ``limit`` at the most, oldest first."""
+        """Return the newest jobs by id, at most ``limit``, oldest first."""
 
     def save(job: SavedJob, reserved_until: int) -> Deferred[None]:
-        """Keep a job, and the highest id that may be given out before the next save.
+        """Save a job, and the highest id that may be used before the next save.
 
-        Of a job that is kept already, only a log position that was not known is added.
+        For a job that is saved already, only a missing log position is added.
         """
 
     def reserve(job_id: int) -> Deferred[None]:
-        """Keep that ids up to this one may be given out, though no job can be saved.
+        """Reserve the ids up to this one, although no job can be saved.
 
-        Fails where not even that can be kept.
+        Fails if not even that can be saved.
         """
 
     def forget(keep: int) -> Deferred[None]:
-        """Drop all jobs but the newest ``keep`` by id."""
+        """Delete all jobs but the newest ``keep`` by id."""
 
 
 class IEvents(Interface):
-    """Is told what has happened in the pool. Nothing here waits, or raises."""
+    """Receives the events of the pool. No method here waits or raises."""
 
     wants_accepted = Attribute("Whether :meth:`accepted` is to be called; it changes by itself.")
 
     def job(job: SavedJob) -> None:
-        """There is a new job, which is on its way to the sessions."""
+        """There is a new job, which is being sent to the sessions."""
 
     def accepted(batch: Callable[[], Batch]) -> None:
         """The submissions of a batch are durable and answered.
 
-        ``batch`` makes it, and is called only where somebody wants to know.
+        ``batch`` makes the list, and is called only if somebody wants it.
         """
 
     def opened(session: Session, peer: str) -> None:

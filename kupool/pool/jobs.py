@@ -1,7 +1,7 @@
-"""Jobs and their history. Pure: times are given, randomness and storage are outside.
+"""Jobs and their history. Pure: the caller gives the times, the randomness and the storage.
 
-A job has two times: ``created_at`` on the wall, which is kept across restarts, and
-``created`` on the clock of this process, against which ages are measured.
+A job has two times. ``created_at`` is wall-clock time, which is saved across restarts. ``created``
+is on the clock of this process, and ages are measured against it.
 """
 
 from __future__ import annotations
@@ -13,26 +13,26 @@ from kupool.pool.nonces import JobNonces
 from kupool.pool.saved import SavedJob
 from kupool.storage.clocks import YEAR_2024
 
-#: Ids that a save reserves beyond the newest: after a crash numbering goes on behind them.
-#: Further jobs that cannot be saved go out only once their ids are noted elsewhere.
+#: Ids that a save reserves above the newest one: after a crash, numbering continues above them.
+#: More jobs that cannot be saved are sent only after their ids are noted elsewhere.
 RESERVE_AHEAD = 1
 
-#: The highest id: clients of the first implementation keep ids in 32 bits, with a sign.
+#: The highest id: clients of the first implementation keep ids as signed 32-bit numbers.
 LAST_ID = 2**31 - 1
 
-#: A store that is new begins with the ids of a clock, while that leaves half of them.
+#: A new store starts with ids from a clock, as long as at least half of the ids stay free.
 _LAST_OF_CLOCK = LAST_ID // 2
 
 
 class JobIdsUsedUp(Exception):
-    """There is no further id."""
+    """There are no free ids left."""
 
 
 def id_of_clock(wall: float) -> int:
-    """Return the seconds since 2024 as an id: above all ids given out by slower pools.
+    """Return the seconds since 2024 as an id, which is above all ids of slower pools.
 
-    0 where the wall clock shows a time before that, or after 2057: it is wrong then, and
-    must not use up the ids.
+    0 if the wall clock shows a time before 2024 or after 2057: then it is wrong, and must not use
+    up the ids.
     """
     seconds = int(wall - YEAR_2024)
     return seconds if 0 <= seconds <= _LAST_OF_CLOCK else 0
@@ -92,7 +92,7 @@ class Job:
         )
 
     def saved(self) -> SavedJob:
-        """Return the job as it is kept."""
+        """Return the job in the form in which it is saved."""
         return SavedJob(
             self.job_id,
             self.server_nonce,
@@ -104,10 +104,10 @@ class Job:
 
 
 class JobBook:
-    """The current job and those before it that may still be submitted for.
+    """The current job, and earlier jobs that submissions may still name.
 
-    ``window`` bounds the history by age in seconds, ``max_jobs`` by number, and
-    ``max_nonces`` by the nonces remembered in all, 0 for no such bound.
+    ``window`` limits the history by age in seconds, ``max_jobs`` by number, and ``max_nonces`` by
+    the total of remembered nonces. 0 turns a limit off.
     """
 
     def __init__(self, window: float, max_jobs: int, max_nonces: int) -> None:
@@ -116,9 +116,9 @@ class JobBook:
         self.max_nonces = max_nonces
         self.current: Job | None = None
         self.retired_early = 0
-        #: Nonces of all the jobs that were ever retired.
+        #: Nonces of all jobs that were ever retired.
         self.retired_nonces = 0
-        #: The jobs that may be submitted for, by id, oldest first. Not to be changed.
+        #: The jobs that submissions may name, by id, oldest first. Do not change it.
         self.jobs: dict[int, Job] = {}
         self._last_id = 0
         self._reserved_until = 0
@@ -133,11 +133,11 @@ class JobBook:
 
     @property
     def last_id(self) -> int:
-        """The highest id given out."""
+        """The highest id in use."""
         return self._last_id
 
     def restore(self, jobs: list[Job], reserved_until: int) -> None:
-        """Take over jobs of the last run, oldest first; the next id is above all of it."""
+        """Restore jobs of the last run, oldest first; the next id is above all that was used."""
         for job in jobs:
             self.jobs[job.job_id] = job
         if jobs:
@@ -146,7 +146,7 @@ class JobBook:
         self._last_id = self._reserved_until = max(newest, reserved_until)
 
     def skip_to(self, job_id: int) -> None:
-        """Give out no ids up to this one."""
+        """Use no ids up to this one."""
         self._last_id = max(self._last_id, job_id)
         self._reserved_until = max(self._reserved_until, job_id)
 
@@ -160,11 +160,10 @@ class JobBook:
         boot_id: str | None = None,
         boot_seconds: float | None = None,
     ) -> Job:
-        """Make the next job; it counts once it is installed.
+        """Make the next job; it takes effect when it is installed.
 
-        The store should first confirm it, with :attr:`wanted_reservation`. Where it
-        cannot, the job may be installed all the same if it is ``covered``. Raises
-        :class:`JobIdsUsedUp`.
+        The store should first confirm it, with :attr:`wanted_reservation`. If it cannot, the job
+        may still be installed if it is ``covered``. Raises :class:`JobIdsUsedUp`.
         """
         if self._last_id >= LAST_ID:
             raise JobIdsUsedUp(
@@ -192,17 +191,19 @@ class JobBook:
         self._reserved_until = max(self._reserved_until, reserved_until)
 
     def covered(self, job: Job) -> bool:
-        """Say whether a job's id is safe from reuse after a crash, saved or not."""
+        """Return whether a job's id is safe from reuse after a crash, whether the job is saved or
+        not.
+        """
         return job.job_id <= self._reserved_until
 
     def install(self, job: Job, now: float) -> list[Job]:
-        """Make a drafted job the current one; returns the jobs retired for age."""
+        """Make a drafted job the current one; returns the jobs retired because of their age."""
         self.jobs[job.job_id] = job
         self.current = job
         return self.trim(now)
 
     def trim(self, now: float) -> list[Job]:
-        """Retire what left the history by age or number; returns those jobs."""
+        """Retire the jobs that exceed the history by age or number; returns them."""
         gone = []
         for job in list(self.jobs.values()):
             old = now - job.created > self.window
@@ -214,7 +215,7 @@ class JobBook:
     def relieve(self) -> list[Job]:
         """Retire the oldest jobs early while too many nonces are remembered.
 
-        The current job stays: the caller rotates when that alone is too much.
+        The current job stays: the caller rotates if the current job alone has too many.
         """
         gone = []
         while self.over_limit and len(self.jobs) > 1:
@@ -225,7 +226,7 @@ class JobBook:
 
     @property
     def remembered(self) -> int:
-        """Nonces remembered for all jobs."""
+        """The total of nonces remembered for all jobs."""
         return sum(job.remembered for job in self.jobs.values())
 
     @property
@@ -233,12 +234,12 @@ class JobBook:
         """Whether more nonces are remembered than ``max_nonces``."""
         if not self.max_nonces:
             return False
-        # The scopes count too: a name that only ever fails takes memory as well.
+        # Scopes count too: a name with nothing but failures also takes memory.
         scopes = sum(len(job.nonces) for job in self.jobs.values())
         return self.remembered + scopes > self.max_nonces
 
     def retire(self, job: Job) -> Job:
-        """Drop a job from the history; its nonces are freed by :meth:`sweep`."""
+        """Remove a job from the history; its nonces are freed by :meth:`sweep`."""
         del self.jobs[job.job_id]
         if job is self.current:
             self.current = None
@@ -247,7 +248,7 @@ class JobBook:
         return job
 
     def sweep(self, at_least: int) -> bool:
-        """Free about so many nonces of retired jobs; returns whether more are left."""
+        """Free about this many nonces of retired jobs; returns whether more are left."""
         freed = 0
         steps = chain.from_iterable(self._retired)
         for count in steps:

@@ -1,4 +1,4 @@
-"""Where jobs are kept between restarts: in memory, or in the store's SQLite file."""
+"""Job stores: in memory, and in the store's SQLite file."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from kupool.pool.jobs import id_of_clock
 from kupool.storage.database import Database
 from kupool.storage.in_place import InPlaceNumber
 
-#: What follows the name of the store's file in that of the file with the ids reserved.
+#: Suffix of the file with the reserved ids; the rest of its name is that of the store's file.
 RESERVED = "-ids"
 
-#: Ids that may have been given out unsaved where the file that says so cannot be read.
+#: Ids that may have been used unsaved if the file with the reserved ids cannot be read.
 UNREADABLE = 1000
 
 
 @implementer(IJobStore)
 class MemoryJobStore:
-    """Keeps nothing beyond the process.
+    """Keeps jobs in memory only; they are lost when the process ends.
 
-    Ids begin at the seconds since 2024, so that they grow across restarts although none is
-    remembered, as long as there is no more than one job in a second. With a clock that shows
-    an earlier time they begin at 1, each time.
+    Ids start at the seconds since 2024. So they grow across restarts although none is saved, if
+    there is at most one job a second. If the clock shows an earlier time, they start at 1 each
+    time.
     """
 
     persistent = False
@@ -37,11 +37,11 @@ class MemoryJobStore:
         self.saved: list[SavedJob] = []
 
     def load(self, limit: int) -> Deferred[SavedJobs]:
-        """Return no jobs, and the ids below the seconds since 2024 as given out."""
+        """Return no jobs, and the seconds since 2024 as the highest id in use."""
         return succeed(SavedJobs((), id_of_clock(self._wall())))
 
     def save(self, job: SavedJob, reserved_until: int) -> Deferred[None]:
-        """Keep a job for whoever looks at ``saved``."""
+        """Keep a job in ``saved``."""
         self.saved.append(job)
         del self.saved[:-100]
         return succeed(None)
@@ -59,7 +59,7 @@ class MemoryJobStore:
 class SqliteJobStore:
     """Keeps jobs in the tables ``job_history`` and ``job_ids``.
 
-    What it has to keep on a full disk is in a small file beside the database.
+    Reserved ids for a full disk are in a small file beside the database.
     """
 
     persistent = True
@@ -72,7 +72,7 @@ class SqliteJobStore:
         self._reserved = InPlaceNumber(path.with_name(path.name + RESERVED))
 
     def load(self, limit: int) -> Deferred[SavedJobs]:
-        """Return the newest jobs by id, ``limit`` at the most, oldest first."""
+        """Return the newest jobs by id, at most ``limit``, oldest first."""
 
         def query(connection: sqlite3.Connection) -> SavedJobs:
             rows = connection.execute(
@@ -87,7 +87,7 @@ class SqliteJobStore:
         return self._database.run(query)
 
     def _read_reserved(self, in_database: int) -> int:
-        """Return the highest id reserved, and have the file ready for others; blocks."""
+        """Return the highest reserved id, and prepare the file for the next one; blocks."""
         file = self._reserved.path
         try:
             self._reserved.prepare()
@@ -102,7 +102,7 @@ class SqliteJobStore:
         return max(in_database, in_file)
 
     def save(self, job: SavedJob, reserved_until: int) -> Deferred[None]:
-        """Keep a job, and the highest id that may be given out before the next save."""
+        """Save a job, and the highest id that may be used before the next save."""
 
         def write(connection: sqlite3.Connection) -> None:
             connection.execute(
@@ -120,11 +120,11 @@ class SqliteJobStore:
         return self._database.run(write)
 
     def reserve(self, job_id: int) -> Deferred[None]:
-        """Keep that ids up to this one may be given out; possible on a full disk too."""
+        """Reserve the ids up to this one; this works on a full disk too."""
         return self._database.run(lambda connection: self._reserved.write(job_id), alone=True)
 
     def forget(self, keep: int) -> Deferred[None]:
-        """Drop all jobs but the newest ``keep`` by id."""
+        """Delete all jobs but the newest ``keep`` by id."""
 
         def delete(connection: sqlite3.Connection) -> None:
             connection.execute(

@@ -1,4 +1,4 @@
-"""The judge: is a submission to be accepted, and if not, why. Pure."""
+"""The judge: decides whether a submission is accepted, and if not, why. Pure."""
 
 from __future__ import annotations
 
@@ -20,14 +20,13 @@ from kupool.wire.messages import SubmitParams
 
 MAX_NONCE = 64
 
-#: What the judge finds: None for an acceptable submission, else the error it is
-#: answered with.
+#: A verdict: None if the submission is acceptable, else the error to answer with.
 Verdict = ErrorText | None
 
 
 @dataclass(frozen=True)
 class Rules:
-    """What the judge goes by. Times are in seconds; 0 turns a rule off."""
+    """The rules of the judge. Times are in seconds; 0 turns a rule off."""
 
     expire: float = 0.0
     submit_interval: float = 1.0
@@ -37,14 +36,14 @@ class Rules:
     ) -> Verdict:
         """Judge one submission; the first check that fails decides.
 
-        ``job`` is the one that the submission names, None where there is no such job;
-        ``now`` is on the clock of the process.
+        ``job`` is the job that the submission names, or None if there is no such job. ``now`` is on
+        the clock of the process.
         """
         if job is None:
             return TASK_UNKNOWN
         if self.expire and now > job.created + self.expire:
             return TASK_EXPIRED
-        # A sum, not a difference: what was a second before is not a little less for rounding.
+        # A sum, not a difference: rounding must not make exactly one second a little less.
         if now < session.last_accepted + self.submit_interval:
             return TOO_FREQUENT
         attempts = session.attempts
@@ -62,7 +61,8 @@ class Rules:
             return INVALID_RESULT
         text = job.server_nonce + session.suffix + client_nonce
         try:
-            # The comparison takes the same time wherever the first difference is.
+            # The comparison takes constant time, so that its time does not reveal the first
+            # difference.
             right = compare_digest(sha256(text.encode()).hexdigest(), submission.result.lower())
         except TypeError:
             return INVALID_RESULT  # it is not ASCII

@@ -1,8 +1,8 @@
-"""Which jobs of the last run can be gone on with, and how old they are. Pure.
+"""Decides which saved jobs a restart can continue with, and their ages. Pure.
 
-Positions in the log decide whether the nonces used for a job are known, and a clock that
-nobody sets, since the boot, how old it is. The wall clock is asked only after a reboot, and
-only where it shows no time before the newest job.
+Positions in the log decide whether the nonces used for a job are known. The age of a job is taken
+from the boot clock, which nobody can set. The wall clock is used only after a reboot, and only if
+it does not show a time before the newest job.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from kupool.pool import SavedJob
 
 
 class Moment(NamedTuple):
-    """What the clocks show: seconds since the epoch, and since the boot of an id."""
+    """The time of both clocks: seconds since the epoch, and since the boot with this id."""
 
     wall: float
     boot_id: str
@@ -23,17 +23,17 @@ class Moment(NamedTuple):
 
 
 class KeptJob(NamedTuple):
-    """A job that can be gone on with; ``age`` is in seconds."""
+    """A job that a restart continues with; ``age`` is in seconds."""
 
     job: SavedJob
     age: float
 
 
 class Choice(NamedTuple):
-    """What becomes of the saved jobs: those kept, oldest first, and how many are retired.
+    """The decision about saved jobs: the kept jobs, oldest first, and how many are retired.
 
-    ``unknown`` are those whose nonces cannot be known, ``ageless`` those of which no clock
-    can tell the age. The log is read from ``after`` on to know the nonces of the others.
+    ``unknown`` counts jobs whose nonces cannot be known. ``ageless`` counts jobs whose age no clock
+    can tell. To know the nonces of the kept jobs, read the log after the position ``after``.
     """
 
     kept: Sequence[KeptJob]
@@ -45,10 +45,9 @@ class Choice(NamedTuple):
 def choose(
     saved: Sequence[SavedJob], plan: Plan, extent: Extent, now: Moment, *, window: float
 ) -> Choice:
-    """Say what becomes of saved jobs, which are sorted by id.
+    """Decide which saved jobs are kept; ``saved`` is sorted by id.
 
-    Jobs older than ``window`` seconds are left out, but for the newest: sessions may still
-    have it.
+    Jobs older than ``window`` seconds are left out, except the newest: sessions may still have it.
     """
     begin = extent.first - 1
     known = [job for job in saved if _known(job, plan, extent)]
@@ -67,11 +66,11 @@ def choose(
 
 
 def _known(job: SavedJob, plan: Plan, extent: Extent) -> bool:
-    """Say whether the log tells all nonces used for a job.
+    """Return whether the log has all nonces used for a job.
 
-    What was appended before its newest epoch began may be missing in it, wherever its first
-    entry is: it may be an older copy, with what came later behind it. A job that was retired
-    then is still in the store, also for the start after the next.
+    Entries from before the log's newest epoch may be missing, whatever its first entry is: the log
+    may be an older copy with later entries behind it. A job that was retired for this reason is
+    still in the store at the next start.
     """
     if not plan.keep_jobs:
         return False
@@ -82,9 +81,9 @@ def _known(job: SavedJob, plan: Plan, extent: Extent) -> bool:
 
 
 def age_of(job: SavedJob, now: Moment, newest_save: float) -> float | None:
-    """Return the age of a job in seconds; None where no clock can tell.
+    """Return the age of a job in seconds; None if no clock can tell.
 
-    ``newest_save`` is the latest time of the wall clock that a job was made at.
+    ``newest_save`` is the latest wall-clock time at which a job was made.
     """
     if job.boot_id and job.boot_id == now.boot_id and job.boot_seconds is not None:
         age = now.boot_seconds - job.boot_seconds

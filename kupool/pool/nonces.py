@@ -1,22 +1,22 @@
-"""Remembered nonces: which were used for a job, and by whose batch.
+"""Used nonces of each job, with the batch that used them. Pure.
 
-Pure. A nonce is reserved with the serial number of the batch that its submission
-joined, so that one dictionary tells both whether it was used and, while that batch is
-on its way to the log, whether it may yet be released. Committing costs nothing.
+A nonce is reserved with the serial number of its submission's batch. So one dictionary tells
+whether a nonce was used, and whether it may still be released because its batch is not decided yet.
+A commit costs nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-#: A scope with more nonces than this is cut into shards. One large dictionary would
-#: stall the process when it grows or is freed: 22 and 54 ms at a million entries.
+#: A scope with more nonces than this is divided into shards. One large dictionary would block the
+#: process when it grows or is freed: 22 and 54 ms at a million entries.
 SHARD_ABOVE = 50_000
 _SHARDS = 256
 
 
 class _Sharded:
-    """A dictionary of many entries, kept as many small ones."""
+    """A dictionary of many entries, stored as many small ones."""
 
     __slots__ = ("shards",)
 
@@ -42,7 +42,7 @@ class _Sharded:
 
 
 class NonceScope:
-    """The nonces that one user, or one session, or everybody used for one job."""
+    """The nonces used for one job in one scope: by one user, one session, or everybody."""
 
     __slots__ = ("used",)
 
@@ -51,14 +51,14 @@ class NonceScope:
         self.used: dict[str, int] | _Sharded = {}
 
     def reserve(self, nonce: str, serial: int) -> None:
-        """Note that the batch ``serial`` uses a nonce."""
+        """Record that the batch ``serial`` uses a nonce."""
         used = self.used
         used[nonce] = serial
         if type(used) is dict and len(used) > SHARD_ABOVE:
             self.used = _Sharded(used)
 
     def release(self, nonce: str) -> None:
-        """Forget a nonce whose submission could not be made durable."""
+        """Forget a nonce whose submission did not become durable."""
         self.used.pop(nonce, None)
 
 
@@ -78,13 +78,11 @@ class JobNonces:
         return scope
 
     def __len__(self) -> int:
-        """Return the number of scopes: each takes memory, also without a nonce."""
+        """Return the number of scopes: each takes memory, even without nonces."""
         return len(self._scopes)
 
     def dismantle(self) -> Iterator[int]:
-        """Free the memory piece by piece; each step yields how many nonces and scopes
-        it freed.
-        """
+        """Free the memory step by step; each step yields how many nonces and scopes it freed."""
         while self._scopes:
             _, scope = self._scopes.popitem()
             used, scope.used = scope.used, {}

@@ -1,4 +1,4 @@
-"""What the log knows of jobs: notes of ids that no store may know, and its newest position."""
+"""Notes of job ids in the log, for ids that no store may know, and the log's newest position."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from kupool.wire.batches import VERSION, Batch, encode_batch
 
 
 class JobNotes:
-    """Writes notes into the log: that jobs up to an id may have been given out.
+    """Writes notes into the log. A note says that jobs up to an id may have been sent.
 
     A note is a batch without submissions. ``instance`` makes the ids of this process's notes
-    unique; ``wall`` returns seconds since the epoch.
+    unique. ``wall`` returns seconds since the epoch.
     """
 
     def __init__(self, log: ILog, wall: Callable[[], float], instance: str) -> None:
@@ -26,7 +26,7 @@ class JobNotes:
 
     @property
     def position(self) -> int:
-        """A position that whatever is appended from now on is above."""
+        """A position that all later entries of the log are above."""
         return int(self._store.status().appended)
 
     @property
@@ -35,7 +35,7 @@ class JobNotes:
         return bool(self._store.persistent)
 
     def write(self, jobs_until: int) -> Deferred[None]:
-        """Note that jobs up to an id may be given out; fires when that is durable.
+        """Write that jobs up to an id may have been sent; fires when the note is durable.
 
         Fails as an append to the log does.
         """
@@ -49,7 +49,7 @@ class JobNotes:
             [],
             jobs_until,
         )
-        # Who does not wait for it any longer must not end it: the log may have it already.
+        # A caller that stops waiting must not cancel the append: the log may have the note already.
         written: Deferred[None] = Deferred()
         appended: Deferred[None] = self._store.append(note.batch, encode_batch(note))
         appended.addCallbacks(written.callback, written.errback)

@@ -1,4 +1,4 @@
-"""Jobs kept in the store's PostgreSQL database."""
+"""The job store in PostgreSQL, in the same database as the counts."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from kupool.storage.postgres import DatabaseUnavailable, PostgresDatabase
 class PostgresJobStore:
     """Keeps jobs in the tables ``job_history`` and ``job_ids``.
 
-    Whoever keeps the counts there opens and closes the database. Calls fail with
-    :class:`kupool.storage.postgres.DatabaseUnavailable` while it is away.
+    The store of counts opens and closes the database. Calls fail with
+    :class:`kupool.storage.postgres.DatabaseUnavailable` while it is unavailable.
     """
 
     persistent = True
 
     def __init__(self, database: PostgresDatabase) -> None:
         self._database = database
-        #: One save after the other, also when the caller has ceased to wait for the first:
-        #: an older reservation must not come after a newer one.
+        #: One save at a time, even if the caller no longer waits for the first one: an older
+        #: reservation must not follow a newer one.
         self._order = DeferredLock()
 
     def load(self, limit: int) -> Deferred[SavedJobs]:
-        """Return the newest jobs by id, ``limit`` at the most, oldest first."""
+        """Return the newest jobs by id, at most ``limit``, oldest first."""
 
         async def work(cursor: Any) -> SavedJobs:
             await cursor.execute(
@@ -44,7 +44,7 @@ class PostgresJobStore:
         return self._database.run(work)
 
     def save(self, job: SavedJob, reserved_until: int) -> Deferred[None]:
-        """Keep a job, and the highest id that may be given out before the next save."""
+        """Save a job, and the highest id that may be used before the next save."""
 
         async def work(cursor: Any) -> None:
             await cursor.execute(
@@ -65,11 +65,11 @@ class PostgresJobStore:
         return saved
 
     def reserve(self, job_id: int) -> Deferred[None]:
-        """Fail: what cannot be saved here cannot be reserved either."""
-        return fail(DatabaseUnavailable("nothing can be kept while the database is away"))
+        """Fail: if a job cannot be saved here, an id cannot be reserved here either."""
+        return fail(DatabaseUnavailable("nothing can be saved while the database is unavailable"))
 
     def forget(self, keep: int) -> Deferred[None]:
-        """Drop all jobs but the newest ``keep`` by id."""
+        """Delete all jobs but the newest ``keep`` by id."""
 
         async def work(cursor: Any) -> None:
             await cursor.execute(

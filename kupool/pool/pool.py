@@ -1,4 +1,4 @@
-"""The pool: who is on it, and what they are sent."""
+"""The pool: makes sessions of connections, and sends them the jobs."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ from kupool.wire.messages import JobParams, encode_request
 
 @dataclass(frozen=True)
 class SessionSettings:
-    """What a session gets. Times are in seconds, sizes in bytes.
+    """Limits of a session. Times are in seconds, sizes in bytes.
 
-    ``user_rate`` and ``ip_rate`` bound the accepted submissions a second of a user or
-    an address over all of their sessions; 0 turns either off.
+    ``user_rate`` and ``ip_rate`` limit the accepted submissions a second of a user or an address
+    over all of their sessions; 0 turns a limit off.
     """
 
     nonce_scope: str = "pool"
@@ -47,9 +47,9 @@ class SessionSettings:
 
 @implementer(IConnectionObserver)
 class Pool:
-    """Turns connections into sessions, and sends them the jobs over a channel of theirs.
+    """Makes sessions of connections, and sends them jobs over a channel.
 
-    ``events`` is told of jobs and sessions.
+    ``events`` is told about jobs and sessions.
     """
 
     _log = Logger()
@@ -79,13 +79,13 @@ class Pool:
         self._by_ip = SharedBuckets(settings.ip_rate, max(1.0, settings.ip_rate))
         self.users: Counter[str] = Counter()
         self.sessions = 0
-        #: Seconds the last job took until every outbox had it.
+        #: Seconds until the last job was in every outbox.
         self.broadcast_seconds = 0.0
 
     # IConnectionObserver
 
     def opened(self, connection: Connection) -> None:
-        """Give a new connection the time and the room to authorize."""
+        """Start the time limit for ``authorize`` of a new connection."""
         connection.router = self._greeting
         connection.max_frame = min(self.settings.first_frame, self.settings.max_frame)
         patience = self.settings.authorize_timeout
@@ -93,7 +93,7 @@ class Pool:
         connection.expect_within(patience, late)
 
     def closed(self, connection: Connection, reason: Failure) -> None:
-        """Forget the session, if there was one."""
+        """Remove the session of the connection, if it has one."""
         session = connection.context
         if session is None:
             return
@@ -114,7 +114,7 @@ class Pool:
         self._events.closed(session, reason.getErrorMessage())
 
     def settle(self, connection: Connection) -> Deferred[None] | None:
-        """Let a peer that has finished have the answers that are on their way."""
+        """Let a peer that has finished sending receive its pending answers."""
         return self._acceptance.settle()
 
     # sessions
@@ -154,7 +154,7 @@ class Pool:
     # jobs
 
     def publish(self, job: Job) -> Deferred[None]:
-        """Send a job to every session; fires when every outbox has it."""
+        """Send a job to every session; fires when it is in every outbox."""
         began = self._clock.seconds()
         if self.settings.nonce_scope == "session":
             sent = self._channel.publish_each(lambda c: self._job_for(job, c.context))
@@ -175,7 +175,7 @@ class Pool:
         return b"%b%b%b" % (payload[:end], session.suffix.encode(), payload[end:])
 
     def _encoded(self, job: Job) -> tuple[bytes, int]:
-        """Return the payload of a job, and where in it the server nonce ends."""
+        """Return the payload of a job, and the index where the server nonce ends."""
         if self._payload is None or self._payload[0] is not job:
             payload = encode_request(None, "job", JobParams(job.job_id, job.server_nonce))
             nonce = job.server_nonce.encode()

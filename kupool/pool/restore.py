@@ -1,8 +1,8 @@
-"""After a restart: the jobs that can be gone on with, and the nonces used for them.
+"""Restores jobs and their used nonces after a restart.
 
-The nonces are read back from the log, so that what was accepted before a crash is a
-duplicate after it. In the same pass the log tells which job ids were given out, whatever the
-store knows of them. No wall clock says where to read.
+The nonces are read from the log, so that a submission accepted before a crash is a duplicate after
+it. The same pass finds the job ids that were used, whatever the store knows. The wall clock does
+not decide where to start reading.
 """
 
 from __future__ import annotations
@@ -23,28 +23,27 @@ from kupool.pool.keeping import Choice, choose
 from kupool.pool.session import scope_key
 from kupool.wire.batches import Batch, PoisonBatch, decode_batch
 
-#: Entries read in one turn.
+#: Entries read in one reactor turn.
 CHUNK = 50
 
-#: Entries at the end of a log that tell which ids were given out, where no saved job says
-#: from where on to look.
+#: Entries at the end of the log in which to look for used ids if no saved job says where to start.
 TAIL = 10_000
 
 #: Ids left out where jobs may have had some that nobody saved. Notes in the log are not as
 #: far apart.
 JUMP = 1000
 
-#: The serial number of a batch of an earlier run: always durable.
+#: The serial number for batches of an earlier run: they are all durable.
 EARLIER = 0
 
 _log = Logger()
 
 
 class RestoredJobs(NamedTuple):
-    """How many jobs are gone on with, and how many nonces are known to be used for them.
+    """How many jobs were restored, and how many used nonces are known for them.
 
-    ``minutes`` holds, where the log of the release before is taken over, the minutes that it
-    holds wholly (seconds since the epoch), each with a position that all its batches are above.
+    ``minutes`` is for a log of the previous release: the minutes that it holds completely (seconds
+    since the epoch), each with a position that all batches of the minute are above.
     """
 
     jobs: int
@@ -61,15 +60,15 @@ async def restore_jobs(
     coordinator: Coordinator,
     duplicate_scope: str,
 ) -> RestoredJobs:
-    """Have the coordinator go on with the jobs of the last run whose nonces can be known.
+    """Let the coordinator continue with saved jobs whose nonces can be known.
 
-    The others are retired: where the log or the plan cannot tell, all of them in the duplicate
-    scope ``session``, as the log knows no sessions, and all where the log cannot be read. What
-    waits in a spool before the log is read first: it may move on to the log at any time, but
-    never the other way. New ids begin above all that the store and the log know of.
+    The other jobs are retired: those that the log or the plan says nothing about, all jobs if the
+    duplicate scope is ``session``, as the log does not contain sessions, and all jobs if the log
+    cannot be read. Entries in a spool are read first, because they may move to the log at any time,
+    and never back. New ids start above all ids that the store and the log know.
 
-    ``plan`` and ``extent`` are None where the log is away, and so could not be compared with
-    the store: then it cannot be read either.
+    ``plan`` and ``extent`` are None if the log is unavailable, and so was not compared with the
+    store. Then it cannot be read either.
     """
     if plan is None or extent is None:
         plan, extent = Plan(Identity("", ()), 0, 0, False), Extent(None, 1, 0, False)
@@ -106,7 +105,7 @@ async def restore_jobs(
 
 
 def _with_positions(book: JobBook, extent: Extent) -> list[Job]:
-    """Give the jobs of the release before the position that all their submissions are above."""
+    """Give jobs of the previous release the position that all their submissions are above."""
     jobs = [job for job in book if job.log_position is None]
     for job in jobs:
         job.log_position = extent.first - 1
@@ -114,9 +113,9 @@ def _with_positions(book: JobBook, extent: Extent) -> list[Job]:
 
 
 async def _begin_above_the_last_second(clock: IReactorTime, coordinator: Coordinator) -> None:
-    """Let the second end that the process began in, where ids begin at the time of day.
+    """Wait for the second in which the process started to end, if ids come from the clock.
 
-    A process before this one may have begun in it as well, with the same ids.
+    An earlier process may have started in the same second, with the same ids.
     """
     if coordinator.persistent:
         return
@@ -126,7 +125,7 @@ async def _begin_above_the_last_second(clock: IReactorTime, coordinator: Coordin
 
 
 def _report(choice: Choice) -> None:
-    """Say in one line which jobs are retired, and why."""
+    """Log in one line which jobs are retired, and why."""
     reasons = []
     if choice.unknown:
         reasons.append(f"{choice.unknown} jobs, whose nonces the log cannot tell")
@@ -136,35 +135,35 @@ def _report(choice: Choice) -> None:
         _log.info("Retired jobs: {reasons}", reasons=", and ".join(reasons))
 
 
-# -- which ids were given out
+# -- which ids were used
 
 
 def _last_id(saved: SavedJobs, in_log: int, wall: float, history: int) -> int:
-    """Return the highest id that may have been given out.
+    """Return the highest id that may have been used.
 
-    ``in_log`` is the highest that the log was seen to know of. A note is written before an
-    unsaved job goes out, so that a store that knows the newest id of the log knows them all.
+    ``in_log`` is the highest id found in the log. A note is written before an unsaved job is sent.
+    So a store that knows the newest id of the log knows all of them.
     """
     newest = saved.jobs[-1].job_id if saved.jobs else 0
     last = max(newest, saved.reserved_until)
     if in_log > newest:
-        # Without jobs only the end of the log was read, and a batch may be for an old job.
+        # Without jobs, only the end of the log was read, and a batch may name an old job.
         last = max(last, in_log + JUMP + (0 if saved.jobs else history))
     return last if saved.jobs else max(last, id_of_clock(wall))
 
 
 def _last_id_unread(saved: SavedJobs, wall: float) -> int:
-    """Return the same where the log may know of more ids, but cannot be read."""
+    """Return the same if the log may contain more ids but cannot be read."""
     newest = saved.jobs[-1].job_id if saved.jobs else 0
     last = max(newest, saved.reserved_until)
     return max(last + JUMP if last else 0, id_of_clock(wall))
 
 
-# -- what the log says
+# -- what is in the log
 
 
 def _begin(saved: SavedJobs, choice: Choice, plan: Plan, extent: Extent) -> int:
-    """Return the position from which on the log is read: for the nonces, and for the ids."""
+    """Return the position after which to read the log, for both nonces and ids."""
     if choice.kept or plan.adopt:
         return choice.after
     newest = saved.jobs[-1].log_position if saved.jobs else None
@@ -174,25 +173,25 @@ def _begin(saved: SavedJobs, choice: Choice, plan: Plan, extent: Extent) -> int:
 
 
 class _Reading:
-    """What is found in the log: used nonces, which the book is told, and job ids."""
+    """The result of reading the log: used nonces, which go to the book, and job ids."""
 
     def __init__(self, book: JobBook, duplicate_scope: str) -> None:
         self._book = book
         self._scope = duplicate_scope
         self.remembered = 0
-        #: The highest id that any job in the log has.
+        #: The highest job id in the log.
         self.highest_id = 0
         self.minutes: dict[int, int] = {}
         self._whole_from: int | None = None
 
     def take(self, entries: Iterable[Entry]) -> list[tuple[Entry, Batch]]:
-        """Note what some entries say; returns those that can be read."""
+        """Take note of some entries; returns the readable ones."""
         batches = []
         for entry in entries:
             try:
                 batch = decode_batch(entry.body)
             except PoisonBatch:
-                continue  # the consumer puts it among the dead letters
+                continue  # the consumer moves it to the dead letters
             self._remember(batch)
             self._note_ids(batch)
             batches.append((entry, batch))
@@ -208,22 +207,22 @@ class _Reading:
             if job is not None:
                 scope = job.nonces.scope(scope_key(self._scope, username))
                 if client_nonce in scope.used:
-                    continue  # a batch may be in there twice
+                    continue  # the log may contain a batch twice
                 scope.reserve(client_nonce, EARLIER)
                 job.remembered += 1
                 self.remembered += 1
 
     def _note_ids(self, batch: Batch) -> None:
-        # Ids of milliseconds, which a release before gave out, are never reached.
+        # Ids in milliseconds, which a previous release used, are never reached.
         ids = [job_id for job_id in (*batch.job_ids, batch.jobs_until) if job_id <= LAST_ID]
         self.highest_id = max(self.highest_id, *ids, 0)
 
     def note_minutes(self, batches: Iterable[tuple[Entry, Batch]]) -> None:
-        """Note where the batches of minutes begin, of those that the log holds wholly."""
+        """Record where the batches of each minute begin, for minutes that the log holds completely."""
         for entry, batch in batches:
             minute = batch.at // 60000 * 60
             if self._whole_from is None:
-                # What was trimmed may have belonged to the minute of the first entry.
+                # Trimmed entries may have been of the same minute as the first entry.
                 appended = int(entry.appended_at) // 60 * 60
                 trimmed = entry.position > 1
                 self._whole_from = max(minute, appended) + 60 if trimmed else 0
@@ -245,7 +244,7 @@ async def _read(
             await _next_turn(clock, entries)
     away = source.status().away
     if away:
-        raise LogUnavailable(away)  # a read would wait for it, and nobody could work meanwhile
+        raise LogUnavailable(away)  # a read would block the start until it is back
     while entries := await source.read(after, CHUNK):
         batches = reading.take(entries)
         if with_minutes:
@@ -255,7 +254,7 @@ async def _read(
 
 
 async def _next_turn(clock: IReactorTime, entries: Sequence[Entry]) -> None:
-    """Let others have a turn, unless the end has been reached."""
+    """Give other tasks a reactor turn, unless the end was reached."""
     if len(entries) >= CHUNK:
         await deferLater(clock, 0)
 

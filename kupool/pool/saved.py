@@ -1,4 +1,4 @@
-"""Jobs as they are kept. Pure."""
+"""The form in which jobs are saved. Pure."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 
 class SavedJob(NamedTuple):
-    """A job as it is kept: ``created_at`` is in seconds since the epoch, UTC.
+    """A saved job: ``created_at`` is in seconds since the epoch, UTC.
 
-    Every submission for it is in the log above ``log_position``. It was made
-    ``boot_seconds`` after the boot of that id. All three are None where a release saved it
-    that did not know them.
+    All of its submissions are in the log above ``log_position``. It was made ``boot_seconds`` after
+    the boot with ``boot_id``. These three are None if an older release, which did not know them,
+    saved the job.
     """
 
     job_id: int
@@ -23,10 +23,10 @@ class SavedJob(NamedTuple):
 
 
 class SavedJobs(NamedTuple):
-    """What a job store remembers at a restart.
+    """What a job store returns at a restart.
 
-    ``reserved_until`` is the highest id that may have been given out, saved or not; 0 where
-    the store is new.
+    ``reserved_until`` is the highest id that may have been used, saved or not; 0 if the store is
+    new.
     """
 
     jobs: Sequence[SavedJob]

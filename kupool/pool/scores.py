@@ -1,7 +1,8 @@
-"""How many rejected submissions too many an address has. Pure: time is given as ``now``.
+"""Scores of addresses for too many rejected submissions. Pure: time is given as ``now``.
 
-The score belongs to the address, over all of its sessions, and outlives them: whoever comes
-back has it still. Half of it slows a session down, all of it has the address banned.
+The score belongs to the address, over all of its sessions, and outlives them: a peer that
+reconnects still has it. At half of the limit a session is slowed down; at the limit the address is
+banned.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from kupool.timing.shared_buckets import SharedBuckets
 
 
 class AddressStanding(Enum):
-    """What becomes of a session whose submission was rejected."""
+    """What to do with a session after a rejected submission."""
 
     FINE = "fine"
     THROTTLED = "throttled"
@@ -24,10 +25,10 @@ class AddressStanding(Enum):
 
 
 class AddressScores:
-    """The scores of all addresses; a score of ``most`` points goes in ``seconds``.
+    """The scores of all addresses; a score of ``most`` points decays to 0 in ``seconds``.
 
-    A session through a proxy in ``proxies`` that does not name its peer has a score of its
-    own: others come from that address too.
+    A session through a proxy in ``proxies`` that does not name its peer has its own score, because
+    other peers share the proxy's address.
     """
 
     def __init__(self, most: float, seconds: float, proxies: Container[str] = ()) -> None:
@@ -55,7 +56,7 @@ class AddressScores:
     def _bucket(self, connection: Connection, now: float) -> Bucket:
         assert self._scores is not None
         host = connection.host
-        # On a Unix socket nobody has an address either.
+        # A connection on a Unix socket has no address.
         key = network_of(host) if host and host not in self._proxies else connection.id
         bucket = self._scores.hold(key, now)
         bucket.holders -= 1

@@ -12,20 +12,19 @@ from kupool.wire.messages import split_username
 
 MAX_USERNAME = 255
 
-#: What a username may be, for the error about one that is not.
+#: The rule for usernames, for the error about an invalid one.
 VALID_USERNAME = f"expected 1 to {MAX_USERNAME} characters, none of them a control character"
 
-#: Control characters, and what would break a line or is no character at all.
+#: Control characters, line separators, and code points that are not characters.
 _CONTROL = frozenset(("Cc", "Cs", "Zl", "Zp"))
 
 
 class Session:
-    """Who is on a connection, and what the judge needs to know of it.
+    """The user of a connection, and what the judge needs to know about it.
 
-    ``scope`` is the key under which the session's nonces are remembered; ``suffix``
-    is appended to every server nonce it is given, and empty in the nonce scope
-    ``pool``; ``role`` is what the user may do at most. Times are in seconds on the clock of the
-    process.
+    ``scope`` is the key under which the session's nonces are remembered. ``suffix`` is appended to
+    each server nonce that it gets; it is empty in the nonce scope ``pool``. ``role`` is the most
+    that the user may do. Times are in seconds on the clock of the process.
     """
 
     __slots__ = (
@@ -49,17 +48,17 @@ class Session:
         self.suffix = suffix
         self.role = role
         self.last_accepted = float("-inf")
-        #: Spent by rejected attempts; None stands for a full one.
+        #: The allowance for rejected submissions; None means a full one.
         self.attempts: Bucket | None = None
-        #: Spent by accepted submissions, shared with other sessions.
+        #: The allowance for accepted submissions, shared with other sessions.
         self.shared: tuple[Bucket, ...] = ()
-        #: The job last submitted for, and the nonces used for it in this scope.
+        #: The job of the last submission, and the nonces used for it in this scope.
         self.job: Job | None = None
         self.nonces = NonceScope()
         self.scope = scope_key(scope, username, self.session_id)
 
     def enter(self, job: Job) -> NonceScope:
-        """Turn to the nonces of another job."""
+        """Make another job's nonces the current ones."""
         self.job = job
         self.nonces = job.nonces.scope(self.scope)
         return self.nonces
@@ -76,7 +75,7 @@ def scope_key(scope: str, username: str, session_id: bytes = b"") -> str:
 
 
 def valid_username(username: str) -> bool:
-    """Say whether a name has 1 to 255 characters and no control characters."""
+    """Return whether a name has 1 to 255 characters and no control characters."""
     if not 0 < len(username) <= MAX_USERNAME:
         return False
     return username.isprintable() or not any(category(c) in _CONTROL for c in username)

@@ -1,4 +1,4 @@
-"""How many submissions were rejected, by user, reason and minute. Pure: times are given."""
+"""Counts of rejected submissions by user, reason and minute. Pure: times are given."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Callable
 from kupool.errors import ErrorText
 from kupool.wire.batches import Rejection
 
-#: Rejections are counted for so many (user, reason, minute) between two commits; what
-#: is beyond that is counted under no name.
+#: At most this many (user, reason, minute) are counted between two commits; more rejections are
+#: counted without a name.
 MAX_TALLIES = 10_000
 
 
@@ -22,16 +22,16 @@ class RejectionTally:
 
     def __init__(self, wall: Callable[[], float]) -> None:
         self._wall = wall
-        #: Rejections of each reason since the start, those of this minute not counted.
+        #: Rejections of each reason since the start, without those of the current minute.
         self._outcomes: Counter[str] = Counter()
         self._earlier: Counter[Rejection] = Counter()
-        #: (user, reason) -> count, of the minute that ends at a time of the clock.
+        #: (user, reason) -> count of the current minute, which ends at ``_minute_ends`` on the clock.
         self._counts: dict[tuple[str, ErrorText], int] = {}
         self._minute = 0
         self._minute_ends = float("-inf")
 
     def add(self, user: str, error: ErrorText, now: float) -> None:
-        """Count one; ``now`` is in seconds of the clock of the process."""
+        """Count one rejection; ``now`` is in seconds on the clock of the process."""
         if now >= self._minute_ends:
             self._begin_minute(now)
         counts, key = self._counts, (user, error)
@@ -57,17 +57,17 @@ class RejectionTally:
         self._minute_ends = float("-inf")
 
     def __len__(self) -> int:
-        """Return for how many (user, reason, minute) there are counts to take."""
+        """Return the number of (user, reason, minute) with counts to take."""
         return len(self._counts) + len(self._earlier)
 
     @property
     def outcomes(self) -> Counter[str]:
-        """Rejections since the start, by the text of their error."""
+        """Rejections since the start, by error text."""
         self._put_by()
         return self._outcomes
 
     def take(self) -> Counter[Rejection]:
-        """Hand over the rejections counted since the last call."""
+        """Return and reset the rejections counted since the last call."""
         self._put_by()
         taken, self._earlier = self._earlier, Counter()
         return taken

@@ -1,8 +1,8 @@
-"""The topics of the pool's events."""
+"""The bus topics of the pool's events."""
 
 from __future__ import annotations
 
-#: The topics of the pool's events, together and each.
+#: The topics of the pool's events: the pattern of all, and each one.
 EVENTS = "kupool.>"
 JOB = "kupool.job"
 ACCEPTED = "kupool.submission.accepted"

@@ -1,9 +1,8 @@
-"""Rooms: places where members meet, each with its own order of things.
+"""Rooms: members meet in a room, which handles one message at a time.
 
-A room handles one message at a time, from one bounded queue; what a room's members do to it
-costs the members of other rooms nothing. A :class:`~kupool.rooms.lobby.Lobby` keeps the
-rooms of a process and knows who is where; the application is an implementation of
-:class:`IRoomHooks`. Everything runs on the clock it is given.
+A room takes its messages from one bounded queue, and does not affect the members of other rooms. A
+:class:`~kupool.rooms.lobby.Lobby` keeps the rooms of a process and knows which member is where. An
+application implements :class:`IRoomHooks`. All times come from the given clock.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from kupool.rooms.observer import LobbyObserver
 from kupool.rooms.room import Incoming, Member, Room
 from kupool.rooms.settings import RoomSettings
 
-#: Where names are now that this package had before.
+#: The new places of names that this package used to have.
 MOVED = {"Wheel": "kupool.rooms.timers.LobbyTimers"}
 
 __getattr__ = moved_names(__name__, MOVED)

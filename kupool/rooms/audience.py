@@ -1,4 +1,4 @@
-"""Who is in a room, and what is sent to them."""
+"""The members of a room, and the queue of broadcasts to them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Presence(NamedTuple):
 
 
 class AudienceMember(Protocol):
-    """One who hears what is sent to an audience, on all of their connections."""
+    """A member who receives broadcasts on all of their connections."""
 
     user: str
     connections: list[Peer]
@@ -33,9 +33,9 @@ M = TypeVar("M", bound=AudienceMember)
 
 
 class Audience(Generic[M]):
-    """The ``members`` of one room by user, and what is still to be sent to them.
+    """The ``members`` of one room by user, and the broadcasts that wait to be sent.
 
-    At most ``limit`` broadcasts wait; ``code`` is the room's.
+    At most ``limit`` broadcasts wait. ``code`` is the room's.
     """
 
     __slots__ = ("_code", "_limit", "_outgoing", "_work", "members")
@@ -44,24 +44,24 @@ class Audience(Generic[M]):
         self.members: dict[str, M] = {}
         self._code = code
         self._limit = limit
-        # Most rooms are idle: what only a busy one needs is made when it is.
+        # Most rooms are idle: parts that only a busy room needs are made later.
         self._outgoing: FanOut[Peer] | None = None
         self._work = 0
 
     @property
     def dropped(self) -> int:
-        """How many messages were dropped because members read slowly."""
+        """The number of messages dropped because members read slowly."""
         return 0 if self._outgoing is None else self._outgoing.dropped
 
     @property
     def pending(self) -> bool:
-        """Whether something waits to be sent."""
+        """Whether broadcasts wait."""
         return self._outgoing is not None and self._outgoing.pending
 
     def send(
         self, publication: Publication, connections: list[Peer], *, later: bool = False
     ) -> bool:
-        """Send to some connections, now if they are few and ``later`` is not asked for.
+        """Send to some connections, at once if they are few and ``later`` is False.
 
         Returns whether something waits for :meth:`run`.
         """
@@ -74,8 +74,8 @@ class Audience(Generic[M]):
         return self._outgoing.pending
 
     def connections(self, without: Collection[object] = ()) -> list[Peer]:
-        """Return every connection of every member, but for those in ``without``: users,
-        members and connections.
+        """Return every connection of every member, except those of the users, members and
+        connections in ``without``.
         """
         return [
             connection
@@ -86,16 +86,16 @@ class Audience(Generic[M]):
         ]
 
     def run(self, budget: int) -> int:
-        """Send what waits, up to ``budget`` times; returns how often it was."""
+        """Send what waits, up to ``budget`` sends; returns the number of sends."""
         return 0 if self._outgoing is None else self._outgoing.run(budget)
 
     def _failed(self, connection: Peer) -> None:
-        # Not by a logger of ours, and without the connection: an event that is kept would
-        # keep them.
+        # Not with a logger of ours, and without the connection: a stored event would keep both
+        # alive.
         Logger(__name__).failure("A message of room {code} could not be sent", code=self._code)
 
     def work_done(self) -> int:
-        """Return how often something was sent at once since the last call."""
+        """Return the number of immediate sends since the last call."""
         work, self._work = self._work, 0
         return work
 

@@ -1,5 +1,5 @@
-"""What a session says to a room of :mod:`kupool.rooms.service`, wherever that is, and what goes
-along when the room moves.
+"""The messages of sessions to rooms of :mod:`kupool.rooms.service`, and the state of a room that
+moves.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import msgspec
 
 
 class EnterBody(msgspec.Struct, tag="enter"):
-    """Let the user in: into a new room (``create``), or into one that is there.
+    """Let the user enter: a new room (``create``), or an existing one.
 
-    ``allowed`` is whether the user may join a room of this name who is no member of it yet.
+    ``allowed`` says whether the user may join a room of this name without being a member already.
     """
 
     room: str
@@ -29,11 +29,11 @@ class SayBody(msgspec.Struct, tag="say"):
 
 
 class LeaveBody(msgspec.Struct, tag="leave"):
-    """Let the user go, once what they said before is heard."""
+    """Remove the user from the room, after their earlier messages."""
 
 
 class MembersBody(msgspec.Struct, tag="members"):
-    """Answer with members, from ``start`` on."""
+    """Answer with the members, from ``start`` on."""
 
     room: str
     start: int
@@ -55,12 +55,12 @@ _decode_members: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(list[Han
 
 
 def encode_state(members: list[HandedMember]) -> bytes:
-    """Return what a room has when it moves, as bytes."""
+    """Return the state of a room that moves, as bytes."""
     return _encode_members(members)
 
 
 def decode_state(state: bytes) -> list[HandedMember]:
-    """Return the members that a room had; raises :class:`ValueError` for what is no state."""
+    """Return the members in a room's state; raises :class:`ValueError` for an invalid state."""
     members: list[HandedMember] = _decode_members.decode(state)
     return members
 

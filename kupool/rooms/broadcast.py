@@ -1,4 +1,4 @@
-"""What rooms send their members."""
+"""Payloads of messages from rooms to their members."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from kupool.wire.framing import Framing
 from kupool.wire.messages import encode_request
 
-#: A payload, or a function that makes a message's bytes for a framing.
+#: A payload, or a function that returns the bytes of a message for a framing.
 RoomPayload = bytes | Callable[[Framing], bytes]
 
 

@@ -1,4 +1,4 @@
-"""A connection's first message: the application says whose it is."""
+"""Identification: asks the application whose connection it is, from its first message."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from kupool.session.connection import Connection
 
 
 class Identification:
-    """Finds out whose a connection is; nothing more of it is handled meanwhile.
+    """Identifies the user of a connection, whose messages are held meanwhile.
 
-    ``parsed`` is called with what came of ``parse``, or a Failure.
+    ``parsed`` is called with the result of ``parse``, or a Failure.
     """
 
     def __init__(
@@ -27,7 +27,7 @@ class Identification:
         self._done = self._held = False
 
     def start(self, parse: Callable[[], object], timeout: float) -> None:
-        """Call ``parse``, which may take ``timeout`` seconds (0: any time)."""
+        """Call ``parse``, which may take ``timeout`` seconds (0: no limit)."""
         Running(self._end).start(parse, self._clock, timeout)
         if not self._done:
             self._held = True

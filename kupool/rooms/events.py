@@ -1,4 +1,4 @@
-"""What a room is told of itself; :mod:`kupool.rooms.membership` has what happens to members."""
+"""Events of a room; those of members are in :mod:`kupool.rooms.membership`."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ from typing import NamedTuple
 
 
 class Created(NamedTuple):
-    """The room is new; handled by ``on_create_room``."""
+    """The room is new; ``on_create_room`` handles it."""
 
 
 class TimerFired(NamedTuple):
-    """A timer of the room that has no callback of its own."""
+    """A timer without a callback has fired."""
 
     key: str
 
 
 class TakenOver(NamedTuple):
-    """The room has come from another host, with the state that it had there."""
+    """The room was moved here from another host, with its state."""
 
     state: bytes
 
 
 class Closing(NamedTuple):
-    """The room takes nothing more, and ends after this and what waits."""
+    """The room takes no more messages, and ends after this event and the waiting messages."""
 
     reason: str
 

@@ -1,4 +1,4 @@
-"""What a room does about senders that are faster than it is."""
+"""Flow control of a room: pauses or refuses senders that are faster than the room."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from kupool.rooms.settings import FloodPolicy, RoomSettings
 
 
 class Sender(Protocol):
-    """One who sends messages; ``waiting`` of them have not been handled yet."""
+    """A sender of messages; ``waiting`` of them have not been handled yet."""
 
     connections: list[Peer]
     waiting: int
 
 
 class Flood:
-    """Admits messages to one room's queue, and holds back who sends too many.
+    """Admits messages to a room's queue, and pauses connections that send too many.
 
-    A connection that is paused is read again when half of what was too much is gone: of
-    the member's own messages, and of the room's. Whatever the policy, twice the limit of
-    the queue is never exceeded, and the application's own messages are refused at once.
+    A paused connection is read again when half of the excess is handled: of the member's own
+    messages, and of the room's. Twice the limit of the queue is never exceeded, whatever the
+    policy. Messages of the application are refused at once.
     """
 
     __slots__ = ("_clock", "_limit", "_paused", "_refuse", "_sender_limit", "refused")
@@ -37,7 +37,7 @@ class Flood:
         self.refused = 0
 
     def admit(self, code: str, sender: Sender, connection: Peer | None, waiting: int) -> None:
-        """Count one more message to the ``waiting``; raises :class:`RoomBusy`."""
+        """Count one more waiting message; raises :class:`RoomBusy`."""
         full = waiting >= self._limit or sender.waiting >= self._sender_limit
         if full and (self._refuse or connection is None or waiting >= 2 * self._limit):
             self.refused += 1
@@ -51,7 +51,7 @@ class Flood:
             self._paused[connection] = sender
 
     def taken(self, sender: Sender, left: int) -> None:
-        """Count a message that waits no more, where ``left`` still do."""
+        """Count a message as handled; ``left`` messages still wait."""
         sender.waiting -= 1
         if not self._paused or left > self._limit // 2:
             return
@@ -66,13 +66,13 @@ class Flood:
             self.let_go(connection)
 
     def let_go(self, connection: Peer) -> None:
-        """Read a connection again, if it was paused here."""
+        """Resume a connection that was paused here."""
         if self._paused.pop(connection, None) is not None:
-            # Later: what was held is handled at once, and we may be within a handler.
+            # Later: held messages are handled at once, and a handler may be running now.
             self._clock.callLater(0, connection.release)
 
     def let_all_go(self) -> None:
-        """Read all of them again."""
+        """Resume all paused connections."""
         for connection in list(self._paused):
             self.let_go(connection)
 

@@ -1,4 +1,4 @@
-"""Hooks that do what most applications want; a subclass overrides the others."""
+"""Default hooks, which a subclass overrides as needed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kupool.session.connection import Connection
 
 @implementer(IRoomHooks)
 class RoomHooks:
-    """Refuses users and matches, handles every message by doing nothing, logs errors."""
+    """Refuses users and matches, ignores messages, and logs errors."""
 
     log = Logger()
 

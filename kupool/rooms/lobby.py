@@ -1,4 +1,4 @@
-"""The lobby: all rooms of a process, and the way from a connection into one."""
+"""The lobby: all rooms of a process, and how connections enter them."""
 
 from __future__ import annotations
 
@@ -37,68 +37,69 @@ from kupool.timing.round_robin import RoundRobin
 
 
 class IRoomHooks(Interface):
-    """What an application does in its rooms.
+    """The hooks that an application implements for its rooms.
 
-    Every hook but ``on_init`` may return a Deferred or a coroutine. Where a hook raises
-    :class:`kupool.errors.RequestError`, the peer is answered with its row; every other
-    exception goes to ``on_error``, and stops nothing.
+    Every hook but ``on_init`` may return a Deferred or a coroutine. If a hook raises
+    :class:`kupool.errors.RequestError`, the peer is answered with that error. Every other exception
+    goes to ``on_error``, and does not stop the room.
     """
 
     def on_init(lobby: Lobby) -> None:
-        """Called once, before anything else."""
+        """Called once, before every other hook."""
 
     def on_parse_user(connection: Connection, body: object) -> object:
-        """Say who is talking, from the first message of a connection that is in no room.
+        """Identify the user from the first message of a connection without a room.
 
-        Returns ``(room code, user)``, or a Deferred or coroutine of that; None refuses.
-        The room is created where there is none; the user is then a member, and the
-        message is the first that the room handles of them.
+        Returns ``(room code, user)``, or a Deferred or coroutine of that; None refuses. The room is
+        created if it does not exist. The user is then a member, and the room handles the message as
+        their first.
         """
 
     def on_create_room(room: Room) -> object:
-        """Prepare a new room, ``room.data`` above all.
+        """Prepare a new room, above all ``room.data``.
 
-        The room handles nothing before a returned Deferred or coroutine has ended. When
-        it fails, the room is closed.
+        The room handles nothing before a returned Deferred or coroutine has finished. If it fails,
+        the room is closed.
         """
 
     def on_dispatch_message(room: Room, incoming: Incoming) -> object:
-        """Handle a member's message; what it returns, or a Deferred or coroutine of it,
-        answers the message. The room handles nothing else before that.
+        """Handle a member's message and return the answer, or a Deferred or coroutine of it.
+
+        The room handles nothing else before that.
         """
 
     def on_dispatch_system_message(room: Room, event: object) -> object:
-        """Handle what happened to the room (:mod:`kupool.rooms.events`), as above."""
+        """Handle an event of the room (:mod:`kupool.rooms.events`), in the same way."""
 
     def on_error(room: Room | None, failure: Failure, subject: object) -> object:
-        """Called with what failed: a message, an event, a connection's first message."""
+        """Called with a failure, and with the message, event or connection that failed."""
 
     def on_match_players(lobby: Lobby, outcome: MatchOutcome) -> object:
-        """Called with players that were matched, or with those whose time was up.
+        """Called with players that were matched, or with players whose time was up.
 
-        Also with those who were matched, and then could not be let into their room: as if
-        their time was up.
+        Matched players who could not be put into a room are passed as players whose time was up.
         """
 
     def on_parse_match(connection: Connection, body: object) -> object:
-        """Return the :class:`~kupool.rooms.matchmaking.MatchRequest` of a message, or a
-        Deferred or coroutine of it; None refuses.
+        """Return the :class:`~kupool.rooms.matchmaking.MatchRequest` for a message.
+
+        Or a Deferred or coroutine of it; None refuses.
         """
 
 
-#: Gets a room's code, a user and the message that is to let them in; raises to refuse.
+#: Called with a room's code, a user and the message that would make the user a member; raises to
+#: refuse.
 Admit = Callable[[str, str, object], object]
 
 
 class Lobby:
-    """Takes messages to the rooms, and keeps who waits for a match.
+    """Passes messages to rooms, and keeps the players who wait for a match.
 
-    ``members`` looks up users and connections, ``timers`` has every timer, ``tasks`` counts
-    their runs, ``matchmaker.statistics()`` the matches, ``refusals.counts`` who was turned away
-    by a limit. Starts nothing by itself: without
-    rooms there is no timer. ``tick`` is that of the timers, in seconds. ``admit`` is called with
-    the room's code, the user and the message before a message lets a user in; it refuses by
-    raising :class:`RequestError`.
+    ``members`` looks up users and connections. ``timers`` has every timer, and ``tasks`` counts
+    their runs. ``matchmaker.statistics()`` counts the matches. ``refusals.counts`` counts requests
+    that a limit refused. Without rooms no timer runs. ``tick`` is that of the timers, in seconds.
+    ``admit`` is called with the room's code, the user and the message before a message makes a user
+    a member; it refuses by raising :class:`RequestError`.
     """
 
     _log = Logger()
@@ -160,7 +161,7 @@ class Lobby:
         return len(self._rooms)
 
     def __iter__(self) -> Iterator[Room]:
-        """Iterate over the rooms of this moment."""
+        """Iterate over the current rooms."""
         return iter(self._rooms)
 
     def find(self, code: str) -> Room | None:
@@ -175,19 +176,19 @@ class Lobby:
         return room
 
     def create(self, code: str, *, user: str = "", address: str = "") -> Room:
-        """Make a room, which stays until it is closed or its last member has left.
+        """Make a room, which exists until it is closed or its last member has left.
 
-        ``user`` and ``address`` are whose it is, for their quotas; empty names have none.
-        Raises :class:`RequestError`: ``already exists``, or ``too many requests`` at the
-        limit of rooms or of theirs, ``bad params`` for a code that is empty or too long, or ``not
-        found`` when the lobby is closing.
+        ``user`` and ``address`` are those whose quotas it counts for; empty names have none. Raises
+        :class:`RequestError`: ``already exists``; ``too many requests`` at the limit of rooms or at
+        a quota; ``bad params`` for a code that is empty or too long; or ``not found`` if the lobby
+        is closing.
         """
         if self._closing:
             raise RoomGone(code)
         return self._rooms.create(code, user, address)
 
     def owns(self, code: str) -> bool:
-        """Say whether a room of this code is here, if there is one: it always is."""
+        """Return whether a room of this code belongs here: always True in one process."""
         return True
 
     def code_of(self, connection: Connection) -> str | None:
@@ -196,15 +197,15 @@ class Lobby:
         return None if member is None else member.room.code
 
     def new_code(self, prefix: str) -> str:
-        """Return a code that begins so, and that nobody can guess, of a room to be made here."""
+        """Return an unguessable code with this prefix, for a new room here."""
         return f"{prefix}{token_hex(8)}"
 
     def maker(self, code: str) -> tuple[str, str]:
-        """Return the user and the address whose room it is; empty where it is nobody's."""
+        """Return the user and the address that a room counts for; empty if none."""
         return self._rooms.maker(code)
 
     def take_over(self, code: str, user: str, address: str) -> Room:
-        """Make a room that has been somewhere else. It counts for its maker in any case.
+        """Make a room that has moved here. It counts for its user and address in any case.
 
         Raises :class:`RequestError` as :meth:`create` does.
         """
@@ -213,11 +214,11 @@ class Lobby:
         return self._rooms.take_over(code, user, address)
 
     def ready(self, code: str) -> Deferred[None]:
-        """Fire when no room of this code is ending: a new one may take its place then."""
+        """Fire when no room of this code is closing: a new one may be made then."""
         return succeed(None) if self._closing else self._rooms.free(code)
 
     def linger(self, room: Room, seconds: float) -> None:
-        """Close a room in so many seconds, unless somebody is there by then."""
+        """Close a room in this many seconds, unless it has a member by then."""
         self._rooms.linger(room, seconds)
 
     def _ended(self, room: Room, unhandled: list[Incoming]) -> None:
@@ -230,7 +231,7 @@ class Lobby:
     # -- members
 
     def enter(self, code: str, user: str, connection: Peer | None = None) -> Member:
-        """Make a user a member of a room, which is created where there is none.
+        """Make a user a member of a room, which is created if needed.
 
         Raises :class:`RequestError` as ``create`` and ``members.join`` do.
         """
@@ -240,7 +241,7 @@ class Lobby:
         )
 
     def move(self, user: str, code: str) -> Member:
-        """Let a member go to another room, which is created where there is none.
+        """Move a member to another room, which is created if needed.
 
         Raises :class:`RequestError` as ``create`` and ``members.move`` do.
         """
@@ -259,10 +260,10 @@ class Lobby:
             raise
 
     def bring(self, room: Room, user: str, connection: Peer | None = None) -> Member:
-        """Make a user a member of a room from wherever they are, online or not.
+        """Make a user a member of a room, wherever they are, online or not.
 
-        Whoever is in another room leaves it as ``moved``, with all of their connections;
-        so does the member who talks on the connection, whatever ``user`` they are called.
+        A user in another room leaves it as ``moved``, with all of their connections. If the
+        connection belongs to a member under another name than ``user``, that member leaves too.
         Raises :class:`RequestError` as ``members.join`` and ``members.move`` do.
         """
         member = None if connection is None else self.members.of(connection)
@@ -277,9 +278,9 @@ class Lobby:
     def gather(self, code: str, outcome: MatchOutcome) -> Room:
         """Create a room with the matched players as members, wherever they are now.
 
-        See :meth:`bring`. Who has gone meanwhile is not among them. Who cannot be let in is
-        in one more outcome, which is not matched; so are all of them where there can be no
-        room. Raises :class:`RequestError` then, as ``create`` does.
+        See :meth:`bring`. Players who have disconnected are left out. Players who cannot become
+        members are in another outcome, which is not matched; if the room cannot be created, all
+        players are. Then :class:`RequestError` is raised, as by ``create``.
         """
         try:
             room = self.create(code)
@@ -306,7 +307,7 @@ class Lobby:
     ) -> Deferred[None]:
         """Send to all members of all rooms; see :meth:`Room.broadcast`.
 
-        Fires when every room has it among what it sends.
+        Fires when every room has queued it.
         """
         publication = Publication(payload, key, policy)
         return in_chunks(self.clock, self._rooms, lambda room: room.send_later(publication))
@@ -330,32 +331,32 @@ class Lobby:
         key: str | None = None,
         policy: EventPolicy | None = EventPolicy.DROP_NEW,
     ) -> int:
-        """Send to a user on all of their connections; returns how many those are.
+        """Send to a user on all of their connections; returns how many there are.
 
-        Raises :class:`RequestError` ``not found`` for a user who is in no room.
+        Raises :class:`RequestError` ``not found`` for a user without a room.
         """
         return self.members.get(user).send(payload, key=key, policy=policy)
 
     # -- messages
 
     def request(self, connection: Connection, body: object) -> Deferred[object]:
-        """Take a message to its room; a handler for :class:`kupool.net.routing.router.Router`.
+        """Pass a message to its room; a handler for :class:`kupool.net.routing.router.Router`.
 
-        Fires with what ``on_dispatch_message`` returned, or fails, with
-        :class:`RequestError` where the message is refused.
+        Fires with the result of ``on_dispatch_message``, or fails with :class:`RequestError` if the
+        message is refused.
         """
         answer: Deferred[object] = Deferred()
         self.receive(connection, body, answer)
         return answer
 
     def deliver(self, connection: Connection, body: object) -> None:
-        """Take a message to its room without an answer; ``on_error`` hears of a refusal."""
+        """Pass a message to its room without an answer; a refusal goes to ``on_error``."""
         self.receive(connection, body, None)
 
     def receive(
         self, connection: Connection, body: object, answer: Deferred[object] | None
     ) -> None:
-        """Take a message to its room, or first ask whose it is."""
+        """Pass a message to its room, after identifying its user if needed."""
         member = self.members.of(connection)
         if member is not None:
             self._post(Incoming(member, connection, body, answer))
@@ -378,7 +379,7 @@ class Lobby:
         )
 
     async def parse(self, connection: Connection, body: object) -> object:
-        """Return what ``on_parse_user`` does, when that room can be entered."""
+        """Return the result of ``on_parse_user``, when that room can be entered."""
         result = self._hooks.on_parse_user(connection, body)
         if awaited(result):
             result = await deferred_of(result)
@@ -396,7 +397,7 @@ class Lobby:
         *,
         answer: Deferred[object] | None,
     ) -> None:
-        """Let a user in, and take their first message to the room."""
+        """Make a user a member, and pass their first message to the room."""
         try:
             member = self.members.of(connection)
             if member is None:
@@ -422,7 +423,7 @@ class Lobby:
         subject: object,
         answer: Deferred[object] | None,
     ) -> None:
-        """Tell the sender why a message is not handled, or else the application."""
+        """Tell the sender why a message is refused; without a sender, tell the application."""
         if answer is None or not refusal(failure):
             called(self._hooks.on_error, room, failure, subject).addErrback(
                 lambda failed: self._log.failure("The hook on_error failed", failed)
@@ -431,19 +432,18 @@ class Lobby:
             answer.errback(failure)
 
     def disconnected(self, connection: Connection) -> None:
-        """Forget a connection that has ended; call it from the observer's ``closed``."""
+        """Remove a connection that has ended; call it from the observer's ``closed``."""
         self.members.disconnected(connection)
         self._seeking.disconnected(connection)
 
     # -- matches
 
     def match(self, connection: Connection, body: object) -> object:
-        """Let a player wait for a match; a handler for a router.
+        """Add a player who waits for a match; a handler for a router.
 
-        Returns True, or a Deferred of it where ``on_parse_match`` takes time. The player
-        waits no longer when the connection ends. Raises :class:`RequestError`, or the
-        Deferred fails with it, where ``on_parse_match`` or the matchmaker refuses, or where
-        the hook takes too long.
+        Returns True, or a Deferred of it if ``on_parse_match`` takes time. The player is removed
+        when the connection ends. Raises :class:`RequestError`, or the Deferred fails with it, if
+        ``on_parse_match`` or the matchmaker refuses, or if the hook exceeds its time limit.
         """
         if self._closing:
             raise RequestError(FORBIDDEN)
@@ -470,13 +470,13 @@ class Lobby:
         return True
 
     def cancel_match(self, player: str) -> bool:
-        """Let a player wait no longer; returns whether they did."""
+        """Remove a waiting player; returns whether they waited."""
         return self._seeking.cancel(player)
 
     # -- the end
 
     async def close(self, reason: str = "closed", *, handle_pending: bool = True) -> list[Incoming]:
-        """Close every room; returns the messages that were not handled."""
+        """Close every room; returns the unhandled messages."""
         self._closing = True
         self._seeking.stop()
         closing: list[Deferred[list[Incoming]]] = []
@@ -494,7 +494,9 @@ class Lobby:
 
 
 def code_and_user(result: object) -> tuple[str, str]:
-    """Return what ``on_parse_user`` did; raises :class:`TypeError` for anything else."""
+    """Return the result of ``on_parse_user``; raises :class:`TypeError` if it is not a pair of
+    texts.
+    """
     match result:
         case (str(code), str(user)):
             return code, user

@@ -1,4 +1,4 @@
-"""Matchmaking: players wait until there are as many as their mode needs, or time is up."""
+"""Matchmaking: players wait until enough of them have come for their mode, or their time is up."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from kupool.rooms.broadcast import notification
 from kupool.rooms.timers import LobbyTimers, RoomTimer
 from kupool.session.connection import Connection
 
-#: Where modes are counted that are more than the statistics hold.
+#: The mode under which further modes are counted when the statistics are full.
 OTHER = "other"
 
 
 class MatchRequest(NamedTuple):
-    """A player wants to be matched with others of the same mode and ``needed`` number.
+    """A player's request for a match with others of the same mode and ``needed`` number.
 
-    ``needed`` counts the player; ``timeout`` is in seconds; ``data`` the application's own.
+    ``needed`` includes the player. ``timeout`` is in seconds. ``data`` belongs to the application.
     ``connection`` is the one on which the player asked a lobby.
     """
 
@@ -35,17 +35,17 @@ class MatchRequest(NamedTuple):
 
     @property
     def present(self) -> bool:
-        """Whether the player can hear what became of this; True without a connection."""
+        """Whether the player can be told the outcome; True without a connection."""
         return self.connection is None or self.connection.sends
 
     def notify(self, method: str, params: object) -> None:
-        """Send the player a notification, if there still is a connection."""
+        """Send the player a notification, if the connection still exists."""
         if self.connection is not None:
             self.connection.send(notification(method, params))
 
 
 class MatchOutcome(NamedTuple):
-    """Players in the order they came: ``matched``, or those whose time was up."""
+    """The outcome for players in the order they came: ``matched``, or their time is up."""
 
     mode: str
     matched: bool
@@ -53,13 +53,13 @@ class MatchOutcome(NamedTuple):
 
     @property
     def present(self) -> list[MatchRequest]:
-        """The players who have not gone since."""
+        """The players who have not disconnected since."""
         return [player for player in self.players if player.present]
 
 
 @dataclass(slots=True)
 class MatchCounts:
-    """The counts of one mode. Wait times, of matched players, are in seconds."""
+    """The counts of one mode. Wait times are those of matched players, in seconds."""
 
     waiting: int = 0
     joined: int = 0
@@ -79,9 +79,9 @@ class _Seeker(NamedTuple):
 class Matchmaker:
     """Matches players first come, first served.
 
-    ``done`` is called with every :class:`MatchOutcome`; players whose time is up at once
-    come together. Each player that joined is in exactly one outcome, unless they were
-    cancelled. At most ``limit`` players wait (0: any number).
+    ``done`` is called with every :class:`MatchOutcome`; players whose time is up at the same moment
+    are in one outcome. Each player that joined is in exactly one outcome, unless they were
+    cancelled. At most ``limit`` players wait (0: no limit).
     """
 
     _log = Logger()
@@ -114,11 +114,10 @@ class Matchmaker:
         return player in self._seekers
 
     def join(self, request: MatchRequest) -> None:
-        """Let a player wait; the match may be made before this returns.
+        """Add a player who waits; the match may be made before this returns.
 
-        Raises :class:`RequestError`: ``bad params`` for a number below 1 or a timeout
-        that is not above 0, ``already exists`` for a player who waits already, and
-        ``too many requests``.
+        Raises :class:`RequestError`: ``bad params`` for a number below 1 or a timeout that is not
+        above 0, ``already exists`` for a player who waits already, and ``too many requests``.
         """
         if request.needed < 1 or not request.timeout > 0:
             raise RequestError(BAD_PARAMS.about("needed and timeout must be above 0"))
@@ -143,7 +142,7 @@ class Matchmaker:
             self._match(request.mode, list(queue.values()))
 
     def cancel(self, player: str) -> bool:
-        """Let a player wait no longer; returns whether they did."""
+        """Remove a waiting player; returns whether they waited."""
         seeker = self._seekers.get(player)
         if seeker is None:
             return False
@@ -152,7 +151,7 @@ class Matchmaker:
         return True
 
     def stop(self) -> list[MatchRequest]:
-        """Cancel everybody, and return who waited."""
+        """Remove all waiting players, and return them."""
         left = [seeker.request for seeker in self._seekers.values()]
         for request in left:
             self.cancel(request.player)

@@ -1,4 +1,4 @@
-"""Who is where: users, their connections and their rooms, looked up either way."""
+"""Membership: users with their connections and rooms, looked up either way."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ class Disconnected(NamedTuple):
 
 
 class Returned(NamedTuple):
-    """A member has come back within the grace period."""
+    """A member has reconnected within the grace period."""
 
     member: Member
 
 
 class Renamed(NamedTuple):
-    """A member has another id than ``before``."""
+    """A member has been renamed from ``before``."""
 
     member: Member
     before: str
 
 
 class Left(NamedTuple):
-    """A user is no member any more: ``left``, ``gone``, or what the caller gave."""
+    """A user is not a member any more: ``left``, ``gone``, or the caller's reason."""
 
     member: Member
     reason: str
@@ -51,10 +51,10 @@ class Left(NamedTuple):
 class Membership:
     """The members of all rooms of a lobby.
 
-    A user is in one room at a time, with any number of connections; a connection is one
-    user's. Who comes and who goes is seen here at once, and by the room as an event.
-    ``emptied`` is called with a room whose last member has left, and ``detached`` with each
-    connection of a member who has left or whose room has ended.
+    A user is in one room at a time, with any number of connections; a connection belongs to one
+    user. Joins and leaves take effect here at once; the room is told by an event. ``emptied`` is
+    called with a room whose last member has left, and ``detached`` with each connection of a member
+    who has left or whose room has ended.
     """
 
     def __init__(
@@ -80,36 +80,35 @@ class Membership:
     # -- looking up
 
     def find(self, user: str) -> Member | None:
-        """Return the member that a user is, if any."""
+        """Return the member of a user, if any."""
         return self._users.get(user)
 
     def get(self, user: str) -> Member:
-        """Return the member that a user is; raises :class:`RequestError` ``not found``."""
+        """Return the member of a user; raises :class:`RequestError` ``not found``."""
         member = self._users.get(user)
         if member is None:
             raise RequestError(NOT_FOUND.about(f"user {user}"))
         return member
 
     def of(self, connection: Peer) -> Member | None:
-        """Return the member that talks on a connection, if any."""
+        """Return the member of a connection, if any."""
         return self._connections.get(connection)
 
     def last_seen(self, user: str) -> float | None:
-        """Return when a user was last heard of, in seconds since the epoch, if known."""
+        """Return when a user was last seen, in seconds since the epoch, if known."""
         member = self._users.get(user)
         return self._departed.get(user) if member is None else member.last_seen
 
-    # -- coming and going
+    # -- joining and leaving
 
     def join(self, room: Room, user: str, connection: Peer | None = None) -> Member:
-        """Make a user a member of a room, or give a member one more connection.
+        """Make a user a member of a room, or add a connection to a member.
 
-        A user without connections who is elsewhere leaves there first. A member made
-        without a connection stays until they are told to leave. Raises
-        :class:`RequestError`: ``already exists`` for a user who is online in another
-        room, or a connection of another user; ``too many requests`` for a full room;
-        ``not found`` for a room that is closing or a connection that has ended; ``bad
-        params`` for a name that is empty or too long.
+        A user without connections who is in another room leaves it first. A member made without a
+        connection stays until they are removed. Raises :class:`RequestError`: ``already exists``
+        for a user who is online in another room, or a connection of another user; ``too many
+        requests`` for a full room; ``not found`` for a room that is closing or a connection that
+        has ended; ``bad params`` for a name that is empty or too long.
         """
         check_name(user, self._settings.max_name)
         member = self._users.get(user)
@@ -164,7 +163,7 @@ class Membership:
                 self._quotas.user_connections.check_number(member.user, len(member.connections))
 
     def move(self, room: Room, user: str) -> Member:
-        """Let a member go to another room with all of their connections.
+        """Move a member to another room with all of their connections.
 
         They leave the old room as ``moved`` and are a new :class:`Member`. Raises
         :class:`RequestError` as :meth:`join` does; then nothing has changed.
@@ -173,21 +172,21 @@ class Membership:
         if member.room is room:
             return member
         self._check(room, member, None)
-        # One that is ending cannot join, and has nothing to hear.
+        # A connection that is ending cannot join, and receives nothing more.
         open_ones = [one for one in member.connections if one.sends]
         had_grace = self._timers.get(member, _GRACE) is not None
         had_connection = had_grace or bool(member.connections)
         self.leave(user, "moved")
         member = self._begin(room, user, member.address)
         for connection in open_ones:
-            if connection.sends:  # one of another host does not follow: it is told to leave
+            if connection.sends:  # another host's does not follow
                 self._attach(member, connection)
         if had_connection and not member.online:
             self._begin_grace(member)
         return member
 
     def leave(self, user: str, reason: str = "left") -> Member:
-        """Let a member go; their connections stay open. Raises ``not found``."""
+        """Remove a member; their connections stay open. Raises ``not found``."""
         member = self.get(user)
         room = member.room
         del self._users[user], room.members[user]
@@ -210,10 +209,10 @@ class Membership:
             self._departed.popitem(last=False)
 
     def rename(self, user: str, new: str) -> Member:
-        """Give a member another id.
+        """Rename a member.
 
-        Raises :class:`RequestError`: ``not found``, ``already exists``, or ``bad params``
-        for a name that is empty or too long.
+        Raises :class:`RequestError`: ``not found``, ``already exists``, or ``bad params`` for a
+        name that is empty or too long.
         """
         check_name(new, self._settings.max_name)
         member = self.get(user)
@@ -229,7 +228,7 @@ class Membership:
         return member
 
     def disconnected(self, connection: Peer) -> None:
-        """Take a connection that has ended from its member, whose grace period may begin."""
+        """Remove an ended connection from its member, whose grace period may begin."""
         member = self._connections.pop(connection, None)
         if member is None:
             return
@@ -254,7 +253,7 @@ class Membership:
         self.leave(member.user, "gone")
 
     def dissolve(self, room: Room) -> None:
-        """Let all members of a room go that has ended."""
+        """Remove all members of a room that has ended."""
         for member in room.members.values():
             del self._users[member.user]
             self._timers.cancel(member, _GRACE)

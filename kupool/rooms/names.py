@@ -1,4 +1,4 @@
-"""What rooms, users, players and modes may be called."""
+"""The rule for names of rooms, users, players and modes."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ from kupool.errors import BAD_PARAMS, RequestError
 
 
 def check_name(name: str, limit: int) -> None:
-    """Raise :class:`RequestError` ``bad params`` for a name that no message can carry."""
+    """Raise :class:`RequestError` ``bad params`` for a name that is empty, too long or not
+    encodable.
+    """
     if not 0 < len(name) <= limit:
         raise RequestError(BAD_PARAMS.about(f"a name has 1 to {limit} characters"))
     try:
         name.encode()
     except UnicodeEncodeError:
-        raise RequestError(BAD_PARAMS.about(f"{name!r} is no Unicode text")) from None
+        raise RequestError(BAD_PARAMS.about(f"{name!r} is not valid Unicode text")) from None
 
 
 __all__ = ["check_name"]

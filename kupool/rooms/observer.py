@@ -1,4 +1,4 @@
-"""The observer of a server whose connections go into rooms."""
+"""An observer that reports ended connections to a lobby."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from kupool.session.connection import Connection
 
 
 class LobbyObserver(Observer):
-    """An observer that tells a lobby of connections that have ended."""
+    """The observer of a server whose connections enter rooms."""
 
     def __init__(self, router: IRouter, lobby: Lobby) -> None:
         super().__init__(router)
         self.lobby = lobby
 
     def closed(self, connection: Connection, reason: Failure) -> None:
-        """Tell the lobby."""
+        """Report an ended connection to the lobby."""
         self.lobby.disconnected(connection)
 
 

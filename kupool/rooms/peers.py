@@ -1,4 +1,4 @@
-"""What rooms need of a connection: one of this process, or of another."""
+"""The interface of a connection in a room, on this process or on another one."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from kupool.session.publication import Recipient
 
 
 class Peer(Recipient, Protocol):
-    """The other end, as rooms see it; a :class:`kupool.session.connection.Connection` is one."""
+    """The peer as rooms see it; a :class:`kupool.session.connection.Connection` is one."""
 
     context: Any
 
     @property
     def host(self) -> str:
-        """The peer's address without its port; empty where that is not known."""
+        """The peer's address without its port; empty if it is unknown."""
 
     def hold(self) -> None:
-        """Handle nothing more of this peer until ``release``."""
+        """Pause the handling of this peer's messages until ``release``."""
 
     def release(self) -> None:
-        """Go on after ``hold``."""
+        """Resume after ``hold``."""
 
 
 __all__ = ["Peer"]

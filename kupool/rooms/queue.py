@@ -1,4 +1,4 @@
-"""What waits for a room: what happened to it first, then messages in the order they came."""
+"""The queue of a room: events first, then messages in the order they came."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from kupool.rooms.settings import RoomSettings
 
 
 class SentMessage(Protocol):
-    """A message of a member, who sent it on a ``connection``, if any."""
+    """A message of a member, and the ``connection`` that it came from, if any."""
 
     @property
     def member(self) -> Sender:
-        """Who sent it."""
+        """The member who sent it."""
 
     @property
     def connection(self) -> Peer | None:
-        """Where it came from; None for what the application sent itself."""
+        """The connection that it came from; None if the application sent it."""
 
 
 M = TypeVar("M", bound=SentMessage)
 
 
 class RoomQueue(Generic[M]):
-    """The events and the messages that wait for the room of this ``code``."""
+    """The waiting events and messages of the room with this ``code``."""
 
     __slots__ = ("_clock", "_code", "_events", "_flood", "_messages", "_settings")
 
@@ -36,7 +36,7 @@ class RoomQueue(Generic[M]):
         self._code = code
         self._clock = clock
         self._settings = settings
-        # Most rooms are idle: what only a busy one needs is made when it is.
+        # Most rooms are idle: parts that only a busy room needs are made later.
         self._events: deque[object] | None = None
         self._messages: deque[M] | None = None
         self._flood: Flood | None = None
@@ -57,20 +57,20 @@ class RoomQueue(Generic[M]):
 
     @property
     def events_full(self) -> bool:
-        """Whether so many events wait that no more should be caused."""
+        """Whether so many events wait that the caller should cause no more."""
         waiting = 0 if self._events is None else len(self._events)
         return waiting >= self._settings.system_limit
 
     def add_event(self, event: object) -> None:
-        """Let an event wait, however many there are."""
+        """Add an event, however many wait."""
         if self._events is None:
             self._events = deque()
         self._events.append(event)
 
     def add_message(self, message: M) -> None:
-        """Let a message wait.
+        """Add a message.
 
-        Raises :class:`~kupool.rooms.failures.RoomBusy` where it is refused.
+        Raises :class:`~kupool.rooms.failures.RoomBusy` if it is refused.
         """
         if self._messages is None:
             self._messages = deque()
@@ -85,11 +85,11 @@ class RoomQueue(Generic[M]):
         return bool(self._events)
 
     def next_event(self) -> object:
-        """Return the event that is next, which waits no more; None where there is none."""
+        """Remove and return the next event; None if there is none."""
         return self._events.popleft() if self._events else None
 
     def next_message(self) -> M | None:
-        """Return the message that is next, which waits no more; None where there is none."""
+        """Remove and return the next message; None if there is none."""
         if not self._messages:
             return None
         message = self._messages.popleft()
@@ -98,12 +98,12 @@ class RoomQueue(Generic[M]):
         return message
 
     def shrink(self) -> None:
-        """Let go of memory where nothing waits: an empty deque keeps its block."""
+        """Free memory if the queue is empty: an empty deque keeps its block."""
         if not self:
             self._events = self._messages = None
 
     def drop(self, keep: tuple[type, ...] = ()) -> list[M]:
-        """Let nothing wait but events of some kinds; returns the messages that did."""
+        """Remove everything but events of some kinds; returns the removed messages."""
         if self._events is not None:
             kept = [e for e in self._events if isinstance(e, keep)]
             self._events = deque(kept) if kept else None
@@ -113,12 +113,12 @@ class RoomQueue(Generic[M]):
         return list(messages or ())
 
     def let_go(self, connection: Peer) -> None:
-        """Hold back a connection no longer that is no member's any more."""
+        """Resume a connection that no longer belongs to a member."""
         if self._flood is not None:
             self._flood.let_go(connection)
 
     def let_all_go(self) -> None:
-        """Hold back no connection any longer."""
+        """Resume all paused connections."""
         if self._flood is not None:
             self._flood.let_all_go()
 

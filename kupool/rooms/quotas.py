@@ -1,4 +1,4 @@
-"""What one user and one address may have of the rooms, so that something is left for others."""
+"""Quotas of the rooms for one user and one address, so that others have room."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from kupool.rooms.settings import RoomSettings
 
 
 class Quota:
-    """How much each of many has; each may have ``most`` (0: any number).
+    """The usage of one kind by each owner; each may have up to ``most`` (0: no limit).
 
-    ``what`` says of what, and whose. The empty name is nobody's, and has no limit. Whoever
-    has nothing is not remembered.
+    ``what`` names the kind and the owner. The empty name stands for no owner, and has no limit.
+    Owners without usage are not remembered.
     """
 
     def __init__(self, what: str, most: int, refusals: Refusals) -> None:
@@ -25,26 +25,26 @@ class Quota:
         self._counts: Counter[str] = Counter()
 
     def __len__(self) -> int:
-        """Return how many have something."""
+        """Return the number of owners with usage."""
         return len(self._counts)
 
     def check(self, name: str) -> None:
-        """Raise :class:`RoomBusy` for one who may have no more; that is counted and logged."""
+        """Raise :class:`RoomBusy` if an owner is at the limit; the refusal is counted and logged."""
         self.check_number(name, self._counts.get(name, 0))
 
     def check_number(self, name: str, number: int) -> None:
-        """Do so for one who has this many, as somebody else counts."""
+        """Do the same for an owner whose usage is counted elsewhere."""
         if name and self._most and number >= self._most:
             self._refusals.note(self._what)
             raise RoomBusy(self._what)
 
     def take(self, name: str) -> None:
-        """Somebody has one more."""
+        """Add one to an owner's usage."""
         if name:
             self._counts[name] += 1
 
     def give_back(self, name: str) -> None:
-        """Somebody has one less."""
+        """Subtract one from an owner's usage."""
         if name:
             self._counts[name] -= 1
             if not self._counts[name]:
@@ -52,9 +52,9 @@ class Quota:
 
 
 class RoomQuotas:
-    """The quotas of one lobby: rooms, members, their connections, and who waits for a match.
+    """The quotas of one lobby: rooms, members, their connections, and players who wait.
 
-    ``refusals`` counts who was turned away, by what they had too much of.
+    ``refusals`` counts refused requests by the quota that was used up.
     """
 
     def __init__(self, clock: IReactorTime, settings: RoomSettings) -> None:
@@ -70,7 +70,7 @@ class RoomQuotas:
         )
 
     def __len__(self) -> int:
-        """Return how many users and addresses have something, over all quotas."""
+        """Return the number of users and addresses with usage, over all quotas."""
         quotas = (self.user_rooms, self.address_rooms, self.address_members, self.address_waiting)
         return sum(map(len, quotas))
 

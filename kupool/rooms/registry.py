@@ -1,4 +1,4 @@
-"""The rooms of a lobby by their codes, as they come and go."""
+"""The registry of a lobby's rooms by code."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LINGER = "room linger"
 
 
 class Registry:
-    """The rooms that there are; a room that is ending is one until it has ended."""
+    """The existing rooms; a room that is closing stays until it has ended."""
 
     _log = Logger()
 
@@ -27,7 +27,7 @@ class Registry:
         self._settings = surroundings.settings
         self._quotas = surroundings.quotas
         self._rooms: dict[str, Room] = {}
-        #: Whose rooms they are: a user and an address.
+        #: The user and the address that each room counts for.
         self._makers: dict[str, tuple[str, str]] = {}
 
     def __len__(self) -> int:
@@ -35,7 +35,7 @@ class Registry:
         return len(self._rooms)
 
     def __iter__(self) -> Iterator[Room]:
-        """Iterate over the rooms of this moment."""
+        """Iterate over the current rooms."""
         return iter(list(self._rooms.values()))
 
     def find(self, code: str) -> Room | None:
@@ -52,7 +52,7 @@ class Registry:
         return self.take_over(code, user, address)
 
     def take_over(self, code: str, user: str, address: str) -> Room:
-        """Make a room that counts for its maker, also where they have enough of them."""
+        """Make a room even if the quotas of the user and address that it counts for are used up."""
         quotas = self._quotas
         if code in self._rooms:
             raise RequestError(ALREADY_EXISTS.about(f"room {code}"))
@@ -68,11 +68,11 @@ class Registry:
         return room
 
     def maker(self, code: str) -> tuple[str, str]:
-        """Return the user and the address whose room it is; empty where it is nobody's."""
+        """Return the user and the address that a room counts for; empty if none."""
         return self._makers.get(code, ("", ""))
 
     def remove(self, room: Room, unhandled: list[Incoming]) -> None:
-        """Forget a room that has ended."""
+        """Remove a room that has ended."""
         del self._rooms[room.code]
         user, address = self._makers.pop(room.code, ("", ""))
         self._quotas.user_rooms.give_back(user)
@@ -86,7 +86,7 @@ class Registry:
             )
 
     def emptied(self, room: Room) -> None:
-        """Close a room whose last member has left, now or when it has lingered."""
+        """Close a room whose last member has left, now or after its linger time."""
         linger = self._settings.linger
         if room.closing or linger is None:
             return
@@ -96,7 +96,7 @@ class Registry:
             room.close("empty")
 
     def linger(self, room: Room, seconds: float) -> None:
-        """Close a room in so many seconds, unless somebody is there by then."""
+        """Close a room in this many seconds, unless it has a member by then."""
         at = (_LINGER, room.code)
         timers = self._surroundings.timers
         timers.once(at, _LINGER, seconds, self._lingered, data=room, always=True)
@@ -107,7 +107,7 @@ class Registry:
             room.close("empty")
 
     def free(self, code: str) -> Deferred[None]:
-        """Fire when no room of this code is ending: a new one may take its place then."""
+        """Fire when no room of this code is closing: a new one may be made then."""
         free: Deferred[None] = Deferred()
         room = self._rooms.get(code)
         if room is not None and room.closing:

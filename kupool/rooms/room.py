@@ -1,4 +1,4 @@
-"""A room and its members: one thing handled after the other."""
+"""A room and its members. A room handles one message at a time."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ from kupool.session.outbox import EventPolicy
 from kupool.session.publication import Publication
 from kupool.timing.round_robin import RoundRobin
 
-#: A closing room's own timer.
+#: The key of a closing room's own timer.
 _CLOSE = "room close"
 
 
 class Member:
-    """A user in a room. ``data`` is the application's own; times are since the epoch.
+    """A user in a room. ``data`` belongs to the application; times are in seconds since the epoch.
 
-    ``waiting`` is how many of the member's messages the room has not handled yet, ``address``
-    the one that they came from, empty where that is not known.
+    ``waiting`` is the number of the member's messages that the room has not handled. ``address`` is
+    the address that they came from, empty if unknown.
     """
 
     __slots__ = (
@@ -51,7 +51,7 @@ class Member:
     )
 
     def __init__(self, room: Room, user: str, now: float, address: str = "") -> None:
-        #: The room, also after the member has left it: ``present`` tells.
+        #: The room, also after the member has left it; see ``present``.
         self.room = room
         self.user = user
         self.address = address
@@ -67,7 +67,7 @@ class Member:
 
     @property
     def present(self) -> bool:
-        """Whether the member still is one."""
+        """Whether the user still is a member."""
         return self.room.members.get(self.user) is self
 
     @property
@@ -82,9 +82,9 @@ class Member:
         key: str | None = None,
         policy: EventPolicy | None = EventPolicy.DROP_NEW,
     ) -> int:
-        """Send to every connection of the member; returns how many those are.
+        """Send to every connection of the member; returns how many there are.
 
-        In order with the room's broadcasts; for ``key`` and ``policy`` see
+        It is sent in order with the room's broadcasts. For ``key`` and ``policy`` see
         :class:`~kupool.session.publication.Publication`.
         """
         self.room.send(Publication(payload, key, policy), list(self.connections))
@@ -102,16 +102,16 @@ class Member:
         return self.send(notification(method, params), key=key, policy=policy)
 
     def leave(self, reason: str = "left") -> None:
-        """Be a member no more; the connections stay open. Harmless when repeated."""
+        """End the membership; the connections stay open. Harmless when repeated."""
         if self.present:
             self.room.lobby.members.leave(self.user, reason)
 
 
 @dataclass(slots=True, eq=False)
 class Incoming:
-    """A member's message; ``connection`` is None for what the application sent itself.
+    """A member's message; ``connection`` is None if the application sent it.
 
-    ``answer``, if any, fires with what the room's handler returns, or fails.
+    ``answer``, if any, fires with the result of the room's handler, or fails.
     """
 
     member: Member
@@ -121,7 +121,7 @@ class Incoming:
 
 
 class RoomLogic(Protocol):
-    """What an application does in a room: a part of :class:`~kupool.rooms.lobby.IRoomHooks`."""
+    """The hooks of an application in a room: a part of :class:`~kupool.rooms.lobby.IRoomHooks`."""
 
     def on_create_room(self, room: Room) -> object:
         """Prepare a new room."""
@@ -130,40 +130,41 @@ class RoomLogic(Protocol):
         """Handle a member's message."""
 
     def on_dispatch_system_message(self, room: Room, event: object) -> object:
-        """Handle what happened to the room."""
+        """Handle an event of the room."""
 
     def on_error(self, room: Room | None, failure: Failure, subject: object) -> object:
-        """Hear what failed."""
+        """Handle a failure."""
 
 
 class LobbyMembers(Protocol):
-    """The members of all rooms, as a room knows them: a
-    :class:`~kupool.rooms.membership.Membership`.
+    """The members of all rooms, as a room uses them.
+
+    Implemented by :class:`~kupool.rooms.membership.Membership`.
     """
 
     def find(self, user: str) -> Member | None:
-        """Return the member that a user is, if any."""
+        """Return the member of a user, if any."""
 
     def get(self, user: str) -> Member:
-        """Return the member that a user is; raises ``not found``."""
+        """Return the member of a user; raises ``not found``."""
 
     def of(self, connection: Peer) -> Member | None:
-        """Return the member that talks on a connection, if any."""
+        """Return the member of a connection, if any."""
 
     def last_seen(self, user: str) -> float | None:
-        """Return when a user was last heard of, in seconds since the epoch, if known."""
+        """Return when a user was last seen, in seconds since the epoch, if known."""
 
     def join(self, room: Room, user: str, connection: Peer | None = None) -> Member:
         """Make a user a member of a room."""
 
     def move(self, room: Room, user: str) -> Member:
-        """Let a member go to another room."""
+        """Move a member to another room."""
 
     def leave(self, user: str, reason: str = "left") -> Member:
-        """Let a member go."""
+        """Remove a member."""
 
     def rename(self, user: str, new: str) -> Member:
-        """Give a member another id."""
+        """Rename a member."""
 
 
 class RoomLobby(Protocol):
@@ -180,13 +181,13 @@ class RoomLobby(Protocol):
         """Return a room by its code; raises ``not found``."""
 
     def create(self, code: str, *, user: str = "", address: str = "") -> Room:
-        """Make a room, which a user at an address asks for, if any."""
+        """Make a room for a user and an address, if any."""
 
     def enter(self, code: str, user: str, connection: Peer | None = None) -> Member:
-        """Make a user a member of a room, which is created where there is none."""
+        """Make a user a member of a room, which is created if needed."""
 
     def move(self, user: str, code: str) -> Member:
-        """Let a member go to another room, which is created where there is none."""
+        """Move a member to another room, which is created if needed."""
 
     def broadcast(
         self,
@@ -218,15 +219,15 @@ class RoomLobby(Protocol):
         """Send to a user on all of their connections."""
 
     def cancel_match(self, player: str) -> bool:
-        """Let a player wait for a match no longer."""
+        """Remove a player who waits for a match."""
 
 
 @dataclass(frozen=True)
 class RoomSurroundings:
-    """What all rooms of a lobby share.
+    """The parts that all rooms of a lobby share.
 
-    ``wall`` returns seconds since the epoch. ``ended`` is called with a room that has ended
-    and its messages that were not handled.
+    ``wall`` returns seconds since the epoch. ``ended`` is called with a room that has ended and its
+    unhandled messages.
     """
 
     clock: IReactorTime
@@ -242,10 +243,10 @@ class RoomSurroundings:
 
 
 class Room:
-    """A room with a ``code``; ``data`` is the application's own.
+    """A room with a ``code``; ``data`` belongs to the application.
 
-    Its logic runs one message at a time: events first, then messages in the order they
-    came. A room is made by :meth:`kupool.rooms.lobby.Lobby.create`.
+    It handles one message at a time: events first, then messages in the order they came.
+    :meth:`kupool.rooms.lobby.Lobby.create` makes a room.
     """
 
     __slots__ = (
@@ -277,11 +278,11 @@ class Room:
         self._surroundings = surroundings
         settings = surroundings.settings
         self._audience: Audience[Member] = Audience(code, settings.outgoing_limit)
-        #: The members by user, for reading: they come and go by the lobby.
+        #: The members by user. Do not change it: the lobby does.
         self.members = self._audience.members
         self._queue: RoomQueue[Incoming] = RoomQueue(code, surroundings.clock, settings)
         self._at_work = self._closing = self._closed = False
-        # Most rooms are idle: what only a busy one needs is made when it is.
+        # Most rooms are idle: parts that only a busy room needs are made later.
         self._timers: RoomTimers | None = None
         self._running: Running | None = None
         self._unhandled: list[Incoming] | None = None
@@ -294,7 +295,7 @@ class Room:
 
     @property
     def closing(self) -> bool:
-        """Whether the room takes nothing more."""
+        """Whether the room takes no more messages."""
         return self._closing
 
     @property
@@ -318,10 +319,10 @@ class Room:
         return self._audience.dropped
 
     def presence(self) -> list[Presence]:
-        """Return the members of this moment, in the order they joined."""
+        """Return the current members, in the order they joined."""
         return [member.presence for member in self.members.values()]
 
-    # -- what goes out
+    # -- sending
 
     def broadcast(
         self,
@@ -333,10 +334,9 @@ class Room:
     ) -> None:
         """Send to every connection of every member, encoded once for each framing.
 
-        ``without`` leaves out users, members and connections. For ``key`` and ``policy``
-        see :class:`~kupool.session.publication.Publication`. Broadcasts of a room arrive in order;
-        large ones take several turns of the reactor, and the room's next message waits for
-        them.
+        ``without`` leaves out users, members and connections. For ``key`` and ``policy`` see
+        :class:`~kupool.session.publication.Publication`. Broadcasts of a room arrive in order. A
+        large one takes several turns of the reactor, and the room's next message waits for it.
         """
         self.send(Publication(payload, key, policy), self._audience.connections(without))
 
@@ -358,19 +358,19 @@ class Room:
             self._surroundings.turns.wake(self)
 
     def send_later(self, publication: Publication) -> None:
-        """Send to everybody here when it is the room's turn."""
+        """Send to all members when it is the room's turn."""
         if self._audience.send(publication, self._audience.connections(), later=True):
             self._surroundings.turns.wake(self)
 
-    # -- what comes in
+    # -- receiving
 
     def post(self, incoming: Incoming) -> None:
         """Queue a member's message.
 
-        While too much waits, of the member or in the room, the sending connection is
-        paused or the message refused: see :class:`~kupool.rooms.settings.FloodPolicy`.
-        Raises :class:`RoomBusy` where it is refused, and :class:`RoomGone` where the room
-        is closing or the sender no member.
+        While too many messages of the member or of the room wait, the sending connection is paused
+        or the message is refused: see :class:`~kupool.rooms.settings.FloodPolicy`. Raises
+        :class:`RoomBusy` if it is refused, and :class:`RoomGone` if the room is closing or the
+        sender is not a member.
         """
         member = incoming.member
         if self._closing or member.room is not self or not member.present:
@@ -380,7 +380,7 @@ class Room:
         self._surroundings.turns.wake(self)
 
     def post_system(self, event: object) -> None:
-        """Queue an event; raises :class:`RoomBusy` when too many wait, or RoomGone."""
+        """Queue an event; raises :class:`RoomBusy` if too many wait, or :class:`RoomGone`."""
         if self._closing:
             raise RoomGone(self.code)
         if self._queue.events_full:
@@ -389,32 +389,32 @@ class Room:
 
     @property
     def system_full(self) -> bool:
-        """Whether so many events wait that no more should be caused."""
+        """Whether so many events wait that the caller should cause no more."""
         return self._queue.events_full
 
     def tell(self, event: object) -> None:
-        """Queue an event whatever waits; for what has happened already."""
+        """Queue an event however many wait; for events that have happened already."""
         if self._closed:
             return
         self._queue.add_event(event)
         self._surroundings.turns.wake(self)
 
     def let_go(self, connection: Peer) -> None:
-        """Hold a connection back no longer that is no member's any more."""
+        """Resume a connection that no longer belongs to a member."""
         self._queue.let_go(connection)
 
     # -- timers
 
     def once(self, key: str, delay: float, call: TimerCall | None = None) -> None:
-        """Call something, ``delay`` seconds from now, as one message of the room.
+        """Call a function in ``delay`` seconds, as one message of the room.
 
         Replaces a timer of the same key. Without ``call`` the room gets the event
-        :class:`TimerFired`. Raises :class:`RoomGone` in a room that is closing.
+        :class:`TimerFired`. Raises :class:`RoomGone` if the room is closing.
         """
         self._open_timers().once(key, delay, call)
 
     def repeat(self, key: str, interval: float, call: TimerCall | None = None) -> None:
-        """Do so every ``interval`` seconds; skipped while the last run has not ended."""
+        """Do so every ``interval`` seconds; a run is skipped while the previous one has not ended."""
         self._open_timers().repeat(key, interval, call)
 
     def _open_timers(self) -> RoomTimers:
@@ -430,22 +430,22 @@ class Room:
         return self._timers is not None and self._timers.has(key)
 
     def cancel(self, key: str) -> bool:
-        """Cancel a timer; returns whether there was one. A run that waits comes no more."""
+        """Cancel a timer and its waiting run; returns whether there was a timer."""
         return self._timers is not None and self._timers.cancel(key)
 
     def cancel_prefix(self, prefix: str = "") -> int:
-        """Cancel the timers whose keys begin so; returns how many there were."""
+        """Cancel the timers whose keys have this prefix; returns how many there were."""
         return 0 if self._timers is None else self._timers.cancel_prefix(prefix)
 
     # -- its turn
 
     @property
     def ready(self) -> bool:
-        """Whether there is something to do that need not wait."""
+        """Whether there is something to do now."""
         return self._audience.pending or (not self._at_work and bool(self._queue))
 
     def run(self, budget: int) -> int:
-        """Handle what waits, up to ``budget`` messages, or sends."""
+        """Handle waiting messages and sends, up to ``budget`` of them."""
         spent = 0
         audience, queue = self._audience, self._queue
         while spent < budget:
@@ -478,7 +478,7 @@ class Room:
             self._go_on()
 
     def _go_on(self) -> None:
-        """See what is next, after something has ended."""
+        """Continue with the next message, after something has ended."""
         if self._queue:
             self._surroundings.turns.wake(self)
             return
@@ -527,7 +527,7 @@ class Room:
         self._go_on()
 
     def _fail(self, subject: object, failure: Failure) -> None:
-        """Tell the application, and the sender, what a message or an event came to."""
+        """Tell the application and the sender that a message or an event failed."""
         self.failed += 1
         answer = subject.answer if isinstance(subject, Incoming) else None
         if answer is None or not refusal(failure):
@@ -538,7 +538,7 @@ class Room:
             self._answer(subject, failure)
 
     def _answer(self, incoming: Incoming, result: object) -> None:
-        """Tell the sender, unless the application or its router has done so already."""
+        """Answer the sender, unless the application or its router has done so already."""
         if incoming.answer is not None and not incoming.answer.called:
             incoming.answer.callback(result)
 
@@ -547,11 +547,11 @@ class Room:
     def close(
         self, reason: str = "closed", *, handle_pending: bool = True
     ) -> Deferred[list[Incoming]]:
-        """Take nothing more, cancel the timers, and end.
+        """Take no more messages, cancel the timers, and end.
 
-        What waits is handled first, for ``close_timeout`` seconds at most, unless
-        ``handle_pending`` is False; a handler at work has that time, too. Fires with the
-        messages that were not handled, each of which has failed with :class:`RoomGone`.
+        Waiting messages are handled first, for at most ``close_timeout`` seconds, unless
+        ``handle_pending`` is False; a running handler has that time, too. Fires with the unhandled
+        messages, each of which has failed with :class:`RoomGone`.
         """
         fired: Deferred[list[Incoming]] = Deferred()
         self.when_closed(fired.callback)
@@ -568,9 +568,9 @@ class Room:
         return fired
 
     def when_closed(self, call: Callable[[list[Incoming]], None]) -> None:
-        """Call something with the messages that were not handled, when the room has ended.
+        """Call a function with the unhandled messages when the room has ended.
 
-        Of a room that has ended already it is called at once, with none.
+        If it has ended already, the function is called at once, without messages.
         """
         if self._closed:
             call([])
@@ -580,7 +580,7 @@ class Room:
             self._when_closed.append(call)
 
     def _drop_messages(self) -> None:
-        """Handle nothing of what waits, but that the room is new, and that it is closing."""
+        """Discard everything that waits, except the events that the room is new and closing."""
         messages = self._queue.drop(keep=(Created, Closing))
         if messages:
             self._unhandled = [*(self._unhandled or ()), *messages]
@@ -608,7 +608,7 @@ class Room:
 
 
 def _could_not(failure: Failure, what: str) -> None:
-    # Not by a logger of ours: an event that is kept would keep the room.
+    # Not with a logger of ours: a stored event would keep the room alive.
     Logger(__name__).failure("Failed: {what}", failure, what=what)
 
 

@@ -1,4 +1,4 @@
-"""The timers of one room: each run of one is a message of the room."""
+"""The timers of one room; each run of a timer is queued as a message of the room."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any, Protocol, cast
 from kupool.rooms.tasks import TaskStatistics
 from kupool.rooms.timers import LobbyTimers, RoomTimer
 
-#: What a timer of a room calls, with the room and the timer's key.
+#: The callback of a timer, which gets the room and the timer's key.
 TimerCall = Callable[[Any, str], object]
 
 
 @dataclass(slots=True, eq=False)
 class TimerRun:
-    """A run of a timer that waits for its turn, or has begun.
+    """A run of a timer that waits in the queue, or has begun.
 
-    ``due`` is in seconds of the clock; ``function`` is None for one that is an event.
+    ``due`` is in seconds of the clock. ``function`` is None for a timer that queues an event.
     """
 
     key: str
@@ -28,17 +28,17 @@ class TimerRun:
 
 
 class RunQueue(Protocol):
-    """Where the runs of timers wait: a room."""
+    """The queue of timer runs: a room."""
 
     def tell(self, event: object) -> None:
-        """Queue a run, whatever waits."""
+        """Queue a run, however much waits."""
 
 
 class RoomTimers:
-    """The timers of one room, among ``timers``, which has those of all rooms.
+    """The timers of one room, which are among those of all rooms in ``timers``.
 
-    Runs that are skipped are counted by ``tasks``. Each :class:`TimerRun` goes to ``queue``,
-    which calls :meth:`begin` when it is the run's turn, and :meth:`end` when it has ended.
+    ``tasks`` counts skipped runs. Each :class:`TimerRun` is queued in ``queue``, which calls
+    :meth:`begin` when it is the run's turn, and :meth:`end` when it has ended.
     """
 
     __slots__ = ("_queue", "_runs", "_tasks", "_timers")
@@ -47,7 +47,7 @@ class RoomTimers:
         self._timers = timers
         self._tasks = tasks
         self._queue = queue
-        #: The runs that wait or are at work, by key.
+        #: The waiting or running runs, by key.
         self._runs: dict[str, TimerRun] | None = None
 
     def once(self, key: str, delay: float, call: TimerCall | None) -> None:
@@ -56,7 +56,7 @@ class RoomTimers:
         self._forget_run(key)
 
     def repeat(self, key: str, interval: float, call: TimerCall | None) -> None:
-        """Run every ``interval`` seconds; skipped while the last run has not ended."""
+        """Run every ``interval`` seconds; a run is skipped while the previous one has not ended."""
         self._timers.repeat(self, key, interval, _fire, data=call, counted=False)
         self._forget_run(key)
 
@@ -67,16 +67,16 @@ class RoomTimers:
         return waits or self._timers.get(self, key) is not None
 
     def cancel(self, key: str) -> bool:
-        """Cancel a timer; returns whether there was one. A run that waits comes no more."""
+        """Cancel a timer and its waiting run; returns whether there was a timer."""
         return self._timers.cancel(self, key) | self._forget_run(key)
 
     def cancel_prefix(self, prefix: str = "") -> int:
-        """Cancel the timers whose keys begin so; returns how many there were."""
+        """Cancel the timers whose keys have this prefix; returns how many there were."""
         keys = {*self._timers.keys(self), *(self._runs or ())}
         return sum(self.cancel(key) for key in keys if key.startswith(prefix))
 
     def _forget_run(self, key: str) -> bool:
-        """Let a run of a timer not happen that waits for its turn."""
+        """Cancel a run that waits for its turn."""
         run = None if self._runs is None else self._runs.get(key)
         if self._runs is None or run is None or run.begun:
             return False
@@ -84,7 +84,7 @@ class RoomTimers:
         return True
 
     def fired(self, timer: RoomTimer) -> None:
-        """Queue a run of a timer whose time has come."""
+        """Queue a run of a timer that is due."""
         if self._runs is None:
             self._runs = {}
         if timer.interval and timer.key in self._runs:
@@ -95,12 +95,12 @@ class RoomTimers:
         self._queue.tell(run)
 
     def begin(self, run: TimerRun) -> bool:
-        """Say whether a run has neither been cancelled nor replaced; it begins then."""
+        """Begin a run; returns False if it was cancelled or replaced."""
         run.begun = self._runs is not None and self._runs.get(run.key) is run
         return run.begun
 
     def end(self, run: TimerRun) -> None:
-        """A run has ended: another one of its key may be queued."""
+        """End a run: another one of its key may be queued."""
         if self._runs is not None and self._runs.get(run.key) is run:
             del self._runs[run.key]
         if not self._runs:

@@ -1,4 +1,4 @@
-"""One handler at work: it ends once, by itself or by its time limit."""
+"""Runs one handler, with a time limit."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kupool.errors import TIMEOUT, RequestError
 
 
 class HandlerTimeout(RequestError):
-    """A handler took longer than it may; its sender is answered ``timeout``."""
+    """A handler exceeded its time limit; the sender is answered ``timeout``."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__(TIMEOUT)
@@ -25,16 +25,16 @@ class HandlerTimeout(RequestError):
 
 
 def refusal(failure: Failure) -> bool:
-    """Say whether a handler meant to fail so: its sender is to know, and nobody else."""
+    """Return whether a handler's failure is a deliberate refusal, which only the sender is told."""
     return bool(failure.check(RequestError)) and not failure.check(HandlerTimeout)
 
 
 class Running:
-    """Runs a handler and tells ``done`` once, with its result or Failure.
+    """Runs a handler and calls ``done`` once, with its result or Failure.
 
-    ``done`` may be called before :meth:`start` returns. A handler that has not ended
-    ``timeout`` seconds later (0: never) is cancelled; one that goes on all the same is
-    abandoned, and what it ends with is no longer heard.
+    ``done`` may be called before :meth:`start` returns. A handler that has not finished after
+    ``timeout`` seconds (0: no limit) is cancelled. If it does not react, it is abandoned, and its
+    later result is ignored.
     """
 
     __slots__ = ("_deferred", "_done", "_ended", "_timer")
@@ -54,7 +54,7 @@ class Running:
             self._end(result)
 
     def watch(self, result: Deferred[object], clock: IReactorTime, timeout: float) -> None:
-        """Wait for what a handler has returned that was called already."""
+        """Wait for the result of a handler that was called already."""
         self._wait_for(result)
         if not self._ended and timeout:
             self._timer = clock.callLater(timeout, self._overdue, timeout)
@@ -64,12 +64,12 @@ class Running:
         result.addBoth(self._fired)
 
     def cancel(self, failure: Failure) -> None:
-        """End it now, with ``failure``."""
+        """Cancel it now, with ``failure``."""
         if not self._ended:
             self._end(failure)
             if self._deferred is not None:
                 cancelled = attempt(self._deferred.cancel)
-                if isinstance(cancelled, Failure):  # whoever made it says how it is cancelled
+                if isinstance(cancelled, Failure):  # the handler may have its own way to cancel
                     Logger(__name__).failure("A handler could not be cancelled", cancelled)
 
     def _overdue(self, timeout: float) -> None:
@@ -77,7 +77,7 @@ class Running:
         self.cancel(Failure(HandlerTimeout(timeout)))
 
     def _fired(self, result: object) -> None:
-        if awaited(result):  # as of a coroutine that returned a Deferred
+        if awaited(result):  # as from a coroutine that returned a Deferred
             result = deferred_of(result)
             if self._ended:
                 result.addErrback(lambda failure: None).cancel()
@@ -86,7 +86,7 @@ class Running:
         elif not self._ended:
             self._end(result)
         elif isinstance(result, Failure):
-            # Not by a logger of ours: an event that is kept would keep the room.
+            # Not with a logger of ours: a stored event would keep the room alive.
             Logger(__name__).debug("An abandoned handler ended: {error}", error=result.value)
 
     def _end(self, result: object) -> None:

@@ -18,10 +18,10 @@ from kupool.session.connection import Connection
 
 
 class Seeking:
-    """Takes players from their connections to the matchmaker, and outcomes to the hooks.
+    """Passes players from their connections to the matchmaker, and outcomes to the hooks.
 
-    ``quotas`` has how many of one address may wait. ``call`` is the hook that gets each outcome.
-    ``failed`` is called with what that failed with, and the outcome.
+    ``quotas`` limits how many players of one address may wait. ``call`` is the hook that gets each
+    outcome. ``failed`` is called with the hook's failure and the outcome.
     """
 
     def __init__(
@@ -44,9 +44,9 @@ class Seeking:
         self.matchmaker = Matchmaker(clock, timers, self._outcome, limit=settings.max_waiting)
 
     def start(self, connection: Connection, request: object) -> None:
-        """Let a player wait for what ``on_parse_match`` returned.
+        """Add a player who waits for the match that ``on_parse_match`` returned.
 
-        Raises :class:`RequestError` where that is refused.
+        Raises :class:`RequestError` if it is refused.
         """
         if request is None:
             raise RequestError(FORBIDDEN)
@@ -66,33 +66,33 @@ class Seeking:
             self._quotas.refusals.note("players who wait")  # the matchmaker refuses the player
         try:
             self.matchmaker.join(request._replace(connection=connection))
-        except BaseException:  # also where what the hook returned is no number
+        except BaseException:  # also if the hook returned an invalid number
             self._forget(request.player)
             raise
 
     def cancel(self, player: str) -> bool:
-        """Let a player wait no longer; returns whether they did."""
+        """Remove a waiting player; returns whether they waited."""
         if not self.matchmaker.cancel(player):
-            return False  # they may still be about to hear that their time is up
+            return False  # they may be about to be told that their time is up
         self._forget(player)
         return True
 
     def disconnected(self, connection: Connection) -> None:
-        """Let the player of a connection wait no longer."""
+        """Remove the waiting player of a connection."""
         player = self._players.get(connection)
         if player is not None:
             self._forget(player)
             self.matchmaker.cancel(player)
 
     def stop(self) -> None:
-        """Let nobody wait any longer."""
+        """Remove all waiting players."""
         for request in self.matchmaker.stop():
             self._forget(request.player)
 
     def disappoint(self, mode: str, players: Iterable[MatchRequest]) -> None:
-        """Let matched players hear in the next turn that nothing came of their match.
+        """Tell matched players in the next turn that their match failed.
 
-        Those who have gone hear of nothing.
+        Players who have disconnected are not told.
         """
         present = tuple(player for player in players if player.present)
         if present:
@@ -106,7 +106,7 @@ class Seeking:
 
     def _outcome(self, outcome: MatchOutcome) -> None:
         for request in outcome.players:
-            # Who disconnected since, and came again, waits under the same name.
+            # A player who disconnected and came back waits under the same name.
             if self._connections.get(request.player) is request.connection:
                 self._forget(request.player)
         self._tell(outcome)

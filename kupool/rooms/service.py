@@ -1,8 +1,8 @@
-"""Rooms and matches for connections of :mod:`kupool.net`, in any framing that carries JSON.
+"""Rooms and matches for connections of :mod:`kupool.net`, in any framing with JSON.
 
-The methods ``room.*`` and ``match.*`` of docs/protocol.md, section 5: rooms in which members
-say what they like to each other, and nothing else happens. Rooms with rules of their own are
-an application's: see :class:`~kupool.rooms.IRoomHooks`.
+This is the service behind the methods ``room.*`` and ``match.*`` (docs/protocol.md, section 5). In
+its rooms members send each other any messages; there are no other rules. An application with rooms
+of its own implements :class:`~kupool.rooms.IRoomHooks`.
 """
 
 from __future__ import annotations
@@ -56,54 +56,55 @@ from kupool.rooms.spread.seats import MOVED
 from kupool.rooms.spread.settings import SpreadSettings
 from kupool.session.connection import Connection
 
-#: What a peer may be allowed to do with a room, or with the players of a mode.
+#: The actions that a peer may be allowed to do with a room, or with the players of a mode.
 CREATE, JOIN, MATCH = "create", "join", "match"
 
 #: The method of every notification.
 NOTIFICATION = "room"
 
-#: Rooms, or members, that one answer lists at most, and users that one message goes to by
-#: their names: with names of 255 characters they fit a message of 64 KiB.
+#: The most rooms or members in one answer, and the most users that one message can name as
+#: receivers: with names of 255 characters they fit a message of 64 KiB.
 PAGE = 50
 
-#: Players of one match, and bytes of JSON that each may show the others: as above.
+#: The most players of one match, and bytes of JSON that each may show the others, for the same
+#: reason.
 MAX_PLAYERS = 32
 MAX_SHOWN = 512
 
-#: The largest number that a list may begin at: numbers of JSON are exact up to it.
+#: The largest start of a list: JSON numbers are exact up to it.
 MAX_START = 2**53 - 1
 
-#: Milliseconds that a player may wait for a match.
+#: The limits of the time that a player may wait for a match, in milliseconds.
 MAX_WAIT = 3_600_000
 
-#: The timer of a room that has moved, for members who have not come after it.
+#: The key of a moved room's timer for members who have not followed it.
 _MISSING = "missing"
 
 _Name = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
 
 
 class RoomParams(msgspec.Struct):
-    """Of ``room.create`` and ``room.join``."""
+    """Params of ``room.create`` and ``room.join``."""
 
     room: _Name
 
 
 class SendParams(msgspec.Struct):
-    """Of ``room.send``: any JSON value, for all others or for those named in ``to``."""
+    """Params of ``room.send``: any JSON value, for all others or for those named in ``to``."""
 
     data: msgspec.Raw
     to: Annotated[list[_Name], msgspec.Meta(min_length=1, max_length=PAGE)] | None = None
 
 
 class ListParams(msgspec.Struct):
-    """Of ``room.list``: rooms, or with ``room`` the members of that one, from ``start`` on."""
+    """Params of ``room.list``: it lists rooms, or with ``room`` its members, from ``start`` on."""
 
     room: _Name | None = None
     start: Annotated[int, msgspec.Meta(ge=0, le=MAX_START)] = 0
 
 
 class MatchParams(msgspec.Struct):
-    """Of ``match.join``; ``needed`` counts the player."""
+    """Params of ``match.join``; ``needed`` includes the player."""
 
     mode: _Name
     needed: Annotated[int, msgspec.Meta(ge=2, le=MAX_PLAYERS)]
@@ -112,7 +113,7 @@ class MatchParams(msgspec.Struct):
 
 
 class Happened(msgspec.Struct):
-    """The params of a notification; ``user`` and ``data`` are null where there is none."""
+    """Params of a notification; ``user`` and ``data`` are null if there are none."""
 
     room: str | None
     event: str
@@ -132,20 +133,20 @@ class Present(msgspec.Struct):
 class _Hooks(SpreadHooks):
     """Tells the members of a room what happens in it.
 
-    ``room.data`` has users who become members without the others being told so: those that are
-    matched, and those that a room had which has moved. These have ``patience`` seconds to come.
-    In a room that moves from here it is the list of its members.
+    ``room.data`` has users who become members without a notification to the others: matched
+    players, and the members of a room that has moved here. The latter have ``patience`` seconds to
+    come. In a room that moves from here, ``room.data`` is the list of its members.
     """
 
     def __init__(self, patience: float) -> None:
         self._patience = patience
 
     def on_parse_user(self, connection: Connection, body: object) -> object:
-        """Return where a connection in no room wants to go, if it does."""
+        """Return the room that a connection without a room wants to enter, if any."""
         return (body.room, body.user) if isinstance(body, EnterBody) else None
 
     def on_dispatch_message(self, room: Room, incoming: Incoming) -> object:
-        """Pass on what a member says, or do what else they ask for."""
+        """Pass on a member's message, or do what else the member asked for."""
         body, member = incoming.body, incoming.member
         match body:
             case SayBody():
@@ -180,7 +181,7 @@ class _Hooks(SpreadHooks):
         return _page("members", list(map(_present, some)), start + len(some), len(members))
 
     def on_dispatch_system_message(self, room: Room, event: object) -> None:
-        """Tell everybody else who comes and goes, and everybody that it is over."""
+        """Notify the others of members who come and go, and everybody of the end of the room."""
         match event:
             case Joined(member):
                 self._joined(room, member)
@@ -205,11 +206,11 @@ class _Hooks(SpreadHooks):
     # -- rooms that move
 
     def on_hand_over(self, room: Room) -> bytes:
-        """Hand over who the members are."""
+        """Return the members of a room that moves away."""
         return encode_state(room.data if isinstance(room.data, list) else [])
 
     def _taken_over(self, room: Room, state: bytes) -> None:
-        """Expect the members that there were, who need no introduction."""
+        """Expect the members of a moved room, who are not announced again."""
         room.data = {member.user: member for member in decode_state(state)}
         room.once(_MISSING, self._patience, self._given_up)
 
@@ -224,24 +225,24 @@ class _Hooks(SpreadHooks):
                 self._tell(room, "back", member)
 
     def _given_up(self, room: Room, key: str) -> None:
-        """Tell of those who were members before the room moved, and have not come."""
+        """Announce the leave of members who have not followed a moved room."""
         missing, room.data = room.data, None
         for user in missing or ():
             room.notify(NOTIFICATION, Happened(room.code, "left", user, "gone"))
 
     def on_parse_match(self, connection: Connection, body: object) -> object:
-        """Return what the service has made of the message."""
+        """Return the match request that the service has made of the message."""
         return body
 
     def on_match_players(self, lobby: Lobby, outcome: MatchOutcome) -> None:
-        """Bring those together who are matched, and tell them; or tell that nobody came."""
+        """Put matched players into a room and notify them, or notify that no match was found."""
         mode = outcome.mode
         if not outcome.matched:
             self._tell_unmatched(outcome.players, {"mode": mode})
             return
         try:
             room = lobby.create(lobby.new_code("match-"))
-        except RequestError as error:  # there are as many rooms as there may be
+        except RequestError as error:  # the limit of rooms may be reached
             self._tell_unmatched(outcome.players, {"mode": mode, "error": error.error.text})
             return
         for request in outcome.present:
@@ -269,17 +270,17 @@ class _Hooks(SpreadHooks):
 
 @implementer(IClosingObserver)
 class RoomService(Observer):
-    """The observer of a server with rooms for everybody.
+    """The observer of a server with rooms that any session may use.
 
-    ``router`` may have methods of its own already. ``user_of`` returns whose connection it
-    is: a user is in one room at a time, with all of their connections that have joined it.
-    ``before`` are steps in front of every method, such as one that asks whether a peer may.
-    ``max_data`` is how many bytes of JSON a member may say at once. ``may`` says whether a
-    peer may :data:`CREATE` or :data:`JOIN` a room of a name, or :data:`MATCH` in a mode; rooms
-    that it may not join are in no list.
+    ``router`` may have methods already. ``user_of`` returns the user of a connection: a user is in
+    one room at a time, with all of their connections that have joined it. ``before`` are steps
+    before every method, such as a check of permissions. ``max_data`` is the size limit of a
+    member's message in bytes of JSON. ``may`` returns whether a peer may :data:`CREATE` or
+    :data:`JOIN` a room of a name, or :data:`MATCH` in a mode; lists leave out rooms that the peer
+    may not join.
 
-    With a ``bus`` the rooms of all services on it are one (:class:`SpreadLobby`), from
-    :meth:`start` on; ``spread`` are the settings of that.
+    With a ``bus``, all services on it share their rooms (:class:`SpreadLobby`) from :meth:`start`
+    on; ``spread`` are the settings for that.
     """
 
     def __init__(
@@ -332,24 +333,22 @@ class RoomService(Observer):
         """Do nothing: a member may come back."""
 
     def closed(self, connection: Connection, reason: Failure) -> None:
-        """Have the grace period begin of a member whose last connection this was."""
+        """Start the grace period of a member whose last connection has ended."""
         self.lobby.disconnected(connection)
 
     async def start(self, *, required: bool = True) -> None:
-        """Find the other services on the bus, where there is one.
+        """Find the other services on the bus, if there is one.
 
-        Unless they are ``required``, it goes on without them while the bus is away: until then
-        all is answered ``Temporarily unavailable``. Raises what
-        :meth:`~kupool.rooms.spread.lobby.SpreadLobby.start` does.
+        Unless they are ``required``, the service starts without them while the bus is unavailable;
+        until then every request is answered ``Temporarily unavailable``. Raises what
+        :meth:`~kupool.rooms.spread.lobby.SpreadLobby.start` raises.
         """
         if self._spread is not None and self._lists is not None:
             await self._lists.start()
             await self._spread.start(required=required)
 
     async def close(self, reason: str) -> None:
-        """Take no more, and tell every member that it is over; or hand the rooms over to other
-        services on the bus.
-        """
+        """Take no more requests, and move the rooms to other services on the bus or end them."""
         await self.lobby.close(reason, handle_pending=False)
         if self._lists is not None:
             await self._lists.stop()
@@ -377,7 +376,7 @@ class RoomService(Observer):
         return self.lobby.request(connection, body)
 
     def _admit(self, code: str, user: str, body: object) -> None:
-        """Refuse who wants to make a room that is there, or to join one that is not."""
+        """Refuse to create a room that exists, or to join one that does not."""
         assert isinstance(body, EnterBody)
         room = self.lobby.find(code)
         if body.create:
@@ -392,13 +391,13 @@ class RoomService(Observer):
         self._code(connection)
         elsewhere = self.lobby.members.of(connection) is None
         left = self.lobby.request(connection, LeaveBody())
-        # What the peer asks for next, such as to join another room, comes after it.
+        # Later requests of the peer, such as one to join another room, come after it.
         connection.hold()
 
         def go_on(result: object) -> object:
             self.lobby.clock.callLater(0, connection.release)
             if elsewhere and isinstance(result, Failure) and result.check(RoomGone):
-                return True  # the room has let go of the connection before it answered
+                return True  # the room has removed the connection before it answered
             return result
 
         return left.addBoth(go_on)

@@ -7,9 +7,9 @@ from enum import Enum
 
 
 class FloodPolicy(Enum):
-    """What happens to senders of a room whose queue is full."""
+    """What happens to senders of a room with a full queue."""
 
-    #: Nothing more is read from them until there is room again.
+    #: The room stops reading from them until there is room again.
     PAUSE = "pause"
     #: Their message is refused.
     REFUSE = "refuse"
@@ -19,18 +19,18 @@ class FloodPolicy(Enum):
 class RoomSettings:
     """The limits of rooms. Times are in seconds.
 
-    ``queue_limit`` messages may wait in a room, and ``sender_limit`` of one member, who is
-    then held back alone; ``system_limit`` events wait for the room. With ``max_members``,
-    ``max_timers`` and ``handler_timeout`` 0 is none. A member without a connection is one
-    for ``grace`` longer; a room whose last member has left is closed ``linger`` later, or
-    not at all with None. A closing room handles what waits for ``close_timeout`` at most.
-    Of ``remember`` users it is kept when they were last seen, after they left. Codes of
-    rooms, users, players and modes have ``max_name`` characters at most. ``outgoing_limit``
-    broadcasts of a room may wait to be sent; of more, those that may be dropped are.
+    ``queue_limit`` messages may wait in a room, and ``sender_limit`` of one member; a member above
+    that is paused alone. ``system_limit`` events may wait for the room. For ``max_members``,
+    ``max_timers`` and ``handler_timeout``, 0 means no limit. A member stays one for ``grace`` after
+    its last connection ended. A room is closed ``linger`` after its last member has left; None
+    means never. A closing room handles its waiting messages for at most ``close_timeout``. The
+    times at which ``remember`` users were last seen are kept after they left. Codes of rooms and
+    names of users, players and modes have at most ``max_name`` characters. ``outgoing_limit``
+    broadcasts of a room may wait to be sent; above that, those that may be dropped are dropped.
 
-    One user may have ``user_rooms`` rooms that they made, and ``user_connections`` in a
-    room; one address ``address_rooms`` rooms, ``address_members`` members, and
-    ``address_waiting`` players who wait for a match. 0 is none of these limits.
+    One user may have ``user_rooms`` rooms that they created, and ``user_connections`` in a room.
+    One address may have ``address_rooms`` rooms, ``address_members`` members, and
+    ``address_waiting`` players who wait for a match. 0 turns each of these off.
     """
 
     queue_limit: int = 1024
@@ -55,7 +55,7 @@ class RoomSettings:
     address_waiting: int = 10_000
 
     def __post_init__(self) -> None:
-        """Raise :class:`ValueError` for limits that would let nothing through."""
+        """Raise :class:`ValueError` for limits that would refuse everything."""
         for name in ("queue_limit", "sender_limit", "system_limit", "max_rooms", "max_name"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1")

@@ -1,4 +1,4 @@
-"""What scheduled tasks did: how often they ran, how late, how long, and with what end."""
+"""Statistics of scheduled tasks: runs, lateness, duration and result."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from twisted.python.failure import Failure
 
 from kupool.callbacks import attempt
 
-#: Where tasks are counted whose names are more than the statistics hold.
+#: The name under which further tasks are counted when the statistics are full.
 OTHER = "other"
 
 
@@ -19,8 +19,8 @@ OTHER = "other"
 class TaskCounts:
     """The counts of one task. Lateness and duration are in seconds.
 
-    ``running`` have begun and not ended; ``skipped`` are runs that were due while the
-    one before had not ended; ``missed`` those that a stalled process never came to.
+    ``running`` counts runs that have not ended. ``skipped`` counts runs that were due while the
+    previous one had not ended. ``missed`` counts runs that a stalled process did not start.
     """
 
     runs: int = 0
@@ -35,9 +35,9 @@ class TaskCounts:
 
 
 class TaskStatistics:
-    """Counts by the name of the task; ``now`` returns seconds of the injected clock.
+    """The counts of tasks by name; ``now`` returns seconds of the injected clock.
 
-    At most ``max_names`` names are kept apart, the rest are counted as ``other``.
+    At most ``max_names`` names are kept; further ones are counted as ``other``.
     """
 
     def __init__(self, now: Callable[[], float], max_names: int = 1000) -> None:
@@ -46,7 +46,7 @@ class TaskStatistics:
         self._counts: dict[str, TaskCounts] = {}
 
     def of(self, name: str) -> TaskCounts:
-        """Return the counts that a task of this name adds to."""
+        """Return the counts for a task of this name."""
         counts = self._counts.get(name)
         if counts is None:
             if len(self._counts) >= self._max_names:
@@ -59,10 +59,10 @@ class TaskStatistics:
         return {name: replace(counts) for name, counts in self._counts.items()}
 
     def run(self, name: str, due: float, call: Callable[..., object], *args: Any) -> object:
-        """Call something and count it; returns what it returns.
+        """Call a function and count the run; returns its result.
 
-        A coroutine is started and returned as a Deferred; the run then ends when that
-        fires. An exception is counted and raised.
+        A coroutine is started and returned as a Deferred; the run then ends when that fires. An
+        exception is counted and raised.
         """
         counts, start = self.of(name), self._now()
         late = max(0.0, start - due)

@@ -1,4 +1,4 @@
-"""The timers of rooms: by room and key, once or again and again, in one queue."""
+"""The timers of rooms, by room and key, one-shot or repeating, in one queue."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from kupool.timing.timers import GRAIN, MAX_TICKS, TimerQueue
 
 
 class RoomTimer(msgspec.Struct, gc=False, eq=False):
-    """A timer that waits under ``(room, key)``.
+    """A waiting timer under ``(room, key)``.
 
-    ``due`` is in seconds of the clock, ``interval`` 0 for a timer that fires once;
-    ``was_due`` is when one that fires should have. ``name`` is what its runs are counted
-    under, unless ``counted`` is False; ``data`` is the caller's own; the last three are the
-    queue's. Timers are kept out of the garbage collector's sight, which would stall on a
-    million of them: the queue unlinks each.
+    ``due`` is in seconds of the clock. ``interval`` is 0 for a one-shot timer. ``was_due`` is when
+    a firing timer was due. ``name`` is the name under which its runs are counted, unless
+    ``counted`` is False. ``data`` belongs to the caller; the last three belong to the queue. Timers
+    are not tracked by the garbage collector, which would take long for a million of them: the queue
+    unlinks each one.
     """
 
     room: Hashable
@@ -45,13 +45,12 @@ class RoomTimer(msgspec.Struct, gc=False, eq=False):
 
 
 class LobbyTimers:
-    """Timers by (room, key), where a room is anything hashable.
+    """Timers by (room, key); a room is any hashable object.
 
-    A timer fires at its time or up to one ``tick`` (seconds) after it, never before (to
-    rounding). At
-    most ``per_turn`` timers are handled in one turn of the reactor; beyond ``limit``
-    timers (0: any number) one more is refused. Callbacks get the :class:`RoomTimer`; what one
-    raises is logged and counted, and stops nobody else. Where ``tasks`` is given, runs are
+    A timer fires at its time or up to one ``tick`` (seconds) after it, never before (within
+    rounding). At most ``per_turn`` timers are handled in one turn of the reactor. Beyond ``limit``
+    timers (0: no limit) a further one is refused. Callbacks get the :class:`RoomTimer`; an
+    exception in one is logged and counted, and does not affect others. With ``tasks``, runs are
     counted there under the timer's name.
     """
 
@@ -79,14 +78,14 @@ class LobbyTimers:
 
     @property
     def turns(self) -> int:
-        """How often the reactor has called."""
+        """The number of calls by the reactor."""
         return self._queue.turns
 
     def __len__(self) -> int:
         """Return how many timers wait."""
         return len(self._queue)
 
-    # -- what callers do
+    # -- setting and cancelling
 
     def once(
         self,
@@ -100,12 +99,12 @@ class LobbyTimers:
         counted: bool = True,
         always: bool = False,
     ) -> RoomTimer:
-        """Fire once, ``delay`` seconds from now; replaces a timer of the same room and key.
+        """Fire once, in ``delay`` seconds; replaces a timer of the same room and key.
 
-        Without a ``name`` runs are counted under the key, up to its first colon. With
-        ``always`` the limit does not apply: for what is bounded otherwise. Raises
-        :class:`ValueError` for a delay below 0 or beyond a century, and
-        :class:`RequestError` when there are too many timers.
+        Without a ``name``, runs are counted under the key up to its first colon. With ``always``
+        the limit does not apply, for timers that are limited otherwise. Raises :class:`ValueError`
+        for a delay below 0 or above a century, and :class:`RequestError` if there are too many
+        timers.
         """
         timer = RoomTimer(room, key, delay, 0.0, callback, name, data, counted)
         return self._add(timer, delay, always)
@@ -121,12 +120,11 @@ class LobbyTimers:
         data: object = None,
         counted: bool = True,
     ) -> RoomTimer:
-        """Fire every ``interval`` seconds, first after one of them; otherwise as ``once``.
+        """Fire every ``interval`` seconds, first after one interval; otherwise as ``once``.
 
-        Firings keep to the first one's grid. Those that a stalled process missed are
-        counted and not made up for; one that is due while the Deferred or coroutine of
-        the one before has not ended is skipped. Raises :class:`ValueError` also for an
-        interval below one tick.
+        Firings keep to the grid of the first one. Firings that a stalled process missed are counted
+        and not made up for. A firing is skipped while the Deferred or coroutine of the previous one
+        has not finished. Raises :class:`ValueError` also for an interval below one tick.
         """
         if interval < self.tick:
             raise ValueError(f"an interval of {interval} s, and a tick of {self.tick} s")
@@ -152,9 +150,9 @@ class LobbyTimers:
         return True
 
     def cancel_prefix(self, room: Hashable, prefix: str = "") -> int:
-        """Cancel the timers of a room whose keys begin so; returns how many there were.
+        """Cancel the timers of a room whose keys have this prefix; returns how many there were.
 
-        Takes as long as the room has timers.
+        The time for it grows with the number of the room's timers.
         """
         keys = [key for key in self._rooms.get(room, ()) if key.startswith(prefix)]
         for key in keys:
@@ -162,7 +160,7 @@ class LobbyTimers:
         return len(keys)
 
     def stop(self) -> None:
-        """Cancel every timer, and the reactor's."""
+        """Cancel every timer, and the reactor's call."""
         for timers in list(self._rooms.values()):
             for timer in list(timers.values()):
                 self._forget(timer)
@@ -214,7 +212,7 @@ class LobbyTimers:
             result.addErrback(self._failed, timer)
 
     def _again(self, timer: RoomTimer) -> int:
-        """Put a repeating timer where it fires next; returns how many firings it missed."""
+        """Queue a repeating timer for its next firing; returns how many firings it missed."""
         now = self._clock.seconds()
         missed = max(0, floor((now - timer.due + GRAIN * self.tick) / timer.interval))
         timer.due += (missed + 1) * timer.interval

@@ -1,1 +1,1 @@
-"""The bus for clients of its predecessor, by the bytes that they know."""
+"""The bus for clients of its predecessor, with the predecessor's wire format."""

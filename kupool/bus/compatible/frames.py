@@ -1,7 +1,7 @@
-"""The frame of the bus that KuPool's was modelled on, and what its commands carry. Pure.
+"""The frame of the predecessor's bus, and the contents of its commands. Pure.
 
-Magic 20170103, command, sequence, length, and two reserved numbers, each u32 big-endian;
-then the body, of at most 50 KiB.
+Magic 20170103, command, sequence, length, and two reserved numbers, each u32 big-endian; then the
+body, of at most 50 KiB.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ MAX_BODY = 50 * 1024
 #: Bytes of the six numbers in front of a body.
 HEADER_SIZE = 24
 
-#: The commands of a subscription and of its acknowledgement. Any other is a topic.
+#: The commands of a subscription and of its acknowledgement. Any other command is a topic.
 SUBSCRIBE = 1
 SUBSCRIBED = 2
 
-#: What the first reserved number says in a reply to a publisher.
+#: The values of the first reserved number in a reply to a publisher.
 ANSWERED = 0
 UNANSWERED = 1
 
@@ -33,7 +33,7 @@ _MAGIC = MAGIC.to_bytes(4, "big")
 
 
 class PredecessorFrame(NamedTuple):
-    """One frame: each number from 0 to 2**32 - 1, ``high`` and ``low`` the reserved ones."""
+    """One frame: each number from 0 to 2**32 - 1; ``high`` and ``low`` are the reserved ones."""
 
     command: int
     sequence: int
@@ -42,13 +42,13 @@ class PredecessorFrame(NamedTuple):
     low: int = 0
 
     def encode(self) -> bytes:
-        """Return its bytes; raises :class:`struct.error` for a number of another size."""
+        """Return the frame as bytes; raises :class:`struct.error` for a number out of range."""
         command, sequence, body, high, low = self
         return _HEADER.pack(MAGIC, command, sequence, len(body), high, low) + body
 
 
 def read_frame(data: bytes) -> PredecessorFrame | None:
-    """Return the one frame that some bytes are; None where they are not exactly one."""
+    """Return the frame in these bytes; None if they are not exactly one frame."""
     if len(data) < HEADER_SIZE:
         return None
     magic, command, sequence, length, high, low = _HEADER.unpack_from(data)
@@ -58,9 +58,9 @@ def read_frame(data: bytes) -> PredecessorFrame | None:
 
 
 class PredecessorSplitter(Buffered):
-    """Cuts a stream into whole frames, header and body; the limit is one of the body.
+    """Splits a stream into whole frames, header and body; the limit applies to the body.
 
-    A wrong magic ends the stream for good, with its first wrong byte.
+    A wrong magic ends the stream for good, at its first wrong byte.
     """
 
     __slots__ = ()
@@ -77,7 +77,7 @@ class PredecessorSplitter(Buffered):
                 self._give_up()
                 return out
             if start + HEADER_SIZE > size:
-                # As soon as there is more of the magic, it is looked at.
+                # The magic is checked as soon as more of it has come.
                 missing = len(begun) < len(_MAGIC)
                 self._keep(data, start, len(begun) + 1 if missing else HEADER_SIZE)
                 return out
@@ -95,8 +95,8 @@ def _as_it_is(frame: bytes) -> bytes:
     return frame
 
 
-#: The framing of a connection whose payloads are whole frames, as over WebSocket they are
-#: whole messages.
+#: The framing of a connection whose payloads are whole frames. Over WebSocket a frame is a whole
+#: message.
 PREDECESSOR = Framing(
     "predecessor",
     lambda limit: PredecessorSplitter(min(limit, MAX_BODY)),
@@ -113,7 +113,7 @@ class _Subscription(msgspec.Struct):
 
 
 class Acknowledgement(msgspec.Struct):
-    """What a subscription is answered with; a ``status`` other than 0 says that it failed."""
+    """The acknowledgement of a subscription; a ``status`` other than 0 means that it failed."""
 
     status: int
     message: str
@@ -128,7 +128,7 @@ _subscriptions = msgspec.json.Decoder(_Subscription)
 
 
 def read_topics(body: bytes) -> list[int] | None:
-    """Return the topics that the body of a subscription names; None where it is none."""
+    """Return the topics in the body of a subscription; None if the body is invalid."""
     try:
         return _subscriptions.decode(body).topics
     except (ValueError, RecursionError):

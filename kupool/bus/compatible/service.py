@@ -1,8 +1,8 @@
-"""The bus for clients of its predecessor: their frames on one side, a broker on the other.
+"""The service for clients of the predecessor's bus: translates their frames to calls of a broker.
 
-They say neither who they are nor that they are there, and know two ends of a call, an answer
-and a timeout. Whatever cannot be understood ends their connection, and is not answered: they
-would take an answer for a message, and answer it in turn.
+These clients do not authorize and send no keepalive. They know two outcomes of a call: an answer
+and a timeout. A frame that is not valid closes the connection without a reply, because the client
+would take a reply for a message and answer it.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ from kupool.timing.buckets import Bucket
 from kupool.timing.waiting import UnderWay
 from kupool.wire.framing import Item
 
-#: Seconds that a call has for its answer.
+#: The time limit of a call in seconds.
 CALL_TIMEOUT = 3.0
 
-#: What the second reserved number of a publish says.
+#: The values of a publish's second reserved number.
 MODELS: Mapping[int, Model] = {
     10: Model.UNRELIABLE_ALL,
     11: Model.UNRELIABLE_RANDOM,
@@ -58,7 +58,7 @@ MODELS: Mapping[int, Model] = {
 }
 _LOWS = {model: low for low, model in MODELS.items()}
 
-#: How a reliable message goes whose publisher gave no sequence, as it waits for no answer.
+#: The model of a reliable message without a sequence, whose publisher waits for no answer.
 _WITHOUT_ANSWER = {
     Model.RELIABLE_RANDOM: Model.UNRELIABLE_RANDOM,
     Model.RELIABLE_SPECIFIC: Model.UNRELIABLE_ALL,
@@ -69,28 +69,28 @@ _WITHOUT_ANSWER = {
 LOW_HEADER = "reserve-low"
 _LOWS_BY_TEXT = {str(low): low for low in MODELS}
 
-#: The broker's own sequences are from here on; a client begins far below.
+#: The broker's own sequences start here; a client's start far below.
 FIRST_SEQUENCE = 2**31
 
-#: Messages in the hands of one subscriber before those are looked for that have no time left.
+#: The most calls that one subscriber holds before expired ones are removed.
 SWEEP_AT = 64
 
-#: Seconds by which a peer that says too much is heard again later than it might be, as rounding
-#: must not make that earlier.
+#: Seconds added to the pause of a peer that sends too much, because rounding must not shorten the
+#: pause.
 LATER = 0.001
 
-#: What an acknowledgement says of a subscription that was refused.
+#: The status in the acknowledgement of a refused subscription.
 FAILED = 1
 
 
 @dataclass(frozen=True)
 class PredecessorLimits:
-    """What these clients may have at a time; 0 turns ``rate`` and ``idle`` off.
+    """Limits for these clients; 0 turns ``rate`` and ``idle`` off.
 
-    ``peers`` are the limits of one connection, and of one address over all of them. A
-    connection is heard ``rate`` times a second, answers not counted, of which one second's
-    may come at once. One that listens to nothing and waits for nothing is closed after
-    ``idle`` seconds without a message.
+    ``peers`` are the limits of one connection, and of one address over all of its connections.
+    ``rate`` messages a second are read from a connection, without answers; one second's worth may
+    come at once. A connection without subscriptions and open calls is closed after ``idle`` seconds
+    without a message.
     """
 
     peers: PeerLimits = field(default_factory=PeerLimits)
@@ -99,21 +99,21 @@ class PredecessorLimits:
 
 
 class TopicRules(NamedTuple):
-    """Which topics these clients may publish to, and which they may subscribe to."""
+    """The topics that these clients may publish to and subscribe to."""
 
     may_publish: Callable[[str], bool]
     may_subscribe: Callable[[str], bool]
 
 
 class _Offer(NamedTuple):
-    """A call in a subscriber's hands: its number, and when its time is over."""
+    """A call that a subscriber holds: its number, and its deadline."""
 
     number: int
     expires: float
 
 
 class Offers:
-    """The calls in the hands of one subscriber, by the sequence that they went with.
+    """The calls that one subscriber holds, by the sequences of their frames.
 
     ``now`` returns seconds of a clock that is never set.
     """
@@ -127,7 +127,7 @@ class Offers:
         return len(self._offers)
 
     def add(self, sequence: int, number: int, timeout: float) -> None:
-        """Note one that has ``timeout`` seconds; forget, now and then, those that have none."""
+        """Add a call that has ``timeout`` seconds; now and then remove expired calls."""
         now = self._now()
         if len(self._offers) >= self._sweep_at:
             self._offers = {s: o for s, o in self._offers.items() if o.expires > now}
@@ -135,24 +135,24 @@ class Offers:
         self._offers[sequence] = _Offer(number, now + timeout)
 
     def take(self, sequence: int) -> _Offer | None:
-        """Return the one that a sequence stands for, which is answered."""
+        """Remove and return the answered call, by its sequence."""
         return self._offers.pop(sequence, None)
 
 
 class _Peer:
-    """What is known of a connection."""
+    """The state of a connection."""
 
     def __init__(self, connection: Connection, shares: tuple[Share, ...]) -> None:
         self.connection = connection
-        #: What it has of the bus: publishes without an outcome, and topics.
+        #: Its publishes without an outcome, and its topics.
         self.has = BusPeer(connection.host, shares)
         self.id = f"predecessor/{connection.id}"
         self.topics: set[int] = set()
         self.offers = Offers(connection.around.now)
-        #: How often it may be heard, and the rate that this was made of.
+        #: Its allowance of messages, and the rate that the allowance was made for.
         self.bucket: Bucket | None = None
         self.rate = 0.0
-        #: What goes on with it when it was heard too often.
+        #: The timer that resumes a connection that sent too much.
         self.pause: IDelayedCall | None = None
 
 
@@ -161,9 +161,9 @@ class PredecessorService:
     """The observer and the router of a server for clients of the predecessor's bus.
 
     Its connections have the framing :data:`~kupool.bus.compatible.frames.PREDECESSOR`, or are
-    WebSockets. ``limits`` may be replaced at any time. What is refused is counted and logged by
-    ``refusals``. ``shares`` are those of the broker's other clients, where an address has its
-    share once for all of its connections; by default it has one of its own here.
+    WebSockets. ``limits`` may be replaced at any time. ``refusals`` counts and logs what is
+    refused. ``shares`` are those of the broker's other clients, so that an address has one share
+    over all of its connections; by default this service has its own.
     """
 
     def __init__(
@@ -187,7 +187,7 @@ class PredecessorService:
         self._publishes = UnderWay()
 
     def use_rules(self, rules: TopicRules) -> int:
-        """Go by other rules from now on; returns how many subscriptions end by that."""
+        """Apply other rules from now on; returns how many subscriptions that ended."""
         self._rules = rules
         ended = 0
         for peer in self._peers.values():
@@ -203,7 +203,7 @@ class PredecessorService:
     # -- connections
 
     def opened(self, connection: Connection) -> None:
-        """Begin to listen; the system tells of a peer that is gone without a word."""
+        """Prepare a new connection; TCP keepalive detects a peer that vanished."""
         connection.router = self
         peer = self._peers[connection.id] = _Peer(
             connection, self._shares.join("", connection.host)
@@ -212,7 +212,7 @@ class PredecessorService:
         self._expect(peer)
 
     def closing(self, connection: Connection, reason: CloseReason | None) -> None:
-        """Let others have the calls of a connection that hears nothing more, and end its own."""
+        """Pass on the calls of a connection that receives nothing more, and end its own calls."""
         peer = self._peers[connection.id]
         self._leave(peer)
         self._end_publishes(peer)
@@ -220,7 +220,7 @@ class PredecessorService:
             self._refused(reason.reason)
 
     def closed(self, connection: Connection, reason: Failure) -> None:
-        """End what the connection has published, and its subscriptions."""
+        """End the publishes and subscriptions of the connection."""
         peer = self._peers.pop(connection.id)
         self._leave(peer)
         if peer.pause is not None:
@@ -229,7 +229,7 @@ class PredecessorService:
         self._shares.leave(peer.has.shares)
 
     def settle(self, connection: Connection) -> Deferred[None] | None:
-        """Wait for the outcomes of what the peer has published; it can answer nothing now."""
+        """Wait for the outcomes of the peer's publishes; it can answer no calls now."""
         peer = self._peers[connection.id]
         self._leave(peer)
         if not peer.has.publishing:
@@ -238,7 +238,7 @@ class PredecessorService:
         return peer.has.settled
 
     def finish(self) -> Deferred[None]:
-        """Refuse what comes from now on; fires when all before has its outcome."""
+        """Refuse messages from now on; fires when all earlier publishes have an outcome."""
         return self._publishes.finish()
 
     def _leave(self, peer: _Peer) -> None:
@@ -251,14 +251,14 @@ class PredecessorService:
         self._publishes.end(peer.has.end_publishes())
 
     def _expect(self, peer: _Peer) -> None:
-        """Expect something of a peer that listens to nothing and waits for nothing."""
+        """Start the idle timeout of a peer without subscriptions and open calls."""
         waits = peer.topics or peer.has.publishing
         peer.connection.expect_within(0.0 if waits else self.limits.idle, IDLE_TIMEOUT)
 
     def _refused(self, reason: str) -> None:
         self._refusals.note(f"predecessor's clients, {reason}")
 
-    # -- what comes in
+    # -- incoming frames
 
     def dispatch(self, connection: Connection, item: Item) -> bytes | None:
         """Handle one frame."""
@@ -273,10 +273,10 @@ class PredecessorService:
         return None
 
     def _handle(self, peer: _Peer, frame: PredecessorFrame) -> bool:
-        """Do what a frame says; False where it cannot be understood.
+        """Handle a frame; returns False if it is not valid.
 
-        The command of an answer and its other numbers may be any, so that the sequence alone
-        tells it from a publish. One that comes too late is none either.
+        An answer may have any command and other numbers, so only its sequence distinguishes it from
+        a publish. A late answer is not a publish either.
         """
         offer = peer.offers.take(frame.sequence)
         if offer is not None:
@@ -299,7 +299,7 @@ class PredecessorService:
         return True
 
     def _pace(self, peer: _Peer) -> None:
-        """Hear a peer no more for a moment, when it has said too much."""
+        """Pause reading from a peer that sent too much."""
         rate, now = self.limits.rate, self._clock.seconds()
         if peer.rate != rate:
             peer.rate = rate
@@ -328,7 +328,7 @@ class PredecessorService:
             return
         if wanted:
             peer.has.subscribed("", map(str, wanted), ())
-        # What waits for a topic comes to the subscriber while it is being added.
+        # Buffered messages of a topic are delivered while the subscription is added.
         self._acknowledge(peer, frame, Acknowledgement(0, "", topics))
         if wanted:
             peer.topics.update(wanted)
@@ -381,7 +381,7 @@ class PredecessorService:
         return sequence
 
     def _is_own(self, sequence: int) -> bool:
-        """Say whether a sequence is one that some message went to a subscriber with."""
+        """Return whether a sequence belongs to a message that was sent to a subscriber."""
         return 0 <= sequence - FIRST_SEQUENCE < self._sequences
 
     # -- publishing
@@ -404,7 +404,7 @@ class PredecessorService:
                     timeout=CALL_TIMEOUT,
                     headers=headers,
                 )
-            except ValueError:  # all the rest of it is right
+            except ValueError:  # the rest of the frame is valid
                 refusal = "a message that is too large for the bus"
         if refusal:
             self._refused(refusal)
@@ -437,8 +437,9 @@ class PredecessorService:
     def _reply(
         self, peer: _Peer, frame: PredecessorFrame, model: Model, outcome: Outcome | None
     ) -> None:
-        """Tell a publisher the outcome, or None: its call is refused. Either is a timeout to
-        it, unless that is an answer that its frame can carry.
+        """Send an outcome to a publisher; None means that the call was refused.
+
+        Every outcome is a timeout for the publisher, except an answer that fits its frame.
         """
         if not model.reliable:
             return

@@ -1,8 +1,7 @@
-"""The bus across nodes on RabbitMQ: each node has a broker of its own, and they tell each
-other who listens.
+"""The bus across nodes on RabbitMQ: the brokers of all nodes share their subscriptions.
 
-A node has one queue. What is for one node goes there through a direct exchange, what is for
-all through a fanout exchange, and each message says where to reply to. The node where
-something is published chooses among all subscribers, and sees it through to its outcome.
-:class:`kupool.bus.rabbit.bus.RabbitBus` puts the parts together.
+A node has one queue. Messages for one node go through a direct exchange, messages for all nodes
+through a fanout exchange; each message contains its sender's address. The node where a message is
+published chooses among all subscribers, and brings the message to its outcome.
+:class:`kupool.bus.rabbit.bus.RabbitBus` connects the parts.
 """

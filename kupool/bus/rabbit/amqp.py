@@ -1,4 +1,4 @@
-"""RabbitMQ as the carrier: a queue for this node, a direct and a fanout exchange."""
+"""The carrier on RabbitMQ: a queue for this node, a direct exchange and a fanout exchange."""
 
 from __future__ import annotations
 
@@ -21,20 +21,19 @@ from kupool.bus.rabbit.carrier import EVERYBODY, ICarrier, Listener
 from kupool.bus.rabbit.items import KIND
 from kupool.bus.rabbit.settings import MeshSettings
 
-#: The longest prefix, in characters: names of queues have room for the rest.
+#: The longest prefix, in characters, so that the names of queues have room for the rest.
 MAX_PREFIX = 100
 
-#: Seconds that the queue in which nodes are counted outlives the last of them.
+#: Seconds that the queue for counting nodes outlives the last node.
 _COUNTER_EXPIRES = 60
 
 
 @implementer(ICarrier)
 class AmqpCarrier:
-    """One connection, over which everything goes.
+    """One connection for all messages of a node.
 
-    The queue of a node is its own and ends with the connection: what is sent to it
-    afterwards comes back. Nobody publishes to the queue in which nodes are counted: it
-    has a consumer for each of them.
+    The queue of a node is exclusive and ends with the connection: later messages to it are
+    returned. Nobody publishes to the queue for counting nodes; every node is a consumer of it.
     """
 
     _log = Logger()
@@ -59,7 +58,7 @@ class AmqpCarrier:
 
     @property
     def writable(self) -> bool:
-        """Whether what is sent now leaves soon."""
+        """Whether data sent now leaves soon."""
         return self._connection is not None and self._connection.writable
 
     @property
@@ -70,9 +69,10 @@ class AmqpCarrier:
     # -- the connection
 
     def connect(self, node: str, listener: Listener) -> Deferred[None]:
-        """Connect, and come back for ever; fails with :class:`BusError` if that fails at
-        first, and then nothing is tried again. Where no broker is required, only one that
-        will not have us is such a failure.
+        """Connect, and reconnect without end.
+
+        Fails with :class:`BusError` if the first attempt fails; then there is no other attempt. If
+        no broker is required, only a broker that refuses this node is such a failure.
         """
         self._node = node
         self._listener = listener
@@ -131,7 +131,7 @@ class AmqpCarrier:
         )
         await channel.bind(address, self._direct, address)
         await channel.prefetch(settings.prefetch)
-        # First be counted, then be heard: who counts us also hears of us.
+        # First be counted, then receive: a node that counts this one can also be heard by it.
         await channel.count_consumers(self._counter, _counter_arguments())
         counter = await channel.consume(self._counter)
         own = await channel.consume(address)
@@ -179,7 +179,7 @@ class AmqpCarrier:
     # -- messages
 
     def send(self, address: str, body: bytes, seconds: float) -> None:
-        """Send a message to an address; it is of no use after so many seconds."""
+        """Send a message to an address; it expires after this many seconds."""
         if self._channel is None:
             return
         envelope = make_envelope(
@@ -191,18 +191,18 @@ class AmqpCarrier:
             self._channel.send(self._direct, address, body, envelope)
 
     def count(self) -> Deferred[int]:
-        """Return how many nodes there are, this one among them."""
+        """Return the number of nodes, including this one."""
         if self._channel is None:
             return fail(BusError("not connected"))
         return self._channel.count_consumers(self._counter, _counter_arguments())
 
     def drop(self, why: str) -> None:
-        """Give up the connection, and make another."""
+        """Close the connection, and make another one."""
         if self._connection is not None:
             self._connection.drop(why)
 
     def close(self) -> Deferred[None]:
-        """End it; fires when that has happened."""
+        """Close the connection for good; fires when it is closed."""
         return Deferred.fromCoroutine(self._close())
 
     async def _close(self) -> None:
@@ -215,7 +215,7 @@ def _counter_arguments() -> dict[str, Any]:
 
 
 def _ignore(message: BrokerMessage) -> None:
-    """Nobody publishes where nodes are counted."""
+    """Ignore a message: nobody publishes to the queue for counting nodes."""
 
 
 __all__ = ["MAX_PREFIX", "AmqpCarrier"]

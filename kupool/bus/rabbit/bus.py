@@ -1,4 +1,4 @@
-"""The bus as a program on one of several nodes has it."""
+"""The bus across nodes, as an application uses it."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ from kupool.bus.status import BusStatus, Step
 
 @implementer(IBus)
 class MeshBus(Models):
-    """A bus among the handlers of all nodes that a carrier joins.
+    """A bus for the handlers of all nodes on a carrier.
 
-    It connects when :meth:`connect` is called, and comes back for ever; subscriptions
-    outlive connections. Without one, handlers of this node are still reached by calls; a
-    call that needs another node waits until its deadline, and an unreliable message is
-    refused. Who else uses the ``broker`` takes part, as a subscriber of this node.
-    ``node`` is a name to recognise this node by; it need not differ from others'.
+    It connects when :meth:`connect` is called, and reconnects without end. Subscriptions outlive
+    connections. Without a connection, calls still reach handlers of this node; a call that needs
+    another node waits until its deadline, and an unreliable message is refused. Other users of the
+    ``broker`` take part as subscribers of this node. ``node`` is a name for this node in logs and
+    statuses; other nodes may have the same.
 
-    ``status`` and ``trace`` tell of what was published on this node, and of all subscribers.
+    ``status`` and ``trace`` cover the messages published on this node, and all subscribers.
     """
 
     def __init__(
@@ -62,19 +62,19 @@ class MeshBus(Models):
             wall=wall,
             random=random,
         )
-        #: The broker of this node, for whoever else has subscribers here.
+        #: The broker of this node, for other parts with subscribers here.
         self.broker = self._mesh.broker
         #: The handlers of this node.
         self._local = LocalBus(clock, wall=wall, broker=self.broker, name=name)
 
     @property
     def node(self) -> str:
-        """The name of this node, which no other has."""
+        """The unique name of this node."""
         return self._mesh.node
 
     @property
     def nodes(self) -> tuple[str, ...]:
-        """The names of the other nodes that are known now."""
+        """The names of the other known nodes."""
         return self._mesh.nodes
 
     @property
@@ -83,10 +83,10 @@ class MeshBus(Models):
         return self._mesh.connected
 
     def connect(self) -> Deferred[None]:
-        """Connect; fires when the other nodes are known, or have had time to be.
+        """Connect; fires when the other nodes are known, or at the time limit for that.
 
-        Fails with :class:`~kupool.bus.BusError`, one line without secrets, and tries nothing
-        again, if that fails at first. Call it once.
+        Fails with :class:`~kupool.bus.BusError`, in one line without secrets, if the first attempt
+        fails; then there is no other attempt. Call it once.
         """
         connected: Deferred[None] = self._carrier.connect(self.node, self._mesh)
         return connected.addCallback(lambda _: self._mesh.whole())
@@ -101,15 +101,15 @@ class MeshBus(Models):
         key: str = "",
         headers: Mapping[str, str] | None = None,
     ) -> Deferred[Outcome]:
-        """Publish by a model, with what that takes; as the method of its name does."""
+        """Publish by a model with that model's arguments, as the method of the model's name does."""
         return self._local.publish(model, data, topic, timeout=timeout, key=key, headers=headers)
 
     def subscribe(
         self, topics: Iterable[Topic], handler: Handler, *, keys: Iterable[str] = ()
     ) -> Deferred[Subscription]:
-        """Let a handler have the messages of some topics.
+        """Subscribe a handler to topics.
 
-        Fires when the nodes that are known have taken it, or have had time to; without a
+        Fires when the known nodes have applied it, or at the time limit for that; without a
         connection at once.
         """
 
@@ -121,27 +121,29 @@ class MeshBus(Models):
     def unsubscribe(
         self, handler: Handler, topics: Iterable[Topic] | None = None
     ) -> Deferred[None]:
-        """Let a handler have no more of some topics, by default of all; fires as
-        :meth:`subscribe` does.
+        """End the subscription of a handler to some topics, by default to all.
+
+        Fires as :meth:`subscribe` does.
         """
         done = self._local.unsubscribe(handler, topics)
         return done.addCallback(lambda _: self._mesh.taken())
 
     def watch(self, topic: Topic, told: MembersTold) -> Deferred[None]:
-        """Tell who the subscribers of a topic are on all nodes, now and whenever that changes."""
+        """Report the subscribers of a topic on all nodes to ``told``, now and at every change."""
         return self._local.watch(topic, told)
 
     def unwatch(self, told: MembersTold) -> Deferred[None]:
-        """Tell no more of any topic."""
+        """End all watches of ``told``."""
         return self._local.unwatch(told)
 
     def taken(self) -> Deferred[None]:
-        """Wait until the nodes that are known have taken all changes here, or had time to."""
+        """Wait until the known nodes have applied all changes here, or until the time limit."""
         return self._mesh.taken()
 
     def status(self) -> Deferred[BusStatus]:
-        """Return topics, subscribers and counts; ``unreadable`` are messages of strangers,
-        ``lost nodes`` those that ended without a word.
+        """Return topics, subscribers and counts.
+
+        ``unreadable`` counts messages of strangers, ``lost nodes`` those that ended without notice.
         """
 
         def complete(status: BusStatus) -> BusStatus:
@@ -150,12 +152,13 @@ class MeshBus(Models):
         return self._local.status().addCallback(complete)
 
     def trace(self, message_id: str) -> Deferred[tuple[Step, ...]]:
-        """Return the way of a recent message that was published on this node."""
+        """Return the trace of a recent message that was published on this node."""
         return self._local.trace(message_id)
 
     def close(self) -> Deferred[None]:
-        """Drop all subscriptions, end every call as refused, and the connection; fires when
-        that has ended.
+        """End all subscriptions, refuse every open call, and close the connection.
+
+        Fires when it is closed.
         """
         self._mesh.keep_to_itself()
         closed = self._local.close()
@@ -164,12 +167,12 @@ class MeshBus(Models):
 
 
 class RabbitBus(MeshBus):
-    """A bus among the nodes that use the same virtual host of RabbitMQ, and ``prefix``.
+    """A bus for the nodes with the same virtual host of RabbitMQ and the same ``prefix``.
 
-    ``url`` holds one or several addresses (:func:`kupool.amqp.address.parse_brokers`); raises
-    :class:`ValueError`, which shows no password, when it is none. All that is made at the
-    broker has names that begin with ``prefix``, and ends with its last user. Nothing is
-    kept on disk.
+    ``url`` holds one or several addresses (:func:`kupool.amqp.address.parse_brokers`). An invalid
+    one raises :class:`ValueError`, which shows no password. Everything that is made in RabbitMQ has
+    a name that begins with ``prefix``, and is removed with its last user. Nothing is stored on
+    disk.
     """
 
     def __init__(

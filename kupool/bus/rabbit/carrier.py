@@ -1,4 +1,4 @@
-"""What carries messages from node to node, as the rest of the bus sees it."""
+"""The interface of a carrier, which transports messages between nodes."""
 
 from __future__ import annotations
 
@@ -9,53 +9,55 @@ from zope.interface import Attribute, Interface
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
 
-#: The address of all nodes, this one among them.
+#: The address of all nodes, including this one.
 EVERYBODY = ""
 
 
 class Listener(Protocol):
-    """Is told what happens on a carrier."""
+    """Told about the events of a carrier."""
 
     def up(self, address: str) -> None:
-        """There is a connection: this node can be reached at an address."""
+        """There is a connection: this node can be reached at this address."""
 
     def down(self, why: str) -> None:
-        """There is none any more, or still none."""
+        """The connection is lost, or an attempt to connect failed."""
 
     def received(self, sender: str, address: str, body: bytes) -> None:
-        """A message came from a node that can be reached at an address."""
+        """A message arrived from a node that can be reached at this address."""
 
     def unreadable(self, why: str) -> None:
-        """Something came that is no message of a bus."""
+        """Something arrived that is not a message of the bus."""
 
     def returned(self, address: str) -> None:
-        """Nobody is at an address any more."""
+        """There is no node at this address any more."""
 
     def resumed(self) -> None:
-        """The carrier takes messages again."""
+        """The carrier accepts messages again."""
 
 
 class ICarrier(Interface):
-    """Carries messages between nodes, each in order, as long as there is a connection."""
+    """Carries messages between nodes, in order for each node, while there is a connection."""
 
     writable = Attribute("Whether what is sent now leaves soon.")
 
     def connect(node: str, listener: Listener) -> Deferred[None]:
-        """Connect, and come back for ever; fails with :class:`~kupool.bus.BusError` if the
-        first attempt does, and then nothing is tried again.
+        """Connect, and reconnect without end.
+
+        Fails with :class:`~kupool.bus.BusError` if the first attempt fails; then there is no other
+        attempt.
         """
 
     def send(address: str, body: bytes, seconds: float) -> None:
-        """Send a message to an address; it is of no use after so many seconds."""
+        """Send a message to an address; it expires after this many seconds."""
 
     def count() -> Deferred[int]:
-        """Return how many nodes there are, this one among them; may never fire or fail."""
+        """Return the number of nodes, including this one; may fail, or never fire."""
 
     def drop(why: str) -> None:
-        """Give up the connection, and make another."""
+        """Close the connection, and make another one."""
 
     def close() -> Deferred[None]:
-        """End it; fires when that has happened. Never fails."""
+        """Close the connection for good; fires when it is closed. Never fails."""
 
 
 __all__ = ["EVERYBODY", "ICarrier", "Listener"]

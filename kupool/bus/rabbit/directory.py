@@ -1,4 +1,4 @@
-"""Who listens on the other nodes: each with the subscribers that it has told of."""
+"""The directory of other nodes and their subscribers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from kupool.bus.rabbit.outgoing import Outgoing
 
 
 class KnownNode:
-    """Another node, as of a version of what it told; ``heard`` is in seconds of the clock."""
+    """Another node at a version of its state; ``heard`` is in seconds of the clock."""
 
     def __init__(self, node: str, address: str, version: int, heard: float) -> None:
         self.node = node
@@ -25,17 +25,17 @@ class KnownNode:
         self.version = version
         self.heard = heard
         self.gone = False
-        #: The topics of its subscribers, by the names they have there.
+        #: The topics of its subscribers, by their names on that node.
         self.subscribers: dict[str, tuple[str, ...]] = {}
 
     def id_of(self, subscriber: str) -> str:
-        """Return what one of its subscribers is called here."""
+        """Return the id on this node of one of its subscribers."""
         own = subscriber.startswith(f"{self.node}/")
         return subscriber if own else f"{self.node}/{subscriber}"
 
 
 class Directory:
-    """The other nodes; their subscribers are in the broker, each handed its messages here."""
+    """The other nodes. Their subscribers are in the broker, with functions that send to the node."""
 
     def __init__(self, broker: Broker, outgoing: Outgoing) -> None:
         self._broker = broker
@@ -66,10 +66,10 @@ class Directory:
         entries: Iterable[SubscriberEntry],
         heard: float,
     ) -> KnownNode:
-        """Take over all that a node has; raises :class:`ValueError` for what cannot be."""
+        """Replace the state of a node; raises :class:`ValueError` for an invalid one."""
         peer = self._by_node.get(node)
         if peer is not None and peer.address != address:
-            self.forget(peer)  # it lost its connection, and what it was sent over that
+            self.forget(peer)  # it lost its connection, and the messages that were on their way
             peer = None
         if peer is None:
             peer = KnownNode(node, address, version, heard)
@@ -89,7 +89,7 @@ class Directory:
         return peer
 
     def add(self, peer: KnownNode, entry: SubscriberEntry) -> None:
-        """Let a subscriber of a node listen to more; raises :class:`ValueError`."""
+        """Add topics of a subscriber of a node; raises :class:`ValueError`."""
         name = entry.subscriber
         check_text("subscriber", name)
         peer.subscribers[name] = self._broker.subscribe(
@@ -110,9 +110,9 @@ class Directory:
         *,
         linger: float = 0.0,
     ) -> None:
-        """Let a subscriber of a node listen to less; raises :class:`ValueError`.
+        """Remove topics of a subscriber of a node; raises :class:`ValueError`.
 
-        One that is gone is a member of its topics for ``linger`` seconds yet.
+        A subscriber that is gone stays a member of its topics for ``linger`` seconds.
         """
         if subscriber not in peer.subscribers:
             return
@@ -127,9 +127,9 @@ class Directory:
             del peer.subscribers[subscriber]
 
     def forget(self, peer: KnownNode, linger: float = 0.0) -> None:
-        """A node is gone: what it has not answered goes to others.
+        """Remove a node that is gone: calls that it has not answered go to others.
 
-        Its subscribers are members of their topics for ``linger`` seconds yet.
+        Its subscribers stay members of their topics for ``linger`` seconds.
         """
         peer.gone = True
         if self._by_node.get(peer.node) is peer:
@@ -160,18 +160,18 @@ class _Wait:
 
 
 class Acknowledgements:
-    """Who waits for other nodes to have taken a change."""
+    """Callers that wait until other nodes have applied a change."""
 
     def __init__(self, clock: IReactorTime, seconds: float) -> None:
         self._clock = clock
         self._seconds = seconds
         self._waits: list[_Wait] = []
-        #: What those at each address have taken last.
+        #: The last version that the node at each address has applied.
         self._taken: dict[str, int] = {}
 
     def wait(self, version: int, addresses: Iterable[str]) -> Deferred[None]:
-        """Wait until those at some addresses have taken a version, or are gone, or it is
-        too long.
+        """Wait until the nodes at some addresses have applied a version or are gone, or until the
+        time limit.
         """
         done: Deferred[None] = Deferred()
         late = {address for address in addresses if self._taken.get(address, -1) < version}
@@ -182,7 +182,7 @@ class Acknowledgements:
         return done
 
     def took(self, address: str, version: int) -> None:
-        """Those at an address have taken a version."""
+        """The node at an address has applied a version."""
         self._taken[address] = version
         for wait in list(self._waits):
             if wait.version <= version:
@@ -190,14 +190,14 @@ class Acknowledgements:
                 self._look(wait)
 
     def gone(self, address: str) -> None:
-        """Nobody is at an address any more."""
+        """There is no node at this address any more."""
         self._taken.pop(address, None)
         for wait in list(self._waits):
             wait.addresses.discard(address)
             self._look(wait)
 
     def clear(self) -> None:
-        """Nobody is there any more: wait for nobody."""
+        """Forget all nodes: no caller waits any longer."""
         self._taken.clear()
         for wait in list(self._waits):
             self._end(wait)

@@ -1,4 +1,4 @@
-"""The calls of other nodes that subscribers of this one are to answer."""
+"""Calls from other nodes to subscribers of this node."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from kupool.bus.rabbit.items import NodeCall
 from kupool.bus.settings import BusSettings
 from kupool.bus.unguessable import Unguessable
 
-#: The size of an answer that is remembered.
+#: The size limit of a remembered answer.
 MAX_ANSWER = 4096
 
-#: Who called, by what number, and which subscriber was asked.
+#: The key of a call: the calling node, its number of the call, and the subscriber.
 CallerKey = tuple[str, int, str]
 
-#: Sends a word back: (the key, the address of who called, what the subscriber says).
+#: Sends a response: (the key, the address of the caller, the subscriber's response).
 SendBack = Callable[[CallerKey, str, Response], object]
 
 _ENOUGH = Response(CallVerdict.FAILED, text="the subscriber has enough to do")
@@ -38,10 +38,10 @@ class _ForeignCall:
 
 
 class ForeignCalls:
-    """Sees to it that a call is handled once here, however often it comes.
+    """Makes sure that a call is handled once here, however often it arrives.
 
-    One comes again where its publisher lost the connection, or thought this node gone.
-    The answer goes to where its publisher is by then.
+    A call is sent again if its publisher lost the connection, or took this node for gone. The
+    answer goes to the publisher's current address.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class ForeignCalls:
         return len(self._open)
 
     def take(self, node: str, address: str, call: NodeCall, deliver: Deliver | None) -> None:
-        """Have a call handled, unless it has been; ``deliver`` is None without a subscriber."""
+        """Handle a call unless it was handled already; ``deliver`` is None without a subscriber."""
         key = node, call.number, call.subscriber
         held = self._by_key.get(key)
         if held is not None:
@@ -90,7 +90,7 @@ class ForeignCalls:
             self._say(held, _ENOUGH if taken is Taken.FULL else _LOST)
 
     def answered(self, subscriber_id: str, local: int, response: Response) -> None:
-        """Send back what a subscriber says; too late or unasked is harmless."""
+        """Send the response of a subscriber to the caller; a late or unexpected one is ignored."""
         held = self._open.get(local)
         if held is None or held.key[2] != subscriber_id:
             return
@@ -112,14 +112,14 @@ class ForeignCalls:
         self._send_back(held.key, held.address, response)
 
     def lost(self, subscriber_id: str) -> None:
-        """A subscriber is gone, and answers nothing more."""
+        """A subscriber is gone, and answers no more."""
         for local, held in list(self._open.items()):
             if held.key[2] == subscriber_id:
                 self._let_go(local)
                 del self._by_key[held.key]
 
     def sweep(self) -> None:
-        """Forget what nobody waits for any more."""
+        """Forget calls that nobody waits for any more."""
         now = self._clock.seconds()
         for local in [local for local, held in self._open.items() if held.expires < now]:
             del self._by_key[self._let_go(local).key]

@@ -1,4 +1,4 @@
-"""How a node gets to know the others when it has connected."""
+"""The introduction of a new node: it waits for the state of the other nodes."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from kupool.timing.waiting import Waiters
 
 
 class Introduction:
-    """Says when the other nodes are known: as many as there are, and those known before.
+    """Decides when the other nodes are known: all that RabbitMQ counts, and all known before.
 
-    It is over after ``seconds`` in any case; ``over`` is called then.
+    It ends after ``seconds`` in any case; ``over`` is called then.
     """
 
     def __init__(self, clock: IReactorTime, seconds: float, over: Callable[[], object]) -> None:
@@ -32,12 +32,12 @@ class Introduction:
         self._timer = self._clock.callLater(self._seconds, self._end)
 
     def heard_how_many(self, others: int, known: Collection[str]) -> None:
-        """There are so many others, of whom some are known."""
+        """There are this many other nodes, some of which are known."""
         self._expected = others
         self.look(known)
 
     def look(self, known: Collection[str]) -> None:
-        """These are known by now."""
+        """These nodes are known now."""
         expected = self._expected
         if self._timer is None or expected is None or len(known) < expected:
             return
@@ -45,7 +45,7 @@ class Introduction:
             self._end()
 
     def stop(self, known: Collection[str]) -> None:
-        """There is no connection any more; those that were known will come back, maybe."""
+        """The connection is lost; the known nodes may come back."""
         self._before.update(known)
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
@@ -53,7 +53,7 @@ class Introduction:
         self._waiting.tell(None)
 
     def wait(self) -> Deferred[None]:
-        """Wait until it is over; fires at once where none is going on."""
+        """Wait until the introduction is over; fires at once if there is none."""
         return succeed(None) if self._timer is None else self._waiting.wait()
 
     def _end(self) -> None:
@@ -66,7 +66,7 @@ class Introduction:
 
 
 class _Gathering:
-    """A state of which some parts have come."""
+    """A state of which only some parts have arrived."""
 
     def __init__(self, version: int) -> None:
         self.version = version
@@ -75,14 +75,15 @@ class _Gathering:
 
 
 class Gatherings:
-    """Puts the parts of states together, by the address they come from."""
+    """Assembles the parts of states, by the address that they come from."""
 
     def __init__(self) -> None:
         self._by_address: dict[str, _Gathering] = {}
 
     def take(self, address: str, state: NodeState) -> list[SubscriberEntry] | None:
-        """Return all entries once the last part has come; raises :class:`LookupError` for a
-        part that does not follow the one before.
+        """Return all entries once the last part has arrived.
+
+        Raises :class:`LookupError` for a part that does not follow the previous one.
         """
         if state.part == 0:
             self._by_address[address] = _Gathering(state.version)
@@ -101,11 +102,11 @@ class Gatherings:
         return None
 
     def forget(self, address: str) -> None:
-        """Nobody is at an address any more."""
+        """There is no node at this address any more."""
         self._by_address.pop(address, None)
 
     def clear(self) -> None:
-        """Forget all."""
+        """Discard everything."""
         self._by_address.clear()
 
 

@@ -1,4 +1,4 @@
-"""What nodes tell each other, and how it is packed: several items in one message. Pure."""
+"""The items that nodes send each other, and their encoding: several items in one message. Pure."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from msgspec import Raw, Struct
 from kupool.bus.calls import Response
 from kupool.bus.messages import Message
 
-#: What each message says that it is.
+#: The marker at the start of each message.
 KIND = "kupool.bus/1"
 
-#: Topics and keys in one entry of a directory, and entries in one part of a state.
+#: The most topics and keys in one entry of a directory, and entries in one part of a state.
 CHUNK = 200
 
 #: The most parts that a state may have.
@@ -23,11 +23,11 @@ _ARRAY32 = b"\xdd"
 
 
 class NodeItem(Struct, array_like=True, gc=False):
-    """Something that one node tells another."""
+    """Something that one node sends another."""
 
 
 class SubscriberEntry(Struct, array_like=True):
-    """A subscriber of a node, or a part of what it listens to; ``since`` as a status has it."""
+    """A subscriber of a node, or some of its topics; ``since`` is as in a status."""
 
     subscriber: str
     since: float
@@ -36,7 +36,7 @@ class SubscriberEntry(Struct, array_like=True):
 
 
 class NodeState(NodeItem, tag=1):
-    """Everything a node has, in parts. Where ``reply`` is set the others are asked for theirs.
+    """The whole state of a node, in parts. With ``reply`` the receivers send theirs.
 
     ``version`` counts the changes before it.
     """
@@ -49,17 +49,17 @@ class NodeState(NodeItem, tag=1):
 
 
 class Added(NodeItem, tag=2):
-    """A change: a subscriber listens to more."""
+    """A change: a subscriber has added topics."""
 
     version: int
     entry: SubscriberEntry
 
 
 class Removed(NodeItem, tag=3):
-    """A change: a subscriber listens to less; ``topics`` is None for no more at all.
+    """A change: a subscriber has removed topics; ``topics`` is None for all.
 
-    Where it is ``gone`` it answers nothing more, either; it is a member of its topics for
-    ``linger`` seconds yet.
+    If it is ``gone``, it answers no more either, and stays a member of its topics for ``linger``
+    seconds.
     """
 
     version: int
@@ -70,14 +70,15 @@ class Removed(NodeItem, tag=3):
 
 
 class Took(NodeItem, tag=4):
-    """All changes up to a version have been taken."""
+    """An acknowledgement: all changes up to a version have been applied."""
 
     version: int
 
 
 class Beat(NodeItem, tag=5):
-    """A sign of life, with the version that is current. ``sent`` is for the node itself: when
-    that was, in seconds of its clock.
+    """A heartbeat with the current version.
+
+    ``sent`` is for the node itself: when it was sent, in seconds of the node's clock.
     """
 
     version: int
@@ -85,7 +86,7 @@ class Beat(NodeItem, tag=5):
 
 
 class AskState(NodeItem, tag=6):
-    """A wish for the state of a node."""
+    """A request for the state of a node."""
 
 
 class Bye(NodeItem, tag=7):
@@ -93,7 +94,7 @@ class Bye(NodeItem, tag=7):
 
 
 class NodeCall(NodeItem, tag=8):
-    """A message for a subscriber that answers; ``number`` is the caller's."""
+    """A call for a subscriber; ``number`` is the caller's."""
 
     number: int
     subscriber: str
@@ -101,7 +102,7 @@ class NodeCall(NodeItem, tag=8):
 
 
 class NodeReply(NodeItem, tag=9):
-    """What a subscriber says to a call."""
+    """A subscriber's response to a call."""
 
     number: int
     subscriber: str
@@ -142,7 +143,7 @@ _batch_decoder = msgspec.msgpack.Decoder(list[Raw])
 
 
 def encode(item: NodeItem) -> bytes:
-    """Return an item as it travels."""
+    """Return an item as bytes."""
     return _encoder.encode(item)
 
 
@@ -153,9 +154,9 @@ def pack(pieces: Iterable[bytes]) -> bytes:
 
 
 def unpack(body: bytes) -> Iterator[Items | None]:
-    """Yield the items of a message, None in place of one that cannot be read.
+    """Yield the items of a message, with None for each unreadable item.
 
-    Raises :class:`ValueError` where it is no message of items at all.
+    Raises :class:`ValueError` if it is not a message of items at all.
     """
     for raw in _batch_decoder.decode(body):
         try:
@@ -183,7 +184,7 @@ def _split(entry: SubscriberEntry) -> Iterator[SubscriberEntry]:
     parts = max(1, -(-len(entry.topics) // CHUNK), -(-len(entry.keys) // CHUNK))
     for n in range(parts):
         some = slice(n * CHUNK, (n + 1) * CHUNK)
-        # The first topic again where only keys are left: an entry always has one.
+        # If only keys are left, the first topic is repeated: an entry always has a topic.
         topics = entry.topics[some] or entry.topics[:1]
         yield SubscriberEntry(entry.subscriber, entry.since, topics, entry.keys[some])
 

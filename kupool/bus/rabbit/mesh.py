@@ -1,4 +1,4 @@
-"""A node among nodes: what it tells the others, and what it makes of what they say."""
+"""A node in a mesh of nodes: exchanges subscriptions and messages with the others."""
 
 from __future__ import annotations
 
@@ -43,17 +43,17 @@ from kupool.bus.settings import BusSettings
 
 NOT_CONNECTED = "not connected"
 
-#: A message of no items: it comes back where nobody is at its address.
+#: A message without items: it is returned if there is no node at its address.
 _NOTHING = pack(())
 
 
 class Mesh:
-    """Keeps the brokers of all nodes agreed on who listens where.
+    """Keeps the brokers of all nodes informed about the subscribers of every node.
 
-    Every change has a number; who misses one asks for all. A node is gone when it says so,
-    when a message to it comes back, or when it was silent too long: then what its
-    subscribers have not answered goes to others. While there is no connection, or the others
-    have not been heard yet, the broker is incomplete.
+    Every change has a number; a node that missed one asks for the whole state. A node is gone if it
+    says so, if a message to it is returned, or if it was silent too long. Then calls that its
+    subscribers have not answered go to others. While there is no connection, or the other nodes are
+    not known yet, the broker's knowledge is incomplete.
     """
 
     _log = Logger()
@@ -87,12 +87,12 @@ class Mesh:
         self._last_beat = 0.0
         self._counting = False
         self._complained = False
-        #: What happened, by kind: ``unreadable`` messages, ``lost nodes``.
+        #: Counts of events: ``unreadable`` messages, ``lost nodes``.
         self.counts: Counter[str] = Counter()
         self._own = OwnSubscribers(
             added=self._added, removed=self._removed, answered=self._foreign_calls.answered
         )
-        #: What is published here, and who is subscribed anywhere.
+        #: Messages published on this node, and the subscribers of all nodes.
         self.broker = Broker(clock, limits, wall=wall, random=random, watcher=self._own)
         self._peers = Directory(self.broker, self._outgoing)
         self.broker.incomplete(NOT_CONNECTED)
@@ -105,7 +105,7 @@ class Mesh:
 
     @property
     def nodes(self) -> tuple[str, ...]:
-        """The other nodes that are known."""
+        """The other known nodes."""
         return tuple(peer.node for peer in self._peers)
 
     def whole(self) -> Deferred[None]:
@@ -113,7 +113,7 @@ class Mesh:
         return self._introduction.wait()
 
     def taken(self) -> Deferred[None]:
-        """Wait until the other nodes know what has changed here, or for as long as is set."""
+        """Wait until the other nodes have applied all changes here, or until the time limit."""
         version = self._version
 
         def wait(_: object) -> Deferred[None]:
@@ -122,21 +122,21 @@ class Mesh:
         return self.whole().addCallback(wait)
 
     def keep_to_itself(self) -> None:
-        """Tell the other nodes nothing more of the subscribers here."""
+        """Stop telling the other nodes about subscribers here."""
         self._own.stop()
 
     def close(self) -> None:
-        """Say goodbye."""
+        """Tell the other nodes that this one ends."""
         self._closed = True
         if self._address:
             self._outgoing.add(EVERYBODY, Bye())
             self._outgoing.flush()
         self.down("closed")
 
-    # -- the carrier
+    # -- events of the carrier
 
     def up(self, address: str) -> None:
-        """Tell all who is here, and ask them the same."""
+        """Send the state of this node to all others, and ask for theirs."""
         if self._closed:
             return
         self._address = address
@@ -144,16 +144,17 @@ class Mesh:
         self._send_state(EVERYBODY, True)
         self._last_beat = now = self._clock.seconds()
         if self.broker.watches.lease <= 0:
-            # Who gets to know us from now on hears us now, and misses us no sooner.
+            # A node that learns of us from now on hears from us now, so its silence timeout starts
+            # no earlier.
             self.broker.watches.heard(now + self._settings.step_down)
         self._outgoing.add(EVERYBODY, Beat(self._version, now))
         self._beats.start(self._settings.beat, now=False).addErrback(self._beats_failed)
-        # Everyone who is there by now gets the state, and answers it.
+        # Every connected node gets the state, and answers with its own.
         self._outgoing.flush()
         self._count(self._heard_how_many)
 
     def down(self, why: str) -> None:
-        """Nobody can be reached: what the others have not answered counts as lost."""
+        """No node can be reached: unanswered calls to other nodes count as lost."""
         self._address = ""
         if self._beats.running:
             self._beats.stop()
@@ -167,28 +168,28 @@ class Mesh:
         self._acknowledgements.clear()
 
     def returned(self, address: str) -> None:
-        """Nobody is at an address any more."""
+        """There is no node at this address any more."""
         self._gatherings.forget(address)
         peer = self._peers.at(address)
         if peer is not None:
             self._lost(peer, "its queue is gone")
 
     def resumed(self) -> None:
-        """The carrier takes messages again."""
+        """The carrier accepts messages again."""
         self._outgoing.flush()
 
     def unreadable(self, why: str) -> None:
-        """Count something that cannot be read, and say so now and then."""
+        """Count an unreadable message, and log it now and then."""
         self.counts["unreadable"] += 1
         if not self._complained:
             self._complained = True
             self._log.warn("Dropped a message of the bus that cannot be read: {why}", why=why)
 
     def received(self, sender: str, address: str, body: bytes) -> None:
-        """Do what a message says, as far as it can be read."""
+        """Handle the readable items of a message."""
         if not self._address:
             return
-        if sender == self.node:  # what is for everybody comes back to us, too
+        if sender == self.node:  # a message to everybody also comes back to its sender
             self._hear_self(address, body)
             return
         if not sender or not address:
@@ -214,7 +215,7 @@ class Mesh:
             self._outgoing.add(address, Took(peer.version))
 
     def _hear_self(self, address: str, body: bytes) -> None:
-        """Note that a beat of ours has been brought to everybody."""
+        """Note that a heartbeat of this node has reached all nodes."""
         if address == self._address:
             for item in unpack(body):
                 if isinstance(item, Beat) and item.sent:
@@ -271,7 +272,7 @@ class Mesh:
             if own is not None and own.covers(item.message.topic):
                 own.deliver(item.message, None)
 
-    # -- who listens here
+    # -- subscribers of this node
 
     def _added(self, entry: SubscriberEntry) -> None:
         for state in make_state(0, [entry], False):
@@ -298,13 +299,13 @@ class Mesh:
             self._outgoing.add(address, Took(peer.version))
 
     def _send_back(self, key: CallerKey, address: str, response: Response) -> None:
-        """Send an answer to where its caller is by now, or was when it called."""
+        """Send an answer to the caller's current address, or to the one that it called from."""
         node, number, subscriber = key
         peer = self._peers.node(node)
         address = address if peer is None else peer.address
         self._outgoing.add(address, NodeReply(number, subscriber, response))
 
-    # -- who listens elsewhere
+    # -- subscribers of other nodes
 
     def _take_state(self, sender: str, address: str, item: NodeState) -> None:
         try:
@@ -330,7 +331,7 @@ class Mesh:
     def _lost(self, peer: KnownNode, why: str) -> None:
         self.counts["lost nodes"] += 1
         self._log.warn("Node {node} of the bus is gone: {why}", node=peer.node, why=why)
-        # It may be there still, and is to know first that it is not heard any more.
+        # It may still exist, and must notice first that others do not hear it.
         self._forget(peer, peer.heard + self._settings.silence - self._clock.seconds())
 
     def _forget(self, peer: KnownNode, linger: float = 0.0) -> None:
@@ -354,14 +355,14 @@ class Mesh:
         self._foreign_calls.sweep()
         for peer in self._peers:
             if held_up:
-                peer.heard = now  # it was we who could not listen
+                peer.heard = now  # this node could not listen itself
             elif now - peer.heard > settings.silence:
                 self._lost(peer, "it is silent")
         self._outgoing.add(EVERYBODY, Beat(self._version, now), settings.silence)
         self._count(self._compare_count)
 
     def _compare_count(self, count: int) -> None:
-        """Where there are fewer than we know, find out who is missing."""
+        """If RabbitMQ has fewer nodes than known here, find out which are gone."""
         if count - 1 < len(self._peers):
             for peer in self._peers:
                 self._carrier.send(peer.address, _NOTHING, self._settings.silence)

@@ -1,4 +1,4 @@
-"""What a node has to tell the others: gathered, and sent once in each reactor turn."""
+"""The outgoing messages of a node, gathered and sent once in each reactor turn."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from kupool.bus.rabbit.items import NodeItem, Tell, TellAll, encode, pack
 from kupool.bus.rabbit.settings import MeshSettings
 from kupool.timing.chunks import Chunks
 
-#: Bytes that a message and the name of a subscriber count beside the data.
+#: Bytes that a message and the name of a subscriber count as, besides the data.
 _OVERHEAD = 200
 _NAME = 40
 
 
 class _Box:
-    """What one address is to get, encoded, and for how long that is of use."""
+    """The encoded items for one address, and how long they are of use."""
 
     __slots__ = ("life", "pieces")
 
@@ -28,7 +28,7 @@ class _Box:
 
 
 class _Telling:
-    """An unreliable message: for each address the node and its subscribers."""
+    """An unreliable message, with the nodes and subscribers to send it to by address."""
 
     __slots__ = ("message", "targets")
 
@@ -38,11 +38,11 @@ class _Telling:
 
 
 class Outgoing:
-    """Packs what is to be sent into few messages, in the order in which each node is to get it.
+    """Packs outgoing items into few messages, in the right order for each node.
 
-    ``nodes`` returns how many other nodes there are. What waits while the carrier takes
-    nothing is bounded: calls and unreliable messages by :meth:`full`, and where all the
-    rest is too much, too, the connection is given up.
+    ``nodes`` returns the number of other nodes. While the carrier accepts nothing, :meth:`full`
+    limits the calls and unreliable messages that wait. If everything else grows too large as well,
+    the connection is closed.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Outgoing:
         self._carrier = carrier
         self._settings = settings
         self._nodes = nodes
-        #: Boxes by address, in rounds: in each, what everybody gets is sent first.
+        #: Boxes by address, in rounds; in each round the items for all nodes are sent first.
         self._rounds: list[dict[str, _Box]] = [{}]
         self._telling: list[_Telling] = []
         self._chunks = Chunks(clock, self._turn)
@@ -63,11 +63,11 @@ class Outgoing:
         self.size = 0
 
     def full(self, size: int) -> bool:
-        """Say whether there is no room for a message of so many bytes."""
+        """Return whether there is no room for a message of this many bytes."""
         return self.size + size > self._settings.max_unsent
 
     def add(self, address: str, item: NodeItem, life: float = 0.0) -> None:
-        """Send an item; it is of use for ``life`` seconds, 0: as long as may be."""
+        """Send an item, which expires after ``life`` seconds; 0 means as late as possible."""
         if self._telling:
             self._put_telling()
         self._add(address, encode(item), life or self._settings.message_ttl)
@@ -88,11 +88,11 @@ class Outgoing:
         self._chunks.wake()
 
     def flush(self) -> None:
-        """Send all that waits, unless the carrier takes nothing now."""
+        """Send everything that waits, unless the carrier accepts nothing now."""
         if not self._carrier.writable:
             if self.size > 2 * self._settings.max_unsent:
                 self.clear()
-                self._carrier.drop("RabbitMQ does not read what it is sent")
+                self._carrier.drop("RabbitMQ accepts no data on this connection")
             return
         self._put_telling()
         rounds, self._rounds = self._rounds, [{}]
@@ -102,7 +102,7 @@ class Outgoing:
                 self._send(address, box)
 
     def clear(self) -> None:
-        """Forget what waits."""
+        """Discard everything that waits."""
         self._rounds = [{}]
         self._telling.clear()
         self.size = 0
@@ -124,9 +124,7 @@ class Outgoing:
         return False
 
     def _put_telling(self) -> None:
-        """Have the unreliable messages sent, by fanout where more than half of the nodes have
-        subscribers to one.
-        """
+        """Send the unreliable messages, by fanout if more than half of the nodes have subscribers."""
         telling, self._telling = self._telling, []
         life, half = self._settings.message_ttl, self._nodes() / 2
         if any(len(t.targets) > max(1, half) for t in telling):

@@ -1,4 +1,4 @@
-"""The subscribers of this node, as other nodes are told of them."""
+"""The subscribers of this node, and the changes that other nodes are told."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ class OwnSubscriber:
         self.keys: dict[str, None] = {}
 
     def covers(self, topic: str) -> bool:
-        """Say whether it listens to a topic."""
+        """Return whether it is subscribed to a topic."""
         return topic in self.topics or any(matches(p, topic) for p in self.topics)
 
     def entry(self) -> SubscriberEntry:
-        """Return it as other nodes are told of it."""
+        """Return the entry that other nodes get about it."""
         return SubscriberEntry(self.id, self.since, list(self.topics), list(self.keys))
 
 
 @implementer(IBrokerWatcher)
 class OwnSubscribers:
-    """Keeps them, and says what changes.
+    """Keeps the subscribers of this node, and reports their changes.
 
-    ``added`` is told what a subscriber of this node listens to in addition; ``removed``
-    what it no longer does, by its id, the topics (None: all), and, where it is gone, for how
-    long it is a member yet; else None.
-    ``answered`` gets the answers to the calls of other nodes. All until :meth:`stop`.
+    ``added`` is called with the topics that a subscriber of this node has added. ``removed`` is
+    called with a subscriber's id and the topics that it has removed (None: all); if the subscriber
+    is gone, also with the seconds for which it stays a member, else with None. ``answered`` gets
+    the answers to calls of other nodes. All this lasts until :meth:`stop`.
     """
 
     def __init__(
@@ -64,10 +64,10 @@ class OwnSubscribers:
         return self._by_id.get(subscriber_id)
 
     def stop(self) -> None:
-        """Tell the other nodes nothing more."""
+        """Stop telling the other nodes."""
         self._stopped = True
 
-    # -- what the broker says
+    # -- reports of the broker
 
     def subscribed(
         self,
@@ -78,7 +78,7 @@ class OwnSubscribers:
         deliver: Deliver,
         since: float,
     ) -> None:
-        """A subscriber of this node has these topics, and declares these keys in addition."""
+        """A subscriber of this node has these topics, and has declared these further keys."""
         own = self._by_id.get(subscriber_id)
         if own is None:
             own = self._by_id[subscriber_id] = OwnSubscriber(subscriber_id, deliver, since)
@@ -91,7 +91,7 @@ class OwnSubscribers:
             self._added(entry)
 
     def unsubscribed(self, subscriber_id: str, left: tuple[str, ...]) -> None:
-        """A subscriber has these topics left; one of another node is passed over."""
+        """A subscriber has only these topics left; a subscriber of another node is ignored."""
         own = self._by_id.get(subscriber_id)
         if own is None:
             return
@@ -103,7 +103,7 @@ class OwnSubscribers:
             self._removed(subscriber_id, less if left else None, None)
 
     def removed(self, subscriber_id: str, linger: float = 0.0) -> None:
-        """A subscriber is gone; one of another node is passed over."""
+        """A subscriber is gone; a subscriber of another node is ignored."""
         if self._by_id.pop(subscriber_id, None) is not None and not self._stopped:
             self._removed(subscriber_id, None, linger)
 

@@ -10,24 +10,23 @@ from kupool.bus.members import SILENCE, STEP_DOWN
 
 @dataclass(frozen=True)
 class MeshSettings:
-    """How nodes live together. Times are in seconds, sizes in bytes.
+    """Limits and times of nodes. Times are in seconds, sizes in bytes.
 
-    Each says that it is there every ``beat``; one that was silent for ``silence`` counts as
-    gone. A new one waits up to ``introduction`` for the others to say who they are, a
-    subscription up to ``acknowledgement`` for them to have taken it.
+    A node sends a heartbeat every ``beat``, and counts as gone after ``silence`` without one. A new
+    node waits up to ``introduction`` for the state of the others. A subscription waits up to
+    ``acknowledgement`` for the others to apply it.
 
-    In a node's queue messages wait up to ``message_ttl``, and no more than
-    ``max_queue_bytes`` of them; ``prefetch`` of them are under way to the node. A node puts
-    up to ``max_batch`` into one message, and keeps up to ``max_unsent`` while RabbitMQ takes
-    nothing. It remembers what it answered to the last ``max_remembered`` calls, in case
-    they come again.
+    Messages wait in a node's queue for up to ``message_ttl``, at most ``max_queue_bytes`` of them;
+    ``prefetch`` of them are on their way to the node. A node puts up to ``max_batch`` into one
+    message, and keeps up to ``max_unsent`` while RabbitMQ accepts nothing. It remembers its answers
+    to the last ``max_remembered`` calls, in case they are sent again.
 
-    A node that is lost is a member of topics until that silence is over, also where its queue
-    is gone; one that has not heard its own beat for ``step_down`` counts itself as not heard
-    any more, which is sooner.
+    The subscribers of a lost node stay members of topics until its ``silence`` is over, even if its
+    queue is gone. A node that has not received its own heartbeat for ``step_down`` assumes that
+    others do not hear it; ``step_down`` is shorter than ``silence``.
 
-    Unless a broker is ``required``, a node whose brokers cannot be reached at first, for
-    ``patience`` seconds, is there all the same, and joins the others when they can.
+    Unless a broker is ``required``, a node that cannot reach RabbitMQ for ``patience`` seconds
+    starts anyway, and joins the others when it can.
     """
 
     beat: float = 1.0
@@ -46,7 +45,7 @@ class MeshSettings:
 
     @property
     def step_down(self) -> float:
-        """Seconds without its own beat after which a node is not heard by the others."""
+        """Seconds without its own heartbeat after which a node assumes that others do not hear it."""
         return self.silence * STEP_DOWN / SILENCE
 
     def __post_init__(self) -> None:

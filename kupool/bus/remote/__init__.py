@@ -1,1 +1,1 @@
-"""The bus over a network: the same core behind a server, and a client of the same interface."""
+"""The bus over a network: a server for a broker, and a client with the same interface."""

@@ -1,4 +1,4 @@
-"""The bus as a client of a server has it: the same interface, over one connection."""
+"""The client of a bus on a server: the same interface over one connection."""
 
 from __future__ import annotations
 
@@ -34,27 +34,27 @@ from kupool.wire.framing import FRAME, Framing, Item
 from kupool.wire.incoming import ServerMessage
 from kupool.wire.messages import AuthorizeParams, encode_error, encode_request
 
-#: Seconds that an attempt to connect may take, and the answer to ``authorize``.
+#: The time limit of an attempt to connect, and of the answer to ``authorize``, in seconds.
 CONNECT_TIMEOUT = 10.0
 
-#: Seconds between two signs of life, and without one until the connection is given up.
+#: Seconds between two keepalives, and without one until the connection is closed.
 PING_INTERVAL = 20.0
 SILENCE = 45.0
 
 
 @implementer(IBus)
 class RemoteBus(Models):
-    """A bus that a server carries.
+    """A bus on a server.
 
-    It connects when :meth:`connect` is called, and comes back for ever, unless the server
-    wants it no more. Subscriptions outlive connections. A reliable message waits for a
-    connection until its deadline, and is sent again, as redelivered, over the next one where
-    its outcome was not heard; an unreliable one is refused while there is none.
-    ``settings`` should be those of the server; ``timeout``, ``max_data`` and the limits of
-    calls and handlers count here. What the server sends may have ``max_frame`` bytes, or
-    twice ``settings.max_message`` where that is more. With a ``username`` each connection
-    begins with ``authorize``, as a pool wants it. ``on_gone`` gets the error with which the
-    bus does not come back by itself, and may return a Deferred or a coroutine.
+    It connects when :meth:`connect` is called, and reconnects without end, unless the server
+    refuses it. Subscriptions outlive connections. A reliable message waits for a connection until
+    its deadline. If its outcome was lost with a connection, it is sent again over the next one,
+    marked as redelivered. An unreliable message is refused while there is no connection.
+    ``settings`` should be those of the server; ``timeout``, ``max_data`` and the limits of calls
+    and handlers have an effect here. A message from the server may have ``max_frame`` bytes, or
+    twice ``settings.max_message`` if that is more. With a ``username`` each connection starts with
+    ``authorize``, as a pool requires. ``on_gone`` gets the error after which the bus does not
+    reconnect; it may return a Deferred or a coroutine.
     """
 
     _log = Logger()
@@ -74,7 +74,7 @@ class RemoteBus(Models):
     ) -> None:
         settings = settings or BusSettings()
         self.on_gone = on_gone
-        #: Why the bus does not come back by itself, once it does not.
+        #: Why the bus does not reconnect; None while it does.
         self.refusal: Exception | None = None
         self._credentials = AuthorizeParams(username, password) if username else None
         self._dialler = Dialler(
@@ -109,14 +109,14 @@ class RemoteBus(Models):
 
     @property
     def state(self) -> ClientState:
-        """What the bus is doing; ``ClientState.GONE``: see :attr:`refusal`."""
+        """The state of the connection; for ``ClientState.GONE`` see :attr:`refusal`."""
         return self._dialler.state
 
     def connect(self) -> Deferred[None]:
-        """Connect; the Deferred fails, and nothing is tried again, if that fails at first.
+        """Connect; if the first attempt fails, the Deferred fails and there is no other attempt.
 
-        It fails with :class:`BusError` where the server does not let the user in. Call it
-        once, and again only when the bus does not come back by itself.
+        It fails with :class:`BusError` if the server refuses the user. Call it once, and again only
+        after the bus has stopped reconnecting.
         """
         self.refusal = None
         started: Deferred[None] = Deferred(lambda _: self._cancelled())
@@ -146,7 +146,7 @@ class RemoteBus(Models):
         key: str = "",
         headers: Mapping[str, str] | None = None,
     ) -> Deferred[Outcome]:
-        """Publish by a model, with what that takes; as the method of its name does."""
+        """Publish by a model with that model's arguments, as the method of the model's name does."""
         return self._outstanding.publish(
             model, data, topic, timeout=timeout, key=key, headers=headers
         )
@@ -156,32 +156,32 @@ class RemoteBus(Models):
     def subscribe(
         self, topics: Iterable[Topic], handler: Handler, *, keys: Iterable[str] = ()
     ) -> Deferred[Subscription]:
-        """Let a handler have the messages of some topics.
+        """Subscribe a handler to topics.
 
         Without a connection it fires after the next one. It fails with
-        :class:`~kupool.bus.BusError` where the server refuses.
+        :class:`~kupool.bus.BusError` if the server refuses.
         """
         return self._listening.subscribe(topics, handler, keys)
 
     def unsubscribe(
         self, handler: Handler, topics: Iterable[Topic] | None = None
     ) -> Deferred[None]:
-        """Let a handler have no more of some topics, by default of all."""
+        """End the subscription of a handler to some topics, by default to all."""
         return self._listening.unsubscribe(handler, topics)
 
     def watch(self, topic: Topic, told: MembersTold) -> Deferred[None]:
-        """Tell who the subscribers of a topic are, now and whenever that changes.
+        """Report the subscribers of a topic to ``told``, now and at every change.
 
         Without a connection it fires after the next one. It fails with
-        :class:`~kupool.bus.BusError` where the server refuses.
+        :class:`~kupool.bus.BusError` if the server refuses.
         """
         return self._watches.watch(topic, told)
 
     def unwatch(self, told: MembersTold) -> Deferred[None]:
-        """Tell no more of any topic."""
+        """End all watches of ``told``."""
         return self._watches.unwatch(told)
 
-    # -- what the server knows
+    # -- status of the server
 
     def status(self) -> Deferred[BusStatus]:
         """Return topics, subscribers and counts; fails with :class:`BusError`."""
@@ -200,7 +200,7 @@ class RemoteBus(Models):
         )
 
     def trace(self, message_id: str) -> Deferred[tuple[Step, ...]]:
-        """Return the way of a recent message; fails with :class:`BusError`."""
+        """Return the trace of a recent message; fails with :class:`BusError`."""
         return self._question("bus.trace", TraceParams(message_id), tuple[Step, ...])
 
     def _question(self, method: str, params: object, form: Any) -> Deferred[Any]:
@@ -245,7 +245,7 @@ class RemoteBus(Models):
     # -- the connection
 
     def _greet(self, connection: Connection) -> Deferred[None] | None:
-        """Say who we are; fires once the server has let us in."""
+        """Authorize; fires when the server has accepted it."""
         if self._credentials is None:
             return None
         welcome: Deferred[None] = Deferred()
@@ -315,7 +315,7 @@ class RemoteBus(Models):
         return None
 
     def close(self) -> Deferred[None]:
-        """End every call as refused, and the connection; fires when that has ended."""
+        """Refuse every open call and close the connection; fires when it is closed."""
         self._outstanding.close()
         self._listening.close()
         self._watches.close()

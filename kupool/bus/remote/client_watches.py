@@ -1,4 +1,4 @@
-"""Watches of the members of topics: as a client has them, over all of its connections."""
+"""A client's watches of the members of topics, which outlive its connections."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from kupool.session.connection import Connection
 from kupool.timing.waiting import Waiters
 from kupool.wire.incoming import ServerMessage
 
-#: Seconds after which a watch is asked for again.
+#: Seconds after which a watch is renewed.
 RENEWAL = 1.0
 
 
 class _ClientWatch:
-    """A watched topic: what the server has told of it, and who is to know."""
+    """A watched topic: what the server has reported, and who is told."""
 
     def __init__(self) -> None:
         self.known = False
-        #: Whether what the server tells next is all of it.
+        #: Whether the next report of the server is complete.
         self.anew = True
         self.members: dict[str, TopicMember] = {}
         self.told: dict[MembersTold, tuple[TopicMember, ...] | None] = {}
@@ -36,10 +36,10 @@ class _ClientWatch:
 
 
 class RemoteWatches:
-    """Asks for them again and again, and knows when the server does not hear that.
+    """Renews watches regularly, and notices when the server does not receive that.
 
-    A watch holds as long as the server said, from when it was asked: so it has ended here
-    before the server counts this client as gone.
+    A watch lasts as long as the server said, from when it was requested. So it ends here before the
+    server counts this client as gone.
     """
 
     _log = Logger()
@@ -62,7 +62,7 @@ class RemoteWatches:
         self._end: IDelayedCall | None = None
 
     def watch(self, topic: Topic, told: MembersTold) -> Deferred[None]:
-        """Tell of the members of a topic, from this connection on or from the next."""
+        """Report the members of a topic, from this connection on or from the next."""
         name = topic_name(topic)
         refusal = self._refusal()
         if refusal:
@@ -75,7 +75,7 @@ class RemoteWatches:
         return done
 
     def unwatch(self, told: MembersTold) -> Deferred[None]:
-        """Tell no more of any topic."""
+        """End all watches of ``told``."""
         link = self._link()
         for name, watched in list(self._topics.items()):
             watched.told.pop(told, None)
@@ -92,7 +92,7 @@ class RemoteWatches:
         self._renew()
 
     def down(self) -> None:
-        """There is none any more: we may be back before what holds has ended."""
+        """The connection is lost. The client may reconnect before its watches have ended."""
         if self._again is not None and self._again.active():
             self._again.cancel()
         self._again = None
@@ -100,12 +100,12 @@ class RemoteWatches:
             watched.anew = True
 
     def gone(self) -> None:
-        """There will be no connection: tell who waits for one."""
+        """There will be no connection again: fail the watches that wait for one."""
         for watched in self._topics.values():
             watched.waiting.tell(Failure(BusError(self._refusal())))
 
     def close(self) -> None:
-        """Tell nobody any more."""
+        """End all watches."""
         self._topics.clear()
         self._stop()
 
@@ -115,7 +115,7 @@ class RemoteWatches:
                 timer.cancel()
         self._again = self._end = None
 
-    # -- what holds for how long
+    # -- how long watches last
 
     def _renew(self) -> None:
         if self._again is not None and self._again.active():
@@ -139,7 +139,9 @@ class RemoteWatches:
                     raise BusError(reply.error)
                 answer = msgspec.json.decode(reply.result, type=Watched)
             except (ValueError, BusError) as error:
-                self._log.warn("The bus does not let us watch: {why}", why=str(error))
+                self._log.warn(
+                    "The bus refused to watch the members of topics: {why}", why=str(error)
+                )
                 watched.waiting.tell(Failure(BusError(str(error))))
                 watched.known = False
                 self._tell(watched)
@@ -161,10 +163,10 @@ class RemoteWatches:
         if (before > now) != (until > now):
             self._tell_all()
 
-    # -- who is there
+    # -- members
 
     def members(self, message: ServerMessage) -> None:
-        """Take a notification of the server; raises :class:`ValueError`."""
+        """Handle a notification ``members`` of the server; raises :class:`ValueError`."""
         params = msgspec.json.decode(message.params, type=MembersParams)
         watched = self._topics.get(params.topic)
         if watched is None:
@@ -194,7 +196,7 @@ class RemoteWatches:
                 try:
                     told(members)
                 except BaseException:
-                    self._log.failure("Who watches the members of a topic could not be told")
+                    self._log.failure("A watch of the members of a topic failed")
 
 
 __all__ = ["RENEWAL", "RemoteWatches"]

@@ -1,7 +1,7 @@
-"""The frame of the bus that KuPool's was modelled on, as a codec of this bus's own messages.
+"""A codec that carries this bus's own messages in frames of the predecessor's bus.
 
 Serve it with :class:`kupool.net.transport.protocols.CodecFactory`, and give its framing to the
-client. Clients of that bus itself are served by :mod:`kupool.bus.compatible`.
+client. For clients of the predecessor's bus itself see :mod:`kupool.bus.compatible`.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from kupool.wire.framing import Item
 from kupool.wire.packets import NumberedMessage, check_id
 from kupool.wire.splitters import Tlv
 
-#: The command of what carries a message of the bus, as JSON.
+#: The command of frames that carry a message of the bus as JSON.
 COMMAND = 0
 
 
 class CompatibleSplitter(PredecessorSplitter):
-    """Cuts such frames, of which it hands out the body.
+    """Splits a stream of such frames into their bodies.
 
-    A message of another command than :data:`COMMAND` comes as a :class:`Tlv` under it.
+    A message of another command than :data:`COMMAND` is returned as a :class:`Tlv` under it.
     """
 
     __slots__ = ()
@@ -43,7 +43,7 @@ def _message(data: Item) -> Item:
 
 
 class CompatibleCodec(Limited):
-    """Frames with that magic; the id of a message is its command, its sequence 0."""
+    """Frames with that magic; the id of a message is its command, and its sequence is 0."""
 
     name = "compatible"
 
@@ -63,7 +63,7 @@ class CompatibleCodec(Limited):
         return PredecessorFrame(command, 0, body).encode()
 
     def splitter(self, max_payload: int) -> CompatibleSplitter:
-        """Return what cuts the bytes of one peer."""
+        """Return a splitter for the bytes of one peer."""
         return CompatibleSplitter(self._limit(max_payload))
 
 

@@ -1,4 +1,4 @@
-"""What a client listens to: its subscriptions over all connections, and its calls."""
+"""A client's subscriptions over all connections, and the calls that arrive for them."""
 
 from __future__ import annotations
 
@@ -36,19 +36,20 @@ from kupool.timing.waiting import Waiters
 from kupool.wire.incoming import ServerMessage
 from kupool.wire.messages import RequestId, encode_error, encode_result
 
-#: The bytes of topics, and of keys, as JSON that one request has at most; and how many of each.
+#: The limits for one request: the bytes of its topics as JSON, those of its keys, and the number of
+#: each.
 CHUNK_BYTES = 12_000
 CHUNK = 50
 
-#: Is given the reply to a request, or None where there will be none.
+#: Gets the reply to a request, or None if there will be none.
 Replied = Callable[[ServerMessage | None], object]
 
 
 class RemoteListening:
-    """Tells each connection what is wanted, and has handlers answer what is called.
+    """Subscribes over each new connection, and has handlers answer incoming calls.
 
-    ``link`` returns the connection, if there is one; ``ask`` sends a request over it.
-    ``refusal`` says why there will be none, if so.
+    ``link`` returns the connection, if there is one. ``ask`` sends a request over it. ``refusal``
+    returns why there will be no connection, if that is so.
     """
 
     _log = Logger()
@@ -69,7 +70,7 @@ class RemoteListening:
         self._refusal = refusal
         self._by_handler: dict[Handler, ClientSubscription] = {}
         self._by_name: dict[str, ClientSubscription] = {}
-        #: Never used again: what is on its way to one handler is for no other.
+        #: Never used again: a late call for one handler must not reach another.
         self._names = map(str, count())
         self._handled = HandledCalls(clock)
         self._closed = False
@@ -77,7 +78,7 @@ class RemoteListening:
     def subscribe(
         self, topics: Iterable[Topic], handler: Handler, keys: Iterable[str]
     ) -> Deferred[Subscription]:
-        """Let a handler have the messages of some topics, now or with the next connection."""
+        """Subscribe a handler to topics, now or over the next connection."""
         patterns = [pattern_name(topic) for topic in topics_of(topics)]
         new_keys = checked_keys(keys)
         if not patterns:
@@ -100,7 +101,7 @@ class RemoteListening:
         return done
 
     def unsubscribe(self, handler: Handler, topics: Iterable[Topic] | None) -> Deferred[None]:
-        """Let a handler have no more of some topics, or with None of all."""
+        """End the subscription of a handler to some topics, or with None to all."""
         patterns = None if topics is None else [pattern_name(t) for t in topics_of(topics)]
         subscription = self._by_handler.get(handler)
         if subscription is None:
@@ -133,7 +134,7 @@ class RemoteListening:
         *,
         waiting: Waiters[Subscription],
     ) -> None:
-        """Subscribe in requests that fit a message; the reply to the last one counts."""
+        """Subscribe in requests that each fit a message; the reply to the last one counts."""
         parts = list(zip_longest(_parts(topics), _parts(keys)))
         for n, (some_topics, some_keys) in enumerate(parts):
             params = SubscribeParams(
@@ -154,11 +155,11 @@ class RemoteListening:
         reply: ServerMessage | None,
     ) -> None:
         if reply is None and subscription.name in self._by_name:
-            subscription.waiting.join(waiting)  # the next connection begins anew
+            subscription.waiting.join(waiting)  # the next connection subscribes anew
             return
         try:
             if reply is None:
-                raise BusError("no longer wanted")
+                raise BusError("unsubscribed meanwhile")
             if reply.error is not None:
                 raise BusError(reply.error)
             found = msgspec.json.decode(reply.result, type=Subscribed)
@@ -169,13 +170,13 @@ class RemoteListening:
         waiting.tell(Subscription(found.subscriber, tuple(found.topics)))
 
     def up(self, link: Connection) -> None:
-        """Ask for all that is wanted over a new connection."""
+        """Subscribe to everything over a new connection."""
         for one in list(self._by_handler.values()):
             waiting, one.waiting = one.waiting, Waiters()
             self._listen(link, one, list(one.topics), list(one.keys), waiting=waiting)
 
     def called(self, link: Connection, request: ServerMessage) -> None:
-        """Have a call handled, and answered where it wants to be."""
+        """Have a call handled, and answered if an answer is expected."""
         try:
             params = msgspec.json.decode(request.params, type=CallParams)
             message = called_message(params)
@@ -185,7 +186,7 @@ class RemoteListening:
             return
         subscription = self._by_name.get(params.subscriber)
         if subscription is not None and not subscription.covers(message.topic):
-            subscription = None  # it was on its way when the handler gave up this topic
+            subscription = None  # it was sent before the handler unsubscribed
         if request.id is None:
             if subscription is not None:
                 subscription.inbox.put(message, None)
@@ -206,12 +207,12 @@ class RemoteListening:
                 link.send(encode_error(request_id, ErrorText(INTERNAL_ERROR.code, text)))
 
     def gone(self) -> None:
-        """There will be no connection: tell who waits for one."""
+        """There will be no connection again: fail the callers that wait for one."""
         for subscription in list(self._by_handler.values()):
             subscription.waiting.tell(Failure(BusError(self._refusal())))
 
     def close(self) -> None:
-        """Listen to nothing any more."""
+        """End all subscriptions."""
         self._closed = True
         for subscription in self._by_handler.values():
             subscription.inbox.close()
@@ -225,7 +226,7 @@ def _tell(waiting: Waiters[None], reply: ServerMessage | None) -> None:
 
 
 def _nobody(reply: ServerMessage | None) -> None:
-    """Nobody waits for this reply: that to the last part counts."""
+    """Ignore this reply: only the reply to the last part counts."""
 
 
 def _parts(texts: Sequence[str]) -> Iterator[list[str]]:

@@ -1,4 +1,4 @@
-"""The bus's requests and replies, as docs/protocol.md, section 5, names them."""
+"""The requests and replies of the bus on a connection; see docs/protocol.md, section 5."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from kupool.wire.messages import RequestId, encode_error, encode_result
 #: As attributes of their classes, members of enumerations take fifteen times as long.
 _ANSWERED, _ANSWER = Kind.ANSWERED, CallVerdict.ANSWER
 
-#: What is left out of a ``call``; msgspec knows a default by its identity.
+#: Defaults that a ``call`` leaves out; msgspec recognizes a default by its identity.
 NO_TIMEOUT = 0.0
 
 
 class Body(msgspec.Struct, omit_defaults=True, kw_only=True, gc=False):
-    """Bytes in JSON: as text where they are that, else in base64 and marked so."""
+    """Bytes in JSON: as text if they are text, else in base64 with ``base64`` set."""
 
     data: str = ""
     base64: bool = False
 
 
 class PublishParams(Body, kw_only=True):
-    """Params of ``bus.publish``; ``message`` is an id to know the message by."""
+    """Params of ``bus.publish``; ``message`` is the publisher's own id of the message."""
 
     topic: str | int
     model: Model
@@ -48,7 +48,7 @@ class PublishParams(Body, kw_only=True):
 
 
 class SubscribeParams(msgspec.Struct, omit_defaults=True):
-    """Params of ``bus.subscribe``; a connection may have subscribers of several names."""
+    """Params of ``bus.subscribe``; a connection may have several subscribers, each with a name."""
 
     topics: list[str | int]
     subscriber: str = ""
@@ -56,14 +56,14 @@ class SubscribeParams(msgspec.Struct, omit_defaults=True):
 
 
 class UnsubscribeParams(msgspec.Struct, omit_defaults=True):
-    """Params of ``bus.unsubscribe``; without topics it is all of them."""
+    """Params of ``bus.unsubscribe``; without topics it ends all of them."""
 
     topics: list[str | int] | None = None
     subscriber: str = ""
 
 
 class WatchParams(msgspec.Struct):
-    """Params of ``bus.watch``: whose subscribers."""
+    """Params of ``bus.watch``: the topic whose subscribers are watched."""
 
     topic: str | int
 
@@ -75,22 +75,26 @@ class UnwatchParams(msgspec.Struct):
 
 
 class Watched(msgspec.Struct):
-    """Result of ``bus.watch``: for how long the watch holds, and who watches counts as there."""
+    """Result of ``bus.watch``: for how many milliseconds the watch lasts.
+
+    For that long, the subscribers of the session certainly count as members everywhere.
+    """
 
     valid_ms: float
 
 
 class MemberEntry(msgspec.Struct, omit_defaults=True):
-    """A subscriber in a notification ``members``."""
+    """A subscriber in the notification ``members``."""
 
     subscriber: str
     keys: list[str] = []
 
 
 class MembersParams(msgspec.Struct, omit_defaults=True):
-    """Params of the notification ``members``: who has come and gone.
+    """Params of the notification ``members``: who subscribed and who is gone.
 
-    Where ``known`` is False nobody is known any more. With ``more`` another one follows at once.
+    If ``known`` is False, the members are unknown from now on. With ``more``, another notification
+    follows at once.
     """
 
     topic: str
@@ -101,7 +105,7 @@ class MembersParams(msgspec.Struct, omit_defaults=True):
 
 
 class StatusParams(msgspec.Struct):
-    """Params of ``bus.status``: from which entry on."""
+    """Params of ``bus.status``: the first entry to return."""
 
     start: int = 0
 
@@ -126,7 +130,7 @@ class CallParams(Body, kw_only=True):
 
 
 class _Call(msgspec.Struct, gc=False):
-    """The server's request ``call``: one object, as it is encoded for every message."""
+    """The server's request ``call``, encoded as one object for every message."""
 
     id: str | None
     method: str
@@ -141,7 +145,7 @@ class Subscribed(msgspec.Struct):
 
 
 class Published(Body, kw_only=True):
-    """Result of ``bus.publish``, but for ``timeout`` and ``no subscriber``: errors."""
+    """Result of ``bus.publish``; the outcomes ``timeout`` and ``no subscriber`` are errors instead."""
 
     outcome: Kind
     status: int = 0
@@ -157,7 +161,7 @@ class AnswerBody(Body, kw_only=True):
 
 
 class StatusPage(msgspec.Struct):
-    """Result of ``bus.status``: what fits a message; ``next`` is where to go on."""
+    """Result of ``bus.status``: as much as fits a message; ``next`` is where the next page starts."""
 
     calls: int
     calls_bytes: int
@@ -168,7 +172,9 @@ class StatusPage(msgspec.Struct):
 
 
 class _CallReply(msgspec.Struct, gc=False):
-    """A reply to ``call`` as most are, in one step; a :class:`ServerMessage` is any."""
+    """The usual form of a reply to ``call``, decoded in one step; :class:`ServerMessage` covers all
+    forms.
+    """
 
     id: RequestId = None
     method: str | None = None
@@ -182,14 +188,15 @@ _decode_answer = msgspec.json.Decoder(AnswerBody | str | bool | None).decode
 _decode_published = msgspec.json.Decoder(Published).decode
 _encode = msgspec.json.Encoder().encode
 
-#: The bytes of entries that a page of a status may have, as JSON.
+#: The size limit of the entries in one page of a status, as JSON.
 PAGE = 40_000
 
 
 def encode_data(data: bytes) -> tuple[str, bool]:
-    """Return bytes as text, or in base64 where that is no text or would be longer; and which.
+    """Return bytes as text, or as base64 if they are not text or base64 is shorter; and which it
+    is.
 
-    They are ``data`` and ``base64`` of a :class:`Body`.
+    The two values are ``data`` and ``base64`` of a :class:`Body`.
     """
     try:
         text = data.decode()
@@ -211,7 +218,7 @@ def decode_data(body: Body) -> bytes:
 
 
 def encode_call(request_id: str | None, message: Message, subscriber: str) -> bytes:
-    """Return the request that brings a message to a subscriber."""
+    """Return the request that delivers a message to a subscriber."""
     text, base64 = encode_data(message.data)
     params = CallParams(
         data=text,
@@ -229,12 +236,12 @@ def encode_call(request_id: str | None, message: Message, subscriber: str) -> by
 
 
 def _milliseconds(seconds: float) -> float:
-    """Return milliseconds to three digits, in a third of the time of ``round``."""
+    """Return milliseconds rounded to three digits, in a third of the time of ``round``."""
     return int(seconds * 1_000_000 + 0.5) / 1000
 
 
 def called_message(params: CallParams) -> Message:
-    """Return the message that a ``call`` brings; raises :class:`ValueError`."""
+    """Return the message in a ``call``; raises :class:`ValueError`."""
     return Message(
         params.message,
         params.topic,
@@ -248,7 +255,7 @@ def called_message(params: CallParams) -> Message:
 
 
 def published(outcome: Outcome) -> Published | ErrorText:
-    """Return what ``bus.publish`` is answered with."""
+    """Return the result for ``bus.publish``."""
     if outcome.kind is not _ANSWERED:
         if outcome.kind is Kind.TIMEOUT:
             return TIMEOUT
@@ -275,7 +282,7 @@ def encode_outcome(request_id: RequestId, outcome: Outcome) -> bytes:
 
 
 def read_outcome(reply: ServerMessage) -> Outcome:
-    """Return the outcome that a reply to ``bus.publish`` tells."""
+    """Return the outcome in a reply to ``bus.publish``."""
     if reply.error is not None:
         kinds = {TIMEOUT.code: Kind.TIMEOUT, NO_SUBSCRIBER.code: Kind.NO_SUBSCRIBER}
         kind = kinds.get(reply.code or 0)
@@ -291,7 +298,7 @@ def read_outcome(reply: ServerMessage) -> Outcome:
 
 
 def response_result(response: Response) -> AnswerBody | ErrorText:
-    """Return what a ``call`` is answered with."""
+    """Return the result for a ``call``."""
     if response.verdict is _ANSWER:
         text, base64 = encode_data(response.data)
         return AnswerBody(data=text, base64=base64, status=response.status)
@@ -303,9 +310,9 @@ def response_result(response: Response) -> AnswerBody | ErrorText:
 
 
 def read_reply(payload: bytes) -> tuple[str, Response] | None:
-    """Return the id of a reply to a ``call`` and what it says; None for any other message.
+    """Return the id of a reply to a ``call`` and its response; None for any other message.
 
-    A result of text is an answer too, ``true`` and null are an empty one.
+    A text result is an answer too; ``true`` and null are an empty answer.
     """
     try:
         reply = _decode_call_reply(payload)
@@ -319,7 +326,7 @@ def read_reply(payload: bytes) -> tuple[str, Response] | None:
 
 
 def _read_misfit(payload: bytes) -> tuple[str, Response] | None:
-    """As :func:`read_reply`, for one whose result may be what no answer is."""
+    """As :func:`read_reply`, for a reply whose result may not be a valid answer."""
     try:
         reply = decode_incoming(payload)
     except (ValueError, RecursionError):
@@ -362,7 +369,7 @@ def _unreadable(why: object) -> Response:
 
 
 def status_page(status: BusStatus, start: int) -> StatusPage:
-    """Return the part of a status from an entry on that fits a message."""
+    """Return the page of a status from an entry on that fits a message."""
     page = StatusPage(status.calls, status.calls_bytes, status.counts, [], [])
     entries: list[TopicStatus | SubscriberStatus] = [*status.topics, *status.subscribers]
     left = PAGE

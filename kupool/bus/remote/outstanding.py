@@ -1,4 +1,4 @@
-"""What a client has published and not heard the outcome of."""
+"""A client's publishes that have no outcome yet."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from kupool.session.connection import Connection
 from kupool.wire.incoming import ServerMessage
 from kupool.wire.messages import encode_request
 
-#: Seconds after its deadline at which a call is given up here: the server's word on it
-#: may still be on its way.
+#: Seconds after its deadline at which the client gives up a call: the server's reply may still be
+#: on its way.
 GRACE = 0.05
 
 NOT_CONNECTED = "not connected"
@@ -35,16 +35,16 @@ class Publishing:
         self.message = message
         self.deadline = deadline
         self.outcome = outcome
-        #: The id of the request that is on its way.
+        #: The id of the request that was sent.
         self.request = 0
         self.sent = False
 
 
 class Outstanding:
-    """Sees to it that each publish has one outcome, however often the connection changes.
+    """Makes sure that each publish gets one outcome, however often the connection changes.
 
-    ``link`` returns the connection, if there is one, and ``refusal`` why there will be
-    none, if so. ``answers`` matches the server's words.
+    ``link`` returns the connection, if there is one. ``refusal`` returns why there will be none, if
+    that is so. ``answers`` matches the server's replies with requests.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Outstanding:
         key: str,
         headers: Mapping[str, str] | None,
     ) -> Deferred[Outcome]:
-        """Send a message now, or with the next connection; raises as a publish does."""
+        """Send a message now or over the next connection; raises as a publish does."""
         number, settings = next(self._numbers), self._settings
         message_id = self._ids.text()
         message = make_message(
@@ -100,7 +100,7 @@ class Outstanding:
         return outcome
 
     def up(self, link: Connection) -> None:
-        """Send what has no outcome yet over a new connection."""
+        """Send the messages without an outcome over a new connection."""
         for number, publishing in list(self._publishing.items()):
             self._send(link, number, publishing)
 
@@ -114,12 +114,12 @@ class Outstanding:
             self._end(number, Outcome(Kind.REFUSED, reason="the connection was lost"))
 
     def gone(self) -> None:
-        """There will be no connection: end every call as refused."""
+        """There will be no connection again: refuse every call."""
         for number in list(self._publishing):
             self._end(number, Outcome(Kind.REFUSED, reason=self._refusal()))
 
     def close(self) -> None:
-        """End every call as refused, and refuse those that follow."""
+        """Refuse every call, and those that follow."""
         self._closed = True
         for number in list(self._publishing):
             self._end(number, Outcome(Kind.REFUSED, reason=BUS_CLOSED))
@@ -147,7 +147,7 @@ class Outstanding:
         message = publishing.message
         left = publishing.deadline - self._clock.seconds()
         if left < MIN_TIMEOUT:
-            return  # its time is as good as over
+            return  # it is about to expire
         text, base64 = encode_data(message.data)
         params = PublishParams(
             topic=message.topic,
@@ -165,7 +165,7 @@ class Outstanding:
         self._answers.expect(publishing.request, partial(self._told, number))
         try:
             link.send(encode_request(publishing.request, "bus.publish", params))
-        except ValueError as error:  # over the limit of the connection's codec
+        except ValueError as error:  # or over the limit of the connection's codec
             self._end(number, Outcome(Kind.REFUSED, reason=str(error)))
 
     def _forget(self, number: int) -> Publishing | None:

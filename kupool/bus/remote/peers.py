@@ -1,4 +1,4 @@
-"""What the bus knows of each connection: its subscribers, and what it has published."""
+"""The state of each connection on the bus: its subscribers and its publishes."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ from twisted.internet.defer import Deferred
 from kupool.bus.remote.shares import Share
 from kupool.bus.settings import PeerLimits
 
-#: Subscribers that may answer yet, though they listen no more, before they are looked through.
+#: Ended subscribers with open calls; above this number, those without open calls are removed.
 PARTED = 16
 
 
 class BusPeer:
     """One connection on the bus.
 
-    ``publisher`` is who publishes there, as far as the bus can know: the ids of its messages
-    are its own. ``shares`` are those of its user and address. Subscribers have names that
-    the peer gives them, and numbers that are never used again.
+    ``publisher`` identifies the publisher as far as the bus can know: the ids of its messages are
+    separate from those of others. ``shares`` are those of its user and address. A subscriber has a
+    name, which the peer chooses, and a number, which is never used again.
     """
 
     def __init__(self, publisher: str, shares: tuple[Share, ...]) -> None:
         self.publisher = publisher
         self._key = f"{len(publisher)}:{publisher}".encode()
         self.shares = shares
-        #: Whose share of the buffer an unreliable message takes.
+        #: The owners whose share of the buffer an unreliable message takes.
         self.owners = tuple(share.owner for share in shares)
         #: The number of each subscriber, by its name.
         self.names: dict[str, int] = {}
         #: Whether it ever had a subscriber: then it may have calls to reply to.
         self.has_listened = False
-        #: What waits for all outcomes.
+        #: Callers that wait for all outcomes.
         self.settled: Deferred[None] | None = None
         self.publishing = 0
-        #: How to end each publish without an outcome, and the size of its data.
+        #: The function that ends each publish without an outcome, and the size of its data.
         self._open: dict[int, tuple[Callable[[], None], int]] = {}
         self._begun = 0
         #: The topics and keys of each subscriber, by its name.
@@ -43,14 +43,14 @@ class BusPeer:
         self._keys: dict[str, set[str]] = {}
         self._held = 0
         self._next_number = 0
-        #: Subscribers that listen no more, and have calls to answer.
+        #: Ended subscribers that still have calls to answer.
         self._parted: set[int] = set()
         self._most_parted = PARTED
 
-    # -- what it has published
+    # -- publishes
 
     def refuses_call(self, limits: PeerLimits, size: int) -> str:
-        """Say what is full for one more publish of so many bytes; empty: nothing."""
+        """Return which limit one more publish of this many bytes would exceed; empty if none."""
         if self.publishing >= limits.publishing:
             return "open calls of one session"
         for share in self.shares:
@@ -63,15 +63,15 @@ class BusPeer:
         return ""
 
     def message_id(self, own: str) -> str:
-        """Return the id of a message that its publisher calls by an id of its own.
+        """Return the bus's id for a message that has an id of its publisher's own.
 
-        Nobody else's message gets the same. Where the same publisher sends the message again,
-        it has the same id: who has handled it knows it by that.
+        No other publisher's message has this id. If the same publisher sends the message again, the
+        id is the same, so a subscriber that has handled it recognizes it.
         """
         return blake2b(self._key + own.encode(), digest_size=12).hexdigest()
 
     def begin(self, size: int) -> int:
-        """Count a publish of so many bytes; returns its number."""
+        """Count a publish of this many bytes; returns its number."""
         self._begun += 1
         self._open[self._begun] = _nothing, size
         self.publishing += 1
@@ -81,13 +81,13 @@ class BusPeer:
         return self._begun
 
     def opened(self, number: int, end: Callable[[], None]) -> None:
-        """Note what ends a publish without an outcome, unless it has one already."""
+        """Record the function that ends a publish, unless it has an outcome already."""
         found = self._open.get(number)
         if found is not None:
             self._open[number] = end, found[1]
 
     def finished(self, number: int) -> bool:
-        """A publish has its outcome, or is to have none; False where that is known."""
+        """A publish has its outcome, or will get none; returns False if that was known."""
         found = self._open.pop(number, None)
         if found is None:
             return False
@@ -103,19 +103,19 @@ class BusPeer:
         return True
 
     def end_publishes(self) -> int:
-        """End everything that has no outcome yet; returns how much that was."""
+        """End all publishes without an outcome; returns how many there were."""
         ended = list(self._open.items())
         for number, (end, _) in ended:
             end()
             self.finished(number)
         return len(ended)
 
-    # -- who listens
+    # -- subscribers
 
     def refuses_subscriber(
         self, limits: PeerLimits, name: str, topics: set[str], keys: set[str]
     ) -> str:
-        """Say what is full for a subscriber of a name with more topics; empty: nothing."""
+        """Return which limit a subscriber with more topics would exceed; empty if none."""
         known = len(self.names) + len(self._parted)
         if name not in self.names and known >= limits.subscribers:
             return "subscribers of one session"
@@ -128,15 +128,15 @@ class BusPeer:
         return ""
 
     def topics_of(self, name: str) -> frozenset[str]:
-        """Return what a subscriber listens to."""
+        """Return the topics of a subscriber."""
         return frozenset(self._topics.get(name, ()))
 
     def number_of(self, name: str) -> int:
-        """Return the number of a subscriber; a new one gets it with :meth:`subscribed`."""
+        """Return the number of a subscriber; a new one is recorded by :meth:`subscribed`."""
         return self.names.get(name, self._next_number)
 
     def subscribed(self, name: str, topics: Iterable[str], keys: Iterable[str]) -> None:
-        """A subscriber listens to these topics, and declares more keys."""
+        """A subscriber has subscribed to topics and declared keys."""
         self.has_listened = True
         if name not in self.names:
             self.names[name] = self._next_number
@@ -146,9 +146,9 @@ class BusPeer:
         self._count()
 
     def unsubscribed(self, name: str, left: Iterable[str], knows: Callable[[int], bool]) -> None:
-        """A subscriber has these topics left; without any its name is free again.
+        """A subscriber has only these topics left; without any, its name is free again.
 
-        ``knows`` says of a number whether its subscriber may still answer.
+        ``knows`` returns whether the subscriber of a number may still answer calls.
         """
         topics = set(left)
         if topics:
@@ -164,7 +164,7 @@ class BusPeer:
         self._count()
 
     def leave(self) -> list[int]:
-        """Listen to nothing any more; returns the numbers of all subscribers."""
+        """Remove all subscribers; returns their numbers."""
         numbers = [*self.names.values(), *self._parted]
         self.names.clear()
         self._parted.clear()
@@ -181,7 +181,7 @@ class BusPeer:
 
 
 def _nothing() -> None:
-    """End what cannot be ended: it has its outcome soon."""
+    """Do nothing: this publish gets its outcome soon."""
 
 
 __all__ = ["BusPeer"]

@@ -1,4 +1,4 @@
-"""The bus for connections of :mod:`kupool.net`, in any framing that carries JSON."""
+"""The server side of a bus for connections of :mod:`kupool.net`, in any framing with JSON."""
 
 from __future__ import annotations
 
@@ -59,16 +59,16 @@ from kupool.timing.waiting import UnderWay
 from kupool.wire.framing import Item
 from kupool.wire.packets import MessageTooLarge
 
-#: Seconds that a peer which has sent all it will waits for its outcomes. It may have gone:
-#: nobody can tell.
+#: Seconds that a peer which has finished sending waits for its outcomes. The peer may be gone:
+#: there is no way to know.
 LAST_OUTCOMES = 30.0
 
 
 @implementer(IRouter)
 class BusRouter:
-    """Gives replies to the bus, and everything else to a router of methods.
+    """Passes replies to the bus, and everything else to a router of methods.
 
-    ``peers`` are those that may have something to reply to, by the ids of their connections.
+    ``peers`` are those that may have to reply to something, by connection id.
     """
 
     def __init__(
@@ -84,8 +84,9 @@ class BusRouter:
     def dispatch(self, connection: Connection, item: Item) -> bytes | None:
         """Handle one message; return the payload to answer with, if any."""
         peer = self._peers.get(connection.id)
-        # What names a method is no reply, unless that is within its result. Who has never
-        # listened has nothing to reply to, and mostly publishes: the look spares a decode.
+        # A message that contains ``method`` is not a reply, unless the word is within its result. A
+        # peer that was never subscribed has nothing to reply to, and mostly publishes: this check
+        # saves a decode.
         if (
             peer is not None
             and type(item) is bytes
@@ -99,14 +100,13 @@ class BusRouter:
 
 @implementer(IClosingObserver)
 class BusService(Observer):
-    """The observer of a server that carries a bus: that of a broker.
+    """The observer of a server, for a bus on a broker.
 
-    ``router`` may have methods of its own already. ``before`` are steps in front of every
-    method of the bus, such as one that asks whether a peer may. ``limits``, by default
-    those of the broker's settings, may be replaced at any time. ``user_of`` returns the
-    user of a connection that has come past these steps, by default nobody. ``taken`` is
-    waited for before a subscription is acknowledged, where the broker is one of several
-    nodes.
+    ``router`` may have methods already. ``before`` are steps before every method of the bus, such
+    as a check of permissions. ``limits``, by default those of the broker's settings, may be
+    replaced at any time. ``user_of`` returns the user of a connection that has passed these steps,
+    by default none. With several nodes, ``taken`` returns a Deferred that is waited for before a
+    subscription is acknowledged.
     """
 
     def __init__(
@@ -122,16 +122,16 @@ class BusService(Observer):
         methods = router or Router()
         self._peers: dict[int, BusPeer] = {}
         self._connections: dict[int, Connection] = {}
-        #: What connections watch, by their ids.
+        #: The watches of connections, by connection id.
         self._watches: dict[int, SessionWatches] = {}
-        #: What users and addresses have; another service of the same broker may count there, too.
+        #: The usage of users and addresses; another service of the same broker may share it.
         self.shares = Shares()
         super().__init__(BusRouter(methods, self._peers, self.replied))
         self.limits = limits or broker.settings.peers
         self._broker = broker
         self._user_of = user_of
         self._taken = taken
-        #: The unreliable message that was sent last, for subscribers of each name.
+        #: The last unreliable message that was sent, for subscribers of each name.
         self._publications: tuple[Message | None, dict[str, Publication]] = (None, {})
         self._publishes = UnderWay()
         steps = tuple(before)
@@ -146,12 +146,12 @@ class BusService(Observer):
     # -- connections
 
     def closing(self, connection: Connection, reason: CloseReason | None) -> None:
-        """Let others have the calls of a connection that hears nothing more, and end its own."""
+        """Pass on the calls of a connection that receives nothing more, and end its own calls."""
         self._leave(connection)
         self._end_publishes(connection)
 
     def closed(self, connection: Connection, reason: Failure) -> None:
-        """Remove the subscribers of a connection, end what it has published, and no more."""
+        """Remove the subscribers of a connection, and end its publishes and watches."""
         self._leave(connection)
         self._end_publishes(connection)
         peer = self._peers.pop(connection.id, None)
@@ -160,7 +160,7 @@ class BusService(Observer):
             self.shares.leave(peer.shares)
 
     def settle(self, connection: Connection) -> Deferred[None] | None:
-        """Wait for the outcomes of what the peer has published, so long; it can answer nothing."""
+        """Wait for the outcomes of the peer's publishes for a limited time; it can answer no calls."""
         self._leave(connection)
         peer = self._peers.get(connection.id)
         if peer is None or not peer.publishing:
@@ -170,13 +170,13 @@ class BusService(Observer):
         return settled.addCallback(lambda _: late.cancel() if late.active() else None)
 
     def finish(self) -> Deferred[None]:
-        """Refuse what is published from now on; fires when all before has its outcome."""
+        """Refuse publishes from now on; fires when all earlier ones have an outcome."""
         return self._publishes.finish()
 
     def end_subscriptions(self, may: Callable[[Connection, str], bool]) -> dict[str, int]:
-        """End those that a connection may not have any more, for which ``may`` is asked.
+        """End subscriptions that are no longer allowed according to ``may``.
 
-        Returns how many, by publisher. The peers are not told.
+        Returns how many were ended, by user. The peers are not told.
         """
         ended: dict[str, int] = {}
         for number, peer in self._peers.items():
@@ -211,7 +211,9 @@ class BusService(Observer):
             self._publishes.end(peer.end_publishes())
 
     def replied(self, connection: Connection, reply_id: str, response: Response) -> None:
-        """Take a peer's answer to a ``call``; one to what it was not offered is harmless."""
+        """Take a peer's answer to a ``call``; an answer to a call that it was not offered is
+        ignored.
+        """
         call, _, index = reply_id.partition(".")
         if len(call) == 16 and index.isdecimal() and len(index) < 20:
             try:
@@ -378,7 +380,7 @@ class BusService(Observer):
         return deliver
 
     def _publication(self, message: Message, name: str) -> Publication:
-        """Return an unreliable message as it goes to all subscribers of a name."""
+        """Return an unreliable message in the form for all subscribers of a name."""
         if self._publications[0] is not message:
             self._publications = message, {}
         made = self._publications[1]
@@ -389,7 +391,7 @@ class BusService(Observer):
         return publication
 
     def _checked(self, payload: bytes) -> bytes:
-        """Return a payload that is not too large; raises :class:`MessageTooLarge`."""
+        """Return a payload if it is not too large; raises :class:`MessageTooLarge`."""
         most = self._broker.settings.max_message
         if len(payload) > most:
             raise MessageTooLarge(len(payload), most)

@@ -1,4 +1,4 @@
-"""Watches of the members of topics: as a session has them at the server."""
+"""A session's watches of the members of topics, on the server's side."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from kupool.bus.remote.messages import MemberEntry, MembersParams, Watched
 from kupool.session.connection import Connection
 from kupool.wire.messages import encode_request
 
-#: Bytes of the members in one notification, and how many gone ones it names.
+#: The size limit of the members in one notification, and the number of gone members in it.
 PART_BYTES = 32_768
 PART = 500
 
 
 class SessionWatches:
-    """The watches of one connection, which it has to ask for again and again.
+    """The watches of one connection, which the peer has to renew.
 
-    ``silent`` is called when it has not for :data:`~kupool.bus.members.SILENCE` seconds.
+    ``silent`` is called when it has not renewed them for :data:`~kupool.bus.members.SILENCE`
+    seconds.
     """
 
     def __init__(
@@ -43,16 +44,16 @@ class SessionWatches:
         return len(self._topics)
 
     def __contains__(self, topic: object) -> bool:
-        """Say whether a topic is watched."""
+        """Return whether a topic is watched."""
         return topic in self._topics
 
     @property
     def linger(self) -> float:
-        """For how many seconds subscribers of the connection are members, if it ends now."""
+        """Seconds for which subscribers of the connection stay members if it ends now."""
         return self._asked + SILENCE - self._clock.seconds() if self._topics else 0.0
 
     def watch(self, topic: str) -> Watched:
-        """Watch a topic, or go on doing so."""
+        """Start or renew the watch of a topic."""
         self._asked = self._clock.seconds()
         if self._timer is not None and self._timer.active():
             self._timer.reset(SILENCE)
@@ -66,7 +67,7 @@ class SessionWatches:
         return Watched(round(valid * 1000, 3))
 
     def unwatch(self, topic: str) -> None:
-        """Watch a topic no more."""
+        """End the watch of a topic."""
         found = self._topics.pop(topic, None)
         if found is not None:
             found[0]()
@@ -74,7 +75,7 @@ class SessionWatches:
             self._timer.cancel()
 
     def end(self) -> None:
-        """Watch nothing any more."""
+        """End all watches."""
         for topic in list(self._topics):
             self.unwatch(topic)
 
@@ -106,7 +107,7 @@ class SessionWatches:
 
 
 def _parts(topic: str, came: list[TopicMember], gone: list[str]) -> Iterator[MembersParams]:
-    """Yield what has changed in notifications that each fit a message: who has gone first."""
+    """Yield the changes in notifications that each fit a message, gone members first."""
     while len(gone) > PART:
         yield MembersParams(topic, gone=gone[:PART])
         gone = gone[PART:]

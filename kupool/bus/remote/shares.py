@@ -1,4 +1,4 @@
-"""What users and addresses have of a bus, over all of their connections. Pure."""
+"""The usage of a bus by users and addresses, over all of their connections. Pure."""
 
 from __future__ import annotations
 
@@ -9,22 +9,20 @@ from kupool.bus.settings import PeerLimits
 
 
 class Share:
-    """What a user or an address has: publishes without an outcome, the bytes of their data,
-    and topics and keys.
-    """
+    """The usage of a user or an address: calls, their bytes of data, and topics with keys."""
 
     __slots__ = ("calls", "connections", "is_user", "name", "owner", "size", "topics")
 
     def __init__(self, is_user: bool, name: str) -> None:
         self.is_user = is_user
         self.name = name
-        #: Whose messages wait for a subscriber, also when there is no connection any more.
+        #: The owner of buffered messages, which may outlive all connections.
         self.owner = BufferOwner(is_user, name)
         self.connections = 0
         self.calls = self.size = self.topics = 0
 
     def refuses_topics(self, limits: PeerLimits, more: int) -> str:
-        """Say what of it is full for so many more topics and keys; empty: nothing."""
+        """Return which limit this many more topics and keys would exceed; empty if none."""
         most = limits.user_topics if self.is_user else limits.address_topics
         if most and self.topics + more > most:
             return f"topics of one {'user' if self.is_user else 'address'}"
@@ -32,7 +30,7 @@ class Share:
 
 
 class Shares:
-    """The shares of all users and addresses that have a connection; the others have none."""
+    """The shares of all users and addresses that have a connection."""
 
     def __init__(self) -> None:
         self._shares: dict[tuple[bool, str], Share] = {}
@@ -41,7 +39,7 @@ class Shares:
         return len(self._shares)
 
     def join(self, user: str, address: str) -> tuple[Share, ...]:
-        """Return what a new connection is part of: nothing where both have no name."""
+        """Return the shares of a new connection; empty if it has neither user nor address."""
         found = []
         for key in ((True, user), (False, address)):
             if key[1]:
@@ -53,7 +51,7 @@ class Shares:
         return tuple(found)
 
     def leave(self, shares: Iterable[Share]) -> None:
-        """A connection has ended, and has nothing any more."""
+        """Remove a connection, which has ended and uses nothing any more."""
         for share in shares:
             share.connections -= 1
             if not share.connections:

@@ -1,4 +1,4 @@
-"""What a client remembers: what it listens to, and which calls its handlers have had."""
+"""A client's subscriptions, and its handled calls."""
 
 from __future__ import annotations
 
@@ -14,20 +14,21 @@ from kupool.bus.messages import Handler, Message
 from kupool.bus.topics import matches
 from kupool.timing.waiting import Waiters
 
-#: Calls that are remembered in case they come again, and the size of the answer to one.
+#: The handled calls that are remembered in case they are sent again, and the size limit of a
+#: remembered answer.
 MAX_HANDLED = 1000
 MAX_REMEMBERED_ANSWER = 4096
 
-#: Topics of which a subscription remembers whether they are its own.
+#: Topics for which a subscription caches whether it covers them.
 MAX_KNOWN_TOPICS = 1000
 
-#: What makes two calls one: the subscription, the id that the server gave the message,
-#: its topic and a hash of its data.
+#: The identity of a call: the subscription, the server's id of the message, its topic and a hash of
+#: its data.
 CallKey = tuple[str, str, str, int]
 
 
 class ClientSubscription:
-    """What one handler listens to, over all connections, under a name that is its own."""
+    """The topics of one handler over all connections, under a name of its own."""
 
     def __init__(self, name: str, handler: Handler, inbox: Inbox) -> None:
         self.name = name
@@ -39,19 +40,19 @@ class ClientSubscription:
         self._known: dict[str, bool] = {}
 
     def add(self, patterns: Iterable[str], keys: Iterable[str]) -> None:
-        """Listen to more."""
+        """Add topics and keys."""
         self.topics.update(dict.fromkeys(patterns))
         self.keys.update(dict.fromkeys(keys))
         self._known.clear()
 
     def remove(self, patterns: Iterable[str]) -> None:
-        """Listen to less."""
+        """Remove topics."""
         for pattern in patterns:
             self.topics.pop(pattern, None)
         self._known.clear()
 
     def covers(self, topic: str) -> bool:
-        """Say whether a topic is one that the handler listens to."""
+        """Return whether the handler is subscribed to a topic."""
         found = self._known.get(topic)
         if found is None:
             if len(self._known) >= MAX_KNOWN_TOPICS:
@@ -61,7 +62,7 @@ class ClientSubscription:
 
 
 class _HandledCall:
-    # There is one for each call of the last seconds.
+    # There is one for each recent call.
     __slots__ = ("expires", "response", "waiting")
 
     def __init__(self, expires: float) -> None:
@@ -71,11 +72,11 @@ class _HandledCall:
 
 
 class HandledCalls:
-    """Sees to it that a call which comes again, over another connection or because its
-    publisher had to send it again, is handled once and answered each time.
+    """Makes sure that a call which is sent again is handled once and answered each time.
 
-    The server says that it comes again, and who sent it: it gives the messages of different
-    publishers different ids. What has another topic or other data is another call.
+    A call is sent again over another connection, or because its publisher had to repeat it. The
+    server marks it as sent again, and gives the messages of different publishers different ids. A
+    call with another topic or other data is another call.
     """
 
     def __init__(self, clock: IReactorTime) -> None:
@@ -86,7 +87,7 @@ class HandledCalls:
         return len(self._calls)
 
     def take(self, subscription: ClientSubscription, message: Message, respond: Respond) -> None:
-        """Have a call handled, unless it has been; ``respond`` gets the answer."""
+        """Have a call handled unless it was handled already; ``respond`` gets the answer."""
         calls, now = self._calls, self._clock.seconds()
         while calls and (len(calls) > MAX_HANDLED or next(iter(calls.values())).expires < now):
             calls.popitem(last=False)

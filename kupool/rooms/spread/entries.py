@@ -1,6 +1,6 @@
-"""What hosts say to each other, as bytes.
+"""The messages between hosts, and their encoding as bytes.
 
-A peer is a connection, by the number that its own host gave it.
+A peer is a connection, identified by the number that its own host gave it.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from kupool.session.outbox import EventPolicy
 
 
 class HostEntry(msgspec.Struct, array_like=True, gc=False, tag=True):
-    """The base of all of them."""
+    """The base class of all entries."""
 
 
 class Say(HostEntry):
-    """To a room's host: a message of a user; ``number`` 0 is one without an answer.
+    """To a room's host: a message of a user; with ``number`` 0 no answer is expected.
 
-    ``first`` lets the user in; whoever is no member any more does not become one again by
-    what was under way. ``address`` is where the connection comes from.
+    ``first`` makes the user a member. Without it, a message that was on its way does not make a
+    former member one again. ``address`` is the address of the connection.
     """
 
     peer: int
@@ -33,7 +33,7 @@ class Say(HostEntry):
 
 
 class Enter(HostEntry):
-    """To a room's host: a user who was a member where the room was before."""
+    """To a room's new host: a user who was a member at its previous host."""
 
     peer: int
     code: str
@@ -48,7 +48,7 @@ class Gone(HostEntry):
 
 
 class RoomReply(HostEntry, tag="Reply"):
-    """To a connection's host: the answer, or the row of an error where ``code`` is not 0."""
+    """To a connection's host: the answer, or an error if ``code`` is not 0."""
 
     peer: int
     number: int
@@ -58,7 +58,9 @@ class RoomReply(HostEntry, tag="Reply"):
 
 
 class Push(HostEntry):
-    """To a connection's host: what a room sends; ``key`` and ``policy`` are a publication's."""
+    """To a connection's host: a message of a room; ``key`` and ``policy`` are those of a
+    publication.
+    """
 
     peers: list[int]
     data: bytes
@@ -67,7 +69,7 @@ class Push(HostEntry):
 
 
 class Out(HostEntry):
-    """To a connection's host: the user is no member any more, or is one elsewhere."""
+    """To a connection's host: the user is not a member here any more, or is one elsewhere."""
 
     peer: int
     code: str
@@ -76,14 +78,14 @@ class Out(HostEntry):
 
 
 class Hold(HostEntry):
-    """To a connection's host: read nothing more of it, or (``on`` False) go on."""
+    """To a connection's host: pause reading from it, or (``on`` False) resume."""
 
     peer: int
     on: bool
 
 
 class Ask(HostEntry):
-    """To a room's host of before: say when it has ended there."""
+    """To a room's previous host: report when the room has ended there."""
 
     code: str
 
@@ -91,7 +93,7 @@ class Ask(HostEntry):
 class Handed(HostEntry):
     """To a room's new host: it has ended here; with its state, if it was here at all.
 
-    ``user`` and ``address`` are whose room it is, for their quotas.
+    ``user`` and ``address`` are those whose quotas it counts for.
     """
 
     code: str
@@ -121,7 +123,7 @@ def encode(entry: AnyEntry) -> bytes:
 
 
 def decode(data: bytes) -> AnyEntry:
-    """Return the entry; raises :class:`ValueError` for bytes that are none."""
+    """Return the entry in these bytes; raises :class:`ValueError` if there is none."""
     entry: AnyEntry = _decoder.decode(data)
     return entry
 

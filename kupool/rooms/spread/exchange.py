@@ -1,4 +1,4 @@
-"""What the hosts say to each other, on the channels of the bus."""
+"""Messages between hosts, over the channels of the bus."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from kupool.rooms.spread.entries import AnyEntry, Push, decode, encode
 from kupool.rooms.spread.hosts import parted
 from kupool.rooms.spread.settings import SpreadSettings
 
-#: Bytes that an entry holds at most beside the message or the state that is limited.
+#: The size limit of an entry without its message or state, whose size is limited separately.
 ENVELOPE = 4096
 
 
 class Exchange:
-    """Sends entries to other hosts by name, and hands over what they send.
+    """Sends entries to other hosts by name, and receives theirs.
 
-    ``known`` says whether a host is there; entries for one that is not are dropped, which
-    its loss has made known already. ``broken`` is called with a host whose channel cannot
-    go on, or that has begun anew: all that it knew of us is gone, and the other way round.
+    ``known`` returns whether a host exists; entries for a missing host are dropped, as its loss is
+    known already. ``broken`` is called with a host whose channel cannot continue, or that has
+    restarted: then neither side keeps any state of the other.
     """
 
     def __init__(
@@ -52,13 +52,13 @@ class Exchange:
             received=lambda sender, data: received(sender, decode(data)),
             broken=broken,
         )
-        #: For each host the message of a room that may go to more of its connections.
+        #: For each host, the last message of a room, to which more of its connections may be added.
         self._pushes: dict[str, Push] = {}
         self._soon: IDelayedCall | None = None
         self.dropped = 0
 
     async def start(self) -> None:
-        """Take what the others send."""
+        """Receive entries of the other hosts."""
         await self._channels.start()
 
     def send(self, host: str, entry: AnyEntry) -> None:
@@ -69,9 +69,9 @@ class Exchange:
     def push(
         self, host: str, peer: int, data: bytes, *, key: str | None, policy: str | None
     ) -> bool:
-        """Send a room's message to a peer of a host; one that goes to many is carried once.
+        """Send a room's message to a peer of a host; a message to many peers is transferred once.
 
-        Returns False where it was dropped, because too much waits or the host is not there.
+        Returns False if it was dropped because too much waits or the host does not exist.
         """
         last = self._pushes.get(host)
         if last is not None and last.data is data and (last.key, last.policy) == (key, policy):
@@ -102,7 +102,7 @@ class Exchange:
             self._channels.send(host, encode(push))
 
     def full(self, host: str) -> bool:
-        """Say whether so much waits for a host that no more should be sent."""
+        """Return whether nothing more should be sent to a host because too much waits."""
         return self._channels.full(host)
 
     def waiting(self) -> int:
@@ -115,7 +115,7 @@ class Exchange:
         self._channels.forget(host)
 
     async def flush(self, timeout: float) -> None:
-        """Wait until everything has arrived, or so many seconds."""
+        """Wait until everything has arrived, or for at most the given seconds."""
         self._end_pushes_now()
         await self._channels.flush(timeout)
 
@@ -125,7 +125,7 @@ class Exchange:
         self._end_pushes()
 
     async def stop(self) -> None:
-        """Take and send nothing more."""
+        """Stop sending and receiving."""
         self._end_pushes_now()
         await parted(self._clock, self._channels.stop())
 

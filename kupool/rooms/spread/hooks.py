@@ -1,4 +1,4 @@
-"""Hooks for rooms that are spread: no state, and a notification for who has lost a room."""
+"""Default hooks for rooms on several hosts."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from kupool.session.connection import Connection
 
 @implementer(ISpreadHooks)
 class SpreadHooks(RoomHooks):
-    """As :class:`~kupool.rooms.hooks.RoomHooks`; a subclass overrides what it needs."""
+    """Like :class:`~kupool.rooms.hooks.RoomHooks`; a subclass overrides what it needs."""
 
     def on_hand_over(self, room: Room) -> object:
-        """Hand over no state."""
+        """Return no state: the new host starts with an empty room."""
         return None
 
     def on_room_lost(self, connection: Connection, code: str, user: str, reason: str) -> None:

@@ -1,4 +1,4 @@
-"""The lobby of one host, as its parts know it."""
+"""The lobby of one host, as its parts use it."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ from kupool.session.connection import Connection
 
 
 class HostLobby(Protocol):
-    """Where the rooms of this host are, and which host has the others: a
-    :class:`~kupool.rooms.spread.lobby.SpreadLobby`.
+    """The rooms of this host, and the hosts of the others.
+
+    Implemented by :class:`~kupool.rooms.spread.lobby.SpreadLobby`.
     """
 
     host: str
@@ -37,13 +38,15 @@ class HostLobby(Protocol):
         """Return a room of this host by its code, if there is one."""
 
     def owner(self, code: str) -> str | None:
-        """Return the host that a room is on, or would be; None while there is no host."""
+        """Return the host that a room belongs to, whether it exists or not; None if there is no
+        host.
+        """
 
     def owns(self, code: str) -> bool:
         """Say whether a room belongs to this host."""
 
     def is_there(self, host: str) -> bool:
-        """Say whether another host is there."""
+        """Return whether another host is known."""
 
     def serves(self, host: str) -> bool:
         """Say whether a host is known to serve rooms."""
@@ -63,7 +66,7 @@ class HostLobby(Protocol):
         *,
         answer: Deferred[object] | None,
     ) -> None:
-        """Let a user in, and take their first message to the room."""
+        """Make a user a member, and pass their first message to the room."""
 
     def refuse(
         self,
@@ -72,22 +75,22 @@ class HostLobby(Protocol):
         subject: object,
         answer: Deferred[object] | None,
     ) -> None:
-        """Tell the sender why a message is not handled, or else the application."""
+        """Tell the sender why a message is refused; without a sender, tell the application."""
 
     def create_for_members(self, code: str, user: str, address: str) -> Room:
         """Make a room whose members are on their way; it ends if nobody comes."""
 
     def maker(self, code: str) -> tuple[str, str]:
-        """Return the user and the address whose room it is; empty where it is nobody's."""
+        """Return the user and the address that a room counts for; empty if none."""
 
     def hand_over(self, room: Room) -> object:
-        """Return what the application has of a room that has ended here."""
+        """Return the application's state of a room that has ended here."""
 
     def follow(self, connection: Peer, code: str, user: str, host: str | None) -> None:
-        """Take a connection to its room, which has moved to ``host``."""
+        """Let a connection follow its room, which has moved to ``host``."""
 
     def tell_lost(self, connection: Connection, code: str, user: str, reason: str) -> None:
-        """Tell a connection that its room is gone."""
+        """Tell a connection that its room is lost."""
 
 
 __all__ = ["HostLobby"]

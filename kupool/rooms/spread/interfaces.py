@@ -1,4 +1,4 @@
-"""What an application does in rooms that are spread over hosts."""
+"""The hooks of an application for rooms on several hosts."""
 
 from __future__ import annotations
 
@@ -8,22 +8,23 @@ from kupool.session.connection import Connection
 
 
 class ISpreadHooks(IRoomHooks):
-    """What an application does in rooms that may move from host to host.
+    """The hooks of an application whose rooms may move from host to host.
 
-    ``on_parse_user`` is called at the connection's host, all that has to do with a room at
-    the room's. There a connection of another host sends, and holds, as others do.
+    ``on_parse_user`` is called at the connection's host, the hooks of a room at the room's host.
+    There a connection of another host can be sent to and held like any other.
     """
 
     def on_hand_over(room: Room) -> object:
-        """Return the state of a room that has ended here because it belongs elsewhere now.
+        """Return the state of a room that has ended here because it belongs to another host now.
 
-        Bytes, None for no state, or a Deferred or coroutine of that. The room's new host
-        is told with the event :class:`kupool.rooms.events.TakenOver`.
+        Bytes, None for no state, or a Deferred or coroutine of that. The room's new host gets it
+        with the event :class:`kupool.rooms.events.TakenOver`.
         """
 
     def on_room_lost(connection: Connection, code: str, user: str, reason: str) -> object:
-        """Tell a member of this host's connections that the room is gone, state and all:
-        ``host lost``, ``cut off`` (this host, from the bus), or why it could not be moved.
+        """Tell a member on a connection of this host that the room and its state are lost.
+
+        The reason is ``host lost``, ``cut off`` (this host lost the bus), or why the move failed.
         """
 
 

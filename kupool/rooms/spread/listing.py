@@ -1,4 +1,4 @@
-"""The rooms of all hosts in one list: each host is asked for its part of it, over the bus."""
+"""The list of the rooms of all hosts: each host is asked for its part over the bus."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from kupool.rooms.spread.hosts import parted
 from kupool.rooms.spread.ring import Ring
 from kupool.rooms.spread.settings import SpreadSettings
 
-#: How long one host may take to answer, in seconds.
+#: The time limit for the answer of one host, in seconds.
 PATIENCE = 1.0
 
 
@@ -38,7 +38,7 @@ class _Part(msgspec.Struct, array_like=True):
 
 
 class RoomPage(NamedTuple):
-    """Rooms of a list; the next page begins at ``next``, None where there is none."""
+    """A page of the list; the next page begins at ``next``, None if there is none."""
 
     rooms: list[ListedRoom]
     next: int | None
@@ -62,14 +62,16 @@ class Rooms(Protocol):
 
 
 def list_rooms(rooms: Rooms, start: int, most: int) -> RoomPage:
-    """Return so many rooms of this host at most."""
+    """Return at most this many rooms of this host."""
     found = [ListedRoom(r.code, len(r.members)) for r in islice(rooms, start, start + most)]
     end = start + len(found)
     return RoomPage(found, end if end < len(rooms) else None)
 
 
 class RoomLists:
-    """Answers the other hosts, and asks them. A host that does not answer is left out."""
+    """Answers the list requests of other hosts, and sends them. A host that does not answer is left
+    out.
+    """
 
     _log = Logger()
 
@@ -92,15 +94,15 @@ class RoomLists:
         return f"{self._name}.list.{host}"
 
     async def start(self) -> None:
-        """Answer the other hosts."""
+        """Answer the other hosts from now on."""
         await self._bus.subscribe([self._topic(self._hosts.host)], self._asked)
 
     async def stop(self) -> None:
-        """Answer nobody any more."""
+        """Stop answering."""
         await parted(self._clock, self._bus.unsubscribe(self._asked))
 
     async def page(self, start: int, most: int) -> RoomPage:
-        """Return so many rooms of all hosts at most; they are in the order of the hosts' names."""
+        """Return at most this many rooms of all hosts, in the order of the hosts' names."""
         found: list[ListedRoom] = []
         skip, hosts = start, sorted(self._hosts.ring)
         for at, host in enumerate(hosts):

@@ -1,4 +1,4 @@
-"""A lobby whose rooms are spread over several hosts."""
+"""A lobby whose rooms are on several hosts."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ from kupool.session.connection import Connection
 from kupool.session.outbox import EventPolicy
 from kupool.session.publication import Publication
 
-#: Why rooms end of a host that is not heard on the bus any more.
+#: The reason for the end of rooms on a host that others cannot hear over the bus.
 CUT_OFF = "cut off"
 
 #: Why rooms end whose host is gone.
@@ -56,12 +56,12 @@ HOST_LOST = "host lost"
 
 
 class SpreadLobby(Lobby):
-    """A lobby for its own share of the rooms, and the way to those of other hosts.
+    """A lobby for this host's share of the rooms, which forwards messages to other hosts.
 
-    Used as a :class:`~kupool.rooms.lobby.Lobby`, between ``await start()``, before any
-    connection, and ``await close()``. ``host`` is this host's name, another one for each
-    process; ``packing`` makes bytes of what a router hands over and of what rooms answer:
-    :class:`~kupool.rooms.spread.packing.RequestPacking` for requests.
+    Use it as a :class:`~kupool.rooms.lobby.Lobby`, between ``await start()``, before any
+    connection, and ``await close()``. ``host`` is this host's name, unique for each process.
+    ``packing`` encodes the messages of a router and the answers of rooms: for requests it is
+    :class:`~kupool.rooms.spread.packing.RequestPacking`.
     """
 
     def __init__(
@@ -131,9 +131,9 @@ class SpreadLobby(Lobby):
     async def start(self, *, required: bool = True) -> None:
         """Find the other hosts, and take rooms from then on.
 
-        Unless the bus is ``required``, it may be away: then that begins when it is there.
-        Raises :class:`~kupool.rooms.spread.hosts.HostExists` for a name that another
-        process has, and what the bus raises.
+        Unless the bus is ``required``, it may be unavailable; then this begins when the bus is
+        available. Raises :class:`~kupool.rooms.spread.hosts.HostExists` if another process has this
+        name, and what the bus raises.
         """
         await self.exchange.start()
         try:
@@ -145,9 +145,9 @@ class SpreadLobby(Lobby):
             raise
 
     async def close(self, reason: str = "closed", *, handle_pending: bool = True) -> list[Incoming]:
-        """Hand this host's rooms over to the others, or end them where there are none.
+        """Move this host's rooms to the other hosts; without other hosts, end them.
 
-        Returns the messages that were not handled, of rooms that have ended.
+        Returns the unhandled messages of rooms that have ended.
         """
         self.hosts.leave()
         for moves in list(self._moves):
@@ -161,7 +161,9 @@ class SpreadLobby(Lobby):
         return unhandled
 
     def owner(self, code: str) -> str | None:
-        """Return the host that a room is on, or would be; None while there is no host."""
+        """Return the host that a room belongs to, whether it exists or not; None if there is no
+        host.
+        """
         owner = self.hosts.ring.owner(code)
         return self.handover.claimed(code) or owner if owner == self.host else owner
 
@@ -170,7 +172,7 @@ class SpreadLobby(Lobby):
         return self.owner(code) == self.host
 
     def is_there(self, host: str) -> bool:
-        """Say whether another host is there."""
+        """Return whether another host is known."""
         return host in self.hosts
 
     def serves(self, host: str) -> bool:
@@ -178,9 +180,9 @@ class SpreadLobby(Lobby):
         return host in self.hosts.ring
 
     def code_here(self, prefix: str) -> str:
-        """Return a code that begins so, of a room of this host that there is not yet.
+        """Return an unused code with this prefix, for a room of this host.
 
-        Raises :class:`RequestError` ``Temporarily unavailable`` while this host has none.
+        Raises :class:`RequestError` ``Temporarily unavailable`` while this host has no rooms.
         """
         if self.host not in self.hosts.ring:
             raise RequestError(UNAVAILABLE)
@@ -188,9 +190,9 @@ class SpreadLobby(Lobby):
         return next(code for code in codes if self.owns(code) and self.find(code) is None)
 
     def new_code(self, prefix: str) -> str:
-        """Return a code that begins so, and that nobody can guess, of a room to be made here.
+        """Return an unguessable code with this prefix, for a new room here.
 
-        Raises :class:`RequestError` ``Temporarily unavailable`` while this host has none.
+        Raises :class:`RequestError` ``Temporarily unavailable`` while this host has no rooms.
         """
         if self.host not in self.hosts.ring:
             raise RequestError(UNAVAILABLE)
@@ -209,14 +211,14 @@ class SpreadLobby(Lobby):
         moves.addBoth(lambda _: self._moves.remove(moves))
 
     def _lost(self, host: str) -> None:
-        """Nothing is left of what this host and another one had together."""
+        """Drop everything that is shared with another host, which is lost."""
         self.exchange.forget(host)
         self.remote_peers.lost(host)
         self.seats.lost_host(host, HOST_LOST if self.hosts.heard else CUT_OFF)
         self.handover.lost(host)
 
     def _cut_off(self) -> None:
-        """The others have taken this host for dead, or soon will: its rooms are theirs."""
+        """The others count this host as lost, or soon will: it gives up its rooms."""
         self.seats.lose_all(CUT_OFF)
         for room in self:
             self._cut.add(room.code)
@@ -234,7 +236,7 @@ class SpreadLobby(Lobby):
     def receive(
         self, connection: Connection, body: object, answer: Deferred[object] | None
     ) -> None:
-        """Take a message to its room, here or elsewhere."""
+        """Pass a message to its room, on this host or on another."""
         seat = self.seats.of(connection)
         if seat is None:
             super().receive(connection, body, answer)
@@ -242,7 +244,7 @@ class SpreadLobby(Lobby):
             self.seats.say(seat, body, answer)
 
     def ready(self, code: str) -> Deferred[None]:
-        """Fire when a room can be entered: none is ending here, or on its way here."""
+        """Fire when a room can be entered: none of this code is closing here or moving here."""
         ready = super().ready(code)
         if self.owns(code):
             ready.addCallback(lambda _: self.handover.ready(code))
@@ -257,7 +259,7 @@ class SpreadLobby(Lobby):
         *,
         answer: Deferred[object] | None,
     ) -> None:
-        """Let a user in, here or elsewhere, and take their first message to the room."""
+        """Make a user a member, here or elsewhere, and pass their first message to the room."""
         owner = self.owner(code)
         if owner == self.host or self.members.of(connection) is not None:
             super().place(connection, code, user, body, answer=answer)
@@ -268,7 +270,7 @@ class SpreadLobby(Lobby):
             self.seats.say(seat, body, answer, first=True)
 
     def create(self, code: str, *, user: str = "", address: str = "") -> Room:
-        """Make a room; ``Temporarily unavailable`` where it belongs to another host."""
+        """Make a room; ``Temporarily unavailable`` if it belongs to another host."""
         if not self.owns(code):
             raise RequestError(UNAVAILABLE)
         return super().create(code, user=user, address=address)
@@ -287,16 +289,17 @@ class SpreadLobby(Lobby):
         subject: object,
         answer: Deferred[object] | None,
     ) -> None:
-        """Tell the sender; a room that moves is only unavailable for the moment."""
+        """Tell the sender; a room that moves is only temporarily unavailable."""
         if room is not None and room.code in self.handover and failure.check(RequestError):
             failure = Failure(RequestError(UNAVAILABLE))
         super().refuse(room, failure, subject, answer)
 
     def bring(self, room: Room, user: str, connection: Peer | None = None) -> Member:
-        """Make a user a member of a room of this host, from wherever they are.
+        """Make a user a member of a room of this host, wherever they are.
 
-        A connection that has a room on another host leaves it, and is away there: its user
-        is gone after ``grace``, unless they have another connection.
+        If the connection is in a room of another host, it leaves that room, where it counts as
+        disconnected: the user is removed there after ``grace``, unless they have another
+        connection.
         """
         member = super().bring(room, user, connection)
         if isinstance(connection, Connection):
@@ -304,16 +307,18 @@ class SpreadLobby(Lobby):
         return member
 
     def disconnected(self, connection: Connection) -> None:
-        """Forget a connection that has ended."""
+        """Remove a connection that has ended."""
         super().disconnected(connection)
         self.seats.disconnected(connection)
 
     def hand_over(self, room: Room) -> object:
-        """Return what the application has of a room that has ended here."""
+        """Return the application's state of a room that has ended here."""
         return self._spread_hooks.on_hand_over(room)
 
     def follow(self, connection: Peer, code: str, user: str, host: str | None) -> None:
-        """Take a connection to its room, which has moved; another host takes its own."""
+        """Let a connection follow its room to ``host``; connections of other hosts are told by
+        theirs.
+        """
         if isinstance(connection, RemotePeer):
             self.remote_peers.detached(connection, code, moved=True)
         elif not isinstance(connection, Connection) or not connection.sends:
@@ -329,7 +334,7 @@ class SpreadLobby(Lobby):
             self.seats.settle_at(self.seats.take(connection, code, user, host), host)
 
     def detached(self, connection: Peer, member: Member) -> None:
-        """Tell who has lost a room, or follow one that moves."""
+        """Tell a connection that its room is lost, or let it follow a room that moves."""
         code = member.room.code
         if self.handover.detached(connection, member):
             return
@@ -339,7 +344,7 @@ class SpreadLobby(Lobby):
             self.tell_lost(connection, code, member.user, CUT_OFF)
 
     def tell_lost(self, connection: Connection, code: str, user: str, reason: str) -> None:
-        """Tell a connection that its room is gone."""
+        """Tell a connection that its room is lost."""
         called(self._spread_hooks.on_room_lost, connection, code, user, reason).addErrback(
             lambda failed: self._log.failure("on_room_lost failed", failed)
         )
@@ -353,7 +358,7 @@ class SpreadLobby(Lobby):
         key: str | None = None,
         policy: EventPolicy | None = EventPolicy.DROP_NEW,
     ) -> Deferred[None]:
-        """Send to all members of all rooms of all hosts; fires when it is so here."""
+        """Send to all members of all rooms of all hosts; fires when this host has sent it."""
         self._send_there(None, payload, key, policy)
         return super().broadcast(payload, key=key, policy=policy)
 
@@ -367,7 +372,7 @@ class SpreadLobby(Lobby):
     ) -> int:
         """Send to a user on all of their connections, in rooms of any host.
 
-        Returns how many those are in a room of this host.
+        Returns how many of them are in a room of this host.
         """
         self._send_there(user, payload, key, policy)
         member = self.members.find(user)

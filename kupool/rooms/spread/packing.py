@@ -1,4 +1,4 @@
-"""Messages and answers as bytes, for the way from a connection's host to a room's."""
+"""Encoding of messages and answers between a connection's host and a room's host."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from kupool.wire.messages import encode_request, request_decoder, request_type
 
 
 class Packing(Protocol):
-    """Packs what a router hands to a lobby, and what a room answers.
+    """Encodes the messages that a router passes to a lobby, and the answers of rooms.
 
-    ``unpack`` and what it calls may raise :class:`ValueError`.
+    ``unpack`` and the functions that it calls may raise :class:`ValueError`.
     """
 
     def pack(self, body: Any) -> bytes:
@@ -27,11 +27,11 @@ class Packing(Protocol):
         """Return an answer as bytes."""
 
     def unpack_result(self, data: bytes) -> Any:
-        """Return the answer, as the connection's router takes it."""
+        """Return the answer in the form that the connection's router takes."""
 
 
 class BytesPacking:
-    """For messages that are bytes, with answers that are bytes or None."""
+    """For messages of bytes, with answers of bytes or None."""
 
     def pack(self, body: Any) -> bytes:
         """Return a message as bytes; raises :class:`TypeError` for anything else."""
@@ -55,7 +55,7 @@ class BytesPacking:
 class RequestPacking:
     """For the requests of a :class:`~kupool.net.routing.router.Router`.
 
-    The routers of all hosts need the same methods, with the same types. Make it before or
+    The routers of all hosts need the same methods with the same types. It may be made before or
     after the methods are added.
     """
 
@@ -65,15 +65,15 @@ class RequestPacking:
         self._decoder: msgspec.json.Decoder[Any] | None = None
 
     def pack(self, body: Any) -> bytes:
-        """Return a request as JSON; raises :class:`TypeError` for what is none."""
+        """Return a request as JSON; raises :class:`TypeError` if it is not a request."""
         if not isinstance(body, Request):
             raise TypeError(f"{type(body).__name__} is not the request of a router")
         return encode_request(body.id, str(body.msg_id), body.params)
 
     def unpack(self, data: bytes) -> Any:
-        """Return the request, with params of the type that its method has.
+        """Return the request, with params of its method's type.
 
-        Its connection is at another host: it has none here.
+        It has no connection here: its connection is at another host.
         """
         routes = self._router.routes
         if self._decoder is None or len(routes) != self._known:
@@ -88,14 +88,14 @@ class RequestPacking:
         return msgspec.json.encode(result)
 
     def unpack_result(self, data: bytes) -> Any:
-        """Return the result as it is, to be put into a reply."""
+        """Return the result in the form for a reply."""
         return msgspec.Raw(data)
 
 
 class StructPacking:
-    """For messages that are structs of msgspec: ``kinds`` is the union of their classes.
+    """For messages that are msgspec structs: ``kinds`` is the union of their classes.
 
-    Each class needs a tag of its own. Answers are what can be JSON.
+    Each class needs a tag of its own. Answers are anything that JSON can hold.
     """
 
     def __init__(self, kinds: Any) -> None:
@@ -114,7 +114,7 @@ class StructPacking:
         return msgspec.json.encode(result)
 
     def unpack_result(self, data: bytes) -> Any:
-        """Return the result as it is, to be put into a reply."""
+        """Return the result in the form for a reply."""
         return msgspec.Raw(data)
 
 

@@ -1,4 +1,4 @@
-"""Connections of other hosts that are in rooms of this one."""
+"""Connections of other hosts in rooms of this host."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def _as_it_is(payload: bytes) -> bytes:
     return payload
 
 
-#: What goes to another host is a payload still; the connection's framing is put on there.
+#: Payloads stay unencoded between hosts; the connection's host applies the framing.
 CARRIED = Framing("carried", INT32.splitter, _as_it_is, b"".join)
 
 
 class RemotePeer:
-    """A connection of another host, as rooms see it; ``context`` is for the application.
+    """A connection of another host, as rooms see it; ``context`` belongs to the application.
 
-    ``from_host`` and ``number`` say whose it is; ``host`` is its address without the port.
+    ``from_host`` and ``number`` identify the connection; ``host`` is its address without the port.
     """
 
     framing = CARRIED
@@ -57,7 +57,7 @@ class RemotePeer:
         self._push(data, None, None)
 
     def send_latest(self, key: str, encoded: bytes) -> None:
-        """Send a payload that replaces what still waits under ``key``."""
+        """Send a payload that replaces a waiting one under ``key``."""
         self._push(encoded, key, None)
 
     def send_event(
@@ -70,16 +70,16 @@ class RemotePeer:
         return self._push(encoded, None, policy.value)
 
     def hold(self) -> None:
-        """Have nothing more read of it, until :meth:`release`."""
+        """Pause reading from it, until :meth:`release`."""
         self._exchange.send(self.from_host, Hold(self.number, True))
 
     def release(self) -> None:
-        """Have it read again."""
+        """Resume reading from it."""
         self._exchange.send(self.from_host, Hold(self.number, False))
 
 
 class RemotePeers:
-    """All of them; what their hosts say goes to the lobby, and answers go back."""
+    """All peers of other hosts; passes their messages to the lobby, and answers back."""
 
     _log = Logger()
 
@@ -100,14 +100,14 @@ class RemotePeers:
         return peer
 
     def _in_order(self, peer: RemotePeer, call: Callable[[], object]) -> None:
-        """Call something when what came before of this peer has been done."""
+        """Call a function after everything earlier of this peer has been done."""
         if peer.queue is None:
             call()
         else:
             peer.queue.append(call)
 
     def say(self, host: str, entry: Say) -> None:
-        """Take a message to its room."""
+        """Pass a message to its room."""
         peer = self._of(host, entry.peer, entry.address)
         if peer.queue is not None and len(peer.queue) >= 4 * self._lobby.spread.sender_limit:
             answer = self._answer(peer, entry.number) if entry.number else None
@@ -141,7 +141,7 @@ class RemotePeers:
             refuse(Failure(RoomGone(entry.code)))
 
     def enter(self, host: str, entry: Enter) -> None:
-        """Let a member in who was one where the room was before."""
+        """Make a user a member who was one at the room's previous host."""
         peer = self._of(host, entry.peer, entry.address)
 
         def place() -> None:
@@ -162,7 +162,7 @@ class RemotePeers:
         place: Callable[[], object],
         refuse: Callable[[Failure], object],
     ) -> None:
-        """Do something when the room of this code is here, unless it is another host's."""
+        """Call a function when the room of this code is here, unless it belongs to another host."""
         if self._lobby.members.of(peer) is not None:
             place()
             return
@@ -196,14 +196,14 @@ class RemotePeers:
             del self._peers[peer.from_host, peer.number]
 
     def detached(self, peer: RemotePeer, code: str, *, moved: bool) -> None:
-        """A peer is no member any more: its host is told, in order with the rest."""
+        """A peer is not a member any more: tell its host, in order with everything else."""
         if peer.sends:
             self._out(peer, code, moved=moved, reason=MOVED if moved else LEFT)
 
     # -- answers
 
     def _answer(self, peer: RemotePeer, number: int) -> Deferred[object]:
-        """Return what fires with a room's answer, which then goes to the peer's host."""
+        """Return a Deferred for a room's answer, which is then sent to the peer's host."""
 
         def reply(result: object) -> None:
             self._exchange.send(peer.from_host, self._reply(peer.number, number, result))
@@ -242,7 +242,7 @@ class RemotePeers:
         self._lobby.members.disconnected(peer)
 
     def lost(self, host: str) -> None:
-        """A host is gone, and all of its connections with it."""
+        """A host is gone, with all of its connections."""
         for peer in [v for v in self._peers.values() if v.from_host == host]:
             self._gone(peer)
 

@@ -1,4 +1,4 @@
-"""A ring of hosts: which of them a code belongs to, by consistent hashing. Pure."""
+"""The ring of hosts: maps each code to a host by consistent hashing. Pure."""
 
 from __future__ import annotations
 
@@ -8,17 +8,16 @@ from hashlib import blake2b
 
 
 def position(text: str) -> int:
-    """Return where on the ring a text is: the same in every process and release."""
+    """Return the position of a text on the ring: the same in every process and release."""
     data = text.encode("utf-8", "surrogatepass")
     return int.from_bytes(blake2b(data, digest_size=8).digest(), "big")
 
 
 class Ring:
-    """An unchanging set of hosts, each at ``points`` places of a ring.
+    """An immutable set of hosts, each at ``points`` places of a ring.
 
-    A code belongs to the host whose place comes next after the code's. Where a host is
-    added, only what belongs to it from then on has moved; where one is taken away, only
-    what belonged to it.
+    A code belongs to the host whose place comes next after the code's. If a host is added, only
+    codes that it gets change hosts; if one is removed, only codes that it had do.
     """
 
     def __init__(self, hosts: Iterable[str] = (), points: int = 128) -> None:
@@ -30,7 +29,7 @@ class Ring:
         self._owners = [host for _, host in places]
 
     def owner(self, code: str) -> str | None:
-        """Return the host of a code; None where there is none."""
+        """Return the host of a code; None if there is no host."""
         if not self._places:
             return None
         return self._owners[bisect_right(self._places, position(code)) % len(self._places)]

@@ -1,4 +1,4 @@
-"""Connections of this host whose room is on another one."""
+"""Connections of this host whose rooms are on other hosts."""
 
 from __future__ import annotations
 
@@ -19,22 +19,23 @@ from kupool.rooms.timers import RoomTimer
 from kupool.session.connection import Connection
 from kupool.session.publication import Publication
 
-#: Why a member is none any more who was sent away, or whose room has ended.
+#: The reason for which a member has left: they were removed, or the room has ended.
 LEFT = "left"
 
-#: Why a room ends that belongs to another host now; the event ``Closing`` has it.
+#: The reason for the end of a room that belongs to another host now; it is in the event
+#: ``Closing``.
 MOVED = "moved"
 
-#: How long a room that has moved is looked for at its old host before it is again.
+#: Seconds between two requests to a moved room's old host.
 AGAIN = 0.2
 
 
 @dataclass(slots=True, eq=False)
 class Seat:
-    """A connection with a member in a room of ``host``; ``number`` is how hosts call it.
+    """A connection with a member in a room of ``host``; ``number`` is its number between hosts.
 
-    ``moving`` while it is not known where the room is, ``until`` when to give it up, in
-    seconds of the clock: set from then on until the room is heard of.
+    ``moving`` is True while the room's place is unknown. ``until`` is when to give up, in seconds
+    of the clock: it is set until the room is found.
     """
 
     connection: Connection
@@ -50,7 +51,7 @@ class Seat:
 
 
 class Seats:
-    """All of them, by connection and by number."""
+    """All seats, by connection and by number."""
 
     _log = Logger()
 
@@ -92,7 +93,7 @@ class Seats:
                 raise RequestError(UNAVAILABLE)
             if len(seat.pending) >= 2 * spread.sender_limit:
                 raise RoomBusy(f"messages of room {seat.code}")
-        except BaseException:  # a packing may be the application's
+        except BaseException:  # the packing may be the application's
             self._lobby.refuse(None, Failure(), body, answer)
             if first:
                 self.drop(seat)
@@ -129,11 +130,11 @@ class Seats:
             answer.callback(result)
 
     def _release(self, seat: Seat) -> None:
-        # Later: what was held is handled at once, and we may be within a handler.
+        # Later: held messages are handled at once, and a handler may be running now.
         self._lobby.clock.callLater(0, seat.connection.release)
 
     def _let_go(self, seat: Seat) -> None:
-        """Hold the connection back no longer, for any reason."""
+        """Resume the connection, whatever it was held for."""
         for held in (seat.held, seat.held_there, seat.moving):
             if held:
                 self._release(seat)
@@ -146,7 +147,7 @@ class Seats:
         return seat if seat is not None and seat.host == host and not seat.moving else None
 
     def reply(self, host: str, entry: RoomReply) -> None:
-        """A message was answered."""
+        """Handle the answer to a message."""
         seat = self._from(host, entry.peer)
         if seat is None:
             return
@@ -158,7 +159,7 @@ class Seats:
             self._settle(seat, entry.number, self._packing.unpack_result(entry.data))
 
     def push(self, host: str, entry: Push) -> None:
-        """A room sends to some of the connections."""
+        """Send a room's message to some of the connections."""
         publication = Publication(entry.data, entry.key, policy_of(entry.policy))
         for number in entry.peers:
             seat = self._from(host, number)
@@ -167,7 +168,7 @@ class Seats:
                 publication.send(seat.connection)
 
     def hold(self, host: str, entry: Hold) -> None:
-        """A room has enough of a connection, or enough no more."""
+        """A room pauses or resumes a connection."""
         seat = self._from(host, entry.peer)
         if seat is None:
             return
@@ -180,7 +181,7 @@ class Seats:
             self._release(seat)
 
     def out(self, host: str, entry: Out) -> None:
-        """A connection's user is no member any more, or is to be one elsewhere."""
+        """The user of a connection is not a member any more, or becomes one elsewhere."""
         seat = self._from(host, entry.peer)
         if seat is None or seat.code != entry.code:
             return
@@ -194,14 +195,14 @@ class Seats:
     # -- rooms that move
 
     def move(self, seat: Seat) -> None:
-        """Find the room of a seat where it is now."""
+        """Find out where the room of a seat is now."""
         clock = self._lobby.clock
         seat.moving = True
         seat.connection.hold()
         if seat.until is None:
             seat.until = clock.seconds() + self._lobby.spread.move_timeout
         self._fail_pending(seat, UNAVAILABLE)
-        if self._lobby.owner(seat.code) == seat.host:  # one of us has not heard yet
+        if self._lobby.owner(seat.code) == seat.host:  # one of the hosts does not know yet
             clock.callLater(AGAIN, self._look, seat)
         else:
             self._look(seat)
@@ -220,7 +221,7 @@ class Seats:
             self.settle_at(seat, owner)
 
     def settle_at(self, seat: Seat, host: str) -> None:
-        """Be a member of the room at its new host."""
+        """Become a member of the room at its new host."""
         seat.host = host
         enter = Enter(seat.number, seat.code, seat.user, seat.connection.host)
         self._exchange.send(host, enter)
@@ -245,23 +246,23 @@ class Seats:
             self.drop(seat)
 
     def lost_host(self, host: str, reason: str) -> None:
-        """A host is gone, and its rooms with it."""
+        """A host is gone, with its rooms."""
         for seat in [seat for seat in self._seats.values() if seat.host == host]:
             if not seat.moving:
                 self.lose(seat, reason)
 
     def lose_all(self, reason: str) -> None:
-        """There is no way to any other host."""
+        """No other host can be reached any more."""
         for seat in list(self._seats.values()):
             self.lose(seat, reason)
 
     def close(self) -> None:
-        """Forget them all; what waits for an answer gets none."""
+        """Remove all seats; open requests get no answer."""
         for seat in list(self._seats.values()):
             self.drop(seat)
 
     def lose(self, seat: Seat, reason: str) -> None:
-        """Tell a connection that its room is gone."""
+        """Tell a connection that its room is lost."""
         self.drop(seat)
         self._tell_lost(seat, reason)
 
@@ -270,7 +271,7 @@ class Seats:
             self._lobby.tell_lost(seat.connection, seat.code, seat.user, reason)
 
     def drop(self, seat: Seat) -> None:
-        """Take a seat away: what the connection says next is its first message again."""
+        """Remove a seat: the connection's next message is treated as its first."""
         if self._seats.get(seat.connection) is seat:
             del self._seats[seat.connection], self._by_number[seat.number]
         self._let_go(seat)

@@ -1,4 +1,4 @@
-"""The limits and times of rooms that are spread over hosts."""
+"""The limits and times of rooms on several hosts."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class SpreadSettings:
-    """Times are in seconds, sizes in bytes. All hosts need the same ``name`` and ``points``.
+    """Times are in seconds, sizes in bytes. ``name`` and ``points`` must be the same on all hosts.
 
-    ``name`` begins the topics on the bus; ``points`` are the places of each host on the
-    ring. A new host looks at who is there for ``settle`` before it takes rooms. When a host
-    counts as gone is the bus's to say (:mod:`kupool.bus.members`).
+    ``name`` is the prefix of the topics on the bus. ``points`` is the number of places of each host
+    on the ring. A new host looks for other hosts for ``settle`` before it takes rooms. The bus
+    decides when a host counts as gone (:mod:`kupool.bus.members`).
 
-    ``chunk`` is the most that one message of the bus carries, ``max_entry`` the most that
-    one message of a room or a room's state may be, ``max_outbound`` what may wait for one
-    other host: of more, broadcasts are dropped and messages refused. An answer is waited
-    for ``answer_timeout``. ``sender_limit`` unanswered messages of one connection may be
-    under way before nothing more is read from it. A room that moves has ``move_timeout``;
-    for ``window`` after a change of the ring a room's new host asks the one before.
+    ``chunk`` is the size limit of one message of the bus, ``max_entry`` that of a message or the
+    state of a room. ``max_outbound`` may wait for one other host; above that, broadcasts are
+    dropped and messages refused. ``answer_timeout`` is the time limit of an answer. If
+    ``sender_limit`` messages of one connection are unanswered, nothing more is read from it. A room
+    has ``move_timeout`` to move. For ``window`` after a change of the ring, a room's new host asks
+    the previous one for it.
     """
 
     name: str = "rooms"
@@ -34,7 +34,7 @@ class SpreadSettings:
     window: float = 60.0
 
     def __post_init__(self) -> None:
-        """Raise :class:`ValueError` for a limit that lets nothing through."""
+        """Raise :class:`ValueError` for a limit that would refuse everything."""
         for name in ("points", "max_hosts", "chunk", "max_entry", "max_outbound", "sender_limit"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1")

@@ -557,7 +557,7 @@ class BoundTests(_Suite):
         two.carrier.writable = False
         calls = [one.bus.publish_reliable_random(b"", "t") for _ in range(30)]
         self.settle()
-        self.assertEqual(two.carrier.drops, ["RabbitMQ does not read what it is sent"])
+        self.assertEqual(two.carrier.drops, ["RabbitMQ accepts no data on this connection"])
         two.carrier.writable = True
         self.settle(1.1)
         self.assertEqual({self.outcome(call).kind for call in calls}, {Kind.ANSWERED})
