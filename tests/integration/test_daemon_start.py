@@ -174,7 +174,9 @@ class FailureTests(Case):
         self.check(f"config: {path}: No such file or directory", f"--config={path}")
         self.check(f"config: {self.folder}: Is a directory", f"--config={self.folder}")
         path = self.file("list.yaml", "- addr\n")
-        self.check(f"config: {path}: expected a mapping of setting names to values", f"--config={path}")
+        self.check(
+            f"config: {path}: expected a mapping of setting names to values", f"--config={path}"
+        )
         path = self.file("broken.json", '{"addr": ')
         self.check(f"config: {path}: Expecting value: line 1 ...", f"--config={path}")
 

@@ -96,8 +96,7 @@ class ById:
         return message_id, message_id, (connection, message_id, item.payload)
 
     def result(self, connection: Connection, to: Any, result: object) -> None:
-        """Send bytes under the message's number or a :class:`Tlv`; None sends nothing.
-        """
+        """Send bytes under the message's number or a :class:`Tlv`; None sends nothing."""
         if type(to) is Request:
             if result is not None and (not to.answered or to.first_answer()):
                 self.result(connection, to.msg_id, result)

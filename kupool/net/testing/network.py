@@ -164,7 +164,9 @@ class MemoryNetwork(Clock):
         peer = MemoryPeer(self, codec)
         if not self._join(peer, port, host):
             known = ", ".join(map(str, sorted(self._listeners))) or "nowhere"
-            raise error.ConnectionRefusedError(f"nothing listens on {port}; listening ports: {known}")
+            raise error.ConnectionRefusedError(
+                f"nothing listens on {port}; listening ports: {known}"
+            )
         self.settle()
         return peer
 

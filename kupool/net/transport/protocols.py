@@ -71,8 +71,7 @@ class FramedProtocol(Protocol):
             refuse(self._manager, transport, self.framing, refusal)
 
     def _feed_directly(self, connection: Connection) -> None:
-        """Bind ``dataReceived`` to the connection, unless a subclass overrides it: saves a call.
-        """
+        """Bind ``dataReceived`` to the connection, unless a subclass overrides it: saves a call."""
         if type(self).dataReceived is FramedProtocol.dataReceived:
             self.dataReceived = connection.feed  # type: ignore[method-assign]
 

@@ -67,8 +67,7 @@ class _Calls(pickle.Unpickler):
 
 
 class _Answers(pickle.Unpickler):
-    """Unpickles answers; objects of the child's copy of the file become those of ``__main__``.
-    """
+    """Unpickles answers; objects of the child's copy of the file become those of ``__main__``."""
 
     def find_class(self, module_name: str, global_name: str) -> Any:
         return super().find_class("__main__" if module_name == MAIN else module_name, global_name)

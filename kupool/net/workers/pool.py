@@ -78,8 +78,7 @@ class WorkerPool:
 
     @property
     def loads(self) -> list[int]:
-        """Number of messages of each worker: running, queued or waiting for a place in the queue.
-        """
+        """Number of each worker's messages: running, queued or waiting for a place."""
         return [worker.load for worker in self._workers]
 
     @property
@@ -189,7 +188,9 @@ class WorkerPool:
         if job not in worker.running:
             self._stuck.discard(job)
             if isinstance(result, Failure) and not result.check(CancelledError):
-                self._log.failure("Message {label} failed after its timeout", result, label=job.label)
+                self._log.failure(
+                    "Message {label} failed after its timeout", result, label=job.label
+                )
             self.counters["late"] += not isinstance(result, Failure)
             return
         del worker.running[job]
