@@ -15,7 +15,7 @@ _SECRET_PART = re.compile(
 
 
 def mask(text: str) -> str:
-    """Return a text with each password replaced by ``***``; masks too much rather than too little."""
+    """Replace each password in a text by ``***``; masks too much rather than too little."""
     return _SECRET_PART.sub(r"\1\3\4***\2", text)
 
 

@@ -56,7 +56,7 @@ class AccountFile:
         return parse(data) if data.strip() else KnownAccounts()
 
     def fingerprint(self) -> Fingerprint:
-        """Return the file's current version; raises :class:`OSError` and :class:`BrokenAccounts`."""
+        """Return the version of the file; raises :class:`OSError` and :class:`BrokenAccounts`."""
         found = os.stat(self.path)
         if not stat.S_ISREG(found.st_mode):
             raise BrokenAccounts("it is not a file")

@@ -79,7 +79,7 @@ class BrokerChannel:
         return made.addCallback(lambda frame: int(frame.method.consumer_count))
 
     def look_at(self, queue: str) -> Deferred[int]:
-        """Return the number of waiting messages of a queue; fails with code 404 if it is missing."""
+        """Return the number of a queue's waiting messages; fails with code 404 if it is missing."""
         found = self._call("queue_declare", queue=queue, passive=True)
         return found.addCallback(lambda frame: int(frame.method.message_count))
 

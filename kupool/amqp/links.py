@@ -112,7 +112,7 @@ class Link:
             await self._next_news(left)
 
     async def up(self, seconds: float) -> BrokerConnection:
-        """Return the connection; waits up to ``seconds``, then raises :class:`BrokerUnreachable`."""
+        """Wait up to ``seconds`` for the connection; else raises :class:`BrokerUnreachable`."""
         deadline = self._reactor.seconds() + seconds
         while self.connection is None:
             left = deadline - self._reactor.seconds()

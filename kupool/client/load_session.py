@@ -168,7 +168,7 @@ class LoadSession:
         return self._dialler.stop(self._close_timeout)
 
     def fill(self, now: float) -> None:
-        """Submit until the limit of unanswered ones is reached; waits for a job if there is none."""
+        """Submit up to the limit of unanswered ones; waits for a job if there is none."""
         self.running = True
         if self._begun:
             for _ in range(self._in_flight - len(self._sent)):

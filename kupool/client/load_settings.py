@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class LoadSettings:
-    """``sessions`` sessions with ``in_flight`` unanswered submissions each; times are in seconds."""
+    """``sessions`` sessions, each with ``in_flight`` unanswered submissions; times in seconds."""
 
     sessions: int = 100
     in_flight: int = 16

@@ -345,7 +345,7 @@ class Connection:
             self.send_encoded(data, len(replies))
 
     def _keep(self, items: Sequence[Item]) -> None:
-        """Keep messages for later: the connection is held, or has used up its share of this turn."""
+        """Keep messages for later: the connection is held, or has used up its share."""
         if not self._halted:
             self._wait_for_turn()
         if self._held is not None:
@@ -721,7 +721,7 @@ class Connection:
             self.transport.loseConnection()
 
     def flushed(self) -> None:
-        """Everything is sent, and this side has ended: wait shortly for the peer to end its side."""
+        """Everything is sent, and this side has ended: wait shortly for the peer's end."""
         if self._move(Event.FLUSHED):
             self._ending = (self._now(), LINGER)
 

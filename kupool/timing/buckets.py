@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class Bucket:
-    """A token bucket: holds up to ``burst`` tokens, gains ``rate`` a second, and is full at first."""
+    """A token bucket: up to ``burst`` tokens, ``rate`` new ones a second, full at first."""
 
     __slots__ = ("_burst", "_rate", "_stamp", "_tokens", "holders")
 

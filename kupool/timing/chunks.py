@@ -80,7 +80,7 @@ class Piece(Generic[T]):
         return len(part)
 
     def cut(self) -> Sequence[T]:
-        """Remove and return the items that have not been processed; they are not processed later."""
+        """Remove and return the items that have not been processed."""
         rest, self._things = self._things[self._at :], self._things[: self._at]
         return rest
 

@@ -23,7 +23,7 @@ class LineCodec(Limited):
         self._end = end
 
     def with_crlf(self) -> LineCodec | None:
-        """Return the codec for a peer that ends its lines with CR LF; None if this is that codec."""
+        """Return the codec for a peer that ends its lines with CR LF; None if this is it."""
         if self._end == b"\r\n":
             return None
         twin = type(self)(max_payload=self.max_payload, end=b"\r\n")

@@ -58,7 +58,7 @@ _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
 
 def accept_key(key: bytes) -> bytes:
-    """Return the answer to a ``Sec-WebSocket-Key``; raises :class:`ValueError` for an invalid key."""
+    """Return the answer to a ``Sec-WebSocket-Key``; raises :class:`ValueError` if invalid."""
     if not _KEY.fullmatch(key):
         raise ValueError("not 16 bytes in base64")
     return b64encode(sha1(key + _GUID, usedforsecurity=False).digest())

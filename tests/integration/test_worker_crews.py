@@ -142,7 +142,7 @@ class ThreadTests(CrewCase):
             self.patch(crew, "_start_worker", start_worker)
             first = crew.run(time.sleep, 0.05)
             self.patch(crew, "_start_worker", full)
-            second = crew.run(add, 1, 2)  # waits for the first one's hand
+            second = crew.run(add, 1, 2)  # waits for the first one's worker
             self.assertEqual(await gatherResults([first, second]), [None, 3])
             self.assertEqual(len(self.flushLoggedErrors(missing)), 2)
 

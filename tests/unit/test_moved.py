@@ -13,8 +13,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.requirements import ROOT
 
-#: The packages from which names have moved.
-PACKAGES = ("kupool.net", "kupool.client", "kupool.rooms")
+#: The modules from which names have moved.
+PACKAGES = ("kupool.net", "kupool.net.workers.crew", "kupool.client", "kupool.rooms")
 
 #: What the packages offered in the release before names moved.
 BEFORE = {

@@ -150,7 +150,7 @@ def _check(protocol: Any, host: str) -> Any:
     wanted = IPAddress_ID(host) if _is_address(host) else DNS_ID(host)
 
     def check(connection: Any, certificate: X509, error: int, depth: int, ok: bool) -> bool:
-        """Refuse a certificate of another host; OpenSSL calls it for each certificate of a chain."""
+        """Refuse a certificate of another host; called by OpenSSL for each one of a chain."""
         if not ok or depth:
             return bool(ok)
         try:

@@ -88,7 +88,7 @@ class ByMethod:
     def _misfit(
         self, connection: Connection, payload: bytes, reply: ReplyMaker, error: BaseException
     ) -> Read:
-        """Decode a message leniently that fits no registered request, so that it can be answered."""
+        """Decode a message leniently that fits no registered request, to answer it."""
         loose = decode_loosely(payload)
         if loose is None:
             raise Unfit(MALFORMED) from None

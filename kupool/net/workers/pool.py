@@ -78,7 +78,7 @@ class WorkerPool:
 
     @property
     def loads(self) -> list[int]:
-        """Number of messages of each worker: running, queued or waiting for a place in the queue."""
+        """Number of each worker's messages: running, queued or waiting for a place."""
         return [worker.load for worker in self._workers]
 
     @property

@@ -114,7 +114,7 @@ class WatcherTests(TestCase):
         watcher.start()
         await watcher.stop()
         plain, mode = self.logged(LogLevel.warn)
-        self.assertIn("in plain text, of alice", plain)
+        self.assertIn("contains plain-text passwords of alice", plain)
         self.assertIn(f"kupool user hash --file {self.path}", plain)
         self.assertNotIn("secret", plain)
         self.assertIn(f"chmod 600 {self.path}", mode)

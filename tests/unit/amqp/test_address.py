@@ -37,8 +37,8 @@ class AddressTests(SynchronousTestCase):
 
     def test_none(self) -> None:
         for url, why in (
-            ("", "has to begin with amqp://"),
-            ("http://u:s3cret@host", "has to begin with amqp://"),
+            ("", "must begin with amqp://"),
+            ("http://u:s3cret@host", "must begin with amqp://"),
             ("amqp://u:s3cret@", "a host is missing"),
             ("amqp://u:s3cret@host:99999", "a port is a number"),
             ("amqp://u:s3cret@host:x", "a port is a number"),
