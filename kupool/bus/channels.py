@@ -94,7 +94,7 @@ class OutgoingChannel:
             return
         self._data += _LENGTH.pack(len(data)) + data
         if self.size > FAR_OVER * self._settings.max_outbound:
-            self._log.error("The channel to {topic} broke: too many bytes wait for that member", topic=self._topic)
+            self._log.error("Too many bytes wait for the member at {topic}", topic=self._topic)
             self._break()
         else:
             self._soon()
@@ -177,7 +177,8 @@ class _Stream:
 
     def take(self, chunk: bytes, most: int) -> Iterator[bytes]:
         """Yield the messages that a chunk completes; raises :class:`ValueError` for an invalid
-        size."""
+        size.
+        """
         self.number += 1
         self.data += chunk
         while len(self.data) >= _LENGTH.size:
@@ -320,7 +321,8 @@ class Channels:
 
     def full(self, member: str) -> bool:
         """Return whether nothing more should be sent to a member: too much waits for it, or it does
-        not exist."""
+        not exist.
+        """
         return self._to(member) is None or self.size(member) >= self._settings.max_outbound
 
     def waiting(self) -> int:

@@ -77,7 +77,8 @@ class IBus(Interface):
 
     def unsubscribe(handler: Handler, topics: Iterable[Topic] | None = None) -> Deferred[None]:
         """End the subscription of a handler to some topics, by default to all; harmless if there is
-        none."""
+        none.
+        """
 
     def watch(topic: Topic, told: MembersTold) -> Deferred[None]:
         """Report the subscribers of a topic to ``told``, now and at every change; fires when the

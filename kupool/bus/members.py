@@ -97,7 +97,8 @@ class TopicWatches:
     @property
     def lease(self) -> float:
         """Seconds for which subscribers on this side certainly count as members everywhere; 0 or
-        less if they may not."""
+        less if they may not.
+        """
         return self._heard_until - self._clock.seconds()
 
     # -- reports of the broker
@@ -127,7 +128,8 @@ class TopicWatches:
 
     def heard(self, until: float) -> None:
         """All other nodes have heard this side; its subscribers count as members until the given
-        time, in seconds of the clock."""
+        time, in seconds of the clock.
+        """
         before, self._heard_until = self.lease, until
         if before <= 0:
             self.changed()

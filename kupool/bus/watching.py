@@ -32,7 +32,8 @@ class IBrokerWatcher(Interface):
 
     def removed(subscriber_id: str, linger: float = 0.0) -> None:
         """A subscriber is gone and answers no more; it stays a member of its topics for ``linger``
-        seconds."""
+        seconds.
+        """
 
     def answered(subscriber_id: str, number: int, response: Response) -> None:
         """A subscriber has answered a call of another broker; the call is given by its number."""

@@ -192,7 +192,8 @@ class JobBook:
 
     def covered(self, job: Job) -> bool:
         """Return whether a job's id is safe from reuse after a crash, whether the job is saved or
-        not."""
+        not.
+        """
         return job.job_id <= self._reserved_until
 
     def install(self, job: Job, now: float) -> list[Job]:

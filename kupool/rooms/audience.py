@@ -75,7 +75,8 @@ class Audience(Generic[M]):
 
     def connections(self, without: Collection[object] = ()) -> list[Peer]:
         """Return every connection of every member, except those of the users, members and
-        connections in ``without``."""
+        connections in ``without``.
+        """
         return [
             connection
             for member in self.members.values()

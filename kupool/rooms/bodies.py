@@ -1,5 +1,6 @@
 """The messages of sessions to rooms of :mod:`kupool.rooms.service`, and the state of a room that
-moves."""
+moves.
+"""
 
 from __future__ import annotations
 

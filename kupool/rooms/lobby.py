@@ -495,7 +495,8 @@ class Lobby:
 
 def code_and_user(result: object) -> tuple[str, str]:
     """Return the result of ``on_parse_user``; raises :class:`TypeError` if it is not a pair of
-    texts."""
+    texts.
+    """
     match result:
         case (str(code), str(user)):
             return code, user

@@ -6,14 +6,13 @@ from kupool.errors import BAD_PARAMS, RequestError
 
 
 def check_name(name: str, limit: int) -> None:
-    """Raise :class:`RequestError` ``bad params`` for a name that is empty, too long or not
-    encodable."""
+    """Raise :class:`RequestError` ``bad params`` for a name that no message can carry."""
     if not 0 < len(name) <= limit:
         raise RequestError(BAD_PARAMS.about(f"a name has 1 to {limit} characters"))
     try:
         name.encode()
     except UnicodeEncodeError:
-        raise RequestError(BAD_PARAMS.about(f"{name!r} is not valid Unicode text")) from None
+        raise RequestError(BAD_PARAMS.about(f"{name!r} is no Unicode text")) from None
 
 
 __all__ = ["check_name"]

@@ -35,7 +35,8 @@ class KnownNode:
 
 
 class Directory:
-    """The other nodes. Their subscribers are in the broker, with functions that send to the node.
+    """The other nodes. Their subscribers are in the broker, with functions that send to the
+    node.
     """
 
     def __init__(self, broker: Broker, outgoing: Outgoing) -> None:
@@ -172,7 +173,8 @@ class Acknowledgements:
 
     def wait(self, version: int, addresses: Iterable[str]) -> Deferred[None]:
         """Wait until the nodes at some addresses have applied a version or are gone, or until the
-        time limit."""
+        time limit.
+        """
         done: Deferred[None] = Deferred()
         late = {address for address in addresses if self._taken.get(address, -1) < version}
         wait = _Wait(version, late, done)

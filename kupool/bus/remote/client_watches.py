@@ -139,7 +139,7 @@ class RemoteWatches:
                     raise BusError(reply.error)
                 answer = msgspec.json.decode(reply.result, type=Watched)
             except (ValueError, BusError) as error:
-                self._log.warn("The bus refused to watch the members of topics: {why}", why=str(error))
+                self._log.warn("The bus refused a watch of members: {why}", why=str(error))
                 watched.waiting.tell(Failure(BusError(str(error))))
                 watched.known = False
                 self._tell(watched)

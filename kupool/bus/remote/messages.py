@@ -145,7 +145,8 @@ class Subscribed(msgspec.Struct):
 
 
 class Published(Body, kw_only=True):
-    """Result of ``bus.publish``; the outcomes ``timeout`` and ``no subscriber`` are errors instead.
+    """Result of ``bus.publish``; the outcomes ``timeout`` and ``no subscriber`` are errors
+    instead.
     """
 
     outcome: Kind
@@ -162,7 +163,8 @@ class AnswerBody(Body, kw_only=True):
 
 
 class StatusPage(msgspec.Struct):
-    """Result of ``bus.status``: as much as fits a message; ``next`` is where the next page starts.
+    """Result of ``bus.status``: as much as fits a message; ``next`` is where the next page
+    starts.
     """
 
     calls: int
@@ -175,7 +177,8 @@ class StatusPage(msgspec.Struct):
 
 class _CallReply(msgspec.Struct, gc=False):
     """The usual form of a reply to ``call``, decoded in one step; :class:`ServerMessage` covers all
-    forms."""
+    forms.
+    """
 
     id: RequestId = None
     method: str | None = None

@@ -160,7 +160,8 @@ class BusService(Observer):
             self.shares.leave(peer.shares)
 
     def settle(self, connection: Connection) -> Deferred[None] | None:
-        """Wait for the outcomes of the peer's publishes for a limited time; it can answer no calls.
+        """Wait for the outcomes of the peer's publishes for a limited time; it can answer no
+        calls.
         """
         self._leave(connection)
         peer = self._peers.get(connection.id)
@@ -213,7 +214,8 @@ class BusService(Observer):
 
     def replied(self, connection: Connection, reply_id: str, response: Response) -> None:
         """Take a peer's answer to a ``call``; an answer to a call that it was not offered is
-        ignored."""
+        ignored.
+        """
         call, _, index = reply_id.partition(".")
         if len(call) == 16 and index.isdecimal() and len(index) < 20:
             try:

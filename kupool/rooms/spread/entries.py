@@ -59,7 +59,8 @@ class RoomReply(HostEntry, tag="Reply"):
 
 class Push(HostEntry):
     """To a connection's host: a message of a room; ``key`` and ``policy`` are those of a
-    publication."""
+    publication.
+    """
 
     peers: list[int]
     data: bytes

@@ -39,7 +39,8 @@ class HostLobby(Protocol):
 
     def owner(self, code: str) -> str | None:
         """Return the host that a room belongs to, whether it exists or not; None if there is no
-        host."""
+        host.
+        """
 
     def owns(self, code: str) -> bool:
         """Say whether a room belongs to this host."""

@@ -70,7 +70,8 @@ def list_rooms(rooms: Rooms, start: int, most: int) -> RoomPage:
 
 class RoomLists:
     """Answers the list requests of other hosts, and sends them. A host that does not answer is left
-    out."""
+    out.
+    """
 
     _log = Logger()
 

@@ -159,7 +159,8 @@ class SpreadLobby(Lobby):
 
     def owner(self, code: str) -> str | None:
         """Return the host that a room belongs to, whether it exists or not; None if there is no
-        host."""
+        host.
+        """
         return self.hosts.ring.owner(code)
 
     def owns(self, code: str) -> bool:
@@ -308,7 +309,8 @@ class SpreadLobby(Lobby):
 
     def follow(self, connection: Peer, code: str, user: str, host: str | None) -> None:
         """Let a connection follow its room to ``host``; connections of other hosts are told by
-        theirs."""
+        theirs.
+        """
         if isinstance(connection, RemotePeer):
             self.remote_peers.detached(connection, code, moved=True)
         elif not isinstance(connection, Connection) or not connection.sends:
