@@ -59,7 +59,9 @@ class LocalBus(Models):
         key: str = "",
         headers: Mapping[str, str] | None = None,
     ) -> Deferred[Outcome]:
-        """Publish by a model with that model's arguments, as the method of the model's name does."""
+        """Publish by a model with that model's arguments, as the method of the model's name
+        does.
+        """
         broker = self.broker
         message = make_message(
             broker.settings,

@@ -1,4 +1,4 @@
-"""The message bus of the daemon: for its sessions, for HTTP, and for the pool's events."""
+"""The daemon's message bus: for sessions, for HTTP, and for the pool's events."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ from kupool.web.answers import ApiResource
 from kupool.web.bus import bus_routes
 from kupool.web.visitors import VisitorGate
 
-#: Topics whose counts and last messages are remembered: a status of all of them, each
-#: with a hundred messages, has to be made in one turn of the reactor.
+#: The number of topics whose counts and recent messages are kept: a status of all of them, with a
+#: hundred messages each, is made in one turn of the reactor.
 STATUS_TOPICS = 200
 
-#: How much of this machine's name other nodes, and those who look at RabbitMQ, are shown.
+#: The length to which this machine's name is cut, for other nodes and in RabbitMQ.
 MAX_NODE_NAME = 40
 
-#: What the bus of the rooms begins its names with at RabbitMQ.
+#: The prefix of the names of the rooms' bus in RabbitMQ.
 ROOMS_PREFIX = "kupool.rooms"
 
-#: Nodes start without RabbitMQ, and join the others when they can.
+#: Nodes start without RabbitMQ, and join the others later.
 _MESH = MeshSettings(required=False)
 
-#: Seconds that a stop leaves calls to get their answers.
+#: Seconds that a stop waits for answers to calls.
 LAST_CALLS = 1.0
 
-#: Users that a line of the log names.
+#: The most users that a log line names.
 SHOWN_USERS = 10
 
 #: Subscribers that one session may have; each has topics of its own.
@@ -54,7 +54,7 @@ MAX_SUBSCRIBERS = 100
 
 @dataclass(frozen=True)
 class BusPart:
-    """The bus, what carries it to the sessions, and who may do what on it."""
+    """The bus, its service for sessions, and the check of permissions."""
 
     _log = Logger()
 
@@ -63,7 +63,7 @@ class BusPart:
     access: BusAccess
 
     def apply(self, settings: NodeBusSettings) -> None:
-        """Go by settings that have changed; subscriptions that they do not allow end."""
+        """Apply changed settings; subscriptions that are no longer allowed are ended."""
         self.access.use(settings)
         self.access.pace.rate = settings.rate
         self.service.limits = peer_limits(settings)
@@ -78,19 +78,19 @@ class BusPart:
 
     @property
     def problem(self) -> str:
-        """Why the other nodes cannot be reached; empty where they can, or there are none."""
+        """Why the other nodes cannot be reached; empty if they can, or if there are none."""
         return self.bus.problem if isinstance(self.bus, RabbitBus) else ""
 
     async def open(self) -> None:
-        """Join the other nodes, if there are to be any, or go on trying to.
+        """Join the other nodes, if configured, or keep trying.
 
-        Raises :class:`~kupool.bus.BusError` where RabbitMQ will not have us.
+        Raises :class:`~kupool.bus.BusError` if RabbitMQ refuses the login.
         """
         if isinstance(self.bus, RabbitBus):
             await self.bus.connect()
 
     async def stop(self, clock: IReactorTime) -> None:
-        """Take no more, give calls a moment for their answers, and refuse those without."""
+        """Take no more messages, wait a moment for answers, and refuse unanswered calls."""
         with suppress(TimedOut):
             await self.service.finish().addTimeout(LAST_CALLS, clock)
         await self.bus.close()
@@ -111,10 +111,10 @@ class BusPart:
 def make_bus(
     settings: NodeBusSettings, reactor: Any, wall: Callable[[], float], *, log_url: str
 ) -> LocalBus | RabbitBus | None:
-    """Make the bus; None where it is off.
+    """Make the bus; None if it is off.
 
-    Where it has no RabbitMQ of its own, it uses that of the log, at ``log_url``. While nobody
-    uses it, nothing of it runs and no timer is set.
+    Without a RabbitMQ of its own, it uses that of the log, at ``log_url``. While the bus is not
+    used, no part of it runs and no timer is set.
     """
     if settings.kind == "off":
         return None
@@ -134,10 +134,10 @@ def make_bus(
 def make_room_bus(
     settings: NodeBusSettings, reactor: Any, wall: Callable[[], float], *, log_url: str
 ) -> RabbitBus | None:
-    """Make the bus by which nodes share their rooms; None where the bus is not RabbitMQ's.
+    """Make the bus over which nodes share their rooms; None if the bus is not on RabbitMQ.
 
-    It is one of its own: sessions publish and subscribe on theirs as they like, and must not
-    reach what nodes say to each other.
+    It is separate, because sessions may publish and subscribe on their bus, and must not reach the
+    messages between nodes.
     """
     if settings.kind != "rabbit":
         return None
@@ -150,7 +150,7 @@ def _node_name() -> str:
 
 
 def make_events(bus: LocalBus | RabbitBus | None, wall: Callable[[], float]) -> IEvents:
-    """Make what the pool's events are told to."""
+    """Make the publisher of the pool's events."""
     if bus is None:
         return NoEvents()
     broker = bus.broker
@@ -163,9 +163,9 @@ def make_events(bus: LocalBus | RabbitBus | None, wall: Callable[[], float]) -> 
 def serve_bus(
     bus: LocalBus | RabbitBus, settings: NodeBusSettings, methods: Router, *, known_users: bool
 ) -> BusPart:
-    """Give the pool's sessions the methods of the bus.
+    """Add the methods of the bus for the pool's sessions.
 
-    ``known_users`` says whether passwords say who a user is.
+    ``known_users`` says whether passwords prove who a user is.
     """
     access = BusAccess(settings, user_of)
     service = BusService(
@@ -173,7 +173,7 @@ def serve_bus(
         methods,
         before=[access],
         limits=peer_limits(settings),
-        # Without passwords anybody may use up what another user has.
+        # Without passwords anybody could use up another user's share.
         user_of=user_of if known_users else lambda connection: "",
         taken=bus.taken if isinstance(bus, RabbitBus) else None,
     )
@@ -195,7 +195,7 @@ def bus_settings(settings: NodeBusSettings) -> BusSettings:
 
 
 def peer_limits(settings: NodeBusSettings) -> PeerLimits:
-    """Return what one session, one user and one address may have of the bus."""
+    """Return the limits of one session, one user and one address on the bus."""
     return PeerLimits(
         publishing=settings.calls,
         subscribers=MAX_SUBSCRIBERS,

@@ -1,4 +1,4 @@
-"""Who may do what on the daemon's bus: a step in front of its methods."""
+"""Permissions and request limits for the daemon's bus: a step before its methods."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from kupool.settings import NodeBusSettings
 
 PUBLISH, SUBSCRIBE = "publish", "subscribe"
 
-#: What a rule may let users do.
+#: The actions that a rule may allow.
 ACTIONS = (PUBLISH, SUBSCRIBE)
 
 
 class BusAccess:
-    """Lets sessions use the topics they may, so and so often; refuses all else.
+    """Allows a session its topics at a limited rate; refuses everything else.
 
-    ``publish`` and ``subscribe`` of the settings are the topics, as patterns, that any session
-    may use, ``permissions`` what some users may as well. Nobody may publish the pool's own
-    events, and those that are not named as such are for ``operators`` only, users who may use
-    all topics, as often as they like, and ask what the bus does. ``user_of`` returns the user
-    of a connection. Raises :class:`ValueError` for a rule that is none.
+    ``publish`` and ``subscribe`` of the settings are patterns of topics for every session;
+    ``permissions`` are rules for some users. Nobody may publish the pool's own events. Events whose
+    topics are not listed for sessions are for ``operators`` only. Operators are users who may use
+    all other topics without a rate limit, and ask for the status of the bus. ``user_of`` returns
+    the user of a connection. Raises :class:`ValueError` for an invalid rule.
     """
 
     def __init__(self, settings: NodeBusSettings, user_of: Callable[[Connection], str]) -> None:
@@ -43,7 +43,9 @@ class BusAccess:
         self.pace = RequestPace(settings.rate)
 
     def use(self, settings: NodeBusSettings) -> None:
-        """Go by these settings from now on; see :meth:`may_subscribe` for what is there."""
+        """Apply other settings from now on; for existing subscriptions see
+        :meth:`may_subscribe`.
+        """
         rules = list(bus_rules(settings))
         self._rules = Permissions(rules)
         # Before a user's name is in them: one who is called as the pool's topics has none.
@@ -51,7 +53,7 @@ class BusAccess:
         self._operators = frozenset(settings.operators)
 
     def __call__(self, connection: Connection, request: Any) -> ErrorText | None:
-        """Answer a request that is one too many or asks for too much."""
+        """Refuse a request above the rate limit or without permission."""
         user = self._user_of(connection)
         operator = user in self._operators
         if not operator:
@@ -71,20 +73,20 @@ class BusAccess:
                 topic = topic_name(params.topic)
                 return None if operator else self._refuse_pattern(user, topic)
         except ValueError:
-            return None  # the method itself says what is wrong
+            return None  # the method itself reports the error
         if isinstance(params, UnsubscribeParams | UnwatchParams) or operator:
             return None
         return FORBIDDEN
 
     def may_subscribe(self, connection: Connection, pattern: str) -> bool:
-        """Say whether a connection may have a subscription to a valid pattern."""
+        """Return whether a connection may subscribe to a valid pattern."""
         user = self._user_of(connection)
         return user in self._operators or self._refuse_pattern(user, pattern) is None
 
     def refuse_topic(
         self, topic: str, user: str = "", *, everything: bool = False
     ) -> ErrorText | None:
-        """Say why a user may not publish to a valid topic; None where they may.
+        """Return why a user may not publish to a valid topic; None if they may.
 
         With ``everything``, only the pool's own events are refused.
         """
@@ -109,7 +111,7 @@ class BusAccess:
 
 
 def bus_rules(settings: NodeBusSettings) -> Iterator[Rule]:
-    """Yield every rule of the settings; raises :class:`ValueError` for one that is none."""
+    """Yield every rule of the settings; raises :class:`ValueError` for an invalid one."""
     for pattern in settings.publish:
         yield Rule("*", PUBLISH, check_pattern(pattern))
     for pattern in settings.subscribe:

@@ -1,4 +1,4 @@
-"""The daemon's bus for clients of its predecessor, on an address of its own."""
+"""The daemon's service for clients of the predecessor's bus, on an address of its own."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ LAST_ANSWERS = 2.0
 
 @dataclass(frozen=True)
 class CompatiblePart:
-    """What serves these clients, and where."""
+    """The service for these clients, and its listener."""
 
     _log = Logger()
 
@@ -45,11 +45,11 @@ class CompatiblePart:
     refusals: Refusals
 
     async def listen(self) -> None:
-        """Begin; raises as :meth:`Server.listen` does."""
+        """Start to listen; raises as :meth:`Server.listen` does."""
         await self.server.start()
 
     async def finish(self) -> None:
-        """Let nobody in, take no more, and give calls a moment for their answers."""
+        """Refuse new connections and messages, and give open calls a moment for their answers."""
         await self.server.stop_listening()
         with suppress(TimedOut):
             await self.service.finish().addTimeout(LAST_CALLS, self.clock)
@@ -60,7 +60,7 @@ class CompatiblePart:
         self.refusals.stop()
 
     def apply(self, settings: Settings) -> None:
-        """Go by settings that have changed."""
+        """Apply changed settings."""
         self.server.manager.settings = server_limits(settings)
         self.service.limits = peer_limits(settings)
         ended = self.service.use_rules(topic_rules(settings.bus))
@@ -80,9 +80,9 @@ def make_compatible(
     *,
     certificates: Certificates,
 ) -> CompatiblePart | None:
-    """Make what serves clients of the predecessor's bus; None where it is off.
+    """Make the service for clients of the predecessor's bus; None if it is off.
 
-    ``shares`` are what users and addresses have over the sessions of the pool.
+    ``shares`` are the usage of users and addresses over the sessions of the pool.
     """
     address = settings.bus.compatible_addr
     if not address:
@@ -130,7 +130,7 @@ def last_word(framing: Framing, reason: CloseReason, retry_after: float | None) 
 
 
 def peer_limits(settings: Settings) -> PredecessorLimits:
-    """Return what one connection and one address may have of the bus."""
+    """Return the limits of one connection and one address on the bus."""
     return PredecessorLimits(
         peers=bus_limits(settings.bus),
         rate=settings.bus.rate,
@@ -139,9 +139,9 @@ def peer_limits(settings: Settings) -> PredecessorLimits:
 
 
 def server_limits(settings: Settings) -> ServerSettings:
-    """Return the limits of the server: those of the pool's, for frames of another size.
+    """Return the limits of the server: those of the pool's server, for another size of frames.
 
-    Silence is the service's to judge. A frame that has begun has to end in that time.
+    The service handles idle peers. A frame must end within the idle time once it has begun.
     """
     limits = settings.limits
     return ServerSettings(
@@ -158,7 +158,7 @@ def server_limits(settings: Settings) -> ServerSettings:
 
 
 def topic_rules(settings: NodeBusSettings) -> TopicRules:
-    """Return which topics may be used: those that any session may."""
+    """Return the topics that these clients may use: those that any session may use."""
     publish = tuple(map(pattern_name, settings.publish))
     subscribe = tuple(map(pattern_name, settings.subscribe))
     return TopicRules(

@@ -1,4 +1,4 @@
-"""What can be said of the settings before anything is opened: that they cannot be."""
+"""Checks the settings before anything is opened."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from kupool.web.visitors import VisitorGate
 
 
 def check(loaded: Loaded) -> None:
-    """Refuse what no part can do; raises :class:`SettingError`."""
+    """Refuse settings that no part can use; raises :class:`SettingError`."""
     check_engines(loaded)
     parts = (_addresses, _web, _rules, _bus, _compatible)
     for name, reason in chain.from_iterable(part(loaded) for part in parts):

@@ -1,4 +1,4 @@
-"""Steps of the wall clock: noticed and told, nothing more."""
+"""Detects and reports steps of the wall clock."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from twisted.logger import Logger
 
 from kupool.kinds import format_duration
 
-#: Seconds that the wall clock may move, between two looks, against one that nobody sets.
+#: Seconds that the wall clock may move, between two checks, against a clock that nobody sets.
 TOLERATED = 2.0
 
-#: Seconds that a step is told of.
+#: Seconds for which a step is reported.
 TOLD = 600.0
 
 
 class ClockWatch:
-    """Compares the wall clock with one that nobody sets; to be asked every second.
+    """Compares the wall clock with a clock that nobody sets; to be called every second.
 
-    ``wall`` returns seconds since the epoch; ``steady`` seconds since the boot, also those
-    that the machine slept, so that waking up is no step.
+    ``wall`` returns seconds since the epoch. ``steady`` returns seconds since the boot, including
+    the time that the machine slept, so that waking up is not a step.
     """
 
     _log = Logger()
@@ -31,7 +31,7 @@ class ClockWatch:
         self._step = self._stepped_at = 0.0
 
     def look(self) -> None:
-        """Notice whether the wall clock was set since the last look."""
+        """Check whether the wall clock was set since the last call."""
         steady = self._steady()
         offset = self._wall() - steady
         step, self._offset = offset - self._offset, offset
@@ -41,7 +41,7 @@ class ClockWatch:
 
     @property
     def problem(self) -> str:
-        """The last step, for some minutes; empty where there was none."""
+        """The last step, for some minutes; empty if there was none."""
         if not self._step or self._steady() - self._stepped_at >= TOLD:
             return ""
         return f"the wall clock {self._moved()}"

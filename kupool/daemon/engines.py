@@ -1,4 +1,4 @@
-"""What can be said of a log and a store before they are opened: that they cannot be."""
+"""Checks the settings of a log and a store before they are opened."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _TLS_MODULES = ("OpenSSL", "service_identity")
 
 
 def check_engines(loaded: Loaded) -> None:
-    """Refuse a log or a store that lacks what it needs; raises :class:`SettingError`."""
+    """Refuse a log or a store whose requirements are missing; raises :class:`SettingError`."""
     for name, reason in _engines(loaded):
         raise refusal(loaded, name, reason)
 
 
 def refusal(loaded: Loaded, name: str, reason: str) -> SettingError:
-    """Return the error that names a setting, what is wrong with it, and its source."""
+    """Return the error that names a setting, the problem, and the setting's source."""
     return SettingError(f"{name}: {reason} (from {loaded.sources[name]})")
 
 
@@ -38,7 +38,7 @@ def _engines(loaded: Loaded) -> Iterator[tuple[str, str]]:
 
 
 def broker_problems(name: str, url: str) -> Iterator[tuple[str, str]]:
-    """Yield the setting ``name`` with what keeps its addresses of brokers from being used."""
+    """Yield the setting ``name`` with the reason why its broker addresses cannot be used."""
     try:
         brokers = parse_brokers(url)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""A way to the log that ends when another daemon has taken over the store."""
+"""Access to the log that ends when another daemon takes over the store."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from kupool.log import LogUnavailable
 
 
 class FencedLog:
-    """What takes submissions sees of a log: nothing is appended once there is a reason.
+    """A log that refuses entries from acceptance when ``reason`` returns a reason.
 
-    ``reason`` returns it, and an empty text while there is none. What was appended then would
-    be acknowledged, and not be counted by the daemon that has taken over.
+    ``reason`` returns an empty text otherwise. An entry appended after a takeover would be
+    acknowledged, and not counted by the daemon that has taken over.
     """
 
     def __init__(self, log: Any, reason: Callable[[], str]) -> None:

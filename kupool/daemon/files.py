@@ -1,4 +1,4 @@
-"""Which files are in the data folder, as the settings say. Pure."""
+"""The files of the data folder, according to the settings. Pure."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ SPOOL_FILE = "spool.sqlite"
 
 
 def uses_files(storage: StorageSettings, log: LogSettings) -> bool:
-    """Say whether anything is kept in the data folder."""
+    """Return whether any data is kept in the data folder."""
     return "sqlite" in (storage.kind, log.kind) or has_spool(log)
 
 
 def has_spool(settings: LogSettings) -> bool:
-    """Say whether batches are kept here while the log is away."""
+    """Return whether batches are saved here while the log is unavailable."""
     return settings.kind == "rabbit" and settings.spool == "on"

@@ -1,6 +1,6 @@
-"""What has to be done now and then: bounds kept, old rows rolled up, old entries dropped.
+"""Periodic work: enforces limits, rolls up old rows, and drops old entries.
 
-What is old is said by the retention clock, never by the wall clock alone.
+The retention clock decides what is old, never the wall clock alone.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from kupool.settings import SubmissionSettings
 from kupool.stats.retention import RetentionClock
 from kupool.timing.waiting import after
 
-#: Seconds between two looks at the bounds, between two times that the time of the retention
-#: clock is kept, and between two clearings.
+#: Seconds between two checks of the limits, between two saves of the retention clock's time, and
+#: between two removals of old data.
 LOOK = 1.0
 KEEP = 60.0
 CLEAR = 600.0
 
-#: Seconds that a store has to keep that time: a stop does not wait for one that is away.
+#: The time limit for saving that time: a stop does not wait for an unavailable store.
 KEEPING = 1.0
 
 
 class Housekeeping:
-    """Keeps the bounds that no single event is there to keep.
+    """Enforces the limits that no single event enforces.
 
-    ``settings`` returns those of the moment; ``wall`` seconds since the epoch; ``running``
-    seconds on a clock that nobody sets and that stands while the machine sleeps.
+    ``settings`` returns the current settings, ``wall`` seconds since the epoch, and ``running``
+    seconds on a clock that nobody sets and that stops while the machine sleeps.
     """
 
     _log = Logger()
@@ -55,7 +55,7 @@ class Housekeeping:
         self._running = running
         self._parts = parts
         self._retention: RetentionClock | None = None
-        #: Whether the last attempt to keep its time failed.
+        #: Whether the last attempt to save the time failed.
         self._not_kept = False
         self._settings = settings
         self._memory = memory
@@ -69,11 +69,11 @@ class Housekeeping:
         self._clearing: Deferred[None] | None = None
 
     async def start(self) -> None:
-        """Begin; the first clearing is after some minutes."""
+        """Start; the first removal of old data is some minutes later."""
         kept = await self._parts.stats.retention_time()
         newest = self._parts.coordinator.newest_save
         self._retention = RetentionClock(kept, self._wall(), self._running(), newest)
-        # Entries begin to age from here, not from the first clearing.
+        # Entries begin to age now, not at the first removal.
         await self._parts.log.trim(self._seconds, 0, 0)
         for loop, seconds in self._loops:
             loop.start(seconds, now=False).addErrback(
@@ -83,7 +83,7 @@ class Housekeeping:
             )
 
     async def stop(self) -> None:
-        """End, after what is under way."""
+        """Stop, after running work."""
         for loop, _ in self._loops:
             if loop.running:
                 loop.stop()
@@ -101,7 +101,7 @@ class Housekeeping:
         self._now()
 
     def _now(self) -> float:
-        """Return the time that retention goes by, in seconds since the epoch."""
+        """Return the time of the retention clock, in seconds since the epoch."""
         assert self._retention is not None
         return self._retention.tick(self._wall(), self._running())
 
@@ -115,7 +115,7 @@ class Housekeeping:
         return Deferred.fromCoroutine(self._keep_retention_time())
 
     async def _keep_retention_time(self) -> None:
-        """Keep the time of the retention clock: without it, the next run's lags."""
+        """Save the time of the retention clock: without it, the clock of the next run lags."""
         if self._retention is None:
             return
         self._now()
@@ -138,7 +138,7 @@ class Housekeeping:
         def done(result: Any) -> None:
             self._clearing = None
             if result is not None:
-                # A database that is away, or full: there is another time for it.
+                # A database that is unavailable or full gets another attempt later.
                 self._log.warn(
                     "Old rows could not be deleted: {reason}", reason=result.getErrorMessage()
                 )
@@ -147,7 +147,7 @@ class Housekeeping:
         return clearing.addBoth(done)
 
     async def clear(self) -> None:
-        """Drop and roll up what is past its retention."""
+        """Drop and roll up data that is older than its retention."""
         settings, now, parts = self._settings(), self._now(), self._parts
         retention = settings.log_retention
         # Ages in the log are differences on the retention clock: where the wall clock is
@@ -169,7 +169,9 @@ class Housekeeping:
             )
 
     async def _forget_batches(self) -> None:
-        """Forget the ids of what the log has dropped, so far as it was compared with the counts."""
+        """Delete the ids of batches that the log has dropped, if the log was compared with the
+        counts.
+        """
         parts = self._parts
         state = await parts.stats.state()
         extent = await parts.log.extent(state.identity, state.mark)

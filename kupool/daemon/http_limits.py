@@ -1,4 +1,4 @@
-"""The limits of the HTTP server, as the settings and the system have them."""
+"""The limits of the HTTP server, from the settings and the system."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from kupool.web.crowd import HttpLimits
 
 
 def descriptor_limit() -> int:
-    """Return how many descriptors this process may have; 0: any number."""
+    """Return the limit of file descriptors of this process; 0 means no limit."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return 0 if soft == resource.RLIM_INFINITY else soft
 
@@ -17,8 +17,8 @@ def descriptor_limit() -> int:
 def http_limits(settings: ListenSettings, descriptors: int) -> HttpLimits:
     """Return the limits of the HTTP server.
 
-    Its connections take at most a quarter of the ``descriptors`` that the process may have,
-    where there is a limit: otherwise a flood of them would leave none to the pool.
+    HTTP connections may use at most a quarter of the process's ``descriptors``, if they are
+    limited: otherwise a flood of them would leave none for the pool.
     """
     most = settings.http_max_connections
     if descriptors:

@@ -1,4 +1,4 @@
-"""Memory that was freed, given back to the system."""
+"""Returns freed memory to the system."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from twisted.internet.interfaces import IReactorTime
 
-#: Nonces of retired jobs after which their memory is worth giving back.
+#: The number of retired nonces after which it pays to return their memory.
 WORTH_RETURNING = 100_000
 
 #: Seconds after that until it is done: at first most of it, then what timeouts and buffers
@@ -17,9 +17,9 @@ DELAYS = (2.0, 60.0)
 
 
 class Memory:
-    """Gives memory back after much of it was freed; to be asked every second.
+    """Returns memory after much of it was freed; to be called every second.
 
-    ``retired`` returns how many nonces have been retired since the start.
+    ``retired`` returns the number of nonces retired since the start.
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class Memory:
         self._due: tuple[float, ...] = ()
 
     def look(self) -> None:
-        """Give memory back where it is time for that."""
+        """Return memory to the system if it is time."""
         now, retired = self._clock.seconds(), self._retired()
         if retired - self._seen >= WORTH_RETURNING:
             self._seen = retired

@@ -1,4 +1,4 @@
-"""Moves of a pool's data between engines, as a daemon that starts sees them."""
+"""Checks at a start whether the pool's data was moved between engines."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ _COMMAND = (
 
 
 class MovedAway(Exception):
-    """No daemon may start here; says in one line why, and what to do."""
+    """The daemon must not start here; the text says in one line why, and what to do."""
 
 
 async def look_for_moves(storage: StorageSettings, log: LogSettings, parts: Parts) -> Sequence[str]:
-    """Return, each in a line, what the data folder holds that is not used.
+    """Return one line for each part of the data folder that is not used.
 
-    The log and the store are open. Raises :class:`MovedAway` where the data of the store was
-    moved, where a pool would begin anew beside one that is full, or where submissions that were
-    accepted would never be counted.
+    The log and the store must be open. Raises :class:`MovedAway` if the store's data was moved, if
+    a new pool would begin beside an existing one, or if accepted submissions would never be
+    counted.
     """
     notes = await _notes(parts)
     kind = {"mq": log.kind}
@@ -62,7 +62,7 @@ async def look_for_moves(storage: StorageSettings, log: LogSettings, parts: Part
 
 
 async def _notes(parts: Parts) -> Sequence[MoveNote]:
-    """Return what the store says of moves."""
+    """Return the notes about moves in the store."""
     rows: Sequence[Any] = ()
     if parts.postgres is not None:
         rows = await parts.postgres.query(SELECT_NOTES)
@@ -73,7 +73,7 @@ async def _notes(parts: Parts) -> Sequence[MoveNote]:
 
 
 async def _is_empty(parts: Parts) -> bool:
-    """Say whether the log is known to hold nothing."""
+    """Return whether the log is known to be empty."""
     state = await parts.stats.state()
     try:
         extent = await parts.log.extent(state.identity, state.mark)

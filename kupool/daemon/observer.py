@@ -1,4 +1,4 @@
-"""The log of the process: one JSON object a line, or text, from a level on."""
+"""The log output of the process: JSON lines or text, above a level."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from zope.interface import implementer
 
 from kupool.printable import printable
 
-#: Parts of an event that are in the line under another name, or mean nothing in it.
+#: Keys of an event that are logged under another name, or not at all.
 _NOT_FIELDS = frozenset(
     ("time", "isError", "failure", "why", "format", "message", "system", "msg", "level", "module")
 )
@@ -35,8 +35,8 @@ _NOT_FIELDS = frozenset(
 class JsonObserver:
     """Writes events as ``{"time":..,"level":..,"module":..,"message":.., ...}``.
 
-    What an event was logged with besides its text, such as ``username`` or ``remote``,
-    becomes a field of its own. A failure's traceback is the field ``error``.
+    Further values of the event, such as ``username`` or ``remote``, become fields. A failure's
+    traceback is the field ``error``.
     """
 
     def __init__(self, file: Any) -> None:
@@ -44,7 +44,7 @@ class JsonObserver:
 
     def __call__(self, event: LogEvent) -> None:
         """Write one event as one line."""
-        # What no encoding can carry, as the name of a file may hold it, is escaped.
+        # Characters that cannot be encoded, as in the name of a file, are escaped.
         line = as_json(event).encode("utf-8", "backslashreplace").decode("utf-8")
         self._file.write(line + "\n")
         self._file.flush()
@@ -52,10 +52,10 @@ class JsonObserver:
 
 @implementer(ILogObserver)
 class TextObserver:
-    """Writes events for people: the time, the level where it is not ``info``, and the message.
+    """Writes events as text: the time, the level if it is not ``info``, and the message.
 
-    What a peer sent, and would change the terminal, is escaped. A traceback follows in lines
-    of its own.
+    Control characters from peers are escaped, so that they do not reach the terminal. A traceback
+    follows on lines of its own.
     """
 
     def __init__(self, file: Any) -> None:
@@ -107,25 +107,24 @@ def _is_json(value: object) -> bool:
 
 
 class Level:
-    """The least level that is logged; may be changed while the process runs."""
+    """The lowest level that is logged; may be changed while the process runs."""
 
     def __init__(self, name: str) -> None:
         self.predicate = LogLevelFilterPredicate()
         self.set(name)
 
     def set(self, name: str) -> None:
-        """Set the level by the name that the setting has."""
+        """Set the level by its name in the settings."""
         self.predicate.setLogLevelForNamespace("", LogLevel.levelWithName(name))
 
 
 def make_observer(
     form: str, level: Level, twistd: Mapping[str, Any], reactor: Any
 ) -> ILogObserver | None:
-    """Return what logs in a form to where twistd's own options say.
+    """Return an observer that logs in the given form to the place that twistd's options name.
 
-    ``twistd`` are the options before the command. None where these ask for a logger of
-    their own, with ``--logger`` or ``--syslog``. Raises :class:`OSError` where the file
-    cannot be opened.
+    ``twistd`` are the options before the command. Returns None if these choose a logger themselves,
+    with ``--logger`` or ``--syslog``. Raises :class:`OSError` if the file cannot be opened.
     """
     if twistd.get("logger") or twistd.get("syslog"):
         return None

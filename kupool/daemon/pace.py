@@ -1,4 +1,4 @@
-"""How often a session may ask for something: a step in front of methods."""
+"""A limit on the requests of a session: a step before methods."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from kupool.session.connection import Connection
 
 
 class RequestPace:
-    """Lets ``rate`` requests a second of a session through, one second's of them at once.
+    """Allows a session ``rate`` requests a second, and one second's worth at once.
 
-    ``rate`` may be set while the daemon runs; with 0 there is no limit.
+    ``rate`` may be set while the daemon runs; 0 means no limit.
     """
 
     def __init__(self, rate: float) -> None:
@@ -30,7 +30,7 @@ class RequestPace:
         self._limit = RateLimit(rate, max(1, ceil(rate))) if rate else None
 
     def __call__(self, connection: Connection, request: Any) -> ErrorText | None:
-        """Answer a request that is one too many."""
+        """Refuse a request above the limit."""
         return None if self._limit is None else self._limit(connection, request)
 
 

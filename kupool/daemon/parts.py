@@ -1,6 +1,7 @@
-"""Every part of the daemon, made from the settings. Nothing here opens or starts.
+"""Makes every part of the daemon from the settings. Nothing is opened or started here.
 
-What is off by default is imported where it is made: a start takes less time without it.
+Parts that are off by default are imported where they are made, so that a start is faster without
+them.
 """
 
 from __future__ import annotations
@@ -57,10 +58,10 @@ from kupool.storage.database import Database
 from kupool.storage.folder import DataFolder
 from kupool.storage.postgres import PostgresDatabase, PostgresSettings
 
-#: Seconds that a stop leaves PostgreSQL to answer what it was asked, after the counting ended.
+#: Seconds that a stop waits for PostgreSQL to reply, after the counting has ended.
 PATIENCE = 2.0
 
-#: What is lost with each file, for whom it is damaged.
+#: The loss if each file is damaged, for the message about it.
 _LOST = {
     LOG_FILE: "what was not counted yet is lost then, and old jobs are retired",
     STORE_FILE: "what the log still holds is counted again then, older counts are lost",
@@ -123,7 +124,7 @@ def build(
             reactor,
             settings.storage.pg_dsn,
             PostgresSettings(patience=PATIENCE),
-            # Whoever takes submissions by the log in a data folder is gone once we have it.
+            # Once this process has the folder, no other process takes submissions by its log.
             own="alone" if settings.log.kind == "sqlite" else "shared",
         )
     stats, job_store = _make_stores(settings.storage, wall, database, postgres)
@@ -281,7 +282,7 @@ def _make_stores(
 def make_logins(
     settings: NodeLoginSettings, reactor: Any, checkers: Sequence[ICredentialsChecker]
 ) -> Logins:
-    """Make what decides who may come in, by the checkers of ``--auth``."""
+    """Make the check of logins from the checkers of ``--auth``."""
     return Logins(
         reactor,
         Authenticator(reactor, checkers, settings.timeout),
@@ -290,12 +291,12 @@ def make_logins(
 
 
 def rules(jobs: JobSettings, rates: RateSettings) -> Rules:
-    """Return what the judge goes by."""
+    """Return the rules of the judge."""
     return Rules(jobs.expire, rates.submit_interval)
 
 
 def attempts(settings: RateSettings) -> AttemptSettings:
-    """Return how many rejected attempts a session has."""
+    """Return the limits of rejected submissions."""
     return AttemptSettings(
         settings.attempts_rate,
         settings.attempts_burst,
@@ -317,7 +318,7 @@ def batch_settings(settings: SubmissionSettings) -> BatchSettings:
 def session_settings(
     jobs: JobSettings, rates: RateSettings, limits: LimitSettings
 ) -> SessionSettings:
-    """Return what a session gets."""
+    """Return the limits of a session."""
     return SessionSettings(
         nonce_scope=jobs.nonce_scope,
         duplicate_scope=jobs.duplicate_scope,

@@ -1,4 +1,4 @@
-"""The log in RabbitMQ and the spool before it, made from the settings."""
+"""Makes the log in RabbitMQ and its spool from the settings."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from kupool.log.spool_file import SpoolFile
 from kupool.settings import LogSettings, SubmissionSettings
 from kupool.storage.database import Database
 
-#: Seconds that the broker has for a batch for which nobody waits: longer than any failover,
-#: so that one that is only slow is not asked again and again.
+#: Seconds that the broker has to confirm a batch for which nobody waits: longer than any failover,
+#: so that a slow broker does not get it again and again.
 DRAIN_TIMEOUT = 30.0
 
-#: Seconds that a stop leaves the broker to confirm what is in the spool.
+#: Seconds that a stop waits for the broker to confirm entries of the spool.
 SPOOLED_CLOSE = 1.0
 
 
 def topology(settings: LogSettings, submissions: SubmissionSettings) -> Topology:
-    """Return what the log in RabbitMQ consists of."""
+    """Return the topology of the log in RabbitMQ."""
     return Topology(
         queue=settings.queue,
         kind=settings.queue_kind,
@@ -40,10 +40,10 @@ def make_rabbit(
     *,
     required: bool,
 ) -> RabbitLog:
-    """Return the log in RabbitMQ; ``required`` says that it cannot be opened without one.
+    """Return the log in RabbitMQ; with ``required`` it cannot be opened without a broker.
 
-    A batch that has been sent is sent again there until it is certain. Only where a spool
-    does the same it is given up after a while.
+    A sent batch is sent again until it is confirmed. Only with a spool, which does the same, it is
+    given up after a while.
     """
     give_up = 0.0 if required else max(DRAIN_TIMEOUT, settings.timeout)
     publisher = PublisherSettings(stalled=settings.timeout, give_up=give_up)
@@ -51,7 +51,7 @@ def make_rabbit(
         topology=topology(settings, submissions), publisher=publisher, required=required, hold=True
     )
     if not required:
-        # What is on its way at a stop is in the spool as well.
+        # Unconfirmed batches at a stop are in the spool as well.
         engine = replace(engine, close_timeout=SPOOLED_CLOSE)
     return RabbitLog(reactor, wall, settings.url, engine)
 
@@ -64,7 +64,7 @@ def make_spooled(
     remote: RabbitLog,
     database: Database,
 ) -> SpooledLog:
-    """Return a log that keeps in a file of the data folder what ``remote`` cannot take now."""
+    """Return a log that saves entries in the data folder while ``remote`` cannot take them."""
     file = SpoolFile(database, reactor, wall, settings.spool_max_size)
     drain_timeout = max(DRAIN_TIMEOUT, settings.timeout)
     bounds = SpoolSettings(settings.timeout, drain_timeout, hold=True)

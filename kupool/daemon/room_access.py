@@ -1,4 +1,4 @@
-"""Who may use which of the daemon's rooms and matches."""
+"""Permissions for the daemon's rooms and matches."""
 
 from __future__ import annotations
 
@@ -14,12 +14,11 @@ CREATE, JOIN, MATCH = ROOM_ACTIONS = ("create", "join", "match")
 
 
 class RoomAccess:
-    """Lets sessions make and join the rooms, and wait in the modes, that they may.
+    """Decides which rooms a session may create and join, and in which modes it may wait.
 
-    ``create``, ``join`` and ``match`` of the settings are patterns of what any session may
-    use, ``permissions`` what some users may as well. Names have levels as topics of the bus.
-    ``user_of`` returns the user of a connection. Raises :class:`ValueError` for a rule that is
-    none.
+    ``create``, ``join`` and ``match`` of the settings are patterns that apply to every session;
+    ``permissions`` are rules for some users. Names have levels like topics of the bus. ``user_of``
+    returns the user of a connection. Raises :class:`ValueError` for an invalid rule.
     """
 
     def __init__(self, settings: NodeRoomsSettings, user_of: Callable[[Connection], str]) -> None:
@@ -27,11 +26,11 @@ class RoomAccess:
         self.use(settings)
 
     def use(self, settings: NodeRoomsSettings) -> None:
-        """Go by these settings from now on; who is in a room already stays."""
+        """Apply other settings from now on; users who are in a room stay in it."""
         self._rules = Permissions(_rules(settings))
 
     def __call__(self, connection: Connection, action: str, name: str) -> bool:
-        """Say whether the user of a connection may do something with a room or a mode."""
+        """Return whether the user of a connection may do something with a room or a mode."""
         return self._rules.allow(self._user_of(connection), action, name)
 
 

@@ -1,4 +1,4 @@
-"""The rooms of the daemon: for its sessions, on this node or on all nodes of one RabbitMQ."""
+"""The daemon's rooms for its sessions, on this node or on all nodes of one RabbitMQ."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
     from kupool.bus.rabbit.bus import RabbitBus
     from kupool.rooms.service import RoomService
 
-#: Bytes of the largest state of a room that moves to another node: it names the members.
+#: The size limit in bytes of the state of a room that moves to another node: it names the members.
 MAX_STATE = 16 * 1024 * 1024
 
-#: Seconds that a stop leaves rooms that are in the middle of something.
+#: Seconds that a stop gives rooms to finish what they are doing.
 LAST_WORDS = 1.0
 
 
 @dataclass(frozen=True)
 class RoomsPart:
-    """The rooms, how often a session may ask for something in them, and for what.
+    """The rooms, with the limit of requests to them and the check of permissions.
 
-    ``bus`` is what nodes share the rooms by, where they do.
+    ``bus`` connects the nodes that share the rooms, if there is one.
     """
 
     service: RoomService
@@ -38,22 +38,22 @@ class RoomsPart:
 
     @property
     def problem(self) -> str:
-        """Why the rooms of the other nodes cannot be reached; empty where they can, or there are
+        """Why the rooms of other nodes cannot be reached; empty if they can, or if there are
         none.
         """
         return "" if self.bus is None else self.bus.problem
 
     async def open(self) -> None:
-        """Join the other nodes, if there are to be any, or go on trying to.
+        """Join the other nodes, if configured, or keep trying.
 
-        Raises :class:`~kupool.bus.BusError` where RabbitMQ will not have us.
+        Raises :class:`~kupool.bus.BusError` if RabbitMQ refuses the login.
         """
         if self.bus is not None:
             await self.bus.connect()
             await self.service.start(required=False)
 
     async def stop(self) -> None:
-        """Hand the rooms over to the other nodes, or tell the members that it is over."""
+        """Move the rooms to other nodes, or notify the members of the end."""
         await self.service.close(GOING_DOWN.reason)
         if self.bus is not None:
             await self.bus.close()
@@ -69,11 +69,11 @@ def make_rooms(
     known_users: bool,
     bus: RabbitBus | None,
 ) -> RoomsPart | None:
-    """Make the rooms and give the pool's sessions their methods; None where they are off.
+    """Make the rooms and add their methods for the pool's sessions; None if they are off.
 
-    The nodes on ``bus`` share their rooms. It must be one that no session can reach.
-    ``max_waiting`` is how many may wait for a match, and ``known_users`` whether passwords say
-    who a user is. While nobody is in a room or waits for one, no timer is set.
+    The nodes on ``bus`` share their rooms; no session may have access to that bus. ``max_waiting``
+    limits the players who wait for a match. ``known_users`` says whether passwords prove who a user
+    is. Without members and waiting players, no timer runs.
     """
     if settings.offered == "off":
         return None
@@ -92,7 +92,7 @@ def make_rooms(
         settings=RoomSettings(
             max_rooms=settings.max_rooms,
             max_members=settings.members,
-            # Without passwords anybody may use up what another user has.
+            # Without passwords anybody could use up another user's quota.
             user_rooms=settings.user_rooms if known_users else 0,
             user_connections=settings.user_connections if known_users else 0,
             address_rooms=settings.address_rooms,

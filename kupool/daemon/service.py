@@ -1,4 +1,4 @@
-"""The daemon as a service: what is started and stopped, in which order."""
+"""The daemon as a service: starts, reloads and stops its parts in order."""
 
 from __future__ import annotations
 
@@ -49,50 +49,50 @@ from kupool.storage.postgres import DatabaseUnavailable
 from kupool.timing.waiting import after
 from kupool.web.site import make_site
 
-#: What may keep a listener from starting, and is explained by its text.
+#: Errors of a listener that are explained by their text.
 NOT_LISTENING = (CannotListenError, OSError, ValueError)
 
 #: What may keep the data folder from being used.
 CANNOT_USE = (BackupError, FolderError, DatabaseUnusable, SchemaTooNew, OSError, ValueError)
 
-#: What may keep a log or a store from being used, likewise.
+#: Errors of a log or a store that are explained by their text.
 UNUSABLE = (LogUnavailable, BrokerError, BusError, DatabaseUnusable, SchemaTooNew)
 
 #: What the steps of a start after that may fail with.
 LOST_AT_THE_START = (LogUnavailable, DatabaseUnavailable, DatabaseUnusable)
 
-#: Seconds that a stop leaves the clients to take their last answers.
+#: Seconds that a stop gives clients to receive their last answers.
 LAST_ANSWERS = 5.0
 
-#: Seconds without any progress after which a stop leaves the rest to be counted at the next
-#: start: what counts, or what holds the log, is away.
+#: Seconds without progress after which a stop leaves the rest to be counted at the next start,
+#: because the counts or the log are unavailable.
 NO_PROGRESS = 3.0
 
-#: Seconds that a start and a stop wait for what is read from a log that is far behind or away.
+#: Seconds that a start and a stop wait for a log that is far behind or unavailable.
 FIRST_SWEEP = 5.0
 LAST_SWEEP = 3.0
 
-#: Seconds that a stop waits for PostgreSQL to write down that it is released.
+#: Seconds that a stop waits for PostgreSQL to save that it is released.
 RELEASE = 1.0
 
-#: Seconds of the time for a stop that are kept for closing the files.
+#: Seconds of the time for a stop that are reserved for closing the files.
 CLOSING = 2.0
 
 
 def new_id() -> str:
-    """Return an id that nobody else has: of a pool, or of an epoch."""
+    """Return a new unique id, for a pool or for an epoch."""
     return secrets.token_hex(16)
 
 
 class CannotStart(Exception):
-    """The daemon cannot start; says in one line why, and which setting is about it."""
+    """The daemon cannot start; the text says in one line why, and which setting is concerned."""
 
 
 class Daemon:
     """Starts and stops every part.
 
-    ``failed`` is called with one line of text when the start fails; ``level`` sets the
-    least level that is logged; ``read`` returns the settings anew, for a reload.
+    ``failed`` is called with one line of text if the start fails. ``level`` sets the lowest level
+    that is logged. ``read`` returns the settings anew, for a reload.
     """
 
     _log = Logger()
@@ -146,10 +146,10 @@ class Daemon:
     # -- start
 
     def prepare(self) -> None:
-        """Do what can fail before anything is changed, and without waiting.
+        """Do the steps that can fail, before anything is changed and without waiting.
 
-        For a process that does nothing else yet: opening the files blocks. Raises
-        :class:`CannotStart` where a port is taken or the data folder cannot be used.
+        Opening the files blocks, so call it before the process does anything else. Raises
+        :class:`CannotStart` if a port is in use or the data folder cannot be used.
         """
         self._probe()
         try:
@@ -205,7 +205,7 @@ class Daemon:
         try:
             await self._start_parts()
         except LOST_AT_THE_START as error:
-            # Between what was opened and what it is opened for, it went away again.
+            # The database was lost again between these two steps.
             name = "pg_dsn" if isinstance(error, DatabaseUnavailable) else "data"
             if isinstance(error, LogUnavailable) and self._sweeper is not None:
                 name = "mq_url"
@@ -244,7 +244,7 @@ class Daemon:
         self._announce()
 
     async def _look_for_moves(self) -> None:
-        """Do not start where the pool is elsewhere, and say what is here besides."""
+        """Refuse to start if the pool was moved elsewhere, and report other data that is here."""
         try:
             for line in await moves.look_for_moves(
                 self.settings.storage, self.settings.log, self.parts
@@ -255,8 +255,10 @@ class Daemon:
             raise self._about(name, error) from None
 
     async def _compare_first(self) -> Comparison | None:
-        """See whether log and store belong together; None where the log is away, and a spool
-        takes its place: nothing reaches it then before the two have been compared.
+        """Check that log and store belong together.
+
+        None if the log is unavailable and a spool takes its place: then nothing reaches the log
+        before the check.
         """
         try:
             compared = await self._compare()
@@ -271,7 +273,7 @@ class Daemon:
         return compared
 
     async def _compare(self) -> Comparison:
-        """See whether log and store belong together, and have both say so from now on."""
+        """Check that log and store belong together, and save their common identity."""
         stats = self.parts.stats
         compared = await compare(self.parts.log, stats, new_id)
         if compared.plan.text and compared.changed:
@@ -280,7 +282,7 @@ class Daemon:
         return compared
 
     async def _restore(self, compared: Comparison | None) -> None:
-        """Go on with the jobs of the last run whose nonces the log tells."""
+        """Continue with the jobs of the last run whose nonces the log tells."""
         parts = self.parts
         plan, extent = (None, None) if compared is None else (compared.plan, compared.extent)
         if plan is not None and not self._owns_jobs():
@@ -316,7 +318,7 @@ class Daemon:
         )
 
     def _owns_jobs(self) -> bool:
-        """Say whether nobody else can take submissions for the jobs in the store any more."""
+        """Return whether no other process can take submissions for the jobs in the store."""
         postgres = self.parts.postgres
         if postgres is None or not postgres.jobs_retired:
             return True
@@ -327,7 +329,7 @@ class Daemon:
         return False
 
     async def _release(self) -> None:
-        """Leave the store to the next daemon, with the jobs, where this one leaves nothing."""
+        """Release the store, with its jobs, if this daemon leaves nothing unfinished."""
         postgres = self.parts.postgres
         if postgres is None or self.parts.log.status().spooled:
             return
@@ -409,7 +411,7 @@ class Daemon:
     # -- reload
 
     def reload(self) -> None:
-        """Read the settings again, apply what can be, and name what cannot."""
+        """Read the settings again, apply reloadable ones, and log those that need a restart."""
         if self._read is None or self._stopping is not None:
             return
         try:
@@ -454,7 +456,7 @@ class Daemon:
             await self._step("compatible", parts.compatible.finish(), working)
         await self._step("jobs", parts.coordinator.stop(), working)
         if parts.bus is not None:
-            # While the sessions are still heard, so that their answers count.
+            # While the sessions are still read, so that their answers count.
             await self._step("bus", parts.bus.stop(clock), working)
         if parts.compatible is not None:
             await self._step("compatible", parts.compatible.stop(), working)
@@ -479,14 +481,14 @@ class Daemon:
         self._log.info("Stopped")
 
     async def _last_answers(self) -> None:
-        """Hear nothing more, and answer what was heard."""
+        """Stop reading from clients, and answer what was read."""
         await self.parts.server.manager.each(lambda connection: connection.hold())
         settled = self.parts.acceptance.settle()
         if settled is not None:
             await settled
 
     async def _finish_counting(self, deadline: float) -> None:
-        # What a log in memory holds is lost with the process.
+        # Entries of a log in memory are lost with the process.
         patience = NO_PROGRESS if self.parts.log.persistent else inf
         if not await self.parts.consumer.drain(deadline - 0.1, patience):
             self._log.warn(
@@ -498,7 +500,7 @@ class Daemon:
             await self._sweeper.stop(LAST_SWEEP)
 
     async def _step(self, name: str, work: Awaitable[object], deadline: float) -> None:
-        """Do one step of the stop; what fails or takes too long holds nothing up."""
+        """Run one step of the stop; a failure or a timeout does not stop the other steps."""
         self.status.enter("stopping: " + name)
         left = max(0.05, deadline - self._reactor.seconds())
         try:

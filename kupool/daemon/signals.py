@@ -1,7 +1,7 @@
-"""The signals of the process: stop, stop at once, and read the settings again.
+"""Signal handlers of the process: stop, stop at once, and reload.
 
-Twisted's own handlers end the process with the signal's status after an orderly stop;
-an orderly stop is no failure, so these let it exit with 0.
+Twisted's own handlers end the process with the signal's status even after an orderly stop. An
+orderly stop is not a failure, so these handlers exit with 0.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-#: Signals that follow the first within so many seconds are the same one: a process
-#: that forwards a signal to its child and to its group sends it twice.
+#: A signal within this many seconds after the first counts as the same: a process that forwards a
+#: signal to its child and to its group sends it twice.
 SAME = 0.1
 
 
@@ -27,7 +27,7 @@ class Signals:
         self._stopping: float | None = None
 
     def install(self) -> None:
-        """Take the signals over from the reactor as soon as it has set its own."""
+        """Replace the reactor's signal handlers as soon as it has set them."""
         self._reactor.callWhenRunning(self._install)
 
     def _install(self) -> None:
@@ -40,7 +40,7 @@ class Signals:
         if self._stopping is not None:
             if now - self._stopping < SAME:
                 return
-            # In the handler itself: the reactor may be what does not react.
+            # In the handler itself: the reactor may be blocked.
             os.write(2, b"kupool: a second signal, stopping at once\n")
             os._exit(1)
         self._stopping = now

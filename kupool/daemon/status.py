@@ -1,4 +1,4 @@
-"""How the daemon is, for whoever asks."""
+"""The status of the daemon, for health checks and the HTTP API."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from kupool.web import IStatusSource, Overview, ShutdownStatus
 
 RUNNING = "running"
 
-#: Batches that may wait to be counted before the daemon says that it is behind.
+#: Batches that may wait to be counted before the daemon reports that it is behind.
 BEHIND = 2000
 
-#: Seconds that a commit may take before the daemon says that it does.
+#: Seconds that a commit may take before the daemon reports it.
 SLOW = 3.0
 
 
 @implementer(IStatusSource)
 class Status:
-    """The phase of the daemon's life, and the figures of its parts."""
+    """The phase of the daemon, and the figures of its parts."""
 
     def __init__(
         self, wall: Callable[[], float], parts: Parts, sweeper: Sweeper | None = None
@@ -43,12 +43,12 @@ class Status:
         self.gaps: Sequence[tuple[Gap, str]] = ()
 
     def enter(self, phase: str) -> None:
-        """Note that a phase has begun."""
+        """Record that a phase has begun."""
         self.phase = phase
         self._since = self._wall()
 
     def ready(self) -> list[str]:
-        """Return why submissions are refused, a text for each reason; none when they are not."""
+        """Return the reasons why submissions are refused; none if they are accepted."""
         acceptance, coordinator = self._parts.acceptance, self._parts.coordinator
         reasons = [] if self.phase == RUNNING else [self.phase]
         problem = self._parts.log.status().problem
@@ -65,7 +65,7 @@ class Status:
 
     @property
     def _silence(self) -> str:
-        """For how long the log has not answered, where that is too long."""
+        """How long the log has not answered, if that is too long."""
         unanswered = self._parts.acceptance.unanswered
         if unanswered < UNANSWERED:
             return ""
@@ -73,12 +73,12 @@ class Status:
 
     @property
     def _without_jobs(self) -> bool:
-        """Whether there is no job that a submission could be for."""
+        """Whether there is no job that a submission could name."""
         age, expire = self._parts.coordinator.age, self._parts.handlers.rules.expire
         return age == inf or bool(expire and age > expire)
 
     def concerns(self) -> list[str]:
-        """Return what is wrong, away or behind while submissions are accepted."""
+        """Return problems that do not prevent submissions."""
         parts, log = self._parts, self._parts.log.status()
         reasons = [*self._about_the_log(log)]
         if parts.bus is not None and parts.bus.problem:
@@ -118,7 +118,7 @@ class Status:
         consumer, postgres = self._parts.consumer, self._parts.postgres
         counting = consumer.problem
         if not counting and postgres is not None:
-            counting = postgres.problem  # also while there is nothing to count
+            counting = postgres.problem  # even if there is nothing to count
         if counting:
             yield f"statistics: {counting}"
         elif consumer.committing > SLOW:
@@ -130,12 +130,12 @@ class Status:
             yield f"statistics: {self._sweeper.concern}"
 
     def overview(self) -> Overview:
-        """Return who is on the pool, and the newest job."""
+        """Return the sessions and users of the pool, and the newest job."""
         pool, job = self._parts.pool, self._parts.book.current
         return Overview(pool.sessions, len(pool.users), None if job is None else job.job_id)
 
     def shutdown(self) -> ShutdownStatus:
-        """Return the phase of the daemon's life, and what a stop still has to do."""
+        """Return the phase of the daemon, and what a stop still has to do."""
         parts, log = self._parts, self._parts.log.status()
         return ShutdownStatus(
             self.phase,
@@ -173,5 +173,5 @@ class Status:
 
 
 def _said(text: str, reasons: Iterable[str]) -> bool:
-    """Say whether some reason tells this already, or there is nothing to tell."""
+    """Return whether a reason mentions this already, or there is nothing to report."""
     return not text or any(text in reason for reason in reasons)

@@ -1,4 +1,4 @@
-"""Several observers of one server's connections, of which the first lets them in."""
+"""Combines several observers of one server's connections; the first one admits them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from kupool.session.connection import Connection
 
 @implementer(IClosingObserver)
 class Tenants:
-    """The ``first`` sets the router of a connection; all hear of its end, the first last."""
+    """The ``first`` sets the router of a connection; all are told of its end, the first one
+    last.
+    """
 
     _log = Logger()
 
@@ -39,13 +41,13 @@ class Tenants:
         return DeferredList(waiting, consumeErrors=True).addCallback(lambda _: None)
 
     def closed(self, connection: Connection, reason: Failure) -> None:
-        """Tell all of them; what goes wrong with one keeps it from no other."""
+        """Tell all observers; a failure of one does not affect the others."""
         for other in self._others:
             self._guarded(other.closed, connection, reason)
         self._first.closed(connection, reason)
 
     def settle(self, connection: Connection) -> Deferred[None] | None:
-        """Wait for what any of them waits for."""
+        """Wait for everything that an observer waits for."""
         everyone = (*self._others, self._first)
         waiting = [d for d in (tenant.settle(connection) for tenant in everyone) if d is not None]
         if len(waiting) < 2:

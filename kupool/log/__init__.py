@@ -1,8 +1,7 @@
-"""The durable log: entries in the order they were appended, and who has read how far.
+"""The durable log: entries in the order they were appended, and the positions of its consumers.
 
-An entry is opaque bytes under a unique id; what is in it is known to those who append
-and those who read. The log is the truth: everything that is counted can be made again
-from it.
+An entry is opaque bytes with a unique id; only those who append and read know its content. The log
+is the source of truth: all counts can be made again from it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A consumer group's place in a log that this process holds itself."""
+"""The position of a consumer group in a log of this process."""
 
 from __future__ import annotations
 
@@ -15,38 +15,38 @@ from zope.interface import implementer
 
 from kupool.log import DeliveredEntry, Entry, ISubscription
 
-#: Seconds after an append until consumers are told: the answers go out first, and a
-#: consumer that takes many entries at once costs less for each.
+#: Seconds after an append until consumers are told. The answers are sent first, and a consumer that
+#: takes many entries at once needs less time for each.
 WAKE_DELAY = 0.02
 
-#: Entries handed to a consumer in one reactor turn at the most.
+#: The most entries handed to a consumer in one reactor turn.
 READ_CHUNK = 250
 
 
 @dataclass(frozen=True)
 class RetrySettings:
-    """How often an entry is delivered, and the delay before it comes again (seconds)."""
+    """How often an entry is delivered, and the delay before it is delivered again (seconds)."""
 
     attempts: int = 5
     delay: float = 1.0
 
 
 class LocalLog(Protocol):
-    """What a subscription asks of its log."""
+    """The methods that a subscription uses of its log."""
 
     def read(self, after: int, limit: int) -> Deferred[Sequence[Entry]]:
         """Return up to ``limit`` entries that follow the position ``after``."""
 
     def keep_place(self, group: str, position: int) -> Deferred[None]:
-        """Remember that a group has processed everything up to a position."""
+        """Save that a group has processed everything up to a position."""
 
     def bury(self, group: str, delivery: DeliveredEntry, reason: str) -> Deferred[None]:
-        """Put an entry among the dead letters."""
+        """Move an entry to the dead letters."""
 
 
 @implementer(ISubscription)
 class LocalSubscription:
-    """Delivers the entries after a place, and moves the place as they are processed."""
+    """Delivers the entries after a position, and moves the position as they are processed."""
 
     _log = Logger()
 
@@ -67,26 +67,26 @@ class LocalSubscription:
         self._consumer = consumer
         self._prefetch = prefetch
         self._retry = retry
-        #: Everything up to here has been processed.
+        #: The position up to which everything has been processed.
         self.place = place
         self._next = place
-        #: Position -> whether it is processed; by position, as entries come in order.
+        #: Position -> whether it is processed, in the order of positions.
         self._unsettled: dict[int, bool] = {}
         self._reading = False
         self._stopped = False
         self._waking: IDelayedCall | None = None
         self._delayed: set[IDelayedCall] = set()
         self._saving: Deferred[None] = succeed(None)
-        #: The place last kept, or on its way; -1 when that failed.
+        #: The position last saved or being saved; -1 if that failed.
         self._saved = place
 
     @property
     def unacknowledged(self) -> int:
-        """Entries from the first that is not processed to the last delivered."""
+        """The number of entries from the first unprocessed one to the last delivered one."""
         return len(self._unsettled)
 
     def wake(self) -> None:
-        """Fetch what has been appended, as far as the prefetch allows."""
+        """Fetch appended entries, as far as the prefetch allows."""
         room = self._prefetch - len(self._unsettled)
         if self._reading or self._stopped or room <= 0:
             return
@@ -102,7 +102,7 @@ class LocalSubscription:
         self._next = entries[-1].position
         for entry in entries:
             self._unsettled[entry.position] = False
-        # There may be more: in a turn of its own, as a consumer takes its time.
+        # There may be more: fetch them in another turn, as a consumer takes its time.
         if self._waking is None:
             self._waking = self._clock.callLater(0, self._wake_again)
         self._consumer.received([DeliveredEntry(entry, 1) for entry in entries])
@@ -133,7 +133,7 @@ class LocalSubscription:
         for delivery in deliveries:
             if delivery.entry.position in unsettled:
                 unsettled[delivery.entry.position] = True
-        # The place is before the first entry that is still open.
+        # The position is before the first unprocessed entry.
         passed = list(takewhile(unsettled.__getitem__, unsettled))
         for position in passed:
             del unsettled[position]
@@ -143,9 +143,9 @@ class LocalSubscription:
         self.wake()
 
     def nack(self, delivery: DeliveredEntry, reason: str, retry: bool) -> None:
-        """An entry could not be processed: deliver it again, or bury it."""
+        """An entry could not be processed: deliver it again, or move it to the dead letters."""
         if self._stopped or self._unsettled.get(delivery.entry.position, True):
-            return  # it comes again with the next start, or is settled
+            return  # it is delivered again at the next start, or is settled already
         if retry and delivery.attempt < self._retry.attempts:
             again = DeliveredEntry(delivery.entry, delivery.attempt + 1)
             self._later(self._consumer.received, [again])
@@ -160,7 +160,7 @@ class LocalSubscription:
         buried.addErrback(lambda f: self._log.failure("A dead letter could not be settled", f))
 
     def _not_buried(self, failure: Failure, delivery: DeliveredEntry, reason: str) -> None:
-        # Until it is kept it stays unsettled, and in the way of what follows.
+        # Until the dead letter is saved, the entry stays unprocessed and blocks the position.
         if not self._stopped:
             self._log.error(
                 "A dead letter could not be saved, trying again: {reason}",
@@ -169,7 +169,7 @@ class LocalSubscription:
             self._later(self._bury, delivery, reason)
 
     def _save(self) -> None:
-        """Keep the place; one save at a time, the newest place wins."""
+        """Save the position; one save runs at a time, and the newest position is saved last."""
         if self._saved == self.place or not self._saving.called:
             return
         self._saved = self.place
@@ -177,14 +177,14 @@ class LocalSubscription:
         self._saving.addCallbacks(lambda _: self._save(), self._not_saved)
 
     def _not_saved(self, failure: Failure) -> None:
-        # Harmless: what is delivered again is known by its id.
+        # Harmless: repeated entries are recognized by their ids.
         self._saved = -1
         self._log.warn(
             "The position of a consumer could not be saved: {reason}", reason=str(failure.value)
         )
 
     def stop(self) -> Deferred[None]:
-        """Deliver nothing more, and keep the place; fires when it is kept."""
+        """Deliver nothing more, and save the position; fires when it is saved."""
         self._stopped = True
         delayed, self._delayed = self._delayed, set()
         if self._waking is not None:
@@ -195,7 +195,7 @@ class LocalSubscription:
         done: Deferred[None] = Deferred()
 
         def check(_: object) -> None:
-            # A save that ends begins the next one, when the place has moved meanwhile.
+            # The end of a save starts the next one if the position has moved meanwhile.
             if self._saving.called:
                 done.callback(None)
             else:

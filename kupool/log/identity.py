@@ -26,7 +26,7 @@ from typing import NamedTuple
 
 
 class Epoch(NamedTuple):
-    """An epoch of a log: the positions of its entries are above ``begins_after``."""
+    """An epoch of a log: its entries have positions above ``begins_after``."""
 
     epoch: str
     begins_after: int
@@ -40,12 +40,12 @@ class Identity(NamedTuple):
 
     @property
     def epoch(self) -> str:
-        """The id of the newest epoch; empty where there is none."""
+        """The id of the newest epoch; empty if there is none."""
         return self.epochs[-1].epoch if self.epochs else ""
 
     @property
     def begins_after(self) -> int:
-        """The position that the newest epoch begins after."""
+        """The position after which the newest epoch begins."""
         return self.epochs[-1].begins_after if self.epochs else 0
 
     def with_epoch(self, epoch: str, begins_after: int) -> Identity:
@@ -54,18 +54,18 @@ class Identity(NamedTuple):
 
 
 class Mark(NamedTuple):
-    """A place in a log: everything up to the entry at ``position`` is counted."""
+    """A position in the log: everything up to the entry at ``position`` is counted."""
 
     position: int
     entry_id: str = ""
 
 
 class Extent(NamedTuple):
-    """What a log holds: the positions of its first and its last entry.
+    """The extent of a log: the positions of its first and its last entry.
 
-    Where it holds none, ``first`` is ``last + 1``. ``identity`` is None where the log has no
-    marks; ``holds_data`` says whether it has an entry, and ``acknowledged`` up to where its
-    consumer had processed it.
+    In an empty log ``first`` is ``last + 1``. ``identity`` is None if the log has no marks.
+    ``holds_data`` says whether it has an entry, and ``acknowledged`` up to which position its
+    consumer has processed it.
     """
 
     identity: Identity | None
@@ -76,11 +76,11 @@ class Extent(NamedTuple):
 
 
 class StoreState(NamedTuple):
-    """How far a store has counted.
+    """The state of a store: up to which position it has counted.
 
-    ``identity`` is None where the store has no marks; ``holds_data`` says whether it has
-    counts or jobs. The ids of batches up to the position ``forgotten`` may have been
-    forgotten: what is there must not be counted again.
+    ``identity`` is None if the store has no marks. ``holds_data`` says whether it has counts or
+    jobs. The ids of batches up to the position ``forgotten`` may have been deleted, so these
+    batches must not be counted again.
     """
 
     identity: Identity | None
@@ -97,13 +97,13 @@ class Gap(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What is to be done so that a log and a store fit together.
+    """The plan that makes a log and a store fit together.
 
-    Both carry ``identity`` from then on. Entries after ``resume`` are counted unless their ids
-    are known. With ``adopt``, the store takes over what the release before left. Without
-    ``keep_jobs``, the nonces used for the jobs in the store cannot be known. What the store
-    counted after ``fork`` is not in this log. ``text`` says in one line what was found, and is
-    empty where nothing was.
+    Both get ``identity``. Entries after ``resume`` are counted unless their ids are known. With
+    ``adopt``, the store takes over the state of the previous release. Without ``keep_jobs``, the
+    nonces used for the jobs in the store cannot be known. Batches that the store counted after
+    ``fork`` are not in this log. ``text`` says in one line what was found; it is empty if nothing
+    was.
     """
 
     identity: Identity
@@ -116,11 +116,11 @@ class Plan(NamedTuple):
 
 
 class IdentityMismatch(Exception):
-    """A log and a store do not belong together; says why, and what to do."""
+    """A log and a store do not belong together; the text says why, and what to do."""
 
 
 def reconcile(log: Extent, store: StoreState, new_id: Callable[[], str]) -> Plan:
-    """Return what to do with a log and a store; raises :class:`IdentityMismatch`.
+    """Return the plan for a log and a store; raises :class:`IdentityMismatch`.
 
     ``new_id`` returns a new unique id.
     """
@@ -189,10 +189,10 @@ def _compare(
     if not new_epochs and log.last >= position:
         behind = log.last > position
         text = "the store is behind the log: what is missing is counted" if behind else ""
-        # What the consumer had not settled comes again: it may be on its way to the dead letters.
+        # Entries that the consumer had not settled are delivered again: one may be a dead letter.
         resume = min(position, max(log.acknowledged, log.first - 1, store.forgotten))
         return _beyond_gap(log, position, Plan(of_log, resume, position, True, text=text))
-    # Up to here both have the same history.
+    # Up to this position both have the same history.
     fork = min(position, log.last, *(epoch.begins_after for epoch in new_epochs))
     resume = max(fork, store.forgotten)
     missing = ", and what is missing in the store is counted" if log.last > fork else ""
@@ -217,7 +217,9 @@ def _shared(one: Sequence[Epoch], other: Sequence[Epoch]) -> int:
 
 
 def _beyond_gap(log: Extent, counted: int, plan: Plan) -> Plan:
-    """Return the plan, where the log begins after what is counted with the gap between."""
+    """Return the plan, with the gap between the counted position and the start of the log, if
+    any.
+    """
     if log.first <= counted + 1:
         return plan
     text = "the log begins after what the store has counted: what lies between is lost"

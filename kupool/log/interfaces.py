@@ -1,4 +1,4 @@
-"""What every durable log does, and what it hands over."""
+"""The interfaces of every durable log, and the data it hands over."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Entry(NamedTuple):
 class DeliveredEntry(NamedTuple):
     """An entry handed to a consumer; ``attempt`` is 1 the first time.
 
-    With ``earlier`` it was appended before the newest epoch of the log began, which may not
-    hold it.
+    ``earlier`` says that it was appended before the newest epoch of the log began, so the log may
+    not contain it.
     """
 
     entry: Entry
@@ -36,12 +36,11 @@ class DeliveredEntry(NamedTuple):
 
 
 class LogStatus(NamedTuple):
-    """How a log is: ``depth`` is the entries that a group has not acknowledged.
+    """The status of a log: ``depth`` is the number of entries that a group has not acknowledged.
 
-    ``problem`` is why it takes no entries; empty when it does. A log with a spool before
-    it also says how many entries wait in there for the log behind it, since when the
-    oldest does (seconds since the epoch, 0 when none does), and in ``away`` why that log
-    takes none now.
+    ``problem`` says why it accepts no entries; empty if it does. A log with a spool also reports
+    how many entries wait in the spool, since when the oldest one waits (seconds since the epoch, 0
+    if there is none), and in ``away`` why the remote log is unavailable.
     """
 
     appended: int
@@ -54,18 +53,18 @@ class LogStatus(NamedTuple):
 
 
 class LogUnavailable(Exception):
-    """The log cannot take an entry now; nothing of it was kept."""
+    """The log cannot accept an entry now; nothing of it was stored."""
 
 
 class IConsumer(Interface):
-    """What takes the entries of a log."""
+    """A consumer of the entries of a log."""
 
     def received(deliveries: Sequence[DeliveredEntry]) -> None:
-        """Take entries, in order; each is to be acknowledged or refused later."""
+        """Take entries, in order; each must be acknowledged or refused later."""
 
 
 class ISubscription(Interface):
-    """A consumer's place in a log."""
+    """The subscription of a consumer to a log."""
 
     def ack(deliveries: Sequence[DeliveredEntry]) -> None:
         """Entries have been processed and will not be delivered again."""
@@ -73,12 +72,12 @@ class ISubscription(Interface):
     def nack(delivery: DeliveredEntry, reason: str, retry: bool) -> None:
         """An entry could not be processed.
 
-        With ``retry`` it comes again after a delay, until its attempts are used up;
-        then, or without, it goes to the dead letters with the reason.
+        With ``retry`` it is delivered again after a delay, until its attempts are used up. Then, or
+        without ``retry``, it is moved to the dead letters with the reason.
         """
 
     def stop() -> Deferred[None]:
-        """Deliver nothing more, and keep the place; fires when it is kept."""
+        """Deliver nothing more, and save the position; fires when it is saved."""
 
 
 class ILog(Interface):
@@ -95,26 +94,25 @@ class ILog(Interface):
     )
 
     def open() -> Deferred[None]:
-        """Make the log ready; fails with a clear error where that is impossible."""
+        """Prepare the log; fails with a clear error if that is impossible."""
 
     def extent(known: Identity | None, mark: Mark) -> Deferred[Extent]:
-        """Return what the log holds, to be compared with a store.
+        """Return what the log contains, for a comparison with a store.
 
-        ``known`` and ``mark`` are what the store says. A log that keeps its own marks, in a
-        file, does not need them; one in RabbitMQ has no other way to know its epoch.
+        ``known`` and ``mark`` are the store's. A log in a file, which has its own marks, does not
+        need them. A log in RabbitMQ has no other way to know its epoch.
         """
 
     def identify(identity: Identity) -> Deferred[None]:
-        """Carry an identity from now on; fires when it is kept.
+        """Set the identity; fires when it is saved.
 
-        New entries get positions above the last one and above what the newest epoch begins
-        after.
+        New entries get positions above the last one and above the start of the newest epoch.
         """
 
     def append(entry_id: str, body: bytes) -> Deferred[None]:
         """Append an entry; fires when it is durable.
 
-        Fails with :class:`LogUnavailable` when it could not be kept.
+        Fails with :class:`LogUnavailable` if it could not be stored.
         """
 
     def read(after: int, limit: int) -> Deferred[Sequence[Entry]]:
@@ -123,41 +121,42 @@ class ILog(Interface):
     def consume(
         group: str, consumer: IConsumer, prefetch: int, after: int | None = None
     ) -> Deferred[ISubscription]:
-        """Deliver what a group has not acknowledged, at most ``prefetch`` entries ahead.
+        """Deliver the entries that a group has not acknowledged, at most ``prefetch`` at once.
 
-        With ``after``, a log that holds the group's place itself delivers everything after
-        that position, whatever was acknowledged.
+        With ``after``, a log that keeps the group's position itself delivers everything after that
+        position, acknowledged or not.
         """
 
     def trim(now: float, max_age: float, max_bytes: int) -> Deferred[int]:
-        """Drop acknowledged entries that have been here for ``max_age`` seconds, or beyond a
-        size; returns how many were dropped. 0 turns either bound off.
+        """Drop acknowledged entries older than ``max_age`` seconds, or above a size; returns how
+        many.
 
-        ``now`` is the time of the retention clock, in seconds since the epoch. An entry's age is
-        how far that clock has advanced, between trims of the same process, since the first
-        trim that found the entry. Where the clock jumps between two runs nothing gets older.
+        0 turns either limit off. ``now`` is the time of the retention clock, in seconds since the
+        epoch. The age of an entry is how far that clock has advanced, between trims of the same
+        process, since the first trim that found the entry. If the clock jumps between two runs, no
+        entry gets older.
         """
 
     def trimmed() -> Deferred[int | None]:
-        """Return the newest position that a trim dropped, 0 for none; None where the log
-        cannot tell.
+        """Return the newest position that a trim dropped, 0 if none; None if the log cannot
+        tell.
         """
 
     def status() -> LogStatus:
-        """Say how the log is."""
+        """Return the status of the log."""
 
     def close() -> Deferred[None]:
-        """Finish what was begun and close; may be called again."""
+        """Finish running work and close; may be called again."""
 
 
 class ISpool(Interface):
-    """A log of which the newest entries may not have reached its place yet."""
+    """A log whose newest entries may still be in a spool."""
 
     def read_spool(after: int, limit: int) -> Deferred[Sequence[Entry]]:
-        """Return up to ``limit`` of the entries that wait, after a position in the spool.
+        """Return up to ``limit`` waiting entries after a position in the spool.
 
-        What is no longer among them can be read from the log: to see every entry, read
-        these to the end first, and the log thereafter. Some may be seen twice.
+        Entries that have left the spool can be read from the log. To see every entry, read the
+        spool to its end first, and then the log. Some may be seen twice.
         """
 
 

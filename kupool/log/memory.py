@@ -1,4 +1,4 @@
-"""The log in memory: for tests and trials. It is gone with the process."""
+"""The log in memory, for tests and trials. It is lost with the process."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from kupool.log import (
 )
 from kupool.log.groups import WAKE_DELAY, LocalSubscription, RetrySettings
 
-#: What an entry takes beside its body, in bytes: the objects that hold it.
+#: Bytes of an entry besides its body: the objects that hold it.
 ENTRY_BYTES = 350
 
-#: Dead letters kept to be looked at.
+#: The number of dead letters kept for inspection.
 MAX_DEAD = 1000
 
 
 @implementer(ILog)
 class MemoryLog:
-    """Keeps up to ``capacity`` bytes of entries, :data:`ENTRY_BYTES` added for each.
+    """Keeps up to ``capacity`` bytes of entries, with :data:`ENTRY_BYTES` added for each.
 
-    Acknowledged entries give way to new ones. When what is left is not acknowledged,
-    the log is full and takes nothing more. ``wall`` returns seconds since the epoch.
+    Acknowledged entries are removed to make room. If only unacknowledged entries are left, the log
+    is full and accepts nothing. ``wall`` returns seconds since the epoch.
     """
 
     persistent = False
@@ -60,33 +60,33 @@ class MemoryLog:
         self._last = 0
         self._dead = 0
         self._identity: Identity | None = None
-        #: Seconds that the retention clock has advanced, and its time at the last trim.
+        #: The seconds that the retention clock has advanced, and its time at the last trim.
         self._age = 0.0
         self._trimmed_at: float | None = None
-        #: Positions, each with the age clock's time when it was new, oldest first.
+        #: Positions, each with the time of the age clock when it was new, oldest first.
         self._ages: deque[tuple[int, float]] = deque()
         self._waking: IDelayedCall | None = None
         self._groups: dict[str, LocalSubscription] = {}
         self.dead_letters: list[tuple[str, DeliveredEntry, str]] = []
 
     def open(self) -> Deferred[None]:
-        """Make the log ready."""
+        """Prepare the log."""
         return succeed(None)
 
     def extent(self, known: Identity | None, mark: Mark) -> Deferred[Extent]:
-        """Return what the log holds."""
+        """Return the extent of the log."""
         first = self._entries[0].position if self._entries else self._last + 1
         place = min((s.place for s in self._groups.values()), default=0)
         return succeed(Extent(self._identity, first, self._last, bool(self._entries), place))
 
     def identify(self, identity: Identity) -> Deferred[None]:
-        """Carry an identity from now on."""
+        """Set the identity."""
         self._identity = identity
         self._last = max(self._last, identity.begins_after)
         return succeed(None)
 
     def append(self, entry_id: str, body: bytes) -> Deferred[None]:
-        """Append an entry, unless the log is full of what nobody has processed."""
+        """Append an entry, unless the log is full of unacknowledged entries."""
         size = len(body) + ENTRY_BYTES
         if self._bytes + size > self._capacity and not self._make_room(size):
             return fail(LogUnavailable("the memory log is full"))
@@ -123,7 +123,7 @@ class MemoryLog:
     def consume(
         self, group: str, consumer: Any, prefetch: int, after: int | None = None
     ) -> Deferred[ISubscription]:
-        """Deliver what follows ``after``, or what a group has not acknowledged."""
+        """Deliver the entries after ``after``, or those that a group has not acknowledged."""
         before = self._groups.get(group)
         place = before.place if before is not None else 0
         if after is not None:
@@ -136,11 +136,11 @@ class MemoryLog:
         return succeed(subscription)
 
     def keep_place(self, group: str, position: int) -> Deferred[None]:
-        """Nothing to do: the subscription itself holds it."""
+        """Do nothing: the subscription itself keeps the position."""
         return succeed(None)
 
     def bury(self, group: str, delivery: DeliveredEntry, reason: str) -> Deferred[None]:
-        """Put an entry among the dead letters."""
+        """Move an entry to the dead letters."""
         self._dead += 1
         self.dead_letters.append((group, delivery, reason))
         del self.dead_letters[:-MAX_DEAD]
@@ -177,14 +177,14 @@ class MemoryLog:
         return succeed(self._trimmed)
 
     def status(self) -> LogStatus:
-        """Say how the log is."""
+        """Return the status of the log."""
         # What the epoch begins after, there may be no entries up to.
         newest = self._entries[-1].position if self._entries else 0
         place = min((s.place for s in self._groups.values()), default=newest)
         return LogStatus(self._last, max(0, newest - place), self._dead, "")
 
     def close(self) -> Deferred[None]:
-        """Wake nobody any more."""
+        """Stop waking consumers."""
         if self._waking is not None:
             self._waking.cancel()
             self._waking = None

@@ -1,13 +1,12 @@
-"""A spool before a log elsewhere: what that log cannot take now is durable here first.
+"""The spool: a local file for entries that a remote log cannot take now.
 
-Entries go straight to the log behind the spool as long as it takes them. When it fails
-or is slow, they go to a file, and from there to the log, in order, once it is back. An
-entry counts as appended when either of the two has it.
+Entries go directly to the remote log while it accepts them. If it fails or is slow, entries are
+written to a file, and sent from there in order once it is available. An entry counts as appended
+when either of the two has it.
 
-The log behind may have taken an entry although it did not say so; such an entry is sent
-again under the same id, and so are those that were sent after it. An entry may thus be
-in the log more than once, but the last time after the last time of every entry that was
-appended before it.
+The remote log may have stored an entry without confirming it. Such an entry is sent again under the
+same id, and so are all entries sent after it. So the log may contain an entry more than once, but
+its last copy is after the last copy of every earlier entry.
 """
 
 from __future__ import annotations
@@ -40,23 +39,23 @@ from kupool.log.spool_file import SpoolFile
 from kupool.timing.doubling import Doubling
 from kupool.timing.waiting import after
 
-#: With so few entries of the file left to send, new ones wait for them in memory instead
-#: of joining them: else the file would never be empty while entries keep coming.
+#: If only this many entries of the file are left to send, new ones wait in memory instead of
+#: joining them. Otherwise the file would never be empty while entries keep coming.
 HANDOVER = 16
 
-#: Entries that wait so at the most.
+#: The most entries that wait in memory this way.
 MOST_HELD = 200
 
 
 @dataclass(frozen=True)
 class SpoolSettings:
-    """Bounds of a spool.
+    """Limits of a spool.
 
-    ``timeout`` is how long the log behind may take for an entry whose appender waits;
-    ``drain_timeout`` for one that is on disk already. ``in_flight`` entries of the file
-    are on their way at once. After a failure the next try is after ``backoff`` seconds,
-    then twice as long each time up to ``longest_backoff``, less a random part. With ``hold``
-    nothing of the file is sent before it is known which pool the log behind belongs to.
+    ``timeout`` is the time limit of the remote log for an entry whose appender waits,
+    ``drain_timeout`` that for an entry that is on disk already. ``in_flight`` entries of the file
+    are sent at once. After a failure the next attempt is after ``backoff`` seconds, doubled each
+    time up to ``longest_backoff``, less a random part. With ``hold``, entries of the file are sent
+    only after the pool of the remote log is known.
     """
 
     timeout: float = 2.0
@@ -68,18 +67,18 @@ class SpoolSettings:
 
 
 class _Item:
-    """An entry that is sent, or waits in memory to be."""
+    """An entry that is being sent, or waits in memory for it."""
 
     __slots__ = ("body", "done", "entry_id", "position", "sent", "settled", "timer")
 
     def __init__(self, entry_id: str, body: bytes, position: int = 0) -> None:
         self.entry_id = entry_id
         self.body = body
-        #: Its place in the file; 0 when it is not in there.
+        #: Its position in the file; 0 if it is not there.
         self.position = position
-        #: Whose appender has not been answered yet.
+        #: The Deferreds of appenders that have not been answered.
         self.done: Deferred[None] | None = None
-        #: Whether the log behind may have it.
+        #: Whether the remote log may have it.
         self.sent = self.settled = False
         self.timer: IDelayedCall | None = None
 
@@ -89,7 +88,7 @@ class _Item:
             self.timer = None
 
     def answer(self, failure: Exception | None = None) -> None:
-        """Tell the appender, if it still waits."""
+        """Answer the appender, if it still waits."""
         done, self.done = self.done, None
         if done is None:
             return
@@ -101,7 +100,7 @@ class _Item:
 
 @implementer(ILog, ISpool)
 class SpooledLog:
-    """A log that goes on taking entries while the one behind it, ``remote``, does not.
+    """A log that accepts entries even while the log behind it, ``remote``, does not.
 
     ``jitter`` returns a random number from 0 to 1.
     """
@@ -126,24 +125,24 @@ class SpooledLog:
         self._jitter = jitter
         self.persistent: bool = self._remote.persistent
         self.positional: bool = self._remote.positional
-        #: Whether it is known which pool the log behind belongs to.
+        #: Whether the pool of the remote log is known.
         self._owned = not self._settings.hold
         self._refusal = ""
-        #: Sent, from the first that is not settled on: entries of the file before others.
+        #: Sent entries, from the first unsettled one; entries of the file come before others.
         self._window: deque[_Item] = deque()
-        #: Entries that are not in the file, to be sent once all of that is.
+        #: Entries that are not in the file, to be sent after all of the file.
         self._held: deque[_Item] = deque()
-        #: Entries in the file, or on their way into it, that are not in the window.
+        #: Entries in the file, or being written to it, that are not in the window.
         self._unsent = 0
-        #: Position of the last entry of the file that was sent.
+        #: The position of the last entry of the file that was sent.
         self._last_sent = 0
-        #: Whether the log behind took what it was last sent.
+        #: Whether the remote log accepted the last entry sent.
         self._flowing = True
         self._away = ""
-        #: Grows with each failure, so that answers from before it are known.
+        #: Grows with each failure, so that older answers are recognized.
         self._round = 0
         self._reading = self._pumping = False
-        #: Whether something was refused since there was room.
+        #: Whether an entry was refused since there was last room.
         self._full = False
         self._backoffs = Doubling(self._settings.backoff, self._settings.longest_backoff)
         self._backoff = 0.0
@@ -151,7 +150,7 @@ class SpooledLog:
         self._closed: Deferred[None] | None = None
 
     def open(self) -> Deferred[None]:
-        """Open the file and the log behind, and begin to send what is in the file."""
+        """Open the file and the remote log, and start to send the file's entries."""
         return Deferred.fromCoroutine(self._open())
 
     async def _open(self) -> None:
@@ -163,16 +162,16 @@ class SpooledLog:
             self._log.info("{count} entries are in the spool", count=self._unsent)
             self._pump()
 
-    # -- whose it is
+    # -- identity
 
     def extent(self, known: Identity | None, mark: Mark) -> Deferred[Extent]:
-        """Return what the log behind holds."""
+        """Return the extent of the remote log."""
         return self._remote.extent(known, mark)  # type: ignore[no-any-return]
 
     def identify(self, identity: Identity) -> Deferred[None]:
-        """Carry an identity from now on, and begin to send what is in the file.
+        """Set the identity, and start to send the file's entries.
 
-        Fails with :class:`kupool.log.IdentityMismatch` where that is of another pool.
+        Fails with :class:`kupool.log.IdentityMismatch` if the file's entries are of another pool.
         """
         return Deferred.fromCoroutine(self._identify(identity))
 
@@ -191,20 +190,20 @@ class SpooledLog:
         self._pump()
 
     def watch(self, told: Callable[[], object]) -> None:
-        """Have ``told`` called when the log behind may have become another one."""
+        """Have ``told`` called when the remote log may have been replaced."""
         self._remote.watch(told)
 
     def refuse(self, reason: str) -> None:
-        """Take nothing from now on, for a reason; an empty one ends it."""
+        """Refuse all entries from now on, for a reason; an empty reason ends this."""
         self._refusal = reason
         self._remote.refuse(reason)
 
     # -- append
 
     def append(self, entry_id: str, body: bytes) -> Deferred[None]:
-        """Append an entry; fires when the log behind has it, or the file.
+        """Append an entry; fires when the remote log or the file has it.
 
-        Fails with :class:`kupool.log.LogUnavailable` when neither can take it.
+        Fails with :class:`kupool.log.LogUnavailable` if neither can take it.
         """
         if self._closed is not None or self._refusal:
             return fail(LogUnavailable(self._refusal or "the log is closed"))
@@ -215,7 +214,7 @@ class SpooledLog:
         elif self._flowing and (self._held or self._unsent <= HANDOVER):
             self._hold(item)
         elif self._held:
-            # They could not be written, and are in nobody's way only by this.
+            # The file cannot be written; these entries only waited for it.
             item.answer(LogUnavailable(f"the spool: {self._file.problem}"))
         elif not self._file.has_room(body):
             self._full = True
@@ -244,7 +243,7 @@ class SpooledLog:
     # -- the file
 
     def _put(self, items: Collection[_Item]) -> None:
-        """Write entries to the file, behind all that is in there."""
+        """Write entries to the file, after all that are in it."""
         if not items:
             return
         for item in items:
@@ -264,14 +263,14 @@ class SpooledLog:
         error = LogUnavailable(f"the spool: {failure.getErrorMessage()}")
         for item in items:
             if item.sent and item.done is not None and self._closed is None:
-                # The log behind may have it: nobody may be told that it was not kept. It
-                # stays in memory until one of the two certainly has it.
+                # The remote log may have the entry, so its failure must not be reported. It stays
+                # in memory until one of the two certainly has it.
                 self._held.append(item)
             else:
                 item.answer(error)
         self._pump()
 
-    # -- the log behind
+    # -- the remote log
 
     def _send(self, item: _Item) -> None:
         self._window.append(item)
@@ -317,7 +316,7 @@ class SpooledLog:
         self._lose(f"no answer within {limit:g} s")
 
     def _lose(self, reason: str) -> None:
-        """The log behind is away: all that it did not confirm in order is sent again."""
+        """Handle the loss of the remote log: entries it did not confirm in order are sent again."""
         if self._flowing:
             self._log.warn(
                 "The log is not available, so entries go to the spool: {reason}", reason=reason
@@ -329,7 +328,7 @@ class SpooledLog:
         self._retry = self._clock.callLater(delay, self._try_again)
 
     def _take_back(self) -> None:
-        """Put what is in memory into the file, behind what is in there."""
+        """Write the entries in memory to the file, after all that are in it."""
         self._round += 1
         window, self._window = self._window, deque()
         for item in window:
@@ -349,7 +348,7 @@ class SpooledLog:
         self._pump()
 
     def _pump(self) -> None:
-        """Send what waits: the file first, one entry alone after a failure."""
+        """Send waiting entries: the file's first; after a failure only one entry alone."""
         if self._retry is not None or self._closed is not None or self._pumping or not self._owned:
             return
         if self._unsent:
@@ -362,7 +361,7 @@ class SpooledLog:
                     lambda failure: self._log.failure("The spool failed unexpectedly", failure)
                 )
             return
-        self._pumping = True  # an answer that comes at once ends up here again
+        self._pumping = True  # an immediate answer calls this again
         while self._held and self._retry is None and (self._flowing or not self._window):
             self._send(self._held.popleft())
         self._pumping = False
@@ -382,41 +381,41 @@ class SpooledLog:
             self._last_sent = entry.position
             self._send(_Item(entry.entry_id, entry.body, entry.position))
         self._reading = False
-        # Where there was nothing, it is still on its way into the file, and tells.
+        # If nothing was found, the entries are still being written, and this is called again.
         if found or self._round != round_:
             self._pump()
 
-    # -- what only the log behind, or only the file can tell
+    # -- calls for one of the two only
 
     def read_spool(self, after: int, limit: int) -> Deferred[Sequence[Entry]]:
-        """Return up to ``limit`` of the entries that wait, after a position in the spool."""
+        """Return up to ``limit`` waiting entries after a position in the spool."""
         return self._file.read(after, limit)
 
     def read(self, after: int, limit: int) -> Deferred[Sequence[Entry]]:
-        """Return up to ``limit`` entries of the log behind that follow a position."""
+        """Return up to ``limit`` entries of the remote log after a position."""
         return self._remote.read(after, limit)  # type: ignore[no-any-return]
 
     def consume(
         self, group: str, consumer: Any, prefetch: int, after: int | None = None
     ) -> Deferred[ISubscription]:
-        """Deliver what a group has not acknowledged of the log behind."""
+        """Deliver the entries of the remote log that a group has not acknowledged."""
         return self._remote.consume(group, consumer, prefetch, after)  # type: ignore[no-any-return]
 
     def trim(self, now: float, max_age: float, max_bytes: int) -> Deferred[int]:
-        """Drop acknowledged entries of the log behind."""
+        """Drop acknowledged entries of the remote log."""
         return self._remote.trim(now, max_age, max_bytes)  # type: ignore[no-any-return]
 
     def trimmed(self) -> Deferred[int | None]:
-        """Return the newest position that a trim dropped from the log behind."""
+        """Return the newest position that a trim dropped from the remote log."""
         return self._remote.trimmed()  # type: ignore[no-any-return]
 
     def status(self) -> LogStatus:
-        """Say how the log behind is, and what is in the file."""
+        """Return the status of the remote log, and the size of the file."""
         found: LogStatus = self._remote.status()
         problem = self._file.problem and f"the spool: {self._file.problem}"
         away = found.problem or self._away
         if self._flowing and (self._held or self._unsent <= HANDOVER):
-            # Nothing needs the file as long as the log behind takes entries.
+            # The file is not needed while the remote log accepts entries.
             problem, away = "", away or problem
         return found._replace(
             problem=self._refusal or ("the spool is full" if self._full else problem),
@@ -426,7 +425,7 @@ class SpooledLog:
         )
 
     def close(self) -> Deferred[None]:
-        """Write down what is not settled, and close; may be called again."""
+        """Save unsettled entries, and close; may be called again."""
         if self._closed is None:
             self._closed = Deferred()
             if self._retry is not None:

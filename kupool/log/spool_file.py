@@ -1,4 +1,4 @@
-"""The file of a spool: a queue of entries in SQLite, bounded in bytes."""
+"""The file of a spool: a queue of entries in SQLite with a size limit."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from twisted.python.failure import Failure
 from kupool.log import Entry
 from kupool.storage.database import Database
 
-#: What a row takes beside its body, in bytes: its id, its place and its share of a page.
+#: Bytes of a row besides its body: its id, its position and its share of a page.
 ROW_BYTES = 128
 
-#: Seconds until a file that could not be written is tried again.
+#: Seconds until the next attempt after a failed write.
 PROBE_DELAY = 1.0
 
 
 class SpoolFile:
     """Entries in the table ``spooled``, appended and dropped by group commit.
 
-    ``wall`` returns seconds since the epoch. What is on its way into the file is in
-    ``count`` and ``size`` already.
+    ``wall`` returns seconds since the epoch. ``count`` and ``size`` include entries that are still
+    being written.
     """
 
     _log = Logger()
@@ -42,24 +42,24 @@ class SpoolFile:
         self._max_bytes = max_bytes
         self.count = 0
         self.size = 0
-        #: When the oldest entry was put in, in seconds since the epoch; 0 for none.
+        #: When the oldest entry was added, in seconds since the epoch; 0 if there is none.
         self.since = 0.0
-        #: The pool whose entries these are; empty where that has not been said yet.
+        #: The pool of the entries; empty if it is not known yet.
         self.pool_id = ""
-        #: Why the last write failed; empty when it did not.
+        #: Why the last write failed; empty if it did not fail.
         self._problem = ""
-        #: What is to be dropped, and what has been.
+        #: The position up to which to drop entries, and up to which they have been dropped.
         self._drop_to = self._dropped_to = 0
         self._dropping = self._closing = False
         self._probing: IDelayedCall | None = None
 
     @property
     def problem(self) -> str:
-        """Why the file takes nothing; empty when it does."""
+        """Why the file accepts no entries; empty if it does."""
         return self._problem or self._database.problem
 
     def open(self) -> Deferred[None]:
-        """Open the file and see what is in it."""
+        """Open the file and read its state."""
         return Deferred.fromCoroutine(self._open())
 
     async def _open(self) -> None:
@@ -68,7 +68,7 @@ class SpoolFile:
         self.pool_id = await self._database.run(_pool_id)
 
     async def belong_to(self, pool_id: str) -> None:
-        """Keep the id of the pool whose entries these are."""
+        """Save the id of the pool that the entries belong to."""
 
         def keep(connection: sqlite3.Connection) -> None:
             connection.execute(
@@ -81,11 +81,11 @@ class SpoolFile:
         self.pool_id = pool_id
 
     def has_room(self, body: bytes) -> bool:
-        """Say whether an entry stays within the bound."""
+        """Return whether an entry fits the size limit."""
         return self.size + len(body) + ROW_BYTES <= self._max_bytes
 
     def put(self, entries: Sequence[tuple[str, bytes]]) -> Deferred[None]:
-        """Append entries, as (id, body), whatever the bound; fires when they are on disk.
+        """Append entries, as (id, body), regardless of the limit; fires when they are on disk.
 
         Either all of them are in the file then, or none.
         """
@@ -114,7 +114,7 @@ class SpoolFile:
         return failure
 
     def _failed(self, failure: Failure) -> None:
-        """Look soon whether the file can be written again, as nobody else may try."""
+        """Check soon whether the file can be written again, as no other write may come."""
         self._problem = failure.getErrorMessage()
         if self._probing is None and not self._closing:
             self._probing = self._clock.callLater(PROBE_DELAY, self._probe)
@@ -136,9 +136,9 @@ class SpoolFile:
         return self._database.run(lambda connection: read_spooled(connection, after, limit))
 
     def drop(self, position: int) -> None:
-        """Drop the entries up to a position, as soon as that is possible.
+        """Drop the entries up to a position, as soon as possible.
 
-        One transaction at a time: what is to be dropped meanwhile goes into the next.
+        One transaction runs at a time; later positions go into the next one.
         """
         self._drop_to = max(self._drop_to, position)
         if self._probing is None:
@@ -171,12 +171,12 @@ class SpoolFile:
         self._drop()
 
     def _not_dropped(self, failure: Failure) -> None:
-        # Harmless but for the room: after a restart it would be sent again.
+        # This only costs space: after a restart the entry is sent again.
         self._dropping = False
         self._failed(failure)
 
     def close(self) -> Deferred[None]:
-        """Finish what is queued and close the file; may be called again."""
+        """Finish queued work and close the file; may be called again."""
         self._closing = True
         if self._probing is not None:
             self._probing.cancel()
@@ -185,7 +185,7 @@ class SpoolFile:
 
 
 def read_spooled(connection: sqlite3.Connection, after: int, limit: int) -> list[Entry]:
-    """Return up to ``limit`` entries of a spool's file that follow a position; blocks."""
+    """Return up to ``limit`` entries of a spool's file after a position; blocks."""
     rows = connection.execute(
         "SELECT position, entry_id, appended_at, body FROM spooled "
         "WHERE position > ? ORDER BY position LIMIT ?",
@@ -195,7 +195,7 @@ def read_spooled(connection: sqlite3.Connection, after: int, limit: int) -> list
 
 
 def _touch(connection: sqlite3.Connection) -> None:
-    """Write a page, and change nothing."""
+    """Write a page without changing anything."""
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     connection.execute(f"PRAGMA user_version = {version:d}")
 

@@ -30,21 +30,21 @@ from kupool.log.groups import WAKE_DELAY, LocalSubscription, RetrySettings
 from kupool.storage.database import Database
 from kupool.storage.reading import ReadOnlyDatabase
 
-#: Bytes of newest entries kept in memory, so that consumers need not read them back.
+#: Bytes of the newest entries kept in memory, so that consumers need not read them from the file.
 TAIL_BYTES = 8 * 1024 * 1024
 
-#: Seconds until a log that could not be written is tried again.
+#: Seconds until the next attempt after a failed write.
 PROBE_DELAY = 1.0
 
 #: Entries dropped in one transaction by a trim.
 TRIM_CHUNK = 1000
 
-#: The consumer group whose place says what the release before had counted.
+#: The consumer group whose position says what the previous release had counted.
 _COUNTING = "stats"
 
 _APPEND = "INSERT INTO entries (entry_id, appended_at, body) VALUES (?, ?, ?)"
 
-#: The same where the log holds no entry of its epoch yet, which begins after a position.
+#: The same if the log has no entry of its epoch yet, which begins after a position.
 _APPEND_FIRST = (
     "INSERT INTO entries (position, entry_id, appended_at, body) VALUES "
     "(1 + max(?, (SELECT coalesce(max(position), 0) FROM entries)), ?, ?, ?)"
@@ -76,11 +76,11 @@ class SqliteLog:
         self._groups: dict[str, LocalSubscription] = {}
         self._tail: deque[Entry] = deque()
         self._tail_bytes = 0
-        #: The last position that was given, or left out; and that of the newest entry.
+        #: The last position that was used or skipped, and that of the newest entry.
         self._last = self._newest = 0
         #: The time of the retention clock at the last trim of this process.
         self._trimmed_at: float | None = None
-        #: What the epoch begins after, while there is no entry above it.
+        #: The position that the epoch begins after, while there is no entry above it.
         self._floor = 0
         self._dead_letters = 0
         self._problem = ""
@@ -105,11 +105,11 @@ class SqliteLog:
             self._floor = self._last = position
 
     def extent(self, known: Identity | None, mark: Mark) -> Deferred[Extent]:
-        """Return what the log holds; its own marks are in the file."""
+        """Return the extent of the log; its own marks are in the file."""
         return self._database.run(_extent)
 
     def identify(self, identity: Identity) -> Deferred[None]:
-        """Carry an identity from now on; fires when it is in the file."""
+        """Set the identity; fires when it is in the file."""
 
         def kept(_: None) -> None:
             self._begin_after(identity.begins_after)
@@ -140,7 +140,7 @@ class SqliteLog:
             self._floor = 0
         if self._groups:
             if self._tail and self._tail[-1].position != position - 1:
-                # What is between was appended, and nobody heard of it: it is in the file only.
+                # Entries between were appended without an answer: they are only in the file.
                 self._tail.clear()
                 self._tail_bytes = 0
             self._tail.append(Entry(position, entry_id, at / 1000, body))
@@ -161,8 +161,9 @@ class SqliteLog:
         raise LogUnavailable(self._problem) from failure.value
 
     def _probe_later(self) -> None:
-        """Look soon whether the file can be written again: nobody appends to a log that
-        is known not to take anything.
+        """Check soon whether the file can be written again.
+
+        Nobody appends to a log that is known to accept nothing.
         """
         if self._probing is None and not self._closing:
             self._probing = self._clock.callLater(PROBE_DELAY, self._probe)
@@ -178,7 +179,7 @@ class SqliteLog:
     def read(self, after: int, limit: int) -> Deferred[Sequence[Entry]]:
         """Return up to ``limit`` entries that follow the position ``after``."""
         if self._groups and after >= self._last:
-            return succeed([])  # only who delivers entries appends them as well
+            return succeed([])  # the process that delivers entries appends them as well
         if self._tail and self._tail[0].position <= after + 1:
             skip = after + 1 - self._tail[0].position
             return succeed(list(islice(self._tail, skip, skip + limit)))
@@ -187,7 +188,7 @@ class SqliteLog:
     def consume(
         self, group: str, consumer: Any, prefetch: int, after: int | None = None
     ) -> Deferred[ISubscription]:
-        """Deliver what follows ``after``, or what a group has not acknowledged."""
+        """Deliver the entries after ``after``, or those that a group has not acknowledged."""
         if after is not None:
             return succeed(self._consume(after, group, consumer, prefetch))
         found = self._database.run(lambda connection: _place_of(connection, group))
@@ -202,7 +203,7 @@ class SqliteLog:
         return subscription
 
     def keep_place(self, group: str, position: int) -> Deferred[None]:
-        """Remember that a group has processed everything up to a position."""
+        """Save that a group has processed everything up to a position."""
         while self._tail and self._tail[0].position <= min(
             subscription.place for subscription in self._groups.values()
         ):
@@ -218,7 +219,7 @@ class SqliteLog:
         return self._database.run(update)
 
     def bury(self, group: str, delivery: DeliveredEntry, reason: str) -> Deferred[None]:
-        """Put an entry among the dead letters."""
+        """Move an entry to the dead letters."""
         entry, now = delivery.entry, int(self._wall() * 1000)
 
         def insert(connection: sqlite3.Connection) -> None:
@@ -256,7 +257,7 @@ class SqliteLog:
         return self._database.run(_trimmed)
 
     def status(self) -> LogStatus:
-        """Say how the log is."""
+        """Return the status of the log."""
         place = min((s.place for s in self._groups.values()), default=self._newest)
         # What the epoch begins after, there may be no entries up to.
         depth = max(0, self._newest - place)
@@ -264,7 +265,7 @@ class SqliteLog:
         return LogStatus(self._last, depth, self._dead_letters, problem)
 
     def close(self) -> Deferred[None]:
-        """Finish what was begun and close the file."""
+        """Finish running work and close the file."""
         self._closing = True
         if self._probing is not None:
             self._probing.cancel()
@@ -276,7 +277,7 @@ class SqliteLog:
 
 
 def read_entries(connection: sqlite3.Connection, after: int, limit: int) -> list[Entry]:
-    """Return up to ``limit`` entries of a log's file that follow a position; blocks."""
+    """Return up to ``limit`` entries of a log's file after a position; blocks."""
     rows = connection.execute(
         "SELECT position, entry_id, appended_at, body FROM entries "
         "WHERE position > ? ORDER BY position LIMIT ?",
@@ -286,7 +287,7 @@ def read_entries(connection: sqlite3.Connection, after: int, limit: int) -> list
 
 
 def _touch(connection: sqlite3.Connection) -> None:
-    """Write a page, and change nothing."""
+    """Write a page without changing anything."""
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     connection.execute(f"PRAGMA user_version = {version:d}")
 
@@ -305,7 +306,7 @@ def _place_of(connection: sqlite3.Connection, group: str) -> int:
 
 
 def _note_age(connection: sqlite3.Connection, advance: float) -> float:
-    """Advance the log's age clock, and note its time for the newest entry; returns that."""
+    """Advance the log's age clock, and record its time for the newest entry; returns the time."""
     connection.execute(
         "INSERT INTO age_clock (only_row, seconds) VALUES (1, ?) "
         "ON CONFLICT (only_row) DO UPDATE SET seconds = seconds + excluded.seconds",
@@ -326,7 +327,7 @@ def _trimmed(connection: sqlite3.Connection) -> int:
 
 
 def _trim_chunk(connection: sqlite3.Connection, before: float, max_bytes: int) -> int:
-    """Drop one chunk of the oldest entries, if they are due; returns how many.
+    """Drop one chunk of the oldest entries that are due; returns how many.
 
     ``before`` is a time of the log's age clock.
     """

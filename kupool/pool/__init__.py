@@ -1,4 +1,6 @@
-"""The pool: sessions, jobs, the judgement of submissions, and the path of an accepted submission."""
+"""The pool: sessions, jobs, the judgement of submissions, and the path of an accepted
+submission.
+"""
 
 from __future__ import annotations
 

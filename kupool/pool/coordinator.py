@@ -139,7 +139,9 @@ class Coordinator:
         self._book.restore(jobs, 0)
 
     def save_positions(self, jobs: list[Job]) -> None:
-        """Save log positions that the previous release did not know, with the next job or sooner."""
+        """Save log positions that the previous release did not know, with the next job or
+        sooner.
+        """
         self._unsaved.extend(job.saved() for job in jobs)
 
     def go_on_above(self, job_id: int) -> None:

@@ -218,7 +218,9 @@ class _Reading:
         self.highest_id = max(self.highest_id, *ids, 0)
 
     def note_minutes(self, batches: Iterable[tuple[Entry, Batch]]) -> None:
-        """Record where the batches of each minute begin, for minutes that the log holds completely."""
+        """Record where the batches of each minute begin, for minutes that the log holds
+        completely.
+        """
         for entry, batch in batches:
             minute = batch.at // 60000 * 60
             if self._whole_from is None:

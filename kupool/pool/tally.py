@@ -25,7 +25,7 @@ class RejectionTally:
         #: Rejections of each reason since the start, without those of the current minute.
         self._outcomes: Counter[str] = Counter()
         self._earlier: Counter[Rejection] = Counter()
-        #: (user, reason) -> count of the current minute, which ends at ``_minute_ends`` on the clock.
+        #: (user, reason) -> count of the current minute, which ends at ``_minute_ends``.
         self._counts: dict[tuple[str, ErrorText], int] = {}
         self._minute = 0
         self._minute_ends = float("-inf")

@@ -14,7 +14,7 @@ def check_name(name: str, limit: int) -> None:
     try:
         name.encode()
     except UnicodeEncodeError:
-        raise RequestError(BAD_PARAMS.about(f"{name!r} is not valid Unicode text")) from None
+        raise RequestError(BAD_PARAMS.about(f"{name!r} is no Unicode text")) from None
 
 
 __all__ = ["check_name"]

@@ -29,7 +29,9 @@ class Quota:
         return len(self._counts)
 
     def check(self, name: str) -> None:
-        """Raise :class:`RoomBusy` if an owner is at the limit; the refusal is counted and logged."""
+        """Raise :class:`RoomBusy` if an owner is at the limit; the refusal is counted and
+        logged.
+        """
         self.check_number(name, self._counts.get(name, 0))
 
     def check_number(self, name: str, number: int) -> None:

@@ -414,7 +414,9 @@ class Room:
         self._open_timers().once(key, delay, call)
 
     def repeat(self, key: str, interval: float, call: TimerCall | None = None) -> None:
-        """Do so every ``interval`` seconds; a run is skipped while the previous one has not ended."""
+        """Do so every ``interval`` seconds; a run is skipped while the previous one has not
+        ended.
+        """
         self._open_timers().repeat(key, interval, call)
 
     def _open_timers(self) -> RoomTimers:

@@ -1,4 +1,4 @@
-"""Statistics: folds of the log, committed so that every batch counts exactly once."""
+"""Statistics: counts made from the log, where every batch counts exactly once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Comparing the counts with the log they were made from, and putting them right."""
+"""The audit: compares the counts with the log they were made from, and corrects them."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from kupool.stats.side_by_side import (
 from kupool.stats.snapshot import Snapshot
 from kupool.wire.batches import PoisonBatch
 
-#: Bytes, and entries, of the log that are in memory at once.
+#: Bytes and entries of the log that are in memory at once.
 BYTES_AT_ONCE = 2 * 1024 * 1024
 ENTRIES_AT_ONCE = 1000
 
-#: Rows corrected in one transaction, and ids of batches asked for at once.
+#: Rows corrected in one transaction, and ids of batches looked up at once.
 CORRECTED_AT_ONCE = 1000
 IDS_AT_ONCE = 1000
 
-#: Seconds between two looks at what waits to be counted, and how long it may wait without any
-#: progress before it is taken for lost.
+#: Seconds between two checks of the batches that wait to be counted, and how long they may wait
+#: without progress before they count as lost.
 LOOK = 0.25
 PATIENCE = 5.0
 
-#: Called with what is done now, and which part of it is done, from 0 to 1.
+#: Called with the current step, and the part of it that is done, from 0 to 1.
 Progress = Callable[[str, float], None]
 
 READING = "Reading the log"
@@ -45,14 +45,14 @@ CORRECTING = "Correcting"
 
 
 class NotComparable(Exception):
-    """Log and store cannot be compared; says why, and what to do."""
+    """Log and store cannot be compared; the text says why, and what to do."""
 
 
 class Audit(NamedTuple):
-    """What came out of a comparison.
+    """The result of a comparison.
 
-    ``unreadable`` entries of the log are no batches, and are not counted by anybody.
-    ``beyond`` says that minutes from before what can be compared were asked for.
+    ``unreadable`` counts entries of the log that are not batches, and so are never counted.
+    ``beyond`` says that the range includes minutes before those that can be compared.
     """
 
     compared: ComparedRange
@@ -65,13 +65,13 @@ class Audit(NamedTuple):
 
     @property
     def lost(self) -> bool:
-        """Whether a part of the log is gone, otherwise than by its retention."""
+        """Whether a part of the log is missing for another reason than its retention."""
         return bool(self.gaps) or any(skipped.reason == LOST for skipped in self.skipped)
 
 
 class Rebuilt(NamedTuple):
-    """What a rebuild found, and did: rows that were corrected, and batches that were counted.
-    What is ``waiting`` is still not.
+    """The result of a rebuild: corrected rows, and newly counted batches; ``waiting`` batches are
+    still not counted.
     """
 
     found: Audit
@@ -81,10 +81,10 @@ class Rebuilt(NamedTuple):
 
 
 class Auditor:
-    """Compares a log and a store, of which a daemon may be at work on both.
+    """Compares a log and a store; a daemon may be using both.
 
-    ``spool`` is what waits before the log, where there is one. Without a ``clock``, nothing
-    is waited for: what is not counted yet is found as such at once.
+    ``spool`` is the spool before the log, if there is one. Without a ``clock`` the audit does not
+    wait: batches that are not counted yet are reported as such at once.
     """
 
     def __init__(
@@ -140,11 +140,11 @@ class Auditor:
         )
 
     async def rebuild(self) -> Rebuilt:
-        """Make the rows equal to the log as far as it can tell, and count what is missing.
+        """Make the rows equal to the log as far as possible, and count missing batches.
 
-        What a daemon counts meanwhile stays: rows are not replaced, but added to. Raises
-        :class:`NotComparable`, and :class:`kupool.stats.snapshot.Superseded` where another
-        rebuild was faster.
+        Counts that a daemon adds meanwhile are kept: rows are adjusted, not replaced. Raises
+        :class:`NotComparable`, and :class:`kupool.stats.snapshot.Superseded` if another rebuild
+        finished first.
         """
         await self._store.revive()
         found = await self.audit(0, 2**40)
@@ -160,7 +160,9 @@ class Auditor:
         return extent
 
     async def _coverage(self) -> Coverage:
-        """Return what the log can tell. After the reading: a trim may go on beside it."""
+        """Return the range that the log covers. Call it after reading, as a trim may run
+        meanwhile.
+        """
         extent, trimmed = await self._extent(), await self._log.trimmed()
         after = extent.first - 1
         if trimmed is not None:
@@ -188,7 +190,7 @@ class Auditor:
             self._progress(READING, min(1.0, (position - before) / total))
 
     def _find_holes(self, extent: Extent, position: int, entries: Sequence[Entry]) -> None:
-        """Find positions without an entry; only where an epoch begins there may be such."""
+        """Find positions without an entry; only at the start of an epoch are they expected."""
         if entries[-1].position - position == len(entries):
             return
         begins = extent.identity.epochs if extent.identity is not None else ()
@@ -199,7 +201,7 @@ class Auditor:
             position = entry.position
 
     async def _entries(self, after: int, last: int) -> AsyncIterator[Sequence[Entry]]:
-        """Yield the entries after a position, in pieces, until all up to another have been."""
+        """Yield the entries after a position up to another, in pieces."""
         limit = 10
         while after < last:
             entries = await self._log.read(after, limit)
@@ -223,7 +225,7 @@ class Auditor:
         return batches
 
     async def _settle(self) -> None:
-        """Wait for what is acknowledged to be counted, for as long as there is progress."""
+        """Wait for acknowledged batches to be counted, as long as there is progress."""
         waited = 0.0
         while (before := self._both.waiting().batches) and waited <= self._patience:
             await self._look_again()
@@ -246,7 +248,7 @@ class Auditor:
             paused: Deferred[None] = deferLater(self._clock, seconds)
             await paused
 
-    # -- putting right
+    # -- corrections
 
     async def _correct(self, total: int) -> int:
         assert self._both.snapshot is not None
@@ -264,7 +266,7 @@ class Auditor:
         return corrected + len(rows)
 
     async def _count_missing(self) -> int:
-        """Count what is in the log and was not counted; returns how many batches."""
+        """Count batches that are in the log and were not counted; returns how many."""
         snapshot = self._both.snapshot
         assert snapshot is not None
         first, last = self._both.waiting_positions()
@@ -282,7 +284,7 @@ class Auditor:
 
 
 def _check(extent: Extent, snapshot: Snapshot) -> None:
-    """Refuse to compare what does not belong together."""
+    """Raise :class:`NotComparable` if log and store do not belong together."""
     if snapshot.identity is None:
         raise NotComparable(
             "the store does not say of which log it was counted; start the daemon once, which "

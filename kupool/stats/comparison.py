@@ -1,4 +1,4 @@
-"""Whether a log and a store belong together, asked of both, and both told what follows."""
+"""Compares a log with a store, and gives both the resulting identity."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ from kupool.stats import IStatsStore
 
 
 class Comparison(NamedTuple):
-    """What log and store were found to be, and what follows. ``changed`` says whether either
-    of them carries anything new from now on.
-    """
+    """The result of a comparison. ``changed`` says whether the log or the store has new marks."""
 
     extent: Extent
     state: StoreState
@@ -32,7 +30,7 @@ async def compare(log: ILog, store: IStatsStore, new_id: Callable[[], str]) -> C
     extent: Extent = await source.extent(state.identity, state.mark)
     lost = None
     if state.identity is not None and extent.identity is None and not extent.holds_data:
-        # Positions that jobs were told of are not used again, marked or not.
+        # Positions that were given to jobs are not used again, marked or not.
         appended = source.status().appended
         if appended > state.mark.position:
             lost = Gap(state.mark.position + 1, appended)
@@ -43,7 +41,7 @@ async def compare(log: ILog, store: IStatsStore, new_id: Callable[[], str]) -> C
     told = plan.resume == state.mark.position and plan.gap is None
     changed = not (told and plan.identity == state.identity)
     if changed:
-        # The store first: where the log does not get to carry the plan, it is made again.
+        # The store first: if the log does not get its marks, the plan is made again.
         await target.identify(plan)
     await source.identify(plan.identity)
     return Comparison(extent, state, plan, changed)

@@ -1,4 +1,4 @@
-"""From the log to the counts: fold what arrives, commit it, and only then acknowledge."""
+"""The consumer of the log that makes the counts: it acknowledges batches after the commit."""
 
 from __future__ import annotations
 
@@ -22,14 +22,16 @@ from kupool.wire.batches import PoisonBatch
 #: The consumer group of the counts.
 GROUP = "stats"
 
-#: Seconds between two tries to commit, at the most.
+#: The longest time between two attempts to commit, in seconds.
 _LONGEST_BACKOFF = 30.0
 
 
 @dataclass(frozen=True)
 class ConsumerSettings:
-    """When the counts are committed: every ``interval`` seconds, or when ``buffer``
-    batches have gathered. ``prefetch`` bounds the batches taken from the log.
+    """When counts are committed: every ``interval`` seconds, or when ``buffer`` batches are
+    pending.
+
+    ``prefetch`` limits the batches taken from the log.
     """
 
     interval: float = 1.0
@@ -41,7 +43,7 @@ class ConsumerSettings:
 class StatsConsumer:
     """Commits every batch of the log to a store exactly once.
 
-    ``take_rejections`` hands over what has been counted since it was last called.
+    ``take_rejections`` returns the rejections since its last call.
     """
 
     _log = Logger()
@@ -61,7 +63,7 @@ class StatsConsumer:
         self._rejections: Counter[Rejection] = Counter()
         self._subscription: ISubscription | None = None
         self._source: ILog | None = None
-        #: Whether deliveries carry their place in the log, in order.
+        #: Whether deliveries are in order and carry their positions in the log.
         self._positional = False
         self._loop = LoopingCall(self.flush)
         self._loop.clock = clock
@@ -71,11 +73,11 @@ class StatsConsumer:
         self._backoff = 0.0
         self._retry: IDelayedCall | None = None
         self.poisoned = self.repeated = self.committed = 0
-        #: Why the last commit failed; empty when it did not.
+        #: Why the last commit failed; empty if it did not fail.
         self.problem = ""
 
     async def start(self, log: ILog, after: int | None = None) -> None:
-        """Begin to take what the log holds after a position, or was not acknowledged."""
+        """Start to take entries after a position, or those that were not acknowledged."""
         self._source = log
         self._positional = log.positional
         self._subscription = await log.consume(GROUP, self, self._settings.prefetch, after)
@@ -86,7 +88,7 @@ class StatsConsumer:
         )
 
     def received(self, deliveries: Sequence[DeliveredEntry]) -> None:
-        """Fold some entries; a body that cannot be read goes to the dead letters."""
+        """Count some entries; unreadable ones go to the dead letters."""
         if self._stopped:
             return
         for delivery in deliveries:
@@ -113,11 +115,11 @@ class StatsConsumer:
         self._subscription.nack(delivery, reason, False)
 
     def flush(self) -> None:
-        """Commit what has gathered, unless a commit is under way or has to wait."""
+        """Commit pending batches, unless a commit is running or must wait."""
         if self._busy or self._stopped or self._retry is not None:
             return
         if not self._rejections:
-            # Those that could not be committed go first: what is held stays bounded.
+            # Batches of a failed commit go first, so that the pending ones stay limited.
             self._rejections = self._take_rejections()
         if not self._pending and not self._rejections:
             return
@@ -143,7 +145,7 @@ class StatsConsumer:
         self.committed += applied.new
         self.repeated += applied.repeated
         if self._stopped:
-            return  # what is not acknowledged comes again, and is known by its id
+            return  # unacknowledged batches come again, and are recognized by their ids
         conflicts = set(applied.conflicts)
         counted = []
         for delivery, counts in taken:
@@ -181,22 +183,22 @@ class StatsConsumer:
 
     @property
     def pending(self) -> int:
-        """Batches taken from the log and not yet committed."""
+        """Batches taken from the log and not committed."""
         return len(self._pending)
 
     @property
     def committing(self) -> float:
-        """Seconds since the commit that is under way began; 0 when none is."""
+        """Seconds since the running commit began; 0 if none is running."""
         return self._clock.seconds() - self._began if self._busy else 0.0
 
     async def drain(self, deadline: float, patience: float = inf) -> bool:
-        """Commit all that the log holds; returns False if that took past ``deadline``.
+        """Commit everything in the log; returns False if that did not finish before ``deadline``.
 
-        The deadline is a time of the clock. It ends before that when ``patience`` seconds
-        bring nothing, as when the store or the log is away. What is left is counted at the
-        next start.
+        The deadline is a time of the clock. It also ends after ``patience`` seconds without
+        progress, as when the store or the log is unavailable. The rest is counted at the next
+        start.
         """
-        self._cancel_retry()  # a last try, whatever its turn
+        self._cancel_retry()  # a last attempt, even if it is too early for one
         came, moved = -1, self._clock.seconds()
         while self._source is not None and self._clock.seconds() < deadline:
             self.flush()
@@ -212,7 +214,7 @@ class StatsConsumer:
         return self._source is None
 
     async def stop(self) -> None:
-        """Take nothing more, and keep the place in the log."""
+        """Take no more entries, and keep the position in the log."""
         self._stopped = True
         if self._loop.running:
             self._loop.stop()

@@ -1,4 +1,4 @@
-"""The counts themselves: what a store is given, what became of it, and a row of it. Pure."""
+"""The data of stores of counts: what they are given, return, and contain. Pure."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ if TYPE_CHECKING:
 
 
 class BatchCounts(NamedTuple):
-    """What one batch adds: a submission for each username, all in one UTC minute.
+    """The counts of one batch: its submissions by username, all in one UTC minute.
 
-    ``minute`` is in seconds since the epoch; ``digest`` tells batches of the same id
-    but other content apart. ``position`` is the batch's place in the log, 0 where it is not
-    known, as for what a queue of RabbitMQ delivers. With ``earlier`` it was appended before
-    the newest epoch of the log began, which may not hold it.
+    ``minute`` is in seconds since the epoch. ``digest`` distinguishes batches with the same id but
+    other content. ``position`` is the batch's position in the log, 0 if it is unknown, as for
+    deliveries of a RabbitMQ queue. ``earlier`` says that the batch was appended before the newest
+    epoch of the log began, so the log may not contain it.
     """
 
     batch_id: str
@@ -26,8 +26,10 @@ class BatchCounts(NamedTuple):
 
 
 class Applied(NamedTuple):
-    """What became of some batches: counted, known already, or of a known id but with
-    other content: ``conflicts``, which are not counted, as (id, digest).
+    """The result for some batches: counted, or already known.
+
+    ``conflicts`` are batches with a known id but other content, as (id, digest); they are not
+    counted.
     """
 
     new: int
@@ -36,9 +38,7 @@ class Applied(NamedTuple):
 
 
 class MinuteCount(NamedTuple):
-    """A row of the per-minute table, for a user or, where ``worker`` is not empty, one
-    of the user's workers.
-    """
+    """A row of the per-minute table, of a user or, if ``worker`` is not empty, of one worker."""
 
     username: str
     worker: str

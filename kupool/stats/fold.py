@@ -1,4 +1,4 @@
-"""From batches to counts. Pure."""
+"""Makes counts from batches. Pure."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from kupool.stats import BatchCounts, MinuteCount
 from kupool.wire.batches import BatchHead, PoisonBatch, decode_head
 from kupool.wire.messages import split_username
 
-#: The year 10000, in milliseconds since the epoch: no store keeps a time beyond it.
+#: The year 10000, in milliseconds since the epoch: no store can hold a later time.
 END_OF_TIME = 253_402_300_800_000
 
-#: Characters of the columns that hold the id of a batch, and a username.
+#: The size of the columns for the id of a batch and for a username, in characters.
 MAX_ID = 64
 MAX_NAME = 255
 
-#: Seconds of what minutes and hours are rolled up into.
+#: Seconds of an hour and a day, into which counts are rolled up.
 HOUR = 3600
 DAY = 86400
 
 
 def roll_ups(minutes_before: int, hours_before: int) -> Iterator[tuple[str, str, int]]:
-    """Yield what is rolled up: the grain, what it goes into, and the time before which.
+    """Yield each roll-up: the grain, its target, and the time before which rows are rolled up.
 
-    The grains are the ends of the tables' names; only whole hours and days are rolled up,
-    and nothing for a time of 0.
+    The grains are the suffixes of the tables' names. Only whole hours and days are rolled up, and
+    nothing if the time is 0.
     """
     if (hour := minutes_before // HOUR * HOUR) > 0:
         yield "", "_hour", hour
@@ -36,7 +36,7 @@ def roll_ups(minutes_before: int, hours_before: int) -> Iterator[tuple[str, str,
 
 
 def fold_entry(body: bytes, position: int = 0, earlier: bool = False) -> BatchCounts:
-    """Return what a log entry adds; raises :class:`kupool.wire.batches.PoisonBatch`.
+    """Return the counts of a log entry; raises :class:`kupool.wire.batches.PoisonBatch`.
 
     ``position`` and ``earlier`` are as in :class:`~kupool.stats.BatchCounts`.
     """
@@ -46,13 +46,15 @@ def fold_entry(body: bytes, position: int = 0, earlier: bool = False) -> BatchCo
 
 
 def read_entry(body: bytes, position: int = 0) -> BatchCounts:
-    """Return what a log entry adds, without its digest; raises as :func:`fold_entry`."""
+    """Return the counts of a log entry without its digest; raises as :func:`fold_entry`."""
     head = _read_head(body)
     return BatchCounts(head.batch, b"", head.minute, head.usernames, position)
 
 
 def _read_head(body: bytes) -> BatchHead:
-    """What no store could keep is poison too: it would hold up all that follows."""
+    """Read the head of a batch. A batch that no store can hold is poison too: it would block the
+    log.
+    """
     head = decode_head(body)
     if not 0 <= head.at < END_OF_TIME:
         raise PoisonBatch(f"the time {head.at} is out of range")
@@ -69,14 +71,14 @@ def _read_head(body: bytes) -> BatchHead:
 def fold_rows(batches: Iterable[BatchCounts]) -> Counter[tuple[str, str, int]]:
     """Return (user, worker, minute) -> count: a row for each user and for each worker.
 
-    The user's row, whose worker is empty, holds what all of the workers did.
+    A user's row, whose worker is empty, is the total of all their workers.
     """
     minutes: defaultdict[int, list[Sequence[str]]] = defaultdict(list)
     for batch in batches:
         minutes[batch.minute].append(batch.usernames)
     rows: Counter[tuple[str, str, int]] = Counter()
     for minute, names in minutes.items():
-        # Counting an iterable is done in C; a name is only looked into once a minute.
+        # Counting an iterable is done in C; each name is parsed only once a minute.
         for username, count in Counter(chain.from_iterable(names)).items():
             user, worker = split_username(username)
             rows[user, "", minute] += count

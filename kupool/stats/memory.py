@@ -1,4 +1,4 @@
-"""The store of counts in memory: for tests and trials. It is gone with the process."""
+"""The store of counts in memory, for tests and trials. It is lost with the process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kupool.stats.fold import DAY, HOUR, as_rows, fold_rows
 from kupool.stats.positions import NOWHERE, Span, spans
 from kupool.stats.snapshot import IVisitor, MinuteSpan, Snapshot, Superseded
 
-#: (user, worker, minute or hour or day) -> count; the user's own row has no worker.
+#: (user, worker, minute or hour or day) -> count; the user's own row has an empty worker.
 _Rows = Counter[tuple[str, str, int]]
 
 
@@ -31,11 +31,12 @@ class MemoryStats:
         self._rejections: Counter[Rejection] = Counter()
         self._applied: dict[str, tuple[bytes, int]] = {}
         self._rolled_up = 0
-        #: Grows with each correction.
+        #: The serial number, which grows with each correction.
         self._serial = 0
         self._identity: Identity | None = None
         self._mark = Mark(0)
-        #: The positions of earlier marks, and where each batch is, or the mark that it is above.
+        #: The positions of earlier marks, and the position of each batch, or the mark that it is
+        #: above.
         self._marks: list[int] = []
         self._positions: dict[str, int] = {}
         self._forgotten = 0
@@ -47,17 +48,17 @@ class MemoryStats:
         """Make the store ready."""
         return succeed(None)
 
-    # -- the place in the log
+    # -- position in the log
 
     def state(self) -> Deferred[StoreState]:
-        """Return how far the store has counted, and of which log."""
+        """Return up to which position the store has counted, and of which log."""
         state = StoreState(self._identity, self._mark, self._forgotten, bool(self._applied))
         return succeed(state)
 
     def identify(self, plan: Plan) -> Deferred[None]:
-        """Carry the identity of a plan from now on, and what else it says of the store."""
+        """Take over the identity of a plan, and its other changes of the store."""
         before, self._identity = self._identity, plan.identity
-        # Where the log is another, also what was counted above the mark is in it no more.
+        # If the log is another one, batches counted above the mark are not in it either.
         if before not in (None, plan.identity):
             self._spans = {
                 minute: Span(NOWHERE, span.to) if span.to > plan.fork else span
@@ -75,23 +76,23 @@ class MemoryStats:
         return succeed(sorted(self._gaps))
 
     def forget_gaps(self) -> Deferred[int]:
-        """Forget the gaps; returns how many."""
+        """Delete the gaps; returns how many."""
         count = len(self._gaps)
         self._gaps.clear()
         return succeed(count)
 
     def cover(self, minutes: Mapping[int, int]) -> Deferred[None]:
-        """Note where the minutes are that the release before counted."""
+        """Save the positions of minutes that the previous release counted."""
         for minute, after in minutes.items():
             self._spans.setdefault(minute, Span(after, max(after, self._mark.position)))
         return succeed(None)
 
     def retention_time(self) -> Deferred[float | None]:
-        """Return the last time of the retention clock that was kept."""
+        """Return the last saved time of the retention clock."""
         return succeed(self._retention_time)
 
     def keep_retention_time(self, seconds: float) -> Deferred[None]:
-        """Keep a time of the retention clock."""
+        """Save a time of the retention clock."""
         self._retention_time = seconds
         return succeed(None)
 
@@ -103,7 +104,7 @@ class MemoryStats:
         rejections: Mapping[Rejection, int],
         mark: Mark | None = None,
     ) -> Deferred[Applied]:
-        """Count some batches, each at most once ever."""
+        """Count some batches; each counts at most once ever."""
         new: list[BatchCounts] = []
         conflicts: list[tuple[str, bytes]] = []
         for batch in batches:
@@ -144,7 +145,7 @@ class MemoryStats:
         )
 
     def workers(self, username: str, start: int, end: int) -> Deferred[Sequence[tuple[str, int]]]:
-        """Return (worker, count) of a user in a range, most first."""
+        """Return (worker, count) of a user in a range, highest first."""
         found: Counter[str] = Counter()
         for (user, worker, at), count in self._minutes.items():
             if user == username and worker and start <= at < end:
@@ -152,7 +153,7 @@ class MemoryStats:
         return succeed(_ranked(found))
 
     def top(self, limit: int, start: int, end: int) -> Deferred[Sequence[tuple[str, int]]]:
-        """Return (username, count) of the users with most in a range."""
+        """Return (username, count) of the users with the highest counts in a range."""
         found: Counter[str] = Counter()
         for (user, worker, at), count in self._minutes.items():
             if not worker and start <= at < end:
@@ -170,7 +171,7 @@ class MemoryStats:
         return succeed([(at, users[at], counts[at]) for at in sorted(counts)])
 
     def total(self, start: int, end: int, username: str = "") -> Deferred[int]:
-        """Return the accepted submissions in a range, also of what is rolled up."""
+        """Return the accepted submissions in a range, including rolled-up ones."""
         return succeed(
             sum(
                 count
@@ -183,7 +184,7 @@ class MemoryStats:
     def rejections(
         self, start: int, end: int, username: str = ""
     ) -> Deferred[Sequence[tuple[str, int, int]]]:
-        """Return (username, code, count) of rejections in a range, most first."""
+        """Return (username, code, count) of rejections in a range, highest first."""
         found: Counter[tuple[str, int]] = Counter()
         for rejection, count in self._rejections.items():
             if start <= rejection.minute < end and username in ("", rejection.username):
@@ -201,7 +202,7 @@ class MemoryStats:
         return succeed(self._rolled_up)
 
     def snapshot(self, visitor: IVisitor, start: int, end: int) -> Deferred[None]:
-        """Show a visitor all of the store."""
+        """Show a visitor the whole store."""
         visitor.begin(
             Snapshot(
                 self._identity,
@@ -221,7 +222,7 @@ class MemoryStats:
         return succeed(None)
 
     def correct(self, rows: Sequence[MinuteCount], serial: int) -> Deferred[int]:
-        """Add to per-minute rows, unless another has since ``serial``."""
+        """Add to per-minute rows, unless they were corrected since ``serial``."""
         if serial != self._serial:
             return fail(Superseded(serial))
         self._serial += 1
@@ -238,11 +239,11 @@ class MemoryStats:
         return succeed(None)
 
     def unapplied(self, batch_ids: Sequence[str]) -> Deferred[Sequence[str]]:
-        """Return those of the given ids that have not been counted."""
+        """Return the given ids that have not been counted."""
         return succeed([batch_id for batch_id in batch_ids if batch_id not in self._applied])
 
     def roll_up(self, minutes_before: int, hours_before: int) -> Deferred[int]:
-        """Roll minutes before a time up into hours, and hours into days."""
+        """Roll up minutes before a time into hours, and hours into days."""
         moved = _move(self._minutes, self._hours, minutes_before // HOUR * HOUR, HOUR)
         self._rolled_up = max(self._rolled_up, minutes_before // HOUR * HOUR)
         self._spans = {minute: s for minute, s in self._spans.items() if minute >= self._rolled_up}
@@ -250,7 +251,7 @@ class MemoryStats:
         return succeed(moved)
 
     def forget_batches(self, first: int) -> Deferred[int]:
-        """Forget the ids of counted batches that the log does not hold any more."""
+        """Delete the ids of counted batches that the log no longer contains."""
         below = [position for position in (*self._marks, self._mark.position) if position < first]
         if len(below) < 2:
             return succeed(0)
@@ -263,7 +264,7 @@ class MemoryStats:
         return succeed(len(old))
 
     def forget_rejections(self, before: int) -> Deferred[int]:
-        """Forget the rejections of minutes before a time."""
+        """Delete the rejections of minutes before a time."""
         old = [rejection for rejection in self._rejections if rejection.minute < before]
         for rejection in old:
             del self._rejections[rejection]

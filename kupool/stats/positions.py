@@ -1,4 +1,4 @@
-"""Where counted batches are in the log, by minute. Pure."""
+"""Positions of counted batches in the log, by minute. Pure."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from typing import NamedTuple
 
 from kupool.stats import BatchCounts
 
-#: Positions between two marks that are kept: a store has one for each so many batches.
+#: Positions between two saved marks: a store keeps one mark for this many positions.
 MARK_SPACING = 1000
 
 
 class Span(NamedTuple):
-    """All batches of a minute are above one position, and up to another."""
+    """The batches of a minute are above one position, and not above another."""
 
     after: int
     to: int
 
 
-#: The position before a minute that no log holds wholly.
+#: The position before a minute that no log contains completely.
 NOWHERE = -1
 
 
 def spans(batches: Iterable[BatchCounts], mark: int) -> dict[int, Span]:
     """Return the span of each minute in seconds since the epoch.
 
-    A batch whose position is not known is above ``mark``, the store's own; but one of an earlier
-    epoch may be in no log.
+    A batch without a known position is above ``mark``, the store's own. A batch of an earlier epoch
+    may be in no log.
     """
     found: dict[int, list[int]] = {}
     for _, _, minute, usernames, position, earlier in batches:

@@ -1,4 +1,4 @@
-"""The store of counts in PostgreSQL: for several daemons, and for whoever reads SQL."""
+"""The store of counts in PostgreSQL, for several daemons and for access by SQL."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from kupool.stats.postgres_writes import AT, SECONDS, within
 from kupool.stats.snapshot import IVisitor
 from kupool.storage.postgres import PostgresDatabase
 
-#: Names that are folded at once on the reactor; more are in a thread.
+#: The most names that are counted on the reactor at once; more are counted in a thread.
 FOLD_AT_ONCE = 5000
 
-#: Rows fetched in one piece.
+#: Rows fetched at once.
 FETCH = 2000
 
 
@@ -41,10 +41,9 @@ class _Attempt(NamedTuple):
 class PostgresStats:
     """Keeps the counts in the tables of ``storage/sql/postgres``.
 
-    Calls fail with :class:`kupool.storage.postgres.DatabaseUnavailable` while the database
-    is away. An :meth:`apply` that failed is to be called again with the same rejections:
-    where the answer to its commit was lost, they may have been counted, and then are not
-    again.
+    Calls fail with :class:`kupool.storage.postgres.DatabaseUnavailable` while the database is
+    unavailable. Call a failed :meth:`apply` again with the same rejections: if the reply to its
+    commit was lost, they may have been counted, and are then not counted again.
     """
 
     persistent = True
@@ -54,21 +53,21 @@ class PostgresStats:
         self._process = secrets.token_hex(16)
         self._serial = 0
         self._attempt: _Attempt | None = None
-        #: Counted by attempts that seemed to fail; their caller does not know yet.
+        #: Rejections counted by attempts that seemed to fail; the caller does not know yet.
         self._settled: Counter[Rejection] = Counter()
 
     def open(self) -> Deferred[None]:
         """Connect and make the tables."""
         return self._database.open()
 
-    # -- which log, and how far
+    # -- position in the log
 
     def state(self) -> Deferred[StoreState]:
-        """Return how far the store has counted, and of which log."""
+        """Return up to which position the store has counted, and of which log."""
         return self._database.run(marks.state)
 
     def identify(self, plan: Plan) -> Deferred[None]:
-        """Carry the identity of a plan from now on, and what else it says of the store."""
+        """Take over the identity of a plan, and its other changes of the store."""
         return self._database.write(lambda cursor: marks.identify(cursor, plan))
 
     def gaps(self) -> Deferred[Sequence[tuple[Gap, str]]]:
@@ -76,11 +75,11 @@ class PostgresStats:
         return self._database.run(marks.gaps)
 
     def forget_gaps(self) -> Deferred[int]:
-        """Forget the gaps; returns how many."""
+        """Delete the gaps; returns how many."""
         return self._database.write(marks.forget_gaps)
 
     def cover(self, minutes: Mapping[int, int]) -> Deferred[None]:
-        """Note, for minutes, a position that every batch of the minute is above."""
+        """Save, for minutes, a position that every batch of the minute is above."""
         return self._database.write(lambda cursor: marks.cover(cursor, minutes), maintenance=True)
 
     # -- counting
@@ -91,7 +90,7 @@ class PostgresStats:
         rejections: Mapping[Rejection, int],
         mark: Mark | None = None,
     ) -> Deferred[Applied]:
-        """Count some batches, each at most once ever, in one transaction."""
+        """Count some batches in one transaction; each counts at most once ever."""
         return Deferred.fromCoroutine(self._apply(list(batches), Counter(rejections), mark))
 
     async def _apply(
@@ -105,7 +104,7 @@ class PostgresStats:
             if mark is not None:
                 await marks.move(cursor, mark)
             await self._settle(cursor)
-            # A caller that does not know yet brings them again.
+            # A caller that does not know yet passes them again.
             again = rejections >= self._settled
             left = rejections - self._settled if again else rejections
             if left:
@@ -121,7 +120,7 @@ class PostgresStats:
         return applied
 
     async def _count(self, cursor: Any, batches: Sequence[BatchCounts]) -> Applied:
-        """Count the batches that are not counted yet; the first of an id is the one."""
+        """Count the batches that are not counted yet; of batches with the same id, the first."""
         if not batches:
             return Applied(0, 0, [])
         marked = (await marks.newest(cursor)).position
@@ -136,7 +135,7 @@ class PostgresStats:
         conflicts = [
             (batch.batch_id, batch.digest)
             for batch in batches
-            # An id that was forgotten meanwhile was counted all the same.
+            # An id that was deleted meanwhile was counted all the same.
             if known.get(batch.batch_id, batch.digest) != batch.digest
         ]
         counted = [firsts[batch_id] for batch_id in new]
@@ -145,7 +144,7 @@ class PostgresStats:
         return Applied(len(new), len(batches) - len(new) - len(conflicts), conflicts)
 
     async def _settle(self, cursor: Any) -> None:
-        """Find out what became of the rejections of the last attempt."""
+        """Find out what happened to the rejections of the last attempt."""
         if self._attempt is None:
             return
         if await writes.last_flush(cursor, self._process) == self._attempt.serial:
@@ -184,7 +183,7 @@ class PostgresStats:
         )
 
     def workers(self, username: str, start: int, end: int) -> Deferred[Sequence[tuple[str, int]]]:
-        """Return (worker, count) of a user in a range, most first."""
+        """Return (worker, count) of a user in a range, highest first."""
         return self._database.query(
             "SELECT worker, sum(submission_count)::bigint FROM worker_submissions "
             f"WHERE username = %s AND timestamp >= {AT} AND timestamp < {AT} "
@@ -193,7 +192,7 @@ class PostgresStats:
         )
 
     def top(self, limit: int, start: int, end: int) -> Deferred[Sequence[tuple[str, int]]]:
-        """Return (username, count) of the users with most in a range."""
+        """Return (username, count) of the users with the highest counts in a range."""
         return self._database.query(
             "SELECT username, sum(submission_count)::bigint FROM submissions "
             f"WHERE timestamp >= {AT} AND timestamp < {AT} "
@@ -210,7 +209,7 @@ class PostgresStats:
         )
 
     def total(self, start: int, end: int, username: str = "") -> Deferred[int]:
-        """Return the accepted submissions in a range, also of what is rolled up."""
+        """Return the accepted submissions in a range, including rolled-up ones."""
         user, values = _by(username)
         part = (
             "SELECT sum(submission_count) AS n FROM submissions{grain} "
@@ -225,7 +224,7 @@ class PostgresStats:
     def rejections(
         self, start: int, end: int, username: str = ""
     ) -> Deferred[Sequence[tuple[str, int, int]]]:
-        """Return (username, code, count) of rejections in a range, most first."""
+        """Return (username, code, count) of rejections in a range, highest first."""
         user, values = _by(username)
         return self._database.query(
             "SELECT username, code, sum(rejection_count)::bigint FROM rejections "
@@ -239,7 +238,7 @@ class PostgresStats:
         return self._database.run(writes.rolled_up_before)
 
     def unapplied(self, batch_ids: Sequence[str]) -> Deferred[Sequence[str]]:
-        """Return those of the given ids that have not been counted."""
+        """Return the given ids that have not been counted."""
 
         async def work(cursor: Any) -> Sequence[str]:
             found: list[str] = []
@@ -258,23 +257,23 @@ class PostgresStats:
     # -- upkeep
 
     def snapshot(self, visitor: IVisitor, start: int, end: int) -> Deferred[None]:
-        """Show a visitor all of the store as it is at one moment."""
+        """Show a visitor the whole store as it is at one moment."""
         return self._database.run(
             lambda cursor: snapshots.show(cursor, visitor, start, end), maintenance=True
         )
 
     def correct(self, rows: Sequence[MinuteCount], serial: int) -> Deferred[int]:
-        """Add to per-minute rows, unless another has since ``serial``."""
+        """Add to per-minute rows, unless they were corrected since ``serial``."""
         return self._database.write(
             lambda cursor: snapshots.correct(cursor, rows, serial), maintenance=True
         )
 
     def revive(self) -> Deferred[None]:
-        """Make tables again that were dropped."""
+        """Create tables again that were dropped."""
         return self._database.write(self._database.revive, maintenance=True)
 
     def roll_up(self, minutes_before: int, hours_before: int) -> Deferred[int]:
-        """Roll minutes before a time up into hours, and hours into days."""
+        """Roll up minutes before a time into hours, and hours into days."""
         return Deferred.fromCoroutine(self._roll_up(minutes_before, hours_before))
 
     async def _roll_up(self, minutes_before: int, hours_before: int) -> int:
@@ -283,12 +282,12 @@ class PostgresStats:
             for table in writes.KEYS:
                 moved += await self._in_chunks(writes.roll, table, grain, into, before=before)
             if not grain:
-                # Last: a minute with rows that nobody counted would look made up.
+                # Last: a minute with rows that was never counted would look like a foreign one.
                 await self._database.write(partial(marks.forget_minutes, before=before))
         return moved
 
     def forget_batches(self, first: int) -> Deferred[int]:
-        """Forget the ids of counted batches that the log does not hold any more."""
+        """Delete the ids of counted batches that the log no longer contains."""
         return Deferred.fromCoroutine(self._forget_batches(first))
 
     async def _forget_batches(self, first: int) -> int:
@@ -298,15 +297,15 @@ class PostgresStats:
         return await self._in_chunks(marks.forget, boundary, writes.ROLL_CHUNK)
 
     def retention_time(self) -> Deferred[float | None]:
-        """Return the last time of the retention clock that was kept; None for none."""
+        """Return the last saved time of the retention clock; None if there is none."""
         return self._database.run(marks.retention_time)
 
     def keep_retention_time(self, seconds: float) -> Deferred[None]:
-        """Keep a time of the retention clock, in seconds since the epoch."""
+        """Save a time of the retention clock, in seconds since the epoch."""
         return self._database.write(partial(marks.keep_retention_time, seconds=seconds))
 
     def forget_rejections(self, before: int) -> Deferred[int]:
-        """Forget the rejections of minutes before a time."""
+        """Delete the rejections of minutes before a time."""
         return Deferred.fromCoroutine(self._forget_rejections(before))
 
     async def _forget_rejections(self, before: int) -> int:
@@ -315,7 +314,7 @@ class PostgresStats:
         return await self._in_chunks(writes.forget, "rejections", key, "timestamp", before=before)
 
     async def _in_chunks(self, work: Callable[..., Awaitable[int]], *of: Any, **named: Any) -> int:
-        """Do some work in as many transactions as it takes, until little is left to do."""
+        """Repeat some work in transactions of their own, until little is left to do."""
         done, chunk = 0, writes.ROLL_CHUNK
         while chunk >= writes.ROLL_CHUNK:
             chunk = await self._database.write(
@@ -325,7 +324,7 @@ class PostgresStats:
         return done
 
     def close(self) -> Deferred[None]:
-        """Finish what was begun and disconnect."""
+        """Finish running work and disconnect."""
         return self._database.close()
 
     def _number(self, query: str, values: Sequence[object]) -> Deferred[int]:

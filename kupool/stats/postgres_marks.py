@@ -1,6 +1,7 @@
-"""Which log the counts in PostgreSQL were made from, and how far: in a cursor's transaction.
+"""The log position of the counts in PostgreSQL; each function uses its caller's transaction.
 
-Whoever counts holds the ids of batches before any row here, and the rows of minutes sorted.
+A counting transaction locks the ids of batches before any row here, and locks the rows of minutes
+in order.
 """
 
 from __future__ import annotations
@@ -12,14 +13,14 @@ from kupool.log import Epoch, Gap, Identity, Mark, Plan, StoreState
 from kupool.stats.positions import MARK_SPACING, NOWHERE, Span
 from kupool.stats.postgres_writes import chunks, within
 
-#: The ``log_position`` of jobs whose nonces cannot be known any more: no log reaches back to it.
+#: The ``log_position`` of jobs whose nonces cannot be known any more: no log goes back that far.
 UNKNOWABLE = -1
 
 _LONGEST_REASON = 255
 
 
 async def state(cursor: Any) -> StoreState:
-    """Return how far the store has counted, and of which log."""
+    """Return up to which position the store has counted, and of which log."""
     await cursor.execute("SELECT pool_id FROM pool_identity")
     row = cursor.fetchone()
     identity = None
@@ -28,7 +29,7 @@ async def state(cursor: Any) -> StoreState:
         identity = Identity(row[0], tuple(Epoch(*epoch) for epoch in cursor.fetchall()))
     await cursor.execute("SELECT position FROM log_forgotten")
     (forgotten,) = cursor.fetchone() or (0,)
-    # Rows of others in a table that was taken over do not count.
+    # Rows of others in an existing table do not count.
     await cursor.execute(
         "SELECT EXISTS (SELECT FROM applied_batches) OR EXISTS (SELECT FROM job_history)"
     )
@@ -37,14 +38,14 @@ async def state(cursor: Any) -> StoreState:
 
 
 async def newest(cursor: Any) -> Mark:
-    """Return the mark: everything in the log up to there is counted."""
+    """Return the mark: everything in the log up to that position is counted."""
     await cursor.execute("SELECT position, entry_id FROM log_marks ORDER BY position DESC LIMIT 1")
     row = cursor.fetchone()
     return Mark(0) if row is None else Mark(*row)
 
 
 async def identify(cursor: Any, plan: Plan) -> None:
-    """Carry the identity of a plan from now on, and what else it says of the store."""
+    """Take over the identity of a plan, and its other changes of the store."""
     before = await state(cursor)
     taken_over = 0
     if before.identity is None and not before.holds_data:
@@ -65,14 +66,14 @@ async def identify(cursor: Any, plan: Plan) -> None:
             [epoch.begins_after for epoch in epochs],
         ),
     )
-    # Where the log is another, also what was counted above the mark is in it no more.
+    # If the log is another one, batches counted above the mark are not in it either.
     if before.identity not in (None, plan.identity):
         await cursor.execute(
             "UPDATE counted_minutes SET after_position = %s WHERE to_position > %s",
             (NOWHERE, plan.fork),
         )
     if plan.resume != before.mark.position:
-        # Back, too: what is missing is counted after another crash as well.
+        # The mark may move back, too: after another crash the missing batches are counted as well.
         await cursor.execute("DELETE FROM log_marks WHERE position > %s", (plan.resume,))
         await _insert(cursor, Mark(plan.resume))
     if plan.gap is not None:
@@ -83,7 +84,7 @@ async def identify(cursor: Any, plan: Plan) -> None:
             (*plan.gap, plan.text[:_LONGEST_REASON]),
         )
     if not plan.keep_jobs:
-        # Not the next start either may take them over.
+        # The next start must not restore them either.
         await cursor.execute("UPDATE job_history SET log_position = %s", (UNKNOWABLE,))
 
 
@@ -103,13 +104,15 @@ async def gaps(cursor: Any) -> Sequence[tuple[Gap, str]]:
 
 
 async def forget_gaps(cursor: Any) -> int:
-    """Forget the gaps; returns how many."""
+    """Delete the gaps; returns how many."""
     await cursor.execute("DELETE FROM log_gaps")
     return int(cursor.rowcount)
 
 
 async def move(cursor: Any, mark: Mark) -> None:
-    """Move the mark on, unless it is further on already; one in :data:`MARK_SPACING` stays."""
+    """Move the mark forward, unless it is further already; one mark in :data:`MARK_SPACING` is
+    kept.
+    """
     await cursor.execute("SELECT position FROM log_marks ORDER BY position DESC LIMIT 2")
     kept = [position for (position,) in cursor.fetchall()]
     if kept and kept[0] >= mark.position:
@@ -128,13 +131,13 @@ async def _insert(cursor: Any, mark: Mark) -> None:
 
 
 async def cover(cursor: Any, minutes: Mapping[int, int]) -> None:
-    """Note, for minutes, a position that every batch of the minute is above."""
+    """Save, for minutes, a position that every batch of the minute is above."""
     mark = (await newest(cursor)).position
     await place(cursor, {at: Span(after, max(after, mark)) for at, after in minutes.items()})
 
 
 async def place(cursor: Any, spans: Mapping[int, Span]) -> None:
-    """Note where the counted batches of some minutes are in the log."""
+    """Save the positions of the counted batches of some minutes."""
     places: dict[int, Span] = {}
     for minute, span in spans.items():  # of which some may become the same here
         known = places.get(within(minute), span)
@@ -157,10 +160,10 @@ async def place(cursor: Any, spans: Mapping[int, Span]) -> None:
 
 
 async def forget_before(cursor: Any, first: int) -> int:
-    """Note that ids may be forgotten of what is no longer in a log; returns up to where.
+    """Record that ids of batches no longer in a log may be deleted; returns up to which mark.
 
-    ``first`` is the position of the log's first entry. Ids are forgotten up to the second
-    newest mark below it: a batch from a queue is noted under the mark that it is above.
+    ``first`` is the position of the log's first entry. Ids are deleted up to the second newest mark
+    below it: a batch from a queue is recorded under the mark that it is above.
     """
     await cursor.execute(
         "SELECT position FROM log_marks WHERE position < %s "
@@ -181,9 +184,9 @@ async def forget_before(cursor: Any, first: int) -> int:
 
 
 async def forget(cursor: Any, boundary: int, limit: int) -> int:
-    """Forget some ids of batches up to a boundary, but for those that are locked.
+    """Delete some ids of batches up to a boundary, except locked ones.
 
-    The release before noted no positions: what it counted is below every mark.
+    The previous release saved no positions: what it counted is below every mark.
     """
     await cursor.execute(
         "DELETE FROM applied_batches WHERE batch_id IN (SELECT batch_id FROM applied_batches "
@@ -194,7 +197,7 @@ async def forget(cursor: Any, boundary: int, limit: int) -> int:
 
 
 async def forget_minutes(cursor: Any, before: int) -> int:
-    """Forget where minutes before a time are in the log; returns how many."""
+    """Delete the positions of minutes before a time; returns how many."""
     await cursor.execute(
         "DELETE FROM counted_minutes WHERE minute IN (SELECT minute FROM counted_minutes "
         "WHERE minute < %s FOR UPDATE SKIP LOCKED)",
@@ -204,14 +207,14 @@ async def forget_minutes(cursor: Any, before: int) -> int:
 
 
 async def retention_time(cursor: Any) -> float | None:
-    """Return the last time of the retention clock that was kept; None for none."""
+    """Return the last saved time of the retention clock; None if there is none."""
     await cursor.execute("SELECT seconds FROM retention_clock")
     row = cursor.fetchone()
     return None if row is None else float(row[0])
 
 
 async def keep_retention_time(cursor: Any, seconds: float) -> None:
-    """Keep a time of the retention clock."""
+    """Save a time of the retention clock."""
     await cursor.execute(
         "INSERT INTO retention_clock (only_row, seconds) VALUES (1, %s) "
         "ON CONFLICT (only_row) DO UPDATE SET seconds = excluded.seconds",

@@ -1,6 +1,6 @@
-"""A store in PostgreSQL as it is at one moment, and corrections of its per-minute rows.
+"""Snapshots of a store in PostgreSQL, and corrections of its per-minute rows.
 
-Each call is in the transaction of a cursor.
+Each function uses its caller's transaction.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from kupool.stats import postgres_writes as writes
 from kupool.stats.postgres_writes import AT, SECONDS, within
 from kupool.stats.snapshot import ROWS_AT_ONCE, IVisitor, MinuteSpan, Snapshot, Superseded
 
-#: The tables of per-minute rows, and their workers.
+#: The tables of per-minute rows, and the column or value of the worker in each.
 _WORKERS = {"submissions": "''", "worker_submissions": "worker"}
 
-#: Rows to correct, as a statement gets them.
+#: The rows to correct, in the form that a statement gets them.
 _GIVEN = (
     "(SELECT username, worker, to_timestamp(minute) AT TIME ZONE 'UTC' AS timestamp, count "
     "FROM unnest(%s::text[], %s::text[], %s::bigint[], %s::bigint[]) "
@@ -28,7 +28,7 @@ _GIVEN = (
 async def show(cursor: Any, visitor: IVisitor, start: int, end: int) -> None:
     """Show a visitor the store, with the per-minute rows in a range.
 
-    Nothing may have been asked in the transaction before: it sees one moment only.
+    It must be the first use of the transaction, which then sees the store at one moment.
     """
     await cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
     visitor.begin(await _snapshot(cursor))
@@ -45,7 +45,7 @@ async def show(cursor: Any, visitor: IVisitor, start: int, end: int) -> None:
     )
     within_range, values = _range(start, end)
     for table, worker in _WORKERS.items():
-        # In the order of the index on the time, by which the visitor keeps them too.
+        # In the order of the index on the time, which is also the visitor's order.
         await _show(
             cursor,
             lambda rows: visitor.counts([MinuteCount(*row) for row in rows]),
@@ -56,7 +56,7 @@ async def show(cursor: Any, visitor: IVisitor, start: int, end: int) -> None:
 
 
 def _range(start: int, end: int) -> tuple[str, list[int]]:
-    """Return a condition and its values; where a range is open, whatever is there is in it."""
+    """Return a condition and its values; an open range includes all rows on its open side."""
     conditions, values = ["isfinite(timestamp)"], []
     if start > 0:
         conditions.append(f"timestamp >= {AT}")
@@ -106,7 +106,7 @@ async def correct(cursor: Any, rows: Sequence[MinuteCount], serial: int) -> int:
 
     Raises :class:`kupool.stats.snapshot.Superseded`.
     """
-    # Rows are taken away as well as added, in no order that who counts would keep to.
+    # Rows are added to and subtracted from, in another order than counting transactions use.
     await writes.hold_off(cursor)
     if await _serial(cursor) != serial:
         raise Superseded(serial)

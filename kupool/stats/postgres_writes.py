@@ -1,9 +1,8 @@
-"""What is written to the counts in PostgreSQL, each in the transaction of a cursor.
+"""Writes to the counts in PostgreSQL; each function uses its caller's transaction.
 
-Several processes may count into the same database. Rows are locked in the same order
-everywhere: the ids of batches, then minutes, users, workers and rejections, each sorted.
-Whoever tidies up beside them takes only rows that nobody has locked. So nobody waits in a
-circle.
+Several processes may count into the same database. To avoid deadlocks, all of them lock rows in the
+same order: the ids of batches, then minutes, users, workers and rejections, each sorted.
+Maintenance beside them skips rows that are locked.
 """
 
 from __future__ import annotations
@@ -16,13 +15,13 @@ from kupool.stats import BatchCounts, MinuteCount, Rejection
 T = TypeVar("T")
 
 
-#: Rows in one statement: what the reactor is held up for.
+#: Rows in one statement; this limits how long the reactor is blocked.
 CHUNK = 2000
 
-#: Rows rolled up, or forgotten, in one transaction.
+#: Rows rolled up or deleted in one transaction.
 ROLL_CHUNK = 5000
 
-#: Held while rows are rolled up or corrected: "kupool" in ASCII, and a number.
+#: The lock for rolling up and correcting rows: "kupool" in ASCII, and a number.
 TIDY_LOCK = 0x6B75706F6F6C << 8 | 1
 
 #: A TIMESTAMP of seconds since the epoch, and back.
@@ -31,24 +30,24 @@ SECONDS = "extract(epoch FROM timestamp)::bigint"
 
 KEYS = {"submissions": "username", "worker_submissions": "username, worker"}
 
-#: The end of time for a store: a second before the year 10000.
+#: The latest time of a store: a second before the year 10000.
 _LAST = 253_402_300_799
 
 
 def within(seconds: int) -> int:
-    """Return the time nearest to this that is kept: none before the epoch or after 9999."""
+    """Return the nearest time that can be stored: not before the epoch or after 9999."""
     return min(max(seconds, 0), _LAST)
 
 
 def chunks(rows: Sequence[T]) -> Iterator[Sequence[T]]:
-    """Cut rows into as many as one statement takes."""
+    """Divide rows into chunks for one statement each."""
     return (rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK))
 
 
 async def remember(cursor: Any, batches: Sequence[BatchCounts], marked: int) -> set[str]:
-    """Note that batches are counted, each of another id; returns the ids that were not before.
+    """Record that batches are counted, each with another id; returns the ids that were new.
 
-    For one whose position is not known, ``marked`` is noted: the mark that it is above.
+    For a batch without a known position, ``marked`` is recorded: the mark that it is above.
     """
     new: set[str] = set()
     for chunk in chunks(sorted(batches)):
@@ -70,7 +69,7 @@ async def remember(cursor: Any, batches: Sequence[BatchCounts], marked: int) -> 
 
 
 async def digests(cursor: Any, batch_ids: Sequence[str]) -> dict[str, bytes]:
-    """Return the digests of the batches of some ids, as far as these are counted."""
+    """Return the digests of the counted batches among some ids."""
     found: dict[str, bytes] = {}
     for chunk in chunks(batch_ids):
         await cursor.execute(
@@ -82,7 +81,7 @@ async def digests(cursor: Any, batch_ids: Sequence[str]) -> dict[str, bytes]:
 
 
 async def add(cursor: Any, rows: Sequence[MinuteCount]) -> None:
-    """Add counts to the per-minute rows; the counts are sorted, and of different rows."""
+    """Add counts to the per-minute rows; the counts are sorted, each for another row."""
     for chunk in chunks([row for row in rows if not row.worker]):
         await cursor.execute(
             "INSERT INTO submissions AS kept (username, timestamp, submission_count) "
@@ -124,9 +123,9 @@ async def add_rejections(cursor: Any, rejections: Mapping[Rejection, int]) -> No
 async def last_flush(cursor: Any, process: str) -> int:
     """Return the serial number of the last flush of rejections that a process committed.
 
-    Waits for one of its transactions that is still under way, where the process has lost
-    the connection to it. Numbers of transactions would not do: after a crash PostgreSQL
-    gives those of transactions that it forgot to others.
+    Waits for a running transaction of the process, if the process has lost its connection.
+    Transaction numbers cannot be used: after a crash PostgreSQL reuses those of transactions that
+    it lost.
     """
     await cursor.execute(
         "INSERT INTO rejection_flushes AS kept (process, serial, flushed_at) "
@@ -138,7 +137,7 @@ async def last_flush(cursor: Any, process: str) -> int:
 
 
 async def note_flush(cursor: Any, process: str, serial: int) -> None:
-    """Note that a process has flushed its rejections, if the transaction is committed."""
+    """Record that a process has flushed its rejections, in the transaction of the flush."""
     await cursor.execute(
         "INSERT INTO rejection_flushes (process, serial, flushed_at) "
         "VALUES (%s, %s, now() AT TIME ZONE 'UTC') ON CONFLICT (process) "
@@ -148,7 +147,7 @@ async def note_flush(cursor: Any, process: str, serial: int) -> None:
 
 
 async def forget_flushes(cursor: Any) -> int:
-    """Forget processes that have not flushed for a month: nobody asks for them any more."""
+    """Delete processes that have not flushed for a month: nobody needs them any more."""
     await cursor.execute(
         "DELETE FROM rejection_flushes WHERE process IN (SELECT process FROM rejection_flushes "
         "WHERE flushed_at < now() AT TIME ZONE 'UTC' - interval '30 days' "
@@ -162,9 +161,9 @@ def _columns(rows: Iterator[tuple[object, ...]]) -> list[list[object]]:
 
 
 async def hold_off(cursor: Any) -> None:
-    """Keep every daemon from counting, rolling up and correcting, to the transaction's end."""
+    """Keep all daemons from counting, rolling up and correcting until the transaction ends."""
     await cursor.execute("SELECT pg_advisory_xact_lock(%s)", (TIDY_LOCK,))
-    # The first before the others: whoever counts holds none of them without the first.
+    # The first table before the others: a counting transaction locks it before them.
     for table in ("applied_batches", *KEYS):
         await cursor.execute(f"LOCK TABLE {table} IN EXCLUSIVE MODE")
 
@@ -179,7 +178,7 @@ async def rolled_up_before(cursor: Any) -> int:
 
 
 async def roll(cursor: Any, table: str, grain: str, into: str, *, before: int) -> int:
-    """Roll up one chunk of rows, the oldest first; returns how many."""
+    """Roll up one chunk of rows, oldest first; returns how many."""
     key = KEYS[table]
     unit = into.removeprefix("_")
     await cursor.execute("SELECT pg_advisory_xact_lock(%s)", (TIDY_LOCK,))
@@ -205,7 +204,7 @@ async def roll(cursor: Any, table: str, grain: str, into: str, *, before: int) -
 
 
 async def forget(cursor: Any, table: str, key: str, column: str, *, before: int) -> int:
-    """Delete one chunk of the rows of before a time, but for those that are locked."""
+    """Delete one chunk of the rows before a time, except locked ones."""
     await cursor.execute(
         f"DELETE FROM {table} WHERE ({key}) IN (SELECT {key} FROM {table} "
         f"WHERE {column} < {AT} LIMIT %s FOR UPDATE SKIP LOCKED)",

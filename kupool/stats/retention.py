@@ -1,25 +1,25 @@
-"""The clock that retention follows. Pure: the times are given.
+"""The retention clock, which decides how old data is. Pure: the times are given.
 
-What deletes or rolls up old data must not believe a wall clock: one that is 40 days ahead for
-a minute would delete a month. So this clock is never ahead of the wall clock, and never
-advances faster than twice the time that the daemon has run. A clock that was put right takes
-it along at once, when that means backwards; forwards it catches up while the daemon runs.
+Deleting or rolling up old data must not depend on the wall clock: if it is 40 days ahead for a
+minute, a month of data would be deleted. The retention clock is never ahead of the wall clock, and
+never advances faster than twice the time that the daemon has run. If the wall clock is set back,
+the retention clock follows at once; forwards it catches up while the daemon runs.
 """
 
 from __future__ import annotations
 
 from kupool.storage.clocks import YEAR_2024
 
-#: Seconds that it advances at the most in a second that the daemon runs.
+#: The most seconds that it advances for a second that the daemon runs.
 FASTEST = 2.0
 
 
 class RetentionClock:
     """The retention clock, in seconds since the epoch.
 
-    ``kept`` is its time as the last run left it, None where there was none. Then it begins at
-    the time of the wall clock, or at ``newest``, when something was last known to happen,
-    where that is earlier. ``running`` are seconds on a clock that nobody sets.
+    ``kept`` is its time at the end of the last run, None if there was none. Then it starts at the
+    time of the wall clock, or at ``newest``, the time of the last known event, if that is earlier.
+    ``running`` are seconds on a clock that nobody sets.
     """
 
     def __init__(
@@ -35,11 +35,11 @@ class RetentionClock:
 
     @property
     def seconds(self) -> float:
-        """Its time, to be kept for the next run. The wall clock may be behind it."""
+        """The time to save for the next run. The wall clock may be behind it."""
         return self._seconds
 
     def tick(self, wall: float, running: float) -> float:
-        """Advance to a time of the other two clocks; returns what retention goes by."""
+        """Advance to the time of the other two clocks; returns the time that retention uses."""
         ran = max(0.0, running - self._running)
         self._running = max(self._running, running)
         if wall > self._seconds:

@@ -1,8 +1,7 @@
-"""The counts of a log and of a store side by side, in a temporary file.
+"""Compares the counts of a log and of a store in a temporary file.
 
-Nothing here grows with the log in memory: what is known of either is in a SQLite file that
-has no name any more, so that it is gone with the process however that ends. Rows are
-compared minute by minute.
+Memory does not grow with the log: the data is in a SQLite file that is unlinked at once, so that it
+vanishes with the process in any case. Rows are compared minute by minute.
 """
 
 from __future__ import annotations
@@ -20,16 +19,16 @@ from kupool.stats import BatchCounts, MinuteCount
 from kupool.stats.snapshot import MinuteSpan, Snapshot
 from kupool.wire.messages import split_username
 
-#: KiB of the file's pages that are kept in memory.
+#: Size in KiB of the file's page cache.
 CACHE = 8192
 
-#: Different names of a minute that are gathered in memory before they go to the file.
+#: The most names of a minute that are kept in memory before they are written to the file.
 GATHERED = 50_000
 
 #: Minutes compared at once.
 MINUTES_AT_ONCE = 60
 
-#: Before the time of every row: a range from 0 on has no beginning.
+#: A time before every row: a range from 0 has no start.
 _OLDEST = -(2**62)
 
 _TABLES = """
@@ -48,7 +47,7 @@ CREATE TABLE scope (minute INT PRIMARY KEY, reason TEXT) WITHOUT ROWID;
 CREATE TABLE differences (username TEXT, worker TEXT, minute INT, logged INT, counted INT);
 """
 
-#: Why minutes are not compared.
+#: Reasons why minutes are not compared.
 ROLLED_UP = "rolled up into hours"
 TAKEN_OVER = "in the table before KuPool was"
 TRIMMED = "before the log begins, dropped by its retention"
@@ -57,7 +56,7 @@ UNKNOWN = "before the log begins"
 
 
 class Difference(NamedTuple):
-    """A row whose count differs: 0 where the row is missing."""
+    """A row with different counts: 0 if the row is missing."""
 
     username: str
     worker: str
@@ -67,9 +66,9 @@ class Difference(NamedTuple):
 
 
 class Coverage(NamedTuple):
-    """What a log can tell: all after one position, up to another.
+    """The range that a log covers: everything above one position, up to another.
 
-    ``by_retention`` says that what was before it was dropped on purpose.
+    ``by_retention`` says that earlier entries were dropped by the retention.
     """
 
     after: int
@@ -78,7 +77,7 @@ class Coverage(NamedTuple):
 
 
 class ComparedRange(NamedTuple):
-    """What was compared. Positions and minutes are 0 where there was nothing."""
+    """The compared range. Positions and minutes are 0 if there were none."""
 
     minutes: int
     batches: int
@@ -90,7 +89,7 @@ class ComparedRange(NamedTuple):
 
 
 class Skipped(NamedTuple):
-    """Minutes that were not compared, and why."""
+    """Minutes that were not compared, and the reason."""
 
     reason: str
     minutes: int
@@ -99,7 +98,7 @@ class Skipped(NamedTuple):
 
 
 class UncountedBatches(NamedTuple):
-    """Batches that are acknowledged and not counted; ``spooled`` of them wait in the spool."""
+    """Batches that are acknowledged and not counted; ``spooled`` of them are in the spool."""
 
     batches: int
     submissions: int
@@ -107,10 +106,10 @@ class UncountedBatches(NamedTuple):
 
 
 class SideBySide:
-    """A visitor of a store that is shown the batches of its log as well.
+    """A visitor of a store that is then shown the batches of the log as well.
 
-    First the store, then the log, in order. ``folder`` is where the temporary file is; raises
-    :class:`OSError` where it cannot be made.
+    The store comes first, then the log, in order. ``folder`` is the folder of the temporary file;
+    raises :class:`OSError` if it cannot be made.
     """
 
     def __init__(self, folder: Path | None) -> None:
@@ -137,21 +136,21 @@ class SideBySide:
     # -- the store
 
     def begin(self, snapshot: Snapshot) -> None:
-        """Begin with a store."""
+        """Start with a store, and discard everything from before."""
         self.snapshot = snapshot
         for table in ("counted", "spans", "applied"):
             self._connection.execute(f"DELETE FROM {table}")
 
     def spans(self, spans: Sequence[MinuteSpan]) -> None:
-        """Take minutes that have been counted."""
+        """Add minutes that have been counted."""
         self._many("INSERT INTO spans VALUES (?, ?, ?)", spans)
 
     def batches(self, batch_ids: Sequence[str]) -> None:
-        """Take the ids of counted batches that may be above the mark."""
+        """Add the ids of counted batches that may be above the mark."""
         self._many("INSERT OR IGNORE INTO applied VALUES (?)", ((name,) for name in batch_ids))
 
     def counts(self, rows: Sequence[MinuteCount]) -> None:
-        """Take per-minute rows."""
+        """Add per-minute rows."""
         self._many(
             "INSERT INTO counted VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET n = n + excluded.n",
             ((row.minute, row.username, row.worker, row.submissions) for row in rows),
@@ -160,12 +159,14 @@ class SideBySide:
     # -- the log
 
     def spooled(self, batches: Sequence[BatchCounts]) -> None:
-        """Take batches that wait in the spool before the log."""
+        """Add batches that are in the spool before the log."""
         self._wait((batch, 0) for batch in batches)
 
     def logged(self, batches: Sequence[BatchCounts]) -> None:
-        """Take batches of the log, with their positions: those that the store has counted by
-        its mark, or by their ids, are added up. A batch that comes again is passed over.
+        """Add batches of the log, with their positions.
+
+        Those that the store has counted, by its mark or by their ids, are added up. A repeated
+        batch is skipped.
         """
         assert self.snapshot is not None
         mark = self.snapshot.mark.position
@@ -217,14 +218,14 @@ class SideBySide:
             )
 
     def hole(self, first: int, last: int) -> None:
-        """Take positions between entries of the log at which there should be some."""
+        """Add positions between entries of the log where entries are missing."""
         self._connection.execute("INSERT OR REPLACE INTO holes VALUES (?, ?)", (first, last))
 
-    # -- what waits
+    # -- waiting batches
 
     def _wait(self, batches: Iterable[tuple[BatchCounts, int]]) -> None:
         self._many(
-            # Where a batch is in the log as well as in the spool, it is in the log.
+            # A batch in both the log and the spool is taken as one in the log.
             "INSERT INTO waiting VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET "
             "position = excluded.position",
             ((batch.batch_id, position, len(batch.usernames)) for batch, position in batches),
@@ -239,15 +240,15 @@ class SideBySide:
         return [batch_id for (batch_id,) in found]
 
     def is_waiting(self, batch_id: str) -> bool:
-        """Say whether a batch waits to be counted."""
+        """Return whether a batch waits to be counted."""
         return self._has("waiting", batch_id)
 
     def counted_since(self, batch_ids: Iterable[str]) -> None:
-        """Note that batches do not wait any more."""
+        """Record that batches have been counted meanwhile."""
         self._many("DELETE FROM waiting WHERE batch_id = ?", ((name,) for name in batch_ids))
 
     def waiting_positions(self) -> tuple[int, int]:
-        """Return the first and the last position of the log with a batch that waits; 0 for
+        """Return the first and the last position of a waiting batch in the log; 0 if there is
         none.
         """
         row = self._connection.execute(
@@ -256,7 +257,7 @@ class SideBySide:
         return row[0] or 0, row[1] or 0
 
     def waiting(self) -> UncountedBatches:
-        """Return how much waits to be counted."""
+        """Return how many batches wait to be counted."""
         row = self._connection.execute(
             "SELECT count(*), coalesce(sum(submissions), 0), coalesce(sum(position = 0), 0) "
             "FROM waiting"
@@ -266,8 +267,9 @@ class SideBySide:
     # -- both
 
     def compare(self, start: int, end: int, coverage: Coverage) -> Iterator[float]:
-        """Compare the minutes of a range as far as that can be done; in steps, of which each
-        yields the part of the work that is done, from 0 to 1.
+        """Compare the minutes of a range as far as possible.
+
+        Each step yields the part of the work that is done, from 0 to 1.
         """
         self._put_gathered()
         self._connection.execute("DELETE FROM differences")
@@ -287,11 +289,11 @@ class SideBySide:
             yield done / total
 
     def _choose(self, start: int, end: int, coverage: Coverage) -> None:
-        """Note for each minute of the range why it is not compared; empty where it is."""
+        """Record for each minute of the range why it is not compared; empty if it is."""
         assert self.snapshot is not None
         connection = self._connection
         connection.execute("DELETE FROM scope")
-        # A row of a minute that was never counted is one too many, if the log would know.
+        # A row of a minute that was never counted is an extra row, if the log covers the minute.
         oldest = _OLDEST
         if coverage.after > 0:
             oldest = connection.execute(
@@ -327,7 +329,7 @@ class SideBySide:
         )
 
     def _compare(self, first: int, last: int) -> None:
-        """Find the rows that differ in the chosen minutes from one to another."""
+        """Find the rows that differ in the selected minutes from one to another."""
         self._connection.execute(
             "INSERT INTO differences SELECT username, worker, minute, l.n, coalesce(c.n, 0) "
             "FROM logged AS l LEFT JOIN counted AS c USING (minute, username, worker) "
@@ -342,7 +344,7 @@ class SideBySide:
         )
 
     def compared(self) -> ComparedRange:
-        """Return what was compared."""
+        """Return the compared range."""
         row = self._connection.execute(
             "SELECT count(*), coalesce(sum(batches), 0), coalesce(sum(submissions), 0), "
             "coalesce(min(first_position), 0), coalesce(max(last_position), 0), "
@@ -352,7 +354,7 @@ class SideBySide:
         return ComparedRange(*row)
 
     def skipped(self) -> list[Skipped]:
-        """Return what could not be compared."""
+        """Return the minutes that could not be compared."""
         rows = self._connection.execute(
             "SELECT reason, count(*), min(minute), max(minute) FROM scope WHERE reason <> '' "
             "GROUP BY reason ORDER BY min(minute)"

@@ -1,4 +1,4 @@
-"""What a store holds at one moment, for those who compare it with the log."""
+"""Snapshots of a store, for a comparison with the log."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ ROWS_AT_ONCE = 2000
 
 
 class Snapshot(NamedTuple):
-    """A store at one moment, but for its rows.
+    """The state of a store at one moment, without its rows.
 
-    ``serial`` grows with each correction. Times are in seconds since the epoch: before
-    ``rolled_up_before`` the per-minute rows have been rolled up, and those before
-    ``taken_over_before`` were there before KuPool was.
+    ``serial`` grows with each correction. Times are in seconds since the epoch: per-minute rows
+    before ``rolled_up_before`` have been rolled up, and those before ``taken_over_before`` existed
+    before KuPool used the table.
     """
 
     identity: Identity | None
@@ -33,9 +33,9 @@ class Snapshot(NamedTuple):
 
 
 class MinuteSpan(NamedTuple):
-    """Where the batches of a minute are in the log: after one position, up to another.
+    """The positions of a minute's batches in the log: above one position, up to another.
 
-    ``after`` is below 0 where parts of the minute are in no log any more.
+    ``after`` is below 0 if parts of the minute are in no log any more.
     """
 
     minute: int
@@ -44,23 +44,23 @@ class MinuteSpan(NamedTuple):
 
 
 class IVisitor(Protocol):
-    """What is shown a store: all of it as it was at one moment, in pieces."""
+    """Receives a whole store as it was at one moment, in pieces."""
 
     def begin(self, snapshot: Snapshot) -> None:
-        """Begin, and forget what was shown before: the store had to start again."""
+        """Start, and discard everything from before: the store had to start again."""
 
     def spans(self, spans: Sequence[MinuteSpan]) -> None:
-        """Take minutes that have been counted."""
+        """Receive minutes that have been counted."""
 
     def batches(self, batch_ids: Sequence[str]) -> None:
-        """Take the ids of counted batches that may be above the mark."""
+        """Receive the ids of counted batches that may be above the mark."""
 
     def counts(self, rows: Sequence[MinuteCount]) -> None:
-        """Take per-minute rows, of users and of workers."""
+        """Receive per-minute rows, of users and of workers."""
 
 
 class Superseded(Exception):
-    """The store was corrected by another since it was looked at."""
+    """The store was corrected by another process since the snapshot."""
 
 
 __all__ = ["ROWS_AT_ONCE", "IVisitor", "MinuteSpan", "Snapshot", "Superseded"]

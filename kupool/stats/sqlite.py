@@ -43,11 +43,11 @@ class SqliteStats:
         return self._database.open()
 
     def state(self) -> Deferred[StoreState]:
-        """Return how far the store has counted, and of which log."""
+        """Return up to which position the store has counted, and of which log."""
         return self._database.run(positions.state)
 
     def identify(self, plan: Plan) -> Deferred[None]:
-        """Carry the identity of a plan from now on, and what else it says of the store."""
+        """Take over the identity of a plan, and its other changes of the store."""
         found_at = int(time.time())
         return self._database.run(
             lambda connection: positions.identify(connection, plan, found_at), alone=True
@@ -58,19 +58,19 @@ class SqliteStats:
         return self._database.run(positions.gaps)
 
     def forget_gaps(self) -> Deferred[int]:
-        """Forget the gaps; returns how many."""
+        """Delete the gaps; returns how many."""
         return self._database.run(lambda c: c.execute("DELETE FROM log_gaps").rowcount)
 
     def cover(self, minutes: Mapping[int, int]) -> Deferred[None]:
-        """Note where the minutes are that the release before counted."""
+        """Save the positions of minutes that the previous release counted."""
         return self._database.run(lambda connection: positions.cover(connection, minutes))
 
     def retention_time(self) -> Deferred[float | None]:
-        """Return the last time of the retention clock that was kept."""
+        """Return the last saved time of the retention clock."""
         return self._database.run(positions.retention_time)
 
     def keep_retention_time(self, seconds: float) -> Deferred[None]:
-        """Keep a time of the retention clock."""
+        """Save a time of the retention clock."""
         return self._database.run(
             lambda connection: positions.keep_retention_time(connection, seconds)
         )
@@ -81,7 +81,7 @@ class SqliteStats:
         rejections: Mapping[Rejection, int],
         mark: Mark | None = None,
     ) -> Deferred[Applied]:
-        """Count some batches, each at most once ever, in one transaction."""
+        """Count some batches in one transaction; each counts at most once ever."""
         rejected = dict(rejections)
         return self._database.run(
             lambda connection: _apply(connection, batches, rejected, mark), alone=True
@@ -107,7 +107,7 @@ class SqliteStats:
         )
 
     def workers(self, username: str, start: int, end: int) -> Deferred[Sequence[tuple[str, int]]]:
-        """Return (worker, count) of a user in a range, most first."""
+        """Return (worker, count) of a user in a range, highest first."""
         return self._rows(
             "SELECT worker, sum(submission_count) FROM worker_submissions "
             "WHERE username = ? AND timestamp >= ? AND timestamp < ? "
@@ -116,7 +116,7 @@ class SqliteStats:
         )
 
     def top(self, limit: int, start: int, end: int) -> Deferred[Sequence[tuple[str, int]]]:
-        """Return (username, count) of the users with most in a range."""
+        """Return (username, count) of the users with the highest counts in a range."""
         return self._rows(
             "SELECT username, sum(submission_count) FROM submissions "
             "WHERE timestamp >= ? AND timestamp < ? GROUP BY username ORDER BY 2 DESC, 1 LIMIT ?",
@@ -132,7 +132,7 @@ class SqliteStats:
         )
 
     def total(self, start: int, end: int, username: str = "") -> Deferred[int]:
-        """Return the accepted submissions in a range, also of what is rolled up."""
+        """Return the accepted submissions in a range, including rolled-up ones."""
         user = "AND username = ?" if username else ""
         values = (stamp(start), stamp(end), *([username] if username else []))
         part = (
@@ -145,7 +145,7 @@ class SqliteStats:
     def rejections(
         self, start: int, end: int, username: str = ""
     ) -> Deferred[Sequence[tuple[str, int, int]]]:
-        """Return (username, code, count) of rejections in a range, most first."""
+        """Return (username, code, count) of rejections in a range, highest first."""
         user = "AND username = ?" if username else ""
         return self._rows(
             "SELECT username, code, sum(rejection_count) FROM rejections "
@@ -159,24 +159,24 @@ class SqliteStats:
         return self._database.run(snapshots.rolled_up_before)
 
     def snapshot(self, visitor: IVisitor, start: int, end: int) -> Deferred[None]:
-        """Show a visitor all of the store as it is at one moment."""
+        """Show a visitor the whole store as it is at one moment."""
         shown = snapshots.show(
             self._database.reactor, self._database.path, visitor, start=start, end=end
         )
         return Deferred.fromCoroutine(shown)
 
     def correct(self, rows: Sequence[MinuteCount], serial: int) -> Deferred[int]:
-        """Add to per-minute rows, unless another has since ``serial``."""
+        """Add to per-minute rows, unless they were corrected since ``serial``."""
         return self._database.run(
             lambda connection: snapshots.correct(connection, rows, serial), alone=True
         )
 
     def revive(self) -> Deferred[None]:
-        """Make tables again that were dropped."""
+        """Create tables again that were dropped."""
         return self._database.run(snapshots.revive, alone=True)
 
     def unapplied(self, batch_ids: Sequence[str]) -> Deferred[Sequence[str]]:
-        """Return those of the given ids that have not been counted."""
+        """Return the given ids that have not been counted."""
 
         def query(connection: sqlite3.Connection) -> list[str]:
             return [
@@ -190,7 +190,7 @@ class SqliteStats:
         return self._database.run(query)
 
     def roll_up(self, minutes_before: int, hours_before: int) -> Deferred[int]:
-        """Roll minutes before a time up into hours, and hours into days."""
+        """Roll up minutes before a time into hours, and hours into days."""
         return Deferred.fromCoroutine(self._roll_up(minutes_before, hours_before))
 
     async def _roll_up(self, minutes_before: int, hours_before: int) -> int:
@@ -207,7 +207,7 @@ class SqliteStats:
         return moved
 
     def forget_batches(self, first: int) -> Deferred[int]:
-        """Forget the ids of counted batches that the log does not hold any more."""
+        """Delete the ids of counted batches that the log no longer contains."""
         return Deferred.fromCoroutine(self._forget_batches(first))
 
     async def _forget_batches(self, first: int) -> int:
@@ -224,7 +224,7 @@ class SqliteStats:
         return forgotten
 
     def forget_rejections(self, before: int) -> Deferred[int]:
-        """Forget the rejections of minutes before a time."""
+        """Delete the rejections of minutes before a time."""
 
         def delete(connection: sqlite3.Connection) -> int:
             statement = "DELETE FROM rejections WHERE timestamp < ?"
@@ -233,7 +233,7 @@ class SqliteStats:
         return self._database.run(delete, alone=True)
 
     def close(self) -> Deferred[None]:
-        """Finish what was begun and close the file."""
+        """Finish running work and close the file."""
         return self._database.close()
 
     def _rows(self, query: str, values: tuple[object, ...]) -> Deferred[Any]:
@@ -286,7 +286,7 @@ def _apply(
 
 
 def _remember(connection: sqlite3.Connection, batch: BatchCounts, marked: int) -> bool:
-    """Note that a batch is counted; returns whether it was not before."""
+    """Record that a batch is counted; returns whether it was new."""
     cursor = connection.execute(
         "INSERT INTO applied_batches (batch_id, digest, minute, position) VALUES (?, ?, ?, ?) "
         "ON CONFLICT (batch_id) DO NOTHING",
@@ -318,7 +318,7 @@ def _add(connection: sqlite3.Connection, rows: Iterable[MinuteCount]) -> None:
 
 
 def _roll(connection: sqlite3.Connection, table: str, grain: str, into: str, *, before: int) -> int:
-    """Roll up one chunk of rows, the oldest first; returns how many."""
+    """Roll up one chunk of rows, oldest first; returns how many."""
     key = _KEYS[table]
     unit = "%Y-%m-%d %H:00:00" if into == "_hour" else "%Y-%m-%d 00:00:00"
     chunk = (

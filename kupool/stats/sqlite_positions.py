@@ -1,4 +1,4 @@
-"""What a store in SQLite knows of its place in the log; each call in its caller's transaction."""
+"""The log position of the counts in SQLite; each function uses its caller's transaction."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from kupool.stats.positions import MARK_SPACING, NOWHERE, Span
 
 
 def state(connection: sqlite3.Connection) -> StoreState:
-    """Return how far the store has counted, and of which log."""
+    """Return up to which position the store has counted, and of which log."""
     row = connection.execute("SELECT pool_id FROM pool_identity").fetchone()
     identity = None
     if row is not None:
@@ -21,7 +21,7 @@ def state(connection: sqlite3.Connection) -> StoreState:
 
 
 def _holds_data(connection: sqlite3.Connection) -> bool:
-    """Say whether anything was counted here, or a job made; rows of others do not count."""
+    """Return whether anything was counted here, or a job made; rows of others do not count."""
     (holds,) = connection.execute(
         "SELECT EXISTS (SELECT 1 FROM applied_batches) OR EXISTS (SELECT 1 FROM job_history)"
     ).fetchone()
@@ -34,7 +34,7 @@ def _forgotten(connection: sqlite3.Connection) -> int:
 
 
 def newest_mark(connection: sqlite3.Connection) -> Mark:
-    """Return the place in the log up to which everything is counted."""
+    """Return the position in the log up to which everything is counted."""
     row = connection.execute(
         "SELECT position, entry_id FROM log_marks ORDER BY position DESC LIMIT 1"
     ).fetchone()
@@ -42,7 +42,7 @@ def newest_mark(connection: sqlite3.Connection) -> Mark:
 
 
 def identify(connection: sqlite3.Connection, plan: Plan, found_at: int) -> None:
-    """Carry the identity of a plan; ``found_at`` is in seconds since the epoch."""
+    """Take over the identity of a plan; ``found_at`` is in seconds since the epoch."""
     before = state(connection)
     taken_over = 0
     if before.identity is None and not before.holds_data:
@@ -60,7 +60,7 @@ def identify(connection: sqlite3.Connection, plan: Plan, found_at: int) -> None:
         "INSERT INTO log_epochs (number, epoch, begins_after) VALUES (?, ?, ?)",
         [(number, *epoch) for number, epoch in enumerate(plan.identity.epochs)],
     )
-    # Where the log is another, also what was counted above the mark is in it no more.
+    # If the log is another one, batches counted above the mark are not in it either.
     if before.identity not in (None, plan.identity):
         connection.execute(
             "UPDATE counted_minutes SET after_position = ? WHERE to_position > ?",
@@ -88,7 +88,7 @@ def gaps(connection: sqlite3.Connection) -> Sequence[tuple[Gap, str]]:
 
 
 def cover(connection: sqlite3.Connection, minutes: Mapping[int, int]) -> None:
-    """Note a position that every batch of a minute is above, for minutes without one."""
+    """Save a position that every batch of a minute is above, for minutes without one."""
     mark = newest_mark(connection).position
     connection.executemany(
         "INSERT OR IGNORE INTO counted_minutes (minute, after_position, to_position) "
@@ -98,7 +98,7 @@ def cover(connection: sqlite3.Connection, minutes: Mapping[int, int]) -> None:
 
 
 def add_spans(connection: sqlite3.Connection, found: Mapping[int, Span]) -> None:
-    """Note where newly counted batches are."""
+    """Save the positions of newly counted batches."""
     connection.executemany(
         "INSERT INTO counted_minutes (minute, after_position, to_position) VALUES (?, ?, ?) "
         "ON CONFLICT (minute) DO UPDATE SET "
@@ -109,7 +109,9 @@ def add_spans(connection: sqlite3.Connection, found: Mapping[int, Span]) -> None
 
 
 def move_mark(connection: sqlite3.Connection, mark: Mark) -> None:
-    """Move the mark on, unless it is further on already; one in :data:`MARK_SPACING` stays."""
+    """Move the mark forward, unless it is further already; one mark in :data:`MARK_SPACING` is
+    kept.
+    """
     newest = connection.execute(
         "SELECT position FROM log_marks ORDER BY position DESC LIMIT 2"
     ).fetchall()
@@ -121,10 +123,10 @@ def move_mark(connection: sqlite3.Connection, mark: Mark) -> None:
 
 
 def forget_before(connection: sqlite3.Connection, first: int) -> int:
-    """Note that ids may be forgotten of what is no longer in a log; returns up to where.
+    """Record that ids of batches no longer in a log may be deleted; returns up to which mark.
 
-    ``first`` is the position of the log's first entry. Ids are forgotten up to the second
-    newest mark below it: a batch from a queue is noted under the mark that it is above.
+    ``first`` is the position of the log's first entry. Ids are deleted up to the second newest mark
+    below it: a batch from a queue is recorded under the mark that it is above.
     """
     row = connection.execute(
         "SELECT position FROM log_marks WHERE position < ? ORDER BY position DESC LIMIT 1 OFFSET 1",
@@ -143,9 +145,9 @@ def forget_before(connection: sqlite3.Connection, first: int) -> int:
 
 
 def forget_chunk(connection: sqlite3.Connection, boundary: int, limit: int) -> int:
-    """Forget some ids up to a boundary; returns how many.
+    """Delete some ids up to a boundary; returns how many.
 
-    The release before noted no positions: what it counted is below every mark.
+    The previous release saved no positions: what it counted is below every mark.
     """
     return connection.execute(
         "DELETE FROM applied_batches WHERE batch_id IN (SELECT batch_id FROM applied_batches "
@@ -155,13 +157,13 @@ def forget_chunk(connection: sqlite3.Connection, boundary: int, limit: int) -> i
 
 
 def retention_time(connection: sqlite3.Connection) -> float | None:
-    """Return the last time of the retention clock that was kept."""
+    """Return the last saved time of the retention clock."""
     row = connection.execute("SELECT seconds FROM retention_clock").fetchone()
     return None if row is None else float(row[0])
 
 
 def keep_retention_time(connection: sqlite3.Connection, seconds: float) -> None:
-    """Keep a time of the retention clock."""
+    """Save a time of the retention clock."""
     connection.execute(
         "INSERT INTO retention_clock (only_row, seconds) VALUES (1, ?) "
         "ON CONFLICT (only_row) DO UPDATE SET seconds = excluded.seconds",

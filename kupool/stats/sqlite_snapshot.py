@@ -1,4 +1,4 @@
-"""A store in SQLite as it is at one moment, and corrections of its per-minute rows."""
+"""Snapshots of a store in SQLite, and corrections of its per-minute rows."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from kupool.storage.migrations import available, statements
 from kupool.storage.reading import ReadOnlyDatabase
 from kupool.timing.waiting import and_then
 
-#: Who compares sees every row: a time that is none becomes the first there is.
+#: A comparison sees every row: an invalid time becomes the earliest time.
 _MINUTE = "coalesce(CAST(strftime('%s', timestamp) AS INTEGER), 0)"
 _COUNT = "coalesce(CAST(submission_count AS INTEGER), 0)"
 
-#: The tables of per-minute rows, and their workers.
+#: The tables of per-minute rows, and the column or value of the worker in each.
 _TABLES = {"submissions": "''", "worker_submissions": "worker"}
 
 
 async def show(reactor: Any, path: Path, visitor: IVisitor, *, start: int, end: int) -> None:
     """Show a visitor the store in a file, with the per-minute rows in a range.
 
-    All of it is read in one transaction, of a connection of its own: whoever counts goes on.
+    Everything is read in one transaction on a separate connection, so counting continues.
     """
     database = ReadOnlyDatabase(reactor, path, "store")
     await database.open()
@@ -62,7 +62,7 @@ async def _show_all(database: ReadOnlyDatabase, visitor: IVisitor, start: int, e
     )
     within, values = _range(start, end)
     for table, worker in _TABLES.items():
-        # In the order of the index on the time, by which the visitor keeps them too.
+        # In the order of the index on the time, which is also the visitor's order.
         await _show(
             database,
             lambda rows: visitor.counts([MinuteCount(*row) for row in rows]),
@@ -73,7 +73,7 @@ async def _show_all(database: ReadOnlyDatabase, visitor: IVisitor, start: int, e
 
 
 def _range(start: int, end: int) -> tuple[str, list[str]]:
-    """Return a condition and its values; where a range is open, whatever is there is in it."""
+    """Return a condition and its values; an open range includes all rows on its open side."""
     conditions, values = ["true"], []
     if start > 0:
         conditions.append("timestamp >= ?")
@@ -171,7 +171,7 @@ def _of_table(rows: Sequence[MinuteCount], table: str) -> Iterator[dict[str, obj
 
 
 def revive(connection: sqlite3.Connection) -> None:
-    """Make tables again that were dropped, in the caller's transaction."""
+    """Create tables again that were dropped, in the caller's transaction."""
     for _, sql in available("store"):
         for statement in statements(sql):
             try:

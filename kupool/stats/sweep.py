@@ -1,8 +1,8 @@
-"""What a queue did not deliver: read from the log itself, and counted by id.
+"""Sweeps: read the log itself for batches that its queue did not deliver, and count them.
 
-The queue and the stream of RabbitMQ are two copies of one log. What somebody purged from the
-queue, or deleted with it, is in the stream still. So the store keeps a mark in the stream, and
-a sweep reads on from there now and then.
+RabbitMQ has two copies of the log, a queue and a stream. Messages that were purged or deleted with
+the queue are still in the stream. So the store keeps a mark in the stream, and a sweep reads on
+from the mark now and then.
 """
 
 from __future__ import annotations
@@ -23,17 +23,20 @@ from kupool.stats.fold import MAX_ID, fold_entry
 from kupool.timing.doubling import Doubling
 from kupool.wire.batches import VERSION, Batch, PoisonBatch, encode_batch
 
-#: Entries that are looked at in one turn.
+#: Entries processed in one turn.
 CHUNK = 100
 
-#: Seconds for which a failure is nobody's concern.
+#: Seconds for which a failure is not reported to the operator.
 FAILING = 180.0
 
 
 @dataclass(frozen=True)
 class SweepSettings:
-    """Seconds: between two sweeps; that the consumer has for what it may just be counting;
-    and to the next try after a failure, twice as long each time up to ``every``.
+    """Times of sweeps, in seconds.
+
+    ``every`` is the time between two sweeps. ``patience`` is the time for the consumer to count
+    what it may be processing. ``retry`` is the time to the next attempt after a failure, doubled
+    each time up to ``every``.
     """
 
     every: float = 60.0
@@ -42,16 +45,15 @@ class SweepSettings:
 
 
 class Sweeper:
-    """Counts the batches that are in a log and were not delivered, and moves the store's mark.
+    """Counts batches of a log that were not delivered, and moves the store's mark.
 
-    ``compare`` says whether log and store still belong together, and tells both what follows
-    (:func:`kupool.stats.comparison.compare`): it is asked before each sweep, as a stream may
-    be made again under us. ``new_id`` returns a new unique id, ``wall`` seconds since the
-    epoch.
+    ``compare`` (:func:`kupool.stats.comparison.compare`) checks whether log and store still belong
+    together, and updates both. It is called before each sweep, because a stream may be replaced at
+    any time. ``new_id`` returns a new unique id, ``wall`` seconds since the epoch.
 
-    The consumer of the queue counts at the same time: the ids decide who was first. The mark
-    moves once in a sweep, in the transaction that counts the last of what was missing, so that
-    what is counted meanwhile is noted under the mark before.
+    The consumer of the queue counts at the same time: the ids decide which of the two was first.
+    The mark moves once in a sweep, in the transaction that counts the last missing batches, so that
+    batches counted meanwhile are recorded under the previous mark.
     """
 
     _log = Logger()
@@ -81,19 +83,19 @@ class Sweeper:
         self._backoffs = Doubling(self._settings.retry, self._settings.every)
         self._backoff = 0.0
         self._failing_since: float | None = None
-        #: Positions that a sweep still has to look at: the first one, or one that has found
-        #: something missing. The others have little to look at, and find nothing.
+        #: Positions left for a sweep that is the first one, or that has found missing batches.
+        #: Other sweeps are short and find nothing.
         self._left = 0
         #: Batches that were missing in the store and were counted.
         self.counted = 0
-        #: Sweeps that came to their end.
+        #: Completed sweeps.
         self.done = 0
-        #: Why the last sweep did not; empty when it did.
+        #: Why the last sweep failed; empty if it did not fail.
         self.problem = ""
 
     @property
     def concern(self) -> str:
-        """What an operator should know; empty when there is nothing."""
+        """A problem that an operator should know of; empty if there is none."""
         if self._left:
             return (
                 "submissions that the log has and the counts lack are being counted; "
@@ -112,9 +114,9 @@ class Sweeper:
     # -- when
 
     async def begin(self, seconds: float = inf) -> None:
-        """Sweep for the first time, and from then on now and then.
+        """Run the first sweep, and then one at every interval.
 
-        Waits for the first one, at most so many seconds; it goes on all the same.
+        Waits for the first sweep, but at most for the given seconds; the sweep then continues.
         """
         self._source.watch(self.soon)
         self._started = True
@@ -123,14 +125,14 @@ class Sweeper:
             await self._wait(self._running, seconds)
 
     def soon(self) -> None:
-        """Sweep now, or once more after the sweep that is under way."""
+        """Sweep now, or once more after the running sweep."""
         if self._running is not None:
             self._again = True
         elif self._started and not self._stopped:
             self._run(self._settings.patience)
 
     async def stop(self, seconds: float = inf) -> None:
-        """Sweep for the last time, within so many seconds."""
+        """Run a last sweep, within the given seconds."""
         if self._stopped or not self._started:
             return
         self._stopped = True
@@ -210,11 +212,11 @@ class Sweeper:
         mark, begins_after = compared.state.mark, compared.plan.identity.begins_after
         marked = not compared.changed and mark.entry_id and mark.position > begins_after
         if not marked:
-            # The mark has to name an entry of the newest epoch, or a stream that is made again
-            # looks like this one, and this one like one that was made again.
+            # The mark must name an entry of the newest epoch. Otherwise a replaced stream could not
+            # be told from this one.
             await self._note()
         if not marked or not patience:
-            end = inf  # up to the note, or as nobody else counts now
+            end = inf  # up to the note, or to the end as nobody else counts now
         before, last = self.counted, None
         if not self.done:
             self._left = max(0, compared.extent.last - position)
@@ -260,7 +262,7 @@ class Sweeper:
         return found
 
     async def _missing(self, entries: Sequence[Entry]) -> list[Entry]:
-        """Return the entries whose batches have not been counted, as far as their ids tell."""
+        """Return the entries whose batches have not been counted, according to their ids."""
         ids = [entry.entry_id for entry in entries if _can_be_kept(entry.entry_id)]
         missing = set(await self._store.unapplied(ids)) if ids else set()
         return [e for e in entries if e.entry_id in missing or not _can_be_kept(e.entry_id)]
@@ -273,7 +275,7 @@ class Sweeper:
 
 
 def _fold(entries: Sequence[Entry]) -> list[BatchCounts]:
-    """Return what entries add; what cannot be read is for the consumer to put away."""
+    """Return the counts of entries; unreadable ones are left to the consumer."""
     found = []
     for entry in entries:
         try:
@@ -284,7 +286,7 @@ def _fold(entries: Sequence[Entry]) -> list[BatchCounts]:
 
 
 def _can_be_kept(entry_id: str) -> bool:
-    """Whether a store can keep an id: strangers may have sent anything."""
+    """Return whether a store can hold an id: strangers may have sent anything."""
     return 0 < len(entry_id) <= MAX_ID and "\0" not in entry_id
 
 

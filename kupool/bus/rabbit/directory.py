@@ -35,7 +35,9 @@ class KnownNode:
 
 
 class Directory:
-    """The other nodes. Their subscribers are in the broker, with functions that send to the node."""
+    """The other nodes. Their subscribers are in the broker, with functions that send to the
+    node.
+    """
 
     def __init__(self, broker: Broker, outgoing: Outgoing) -> None:
         self._broker = broker

@@ -124,7 +124,9 @@ class Outgoing:
         return False
 
     def _put_telling(self) -> None:
-        """Send the unreliable messages, by fanout if more than half of the nodes have subscribers."""
+        """Send the unreliable messages, by fanout if more than half of the nodes have
+        subscribers.
+        """
         telling, self._telling = self._telling, []
         life, half = self._settings.message_ttl, self._nodes() / 2
         if any(len(t.targets) > max(1, half) for t in telling):

@@ -45,7 +45,9 @@ class MeshSettings:
 
     @property
     def step_down(self) -> float:
-        """Seconds without its own heartbeat after which a node assumes that others do not hear it."""
+        """Seconds without its own heartbeat after which a node assumes that others do not hear
+        it.
+        """
         return self.silence * STEP_DOWN / SILENCE
 
     def __post_init__(self) -> None:

@@ -146,7 +146,9 @@ class RemoteBus(Models):
         key: str = "",
         headers: Mapping[str, str] | None = None,
     ) -> Deferred[Outcome]:
-        """Publish by a model with that model's arguments, as the method of the model's name does."""
+        """Publish by a model with that model's arguments, as the method of the model's name
+        does.
+        """
         return self._outstanding.publish(
             model, data, topic, timeout=timeout, key=key, headers=headers
         )

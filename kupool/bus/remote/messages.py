@@ -145,7 +145,9 @@ class Subscribed(msgspec.Struct):
 
 
 class Published(Body, kw_only=True):
-    """Result of ``bus.publish``; the outcomes ``timeout`` and ``no subscriber`` are errors instead."""
+    """Result of ``bus.publish``; the outcomes ``timeout`` and ``no subscriber`` are errors
+    instead.
+    """
 
     outcome: Kind
     status: int = 0
@@ -161,7 +163,9 @@ class AnswerBody(Body, kw_only=True):
 
 
 class StatusPage(msgspec.Struct):
-    """Result of ``bus.status``: as much as fits a message; ``next`` is where the next page starts."""
+    """Result of ``bus.status``: as much as fits a message; ``next`` is where the next page
+    starts.
+    """
 
     calls: int
     calls_bytes: int

@@ -160,7 +160,9 @@ class BusService(Observer):
             self.shares.leave(peer.shares)
 
     def settle(self, connection: Connection) -> Deferred[None] | None:
-        """Wait for the outcomes of the peer's publishes for a limited time; it can answer no calls."""
+        """Wait for the outcomes of the peer's publishes for a limited time; it can answer no
+        calls.
+        """
         self._leave(connection)
         peer = self._peers.get(connection.id)
         if peer is None or not peer.publishing:

@@ -1,8 +1,8 @@
-"""The log in RabbitMQ: a durable queue to count from, and a stream to read again.
+"""The log in RabbitMQ: a durable queue for counting, and a stream for reading again.
 
-An entry is published once, to an exchange that copies it into the queue of each group and
-into the stream. :class:`kupool.log.rabbit.log.RabbitLog` puts the parts together, on the
-connections of :mod:`kupool.amqp`.
+An entry is published once, to an exchange that copies it to the queue of each group and to the
+stream. :class:`kupool.log.rabbit.log.RabbitLog` connects the parts, over the connections of
+:mod:`kupool.amqp`.
 """
 
 from __future__ import annotations

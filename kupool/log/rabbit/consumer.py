@@ -1,4 +1,4 @@
-"""A group's place in the log: what its queue holds, delivered and acknowledged."""
+"""The subscription of a consumer group to its queue in RabbitMQ."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from kupool.log.groups import READ_CHUNK, RetrySettings
 from kupool.log.rabbit.gauge import Gauge
 from kupool.log.rabbit.headers import POOL, appended_at, is_earlier, is_foreign, pool_of
 
-#: Entries of which it is remembered that they were refused, or settled without a broker.
+#: The number of refused entries, and of entries settled without a broker, that are remembered.
 _REMEMBERED = 10_000
 
-#: Seconds that a broker has to end a subscription; one that hangs would never answer.
+#: The time limit for a broker to end a subscription, in seconds; a hanging one never answers.
 _STOPPING = 2.0
 
-#: Puts an entry among the dead letters: (delivery, reason); fires when it is kept there.
+#: Moves an entry to the dead letters: (delivery, reason); fires when it is stored there.
 Bury = Callable[[DeliveredEntry, str], Deferred[None]]
 
 
@@ -35,30 +35,30 @@ _Content = tuple[str, bytes]
 
 
 class _Held:
-    """A delivery that the consumer has; ``tag`` is None while no broker waits for it."""
+    """A delivery that the consumer holds; ``tag`` is None if no broker waits for it."""
 
     __slots__ = ("burying", "delivery", "refused", "tag")
 
     def __init__(self, delivery: DeliveredEntry, tag: int | None) -> None:
         self.delivery = delivery
         self.tag = tag
-        #: It comes again or is being buried: the consumer has no more say.
+        #: It is returned or moved to the dead letters: the consumer cannot decide any more.
         self.refused = self.burying = False
 
 
 @implementer(ISubscription)
 class RabbitSubscription:
-    """Hands the messages of a queue to a consumer, and acknowledges what it is done with.
+    """Delivers the messages of a queue to a consumer, and acknowledges processed ones.
 
-    The position of a delivered entry is its number among those delivered here: a queue
-    knows no other. It says nothing about the place in the stream.
+    The position of a delivered entry is its number among the deliveries here, because a queue has
+    no other numbers. It is not a position in the stream.
 
-    When the connection is gone, the broker delivers again whatever it has not been told of.
-    What the consumer still has is recognised then and not handed to it twice, so that it
-    never holds more than the prefetch.
+    After a lost connection the broker delivers unacknowledged messages again. Those that the
+    consumer still holds are recognized and not delivered twice, so that it never holds more than
+    the prefetch.
 
-    ``identity`` returns the pool and the epochs of the log, None while they are not known. What
-    names another pool is buried, and no consumer sees it.
+    ``identity`` returns the pool and the epochs of the log, None while they are unknown. Messages
+    of another pool go to the dead letters without being delivered.
     """
 
     _log = Logger()
@@ -86,16 +86,16 @@ class RabbitSubscription:
         self._connection: BrokerConnection | None = None
         self._channel: BrokerChannel | None = None
         self._position = 0
-        #: What has come and is not handed over yet.
+        #: Received messages that are not delivered to the consumer yet.
         self._backlog: deque[BrokerMessage] = deque()
         self._handing: IDelayedCall | None = None
         #: By position, in the order of delivery.
         self._held: dict[int, _Held] = {}
         #: Tags of the channel, in order: those that the broker waits for.
         self._tags: dict[int, bool] = {}
-        #: What the consumer has from a connection that is gone: the positions, by content.
+        #: Deliveries of a lost connection that the consumer still holds: the positions, by content.
         self._lost: dict[_Content, list[int]] = {}
-        #: What it was done with when no broker could be told.
+        #: Deliveries that the consumer processed while there was no broker to tell.
         self._settled: OrderedDict[_Content, None] = OrderedDict()
         self._refusals: OrderedDict[str, int] = OrderedDict()
         self._delayed: set[IDelayedCall] = set()
@@ -103,13 +103,13 @@ class RabbitSubscription:
 
     @property
     def unacknowledged(self) -> int:
-        """Messages that the broker has given us and waits for."""
+        """Messages that the broker has delivered and waits for."""
         return len(self._tags)
 
     # -- the connection
 
     async def up(self, connection: BrokerConnection) -> None:
-        """Begin to consume on a new connection."""
+        """Start to consume on a new connection."""
         if self._stopped:
             return
         channel = await connection.channel()
@@ -123,7 +123,7 @@ class RabbitSubscription:
         )
 
     def down(self) -> None:
-        """The connection is gone: what was delivered on it comes again."""
+        """The connection is lost: its deliveries come again."""
         self._connection = self._channel = None
         self._gauge.put(len(self._tags))
         self._tags.clear()
@@ -153,7 +153,9 @@ class RabbitSubscription:
                 self._hand_over_soon()
 
     def _known(self, message: BrokerMessage) -> bool:
-        """Whether it is one that the consumer has, or was done with when nobody could be told."""
+        """Return whether the consumer holds this message, or processed it without a broker to
+        tell.
+        """
         if not self._settled and not self._lost:
             return False
         content = (message.message_id, message.body)
@@ -174,7 +176,7 @@ class RabbitSubscription:
         if not positions:
             del self._lost[content]
 
-    # -- to the consumer
+    # -- delivering
 
     def _hand_over_soon(self) -> None:
         if self._handing is None and not self._stopped:
@@ -214,7 +216,7 @@ class RabbitSubscription:
         self._held[self._position] = _Held(delivery, message.tag)
         return delivery
 
-    # -- from the consumer
+    # -- acknowledging
 
     def ack(self, deliveries: Sequence[DeliveredEntry]) -> None:
         """Entries have been processed and will not be delivered again."""
@@ -229,7 +231,7 @@ class RabbitSubscription:
         self._done_with(tags)
 
     def _release(self, held: _Held) -> int | None:
-        """The consumer is done with a delivery; returns the tag to acknowledge, if any."""
+        """Remove a processed delivery; returns the tag to acknowledge, if any."""
         entry = held.delivery.entry
         del self._held[entry.position]
         self._refusals.pop(entry.entry_id, None)
@@ -243,7 +245,7 @@ class RabbitSubscription:
         return held.tag
 
     def _done_with(self, tags: Sequence[int]) -> None:
-        """Acknowledge: what is at the beginning at once, the rest one by one."""
+        """Acknowledge tags: all at the start of the queue at once, the others one by one."""
         channel = self._channel
         if channel is None or not tags:
             return
@@ -264,10 +266,12 @@ class RabbitSubscription:
             del self._tags[tag]
 
     def nack(self, delivery: DeliveredEntry, reason: str, retry: bool) -> None:
-        """An entry could not be processed: give it back after a delay, or bury it."""
+        """An entry could not be processed: return it after a delay, or move it to the dead
+        letters.
+        """
         held = self._held.get(delivery.entry.position)
         if self._stopped or held is None or held.refused:
-            return  # it comes again with the next start, or is settled
+            return  # it is delivered again at the next start, or is settled already
         held.refused = True
         if not retry or delivery.attempt >= self._retry.attempts:
             held.burying = True
@@ -278,7 +282,7 @@ class RabbitSubscription:
         while len(self._refusals) > _REMEMBERED:
             self._refusals.popitem(last=False)
         if held.tag is None:
-            self._forget(held)  # it comes again by itself
+            self._forget(held)  # the broker delivers it again by itself
         else:
             self._later(self._give_back, held)
 
@@ -327,8 +331,9 @@ class RabbitSubscription:
     # -- the end
 
     def stop(self) -> Deferred[None]:
-        """Deliver nothing more; fires when the broker knows of every acknowledgement, and
-        after some seconds in any case.
+        """Deliver nothing more; fires when the broker has every acknowledgement.
+
+        It also fires after a few seconds without an answer.
         """
         self._stopped = True
         delayed, self._delayed = self._delayed, set()

@@ -1,4 +1,4 @@
-"""What a stream holds, and whether it is the one that a store was counted from."""
+"""The extent of a stream, and whether a store was counted from it."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from kupool.log import Extent, Identity, Mark
 from kupool.log.rabbit.headers import identity_of, offset_of
 from kupool.log.rabbit.stream import StreamReader
 
-#: Times that a marked entry is looked for, and the seconds between: a replica of a stream
-#: shows an entry later than another one.
+#: Attempts to find a marked entry, and the seconds between them: replicas of a stream show an entry
+#: at different times.
 LOOKS = 10
 PAUSE = 0.3
 
 
 class Found(NamedTuple):
-    """What a stream holds.
+    """The extent of a stream.
 
-    ``base`` is the position that its first offset comes after, None where that is for a new
-    epoch to say; ``entries`` how many offsets there are.
+    ``base`` is the position that its first offset comes after; None if a new epoch decides it.
+    ``entries`` is the number of offsets.
     """
 
     extent: Extent
@@ -62,7 +62,7 @@ async def examine(
     place = await _place(clock, reader, known, mark)
     ends = await reader.ends()
     if ends is not None and not place.certain:
-        # Nothing but what the messages say tells whose they are.
+        # Only the messages themselves tell which pool they belong to.
         named = await _named(reader, ends, known.pool_id)
         if named is None and not (place.possible and mark.position):
             return _found(None, ends, 0, holds_data=True)
@@ -77,7 +77,7 @@ async def examine(
 
 
 class _StreamBase(NamedTuple):
-    """The position that a stream begins after, so far as the mark tells."""
+    """The position that a stream starts after, as far as the mark tells."""
 
     base: int
     possible: bool = True
@@ -89,18 +89,18 @@ async def _place(
 ) -> _StreamBase:
     """Look for the entry at a mark.
 
-    A stream belongs to the epoch that it began with; further ones may have begun since, as
-    when a store was restored.
+    A stream belongs to the epoch that it started with; further epochs may have begun since, as
+    after a restore of a store.
     """
     if mark.position <= known.begins_after and not mark.entry_id:
-        return _StreamBase(known.begins_after)  # nothing of the newest epoch is marked yet
+        return _StreamBase(known.begins_after)  # no entry of the newest epoch is marked yet
     bases = [epoch.begins_after for epoch in known.epochs if epoch.begins_after < mark.position]
     for attempt in range(LOOKS):
         if attempt:
             await deferLater(clock, PAUSE)
         newest = await reader.newest()
         places = [(base, mark.position - base - 1) for base in reversed(bases)]
-        # Beyond the end nothing is there: a look would only find that out slowly.
+        # There is nothing beyond the end, and a read would take long to find that out.
         found = [
             await _look(reader, base, offset, mark) if offset <= newest else None
             for base, offset in places
@@ -117,7 +117,7 @@ async def _place(
 
 
 async def _look(reader: StreamReader, base: int, offset: int, mark: Mark) -> _StreamBase | None:
-    """Say what is at a mark in a stream that begins after ``base``; None where it ends before."""
+    """Return what is at a mark in a stream that starts after ``base``; None if it ends before."""
     message = await reader.at(offset)
     if message is None:
         return None
@@ -130,8 +130,9 @@ async def _look(reader: StreamReader, base: int, offset: int, mark: Mark) -> _St
 async def _named(
     reader: StreamReader, ends: tuple[BrokerMessage, list[BrokerMessage]] | None, own: str = ""
 ) -> Identity | None:
-    """Return what the newest message says that names its pool, or that names the ``own`` one:
-    a stranger's may be anywhere.
+    """Return the identity in the newest message that names the ``own`` pool, or else any pool.
+
+    Messages of strangers may be anywhere.
     """
     if ends is None:
         return None
@@ -156,7 +157,7 @@ def _found(
         return Found(Extent(identity, base + 1, base, holds_data, base), base, 0)
     first, newest = offset_of(ends[0].headers), offset_of(ends[1][-1].headers)
     last = base + newest + 1
-    # What was acknowledged is the broker's to know: nobody has to begin before the mark.
+    # The broker keeps what was acknowledged: nobody has to start before the mark.
     return Found(Extent(identity, base + first + 1, last, holds_data, last), base, newest + 1)
 
 

@@ -1,4 +1,4 @@
-"""What can go wrong with the log in RabbitMQ, by name."""
+"""Exceptions of the log in RabbitMQ."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from kupool.log import LogUnavailable
 
 
 class LogBrokerUnreachable(LogUnavailable):
-    """No broker answered, at a start that needs one."""
+    """No broker answered at a start that requires one."""
 
 
 __all__ = ["LogBrokerUnreachable"]

@@ -1,13 +1,13 @@
-"""How many messages wait in a queue, from looks at it and from what one did oneself. Pure."""
+"""An estimate of the number of messages in a queue. Pure."""
 
 from __future__ import annotations
 
 
 class Gauge:
-    """An estimate that is never too low for long, and exact once nothing moves.
+    """An estimate that is never too low for long, and exact when nothing moves.
 
-    What the broker counts lags: a message on its way to us is in no queue any more and not
-    here yet. So the estimate goes by the last two looks, whichever says more.
+    The broker's count lags: a delivered message is not counted any more, but may not have arrived.
+    So the estimate uses the higher of the last two counts.
     """
 
     def __init__(self) -> None:
@@ -15,20 +15,20 @@ class Gauge:
 
     @property
     def waiting(self) -> int:
-        """Messages in the queue that nobody holds."""
+        """Messages in the queue that no consumer holds."""
         return max(self._older, self._newer, 0)
 
     def seen(self, count: int) -> None:
-        """The broker says how many wait."""
+        """The broker has reported a count."""
         self._older, self._newer = max(self._newer, 0), count
 
     def put(self, count: int = 1) -> None:
-        """We put messages in, or gave them back."""
+        """This process has published or returned messages."""
         self._older += count
         self._newer += count
 
     def taken(self, count: int = 1) -> None:
-        """We were given messages."""
+        """This process has received messages."""
         self._older -= count
         self._newer -= count
 

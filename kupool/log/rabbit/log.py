@@ -1,4 +1,4 @@
-"""The log in RabbitMQ, from its parts."""
+"""The log in RabbitMQ, which connects its parts."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ from kupool.log.rabbit.topology import Topology, declare
 
 @dataclass(frozen=True)
 class RabbitSettings:
-    """How a log in RabbitMQ is used; times in seconds.
+    """Settings of a log in RabbitMQ; times in seconds.
 
-    With ``required`` a start fails where no broker can be reached; without, the log opens
-    all the same and says so in its status. One that refuses us always fails the start.
-    ``look_every`` is how often the depths of the queues are asked for; ``close_timeout`` how
-    long a close waits for confirms; ``patience`` how long a start waits for a broker that is
-    not required, and a consumer for a queue. With ``hold`` the log takes and delivers nothing
-    before it is told which pool it belongs to.
+    With ``required`` a start fails if no broker can be reached. Without it, the log opens anyway
+    and reports the problem in its status. A broker that refuses the login always fails the start.
+    ``look_every`` is the time between two checks of the queues' depths. ``close_timeout`` is how
+    long a close waits for confirms, ``patience`` how long a start waits for a broker that is not
+    required, and a consumer for a queue. With ``hold`` the log accepts and delivers nothing before
+    its pool is set.
     """
 
     topology: Topology = field(default_factory=Topology)
@@ -64,20 +64,19 @@ class RabbitSettings:
 
 @implementer(ILog)
 class RabbitLog:
-    """Entries in RabbitMQ, kept by it: in the queue of each group, and in a stream.
+    """The log in RabbitMQ: each group has a queue, and a stream has all entries.
 
-    ``url`` holds one or several addresses (:func:`parse_brokers`); raises
-    :class:`ValueError` when it is none. ``wall`` returns seconds since the epoch. Publishing,
-    consuming and reading have a connection each, so that the broker's flow control on one
-    does not hold up the others.
+    ``url`` holds one or several addresses (:func:`parse_brokers`); an invalid one raises
+    :class:`ValueError`. ``wall`` returns seconds since the epoch. Publishing, consuming and reading
+    have separate connections, so that the broker's flow control on one does not block the others.
 
-    Positions are of two kinds. Those of :meth:`read` are places in the stream: what its epoch
-    begins after, and the offset, and one. Those of entries that are delivered number
-    them within one subscription. What ties the two together is the entry's id. An entry
-    may be in the queue and the stream more than once: what was not confirmed is sent again.
+    There are two kinds of positions. Those of :meth:`read` are positions in the stream: the start
+    of its epoch plus the offset plus one. Those of delivered entries are numbers within one
+    subscription. The entry's id connects the two. The queue and the stream may contain an entry
+    more than once, because unconfirmed entries are sent again.
 
-    Every message says in its headers which pool and epoch it is of. What is of another pool
-    is not read, and goes from the queue to the dead letters.
+    The headers of every message name its pool and epoch. A message of another pool is skipped in
+    the stream, and moved from the queue to the dead letters.
     """
 
     persistent = True
@@ -125,12 +124,12 @@ class RabbitLog:
         )
         self._identity: Identity | None = None
         self._reader = StreamReader(reactor, self._reading, self._topology, self._pool)
-        #: What the stream was found to hold when it was last compared.
+        #: The extent of the stream when it was last compared.
         self._found: Found | None = None
-        #: Offsets of the stream known here: at least so many are there.
+        #: The known number of offsets in the stream: there are at least this many.
         self._entries = 0
-        #: How many there were then without those that were on their way: they may be among
-        #: them, and are counted when they are confirmed.
+        #: The same number then, without entries that were on their way. They may have been
+        #: included, and are counted when they are confirmed.
         self._settled = 0
         self._watchers: list[Callable[[], object]] = []
         self._refusal = ""
@@ -152,10 +151,10 @@ class RabbitLog:
     # -- begin
 
     def open(self) -> Deferred[None]:
-        """Connect, and make what is missing at the broker.
+        """Connect, and create what is missing at the broker.
 
-        Fails with :class:`BrokerRefused` where a broker will not have us or has something
-        else under our names, with :class:`LogBrokerUnreachable` where none answers and one is
+        Fails with :class:`BrokerRefused` if a broker refuses the login or has something else under
+        these names, and with :class:`LogBrokerUnreachable` if no broker answers and one is
         required. Both say why in one line, without passwords.
         """
         return Deferred.fromCoroutine(self._open())
@@ -167,7 +166,7 @@ class RabbitLog:
             link.start()
         try:
             patience = None if self._settings.required else self._settings.patience
-            # One after another: what is missing is made by the first.
+            # One after another: the first one creates what is missing.
             for link in links:
                 await link.first(patience)
             ends = await self._reader.ends()
@@ -193,7 +192,7 @@ class RabbitLog:
     async def _set_up_consuming(self, connection: BrokerConnection) -> None:
         for queue, count in (await self._declare(connection)).items():
             self._gauge(queue).seen(count)
-        # Who subscribes from here on begins by himself.
+        # A later subscriber starts by itself.
         self._watch, self._watching = await connection.channel(), connection
         if not self._held:
             await self._begin_consuming(connection)
@@ -217,8 +216,8 @@ class RabbitLog:
         return declared.waiting
 
     def watch(self, told: Callable[[], object]) -> None:
-        """Have ``told`` called when the stream may have become another one: after each new
-        connection, and where it had to be made.
+        """Have ``told`` called when the stream may have been replaced: after each new connection,
+        and when it was created.
         """
         self._watchers.append(told)
 
@@ -231,12 +230,12 @@ class RabbitLog:
         for subscription in self._subscriptions.values():
             subscription.down()
 
-    # -- whose it is
+    # -- identity
 
     def extent(self, known: Identity | None, mark: Mark) -> Deferred[Extent]:
-        """Return what the stream holds, see :func:`kupool.log.rabbit.extent.examine`.
+        """Return the extent of the stream; see :func:`kupool.log.rabbit.extent.examine`.
 
-        Fails with :class:`LogUnavailable` where the broker cannot be reached.
+        Fails with :class:`LogUnavailable` if the broker cannot be reached.
         """
         return Deferred.fromCoroutine(self._extent(known, mark))
 
@@ -252,14 +251,14 @@ class RabbitLog:
         return found.extent
 
     def refuse(self, reason: str) -> None:
-        """Take nothing from now on, for a reason; an empty one ends it."""
+        """Refuse all entries from now on, for a reason; an empty reason ends this."""
         self._refusal = reason
 
     def identify(self, identity: Identity) -> Deferred[None]:
-        """Carry an identity from now on; what was held begins to move.
+        """Set the identity; held entries are sent and delivered from then on.
 
-        It is kept by the broker with the next entry, and by the store. The positions of what
-        the stream holds come after the newest epoch's beginning, unless it reaches there.
+        The broker stores it with the next entry, and the store has it as well. The positions of the
+        stream's entries start after the newest epoch's start, unless the stream reaches back to it.
         """
         found, base, entries = self._found, identity.begins_after, self._entries
         if found is not None:
@@ -281,14 +280,14 @@ class RabbitLog:
             self._reader.rebase(base)
         self._entries = entries
 
-    # -- append and read
+    # -- appending and reading
 
     def append(self, entry_id: str, body: bytes) -> Deferred[None]:
-        """Append an entry; fires when the broker has it safe in every queue and the stream.
+        """Append an entry; fires when every queue and the stream have it.
 
-        Fails with :class:`LogUnavailable` at once where nothing can be sent now. What was
-        sent and is not confirmed is sent again and not failed, unless the settings of the
-        publisher say so: it may have been kept.
+        Fails with :class:`LogUnavailable` at once if nothing can be sent now. An entry that was
+        sent and is not confirmed is sent again and does not fail, unless the settings of the
+        publisher say so: it may have been stored.
         """
         obstacle = self._obstacle()
         if obstacle:
@@ -298,7 +297,7 @@ class RabbitLog:
         return done.addCallback(self._appended)
 
     def _obstacle(self) -> str:
-        """Why nothing can be taken now; empty when something can."""
+        """Why nothing can be accepted now; empty if something can."""
         if self._refusal or self._publisher.obstacle or not self._held:
             return self._refusal or self._publisher.obstacle
         return "the stream has not been compared with the counts yet"
@@ -320,10 +319,10 @@ class RabbitLog:
     def consume(
         self, group: str, consumer: Any, prefetch: int, after: int | None = None
     ) -> Deferred[ISubscription]:
-        """Deliver what a group has not acknowledged, at most ``prefetch`` ahead.
+        """Deliver the entries that a group has not acknowledged, at most ``prefetch`` at once.
 
-        The broker holds the place, so that ``after`` is of no consequence. A group that the
-        topology does not name begins with what is appended from now on.
+        The broker keeps the position, so ``after`` is ignored. A group that is not in the topology
+        starts with entries that are appended from now on.
         """
         return Deferred.fromCoroutine(self._consume(group, consumer, prefetch))
 
@@ -354,9 +353,9 @@ class RabbitLog:
         return subscription
 
     def _patiently(self, work: Deferred[None]) -> Deferred[None]:
-        """Wait a while for what goes on all the same.
+        """Wait for a while; what is waited for continues in any case.
 
-        A queue without a leader answers late, or never; it may do so later.
+        A queue without a leader answers late, or never.
         """
         done: Deferred[None] = Deferred()
         work.addCallback(lambda _: done.callback(None) if not done.called else None)
@@ -380,7 +379,9 @@ class RabbitLog:
         return self._gauges.setdefault(queue, Gauge())
 
     def _look(self) -> Deferred[Any] | None:
-        """Ask how many messages wait; a queue that is gone ends the connection, and is made."""
+        """Ask for the depths of the queues; if a queue is missing, the connection is closed and the
+        queue created.
+        """
         watch, connection = self._watch, self._watching
         if watch is None or connection is None:
             return None
@@ -390,23 +391,23 @@ class RabbitLog:
         return looked.addErrback(_look_failed, connection)
 
     def trim(self, now: float, max_age: float, max_bytes: int) -> Deferred[int]:
-        """Drop nothing, and return 0: entries leave the stream by the broker's retention.
+        """Drop nothing, and return 0: the broker's retention removes entries from the stream.
 
-        That is set by ``max_age`` and ``max_bytes`` of the topology when the stream is
-        made. The queues hold only what is not acknowledged.
+        The retention is set by ``max_age`` and ``max_bytes`` of the topology when the stream is
+        created. The queues contain only unacknowledged entries.
         """
         return succeed(0)
 
     def trimmed(self) -> Deferred[int | None]:
-        """Return None: what the broker drops, it does not tell."""
+        """Return None: the broker does not tell what it has dropped."""
         return succeed(None)
 
     def status(self) -> LogStatus:
-        """Say how the log is.
+        """Return the status of the log.
 
-        ``appended`` is a position that the newest entry is not before. ``depth`` is for the
-        group that is behind most, of those that are consumed here: messages that wait in its
-        queue, as asked for now and then, and those delivered here and not acknowledged.
+        ``appended`` is a position that is not above the newest entry's. ``depth`` is that of the
+        slowest group consumed here: messages in its queue, as of the last check, and those
+        delivered here and not acknowledged.
         """
         depth = max(
             (
@@ -421,7 +422,7 @@ class RabbitLog:
     # -- end
 
     def close(self) -> Deferred[None]:
-        """Wait a while for what is on its way, and end the connections."""
+        """Wait a while for unconfirmed entries, and close the connections."""
         return Deferred.fromCoroutine(self._close())
 
     async def _close(self) -> None:

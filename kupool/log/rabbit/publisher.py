@@ -1,4 +1,4 @@
-"""Entries on their way to the broker, each until it is certain that it is kept."""
+"""Publishes entries to RabbitMQ, each until it is certainly stored."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from kupool.amqp.connection import BrokerConnection
 from kupool.log import LogUnavailable
 from kupool.timing.waiting import Waiters
 
-#: Seconds from a refusal to the next channel: one that is opened while a quorum queue has
-#: no leader is refused for ever.
+#: Seconds from a refusal to the next channel: a channel that is opened while a quorum queue has no
+#: leader is refused for ever.
 RENEW_DELAY = 0.25
 
 _TICK = 0.25
@@ -25,14 +25,14 @@ _TICK = 0.25
 
 @dataclass(frozen=True)
 class PublisherSettings:
-    """Bounds of what is on its way; times in seconds.
+    """Limits for unconfirmed entries; times in seconds.
 
-    ``entries`` and ``bytes`` bound what is not yet confirmed. After ``stalled`` without a
-    confirm nothing more is taken, after ``silent`` the connection is given up.
+    ``entries`` and ``bytes`` limit what is unconfirmed. After ``stalled`` without a confirm nothing
+    more is accepted; after ``silent`` the connection is closed.
 
-    What has been sent and is not confirmed may have been kept or not. It is sent again
-    until it is confirmed, unless ``give_up`` is set: then it fails after that long. Set it
-    only where the same entry is appended again, under the same id, by who is told so.
+    An entry that was sent and is not confirmed may have been stored or not. It is sent again until
+    it is confirmed, unless ``give_up`` is set: then it fails after that time. Set it only if the
+    caller then appends the same entry again, under the same id.
     """
 
     entries: int = 1000
@@ -57,12 +57,11 @@ class _Outgoing:
 
 
 class Publisher:
-    """Publishes on one channel with confirms, in the order in which it was asked.
+    """Publishes on one channel with confirms, in the order of the calls.
 
-    A confirm says that some queue has the entry. That each of ``queues`` has it is known by
-    looking at them on the same channel after it was published: a queue that somebody
-    deleted would be missed silently while another one is bound. ``wall`` returns seconds
-    since the epoch.
+    A confirm says that some queue has the entry. To know that each of ``queues`` has it, the queues
+    are checked on the same channel after it was published: a deleted queue would otherwise go
+    unnoticed while another one is bound. ``wall`` returns seconds since the epoch.
     """
 
     _log = Logger()
@@ -84,7 +83,8 @@ class Publisher:
         self._serial = 0
         self._connection: BrokerConnection | None = None
         self._channel: BrokerChannel | None = None
-        #: On this channel: the last entry sent, and the last after which the queues were seen.
+        #: On this channel: the last entry sent, and the last entry after which the queues were
+        #: checked.
         self._sent = self._covered = 0
         self._checking = False
         self._down = "not connected yet"
@@ -95,12 +95,12 @@ class Publisher:
 
     @property
     def waiting(self) -> int:
-        """Entries that are not settled yet."""
+        """The number of unsettled entries."""
         return len(self._waiting)
 
     @property
     def obstacle(self) -> str:
-        """Why nothing can be taken now; empty when something can."""
+        """Why nothing can be accepted now; empty if something can."""
         if self._closed:
             return "the log is closed"
         if self._connection is None:
@@ -117,7 +117,7 @@ class Publisher:
         return ""
 
     def _silence(self) -> float:
-        """Seconds since the oldest entry was sent on this connection; 0 when none waits."""
+        """Seconds since the oldest entry was sent on this connection; 0 if none waits."""
         for item in self._waiting.values():
             return self._clock.seconds() - item.sent if item.sent else 0.0
         return 0.0
@@ -125,9 +125,9 @@ class Publisher:
     def publish(
         self, exchange: str, key: str, message_id: str, headers: dict[str, Any], *, body: bytes
     ) -> Deferred[None]:
-        """Publish an entry; fires when it is kept.
+        """Publish an entry; fires when it is stored.
 
-        Fails with :class:`LogUnavailable` when it was not sent at all, and when it is given up.
+        Fails with :class:`LogUnavailable` if it was not sent at all, or if it is given up.
         """
         obstacle = self.obstacle
         if obstacle:
@@ -143,13 +143,13 @@ class Publisher:
         return item.done
 
     async def up(self, connection: BrokerConnection) -> None:
-        """Use a new connection: what is not settled is sent again, in order."""
+        """Use a new connection: unsettled entries are sent again, in order."""
         if not self._closed or self._waiting:
             await self._open(connection)
             self._connection = connection
 
     def down(self, why: str) -> None:
-        """The connection is gone: what was sent waits for the next, the rest fails."""
+        """The connection is lost: sent entries wait for the next one, the others fail."""
         self._connection, self._channel, self._down = None, None, why
         self._cancel_renewal()
         for item in list(self._waiting.values()):
@@ -188,14 +188,14 @@ class Publisher:
                 self._settle(item)
 
     def _check(self, channel: BrokerChannel) -> None:
-        """Look at the queues behind what has been published; one look covers many entries."""
+        """Check the queues after entries were published; one check covers many entries."""
         if self._checking or channel is not self._channel or self._covered >= self._sent:
             return
         self._checking = True
         looks = [channel.look_at(queue) for queue in self._queues()]
         gatherResults(looks, consumeErrors=True).addCallbacks(
             self._checked,
-            lambda _: None,  # the channel is closed by that, which is dealt with there
+            lambda _: None,  # the channel is closed by that, which is handled elsewhere
             callbackArgs=(channel, self._sent),
         ).addErrback(lambda failure: self._log.failure("A check of RabbitMQ failed", failure))
 
@@ -231,7 +231,7 @@ class Publisher:
             self._idle.tell(None)
 
     def _refused(self, failure: Failure, channel: BrokerChannel) -> None:
-        """The broker would not keep an entry: a new channel, and everything once more."""
+        """The broker refused an entry: open a new channel, and send everything again."""
         if channel is not self._channel or not channel.is_open:
             return
         assert failure.value is not None
@@ -262,7 +262,7 @@ class Publisher:
             connection.drop(f"no queue takes entry {message_id!r}")
 
     def _broken(self, connection: BrokerConnection, channel: BrokerChannel, why: str) -> None:
-        """A channel ended that we did not end: what we publish to is not as it should be."""
+        """The broker closed a channel: something that is published to is missing or wrong."""
         if channel is self._channel:
             self._channel = None
             connection.drop(why)
@@ -287,7 +287,7 @@ class Publisher:
             self._renewing = None
 
     async def close(self, seconds: float) -> None:
-        """Take nothing more, and wait so long for what is on its way; the rest fails."""
+        """Accept nothing more, and wait for unconfirmed entries; the rest fails."""
         self._closed = True
         if self._waiting:
             await self._idle.wait().addTimeout(seconds, self._clock, lambda *_: None)

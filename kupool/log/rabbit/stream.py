@@ -1,4 +1,4 @@
-"""The copy of all entries that can be read again."""
+"""Reads entries from the stream of a log in RabbitMQ."""
 
 from __future__ import annotations
 
@@ -18,35 +18,35 @@ from kupool.log.rabbit import LogBrokerUnreachable
 from kupool.log.rabbit.headers import appended_at, is_foreign, offset_of
 from kupool.log.rabbit.topology import Topology
 
-#: Entries that are fetched at once, whoever asks for fewer: each time costs some ways to
-#: the broker and back, and the broker looks for the beginning in all that is there.
+#: The least entries fetched at once: each fetch costs some round trips, and the broker searches the
+#: whole stream for the start.
 AHEAD = 200
 
-#: Bytes in one fetch above which who reads on and on does not get twice as many entries.
+#: The size of a fetch in bytes above which a continuous reader's next fetch is not doubled.
 ENOUGH = 4 * 1024 * 1024
 
-#: Seconds that a reader waits at what seems to be the end: the broker may confirm an entry
-#: before its stream shows it. One of 4,000 reads that followed an append at once found
-#: nothing, and the entry 0.8 ms later.
+#: Seconds that a reader waits at the apparent end: the broker may confirm an entry before its
+#: stream shows it. Of 4,000 reads directly after an append, one found nothing, and the entry 0.8 ms
+#: later.
 SETTLING = 0.05
 
 #: Seconds that a reader waits for a connection.
 _PATIENCE = 15.0
 
-#: Times that a read is tried on connections that break.
+#: Attempts for a read on connections that break.
 _ATTEMPTS = 3
 
 _MOST = 5000
 
 
 class StreamReader:
-    """Reads a stream on a connection of its own.
+    """Reads a stream on a separate connection.
 
-    On a stream a refusal of a message ends the whole connection, so messages are left
-    unacknowledged here; the prefetch is as large as what is wanted. The position of an entry is
-    the :attr:`base`, its offset in the stream and one: positions grow and are not without gaps.
-    ``pool`` returns the id of the pool whose entries are read; those of another one are
-    passed over. It is empty while it is not known.
+    Refusing a message of a stream closes the whole connection, so messages stay unacknowledged
+    here, and the prefetch is as large as the number of wanted entries. The position of an entry is
+    the :attr:`base` plus its offset in the stream plus one; positions grow and have gaps. ``pool``
+    returns the id of the pool whose entries are read, empty while it is unknown; entries of other
+    pools are skipped.
     """
 
     def __init__(
@@ -63,16 +63,16 @@ class StreamReader:
         self._base = 0
         self._ahead: Sequence[Entry] = ()
         self._ahead_after = -1
-        #: Entries to fetch next, if it is where the last fetch ended.
+        #: Entries fetched in advance, for a read that starts where the last one ended.
         self._onward = AHEAD
 
     @property
     def base(self) -> int:
-        """The position that the stream begins after."""
+        """The position after which the stream starts."""
         return self._base
 
     def rebase(self, base: int) -> None:
-        """Read a stream that begins after another position."""
+        """Read a stream that starts after another position."""
         self._base = base
         self._forget()
 
@@ -80,9 +80,9 @@ class StreamReader:
         self._ahead, self._ahead_after = (), -1
 
     async def read(self, after: int, limit: int) -> Sequence[Entry]:
-        """Return up to ``limit`` entries after a position; none only at the end.
+        """Return up to ``limit`` entries after a position; empty only at the end.
 
-        Raises :class:`LogUnavailable` where the broker cannot be reached.
+        Raises :class:`LogUnavailable` if the broker cannot be reached.
         """
         after = max(after, 0)
         if not self._ahead or not self._ahead_after <= after < self._ahead[-1].position:
@@ -101,7 +101,7 @@ class StreamReader:
         return self._ahead[start : start + limit]
 
     async def _own(self, after: int, limit: int) -> list[Entry]:
-        """Return entries of the pool after a position."""
+        """Return entries of this pool after a position."""
         base, pool = self._base, self._pool()
         offset = max(after - base, 0)
         while messages := await self._fetch(offset, limit):
@@ -112,16 +112,15 @@ class StreamReader:
         return []
 
     async def ends(self) -> tuple[BrokerMessage, list[BrokerMessage]] | None:
-        """Return the first message and some of the newest ones, the newest last; None if there
-        is none.
+        """Return the first message and some of the newest ones, in order; None if there is none.
 
-        What is appended meanwhile may be left out: it may never end.
+        Entries that are appended meanwhile may be left out, as there may be no end of them.
         """
         first = await self._fetch("first", 1)
         if not first:
             return None
         newest = await self._fetch("last", _MOST) or first
-        # One look more at least: the first may be too soon for an entry that is confirmed.
+        # At least one more fetch: the first may be too early for a confirmed entry.
         found = newest
         while found := await self._fetch(offset_of(found[-1].headers) + 1, _MOST):
             newest = found
@@ -140,7 +139,7 @@ class StreamReader:
         return [message for message in found if offset_of(message.headers) < offset]
 
     async def at(self, offset: int) -> BrokerMessage | None:
-        """Return the message at an offset, or the next one that is there; None at the end."""
+        """Return the message at an offset, or the next existing one; None at the end."""
         found = await self._fetch(offset, 1)
         return found[0] if found else None
 
@@ -154,7 +153,7 @@ class StreamReader:
             try:
                 return await self._fetch_from(connection, start, min(limit, _MOST))
             except BrokerError as error:
-                # The next attempt is made on another connection: each read by itself is whole.
+                # The next attempt uses another connection: each read is complete by itself.
                 connection.drop(f"reading {self._topology.stream!r}: {error}")
                 await connection.ended()
                 if attempt == _ATTEMPTS - 1:
@@ -178,7 +177,7 @@ class StreamReader:
     async def _arrived(
         self, channel: BrokerChannel, deliveries: Deliveries, least: int
     ) -> list[BrokerMessage]:
-        # A channel reads the stream itself: all it can deliver comes before the next answer.
+        # A channel reads the stream itself, so all its deliveries come before the next answer.
         await channel.fence(self._topology.exchange)
         return [m for m in await deliveries.arrived() if offset_of(m.headers) >= least]
 

@@ -1,4 +1,4 @@
-"""What must be there at the broker: made where it is missing, and never changed."""
+"""The queues, exchange and stream at the broker: created if missing, and never changed."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from kupool.amqp.channel import BrokerChannel
 from kupool.amqp.connection import BrokerConnection
 from kupool.amqp.refusals import explained
 
-#: Deliveries after which the broker gives an entry up by itself. High, as each time that a
-#: consumer is gone counts as well: it stops only what ends process after process. Without a
-#: number, newer brokers take 20.
+#: Deliveries after which the broker itself gives up an entry. It is high, because every lost
+#: consumer counts as one: it only stops entries that crash process after process. Without a number,
+#: newer brokers use 20.
 DELIVERY_LIMIT = 10_000
 
-#: Bytes of a segment of a stream, where nothing else is said.
+#: Bytes of a segment of a stream, by default.
 _SEGMENT = 500_000_000
 
-#: Reply codes: something is not there, or is there with other arguments.
+#: Reply codes: something does not exist, or exists with other arguments.
 NOT_FOUND = 404
 NOT_AS_ASKED = 406
 
 
 @dataclass(frozen=True)
 class Topology:
-    """Names and kinds of all that belongs to one log.
+    """The names and kinds of everything that belongs to one log.
 
-    ``queue`` names the exchange and the queue of the first group as well; the other groups'
-    queues, the stream and the dead letters have it as the beginning of theirs. ``kind`` is
-    ``quorum`` or ``classic``. ``max_age`` (as ``7D``) and ``max_bytes`` bound the stream,
-    empty and 0 do not.
+    ``queue`` is the name of the exchange and of the first group's queue. It is also the prefix of
+    the other groups' queues, the stream and the dead letters. ``kind`` is ``quorum`` or
+    ``classic``. ``max_age`` (as ``7D``) and ``max_bytes`` limit the stream; empty and 0 mean no
+    limit.
     """
 
     queue: str = "kupool_submissions"
@@ -41,17 +41,17 @@ class Topology:
 
     @property
     def exchange(self) -> str:
-        """Where entries are published."""
+        """The exchange that entries are published to."""
         return self.queue
 
     @property
     def stream(self) -> str:
-        """The copy that can be read again."""
+        """The stream with all entries."""
         return f"{self.queue}.stream"
 
     @property
     def dead_letters(self) -> str:
-        """The queue of what could not be processed."""
+        """The queue of entries that could not be processed."""
         return f"{self.queue}.dead"
 
     @property
@@ -74,7 +74,7 @@ class Topology:
             return arguments
         return arguments | {
             "x-delivery-limit": DELIVERY_LIMIT,
-            # What the broker itself gives up is in one of the two queues at all times.
+            # A message that the broker gives up is in one of the two queues at all times.
             "x-dead-letter-strategy": "at-least-once",
             "x-overflow": "reject-publish",
         }
@@ -86,34 +86,34 @@ class Topology:
             arguments["x-max-age"] = self.max_age
         if self.max_bytes:
             arguments["x-max-length-bytes"] = self.max_bytes
-            # A stream loses whole segments, and never the one it writes to.
+            # A stream drops whole segments, and never the one being written.
             segment = min(_SEGMENT, self.max_bytes // 8)
             arguments["x-stream-max-segment-size-bytes"] = max(segment, 1)
         return arguments
 
 
 class Declared(NamedTuple):
-    """What is at the broker: how many messages wait in each queue, and what was made."""
+    """The state of the broker: how many messages wait in each queue, and what was created."""
 
     waiting: dict[str, int]
     made: tuple[str, ...]
 
 
 async def declare(connection: BrokerConnection, topology: Topology) -> Declared:
-    """Make everything that is missing, unless something that is there is not as it should be.
+    """Create everything that is missing, unless something exists with wrong properties.
 
-    Raises :class:`BrokerRefused` where something is there with other arguments, having made
-    nothing then, or where the account may not do it, otherwise :class:`BrokerError`.
+    Raises :class:`BrokerRefused` if something exists with other arguments, in which case nothing
+    was created, or if the account has no permission; otherwise :class:`BrokerError`.
     """
     try:
         present = [queue for queue in _queues(topology) if await _is_there(connection, queue)]
         exchange = await _is_there(connection, topology.exchange, exchange=True)
         channel = await connection.channel()
-        # Only now is it sure that nothing of this makes anything: each is compared.
+        # Now everything either exists as expected or is missing.
         if exchange:
             await channel.declare_exchange(topology.exchange, "fanout")
         waiting = {}
-        for queue in reversed(present):  # what others know by name first
+        for queue in reversed(present):  # first what others know by name
             waiting[queue] = await _compared(connection, channel, topology, queue)
         made = tuple(queue for queue in _queues(topology) if queue not in waiting)
         await channel.declare_exchange(topology.exchange, "fanout")
@@ -130,7 +130,7 @@ async def declare(connection: BrokerConnection, topology: Topology) -> Declared:
 
 
 def _queues(topology: Topology) -> dict[str, dict[str, Any]]:
-    """Return the arguments of each queue, in the order in which they are made."""
+    """Return the arguments of each queue, in the order of creation."""
     return {
         topology.dead_letters: {"x-queue-type": topology.kind},
         topology.stream: topology.stream_arguments(),
@@ -139,7 +139,7 @@ def _queues(topology: Topology) -> dict[str, dict[str, Any]]:
 
 
 async def _is_there(connection: BrokerConnection, name: str, *, exchange: bool = False) -> bool:
-    """Say whether something is there; on a channel of its own, which a broker ends if not."""
+    """Return whether something exists; uses its own channel, which a broker closes if not."""
     channel = await connection.channel()
     try:
         await (channel.fence(name) if exchange else channel.look_at(name))
@@ -154,14 +154,14 @@ async def _is_there(connection: BrokerConnection, name: str, *, exchange: bool =
 async def _compared(
     connection: BrokerConnection, channel: BrokerChannel, topology: Topology, queue: str
 ) -> int:
-    """Return how many messages wait in a queue that is there, if it is as it should be."""
+    """Return how many messages wait in an existing queue, if it is as expected."""
     try:
         return await channel.declare_queue(queue, _queues(topology)[queue])
     except BrokerError as error:
         if error.code != NOT_AS_ASKED or queue == topology.stream:
             raise
     other = replace(topology, kind="classic" if topology.kind == "quorum" else "quorum")
-    # It exists, so that this makes nothing either.
+    # It exists, so this creates nothing.
     trying = await connection.channel()
     try:
         await trying.declare_queue(queue, _queues(other)[queue])
