@@ -49,7 +49,8 @@ class Handover:
         #: Which host has a code, and until when that is believed: each was asked about here,
         #: and does not serve rooms, as far as is known here.
         self._claims: dict[str, tuple[str, float]] = {}
-        self._rings: deque[tuple[float, Ring]] = deque(maxlen=RINGS)
+        #: When each ring was left, and which other hosts came then, if this one serves.
+        self._rings: deque[tuple[float, Ring, frozenset[str]]] = deque(maxlen=RINGS)
         self.moved = self.taken = 0
 
     def __contains__(self, code: object) -> bool:
@@ -60,7 +61,9 @@ class Handover:
 
     def ring_changed(self, before: Ring, ring: Ring) -> Deferred[None]:
         """Let go of the rooms that are other hosts' now; fires when all have ended here."""
-        self._rings.append((self._lobby.clock.seconds(), before))
+        mine = self._lobby.host
+        came: frozenset[str] = ring.hosts - before.hosts - {mine} if mine in ring else frozenset()
+        self._rings.append((self._lobby.clock.seconds(), before, came))
         self._drop_claims(ring.hosts)
         ended: list[Deferred[None]] = []
 
@@ -154,7 +157,11 @@ class Handover:
     def _former(self, code: str) -> set[str]:
         """Return the other hosts that may still have a room, by the last rings."""
         since = self._lobby.clock.seconds() - self._lobby.spread.window
-        owners = {ring.owner(code) for at, ring in self._rings if at >= since}
+        recent = [(before, came) for at, before, came in self._rings if at >= since]
+        owners = {before.owner(code) for before, _ in recent}
+        if any(self._lobby.host not in before for before, _ in recent):
+            # Whoever began to serve when this host did may not have heard of it at first.
+            owners.update(*(came for _, came in recent))
         return {host for host in owners if host is not None and self._lobby.is_there(host)}
 
     def asked(self, host: str, entry: Ask) -> None:

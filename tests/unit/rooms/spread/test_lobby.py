@@ -670,6 +670,26 @@ class MovingTests(SynchronousTestCase):
         self.assertEqual(self.at(), {code: "c"})
         self.assertEqual(set(eve.ask()[1]), {"ann", "bob", "eve"})
 
+    def test_two_hosts_that_begin_to_serve_at_the_same_time(self) -> None:
+        """Issue 13, acceptance 3: the room that one of them has had alone is not made anew."""
+        world = self.world = World()
+        self.a = world.hosts["a"] = Host(world, "a", RoomSettings())
+        c = world.hosts["c"] = Host(world, "c", RoomSettings())
+        world.advance(0.5)
+        tell_a, tell_c = self.late(self.a), self.late(c)
+        world.advance(0.7)
+        code = next(n for n in map("room {}".format, range(99)) if Ring("ac").owner(n) == "c")
+        ann, eve = Peer(self.a), Peer(c)
+        self.assertEqual(ann.ask(room=code, user="ann", say="first")[0], "a")
+        tell_c()
+        eve.tell(room=code, user="eve")
+        world.advance(0.1)
+        tell_a()
+        world.advance(1)
+        self.assertEqual(self.at(), {code: "c"})
+        self.assertEqual(set(eve.ask()[1]), {"ann", "eve"})
+        self.assertEqual(eve.ask()[2], ["first"])
+
     def test_a_host_that_asked_and_is_gone(self) -> None:
         """Issue 13, acceptance 3: what it asked for is here again, also where it never served."""
         code = self.world.code_of("a", then="c", of="abc")
