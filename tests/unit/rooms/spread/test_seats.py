@@ -7,6 +7,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
+from kupool.errors import BAD_PARAMS, RequestError
 from kupool.rooms.spread.entries import Hold, Out, RoomReply
 from kupool.rooms.spread.seats import LEFT, MOVED
 from tests.unit.rooms.spread.test_lobby import Peer, World
@@ -169,3 +170,25 @@ class ReadingTests(SeatsCase):
         (pending,) = self.seat.pending
         self.a.lobby.seats.reply("b", RoomReply(self.seat.number, pending, b"", 24, "no"))
         self.assertEqual(len(self.a.lobby.timers), timers)
+
+
+class AnswerTests(SeatsCase):
+    """A-51: answers come from the room, as if it were here."""
+
+    def test_what_a_handler_refuses(self) -> None:
+        """Its error reaches the sender as it is, where the room is not on its way."""
+        refuse = raising(RequestError(BAD_PARAMS))
+        for peer in (self.ann, Peer(self.b)):
+            peer.ask(room=self.code, user="ann")
+            patch = self.patch(self.b.hooks, "on_dispatch_message", refuse)
+            self.assertEqual(peer.ask(say="hello"), "bad params")
+            patch.restore()
+
+
+def raising(error: Exception) -> Any:
+    """Return what raises an error, whatever it is called with."""
+
+    def call(*arguments: object) -> None:
+        raise error
+
+    return call
