@@ -7,6 +7,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
+from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
@@ -565,6 +566,18 @@ class RestartTests(Case):
         world.start()
         world.recover()
         self.assertEqual(world.remote.taken, ["e0", "e1"])
+
+    def test_what_a_stop_says(self) -> None:
+        """K-85: a line says how many entries wait for the next start, if there are any."""
+        for count in (0, 2):
+            world = self.world()
+            world.remote.answers = world.remote.takes = False
+            world.append(count)
+            with capturedLogs() as events:
+                world.close()
+            said = [formatEvent(event) for event in events]
+            left = [f"{count} entries stay in the spool until the next start"] if count else []
+            self.assertEqual([line for line in said if "spool" in line], left)
 
     def test_read_spool(self) -> None:
         """K-47: what waits can be read, for the nonces that it used."""

@@ -91,6 +91,7 @@ class MessageTests(SynchronousTestCase):
             message.length = 3  # type: ignore[misc]
 
     def test_ids_have_32_bits(self) -> None:
+        self.assertEqual(MAX_MESSAGE_ID, 0xFFFFFFFF)
         message = NumberedMessage(MAX_MESSAGE_ID)
         for wrong in (-1, MAX_MESSAGE_ID + 1):
             with self.assertRaises(ValueError):
@@ -326,6 +327,11 @@ class LimitTests(SynchronousTestCase):
             self.assertEqual(splitter.feed(b"\x02" + b"\xff" * 15), [])
             self.assertTrue(splitter.too_large)
             self.assertEqual(splitter.buffered, 16)
+
+    def test_without_a_limit_of_its_own(self) -> None:
+        """A codec that is given none takes 64 KiB, as a connection does."""
+        for codec in (LineCodec(), TlvCodec(), LengthFieldCodec(), FramingCodec(INT32)):
+            self.assertEqual(codec.max_payload, 64 * 1024)
 
     def test_zero_is_no_limit(self) -> None:
         self.assertEqual(LineCodec(max_payload=0).max_payload, UNLIMITED)

@@ -310,7 +310,8 @@ class PoolOfEntryTests(ConsumerCase):
         """They count as entries of a turn: one does not go on for as long as they come."""
         self.queue.bring(*(f"e{number}" for number in range(READ_CHUNK + 1)), pool="other")
         self.subscribe(1000)
-        Deferred.fromCoroutine(self.subscription.up(Connection(self.queue)))  # type: ignore[arg-type]
+        connection: Any = Connection(self.queue)
+        self.successResultOf(Deferred.fromCoroutine(self.subscription.up(connection)))
         self.one_turn()
         self.assertEqual(len(self.buried), READ_CHUNK)
         self.one_turn()
