@@ -11,7 +11,6 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from secrets import token_hex
 
 from kupool.accounts.entries import (
     MAX_SIZE,
@@ -21,7 +20,7 @@ from kupool.accounts.entries import (
     parse,
     parse_line,
 )
-from kupool.storage.copies import CopyError, sync_folder, write_file
+from kupool.storage.copies import CopyError, replace_file
 
 #: The mode of a new file.
 _MODE = 0o600
@@ -84,7 +83,8 @@ class AccountFile:
                     lines.append(line)
             if not gone:
                 lines += [secret.line() for secret in added]
-            self._write("".join(f"{line}\n" for line in lines))
+            text = "".join(f"{line}\n" for line in lines)
+            replace_file(self.path, text.encode("utf-8", "surrogateescape"))
         return gone
 
     def _lines(self) -> list[str]:
@@ -116,24 +116,6 @@ class AccountFile:
         with suppress(FileNotFoundError):
             return os.path.samestat(os.fstat(descriptor), os.stat(self.path))
         return False
-
-    def _write(self, text: str) -> None:
-        """Replace the file by a new one with the same owner and mode."""
-        target = self.path.resolve()
-        fresh = target.with_name(f".{target.name}.{token_hex(8)}")
-        try:
-            write_file(fresh, text.encode("utf-8", "surrogateescape"))
-            with suppress(FileNotFoundError):
-                old = os.stat(target)
-                os.chmod(fresh, stat.S_IMODE(old.st_mode))
-                with suppress(PermissionError):
-                    os.chown(fresh, old.st_uid, old.st_gid)
-            os.replace(fresh, target)
-        except BaseException:
-            with suppress(FileNotFoundError):
-                os.unlink(fresh)
-            raise
-        sync_folder(target.parent)
 
 
 def _goes(line: str, leaves: Leaves) -> bool:

@@ -8,7 +8,6 @@ public key. joserfc does the cryptography.
 from __future__ import annotations
 
 import json
-import os
 import secrets
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -19,7 +18,7 @@ from joserfc import jwk, jwt
 from joserfc.errors import JoseError
 
 from kupool.accounts.entries import ROLES
-from kupool.storage.copies import sync_folder, write_file
+from kupool.storage.copies import replace_file
 
 #: The file of the keys, in the data folder.
 KEYS_FILE = "token-keys.json"
@@ -80,14 +79,15 @@ class SigningKeys:
     def of_file(cls, path: Path, wall: Callable[[], float]) -> SigningKeys:
         """Return the keys in a file, with a new one where the newest is old. Blocking.
 
-        Makes the file, for its owner alone. Raises :class:`OSError`, and :class:`ValueError`
-        for a file that holds something else.
+        Makes the file, for its owner alone. Raises :class:`OSError`,
+        :class:`CopyError`, and :class:`ValueError` for a file that holds something else.
         """
         now = wall()
         keys = [key for key in _read(path) if key[2] > now - FORGET]
         if not keys or keys[-1][2] < now - ROTATE:
             keys.append((secrets.token_hex(8), secrets.token_urlsafe(48), now))
-            _write(path, keys)
+            rows = [{"kid": i, "secret": s, "made": at} for i, s, at in keys]
+            replace_file(path, json.dumps({"keys": rows}).encode())
         return cls(keys, wall)
 
     @property
@@ -109,19 +109,6 @@ def _read(path: Path) -> list[tuple[str, str, float]]:
         return []
     except (ValueError, KeyError, TypeError):
         raise ValueError(f"{path}: this is not a file of token keys; move it away") from None
-
-
-def _write(path: Path, keys: Iterable[tuple[str, str, float]]) -> None:
-    text = json.dumps({"keys": [{"kid": i, "secret": s, "made": at} for i, s, at in keys]})
-    fresh = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    try:
-        write_file(fresh, text.encode())
-        os.replace(fresh, path)
-    except BaseException:
-        with suppress(FileNotFoundError):
-            os.unlink(fresh)
-        raise
-    sync_folder(path.parent)
 
 
 def public_keys(files: Iterable[str]) -> list[Any]:

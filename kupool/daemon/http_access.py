@@ -13,7 +13,7 @@ from kupool.accounts.logins import Logins
 from kupool.accounts.web_tokens import KEYS_FILE, SigningKeys, WebIdentity, WebTokens
 from kupool.net.transport.proxied import TrustedProxies
 from kupool.settings import Settings
-from kupool.storage.copies import sync_folder, write_file
+from kupool.storage.copies import replace_file
 from kupool.web.access import ADMIN, WebAccess
 from kupool.web.answers import ApiResource
 from kupool.web.control import KnownHosts
@@ -78,8 +78,7 @@ def read_secret(folder: Path) -> str:
         if len(found) < 32 or not found.isascii():
             raise ValueError(f"{path}: this is not a secret; move it away")
         return found
-    write_file(path, secrets.token_urlsafe(32).encode())
-    sync_folder(folder)
+    replace_file(path, secrets.token_urlsafe(32).encode())
     return path.read_text("utf-8")
 
 

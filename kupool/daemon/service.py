@@ -42,6 +42,7 @@ from kupool.pool.restore import restore_jobs
 from kupool.settings import ListenSettings, Loaded, Settings, changes
 from kupool.stats.comparison import Comparison, compare
 from kupool.stats.sweep import Sweeper
+from kupool.storage.copies import CopyError
 from kupool.storage.database import DatabaseClosed, DatabaseUnusable
 from kupool.storage.folder import FolderError
 from kupool.storage.migrations import SchemaTooNew
@@ -53,7 +54,15 @@ from kupool.web.site import make_site
 NOT_LISTENING = (CannotListenError, OSError, ValueError)
 
 #: What may keep the data folder from being used.
-CANNOT_USE = (BackupError, FolderError, DatabaseUnusable, SchemaTooNew, OSError, ValueError)
+CANNOT_USE = (
+    BackupError,
+    CopyError,
+    FolderError,
+    DatabaseUnusable,
+    SchemaTooNew,
+    OSError,
+    ValueError,
+)
 
 #: Errors of a log or a store that are explained by their text.
 UNUSABLE = (LogUnavailable, BrokerError, BusError, DatabaseUnusable, SchemaTooNew)

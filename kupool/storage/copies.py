@@ -12,8 +12,9 @@ import sqlite3
 import stat
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
+from secrets import token_hex
 from urllib.parse import quote
 
 #: Pages copied in one step; a page has 4 KiB.
@@ -225,6 +226,30 @@ def sync_folder(path: Path) -> None:
             raise CopyError(f"{path}: {_text(error)}") from error
 
 
+def replace_file(path: Path, content: bytes) -> None:
+    """Put a new file in the place of one, durably, with its owner and its mode.
+
+    Nobody ever reads half of it. A file that was not there is for its owner alone. Raises
+    :class:`CopyError`.
+    """
+    target = path.resolve()
+    fresh = target.with_name(f".{target.name}.{token_hex(8)}")
+    try:
+        write_file(fresh, content)
+        with suppress(FileNotFoundError):
+            old = os.stat(target)
+            os.chmod(fresh, stat.S_IMODE(old.st_mode))
+            with suppress(PermissionError):
+                os.chown(fresh, old.st_uid, old.st_gid)
+        os.replace(fresh, target)
+    except OSError as error:
+        raise CopyError(f"{path}: {_text(error)}") from error
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(fresh)
+    sync_folder(target.parent)
+
+
 def require_room(folder: Path, needed: int) -> None:
     """Raise :class:`CopyError` where a file system has fewer free bytes than needed."""
     try:
@@ -254,6 +279,7 @@ __all__ = [
     "digest",
     "nothing",
     "open_copy",
+    "replace_file",
     "require_room",
     "sync_folder",
     "write_file",
