@@ -67,6 +67,16 @@ class ComposeTests(SynchronousTestCase):
         self.assertEqual(dsn["dbname"], environments["postgres"]["POSTGRES_DB"])
         self.assertEqual(dsn["password"], environments["postgres"]["POSTGRES_PASSWORD"])
 
+    def test_the_client_may_ask_for_its_counts(self) -> None:
+        """Issue 15, build 4: from another container a role is needed, and a known name."""
+        daemon, client = (self.services[name]["environment"] for name in ("kupool", "client"))
+        self.assertEqual(daemon["KUP_HTTP_SECRET"], client["KUP_HTTP_SECRET"])
+        self.assertEqual(daemon["KUP_HTTP_HOSTS"], "kupool")
+        script = self.services["client"]["healthcheck"]["test"][-1]
+        compile(script, "compose.yaml", "exec")
+        self.assertIn("http://kupool:8081/", script)
+        self.assertIn("KUP_HTTP_SECRET", script)
+
     def test_only_the_pool_is_open_to_others(self) -> None:
         ports = {name: service.get("ports", []) for name, service in self.services.items()}
         self.assertEqual(ports.pop("kupool"), ["8080:8080", "127.0.0.1:8081:8081"])
