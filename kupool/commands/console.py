@@ -9,12 +9,12 @@ import re
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import Any, NoReturn, TextIO
-
-from rich.console import Console
-from rich.table import Table
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from kupool.printable import printable
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 #: Characters of a line where no terminal limits them: nothing is cut for a file or a pipe.
 WIDE = 100_000
@@ -23,18 +23,19 @@ WIDE = 100_000
 NO_READER = 141
 
 
-class _PlainConsole(Console):
-    """Leaves a reader that has gone away to :func:`run_to_status`."""
-
-    def on_broken_pipe(self) -> None:
-        """Called while a :class:`BrokenPipeError` is handled."""
-        raise  # the one that is being handled
-
-
 def make_console(*, stderr: bool = False) -> Console:
     """Return a console that prints all text as it is: what looks like markup is none."""
+    from rich.console import Console  # which takes time that most commands need not spend
+
+    class PlainConsole(Console):
+        """Leaves a reader that has gone away to :func:`run_to_status`."""
+
+        def on_broken_pipe(self) -> None:
+            """Called while a :class:`BrokenPipeError` is handled."""
+            raise  # the one that is being handled
+
     stream: TextIO = sys.stderr if stderr else sys.stdout
-    return _PlainConsole(
+    return PlainConsole(
         stderr=stderr,
         markup=False,
         emoji=False,
@@ -52,6 +53,8 @@ def print_table(
     numbers: int = 0,
 ) -> None:
     """Print a table that fits the terminal; the last ``numbers`` columns hold numbers."""
+    from rich.table import Table
+
     table = Table(title=printable(title) or None, title_justify="left")
     names = list(columns)
     for number, name in enumerate(names):

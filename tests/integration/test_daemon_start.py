@@ -211,7 +211,10 @@ class FailureTests(Case):
             "--data (from flag --data)",
             f"--data={path}/data",
         )
-        self.check(f"data: data folder {path}: File exists (from flag --data)", f"--data={path}")
+        self.check(
+            f"data: data folder {path}: this is a file; name a folder with --data (from flag --data)",
+            f"--data={path}",
+        )
 
     def test_a_data_folder_in_use(self) -> None:
         with RunningDaemon("--interval=1h") as daemon:
