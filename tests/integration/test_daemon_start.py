@@ -212,7 +212,8 @@ class FailureTests(Case):
             f"--data={path}/data",
         )
         self.check(
-            f"data: data folder {path}: this is a file; name a folder with --data (from flag --data)",
+            f"data: data folder {path}: this is a file; name a folder with --data "
+            "(from flag --data)",
             f"--data={path}",
         )
 
