@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 
 from kupool.amqp.address import parse_brokers
-from kupool.net.pem import NEEDS_TLS
 from kupool.settings import Loaded, SettingError
 
 #: What TLS needs of the extra ``tls``.
@@ -45,4 +44,6 @@ def broker_problems(name: str, url: str) -> Iterator[tuple[str, str]]:
         yield name, str(error)
         return
     if any(broker.tls for broker in brokers) and not all(map(find_spec, _TLS_MODULES)):
+        from kupool.net.pem import NEEDS_TLS  # of a package that commands do without
+
         yield name, f"amqps://: {NEEDS_TLS}"
