@@ -172,7 +172,7 @@ class ClientTests(TlsCase):
             why = await self.assertFailure(
                 ensureDeferred(connect(the_reactor(), broker, settings, "test")), BrokerError
             )
-            self.assertIn("cannot be spoken to by TLS", str(why), name)
+            self.assertIn("cannot be reached over TLS", str(why), name)
         self.flushLoggedErrors()
 
     async def test_a_certificate_of_no_name_is_named(self) -> None:
