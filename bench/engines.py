@@ -215,7 +215,7 @@ def main() -> int:
     load = CompiledLoad(options.loadgen, pin=False)
     flags = (*UNLIMITED, "--interval=1h", "--max-nonces=0", *options.extra)
     with contextlib.ExitStack() as stack:
-        database = stack.enter_context(PostgresServer(fsync=True))
+        database = stack.enter_context(PostgresServer())
         broker = stack.enter_context(RabbitServer())
         dsn = database.new_database()
         remote = ["--mq=rabbit", f"--mq-url={broker.new_vhost()}", "--store=pg", f"--pg-dsn={dsn}"]

@@ -60,7 +60,7 @@ class Outage(ABC):
     def start_database(self, stack: contextlib.ExitStack) -> PostgresServer:
         """Start the database."""
         if self.database is None:
-            self.database = stack.enter_context(PostgresServer(fsync=True))
+            self.database = stack.enter_context(PostgresServer())
         return self.database
 
     @abstractmethod

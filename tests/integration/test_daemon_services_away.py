@@ -317,7 +317,7 @@ class RefusalTests(Case):
         self.wait_for(daemon, lambda: "wrong password, or no such user" in self.concern(daemon))
         self.wait_for(daemon, lambda: "password authentication failed" in self.concern(daemon))
         self.submit(daemon, "meanwhile")
-        self.assertIn("wrong password, or no such user; trying again", daemon.output)
+        self.assertIn("wrong password, or no such user; reconnecting", daemon.output)
         said = 'theirs: password authentication failed for user "worker"; trying again'
         messages = [event["message"] for event in daemon.events()]
         self.assertEqual(messages.count(self.place + said), 1, messages)
@@ -329,7 +329,7 @@ class RefusalTests(Case):
         self.stop(daemon)
         self.assertNotIn(SECRET, daemon.output)
         # Not one line for each attempt.
-        self.assertLess(daemon.output.count("wrong password, or no such user; trying again"), 20)
+        self.assertLess(daemon.output.count("wrong password, or no such user; reconnecting"), 20)
 
 
 class PoisonTests(Case):

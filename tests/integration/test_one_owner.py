@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.servers.pgbouncer import PgBouncer
 from tests.servers.running_daemon import UNLIMITED, LineClient, RunningDaemon, StartFailed
-from tests.servers.services import PostgresServer, RabbitServer, postgres, rabbit, ready, required
+from tests.servers.services import PostgresServer, RabbitServer, postgres, rabbit, required
 from tools.process import wait_until
 
 #: Runs what follows under another host name.
@@ -84,7 +84,7 @@ class SecondDaemonTests(Case):
         self.assertIs(client.submit(job, "one")["result"], True)
         client.close()
         self.until(first, lambda: self.counted() == 1)
-        self.assertEqual(ready(first), (200, []))
+        self.assertEqual(first.get("/ready"), (200, {"ready": True, "reasons": []}))
         self.assertEqual(first.stop(), 0)
         # It has released the database.
         self.daemon().start()
@@ -104,7 +104,7 @@ class SecondDaemonTests(Case):
             self.assertIn(f"pid {first.pid}", self.refused(self.daemon()))
         finally:
             first.process.send_signal(signal.SIGCONT)
-        self.assertEqual(ready(first), (200, []))
+        self.assertEqual(first.get("/ready"), (200, {"ready": True, "reasons": []}))
 
     def test_the_lock_is_the_schemas(self) -> None:
         """Two pools in two schemas of one database are two pools."""
@@ -236,7 +236,7 @@ class TakeoverTests(Case):
             self.server.start()
             self.until(first, lambda n=n: self.counted() == n + 1)
         client.close()
-        self.until(first, lambda: ready(first) == (200, []))
+        self.until(first, lambda: first.get("/ready") == (200, {"ready": True, "reasons": []}))
         self.assertIn(f"pid {first.pid}", self.refused(self.daemon()))
         self.assertEqual(first.stop(), 0)
 

@@ -161,7 +161,7 @@ class PostgresTests(SynchronousTestCase):
         self.assertEqual(postgres().execute("SELECT number FROM kept", dsn=self.dsn), [(4,)])
 
     def test_one_of_its_own(self) -> None:
-        with PostgresServer("max_connections=7", fsync=True) as own:
+        with PostgresServer("max_connections=7") as own:
             self.assertNotEqual(own.port, self.server.port)
             self.assertEqual(own.execute("SHOW max_connections"), [("7",)])
             self.assertEqual(own.execute("SHOW fsync"), [("on",)])

@@ -15,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.log.rabbit.topology import Topology
 from tests.servers.running_daemon import ROOT, LineClient, RunningDaemon
-from tests.servers.services import postgres, rabbit, ready
+from tests.servers.services import postgres, rabbit
 
 LEFT = ROOT / "tests" / "data" / "release_0"
 
@@ -73,7 +73,7 @@ class TakeoverTests(SynchronousTestCase):
         again = self.start()
         status, found = again.get("/stats")
         self.assertEqual((status, found["accepted_total"]), (200, len(submissions) + users))
-        self.assertEqual((200, []), ready(again))
+        self.assertEqual((200, {"ready": True, "reasons": []}), again.get("/ready"))
         self.assertEqual(0, again.stop())
         status, text = self.audit()
         self.assertEqual(0, status, text)

@@ -101,24 +101,20 @@ class GivenPostgres(Databases):
 class PostgresServer(OwnServer, Databases):
     """A PostgreSQL of a test's own, on a port and in a folder of its own.
 
-    Not started when made. Raises SkipTest where PostgreSQL is not installed. ``fsync=False``
-    saves time and keeps what was committed through every kill of processes, since only the
-    system's failure loses what the system has in memory. ``settings`` are further options of
-    the server, as ``name=value``. Every method blocks until the thing is done.
+    Not started when made. Raises SkipTest where PostgreSQL is not installed. Its settings for
+    durability are the defaults, which the daemon asks for. ``settings`` are further options of the
+    server, as ``name=value``. Every method blocks until the thing is done.
     """
 
-    def __init__(self, *settings: str, fsync: bool = False) -> None:
+    def __init__(self, *settings: str) -> None:
         self._programs = find_programs()
         self._user = _account()
         self.folder = Path(tempfile.mkdtemp(prefix="kupool-pg-"))
         if self._user is not None:
             os.chown(self.folder, *self._user)
         self.port = free_port()
-        # synchronous_commit stays on: without it a killed server loses commits. So does
-        # full_page_writes: a kill amid the write of a block leaves its second half as it was.
-        speed = () if fsync else ("fsync=off",)
         # A connection that stays silent would hold up the end of the server.
-        self._settings = ("authentication_timeout=2", *speed, *settings)
+        self._settings = ("authentication_timeout=2", *settings)
         super().__init__(f"host=127.0.0.1 port={self.port} user=postgres dbname=postgres")
 
     def __enter__(self) -> PostgresServer:

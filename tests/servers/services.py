@@ -21,7 +21,6 @@ from .own_process import ServerFailed
 from .postgres_server import GivenPostgres, PostgresServer
 from .rabbit_cluster import RabbitCluster
 from .rabbit_server import GivenRabbit, RabbitServer
-from .running_daemon import RunningDaemon
 
 __all__ = [
     "GivenPostgres",
@@ -32,15 +31,8 @@ __all__ = [
     "ServerFailed",
     "postgres",
     "rabbit",
-    "ready",
     "required",
 ]
-
-
-def ready(daemon: RunningDaemon) -> tuple[int, list[str]]:
-    """Return what ``/ready`` says, but for the setting that makes the servers of tests fast."""
-    status, body = daemon.get("/ready")
-    return status, [reason for reason in body["reasons"] if "fsync off" not in reason]
 
 
 class _Closes(Protocol):
