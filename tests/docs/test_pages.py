@@ -26,15 +26,16 @@ KNOWN: dict[str, str] = {}
 NOT_RUN: dict[str, int] = {
     "README.md": 3,
     "README.zh-CN.md": 3,
+    "docs/accounts.md": 1,
     "docs/architecture.md": 1,
     "docs/backup.md": 3,
-    "docs/framework.md": 1,
+    "docs/bus.md": 1,
+    "docs/framework.md": 2,
     "docs/install.md": 6,
     "docs/migrate.md": 1,
     "docs/speed.md": 1,
     "docs/store-and-log.md": 1,
     "docs/rooms.md": 1,
-    "docs/stream.md": 1,
 }
 
 #: The page whose blocks another one shows in another language.

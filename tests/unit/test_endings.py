@@ -147,6 +147,7 @@ class SpreadTests(SynchronousTestCase):
             (create,) = raising(error)[:1]
             lobby: Any = SimpleNamespace(
                 host="b",
+                clock=Clock(),
                 owner=lambda code: "b",
                 find=lambda code: None,
                 create_for_members=create,
