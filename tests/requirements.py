@@ -10,6 +10,7 @@ import ast
 import re
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -27,6 +28,7 @@ def ids_in(text: str) -> Iterator[str]:
             yield f"{kind}-{each:02}"
 
 
+@cache
 def tests_by_requirement() -> dict[str, list[str]]:
     """Return the tests that name each requirement, as ``file::Class.test``."""
     found: defaultdict[str, set[str]] = defaultdict(set)

@@ -14,14 +14,14 @@ from twisted.trial.unittest import SynchronousTestCase
 from kupool.commands.config import example
 from kupool.errors import CLOSE_MALFORMED, CLOSE_REASONS, ERRORS
 from kupool.settings import ENV_PREFIX, declared, flag_name
-from tests import settings_page
-from tests.requirements import DOCUMENT, ROOT, rendered, rows, tests_by_requirement
+from tests import requirements, settings_page
+from tests.requirements import DOCUMENT, ROOT, rendered, rows
 from tests.test_architecture import MAY_IMPORT
 
 
 class RequirementTests(SynchronousTestCase):
     def test_every_requirement_has_a_test(self) -> None:
-        found = tests_by_requirement()
+        found = requirements.tests_by_requirement()
         self.assertEqual([r for r in rows() if r not in found], [])
 
     def test_the_document_is_in_step(self) -> None:

@@ -102,9 +102,11 @@ class MovedNamesTests(SynchronousTestCase):
     def test_we_use_no_old_name(self) -> None:
         old = {f"{package}.{name}" for package, places in MOVED.items() for name in places}
         used = re.compile("|".join(re.escape(name) + r"\b" for name in sorted(old)))
+        imports = re.compile(rf"from\s+(?:{'|'.join(map(re.escape, PACKAGES))})\s+import")
         for where, text in sources():
             self.assertEqual(used.findall(text), [], where)
-            self.assertEqual({".".join(i) for i in imported(text)} & old, set(), where)
+            if imports.search(text):  # to parse every file takes seconds
+                self.assertEqual({".".join(i) for i in imported(text)} & old, set(), where)
 
 
 class FrameworkTableTests(SynchronousTestCase):
