@@ -44,8 +44,8 @@ help:
 # In the order of the folders, so that those that start processes come first. By default files
 # with few tests come last; among them are long ones, for which the other workers then wait.
 test: $(READY) services
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(DIE) $(TESTS)
-	$(BIN)/python -m twisted.trial -j 2 --reporter=text --temp-directory=.cache/trial tests.unit tests.contract
+	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder $(DIE) $(TESTS)
+	$(BIN)/python -m twisted.trial -j 3 --reporter=text --temp-directory=.cache/trial tests.unit tests.contract
 
 check: lint unit
 
