@@ -137,7 +137,7 @@ class _Demo:
 
     def _begin(self) -> None:
         """The daemon is ready: start the workers and the tables."""
-        self._output.line(f"{len(WORKERS)} sample workers start; Ctrl-C ends all of it.")
+        self._output.line(f"Starting {len(WORKERS)} sample workers; Ctrl-C stops everything.")
         for username, interval in WORKERS.items():
             client = PoolClient(self._reactor, [self._address], username)
             worker = Worker(self._reactor, client, PaceSettings(interval))
