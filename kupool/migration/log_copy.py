@@ -113,7 +113,7 @@ async def check_log(
         raise CannotMove(
             f"entry {found.missing.entry_id!r} at position {found.missing.position} of the log "
             f"is not in {target.shown} in its place; run the command again, and if that does "
-            "not help, empty the target and begin anew"
+            "not help, empty the target and start again"
         )
     return found.positions, Compared("log", found.number, None, found.checksum)
 

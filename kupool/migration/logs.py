@@ -67,8 +67,7 @@ class LogSide(Protocol):
         """Say what it contains; empty if a log can be moved there."""
 
     async def begin(self, identity: Identity) -> None:
-        """Create what is missing, with this identity; positions begin above its ``begins_after``.
-        """
+        """Create what is missing, with this identity; positions begin after its last epoch's."""
 
     def landed(self) -> AsyncIterator[Sequence[Entry]]:
         """Yield what was appended, in order, in pieces."""

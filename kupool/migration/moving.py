@@ -123,7 +123,7 @@ class Move:
             return False
         if into.state == UNDONE:
             raise CannotMove(
-                f"{self._target.store.shown} holds what is left of a move that was undone; empty it"
+                f"{self._target.store.shown} has data of a move that was undone; empty it"
             )
         if into.state == MOVING and into.other != self._source.shown:
             raise CannotMove(
@@ -156,7 +156,7 @@ class Move:
             if not progress.same_source(found):
                 raise CannotMove(
                     f"{self._source.shown} is not as it was when the move began; empty "
-                    f"{self._target.shown} and begin anew"
+                    f"{self._target.shown} and start again"
                 )
             progress.source, progress.target = self._source.name, self._target.name
             return progress

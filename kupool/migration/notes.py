@@ -38,19 +38,19 @@ def refusal(notes: Iterable[MoveNote], kind: Mapping[str, str]) -> str:
     if into is not None and into.state == MOVING:
         return (
             f"the data of {into.other} is being moved, and not all of it is here yet; "
-            f"{_command(into)} goes on with it"
+            f"{_command(into)} continues it"
         )
     if into is not None and into.state == UNDONE:
         return f"the move of its data from {into.other} was undone; empty it before it is used"
     if away is not None and away.state == MOVING:
         return (
-            f"its data is being moved to {away.other}; {_command(away)} goes on with it, and "
-            "with --undo gives it up"
+            f"its data is being moved to {away.other}; {_command(away)} continues it, "
+            "or undoes it with --undo"
         )
     if away is not None:
         return (
             f"its data was moved to {away.other}; start with --config {_names(away)['target']}, or "
-            f"have this be the pool's again with {_command(away, '--undo')}"
+            f"undo the move with {_command(away, '--undo')}"
         )
     if log is not None and _loaded(log) != dict(kind):
         return (

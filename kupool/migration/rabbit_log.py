@@ -191,9 +191,9 @@ class RabbitLogSide:
             await gatherResults(sent, consumeErrors=True)
         except Exception as error:
             why = getattr(getattr(error, "subFailure", None), "value", error)
-            raise BrokerError(f"{self.shown} did not keep an entry: {why}") from None
+            raise BrokerError(f"{self.shown} did not store an entry: {why}") from None
         if self._returned:
-            raise BrokerError(f"{self.shown}: no queue {queue!r} takes what is published")
+            raise BrokerError(f"{self.shown}: there is no queue {queue!r} for published messages")
 
     async def finish(self, acknowledged: Acknowledged) -> None:
         """Do nothing: the queue is empty, because everything is counted."""
@@ -227,7 +227,7 @@ class RabbitLogSide:
             if not consumers:
                 return number
             await deferLater(self._reactor, PAUSE)
-        raise CannotMove(f"somebody takes from queue {queue!r}: stop that first")
+        raise CannotMove(f"another client consumes from queue {queue!r}: stop it first")
 
     async def bury(self, letters: AsyncIterator[DeadLetter]) -> None:
         """Publish the dead letters that are not there yet."""

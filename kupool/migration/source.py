@@ -24,7 +24,7 @@ from kupool.migration.store import (
 from kupool.migration.tables import TABLES, named
 from kupool.wire.batches import PoisonBatch, decode_head
 
-_REMEDY = "start the daemon with the old settings once more, and stop it in order"
+_REMEDY = "start the daemon with the old settings once more, and stop it with SIGTERM"
 
 
 async def examine(store: Store, log: Any, side: LogSide, new_id: Any) -> MoveProgress:
@@ -35,9 +35,9 @@ async def examine(store: Store, log: Any, side: LogSide, new_id: Any) -> MovePro
     identity = identity_of(store)
     mark = mark_of(store)
     if identity is None and not any(store.holds(table) for table in TABLES):
-        raise CannotMove(f"{store.shown} holds nothing that could be moved")
+        raise CannotMove(f"{store.shown} has nothing to move")
     if identity is None:
-        raise CannotMove(f"{store.shown} is of a release before: {_REMEDY}, which takes it over")
+        raise CannotMove(f"{store.shown} is of a release before: {_REMEDY}, which upgrades it")
     extent: Extent = await log.extent(identity, mark)
     holds = store.holds(named("applied_batches")) or store.holds(named("job_history"))
     state = StoreState(identity, mark, forgotten_of(store), holds)

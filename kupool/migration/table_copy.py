@@ -72,7 +72,7 @@ async def compare_tables(
         if theirs != ours:
             raise CannotMove(
                 f"table {table.name} differs: {_shown(theirs)} in {source.shown}, "
-                f"{_shown(ours)} in {target.shown}; empty the target and begin anew"
+                f"{_shown(ours)} in {target.shown}; empty the target and start again"
             )
         found.append(theirs)
     return found

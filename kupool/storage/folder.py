@@ -81,8 +81,8 @@ class DataFolder:
             mode = stat.S_IMODE(self.path.stat().st_mode)
             if mode & (stat.S_IWGRP | stat.S_IWOTH):
                 self.warning = (
-                    f"data folder {self.path}: others than its owner may write to it "
-                    f"(mode {mode:04o}); 'chmod 700' is what it should be"
+                    f"data folder {self.path}: users other than its owner may write to "
+                    f"it (mode {mode:04o}); set its mode to 0700"
                 )
         else:
             self.path.chmod(_FOLDER_MODE)  # whatever the umask
@@ -188,8 +188,7 @@ class DataFolder:
 
 
 def _looks(path: Path) -> list[int] | None:
-    """Return a value that changes with every write to a file; None while it has a write-ahead log.
-    """
+    """Return a value that changes with every write to a file; None if it has a ``-wal``."""
     if os.path.lexists(f"{path}-wal"):
         return None
     try:

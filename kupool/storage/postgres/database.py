@@ -228,14 +228,13 @@ class PostgresDatabase:
         self._note_risk(await unsafe_settings(cursor))
 
     def _note_risk(self, names: Sequence[str]) -> None:
-        """Log once which settings of the server make its commits unsafe, and once when none does.
-        """
+        """Log once which settings of the server make its commits unsafe, or that none does."""
         if not names:
             self.risk = ""
             return
         risk = (
             f"{self._where}: {', '.join(names)} off: after a power cut or a crash of the server "
-            "submissions may count twice or not at all; switch on what is off"
+            "submissions may count twice or not at all; turn these settings on"
         )
         if risk != self.risk:
             self.risk = risk
@@ -326,8 +325,7 @@ class PostgresDatabase:
         return self._shared and not self.previous_owner_gone
 
     def release(self) -> Deferred[None]:
-        """Record that this process writes nothing more, and that all it knows is in the database.
-        """
+        """Record that this process writes nothing more, and that its work is complete."""
         ownership = self._ownership
         if ownership is None or not ownership.term or ownership.taken_over:
             return succeed(None)
