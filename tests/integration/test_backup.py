@@ -75,7 +75,7 @@ class BackupCommandTests(SynchronousTestCase):
         done = kupool("restore", f"--data={new}", str(self.target))
         self.assertEqual((done.returncode, done.stderr), (0, ""))
         self.assertIn("a new epoch begins after 5\n", done.stdout)
-        self.assertIn("What was accepted after position 5 is not in the backup", done.stdout)
+        self.assertIn("Submissions accepted after position 5 are not in the backup", done.stdout)
         other = self.start(new)
         self.assertEqual(counted(new), {"alice": 5})
         client = LineClient(other)

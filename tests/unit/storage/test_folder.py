@@ -160,7 +160,7 @@ class PrivateTests(SynchronousTestCase):
             folder.close()
             shutil.rmtree(self.path)
         self.assertIn(
-            f"data folder {self.path}: users other than its owner may wri", folder.warning
+            f"data folder {self.path}: users other than its owner may write", folder.warning
         )
         self.assertIn("(mode 0777)", folder.warning)
 
