@@ -1,16 +1,15 @@
-"""The three forms of the bus side by side: calls a second, and what each costs.
+"""Compares the three forms of the bus: messages per second, and the cost of each.
 
-``python -m bench.bus`` starts for each form its processes: one with everything in it
-(in-process); a server, a publisher and a process of four subscribers (networked); and two
-nodes, one of which publishes to the other's four subscribers, with a private RabbitMQ. They
-publish in turns, each of the four models, and what is printed are medians over the rounds:
-messages a second until the last is handled; the processor's time of one, in microseconds,
-for all processes and for each; and both as a ratio to the in-process form within the same
-round.
+``python -m bench.bus`` starts the processes of each form: one process with everything (in-process);
+a server, a publisher and a process with four subscribers (networked); and two nodes with a private
+RabbitMQ, one of which publishes to the four subscribers of the other. They take turns, for each of
+the four models. It prints medians over the rounds: messages per second until the last one is
+handled; the CPU time per message in microseconds, of all processes and of each; and both as a ratio
+to the in-process form of the same round.
 
-Then how soon a call ends that is nobody's, what a broker costs that has 10,000 calls
-waiting for a subscriber and nothing to do, and what a daemon costs of which one session
-publishes to a hundred others, as often as ``--bus-rate`` lets it by default.
+Then it measures how soon a call ends that nobody takes, the cost of an idle broker with 10,000
+calls that wait for a subscriber, and the cost of a daemon in which one session publishes to a
+hundred others at the default ``--bus-rate``.
 """
 
 from __future__ import annotations

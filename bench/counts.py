@@ -1,8 +1,8 @@
 """How fast the stores count: the same submissions into SQLite and into PostgreSQL.
 
-``python -m bench.counts --pg-dsn DSN`` prints for each store the submissions a second, and
-what one costs this process, and PostgreSQL's as a ratio to SQLite's. The database gets
-tables and rows: use one of its own.
+``python -m bench.counts --pg-dsn DSN`` prints for each store the submissions per second and this
+process's CPU time for one, and PostgreSQL's ratio to SQLite's. It creates tables and rows in the
+database: use one that has nothing else.
 """
 
 from __future__ import annotations

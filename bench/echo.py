@@ -1,9 +1,9 @@
-"""A bare stock-Twisted echo: what everything else is measured against.
+"""A bare echo on stock Twisted, which everything else is compared with.
 
-Its answers are what came in, so that it moves the same bytes as the pool's clients do.
-The load generator takes an answer for one only if it says ``"result":true``; so the
-method's name is overwritten with that, in the same number of bytes. What this costs is
-measured by ``bench/run.py`` and taken off.
+It sends back what it receives, so it moves the same bytes as the pool's clients do. The load
+generator accepts an answer only if it contains ``"result":true``, so the echo overwrites the
+method's name with that, in the same number of bytes. ``bench/run.py`` measures the cost of this and
+subtracts it.
 """
 
 from __future__ import annotations

@@ -1,15 +1,15 @@
-"""RabbitMQ and PostgreSQL beside SQLite: the same load on both, chunk by chunk in turn.
+"""RabbitMQ and PostgreSQL compared with SQLite: the same load on both, in alternating chunks.
 
-``python -m bench.engines`` starts private servers and two daemons, one with
-``--mq rabbit --store pg`` and one with ``--mq sqlite --store sqlite``, and puts chunks of load
-on one and the other until each has accepted a million submissions. A chunk is over when
-all of it is counted. Prints for each engine the answers a second, the same with the time
-until all are counted, the daemon's CPU for a submission and, where it counts, the
-servers'; and the median over the pairs of chunks of their ratios.
+``python -m bench.engines`` starts private servers and two daemons, one with ``--mq rabbit --store
+pg`` and one with ``--mq sqlite --store sqlite``. It puts chunks of load on them in turn until each
+has accepted a million submissions. A chunk is over when all of it is counted. For each engine it
+prints the answers per second, the same including the time until all are counted, and the CPU time
+per submission of the daemon and, where it counts, of the servers. It also prints the median ratios
+of the pairs of chunks.
 
-Then, on what RabbitMQ and PostgreSQL hold: the time of ``kupool audit``, and with the
-per-minute tables dropped that of ``kupool stats rebuild``, whose outcome is compared with
-what was there, byte for byte. Ends with status 1 where a target is not met.
+Then it measures ``kupool audit`` on the data in RabbitMQ and PostgreSQL. It drops the per-minute
+tables, measures ``kupool stats rebuild``, and compares the rebuilt tables with the old ones, byte
+for byte. Exits with status 1 if a target is missed.
 """
 
 from __future__ import annotations

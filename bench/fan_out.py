@@ -1,10 +1,10 @@
 """What a job to 10,000 connections costs, as a ratio to as many bare ``socket.send`` calls.
 
-``python -m bench.fan_out`` has a server in this process, and all of its peers in another one,
-that reads what comes. In turn it publishes a job over a channel, and sends the same bytes by a
-loop over the same sockets. A round's ratio is that of the CPU times of this process; printed is
-their median. ``--each`` makes a payload for each connection, as ``nonce_scope=session`` does.
-Ends with status 2 where the system allows too few open files.
+``python -m bench.fan_out`` runs a server in this process, and all of its peers in another process,
+which reads what arrives. In turn it publishes a job over a channel, and sends the same bytes in a
+loop over the same sockets. The ratio of a round is that of the CPU times of this process. The
+median is printed. ``--each`` makes a payload for each connection, as ``nonce_scope=session`` does.
+Exits with status 2 if the system allows too few open files.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Compares the submit path of this checkout with that of another, in alternated pairs.
+"""Compares the submit path of this checkout with that of another, in alternating pairs.
 
-``python -m bench.pair --before DIR`` runs the daemon of both checkouts in turn, each round with
-fresh processes on a core of their own, and prints the median of the ratios within a round:
-CPU of the daemon per submission, and the time of half of the answers (p50) and of all but a
-hundredth (p99), now against before. Above 1, this checkout costs more.
+``python -m bench.pair --before DIR`` runs the daemon of both checkouts in turn, each round in new
+processes on their own core. It prints the median ratio of this checkout to the other one: the
+daemon's CPU per submission, and the median (p50) and 99th percentile (p99) of the answer times.
+Above 1, this checkout is slower.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """Measures the first table of docs/speed.md, each row as a ratio.
 
-Server and load generator run on different cores, every round with fresh processes, the
-servers that are compared in turn. A row's figure is the median over the rounds of the
-ratio within one round: absolute times mean little on a machine that others use.
+Server and load generator run on different cores, in new processes for each round, and the compared
+servers take turns. A row's figure is the median of the ratios of the rounds, because absolute times
+mean little on a machine that others use.
 
-The load generator is ``../shared/bench/loadgen.c`` where it is there, compiled anew;
-otherwise ``kupool bench``, which is slower, so that servers are less than saturated.
+The load generator is ``../shared/bench/loadgen.c`` if it exists, newly compiled. Otherwise it is
+``kupool bench``, which is slower, so servers are not saturated.
 """
 
 from __future__ import annotations

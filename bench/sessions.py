@@ -1,10 +1,9 @@
-"""Many sessions on one process: how long an answer takes when each submits now and then.
+"""Many sessions in one process: the answer times when each submits now and then.
 
-``python -m bench.sessions`` has 10,000 sessions submit every two seconds each, evenly spread, to
-a daemon with the memory log on one core, and prints how long answers took from when each
-submission was due. Ends with status 1 where a session was lost, a submission was refused or had
-no answer, or a hundredth of the answers took longer than 50 ms; with status 2 where the system
-allows too few open files.
+``python -m bench.sessions`` lets 10,000 sessions submit every two seconds each, evenly spread, to a
+daemon with the memory log on one core. It prints the time from when each submission was due to its
+answer. Exits with status 1 if a session was lost, a submission was refused or had no answer, or the
+99th percentile was over 50 ms; with status 2 if the system allows too few open files.
 """
 
 from __future__ import annotations

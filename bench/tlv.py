@@ -1,10 +1,9 @@
-"""What an echo of messages with ids costs on the framework, against a bare one.
+"""What an echo of messages with ids costs on the framework, compared with a bare echo.
 
-``python -m bench.tlv`` runs in turn a bare echo on Twisted's stock transport, which sends
-back whatever bytes come, and a server of ``kupool.net`` with the framing ``tlv`` and a
-router, whose handler answers with the data it got. Both move the same bytes, under the
-same load, each on a core of its own; a row's figure is the median over the rounds of the
-ratio of the CPU per message within one round. Needs a C compiler for the load.
+``python -m bench.tlv`` runs two servers in turn: a bare echo on Twisted's stock transport, and a
+server of ``kupool.net`` with the framing ``tlv`` and a router, whose handler answers with the data
+it got. Both move the same bytes, under the same load, each on its own core. A row's figure is the
+median of the rounds' ratios of the CPU time per message. The load generator needs a C compiler.
 """
 
 from __future__ import annotations

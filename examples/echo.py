@@ -1,4 +1,4 @@
-"""Answers every request ``echo`` with its own params, in whichever framing it comes."""
+"""Answers every request ``echo`` with its own params, in every framing."""
 
 from kupool.net import Observer, Router, Server, run
 

@@ -1,8 +1,8 @@
-"""Matchmaking and a small game: of the numbers 1 to 9, the lowest that only one has wins.
+"""Matchmaking and a small game: the lowest of the numbers 1 to 9 that only one player picked wins.
 
-``{"id":1,"method":"play","params":{"player":"ann","mode":"duel"}}`` waits for others; with
-enough of them the game begins. In each round ``{"id":2,"method":"pick","params":{"number":3}}``
-says a number before time is up. ``stats`` counts matches and timers. Ctrl-C ends it.
+``{"id":1,"method":"play","params":{"player":"ann","mode":"duel"}}`` waits for other players. When
+there are enough, the game begins. In each round ``{"id":2,"method":"pick","params":{"number":3}}``
+picks a number before time is up. ``stats`` counts matches and timers. Ctrl-C ends the program.
 """
 
 from argparse import ArgumentParser, Namespace
@@ -53,7 +53,7 @@ class Back(Struct):
 
 
 class Game(Struct):
-    """What a room knows of its game."""
+    """The state of a room's game."""
 
     round: int = 0
     picks: dict[str, int] = field(default_factory=dict)
@@ -61,7 +61,7 @@ class Game(Struct):
 
 
 class Games(RoomHooks):
-    """Waits ``wait`` seconds for enough players, and ``turn`` for what they pick."""
+    """Waits ``wait`` seconds for enough players, and ``turn`` seconds for their picks."""
 
     def __init__(self, wait: float, turn: float) -> None:
         self.wait = wait
@@ -82,7 +82,7 @@ class Games(RoomHooks):
         return MatchRequest(player, mode, MODES[mode], self.wait)
 
     def on_match_players(self, lobby: Lobby, outcome: MatchOutcome) -> None:
-        """Put those who were matched into a room, and tell the others that nobody came."""
+        """Put the matched players into a room, or tell them that there were not enough."""
         if outcome.matched:
             room = lobby.gather(f"{outcome.mode} {next(self.numbers)}", outcome)
             room.once("round", 0, self.begin)
@@ -91,7 +91,7 @@ class Games(RoomHooks):
                 request.notify("nobody", {"mode": outcome.mode})
 
     def on_parse_user(self, connection: Connection, request: Any) -> object:
-        """Let in who was in a game and has lost the connection."""
+        """Let a player back in who was in a game and has lost the connection."""
         match request.params:
             case Back(player):
                 member = self.lobby.members.find(player)
@@ -118,7 +118,7 @@ class Games(RoomHooks):
         room.once("turn", self.turn, self.end)
 
     def on_dispatch_message(self, room: Room, incoming: Incoming) -> object:
-        """Take what a player picks; the last one ends the round."""
+        """Take a player's pick; the last one ends the round."""
         game: Game = room.data
         match incoming.body.params:
             case Pick(number):
@@ -130,7 +130,7 @@ class Games(RoomHooks):
         return True
 
     def end(self, room: Room, key: str) -> None:
-        """End a round: the lowest number that only one has picked wins it."""
+        """End a round: the lowest number that only one player picked wins it."""
         game: Game = room.data
         often = Counter(game.picks.values())
         alone = {number: user for user, number in game.picks.items() if often[number] == 1}
@@ -144,7 +144,7 @@ class Games(RoomHooks):
             self.finish(room)
 
     def on_dispatch_system_message(self, room: Room, event: object) -> None:
-        """Tell the others who is away, and end a game that only one is left of."""
+        """Tell the others who is away, and end a game in which only one is left."""
         match event:
             case Disconnected(member):
                 room.notify("away", {"player": member.user})
@@ -159,7 +159,7 @@ class Games(RoomHooks):
         room.close("over")
 
     def stats(self, connection: Connection, request: Any) -> object:
-        """Return what happened so far: matches by mode, timers by name."""
+        """Return the statistics: matches by mode, timers by name."""
         return {
             "games": len(self.lobby),
             "matches": self.lobby.matchmaker.statistics(),
@@ -181,7 +181,7 @@ def make(reactor: Any, arguments: Namespace) -> Server:
 
 
 def options(parser: ArgumentParser) -> None:
-    """Add what this program can be told."""
+    """Add the options of this program."""
     parser.add_argument("--wait", type=float, default=30.0, help="seconds for enough players")
     parser.add_argument("--turn", type=float, default=10.0, help="seconds to pick a number")
 

@@ -1,8 +1,8 @@
-"""Calls over a bus: a bank that answers, and whoever asks it, know a topic and not each other.
+"""Calls over a bus: the bank and its callers know a topic, and not each other.
 
-``python examples/rpc_bus.py --port 8000`` is the bus. ``rpc_bus.py bank 8000`` joins it as a
-bank; start as many as you like, each call is for one of them. ``rpc_bus.py ask 8000 alice``
-asks for a balance. Ctrl-C ends each.
+``python examples/rpc_bus.py --port 8000`` runs the bus. ``rpc_bus.py bank 8000`` joins it as a
+bank. Start as many banks as you like: each call goes to one of them. ``rpc_bus.py ask 8000 alice``
+asks for a balance. Ctrl-C ends each program.
 """
 
 import argparse
@@ -27,12 +27,12 @@ def make(reactor: Any, arguments: argparse.Namespace) -> Server:
     """Return the server that carries the bus."""
     bus = LocalBus(reactor, wall=time.time)
     server = Server(reactor, BusService(bus.broker))
-    server.before_stop(lambda stopping: bus.close())  # whoever still waits is told
+    server.before_stop(lambda stopping: bus.close())  # open calls end with an outcome
     return server
 
 
 def balance(message: Message) -> bytes:
-    """Answer a call; an exception would be its caller's ``refused``, as this one is."""
+    """Answer a call; with an exception, such as this one, the caller gets ``refused``."""
     name = message.data.decode()
     if name not in ACCOUNTS:
         raise Refusal(f"no account of {name}")
@@ -40,7 +40,7 @@ def balance(message: Message) -> bytes:
 
 
 async def connect(reactor: Any, port: int) -> RemoteBus:
-    """Return the bus at a port, or end with a line that says why not."""
+    """Return the bus at a port, or end with an error message."""
     bus = RemoteBus(reactor, TCP4ClientEndpoint(reactor, "127.0.0.1", port))
     try:
         await bus.connect()
@@ -50,7 +50,7 @@ async def connect(reactor: Any, port: int) -> RemoteBus:
 
 
 async def bank(reactor: Any, port: int) -> None:
-    """Answer calls for ever; the bus may go away and come back meanwhile."""
+    """Answer calls until Ctrl-C, even if the bus is restarted meanwhile."""
     bus = await connect(reactor, port)
     reactor.addSystemEventTrigger("before", "shutdown", bus.close)
     await bus.subscribe(["bank.balance"], balance)
@@ -59,7 +59,7 @@ async def bank(reactor: Any, port: int) -> None:
 
 
 async def ask(reactor: Any, port: int, *names: str) -> None:
-    """Ask for some balances, and print what came of it."""
+    """Ask for some balances, and print the outcomes."""
     bus = await connect(reactor, port)
     for name in names:
         outcome = await bus.publish_reliable_random(name.encode(), "bank.balance", timeout=2.0)

@@ -1,8 +1,8 @@
 """A server of messages with ids: ``length u32 LE, id u32 LE, data``, the framing ``tlv``.
 
-It greets with message 301, answers 0 with 201 and 1 with 200, and says farewell with 302
-when a connection ends. What it does not know it answers with 400. At the connection limit,
-and when it ends, it also sends the framework's own close: JSON under the id 0.
+It greets a peer with message 301, answers 0 with 201 and 1 with 200, and sends 302 when a
+connection ends. It answers an unknown id with 400. At the connection limit, and when the server
+stops, it also sends the framework's own close: JSON under the id 0.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class PingRouter(BaseRouter):
 
 
 class HelloRouter(BaseRouter):
-    """Says hello to whoever the data names."""
+    """Says hello to the name in the data."""
 
     def handle(self, request: Request) -> Tlv:
         """Answer."""
@@ -38,23 +38,23 @@ class HelloRouter(BaseRouter):
 
 
 def answer_unknown(connection: Connection, message_id: int, data: bytes) -> Tlv:
-    """Say that the id has no handler; the connection goes on."""
+    """Say that the id has no handler; the connection stays open."""
     return Tlv(ERROR, b"no handler for message %d" % message_id)
 
 
 def greet(connection: Connection) -> None:
-    """Greet a connection, before anything has been asked."""
+    """Greet a new connection."""
     connection.send_message(GREETING, b"welcome")
 
 
 def farewell(connection: Connection, reason: object) -> None:
-    """Say farewell to a connection that ends, if it is still there to hear it."""
+    """Say farewell when a connection ends, if it can still receive it."""
     if connection.sends:
         connection.send_message(FAREWELL, b"farewell")
 
 
 def make(reactor: Any, arguments: argparse.Namespace) -> Server:
-    """Return the server, which has not been started."""
+    """Return the server without starting it."""
     router = IdRouter(answer_unknown)
     router.add(PING, PingRouter())
     router.add(HELLO, HelloRouter())
@@ -63,7 +63,7 @@ def make(reactor: Any, arguments: argparse.Namespace) -> Server:
 
 
 def options(parser: argparse.ArgumentParser) -> None:
-    """Add what the command line has beside the port."""
+    """Add the options of this program."""
     parser.add_argument("--max-connections", type=int, default=1000, help="0: without a limit")
 
 

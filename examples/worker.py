@@ -1,8 +1,8 @@
-"""A worker for a KuPool pool with nothing but Python's standard library: read and translate.
+"""A worker for a KuPool pool with only Python's standard library, to read and translate.
 
 ``python examples/worker.py --connect localhost:8080 --username alice.rig1``; Ctrl-C ends it.
-Messages are JSON, one to a line: docs/protocol.md, sections 2 and 3. One socket, one
-submission at a time, no threads. A worker that submits every second needs no ``ping``.
+Messages are JSON, one per line: docs/protocol.md, sections 2 and 3. It uses one socket, no threads,
+and submits one result at a time. A worker that submits every second needs no ``ping``.
 """
 
 import argparse
@@ -17,9 +17,9 @@ import time
 from contextlib import suppress
 from typing import Any
 
-AUTHORIZE, SUBMIT = 1, 2  # the ids of our requests: only one of each is ever open
+AUTHORIZE, SUBMIT = 1, 2  # the ids of our requests: one of each is open at a time
 PACE = 1.05  # seconds from an answer to the next submission: the permitted 1.000 and a margin
-SILENCE = 180.0  # seconds after which a server that owes us something counts as dead
+SILENCE = 180.0  # seconds after which a server that owes an answer is dead
 PASSING = (26, 27)  # the codes of errors after which the same submission is tried again
 
 
@@ -31,10 +31,10 @@ def solve(job: dict[str, Any]) -> dict[str, Any]:
 
 
 class Worker:
-    """A session that outlives its connections.
+    """A session that continues over several connections.
 
-    ``unsettled`` is the submission that has no final answer. It is sent again after a
-    reconnect: ``Duplicate submission`` then says that the first one was counted.
+    ``unsettled`` is the submission without a final answer. It is sent again after a reconnect:
+    ``Duplicate submission`` then means that the first one was counted.
     """
 
     def __init__(self, username: str) -> None:
@@ -46,7 +46,7 @@ class Worker:
         self.since = float("inf")  # when the server let us in, in the same seconds
 
     def session(self, sock: socket.socket) -> dict[str, Any]:
-        """Work until the connection ends; returns what the server said of that, if it did."""
+        """Work until the connection ends; returns the params of the server's close, or nothing."""
         half, self.due, self.owed = b"", 0.0, AUTHORIZE
         send(sock, AUTHORIZE, "authorize", {"username": self.username})
         while True:
@@ -66,7 +66,7 @@ class Worker:
                 send(sock, SUBMIT, "submit", self.unsettled)
 
     def handle(self, message: dict[str, Any]) -> dict[str, Any]:
-        """Take one message of the server; returns the params of a close, else nothing."""
+        """Handle one message of the server; returns the params of a close, otherwise nothing."""
         if message.get("method") == "job":
             self.job = message["params"]  # only the newest matters
             self.owed = SUBMIT if self.owed == SUBMIT else 0
@@ -92,7 +92,7 @@ def send(sock: socket.socket, number: int, method: str, params: dict[str, Any]) 
 
 
 def main(host: str, port: int, username: str) -> None:
-    """Work, and come back as the server's close says, after a random wait that doubles."""
+    """Work, and reconnect as the server's close says, after a random wait that doubles."""
     worker, most, hurried = Worker(username), 0.5, False
     while True:
         close: dict[str, Any] = {}
@@ -103,11 +103,11 @@ def main(host: str, port: int, username: str) -> None:
         banned_for_a_while = code == 4503 and wait is not None
         wanted = close.get("reconnect", True) or 4000 <= code < 4200
         if (4500 <= code < 4600 or not wanted) and not banned_for_a_while:
-            sys.exit(1)  # nobody is wanted back without a person
+            sys.exit(1)  # do not reconnect: a person has to act
         if time.monotonic() - worker.since > 10:
-            most, hurried = 0.5, False  # only a session that stood for a while starts over
+            most, hurried = 0.5, False  # only a stable session resets the wait
         if code in (4000, 4001) and wait is None and not hurried:
-            hurried = True  # a server that goes down or restarts: at once, but not in a circle
+            hurried = True  # a server that goes down or restarts: at once, but only once
             time.sleep(random.uniform(0, 0.25))
         else:
             time.sleep((wait or 0.0) + random.uniform(0, most))

@@ -1,1 +1,1 @@
-"""Long-running tools that try to break KuPool; `README.md` lists them."""
+"""Long-running tools that try to break KuPool; ``README.md`` lists them."""

@@ -1,7 +1,7 @@
-"""Backups of the data folder: made while the daemon runs, checked, and put back.
+"""Backups of the data folder: made while the daemon runs, checked, and restored.
 
-A backup is a folder with a copy of each file, and a manifest that is written last. The parts
-are named after their schemas: ``log``, ``store`` and ``spool``.
+A backup is a folder with a copy of each file, and a manifest that is written last. The parts are
+named after their schemas: ``log``, ``store`` and ``spool``.
 
 Everything here blocks: it is for commands, not for the reactor.
 """

@@ -1,4 +1,4 @@
-"""How a command shows how far it is."""
+"""How a command shows its progress."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from kupool.storage.copies import Progress
 
 
 class Bar(Protocol):
-    """Shows how far a command is."""
+    """Shows the progress of a command."""
 
     def total(self, size: int) -> None:
-        """Say how many bytes are to be handled in all."""
+        """Set the number of bytes of all steps."""
 
     def stage(self, text: str) -> Progress:
         """Begin the next step; returns a function to call with the number of bytes done."""

@@ -1,4 +1,4 @@
-"""Whether a backup is good: the files are what the manifest says, and belong together."""
+"""Checks a backup: the files match the manifest, and belong together."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def check_backup(folder: Path, bar: Bar) -> tuple[Manifest, Contents]:
 
 
 def check_files(folder: Path, manifest: Manifest) -> None:
-    """See that every file is there, plain, and of its size; raises :class:`BackupError`."""
+    """Check that every file is there, plain, and has its size; raises :class:`BackupError`."""
     for part in manifest.parts:
         path = folder / file_name(part)
         try:
@@ -43,18 +43,18 @@ def check_files(folder: Path, manifest: Manifest) -> None:
             other = folder / (file_name(part) + beside)
             if other.exists() and other.stat().st_size:
                 raise BackupError(
-                    f"{other}: this file is not part of the backup; somebody has written to it"
+                    f"{other}: this file is not part of the backup; somebody wrote to the folder"
                 )
 
 
 def check_digest(folder: Path, manifest: Manifest, part: str, found: str) -> None:
-    """Raise :class:`BackupError` where a file is not what the manifest says."""
+    """Raise :class:`BackupError` if a file does not match the manifest."""
     if found != manifest.files[file_name(part)].sha256:
-        raise BackupError(f"{folder / file_name(part)}: its SHA-256 is not that of the manifest")
+        raise BackupError(f"{folder / file_name(part)}: its SHA-256 differs from the manifest")
 
 
 def check_contents(folder: Path, manifest: Manifest) -> Contents:
-    """Return what the copies hold; raises :class:`BackupError` where they do not agree."""
+    """Return the contents of the copies; raises :class:`BackupError` if they disagree."""
     contents = merge([_read(folder, part) for part in manifest.parts])
     check_agreement(contents)
     epoch = contents.identity.epoch if contents.identity is not None else ""

@@ -18,18 +18,18 @@ from __future__ import annotations
 from kupool.backup.contents import Contents
 from kupool.log import Identity
 
-#: Job ids that are passed over, as nobody knows how many were given out after the backup.
+#: Job ids that are skipped, because nobody knows how many were used after the backup.
 JOB_MARGIN = 1_000_000
 
 #: Clients of the first implementation keep a job id in 32 bits.
 LARGEST_JOB = 2**31 - 1
 
-#: 2024-01-01, in seconds since the epoch: an earlier time is that of a clock that is not set.
+#: 2024-01-01, in seconds since the epoch: a clock with an earlier time is not set.
 PLAUSIBLE = 1_704_067_200
 
 
 def objections(backup: Contents, there: Contents, waiting: int) -> list[str]:
-    """Return why what is in the folder should not be replaced; empty where it may be.
+    """Return why the data in the folder should not be replaced; empty if it may be.
 
     ``waiting`` is how many batches wait in the folder's spool that are not in the backup.
     """
@@ -48,7 +48,7 @@ def _other_pools(backup: Contents, there: Contents) -> list[str]:
             continue
         if held.identity is None:
             if not _is_empty(held):
-                found.append(f"its {part} does not say of which pool it is")
+                found.append(f"its {part} does not name its pool")
         elif wanted is not None and held.identity.pool_id != wanted.pool_id:
             found.append(
                 f"its {part} belongs to pool {held.identity.pool_id}, and the backup to pool "
@@ -83,7 +83,7 @@ def _newer(backup: Contents, there: Contents) -> list[str]:
             f"its log ends at position {there.log.last:,}, that of the backup at "
             f"{backup.log.last:,}: {there.log.last - backup.log.last:,} more"
         )
-    # A log that is newer says by how much; a store beside it says no more than that.
+    # The log says how much newer it is; the store beside it would say the same.
     if there.store is not None and backup.store is not None and not found:
         if there.store.mark > max(backup.store.mark, backup.log.last if backup.log else 0):
             found.append(
@@ -99,7 +99,7 @@ def _newer(backup: Contents, there: Contents) -> list[str]:
 
 
 def highest_position(*sides: Contents) -> int:
-    """Return the highest position of a log that any of several sides knows."""
+    """Return the highest position of a log in several backups or folders."""
     known = [0]
     for side in sides:
         if side.log is not None:
@@ -114,22 +114,22 @@ def _beginnings(identity: Identity | None) -> list[int]:
 
 
 def next_job(made_at: float, now: float, interval: float, *sides: Contents) -> int:
-    """Return a job id that certainly was not given out, neither before the backup nor after.
+    """Return a job id that was certainly not used, neither before the backup nor after it.
 
     ``made_at`` is when the backup was made, ``now`` the time, both in seconds since the epoch;
-    ``interval`` is the seconds between jobs. Raises :class:`ValueError` where there is none.
+    ``interval`` is the seconds between jobs. Raises :class:`ValueError` if there is none.
     """
     given = max(
         (max(s.store.newest_job, s.store.reserved_until) for s in sides if s.store), default=0
     )
-    # Jobs may have been made since the backup, also where nobody has their ids any more.
+    # Jobs may have been made since the backup, even if nobody has their ids any more.
     meanwhile = int(max(0.0, now - made_at) * max(1.0, 1.0 / interval))
     wanted = given + JOB_MARGIN + meanwhile
     if now >= PLAUSIBLE:
         wanted = max(wanted, int(now) - PLAUSIBLE)
     if wanted <= LARGEST_JOB:
         return wanted
-    # Nearer than that only when there is no room left, or the clock is wrong.
+    # Skip fewer ids only if there are no more, or if the clock is wrong.
     if given + JOB_MARGIN <= LARGEST_JOB:
         return given + JOB_MARGIN
     raise ValueError(f"job ids are used up: {given:,} was given out, {LARGEST_JOB:,} is the last")

@@ -1,4 +1,4 @@
-"""What the files of a data folder hold: of which pool, and how far they go."""
+"""Reads the contents of a data folder: the pool, and the positions of its files."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import NamedTuple
 from kupool.backup import BackupError, file_name
 from kupool.log import Epoch, Identity
 
-#: Every part, in the order in which its moment is fixed. The spool comes before the store, and
-#: that before the log, as this is how batches and the ways to know of them travel: what a
-#: later part has already is only counted once, and what no part has would be lost.
+#: Every part, in the order of their snapshots. A batch goes from the spool to the log, and then to
+#: the store. With this order a batch may be in two parts, and is counted once; it is never in none
+#: of them.
 PARTS = ("spool", "store", "log")
 
-#: A table that a file of each part has had from the first release on.
+#: A table that each part has had since the first release.
 _OWN_TABLE = {"log": "entries", "store": "applied_batches", "spool": "spooled"}
 
 
 class LogContents(NamedTuple):
-    """Which positions a log holds; where it holds none, ``first`` is ``last + 1``."""
+    """The positions in a log; if it has no entry, ``first`` is ``last + 1``."""
 
     identity: Identity | None
     first: int
@@ -27,7 +27,7 @@ class LogContents(NamedTuple):
 
 
 class StoreContents(NamedTuple):
-    """Up to where a store has counted, and which job ids may have been given out."""
+    """The position up to which a store has counted, and the job ids that may have been used."""
 
     identity: Identity | None
     mark: int
@@ -36,14 +36,14 @@ class StoreContents(NamedTuple):
 
 
 class SpoolContents(NamedTuple):
-    """How many batches wait in a spool, and of which pool; empty where it does not say."""
+    """How many batches wait in a spool, and their pool; empty if it does not say."""
 
     waiting: int
     pool_id: str = ""
 
 
 class Contents(NamedTuple):
-    """What each part holds; None where there is no such file."""
+    """The contents of each part; None if there is no such file."""
 
     log: LogContents | None = None
     store: StoreContents | None = None
@@ -51,7 +51,7 @@ class Contents(NamedTuple):
 
     @property
     def identity(self) -> Identity | None:
-        """Of which pool they are, as the log says, or else the store."""
+        """The identity of their pool according to the log, or else the store."""
         for part in (self.log, self.store):
             if part is not None and part.identity is not None:
                 return part.identity
@@ -59,17 +59,17 @@ class Contents(NamedTuple):
 
     @property
     def pool_id(self) -> str:
-        """The id of the pool that they are of; empty where none of them says."""
+        """The id of their pool; empty if none of them says."""
         if self.identity is not None:
             return self.identity.pool_id
         return self.spool.pool_id if self.spool is not None else ""
 
 
 def read_part(connection: sqlite3.Connection, part: str) -> Contents:
-    """Return what the file of one part holds.
+    """Return the contents of one part's file.
 
-    Raises :class:`BackupError` where it is no file of ours, and ``sqlite3.Error`` where it
-    cannot be read.
+    Raises :class:`BackupError` if it is not a file of KuPool, and ``sqlite3.Error`` if it cannot be
+    read.
     """
     if not _has(connection, _OWN_TABLE[part]):
         raise BackupError(f"{file_name(part)}: not a {part} of KuPool")
@@ -81,7 +81,7 @@ def read_part(connection: sqlite3.Connection, part: str) -> Contents:
 
 
 def merge(parts: list[Contents]) -> Contents:
-    """Return one of what several parts hold."""
+    """Combine the contents of several parts."""
     merged = Contents()
     for one in parts:
         merged = merged._replace(**{k: v for k, v in one._asdict().items() if v is not None})
@@ -89,13 +89,13 @@ def merge(parts: list[Contents]) -> Contents:
 
 
 def check_agreement(contents: Contents) -> None:
-    """Raise :class:`BackupError` where log and store are not of one pool and one moment."""
+    """Raise :class:`BackupError` if log and store are of two pools or two moments."""
     log, store = contents.log, contents.store
     for part, found in (("log", log), ("store", store)):
         if found is not None and found.identity is None:
             raise BackupError(
-                f"{file_name(part)} does not say of which pool it is; start this version of the "
-                "daemon on it once"
+                f"{file_name(part)} does not name its pool; start the daemon of this version on it "
+                "once"
             )
     if contents.spool is not None and contents.spool.pool_id not in ("", contents.pool_id):
         raise BackupError(
@@ -111,14 +111,14 @@ def check_agreement(contents: Contents) -> None:
         )
     if log.identity != store.identity or store.mark > log.last:
         raise BackupError(
-            "the store and the log are not of one moment: the store has counted up to position "
-            f"{store.mark:,} of epoch {store.identity.epoch}, and the log ends at {log.last:,} "
-            f"of epoch {log.identity.epoch}"
+            "the store and the log are from different moments: the store has counted up to "
+            f"position {store.mark:,} of epoch {store.identity.epoch}, and the log ends at "
+            f"{log.last:,} of epoch {log.identity.epoch}"
         )
     if log.first > store.mark + 1:
         raise BackupError(
             f"the store has counted up to position {store.mark:,}, and the log begins at "
-            f"{log.first:,}: what lies between is in neither"
+            f"{log.first:,}: the batches between them are in neither"
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class BackupError(Exception):
-    """A backup cannot be made or put back, or is not good; says why, and what to do."""
+    """A backup cannot be made or restored, or is damaged; says why, and what to do."""
 
 
 __all__ = ["BackupError"]

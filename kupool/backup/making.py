@@ -1,4 +1,4 @@
-"""Making a backup of a data folder that a daemon may be writing to."""
+"""Makes a backup of a data folder that a daemon may be writing to."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ from kupool.storage.copies import (
     write_file,
 )
 
-#: Times that the files are looked at for a moment at which they agree, and seconds between:
-#: a daemon that starts tells one of them after the other of a new epoch.
+#: How often the files are read until they agree, and the seconds between: a daemon that starts
+#: writes a new epoch into one after the other.
 ATTEMPTS, PAUSE = 5, 0.5
 
 
 class Source(NamedTuple):
-    """What is backed up: the parts of a data folder, under the settings ``mq``, ``store``."""
+    """What to back up: the parts of a data folder, with the settings ``mq`` and ``store``."""
 
     folder: Path
     parts: Sequence[str]
@@ -50,10 +50,10 @@ class Source(NamedTuple):
 
 
 def make_backup(source: Source, target: Path, bar: Bar, wall: Callable[[], float]) -> Manifest:
-    """Copy the files to the new folder ``target``, all as of one moment; returns the manifest.
+    """Copy the files to the new folder ``target``, as of one moment; returns the manifest.
 
-    It gets its name once it is complete, checked and on disk. Raises :class:`BackupError`, and
-    leaves nothing behind then. ``wall`` returns seconds since the epoch.
+    The folder gets its name once it is complete, checked and on disk. Raises :class:`BackupError`,
+    and then leaves nothing behind. ``wall`` returns seconds since the epoch.
     """
     check_target(target)
     try:
@@ -70,7 +70,7 @@ def make_backup(source: Source, target: Path, bar: Bar, wall: Callable[[], float
             files = _copy(snapshots, partial, bar)
             manifest = _manifest(source, contents, made_at, files)
             if check_contents(partial, manifest) != contents:
-                raise BackupError("the copies do not hold what the files held; try it again")
+                raise BackupError("the copies differ from the files; try again")
             write_file(partial / MANIFEST, encode_manifest(manifest))
             sync_folder(partial)
             os.rename(partial, target)
@@ -83,7 +83,7 @@ def make_backup(source: Source, target: Path, bar: Bar, wall: Callable[[], float
 
 
 def check_target(target: Path) -> None:
-    """Raise :class:`BackupError` unless a folder can be made here, or is here and empty."""
+    """Raise :class:`BackupError` unless the folder can be created, or exists and is empty."""
     try:
         found = os.lstat(target)
     except FileNotFoundError:
@@ -107,7 +107,7 @@ def check_target(target: Path) -> None:
 
 
 def _look(source: Source) -> tuple[dict[str, FileSnapshot], Contents]:
-    """Fix a moment at which the files agree; returns their snapshots and what is in them."""
+    """Find a moment at which the files agree; returns their snapshots and contents."""
     for attempt in range(ATTEMPTS):
         snapshots: dict[str, FileSnapshot] = {}
         try:
@@ -134,8 +134,9 @@ def _read(snapshot: FileSnapshot, part: str) -> Contents:
 
 
 def _copy(snapshots: dict[str, FileSnapshot], folder: Path, bar: Bar) -> dict[str, CopiedFile]:
-    """Copy what was looked at, and check the copies. The log, which grows most, goes first:
-    its ``-wal`` cannot be used again before.
+    """Copy the snapshots, and check the copies.
+
+    The log, which grows most, is first: until it is copied, its ``-wal`` keeps growing.
     """
     for part, snapshot in reversed(snapshots.items()):
         name = file_name(part)

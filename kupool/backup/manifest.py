@@ -17,10 +17,10 @@ from kupool.backup.contents import PARTS
 #: The name of the file.
 MANIFEST = "backup.json"
 
-#: The form of the manifest that this version writes, and the newest that it reads.
+#: The version of the manifest that this release writes, and the newest that it reads.
 FORMAT = 1
 
-#: A manifest is never larger, in bytes.
+#: The largest size of a manifest in bytes.
 LARGEST = 1024 * 1024
 
 
@@ -32,10 +32,10 @@ class CopiedFile(msgspec.Struct):
 
 
 class Manifest(msgspec.Struct):
-    """What a backup holds. ``mq`` and ``store`` are the settings that it was made under.
+    """The contents of a backup. ``mq`` and ``store`` are the settings that it was made with.
 
-    ``log_first`` and ``log_last`` are the positions in the log, ``counted_to`` that of the
-    store's mark; ``spooled`` and ``dead_letters`` are numbers of batches.
+    ``log_first`` and ``log_last`` are the positions in the log, ``counted_to`` is the position up
+    to which the store has counted; ``spooled`` and ``dead_letters`` are numbers of batches.
     """
 
     format: int
@@ -69,12 +69,12 @@ class Manifest(msgspec.Struct):
 
 
 def time_text(seconds: float) -> str:
-    """Return seconds since the epoch as a manifest has them, in UTC."""
+    """Return seconds since the epoch as UTC in the manifest's format."""
     return datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def encode_manifest(manifest: Manifest) -> bytes:
-    """Return a manifest as the text of its file."""
+    """Return the text of the manifest's file."""
     return msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"
 
 

@@ -1,10 +1,10 @@
-"""The parts of a backup, and the files that they are in."""
+"""The parts of a backup, and their files."""
 
 from __future__ import annotations
 
 
 def file_name(part: str) -> str:
-    """Return the name of the file that a part is kept in."""
+    """Return the name of a part's file."""
     return f"{part}.sqlite"
 
 

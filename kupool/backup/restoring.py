@@ -1,4 +1,4 @@
-"""Putting a backup back into a data folder that no daemon uses."""
+"""Restores a backup into a data folder that no daemon uses."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from kupool.storage.migrations import SchemaTooNew, migrate
 
 
 class Into(NamedTuple):
-    """A data folder, the parts that its settings want, and the seconds between its jobs."""
+    """A data folder, the parts that its settings need, and the seconds between its jobs."""
 
     folder: Path
     parts: Sequence[str]
@@ -40,12 +40,11 @@ class Into(NamedTuple):
 
 
 class Restored(NamedTuple):
-    """What was done.
+    """The result of a restore.
 
-    ``begins_after`` is the position that the new epoch begins after, and ``next_job`` the id
-    from which jobs go on; 0 where the backup has no such part. ``replaced`` is the folder with
-    what was there before, None where nothing was. ``there`` is what that held, and ``forced``
-    says what would have been reasons not to replace it.
+    The new epoch begins after ``begins_after``. Job ids continue from ``next_job``. Both are 0 if
+    the backup has no such part. ``replaced`` is the folder with the old files, None if there were
+    none. ``there`` are their contents, and ``forced`` the objections to replacing them.
     """
 
     manifest: Manifest
@@ -57,17 +56,17 @@ class Restored(NamedTuple):
 
 
 class Refused(BackupError):
-    """What is in the folder should not be replaced; says why."""
+    """The data in the folder should not be replaced; says why."""
 
 
 def restore_backup(
     source: Path, into: Into, bar: Bar, wall: Callable[[], float], *, force: bool = False
 ) -> Restored:
-    """Put a backup back, as the beginning of a new epoch; the folder is locked by the caller.
+    """Restore a backup and begin a new epoch; the caller has locked the folder.
 
-    Raises :class:`Refused` where the folder holds what should not be replaced, unless with
-    ``force``, and :class:`BackupError` where the backup is not good or cannot be put there. The
-    folder is as it was then. ``wall`` returns seconds since the epoch.
+    Raises :class:`Refused` if the folder has data that should not be replaced, unless with
+    ``force``. Raises :class:`BackupError` if the backup is damaged or cannot be written there. The
+    folder is then unchanged. ``wall`` returns seconds since the epoch.
     """
     manifest = read_manifest(source)
     _check_parts(manifest, into)
@@ -113,7 +112,7 @@ def _check_parts(manifest: Manifest, into: Into) -> None:
 
 
 def _look(into: Into) -> tuple[Contents, list[str]]:
-    """Return what the folder holds, and what of it cannot be read."""
+    """Return the contents of the folder, and the files that cannot be read."""
     found, damage = [], []
     for part in into.parts:
         path = into.folder / file_name(part)
@@ -134,13 +133,13 @@ def _look(into: Into) -> tuple[Contents, list[str]]:
 
 
 def _open(path: Path) -> sqlite3.Connection:
-    """Open a file that nobody uses, with what its ``-wal`` holds, without changing it."""
+    """Open a file that nobody uses, with its ``-wal``, without changing it."""
     uri = f"file:{quote(os.fspath(path))}?mode=ro"
     return sqlite3.connect(uri, uri=True, isolation_level=None)
 
 
 def _waiting_only_there(source: Path, into: Into) -> int:
-    """Return how many batches wait in the folder's spool that do not in the backup's."""
+    """Return how many batches wait in the folder's spool that are not in the backup's."""
     name, query = file_name("spool"), "SELECT entry_id FROM spooled"
     try:
         with closing(_open(source / name)) as backup, closing(_open(into.folder / name)) as there:
@@ -172,7 +171,7 @@ def _copy(source: Path, manifest: Manifest, staging: Path, bar: Bar) -> None:
 
 
 def _begin_anew(staging: Path, backup: Contents, *, position: int, job: int, now: float) -> None:
-    """Have the copies begin a new epoch after a position, and with a job of this id."""
+    """Begin a new epoch in the copies, after a position, with a job of this id."""
     identity = backup.identity
     if backup.log is not None and identity is not None:
         identity = identity.with_epoch(secrets.token_hex(16), position)
@@ -207,7 +206,7 @@ def _write_epochs(connection: sqlite3.Connection, table: str, identity: Identity
 
 
 def _retire_jobs(connection: sqlite3.Connection, job: int, position: int, now: float) -> None:
-    """Leave one job, which nobody has seen: nonces used for others since cannot be known."""
+    """Leave one job, which nobody has seen: nonces used for others since are unknown."""
     connection.execute("DELETE FROM job_history")
     connection.execute(
         "INSERT INTO job_history (job_id, server_nonce, created_at, log_position) "
@@ -222,7 +221,7 @@ def _retire_jobs(connection: sqlite3.Connection, job: int, position: int, now: f
 
 
 def _settle(path: Path) -> None:
-    """Put a changed file on disk; raises ``OSError``."""
+    """Make a changed file durable; raises ``OSError``."""
     left = [path.name + beside for beside in BESIDE if path.with_name(path.name + beside).exists()]
     if left:
         raise OSError(f"{left[0]} is still there")

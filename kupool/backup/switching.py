@@ -1,7 +1,7 @@
-"""Putting files in the place of others, so that an interruption can be made up for.
+"""Replaces files by others so that an interruption can be repaired.
 
-A note in the folder says what is under way. While it is there, the files may be of two
-different moments, and nobody may use them: :func:`finish` goes on where it was left.
+A note in the folder says which files are being replaced. While it is there, the files may be of two
+different moments, and nobody may use them. :func:`finish` continues the work.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ NOTE = "restoring.json"
 
 
 class Switch(msgspec.Struct):
-    """Files that go from the folder ``staging`` to their places, and what was there to the
-    folder ``replaced``. Both are in the data folder; ``source`` is the backup they are of.
+    """Files that move from the folder ``staging`` to their places, while the old ones move to the
+    folder ``replaced``. Both are in the data folder; ``source`` is the backup.
     """
 
     source: str
@@ -32,7 +32,7 @@ class Switch(msgspec.Struct):
 
 
 def unfinished(folder: Path) -> Switch | None:
-    """Return what is under way in a folder; raises :class:`BackupError`."""
+    """Return the unfinished switch of a folder, if any; raises :class:`BackupError`."""
     path = folder / NOTE
     try:
         return msgspec.json.decode(path.read_bytes(), type=Switch)
@@ -43,17 +43,17 @@ def unfinished(folder: Path) -> Switch | None:
 
 
 def check_finished(folder: Path) -> None:
-    """Raise :class:`BackupError` while a switch is under way in a folder."""
+    """Raise :class:`BackupError` if a folder has an unfinished switch."""
     begun = unfinished(folder)
     if begun is not None:
         raise BackupError(
-            f"{folder}: a restore was interrupted, and its files are of two moments; "
+            f"{folder}: a restore was interrupted, and its files are from two moments; "
             f"'kupool restore {begun.source}' finishes it"
         )
 
 
 def begin(folder: Path, source: Path, staging: Path, files: Sequence[str]) -> Switch:
-    """Note what is to be switched; raises :class:`BackupError`."""
+    """Write the note of a switch; raises :class:`BackupError`."""
     replaced = _new_folder(folder)
     switch = Switch(os.fspath(source), staging.name, replaced.name, list(files))
     pending = folder / f"{NOTE}.new"
@@ -84,14 +84,14 @@ def _new_folder(folder: Path) -> Path:
 
 
 def finish(folder: Path, switch: Switch) -> None:
-    """Do what is left of a switch; raises :class:`BackupError`, and may be called again."""
+    """Do the rest of a switch; raises :class:`BackupError`, and may be called again."""
     staging, replaced = folder / switch.staging, folder / switch.replaced
     try:
-        sync_folder(folder)  # the note comes before all that it is about
+        sync_folder(folder)  # the note has to be durable before any file moves
         for name in switch.files:
             if not (staging / name).exists():
-                continue  # it is in its place already
-            # What belongs to the old file goes first: nothing of it may meet the new one.
+                continue  # already in its place
+            # Move the files beside the old one first: the new file must not be used with them.
             for old in (*_beside(folder, name), name):
                 if os.path.lexists(folder / old):
                     os.rename(folder / old, replaced / old)
@@ -108,12 +108,12 @@ def finish(folder: Path, switch: Switch) -> None:
 
 
 def _beside(folder: Path, name: str) -> list[str]:
-    """Return the names of what is kept beside a file, as its ``-wal``."""
+    """Return the names of the files beside a database, such as its ``-wal``."""
     return sorted(other for other in os.listdir(folder) if other.startswith(f"{name}-"))
 
 
 def own(path: Path, folder: Path) -> None:
-    """Give a file to the owner of a folder, where root works for somebody else."""
+    """Give a file the owner of its folder, if root runs the command."""
     if os.geteuid() == 0:
         owner = folder.stat()
         os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)

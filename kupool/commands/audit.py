@@ -1,4 +1,4 @@
-"""``kupool audit``: compare the counts with the log they were made from."""
+"""``kupool audit``: compare the counts with the log."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from kupool.settings import StorageSettings
 from kupool.stats.auditing import Audit, Auditor, NotComparable
 from kupool.stats.side_by_side import SideBySide
 
-#: Differences printed at the most.
+#: The most differences that are printed.
 SHOWN = 100
 
-#: Exit statuses beside 0.
+#: Exit statuses besides 0.
 DIFFERENT = 1
 WRONG = 2
 NOTHING = 3
@@ -44,19 +44,17 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--from", dest="start", type=parse_time, default=0, metavar="TIME")
     parser.add_argument("--to", dest="end", type=parse_time, default=EVER, metavar="TIME")
-    parser.add_argument(
-        "--json", action="store_true", help="print what was found as one JSON object"
-    )
+    parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
     parser.add_argument(
         "--accept-gaps",
         action="store_true",
-        help="take note of the parts of the log that were lost before they were known to be "
-        "counted, so that they are reported no more, and do nothing else",
+        help="accept the lost parts of the log, so that they are no longer reported, and do "
+        "nothing else",
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print what was compared and what was found; the status says how it came out."""
+    """Print what was compared and what was found; the exit status says the result."""
     loaded = load_settings(arguments)
     if loaded is None:
         return 1

@@ -1,4 +1,4 @@
-"""``kupool backup``: copy what the data folder holds while the daemon runs, and check copies."""
+"""``kupool backup``: copy the data folder while the daemon runs, and check copies."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from kupool.commands.data_files import missing_file, not_a_folder
 from kupool.commands.settings_flags import add_settings_parser, load_settings
 from kupool.settings import LogSettings, StorageSettings
 
-#: How far the command gives way to the daemon beside it.
+#: How much the command lowers its priority for the daemon.
 NICENESS = 10
 
 
@@ -29,14 +29,14 @@ def add_parser(subparsers: Any) -> None:
     parser = add_settings_parser(
         subparsers, "backup", "copy the data folder while the daemon runs, or check a copy", run
     )
-    parser.add_argument("target", metavar="TARGET", type=Path, help="a new folder, or an empty one")
+    parser.add_argument("target", metavar="TARGET", type=Path, help="a new or empty folder")
     parser.add_argument(
-        "--check", action="store_true", help="check the backup in TARGET, and make none"
+        "--check", action="store_true", help="check the backup in TARGET instead of making one"
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Make a backup, or check one; the status is 1 where it failed."""
+    """Make a backup, or check one; the status is 1 if that failed."""
     target = Path(os.path.abspath(arguments.target))
     try:
         if arguments.check:
@@ -57,8 +57,8 @@ def _make(storage: StorageSettings, log: LogSettings, target: Path) -> int:
     parts, missing = parts_of(storage, log), elsewhere(storage, log)
     if not parts:
         print(
-            f"kupool: no file holds anything: {' and '.join(missing)} are not in the data folder; "
-            f"{PAGE} says what to do",
+            f"kupool: there is no file to back up: {' and '.join(missing)} are not in the data "
+            f"folder; {PAGE} says what to do",
             file=sys.stderr,
         )
         return 1
@@ -85,7 +85,7 @@ def _make(storage: StorageSettings, log: LogSettings, target: Path) -> int:
 
 
 def summary(manifest: Manifest) -> str:
-    """Return what a backup holds in one line."""
+    """Return the contents of a backup in one line."""
     found = [f"{', '.join(sorted(manifest.files))}, {manifest.size / 1e6:,.1f} MB"]
     found.append(f"as of {manifest.made_at}, pool {manifest.pool_id or 'not known'}")
     if "log" in manifest.parts:

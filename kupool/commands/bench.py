@@ -1,4 +1,4 @@
-"""``kupool bench``: put load on a pool, and say what it could do."""
+"""``kupool bench``: put load on a pool, and report its speed."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from kupool.commands.running import Ending, raise_descriptor_limit, run
 from kupool.commands.target import Target, add_target_flags, duration, positive, read_target
 from kupool.timing.waiting import and_then
 
-#: Seconds between two moves of the progress bar, or two plain lines.
+#: Seconds between two updates of the progress bar, or between two plain lines.
 BAR_EVERY = 0.2
 PLAIN_EVERY = 2.0
 
-#: Seconds that the answers still due at the end may take.
+#: Seconds to wait at the end for the missing answers.
 DRAIN = 2.0
 
 LIMITED = (
@@ -109,8 +109,8 @@ class _Bench:
         self._began = 0.0
         self._limited = False
         self._before = (0.0, 0)
-        # The bar is moved from the reactor: a thread of its own would take the
-        # processor from the load at any time.
+        # The reactor updates the bar: a separate thread could take the CPU from the load at any
+        # time.
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -141,11 +141,11 @@ class _Bench:
         return 0 if self._load.counts.accepted else 1
 
     async def _connect_and_measure(self) -> float | None:
-        """Return how many seconds the load ran; None when connecting was interrupted."""
+        """Return how many seconds the load ran; None if connecting was interrupted."""
         return await self._measure() if await self._connect() else None
 
     async def _connect(self) -> bool:
-        """Open the sessions; returns False when that was interrupted."""
+        """Open the sessions; returns False if that was interrupted."""
         connecting = Deferred.fromCoroutine(self._load.connect())
 
         def interrupt(_: None) -> Deferred[None] | None:
@@ -164,7 +164,7 @@ class _Bench:
         return not self._ending.over
 
     async def _measure(self) -> float:
-        """Let the load run; returns how many seconds it did."""
+        """Let the load run; returns for how many seconds it did."""
         reactor, load = self._reactor, self._load
         gc.collect()
         gc.freeze()

@@ -1,4 +1,4 @@
-"""What the commands that compare log and counts show: how far they are, and what they found."""
+"""What the commands that compare log and counts show: their progress and their findings."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from kupool.stats.side_by_side import ComparedRange, Difference
 
 @contextmanager
 def shown_progress() -> Iterator[Told]:
-    """Show a bar with an estimate, where there is a terminal for it; gives what to call."""
+    """Show a progress bar with an estimate on a terminal; yields a function to call."""
     console = make_console(stderr=True)
     bar = Progress(
         TextColumn("{task.description}"),
@@ -50,7 +50,7 @@ def shown_progress() -> Iterator[Told]:
 
 
 def compared_text(compared: ComparedRange) -> str:
-    """Say in one line what was compared."""
+    """Return in one line what was compared."""
     if not compared.minutes:
         return "nothing to compare"
     return (
@@ -68,7 +68,7 @@ def counted(count: int, one: str, many: str = "") -> str:
 
 
 def remarks(found: Audit) -> Iterator[str]:
-    """Yield, in lines, what could not be compared, and what is missing."""
+    """Yield lines about what could not be compared, and what is missing."""
     for skipped in found.skipped:
         first, last = minute_text(skipped.first_minute), minute_text(skipped.last_minute)
         minutes = counted(skipped.minutes, "minute")
@@ -88,19 +88,19 @@ def remarks(found: Audit) -> Iterator[str]:
 
 
 def difference_cells(found: Difference) -> tuple[str, str, int, int]:
-    """Return a row that differs: minute, user or worker, number in the log, and counted."""
+    """Return the cells of a difference: minute, user or worker, number in the log, and counted."""
     name = f"{found.username}.{found.worker}" if found.worker else found.username
     return minute_text(found.minute), name, found.logged, found.counted
 
 
 def difference_text(found: Difference) -> str:
-    """Say in one line how a row differs."""
+    """Return in one line how a row differs."""
     minute, name, logged, number = difference_cells(found)
     return f"{minute} {name}: {logged} in the log, {number} counted"
 
 
 def as_json(found: Audit) -> dict[str, Any]:
-    """Return what was found as what JSON can hold; times in seconds since the epoch."""
+    """Return the findings as values for JSON; times in seconds since the epoch."""
     return {
         "compared": found.compared._asdict(),
         "not_compared": [skipped._asdict() for skipped in found.skipped],

@@ -1,4 +1,4 @@
-"""``kupool config``: every setting, its value, and where that came from."""
+"""``kupool config``: every setting, its value, and the source of the value."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def add_parser(subparsers: Any) -> None:
     parser = add_settings_parser(
         subparsers, "config", "show every setting with its value and its source", run
     )
-    parser.add_argument("--show", action="store_true", help="what it does anyway")
+    parser.add_argument("--show", action="store_true", help="show the settings (default)")
     parser.add_argument(
         "--example", action="store_true", help="print a file with all settings and defaults"
     )
@@ -53,7 +53,7 @@ def _rows(loaded: Loaded) -> Iterator[tuple[str, str, str]]:
 
 
 def table(loaded: Loaded) -> Iterator[str]:
-    """Yield a line for each setting: its name, its value, and where that came from."""
+    """Yield a line for each setting: its name, its value, and the source of the value."""
     rows = list(_rows(loaded))
     name_width = max(len(name) for name, _, _ in rows)
     value_width = max(len(value) for _, value, _ in rows if len(value) < 40)
@@ -62,7 +62,7 @@ def table(loaded: Loaded) -> Iterator[str]:
 
 
 def example() -> Iterator[str]:
-    """Yield the lines of a settings file in which everything has its default."""
+    """Yield the lines of a settings file with all defaults."""
     values, now = shown(Settings()), set(reloadable())
     yield "# Settings of KuPool, each with its default. Precedence: a flag overrides an"
     yield "# environment variable, which overrides this file, which overrides the default."

@@ -1,4 +1,4 @@
-"""Standard output and standard error of a command, and how a command line is read."""
+"""Standard output and standard error of a command, and the parser of its command line."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from kupool.printable import printable
 if TYPE_CHECKING:
     from rich.console import Console
 
-#: Characters of a line where no terminal limits them: nothing is cut for a file or a pipe.
+#: The width in characters for files and pipes: large enough that nothing is cut.
 WIDE = 100_000
 
 #: The exit status of a command whose reader has gone away, as a shell gives it for SIGPIPE.
@@ -24,11 +24,11 @@ NO_READER = 141
 
 
 def make_console(*, stderr: bool = False) -> Console:
-    """Return a console that prints all text as it is: what looks like markup is none."""
+    """Return a console that prints all text unchanged, even if it looks like markup."""
     from rich.console import Console  # which takes time that most commands need not spend
 
     class PlainConsole(Console):
-        """Leaves a reader that has gone away to :func:`run_to_status`."""
+        """Leaves a broken pipe to :func:`run_to_status`."""
 
         def on_broken_pipe(self) -> None:
             """Called while a :class:`BrokenPipeError` is handled."""
@@ -67,12 +67,12 @@ def print_table(
 
 
 class CommandParser(argparse.ArgumentParser):
-    """Says in one line what is wrong with a command line, and names the option that was meant."""
+    """Reports a wrong command line in one line, and names the option that was meant."""
 
     _words: list[str]
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
-        """Parse; of a subcommand, words that are left over are an error of its own."""
+        """Parse; a subcommand refuses words that are left over."""
         self._words = sys.argv[1:] if args is None else list(args)
         found, rest = super().parse_known_args(self._words, namespace)
         if rest and not self._has_commands():
@@ -80,7 +80,7 @@ class CommandParser(argparse.ArgumentParser):
         return found, rest
 
     def error(self, message: str) -> NoReturn:
-        """End with status 2; an option that does not exist is the likely cause of anything."""
+        """End with status 2; an unknown option is named first, as the most likely cause."""
         unknown = self._unknown_option()
         if unknown:
             near = self._near(unknown)
@@ -113,9 +113,9 @@ class CommandParser(argparse.ArgumentParser):
 def run_to_status(command: Callable[[], int]) -> int:
     """Run a command with usable streams; returns its exit status.
 
-    An interruption, a reader that has gone away and a full disk are no tracebacks.
+    An interruption, a broken pipe and a full disk show no traceback.
     """
-    if sys.stderr is None:  # closed by whoever started the command
+    if sys.stderr is None:  # the parent process closed it
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     if sys.stdout is None:
         print("kupool: standard output is closed; send it to a file or a pipe", file=sys.stderr)
@@ -137,7 +137,7 @@ def run_to_status(command: Callable[[], int]) -> int:
 
 
 def forget_output() -> None:
-    """Drop what is still buffered, which must not fail again when Python ends."""
+    """Drop buffered output, which would otherwise fail again when Python ends."""
     with suppress(OSError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 

@@ -11,12 +11,12 @@ from kupool.daemon.files import has_spool
 from kupool.settings import LogSettings, StorageSettings
 from kupool.storage.copies import Progress as Told
 
-#: The page that says what to do about what is in no file.
+#: The page about data that is in no file.
 PAGE = "docs/backup.md"
 
 
 class CopyBar:
-    """A progress bar over bytes with an estimate, where there is a terminal for it."""
+    """A progress bar over bytes with an estimate, on a terminal."""
 
     def __init__(self) -> None:
         console = make_console(stderr=True)
@@ -39,7 +39,7 @@ class CopyBar:
         self._progress.stop()
 
     def total(self, size: int) -> None:
-        """Say how many bytes are to be handled in all."""
+        """Set the number of bytes of all steps."""
         self._progress.update(self._task, total=size)
 
     def stage(self, text: str) -> Told:
@@ -49,7 +49,7 @@ class CopyBar:
 
 
 def parts_of(storage: StorageSettings, log: LogSettings) -> Sequence[str]:
-    """Return the parts that the settings keep in files of the data folder."""
+    """Return the parts that are files of the data folder with these settings."""
     found = []
     if log.kind == "sqlite":
         found.append("log")
@@ -61,7 +61,7 @@ def parts_of(storage: StorageSettings, log: LogSettings) -> Sequence[str]:
 
 
 def elsewhere(storage: StorageSettings, log: LogSettings) -> Sequence[str]:
-    """Return what the settings keep, and no file of the data folder holds."""
+    """Return the data that these settings keep outside the data folder."""
     found = []
     if log.kind == "rabbit":
         found.append("the queue and the stream in RabbitMQ")

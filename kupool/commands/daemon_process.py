@@ -1,4 +1,4 @@
-"""The daemon as a child process, for a command that shows how it works."""
+"""The daemon as a child process of a command."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ run()
 
 
 class DaemonProcess(ProcessProtocol):
-    """Runs ``twistd kupool`` and hands on what it prints, line by line.
+    """Runs ``twistd kupool`` and passes on its output, line by line.
 
-    ``on_line`` gets each line without its end; ``on_end`` the exit status when the
-    daemon has ended without having been told to.
+    ``on_line`` gets each line without its end. ``on_end`` gets the exit status if the daemon ended
+    by itself.
     """
 
     _log = Logger()
@@ -51,7 +51,7 @@ class DaemonProcess(ProcessProtocol):
         reactor.spawnProcess(self, sys.executable, arguments, env=dict(os.environ))
 
     def stop(self) -> Deferred[None]:
-        """Stop the daemon in order; fires when it has ended."""
+        """Start an orderly shutdown of the daemon; fires when it has ended."""
         if not self._running:
             return succeed(None)
         ended = self._ended.wait()
@@ -62,13 +62,13 @@ class DaemonProcess(ProcessProtocol):
         return ended
 
     def outReceived(self, data: bytes) -> None:
-        """Take what the daemon prints."""
+        """Handle output of the daemon."""
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
             self._on_line(line.decode("utf-8", "replace"))
 
     def processEnded(self, reason: Failure) -> None:
-        """Tell whoever waits for the end, or that it came by itself."""
+        """Report the end of the daemon."""
         self._running = False
         if self._rest:
             self.outReceived(b"\n")

@@ -1,4 +1,4 @@
-"""Why the data folder, or a file in it, cannot be used: in one line, with what to do."""
+"""Says in one line why the data folder, or a file in it, cannot be used, and what to do."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def not_a_folder(path: Path, setting: str) -> str:
-    """Say what keeps a path from being the daemon's data folder; empty where it may be one.
+    """Say why a path cannot be the daemon's data folder; empty if it can.
 
     ``setting`` names where the path comes from.
     """
@@ -23,7 +23,7 @@ def not_a_folder(path: Path, setting: str) -> str:
 
 
 def missing_file(path: Path, setting: str) -> str:
-    """Say why a file of the data folder cannot be opened; empty where it is there."""
+    """Say why a file of the data folder cannot be opened; empty if it exists."""
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
@@ -32,7 +32,7 @@ def missing_file(path: Path, setting: str) -> str:
         return not_a_folder(path.parent, setting)
     except OSError as error:
         return f"{path}: {error.strerror}"
-    return "" if stat.S_ISREG(mode) else f"{path}: this is not a file, as it should be"
+    return "" if stat.S_ISREG(mode) else f"{path}: this has to be a file, and is not one"
 
 
 __all__ = ["missing_file", "not_a_folder"]

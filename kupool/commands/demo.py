@@ -1,4 +1,4 @@
-"""``kupool demo``: a daemon, a few workers, and what they have done."""
+"""``kupool demo``: a daemon, a few workers, and a table of their counts."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ WORKERS = {
     "dave": 5.0,
 }
 
-#: Seconds until the first table, and between two of them.
+#: Seconds until the first table, and between two tables.
 FIRST_TABLE = 4.0
 TABLE_EVERY = 10.0
 
@@ -44,7 +44,10 @@ TABLE_EVERY = 10.0
 def add_parser(subparsers: Any) -> None:
     """Add the command."""
     add_settings_parser(
-        subparsers, "demo", "start the daemon with a few sample workers; Ctrl-C ends it all", demo
+        subparsers,
+        "demo",
+        "start the daemon with a few sample workers; Ctrl-C stops all",
+        demo,
     )
 
 
@@ -76,7 +79,7 @@ def demo(arguments: argparse.Namespace) -> int:
 
 
 def _probe(name: str, text: str) -> None:
-    """Try whether a TCP address is free; raises :class:`ValueError` that names the setting."""
+    """Check that a TCP address is free; raises :class:`ValueError` that names the setting."""
     try:
         probe(text)
     except CannotListenError as error:
@@ -117,7 +120,7 @@ class _Demo:
         self._daemon.start(self._reactor, self._flags)
         await and_then(self._ending.wait(), self._stop)
         if not self._status:
-            self._output.line("All of it has ended.")
+            self._output.line("The workers and the daemon have stopped.")
         return self._status
 
     async def _stop(self) -> None:
@@ -136,8 +139,8 @@ class _Demo:
         self._ending.reach()
 
     def _begin(self) -> None:
-        """The daemon is ready: start the workers and the tables."""
-        self._output.line(f"{len(WORKERS)} sample workers start; Ctrl-C ends all of it.")
+        """Start the workers and the tables, once the daemon is ready."""
+        self._output.line(f"Starting {len(WORKERS)} sample workers; Ctrl-C stops everything.")
         for username, interval in WORKERS.items():
             client = PoolClient(self._reactor, [self._address], username)
             worker = Worker(self._reactor, client, PaceSettings(interval))
@@ -176,7 +179,7 @@ class _Demo:
             for row in found["per_minute"][-5:]
         ]
         if not rows:
-            self._output.line("No submission is counted yet: the next table has them.")
+            self._output.line("No submission is counted yet; the next table shows the first ones.")
             return
         title = "Accepted submissions a minute"
         print_table(

@@ -43,7 +43,7 @@ from kupool.storage.folder import DataFolder, FolderError
 from kupool.storage.migrations import SchemaTooNew
 from kupool.timing.waiting import and_then
 
-#: What may go wrong, and is explained by its text.
+#: Expected failures, whose text explains them.
 _TROUBLE = (
     CannotMove,
     BrokerError,
@@ -62,9 +62,9 @@ def add_parser(subparsers: Any) -> None:
         "migrate", help=text, description=text[0].upper() + text[1:] + ".", allow_abbrev=False
     )
     parser.set_defaults(func=run)
-    for name, what in (("from", "that the daemon has now"), ("to", "that it gets")):
+    for name, what in (("from", "current"), ("to", "new")):
         parser.add_argument(
-            f"--{name}", dest=f"settings_{name}", metavar="SETTINGS", help=f"settings file {what}"
+            f"--{name}", dest=f"settings_{name}", metavar="SETTINGS", help=f"{what} settings file"
         )
     parser.add_argument(
         "--undo",
@@ -74,12 +74,12 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Move, or undo a move; the status is 1 where that is not possible."""
+    """Move, or undo a move; the status is 1 if that failed."""
     old, new = arguments.settings_from, arguments.settings_to
     if not old or not (new or arguments.undo):
         print(
-            "kupool: migrate needs --from SETTINGS and --to SETTINGS, the settings files that the "
-            "daemon has now and gets; see kupool migrate --help",
+            "kupool: migrate needs --from SETTINGS and --to SETTINGS, the daemon's current "
+            "settings file and its new one; see kupool migrate --help",
             file=sys.stderr,
         )
         return 2
@@ -123,17 +123,17 @@ def _explain(failure: Any) -> None:
 
 
 def _load(path: str) -> Loaded:
-    """Return the settings of a file alone: environment and flags would be those of both."""
+    """Return the settings of a file only: environment and flags would change both sides."""
     loaded = load({"config": path}, {})
     for name in ("mq", "store"):
         if value_of(loaded.settings, name) == "memory":
-            raise CannotMove(f"{path}: {name} is 'memory', which keeps nothing")
+            raise CannotMove(f"{path}: {name} is 'memory', which stores nothing on disk")
     check_engines(loaded)
     return loaded
 
 
 class _Opened:
-    """Opens stores and logs, each folder and each of them once for all who use it."""
+    """Opens stores and logs; each folder and each of them only once."""
 
     def __init__(self, reactor: Any, stack: ExitStack) -> None:
         self._reactor = reactor
@@ -143,9 +143,7 @@ class _Opened:
         self.settings: dict[str, Settings] = {}
 
     def side(self, name: str, loaded: Loaded, *, new: bool) -> Side:
-        """Open the store of some settings, and prepare their log; ``new`` says that they may
-        begin with nothing.
-        """
+        """Open the store of some settings, and prepare their log; ``new`` allows empty ones."""
         settings = self.settings[name] = loaded.settings
         folder = Path(settings.storage.data)
         files = {STORE_FILE: settings.storage.kind, LOG_FILE: settings.log.kind}
@@ -178,7 +176,7 @@ class _Opened:
         return store
 
     def _database(self, dsn: str) -> Store:
-        """Open a database; one that is there already is not opened twice."""
+        """Open a database, or return it if it is open already."""
         from kupool.migration.postgres_store import PostgresStore
         from kupool.storage.postgres import PostgresDatabase
 
@@ -203,7 +201,7 @@ class _Opened:
 
 
 def _refuse_spool(path: Path) -> None:
-    """Refuse a spool with entries: what was accepted is in no log yet."""
+    """Refuse a spool with entries: accepted submissions in it are in no log yet."""
     if not path.exists():
         return
     Database(None, path, "spool").check()
@@ -215,7 +213,7 @@ def _refuse_spool(path: Path) -> None:
     if count:
         raise CannotMove(
             f"{path} holds {count} entries that are not in the log yet; start the daemon with the "
-            "old settings once more while RabbitMQ runs, and stop it in order"
+            "old settings once more while RabbitMQ runs, and stop it with SIGTERM"
         )
 
 
@@ -269,7 +267,7 @@ def _tell(compared: list[Compared], source: Side, target: Side) -> None:
 
 
 class TerminalBar:
-    """A progress bar with an estimate, where there is a terminal for it."""
+    """A progress bar with an estimate, on a terminal."""
 
     def __init__(self) -> None:
         console = make_console(stderr=True)
@@ -292,12 +290,12 @@ class TerminalBar:
         self._progress.stop()
 
     def begin(self, text: str, total: int) -> None:
-        """A piece of work begins."""
+        """A step of the move begins."""
         if self._task is not None:
             self._progress.update(self._task, visible=False)
         self._task = self._progress.add_task(text, total=total or None)
 
     def advance(self, steps: int) -> None:
-        """So many steps more are done."""
+        """This amount of work is done."""
         if self._task is not None:
             self._progress.advance(self._task, steps)

@@ -1,4 +1,4 @@
-"""``kupool restore``: put a backup back into the data folder, as a new epoch."""
+"""``kupool restore``: restore a backup into the data folder, as a new epoch."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from kupool.storage.folder import DataFolder, FolderError
 def add_parser(subparsers: Any) -> None:
     """Add the command."""
     parser = add_settings_parser(
-        subparsers, "restore", "put a backup back into the data folder of a stopped daemon", run
+        subparsers, "restore", "restore a backup into the data folder of a stopped daemon", run
     )
     parser.add_argument("source", metavar="SOURCE", type=Path, help="a folder of 'kupool backup'")
     parser.add_argument(
         "--force",
         action="store_true",
-        help="replace newer data, or that of another pool; it is kept aside",
+        help="replace newer data, or data of another pool; the old data is moved aside",
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Restore a backup; the status is 1 where that failed, and nothing has changed then."""
+    """Restore a backup; the status is 1 if that failed, and then nothing has changed."""
     loaded = load_settings(arguments)
     if loaded is None:
         return 1
@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
         folder.open()
         return _restore(settings, Path(os.path.abspath(arguments.source)), arguments.force)
     except Refused as error:
-        print(f"kupool: {error}; --force replaces it, and keeps it aside", file=sys.stderr)
+        print(f"kupool: {error}; --force replaces it, and moves it aside", file=sys.stderr)
     except (BackupError, FolderError) as error:
         print(f"kupool: {error}", file=sys.stderr)
     finally:
@@ -75,7 +75,7 @@ def _restore(settings: Settings, source: Path, force: bool) -> int:
 
 def _finish(folder: Path, begun: Switch, source: Path) -> int:
     finish(folder, begun)
-    print(f"Finished the restore of {begun.source} into {folder}, which had been interrupted")
+    print(f"Finished the interrupted restore of {begun.source} into {folder}")
     if (folder / begun.replaced).is_dir():
         print(f"What was there before is in {folder / begun.replaced}")
     if begun.source == os.fspath(source):
@@ -97,13 +97,13 @@ def _lines(folder: Path, done: Restored) -> Iterator[str]:
         )
         if there.log is not None and there.log.last > manifest.log_last:
             yield (
-                f"Positions {manifest.log_last + 1:,} to {there.log.last:,} of the log that was "
-                "there are not in this one: what was accepted in them is not counted"
+                f"Positions {manifest.log_last + 1:,} to {there.log.last:,} of the old log "
+                "are not in the backup: their submissions are not counted"
             )
         elif there.log is None:
             yield (
-                f"What was accepted after position {manifest.log_last:,} is not in the backup, "
-                "and lost unless the old files are somewhere"
+                f"Submissions accepted after position {manifest.log_last:,} are not in the backup. "
+                "They are lost unless you still have the old files"
             )
     if "store" in manifest.parts:
         yield f"All jobs are retired, and ids go on after {done.next_job - 1:,}"

@@ -1,4 +1,4 @@
-"""A command on the reactor: from its start to its exit status."""
+"""Runs a command on the reactor, from its start to its exit status."""
 
 from __future__ import annotations
 
@@ -30,39 +30,39 @@ from kupool.commands.console import forget_output
 from kupool.printable import printable
 from kupool.timing.waiting import Waiters
 
-#: Seconds within which two signals are taken for one.
+#: Seconds within which two signals count as one.
 SAME_SIGNAL = 0.5
 
 
 class Ending:
-    """The end of a run: the first cause decides."""
+    """The end of a run; only the first cause counts."""
 
     def __init__(self) -> None:
         self._waiting = Waiters[None]()
         self._error: BaseException | None = None
         self.over = False
-        #: Whether a signal asked for it.
+        #: Whether a signal caused it.
         self.asked = False
 
     def ask(self) -> None:
-        """A signal asks for the end."""
+        """A signal ends the run."""
         self.asked = not self.over
         self.reach()
 
     def reach(self) -> None:
-        """The run is over, as it should be."""
+        """The run ends normally."""
         if not self.over:
             self.over = True
             self._waiting.tell(None)
 
     def fail(self, error: BaseException) -> None:
-        """The run is over, because of an error that :meth:`wait` raises."""
+        """An error ends the run; :meth:`wait` raises it."""
         if not self.over:
             self._error = error
             self.reach()
 
     async def wait(self) -> None:
-        """Wait for the end; raises what it was for, if that is an error."""
+        """Wait for the end; raises the error that caused it, if one did."""
         if not self.over:
             await self._waiting.wait()
         if self._error is not None:
@@ -70,7 +70,7 @@ class Ending:
 
 
 class Output:
-    """Lines on standard output; a reader that goes away ends the run."""
+    """Lines on standard output; a broken pipe ends the run."""
 
     def __init__(self, ending: Ending) -> None:
         self._ending = ending
@@ -78,19 +78,19 @@ class Output:
         self.tty = sys.stdout.isatty()
 
     def line(self, text: str) -> None:
-        """Print one line, above the live one."""
+        """Print one line above the live line."""
         text = printable(text)
         self._write(f"\r\x1b[K{text}\n" if self._live else f"{text}\n")
         self._live = False
 
     def live(self, text: str) -> None:
-        """Replace the last line of a terminal; what does not fit into it is cut."""
+        """Replace the last line of a terminal; text that does not fit is cut."""
         columns = shutil.get_terminal_size().columns
         self._write(f"\r\x1b[K{printable(text)[: columns - 1]}")
         self._live = True
 
     def end(self) -> None:
-        """Leave the live line standing."""
+        """Leave the live line on the screen."""
         if self._live:
             self._write("\n")
             self._live = False
@@ -110,15 +110,14 @@ class Output:
 def run(command: Callable[[Any, Ending], Coroutine[Any, Any, int]], log_level: Any) -> int:
     """Run a command on the reactor until it returns its exit status.
 
-    SIGINT and SIGTERM reach the ending that it is given; another one, a little later, ends
-    the process.
-    A :class:`ClientError` or :class:`ValueError` becomes one line on stderr and status
-    1. Messages of the log from ``log_level`` on go to stderr.
+    SIGINT and SIGTERM reach the given ending. A second signal, a little later, ends the process. A
+    :class:`ClientError` or :class:`ValueError` becomes one line on stderr and status 1. Log
+    messages from ``log_level`` on go to stderr.
     """
     from twisted.internet import reactor as global_reactor
 
     reactor: Any = global_reactor
-    # The pace must not follow a clock that is set: Twisted's own is time.time.
+    # The pace must not follow the wall clock: Twisted's own clock is time.time.
     reactor.seconds = time.monotonic
     _log_to_stderr(log_level)
     ending = Ending()
@@ -141,7 +140,7 @@ def run(command: Callable[[Any, Ending], Coroutine[Any, Any, int]], log_level: A
 
 
 def raise_descriptor_limit(wanted: int) -> None:
-    """Allow so many open files; raises :class:`ValueError` where that is forbidden."""
+    """Allow this many open files; raises :class:`ValueError` if that is forbidden."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         if hard != resource.RLIM_INFINITY and hard < wanted:
@@ -152,7 +151,7 @@ def raise_descriptor_limit(wanted: int) -> None:
 
 
 def complain(text: str) -> None:
-    """Print one line on standard error, where somebody still reads that."""
+    """Print one line on standard error, if it is still open."""
     with suppress(OSError):
         print(f"kupool: {printable(text)}", file=sys.stderr)
 
@@ -172,7 +171,7 @@ def _handle_signals(reactor: Any, ending: Ending) -> None:
     def stop(number: int, frame: object) -> None:
         nonlocal asked
         now = time.monotonic()
-        # A terminal and a parent process may both pass on the same Ctrl-C.
+        # A terminal and a parent process may both send the same Ctrl-C.
         if asked and now - asked > SAME_SIGNAL:
             os._exit(1)
         asked = asked or now
@@ -185,7 +184,7 @@ def _handle_signals(reactor: Any, ending: Ending) -> None:
 def _log_to_stderr(level: Any) -> None:
     @provider(ILogObserver)
     def write(event: LogEvent) -> None:
-        # Only an error of ours needs its traceback: it is a fault of this program.
+        # Only an unexpected error needs its traceback: it is a fault of this program.
         ours = str(event.get("log_namespace", "")).startswith("kupool")
         text = printable(formatEvent(event) or "an error")
         failure = event.get("log_failure")
@@ -197,7 +196,7 @@ def _log_to_stderr(level: Any) -> None:
             sys.stderr.write(f"kupool: {text}\n")
 
     predicate = LogLevelFilterPredicate(defaultLogLevel=level)
-    # Twisted's service says of each wait what our clients say better.
+    # Twisted's service logs each wait, which our clients report better.
     predicate.setLogLevelForNamespace("twisted.application", LogLevel.warn)
     globalLogBeginner.beginLoggingTo(
         [FilteringLogObserver(write, [predicate])], redirectStandardIO=False

@@ -1,4 +1,4 @@
-"""The settings of the daemon, for the commands that work on what it keeps."""
+"""The settings of the daemon as flags of the commands that work on its data."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kupool.settings import GONE, Loaded, SettingError, declared, flag_name, loa
 
 _PREFIX = "setting_"
 
-#: The largest number that a command takes for how many rows, or minutes.
+#: The largest number of rows or minutes that a command accepts.
 MOST = 1_000_000
 
 
@@ -26,8 +26,8 @@ def add_settings_parser(
     parser.set_defaults(func=func)
     group = parser.add_argument_group(
         "settings of the daemon",
-        "with its KUP_ environment variables and its --config file they tell the command "
-        "what the daemon goes by",
+        "the command uses the settings of the daemon, from these flags, its KUP_ environment "
+        "variables and its --config file",
     )
     for setting, f in declared().items():
         flag = flag_name(setting)
@@ -39,7 +39,7 @@ def add_settings_parser(
             action="append" if repeatable(f) else "store",
             help=argparse.SUPPRESS if setting not in ("data", "config") else f.metadata["doc"],
         )
-    for setting in GONE:  # refused with what to do, when the settings are loaded
+    for setting in GONE:  # loading the settings refuses it, and says what to do
         flag = flag_name(setting)
         names = dict.fromkeys((f"--{flag}", f"-{flag}", f"--{setting}", f"-{setting}"))
         group.add_argument(*names, dest=_PREFIX + setting, help=argparse.SUPPRESS)
@@ -47,7 +47,7 @@ def add_settings_parser(
 
 
 def load_settings(arguments: argparse.Namespace) -> Loaded | None:
-    """Return the settings; prints what is wrong with them and returns None."""
+    """Return the settings; if they are wrong, prints why and returns None."""
     given = {name: getattr(arguments, _PREFIX + name) for name in (*declared(), *GONE)}
     try:
         return load({k: v for k, v in given.items() if v is not None}, os.environ)
@@ -64,7 +64,7 @@ def at_least_one(text: str) -> int:
 
 
 def given_flags(arguments: argparse.Namespace) -> list[str]:
-    """Return the daemon's flags that were given, to hand them on to it."""
+    """Return the daemon's flags on this command line, to pass them to it."""
     flags = []
     for name, f in declared().items():
         value = getattr(arguments, _PREFIX + name)

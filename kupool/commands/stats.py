@@ -1,4 +1,4 @@
-"""``kupool stats``: the counts as tables, and made again from the log."""
+"""``kupool stats``: show the counts as tables, or rebuild them from the log."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ EVER = 2**36
 def add_parser(subparsers: Any) -> None:
     """Add the command."""
     parser = add_settings_parser(
-        subparsers, "stats", "show the counts, or make them again from the log", run
+        subparsers, "stats", "show the counts, or rebuild them from the log", run
     )
     parser.add_argument(
         "action",
         nargs="?",
         choices=("show", "rebuild"),
         default="show",
-        help="rebuild: make the per-minute table again from the submission log",
+        help="rebuild: rebuild the per-minute table from the submission log",
     )
     parser.add_argument("--username", help="one user, or one worker as user.worker")
     parser.add_argument("--minutes", type=at_least_one, default=15, help="how many minutes back")
@@ -74,7 +74,10 @@ async def _rebuild(settings: StorageSettings, stores: Stores) -> int:
         print(f"kupool: nothing was rebuilt: {error}", file=sys.stderr)
         return 1
     except Superseded:
-        print("kupool: another rebuild was faster; this one ended, try again", file=sys.stderr)
+        print(
+            "kupool: another rebuild is running; this one stopped, try again",
+            file=sys.stderr,
+        )
         return 1
     finally:
         both.close()
@@ -136,7 +139,7 @@ async def _show_user(arguments: argparse.Namespace, stats: Any, start: int, end:
 
 
 def _nothing(what: str, minutes: int, total: int) -> str:
-    """Say that a range holds nothing, and what to do where another one may hold something."""
+    """Say that a range has no submissions, and how to find a range that may have some."""
     text = f"{what} was accepted in the last {counted(minutes, 'minute')}."
     if not total:
         return f"{text} None is counted at all: no worker has submitted yet."

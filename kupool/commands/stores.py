@@ -1,7 +1,7 @@
-"""What the daemon keeps, opened beside it by the commands that read or repair it.
+"""Opens the daemon's log and store for commands that read or repair them.
 
-Files are read through connections that change nothing. What a command is to repair is opened
-as the daemon opens it, and only where the daemon of this version has made or updated it.
+Files are read through connections that change nothing. For a repair they are opened as the daemon
+opens them, and only if the daemon of this version has created or updated them.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from kupool.timing.waiting import and_then
 
 
 class Stores(NamedTuple):
-    """What a command works on. ``spool`` is None where nothing can wait in one."""
+    """The log and the store for a command. ``spool`` is None if these settings have none."""
 
     reactor: Any
     log: Any
@@ -40,18 +40,18 @@ class Stores(NamedTuple):
     spool: Any
 
 
-#: Gets what is open; returns an exit status.
+#: Work on the open stores; returns an exit status.
 StoresWork = Callable[[Stores], Awaitable[int]]
 
 
 class Unusable(Exception):
-    """What the command needs is not there; says what."""
+    """Something that the command needs is missing; says what."""
 
 
 def with_stores(loaded: Loaded, work: StoresWork, *, writing: bool = False) -> int:
     """Open the log and the store of the daemon, which may be running, and do some work.
 
-    Only with ``writing`` the store can be changed; the log never is. Returns the exit status;
+    The store can be changed only with ``writing``; the log never is. Returns the exit status;
     prints in one line what went wrong.
     """
     status = 1
@@ -107,7 +107,7 @@ def _check(loaded: Loaded) -> None:
         value = value_of(loaded.settings, name)
         if value == "memory":
             raise Unusable(
-                f"{name} is {value!r}: there is nothing on disk that this command could read"
+                f"{name} is {value!r}: there is nothing on disk for this command to read"
             )
         path = Path(loaded.settings.storage.data) / file
         problem = missing_file(path, "--data") if value == "sqlite" else ""
@@ -120,13 +120,13 @@ def _check(loaded: Loaded) -> None:
 
 
 async def _check_version(reactor: Any, path: Path) -> None:
-    """Refuse a store that an opening would update."""
+    """Refuse a store that opening it would upgrade."""
     reading = ReadOnlyDatabase(reactor, path, "store")
     await and_then(reading.open(), reading.close)
 
 
 def _make(reactor: Any, settings: Settings, writing: bool) -> Stores:
-    """Return the log and the counts, not opened."""
+    """Return the log and the counts without opening them."""
     folder = Path(settings.storage.data)
     log: Any
     spool = None
@@ -153,7 +153,7 @@ def _make(reactor: Any, settings: Settings, writing: bool) -> Stores:
 
 @implementer(ISpool)
 class SpoolReader:
-    """What waits in the file of a daemon's spool."""
+    """Reads the entries in the file of a daemon's spool."""
 
     def __init__(self, database: ReadOnlyDatabase) -> None:
         self._database = database
@@ -163,7 +163,7 @@ class SpoolReader:
         return self._database.open()
 
     def read_spool(self, after: int, limit: int) -> Deferred[Sequence[Entry]]:
-        """Return up to ``limit`` of the entries that wait, after a position in the spool."""
+        """Return up to ``limit`` entries after a position in the spool."""
         return self._database.run(lambda connection: read_spooled(connection, after, limit))
 
     def close(self) -> Deferred[None]:
@@ -172,7 +172,7 @@ class SpoolReader:
 
 
 def temporary_folder(settings: StorageSettings) -> Path | None:
-    """Return where a large temporary file may be: in ``TMPDIR``, or beside the data folder.
+    """Return a folder for a large temporary file: ``TMPDIR``, or beside the data folder.
 
     The system's own place for temporary files may be in memory.
     """

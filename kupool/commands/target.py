@@ -1,4 +1,4 @@
-"""The flags that say which pool a command works for, and as whom."""
+"""The flags that name the pool and the user of a command."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DEFAULT_USERNAME = "admin"
 
 
 class Target(NamedTuple):
-    """Servers in the order to try them, and who the sessions are."""
+    """Servers in the order to try them, and the user of the sessions."""
 
     servers: list[str]
     username: str
@@ -45,20 +45,23 @@ def add_target_flags(parser: argparse.ArgumentParser) -> None:
         "-username",
         metavar="NAME",
         help=f"who submits, as user or user.worker [KUP_USERNAME; {DEFAULT_USERNAME}]; "
-        "a password is taken from KUP_PASSWORD",
+        "the password is read from KUP_PASSWORD",
     )
     parser.add_argument(
-        "--framing", choices=tuple(FRAMINGS), default="frame", help="how messages are cut [frame]"
+        "--framing",
+        choices=tuple(FRAMINGS),
+        default="frame",
+        help="framing of messages [frame]",
     )
     parser.add_argument(
         "--numbered",
         action="store_true",
-        help="let the sessions be the workers NAME.1, NAME.2, ... instead of all being NAME",
+        help="name the sessions as workers: NAME.1, NAME.2, ... instead of all NAME",
     )
 
 
 def read_target(arguments: argparse.Namespace) -> Target:
-    """Return what the flags and the environment say; a flag comes first.
+    """Return the target of the flags and the environment; a flag takes precedence.
 
     Raises :class:`ValueError` for a misspelt variable of the environment.
     """

@@ -1,4 +1,4 @@
-"""Times as a command line takes and shows them: RFC 3339, to the minute, in UTC."""
+"""Times on a command line and in output: RFC 3339, to the minute, in UTC."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def parse_time(text: str) -> int:
 
 
 def minute_text(seconds: int) -> str:
-    """Return a minute as ``2026-11-21 10:05``, in UTC; in seconds where no date has it."""
+    """Return a minute as ``2026-11-21 10:05``, in UTC; as seconds if it has no date."""
     try:
         return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M")
     except (ValueError, OverflowError, OSError):

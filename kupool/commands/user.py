@@ -1,4 +1,4 @@
-"""``kupool user``: who may log in: the accounts in the file of ``--auth file:PATH``."""
+"""``kupool user``: manage the accounts in the file of ``--auth file:PATH``."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from kupool.accounts.file import AccountFile, CopyError
 from kupool.accounts.hashing import MAX_PASSWORD, hash_password, hash_token, make_token
 from kupool.commands.settings_flags import add_settings_parser, load_settings
 
-#: The shortest password that is taken for a new account, in characters.
+#: The shortest password of a new account, in characters.
 SHORTEST = 8
 
-#: What an action does with the file; returns the exit status.
+#: An action on the file; returns the exit status.
 Action = Callable[[argparse.Namespace, AccountFile], int]
 
 
 class _Refused(Exception):
-    """What was asked for cannot be done; says why, and what to do."""
+    """The action cannot be done; says why, and what to do."""
 
 
 def add_parser(subparsers: Any) -> None:
@@ -161,7 +161,7 @@ def _token(arguments: argparse.Namespace, file: AccountFile) -> int:
     known = present.passwords.get(name)
     role = arguments.role or (known.role if known else "worker")
     file.replace(lambda secret: False, (Secret(name, hash_token(token), role, label),))
-    # On the standard output alone, so that a program can read it. It is kept nowhere.
+    # Only on standard output, so that a program can read it. It is stored nowhere.
     print(token)
     print("This token is shown once. Use it as the password.", file=sys.stderr)
     return 0

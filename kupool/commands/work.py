@@ -24,7 +24,7 @@ from kupool.wire.messages import JobParams
 LIVE_EVERY = 1.0
 PLAIN_EVERY = 5.0
 
-#: What the answer ``Temporarily unavailable`` means for whoever works.
+#: Explains the answer ``Temporarily unavailable`` to the user of the command.
 NOT_STORED = (
     "the server could not store a submission {:,} times (Temporarily unavailable), which were "
     "submitted again; its log, and its page /ready, say why: a full disk, for example"
@@ -59,7 +59,7 @@ def add_parser(subparsers: Any) -> None:
         type=duration,
         default=1.0,
         metavar="D",
-        help="what the server's flag of this name says; 0 if it has no such limit [1s]",
+        help="value of the server's flag of this name; 0 if the server has no such limit [1s]",
     )
     parser.add_argument("--count", type=positive, metavar="N", help="end after N accepted")
     parser.add_argument("--duration", type=duration, metavar="D", help="end after this time")
@@ -137,8 +137,8 @@ class _Shift:
         return self._report(reactor.seconds() - began)
 
     def _report(self, seconds: float) -> int:
-        """Say how it went; returns the exit status: 1 where no session was ever authorized
-        until the time was over.
+        """Print the summary; returns the exit status: 1 if no session was ever authorized until the
+        time was over.
         """
         crew = self._crew
         errors = _listed(crew.errors()) or "no errors"

@@ -1,8 +1,7 @@
-"""Moving a pool from one pair of engines to another: the counts, the jobs and the log.
+"""Moves a pool from one pair of engines to another: the counts, the jobs and the log.
 
-The daemon is stopped meanwhile. Everything can be done again after a kill: what has been
-written is known by what the target holds. Nothing of the source is changed but a note that
-says where its data went.
+The daemon is stopped meanwhile. After a kill, the command can be run again: the target shows what
+has been written. The source is not changed, except for a note that says where its data went.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a data folder holds of a pool, where the settings keep it elsewhere."""
+"""Finds data of a pool in a data folder whose settings use another engine."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from kupool.migration.notes import AWAY, MOVED
 
 
 class LeftBehind(NamedTuple):
-    """Whether the files of a folder hold data: counts or jobs that were not moved away, entries
-    of a log, and how many entries of a spool.
+    """Whether the files of a folder hold data: counts or jobs that were not moved, log entries, and
+    the number of entries in a spool.
     """
 
     store: bool
@@ -21,7 +21,7 @@ class LeftBehind(NamedTuple):
 
 
 def look(store: Path, log: Path, spool: Path) -> LeftBehind:
-    """Look into the files, those that are there. Blocks; changes nothing."""
+    """Read the files that exist. Blocks; changes nothing."""
     moved = f"SELECT 1 FROM migration WHERE direction = '{AWAY}' AND state = '{MOVED}'"
     full = any(
         _ask(store, f"SELECT 1 FROM {table} LIMIT 1")
@@ -35,7 +35,7 @@ def look(store: Path, log: Path, spool: Path) -> LeftBehind:
 
 
 def _ask(path: Path, query: str) -> int:
-    """Return a number from a file; 0 where it is not there, or is no such database."""
+    """Return a number from a file; 0 if there is no such file or table."""
     if not path.exists():
         return 0
     try:

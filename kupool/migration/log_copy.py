@@ -1,4 +1,4 @@
-"""Copying a log: entry by entry in order, going on where the target ends."""
+"""Copies a log, entry by entry in order, and continues where the target ends."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kupool.migration.logs import ENTRIES, LogSide, same_entry
 from kupool.migration.positions import MapBuilder, PositionMap
 from kupool.migration.reports import Compared, Report
 
-#: Bytes of bodies that are appended in one piece.
+#: Bytes of bodies that are appended at once.
 _BYTES = 4 * 1024 * 1024
 
 
@@ -26,7 +26,7 @@ class Entries:
         self._read: deque[Entry] = deque()
 
     async def next(self) -> Entry | None:
-        """Return the next entry, which stays; None at the end."""
+        """Return the next entry without taking it; None at the end."""
         if not self._read:
             found: Sequence[Entry] = await self._log.read(self._after, ENTRIES)
             if not found:
@@ -36,11 +36,11 @@ class Entries:
         return self._read[0]
 
     def take(self) -> None:
-        """Go on to the one after."""
+        """Advance to the next entry."""
         self._read.popleft()
 
     async def piece(self) -> list[Entry]:
-        """Take as many as are appended in one piece; none at the end."""
+        """Take as many entries as are appended at once; none at the end."""
         taken: list[Entry] = []
         size = 0
         while len(taken) < ENTRIES and size < _BYTES:
@@ -54,9 +54,9 @@ class Entries:
 
 
 class Matched(NamedTuple):
-    """Entries of the source that are in the target, in order.
+    """How many entries of the source are in the target, in order.
 
-    ``missing`` is the first that is not; ``surplus`` how many the target has besides, as an
+    ``missing`` is the first entry that is not. ``surplus`` is how many more the target has: an
     entry whose confirm was lost is there twice.
     """
 
@@ -68,7 +68,7 @@ class Matched(NamedTuple):
 
 
 async def match(source: Entries, target: LogSide, builder: MapBuilder, report: Report) -> Matched:
-    """Follow the target's entries through the source."""
+    """Find the target's entries in the source, in order."""
     digest, count, surplus = hashlib.sha256(), 0, 0
     async for piece in target.landed():
         found = 0
@@ -91,7 +91,7 @@ async def match(source: Entries, target: LogSide, builder: MapBuilder, report: R
 async def copy_log(
     log: Any, target: LogSide, first: int, base: int, *, total: int, report: Report
 ) -> None:
-    """Append to the target what it lacks of an ``ILog``, from the position ``first`` on."""
+    """Append the entries that the target lacks of an ``ILog``, from the position ``first`` on."""
     report.begin("Copying the log", total)
     source = Entries(log, first - 1)
     await match(source, target, MapBuilder(first, base), report)
@@ -105,7 +105,7 @@ async def check_log(
 ) -> tuple[PositionMap, Compared]:
     """Compare both logs; returns where the entries are in the target.
 
-    Raises :class:`CannotMove` where an entry is missing.
+    Raises :class:`CannotMove` if an entry is missing.
     """
     report.begin("Comparing the log", total)
     found = await match(Entries(log, first - 1), target, MapBuilder(first, base), report)
@@ -113,13 +113,13 @@ async def check_log(
         raise CannotMove(
             f"entry {found.missing.entry_id!r} at position {found.missing.position} of the log "
             f"is not in {target.shown} in its place; run the command again, and if that does "
-            "not help, empty the target and begin anew"
+            "not help, empty the target and start again"
         )
     return found.positions, Compared("log", found.number, None, found.checksum)
 
 
 async def move_dead_letters(source: LogSide, target: LogSide, report: Report) -> Compared:
-    """Copy what could not be processed; raises :class:`CannotMove` where some is missing."""
+    """Copy the dead letters; raises :class:`CannotMove` if one is missing afterwards."""
     report.begin("Dead letters", 0)
     await target.bury(source.dead_letters())
     theirs, ours = await _fold(source), await _fold(target)
@@ -132,7 +132,7 @@ async def move_dead_letters(source: LogSide, target: LogSide, report: Report) ->
 
 
 async def _fold(side: LogSide) -> Compared:
-    """Return the number and a checksum of dead letters, whatever their order."""
+    """Return the number and a checksum of dead letters, independent of their order."""
     count = total = 0
     async for letter in side.dead_letters():
         count += 1

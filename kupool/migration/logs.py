@@ -1,4 +1,4 @@
-"""A log as a move sees it: where entries go to, and what could not be processed."""
+"""The interface of a log that takes part in a move: its entries and its dead letters."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import NamedTuple, Protocol
 
 from kupool.log import Entry, Identity
 
-#: Entries that are read, and written, in one piece, and the bytes of bodies in one.
+#: The entries that are read or written at once, and the bytes of their bodies.
 ENTRIES = 500
 
 
 class Acknowledged(NamedTuple):
-    """What a log that keeps places itself is told: how far the counting is, and up to which
-    position entries were dropped before, 0 for none.
+    """What a log that keeps positions of groups has to know: how far the counting is, and the
+    position up to which entries were dropped before, 0 if none.
     """
 
     counted: int
@@ -34,13 +34,13 @@ class DeadLetter(NamedTuple):
 
     @property
     def digest(self) -> bytes:
-        """What two that are the same have in common; not every log knows the rest."""
+        """A value by which equal dead letters are found; not every log keeps their other fields."""
         text = "\0".join((self.entry_id, self.group, self.reason)).encode()
         return hashlib.sha256(text + b"\0" + self.body).digest()
 
 
 class LogSide(Protocol):
-    """A log at rest: nobody else appends to it, or takes from it."""
+    """A log that nobody else appends to or reads from."""
 
     @property
     def shown(self) -> str:
@@ -48,48 +48,48 @@ class LogSide(Protocol):
 
     @property
     def kind(self) -> dict[str, str]:
-        """What the settings of a daemon must say to use it."""
+        """The settings of a daemon that uses this log."""
 
     @property
     def place(self) -> tuple[str, ...]:
-        """What two logs that are the same have in common."""
+        """A value that is the same for the same log."""
 
     async def open(self) -> None:
-        """Make it ready, without making anything that is missing."""
+        """Open the log without creating anything."""
 
     async def in_use(self) -> str:
-        """Say who takes from it now; empty for nobody."""
+        """Say who reads from it now; empty for nobody."""
 
     async def waiting(self) -> int:
-        """Return how many entries wait to be counted in a queue of their own."""
+        """Return how many entries wait to be counted in a separate queue."""
 
     async def found(self) -> list[str]:
-        """Say what it holds; empty where it can be moved to."""
+        """Say what it contains; empty if a log can be moved there."""
 
     async def begin(self, identity: Identity) -> None:
-        """Make what is missing; entries are of this identity, and above what it begins after."""
+        """Create what is missing, with this identity; positions begin after its last epoch's."""
 
     def landed(self) -> AsyncIterator[Sequence[Entry]]:
         """Yield what was appended, in order, in pieces."""
 
     async def append(self, entries: Sequence[Entry]) -> None:
-        """Append entries with their ids and times; done when they are durable."""
+        """Append entries with their ids and times; returns when they are durable."""
 
     async def finish(self, acknowledged: Acknowledged) -> None:
-        """Note what a log that keeps places itself has to know."""
+        """Save what a log that keeps positions of groups has to know."""
 
     def dead_letters(self) -> AsyncIterator[DeadLetter]:
-        """Yield what could not be processed, in order."""
+        """Yield the dead letters, in order."""
 
     async def bury(self, letters: AsyncIterator[DeadLetter]) -> None:
-        """Add to what could not be processed, unless it is there already."""
+        """Add dead letters that are not there yet."""
 
     async def close(self) -> None:
-        """Let it go."""
+        """Close the log."""
 
 
 def same_entry(one: Entry, other: Entry) -> bool:
-    """Say whether two entries are the same, wherever they are."""
+    """Say whether two entries are equal except for their positions."""
     times = round(one.appended_at * 1000), round(other.appended_at * 1000)
     return one.entry_id == other.entry_id and one.body == other.body and times[0] == times[1]
 

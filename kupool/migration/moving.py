@@ -47,7 +47,7 @@ class Side:
 
     @property
     def shown(self) -> str:
-        """The side in messages."""
+        """The side as messages name it."""
         return f"{self.store.shown} and {self.log.shown}"
 
 
@@ -80,9 +80,9 @@ class Move:
         self._compared: list[Compared] = []
 
     async def run(self) -> list[Compared]:
-        """Move everything, or what is left of it; returns what was compared.
+        """Move everything that is not moved yet; returns what was compared.
 
-        None of it where all was moved before. Raises :class:`CannotMove`.
+        Returns nothing if all was moved before. Raises :class:`CannotMove`.
         """
         if self._store_stays and self._log_stays:
             raise CannotMove("both settings name the same store and the same log")
@@ -109,7 +109,7 @@ class Move:
     # -- the notes
 
     def _was_moved(self) -> bool:
-        """Whether nothing is left to do but to say so; refuses what cannot be moved at all."""
+        """Whether the move is complete and only has to be reported; refuses impossible moves."""
         into = self._target.store.notes().get(INTO)
         away = None if self._store_stays else self._source.store.notes().get(AWAY)
         if away is not None and away.other != self._target.shown:
@@ -123,7 +123,7 @@ class Move:
             return False
         if into.state == UNDONE:
             raise CannotMove(
-                f"{self._target.store.shown} holds what is left of a move that was undone; empty it"
+                f"{self._target.store.shown} has data of a move that was undone; empty it"
             )
         if into.state == MOVING and into.other != self._source.shown:
             raise CannotMove(
@@ -144,19 +144,19 @@ class Move:
         store.commit()
 
     def _keep(self, progress: MoveProgress, state: str = MOVING) -> None:
-        """Note the progress, in the target's open transaction."""
+        """Save the progress, in the target's open transaction."""
         at = int(self._wall())
         self._target.store.note(MoveNote(INTO, self._source.shown, state, progress.encode(), at))
 
     async def _begin(self, found: MoveProgress) -> MoveProgress:
-        """Return how far the move has come: it goes on, or begins in an empty target."""
+        """Return the progress of the move: it continues, or begins in an empty target."""
         into = self._target.store.notes().get(INTO)
         if into is not None and into.state == MOVING:
             progress = decode(into.progress)
             if not progress.same_source(found):
                 raise CannotMove(
                     f"{self._source.shown} is not as it was when the move began; empty "
-                    f"{self._target.shown} and begin anew"
+                    f"{self._target.shown} and start again"
                 )
             progress.source, progress.target = self._source.name, self._target.name
             return progress
@@ -224,7 +224,7 @@ class Move:
         self._complete(progress)
 
     async def _renumber(self, progress: MoveProgress) -> None:
-        """Have the store that stays belong to the log that moved, in one transaction."""
+        """Give the store that stays the positions of the log that moved, in one transaction."""
         store = self._target.store
         self._compared += await renumber_tables(
             store, progress.positions, self._report, self._pause
@@ -244,10 +244,10 @@ class Move:
 
 
 def undo(source: Side, target: Side | None, wall: Callable[[], float]) -> None:
-    """Let daemons start on the source again, and on the target no more.
+    """Let daemons start on the source again, and no longer on the target.
 
-    Without a target, it is gone. Raises :class:`CannotMove` where a daemon has worked on the
-    target since.
+    Without a target, it is gone. Raises :class:`CannotMove` if a daemon has worked on the target
+    since.
     """
     stays = target is not None and source.store.place == target.store.place
     if not stays and AWAY not in source.store.notes():
@@ -271,7 +271,7 @@ def undo(source: Side, target: Side | None, wall: Callable[[], float]) -> None:
 
 
 def _was_used(store: Store, progress: MoveProgress) -> bool:
-    """Whether anything was counted, or a job made, since the data came here."""
+    """Whether anything was counted or a job made since the move."""
     counted = progress.positions(progress.mark)
     return mark_of(store).position > counted or newest_job(store) > progress.newest_job
 

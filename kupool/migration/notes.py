@@ -1,4 +1,4 @@
-"""What a store says of moves, and why a daemon does not start because of it. Pure."""
+"""The notes of a store about moves, and when they keep a daemon from starting. Pure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-#: Directions of a note: what was moved into a store, where its data went, which log is its.
+#: The subjects of a note: a move into this store, a move of its data to another one, a move of its
+#: log.
 INTO, AWAY, LOG = "into", "away", "log"
 
 #: States of a note.
@@ -18,7 +19,7 @@ SELECT_NOTES = "SELECT direction, other, state, progress, changed_at FROM migrat
 
 
 class MoveNote(NamedTuple):
-    """What a store says of a move: ``other`` is the other side as it is shown."""
+    """A store's note about a move; ``other`` names the other side."""
 
     direction: str
     other: str
@@ -28,28 +29,28 @@ class MoveNote(NamedTuple):
 
 
 def refusal(notes: Iterable[MoveNote], kind: Mapping[str, str]) -> str:
-    """Return in one line why no daemon may start on a store; empty where one may.
+    """Return in one line why no daemon may start on a store; empty if one may.
 
-    ``kind`` is what the settings say of the log.
+    ``kind`` is the kind of log according to the settings.
     """
     of = {note.direction: note for note in notes}
     into, away, log = of.get(INTO), of.get(AWAY), of.get(LOG)
     if into is not None and into.state == MOVING:
         return (
             f"the data of {into.other} is being moved, and not all of it is here yet; "
-            f"{_command(into)} goes on with it"
+            f"{_command(into)} continues it"
         )
     if into is not None and into.state == UNDONE:
         return f"the move of its data from {into.other} was undone; empty it before it is used"
     if away is not None and away.state == MOVING:
         return (
-            f"its data is being moved to {away.other}; {_command(away)} goes on with it, and "
-            "with --undo gives it up"
+            f"its data is being moved to {away.other}; {_command(away)} continues it, "
+            "or undoes it with --undo"
         )
     if away is not None:
         return (
             f"its data was moved to {away.other}; start with --config {_names(away)['target']}, or "
-            f"have this be the pool's again with {_command(away, '--undo')}"
+            f"undo the move with {_command(away, '--undo')}"
         )
     if log is not None and _loaded(log) != dict(kind):
         return (

@@ -27,7 +27,7 @@ from kupool.migration.tables import Row, Table
 
 
 class Run(NamedTuple):
-    """Entries that follow each other in both logs, ``length`` of them."""
+    """Consecutive entries of both logs; ``length`` is their number."""
 
     source: int
     target: int
@@ -36,10 +36,9 @@ class Run(NamedTuple):
 
 @dataclass(frozen=True)
 class PositionMap:
-    """Turns positions of the source into those of the target.
+    """Converts positions of the source to those of the target.
 
-    ``first`` is the position of the source's first entry, ``base`` what the target's epoch
-    begins after.
+    ``first`` is the position of the source's first entry. The target's epoch begins after ``base``.
     """
 
     first: int
@@ -62,7 +61,7 @@ class PositionMap:
         return self.runs[-1].target + self.runs[-1].length - 1 if self.runs else self.base
 
     def row(self, table: Table, row: Row) -> Row:
-        """Return a row of the source as it is in the target."""
+        """Return a row of the source with the target's positions."""
         if not table.holds_places:
             return row
         values = list(row)
@@ -72,7 +71,7 @@ class PositionMap:
         return tuple(values)
 
     def sql(self, column: str) -> str:
-        """Return an SQL expression for the position that a column's becomes."""
+        """Return an SQL expression for the target's position of a column."""
         cases = [f"{column} IS NULL THEN NULL", f"{column} < {self.first - 1:d} THEN {column}"]
         before = self.base
         for run in self.runs:
@@ -86,7 +85,7 @@ class PositionMap:
 
 @dataclass(frozen=True)
 class Unmoved(PositionMap):
-    """Leaves every position as it is: the log stays where it is."""
+    """Leaves every position unchanged, because the log is not moved."""
 
     first: int = 0
     base: int = 0
@@ -109,7 +108,7 @@ class MapBuilder:
         self._runs: list[Run] = []
 
     def add(self, source: int, target: int) -> None:
-        """An entry of the source was found in the target."""
+        """Add an entry of the source that was found in the target."""
         if self._runs:
             run = self._runs[-1]
             if (source, target) == (run.source + run.length, run.target + run.length):
@@ -123,9 +122,10 @@ class MapBuilder:
 
 
 def mapped_marks(positions: PositionMap, rows: Sequence[Row]) -> list[Row]:
-    """Return the rows of ``log_marks`` as they are in the target, in order.
+    """Return the rows of ``log_marks`` with the target's positions, in order.
 
-    Of several that become the same, the last stays: it names the entry before it, if any does.
+    If several get the same position, the last one stays: it names the entry before it, if any of
+    them does.
     """
     return sorted({positions(place): (positions(place), name) for place, name in rows}.values())
 

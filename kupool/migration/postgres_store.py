@@ -1,4 +1,4 @@
-"""A store in PostgreSQL, as a move sees it."""
+"""A store in PostgreSQL that takes part in a move."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from kupool.migration.tables import BYTES, TEXT, TIME, Column, Row, Table
 from kupool.storage.postgres.address import parse_address
 from kupool.storage.postgres.blocking import connect, keep_daemons_off
 
-#: What a text is escaped for COPY with.
+#: The characters that COPY needs escaped, with their escapes.
 _ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 
 
 class PostgresStore:
-    """The tables of ``storage/sql/postgres``; the database has them already.
+    """The tables of ``storage/sql/postgres``, which exist already.
 
-    Methods raise what psycopg2 raises when the database goes away.
+    Methods raise the exceptions of psycopg2 if the database is unavailable.
     """
 
     def __init__(self, dsn: str) -> None:
@@ -36,7 +36,7 @@ class PostgresStore:
         self.commit()
 
     def keep_daemons_off(self) -> None:
-        """Have the database alone until it is closed; raises
+        """Lock the database until it is closed; raises
         :class:`kupool.storage.database.DatabaseUnusable`.
         """
         keep_daemons_off(self._connection, lambda: connect(self._dsn))
@@ -48,7 +48,7 @@ class PostgresStore:
 
     @property
     def place(self) -> tuple[Any, ...]:
-        """The running server, the database and its schema, whatever address leads there."""
+        """The running server, the database and its schema, whichever address was used."""
         return self._place
 
     def _ask(self, statement: str, values: Sequence[Any] = ()) -> list[Row]:
@@ -72,7 +72,7 @@ class PostgresStore:
                 yield [_with_bytes(row, raw) for row in rows] if raw else rows
 
     def insert(self, table: Table, rows: Sequence[Row]) -> None:
-        """Add rows, none of which is there."""
+        """Add rows that are not there yet."""
         lines = "".join("\t".join(map(_copied, row)) + "\n" for row in rows)
         with self._connection.cursor() as cursor:
             cursor.copy_expert(
@@ -80,7 +80,7 @@ class PostgresStore:
             )
 
     def renumber(self, table: Table, positions: PositionMap) -> None:
-        """Turn the positions in a table into those of another log."""
+        """Convert the positions in a table to those of another log."""
         if table.name == "log_marks":
             marks = mapped_marks(positions, every_row(self, table))
             self.clear(table)
@@ -103,7 +103,7 @@ class PostgresStore:
         return int(self._ask(f"SELECT count(*) FROM {table.name}")[0][0])
 
     def counted(self, batch_ids: Sequence[str]) -> set[str]:
-        """Return those of the ids that were counted."""
+        """Return those of the ids that are counted."""
         rows = self._ask(
             "SELECT batch_id FROM applied_batches WHERE batch_id = ANY(%s::text[])",
             (list(batch_ids),),
@@ -111,12 +111,12 @@ class PostgresStore:
         return {batch_id for (batch_id,) in rows}
 
     def notes(self) -> dict[str, MoveNote]:
-        """Return what the store says of moves, by direction."""
+        """Return the store's notes about moves, by direction."""
         rows = self._ask(SELECT_NOTES)
         return {row[0]: MoveNote(*row) for row in rows}
 
     def note(self, note: MoveNote) -> None:
-        """Say something of a move."""
+        """Save a note about a move."""
         self._ask(
             "INSERT INTO migration (direction, other, state, progress, changed_at) "
             "VALUES (%s, %s, %s, %s, %s) ON CONFLICT (direction) DO UPDATE SET "
@@ -126,20 +126,20 @@ class PostgresStore:
         )
 
     def drop_note(self, direction: str) -> None:
-        """Say nothing more of that direction."""
+        """Remove the note of that direction."""
         self._ask("DELETE FROM migration WHERE direction = %s", (direction,))
 
     def commit(self) -> None:
-        """Keep what was done."""
+        """Commit the open transaction."""
         self._connection.commit()
 
     def close(self) -> None:
-        """Undo what was not kept, and disconnect."""
+        """Roll back what was not committed, and disconnect."""
         self._connection.close()
 
 
 def _ordered(column: Column) -> str:
-    """Return a column to order by as SQLite does, byte by byte."""
+    """Return an expression that orders by a column as SQLite does, byte by byte."""
     return f'{column.name} COLLATE "C"' if column.kind == TEXT else column.name
 
 
@@ -159,7 +159,7 @@ def _with_bytes(row: Row, raw: Sequence[int]) -> Row:
 
 
 def _copied(value: Any) -> str:
-    """Return a value as the text form of COPY has it."""
+    """Return a value in the text format of COPY."""
     if value is None:
         return "\\N"
     if isinstance(value, str):

@@ -1,4 +1,4 @@
-"""How far a move has come, as it is kept in the target's store. Pure."""
+"""The progress of a move, which is saved in the target's store. Pure."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ LOG, CHECK_LOG, DEAD_LETTERS, TABLES, CHECK_TABLES, DONE = range(6)
 
 
 class MoveProgress(msgspec.Struct, kw_only=True):
-    """How far a move has come.
+    """The progress of a move.
 
-    ``pool_id`` and ``epochs`` are the source's, ``first``, ``last`` and ``mark`` what its log
-    held and what was counted of it: a source that has changed since is noticed. ``epoch`` is
-    the target log's new one, which begins after ``base``; empty where the log stays. ``runs`` is
-    known once the log is checked. ``table`` and ``key`` are the row written last.
-    ``source`` and ``target`` are the settings files of the command.
+    ``pool_id`` and ``epochs`` are the source's. ``first`` and ``last`` are the positions in its
+    log, ``mark`` is the counted position; with them a source that has changed since is noticed.
+    ``epoch`` is the target log's new epoch, which begins after ``base``; empty if the log is not
+    moved. ``runs`` is known once the log is checked. ``table`` and ``key`` are the row written
+    last. ``source`` and ``target`` are the settings files of the command.
     """
 
     source: str
@@ -45,29 +45,29 @@ class MoveProgress(msgspec.Struct, kw_only=True):
 
     @property
     def positions(self) -> PositionMap:
-        """What becomes of the positions; known once the log is checked."""
+        """The map of positions; known once the log is checked."""
         if not self.moves_log:
             return Unmoved()
         return PositionMap(self.first, self.base, tuple(Run(*run) for run in self.runs))
 
     @property
     def identity(self) -> Identity:
-        """What the target carries when all is done."""
+        """The identity of the target when all is done."""
         identity = Identity(self.pool_id, tuple(Epoch(*epoch) for epoch in self.epochs))
         return identity.with_epoch(self.epoch, self.base) if self.moves_log else identity
 
     def same_source(self, other: MoveProgress) -> bool:
-        """Say whether a source is as it was when another move of it began."""
+        """Say whether a source has not changed since another move of it began."""
         names = ("pool_id", "epochs", "first", "last", "mark")
         return all(getattr(self, name) == getattr(other, name) for name in names)
 
     def encode(self) -> str:
-        """Return the text that is kept."""
+        """Return the text to save."""
         return msgspec.json.encode(self).decode()
 
 
 def decode(text: str) -> MoveProgress:
-    """Return the progress that was kept; raises :class:`ValueError` where it is none."""
+    """Return the progress in a saved text; raises :class:`ValueError` if it is none."""
     return msgspec.json.decode(text, type=MoveProgress)
 
 

@@ -1,7 +1,7 @@
-"""A log in RabbitMQ, as a move sees it: the stream itself, and not what is counted from.
+"""A log in RabbitMQ that takes part in a move: the stream, and not the queue.
 
-Entries go into the stream by its own name. Through the exchange they would be in the queue
-as well, to be counted once more.
+Entries are published to the stream by its name. Through the exchange they would also go to the
+queue, and would be counted again.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ from kupool.log.rabbit.topology import Topology, declare
 from kupool.migration import CannotMove
 from kupool.migration.logs import ENTRIES, Acknowledged, DeadLetter
 
-#: Times that the end of a stream is looked at again, and the seconds between: an entry is
-#: confirmed before every replica shows it.
+#: The number of checks for the end of a stream, and the seconds between them: an entry is confirmed
+#: before every replica shows it.
 LOOKS = 3
 PAUSE = 0.1
 
-#: Times that a queue is looked at before its readers are taken to be at work: half a minute.
+#: The number of checks of a queue before its readers are taken as active: half a minute.
 _LOOKS_AT_REST = 300
 
-#: The reply code for a queue that is not there.
+#: The reply code for a queue that does not exist.
 _NOT_FOUND = 404
 
 
 class RabbitLogSide:
     """The stream, the queue and the dead letters of one log. ``url`` may name several brokers.
 
-    Methods raise :class:`kupool.amqp.BrokerError` when the broker goes away.
+    Methods raise :class:`kupool.amqp.BrokerError` if the broker becomes unavailable.
     """
 
     def __init__(self, reactor: Any, url: str, topology: Topology) -> None:
@@ -60,7 +60,7 @@ class RabbitLogSide:
 
     @property
     def kind(self) -> dict[str, str]:
-        """What the settings must say; the broker may have another address meanwhile."""
+        """The settings for this log; the address of the broker may have changed meanwhile."""
         return {"mq": "rabbit", "queue": self._topology.queue}
 
     @property
@@ -85,10 +85,10 @@ class RabbitLogSide:
         assert self._connection is not None
         return await self._connection.channel()
 
-    # -- before anything is made
+    # -- before anything is created
 
     async def _look(self, queue: str) -> tuple[int, int] | None:
-        """Return how many messages and consumers a queue has; None where there is no queue."""
+        """Return the messages and consumers of a queue; None if it does not exist."""
         channel = await self._channel()
         try:
             found: tuple[int, int] = await channel.look_closely(queue)
@@ -100,7 +100,7 @@ class RabbitLogSide:
         return found
 
     async def in_use(self) -> str:
-        """Say who takes from the queue."""
+        """Say who reads from the queue."""
         for queue in self._topology.queues:
             found = await self._look(queue)
             if found is not None and found[1]:
@@ -113,7 +113,7 @@ class RabbitLogSide:
         return sum(look[0] for look in found if look is not None)
 
     async def found(self) -> list[str]:
-        """Say which queues hold something."""
+        """Say which queues contain messages."""
         topology, full = self._topology, []
         for queue in (*topology.queues, topology.dead_letters):
             look = await self._look(queue)
@@ -126,14 +126,14 @@ class RabbitLogSide:
     # -- the stream
 
     async def begin(self, identity: Identity) -> None:
-        """Make the exchange, the queues and the stream."""
+        """Create the exchange, the queues and the stream."""
         self._base = identity.begins_after
         self._headers = marks(identity)
         assert self._connection is not None
         await declare(self._connection, self._topology)
 
     async def landed(self) -> AsyncIterator[Sequence[Entry]]:
-        """Yield what is in the stream, in order, in pieces."""
+        """Yield the entries in the stream, in order, in pieces."""
         offset, looks = 0, 0
         while looks < LOOKS:
             messages = await self._fetch(offset, ENTRIES)
@@ -155,14 +155,14 @@ class RabbitLogSide:
         await channel.prefetch(limit)
         deliveries = await channel.consume(self._topology.stream, {"x-stream-offset": start})
         least = start if isinstance(start, int) else 0
-        # A channel reads the stream itself: what it can deliver comes before the next answer.
+        # A channel reads the stream itself: all that it can deliver comes before its next answer.
         await channel.look_at(self._topology.stream)
         found = [m for m in await deliveries.arrived() if offset_of(m.headers) >= least]
         await channel.close()
         return found
 
     async def append(self, entries: Sequence[Entry]) -> None:
-        """Publish entries to the stream alone; done when the broker has confirmed them all."""
+        """Publish entries to the stream only; returns when the broker has confirmed them."""
         if self._publishing is None:
             self._publishing = await self._channel()
             await self._publishing.confirm(self._returned.append)
@@ -191,17 +191,17 @@ class RabbitLogSide:
             await gatherResults(sent, consumeErrors=True)
         except Exception as error:
             why = getattr(getattr(error, "subFailure", None), "value", error)
-            raise BrokerError(f"{self.shown} did not keep an entry: {why}") from None
+            raise BrokerError(f"{self.shown} did not store an entry: {why}") from None
         if self._returned:
-            raise BrokerError(f"{self.shown}: no queue {queue!r} takes what is published")
+            raise BrokerError(f"{self.shown}: there is no queue {queue!r} for published messages")
 
     async def finish(self, acknowledged: Acknowledged) -> None:
-        """Nothing to do: the queue is empty, as everything is counted."""
+        """Do nothing: the queue is empty, because everything is counted."""
 
     # -- dead letters
 
     async def dead_letters(self) -> AsyncIterator[DeadLetter]:
-        """Yield what is in the queue of dead letters; all of it stays there."""
+        """Yield the messages in the queue of dead letters; they stay there."""
         queue = self._topology.dead_letters
         number = await self._at_rest(queue)
         if not number:
@@ -217,20 +217,20 @@ class RabbitLogSide:
         await closed
 
     async def _at_rest(self, queue: str) -> int:
-        """Return how many messages a queue has once nobody takes from it.
+        """Return how many messages a queue has once nobody reads from it.
 
-        The broker hides what it has delivered until it has noticed that the reader is gone:
-        after a reader of ours has closed its channel, or was killed, that takes a moment.
+        The broker hides delivered messages until it has noticed that the reader is gone. After our
+        own reader has closed its channel, or was killed, this takes a moment.
         """
         for _ in range(_LOOKS_AT_REST):
             number, consumers = await self._look(queue) or (0, 0)
             if not consumers:
                 return number
             await deferLater(self._reactor, PAUSE)
-        raise CannotMove(f"somebody takes from queue {queue!r}: stop that first")
+        raise CannotMove(f"another client consumes from queue {queue!r}: stop it first")
 
     async def bury(self, letters: AsyncIterator[DeadLetter]) -> None:
-        """Publish dead letters, but for those that are there."""
+        """Publish the dead letters that are not there yet."""
         there = Counter([letter.digest async for letter in self.dead_letters()])
         if self._publishing is None:
             self._publishing = await self._channel()
@@ -258,7 +258,7 @@ class RabbitLogSide:
 
 def _letter(message: BrokerMessage) -> DeadLetter:
     headers = message.headers
-    # What the broker itself gave up says so in headers of its own.
+    # For messages that the broker itself gave up, it uses its own headers.
     reason = headers.get("reason") or headers.get("x-first-death-reason") or "unknown"
     at = headers.get("failed_at") or headers.get("appended_at") or 0
     return DeadLetter(

@@ -1,4 +1,4 @@
-"""What a move says while it runs, and in the end. Pure."""
+"""What a move reports while it runs and at its end. Pure."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from typing import NamedTuple, Protocol
 
 
 class Report(Protocol):
-    """Is told how far a move is."""
+    """Gets the progress of a move."""
 
     def begin(self, text: str, total: int) -> None:
-        """A piece of work begins, with about so many steps."""
+        """A step of the move begins, with about this amount of work."""
 
     def advance(self, steps: int) -> None:
-        """So many steps more are done."""
+        """This amount of work is done."""
 
 
 class Compared(NamedTuple):
-    """What is the same on both sides: how many, the sum where there is one, and a checksum."""
+    """What is equal on both sides: the number, the sum if there is one, and a checksum."""
 
     name: str
     number: int

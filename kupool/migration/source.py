@@ -1,8 +1,7 @@
-"""Whether a pool can be moved: log and store fit together, and everything is counted.
+"""Checks whether a pool can be moved: log and store fit together, and everything is counted.
 
-Counting is the daemon's: it knows its queue, its spool and its database, and does it exactly
-once. So what is not counted yet is not moved here, but counted by starting and stopping the
-daemon once more.
+Only the daemon counts: it knows its queue, its spool and its database, and counts exactly once. If
+something is not counted, the daemon has to be started and stopped once more.
 """
 
 from __future__ import annotations
@@ -25,20 +24,20 @@ from kupool.migration.store import (
 from kupool.migration.tables import TABLES, named
 from kupool.wire.batches import PoisonBatch, decode_head
 
-_REMEDY = "start the daemon with the old settings once more, and stop it in order"
+_REMEDY = "start the daemon with the old settings once more, and stop it with SIGTERM"
 
 
 async def examine(store: Store, log: Any, side: LogSide, new_id: Any) -> MoveProgress:
-    """Return what is to be moved; raises :class:`CannotMove` where that is not all counted.
+    """Return what is to be moved; raises :class:`CannotMove` if not all of it is counted.
 
-    ``log`` is the ``ILog``, opened, ``side`` the same one at rest.
+    ``log`` is the ``ILog``, opened. ``side`` is the same log as a :class:`LogSide`.
     """
     identity = identity_of(store)
     mark = mark_of(store)
     if identity is None and not any(store.holds(table) for table in TABLES):
-        raise CannotMove(f"{store.shown} holds nothing that could be moved")
+        raise CannotMove(f"{store.shown} has nothing to move")
     if identity is None:
-        raise CannotMove(f"{store.shown} is of a release before: {_REMEDY}, which takes it over")
+        raise CannotMove(f"{store.shown} is of a release before: {_REMEDY}, which upgrades it")
     extent: Extent = await log.extent(identity, mark)
     holds = store.holds(named("applied_batches")) or store.holds(named("job_history"))
     state = StoreState(identity, mark, forgotten_of(store), holds)
@@ -66,7 +65,7 @@ async def examine(store: Store, log: Any, side: LogSide, new_id: Any) -> MovePro
 
 
 async def _uncounted(store: Store, log: Any, side: LogSide, mark: int) -> int:
-    """Return how many entries above the mark are neither counted nor among the dead letters."""
+    """Return how many entries above the mark are neither counted nor dead letters."""
     entries = Entries(log, mark)
     missing: list[Entry] = []
     while piece := await entries.piece():
@@ -88,7 +87,7 @@ def _not_counted(store: Store, entries: Sequence[Entry]) -> list[Entry]:
         except PoisonBatch:
             missing.append(entry)
             continue
-        if head.usernames:  # otherwise there is nothing to count
+        if head.usernames:  # no other entry has anything to count
             wanted[head.batch] = entry
     counted = store.counted(list(wanted))
     return missing + [entry for name, entry in wanted.items() if name not in counted]

@@ -1,4 +1,4 @@
-"""A log in a SQLite file, as a move sees it."""
+"""A log in a SQLite file that takes part in a move."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _DEAD = "consumer_group, position, entry_id, reason, deliveries, failed_at, body
 
 
 class SqliteLogSide:
-    """The tables of ``storage/sql/log``; each call is durable when it is done."""
+    """The tables of ``storage/sql/log``; each call is durable when it returns."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -31,12 +31,12 @@ class SqliteLogSide:
 
     @property
     def kind(self) -> dict[str, str]:
-        """What the settings must say; the folder may have another name meanwhile."""
+        """The settings for this log; the folder may have another name meanwhile."""
         return {"mq": "sqlite"}
 
     @property
     def place(self) -> tuple[str, ...]:
-        """The file, whatever leads to it."""
+        """The file, whichever path was used."""
         return ("sqlite", str(self._path.resolve()))
 
     @property
@@ -55,15 +55,15 @@ class SqliteLogSide:
             self._open = connect(self._path)
 
     async def in_use(self) -> str:
-        """Return nothing: the lock of the folder says it."""
+        """Return nothing: the lock of the folder prevents other use."""
         return ""
 
     async def waiting(self) -> int:
-        """Return 0: there is no queue beside the log."""
+        """Return 0: there is no separate queue."""
         return 0
 
     async def found(self) -> list[str]:
-        """Say what the file holds."""
+        """Say what the file contains."""
         if self._open is None:
             return []
         tables = ("entries", "dead_letters", "identity")
@@ -74,7 +74,7 @@ class SqliteLogSide:
         return bool(holds)
 
     async def begin(self, identity: Identity) -> None:
-        """Make the file, and carry the identity."""
+        """Create the file, and save the identity."""
         self._connect()
         self._base = identity.begins_after
         connection = self._connection
@@ -120,7 +120,7 @@ class SqliteLogSide:
         connection.execute("COMMIT")
 
     async def finish(self, acknowledged: Acknowledged) -> None:
-        """Note how far the counting is, so that entries may be dropped, and what was."""
+        """Save how far the counting is, and which entries were dropped before."""
         connection = self._connection
         connection.execute("BEGIN IMMEDIATE")
         connection.execute(
@@ -135,13 +135,13 @@ class SqliteLogSide:
         connection.execute("COMMIT")
 
     async def dead_letters(self) -> AsyncIterator[DeadLetter]:
-        """Yield what could not be processed, in order."""
+        """Yield the dead letters, in order."""
         cursor = self._connection.cursor().execute(f"SELECT {_DEAD} FROM dead_letters ORDER BY id")
         for row in cursor:
             yield DeadLetter(*row)
 
     async def bury(self, letters: AsyncIterator[DeadLetter]) -> None:
-        """Have these, and no others, among what could not be processed."""
+        """Replace all dead letters by these."""
         connection = self._connection
         connection.execute("BEGIN IMMEDIATE")
         connection.execute("DELETE FROM dead_letters")
@@ -152,7 +152,7 @@ class SqliteLogSide:
         connection.execute("COMMIT")
 
     async def close(self) -> None:
-        """Close the file; what was begun and not finished is undone."""
+        """Close the file; an unfinished transaction is rolled back."""
         if self._open is not None:
             self._open.close()
             self._open = None

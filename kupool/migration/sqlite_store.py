@@ -1,4 +1,4 @@
-"""A store in a SQLite file, as a move sees it."""
+"""A store in a SQLite file that takes part in a move."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from kupool.migration.store import CHUNK, every_row
 from kupool.migration.tables import FLAG, Row, Table
 from kupool.storage.database import connect
 
-#: Values in one statement: SQLite takes 999 everywhere.
+#: Values in one statement: every SQLite accepts 999.
 _VALUES = 900
 
 
 class SqliteStore:
-    """The tables of ``storage/sql/store``; the file has them already."""
+    """The tables of ``storage/sql/store``, which exist already."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -31,11 +31,11 @@ class SqliteStore:
 
     @property
     def place(self) -> tuple[Any, ...]:
-        """The file, whatever leads to it."""
+        """The file, whichever path was used."""
         return ("sqlite", str(self._path.resolve()))
 
     def _execute(self, statement: str, values: Sequence[Any] = ()) -> sqlite3.Cursor:
-        # A cursor of its own for each, as rows are read while others are written.
+        # A cursor for each call, because rows are read while others are written.
         return self._connection.cursor().execute(statement, values)
 
     def _begin(self) -> None:
@@ -55,7 +55,7 @@ class SqliteStore:
             yield [_with_flags(row, flags) for row in rows] if flags else rows
 
     def insert(self, table: Table, rows: Sequence[Row]) -> None:
-        """Add rows, none of which is there."""
+        """Add rows that are not there yet."""
         self._begin()
         self._connection.cursor().executemany(
             f"INSERT INTO {table.name} ({', '.join(table.names)}) "
@@ -64,7 +64,7 @@ class SqliteStore:
         )
 
     def renumber(self, table: Table, positions: PositionMap) -> None:
-        """Turn the positions in a table into those of another log."""
+        """Convert the positions in a table to those of another log."""
         if table.name == "log_marks":
             marks = mapped_marks(positions, every_row(self, table))
             self.clear(table)
@@ -91,7 +91,7 @@ class SqliteStore:
         return int(count)
 
     def counted(self, batch_ids: Sequence[str]) -> set[str]:
-        """Return those of the ids that were counted."""
+        """Return those of the ids that are counted."""
         found: set[str] = set()
         for start in range(0, len(batch_ids), _VALUES):
             part = batch_ids[start : start + _VALUES]
@@ -103,12 +103,12 @@ class SqliteStore:
         return found
 
     def notes(self) -> dict[str, MoveNote]:
-        """Return what the store says of moves, by direction."""
+        """Return the store's notes about moves, by direction."""
         rows = self._execute(SELECT_NOTES)
         return {row[0]: MoveNote(*row) for row in rows}
 
     def note(self, note: MoveNote) -> None:
-        """Say something of a move."""
+        """Save a note about a move."""
         self._begin()
         self._execute(
             "INSERT OR REPLACE INTO migration (direction, other, state, progress, changed_at) "
@@ -117,17 +117,17 @@ class SqliteStore:
         )
 
     def drop_note(self, direction: str) -> None:
-        """Say nothing more of that direction."""
+        """Remove the note of that direction."""
         self._begin()
         self._execute("DELETE FROM migration WHERE direction = ?", (direction,))
 
     def commit(self) -> None:
-        """Keep what was done."""
+        """Commit the open transaction."""
         if self._connection.in_transaction:
             self._execute("COMMIT")
 
     def close(self) -> None:
-        """Undo what was not kept, and close the file."""
+        """Roll back what was not committed, and close the file."""
         self._connection.close()
 
 

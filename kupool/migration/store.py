@@ -1,4 +1,4 @@
-"""A store as a move sees it: rows of described tables, read and written in order."""
+"""The interface of a store that takes part in a move: rows of its tables, in order."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from kupool.migration.notes import MoveNote
 from kupool.migration.positions import PositionMap
 from kupool.migration.tables import EPOCHS, POOL, TABLES, Row, Table, named
 
-#: Rows that are read, and written, in one piece.
+#: Rows that are read or written at once.
 CHUNK = 10_000
 
 
 class Store(Protocol):
-    """A store, opened by a command. All of it blocks, and is in one transaction until
+    """A store that a command has opened. All methods block, and belong to one transaction until
     :meth:`commit`.
     """
 
@@ -25,16 +25,16 @@ class Store(Protocol):
 
     @property
     def place(self) -> tuple[Any, ...]:
-        """What two stores that are the same have in common."""
+        """A value that is the same for the same store."""
 
     def rows(self, table: Table, after: Sequence[Any] | None = None) -> Iterator[list[Row]]:
-        """Yield the rows of a table in the order of its key, in pieces, from after a key."""
+        """Yield the rows of a table after a key, in the order of the key, in pieces."""
 
     def insert(self, table: Table, rows: Sequence[Row]) -> None:
-        """Add rows, none of which is there."""
+        """Add rows that are not there yet."""
 
     def renumber(self, table: Table, positions: PositionMap) -> None:
-        """Turn the positions in a table into those of another log."""
+        """Convert the positions in a table to those of another log."""
 
     def clear(self, table: Table) -> None:
         """Remove all rows of a table."""
@@ -46,22 +46,22 @@ class Store(Protocol):
         """Return how many rows a table has."""
 
     def counted(self, batch_ids: Sequence[str]) -> set[str]:
-        """Return those of the ids that were counted."""
+        """Return those of the ids that are counted."""
 
     def notes(self) -> dict[str, MoveNote]:
-        """Return what the store says of moves, by direction."""
+        """Return the store's notes about moves, by direction."""
 
     def note(self, note: MoveNote) -> None:
-        """Say something of a move, in the place of what was said of that direction."""
+        """Save a note about a move; it replaces the note of the same direction."""
 
     def drop_note(self, direction: str) -> None:
-        """Say nothing more of that direction."""
+        """Remove the note of that direction."""
 
     def commit(self) -> None:
-        """Keep what was done."""
+        """Commit the open transaction."""
 
     def close(self) -> None:
-        """Undo what was not kept, and let the store go."""
+        """Roll back what was not committed, and close the store."""
 
 
 def every_row(store: Store, table: Table) -> list[Row]:
@@ -70,7 +70,7 @@ def every_row(store: Store, table: Table) -> list[Row]:
 
 
 def identity_of(store: Store) -> Identity | None:
-    """Return of which pool a store is; None where it does not say so."""
+    """Return the identity of a store's pool; None if it has none."""
     pools = every_row(store, POOL)
     if not pools:
         return None
@@ -79,7 +79,7 @@ def identity_of(store: Store) -> Identity | None:
 
 
 def mark_of(store: Store) -> Mark:
-    """Return the place in the log up to which everything is counted."""
+    """Return the position in the log up to which everything is counted."""
     marks = every_row(store, named("log_marks"))
     return Mark(*marks[-1]) if marks else Mark(0)
 
@@ -91,14 +91,14 @@ def forgotten_of(store: Store) -> int:
 
 
 def newest_job(store: Store) -> int:
-    """Return the highest id of a job that may have been given out."""
+    """Return the highest job id that may have been used."""
     newest = [int(row[0]) for row in every_row(store, named("job_history"))]
     newest += [int(row[1]) for row in every_row(store, named("job_ids"))]
     return max(newest, default=0)
 
 
 def found_in(store: Store) -> list[str]:
-    """Return the names of the tables that hold anything."""
+    """Return the names of the tables that have rows."""
     return [table.name for table in (*TABLES, POOL, EPOCHS) if store.holds(table)]
 
 

@@ -1,4 +1,4 @@
-"""Copying the tables of a store, and comparing them row by row."""
+"""Copies the tables of a store, and compares them row by row."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from kupool.migration.reports import Compared, Report
 from kupool.migration.store import Store, every_row
 from kupool.migration.tables import TABLES, Row, Table
 
-#: Lets others have the process for a moment, between two pieces of work.
+#: Lets other work of the process run between two pieces.
 Pause = Callable[[], Awaitable[object]]
 
-#: Keeps how far the work is, in the transaction of the target.
+#: Saves the progress, in the transaction of the target.
 Keep = Callable[[MoveProgress], None]
 
 
@@ -28,7 +28,7 @@ async def copy_tables(
     report: Report,
     pause: Pause,
 ) -> None:
-    """Copy every table, from where the progress says on; each piece is one transaction."""
+    """Copy every table, from the saved progress on; each piece is one transaction."""
     names = [table.name for table in TABLES]
     begun = names.index(progress.table) if progress.table else 0
     for table in TABLES[begun:]:
@@ -46,9 +46,9 @@ async def copy_tables(
 def _pieces(
     source: Store, table: Table, positions: PositionMap, after: list[object] | None
 ) -> Iterator[tuple[list[Row], Row]]:
-    """Yield rows as they are in the target, and the source's key of the last."""
+    """Yield rows with the target's positions, and the source's key of the last one."""
     if table.name == "log_marks":
-        # Several may become one, so they are looked at together: there is one for many entries.
+        # Several rows may become one, so look at all of them together; they are few.
         rows = every_row(source, table)
         if rows and after is None:
             yield mapped_marks(positions, rows), table.key_of(rows[-1])
@@ -72,7 +72,7 @@ async def compare_tables(
         if theirs != ours:
             raise CannotMove(
                 f"table {table.name} differs: {_shown(theirs)} in {source.shown}, "
-                f"{_shown(ours)} in {target.shown}; empty the target and begin anew"
+                f"{_shown(ours)} in {target.shown}; empty the target and start again"
             )
         found.append(theirs)
     return found
@@ -81,7 +81,7 @@ async def compare_tables(
 async def fold(
     store: Store, table: Table, positions: PositionMap | None, *, report: Report, pause: Pause
 ) -> Compared:
-    """Return the number, the sum and a checksum of the rows, as they are in the target."""
+    """Return the number, the sum and a checksum of the rows, with the target's positions."""
     digest, count, total = hashlib.sha256(), 0, 0
     summed = table.names.index(table.summed) if table.summed else -1
     pieces: Iterator[list[Row]]
@@ -102,9 +102,9 @@ async def fold(
 async def renumber_tables(
     store: Store, positions: PositionMap, report: Report, pause: Pause
 ) -> list[Compared]:
-    """Turn all positions in a store into those of another log, in the open transaction.
+    """Convert all positions in a store to those of another log, in the open transaction.
 
-    Raises :class:`CannotMove` where the rows are not what they should be then.
+    Raises :class:`CannotMove` if the rows are not as expected afterwards.
     """
     found = []
     for table in TABLES:

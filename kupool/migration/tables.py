@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-#: Kinds of values, as they are while they are moved: ``str``, ``int``, ``float``, ``bytes``,
-#: a time as ``str`` in UTC, and a truth value as ``bool``. Each may be None.
+#: Kinds of values during a move: ``str``, ``int``, ``float``, ``bytes``, a time as ``str`` in UTC,
+#: and a truth value as ``bool``. Each may be None.
 TEXT, INTEGER, REAL, BYTES, TIME, FLAG = "text", "integer", "real", "bytes", "time", "flag"
 
 #: A row, its values in the order of the table's columns.
@@ -14,7 +14,7 @@ Row = tuple[Any, ...]
 
 
 class Column(NamedTuple):
-    """A column; ``place`` says that it holds a position in the log."""
+    """A column; ``place`` says whether it holds a position in the log."""
 
     name: str
     kind: str
@@ -40,7 +40,7 @@ class Table:
 
     @property
     def places(self) -> tuple[int, ...]:
-        """The columns that hold positions, by their number."""
+        """The indices of the columns that hold positions."""
         return tuple(n for n, column in enumerate(self.columns) if column.place)
 
     @property
@@ -68,7 +68,7 @@ def _one_row(name: str, *columns: Column) -> Table:
     return Table(name, ("only_row",), (Column("only_row", INTEGER), *columns))
 
 
-#: What is moved, in this order.
+#: The tables that are moved, in this order.
 TABLES = (
     *map(
         _counts,
@@ -123,7 +123,7 @@ TABLES = (
         (Column("position", INTEGER, place=True), Column("entry_id", TEXT)),
     ),
     _one_row("log_forgotten", Column("position", INTEGER, place=True)),
-    # Positions that were lost stay what they were: they are of an epoch before.
+    # Lost positions do not change: they belong to an earlier epoch.
     Table(
         "log_gaps",
         ("first_position",),
@@ -147,7 +147,7 @@ TABLES = (
     _one_row("retention_clock", Column("seconds", REAL)),
 )
 
-#: What makes a store one of a pool. These come last: a store without them is not complete.
+#: The identity of the pool comes last: a store without it is not complete.
 POOL = _one_row("pool_identity", Column("pool_id", TEXT), Column("taken_over_before", INTEGER))
 EPOCHS = Table(
     "log_epochs",
@@ -155,7 +155,7 @@ EPOCHS = Table(
     (Column("number", INTEGER), Column("epoch", TEXT), Column("begins_after", INTEGER)),
 )
 
-#: What is not moved: it is about one process, or about the tables themselves.
+#: Tables that are not moved: they are about one process, or about the tables themselves.
 LEFT = ("schema_version", "migration", "rejection_flushes", "owner")
 
 

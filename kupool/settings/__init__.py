@@ -1,4 +1,4 @@
-"""Settings: one frozen object, made of defaults < file < ``KUP_*`` < flags."""
+"""Settings: one frozen object. Precedence: flag, ``KUP_*`` variable, file, default."""
 
 from __future__ import annotations
 

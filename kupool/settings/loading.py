@@ -1,4 +1,4 @@
-"""Where settings come from: defaults < file < ``KUP_*`` < flags.
+"""Loads the settings. Precedence: flag, ``KUP_*`` variable, file, default.
 
 An error names the key and where its value came from.
 """
@@ -22,7 +22,7 @@ from kupool.settings_file import read_mapping
 
 ENV_PREFIX = "KUP_"
 
-#: What bounds the stream in RabbitMQ, which has it from when it was made.
+#: Settings of the stream in RabbitMQ, which it gets when it is created.
 STREAM_BOUNDS = frozenset(("log_retention", "log_max_size"))
 
 #: Environment variables of ``kupool work`` and ``kupool bench`` that are no settings.
@@ -30,17 +30,17 @@ CLIENT_VARIABLES = ("KUP_USERNAME", "KUP_PASSWORD")
 
 #: Settings that older releases had, and what to do now.
 GONE = {
-    "allocator": "remove it, as Python's own allocator is used now; for another one, "
+    "allocator": "remove it: KuPool now uses Python's own allocator; for another one, "
     "see PYTHONMALLOC in docs/speed.md"
 }
 
 
 class SettingError(ValueError):
-    """A setting has a value that it cannot have; names the setting and its source."""
+    """A setting has an invalid value; names the setting and the source of the value."""
 
 
 class Loaded(NamedTuple):
-    """Settings, and for each the place its value came from."""
+    """Settings, and the source of each value."""
 
     settings: Settings
     sources: Mapping[str, str]
@@ -52,12 +52,12 @@ def flag_name(name: str) -> str:
 
 
 def no_longer(name: str) -> str:
-    """Say that one of the settings in :data:`GONE` is gone, and what to do."""
+    """Say that a setting in :data:`GONE` does not exist any more, and what to do."""
     return f"no such setting any more: {GONE[name]}"
 
 
 def load(flags: Mapping[str, str | Sequence[str]], environ: Mapping[str, str]) -> Loaded:
-    """Return the settings that flags, environment, file and defaults give, in this order.
+    """Return the settings. The order of precedence is flags, environment, file, defaults.
 
     ``flags`` holds the values by the name of the setting. Raises :class:`SettingError`.
     """
@@ -134,7 +134,7 @@ def read_file(path: str) -> dict[str, object]:
 
 
 def refuse_misspelt(environ: Mapping[str, str]) -> None:
-    """Refuse an environment variable that begins like those of KuPool and is none of them."""
+    """Refuse an environment variable with KuPool's prefix that KuPool does not know."""
     known = [ENV_PREFIX + name.upper() for name in (*declared(), *GONE)] + list(CLIENT_VARIABLES)
     for variable in sorted(environ):
         if variable.startswith(ENV_PREFIX) and variable not in known:
@@ -144,14 +144,14 @@ def refuse_misspelt(environ: Mapping[str, str]) -> None:
 
 
 def _unknown(name: str, known: Sequence[str], prefix: str = "") -> str:
-    """Say that there is no such setting, and which is meant; all names begin with ``prefix``."""
+    """Say that there is no such setting, and which one is meant; ``prefix`` begins all names."""
     names = [one.removeprefix(prefix) for one in known]
     near = difflib.get_close_matches(name.removeprefix(prefix), names, 1)
     return "no such setting" + (f", did you mean {prefix}{near[0]}?" if near else "")
 
 
 def changes(old: Settings, new: Settings) -> tuple[list[str], list[str]]:
-    """Return the names that differ: those that can be applied now, and the rest."""
+    """Return the names of changed settings: those that can be applied now, and the others."""
     differ = [name for name in declared() if value_of(old, name) != value_of(new, name)]
     now = set(reloadable())
     if old.log.kind == "rabbit":

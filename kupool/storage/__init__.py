@@ -1,5 +1,5 @@
-"""Where bytes rest: the data folder, and databases behind a thread of their own.
+"""Storage on disk: the data folder, and databases that run in a thread of their own.
 
-Knows nothing of what is kept; :mod:`kupool.log`, :mod:`kupool.stats` and
-:mod:`kupool.pool` each keep theirs here.
+The package does not know what is stored. :mod:`kupool.log`, :mod:`kupool.stats` and
+:mod:`kupool.pool` each store their own data.
 """

@@ -1,4 +1,4 @@
-"""The clocks of a machine that no operator and no time server can set."""
+"""Clocks of the machine that neither operators nor time servers set."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-#: 2024-01-01 in seconds since the epoch: a wall clock that shows less is wrong.
+#: 2024-01-01 in seconds since the epoch: a wall clock with an earlier time is wrong.
 YEAR_2024 = 1_704_067_200.0
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -20,16 +20,16 @@ _STARTED = 19
 
 
 def since_boot() -> float:
-    """Return the seconds since the boot, also those that the machine slept.
+    """Return the seconds since the boot, including the time that the machine slept.
 
-    Where the system has no such clock: of the monotonic one.
+    If the system has no such clock, returns the monotonic clock.
     """
     clock = getattr(time, "CLOCK_BOOTTIME", None)
     return time.monotonic() if clock is None else time.clock_gettime(clock)
 
 
 def read_boot_id() -> str:
-    """Return the id of this boot of the machine; empty where the system has none."""
+    """Return the id of this boot of the machine; empty if the system has none."""
     try:
         return _BOOT_ID.read_text("ascii").strip()
     except (OSError, ValueError):
@@ -37,7 +37,7 @@ def read_boot_id() -> str:
 
 
 def process_started(path: Path = _STAT) -> float | None:
-    """Return when this process began, in seconds since the boot; None where nobody knows."""
+    """Return when this process began, in seconds since the boot; None if that is unknown."""
     try:
         fields = path.read_text("ascii", "replace").rpartition(")")[2].split()
         return int(fields[_STARTED]) / os.sysconf("SC_CLK_TCK")
@@ -47,7 +47,7 @@ def process_started(path: Path = _STAT) -> float | None:
 
 @dataclass(frozen=True)
 class BootClock:
-    """Seconds since the boot of this id. Without an id nobody can compare them later."""
+    """Seconds since the boot with this id. Without an id they cannot be compared later."""
 
     boot_id: str
     seconds: Callable[[], float]

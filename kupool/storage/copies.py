@@ -1,4 +1,4 @@
-"""Copies of SQLite files: made while others write to them, checked, and put on disk for good.
+"""Copies SQLite files while others write to them, checks the copies and makes them durable.
 
 Everything here blocks: it is for commands, not for the reactor.
 """
@@ -20,25 +20,25 @@ from urllib.parse import quote
 #: Pages copied in one step; a page has 4 KiB.
 STEP = 256
 
-#: Bytes after which a copy is forced to disk. What gathers for long would keep the disk busy
-#: when it goes there all at once, and everybody waiting who writes to it.
+#: Bytes after which a copy is forced to disk. More at once would keep the disk busy and delay
+#: everybody who writes to it.
 SYNC_BYTES = 4 * 1024 * 1024
 
-#: Seconds of rest at the most after that: for half of the time the disk is left to others.
+#: The longest rest in seconds after that. Half of the time the disk is left to others.
 LONGEST_REST = 1.0
 
 #: Bytes read and written at once.
 CHUNK = 1024 * 1024
 
-#: What SQLite keeps beside a file.
+#: The files that SQLite keeps beside a database.
 BESIDE = ("-wal", "-shm", "-journal")
 
-#: Is told how many bytes have been handled since it was told last.
+#: Gets the number of bytes handled since the last call.
 Progress = Callable[[int], None]
 
 
 class CopyError(Exception):
-    """A file cannot be copied, or a copy is not good; says which and why."""
+    """A file cannot be copied, or a copy is damaged; says which and why."""
 
 
 def nothing(_: int) -> None:
@@ -46,13 +46,13 @@ def nothing(_: int) -> None:
 
 
 class FileSnapshot:
-    """A SQLite file as it is at this moment, whatever others write to it from now on.
+    """The content of a SQLite file at one moment, unaffected by later writes.
 
-    It lasts until it is closed. Nobody waits for it; the file's ``-wal`` grows meanwhile.
+    It lasts until it is closed. Writers do not wait for it; the file's ``-wal`` grows meanwhile.
     """
 
     def __init__(self, path: Path) -> None:
-        """Fix the moment; raises :class:`CopyError`."""
+        """Take the snapshot; raises :class:`CopyError`."""
         self.path = path
         try:
             self.connection = sqlite3.connect(
@@ -74,7 +74,7 @@ class FileSnapshot:
         self.size: int = pages * size
 
     def copy(self, target: Path, progress: Progress = nothing) -> None:
-        """Write it to a new file, durably; raises :class:`CopyError`."""
+        """Write the snapshot to a new file, durably; raises :class:`CopyError`."""
         descriptor = create(target)
         try:
             with closing(sqlite3.connect(target, isolation_level=None)) as copy:
@@ -106,14 +106,14 @@ class FileSnapshot:
         self.connection.backup(copy, pages=STEP, progress=stepped)
 
     def close(self) -> None:
-        """Let go of it; may be called again."""
+        """Release the snapshot; may be called again."""
         self.connection.close()
 
 
 def create(path: Path) -> int:
-    """Make a file that is there for its owner alone, and return its descriptor.
+    """Create a file with access for its owner only, and return its descriptor.
 
-    Raises :class:`CopyError` where it cannot be made, or where there is one.
+    Raises :class:`CopyError` if it cannot be created or exists already.
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
     try:
@@ -123,7 +123,7 @@ def create(path: Path) -> int:
 
 
 def open_copy(path: Path) -> sqlite3.Connection:
-    """Open a copy to which nobody writes, for reading alone; raises :class:`CopyError`."""
+    """Open a copy, to which nobody writes, for reading; raises :class:`CopyError`."""
     try:
         return sqlite3.connect(
             f"file:{quote(os.fspath(path))}?mode=ro&immutable=1", uri=True, isolation_level=None
@@ -133,7 +133,7 @@ def open_copy(path: Path) -> sqlite3.Connection:
 
 
 def check_copy(path: Path) -> None:
-    """Read a whole copy and see whether it is a sound database; raises :class:`CopyError`."""
+    """Read a whole copy and check that the database is sound; raises :class:`CopyError`."""
     try:
         with closing(open_copy(path)) as connection:
             found = connection.execute("PRAGMA quick_check(1)").fetchone()
@@ -144,7 +144,7 @@ def check_copy(path: Path) -> None:
 
 
 def check_regular(path: Path) -> int:
-    """Return the size of a plain file in bytes; raises :class:`CopyError` for all else."""
+    """Return the size of a plain file in bytes; raises :class:`CopyError` for anything else."""
     try:
         status = os.lstat(path)
     except OSError as error:
@@ -214,7 +214,7 @@ def write_file(path: Path, content: bytes) -> None:
 
 
 def sync_folder(path: Path) -> None:
-    """Make durable which files are in a folder; raises :class:`CopyError`."""
+    """Make the list of files in a folder durable; raises :class:`CopyError`."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
         try:
@@ -222,15 +222,15 @@ def sync_folder(path: Path) -> None:
         finally:
             os.close(descriptor)
     except OSError as error:
-        if error.errno != errno.EINVAL:  # some file systems over a network cannot
+        if error.errno != errno.EINVAL:  # some network file systems cannot
             raise CopyError(f"{path}: {_text(error)}") from error
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Put a new file in the place of one, durably, with its owner and its mode.
+    """Replace a file durably; the new one gets the owner and the mode of the old one.
 
-    Nobody ever reads half of it. A file that was not there is for its owner alone. Raises
-    :class:`CopyError`.
+    Nobody ever reads half of it. If there was no file, only the owner has access to the new one.
+    Raises :class:`CopyError`.
     """
     target = path.resolve()
     fresh = target.with_name(f".{target.name}.{token_hex(8)}")
@@ -251,7 +251,7 @@ def replace_file(path: Path, content: bytes) -> None:
 
 
 def require_room(folder: Path, needed: int) -> None:
-    """Raise :class:`CopyError` where a file system has fewer free bytes than needed."""
+    """Raise :class:`CopyError` if a file system has fewer free bytes than needed."""
     try:
         found = os.statvfs(folder)
     except OSError as error:

@@ -1,12 +1,12 @@
-"""A SQLite database behind one thread of its own, with group commit.
+"""A SQLite database in a thread of its own, with group commit.
 
-Work is queued from the reactor and done in order. What has gathered while one
-transaction was written goes into the next as a whole, so that the cost of making
-bytes durable is shared by all who wait for it. Nothing of it runs on the reactor.
+Work is queued by the reactor and done in order. All work that was queued while one transaction was
+written goes into the next one, so they share the cost of making it durable. None of it runs on the
+reactor.
 
-Before and after each commit it is looked whether the file still is where it was opened, and
-nothing is answered as written that the next start would not find. A file that turns out to
-be damaged is not used any further.
+Before and after each commit the thread checks that the file is still where it was opened. It
+reports nothing as written that the next start would not find. A file that turns out to be damaged
+is not used any more.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ from kupool.timing.waiting import after
 
 T = TypeVar("T")
 
-#: Pieces of work that share one transaction at the most.
+#: The most pieces of work in one transaction.
 GROUP = 256
 
-#: Seconds for which a look at the files before a commit is spared after one.
+#: Seconds after a check of the files in which a commit is not preceded by another one.
 FRESH = 0.001
 
 #: The mode of every file that is made.
 PRIVATE = 0o600
 
-#: Errors of the file as a whole, which no other work would be spared.
+#: Errors of the file itself, which every other piece of work would meet, too.
 _OF_THE_FILE = frozenset(
     (
         sqlite3.SQLITE_FULL,
@@ -54,7 +54,7 @@ _OF_THE_FILE = frozenset(
 )
 
 
-#: What is lost with a file of which nothing more is known.
+#: What is lost with a file if the caller says nothing else.
 LOST = "what only it held is lost then"
 
 
@@ -67,19 +67,19 @@ class DatabaseUnusable(Exception):
 
 
 class DatabaseDamaged(DatabaseUnusable):
-    """What is in the file is wrong; says what can be done about it."""
+    """The content of the file is wrong; says what can be done about it."""
 
 
 class PlaceLost(DatabaseUnusable):
-    """The file is not where it was opened any more; says what happened to it."""
+    """The file is no longer where it was opened; says what happened to it."""
 
 
 class SqliteConnection(sqlite3.Connection):
-    """A connection with one cursor for all: read a result before the next ``execute``.
+    """A connection with one shared cursor: read a result before the next ``execute``.
 
-    Python's own makes a cursor for each, and keeps a weak reference to it until there
-    are two hundred: scattered as those are, each can keep a megabyte of freed memory
-    from going back to the system.
+    Python's own connection makes a cursor for each statement and keeps weak references to two
+    hundred of them. Scattered in memory, each can keep a megabyte from being returned to the
+    system.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -89,7 +89,7 @@ class SqliteConnection(sqlite3.Connection):
         self.executemany = cursor.executemany  # type: ignore[method-assign]
 
     def close(self) -> None:
-        """Close the file, also where a result was not read to its end."""
+        """Close the file, even if a result was not read to its end."""
         with suppress(sqlite3.ProgrammingError):  # it is closed
             self._cursor.close()  # else SQLite would wait for it, and keep its log
         super().close()
@@ -103,12 +103,11 @@ class _Work(NamedTuple):
 
 
 class Database:
-    """A SQLite file, written ahead and, with ``synchronous`` FULL, durably.
+    """A SQLite file with a write-ahead log; durable with ``synchronous`` FULL.
 
-    ``schema`` names the folder of numbered migrations under ``kupool/storage/sql``;
-    ``lost`` says in a few words what is lost with the file, for whom it is damaged.
-    Calls return Deferreds that fire on the reactor; what a piece of work raises comes
-    back through its own.
+    ``schema`` names the folder of numbered migrations under ``kupool/storage/sql``. ``lost`` says
+    in a few words what is lost if the file is damaged. Calls return Deferreds that fire on the
+    reactor; an exception in a piece of work fails its own Deferred.
     """
 
     def __init__(
@@ -125,22 +124,22 @@ class Database:
         self._schema = schema
         self._synchronous = synchronous
         self._lost = lost
-        #: Why the file must not be used now: it was moved, or is damaged. Empty otherwise.
+        #: Why the file must not be used now: it was moved, or is damaged. Otherwise empty.
         self.problem = ""
-        #: Whether the file was closed in order, with nothing wrong.
+        #: Whether the file was closed properly and had no problem.
         self.closed_clean = False
-        #: What stays so until the file is opened anew.
+        #: A problem that lasts until the file is opened again.
         self._final: DatabaseUnusable | None = None
         self._guard: Guard | None = None
         self._verify_later = False
         self._verifier: Verifier | None = None
         self._looking = False
-        #: When the last commit was looked at, on the monotonic clock.
+        #: When the files were last checked after a commit, on the monotonic clock.
         self._looked_at = 0.0
         self._queue: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._closed: Deferred[None] | None = None
-        #: Taken from the queue by the thread, and left for its next transaction.
+        #: Work that the thread has taken from the queue for its next transaction.
         self._next: _Work | None = None
 
     @property
@@ -151,21 +150,21 @@ class Database:
     def check(self, verify: bool = False) -> None:
         """Open the file, make or update its tables, and close it again; blocks.
 
-        With ``verify``, its pages are looked at: a large file's in a thread, once it is
+        With ``verify`` its pages are checked; those of a large file later, in a thread, once it is
         open. Raises what :meth:`open` fails with.
         """
         at_once = False
         if verify:
-            with suppress(OSError):  # there is none yet
+            with suppress(OSError):  # there is no file yet
                 size = self.path.stat().st_size
                 at_once = 0 < size <= AT_ONCE
                 self._verify_later = size > AT_ONCE
         self._connect(at_once).close()
 
     def open(self) -> Deferred[None]:
-        """Open the file, make or update its tables; fires when it can be used.
+        """Open the file, and make or update its tables; fires when it can be used.
 
-        Fails with :class:`DatabaseUnusable`, :class:`DatabaseDamaged` for one, or with
+        Fails with :class:`DatabaseUnusable` (:class:`DatabaseDamaged` is one) or with
         :class:`kupool.storage.migrations.SchemaTooNew`.
         """
         opened: Deferred[None] = Deferred()
@@ -184,12 +183,11 @@ class Database:
     ) -> Deferred[T]:
         """Do some work in a transaction, shared with others unless it must be ``alone``.
 
-        ``call`` gets the connection and runs in the database's thread. When the
-        transaction cannot be written, the Deferred fails and nothing of it remains: with
-        :class:`PlaceLost` where the file has been moved, deleted or replaced, with
-        :class:`DatabaseDamaged` where its content is wrong.
-        ``single`` says that the work is one statement: with nothing to share it with,
-        that is a transaction by itself, which costs less than one around it.
+        ``call`` gets the connection and runs in the database's thread. If the transaction cannot be
+        written, it is rolled back and the Deferred fails: with :class:`PlaceLost` if the file was
+        moved, deleted or replaced, with :class:`DatabaseDamaged` if its content is wrong.
+        ``single`` says that the work is one statement. If it shares its transaction with nothing,
+        it then runs without an explicit transaction, which costs less.
         """
         if self._thread is None or self._closed is not None:
             return fail(DatabaseClosed(f"{self.path.name} is not open"))
@@ -198,10 +196,10 @@ class Database:
         return done
 
     def look(self) -> None:
-        """Look, in the thread, whether the file still is in its place; see :attr:`problem`.
+        """Check, in the thread, whether the file is still in its place; see :attr:`problem`.
 
-        For while nothing is written, as each commit looks by itself. Does nothing while
-        another look waits for its turn.
+        For times without writes, because each commit checks by itself. Does nothing while another
+        check waits for its turn.
         """
         if self._looking or self._thread is None or self._closed is not None:
             return
@@ -213,7 +211,7 @@ class Database:
         self.run(_nothing, single=True).addBoth(looked)
 
     def close(self) -> Deferred[None]:
-        """Finish what is queued and close the file; may be called again."""
+        """Finish the queued work and close the file; may be called again."""
         if self._closed is None:
             self._closed = Deferred()
             if self._thread is None:
@@ -223,7 +221,7 @@ class Database:
         return after(self._closed)
 
     def _not_opened(self, opened: Deferred[None], failure: Failure) -> None:
-        """Give up, and tell everyone who waits."""
+        """Give up, and fail everything that waits."""
         self._thread, closed = None, self._closed
         opened.errback(failure)
         while not self._queue.empty():
@@ -239,7 +237,7 @@ class Database:
         try:
             connection = self._connect()
             self._guard = self._watch(connection)
-        except BaseException:  # nothing else would say that the thread has ended
+        except BaseException:  # nothing else would report the end of the thread
             self._reactor.callFromThread(self._not_opened, opened, Failure())
             return
         if self._verify_later:
@@ -261,8 +259,7 @@ class Database:
     def _serve(self, connection: SqliteConnection) -> bool:
         """Do one group of work; returns whether there may be more.
 
-        A method of its own, so that the thread does not keep alive what it has done
-        while it waits for more.
+        This is a separate method so that the thread, while it waits, keeps no finished work alive.
         """
         group, ended = self._gather()
         if group:
@@ -298,7 +295,7 @@ class Database:
             ) from error
 
     def _damaged(self, detail: str) -> DatabaseDamaged:
-        """Use the file no further; returns what says so."""
+        """Stop using the file; returns the error that says so."""
         error = damaged(self.path, detail, self._lost)
         self._final = error
         self.problem = str(error)
@@ -320,7 +317,7 @@ class Database:
             self._check(self._guard.check_files(), connection.total_changes != changes)
             self._looked_at = time.monotonic()
             return outcomes
-        except BaseException as error:  # of the work: the thread goes on
+        except BaseException as error:  # raised by the work: the thread continues
             failure = Failure(self._damaged(str(error))) if is_damage(error) else self._told(error)
             with suppress(sqlite3.Error):  # a full disk has rolled it back already
                 if connection.in_transaction:
@@ -329,11 +326,11 @@ class Database:
                 self._rescue(connection)
             if len(group) == 1 or _concerns_all(error):
                 return [failure] * len(group)
-        # One piece of work failed and took the others down with it: each for itself.
+        # One piece of work failed, and the whole transaction with it: do each one alone.
         return [outcome for work in group for outcome in self._execute(connection, [work])]
 
     def _told(self, error: BaseException) -> Failure:
-        """Return the failure of a transaction: of the file by name where it is the file's."""
+        """Return the failure of a transaction; an error of the file names the file."""
         if isinstance(error, sqlite3.Error) and _concerns_all(error):
             unusable = DatabaseUnusable(f"database {self.path}: {error}")
             unusable.__cause__ = error
@@ -341,22 +338,22 @@ class Database:
         return Failure()
 
     def _check_before(self) -> None:
-        """Raise why nothing must be committed, if there is a reason.
+        """Raise the reason why nothing must be committed, if there is one.
 
-        Every look lets another thread have the interpreter. Where the last commit was looked
-        at just now, that will do.
+        Each check releases the interpreter to other threads. If the last commit was checked just
+        now, that is enough.
         """
         if self.problem or self._final or time.monotonic() > self._looked_at + FRESH:
             assert self._guard is not None
             self._check(self._guard.check(), written=False)
 
     def _check(self, what: str, written: bool) -> None:
-        """Raise why the file must not be used: for what happened to it, if anything did, or
-        for what has been found before.
+        """Raise the reason why the file must not be used: what happened to it, or an earlier
+        problem.
 
-        With ``written``, something has been committed. What was committed to a file that is
-        elsewhere may be there at the next start or not, and was reported as failed: only
-        reading it anew tells, so that the file is not used until then.
+        With ``written``, something has just been committed. If the file is elsewhere, the next
+        start may or may not find that commit, which was reported as failed. Only reading the file
+        again tells, so the file is not used until then.
         """
         if self._final is not None:
             self.problem = str(self._final)
@@ -373,16 +370,17 @@ class Database:
         raise PlaceLost(what)
 
     def _rescue(self, connection: SqliteConnection) -> None:
-        """Save what is in a write-ahead log that was deleted, while it is still open.
+        """Save the contents of a write-ahead log that was deleted while it is still open.
 
-        It holds what has been answered for; the file itself is in its place and can take it.
+        It has commits that were reported as durable. The file itself is in its place and can take
+        them.
         """
         if self._guard is not None and self._guard.only_log:
             with suppress(sqlite3.Error):
                 connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
 
     def _gather(self) -> tuple[list[_Work], bool]:
-        """Wait for work and take what is there; the second value says to end after it."""
+        """Wait for work and take what there is; the second value says whether to end after it."""
         work, self._next = self._next, None
         if work is None:
             work = self._queue.get()
@@ -402,16 +400,15 @@ class Database:
 
 
 def make_private(path: Path) -> None:
-    """Make a file that its owner alone may read and write, or make one so that is there.
+    """Create a file that only its owner may read and write, or make an existing one private.
 
-    SQLite gives the files beside it the same mode. What cannot be done is left to SQLite to
-    complain about.
+    SQLite gives the files beside it the same mode. Errors are left to SQLite, which reports them.
     """
     with suppress(OSError):
         try:
             made = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE)
         except FileExistsError:
-            # By name: to close a descriptor of it would drop SQLite's locks on the file.
+            # By name: closing a descriptor of the file would drop SQLite's locks on it.
             for name in (path, f"{path}-wal", f"{path}-shm"):
                 with suppress(FileNotFoundError):
                     if os.stat(name).st_mode & 0o777 & ~PRIVATE:
@@ -422,7 +419,7 @@ def make_private(path: Path) -> None:
 
 
 def connect(path: Path, synchronous: str = "FULL") -> SqliteConnection:
-    """Open a SQLite file as every part of the project does; blocks."""
+    """Open a SQLite file with the options that the whole project uses; blocks."""
     connection = sqlite3.connect(
         path, isolation_level=None, timeout=30.0, check_same_thread=False, factory=SqliteConnection
     )
@@ -437,7 +434,7 @@ def connect(path: Path, synchronous: str = "FULL") -> SqliteConnection:
 
 
 def damaged(path: Path, detail: str, lost: str = LOST) -> DatabaseDamaged:
-    """Return what says that a file is damaged, and what can be done about it, in one line."""
+    """Return the error that a file is damaged and what to do, in one line."""
     return DatabaseDamaged(
         f"database {path} is damaged: {detail}; stop the daemon, move the file and its -wal away "
         f"and start it again, or use 'kupool restore' with a backup; {lost}"
@@ -445,7 +442,7 @@ def damaged(path: Path, detail: str, lost: str = LOST) -> DatabaseDamaged:
 
 
 def _nothing(connection: sqlite3.Connection) -> None:
-    """Do nothing, which is work like any other."""
+    """Do nothing."""
 
 
 def _deliver(group: list[_Work], outcomes: list[Any]) -> None:
@@ -457,7 +454,7 @@ def _deliver(group: list[_Work], outcomes: list[Any]) -> None:
 
 
 def _concerns_all(error: BaseException) -> bool:
-    """Say whether an error is of the file, so that no other work can fare better."""
+    """Say whether an error is of the file itself, so that other work fails, too."""
     if isinstance(error, DatabaseUnusable):
         return True
     code = getattr(error, "sqlite_errorcode", None)

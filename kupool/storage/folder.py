@@ -1,7 +1,7 @@
-"""The data folder: made when it is missing, and used by one process at a time.
+"""The data folder: created if it is missing, and used by one process at a time.
 
-Only its owner may look into it. When it was closed in order, it says so itself, so that the
-next start knows whether anything in it has to be looked at.
+Only its owner has access. After a proper close it contains a marker, so that the next start knows
+whether it has to check the files.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from contextlib import suppress
 from errno import ELOOP
 from pathlib import Path
 
-#: Says which process uses the folder, and is locked by it.
+#: The lock file, which also names the process that uses the folder.
 LOCK = "lock"
 
-#: Is there between a close in order and the next use; says what the files looked like.
+#: The marker of a proper close, until the next use; it has the state of the files.
 CLEAN = "clean"
 
 #: The modes of the folder and of what is made in it.
@@ -32,19 +32,19 @@ class FolderError(Exception):
 
 
 class DataFolder:
-    """A folder that this process alone may write to, while it is open."""
+    """A folder that only this process may write to while it is open."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        #: Descriptors that are locked: the lock file, and the folder where that is possible.
+        #: Locked descriptors: the lock file, and the folder if the file system can lock it.
         self._locked: list[int] = []
-        #: What the files were when the folder was last closed in order.
+        #: The state of the files when the folder was last closed properly.
         self._known: dict[str, list[int]] = {}
-        #: What the operator should be told about the folder; empty when nothing.
+        #: A warning for the operator about the folder; empty if there is none.
         self.warning = ""
 
     def open(self) -> None:
-        """Make the folder if need be and lock it; raises :class:`FolderError`."""
+        """Create the folder if needed, and lock it; raises :class:`FolderError`."""
         try:
             self._make()
             self._locked.append(self._open_lock())
@@ -72,7 +72,7 @@ class DataFolder:
         return self._error(f"{where}{error.strerror or error}")
 
     def _make(self) -> None:
-        """Make the folder for its owner alone; one that is there keeps the mode it has."""
+        """Create the folder for its owner only; an existing one keeps its mode."""
         try:
             self.path.mkdir(_FOLDER_MODE, parents=True)
         except FileExistsError:
@@ -81,14 +81,14 @@ class DataFolder:
             mode = stat.S_IMODE(self.path.stat().st_mode)
             if mode & (stat.S_IWGRP | stat.S_IWOTH):
                 self.warning = (
-                    f"data folder {self.path}: others than its owner may write to it "
-                    f"(mode {mode:04o}); 'chmod 700' is what it should be"
+                    f"data folder {self.path}: users other than its owner may write to "
+                    f"it (mode {mode:04o}); set its mode to 0700"
                 )
         else:
             self.path.chmod(_FOLDER_MODE)  # whatever the umask
 
     def _open_lock(self) -> int:
-        """Open the lock file, and nothing that only has its name."""
+        """Open the lock file; refuse a link or folder of its name."""
         path = self.path / LOCK
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         try:
@@ -109,7 +109,7 @@ class DataFolder:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             owner = os.pread(lock, 500, 0).decode(errors="replace").strip() or "pid unknown"
-            owner = f"pid {owner}" if owner.isdigit() else owner  # as it was written before
+            owner = f"pid {owner}" if owner.isdigit() else owner  # from an older release
             raise self._error(f"in use by another process ({' '.join(owner.split())})") from None
         except OSError as error:
             raise self._error(
@@ -117,7 +117,7 @@ class DataFolder:
             ) from None
 
     def _lock_folder(self) -> None:
-        """Lock the folder as well: the lock file may be removed by somebody who means well."""
+        """Lock the folder as well: somebody may remove the lock file with good intentions."""
         folder = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._locked.append(folder)
         try:
@@ -128,17 +128,17 @@ class DataFolder:
             pass  # NFS locks files only
 
     def _sign(self, lock: int) -> None:
-        """Say in the lock file who has it."""
+        """Write into the lock file who holds it."""
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())
         text = f"pid {os.getpid()} on {socket.gethostname()} since {since} UTC\n"
         os.fchmod(lock, _FILE_MODE)
         os.ftruncate(lock, 0)
         os.pwrite(lock, text.encode(), 0)
 
-    # -- whether it was closed in order
+    # -- whether it was closed properly
 
     def _take_marker(self) -> dict[str, list[int]]:
-        """Return what the last close noted, and remove it: this use has yet to end."""
+        """Return what the last close recorded, and remove it until this use ends properly."""
         marker = self.path / CLEAN
         try:
             found = json.loads(marker.read_bytes())
@@ -149,21 +149,20 @@ class DataFolder:
         return found if isinstance(found, dict) else {}
 
     def is_clean(self, path: Path) -> bool:
-        """Say whether a file in the folder is as it was when the folder was closed in order.
+        """Say whether a file is as it was when the folder was closed properly.
 
-        What is still in its write-ahead log, what was copied over it or written into it
-        since then makes it another.
+        It is not if something is in its write-ahead log, or if it was replaced or written to since.
         """
         looks = _looks(path)
         return looks is not None and self._known.get(path.name) == looks
 
     def close(self, clean: Collection[Path] = ()) -> None:
-        """Let another process use the folder.
+        """Release the folder to other processes.
 
-        ``clean`` are files in it that were closed in order, with nothing wrong.
+        ``clean`` are the files in it that were closed properly and had no problem.
         """
         if self._locked and clean:
-            with suppress(OSError):  # then they are looked at, for nothing
+            with suppress(OSError):  # the next start then checks the files, which is harmless
                 self._leave_marker(clean)
         self._let_go()
 
@@ -189,7 +188,7 @@ class DataFolder:
 
 
 def _looks(path: Path) -> list[int] | None:
-    """Return what changes with every write to a file; None while there is more beside it."""
+    """Return a value that changes with every write to a file; None if it has a ``-wal``."""
     if os.path.lexists(f"{path}-wal"):
         return None
     try:

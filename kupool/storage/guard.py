@@ -1,8 +1,8 @@
-"""Whether an open SQLite file still is where it was opened.
+"""Checks whether an open SQLite file is still where it was opened.
 
-A program that holds a file open writes to it wherever it has been moved, and also after it
-has been deleted: the writes succeed, and are in a file that the next start does not find.
-Device and inode say so. What is written over in place keeps both, and is not noticed here.
+A program that holds a file open still writes to it after it was moved or deleted. The writes
+succeed, but the next start does not find that file. Device and inode tell the difference. If a file
+is overwritten in place, both stay the same, and this check does not notice it.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ _DELETED = " (deleted)"
 class Guard:
     """Remembers where a file, its write-ahead log and their folder are.
 
-    Made while the file is open, so that its write-ahead log is there. Raises
-    :class:`OSError` where one of the three is not.
+    Construct it while the file is open, when its write-ahead log exists. Raises :class:`OSError` if
+    one of the three does not exist.
     """
 
     def __init__(self, path: Path) -> None:
@@ -28,9 +28,9 @@ class Guard:
         file = os.path.abspath(path)
         # SQLite follows a symbolic link before it names the write-ahead log.
         self._log = os.path.realpath(file) + "-wal"
-        #: Where the folder really is, to tell a move from a deletion.
+        #: The real path of the folder, to tell a move from a deletion.
         self._real = os.path.realpath(self._folder)
-        #: Open, so that the inode cannot be given to another folder.
+        #: Kept open, so that no other folder can get the same inode.
         self._handle = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
             self._places = tuple(
@@ -42,18 +42,18 @@ class Guard:
             self.close()
             raise
         self._files = self._places[1:]
-        #: Whether only the write-ahead log is not where it was.
+        #: Whether only the write-ahead log is missing.
         self.only_log = False
 
     def check(self) -> str:
-        """Return what happened to one of the three; empty while all are in place."""
+        """Return what happened to one of the three; empty if all are in place."""
         return self._compare(self._places)
 
     def check_files(self) -> str:
-        """Return the same, having looked at the two files only.
+        """Do the same for the two files only.
 
-        They are what the next start opens: a folder that is another and has the same files at
-        the same paths loses nothing.
+        The next start opens the files. If the folder is another one that has the same files at the
+        same paths, nothing is lost.
         """
         lost = self._compare(self._files)
         return lost and (self.check() or lost)
@@ -79,7 +79,7 @@ class Guard:
         return f"{place} was replaced by another file"
 
     def _fate(self) -> str:
-        """Say what became of the folder, as far as the system tells."""
+        """Say what happened to the folder, as far as the system can tell."""
         now = self._real
         with suppress(OSError):  # no /proc
             now = os.readlink(f"/proc/self/fd/{self._handle}")
@@ -88,7 +88,7 @@ class Guard:
         return "replaced by another folder" if now == self._real else f"moved to {now}"
 
     def close(self) -> None:
-        """Let go of the folder; may be called again."""
+        """Close the folder's descriptor; may be called again."""
         handle, self._handle = self._handle, -1
         if handle >= 0:
             os.close(handle)

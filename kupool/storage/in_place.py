@@ -1,4 +1,4 @@
-"""One number in a file, written in place: a full disk takes that where it takes nothing else."""
+"""One number in a file, written in place: this works even when the disk is full."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import os
 from pathlib import Path
 from zlib import crc32
 
-#: Bytes that the file has from the beginning, so that a write needs no further block.
+#: The size of the file from the beginning, so that a write needs no further block.
 _ROOM = 4096
 _DIGITS = 19
 
 
 class InPlaceNumber:
-    """A number from 0 to 10**19 - 1 that outlives the process. Everything here blocks."""
+    """A durable number from 0 to 10**19 - 1. Everything here blocks."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def prepare(self) -> None:
-        """Make the file and take its room, where it is missing; raises :class:`OSError`."""
+        """Create the file with its full size if it is missing; raises :class:`OSError`."""
         try:
             file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
         except FileExistsError:
@@ -35,7 +35,7 @@ class InPlaceNumber:
             os.close(folder)
 
     def read(self) -> int | None:
-        """Return the number; 0 where there is no file, None where it holds none."""
+        """Return the number; 0 if there is no file, None if the file has no number."""
         try:
             file = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW)
         except FileNotFoundError:

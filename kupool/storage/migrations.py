@@ -10,13 +10,13 @@ from importlib.resources import files
 _NAME = re.compile(r"(\d{4})_\w+\.sql")
 
 
-#: What a table of counts has to be that is there already, and what helps where it is not.
+#: The table of counts that is needed, and what to do if an existing one is different.
 EXPECTED_SUBMISSIONS = (
     "expected is (username VARCHAR(255), timestamp TIMESTAMP, submission_count INT, "
     "PRIMARY KEY (username, timestamp)): rename it or change it"
 )
 
-#: The types that its columns may have in SQLite.
+#: The accepted types of its columns in SQLite.
 _SUBMISSIONS = {
     "username": re.compile("(VAR)?CHAR|TEXT"),
     "timestamp": re.compile("TIMESTAMP|DATETIME|TEXT"),
@@ -39,8 +39,8 @@ def available(schema: str) -> list[tuple[int, str]]:
 
 
 def migrate(connection: sqlite3.Connection, schema: str) -> None:
-    """Bring a SQLite database up to date; raises :class:`SchemaTooNew`, and
-    :class:`sqlite3.NotSupportedError` where a table of counts cannot be counted into.
+    """Apply the missing migrations to a SQLite database; raises :class:`SchemaTooNew`, and
+    :class:`sqlite3.NotSupportedError` if an existing table of counts is unsuitable.
     """
     _check_shape(connection)
     connection.execute(
@@ -84,7 +84,7 @@ def _unfit(what: str) -> sqlite3.NotSupportedError:
 def _apply(connection: sqlite3.Connection, number: int, sql: str) -> None:
     connection.execute("BEGIN IMMEDIATE")
     try:
-        # Another process may have been first: only now does nobody else write.
+        # Another process may have been faster. From here on nobody else writes.
         done = connection.execute(
             "SELECT 1 FROM schema_version WHERE version = ?", (number,)
         ).fetchone()
@@ -100,9 +100,9 @@ def _apply(connection: sqlite3.Connection, number: int, sql: str) -> None:
 
 
 def statements(sql: str) -> list[str]:
-    """Cut a migration into its statements; each ends with a semicolon at a line's end.
+    """Split a migration into its statements; each ends with a semicolon at a line's end.
 
-    Raises :class:`ValueError` when the last one does not end.
+    Raises :class:`ValueError` if the last one does not end.
     """
     found, pending = [], ""
     for line in sql.splitlines(keepends=True):

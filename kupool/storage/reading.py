@@ -1,7 +1,7 @@
-"""A SQLite file of another process, to be read and not to be changed.
+"""Reads a SQLite file of another process without changing it.
 
-The process that owns the file goes on writing. Reading makes no tables and updates none: a
-file of another version is refused.
+The process that owns the file continues to write. Reading creates and updates no tables: a file of
+another version is refused.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ T = TypeVar("T")
 #: KiB of pages that a connection keeps in memory.
 CACHE = 2048
 
-#: Seconds to wait for who has locked the file.
+#: Seconds to wait for a lock on the file.
 PATIENCE = 30.0
 
 
 class SchemaTooOld(DatabaseUnusable):
-    """The database was written by an older version of KuPool, and not updated yet."""
+    """The database was written by an older version of KuPool and is not updated yet."""
 
 
 class ReadOnlyDatabase:
-    """A SQLite file that is only read; has the manners of
-    :class:`kupool.storage.database.Database`. Work is done in a thread, in order, and shares
-    no transaction.
+    """Reads a SQLite file, with the interface of :class:`kupool.storage.database.Database`.
+
+    Work is done in a thread, in order, and not in a transaction.
     """
 
     def __init__(self, reactor: Any, path: Path, schema: str) -> None:
@@ -49,7 +49,7 @@ class ReadOnlyDatabase:
         self._turn = DeferredLock()
 
     def open(self) -> Deferred[None]:
-        """Open the file; fails with :class:`DatabaseUnusable`, as where it is damaged, with
+        """Open the file; fails with :class:`DatabaseUnusable`, also if it is damaged, with
         :class:`SchemaTooOld` or :class:`SchemaTooNew`.
         """
         return self._turn.run(self._in_thread, self._open)
@@ -66,7 +66,7 @@ class ReadOnlyDatabase:
     def run(
         self, call: Callable[[SqliteConnection], T], *, alone: bool = False, single: bool = False
     ) -> Deferred[T]:
-        """Do some reading, which gets the connection; not in a transaction of its own."""
+        """Do some reading with the connection; not in a transaction."""
         connection = self._connection
         if connection is None:
             return fail(DatabaseClosed(f"{self.path.name} is not open"))
@@ -77,7 +77,7 @@ class ReadOnlyDatabase:
         return deferToThreadPool(self.reactor, pool, call, *values).addErrback(self._named)
 
     def _named(self, failure: Failure) -> Failure:
-        """Say which file is damaged, where that is what went wrong."""
+        """Name the damaged file in an error, if damage is the cause."""
         if is_damage(failure.value):
             return Failure(damaged(self.path, str(failure.value)))
         return failure
@@ -93,10 +93,10 @@ class ReadOnlyDatabase:
 
 
 def connect_to_read(path: Path) -> SqliteConnection:
-    """Open a SQLite file that is there, and that this connection never changes; blocks.
+    """Open an existing SQLite file, which this connection never changes; blocks.
 
-    A connection that may write by its nature removes the files beside the database that it
-    had to make; one opened as read-only would leave them.
+    A connection in write mode removes the files beside the database that it created; one in
+    read-only mode would leave them.
     """
     connection = sqlite3.connect(
         f"file:{quote(str(path))}?mode=rw",
@@ -116,9 +116,7 @@ def connect_to_read(path: Path) -> SqliteConnection:
 
 
 def check_schema(connection: sqlite3.Connection, schema: str, path: Path) -> None:
-    """Refuse a file with tables of another version; raises :class:`SchemaTooOld` or
-    :class:`SchemaTooNew`.
-    """
+    """Refuse tables of another version; raises :class:`SchemaTooOld` or :class:`SchemaTooNew`."""
     newest = available(schema)[-1][0]
     known = connection.execute(
         "SELECT count(*) FROM sqlite_master WHERE name = 'schema_version'"

@@ -1,4 +1,4 @@
-"""Whether the pages of a SQLite file make sense, looked at after an unclean end."""
+"""Checks the pages of a SQLite file after an unclean end."""
 
 from __future__ import annotations
 
@@ -8,33 +8,33 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-#: Files up to this size, in bytes, are looked at before they are used; larger ones while
-#: they are, as that takes some seconds for each GB.
+#: Files up to this size, in bytes, are checked before use. Larger ones are checked during use,
+#: which takes some seconds for each GB.
 AT_ONCE = 64 * 1024 * 1024
 
-#: Errors that say that the file itself is wrong.
+#: Errors that mean that the file itself is damaged.
 _DAMAGE = frozenset((sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB))
 
 
 def is_damage(error: BaseException | None) -> bool:
-    """Say whether an error means that the file's content is wrong."""
+    """Say whether an error means that the file's content is damaged."""
     code = getattr(error, "sqlite_errorcode", None)
     return code is not None and code & 0xFF in _DAMAGE
 
 
 def quick_check(connection: sqlite3.Connection) -> str:
-    """Return the first thing that is wrong with a file; empty when nothing is. Blocks.
+    """Return the first fault of a file; empty if there is none. Blocks.
 
-    Raises :class:`sqlite3.Error` where it cannot be read at all.
+    Raises :class:`sqlite3.Error` if it cannot be read at all.
     """
     (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
     return "" if found == "ok" else " ".join(str(found).replace("***", "").split())
 
 
 class Verifier:
-    """Looks at a file in a thread of its own, through a connection that only reads.
+    """Checks a file in a thread, through a read-only connection.
 
-    ``found`` is called from that thread with what is wrong, if anything is.
+    ``found`` is called in that thread with the fault, if there is one.
     """
 
     def __init__(self, path: Path, found: Callable[[str], object]) -> None:
@@ -45,11 +45,11 @@ class Verifier:
         self._thread = threading.Thread(target=self._run, name=f"verify-{path.stem}", daemon=True)
 
     def start(self) -> None:
-        """Begin."""
+        """Start the check."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Give up what is not done; blocks until the file is closed."""
+        """Cancel the check; blocks until the file is closed."""
         self._stopped = True
         while self._thread.is_alive():
             connection = self._connection
@@ -71,7 +71,7 @@ class Verifier:
                 self._connection = None
                 connection.close()
         except sqlite3.Error as error:
-            # Interrupted, or locked: that says nothing about what is in the file.
+            # Interrupted or locked: that says nothing about the content of the file.
             problem = str(error) if is_damage(error) else ""
         if problem:
             self._found(problem)

@@ -1,8 +1,8 @@
 """The HTTP API, and the pool's protocol over WebSocket.
 
-This package does not reach into the daemon: what it shows and what it may do is asked
-of an :class:`IStatusSource`, which the composition root implements, and of a
-:class:`kupool.stats.IStatsStore`. :func:`kupool.web.site.make_site` puts it together.
+This package does not access the daemon directly. It gets data from an :class:`IStatusSource`, which
+the composition root implements, and from a :class:`kupool.stats.IStatsStore`.
+:func:`kupool.web.site.make_site` builds the site.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What every route of the API has in common: JSON, status codes, and errors."""
+"""What all routes of the API share: JSON, status codes, and errors."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ JSON = b"application/json"
 
 
 class ApiError(Exception):
-    """Raised by a route to answer with an error; ``text`` names what was wrong."""
+    """Raised by a route to answer with an error; ``text`` says what was wrong."""
 
     def __init__(self, code: int, text: str, headers: Mapping[bytes, bytes] | None = None) -> None:
         super().__init__(text)
@@ -30,24 +30,24 @@ class ApiError(Exception):
 
 
 class JsonAnswer(NamedTuple):
-    """What a route answers: an HTTP status code, and what is sent as JSON."""
+    """The answer of a route: an HTTP status code, and a value that is sent as JSON."""
 
     code: int
     body: object
 
 
-#: A route's handler for one method. What it returns that is no :class:`JsonAnswer` is sent
-#: with the status 200; it may raise :class:`ApiError`.
+#: A route's handler for one method. A result that is not a :class:`JsonAnswer` is sent with status
+#: 200. The handler may raise :class:`ApiError`.
 Handler = Callable[[Request], Awaitable[object]]
 
 
 def encode(body: object) -> bytes:
-    """Return the bytes of an answer, which end with a newline as terminals like it."""
+    """Return the bytes of an answer, with a newline at the end for terminals."""
     return msgspec.json.encode(body) + b"\n"
 
 
 def headers(length: int) -> dict[bytes, bytes]:
-    """Return the headers that every answer has."""
+    """Return the headers of every answer."""
     return {
         b"Content-Type": JSON,
         b"Content-Length": b"%d" % length,
@@ -73,7 +73,7 @@ class ApiResource(Resource):
         return sorted(method.decode() for method in self._handlers)
 
     def getChild(self, path: bytes, request: Any) -> IResource:
-        """Nothing is below a path of the API."""
+        """Return a 404 for every path below."""
         return NotFound()
 
     def render(self, request: Any) -> int:
@@ -105,7 +105,7 @@ class ApiResource(Resource):
             return JsonAnswer(error.code, {"error": error.text})
         except GeneratorExit:
             raise  # the coroutine is closed: it may not wait again
-        except BaseException:  # one that wants the process to exit, too
+        except BaseException:  # including SystemExit
             path = request.path.decode(errors="replace")
             told = report(self._log, "Request for {path} failed", path=path)
             return JsonAnswer(500, {"error": told.text})
@@ -116,13 +116,14 @@ class ApiResource(Resource):
         request.setResponseCode(answer.code)
         for name, value in headers(len(body)).items():
             request.setHeader(name, value)
-        request.write(body)  # not sent when the method is HEAD
+        request.write(body)  # HEAD sends no body
         request.finish()
 
 
 def header(request: Request, name: bytes) -> str | None:
-    """Return a header as text; bytes that are not UTF-8 have a replacement in it, as they are
-    part of no name that anybody knows.
+    """Return a header as text.
+
+    Bytes that are not UTF-8 become a replacement character, which no valid name contains.
     """
     value = request.getHeader(name)
     return None if value is None else value.decode(errors="replace")
@@ -136,7 +137,7 @@ def tokens(request: Request, name: bytes) -> list[str]:
 
 
 class NotFound(ApiResource):
-    """Every path that is none of the API's."""
+    """Every path that is not a route of the API."""
 
     def __init__(self) -> None:
         super().__init__({})
@@ -146,10 +147,10 @@ class NotFound(ApiResource):
 
 
 def read_json(request: Request) -> dict[str, object]:
-    """Return the JSON object in the body of a request; one without a body is empty.
+    """Return the JSON object in the body of a request; an empty body is an empty object.
 
-    Raises :class:`ApiError` unless the content is declared as JSON, which a form on
-    another site cannot do.
+    Raises :class:`ApiError` unless the content type is JSON, which a form on another site cannot
+    send.
     """
     declared = request.getHeader(b"content-type") or b""
     if declared.split(b";")[0].strip().lower() != JSON:

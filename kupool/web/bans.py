@@ -1,4 +1,4 @@
-"""The addresses that are banned, and lifting a ban."""
+"""Lists the banned addresses, and lifts bans."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ class BanPages:
         self._source: Any = source
 
     async def list(self, request: Request) -> object:
-        """``GET /bans``: each address with the seconds that are left."""
+        """``GET /bans``: each address with the remaining seconds."""
         bans = self._source.bans()
         return {"bans": [{"address": a, "seconds": round(s, 1)} for a, s in sorted(bans.items())]}
 
     async def lift(self, request: Request) -> object:
-        """``POST /bans/lift``: let an address in again."""
+        """``POST /bans/lift``: end the ban of an address."""
         address = read_json(request).get("address")
         if not isinstance(address, str) or not address:
             raise ApiError(400, 'address: must be an address as text, such as "192.0.2.7"')

@@ -1,4 +1,4 @@
-"""Publishing on the bus by HTTP: one request, one answer in JSON."""
+"""Publishes on the bus over HTTP: one request, one answer in JSON."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ STATUS = {
 }
 
 
-#: Says why nothing may be published to a topic; None where it may.
+#: Says why nothing may be published to a topic; None if it may.
 Refuse = Callable[[str], ErrorText | None]
 
 
 class BusPublishing:
-    """Answers ``POST /bus/publish``, and GET where ``by_get`` says so: for development.
+    """Answers ``POST /bus/publish``, and with ``by_get`` also GET, for development.
 
-    A request has ``topic`` (or ``cmd``), ``action``, the name of a model, and ``body``,
-    text, or base64 where ``base64`` is true; ``timeout_ms``, ``key`` and ``headers`` as
+    A request has ``topic`` (or ``cmd``), ``action``, which is the name of a model, and ``body``,
+    which is text, or base64 with ``"base64": true``. ``timeout_ms``, ``key`` and ``headers`` are as
     in ``bus.publish``.
     """
 
@@ -60,12 +60,12 @@ class BusPublishing:
         return ApiResource(handlers)
 
     async def post(self, request: Request) -> object:
-        """Publish what is in the body, a JSON object."""
+        """Publish the message in the body, a JSON object."""
         await self._visitors.admit(request)
         return await self._publish(request, read_json(request))
 
     async def get(self, request: Request) -> object:
-        """Publish what is in the query; for development only."""
+        """Publish the message in the query; for development only."""
         await self._visitors.admit(request)
         arguments: dict[bytes, list[bytes]] = request.args or {}
         try:
@@ -77,11 +77,11 @@ class BusPublishing:
         return await self._publish(request, params)
 
     async def options(self, request: Request) -> object:
-        """Tell a browser what pages elsewhere may do."""
+        """Tell a browser which requests pages of other sites may make."""
         return self._visitors.preflight(request, "POST")
 
     async def _publish(self, request: Request, params: dict[str, Any]) -> JsonAnswer:
-        """Publish, and end that where the visitor goes before there is an outcome."""
+        """Publish; if the visitor disconnects before there is an outcome, end the call."""
         topic = params.get("topic", params.get("cmd"))
         headers, body = params.get("headers"), params.get("body", "")
         try:
@@ -101,7 +101,7 @@ class BusPublishing:
         try:
             outcome = await waiting
         except CancelledError:
-            raise ApiError(408, "nobody waits for the answer any more") from None
+            raise ApiError(408, "the publisher has disconnected") from None
         return JsonAnswer(STATUS[outcome.kind], shown(outcome))
 
     def _data(self, body: str, base64: bool) -> bytes:
@@ -138,7 +138,7 @@ def _model(name: object) -> Model:
 def _timeout(milliseconds: Any) -> float:
     if type(milliseconds) not in (int, float):
         raise ValueError("timeout_ms: must be a number")
-    # Without arithmetic: an integer may be larger than any float.
+    # Compared without arithmetic: an integer may be larger than any float.
     if not MIN_TIMEOUT * 1000 <= milliseconds <= MAX_TIMEOUT * 1000:
         bounds = f"from {MIN_TIMEOUT * 1000:g} to {MAX_TIMEOUT * 1000:.0f}"
         raise ValueError(f"timeout_ms: {milliseconds!r:.20} is not {bounds}")
@@ -154,8 +154,8 @@ def bus_routes(
 ) -> dict[str, ApiResource]:
     """Return the routes of a bus by their paths.
 
-    ``refuse`` is asked about every topic that is published to; ``by_get`` lets GET
-    publish as well, which any page that a browser shows can cause.
+    ``refuse`` is called for every topic that is published to. ``by_get`` lets GET publish as well,
+    which any page in a browser can cause.
     """
     pages = BusStatusPages(bus, visitors)
     return {
@@ -166,7 +166,7 @@ def bus_routes(
 
 
 def shown(outcome: Outcome) -> dict[str, object]:
-    """Return an outcome as it is answered; ``body`` is base64 where that is no text."""
+    """Return an outcome as JSON values; ``body`` is base64 if it is not text."""
     answer: dict[str, object] = {"outcome": outcome.kind.value}
     if outcome.kind is Kind.ANSWERED:
         try:

@@ -1,4 +1,4 @@
-"""What the bus does, over HTTP: its topics and subscribers, and the way of a message."""
+"""The status of the bus over HTTP: its topics and subscribers, and the steps of a message."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from kupool.web.answers import ApiError, ApiResource, Handler
 from kupool.web.queries import show_moment, show_time
 from kupool.web.visitors import VisitorGate
 
-#: Subscribers that one answer lists.
+#: The most subscribers in one answer.
 MAX_SUBSCRIBERS = 1000
 
 
 class _Tail(ApiResource):
-    """A path with anything below it."""
+    """A path, and every path below it."""
 
     isLeaf = True
 
@@ -33,18 +33,18 @@ class BusStatusPages:
         return ApiResource(self._methods(self.status))
 
     def trace_route(self) -> ApiResource:
-        """Return the resource of which every path below is a message's."""
+        """Return the resource whose child paths are the ids of messages."""
         return _Tail(self._methods(self.trace))
 
     def _methods(self, get: Handler) -> dict[bytes, Handler]:
         return {b"GET": get, b"OPTIONS": self.options}
 
     async def options(self, request: Request) -> object:
-        """Tell a browser what pages elsewhere may do."""
+        """Tell a browser which requests pages of other sites may make."""
         return self._visitors.preflight(request, "GET")
 
     async def status(self, request: Request) -> object:
-        """Tell of all topics that had a message last, or with ``?topic=`` of one."""
+        """Return the topics with the latest messages, or with ``?topic=`` one topic."""
         await self._visitors.admit(request)
         arguments: dict[bytes, list[bytes]] = request.args or {}
         for name in arguments:
@@ -54,7 +54,7 @@ class BusStatusPages:
         return shown_status(await self._asked(self._bus.status()), wanted)
 
     async def trace(self, request: Request) -> object:
-        """Tell the way of a message, by its id or ``trace-id``."""
+        """Return the steps of a message, by its id or ``trace-id``."""
         await self._visitors.admit(request)
         postpath: Any = request.postpath
         message_id = b"/".join(postpath).decode(errors="replace")
@@ -82,7 +82,7 @@ class BusStatusPages:
 
 
 def shown_status(status: BusStatus, wanted: list[str]) -> dict[str, object]:
-    """Return a status as it is answered: the topics that are wanted, or else all."""
+    """Return a status as JSON values: the wanted topics, or all."""
     return {
         "calls": status.calls,
         "calls_bytes": status.calls_bytes,

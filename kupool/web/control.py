@@ -1,4 +1,4 @@
-"""The routes that change something, and who may use them."""
+"""The routes that make changes, and which hosts a request may name."""
 
 from __future__ import annotations
 
@@ -16,37 +16,37 @@ from kupool.timing.buckets import Bucket
 from kupool.web import IStatusSource
 from kupool.web.answers import ApiError, header, read_json
 
-#: New jobs that may be made at once.
+#: The most new jobs that may be made at once.
 ROTATIONS = 5.0
 
-#: The most time between jobs that can be set here, in seconds.
+#: The longest time between jobs that can be set here, in seconds.
 LONGEST = 86_400.0
 
-#: Names of this machine that no other site can take for its own.
+#: Names of this machine that no other site can use.
 LOOPBACK = frozenset(("localhost", "127.0.0.1", "::1"))
 
 
 class KnownHosts:
-    """The hosts that a request may name as its own, besides those of the loopback.
+    """The hosts that a request may name as this server, besides the loopback.
 
-    A page on another site can make a browser send requests here under that site's name,
-    by letting the name point to this machine; so a name has to be known. Raises
-    :class:`ValueError` for a name that is none, such as one with a port.
+    A page on another site can make a browser send requests here under that site's name, if the name
+    resolves to this machine. So the name has to be known. Raises :class:`ValueError` for a text
+    that is not a host name, such as one with a port.
     """
 
     def __init__(self, names: Collection[str] = ()) -> None:
         self._names = LOOPBACK | {_host_name(name) for name in names}
 
     def known(self, request: Request) -> bool:
-        """Say whether a request names one of them."""
+        """Say whether a request names a known host."""
         return self.knows(header(request, b"host") or "")
 
     def knows(self, host: str) -> bool:
-        """Say whether a ``Host`` header names one of them, with whatever port."""
+        """Say whether a ``Host`` header names a known host, with any port."""
         return host_of(host) in self._names
 
     def require(self, request: Request) -> None:
-        """Refuse a request under another name; raises :class:`ApiError`."""
+        """Refuse a request that names another host; raises :class:`ApiError`."""
         if not self.known(request):
             raise ApiError(403, "Host: this server is not known under that name")
 
@@ -54,7 +54,7 @@ class KnownHosts:
 def host_of(host: str) -> str:
     """Return the host of a ``Host`` header, in lower case and without the port.
 
-    Empty where the header cannot be one.
+    Empty if the header is invalid.
     """
     try:
         parts = urlsplit("//" + host)
@@ -75,8 +75,8 @@ def _host_name(name: str) -> str:
 class JobControl:
     """Answers the routes under ``/jobs``.
 
-    Of new jobs there are :data:`ROTATIONS` at once and one more each second: each costs all
-    sessions a message, and retires older jobs.
+    At most :data:`ROTATIONS` new jobs may be made at once, and one more each second: each job is a
+    message to all sessions, and retires older jobs.
     """
 
     def __init__(self, clock: IReactorTime, source: IStatusSource) -> None:

@@ -1,4 +1,4 @@
-"""How many may use the HTTP port at once, and who makes room for whom."""
+"""Limits of the HTTP port, and which connection is closed for a new one."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from twisted.internet.interfaces import IReactorTime
 
 from kupool.net.refusals import Refusals
 
-#: Connections that no request but those for ``/health`` and ``/ready`` can have.
+#: Connections that are reserved for ``/health`` and ``/ready``.
 RESERVED = 20
 
 
-#: Seconds that a connection has for its request before it may have to go for another: in a
-#: burst of them, some would never come so far.
+#: Seconds that a connection has for its request before it may be closed for another one. Otherwise
+#: some connections of a burst would never get to send it.
 PATIENCE = 0.25
 
 
@@ -22,12 +22,12 @@ PATIENCE = 0.25
 class HttpLimits:
     """The limits of the HTTP server; times are in seconds, and 0 turns a limit off.
 
-    ``max_connections`` are those of HTTP: a new one takes the place of the one that has
-    waited longest for a request, first of those that never sent any. ``max_requests`` are
-    answered at the same time; ``/health`` and ``/ready`` are not among them.
-    ``max_websockets`` are among the connections of the pool, too, and none of HTTP once they
-    are open. ``request_timeout`` is for a whole request to arrive, from the connection's
-    beginning or the answer before. ``ping_interval`` is that of WebSockets.
+    ``max_connections`` limits the HTTP connections. A new one replaces the one that has waited
+    longest for a request; those that never sent a request go first. ``max_requests`` limits the
+    requests that are answered at the same time, except ``/health`` and ``/ready``.
+    ``max_websockets`` limits the WebSockets, which also count as connections of the pool; an open
+    WebSocket is not an HTTP connection. ``request_timeout`` is the time for a whole request, from
+    the start of the connection or the answer before. ``ping_interval`` is that of WebSockets.
     """
 
     max_connections: int = 2000
@@ -38,9 +38,7 @@ class HttpLimits:
 
     @property
     def requests(self) -> int:
-        """How many may be answered at once, so that connections are left for ``/health``;
-        0: any number.
-        """
+        """The most requests at once, so that connections are left for ``/health``; 0: no limit."""
         if not self.max_connections:
             return self.max_requests
         most = max(1, self.max_connections - min(RESERVED, self.max_connections // 2))
@@ -51,17 +49,17 @@ class Guest(Protocol):
     """A connection to the HTTP port."""
 
     def make_room(self) -> None:
-        """End at once: somebody else needs the place."""
+        """Close at once, to make room for another connection."""
 
 
 class Crowd:
-    """The HTTP connections that there are, and the requests that are being answered."""
+    """The open HTTP connections, and the number of requests that are being answered."""
 
     def __init__(self, clock: IReactorTime, limits: HttpLimits, refusals: Refusals) -> None:
         self._clock = clock
         self._limits = limits
         self._refusals = refusals
-        # Each with the time since when it waits, in that order: of these a dict is a queue.
+        # Each with the time since which it waits; the dict keeps them in that order.
         self._silent: dict[Guest, float] = {}
         self._idle: dict[Guest, float] = {}
         self._busy: set[Guest] = set()
@@ -71,7 +69,7 @@ class Crowd:
         return len(self._silent) + len(self._idle) + len(self._busy)
 
     def has_room(self) -> bool:
-        """Say whether one more may come; one that waits has to go for it where it must."""
+        """Say whether there is room for one more; a waiting connection is closed if needed."""
         most = self._limits.max_connections
         if not most or len(self) < most:
             return True
@@ -87,33 +85,33 @@ class Crowd:
         return False
 
     def enter(self, guest: Guest) -> None:
-        """Count one more, which waits."""
+        """Add a connection, which waits."""
         self._silent[guest] = self._clock.seconds()
 
     def begins(self, guest: Guest) -> None:
-        """A connection has sent a whole request."""
+        """Note that a connection has sent a whole request."""
         if self.waits(guest):
             self.leave(guest)
             self._busy.add(guest)
 
     def ends(self, guest: Guest) -> None:
-        """Its request has been answered."""
+        """Note that its request has been answered."""
         if guest in self._busy:
             self._busy.discard(guest)
             self._idle[guest] = self._clock.seconds()
 
     def waits(self, guest: Guest) -> bool:
-        """Say whether a connection is here and has no request that is being answered."""
+        """Say whether a connection is open and no request of it is being answered."""
         return guest in self._silent or guest in self._idle
 
     def leave(self, guest: Guest) -> None:
-        """Forget a connection; harmless for one that has left."""
+        """Remove a connection; does nothing if it was removed already."""
         self._silent.pop(guest, None)
         self._idle.pop(guest, None)
         self._busy.discard(guest)
 
     def take_request(self) -> bool:
-        """Count a request that is to be answered; False where there are too many."""
+        """Count a request that is to be answered; False if there are too many."""
         most = self._limits.requests
         if most and self._requests >= most:
             self._refusals.note("HTTP requests, too many at once")
@@ -122,7 +120,7 @@ class Crowd:
         return True
 
     def end_request(self) -> None:
-        """Count one less."""
+        """Count a request as answered."""
         self._requests -= 1
 
 

@@ -1,4 +1,4 @@
-"""What the HTTP API asks of the daemon."""
+"""The interface of the daemon for the HTTP API."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Overview(NamedTuple):
-    """Who is on the pool now, and the newest job; ``job_id`` is None before the first.
+    """The sessions of the pool, and the newest job; ``job_id`` is None before the first.
 
     ``users`` counts each user once, however many sessions they have.
     """
@@ -24,14 +24,13 @@ class Overview(NamedTuple):
 
 
 class ShutdownStatus(NamedTuple):
-    """How far a stop has come.
+    """The progress of a shutdown.
 
-    ``phase`` is a word or two, such as ``running`` or ``stopping: clients``; ``since``
-    is when it began, in seconds since the epoch. What is left: ``connections``;
-    ``batches_in_flight``, batches of submissions that the log has not answered for;
-    ``log_depth``, batches in the log that have not been counted. ``spooled`` batches wait
-    to be sent to the log; they stay, and the next start goes on with them. ``dead_letters``
-    are entries that could not be counted and are kept aside.
+    ``phase`` is a word or two, such as ``running`` or ``stopping: clients``; ``since`` is when it
+    began, in seconds since the epoch. What is left: ``connections``; ``batches_in_flight``, batches
+    of submissions that the log has not answered for; ``log_depth``, batches in the log that have
+    not been counted. ``spooled`` batches wait to be sent to the log; they stay there, and the next
+    start sends them. ``dead_letters`` are entries that could not be counted.
     """
 
     phase: str
@@ -44,47 +43,46 @@ class ShutdownStatus(NamedTuple):
 
 
 class IStatusSource(Interface):
-    """What the daemon tells and lets be done. Nothing here blocks."""
+    """What the daemon reports, and what it can be asked to do. Nothing here blocks."""
 
     def ready() -> Sequence[str]:
         """Return why the daemon is not ready, a short text for each reason.
 
-        Empty when it takes connections and makes submissions durable. It is not ready
-        before its listeners are open, from the first moment of a stop, and while it
-        can make no job or keep no submission.
+        Empty while it accepts connections and makes submissions durable. It is not ready before its
+        listeners are open, from the first moment of a shutdown, and while it can make no job or
+        store no submission.
         """
 
     def concerns() -> Sequence[str]:
-        """Return what is not as it should be and keeps nobody from work, a text for each.
+        """Return problems that do not stop the service, a text for each.
 
-        Such as a broker or a database that is away while submissions are kept, to be sent
-        or counted later.
+        For example that a broker or a database is unavailable while submissions are stored and are
+        sent or counted later.
         """
 
     def overview() -> Overview:
-        """Return who is on the pool, and the newest job."""
+        """Return the sessions of the pool, and the newest job."""
 
     def shutdown() -> ShutdownStatus:
-        """Return the phase of the daemon's life, and what a stop still has to do."""
+        """Return the phase of the daemon, and what a shutdown still has to do."""
 
     def bans() -> dict[str, float]:
-        """Return the addresses that are banned, with the seconds that are left."""
+        """Return the banned addresses, with the remaining seconds."""
 
     def unban(address: str) -> bool:
-        """Let an address in again; returns whether it was banned."""
+        """End the ban of an address; returns whether it was banned."""
 
     def rotate() -> Deferred[int]:
-        """Make a new job now and send it out; fires with its ``job_id``.
+        """Make a new job now and send it; fires with its ``job_id``.
 
-        Fails with :class:`kupool.pool.coordinator.RotationFailed` when no job could be
-        made, or when the daemon is stopping.
+        Fails with :class:`kupool.pool.coordinator.RotationFailed` if no job could be made, or if
+        the daemon is shutting down.
         """
 
     def set_interval(seconds: float) -> None:
         """Change the time between jobs, from the next rotation on.
 
-        Raises :class:`ValueError` saying what is wrong with it, as in ``must be at
-        least 10ms``.
+        Raises :class:`ValueError` that says what is wrong with it, as in ``must be at least 10ms``.
         """
 
 

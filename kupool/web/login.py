@@ -18,7 +18,7 @@ from kupool.accounts.web_tokens import LONGEST, WebIdentity, WebTokens
 from kupool.web.access import ANONYMOUS, COOKIE, NOBODY, WORKER, WebAccess
 from kupool.web.answers import ApiError, ApiResource, read_json, tokens
 
-#: What is said of an empty name or password, by language.
+#: The error for an empty name or password, by language.
 EMPTY = {
     "en": "username and password must not be empty",
     "zh": "用户名或密码不能为空",
@@ -26,7 +26,7 @@ EMPTY = {
 
 
 class LoginPages:
-    """Answers the routes under ``/api`` that are about who somebody is.
+    """Answers the routes under ``/api`` for logins.
 
     A token is valid for ``lifetime`` seconds; ``wall`` returns seconds since the epoch.
     """
@@ -72,14 +72,14 @@ class LoginPages:
         return self._answer(request, identity._replace(role=role))
 
     async def log_out(self, request: Request) -> object:
-        """``POST /api/logout``: forget the cookie."""
+        """``POST /api/logout``: remove the cookie."""
         self._access.hosts.require(request)
         self._access.check_page(request)
         self._set_cookie(request, "", 0)
         return {}
 
     async def me(self, request: Any) -> object:
-        """``GET /api/me``: the name and the role; an empty name for nobody who is known."""
+        """``GET /api/me``: the name and the role; an empty name for an unknown visitor."""
         identity = getattr(request, "identity", NOBODY)
         return {"user": identity.user, "role": identity.role}
 
@@ -106,7 +106,7 @@ class LoginPages:
 
 
 def _language(request: Request) -> str:
-    """Return the language of a request, of those there are."""
+    """Return the language of a request, of the languages that we have."""
     preferred = (element.partition(";")[0][:2] for element in tokens(request, b"accept-language"))
     return next((language for language in preferred if language in EMPTY), "en")
 

@@ -1,4 +1,4 @@
-"""The parameters of a query, read and checked. Pure."""
+"""Parses and checks the parameters of a query. Pure."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from kupool.web.answers import ApiError
 
 MINUTE = 60
 
-#: Minutes that a query covers which names no range, the current one among them.
+#: Minutes of a query without a range, including the current one.
 DEFAULT_MINUTES = 15
 
-#: The end of every range that has none, in seconds since the epoch: 9999-12-31 23:59.
+#: The end of ranges without an end, in seconds since the epoch: 9999-12-31 23:59.
 FOREVER = 253_402_300_740
 
 #: The longest range that is answered minute by minute, in seconds.
@@ -26,7 +26,7 @@ MAX_TOP = 1000
 
 _PARAMETERS = frozenset(("username", "minute", "from", "to", "top"))
 
-# The plus sign of an offset is a space by the time a query string has been read.
+# In a parsed query string, the plus sign of an offset has become a space.
 _RFC3339 = re.compile(
     r"(?P<day>\d{4}-\d\d-\d\d)[Tt ](?P<hour>\d\d:\d\d):(?P<second>\d\d)(?:\.\d+)?"
     r"(?:(?P<utc>[Zz])|(?P<sign>[+ -])(?P<offset>\d\d:\d\d))",
@@ -35,10 +35,10 @@ _RFC3339 = re.compile(
 
 
 class Query(NamedTuple):
-    """What is asked for. Times are whole minutes, in seconds since the epoch, UTC.
+    """A query for counts. Times are whole minutes, in seconds since the epoch, UTC.
 
-    ``minute`` is None unless one minute was asked for; ``start`` and ``end`` are the
-    range, which does not hold its end.
+    ``minute`` is None unless one minute was asked for. ``start`` and ``end`` are the range, without
+    ``end`` itself.
     """
 
     username: str
@@ -49,9 +49,9 @@ class Query(NamedTuple):
 
 
 def parse_query(args: Mapping[bytes, Sequence[bytes]], now: float) -> Query:
-    """Return what a query string asks for; ``now`` is in seconds since the epoch.
+    """Return the query in a query string; ``now`` is in seconds since the epoch.
 
-    Raises :class:`ApiError` naming the parameter that is wrong.
+    Raises :class:`ApiError` that names the wrong parameter.
     """
     given = _single(args)
     username = given.get("username", "")
@@ -86,7 +86,7 @@ def _range(given: Mapping[str, str], now: float) -> tuple[int, int]:
     end = this_minute + MINUTE
     if "to" in given:
         at, whole = parse_time("to", given["to"])
-        end = at if whole else at + MINUTE  # the minute it is in belongs to the range
+        end = at if whole else at + MINUTE  # the range includes the minute of its end
     start = end - DEFAULT_MINUTES * MINUTE
     if "from" in given:
         start, _ = parse_time("from", given["from"])
@@ -104,9 +104,9 @@ def _top(text: str | None) -> int:
 
 
 def parse_time(name: str, text: str) -> tuple[int, bool]:
-    """Return the UTC minute that an RFC 3339 time is in, and whether that is all of it.
+    """Return the UTC minute of an RFC 3339 time, and whether the time is a whole minute.
 
-    Raises :class:`ApiError` under the parameter's ``name``.
+    Raises :class:`ApiError` with the parameter's ``name``.
     """
     found = _RFC3339.fullmatch(text)
     if found is None:

@@ -1,4 +1,4 @@
-"""One port for the frames of a codec and for the same frames over WebSocket."""
+"""One port for the frames of a codec, over TCP and over WebSocket."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ from kupool.web.upgrade import Origins, UpgradeAnywhere, read_by
 from kupool.web.websocket import PoolWebSocketFactory
 from kupool.wire.framing import Framing
 
-#: What a request of HTTP can begin with, and a frame must not.
+#: The first bytes of HTTP requests, which no frame may begin with.
 _METHODS = frozenset(range(ord("A"), ord("Z") + 1))
 
 
 class SharedPortProtocol(FramedProtocol):
-    """Feeds a connection with frames, or gives way to HTTP: the first byte says which.
+    """Reads frames, or hands the peer over to HTTP: the first byte decides.
 
-    The connection exists from the start, so that limits and timeouts hold for a peer that
-    says nothing. That of a WebSocket takes its place.
+    There is a connection from the start, so that limits and timeouts apply to a silent peer. The
+    connection of a WebSocket replaces it.
     """
 
     factory: SharedPortFactory
 
     def connectionMade(self) -> None:
-        """Admit the peer, or end it."""
+        """Admit the peer, or close it."""
         super().connectionMade()
         if self.connection is None:
             self.factory.refused()
 
     def dataReceived(self, data: bytes) -> None:
-        """Decide by the first byte, then leave everything to whom it is for."""
+        """Decide by the first byte, then pass on all data."""
         connection = self.connection
         if connection is None:
             return  # refused
@@ -69,10 +69,10 @@ class SharedPortProtocol(FramedProtocol):
 class SharedPortFactory(Factory):
     """Builds the protocols of a port for one framing, over TCP and over WebSocket.
 
-    Over WebSocket each frame is one message, at any path. ``origins`` are the sites whose pages
-    may open one, ``hosts`` the names of this server; see :class:`~kupool.web.upgrade.Origins`
-    and :class:`~kupool.web.control.KnownHosts`, which raise :class:`ValueError` for those that
-    cannot be. ``name`` says in the log whose connections are refused.
+    Over WebSocket each frame is one message, at any path. ``origins`` are the sites whose pages may
+    open one, ``hosts`` the names of this server; see :class:`~kupool.web.upgrade.Origins` and
+    :class:`~kupool.web.control.KnownHosts`, which raise :class:`ValueError` for invalid ones.
+    ``name`` identifies the port in the log of refused connections.
     """
 
     noisy = False
@@ -120,11 +120,11 @@ class SharedPortFactory(Factory):
         return protocol
 
     def http(self, address: IAddress) -> Any:
-        """Return what speaks HTTP with a peer; None where too many do."""
+        """Return the HTTP protocol for a peer; None if there are too many."""
         return self._site.buildProtocol(address)
 
     def refused(self) -> None:
-        """Count a connection that was not let in."""
+        """Count a refused connection."""
         self._refusals.note(f"{self._name}, connections over the limit")
 
 

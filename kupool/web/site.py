@@ -1,4 +1,4 @@
-"""The HTTP server: its routes, and the limits on whoever connects."""
+"""The HTTP server: its routes, and the limits of its connections."""
 
 from __future__ import annotations
 
@@ -40,15 +40,15 @@ from kupool.web.websocket import PoolWebSocketFactory
 from kupool.wire.framing import Framing, detect
 from kupool.wire.messages import close_message
 
-#: What a client of the pool is told that came to this port.
+#: The detail of the close for a client of the pool on this port.
 NOT_THE_POOL = CLOSE_MALFORMED.about("this port serves HTTP; connect to the port of the pool")
 
-#: Seconds that a peer has to end its side, once its time for a request is over.
+#: Seconds that a peer has to close its side after its request has timed out.
 CUT = 5.0
 
 
 class _Channel(HTTPChannel):
-    """An HTTP connection that is counted, and has limited time for each request."""
+    """An HTTP connection, which is counted and has a time limit for each request."""
 
     transport: Any
     callLater: Any
@@ -73,16 +73,16 @@ class _Channel(HTTPChannel):
         HTTPChannel.connectionLost(self, reason)
 
     def make_room(self) -> None:
-        """End at once."""
+        """Close at once."""
         self.transport.abortConnection()
 
     def left(self, successor: IProtocol | None = None) -> None:
-        """It is no HTTP connection any more; what was read already is for the ``successor``."""
+        """The connection is no longer HTTP; ``successor`` gets the data that was read already."""
         self._crowd.leave(self)
         self._successor = successor
 
     def rawDataReceived(self, data: bytes) -> None:
-        """Take what is behind a request: of HTTP it waits for the answer."""
+        """Handle data after a request: HTTP waits for the answer first."""
         if self._successor is not None:
             self._successor.dataReceived(data)
         else:
@@ -107,10 +107,10 @@ class _Channel(HTTPChannel):
         HTTPChannel.requestDone(self, request)
 
     def resetTimeout(self) -> None:
-        """Do nothing: a byte now and then does not buy a request more time."""
+        """Do nothing: single bytes must not extend the time of a request."""
 
     def timeoutConnection(self) -> None:
-        """End, once all that has come was read: this process may not have run for a while."""
+        """Close, once all arrived data was read: the process may have been paused."""
         self._heard, self._overdue = False, True
         self.callLater(0, self._timed_out)
 
@@ -124,26 +124,26 @@ class _Channel(HTTPChannel):
 
 def _framing_of_the_pool(data: bytes) -> Framing | None:
     """Return the framing that a client of the pool begins with; None for HTTP."""
-    # An empty line may come before a request of HTTP, as it may in ``line``.
+    # An empty line may come before a request of HTTP, and before a message of ``line``.
     return None if data[:1].isspace() else detect(data[0])
 
 
 class _Request(Request):
-    """A request whose body is kept in memory, as it is small."""
+    """A request whose body is kept in memory, because it is small."""
 
     _refused = False
 
-    #: Who it is from, once that is known.
+    #: The visitor, once that is known.
     identity: WebIdentity = NOBODY
 
     def gotLength(self, length: int | None) -> None:
-        """Refuse a body that says that it is too large."""
+        """Refuse a body whose announced length is too large."""
         self.content = BytesIO()
         if length is not None and length > MAX_BODY:
             self._refuse()
 
     def handleContentChunk(self, data: bytes) -> None:
-        """Keep a part of the body, unless that makes it too large."""
+        """Store a part of the body, unless the body becomes too large."""
         if self._refused:
             return
         assert self.content is not None
@@ -153,7 +153,7 @@ class _Request(Request):
             self.content.write(data)
 
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
-        """Answer, unless that is done."""
+        """Answer, unless that has happened already."""
         if not self._refused:
             Request.requestReceived(self, command, path, version)
 
@@ -183,7 +183,7 @@ class ApiSite(Site):
         always: Collection[IResource] = (),
         websocket: bool = False,
     ) -> None:
-        """``always`` are the resources that no number of requests keeps from being answered,
+        """``always`` are the resources that are answered whatever the number of requests;
         ``websocket`` says whether there is one.
         """
         Site.__init__(
@@ -201,7 +201,7 @@ class ApiSite(Site):
 
     @property
     def connections(self) -> int:
-        """HTTP connections, without the WebSockets that are open."""
+        """The number of HTTP connections, without open WebSockets."""
         return len(self._crowd)
 
     def protocol(self) -> _Channel:  # type: ignore[override]
@@ -209,14 +209,14 @@ class ApiSite(Site):
         return _Channel(self._crowd)
 
     def buildProtocol(self, addr: IAddress | None) -> IProtocol | None:  # type: ignore[override]
-        """Return the protocol of a new connection; one too many is closed at once."""
+        """Return the protocol of a new connection; above the limit it is closed at once."""
         if not self._crowd.has_room():
             return None
         channel: IProtocol = Site.buildProtocol(self, addr)
         return channel
 
     def getResourceFor(self, request: Any) -> IResource:
-        """Return what answers a request."""
+        """Return the resource for a request."""
         resource: IResource = Site.getResourceFor(self, request)
         if isinstance(resource, Upgrade):
             return resource
@@ -232,11 +232,11 @@ class ApiSite(Site):
         """Open no access log."""
 
     def stopFactory(self) -> None:
-        """There is no access log to close."""
+        """Do nothing: there is no access log to close."""
         self.refusals.stop()
 
     def log(self, request: Any) -> None:
-        """Log a request, where details are wanted."""
+        """Log a request at the level debug."""
         self._logger.debug(
             "{method} {path} {code}",
             method=request.method.decode(errors="replace"),
@@ -247,7 +247,7 @@ class ApiSite(Site):
 
 
 class Busy(ApiResource):
-    """Answers for another route, as too many requests are being answered already."""
+    """Answers instead of another route, because too many requests are being answered."""
 
     def __init__(self) -> None:
         super().__init__({})
@@ -271,19 +271,19 @@ class _Status:
         return {"status": "ok", "version": __version__, "uptime": uptime}
 
     async def ready(self, request: Request) -> JsonAnswer:
-        """``GET /ready``: whether it takes work, and what is wrong, with that or otherwise."""
+        """``GET /ready``: whether submissions are accepted, and all problems."""
         refusals = list(self._source.ready())
         reasons = [*refusals, *self._source.concerns()]
         return JsonAnswer(503 if refusals else 200, {"ready": not refusals, "reasons": reasons})
 
     async def shutdown(self, request: Request) -> object:
-        """``GET /shutdown/status``: how far a stop has come."""
+        """``GET /shutdown/status``: the progress of a shutdown."""
         status = self._source.shutdown()
         return {**status._asdict(), "since": show_time(status.since)}
 
 
 class _Root(ApiResource):
-    """``/``, and below it everything that has no route."""
+    """``/``, and every path without a route."""
 
     def getChild(self, path: bytes, request: Any) -> IResource:
         return self if path == b"" and not request.postpath else NotFound()
@@ -304,10 +304,10 @@ def make_site(
     """Return the site to listen with.
 
     ``wall`` returns seconds since the epoch. ``access`` decides who may use a route; by default
-    whoever asks from this machine may read. With a ``manager``, the pool's protocol is spoken at
+    requests from this machine may read. With a ``manager``, the pool's protocol is served at
     ``/ws`` on connections of that manager. ``ws_origins`` are the sites whose pages may open it;
-    see :class:`~kupool.web.upgrade.Origins`, which raises :class:`ValueError` for those that
-    cannot be. ``more`` are further routes by their paths.
+    see :class:`~kupool.web.upgrade.Origins`, which raises :class:`ValueError` for invalid ones.
+    ``more`` are further routes by their paths.
     """
     limits = limits or HttpLimits()
     access = access or WebAccess(KnownHosts())
@@ -366,7 +366,7 @@ def _guarded(
 
 
 def _root(routes: dict[str, ApiResource]) -> ApiResource:
-    """Return the resource at the top, with the routes where their paths say."""
+    """Return the root resource, with the routes at their paths."""
 
     async def index(request: Request) -> object:
         listed = [{"path": path, "methods": route.methods} for path, route in routes.items()]

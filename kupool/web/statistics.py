@@ -41,15 +41,15 @@ from kupool.web.answers import ApiError
 from kupool.web.queries import FOREVER, MAX_RANGE, MINUTE, Query, parse_query, show_time
 from kupool.wire.messages import split_username
 
-#: Seconds for which the number of all submissions ever is not counted again. The store
-#: adds up every row for it, and its counts are committed about once a second anyway.
+#: Seconds for which the total of all submissions is kept. The store adds up every row for it, and
+#: its counts are committed about once a second anyway.
 TOTAL_AGE = 1.0
 
 _TEXTS = {error.code: error.text for error in ERRORS}
 
 
 class Shared:
-    """One result for all who ask at the same time, and for those soon after."""
+    """One result for all requests at the same time, and for a short time after."""
 
     def __init__(
         self, clock: IReactorTime, age: float, compute: Callable[[], Awaitable[int]]
@@ -62,7 +62,9 @@ class Shared:
         self._waiting = Waiters[int]()
 
     async def get(self) -> int:
-        """Return the result; fails as the computation does, and is then tried anew."""
+        """Return the result; fails if the computation fails, and then computes it again the next
+        time.
+        """
         if self._known is not None and self._clock.seconds() - self._known[0] < self._age:
             return self._known[1]
         if self._computing:
@@ -125,7 +127,7 @@ class Statistics:
         user, worker = split_username(query.username)
         answer = {"username": query.username, **await self._span(query)}
         if worker:
-            # Of workers, only the minutes that are not rolled up yet can be asked for.
+            # For workers, only the minutes that are not rolled up yet are available.
             ever = dict(await stats.workers(user, 0, FOREVER))
             chosen = dict(await stats.workers(user, start, end))
             answer["total"] = ever.get(worker, 0)
@@ -166,7 +168,7 @@ class Statistics:
         return answer
 
     async def _span(self, query: Query) -> dict[str, object]:
-        """Return the range, and since when there are minutes in it, if not from its start."""
+        """Return the range, and the time from which it has minutes, if that is not its start."""
         span: dict[str, object] = {"from": show_time(query.start), "to": show_time(query.end)}
         since = await self._stats.rolled_up_before()
         if since > query.start:
@@ -175,7 +177,7 @@ class Statistics:
 
 
 def _own(query: Query, request: Any) -> Query:
-    """Return a query as somebody may ask it: a worker sees their own counts alone."""
+    """Return the query that somebody may make: a worker sees only their own counts."""
     identity = getattr(request, "identity", NOBODY)
     if identity.role != WORKER:
         return query
@@ -187,7 +189,7 @@ def _own(query: Query, request: Any) -> Query:
 
 
 def _by_text(rows: Iterable[tuple[str, int, int]]) -> dict[str, int]:
-    """Add rejections up by the text of their error, most first."""
+    """Add up rejections by the text of their error, the most frequent first."""
     found: Counter[str] = Counter()
     for _, code, count in rows:
         found[_TEXTS.get(code, str(code))] += count

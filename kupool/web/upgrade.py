@@ -1,4 +1,4 @@
-"""The route ``/ws``: from an HTTP request to a WebSocket, and whose pages may ask."""
+"""The route ``/ws``: upgrades an HTTP request to a WebSocket, for pages that may open one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kupool.web.control import KnownHosts
 from kupool.web.websocket import PoolWebSocketFactory
 from kupool.wire.websocket import VERSION, accept_key, choose_subprotocol
 
-#: Where the WebSocket is.
+#: The path of the WebSocket.
 PATH = "/ws"
 
 _UPGRADE = {
@@ -27,10 +27,10 @@ _UPGRADE = {
 class Origins:
     """The pages that may open a WebSocket.
 
-    A client that is no browser sends no ``Origin`` and is let in. A page is let in from
-    this server's own host, under a name that ``hosts`` knows, and from the origins
-    given, such as ``https://pool.example.com``; ``*`` lets every page in. Raises
-    :class:`ValueError` for a text that is no origin.
+    A client that is not a browser sends no ``Origin`` and is accepted. A page is accepted from this
+    server's own host, under a name that ``hosts`` knows, and from the given origins, such as
+    ``https://pool.example.com``; ``*`` accepts every page. Raises :class:`ValueError` for a text
+    that is not an origin.
     """
 
     def __init__(self, origins: Collection[str], hosts: KnownHosts) -> None:
@@ -38,7 +38,7 @@ class Origins:
         self._hosts = hosts
 
     def allows(self, request: Request) -> bool:
-        """Say whether the page that a request comes from is let in."""
+        """Say whether the page that sends a request is accepted."""
         origin = header(request, b"origin")
         if origin is None or "*" in self._allowed:
             return True
@@ -54,9 +54,9 @@ class Origins:
 
 
 def normal_origin(origin: str) -> str:
-    """Return an origin in lower case, with its port; ``*`` as it is.
+    """Return an origin in lower case, with its port; ``*`` unchanged.
 
-    Raises :class:`ValueError` for what is no origin.
+    Raises :class:`ValueError` for a text that is not an origin.
     """
     if origin == "*":
         return origin
@@ -87,19 +87,19 @@ class Upgrade(ApiResource):
         origins: Origins,
         peer: Callable[[Any], str] = peer_of,
     ) -> None:
-        """``peer`` returns the address that a request is from."""
+        """``peer`` returns the address of a request."""
         super().__init__({b"GET": self._refuse})
         self._peer = peer
         self._origins = origins
         self._factory = factory
 
     def render(self, request: Any) -> int:
-        """Upgrade, where that is what the request is for."""
+        """Upgrade, if the request asks for that."""
         if request.method == b"GET":
             try:
                 self._check(request)
             except ApiError:
-                pass  # it is answered as any other
+                pass  # an error is answered like that of any route
             else:
                 self._hand_over(request)
                 return int(NOT_DONE_YET)
@@ -110,7 +110,7 @@ class Upgrade(ApiResource):
         raise AssertionError("a request that is to be upgraded was not")
 
     def _check(self, request: Request) -> None:
-        """Refuse what cannot be upgraded; raises :class:`ApiError`."""
+        """Refuse a request that cannot be upgraded; raises :class:`ApiError`."""
         if not self._origins.allows(request):
             raise ApiError(403, "Origin: pages of that site may not open this WebSocket")
         if not wants_websocket(request):
@@ -128,7 +128,7 @@ class Upgrade(ApiResource):
             raise ApiError(400, f"Sec-WebSocket-Key: {error}") from None
 
     def _hand_over(self, request: Any) -> None:
-        """Answer the handshake, and give the transport to a WebSocket."""
+        """Answer the handshake, and pass the transport to a WebSocket."""
         channel = request.channel
         transport, channel.transport = channel.transport, None
         offers = request.requestHeaders.getRawHeaders(b"sec-websocket-protocol") or ()
@@ -151,8 +151,8 @@ class Upgrade(ApiResource):
 
 
 def read_by(transport: Any, protocol: Any) -> None:
-    """Have a protocol, in place of the one before, get what a transport reads."""
-    # What reads from it, or from the TLS around it, is told of the new protocol.
+    """Let a protocol read from a transport instead of the one before."""
+    # Tell what reads from the transport, or from the TLS around it, about the new protocol.
     if isinstance(transport, ProtocolWrapper):
         transport.wrappedProtocol = protocol
     elif isinstance(transport.protocol, ProtocolWrapper):
@@ -169,13 +169,13 @@ def _accepted(request: Request) -> bytes:
 
 
 class UpgradeAnywhere(Upgrade):
-    """The same, whatever the path of the request."""
+    """The same for any path of the request."""
 
     isLeaf = True
 
 
 class Elsewhere(NotFound):
-    """Every path but that of the WebSocket, for those who look for it there."""
+    """Tells clients that look for the WebSocket at another path where it is."""
 
     async def _answer(self, request: Request) -> JsonAnswer:
         path = request.path.decode(errors="replace")

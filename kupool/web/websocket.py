@@ -1,8 +1,9 @@
 """The pool's protocol over WebSocket: one text or binary message, one payload.
 
-A :class:`~kupool.session.connection.Connection`, as every other framing has it, gets whole
-messages and sends frames, so that limits, outbox, timeouts and broadcasts are the same ones
-too. What is of WebSocket alone is here: kinds of messages, pings and the closing handshake.
+It uses a :class:`~kupool.session.connection.Connection` like every other framing, so limits,
+outbox, timeouts and broadcasts are the same. The connection gets whole messages and sends frames.
+This module only has what is special to WebSocket: kinds of messages, pings and the closing
+handshake.
 """
 
 from __future__ import annotations
@@ -34,12 +35,12 @@ from kupool.wire.websocket import (
     encode_websocket,
 )
 
-#: Seconds that a peer has to answer a close before its connection is ended.
+#: Seconds that a peer has to answer a close before its connection is cut.
 CLOSE_GRACE = 2.0
 
 
 class _FrameTransport:
-    """The transport that a connection sees: it takes whole frames, a close among them."""
+    """The transport of a connection: it takes whole frames, including the close."""
 
     def __init__(self, protocol: PoolWebSocket) -> None:
         self._protocol = protocol
@@ -49,41 +50,41 @@ class _FrameTransport:
         return self._protocol.transport.getPeer()
 
     def write(self, data: bytes) -> None:
-        """Send frames; a close is left to the protocol, which has to know of it."""
+        """Send frames; the protocol sends the close itself, because it has to know of it."""
         if data[0] == CLOSE:
             self._protocol.send_close(data)
         elif self._protocol.may_send:
             self._protocol.transport.write(data)
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
-        """Let the connection hold back what a slow reader does not take."""
+        """Let the connection buffer what a slow reader does not read."""
         self._protocol.transport.registerProducer(producer, streaming)
 
     def unregisterProducer(self) -> None:
-        """The connection holds nothing back any more."""
+        """Note that the connection buffers nothing any more."""
         self._protocol.transport.unregisterProducer()
 
     def pauseProducing(self) -> None:
-        """Read no more, and handle nothing of what has been read."""
+        """Stop reading, and handling data that was read."""
         self._protocol.pause_reading()
 
     def resumeProducing(self) -> None:
-        """Read on, with what was left over first."""
+        """Continue to read, with the data that was left over first."""
         self._protocol.resume_reading()
 
     def loseConnection(self) -> None:
-        """End once everything is sent and the peer has answered the close."""
+        """Close once everything is sent and the peer has answered the close."""
         self._protocol.end()
 
     def abortConnection(self) -> None:
-        """Cut the connection off."""
+        """Cut the connection."""
         self._protocol.transport.abortConnection()
 
 
 class PoolWebSocket(Protocol):
     """One WebSocket of the pool, from the end of its handshake on.
 
-    ``host`` is the address of the peer, where a proxy has named it.
+    ``host`` is the address of the peer, if a proxy has named it.
     """
 
     factory: PoolWebSocketFactory
@@ -102,18 +103,18 @@ class PoolWebSocket(Protocol):
             framing.name: framing._replace(splitter=lambda size: self._whole)
             for framing in (WEBSOCKET, WEBSOCKET_BINARY)
         }
-        #: Whether a close has been sent, and whether one has come.
+        #: Whether a close has been sent, and whether one has been received.
         self._closed = self._peer_closed = self._gone = False
         self._paused = self._reading = False
-        #: Whether it has had its share of a turn, and waits for the next.
+        #: Whether it has used its share of this turn, and waits for the next.
         self._behind = False
         self._timer: IDelayedCall | None = None
         self._heard = self._pinged = 0.0
 
-    # -- coming and going
+    # -- start and end of the connection
 
     def connectionMade(self) -> None:
-        """Admit the peer, or tell it why not."""
+        """Admit the peer, or tell it why it is refused."""
         manager, transport = self._manager, self.transport
         if ITCPTransport.providedBy(transport):
             transport.setTcpNoDelay(True)
@@ -150,7 +151,7 @@ class PoolWebSocket(Protocol):
     # -- messages
 
     def dataReceived(self, data: bytes) -> None:
-        """Take bytes: handle what they complete, as many frames in a turn as are its share."""
+        """Take bytes, and handle as many complete frames in a turn as are its share."""
         if self._peer_closed:
             return
         self._heard = self._manager.now()
@@ -193,7 +194,7 @@ class PoolWebSocket(Protocol):
         self._manager.go_on_later(self)
 
     def go_on(self) -> None:
-        """Handle what is left of what was read; called by the manager, in a later turn."""
+        """Handle the rest of the data that was read; called by the manager, in a later turn."""
         self._behind = False
         if self._paused or self._gone:
             return
@@ -201,17 +202,17 @@ class PoolWebSocket(Protocol):
             self.transport.resumeProducing()
             self._read()
         except BaseException:
-            # As from a read: it costs this peer its connection, and the others no turn.
+            # As after a read: an error ends this connection, and no turn of the others.
             self._manager.failed(self.connection)
             self.transport.abortConnection()
 
     def pause_reading(self) -> None:
-        """Read no more."""
+        """Stop reading."""
         self._paused = True
         self.transport.pauseProducing()
 
     def resume_reading(self) -> None:
-        """Read on."""
+        """Continue to read."""
         self._paused = False
         self._pinged = 0.0  # the answer may not have been read yet
         if not self._behind:
@@ -227,7 +228,7 @@ class PoolWebSocket(Protocol):
             pass  # it is not heard any more
         elif opcode == OP_PING:
             self._seen(connection)
-            # As an answer to a request: one who does not read is not answered on and on.
+            # Like an answer to a request: a peer that does not read gets only a limited number.
             connection.send_encoded(encode_websocket(payload, PONG))
         elif opcode == OP_PONG:
             self._seen(connection)
@@ -238,12 +239,12 @@ class PoolWebSocket(Protocol):
             connection.feed(payload)
 
     def _seen(self, connection: Connection) -> None:
-        """The peer is there; but in the middle of a message only its end shows that."""
+        """Note activity of the peer; within a message, only its end counts."""
         if not self._reader.in_message:
             connection.last_seen = self._heard
 
     def _beat(self) -> None:
-        """Ping the peer, unless it said nothing since the last ping."""
+        """Ping the peer; cut it off if it has been silent since the last ping."""
         self._timer = None
         connection = self.connection
         if connection is None or connection.state is not OPEN:
@@ -252,8 +253,8 @@ class PoolWebSocket(Protocol):
         if self._paused or self._behind:
             pass  # the silence is ours
         elif self._heard < self._pinged:
-            # Its answer may have come while this process did not run. So what has come is
-            # read first, which is what the reactor does before the next turn's timers.
+            # Its answer may have arrived while this process was paused. So read what has arrived
+            # first, which the reactor does before the timers of the next turn.
             self._timer = clock.callLater(0, self._judge)
             return
         else:
@@ -262,7 +263,7 @@ class PoolWebSocket(Protocol):
         self._timer = clock.callLater(self._ping_interval, self._beat)
 
     def _judge(self) -> None:
-        """Cut off a peer that was silent, unless it has been heard by now."""
+        """Cut off a peer that was silent, unless it has sent something by now."""
         self._timer = None
         connection = self.connection
         if connection is None or connection.state is not OPEN:
@@ -298,7 +299,7 @@ class PoolWebSocket(Protocol):
         self.resume_reading()
 
     def _unanswered(self) -> None:
-        """The peer did not answer the close: end when what was sent has left, or is late."""
+        """The peer did not answer the close: end when the sent data has left, or is late."""
         self._timer = self._manager.clock.callLater(
             self._manager.settings.write_timeout, self._cut_off
         )
@@ -309,7 +310,7 @@ class PoolWebSocket(Protocol):
         self.transport.abortConnection()
 
     def _close_came(self) -> None:
-        """The peer closes: its answers that are on their way come first."""
+        """The peer closes: send its pending answers first."""
         self._peer_closed = True
         if self._closed or self.connection is None:
             self.transport.loseConnection()
@@ -317,11 +318,11 @@ class PoolWebSocket(Protocol):
             self.connection.finished()
 
     def make_room(self) -> None:
-        """End at once; called for one that is refused."""
+        """Close at once; called for a refused peer."""
         self.transport.abortConnection()
 
     def _give_up_on(self, code: int) -> None:
-        """What came is no WebSocket: say so, and end."""
+        """The data is not WebSocket: say so, and end."""
         self.send_close(encode_websocket(code.to_bytes(2, "big"), CLOSE))
         if self.connection is not None:
             self.connection.close(None)
@@ -330,10 +331,9 @@ class PoolWebSocket(Protocol):
 class PoolWebSocketFactory(Factory):
     """Builds :class:`PoolWebSocket` for the connections of a manager.
 
-    ``most`` is how many there may be at once, 0 for as many as the manager has room for; the
-    others are counted by ``refusals``, and in the ``crowd`` while they are told.
-    ``ping_interval`` is in seconds; a peer that says nothing from one ping to the next is cut
-    off, and 0 turns pings off.
+    ``most`` is how many there may be at once, 0 for as many as the manager accepts. ``refusals``
+    counts the others, and they are in the ``crowd`` while they are told. ``ping_interval`` is in
+    seconds; a peer that sends nothing from one ping to the next is cut off, and 0 turns pings off.
     """
 
     noisy = False
@@ -355,13 +355,13 @@ class PoolWebSocketFactory(Factory):
         self._admitted: set[PoolWebSocket] = set()
 
     def __len__(self) -> int:
-        """How many there are that were not refused."""
+        """Return how many there are that were not refused."""
         return len(self._admitted)
 
     def enter(self, protocol: PoolWebSocket, host: str) -> tuple[CloseReason, float | None] | None:
-        """Count one more from ``host``; says why it may not come in, and for how long.
+        """Count one more from ``host``; returns why it is refused, and for how long.
 
-        One that may not is a connection of HTTP until it is gone.
+        A refused one is an HTTP connection until it is gone.
         """
         if self._most and len(self._admitted) >= self._most:
             refusal: tuple[CloseReason, float | None] | None = (TOO_MANY_CONNECTIONS, None)
@@ -375,7 +375,7 @@ class PoolWebSocketFactory(Factory):
         return refusal
 
     def leave(self, protocol: PoolWebSocket) -> None:
-        """Forget one that has ended; called by it."""
+        """Remove one that has ended; it calls this itself."""
         self._admitted.discard(protocol)
         self._crowd.leave(protocol)
 
@@ -386,7 +386,7 @@ class PoolWebSocketFactory(Factory):
         return self.made_for(None)
 
     def made_for(self, host: str | None) -> PoolWebSocket:
-        """Return the protocol of a peer at an address, None for that of its transport."""
+        """Return the protocol of a peer at an address, by default its transport's."""
         protocol = PoolWebSocket(self._manager, self._ping_interval, host)
         protocol.factory = self
         return protocol

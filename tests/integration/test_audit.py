@@ -294,7 +294,8 @@ class BesideTests(FolderCase):
         for process, (_, errors) in zip(rebuilds, said, strict=True):
             if process.returncode:
                 self.assertEqual(
-                    errors, "kupool: another rebuild was faster; this one ended, try again\n"
+                    errors,
+                    "kupool: another rebuild is running; this one stopped, try again\n",
                 )
         self.assertIn(0, [process.returncode for process in rebuilds], said)
         self.wait_for(self.minutes * self.batches * 3 + count)

@@ -75,7 +75,7 @@ class BackupCommandTests(SynchronousTestCase):
         done = kupool("restore", f"--data={new}", str(self.target))
         self.assertEqual((done.returncode, done.stderr), (0, ""))
         self.assertIn("a new epoch begins after 5\n", done.stdout)
-        self.assertIn("What was accepted after position 5 is not in the backup", done.stdout)
+        self.assertIn("Submissions accepted after position 5 are not in the backup", done.stdout)
         other = self.start(new)
         self.assertEqual(counted(new), {"alice": 5})
         client = LineClient(other)
@@ -108,7 +108,7 @@ class BackupCommandTests(SynchronousTestCase):
             file.write(b"!")
         checked = kupool("backup", "--check", str(self.target))
         self.assertEqual((checked.returncode, checked.stdout), (1, ""))
-        self.assertIn("log.sqlite: its SHA-256 is not that of the manifest", checked.stderr)
+        self.assertIn("log.sqlite: its SHA-256 differs from the manifest", checked.stderr)
 
     def test_a_restore_beside_the_daemon(self) -> None:
         """It is refused, naming the daemon."""
@@ -133,7 +133,7 @@ class BackupCommandTests(SynchronousTestCase):
         done = kupool("restore", f"--data={self.data}", "--force", str(self.target))
         self.assertEqual((done.returncode, done.stderr), (0, ""))
         self.assertIn("a new epoch begins after 8\n", done.stdout)
-        self.assertIn("Positions 6 to 8 of the log that was there are not in this one", done.stdout)
+        self.assertIn("Positions 6 to 8 of the old log are not in the backup", done.stdout)
         replaced = Path(done.stdout.strip().rpartition("What was there before is in ")[2])
         self.assertEqual(counted(replaced), {"alice": 8})
         self.daemon.start()
@@ -182,13 +182,13 @@ class BackupCommandTests(SynchronousTestCase):
         self.assertTrue((self.data / NOTE).exists())
         self.assertRaises(StartFailed, self.daemon.start)
         (line,) = self.daemon.refusals
-        self.assertIn("a restore was interrupted, and its files are of two moments", line)
+        self.assertIn("a restore was interrupted, and its files are from two moments", line)
         self.assertIn(f"'kupool restore {self.target}' finishes it", line)
         made = kupool("backup", f"--data={self.data}", str(self.root / "second"))
         self.assertIn("a restore was interrupted", made.stderr)
         done = kupool(*arguments)
         self.assertEqual((done.returncode, done.stderr), (0, ""))
-        self.assertIn("which had been interrupted", done.stdout)
+        self.assertIn("Finished the interrupted restore of ", done.stdout)
         self.daemon.start()
         self.assertEqual(counted(self.data), {"alice": 5})
         self.submit(self.daemon, "new", 2)

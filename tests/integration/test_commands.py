@@ -190,7 +190,7 @@ class FailureTests(SynchronousTestCase):
                     f"--data={folder}",
                 )
                 self.check(
-                    "mq is 'memory': there is nothing on disk that this command could read",
+                    "mq is 'memory': there is nothing on disk for this command to read",
                     command,
                     "--mq=memory",
                 )
@@ -398,7 +398,7 @@ class DemoTests(SynchronousTestCase):
         process.send_signal(signal.SIGINT)
         rest = process.stdout.read()
         self.assertEqual(process.wait(20), 0, rest)
-        self.assertIn("All of it has ended.", rest)
+        self.assertIn("The workers and the daemon have stopped.", rest)
         self.assertNotIn("Traceback", text + rest)
         process.stdout.close()
         self.assertFalse(psutil.pid_exists(daemon))

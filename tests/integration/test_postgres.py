@@ -722,5 +722,5 @@ class RiskTests(Base):
         lax = self.database(make_dsn(dsn, options="-c synchronous_commit=off"), own="alone")
         await lax.open()
         self.assertIn("synchronous_commit", lax.risk)
-        self.assertIn("switch on what is off", lax.risk)
+        self.assertIn("turn these settings on", lax.risk)
         self.assertNotIn(SECRET, lax.risk)

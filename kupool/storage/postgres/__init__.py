@@ -1,4 +1,4 @@
-"""A PostgreSQL database: connections that come back by themselves, and its tables.
+"""A PostgreSQL database: connections that reconnect by themselves, and its tables.
 
 Only this package imports txpostgres and psycopg2, and only when a database is opened.
 """

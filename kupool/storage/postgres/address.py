@@ -1,4 +1,4 @@
-"""Connection strings: where the servers are, and what is told to them. Shows no secret."""
+"""Connection strings: the servers and the options for them. Secrets are never shown."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from twisted.internet.threads import deferToThreadPool
 
 from kupool.storage.database import DatabaseUnusable
 
-#: Seconds that a connection may take to be made, where the string does not say.
+#: Seconds to make a connection, if the string does not say.
 CONNECT_TIMEOUT = 10.0
 
-#: What libpq says of a bad string quotes parts of it, so this is said instead.
+#: libpq quotes parts of a bad string in its error, so we say this instead.
 _EXPECTED = (
     "expected a URL such as postgresql://user:password@host:5432/database (special characters "
     "of the password written as %40 and the like) or key=value pairs such as "
@@ -30,7 +30,7 @@ _NUMBERED = re.compile(r"[\d.]+|[\da-fA-F:]*:[\da-fA-F:.]*(%\w+)?")
 
 
 class DatabaseServer(NamedTuple):
-    """One server of a connection string; ``address`` is empty where it has to be looked up."""
+    """One server of a connection string; ``address`` is empty if it has to be looked up."""
 
     host: str
     address: str
@@ -38,7 +38,7 @@ class DatabaseServer(NamedTuple):
 
     @property
     def has_name(self) -> bool:
-        """Whether its host is a name, to be looked up."""
+        """Whether its host is a name that has to be looked up."""
         return not (
             self.address or self.host[:1] in ("", "/", "@") or _NUMBERED.fullmatch(self.host)
         )
@@ -52,8 +52,8 @@ class DatabaseServer(NamedTuple):
 
 @dataclass(frozen=True)
 class PostgresAddress:
-    """A connection string taken apart: its servers in order, the rest of its options, and
-    the seconds that a connection may take to be made.
+    """A parsed connection string: its servers in order, its other options, and the seconds to make
+    a connection.
     """
 
     dsn: str
@@ -69,7 +69,7 @@ class PostgresAddress:
         return f"PostgreSQL at {servers}" + (f", database {name}" if name else "")
 
     def arguments(self, server: DatabaseServer, address: str = "") -> dict[str, str]:
-        """Return what a connection to one of the servers is made with."""
+        """Return the arguments for a connection to one of the servers."""
         where = {"host": server.host, "hostaddr": server.address or address, "port": server.port}
         return {
             "client_encoding": "UTF8",
@@ -80,9 +80,9 @@ class PostgresAddress:
 
 
 def parse_address(dsn: str) -> PostgresAddress:
-    """Take a connection string apart; raises :class:`DatabaseUnusable`, without quoting it.
+    """Parse a connection string; raises :class:`DatabaseUnusable`, without quoting it.
 
-    As with libpq, what it does not say comes from the ``PG*`` environment variables.
+    As with libpq, missing values come from the ``PG*`` environment variables.
     """
     import psycopg2
     from psycopg2.extensions import parse_dsn
@@ -106,14 +106,14 @@ def parse_address(dsn: str) -> PostgresAddress:
 
 
 def _each(values: list[str], number: int) -> list[str]:
-    """Return a value for each server: one for all, or as many as there are."""
+    """Return a value for each server: one for all, or one for each."""
     if len(values) == 1:
         return list(repeat(values[0], number))
     return values if len(values) == number else []
 
 
 def look_up(reactor: Any, host: str, timeout: float) -> Deferred[list[str]]:
-    """Return the numeric addresses of a host; libpq would hold up the reactor meanwhile.
+    """Return the numeric addresses of a host; libpq would block the reactor for that.
 
     Fails with :class:`OSError`, or after ``timeout`` seconds with
     :class:`twisted.internet.defer.TimeoutError`.

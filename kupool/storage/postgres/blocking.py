@@ -1,4 +1,4 @@
-"""A PostgreSQL database for a command that has nothing else to do: plain, blocking psycopg2."""
+"""A PostgreSQL database for commands, with plain, blocking psycopg2."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ def connect(dsn: str) -> Any:
 
 
 def keep_daemons_off(connection: Any, again: Callable[[], Any]) -> None:
-    """Have the database for this connection alone, as a daemon has, until it is closed.
+    """Lock the database for this connection, as a daemon does, until it is closed.
 
     ``again`` makes another connection to it. Raises
-    :class:`kupool.storage.database.DatabaseUnusable`, which names the daemon that has it.
+    :class:`kupool.storage.database.DatabaseUnusable`, which names the daemon that has the lock.
     """
 
     async def switches() -> bool:
@@ -62,7 +62,7 @@ def keep_daemons_off(connection: Any, again: Callable[[], Any]) -> None:
 
 
 def _done(work: Coroutine[Any, Any, None]) -> None:
-    """Raise what a coroutine raises that waits for nothing."""
+    """Raise what a coroutine raises that never waits."""
     failures: list[Failure] = []
     Deferred.fromCoroutine(work).addErrback(failures.append)
     for failure in failures:
@@ -70,7 +70,7 @@ def _done(work: Coroutine[Any, Any, None]) -> None:
 
 
 def trouble() -> type[Exception]:
-    """Return what the methods of such a connection raise."""
+    """Return the exceptions that the methods of such a connection raise."""
     import psycopg2
 
     error: type[Exception] = psycopg2.Error

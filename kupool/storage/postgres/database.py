@@ -1,4 +1,4 @@
-"""A PostgreSQL database: one connection to count with, and some for all else."""
+"""A PostgreSQL database: one connection for counting, and others for everything else."""
 
 from __future__ import annotations
 
@@ -43,30 +43,30 @@ DatabaseWork = Callable[[Any], Awaitable[T]]
 #: The folder of migrations.
 SCHEMA = "postgres"
 
-#: Errors of two transactions in each other's way, after which the same again may succeed.
+#: Errors of conflicting transactions, after which a second try may succeed.
 _AGAIN = ("40001", "40P01")
 
-#: How often a transaction is tried that other transactions are in the way of.
+#: The most attempts of a transaction that conflicts with others.
 TRIES = 3
 
-#: Seconds until it is tried again.
+#: Seconds until the next attempt.
 AGAIN_AFTER = 0.05
 
-#: Seconds that the session of an owner may take to end whose process is gone.
+#: Seconds in which the session of an owner may end after its process has ended.
 GONE_PATIENCE = 15.0
 
 
 class DatabaseUnavailable(Exception):
-    """The database cannot be used at the moment; says which and why."""
+    """The database cannot be used at the moment; names it and says why."""
 
 
 @dataclass(frozen=True)
 class PostgresSettings:
     """How the database is used.
 
-    ``others`` connections do what is not counting. A statement may take ``timeout``
-    seconds before its connection is given up, one of maintenance ``long_timeout``. So much
-    work may wait for each connection: ``waiting``. Closing waits ``patience`` seconds.
+    ``others`` is the number of connections that do not count. A statement may take ``timeout``
+    seconds before its connection is closed, one of maintenance ``long_timeout``. ``waiting`` limits
+    the work that waits for each connection. Closing waits ``patience`` seconds.
     """
 
     others: int = 2
@@ -77,19 +77,18 @@ class PostgresSettings:
 
 
 class PostgresDatabase:
-    """Connections to a PostgreSQL database, which come back by themselves when lost.
+    """Connections to a PostgreSQL database, which reconnect by themselves.
 
-    ``dsn`` is a URL or made of ``key=value`` pairs. Where the database cannot be reached,
-    :meth:`open` fails, or, with ``patient``, tries for ever. Calls made while there is no
-    connection fail with :class:`DatabaseUnavailable`: nothing waits for it to come back.
+    ``dsn`` is a URL or made of ``key=value`` pairs. If the database cannot be reached, :meth:`open`
+    fails, or with ``patient`` tries indefinitely. Calls without a connection fail with
+    :class:`DatabaseUnavailable`: they do not wait for one.
 
-    With ``own``, this process is the one daemon that writes there: :meth:`open` fails while
-    another is, and nothing is written any more when another has taken over. Where the log
-    is ``shared`` with it, the jobs of a daemon that may not be gone are retired: nobody knows
-    what it still takes for them.
+    With ``own``, this process is the only daemon that writes there: :meth:`open` fails while
+    another daemon owns the database, and nothing is written after another has taken over. If the
+    log is ``shared`` with the previous daemon and that one may still run, its jobs are retired,
+    because nobody knows what it still accepts for them.
 
-    Without ``update``, :meth:`open` makes no tables, and fails where they are of an older
-    version.
+    Without ``update``, :meth:`open` creates no tables, and fails if they are of an older version.
     """
 
     _log = Logger()
@@ -114,7 +113,7 @@ class PostgresDatabase:
         self._ownership = Ownership() if own else None
         self._shared = own == "shared"
         self._update = update
-        #: What may be lost or counted twice after a power cut, and why; empty for nothing.
+        #: What may be lost or counted twice after a power cut, and why; empty if nothing.
         self.risk = ""
         self._closed = self._lost = False
         self._pause: Deferred[Any] | None = None
@@ -123,7 +122,7 @@ class PostgresDatabase:
     # -- opening and closing
 
     def check(self) -> None:
-        """Connect, make or update the tables, and disconnect; blocks.
+        """Connect, create or update the tables, and disconnect; blocks.
 
         For a process that does nothing else yet. Raises what :meth:`open` fails with.
         """
@@ -151,7 +150,7 @@ class PostgresDatabase:
         )
 
     def _begin_blocking(self, connection: Any) -> None:
-        """Take the lock; waits a while for the session of one that was killed to end."""
+        """Take the lock; waits a while until the session of a killed daemon ends."""
         ownership, deadline = self._ownership, time.monotonic() + GONE_PATIENCE
         while ownership is not None:
             connection.autocommit = True
@@ -177,10 +176,9 @@ class PostgresDatabase:
         )
 
     def open(self) -> Deferred[None]:
-        """Connect, and make or update the tables.
+        """Connect, and create or update the tables.
 
-        Fails with :class:`DatabaseUnusable` or :class:`SchemaTooNew`; may then be called
-        again.
+        Fails with :class:`DatabaseUnusable` or :class:`SchemaTooNew`; may then be called again.
         """
         self._closed = False
         self._opening = Deferred.fromCoroutine(self._open())
@@ -224,19 +222,19 @@ class PostgresDatabase:
         return await self._ownership.claim(cursor, retire_jobs=self._shared)
 
     async def _begin(self, cursor: Any, backend: int) -> None:
-        """Begin a session that counts."""
+        """Begin a session for counting."""
         assert self._ownership is not None
         await self._ownership.begin(cursor, backend, self._switches)
         self._note_risk(await unsafe_settings(cursor))
 
     def _note_risk(self, names: Sequence[str]) -> None:
-        """Say once which settings of the server make its commits unsafe, and when none does."""
+        """Log once which settings of the server make its commits unsafe, or that none does."""
         if not names:
             self.risk = ""
             return
         risk = (
             f"{self._where}: {', '.join(names)} off: after a power cut or a crash of the server "
-            "submissions may count twice or not at all; switch on what is off"
+            "submissions may count twice or not at all; turn these settings on"
         )
         if risk != self.risk:
             self.risk = risk
@@ -246,7 +244,7 @@ class PostgresDatabase:
         await set_keepalives(cursor)
 
     async def _connect(self, link: PostgresLink) -> None:
-        """Connect; with patience for as long as it takes."""
+        """Connect; with ``patient``, try until it succeeds."""
         from kupool.storage.postgres.link import FIRST_DELAY, LONGEST_DELAY
         from kupool.storage.postgres.trouble import ConnectFailed
 
@@ -277,7 +275,7 @@ class PostgresDatabase:
         return address
 
     def close(self) -> Deferred[None]:
-        """Finish what was begun, within reason, and disconnect; may be called again."""
+        """Finish the work within ``patience``, and disconnect; may be called again."""
         self._closed = True
         if self._pause is not None:
             self._pause.cancel()
@@ -300,7 +298,7 @@ class PostgresDatabase:
 
     @property
     def problem(self) -> str:
-        """Why nothing can be counted at the moment; empty when it can."""
+        """Why nothing can be counted at the moment; empty if there is no problem."""
         if self._writer is None:
             return f"{self._where}: not open"
         reason = self._writer.problem
@@ -308,26 +306,26 @@ class PostgresDatabase:
 
     @property
     def taken_over(self) -> str:
-        """Which other daemon has taken over the database; empty while it is this one's."""
+        """Which other daemon has taken over the database; empty while this one owns it."""
         return "" if self._ownership is None else self._ownership.taken_over
 
     @property
     def previous_owner(self) -> DatabaseOwner | None:
-        """Who owned the database before this process; None for nobody."""
+        """The owner of the database before this process; None for nobody."""
         return None if self._ownership is None else self._ownership.previous
 
     @property
     def previous_owner_gone(self) -> bool:
-        """Whether whoever owned the database before surely hands out and takes nothing more."""
+        """Whether the previous owner has certainly ended."""
         return self._ownership is None or self._ownership.previous_gone
 
     @property
     def jobs_retired(self) -> bool:
-        """Whether the jobs of whoever owned the database before were retired."""
+        """Whether the jobs of the previous owner were retired."""
         return self._shared and not self.previous_owner_gone
 
     def release(self) -> Deferred[None]:
-        """Say that this process writes nothing more, and leaves all that it knows to the next."""
+        """Record that this process writes nothing more, and that its work is complete."""
         ownership = self._ownership
         if ownership is None or not ownership.term or ownership.taken_over:
             return succeed(None)
@@ -338,13 +336,11 @@ class PostgresDatabase:
     def count(self, work: DatabaseWork[T]) -> Deferred[T]:
         """Do some work in a transaction on the connection for counting, in order.
 
-        An owner's fails, too, when another has taken over.
-
-        What ``work`` raises comes back; what goes wrong with the database does as
-        :class:`DatabaseUnavailable`, or as :class:`DatabaseClosed`. Then nothing of it
-        remains, unless the connection was lost with the answer to the commit.
-        Cancelling the Deferred does not stop the work. It may be done more than once,
-        each time in a transaction of its own.
+        It also fails if another owner has taken over. An exception of ``work`` fails the Deferred.
+        A fault of the database fails it with :class:`DatabaseUnavailable` or
+        :class:`DatabaseClosed`. Everything is then rolled back, unless the connection was lost
+        before the answer to the commit. Cancelling the Deferred does not stop the work. The work
+        may be done more than once, each time in a new transaction.
         """
         ownership = self._ownership
         checked = work
@@ -359,13 +355,14 @@ class PostgresDatabase:
         return self._run(lambda: self._writer, checked, self.settings.timeout)
 
     def write(self, work: DatabaseWork[T], *, maintenance: bool = False) -> Deferred[T]:
-        """Do some work beside the counting that writes; as :meth:`run` and :meth:`count`."""
+        """Do some work that writes, beside the counting; see :meth:`run` and :meth:`count`."""
         ownership = self._ownership
         checked = work
 
         async def check_and_work(cursor: Any) -> T:
             assert ownership is not None
-            # What takes long lets another take over, as it harms nobody when it is too late.
+            # Long work does not prevent another daemon from taking over, because its late writes do
+            # no harm.
             await ownership.check(cursor, hold=not maintenance)
             return await work(cursor)
 
@@ -374,12 +371,12 @@ class PostgresDatabase:
         return self.run(checked, maintenance=maintenance)
 
     def run(self, work: DatabaseWork[T], *, maintenance: bool = False) -> Deferred[T]:
-        """Do some work beside the counting, in no particular order; as :meth:`count`."""
+        """Do some work beside the counting, in no particular order; see :meth:`count`."""
         limit = self.settings.long_timeout if maintenance else self.settings.timeout
         return self._run(self._least_busy, work, limit)
 
     def query(self, sql: str, values: Sequence[object] = ()) -> Deferred[Any]:
-        """Return the rows of one statement; fails as :meth:`count`."""
+        """Return the rows of one statement; fails like :meth:`count`."""
 
         async def fetch(cursor: Any) -> Any:
             await cursor.execute(sql, values)
@@ -388,11 +385,11 @@ class PostgresDatabase:
         return self.run(fetch)
 
     async def revive(self, cursor: Any) -> None:
-        """Make tables again that were dropped, in the transaction of a cursor."""
+        """Create tables again that were dropped, in the transaction of a cursor."""
         await revive(cursor, SCHEMA)
 
     def _least_busy(self) -> PostgresLink | None:
-        """Return the connection with least to do, of those that are connected if any is."""
+        """Return the connection with the least work, of the connected ones if there are any."""
         return min(
             self._others, key=lambda link: (bool(link.problem), link.waiting), default=self._writer
         )
@@ -417,7 +414,8 @@ class PostgresDatabase:
                 raise DatabaseUnavailable(f"{self._where}: {link.problem}") from None
             except TROUBLE as error:
                 if left and getattr(error, "pgcode", None) in _AGAIN:
-                    # The other transaction first: at once, this one may be in its way again.
+                    # Let the other transaction go first: an immediate retry may conflict with it
+                    # again.
                     await deferLater(self.reactor, AGAIN_AFTER)
                     continue
                 raise DatabaseUnavailable(f"{self._where}: {explain(error)}") from error
@@ -425,7 +423,7 @@ class PostgresDatabase:
 
 
 def _now(work: Coroutine[Any, Any, T]) -> T:
-    """Return what some work returns that waits for nothing; raises what it raises."""
+    """Return what a coroutine returns that never waits; raises what it raises."""
     results: list[Any] = []
     Deferred.fromCoroutine(work).addBoth(results.append)
     if isinstance(results[0], Failure):
@@ -434,11 +432,11 @@ def _now(work: Coroutine[Any, Any, T]) -> T:
 
 
 def _ignore(reason: str) -> None:
-    """Nothing to say: the connection for counting speaks for all."""
+    """Do nothing: the connection for counting reports for all."""
 
 
 def _unbound(work: Deferred[T]) -> Deferred[T]:
-    """Return a Deferred for the same result that can be cancelled without harm to the work."""
+    """Return a Deferred for the same result that can be cancelled without stopping the work."""
     waiter: Deferred[T] = Deferred()
     work.addBoth(waiter.callback)
     return waiter

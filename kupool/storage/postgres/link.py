@@ -1,4 +1,4 @@
-"""One connection that is made again when it is lost, and given up when nothing answers."""
+"""One connection that reconnects when it is lost, and is closed when nothing answers."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ from kupool.storage.postgres.trouble import TROUBLE, ConnectFailed, NoAnswer, ex
 
 T = TypeVar("T")
 
-#: What a session begins with; whatever role and database have set otherwise.
+#: The first statements of a session, whatever role and database have set.
 SESSION = "SET TIME ZONE 'UTC'; SET default_transaction_isolation TO 'read committed'"
 
-#: Seconds between two attempts to connect, at first and at the longest.
+#: Seconds between two attempts to connect: at first, and at most.
 FIRST_DELAY, LONGEST_DELAY = 0.1, 1.0
 
-#: Error codes, or their beginnings, after which another connection may fare better: of the
-#: connection itself, of a server that ends or starts, and of one that may only be read.
+#: Error codes, or their beginnings, after which another connection may work: faults of the
+#: connection itself, of a server that stops or starts, and of one that is read-only.
 _FATAL = ("08", "57P", "25006")
 
 
 class WatchedCursor(Cursor):  # type: ignore[misc]
-    """A cursor whose statements are given up when they take too long."""
+    """A cursor that closes its connection if a statement takes too long."""
 
     def execute(self, query: str, params: Any = None) -> Deferred[Any]:
         """Execute a statement; fails with :class:`NoAnswer` after the link's limit."""
         link = self._connection
-        # libpq may find the connection broken, and close a socket that the reactor knows.
+        # libpq may find the connection broken, and close a socket that the reactor watches.
         self.reactor.removeReader(link)
         answer = super().execute(query, params)
         link.rest()
@@ -47,23 +47,22 @@ class WatchedCursor(Cursor):  # type: ignore[misc]
 
 
 class Detector(DeadConnectionDetector):  # type: ignore[misc]
-    """Leaves it to the link to come back, in a turn of the reactor of its own.
+    """Leaves reconnecting to the link, in a later turn of the reactor.
 
-    txpostgres does so at once, which is from within the call that closes the connection.
+    txpostgres would do it at once, within the call that closes the connection.
     """
 
     def startReconnecting(self, f: Failure) -> None:
-        """Begin to connect again."""
+        """Start to reconnect."""
         self.reconnectable.come_back(f)
 
 
 class PostgresLink(Connection):  # type: ignore[misc]
     """A connection to a database.
 
-    ``limit`` is how many seconds a statement may take. ``changed`` is called when the
-    connection is lost and when it is back, with the reason, which is empty for the latter.
-    ``begin`` is done at the beginning of each session; it gets a cursor, and the process of
-    the server as the connection knows it.
+    ``limit`` is how many seconds a statement may take. ``changed`` is called when the connection is
+    lost, with the reason, and when it is back, with an empty text. ``begin`` is called at the start
+    of each session; it gets a cursor, and the server process according to the connection.
     """
 
     cursorFactory = WatchedCursor
@@ -89,7 +88,7 @@ class PostgresLink(Connection):  # type: ignore[misc]
         self._overdue = self._connecting = self._ended = False
         self._returning: Deferred[None] | None = None
         self._pause: Deferred[Any] | None = None
-        #: How much work is under way or waits.
+        #: The number of pieces of work that run or wait.
         self.waiting = 0
         #: Why there is no connection; empty when there is one.
         self.problem = "not connected"
@@ -97,7 +96,7 @@ class PostgresLink(Connection):  # type: ignore[misc]
     # -- connecting
 
     def connect(self) -> Deferred[None]:
-        """Connect to the first server that can be; fails with :class:`ConnectFailed`."""
+        """Connect to the first server that accepts; fails with :class:`ConnectFailed`."""
         self._connecting = True
 
         def done(result: Any) -> Any:
@@ -143,11 +142,11 @@ class PostgresLink(Connection):  # type: ignore[misc]
             await self._begin(self.cursor(), self.pollable().get_backend_pid())
 
     def lost(self, failure: Failure) -> None:
-        """Take note that there is no connection, and begin to connect again."""
+        """Note that the connection is lost, and start to reconnect."""
         self.detector.checkForDeadConnection(failure)
 
     def come_back(self, failure: Failure) -> None:
-        """Connect again and again until that succeeds."""
+        """Try to connect until that succeeds."""
         self.problem = explain(failure.value or ConnectFailed("lost"))
         self._changed(self.problem)
         self._returning = Deferred.fromCoroutine(self._come_back())
@@ -159,7 +158,7 @@ class PostgresLink(Connection):  # type: ignore[misc]
 
     async def _come_back(self) -> None:
         for delay in simpleBackoffIterator(FIRST_DELAY, LONGEST_DELAY, maxRetries=0):
-            # The first delay is 0: even then not from within the call that closed it.
+            # The first delay is 0: but never within the call that closed the connection.
             with suppress(CancelledError):
                 await self._interruptible(deferLater(self.reactor, delay))
             if self._ended:
@@ -178,7 +177,7 @@ class PostgresLink(Connection):  # type: ignore[misc]
         self._changed("")
 
     async def _interruptible(self, waiting: Deferred[T]) -> T:
-        """Wait for what may be cancelled when the link ends."""
+        """Wait for a Deferred that is cancelled when the link ends."""
         self._pause = waiting
         try:
             return await waiting
@@ -190,10 +189,10 @@ class PostgresLink(Connection):  # type: ignore[misc]
     def transact(
         self, work: Callable[[Any], Awaitable[T]], limit: float | None = None
     ) -> Deferred[T]:
-        """Do some work in a transaction, after what was asked for before.
+        """Do some work in a transaction, after all earlier work.
 
-        ``work`` gets a cursor; ``limit`` is how many seconds each of its statements may
-        take. What it raises, or what goes wrong (:data:`TROUBLE`), rolls all of it back.
+        ``work`` gets a cursor; ``limit`` is how many seconds each of its statements may take. If it
+        raises, or the database fails (:data:`TROUBLE`), everything is rolled back.
         """
         self.waiting += 1
 
@@ -236,7 +235,7 @@ class PostgresLink(Connection):  # type: ignore[misc]
     # -- the watchdog
 
     def watch(self, answer: Deferred[Any]) -> Deferred[Any]:
-        """Close the connection unless an answer is there within the limit."""
+        """Close the connection unless an answer arrives within the limit."""
         limit = self._limit_now
         timer = self.reactor.callLater(limit, self._give_up)
 
@@ -268,7 +267,7 @@ class PostgresLink(Connection):  # type: ignore[misc]
         self.rest()
 
     def rest(self) -> None:
-        """Watch the connection while no statement is under way, or find that it is lost."""
+        """Watch the connection while no statement runs, or find that it is lost."""
         if self._running or self.problem:
             return  # a statement is under way, or a connection being made
         if self._usable:
@@ -277,9 +276,9 @@ class PostgresLink(Connection):  # type: ignore[misc]
             self.lost(Failure(ConnectFailed("the connection was closed")))
 
     def doRead(self) -> None:
-        """Read while no statement is under way: the end of the connection, as a rule."""
+        """Read while no statement runs: usually the end of the connection."""
         try:
-            # Not the method of Connection: it would have a socket watched that is closed.
+            # Do not use the method of Connection: it would watch a socket that is closed.
             _PollingMixin.doRead(self)
         except (psycopg2.Error, UnexpectedPollResult):
             if not self.problem:
@@ -289,12 +288,12 @@ class PostgresLink(Connection):  # type: ignore[misc]
 
     @property
     def _usable(self) -> bool:
-        """Whether there is a connection, as far as is known."""
+        """Whether there is a connection, as far as we know."""
         connection = self.pollable()
         return connection is not None and not connection.closed and connection.fileno() >= 0
 
     def close(self) -> None:
-        """Close the connection; what waits for an answer fails."""
+        """Close the connection; unanswered statements fail."""
         connection = self.pollable()
         if connection is None:
             return
@@ -303,7 +302,7 @@ class PostgresLink(Connection):  # type: ignore[misc]
             connection.close()
 
     def _is_dead(self, failure: Failure) -> bool:
-        """Say whether after this failure the connection has to be made again."""
+        """Say whether the connection has to be made again after this failure."""
         if self._connecting or self._ended:
             return False  # what has not become a connection cannot be lost
         if not self._usable:
@@ -315,7 +314,7 @@ class PostgresLink(Connection):  # type: ignore[misc]
         return isinstance(error, psycopg2.OperationalError | NoAnswer | UnexpectedPollResult)
 
     async def end(self, patience: float) -> None:
-        """Close for good, when what is under way has ended or ``patience`` seconds have gone."""
+        """Close for good, once the running work has ended or ``patience`` seconds have passed."""
         turn = self.lock.acquire()
         with suppress(TimedOut):
             await turn.addTimeout(patience, self.reactor)

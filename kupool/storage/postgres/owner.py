@@ -1,9 +1,9 @@
-"""Which daemon owns a database: one at a time writes to it.
+"""Which daemon owns a database: only one at a time writes to it.
 
-The owner holds a lock for as long as its session lasts, and its name is in the table
-``owner`` with a term that grows with each owner. Whoever comes later finds the lock held, and
-says by whom. A daemon that lost its session, as one that was stopped for a while, takes the lock
-again and looks whether the term is still its own. So it does in each transaction that writes.
+The owner holds a lock as long as its session lasts. Its name is in the table ``owner``, with a term
+that each new owner increases. A later daemon finds the lock held, and says by whom. A daemon that
+lost its session, for example because it was paused, takes the lock again and compares the term with
+its own. Each transaction that writes compares it, too.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ _HOLDER = (
     f"AND classid = {_LOCK} AND objid = {_SCHEMA} AND objsubid = 2"
 )
 
-#: What ends a session in some tens of seconds whose daemon, or the network to it, is gone
-#: without a word, or that was stopped within a transaction; the system would take hours.
-#: Servers that do not know one of them do without.
+#: These end a session within some tens of seconds when its daemon or the network is gone silently,
+#: or the daemon was stopped within a transaction; the system would take hours. A server that does
+#: not know one of them works without it.
 _KEEPALIVES = (
     "SELECT set_config(name, given.value, false) FROM (VALUES ('tcp_keepalives_idle', '10'), "
     "('tcp_keepalives_interval', '5'), ('tcp_keepalives_count', '3'), "
@@ -49,7 +49,7 @@ _ROW_OF = (
 _ROW = f"{_ROW_OF} FROM owner"
 _ROW_AND_SESSION = f"{_ROW_OF}, session FROM owner RIGHT JOIN pg_backend_pid() AS session ON true"
 
-#: What is said of connections that do not stay with one session of the server.
+#: The error for connections that do not keep one session of the server.
 SWITCHES = (
     "a connection pooler in between switches the sessions of the server; let it pool sessions "
     "(pool_mode = session), or connect without it"
@@ -57,11 +57,11 @@ SWITCHES = (
 
 
 class NotOwner(Exception):
-    """The database is not this daemon's to write to; says why."""
+    """This daemon may not write to the database; says why."""
 
 
 class OwnerProcess(NamedTuple):
-    """A process of a machine: ``started`` is in seconds since the boot, 0 where unknown."""
+    """A process of a machine: ``started`` is in seconds since the boot, 0 if unknown."""
 
     host: str
     pid: int
@@ -70,7 +70,7 @@ class OwnerProcess(NamedTuple):
 
     @property
     def gone(self) -> bool:
-        """Whether it ran on this machine since its boot, and surely runs no more."""
+        """Whether it ran on this machine since its boot, and has certainly ended."""
         here = this_process()
         if not self.boot_id or (self.host, self.boot_id) != (here.host, here.boot_id):
             return False
@@ -85,7 +85,7 @@ class OwnerProcess(NamedTuple):
 
 
 def this_process() -> OwnerProcess:
-    """Return this process. In a container the boot's id is its own: so are its pids."""
+    """Return this process. A container has its own boot id, because its pids are its own."""
     boot_id = read_boot_id()
     try:
         boot_id += f":{os.stat('/proc/self/ns/pid').st_ino}" if boot_id else ""
@@ -95,7 +95,7 @@ def this_process() -> OwnerProcess:
 
 
 class DatabaseOwner(NamedTuple):
-    """A daemon that owns a database, or did; ``since`` is a time as it is shown."""
+    """A daemon that owns or owned a database; ``since`` is a time as text."""
 
     term: int
     process: OwnerProcess
@@ -104,7 +104,7 @@ class DatabaseOwner(NamedTuple):
 
     @property
     def gone(self) -> bool:
-        """Whether it ended in order, or surely runs no more."""
+        """Whether it released the database, or has certainly ended."""
         return self.released or self.process.gone
 
     def __str__(self) -> str:
@@ -114,28 +114,28 @@ class DatabaseOwner(NamedTuple):
 class Ownership:
     """The claim of this process to a database, over all its sessions there.
 
-    Raises :class:`NotOwner` where the database is another's.
+    Raises :class:`NotOwner` if another daemon owns the database.
     """
 
     def __init__(self, process: OwnerProcess | None = None) -> None:
         self.process = process or this_process()
         #: The term of this process; 0 before it has one.
         self.term = 0
-        #: Who owned the database before, None for nobody, and whether it surely is gone.
+        #: The owner before, None for nobody, and whether it has certainly ended.
         self.previous: DatabaseOwner | None = None
         self.previous_gone = True
-        #: Who has taken over; empty while nobody has. It stays so: what this process has
-        #: in memory is not what the other one knows.
+        #: Who has taken over; empty while nobody has. It never becomes empty again, because the
+        #: other daemon does not know what this process has in memory.
         self.taken_over = ""
         self._backend = 0
 
     async def begin(
         self, cursor: Any, backend: int, switches: Callable[[], Awaitable[bool]]
     ) -> None:
-        """Take the lock for a new session, in no transaction.
+        """Take the lock for a new session, outside a transaction.
 
-        ``backend`` is the process of the server as the connection knows it; ``switches`` finds
-        out whether something in between gives each transaction a session of its own.
+        ``backend`` is the server process according to the connection. ``switches`` finds out
+        whether a pooler gives each transaction another session.
         """
         if self.taken_over:
             raise NotOwner(self.taken_over)
@@ -155,20 +155,20 @@ class Ownership:
         self._backend = real
 
     async def _explain(self, cursor: Any) -> None:
-        """Raise why the lock cannot be had."""
+        """Raise the reason why the lock is held."""
         await cursor.execute(_HOLDER)
         holder = cursor.fetchone()
         owner = await read(cursor)
         if self.term and owner is not None:
             self._compare(owner)
             if holder == (self._backend,):
-                # The server has not noticed yet that the connection is gone.
+                # The server has not noticed yet that our old connection is gone.
                 await cursor.execute("SELECT pg_terminate_backend(%s)", holder)
                 raise NotOwner("the session that was lost has not ended yet")
         raise InUse(owner)
 
     async def _go_on(self, cursor: Any) -> None:
-        """See whether the database is still ours, now that nobody else can take it."""
+        """Check whether the database is still ours, now that nobody else can take it."""
         await cursor.execute("SELECT to_regclass('owner') IS NOT NULL")
         if cursor.fetchone()[0]:
             owner = await read(cursor)
@@ -177,16 +177,16 @@ class Ownership:
             await self._write(cursor, self.term)
 
     def _compare(self, owner: DatabaseOwner) -> None:
-        """Raise if another has taken over. One with a lower term is from a backup."""
+        """Raise if another daemon has taken over. A lower term is from a backup."""
         if owner.term > self.term or (owner.term == self.term and owner.process != self.process):
             self.taken_over = f"another daemon ({owner}) has taken over"
             raise NotOwner(self.taken_over)
 
     async def claim(self, cursor: Any, retire_jobs: bool) -> DatabaseOwner | None:
-        """Write down that the database is ours, under a new term; returns who had it before.
+        """Record that the database is ours, under a new term; returns the owner before.
 
-        With ``retire_jobs``, the jobs of one that may not be gone are retired for good: no
-        log reaches back to them. To be :meth:`settled` when the transaction is committed.
+        With ``retire_jobs``, the jobs of an owner that may still run are retired for good, as if no
+        log reached back to them. Call :meth:`settled` when the transaction is committed.
         """
         previous = await read(cursor, "FOR UPDATE")
         if previous is not None and previous.process != self.process:
@@ -212,10 +212,10 @@ class Ownership:
         )
 
     async def check(self, cursor: Any, hold: bool) -> None:
-        """See in a transaction whether the database is still ours.
+        """Check in a transaction whether the database is still ours.
 
-        With ``hold``, nobody else takes it before the end of the transaction. The session that
-        has the lock needs no such thing.
+        With ``hold``, nobody else takes it before the end of the transaction. The session with the
+        lock does not need that.
         """
         if self.taken_over:
             raise NotOwner(self.taken_over)
@@ -225,7 +225,7 @@ class Ownership:
             self._compare(_owner(row))
 
     async def check_session(self, cursor: Any) -> None:
-        """The same in the session that has the lock; it alone needs to be that session."""
+        """Do the same in the session that holds the lock, and check that it still does."""
         if self.taken_over:
             raise NotOwner(self.taken_over)
         await cursor.execute(_ROW_AND_SESSION)
@@ -238,13 +238,13 @@ class Ownership:
             await self._write(cursor, self.term)
 
     async def release(self, cursor: Any) -> None:
-        """Write down that this process ends in order, and writes no more."""
+        """Record that this process ends properly and writes no more."""
         await self.check(cursor, hold=False)
         await cursor.execute("UPDATE owner SET released = true WHERE term = %s", (self.term,))
 
 
 class InUse(NotOwner):
-    """A daemon that runs owns the database; says which, where that is known."""
+    """A running daemon owns the database; says which, if that is known."""
 
     def __init__(self, owner: DatabaseOwner | None) -> None:
         who = f" ({owner})" if owner is not None and not owner.released else ""
@@ -255,7 +255,7 @@ class InUse(NotOwner):
 
 
 async def read(cursor: Any, lock: str = "") -> DatabaseOwner | None:
-    """Return who owns the database, or did last; None for nobody yet."""
+    """Return the current or last owner of the database; None if there was none yet."""
     await cursor.execute("SELECT to_regclass('owner') IS NOT NULL")
     if not cursor.fetchone()[0]:
         return None
@@ -270,7 +270,7 @@ def _owner(row: Sequence[Any]) -> DatabaseOwner:
 
 
 async def set_keepalives(cursor: Any) -> None:
-    """Have the server end the session in some tens of seconds when this process is gone."""
+    """Make the server end the session within some tens of seconds after this process is gone."""
     await cursor.execute(_KEEPALIVES)
 
 

@@ -1,4 +1,4 @@
-"""The tables of a PostgreSQL database: made, brought up to date, and found to be usable."""
+"""The tables of a PostgreSQL database: creates, updates and checks them."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from kupool.storage.migrations import (
     statements,
 )
 
-#: Held while tables are made or changed: "kupool" in ASCII, and a number.
+#: The lock while tables are created or changed: "kupool" in ASCII, and a number.
 MIGRATION_LOCK = 0x6B75706F6F6C << 8
 
-#: What the daemon does with its tables.
+#: The rights on its tables that the daemon needs.
 _PRIVILEGES = ("SELECT", "INSERT", "UPDATE", "DELETE")
 
 
-#: A statement of a migration, after its comments, and the table that it is about.
+#: Matches a statement of a migration, after its comments, and its table.
 _OF_TABLE = re.compile(
     r"^(?:CREATE TABLE IF NOT EXISTS|ALTER TABLE|CREATE INDEX IF NOT EXISTS \w+ ON) (\w+)",
     re.MULTILINE,
@@ -31,7 +31,7 @@ _OF_TABLE = re.compile(
 
 
 class BlockingCursor:
-    """A cursor of psycopg2 with the manners of txpostgres: its Deferreds have fired."""
+    """A cursor of psycopg2 with the interface of txpostgres: its Deferreds have fired already."""
 
     def __init__(self, cursor: Any) -> None:
         self._cursor = cursor
@@ -50,9 +50,10 @@ class BlockingCursor:
 
 
 async def prepare(cursor: Any, schema: str, *, update: bool = True) -> None:
-    """Make or update the tables, in the cursor's transaction, and see whether they can be
-    used; raises :class:`DatabaseUnusable` or :class:`SchemaTooNew`. Without ``update``, tables
-    of an older version are refused.
+    """Create or update the tables, in the cursor's transaction, and check that they can be used.
+
+    Raises :class:`DatabaseUnusable` or :class:`SchemaTooNew`. Without ``update``, tables of an
+    older version are refused.
     """
     await cursor.execute(
         "SELECT current_setting('server_encoding'), current_setting('transaction_read_only')"
@@ -68,12 +69,12 @@ async def prepare(cursor: Any, schema: str, *, update: bool = True) -> None:
     await _check_privileges(cursor)
 
 
-#: Settings of a server without which a commit that it has confirmed may be lost.
+#: Settings of a server without which it may lose a commit that it has confirmed.
 _SAFE = ("fsync", "full_page_writes", "synchronous_commit")
 
 
 async def unsafe_settings(cursor: Any) -> list[str]:
-    """Return the settings that are off, and have to be on for commits to last."""
+    """Return the settings that are off and have to be on for durable commits."""
     await cursor.execute(
         "SELECT name FROM pg_settings WHERE name = ANY(%s) AND setting = 'off' ORDER BY name",
         (list(_SAFE),),
@@ -81,7 +82,7 @@ async def unsafe_settings(cursor: Any) -> list[str]:
     return [name for (name,) in cursor.fetchall()]
 
 
-#: The table that others may have made before us, and the types that its columns may have.
+#: The table that another program may have created, and the accepted types of its columns.
 _SUBMISSIONS = {
     "username": ("character varying", "text"),
     "timestamp": ("timestamp without time zone",),
@@ -92,7 +93,7 @@ _SHORTEST_NAME = 255
 
 
 async def _check_shape(cursor: Any) -> None:
-    """See whether a table of counts that is there already can be counted into."""
+    """Check whether an existing table of counts can be used."""
     await cursor.execute("SELECT relkind FROM pg_class WHERE oid = to_regclass('submissions')")
     row = cursor.fetchone()
     if row is None:
@@ -134,7 +135,7 @@ def _unfit(what: str) -> DatabaseUnusable:
 
 
 async def _migrate(cursor: Any, schema: str, update: bool) -> None:
-    """Apply the migrations that are missing. Where none is, no right to make tables is needed."""
+    """Apply the missing migrations. If none is missing, no right to create tables is needed."""
     migrations = available(schema)
     newest = migrations[-1][0]
     version = await _version(cursor)
@@ -154,7 +155,7 @@ async def _migrate(cursor: Any, schema: str, update: bool) -> None:
         "CREATE TABLE IF NOT EXISTS schema_version (version INT PRIMARY KEY, "
         "applied_at TIMESTAMP NOT NULL DEFAULT (now() AT TIME ZONE 'UTC'))"
     )
-    # Another process may have been first. Only that statement made the server look anew.
+    # Another process may have been faster; only that statement showed its work.
     version = await _version(cursor)
     for number, sql in migrations:
         if number > version:
@@ -198,7 +199,7 @@ TABLES = (
 
 
 async def missing(cursor: Any) -> list[str]:
-    """Return the tables that are not there, as when one was dropped."""
+    """Return the tables that do not exist, for example because one was dropped."""
     await cursor.execute(
         "SELECT name FROM unnest(%s::text[]) AS name WHERE to_regclass(name) IS NULL",
         (list(TABLES),),
@@ -207,7 +208,7 @@ async def missing(cursor: Any) -> list[str]:
 
 
 async def revive(cursor: Any, schema: str) -> None:
-    """Make tables again that were dropped; the others are not touched."""
+    """Create tables again that were dropped; the others are not touched."""
     dropped = await missing(cursor)
     if not dropped:
         return
@@ -218,7 +219,7 @@ async def revive(cursor: Any, schema: str) -> None:
 
 
 def _table(statement: str) -> str:
-    """Return the table that a statement of a migration makes or changes."""
+    """Return the table that a statement of a migration creates or changes."""
     found = _OF_TABLE.search(statement)
     return found[1] if found is not None else ""
 

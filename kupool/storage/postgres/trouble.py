@@ -1,4 +1,4 @@
-"""What can go wrong with a connection, and how it is said."""
+"""What can go wrong with a connection, and how we report it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class ConnectFailed(Exception):
         self.refused = refused
 
 
-#: What goes wrong with a connection, rather than with the work that is done on it.
+#: Faults of a connection, and not of the work that is done on it.
 TROUBLE = (
     psycopg2.Error,
     ConnectionClosed,
@@ -37,7 +37,7 @@ TROUBLE = (
 
 
 def explain(error: BaseException) -> str:
-    """Return in one line what went wrong, in the server's words where it said something."""
+    """Return the fault in one line, in the server's words if it said something."""
     diagnosis = getattr(error, "diag", None)
     text = getattr(diagnosis, "message_primary", None) or str(error)
     if isinstance(error, CancelledError):
@@ -52,12 +52,12 @@ def explain(error: BaseException) -> str:
     return text.removeprefix("FATAL:").removeprefix("ERROR:").strip() or type(error).__name__
 
 
-#: What a server says that will have us in a moment: it starts, ends, or recovers.
+#: Answers of a server that accepts us soon: it starts, stops, or recovers.
 _PASSING = ("starting up", "shutting down", "recovery mode", "administrator command")
 
 
 def is_refusal(error: BaseException) -> bool:
-    """Whether a server answered that it will not have us, so that somebody has to mend it."""
+    """Whether a server answered that it refuses us, so that somebody has to fix the cause."""
     if isinstance(error, NotOwner):
         return True
     text = str(error)

@@ -144,7 +144,7 @@ class MakingTests(Folders):
         """A store from one day and a log from another are no backup."""
         change(self.data, "store", "UPDATE log_marks SET position = 11")
         found = self.fails(self.make)
-        self.assertIn("are not of one moment: the store has counted up to position 11", found)
+        self.assertIn("are from different moments: the store has counted up to position 11", found)
         self.assertNothingLeft()
 
     def assertNothingLeft(self) -> None:
@@ -152,7 +152,7 @@ class MakingTests(Folders):
 
     def test_a_log_that_begins_after_the_store(self) -> None:
         change(self.data, "log", "DELETE FROM entries WHERE position < 10")
-        self.assertIn("what lies between is in neither", self.fails(self.make))
+        self.assertIn("the batches between them are in neither", self.fails(self.make))
 
     def test_two_pools(self) -> None:
         change(self.data, "store", "UPDATE pool_identity SET pool_id = 'pool2'")
@@ -177,7 +177,7 @@ class MakingTests(Folders):
 
     def test_other_epochs(self) -> None:
         change(self.data, "log", "INSERT INTO epochs VALUES (1, 'e2', 10)")
-        self.assertIn("are not of one moment", self.fails(self.make))
+        self.assertIn("are from different moments", self.fails(self.make))
 
     def test_a_daemon_that_just_starts_is_waited_for(self) -> None:
         """It tells the store of a new epoch before the log: both are looked at again."""
@@ -192,7 +192,7 @@ class MakingTests(Folders):
     def test_files_of_the_release_before(self) -> None:
         change(self.data, "store", "DELETE FROM pool_identity")
         self.assertIn(
-            "store.sqlite does not say of which pool it is; start this version of the daemon",
+            "store.sqlite does not name its pool; start the daemon of this version",
             self.fails(self.make),
         )
 
@@ -273,7 +273,7 @@ class CheckingTests(Folders):
         with open(self.target / "store.sqlite", "r+b") as file:
             file.seek(5000)
             file.write(b"!")
-        self.assertIn("store.sqlite: its SHA-256 is not that", self.fails(self.check))
+        self.assertIn("store.sqlite: its SHA-256 differs from the manifest", self.fails(self.check))
 
     def test_a_missing_file(self) -> None:
         os.unlink(self.target / "log.sqlite")
@@ -291,7 +291,7 @@ class CheckingTests(Folders):
 
     def test_written_to(self) -> None:
         (self.target / "log.sqlite-wal").write_bytes(b"something")
-        self.assertIn("somebody has written to it", self.fails(self.check))
+        self.assertIn("somebody wrote to the folder", self.fails(self.check))
 
     def test_manifests(self) -> None:
         """None, none that can be read, one of a newer version, one that reaches elsewhere."""
@@ -323,7 +323,7 @@ class CheckingTests(Folders):
         """The files of two backups, with a manifest that was made to fit."""
         change(self.target, "store", "UPDATE log_marks SET position = 99")
         self.forge()
-        self.assertIn("are not of one moment", self.fails(self.check))
+        self.assertIn("are from different moments", self.fails(self.check))
 
     def test_a_store_of_another_pool(self) -> None:
         change(self.target, "store", "UPDATE pool_identity SET pool_id = 'pool2'")
@@ -503,7 +503,7 @@ class RestoringTests(Folders):
 
     def test_data_of_the_release_before(self) -> None:
         write_log(self.new, None, 3)
-        self.refused("its log does not say of which pool it is")
+        self.refused("its log does not name its pool")
 
     def test_damaged_files(self) -> None:
         (self.new / "log.sqlite").write_text("no database" * 1000)

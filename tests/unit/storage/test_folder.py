@@ -159,7 +159,9 @@ class PrivateTests(SynchronousTestCase):
             self.assertEqual(bool(folder.warning), warned)
             folder.close()
             shutil.rmtree(self.path)
-        self.assertIn(f"data folder {self.path}: others than its owner may wri", folder.warning)
+        self.assertIn(
+            f"data folder {self.path}: users other than its owner may write", folder.warning
+        )
         self.assertIn("(mode 0777)", folder.warning)
 
     def refused(self) -> str:
