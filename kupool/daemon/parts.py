@@ -286,7 +286,9 @@ def make_logins(
     return Logins(
         reactor,
         Authenticator(reactor, checkers, settings.timeout),
-        LoginSettings(settings.address_failures, settings.user_failures, settings.delay),
+        LoginSettings(
+            settings.address_failures, settings.user_failures, settings.delay, settings.wait
+        ),
     )
 
 

@@ -333,6 +333,13 @@ class NodeLoginSettings:
     delay: float = _setting(
         DURATION, "1s", "how long the answer to a wrong password is delayed", name="login_delay"
     )
+    wait: float = _setting(
+        DURATION,
+        "15s",
+        "how long a login waits for other logins of its address and its user; after that the "
+        "client is told to try again",
+        name="login_wait",
+    )
 
 
 @dataclass(frozen=True)
