@@ -57,6 +57,7 @@ from kupool.storage.clocks import BootClock, this_boot
 from kupool.storage.database import Database
 from kupool.storage.folder import DataFolder
 from kupool.storage.postgres import PostgresDatabase, PostgresSettings
+from kupool.storage.reading import ReadOnlyDatabase
 
 #: Seconds that a stop waits for PostgreSQL to reply, after the counting has ended.
 PATIENCE = 2.0
@@ -276,7 +277,8 @@ def _make_stores(
 
         return MemoryStats(), MemoryJobStore(wall)
     store = database(STORE_FILE, "store")
-    return SqliteStats(store), SqliteJobStore(store)
+    reader = ReadOnlyDatabase(store.reactor, store.path, "store")
+    return SqliteStats(store, reader), SqliteJobStore(store)
 
 
 def make_logins(

@@ -1,4 +1,4 @@
-"""A PostgreSQL database: one connection to count with, and some for all else."""
+"""A PostgreSQL database: one connection to count with, one to read, and some for all else."""
 
 from __future__ import annotations
 
@@ -64,7 +64,8 @@ class DatabaseUnavailable(Exception):
 class PostgresSettings:
     """How the database is used.
 
-    ``others`` connections do what is not counting. A statement may take ``timeout``
+    ``others`` connections do what is neither counting nor a query; one more does the queries. A
+    statement may take ``timeout``
     seconds before its connection is given up, one of maintenance ``long_timeout``. So much
     work may wait for each connection: ``waiting``. Closing waits ``patience`` seconds.
     """
@@ -111,6 +112,7 @@ class PostgresDatabase:
         self._where = "PostgreSQL"
         self._writer: PostgresLink | None = None
         self._others: list[PostgresLink] = []
+        self._reader: PostgresLink | None = None
         self._ownership = Ownership() if own else None
         self._shared = own == "shared"
         self._update = update
@@ -204,7 +206,8 @@ class PostgresDatabase:
                 PostgresLink(self.reactor, address, limit, _ignore, begin=others)
                 for _ in range(self.settings.others)
             ]
-            for link in self._others:
+            self._reader = PostgresLink(self.reactor, address, limit, _ignore, begin=others)
+            for link in (*self._others, self._reader):
                 try:
                     await link.connect()
                 except TROUBLE:
@@ -284,8 +287,9 @@ class PostgresDatabase:
         return Deferred.fromCoroutine(self._end_links(self.settings.patience))
 
     async def _end_links(self, patience: float) -> None:
-        links = [*self._others, *([self._writer] if self._writer is not None else [])]
-        self._others, self._writer = [], None
+        single = (self._reader, self._writer)
+        links = [*self._others, *(link for link in single if link is not None)]
+        self._others, self._reader, self._writer = [], None, None
         for ending in [Deferred.fromCoroutine(link.end(patience)) for link in links]:
             await ending
 
@@ -379,17 +383,26 @@ class PostgresDatabase:
         return self._run(self._least_busy, work, limit)
 
     def query(self, sql: str, values: Sequence[object] = ()) -> Deferred[Any]:
-        """Return the rows of one statement; fails as :meth:`count`."""
+        """Return the rows of one statement that reads; fails as :meth:`count`."""
 
         async def fetch(cursor: Any) -> Any:
             await cursor.execute(sql, values)
             return cursor.fetchall()
 
-        return self.run(fetch)
+        return self.read(fetch)
+
+    def read(self, work: DatabaseWork[T]) -> Deferred[T]:
+        """Do some work that reads, on a connection of its own: nothing else waits for it."""
+        return self._run(self._for_reading, work, self.settings.timeout)
 
     async def revive(self, cursor: Any) -> None:
         """Make tables again that were dropped, in the transaction of a cursor."""
         await revive(cursor, SCHEMA)
+
+    def _for_reading(self) -> PostgresLink | None:
+        """Return the connection for queries; another one while it is lost."""
+        reader = self._reader
+        return self._least_busy() if reader is None or reader.problem else reader
 
     def _least_busy(self) -> PostgresLink | None:
         """Return the connection with least to do, of those that are connected if any is."""
