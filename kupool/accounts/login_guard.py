@@ -20,7 +20,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from kupool.net.networks import network_of
-from kupool.net.refusals import Refusals
+from kupool.net.refusals import LOCAL, SHOWN, Refusals
 from kupool.timing.shared_buckets import SharedBuckets
 from kupool.timing.waiting import Waiters
 
@@ -29,9 +29,6 @@ REMEMBERED = 10_000
 
 #: Most logins of one address, or of one user, that wait for others to be checked.
 MAX_WAITING = 1000
-
-#: Most characters of a name in the log.
-_SHOWN = 64
 
 
 class TryAgain(Exception):
@@ -129,7 +126,7 @@ class LoginGuard:
                 self._by_network.leave(network, failed=False)
                 raise
         except TryAgain as error:
-            self.refusals.note(f"login, {error}")
+            self.refusals.note(f"login, {error}", host, user)
             raise
         return LoginAttempt(user, host, network, "" if known else user)
 
@@ -150,9 +147,10 @@ class LoginGuard:
         """Count and log a refused login."""
         self.refusals.counts["login"] += 1
         self._log.warn(
-            "Login refused: user {username!r} from {remote}: {reason}",
-            username=attempt.user[:_SHOWN],
-            remote=attempt.host or "a local socket",
+            # The address comes first: what peers choose, as a name, cannot pass for it.
+            "Login refused from {remote}: user {username!r}: {reason}",
+            username=attempt.user[:SHOWN],
+            remote=attempt.host or LOCAL,
             reason=reason,
         )
 

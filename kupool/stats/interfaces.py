@@ -67,6 +67,9 @@ class IStatsStore(Interface):
     def count(username: str, minute: int, worker: str = "") -> Deferred[int]:
         """Return the accepted submissions of a user, or one worker, in one minute."""
 
+    def counted(username: str, worker: str = "") -> Deferred[bool]:
+        """Return whether there are counts of a user, or of one worker, at any time."""
+
     def series(
         username: str, start: int, end: int, worker: str = ""
     ) -> Deferred[Sequence[tuple[int, int]]]:

@@ -132,6 +132,11 @@ class MemoryStats:
         """Return the accepted submissions of a user, or one worker, in one minute."""
         return succeed(self._minutes[username, worker, minute])
 
+    def counted(self, username: str, worker: str = "") -> Deferred[bool]:
+        """Return whether there are counts of a user, or of one worker, at any time."""
+        every = (self._minutes, self._hours, self._days)
+        return succeed(any(key[:2] == (username, worker) for rows in every for key in rows))
+
     def series(
         self, username: str, start: int, end: int, worker: str = ""
     ) -> Deferred[Sequence[tuple[int, int]]]:

@@ -171,6 +171,15 @@ class PostgresStats:
             (*values, within(minute), minute == within(minute)),
         )
 
+    def counted(self, username: str, worker: str = "") -> Deferred[bool]:
+        """Return whether there are counts of a user, or of one worker, at any time."""
+        table, where, values = _of(username, worker)
+        parts = " UNION ALL ".join(
+            f"SELECT 1 FROM {table}{grain} WHERE {where}" for grain in ("", "_hour", "_day")
+        )
+        found = self._database.query(f"SELECT EXISTS ({parts})", values * 3)
+        return found.addCallback(lambda rows: bool(rows[0][0]))
+
     def series(
         self, username: str, start: int, end: int, worker: str = ""
     ) -> Deferred[Sequence[tuple[int, int]]]:

@@ -106,6 +106,15 @@ class SqliteStats:
             (*values, stamp(minute)),
         )
 
+    def counted(self, username: str, worker: str = "") -> Deferred[bool]:
+        """Return whether there are counts of a user, or of one worker, at any time."""
+        table, where, values = _of(username, worker)
+        parts = " UNION ALL ".join(
+            f"SELECT 1 FROM {table}{grain} WHERE {where}" for grain in ("", "_hour", "_day")
+        )
+        found = self._number(f"SELECT EXISTS ({parts})", values * 3)
+        return found.addCallback(bool)
+
     def series(
         self, username: str, start: int, end: int, worker: str = ""
     ) -> Deferred[Sequence[tuple[int, int]]]:

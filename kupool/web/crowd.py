@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -9,7 +10,11 @@ from twisted.internet.interfaces import IReactorTime
 
 from kupool.net.refusals import Refusals
 
-#: Connections that no request but those for ``/health`` and ``/ready`` can have.
+#: Requests of operators that are answered while too many others are.
+OPERATORS = 10
+
+#: Connections that no request can have but those for ``/health`` and ``/ready``, and
+#: :data:`OPERATORS` of operators.
 RESERVED = 20
 
 
@@ -46,6 +51,13 @@ class HttpLimits:
         most = max(1, self.max_connections - min(RESERVED, self.max_connections // 2))
         return min(self.max_requests or most, most)
 
+    @property
+    def operator_requests(self) -> int:
+        """How many more of operators are answered; they leave connections for ``/health``, too."""
+        if not self.max_connections:
+            return OPERATORS
+        return min(OPERATORS, (self.max_connections - self.requests) // 2)
+
 
 class Guest(Protocol):
     """A connection to the HTTP port."""
@@ -70,7 +82,7 @@ class Crowd:
     def __len__(self) -> int:
         return len(self._silent) + len(self._idle) + len(self._busy)
 
-    def has_room(self) -> bool:
+    def has_room(self, host: str) -> bool:
         """Say whether one more may come; one that waits has to go for it where it must."""
         most = self._limits.max_connections
         if not most or len(self) < most:
@@ -83,7 +95,7 @@ class Crowd:
                 self.leave(longest)
                 longest.make_room()
                 return True
-        self._refusals.note("HTTP connections, too many at once")
+        self._refusals.note("HTTP connections, too many at once", host)
         return False
 
     def enter(self, guest: Guest) -> None:
@@ -112,11 +124,18 @@ class Crowd:
         self._idle.pop(guest, None)
         self._busy.discard(guest)
 
-    def take_request(self) -> bool:
-        """Count a request that is to be answered; False where there are too many."""
+    def take_request(self, host: str, is_operator: Callable[[], bool]) -> bool:
+        """Count a request that is to be answered; False where there are too many.
+
+        Of operators a few more are answered; ``is_operator`` is asked only where it matters.
+        """
         most = self._limits.requests
-        if most and self._requests >= most:
-            self._refusals.note("HTTP requests, too many at once")
+        if (
+            most
+            and self._requests >= most
+            and not (self._requests < most + self._limits.operator_requests and is_operator())
+        ):
+            self._refusals.note("HTTP requests, too many at once", host)
             return False
         self._requests += 1
         return True

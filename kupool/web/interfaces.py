@@ -70,7 +70,7 @@ class IStatusSource(Interface):
     def bans() -> dict[str, float]:
         """Return the addresses that are banned, with the seconds that are left."""
 
-    def unban(address: str) -> bool:
+    def unban(address: str, by: str) -> bool:
         """Let an address in again; returns whether it was banned."""
 
     def rotate() -> Deferred[int]:

@@ -121,6 +121,14 @@ class StatsContract:
         equal(await store.count("alice", T, "rig9"), 0)
         equal(await store.count("alice.rig1", T), 0)
         equal(await store.count("alice", T + 120), 0)
+        for name, worker, known in (
+            ("alice", "", True),
+            ("alice", "rig2", True),
+            ("alice", "rig9", False),
+            ("alice.rig1", "", False),
+            ("nobody", "", False),
+        ):
+            equal(await store.counted(name, worker), known)
         equal(list(await store.series("alice", *EVER)), [(T, 3), (T + 60, 1), (T + 3600, 1)])
         equal(list(await store.series("alice", T, T + 60)), [(T, 3)])
         equal(list(await store.series("alice", *EVER, "rig1")), [(T, 2), (T + 3600, 1)])

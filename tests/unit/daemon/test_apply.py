@@ -48,6 +48,8 @@ class ApplyTests(SynchronousTestCase):
             "attempts_pause": parts.handlers.attempts.pause,
             "max_connections": server.max_connections,
             "max_connections_per_ip": server.max_connections_per_ip,
+            "max_unauthorized": server.max_unauthorized,
+            "max_unauthorized_per_ip": server.max_unauthorized_per_ip,
             "max_frame": server.max_frame,
             "first_frame": session.first_frame,
             "authorize_timeout": session.authorize_timeout,
