@@ -424,6 +424,8 @@ class ControlTests(RouteTestCase):
             b'{"interval":"soon"}',
             b'{"interval":"-1s"}',
             b'{"interval":"1ms"}',
+            b'{"interval":"999ms"}',
+            b'{"interval":"24h1s"}',
             b'{"interval":"0"}',
             b'{"interval":null}',
         ):
