@@ -341,13 +341,13 @@ def session_settings(
 
 
 def name_settings(listen: ListenSettings, limits: LimitSettings) -> NameSettings:
-    """Return the limits of new names: as many as there may be connections may come at once."""
-    at_once = limits.max_connections or NameSettings.at_once
+    """Return the limits of new names; at least as many as connections may come at once."""
+    at_once = max(limits.max_connections, NameSettings.at_once)
     return NameSettings(
         limits.new_names,
         at_once,
         limits.new_names_per_ip,
-        limits.max_connections_per_ip or at_once,
+        max(limits.max_connections_per_ip, NameSettings.at_once_per_address),
         trusted_proxies(listen),
     )
 

@@ -373,14 +373,14 @@ class LimitSettings:
     new_names: float = _setting(
         NUMBER,
         "600",
-        "user names per minute that may authorize and are new; --max-connections of them may come "
-        "at once; 0: no limit",
+        "user names per minute that may authorize and are new; 10000 of them, or --max-connections "
+        "if that is more, may come at once; 0: no limit",
     )
     new_names_per_ip: float = _setting(
         NUMBER,
         "60",
-        "new user names per minute from one IP address; --max-connections-per-ip of them may come "
-        "at once; trusted proxies are exempt; 0: no limit",
+        "new user names per minute from one IP address; 5000 of them, or --max-connections-per-ip "
+        "if that is more, may come at once; trusted proxies are exempt; 0: no limit",
     )
     max_frame: int = _setting(SIZE, "64KiB", "maximum size of a message", least=64, reload=True)
     first_frame: int = _setting(
