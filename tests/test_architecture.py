@@ -171,6 +171,7 @@ BEHAVIOURS = {
     "test_endings": "SystemExit, KeyboardInterrupt, CancelledError in code of others",
     "test_everything_in_memory": "pool, bus, rooms and clients on one network in memory",
     "test_examples_in_memory": "tests `examples`",
+    "test_fail2ban": "tests etc/fail2ban",
     "test_hooks_of_applications": "hooks of rooms, bus and servers alike",
     "test_import_effects": "imports every package",
     "wire/test_line_ends": "line endings from the splitter to the hub",

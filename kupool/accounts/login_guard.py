@@ -6,8 +6,8 @@ passwords that were right before, are checked at once and not limited, so an att
 lock others out. A user is also not locked out of networks where they logged in before.
 
 At most as many logins are checked at the same time as may still fail. The others of that
-address wait for them. So guessing in parallel tries no more passwords than guessing in
-sequence.
+address wait for them, for a limited time. So guessing in parallel tries no more passwords than
+guessing in sequence.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from __future__ import annotations
 from collections import Counter, OrderedDict
 from dataclasses import dataclass
 
+from twisted.internet.defer import TimeoutError as TimedOut
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from kupool.net.networks import network_of
-from kupool.net.refusals import Refusals
+from kupool.net.refusals import LOCAL, SHOWN, Refusals
 from kupool.timing.shared_buckets import SharedBuckets
 from kupool.timing.waiting import Waiters
 
@@ -28,9 +29,6 @@ REMEMBERED = 10_000
 
 #: Most logins of one address, or of one user, that wait for others to be checked.
 MAX_WAITING = 1000
-
-#: Most characters of a name in the log.
-_SHOWN = 64
 
 
 class TryAgain(Exception):
@@ -45,12 +43,14 @@ class TryAgain(Exception):
 class LoginSettings:
     """How many logins of an address and of a user may fail in a minute; 0 means no limit.
 
-    ``delay`` is the time in seconds before a wrong password is answered.
+    ``delay`` is the time in seconds before a wrong password is answered. A login waits at most
+    ``wait`` seconds for others of its address and its user together.
     """
 
     address_failures: float = 20.0
     user_failures: float = 100.0
     delay: float = 1.0
+    wait: float = 15.0
 
 
 class _Budget:
@@ -63,8 +63,11 @@ class _Budget:
         self._waiters: dict[str, Waiters[None]] = {}
         self._subject = subject
 
-    async def enter(self, key: str) -> None:
-        """Wait until one more may be checked; raises :class:`TryAgain` if none may."""
+    async def enter(self, key: str, deadline: float) -> None:
+        """Wait until one more may be checked; raises :class:`TryAgain` if none may.
+
+        ``deadline`` is the time of the clock until which it waits.
+        """
         while self._buckets is not None and key:
             level = self._buckets.level(key, self._clock.seconds())
             if level >= self._under_way[key] + 1:
@@ -76,7 +79,12 @@ class _Budget:
             waiters = self._waiters.setdefault(key, Waiters())
             if len(waiters) >= MAX_WAITING:
                 raise TryAgain(f"too many at once {self._subject}")
-            await waiters.wait()
+            waiting = waiters.wait()
+            waiting.addTimeout(max(0.0, deadline - self._clock.seconds()), self._clock)
+            try:
+                await waiting
+            except TimedOut:
+                raise TryAgain(f"others {self._subject} took too long") from None
         self._under_way[key] += 1
 
     def leave(self, key: str, *, failed: bool) -> None:
@@ -98,6 +106,7 @@ class LoginGuard:
 
     def __init__(self, clock: IReactorTime, settings: LoginSettings) -> None:
         self.settings = settings
+        self._clock = clock
         self._by_network = _Budget(clock, settings.address_failures, "of one address")
         self._by_user = _Budget(clock, settings.user_failures, "for one user")
         self._welcome: OrderedDict[tuple[str, str], None] = OrderedDict()
@@ -108,15 +117,16 @@ class LoginGuard:
         """Wait for a turn to check a password; raises :class:`TryAgain`, counted and logged."""
         network = network_of(host)
         known = (user, network) in self._welcome
+        deadline = self._clock.seconds() + self.settings.wait
         try:
-            await self._by_network.enter(network)
+            await self._by_network.enter(network, deadline)
             try:
-                await self._by_user.enter("" if known else user)
+                await self._by_user.enter("" if known else user, deadline)
             except TryAgain:
                 self._by_network.leave(network, failed=False)
                 raise
         except TryAgain as error:
-            self.refusals.note(f"login, {error}")
+            self.refusals.note(f"login, {error}", host, user)
             raise
         return LoginAttempt(user, host, network, "" if known else user)
 
@@ -137,9 +147,10 @@ class LoginGuard:
         """Count and log a refused login."""
         self.refusals.counts["login"] += 1
         self._log.warn(
-            "Login refused: user {username!r} from {remote}: {reason}",
-            username=attempt.user[:_SHOWN],
-            remote=attempt.host or "a local socket",
+            # The address comes first: what peers choose, as a name, cannot pass for it.
+            "Login refused from {remote}: user {username!r}: {reason}",
+            username=attempt.user[:SHOWN],
+            remote=attempt.host or LOCAL,
             reason=reason,
         )
 

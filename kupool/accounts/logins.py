@@ -57,7 +57,10 @@ class Logins:
         try:
             role = await self.authenticator.allowed(user, password)
         except CannotTell as error:
-            if self.guard.refusals.note(f"login, {error.kind}") and error.__cause__ is not None:
+            if (
+                self.guard.refusals.note(f"login, {error.kind}", host, user)
+                and error.__cause__ is not None
+            ):
                 self._log.failure("A password could not be checked")
             raise TryAgain(str(error)) from error
         finally:

@@ -17,7 +17,7 @@ from kupool.bus.remote.shares import Shares
 from kupool.bus.topics import matches, pattern_name
 from kupool.daemon.bus import LAST_CALLS
 from kupool.daemon.bus import peer_limits as bus_limits
-from kupool.daemon.http_limits import descriptor_limit, http_limits
+from kupool.daemon.connection_limits import descriptor_limit, http_limits, trusted_proxies
 from kupool.errors import GOING_DOWN, CloseReason
 from kupool.net.manager import ConnectionManager, ServerSettings
 from kupool.net.refusals import Refusals
@@ -154,6 +154,7 @@ def server_limits(settings: Settings) -> ServerSettings:
         max_errors=0,
         outbox_limit=limits.outbox_limit,
         proxies=ProxySettings(settings.listen.proxy_trusted),
+        shared_hosts=trusted_proxies(settings.listen),
     )
 
 

@@ -20,6 +20,7 @@ from kupool.accounts.logins import Logins
 from kupool.daemon.bus import BusPart, make_bus, make_events, make_room_bus, serve_bus
 from kupool.daemon.bus_compatible import CompatiblePart, make_compatible
 from kupool.daemon.clock_watch import ClockWatch
+from kupool.daemon.connection_limits import DescriptorShares, descriptor_limit, trusted_proxies
 from kupool.daemon.fence import FencedLog
 from kupool.daemon.files import LOG_FILE, SPOOL_FILE, STORE_FILE, has_spool, uses_files
 from kupool.daemon.rooms import RoomsPart, make_rooms
@@ -31,13 +32,14 @@ from kupool.net.routing.router import Router
 from kupool.net.server import Server
 from kupool.net.transport.certificates import Certificates
 from kupool.net.transport.endpoints import parse_address
-from kupool.net.transport.proxied import ProxySettings, TrustedProxies
+from kupool.net.transport.proxied import ProxySettings
 from kupool.pool.acceptance import Acceptance, BatchSettings
 from kupool.pool.coordinator import Coordinator
 from kupool.pool.handlers import AttemptSettings, Handlers
 from kupool.pool.jobs import JobBook
 from kupool.pool.jobstore import MemoryJobStore, SqliteJobStore
 from kupool.pool.judge import Rules
+from kupool.pool.names import Names, NameSettings
 from kupool.pool.notes import JobNotes
 from kupool.pool.pool import Pool, SessionSettings
 from kupool.settings import (
@@ -57,6 +59,8 @@ from kupool.storage.clocks import BootClock, this_boot
 from kupool.storage.database import Database
 from kupool.storage.folder import DataFolder
 from kupool.storage.postgres import PostgresDatabase, PostgresSettings
+from kupool.storage.reading import ReadOnlyDatabase
+from kupool.wire.messages import split_username
 
 #: Seconds that a stop waits for PostgreSQL to reply, after the counting has ended.
 PATIENCE = 2.0
@@ -160,9 +164,7 @@ def build(
         acceptance,
         rules(settings.jobs, settings.rates),
         attempts=attempts(settings.rates),
-        proxies=TrustedProxies(
-            (*settings.listen.proxy_trusted, *settings.listen.http_trusted_proxies)
-        ),
+        proxies=trusted_proxies(settings.listen),
         methods=methods,
         others=None if bus_part is None else bus_part.service.router,
     )
@@ -176,6 +178,11 @@ def build(
         events=events,
         settings=session_settings(settings.jobs, settings.rates, settings.limits),
         logins=logins,
+        names=Names(
+            reactor,
+            name_settings(settings.listen, settings.limits),
+            lambda name: stats.counted(*split_username(name)),
+        ),
     )
     certificates = Certificates(reactor, wall)
     tenants = [part.service for part in (bus_part, rooms) if part is not None]
@@ -276,7 +283,8 @@ def _make_stores(
 
         return MemoryStats(), MemoryJobStore(wall)
     store = database(STORE_FILE, "store")
-    return SqliteStats(store), SqliteJobStore(store)
+    reader = ReadOnlyDatabase(store.reactor, store.path, "store")
+    return SqliteStats(store, reader), SqliteJobStore(store)
 
 
 def make_logins(
@@ -286,7 +294,9 @@ def make_logins(
     return Logins(
         reactor,
         Authenticator(reactor, checkers, settings.timeout),
-        LoginSettings(settings.address_failures, settings.user_failures, settings.delay),
+        LoginSettings(
+            settings.address_failures, settings.user_failures, settings.delay, settings.wait
+        ),
     )
 
 
@@ -330,17 +340,34 @@ def session_settings(
     )
 
 
+def name_settings(listen: ListenSettings, limits: LimitSettings) -> NameSettings:
+    """Return the limits of new names; at least as many as connections may come at once."""
+    at_once = max(limits.max_connections, NameSettings.at_once)
+    return NameSettings(
+        limits.new_names,
+        at_once,
+        limits.new_names_per_ip,
+        max(limits.max_connections_per_ip, NameSettings.at_once_per_address),
+        trusted_proxies(listen),
+    )
+
+
 def server_settings(listen: ListenSettings, limits: LimitSettings) -> ServerSettings:
-    """Return the limits of the server."""
+    """Return the limits of the server. Descriptors may leave fewer places than are set."""
+    shares = DescriptorShares.of(listen, descriptor_limit())
     return ServerSettings(
         max_frame=limits.max_frame,
-        max_connections=limits.max_connections,
+        max_connections=shares.max_connections(limits),
         max_connections_per_ip=limits.max_connections_per_ip,
+        max_unauthorized=limits.max_unauthorized,
+        max_unauthorized_per_ip=limits.max_unauthorized_per_ip,
+        max_refused=shares.refused,
         idle_timeout=limits.idle_timeout,
         write_timeout=limits.write_timeout,
         max_errors=limits.max_errors,
         outbox_limit=limits.outbox_limit,
-        proxies=ProxySettings(listen.proxy_trusted),
+        proxies=ProxySettings(listen.proxy_trusted, most=shares.refused),
+        shared_hosts=trusted_proxies(listen),
     )
 
 

@@ -24,10 +24,10 @@ from kupool.bus import BusError
 from kupool.daemon import moves
 from kupool.daemon.apply import apply_changes
 from kupool.daemon.checks import check
+from kupool.daemon.connection_limits import descriptor_limit, http_limits
 from kupool.daemon.files import has_spool
 from kupool.daemon.housekeeping import Housekeeping
 from kupool.daemon.http_access import HttpAccess, make_http_access
-from kupool.daemon.http_limits import descriptor_limit, http_limits
 from kupool.daemon.memory import Memory, make_give_back
 from kupool.daemon.notify import notify
 from kupool.daemon.parts import Parts, build
@@ -223,6 +223,7 @@ class Daemon:
     async def _start_parts(self) -> None:
         settings, parts = self.settings, self.parts
         self._warn_of_memory()
+        self._warn_of_descriptors()
         self.status.enter("opening")
         await self._open("mq_url" if settings.log.kind == "rabbit" else "data", parts.log)
         await self._open("pg_dsn" if settings.storage.kind == "pg" else "data", parts.stats)
@@ -409,6 +410,19 @@ class Daemon:
         if not self.parts.stats.persistent:
             self._log.warn(
                 "The counts are in memory (--store memory): they are lost when the process ends"
+            )
+
+    def _warn_of_descriptors(self) -> None:
+        wanted = self.settings.limits.max_connections
+        most = self.parts.server.manager.settings.max_connections
+        if most and (most < wanted or not wanted):
+            self._log.warn(
+                "This process may open {descriptors} files, which is enough for {most} clients "
+                "(max_connections is {wanted}): raise the limit of open files (ulimit -n, "
+                "LimitNOFILE)",
+                descriptors=descriptor_limit(),
+                most=most,
+                wanted=wanted or "not limited",
             )
 
     def _failed(self, failure: Failure) -> None:

@@ -151,9 +151,9 @@ class Status:
         """Return the addresses that are banned, with the seconds that are left."""
         return self._parts.server.manager.bans
 
-    def unban(self, address: str) -> bool:
-        """Let an address in again; returns whether it was banned."""
-        return self._parts.server.manager.unban(address)
+    def unban(self, address: str, by: str) -> bool:
+        """Let an address in again; returns whether it was banned. ``by`` is for the log."""
+        return self._parts.server.manager.unban(address, by)
 
     def rotate(self) -> Deferred[int]:
         """Make a new job now; fails with :class:`RotationFailed`."""

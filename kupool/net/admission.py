@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +11,8 @@ from twisted.logger import Logger
 
 from kupool.errors import BANNED, FRAME_TOO_LARGE, TOO_MANY_CONNECTIONS, CloseReason
 from kupool.net.networks import network_of
+from kupool.net.places import Places
+from kupool.net.refusals import Refusals
 from kupool.net.transport.proxied import ProxySettings
 from kupool.ranges import a, check_fields, number, whole
 from kupool.timing.buckets import Bucket
@@ -18,6 +21,9 @@ _EXPECTED = {
     "max_frame": whole(),
     "max_connections": whole(),
     "max_connections_per_ip": whole(),
+    "max_unauthorized": whole(),
+    "max_unauthorized_per_ip": whole(),
+    "max_refused": whole(),
     "idle_timeout": number(),
     "write_timeout": number(),
     "max_errors": whole(),
@@ -40,12 +46,20 @@ class ServerSettings:
     connections a second, with a burst of one second's worth. ``too_large`` is the close for
     a message over ``max_frame``. PROXY headers of ``proxies`` are trusted.
 
+    The limits of one address hold for an IPv6 /64 network as a whole, and not for
+    ``shared_hosts``, behind which many peers may be. A connection is unauthorized until
+    :meth:`~kupool.net.manager.ConnectionManager.welcome` is called for it. At most
+    ``max_refused`` refused connections are told the reason at the same time.
+
     Raises :class:`ValueError` for a value that is out of its range.
     """
 
     max_frame: int = 65536
     max_connections: int = 10_000
     max_connections_per_ip: int = 0
+    max_unauthorized: int = 0
+    max_unauthorized_per_ip: int = 0
+    max_refused: int = 1000
     idle_timeout: float = 180.0
     write_timeout: float = 10.0
     max_errors: int = 10
@@ -54,6 +68,7 @@ class ServerSettings:
     accept_rate: float = 0.0
     too_large: CloseReason = FRAME_TOO_LARGE
     proxies: ProxySettings = field(default_factory=ProxySettings)
+    shared_hosts: Container[str] = ()
 
     def __post_init__(self) -> None:
         check_fields(_EXPECTED, self)
@@ -68,32 +83,43 @@ class Admission:
         self._clock = clock
         #: The banned networks, and when each ban ends.
         self._bans: dict[str, float] = {}
-        #: Number of bans so far.
-        self.banned = 0
+        #: Number of bans so far, and of those that were lifted.
+        self.banned = self.lifted = 0
+        #: The refused connections and other refusals of peers, by reason.
+        self.refusals = Refusals(clock)
         #: The token bucket of the accept rate.
         self._bucket = Bucket(1.0, 1.0, clock.seconds())
         self._rate = 0.0
         self._graces: dict[Any, IDelayedCall] = {}
 
     def refusal(
-        self, limits: ServerSettings, connections: int, from_there: int, host: str
+        self, limits: ServerSettings, places: Places, host: str
     ) -> tuple[CloseReason, float | None] | None:
         """Return why a connection from ``host`` is refused, and for how many seconds, or None.
 
-        ``connections`` are open already, ``from_there`` of them from that host.
+        A refusal is counted and logged.
         """
         now = self._clock.seconds()
         until = self._bans.get(network_of(host)) if self._bans else None
         if until is not None and until > now:
+            self.refusals.note("connection, banned", host)
             return BANNED, until - now
-        full = limits.max_connections and connections >= limits.max_connections
-        crowded = (
-            limits.max_connections_per_ip and host and from_there >= limits.max_connections_per_ip
+        crowded = places.why_none(
+            host,
+            most=limits.max_connections,
+            per_address=limits.max_connections_per_ip,
+            unauthorized=limits.max_unauthorized,
+            unauthorized_per_address=limits.max_unauthorized_per_ip,
+            shared=limits.shared_hosts,
         )
-        if full or crowded:
+        if crowded:
+            self.refusals.note(f"connection, {crowded}", host)
             return TOO_MANY_CONNECTIONS, None
         wait = self._admissions(limits.accept_rate).wait(now) if limits.accept_rate else 0.0
-        return (TOO_MANY_CONNECTIONS, wait) if wait else None
+        if wait:
+            self.refusals.note("connection, too many a second", host)
+            return TOO_MANY_CONNECTIONS, wait
+        return None
 
     def _admissions(self, rate: float) -> Bucket:
         """Return the token bucket of the accept rate; a new one if the rate has changed."""
@@ -131,12 +157,13 @@ class Admission:
         now = self._clock.seconds()
         return {host: until - now for host, until in self._bans.items() if until > now}
 
-    def unban(self, host: str) -> bool:
-        """Remove the ban of an address; returns whether it was banned."""
+    def unban(self, host: str, by: str) -> bool:
+        """Remove the ban of an address; returns whether it was banned. ``by`` is for the log."""
         network = network_of(host)
         banned = self._bans.pop(network, 0.0) > self._clock.seconds()
         if banned:
-            self._log.warn("Ban of {remote} lifted by hand", remote=network)
+            self.lifted += 1
+            self._log.warn("Ban of {remote} lifted by {username}", remote=network, username=by)
         return banned
 
     def sweep(self) -> None:
@@ -171,7 +198,8 @@ class Admission:
         transport.abortConnection()
 
     def stop(self) -> None:
-        """Abort the connections of all refused peers."""
+        """Abort the connections of all refused peers, and log what is not logged yet."""
+        self.refusals.stop()
         for transport in list(self._graces):
             self.end_grace(transport)
             transport.abortConnection()

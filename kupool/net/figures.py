@@ -93,6 +93,10 @@ def _of_connections(manager: ConnectionManager) -> Iterator[Figure]:
     counters = manager.counters
     yield Figure("kupool_accepted_total", {}, manager.accepted)
     yield Figure("kupool_refused_total", {}, manager.refused)
+    yield Figure("kupool_bans_total", {}, manager.banned)
+    yield Figure("kupool_bans_lifted_total", {}, manager.lifted)
+    for reason, count in manager.refusals.counts.items():
+        yield Figure("kupool_refusals_total", {"reason": reason}, count)
     yield Figure("kupool_malformed_total", {}, counters.malformed)
     yield Figure("kupool_dropped_total", {}, counters.dropped)
     for reason, count in counters.closes.items():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import Any
 
@@ -20,6 +19,8 @@ from kupool.net.admission import Admission, ServerSettings
 from kupool.net.failures import ConnectionNotFound
 from kupool.net.fan_out import FanOut
 from kupool.net.interfaces import IClosingObserver, IConnectionObserver
+from kupool.net.places import Places
+from kupool.net.refusals import Refusals
 from kupool.net.turns import Behind, Queue, ReactorTurns, Turns
 from kupool.session.connection import Connection
 from kupool.session.properties import PropertyIndex
@@ -72,7 +73,7 @@ class ConnectionManager:
             counters=self.counters,
         )
         self._connections: dict[int, Connection] = {}
-        self._hosts: Counter[str] = Counter()
+        self._places = Places()
         self._next_id = 0
         self._fan_out: FanOut[Connection] = FanOut(failed=self._call_failed)
         self._sending = Chunks(clock, self._go_on_sending)
@@ -113,15 +114,23 @@ class ConnectionManager:
 
     def refusal(self, host: str) -> tuple[CloseReason, float | None] | None:
         """Return why a connection from ``host`` is refused, and for how many seconds, or None."""
-        return self._admission.refusal(
-            self.settings, len(self._connections), self._hosts[host] if host else 0, host
-        )
+        return self._admission.refusal(self.settings, self._places, host)
+
+    @property
+    def refusals(self) -> Refusals:
+        """The refused connections and other refusals of peers, counted and logged."""
+        return self._admission.refusals
+
+    def welcome(self, connection: Connection) -> None:
+        """Count a connection as authorized from now on."""
+        self._places.welcome(connection.id)
 
     def grant_grace(self, transport: Any, seconds: float, most: int) -> bool:
         """Give a refused peer some seconds to show its framing and to read the reason.
 
         Returns False if ``most`` other peers are already in that state.
         """
+        most = min(most, self.settings.max_refused)
         return self._admission.grant_grace(transport, seconds, most)
 
     def end_grace(self, transport: Any) -> None:
@@ -149,7 +158,7 @@ class ConnectionManager:
             transport.abortConnection()
             return None
         self._connections[connection.id] = connection
-        self._hosts[host] += 1
+        self._places.enter(connection.id, host)
         self.accepted += 1
         self._admission.count(self.settings)
         transport.registerProducer(connection, True)
@@ -172,10 +181,7 @@ class ConnectionManager:
     def ended(self, connection: Connection, reason: Failure) -> None:
         """Forget a connection that has ended."""
         del self._connections[connection.id]
-        host = connection.host
-        self._hosts[host] -= 1
-        if not self._hosts[host]:
-            del self._hosts[host]
+        self._places.leave(connection.id, connection.host)
         called(self.observer.closed, connection, reason).addErrback(
             lambda why: self._log.failure("The end of a connection could not be handled", why)
         )
@@ -234,6 +240,10 @@ class ConnectionManager:
         """Schedule the rest of a peer's messages in a later turn."""
         self._behind.add(peer)
 
+    def note_refusal(self, reason: str, host: str, user: str) -> None:
+        """Count and log that something of a peer was refused; ``reason`` is one of a few texts."""
+        self.refusals.note(reason, host, user)
+
     # -- bans
 
     def ban(self, host: str, seconds: float, why: str = "by hand") -> None:
@@ -245,9 +255,19 @@ class ConnectionManager:
         """The banned addresses, with the remaining seconds."""
         return self._admission.bans()
 
-    def unban(self, host: str) -> bool:
-        """Remove the ban of an address; returns whether it was banned."""
-        return self._admission.unban(host)
+    def unban(self, host: str, by: str = "hand") -> bool:
+        """Remove the ban of an address; returns whether it was banned. ``by`` is for the log."""
+        return self._admission.unban(host, by)
+
+    @property
+    def banned(self) -> int:
+        """Number of bans so far."""
+        return self._admission.banned
+
+    @property
+    def lifted(self) -> int:
+        """Number of bans that were lifted."""
+        return self._admission.lifted
 
     def count_close(self, reason: CloseReason) -> None:
         """Count a close by its reason."""

@@ -7,12 +7,30 @@ from collections import Counter
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
-#: Seconds between two log lines for the same reason.
+from kupool.net.networks import network_of
+
+#: Seconds between two log lines for the same reason, and the same address where there is one.
 PERIOD = 60.0
+
+#: Most addresses with log lines of their own in such a time; others are logged together.
+MAX_ADDRESSES = 1000
+
+#: What the log calls addresses without lines of their own, and a peer without an address.
+OTHERS = "other addresses"
+LOCAL = "a local socket"
+
+#: Most characters of a name in the log.
+SHOWN = 64
+
+#: A reason, and the address or an empty text for refusals that have none.
+_Key = tuple[str, str]
 
 
 class Refusals:
-    """Counts refusals by reason; logs the first at once, and then a summary each minute."""
+    """Counts refusals by reason; logs the first at once, and then a summary each minute.
+
+    Refusals of an address have lines for the address.
+    """
 
     _log = Logger()
 
@@ -20,42 +38,65 @@ class Refusals:
         #: Number of refusals by reason.
         self.counts: Counter[str] = Counter()
         self._clock = clock
-        self._said: dict[str, int] = {}
-        self._timers: dict[str, IDelayedCall] = {}
+        #: The refusals that are not logged yet.
+        self._unsaid: Counter[_Key] = Counter()
+        self._users: dict[_Key, str] = {}
+        self._timers: dict[_Key, IDelayedCall] = {}
 
-    def note(self, reason: str) -> bool:
+    def note(self, reason: str, host: str | None = None, user: str = "") -> bool:
         """Count a refusal; ``reason`` is one of a few texts that say what was refused and why.
 
-        Returns whether it was logged, so that the caller can log details at the same time.
+        ``host`` is the address that was refused, empty for a local socket. Returns whether it was
+        logged, so that the caller can log details at the same time.
         """
         self.counts[reason] += 1
-        first = reason not in self._timers
+        key = (reason, "" if host is None else network_of(host) or LOCAL)
+        first = key not in self._timers
+        if first and host is not None and len(self._timers) >= MAX_ADDRESSES:
+            key = (reason, OTHERS)
+            first = key not in self._timers
+        self._unsaid[key] += 1
+        if user:
+            self._users[key] = user
         if first:
-            self._say(reason)
+            self._say(key)
         return first
 
-    def _say(self, reason: str) -> None:
+    def _say(self, key: _Key) -> None:
+        reason, remote = key
+        count, user = self._unsaid.pop(key, 0), self._users.pop(key, "")
+        self._timers.pop(key, None)
+        if not count:
+            return
+        self._timers[key] = self._clock.callLater(PERIOD, self._say, key)
         total = self.counts[reason]
-        count = total - self._said.get(reason, 0)
-        self._timers.pop(reason, None)
-        if count:
-            self._said[reason] = total
-            self._timers[reason] = self._clock.callLater(PERIOD, self._say, reason)
+        if not remote:
             self._log.warn(
                 "Refused: {reason}: {count}, {total} since the start",
                 reason=reason,
                 count=count,
                 total=total,
             )
+            return
+        # The address comes first: what peers choose, as a name, cannot pass for it.
+        self._log.warn(
+            "Refused {remote}: {reason}: {count}, {total} of all addresses since the start"
+            + (", the last was user {username!r}" if user else ""),
+            remote=remote,
+            reason=reason,
+            count=count,
+            total=total,
+            **({"username": user[:SHOWN]} if user else {}),
+        )
 
     def stop(self) -> None:
-        """Log the refusals that are not logged yet, and stop the timer."""
-        for reason, timer in list(self._timers.items()):
+        """Log the refusals that are not logged yet, and stop the timers."""
+        for key, timer in list(self._timers.items()):
             timer.cancel()
-            self._say(reason)
+            self._say(key)
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
 
 
-__all__ = ["PERIOD", "Refusals"]
+__all__ = ["LOCAL", "MAX_ADDRESSES", "OTHERS", "PERIOD", "SHOWN", "Refusals"]

@@ -162,7 +162,8 @@ class Acceptance:
             batch = self._begin(now, connection)
             if batch is None:
                 return False
-        session.nonces.reserve(nonce, batch.serial)
+        nonces = session.nonces if session.job is job else session.begin(job)
+        nonces.reserve(nonce, batch.serial)
         job.remembered += 1
         session.last_accepted = now
         if session.shared:

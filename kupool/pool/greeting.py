@@ -14,6 +14,7 @@ from kupool.accounts.login_guard import TryAgain
 from kupool.accounts.logins import Logins
 from kupool.errors import CLOSE_UNAUTHORIZED, TRY_AGAIN, UNAUTHORIZED, UNAVAILABLE
 from kupool.net.routing.interfaces import IRouter
+from kupool.pool.names import Names
 from kupool.pool.session import VALID_USERNAME, valid_username
 from kupool.session.connection import Connection
 from kupool.wire.framing import OP_CLOSE, Control, Item
@@ -34,6 +35,9 @@ from kupool.wire.messages import (
 #: The detail of the close frame after an ``authorize`` whose id cannot be answered.
 NEEDS_ID = f"authorize needs an id: an integer, or a string of at most {MAX_ID_BYTES} bytes"
 
+#: Seconds after which a client may try again that was refused for its new name.
+NAME_WAIT = 60.0
+
 #: The role of every user if no passwords are checked.
 ANONYMOUS = "anonymous"
 
@@ -43,16 +47,20 @@ class Greeting:
     """Handles the messages of a connection until it is authorized.
 
     ``admit`` is called with the connection, the username and the role. It makes the session and
-    sets the router for the following messages.
+    sets the router for the following messages. ``names`` limits new usernames.
     """
 
     _log = Logger()
 
     def __init__(
-        self, admit: Callable[[Connection, str, str], bytes], logins: Logins | None
+        self,
+        admit: Callable[[Connection, str, str], bytes],
+        logins: Logins | None,
+        names: Names | None = None,
     ) -> None:
         self._admit = admit
         self._logins = logins
+        self._names = names
         authorize = request_type("authorize", AuthorizeParams)
         self._decode: Callable[[bytes], Any] = request_decoder({"authorize": authorize}).decode
 
@@ -108,6 +116,30 @@ class Greeting:
         ).addErrback(self._broken, connection)
 
     def _welcome(self, connection: Connection, message_id: RequestId, name: str, role: str) -> None:
+        """Make the session, unless there are too many new names."""
+        names = self._names
+        refused = "" if names is None else names.admit(name, connection.host)
+        if isinstance(refused, str):
+            self._named(refused, connection, message_id, name, role=role)
+            return
+        connection.deadline = None  # the store has a time limit of its own
+        connection.hold()
+
+        def told(reason: str) -> None:
+            if connection.sends:
+                self._named(reason, connection, message_id, name, role=role)
+                connection.release()
+
+        refused.addCallback(told).addErrback(self._broken, connection)
+
+    def _named(
+        self, refused: str, connection: Connection, message_id: RequestId, name: str, *, role: str
+    ) -> None:
+        if refused:
+            connection.around.owner.note_refusal(f"authorize, {refused}", connection.host, name)
+            connection.send(encode_error(message_id, UNAVAILABLE))
+            connection.close(TRY_AGAIN, retry_after=NAME_WAIT)
+            return
         first = self._admit(connection, name, role)
         connection.reply(message_id, True)
         if first:

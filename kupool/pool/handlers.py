@@ -199,6 +199,11 @@ class Handlers:
         pause = self.attempts.pause
         if pause:
             self.throttled += 1
+            connection.around.owner.note_refusal(
+                "submissions, throttled after too many rejected ones",
+                connection.host,
+                connection.context.user,
+            )
             connection.hold()
             connection.around.call_later(pause, connection.release)
 

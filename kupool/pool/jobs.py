@@ -234,7 +234,7 @@ class JobBook:
         """Whether more nonces are remembered than ``max_nonces``."""
         if not self.max_nonces:
             return False
-        # Scopes count too: a name with nothing but failures also takes memory.
+        # Scopes count too: each takes memory. Only accepted submissions make them.
         scopes = sum(len(job.nonces) for job in self.jobs.values())
         return self.remembered + scopes > self.max_nonces
 

@@ -77,8 +77,12 @@ class JobNonces:
             scope = self._scopes[name] = NonceScope()
         return scope
 
+    def find(self, name: str) -> NonceScope | None:
+        """Return the nonces of one scope; None if none were ever used in it."""
+        return self._scopes.get(name)
+
     def __len__(self) -> int:
-        """Return the number of scopes: each takes memory, even without nonces."""
+        """Return the number of scopes: each takes memory."""
         return len(self._scopes)
 
     def dismantle(self) -> Iterator[int]:

@@ -21,6 +21,7 @@ from kupool.pool.acceptance import Acceptance
 from kupool.pool.greeting import Greeting
 from kupool.pool.handlers import Handlers
 from kupool.pool.jobs import Job, JobBook
+from kupool.pool.names import Names
 from kupool.pool.session import Session
 from kupool.session.connection import Connection
 from kupool.timing.buckets import Bucket
@@ -65,13 +66,14 @@ class Pool:
         events: IEvents,
         settings: SessionSettings,
         logins: Logins | None = None,
+        names: Names | None = None,
     ) -> None:
         self._clock = clock
         self._book = book
         self._acceptance = acceptance
         self._handlers = handlers
         self.settings = settings
-        self._greeting = Greeting(self._admit, logins)
+        self._greeting = Greeting(self._admit, logins, names)
         self._channel = channel
         self._events = events
         self._payload: tuple[Job, bytes, int] | None = None
@@ -127,6 +129,7 @@ class Pool:
         session.shared = self._shared(session, connection)
         connection.context = session
         connection.deadline = None
+        connection.around.owner.welcome(connection)
         connection.max_frame = settings.max_frame
         connection.router = self._handlers
         self._channel.subscribe(connection)

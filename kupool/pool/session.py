@@ -18,6 +18,9 @@ VALID_USERNAME = f"expected 1 to {MAX_USERNAME} characters, none of them a contr
 #: Control characters, line separators, and code points that are not characters.
 _CONTROL = frozenset(("Cc", "Cs", "Zl", "Zp"))
 
+#: The nonces of a job for which the scope has none yet. Nothing is ever put in.
+_UNUSED = NonceScope()
+
 
 class Session:
     """The user of a connection, and what the judge needs to know about it.
@@ -58,7 +61,19 @@ class Session:
         self.scope = scope_key(scope, username, self.session_id)
 
     def enter(self, job: Job) -> NonceScope:
-        """Make another job's nonces the current ones."""
+        """Return the nonces used for another job, and make them the current ones if there are any.
+
+        Takes no memory of the job: a rejected submission leaves nothing behind.
+        """
+        found = job.nonces.find(self.scope)
+        if found is None:
+            return _UNUSED
+        self.job = job
+        self.nonces = found
+        return found
+
+    def begin(self, job: Job) -> NonceScope:
+        """Make another job's nonces the current ones, to add some."""
         self.job = job
         self.nonces = job.nonces.scope(self.scope)
         return self.nonces

@@ -101,6 +101,12 @@ class Owner(Protocol):
     def ban(self, host: str, seconds: float, why: str) -> None:
         """Refuse connections from an address for some seconds; ``why`` is for the log."""
 
+    def welcome(self, connection: Any) -> None:
+        """Count a connection as authorized from now on."""
+
+    def note_refusal(self, reason: str, host: str, user: str) -> None:
+        """Count and log that something of a peer was refused; ``reason`` is one of a few texts."""
+
     def failed(self, connection: Any) -> None:
         """Log the current exception: handling a message failed."""
 

@@ -333,6 +333,13 @@ class NodeLoginSettings:
     delay: float = _setting(
         DURATION, "1s", "how long the answer to a wrong password is delayed", name="login_delay"
     )
+    wait: float = _setting(
+        DURATION,
+        "15s",
+        "how long a login waits for other logins of its address and its user; after that the "
+        "client is told to try again",
+        name="login_wait",
+    )
 
 
 @dataclass(frozen=True)
@@ -343,7 +350,37 @@ class LimitSettings:
         COUNT, "10000", "maximum number of client connections", reload=True
     )
     max_connections_per_ip: int = _setting(
-        COUNT, "0", "maximum number of client connections from one IP address", reload=True
+        COUNT,
+        "5000",
+        "maximum number of client connections from one IP address; an IPv6 /64 network is one "
+        "address, and trusted proxies are exempt; 0: no limit",
+        reload=True,
+    )
+    max_unauthorized: int = _setting(
+        COUNT,
+        "2500",
+        "number of connections that have not authorized above which an address gets new ones only "
+        "while it has fewer than 16 of them; 0: no limit",
+        reload=True,
+    )
+    max_unauthorized_per_ip: int = _setting(
+        COUNT,
+        "1000",
+        "maximum number of connections of one IP address that have not authorized; trusted proxies "
+        "are exempt; 0: no limit",
+        reload=True,
+    )
+    new_names: float = _setting(
+        NUMBER,
+        "600",
+        "user names per minute that may authorize and are new; 10000 of them, or --max-connections "
+        "if that is more, may come at once; 0: no limit",
+    )
+    new_names_per_ip: float = _setting(
+        NUMBER,
+        "60",
+        "new user names per minute from one IP address; 5000 of them, or --max-connections-per-ip "
+        "if that is more, may come at once; trusted proxies are exempt; 0: no limit",
     )
     max_frame: int = _setting(SIZE, "64KiB", "maximum size of a message", least=64, reload=True)
     first_frame: int = _setting(

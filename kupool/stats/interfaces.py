@@ -67,13 +67,21 @@ class IStatsStore(Interface):
     def count(username: str, minute: int, worker: str = "") -> Deferred[int]:
         """Return the accepted submissions of a user, or one worker, in one minute."""
 
+    def counted(username: str, worker: str = "") -> Deferred[bool]:
+        """Return whether there are counts of a user, or of one worker, at any time."""
+
     def series(
         username: str, start: int, end: int, worker: str = ""
     ) -> Deferred[Sequence[tuple[int, int]]]:
         """Return (minute, count) of a user in a range, oldest first."""
 
-    def workers(username: str, start: int, end: int) -> Deferred[Sequence[tuple[str, int]]]:
-        """Return (worker, count) of a user in a range, highest first."""
+    def workers(
+        username: str, start: int, end: int, limit: int = 0
+    ) -> Deferred[Sequence[tuple[str, int]]]:
+        """Return (worker, count) of a user in a range, highest first; at most ``limit``."""
+
+    def names(start: int, end: int, username: str = "") -> Deferred[int]:
+        """Return how many users have counts in a range, or how many workers of one user."""
 
     def top(limit: int, start: int, end: int) -> Deferred[Sequence[tuple[str, int]]]:
         """Return (username, count) of the users with the highest counts in a range."""
@@ -84,10 +92,22 @@ class IStatsStore(Interface):
     def total(start: int, end: int, username: str = "") -> Deferred[int]:
         """Return the accepted submissions in a range, including rolled-up ones."""
 
+    def worker_total(username: str, worker: str, start: int, end: int) -> Deferred[int]:
+        """Return the accepted submissions of a worker in the minutes of a range that are not
+        rolled up.
+        """
+
     def rejections(
         start: int, end: int, username: str = ""
     ) -> Deferred[Sequence[tuple[str, int, int]]]:
         """Return (username, code, count) of rejections in a range, highest first."""
+
+    def rejection_codes(
+        start: int, end: int, username: str = ""
+    ) -> Deferred[Sequence[tuple[int, int]]]:
+        """Return (code, count) of rejections in a range over all users, or of one, highest
+        first.
+        """
 
     def rolled_up_before() -> Deferred[int]:
         """Return the minute before which the per-minute rows have been rolled up."""

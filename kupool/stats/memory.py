@@ -132,6 +132,11 @@ class MemoryStats:
         """Return the accepted submissions of a user, or one worker, in one minute."""
         return succeed(self._minutes[username, worker, minute])
 
+    def counted(self, username: str, worker: str = "") -> Deferred[bool]:
+        """Return whether there are counts of a user, or of one worker, at any time."""
+        every = (self._minutes, self._hours, self._days)
+        return succeed(any(key[:2] == (username, worker) for rows in every for key in rows))
+
     def series(
         self, username: str, start: int, end: int, worker: str = ""
     ) -> Deferred[Sequence[tuple[int, int]]]:
@@ -144,13 +149,24 @@ class MemoryStats:
             )
         )
 
-    def workers(self, username: str, start: int, end: int) -> Deferred[Sequence[tuple[str, int]]]:
+    def workers(
+        self, username: str, start: int, end: int, limit: int = 0
+    ) -> Deferred[Sequence[tuple[str, int]]]:
         """Return (worker, count) of a user in a range, highest first."""
         found: Counter[str] = Counter()
         for (user, worker, at), count in self._minutes.items():
             if user == username and worker and start <= at < end:
                 found[worker] += count
-        return succeed(_ranked(found))
+        return succeed(_ranked(found)[: limit or None])
+
+    def names(self, start: int, end: int, username: str = "") -> Deferred[int]:
+        """Return how many users have counts in a range, or how many workers of one user."""
+        found = {
+            (user, worker)
+            for user, worker, at in self._minutes
+            if start <= at < end and bool(worker) == bool(username) and username in ("", user)
+        }
+        return succeed(len(found))
 
     def top(self, limit: int, start: int, end: int) -> Deferred[Sequence[tuple[str, int]]]:
         """Return (username, count) of the users with the highest counts in a range."""
@@ -180,6 +196,25 @@ class MemoryStats:
                 if not worker and start <= at < end and username in ("", user)
             )
         )
+
+    def worker_total(self, username: str, worker: str, start: int, end: int) -> Deferred[int]:
+        """Return the accepted submissions of a worker in minutes that are not rolled up."""
+        counts = (
+            count
+            for (user, of, at), count in self._minutes.items()
+            if user == username and of == worker and start <= at < end
+        )
+        return succeed(sum(counts))
+
+    def rejection_codes(
+        self, start: int, end: int, username: str = ""
+    ) -> Deferred[Sequence[tuple[int, int]]]:
+        """Return (code, count) of rejections in a range, highest first."""
+        found: Counter[int] = Counter()
+        for rejection, count in self._rejections.items():
+            if start <= rejection.minute < end and username in ("", rejection.username):
+                found[rejection.code] += count
+        return succeed(sorted(found.items(), key=lambda item: (-item[1], item[0])))
 
     def rejections(
         self, start: int, end: int, username: str = ""

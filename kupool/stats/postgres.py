@@ -171,6 +171,15 @@ class PostgresStats:
             (*values, within(minute), minute == within(minute)),
         )
 
+    def counted(self, username: str, worker: str = "") -> Deferred[bool]:
+        """Return whether there are counts of a user, or of one worker, at any time."""
+        table, where, values = _of(username, worker)
+        parts = " UNION ALL ".join(
+            f"SELECT 1 FROM {table}{grain} WHERE {where}" for grain in ("", "_hour", "_day")
+        )
+        found = self._database.query(f"SELECT EXISTS ({parts})", values * 3)
+        return found.addCallback(lambda rows: bool(rows[0][0]))
+
     def series(
         self, username: str, start: int, end: int, worker: str = ""
     ) -> Deferred[Sequence[tuple[int, int]]]:
@@ -182,13 +191,25 @@ class PostgresStats:
             (*values, within(start), within(end)),
         )
 
-    def workers(self, username: str, start: int, end: int) -> Deferred[Sequence[tuple[str, int]]]:
+    def workers(
+        self, username: str, start: int, end: int, limit: int = 0
+    ) -> Deferred[Sequence[tuple[str, int]]]:
         """Return (worker, count) of a user in a range, highest first."""
         return self._database.query(
             "SELECT worker, sum(submission_count)::bigint FROM worker_submissions "
             f"WHERE username = %s AND timestamp >= {AT} AND timestamp < {AT} "
-            'GROUP BY worker ORDER BY 2 DESC, worker COLLATE "C"',
-            (username, within(start), within(end)),
+            'GROUP BY worker ORDER BY 2 DESC, worker COLLATE "C" LIMIT %s',
+            (username, within(start), within(end), limit or None),
+        )
+
+    def names(self, start: int, end: int, username: str = "") -> Deferred[int]:
+        """Return how many users have counts in a range, or how many workers of one user."""
+        user, values = _by(username)
+        table, column = ("worker_submissions", "worker") if user else ("submissions", "username")
+        return self._number(
+            f"SELECT count(DISTINCT {column}) FROM {table} "
+            f"WHERE timestamp >= {AT} AND timestamp < {AT} {user}",
+            (within(start), within(end), *values),
         )
 
     def top(self, limit: int, start: int, end: int) -> Deferred[Sequence[tuple[str, int]]]:
@@ -221,6 +242,26 @@ class PostgresStats:
             (within(start), within(end), *values) * 3,
         )
 
+    def worker_total(self, username: str, worker: str, start: int, end: int) -> Deferred[int]:
+        """Return the accepted submissions of a worker in minutes that are not rolled up."""
+        return self._number(
+            "SELECT coalesce(sum(submission_count), 0) FROM worker_submissions WHERE username = %s "
+            f"AND worker = %s AND timestamp >= {AT} AND timestamp < {AT}",
+            (username, worker, within(start), within(end)),
+        )
+
+    def rejection_codes(
+        self, start: int, end: int, username: str = ""
+    ) -> Deferred[Sequence[tuple[int, int]]]:
+        """Return (code, count) of rejections in a range, highest first."""
+        user, values = _by(username)
+        return self._database.query(
+            "SELECT code, sum(rejection_count)::bigint FROM rejections "
+            f"WHERE timestamp >= {AT} AND timestamp < {AT} {user} "
+            "GROUP BY code ORDER BY 2 DESC, code",
+            (within(start), within(end), *values),
+        )
+
     def rejections(
         self, start: int, end: int, username: str = ""
     ) -> Deferred[Sequence[tuple[str, int, int]]]:
@@ -235,7 +276,7 @@ class PostgresStats:
 
     def rolled_up_before(self) -> Deferred[int]:
         """Return the minute before which the per-minute rows have been rolled up."""
-        return self._database.run(writes.rolled_up_before)
+        return self._database.read(writes.rolled_up_before)
 
     def unapplied(self, batch_ids: Sequence[str]) -> Deferred[Sequence[str]]:
         """Return the given ids that have not been counted."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
@@ -19,8 +19,10 @@ from kupool.stats.fold import as_rows, fold_rows, roll_ups
 from kupool.stats.positions import spans
 from kupool.stats.snapshot import IVisitor
 from kupool.stats.sqlite_times import stamp
-from kupool.storage.database import Database
+from kupool.storage.database import Database, SqliteConnection
 from kupool.storage.reading import ReadOnlyDatabase
+
+T = TypeVar("T")
 
 #: Rows rolled up in one transaction.
 ROLL_CHUNK = 5000
@@ -31,16 +33,25 @@ _KEYS = {"submissions": "username", "worker_submissions": "username, worker"}
 
 @implementer(IStatsStore)
 class SqliteStats:
-    """Keeps the counts in the tables of ``storage/sql/store``."""
+    """Keeps the counts in the tables of ``storage/sql/store``.
+
+    Queries use the ``reader``, a connection of their own with a thread of its own, so that they
+    never wait for the counting, nor it for them. Without one they use the ``database``.
+    """
 
     persistent = True
 
-    def __init__(self, database: Database | ReadOnlyDatabase) -> None:
+    def __init__(
+        self, database: Database | ReadOnlyDatabase, reader: ReadOnlyDatabase | None = None
+    ) -> None:
         self._database = database
+        self._reader = reader
 
     def open(self) -> Deferred[None]:
         """Open the file and make its tables."""
-        return self._database.open()
+        opened = self._database.open()
+        reader = self._reader
+        return opened if reader is None else opened.addCallback(lambda _: reader.open())
 
     def state(self) -> Deferred[StoreState]:
         """Return up to which position the store has counted, and of which log."""
@@ -95,6 +106,15 @@ class SqliteStats:
             (*values, stamp(minute)),
         )
 
+    def counted(self, username: str, worker: str = "") -> Deferred[bool]:
+        """Return whether there are counts of a user, or of one worker, at any time."""
+        table, where, values = _of(username, worker)
+        parts = " UNION ALL ".join(
+            f"SELECT 1 FROM {table}{grain} WHERE {where}" for grain in ("", "_hour", "_day")
+        )
+        found = self._number(f"SELECT EXISTS ({parts})", values * 3)
+        return found.addCallback(bool)
+
     def series(
         self, username: str, start: int, end: int, worker: str = ""
     ) -> Deferred[Sequence[tuple[int, int]]]:
@@ -106,13 +126,27 @@ class SqliteStats:
             (*values, stamp(start), stamp(end)),
         )
 
-    def workers(self, username: str, start: int, end: int) -> Deferred[Sequence[tuple[str, int]]]:
+    def workers(
+        self, username: str, start: int, end: int, limit: int = 0
+    ) -> Deferred[Sequence[tuple[str, int]]]:
         """Return (worker, count) of a user in a range, highest first."""
         return self._rows(
             "SELECT worker, sum(submission_count) FROM worker_submissions "
             "WHERE username = ? AND timestamp >= ? AND timestamp < ? "
-            "GROUP BY worker ORDER BY 2 DESC, 1",
-            (username, stamp(start), stamp(end)),
+            "GROUP BY worker ORDER BY 2 DESC, 1 LIMIT ?",
+            (username, stamp(start), stamp(end), limit or -1),
+        )
+
+    def names(self, start: int, end: int, username: str = "") -> Deferred[int]:
+        """Return how many users have counts in a range, or how many workers of one user."""
+        if username:
+            table, column, user = "worker_submissions", "worker", "AND username = ?"
+        else:
+            table, column, user = "submissions", "username", ""
+        return self._number(
+            f"SELECT count(DISTINCT {column}) FROM {table} "
+            f"WHERE timestamp >= ? AND timestamp < ? {user}",
+            (stamp(start), stamp(end), *([username] if username else [])),
         )
 
     def top(self, limit: int, start: int, end: int) -> Deferred[Sequence[tuple[str, int]]]:
@@ -142,6 +176,25 @@ class SqliteStats:
         parts = " UNION ALL ".join(part.format(grain=grain) for grain in ("", "_hour", "_day"))
         return self._number(f"SELECT sum(n) FROM ({parts})", values * 3)
 
+    def worker_total(self, username: str, worker: str, start: int, end: int) -> Deferred[int]:
+        """Return the accepted submissions of a worker in minutes that are not rolled up."""
+        return self._number(
+            "SELECT coalesce(sum(submission_count), 0) FROM worker_submissions "
+            "WHERE username = ? AND worker = ? AND timestamp >= ? AND timestamp < ?",
+            (username, worker, stamp(start), stamp(end)),
+        )
+
+    def rejection_codes(
+        self, start: int, end: int, username: str = ""
+    ) -> Deferred[Sequence[tuple[int, int]]]:
+        """Return (code, count) of rejections in a range, highest first."""
+        user = "AND username = ?" if username else ""
+        return self._rows(
+            "SELECT code, sum(rejection_count) FROM rejections "
+            f"WHERE timestamp >= ? AND timestamp < ? {user} GROUP BY code ORDER BY 2 DESC, 1",
+            (stamp(start), stamp(end), *([username] if username else [])),
+        )
+
     def rejections(
         self, start: int, end: int, username: str = ""
     ) -> Deferred[Sequence[tuple[str, int, int]]]:
@@ -156,7 +209,7 @@ class SqliteStats:
 
     def rolled_up_before(self) -> Deferred[int]:
         """Return the minute before which the per-minute rows have been rolled up."""
-        return self._database.run(snapshots.rolled_up_before)
+        return self._read(snapshots.rolled_up_before)
 
     def snapshot(self, visitor: IVisitor, start: int, end: int) -> Deferred[None]:
         """Show a visitor the whole store as it is at one moment."""
@@ -234,17 +287,26 @@ class SqliteStats:
 
     def close(self) -> Deferred[None]:
         """Finish running work and close the file."""
-        return self._database.close()
+        if self._reader is None:
+            return self._database.close()
+        # The last connection tidies up: that has to be the one that writes.
+        return self._reader.close().addCallback(lambda _: self._database.close())
 
     def _rows(self, query: str, values: tuple[object, ...]) -> Deferred[Any]:
-        return self._database.run(lambda connection: connection.execute(query, values).fetchall())
+        return self._read(lambda connection: connection.execute(query, values).fetchall())
 
     def _number(self, query: str, values: tuple[object, ...]) -> Deferred[int]:
         def ask(connection: sqlite3.Connection) -> int:
             row = connection.execute(query, values).fetchone()
             return int(row[0]) if row is not None else 0
 
-        return self._database.run(ask)
+        return self._read(ask)
+
+    def _read(self, call: Callable[[SqliteConnection], T]) -> Deferred[T]:
+        """Do some reading beside the counting."""
+        if self._reader is None or self._database.problem:
+            return self._database.run(call)  # which says what is wrong with the file
+        return self._reader.run(call)
 
 
 def _of(username: str, worker: str) -> tuple[str, str, tuple[str, ...]]:

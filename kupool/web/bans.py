@@ -7,6 +7,7 @@ from typing import Any
 from twisted.web.server import Request
 
 from kupool.web import IStatusSource
+from kupool.web.access import NOBODY
 from kupool.web.answers import ApiError, read_json
 
 
@@ -26,7 +27,8 @@ class BanPages:
         address = read_json(request).get("address")
         if not isinstance(address, str) or not address:
             raise ApiError(400, 'address: must be an address as text, such as "192.0.2.7"')
-        if not self._source.unban(address):
+        identity = getattr(request, "identity", NOBODY)
+        if not self._source.unban(address, identity.user or identity.role):
             raise ApiError(404, f"not found: {address!r:.100} is not banned")
         return {"address": address}
 

@@ -19,7 +19,9 @@ from kupool.web.answers import ApiError, header, read_json
 #: The most new jobs that may be made at once.
 ROTATIONS = 5.0
 
-#: The longest time between jobs that can be set here, in seconds.
+#: The shortest and the longest time between jobs that can be set here, in seconds: no faster than
+#: new jobs can be made by hand.
+SHORTEST = 1.0
 LONGEST = 86_400.0
 
 #: Names of this machine that no other site can use.
@@ -90,7 +92,11 @@ class JobControl:
         now = self._clock.seconds()
         if not self._rotations.spend(now):
             seconds = max(1, ceil(self._rotations.wait(now)))
-            raise ApiError(429, "too many new jobs", {b"Retry-After": b"%d" % seconds})
+            raise ApiError(
+                429,
+                "too many new jobs: five at once, then one a second",
+                {b"Retry-After": b"%d" % seconds},
+            )
         try:
             job_id = await self._source.rotate()
         except RotationFailed as error:
@@ -104,8 +110,10 @@ class JobControl:
             raise ApiError(400, 'interval: must be a duration as text, such as "30s"')
         try:
             seconds = parse_duration(text)
-            if seconds > LONGEST:
-                raise ValueError(f"must be at most {format_duration(LONGEST)}")
+            if not SHORTEST <= seconds <= LONGEST:
+                raise ValueError(
+                    f"must be from {format_duration(SHORTEST)} to {format_duration(LONGEST)}"
+                )
             self._source.set_interval(seconds)
         except ValueError as error:
             raise ApiError(400, f"interval: {error}") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -9,7 +10,11 @@ from twisted.internet.interfaces import IReactorTime
 
 from kupool.net.refusals import Refusals
 
-#: Connections that are reserved for ``/health`` and ``/ready``.
+#: Requests of operators that are answered beyond the limit of requests.
+OPERATORS = 10
+
+#: Connections that are reserved for ``/health`` and ``/ready``, and for :data:`OPERATORS` requests
+#: of operators.
 RESERVED = 20
 
 
@@ -44,6 +49,13 @@ class HttpLimits:
         most = max(1, self.max_connections - min(RESERVED, self.max_connections // 2))
         return min(self.max_requests or most, most)
 
+    @property
+    def operator_requests(self) -> int:
+        """How many more of operators are answered; they leave connections for ``/health``, too."""
+        if not self.max_connections:
+            return OPERATORS
+        return min(OPERATORS, (self.max_connections - self.requests) // 2)
+
 
 class Guest(Protocol):
     """A connection to the HTTP port."""
@@ -68,7 +80,7 @@ class Crowd:
     def __len__(self) -> int:
         return len(self._silent) + len(self._idle) + len(self._busy)
 
-    def has_room(self) -> bool:
+    def has_room(self, host: str) -> bool:
         """Say whether there is room for one more; a waiting connection is closed if needed."""
         most = self._limits.max_connections
         if not most or len(self) < most:
@@ -81,7 +93,7 @@ class Crowd:
                 self.leave(longest)
                 longest.make_room()
                 return True
-        self._refusals.note("HTTP connections, too many at once")
+        self._refusals.note("HTTP connections, too many at once", host)
         return False
 
     def enter(self, guest: Guest) -> None:
@@ -110,11 +122,18 @@ class Crowd:
         self._idle.pop(guest, None)
         self._busy.discard(guest)
 
-    def take_request(self) -> bool:
-        """Count a request that is to be answered; False if there are too many."""
+    def take_request(self, host: str, is_operator: Callable[[], bool]) -> bool:
+        """Count a request that is to be answered; False if there are too many.
+
+        A few more of operators are answered; ``is_operator`` is called only where it matters.
+        """
         most = self._limits.requests
-        if most and self._requests >= most:
-            self._refusals.note("HTTP requests, too many at once")
+        if (
+            most
+            and self._requests >= most
+            and not (self._requests < most + self._limits.operator_requests and is_operator())
+        ):
+            self._refusals.note("HTTP requests, too many at once", host)
             return False
         self._requests += 1
         return True

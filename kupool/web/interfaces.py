@@ -69,8 +69,8 @@ class IStatusSource(Interface):
     def bans() -> dict[str, float]:
         """Return the banned addresses, with the remaining seconds."""
 
-    def unban(address: str) -> bool:
-        """End the ban of an address; returns whether it was banned."""
+    def unban(address: str, by: str) -> bool:
+        """End the ban of an address; returns whether it was banned. ``by`` is for the log."""
 
     def rotate() -> Deferred[int]:
         """Make a new job now and send it; fires with its ``job_id``.

@@ -24,7 +24,11 @@ MAX_RANGE = 7 * 24 * 3600
 DEFAULT_TOP = 10
 MAX_TOP = 1000
 
-_PARAMETERS = frozenset(("username", "minute", "from", "to", "top"))
+#: How many workers of a user are listed.
+DEFAULT_LIMIT = 100
+MAX_LIMIT = 1000
+
+_PARAMETERS = frozenset(("username", "minute", "from", "to", "top", "limit"))
 
 # In a parsed query string, the plus sign of an offset has become a space.
 _RFC3339 = re.compile(
@@ -38,7 +42,7 @@ class Query(NamedTuple):
     """A query for counts. Times are whole minutes, in seconds since the epoch, UTC.
 
     ``minute`` is None unless one minute was asked for. ``start`` and ``end`` are the range, without
-    ``end`` itself.
+    ``end`` itself. ``top`` is the number of listed users, ``limit`` that of listed workers.
     """
 
     username: str
@@ -46,6 +50,7 @@ class Query(NamedTuple):
     start: int
     end: int
     top: int
+    limit: int
 
 
 def parse_query(args: Mapping[bytes, Sequence[bytes]], now: float) -> Query:
@@ -58,11 +63,13 @@ def parse_query(args: Mapping[bytes, Sequence[bytes]], now: float) -> Query:
     if "username" in given and not valid_username(username):
         raise ApiError(400, "username: must be 1 to 255 characters, none of them control ones")
     minute = parse_time("minute", given["minute"])[0] if "minute" in given else None
-    for other in ("from", "to", "top"):
+    for other in ("from", "to", "top", "limit"):
         if minute is not None and other in given:
             raise ApiError(400, f"{other}: cannot be combined with minute")
     start, end = _range(given, now)
-    return Query(username, minute, start, end, _top(given.get("top")))
+    top = _number("top", given.get("top"), DEFAULT_TOP, MAX_TOP)
+    limit = _number("limit", given.get("limit"), DEFAULT_LIMIT, MAX_LIMIT)
+    return Query(username, minute, start, end, top, limit)
 
 
 def _single(args: Mapping[bytes, Sequence[bytes]]) -> dict[str, str]:
@@ -95,11 +102,11 @@ def _range(given: Mapping[str, str], now: float) -> tuple[int, int]:
     return max(0, start), end
 
 
-def _top(text: str | None) -> int:
+def _number(name: str, text: str | None, default: int, most: int) -> int:
     if text is None:
-        return DEFAULT_TOP
-    if not re.fullmatch(r"[0-9]{1,9}", text) or not 1 <= int(text) <= MAX_TOP:
-        raise ApiError(400, f"top: must be a whole number from 1 to {MAX_TOP}")
+        return default
+    if not re.fullmatch(r"[0-9]{1,9}", text) or not 1 <= int(text) <= most:
+        raise ApiError(400, f"{name}: must be a whole number from 1 to {most}")
     return int(text)
 
 
@@ -136,9 +143,11 @@ def show_moment(seconds: float) -> str:
 
 
 __all__ = [
+    "DEFAULT_LIMIT",
     "DEFAULT_MINUTES",
     "DEFAULT_TOP",
     "FOREVER",
+    "MAX_LIMIT",
     "MAX_RANGE",
     "MAX_TOP",
     "MINUTE",

@@ -15,6 +15,7 @@ from kupool.net.refusals import Refusals
 from kupool.net.transport.protocols import FramedProtocol
 from kupool.session.connection import Connection
 from kupool.session.lifecycle import OPEN
+from kupool.web.access import WebAccess
 from kupool.web.control import KnownHosts
 from kupool.web.crowd import Crowd, HttpLimits
 from kupool.web.site import ApiSite
@@ -107,6 +108,7 @@ class SharedPortFactory(Factory):
             request_timeout=limits.request_timeout,
             crowd=crowd,
             refusals=refusals,
+            access=WebAccess(KnownHosts(hosts), local=False),
             websocket=True,
         )
 

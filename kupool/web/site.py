@@ -180,11 +180,12 @@ class ApiSite(Site):
         request_timeout: float,
         crowd: Crowd,
         refusals: Refusals,
+        access: WebAccess,
         always: Collection[IResource] = (),
         websocket: bool = False,
     ) -> None:
-        """``always`` are the resources that are answered whatever the number of requests;
-        ``websocket`` says whether there is one.
+        """``access`` decides who may use the API. ``always`` are the resources that are answered
+        whatever the number of requests; ``websocket`` says whether there is one.
         """
         Site.__init__(
             self,
@@ -196,6 +197,7 @@ class ApiSite(Site):
         )
         self.refusals = refusals
         self._crowd = crowd
+        self._access = access
         self._always = frozenset(always)
         self._has_websocket = websocket
 
@@ -210,7 +212,7 @@ class ApiSite(Site):
 
     def buildProtocol(self, addr: IAddress | None) -> IProtocol | None:  # type: ignore[override]
         """Return the protocol of a new connection; above the limit it is closed at once."""
-        if not self._crowd.has_room():
+        if not self._crowd.has_room(str(getattr(addr, "host", None) or "")):
             return None
         channel: IProtocol = Site.buildProtocol(self, addr)
         return channel
@@ -223,7 +225,8 @@ class ApiSite(Site):
         if self._has_websocket and wants_websocket(request):
             return Elsewhere()
         if resource not in self._always:
-            if not self._crowd.take_request():
+            peer = self._access.peer(request)
+            if not self._crowd.take_request(peer, lambda: self._access.is_operator(request)):
                 return Busy()
             request.notifyFinish().addBoth(lambda result: self._crowd.end_request())
         return resource
@@ -336,6 +339,7 @@ def make_site(
         request_timeout=limits.request_timeout,
         crowd=crowd,
         refusals=refusals,
+        access=access,
         always=[routes["/health"], routes["/ready"]],
         websocket=manager is not None,
     )

@@ -6,11 +6,13 @@ Times are RFC 3339, and minutes those of UTC; minutes without any are left out. 
 - ``/stats``, with any of ``from``, ``to``, ``top``: ``accepted_total`` (ever),
   ``sessions``, ``users``, ``job_id``, and of the range ``from``, ``to``, ``accepted``,
   ``per_minute`` [{``minute``, ``users``, ``count``}], ``top`` [{``username``,
-  ``count``}], ``rejections`` {error text: count}.
-- ``/stats?username=alice``, with or without a range: ``username``, ``total`` (ever),
-  and of the range ``from``, ``to``, ``accepted``, ``per_minute`` [{``minute``,
-  ``count``}], ``workers`` [{``worker``, ``count``}], ``rejections``. For a worker, as
-  ``alice.rig1``, the last two are absent, and its numbers are those of the minutes
+  ``count``}], ``top_left_out`` (the users in the range that are not in ``top``),
+  ``rejections`` {error text: count}.
+- ``/stats?username=alice``, with or without a range, and with ``limit``, by default 100:
+  ``username``, ``total`` (ever), and of the range ``from``, ``to``, ``accepted``,
+  ``per_minute`` [{``minute``, ``count``}], ``workers`` [{``worker``, ``count``}], at most
+  ``limit``, ``workers_left_out`` (how many more there are), ``rejections``. For a worker, as
+  ``alice.rig1``, the last three are absent, and its numbers are those of the minutes
   that are not rolled up.
 - ``/stats?minute=M``: ``minute``, ``users``, ``count``; with ``username``, of a user
   or a worker: ``username``, ``minute``, ``count``. A minute that has been rolled up
@@ -128,10 +130,8 @@ class Statistics:
         answer = {"username": query.username, **await self._span(query)}
         if worker:
             # For workers, only the minutes that are not rolled up yet are available.
-            ever = dict(await stats.workers(user, 0, FOREVER))
-            chosen = dict(await stats.workers(user, start, end))
-            answer["total"] = ever.get(worker, 0)
-            answer["accepted"] = chosen.get(worker, 0)
+            answer["total"] = await stats.worker_total(user, worker, 0, FOREVER)
+            answer["accepted"] = await stats.worker_total(user, worker, start, end)
         else:
             answer["total"] = await stats.total(0, FOREVER, user)
             answer["accepted"] = await stats.total(start, end, user)
@@ -140,9 +140,12 @@ class Statistics:
             rows = await stats.series(user, start, end, worker)
             answer["per_minute"] = [{"minute": show_time(at), "count": n} for at, n in rows]
         if not worker:
-            rows = await stats.workers(user, start, end)
+            rows = await stats.workers(user, start, end, query.limit)
             answer["workers"] = [{"worker": name, "count": n} for name, n in rows]
-            answer["rejections"] = _by_text(await stats.rejections(start, end, user))
+            answer["workers_left_out"] = 0
+            if len(rows) >= query.limit:
+                answer["workers_left_out"] = await stats.names(start, end, user) - len(rows)
+            answer["rejections"] = _by_text(await stats.rejection_codes(start, end, user))
         return answer
 
     async def _everyone(self, query: Query) -> object:
@@ -153,18 +156,25 @@ class Statistics:
             "sessions": now.sessions,
             "users": now.users,
             "job_id": now.job_id,
-            **await self._span(query),
-            "accepted": await stats.total(start, end),
+            **(span := await self._span(query)),
+            "accepted": None,
             "per_minute": None,
         }
         if end - start <= MAX_RANGE:
+            rows = await stats.minutes(start, end)
+            answer["accepted"] = sum(count for _, _, count in rows)
             answer["per_minute"] = [
                 {"minute": show_time(at), "users": users, "count": count}
-                for at, users, count in await stats.minutes(start, end)
+                for at, users, count in rows
             ]
+        if answer["per_minute"] is None or "minutes_since" in span:
+            answer["accepted"] = await stats.total(start, end)  # with what is rolled up
         top = await stats.top(query.top, start, end)
         answer["top"] = [{"username": name, "count": count} for name, count in top]
-        answer["rejections"] = _by_text(await stats.rejections(start, end))
+        answer["top_left_out"] = 0
+        if len(top) >= query.top:
+            answer["top_left_out"] = await stats.names(start, end) - len(top)
+        answer["rejections"] = _by_text(await stats.rejection_codes(start, end))
         return answer
 
     async def _span(self, query: Query) -> dict[str, object]:
@@ -188,10 +198,10 @@ def _own(query: Query, request: Any) -> Query:
     return query
 
 
-def _by_text(rows: Iterable[tuple[str, int, int]]) -> dict[str, int]:
+def _by_text(rows: Iterable[tuple[int, int]]) -> dict[str, int]:
     """Add up rejections by the text of their error, the most frequent first."""
     found: Counter[str] = Counter()
-    for _, code, count in rows:
+    for code, count in rows:
         found[_TEXTS.get(code, str(code))] += count
     return dict(found.most_common())
 

@@ -9,6 +9,7 @@ import os
 import time
 from hashlib import sha256
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 from twisted.trial.unittest import TestCase
@@ -20,6 +21,7 @@ from kupool.stats.memory import MemoryStats
 from kupool.stats.snapshot import Snapshot, Superseded
 from kupool.stats.sqlite import SqliteStats
 from kupool.storage.database import Database, DatabaseUnusable
+from kupool.storage.reading import ReadOnlyDatabase
 from tests.fakes.snapshots import Gathered, rows_of, shown
 from tests.servers.reactor import the_reactor
 
@@ -119,6 +121,14 @@ class StatsContract:
         equal(await store.count("alice", T, "rig9"), 0)
         equal(await store.count("alice.rig1", T), 0)
         equal(await store.count("alice", T + 120), 0)
+        for name, worker, known in (
+            ("alice", "", True),
+            ("alice", "rig2", True),
+            ("alice", "rig9", False),
+            ("alice.rig1", "", False),
+            ("nobody", "", False),
+        ):
+            equal(await store.counted(name, worker), known)
         equal(list(await store.series("alice", *EVER)), [(T, 3), (T + 60, 1), (T + 3600, 1)])
         equal(list(await store.series("alice", T, T + 60)), [(T, 3)])
         equal(list(await store.series("alice", *EVER, "rig1")), [(T, 2), (T + 3600, 1)])
@@ -133,6 +143,14 @@ class StatsContract:
             list(await store.minutes(T, T + 3601)),
             [(T, 2, 4), (T + 60, 3, 4), (T + 3600, 1, 1)],
         )
+        equal(list(await store.workers("alice", *EVER, 1)), [("rig1", 3)])
+        equal(await store.names(*EVER), 3)
+        equal(await store.names(T, T + 60), 2)
+        equal(await store.names(*EVER, "alice"), 2)
+        equal(await store.names(*EVER, "bob"), 0)
+        equal(await store.worker_total("alice", "rig1", *EVER), 3)
+        equal(await store.worker_total("alice", "rig1", T, T + 60), 2)
+        equal(await store.worker_total("alice", "rig9", *EVER), 0)
         equal(await store.total(*EVER), 9)
         equal(await store.total(T, T + 60), 4)
         equal(await store.total(*EVER, "bob"), 3)
@@ -223,6 +241,8 @@ class StatsContract:
         equal(
             list(await store.rejections(T, T + 60, "alice")), [("alice", 23, 6), ("alice", 26, 2)]
         )
+        equal(list(await store.rejection_codes(*EVER)), [(23, 12), (26, 2)])
+        equal(list(await store.rejection_codes(T, T + 60, "alice")), [(23, 6), (26, 2)])
         equal(await store.total(*EVER), 0)
 
     async def test_roll_up(self) -> None:
@@ -396,7 +416,10 @@ class SqliteStatsTests(StatsContract, TestCase):
         return await self.reopen()
 
     async def reopen(self) -> SqliteStats:
-        store = SqliteStats(Database(the_reactor(), self.path, "store"))
+        store = SqliteStats(
+            Database(the_reactor(), self.path, "store"),
+            ReadOnlyDatabase(the_reactor(), self.path, "store"),
+        )
         await store.open()
         self.addCleanup(store.close)
         return store
@@ -420,6 +443,20 @@ class SqliteStatsTests(StatsContract, TestCase):
                 ("submission_count", "INT", 0),
             ],
         )
+
+    async def test_queries_do_not_wait_for_the_counting(self) -> None:
+        """Issue 15, build 5: queries have a connection of their own."""
+        store = await self.make_store()
+        await self.fill(store)
+        go_on = Event()
+        held = store._database.run(lambda _: go_on.wait(10), alone=True)
+        try:
+            self.assertEqual(await store.total(*EVER), 9)
+            self.assertEqual(await store.rolled_up_before(), 0)
+            self.assertNoResult(held)
+        finally:
+            go_on.set()
+            await held
 
     async def test_reopen(self) -> None:
         """K-72, K-53: counts and the ids of batches outlive the process."""

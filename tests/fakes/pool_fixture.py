@@ -29,6 +29,7 @@ from kupool.pool.handlers import AttemptSettings, Handlers
 from kupool.pool.jobs import Job, JobBook
 from kupool.pool.jobstore import MemoryJobStore
 from kupool.pool.judge import Rules
+from kupool.pool.names import Names
 from kupool.pool.notes import JobNotes
 from kupool.pool.pool import Pool, SessionSettings
 from kupool.storage.clocks import BootClock
@@ -161,6 +162,7 @@ class PoolBench:
         batches: BatchSettings | None = None,
         checkers: Sequence[Any] = (),
         login: LoginSettings | None = None,
+        names: Names | None = None,
         interval: float = 30.0,
         window: float = 600.0,
         max_jobs: int = 1000,
@@ -206,6 +208,7 @@ class PoolBench:
             events=events,
             settings=session or SessionSettings(),
             logins=self.logins,
+            names=names,
         )
         self.manager = ConnectionManager(self.clock, self.pool, ServerSettings(**server))
         self.manager.start()

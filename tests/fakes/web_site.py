@@ -57,7 +57,7 @@ class Source:
     def bans(self) -> dict[str, float]:
         return self.banned
 
-    def unban(self, address: str) -> bool:
+    def unban(self, address: str, by: str) -> bool:
         return self.banned.pop(address, None) is not None
 
     def rotate(self) -> Deferred[int]:

@@ -25,6 +25,7 @@ from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from kupool.net.refusals import Refusals
 from kupool.ranges import check_fields, number, whole
 
 #: The longest version 1 header, and the fixed part of a version 2 header, in bytes.
@@ -286,6 +287,7 @@ class ProxiedFactory(Factory):
         self.waiting: set[ProxiedProtocol] = set()
         #: Number of connections aborted because of a missing or invalid header.
         self.refusals = 0
+        self._by_address = Refusals(clock)
         self._trusted = TrustedProxies(settings.trusted)
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
@@ -303,6 +305,7 @@ class ProxiedFactory(Factory):
         for protocol in list(self.waiting):
             transport: Any = protocol.transport
             transport.abortConnection()
+        self._by_address.stop()
         self.inner.doStop()
 
     def refusal(self, peer: Any) -> str:
@@ -313,13 +316,15 @@ class ProxiedFactory(Factory):
         return "" if trusted else "it is not among the trusted proxies (proxy_trusted)"
 
     def refused(self, peer: Any, why: str) -> None:
-        """Count and log a connection that is aborted."""
+        """Count a connection that is aborted, and log why for the first of an address."""
         self.refusals += 1
-        self._log.warn(
-            "A connection from proxy {peer} was aborted: {why}",
-            peer=getattr(peer, "host", None) or "on a Unix socket",
-            why=why,
-        )
+        host = getattr(peer, "host", None) or ""
+        if self._by_address.note("connection, PROXY header", host):
+            self._log.warn(
+                "A connection from proxy {peer} was aborted: {why}",
+                peer=host or "on a Unix socket",
+                why=why,
+            )
 
 
 __all__ = [

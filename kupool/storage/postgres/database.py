@@ -1,4 +1,4 @@
-"""A PostgreSQL database: one connection for counting, and others for everything else."""
+"""A PostgreSQL database: one connection for counting, one for queries, and others for all else."""
 
 from __future__ import annotations
 
@@ -64,9 +64,10 @@ class DatabaseUnavailable(Exception):
 class PostgresSettings:
     """How the database is used.
 
-    ``others`` is the number of connections that do not count. A statement may take ``timeout``
-    seconds before its connection is closed, one of maintenance ``long_timeout``. ``waiting`` limits
-    the work that waits for each connection. Closing waits ``patience`` seconds.
+    ``others`` is the number of connections that neither count nor query; one more is for queries. A
+    statement may take ``timeout`` seconds before its connection is closed, one of maintenance
+    ``long_timeout``. ``waiting`` limits the work that waits for each connection. Closing waits
+    ``patience`` seconds.
     """
 
     others: int = 2
@@ -110,6 +111,7 @@ class PostgresDatabase:
         self._where = "PostgreSQL"
         self._writer: PostgresLink | None = None
         self._others: list[PostgresLink] = []
+        self._reader: PostgresLink | None = None
         self._ownership = Ownership() if own else None
         self._shared = own == "shared"
         self._update = update
@@ -202,7 +204,8 @@ class PostgresDatabase:
                 PostgresLink(self.reactor, address, limit, _ignore, begin=others)
                 for _ in range(self.settings.others)
             ]
-            for link in self._others:
+            self._reader = PostgresLink(self.reactor, address, limit, _ignore, begin=others)
+            for link in (*self._others, self._reader):
                 try:
                     await link.connect()
                 except TROUBLE:
@@ -282,8 +285,9 @@ class PostgresDatabase:
         return Deferred.fromCoroutine(self._end_links(self.settings.patience))
 
     async def _end_links(self, patience: float) -> None:
-        links = [*self._others, *([self._writer] if self._writer is not None else [])]
-        self._others, self._writer = [], None
+        single = (self._reader, self._writer)
+        links = [*self._others, *(link for link in single if link is not None)]
+        self._others, self._reader, self._writer = [], None, None
         for ending in [Deferred.fromCoroutine(link.end(patience)) for link in links]:
             await ending
 
@@ -376,17 +380,26 @@ class PostgresDatabase:
         return self._run(self._least_busy, work, limit)
 
     def query(self, sql: str, values: Sequence[object] = ()) -> Deferred[Any]:
-        """Return the rows of one statement; fails like :meth:`count`."""
+        """Return the rows of one statement that reads; fails like :meth:`count`."""
 
         async def fetch(cursor: Any) -> Any:
             await cursor.execute(sql, values)
             return cursor.fetchall()
 
-        return self.run(fetch)
+        return self.read(fetch)
+
+    def read(self, work: DatabaseWork[T]) -> Deferred[T]:
+        """Do some work that reads, on a connection of its own: nothing else waits for it."""
+        return self._run(self._for_reading, work, self.settings.timeout)
 
     async def revive(self, cursor: Any) -> None:
         """Create tables again that were dropped, in the transaction of a cursor."""
         await revive(cursor, SCHEMA)
+
+    def _for_reading(self) -> PostgresLink | None:
+        """Return the connection for queries; another one while it is lost."""
+        reader = self._reader
+        return self._least_busy() if reader is None or reader.problem else reader
 
     def _least_busy(self) -> PostgresLink | None:
         """Return the connection with the least work, of the connected ones if there are any."""

@@ -136,6 +136,26 @@ class GuardTests(SynchronousTestCase):
             self.checker.go_on()
         self.assertEqual([self.successResultOf(d) for d in asked[:5]], ["worker"] * 5)
 
+    def test_nobody_waits_longer_than_is_set(self) -> None:
+        """Issue 15, build 5: waiting for others has one limit of time, however many there are."""
+        self.logins = self.make(address_failures=1, user_failures=1, wait=15.0)
+        self.checker.hold = True
+        first = self.log_in("alice", "right")
+        late = [self.log_in("alice", "right") for _ in range(3)]
+        for second in range(15):
+            self.clock.advance(1.0)
+            if second % 9 == 8:
+                self.checker.held, held = [], self.checker.held
+                for answer, credentials in held:
+                    self.checker.answer(credentials).chainDeferred(answer)
+        self.assertEqual(self.successResultOf(first), "worker")
+        for asked in late[1:]:
+            failure = self.failureResultOf(asked, TryAgain)
+            self.assertEqual(str(failure.value), "others of one address took too long")
+        self.checker.go_on()
+        self.assertEqual(self.successResultOf(late[0]), "worker")
+        self.assertEqual(self.logins.guard._by_network._under_way, {})
+
     def test_a_checker_that_cannot_tell_costs_nothing(self) -> None:
         self.checker.hold = True
         for _ in range(5):

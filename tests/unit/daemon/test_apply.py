@@ -8,8 +8,17 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.daemon.apply import apply_changes
-from kupool.daemon.parts import build
-from kupool.settings import Settings, changes, declared, reloadable, value_of, with_values
+from kupool.daemon.parts import build, name_settings
+from kupool.settings import (
+    LimitSettings,
+    ListenSettings,
+    Settings,
+    changes,
+    declared,
+    reloadable,
+    value_of,
+    with_values,
+)
 
 #: Those that the daemon asks for when it needs them, from the settings in effect.
 ASKED_FOR = {
@@ -48,6 +57,8 @@ class ApplyTests(SynchronousTestCase):
             "attempts_pause": parts.handlers.attempts.pause,
             "max_connections": server.max_connections,
             "max_connections_per_ip": server.max_connections_per_ip,
+            "max_unauthorized": server.max_unauthorized,
+            "max_unauthorized_per_ip": server.max_unauthorized_per_ip,
             "max_frame": server.max_frame,
             "first_frame": session.first_frame,
             "authorize_timeout": session.authorize_timeout,
@@ -98,3 +109,19 @@ class ApplyTests(SynchronousTestCase):
     def test_every_other_setting_says_that_it_needs_a_restart(self) -> None:
         for name, f in declared().items():
             self.assertEqual(f.metadata["reload"], name in self.in_effect() or name in ASKED_FOR)
+
+
+class NameLimitTests(SynchronousTestCase):
+    """Issue 15, build 5: a full pool may come at once, and a small one leaves room for names."""
+
+    def test_at_once(self) -> None:
+        for most, of_one, expected in (
+            (0, 0, (10_000, 5_000)),
+            (1, 1, (10_000, 5_000)),
+            (50_000, 20_000, (50_000, 20_000)),
+        ):
+            limits = LimitSettings(max_connections=most, max_connections_per_ip=of_one)
+            names = name_settings(ListenSettings(), limits)
+            self.assertEqual((names.at_once, names.at_once_per_address), expected)
+            self.assertEqual((names.a_minute, names.a_minute_per_address), (600, 60))
+            self.assertIn("127.0.0.1", names.shared)

@@ -59,6 +59,37 @@ class Case(SynchronousTestCase):
         return self.bench.connect().authorize()
 
 
+class RejectedTrafficTests(Case):
+    """Issue 15, build 5: rejected submissions never make others' jobs retire early."""
+
+    def test_only_accepted_submissions_are_remembered(self) -> None:
+        """Neither the nonces nor the names of rejected submissions count for max_nonces."""
+        alice = self.use(max_nonces=10, rules=NO_WINDOW, attempts=NO_ATTEMPTS)
+        self.check(alice.submit("n"), ACCEPTED)
+        remembered = self.bench.book.remembered
+        for number in range(20):
+            peer = self.bench.connect().authorize(f"name{number}")
+            self.check(peer.submit("n", result="0" * 64), INVALID)
+            self.check(peer.submit("n", job_id=999), UNKNOWN)
+            self.check(alice.submit("n"), DUPLICATE)
+        self.assertEqual(self.bench.book.remembered, remembered)
+        self.assertFalse(self.bench.book.over_limit)
+        self.bench.coordinator.relieve()
+        self.assertEqual(self.bench.book.retired_early, 0)
+        self.check(alice.submit("m"), ACCEPTED)
+
+    def test_a_duplicate_is_one_in_every_session_of_the_name(self) -> None:
+        """K-42: also where each of them was rejected for the job before."""
+        one = self.use(rules=NO_WINDOW, attempts=NO_ATTEMPTS)
+        other = self.bench.connect().authorize("alice.other")
+        for peer in (one, other):
+            self.check(peer.submit("n", result="0" * 64), INVALID)
+        self.check(one.submit("n"), ACCEPTED)
+        self.check(other.submit("n"), DUPLICATE)
+        self.check(other.submit("m"), ACCEPTED)
+        self.check(one.submit("m"), DUPLICATE)
+
+
 class SubmitTests(Case):
     """K-37 to K-43: the five verdicts on the wire."""
 

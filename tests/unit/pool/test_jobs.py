@@ -59,7 +59,7 @@ class HistoryTests(SynchronousTestCase):
         self.assertEqual(book.relieve(), [])
 
     def test_names_without_nonces(self) -> None:
-        """K-50: names that only ever fail are bounded as well."""
+        """K-50: the memory of a name that is remembered for a job counts, as that of a nonce."""
         book = JobBook(1e9, 1000, 100)
         jobs = filled(book, 2)
         for n in range(101):

@@ -41,7 +41,7 @@ def verdict_with(faults: frozenset[ErrorText] | set[ErrorText]) -> ErrorText | N
     """Judge a submission that has these faults and no others."""
     job, session, now = a_job(), Session("alice", "user"), 100.0
     if DUPLICATE in faults:
-        session.enter(job).reserve("456", 1)
+        session.begin(job).reserve("456", 1)
     if TOO_FREQUENT in faults:
         session.last_accepted = now - 0.5
     result = "0" * 64 if INVALID_RESULT in faults else VECTOR
@@ -207,7 +207,7 @@ class JobTests(SynchronousTestCase):
         """K-30: judging an old job leaves what is known of the current one."""
         session, rules = Session("alice", "user"), Rules(0, 0)
         old, new = Job(1, "old", 0.0, 0.0), Job(2, "new", 0.0, 0.0)
-        session.enter(new).reserve("n", 1)
+        session.begin(new).reserve("n", 1)
         work = SubmitParams(1, "n", hash_of("old", "n"))
         self.assertIs(rules.judge(old, session, work, 0.0), None)
         again = SubmitParams(2, "n", hash_of("new", "n"))
@@ -225,7 +225,7 @@ class JobTests(SynchronousTestCase):
             ("job", DUPLICATE, DUPLICATE),
         ):
             job = a_job()
-            Session("alice.one", scope).enter(job).reserve("456", 1)
+            Session("alice.one", scope).begin(job).reserve("456", 1)
             for name, expected in (("alice.two", same_user), ("bob", other_user)):
                 found = Rules().judge(job, Session(name, scope), submission(), 0.0)
                 self.assertIs(found, expected, (scope, name))

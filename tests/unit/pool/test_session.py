@@ -61,6 +61,19 @@ class ScopeTests(SynchronousTestCase):
         """K-30: turning to another job and back finds the nonces again."""
         session = Session("alice", "user")
         one, two = Job(1, "a", 0.0, 0.0), Job(2, "b", 0.0, 0.0)
-        session.enter(one).reserve("n", 1)
+        session.begin(one).reserve("n", 1)
         self.assertNotIn("n", session.enter(two).used)
         self.assertIn("n", session.enter(one).used)
+
+    def test_nothing_is_remembered_before_a_nonce_is(self) -> None:
+        """Issue 15, build 5: a name that asks about a job takes no memory of it; once a session
+        of the name has used a nonce, each of its sessions finds it.
+        """
+        job = Job(1, "a", 0.0, 0.0)
+        one, other = Session("alice.one", "user"), Session("alice.other", "user")
+        self.assertEqual(one.enter(job).used, {})
+        self.assertEqual(other.enter(job).used, {})
+        self.assertEqual(len(job.nonces), 0)
+        one.begin(job).reserve("n", 1)
+        self.assertIn("n", other.enter(job).used)
+        self.assertEqual(len(job.nonces), 1)

@@ -9,13 +9,14 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
-from twisted.logger import LogLevel, globalLogPublisher
+from twisted.logger import LogLevel, formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from kupool.daemon.http_limits import http_limits
+from kupool.daemon.connection_limits import DescriptorShares, http_limits
+from kupool.net import refusals as refusals_module
 from kupool.net.refusals import PERIOD, Refusals
-from kupool.settings import ListenSettings
+from kupool.settings import LimitSettings, ListenSettings
 from kupool.web.crowd import PATIENCE, RESERVED, HttpLimits
 from tests.fakes import web_site
 from tests.fakes.web_site import MOMENT, SECRET, Answer, RouteTestCase, Transport, TurningClock
@@ -27,6 +28,14 @@ ROTATE = (
     b"Authorization: Bearer " + SECRET.encode() + b"\r\n"
     b"Content-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
 )
+
+
+def _with(lines: bytes) -> bytes:
+    return STATS[:-2] + lines + b"\r\n\r\n"
+
+
+#: A request through a proxy, by nobody who is known.
+FROM_ELSEWHERE = _with(b"X-Forwarded-For: 192.0.2.9")
 
 
 class CrowdTests(RouteTestCase):
@@ -120,12 +129,30 @@ class CrowdTests(RouteTestCase):
     def test_requests(self) -> None:
         """So many at once; health and readiness are answered beside them."""
         busy = self.busy(3)
-        answer = Answer(self.raw(STATS))
+        answer = Answer(self.raw(FROM_ELSEWHERE))
         self.assertEqual((answer.code, answer.json), (503, {"error": "too many requests"}))
         self.assertEqual(answer.headers["retry-after"], "1")
         self.assertEqual((self.answered(HEALTH), self.answered(READY)), (200, 200))
         self.assertEqual([transport.value() for transport in busy], [b""] * 3)
         self.assertEqual(self.site.refusals.counts["HTTP requests, too many at once"], 1)
+
+    def test_operators_get_in_beside_too_many_requests(self) -> None:
+        """Issue 15, build 5: by a token, by the secret, or from this machine; one at once here,
+        so that connections are left for health.
+        """
+        self.busy(3)
+        token = b"X-Forwarded-For: 192.0.2.9\r\nAuthorization: Bearer " + SECRET.encode()
+        for request, code in (
+            (STATS, 200),
+            (_with(token), 200),
+            (_with(token + b"x"), 503),
+            (_with(b"X-Forwarded-For: 192.0.2.9\r\nCookie: kupool_token=b"), 503),
+        ):
+            self.assertEqual(self.answered(request), code)
+            self.clock.advance(PATIENCE)
+        self.busy(1)
+        self.assertEqual(self.answered(STATS), 503)
+        self.assertEqual(self.answered(HEALTH), 200)
 
     def test_busy_ones_are_never_cut_off(self) -> None:
         busy = self.busy(3)
@@ -142,9 +169,9 @@ class CrowdTests(RouteTestCase):
         self.busy(2)
         self.source.rotations = [Deferred()]
         protocol.dataReceived(ROTATE)
-        self.assertEqual(self.answered(STATS), 503)
+        self.assertEqual(self.answered(FROM_ELSEWHERE), 503)
         protocol.connectionLost(Failure(ConnectionDone()))
-        self.assertEqual(self.answered(STATS), 200)
+        self.assertEqual(self.answered(FROM_ELSEWHERE), 401)
 
     def test_what_came_during_a_pause_is_read(self) -> None:
         """A request that lay in a buffer while this process was stopped is not late."""
@@ -202,6 +229,25 @@ class LimitTests(SynchronousTestCase):
         self.assertEqual(http_limits(ListenSettings(), 0), HttpLimits())
 
 
+class DescriptorTests(SynchronousTestCase):
+    """Issue 15, build 5: clients leave descriptors to health, operators, and the files."""
+
+    def test_shares(self) -> None:
+        listen, limits = ListenSettings(), LimitSettings()
+        for descriptors, expected in (
+            (0, DescriptorShares(0, 2000, 1000)),
+            (256, DescriptorShares(128, 64, 16)),
+            (1024, DescriptorShares(512, 256, 64)),
+            (20_000, DescriptorShares(15_744, 2000, 1000)),
+        ):
+            shares = DescriptorShares.of(listen, descriptors)
+            self.assertEqual(shares, expected)
+            self.assertEqual(shares.max_connections(limits), min(10_000, shares.clients or 10_000))
+            self.assertEqual(
+                shares.max_connections(LimitSettings(max_connections=0)), shares.clients
+            )
+
+
 class RefusalTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
@@ -234,6 +280,45 @@ class RefusalTests(SynchronousTestCase):
         self.refusals.note("a")
         self.assertEqual(self.taken(), [("a", 1, 1002)])
         self.assertEqual(self.refusals.counts, {"a": 1002, "b": 1})
+
+    def test_an_address_has_lines_of_its_own(self) -> None:
+        """Issue 15, build 9: with the address, the user, and the number in a minute."""
+        lines: list[str] = []
+
+        def note(event: dict[str, Any]) -> None:
+            lines.append(formatEvent(event))
+
+        globalLogPublisher.addObserver(note)
+        self.addCleanup(globalLogPublisher.removeObserver, note)
+        self.refusals.note("a", "192.0.2.1", "alice")
+        for number in range(20):
+            self.refusals.note("a", "192.0.2.1", f"user{number}")
+            self.refusals.note("a", f"2001:db8::{number}")
+        self.refusals.note("a", "")
+        self.clock.advance(PERIOD)
+        self.assertEqual(
+            lines,
+            [
+                "Refused 192.0.2.1: a: 1, 1 of all addresses since the start, "
+                "the last was user 'alice'",
+                "Refused 2001:0db8:0000:0000::/64: a: 1, 3 of all addresses since the start",
+                "Refused a local socket: a: 1, 42 of all addresses since the start",
+                "Refused 192.0.2.1: a: 20, 42 of all addresses since the start, "
+                "the last was user 'user19'",
+                "Refused 2001:0db8:0000:0000::/64: a: 19, 42 of all addresses since the start",
+            ],
+        )
+        self.clock.advance(PERIOD)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_many_addresses_share_lines(self) -> None:
+        """A flood from many addresses does not fill the log."""
+        self.patch(refusals_module, "MAX_ADDRESSES", 3)
+        for number in range(10):
+            self.refusals.note("a", f"192.0.2.{number}")
+        self.assertEqual(len(self.lines), 4)
+        self.refusals.stop()
+        self.assertEqual([count for _, count, _ in self.lines], [1, 1, 1, 1, 6])
 
     def test_the_end(self) -> None:
         for _ in range(3):

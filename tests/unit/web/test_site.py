@@ -229,6 +229,7 @@ class StatsTests(RouteTestCase):
                     {"username": "alice", "count": 4},
                     {"username": "bob", "count": 2},
                 ],
+                "top_left_out": 0,
                 "rejections": {"Invalid result": 5, "Duplicate submission": 4},
             },
         )
@@ -269,6 +270,7 @@ class StatsTests(RouteTestCase):
                     {"minute": "2026-11-21T10:05:00Z", "count": 3},
                 ],
                 "workers": [{"worker": "rig1", "count": 2}, {"worker": "rig2", "count": 1}],
+                "workers_left_out": 0,
                 "rejections": {"Invalid result": 3},
             },
         )
@@ -286,6 +288,14 @@ class StatsTests(RouteTestCase):
         self.assertEqual(answer["accepted_total"], 8)
         self.assertEqual(answer["top"], [{"username": "carol", "count": 2}])
         self.assertEqual(answer["rejections"], {"Duplicate submission": 9})
+
+    def test_what_is_left_out_is_named(self) -> None:
+        """Issue 15, build 5: an answer has a bound, and says how much is not in it."""
+        answer = self.ask("/stats?top=1").json
+        self.assertEqual((len(answer["top"]), answer["top_left_out"]), (1, 1))
+        answer = self.ask("/stats?username=alice&limit=1").json
+        self.assertEqual(answer["workers"], [{"worker": "rig1", "count": 2}])
+        self.assertEqual(answer["workers_left_out"], 1)
 
     def test_a_users_range(self) -> None:
         answer = self.ask("/stats?username=carol&from=2026-11-21T08:00:00Z").json
@@ -327,7 +337,10 @@ class StatsTests(RouteTestCase):
             ("top=0", "top"),
             ("top=many", "top"),
             ("minute=2026-11-21T10:05:00Z&from=2026-11-21T10:05:00Z", "from"),
-            ("limit=3", "limit"),
+            ("limit=0", "limit"),
+            ("limit=1001", "limit"),
+            ("minute=2026-11-21T10:05:00Z&limit=3", "limit"),
+            ("page=3", "page"),
         ):
             answer = self.ask("/stats?" + query)
             self.assertEqual(answer.code, 400, query)
@@ -411,6 +424,8 @@ class ControlTests(RouteTestCase):
             b'{"interval":"soon"}',
             b'{"interval":"-1s"}',
             b'{"interval":"1ms"}',
+            b'{"interval":"999ms"}',
+            b'{"interval":"24h1s"}',
             b'{"interval":"0"}',
             b'{"interval":null}',
         ):

@@ -290,6 +290,7 @@ class RefusalTests(SynchronousTestCase):
         protocol, _ = meet(self.factory)
         protocol.readConnectionLost()
         protocol.connectionLost(DONE)
+        self.bench.manager.refusals.stop()
         self.assertEqual(self.bench.clock.getDelayedCalls(), [])
 
     def test_too_many_refused_at_once_are_cut_off_at_once(self) -> None:

@@ -164,14 +164,26 @@ class TrustTests(FactoryCase):
             protocol.dataReceived(V1 + PING)
         self.assertEqual((transport.aborted, transport.value()), (True, b""))
         self.assertEqual(self.bench.manager.accepted, 0)
-        (event,) = events
+        (event,) = [event for event in events if "why" in event]
         return str(event["why"])
 
     def test_strangers(self) -> None:
         factory = self.make()
-        for peer in (IPv4Address("TCP", "192.0.2.9", 1), IPv4Address("TCP", "::ffff:192.0.2.9", 1)):
+        for peer in (IPv4Address("TCP", "192.0.2.9", 1), IPv4Address("TCP", "::ffff:192.0.2.8", 1)):
             self.assertIn("proxy_trusted", self.cut_off(factory, peer))
         self.assertEqual(factory.refusals, 2)
+
+    def test_a_flood_of_strangers_is_a_few_lines(self) -> None:
+        """Issue 15, build 9: with the number in a minute."""
+        factory = self.make()
+        with capturedLogs() as events:
+            for _ in range(50):
+                self.meet(factory, IPv4Address("TCP", "192.0.2.9", 1))
+            self.clock.advance(60.0)
+        self.assertEqual(len(events), 3)
+        self.assertEqual((events[-1]["remote"], events[-1]["count"]), ("192.0.2.9", 49))
+        factory.doStop()
+        self.assertEqual(factory.refusals, 50)
 
     def test_each_kind_of_name(self) -> None:
         kinds = {
