@@ -20,7 +20,7 @@ from kupool.bus.calls import (
     Subscriber,
     Taken,
 )
-from kupool.bus.messages import Kind, Message, Model, Outcome
+from kupool.bus.messages import Kind, Message, Model, Outcome, with_values
 from kupool.bus.settings import BusSettings
 from kupool.bus.topics import is_pattern, matches
 from kupool.bus.unguessable import Unguessable
@@ -110,7 +110,7 @@ class Calls:
         while number in self._calls:
             number = self._numbers.number() % FIRST_FOREIGN
         deadline = self._now() + message.timeout
-        call = self._calls[number] = Call(number, message, deadline, done, note=note)
+        call = self._calls[number] = Call(number, message, deadline, deadline, done, note)
         self.size += size
         if message.model is _SPECIFIC:
             self._wait(call)
@@ -159,10 +159,8 @@ class Calls:
             verdict = CallVerdict.FAILED
             response = Response(verdict, text=f"answer of {len(response.data)} bytes: too large")
         if verdict is _ANSWER:
-            self._finish(
-                call,
-                Outcome(_ANSWERED, response.data, response.status, "", subscriber.id),
-            )
+            answer = (_ANSWERED, response.data, response.status, "", subscriber.id, 0)
+            self._finish(call, with_values(Outcome, answer))
         elif verdict is CallVerdict.REFUSE:
             self._finish(
                 call, Outcome(Kind.REFUSED, reason=response.text, subscriber=subscriber.id)

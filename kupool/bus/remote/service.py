@@ -20,6 +20,7 @@ from kupool.bus.publishing import (
     make_message,
 )
 from kupool.bus.remote.messages import (
+    Published,
     PublishParams,
     StatusPage,
     StatusParams,
@@ -33,7 +34,6 @@ from kupool.bus.remote.messages import (
     decode_data,
     encode_call,
     encode_outcome,
-    published,
     read_reply,
     status_page,
 )
@@ -93,7 +93,8 @@ class BusRouter:
             and (peer.has_listened or item.find(b'"method"') < 0)
             and (reply := read_reply(item)) is not None
         ):
-            self._replied(connection, *reply)
+            call, response = reply
+            self._replied(connection, call, response)
             return None
         return self._router.dispatch(connection, item)
 
@@ -222,7 +223,7 @@ class BusService(Observer):
                 number = int(call, 16)
             except ValueError:
                 return
-            self._broker.answer(_subscriber_id(connection, int(index)), number, response)
+            self._broker.answer(f"{connection.id}/{index}", number, response)
 
     def _peer(self, connection: Connection) -> BusPeer:
         peer = self._peers.get(connection.id)
@@ -266,7 +267,7 @@ class BusService(Observer):
         except ValueError as error:
             return BAD_PARAMS.about(str(error))
         if self._publishes.finishing:
-            return published(Outcome(Kind.REFUSED, reason=BUS_CLOSED))
+            return Published(outcome=Kind.REFUSED, reason=BUS_CLOSED)
         size = len(message.data)
         if reason := peer.refuses_call(self.limits, size):
             return self._turned_away(reason)
@@ -366,8 +367,9 @@ class BusService(Observer):
                 if number is None:
                     dropped = self._publication(message, name).send(connection)
                 else:
-                    call = encode_call(f"{number:016x}.{index}", message, name)
-                    payload = self._checked(call)
+                    # As f"{number:016x}", in a quarter of the time.
+                    call = f"{number.to_bytes(8, 'big').hex()}.{index}"
+                    payload = self._checked(encode_call(call, message, name))
                     dropped = not connection.send_event(connection.framing.encode(payload))
             except ValueError as error:  # or over the limit of the subscriber's codec
                 if number is None:
