@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import msgspec
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -57,6 +58,7 @@ from kupool.session.connection import Connection
 from kupool.session.publication import Publication
 from kupool.timing.waiting import UnderWay
 from kupool.wire.framing import Item
+from kupool.wire.messages import RequestId
 from kupool.wire.packets import MessageTooLarge
 
 #: Seconds that a peer which has finished sending waits for its outcomes. The peer may be gone:
@@ -90,13 +92,31 @@ class BusRouter:
         if (
             peer is not None
             and type(item) is bytes
-            and (peer.has_listened or item.find(b'"method"') < 0)
+            and (peer.has_listened or b'"method"' not in item)
             and (reply := read_reply(item)) is not None
         ):
             call, response = reply
             self._replied(connection, call, response)
             return None
         return self._router.dispatch(connection, item)
+
+
+class _Publish(msgspec.Struct, eq=False):
+    """A publish of a peer that has no outcome yet."""
+
+    # A function with a closure would be seven objects for the garbage collector to look at.
+    connection: Connection
+    request_id: RequestId
+    peer: BusPeer
+    number: int
+    publishes: UnderWay
+
+    def done(self, outcome: Outcome) -> None:
+        """Tell the peer the outcome."""
+        if self.request_id is not None:
+            self.connection.answer(encode_outcome(self.request_id, outcome))
+        if self.peer.finished(self.number):
+            self.publishes.end()
 
 
 @implementer(IClosingObserver)
@@ -273,16 +293,10 @@ class BusService(Observer):
             return self._turned_away(reason)
         self._publishes.begin()
         number = peer.begin(size)
-
-        def done(outcome: Outcome) -> None:
-            if request.id is not None:
-                connection.answer(encode_outcome(request.id, outcome))
-            if peer.finished(number):
-                self._publishes.end()
-
+        publish = _Publish(connection, request.id, peer, number, self._publishes)
         if params.redelivered:
             message = message._replace(redelivered=True)
-        peer.opened(number, broker.publish(message, done, params.message, peer.owners))
+        peer.opened(number, broker.publish(message, publish.done, params.message, peer.owners))
         return LATER
 
     def _subscribe(
