@@ -64,9 +64,7 @@ def make_message(
                 f"at most {settings.max_message} are allowed"
             )
     time_limit = timeout if model.reliable else 0.0
-    return with_values(
-        Message, (message_id, name, data, model, checked, key, time_limit, False)
-    )
+    return with_values(Message, (message_id, name, data, model, checked, key, time_limit, False))
 
 
 def json_size(data: bytes, topic: str, key: str, headers: Mapping[str, str]) -> int:

@@ -8,7 +8,7 @@ import msgspec
 
 from kupool.bus.calls import CallVerdict, Response
 from kupool.bus.inbox import MAX_REASON, MAX_STATUS, UNSENDABLE
-from kupool.bus.messages import Kind, Message, Model, Outcome
+from kupool.bus.messages import Kind, Message, Model, Outcome, with_values
 from kupool.bus.status import BusStatus, SubscriberStatus, TopicStatus
 from kupool.errors import (
     FORBIDDEN,
@@ -176,6 +176,7 @@ class _CallReply(msgspec.Struct, gc=False):
     code: int | None = None
 
 
+_decode_call = msgspec.json.Decoder(CallParams).decode
 _decode_call_reply = msgspec.json.Decoder(_CallReply).decode
 _decode_answer = msgspec.json.Decoder(AnswerBody | str | bool | None).decode
 _decode_published = msgspec.json.Decoder(Published).decode
@@ -247,9 +248,14 @@ def encode_call(request_id: str | None, message: Message, subscriber: str) -> by
     )
 
 
+def read_call(params: bytes) -> CallParams:
+    """Return the params of a ``call``; raises :class:`ValueError`."""
+    return _decode_call(params)
+
+
 def called_message(params: CallParams) -> Message:
     """Return the message in a ``call``; raises :class:`ValueError`."""
-    return Message(
+    values = (
         params.message,
         params.topic,
         decode_data(params),
@@ -259,6 +265,7 @@ def called_message(params: CallParams) -> Message:
         params.timeout_ms / 1000,
         params.redelivered,
     )
+    return with_values(Message, values)
 
 
 def encode_outcome(request_id: RequestId, outcome: Outcome) -> bytes:
@@ -296,9 +303,8 @@ def read_outcome(reply: ServerMessage) -> Outcome:
         data = decode_data(found)
     except ValueError as error:
         return Outcome(Kind.REFUSED, reason=f"an answer that cannot be read: {error}")
-    return Outcome(
-        found.outcome, data, found.status, found.reason, found.subscriber, found.receivers
-    )
+    values = (found.outcome, data, found.status, found.reason, found.subscriber, found.receivers)
+    return with_values(Outcome, values)
 
 
 def response_result(response: Response) -> AnswerBody | ErrorText:

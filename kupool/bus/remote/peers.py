@@ -57,13 +57,13 @@ class BusPeer:
             return "open calls of one session"
         for share in self.shares:
             if share.is_user:
-                whose, most, most_bytes = "user", limits.user_calls, limits.user_calls_bytes
+                most, most_bytes = limits.user_calls, limits.user_calls_bytes
             else:
-                whose, most, most_bytes = "address", limits.address_calls, limits.address_calls_bytes
+                most, most_bytes = limits.address_calls, limits.address_calls_bytes
             if most and share.calls >= most:
-                return f"open calls of one {whose}"
+                return f"open calls of one {share.kind}"
             if most_bytes and share.size + size > most_bytes:
-                return f"data in open calls of one {whose}"
+                return f"data in open calls of one {share.kind}"
         return ""
 
     def message_id(self, own: str) -> str:
