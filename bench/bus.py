@@ -226,8 +226,8 @@ def pair(now: Form, then: Form, *, rounds: int, seconds: float) -> None:
             for form in (now, then) if number % 2 else (then, now):
                 found[form].append(form.measure(model, seconds))
         for who in ("server", "clients"):
-            costs = [[getattr(run, who) for run in found[form]] for form in (now, then)]
-            print(f"{model + ', ' + who:<28} {shown(*costs, 'us')}", flush=True)
+            ours, theirs = ([getattr(run, who) for run in found[form]] for form in (now, then))
+            print(f"{model + ', ' + who:<28} {shown(ours, theirs, 'us')}", flush=True)
 
 
 def compare(forms: list[Form], rounds: int, seconds: float) -> None:

@@ -6,9 +6,7 @@ from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
-
-from kupool.bus.messages import Message, Model
+from kupool.bus.messages import Message
 from kupool.bus.settings import BusSettings
 from kupool.bus.status import Recent, Step, TopicStatus
 
@@ -23,15 +21,19 @@ StepValues = list[Any]
 STEP = 4
 
 
-class Note(msgspec.Struct, eq=False, gc=False):
+class Note:
     """The record of a message, until the status of its topic is asked for."""
 
-    at: float
-    id: str
-    model: Model
-    size: int
-    start: bytes
-    outcome: str = ""
+    __slots__ = ("at", "id", "model", "outcome", "size", "start")
+
+    def __init__(self, at: float, message: Message) -> None:
+        data = message.data
+        self.at = at
+        self.id = message.id
+        self.model = message.model
+        self.size = len(data)
+        self.start = data[:START]
+        self.outcome = ""
 
     def shown(self) -> Recent:
         """Return it as a status has it."""
@@ -73,8 +75,7 @@ class Accounts:
             self._known_as[known_as] = message.id
             if len(self._known_as) > self._most_traces:
                 self._known_as.popitem(last=False)
-        data = message.data
-        note = Note(self._wall(), message.id, message.model, len(data), data[:START])
+        note = Note(self._wall(), message)
         account = self._account(message.topic)
         account.recent.append(note)
         account.counts["published"] += 1

@@ -110,7 +110,7 @@ class Calls:
         while number in calls:
             number = self._numbers.number() % FIRST_FOREIGN
         deadline = self._now() + message.timeout
-        call = calls[number] = Call(number, message, deadline, deadline, done, note)
+        call = calls[number] = Call(number, message, deadline, done, note=note)
         self.size += size
         if message.model is _SPECIFIC:
             self._wait(call)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from enum import Enum
 from random import Random
-
-import msgspec
+from typing import NamedTuple
 
 from kupool.bus.accounts import Note
 from kupool.bus.messages import Message, Outcome
@@ -44,11 +43,8 @@ class CallVerdict(Enum):
     LOST = "lost"
 
 
-class Response(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """A subscriber's response: data and status of an answer, or the text of a refusal.
-
-    Nodes send it to each other as an array.
-    """
+class Response(NamedTuple):
+    """A subscriber's response: data and status of an answer, or the text of a refusal."""
 
     verdict: CallVerdict
     data: bytes = b""
@@ -95,33 +91,54 @@ class Subscriber:
         return SubscriberStatus(self.id, self.since, tuple(self.patterns), len(self.calls))
 
 
-class Call(msgspec.Struct, eq=False):
+class Call:
     """A reliable message without an outcome.
 
-    It is in a queue of timers until it has to be processed again: at ``due``.
+    It is in a queue of timers until it has to be processed again.
     """
 
-    number: int
-    message: Message
-    deadline: float
-    due: float
-    done: Done
-    note: Note
-    #: Its state at each subscriber that it was offered to.
-    offers: dict[Subscriber, OfferState] = {}
-    #: The subscriber whose share of the time it is.
-    holder: Subscriber | None = None
-    share_ends: float = 0.0
-    #: Whether there was a subscriber at all.
-    met: bool = False
-    #: Whether a subscriber is gone that may have received it.
-    lost: bool = False
-    #: The text of the last failure, and the subscriber that it came from.
-    error: str = ""
-    failed_by: str = ""
-    before: Call | None = None
-    after: Call | None = None
-    place: int = -1
+    __slots__ = (
+        "after",
+        "before",
+        "deadline",
+        "done",
+        "due",
+        "error",
+        "failed_by",
+        "holder",
+        "lost",
+        "message",
+        "met",
+        "note",
+        "number",
+        "offers",
+        "place",
+        "share_ends",
+    )
+
+    def __init__(
+        self, number: int, message: Message, deadline: float, done: Done, *, note: Note
+    ) -> None:
+        self.number = number
+        self.message = message
+        self.deadline = deadline
+        self.done = done
+        self.note = note
+        #: Its state at each subscriber that it was offered to.
+        self.offers: dict[Subscriber, OfferState] = {}
+        #: The subscriber whose share of the time it is.
+        self.holder: Subscriber | None = None
+        self.share_ends = 0.0
+        #: Whether there was a subscriber at all.
+        self.met = False
+        #: Whether a subscriber is gone that may have received it.
+        self.lost = False
+        #: The text of the last failure.
+        self.error = self.failed_by = ""
+        self.due = deadline
+        self.before: Call | None = None
+        self.after: Call | None = None
+        self.place = -1
 
 
 def in_any_order(random: Random, count: int) -> Iterator[int]:

@@ -22,11 +22,11 @@ class Model(Enum):
     UNRELIABLE_ALL = "unreliable-all"
     UNRELIABLE_RANDOM = "unreliable-random"
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, name: object) -> None:
         #: The same as ``value``, in an eighth of the time.
-        self.text = text
+        self.text = str(name)
         #: Whether the publisher gets an answer.
-        self.reliable = text.startswith("reliable")
+        self.reliable = self.text.startswith("reliable")
 
 
 class Kind(Enum):

@@ -335,7 +335,7 @@ def read_reply(payload: bytes) -> tuple[str, Response] | None:
         return call, _complaint(reply.error, reply.code)
     result = reply.result
     if type(result) is AnswerBody and not result.status and not result.base64:
-        return call, Response(_ANSWER, result.data.encode())  # as most are
+        return call, with_values(Response, (_ANSWER, result.data.encode(), 0, ""))  # as most are
     return call, _answer(result)
 
 
