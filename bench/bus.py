@@ -7,9 +7,18 @@ the four models. It prints medians over the rounds: messages per second until th
 handled; the CPU time per message in microseconds, of all processes and of each; and both as a ratio
 to the in-process form of the same round.
 
-Then it measures how soon a call ends that nobody takes, the cost of an idle broker with 10,000
-calls that wait for a subscriber, and the cost of a daemon in which one session publishes to a
-hundred others at the default ``--bus-rate``.
+Three more measurements follow:
+
+- the time of a call that every subscriber declines;
+- the CPU time of an idle server, without calls, and with 10,000 calls that wait for a
+  subscriber;
+- the CPU time of a daemon with one session that publishes to a hundred others, at the default
+  of ``--bus-rate``.
+
+``python -m bench.bus --before DIR`` compares two checkouts instead: the processes of the
+networked form of both publish in turns. It prints the CPU time of one message in the server
+and in both clients together, as the median of the ratios within a round, this checkout to the
+other. Above 1, this checkout costs more.
 """
 
 from __future__ import annotations
@@ -22,10 +31,12 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import psutil
 
+from bench.pair import shown
 from tests.servers.running_daemon import ROOT, LineClient, RunningDaemon
 from tests.servers.services import RabbitServer
 
@@ -46,12 +57,12 @@ AUDIENCE, PACE, FAN_OUT = 100, 100, 5.0
 
 
 class Node:
-    """A process of ``tools.bus_node``."""
+    """A process of ``tools.bus_node`` in a checkout."""
 
-    def __init__(self, *arguments: str) -> None:
+    def __init__(self, *arguments: str, tree: Path = ROOT) -> None:
         command = [sys.executable, "-m", "tools.bus_node", *arguments]
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=tree
         )
         self.port = int(self._answer()["port"])
         self.process = psutil.Process(self._process.pid)
@@ -97,6 +108,16 @@ class Measured(NamedTuple):
     def cost(self) -> float:
         """Microseconds of all processes together."""
         return sum(self.costs.values())
+
+    @property
+    def server(self) -> float:
+        """Microseconds of the server of the networked form."""
+        return self.costs["server"]
+
+    @property
+    def clients(self) -> float:
+        """Microseconds of the publisher and the subscribers of the networked form."""
+        return self.costs["publisher"] + self.costs["subscribers"]
 
 
 class Form:
@@ -162,14 +183,9 @@ def start(stack: contextlib.ExitStack) -> list[Form]:
     """Start everything; ended with the stack."""
 
     def node(*arguments: str) -> Node:
-        made = Node(*arguments)
-        stack.callback(made.close)
-        return made
+        return started(stack, *arguments)
 
     alone = node("local", "--subscribe", "4")
-    server = node("server")
-    workers = node("networked", str(server.port), "--subscribe", "4")
-    networked = node("networked", str(server.port))
     broker = stack.enter_context(RabbitServer())
     url = broker.new_vhost()
     far = node("rabbit", url, "--subscribe", "4")
@@ -178,9 +194,39 @@ def start(stack: contextlib.ExitStack) -> list[Form]:
     rabbit = [head, *head.children(recursive=True)]
     return [
         Form("in-process", alone, alone, {}),
-        Form("networked", networked, workers, {"server": [server.process]}),
+        networked(stack),
         Form("RabbitMQ", near, far, {"RabbitMQ": rabbit}),
     ]
+
+
+def started(stack: contextlib.ExitStack, *arguments: str, tree: Path = ROOT) -> Node:
+    """Start a node that ends with the stack."""
+    node = Node(*arguments, tree=tree)
+    stack.callback(node.close)
+    return node
+
+
+def networked(stack: contextlib.ExitStack, tree: Path = ROOT) -> Form:
+    """Start the processes of the networked form of a checkout; they end with the stack."""
+    server = started(stack, "server", tree=tree)
+    port = str(server.port)
+    workers = started(stack, "networked", port, "--subscribe", "4", tree=tree)
+    publisher = started(stack, "networked", port, tree=tree)
+    return Form("networked", publisher, workers, {"server": [server.process]})
+
+
+def pair(now: Form, then: Form, *, rounds: int, seconds: float) -> None:
+    """Measure two checkouts in turns, and print the ratios of what a message costs in each."""
+    for form in (now, then):
+        form.measure("reliable-random", seconds / 2)  # warm up
+    for model in MODELS:
+        found: dict[Form, list[Measured]] = {now: [], then: []}
+        for number in range(rounds):
+            for form in (now, then) if number % 2 else (then, now):
+                found[form].append(form.measure(model, seconds))
+        for who in ("server", "clients"):
+            ours, theirs = ([getattr(run, who) for run in found[form]] for form in (now, then))
+            print(f"{model + ', ' + who:<28} {shown(ours, theirs, 'us')}", flush=True)
 
 
 def compare(forms: list[Form], rounds: int, seconds: float) -> None:
@@ -329,8 +375,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2.0, help="length of one measurement")
+    parser.add_argument("--before", type=Path, help="another checkout: compare with it instead")
     options = parser.parse_args()
     with contextlib.ExitStack() as stack:
+        if options.before is not None:
+            now, then = networked(stack), networked(stack, options.before.resolve())
+            pair(now, then, rounds=options.rounds, seconds=options.seconds)
+            return
         forms = start(stack)
         compare(forms, options.rounds, options.seconds)
         print_nobodys(forms, options.seconds)

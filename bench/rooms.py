@@ -4,6 +4,10 @@
 rooms. Then it compares the same small load among few rooms and among all of them, as a ratio: idle
 rooms should cost nothing. Time passes on the bench's own clock, as fast as the work is done; only
 CPU time is measured.
+
+``python -m bench.rooms --before DIR`` compares two checkouts instead: it runs the measurement
+with the code of each in turn, and prints the median of the ratios within a round, this checkout
+to the other. Above 1, this checkout costs more.
 """
 
 from __future__ import annotations
@@ -11,9 +15,13 @@ from __future__ import annotations
 import argparse
 import gc
 import os
+import re
+import statistics
+import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from twisted.internet.interfaces import IDelayedCall
@@ -24,6 +32,9 @@ from kupool.rooms.lobby import Lobby
 from kupool.rooms.room import Incoming
 from kupool.rooms.settings import RoomSettings
 from kupool.rooms.timers import LobbyTimers, RoomTimer
+
+#: A line with a figure: its name, the time with its unit, and maybe the bytes.
+_FIGURE = re.compile(r"(\w+) +([\d.]+ [um]s)(?: and (-?\d+ bytes))?")
 
 
 class TimedClock(Clock):
@@ -253,8 +264,49 @@ def apart(measure: Callable[[], None]) -> None:
         raise SystemExit("the measurement failed")
 
 
+def figures(text: str) -> dict[str, float]:
+    """Return the figures that a measurement printed, by section, name and unit."""
+    found: dict[str, float] = {}
+    section = ""
+    for line in text.splitlines():
+        if line.startswith("-- "):
+            section = line[3:]
+        elif (match := _FIGURE.match(line)) is not None:
+            for part in filter(None, match.groups()[1:]):
+                number, unit = part.split()
+                found[f"{section}: {match[1]}, {unit}"] = float(number)
+    return found
+
+
+def pair(before: Path, options: Sequence[str], pairs: int) -> None:
+    """Measure this checkout and another in turn, and print the ratios of their figures."""
+    trees = (Path(__file__).resolve().parents[1], before.resolve())
+    runs: list[list[dict[str, float]]] = [[], []]
+    for number in range(pairs):
+        for at in (0, 1) if number % 2 else (1, 0):
+            # As a script, so that the checkout of kupool is the one that PYTHONPATH names.
+            text = subprocess.run(
+                [sys.executable, __file__, *options],
+                env={**os.environ, "PYTHONPATH": str(trees[at])},
+                stdout=subprocess.PIPE,
+                check=True,
+                text=True,
+            ).stdout
+            runs[at].append(figures(text))
+    for name in runs[0][0]:
+        now, then = ([run[name] for run in side] for side in runs)
+        ratios = [a / b for a, b in zip(now, then, strict=True) if b]
+        ratio = f"{statistics.median(ratios):6.3f}" if ratios else "     -"
+        medians = f"{statistics.median(now):g} against {statistics.median(then):g}"
+        print(f"{ratio}  {medians:<24} {name}", flush=True)
+
+
 def main(options: argparse.Namespace) -> None:
     """Measure and print."""
+    if options.before is not None:
+        chosen = [f"--{name}={getattr(options, name)}" for name in ("timers", "rooms", "rounds")]
+        pair(options.before, chosen, options.pairs)
+        return
     pauses: list[float] = []
 
     def note(phase: str, info: dict[str, int]) -> None:
@@ -280,4 +332,6 @@ if __name__ == "__main__":
     parser.add_argument("--timers", type=int, default=1_000_000)
     parser.add_argument("--rooms", type=int, default=10_000)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--before", type=Path, help="another checkout: compare with it instead")
+    parser.add_argument("--pairs", type=int, default=3, help="how often each checkout is measured")
     main(parser.parse_args())

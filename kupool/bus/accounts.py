@@ -27,11 +27,12 @@ class Note:
     __slots__ = ("at", "id", "model", "outcome", "size", "start")
 
     def __init__(self, at: float, message: Message) -> None:
+        data = message.data
         self.at = at
         self.id = message.id
         self.model = message.model
-        self.size = len(message.data)
-        self.start = message.data[:START]
+        self.size = len(data)
+        self.start = data[:START]
         self.outcome = ""
 
     def shown(self) -> Recent:
@@ -74,8 +75,8 @@ class Accounts:
             self._known_as[known_as] = message.id
             if len(self._known_as) > self._most_traces:
                 self._known_as.popitem(last=False)
-        account = self._account(message.topic)
         note = Note(self._wall(), message)
+        account = self._account(message.topic)
         account.recent.append(note)
         account.counts["published"] += 1
         self.counts["published"] += 1
@@ -85,7 +86,8 @@ class Accounts:
     def ended(self, message: Message, note: Note, outcome: str) -> None:
         """Record the outcome of a message."""
         note.outcome = outcome
-        self.happened(message, outcome)
+        self._account(message.topic).counts[outcome] += 1
+        self.counts[outcome] += 1
         self.step(message, outcome)
 
     def happened(self, message: Message, what: str, times: int = 1) -> None:
@@ -106,20 +108,17 @@ class Accounts:
 
     def step(self, message: Message, event: str, subscriber: str = "") -> None:
         """Record a step of a message's trace."""
-        steps = self._traces.get(message.headers.get("trace-id") or message.id)
+        trace_id, headers = message.id, message.headers
+        if headers:
+            trace_id = headers.get("trace-id") or trace_id
+        traces = self._traces
+        steps = traces.get(trace_id)
         if steps is None:
-            steps = self._begin_trace(message)
-        if len(steps) < MAX_STEPS * STEP:
-            steps += self._wall(), message.id, event, subscriber
-
-    def _begin_trace(self, message: Message) -> StepValues:
-        traces, most = self._traces, self._most_traces
-        steps: StepValues = []
-        if most:
-            traces[message.headers.get("trace-id") or message.id] = steps
-            if len(traces) > most:
+            traces[trace_id] = [self._wall(), message.id, event, subscriber]
+            if len(traces) > self._most_traces:
                 traces.popitem(last=False)
-        return steps
+        elif len(steps) < MAX_STEPS * STEP:
+            steps += self._wall(), message.id, event, subscriber
 
     def trace(self, trace_id: str) -> tuple[Step, ...]:
         """Return the recorded steps of a message, in order."""

@@ -82,6 +82,7 @@ class Broker:
             listening=self.listening,
             dropped=self._drop_if_idle,
         )
+        self._forget = self._calls.forget
         self._told: list[Callable[[], object]] = []
         #: The watches of members of topics.
         self.watches = TopicWatches(clock, self.listening)
@@ -237,7 +238,7 @@ class Broker:
         elif message.model.reliable:
             call = self._calls.start(message, note, done)
             if call is not None:
-                return partial(self._calls.forget, call.number)
+                return partial(self._forget, call.number)
             self._refuse(message, note, BUS_FULL, done)
         elif self._incomplete:
             self._refuse(message, note, self._incomplete, done)

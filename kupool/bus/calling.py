@@ -20,7 +20,7 @@ from kupool.bus.calls import (
     Subscriber,
     Taken,
 )
-from kupool.bus.messages import Kind, Message, Model, Outcome
+from kupool.bus.messages import Kind, Message, Model, Outcome, with_values
 from kupool.bus.settings import BusSettings
 from kupool.bus.topics import is_pattern, matches
 from kupool.bus.unguessable import Unguessable
@@ -103,14 +103,14 @@ class Calls:
 
     def start(self, message: Message, note: Note, done: Done) -> Call | None:
         """Start a call; returns None if there is no room for it."""
-        settings, size = self._settings, len(message.data)
-        if len(self._calls) >= settings.max_calls or self.size + size > settings.max_calls_bytes:
+        settings, calls, size = self._settings, self._calls, len(message.data)
+        if len(calls) >= settings.max_calls or self.size + size > settings.max_calls_bytes:
             return None
         number = self._numbers.number() % FIRST_FOREIGN
-        while number in self._calls:
+        while number in calls:
             number = self._numbers.number() % FIRST_FOREIGN
         deadline = self._now() + message.timeout
-        call = self._calls[number] = Call(number, message, deadline, done, note=note)
+        call = calls[number] = Call(number, message, deadline, done, note=note)
         self.size += size
         if message.model is _SPECIFIC:
             self._wait(call)
@@ -159,10 +159,8 @@ class Calls:
             verdict = CallVerdict.FAILED
             response = Response(verdict, text=f"answer of {len(response.data)} bytes: too large")
         if verdict is _ANSWER:
-            self._finish(
-                call,
-                Outcome(_ANSWERED, response.data, response.status, "", subscriber.id),
-            )
+            answer = (_ANSWERED, response.data, response.status, "", subscriber.id, 0)
+            self._finish(call, with_values(Outcome, answer))
         elif verdict is CallVerdict.REFUSE:
             self._finish(
                 call, Outcome(Kind.REFUSED, reason=response.text, subscriber=subscriber.id)
@@ -207,17 +205,17 @@ class Calls:
     def _part(self) -> bool:
         """Process some of the changed calls; returns whether others are left."""
         self._working = True
-        left = CHUNK
-        while self._work and left:
+        work, left = self._work, CHUNK
+        while work and left:
             left -= 1
-            call = self._work.popleft()
+            call = work.popleft()
             try:
                 if call.number in self._calls:
                     self._advance(call)
             except BaseException:  # the other calls are not affected
                 self._log.failure("Call {number} failed unexpectedly", number=call.number)
         self._working = False
-        return bool(self._work)
+        return bool(work)
 
     def _advance(self, call: Call) -> None:
         """Offer a call to the next subscribers, or end it."""
@@ -238,9 +236,11 @@ class Calls:
         due = call.deadline
         if more and call.share_ends < due:
             due = call.share_ends
-        self._stop_timer(call)
+        if call.place >= 0:
+            self._timers.remove(call)
         call.due = due
         if not call.offers or due < now + 2 * FRESH:
+            self._fresh.pop(call.number, None)
             self._timers.add(call)
         else:
             self._fresh[call.number] = call
@@ -409,7 +409,8 @@ class Calls:
         for subscriber, state in call.offers.items():
             if state is _OPEN:
                 subscriber.drop(call.number)
-                self._dropped(subscriber)
+                if not subscriber.patterns:
+                    self._dropped(subscriber)
 
     def _wait(self, call: Call) -> None:
         self._waiting.setdefault(call.message.topic, {})[call.number] = call

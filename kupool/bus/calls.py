@@ -126,7 +126,7 @@ class Call:
         self.note = note
         #: Its state at each subscriber that it was offered to.
         self.offers: dict[Subscriber, OfferState] = {}
-        #: The owners whose share of the time it is.
+        #: The subscriber whose share of the time it is.
         self.holder: Subscriber | None = None
         self.share_ends = 0.0
         #: Whether there was a subscriber at all.

@@ -9,6 +9,10 @@ from typing import Any, NamedTuple
 #: A topic as a publisher gives it; an integer is the topic of its decimal digits.
 Topic = str | int
 
+#: Makes a named tuple from its class and a tuple of all its values, in half the time that calling
+#: the class takes: every call needs several.
+with_values = tuple.__new__
+
 
 class Model(Enum):
     """How a message is delivered, by its name in the wire protocol."""
@@ -19,8 +23,10 @@ class Model(Enum):
     UNRELIABLE_RANDOM = "unreliable-random"
 
     def __init__(self, name: object) -> None:
+        #: The same as ``value``, in an eighth of the time.
+        self.text = str(name)
         #: Whether the publisher gets an answer.
-        self.reliable = str(name).startswith("reliable")
+        self.reliable = self.text.startswith("reliable")
 
 
 class Kind(Enum):
@@ -76,16 +82,10 @@ class Message(NamedTuple):
 
     def offered(self, timeout: float, redelivered: bool) -> Message:
         """Return the message for a subscriber that has this many seconds left to answer."""
-        # Every call comes here, and _replace() takes three times as long.
-        return Message(
-            self.id,
-            self.topic,
-            self.data,
-            self.model,
-            self.headers,
-            self.key,
-            timeout,
-            redelivered,
+        # Every call comes here, and _replace() takes five times as long.
+        message_id, topic, data, model, headers, key, _, _ = self
+        return with_values(
+            Message, (message_id, topic, data, model, headers, key, timeout, redelivered)
         )
 
 
@@ -125,4 +125,5 @@ __all__ = [
     "Outcome",
     "Refusal",
     "Topic",
+    "with_values",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 
-from kupool.bus.messages import Message, Model
+from kupool.bus.messages import Message, Model, with_values
 from kupool.bus.settings import BusSettings
 from kupool.bus.topics import topic_name
 
@@ -63,15 +63,8 @@ def make_message(
                 f"data, topic, key and headers: {size} bytes as JSON, "
                 f"at most {settings.max_message} are allowed"
             )
-    return Message(
-        message_id,
-        name,
-        data,
-        model,
-        checked,
-        key,
-        timeout if model.reliable else 0.0,
-    )
+    time_limit = timeout if model.reliable else 0.0
+    return with_values(Message, (message_id, name, data, model, checked, key, time_limit, False))
 
 
 def json_size(data: bytes, topic: str, key: str, headers: Mapping[str, str]) -> int:

@@ -594,7 +594,8 @@ class Connection:
         if self._outbox is not None:
             most = self.around.limits().outbox_limit if limit is None else limit
             return self._outbox.add_event(encoded, most, policy)
-        self._put(encoded)
+        self.bytes_out += len(encoded)
+        self.transport.write(encoded)
         return True
 
     def _put(self, data: bytes) -> None:

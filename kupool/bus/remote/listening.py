@@ -20,11 +20,11 @@ from kupool.bus.local import topics_of
 from kupool.bus.messages import BusError, Handler, Topic
 from kupool.bus.publishing import checked_keys
 from kupool.bus.remote.messages import (
-    CallParams,
     Subscribed,
     SubscribeParams,
     UnsubscribeParams,
     called_message,
+    read_call,
     response_result,
 )
 from kupool.bus.remote.subscriptions import ClientSubscription, HandledCalls
@@ -178,7 +178,7 @@ class RemoteListening:
     def called(self, link: Connection, request: ServerMessage) -> None:
         """Have a call handled, and answered if an answer is expected."""
         try:
-            params = msgspec.json.decode(request.params, type=CallParams)
+            params = read_call(request.params)
             message = called_message(params)
         except ValueError as error:
             if request.id is not None:

@@ -8,7 +8,7 @@ import msgspec
 
 from kupool.bus.calls import CallVerdict, Response
 from kupool.bus.inbox import MAX_REASON, MAX_STATUS, UNSENDABLE
-from kupool.bus.messages import Kind, Message, Model, Outcome
+from kupool.bus.messages import Kind, Message, Model, Outcome, with_values
 from kupool.bus.status import BusStatus, SubscriberStatus, TopicStatus
 from kupool.errors import (
     FORBIDDEN,
@@ -19,13 +19,10 @@ from kupool.errors import (
     ErrorText,
 )
 from kupool.wire.incoming import ServerMessage, decode_incoming
-from kupool.wire.messages import RequestId, encode_error, encode_result
+from kupool.wire.messages import RequestId, encode_error, encode_id
 
 #: As attributes of their classes, members of enumerations take fifteen times as long.
 _ANSWERED, _ANSWER = Kind.ANSWERED, CallVerdict.ANSWER
-
-#: Defaults that a ``call`` leaves out; msgspec recognizes a default by its identity.
-NO_TIMEOUT = 0.0
 
 
 class Body(msgspec.Struct, omit_defaults=True, kw_only=True, gc=False):
@@ -123,18 +120,10 @@ class CallParams(Body, kw_only=True):
     message: str
     model: Model
     subscriber: str = ""
-    timeout_ms: float = NO_TIMEOUT
+    timeout_ms: float = 0.0
     key: str = ""
     headers: dict[str, str] = {}
     redelivered: bool = False
-
-
-class _Call(msgspec.Struct, gc=False):
-    """The server's request ``call``, encoded as one object for every message."""
-
-    id: str | None
-    method: str
-    params: CallParams
 
 
 class Subscribed(msgspec.Struct):
@@ -187,6 +176,7 @@ class _CallReply(msgspec.Struct, gc=False):
     code: int | None = None
 
 
+_decode_call = msgspec.json.Decoder(CallParams).decode
 _decode_call_reply = msgspec.json.Decoder(_CallReply).decode
 _decode_answer = msgspec.json.Decoder(AnswerBody | str | bool | None).decode
 _decode_published = msgspec.json.Decoder(Published).decode
@@ -211,6 +201,19 @@ def encode_data(data: bytes) -> tuple[str, bool]:
     return text, False
 
 
+def _encode_body(data: bytes) -> bytes:
+    """Return the fields of a :class:`Body` as JSON, each with a comma after it."""
+    if not data:
+        return b""
+    try:
+        text = _encode(data.decode())
+    except UnicodeDecodeError:
+        text = b""
+    if not text or len(text) > 4 + len(data) * 4 // 3:
+        return b'"data":"%b","base64":true,' % b64encode(data)
+    return b'"data":%b,' % text
+
+
 def decode_data(body: Body) -> bytes:
     """Return the bytes of a body; raises :class:`ValueError`."""
     if not body.base64:
@@ -223,30 +226,36 @@ def decode_data(body: Body) -> bytes:
 
 def encode_call(request_id: str | None, message: Message, subscriber: str) -> bytes:
     """Return the request that delivers a message to a subscriber."""
-    text, base64 = encode_data(message.data)
-    params = CallParams(
-        data=text,
-        base64=base64,
-        topic=message.topic,
-        message=message.id,
-        model=message.model,
-        subscriber=subscriber,
-        timeout_ms=_milliseconds(message.timeout) if message.timeout else NO_TIMEOUT,
-        key=message.key,
-        headers=dict(message.headers),
-        redelivered=message.redelivered,
+    # The same as to encode CallParams, in half the time.
+    message_id, topic, data, model, headers, key, timeout, redelivered = message
+    more = b',"subscriber":%b' % _encode(subscriber) if subscriber else b""
+    if timeout:
+        # Rounded to three digits, in a third of the time of round().
+        more += b',"timeout_ms":%b' % _encode(int(timeout * 1_000_000 + 0.5) / 1000)
+    if key:
+        more += b',"key":%b' % _encode(key)
+    if headers:
+        more += b',"headers":%b' % _encode(dict(headers))
+    if redelivered:
+        more += b',"redelivered":true'
+    return b'{"id":%b,"method":"call","params":{%b"topic":%b,"message":%b,"model":%b%b}}' % (
+        _encode(request_id),
+        _encode_body(data),
+        _encode(topic),
+        _encode(message_id),
+        _encode(model.text),
+        more,
     )
-    return _encode(_Call(request_id, "call", params))
 
 
-def _milliseconds(seconds: float) -> float:
-    """Return milliseconds rounded to three digits, in a third of the time of ``round``."""
-    return int(seconds * 1_000_000 + 0.5) / 1000
+def read_call(params: bytes) -> CallParams:
+    """Return the params of a ``call``; raises :class:`ValueError`."""
+    return _decode_call(params)
 
 
 def called_message(params: CallParams) -> Message:
     """Return the message in a ``call``; raises :class:`ValueError`."""
-    return Message(
+    values = (
         params.message,
         params.topic,
         decode_data(params),
@@ -256,33 +265,31 @@ def called_message(params: CallParams) -> Message:
         params.timeout_ms / 1000,
         params.redelivered,
     )
-
-
-def published(outcome: Outcome) -> Published | ErrorText:
-    """Return the result for ``bus.publish``."""
-    if outcome.kind is not _ANSWERED:
-        if outcome.kind is Kind.TIMEOUT:
-            return TIMEOUT
-        if outcome.kind is Kind.NO_SUBSCRIBER:
-            return NO_SUBSCRIBER
-    text, base64 = encode_data(outcome.data)
-    return Published(
-        data=text,
-        base64=base64,
-        outcome=outcome.kind,
-        status=outcome.status,
-        reason=outcome.reason,
-        subscriber=outcome.subscriber,
-        receivers=outcome.receivers,
-    )
+    return with_values(Message, values)
 
 
 def encode_outcome(request_id: RequestId, outcome: Outcome) -> bytes:
     """Return the reply to ``bus.publish``."""
-    result = published(outcome)
-    if isinstance(result, ErrorText):
-        return encode_error(request_id, result)
-    return encode_result(request_id, result)
+    kind, data, status, reason, subscriber, receivers = outcome
+    if kind is not _ANSWERED:
+        if kind is Kind.TIMEOUT:
+            return encode_error(request_id, TIMEOUT)
+        if kind is Kind.NO_SUBSCRIBER:
+            return encode_error(request_id, NO_SUBSCRIBER)
+    # The same as to encode Published, in half the time.
+    more = b',"status":%d' % status if status else b""
+    if reason:
+        more += b',"reason":%b' % _encode(reason)
+    if subscriber:
+        more += b',"subscriber":%b' % _encode(subscriber)
+    if receivers:
+        more += b',"receivers":%d' % receivers
+    return b'{"id":%b,"result":{%b"outcome":%b%b}}' % (
+        encode_id(request_id),
+        _encode_body(data),
+        _encode(kind.text),
+        more,
+    )
 
 
 def read_outcome(reply: ServerMessage) -> Outcome:
@@ -296,9 +303,8 @@ def read_outcome(reply: ServerMessage) -> Outcome:
         data = decode_data(found)
     except ValueError as error:
         return Outcome(Kind.REFUSED, reason=f"an answer that cannot be read: {error}")
-    return Outcome(
-        found.outcome, data, found.status, found.reason, found.subscriber, found.receivers
-    )
+    values = (found.outcome, data, found.status, found.reason, found.subscriber, found.receivers)
+    return with_values(Outcome, values)
 
 
 def response_result(response: Response) -> AnswerBody | ErrorText:
@@ -322,11 +328,15 @@ def read_reply(payload: bytes) -> tuple[str, Response] | None:
         reply = _decode_call_reply(payload)
     except (ValueError, RecursionError):
         return _read_misfit(payload)
-    if reply.method is not None or not isinstance(reply.id, str):
+    call = reply.id
+    if reply.method is not None or type(call) is not str:
         return None
     if reply.error is not None:
-        return reply.id, _complaint(reply.error, reply.code)
-    return reply.id, _answer(reply.result)
+        return call, _complaint(reply.error, reply.code)
+    result = reply.result
+    if type(result) is AnswerBody and not result.status and not result.base64:
+        return call, with_values(Response, (_ANSWER, result.data.encode(), 0, ""))  # as most are
+    return call, _answer(result)
 
 
 def _read_misfit(payload: bytes) -> tuple[str, Response] | None:

@@ -31,6 +31,8 @@ NOT_CONNECTED = "not connected"
 class Publishing:
     """A publish without an outcome; ``deadline`` is in seconds of the clock."""
 
+    __slots__ = ("deadline", "message", "outcome", "request", "sent")
+
     def __init__(self, message: Message, deadline: float, outcome: Deferred[Outcome]) -> None:
         self.message = message
         self.deadline = deadline

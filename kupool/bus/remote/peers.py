@@ -24,7 +24,8 @@ class BusPeer:
 
     def __init__(self, publisher: str, shares: tuple[Share, ...]) -> None:
         self.publisher = publisher
-        self._key = f"{len(publisher)}:{publisher}".encode()
+        #: The hash of the publisher, of which each message id is a continuation.
+        self._hash = blake2b(f"{len(publisher)}:{publisher}".encode(), digest_size=12)
         self.shares = shares
         #: The owners whose share of the buffer an unreliable message takes.
         self.owners = tuple(share.owner for share in shares)
@@ -35,8 +36,9 @@ class BusPeer:
         #: Callers that wait for all outcomes.
         self.settled: Deferred[None] | None = None
         self.publishing = 0
-        #: The function that ends each publish without an outcome, and the size of its data.
-        self._open: dict[int, tuple[Callable[[], None], int]] = {}
+        #: The size of the data of each publish, and the function that ends it without an outcome.
+        self._sizes: dict[int, int] = {}
+        self._ends: dict[int, Callable[[], None]] = {}
         self._begun = 0
         #: The topics and keys of each subscriber, by its name.
         self._topics: dict[str, set[str]] = {}
@@ -54,12 +56,14 @@ class BusPeer:
         if self.publishing >= limits.publishing:
             return "open calls of one session"
         for share in self.shares:
-            most = limits.user_calls if share.is_user else limits.address_calls
-            most_bytes = limits.user_calls_bytes if share.is_user else limits.address_calls_bytes
-            if (most and share.calls >= most) or (most_bytes and share.size + size > most_bytes):
-                whose = "user" if share.is_user else "address"
-                many = most and share.calls >= most
-                return f"{'open calls' if many else 'data in open calls'} of one {whose}"
+            if share.is_user:
+                most, most_bytes = limits.user_calls, limits.user_calls_bytes
+            else:
+                most, most_bytes = limits.address_calls, limits.address_calls_bytes
+            if most and share.calls >= most:
+                return f"open calls of one {share.kind}"
+            if most_bytes and share.size + size > most_bytes:
+                return f"data in open calls of one {share.kind}"
         return ""
 
     def message_id(self, own: str) -> str:
@@ -68,12 +72,14 @@ class BusPeer:
         No other publisher's message has this id. If the same publisher sends the message again, the
         id is the same, so a subscriber that has handled it recognizes it.
         """
-        return blake2b(self._key + own.encode(), digest_size=12).hexdigest()
+        found = self._hash.copy()
+        found.update(own.encode())
+        return found.hexdigest()
 
     def begin(self, size: int) -> int:
         """Count a publish of this many bytes; returns its number."""
         self._begun += 1
-        self._open[self._begun] = _nothing, size
+        self._sizes[self._begun] = size
         self.publishing += 1
         for share in self.shares:
             share.calls += 1
@@ -82,16 +88,15 @@ class BusPeer:
 
     def opened(self, number: int, end: Callable[[], None]) -> None:
         """Record the function that ends a publish, unless it has an outcome already."""
-        found = self._open.get(number)
-        if found is not None:
-            self._open[number] = end, found[1]
+        if number in self._sizes:
+            self._ends[number] = end
 
     def finished(self, number: int) -> bool:
         """A publish has its outcome, or will get none; returns False if that was known."""
-        found = self._open.pop(number, None)
-        if found is None:
+        size = self._sizes.pop(number, None)
+        if size is None:
             return False
-        size = found[1]
+        self._ends.pop(number, None)
         self.publishing -= 1
         for share in self.shares:
             share.calls -= 1
@@ -104,11 +109,11 @@ class BusPeer:
 
     def end_publishes(self) -> int:
         """End all publishes without an outcome; returns how many there were."""
-        ended = list(self._open.items())
-        for number, (end, _) in ended:
-            end()
+        numbers = list(self._sizes)
+        for number in numbers:
+            self._ends.get(number, _nothing)()
             self.finished(number)
-        return len(ended)
+        return len(numbers)
 
     # -- subscribers
 

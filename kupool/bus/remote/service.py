@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import msgspec
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -20,6 +21,7 @@ from kupool.bus.publishing import (
     make_message,
 )
 from kupool.bus.remote.messages import (
+    Published,
     PublishParams,
     StatusPage,
     StatusParams,
@@ -33,7 +35,6 @@ from kupool.bus.remote.messages import (
     decode_data,
     encode_call,
     encode_outcome,
-    published,
     read_reply,
     status_page,
 )
@@ -57,6 +58,7 @@ from kupool.session.connection import Connection
 from kupool.session.publication import Publication
 from kupool.timing.waiting import UnderWay
 from kupool.wire.framing import Item
+from kupool.wire.messages import RequestId
 from kupool.wire.packets import MessageTooLarge
 
 #: Seconds that a peer which has finished sending waits for its outcomes. The peer may be gone:
@@ -90,12 +92,31 @@ class BusRouter:
         if (
             peer is not None
             and type(item) is bytes
-            and (peer.has_listened or item.find(b'"method"') < 0)
+            and (peer.has_listened or b'"method"' not in item)
             and (reply := read_reply(item)) is not None
         ):
-            self._replied(connection, *reply)
+            call, response = reply
+            self._replied(connection, call, response)
             return None
         return self._router.dispatch(connection, item)
+
+
+class _Publish(msgspec.Struct, eq=False):
+    """A publish of a peer that has no outcome yet."""
+
+    # A function with a closure would be seven objects for the garbage collector to look at.
+    connection: Connection
+    request_id: RequestId
+    peer: BusPeer
+    number: int
+    publishes: UnderWay
+
+    def done(self, outcome: Outcome) -> None:
+        """Tell the peer the outcome."""
+        if self.request_id is not None:
+            self.connection.answer(encode_outcome(self.request_id, outcome))
+        if self.peer.finished(self.number):
+            self.publishes.end()
 
 
 @implementer(IClosingObserver)
@@ -222,7 +243,7 @@ class BusService(Observer):
                 number = int(call, 16)
             except ValueError:
                 return
-            self._broker.answer(_subscriber_id(connection, int(index)), number, response)
+            self._broker.answer(f"{connection.id}/{index}", number, response)
 
     def _peer(self, connection: Connection) -> BusPeer:
         peer = self._peers.get(connection.id)
@@ -266,22 +287,16 @@ class BusService(Observer):
         except ValueError as error:
             return BAD_PARAMS.about(str(error))
         if self._publishes.finishing:
-            return published(Outcome(Kind.REFUSED, reason=BUS_CLOSED))
+            return Published(outcome=Kind.REFUSED, reason=BUS_CLOSED)
         size = len(message.data)
         if reason := peer.refuses_call(self.limits, size):
             return self._turned_away(reason)
         self._publishes.begin()
         number = peer.begin(size)
-
-        def done(outcome: Outcome) -> None:
-            if request.id is not None:
-                connection.answer(encode_outcome(request.id, outcome))
-            if peer.finished(number):
-                self._publishes.end()
-
+        publish = _Publish(connection, request.id, peer, number, self._publishes)
         if params.redelivered:
             message = message._replace(redelivered=True)
-        peer.opened(number, broker.publish(message, done, params.message, peer.owners))
+        peer.opened(number, broker.publish(message, publish.done, params.message, peer.owners))
         return LATER
 
     def _subscribe(
@@ -366,8 +381,9 @@ class BusService(Observer):
                 if number is None:
                     dropped = self._publication(message, name).send(connection)
                 else:
-                    call = encode_call(f"{number:016x}.{index}", message, name)
-                    payload = self._checked(call)
+                    # As f"{number:016x}", in a quarter of the time.
+                    call = f"{number.to_bytes(8, 'big').hex()}.{index}"
+                    payload = self._checked(encode_call(call, message, name))
                     dropped = not connection.send_event(connection.framing.encode(payload))
             except ValueError as error:  # or over the limit of the subscriber's codec
                 if number is None:

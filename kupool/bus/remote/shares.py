@@ -25,8 +25,13 @@ class Share:
         """Return which limit this many more topics and keys would exceed; empty if none."""
         most = limits.user_topics if self.is_user else limits.address_topics
         if most and self.topics + more > most:
-            return f"topics of one {'user' if self.is_user else 'address'}"
+            return f"topics of one {self.kind}"
         return ""
+
+    @property
+    def kind(self) -> str:
+        """Whose share it is: a ``user`` or an ``address``."""
+        return "user" if self.is_user else "address"
 
 
 class Shares:

@@ -7,8 +7,10 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from bench.bus import Measured
 from bench.load import Cost, Row
 from bench.pair import column, shown
+from bench.rooms import figures
 from bench.run import ROWS
 from bench.sessions import P99_MS, allow_files, problems
 
@@ -75,3 +77,33 @@ class PairTests(SynchronousTestCase):
         self.assertEqual(ROWS["rejected"]._replace(rejected=False), ROWS["1"])
         self.assertEqual(ROWS["open"].name, "5000 connections, 1/s each")
         self.assertEqual(ROWS["rejected"].name, "100 connections, 16 in flight, rejected")
+
+
+class TwoCheckoutsTests(SynchronousTestCase):
+    """Issue 13, accepted 4: what two checkouts are compared by, of the bus and of rooms."""
+
+    def test_bus(self) -> None:
+        costs = {"publisher": 50.0, "subscribers": 20.0, "server": 80.0}
+        measured = Measured(1000.0, costs, 0.0)
+        self.assertEqual((measured.server, measured.clients, measured.cost), (80.0, 70.0, 150.0))
+
+    def test_rooms(self) -> None:
+        """The same figure of another section is another figure; texts are none."""
+        text = (
+            "-- 10 rooms\n"
+            "room         8.20 us and 502 bytes each\n"
+            "message      1.50 us among few, 1.60 among all: ratio 1.07\n"
+            "-- 20 rooms\n"
+            "room         9.00 us and -8 bytes each\n"
+            "collect      12.5 ms for a full garbage collection\n"
+            "the longest garbage collection took 1.5 ms\n"
+        )
+        expected = {
+            "10 rooms: room, us": 8.2,
+            "10 rooms: room, bytes": 502.0,
+            "10 rooms: message, us": 1.5,
+            "20 rooms: room, us": 9.0,
+            "20 rooms: room, bytes": -8.0,
+            "20 rooms: collect, ms": 12.5,
+        }
+        self.assertEqual(figures(text), expected)

@@ -17,11 +17,22 @@ from kupool.bus import BusSettings, Message, Model, Outcome
 from kupool.bus.accounts import Accounts
 from kupool.bus.buffer import MAX_BUFFERS, Buffer, BufferOwner, Kept
 from kupool.bus.calls import CallVerdict, Response, Taken
-from kupool.bus.inbox import Inbox
-from kupool.bus.remote.messages import Body, decode_data, encode_call, encode_data, read_reply
+from kupool.bus.inbox import MAX_STATUS, Inbox
+from kupool.bus.messages import Kind
+from kupool.bus.remote.messages import (
+    Body,
+    CallParams,
+    Published,
+    decode_data,
+    encode_call,
+    encode_data,
+    encode_outcome,
+    read_reply,
+)
 from kupool.bus.topics import Trie, matches, overlaps, pattern_name, topic_name
 from kupool.bus.topics import covers as wider
 from kupool.timing.timers import Timers
+from kupool.wire.messages import encode_request, encode_result
 from tests.requirements import ROOT
 
 _LEVELS = st.sampled_from(["a", "b", "c"])
@@ -313,6 +324,68 @@ class WireTests(SynchronousTestCase):
             b'{"id":null,"method":"call","params":{"data":"/w==","base64":true,"topic":"t",'
             b'"message":"m","model":"unreliable-all"}}',
         )
+
+    @given(
+        st.tuples(st.text(max_size=9), st.text(max_size=9), st.binary(max_size=40)),
+        st.sampled_from(list(Model)),
+        st.dictionaries(st.text(max_size=3), st.text(max_size=3), max_size=2),
+        st.text(max_size=5),
+        st.sampled_from([0.0, 0.0004, 1.2345678, 3600.0]),
+        st.booleans(),
+    )
+    def test_call_as_its_params(
+        self,
+        of: tuple[str, str, bytes],
+        model: Model,
+        headers: dict[str, str],
+        key: str,
+        timeout: float,
+        again: bool,
+    ) -> None:
+        """What is put together for a call is its params, byte for byte."""
+        message = Message(*of, model, headers, key, timeout, again)
+        text, base64 = encode_data(message.data)
+        params = CallParams(
+            data=text,
+            base64=base64,
+            topic=message.topic,
+            message=message.id,
+            model=model,
+            subscriber=key,
+            key=key,
+            headers=headers,
+            redelivered=again,
+        )
+        if timeout:
+            params.timeout_ms = round(timeout * 1000, 3)
+        expected = encode_request("00.1", "call", params)
+        self.assertEqual(encode_call("00.1", message, key), expected)
+
+    @given(
+        st.sampled_from([Kind.ANSWERED, Kind.REFUSED, Kind.SENT]),
+        st.binary(max_size=40),
+        st.integers(-MAX_STATUS, MAX_STATUS),
+        st.text(max_size=5),
+        st.text(max_size=5),
+        st.integers(0, 3),
+    )
+    def test_outcome_as_its_result(
+        self, kind: Kind, data: bytes, status: int, reason: str, subscriber: str, receivers: int
+    ) -> None:
+        """What is put together for an outcome is its result, byte for byte."""
+        text, base64 = encode_data(data)
+        result = Published(
+            data=text,
+            base64=base64,
+            outcome=kind,
+            status=status,
+            reason=reason,
+            subscriber=subscriber,
+            receivers=receivers,
+        )
+        outcome = Outcome(kind, data, status, reason, subscriber, receivers)
+        for request in (7, "seven"):
+            self.assertEqual(encode_outcome(request, outcome), encode_result(request, result))
 
     def test_replies(self) -> None:
         for result, response in (
