@@ -22,6 +22,7 @@ from kupool.daemon.bus_compatible import CompatiblePart, make_compatible
 from kupool.daemon.clock_watch import ClockWatch
 from kupool.daemon.fence import FencedLog
 from kupool.daemon.files import LOG_FILE, SPOOL_FILE, STORE_FILE, has_spool, uses_files
+from kupool.daemon.permissions import grants_of
 from kupool.daemon.rooms import RoomsPart, make_rooms
 from kupool.daemon.tenants import Tenants
 from kupool.live.hub import Hub
@@ -32,6 +33,7 @@ from kupool.net.server import Server
 from kupool.net.transport.certificates import Certificates
 from kupool.net.transport.endpoints import parse_address
 from kupool.net.transport.proxied import ProxySettings, TrustedProxies
+from kupool.permissions.table import PermissionTable
 from kupool.pool.acceptance import Acceptance, BatchSettings
 from kupool.pool.coordinator import Coordinator
 from kupool.pool.handlers import AttemptSettings, Handlers
@@ -85,6 +87,7 @@ class Parts:
     book: JobBook
     acceptance: Acceptance
     handlers: Handlers
+    permissions: PermissionTable
     pool: Pool
     server: Server
     coordinator: Coordinator
@@ -139,10 +142,11 @@ def build(
         reactor, wall, way, batch_settings(settings.submissions), instance=instance, events=events
     )
     methods = Router()
+    table = PermissionTable(grants_of(settings))
     known_users = bool(settings.listen.auth)
     bus_part = None
     if bus is not None:
-        bus_part = serve_bus(bus, settings.bus, methods, known_users=known_users)
+        bus_part = serve_bus(bus, settings.bus, methods, table=table, known_users=known_users)
     room_bus = None
     if settings.rooms.offered == "on":
         room_bus = make_room_bus(settings.bus, reactor, wall, log_url=settings.log.url)
@@ -151,6 +155,7 @@ def build(
         reactor,
         wall,
         methods,
+        table=table,
         max_waiting=settings.limits.max_connections,
         known_users=known_users,
         bus=room_bus,
@@ -176,6 +181,7 @@ def build(
         events=events,
         settings=session_settings(settings.jobs, settings.rates, settings.limits),
         logins=logins,
+        permissions=table,
     )
     certificates = Certificates(reactor, wall)
     tenants = [part.service for part in (bus_part, rooms) if part is not None]
@@ -215,6 +221,7 @@ def build(
         book=book,
         acceptance=acceptance,
         handlers=handlers,
+        permissions=table,
         pool=pool,
         server=server,
         coordinator=coordinator,

@@ -14,6 +14,8 @@ from kupool.accounts.login_guard import TryAgain
 from kupool.accounts.logins import Logins
 from kupool.errors import CLOSE_UNAUTHORIZED, TRY_AGAIN, UNAUTHORIZED, UNAVAILABLE
 from kupool.net.routing.interfaces import IRouter
+from kupool.permissions.roles import ANONYMOUS
+from kupool.permissions.table import PermissionTable
 from kupool.pool.session import VALID_USERNAME, valid_username
 from kupool.session.connection import Connection
 from kupool.wire.framing import OP_CLOSE, Control, Item
@@ -34,25 +36,26 @@ from kupool.wire.messages import (
 #: The detail of the close frame after an ``authorize`` whose id cannot be answered.
 NEEDS_ID = f"authorize needs an id: an integer, or a string of at most {MAX_ID_BYTES} bytes"
 
-#: The role of every user if no passwords are checked.
-ANONYMOUS = "anonymous"
-
 
 @implementer(IRouter)
 class Greeting:
     """Handles the messages of a connection until it is authorized.
 
     ``admit`` is called with the connection, the username and the role. It makes the session and
-    sets the router for the following messages.
+    sets the router for the following messages. ``permissions`` say who may call ``authorize``.
     """
 
     _log = Logger()
 
     def __init__(
-        self, admit: Callable[[Connection, str, str], bytes], logins: Logins | None
+        self,
+        admit: Callable[[Connection, str, str], bytes],
+        logins: Logins | None,
+        permissions: PermissionTable,
     ) -> None:
         self._admit = admit
         self._logins = logins
+        self._permissions = permissions
         authorize = request_type("authorize", AuthorizeParams)
         self._decode: Callable[[bytes], Any] = request_decoder({"authorize": authorize}).decode
 
@@ -107,20 +110,24 @@ class Greeting:
             errbackArgs=(connection, message_id),
         ).addErrback(self._broken, connection)
 
-    def _welcome(self, connection: Connection, message_id: RequestId, name: str, role: str) -> None:
+    def _welcome(self, connection: Connection, message_id: RequestId, name: str, role: str) -> bool:
+        """Make a session of the connection; returns False if that is not permitted."""
+        if not self._permissions.may(split_username(name)[0], role, "call", "authorize"):
+            self._refuse(connection, message_id, f"authorize is not permitted to the role {role}")
+            return False
         first = self._admit(connection, name, role)
         connection.reply(message_id, True)
         if first:
             connection.send(first)
+        return True
 
     def _checked(self, role: str, connection: Connection, message_id: RequestId, name: str) -> None:
         if not connection.sends:
             return
-        if role:
-            self._welcome(connection, message_id, name, role)
-            connection.release()
-        else:
+        if not role:
             self._refuse(connection, message_id)
+        elif self._welcome(connection, message_id, name, role):
+            connection.release()
 
     def _undecided(self, failure: Failure, connection: Connection, message_id: RequestId) -> None:
         """Answer that the password cannot be checked now; the client may try again."""

@@ -25,17 +25,33 @@ _UPGRADE = {
 
 
 class Origins:
-    """The pages that may open a WebSocket.
+    """The pages that may open a WebSocket, or ask for something.
 
     A client that is no browser sends no ``Origin`` and is let in. A page is let in from
     this server's own host, under a name that ``hosts`` knows, and from the origins
-    given, such as ``https://pool.example.com``; ``*`` lets every page in. Raises
+    given, such as ``https://pool.example.com``; ``*`` lets every page in. With ``any_port`` the
+    pages of every known host are let in, whatever their scheme and port. Raises
     :class:`ValueError` for a text that is no origin.
     """
 
-    def __init__(self, origins: Collection[str], hosts: KnownHosts) -> None:
+    def __init__(
+        self, origins: Collection[str], hosts: KnownHosts, *, any_port: bool = False
+    ) -> None:
+        self._any_port = any_port
         self._allowed = {normal_origin(origin) for origin in origins}
         self._hosts = hosts
+
+    def names(self, origin: str) -> bool:
+        """Say whether an origin is one of those given, beside this server's own."""
+        try:
+            return normal_origin(origin) in self._allowed
+        except ValueError:
+            return False
+
+    def require(self, request: Request) -> None:
+        """Refuse what another page asks for; raises :class:`ApiError`."""
+        if not self.allows(request):
+            raise ApiError(403, "Origin: pages of that site may not use this")
 
     def allows(self, request: Request) -> bool:
         """Say whether the page that a request comes from is let in."""
@@ -48,6 +64,8 @@ class Origins:
             return False
         if origin in self._allowed:
             return True
+        if self._any_port:
+            return self._hosts.knows(origin.partition("://")[2])
         host = header(request, b"host") or ""
         scheme = "https" if request.isSecure() else "http"
         return self._hosts.knows(host) and normal_origin(f"{scheme}://{host}") == origin

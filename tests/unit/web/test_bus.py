@@ -62,6 +62,7 @@ class BusCase(SynchronousTestCase):
         request = DummyRequest(below.split(b"/") if below else [])
         request.method = method
         request.path = path.encode()
+        request.getCookie = lambda name: None  # which this request of Twisted's lacks
         request.args = query or {}
         request.content = io.BytesIO(body if isinstance(body, bytes) else json.dumps(body).encode())
         sent = {"host": "localhost", "content-type": "application/json", **(sent or {})}
