@@ -6,6 +6,7 @@ from zope.interface import implementer
 
 from kupool.errors import FORBIDDEN, MALFORMED
 from kupool.net.routing.interfaces import IRouter
+from kupool.permissions.offered import OFFERED
 from kupool.permissions.table import PermissionTable
 from kupool.pool.session import Session
 from kupool.session.connection import Connection
@@ -17,7 +18,8 @@ from kupool.wire.messages import decode_loosely, encode_error
 class PermittedMethods:
     """Passes the messages of a session to ``methods`` if it may call what they name.
 
-    Each message is decoded once more than without this.
+    Methods that the table of permissions does not list may be called by all. Each message is
+    decoded once more than without this.
     """
 
     def __init__(self, methods: IRouter, permissions: PermissionTable) -> None:
@@ -36,7 +38,10 @@ class PermittedMethods:
         if not isinstance(loose.method, str):
             return self._methods.dispatch(connection, item)  # it calls no method
         session: Session = connection.context
-        if self._permissions.may(session.user, session.role, "call", loose.method):
+        may = self._permissions.may
+        if ("call", loose.method) not in OFFERED or may(
+            session.user, session.role, "call", loose.method
+        ):
             return self._methods.dispatch(connection, item)
         if loose.id is None:
             return None

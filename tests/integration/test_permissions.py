@@ -210,8 +210,10 @@ class PermissionTests(SynchronousTestCase):
             peer, answer = self.session(role, self.secrets[role])
             self.assertIs(answer.get("result"), True, answer)
             for method, least in METHODS.items():
-                allowed = role in ROLES[ROLES.index(least) :] if least and role in ROLES else (
-                    bool(least) and least != "operator"
+                allowed = (
+                    role in ROLES[ROLES.index(least) :]
+                    if least and role in ROLES
+                    else (bool(least) and least != "operator")
                 )
                 code = self.call(peer, method, self.params(method)).get("code")
                 self.assertEqual(code != 33, allowed, (role, method, code))
@@ -238,7 +240,13 @@ class PermissionTests(SynchronousTestCase):
                 found = self.call(peer, method, self.params(method))
                 self.assertEqual(found.get("error", "unauthorized"), "unauthorized", method)
                 self.assertTrue(peer.rest() or "method" in found, method)
-        for secret in ("", "bad", make_token(), self.signed("admin", -60), self.signed("admin", 60)):
+        for secret in (
+            "",
+            "bad",
+            make_token(),
+            self.signed("admin", -60),
+            self.signed("admin", 60),
+        ):
             answer = self.session("admin", secret)[1]
             self.assertEqual(answer.get("error"), "unauthorized", secret)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from kupool.daemon.checks import check
+from kupool.errors import UNKNOWN_METHOD
 from kupool.net.testing import MemoryPeer
 from kupool.settings import SettingError, load
 from tests.fakes.daemon_case import PORT, DaemonCase
@@ -62,7 +63,7 @@ class MethodTests(PermissionCase):
             )
             self.assertEqual(self.code(peer, "ping"), 0)
             self.assertEqual(self.code(peer, "room.create", room=f"r{peer}"), 0)
-            self.assertEqual(self.code(peer, "nothing"), 20)
+            self.assertEqual(self.code(peer, "nothing"), UNKNOWN_METHOD.code)
 
     def test_messages_that_hide_their_method(self) -> None:
         """What one decoder takes and another one does not is not passed on."""

@@ -173,6 +173,8 @@ class BusPublishingTests(BusCase):
             ({"host": "evil.example"}, {}, 403),
             ({"origin": "https://evil.example"}, {}, 403),
             ({"origin": "http://localhost:8081"}, {}, 202),
+            # From a proxy that speaks TLS to browsers.
+            ({"origin": "https://localhost"}, {}, 202),
             ({"origin": "null"}, {}, 403),
             ({"origin": "https://good.example"}, {"origins": ["https://GOOD.example:443"]}, 202),
         ):
