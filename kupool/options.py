@@ -66,6 +66,7 @@ class SettingOptions(usage.Options):
     opt_token_keys = _several("token_keys")
     opt_proxy_trusted = _several("proxy_trusted")
     opt_auth = _several("auth")
+    opt_permissions = _several("permissions")
     opt_bus_publish = _several("bus_publish")
     opt_bus_subscribe = _several("bus_subscribe")
     opt_bus_direct = _several("bus_direct")

@@ -16,9 +16,7 @@ from zope.interface import Attribute, Interface
 
 from kupool.callbacks import called
 from kupool.errors import RequestError
-
-#: The role of users whose checker has no roles.
-WORKER = "worker"
+from kupool.permissions.roles import WORKER
 
 #: Timeout of a checker, in seconds.
 TIMEOUT = 10.0
@@ -143,6 +141,7 @@ class Authenticator:
                 await asked.addErrback(self._could_not)
             except UnauthorizedLogin:
                 continue
+            # A checker that is not ours knows no roles.
             return self.knows(user, password) or WORKER
         return ""
 
@@ -159,7 +158,6 @@ class Authenticator:
 
 __all__ = [
     "TIMEOUT",
-    "WORKER",
     "Authenticator",
     "CannotTell",
     "IQuickChecker",

@@ -20,9 +20,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from kupool.accounts.hashing import PASSWORD_MARK, TOKEN_MARK
-
-#: The roles of accounts; the permissions of each are defined elsewhere.
-ROLES = ("worker", "operator", "admin")
+from kupool.permissions.roles import ACCOUNT_ROLES, WORKER
 
 _NAME = re.compile(r"[^:\x00-\x1f\x7f]{1,255}")
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -45,7 +43,7 @@ class Secret:
 
     name: str
     stored: str
-    role: str = "worker"
+    role: str = WORKER
     label: str = ""
 
     @property
@@ -62,7 +60,7 @@ class Secret:
         """Return the line of the file, without the line end."""
         if self.plain:
             return f"{self.name}:{self.stored}"
-        options = [f"role={self.role}"] if self.role != "worker" else []
+        options = [f"role={self.role}"] if self.role != WORKER else []
         options += [f"label={self.label}"] if self.label else []
         return ":".join((self.name, self.stored, *options))
 
@@ -132,8 +130,10 @@ def _with_options(secret: Secret, options: Sequence[str]) -> Secret:
     for option in options:
         key, _, value = option.partition("=")
         if key == "role":
-            if value not in ROLES:
-                raise ValueError(f"the role of {secret.name} is not one of {', '.join(ROLES)}")
+            if value not in ACCOUNT_ROLES:
+                raise ValueError(
+                    f"the role of {secret.name} is not one of {', '.join(ACCOUNT_ROLES)}"
+                )
             role = value
         elif key == "label":
             label = check_label(value)
@@ -179,7 +179,6 @@ def _decoded(line: bytes) -> str:
 
 __all__ = [
     "MAX_SIZE",
-    "ROLES",
     "BrokenAccounts",
     "KnownAccounts",
     "Secret",

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from joserfc import jwk, jwt
 from joserfc.errors import JoseError
 
-from kupool.accounts.entries import ROLES
+from kupool.permissions.roles import ACCOUNT_ROLES, WORKER
 from kupool.storage.copies import replace_file
 
 #: The file of the keys, in the data folder.
@@ -164,8 +164,8 @@ class WebTokens:
             raise BadToken("the token has expired")
         if begins > now + LEEWAY:
             raise BadToken("the token is not valid yet")
-        user, role = claims.get("sub"), claims.get("role", "worker")
-        if not isinstance(user, str) or not user or role not in ROLES:
+        user, role = claims.get("sub"), claims.get("role", WORKER)
+        if not isinstance(user, str) or not user or role not in ACCOUNT_ROLES:
             raise BadToken("the token names no user, or an unknown role")
         since = claims.get("auth_time", claims.get("iat", 0))
         return WebIdentity(user, role, float(since) if isinstance(since, int | float) else 0.0)

@@ -47,12 +47,23 @@ def parse_rule(text: str, actions: Sequence[str]) -> Rule:
             f"as 'bank {actions[0]} orders.{OWN_NAME}.>'"
         )
     users, action, pattern = words
+    try:
+        check_users(users)
+    except ValueError as error:
+        raise ValueError(f"{text!r:.100}: {error}") from None
+    return Rule(users, action, check_pattern(pattern))
+
+
+def check_users(users: str) -> str:
+    """Return the users of a rule; raises :class:`ValueError` if they are neither a name nor a
+    prefix.
+    """
     if "*" in users[:-1]:
         raise ValueError(
-            f"{text!r:.100}: in the name of a user '*' can only be the last character: a name, "
-            "the beginning of names as 'bank*', or '*' for everybody"
+            "in the name of a user '*' can only be the last character: a name, the beginning of "
+            "names as 'bank*', or '*' for everybody"
         )
-    return Rule(users, action, check_pattern(pattern))
+    return users
 
 
 def check_pattern(pattern: object) -> str:
@@ -84,7 +95,7 @@ class Permissions:
             rules = (r for r in self._rules if r.action == action and r.is_for(user))
             own = is_level(user)
             found = self._known[user, action] = tuple(
-                _with_name(r.pattern, user) for r in rules if own or OWN_NAME not in r.pattern
+                with_name(r.pattern, user) for r in rules if own or OWN_NAME not in r.pattern
             )
         return found
 
@@ -104,8 +115,18 @@ def is_level(name: str) -> bool:
     return 0 < len(name) <= MAX_LENGTH
 
 
-def _with_name(pattern: str, user: str) -> str:
+def with_name(pattern: str, user: str) -> str:
+    """Return a pattern with the name of a user in it."""
     return ".".join(user if level == OWN_NAME else level for level in pattern.split("."))
 
 
-__all__ = ["OWN_NAME", "Permissions", "Rule", "check_pattern", "is_level", "parse_rule"]
+__all__ = [
+    "OWN_NAME",
+    "Permissions",
+    "Rule",
+    "check_pattern",
+    "check_users",
+    "is_level",
+    "parse_rule",
+    "with_name",
+]

@@ -1,4 +1,4 @@
-"""``kupool config``: every setting, its value, and the source of the value."""
+"""``kupool config``: every setting, its value and the source of it; or what a user may do."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 from kupool.commands.console import make_console, print_table
 from kupool.commands.settings_flags import add_settings_parser, load_settings
+from kupool.printable import printable
 from kupool.settings import (
     ENV_PREFIX,
     Loaded,
@@ -30,6 +31,11 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--example", action="store_true", help="print a file with all settings and defaults"
     )
+    parser.add_argument(
+        "--user",
+        metavar="NAME",
+        help="show what this user may do instead: the role, and every permission with its source",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -37,12 +43,33 @@ def run(arguments: argparse.Namespace) -> int:
     loaded = load_settings(arguments)
     if loaded is None:
         return 1
+    if arguments.user is not None:
+        return _show_user(loaded, arguments.user)
     if not arguments.example and sys.stdout.isatty():
         rows = ((name, value or "-", source) for name, value, source in _rows(loaded))
         print_table(make_console(), ("setting", "value", "from"), rows)
         return 0
     lines = example() if arguments.example else table(loaded)
     print("\n".join(lines))
+    return 0
+
+
+def _show_user(loaded: Loaded, user: str) -> int:
+    # Only here, as it needs the account file and the checks of the daemon.
+    from kupool.commands.user_permissions import COLUMNS, permission_rows
+
+    try:
+        rows = list(permission_rows(loaded, user))
+    except (ValueError, OSError) as error:
+        print(f"kupool: {error}", file=sys.stderr)
+        return 1
+    if sys.stdout.isatty():
+        print_table(make_console(), COLUMNS, rows)
+        return 0
+    widths = [max(len(row[n]) for row in rows) for n in range(3)]
+    for *cells, source in rows:
+        texts = (f"{text:<{width}}" for text, width in zip(cells, widths, strict=True))
+        print(printable("  ".join((*texts, source))))
     return 0
 
 

@@ -15,7 +15,6 @@ from rich.table import Table
 from rich.text import Text
 
 from kupool.accounts.entries import (
-    ROLES,
     BrokenAccounts,
     KnownAccounts,
     Secret,
@@ -25,6 +24,7 @@ from kupool.accounts.entries import (
 from kupool.accounts.file import AccountFile, CopyError
 from kupool.accounts.hashing import MAX_PASSWORD, hash_password, hash_token, make_token
 from kupool.commands.settings_flags import add_settings_parser, load_settings
+from kupool.permissions.roles import ACCOUNT_ROLES, WORKER
 
 #: The shortest password of a new account, in characters.
 SHORTEST = 8
@@ -68,7 +68,9 @@ def add_parser(subparsers: Any) -> None:
 
 
 def _add_role(parser: Any) -> None:
-    parser.add_argument("--role", choices=ROLES, default=None, help="what it may do at most")
+    parser.add_argument(
+        "--role", choices=ACCOUNT_ROLES, default=None, help="what it may do at most"
+    )
 
 
 def _add_stdin(parser: Any) -> None:
@@ -121,7 +123,7 @@ def _add(arguments: argparse.Namespace, file: AccountFile) -> int:
         raise _Refused(f"{name} has an account already; change it with: kupool user passwd {name}")
     password = _new_password(arguments)
     file.replace(
-        lambda secret: False, (Secret(name, hash_password(password), arguments.role or "worker"),)
+        lambda secret: False, (Secret(name, hash_password(password), arguments.role or WORKER),)
     )
     print(f"Added {name} to {file.path}.")
     return 0
@@ -159,7 +161,7 @@ def _token(arguments: argparse.Namespace, file: AccountFile) -> int:
         raise _Refused(f"{name} has a token with the label {label!r} already; revoke it first")
     token = make_token()
     known = present.passwords.get(name)
-    role = arguments.role or (known.role if known else "worker")
+    role = arguments.role or (known.role if known else WORKER)
     file.replace(lambda secret: False, (Secret(name, hash_token(token), role, label),))
     # Only on standard output, so that a program can read it. It is stored nowhere.
     print(token)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from kupool.daemon.parts import Parts, attempts, rules, server_settings, session_settings
+from kupool.daemon.permissions import grants_of
 from kupool.settings import Settings, value_of, with_values
 
 
@@ -18,12 +19,14 @@ def apply_changes(parts: Parts, old: Settings, fresh: Settings, names: Iterable[
     parts.book.window = settings.jobs.history_window
     parts.book.max_jobs = settings.jobs.history_jobs
     parts.book.max_nonces = settings.jobs.max_nonces
+    parts.permissions.use(grants_of(settings))
+    for connection in parts.server.manager:
+        parts.pool.route(connection)
     if parts.bus is not None:
         parts.bus.apply(settings.bus)
     if parts.compatible is not None:
         parts.compatible.apply(settings)
     if parts.rooms is not None:
-        parts.rooms.access.use(settings.rooms)
         parts.rooms.pace.rate = settings.rooms.rate
     if settings.jobs.interval != old.jobs.interval:
         parts.coordinator.set_interval(settings.jobs.interval)

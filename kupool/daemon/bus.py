@@ -21,6 +21,7 @@ from kupool.bus.topics import pattern_name
 from kupool.daemon.bus_access import BusAccess
 from kupool.daemon.tenants import user_of
 from kupool.net.routing.router import Router
+from kupool.permissions.table import PermissionTable
 from kupool.pool import IEvents
 from kupool.pool.events import BusEvents, NoEvents
 from kupool.settings import NodeBusSettings
@@ -97,13 +98,11 @@ class BusPart:
 
     def routes(self, access: WebAccess, settings: NodeBusSettings) -> Mapping[str, ApiResource]:
         """Return the routes of the HTTP API that are about the bus."""
-        if settings.token:
-            access = access.for_remote()
         visitors = VisitorGate(access.hosts, settings.token, settings.origins, access)
         return bus_routes(
             self.bus,
             visitors,
-            refuse=lambda topic: self.access.refuse_topic(topic, everything=True),
+            refuse=self.access.refuse_event,
             by_get=settings.get == "on",
         )
 
@@ -161,13 +160,18 @@ def make_events(bus: LocalBus | RabbitBus | None, wall: Callable[[], float]) -> 
 
 
 def serve_bus(
-    bus: LocalBus | RabbitBus, settings: NodeBusSettings, methods: Router, *, known_users: bool
+    bus: LocalBus | RabbitBus,
+    settings: NodeBusSettings,
+    methods: Router,
+    *,
+    table: PermissionTable,
+    known_users: bool,
 ) -> BusPart:
-    """Add the methods of the bus for the pool's sessions.
+    """Add the methods of the bus for the pool's sessions, which go by the ``table``.
 
     ``known_users`` says whether passwords prove who a user is.
     """
-    access = BusAccess(settings, user_of)
+    access = BusAccess(settings, table)
     service = BusService(
         bus.broker,
         methods,

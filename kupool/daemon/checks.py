@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import chain
 
 from kupool.accounts.web_tokens import MIN_SECRET
-from kupool.bus.permissions import OWN_NAME, check_pattern, parse_rule
+from kupool.bus.permissions import OWN_NAME, Rule, check_pattern, parse_rule
 from kupool.bus.topics import pattern_name
-from kupool.daemon.bus_access import ACTIONS
 from kupool.daemon.engines import broker_problems, check_engines, refusal
-from kupool.daemon.room_access import ROOM_ACTIONS
+from kupool.daemon.permissions import GRANTS, PATTERNS, RULES
 from kupool.net.transport.endpoints import endpoint_for
 from kupool.net.transport.proxied import parse_networks
+from kupool.permissions.grants import parse_grant
 from kupool.settings import Loaded, value_of
 from kupool.web.control import KnownHosts
 from kupool.web.upgrade import Origins
@@ -85,19 +86,19 @@ def _compatible(loaded: Loaded) -> Iterator[tuple[str, str]]:
 
 
 def _rules(loaded: Loaded) -> Iterator[tuple[str, str]]:
-    yield from _patterns(loaded, "bus_publish", "bus_subscribe")
-    yield from _patterns(loaded, "rooms_create", "rooms_join", "rooms_match")
+    yield from _patterns(loaded)
     try:
         for pattern in loaded.settings.bus.direct:
             pattern_name(pattern)
     except ValueError as error:
         yield "bus_direct", str(error)
-    yield from _permissions(loaded, "bus_permissions", ACTIONS)
-    yield from _permissions(loaded, "rooms_permissions", ROOM_ACTIONS)
+    for name, actions in RULES.items():
+        yield from _permissions(loaded, name, partial(parse_rule, actions=actions))
+    yield from _permissions(loaded, GRANTS, lambda text: parse_grant(text).rule)
 
 
-def _patterns(loaded: Loaded, *names: str) -> Iterator[tuple[str, str]]:
-    for name in names:
+def _patterns(loaded: Loaded) -> Iterator[tuple[str, str]]:
+    for name in PATTERNS:
         try:
             patterns = list(map(check_pattern, value_of(loaded.settings, name)))
         except ValueError as error:
@@ -107,10 +108,12 @@ def _patterns(loaded: Loaded, *names: str) -> Iterator[tuple[str, str]]:
             yield name, f"{OWN_NAME} needs --auth: without it anybody may use any name"
 
 
-def _permissions(loaded: Loaded, name: str, actions: Sequence[str]) -> Iterator[tuple[str, str]]:
+def _permissions(
+    loaded: Loaded, name: str, parse: Callable[[str], Rule]
+) -> Iterator[tuple[str, str]]:
     for number, text in enumerate(value_of(loaded.settings, name), 1):
         try:
-            rule = parse_rule(text, actions)
+            rule = parse(text)
         except ValueError as error:
             yield name, f"rule {number}: {error}"
             return

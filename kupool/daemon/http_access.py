@@ -12,9 +12,11 @@ from typing import Any
 from kupool.accounts.logins import Logins
 from kupool.accounts.web_tokens import KEYS_FILE, SigningKeys, WebIdentity, WebTokens
 from kupool.net.transport.proxied import TrustedProxies
+from kupool.permissions.roles import ADMIN
+from kupool.permissions.table import PermissionTable
 from kupool.settings import Settings
 from kupool.storage.copies import replace_file
-from kupool.web.access import ADMIN, WebAccess
+from kupool.web.access import WebAccess
 from kupool.web.answers import ApiResource
 from kupool.web.control import KnownHosts
 from kupool.web.login import LoginPages
@@ -36,15 +38,15 @@ def make_http_access(
     wall: Callable[[], float],
     logins: Logins | None,
     *,
+    permissions: PermissionTable,
     others: Sequence[Any] = (),
     folder: Path | None,
 ) -> HttpAccess:
     """Read the secret and the keys in the data folder, or make them. Blocking.
 
     Without a data folder and a secret in the settings there is none, and keys are made for this
-    process alone.
-    ``others`` are the public keys of those whose tokens are accepted too. Raises
-    :class:`OSError` and :class:`ValueError`.
+    process alone. ``permissions`` say who may use a route. ``others`` are the public keys of those
+    whose tokens are accepted too. Raises :class:`OSError` and :class:`ValueError`.
     """
     own = settings.logins
     if own.token_secret:
@@ -62,6 +64,7 @@ def make_http_access(
         logins=logins,
         tokens=tokens,
         proxies=TrustedProxies(settings.listen.http_trusted_proxies),
+        permissions=permissions,
     )
     pages = LoginPages(access, tokens, own.token_lifetime, wall)
     return HttpAccess(access, pages.routes())

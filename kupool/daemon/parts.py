@@ -23,6 +23,7 @@ from kupool.daemon.clock_watch import ClockWatch
 from kupool.daemon.connection_limits import DescriptorShares, descriptor_limit, trusted_proxies
 from kupool.daemon.fence import FencedLog
 from kupool.daemon.files import LOG_FILE, SPOOL_FILE, STORE_FILE, has_spool, uses_files
+from kupool.daemon.permissions import grants_of
 from kupool.daemon.rooms import RoomsPart, make_rooms
 from kupool.daemon.tenants import Tenants
 from kupool.live.hub import Hub
@@ -33,6 +34,7 @@ from kupool.net.server import Server
 from kupool.net.transport.certificates import Certificates
 from kupool.net.transport.endpoints import parse_address
 from kupool.net.transport.proxied import ProxySettings
+from kupool.permissions.table import PermissionTable
 from kupool.pool.acceptance import Acceptance, BatchSettings
 from kupool.pool.coordinator import Coordinator
 from kupool.pool.handlers import AttemptSettings, Handlers
@@ -89,6 +91,7 @@ class Parts:
     book: JobBook
     acceptance: Acceptance
     handlers: Handlers
+    permissions: PermissionTable
     pool: Pool
     server: Server
     coordinator: Coordinator
@@ -143,10 +146,11 @@ def build(
         reactor, wall, way, batch_settings(settings.submissions), instance=instance, events=events
     )
     methods = Router()
+    table = PermissionTable(grants_of(settings))
     known_users = bool(settings.listen.auth)
     bus_part = None
     if bus is not None:
-        bus_part = serve_bus(bus, settings.bus, methods, known_users=known_users)
+        bus_part = serve_bus(bus, settings.bus, methods, table=table, known_users=known_users)
     room_bus = None
     if settings.rooms.offered == "on":
         room_bus = make_room_bus(settings.bus, reactor, wall, log_url=settings.log.url)
@@ -155,6 +159,7 @@ def build(
         reactor,
         wall,
         methods,
+        table=table,
         max_waiting=settings.limits.max_connections,
         known_users=known_users,
         bus=room_bus,
@@ -183,6 +188,7 @@ def build(
             name_settings(settings.listen, settings.limits),
             lambda name: stats.counted(*split_username(name)),
         ),
+        permissions=table,
     )
     certificates = Certificates(reactor, wall)
     tenants = [part.service for part in (bus_part, rooms) if part is not None]
@@ -222,6 +228,7 @@ def build(
         book=book,
         acceptance=acceptance,
         handlers=handlers,
+        permissions=table,
         pool=pool,
         server=server,
         coordinator=coordinator,

@@ -11,6 +11,7 @@ from kupool.daemon.room_access import RoomAccess
 from kupool.daemon.tenants import user_of
 from kupool.errors import GOING_DOWN
 from kupool.net.routing.router import Router
+from kupool.permissions.table import PermissionTable
 from kupool.settings import NodeRoomsSettings
 
 if TYPE_CHECKING:
@@ -26,14 +27,13 @@ LAST_WORDS = 1.0
 
 @dataclass(frozen=True)
 class RoomsPart:
-    """The rooms, with the limit of requests to them and the check of permissions.
+    """The rooms, with the limit of requests to them.
 
     ``bus`` connects the nodes that share the rooms, if there is one.
     """
 
     service: RoomService
     pace: RequestPace
-    access: RoomAccess
     bus: RabbitBus | None
 
     @property
@@ -65,15 +65,17 @@ def make_rooms(
     wall: Callable[[], float],
     methods: Router,
     *,
+    table: PermissionTable,
     max_waiting: int,
     known_users: bool,
     bus: RabbitBus | None,
 ) -> RoomsPart | None:
     """Make the rooms and add their methods for the pool's sessions; None if they are off.
 
-    The nodes on ``bus`` share their rooms; no session may have access to that bus. ``max_waiting``
-    limits the players who wait for a match. ``known_users`` says whether passwords prove who a user
-    is. Without members and waiting players, no timer runs.
+    They go by the ``table`` of permissions. The nodes on ``bus`` share their rooms; no session may
+    have access to that bus. ``max_waiting`` limits the players who wait for a match.
+    ``known_users`` says whether passwords prove who a user is. Without members and waiting players,
+    no timer runs.
     """
     if settings.offered == "off":
         return None
@@ -83,7 +85,6 @@ def make_rooms(
     from kupool.rooms.spread.settings import SpreadSettings
 
     pace = RequestPace(settings.rate)
-    access = RoomAccess(settings, user_of)
     service = RoomService(
         reactor,
         user_of,
@@ -103,12 +104,12 @@ def make_rooms(
             close_timeout=LAST_WORDS,
         ),
         max_data=settings.max_data,
-        may=access,
+        may=RoomAccess(table),
         wall=wall,
         bus=bus,
         spread=SpreadSettings(max_entry=MAX_STATE),
     )
-    return RoomsPart(service, pace, access, bus)
+    return RoomsPart(service, pace, bus)
 
 
 __all__ = ["RoomsPart", "make_rooms"]

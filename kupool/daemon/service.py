@@ -176,6 +176,7 @@ class Daemon:
                 self.settings,
                 self._wall,
                 self.parts.logins,
+                permissions=self.parts.permissions,
                 others=others,
                 folder=None if folder is None else folder.path,
             )

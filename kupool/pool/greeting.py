@@ -14,6 +14,8 @@ from kupool.accounts.login_guard import TryAgain
 from kupool.accounts.logins import Logins
 from kupool.errors import CLOSE_UNAUTHORIZED, TRY_AGAIN, UNAUTHORIZED, UNAVAILABLE
 from kupool.net.routing.interfaces import IRouter
+from kupool.permissions.roles import ANONYMOUS
+from kupool.permissions.table import PermissionTable
 from kupool.pool.names import Names
 from kupool.pool.session import VALID_USERNAME, valid_username
 from kupool.session.connection import Connection
@@ -38,16 +40,14 @@ NEEDS_ID = f"authorize needs an id: an integer, or a string of at most {MAX_ID_B
 #: Seconds after which a client may try again that was refused for its new name.
 NAME_WAIT = 60.0
 
-#: The role of every user if no passwords are checked.
-ANONYMOUS = "anonymous"
-
 
 @implementer(IRouter)
 class Greeting:
     """Handles the messages of a connection until it is authorized.
 
     ``admit`` is called with the connection, the username and the role. It makes the session and
-    sets the router for the following messages. ``names`` limits new usernames.
+    sets the router for the following messages. ``permissions`` say who may call ``authorize``,
+    ``names`` limits new usernames.
     """
 
     _log = Logger()
@@ -56,10 +56,12 @@ class Greeting:
         self,
         admit: Callable[[Connection, str, str], bytes],
         logins: Logins | None,
+        permissions: PermissionTable,
         names: Names | None = None,
     ) -> None:
         self._admit = admit
         self._logins = logins
+        self._permissions = permissions
         self._names = names
         authorize = request_type("authorize", AuthorizeParams)
         self._decode: Callable[[bytes], Any] = request_decoder({"authorize": authorize}).decode
@@ -116,7 +118,10 @@ class Greeting:
         ).addErrback(self._broken, connection)
 
     def _welcome(self, connection: Connection, message_id: RequestId, name: str, role: str) -> None:
-        """Make the session, unless there are too many new names."""
+        """Make the session, if that is permitted and there are not too many new names."""
+        if not self._permissions.may(split_username(name)[0], role, "call", "authorize"):
+            self._refuse(connection, message_id, f"authorize is not permitted to the role {role}")
+            return
         names = self._names
         refused = "" if names is None else names.admit(name, connection.host)
         if isinstance(refused, str):

@@ -16,12 +16,14 @@ from kupool.accounts.logins import Logins
 from kupool.errors import CLOSE_UNAUTHORIZED
 from kupool.live import IChannel
 from kupool.net.interfaces import IConnectionObserver
+from kupool.permissions.table import PermissionTable
 from kupool.pool import IEvents
 from kupool.pool.acceptance import Acceptance
 from kupool.pool.greeting import Greeting
 from kupool.pool.handlers import Handlers
 from kupool.pool.jobs import Job, JobBook
 from kupool.pool.names import Names
+from kupool.pool.permitted import PermittedMethods
 from kupool.pool.session import Session
 from kupool.session.connection import Connection
 from kupool.timing.buckets import Bucket
@@ -50,7 +52,8 @@ class SessionSettings:
 class Pool:
     """Makes sessions of connections, and sends them jobs over a channel.
 
-    ``events`` is told about jobs and sessions.
+    ``events`` is told about jobs and sessions. ``permissions`` say which methods a session may
+    call, by default all.
     """
 
     _log = Logger()
@@ -67,13 +70,16 @@ class Pool:
         settings: SessionSettings,
         logins: Logins | None = None,
         names: Names | None = None,
+        permissions: PermissionTable | None = None,
     ) -> None:
         self._clock = clock
         self._book = book
         self._acceptance = acceptance
         self._handlers = handlers
         self.settings = settings
-        self._greeting = Greeting(self._admit, logins, names)
+        self._permissions = permissions or PermissionTable()
+        self._permitted = PermittedMethods(handlers, self._permissions)
+        self._greeting = Greeting(self._admit, logins, self._permissions, names)
         self._channel = channel
         self._events = events
         self._payload: tuple[Job, bytes, int] | None = None
@@ -131,7 +137,7 @@ class Pool:
         connection.deadline = None
         connection.around.owner.welcome(connection)
         connection.max_frame = settings.max_frame
-        connection.router = self._handlers
+        self.route(connection)
         self._channel.subscribe(connection)
         self.sessions += 1
         self.users[session.user] += 1
@@ -144,6 +150,16 @@ class Pool:
         self._events.opened(session, connection.peer)
         job = self._book.current
         return b"" if job is None else self._job_for(job, session)
+
+    def route(self, connection: Connection) -> None:
+        """Let a session call its methods, by the permissions as they are now.
+
+        Only a session that may not call all of them is asked at each message.
+        """
+        session: Session | None = connection.context
+        if session is not None:
+            free = self._permissions.may_call_all(session.user, session.role)
+            connection.router = self._handlers if free else self._permitted
 
     def _shared(self, session: Session, connection: Connection) -> tuple[Bucket, ...]:
         now = connection.last_seen

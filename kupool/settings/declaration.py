@@ -294,6 +294,13 @@ class NodeLoginSettings:
         least=0.1,
         name="auth_timeout",
     )
+    permissions: tuple[str, ...] = _setting(
+        TEXT,
+        (),
+        "additional permission WHO ACTION PATTERN, where WHO is a user or @ and a role: 'bank "
+        "subscribe bank.>', '@operator GET /stats'; kupool config --user shows what applies",
+        reload=True,
+    )
     http_secret: str = _setting(
         TEXT,
         "",

@@ -19,17 +19,15 @@ from twisted.web.server import Request
 from kupool.accounts.login_guard import TryAgain
 from kupool.accounts.logins import Logins
 from kupool.accounts.web_tokens import BadToken, WebIdentity, WebTokens
-from kupool.web.answers import ApiError, Handler, header
+from kupool.permissions.offered import OFFERED, Offered
+from kupool.permissions.roles import ADMIN, ANONYMOUS, OPERATOR, includes
+from kupool.permissions.table import PermissionTable
+from kupool.web.answers import ApiError, ApiResource, Handler, header
 from kupool.web.control import KnownHosts, host_of
-from kupool.web.upgrade import normal_origin
+from kupool.web.upgrade import Origins
 
 #: The cookie of a login.
 COOKIE = "kupool_token"
-
-ANONYMOUS, WORKER, OPERATOR, ADMIN = "anonymous", "worker", "operator", "admin"
-
-#: The roles, each of which may do what those before it may.
-ORDER = (ANONYMOUS, WORKER, OPERATOR, ADMIN)
 
 #: Nobody who is known.
 NOBODY = WebIdentity("", ANONYMOUS)
@@ -45,12 +43,12 @@ _READING = (b"GET", b"HEAD", b"OPTIONS")
 
 
 class WebAccess:
-    """Lets requests use routes by their role.
+    """Lets requests use routes by the user and the role, as the ``permissions`` say.
 
     ``secrets`` are bearer tokens that stand for somebody, such as the secret of this machine.
-    ``proxies`` are believed about the address of who asks. ``origins`` are pages elsewhere that
-    may ask. Without ``logins`` nobody can log in; without ``tokens`` no signed token is accepted.
-    With ``local`` requests from this machine may read without credentials.
+    ``proxies`` are believed about the address of who asks. Without ``logins`` nobody can log in;
+    without ``tokens`` no signed token is accepted. With ``local`` requests from this machine may
+    read without credentials.
     """
 
     def __init__(
@@ -61,60 +59,73 @@ class WebAccess:
         logins: Logins | None = None,
         tokens: WebTokens | None = None,
         proxies: Container[str] = (),
-        origins: Container[str] = (),
+        permissions: PermissionTable | None = None,
         local: bool = True,
     ) -> None:
         self.hosts = hosts
+        self._pages = Origins((), hosts)
+        self._permissions = permissions or PermissionTable()
         self.logins = logins
         self.tokens = tokens
         self._secrets = dict(secrets or {})
         self._local = local
         self._proxies = proxies
-        self._origins = origins
 
-    def for_remote(self) -> WebAccess:
-        """Return the same without the right of this machine to read."""
+    def with_token(self, token: str) -> WebAccess:
+        """Return the same with one more bearer token, that of an admin.
+
+        This machine has no right to read by it then.
+        """
         return WebAccess(
             self.hosts,
-            secrets=self._secrets,
+            secrets={**self._secrets, token: WebIdentity("token", ADMIN)},
             logins=self.logins,
             tokens=self.tokens,
             proxies=self._proxies,
-            origins=self._origins,
+            permissions=self._permissions,
             local=False,
         )
 
-    def guard(self, least: str, handler: Handler) -> Handler:
-        """Return a handler for those who have at least a role."""
+    def resource(self, path: str, handlers: Mapping[bytes, Handler]) -> ApiResource:
+        """Return the resource of a route whose methods are for those who may use them.
+
+        An open method of the table admits everybody by itself. Raises :class:`KeyError` for a
+        method or a path that the table lacks.
+        """
+        return ApiResource(
+            {method: self._guarded(path, method, handlers[method]) for method in handlers}
+        )
+
+    def _guarded(self, path: str, method: bytes, handler: Handler) -> Handler:
+        if OFFERED[method.decode(), path].open:
+            return handler
 
         async def guarded(request: Request) -> object:
-            await self.admit(request, least)
+            self.require_page(request)
+            await self.authorize(request, path)
             return await handler(request)
 
         return guarded
 
-    async def admit(self, request: Any, least: str) -> WebIdentity:
-        """Return who a request is from, if they may; raises :class:`ApiError`."""
-        self.hosts.require(request)
-        self.check_page(request)
-        return await self.authorize(request, least)
-
-    async def authorize(self, request: Any, least: str) -> WebIdentity:
-        """Return who a request is from, if their role is enough; raises :class:`ApiError`."""
+    async def authorize(self, request: Any, path: str) -> WebIdentity:
+        """Return who a request to a route is from, if they may; raises :class:`ApiError`."""
         identity = await self.identify(request)
+        method = b"GET" if request.method == b"HEAD" else request.method
+        route = OFFERED[method.decode(), path]
         if identity is NOBODY and self._local and self.is_local(request):
             if request.method in _READING:
                 identity = LOCAL
-            elif least != ANONYMOUS:
+            elif not self._may(NOBODY, route):
                 raise _unauthorized(
                     "log in, or send the secret in the file http-secret of the data folder as "
                     "Authorization: Bearer"
                 )
-        if ORDER.index(identity.role) >= ORDER.index(least):
+        if self._may(identity, route):
             request.identity = identity
             return identity
         if identity is NOBODY:
             raise _unauthorized("log in first")
+        least = self._permissions.least(route.action, route.name)
         raise ApiError(
             403, f"forbidden: needs the role {least}, {identity.user} is {identity.role}"
         )
@@ -137,7 +148,11 @@ class WebAccess:
                 identity = self._signed(cookie.decode(errors="replace"))
         except ApiError:
             return False
-        return ORDER.index(identity.role) >= ORDER.index(OPERATOR)
+        return includes(identity.role, OPERATOR)
+
+    def _may(self, identity: WebIdentity, route: Offered) -> bool:
+        user, role = identity.user, identity.role
+        return self._permissions.may(user, role, route.action, route.levels)
 
     async def identify(self, request: Request) -> WebIdentity:
         """Return who a request says it is from; raises :class:`ApiError` where that is wrong."""
@@ -199,19 +214,13 @@ class WebAccess:
             raise _unauthorized("wrong name or password")
         return WebIdentity(user, role)
 
-    def check_page(self, request: Request) -> None:
-        """Refuse what a page of another site asks for; raises :class:`ApiError`."""
-        origin = header(request, b"origin")
-        if origin is None:
-            return
-        scheme = "https" if request.isSecure() else "http"
-        try:
-            page = normal_origin(origin)
-            own = normal_origin(f"{scheme}://{header(request, b'host') or ''}")
-        except ValueError:
-            page, own = "", " "
-        if page != own and page not in self._origins:
-            raise ApiError(403, "Origin: not a page that may use this")
+    def require_page(self, request: Request) -> None:
+        """Refuse a host that is not known, and what a page of another site asks for.
+
+        Raises :class:`ApiError`.
+        """
+        self.hosts.require(request)
+        self._pages.require(request)
 
     def is_local(self, request: Any) -> bool:
         """Say whether a request is from this machine, under a local name, and through no proxy."""
@@ -253,4 +262,4 @@ def _is_local_name(host: str) -> bool:
     return name == "localhost" or _is_loopback(name)
 
 
-__all__ = ["ADMIN", "ANONYMOUS", "COOKIE", "NOBODY", "OPERATOR", "WORKER", "WebAccess"]
+__all__ = ["COOKIE", "LOCAL", "NOBODY", "WebAccess"]

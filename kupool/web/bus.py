@@ -14,8 +14,10 @@ from kupool.bus.publishing import MAX_TIMEOUT, MIN_TIMEOUT
 from kupool.bus.topics import topic_name
 from kupool.errors import ErrorText
 from kupool.web.answers import ApiError, ApiResource, JsonAnswer, read_json
-from kupool.web.bus_status import BusStatusPages
+from kupool.web.bus_status import STATUS_PATH, TRACE_PATH, BusStatusPages
 from kupool.web.visitors import VisitorGate
+
+PUBLISH_PATH = "/bus/publish"
 
 #: The HTTP status of each outcome.
 STATUS = {
@@ -61,12 +63,12 @@ class BusPublishing:
 
     async def post(self, request: Request) -> object:
         """Publish the message in the body, a JSON object."""
-        await self._visitors.admit(request)
+        await self._visitors.admit(request, PUBLISH_PATH)
         return await self._publish(request, read_json(request))
 
     async def get(self, request: Request) -> object:
         """Publish the message in the query; for development only."""
-        await self._visitors.admit(request)
+        await self._visitors.admit(request, PUBLISH_PATH)
         arguments: dict[bytes, list[bytes]] = request.args or {}
         try:
             params: dict[str, object] = {n.decode(): v[0].decode() for n, v in arguments.items()}
@@ -159,9 +161,9 @@ def bus_routes(
     """
     pages = BusStatusPages(bus, visitors)
     return {
-        "/bus/publish": BusPublishing(bus, visitors, refuse=refuse, by_get=by_get).route(),
-        "/bus/status": pages.status_route(),
-        "/bus/trace": pages.trace_route(),
+        PUBLISH_PATH: BusPublishing(bus, visitors, refuse=refuse, by_get=by_get).route(),
+        STATUS_PATH: pages.status_route(),
+        TRACE_PATH: pages.trace_route(),
     }
 
 

@@ -11,6 +11,8 @@ from kupool.web.answers import ApiError, ApiResource, Handler
 from kupool.web.queries import show_moment, show_time
 from kupool.web.visitors import VisitorGate
 
+STATUS_PATH, TRACE_PATH = "/bus/status", "/bus/trace"
+
 #: The most subscribers in one answer.
 MAX_SUBSCRIBERS = 1000
 
@@ -45,7 +47,7 @@ class BusStatusPages:
 
     async def status(self, request: Request) -> object:
         """Return the topics with the latest messages, or with ``?topic=`` one topic."""
-        await self._visitors.admit(request)
+        await self._visitors.admit(request, STATUS_PATH)
         arguments: dict[bytes, list[bytes]] = request.args or {}
         for name in arguments:
             if name != b"topic":
@@ -55,7 +57,7 @@ class BusStatusPages:
 
     async def trace(self, request: Request) -> object:
         """Return the steps of a message, by its id or ``trace-id``."""
-        await self._visitors.admit(request)
+        await self._visitors.admit(request, TRACE_PATH)
         postpath: Any = request.postpath
         message_id = b"/".join(postpath).decode(errors="replace")
         steps = await self._asked(self._bus.trace(message_id))

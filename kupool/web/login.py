@@ -15,8 +15,8 @@ from typing import Any
 from twisted.web.server import Request
 
 from kupool.accounts.web_tokens import LONGEST, WebIdentity, WebTokens
-from kupool.web.access import ANONYMOUS, COOKIE, NOBODY, WORKER, WebAccess
-from kupool.web.answers import ApiError, ApiResource, read_json, tokens
+from kupool.web.access import COOKIE, NOBODY, WebAccess
+from kupool.web.answers import ApiError, ApiResource, Handler, read_json, tokens
 
 #: The error for an empty name or password, by language.
 EMPTY = {
@@ -41,18 +41,18 @@ class LoginPages:
 
     def routes(self) -> dict[str, ApiResource]:
         """Return the resources by their paths."""
-        guard = self._access.guard
-        return {
-            "/api/login": ApiResource({b"POST": self.log_in}),
-            "/api/refresh": ApiResource({b"POST": guard(WORKER, self.refresh)}),
-            "/api/logout": ApiResource({b"POST": self.log_out}),
-            "/api/me": ApiResource({b"GET": guard(ANONYMOUS, self.me)}),
+        table: dict[str, dict[bytes, Handler]] = {
+            "/api/login": {b"POST": self.log_in},
+            "/api/refresh": {b"POST": self.refresh},
+            "/api/logout": {b"POST": self.log_out},
+            "/api/me": {b"GET": self.me},
         }
+        resource = self._access.resource
+        return {path: resource(path, handlers) for path, handlers in table.items()}
 
     async def log_in(self, request: Request) -> object:
         """``POST /api/login``: a token for a name and a password."""
-        self._access.hosts.require(request)
-        self._access.check_page(request)
+        self._access.require_page(request)
         params = read_json(request)
         user, password = params.get("username"), params.get("password")
         if not isinstance(user, str) or not isinstance(password, str) or not user or not password:
@@ -73,8 +73,7 @@ class LoginPages:
 
     async def log_out(self, request: Request) -> object:
         """``POST /api/logout``: remove the cookie."""
-        self._access.hosts.require(request)
-        self._access.check_page(request)
+        self._access.require_page(request)
         self._set_cookie(request, "", 0)
         return {}
 

@@ -35,10 +35,11 @@ from twisted.web.server import Request
 
 from kupool.callbacks import called
 from kupool.errors import ERRORS
+from kupool.permissions.roles import WORKER
 from kupool.stats import IStatsStore
 from kupool.timing.waiting import Waiters
 from kupool.web import IStatusSource
-from kupool.web.access import NOBODY, WORKER
+from kupool.web.access import NOBODY
 from kupool.web.answers import ApiError
 from kupool.web.queries import FOREVER, MAX_RANGE, MINUTE, Query, parse_query, show_time
 from kupool.wire.messages import split_username

@@ -25,17 +25,33 @@ _UPGRADE = {
 
 
 class Origins:
-    """The pages that may open a WebSocket.
+    """The pages that may open a WebSocket, or ask for something.
 
     A client that is not a browser sends no ``Origin`` and is accepted. A page is accepted from this
     server's own host, under a name that ``hosts`` knows, and from the given origins, such as
-    ``https://pool.example.com``; ``*`` accepts every page. Raises :class:`ValueError` for a text
+    ``https://pool.example.com``; ``*`` accepts every page. With ``any_port`` the pages of every
+    known host are accepted, whatever their scheme and port. Raises :class:`ValueError` for a text
     that is not an origin.
     """
 
-    def __init__(self, origins: Collection[str], hosts: KnownHosts) -> None:
+    def __init__(
+        self, origins: Collection[str], hosts: KnownHosts, *, any_port: bool = False
+    ) -> None:
+        self._any_port = any_port
         self._allowed = {normal_origin(origin) for origin in origins}
         self._hosts = hosts
+
+    def names(self, origin: str) -> bool:
+        """Say whether an origin is one of those given, beside this server's own."""
+        try:
+            return normal_origin(origin) in self._allowed
+        except ValueError:
+            return False
+
+    def require(self, request: Request) -> None:
+        """Refuse what another page asks for; raises :class:`ApiError`."""
+        if not self.allows(request):
+            raise ApiError(403, "Origin: pages of that site may not use this")
 
     def allows(self, request: Request) -> bool:
         """Say whether the page that sends a request is accepted."""
@@ -48,6 +64,8 @@ class Origins:
             return False
         if origin in self._allowed:
             return True
+        if self._any_port:
+            return self._hosts.knows(origin.partition("://")[2])
         host = header(request, b"host") or ""
         scheme = "https" if request.isSecure() else "http"
         return self._hosts.knows(host) and normal_origin(f"{scheme}://{host}") == origin

@@ -26,6 +26,7 @@ ASKED_FOR = {
     "log_retention", "log_max_size", "keep_minutes", "keep_hours",  # kupool.daemon.housekeeping
     "bus_publish", "bus_subscribe", "bus_permissions", "bus_operators",  # test_bus.py
     "rooms_create", "rooms_join", "rooms_match", "rooms_permissions",  # test_rooms.py
+    "permissions",  # test_permissions.py
 }  # fmt: skip
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from kupool.daemon.checks import check
-from kupool.daemon.room_access import ROOM_ACTIONS
 from kupool.net.testing import MemoryPeer
+from kupool.permissions.offered import ROOM
 from kupool.rooms.service import CREATE, JOIN, MATCH
 from kupool.settings import SettingError, load
 from tests.fakes.daemon_case import PORT, DaemonCase
@@ -50,7 +50,7 @@ class PermissionTests(RoomsCase):
     }
 
     def test_the_actions_are_those_of_the_rooms(self) -> None:
-        self.assertEqual(ROOM_ACTIONS, (CREATE, JOIN, MATCH))
+        self.assertEqual(ROOM.actions, (CREATE, JOIN, MATCH))
 
     def test_rooms(self) -> None:
         alice, bob, bank = (self.user(name) for name in ("alice", "bob", "bank-1"))

@@ -317,7 +317,7 @@ class ChangeTests(SynchronousTestCase):
         several = {"addr", "ws_origins", "http_hosts", "proxy_trusted", "auth"}
         several |= {"http_trusted_proxies", "token_keys"}
         several |= {"bus_publish", "bus_subscribe", "bus_operators", "bus_origins"}
-        several |= {"bus_permissions", "rooms_permissions"}
+        several |= {"permissions", "bus_permissions", "rooms_permissions"}
         several |= {"rooms_create", "rooms_join", "rooms_match"}
         several.add("bus_direct")
         self.assertEqual({name for name, f in declared().items() if repeatable(f)}, several)

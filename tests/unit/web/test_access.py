@@ -15,6 +15,8 @@ from kupool.accounts.login_guard import LoginSettings
 from kupool.accounts.logins import Logins
 from kupool.accounts.web_tokens import SigningKeys, WebIdentity, WebTokens
 from kupool.net.transport.proxied import TrustedProxies
+from kupool.permissions.grants import parse_grant
+from kupool.permissions.table import PermissionTable
 from kupool.web.access import WebAccess
 from kupool.web.control import KnownHosts
 from kupool.web.login import LoginPages
@@ -47,12 +49,14 @@ class AccessCase(RouteTestCase):
         self.logins = Logins(self.clock, Authenticator(self.clock, [checker]), settings)
         self.addCleanup(self.logins.guard.refusals.stop)
         self.tokens = WebTokens(SigningKeys.of_secret("x" * 32, lambda: NOW), lambda: NOW)
+        self.permissions = PermissionTable()
         access = WebAccess(
             KnownHosts(["pool.example.com"]),
             secrets={SECRET: WebIdentity("local", "admin")},
             logins=self.logins,
             tokens=self.tokens,
             proxies=TrustedProxies(["10.0.0.0/8"]),
+            permissions=self.permissions,
         )
         pages = LoginPages(access, self.tokens, 3600.0, lambda: NOW)
         self.site = make_site(
@@ -99,6 +103,23 @@ class RoleTests(AccessCase):
                     self.assertNotIn(code, (401, 403), (role, path))
                 else:
                     self.assertEqual(code, 401 if role == "anonymous" else 403, (role, path))
+
+    def test_rules_that_change(self) -> None:
+        """Issue 15, build 2: routes go by the table as it is now."""
+        worker, operator = self.token("worker"), self.token("operator")
+        self.permissions.use([parse_grant("@admin GET /stats"), parse_grant("alice GET /bans")])
+        answer = self.ask_as(operator, "/shutdown/status")
+        self.assertEqual(answer.code, 200)
+        answer = self.ask_as(operator, "/stats")
+        self.assertEqual(
+            (answer.code, answer.json["error"]),
+            (403, "forbidden: needs the role admin, alice is operator"),
+        )
+        self.assertEqual(self.ask_as(worker, "/bans").code, 200)
+        self.assertEqual(self.ask_as(self.token("worker", "bob"), "/bans").code, 403)
+        self.permissions.use([])
+        self.assertEqual(self.ask_as(worker, "/stats").code, 200)
+        self.assertEqual(self.ask_as(worker, "/bans").code, 403)
 
     def test_a_worker_sees_their_own_counts(self) -> None:
         self.count(1795255500, "alice", "bob")

@@ -62,6 +62,7 @@ class BusCase(SynchronousTestCase):
         request = DummyRequest(below.split(b"/") if below else [])
         request.method = method
         request.path = path.encode()
+        request.getCookie = lambda name: None  # which this request of Twisted's lacks
         request.args = query or {}
         request.content = io.BytesIO(body if isinstance(body, bytes) else json.dumps(body).encode())
         sent = {"host": "localhost", "content-type": "application/json", **(sent or {})}
@@ -172,6 +173,8 @@ class BusPublishingTests(BusCase):
             ({"host": "evil.example"}, {}, 403),
             ({"origin": "https://evil.example"}, {}, 403),
             ({"origin": "http://localhost:8081"}, {}, 202),
+            # From a proxy that speaks TLS to browsers.
+            ({"origin": "https://localhost"}, {}, 202),
             ({"origin": "null"}, {}, 403),
             ({"origin": "https://good.example"}, {"origins": ["https://GOOD.example:443"]}, 202),
         ):

@@ -1,0 +1,137 @@
+"""What can be permitted: kinds of names with their actions, and the methods and routes there are.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from kupool.permissions.roles import ANONYMOUS, OPERATOR, WORKER
+
+
+class NameKind(NamedTuple):
+    """A kind of names, and what can be done with one.
+
+    Rules take the actions of a kind only if it is ``used``: no part of the program asks about the
+    others yet.
+    """
+
+    name: str
+    actions: tuple[str, ...]
+    used: bool = True
+
+
+METHOD = NameKind("method", ("call",))
+TOPIC = NameKind("topic", ("publish", "subscribe"))
+ROOM = NameKind("room", ("create", "join", "match"))
+ROUTE = NameKind("route", ("GET", "POST"))
+CHANNEL = NameKind("channel", ("channel.publish", "channel.subscribe"), used=False)
+LOG_TOPIC = NameKind("log topic", ("log.publish", "log.subscribe"), used=False)
+
+#: All kinds, in the order in which they are shown.
+KINDS = (METHOD, TOPIC, ROOM, ROUTE, CHANNEL, LOG_TOPIC)
+
+#: The actions that a rule may have.
+ACTIONS = tuple(action for kind in KINDS if kind.used for action in kind.actions)
+
+
+class Offered(NamedTuple):
+    """A method or a route that the program has, and the role that is enough for it by default.
+
+    One that is ``open`` takes everybody: no rule changes that. One that ``changes`` something is
+    never permitted to everybody by a rule if it needs a role by default.
+    """
+
+    action: str
+    name: str
+    role: str = ANONYMOUS
+    open: bool = False
+    changes: bool = False
+
+    @property
+    def levels(self) -> str:
+        """The name in the form of a topic, so that patterns of topics can cover it."""
+        return route_name(self.name) if self.name.startswith("/") else self.name
+
+
+def route_name(path: str) -> str:
+    """Return a path, or a pattern of paths, in the form of a topic: dots for slashes."""
+    return path[1:].replace("/", ".") or "/"
+
+
+def route_path(name: str) -> str:
+    """Return the path, or the pattern of paths, that has a name in the form of a topic."""
+    return "/" if name == "/" else "/" + name.replace(".", "/")
+
+
+#: The methods of a session.
+METHODS = (
+    Offered("call", "authorize"),
+    Offered("call", "submit"),
+    # The heartbeat: a session without it would be ended as silent.
+    Offered("call", "ping", open=True),
+    Offered("call", "bus.publish"),
+    Offered("call", "bus.subscribe"),
+    Offered("call", "bus.unsubscribe"),
+    Offered("call", "bus.watch"),
+    Offered("call", "bus.unwatch"),
+    Offered("call", "bus.status"),
+    Offered("call", "bus.trace"),
+    Offered("call", "room.create"),
+    Offered("call", "room.join"),
+    Offered("call", "room.leave"),
+    Offered("call", "room.send"),
+    Offered("call", "room.list"),
+    Offered("call", "match.join"),
+    Offered("call", "match.cancel"),
+)
+
+#: The routes of the HTTP server. HEAD counts as GET.
+ROUTES = (
+    Offered("GET", "/", open=True),
+    Offered("GET", "/health", open=True),
+    Offered("GET", "/ready", open=True),
+    # The first message on it has to be an authorize.
+    Offered("GET", "/ws", open=True),
+    Offered("POST", "/api/login", open=True),
+    Offered("POST", "/api/logout", open=True),
+    Offered("POST", "/api/refresh", WORKER, changes=True),
+    Offered("GET", "/api/me"),
+    Offered("GET", "/stats", WORKER),
+    Offered("GET", "/shutdown/status", OPERATOR),
+    Offered("POST", "/jobs/rotate", OPERATOR, changes=True),
+    Offered("POST", "/jobs/interval", OPERATOR, changes=True),
+    Offered("GET", "/bans", OPERATOR),
+    Offered("POST", "/bans/lift", OPERATOR, changes=True),
+    Offered("POST", "/bus/publish", OPERATOR, changes=True),
+    Offered("GET", "/bus/publish", OPERATOR, changes=True),
+    # What a browser asks before it sends something from another site's page.
+    Offered("OPTIONS", "/bus/publish", open=True),
+    Offered("GET", "/bus/status", OPERATOR),
+    Offered("OPTIONS", "/bus/status", open=True),
+    Offered("GET", "/bus/trace", OPERATOR),
+    Offered("OPTIONS", "/bus/trace", open=True),
+)
+
+#: By action and name.
+OFFERED = {(found.action, found.name): found for found in (*METHODS, *ROUTES)}
+
+
+__all__ = [
+    "ACTIONS",
+    "CHANNEL",
+    "KINDS",
+    "LOG_TOPIC",
+    "METHOD",
+    "METHODS",
+    "OFFERED",
+    "ROOM",
+    "ROUTE",
+    "ROUTES",
+    "TOPIC",
+    "NameKind",
+    "Offered",
+    "route_name",
+    "route_path",
+]

@@ -1,0 +1,258 @@
+"""Who may do what, tried from outside: each method and each route of a real daemon by each role."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any, ClassVar
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from kupool.accounts.hashing import hash_token, make_token
+from kupool.accounts.web_tokens import SigningKeys, WebIdentity, WebTokens
+from tests.servers.running_daemon import RunningDaemon
+from tests.servers.sockets import Peer
+
+ROLES = ("anonymous", "worker", "operator", "admin")
+
+#: The key with which the daemon signs its tokens.
+TOKEN_SECRET = "k" * 40
+
+#: The name under which the server is asked: with a local one, reading needs no credentials.
+HOST = "pool.example.com"
+
+#: The least role of each route. A route that the daemon has and that is not here fails the test.
+ROUTES = {
+    ("GET", "/"): "anonymous",
+    ("GET", "/health"): "anonymous",
+    ("GET", "/ready"): "anonymous",
+    ("GET", "/ws"): "anonymous",
+    ("POST", "/api/login"): "anonymous",
+    ("POST", "/api/logout"): "anonymous",
+    ("POST", "/api/refresh"): "worker",
+    ("GET", "/api/me"): "anonymous",
+    ("GET", "/stats"): "operator",  # by a rule; a worker's by default
+    ("GET", "/shutdown/status"): "operator",
+    ("POST", "/jobs/rotate"): "operator",
+    ("POST", "/jobs/interval"): "admin",  # by a rule
+    ("GET", "/bans"): "worker",  # by a rule
+    ("POST", "/bans/lift"): "operator",
+    ("POST", "/bus/publish"): "operator",
+    ("GET", "/bus/publish"): "operator",
+    ("OPTIONS", "/bus/publish"): "anonymous",
+    ("GET", "/bus/status"): "operator",
+    ("OPTIONS", "/bus/status"): "anonymous",
+    ("GET", "/bus/trace"): "operator",
+    ("OPTIONS", "/bus/trace"): "anonymous",
+}
+
+#: The least role of each method, of those who have a session.
+METHODS = {
+    "submit": "operator",  # by a rule; everybody's by default, as are the others
+    "ping": "worker",
+    "bus.publish": "worker",
+    "bus.subscribe": "worker",
+    "bus.unsubscribe": "worker",
+    "bus.watch": "worker",
+    "bus.unwatch": "worker",
+    "room.create": "admin",  # by a rule
+    "room.join": "worker",
+    "room.leave": "worker",
+    "room.send": "worker",
+    "room.list": "worker",
+    "match.join": "worker",
+    "match.cancel": "worker",
+    # These two are for users of --bus-operators, whatever their role.
+    "bus.status": "",
+    "bus.trace": "",
+}
+
+RULES = (
+    "@operator GET /stats",
+    "@admin POST /jobs/interval",
+    "@worker GET /bans",
+    "@operator call submit",
+    "@admin call room.create",
+    "named GET /shutdown/status",
+    "named call room.create",
+)
+
+
+class PermissionTests(SynchronousTestCase):
+    """Issue 15, acceptance 4: each cell of method and route by role is allowed or refused."""
+
+    daemon: ClassVar[RunningDaemon]
+    secrets: ClassVar[dict[str, str]]
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        folder = tempfile.TemporaryDirectory(prefix="kupool-test-")
+        cls.addClassCleanup(folder.cleanup)
+        cls.secrets = {name: make_token() for name in (*ROLES[1:], "named")}
+        accounts = Path(folder.name) / "accounts"
+        accounts.write_text(
+            "".join(
+                f"{name}:{hash_token(secret)}:role={name if name in ROLES else 'worker'}\n"
+                for name, secret in cls.secrets.items()
+            )
+        )
+        accounts.chmod(0o600)
+        cls.daemon = RunningDaemon(
+            "--mq=memory",
+            "--store=memory",
+            "--rooms=on",
+            "--bus-get=on",
+            "--login-delay=0",
+            "--login-address-failures=0",
+            f"--auth=file:{accounts}",
+            f"--http-hosts={HOST}",
+            f"--token-secret={TOKEN_SECRET}",
+            *(f"--permissions={rule}" for rule in RULES),
+        )
+        cls.daemon.start()
+        cls.addClassCleanup(cls.daemon.kill)
+
+    # -- routes
+
+    def ask(self, method: str, path: str, bearer: str = "") -> tuple[int, Any]:
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.daemon.http_port}{path}", method=method
+        )
+        request.add_header("Host", HOST)
+        if method == "POST":
+            request.data = b"{}"
+            request.add_header("Content-Type", "application/json")
+        if bearer:
+            request.add_header("Authorization", f"Bearer {bearer}")
+        try:
+            with urllib.request.urlopen(request, timeout=10) as answer:
+                return answer.status, json.loads(answer.read())
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, json.loads(error.read())
+
+    def signed(self, role: str, seconds: float) -> str:
+        tokens = WebTokens(SigningKeys.of_secret(TOKEN_SECRET, time.time), time.time)
+        return tokens.sign(WebIdentity(role, role), seconds)
+
+    def test_every_route_is_in_the_table(self) -> None:
+        routes = self.ask("GET", "/")[1]["routes"]
+        found = {
+            (method, route["path"])
+            for route in routes
+            for method in route["methods"]
+            if method != "HEAD"
+        }
+        self.assertEqual(found | {("GET", "/")}, set(ROUTES))
+
+    def test_routes(self) -> None:
+        for (method, path), least in ROUTES.items():
+            for role in ROLES:
+                allowed = ROLES.index(role) >= ROLES.index(least)
+                refusal = 401 if role == "anonymous" else 403
+                bearers = [""]
+                if role != "anonymous":
+                    bearers = [self.secrets[role], self.signed(role, 60)]
+                for bearer in bearers:
+                    self.check(method, path, bearer, allowed, refusal)
+
+    def test_routes_with_tokens_that_are_not_good(self) -> None:
+        """Who sends one is told so, also where nobody would need one; what is open stays open."""
+        good = self.signed("admin", 60)
+        head, body, signature = good.split(".")
+        opened = ("/", "/health", "/ready", "/ws", "/api/login", "/api/logout")
+        for (method, path), _ in ROUTES.items():
+            is_open = path in opened or method == "OPTIONS"
+            for bearer in (
+                "bad",
+                make_token(),
+                f"{head}.{body}.{signature[::-1]}",
+                self.signed("admin", -60),
+            ):
+                self.check(method, path, bearer, is_open, 401)
+
+    def check(self, method: str, path: str, bearer: str, allowed: bool, refusal: int) -> None:
+        code, answer = self.ask(method, path, bearer)
+        if allowed:
+            self.assertTrue(
+                code not in (401, 403) or answer == {"error": "unauthorized: log in again"},
+                (method, path, bearer, code, answer),
+            )
+        else:
+            self.assertEqual(code, refusal, (method, path, bearer, answer))
+
+    def test_a_rule_for_a_user(self) -> None:
+        """It is for this user alone, and adds to what the role may."""
+        for path, code in (("/shutdown/status", 200), ("/bans", 200), ("/bus/status", 403)):
+            self.assertEqual(self.ask("GET", path, self.secrets["named"])[0], code, path)
+
+    # -- methods
+
+    def call(self, peer: Peer, method: str, params: dict[str, Any]) -> dict[str, Any]:
+        request = {"id": 7, "method": method, "params": params}
+        peer.send(json.dumps(request).encode() + b"\n")
+        while True:
+            found: dict[str, Any] = json.loads(peer.line())
+            if "method" not in found or found["method"] == "close":
+                return found
+
+    def session(self, user: str, secret: str) -> tuple[Peer, dict[str, Any]]:
+        peer = Peer(self.daemon.port)
+        self.addCleanup(peer.close)
+        return peer, self.call(peer, "authorize", {"username": user, "password": secret})
+
+    def test_methods(self) -> None:
+        for role in (*ROLES[1:], "named"):
+            peer, answer = self.session(role, self.secrets[role])
+            self.assertIs(answer.get("result"), True, answer)
+            for method, least in METHODS.items():
+                allowed = (
+                    role in ROLES[ROLES.index(least) :]
+                    if least and role in ROLES
+                    else (bool(least) and least != "operator")
+                )
+                code = self.call(peer, method, self.params(method)).get("code")
+                self.assertEqual(code != 33, allowed, (role, method, code))
+
+    def params(self, method: str) -> dict[str, Any]:
+        """Params that a method takes, so that nothing but the permission refuses it."""
+        return {
+            "submit": {"job_id": 1, "client_nonce": "a", "result": "b"},
+            "bus.publish": {"topic": "a", "model": "unreliable-all"},
+            "bus.subscribe": {"topics": ["a"]},
+            "bus.watch": {"topic": "a"},
+            "bus.unwatch": {"topic": "a"},
+            "bus.trace": {"message": "x"},
+            "room.create": {"room": "r"},
+            "room.join": {"room": "r"},
+            "room.send": {"data": 1},
+            "match.join": {"mode": "m", "needed": 2},
+        }.get(method, {})
+
+    def test_methods_without_a_session(self) -> None:
+        """Nobody, a bad token, or one that has expired: the session is closed."""
+        for method in METHODS:
+            with Peer(self.daemon.port) as peer:
+                found = self.call(peer, method, self.params(method))
+                self.assertEqual(found.get("error", "unauthorized"), "unauthorized", method)
+                self.assertTrue(peer.rest() or "method" in found, method)
+        for secret in (
+            "",
+            "bad",
+            make_token(),
+            self.signed("admin", -60),
+            self.signed("admin", 60),
+        ):
+            answer = self.session("admin", secret)[1]
+            self.assertEqual(answer.get("error"), "unauthorized", secret)
+
+    def test_every_method_is_in_the_table(self) -> None:
+        """As tests/unit/permissions/test_offered.py says of the program's own table."""
+        from kupool.permissions.offered import METHODS as OFFERED_METHODS
+
+        names = {offered.name for offered in OFFERED_METHODS}
+        self.assertEqual(names, {*METHODS, "authorize"})
