@@ -17,6 +17,7 @@ from kupool.settings import (
     expected,
     reloadable,
     repeatable,
+    secret_files,
     shown,
 )
 
@@ -64,6 +65,7 @@ def table(loaded: Loaded) -> Iterator[str]:
 def example() -> Iterator[str]:
     """Yield the lines of a settings file in which everything has its default."""
     values, now = shown(Settings()), set(reloadable())
+    files = {name: file for file, name in secret_files().items()}
     yield "# Settings of KuPool, each with its default. Precedence: a flag overrides an"
     yield "# environment variable, which overrides this file, which overrides the default."
     yield "# A setting marked with * is reloadable: SIGHUP applies it without a restart."
@@ -80,3 +82,6 @@ def example() -> Iterator[str]:
             yield f"#{name}: [{listed}]"
         else:
             yield f'#{name}: "{value}"'
+        if name in files:
+            yield f"# Or a file with it (PATH) [{ENV_PREFIX}{files[name].upper()}]{mark}"
+            yield f'#{files[name]}: ""'

@@ -5,10 +5,19 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from kupool.settings import GONE, Loaded, SettingError, declared, flag_name, load, repeatable
+from kupool.settings import (
+    GONE,
+    Loaded,
+    SettingError,
+    declared,
+    flag_name,
+    load,
+    repeatable,
+    secret_files,
+)
 
 _PREFIX = "setting_"
 
@@ -30,25 +39,28 @@ def add_settings_parser(
         "what the daemon goes by",
     )
     for setting, f in declared().items():
-        flag = flag_name(setting)
-        names = dict.fromkeys((f"--{flag}", f"-{flag}", f"--{setting}", f"-{setting}"))
         group.add_argument(
-            *names,
+            *_spellings(setting),
             dest=_PREFIX + setting,
             metavar=f.metadata["kind"].hint,
             action="append" if repeatable(f) else "store",
             help=argparse.SUPPRESS if setting not in ("data", "config") else f.metadata["doc"],
         )
-    for setting in GONE:  # refused with what to do, when the settings are loaded
-        flag = flag_name(setting)
-        names = dict.fromkeys((f"--{flag}", f"-{flag}", f"--{setting}", f"-{setting}"))
-        group.add_argument(*names, dest=_PREFIX + setting, help=argparse.SUPPRESS)
+    # Those that are gone are refused with what to do, when the settings are loaded.
+    for setting in (*secret_files(), *GONE):
+        group.add_argument(*_spellings(setting), dest=_PREFIX + setting, help=argparse.SUPPRESS)
     return parser
+
+
+def _spellings(setting: str) -> Iterable[str]:
+    flag = flag_name(setting)
+    return dict.fromkeys((f"--{flag}", f"-{flag}", f"--{setting}", f"-{setting}"))
 
 
 def load_settings(arguments: argparse.Namespace) -> Loaded | None:
     """Return the settings; prints what is wrong with them and returns None."""
-    given = {name: getattr(arguments, _PREFIX + name) for name in (*declared(), *GONE)}
+    names = (*declared(), *secret_files(), *GONE)
+    given = {name: getattr(arguments, _PREFIX + name) for name in names}
     try:
         return load({k: v for k, v in given.items() if v is not None}, os.environ)
     except SettingError as error:
@@ -71,4 +83,8 @@ def given_flags(arguments: argparse.Namespace) -> list[str]:
         if value is not None:
             values = value if repeatable(f) else [value]
             flags += [f"--{flag_name(name)}={one}" for one in values]
+    for name in secret_files():
+        path = getattr(arguments, _PREFIX + name)
+        if path is not None:
+            flags.append(f"--{flag_name(name)}={path}")
     return flags

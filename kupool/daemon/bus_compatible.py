@@ -154,6 +154,7 @@ def server_limits(settings: Settings) -> ServerSettings:
         max_errors=0,
         outbox_limit=limits.outbox_limit,
         proxies=ProxySettings(settings.listen.proxy_trusted),
+        unix_mode=settings.listen.unix_mode,
     )
 
 

@@ -341,6 +341,7 @@ def server_settings(listen: ListenSettings, limits: LimitSettings) -> ServerSett
         max_errors=limits.max_errors,
         outbox_limit=limits.outbox_limit,
         proxies=ProxySettings(listen.proxy_trusted),
+        unix_mode=listen.unix_mode,
     )
 
 

@@ -26,6 +26,7 @@ _EXPECTED = {
     "accept_rate": number(),
     "too_large": a(CloseReason),
     "proxies": a(ProxySettings),
+    "unix_mode": whole(),
 }
 
 #: Most banned addresses; beyond it the oldest ban is removed.
@@ -39,6 +40,7 @@ class ServerSettings:
     0 is not allowed for ``outbox_limit`` and ``write_timeout``. ``accept_rate`` is in
     connections a second, with a burst of one second's worth. ``too_large`` is the close for
     a message over ``max_frame``. PROXY headers of ``proxies`` are trusted.
+    ``unix_mode`` are the permissions of Unix sockets whose address names none.
 
     Raises :class:`ValueError` for a value that is out of its range.
     """
@@ -54,6 +56,7 @@ class ServerSettings:
     accept_rate: float = 0.0
     too_large: CloseReason = FRAME_TOO_LARGE
     proxies: ProxySettings = field(default_factory=ProxySettings)
+    unix_mode: int = 0o666
 
     def __post_init__(self) -> None:
         check_fields(_EXPECTED, self)
