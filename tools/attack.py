@@ -15,7 +15,6 @@ import argparse
 import json
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -28,8 +27,9 @@ from typing import Any, NamedTuple
 from kupool.accounts.entries import Secret
 from kupool.accounts.file import AccountFile
 from kupool.accounts.hashing import hash_token, make_token
-from tests.servers.running_daemon import ROOT, RunningDaemon
+from tests.servers.running_daemon import RunningDaemon
 from tools.attackers import KINDS
+from tools.helper import Helper
 from tools.namespaces import Namespaces, NoNamespaces
 from tools.process import megabytes, rss
 
@@ -73,44 +73,6 @@ class Found(NamedTuple):
         if not self.lines:
             found.append("the log does not name the attack")
         return found
-
-
-class Helper:
-    """A process in a namespace that is talked to over its standard streams."""
-
-    def __init__(self, command: Sequence[str]) -> None:
-        self._process = subprocess.Popen(
-            command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-
-    def line(self) -> str:
-        """Return the next line that it prints; raises :class:`SystemExit` where there is none."""
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            raise SystemExit(f"a part of the tool ended with status {self._process.wait()}")
-        return line.strip()
-
-    def ask(self) -> dict[str, Any]:
-        """Ask for what it has seen."""
-        assert self._process.stdin is not None
-        self._process.stdin.write("\n")
-        self._process.stdin.flush()
-        found: dict[str, Any] = json.loads(self.line())
-        return found
-
-    def end(self) -> dict[str, Any]:
-        """Let it end; returns what it printed last."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        found: dict[str, Any] = json.loads(self.line())
-        self._process.wait(30)
-        return found
-
-    def kill(self) -> None:
-        """End it, whatever it does."""
-        self._process.kill()
-        self._process.wait()
 
 
 class Attacking:

@@ -11,107 +11,18 @@ import json
 import os
 import re
 import resource
-import select
-import socket
-import struct
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable
 from hashlib import sha256
+
+from tools.swarm import Line, Swarm, request
 
 #: Connections that are opened in a second at the most, where an attack has no rate of its own.
 OPENED = 3000
 
-#: Closing with a reset leaves no port behind in TIME_WAIT.
-_RESET = struct.pack("ii", 1, 0)
-
 _CODE = re.compile(rb'"code":(\d+)')
 _JOB = re.compile(rb'"job_id":(\d+),"server_nonce":"([^"]+)"')
-
-
-class Line:
-    """One connection: what is still to be sent, and which of the attack's groups it is in."""
-
-    __slots__ = ("group", "out", "socket")
-
-    def __init__(self, sock: socket.socket, out: bytes, group: str) -> None:
-        self.socket = sock
-        self.out = out
-        self.group = group
-
-
-class Swarm:
-    """The connections of an attack. ``heard`` is called with a line and what it received."""
-
-    def __init__(self, address: tuple[str, int], heard: Callable[[Line, bytes], None]) -> None:
-        self._address = address
-        self._heard = heard
-        self._poll = select.epoll()
-        self._lines: dict[int, Line] = {}
-        self.open = Counter[str]()
-        self.counts = Counter[str]()
-
-    def start(self, out: bytes, group: str = "") -> None:
-        """Open a connection that sends something."""
-        sock = socket.socket()
-        sock.setblocking(False)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-        try:
-            sock.connect_ex(self._address)
-        except OSError as error:
-            self.counts[f"no connection: {error.strerror}"] += 1
-            sock.close()
-            return
-        line = Line(sock, out, group)
-        self._lines[sock.fileno()] = line
-        self._poll.register(sock, select.EPOLLIN | (select.EPOLLOUT if out else 0))
-        self.open[group] += 1
-        self.counts["opened"] += 1
-
-    def send(self, line: Line, out: bytes) -> None:
-        """Send more on a connection."""
-        line.out += out
-        self._poll.modify(line.socket, select.EPOLLIN | select.EPOLLOUT)
-
-    def lines(self, group: str) -> list[Line]:
-        """Return the open connections of a group."""
-        return [line for line in self._lines.values() if line.group == group]
-
-    def end(self, line: Line) -> None:
-        """Close a connection."""
-        if self._lines.pop(line.socket.fileno(), None) is not None:
-            line.socket.close()
-            self.open[line.group] -= 1
-
-    def turn(self) -> None:
-        """Send and receive what can be."""
-        for descriptor, events in self._poll.poll(0.005):
-            line = self._lines.get(descriptor)
-            if line is None:
-                continue
-            try:
-                if line.out and events & select.EPOLLOUT:
-                    line.out = line.out[line.socket.send(line.out) :]
-                    if not line.out:
-                        self._poll.modify(descriptor, select.EPOLLIN)
-                if events & ~select.EPOLLOUT:
-                    data = line.socket.recv(65536)
-                    if data:
-                        self._heard(line, data)
-                    else:
-                        self.counts["closed by the daemon"] += 1
-                        self.end(line)
-            except BlockingIOError:
-                pass
-            except OSError as error:
-                self.counts[f"closed: {os.strerror(error.errno or 0)}"] += 1
-                self.end(line)
-
-
-def request(method: str, number: int = 1, **params: object) -> bytes:
-    """Return a request of the pool in ``line``."""
-    return json.dumps({"id": number, "method": method, "params": params}).encode() + b"\n"
 
 
 class Attack:

@@ -136,55 +136,54 @@ class Bystander:
         self._user: str = arguments.user
         self._token: str = arguments.token
         self._clients: int = arguments.clients
+        self._sessions: dict[int, Session] = {}
         self._seen = Seen()
 
     def run(self) -> None:
         """Submit until standard input ends."""
         poll = select.epoll()
-        sessions: dict[int, Session] = {}
         for number in range(self._clients):
             session = self._session(f"w{number}")
             session.begin()
-            sessions[session.socket.fileno()] = session
+            self._sessions[session.socket.fileno()] = session
             poll.register(session.socket, select.EPOLLIN)
         poll.register(0, select.EPOLLIN)
         print("ready", flush=True)
         threading.Thread(target=self._ask, daemon=True).start()
-        order = list(sessions)
+        order = list(self._sessions.values())
         start, turn = time.monotonic(), 0
         while True:
             due = start + turn * PERIOD / self._clients
             now = time.monotonic()
             if now >= due:
-                # A session has the time of one turn around to answer.
-                session_of_turn = sessions.get(order[turn % self._clients])
+                with suppress(OSError):  # one that is lost has no socket any more
+                    order[turn % self._clients].submit(due)
                 turn += 1
-                if session_of_turn is not None:
-                    with suppress(OSError):
-                        session_of_turn.submit(due)
                 continue
             for descriptor, _ in poll.poll(due - now):
-                if descriptor == 0:
-                    if not os.read(0, 4096):
-                        return
-                    self._tell(sessions)
-                    continue
-                try:
-                    for seconds, error in sessions[descriptor].read():
-                        self._seen.submissions.append(seconds)
-                        if error:
-                            self._seen.errors[error] += 1
-                except BlockingIOError:
-                    pass
-                except OSError as error:
-                    self._seen.errors[f"lost: {error}"] += 1
-                    poll.unregister(descriptor)
-                    sessions.pop(descriptor).socket.close()
+                if descriptor != 0:
+                    self._read(descriptor)
+                elif os.read(0, 4096):
+                    self._tell()
+                else:
+                    return
 
-    def _tell(self, sessions: dict[int, Session]) -> None:
+    def _read(self, descriptor: int) -> None:
+        try:
+            for seconds, error in self._sessions[descriptor].read():
+                self._seen.submissions.append(seconds)
+                if error:
+                    self._seen.errors[error] += 1
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            self._seen.errors[f"lost: {error}"] += 1
+            self._sessions.pop(descriptor).socket.close()  # and epoll forgets it
+
+    def _tell(self) -> None:
         seen, self._seen = self._seen, Seen()
         now = time.monotonic()
-        late = [s for session in sessions.values() for s in session.waiting(now) if s > 1]
+        late = [s for session in self._sessions.values() for s in session.waiting(now) if s > 1]
         seen.submissions += late
         if late:
             seen.errors["no answer yet"] += len(late)

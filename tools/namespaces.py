@@ -77,9 +77,7 @@ class Namespaces:
             ):
                 _ip("-n", owner, "address", "add", f"{address}/24", "dev", device)
                 _ip("-n", owner, "link", "set", device, "up")
-            self._sysctl(
-                name, "net.ipv4.ip_local_port_range=1024 65000", "net.ipv4.tcp_tw_reuse=1"
-            )
+            self._sysctl(name, "net.ipv4.ip_local_port_range=1024 65000", "net.ipv4.tcp_tw_reuse=1")
 
     def _sysctl(self, name: str, *values: str) -> None:
         command = [*self.prefix(name), "sysctl", "--quiet", "--write", *values]
