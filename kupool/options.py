@@ -11,6 +11,7 @@ from typing import Any
 from twisted.python import usage
 
 from kupool.masking import mask
+from kupool.printable import printable
 from kupool.settings import (
     ENV_PREFIX,
     GONE,
@@ -94,7 +95,7 @@ class SettingOptions(usage.Options):
         try:
             usage.Options.parseOptions(self, None if options is None else _as_flags(list(options)))
         except usage.UsageError as error:
-            raise SystemExit(f"kupool: {_with_hint(str(error))}; see --help") from None
+            raise SystemExit(f"kupool: {printable(_with_hint(str(error)))}; see --help") from None
 
     def parseArgs(self, *arguments: str) -> None:
         """Refuse positional arguments; raises :class:`usage.UsageError`."""

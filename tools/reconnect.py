@@ -2,9 +2,10 @@
 
 The workers have tokens, and the close policy and backoff of the pool client. They connect, the
 daemon gets SIGTERM and is started again on the same port, and they come back by themselves.
-Meanwhile people log in for the first time, with passwords. The tool prints when the last worker was authorized
-again, what the clients were told, and how long the people waited. It ends with status 1 if somebody
-is not back within the time, or is told a 45xx close, after which a client does not come back.
+Meanwhile people log in for the first time, with passwords. The tool prints when the last worker was
+authorized again, what the clients were told, and how long the people waited. It ends with status 1
+if somebody is not back within the time, or is told a 45xx close, after which a client does not come
+back.
 """
 
 from __future__ import annotations

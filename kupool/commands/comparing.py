@@ -27,7 +27,7 @@ def shown_progress() -> Iterator[Told]:
     """Show a bar with an estimate, where there is a terminal for it; gives what to call."""
     console = make_console(stderr=True)
     bar = Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TaskProgressColumn(),
         TimeElapsedColumn(),

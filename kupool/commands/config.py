@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from kupool.commands.console import make_console, print_table
+from kupool.commands.console import make_console, print_table, say
 from kupool.commands.settings_flags import add_settings_parser, load_settings
 from kupool.settings import (
     ENV_PREFIX,
@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
         print_table(make_console(), ("setting", "value", "from"), rows)
         return 0
     lines = example() if arguments.example else table(loaded)
-    print("\n".join(lines))
+    say(*lines)
     return 0
 
 

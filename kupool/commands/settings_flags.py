@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from kupool.commands.console import complain
 from kupool.settings import (
     GONE,
     Loaded,
@@ -64,7 +64,7 @@ def load_settings(arguments: argparse.Namespace) -> Loaded | None:
     try:
         return load({k: v for k, v in given.items() if v is not None}, os.environ)
     except SettingError as error:
-        print(f"kupool: {error}", file=sys.stderr)
+        complain(str(error))
         return None
 
 
