@@ -89,11 +89,23 @@ class ValueKind(NamedTuple):
     hint: str
 
 
+def parse_mode(text: str) -> int:
+    """Parse the permissions of a file in octal, such as ``660``; raises :class:`ValueError`.
+
+    The owner always reads and writes. So a number that YAML has read as octal already, as it
+    reads ``0660``, is refused and not taken for other permissions.
+    """
+    if not re.fullmatch(r"(?:0o?)?[0-7]{3}", text) or int(text[-3]) < 6:
+        raise ValueError(f"{text!r} is not a mode such as 660; write it in quotes in YAML")
+    return int(text[-3:], 8)
+
+
 DURATION = ValueKind(parse_duration, format_duration, "DURATION")
 SIZE = ValueKind(parse_size, format_size, "SIZE")
 COUNT = ValueKind(parse_count, str, "N")
 NUMBER = ValueKind(parse_number, lambda value: f"{value:g}", "N")
 TEXT = ValueKind(str, str, "TEXT")
+MODE = ValueKind(parse_mode, lambda mode: f"{mode:03o}", "MODE")
 
 
 def choice(*names: str) -> ValueKind:

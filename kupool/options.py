@@ -11,6 +11,7 @@ from typing import Any
 from twisted.python import usage
 
 from kupool.masking import mask
+from kupool.printable import printable
 from kupool.settings import (
     ENV_PREFIX,
     GONE,
@@ -20,6 +21,7 @@ from kupool.settings import (
     flag_name,
     no_longer,
     repeatable,
+    secret_files,
     shown,
 )
 
@@ -34,6 +36,10 @@ def _help(name: str, f: Field[Any]) -> str:
     usual = f", default {default}" if default else ""
     again = ", repeatable" if repeatable(f) else ""
     return f"{f.metadata['doc']} ({expected(f)}{usual}{again}) [{ENV_PREFIX}{name.upper()}]"
+
+
+def _help_of_file(name: str, of: str) -> str:
+    return f"file with the value of --{flag_name(of)} (PATH) [{ENV_PREFIX}{name.upper()}]"
 
 
 def _several(name: str) -> Callable[[SettingOptions, str], None]:
@@ -57,6 +63,9 @@ class SettingOptions(usage.Options):
         [flag_name(name), None, None, _help(name, f)]
         for name, f in declared().items()
         if not repeatable(f)
+    ] + [
+        [flag_name(name), None, None, _help_of_file(name, of)]
+        for name, of in secret_files().items()
     ]
 
     opt_addr = _several("addr")
@@ -87,7 +96,7 @@ class SettingOptions(usage.Options):
         try:
             usage.Options.parseOptions(self, None if options is None else _as_flags(list(options)))
         except usage.UsageError as error:
-            raise SystemExit(f"kupool: {_with_hint(str(error))}; see --help") from None
+            raise SystemExit(f"kupool: {printable(_with_hint(str(error)))}; see --help") from None
 
     def parseArgs(self, *arguments: str) -> None:
         """Refuse positional arguments; raises :class:`usage.UsageError`."""
@@ -96,8 +105,9 @@ class SettingOptions(usage.Options):
 
     def postOptions(self) -> None:
         """Collect the given values."""
-        for name, f in declared().items():
-            if not repeatable(f) and self.get(flag_name(name)) is not None:
+        single = [name for name, f in declared().items() if not repeatable(f)]
+        for name in (*single, *secret_files()):
+            if self.get(flag_name(name)) is not None:
                 self.flags[name] = self[flag_name(name)]
 
 
@@ -106,13 +116,14 @@ def _with_hint(text: str) -> str:
     found = re.fullmatch(r"option --(\S+) not recognized", text)
     if found and found[1].replace("-", "_") in GONE:
         return f"option --{found[1]}: {no_longer(found[1].replace('-', '_'))}"
-    near = difflib.get_close_matches(found[1], map(flag_name, declared()), 1) if found else []
+    known = map(flag_name, (*declared(), *secret_files()))
+    near = difflib.get_close_matches(found[1], known, 1) if found else []
     return f"{text}, did you mean --{near[0]}?" if near else text
 
 
 def _as_flags(arguments: list[str]) -> list[str]:
     """Change ``-pg_dsn`` to ``--pg-dsn`` if that is a setting; values are not changed."""
-    known = {flag_name(name) for name in (*declared(), *GONE)}
+    known = {flag_name(name) for name in (*declared(), *secret_files(), *GONE)}
     result, value_follows = [], False
     for argument in arguments:
         found = None if value_follows else _GO_FLAG.fullmatch(argument)

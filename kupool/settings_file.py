@@ -7,6 +7,9 @@ from pathlib import Path
 
 import yaml
 
+#: The most bytes of a file with a secret.
+LARGEST_SECRET = 65_536
+
 
 def read_mapping(path: str) -> dict[str, object]:
     """Return the content of a file: JSON if its name ends in ``.json``, else YAML.
@@ -23,6 +26,24 @@ def read_mapping(path: str) -> dict[str, object]:
     if not isinstance(found, dict):
         raise ValueError("expected a mapping of setting names to values")
     return found
+
+
+def read_secret(path: str) -> str:
+    """Return the text in a file, without white space around it.
+
+    Raises :class:`ValueError` for a file that is missing, unreadable, empty or too large.
+    """
+    try:
+        with open(path, "rb") as file:
+            data = file.read(LARGEST_SECRET + 1)
+        if len(data) > LARGEST_SECRET:
+            raise ValueError(f"larger than {LARGEST_SECRET} bytes")
+        text = data.decode("utf-8").strip()
+    except (OSError, ValueError) as error:
+        raise ValueError(_explained(error)) from None
+    if not text:
+        raise ValueError("the file is empty")
+    return text
 
 
 def _explained(error: Exception) -> str:

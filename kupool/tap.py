@@ -22,6 +22,7 @@ from kupool.daemon.signals import Signals, exit_with_failure
 from kupool.masking import mask
 from kupool.net.clock import use_monotonic
 from kupool.options import SettingOptions
+from kupool.printable import printable
 from kupool.settings import Loaded, SettingError, load
 
 
@@ -43,7 +44,7 @@ class Options(SettingOptions, strcred.AuthOptionMixin):
         try:
             self.loaded = self.read()
         except SettingError as error:
-            raise SystemExit(f"kupool: {error}") from None
+            raise SystemExit(f"kupool: {printable(str(error))}") from None
 
     def read(self) -> Loaded:
         """Read the settings, as at the start; raises :class:`SettingError`."""
@@ -207,7 +208,7 @@ class Process(Service):
     def _failed(self, reason: str) -> None:
         self._log.error("Cannot start: {reason}", reason=reason)
         if self._stderr is not None and not self._logs_to(self._stderr):
-            os.write(self._stderr, f"kupool: {reason}\n".encode(errors="backslashreplace"))
+            os.write(self._stderr, f"kupool: {printable(reason)}\n".encode())
         self._let_go_of_stderr()
         atexit.register(exit_with_failure)
         self._reactor.callWhenRunning(self._stop)
@@ -244,7 +245,7 @@ def makeService(options: Options) -> IService:
     try:
         return Process(reactor, options, twistd)
     except SettingError as error:
-        raise SystemExit(f"kupool: {error}") from None
+        raise SystemExit(f"kupool: {printable(str(error))}") from None
 
 
 __all__ = ["AlreadySaid", "Options", "Process", "makeService", "pid_file_problem"]

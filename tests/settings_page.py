@@ -20,6 +20,7 @@ from kupool.settings import (
     flag_name,
     reloadable,
     repeatable,
+    secret_files,
     shown,
 )
 
@@ -46,6 +47,7 @@ def table(group: str) -> str:
 
 def _rows(group: str) -> Iterator[str]:
     defaults, now = shown(Settings()), set(reloadable())
+    files = {name: file for file, name in secret_files().items()}
     own = set(fields(getattr(Settings(), group)))
     for name, f in declared().items():
         if f not in own:
@@ -56,9 +58,15 @@ def _rows(group: str) -> Iterator[str]:
             f"`{defaults[name]}`" if defaults[name] else "none",
             _values(f),
             "yes" if name in now else "no",
-            f.metadata["doc"],
+            f.metadata["doc"] + _or_file(files.get(name)),
         )
         yield f"| {' | '.join(cells)} |"
+
+
+def _or_file(name: str | None) -> str:
+    if name is None:
+        return ""
+    return f"; from a file: `--{flag_name(name)}`, `{ENV_PREFIX}{name.upper()}`"
 
 
 def _values(f: Field[Any]) -> str:

@@ -94,7 +94,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "client": {"errors", "callbacks", "moved", "ranges", "timing", "wire", "session", "net"},
     "settings_file": set(),
     "settings": {"kinds", "masking", "settings_file"},
-    "options": {"kinds", "masking", "settings"},
+    "options": {"kinds", "masking", "printable", "settings"},
 }
 
 #: The rooms that may see all others but the entrances, and `web`, which the daemon serves.
@@ -170,6 +170,7 @@ BEHAVIOURS = {
     "test_compose": "tests compose.yaml",
     "test_coverage_gate": "tests the Makefile",
     "test_docs": "tests the documents",
+    "test_hostile_names": "names of peers in every place where they are shown",
     "test_endings": "SystemExit, KeyboardInterrupt, CancelledError in code of others",
     "test_everything_in_memory": "pool, bus, rooms and clients on one network in memory",
     "test_examples_in_memory": "tests `examples`",

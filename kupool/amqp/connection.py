@@ -15,7 +15,7 @@ from kupool.amqp.address import BrokerAddress
 from kupool.amqp.channel import BrokerChannel
 from kupool.amqp.wire import ConnectionSettings, as_error, make_protocol
 from kupool.net.dialling.explaining import explained
-from kupool.net.dialling.tls import NoCertificateName, verifying
+from kupool.net.dialling.tls import BadCertificate, verifying
 from kupool.timing.waiting import after
 
 #: Reply codes of permanent errors: no access, no virtual host.
@@ -75,11 +75,8 @@ def _not_opened(broker: BrokerAddress, error: Exception) -> BrokerError:
 def tls_trouble(error: BaseException) -> str:
     """Return what was wrong with TLS or a certificate; empty if nothing was."""
     from OpenSSL.SSL import Error
-    from service_identity import VerificationError
 
-    if isinstance(error, VerificationError):
-        return "the certificate is for another host"
-    if isinstance(error, NoCertificateName):
+    if isinstance(error, BadCertificate):
         return str(error)
     if isinstance(error, Error):
         reasons = error.args[0] if error.args else ()

@@ -16,7 +16,7 @@ from kupool.commands.comparing import (
     remarks,
     shown_progress,
 )
-from kupool.commands.console import make_console, print_table
+from kupool.commands.console import complain, make_console, print_table, say
 from kupool.commands.settings_flags import add_settings_parser, load_settings
 from kupool.commands.stores import Stores, temporary_folder, with_stores
 from kupool.commands.times import parse_time
@@ -59,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
     if loaded is None:
         return 1
     if arguments.start > arguments.end:
-        print("kupool: --from has to be before --to", file=sys.stderr)
+        complain("--from has to be before --to")
         return WRONG
     if arguments.accept_gaps:
         return with_stores(loaded, _accept_gaps, writing=True)
@@ -72,7 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 async def _accept_gaps(stores: Stores) -> int:
     count = await stores.stats.forget_gaps()
-    print(f"{counted(count, 'gap')} of the log accepted")
+    say(f"{counted(count, 'gap')} of the log accepted")
     return 0
 
 
@@ -91,29 +91,29 @@ async def _audit(arguments: argparse.Namespace, settings: StorageSettings, store
             found = await auditor.audit(arguments.start, arguments.end)
         if arguments.json:
             rows = [row._asdict() for row in both.difference_rows(SHOWN)]
-            print(json.dumps({**as_json(found), "rows": rows}))
+            say(json.dumps({**as_json(found), "rows": rows}))
         else:
             _print(found, both)
         return _status(found)
     except NotComparable as error:
-        print(f"kupool: nothing to compare: {error}", file=sys.stderr)
+        complain(f"nothing to compare: {error}")
         return OUT_OF_REACH
     finally:
         both.close()
 
 
 def _print(found: Audit, both: SideBySide) -> None:
-    print(compared_text(found.compared))
+    say(compared_text(found.compared))
     for line in remarks(found):
-        print(line)
+        say(line)
     rows = list(both.difference_rows(SHOWN))
     if rows and sys.stdout.isatty():
         columns = ("minute (UTC)", "user or worker", "in the log", "counted")
         print_table(make_console(), columns, map(difference_cells, rows), numbers=2)
     else:
         for row in rows:
-            print(difference_text(row))
-    print(counted(found.differences, "difference"))
+            say(difference_text(row))
+    say(counted(found.differences, "difference"))
 
 
 def _status(found: Audit) -> int:

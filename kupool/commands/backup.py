@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +14,7 @@ from kupool.backup.checking import check_backup
 from kupool.backup.making import Source, make_backup
 from kupool.backup.manifest import Manifest
 from kupool.backup.switching import check_finished
+from kupool.commands.console import complain, say
 from kupool.commands.copying import PAGE, CopyBar, elsewhere, parts_of
 from kupool.commands.data_files import missing_file, not_a_folder
 from kupool.commands.settings_flags import add_settings_parser, load_settings
@@ -42,24 +42,23 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.check:
             with CopyBar() as bar:
                 manifest, _ = check_backup(target, bar)
-            print(f"{target} is good: {summary(manifest)}")
+            say(f"{target} is good: {summary(manifest)}")
             return 0
         loaded = load_settings(arguments)
         if loaded is None:
             return 1
         return _make(loaded.settings.storage, loaded.settings.log, target)
     except BackupError as error:
-        print(f"kupool: {error}", file=sys.stderr)
+        complain(str(error))
         return 1
 
 
 def _make(storage: StorageSettings, log: LogSettings, target: Path) -> int:
     parts, missing = parts_of(storage, log), elsewhere(storage, log)
     if not parts:
-        print(
-            f"kupool: there is no file to back up: {' and '.join(missing)} are not in the data "
-            f"folder; {PAGE} says what to do",
-            file=sys.stderr,
+        complain(
+            f"there is no file to back up: {' and '.join(missing)} are not in the data folder; "
+            f"{PAGE} says what to do"
         )
         return 1
     folder = Path(storage.data)
@@ -78,9 +77,9 @@ def _make(storage: StorageSettings, log: LogSettings, target: Path) -> int:
         source = Source(folder, parts, log.kind, storage.kind)
         manifest = make_backup(source, target, bar, time.time)
     took = time.monotonic() - began
-    print(f"Made {target} in {took:.1f} s: {summary(manifest)}")
+    say(f"Made {target} in {took:.1f} s: {summary(manifest)}")
     if missing:
-        print(f"Not in it: {' and '.join(missing)}; {PAGE} says what to do")
+        say(f"Not in it: {' and '.join(missing)}; {PAGE} says what to do")
     return 0
 
 

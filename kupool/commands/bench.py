@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,9 +18,10 @@ from kupool.client.answers import SubmissionOutcome
 from kupool.client.failures import ClientError
 from kupool.client.load import Load, LoadSettings
 from kupool.client.servers import parse_server
-from kupool.commands.console import make_console
+from kupool.commands.console import complain, make_console, say
 from kupool.commands.running import Ending, raise_descriptor_limit, run
 from kupool.commands.target import Target, add_target_flags, duration, positive, read_target
+from kupool.printable import printable
 from kupool.timing.waiting import and_then
 
 #: Seconds between two updates of the progress bar, or between two plain lines.
@@ -67,13 +67,13 @@ def bench(arguments: argparse.Namespace) -> int:
     """Run the load and print what was measured; returns the exit status."""
     settings = LoadSettings(arguments.sessions, arguments.in_flight, framing=arguments.framing)
     if arguments.duration <= 0:
-        print("kupool: --duration: the load needs more than 0 seconds", file=sys.stderr)
+        complain("--duration: the load needs more than 0 seconds")
         return 1
     try:
         target = read_target(arguments)
         raise_descriptor_limit(settings.sessions + 64)
     except ValueError as error:
-        print(f"kupool: {error}", file=sys.stderr)
+        complain(str(error))
         return 1
 
     async def command(reactor: Any, ending: Ending) -> int:
@@ -112,9 +112,9 @@ class _Bench:
         # The reactor updates the bar: a separate thread could take the CPU from the load at any
         # time.
         self._progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
-            TextColumn("{task.fields[told]}"),
+            TextColumn("{task.fields[told]}", markup=False),
             TimeElapsedColumn(),
             console=self._console,
             auto_refresh=False,
@@ -154,7 +154,7 @@ class _Bench:
             return Deferred.fromCoroutine(self._load.close())
 
         Deferred.fromCoroutine(self._ending.wait()).addCallback(interrupt).addErrback(
-            lambda failure: self._console.print(failure.getErrorMessage())
+            lambda failure: self._console.print(printable(failure.getErrorMessage()))
         )
         try:
             await connecting
@@ -209,9 +209,11 @@ class _Bench:
 
     def _tell(self, completed: float, told: str) -> None:
         if self._console.is_terminal:
-            self._progress.update(self._task, completed=completed, told=told, refresh=True)
+            self._progress.update(
+                self._task, completed=completed, told=printable(told), refresh=True
+            )
         else:
-            print(f"{'submitting' if self._began else 'connecting'}: {told}", flush=True)
+            say(f"{'submitting' if self._began else 'connecting'}: {told}")
 
     # -- at the end
 
@@ -231,9 +233,9 @@ class _Bench:
             self._console.print(table)
         else:
             for name, value in rows:
-                print(f"{name}: {value}")
+                say(f"{name}: {value}")
         if self._load.counts.refused[SubmissionOutcome.TOO_FREQUENT.value] and not self._limited:
-            print(LIMITED)
+            say(LIMITED)
 
     def _rows(self, seconds: float) -> Iterator[tuple[str, str]]:
         load, counts = self._load, self._load.counts

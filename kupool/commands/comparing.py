@@ -27,7 +27,7 @@ def shown_progress() -> Iterator[Told]:
     """Show a progress bar with an estimate on a terminal; yields a function to call."""
     console = make_console(stderr=True)
     bar = Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TaskProgressColumn(),
         TimeElapsedColumn(),

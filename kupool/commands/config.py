@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from kupool.commands.console import make_console, print_table
+from kupool.commands.console import make_console, print_table, say
 from kupool.commands.settings_flags import add_settings_parser, load_settings
 from kupool.printable import printable
 from kupool.settings import (
@@ -18,6 +18,7 @@ from kupool.settings import (
     expected,
     reloadable,
     repeatable,
+    secret_files,
     shown,
 )
 
@@ -50,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
         print_table(make_console(), ("setting", "value", "from"), rows)
         return 0
     lines = example() if arguments.example else table(loaded)
-    print("\n".join(lines))
+    say(*lines)
     return 0
 
 
@@ -91,6 +92,7 @@ def table(loaded: Loaded) -> Iterator[str]:
 def example() -> Iterator[str]:
     """Yield the lines of a settings file with all defaults."""
     values, now = shown(Settings()), set(reloadable())
+    files = {name: file for file, name in secret_files().items()}
     yield "# Settings of KuPool, each with its default. Precedence: a flag overrides an"
     yield "# environment variable, which overrides this file, which overrides the default."
     yield "# A setting marked with * is reloadable: SIGHUP applies it without a restart."
@@ -107,3 +109,6 @@ def example() -> Iterator[str]:
             yield f"#{name}: [{listed}]"
         else:
             yield f'#{name}: "{value}"'
+        if name in files:
+            yield f"# Or a file with it (PATH) [{ENV_PREFIX}{files[name].upper()}]{mark}"
+            yield f'#{files[name]}: ""'

@@ -66,6 +66,19 @@ def print_table(
     console.print(table)
 
 
+def say(*lines: str) -> None:
+    """Print lines on standard output; what a peer may have chosen in them is not interpreted."""
+    for line in lines:
+        print(printable(line))
+    sys.stdout.flush()
+
+
+def complain(text: str) -> None:
+    """Print one line on standard error, where somebody still reads that."""
+    with suppress(OSError):
+        print(f"kupool: {printable(text)}", file=sys.stderr)
+
+
 class CommandParser(argparse.ArgumentParser):
     """Reports a wrong command line in one line, and names the option that was meant."""
 
@@ -85,8 +98,8 @@ class CommandParser(argparse.ArgumentParser):
         if unknown:
             near = self._near(unknown)
             hint = f"; did you mean {near}?" if near else ""
-            message = f"there is no option {printable(unknown)}{hint}"
-        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+            message = f"there is no option {unknown}{hint}"
+        self.exit(2, f"{self.prog}: {printable(message)}; see {self.prog} --help\n")
 
     def _has_commands(self) -> bool:
         return self._subparsers is not None
@@ -118,7 +131,7 @@ def run_to_status(command: Callable[[], int]) -> int:
     if sys.stderr is None:  # the parent process closed it
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     if sys.stdout is None:
-        print("kupool: standard output is closed; send it to a file or a pipe", file=sys.stderr)
+        complain("standard output is closed; send it to a file or a pipe")
         return 1
     try:
         status = command()
@@ -131,7 +144,7 @@ def run_to_status(command: Callable[[], int]) -> int:
     except OSError as error:
         where = f"{os.fsdecode(error.filename)}: " if error.filename else ""
         forget_output()
-        print(f"kupool: {where}{error.strerror or error}", file=sys.stderr)
+        complain(f"{where}{error.strerror or error}")
         return 1
     return status
 
@@ -145,8 +158,10 @@ def forget_output() -> None:
 __all__ = [
     "NO_READER",
     "CommandParser",
+    "complain",
     "forget_output",
     "make_console",
     "print_table",
     "run_to_status",
+    "say",
 ]

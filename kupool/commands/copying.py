@@ -21,7 +21,7 @@ class CopyBar:
     def __init__(self) -> None:
         console = make_console(stderr=True)
         self._progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             DownloadColumn(),
             TimeRemainingColumn(),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults
@@ -15,7 +14,7 @@ from twisted.web.client import Agent, readBody
 
 from kupool.client import PoolClient, SubmissionAnswer, Worker
 from kupool.client.pace import PaceSettings
-from kupool.commands.console import make_console, print_table
+from kupool.commands.console import complain, make_console, print_table
 from kupool.commands.daemon_process import DaemonProcess
 from kupool.commands.running import Ending, Output, run
 from kupool.commands.settings_flags import add_settings_parser, given_flags, load_settings
@@ -66,7 +65,7 @@ def demo(arguments: argparse.Namespace) -> int:
             for text in texts:
                 _probe(name, text)
     except ValueError as error:
-        print(f"kupool: {error}", file=sys.stderr)
+        complain(str(error))
         return 1
 
     async def command(reactor: Any, ending: Ending) -> int:

@@ -23,7 +23,7 @@ from twisted.internet.defer import ensureDeferred
 from twisted.internet.task import deferLater, react
 
 from kupool.amqp import BrokerError
-from kupool.commands.console import make_console
+from kupool.commands.console import complain, make_console, say
 from kupool.commands.data_files import missing_file
 from kupool.daemon.engines import check_engines
 from kupool.daemon.files import LOG_FILE, SPOOL_FILE, STORE_FILE, has_spool
@@ -77,10 +77,9 @@ def run(arguments: argparse.Namespace) -> int:
     """Move, or undo a move; the status is 1 if that failed."""
     old, new = arguments.settings_from, arguments.settings_to
     if not old or not (new or arguments.undo):
-        print(
-            "kupool: migrate needs --from SETTINGS and --to SETTINGS, the daemon's current "
-            "settings file and its new one; see kupool migrate --help",
-            file=sys.stderr,
+        complain(
+            "migrate needs --from SETTINGS and --to SETTINGS, the daemon's current settings file "
+            "and its new one; see kupool migrate --help"
         )
         return 2
     status = 1
@@ -93,7 +92,7 @@ def run(arguments: argparse.Namespace) -> int:
             target = opened.side(new, _load(new), new=True) if new else None
             if arguments.undo:
                 undo(source, target, time.time)
-                print(f"The daemon starts with {old} again")
+                say(f"The daemon starts with {old} again")
             else:
                 assert target is not None
                 await _move(reactor, source, target, opened.settings[old])
@@ -115,9 +114,9 @@ def _explain(failure: Any) -> None:
 
     error = failure.value
     if isinstance(error, trouble()):
-        print(f"kupool: PostgreSQL: {explain(error)}", file=sys.stderr)
+        complain(f"PostgreSQL: {explain(error)}")
     elif isinstance(error, (*_TROUBLE, OSError)):
-        print(f"kupool: {' '.join(str(error).split())}", file=sys.stderr)
+        complain(" ".join(str(error).split()))
     else:
         failure.printTraceback(file=sys.stderr)
 
@@ -255,15 +254,15 @@ async def _move(reactor: Any, source: Side, target: Side, settings: Settings) ->
 
 def _tell(compared: list[Compared], source: Side, target: Side) -> None:
     if not compared:
-        print(f"Everything was moved to {target.shown} before")
+        say(f"Everything was moved to {target.shown} before")
     for found in compared:
         if not found.number:
             continue
         total = "" if found.total is None else f", {found.total:,} in all"
-        print(f"{found.name}: {found.number:,}{total}, sha256 {found.checksum[:16]}, equal")
+        say(f"{found.name}: {found.number:,}{total}, sha256 {found.checksum[:16]}, equal")
     if compared:
-        print(f"Moved {source.shown} to {target.shown}")
-    print(f"Start the daemon with --config {target.name}")
+        say(f"Moved {source.shown} to {target.shown}")
+    say(f"Start the daemon with --config {target.name}")
 
 
 class TerminalBar:
@@ -272,7 +271,7 @@ class TerminalBar:
     def __init__(self) -> None:
         console = make_console(stderr=True)
         self._progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),

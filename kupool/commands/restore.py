@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 from kupool.backup import BackupError
 from kupool.backup.restoring import Into, Refused, Restored, restore_backup
 from kupool.backup.switching import Switch, finish, unfinished
+from kupool.commands.console import complain, say
 from kupool.commands.copying import PAGE, CopyBar, elsewhere, parts_of
 from kupool.commands.settings_flags import add_settings_parser, load_settings
 from kupool.settings import Settings
@@ -40,19 +40,16 @@ def run(arguments: argparse.Namespace) -> int:
     settings = loaded.settings
     if not parts_of(settings.storage, settings.log):
         missing = elsewhere(settings.storage, settings.log)
-        print(
-            f"kupool: {' and '.join(missing)} are not in the data folder; {PAGE} says what to do",
-            file=sys.stderr,
-        )
+        complain(f"{' and '.join(missing)} are not in the data folder; {PAGE} says what to do")
         return 1
     folder = DataFolder(settings.storage.data)
     try:
         folder.open()
         return _restore(settings, Path(os.path.abspath(arguments.source)), arguments.force)
     except Refused as error:
-        print(f"kupool: {error}; --force replaces it, and moves it aside", file=sys.stderr)
+        complain(f"{error}; --force replaces it, and moves it aside")
     except (BackupError, FolderError) as error:
-        print(f"kupool: {error}", file=sys.stderr)
+        complain(str(error))
     finally:
         folder.close()
     return 1
@@ -66,21 +63,21 @@ def _restore(settings: Settings, source: Path, force: bool) -> int:
     into = Into(folder, parts_of(settings.storage, settings.log), settings.jobs.interval)
     with CopyBar() as bar:
         done = restore_backup(source, into, bar, time.time, force=force)
-    print("\n".join(_lines(folder, done)))
+    say(*_lines(folder, done))
     missing = elsewhere(settings.storage, settings.log)
     if missing:
-        print(f"Not restored: {' and '.join(missing)}; {PAGE} says what to do")
+        say(f"Not restored: {' and '.join(missing)}; {PAGE} says what to do")
     return 0
 
 
 def _finish(folder: Path, begun: Switch, source: Path) -> int:
     finish(folder, begun)
-    print(f"Finished the interrupted restore of {begun.source} into {folder}")
+    say(f"Finished the interrupted restore of {begun.source} into {folder}")
     if (folder / begun.replaced).is_dir():
-        print(f"What was there before is in {folder / begun.replaced}")
+        say(f"What was there before is in {folder / begun.replaced}")
     if begun.source == os.fspath(source):
         return 0
-    print(f"kupool: {source} is not restored; run the command again to restore it", file=sys.stderr)
+    complain(f"{source} is not restored; run the command again to restore it")
     return 1
 
 

@@ -26,7 +26,7 @@ from twisted.python.failure import Failure
 from zope.interface import provider
 
 from kupool.client.failures import ClientError
-from kupool.commands.console import forget_output
+from kupool.commands.console import complain, forget_output
 from kupool.printable import printable
 from kupool.timing.waiting import Waiters
 
@@ -150,12 +150,6 @@ def raise_descriptor_limit(wanted: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def complain(text: str) -> None:
-    """Print one line on standard error, if it is still open."""
-    with suppress(OSError):
-        print(f"kupool: {printable(text)}", file=sys.stderr)
-
-
 def _explain(failure: Failure) -> int:
     if failure.check(ClientError, ValueError):
         complain(failure.getErrorMessage())
@@ -189,7 +183,8 @@ def _log_to_stderr(level: Any) -> None:
         text = printable(formatEvent(event) or "an error")
         failure = event.get("log_failure")
         if failure is not None and ours:
-            text += "\n" + failure.getTraceback().rstrip()
+            lines = failure.getTraceback().rstrip().split("\n")
+            text = "\n  ".join((text, *map(printable, lines)))
         elif failure is not None:
             text += f": {printable(failure.getErrorMessage())}"
         with suppress(OSError):  # nobody reads it any more

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from kupool.settings import GONE, Loaded, SettingError, declared, flag_name, load, repeatable
+from kupool.commands.console import complain
+from kupool.settings import (
+    GONE,
+    Loaded,
+    SettingError,
+    declared,
+    flag_name,
+    load,
+    repeatable,
+    secret_files,
+)
 
 _PREFIX = "setting_"
 
@@ -30,29 +39,32 @@ def add_settings_parser(
         "variables and its --config file",
     )
     for setting, f in declared().items():
-        flag = flag_name(setting)
-        names = dict.fromkeys((f"--{flag}", f"-{flag}", f"--{setting}", f"-{setting}"))
         group.add_argument(
-            *names,
+            *_spellings(setting),
             dest=_PREFIX + setting,
             metavar=f.metadata["kind"].hint,
             action="append" if repeatable(f) else "store",
             help=argparse.SUPPRESS if setting not in ("data", "config") else f.metadata["doc"],
         )
-    for setting in GONE:  # loading the settings refuses it, and says what to do
-        flag = flag_name(setting)
-        names = dict.fromkeys((f"--{flag}", f"-{flag}", f"--{setting}", f"-{setting}"))
-        group.add_argument(*names, dest=_PREFIX + setting, help=argparse.SUPPRESS)
+    # Loading the settings refuses those that are gone, and says what to do.
+    for setting in (*secret_files(), *GONE):
+        group.add_argument(*_spellings(setting), dest=_PREFIX + setting, help=argparse.SUPPRESS)
     return parser
+
+
+def _spellings(setting: str) -> Iterable[str]:
+    flag = flag_name(setting)
+    return dict.fromkeys((f"--{flag}", f"-{flag}", f"--{setting}", f"-{setting}"))
 
 
 def load_settings(arguments: argparse.Namespace) -> Loaded | None:
     """Return the settings; if they are wrong, prints why and returns None."""
-    given = {name: getattr(arguments, _PREFIX + name) for name in (*declared(), *GONE)}
+    names = (*declared(), *secret_files(), *GONE)
+    given = {name: getattr(arguments, _PREFIX + name) for name in names}
     try:
         return load({k: v for k, v in given.items() if v is not None}, os.environ)
     except SettingError as error:
-        print(f"kupool: {error}", file=sys.stderr)
+        complain(str(error))
         return None
 
 
@@ -71,4 +83,8 @@ def given_flags(arguments: argparse.Namespace) -> list[str]:
         if value is not None:
             values = value if repeatable(f) else [value]
             flags += [f"--{flag_name(name)}={one}" for one in values]
+    for name in secret_files():
+        path = getattr(arguments, _PREFIX + name)
+        if path is not None:
+            flags.append(f"--{flag_name(name)}={path}")
     return flags

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from collections.abc import Iterable
 from typing import Any
 
 from kupool.commands.comparing import compared_text, counted, remarks, shown_progress
-from kupool.commands.console import make_console, print_table
+from kupool.commands.console import complain, make_console, print_table, say
 from kupool.commands.settings_flags import add_settings_parser, at_least_one, load_settings
 from kupool.commands.stores import Stores, temporary_folder, with_stores
 from kupool.commands.times import minute_text
@@ -71,20 +70,17 @@ async def _rebuild(settings: StorageSettings, stores: Stores) -> int:
             )
             done = await auditor.rebuild()
     except NotComparable as error:
-        print(f"kupool: nothing was rebuilt: {error}", file=sys.stderr)
+        complain(f"nothing was rebuilt: {error}")
         return 1
     except Superseded:
-        print(
-            "kupool: another rebuild is running; this one stopped, try again",
-            file=sys.stderr,
-        )
+        complain("another rebuild is running; this one stopped, try again")
         return 1
     finally:
         both.close()
-    print(compared_text(done.found.compared))
+    say(compared_text(done.found.compared))
     for line in remarks(done.found._replace(waiting=done.waiting)):
-        print(line)
-    print(
+        say(line)
+    say(
         "Rebuilt the per-minute table from "
         f"{counted(done.found.compared.batches, 'batch', 'batches')}: "
         f"{counted(done.corrected, 'row')} corrected, "
@@ -101,14 +97,14 @@ async def _show(arguments: argparse.Namespace, stats: Any) -> int:
     total = await stats.total(0, EVER)
     rows = await stats.minutes(start, end)
     if not rows:
-        print(_nothing("No submission", arguments.minutes, total))
+        say(_nothing("No submission", arguments.minutes, total))
         return 0
     console = make_console()
     columns = ("minute (UTC)", "users", "accepted")
     print_table(console, columns, _minutes(rows), title="Every user", numbers=2)
     top = await stats.top(arguments.top, start, end)
     print_table(console, ("user", "accepted"), top, title="Most accepted", numbers=1)
-    print(f"Accepted in all: {total:,}")
+    say(f"Accepted in all: {total:,}")
     return 0
 
 
@@ -120,15 +116,14 @@ async def _show_user(arguments: argparse.Namespace, stats: Any, start: int, end:
     known = total and (not worker or worker in dict(await stats.workers(user, 0, EVER)))
     if not known:
         who = f"worker {worker} of user {user}" if worker and total else f"user {user}"
-        print(
-            f"kupool: no submission of {printable(who)} is counted; "
-            "'kupool stats' without --username lists users",
-            file=sys.stderr,
+        complain(
+            f"no submission of {printable(who)} is counted; "
+            "'kupool stats' without --username lists users"
         )
         return 1
     rows = await stats.series(user, start, end, worker)
     if not rows:
-        print(_nothing(f"No submission of {printable(name)}", arguments.minutes, total))
+        say(_nothing(f"No submission of {printable(name)}", arguments.minutes, total))
         return 0
     console = make_console()
     print_table(console, ("minute (UTC)", "accepted"), _minutes(rows), title=name, numbers=1)

@@ -7,7 +7,6 @@ opens them, and only if the daemon of this version has created or updated them.
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from twisted.internet.task import react
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from kupool.commands.console import complain
 from kupool.commands.data_files import missing_file
 from kupool.daemon.engines import check_engines
 from kupool.daemon.files import LOG_FILE, SPOOL_FILE, STORE_FILE, has_spool
@@ -75,13 +75,13 @@ def with_stores(loaded: Loaded, work: StoresWork, *, writing: bool = False) -> i
             no_reader = True
         else:
             text = " ".join(failure.getErrorMessage().split())
-            print(f"kupool: {text or repr(failure.value)}", file=sys.stderr)
+            complain(text or repr(failure.value))
 
     try:
         _check(loaded)
         react(run)
     except Unusable as error:
-        print(f"kupool: {error}", file=sys.stderr)
+        complain(str(error))
     except SystemExit as end:
         status = status or (1 if end.code else 0)
     if no_reader:

@@ -10,10 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
 from kupool.accounts.entries import (
     BrokenAccounts,
     KnownAccounts,
@@ -23,6 +19,7 @@ from kupool.accounts.entries import (
 )
 from kupool.accounts.file import AccountFile, CopyError
 from kupool.accounts.hashing import MAX_PASSWORD, hash_password, hash_token, make_token
+from kupool.commands.console import complain, make_console, print_table, say
 from kupool.commands.settings_flags import add_settings_parser, load_settings
 from kupool.permissions.roles import ACCOUNT_ROLES, WORKER
 
@@ -98,10 +95,9 @@ def _run(arguments: argparse.Namespace, action: Action) -> int:
             return 1
         files = [text[5:] for text in loaded.settings.listen.auth if text.startswith("file:")]
         if len(files) != 1 or not files[0]:
-            print(
-                "kupool: which account file? Name it with --file PATH, or give the settings of "
-                "the daemon, as --auth file:PATH or --config FILE",
-                file=sys.stderr,
+            complain(
+                "which account file? Name it with --file PATH, or give the settings of "
+                "the daemon, as --auth file:PATH or --config FILE"
             )
             return 1
         path = Path(files[0])
@@ -109,11 +105,11 @@ def _run(arguments: argparse.Namespace, action: Action) -> int:
         return action(arguments, AccountFile(path))
     except (_Refused, ValueError) as error:
         about = f"{path}: " if isinstance(error, BrokenAccounts) else ""
-        print(f"kupool: {about}{error}", file=sys.stderr)
+        complain(f"{about}{error}")
     except OSError as error:
-        print(f"kupool: {error.filename or path}: {error.strerror or error}", file=sys.stderr)
+        complain(f"{error.filename or path}: {error.strerror or error}")
     except CopyError as error:
-        print(f"kupool: {error}", file=sys.stderr)
+        complain(str(error))
     return 1
 
 
@@ -125,7 +121,7 @@ def _add(arguments: argparse.Namespace, file: AccountFile) -> int:
     file.replace(
         lambda secret: False, (Secret(name, hash_password(password), arguments.role or WORKER),)
     )
-    print(f"Added {name} to {file.path}.")
+    say(f"Added {name} to {file.path}.")
     return 0
 
 
@@ -139,7 +135,7 @@ def _passwd(arguments: argparse.Namespace, file: AccountFile) -> int:
         lambda secret: secret.name == name and not secret.token,
         (Secret(name, hash_password(password), old.role),),
     )
-    print(f"Changed the password of {name}.")
+    say(f"Changed the password of {name}.")
     return 0
 
 
@@ -155,7 +151,7 @@ def _token(arguments: argparse.Namespace, file: AccountFile) -> int:
     if arguments.revoke:
         if not file.replace(of_label):
             raise _Refused(f"{name} has no token with the label {label!r}")
-        print(f"Revoked the token {label!r} of {name}.")
+        say(f"Revoked the token {label!r} of {name}.")
         return 0
     if label and any(map(of_label, present.tokens.values())):
         raise _Refused(f"{name} has a token with the label {label!r} already; revoke it first")
@@ -164,15 +160,15 @@ def _token(arguments: argparse.Namespace, file: AccountFile) -> int:
     role = arguments.role or (known.role if known else WORKER)
     file.replace(lambda secret: False, (Secret(name, hash_token(token), role, label),))
     # Only on standard output, so that a program can read it. It is stored nowhere.
-    print(token)
-    print("This token is shown once. Use it as the password.", file=sys.stderr)
+    say(token)
+    sys.stderr.write("This token is shown once. Use it as the password.\n")
     return 0
 
 
 def _remove(arguments: argparse.Namespace, file: AccountFile) -> int:
     if not file.replace(lambda secret: secret.name == arguments.name):
         raise _Refused(f"there is no account {arguments.name} in {file.path}")
-    print(f"Removed {arguments.name} from {file.path}.")
+    say(f"Removed {arguments.name} from {file.path}.")
     return 0
 
 
@@ -180,16 +176,17 @@ def _list(arguments: argparse.Namespace, file: AccountFile) -> int:
     accounts = file.read()
     rows = [_row(accounts, name) for name in accounts.names]
     if arguments.json:
-        print(json.dumps(rows))
+        say(json.dumps(rows))
         return 0
-    table = Table("account", "role", "password", "tokens")
-    for row in rows:
-        labels = ", ".join(label or "(no label)" for label in row["tokens"])
-        table.add_row(*map(Text, (row["name"], row["role"], row["password"], labels)))
-    Console().print(table)
+    print_table(make_console(), ("account", "role", "password", "tokens"), map(_cells, rows))
     for problem in accounts.problems:
-        print(f"kupool: {file.path}: {problem}", file=sys.stderr)
+        complain(f"{file.path}: {problem}")
     return 0
+
+
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    labels = ", ".join(label or "(no label)" for label in row["tokens"])
+    return row["name"], row["role"], row["password"], labels
 
 
 def _row(accounts: KnownAccounts, name: str) -> dict[str, Any]:
@@ -212,7 +209,7 @@ def _hash(arguments: argparse.Namespace, file: AccountFile) -> int:
             (Secret(secret.name, hash_password(secret.stored)),),
         )
     count = "1 password" if len(plain) == 1 else f"{len(plain)} passwords"
-    print(f"Hashed {count} in {file.path}.")
+    say(f"Hashed {count} in {file.path}.")
     return 0
 
 

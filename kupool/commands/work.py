@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,7 +14,8 @@ from kupool.client import PoolClient, SubmissionAnswer, Worker
 from kupool.client.crew import ClientCrew
 from kupool.client.pace import PaceSettings
 from kupool.client.servers import parse_server
-from kupool.commands.running import Ending, Output, complain, raise_descriptor_limit, run
+from kupool.commands.console import complain
+from kupool.commands.running import Ending, Output, raise_descriptor_limit, run
 from kupool.commands.target import Target, add_target_flags, duration, positive, read_target
 from kupool.timing.waiting import and_then
 from kupool.wire.messages import JobParams
@@ -73,7 +73,7 @@ def work(arguments: argparse.Namespace) -> int:
         target = read_target(arguments)
         raise_descriptor_limit(arguments.sessions + 64)
     except ValueError as error:
-        print(f"kupool: {error}", file=sys.stderr)
+        complain(str(error))
         return 1
 
     async def command(reactor: Any, ending: Ending) -> int:

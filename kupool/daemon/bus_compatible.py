@@ -155,6 +155,7 @@ def server_limits(settings: Settings) -> ServerSettings:
         outbox_limit=limits.outbox_limit,
         proxies=ProxySettings(settings.listen.proxy_trusted),
         shared_hosts=trusted_proxies(settings.listen),
+        unix_mode=settings.listen.unix_mode,
     )
 
 

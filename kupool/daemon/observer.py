@@ -23,7 +23,7 @@ from twisted.logger import (
 from twisted.python.logfile import LogFile
 from zope.interface import implementer
 
-from kupool.printable import printable
+from kupool.printable import printable, printable_json
 
 #: Keys of an event that are logged under another name, or not at all.
 _NOT_FIELDS = frozenset(
@@ -55,7 +55,7 @@ class TextObserver:
     """Writes events as text: the time, the level if it is not ``info``, and the message.
 
     Control characters from peers are escaped, so that they do not reach the terminal. A traceback
-    follows on lines of its own.
+    follows on lines of its own, which are indented: what it quotes cannot look like another event.
     """
 
     def __init__(self, file: Any) -> None:
@@ -74,13 +74,17 @@ def as_text(event: LogEvent) -> str:
     when = datetime.fromtimestamp(event["log_time"], UTC).strftime("%Y-%m-%d %H:%M:%SZ")
     name = "" if level is LogLevel.info else f"{level.name.upper()}: "
     text = f"{when} {name}{printable(formatEvent(event))}"
-    return f"{text}\n{_traceback(event)}" if "log_failure" in event else text
+    return f"{text}\n{_indented(_traceback(event))}" if "log_failure" in event else text
 
 
 def _traceback(event: LogEvent) -> str:
     return eventAsText(
         {**event, "log_format": ""}, includeTimestamp=False, includeSystem=False
     ).strip()
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"  {printable(line)}" for line in text.split("\n"))
 
 
 def as_json(event: LogEvent) -> str:
@@ -97,7 +101,7 @@ def as_json(event: LogEvent) -> str:
             line[key] = value if _is_json(value) else str(value)
     if "log_failure" in event:
         line["error"] = _traceback(event)
-    return json.dumps(line, ensure_ascii=False)
+    return printable_json(json.dumps(line, ensure_ascii=False))
 
 
 def _is_json(value: object) -> bool:

@@ -375,6 +375,7 @@ def server_settings(listen: ListenSettings, limits: LimitSettings) -> ServerSett
         outbox_limit=limits.outbox_limit,
         proxies=ProxySettings(listen.proxy_trusted, most=shares.refused),
         shared_hosts=trusted_proxies(listen),
+        unix_mode=listen.unix_mode,
     )
 
 

@@ -25,6 +25,7 @@ from kupool.daemon import moves
 from kupool.daemon.apply import apply_changes
 from kupool.daemon.checks import check
 from kupool.daemon.connection_limits import descriptor_limit, http_limits
+from kupool.daemon.exposed import exposed_secrets
 from kupool.daemon.files import has_spool
 from kupool.daemon.housekeeping import Housekeeping
 from kupool.daemon.http_access import HttpAccess, make_http_access
@@ -120,6 +121,7 @@ class Daemon:
         self._reactor = reactor
         self.settings: Settings = loaded.settings
         self._sources = loaded.sources
+        self._exposed = list(exposed_secrets(loaded))
         self._checkers = checkers
         self._report = failed
         self._level = level
@@ -225,6 +227,8 @@ class Daemon:
         settings, parts = self.settings, self.parts
         self._warn_of_memory()
         self._warn_of_descriptors()
+        for line in self._exposed:
+            self._log.warn("{line}", line=line)
         self.status.enter("opening")
         await self._open("mq_url" if settings.log.kind == "rabbit" else "data", parts.log)
         await self._open("pg_dsn" if settings.storage.kind == "pg" else "data", parts.stats)
@@ -387,6 +391,7 @@ class Daemon:
             settings.http,
             proxies=proxies,
             certificates=self.parts.certificates,
+            unix_mode=settings.unix_mode,
         )
         self._http = await endpoint.listen(site)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +12,7 @@ from kupool.errors import BANNED, FRAME_TOO_LARGE, TOO_MANY_CONNECTIONS, CloseRe
 from kupool.net.networks import network_of
 from kupool.net.places import Places
 from kupool.net.refusals import Refusals
-from kupool.net.transport.proxied import ProxySettings
+from kupool.net.transport.proxied import ProxySettings, TrustedProxies
 from kupool.ranges import a, check_fields, number, whole
 from kupool.timing.buckets import Bucket
 
@@ -24,6 +23,7 @@ _EXPECTED = {
     "max_unauthorized": whole(),
     "max_unauthorized_per_ip": whole(),
     "max_refused": whole(),
+    "shared_hosts": a(TrustedProxies),
     "idle_timeout": number(),
     "write_timeout": number(),
     "max_errors": whole(),
@@ -32,6 +32,7 @@ _EXPECTED = {
     "accept_rate": number(),
     "too_large": a(CloseReason),
     "proxies": a(ProxySettings),
+    "unix_mode": whole(),
 }
 
 #: Most banned addresses; beyond it the oldest ban is removed.
@@ -45,6 +46,7 @@ class ServerSettings:
     0 is not allowed for ``outbox_limit`` and ``write_timeout``. ``accept_rate`` is in
     connections a second, with a burst of one second's worth. ``too_large`` is the close for
     a message over ``max_frame``. PROXY headers of ``proxies`` are trusted.
+    ``unix_mode`` are the permissions of Unix sockets whose address names none.
 
     The limits of one address hold for an IPv6 /64 network as a whole, and not for
     ``shared_hosts``, behind which many peers may be. A connection is unauthorized until
@@ -68,7 +70,8 @@ class ServerSettings:
     accept_rate: float = 0.0
     too_large: CloseReason = FRAME_TOO_LARGE
     proxies: ProxySettings = field(default_factory=ProxySettings)
-    shared_hosts: Container[str] = ()
+    shared_hosts: TrustedProxies = field(default_factory=lambda: TrustedProxies(()))
+    unix_mode: int = 0o666
 
     def __post_init__(self) -> None:
         check_fields(_EXPECTED, self)

@@ -76,7 +76,13 @@ class Server:
         protocols = (
             _factory(framing, self.manager, http_port) if factory is None else factory(self.manager)
         )
-        self._ports = Listening(reactor, protocols, settings.proxies, certificates)
+        self._ports = Listening(
+            reactor,
+            protocols,
+            settings.proxies,
+            certificates,
+            unix_mode=settings.unix_mode,
+        )
         self._addresses = tuple(addresses)
         self._after_start: list[ServerHook] = []
         self._before_stop: list[ServerHook] = []

@@ -10,8 +10,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields, replace
 from typing import Any, NamedTuple
 
-from kupool.kinds import COUNT, DURATION, NUMBER, SIZE, TEXT, ValueKind, choice
+from kupool.kinds import COUNT, DURATION, MODE, NUMBER, SIZE, TEXT, ValueKind, choice
 from kupool.masking import hide, mask
+
+#: What the name of a setting ends with that names a file with a secret.
+_FILE = "_file"
 
 
 def _setting(
@@ -83,6 +86,12 @@ class ListenSettings:
         (),
         "address or network of a reverse proxy in front of the HTTP API; its X-Forwarded-For "
         "header names the client, for limits and bans too",
+    )
+    unix_mode: int = _setting(
+        MODE,
+        "666",
+        "permissions of the Unix sockets that the daemon listens on: 666 lets every user of the "
+        "machine connect, 660 the daemon's user and group; mode= in an address overrides it",
     )
     proxy_trusted: tuple[str, ...] = _setting(
         TEXT,
@@ -858,6 +867,24 @@ def repeatable(f: Field[Any]) -> bool:
     return isinstance(f.default, tuple)
 
 
+def secret_files() -> dict[str, str]:
+    """Return the settings that name a file with a secret, and for each whose value it holds:
+    ``pg_dsn_file`` for ``pg_dsn``. A repeatable setting has none.
+    """
+    return {
+        name + _FILE: name
+        for name, f in declared().items()
+        if f.metadata["secret"] is not str and not repeatable(f)
+    }
+
+
+def holds_secret(settings: Settings, name: str) -> bool:
+    """Say whether the value of a setting has a part that must not be shown."""
+    f, value = declared()[name], value_of(settings, name)
+    several = value if repeatable(f) else [f.metadata["kind"].show(value)]
+    return any(f.metadata["secret"](one) != one for one in several)
+
+
 def shown(settings: Settings) -> dict[str, str]:
     """Return every value as text by its flat name, secrets masked."""
     values = {}
@@ -883,8 +910,10 @@ __all__ = [
     "SubmissionSettings",
     "declared",
     "expected",
+    "holds_secret",
     "reloadable",
     "repeatable",
+    "secret_files",
     "shown",
     "value_of",
     "with_values",

@@ -15,10 +15,11 @@ from kupool.settings.declaration import (
     declared,
     reloadable,
     repeatable,
+    secret_files,
     value_of,
     with_values,
 )
-from kupool.settings_file import read_mapping
+from kupool.settings_file import read_mapping, read_secret
 
 ENV_PREFIX = "KUP_"
 
@@ -40,15 +41,56 @@ class SettingError(ValueError):
 
 
 class Loaded(NamedTuple):
-    """Settings, and the source of each value."""
+    """Settings, the source of each value, and the files of secrets that were read.
+
+    ``secrets`` has the paths by the names of the settings.
+    """
 
     settings: Settings
     sources: Mapping[str, str]
+    secrets: Mapping[str, str]
+
+
+class _Given(NamedTuple):
+    """A value, as it was given, and where."""
+
+    value: object
+    source: str
+
+
+class _Places(NamedTuple):
+    """Where values may be given, the first one first."""
+
+    flags: Mapping[str, object]
+    environ: Mapping[str, str]
+    in_file: Mapping[str, object]
+    path: str
+
+    def find(self, name: str) -> _Given | None:
+        """Return the value of a setting; None where it has its default."""
+        variable = ENV_PREFIX + name.upper()
+        if name in self.flags:
+            return _Given(self.flags[name], flag_source(name))
+        if variable in self.environ:
+            return _Given(self.environ[variable], f"environment {variable}")
+        if name in self.in_file:
+            return _Given(self.in_file[name], file_source(self.path))
+        return None
 
 
 def flag_name(name: str) -> str:
     """Return the flag of a setting, without its dashes."""
     return name.replace("_", "-")
+
+
+def flag_source(name: str) -> str:
+    """Return how a flag is named as the source of a setting."""
+    return f"flag --{flag_name(name)}"
+
+
+def file_source(path: str) -> str:
+    """Return how a settings file is named as the source of a setting."""
+    return f"file {path}"
 
 
 def no_longer(name: str) -> str:
@@ -65,29 +107,49 @@ def load(flags: Mapping[str, str | Sequence[str]], environ: Mapping[str, str]) -
     for name in GONE:
         variable = ENV_PREFIX + name.upper()
         if name in flags:
-            raise SettingError(f"{name}: {no_longer(name)} (from flag --{flag_name(name)})")
+            raise SettingError(f"{name}: {no_longer(name)} (from {flag_source(name)})")
         if variable in environ:
             raise SettingError(f"{name}: {no_longer(name)} (from environment {variable})")
     refuse_misspelt(environ)
-    path = flags.get("config") or environ.get(ENV_PREFIX + "CONFIG") or ""
-    in_file = read_file(str(path)) if path else {}
+    path = str(flags.get("config") or environ.get(ENV_PREFIX + "CONFIG") or "")
+    places = _Places(flags, environ, read_file(path) if path else {}, path)
+    files = {name: file for file, name in secret_files().items()}
     values: dict[str, Any] = {}
     sources: dict[str, str] = {}
+    secrets: dict[str, str] = {}
     for name, f in known.items():
-        given: object
-        variable = ENV_PREFIX + name.upper()
-        if name in flags:
-            source, given = f"flag --{flag_name(name)}", flags[name]
-        elif variable in environ:
-            source, given = f"environment {variable}", environ[variable]
-        elif name in in_file:
-            source, given = f"file {path}", in_file[name]
-        else:
-            sources[name] = "default"
-            continue
-        values[name] = _value(name, f, given, source)
-        sources[name] = source
-    return Loaded(with_values(Settings(), values), sources)
+        given = places.find(name)
+        if given is not None:
+            values[name] = _value(name, f, given.value, given.source)
+        file = _named_file(files[name], places) if name in files else None
+        if file is not None:
+            if given is not None and values[name]:
+                raise SettingError(
+                    f"{name}: both {name} (from {given.source}) and {files[name]} (from "
+                    f"{file.source}) are given; remove one of them"
+                )
+            given, secrets[name] = file, str(file.value)
+            values[name] = _secret(files[name], file)
+        sources[name] = "default" if given is None else given.source
+    return Loaded(with_values(Settings(), values), sources, secrets)
+
+
+def _named_file(name: str, places: _Places) -> _Given | None:
+    """Return the path that such a setting has; None where it has none, or an empty one."""
+    given = places.find(name)
+    if given is None or given.value == "":
+        return None
+    if not isinstance(given.value, str):
+        raise SettingError(f"{name}: expected the path of a file (from {given.source})")
+    return given
+
+
+def _secret(name: str, file: _Given) -> str:
+    path = str(file.value)
+    try:
+        return read_secret(path)
+    except ValueError as error:
+        raise SettingError(f"{name}: {path}: {error} (from {file.source})") from None
 
 
 def _value(name: str, f: Field[Any], given: object, source: str) -> Any:
@@ -124,18 +186,19 @@ def read_file(path: str) -> dict[str, object]:
         found = read_mapping(path)
     except ValueError as error:
         raise SettingError(f"config: {path}: {error}") from None
-    known = [name for name in declared() if name != "config"]
+    known = [name for name in (*declared(), *secret_files()) if name != "config"]
     for key in found:
         if key in GONE:
-            raise SettingError(f"{key}: {no_longer(str(key))} (from file {path})")
+            raise SettingError(f"{key}: {no_longer(str(key))} (from {file_source(path)})")
         if key not in known:
-            raise SettingError(f"{key}: {_unknown(str(key), known)} (from file {path})")
+            raise SettingError(f"{key}: {_unknown(str(key), known)} (from {file_source(path)})")
     return found
 
 
 def refuse_misspelt(environ: Mapping[str, str]) -> None:
     """Refuse an environment variable with KuPool's prefix that KuPool does not know."""
-    known = [ENV_PREFIX + name.upper() for name in (*declared(), *GONE)] + list(CLIENT_VARIABLES)
+    names = (*declared(), *secret_files(), *GONE)
+    known = [ENV_PREFIX + name.upper() for name in names] + list(CLIENT_VARIABLES)
     for variable in sorted(environ):
         if variable.startswith(ENV_PREFIX) and variable not in known:
             raise SettingError(
@@ -165,7 +228,9 @@ __all__ = [
     "Loaded",
     "SettingError",
     "changes",
+    "file_source",
     "flag_name",
+    "flag_source",
     "load",
     "no_longer",
     "read_file",

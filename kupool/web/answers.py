@@ -12,6 +12,7 @@ from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
 from kupool.incidents import report
+from kupool.printable import printable_json
 
 #: The largest body of a request, in bytes.
 MAX_BODY = 65536
@@ -42,8 +43,12 @@ Handler = Callable[[Request], Awaitable[object]]
 
 
 def encode(body: object) -> bytes:
-    """Return the bytes of an answer, with a newline at the end for terminals."""
-    return msgspec.json.encode(body) + b"\n"
+    """Return the bytes of an answer, with a newline at the end for terminals.
+
+    Names that peers chose are escaped, because a terminal may show the answer.
+    """
+    data = msgspec.json.encode(body)
+    return (data if data.isascii() else printable_json(data.decode()).encode()) + b"\n"
 
 
 def headers(length: int) -> dict[bytes, bytes]:

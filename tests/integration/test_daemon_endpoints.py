@@ -6,6 +6,7 @@ import contextlib
 import os
 import socket
 import ssl
+import stat
 import sys
 import tempfile
 from collections.abc import Callable
@@ -102,6 +103,24 @@ class EndpointTests(Case):
         self.assertEqual(client.submit(job, "a")["error"], "Duplicate submission")
         self.assertEqual(daemon.stop(), 0)
         self.assertFalse(path.exists())
+
+    def test_modes_of_unix_sockets(self) -> None:
+        """Issue 15, build 7: a setting for all of them, which an address overrides."""
+        names = {"pool": 0o660, "own": 0o600, "http": 0o660, "bus": 0o660, "proxied": 0o660}
+        at = {name: self.folder / name for name in names}
+        daemon = self.start(
+            f"--addr=unix:{at['pool']}",
+            f"--addr=unix:{at['own']}:mode=600",
+            f"--addr=haproxy:unix:{at['proxied']}",
+            f"--http=unix:{at['http']}",
+            f"--bus-compatible-addr=unix:{at['bus']}",
+            "--unix-mode=660",
+        )
+        found = {name: stat.S_IMODE(path.stat().st_mode) for name, path in at.items()}
+        self.assertEqual(found, names)
+        self.assertEqual(daemon.stop(), 0)
+        self.start(f"--addr=unix:{at['pool']}")
+        self.assertEqual(stat.S_IMODE(at["pool"].stat().st_mode), 0o666)
 
     def test_tls(self) -> None:
         """K-89: an ssl: endpoint, with the certificate it is given."""

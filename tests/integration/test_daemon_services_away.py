@@ -502,8 +502,18 @@ class TlsTests(Case):
         ends the start with one line, as trying again alone does not help.
         """
         reasons = (
-            ({}, "localhost", self.proxy.port, "certificate verify failed"),
-            (self.trusting, "127.0.0.1", self.proxy.port, "the certificate is for another host"),
+            (
+                {},
+                "localhost",
+                self.proxy.port,
+                "the certificate of the server is self-signed and not trusted",
+            ),
+            (
+                self.trusting,
+                "127.0.0.1",
+                self.proxy.port,
+                "the certificate of the server is not for 127.0.0.1",
+            ),
             (self.trusting, "localhost", self.broker.port, "wrong version number"),
         )
         self.check(

@@ -13,15 +13,17 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.internet.defer import Deferred, ensureDeferred, maybeDeferred
 from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.task import LoopingCall, deferLater
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from kupool.amqp import BrokerError
 from kupool.amqp.address import parse_brokers
 from kupool.amqp.connection import connect
 from kupool.amqp.wire import ConnectionSettings
+from kupool.bus.remote.client import RemoteBus
+from kupool.client import PoolClient
 from kupool.client.servers import parse_server
 from kupool.net.dialling.client import Client
 from kupool.net.dialling.tls import client_endpoint
@@ -47,10 +49,10 @@ def append(path: str, data: bytes, *, anew: bool = False) -> None:
 class Authority:
     """A certificate authority, and what it issues."""
 
-    def __init__(self, name: str = "root") -> None:
+    def __init__(self, name: str = "root", *names: Any, ca: bool = True) -> None:
         self.key = ec.generate_private_key(ec.SECP256R1())
         self.name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        self.certificate = self._sign(self.name, self.key.public_key(), 30, None, ca=True)
+        self.certificate = self._sign(self.name, self.key.public_key(), 30, names, ca=ca)
 
     def _sign(self, subject: Any, key: Any, days: float, names: Any, *, ca: bool = False) -> Any:
         now = datetime.now(UTC)
@@ -74,6 +76,13 @@ class Authority:
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common)])
         certificate = self._sign(subject, key.public_key(), days, names)
+        return self._write(folder, name, key, certificate)
+
+    def itself(self, folder: Path) -> CertificateFiles:
+        """Return the files of its own certificate, which it has signed."""
+        return self._write(folder, "own", self.key, self.certificate)
+
+    def _write(self, folder: Path, name: str, key: Any, certificate: Any) -> CertificateFiles:
         files = CertificateFiles(str(folder / f"{name}.key"), str(folder / f"{name}.pem"))
         Path(files.key).write_bytes(
             key.private_bytes(
@@ -95,6 +104,9 @@ class Greeter(Protocol):
         assert self.transport is not None
         self.transport.write(b"hello\n")
 
+    def dataReceived(self, data: bytes) -> None:
+        self.factory.heard.append(data)  # type: ignore[union-attr]
+
 
 class TlsCase(TestCase):
     def setUp(self) -> None:
@@ -104,10 +116,14 @@ class TlsCase(TestCase):
         self.roots = self.folder / "root.pem"
         self.roots.write_bytes(pem(self.root.certificate))
 
-    async def serve(self, files: CertificateFiles, certificates: Any = None) -> int:
+    async def serve(
+        self, files: CertificateFiles, certificates: Any = None, heard: list[bytes] | None = None
+    ) -> int:
+        """Serve TLS; what a client sends goes to ``heard``."""
         text = f"ssl:0:interface=127.0.0.1:privateKey={files.key}:certKey={files.certificate}"
         factory = Factory.forProtocol(Greeter)
         factory.noisy = False
+        factory.heard = [] if heard is None else heard  # type: ignore[attr-defined]
         endpoint = endpoint_for(the_reactor(), text, certificates=certificates)
         port = await endpoint.listen(factory)
         self.addCleanup(port.stopListening)
@@ -136,12 +152,18 @@ class ClientTests(TlsCase):
         return await heard.addTimeout(10, the_reactor())
 
     def impostors(self) -> dict[str, CertificateFiles]:
-        other = Authority("other")
+        """Certificates of others, by what a client has to say of each."""
+        other, own = Authority("other"), Authority("localhost", LOCALHOST, ca=False)
         return {
-            "another name": self.root.issue(self.folder, "other", x509.DNSName("evil.example")),
-            "no subjectAltName": self.root.issue(self.folder, "plain"),
-            "expired": self.root.issue(self.folder, "old", LOCALHOST, days=-1),
-            "another authority": other.issue(self.folder, "alien", LOCALHOST),
+            "is not for localhost": self.root.issue(
+                self.folder, "other", x509.DNSName("evil.example")
+            ),
+            "has no subjectAltName": self.root.issue(self.folder, "plain"),
+            "has expired": self.root.issue(self.folder, "old", LOCALHOST, days=-1),
+            "certificate authority of the server's certificate is not trusted": other.issue(
+                self.folder, "alien", LOCALHOST
+            ),
+            "self-signed and not trusted": own.itself(self.folder),
         }
 
     async def test_the_right_one(self) -> None:
@@ -150,29 +172,76 @@ class ClientTests(TlsCase):
             text = f"tls:{host}:{port}:trustRoots={self.roots}"
             self.assertEqual(await self.hears(client_endpoint(the_reactor(), text)), "hello\n")
 
-    async def test_endpoints_of_the_framework_and_the_pool(self) -> None:
-        for name, files in self.impostors().items():
-            port = await self.serve(files)
-            text = f"tls:localhost:{port}:trustRoots={self.roots}"
-            for endpoint in (
-                client_endpoint(the_reactor(), text),
-                parse_server(the_reactor(), text).endpoint,
-            ):
-                self.assertNotIn("hello", await self.hears(endpoint), name)
-
-    async def test_brokers(self) -> None:
-        """Issue 15, build 6: for amqps:// as well."""
+    def use_our_authority(self) -> None:
+        """Trust it as one of the system's; OpenSSL and its Python layer read this variable."""
         self.patch(os, "environ", {**os.environ, "SSL_CERT_FILE": str(self.roots)})
         os.putenv("SSL_CERT_FILE", str(self.roots))
         self.addCleanup(os.unsetenv, "SSL_CERT_FILE")
-        settings = ConnectionSettings(timeout=5.0)
-        for name, files in self.impostors().items():
-            port = await self.serve(files)
-            (broker,) = parse_brokers(f"amqps://u:p@localhost:{port}/v")
-            why = await self.assertFailure(
-                ensureDeferred(connect(the_reactor(), broker, settings, "test")), BrokerError
-            )
-            self.assertIn("cannot be reached over TLS", str(why), name)
+
+    async def as_pool_client(self, port: int) -> str:
+        client = PoolClient(the_reactor(), [self.address(port)], "alice")
+        return await self.refused(client.connect(), client.close, lambda: client.problem)
+
+    async def as_client_of_the_framework(self, port: int) -> str:
+        """It is connected before the handshake, and says afterwards why it is not any more."""
+        ended: list[str] = []
+        client = Client(the_reactor(), self.address(port), on_disconnected=ended.append)
+        await client.connect()
+        for _ in range(300):
+            if ended:
+                break
+            await deferLater(the_reactor(), 0.01)
+        await client.close()
+        return " ".join(ended[:1])
+
+    async def as_remote_bus(self, port: int) -> str:
+        bus = RemoteBus(the_reactor(), client_endpoint(the_reactor(), self.address(port)))
+        return await self.refused(bus.connect(), bus.close, lambda: "")
+
+    async def as_client_of_a_broker(self, port: int) -> str:
+        """Of the log, the bus and the rooms between hosts: all of them dial by this."""
+        (broker,) = parse_brokers(f"amqps://u:p@localhost:{port}/v")
+        dialled = connect(the_reactor(), broker, ConnectionSettings(timeout=5.0), "test")
+        return await self.refused(ensureDeferred(dialled), None, lambda: "")
+
+    def address(self, port: int) -> str:
+        return f"tls:localhost:{port}:trustRoots={self.roots}"
+
+    async def refused(self, dialled: Any, close: Any, problem: Any) -> str:
+        """Return why a client gives up, or what it says while it still tries."""
+        looking = LoopingCall(lambda: problem() and dialled.cancel())
+        looking.start(0.01)
+        why = ""
+        try:
+            await dialled.addTimeout(10, the_reactor())
+        except Exception as error:
+            why = f"{problem()} {error} {error.__cause__ or ''}"
+        finally:
+            looking.stop()
+        if close is not None:
+            await maybeDeferred(close)
+        return why
+
+    async def test_each_client_against_each_certificate(self) -> None:
+        """Only the right one is told anything; the reason of each refusal is named."""
+        self.use_our_authority()
+        good = self.root.issue(self.folder, "good", LOCALHOST)
+        for client in (
+            self.as_pool_client,
+            self.as_client_of_the_framework,
+            self.as_remote_bus,
+            self.as_client_of_a_broker,
+        ):
+            for why, files in self.impostors().items():
+                heard: list[bytes] = []
+                said = await client(await self.serve(files, heard=heard))
+                if client != self.as_remote_bus:  # which is connected before the handshake
+                    self.assertIn(why, said, client.__name__)
+                self.assertEqual(heard, [], (client.__name__, why))
+            if client != self.as_client_of_the_framework:  # which has nothing to end it
+                said = await client(await self.serve(good))
+                for word in ("certificate", "TLS"):
+                    self.assertNotIn(word, said, client.__name__)
         self.flushLoggedErrors()
 
     async def test_a_certificate_of_no_name_is_named(self) -> None:

@@ -30,7 +30,22 @@ if TYPE_CHECKING:
 _KEYS = frozenset(("host", "port", "trustRoots", "certificate", "privateKey", "timeout"))
 
 
-class NoCertificateName(Exception):
+#: What the errors of OpenSSL mean with which it refuses a certificate, by their numbers.
+_UNTRUSTED = {
+    9: "the certificate of the server is not valid yet",
+    10: "the certificate of the server has expired",
+    18: "the certificate of the server is self-signed and not trusted",
+    19: "a certificate authority of the server's certificate is self-signed and not trusted",
+    20: "the certificate authority of the server's certificate is not trusted",
+    21: "the certificate authority of the server's certificate is not trusted",
+}
+
+
+class BadCertificate(Exception):
+    """A certificate is not trusted, or not for this host; the text says which."""
+
+
+class NoCertificateName(BadCertificate):
     """A certificate has no subjectAltName, so it names no host."""
 
 
@@ -151,15 +166,23 @@ def _check(protocol: Any, host: str) -> Any:
 
     def check(connection: Any, certificate: X509, error: int, depth: int, ok: bool) -> bool:
         """Refuse a certificate of another host; called by OpenSSL for each one of a chain."""
-        if not ok or depth:
-            return bool(ok)
+        if not ok:
+            why = _UNTRUSTED.get(error, f"the certificate of the server is not trusted ({error})")
+            protocol.failVerification(Failure(BadCertificate(why)))
+            return False
+        if depth:
+            return True
         try:
             patterns = extract_patterns(certificate)
             if not patterns:
                 raise NoCertificateName("the certificate has no subjectAltName")
             verify_service_identity(patterns, [wanted], [])
         except VerificationError:
-            protocol.failVerification(Failure())
+            why = f"the certificate of the server is not for {host}"
+            protocol.failVerification(Failure(BadCertificate(why)))
+            return False
+        except NoCertificateName as trouble:
+            protocol.failVerification(Failure(trouble))
             return False
         except BaseException as trouble:  # no exception may leave a callback of OpenSSL
             why = f"the certificate cannot be checked: {trouble}"
@@ -181,6 +204,7 @@ def _is_address(host: str) -> bool:
 
 
 __all__ = [
+    "BadCertificate",
     "NoCertificateName",
     "client_endpoint",
     "verifying",

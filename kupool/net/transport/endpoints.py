@@ -75,6 +75,9 @@ def _port(text: str, whole: str) -> int:
     return int(text)
 
 
+#: Permissions of a Unix socket to which every user of the machine may connect.
+EVERYBODY = 0o666
+
 #: The prefix of an endpoint behind a proxy; the address to listen on follows.
 _PROXIED = "haproxy:"
 
@@ -101,16 +104,24 @@ def endpoint_for(
     proxies: ProxySettings | None = None,
     *,
     certificates: Certificates | None = None,
+    unix_mode: int = EVERYBODY,
 ) -> IStreamServerEndpoint:
     """Return the endpoint of an address or endpoint string; see :func:`parse_address`.
 
     TCP addresses use the direct transport if its ``group`` is given. An endpoint with
     ``haproxy:`` trusts the given ``proxies``. Certificates of ``ssl:`` endpoints are added
-    to ``certificates``, if that is given. Raises :class:`ValueError` for an invalid
+    to ``certificates``, if that is given. ``unix_mode`` are the permissions of a Unix socket whose
+    address has no ``mode=``. Raises :class:`ValueError` for an invalid
     endpoint.
     """
     if text.startswith(_PROXIED):
-        inner = endpoint_for(reactor, text.removeprefix(_PROXIED), group, certificates=certificates)
+        inner = endpoint_for(
+            reactor,
+            text.removeprefix(_PROXIED),
+            group,
+            certificates=certificates,
+            unix_mode=unix_mode,
+        )
         return ProxiedEndpoint(reactor, inner, proxies or ProxySettings())
     address = parse_address(text)
     if address is not None and group is not None:
@@ -126,11 +137,17 @@ def endpoint_for(
             return SSL4ServerEndpoint(
                 reactor, secure.port, keep(secure.files), secure.backlog, secure.interface
             )
-        endpoint: IStreamServerEndpoint = serverFromString(reactor, text)
+        full = _with_mode(text, unix_mode)
+        endpoint: IStreamServerEndpoint = serverFromString(reactor, full)
     except (ValueError, TypeError, KeyError, IndexError, ImportError, OSError) as error:
         # Parsers raise different exceptions, and none of them contains the whole text.
         raise ValueError(f"{text!r}: {_explained(text, error)}") from error
     return endpoint
+
+
+def _with_mode(text: str, mode: int) -> str:
+    kind, _, named = parse_endpoint_string(text)
+    return f"{text}:mode={mode:o}" if kind == "unix" and "mode" not in named else text
 
 
 def _explained(text: str, error: Exception) -> str:

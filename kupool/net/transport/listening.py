@@ -13,7 +13,7 @@ from twisted.logger import Logger
 
 from kupool.net.transport.certificates import Certificates
 from kupool.net.transport.descriptors import DescriptorGroup
-from kupool.net.transport.endpoints import Address, endpoint_for
+from kupool.net.transport.endpoints import EVERYBODY, Address, endpoint_for
 from kupool.net.transport.proxied import ProxySettings
 from kupool.net.transport.resolving import resolved
 from kupool.timing.waiting import after
@@ -33,8 +33,11 @@ class Listening:
         factory: IProtocolFactory,
         proxies: ProxySettings | None = None,
         certificates: Certificates | None = None,
+        *,
+        unix_mode: int = EVERYBODY,
     ) -> None:
         self._reactor = reactor
+        self._unix_mode = unix_mode
         self._certificates = certificates
         self._proxies = proxies
         self._factory = factory
@@ -85,7 +88,12 @@ class Listening:
 
     async def _on(self, text: str, group: DescriptorGroup | None, stops: int) -> Any:
         endpoint = endpoint_for(
-            self._reactor, text, group, self._proxies, certificates=self._certificates
+            self._reactor,
+            text,
+            group,
+            self._proxies,
+            certificates=self._certificates,
+            unix_mode=self._unix_mode,
         )
         try:
             port = await endpoint.listen(self._factory)

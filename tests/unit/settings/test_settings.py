@@ -65,7 +65,7 @@ class SourceTests(FileCase):
 
     def test_defaults(self) -> None:
         """K-89: without anything, the defaults of the first implementation."""
-        settings, sources = load({}, {})
+        settings, sources, _ = load({}, {})
         self.assertEqual(settings, Settings())
         self.assertEqual(set(sources.values()), {"default"})
         self.assertEqual(settings.listen.addr, (":8080",))
@@ -91,7 +91,8 @@ class SourceTests(FileCase):
         texts: dict[str, object] = {}
         for name, f in declared().items():
             kind = f.metadata["kind"].hint
-            usual = {"DURATION": "77s", "SIZE": "77KiB", "N": "77", "TEXT": "text"}.get(kind, "")
+            kinds = {"DURATION": "77s", "SIZE": "77KiB", "N": "77", "TEXT": "text", "MODE": "600"}
+            usual = kinds.get(kind, "")
             texts[name] = special.get(name, usual)
             if name == "memory_log_limit":
                 texts[name] = "77MiB"
