@@ -84,7 +84,8 @@ class Outbox:
         return None
 
     def _take_replies(self) -> bytes:
-        replies, parts, size = self._replies, [], 0
+        replies, size = self._replies, 0
+        parts: list[bytes] = []
         while replies and size < JOIN_SIZE:
             data = replies.popleft()
             parts.append(data)
