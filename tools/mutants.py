@@ -191,7 +191,7 @@ class _Finder(ast.NodeVisitor):
             self._replace(node, ast.Constant(value + b"!"))
 
     def visit_Call(self, node: ast.Call) -> None:
-        if not _is_log(node):
+        if not _is_log(node) and ast.unparse(node.func) != "TypeVar":
             self.generic_visit(node)
 
     def visit_Expr(self, node: ast.Expr) -> None:

@@ -84,11 +84,8 @@ class Outbox:
         return None
 
     def _take_replies(self) -> bytes:
-        replies = self._replies
-        data = replies.popleft()
-        if not replies or len(data) >= JOIN_SIZE:
-            return data
-        parts, size = [data], len(data)
+        replies, size = self._replies, 0
+        parts: list[bytes] = []
         while replies and size < JOIN_SIZE:
             data = replies.popleft()
             parts.append(data)

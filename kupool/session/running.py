@@ -50,13 +50,8 @@ class RunningTime:
 
     def elapsed(self, since: float) -> float:
         """Return the seconds for which this process has run since a time of the clock."""
-        now = self._now()
-        paused = sum(
-            max(0.0, min(end, now) - max(begin, since))
-            for begin, end in self._pauses
-            if end > since
-        )
-        return now - since - paused
+        paused = sum(end - max(begin, since) for begin, end in self._pauses if end > since)
+        return self._now() - since - paused
 
 
 __all__ = ["MOST_PAUSES", "RunningTime"]

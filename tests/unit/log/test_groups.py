@@ -114,6 +114,61 @@ class PlaceTests(SubscriptionCase):
         self.assertEqual(len(self.taker.deliveries), 5 * READ_CHUNK)
         self.assertEqual(self.taker.largest, READ_CHUNK)
 
+    def test_how_often_and_when(self) -> None:
+        """K-80: five times a second apart, unless the settings say otherwise."""
+        self.assertEqual((RetrySettings().attempts, RetrySettings().delay), (5, 1.0))
+        self.subscribe(1)
+        for attempt in (1, 2, 3):
+            delivery = self.taker.deliveries[-1]
+            self.assertEqual(delivery.attempt, attempt)
+            self.subscription.nack(delivery, "bad", True)
+            self.clock.advance(0.75)
+            self.assertEqual(len(self.taker.deliveries), attempt)
+            self.clock.advance(0.25)
+        self.assertEqual(len(self.taker.deliveries), 3)
+        self.assertEqual((self.source.buried, self.subscription.place), ([(1, "bad")], 1))
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_a_settled_entry_stays_settled(self) -> None:
+        self.subscribe(2)
+        self.subscription.ack([self.delivery(2)])
+        self.subscription.nack(self.delivery(2), "late", True)
+        self.subscription.nack(self.delivery(2), "late", False)
+        self.subscription.ack([DeliveredEntry(Entry(7, "e7", 0.0, b""), 1)])
+        self.clock.advance(5.0)
+        self.assertEqual((self.source.buried, len(self.taker.deliveries)), ([], 2))
+        self.assertEqual((self.subscription.unacknowledged, self.subscription.place), (2, 0))
+        self.subscription.ack([self.delivery(1)])
+        self.assertEqual((self.subscription.unacknowledged, self.subscription.place), (0, 2))
+
+    def test_a_place_is_kept_once(self) -> None:
+        self.subscribe(3)
+        self.subscription.ack([self.delivery(2)])
+        self.assertEqual(self.source.places, [])
+        self.subscription.ack([self.delivery(1)])
+        self.subscription.ack([self.delivery(1)])
+        self.successResultOf(self.subscription.stop())
+        self.assertEqual(self.source.places, [2])
+
+    def test_exactly_as_many_as_the_prefetch(self) -> None:
+        self.subscribe(10, prefetch=3)
+        self.assertEqual((len(self.taker.deliveries), self.subscription.unacknowledged), (3, 3))
+        self.subscription.ack([self.delivery(1)])
+        self.assertEqual(len(self.taker.deliveries), 4)
+
+    def test_stopped_with_everything_on_its_way(self) -> None:
+        """A fetch, a delivery that is due and a dead letter: nothing comes of them."""
+        self.subscribe(2)
+        self.source.broken = True
+        self.subscription.nack(self.delivery(1), "bad", False)
+        reading: Deferred[Sequence[Entry]] = Deferred()
+        self.patch(self.source, "read", lambda after, limit: reading)
+        self.subscription.wake()
+        self.successResultOf(self.subscription.stop())
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        reading.callback([Entry(3, "e3", 0.0, b"")])
+        self.assertEqual((len(self.taker.deliveries), self.clock.getDelayedCalls()), (2, []))
+
     def test_stop_waits_for_the_newest_place(self) -> None:
         """K-85: a stop ends when the last place is kept, not an earlier one."""
         self.subscribe(3)

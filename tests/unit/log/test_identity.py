@@ -140,6 +140,48 @@ class ReconcileTests(SynchronousTestCase):
         plan = self.plan(log(TWO, 150, first=31), EMPTY_STORE)
         self.assertEqual((plan.resume, plan.gap), (30, Gap(1, 30)))
 
+    def test_an_identity_without_an_epoch(self) -> None:
+        none = Identity("pool", ())
+        self.assertEqual((none.epoch, none.begins_after), ("", 0))
+        self.assertEqual((TWO.epoch, TWO.begins_after), ("two", 100))
+
+    def test_the_edge_of_a_gap(self) -> None:
+        """One position that was lost is a gap, and none is not."""
+        for first, gap in ((1, None), (2, Gap(1, 1))):
+            self.assertEqual(self.plan(log(None, 50, first=first), EMPTY_STORE).gap, gap)
+            self.assertEqual(self.plan(log(ONE, 50, first=first), EMPTY_STORE).gap, gap)
+        for first, lost in ((71, None), (72, Gap(71, 71))):
+            plan = self.plan(log(ONE, 90, first=first), store(ONE, 70))
+            self.assertEqual((plan.gap, plan.resume), (lost, first - 1))
+
+    def test_what_is_said(self) -> None:
+        """Nothing where nothing is to be said; what was found where something is."""
+        cases = (
+            (EMPTY_LOG, EMPTY_STORE, ""),
+            (log(TWO, 150), store(TWO, 150), ""),
+            (log(TWO, 151), store(TWO, 150), "behind the log"),
+            (log(TWO, 100, first=101), EMPTY_STORE, ""),
+            (log(TWO, 101, first=101), EMPTY_STORE, "the store is new"),
+            (EMPTY_LOG, store(ONE, 0, holds_data=False), ""),
+            (EMPTY_LOG, store(ONE, 0), "the log is missing"),
+            (log(TWO, 150), store(ONE, 80), "missing in the store is counted"),
+            (log(TWO, 100), store(ONE, 100), "older than the log's newest epoch"),
+        )
+        for extent, state, said in cases:
+            text = self.plan(extent, state).text
+            self.assertEqual(said in text if said else not text, True, (text, said))
+        self.assertNotIn("missing", self.plan(log(TWO, 100), store(ONE, 100)).text)
+
+    def test_a_new_log_for_an_empty_store(self) -> None:
+        """Nothing was given out for it, so nothing is retired."""
+        self.assertTrue(self.plan(EMPTY_LOG, store(ONE, 0, holds_data=False)).keep_jobs)
+        plan = self.plan(EMPTY_LOG, store(TWO, 70))
+        self.assertEqual(plan.identity, TWO.with_epoch("new0", 100))
+
+    def test_the_release_before_says_no_more_than_its_log_holds(self) -> None:
+        plan = self.plan(log(None, 50, acknowledged=60), store(None, 0))
+        self.assertEqual((plan.resume, plan.fork), (50, 50))
+
     def test_refusals(self) -> None:
         for text in (
             self.refused(log(FOREIGN, 50), store(ONE, 50)),

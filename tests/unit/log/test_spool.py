@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from kupool.log import Epoch, Identity, IdentityMismatch, ILog, ISpool, LogUnavailable, Mark
 from kupool.log.spool import HANDOVER, MOST_HELD
-from kupool.log.spool_file import ROW_BYTES
+from kupool.log.spool_file import ROW_BYTES, SpoolFile
 from tests.fakes.spool import SteppedDatabase, body_of
 from tests.fakes.spool_world import NOW, World
 
@@ -699,3 +700,12 @@ class AnyOrderTests(Case):
         world.append()
         self.assertEqual(world.acknowledged[-1], world.appended[-1])
         world.close()
+
+
+class FileTests(SynchronousTestCase):
+    def test_how_large_it_may_be(self) -> None:
+        """K-74: a gibibyte, with 128 bytes for each entry beside its body."""
+        file = SpoolFile(cast(Any, None), Clock(), lambda: 0.0)
+        for size, room in ((2**30 - 128 - 1, True), (2**30 - 128, False)):
+            file.size = size
+            self.assertIs(file.has_room(b"x"), room)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from twisted.internet.address import UNIXAddress
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IPushProducer, ITCPTransport
@@ -21,10 +22,14 @@ from kupool.errors import (
 )
 from kupool.net.routing.router import Router
 from kupool.session.connection import LINGER, Connection
+from kupool.session.failures import ConnectionClosed
 from kupool.session.lifecycle import CLOSED, CLOSING, OPEN
 from kupool.session.outbox import EventPolicy
-from kupool.wire.framing import FRAME, INT32, LINE, Control, Item, encode_frame
+from kupool.wire.codecs import CrcCodec, TlvCodec, framing_of
+from kupool.wire.framing import FRAME, INT32, LINE, Control, Item, Tlv, encode_frame
 from kupool.wire.messages import encode_success
+from kupool.wire.packets import MessageTooLarge
+from kupool.wire.websocket import WEBSOCKET
 from tests.fakes.peers import Bench, PeerTransport, Recorder, frames, int32s, lines
 
 PING = b'{"id":%d,"method":"ping"}'
@@ -472,7 +477,7 @@ class TimeoutTests(SynchronousTestCase):
     def test_zero_turns_it_off(self) -> None:
         bench = Bench(idle_timeout=0)
         connection, _ = bench.connect()
-        bench.sweep_after(1e4)
+        bench.sweep_after(1000.0)
         self.assertEqual(connection.state, OPEN)
 
     def test_slow_loris_does_not_extend_the_deadline(self) -> None:
@@ -695,3 +700,429 @@ class ReasonTests(SynchronousTestCase):
             connection, _ = bench.connect()
             connection.close(CloseReason(4999, "tired", True))
         self.assertEqual(bench.manager.counters.closes, {"tired": 3})
+
+
+class PeerTests(SynchronousTestCase):
+    def test_of_a_unix_socket(self) -> None:
+        """The path, whatever bytes it has; empty for a socket without one."""
+        for name, shown in ((b"/run/pool.sock", "/run/pool.sock"), (b"\xff", "\udcff"), (None, "")):
+            connection, transport = Bench().connect()
+            transport.peerAddr = UNIXAddress(name)
+            self.assertEqual(connection.peer, shown)
+
+    def test_half_close_is_asked_for(self) -> None:
+        """A transport whose side cannot end alone is ended as a whole."""
+        bench = Bench()
+        transport = HalfClosing()
+        connection = Connection(7, bench.connect()[0].around, transport, LINE)
+        connection.close(BANNED)
+        self.assertEqual((transport.write_ended, transport.disconnecting), (False, True))
+
+
+class FramingTests(SynchronousTestCase):
+    """Protocol section 1: the first byte of a peer decides about its framing."""
+
+    def test_the_limit_of_the_peer_is_kept(self) -> None:
+        connection, _ = Bench(Recorder()).connect(LINE)
+        connection.max_frame = 77
+        connection.use_framing(FRAME)
+        self.assertEqual(connection.max_frame, 77)
+
+    def test_both_ways_are_of_the_new_framing(self) -> None:
+        connection, transport = Bench().connect(LINE)
+        connection.use_framing(FRAME)
+        connection.feed(FRAME.encode(ping(1)))
+        self.assertEqual(frames(transport.taken()), [(2, encode_success(1))])
+        connection.send(b"x")
+        self.assertEqual(frames(transport.taken()), [(2, b"x")])
+
+    def test_large_reads_are_cut_where_messages_may_come_in_pieces(self) -> None:
+        recorder = Recorder()
+        bench = Bench(recorder)
+        connection, _ = bench.connect(LINE)
+        connection.use_framing(WEBSOCKET)
+        connection.feed(b"x" * 20_000)
+        self.assertEqual(recorder.items, [b"x" * 20_000])
+        recorder.items.clear()
+        connection, _ = bench.connect(WEBSOCKET)
+        connection.use_framing(LINE)
+        connection.feed(b"x\n" * 20_000)
+        self.assertEqual(len(recorder.items), 64)
+        bench.turns()
+        self.assertEqual(len(recorder.items), 20_000)
+
+    def test_lines_end_as_those_of_the_peer(self) -> None:
+        for end in (b"\n", b"\r\n"):
+            connection, transport = Bench().connect(LINE)
+            connection.feed(ping(1) + end)
+            connection.send(b"x")
+            connection.send_many([b"y", b"z"])
+            expected = [encode_success(1), b"x", b"y", b"z", b""]
+            self.assertEqual(transport.value(), end.join(expected))
+
+    def test_invalid_bytes_end_it_as_malformed(self) -> None:
+        """K-10: counted, and the close says what it was."""
+        codec = CrcCodec(TlvCodec())
+        bench = Bench(Recorder())
+        connection, transport = bench.connect(framing_of(codec))
+        connection.feed(codec.pack(b"good") + bytes(8) + codec.pack(b"late"))
+        self.assertEqual((connection.messages_in, connection.malformed), (1, 1))
+        self.assertEqual(bench.manager.counters.malformed, 1)
+        self.assertEqual(bench.manager.counters.closes, {"malformed message": 1})
+        self.assertTrue(transport.disconnecting)
+
+
+class PackTests(SynchronousTestCase):
+    """P-38: what cannot be sent raises, and nothing of it is sent."""
+
+    def test_in_each_kind_of_framing(self) -> None:
+        for framing in (LINE, FRAME, INT32, framing_of(TlvCodec())):
+            connection, _ = Bench(max_frame=5).connect(framing)
+            self.assertEqual(connection.pack(b"12345"), framing.encode(b"12345"))
+            with self.assertRaises(MessageTooLarge) as caught:
+                connection.pack(b"123456")
+            self.assertEqual((caught.exception.size, caught.exception.limit), (6, 5))
+
+    def test_numbers(self) -> None:
+        connection, transport = Bench(max_frame=5).connect(framing_of(TlvCodec()))
+        connection.send_message(7, b"12345")
+        self.assertEqual(transport.taken(), TlvCodec().pack(Tlv(7, b"12345")))
+        self.assertRaises(MessageTooLarge, connection.send_message, 7, b"123456")
+        plain, written = Bench().connect(INT32)
+        self.assertRaises(ValueError, plain.send_message, 7, b"1")
+        self.assertEqual((transport.value(), written.value()), (b"", b""))
+
+    def test_after_the_end(self) -> None:
+        connection, transport = Bench().connect(framing_of(TlvCodec()))
+        connection.finished()
+        transport.clear()
+        with self.assertRaises(ConnectionClosed) as caught:
+            connection.send_message(7, b"x")
+        self.assertEqual(caught.exception.connection_id, connection.id)
+        self.assertEqual(transport.value(), b"")
+
+
+class CountTests(SynchronousTestCase):
+    """P-27: what is sent is counted once, whether it is written or waits."""
+
+    sends = (
+        lambda c: c.send(b"12"),
+        lambda c: c.send_many([b"1"]),
+        lambda c: c.send_many([b"1", b"2"]),
+        lambda c: c.send_encoded(b"123\n", 4),
+        lambda c: c.send_latest("k", b"12\n"),
+        lambda c: c.send_event(b"12\n"),
+    )
+
+    def test_written_and_waiting(self) -> None:
+        for waits in (False, True):
+            for send, messages in zip(self.sends, (1, 1, 2, 4, 1, 1), strict=True):
+                connection, transport = Bench().connect()
+                if waits:
+                    connection.pauseProducing()
+                send(connection)
+                self.assertEqual(connection.messages_out, messages)
+                self.assertEqual(connection.outbound > 0, waits)
+                self.assertEqual(connection.bytes_out, len(transport.value()))
+                transport.drain()
+                self.assertEqual(connection.messages_out, messages)
+                self.assertEqual((connection.bytes_out, connection.outbound),
+                                 (len(transport.value()), 0))  # fmt: skip
+
+    def test_nothing_after_the_end(self) -> None:
+        for send in self.sends:
+            connection, transport = Bench().connect()
+            connection.close(None)
+            send(connection)
+            self.assertEqual((connection.messages_out, connection.bytes_out), (0, 0))
+            self.assertEqual(transport.value(), b"")
+
+    def test_what_was_handled_when_a_handler_raises(self) -> None:
+        """The messages before it are answered all the same."""
+
+        def act(connection: Connection, item: Item) -> bytes:
+            return item[:1] if len(item) == 1 else bytes(1 // 0)
+
+        connection, transport = Bench(Recorder(act)).connect()
+        self.assertRaises(ZeroDivisionError, connection.feed, b"a\nb\nfail\nc\n")
+        self.assertEqual(transport.value(), b"a\nb\n")
+
+    def test_replies_go_before_what_a_handler_sends(self) -> None:
+        """K-11: in the order in which they were made, whichever way they are sent."""
+        others = (
+            lambda c: c.send(b"x"),
+            lambda c: c.send_encoded(b"x\n"),
+            lambda c: c.send_latest("k", b"x\n"),
+            lambda c: c.send_event(b"x\n"),
+        )
+        for other in others:
+            recorder = Recorder(lambda c, item, o=other: item if item != b"b" else o(c) and None)
+            connection, transport = Bench(recorder).connect()
+            connection.feed(b"a\nb\nc\n")
+            self.assertEqual(transport.value(), b"a\nx\nc\n")
+        closing = Recorder(lambda c, item: item if item != b"b" else c.close(BANNED))
+        connection, transport = Bench(closing).connect()
+        connection.feed(b"a\nb\nc\n")
+        self.assertTrue(transport.value().startswith(b'a\n{"id":null,"method":"close"'))
+
+
+class UnsendableTests(SynchronousTestCase):
+    """P-38: a reply that a framing cannot encode costs itself alone."""
+
+    good, bad = b'{"id":1,"result":true}', b'{"id":2,"result":"bad"}'
+
+    def setUp(self) -> None:
+        def encode(payload: bytes) -> bytes:
+            if b"bad" in payload:
+                raise ValueError("cannot be encoded")
+            return payload + b"\n"
+
+        def join(payloads: Any) -> bytes:
+            return b"".join(map(encode, payloads))
+
+        self.framing = LINE._replace(encode=encode, join=join, crlf=None)
+
+    def answered(self, transport: PeerTransport) -> list[tuple[Any, Any]]:
+        found = [(reply["id"], reply["result"]) for reply in lines(transport.value())]
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+        return found
+
+    def test_alone(self) -> None:
+        connection, transport = Bench(Recorder(lambda c, item: self.bad)).connect(self.framing)
+        connection.feed(b"x\n")
+        self.assertEqual(self.answered(transport), [(2, False)])
+
+    def test_among_others(self) -> None:
+        replies = [self.good, self.bad, self.good]
+        connection, transport = Bench(Recorder(lambda c, item: replies.pop())).connect(self.framing)
+        connection.feed(b"x\ny\nz\n")
+        self.assertEqual(self.answered(transport), [(1, True), (2, False), (1, True)])
+        self.assertEqual(connection.messages_out, 3)
+
+    def test_late(self) -> None:
+        connection, transport = Bench().connect(self.framing)
+        connection.answer(self.good)
+        connection.answer(self.bad)
+        self.assertEqual(self.answered(transport), [(1, True), (2, False)])
+
+    def test_late_after_the_end(self) -> None:
+        connection, transport = Bench().connect(self.framing)
+        connection.close(None)
+        connection.answer(self.bad)
+        self.assertEqual((transport.value(), self.flushLoggedErrors()), (b"", []))
+
+    def test_nobody_waits_for_it(self) -> None:
+        for reply in (b'{"id":null,"result":"bad"}', b"bad"):
+            connection, transport = Bench().connect(self.framing)
+            connection.answer(reply)
+            self.assertEqual(self.answered(transport), [])
+
+    def test_an_error_that_cannot_be_sent_either(self) -> None:
+        connection, transport = Bench(max_errors=2).connect(self.framing)
+        connection.complain(b"")
+        connection.complain(b"bad")
+        (close,) = lines(transport.value())
+        self.assertEqual(close["params"]["reason"], "too many errors")
+        self.assertEqual(connection.malformed, 2)
+
+
+class LateTests(SynchronousTestCase):
+    """K-08, K-15: the rest of a message has its time, and each timeout its exact end."""
+
+    def test_the_rest_of_a_message(self) -> None:
+        bench = Bench(message_timeout=10.0)
+        connection, _ = bench.connect()
+        connection.feed(b'{"id"')
+        bench.sweep_after(10.0)
+        self.assertIs(connection.state, OPEN)
+        bench.sweep_after(1.0)
+        self.assertEqual(bench.manager.counters.closes, {"idle timeout": 1})
+
+    def test_each_message_has_its_own_time(self) -> None:
+        """The start of the next one may be there with the end of the last."""
+        bench = Bench(message_timeout=10.0)
+        connection, _ = bench.connect()
+        connection.feed(b'{"id"')
+        for _ in range(3):
+            bench.sweep_after(9.0)
+            connection.feed(b":1}\n" + b'{"id"')
+        bench.sweep_after(9.0)
+        self.assertIs(connection.state, OPEN)
+
+    def test_a_message_that_arrived_is_not_late(self) -> None:
+        bench = Bench(message_timeout=10.0)
+        connection, _ = bench.connect()
+        connection.feed(b'{"id"')
+        bench.sweep_after(9.0)
+        connection.feed(b":1}\n")
+        bench.sweep_after(5.0)
+        connection.feed(b'{"id"')
+        bench.sweep_after(9.0)
+        self.assertIs(connection.state, OPEN)
+
+    def test_time_in_which_nothing_is_read_does_not_count(self) -> None:
+        bench = Bench(Recorder(), message_timeout=10.0)
+        connection, _ = bench.connect()
+        connection.feed(b'{"id"')
+        bench.sweep_after(9.0)
+        connection.hold()
+        bench.sweep_after(9.0)
+        connection.release()
+        bench.sweep_after(10.0)
+        self.assertIs(connection.state, OPEN)
+        bench.sweep_after(1.0)
+        self.assertIsNot(connection.state, OPEN)
+
+    def late(self) -> dict[str, tuple[Connection, float]]:
+        """A connection for each timeout, and the clock's time at which it is due."""
+        found = {}
+        bench = Bench(idle_timeout=40.0)
+        found["idle timeout"] = (bench.connect()[0], 40.0)
+        deadline, _ = Bench().connect()
+        deadline.expect_within(40.0, CLOSE_UNAUTHORIZED)
+        found["unauthorized"] = (deadline, 40.0)
+        slow, _ = Bench(outbox_limit=1, write_timeout=40.0).connect()
+        slow.pauseProducing()
+        slow.send(b"12345")
+        found["slow reader"] = (slow, 40.0)
+        part, _ = Bench(message_timeout=40.0).connect()
+        part.feed(b"x")
+        part.sweep(0.0)
+        found["part"] = (part, 40.0)
+        return found
+
+    def test_due_exactly_then(self) -> None:
+        for name, (connection, due) in self.late().items():
+            connection.sweep(due - 0.25)
+            self.assertIs(connection.state, OPEN, name)
+            connection.sweep(due)
+            self.assertIsNot(connection.state, OPEN, name)
+
+    def test_the_time_in_which_the_process_ran_is_what_counts(self) -> None:
+        for name, (connection, due) in self.late().items():
+            connection.sweep(due, lambda since: 39.75)
+            self.assertIs(connection.state, OPEN, name)
+            connection.sweep(due, lambda since: 40.0)
+            self.assertIsNot(connection.state, OPEN, name)
+
+    def test_no_deadline(self) -> None:
+        bench = Bench()
+        connection, _ = bench.connect()
+        connection.expect_within(0, CLOSE_UNAUTHORIZED)
+        bench.sweep_after(1.0)
+        self.assertIs(connection.state, OPEN)
+
+
+class BacklogTests(SynchronousTestCase):
+    """K-27: reading pauses over the limit of the replies, and goes on at half of it."""
+
+    def test_reading_resumes_at_half_the_limit(self) -> None:
+        size = 70_000
+        for limit, resumes_after in ((2 * size, 2), (2 * size - 1, 3)):
+            connection, transport = Bench(outbox_limit=limit).connect()
+            connection.pauseProducing()
+            for _ in range(3):
+                connection.send_encoded(bytes(size))
+            self.assertFalse(transport.reading)
+            taken = 0
+            while not transport.reading:
+                transport.full = True
+                connection.resumeProducing()
+                taken += 1
+            self.assertEqual(taken, resumes_after)
+
+    def test_what_waits_is_dropped_with_the_connection(self) -> None:
+        connection, transport = Bench().connect()
+        connection.pauseProducing()
+        connection.send(b"x")
+        connection.lost(Failure(ConnectionDone()))
+        self.assertEqual((transport.value(), connection.outbound), (b"", 0))
+
+    def test_the_limit_of_one_event(self) -> None:
+        connection, _ = Bench(outbox_limit=5).connect()
+        connection.pauseProducing()
+        self.assertTrue(connection.send_event(b"12345"))
+        self.assertFalse(connection.send_event(b"1"))
+        self.assertFalse(connection.send_event(b"1", limit=5))
+        self.assertTrue(connection.send_event(b"1", limit=6))
+
+
+class LastMessageTests(SynchronousTestCase):
+    """P-66: the owner's last message goes before the reason of a close."""
+
+    def setUp(self) -> None:
+        self.bench = Bench(outbox_limit=4)
+        self.connection, self.transport = self.bench.connect(FRAME)
+        self.done: list[Any] = []
+        self.patch(self.bench.manager, "parting", self.parting)
+
+    def parting(self, connection: Connection, reason: Any, done: Any) -> bool:
+        self.done.append(done)
+        return True
+
+    def test_waited_for(self) -> None:
+        self.connection.close(BANNED)
+        self.assertFalse(self.transport.disconnecting)
+        self.connection.feed(FRAME.encode(ping(1)))
+        self.connection.send(b"last")
+        self.done[0]()
+        self.assertEqual(frames(self.transport.value()), [(2, b"last"), (8, b"banned")])
+        self.assertTrue(self.transport.disconnecting)
+
+    def test_asked_for_once(self) -> None:
+        self.connection.close(BANNED)
+        self.connection.close(BANNED)
+        self.assertEqual(len(self.done), 1)
+
+    def test_not_waited_for_where_nothing_is_read(self) -> None:
+        self.connection.close(SLOW_READER)
+        self.assertTrue(self.transport.disconnecting)
+
+    def test_lost_meanwhile(self) -> None:
+        self.connection.close(BANNED)
+        self.connection.lost(Failure(ConnectionDone()))
+        self.done[0]()
+        self.assertEqual((self.transport.value(), self.transport.disconnecting), (b"", False))
+        self.assertEqual(self.bench.manager.counters.closes, {})
+
+    def test_ended_by_the_owner(self) -> None:
+        self.patch(self.bench.manager, "parting", lambda c, reason, done: c.abort())
+        self.connection.close(BANNED)
+        self.assertEqual((self.connection.state, self.transport.value()), (CLOSING, b""))
+
+    def test_bytes_of_no_framing_after_the_end(self) -> None:
+        self.connection.close(BANNED)
+        self.done[0]()
+        self.transport.clear()
+        self.connection.end_with(b"HTTP/1.1 400\r\n\r\n")
+        self.assertEqual(self.transport.value(), b"")
+
+
+class CloseTimeTests(SynchronousTestCase):
+    """K-28: after a close each step has its time, and the transport is ended once."""
+
+    def test_a_second_for_the_peer_to_end_its_side(self) -> None:
+        bench, transport = Bench(), HalfClosing()
+        connection = bench.manager.admit(transport, "192.0.2.1", LINE)
+        connection.close(BANNED)
+        connection.flushed()
+        connection.sweep(0.75)
+        self.assertFalse(transport.disconnecting)
+        connection.sweep(1.0)
+        self.assertTrue(transport.disconnecting)
+
+    def test_ended_once(self) -> None:
+        bench, transport = Bench(write_timeout=10.0), HalfClosing()
+        ends: list[str] = []
+        for name in ("loseConnection", "abortConnection"):
+            self.patch(transport, name, lambda name=name: ends.append(name))
+        connection = bench.manager.admit(transport, "192.0.2.1", LINE)
+        connection.close(BANNED)
+        for now in (9.75, 10.0, 11.0, 30.0):
+            connection.sweep(now)
+        self.assertEqual(ends, ["abortConnection"])
+
+    def test_the_producer_is_no_longer_asked(self) -> None:
+        connection, transport = Bench().connect()
+        connection.close(None)
+        self.assertIsNone(transport.producer)

@@ -36,6 +36,14 @@ class OutboxTests(SynchronousTestCase):
         self.assertLess(max(map(len, taken)), JOIN_SIZE + longest)
         self.assertLess(len(taken), 10)
 
+    def test_replies_are_joined_up_to_a_size(self) -> None:
+        """One that reaches 64 KiB goes alone; one that would pass it is not cut."""
+        for first, taken in ((65_535, [65_537, 2]), (65_536, [65_536, 4]), (65_537, [65_537, 4])):
+            outbox = Outbox()
+            for size in (first, 2, 2):
+                outbox.add_reply(bytes(size))
+            self.assertEqual([len(data) for data in drained(outbox)], taken)
+
     def test_latest_replaces_what_waits_under_its_key(self) -> None:
         outbox = Outbox()
         for n in range(5):

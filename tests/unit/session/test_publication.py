@@ -138,6 +138,45 @@ class SlowReaderTests(Case):
         self.assertEqual(transport.value(), b"x" * 20 + b"\n")
 
 
+class FilterTests(Case):
+    """One recipient that is left out leaves no other out, whatever is sent."""
+
+    def test_some_are_left_out(self) -> None:
+        for how in ({"key": "k"}, {"policy": None}, {}):
+            for payload in (b"x", ForEach(lambda c: b"x")):
+                pairs = self.pairs(LINE, LINE, LINE)
+                left_out = pairs[0][0]
+                publication = Publication(payload, **how)  # type: ignore[arg-type]
+                self.send(publication, pairs, where=lambda c, out=left_out: c is not out)
+                self.assertEqual([t.taken() for _, t in pairs], [b"", b"x\n", b"x\n"])
+
+    def test_nobody_is_asked_while_nothing_has_changed(self) -> None:
+        for payload in (b"x", ForEach(lambda c: b"x")):
+            pairs, changed = self.pairs(LINE, LINE), set[int]()
+            asked: list[Connection] = []
+
+            def where(connection: Connection, asked: Any = asked) -> bool:
+                asked.append(connection)
+                return False
+
+            self.send(Publication(payload), pairs, where=where, changed=changed)
+            self.assertEqual([t.taken() for _, t in pairs], [b"x\n", b"x\n"])
+            self.assertEqual(asked, [])
+            changed.add(1)
+            self.send(Publication(payload), pairs, where=where, changed=changed)
+            self.assertEqual([t.taken() for _, t in pairs], [b"", b""])
+            self.assertEqual(asked, [c for c, _ in pairs])
+
+    def test_how_many_dropped_it(self) -> None:
+        """A payload of its own is dropped and counted like any other."""
+        for payload in (b"x" * 20, ForEach(lambda c: b"x" * 20)):
+            pairs = self.pairs(LINE, LINE, LINE)
+            for connection, _ in pairs[:2]:
+                connection.pauseProducing()
+            self.assertEqual(self.send(Publication(payload), pairs), 2)
+            self.assertEqual(self.send(Publication(payload, "k"), pairs), 0)
+
+
 class FailureTests(Case):
     """Issue 13: what an encoding raises costs its recipient alone."""
 

@@ -47,6 +47,25 @@ class RunningTests(SynchronousTestCase):
         self.beats(*[10.0] * (MOST_PAUSES + 5))
         self.assertAlmostEqual(self.running.elapsed(0.0), MOST_PAUSES + 50.0)
 
+    def test_how_many_are_remembered(self) -> None:
+        self.beats(*[10.0] * 101)
+        self.assertAlmostEqual(self.running.elapsed(0.0), 100 * 1.0 + 10.0)
+
+    def test_a_beat_may_be_an_interval_late(self) -> None:
+        """Not more; what is more is a pause from the time at which the beat was due."""
+        self.assertEqual(self.beats(2.0, 2.25), [0, 1.25])
+
+    def test_the_slack_is_in_intervals(self) -> None:
+        self.running = RunningTime(self.clock.seconds, 4.0, slack=1.5)
+        self.assertEqual(self.beats(6.0, 6.25), [0, 2.25])
+        self.assertAlmostEqual(self.running.elapsed(0.0), 10.0)
+
+    def test_another_timer_that_fires_late(self) -> None:
+        self.clock.advance(10.0)
+        self.assertEqual(self.running.fired(9.0), 0)
+        self.assertEqual(self.running.fired(8.75), 1.25)
+        self.assertAlmostEqual(self.running.elapsed(0.0), 8.75)
+
     def test_starting_again_is_no_pause(self) -> None:
         self.clock.advance(100.0)
         self.running.start()

@@ -341,6 +341,27 @@ class LimitTests(SynchronousTestCase):
             _, items = feed(codec, [codec.pack(big)])
             self.assertEqual(len(items), 1)
 
+    def test_no_limit_is_what_the_length_can_say(self) -> None:
+        """P-38: a length of 32 bits; the checksum takes four bytes of it."""
+        for name, most in (("tlv", 2**32 - 1), ("tlv-big", 2**32 - 1), ("tlv-crc", 2**32 - 5),
+                           ("int32", 2**32 - 1), ("frame", 2**32 - 1)):  # fmt: skip
+            self.assertEqual(CODECS[name](0).max_payload, most)
+            self.assertEqual(CODECS[name](2**40).max_payload, most)
+        for name in ("line", "json"):
+            self.assertEqual(CODECS[name](2**40).max_payload, 2**40)
+
+    def test_a_checksum_of_no_data(self) -> None:
+        codec = CrcCodec(TlvCodec(max_payload=4))
+        self.assertEqual(feed(codec, [codec.pack(Tlv(7, b""))])[1], [Tlv(7, b"")])
+
+    def test_what_a_length_with_more_behind_it_can_say(self) -> None:
+        """The size and the limit of the error are those of what comes after the length."""
+        codec = LengthFieldCodec(width=1, adjust=2)
+        self.assertEqual(codec.pack(bytes(257))[:1], b"\xff")
+        with self.assertRaises(MessageTooLarge) as caught:
+            codec.pack(bytes(258))
+        self.assertEqual((caught.exception.size, caught.exception.limit), (258, 257))
+
     def test_raised_for_one_peer(self) -> None:
         for name, codec in CODECS.items():
             splitter: Any = codec(CAP).splitter(UNLIMITED)

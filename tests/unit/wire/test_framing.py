@@ -300,6 +300,14 @@ class ResumeTests(SynchronousTestCase):
             splitter.max_payload = CAP
             self.assertEqual(self.payloads(splitter.resume()), [b"x" * CAP, b"y", b"z"])
 
+    def test_how_much_is_kept_meanwhile(self) -> None:
+        """128 KiB with what was refused; with one byte more the stream is lost."""
+        for framing in (FRAME, INT32, TLV, LINE):
+            for more, kept in ((0, 131_072), (1, 0)):
+                splitter = self.refused(framing)
+                splitter.feed(bytes(131_072 - splitter.buffered + more))
+                self.assertEqual(splitter.buffered, kept)
+
     def test_a_flood_meanwhile_is_dropped_and_never_resumed(self) -> None:
         for framing in (FRAME, INT32, TLV, LINE):
             splitter = self.refused(framing)
@@ -314,6 +322,12 @@ class ResumeTests(SynchronousTestCase):
 
 
 class DiscardingTests(SynchronousTestCase):
+    def test_its_limit(self) -> None:
+        """That of the peer, which nothing exceeds."""
+        splitter = f.Discarding(CAP)
+        self.assertEqual((splitter.max_payload, splitter.corrupt), (CAP, False))
+        self.assertEqual(f.Discarding().max_payload, 0)
+
     def test_everything_is_dropped(self) -> None:
         splitter = f.Discarding(CAP)
         self.assertEqual(list(splitter.feed(b"x" * 1000)) + list(splitter.resume()), [])

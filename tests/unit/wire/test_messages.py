@@ -13,8 +13,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kupool import errors
 from kupool.wire import messages as m
-from kupool.wire.framing import FRAME, FRAMINGS, INT32, LINE
-from kupool.wire.incoming import decode_incoming, read_close
+from kupool.wire.framing import FRAME, FRAMINGS, INT32, LINE, Control
+from kupool.wire.incoming import decode_incoming, read_close, read_websocket_close
 from kupool.wire.websocket import WEBSOCKET, WEBSOCKET_BINARY
 
 SUBMIT = m.request_type("submit", m.SubmitParams)
@@ -323,3 +323,86 @@ class ErrorTableTests(SynchronousTestCase):
         self.assertEqual(set(closes), set(errors.CLOSE_REASONS))
         for row in errors.ERRORS:
             self.assertTrue(re.fullmatch(r"[A-Za-z, ]+", row.text), row)
+
+
+class IncomingTests(SynchronousTestCase):
+    """K-63: what a client reads of a close, and of what is none."""
+
+    def read(self, body: bytes) -> Any:
+        return read_close(decode_incoming(body))
+
+    def test_every_part(self) -> None:
+        close = self.read(
+            b'{"method":"close","params":{"reason":"r","code":4999,"reconnect":true,'
+            b'"retry_after":2.5,"detail":"d"}}'
+        )
+        self.assertEqual(close, errors.Announced("r", 4999, True, 2.5, "d"))
+
+    def test_a_reason_or_a_code(self) -> None:
+        close = self.read(b'{"method":"close","params":{"code":4100}}')
+        self.assertEqual((close.reason, close.code), ("closed by the server", 4100))
+        self.assertEqual(self.read(b'{"method":"close","params":{"reason":"r"}}').code, None)
+
+    def test_what_is_no_close(self) -> None:
+        for body in (
+            b'{"method":"close"}',
+            b'{"method":"close","params":{"reconnect":true}}',
+            b'{"method":"close","params":{"code":"x"}}',
+            b'{"method":"close","params":%b}' % (b"[" * 500 + b"]" * 500),
+            b'{"id":1,"method":"close","params":{"reason":"r"}}',
+            b'{"method":"job","params":{"reason":"r"}}',
+            b'{"id":1,"result":true}',
+        ):
+            self.assertIsNone(self.read(body), body[:60])
+
+    def test_the_opcodes_of_frame(self) -> None:
+        close = read_close(Control(8, b"banned"))
+        assert close is not None
+        self.assertEqual((close.reason, close.code), ("banned", 4503))
+        self.assertIsNone(read_close(Control(9, b"banned")))
+        self.assertIsNone(read_close(b"banned"))
+        self.assertIsNotNone(read_close(Control(8, b"\xff")))
+
+    def test_the_close_of_websocket(self) -> None:
+        for payload, code in ((b"", None), (b"\x11", None), (b"\x11\x97", 4503),
+                              (b"\x11\x97banned", 4503)):  # fmt: skip
+            self.assertEqual(read_websocket_close(payload).code, code, payload)
+        self.assertEqual(read_websocket_close(b"\x11\x97banned").reason, "banned")
+        self.assertIn("\ufffd", read_websocket_close(b"\x11\x97\xff").reason)
+
+    def test_a_message_without_its_parts(self) -> None:
+        message = decode_incoming(b"{}")
+        self.assertEqual((bytes(message.params), bytes(message.result)), (b"{}", b"null"))
+        parts = (message.id, message.method, message.error, message.code)
+        self.assertEqual(parts, (None, None, None, None))
+
+
+class TextTests(SynchronousTestCase):
+    def test_lone_surrogates_are_escaped(self) -> None:
+        """As in the name of a file that is no UTF-8."""
+        self.assertEqual(m.encodable("a\udcff"), "a\\udcff")
+        self.assertEqual(m.encodable("é"), "é")
+        reply = m.encode_error(1, errors.BAD_PARAMS.about("a\udcff"))
+        self.assertEqual(json.loads(reply)["error"], "bad params: a\\udcff")
+        for framing in (FRAME, INT32, LINE, WEBSOCKET):
+            odd = errors.CLOSE_UNAUTHORIZED._replace(reason="a\udcff")
+            self.assertIn(b"a\\udcff" if framing in (FRAME, WEBSOCKET) else b"a\\\\udcff",
+                          m.close_message(framing, odd))  # fmt: skip
+
+    def test_a_reason_that_is_not_in_the_table(self) -> None:
+        """In ``frame`` the text alone would not say whether to come back."""
+        own = errors.CloseReason(4999, "tired", True)
+        close = b"\x08\x05\0\0\0tired"
+        self.assertEqual(m.close_message(FRAME, own), FRAME.encode(m.encode_close(own)) + close)
+
+    def test_one_parameter_alone(self) -> None:
+        """The name goes before the path within it."""
+        for kind, value, text in (
+            (int, "x", "p: expected int, got str"),
+            (list[int], ["x"], "p[0]: expected int, got str"),
+            (m.JobParams, {"job_id": "x"}, "p.job_id: expected int, got str"),
+            (m.JobParams, {}, "p.job_id is required"),
+        ):
+            with self.assertRaises(msgspec.ValidationError) as caught:
+                msgspec.convert(value, kind)
+            self.assertEqual(m.describe(caught.exception, "p"), text)

@@ -15,6 +15,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from kupool.errors import CLOSE_MALFORMED, CLOSE_REASONS, CLOSE_UNAUTHORIZED
 from kupool.wire.messages import close_message
 from kupool.wire.websocket import (
+    INVALID_PAYLOAD,
+    NORMAL,
+    POLICY_VIOLATION,
+    PROTOCOL_ERROR,
     WEBSOCKET,
     WEBSOCKET_BINARY,
     FrameReader,
@@ -145,6 +149,27 @@ class LimitTests(SynchronousTestCase):
         self.assertTrue(kept < 60_000, kept)
         self.assertEqual(read(reader, frame(0x80, b"c")), [(1, b"ab" * 19_001 + b"c")])
 
+    def test_what_is_held_of_a_message(self) -> None:
+        """Its finished fragments, and the bytes of the one that is not finished."""
+        reader = FrameReader(100)
+        read(reader, frame(0x01, b"abc"))
+        self.assertEqual((reader.buffered, reader.in_message), (3, True))
+        rest = frame(0x80, b"de")
+        read(reader, rest[:5])
+        self.assertEqual(reader.buffered, 8)
+        self.assertEqual(read(reader, rest[5:]), [(1, b"abcde")])
+        self.assertEqual((reader.buffered, reader.in_message), (0, False))
+
+    def test_the_messages_that_are_discarded_are_no_more_than_themselves(self) -> None:
+        """Of several in one read, whole or in fragments; what stands among them is read."""
+        reader = FrameReader(100)
+        read(reader, frame(0x01, b"begun"))
+        reader.discard()
+        data = frame(0x00, b"x" * 300) + frame(0x89, b"1") + frame(0x80, b"x")
+        data += frame(0x82, b"abc") + frame(0x82, b"de") + frame(0x89, b"2") + frame(0x82, b"f")
+        self.assertEqual(read(reader, data + frame(0x88, b"")), [(9, b"1"), (9, b"2"), (8, b"")])
+        self.assertEqual((reader.broken, reader.buffered, reader.in_message), (0, 0, False))
+
     def test_empty_fragments_are_nothing(self) -> None:
         reader = FrameReader(10)
         read(reader, frame(0x01, b""))
@@ -187,6 +212,33 @@ class BrokenTests(SynchronousTestCase):
             self.assertEqual(reader.broken, code, data)
             self.assertEqual(read(reader, good * 1000), [])
             self.assertEqual(reader.buffered, 0)
+
+    def test_which_close_codes_may_be_sent(self) -> None:
+        """RFC 6455, section 7.4, and the registry of codes: all others break the protocol."""
+        known = {1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014}
+        for code in (*range(990, 1025), 2999, 3000, 4999, 5000):
+            reader = FrameReader(1000)
+            read(reader, frame(0x88, code.to_bytes(2, "big")))
+            fits = code in known or 3000 <= code < 5000
+            self.assertEqual(reader.broken, 0 if fits else 1002, code)
+
+    def test_the_longest_control_frame(self) -> None:
+        for opcode in (0x89, 0x8A):
+            reader = FrameReader(1000)
+            self.assertEqual(read(reader, frame(opcode, b"x" * 125)), [(opcode & 0xF, b"x" * 125)])
+
+    def test_the_shortest_of_each_form_of_a_length(self) -> None:
+        """126 bytes take two for their length, 65,536 eight."""
+        for head, broken in (
+            (b"\x82\xfe\x00\x7d", 1002),
+            (b"\x82\xfe\x00\x7e", 0),
+            (b"\x82\xff\x00\x00\x00\x00\x00\x00\xff\xff", 1002),
+            (b"\x82\xff\x00\x00\x00\x00\x00\x01\x00\x00", 0),
+            (b"\x82\xff\x7f\xff\xff\xff\xff\xff\xff\xff", 0),
+        ):
+            reader = FrameReader(1 << 62)
+            self.assertEqual(read(reader, head), [])
+            self.assertEqual(reader.broken, broken, head)
 
     def test_a_character_in_two_fragments(self) -> None:
         reader = FrameReader(10)
@@ -274,6 +326,17 @@ class FrameTests(SynchronousTestCase):
         self.assertEqual((first, rest), (0x88, b""))
         self.assertEqual(payload[2:].decode(), "é" * 61)
         self.assertTrue(len(payload) <= 125)
+
+    def test_the_codes_of_this_side(self) -> None:
+        """RFC 6455, section 7.4.1."""
+        codes = (NORMAL, PROTOCOL_ERROR, INVALID_PAYLOAD, POLICY_VIOLATION)
+        self.assertEqual(codes, (1000, 1002, 1007, 1008))
+
+    def test_codes_that_nobody_may_send(self) -> None:
+        """A close with one of them says that a rule of this side was broken."""
+        for code, sent in ((999, 1008), (1000, 1000), (1001, 1008), (2999, 1008),
+                           (3000, 3000), (4999, 4999), (5000, 1008)):  # fmt: skip
+            self.assertEqual(encode_websocket_close(code, "x")[2:4], sent.to_bytes(2, "big"))
 
     def test_messages_come_whole(self) -> None:
         splitter = WholeMessages(10)

@@ -8,8 +8,10 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from kupool.amqp import BrokerError, BrokerUnreachable
 from kupool.amqp.channel import BrokerMessage
-from kupool.log import Entry
+from kupool.log import Entry, LogUnavailable
+from kupool.log.rabbit import LogBrokerUnreachable
 from kupool.log.rabbit.stream import AHEAD, ENOUGH, SETTLING, StreamReader
 from kupool.log.rabbit.topology import Topology
 
@@ -26,11 +28,25 @@ class Stream:
         #: How many fences pass before the messages are there.
         self.late = 0
         #: The offset and the prefetch of each fetch.
-        self.fetches: list[tuple[int, int]] = []
+        self.fetches: list[tuple[Any, int]] = []
         self._prefetch = 0
 
+        #: How many reads are interrupted before one succeeds; whether there is no broker at all.
+        self.breaks, self.gone = 0, False
+        self.dropped: list[str] = []
+        #: What the broker sends for "last": the messages from this offset on.
+        self.last_chunk = 0
+
     async def up(self, seconds: float) -> Stream:
+        if self.gone:
+            raise BrokerUnreachable("no broker answers")
         return self
+
+    def drop(self, why: str) -> None:
+        self.dropped.append(why)
+
+    async def ended(self) -> None:
+        pass
 
     async def channel(self) -> Stream:
         return self
@@ -39,6 +55,9 @@ class Stream:
         self._prefetch = count
 
     async def consume(self, queue: str, arguments: dict[str, Any]) -> Stream:
+        if self.breaks:
+            self.breaks -= 1
+            raise BrokerError("interrupted")
         self.fetches.append((arguments["x-stream-offset"], self._prefetch))
         return self
 
@@ -49,7 +68,12 @@ class Stream:
         if self.late >= 0:
             return []
         start, count = self.fetches[-1]
+        places: dict[Any, int] = {"first": 0, "last": self.last_chunk}
+        start = places.get(start, start)
         return self.messages[start : start + count]
+
+    async def arrived_from_the_start(self) -> list[BrokerMessage]:
+        return self.messages
 
     async def close(self) -> None:
         pass
@@ -61,8 +85,17 @@ class ReadingTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
 
-    def reader(self, stream: Stream) -> StreamReader:
-        return StreamReader(self.clock, stream, Topology())  # type: ignore[arg-type]
+    def reader(self, stream: Stream, pool: str = "") -> StreamReader:
+        return StreamReader(self.clock, stream, Topology(), lambda: pool)  # type: ignore[arg-type]
+
+    def result(self, coroutine: Any) -> Any:
+        """What it returns; a fetch that finds nothing waits for a moment."""
+        done = Deferred.fromCoroutine(coroutine)
+        self.clock.pump([SETTLING] * 3)
+        return self.successResultOf(done)
+
+    def offsets(self, messages: Any) -> list[int]:
+        return [message.headers["x-stream-offset"] for message in messages]
 
     def read(self, stream: Stream, limit: int) -> list[Entry]:
         """Read all of a stream."""
@@ -122,3 +155,79 @@ class ReadingTests(SynchronousTestCase):
         self.clock.advance(SETTLING)
         self.assertEqual([entry.entry_id for entry in self.successResultOf(reading)], ["e0"])
         self.assertEqual(len(stream.fetches), 1)
+
+    def test_both_ends(self) -> None:
+        """K-53: the newest are found although "last" is only the start of the last chunk."""
+        stream = Stream(6000)
+        stream.last_chunk = 10
+        first, newest = self.result(self.reader(stream).ends())
+        self.assertEqual(first.message_id, "e0")
+        self.assertEqual(self.offsets(newest), list(range(5010, 6000)))
+        self.assertEqual(stream.fetches, [("first", 1), ("last", 5000), (5010, 5000)])
+        self.assertEqual(self.result(self.reader(stream).newest()), 5009)
+
+    def test_the_end_comes_with_the_first_fetch(self) -> None:
+        stream = Stream(3)
+        _, newest = self.result(self.reader(stream).ends())
+        self.assertEqual(self.offsets(newest), [0, 1, 2])
+        self.assertEqual(stream.fetches[2:], [(3, 5000)])
+
+    def test_an_empty_stream(self) -> None:
+        reader = self.reader(Stream(0))
+        self.assertIsNone(self.result(reader.ends()))
+        self.assertEqual(self.result(reader.newest()), -1)
+        self.assertIsNone(self.result(reader.at(0)))
+        self.assertEqual(self.result(reader.before(0)), [])
+
+    def test_around_an_offset(self) -> None:
+        stream = Stream(1000)
+        reader = self.reader(stream)
+        self.assertEqual(self.offsets(self.result(reader.before(500))), list(range(300, 500)))
+        self.assertEqual(self.offsets(self.result(reader.before(5))), list(range(5)))
+        self.assertEqual(self.offsets([self.result(reader.at(500))]), [500])
+        self.assertEqual(stream.fetches, [(300, 200), (0, 200), (500, 1)])
+
+    def test_messages_before_the_wanted_ones(self) -> None:
+        """A broker sends whole chunks: what comes before the offset is left out."""
+        stream = Stream(10)
+        self.patch(stream, "arrived", Stream(10).arrived_from_the_start)
+        self.assertEqual([e.position for e in self.next(self.reader(stream), 4, 10)],
+                         [5, 6, 7, 8, 9, 10])  # fmt: skip
+
+    def test_entries_of_another_pool(self) -> None:
+        """They are passed over, in however many fetches they come."""
+        stream = Stream(0)
+        for number in range(AHEAD + 3):
+            owner = "mine" if number == AHEAD + 1 else "theirs"
+            headers = {"x-stream-offset": number, "pool": owner}
+            stream.messages.append(BrokerMessage(0, f"e{number}", headers, b"", False))
+        found = self.next(self.reader(stream, "mine"), 0, 10)
+        self.assertEqual([entry.position for entry in found], [AHEAD + 2])
+
+    def test_the_start_of_the_epoch_moves(self) -> None:
+        """Positions begin after it, and what was fetched is not handed out under old ones."""
+        stream = Stream(3)
+        reader = self.reader(stream)
+        self.next(reader, 0, 1)
+        reader.rebase(100)
+        self.assertEqual(reader.base, 100)
+        self.assertEqual([e.position for e in self.next(reader, 0, 10)], [101, 102, 103])
+        self.assertEqual([e.position for e in self.next(reader, 102, 10)], [103])
+        self.assertEqual([e.position for e in self.next(self.reader(stream), -5, 1)], [1])
+
+    def test_interrupted(self) -> None:
+        """K-72: a read is tried on three connections; then the caller is told."""
+        stream = Stream(3)
+        stream.breaks = 2
+        self.assertEqual(len(self.next(self.reader(stream), 0, 10)), 3)
+        self.assertEqual(len(stream.dropped), 2)
+        stream.breaks = 3
+        failed = Deferred.fromCoroutine(self.reader(stream).read(0, 10))
+        self.assertIn("interrupted", str(self.failureResultOf(failed, LogUnavailable).value))
+        self.assertEqual((len(stream.dropped), stream.breaks), (5, 0))
+
+    def test_no_broker(self) -> None:
+        stream = Stream(3)
+        stream.gone = True
+        failed = Deferred.fromCoroutine(self.reader(stream).read(0, 10))
+        self.failureResultOf(failed, LogBrokerUnreachable)
