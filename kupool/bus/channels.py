@@ -342,7 +342,7 @@ class Channels:
     async def flush(self, timeout: float) -> None:
         """Wait until everything has arrived, or for at most the given seconds."""
         waiting: list[Deferred[None]] = [out.flushed() for out in self._out.values()]
-        done: Deferred[object] = gatherResults(waiting)  # type: ignore[assignment]
+        done: Deferred[object] = gatherResults(waiting, consumeErrors=True)  # type: ignore[assignment]
         done.addTimeout(timeout, self._clock)
         done.addErrback(lambda late: None)
         await done

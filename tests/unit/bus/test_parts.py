@@ -144,6 +144,15 @@ class BufferTests(SynchronousTestCase):
         self.assertEqual(len(self.expired), 6 + MAX_BUFFERS - 2)
         self.assertTrue(self.keep(b"", "one more"))
 
+    def test_bytes_of_a_topic_are_free_again(self) -> None:
+        """Each message takes its own bytes with it, and those alone."""
+        self.keep(b"x" * 60)
+        self.clock.advance(1.0)
+        self.assertEqual([self.keep(b"x" * 40), self.keep(b"x")], [True, False])
+        self.clock.advance(2.1)
+        self.assertEqual(self.expired, [b"x" * 60])
+        self.assertEqual([self.keep(b"x" * size) for size in (61, 60, 1)], [False, True, False])
+
     def test_all_topics_together(self) -> None:
         """A-13: many topics with little each are bounded, too."""
         self.buffer = Buffer(
@@ -439,6 +448,9 @@ class BytesInJsonTests(SynchronousTestCase):
         self.assertEqual(encode_data("名 a".encode()), ("名 a", False))
         self.assertEqual(encode_data(b"\xff"), ("/w==", True))
         self.assertTrue(encode_data(b"\x00" * 100)[1])
+        # Text, as long as its escaped form is no larger than base64 could be.
+        self.assertEqual(encode_data(b'"' * 3), ('"' * 3, False))
+        self.assertEqual(encode_data(b'"' * 4), ("IiIiIg==", True))
         with self.assertRaises(ValueError):
             decode_data(Body(data="///", base64=True))
 

@@ -77,6 +77,31 @@ steps = st.lists(
 )
 
 
+def fire_or_cancel(
+    case: SynchronousTestCase, timers: LobbyTimers, clock: Clock, *, rooms: int
+) -> None:
+    """See that of 100 timers in each room 11 are cancelled, and the others fire, each once."""
+    fired = 0
+
+    def count(timer: RoomTimer) -> None:
+        nonlocal fired
+        fired += 1
+
+    keys = [str(n) for n in range(100)]
+    for room in range(rooms):
+        for n, key in enumerate(keys):
+            timers.once(room, key, (room * 7 + n * 37) % 3600, count)
+    case.assertEqual(len(timers), 100 * rooms)
+    case.assertEqual(len(clock.getDelayedCalls()), 1)
+    case.assertEqual(sum(timers.cancel_prefix(room, "1") for room in range(rooms)), 11 * rooms)
+    clock.advance(1800)
+    case.assertLess(fired, 50 * rooms)
+    case.assertEqual(fired + len(timers), 89 * rooms)
+    clock.advance(1800.25)
+    case.assertEqual((fired, len(timers)), (89 * rooms, 0))
+    case.assertEqual(clock.getDelayedCalls(), [])
+
+
 class ModelTests(SynchronousTestCase):
     """A-49: once and repeat, by (room, key), cancelled alone or by prefix."""
 
@@ -223,6 +248,10 @@ class WheelTests(SynchronousTestCase):
         self.clock.advance(1000)
         self.assertEqual(turns.total(), 1000)
         self.assertLessEqual(max(turns.values()), 100)
+
+    def test_ten_thousand_timers(self) -> None:
+        """A-49: of 100 rooms, all of which fire or are cancelled, on one timer of the reactor."""
+        fire_or_cancel(self, self.timers, self.clock, rooms=100)
 
     def test_a_failing_callback_stops_nobody_else(self) -> None:
         def fail(timer: RoomTimer) -> None:

@@ -402,6 +402,23 @@ class SharedBrokerTests(_Suite):
                 self.assertEqual(self.successResultOf(waiting).data, topic.encode())
 
 
+class OddServerTests(_Suite):
+    """A-09: a server that says what no server says is left, and asked again."""
+
+    def test_what_is_no_message(self) -> None:
+        for said in (b"nonsense", b'{"method": "members", "params": {"topic": 7}}'):
+            bus = self.connect()
+            wire = self.site.wires[-1]
+            wire.other.write(FRAME.encode(said))
+            self.settle()
+            self.assertFalse(wire.connected, said)
+            self.settle(1.0)
+            self.assertTrue(bus.connected)
+            self.assertIsNot(self.site.wires[-1], wire)
+            bus.close()
+            self.settle()
+
+
 class RawTests(_Suite):
     """A-07, A-09: any peer that speaks JSON; what is wrong is named, and costs only itself."""
 

@@ -324,8 +324,9 @@ class NothingIsLeftTests(BusCase):
                 self.publish(peer, topic=f"nobody{n}", timeout_ms=60_000)
                 self.publish(peer, topic=f"late{n}", model="unreliable-all")
                 peer.abort() if n % 2 else peer.close()
+                if n % 50 == 49:
+                    self.network.advance(61.0)  # past the timeout of the calls
             self.users.clear()
-            self.network.advance(61.0)
 
         sessions(0)
         before = tables(self.service, self.core)
