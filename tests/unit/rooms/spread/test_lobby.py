@@ -791,7 +791,11 @@ class ExchangeTests(SynchronousTestCase):
                 raise error
 
             incoming = IncomingChannels(
-                ChannelSettings(), lambda member: True, take, lambda member: None
+                ChannelSettings(),
+                lambda message: True,
+                lambda member: "",
+                received=take,
+                renewed=lambda member: None,
             )
             data = b"".join(len(text).to_bytes(4, "big") + text for text in (b"one", b"two"))
             headers = {"from": "b", "stream": "s", "n": "0"}
