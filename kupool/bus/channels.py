@@ -19,6 +19,7 @@ from struct import Struct
 
 from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from kupool.bus.interfaces import IBus
@@ -175,9 +176,14 @@ class OutgoingChannel:
         while self._arrivals and self._arrivals[0][0] <= self._sent - self.size:
             self._arrivals.popleft()[1].callback(True)
 
+    @property
+    def busy(self) -> bool:
+        """Whether something has not arrived, and still may."""
+        return not self._closed and (self.size > 0 or self._flight is not None)
+
     def flushed(self) -> Deferred[None]:
         """Fire when everything has arrived, or the stream has ended."""
-        if self._closed or (not self.size and self._flight is None):
+        if not self.busy:
             return succeed(None)
         return self._idle.wait()
 
@@ -427,12 +433,20 @@ class Channels:
         self._incoming.forget(member)
 
     async def flush(self, timeout: float) -> None:
-        """Wait until everything has arrived, or for at most the given seconds."""
-        waiting: list[Deferred[None]] = [out.flushed() for out in self._out.values()]
-        done: Deferred[object] = gatherResults(waiting)  # type: ignore[assignment]
-        done.addTimeout(timeout, self._clock)
-        done.addErrback(lambda late: None)
-        await done
+        """Wait until everything has arrived, or for at most the given seconds.
+
+        That includes what is sent again to others, as a member is found to be gone.
+        """
+        end = self._clock.seconds() + timeout
+        while (left := end - self._clock.seconds()) > 0:
+            waiting = [out.flushed() for out in self._out.values() if out.busy]
+            if not waiting:
+                break
+            done: Deferred[object] = gatherResults(waiting)  # type: ignore[assignment]
+            done.addTimeout(left, self._clock)
+            done.addErrback(lambda late: None)
+            await done
+            await deferLater(self._clock, 0)  # type: ignore[arg-type]
 
     def stop(self) -> Deferred[None]:
         """Stop sending and receiving; fires when the bus has ended the subscription."""
