@@ -446,7 +446,7 @@ class Channels:
             done.addTimeout(left, self._clock)
             done.addErrback(lambda late: None)
             await done
-            await deferLater(self._clock, 0)  # type: ignore[arg-type]
+            await deferLater(self._clock, 0)
 
     def stop(self) -> Deferred[None]:
         """Stop sending and receiving; fires when the bus has ended the subscription."""
