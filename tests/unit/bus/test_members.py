@@ -264,6 +264,19 @@ class ClientTests(SynchronousTestCase):
         self.assertTrue(self.bus.connected)
         self.assertEqual((self.told, self.there_told), before)
 
+    def test_a_server_that_begins_anew(self) -> None:
+        """Issue 13, acceptance 3: who has not come back yet may think itself a member."""
+        self.there.subscribe(["crew"], repr, keys=["other"])
+        self.network.advance(0.5)
+        both = {("me",), ("other",)}
+        self.assertEqual(self.told[-1][1], both)
+        self.cut()
+        lost = self.network.seconds()
+        self.there.unsubscribe(repr)
+        self.network.advance(SILENCE + 1)
+        self.assertEqual([keys for at, keys in self.told if at > lost], [{("me",)}])
+        self.assertAlmostEqual(self.told[-1][0], lost + SILENCE, delta=0.05)
+
     def test_a_watch_that_is_refused(self) -> None:
         """At first, and when it is asked for again: a reload may have taken the topic away."""
         self.refuses = True
