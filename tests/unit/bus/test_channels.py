@@ -6,7 +6,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from kupool.bus.channels import Channels, ChannelSettings
+from kupool.bus import Answer, Message, Model
+from kupool.bus.channels import STALE, Channels, ChannelSettings, IncomingChannels
 from kupool.bus.local import LocalBus
 
 
@@ -81,6 +82,25 @@ class ChannelTests(SynchronousTestCase):
         self.assertEqual((self.a.broken, self.b.broken), ([], []))
         self.assertEqual(len(self.a.received), 4, "what waited came, and what followed")
         self.assertEqual(len(self.b.received), 3, "what was sent to the one before did not")
+
+    def test_a_stream_of_an_end_that_has_not_heard_of_that(self) -> None:
+        """It is refused as stale, even if it is a new one: that end has to begin anew as well."""
+        for hears, sent, stale in (("s", "t", True), ("s", "s", False), ("", "t", False)):
+            incoming = IncomingChannels(
+                ChannelSettings(),
+                lambda message: True,
+                lambda member, sent=sent: sent,
+                received=lambda member, data: None,
+                renewed=lambda member: None,
+            )
+            self.assertEqual(self.chunk(incoming, "one", hears).status == STALE, stale)
+            if not stale:  # another one from who hears us: the end that is known did not begin anew
+                another = self.chunk(incoming, "two", hears)
+                self.assertEqual(another.status == STALE, bool(hears))
+
+    def chunk(self, incoming: IncomingChannels, stream: str, hears: str) -> Answer:
+        headers = {"from": "b", "stream": stream, "hears": hears, "n": "0"}
+        return incoming.handle(Message("id", "test.a", b"", Model.RELIABLE_RANDOM, headers))
 
     def test_what_has_arrived(self) -> None:
         self.a.channels.send("b", b"x" * 100_000)

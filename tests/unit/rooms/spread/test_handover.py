@@ -104,6 +104,15 @@ class LostOnTheWayTests(SynchronousTestCase):
         self.world.advance(0.5)
         self.assertEqual(self.places(code), ["a"])
 
+    def test_it_is_passed_on_past_a_host_that_serves_no_more(self) -> None:
+        """The one that passes it on may not have heard of that yet."""
+        code = self.room_of("a", "b", of="bc")
+        sent = self.sent_by(self.b)
+        self.b.lobby.hosts.leave()
+        self.assertEqual(self.b.lobby.owner(code), "a")
+        self.b.lobby.handover.take("a", Handed(code, b"[]", leaving=["a"]))
+        self.assertEqual([(to, entry.leaving) for to, entry in sent], [("c", ["a", "b"])])
+
     def test_its_new_host_is_gone_before_it_arrives(self) -> None:
         code = self.room_of("a", "b", of="bc")
         self.patch(self.b.lobby.exchange._channels._incoming, "_expected", lambda message: False)
