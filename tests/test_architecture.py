@@ -151,6 +151,7 @@ BEHAVIOURS = {
     "bus/compatible/test_predecessor": "clients of the predecessor, through the whole daemon",
     "bus/remote/test_remote_bus": "both ends of the networked bus, client and service",
     "bus/remote/test_strangers": "what sessions may do to each other through both ends",
+    "bus/test_channel_ends": "both ends of ordered channels, one of which begins anew",
     "bus/test_attacks": "one session of a pool with passwords against the others",
     "bus/test_parts": "the small parts of the bus, a class of tests for each",
     "net/dialling/test_close_policy": "the table of closes, its readers and the wait after each",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter, deque
+from collections.abc import Callable
+from pathlib import Path
 from random import Random
 from typing import Any, cast
 
@@ -26,28 +28,48 @@ TIMEOUTS = (0.1, 0.3, 1.0, 3.0)
 _FINAL = (Kind.ANSWERED, Kind.REFUSED, Kind.TIMEOUT, Kind.NO_SUBSCRIBER)
 
 
-class Lateness:
-    """How late the reactor came to what was due, in the last seconds and at its worst."""
+def waited_for_processor() -> float:
+    """Return the seconds in which this process was ready to run, and others ran; 0 if unknown."""
+    try:
+        return int(Path("/proc/self/schedstat").read_text().split()[1]) / 1e9
+    except (OSError, ValueError, IndexError):
+        return 0.0
 
-    def __init__(self) -> None:
-        self._seen: deque[tuple[float, float]] = deque(maxlen=4000)
+
+class Lateness:
+    """How late the reactor came to what was due, in the last seconds and at its worst.
+
+    ``waited`` returns how long this process has waited for a processor so far. That sees many
+    short waits, each of which ends before the next thing is due.
+    """
+
+    def __init__(self, waited: Callable[[], float] = waited_for_processor) -> None:
+        self._waited = waited
+        self._began = waited()
+        self._seen: deque[tuple[float, float, float]] = deque(maxlen=4000)
         self.worst = 0.0
         self.over = 0
 
     def note(self, now: float, late: float) -> None:
         """Something that was due came so late."""
-        self._seen.append((now, late))
+        self._seen.append((now, late, self._waited()))
         self.worst = max(self.worst, late)
         self.over += late > GRACE / 2
 
     def since(self, moment: float) -> float:
         """Return how much time was lost from a moment on: every stall there was."""
-        lost = 0.0
-        for now, late in reversed(self._seen):
+        lost, waited = 0.0, self._began
+        for now, late, waited_then in reversed(self._seen):
             if now < moment:
+                waited = waited_then
                 break
             lost += late
-        return lost
+        return max(lost, self._waited() - waited)
+
+    @property
+    def waited(self) -> float:
+        """Seconds in which this process has waited for a processor."""
+        return self._waited() - self._began
 
 
 class PacedCalls:
@@ -167,8 +189,9 @@ class PacedCalls:
             f"{GRACE * 1e3:.0f} ms",
             f"the reactor itself        {self.lateness.worst * 1e3:.1f} ms late at its worst, "
             f"{self.lateness.over} times more than {GRACE * 500:.0f} ms",
+            f"waited for a processor    {self.lateness.waited:.1f} s of {seconds:.1f} s",
             f"without an outcome        {len(self.waiting)}",
         ]
 
 
-__all__ = ["GRACE", "Lateness", "PacedCalls"]
+__all__ = ["GRACE", "Lateness", "PacedCalls", "waited_for_processor"]

@@ -3,6 +3,10 @@
 Messages to one member are divided into numbered chunks. A chunk is sent after the previous one was
 answered, and sent again if it was not answered. So a bus that loses or repeats messages only costs
 time. A channel breaks only if the member is gone or has restarted, and then both ends are told.
+
+The two streams between two members belong together. Each chunk names the stream that its sender
+gets from the receiver. So an end that has begun anew can tell whether the other has heard of that,
+and each end is told once.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ from struct import Struct
 
 from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from kupool.bus.interfaces import IBus
@@ -54,7 +59,10 @@ class ChannelSettings:
 
 
 class OutgoingChannel:
-    """The channel to one other member. ``broken`` is called once if it cannot continue."""
+    """The channel to one other member. ``broken`` is called once if it cannot continue.
+
+    ``headers`` returns the headers of each chunk, besides the stream's name and the chunk's number.
+    """
 
     _log = Logger()
 
@@ -65,16 +73,16 @@ class OutgoingChannel:
         settings: ChannelSettings,
         topic: str,
         *,
-        sender: str,
+        headers: Callable[[], dict[str, str]],
         broken: Callable[[], object],
     ) -> None:
         self._clock = clock
         self._bus = bus
         self._settings = settings
         self._topic = topic
-        self._sender = sender
+        self._headers = headers
         self._broken = broken
-        self._stream = token_hex(8)
+        self.stream = token_hex(8)
         self._number = 0
         self._data = bytearray()
         self._chunk: bytes | None = None
@@ -82,6 +90,9 @@ class OutgoingChannel:
         self._flight: Deferred[Outcome] | None = None
         self._closed = False
         self._idle = Waiters[None]()
+        #: Bytes that were ever sent, and who waits until so many have arrived.
+        self._sent = 0
+        self._arrivals: deque[tuple[int, Deferred[bool]]] = deque()
 
     @property
     def size(self) -> int:
@@ -93,6 +104,7 @@ class OutgoingChannel:
         if self._closed:
             return
         self._data += _LENGTH.pack(len(data)) + data
+        self._sent += _LENGTH.size + len(data)
         if self.size > FAR_OVER * self._settings.max_outbound:
             self._log.error(
                 "The channel to {topic} broke: too many bytes wait for that member",
@@ -116,7 +128,7 @@ class OutgoingChannel:
                 return
             self._chunk = bytes(self._data[: self._settings.chunk])
             del self._data[: self._settings.chunk]
-        headers = {"from": self._sender, "stream": self._stream, "n": str(self._number)}
+        headers = {**self._headers(), "stream": self.stream, "n": str(self._number)}
         try:
             sent = self._bus.publish_reliable_random(
                 self._chunk, self._topic, ATTEMPT, headers=headers
@@ -139,6 +151,7 @@ class OutgoingChannel:
         else:
             self._chunk = None
             self._number += 1
+            self._tell_arrivals()
             self._soon()
 
     def _failed(self, failure: object) -> None:
@@ -151,9 +164,26 @@ class OutgoingChannel:
             # Not now: the sender is in the middle of something.
             self._clock.callLater(0, self._broken)
 
+    def arrived(self) -> Deferred[bool]:
+        """Fire when all that was sent so far has arrived: True, or False if it never will."""
+        if self._closed:
+            return succeed(False)
+        done: Deferred[bool] = Deferred()
+        self._arrivals.append((self._sent, done))
+        return done
+
+    def _tell_arrivals(self) -> None:
+        while self._arrivals and self._arrivals[0][0] <= self._sent - self.size:
+            self._arrivals.popleft()[1].callback(True)
+
+    @property
+    def busy(self) -> bool:
+        """Whether something has not arrived, and still may."""
+        return not self._closed and (self.size > 0 or self._flight is not None)
+
     def flushed(self) -> Deferred[None]:
         """Fire when everything has arrived, or the stream has ended."""
-        if self._closed or (not self.size and self._flight is None):
+        if not self.busy:
             return succeed(None)
         return self._idle.wait()
 
@@ -168,6 +198,8 @@ class OutgoingChannel:
         if self._flight is not None:
             self._flight.cancel()
         self._idle.tell(None)
+        while self._arrivals:
+            self._arrivals.popleft()[1].callback(False)
 
 
 class _Stream:
@@ -199,8 +231,9 @@ class _Stream:
 class IncomingChannels:
     """The channels from other members: ``received`` is called with each message, in order.
 
-    ``known`` returns whether a member exists. ``renewed`` is called if a member has restarted
-    without being reported as gone.
+    ``expected`` returns whether a message is of a member that exists, and for this one as it is
+    now. ``sent`` returns the name of the stream to a member, or nothing. ``renewed`` is called if a
+    member has restarted without being reported as gone.
     """
 
     _log = Logger()
@@ -208,11 +241,14 @@ class IncomingChannels:
     def __init__(
         self,
         settings: ChannelSettings,
-        known: Callable[[str], bool],
+        expected: Callable[[Message], bool],
+        sent: Callable[[str], str],
+        *,
         received: Callable[[str, bytes], object],
         renewed: Callable[[str], object],
     ) -> None:
-        self._known = known
+        self._expected = expected
+        self._sent = sent
         self._received = received
         self._renewed = renewed
         self._most = settings.max_message
@@ -221,21 +257,16 @@ class IncomingChannels:
 
     def handle(self, message: Message) -> Answer:
         """Handle a chunk; this is the handler of a subscription of the bus."""
-        member, name = message.headers.get("from", ""), message.headers.get("stream", "")
+        member = message.headers.get("from", "")
         try:
             number = int(message.headers.get("n", "-1"))
         except ValueError:
             raise Refusal("the chunk has no number") from None
-        if not self._known(member):
+        if not self._expected(message):
             raise Refusal("there is no known member of this name")
-        stream = self._streams.get(member)
-        if stream is None or stream.name != name:
-            if number != 0 or name in self._old:
-                return Answer(b"", STALE)
-            if stream is not None:
-                self.forget(member)
-                self._renewed(member)
-            stream = self._streams[member] = _Stream(name)
+        stream = self._stream(member, message, number)
+        if stream is None:
+            return Answer(b"", STALE)
         if number < stream.number:
             return Answer()  # again
         if number > stream.number:
@@ -249,11 +280,33 @@ class IncomingChannels:
             return Answer(b"", STALE)
         return Answer()
 
+    def _stream(self, member: str, message: Message, number: int) -> _Stream | None:
+        """Return the stream of a chunk, which may be a new one; None for one that has ended."""
+        name, hears = message.headers.get("stream", ""), message.headers.get("hears", "")
+        stream = self._streams.get(member)
+        if hears and hears != self._sent(member):
+            return None  # it does not know yet that this end has begun anew
+        if stream is not None and stream.name == name:
+            return stream
+        # One that hears the stream to it, and has another one here, did not begin anew.
+        if number != 0 or name in self._old or (stream is not None and hears):
+            return None
+        if stream is not None:
+            self.forget(member)
+            self._renewed(member)
+        self._streams[member] = _Stream(name)
+        return self._streams[member]
+
     def _take(self, member: str, item: bytes) -> None:
         try:
             self._received(member, item)
         except BaseException:
             self._log.failure("What member {member} sent could not be handled", member=member)
+
+    def name(self, member: str) -> str:
+        """Return the name of the stream from a member; empty if there is none."""
+        stream = self._streams.get(member)
+        return "" if stream is None else stream.name
 
     def forget(self, member: str) -> None:
         """Forget the stream of a member that is gone."""
@@ -269,6 +322,10 @@ class Channels:
     member exists, as a watch reports; messages to a missing member are dropped. ``received`` gets
     each message with its sender. ``broken`` is called with a member whose channel cannot continue,
     or that has restarted: then neither side keeps any state of the other.
+
+    A member may begin anew under its name, in another epoch. ``epoch_of`` returns the epoch in
+    which a member is known, or this one is. What was sent from or to one epoch is not taken in
+    another.
     """
 
     def __init__(
@@ -282,6 +339,7 @@ class Channels:
         known: Callable[[str], bool],
         received: Callable[[str, bytes], object],
         broken: Callable[[str], object],
+        epoch_of: Callable[[str], str] = lambda member: "",
     ) -> None:
         self._clock = clock
         self._bus = bus
@@ -290,24 +348,52 @@ class Channels:
         self._member = member
         self._known = known
         self._broken = broken
+        self._epoch_of = epoch_of
         self._out: dict[str, OutgoingChannel] = {}
-        self._incoming = IncomingChannels(settings, known, received, broken)
+        self._incoming = IncomingChannels(
+            settings, self._expected, self._sent, received=received, renewed=broken
+        )
 
     async def start(self) -> None:
         """Receive messages of the other members."""
         await self._bus.subscribe([f"{self._prefix}.{self._member}"], self._incoming.handle)
 
+    def _expected(self, message: Message) -> bool:
+        member, headers = message.headers.get("from", ""), message.headers
+        return (
+            self._known(member)
+            and headers.get("epoch", "") == self._epoch_of(member)
+            and headers.get("to", "") == self._epoch_of(self._member)
+        )
+
+    def _sent(self, member: str) -> str:
+        out = self._out.get(member)
+        return "" if out is None else out.stream
+
     def _to(self, member: str) -> OutgoingChannel | None:
         out = self._out.get(member)
         if out is None and self._known(member):
-            out = self._out[member] = OutgoingChannel(
-                self._clock,
-                self._bus,
-                self._settings,
-                f"{self._prefix}.{member}",
-                sender=self._member,
-                broken=lambda: self._broken(member),
-            )
+            out = self._out[member] = self._new(member)
+        return out
+
+    def _new(self, member: str) -> OutgoingChannel:
+        epochs = {"epoch": self._epoch_of(self._member), "to": self._epoch_of(member)}
+
+        def headers() -> dict[str, str]:
+            return {"from": self._member, **epochs, "hears": self._incoming.name(member)}
+
+        def broken() -> None:
+            if self._out.get(member) is out:  # else both ends have begun anew meanwhile
+                self._broken(member)
+
+        out = OutgoingChannel(
+            self._clock,
+            self._bus,
+            self._settings,
+            f"{self._prefix}.{member}",
+            headers=headers,
+            broken=broken,
+        )
         return out
 
     def send(self, member: str, data: bytes) -> bool:
@@ -316,6 +402,13 @@ class Channels:
         if out is not None:
             out.send(data)
         return out is not None
+
+    def arrived(self, member: str) -> Deferred[bool]:
+        """Fire when all that was sent to a member so far has arrived: True, or False if it never
+        will.
+        """
+        out = self._out.get(member)
+        return succeed(False) if out is None else out.arrived()
 
     def size(self, member: str) -> int:
         """Return how many bytes wait for a member."""
@@ -340,12 +433,20 @@ class Channels:
         self._incoming.forget(member)
 
     async def flush(self, timeout: float) -> None:
-        """Wait until everything has arrived, or for at most the given seconds."""
-        waiting: list[Deferred[None]] = [out.flushed() for out in self._out.values()]
-        done: Deferred[object] = gatherResults(waiting, consumeErrors=True)  # type: ignore[assignment]
-        done.addTimeout(timeout, self._clock)
-        done.addErrback(lambda late: None)
-        await done
+        """Wait until everything has arrived, or for at most the given seconds.
+
+        That includes what is sent again to others, as a member is found to be gone.
+        """
+        end = self._clock.seconds() + timeout
+        while (left := end - self._clock.seconds()) > 0:
+            waiting = [out.flushed() for out in self._out.values() if out.busy]
+            if not waiting:
+                break
+            done: Deferred[object] = gatherResults(waiting, consumeErrors=True)  # type: ignore[assignment]
+            done.addTimeout(left, self._clock)
+            done.addErrback(lambda late: None)
+            await done
+            await deferLater(self._clock, 0)
 
     def stop(self) -> Deferred[None]:
         """Stop sending and receiving; fires when the bus has ended the subscription."""

@@ -7,9 +7,8 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from kupool.commands.console import make_console, print_table, say
+from kupool.commands.console import complain, make_console, print_table, say
 from kupool.commands.settings_flags import add_settings_parser, load_settings
-from kupool.printable import printable
 from kupool.settings import (
     ENV_PREFIX,
     Loaded,
@@ -62,7 +61,7 @@ def _show_user(loaded: Loaded, user: str) -> int:
     try:
         rows = list(permission_rows(loaded, user))
     except (ValueError, OSError) as error:
-        print(f"kupool: {error}", file=sys.stderr)
+        complain(str(error))
         return 1
     if sys.stdout.isatty():
         print_table(make_console(), COLUMNS, rows)
@@ -70,7 +69,7 @@ def _show_user(loaded: Loaded, user: str) -> int:
     widths = [max(len(row[n]) for row in rows) for n in range(3)]
     for *cells, source in rows:
         texts = (f"{text:<{width}}" for text, width in zip(cells, widths, strict=True))
-        print(printable("  ".join((*texts, source))))
+        say("  ".join((*texts, source)))
     return 0
 
 

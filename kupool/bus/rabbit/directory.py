@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 
 from twisted.internet.defer import Deferred
@@ -66,12 +66,17 @@ class Directory:
         version: int,
         *,
         entries: Iterable[SubscriberEntry],
+        lost: Mapping[str, float],
         heard: float,
     ) -> KnownNode:
-        """Replace the state of a node; raises :class:`ValueError` for an invalid one."""
+        """Replace the state of a node; raises :class:`ValueError` for an invalid one.
+
+        ``lost`` are subscribers that are gone, and the seconds for which they stay members.
+        """
         peer = self._by_node.get(node)
         if peer is not None and peer.address != address:
-            self.forget(peer)  # it lost its connection, and the messages that were on their way
+            # It lost its connection, and the messages that were on their way.
+            self._forget(peer, lost)
             peer = None
         if peer is None:
             peer = KnownNode(node, address, version, heard)
@@ -83,7 +88,7 @@ class Directory:
             wanted.setdefault(entry.subscriber, set()).update(entry.topics)
         for subscriber, topics in list(peer.subscribers.items()):
             if subscriber not in wanted:
-                self.remove(peer, subscriber, None, True)
+                self.remove(peer, subscriber, None, True, linger=lost.get(subscriber, 0.0))
             elif less := [topic for topic in topics if topic not in wanted[subscriber]]:
                 self.remove(peer, subscriber, less, False)
         for entry in found:
@@ -133,11 +138,14 @@ class Directory:
 
         Its subscribers stay members of their topics for ``linger`` seconds.
         """
+        self._forget(peer, dict.fromkeys(peer.subscribers, linger))
+
+    def _forget(self, peer: KnownNode, lingers: Mapping[str, float]) -> None:
         peer.gone = True
         if self._by_node.get(peer.node) is peer:
             del self._by_node[peer.node], self._by_address[peer.address]
         for subscriber in list(peer.subscribers):
-            self.remove(peer, subscriber, None, True, linger=linger)
+            self.remove(peer, subscriber, None, True, linger=lingers.get(subscriber, 0.0))
 
     def _deliver(self, peer: KnownNode, name: str, message: Message, number: int | None) -> Taken:
         if peer.gone:

@@ -72,6 +72,7 @@ class _Gathering:
         self.version = version
         self.parts = 0
         self.entries: list[SubscriberEntry] = []
+        self.lost: dict[str, float] = {}
 
 
 class Gatherings:
@@ -80,8 +81,10 @@ class Gatherings:
     def __init__(self) -> None:
         self._by_address: dict[str, _Gathering] = {}
 
-    def take(self, address: str, state: NodeState) -> list[SubscriberEntry] | None:
-        """Return all entries once the last part has arrived.
+    def take(
+        self, address: str, state: NodeState
+    ) -> tuple[list[SubscriberEntry], dict[str, float]] | None:
+        """Return all entries, and the lost subscribers, once the last part has arrived.
 
         Raises :class:`LookupError` for a part that does not follow the previous one.
         """
@@ -95,9 +98,10 @@ class Gatherings:
         ):
             raise LookupError(f"part {state.part} of a state")
         gathering.entries += state.entries
+        gathering.lost.update(state.lost)
         gathering.parts += 1
         if gathering.parts == state.parts:
-            return gathering.entries
+            return gathering.entries, gathering.lost
         self._by_address[address] = gathering
         return None
 

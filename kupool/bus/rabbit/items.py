@@ -38,7 +38,8 @@ class SubscriberEntry(Struct, array_like=True):
 class NodeState(NodeItem, tag=1):
     """The whole state of a node, in parts. With ``reply`` the receivers send theirs.
 
-    ``version`` counts the changes before it.
+    ``version`` counts the changes before it. The first part has the subscribers that are gone and
+    stay members of their topics, each with the seconds that are left.
     """
 
     version: int
@@ -46,6 +47,7 @@ class NodeState(NodeItem, tag=1):
     parts: int
     reply: bool
     entries: list[SubscriberEntry]
+    lost: dict[str, float] = {}
 
 
 class Added(NodeItem, tag=2):
@@ -165,7 +167,12 @@ def unpack(body: bytes) -> Iterator[Items | None]:
             yield None
 
 
-def make_state(version: int, entries: Iterable[SubscriberEntry], reply: bool) -> list[NodeState]:
+def make_state(
+    version: int,
+    entries: Iterable[SubscriberEntry],
+    reply: bool,
+    lost: dict[str, float] | None = None,
+) -> list[NodeState]:
     """Return the parts of a state, each of which fits a message."""
     pieces = [piece for entry in entries for piece in _split(entry)]
     groups: list[list[SubscriberEntry]] = [[]]
@@ -177,7 +184,9 @@ def make_state(version: int, entries: Iterable[SubscriberEntry], reply: bool) ->
             weight = 0
         groups[-1].append(piece)
         weight += size
-    return [NodeState(version, n, len(groups), reply, some) for n, some in enumerate(groups)]
+    states = [NodeState(version, n, len(groups), reply, some) for n, some in enumerate(groups)]
+    states[0].lost = lost or {}
+    return states
 
 
 def _split(entry: SubscriberEntry) -> Iterator[SubscriberEntry]:

@@ -79,6 +79,8 @@ class Mesh:
         self._gatherings = Gatherings()
         self._introduction = Introduction(clock, settings.introduction, self._all_known)
         self._asked: set[str] = set()
+        #: The subscribers here that are gone, and until when they stay members of their topics.
+        self._lost_here: dict[str, float] = {}
         self._address = ""
         self._version = 0
         self._closed = False
@@ -283,7 +285,14 @@ class Mesh:
         gone = linger is not None
         if gone:
             self._foreign_calls.lost(subscriber)
+        if linger:
+            self._lost_here = self._still_members()
+            self._lost_here[subscriber] = self._clock.seconds() + linger
         self._changed(Removed(self._version + 1, subscriber, topics, gone, linger or 0.0))
+
+    def _still_members(self) -> dict[str, float]:
+        now = self._clock.seconds()
+        return {name: until for name, until in self._lost_here.items() if until > now}
 
     def _changed(self, item: Added | Removed) -> None:
         self._version += 1
@@ -292,7 +301,9 @@ class Mesh:
 
     def _send_state(self, address: str, reply: bool) -> None:
         entries = [own.entry() for own in self._own]
-        for state in make_state(self._version, entries, reply):
+        now = self._clock.seconds()
+        lost = {name: until - now for name, until in self._still_members().items()}
+        for state in make_state(self._version, entries, reply, lost):
             self._outgoing.add(address, state)
         peer = self._peers.at(address)
         if peer is not None:
@@ -309,15 +320,21 @@ class Mesh:
 
     def _take_state(self, sender: str, address: str, item: NodeState) -> None:
         try:
-            entries = self._gatherings.take(address, item)
+            state = self._gatherings.take(address, item)
         except LookupError:
             self._ask(address)
             return
-        if entries is None:
+        if state is None:
             return
+        entries, lost = state
         self._asked.discard(address)
         self._peers.install(
-            sender, address, item.version, entries=entries, heard=self._clock.seconds()
+            sender,
+            address,
+            item.version,
+            entries=entries,
+            lost=lost,
+            heard=self._clock.seconds(),
         )
         if item.reply:
             self._send_state(address, False)

@@ -93,13 +93,17 @@ class Ask(HostEntry):
 class Handed(HostEntry):
     """To a room's new host: it has ended here; with its state, if it was here at all.
 
-    ``user`` and ``address`` are those whose quotas it counts for.
+    ``user`` and ``address`` are those whose quotas it counts for. ``leaving`` are hosts that it has
+    been at and that serve no rooms any more, whether the receiver knows that yet or not. Without a
+    state, ``at`` is the host that the room was sent to, if it was.
     """
 
     code: str
     state: bytes | None
     user: str = ""
     address: str = ""
+    leaving: list[str] = []
+    at: str = ""
 
 
 class Everyone(HostEntry):

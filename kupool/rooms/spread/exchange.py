@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from kupool.bus import Channels, ChannelSettings, IBus
@@ -18,9 +19,10 @@ ENVELOPE = 4096
 class Exchange:
     """Sends entries to other hosts by name, and receives theirs.
 
-    ``known`` returns whether a host exists; entries for a missing host are dropped, as its loss is
-    known already. ``broken`` is called with a host whose channel cannot continue, or that has
-    restarted: then neither side keeps any state of the other.
+    ``known`` returns whether a host exists, ``epoch_of`` its epoch, or that of this one. Entries
+    for a missing host are dropped, as its loss is known already. ``broken`` is called with a host
+    whose channel cannot continue, or that has restarted: then neither side keeps any state of the
+    other.
     """
 
     def __init__(
@@ -31,6 +33,7 @@ class Exchange:
         host: str,
         *,
         known: Callable[[str], bool],
+        epoch_of: Callable[[str], str],
         received: Callable[[str, AnyEntry], object],
         broken: Callable[[str], object],
     ) -> None:
@@ -49,6 +52,7 @@ class Exchange:
             f"{settings.name}.host",
             member=host,
             known=known,
+            epoch_of=epoch_of,
             received=lambda sender, data: received(sender, decode(data)),
             broken=broken,
         )
@@ -65,6 +69,12 @@ class Exchange:
         """Send an entry to a host."""
         self._end_push(host)
         self._channels.send(host, encode(entry))
+
+    def arrived(self, host: str) -> Deferred[bool]:
+        """Fire when all that was sent to a host so far has arrived: True, or False if it never
+        will.
+        """
+        return self._channels.arrived(host)
 
     def push(
         self, host: str, peer: int, data: bytes, *, key: str | None, policy: str | None

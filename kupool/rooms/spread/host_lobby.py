@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Protocol
 
 from twisted.internet.defer import Deferred
@@ -37,13 +37,17 @@ class HostLobby(Protocol):
     def find(self, code: str) -> Room | None:
         """Return a room of this host by its code, if there is one."""
 
-    def owner(self, code: str) -> str | None:
+    def owner(self, code: str, without: Collection[str] = ()) -> str | None:
         """Return the host that a room belongs to, whether it exists or not; None if there is no
-        host.
+        host. Those in ``without`` do not count.
         """
 
     def owns(self, code: str) -> bool:
         """Say whether a room belongs to this host."""
+
+    @property
+    def others(self) -> list[str]:
+        """The other hosts that are there, whether they serve rooms or not."""
 
     def is_there(self, host: str) -> bool:
         """Return whether another host is known."""

@@ -90,6 +90,10 @@ class Hosts:
         """Say whether another host is there, serving rooms or not."""
         return host in self._known
 
+    def epoch_of(self, host: str) -> str:
+        """Return the epoch of a host that is there, or of this one; empty for others."""
+        return self._epoch if host == self.host else self._known.get(host, "")
+
     @property
     def others(self) -> list[str]:
         """The other hosts that are there."""
@@ -200,16 +204,18 @@ class Hosts:
             self._joining = self._clock.callLater(self._settings.settle, self._join)
 
     def _know(self, epochs: dict[str, list[str]], serving: set[tuple[str, str]]) -> None:
-        for host, epoch in list(self._known.items()):
-            if epoch not in epochs.get(host, ()):
-                self._log.info("Host {other} is there no more", other=host)
-                self._forget(host)
+        gone = [host for host, epoch in self._known.items() if epoch not in epochs.get(host, ())]
+        for host in gone:
+            del self._known[host]
         for host, found in epochs.items():
             if host not in self._known and len(self._known) < self._settings.max_hosts:
                 # Of two with one name the second sees that, or the first is about to go.
                 self._known[host] = found[0]
         self._serving_there = {h for h, epoch in self._known.items() if (h, epoch) in serving}
         self._renew()
+        for host in gone:  # after that: what was on its way there may have to go elsewhere
+            self._log.info("Host {other} is there no more", other=host)
+            self._lost(host)
 
     def _not_heard(self) -> None:
         """Count as gone, as the others soon do, or have done: begin anew when heard again."""
@@ -237,10 +243,6 @@ class Hosts:
         self._epoch = token_hex(8)
         self._there = place = _Place(THERE, self._epoch, self.host)
         self._ask(self._bus.subscribe([self._topic], place.handle, keys=[place.key]))
-
-    def _forget(self, host: str) -> None:
-        if self._known.pop(host, None) is not None:
-            self._lost(host)
 
     def _renew(self) -> None:
         hosts = set(self._serving_there)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from itertools import count
 from secrets import token_hex
 from typing import Any
@@ -97,12 +97,13 @@ class SpreadLobby(Lobby):
             self.spread,
             self.host,
             known=self.hosts.__contains__,
+            epoch_of=self.hosts.epoch_of,
             received=self._received,
             broken=self._lost,
         )
         self.seats = Seats(self, self.exchange, packing)
         self.remote_peers = RemotePeers(self, self.exchange, packing)
-        self.handover = Handover(self, self.exchange)
+        self.handover = Handover(clock, self, self.exchange)
         self._receivers: dict[type, Callable[[str, Any], object]] = {
             Say: self.remote_peers.say,
             Enter: self.remote_peers.enter,
@@ -160,16 +161,22 @@ class SpreadLobby(Lobby):
         self.timers.stop()
         return unhandled
 
-    def owner(self, code: str) -> str | None:
+    def owner(self, code: str, without: Collection[str] = ()) -> str | None:
         """Return the host that a room belongs to, whether it exists or not; None if there is no
-        host.
+        host. Those in ``without`` do not count.
         """
-        owner = self.hosts.ring.owner(code)
-        return self.handover.claimed(code) or owner if owner == self.host else owner
+        owner = self.hosts.ring.owner(code, without)
+        claimed = self.handover.claimed(code) if owner == self.host else None
+        return owner if claimed is None or claimed in without else claimed
 
     def owns(self, code: str) -> bool:
         """Say whether a room belongs to this host."""
         return self.owner(code) == self.host
+
+    @property
+    def others(self) -> list[str]:
+        """The other hosts that are there, whether they serve rooms or not."""
+        return self.hosts.others
 
     def is_there(self, host: str) -> bool:
         """Return whether another host is known."""

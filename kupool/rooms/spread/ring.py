@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from hashlib import blake2b
 
 
@@ -28,11 +28,17 @@ class Ring:
         self._places = [place for place, _ in places]
         self._owners = [host for _, host in places]
 
-    def owner(self, code: str) -> str | None:
-        """Return the host of a code; None if there is no host."""
-        if not self._places:
-            return None
-        return self._owners[bisect_right(self._places, position(code)) % len(self._places)]
+    def owner(self, code: str, without: Collection[str] = ()) -> str | None:
+        """Return the host of a code; None if there is no host.
+
+        It is the one that a ring without the hosts ``without`` has.
+        """
+        first = bisect_right(self._places, position(code))
+        for place in range(first, first + len(self._owners)):
+            owner = self._owners[place % len(self._owners)]
+            if owner not in without:
+                return owner
+        return None
 
     def __contains__(self, host: object) -> bool:
         """Say whether a host is on the ring."""

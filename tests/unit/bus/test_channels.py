@@ -87,7 +87,7 @@ class SendingTests(SynchronousTestCase):
         ((data, topic, timeout, headers, _),) = self.bus.calls
         self.assertEqual((data, topic, timeout), (framed(b"tea"), "hosts.b", 1.0))
         self.assertEqual((headers["from"], headers["n"]), ("a", "0"))
-        self.assertEqual(set(headers), {"from", "stream", "n"})
+        self.assertEqual(set(headers), {"from", "stream", "n", "epoch", "to", "hears"})
         self.answer()
         self.assertEqual((self.channels.size("b"), self.clock.getDelayedCalls()), (0, []))
 
@@ -206,6 +206,7 @@ class SendingTests(SynchronousTestCase):
         self.send(b"tea")
         waits = ensureDeferred(self.channels.flush(5))
         self.channels.forget("b")
+        self.clock.advance(0)
         self.successResultOf(waits)
         self.assertEqual(self.bus.cancelled, ["hosts.b"])
         self.channels.send("b", b"tea")
@@ -232,7 +233,7 @@ class SendingTests(SynchronousTestCase):
             self.bus,  # type: ignore[arg-type]
             ChannelSettings(),
             "hosts.b",
-            sender="a",
+            headers=lambda: {"from": "a"},
             broken=lambda: self.broken.append("b"),
         )
         channel.close()
@@ -251,7 +252,11 @@ class ReceivingTests(SynchronousTestCase):
 
     def make(self, settings: ChannelSettings) -> IncomingChannels:
         return IncomingChannels(
-            settings, lambda member: member != "nobody", self.take, self.renewed.append
+            settings,
+            lambda message: message.headers.get("from") != "nobody",
+            lambda member: "",
+            received=self.take,
+            renewed=self.renewed.append,
         )
 
     def take(self, member: str, data: bytes) -> None:

@@ -13,6 +13,7 @@ from kupool.bus import BusError, Kind
 from kupool.bus.local import LocalBus
 from kupool.bus.members import MAX_MEMBERS, SILENCE, STEP_DOWN
 from kupool.bus.rabbit.bus import MeshBus
+from kupool.bus.rabbit.carrier import EVERYBODY
 from kupool.bus.rabbit.settings import MeshSettings
 from kupool.bus.remote.client import RemoteBus
 from kupool.bus.remote.service import BusService
@@ -144,9 +145,11 @@ class LostClientTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.network = MemoryNetwork()
-        exchange = Exchange(self.network)
+        self.exchange = Exchange(self.network)
         self.nodes = [
-            MeshBus(self.network, MemoryCarrier(exchange), wall=self.network.seconds, node=name)
+            MeshBus(
+                self.network, MemoryCarrier(self.exchange), wall=self.network.seconds, node=name
+            )
             for name in "ab"
         ]
         for node in self.nodes:
@@ -191,6 +194,27 @@ class LostClientTests(SynchronousTestCase):
         self.assertEqual(self.names(1.0), ["peer"])
         self.peer.ask("bus.unsubscribe", {})
         self.assertEqual(self.names(0.2), [])
+
+    def test_a_node_that_takes_the_whole_state_keeps_it_as_long(self) -> None:
+        """Issue 13, acceptance 3: it has missed the news that the client is lost."""
+        self.peer.ask("bus.watch", {"topic": "crew"})
+        self.assertEqual(self.names(1.0), ["peer"])
+        self.exchange.loses = lambda sender, to, body: to == EVERYBODY
+        self.peer.abort()
+        self.assertEqual(self.names(0.2), ["peer"])
+        self.exchange.loses = lambda *sent: False
+        self.assertEqual(self.names(SILENCE - 1.4), ["peer"], "it was told of a newer version")
+        self.assertEqual(self.names(0.4), [])
+
+    def test_a_whole_state_without_one_that_went_in_order(self) -> None:
+        """Issue 13, acceptance 3: that one is gone at once."""
+        self.peer.ask("bus.watch", {"topic": "crew"})
+        self.assertEqual(self.names(1.0), ["peer"])
+        self.exchange.loses = lambda sender, to, body: to == EVERYBODY
+        self.peer.ask("bus.unsubscribe", {})
+        self.assertEqual(self.names(0.2), ["peer"])
+        self.exchange.loses = lambda *sent: False
+        self.assertEqual(self.names(1.2), [])
 
 
 class ClientTests(SynchronousTestCase):
@@ -239,6 +263,19 @@ class ClientTests(SynchronousTestCase):
         self.network.advance(8)
         self.assertTrue(self.bus.connected)
         self.assertEqual((self.told, self.there_told), before)
+
+    def test_a_server_that_begins_anew(self) -> None:
+        """Issue 13, acceptance 3: who has not come back yet may think itself a member."""
+        self.there.subscribe(["crew"], repr, keys=["other"])
+        self.network.advance(0.5)
+        both = {("me",), ("other",)}
+        self.assertEqual(self.told[-1][1], both)
+        self.cut()
+        lost = self.network.seconds()
+        self.there.unsubscribe(repr)
+        self.network.advance(SILENCE + 1)
+        self.assertEqual([keys for at, keys in self.told if at > lost], [{("me",)}])
+        self.assertAlmostEqual(self.told[-1][0], lost + SILENCE, delta=0.05)
 
     def test_a_watch_that_is_refused(self) -> None:
         """At first, and when it is asked for again: a reload may have taken the topic away."""

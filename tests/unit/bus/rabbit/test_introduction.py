@@ -94,8 +94,8 @@ class GatheringsTests(SynchronousTestCase):
     ) -> list[str] | None:
         entry = SubscriberEntry(f"s{part}", 0.0, ["t"], [])
         state = NodeState(version, part, parts, False, [entry])
-        entries = self.gatherings.take(address, state)
-        return None if entries is None else [each.subscriber for each in entries]
+        whole = self.gatherings.take(address, state)
+        return None if whole is None else [each.subscriber for each in whole[0]]
 
     def test_in_order(self) -> None:
         self.assertEqual(self.take(0, 1), ["s0"])

@@ -690,6 +690,25 @@ class MovingTests(SynchronousTestCase):
         self.assertEqual(set(eve.ask()[1]), {"ann", "eve"})
         self.assertEqual(eve.ask()[2], ["first"])
 
+    def test_a_host_that_is_not_known_to_serve_yet_has_the_room(self) -> None:
+        """Issue 13, acceptance 3: it is asked as well."""
+        world = self.world = World()
+        self.a = world.hosts["a"] = Host(world, "a", RoomSettings())
+        c = world.hosts["c"] = Host(world, "c", RoomSettings())
+        world.advance(0.5)
+        tells = [self.late(self.a), self.late(c)]
+        world.advance(0.7)
+        code = next(n for n in map("room {}".format, range(99)) if Ring("ac").owner(n) == "a")
+        ann, eve = Peer(self.a), Peer(c)
+        self.assertEqual(eve.ask(room=code, user="eve", say="first")[0], "c")
+        self.assertEqual(self.a.lobby.hosts.ring.hosts, {"a"})
+        self.assertEqual(ann.ask(room=code, user="ann")[2], ["first"])
+        for tell in tells:
+            tell()
+        world.advance(1)
+        self.assertEqual(self.at(), {code: "a"})
+        self.assertEqual(set(ann.ask()[1]), {"ann", "eve"})
+
     def test_a_host_that_asked_and_is_gone(self) -> None:
         """Issue 13, acceptance 3: what it asked for is here again, also where it never served."""
         code = self.world.code_of("a", then="c", of="abc")
@@ -791,7 +810,11 @@ class ExchangeTests(SynchronousTestCase):
                 raise error
 
             incoming = IncomingChannels(
-                ChannelSettings(), lambda member: True, take, lambda member: None
+                ChannelSettings(),
+                lambda message: True,
+                lambda member: "",
+                received=take,
+                renewed=lambda member: None,
             )
             data = b"".join(len(text).to_bytes(4, "big") + text for text in (b"one", b"two"))
             headers = {"from": "b", "stream": "s", "n": "0"}
