@@ -17,8 +17,8 @@ from kupool.rooms.running import Running
 from kupool.rooms.spread.entries import Ask, Handed
 from kupool.rooms.spread.exchange import Exchange
 from kupool.rooms.spread.host_lobby import HostLobby
-from kupool.rooms.spread.room_hosts import RoomHosts
 from kupool.rooms.spread.ring import Ring
+from kupool.rooms.spread.room_hosts import RoomHosts
 from kupool.rooms.spread.seats import MOVED
 from kupool.rooms.timers import RoomTimer
 from kupool.timing.chunks import in_chunks
