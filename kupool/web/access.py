@@ -46,8 +46,8 @@ class WebAccess:
     """Lets requests use routes by the user and the role, as the ``permissions`` say.
 
     ``secrets`` are bearer tokens that stand for somebody, such as the secret of this machine.
-    ``proxies`` are believed about the address of who asks. Without ``logins`` nobody can log in;
-    without ``tokens`` no signed token is accepted. With ``local`` requests from this machine may
+    ``proxies`` may name the client's address in a header. Without ``logins`` there are no logins;
+    without ``tokens`` no signed token is accepted. With ``local``, requests from this machine may
     read without credentials.
     """
 

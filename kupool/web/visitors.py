@@ -15,10 +15,10 @@ from kupool.web.upgrade import Origins
 class VisitorGate:
     """Admits requests that name a known host and bear the ``token``, where there is one.
 
-    With ``access``, those are admitted too whom it lets use the route, and nobody else without the
-    token. ``origins`` are the pages elsewhere that may ask from a browser, such as
-    ``https://example.org``, and read the answers; no other page may. Raises :class:`ValueError` for
-    one that is no origin, and for ``*``, which would be all.
+    With ``access``, requests that it lets use the route are admitted as well, and no others without
+    the token. ``origins`` are the other sites whose pages may send requests and read the answers,
+    such as ``https://example.org``. Raises :class:`ValueError` for a text that is not an origin,
+    and for ``*``, which would mean every site.
     """
 
     def __init__(
