@@ -49,4 +49,4 @@ class BenchTests(SynchronousTestCase):
             self.assertIn(f"| `{model}`", speed)
         for form in ("in one process", "over a network", "across nodes"):
             self.assertEqual(speed.count(f"| {form} |"), len(MODELS), form)
-        self.assertIn("A Python process\ndoes not match that", speed)
+        self.assertIn("A Python process cannot match that", speed)

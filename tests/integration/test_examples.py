@@ -213,5 +213,10 @@ class FrameworkDocumentTests(SynchronousTestCase):
                 self.assertEqual(row[1], f"`{default.reason}`")
             elif isinstance(default, ProxySettings):
                 self.assertEqual(row[1], ", ".join(default.trusted))
+            elif field.name == "shared_hosts":
+                self.assertEqual(row[1], "none")
+                self.assertNotIn("127.0.0.1", default)
+            elif field.name == "unix_mode":
+                self.assertEqual(int(row[1], 8), default)
             else:
                 self.assertEqual(float(row[1]), default, field.name)

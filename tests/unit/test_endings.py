@@ -37,6 +37,7 @@ from kupool.ranges import number
 from kupool.rooms.settings import RoomSettings
 from kupool.rooms.spread.entries import Handed
 from kupool.rooms.spread.handover import Handover
+from kupool.rooms.spread.settings import SpreadSettings
 from kupool.storage.database import Database
 from kupool.storage.postgres.link import PostgresLink
 from kupool.web.statistics import Shared
@@ -147,12 +148,13 @@ class SpreadTests(SynchronousTestCase):
             (create,) = raising(error)[:1]
             lobby: Any = SimpleNamespace(
                 host="b",
-                clock=Clock(),
-                owner=lambda code: "b",
+                spread=SpreadSettings(),
+                owner=lambda code, leaving=(): "b",
+                serves=lambda host: True,
                 find=lambda code: None,
                 create_for_members=create,
             )
-            handover = Handover(lobby, SimpleNamespace())  # type: ignore[arg-type]
+            handover = Handover(Clock(), lobby, SimpleNamespace())  # type: ignore[arg-type]
             handover.take("a", Handed("room", b"state"))
             self.assertEqual(handover.taken, 0)
             self.assertEqual(len(self.flushLoggedErrors(error)), 1)
