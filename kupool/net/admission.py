@@ -137,16 +137,21 @@ class Admission:
             self._admissions(limits.accept_rate).spend(self._clock.seconds())
 
     def ban(self, host: str, seconds: float, why: str) -> None:
-        """Refuse an address for some seconds; does nothing for an empty host or 0 seconds."""
+        """Refuse an address for some seconds; does nothing for an empty host or 0 seconds.
+
+        Each session of the address may bring its ban; while it is banned, that only extends it.
+        """
         if not host or not seconds:
             return
-        network = network_of(host)
-        self._bans.pop(network, None)
+        network, now = network_of(host), self._clock.seconds()
+        banned = self._bans.pop(network, 0.0) > now
         while len(self._bans) >= MAX_BANS:
             oldest = next(iter(self._bans))
             self._log.warn("Ban of {remote} removed: there are too many bans", remote=oldest)
             del self._bans[oldest]
-        self._bans[network] = self._clock.seconds() + seconds
+        self._bans[network] = now + seconds
+        if banned:
+            return
         self.banned += 1
         self._log.warn(
             "Banned {remote} for {seconds:g} s: {reason}",

@@ -3,6 +3,9 @@
 A listening socket stays readable while connections wait. When ``accept`` fails for lack of
 memory or descriptors, a reactor retries at once. These ports retry after 5 ms, then double
 the delay up to one second, until ``accept`` succeeds.
+
+Twisted accepts more connections in each turn of the reactor the more of them wait, without a
+limit, so a flood of connections would delay everybody else. These ports accept a few in each turn.
 """
 
 from __future__ import annotations
@@ -31,6 +34,9 @@ from kupool.timing.doubling import Doubling
 #: The first and the longest delay before ``accept`` is retried, in seconds.
 FIRST_REST = 0.005
 LONGEST_REST = 1.0
+
+#: The most connections that one port accepts in one turn of the reactor.
+ACCEPTS = 10
 
 _RESTS = Doubling(FIRST_REST, LONGEST_REST)
 
@@ -83,8 +89,9 @@ class RestingPort(tcp.Port):
         return listening
 
     def doRead(self) -> None:
-        """Accept the waiting connections; pause if that fails."""
+        """Accept some of the waiting connections; pause if that fails."""
         listening: Any = self.socket
+        self.numberAccepts = min(self.numberAccepts, ACCEPTS)
         super().doRead()  # type: ignore[no-untyped-call]
         if listening.outcome in _PASSING:
             self._rest = 0.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from twisted.internet.error import ConnectionDone
+from twisted.logger import capturedLogs, formatEvent
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
@@ -128,6 +129,17 @@ class LimitTests(SynchronousTestCase):
         self.assertIsNone(bench.manager.refusal("192.0.2.2"))
         bench.clock.advance(40)
         self.assertIsNone(bench.manager.refusal("192.0.2.1"))
+
+    def test_a_ban_of_many_sessions_is_one(self) -> None:
+        """Issue 15: each of them may bring it; it is counted and logged once, and extended."""
+        bench = Bench()
+        with capturedLogs() as events:
+            for _ in range(5):
+                bench.manager.ban("192.0.2.1", 60.0, "too many")
+                bench.clock.advance(10.0)
+        lines = [formatEvent(event) for event in events]
+        self.assertEqual(lines, ["Banned 192.0.2.1 for 60 s: too many"])
+        self.assertEqual((bench.manager.banned, bench.manager.bans), (1, {"192.0.2.1": 50.0}))
 
     def test_bans_are_bounded(self) -> None:
         bench = Bench()

@@ -6,6 +6,7 @@ import errno
 import os
 import socket
 import subprocess
+from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
@@ -20,6 +21,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.net.transport import leftovers
 from kupool.net.transport.ports import (
+    ACCEPTS,
     FIRST_REST,
     LONGEST_REST,
     ListeningSocket,
@@ -123,6 +125,17 @@ class RestTests(SynchronousTestCase):
         self.assertFalse(self.port.connected)
         self.assertEqual(self.reactor.getDelayedCalls(), [])
         self.assertEqual(self.reactor.readers, set())
+
+    def test_a_flood_gets_a_few_places_in_each_turn(self) -> None:
+        """Issue 15: however many wait, those who are connected get their turn in between."""
+        with ExitStack() as peers:
+            for _ in range(4 * ACCEPTS):
+                peers.enter_context(Peer(self.address()))
+            for turn in range(1, 5):
+                self.port.doRead()
+                self.assertEqual(self.tries, turn * ACCEPTS)
+            for transport in self.reactor.readers - {self.port}:
+                transport.connectionLost(Failure(ConnectionDone()))
 
     def test_descriptors_of_accepted_connections(self) -> None:
         with Peer(self.address()):
@@ -276,7 +289,7 @@ class AdoptedTests(RestTests):
     def listen(self, factory: Any) -> Any:
         with socket.socket(self.family) as passed:
             passed.bind((self.where, 0))
-            passed.listen(5)
+            passed.listen(50)
             listeners = RestingListeners(self.reactor)
             return listeners.adoptStreamPort(passed.fileno(), self.family, factory)
 
@@ -293,6 +306,6 @@ class AdoptedUnixTests(UnixTests):
         self.path = str(Path(mkdtemp()) / "demo.sock")
         with socket.socket(socket.AF_UNIX) as passed:
             passed.bind(self.path)
-            passed.listen(5)
+            passed.listen(50)
             listeners = RestingListeners(self.reactor)
             return listeners.adoptStreamPort(passed.fileno(), socket.AF_UNIX, factory)
