@@ -60,9 +60,9 @@ class SlowReaderTests(SynchronousTestCase):
             stage = Stage(daemon, crowd, 2)
             slow = SlowReader(crowd, daemon.port, AT_ONCE)
             self.assertTrue(crowd.run(lambda: slow.blocked_at, 20), "it was never stopped")
-            # Its own buffers were full a little later than the daemon's outbox, and the
-            # sweep comes once a second.
-            crowd.run_for(timeout + 1.2)
+            # Its own buffers were full a little later than the daemon's outbox, and the sweep comes
+            # once a second: so it reads on in the middle between the close and the cut.
+            crowd.run_for(timeout * 1.5)
             slow.read_on()
             self.assertTrue(crowd.run(lambda: slow.ended, 20))
             self.assertEqual([(OP_CLOSE, b"slow reader")], slow.last_words)
