@@ -54,7 +54,7 @@ class SlowReaderTests(SynchronousTestCase):
 
         It is told so if it begins to read before it is cut off, a write timeout later.
         """
-        timeout = 5.0
+        timeout = 8.0
         flags = [flag for flag in FLAGS if "write-timeout" not in flag]
         with RunningDaemon(*flags, f"--write-timeout={timeout:g}s") as daemon, Crowd() as crowd:
             stage = Stage(daemon, crowd, 2)
