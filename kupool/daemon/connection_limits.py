@@ -46,7 +46,7 @@ class DescriptorShares:
 
     def max_connections(self, limits: LimitSettings) -> int:
         """Return how many clients there may be; 0 means any number."""
-        return min(limits.max_connections or self.clients, self.clients or limits.max_connections)
+        return min(filter(None, (limits.max_connections, self.clients)), default=0)
 
 
 def trusted_proxies(settings: ListenSettings) -> TrustedProxies:

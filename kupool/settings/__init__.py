@@ -15,6 +15,8 @@ from kupool.settings.declaration import (
     Settings,
     StorageSettings,
     SubmissionSettings,
+)
+from kupool.settings.flat_names import (
     declared,
     expected,
     holds_secret,

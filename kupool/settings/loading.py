@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import Field
 from typing import Any, NamedTuple
 
-from kupool.settings.declaration import (
-    Settings,
+from kupool.settings.declaration import Settings
+from kupool.settings.flat_names import (
     declared,
     reloadable,
     repeatable,

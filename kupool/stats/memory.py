@@ -28,6 +28,8 @@ class MemoryStats:
         self._minutes: _Rows = Counter()
         self._hours: _Rows = Counter()
         self._days: _Rows = Counter()
+        #: The users, and users with workers, that have rows.
+        self._names: set[tuple[str, str]] = set()
         self._rejections: Counter[Rejection] = Counter()
         self._applied: dict[str, tuple[bytes, int]] = {}
         self._rolled_up = 0
@@ -115,7 +117,9 @@ class MemoryStats:
                 new.append(batch)
             elif known[0] != batch.digest:
                 conflicts.append((batch.batch_id, batch.digest))
-        self._minutes.update(fold_rows(new))
+        rows = fold_rows(new)
+        self._minutes.update(rows)
+        self._names.update(key[:2] for key in rows)
         for minute, span in spans(new, self._mark.position).items():
             known_span = self._spans.get(minute, span)
             self._spans[minute] = Span(
@@ -134,8 +138,11 @@ class MemoryStats:
 
     def counted(self, username: str, worker: str = "") -> Deferred[bool]:
         """Return whether there are counts of a user, or of one worker, at any time."""
+        return succeed((username, worker) in self._names)
+
+    def _find_names(self) -> None:
         every = (self._minutes, self._hours, self._days)
-        return succeed(any(key[:2] == (username, worker) for rows in every for key in rows))
+        self._names = {(user, worker) for rows in every for user, worker, _ in rows}
 
     def series(
         self, username: str, start: int, end: int, worker: str = ""
@@ -267,6 +274,7 @@ class MemoryStats:
                 self._minutes[key] += row.submissions
                 if not self._minutes[key]:
                     del self._minutes[key]
+        self._find_names()
         return succeed(self._serial)
 
     def revive(self) -> Deferred[None]:

@@ -14,6 +14,15 @@ from kupool.tap import make_checkers
 
 PORT = 8000
 
+#: The settings of every such daemon.
+WANTED: dict[str, Any] = {
+    "store": "memory",
+    "mq": "memory",
+    "addr": [f"127.0.0.1:{PORT}"],
+    "http": "",
+    "submit_interval": "0",
+}
+
 
 class DaemonCase(SynchronousTestCase):
     """A daemon on the network in memory, its logs and counts in memory, too."""
@@ -25,11 +34,7 @@ class DaemonCase(SynchronousTestCase):
 
     def start(self, **settings: Any) -> None:
         self.network = MemoryNetwork()
-        wanted = {
-            "store": "memory", "mq": "memory", "addr": [f"127.0.0.1:{PORT}"], "http": "",
-            "submit_interval": "0", **settings,
-        }  # fmt: skip
-        loaded = self.read_again = load(wanted, {})
+        loaded = self.read_again = load({**WANTED, **settings}, {})
         self.failures: list[str] = []
         self.daemon = Daemon(
             self.network,
@@ -72,3 +77,27 @@ class DaemonCase(SynchronousTestCase):
 
     def publish(self, peer: MemoryPeer, topic: Any, **more: Any) -> Any:
         return self.ask(peer, "publish", topic=topic, model="unreliable-all", **more)
+
+
+class PasswordCase(DaemonCase):
+    """A daemon with accounts for some users, all with the same password."""
+
+    users: tuple[str, ...] = ()
+
+    def start(self, **settings: Any) -> None:
+        path = self.mktemp()
+        with open(path, "w") as file:
+            file.writelines(f"{user}:secret\n" for user in self.users)
+        self.auth = [f"file:{path}"]
+        super().start(**{"auth": self.auth, **settings})
+
+    def reload(self, **settings: Any) -> None:
+        """Reload with other settings than those of the class."""
+        self.read_again = load({**WANTED, "auth": self.auth, **self.settings, **settings}, {})
+        self.daemon.reload()
+
+    def user(self, name: str) -> MemoryPeer:
+        return self.session(name, password="secret")
+
+    def code(self, peer: MemoryPeer, method: str, **params: Any) -> int:
+        return int(peer.ask(method, params).get("code", 0))

@@ -45,10 +45,6 @@ class BadCertificate(Exception):
     """A certificate is not trusted, or not for this host; the text says which."""
 
 
-class NoCertificateName(BadCertificate):
-    """A certificate has no subjectAltName, so it names no host."""
-
-
 def client_endpoint(reactor: Any, text: str, timeout: float = 10.0) -> IStreamClientEndpoint:
     """Return the endpoint of a client endpoint string.
 
@@ -166,29 +162,27 @@ def _check(protocol: Any, host: str) -> Any:
 
     def check(connection: Any, certificate: X509, error: int, depth: int, ok: bool) -> bool:
         """Refuse a certificate of another host; called by OpenSSL for each one of a chain."""
+        why = ""
         if not ok:
             why = _UNTRUSTED.get(error, f"the certificate of the server is not trusted ({error})")
+        elif depth == 0:
+            why = wrong_host(certificate)
+        if why:
             protocol.failVerification(Failure(BadCertificate(why)))
-            return False
-        if depth:
-            return True
+        return not why
+
+    def wrong_host(certificate: X509) -> str:
+        """Return why a certificate is not for the host; empty if it is."""
         try:
             patterns = extract_patterns(certificate)
             if not patterns:
-                raise NoCertificateName("the certificate has no subjectAltName")
+                return "the certificate has no subjectAltName"
             verify_service_identity(patterns, [wanted], [])
         except VerificationError:
-            why = f"the certificate of the server is not for {host}"
-            protocol.failVerification(Failure(BadCertificate(why)))
-            return False
-        except NoCertificateName as trouble:
-            protocol.failVerification(Failure(trouble))
-            return False
+            return f"the certificate of the server is not for {host}"
         except BaseException as trouble:  # no exception may leave a callback of OpenSSL
-            why = f"the certificate cannot be checked: {trouble}"
-            protocol.failVerification(Failure(NoCertificateName(why)))
-            return False
-        return True
+            return f"the certificate cannot be checked: {trouble}"
+        return ""
 
     return check
 
@@ -205,7 +199,6 @@ def _is_address(host: str) -> bool:
 
 __all__ = [
     "BadCertificate",
-    "NoCertificateName",
     "client_endpoint",
     "verifying",
 ]

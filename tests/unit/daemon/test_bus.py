@@ -13,9 +13,8 @@ from twisted.internet.endpoints import TCP4ClientEndpoint
 from kupool.bus import BusError, Kind
 from kupool.bus.remote.client import RemoteBus
 from kupool.net.testing import MemoryPeer
-from kupool.settings import load
 from kupool.wire.framing import FRAME, INT32
-from tests.fakes.daemon_case import PORT, DaemonCase
+from tests.fakes.daemon_case import PORT, DaemonCase, PasswordCase
 from tests.requirements import ROOT
 
 
@@ -285,25 +284,12 @@ class PolicyTests(DaemonCase):
         self.assertEqual(self.broker.status().counts["published"], 2)
 
 
-class ReloadTests(DaemonCase):
+class ReloadTests(PasswordCase):
     """Issue 13: who may use which topics changes on a reload."""
 
     settings = {"bus_publish": ["a"], "bus_subscribe": [">"]}
 
-    def start(self, **settings: Any) -> None:
-        path = self.mktemp()
-        with open(path, "w") as file:
-            file.write("root:secret\nalice:secret\n")
-        self.auth = [f"file:{path}"]
-        super().start(auth=self.auth, **settings)
-
-    def reload(self, **settings: Any) -> None:
-        wanted = {
-            "store": "memory", "mq": "memory", "addr": [f"127.0.0.1:{PORT}"], "http": "",
-            "submit_interval": "0", "auth": self.auth, **self.settings, **settings,
-        }  # fmt: skip
-        self.read_again = load(wanted, {})
-        self.daemon.reload()
+    users = ("root", "alice")
 
     def test_rules(self) -> None:
         alice = self.session("alice", password="secret")

@@ -6,9 +6,8 @@ from typing import Any
 
 from kupool.daemon.checks import check
 from kupool.errors import UNKNOWN_METHOD
-from kupool.net.testing import MemoryPeer
 from kupool.settings import SettingError, load
-from tests.fakes.daemon_case import PORT, DaemonCase
+from tests.fakes.daemon_case import PORT, DaemonCase, PasswordCase
 
 FORBIDDEN = 33
 
@@ -16,31 +15,11 @@ FORBIDDEN = 33
 SUBMISSION = {"job_id": 1, "client_nonce": "a", "result": "b"}
 
 
-class PermissionCase(DaemonCase):
+class PermissionCase(PasswordCase):
     """A daemon with an account for each role."""
 
     settings: dict[str, Any] = {"rooms": "on"}
-
-    def start(self, **settings: Any) -> None:
-        path = self.mktemp()
-        with open(path, "w") as file:
-            file.write("alice:secret\nbob:secret\n")
-        self.auth = [f"file:{path}"]
-        super().start(**{"auth": self.auth, **settings})
-
-    def reload(self, **settings: Any) -> None:
-        wanted = {
-            "store": "memory", "mq": "memory", "addr": [f"127.0.0.1:{PORT}"], "http": "",
-            "submit_interval": "0", "auth": self.auth, "rooms": "on", **settings,
-        }  # fmt: skip
-        self.read_again = load(wanted, {})
-        self.daemon.reload()
-
-    def user(self, name: str) -> MemoryPeer:
-        return self.session(name, password="secret")
-
-    def code(self, peer: MemoryPeer, method: str, **params: Any) -> int:
-        return int(peer.ask(method, params).get("code", 0))
+    users = ("alice", "bob")
 
 
 class MethodTests(PermissionCase):

@@ -5,38 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from kupool.daemon.checks import check
-from kupool.net.testing import MemoryPeer
 from kupool.permissions.offered import ROOM
 from kupool.rooms.service import CREATE, JOIN, MATCH
 from kupool.settings import SettingError, load
-from tests.fakes.daemon_case import PORT, DaemonCase
+from tests.fakes.daemon_case import DaemonCase, PasswordCase
 
 
-class RoomsCase(DaemonCase):
+class RoomsCase(PasswordCase):
     """A daemon with rooms, and with passwords."""
 
     settings: dict[str, Any] = {"rooms": "on", "rooms_rate": "0"}
-
-    def start(self, **settings: Any) -> None:
-        path = self.mktemp()
-        with open(path, "w") as file:
-            file.writelines(f"{user}:secret\n" for user in ("root", "alice", "bob", "bank-1"))
-        self.auth = [f"file:{path}"]
-        super().start(auth=self.auth, **settings)
-
-    def reload(self, **settings: Any) -> None:
-        wanted = {
-            "store": "memory", "mq": "memory", "addr": [f"127.0.0.1:{PORT}"], "http": "",
-            "submit_interval": "0", "auth": self.auth, **self.settings, **settings,
-        }  # fmt: skip
-        self.read_again = load(wanted, {})
-        self.daemon.reload()
-
-    def user(self, name: str) -> MemoryPeer:
-        return self.session(name, password="secret")
-
-    def code(self, peer: MemoryPeer, method: str, **params: Any) -> int:
-        return int(peer.ask(method, params).get("code", 0))
+    users = ("root", "alice", "bob", "bank-1")
 
 
 class PermissionTests(RoomsCase):
