@@ -184,9 +184,11 @@ class Broker:
 
         It stays a member of its topics for ``linger`` seconds.
         """
-        self.watches.lost(subscriber_id, linger)
+        subscriber = self._subscribers.get(subscriber_id)
+        if subscriber is not None:
+            self.watches.lost(subscriber, linger)
         self._take_topics(subscriber_id, None)
-        subscriber = self._subscribers.pop(subscriber_id, None)
+        self._subscribers.pop(subscriber_id, None)
         if subscriber is not None:
             self._calls.lost(subscriber)
         if self._watcher is not None:

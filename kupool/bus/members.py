@@ -14,6 +14,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 from kupool.bus.calls import Subscriber
+from kupool.bus.topics import matches
 
 #: The most members of one topic that a watch reports: the earliest ones.
 MAX_MEMBERS = 1000
@@ -35,6 +36,22 @@ class TopicMember(NamedTuple):
 #: that the members on this side of the bus may count as gone on the other side. Never called during
 #: a publish. Exceptions are logged.
 MembersTold = Callable[[tuple[TopicMember, ...] | None], object]
+
+
+class _Lost(NamedTuple):
+    """A subscriber that is gone, and the time until which it is a member of its topics."""
+
+    member: TopicMember
+    patterns: tuple[str, ...]
+    until: float
+
+    def covers(self, topic: str) -> bool:
+        """Return whether it was a subscriber of a topic."""
+        return any(matches(pattern, topic) for pattern in self.patterns)
+
+
+def _member(subscriber: Subscriber) -> TopicMember:
+    return TopicMember(subscriber.id, tuple(sorted(subscriber.keys)))
 
 
 class _WatchedTopic:
@@ -60,10 +77,11 @@ class TopicWatches:
         self._listening = listening
         self._topics: dict[str, _WatchedTopic] = {}
         self._complete = True
+        self._held_until = -inf
         #: The time until which subscribers on this side certainly count as members everywhere.
         self._heard_until = inf
-        #: Lost members, and the time until which they are members.
-        self._lost: dict[str, tuple[TopicMember, float]] = {}
+        #: Lost subscribers by id, watched or not: who watches a moment later sees them too.
+        self._lost: dict[str, _Lost] = {}
         self._soon: IDelayedCall | None = None
         self._later: IDelayedCall | None = None
 
@@ -88,7 +106,6 @@ class TopicWatches:
     def close(self) -> None:
         """End all watches."""
         self._topics.clear()
-        self._lost.clear()
         for timer in (self._soon, self._later):
             if timer is not None and timer.active():
                 timer.cancel()
@@ -108,14 +125,14 @@ class TopicWatches:
         if self._topics and self._soon is None:
             self._soon = self._clock.callLater(0, self._look)
 
-    def lost(self, subscriber_id: str, seconds: float) -> None:
+    def lost(self, subscriber: Subscriber, seconds: float) -> None:
         """A subscriber is about to be removed; it stays a member for some seconds."""
-        if seconds <= 0:
-            return
-        for watched in self._topics.values():
-            member = watched.members.get(subscriber_id)
-            if member is not None:
-                self._lost[subscriber_id] = member, self._clock.seconds() + seconds
+        if seconds > 0:
+            now = self._clock.seconds()
+            while self._lost and (first := next(iter(self._lost.values()))).until <= now:
+                del self._lost[first.member.id]
+            patterns = tuple(subscriber.patterns)
+            self._lost[subscriber.id] = _Lost(_member(subscriber), patterns, now + seconds)
 
     def complete(self, complete: bool) -> None:
         """Return whether all subscribers are known.
@@ -124,6 +141,11 @@ class TopicWatches:
         members.
         """
         self._complete = complete
+        self.changed()
+
+    def hold(self, seconds: float) -> None:
+        """Report no members for some seconds: some may not have come back to this broker yet."""
+        self._held_until = self._clock.seconds() + seconds
         self.changed()
 
     def heard(self, until: float) -> None:
@@ -141,17 +163,18 @@ class TopicWatches:
     def _look(self) -> None:
         self._soon = None
         now = self._clock.seconds()
-        self._lost = {i: (m, until) for i, (m, until) in self._lost.items() if until > now}
+        self._lost = {i: lost for i, lost in self._lost.items() if lost.until > now}
         known = self.lease > 0
-        if known and not self._complete:
+        if known and (not self._complete or now < self._held_until):
             self._look_later()
             return
         if not known:
             self._lost.clear()  # members after that have been heard again
         for topic, watched in list(self._topics.items()):
-            there = {s.id: TopicMember(s.id, tuple(sorted(s.keys))) for s in self._listening(topic)}
+            there = {i: lost.member for i, lost in self._lost.items() if lost.covers(topic)}
+            there |= {s.id: _member(s) for s in self._listening(topic)}
             # In the order in which they subscribed, whatever was lost meanwhile.
-            still = {i: m for i, m in watched.members.items() if i in there or i in self._lost}
+            still = {i: m for i, m in watched.members.items() if i in there}
             watched.members = there = still | there
             members = tuple(there.values())[:MAX_MEMBERS] if known else None
             for key, (told, last) in list(watched.watches.items()):
@@ -161,13 +184,15 @@ class TopicWatches:
         self._look_later()
 
     def _look_later(self) -> None:
-        """Look again when a lost member's time or the lease ends."""
+        """Look again when a lost member's time, the lease or the hold ends."""
         if self._later is not None and self._later.active():
             self._later.cancel()
         self._later = None
-        ends = [until for _, until in self._lost.values()]
+        ends = [lost.until for lost in self._lost.values()]
         if self.lease > 0:
             ends.append(self._heard_until)
+        if self._held_until > self._clock.seconds():
+            ends.append(self._held_until)
         first = min(ends, default=inf)
         if self._topics and first < inf:
             seconds = max(0.0, first - self._clock.seconds())

@@ -30,6 +30,7 @@ from kupool.bus import (
 )
 from kupool.bus.broker import Broker
 from kupool.bus.local import LocalBus
+from kupool.bus.members import SILENCE
 from kupool.bus.rabbit.bus import MeshBus
 from kupool.bus.remote.client import RemoteBus
 from kupool.bus.remote.compatible import COMPATIBLE, CompatibleCodec
@@ -867,6 +868,7 @@ class _RemoteBusTests(FakeTime, BusContract):
         self.manager = ConnectionManager(self.clock, BusService(self.broker), ServerSettings())
         self.manager.start()
         self.addCleanup(self.manager.stop)
+        self.clock.advance(SILENCE)  # until then the members of a server before it may come back
         port = self.clock.listenTCP(0, self.make_factory())
         self.endpoint = TCP4ClientEndpoint(self.clock, "127.0.0.1", port.number)
 

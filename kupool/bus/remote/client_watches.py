@@ -10,7 +10,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from kupool.bus.members import SILENCE, MembersTold, TopicMember
+from kupool.bus.members import MembersTold, TopicMember
 from kupool.bus.messages import BusError, Topic
 from kupool.bus.remote.listening import Replied
 from kupool.bus.remote.messages import MembersParams, UnwatchParams, Watched, WatchParams
@@ -28,11 +28,10 @@ class _ClientWatch:
 
     def __init__(self) -> None:
         self.known = False
-        #: Whether the next report of the server is complete.
+        #: Whether the next report is the first of a connection, and so is complete. Until then the
+        #: members are those of the connection before.
         self.anew = True
         self.members: dict[str, TopicMember] = {}
-        #: Members before the connection was lost that the server has not reported again.
-        self.unsure: dict[str, TopicMember] = {}
         self.told: dict[MembersTold, tuple[TopicMember, ...] | None] = {}
         self.waiting = Waiters[None]()
 
@@ -62,7 +61,6 @@ class RemoteWatches:
         self._valid_until = 0.0
         self._again: IDelayedCall | None = None
         self._end: IDelayedCall | None = None
-        self._sure: IDelayedCall | None = None
 
     def watch(self, topic: Topic, told: MembersTold) -> Deferred[None]:
         """Report the members of a topic, from this connection on or from the next."""
@@ -97,24 +95,13 @@ class RemoteWatches:
     def down(self) -> None:
         """The connection is lost. The client may reconnect before its watches have ended.
 
-        So may other members. A server that was started anew does not know them until they have, so
-        they stay members for their time of silence.
+        Until the next report the members stay as they were. A server that was started anew reports
+        none before all members have had the time to come back.
         """
-        if self._again is not None and self._again.active():
-            self._again.cancel()
+        self._stop_timer(self._again)
         self._again = None
-        for watched in list(self._topics.values()):
+        for watched in self._topics.values():
             watched.anew = True
-            watched.unsure.update(watched.members)
-        self._stop_timer(self._sure)
-        self._sure = self._clock.callLater(SILENCE, self._be_sure) if self._topics else None
-
-    def _be_sure(self) -> None:
-        self._sure = None
-        for watched in list(self._topics.values()):
-            if watched.unsure and not watched.anew:
-                watched.unsure.clear()
-                self._tell(watched)
 
     def gone(self) -> None:
         """There will be no connection again: fail the watches that wait for one."""
@@ -127,9 +114,9 @@ class RemoteWatches:
         self._stop()
 
     def _stop(self) -> None:
-        for timer in (self._again, self._end, self._sure):
+        for timer in (self._again, self._end):
             self._stop_timer(timer)
-        self._again = self._end = self._sure = None
+        self._again = self._end = None
 
     def _stop_timer(self, timer: IDelayedCall | None) -> None:
         if timer is not None and timer.active():
@@ -138,8 +125,7 @@ class RemoteWatches:
     # -- how long watches last
 
     def _renew(self) -> None:
-        if self._again is not None and self._again.active():
-            self._again.cancel()
+        self._stop_timer(self._again)
         self._again = None
         link = self._link()
         if link is None or not self._topics:
@@ -175,13 +161,18 @@ class RemoteWatches:
     def _hold(self, until: float) -> None:
         before, self._valid_until = self._valid_until, until
         now = self._clock.seconds()
-        if self._end is not None and self._end.active():
-            self._end.cancel()
+        self._stop_timer(self._end)
         self._end = None
         if until > now:
-            self._end = self._clock.callLater(until - now, self._tell_all)
+            self._end = self._clock.callLater(until - now, self._ended)
         if (before > now) != (until > now):
             self._tell_all()
+
+    def _ended(self) -> None:
+        """This client may count as gone; what was known before its connection is out of date."""
+        for watched in self._topics.values():
+            watched.known = watched.known and not watched.anew
+        self._tell_all()
 
     # -- members
 
@@ -195,14 +186,10 @@ class RemoteWatches:
         if watched.anew or not params.known:
             watched.members.clear()
             watched.anew = False
-            if self._sure is None or not params.known:
-                watched.unsure.clear()
         for gone in params.gone:
             watched.members.pop(gone, None)
-            watched.unsure.pop(gone, None)
         for entry in params.came:
             watched.members[entry.subscriber] = TopicMember(entry.subscriber, tuple(entry.keys))
-            watched.unsure.pop(entry.subscriber, None)
         if not params.more:
             self._tell(watched)
 
@@ -213,7 +200,7 @@ class RemoteWatches:
     def _tell(self, watched: _ClientWatch) -> None:
         members: tuple[TopicMember, ...] | None = None
         if watched.known and self._valid_until > self._clock.seconds():
-            members = (*watched.unsure.values(), *watched.members.values())
+            members = tuple(watched.members.values())
         for told, last in list(watched.told.items()):
             if last != members and told in watched.told:
                 watched.told[told] = members

@@ -12,6 +12,7 @@ from zope.interface import implementer
 
 from kupool.bus.broker import BUS_CLOSED, Broker
 from kupool.bus.calls import CallVerdict, Response, Taken
+from kupool.bus.members import SILENCE
 from kupool.bus.messages import Kind, Message, Outcome
 from kupool.bus.publishing import (
     MAX_TIMEOUT,
@@ -163,6 +164,8 @@ class BusService(Observer):
         methods.add("bus.unwatch", self._unwatch, UnwatchParams, before=steps)
         methods.add("bus.status", self._status, StatusParams, before=steps)
         methods.add("bus.trace", self._trace, TraceParams, before=steps)
+        # Members of a server before this one may have lost it just now, and still count.
+        broker.watches.hold(SILENCE)
 
     # -- connections
 

@@ -20,7 +20,7 @@ from kupool.rooms.spread.settings import SpreadSettings
 #: How long a host that goes waits for the bus to take that, in seconds.
 PARTING = 2.0
 
-#: Seconds between two looks whether a host of our name has gone.
+#: Seconds between two looks whether this host is heard, and one of its name has gone.
 LOOK = 0.5
 
 #: What a host is a member as: the first word of its key, before its epoch and its name.
@@ -114,9 +114,10 @@ class Hosts:
         await self._bus.subscribe([self._topic], place.handle, keys=[place.key])
         await self._bus.watch(self._topic, self._told)
         await self._seconds(self._settings.settle)
-        # One that was killed may count as there until its silence is over.
+        # A new server of the bus reports nobody for its time of silence, and one that was killed
+        # counts as there until that is over.
         end = self._clock.seconds() + SILENCE + LOOK
-        while self._twin and self._clock.seconds() < end:
+        while (self._twin or (required and not self._heard)) and self._clock.seconds() < end:
             await self._seconds(LOOK)
         if self._twin:
             await self.stop()

@@ -772,6 +772,8 @@ class MovingTests(SynchronousTestCase):
         bus.cut = True
         bus.step_down()
         deaf = Host(self.world, "c", RoomSettings(), bus)
+        self.world.advance(4)
+        self.assertNoResult(deaf.started)  # a new server of the bus reports nobody for so long
         self.world.advance(6)
         self.failureResultOf(deaf.started, BusError)
         self.assertEqual(self.a.lobby.hosts.ring.hosts, {"a", "b"})
