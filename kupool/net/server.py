@@ -18,6 +18,7 @@ from kupool.net.interfaces import IConnectionObserver
 from kupool.net.manager import ConnectionManager, ServerSettings
 from kupool.net.stopping import caller_waits
 from kupool.net.transport.certificates import Certificates
+from kupool.net.transport.descriptor_table import make_room
 from kupool.net.transport.descriptors import DescriptorGroup
 from kupool.net.transport.detecting import DetectingFactory
 from kupool.net.transport.direct import direct_transport_available
@@ -232,6 +233,7 @@ class Server:
             raise ValueError(f"{addresses!r} is one address: expected a list of them")
         stops = self._stops
         if self._direct and self._group is None:
+            make_room(self.manager.settings.max_connections)
             self._group = DescriptorGroup(self._reactor)
             self.manager.turns = self._group
         self.manager.start()

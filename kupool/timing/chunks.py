@@ -12,8 +12,11 @@ from twisted.logger import Logger
 
 T = TypeVar("T")
 
-#: Number of items that :func:`in_chunks` processes in one turn.
+#: Most items that :func:`in_chunks` processes in one turn, and the seconds that it has for them.
+#: It looks at the time after every :data:`STEP` items.
 CHUNK = 500
+SHARE = 0.002
+STEP = 20
 
 
 class Chunks:
@@ -196,10 +199,11 @@ def in_chunks(
     size: int = CHUNK,
     failed: Callable[[T], object] | None = None,
 ) -> Deferred[None]:
-    """Call a function with each of many items, ``size`` of them now and in each later reactor turn.
+    """Call a function with each of many items, some now and some in each later reactor turn.
 
-    It uses a snapshot of the items. If a call raises, ``failed`` is called with the item
-    while the exception is handled; the default logs it. The other items are not affected.
+    At most ``size`` are processed in a turn, and fewer if they take long. It uses a snapshot of the
+    items. If a call raises, ``failed`` is called with the item while the exception is handled; the
+    default logs it. The other items are not affected.
     Fires when all items have been processed.
     """
     done: Deferred[None] = Deferred()
@@ -216,7 +220,11 @@ def in_chunks(
     queue.add(Piece(list(things), each, lambda: done.callback(None)))
 
     def work() -> bool:
-        queue.run(size)
+        until = clock.seconds() + SHARE
+        for at in range(0, size, STEP):
+            queue.run(min(STEP, size - at))
+            if not queue.pending or clock.seconds() >= until:
+                break
         return queue.pending
 
     Chunks(clock, work).begin()
@@ -227,4 +235,4 @@ def _log(thing: object) -> None:
     Logger(__name__).failure("One of many calls failed")
 
 
-__all__ = ["CHUNK", "ChunkQueue", "Chunks", "Piece", "in_chunks"]
+__all__ = ["CHUNK", "SHARE", "STEP", "ChunkQueue", "Chunks", "Piece", "in_chunks"]

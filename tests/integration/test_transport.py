@@ -23,14 +23,14 @@ from zope.interface import implementer
 from kupool.net.manager import ServerSettings
 from kupool.net.routing.router import IRouter, Router
 from kupool.net.server import Server
-from kupool.net.transport.descriptors import DescriptorGroup
+from kupool.net.transport.descriptors import ENDS_PER_TURN, SHARE, SMALL, DescriptorGroup
 from kupool.net.transport.direct import DirectServer, direct_transport_available
 from kupool.net.transport.endpoints import endpoint_for
 from kupool.session.connection import Connection
 from kupool.session.lifecycle import CLOSED
 from kupool.wire.framing import FRAME, INT32, LINE, OP_CLOSE, OP_PING, OP_PONG, Item, encode_frame
 from kupool.wire.messages import encode_success
-from tests.fakes.peers import Observer, frames
+from tests.fakes.peers import Observer, TurnClock, frames
 from tests.fakes.raising import ENDINGS
 from tests.servers.sockets import Peer, in_thread, open_descriptors, started, until
 
@@ -805,7 +805,7 @@ class DirectTransportTests(_TransportSuite):
 class HostileDescriptor:
     """A descriptor, and the transport of one, that raises whatever it is asked to do."""
 
-    connected, disconnecting = True, False
+    connected, disconnecting, late = True, False, False
 
     def __init__(self, group: DescriptorGroup, error: type[BaseException], end: Any) -> None:
         self.protocol = self
@@ -830,13 +830,28 @@ class HostileDescriptor:
         self.ended.append(reason)
 
 
+class SlowDescriptor:
+    """A transport whose protocol takes half of the share of large reads."""
+
+    connected, disconnecting, late = True, False, False
+
+    def __init__(self, case: GroupTests, number: int) -> None:
+        self.protocol = self
+        self._case = case
+        self._number = number
+
+    def dataReceived(self, data: bytes) -> None:
+        self._case.heard.append((self._number, len(data)))
+        self._case.reactor.rightNow += 0.51 * SHARE
+
+
 class GroupTests(SynchronousTestCase):
     """Issue 12, point 5: whatever a descriptor raises, it ends alone."""
 
     if not direct_transport_available():
         skip = "this system has no epoll"
 
-    class Reactor:
+    class Reactor(TurnClock):
         """Watches nothing: the test says when there is something."""
 
         def addReader(self, reader: Any) -> None:
@@ -885,6 +900,54 @@ class GroupTests(SynchronousTestCase):
             self.group.arrived = [(each, b"data") for each in both]
             self.group.doRead()
             self.check(both, error)
+
+    def listeners(self, count: int) -> list[SlowDescriptor]:
+        self.reactor = self.Reactor()
+        self.group = DescriptorGroup(self.reactor)
+        self.addCleanup(self.group.close)
+        self.heard: list[tuple[int, int]] = []
+        return [SlowDescriptor(self, number) for number in range(count)]
+
+    def test_those_who_say_little_come_first(self) -> None:
+        """Issue 15, acceptance 2: large reads are handled after them, for a part of a turn."""
+        peers = self.listeners(6)
+        large = b"x" * (SMALL + 1)
+        self.group.arrived = [(peer, large) for peer in peers[:5]]
+        self.group.arrived.append((peers[5], b"x" * SMALL))
+        self.group.doRead()
+        self.assertEqual(self.heard, [(5, SMALL), (0, SMALL + 1), (1, SMALL + 1)])
+        self.assertEqual([peer.late for peer in peers], [False, False, True, True, True, False])
+        self.group.arrived = [(peers[5], b"again")]
+        self.group.doRead()
+        self.assertEqual(self.heard[3:], [(5, 5)])  # the others have a turn of their own
+        self.reactor.turn()
+        self.assertEqual([number for number, _ in self.heard[4:]], [2, 3])
+        peers[4].connected = False
+        self.reactor.turn()
+        self.assertEqual(len(self.heard), 6)
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+        self.assertFalse(peers[4].late)
+
+    def test_what_a_large_read_raises(self) -> None:
+        for error in ENDINGS:
+            both = self.begin(error)
+            for each in both:
+                each.dataReceived = lambda data, each=each: each.fail()  # type: ignore
+            self.group.arrived = [(each, b"x" * (SMALL + 1)) for each in both]
+            self.group.doRead()
+            self.check(both, error)
+
+    def test_a_turn_has_few_ends(self) -> None:
+        """Issue 15, acceptance 2: thousands that end at once delay nobody else for long."""
+        self.begin(ValueError)
+        all_of_them = [self.hostile(ValueError) for _ in range(ENDS_PER_TURN + 3)]
+        for each in all_of_them:
+            self.group.addReader(each)
+        self.group.doRead()
+        self.assertEqual(sum(bool(each.ended) for each in all_of_them), ENDS_PER_TURN)
+        self.group.doRead()
+        self.assertTrue(all(each.ended for each in all_of_them))
+        self.flushLoggedErrors(ValueError)
 
     def test_the_end_of_all(self) -> None:
         for error in ENDINGS:

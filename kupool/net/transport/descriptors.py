@@ -7,6 +7,7 @@ reader for any number of connections, and every reactor that can watch a descrip
 from __future__ import annotations
 
 import select
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -20,8 +21,18 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-#: Most descriptors served in one turn, so that a busy group does not block the reactor.
+from kupool.timing.chunks import Chunks
+
+#: Most descriptors served in one turn, so that a busy group does not block the reactor. The end of
+#: a connection takes much longer than a message, so that there are fewer of these in a turn.
 EVENTS_PER_TURN = 512
+ENDS_PER_TURN = 16
+
+#: Bytes of a read that is handled at once. Larger ones, which are several messages, are handled
+#: after the small ones, for so many seconds of a turn. So a flood does not delay those who say
+#: little.
+SMALL = 512
+SHARE = 0.002
 
 
 class Corked(Protocol):
@@ -30,6 +41,8 @@ class Corked(Protocol):
     connected: Any
     disconnecting: Any
     protocol: Any
+    #: Whether data of it is not handled yet; it reads nothing meanwhile.
+    late: bool
 
     def uncork(self) -> None:
         """Send what was written since the turn began."""
@@ -47,17 +60,23 @@ class DescriptorGroup:
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
+        self._seconds: Callable[[], float] = reactor.seconds
         self._epoll = select.epoll()
         self._readers: dict[int, Any] = {}
         self._writers: dict[int, Any] = {}
         self._done = Failure(main.CONNECTION_DONE)
         self._lost = Failure(main.CONNECTION_LOST)
         self._open = True
+        #: Number of descriptors that were disconnected.
+        self._ended = 0
         #: Data that was read in this turn and is not handled yet.
         self.arrived: list[tuple[Corked, bytes]] = []
         #: Connections with data to send, while the data that was read is handled.
         self.corked: list[Corked] | None = None
         self._at_end: list[Callable[[], object]] = []
+        #: Large reads that wait for their turn, in the order in which they came.
+        self._late: deque[tuple[Corked, bytes]] = deque()
+        self._rest = Chunks(reactor, self._go_on)
         reactor.addReader(self)
 
     def __getattr__(self, name: str) -> Any:
@@ -78,7 +97,7 @@ class DescriptorGroup:
         """Call a function as a turn of its own: what it writes is sent together."""
         if self.corked is None:
             self._at_end.append(call)
-            self._handle()
+            self._handle(0.0)
         else:
             call()
 
@@ -119,6 +138,7 @@ class DescriptorGroup:
         """
         readers = self._readers
         readable = select.EPOLLIN
+        last = self._ended + ENDS_PER_TURN
         for fd, events in self._epoll.poll(0, EVENTS_PER_TURN):
             if events == readable:
                 descriptor = readers.get(fd)
@@ -133,16 +153,33 @@ class DescriptorGroup:
                     self._disconnect(descriptor, why, reading=True)
             else:
                 self._serve(fd, events)
+            if self._ended >= last:
+                break  # the others are ready still, in the next turn
         if self.arrived:
-            self._handle()
+            self._handle(0.0 if self._late else SHARE)
+            if self._late:
+                self._rest.wake()
 
-    def _handle(self) -> None:
-        """Pass the data to the protocols, then send what they wrote."""
+    def _go_on(self) -> bool:
+        """Handle large reads of earlier turns; returns whether there are more."""
+        self._handle(SHARE)
+        return bool(self._late)
+
+    def _handle(self, share: float) -> None:
+        """Pass the data to the protocols, then send what they wrote.
+
+        Large reads are handled for ``share`` seconds, at least one of them unless it is 0.
+        """
         arrived, self.arrived = self.arrived, []
         corked: list[Corked] = []
         self.corked = corked
         failed: list[tuple[Corked, BaseException]] = []
+        late = self._late
         for server, data in arrived:
+            if len(data) > SMALL:
+                server.late = True
+                late.append((server, data))
+                continue
             if server.disconnecting or not server.connected:
                 continue
             try:
@@ -150,12 +187,10 @@ class DescriptorGroup:
             except BaseException as error:  # as in the reactor: it ends one connection only
                 self._log.failure("Unhandled error in a connection")
                 failed.append((server, error))
-        calls, self._at_end = self._at_end, []
-        for call in calls:
-            try:
-                call()
-            except BaseException:
-                self._log.failure("A function called at the end of a turn failed")
+        if late and share:
+            self._handle_late(share, failed)
+        if self._at_end:
+            self._call_at_end()
         self.corked = None
         for server in corked:
             try:
@@ -166,6 +201,30 @@ class DescriptorGroup:
         for server, why in failed:
             # Disconnect only now: data before the error still gets its answers.
             self._disconnect(server, why, reading=True)
+
+    def _handle_late(self, share: float, failed: list[tuple[Corked, BaseException]]) -> None:
+        """Pass large reads to the protocols, until the share of this turn is used up."""
+        until = self._seconds() + share
+        while self._late:
+            server, data = self._late.popleft()
+            server.late = False
+            if server.disconnecting or not server.connected:
+                continue
+            try:
+                server.protocol.dataReceived(data)
+            except BaseException as error:
+                self._log.failure("Unhandled error in a connection")
+                failed.append((server, error))
+            if self._seconds() >= until:
+                return
+
+    def _call_at_end(self) -> None:
+        calls, self._at_end = self._at_end, []
+        for call in calls:
+            try:
+                call()
+            except BaseException:
+                self._log.failure("A function called at the end of a turn failed")
 
     def _serve(self, fd: int, events: int) -> None:
         """Serve a descriptor that is writable or disconnected, or both."""
@@ -190,6 +249,7 @@ class DescriptorGroup:
 
     def _disconnect(self, descriptor: Any, why: BaseException, reading: bool) -> None:
         """Disconnect a descriptor as the reactor would."""
+        self._ended += 1
         self.removeReader(descriptor)
         if why is main.CONNECTION_DONE:
             if reading and IHalfCloseableDescriptor.providedBy(descriptor):

@@ -49,6 +49,7 @@ class DirectServer(tcp.Server):
         self.disconnecting = False
         self._waiting = False
         self._aborted = False
+        self.late = False
         tcp.Server.__init__(self, sock, *args, **kwargs)
         #: Whether bytes may be sent at once; a single flag, because every write checks it.
         self._ready = True
@@ -121,7 +122,12 @@ class DirectServer(tcp.Server):
         self.disconnecting = True  # data that was read in this turn is not handled
 
     def doRead(self) -> Any:
-        """Read once; the group passes the data to the protocol after reading from all."""
+        """Read once; the group passes the data to the protocol after reading from all.
+
+        Nothing is read while the group has not handled what was read before.
+        """
+        if self.late:
+            return None
         recv = self._recv
         try:
             data = recv(READ_SIZE)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from kupool.timing.chunks import CHUNK, Chunks, in_chunks
+from kupool.timing.chunks import CHUNK, SHARE, STEP, Chunks, in_chunks
 from tests.fakes.peers import TurnClock
 
 
@@ -103,6 +103,20 @@ class InChunksTests(Case):
             self.clock.turn()
             counts.append(len(done))
         self.assertEqual(counts, [2, 4, 5])
+
+    def test_what_takes_long_has_more_turns(self) -> None:
+        """Issue 15, acceptance 2: a turn has a limit of time, looked at after some items."""
+        done: list[int] = []
+
+        def call(number: int) -> None:
+            done.append(number)
+            self.clock.rightNow += 1.01 * SHARE / STEP
+
+        in_chunks(self.clock, range(3 * STEP + 1), call)
+        for turn in range(1, 4):
+            self.assertEqual(len(done), turn * STEP)
+            self.clock.turn()
+        self.assertEqual(len(done), 3 * STEP + 1)
 
     def test_a_failure_stops_nothing(self) -> None:
         done: list[int] = []
