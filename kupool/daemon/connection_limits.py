@@ -60,6 +60,8 @@ def http_limits(settings: ListenSettings, descriptors: int) -> HttpLimits:
     return HttpLimits(
         max_connections=most,
         max_requests=settings.http_max_requests,
+        max_requests_per_ip=settings.http_max_requests_per_ip,
+        shared_hosts=trusted_proxies(settings),
         max_websockets=settings.ws_max_connections,
         request_timeout=settings.http_request_timeout,
         ping_interval=settings.ws_ping_interval,

@@ -369,6 +369,8 @@ def server_settings(listen: ListenSettings, limits: LimitSettings) -> ServerSett
         max_unauthorized=limits.max_unauthorized,
         max_unauthorized_per_ip=limits.max_unauthorized_per_ip,
         max_refused=shares.refused,
+        accept_pace=limits.accept_pace,
+        refusals_per_ip=limits.refusals_per_ip,
         idle_timeout=limits.idle_timeout,
         write_timeout=limits.write_timeout,
         max_errors=limits.max_errors,

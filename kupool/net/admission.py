@@ -15,6 +15,7 @@ from kupool.net.refusals import Refusals
 from kupool.net.transport.proxied import ProxySettings, TrustedProxies
 from kupool.ranges import a, check_fields, number, whole
 from kupool.timing.buckets import Bucket
+from kupool.timing.shared_buckets import SharedBuckets
 
 _EXPECTED = {
     "max_frame": whole(),
@@ -23,6 +24,7 @@ _EXPECTED = {
     "max_unauthorized": whole(),
     "max_unauthorized_per_ip": whole(),
     "max_refused": whole(),
+    "refusals_per_ip": number(),
     "shared_hosts": a(TrustedProxies),
     "idle_timeout": number(),
     "write_timeout": number(),
@@ -30,10 +32,14 @@ _EXPECTED = {
     "outbox_limit": whole(),
     "message_timeout": number(),
     "accept_rate": number(),
+    "accept_pace": number(),
     "too_large": a(CloseReason),
     "proxies": a(ProxySettings),
     "unix_mode": whole(),
 }
+
+#: Seconds of ``refusals_per_ip`` that an address may have at once.
+REFUSALS_BURST = 10.0
 
 #: Most banned addresses; beyond it the oldest ban is removed.
 MAX_BANS = 10_000
@@ -44,14 +50,18 @@ class ServerSettings:
     """The limits of a server. Sizes are in bytes, times in seconds; 0 turns a limit off.
 
     0 is not allowed for ``outbox_limit`` and ``write_timeout``. ``accept_rate`` is in
-    connections a second, with a burst of one second's worth. ``too_large`` is the close for
+    connections a second, with a burst of one second's worth; further ones are refused.
+    ``accept_pace`` is how many are accepted in a second; further ones wait in the system's queue,
+    so that those who are connected get their answers in time. ``too_large`` is the close for
     a message over ``max_frame``. PROXY headers of ``proxies`` are trusted.
     ``unix_mode`` are the permissions of Unix sockets whose address names none.
 
     The limits of one address hold for an IPv6 /64 network as a whole, and not for
     ``shared_hosts``, behind which many peers may be. A connection is unauthorized until
     :meth:`~kupool.net.manager.ConnectionManager.welcome` is called for it. At most
-    ``max_refused`` refused connections are told the reason at the same time.
+    ``max_refused`` refused connections are told the reason at the same time. An address may have
+    ``refusals_per_ip`` refusals a second, and ten times as many at once; beyond that its
+    connections are closed without a word.
 
     Raises :class:`ValueError` for a value that is out of its range.
     """
@@ -62,12 +72,14 @@ class ServerSettings:
     max_unauthorized: int = 0
     max_unauthorized_per_ip: int = 0
     max_refused: int = 1000
+    refusals_per_ip: float = 0.0
     idle_timeout: float = 180.0
     write_timeout: float = 10.0
     max_errors: int = 10
     outbox_limit: int = 262_144
     message_timeout: float = 0.0
     accept_rate: float = 0.0
+    accept_pace: float = 0.0
     too_large: CloseReason = FRAME_TOO_LARGE
     proxies: ProxySettings = field(default_factory=ProxySettings)
     shared_hosts: TrustedProxies = field(default_factory=lambda: TrustedProxies(()))
@@ -93,6 +105,11 @@ class Admission:
         #: The token bucket of the accept rate.
         self._bucket = Bucket(1.0, 1.0, clock.seconds())
         self._rate = 0.0
+        #: The refusals that each network may have.
+        self._allowance = SharedBuckets(1.0, 1.0)
+        self._allowed = 0.0
+        self._pace = Bucket(1.0, 1.0, clock.seconds())
+        self._paced = 0.0
         self._graces: dict[Any, IDelayedCall] = {}
 
     def refusal(
@@ -106,6 +123,7 @@ class Admission:
         until = self._bans.get(network_of(host)) if self._bans else None
         if until is not None and until > now:
             self.refusals.note("connection, banned", host)
+            self.turned_away(limits, host)
             return BANNED, until - now
         crowded = places.why_none(
             host,
@@ -117,12 +135,54 @@ class Admission:
         )
         if crowded:
             self.refusals.note(f"connection, {crowded}", host)
+            self.turned_away(limits, host)
             return TOO_MANY_CONNECTIONS, None
         wait = self._admissions(limits.accept_rate).wait(now) if limits.accept_rate else 0.0
         if wait:
             self.refusals.note("connection, too many a second", host)
             return TOO_MANY_CONNECTIONS, wait
         return None
+
+    def pause(self, limits: ServerSettings) -> float:
+        """Return the seconds until another connection may be accepted; 0 if it may be now."""
+        if not limits.accept_pace:
+            return 0.0
+        return self._paces(limits.accept_pace).wait(self._clock.seconds())
+
+    def _paces(self, pace: float) -> Bucket:
+        """Return the token bucket of the pace, a tenth of a second; a new one if it has changed."""
+        if pace != self._paced:
+            self._paced = pace
+            self._pace = Bucket(pace, max(pace / 10.0, 1.0), self._clock.seconds())
+        return self._pace
+
+    def turned_away(self, limits: ServerSettings, host: str) -> None:
+        """Count that a peer from ``host`` was refused for what it, or its address, did."""
+        if limits.refusals_per_ip and host and host not in limits.shared_hosts:
+            self._refusals_left(limits).spend(network_of(host), self._clock.seconds())
+
+    def unwanted(self, limits: ServerSettings, places: Places, host: str) -> bool:
+        """Return whether ``host`` has had too many refusals to be told of one more.
+
+        Once half of them are used up, each connection that has not authorized may become one. If
+        it is unwanted, that is counted and logged, and the caller closes the connection.
+        """
+        rate = limits.refusals_per_ip
+        if not rate or not host or host in limits.shared_hosts:
+            return False
+        left = self._refusals_left(limits).level(network_of(host), self._clock.seconds())
+        if left >= max(1.0, rate * REFUSALS_BURST / 2) or left - places.strangers(host) >= 1.0:
+            return False
+        self.refusals.note("connection, closed after too many refusals", host)
+        return True
+
+    def _refusals_left(self, limits: ServerSettings) -> SharedBuckets:
+        """Return the buckets of the refusals; new ones if the limit has changed."""
+        rate = limits.refusals_per_ip
+        if rate != self._allowed:
+            self._allowed = rate
+            self._allowance = SharedBuckets(rate, max(1.0, rate * REFUSALS_BURST))
+        return self._allowance
 
     def _admissions(self, rate: float) -> Bucket:
         """Return the token bucket of the accept rate; a new one if the rate has changed."""
@@ -135,6 +195,11 @@ class Admission:
         """Count an accepted connection."""
         if limits.accept_rate:
             self._admissions(limits.accept_rate).spend(self._clock.seconds())
+
+    def accepted(self, limits: ServerSettings) -> None:
+        """Count a connection that was taken from the system's queue."""
+        if limits.accept_pace:
+            self._paces(limits.accept_pace).spend(self._clock.seconds())
 
     def ban(self, host: str, seconds: float, why: str) -> None:
         """Refuse an address for some seconds; does nothing for an empty host or 0 seconds.

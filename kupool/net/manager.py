@@ -116,6 +116,24 @@ class ConnectionManager:
         """Return why a connection from ``host`` is refused, and for how many seconds, or None."""
         return self._admission.refusal(self.settings, self._places, host)
 
+    def pause(self) -> float:
+        """Return the seconds for which the ports accept no connection, by ``accept_pace``."""
+        return self._admission.pause(self.settings)
+
+    def taken(self) -> None:
+        """Count a connection that a port has accepted."""
+        self._admission.accepted(self.settings)
+
+    def unwanted(self, host: str) -> bool:
+        """Return whether a connection from ``host`` is to be closed without a word: its address
+        has had ``refusals_per_ip`` refusals.
+        """
+        return self._admission.unwanted(self.settings, self._places, host)
+
+    def turned_away(self, host: str) -> None:
+        """Count that a peer was refused after its connection was admitted, as for a login."""
+        self._admission.turned_away(self.settings, host)
+
     @property
     def refusals(self) -> Refusals:
         """The refused connections and other refusals of peers, counted and logged."""

@@ -42,6 +42,10 @@ class Places:
         if network is not None:
             _take(self._strange, network)
 
+    def strangers(self, host: str) -> int:
+        """Return how many connections of an address have not authorized."""
+        return self._strange[network_of(host)]
+
     def leave(self, connection_id: int, host: str) -> None:
         """Free the place of a connection that has ended."""
         self.welcome(connection_id)

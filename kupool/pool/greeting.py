@@ -141,7 +141,9 @@ class Greeting:
         self, refused: str, connection: Connection, message_id: RequestId, name: str, *, role: str
     ) -> None:
         if refused:
-            connection.around.owner.note_refusal(f"authorize, {refused}", connection.host, name)
+            owner = connection.around.owner
+            owner.note_refusal(f"authorize, {refused}", connection.host, name)
+            owner.turned_away(connection.host)
             connection.send(encode_error(message_id, UNAVAILABLE))
             connection.close(TRY_AGAIN, retry_after=NAME_WAIT)
             return
@@ -163,6 +165,8 @@ class Greeting:
         """Answer that the password cannot be checked now; the client may try again."""
         failure.trap(TryAgain)
         wait: float = getattr(failure.value, "wait", 0.0)
+        if wait:  # too many logins have failed
+            connection.around.owner.turned_away(connection.host)
         connection.send(encode_error(message_id, UNAVAILABLE))
         connection.close(TRY_AGAIN, retry_after=wait or None)
 
@@ -172,6 +176,7 @@ class Greeting:
 
     def _refuse(self, connection: Connection, message_id: RequestId, detail: str = "") -> None:
         """Answer ``unauthorized`` and close; ``detail`` names the cause if it is another one."""
+        connection.around.owner.turned_away(connection.host)
         if message_id is not None:
             connection.send(encode_error(message_id, UNAUTHORIZED))
         connection.close(CLOSE_UNAUTHORIZED.about(detail))

@@ -1,8 +1,8 @@
 """Scores of addresses for too many rejected submissions. Pure: time is given as ``now``.
 
 The score belongs to the address, over all of its sessions, and outlives them: a peer that
-reconnects still has it. At half of the limit a session is slowed down; at the limit the address is
-banned.
+reconnects still has it. At a tenth of the limit a session is slowed down; at the limit the address
+is banned.
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ from kupool.net.networks import network_of
 from kupool.session.connection import Connection
 from kupool.timing.buckets import Bucket
 from kupool.timing.shared_buckets import SharedBuckets
+
+#: The part of the limit from which on a session is slowed down.
+THROTTLED_FROM = 0.1
 
 
 class AddressStanding(Enum):
@@ -49,7 +52,7 @@ class AddressScores:
             return AddressStanding.BANNED
         return (
             AddressStanding.THROTTLED
-            if bucket.level(now) < self._most / 2
+            if bucket.level(now) < self._most * (1.0 - THROTTLED_FROM)
             else AddressStanding.FINE
         )
 
@@ -63,4 +66,4 @@ class AddressScores:
         return bucket
 
 
-__all__ = ["AddressScores", "AddressStanding"]
+__all__ = ["THROTTLED_FROM", "AddressScores", "AddressStanding"]

@@ -107,6 +107,9 @@ class Owner(Protocol):
     def note_refusal(self, reason: str, host: str, user: str) -> None:
         """Count and log that something of a peer was refused; ``reason`` is one of a few texts."""
 
+    def turned_away(self, host: str) -> None:
+        """Count that a peer of an address was refused before it could do anything."""
+
     def failed(self, connection: Any) -> None:
         """Log the current exception: handling a message failed."""
 

@@ -103,6 +103,12 @@ class ListenSettings:
         "maximum number of HTTP connections; above it, a new connection replaces the one "
         "that has waited longest for a request",
     )
+    http_max_requests_per_ip: int = _setting(
+        COUNT,
+        "50",
+        "maximum number of HTTP requests of one IP address that are answered at the same time; "
+        "trusted proxies are exempt; 0: no limit",
+    )
     http_max_requests: int = _setting(
         COUNT,
         "200",
@@ -285,7 +291,7 @@ class RateSettings:
         DURATION,
         "1s",
         "how long a session is not read after an excess rejected submission, once its address has "
-        "half of --ban-score; 0: never",
+        "a tenth of --ban-score; 0: never",
         reload=True,
     )
 
@@ -382,6 +388,21 @@ class LimitSettings:
         "1000",
         "maximum number of connections of one IP address that have not authorized; trusted proxies "
         "are exempt; 0: no limit",
+        reload=True,
+    )
+    accept_pace: float = _setting(
+        NUMBER,
+        "500",
+        "client connections that are accepted per second; further ones wait in the system's queue, "
+        "so that a flood of them does not delay others; 0: no limit",
+        reload=True,
+    )
+    refusals_per_ip: float = _setting(
+        NUMBER,
+        "10",
+        "refused connections and logins of one IP address per second that are told the reason, ten "
+        "times as many at once; beyond that its new connections are closed without a word; trusted "
+        "proxies are exempt; 0: no limit",
         reload=True,
     )
     new_names: float = _setting(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from typing import Protocol
 
 from twisted.internet.interfaces import IReactorTime
 
+from kupool.net.networks import network_of
 from kupool.net.refusals import Refusals
 
 #: Requests of operators that are answered beyond the limit of requests.
@@ -29,7 +31,8 @@ class HttpLimits:
 
     ``max_connections`` limits the HTTP connections. A new one replaces the one that has waited
     longest for a request; those that never sent a request go first. ``max_requests`` limits the
-    requests that are answered at the same time, except ``/health`` and ``/ready``.
+    requests that are answered at the same time, except ``/health`` and ``/ready``, and
+    ``max_requests_per_ip`` those of one address, unless it is in ``shared_hosts``.
     ``max_websockets`` limits the WebSockets, which also count as connections of the pool; an open
     WebSocket is not an HTTP connection. ``request_timeout`` is the time for a whole request, from
     the start of the connection or the answer before. ``ping_interval`` is that of WebSockets.
@@ -37,6 +40,8 @@ class HttpLimits:
 
     max_connections: int = 2000
     max_requests: int = 200
+    max_requests_per_ip: int = 50
+    shared_hosts: Container[str] = ()
     max_websockets: int = 5000
     request_timeout: float = 30.0
     ping_interval: float = 30.0
@@ -76,6 +81,7 @@ class Crowd:
         self._idle: dict[Guest, float] = {}
         self._busy: set[Guest] = set()
         self._requests = 0
+        self._of_networks = Counter[str]()
 
     def __len__(self) -> int:
         return len(self._silent) + len(self._idle) + len(self._busy)
@@ -127,20 +133,33 @@ class Crowd:
 
         A few more of operators are answered; ``is_operator`` is called only where it matters.
         """
-        most = self._limits.requests
-        if (
-            most
-            and self._requests >= most
-            and not (self._requests < most + self._limits.operator_requests and is_operator())
+        limits, network = self._limits, network_of(host)
+        mine, more = self._of_networks[network], limits.operator_requests
+        if limits.requests and self._requests >= limits.requests:
+            crowded, left = "HTTP requests, too many at once", limits.requests - self._requests
+        elif (
+            limits.max_requests_per_ip
+            and mine >= limits.max_requests_per_ip
+            and host not in limits.shared_hosts
         ):
-            self._refusals.note("HTTP requests, too many at once", host)
+            crowded = "HTTP requests, too many at once of one address"
+            left = limits.max_requests_per_ip - mine
+        else:
+            crowded, left = "", 1
+        if crowded and not (left + more > 0 and is_operator()):
+            self._refusals.note(crowded, host)
             return False
         self._requests += 1
+        self._of_networks[network] += 1
         return True
 
-    def end_request(self) -> None:
+    def end_request(self, host: str) -> None:
         """Count a request as answered."""
+        network = network_of(host)
         self._requests -= 1
+        self._of_networks[network] -= 1
+        if not self._of_networks[network]:
+            del self._of_networks[network]
 
 
 __all__ = ["Crowd", "Guest", "HttpLimits"]

@@ -228,7 +228,7 @@ class ApiSite(Site):
             peer = self._access.peer(request)
             if not self._crowd.take_request(peer, lambda: self._access.is_operator(request)):
                 return Busy()
-            request.notifyFinish().addBoth(lambda result: self._crowd.end_request())
+            request.notifyFinish().addBoth(lambda result: self._crowd.end_request(peer))
         return resource
 
     def startFactory(self) -> None:

@@ -16,6 +16,7 @@ from kupool.net.transport.protocols import (
     PROTOCOLS,
     REFUSAL_GRACE,
     FramedProtocol,
+    host_of,
     prepare,
     refuse,
 )
@@ -135,11 +136,13 @@ class DetectingFactory(Factory):
     noisy = False
 
     def __init__(self, manager: ConnectionManager, http_port: str = "") -> None:
-        self.manager = manager
+        self.manager = self.gate = manager
         self.http_port = http_port
 
-    def buildProtocol(self, addr: IAddress | None) -> DetectingProtocol:
-        """Return the protocol of a new connection."""
+    def buildProtocol(self, addr: IAddress | None) -> DetectingProtocol | None:
+        """Return the protocol of a new connection; None for one that is unwanted."""
+        if self.manager.unwanted(host_of(addr)):
+            return None
         protocol = DetectingProtocol(self.manager, self.http_port)
         protocol.factory = self
         return protocol

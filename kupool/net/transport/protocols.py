@@ -44,7 +44,12 @@ def prepare(protocol: Protocol) -> tuple[Any, str]:
     transport: Any = protocol.transport
     if ITCPTransport.providedBy(transport):
         transport.setTcpNoDelay(True)
-    return transport, getattr(transport.getPeer(), "host", None) or ""
+    return transport, host_of(transport.getPeer())
+
+
+def host_of(address: object) -> str:
+    """Return the host of an address; empty if it has none, as a Unix socket."""
+    return getattr(address, "host", None) or ""
 
 
 @implementer(IHalfCloseableProtocol)
@@ -191,10 +196,12 @@ class FramedFactory(Factory):
     protocol: type[FramedProtocol]
 
     def __init__(self, manager: ConnectionManager) -> None:
-        self.manager = manager
+        self.manager = self.gate = manager
 
-    def buildProtocol(self, addr: IAddress | None) -> FramedProtocol:
-        """Return the protocol of a new connection."""
+    def buildProtocol(self, addr: IAddress | None) -> FramedProtocol | None:
+        """Return the protocol of a new connection; None for one that is unwanted."""
+        if self.manager.unwanted(host_of(addr)):
+            return None
         protocol = self.protocol(self.manager)
         protocol.factory = self
         return protocol
@@ -233,10 +240,11 @@ class CodecFactory(FramedFactory):
         super().__init__(manager)
         self._framing = framing_of(codec)
 
-    def buildProtocol(self, addr: IAddress | None) -> FramedProtocol:
-        """Return the protocol of a new connection."""
+    def buildProtocol(self, addr: IAddress | None) -> FramedProtocol | None:
+        """Return the protocol of a new connection; None for one that is unwanted."""
         protocol = super().buildProtocol(addr)
-        protocol.framing = self._framing
+        if protocol is not None:
+            protocol.framing = self._framing
         return protocol
 
 

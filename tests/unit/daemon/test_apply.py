@@ -60,6 +60,8 @@ class ApplyTests(SynchronousTestCase):
             "max_connections_per_ip": server.max_connections_per_ip,
             "max_unauthorized": server.max_unauthorized,
             "max_unauthorized_per_ip": server.max_unauthorized_per_ip,
+            "accept_pace": server.accept_pace,
+            "refusals_per_ip": server.refusals_per_ip,
             "max_frame": server.max_frame,
             "first_frame": session.first_frame,
             "authorize_timeout": session.authorize_timeout,

@@ -11,6 +11,8 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.accounts.authenticator import Authenticator, CannotTell, NoUsableChecker
+from kupool.accounts.login_guard import LoginSettings
+from kupool.errors import UNAVAILABLE, RequestError
 from kupool.pool.pool import SessionSettings
 from tests.fakes.pool_fixture import FRAME, LINE, PoolBench, encode_frame
 
@@ -360,6 +362,43 @@ class PasswordTests(SynchronousTestCase):
         self.assertTrue(peer.closed)
         self.assertEqual(bench.pool.sessions, 0)
         self.assertEqual(len(self.flushLoggedErrors(CannotTell)), 1)
+
+    def turned_away(self, bench: PoolBench) -> bool:
+        """Whether the address of the peers has had its one refusal, in ten seconds."""
+        unwanted = bench.manager.unwanted("192.0.2.1")
+        bench.clock.advance(10.0)
+        return unwanted
+
+    def test_refusals_are_counted_for_the_address(self) -> None:
+        """Issue 15, acceptance 2: a wrong password, a login too many, and any other first message;
+        a checker that cannot tell is no fault of the peer.
+        """
+        bench = PoolBench(
+            checkers=[InMemoryUsernamePasswordDatabaseDontUse(alice=b"secret")],
+            login=LoginSettings(delay=0.0, address_failures=1, user_failures=0),
+            refusals_per_ip=0.1,
+        ).start()
+        self.assert_in(bench, "alice", password="secret")
+        self.assertFalse(self.turned_away(bench))
+        self.assert_out(bench, "alice", password="wrong")
+        self.assertTrue(self.turned_away(bench))
+        peer = bench.connect().authorize("alice", password="secret")
+        self.assertEqual(peer.messages[1]["params"]["code"], 4103)
+        self.assertTrue(self.turned_away(bench))
+        bench.connect().send({"id": 1, "method": "submit"})
+        self.assertTrue(self.turned_away(bench))
+
+    def test_what_is_no_fault_of_the_peer_is_not_counted(self) -> None:
+        class Away:
+            credentialInterfaces = (IUsernamePassword,)
+
+            def requestAvatarId(self, credentials: object) -> object:
+                raise RequestError(UNAVAILABLE)
+
+        bench = PoolBench(checkers=[Away()], refusals_per_ip=0.1).start()
+        peer = bench.connect().authorize("alice", password="secret")
+        self.assertEqual(peer.messages[1]["params"]["code"], 4103)
+        self.assertFalse(self.turned_away(bench))
 
     def test_no_usable_checker(self) -> None:
         class Other:

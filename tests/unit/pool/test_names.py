@@ -106,7 +106,7 @@ class AuthorizeTests(SynchronousTestCase):
         self.clock = Clock()
         settings = NameSettings(60, 1, 0)
         self.bench = PoolBench(
-            clock=self.clock, names=Names(self.clock, settings, self.ask)
+            clock=self.clock, names=Names(self.clock, settings, self.ask), refusals_per_ip=0.1
         ).start()
 
     def ask(self, name: str) -> Deferred[bool]:
@@ -128,6 +128,7 @@ class AuthorizeTests(SynchronousTestCase):
         counts = self.bench.manager.refusals.counts
         self.assertEqual(counts, {"authorize, too many new names": 1})
         self.assertEqual(first.submit("n")["result"], True)
+        self.assertTrue(self.bench.manager.unwanted("192.0.2.1"))  # it was its one refusal
         self.assertEqual(self.bench.pool.users, {"one": 1})
 
     def test_known_to_the_store(self) -> None:

@@ -29,10 +29,10 @@ class ScoreTests(SynchronousTestCase):
         connection: Any = Peer(**{"host": "192.0.2.9", **peer})
         return [scores.add(connection, now) for _ in range(count)]
 
-    def test_half_throttles_and_all_bans(self) -> None:
+    def test_a_tenth_throttles_and_all_bans(self) -> None:
         scores = AddressScores(10.0, 20.0)
         found = self.add(scores, 12, 0.0)
-        self.assertEqual(found, [FINE] * 5 + [THROTTLED] * 5 + [BANNED] * 2)
+        self.assertEqual(found, [FINE] + [THROTTLED] * 9 + [BANNED] * 2)
 
     def test_goes_down_with_time(self) -> None:
         """The whole score goes in the time that is set, evenly."""
@@ -40,13 +40,13 @@ class ScoreTests(SynchronousTestCase):
         self.add(scores, 10, 0.0)
         self.assertEqual(self.add(scores, 1, 1.0), [BANNED])
         self.assertEqual(self.add(scores, 2, 2.0), [THROTTLED, BANNED])
-        self.assertEqual(self.add(scores, 6, 22.0), [FINE] * 5 + [THROTTLED])
+        self.assertEqual(self.add(scores, 6, 22.0), [FINE] + [THROTTLED] * 5)
 
     def test_shared_by_the_sessions_of_an_address(self) -> None:
         scores = AddressScores(2.0, 20.0)
         self.add(scores, 2, 0.0, id="one")
         self.assertEqual(self.add(scores, 1, 0.0, id="two"), [BANNED])
-        self.assertEqual(self.add(scores, 1, 0.0, host="192.0.2.8"), [FINE])
+        self.assertEqual(self.add(scores, 1, 0.0, host="192.0.2.8"), [THROTTLED])
         self.assertEqual(len(scores), 2)
 
     def test_shared_by_a_network_of_ipv6(self) -> None:
@@ -54,14 +54,14 @@ class ScoreTests(SynchronousTestCase):
         scores = AddressScores(2.0, 20.0)
         self.add(scores, 2, 0.0, host="2001:db8:1:2::1")
         self.assertEqual(self.add(scores, 1, 0.0, host="2001:db8:1:2:3::4"), [BANNED])
-        self.assertEqual(self.add(scores, 1, 0.0, host="2001:db8:1:3::1"), [FINE])
+        self.assertEqual(self.add(scores, 1, 0.0, host="2001:db8:1:3::1"), [THROTTLED])
 
     def test_each_session_has_its_own_where_the_address_tells_nothing(self) -> None:
         """Behind a trusted proxy, and on a Unix socket."""
         scores = AddressScores(2.0, 20.0, TrustedProxies(["10.0.0.0/8"]))
         for host in ("10.0.0.1", ""):
             self.add(scores, 2, 0.0, host=host, id=f"bad{host}")
-            self.assertEqual(self.add(scores, 1, 0.0, host=host, id=f"good{host}"), [FINE])
+            self.assertEqual(self.add(scores, 1, 0.0, host=host, id=f"good{host}"), [THROTTLED])
             self.assertEqual(self.add(scores, 1, 0.0, host=host, id=f"bad{host}"), [BANNED])
 
     def test_off(self) -> None:

@@ -45,7 +45,7 @@ class AccessCase(RouteTestCase):
     def setUp(self) -> None:
         super().setUp()
         checker = InMemoryUsernamePasswordDatabaseDontUse(alice=b"right horse")
-        settings = LoginSettings(address_failures=3, delay=0.0)
+        settings = LoginSettings(address_failures=3, delay=0.0, at_once=1.0)
         self.logins = Logins(self.clock, Authenticator(self.clock, [checker]), settings)
         self.addCleanup(self.logins.guard.refusals.stop)
         self.tokens = WebTokens(SigningKeys.of_secret("x" * 32, lambda: NOW), lambda: NOW)

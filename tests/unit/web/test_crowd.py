@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -17,7 +18,7 @@ from kupool.daemon.connection_limits import DescriptorShares, http_limits
 from kupool.net import refusals as refusals_module
 from kupool.net.refusals import PERIOD, Refusals
 from kupool.settings import LimitSettings, ListenSettings
-from kupool.web.crowd import PATIENCE, RESERVED, HttpLimits
+from kupool.web.crowd import OPERATORS, PATIENCE, RESERVED, Crowd, HttpLimits
 from tests.fakes import web_site
 from tests.fakes.web_site import MOMENT, SECRET, Answer, RouteTestCase, Transport, TurningClock
 
@@ -215,18 +216,76 @@ class LimitTests(SynchronousTestCase):
         settings = ListenSettings(
             http_max_connections=500,
             http_max_requests=7,
+            http_max_requests_per_ip=5,
             http_request_timeout=3.0,
             ws_max_connections=9,
             ws_ping_interval=4.0,
         )
-        expected = HttpLimits(500, 7, 9, 3.0, 4.0)
-        self.assertEqual(http_limits(settings, 4000), expected)
-        self.assertEqual(http_limits(settings, 0), expected)
+        expected = HttpLimits(
+            max_connections=500,
+            max_requests=7,
+            max_requests_per_ip=5,
+            max_websockets=9,
+            request_timeout=3.0,
+            ping_interval=4.0,
+        )
+        for descriptors in (4000, 0):
+            found = http_limits(settings, descriptors)
+            self.assertEqual(replace(found, shared_hosts=()), expected)
         self.assertEqual(http_limits(settings, 1024).max_connections, 256)
         unlimited = ListenSettings(http_max_connections=0)
         self.assertEqual(http_limits(unlimited, 1024).max_connections, 256)
         self.assertEqual(http_limits(unlimited, 0).max_connections, 0)
-        self.assertEqual(http_limits(ListenSettings(), 0), HttpLimits())
+        found = http_limits(ListenSettings(http_trusted_proxies=("192.0.2.1",)), 0)
+        self.assertEqual(replace(found, shared_hosts=()), HttpLimits())
+        self.assertIn("192.0.2.1", found.shared_hosts)
+
+
+class AddressTests(SynchronousTestCase):
+    """Issue 15, acceptance 2: one address does not have all of the requests."""
+
+    def setUp(self) -> None:
+        self.refusals = Refusals(clock := Clock())
+        self.addCleanup(self.refusals.stop)
+        limits = HttpLimits(
+            max_requests=9, max_requests_per_ip=2, shared_hosts=("192.0.2.9",), max_connections=0
+        )
+        self.crowd = Crowd(clock, limits, self.refusals)
+
+    def take(self, host: str, operator: bool = False) -> bool:
+        return self.crowd.take_request(host, lambda: operator)
+
+    def test_so_many_of_one_address(self) -> None:
+        self.assertTrue(self.take("192.0.2.1") and self.take("192.0.2.1"))
+        self.assertFalse(self.take("192.0.2.1"))
+        self.assertTrue(self.take("192.0.2.2"))
+        self.assertEqual(
+            self.refusals.counts, {"HTTP requests, too many at once of one address": 1}
+        )
+        self.crowd.end_request("192.0.2.1")
+        self.assertTrue(self.take("192.0.2.1"))
+        self.assertFalse(self.take("192.0.2.1"))
+
+    def test_a_network_of_ipv6_is_one_address(self) -> None:
+        self.assertTrue(self.take("2001:db8::1") and self.take("2001:db8::2"))
+        self.assertFalse(self.take("2001:db8::3"))
+        self.crowd.end_request("2001:db8::4")
+        self.assertTrue(self.take("2001:db8::3"))
+
+    def test_operators_have_a_few_more(self) -> None:
+        self.assertEqual([self.take("192.0.2.1", True) for _ in range(9)], [True] * 9)
+        self.crowd = Crowd(Clock(), HttpLimits(max_requests_per_ip=2), self.refusals)
+        found = [self.take("192.0.2.1", True) for _ in range(OPERATORS + 4)]
+        self.assertEqual(found, [True] * (OPERATORS + 2) + [False] * 2)
+
+    def test_proxies_are_exempt(self) -> None:
+        self.assertEqual([self.take("192.0.2.9") for _ in range(9)], [True] * 9)
+        self.assertFalse(self.take("192.0.2.9"))
+
+    def test_no_limit(self) -> None:
+        limits = HttpLimits(max_requests=0, max_requests_per_ip=0, max_connections=0)
+        self.crowd = Crowd(Clock(), limits, self.refusals)
+        self.assertTrue(all(self.take("192.0.2.1") for _ in range(300)))
 
 
 class DescriptorTests(SynchronousTestCase):

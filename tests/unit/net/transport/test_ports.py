@@ -6,6 +6,7 @@ import errno
 import os
 import socket
 import subprocess
+from collections.abc import Sequence
 from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
@@ -24,6 +25,7 @@ from kupool.net.transport.ports import (
     ACCEPTS,
     FIRST_REST,
     LONGEST_REST,
+    RESETS,
     ListeningSocket,
     RestingListeners,
     RestingPort,
@@ -45,6 +47,27 @@ class Reactor(Clock):
         self.readers.discard(reader)
 
     removeWriter = removeReader
+
+
+class Gate:
+    """Says what a test wants; notes what it was asked."""
+
+    def __init__(self, unwanted: int = 0, pauses: Sequence[float] = ()) -> None:
+        self.left = unwanted
+        self.pauses = list(pauses)
+        self.asked = self.accepted = 0
+
+    def pause(self) -> float:
+        return self.pauses.pop(0) if self.pauses else 0.0
+
+    def taken(self) -> None:
+        self.accepted += 1
+
+    def unwanted(self, host: str) -> bool:
+        assert host.endswith("127.0.0.1")
+        self.asked += 1
+        self.left -= 1
+        return self.left >= 0
 
 
 class RestTests(SynchronousTestCase):
@@ -137,6 +160,51 @@ class RestTests(SynchronousTestCase):
             for transport in self.reactor.readers - {self.port}:
                 transport.connectionLost(Failure(ConnectionDone()))
 
+    def come(self, stack: ExitStack, count: int) -> list[Peer]:
+        return [stack.enter_context(Peer(self.address())) for _ in range(count)]
+
+    def accepted(self) -> int:
+        return len(self.reactor.readers - {self.port})
+
+    def end(self) -> None:
+        for transport in self.reactor.readers - {self.port}:
+            transport.connectionLost(Failure(ConnectionDone()))
+
+    def test_unwanted_ones_are_reset(self) -> None:
+        """Issue 15, acceptance 2: before anything is made for them, a few more in each turn."""
+        gate = self.port.socket.gate = Gate(unwanted=RESETS + 1)
+        with ExitStack() as stack:
+            peers = self.come(stack, RESETS + 2)
+            self.port.doRead()
+            self.assertEqual((gate.asked, self.accepted()), (RESETS, 0))
+            self.port.doRead()
+            self.assertEqual((gate.asked, gate.accepted), (RESETS + 2, 1))
+            self.assertEqual(self.accepted(), 1)
+            self.assertRaises(ConnectionResetError, peers[0].exactly, 1)
+            self.end()
+
+    def test_the_pace(self) -> None:
+        """Issue 15, acceptance 2: those beyond it wait in the system's queue."""
+        gate = self.port.socket.gate = Gate(pauses=[0.0, 0.0, 0.0, 0.25, 0.25, 0.0, 0.0])
+        with ExitStack() as stack:
+            self.come(stack, 3)
+            self.port.doRead()
+            self.assertEqual(gate.accepted, 2)
+            self.assertIn(self.port, self.reactor.readers)
+            self.assertEqual(self.rests(), 0.25)
+            self.port.doRead()
+            self.assertEqual(gate.accepted, 3)
+            self.end()
+
+    def test_the_gate_is_that_of_the_factory(self) -> None:
+        factory = Factory.forProtocol(Protocol)
+        factory.noisy = False
+        factory.gate = gate = Gate()  # type: ignore[attr-defined]
+        self.assertIsNone(self.port.socket.gate)
+        other = self.listen(factory)
+        self.assertIs(other.socket.gate, gate)
+        other.connectionLost(Failure(ConnectionDone()))
+
     def test_descriptors_of_accepted_connections(self) -> None:
         with Peer(self.address()):
             self.port.doRead()
@@ -176,6 +244,15 @@ class UnixTests(RestTests):
 
     def address(self) -> Any:
         return self.path
+
+    def test_unwanted_ones_are_reset(self) -> None:
+        """A peer on a Unix socket has no address, and is never unwanted."""
+        gate = self.port.socket.gate = Gate(unwanted=2)
+        with ExitStack() as stack:
+            self.come(stack, 2)
+            self.port.doRead()
+            self.assertEqual((gate.asked, gate.accepted), (0, 2))
+            self.end()
 
     def test_its_file_goes_with_it(self) -> None:
         self.assertTrue(Path(self.path).exists())
