@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import shutil
 import sys
@@ -203,6 +204,9 @@ def main() -> int:
     parser.add_argument("flags", nargs="*", metavar="FLAG", help="more flags of the daemon")
     arguments = parser.parse_args()
     kinds = arguments.attacks.split(",")
+    # The log of the daemon is read on the attacker's core, at once: a full pipe stops the daemon.
+    os.sched_setaffinity(0, {1})
+    os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(1))
     if unknown := set(kinds) - set(KINDS):
         parser.error(f"no such attack: {', '.join(unknown)}")
     bad = 0

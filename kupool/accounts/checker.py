@@ -54,7 +54,7 @@ class AccountChecker:
 
     def __init__(self, reactor: Any, watcher: AccountWatcher, *, queue: int = QUEUE) -> None:
         self._watcher = watcher
-        self._threads = Threads(reactor, THREADS, queue=queue)
+        self._threads = Threads(reactor, THREADS, queue=queue, background=True)
         self._key = token_bytes(32)
         self._nobody = nobodys_password()
         #: Hashes of a name, a password and its stored text; the most recently used is last.

@@ -55,7 +55,7 @@ class GuardTests(SynchronousTestCase):
         logins = Logins(
             self.clock,
             Authenticator(self.clock, [self.checker]),  # type: ignore[list-item]
-            LoginSettings(**{"delay": 0.0, **settings}),
+            LoginSettings(**{"delay": 0.0, "at_once": 1.0, **settings}),
         )
         self.addCleanup(logins.guard.refusals.stop)
         return logins
@@ -118,12 +118,52 @@ class GuardTests(SynchronousTestCase):
         self.assertEqual(self.checker.held, [])
         self.assertEqual([self.successResultOf(d) for d in asked[:3]], [""] * 3)
         for late in asked[3:]:
+            self.assertNoResult(late)
+            self.clock.advance(0.0 if late is asked[3] else module.REFUSAL_GAP)
             self.failureResultOf(late, TryAgain)
+        self.assertEqual(self.clock.getDelayedCalls(), self.logged())
+
+    def logged(self) -> list[Any]:
+        """Return the timers of the refusals, which are logged once a minute."""
+        return [c for c in self.clock.getDelayedCalls() if "_say" in str(c)]
+
+    def test_those_that_wait_are_let_in_in_their_order(self) -> None:
+        """Issue 15, acceptance 2: one comes free, and one is let in, not all to look."""
+        self.logins = self.make(address_failures=1, user_failures=0)
+        self.checker.hold = True
+        asked = [self.log_in(f"user{number}", "right") for number in range(5)]
+        for number in range(5):
+            self.assertEqual([c.username for _, c in self.checker.held], [b"user%d" % number])
+            self.checker.go_on()
+            self.assertEqual(self.successResultOf(asked[number]), "worker")
+
+    def test_those_that_wait_get_in_when_failures_come_back(self) -> None:
+        """While they are refused one by one, a minute's failures go on coming back."""
+        self.patch(module, "REFUSAL_GAP", 30.0)
+        self.logins = self.make(address_failures=2, user_failures=0, wait=100.0)
+        self.checker.hold = True
+        wrong = [self.log_in("alice", "wrong") for _ in range(2)]
+        right = [self.log_in("bob", "right") for _ in range(3)]
+        self.checker.go_on()
+        self.assertEqual([self.successResultOf(d) for d in wrong], ["", ""])
+        self.clock.advance(0)
+        self.failureResultOf(right[0], TryAgain)
+        self.clock.advance(30)
+        for _ in range(2):
+            self.checker.go_on()
+        self.assertEqual([self.successResultOf(d) for d in right[1:]], ["worker"] * 2)
+
+    def test_a_part_of_the_failures_may_come_at_once(self) -> None:
+        """Issue 15, acceptance 2: each one that is checked costs the processor milliseconds."""
+        self.logins = self.make(address_failures=20, user_failures=0, at_once=0.25)
+        self.guess(5)
+        failure = self.failureResultOf(self.log_in("alice", "wrong"), TryAgain)
+        self.assertAlmostEqual(failure.value.wait, 3.0)
 
     def test_many_right_ones_at_once_all_get_in(self) -> None:
         self.checker.hold = True
         asked = [self.log_in(f"user{number}", "right") for number in range(10)]
-        for _ in range(4):
+        while self.checker.held:
             self.checker.go_on()
         self.assertEqual([self.successResultOf(d) for d in asked], ["worker"] * 10)
 
@@ -179,7 +219,7 @@ class GuardTests(SynchronousTestCase):
         self.failureResultOf(self.log_in("alice", "wrong"), TryAgain)
         for budget in (self.logins.guard._by_network, self.logins.guard._by_user):
             self.assertEqual(budget._under_way, {})
-            self.assertEqual(budget._waiters, {})
+            self.assertEqual(budget._waiting, {})
 
     def test_each_is_counted(self) -> None:
         """K-92: and the log names the user and the address."""
