@@ -281,7 +281,7 @@ class BusContract(_Base):
         margin = 2 * sqrt(self.shared_calls)
         for handler in handlers:
             self.assertEqual(len(handler.messages), answers[handler.name.encode()])
-            self.assertAlmostEqual(len(handler.messages), self.shared_calls / 4, delta=margin)
+            self.assertApproximates(len(handler.messages), self.shared_calls / 4, margin)
         self.assertEqual(answers.total(), self.shared_calls)
 
     async def test_failing_subscriber(self) -> None:
