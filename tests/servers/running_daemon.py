@@ -138,7 +138,8 @@ class RunningDaemon:
                 port = self.addresses[0].rpartition(":")[2]
                 self.port = int(port) if port.isdigit() else 0
                 if found["http"].strip('",') != "off":
-                    self.http_port = int(re.sub(r"\D", "", found["http"].rpartition(":")[2]))
+                    port = found["http"].strip('",').rpartition(":")[2]
+                    self.http_port = int(port) if port.isdigit() else 0
                 return self
             if self.process.poll() is not None:
                 self._reader.join(5)
