@@ -41,11 +41,12 @@ run: $(READY)
 help:
 	@sed -n -e '/^#/!q' -e 's/^# \{0,1\}//p' $(firstword $(MAKEFILE_LIST))
 
-# In the order of the folders, so that those that start processes come first. By default files
-# with few tests come last; among them are long ones, for which the other workers then wait.
+# More workers than cores: tests with processes and servers wait most of their time. In the order
+# of the folders, so that those come first. By default files with few tests come last; among them
+# are long ones, for which the other workers then wait.
 test: $(READY) services
-	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder $(DIE) $(TESTS)
-	$(BIN)/python -m twisted.trial -j 3 --reporter=text --temp-directory=.cache/trial tests.unit tests.contract
+	$(BIN)/python -m pytest -n 6 --dist loadfile --no-loadscope-reorder $(DIE) $(TESTS)
+	$(BIN)/python -m twisted.trial -j 4 --reporter=text --temp-directory=.cache/trial tests.unit tests.contract
 
 check: lint unit
 

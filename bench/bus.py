@@ -317,7 +317,7 @@ class FanOut(NamedTuple):
 
 def fan_out(seconds: float, audience: int = AUDIENCE, rate: float = PACE) -> FanOut:
     """Have one session of a daemon publish to others, so often a second."""
-    with RunningDaemon("--interval=1h") as daemon:
+    with RunningDaemon("--interval=1h", fresh=True) as daemon:
         process = psutil.Process(daemon.pid)
         listeners = [_session(daemon, f"listener{n}") for n in range(audience)]
         publisher = _session(daemon, "publisher")

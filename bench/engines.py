@@ -221,12 +221,12 @@ def main() -> int:
         remote = ["--mq=rabbit", f"--mq-url={broker.new_vhost()}", "--store=pg", f"--pg-dsn={dsn}"]
         ours = Engine(
             "rabbit and pg",
-            stack.enter_context(RunningDaemon(*remote, *flags)),
+            stack.enter_context(RunningDaemon(*remote, *flags, fresh=True)),
             lambda: [*_family(broker.process.pid), *_family(database.process.pid)],
         )
         engines = [ours]
         if not options.alone:
-            own = RunningDaemon("--mq=sqlite", "--store=sqlite", *flags)
+            own = RunningDaemon("--mq=sqlite", "--store=sqlite", *flags, fresh=True)
             engines.append(Engine("sqlite", stack.enter_context(own), list))
         while min(engine.accepted for engine in engines) < options.submissions:
             for engine in engines:

@@ -212,14 +212,23 @@ def modules() -> tuple[Module, ...]:
     return tuple(found)
 
 
-def imports(module: Module) -> Iterator[Import]:
+@cache
+def nodes_of(tree: ast.AST) -> tuple[ast.AST, ...]:
+    """Every node of a tree: one walk for all rules."""
+    return tuple(ast.walk(tree))
+
+
+@cache
+def imports(module: Module) -> tuple[Import, ...]:
     """Every import of a module, wherever in it, also those for type checking only."""
-    for node in ast.walk(module.tree):
+    found = []
+    for node in nodes_of(module.tree):
         if isinstance(node, ast.Import):
-            yield from (Import(alias.name, "") for alias in node.names)
+            found += [Import(alias.name, "") for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{module.name} imports relatively"
-            yield from (Import(node.module or "", alias.name) for alias in node.names)
+            found += [Import(node.module or "", alias.name) for alias in node.names]
+    return tuple(found)
 
 
 def import_graph(found: Iterable[Module]) -> dict[str, set[str]]:
@@ -252,13 +261,18 @@ def _reached(graph: dict[str, set[str]], start: str) -> set[str]:
     return seen
 
 
+@cache
+def rooms_of_all() -> frozenset[str]:
+    """The rooms of all modules."""
+    return frozenset(module.room for module in modules())
+
+
 def room_of(imported: Import) -> str | None:
     """The room that an import reaches into; None for what is not ours."""
     parts = imported.path.split(".")
     if parts[0] != "kupool":
         return None
-    rooms = {module.room for module in modules()}
-    return parts[1] if len(parts) > 1 and parts[1] in rooms else ""
+    return parts[1] if len(parts) > 1 and parts[1] in rooms_of_all() else ""
 
 
 def named_twice(found: Iterable[Module]) -> dict[str, set[str]]:
@@ -269,7 +283,7 @@ def named_twice(found: Iterable[Module]) -> dict[str, set[str]]:
     classes: dict[str, list[str]] = {}
     aliases: dict[str, list[str]] = {}
     for module in found:
-        for node in ast.walk(module.tree):
+        for node in nodes_of(module.tree):
             if isinstance(node, ast.ClassDef):
                 classes.setdefault(node.name, []).append(module.name)
             elif isinstance(node, ast.Import | ast.ImportFrom):
@@ -286,15 +300,18 @@ def named_twice(found: Iterable[Module]) -> dict[str, set[str]]:
     return {name: set(owners) for name, owners in given.items() if len(owners) > 1}
 
 
-def scopes(module: Module) -> Iterator[tuple[str, ast.AST]]:
+@cache
+def scopes(module: Module) -> tuple[tuple[str, ast.AST], ...]:
     """Every node of a module below a class or a function, with the dotted name of that."""
+    found: list[tuple[str, ast.AST]] = []
     left: list[tuple[str, ast.AST]] = [(module.name, module.tree)]
     while left:
         scope, node = left.pop()
         for child in ast.iter_child_nodes(node):
-            yield scope, child
+            found.append((scope, child))
             named = isinstance(child, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
             left.append((f"{scope}.{child.name}" if named else scope, child))
+    return tuple(found)
 
 
 def too_wide(module: Module) -> set[str]:
@@ -506,7 +523,7 @@ class ImportTests(SynchronousTestCase):
         """What begins with an underscore belongs to its own module."""
         for module in modules():
             own = _private_names(module)
-            for node in ast.walk(module.tree):
+            for node in nodes_of(module.tree):
                 if isinstance(node, ast.Attribute) and _private(node.attr):
                     whose = node.value.id if isinstance(node.value, ast.Name) else ""
                     if whose in ("self", "cls", "os"):  # os._exit() has no other name
@@ -594,7 +611,7 @@ def _private(name: str) -> bool:
 def _private_names(module: Module) -> set[str]:
     """The private attributes that a module makes itself: by assignment, def or slots."""
     own = set()
-    for node in ast.walk(module.tree):
+    for node in nodes_of(module.tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             own.add(node.name)
         elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
@@ -630,7 +647,7 @@ def swallowed_ends(tree: ast.AST) -> Iterator[int]:
     """The lines of a module where a coroutine catches its own end, which is
     ``GeneratorExit``, and does anything but to raise it again.
     """
-    for function in ast.walk(tree):
+    for function in nodes_of(tree):
         if not isinstance(function, ast.AsyncFunctionDef):
             continue
         for node in _own_nodes(function.body):
@@ -650,7 +667,7 @@ def waiting_ends(tree: ast.AST) -> Iterator[int]:
     """The lines of a module where a coroutine waits in a ``finally``, or for the end of an
     ``async with``, which it may not do where it is closed: see ``timing.waiting.and_then``.
     """
-    for function in ast.walk(tree):
+    for function in nodes_of(tree):
         if not isinstance(function, ast.AsyncFunctionDef):
             continue
         for node in _own_nodes(function.body):

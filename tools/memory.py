@@ -171,7 +171,7 @@ class Bed:
         self._settings = folder / "kupool.json"
         self._keep("1h")
         flags = (*UNLIMITED, "--interval=1h", "--max-nonces=0", f"--config={self._settings}")
-        self.daemon = RunningDaemon(*flags, *extra, data=folder / "data")
+        self.daemon = RunningDaemon(*flags, *extra, data=folder / "data", fresh=True)
         self.load = load
 
     def _keep(self, window: str) -> None:

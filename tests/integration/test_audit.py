@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import shutil
@@ -9,12 +10,15 @@ import sqlite3
 import subprocess
 import time
 from contextlib import closing
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.wire.batches import VERSION, Batch, encode_batch
 from tests.servers.commands import KUPOOL, environment, kupool
+from tests.servers.own_process import wait_until
 from tests.servers.running_daemon import UNLIMITED, LineClient, RunningDaemon
 from tests.servers.services import postgres
 from tests.terminal import terminal
@@ -25,6 +29,57 @@ DUMP = (
 )
 
 
+FLAGS = ("--interval=1h", "--flush-interval=50ms", *UNLIMITED)
+
+
+def run(database: Path, *statements: str) -> list[Any]:
+    """Run statements in a database; returns the rows of all of them."""
+    with closing(sqlite3.connect(database)) as connection:
+        rows = [row for statement in statements for row in connection.execute(statement)]
+        connection.commit()
+    return rows
+
+
+def fill(data: Path, first: int, minutes: int, batches: int) -> None:
+    """Append batches of three submissions to a log, so many in each minute."""
+    with closing(sqlite3.connect(data / "log.sqlite")) as log:
+        for minute in range(minutes):
+            for number in range(batches):
+                at = (first + 60 * minute) * 1000
+                name = f"made-{minute}-{number}"
+                users = ["alice.rig1", "alice.rig2", "bob"]
+                body = encode_batch(Batch(VERSION, name, at, users, [1] * 3, ["x"] * 3))
+                log.execute(
+                    "INSERT INTO entries (entry_id, appended_at, body) VALUES (?, ?, ?)",
+                    (name, at, body),
+                )
+        log.commit()
+
+
+def wait_for_counted(data: Path, total: int) -> None:
+    """Wait until so many submissions are counted."""
+    query = "SELECT coalesce(sum(submission_count), 0) FROM submissions"
+    wait_until(lambda: run(data / "store.sqlite", query) == [(total,)], f"{total} counted", 60)
+
+
+@cache
+def counted(minutes: int, batches: int) -> tuple[Path, int]:
+    """Return a folder whose daemon has counted such batches and has ended, and the first minute.
+
+    It is made once, with two starts of a daemon. Each test changes a copy.
+    """
+    daemon = RunningDaemon(*FLAGS)
+    atexit.register(daemon.__exit__)
+    daemon.start()
+    daemon.stop()
+    first = int(time.time()) // 60 * 60 - 3600
+    fill(daemon.data, first, minutes, batches)
+    daemon.start()
+    wait_for_counted(daemon.data, minutes * batches * 3)
+    daemon.stop()
+    return daemon.data, first
+
+
 class FolderCase(SynchronousTestCase):
     """A folder whose daemon has counted batches of some minutes, and has ended."""
 
@@ -32,49 +87,21 @@ class FolderCase(SynchronousTestCase):
     minutes, batches = 10, 2
 
     def setUp(self) -> None:
-        self.daemon = RunningDaemon("--interval=1h", "--flush-interval=50ms", *UNLIMITED)
+        made, self.first = counted(self.minutes, self.batches)
+        self.data = Path(self.mktemp()).absolute() / "data"
+        self.data.parent.mkdir(parents=True)
+        shutil.copytree(made, self.data)
+        self.daemon = RunningDaemon(*FLAGS, data=self.data)
         self.addCleanup(self.daemon.__exit__)
-        self.data = self.daemon.data
-        self.daemon.start()
-        self.daemon.stop()
-        self.first = int(time.time()) // 60 * 60 - 3600
-        self.fill()
-        self.daemon.start()
-        self.wait_for(self.minutes * self.batches * 3)
-        self.daemon.stop()
-
-    def fill(self) -> None:
-        with closing(sqlite3.connect(self.data / "log.sqlite")) as log:
-            for minute in range(self.minutes):
-                for number in range(self.batches):
-                    at = (self.first + 60 * minute) * 1000
-                    name = f"made-{minute}-{number}"
-                    users = ["alice.rig1", "alice.rig2", "bob"]
-                    body = encode_batch(Batch(VERSION, name, at, users, [1] * 3, ["x"] * 3))
-                    log.execute(
-                        "INSERT INTO entries (entry_id, appended_at, body) VALUES (?, ?, ?)",
-                        (name, at, body),
-                    )
-            log.commit()
 
     def store(self, *statements: str) -> list[Any]:
-        with closing(sqlite3.connect(self.data / "store.sqlite")) as store:
-            rows = [row for statement in statements for row in store.execute(statement)]
-            store.commit()
-        return rows
+        return run(self.data / "store.sqlite", *statements)
 
     def log(self, *statements: str) -> None:
-        with closing(sqlite3.connect(self.data / "log.sqlite")) as log:
-            for statement in statements:
-                log.execute(statement)
-            log.commit()
+        run(self.data / "log.sqlite", *statements)
 
     def wait_for(self, total: int) -> None:
-        end = time.monotonic() + 60
-        query = "SELECT coalesce(sum(submission_count), 0) FROM submissions"
-        while self.store(query) != [(total,)]:
-            self.assertLess(time.monotonic(), end, self.store(query))
-            time.sleep(0.05)
+        wait_for_counted(self.data, total)
 
     def at(self, minute: int) -> str:
         return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(self.first + 60 * minute))

@@ -34,15 +34,6 @@ run()
 WAITING = 30.0
 
 
-class ClearingDaemon(RunningDaemon):
-    """A daemon that drops what is past its retention all the time."""
-
-    def command(self) -> list[str]:
-        command = super().command()
-        command[command.index("-c") + 1] = OFTEN
-        return command
-
-
 def wait_until(condition: Callable[[], Any]) -> None:
     deadline = time.monotonic() + WAITING
     while not condition():
@@ -57,11 +48,12 @@ class ClockCase(SynchronousTestCase):
         self.addCleanup(folder.cleanup)
         with required():
             self.wall = Clock(Path(folder.name))
-        self.daemon = ClearingDaemon(
+        self.daemon = RunningDaemon(
             "--interval=1h",
             *UNLIMITED,
             data=Path(folder.name) / "data",
             env=self.wall.environment,
+            program=OFTEN,
         )
         self.addCleanup(self.daemon.__exit__)
 

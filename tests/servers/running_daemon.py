@@ -18,7 +18,9 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
+
+from tests.servers.forks import DAEMON, Fork, can_fork, forks
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -44,6 +46,10 @@ class RunningDaemon:
 
     Use it as a context manager, or call :meth:`start` and one of the endings. Blocking:
     for tests without a reactor, or in a thread.
+
+    It is a fork of a process that has imported what a daemon imports, see ``forks.py``. With
+    ``fresh``, and where a prefix, descriptors or the environment demand it, it is a new
+    interpreter.
     """
 
     def __init__(
@@ -58,6 +64,7 @@ class RunningDaemon:
         http_address: str = "tcp:0:interface=127.0.0.1",
         pass_fds: tuple[int, ...] = (),
         program: str = TWISTD,
+        fresh: bool = False,
     ) -> None:
         self._temporary = tempfile.TemporaryDirectory(prefix="kupool-test-") if not data else None
         self.data = Path(data or f"{self._temporary.name}/data")  # type: ignore[union-attr]
@@ -72,7 +79,8 @@ class RunningDaemon:
         self._addr = addr
         self._pass_fds = pass_fds
         self._program = program
-        self.process: subprocess.Popen[str] | None = None
+        self._forks = not (fresh or prefix or pass_fds) and can_fork(self._env)
+        self.process: subprocess.Popen[bytes] | Fork | None = None
         self.lines: list[str] = []
         #: What it listens on, as it says itself; ``port`` is that of the first.
         self.addresses: list[str] = []
@@ -99,11 +107,11 @@ class RunningDaemon:
 
     def command(self) -> list[str]:
         """The command line."""
+        return [*self._prefix, sys.executable, "-c", self._program, *self.arguments()]
+
+    def arguments(self) -> list[str]:
+        """The arguments of the program."""
         return [
-            *self._prefix,
-            sys.executable,
-            "-c",
-            self._program,
             "--nodaemon",
             "--pidfile=",
             "kupool",
@@ -116,16 +124,11 @@ class RunningDaemon:
     def start(self, timeout: float = 30.0) -> RunningDaemon:
         """Start it and wait until it is ready; raises :class:`StartFailed`."""
         self.lines = []
-        self.process = subprocess.Popen(
-            self.command(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env=self._env,
-            pass_fds=self._pass_fds,
-            cwd=self.data.parent if self.data.parent.exists() else None,
-        )
-        self._reader = threading.Thread(target=self._read, args=(self.process,), daemon=True)
+        output, its_output = os.pipe()
+        self.process = self._launch(its_output)
+        os.close(its_output)
+        lines = os.fdopen(output, encoding="utf-8")
+        self._reader = threading.Thread(target=self._read, args=(lines,), daemon=True)
         self._reader.start()
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
@@ -135,7 +138,8 @@ class RunningDaemon:
                 port = self.addresses[0].rpartition(":")[2]
                 self.port = int(port) if port.isdigit() else 0
                 if found["http"].strip('",') != "off":
-                    self.http_port = int(re.sub(r"\D", "", found["http"].rpartition(":")[2]))
+                    port = found["http"].strip('",').rpartition(":")[2]
+                    self.http_port = int(port) if port.isdigit() else 0
                 return self
             if self.process.poll() is not None:
                 self._reader.join(5)
@@ -144,10 +148,26 @@ class RunningDaemon:
         self.kill()
         raise StartFailed(f"not ready after {timeout} s: {self.output}")
 
-    def _read(self, process: subprocess.Popen[str]) -> None:
-        assert process.stdout is not None
-        for line in process.stdout:
-            self.lines.append(line.rstrip("\n"))
+    def _launch(self, output: int) -> subprocess.Popen[bytes] | Fork:
+        cwd = self.data.parent if self.data.parent.exists() else None
+        if self._forks:
+            command = (self._program, *self.arguments())
+            return forks(*DAEMON).start(
+                *command, env=self._env, stdout=output, stderr=output, cwd=cwd
+            )
+        return subprocess.Popen(
+            self.command(),
+            stdout=output,
+            stderr=output,
+            env=self._env,
+            pass_fds=self._pass_fds,
+            cwd=cwd,
+        )
+
+    def _read(self, output: TextIO) -> None:
+        with output:
+            for line in output:
+                self.lines.append(line.rstrip("\n"))
 
     def events(self) -> list[dict[str, Any]]:
         """The lines of the JSON log, as objects."""
@@ -165,8 +185,9 @@ class RunningDaemon:
         return plain + [f"kupool: {reason}" for reason in logged]
 
     def signal(self, number: int) -> None:
-        """Send a signal to the daemon."""
-        os.kill(self.pid, number)
+        """Send a signal to the daemon, if it has not ended."""
+        assert self.process is not None
+        self.process.send_signal(number)
 
     def stop(self, timeout: float = 40.0) -> int:
         """Stop it in order; returns the exit status."""

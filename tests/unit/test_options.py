@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.options import SettingOptions
@@ -23,12 +25,13 @@ class FlagTests(Case):
     """K-89: every flag, with one dash or two, with underscores or without."""
 
     def test_every_flag_in_every_form(self) -> None:
-        for name, f in declared().items():
-            expected = {name: ["x"] if repeatable(f) else "x"}
-            for flag in {flag_name(name), name}:
-                for dash in ("-", "--"):
-                    self.assertEqual(self.flags(f"{dash}{flag}", "x"), expected)
-                    self.assertEqual(self.flags(f"{dash}{flag}=x"), expected)
+        values = {name: f"x{n}" for n, name in enumerate(declared())}
+        expected = {n: [values[n]] if repeatable(f) else values[n] for n, f in declared().items()}
+        for flag_of in (flag_name, str):
+            for dash in ("-", "--"):
+                flags = {f"{dash}{flag_of(name)}": value for name, value in values.items()}
+                self.assertEqual(self.flags(*chain(*flags.items())), expected)
+                self.assertEqual(self.flags(*map("=".join, flags.items())), expected)
 
     def test_the_line_of_the_first_implementation(self) -> None:
         """K-89: its flags as they were."""

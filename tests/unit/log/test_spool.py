@@ -650,7 +650,7 @@ def act(world: World, step: str, value: Any) -> None:
 class AnyOrderTests(Case):
     """K-53, K-81: whatever fails, in whatever order."""
 
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=150, deadline=None)
     @given(_STEPS, st.integers(1, 6), st.sampled_from([500, 5_000, 1_000_000]))
     def test_everything_acknowledged_arrives_in_order(
         self, steps: list[tuple[str, Any]], in_flight: int, max_bytes: int
@@ -667,7 +667,7 @@ class AnyOrderTests(Case):
         in_order = [last[i] for i in world.appended if i in acknowledged]
         self.assertEqual(in_order, sorted(in_order))
 
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=100, deadline=None)
     @given(
         st.lists(
             st.one_of(
