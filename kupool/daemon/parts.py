@@ -302,7 +302,10 @@ def make_logins(
         reactor,
         Authenticator(reactor, checkers, settings.timeout),
         LoginSettings(
-            settings.address_failures, settings.user_failures, settings.delay, settings.wait
+            address_failures=settings.address_failures,
+            user_failures=settings.user_failures,
+            delay=settings.delay,
+            wait=settings.wait,
         ),
     )
 

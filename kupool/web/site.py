@@ -7,6 +7,7 @@ from io import BytesIO
 from typing import Any
 
 from twisted.internet.interfaces import IAddress, IDelayedCall, IProtocol
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
@@ -227,7 +228,7 @@ class ApiSite(Site):
         if resource not in self._always:
             peer = self._access.peer(request)
             if not self._crowd.take_request(peer, lambda: self._access.is_operator(request)):
-                return Busy()
+                return Busy(self.reactor)
             request.notifyFinish().addBoth(lambda result: self._crowd.end_request(peer))
         return resource
 
@@ -249,13 +250,20 @@ class ApiSite(Site):
         )
 
 
+#: Seconds after which a request too many is answered: whoever asks again at once, in a loop, would
+#: cost more than a request that is answered.
+BUSY_DELAY = 1.0
+
+
 class Busy(ApiResource):
     """Answers instead of another route, because too many requests are being answered."""
 
-    def __init__(self) -> None:
+    def __init__(self, reactor: Any) -> None:
         super().__init__({})
+        self._reactor = reactor
 
     async def _answer(self, request: Request) -> JsonAnswer:
+        await deferLater(self._reactor, BUSY_DELAY)
         request.setHeader(b"Retry-After", b"1")
         return JsonAnswer(503, {"error": "too many requests"})
 

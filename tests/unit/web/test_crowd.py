@@ -19,6 +19,7 @@ from kupool.net import refusals as refusals_module
 from kupool.net.refusals import PERIOD, Refusals
 from kupool.settings import LimitSettings, ListenSettings
 from kupool.web.crowd import OPERATORS, PATIENCE, RESERVED, Crowd, HttpLimits
+from kupool.web.site import BUSY_DELAY
 from tests.fakes import web_site
 from tests.fakes.web_site import MOMENT, SECRET, Answer, RouteTestCase, Transport, TurningClock
 
@@ -63,6 +64,25 @@ class CrowdTests(RouteTestCase):
 
     def answered(self, data: bytes) -> int:
         return Answer(self.raw(data)).code
+
+    def raw(self, data: bytes) -> bytes:
+        """Return the answer to a request, which is late where there are too many."""
+        protocol, transport = self.connect()
+        protocol.dataReceived(data)
+        if not transport.value():
+            self.clock.advance(BUSY_DELAY - 0.01)
+            self.assertEqual(transport.value(), b"")
+            self.clock.advance(0.02)
+        return transport.value()
+
+    def test_one_that_does_not_wait_for_the_late_answer(self) -> None:
+        """Issue 15, acceptance 2: whoever asks in a loop waits between; nothing is left of it."""
+        self.busy(3)
+        protocol, transport = self.connect()
+        protocol.dataReceived(FROM_ELSEWHERE)
+        protocol.connectionLost(Failure(ConnectionDone()))
+        self.clock.advance(BUSY_DELAY)
+        self.assertEqual(transport.value(), b"")
 
     def test_silent_ones_go_first(self) -> None:
         """The one that has waited longest, and none that asked something if one did not."""
