@@ -186,23 +186,11 @@ _encode = msgspec.json.Encoder().encode
 PAGE = 40_000
 
 
-def encode_data(data: bytes) -> tuple[str, bool]:
-    """Return bytes as text, or as base64 if they are not text or base64 is shorter; and which it
-    is.
+def encode_body(data: bytes) -> bytes:
+    """Return the fields of a :class:`Body` as JSON, each with a comma after it.
 
-    The two values are ``data`` and ``base64`` of a :class:`Body`.
+    The data is text, or base64 if it is not text or base64 is shorter.
     """
-    try:
-        text = data.decode()
-    except UnicodeDecodeError:
-        return b64encode(data).decode(), True
-    if len(_encode(text)) > 4 + len(data) * 4 // 3:
-        return b64encode(data).decode(), True
-    return text, False
-
-
-def _encode_body(data: bytes) -> bytes:
-    """Return the fields of a :class:`Body` as JSON, each with a comma after it."""
     if not data:
         return b""
     try:
@@ -224,6 +212,32 @@ def decode_data(body: Body) -> bytes:
         raise ValueError(f"data: {error}") from None
 
 
+def encode_publish(
+    request_id: int, message: Message, timeout: float, *, redelivered: bool
+) -> bytes:
+    """Return the request that publishes a message, with ``timeout`` seconds left if it is
+    reliable.
+    """
+    # The same as to encode PublishParams, in half the time.
+    message_id, topic, data, model, headers, key, _, _ = message
+    more = b',"timeout_ms":%b' % _encode(timeout * 1000) if model.reliable else b""
+    if key:
+        more += b',"key":%b' % _encode(key)
+    if headers:
+        more += b',"headers":%b' % _encode(dict(headers))
+    if message_id:
+        more += b',"message":%b' % _encode(message_id)
+    if redelivered:
+        more += b',"redelivered":true'
+    return b'{"id":%d,"method":"bus.publish","params":{%b"topic":%b,"model":%b%b}}' % (
+        request_id,
+        encode_body(data),
+        _encode(topic),
+        _encode(model.text),
+        more,
+    )
+
+
 def encode_call(request_id: str | None, message: Message, subscriber: str) -> bytes:
     """Return the request that delivers a message to a subscriber."""
     # The same as to encode CallParams, in half the time.
@@ -240,7 +254,7 @@ def encode_call(request_id: str | None, message: Message, subscriber: str) -> by
         more += b',"redelivered":true'
     return b'{"id":%b,"method":"call","params":{%b"topic":%b,"message":%b,"model":%b%b}}' % (
         _encode(request_id),
-        _encode_body(data),
+        encode_body(data),
         _encode(topic),
         _encode(message_id),
         _encode(model.text),
@@ -248,24 +262,13 @@ def encode_call(request_id: str | None, message: Message, subscriber: str) -> by
     )
 
 
-def read_call(params: bytes) -> CallParams:
-    """Return the params of a ``call``; raises :class:`ValueError`."""
-    return _decode_call(params)
-
-
-def called_message(params: CallParams) -> Message:
-    """Return the message in a ``call``; raises :class:`ValueError`."""
-    values = (
-        params.message,
-        params.topic,
-        decode_data(params),
-        params.model,
-        params.headers,
-        params.key,
-        params.timeout_ms / 1000,
-        params.redelivered,
-    )
-    return with_values(Message, values)
+def read_call(params: bytes) -> tuple[str, Message]:
+    """Return the subscriber's name and the message in a ``call``; raises :class:`ValueError`."""
+    call = _decode_call(params)
+    data = decode_data(call) if call.base64 else call.data.encode()
+    time_limit, again = call.timeout_ms / 1000, call.redelivered
+    values = call.message, call.topic, data, call.model, call.headers, call.key, time_limit, again
+    return call.subscriber, with_values(Message, values)
 
 
 def encode_outcome(request_id: RequestId, outcome: Outcome) -> bytes:
@@ -286,7 +289,7 @@ def encode_outcome(request_id: RequestId, outcome: Outcome) -> bytes:
         more += b',"receivers":%d' % receivers
     return b'{"id":%b,"result":{%b"outcome":%b%b}}' % (
         encode_id(request_id),
-        _encode_body(data),
+        encode_body(data),
         _encode(kind.text),
         more,
     )
@@ -300,18 +303,23 @@ def read_outcome(reply: ServerMessage) -> Outcome:
         return Outcome(Kind.REFUSED, reason=reply.error) if kind is None else Outcome(kind)
     try:
         found = _decode_published(reply.result)
-        data = decode_data(found)
+        data = decode_data(found) if found.base64 else found.data.encode()
     except ValueError as error:
         return Outcome(Kind.REFUSED, reason=f"an answer that cannot be read: {error}")
     values = (found.outcome, data, found.status, found.reason, found.subscriber, found.receivers)
     return with_values(Outcome, values)
 
 
-def response_result(response: Response) -> AnswerBody | ErrorText:
-    """Return the result for a ``call``."""
-    if response.verdict is _ANSWER:
-        text, base64 = encode_data(response.data)
-        return AnswerBody(data=text, base64=base64, status=response.status)
+def encode_answer(request_id: RequestId, answer: Response) -> bytes:
+    """Return the reply to a ``call`` that carries an answer."""
+    # The same as to encode AnswerBody, in half the time.
+    body = encode_body(answer.data)
+    fields = b'%b"status":%d' % (body, answer.status) if answer.status else body[:-1]
+    return b'{"id":%b,"result":{%b}}' % (encode_id(request_id), fields)
+
+
+def response_error(response: Response) -> ErrorText:
+    """Return the error that a ``call`` is answered with, for a response without an answer."""
     if response.verdict is CallVerdict.NOT_MINE:
         return NOT_FOUND.about("not mine")
     if response.verdict is CallVerdict.REFUSE:
