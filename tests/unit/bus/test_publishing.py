@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.bus import BusSettings, Message, Model
 from kupool.bus.publishing import check_text, checked_headers, checked_keys, json_size, make_message
-from tests.fakes.bodies import encode_data
+from kupool.bus.remote.messages import encode_data
 
 
 class MessageTests(SynchronousTestCase):
