@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 MAX_LENGTH = 255
 MAX_LEVELS = 16
 
-#: The most topics that are known to be valid.
+#: The most topics that are remembered as valid.
 MAX_KNOWN = 1024
 
 #: A topic of ASCII, as most are: the rules of :func:`topic_name` at a tenth of their cost.
@@ -39,7 +39,7 @@ def _topic_name(topic: object) -> str:
     return name
 
 
-#: The rules of the last topics are not applied again: every message has a topic.
+#: The rules are not applied again to a topic that was valid a moment ago: every message has one.
 _known_name = lru_cache(maxsize=MAX_KNOWN)(_topic_name)
 
 

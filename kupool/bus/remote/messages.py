@@ -164,7 +164,7 @@ class StatusPage(msgspec.Struct):
     next: int | None = None
 
 
-class _Request(msgspec.Struct, gc=False):
+class _BusRequest(msgspec.Struct, gc=False):
     """A request as JSON, made in one step."""
 
     id: int | str | None
@@ -237,7 +237,7 @@ def encode_publish(
         message=message.id,
         redelivered=redelivered,
     )
-    return _encode(_Request(request_id, "bus.publish", params))
+    return _encode(_BusRequest(request_id, "bus.publish", params))
 
 
 def encode_call(request_id: str | None, message: Message, subscriber: str) -> bytes:
@@ -251,13 +251,14 @@ def encode_call(request_id: str | None, message: Message, subscriber: str) -> by
         message=message_id,
         model=model,
         subscriber=subscriber,
-        # Rounded to three digits, in a third of the time of round().
-        timeout_ms=int(timeout * 1_000_000 + 0.5) / 1000,
         key=key,
         headers=dict(headers),
         redelivered=redelivered,
     )
-    return _encode(_Request(request_id, "call", params))
+    if timeout:  # a field is left out only if it is the very object of its default
+        # Rounded to three digits, in a third of the time of round().
+        params.timeout_ms = int(timeout * 1_000_000 + 0.5) / 1000
+    return _encode(_BusRequest(request_id, "call", params))
 
 
 def read_call(params: bytes) -> tuple[str, Message]:
