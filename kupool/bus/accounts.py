@@ -15,9 +15,9 @@ START = 64
 MAX_STEPS = 100
 
 
-#: The values of steps, one after another, :data:`STEP` values for each step. Every message records
-#: steps, and few are asked for.
-StepValues = list[Any]
+#: The publisher's own id of the first message of a trace, and then the values of steps, one after
+#: another, :data:`STEP` values for each step. Every message records steps, and few are asked for.
+TraceValues = list[Any]
 STEP = 4
 
 
@@ -62,25 +62,19 @@ class Accounts:
         self._wall = wall
         self.counts: defaultdict[str, int] = defaultdict(int)
         self._topics: OrderedDict[str, TopicAccount] = OrderedDict()
-        self._traces: OrderedDict[str, StepValues] = OrderedDict()
-        #: The ids of messages by their publishers' own ids.
-        self._known_as: OrderedDict[str, str] = OrderedDict()
+        self._traces: OrderedDict[str, TraceValues] = OrderedDict()
 
     def published(self, message: Message, known_as: str = "") -> Note:
         """Record a new message; :meth:`ended` records its outcome.
 
         ``known_as`` is the publisher's own id of it: its trace is found by that id, too.
         """
-        if known_as:
-            self._known_as[known_as] = message.id
-            if len(self._known_as) > self._most_traces:
-                self._known_as.popitem(last=False)
         note = Note(self._wall(), message)
         account = self._account(message.topic)
         account.recent.append(note)
         account.counts["published"] += 1
         self.counts["published"] += 1
-        self.step(message, "published")
+        self.step(message, "published", known_as=known_as)
         return note
 
     def ended(self, message: Message, note: Note, outcome: str) -> None:
@@ -106,26 +100,34 @@ class Accounts:
             topics.move_to_end(topic)
         return account
 
-    def step(self, message: Message, event: str, subscriber: str = "") -> None:
+    def step(
+        self, message: Message, event: str, subscriber: str = "", *, known_as: str = ""
+    ) -> None:
         """Record a step of a message's trace."""
         trace_id, headers = message.id, message.headers
         if headers:
             trace_id = headers.get("trace-id") or trace_id
         traces = self._traces
-        steps = traces.get(trace_id)
-        if steps is None:
-            traces[trace_id] = [self._wall(), message.id, event, subscriber]
+        values = traces.get(trace_id)
+        if values is None:
+            traces[trace_id] = [known_as, self._wall(), message.id, event, subscriber]
             if len(traces) > self._most_traces:
                 traces.popitem(last=False)
-        elif len(steps) < MAX_STEPS * STEP:
-            steps += self._wall(), message.id, event, subscriber
+        elif len(values) < MAX_STEPS * STEP:
+            values += self._wall(), message.id, event, subscriber
 
     def trace(self, trace_id: str) -> tuple[Step, ...]:
         """Return the recorded steps of a message, in order."""
-        steps = self._traces.get(trace_id)
-        if steps is None:
-            steps = self._traces.get(self._known_as.get(trace_id, ""), [])
-        return tuple(Step(*steps[n : n + STEP]) for n in range(0, len(steps), STEP))
+        values = self._traces.get(trace_id) or self._trace_known_as(trace_id)
+        return tuple(Step(*values[n : n + STEP]) for n in range(1, len(values), STEP))
+
+    def _trace_known_as(self, known_as: str) -> TraceValues:
+        """Return the newest trace of a message by its publisher's own id."""
+        # A search: few traces are asked for, and an index would take its time for every message.
+        for trace_id, values in reversed(self._traces.items()) if known_as else ():
+            if values[0] == known_as and values[2] == trace_id:
+                return values
+        return []
 
     def shown(
         self, waiting: Callable[[str], int], buffered: Callable[[str], int]

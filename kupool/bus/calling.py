@@ -194,8 +194,15 @@ class Calls:
     # -- processing
 
     def _changed(self, call: Call) -> None:
-        self._work.append(call)
-        self._go_on()
+        if self._working or self._work:
+            self._work.append(call)
+            self._go_on()
+            return
+        self._working = True
+        self._process(call)  # as most are: nothing else is under way
+        self._working = False
+        if self._work:
+            self._go_on()
 
     def _go_on(self) -> None:
         """Process the calls that have changed: some at once, the others in later turns."""
@@ -208,14 +215,16 @@ class Calls:
         work, left = self._work, CHUNK
         while work and left:
             left -= 1
-            call = work.popleft()
-            try:
-                if call.number in self._calls:
-                    self._advance(call)
-            except BaseException:  # the other calls are not affected
-                self._log.failure("Call {number} failed unexpectedly", number=call.number)
+            self._process(work.popleft())
         self._working = False
         return bool(work)
+
+    def _process(self, call: Call) -> None:
+        try:
+            if call.number in self._calls:
+                self._advance(call)
+        except BaseException:  # the other calls are not affected
+            self._log.failure("Call {number} failed unexpectedly", number=call.number)
 
     def _advance(self, call: Call) -> None:
         """Offer a call to the next subscribers, or end it."""
@@ -281,7 +290,8 @@ class Calls:
             if taken is _TAKEN:
                 if call.offers.get(subscriber) is _OPEN:
                     call.holder = subscriber
-                    self._stop_waiting(call)
+                    if self._waiting:
+                        self._stop_waiting(call)
                     return True
             elif taken is Taken.FULL:
                 full = True
@@ -405,7 +415,8 @@ class Calls:
         del self._calls[call.number]
         self.size -= len(call.message.data)
         self._stop_timer(call)
-        self._stop_waiting(call)
+        if self._waiting:
+            self._stop_waiting(call)
         for subscriber, state in call.offers.items():
             if state is _OPEN:
                 subscriber.drop(call.number)
@@ -416,8 +427,6 @@ class Calls:
         self._waiting.setdefault(call.message.topic, {})[call.number] = call
 
     def _stop_waiting(self, call: Call) -> None:
-        if not self._waiting:
-            return
         topic = call.message.topic
         waiting = self._waiting.get(topic)
         if waiting is not None:

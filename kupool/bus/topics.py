@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Hashable, Iterator
+from functools import lru_cache
 from typing import Generic, TypeVar
 
 #: The longest topic, in characters, and the most levels it may have.
 MAX_LENGTH = 255
 MAX_LEVELS = 16
+
+#: The most topics that are remembered as valid.
+MAX_KNOWN = 1024
 
 #: A topic of ASCII, as most are: the rules of :func:`topic_name` at a tenth of their cost.
 _LEVEL = r"[!-)+-\-/-=?-~]+"
@@ -22,6 +26,10 @@ def topic_name(topic: object) -> str:
 
     An integer of 0 or more is the topic of its decimal digits.
     """
+    return _known_name(topic) if type(topic) is str else _topic_name(topic)
+
+
+def _topic_name(topic: object) -> str:
     if type(topic) is str and len(topic) <= MAX_LENGTH and _is_plain(topic):
         return topic
     name = _name(topic)
@@ -29,6 +37,10 @@ def topic_name(topic: object) -> str:
         if level in ("*", ">"):
             raise ValueError(f"topic {name!r}: a wildcard cannot be published to")
     return name
+
+
+#: The rules are not applied again to a topic that was valid a moment ago: every message has one.
+_known_name = lru_cache(maxsize=MAX_KNOWN)(_topic_name)
 
 
 def pattern_name(pattern: object) -> str:

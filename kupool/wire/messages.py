@@ -183,7 +183,7 @@ def encode_id(message_id: RequestId) -> bytes:
     """Return an id as JSON; integers of any size are returned as they were sent."""
     if isinstance(message_id, int):
         return b"%d" % message_id
-    return msgspec.json.encode(message_id)
+    return _encode(message_id)
 
 
 def encodable(text: str) -> str:

@@ -23,7 +23,6 @@ from kupool.bus.remote.messages import (
     Subscribed,
     SubscribeParams,
     UnsubscribeParams,
-    called_message,
     read_call,
     response_result,
 )
@@ -178,13 +177,12 @@ class RemoteListening:
     def called(self, link: Connection, request: ServerMessage) -> None:
         """Have a call handled, and answered if an answer is expected."""
         try:
-            params = read_call(request.params)
-            message = called_message(params)
+            name, message = read_call(request.params)
         except ValueError as error:
             if request.id is not None:
                 link.send(encode_error(request.id, BAD_PARAMS.about(str(error))))
             return
-        subscription = self._by_name.get(params.subscriber)
+        subscription = self._by_name.get(name)
         if subscription is not None and not subscription.covers(message.topic):
             subscription = None  # it was sent before the handler unsubscribed
         if request.id is None:

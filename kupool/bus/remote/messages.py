@@ -19,7 +19,7 @@ from kupool.errors import (
     ErrorText,
 )
 from kupool.wire.incoming import ServerMessage, decode_incoming
-from kupool.wire.messages import RequestId, encode_error, encode_id
+from kupool.wire.messages import RequestId, encode_error, encode_result
 
 #: As attributes of their classes, members of enumerations take fifteen times as long.
 _ANSWERED, _ANSWER = Kind.ANSWERED, CallVerdict.ANSWER
@@ -164,6 +164,14 @@ class StatusPage(msgspec.Struct):
     next: int | None = None
 
 
+class _BusRequest(msgspec.Struct, gc=False):
+    """A request as JSON, made in one step."""
+
+    id: int | str | None
+    method: str
+    params: Body
+
+
 class _CallReply(msgspec.Struct, gc=False):
     """The usual form of a reply to ``call``, decoded in one step; :class:`ServerMessage` covers all
     forms.
@@ -201,19 +209,6 @@ def encode_data(data: bytes) -> tuple[str, bool]:
     return text, False
 
 
-def _encode_body(data: bytes) -> bytes:
-    """Return the fields of a :class:`Body` as JSON, each with a comma after it."""
-    if not data:
-        return b""
-    try:
-        text = _encode(data.decode())
-    except UnicodeDecodeError:
-        text = b""
-    if not text or len(text) > 4 + len(data) * 4 // 3:
-        return b'"data":"%b","base64":true,' % b64encode(data)
-    return b'"data":%b,' % text
-
-
 def decode_data(body: Body) -> bytes:
     """Return the bytes of a body; raises :class:`ValueError`."""
     if not body.base64:
@@ -224,48 +219,55 @@ def decode_data(body: Body) -> bytes:
         raise ValueError(f"data: {error}") from None
 
 
+def encode_publish(
+    request_id: int, message: Message, timeout: float, *, redelivered: bool
+) -> bytes:
+    """Return the request that publishes a message; ``timeout`` is in seconds, and counts only if
+    the message is reliable.
+    """
+    text, base64 = encode_data(message.data)
+    params = PublishParams(
+        data=text,
+        base64=base64,
+        topic=message.topic,
+        model=message.model,
+        timeout_ms=timeout * 1000 if message.model.reliable else None,
+        key=message.key,
+        headers=dict(message.headers),
+        message=message.id,
+        redelivered=redelivered,
+    )
+    return _encode(_BusRequest(request_id, "bus.publish", params))
+
+
 def encode_call(request_id: str | None, message: Message, subscriber: str) -> bytes:
     """Return the request that delivers a message to a subscriber."""
-    # The same as to encode CallParams, in half the time.
     message_id, topic, data, model, headers, key, timeout, redelivered = message
-    more = b',"subscriber":%b' % _encode(subscriber) if subscriber else b""
-    if timeout:
+    text, base64 = encode_data(data)
+    params = CallParams(
+        data=text,
+        base64=base64,
+        topic=topic,
+        message=message_id,
+        model=model,
+        subscriber=subscriber,
+        key=key,
+        headers=dict(headers),
+        redelivered=redelivered,
+    )
+    if timeout:  # a field is left out only if it is the very object of its default
         # Rounded to three digits, in a third of the time of round().
-        more += b',"timeout_ms":%b' % _encode(int(timeout * 1_000_000 + 0.5) / 1000)
-    if key:
-        more += b',"key":%b' % _encode(key)
-    if headers:
-        more += b',"headers":%b' % _encode(dict(headers))
-    if redelivered:
-        more += b',"redelivered":true'
-    return b'{"id":%b,"method":"call","params":{%b"topic":%b,"message":%b,"model":%b%b}}' % (
-        _encode(request_id),
-        _encode_body(data),
-        _encode(topic),
-        _encode(message_id),
-        _encode(model.text),
-        more,
-    )
+        params.timeout_ms = int(timeout * 1_000_000 + 0.5) / 1000
+    return _encode(_BusRequest(request_id, "call", params))
 
 
-def read_call(params: bytes) -> CallParams:
-    """Return the params of a ``call``; raises :class:`ValueError`."""
-    return _decode_call(params)
-
-
-def called_message(params: CallParams) -> Message:
-    """Return the message in a ``call``; raises :class:`ValueError`."""
-    values = (
-        params.message,
-        params.topic,
-        decode_data(params),
-        params.model,
-        params.headers,
-        params.key,
-        params.timeout_ms / 1000,
-        params.redelivered,
-    )
-    return with_values(Message, values)
+def read_call(params: bytes) -> tuple[str, Message]:
+    """Return the subscriber's name and the message in a ``call``; raises :class:`ValueError`."""
+    call = _decode_call(params)
+    data = decode_data(call) if call.base64 else call.data.encode()
+    time_limit, again = call.timeout_ms / 1000, call.redelivered
+    values = call.message, call.topic, data, call.model, call.headers, call.key, time_limit, again
+    return call.subscriber, with_values(Message, values)
 
 
 def encode_outcome(request_id: RequestId, outcome: Outcome) -> bytes:
@@ -276,20 +278,17 @@ def encode_outcome(request_id: RequestId, outcome: Outcome) -> bytes:
             return encode_error(request_id, TIMEOUT)
         if kind is Kind.NO_SUBSCRIBER:
             return encode_error(request_id, NO_SUBSCRIBER)
-    # The same as to encode Published, in half the time.
-    more = b',"status":%d' % status if status else b""
-    if reason:
-        more += b',"reason":%b' % _encode(reason)
-    if subscriber:
-        more += b',"subscriber":%b' % _encode(subscriber)
-    if receivers:
-        more += b',"receivers":%d' % receivers
-    return b'{"id":%b,"result":{%b"outcome":%b%b}}' % (
-        encode_id(request_id),
-        _encode_body(data),
-        _encode(kind.text),
-        more,
+    text, base64 = encode_data(data)
+    result = Published(
+        data=text,
+        base64=base64,
+        outcome=kind,
+        status=status,
+        reason=reason,
+        subscriber=subscriber,
+        receivers=receivers,
     )
+    return encode_result(request_id, result)
 
 
 def read_outcome(reply: ServerMessage) -> Outcome:
@@ -300,7 +299,7 @@ def read_outcome(reply: ServerMessage) -> Outcome:
         return Outcome(Kind.REFUSED, reason=reply.error) if kind is None else Outcome(kind)
     try:
         found = _decode_published(reply.result)
-        data = decode_data(found)
+        data = decode_data(found) if found.base64 else found.data.encode()
     except ValueError as error:
         return Outcome(Kind.REFUSED, reason=f"an answer that cannot be read: {error}")
     values = (found.outcome, data, found.status, found.reason, found.subscriber, found.receivers)

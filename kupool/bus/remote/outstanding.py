@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from itertools import count
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
@@ -12,14 +11,13 @@ from twisted.internet.interfaces import IReactorTime
 from kupool.bus.broker import BUS_CLOSED, BUS_FULL
 from kupool.bus.messages import Kind, Message, Model, Outcome, Topic
 from kupool.bus.publishing import MIN_TIMEOUT, make_message
-from kupool.bus.remote.messages import PublishParams, encode_data, read_outcome
+from kupool.bus.remote.messages import encode_publish, read_outcome
 from kupool.bus.settings import BusSettings
 from kupool.bus.unguessable import Unguessable
 from kupool.net.dialling.answers import Answers
 from kupool.net.dialling.deadlines import Deadlines, Reading
 from kupool.session.connection import Connection
 from kupool.wire.incoming import ServerMessage
-from kupool.wire.messages import encode_request
 
 #: Seconds after its deadline at which the client gives up a call: the server's reply may still be
 #: on its way.
@@ -31,13 +29,12 @@ NOT_CONNECTED = "not connected"
 class Publishing:
     """A publish without an outcome; ``deadline`` is in seconds of the clock."""
 
-    __slots__ = ("deadline", "message", "outcome", "request", "sent")
+    __slots__ = ("deadline", "message", "request", "sent")
 
-    def __init__(self, message: Message, deadline: float, outcome: Deferred[Outcome]) -> None:
+    def __init__(self, message: Message, deadline: float) -> None:
         self.message = message
         self.deadline = deadline
-        self.outcome = outcome
-        #: The id of the request that was sent.
+        #: The id of the request whose answer is pending; 0 if there is none.
         self.request = 0
         self.sent = False
 
@@ -59,15 +56,14 @@ class Outstanding:
         reading: Reading,
         refusal: Callable[[], str],
     ) -> None:
-        self._clock = clock
+        self._now = clock.seconds
         self._settings = settings
-        self._numbers = count(1)
         self._ids = Unguessable()
         self._link = link
         self._answers = answers
         self._refusal = refusal
-        self._deadlines: Deadlines[int] = Deadlines(clock, reading, self._overdue)
-        self._publishing: dict[int, Publishing] = {}
+        self._deadlines: Deadlines[Deferred[Outcome]] = Deadlines(clock, reading, self._overdue)
+        self._publishing: dict[Deferred[Outcome], Publishing] = {}
         self._size = 0
         self._closed = False
 
@@ -82,7 +78,7 @@ class Outstanding:
         headers: Mapping[str, str] | None,
     ) -> Deferred[Outcome]:
         """Send a message now or over the next connection; raises as a publish does."""
-        number, settings = next(self._numbers), self._settings
+        settings = self._settings
         message_id = self._ids.text()
         message = make_message(
             settings, message_id, model, topic, data=data, timeout=timeout, key=key, headers=headers
@@ -91,46 +87,47 @@ class Outstanding:
         if reason:
             return succeed(Outcome(Kind.REFUSED, reason=reason))
         limit = message.timeout or settings.timeout
-        outcome: Deferred[Outcome] = Deferred(lambda _: self._cancelled(number))
-        publishing = Publishing(message, self._clock.seconds() + limit, outcome)
-        self._deadlines.add(number, limit + GRACE)
-        self._publishing[number] = publishing
+        outcome: Deferred[Outcome] = Deferred(self._forget)
+        publishing = Publishing(message, self._now() + limit)
+        self._deadlines.add(outcome, limit + GRACE)
+        self._publishing[outcome] = publishing
         self._size += len(data)
         link = self._link()
         if link is not None:
-            self._send(link, number, publishing)
+            self._send(link, outcome, publishing)
         return outcome
 
     def up(self, link: Connection) -> None:
         """Send the messages without an outcome over a new connection."""
-        for number, publishing in list(self._publishing.items()):
-            self._send(link, number, publishing)
+        for outcome, publishing in list(self._publishing.items()):
+            self._send(link, outcome, publishing)
 
-    def _told(self, number: int, reply: ServerMessage | bytes | Exception) -> None:
-        publishing = self._publishing.get(number)
+    def _told(self, outcome: Deferred[Outcome], reply: ServerMessage | bytes | Exception) -> None:
+        publishing = self._publishing.get(outcome)
         if publishing is None:
             return
+        publishing.request = 0
         if isinstance(reply, ServerMessage):
-            self._end(number, read_outcome(reply))
+            self._end(outcome, read_outcome(reply))
         elif not publishing.message.model.reliable:
-            self._end(number, Outcome(Kind.REFUSED, reason="the connection was lost"))
+            self._end(outcome, Outcome(Kind.REFUSED, reason="the connection was lost"))
 
     def gone(self) -> None:
         """There will be no connection again: refuse every call."""
-        for number in list(self._publishing):
-            self._end(number, Outcome(Kind.REFUSED, reason=self._refusal()))
+        for outcome in list(self._publishing):
+            self._end(outcome, Outcome(Kind.REFUSED, reason=self._refusal()))
 
     def close(self) -> None:
         """Refuse every call, and those that follow."""
         self._closed = True
-        for number in list(self._publishing):
-            self._end(number, Outcome(Kind.REFUSED, reason=BUS_CLOSED))
+        for outcome in list(self._publishing):
+            self._end(outcome, Outcome(Kind.REFUSED, reason=BUS_CLOSED))
 
     def _why_not(self, model: Model, size: int) -> str:
         if self._closed:
             return BUS_CLOSED
-        if self._refusal():
-            return self._refusal()
+        if refusal := self._refusal():
+            return refusal
         settings = self._settings
         if (
             len(self._publishing) >= settings.max_calls
@@ -145,53 +142,37 @@ class Outstanding:
                 return "the connection is slow"
         return ""
 
-    def _send(self, link: Connection, number: int, publishing: Publishing) -> None:
-        message = publishing.message
-        left = publishing.deadline - self._clock.seconds()
+    def _send(self, link: Connection, outcome: Deferred[Outcome], publishing: Publishing) -> None:
+        left = publishing.deadline - self._now()
         if left < MIN_TIMEOUT:
             return  # it is about to expire
-        text, base64 = encode_data(message.data)
-        params = PublishParams(
-            topic=message.topic,
-            model=message.model,
-            data=text,
-            base64=base64,
-            timeout_ms=left * 1000 if message.model.reliable else None,
-            key=message.key,
-            headers=dict(message.headers),
-            message=message.id,
-            redelivered=publishing.sent,
-        )
-        publishing.sent = True
-        publishing.request = self._answers.next_id()
-        self._answers.expect(publishing.request, partial(self._told, number))
+        again, publishing.sent = publishing.sent, True
+        publishing.request = request_id = self._answers.next_id()
+        self._answers.expect(request_id, partial(self._told, outcome))
         try:
-            link.send(encode_request(publishing.request, "bus.publish", params))
+            link.send(encode_publish(request_id, publishing.message, left, redelivered=again))
         except ValueError as error:  # or over the limit of the connection's codec
-            self._end(number, Outcome(Kind.REFUSED, reason=str(error)))
+            self._end(outcome, Outcome(Kind.REFUSED, reason=str(error)))
 
-    def _forget(self, number: int) -> Publishing | None:
-        publishing = self._publishing.pop(number, None)
+    def _forget(self, outcome: Deferred[Outcome]) -> None:
+        publishing = self._publishing.pop(outcome, None)
         if publishing is not None:
             self._size -= len(publishing.message.data)
-            self._deadlines.remove(number)
-            self._answers.forget(publishing.request)
-        return publishing
+            self._deadlines.remove(outcome)
+            if publishing.request:
+                self._answers.forget(publishing.request)
 
-    def _cancelled(self, number: int) -> None:
-        self._forget(number)
+    def _end(self, outcome: Deferred[Outcome], result: Outcome) -> None:
+        if outcome in self._publishing:
+            self._forget(outcome)
+            outcome.callback(result)
 
-    def _end(self, number: int, outcome: Outcome) -> None:
-        publishing = self._forget(number)
-        if publishing is not None:
-            publishing.outcome.callback(outcome)
-
-    def _overdue(self, number: int, seconds: float) -> None:
-        publishing = self._publishing[number]
-        if publishing.message.model.reliable:
-            self._end(number, Outcome(Kind.TIMEOUT, reason="" if self._link() else NOT_CONNECTED))
+    def _overdue(self, outcome: Deferred[Outcome], seconds: float) -> None:
+        if self._publishing[outcome].message.model.reliable:
+            reason = "" if self._link() else NOT_CONNECTED
+            self._end(outcome, Outcome(Kind.TIMEOUT, reason=reason))
         else:
-            self._end(number, Outcome(Kind.REFUSED, reason="the server said nothing"))
+            self._end(outcome, Outcome(Kind.REFUSED, reason="the server said nothing"))
 
 
 __all__ = ["GRACE", "NOT_CONNECTED", "Outstanding"]

@@ -35,7 +35,6 @@ class BusPeer:
         self.has_listened = False
         #: Callers that wait for all outcomes.
         self.settled: Deferred[None] | None = None
-        self.publishing = 0
         #: The size of the data of each publish, and the function that ends it without an outcome.
         self._sizes: dict[int, int] = {}
         self._ends: dict[int, Callable[[], None]] = {}
@@ -51,9 +50,14 @@ class BusPeer:
 
     # -- publishes
 
+    @property
+    def publishing(self) -> int:
+        """How many publishes have no outcome yet."""
+        return len(self._sizes)
+
     def refuses_call(self, limits: PeerLimits, size: int) -> str:
         """Return which limit one more publish of this many bytes would exceed; empty if none."""
-        if self.publishing >= limits.publishing:
+        if len(self._sizes) >= limits.publishing:
             return "open calls of one session"
         for share in self.shares:
             if share.is_user:
@@ -78,13 +82,12 @@ class BusPeer:
 
     def begin(self, size: int) -> int:
         """Count a publish of this many bytes; returns its number."""
-        self._begun += 1
-        self._sizes[self._begun] = size
-        self.publishing += 1
+        self._begun = number = self._begun + 1
+        self._sizes[number] = size
         for share in self.shares:
             share.calls += 1
             share.size += size
-        return self._begun
+        return number
 
     def opened(self, number: int, end: Callable[[], None]) -> None:
         """Record the function that ends a publish, unless it has an outcome already."""
@@ -97,12 +100,11 @@ class BusPeer:
         if size is None:
             return False
         self._ends.pop(number, None)
-        self.publishing -= 1
         for share in self.shares:
             share.calls -= 1
             share.size -= size
         settled = self.settled
-        if settled is not None and not self.publishing:
+        if settled is not None and not self._sizes:
             self.settled = None
             settled.callback(None)
         return True

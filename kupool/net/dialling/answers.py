@@ -97,7 +97,8 @@ class Answers:
 
     def take(self, reply: ServerMessage) -> bool:
         """Pass a reply to its request; returns whether there was one."""
-        told = self._answered(reply.id)
+        number = reply.id
+        told = self._pop(number) if type(number) is int else self._answered(number)
         if told is None:
             return False
         told(reply)
@@ -126,8 +127,6 @@ class Answers:
             told(RequestTimeout(seconds))
 
     def _answered(self, number: int | str | None) -> Told | None:
-        if isinstance(number, int):
-            return self._pop(number)
         if isinstance(number, str) and _ERROR_OF.fullmatch(number):
             key = self._keys.get(int(number[1:]))
             return None if key is None else self._pop(key)

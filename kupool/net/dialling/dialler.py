@@ -51,7 +51,6 @@ from kupool.wire.framing import (
     Control,
     Framing,
     Item,
-    Tlv,
     encode_frame,
 )
 from kupool.wire.incoming import ServerMessage, decode_incoming, read_close
@@ -435,16 +434,16 @@ class Dialler:
 
     def dispatch(self, connection: Connection, item: Item) -> bytes | None:
         """Handle one message of the server; called by the framework."""
-        if isinstance(item, Control):
+        if isinstance(item, bytes):  # as most are
+            payload = item
+        elif isinstance(item, Control):
             return self._controlled(connection, item)
-        if isinstance(item, Tlv):
+        else:
             if self.answers.numbered(item):
                 return None
             if item.message_id:
                 return self._user.received(connection, item, None)
             payload = item.payload
-        else:
-            payload = item
         try:
             message = decode_incoming(payload)
         except (ValueError, RecursionError):
@@ -454,11 +453,9 @@ class Dialler:
                 return None
         elif message.method == "ping":
             return self._pinged(connection, item, message)
-        else:
-            close = read_close(message)
-            if close is not None:
-                self._closes(connection, close)
-                return None
+        elif message.method == "close" and (close := read_close(message)) is not None:
+            self._closes(connection, close)
+            return None
         return self._user.received(connection, item, message)
 
     def _controlled(self, connection: Connection, item: Control) -> bytes | None:

@@ -203,6 +203,8 @@ class Router(Registered):
             return self._no_handler(connection, key, to, arguments)
         try:
             result = handler(*arguments)
+            if result is LATER:
+                return None
             if type(result) in _AT_ONCE:  # the fast path of most results
                 return self._result(connection, to, result)
         except BaseException:  # SystemExit and KeyboardInterrupt too

@@ -80,8 +80,17 @@ class AccountsTests(SynchronousTestCase):
         self.assertEqual(self.accounts.trace("other"), ())
 
     def test_by_what_its_publisher_calls_it(self) -> None:
-        self.accounts.published(self.message(), "mine")
-        self.assertEqual(self.steps("mine"), ["published"])
+        for name in ("1", "2"):  # of two publishers
+            self.clock.advance(1)
+            self.accounts.published(self.message(name), "mine")
+        self.accounts.step(self.message("1"), "offered")
+        self.accounts.published(self.message("3"))
+        self.accounts.published(self.message("4", trace_id="both"), "in a trace")
+        self.assertEqual(self.accounts.trace("mine"), (Step(2.0, "2", "published"),))
+        self.assertEqual(self.steps("1"), ["published", "offered"])
+        self.assertEqual(self.steps("both"), ["published"])
+        for unknown in ("in a trace", "other", ""):
+            self.assertEqual(self.steps(unknown), [])
 
     def test_several_messages_of_one_trace(self) -> None:
         for name in ("1", "2"):

@@ -7,6 +7,7 @@ import sys
 from itertools import product
 from typing import Any
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
@@ -27,9 +28,11 @@ from kupool.bus.remote.messages import (
     encode_call,
     encode_data,
     encode_outcome,
+    encode_publish,
+    read_call,
     read_reply,
 )
-from kupool.bus.topics import Trie, matches, overlaps, pattern_name, topic_name
+from kupool.bus.topics import MAX_KNOWN, Trie, matches, overlaps, pattern_name, topic_name
 from kupool.bus.topics import covers as wider
 from kupool.timing.timers import Timers
 from kupool.wire.messages import encode_request, encode_result
@@ -113,6 +116,15 @@ class TopicTests(SynchronousTestCase):
                 topic_name(bad)
         with self.assertRaises(ValueError):
             pattern_name(">.a")
+
+    def test_names_that_are_remembered(self) -> None:
+        """Issue 13 build 8: a name is valid or not, however often and in whatever type it comes."""
+        for _ in range(3):
+            for topic in (1, "1", *map(str, range(2, MAX_KNOWN + 2)), "1"):
+                self.assertEqual(topic_name(topic), str(topic))
+            for bad in (True, 1.0, "*", "a b"):
+                with self.assertRaises(ValueError):
+                    topic_name(bad)
 
 
 class BufferTests(SynchronousTestCase):
@@ -327,7 +339,18 @@ class WireTests(SynchronousTestCase):
             b'"model":"reliable-random","subscriber":"s","timeout_ms":1234.568,"key":"k",'
             b'"headers":{"h":"1"},"redelivered":true}}',
         )
+        self.assertEqual(
+            encode_publish(7, message, 1.5, redelivered=True),
+            b'{"id":7,"method":"bus.publish","params":{"data":"a \\"b\\"","topic":"t",'
+            b'"model":"reliable-random","timeout_ms":1500.0,"key":"k","headers":{"h":"1"},'
+            b'"message":"m","redelivered":true}}',
+        )
         bare = Message("m", "t", b"\xff", Model.UNRELIABLE_ALL, {})
+        self.assertEqual(
+            encode_publish(8, bare, 1.5, redelivered=False),
+            b'{"id":8,"method":"bus.publish","params":{"data":"/w==","base64":true,"topic":"t",'
+            b'"model":"unreliable-all","message":"m"}}',
+        )
         self.assertEqual(
             encode_call(None, bare, ""),
             b'{"id":null,"method":"call","params":{"data":"/w==","base64":true,"topic":"t",'
@@ -369,6 +392,8 @@ class WireTests(SynchronousTestCase):
             params.timeout_ms = round(timeout * 1000, 3)
         expected = encode_request("00.1", "call", params)
         self.assertEqual(encode_call("00.1", message, key), expected)
+        received = message._replace(timeout=params.timeout_ms / 1000)
+        self.assertEqual(read_call(msgspec.json.encode(params)), (key, received))
 
     @given(
         st.sampled_from([Kind.ANSWERED, Kind.REFUSED, Kind.SENT]),

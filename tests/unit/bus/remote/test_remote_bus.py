@@ -319,6 +319,31 @@ class ReconnectTests(_Suite):
         self.assertEqual(self.successResultOf(waiting).data, b"answer")
         self.assertFalse(self.heard[0].redelivered)
 
+    def test_cancelled(self) -> None:
+        """A-22: nothing is left of a call that is cancelled, and its late answer is ignored."""
+        bus, listener = self.connect(), self.connect()
+        answer: Deferred[bytes] = Deferred()
+        self.listen(listener, lambda message: answer)
+        for sent in (True, False):
+            if not sent:
+                self.site.wires[0].abortConnection()
+            waiting = bus.publish_reliable_random(b"x" * 30, "t")
+            self.settle()
+            self.assertEqual(self.held(bus), (1, 30, int(sent)))
+            waiting.cancel()
+            self.failureResultOf(waiting, CancelledError)
+            self.assertEqual(self.held(bus), (0, 0, 0))
+            if sent:
+                answer.callback(b"late")
+                self.settle()
+        self.settle(10)
+        self.assertTrue(bus.connected)
+
+    def held(self, bus: RemoteBus) -> tuple[int, int, int]:
+        """Return the calls of a bus, the bytes of them, and the answers that it waits for."""
+        outstanding = bus._outstanding
+        return len(outstanding._publishing), outstanding._size, len(bus._dialler.answers)
+
     def test_bounds(self) -> None:
         """A-13: what waits for the server is bounded, too."""
         bus = self.connect(settings=BusSettings(max_calls=2))
