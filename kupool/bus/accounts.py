@@ -90,10 +90,10 @@ class Accounts:
         self.counts[outcome] += 1
         self.step(message, outcome)
 
-    def happened(self, message: Message, what: str, times: int = 1) -> None:
+    def happened(self, message: Message, what: str) -> None:
         """Count an event of a message's topic, and of the whole bus."""
-        self._account(message.topic).counts[what] += times
-        self.counts[what] += times
+        self._account(message.topic).counts[what] += 1
+        self.counts[what] += 1
 
     def _account(self, topic: str) -> TopicAccount:
         topics = self._topics
@@ -124,7 +124,7 @@ class Accounts:
         """Return the recorded steps of a message, in order."""
         steps = self._traces.get(trace_id)
         if steps is None:
-            steps = self._traces.get(self._known_as.get(trace_id, ""), [])
+            steps = self._traces.get(self._known_as.get(trace_id, trace_id), [])
         return tuple(Step(*steps[n : n + STEP]) for n in range(0, len(steps), STEP))
 
     def shown(
