@@ -214,6 +214,18 @@ class OfferTests(BrokerCase):
         self.clock.advance(1.0)
         self.assertEqual([m.redelivered for s in sinks for m in s.messages], [False, False])
 
+    def test_a_late_failure_of_one_that_was_asked_before(self) -> None:
+        """A-20: the one that is asked now keeps its share of the time."""
+        sinks = [Sink(self.broker, str(n)) for n in range(3)]
+        self.publish()
+        (first,) = [sink for sink in sinks if sink.messages]
+        self.clock.advance(1.0)
+        first.answer(FAILED)
+        self.clock.advance(0.9)
+        self.assertEqual(sum(len(sink.messages) for sink in sinks), 2)
+        self.clock.advance(0.2)
+        self.assertEqual(sum(len(sink.messages) for sink in sinks), 3)
+
     def test_after_one_that_is_gone(self) -> None:
         """Whether it was lost with the call, or when it was asked."""
         Sink(self.broker, "gone", taken=Taken.GONE)
