@@ -173,8 +173,10 @@ class KnowingTests(_Suite):
         waiting = one.bus.subscribe(["t"], one.answer)
         self.settle(0.1)
         self.assertNoResult(waiting)
+        self.assertTrue(one.bus.connected)
         one.carrier.cut()
         self.successResultOf(waiting)
+        self.assertFalse(one.bus.connected)
 
     def test_subscribing_again_is_quick(self) -> None:
         """A-04: what the others know already they are not waited for."""
