@@ -84,10 +84,10 @@ class Accounts:
         self.counts[outcome] += 1
         self.step(message, outcome)
 
-    def happened(self, message: Message, what: str, times: int = 1) -> None:
+    def happened(self, message: Message, what: str) -> None:
         """Count an event of a message's topic, and of the whole bus."""
-        self._account(message.topic).counts[what] += times
-        self.counts[what] += times
+        self._account(message.topic).counts[what] += 1
+        self.counts[what] += 1
 
     def _account(self, topic: str) -> TopicAccount:
         topics = self._topics

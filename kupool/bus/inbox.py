@@ -83,7 +83,6 @@ class Inbox:
         """Take no more messages, drop those that have not begun, and cancel the others."""
         self._closed = True
         self._queue.clear()
-        self._size = 0
         for result, _ in list(self._running.values()):
             result.cancel()
 

@@ -7,7 +7,7 @@ from typing import Any
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from kupool.bus.accounts import MAX_STEPS, START, Accounts
+from kupool.bus.accounts import Accounts
 from kupool.bus.messages import Message, Model
 from kupool.bus.settings import BusSettings
 from kupool.bus.status import Recent, Step
@@ -40,7 +40,8 @@ class AccountsTests(SynchronousTestCase):
         for topic, outcome in (("t", "delivered"), ("t", "expired"), ("u", "delivered")):
             message = self.message(topic=topic)
             self.accounts.ended(message, self.accounts.published(message), outcome)
-        self.accounts.happened(self.message(topic="t"), "not sent", 3)
+        for _ in range(3):
+            self.accounts.happened(self.message(topic="t"), "not sent")
         first, second = self.shown()[1], self.shown()[0]
         self.assertEqual((first.topic, second.topic), ("t", "u"))
         counts = {"published": 2, "delivered": 1, "expired": 1, "not sent": 3}
@@ -50,18 +51,18 @@ class AccountsTests(SynchronousTestCase):
         self.assertEqual(self.accounts.counts, everything)
 
     def test_last_messages(self) -> None:
-        """With the beginning of the data, its size, the time, and the outcome."""
+        """With the first 64 bytes of the data, its size, the time, and the outcome."""
         self.accounts = self.make(recent=2)
         for n in range(3):
             self.clock.advance(1)
-            message = self.message(str(n), data=b"x" * (START + n))
+            message = self.message(str(n), data=b"x" * (64 + n))
             note = self.accounts.published(message)
         self.accounts.ended(message, note, "delivered")
         (account,) = self.shown()
-        model, start = "unreliable-all", b"x" * START
+        model, start = "unreliable-all", b"x" * 64
         expected = (
-            Recent("1", 2.0, model, START + 1, start, ""),
-            Recent("2", 3.0, model, START + 2, start, "delivered"),
+            Recent("1", 2.0, model, 65, start, ""),
+            Recent("2", 3.0, model, 66, start, "delivered"),
         )
         self.assertEqual(account.recent, expected)
 
@@ -109,9 +110,27 @@ class AccountsTests(SynchronousTestCase):
         self.accounts.happened(self.message("b", "b"), "expired")
         self.accounts.published(self.message("d", "d"))
         self.assertEqual([account.topic for account in self.shown()], ["b", "d"])
-        for _ in range(2 * MAX_STEPS):
+        for _ in range(200):
             self.accounts.step(self.message("d", "d"), "offered")
-        self.assertEqual(len(self.steps("d")), MAX_STEPS)
+        self.assertEqual(len(self.steps("d")), 100)
+
+    def test_names_of_publishers_are_forgotten_on_their_own(self) -> None:
+        """The messages of one trace do not keep the names of all their publishers."""
+        self.accounts = self.make(max_traces=2)
+        for name in "abc":
+            self.accounts.published(self.message(name, trace_id="c"), f"my {name}")
+        self.accounts.published(self.message("a"), "my a")
+        self.accounts.published(self.message("b", trace_id="a"), "my b")
+        self.assertEqual(self.steps("my a"), ["published"] * 2)
+        self.accounts.published(self.message("d", trace_id="a"), "my d")
+        self.assertEqual(self.steps("my a"), [])
+        self.assertEqual(len(self.steps("a")), 3)
+
+    def test_a_message_that_its_publisher_gave_no_name(self) -> None:
+        """It is found by its own id alone."""
+        self.accounts.published(self.message())
+        for other in ("", "!", "other"):
+            self.assertEqual(self.steps(other), [])
 
     def test_no_traces(self) -> None:
         self.accounts = self.make(max_traces=0)

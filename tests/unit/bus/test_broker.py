@@ -6,72 +6,19 @@ from collections import Counter
 from random import Random
 from typing import Any
 
-from twisted.internet.task import Clock
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.logger import ILogObserver, globalLogPublisher
+from zope.interface import directlyProvides
 
-from kupool.bus import BusSettings, Kind, Message, Model, Outcome
-from kupool.bus.broker import BUS_CLOSED, BUS_FULL, Broker
+from kupool.bus import Kind, Message, Model, Outcome
+from kupool.bus.broker import BUS_CLOSED, BUS_FULL, SHARE_FULL, TOO_LARGE
+from kupool.bus.buffer import BufferOwner
 from kupool.bus.calling import FRESH
-from kupool.bus.calls import CallVerdict, Response, Taken
+from kupool.bus.calls import Taken
 from kupool.bus.publishing import make_message
-
-ANSWER = Response(CallVerdict.ANSWER, b"answer")
-FAILED = Response(CallVerdict.FAILED, text="broken")
-NOT_MINE = Response(CallVerdict.NOT_MINE)
+from tests.fakes.broker_case import ANSWER, FAILED, NOT_MINE, BrokerCase, Sink
 
 
-class Sink:
-    """A subscriber that notes what it is given, and takes it as it is told to."""
-
-    def __init__(self, broker: Broker, name: str, *topics: str, taken: Any = Taken.YES) -> None:
-        self.broker = broker
-        self.name = name
-        self.taken = taken
-        self.messages: list[Message] = []
-        self.numbers: list[int] = []
-        broker.subscribe(name, topics or ("t",), self.deliver)
-
-    def deliver(self, message: Message, number: int | None) -> Taken:
-        if self.taken is Taken.YES:
-            self.messages.append(message)
-            if number is not None:
-                self.numbers.append(number)
-        return self.taken  # type: ignore[no-any-return]
-
-    def answer(self, response: Response = ANSWER) -> None:
-        """Answer the first that is not answered."""
-        self.broker.answer(self.name, self.numbers.pop(0), response)
-
-
-class _Suite(SynchronousTestCase):
-    def setUp(self) -> None:
-        self.clock = Clock()
-        self.outcomes: list[Outcome] = []
-        self.broker = self.make()
-
-    def make(self, **limits: Any) -> Broker:
-        return Broker(self.clock, BusSettings(**limits), wall=self.clock.seconds, random=Random(17))
-
-    def publish(
-        self,
-        model: Model = Model.RELIABLE_RANDOM,
-        topic: str = "t",
-        data: bytes = b"",
-        timeout: float = 3.0,
-        done: Any = None,
-    ) -> Any:
-        broker = self.broker
-        message = make_message(
-            broker.settings, broker.message_id(), model, topic, data=data, timeout=timeout
-        )
-        return broker.publish(message, done or self.outcomes.append)
-
-    @property
-    def kinds(self) -> list[Kind]:
-        return [outcome.kind for outcome in self.outcomes]
-
-
-class BoundsTests(_Suite):
+class BoundsTests(BrokerCase):
     """A-13: over a limit the publisher hears it at once."""
 
     def test_calls(self) -> None:
@@ -126,7 +73,7 @@ class BoundsTests(_Suite):
         self.assertEqual(self.broker.status().counts["published"], 50)
 
 
-class DeliveryTests(_Suite):
+class DeliveryTests(BrokerCase):
     def test_failed_write(self) -> None:
         """A-33: where a write fails another gets it."""
         Sink(self.broker, "gone", taken=Taken.GONE)
@@ -444,7 +391,131 @@ class DeliveryTests(_Suite):
             Sink(self.broker, "b")
 
 
-class KillTests(_Suite):
+class ReportTests(BrokerCase):
+    """A-37, A-13: what became of a message is told to its publisher and counted, and refusals are
+    logged now and then.
+    """
+
+    def of(self, name: str) -> Any:
+        (topic,) = [topic for topic in self.broker.status().topics if topic.topic == name]
+        return topic
+
+    def test_why_an_unreliable_message_is_refused(self) -> None:
+        """The reason names what is full; the counts say what the subscribers did."""
+        for taken, reason in (
+            (Taken.FULL, "every subscriber has enough to do"),
+            (Taken.TOO_LARGE, TOO_LARGE),
+        ):
+            Sink(self.broker, "a", taken=taken)
+            self.publish(Model.UNRELIABLE_ALL)
+            self.assertEqual(self.outcomes.pop(), Outcome(Kind.REFUSED, reason=reason))
+            self.assertEqual(self.of("t").counts[f"not sent: {taken.value}"], 1)
+            self.broker.remove("a")
+        self.assertEqual(self.of("t").counts["overflow"], 2)
+
+    def test_whose_share_is_full(self) -> None:
+        """Its owner is told when others would still have room."""
+        self.broker = self.make(buffer_total=80, buffer_bytes=60)
+        owners = [BufferOwner(True, "ann")]
+        for data, reason in ((b"x" * 10, ""), (b"x", SHARE_FULL)):
+            self.publish_of(owners, data)
+            kind = Kind.REFUSED if reason else Kind.SENT
+            self.assertEqual(self.outcomes.pop(), Outcome(kind, reason=reason))
+        self.publish(Model.UNRELIABLE_ALL, data=b"x" * 50)
+        self.publish(Model.UNRELIABLE_ALL, data=b"x")
+        self.assertEqual(
+            self.outcomes, [Outcome(Kind.SENT), Outcome(Kind.REFUSED, reason=BUS_FULL)]
+        )
+
+    def publish_of(self, owners: list[BufferOwner], data: bytes) -> None:
+        settings, new_id = self.broker.settings, self.broker.message_id()
+        message = make_message(settings, new_id, Model.UNRELIABLE_ALL, "t", data=data)
+        self.broker.publish(message, self.outcomes.append, owners=owners)
+
+    def test_one_kept_message_that_is_too_large(self) -> None:
+        """A-32: it is given up, and those behind it are delivered."""
+        for data in (b"large", b"1", b"2"):
+            self.publish(Model.UNRELIABLE_ALL, data=data)
+        taken: list[bytes] = []
+
+        def deliver(message: Message, number: int | None) -> Taken:
+            if message.data == b"large":
+                return Taken.TOO_LARGE
+            taken.append(message.data)
+            return Taken.YES
+
+        self.broker.subscribe("a", ["t"], deliver)
+        self.assertEqual((taken, self.of("t").buffered), ([b"1", b"2"], 0))
+        counts = self.of("t").counts
+        self.assertEqual((counts["overflow"], counts["delivered"]), (1, 2))
+
+    def test_kept_for_one_that_is_busy(self) -> None:
+        """A-32: what it does not take stays for the next."""
+        self.publish(Model.UNRELIABLE_ALL, data=b"1")
+        Sink(self.broker, "busy", taken=Taken.FULL)
+        self.assertEqual(self.of("t").buffered, 1)
+        self.assertEqual([m.data for m in Sink(self.broker, "next").messages], [b"1"])
+        self.assertEqual(self.of("t").buffered, 0)
+
+    def test_nothing_is_kept_after_the_end(self) -> None:
+        self.publish(Model.UNRELIABLE_ALL, data=b"1")
+        self.broker.close()
+        self.assertEqual(self.of("t").buffered, 0)
+
+    def test_while_subscribers_may_be_unknown(self) -> None:
+        """A-31: unreliable messages are refused for that reason, until all are known."""
+        sink = Sink(self.broker, "a")
+        self.broker.incomplete("not all known")
+        self.publish(Model.UNRELIABLE_ALL)
+        self.broker.incomplete("")
+        self.publish(Model.UNRELIABLE_ALL)
+        expected = [Outcome(Kind.REFUSED, reason="not all known"), Outcome(Kind.SENT, receivers=1)]
+        self.assertEqual((self.outcomes, len(sink.messages)), (expected, 1))
+
+    def test_who_is_told_of_changes(self) -> None:
+        """Whoever asked for it is called when a subscriber has come, changed or gone."""
+        told: list[int] = []
+        self.broker.on_listeners_changed(
+            lambda: told.append(len(self.broker.listening("t")) + len(self.broker.listening("u")))
+        )
+        Sink(self.broker, "a")
+        Sink(self.broker, "a", "u")
+        self.broker.unsubscribe("a", ["t"])
+        self.broker.remove("a")
+        self.broker.remove("a")
+        self.assertEqual(told, [1, 2, 1, 0])
+
+    def test_known_matches_are_bounded(self) -> None:
+        """A-13: those of 1024 topics are kept until a subscription changes."""
+        Sink(self.broker, "a", ">")
+        first = self.broker.listening("t")
+        for n in range(1023):
+            self.broker.listening(str(n))
+        self.assertIs(self.broker.listening("t"), first)
+        self.broker.listening("one more")
+        self.assertIsNot(self.broker.listening("t"), first)
+        self.assertEqual(self.broker.listening("t"), first)
+
+    def test_refusals_in_the_log(self) -> None:
+        """All are counted. A line of the log for each reason stands for a minute."""
+        lines: list[tuple[str, int]] = []
+
+        def observe(event: Any) -> None:
+            if "reason" in event:
+                lines.append((event["reason"], event["count"]))
+
+        directlyProvides(observe, ILogObserver)
+        globalLogPublisher.addObserver(observe)
+        self.addCleanup(globalLogPublisher.removeObserver, observe)
+        for seconds, reason in ((0, "one"), (0, "one"), (30, "other"), (29, "one"), (1, "one")):
+            self.clock.advance(seconds)
+            self.broker.turned_away(reason)
+        self.assertEqual(lines, [("one", 1), ("other", 1), ("one", 4)])
+        counts = self.broker.status().counts
+        self.assertEqual((counts["turned away: one"], counts["turned away: other"]), (4, 1))
+
+
+class KillTests(BrokerCase):
     """A-20..A-22: whoever dies, every call has exactly one outcome by its deadline."""
 
     #: Calls in each run.

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from kupool.bus import Answer
+from kupool.bus import Answer, Message, Model, Refusal
 from kupool.bus.calls import CallVerdict, Response
-from kupool.bus.inbox import UNSENDABLE, answered
+from kupool.bus.inbox import UNSENDABLE, Inbox, answered
+from kupool.bus.settings import BusSettings
 
 
 class AnsweredTests(SynchronousTestCase):
@@ -34,3 +37,66 @@ class AnsweredTests(SynchronousTestCase):
         self.assertEqual(
             too_large, Response(CallVerdict.FAILED, text="answer of 11 bytes: too large")
         )
+
+
+class HandlingTests(SynchronousTestCase):
+    """A-16: what a handler gets, and what is told of its result."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.heard: list[Message] = []
+        self.responses: list[Response] = []
+        self.result: Any = None
+
+    def handler(self, message: Message) -> Any:
+        self.heard.append(message)
+        if isinstance(self.result, Exception):
+            raise self.result
+        return self.result
+
+    def ask(self, inbox: Inbox, timeout: float = 3.0) -> None:
+        message = Message("id", "t", b"x", Model.RELIABLE_RANDOM, {}, "k", timeout, True)
+        inbox.put(message, self.responses.append)
+
+    def test_results(self) -> None:
+        inbox = Inbox(self.clock, BusSettings(max_data=3), self.handler)
+        for result, response in (
+            (None, Response(CallVerdict.ANSWER)),
+            (b"123", Response(CallVerdict.ANSWER, b"123")),
+            (b"1234", Response(CallVerdict.FAILED, text="answer of 4 bytes: too large")),
+            (Answer(b"1", 7), Response(CallVerdict.ANSWER, b"1", 7)),
+            (Refusal("x" * 1001), Response(CallVerdict.REFUSE, text="x" * 1000)),
+            (Refusal("\udcff"), Response(CallVerdict.REFUSE, text="\\udcff")),
+        ):
+            self.result = result
+            self.ask(inbox)
+            self.clock.advance(0)
+            self.assertEqual(self.responses.pop(), response)
+
+    def test_time_that_is_left(self) -> None:
+        """The time in the queue counts; all else is as it came."""
+        inbox = Inbox(self.clock, BusSettings(max_running=1), self.handler)
+        self.result = first = Deferred()
+        self.ask(inbox)
+        self.ask(inbox, 1.0)
+        self.ask(inbox, 0.25)
+        self.clock.advance(0)
+        self.clock.advance(0.25)
+        first.callback(b"")
+        self.clock.advance(0)
+        self.assertEqual([m.timeout for m in self.heard], [3.0, 0.75])
+        self.assertEqual([(m.key, m.redelivered) for m in self.heard], [("k", True)] * 2)
+
+    def test_closed(self) -> None:
+        """What has not begun is dropped; what runs is cancelled, and nobody is told."""
+        cancelled: list[object] = []
+        self.result = Deferred(cancelled.append)
+        inbox = Inbox(self.clock, BusSettings(max_running=1), self.handler)
+        self.ask(inbox)
+        self.clock.advance(0)
+        self.ask(inbox)
+        inbox.close()
+        self.clock.advance(10.0)
+        self.assertEqual((len(self.heard), len(cancelled)), (1, 1))
+        self.assertEqual((self.responses, self.clock.getDelayedCalls()), ([], []))
+        self.flushLoggedErrors()

@@ -133,6 +133,7 @@ class ForeignCallsTests(SynchronousTestCase):
             for number in (1, 2, 3):
                 self.take(number, b"123")
             self.assertEqual(self.verdicts(), [(3, FAILED)])
+            self.assertEqual(self.sent[-1][2].text, "the subscriber has enough to do")
             self.assertEqual((len(self.numbers), len(self.calls)), (2, 2))
 
     def test_what_has_ended_does_not_count(self) -> None:

@@ -166,6 +166,18 @@ class KnowingTests(_Suite):
         self.settle(1.1)
         self.successResultOf(gone)
 
+    def test_the_connection_is_lost_while_subscribing(self) -> None:
+        """A-03: nobody can take it then, so it is not waited for."""
+        one, two = self.nodes(2)
+        two.carrier.frozen = True
+        waiting = one.bus.subscribe(["t"], one.answer)
+        self.settle(0.1)
+        self.assertNoResult(waiting)
+        self.assertTrue(one.bus.connected)
+        one.carrier.cut()
+        self.successResultOf(waiting)
+        self.assertFalse(one.bus.connected)
+
     def test_subscribing_again_is_quick(self) -> None:
         """A-04: what the others know already they are not waited for."""
         one, two = self.nodes(2)

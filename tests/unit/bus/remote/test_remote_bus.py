@@ -133,6 +133,21 @@ class StrayReplyTests(_Suite):
         self.assertEqual(wire.value().count(b"\n"), 1)
 
 
+class NoLongerAllowedTests(_Suite):
+    """A-38: what is no longer allowed ends, and nothing else does."""
+
+    def test_subscriptions_that_are_no_longer_allowed(self) -> None:
+        bus = self.connect()
+        self.listen(bus, None, "a", "b", "c")
+        ended = self.service.end_subscriptions(lambda connection, topic: topic == "a")
+        self.assertEqual(list(ended.values()), [2])
+        found = [len(self.broker.listening(topic)) for topic in "abc"]
+        self.assertEqual(found, [1, 0, 0])
+        self.assertEqual(self.service.end_subscriptions(lambda connection, topic: True), {})
+        self.listen(bus, None, "b")
+        self.assertEqual(len(self.broker.listening("b")), 1)
+
+
 class FanOutTests(_Suite):
     """Issue 13 build 1: an unreliable message is encoded once for each encoding."""
 

@@ -85,6 +85,13 @@ class HandledCallsTests(SubscriptionsCase):
         self.answer()
         self.assertEqual([r.data for r in self.responses], [b"yes"] * 2)
 
+    def test_again_and_again_before_the_answer(self) -> None:
+        """A-13: ten of them are answered; those that come after that are dropped."""
+        for _ in range(12):
+            self.call()
+        self.answer()
+        self.assertEqual((len(self.handled), len(self.responses)), (1, 10))
+
     def test_again_after_the_answer(self) -> None:
         """The answer is sent again, unless it is too large to be kept."""
         for size, times in ((MAX_REMEMBERED_ANSWER, 1), (MAX_REMEMBERED_ANSWER + 1, 2)):
