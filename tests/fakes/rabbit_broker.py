@@ -64,6 +64,8 @@ class RabbitBroker:
         self.queues: dict[str, StoredQueue] = {}
         #: The queues that each exchange copies to.
         self.exchanges: dict[str, list[str]] = {}
+        #: The exchanges that are not of the kind ``fanout``, with their kinds.
+        self.other_kinds: dict[str, str] = {}
         self.connections: list[RabbitConnection] = []
 
     async def connect(self, reactor: Any, broker: Any, settings: Any, name: str) -> Any:
@@ -173,6 +175,10 @@ class RabbitChannel:
 
     def declare_exchange(self, name: str, kind: str) -> Deferred[None]:
         self._broker.exchanges.setdefault(name, [])
+        found = self._broker.other_kinds.get(name, "fanout")
+        if found != kind:
+            text = f"inequivalent arg 'type' for exchange '{name}' in vhost '/': "
+            return self._failed(f"{text}received '{kind}' but current is '{found}'", 406)
         return succeed(None)
 
     def fence(self, exchange: str) -> Deferred[None]:

@@ -200,7 +200,6 @@ class ObstacleTests(PublisherCase):
 
     def test_a_broker_that_does_not_confirm(self) -> None:
         """Nothing more is taken while the oldest entry waits too long."""
-        self.make(stalled=2.0)
         (channel,) = self.connect().channels
         self.publish("a")
         self.clock.advance(1)
