@@ -200,7 +200,7 @@ def _compare(
         text = f"the store is older than the log's newest epoch{missing}"
         return _beyond_gap(log, fork, Plan(of_log, resume, fork, False, text=text))
     longest = of_log if shared == len(known.epochs) else known
-    begins_after = max(position, log.last, *(epoch.begins_after for epoch in new_epochs), 0)
+    begins_after = max(position, log.last, *(epoch.begins_after for epoch in new_epochs))
     identity = longest.with_epoch(new_id(), begins_after)
     text = f"the log is older than the store: a new epoch begins{missing}"
     return Plan(identity, resume, fork, False, text=text)

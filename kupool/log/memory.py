@@ -149,7 +149,8 @@ class MemoryLog:
     def trim(self, now: float, max_age: float, max_bytes: int) -> Deferred[int]:
         """Drop acknowledged entries that are too old, or beyond a size."""
         processed = min((s.place for s in self._groups.values()), default=0)
-        self._age += 0.0 if self._trimmed_at is None else max(0.0, now - self._trimmed_at)
+        if self._trimmed_at is not None:
+            self._age += max(0.0, now - self._trimmed_at)
         self._trimmed_at = now
         if self._entries:
             self._ages.append((self._last, self._age))

@@ -62,7 +62,7 @@ class StreamReader:
         self._pool = pool
         self._base = 0
         self._ahead: Sequence[Entry] = ()
-        self._ahead_after = -1
+        self._ahead_after = 0
         #: Entries fetched in advance, for a read that starts where the last one ended.
         self._onward = AHEAD
 
@@ -74,10 +74,7 @@ class StreamReader:
     def rebase(self, base: int) -> None:
         """Read a stream that starts after another position."""
         self._base = base
-        self._forget()
-
-    def _forget(self) -> None:
-        self._ahead, self._ahead_after = (), -1
+        self._ahead = ()
 
     async def read(self, after: int, limit: int) -> Sequence[Entry]:
         """Return up to ``limit`` entries after a position; empty only at the end.
@@ -88,7 +85,6 @@ class StreamReader:
         if not self._ahead or not self._ahead_after <= after < self._ahead[-1].position:
             onward = bool(self._ahead) and after == self._ahead[-1].position
             size = self._onward if onward else AHEAD
-            self._forget()
             base = self._base
             found = await self._own(after, max(limit, size))
             if base != self._base:

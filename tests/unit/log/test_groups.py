@@ -23,10 +23,12 @@ class FakeLog:
         self.entries = [Entry(n, f"e{n}", 0.0, b"") for n in range(1, count + 1)]
         self.places: list[int] = []
         self.buried: list[tuple[int, str]] = []
+        self.reads = 0
         self.held: list[Deferred[None]] | None = None
         self.broken = self.keeps_no_place = False
 
     def read(self, after: int, limit: int) -> Deferred[Sequence[Entry]]:
+        self.reads += 1
         if self.broken:
             return fail(OSError("cannot read"))
         return succeed(self.entries[after : after + limit])
@@ -112,7 +114,7 @@ class PlaceTests(SubscriptionCase):
         """K-82: a turn hands over so many entries and no more; in the end all."""
         self.subscribe(5 * READ_CHUNK, 10_000)
         self.assertEqual(len(self.taker.deliveries), 5 * READ_CHUNK)
-        self.assertEqual(self.taker.largest, READ_CHUNK)
+        self.assertEqual(self.taker.largest, 250)
 
     def test_how_often_and_when(self) -> None:
         """K-80: five times a second apart, unless the settings say otherwise."""
@@ -140,6 +142,8 @@ class PlaceTests(SubscriptionCase):
         self.assertEqual((self.subscription.unacknowledged, self.subscription.place), (2, 0))
         self.subscription.ack([self.delivery(1)])
         self.assertEqual((self.subscription.unacknowledged, self.subscription.place), (0, 2))
+        self.subscription.nack(self.delivery(1), "late", False)
+        self.assertEqual(self.source.buried, [])
 
     def test_a_place_is_kept_once(self) -> None:
         self.subscribe(3)
@@ -155,6 +159,43 @@ class PlaceTests(SubscriptionCase):
         self.assertEqual((len(self.taker.deliveries), self.subscription.unacknowledged), (3, 3))
         self.subscription.ack([self.delivery(1)])
         self.assertEqual(len(self.taker.deliveries), 4)
+
+    def test_a_log_is_not_read_for_nothing(self) -> None:
+        """K-82: not without room for an entry, and not while a read is on its way."""
+        self.subscribe(3, prefetch=3)
+        reads = self.source.reads
+        self.subscription.wake()
+        self.assertEqual(self.source.reads, reads)
+        self.subscription.ack([self.delivery(1)])
+        reading: list[Deferred[Sequence[Entry]]] = []
+
+        def read(after: int, limit: int) -> Deferred[Sequence[Entry]]:
+            reading.append(Deferred())
+            return reading[-1]
+
+        self.patch(self.source, "read", read)
+        for _ in range(3):
+            self.subscription.wake()
+        self.assertEqual(len(reading), 1)
+        reading[0].callback([Entry(4, "e4", 0.0, b"")])
+        self.assertEqual([d.entry.position for d in self.taker.deliveries], [1, 2, 3, 4])
+
+    def test_stopped_before_the_next_turn(self) -> None:
+        """K-85: a read that is due in the next turn is not made."""
+        self.subscribe(1)
+        self.source.entries.append(Entry(2, "e2", 0.0, b""))
+        self.subscription.wake()
+        self.assertEqual(len(self.clock.getDelayedCalls()), 1)
+        self.successResultOf(self.subscription.stop())
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_stopped_after_another_attempt(self) -> None:
+        """K-85: a timer that is over is not cancelled."""
+        self.subscribe(1)
+        self.subscription.nack(self.delivery(1), "bad", True)
+        self.clock.advance(1.0)
+        self.assertEqual(len(self.taker.deliveries), 2)
+        self.successResultOf(self.subscription.stop())
 
     def test_stopped_with_everything_on_its_way(self) -> None:
         """A fetch, a delivery that is due and a dead letter: nothing comes of them."""
@@ -240,6 +281,17 @@ class TroubleTests(SubscriptionCase):
         self.clock.advance(0)
         self.assertEqual(self.subscription.place, 10)
         self.assertEqual(len(self.taker.deliveries), 20)
+
+    def test_dead_letter_that_cannot_be_settled(self) -> None:
+        """K-80: an unexpected error of the log is in the log of the process."""
+        self.subscribe(1)
+
+        def broken(group: str, position: int) -> Deferred[None]:
+            raise KeyError("place")
+
+        self.patch(self.source, "keep_place", broken)
+        self.subscription.nack(self.delivery(1), "bad", False)
+        self.assertEqual(len(self.flushLoggedErrors(KeyError)), 1)
 
     def test_consumer_that_raises(self) -> None:
         """An exception of the consumer is logged, and others come to it still."""

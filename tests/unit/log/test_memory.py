@@ -8,7 +8,7 @@ from typing import Any
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from kupool.log import DeliveredEntry, Epoch, Identity, LogUnavailable, Mark
+from kupool.log import DeliveredEntry, Epoch, Identity, LogStatus, LogUnavailable, Mark
 from kupool.log.groups import RetrySettings
 from kupool.log.memory import MemoryLog
 
@@ -47,21 +47,64 @@ class MemoryLogTests(SynchronousTestCase):
     def positions(self, log: MemoryLog) -> list[int]:
         return [entry.position for entry in self.successResultOf(log.read(0, 1000))]
 
+    def test_what_it_is(self) -> None:
+        log = self.log(0)
+        self.assertEqual((log.persistent, log.instant, log.positional), (False, True, True))
+
+    def test_its_usual_size(self) -> None:
+        """64 MiB, with 350 bytes added for each entry."""
+        log = MemoryLog(self.clock, lambda: 5.0)
+        self.failureResultOf(log.append("e", bytes((64 << 20) - 349)), LogUnavailable)
+        self.successResultOf(log.append("e", bytes((64 << 20) - 350)))
+
+    def test_how_often_an_entry_comes(self) -> None:
+        """As often as the settings say, and five times without any."""
+        for retry, attempts in ((RetrySettings(2, 1.0), 2), (None, 5)):
+            log = MemoryLog(self.clock, lambda: 5.0, 4000, retry)
+            self.append(log, 1)
+            taker, subscription = self.follow(log)
+            for attempt in range(1, attempts + 1):
+                self.assertEqual(log.status().dead_letters, 0)
+                self.assertEqual(taker.deliveries[-1].attempt, attempt)
+                subscription.nack(taker.deliveries[-1], "bad", True)
+                self.clock.advance(1.0)
+            self.assertEqual(log.status().dead_letters, 1)
+
+    def test_without_entries(self) -> None:
+        """Nothing waits, and nothing is wrong."""
+        log = self.log(0)
+        self.follow(log)
+        self.assertEqual(log.status(), LogStatus(0, 0, 0, ""))
+
     def test_full_to_the_byte(self) -> None:
         for capacity, fits in ((4000, 10), (3999, 9), (4001, 10)):
             log = self.log(fits, capacity)
-            self.failureResultOf(log.append("e", BODY), LogUnavailable)
+            refused = self.failureResultOf(log.append("e", BODY), LogUnavailable)
+            self.assertEqual(str(refused.value), "the memory log is full")
             self.assertEqual(log.status().appended, fits)
+
+    def test_nothing_is_dropped_while_there_is_room(self) -> None:
+        log = self.log(9)
+        taker, subscription = self.follow(log)
+        subscription.ack(taker.deliveries)
+        self.append(log, 1)
+        self.assertEqual(len(self.positions(log)), 10)
 
     def test_room_is_made_of_what_is_acknowledged(self) -> None:
         """A tenth of the capacity at once, and as much as a large entry needs."""
-        for body, left in ((BODY, 10), (bytes(1250), 7)):
+        for body, left in ((BODY, 10), (bytes(1250), 7), (bytes(1650), 6)):
             log = self.log(10)
             taker, subscription = self.follow(log)
             subscription.ack(taker.deliveries[:5])
             self.successResultOf(log.append("e", body))
             self.assertEqual(len(self.positions(log)), left)
             self.assertEqual(self.positions(log)[-1], 11)
+        log = self.log(1000, 400_000)
+        taker, subscription = self.follow(log)
+        self.clock.pump([0] * 5)
+        subscription.ack(taker.deliveries)
+        self.append(log, 1)
+        self.assertEqual(self.positions(log), list(range(101, 1002)))
 
     def test_no_room_is_made_of_the_rest(self) -> None:
         log = self.log(10)
@@ -104,6 +147,23 @@ class MemoryLogTests(SynchronousTestCase):
         log = self.log(1)
         (entry,) = self.successResultOf(log.read(0, 1))
         return entry._replace(position=number)
+
+    def test_nothing_is_trimmed_without_a_consumer(self) -> None:
+        log = self.log(2)
+        self.assertEqual(self.successResultOf(log.trim(0.0, 0, 1)), 0)
+        self.assertEqual(self.positions(log), [1, 2])
+
+    def test_trimmed_again_and_again(self) -> None:
+        """Each trim drops what was there the given time ago, however many there were."""
+        log = self.log(0)
+        taker, subscription = self.follow(log)
+        for now in range(20):
+            self.append(log, 1)
+            self.clock.advance(1)
+            subscription.ack(taker.deliveries)
+            self.successResultOf(log.trim(float(now), 3, 0))
+            self.assertEqual(self.positions(log), list(range(max(1, now - 1), now + 2)))
+        self.assertLessEqual(len(log._ages), 5)
 
     def test_trimmed_by_size(self) -> None:
         log = self.log(10)

@@ -17,6 +17,7 @@ from kupool.stats.fold import (
     as_rows,
     fold_entry,
     fold_rows,
+    read_entry,
     roll_ups,
 )
 from kupool.wire.batches import VERSION, Batch, PoisonBatch, encode_batch
@@ -54,6 +55,12 @@ class EntryTests(SynchronousTestCase):
         same, other = fold_entry(body()), fold_entry(body(client_nonces=["x", "z"]))
         self.assertEqual(same.digest, fold_entry(body()).digest)
         self.assertNotEqual(same.digest, other.digest)
+
+    def test_without_its_digest(self) -> None:
+        """A batch that is only counted again is the same without one."""
+        whole = fold_entry(body(), 7)
+        self.assertEqual(read_entry(body(), 7), whole._replace(digest=b""))
+        self.assertEqual((whole.position, whole.earlier), (7, False))
 
     def test_poison(self) -> None:
         """K-80: each is refused with its reason; none gets as far as the store."""

@@ -178,3 +178,16 @@ class RetentionClockTests(SynchronousTestCase):
         self.assertEqual(clock.tick(NOW + DAY, 100.0), NOW)
         self.assertEqual(clock.tick(NOW + DAY, 50.0), NOW)
         self.assertEqual(clock.tick(NOW + DAY, 100.0), NOW)
+
+    def test_a_start_behind_the_last_run(self) -> None:
+        """A wall clock that was set back while nothing ran is followed at the start."""
+        clock = RetentionClock(NOW + 100, NOW, 0.0)
+        self.assertEqual(clock.seconds, NOW)
+        self.assertEqual(clock.tick(NOW + 50, 1.0), NOW + FASTEST)
+
+    def test_the_first_time_that_a_wall_clock_may_tell(self) -> None:
+        """Earlier than 2024 it is not set at all, and is not followed."""
+        for wall, followed in ((YEAR_2024, YEAR_2024), (YEAR_2024 - 1, NOW)):
+            clock = RetentionClock(NOW, NOW, 0.0)
+            clock.tick(wall, 1.0)
+            self.assertEqual(clock.seconds, followed)

@@ -13,6 +13,7 @@ from kupool.amqp import BrokerError
 from kupool.amqp.channel import BrokerMessage
 from kupool.log import DeliveredEntry, Epoch, Identity
 from kupool.log.groups import READ_CHUNK, RetrySettings
+from kupool.log.rabbit import consumer
 from kupool.log.rabbit.consumer import RabbitSubscription
 from kupool.log.rabbit.gauge import Gauge
 
@@ -47,6 +48,8 @@ class Connection:
         self.consumed: str = ""
         self.open = True
         self.dropped: list[str] = []
+        #: The tags of each acknowledgement, and whether it is for all up to that.
+        self.acks: list[tuple[int, bool]] = []
 
     @property
     def held(self) -> list[str]:
@@ -106,6 +109,7 @@ class Connection:
 
     def ack(self, tag: int, multiple: bool = False) -> None:
         assert tag in self.unacknowledged, "a broker closes the channel for such a tag"
+        self.acks.append((tag, multiple))
         for each in [t for t in self.unacknowledged if (t <= tag if multiple else t == tag)]:
             del self.unacknowledged[each]
         self.deliver()
@@ -357,6 +361,13 @@ class AcknowledgementTests(ConsumerCase):
         self.assertEqual(self.connection.held, [])
         self.assertEqual(self.subscription.unacknowledged, 0)
 
+    def test_one_message_for_many(self) -> None:
+        """The broker is told once of all at the start of the queue."""
+        self.ack(0, 1, 2)
+        self.assertEqual(self.connection.acks, [(3, True)])
+        self.ack(4)
+        self.assertEqual(self.connection.acks[1:], [(5, False)])
+
     def test_some_of_both(self) -> None:
         self.ack(0, 2, 4)
         self.assertEqual(self.connection.held, ["b", "d"])
@@ -432,6 +443,15 @@ class RefusalTests(ConsumerCase):
         self.subscription.ack(self.deliveries[-1:])
         self.bring("b")
         self.assertEqual(self.attempts[-1], ("b", 1))
+
+    def test_how_many_attempts_are_remembered(self) -> None:
+        """Those of the entries refused last: what was refused before them begins anew."""
+        self.patch(consumer, "_REMEMBERED", 2)
+        self.bring("c")
+        for place in range(3):
+            self.refuse(place)
+        self.clock.pump([RETRY.delay, 0])
+        self.assertEqual(sorted(self.attempts[3:]), [("a", 1), ("b", 2), ("c", 2)])
 
     def test_twice(self) -> None:
         """Refused once, it comes again once."""
@@ -562,6 +582,8 @@ class LostConnectionTests(ConsumerCase):
         self.assertEqual(self.ids, ["a"])
         self.subscription.ack(self.deliveries)
         self.assertEqual(self.connection.held, [])
+        self.bring("a")  # another one, with the same content
+        self.assertEqual(self.ids, ["a", "a"])
 
     def reconnect_after_an_idle_one(self) -> None:
         kept, self.queue.waiting = self.queue.waiting, []

@@ -119,6 +119,11 @@ class OfThisStoreTests(ExtentCase):
         found = self.examine(entries(105), RESTORED, Mark(103, "e103"))
         self.assertEqual(found, Found(Extent(RESTORED, 1, 105, True, 105), 0, 105))
 
+    def test_a_mark_in_an_earlier_epoch(self) -> None:
+        """The marked entry tells where the stream began, although no newer one is counted."""
+        found = self.examine(entries(60), RESTORED, Mark(40, "e40"))
+        self.assertEqual(found, Found(Extent(RESTORED, 1, 60, True, 60), 0, 60))
+
     def test_an_entry_that_is_certain_before_one_that_is_possible(self) -> None:
         """Of two places where the mark may be, the one with the marked entry is meant."""
         headers = {"pool": "ours", "epoch": "one"}

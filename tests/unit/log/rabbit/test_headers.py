@@ -5,7 +5,15 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.log import Epoch, Identity
-from kupool.log.rabbit.headers import appended_at, identity_of, is_earlier, is_foreign, marks
+from kupool.log.rabbit.headers import (
+    appended_at,
+    identity_of,
+    is_earlier,
+    is_foreign,
+    marks,
+    offset_of,
+    pool_of,
+)
 
 OURS = Identity("ours", (Epoch("one", 0), Epoch("two", 7)))
 
@@ -46,3 +54,12 @@ class HeaderTests(SynchronousTestCase):
         self.assertEqual(appended_at({"appended_at": 1500.5}), 1.5005)
         self.assertEqual(appended_at({}), 0.0)
         self.assertEqual(appended_at({"appended_at": "now"}), 0.0)
+
+    def test_a_pool_that_is_unknown(self) -> None:
+        """It has no id, so that nothing is taken for another pool's."""
+        self.assertEqual(pool_of(None), "")
+        self.assertEqual(pool_of(Identity("mine", ())), "mine")
+
+    def test_the_offset(self) -> None:
+        """RabbitMQ names it in this header."""
+        self.assertEqual(offset_of({"x-stream-offset": 7}), 7)

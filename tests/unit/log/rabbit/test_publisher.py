@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from typing import Any
 
@@ -199,7 +200,6 @@ class ObstacleTests(PublisherCase):
 
     def test_a_broker_that_does_not_confirm(self) -> None:
         """Nothing more is taken while the oldest entry waits too long."""
-        self.make(stalled=2.0)
         (channel,) = self.connect().channels
         self.publish("a")
         self.clock.advance(1)
@@ -236,6 +236,30 @@ class ObstacleTests(PublisherCase):
             channel.show()
             channel.show()
             self.assertEqual(self.publisher.obstacle, "")
+
+    def test_as_much_as_usual(self) -> None:
+        """1,000 entries or 64 MiB may be unconfirmed."""
+        self.connect()
+        self.publish(*(f"e{number}" for number in range(999)))
+        self.assertEqual(self.publisher.obstacle, "")
+        self.publish("e999")
+        self.assertObstacle("too many entries wait for RabbitMQ's confirm")
+        self.make()
+        self.connect()
+        self.publish("large", body=bytes((64 << 20) - 1))
+        self.assertEqual(self.publisher.obstacle, "")
+        self.publish("small", body=b"x")
+        self.assertObstacle("too many entries wait for RabbitMQ's confirm")
+
+    def test_what_is_not_sent_yet(self) -> None:
+        """A broker is not silent about what it was not asked."""
+        self.make(stalled=0.5)
+        (channel,) = self.connect().channels
+        self.assertEqual(self.publisher.obstacle, "")
+        channel.on_closed(BrokerError("gone"))
+        self.publish("a")
+        self.clock.advance(0.6)
+        self.assertEqual(self.publisher.obstacle, "")
 
     def test_closed(self) -> None:
         self.connect()
@@ -315,6 +339,26 @@ class AgainTests(PublisherCase):
         self.clock.advance(RENEW_DELAY)
         self.assertEqual(connection.channels[1].ids, ["a", "b"])
 
+    def test_a_connection_that_comes_back_meanwhile(self) -> None:
+        """It has a channel of its own, and gets no second one."""
+        connection = self.connect()
+        self.publish("a")
+        connection.channels[0].confirms[0].errback(BrokerError("refused"))
+        self.publisher.down("broken")
+        again = self.connect()
+        self.clock.advance(RENEW_DELAY)
+        self.assertEqual(len(again.channels), 1)
+
+    def test_looks_that_all_fail(self) -> None:
+        """The end of their channel says it all: nothing more is logged."""
+        (channel,) = self.connect().channels
+        self.publish("a")
+        for _, look in channel.looks:
+            look.errback(BrokerError("gone"))
+        channel.looks.clear()
+        gc.collect()
+        self.assertEqual(self.flushLoggedErrors(), [])
+
     def test_a_connection_that_goes_meanwhile(self) -> None:
         """No channel is opened on it, and what was never sent fails."""
         connection = self.connect()
@@ -353,7 +397,6 @@ class AgainTests(PublisherCase):
 
     def test_a_broker_that_is_silent(self) -> None:
         """The connection is given up, and nothing is lost."""
-        self.make(silent=10.0)
         connection = self.connect()
         self.publish("a")
         self.clock.pump([0.25] * 40)

@@ -34,6 +34,8 @@ class Stream:
         #: How many reads are interrupted before one succeeds; whether there is no broker at all.
         self.breaks, self.gone = 0, False
         self.dropped: list[str] = []
+        #: How many connections were waited for until they ended, and how many channels closed.
+        self.ends = self.closes = 0
         #: What the broker sends for "last": the messages from this offset on.
         self.last_chunk = 0
 
@@ -46,7 +48,7 @@ class Stream:
         self.dropped.append(why)
 
     async def ended(self) -> None:
-        pass
+        self.ends += 1
 
     async def channel(self) -> Stream:
         return self
@@ -76,7 +78,7 @@ class Stream:
         return self.messages
 
     async def close(self) -> None:
-        pass
+        self.closes += 1
 
 
 class ReadingTests(SynchronousTestCase):
@@ -127,6 +129,16 @@ class ReadingTests(SynchronousTestCase):
         self.assertEqual(len(self.read(stream, 50)), 1000)
         self.assertEqual({size for _, size in stream.fetches}, {AHEAD})
 
+    def test_how_large_entries_may_be_for_more_of_them(self) -> None:
+        """A fetch of 4 MiB is large enough, and one of a byte less is not."""
+        for size, following in ((4 << 20, AHEAD), ((4 << 20) - 1, 2 * AHEAD)):
+            stream = Stream(1000)
+            stream.messages[0] = stream.messages[0]._replace(body=bytes(size - AHEAD + 1))
+            reader = self.reader(stream)
+            self.next(reader, 0, AHEAD)
+            self.next(reader, AHEAD, AHEAD)
+            self.assertEqual([count for _, count in stream.fetches], [AHEAD, following])
+
     def test_elsewhere(self) -> None:
         """Who begins somewhere else begins with little."""
         stream = Stream(5000)
@@ -136,6 +148,7 @@ class ReadingTests(SynchronousTestCase):
         (first, *_) = self.next(reader, 4000, 50)
         self.assertEqual(first.position, 4001)
         self.assertEqual(stream.fetches, [(0, AHEAD), (AHEAD, 2 * AHEAD), (4000, AHEAD)])
+        self.assertEqual(stream.closes, 3)
 
     def test_again(self) -> None:
         """What was fetched is not fetched again, from wherever in it one reads."""
@@ -144,6 +157,7 @@ class ReadingTests(SynchronousTestCase):
         self.next(reader, 0, 10)
         found = self.next(reader, 17, 3)
         self.assertEqual([entry.position for entry in found], [18, 19, 20])
+        self.assertEqual([e.position for e in self.next(reader, AHEAD - 1, 3)], [AHEAD])
         self.assertEqual(len(stream.fetches), 1)
 
     def test_what_was_just_confirmed(self) -> None:
@@ -198,11 +212,11 @@ class ReadingTests(SynchronousTestCase):
         """They are passed over, in however many fetches they come."""
         stream = Stream(0)
         for number in range(AHEAD + 3):
-            owner = "mine" if number == AHEAD + 1 else "theirs"
+            owner = "mine" if number == AHEAD else "theirs"
             headers = {"x-stream-offset": number, "pool": owner}
             stream.messages.append(BrokerMessage(0, f"e{number}", headers, b"", False))
         found = self.next(self.reader(stream, "mine"), 0, 10)
-        self.assertEqual([entry.position for entry in found], [AHEAD + 2])
+        self.assertEqual([entry.position for entry in found], [AHEAD + 1])
 
     def test_the_start_of_the_epoch_moves(self) -> None:
         """Positions begin after it, and what was fetched is not handed out under old ones."""
@@ -225,6 +239,8 @@ class ReadingTests(SynchronousTestCase):
         failed = Deferred.fromCoroutine(self.reader(stream).read(0, 10))
         self.assertIn("interrupted", str(self.failureResultOf(failed, LogUnavailable).value))
         self.assertEqual((len(stream.dropped), stream.breaks), (5, 0))
+        # The next attempt would get the same connection until it has ended.
+        self.assertEqual(stream.ends, 5)
 
     def test_no_broker(self) -> None:
         stream = Stream(3)
