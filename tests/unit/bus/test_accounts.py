@@ -114,17 +114,18 @@ class AccountsTests(SynchronousTestCase):
             self.accounts.step(self.message("d", "d"), "offered")
         self.assertEqual(len(self.steps("d")), 100)
 
-    def test_names_of_publishers_are_forgotten_on_their_own(self) -> None:
-        """The messages of one trace do not keep the names of all their publishers."""
+    def test_the_name_of_a_publisher_goes_with_its_trace(self) -> None:
+        """The newest trace of that name is found, and none that others continue."""
         self.accounts = self.make(max_traces=2)
-        for name in "abc":
-            self.accounts.published(self.message(name, trace_id="c"), f"my {name}")
-        self.accounts.published(self.message("a"), "my a")
-        self.accounts.published(self.message("b", trace_id="a"), "my b")
-        self.assertEqual(self.steps("my a"), ["published"] * 2)
-        self.accounts.published(self.message("d", trace_id="a"), "my d")
-        self.assertEqual(self.steps("my a"), [])
-        self.assertEqual(len(self.steps("a")), 3)
+        self.accounts.published(self.message("a"), "mine")
+        self.accounts.published(self.message("b", trace_id="a"), "other")
+        self.assertEqual(self.steps("mine"), ["published"] * 2)
+        self.assertEqual(self.steps("other"), [])
+        self.accounts.published(self.message("c"), "mine")
+        self.assertEqual(self.steps("mine"), ["published"])
+        for name in "de":
+            self.accounts.published(self.message(name), name)
+        self.assertEqual(self.steps("mine"), [])
 
     def test_a_message_that_its_publisher_gave_no_name(self) -> None:
         """It is found by its own id alone."""
