@@ -119,6 +119,11 @@ class FloodTests(SynchronousTestCase):
             self.send(ann, at=None)
         self.assertEqual((self.flood.refused, ann.peers[0].holds), (1, 0))
 
+    def test_the_names_of_the_policies(self) -> None:
+        """An application may take one from its own settings."""
+        self.assertIs(FloodPolicy("pause"), RoomSettings().flood)
+        self.assertIs(FloodPolicy("refuse"), FloodPolicy.REFUSE)
+
     def test_refusing(self) -> None:
         """A message over a limit is refused, and nobody is held."""
         self.flood = self.make(FloodPolicy.REFUSE)

@@ -265,6 +265,22 @@ class MembershipTests(SynchronousTestCase):
         hall.clock.advance(2)
         self.assertEqual([room.code for room in hall.lobby], ["tea"])
 
+    def test_a_room_that_is_to_end_unless_someone_comes(self) -> None:
+        for code in ("milk", "water"):
+            self.hall.lobby.linger(self.hall.lobby.create(code), 5)
+        self.hall.clock.advance(4.9)
+        self.hall.member("milk", "bob")
+        self.hall.clock.advance(0.2)
+        self.assertEqual({room.code for room in self.hall.lobby}, {"tea", "coffee", "milk"})
+
+    def test_in_one_process_every_room_belongs_here(self) -> None:
+        self.assertTrue(self.hall.lobby.owns("anything"))
+
+    def test_an_old_name(self) -> None:
+        text = "Lobby.wheel is called timers now"
+        found = self.assertWarns(DeprecationWarning, text, __file__, lambda: self.hall.lobby.wheel)
+        self.assertIs(found, self.hall.lobby.timers)
+
 
 class PresenceTests(SynchronousTestCase):
     """A-46, A-52: disconnects, the grace period, and who is here and was."""

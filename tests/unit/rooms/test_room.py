@@ -354,6 +354,60 @@ class TimerTests(SynchronousTestCase):
         counts = self.hall.lobby.tasks.of("save")
         self.assertEqual((counts.runs, counts.skipped, counts.lateness_max), (1, 2, 2.0))
 
+    def busy(self) -> Deferred[object]:
+        """Let the room handle a message until what this returns fires."""
+        gate: Deferred[object] = Deferred()
+        self.hall.hooks.handle = lambda room, incoming: gate
+        ann, _ = self.hall.member("tea", "ann")
+        self.hall.lobby.deliver(ann, "slow")
+        self.hall.settle()
+        return gate
+
+    def test_a_run_that_waits_for_its_turn(self) -> None:
+        """It is there like a timer, is cancelled like one, and is counted as one."""
+        gate = self.busy()
+        for key in ("a:1", "a:2", "b", "c"):
+            self.room.once(key, 1, lambda room, key: self.log.append(key))
+        self.hall.clock.advance(1)
+        self.assertEqual(len(self.hall.lobby.timers), 0)
+        self.assertTrue(self.room.has_timer("b"))
+        self.assertTrue(self.room.cancel("b"))
+        self.assertFalse(self.room.cancel("b"))
+        self.assertFalse(self.room.has_timer("b"))
+        self.assertEqual(self.room.cancel_prefix("a:"), 2)
+        gate.callback(None)
+        self.hall.settle()
+        self.assertEqual((self.log, self.room.has_timer("c")), (["c"], False))
+
+    def test_a_run_that_waits_is_replaced(self) -> None:
+        """By a timer of the same key, which runs at its own time."""
+        for set_again in (self.room.once, self.room.repeat):
+            self.setUp()
+            gate = self.busy()
+            self.room.once("turn", 1, lambda room, key: self.log.append("old"))
+            self.hall.clock.advance(1)
+            set_again = getattr(self.room, set_again.__name__)
+            set_again("turn", 2, lambda room, key: self.log.append("new"))
+            gate.callback(None)
+            self.hall.settle()
+            self.assertEqual((self.log, self.room.has_timer("turn")), ([], True))
+            self.hall.clock.advance(2)
+            self.assertEqual(self.log, ["new"])
+
+    def test_a_run_that_has_begun(self) -> None:
+        """It may set its own key again, and is no timer while it runs."""
+        gate: Deferred[object] = Deferred()
+        self.room.once("turn", 1, lambda room, key: gate)
+        self.hall.clock.advance(1)
+        self.assertFalse(self.room.has_timer("turn"))
+        self.assertFalse(self.room.cancel("turn"))
+        self.room.once("turn", 1, lambda room, key: self.log.append(key))
+        self.hall.clock.advance(1)
+        self.assertTrue(self.room.has_timer("turn"))
+        gate.callback(None)
+        self.hall.settle()
+        self.assertEqual((self.log, self.room.has_timer("turn")), (["turn"], False))
+
     def test_failures_and_duration_are_counted(self) -> None:
         """A-56: what a room's timer does is in the statistics, under the key's first part."""
         gate: Deferred[object] = Deferred()

@@ -7,12 +7,15 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
+from kupool.bus.local import LocalBus
+from kupool.errors import FORBIDDEN, RequestError
 from kupool.net.interfaces import IClosingObserver
 from kupool.net.routing.router import Router
 from kupool.net.server import Server
 from kupool.net.testing import MemoryNetwork, MemoryPeer
 from kupool.rooms import RoomSettings
 from kupool.rooms.service import MAX_SHOWN, PAGE, RoomService
+from kupool.rooms.spread.settings import SpreadSettings
 
 
 def happened(room: str | None, event: str, user: str | None = None, data: Any = None) -> Any:
@@ -318,6 +321,323 @@ class MatchTests(RoomsCase):
         ):
             self.assertEqual(self.refused(alice, "match.join", **params)[0], 32, params)
         self.assertEqual(len(self.service.lobby.matchmaker), 0)
+
+    def test_the_limits_themselves(self) -> None:
+        """What is just allowed."""
+        for number, params in enumerate(
+            (
+                {"mode": "m", "needed": 32},
+                {"mode": "m", "needed": 2, "timeout_ms": 10},
+                {"mode": "m" * 255, "needed": 3, "timeout_ms": 3_600_000},
+                {"mode": "m", "needed": 4, "data": "x" * 510},
+            )
+        ):
+            self.seek(self.connect(f"u{number}"), **params)
+        alice = self.connect("alice")
+        for params in (
+            {"mode": "m", "needed": 2, "timeout_ms": 9},
+            {"mode": "m" * 256, "needed": 2},
+        ):
+            self.assertEqual(self.refused(alice, "match.join", **params)[0], 32, params)
+        self.assertEqual(
+            self.refused(alice, "match.join", mode="m", needed=2, data="x" * 511),
+            (32, "bad params: data: 513 bytes, more than 512"),
+        )
+
+    def test_how_long_a_player_waits_who_does_not_say(self) -> None:
+        alice = self.connect("alice")
+        self.seek(alice)
+        self.network.advance(29.9)
+        self.assertEqual(self.heard(alice), [])
+        self.network.advance(0.2)
+        self.assertEqual([m["params"]["event"] for m in self.heard(alice)], ["unmatched"])
+
+    def test_who_cannot_come(self) -> None:
+        """The others play without them, and see who is there."""
+        alice, bob, carol = (self.connect(user) for user in ("alice", "bob", "carol"))
+        bring = self.service.lobby.bring
+
+        def unless_bob(room: Any, user: str, connection: Any = None) -> Any:
+            if user == "bob":
+                raise RequestError(FORBIDDEN)
+            return bring(room, user, connection)
+
+        self.patch(self.service.lobby, "bring", unless_bob)
+        for peer in (alice, bob, carol):
+            self.seek(peer, needed=3)
+        data = {"mode": "duel", "error": FORBIDDEN.text}
+        self.assertEqual(self.heard(bob), [happened(None, "unmatched", "bob", data)])
+        (found,) = self.heard(alice)
+        players = [each["user"] for each in found["params"]["data"]["players"]]
+        self.assertEqual(players, ["alice", "carol"])
+        self.assertEqual(len(self.service.lobby), 1)
+
+    def test_nobody_can_come(self) -> None:
+        """Nothing is left of the room."""
+        alice, bob = self.connect("alice"), self.connect("bob")
+
+        def refuse(*arguments: object) -> None:
+            raise RequestError(FORBIDDEN)
+
+        self.patch(self.service.lobby, "bring", refuse)
+        self.seek(alice)
+        self.seek(bob)
+        events = [m["params"]["event"] for peer in (alice, bob) for m in self.heard(peer)]
+        self.assertEqual((events, len(self.service.lobby)), (["unmatched"] * 2, 0))
+
+    def test_who_is_matched_and_joins_with_another_connection(self) -> None:
+        """They are a member already: nobody is told that they joined."""
+        alice, bob = self.connect("alice"), self.connect("bob")
+        self.seek(alice)
+        self.seek(bob)
+        (found,) = self.heard(alice)
+        code = found["params"]["room"]
+        self.ok(alice, "room.leave")
+        self.heard(bob)
+        self.ok(alice, "room.join", room=code)
+        self.assertEqual(self.heard(bob), [happened(code, "joined", "alice")])
+
+
+class PermissionTests(RoomsCase):
+    """Issue 13: what a peer may do with rooms and modes of some names."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.asked: list[tuple[str, str]] = []
+        self.allowed = True
+
+        def may(connection: Any, action: str, name: str) -> bool:
+            self.asked.append((action, name))
+            return self.allowed
+
+        self.patch(self.service, "_may", may)
+        self.alice = self.connect("alice")
+
+    def test_what_is_asked(self) -> None:
+        self.ok(self.alice, "room.create", room="tea")
+        self.ok(self.alice, "room.join", room="tea")
+        self.ok(self.alice, "match.join", mode="duel", needed=2)
+        self.assertEqual(self.asked, [("create", "tea"), ("join", "tea"), ("match", "duel")])
+
+    def test_what_is_forbidden(self) -> None:
+        self.ok(self.connect("bob"), "room.create", room="coffee")
+        self.ok(self.connect("alice"), "room.create", room="tea")
+        self.allowed = False
+        for method, params, what in (
+            ("room.create", {"room": "milk"}, "room milk"),
+            ("room.join", {"room": "coffee"}, "room coffee"),
+            ("room.join", {"room": "nowhere"}, "room nowhere"),
+            ("match.join", {"mode": "duel", "needed": 2}, "mode duel"),
+        ):
+            refused = self.refused(self.alice, method, **params)
+            self.assertEqual(refused, (33, f"forbidden: {what}"))
+        self.assertEqual(self.ok(self.alice, "room.join", room="tea")["members"], 1, "a member")
+        self.assertEqual(self.ok(self.alice, "room.list"), {"rooms": [], "next": None})
+
+    def test_from_a_room_to_one_that_is_forbidden(self) -> None:
+        """The reason is the first of what stands against it."""
+        self.ok(self.connect("bob"), "room.create", room="coffee")
+        self.ok(self.alice, "room.create", room="tea")
+        in_tea = (36, "already exists: alice in room tea")
+        self.assertEqual(self.refused(self.alice, "room.join", room="coffee"), in_tea)
+        self.assertEqual(
+            self.refused(self.alice, "room.create", room="coffee"),
+            (36, "already exists: room coffee"),
+        )
+        self.assertEqual(
+            self.refused(self.alice, "room.join", room="nowhere"), (35, "not found: room nowhere")
+        )
+        self.assertEqual(
+            self.refused(self.alice, "room.create", room="tea"), (36, "already exists: room tea")
+        )
+        self.allowed = False
+        self.assertEqual(
+            self.refused(self.alice, "room.join", room="coffee"), (33, "forbidden: room coffee")
+        )
+
+
+class BoundsTests(RoomsCase):
+    """K-44: the largest of what one request may say."""
+
+    def test_names_starts_and_receivers(self) -> None:
+        alice = self.connect("alice")
+        self.ok(alice, "room.create", room="x" * 255)
+        self.ok(alice, "room.leave")
+        self.ok(alice, "room.create", room="x")
+        self.assertEqual(self.ok(alice, "room.list", start=2**53 - 1)["rooms"], [])
+        for start in (-1, 2**53):
+            self.assertEqual(self.refused(alice, "room.list", start=start)[0], 32)
+        for count, code in ((50, 35), (51, 32)):
+            self.assertEqual(self.refused(alice, "room.send", data=1, to=["u"] * count)[0], code)
+        self.assertEqual(self.refused(alice, "room.send", data=1, to=[""])[0], 32)
+
+    def test_the_largest_message_unless_told_otherwise(self) -> None:
+        service = RoomService(self.network, lambda connection: "alice")
+        self.network.run(Server(self.network, service).listen(["tcp:8001"]))
+        alice = self.network.connect(8001, "line")
+        self.ok(alice, "room.create", room="tea")
+        self.ok(alice, "room.send", data="x" * 4094)
+        self.assertEqual(
+            self.refused(alice, "room.send", data="x" * 4095),
+            (32, "bad params: data: 4097 bytes, more than 4096"),
+        )
+
+    def test_a_page_of_members(self) -> None:
+        peers = [self.connect(f"u{n}") for n in range(53)]
+        self.ok(peers[0], "room.create", room="tea")
+        for peer in peers[1:]:
+            self.ok(peer, "room.join", room="tea")
+        self.network.advance(1.5)
+        peers[52].abort()
+        page = self.ok(peers[0], "room.list", room="tea", start=2)
+        self.assertEqual([m["user"] for m in page["members"]], [f"u{n}" for n in range(2, 52)])
+        self.assertEqual(page["next"], 52)
+        last = self.ok(peers[0], "room.list", room="tea", start=52)
+        self.assertIsNone(last["next"])
+        (member,) = last["members"]
+        self.assertEqual((member["online"], member["last_seen"]), (False, 1001_500))
+        full = self.ok(peers[0], "room.list", room="tea", start=3)
+        self.assertEqual((len(full["members"]), full["next"]), (50, None))
+        self.assertEqual(
+            self.refused(peers[0], "room.list", room="coffee"), (35, "not found: room coffee")
+        )
+
+
+class HostsTests(SynchronousTestCase):
+    """A-51, A-52: two services on one bus, whose rooms are the same."""
+
+    spread = SpreadSettings(settle=0.5, move_timeout=4.0, window=4.0)
+
+    def setUp(self) -> None:
+        self.network = MemoryNetwork()
+        self.bus = LocalBus(self.network, wall=self.network.seconds)
+        self.services: list[RoomService] = []
+        for port in (8000, 8001):
+            router = Router()
+            router.add("iam", self.iam, str)
+            service = RoomService(
+                self.network,
+                lambda connection: str(connection.context),
+                router,
+                settings=RoomSettings(grace=2.0),
+                wall=lambda: 1000 + self.network.seconds(),
+                bus=self.bus,
+                spread=self.spread,
+            )
+            self.services.append(service)
+            self.network.run(Server(self.network, service).listen([f"tcp:{port}"]))
+            self.network.run(service.start(), 2.0)
+        self.network.advance(1.0)
+        lobby = self.services[0].lobby
+        self.code = next(c for c in map("r{}".format, range(99)) if lobby.owns(c))
+
+    def iam(self, connection: Any, request: Any) -> bool:
+        connection.context = request.params
+        return True
+
+    def connect(self, host: int, user: str) -> MemoryPeer:
+        peer = self.network.connect(8000 + host, "line")
+        self.assertTrue(self.asked(peer, "iam", user)["result"])
+        return peer
+
+    def asked(self, peer: MemoryPeer, method: str, params: Any = None) -> Any:
+        number = peer.request(method, params)
+        self.network.advance(0.1)
+        (answer,) = [m for m in peer.messages() if m["id"] == number]
+        return answer
+
+    def ok(self, peer: MemoryPeer, method: str, **params: Any) -> Any:
+        answer = self.asked(peer, method, params)
+        self.assertNotIn("error", answer)
+        return answer["result"]
+
+    def events(self, peer: MemoryPeer) -> list[Any]:
+        self.network.advance(0.1)
+        told = [m["params"] for m in peer.messages()]
+        return [(each["event"], each["user"], each["data"]) for each in told]
+
+    def test_a_room_of_the_other_service(self) -> None:
+        alice, bob = self.connect(0, "alice"), self.connect(1, "bob")
+        self.ok(alice, "room.create", room=self.code)
+        self.assertEqual(self.ok(bob, "room.join", room=self.code)["members"], 2)
+        self.assertEqual(self.ok(bob, "room.list")["rooms"], [{"room": self.code, "members": 2}])
+        answer = self.asked(bob, "room.create", {"room": self.code})
+        self.assertEqual(answer["error"], f"already exists: room {self.code}")
+        answer = self.asked(bob, "room.join", {"room": "elsewhere"})
+        self.assertEqual(answer["code"], 36 if not self.services[1].lobby.owns("elsewhere") else 35)
+        self.assertIs(self.ok(bob, "room.leave"), True)
+        self.assertEqual(self.events(alice)[-1], ("left", "bob", "left"))
+        answer = self.asked(bob, "room.leave")
+        self.assertEqual(answer["error"], "not found: room of this connection")
+
+    def moved(self) -> dict[str, Any]:
+        """Move the room to the second service; returns its members as listed there."""
+        self.network.run(self.services[0].close("stopping"), 5.0)
+        self.network.advance(0.2)
+        room = self.services[1].lobby.get(self.code)
+        return dict(room.members)
+
+    def test_its_members_follow(self) -> None:
+        """Who was a member before is not announced, and joined when they did."""
+        bob, carol = self.connect(1, "bob"), self.connect(1, "carol")
+        self.ok(bob, "room.create", room=self.code)
+        joined = self.network.seconds()
+        self.network.advance(5.0)
+        self.ok(carol, "room.join", room=self.code)
+        self.events(bob)
+        members = self.moved()
+        self.assertEqual(set(members), {"bob", "carol"})
+        self.assertLess(members["bob"].joined_at - 1000 - joined, 1.0)
+        self.assertEqual((self.events(bob), self.events(carol)), ([], []))
+        dan = self.connect(1, "dan")
+        self.ok(dan, "room.join", room=self.code)
+        self.assertEqual(self.events(bob), [("joined", "dan", None)])
+
+    def test_who_does_not_follow(self) -> None:
+        """They have left when their time is over; who was away comes back."""
+        alice, bob, carol = self.connect(0, "alice"), self.connect(1, "bob"), self.connect(1, "c")
+        for peer, method in ((alice, "room.create"), (bob, "room.join"), (carol, "room.join")):
+            self.ok(peer, method, room=self.code)
+        carol.abort()
+        alice.abort()
+        self.events(bob)
+        self.assertEqual(set(self.moved()), {"bob"})
+        again = self.connect(1, "c")
+        self.assertEqual(self.ok(again, "room.join", room=self.code)["members"], 2)
+        self.assertEqual(self.events(bob), [("back", "c", None)])
+        self.network.advance(5.0)
+        self.assertEqual(self.events(bob), [("left", "alice", "gone")])
+        self.ok(self.connect(1, "alice"), "room.join", room=self.code)
+        self.assertEqual(self.events(bob), [("joined", "alice", None)])
+
+    def test_how_long_they_are_waited_for(self) -> None:
+        """As long as a room may take to move, or a member to come back, if that is longer."""
+        alice, bob = self.connect(0, "alice"), self.connect(1, "bob")
+        self.ok(alice, "room.create", room=self.code)
+        self.ok(bob, "room.join", room=self.code)
+        alice.abort()
+        self.events(bob)
+        self.moved()
+        self.network.advance(3.0)
+        self.assertEqual(self.events(bob), [])
+        self.network.advance(1.2)
+        self.assertEqual(self.events(bob), [("left", "alice", "gone")])
+
+    def test_a_service_that_has_stopped_answers_no_lists(self) -> None:
+        before = len(self.network.run(self.bus.status()).subscribers)
+        self.network.run(self.services[0].close("stopping"), 5.0)
+        self.assertLess(len(self.network.run(self.bus.status()).subscribers), before - 2)
+
+    def test_the_bus_is_required_unless_told_otherwise(self) -> None:
+        asked: list[bool] = []
+
+        async def start(*, required: bool) -> None:
+            asked.append(required)
+
+        self.patch(self.services[0]._spread, "start", start)
+        self.network.run(self.services[0].start())
+        self.network.run(self.services[0].start(required=False))
+        self.assertEqual(asked, [True, False])
 
 
 class FloodTests(RoomsCase):

@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.bus.local import LocalBus
 from kupool.rooms.room import Room
-from kupool.rooms.spread.listing import PATIENCE, RoomLists, list_rooms
+from kupool.rooms.spread.listing import RoomLists, list_rooms
 from kupool.rooms.spread.ring import Ring
 from kupool.rooms.spread.settings import SpreadSettings
 
@@ -115,8 +115,19 @@ class AllHostsTests(SynchronousTestCase):
     def test_a_host_that_does_not_answer(self) -> None:
         """It is left out, after a moment."""
         self.done(self.lists["a"].stop())
-        page = self.done(self.lists["c"].page(0, 10), PATIENCE)
+        page = self.done(self.lists["c"].page(0, 10), 1.0)
         self.assertEqual([each.room for each in page.rooms], ["c0", "c1"])
+
+    def test_the_start_counts_only_rooms_of_those_who_answer(self) -> None:
+        self.done(self.lists["a"].stop())
+        page = self.done(self.lists["c"].page(1, 10), 1.0)
+        self.assertEqual([each.room for each in page.rooms], ["c1"])
+
+    def test_a_page_that_ends_with_the_rooms_of_a_host(self) -> None:
+        """There is a next one as long as there is a host that was not asked."""
+        for lists in self.lists.values():
+            lists._hosts.ring = Ring(["a", "c"])
+        self.assertEqual(self.pages("b", 3), [["a0", "a1", "a2"], ["c0", "c1"]])
 
     def test_a_host_whose_answer_cannot_be_read(self) -> None:
         self.done(self.lists["a"].stop())

@@ -29,11 +29,13 @@ from kupool.rooms.membership import Disconnected, Joined, Left, Returned
 from kupool.rooms.observer import LobbyObserver
 from kupool.rooms.settings import RoomSettings
 from kupool.rooms.spread import ISpreadHooks
-from kupool.rooms.spread.entries import AnyEntry, Ask
+from kupool.rooms.spread.entries import AnyEntry, Ask, Everyone
 from kupool.rooms.spread.hosts import HostExists
 from kupool.rooms.spread.lobby import SpreadLobby
 from kupool.rooms.spread.packing import RequestPacking
 from kupool.rooms.spread.ring import Ring
+from kupool.rooms.spread.settings import SpreadSettings
+from kupool.session.outbox import EventPolicy
 from kupool.wire.framing import LINE
 from tests.fakes.peers import PeerTransport
 from tests.fakes.raising import ENDINGS, raising
@@ -799,6 +801,154 @@ class MovingTests(SynchronousTestCase):
         host.manager.stop_sweeping() if hasattr(host.manager, "stop_sweeping") else None
         left = [call for call in world.clock.getDelayedCalls() if "sweep" not in str(call)]
         self.assertEqual(left, [])
+
+
+class HostLobbyTests(SynchronousTestCase):
+    """A-51: what an application calls on the lobby of one of two hosts."""
+
+    def setUp(self) -> None:
+        self.world = World()
+        self.a, self.b = self.world.add("a"), self.world.add("b")
+        self.here, self.there = self.world.code_of("a"), self.world.code_of("b")
+        self.ann = Peer(self.a)
+
+    def lost(self) -> list[Any]:
+        return [told["data"] for told in self.ann.news() if told.get("event") == "lost"]
+
+    def test_its_name(self) -> None:
+        """It is one that no other process has, unless the application gives one."""
+        names = [SpreadLobby(self.world.clock, self.world.bus, Hooks()).host for _ in range(2)]
+        self.assertRegex(names[0], "^[0-9a-f]{16}$")
+        self.assertNotEqual(*names)
+
+    def test_an_old_name(self) -> None:
+        text = "SpreadLobby.visitors is called remote_peers now"
+        found = self.assertWarns(DeprecationWarning, text, __file__, lambda: self.a.lobby.visitors)
+        self.assertIs(found, self.a.lobby.remote_peers)
+
+    def test_the_room_of_a_connection(self) -> None:
+        self.assertIsNone(self.a.lobby.code_of(self.ann.connection))
+        for code in (self.there, self.here):
+            self.ann = Peer(self.a)
+            self.ann.ask(room=code, user=code)
+            self.assertEqual(self.a.lobby.code_of(self.ann.connection), code)
+
+    def test_codes_for_rooms_here(self) -> None:
+        lobby = self.a.lobby
+        first = next(code for code in map("game {}".format, range(1, 99)) if lobby.owns(code))
+        self.assertEqual(lobby.code_here("game "), first)
+        lobby.create(first)
+        self.assertNotEqual(lobby.code_here("game "), first)
+        code = lobby.new_code("game ")
+        self.assertRegex(code, "^game [0-9a-f]{16}$")
+        self.assertTrue(lobby.owns(code))
+        self.assertEqual(World().add("alone").lobby.code_here("game "), "game 1")
+
+    def test_a_host_that_serves_no_rooms(self) -> None:
+        """Nobody is in its rooms, and none is made, as long as there is no other host."""
+        self.patch(self.a.lobby.hosts, "ring", Ring())
+        for make in (self.a.lobby.new_code, self.a.lobby.code_here, self.a.lobby.create):
+            error = self.assertRaises(RequestError, make, self.here)
+            self.assertEqual(error.error.text, "Temporarily unavailable")
+        self.assertEqual(self.ann.ask(room=self.here, user="ann"), "Temporarily unavailable")
+        self.assertEqual(len(self.a.lobby.seats), 0)
+
+    def test_a_connection_of_another_host_and_a_room_of_another_host(self) -> None:
+        """Its own host is to send the message there."""
+        self.ann.ask(room=self.there, user="ann")
+        (peer,) = self.b.lobby.members.get("ann").connections
+        self.b.lobby.members.leave("ann")
+        answer: Deferred[object] = Deferred()
+        self.b.lobby.place(peer, self.here, "ann", "body", answer=answer)
+        self.failureResultOf(answer, RequestError)
+
+    def test_a_room_of_the_application_counts_for_nobody(self) -> None:
+        self.a.lobby.create(self.here)
+        self.assertEqual(self.a.lobby.maker(self.here), ("", ""))
+
+    def test_a_room_that_has_moved_and_nobody_comes(self) -> None:
+        """It ends when no member can be on the way any more."""
+        self.a.lobby.spread = SpreadSettings(window=2.0)
+        self.a.lobby.create_for_members(self.here, "ann", "192.0.2.1")
+        self.world.advance(1.9)
+        self.assertEqual(self.a.codes, {self.here})
+        self.world.advance(0.2)
+        self.assertEqual(self.a.codes, set())
+
+    def test_a_connection_that_has_ended_follows_no_room(self) -> None:
+        self.ann.lost()
+        self.a.lobby.follow(self.ann.connection, self.there, "ann", "b")
+        self.assertEqual(len(self.a.lobby.seats), 0)
+
+    def test_a_room_that_ends_for_good(self) -> None:
+        """Nothing is lost, and its members are told what the room tells them."""
+        self.ann.ask(room=self.here, user="ann")
+        self.a.lobby.get(self.here).close()
+        self.assertEqual((self.lost(), self.a.codes), ([], set()))
+
+    def test_cut_off_from_the_bus(self) -> None:
+        """Its rooms end at once, with what waits there; and that is over with them."""
+        self.a.hooks.slow = slow = Deferred()
+        self.ann.tell(room=self.here, user="ann", say="first")
+        self.world.advance(0.1)
+        room = self.a.lobby.get(self.here)
+        self.ann.tell(say="second")
+        self.a.lobby._cut_off()
+        slow.callback("done")
+        self.world.advance(0.1)
+        self.assertEqual((room.data, self.a.codes), (["first"], set()))
+        self.assertEqual(self.lost(), ["cut off"])
+        self.a.hooks.slow = None
+        self.ann.ask(room=self.here, user="ann")
+        self.a.lobby.get(self.here).close()
+        self.assertEqual(self.lost(), [])
+
+    def test_how_what_is_for_everyone_may_be_dropped(self) -> None:
+        sent: list[Any] = []
+        self.patch(self.a.lobby.exchange, "send", lambda host, entry: sent.append(entry))
+        self.a.lobby.send_user("ann", b"1", policy=None)
+        self.a.lobby.broadcast(b"2", key="score", policy=EventPolicy.DROP_OLDEST)
+        told = [Everyone("ann", b"1", None, None), Everyone(None, b"2", "score", "drop-oldest")]
+        self.assertEqual(sent, told)
+
+    def test_the_end(self) -> None:
+        """What waits in its rooms is handled; nothing of it is left on the bus."""
+        before = len(self.successResultOf(self.world.bus.status()).subscribers)
+        host = self.world.add("c")
+        ann, bob = Peer(host), Peer(host)
+        code = self.world.code_of("c")
+        ann.ask(room=self.world.code_of("a"), user="ann")
+        self.assertEqual((len(host.lobby.seats), host.lobby._moves), (1, []))
+        bob.ask(room=code, user="bob")
+        host.hooks.slow = slow = Deferred()
+        bob.tell(say="first")
+        number = bob.tell(say="second")
+        ended = Deferred.fromCoroutine(host.lobby.close())
+        slow.callback("done")
+        host.hooks.slow = None
+        self.world.advance(2)
+        self.successResultOf(ended)
+        (answer,) = [m for m in bob.messages() if m["id"] == number]
+        self.assertEqual(answer["result"][2], ["first", "second"])
+        self.assertEqual(len(host.lobby.seats), 0)
+        after = len(self.successResultOf(self.world.bus.status()).subscribers)
+        self.assertEqual(after, before)
+
+    def test_the_end_of_the_only_host(self) -> None:
+        world = World()
+        host = world.add("a")
+        ann = Peer(host)
+        host.hooks.slow = slow = Deferred()
+        ann.tell(room="tea", user="ann", say="first")
+        world.advance(0.1)
+        room = host.lobby.get("tea")
+        ann.tell(say="second")
+        ended = Deferred.fromCoroutine(host.lobby.close())
+        slow.callback("done")
+        world.advance(0.1)
+        self.assertEqual(self.successResultOf(ended), [])
+        self.assertEqual(room.data, ["first", "second"])
+        self.assertIn(Closing("closed"), host.hooks.events)
 
 
 class ExchangeTests(SynchronousTestCase):

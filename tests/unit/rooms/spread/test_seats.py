@@ -7,9 +7,11 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from kupool.errors import BAD_PARAMS, RequestError
+from kupool.errors import BAD_PARAMS, TIMEOUT, RequestError
 from kupool.rooms.spread.entries import Hold, Out, RoomReply
+from kupool.rooms.spread.ring import Ring
 from kupool.rooms.spread.seats import LEFT, MOVED
+from kupool.rooms.spread.settings import SpreadSettings
 from tests.unit.rooms.spread.test_lobby import Peer, World
 
 
@@ -52,7 +54,7 @@ class MovingTests(SeatsCase):
         seats.out("b", Out(self.seat.number, self.code, True, MOVED))
         self.world.advance(0.15)
         self.assertFalse(self.ann.transport.reading)
-        self.world.advance(0.3)
+        self.world.advance(0.1)
         self.assertTrue(self.ann.transport.reading)
         self.assertEqual(self.ann.ask(say="here")[:2], ["b", ["ann"]])
         self.assertEqual(self.lost(), [])
@@ -87,6 +89,95 @@ class MovingTests(SeatsCase):
         self.ann.lost()
         self.world.advance(1)
         self.assertEqual(len(self.a.lobby.seats), 0)
+
+    def test_the_last_moment(self) -> None:
+        self.seat.until = self.world.clock.seconds()
+        self.a.lobby.seats._look(self.seat)
+        self.assertEqual(self.lost(), [MOVED])
+
+    def test_it_moves_here_and_refuses_the_member(self) -> None:
+        self.patch(self.a.lobby.hosts, "ring", Ring("a"))
+        self.patch(self.a.lobby.handover, "_former", lambda code: set())
+        self.patch(self.a.lobby, "enter", raising(RequestError(BAD_PARAMS)))
+        self.a.lobby.seats.out("b", Out(self.seat.number, self.code, True, MOVED))
+        self.assertEqual((self.lost(), len(self.a.lobby.seats)), ([BAD_PARAMS.text], 0))
+
+    def test_no_other_host_can_be_reached(self) -> None:
+        """Who is in a room of another host is told, also while the room moves."""
+        self.patch(self.a.lobby, "owner", lambda code: None)
+        self.a.lobby.seats.out("b", Out(self.seat.number, self.code, True, MOVED))
+        self.a.lobby._cut_off()
+        self.assertEqual((self.lost(), len(self.a.lobby.seats)), (["cut off"], 0))
+        self.assertTrue(self.ann.transport.reading)
+
+
+class SayingTests(SeatsCase):
+    """A-51: what is sent to a room of another host."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.sent: list[Any] = []
+        self.patch(self.a.lobby.exchange, "send", lambda host, entry: self.sent.append(entry))
+        self.packed = b"data"
+        self.patch(self.a.lobby.seats._packing, "pack", lambda body: self.packed)
+
+    def say(self) -> Deferred[object]:
+        answer: Deferred[object] = Deferred()
+        self.a.lobby.seats.say(self.seat, "body", answer)
+        return answer
+
+    def refused(self) -> str:
+        return str(self.failureResultOf(self.say(), RequestError).value.error.text)
+
+    def test_with_and_without_an_answer(self) -> None:
+        self.say()
+        self.a.lobby.seats.say(self.seat, "body", None)
+        (number,) = self.seat.pending
+        self.assertEqual([entry.number for entry in self.sent], [number, 0])
+        self.assertEqual({entry.peer for entry in self.sent}, {self.seat.number})
+        self.assertTrue(number and self.seat.number)
+
+    def test_the_largest(self) -> None:
+        most = self.a.lobby.spread.max_entry
+        self.packed = b"x" * most
+        self.say()
+        self.packed = b"x" * (most + 1)
+        self.assertRegex(self.refused(), "too large for a room of another host")
+        self.assertEqual(len(self.sent), 1)
+
+    def test_too_much_waits_for_the_host(self) -> None:
+        self.patch(self.a.lobby.exchange, "full", lambda host: True)
+        self.assertEqual(self.refused(), "Temporarily unavailable")
+
+    def test_the_room_is_moving(self) -> None:
+        self.seat.moving = True
+        self.assertEqual(self.refused(), "Temporarily unavailable")
+
+    def test_too_many_unanswered(self) -> None:
+        """K-44: twice the number at which it is read no more."""
+        most = 2 * self.a.lobby.spread.sender_limit
+        for _ in range(most):
+            self.assertNoResult(self.say())
+        self.assertRegex(self.refused(), "too many requests")
+
+    def test_an_answer_that_never_comes(self) -> None:
+        """It has an end, whatever timers the application has."""
+        self.a.lobby.spread = SpreadSettings(answer_timeout=1.0)
+        timers = self.a.lobby.timers
+        timers.limit = 1
+        timers.once("a room of the application", "turn", 1000, lambda timer: None)
+        answer = self.say()
+        self.world.advance(0.9)
+        self.assertNoResult(answer)
+        self.world.advance(0.2)
+        self.assertEqual(self.failureResultOf(answer, RequestError).value.error, TIMEOUT)
+        self.assertEqual(self.a.lobby.tasks.snapshot()["answer"].runs, 1)
+
+    def test_the_end_of_the_host(self) -> None:
+        answer = self.say()
+        self.a.lobby.seats.close()
+        self.assertEqual(len(self.a.lobby.seats), 0)
+        self.failureResultOf(answer, RequestError)
 
 
 class WordsOfOthersTests(SeatsCase):
@@ -139,6 +230,16 @@ class ReadingTests(SeatsCase):
         self.world.advance(0.01)
         self.assertTrue(self.ann.transport.reading)
         self.assertEqual(self.ann.ask(say="hello"), "forbidden")
+
+    def test_held_by_the_application(self) -> None:
+        """Whatever the room does, only the application lets it go."""
+        self.ann.connection.hold()
+        self.hold(True)
+        self.a.lobby.seats.out("b", Out(self.seat.number, self.code, False, LEFT))
+        self.world.advance(0.01)
+        self.assertFalse(self.ann.transport.reading)
+        self.ann.connection.release()
+        self.assertTrue(self.ann.transport.reading)
 
     def test_unanswered_messages(self) -> None:
         """So many may be under way; it goes on when half of them are answered."""
