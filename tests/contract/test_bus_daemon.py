@@ -8,6 +8,7 @@ from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.trial.unittest import TestCase
 
 from kupool.bus import BusSettings
+from kupool.bus.members import SILENCE
 from kupool.bus.remote.client import RemoteBus
 from kupool.daemon import service
 from kupool.daemon.service import Daemon
@@ -51,6 +52,7 @@ class _DaemonBusTests(FakeTime, BusContract):
         self.daemon.start()
         self.settle()
         self.addCleanup(self.stop)
+        self.clock.advance(SILENCE)  # until then the members of a daemon before it may come back
 
     def make_clock(self) -> MemoryNetwork:
         return MemoryNetwork()

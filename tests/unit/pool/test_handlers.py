@@ -387,7 +387,7 @@ class AttemptTests(Case):
 
     def test_storm_of_many_sessions(self) -> None:
         """Issue 15, build 5: the score belongs to the address, over all of its sessions."""
-        other = self.use(attempts=AttemptSettings(ban_score=1000.0))
+        other = self.use(attempts=AttemptSettings(ban_score=1000.0, pause=0.1))
         peers = [self.bench.connect(host="192.0.2.9").authorize("eve") for _ in range(30)]
         for _ in range(40):
             self.storm(peers, 3_000)
