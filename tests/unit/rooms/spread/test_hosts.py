@@ -192,6 +192,9 @@ class CutOffTests(HostsCase):
         told = a._told
         self.patch(a, "_told", lambda members: told(None))
         started = self.start(a)
+        self.pass_time(SILENCE)  # a new server of the bus reports nobody for so long
+        self.assertNoResult(started)
+        self.pass_time(0.5)
         self.failureResultOf(started, BusError)
         self.assertEqual(self.keys(), [])
 
