@@ -128,6 +128,13 @@ def run_to_status(command: Callable[[], int]) -> int:
 
     An interruption, a broken pipe and a full disk show no traceback.
     """
+    try:
+        return _status_of(command)
+    finally:
+        forget_errors()
+
+
+def _status_of(command: Callable[[], int]) -> int:
     if sys.stderr is None:  # the parent process closed it
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     if sys.stdout is None:
@@ -155,10 +162,20 @@ def forget_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
+def forget_errors() -> None:
+    """Drop what cannot be written to standard error: Python 3.13 would end with status 120."""
+    try:
+        sys.stderr.flush()
+    except OSError:
+        with suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+
+
 __all__ = [
     "NO_READER",
     "CommandParser",
     "complain",
+    "forget_errors",
     "forget_output",
     "make_console",
     "print_table",

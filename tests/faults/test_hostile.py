@@ -9,6 +9,7 @@ import resource
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -334,7 +335,10 @@ class FloodTests(HostileCase):
             answers = self.flood(daemon, "flood")
             errors = [answer["error"] for answer in answers if "error" in answer]
             self.assertEqual(["Invalid result"] * 5, errors[:5])
-            self.assertEqual({"Submission too frequent"}, set(errors[5:-5]))
+            # An attempt comes back each second that the flood takes.
+            rest = Counter(errors[5:-5])
+            self.assertLess(rest.pop("Invalid result", 0), 30)
+            self.assertEqual(["Submission too frequent"], list(rest))
             self.assertLess(len(answers), self.COUNT)
             self.assertGreater(len(answers), 10_000)
             last = answers[-1]

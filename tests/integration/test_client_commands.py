@@ -289,7 +289,7 @@ class WorkTests(CommandCase):
     async def test_not_authorized(self) -> None:
         """A client that may not come in says so in one line, and its status is 1."""
         pool = await self.pool(password=("yan", "secret"))
-        for sessions in ("1", "5"):
+        for sessions in ("1", "3"):
             done = await self.run_to_end(
                 "work", "--connect", pool.address, "--sessions", sessions, KUP_PASSWORD="guess"
             )

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
+import psycopg2
 from twisted.trial.unittest import SynchronousTestCase
 
+from kupool.storage.postgres.owner import _TAKE
 from tests.servers.pgbouncer import PgBouncer
 from tests.servers.running_daemon import UNLIMITED, LineClient, RunningDaemon, StartFailed
 from tests.servers.services import PostgresServer, RabbitServer, postgres, rabbit, required
@@ -95,6 +98,18 @@ class SecondDaemonTests(Case):
         first.kill()
         second = self.daemon().start()
         self.assertEqual(self.sql("SELECT term, pid FROM owner"), [(2, second.pid)])
+
+    def test_stopped_a_moment_ago(self) -> None:
+        """A daemon that has ended in order, but whose session has not, is waited for."""
+        self.assertEqual(self.daemon().start().stop(), 0)
+        session = psycopg2.connect(self.dsn)
+        with session.cursor() as cursor:
+            cursor.execute(_TAKE)
+            self.assertEqual(cursor.fetchone(), (True,))
+        timer = threading.Timer(1.0, session.close)
+        timer.start()
+        self.daemon().start()
+        timer.join()
 
     def test_stopped_process(self) -> None:
         """A daemon that is only stopped for a while keeps its database."""

@@ -152,7 +152,7 @@ class PostgresDatabase:
         )
 
     def _begin_blocking(self, connection: Any) -> None:
-        """Take the lock; waits a while until the session of a killed daemon ends."""
+        """Take the lock; waits a while until the session of a daemon that is gone has ended."""
         ownership, deadline = self._ownership, time.monotonic() + GONE_PATIENCE
         while ownership is not None:
             connection.autocommit = True
@@ -163,7 +163,7 @@ class PostgresDatabase:
                     connection.autocommit = False
                     return
             except InUse as error:
-                gone = error.owner is not None and error.owner.process.gone
+                gone = error.owner is not None and error.owner.gone
                 if not gone or time.monotonic() > deadline:
                     raise
             time.sleep(0.1)
