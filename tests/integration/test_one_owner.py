@@ -102,6 +102,7 @@ class SecondDaemonTests(Case):
     def test_stopped_a_moment_ago(self) -> None:
         """A daemon that has ended in order, but whose session has not, is waited for."""
         self.assertEqual(self.daemon().start().stop(), 0)
+        self.sql("UPDATE owner SET host = 'elsewhere'")  # so that its end cannot be seen here
         session = psycopg2.connect(self.dsn)
         with session.cursor() as cursor:
             cursor.execute(_TAKE)
