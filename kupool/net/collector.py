@@ -14,7 +14,7 @@ def collect_rarely() -> None:
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(10_000, 100, 50)
+    gc.set_threshold(50_000, 20, 50)
 
 
 __all__ = ["collect_rarely"]

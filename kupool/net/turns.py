@@ -16,7 +16,7 @@ from twisted.internet.interfaces import IReactorTime
 from kupool.timing.chunks import Chunks
 
 #: Seconds of each reactor turn for the queued connections.
-SHARE = 0.002
+SHARE = 0.003
 
 
 class Turns(Protocol):

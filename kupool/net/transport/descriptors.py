@@ -32,7 +32,7 @@ ENDS_PER_TURN = 16
 #: after the small ones, for so many seconds of a turn. So a flood does not delay those who say
 #: little.
 SMALL = 512
-SHARE = 0.002
+SHARE = 0.008
 
 
 class Corked(Protocol):
