@@ -162,10 +162,10 @@ class Admission:
             self._refusals_left(limits).spend(network_of(host), self._clock.seconds())
 
     def unwanted(self, limits: ServerSettings, places: Places, host: str) -> bool:
-        """Return whether ``host`` has had too many refusals to be told of one more.
+        """Return whether the address of ``host`` has used up its refusals.
 
-        Once half of them are used up, each connection that has not authorized may become one. If
-        it is unwanted, that is counted and logged, and the caller closes the connection.
+        Once half of them are used up, each connection that has not authorized counts as one. The
+        result True is counted and logged, and the caller closes the connection.
         """
         rate = limits.refusals_per_ip
         if not rate or not host or host in limits.shared_hosts:

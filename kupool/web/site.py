@@ -250,8 +250,8 @@ class ApiSite(Site):
         )
 
 
-#: Seconds after which a request too many is answered: whoever asks again at once, in a loop, would
-#: cost more than a request that is answered.
+#: Seconds before a request over the limit is answered. A client that repeats refused requests in a
+#: loop would otherwise cost more than one whose requests are answered.
 BUSY_DELAY = 1.0
 
 

@@ -145,7 +145,7 @@ class RabbitSubscription:
                     self._connection.drop(f"no more deliveries from {self._queue!r}: {error}")
                 return
             if channel is not self._channel:
-                return  # what it brings comes again on the next one
+                continue
             self._tags[message.tag] = False
             self._gauge.taken()
             if not self._known(message):
@@ -309,6 +309,8 @@ class RabbitSubscription:
         self._delayed.add(timer)
 
     def _bury(self, held: _Held, reason: str) -> None:
+        if self._stopped or held.delivery.entry.position not in self._held:
+            return
         self._bury_entry(held.delivery, reason).addCallbacks(
             lambda _: self._buried(held), self._not_buried, errbackArgs=(held, reason)
         ).addErrback(lambda f: self._log.failure("A dead letter could not be settled", f))
@@ -343,6 +345,7 @@ class RabbitSubscription:
         channel, self._channel, self._connection = self._channel, None, None
         self._gauge.put(len(self._tags))
         self._tags.clear()
+        self._backlog.clear()
         if channel is None:
             return succeed(None)
         return channel.close().addTimeout(_STOPPING, self._clock, lambda *_: None)

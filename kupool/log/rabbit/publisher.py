@@ -153,6 +153,7 @@ class Publisher:
         self._connection, self._channel, self._down = None, None, why
         self._cancel_renewal()
         for item in list(self._waiting.values()):
+            item.sent = 0.0
             if not item.first_sent:
                 self._fail(item, why)
 
@@ -204,7 +205,9 @@ class Publisher:
         self._checking = False
         self._covered = serial
         for item in list(self._waiting.values()):
-            if item.serial <= serial and item.confirmed:
+            if item.serial > serial:
+                break
+            if item.confirmed:
                 self._settle(item)
         self._check(channel)
 

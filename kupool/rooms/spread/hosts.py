@@ -114,8 +114,8 @@ class Hosts:
         await self._bus.subscribe([self._topic], place.handle, keys=[place.key])
         await self._bus.watch(self._topic, self._told)
         await self._seconds(self._settings.settle)
-        # A new server of the bus reports nobody for its time of silence, and one that was killed
-        # counts as there until that is over.
+        # For SILENCE seconds a new server of the bus reports no members, and a host that was killed
+        # still counts as a member.
         end = self._clock.seconds() + SILENCE + LOOK
         while (self._twin or (required and not self._heard)) and self._clock.seconds() < end:
             await self._seconds(LOOK)
