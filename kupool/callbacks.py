@@ -64,6 +64,8 @@ def attempt(function: Callable[..., object], *arguments: object) -> Any:
         result = function(*arguments)
     except BaseException:
         return Failure()
+    if type(result) in _AT_ONCE:
+        return result
     return deferred_of(result) if awaited(result) else result
 
 

@@ -30,20 +30,18 @@ M = TypeVar("M", bound=SentMessage)
 class RoomQueue(Generic[M]):
     """The waiting events and messages of the room with this ``code``."""
 
-    __slots__ = ("_clock", "_code", "_events", "_flood", "_messages", "_settings")
+    __slots__ = ("_clock", "_code", "_events", "_flood", "_messages", "_settings", "size")
 
     def __init__(self, code: str, clock: IReactorTime, settings: RoomSettings) -> None:
         self._code = code
         self._clock = clock
         self._settings = settings
+        #: How many events and messages wait.
+        self.size = 0
         # Most rooms are idle: parts that only a busy room needs are made later.
         self._events: deque[object] | None = None
         self._messages: deque[M] | None = None
         self._flood: Flood | None = None
-
-    def __bool__(self) -> bool:
-        """Return whether anything waits."""
-        return bool(self._events or self._messages)
 
     @property
     def waiting(self) -> int:
@@ -66,6 +64,7 @@ class RoomQueue(Generic[M]):
         if self._events is None:
             self._events = deque()
         self._events.append(event)
+        self.size += 1
 
     def add_message(self, message: M) -> None:
         """Add a message.
@@ -78,35 +77,41 @@ class RoomQueue(Generic[M]):
             self._flood = Flood(self._clock, self._settings)
         self._flood.admit(self._code, message.member, message.connection, len(self._messages))
         self._messages.append(message)
+        self.size += 1
 
-    @property
-    def has_event(self) -> bool:
-        """Whether an event waits."""
-        return bool(self._events)
-
-    def next_event(self) -> object:
+    def next_event(self) -> object | None:
         """Remove and return the next event; None if there is none."""
-        return self._events.popleft() if self._events else None
+        if not self._events:
+            return None
+        self.size -= 1
+        return self._events.popleft()
 
     def next_message(self) -> M | None:
         """Remove and return the next message; None if there is none."""
         if not self._messages:
             return None
         message = self._messages.popleft()
+        self.size -= 1
         if self._flood is not None:
             self._flood.taken(message.member, len(self._messages))
         return message
 
-    def shrink(self) -> None:
-        """Free memory if the queue is empty: an empty deque keeps its block."""
-        if not self:
-            self._events = self._messages = None
+    def shrink(self) -> bool:
+        """Free memory if the queue is empty: an empty deque keeps its block.
+
+        Returns whether anything waits.
+        """
+        if self.size:
+            return True
+        self._events = self._messages = None
+        return False
 
     def drop(self, keep: tuple[type, ...] = ()) -> list[M]:
         """Remove everything but events of some kinds; returns the removed messages."""
         if self._events is not None:
             kept = [e for e in self._events if isinstance(e, keep)]
             self._events = deque(kept) if kept else None
+        self.size = len(self._events or ())
         messages, self._messages = self._messages, None
         for message in messages or ():
             message.member.waiting -= 1

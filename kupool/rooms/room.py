@@ -444,7 +444,7 @@ class Room:
     @property
     def ready(self) -> bool:
         """Whether there is something to do now."""
-        return self._audience.pending or (not self._at_work and bool(self._queue))
+        return self._audience.pending or (not self._at_work and self._queue.size > 0)
 
     def run(self, budget: int) -> int:
         """Handle waiting messages and sends, up to ``budget`` of them."""
@@ -454,7 +454,7 @@ class Room:
             if audience.pending:
                 spent += max(1, audience.run(budget - spent))
                 audience.work_done()
-            elif queue and not self._at_work:
+            elif not self._at_work and queue.size:
                 self._handle_next()
                 spent += 1 + audience.work_done()
             else:
@@ -462,8 +462,8 @@ class Room:
         return spent
 
     def _handle_next(self) -> None:
-        if self._queue.has_event:
-            event = self._queue.next_event()
+        event = self._queue.next_event()
+        if event is not None:
             timers = self._timers
             if timers is None or not isinstance(event, TimerRun) or timers.begin(event):
                 self._start(event)
@@ -481,11 +481,9 @@ class Room:
 
     def _go_on(self) -> None:
         """Continue with the next message, after something has ended."""
-        if self._queue:
+        if self._queue.shrink():
             self._surroundings.turns.wake(self)
-            return
-        self._queue.shrink()
-        if self._closing and not self._closed:
+        elif self._closing and not self._closed:
             self._end()
 
     def _start(self, subject: object) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Protocol, cast
+
+import msgspec
 
 from kupool.rooms.tasks import TaskStatistics
 from kupool.rooms.timers import LobbyTimers, RoomTimer
@@ -13,8 +14,7 @@ from kupool.rooms.timers import LobbyTimers, RoomTimer
 TimerCall = Callable[[Any, str], object]
 
 
-@dataclass(slots=True, eq=False)
-class TimerRun:
+class TimerRun(msgspec.Struct, eq=False):
     """A run of a timer that waits in the queue, or has begun.
 
     ``due`` is in seconds of the clock. ``function`` is None for a timer that queues an event.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from math import floor
 from sys import intern
 from typing import Any
 
@@ -67,8 +66,10 @@ class LobbyTimers:
     ) -> None:
         self.limit = limit
         self.tasks = tasks
-        self._clock = clock
+        self._seconds = clock.seconds
         self._queue: TimerQueue[RoomTimer] = TimerQueue(clock, self._fire, tick, per_turn=per_turn)
+        self._longest = MAX_TICKS * tick
+        self._grain = GRAIN * tick
         self._rooms: dict[Hashable, dict[str, RoomTimer]] = {}
 
     @property
@@ -83,7 +84,7 @@ class LobbyTimers:
 
     def __len__(self) -> int:
         """Return how many timers wait."""
-        return len(self._queue)
+        return self._queue.count
 
     # -- setting and cancelling
 
@@ -168,15 +169,22 @@ class LobbyTimers:
         self._queue.stop()
 
     def _add(self, timer: RoomTimer, delay: float, always: bool) -> RoomTimer:
-        if not 0 <= delay <= MAX_TICKS * self.tick:
+        if not 0 <= delay <= self._longest:
             raise ValueError(f"a delay of {delay} seconds")
-        self.cancel(timer.room, timer.key)
-        if self.limit and len(self) >= self.limit and not always:
+        room, key, queue = timer.room, timer.key, self._queue
+        timers = self._rooms.get(room)
+        replaced = None if timers is None else timers.get(key)
+        if replaced is not None:
+            queue.remove(replaced)
+        elif self.limit and queue.count >= self.limit and not always:
             raise RequestError(TOO_MANY_REQUESTS.about(f"{self.limit} timers"))
-        timer.due = self._clock.seconds() + delay
-        timer.name = intern(timer.name or timer.key.partition(":")[0])
-        self._rooms.setdefault(timer.room, {})[timer.key] = timer
-        self._queue.add(timer)
+        timer.due = self._seconds() + delay
+        timer.name = intern(timer.name or key.partition(":")[0])
+        if timers is None:
+            self._rooms[room] = {key: timer}
+        else:
+            timers[key] = timer
+        queue.add(timer)
         return timer
 
     def _forget(self, timer: RoomTimer) -> None:
@@ -213,8 +221,8 @@ class LobbyTimers:
 
     def _again(self, timer: RoomTimer) -> int:
         """Queue a repeating timer for its next firing; returns how many firings it missed."""
-        now = self._clock.seconds()
-        missed = max(0, floor((now - timer.due + GRAIN * self.tick) / timer.interval))
+        late = self._seconds() - timer.due + self._grain
+        missed = int(late / timer.interval) if late > 0 else 0
         timer.due += (missed + 1) * timer.interval
         self._queue.add(timer)
         return missed

@@ -94,16 +94,13 @@ class TimerQueue(Generic[W]):
         #: The earliest tick of the timers added to a slot since it was empty.
         self._firsts: dict[int, int] = {}
         self._spreading = -1
-        self._count = 0
+        #: The number of waiting timers.
+        self.count = 0
         self._turning = False
         self._wake: IDelayedCall | None = None
         self._wake_tick: float = float("inf")
         #: The tick at which the first occupied slot begins.
         self._limit: float = float("inf")
-
-    def __len__(self) -> int:
-        """Return the number of waiting timers."""
-        return self._count
 
     def add(self, timer: W) -> None:
         """Add a timer that is not waiting; one that is already due waits for the next tick.
@@ -119,17 +116,17 @@ class TimerQueue(Generic[W]):
             self._at = tick  # no timer waits before it
         if self._turning or not self._at_once:
             tick += 1
-        self._count += 1
+        self.count += 1
         self._place(timer, tick)
 
     def remove(self, timer: W) -> None:
         """Remove a waiting timer."""
         self._unlink(timer)
-        self._count -= 1
+        self.count -= 1
 
     def stop(self) -> None:
         """Cancel the reactor's timer if no timer waits."""
-        if not self._count:
+        if not self.count:
             self._limit = float("inf")
             self._sleep_until(float("inf"))
 
@@ -251,7 +248,7 @@ class TimerQueue(Generic[W]):
             left -= 1
             self._unlink(timer)
             if place < _SLOTS:
-                self._count -= 1
+                self.count -= 1
                 try:
                     self._fire(timer)
                 except BaseException:  # the other timers must still fire
@@ -285,7 +282,7 @@ class Timers:
 
     def __len__(self) -> int:
         """Return the number of waiting calls."""
-        return len(self._queue)
+        return self._queue.count
 
     def add(self, at: float, call: Callable[[], object]) -> Timer:
         """Schedule a call; a time that has passed means as soon as possible."""
