@@ -88,6 +88,8 @@ class Proxy:
         if self._thread.is_alive():
             self._do(self._end)
             self._thread.join(10)
+        # Only now: the thread may have seen a command before this one could wake it.
+        self._woken.close()
         self._wake.close()
 
     def _do(self, command: Callable[[], object]) -> None:
@@ -113,7 +115,6 @@ class Proxy:
                 command, done = self._commands.pop(0)
                 command()
                 done.set()
-        self._woken.close()
         self._selector.close()
 
     def _end(self) -> None:

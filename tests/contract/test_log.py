@@ -65,7 +65,7 @@ class LogContract:
     place_is_before_the_first_open = True
 
     #: Seconds in which what should happen does.
-    patience = 5.0
+    patience = 30.0
 
     def make_log(self) -> Any:
         """Return a log on a place of its own, or on that of the one before."""

@@ -23,7 +23,6 @@ class RabbitLogTests(LogContract, TestCase):
 
     durable = True
     place_is_before_the_first_open = False
-    patience = 30.0
     timeout = 120
     topology = Topology(groups=GROUPS)
 
