@@ -72,8 +72,7 @@ class _Batch:
     def __init__(self, serial: int, at: int, began: float, minute_ends: float) -> None:
         self.serial = serial
         self.at = at
-        #: When the batch was sent to the log. For a batch that was not held, the time when it was
-        #: opened is close enough, and known already.
+        #: When the batch was sent to the log; until then, when it was opened.
         self.sent = began
         self.minute_ends = minute_ends
         # One submission to each index. Five appends are cheaper than a tuple that
@@ -125,6 +124,10 @@ class Acceptance:
         self._held = False
         #: What the last check saw of the open batch, and the size of the last batch.
         self._seen = self._last_size = 0
+        #: When a check last saw that the open batch had grown.
+        self._grown = 0.0
+        #: The seconds that the log took for the last batch.
+        self._took = 0.0
         self._in_flight: dict[int, _Batch] = {}
         self.accepted = 0
         #: Submissions refused since the log last accepted a batch.
@@ -237,8 +240,10 @@ class Acceptance:
         """Close the open batch early if no other submission is about to join it.
 
         Called one reactor turn after a submission joined, and when the log has finished what it was
-        writing. While the log is busy there is no hurry. If each turn brings more submissions, or
-        if the last batch was larger, more are still arriving.
+        writing. While the log is busy there is no hurry. If each turn brings more submissions, more
+        are still arriving. If the last batch was larger, more may be: clients that were answered
+        together often submit together. To wait for them longer than the log takes for a batch would
+        save nothing.
         """
         self._watch = None
         batch = self._open
@@ -247,9 +252,16 @@ class Acceptance:
         size = len(batch.nonces)
         if self._instant or (size == self._seen and size >= self._last_size):
             self._close()
-        elif size > self._seen:
-            self._seen = size
-            self._watch = self._clock.callLater(0, self._look)
+            return
+        wait, now = 0.0, self._clock.seconds()
+        if size > self._seen:
+            self._seen, self._grown = size, now
+        else:
+            wait = self._grown + self._took - now
+            if wait <= 0:
+                self._close()
+                return
+        self._watch = self._clock.callLater(wait, self._look)
 
     def _due(self) -> None:
         """Handle the end of the open batch's delay: close it, unless the log is slow."""
@@ -266,8 +278,11 @@ class Acceptance:
         if batch.timer is not None and batch.timer.active():
             batch.timer.cancel()
         batch.timer = None
-        if self._held:
-            self._held, batch.sent = False, self._clock.seconds()
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
+        self._held = False
+        batch.sent = self._clock.seconds()
         self._last_size = len(batch.nonces)
         self._in_flight[batch.serial] = batch
         entry = self._entry(batch)
@@ -298,6 +313,7 @@ class Acceptance:
     def _durable(self, _: object, batch: _Batch) -> None:
         """Answer every submission of a batch, with one write for each connection."""
         del self._in_flight[batch.serial]
+        self._took = self._clock.seconds() - batch.sent
         self.accepted += len(batch.nonces)
         if self._refused:
             self._log.info(

@@ -55,19 +55,69 @@ class ClosingTests(AcceptanceCase):
             self.log.decide()
         self.assertEqual(self.clock.seconds(), 0.0)
 
-    def test_waits_up_to_the_delay_for_as_many_as_last_time(self) -> None:
+    def write_ten(self, took: float) -> None:
+        """Have a batch of ten written, for which the log takes some seconds."""
         for number in range(10):
             self.add(number, f"n{number}")
         self.turn()
         self.turn()
+        self.clock.advance(took)
         self.log.decide()
+
+    def test_waits_for_as_many_as_last_time_no_longer_than_the_log_takes(self) -> None:
+        """Otherwise a single larger batch would delay all that follow."""
+        self.write_ten(took=0.002)
         self.add(11, "later")
         self.turn()
         self.turn()
+        self.turn()
+        self.assertEqual(len(self.clock.getDelayedCalls()), 2, "nothing is done in each turn")
+        self.clock.advance(0.0019)
         self.assertEqual(self.log.appended, [])
-        self.assertEqual(len(self.clock.getDelayedCalls()), 1, "nothing is done in each turn")
-        self.clock.advance(0.005)
+        self.clock.advance(0.0002)
         self.assertEqual(len(self.log.appended), 1)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_waits_anew_when_another_one_arrives(self) -> None:
+        """Clients that were answered together submit one after the other."""
+        self.write_ten(took=0.002)
+        for number in range(3):
+            self.add(number, f"m{number}")
+            self.turn()
+            self.clock.advance(0.0015)
+        self.assertEqual(self.log.appended, [])
+        self.turn()
+        self.clock.advance(0.0021)
+        self.assertEqual(len(decode_batch(self.log.appended[0][1]).client_nonces), 3)
+
+    def test_waits_for_as_many_as_last_time_no_longer_than_the_delay(self) -> None:
+        self.write_ten(took=1.0)
+        self.add(11, "later")
+        self.turn()
+        self.turn()
+        self.clock.advance(0.0049)
+        self.assertEqual(self.log.appended, [])
+        self.clock.advance(0.0001)
+        self.assertEqual(len(self.log.appended), 1)
+
+    def test_the_next_batch_does_not_wait_for_the_one_before(self) -> None:
+        self.acceptance = self.make(size=3)
+        for number in range(2):
+            self.add(number, f"n{number}")
+        self.turn()
+        self.turn()
+        self.clock.advance(0.004)
+        self.log.decide()
+        self.add(3, "a")  # waits for another one
+        self.turn()
+        self.turn()
+        self.add(4, "b")
+        self.add(5, "c")  # full
+        self.log.decide()
+        self.add(6, "d")
+        self.turn()
+        self.turn()
+        self.assertEqual(decode_batch(self.log.appended[0][1]).client_nonces, ["d"])
 
     def test_gathers_while_the_log_is_busy(self) -> None:
         self.add(1, "a")
@@ -356,7 +406,7 @@ class UnansweredTests(AcceptanceCase):
         self.clock.advance(2.0)
         self.add(2, "b")
         self.acceptance.flush()
-        self.assertAlmostEqual(self.acceptance.unanswered, 2.005)
+        self.assertAlmostEqual(self.acceptance.unanswered, 2.0)
         self.log.decide()
         self.clock.advance(1.0)
         self.assertAlmostEqual(self.acceptance.unanswered, 1.0)
