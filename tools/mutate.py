@@ -5,7 +5,9 @@
     python -m tools.mutate --at kupool/pool/judge.py:33
 
 Each mutant is a copy of the tree with one operator, constant, comparison or call changed; the
-unit and contract tests of the changed module run on it until one fails. A mutant on which all
+unit and contract tests of the changed module run on it until one fails. Those that reach the
+changed line come first: a run of the tests without a change, under coverage, shows which these are.
+A mutant on which all
 pass has survived, and is printed with its place: a test is missing, or the change is none, and
 then it is to stand in `tools/equivalent_mutants.txt` with the reason. A test that takes a minute
 counts as failed. The checkout itself is never changed. RabbitMQ and PostgreSQL are started
@@ -31,13 +33,17 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from queue import Empty, Queue
+from typing import TypeVar
 
 from tests.servers import services
 from tools.mutants import Mutant, mutants_of
-from tools.tests_of_modules import TestsOfModules
+from tools.reached_lines import ReachedLines, command
+from tools.tests_of_modules import TestsOfModules, servers_of
+
+T = TypeVar("T")
 
 ROOT = Path(__file__).resolve().parent.parent
 EQUIVALENT = Path(__file__).with_name("equivalent_mutants.txt")
@@ -47,6 +53,15 @@ CORE = ("bus", "log", "pool", "rooms", "session", "stats", "wire")
 
 #: Seconds that one test may take: nothing is said for so long when it never ends.
 PATIENCE = 60.0
+
+#: The arguments that run tests until one fails.
+PYTEST = ("-m", "pytest", "-x", "-p", "no:cacheprovider")
+
+#: Tests that reach a line run first, up to so many.
+MOST_FIRST = 300
+
+#: Parts of the run under coverage, for each of those that run at a time.
+PARTS = 6
 
 #: Bytes of memory that the tests of one mutant may have: some would take all there is.
 MOST_MEMORY = 4 << 30
@@ -90,14 +105,15 @@ class Checkout:
         self._written += 1
         os.utime(path, (self._written, self._written))
 
-    def test(self, tests: Sequence[str]) -> tuple[bool | None, str]:
+    def test(
+        self, tests: Sequence[str], command: Sequence[str] = PYTEST
+    ) -> tuple[bool | None, str]:
         """Run tests until one fails; returns whether all passed, None if one takes too long.
 
         The text is the output.
         """
-        command = [sys.executable, "-m", "pytest", "-v", "-x", "-p", "no:cacheprovider"]
         process = subprocess.Popen(
-            [*command, "--hypothesis-seed=0", *tests],
+            [sys.executable, *command, "-v", "--hypothesis-seed=0", *tests],
             cwd=self.folder,
             env={**os.environ, "PYTHONPATH": str(self.folder)},
             stdin=subprocess.DEVNULL,
@@ -137,12 +153,12 @@ def _read_to_the_end(process: subprocess.Popen[bytes]) -> str | None:
 @contextlib.contextmanager
 def servers(tests: Iterable[str]) -> Iterator[None]:
     """Have the servers that some files of tests need, named in the environment meanwhile."""
-    text = " ".join(tests)
+    needed = {server for test in tests for server in servers_of(test)}
     named = {}
-    if "rabbit" in text:
+    if "rabbit" in needed:
         broker = services.rabbit()
         named = {"KUPOOL_TEST_AMQP_URL": broker.url(), "KUPOOL_TEST_AMQP_API": broker.api_url}
-    if "postgres" in text:
+    if "postgres" in needed:
         named["KUPOOL_TEST_PG_DSN"] = services.postgres().dsn
     before = dict(os.environ)
     os.environ.update(named)
@@ -174,29 +190,51 @@ class Trial:
 
     def run(self, jobs: int) -> None:
         """Try all of them, so many at a time."""
-        needed = {test for tests in self._tests.values() for test in tests}
+        needed = sorted({test for tests in self._tests.values() for test in tests})
         with servers(needed), tempfile.TemporaryDirectory(prefix="mutants-") as name:
-            threads = [
-                threading.Thread(target=self._work, args=(Path(name) / f"copy{number}",))
-                for number in range(jobs)
-            ]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
+            checkouts = [Checkout(Path(name) / f"copy{number}") for number in range(jobs)]
+            self._measure(checkouts, needed)
+            self._side_by_side(checkouts, self._left, self._try)
+
+    def _measure(self, checkouts: Sequence[Checkout], files: Sequence[str]) -> None:
+        """See which tests reach which lines; raises :class:`TestsFailed` if one fails."""
+        part = -(-len(files) // (PARTS * len(checkouts))) or 1
+        left: Queue[tuple[Path, Sequence[str]]] = Queue()
+        base = checkouts[0].folder
+        for at in range(0, len(files), part):
+            left.put((base.with_name(f"reached{at}"), files[at : at + part]))
+        found = [data for data, _ in left.queue]
+
+        def measure(checkout: Checkout, todo: tuple[Path, Sequence[str]]) -> None:
+            # All in one checkout, whose paths the data has.
+            passed, output = checkouts[0].test(todo[1], command(todo[0]))
+            if not passed:
+                raise TestsFailed(f"tests fail without any change:\n{output[-2000:]}")
+
+        self._side_by_side(checkouts, left, measure)
+        self._reached = ReachedLines(base, found)
+
+    def _side_by_side(
+        self, checkouts: Sequence[Checkout], left: Queue[T], do: Callable[[Checkout, T], None]
+    ) -> None:
+        """Do each piece of work in one of the checkouts, in a thread for each."""
+
+        def work(checkout: Checkout) -> None:
+            try:
+                while self.problem is None:
+                    do(checkout, left.get_nowait())
+            except Empty:
+                pass
+            except BaseException as error:
+                self.problem = error
+
+        threads = [threading.Thread(target=work, args=(checkout,)) for checkout in checkouts]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
         if self.problem is not None:
             raise self.problem
-
-    def _work(self, folder: Path) -> None:
-        try:
-            checkout = Checkout(folder)
-            while self.problem is None:
-                mutant = self._left.get_nowait()
-                self._try(checkout, mutant)
-        except Empty:
-            pass
-        except BaseException as error:
-            self.problem = error
 
     def _try(self, checkout: Checkout, mutant: Mutant) -> None:
         if key(mutant) in self._equivalent:
@@ -207,8 +245,12 @@ class Trial:
             self._note(mutant, SURVIVED, "no tests")
             return
         began = time.monotonic()
+        passed: bool | None = True
         with checkout.changed(mutant):
-            passed, output = checkout.test(tests)
+            if first := self._first(mutant):
+                passed, output = checkout.test(first)
+            if passed:
+                passed, output = checkout.test(tests)
         if passed:
             self._note(mutant, SURVIVED, f"{time.monotonic() - began:.0f} s")
             return
@@ -216,6 +258,19 @@ class Trial:
         if failed:
             self._require_a_pass(checkout, failed[1])
         self._note(mutant, KILLED, failed[0] if failed else "a test takes too long, or all end")
+
+    def _first(self, mutant: Mutant) -> list[str]:
+        """Return the ids of tests that reach the changed line, the nearest files first."""
+        files = self._tests[mutant.path]
+        with self._lock:
+            reaching = self._reached.tests(mutant.path, mutant.line)
+
+        def order(test: str) -> tuple[int, int, str]:
+            file = test.partition("::")[0]
+            place = files.index(file) if file in files else len(files)
+            return len(servers_of(file)), place, test
+
+        return sorted(reaching, key=order)[:MOST_FIRST]
 
     def _require_a_pass(self, checkout: Checkout, test: str) -> None:
         """See that a file of tests passes without a change."""

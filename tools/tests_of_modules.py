@@ -9,8 +9,13 @@ from pathlib import Path
 #: Where tests are looked for. Those of the other kinds start processes, which takes long.
 KINDS = ("unit", "contract")
 
-#: Words in the paths of tests that need a server, which takes long.
+#: Words in the paths of contract tests that need a server, which takes long.
 SERVERS = ("rabbit", "postgres")
+
+
+def servers_of(test: str) -> list[str]:
+    """Return the servers that a file of tests needs; unit tests need none."""
+    return [word for word in SERVERS if word in test] if "/contract/" in test else []
 
 
 class TestsOfModules:
@@ -50,9 +55,9 @@ class TestsOfModules:
             if count == nearest or test == mirror or test.startswith(folder)
         }
 
-        def order(test: str) -> tuple[bool, bool, bool, int, str]:
-            needs_server = any(word in test for word in SERVERS)
-            return needs_server, test != mirror, not test.startswith(folder), steps[test], test
+        def order(test: str) -> tuple[int, bool, bool, int, str]:
+            apart = not test.startswith(folder)
+            return len(servers_of(test)), test != mirror, apart, steps[test], test
 
         return sorted(found, key=order)
 
