@@ -83,6 +83,10 @@ class ChannelTests(SynchronousTestCase):
         self.assertEqual(len(self.a.received), 4, "what waited came, and what followed")
         self.assertEqual(len(self.b.received), 3, "what was sent to the one before did not")
 
+    def test_the_number_of_a_stale_stream(self) -> None:
+        """Releases that run beside each other have to mean the same by it."""
+        self.assertEqual(STALE, 1)
+
     def test_a_stream_of_an_end_that_has_not_heard_of_that(self) -> None:
         """It is refused as stale, even if it is a new one: that end has to begin anew as well."""
         for hears, sent, stale in (("s", "t", True), ("s", "s", False), ("", "t", False)):

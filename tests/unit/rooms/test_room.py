@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.errors import NOT_FOUND, RequestError
@@ -100,6 +101,21 @@ class OrderTests(SynchronousTestCase):
         ((room, failure, subject),) = self.hall.hooks.errors
         self.assertEqual((room, failure.type, subject.body), (self.room, ZeroDivisionError, "bad"))
         self.assertEqual(self.room.failed, 2)
+
+    def test_what_a_handler_says_after_its_timeout(self) -> None:
+        """A failure is a debug line; a result is nothing."""
+        for canceller, said in (
+            (lambda handler: handler.callback("late"), []),
+            (lambda handler: handler.errback(ValueError("late")), ["late"]),
+        ):
+            self.hall.hooks.handle = lambda room, incoming, c=canceller: Deferred(c)
+            waiting = self.hall.lobby.request(self.ann, "x")
+            self.hall.settle()
+            with capturedLogs() as events:
+                self.hall.clock.advance(30.0)
+            self.failureResultOf(waiting, HandlerTimeout)
+            late = [str(event["error"]) for event in events if "abandoned" in str(event)]
+            self.assertEqual((late, self.flushLoggedErrors()), (said, []))
 
     def test_a_handler_that_hangs_is_cut_off(self) -> None:
         """One that ignores its cancellation holds the room no longer, either."""

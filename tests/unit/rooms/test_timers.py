@@ -332,6 +332,15 @@ class TaskStatisticsTests(SynchronousTestCase):
         self.clock.advance(0.5)
         self.assertEqual((counts.runs, counts.lateness_max), (2, 9.5))
 
+    def test_a_stall_that_ends_with_a_firing(self) -> None:
+        """Rounding makes no difference: this firing is the one that runs."""
+        self.timers.repeat("room", "tick", 1, lambda timer: None)
+        self.clock.advance(3 - 1e-9)
+        counts = self.tasks.of("tick")
+        self.assertEqual((counts.runs, counts.missed), (1, 2))
+        self.clock.advance(0.5)
+        self.assertEqual(counts.runs, 1)
+
     def test_names_are_bounded(self) -> None:
         tasks = TaskStatistics(self.clock.seconds, max_names=2)
         for n in range(5):

@@ -250,6 +250,7 @@ class AuditTests(AuditCase):
         self.assertLessEqual(max(sizes), ENTRIES_AT_ONCE)
         parts = [part for what, part in seen if what == "Reading the log"]
         self.assertEqual((parts, parts[-1]), (sorted(parts), 1.0))
+        self.assertAlmostEqual(parts[1], sizes[0] / (ENTRIES_AT_ONCE * 2 + 10))
         self.assertEqual(seen[-1], ("Comparing", 1.0))
 
     def test_large_batches(self) -> None:

@@ -190,6 +190,14 @@ class SweepTests(SweepCase):
         self.wait(70)
         self.assertEqual(self.mark().entry_id, "y" * MAX_ID)
 
+    def test_only_entries_that_a_mark_cannot_name(self) -> None:
+        """They are counted by the ids of their batches, and the mark stays."""
+        self.begin()
+        before = self.mark()
+        self.successResultOf(self.log.append("z" * (MAX_ID + 1), self.body("b1", "alice")))
+        self.wait(70)
+        self.assertEqual((self.top(), self.mark()), ({"alice": 1}, before))
+
     def test_the_mark_moves_with_it(self) -> None:
         """What is counted and how far that is are one transaction."""
         self.begin()

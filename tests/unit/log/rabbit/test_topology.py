@@ -124,7 +124,7 @@ class DeclareTests(SynchronousTestCase):
             why = self.refusal(Topology("q", here))
             self.assertIn(f"queue 'q' is there as a {there} queue of KuPool", why)
             self.assertIn(f"set --mq-kind={there}", why)
-            self.assertEqual(list(self.broker.queues), ["q"])
+            self.assertEqual((list(self.broker.queues), self.broker.exchanges), (["q"], {}))
 
     def test_a_queue_of_somebody_else(self) -> None:
         self.broker.queues["q"] = StoredQueue({})
