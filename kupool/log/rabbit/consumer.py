@@ -115,6 +115,9 @@ class RabbitSubscription:
         channel = await connection.channel()
         await channel.prefetch(self._prefetch)
         deliveries = await channel.consume(self._queue)
+        if self._stopped:  # meanwhile: its messages are for the next consumer
+            channel.close()
+            return
         self._connection, self._channel = connection, channel
         Deferred.fromCoroutine(self._pump(channel, deliveries)).addErrback(
             lambda failure: self._log.failure(
@@ -141,7 +144,7 @@ class RabbitSubscription:
             try:
                 message = await deliveries.next()
             except BrokerError as error:
-                if channel is self._channel and not self._stopped and self._connection:
+                if channel is self._channel and self._connection:
                     self._connection.drop(f"no more deliveries from {self._queue!r}: {error}")
                 return
             if channel is not self._channel:
@@ -179,7 +182,7 @@ class RabbitSubscription:
     # -- delivering
 
     def _hand_over_soon(self) -> None:
-        if self._handing is None and not self._stopped:
+        if self._handing is None:
             self._handing = self._clock.callLater(0, self._hand_over)
 
     def _hand_over(self) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sqlite3
 from typing import Any, cast
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
@@ -312,6 +313,17 @@ class DrainTests(Case):
         world.recover()
         self.assertEqual(world.remote.taken, world.appended)
 
+    def test_an_answer_while_there_is_no_room(self) -> None:
+        """K-81: no read is under way that would hold up the next one."""
+        world = self.away_with(1)
+        world.remote.takes, world.remote.answers = True, False
+        world.wait(0.1)
+        world.append()
+        world.database.step()  # it is written, and cannot be sent yet
+        world.remote.answer(0)
+        world.work()
+        self.assertEqual(world.remote.taken, ["e0", "e1"])
+
     def test_dropped_only_when_taken(self) -> None:
         """K-53: an entry leaves the file when it and all before it are in the log."""
         world = self.away_with(4, in_flight=10)
@@ -510,6 +522,29 @@ class DiskTests(Case):
         self.assertEqual(world.database.rows(), [])
         self.assertEqual(world.remote.taken, ["e0", "e1"])
 
+    def test_nothing_waits_and_the_file_cannot_be_read(self) -> None:
+        """K-81: the next entry goes to the log, and the spool no longer calls it away."""
+        world = self.world()
+        world.remote.takes = False
+        world.append()
+        world.work()
+        world.remote.takes, world.remote.answers = True, False
+        world.wait(0.1)
+        world.append()  # it waits for the disk
+        unreadable = fail(sqlite3.OperationalError("disk I/O error"))
+        self.patch(world.file, "read", lambda after, limit: unreadable)
+        world.remote.answer(0)
+        world.database.broken = True
+        world.work()
+        self.assertEqual((world.acknowledged, world.failed), (["e0"], ["e1"]))
+        self.assertEqual(world.log.status().away, "the spool cannot be read: disk I/O error")
+        world.database.broken, world.remote.answers = False, True
+        world.wait(1)
+        world.append()
+        self.assertEqual(world.acknowledged, ["e0", "e2"])
+        world.wait(2)  # the file drops what the log has taken
+        self.assertEqual(world.log.status()[3:], ("", 0, 0.0, ""))
+
     def test_closed_in_doubt(self) -> None:
         """K-85: a stop ends the wait."""
         world = self.world()
@@ -537,6 +572,24 @@ class RestartTests(Case):
         world.recover()
         self.assertEqual(world.acknowledged, ["e0", "e1", "e3"])
         self.assertEqual(world.remote.taken, ["e0", "e1", "e3"])
+
+    def test_the_log_is_there_at_the_next_start(self) -> None:
+        """K-81: once it has taken what waits, entries go straight to it, and a line says so."""
+        world = self.world()
+        world.remote.takes = False
+        world.append(3)
+        world.work()
+        world.close()
+        world.remote.takes = True
+        world.database = SteppedDatabase(world.database.connection)
+        with capturedLogs() as events:
+            world.start()
+            world.append()
+        said = [formatEvent(event) for event in events]
+        self.assertIn("The log accepts entries again; 3 wait in the spool", said)
+        self.assertEqual(world.acknowledged, world.appended)
+        self.assertEqual(world.remote.taken, world.appended)
+        self.assertTrue(world.database.idle)
 
     def test_killed_between_the_log_and_the_file(self) -> None:
         """K-53: what the log had taken is sent again, with what follows."""

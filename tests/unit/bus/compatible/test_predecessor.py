@@ -629,10 +629,11 @@ class CrossingTests(PredecessorCase):
         subscriber.peer.close()
         self.network.advance(4.0)
         self.ask(session, "subscribe", topics=[1001])
-        publisher.send(frame(1001, 5, b"x" * MAX_BODY, CALL))
-        (call,) = session.messages()
-        session.tell(json.dumps({"id": call["id"], "result": large["data"]}).encode())
-        self.assertEqual(publisher.receive(), [(1001, 5, b"x" * MAX_BODY, 1, 0)])
+        for size, high in ((MAX_BODY, 0), (MAX_BODY + 1, 1)):
+            publisher.send(frame(1001, 5, b"x" * MAX_BODY, CALL))
+            (call,) = session.messages()
+            session.tell(json.dumps({"id": call["id"], "result": "x" * size}).encode())
+            self.assertEqual(publisher.receive(), [(1001, 5, b"x" * MAX_BODY, high, 0)])
         self.assertTrue(publisher.peer.open)
 
 
@@ -690,6 +691,33 @@ class EndTests(PredecessorCase):
             if end is MemoryPeer.close:
                 self.network.advance(3.1)  # it might only have closed one side
             self.assertEqual(self.broker.status().calls, 0)
+
+    def test_one_that_is_closed_and_does_not_go(self) -> None:
+        """A-20: as soon as it is closed it has no calls in hand, its own neither."""
+        closed, other, publisher = self.subscriber(1001), self.client(), self.client()
+        closed.peer.lingers = True
+        closed.send(frame(77, 6, b"y", CALL))
+        publisher.send(frame(1001, 5, b"x", CALL))
+        other.subscribe(1001)
+        closed.send(b"no frame")
+        self.assertTrue(closed.peer.open)
+        other.send(frame(1001, other.offered()[1], b"z"))
+        self.assertEqual(publisher.receive(), [(1001, 5, b"z", 0, 0)])
+        self.assertEqual(self.broker.status().calls, 0)
+        self.assertEqual(len(self.broker.status().subscribers), 1)
+
+    def test_a_subscriber_that_sends_no_more(self) -> None:
+        """A-20: it can answer no calls, although it waits for the outcome of its own."""
+        half, other, publisher = self.subscriber(1001), self.client(), self.client()
+        half.peer.lingers = True
+        half.send(frame(77, 6, b"y", CALL))
+        publisher.send(frame(1001, 5, b"x", CALL))
+        other.subscribe(1001)
+        half.peer.finish()
+        self.assertTrue(half.peer.open)
+        other.send(frame(1001, other.offered()[1], b"z"))
+        self.assertEqual(publisher.receive(), [(1001, 5, b"z", 0, 0)])
+        self.assertEqual(self.broker.status().calls, 1)
 
     def test_a_publisher_that_sends_no_more(self) -> None:
         """Who closes one side gets what it waits for, and then the other."""
@@ -810,6 +838,20 @@ class LimitTests(PredecessorCase):
         self.assertEqual(publisher.receive(), [(1001, 5, b"x", 1, 0)])
         self.part.apply(replace(settings, bus=replace(changed, subscribe=())))
         self.assertEqual(self.broker.status().subscribers, ())
+
+    def test_topics_that_a_reload_took_away_take_no_room(self) -> None:
+        """Issue 13 build 3: neither as topics of the address nor as a subscriber."""
+        self.stop()
+        self.start(**self.settings, bus_address_topics="2")
+        client = self.subscriber(1001, 1002)
+        for left, wanted in ((("1002", "1003"), 1003), (("1004",), 1004)):
+            changed = replace(self.daemon.settings.bus, subscribe=left)
+            self.part.apply(replace(self.daemon.settings, bus=changed))
+            limits = self.part.service.limits
+            peers = replace(limits.peers, subscribers=1)
+            self.part.service.limits = replace(limits, peers=peers)
+            client.subscribe(wanted)
+        self.assertEqual(self.refused, {})
 
     def test_topics_of_one_address(self) -> None:
         """Issue 13 build 2: over all of its connections; what one had is free at its end."""

@@ -28,7 +28,7 @@ from kupool.errors import (
     SLOW_READER,
     UNAUTHORIZED,
 )
-from kupool.net.dialling.dialler import ClientState
+from kupool.net.dialling.dialler import CUT_AFTER, ClientState
 from kupool.net.manager import ConnectionManager, ServerSettings
 from kupool.net.routing.router import Router
 from kupool.net.testing import MemoryNetwork, MemoryPeer, MemoryTransport
@@ -457,6 +457,24 @@ class OddServerTests(_Suite):
             self.assertIsNot(self.site.wires[-1], wire)
             bus.close()
             self.settle()
+
+    def test_one_that_does_not_read(self) -> None:
+        """It has a second to take what is on its way; then it is left, too."""
+        for ending in (b"\xff" * 20, b""):  # what is no frame, and the end of what it sends
+            bus = self.connect()
+            wire = self.site.wires[-1]
+            wire.other.pauseProducing()
+            wire.write(FRAME.encode(b"on its way"))
+            if ending:
+                wire.other.write(ending)
+            else:
+                wire.other.loseWriteConnection()
+            self.settle()
+            self.settle(1.0 + CUT_AFTER - 0.01)
+            self.assertTrue(wire.connected)
+            self.settle(0.02)
+            self.assertFalse(wire.connected)
+            bus.close()
 
 
 class RawTests(_Suite):

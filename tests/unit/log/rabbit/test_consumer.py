@@ -7,6 +7,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
+from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.amqp import BrokerError
@@ -50,6 +51,8 @@ class Connection:
         self.dropped: list[str] = []
         #: The tags of each acknowledgement, and whether it is for all up to that.
         self.acks: list[tuple[int, bool]] = []
+        #: What the broker's answer to a consumer waits for, if anything.
+        self.late: Deferred[None] | None = None
 
     @property
     def held(self) -> list[str]:
@@ -96,6 +99,8 @@ class Connection:
         self._limit = count
 
     async def consume(self, queue: str) -> Connection:
+        if self.late is not None:
+            await self.late
         self.consumed = queue
         self._queue.connection = self
         self.deliver()
@@ -104,6 +109,8 @@ class Connection:
     def next(self) -> Deferred[BrokerMessage]:
         if self._arrived:
             return succeed(self._arrived.pop(0))
+        if not self.open:
+            return fail(BrokerError("gone"))
         self._next = Deferred()
         return self._next
 
@@ -137,6 +144,8 @@ class ConsumerCase(SynchronousTestCase):
         self.deliveries: list[DeliveredEntry] = []
         #: How many entries came at once.
         self.sizes: list[int] = []
+        #: What the consumer raises, if anything.
+        self.error: Exception | None = None
         self.buried: list[tuple[str, str, int]] = []
         #: What burying an entry ends with; for each the next, None for success.
         self.burials: list[Deferred[None]] = []
@@ -144,6 +153,8 @@ class ConsumerCase(SynchronousTestCase):
     def received(self, deliveries: Sequence[DeliveredEntry]) -> None:
         self.deliveries += deliveries
         self.sizes.append(len(deliveries))
+        if self.error is not None:
+            raise self.error
 
     def bury(self, delivery: DeliveredEntry, reason: str) -> Deferred[None]:
         self.buried.append((delivery.entry.entry_id, reason, delivery.attempt))
@@ -242,6 +253,19 @@ class DeliveryTests(ConsumerCase):
         self.assertEqual(self.ids, [f"e{number}" for number in range(count)])
         self.assertFalse(self.clock.getDelayedCalls())
 
+    def test_a_consumer_that_fails(self) -> None:
+        """Its error is logged; it holds what it got, and gets what comes next."""
+        self.error = RuntimeError("broken")
+        self.subscribe()
+        connection = self.connect()
+        self.bring("a")
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+        self.error = None
+        self.bring("b")
+        self.assertEqual(self.ids, ["a", "b"])
+        self.subscription.ack(self.deliveries)
+        self.assertEqual(connection.held, [])
+
     def test_messages_of_one_turn_come_together(self) -> None:
         self.subscribe()
         self.connect()
@@ -305,10 +329,13 @@ class PoolOfEntryTests(ConsumerCase):
         self.queue.bring("a", pool="mine", epoch="new")
         self.queue.bring("b", pool="other", epoch="new")
         self.queue.bring("c")
-        self.clock.advance(0)
+        with capturedLogs() as events:
+            self.clock.advance(0)
         self.assertEqual(self.ids, ["a", "c"])
         self.assertEqual(self.buried, [("b", "of pool other, not of mine", 1)])
         self.assertEqual(connection.held, ["a", "c"])
+        said = [formatEvent(e) for e in events if e["log_level"] is LogLevel.error]
+        self.assertEqual(said, ["Entry b: of pool other, not of mine"])
 
     def test_many_of_another_pool(self) -> None:
         """They count as entries of a turn: one does not go on for as long as they come."""
@@ -499,8 +526,11 @@ class RefusalTests(ConsumerCase):
     def test_a_dead_letter_that_cannot_be_saved(self) -> None:
         """It is tried again after the delay, and unacknowledged until it is kept."""
         self.burials += [fail(BrokerError("full")), fail(BrokerError("full"))]
-        self.refuse(0, retry=False)
+        with capturedLogs() as events:
+            self.refuse(0, retry=False)
         self.assertEqual(len(self.buried), 1)
+        said = [formatEvent(event) for event in events]
+        self.assertEqual(said, ["A dead letter could not be saved, trying again: full"])
         self.clock.advance(RETRY.delay - 0.01)
         self.assertEqual(len(self.buried), 1)
         self.clock.advance(0.01)
@@ -509,6 +539,27 @@ class RefusalTests(ConsumerCase):
         self.clock.advance(RETRY.delay)
         self.assertEqual(self.buried, 3 * [("a", "bad", 1)])
         self.assertEqual(self.connection.held, ["b"])
+
+    def test_no_dead_letter_of_what_is_settled(self) -> None:
+        """K-79: a dead letter is of an entry that is not processed."""
+        held = self.subscription._held[self.deliveries[0].entry.position]
+        self.subscription.ack(self.deliveries[:1])
+        self.subscription._bury(held, "bad")
+        self.subscription._buried(held)
+        self.assertEqual((self.buried, self.connection.held), ([], ["b"]))
+
+    def test_what_is_said_while_a_dead_letter_is_saved(self) -> None:
+        """K-79: an acknowledgement comes too late, and a second refusal changes nothing."""
+        burial: Deferred[None] = Deferred()
+        self.burials += [burial]
+        self.refuse(0, retry=False)
+        self.subscription.ack(self.deliveries[:1])
+        self.refuse(0, retry=True)
+        self.assertEqual(self.connection.held, ["a", "b"])
+        burial.callback(None)
+        self.assertEqual(self.connection.held, ["b"])
+        self.assertEqual(self.buried, [("a", "bad", 1)])
+        self.assertFalse(self.clock.getDelayedCalls())
 
 
 class LostConnectionTests(ConsumerCase):
@@ -603,6 +654,14 @@ class LostConnectionTests(ConsumerCase):
         self.assertEqual(self.attempts, [("a", 1), ("a", 2)])
         self.assertEqual(self.connection.held, ["a"])
 
+    def test_what_waited_to_be_given_back_takes_no_place(self) -> None:
+        """K-82: it comes again, although the prefetch has room for one entry only."""
+        self.begin(1)
+        self.bring("a")
+        self.subscription.nack(self.deliveries[0], "bad", True)
+        self.reconnect()
+        self.assertEqual(self.attempts, [("a", 1), ("a", 2)])
+
     def test_what_is_refused_meanwhile(self) -> None:
         """It comes again by itself, as the next attempt."""
         self.begin(1)
@@ -635,6 +694,22 @@ class LostConnectionTests(ConsumerCase):
             self.assertEqual(self.connection.held, [])
             self.assertEqual(len(self.buried), 1)
             self.lose(self.connection)
+
+    def test_what_is_buried_before_it_comes_again(self) -> None:
+        """Nothing is acknowledged until it comes, and then it is."""
+        burial: Deferred[None] = Deferred()
+        self.burials.append(burial)
+        self.begin()
+        self.bring("a")
+        self.subscription.nack(self.deliveries[0], "bad", False)
+        self.lose(self.connection)
+        kept, self.queue.waiting = self.queue.waiting, []
+        self.connection = self.connect()
+        burial.callback(None)
+        self.assertEqual(self.connection.acks, [])
+        self.queue.waiting = kept
+        self.connection.deliver()
+        self.assertEqual((self.ids, self.connection.held), (["a"], []))
 
     def test_how_much_is_remembered(self) -> None:
         """Of what was processed without a broker, the newest are known, up to the prefetch."""
@@ -738,16 +813,65 @@ class StopTests(ConsumerCase):
         self.successResultOf(subscription.stop())
         self.assertEqual(connection.dropped, [])
 
+    def test_twice(self) -> None:
+        """The second stop finds nothing to end."""
+        subscription = self.subscribe()
+        self.connect()
+        self.queue.bring("a")
+        self.successResultOf(subscription.stop())
+        self.successResultOf(subscription.stop())
+        self.assertEqual(self.ids, [])
+
+    def test_while_it_begins(self) -> None:
+        """A queue that answers after the stop keeps its entries for the next consumer."""
+        subscription = self.subscribe()
+        connection = Connection(self.queue)
+        connection.late = Deferred()
+        begun = Deferred.fromCoroutine(subscription.up(connection))  # type: ignore[arg-type]
+        self.successResultOf(subscription.stop())
+        connection.late.callback(None)
+        self.successResultOf(begun)
+        self.bring("a")
+        self.assertEqual((self.ids, connection.held, connection.dropped), ([], [], []))
+        self.subscribe()
+        self.connect()
+        self.assertEqual(self.ids, ["a"])
+
     def test_what_the_consumer_says_later(self) -> None:
         """What it could not process comes again with the next start."""
         subscription = self.subscribe()
         self.connect()
-        self.bring("a", "b")
+        self.bring("a", "b", "c")
         self.successResultOf(subscription.stop())
         subscription.ack(self.deliveries[:1])
         subscription.nack(self.deliveries[1], "bad", False)
+        subscription.nack(self.deliveries[2], "bad", True)
         self.assertEqual(self.buried, [])
         self.assertFalse(self.clock.getDelayedCalls())
+
+    def test_what_came_and_was_not_handed_over(self) -> None:
+        """It stays in the queue, also when an acknowledgement after the stop makes room."""
+        subscription = self.subscribe(1)
+        connection = self.connect()
+        self.bring("a")
+        self.lose(connection)
+        self.queue.waiting.clear()  # another consumer of the group had it
+        self.connect()
+        self.bring("b")
+        self.successResultOf(subscription.stop())
+        subscription.ack(self.deliveries)
+        self.clock.advance(0)
+        self.assertEqual(self.ids, ["a"])
+
+    def test_no_dead_letter_later(self) -> None:
+        """K-79: the broker delivers the entry again, so it must not be a dead letter as well."""
+        subscription = self.subscribe()
+        self.connect()
+        self.bring("a")
+        (held,) = subscription._held.values()
+        self.successResultOf(subscription.stop())
+        subscription._bury(held, "bad")
+        self.assertEqual(self.buried, [])
 
     def test_a_dead_letter_that_is_saved_later(self) -> None:
         """Saved or not after the stop: it is tried no more, and the broker has the entry."""

@@ -6,8 +6,9 @@ import gc
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.amqp import BrokerError
@@ -81,6 +82,19 @@ class Connection:
 
     def drop(self, why: str) -> None:
         self.dropped.append(why)
+
+
+class Serial(int):
+    """A serial number that notes when it is compared with the last one that a look covers."""
+
+    compared: list[int] = []
+
+    def __add__(self, other: int) -> Serial:
+        return Serial(int(self) + other)
+
+    def __gt__(self, other: int) -> bool:
+        self.compared.append(int(self))
+        return int(self) > other
 
 
 class PublisherCase(SynchronousTestCase):
@@ -165,6 +179,36 @@ class KeptTests(PublisherCase):
         self.assertEqual(self.kept, ["c"])
         channel.keep(0, 1)
         self.assertEqual(self.kept, ["c", "a", "b"])
+
+    def test_a_look_ends_at_what_it_does_not_cover(self) -> None:
+        """What was sent after it is not gone through: there may be much of it."""
+        (channel,) = self.connect().channels
+        self.publisher._serial = Serial(0)
+        self.publish("a", "b", "c", "d")
+        channel.keep(0)
+        self.patch(Serial, "compared", [])
+        channel.show()
+        self.assertEqual((self.kept, Serial.compared), (["a"], [1, 2]))
+
+    def test_an_entry_that_nobody_waits_for(self) -> None:
+        """It is sent and settled as any other; its caller has given up."""
+        (channel,) = self.connect().channels
+        done = [
+            self.publisher.publish("", "q", entry_id, {}, body=b"").addErrback(
+                lambda failure: failure.trap(CancelledError) and None
+            )
+            for entry_id in ("a", "b")
+        ]
+        for each in done:
+            each.cancel()
+        channel.keep(0)
+        channel.show()
+        self.assertEqual(self.publisher.waiting, 1)
+        closed = Deferred.fromCoroutine(self.publisher.close(1.0))
+        self.clock.advance(1.0)
+        self.successResultOf(closed)
+        self.assertIdle()
+        self.assertEqual(self.flushLoggedErrors(), [])
 
     def test_all_queues_are_to_be_seen(self) -> None:
         (channel,) = self.connect().channels
@@ -300,6 +344,80 @@ class AgainTests(PublisherCase):
         again.keep(0)
         self.assertEqual(self.kept, ["a"])
 
+    def test_a_late_confirm_of_the_connection_before(self) -> None:
+        """It does not count either, whether the queues are seen on the next one or not."""
+        (channel,) = self.connect().channels
+        self.publish("a", "b")
+        self.publisher.down("broken")
+        (again,) = self.connect().channels
+        channel.keep(0)
+        again.show()
+        channel.keep(1)
+        self.assertEqual(self.kept, [])
+        again.keep(0, 1)
+        again.show()
+        self.assertEqual(self.kept, ["a", "b"])
+
+    def test_a_look_of_the_connection_before(self) -> None:
+        """It covers nothing that is sent on the next one: each is seen there as well."""
+        (channel,) = self.connect().channels
+        self.publish("a")
+        channel.show()
+        self.publisher.down("broken")
+        (again,) = self.connect().channels
+        again.keep(0)
+        self.assertEqual(self.kept, [])
+        self.assertEqual(again.show(), 2)
+        self.assertEqual(self.kept, ["a"])
+
+    def test_a_late_look_of_the_connection_before(self) -> None:
+        (channel,) = self.connect().channels
+        self.publish("a")
+        self.publisher.down("broken")
+        (again,) = self.connect().channels
+        again.keep(0)
+        channel.show()
+        self.assertEqual(self.kept, [])
+        again.show()
+        self.assertEqual(self.kept, ["a"])
+
+    def test_a_late_refusal_of_the_connection_before(self) -> None:
+        """No channel is opened for it."""
+        (channel,) = self.connect().channels
+        self.publish("a")
+        self.publisher.down("broken")
+        connection = self.connect()
+        channel.confirms[0].errback(BrokerError("refused"))
+        self.clock.advance(RENEW_DELAY)
+        (again,) = connection.channels
+        self.assertTrue(again.is_open)
+        again.keep(0)
+        again.show()
+        self.assertEqual(self.kept, ["a"])
+
+    def test_a_channel_that_ends_as_it_publishes(self) -> None:
+        """It is asked for no look at the queues."""
+        connection = self.connect()
+        (channel,) = connection.channels
+        publish = channel.publish
+
+        def end(*arguments: Any, **more: Any) -> Deferred[None]:
+            channel.on_closed(BrokerError("gone"))
+            return publish(*arguments, **more)
+
+        self.patch(channel, "publish", end)
+        self.publish("a")
+        self.assertEqual((channel.looks, connection.dropped), ([], ["gone"]))
+
+    def test_no_age_without_a_connection(self) -> None:
+        """What was sent on a connection that is lost does not wait for a confirm."""
+        self.connect()
+        self.publish("a")
+        self.clock.advance(1)
+        self.assertEqual(self.publisher._silence(), 1.0)
+        self.publisher.down("broken")
+        self.assertEqual(self.publisher._silence(), 0.0)
+
     def test_a_while_without_a_connection(self) -> None:
         """Nobody is silent who was not asked: time counts from when an entry is sent."""
         self.make(stalled=2.0, silent=10.0)
@@ -316,7 +434,10 @@ class AgainTests(PublisherCase):
         connection = self.connect()
         self.publish("a", "b")
         (channel,) = connection.channels
-        channel.confirms[0].errback(BrokerError("refused"))
+        with capturedLogs() as events:
+            channel.confirms[0].errback(BrokerError("refused"))
+        said = [formatEvent(event) for event in events]
+        self.assertEqual(said, ["RabbitMQ refused an entry (BrokerError); trying again"])
         self.assertFalse(channel.is_open)
         channel.confirms[1].errback(BrokerError("refused"))
         self.clock.advance(RENEW_DELAY - 0.01)
@@ -329,6 +450,27 @@ class AgainTests(PublisherCase):
         again.show()
         self.assertEqual((self.kept, connection.dropped), (["a", "b"], []))
         self.assertIdle()
+
+    def test_a_connection_that_goes_after_a_refusal(self) -> None:
+        """Nothing waits to open a channel then, whether one was opened or not."""
+        for waited in (RENEW_DELAY, 0.0):
+            connection = self.connect()
+            self.publish("a")
+            connection.channels[0].confirms[-1].errback(BrokerError("refused"))
+            self.clock.advance(waited)
+            self.publisher.down("broken")
+            self.publisher.down("broken again")
+            self.clock.advance(RENEW_DELAY)
+            self.assertEqual(len(connection.channels), 2 if waited else 1)
+
+    def test_a_channel_that_cannot_be_opened(self) -> None:
+        """The connection ends, and the next one is tried."""
+        connection = self.connect()
+        self.publish("a")
+        connection.channels[0].confirms[0].errback(BrokerError("refused"))
+        self.patch(connection, "channel", lambda: fail(BrokerError("too many channels")))
+        self.clock.advance(RENEW_DELAY)
+        self.assertEqual(connection.dropped, ["no channel: too many channels"])
 
     def test_what_comes_while_there_is_no_channel(self) -> None:
         """It is sent on the next one, behind what was refused."""
@@ -403,6 +545,8 @@ class AgainTests(PublisherCase):
         self.assertEqual(connection.dropped, [])
         self.clock.advance(0.25)
         self.assertEqual(connection.dropped, ["no confirm for 10 s"])
+        connection.channels[0].on_closed(BrokerError("gone"))
+        self.assertEqual(len(connection.dropped), 1)
         self.assertEqual((self.kept, self.failed), ([], []))
 
     def test_a_broker_that_is_silent_while_it_is_blocked(self) -> None:
@@ -432,6 +576,42 @@ class GivenUpTests(PublisherCase):
         channel.show()
         self.assertEqual(self.kept, ["b"])
         self.assertIdle()
+
+    def test_a_confirm_after_that(self) -> None:
+        """It is too late, also for an entry that was seen in the queues."""
+        self.make(give_up=5.0, stalled=100.0)
+        (channel,) = self.connect().channels
+        self.publish("a")
+        channel.show()
+        self.clock.pump([0.25] * 20)
+        channel.keep(0)
+        self.assertEqual((self.kept, len(self.failed)), ([], 1))
+        self.assertEqual(self.flushLoggedErrors(), [])
+        self.assertIdle()
+
+    def test_not_before_it_was_sent(self) -> None:
+        """While there is no channel, no time runs."""
+        self.make(give_up=1.0)
+        (channel,) = self.connect().channels
+        channel.on_closed(BrokerError("gone"))
+        self.publish("a")
+        self.clock.pump([0.25] * 8)
+        self.assertEqual((self.failed, self.publisher.waiting), ([], 1))
+
+    def test_who_appends_it_again_at_once(self) -> None:
+        """The times of all entries are looked at by one timer."""
+        self.make(give_up=1.0, stalled=100.0)
+        self.connect()
+        appended: list[Deferred[None]] = []
+
+        def append(_: object = None) -> None:
+            done = self.publisher.publish("", "q", "a", {}, body=b"")
+            appended.append(done.addErrback(append))
+
+        append()
+        self.clock.pump([0.25] * 16)
+        self.assertEqual(len(appended), 5)
+        self.assertEqual(len(self.clock.getDelayedCalls()), 1)
 
     def test_the_reason(self) -> None:
         self.make(give_up=1.0)

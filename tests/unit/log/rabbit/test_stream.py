@@ -158,6 +158,7 @@ class ReadingTests(SynchronousTestCase):
         found = self.next(reader, 17, 3)
         self.assertEqual([entry.position for entry in found], [18, 19, 20])
         self.assertEqual([e.position for e in self.next(reader, AHEAD - 1, 3)], [AHEAD])
+        self.assertEqual([e.position for e in self.next(reader, 0, 2)], [1, 2])
         self.assertEqual(len(stream.fetches), 1)
 
     def test_what_was_just_confirmed(self) -> None:
@@ -179,6 +180,14 @@ class ReadingTests(SynchronousTestCase):
         self.assertEqual(self.offsets(newest), list(range(5010, 6000)))
         self.assertEqual(stream.fetches, [("first", 1), ("last", 5000), (5010, 5000)])
         self.assertEqual(self.result(self.reader(stream).newest()), 5009)
+
+    def test_more_than_one_fetch_behind_the_last_chunk(self) -> None:
+        """K-53: a full fetch is not the end, and one that is not full is."""
+        stream = Stream(10_020)
+        stream.last_chunk = 10
+        _, newest = self.result(self.reader(stream).ends())
+        self.assertEqual(self.offsets(newest), list(range(10_010, 10_020)))
+        self.assertEqual(stream.fetches[1:], [("last", 5000), (5010, 5000), (10_010, 5000)])
 
     def test_the_end_comes_with_the_first_fetch(self) -> None:
         stream = Stream(3)
