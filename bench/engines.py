@@ -210,8 +210,6 @@ def main() -> int:
     parser.add_argument("--alone", action="store_true", help="rabbit and PostgreSQL only")
     parser.add_argument("extra", nargs="*", help="more flags of both daemons, after --")
     options = parser.parse_args()
-    if not options.loadgen.exists():
-        raise SystemExit(f"{options.loadgen}: no such file; this needs the compiled load generator")
     load = CompiledLoad(options.loadgen, pin=False)
     flags = (*UNLIMITED, "--interval=1h", "--max-nonces=0", *options.extra)
     with contextlib.ExitStack() as stack:

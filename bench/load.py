@@ -73,7 +73,12 @@ class CompiledLoad:
     name = "load generator in C"
 
     def __init__(self, source: Path, pin: bool = True) -> None:
-        """``pin`` keeps it on one core, away from the server's."""
+        """``pin`` keeps it on one core, away from the server's.
+
+        Raises :class:`SystemExit` if there is no ``source``.
+        """
+        if not source.exists():
+            raise SystemExit(f"{source}: no such file; this needs the compiled load generator")
         self._pin = pin
         folder = Path(__file__).with_name(".build")
         folder.mkdir(exist_ok=True)
