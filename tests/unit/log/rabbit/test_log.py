@@ -10,7 +10,7 @@ from twisted.internet.task import Clock
 from twisted.logger import LogLevel, capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
-from kupool.amqp import links
+from kupool.amqp import BrokerError, links
 from kupool.amqp.links import LinkSettings
 from kupool.log import DeliveredEntry, Epoch, Identity, LogStatus, LogUnavailable, Mark
 from kupool.log.groups import RetrySettings
@@ -204,6 +204,17 @@ class EndTests(LogCase):
         log = self.open()
         self.result(log.close())
         self.assertIsNone(self.successResultOf(log.close()))
+
+    def test_a_connection_that_takes_long_to_close(self) -> None:
+        """An end waits for it: the process may be over after that."""
+        log = self.open()
+        reading = self.broker.of("reading")
+        self.patch(reading, "close", lambda: None)
+        closing = log.close()
+        self.assertNoResult(closing)
+        reading.end(BrokerError("closed"))
+        self.successResultOf(closing)
+        self.assertEnded()
 
     def test_a_second_end_during_the_first(self) -> None:
         """Only the first one waits for the confirms."""
