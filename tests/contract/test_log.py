@@ -24,6 +24,7 @@ from kupool.log import (
     Identity,
     ILog,
     ISubscription,
+    LogStatus,
     LogUnavailable,
     Mark,
 )
@@ -456,6 +457,12 @@ class SqliteLogTests(LocalLogContract, TestCase):
         return await log._database.run(
             lambda c: c.execute("SELECT entry_id, reason, deliveries FROM dead_letters").fetchall()
         )
+
+    async def test_what_a_new_one_is(self) -> None:
+        """K-53: an append takes a moment, in which others come and share the write."""
+        log = await self.open_log()
+        self.assertEqual((log.persistent, log.instant, log.positional), (True, False, True))
+        self.assertEqual(log.status(), LogStatus(0, 0, 0, ""))
 
     async def test_no_age_between_runs(self) -> None:
         """The retention clock is kept in the store, which may be an older copy at the next run."""

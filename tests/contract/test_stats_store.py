@@ -243,6 +243,8 @@ class StatsContract:
         )
         equal(list(await store.rejection_codes(*EVER)), [(23, 12), (26, 2)])
         equal(list(await store.rejection_codes(T, T + 60, "alice")), [(23, 6), (26, 2)])
+        await store.apply([], {Rejection("c", 26, T + 120): 3, Rejection("c", 23, T + 120): 3})
+        equal(list(await store.rejection_codes(T + 120, T + 180)), [(23, 3), (26, 3)])
         equal(await store.total(*EVER), 0)
 
     async def test_roll_up(self) -> None:

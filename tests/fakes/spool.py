@@ -111,6 +111,8 @@ class SteppedDatabase:
         self.connection = connection or sqlite3.connect(":memory:", isolation_level=None)
         self.broken = False
         self.problem = ""
+        #: Of each piece of work, whether it is to be done without a transaction.
+        self.singles: list[bool] = []
         self._queue: deque[tuple[Callable[[sqlite3.Connection], Any], Deferred[Any]]] = deque()
         self._closed = False
 
@@ -128,6 +130,7 @@ class SteppedDatabase:
         done: Deferred[Any] = Deferred()
         if self._closed:
             return fail(sqlite3.ProgrammingError("closed"))
+        self.singles.append(single)
         self._queue.append((call, done))
         return done
 

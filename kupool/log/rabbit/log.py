@@ -139,7 +139,7 @@ class RabbitLog:
         self._watching: BrokerConnection | None = None
         self._looks = LoopingCall(self._look)
         self._looks.clock = reactor
-        self._opened = self._closed = False
+        self._closed = False
 
     def _pool(self) -> str:
         return pool_of(self._identity)
@@ -160,7 +160,6 @@ class RabbitLog:
         return Deferred.fromCoroutine(self._open())
 
     async def _open(self) -> None:
-        self._opened = True
         links = (self._publishing, self._consuming, self._reading)
         for link in links:
             link.start()
@@ -426,8 +425,7 @@ class RabbitLog:
         return Deferred.fromCoroutine(self._close())
 
     async def _close(self) -> None:
-        if self._closed or not self._opened:
-            self._closed = True
+        if self._closed:
             return
         self._closed = True
         if self._looks.running:

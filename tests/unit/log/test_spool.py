@@ -15,7 +15,7 @@ from zope.interface.verify import verifyObject
 
 from kupool.log import Epoch, Identity, IdentityMismatch, ILog, ISpool, LogUnavailable, Mark
 from kupool.log.spool import HANDOVER, MOST_HELD
-from kupool.log.spool_file import ROW_BYTES, SpoolFile
+from kupool.log.spool_file import PROBE_DELAY, ROW_BYTES, SpoolFile
 from tests.fakes.spool import SteppedDatabase, body_of
 from tests.fakes.spool_world import NOW, World
 
@@ -756,6 +756,82 @@ class AnyOrderTests(Case):
 
 
 class FileTests(SynchronousTestCase):
+    def opened(self, database: SteppedDatabase) -> tuple[SpoolFile, Clock]:
+        clock = Clock()
+        file = SpoolFile(cast(Any, database), clock, lambda: NOW + clock.seconds())
+        opening = file.open()
+        database.work()
+        self.successResultOf(opening)
+        return file, clock
+
+    def test_before_it_is_opened(self) -> None:
+        """K-95: nothing is known of entries, their age or their pool."""
+        file = SpoolFile(cast(Any, SteppedDatabase()), Clock(), lambda: NOW)
+        self.assertEqual((file.count, file.size, file.since, file.pool_id), (0, 0, 0.0, ""))
+
+    def test_all_or_none(self) -> None:
+        """K-52: several entries are written in a transaction; one alone needs none."""
+        database = SteppedDatabase()
+        file, _ = self.opened(database)
+        database.singles.clear()
+        for size in (1, 2, 3):
+            done = file.put([(f"e{size}.{n}", b"") for n in range(size)])
+            database.work()
+            self.successResultOf(done)
+        self.assertEqual(database.singles, [True, False, False])
+
+    def test_a_write_that_fails_and_another_that_does_not(self) -> None:
+        """K-52: the file accepts entries again, so it is not tried whether it does."""
+        database = SteppedDatabase()
+        file, clock = self.opened(database)
+        for broken in (True, False):
+            database.broken = broken
+            put = file.put([(f"e{broken}", b"")])
+            database.work()
+            self.assertEqual(bool(file.problem), broken)
+            if broken:
+                self.failureResultOf(put, sqlite3.Error)
+        clock.advance(PROBE_DELAY)
+        self.assertTrue(database.idle)
+
+    def test_a_disk_that_stays_broken(self) -> None:
+        """K-52: the file says so until it can be written: that it can be read says nothing."""
+        database = SteppedDatabase()
+        file, clock = self.opened(database)
+        database.broken = True
+        self.failureResultOf(self.put(file, database, "a"), sqlite3.Error)
+        for broken in (True, True, False):
+            database.broken = broken
+            clock.advance(PROBE_DELAY)
+            database.work()
+            self.assertEqual(bool(file.problem), broken)
+        self.assertEqual(clock.getDelayedCalls(), [])
+
+    def put(self, file: SpoolFile, database: SteppedDatabase, entry_id: str) -> Deferred[None]:
+        done = file.put([(entry_id, b"")])
+        database.work()
+        return done
+
+    def test_how_old_the_oldest_is(self) -> None:
+        """K-95: its time when the ones before are dropped; the present while it is written."""
+        database = SteppedDatabase()
+        file, clock = self.opened(database)
+        for entry_id in "ab":
+            self.put(file, database, entry_id)
+            clock.advance(5)
+        self.assertEqual(file.since, NOW)
+        file.drop(1)
+        database.work()
+        self.assertEqual(file.since, NOW + 5)
+        file.drop(2)
+        file.put([("c", b"")])
+        database.step()
+        self.assertEqual(file.since, NOW + 10)
+        database.work()
+        file.drop(3)
+        database.work()
+        self.assertEqual(file.since, 0.0)
+
     def test_how_large_it_may_be(self) -> None:
         """K-74: a gibibyte, with 128 bytes for each entry beside its body."""
         file = SpoolFile(cast(Any, None), Clock(), lambda: 0.0)

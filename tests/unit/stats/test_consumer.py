@@ -31,6 +31,9 @@ class SteeredStats(MemoryStats):
         super().__init__()
         self.broken = self.hanging = self.forgetful = False
         self.calls: list[int] = []
+        #: The positions of the batches of all commits, and the marks.
+        self.positions: list[int] = []
+        self.marks: list[Mark | None] = []
         self.waiting: list[Deferred[Applied]] = []
 
     def apply(
@@ -40,6 +43,8 @@ class SteeredStats(MemoryStats):
         mark: Mark | None = None,
     ) -> Deferred[Applied]:
         self.calls.append(len(batches))
+        self.positions += [batch.position for batch in batches]
+        self.marks.append(mark)
         if self.broken:
             return fail(OSError("the store is down"))
         applied = super().apply(batches, rejections, mark)
@@ -97,6 +102,23 @@ class CountTests(ConsumerCase):
         self.assertEqual(self.successResultOf(self.store.count("alice", T)), 10_000)
         self.assertEqual(self.consumer.committed, 100)
         self.assertEqual(self.log.status().depth, 0)
+
+    def test_how_far_the_counts_are(self) -> None:
+        """K-47: a log with positions gives each batch its own, and a commit that of the last."""
+        self.append("b1", "alice")
+        self.append("b2", "alice")
+        self.run_for(2)
+        self.assertEqual((self.store.positions, self.store.marks), ([1, 2], [Mark(2, "b2")]))
+
+    def test_a_log_without_positions(self) -> None:
+        """Issue 11, point 1: those of its deliveries say nothing about the log."""
+        self.successResultOf(Deferred.fromCoroutine(self.consumer.stop()))
+        self.patch(self.log, "positional", False)
+        self.consumer = self.start()
+        self.append("b1", "alice")
+        self.append("b2", "alice")
+        self.run_for(2)
+        self.assertEqual((self.store.positions, self.store.marks), ([0, 0], [None]))
 
     def test_batched(self) -> None:
         """K-71: one write a second, whatever came; none when nothing came."""
@@ -297,6 +319,8 @@ class PoisonTests(ConsumerCase):
         self.assertEqual((self.consumer.poisoned, self.consumer.repeated), (2, 1))
         bodies = [delivery.entry.body for _, delivery, _ in self.log.dead_letters]
         self.assertEqual([b"mallory" in body for body in bodies], [True, True])
+        reasons = {reason for _, _, reason in self.log.dead_letters}
+        self.assertEqual(reasons, {"a batch of this id with other content was counted before"})
         self.assertEqual(self.log.status().depth, 0)
 
 
@@ -325,6 +349,14 @@ class StopTests(ConsumerCase):
 
     def test_drain_of_nothing(self) -> None:
         self.assertIs(self.successResultOf(self.drain(5)), True)
+
+    def test_drain_without_any_time(self) -> None:
+        """K-85: at the deadline no commit is begun any more."""
+        self.append("b1", "alice")
+        self.clock.advance(0)
+        self.assertEqual(self.consumer.pending, 1)
+        self.assertIs(self.successResultOf(self.drain(0)), False)
+        self.assertEqual(self.store.calls, [])
 
     def test_drain_past_the_deadline(self) -> None:
         """K-85: a store that stays down holds nothing up; the log keeps the rest."""

@@ -468,6 +468,18 @@ class TroubleTests(SweepCase):
         self.wait(1)
         self.successResultOf(stopped)
 
+    def test_a_stop_without_a_limit(self) -> None:
+        """It waits for the sweep, and for no time."""
+        self.begin()
+        self.append("b1", "alice")
+        unapplied: Deferred[list[str]] = Deferred()
+        self.patch(self.store, "unapplied", lambda ids: unapplied)
+        self.wait(61)
+        stopped = Deferred.fromCoroutine(self.sweeper.stop())
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        unapplied.callback([])
+        self.successResultOf(stopped)
+
     def test_the_store_is_away(self) -> None:
         """A sweep that fails is made again; nothing is passed over, and the mark stays."""
         self.begin()

@@ -368,6 +368,20 @@ class ReconnectTests(_Suite):
         for deferred in outcomes[:2]:
             self.assertEqual(self.successResultOf(deferred).kind, Kind.NO_SUBSCRIBER)
 
+    def test_close_while_the_server_is_away(self) -> None:
+        """A-22: no timer of a watch from before is left."""
+        bus = self.connect()
+        bus.watch("t", lambda members: None)
+        self.settle()
+        self.site.leave()
+        self.site.wires[0].abortConnection()
+        self.settle()
+        ended = bus.close()
+        self.settle()
+        self.successResultOf(ended)
+        self.broker.watches.close()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
     def test_close(self) -> None:
         """A-22: closing ends the connection, its timers, and what waits for it."""
         bus = self.connect()
@@ -457,6 +471,22 @@ class OddServerTests(_Suite):
             self.assertIsNot(self.site.wires[-1], wire)
             bus.close()
             self.settle()
+
+    def test_a_call_for_a_subscription_that_is_not_there(self) -> None:
+        """A-28: the call is not for this client, and goes to the next one."""
+        self.connect()
+        (wire,) = self.site.wires
+        written: list[bytes] = []
+        self.patch(wire, "write", written.append)
+        call = {
+            "topic": "t", "data": "", "subscriber": "none", "message": "m",
+            "model": "reliable-random", "timeout_ms": 1000,
+        }  # fmt: skip
+        message = {"id": "7", "method": "call", "params": call}
+        wire.other.write(FRAME.encode(json.dumps(message).encode()))
+        self.settle()
+        reply = {"id": "7", "result": False, "error": "not found: not mine", "code": 35}
+        self.assertEqual([json.loads(one[one.index(b"{") :]) for one in written], [reply])
 
     def test_one_that_does_not_read(self) -> None:
         """It has a second to take what is on its way; then it is left, too."""

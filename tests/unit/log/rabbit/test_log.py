@@ -10,7 +10,7 @@ from twisted.internet.task import Clock
 from twisted.logger import LogLevel, capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
-from kupool.amqp import links
+from kupool.amqp import BrokerError, links
 from kupool.amqp.links import LinkSettings
 from kupool.log import DeliveredEntry, Epoch, Identity, LogStatus, LogUnavailable, Mark
 from kupool.log.groups import RetrySettings
@@ -205,8 +205,35 @@ class EndTests(LogCase):
         self.result(log.close())
         self.assertIsNone(self.successResultOf(log.close()))
 
+    def test_a_connection_that_takes_long_to_close(self) -> None:
+        """An end waits for it: the process may be over after that."""
+        log = self.open()
+        reading = self.broker.of("reading")
+        self.patch(reading, "close", lambda: None)
+        closing = log.close()
+        self.assertNoResult(closing)
+        reading.end(BrokerError("closed"))
+        self.successResultOf(closing)
+        self.assertEnded()
+
+    def test_a_second_end_during_the_first(self) -> None:
+        """Only the first one waits for the confirms."""
+        log = self.open()
+        self.broker.confirms = False
+        appended = log.append("a", b"")
+        closing = log.close()
+        self.assertIsNone(self.successResultOf(log.close()))
+        self.assertNoResult(closing)
+        self.broker.confirm_all()
+        self.successResultOf(appended)
+        self.result(closing)
+        self.assertEnded()
+
     def test_an_end_before_the_start(self) -> None:
-        self.assertIsNone(self.successResultOf(self.make().close()))
+        log = self.make()
+        self.assertIsNone(self.successResultOf(log.close()))
+        self.assertEqual(self.refused(log), "the log is closed")
+        self.assertEnded()
 
     def test_unconfirmed_entries(self) -> None:
         """An end waits for the confirms of what was sent."""
@@ -530,6 +557,19 @@ class HeldTests(LogCase):
         self.clock.advance(0.1)
         self.successResultOf(identified)
 
+    def test_after_a_lost_connection(self) -> None:
+        """Nothing is asked of the connection that is gone."""
+        log = self.open(hold=True)
+        consumer = self.follow(log)
+        self.broker.put("q", "", Stored("earlier", {}, b""))
+        self.broker.fall()
+        self.successResultOf(log.identify(OURS))
+        self.run_for(0.1)
+        self.assertEqual(consumer.ids, [])
+        self.broker.up = True
+        self.run_for(0.1)
+        self.assertEqual(consumer.ids, ["earlier"])
+
     def test_without_a_connection(self) -> None:
         """The identity is set, and entries are delivered when there is a connection."""
         self.broker.up = False
@@ -650,6 +690,28 @@ class IdentityTests(LogCase):
         self.assertEqual([e.position for e in self.result(log.read(0, 10))], [1, 2, 3])
         self.assertEqual(log.status().appended, 3)
 
+    def test_a_new_epoch_of_a_stream_that_was_made_again(self) -> None:
+        """Its positions begin after the epoch's start, and what was before is not counted."""
+        log = self.open()
+        self.successResultOf(log.identify(OURS))
+        self.fill(log, "a", "b", "c")
+        self.broker.delete("q.stream")
+        self.broker.of("reading").drop("cut")
+        self.run_for(0.1)
+        self.assertIsNone(self.result(log.extent(OURS, Mark(0))).identity)
+        self.successResultOf(log.identify(OURS.with_epoch("second", 3)))
+        self.assertEqual(log.status().appended, 3)
+        self.fill(log, "d")
+        self.assertEqual(log.status().appended, 4)
+        self.assertEqual([e.position for e in self.result(log.read(0, 10))], [4])
+
+    def test_the_extent_without_a_pool(self) -> None:
+        """A store that has no pool yet has none in common with the stream."""
+        log = self.open()
+        self.broker.put("q", "", Stored("x", {}, b""))
+        found = self.result(log.extent(None, Mark(0)))
+        self.assertEqual((found.identity, log.status().appended), (None, 0))
+
     def test_a_stream_that_ends_before_the_epoch(self) -> None:
         """Its positions begin after the epoch's start."""
         log = self.open()
@@ -714,6 +776,17 @@ class WatchTests(LogCase):
         with capturedLogs() as events:
             self.watched()
         self.assertEqual([e for e in events if e["log_level"] is LogLevel.error], [])
+
+    def test_a_connection_that_finds_the_stream(self) -> None:
+        """Nothing was made again, so nothing is said."""
+        log = self.watched()
+        self.successResultOf(log.identify(OURS))
+        with capturedLogs() as events:
+            self.broker.of("publishing").drop("cut")
+            self.run_for(0.1)
+        self.assertEqual(len(self.told), 1)
+        said = [e["log_format"] for e in events if e["log_level"] is LogLevel.error]
+        self.assertEqual([line for line in said if "stream" in line], [])
 
     def test_after_the_end(self) -> None:
         """A connection that comes back just before the end does not tell any more."""
