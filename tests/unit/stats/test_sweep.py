@@ -329,6 +329,39 @@ class SweepTests(SweepCase):
         self.wait(200)
         self.assertEqual(self.top(), {"alice": 1})
 
+    def test_ids_that_no_store_can_hold(self) -> None:
+        """Their batches are counted, and the mark stays at the last one that can be kept."""
+        self.begin()
+        before = self.mark()
+        for number, name in enumerate(("", "with\0zero", "x" * (MAX_ID + 1))):
+            self.successResultOf(self.log.append(name, self.body(f"b{number}", "alice")))
+        self.wait(70)
+        self.assertEqual(self.top(), {"alice": 3})
+        self.assertEqual(self.mark(), before)
+
+    def test_how_much_is_left(self) -> None:
+        """K-95: an operator sees it while the first sweep runs."""
+        self.begin()
+        for number in range(5):
+            self.append(f"b{number}", "alice")
+        waiting: list[Deferred[list[str]]] = []
+
+        def unapplied(ids: Sequence[str]) -> Deferred[list[str]]:
+            waiting.append(Deferred())
+            return waiting[-1]
+
+        self.patch(self.store, "unapplied", unapplied)
+        self.sweeper = self.make()
+        begun = Deferred.fromCoroutine(self.sweeper.begin())
+        self.assertEqual(
+            self.sweeper.concern,
+            "submissions that the log has and the counts lack are being counted; "
+            "5 positions of the log are left",
+        )
+        waiting[0].callback([])
+        self.assertEqual(self.sweeper.concern, "")
+        self.successResultOf(begun)
+
     def test_at_the_start(self) -> None:
         """What a crash left is counted before anything else happens."""
         self.crashed()
