@@ -107,7 +107,8 @@ class SteppedDatabase:
     Another one made on the same connection is the next run of the process.
     """
 
-    def __init__(self, connection: sqlite3.Connection | None = None) -> None:
+    def __init__(self, connection: sqlite3.Connection | None = None, schema: str = "spool") -> None:
+        self._schema = schema
         self.connection = connection or sqlite3.connect(":memory:", isolation_level=None)
         self.broken = False
         self.problem = ""
@@ -117,7 +118,7 @@ class SteppedDatabase:
         self._closed = False
 
     def open(self) -> Deferred[None]:
-        migrate(self.connection, "spool")
+        migrate(self.connection, self._schema)
         return succeed(None)
 
     def run(

@@ -9,6 +9,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
@@ -22,6 +23,7 @@ from kupool.wire.batches import VERSION, Batch, encode_batch
 
 T = 1_800_000_000
 EVER = (0, 2**40)
+CONSUMER = "kupool.stats.consumer.StatsConsumer"
 
 
 class SteeredStats(MemoryStats):
@@ -119,6 +121,15 @@ class CountTests(ConsumerCase):
         self.append("b2", "alice")
         self.run_for(2)
         self.assertEqual((self.store.positions, self.store.marks), ([0, 0], [None]))
+
+    def test_no_commit_at_the_start(self) -> None:
+        """K-71: the first one comes a second later, with what has come until then."""
+        self.successResultOf(Deferred.fromCoroutine(self.consumer.stop()))
+        self.rejections[Rejection("alice", 23, T)] += 1
+        self.consumer = self.start()
+        self.assertEqual(self.store.calls, [])
+        self.run_for(1.1)
+        self.assertEqual(self.store.calls, [0])
 
     def test_batched(self) -> None:
         """K-71: one write a second, whatever came; none when nothing came."""
@@ -257,6 +268,38 @@ class OutageTests(ConsumerCase):
         self.assertEqual(self.total("bob"), 300)
         found = self.successResultOf(self.store.rejections(*EVER))
         self.assertEqual(found, [("alice", 23, 30)])
+
+    def test_tries_again_soon_and_then_more_rarely(self) -> None:
+        """K-72: after the interval, then twice that; so also after a commit that succeeded."""
+        for _ in range(2):
+            self.store.broken = True
+            self.append("b1", "alice")
+            tried = []
+            for quarter in range(1, 19):
+                before = len(self.store.calls)
+                self.clock.advance(0.25)
+                tried += [quarter / 4] * (len(self.store.calls) - before)
+            self.assertEqual(tried, [1.0, 2.0, 4.0])
+            self.store.broken = False
+            for _ in range(14):
+                self.clock.advance(0.25)
+
+    def test_what_is_logged(self) -> None:
+        """K-91: a trouble once, and its end once; a commit that succeeds says nothing."""
+        self.assertEqual(self.consumer.problem, "")
+        with capturedLogs() as events:
+            for broken in (False, True, False):
+                self.store.broken = broken
+                self.append(f"b{broken}", "alice")
+                self.run_for(8)
+        said = [formatEvent(event) for event in events if event["log_namespace"] == CONSUMER]
+        self.assertEqual(
+            said,
+            [
+                "The counts cannot be committed, trying again: the store is down",
+                "The counts are committed again",
+            ],
+        )
 
     def test_backs_off(self) -> None:
         """K-72: tries grow rarer, to one in thirty seconds."""

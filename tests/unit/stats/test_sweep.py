@@ -162,6 +162,14 @@ class SweepTests(SweepCase):
             found.append(self.sweeper.done)
         self.assertEqual(found, [1, 1, 2, 2, 3, 5])
 
+    def test_the_usual_times(self) -> None:
+        """A sweeper without settings has those of an object of them."""
+        self.sweeper = Sweeper(
+            self.clock, self.clock.seconds, self.log, self.store,
+            compare=self.compare, new_id=self.new_id,
+        )  # fmt: skip
+        self.test_once_a_minute()
+
     def test_the_consumer_has_three_seconds(self) -> None:
         self.begin()
         self.append("b1", "alice")
@@ -329,6 +337,39 @@ class SweepTests(SweepCase):
         self.wait(200)
         self.assertEqual(self.top(), {"alice": 1})
 
+    def test_ids_that_no_store_can_hold(self) -> None:
+        """Their batches are counted, and the mark stays at the last one that can be kept."""
+        self.begin()
+        before = self.mark()
+        for number, name in enumerate(("", "with\0zero", "x" * (MAX_ID + 1))):
+            self.successResultOf(self.log.append(name, self.body(f"b{number}", "alice")))
+        self.wait(70)
+        self.assertEqual(self.top(), {"alice": 3})
+        self.assertEqual(self.mark(), before)
+
+    def test_how_much_is_left(self) -> None:
+        """K-95: an operator sees it while the first sweep runs."""
+        self.begin()
+        for number in range(5):
+            self.append(f"b{number}", "alice")
+        waiting: list[Deferred[list[str]]] = []
+
+        def unapplied(ids: Sequence[str]) -> Deferred[list[str]]:
+            waiting.append(Deferred())
+            return waiting[-1]
+
+        self.patch(self.store, "unapplied", unapplied)
+        self.sweeper = self.make()
+        begun = Deferred.fromCoroutine(self.sweeper.begin())
+        self.assertEqual(
+            self.sweeper.concern,
+            "submissions that the log has and the counts lack are being counted; "
+            "5 positions of the log are left",
+        )
+        waiting[0].callback([])
+        self.assertEqual(self.sweeper.concern, "")
+        self.successResultOf(begun)
+
     def test_at_the_start(self) -> None:
         """What a crash left is counted before anything else happens."""
         self.crashed()
@@ -369,7 +410,11 @@ class SweepTests(SweepCase):
         told()
         self.append("b2", "bob")
         told()
-        self.wait(10)
+        self.wait(2)
+        self.assertEqual(len(self.compared), 2)
+        self.wait(1)
+        self.assertEqual(len(self.compared), 3)
+        self.wait(7)
         self.assertEqual(self.top(), {"alice": 1, "bob": 1})
 
     def test_begin_does_not_wait_for_ever(self) -> None:
@@ -467,6 +512,110 @@ class TroubleTests(SweepCase):
         self.assertNoResult(stopped)
         self.wait(1)
         self.successResultOf(stopped)
+
+    def hang(self) -> list[Deferred[list[str]]]:
+        """Have the store answer no more; returns what a sweep waits for."""
+        waiting: list[Deferred[list[str]]] = []
+
+        def unapplied(ids: Sequence[str]) -> Deferred[list[str]]:
+            waiting.append(Deferred())
+            return waiting[-1]
+
+        self.patch(self.store, "unapplied", unapplied)
+        return waiting
+
+    def test_a_stop_that_waits_for_two_sweeps(self) -> None:
+        """K-85: the one under way and the last one share its seconds."""
+        self.begin()
+        self.append("b1", "alice")
+        waiting = self.hang()
+        self.wait(64)
+        (running,) = waiting
+        stopped = Deferred.fromCoroutine(self.sweeper.stop(5.0))
+        self.wait(2)
+        self.append("b2", "bob")
+        running.callback([])
+        self.assertEqual(len(waiting), 2)
+        self.wait(2)
+        self.assertNoResult(stopped)
+        self.wait(1)
+        self.successResultOf(stopped)
+
+    def test_a_stop_with_little_time(self) -> None:
+        self.begin()
+        self.append("b1", "alice")
+        self.hang()
+        self.wait(64)
+        stopped = Deferred.fromCoroutine(self.sweeper.stop(0.5))
+        self.clock.advance(0.5)
+        self.clock.advance(0)  # nothing is left for the last sweep
+        self.successResultOf(stopped)
+
+    def test_a_stop_before_the_start_and_a_second_one(self) -> None:
+        """Neither compares anything."""
+        self.successResultOf(Deferred.fromCoroutine(self.sweeper.stop()))
+        self.assertEqual(self.compared, [])
+        self.begin()
+        self.successResultOf(Deferred.fromCoroutine(self.sweeper.stop()))
+        compared = len(self.compared)
+        self.successResultOf(Deferred.fromCoroutine(self.sweeper.stop()))
+        self.assertEqual(len(self.compared), compared)
+
+    def test_a_failure_that_lasts(self) -> None:
+        """K-95: an operator is told of it after three minutes, with the reason."""
+        self.begin()
+        self.log.away = "no broker"
+        self.wait(60 + 179)
+        self.assertEqual(self.sweeper.concern, "")
+        self.wait(1)
+        self.assertEqual(
+            self.sweeper.concern,
+            "the log has not been compared with the counts for a while: no broker",
+        )
+        self.log.away = ""
+        self.wait(60)
+        self.assertEqual(self.sweeper.concern, "")
+
+    def test_a_failure_at_the_start(self) -> None:
+        """The next attempt comes a second later, and the others more rarely."""
+        self.log.away = "no broker"
+        tries: list[float] = []
+        compare = self.compare
+
+        async def compared() -> Comparison:
+            tries.append(self.clock.seconds())
+            return await compare()
+
+        self.patch(self.sweeper, "_compare", compared)
+        self.begin()
+        self.wait(1 + 2 + 4)
+        self.assertEqual(tries, [0.0, 1.0, 3.0, 7.0])
+
+    def test_a_first_comparison_that_takes_long(self) -> None:
+        """K-95: an operator is told what is done; later ones are short."""
+        comparing: Deferred[Comparison] = Deferred()
+        self.patch(self.sweeper, "_compare", lambda: comparing)
+        begun = Deferred.fromCoroutine(self.sweeper.begin())
+        self.assertEqual(
+            self.sweeper.concern,
+            "the log is being compared with the counts, and submissions that the counts lack "
+            "are being counted",
+        )
+        comparing.addErrback(lambda failure: failure)
+        comparing.errback(LogUnavailable("no broker"))
+        self.successResultOf(begun)
+        self.assertEqual(self.sweeper.concern, "")
+
+    def test_an_error_in_the_sweeper_itself(self) -> None:
+        """It is logged with what it was about."""
+        self.begin()
+        lines = self.watched()
+        self.log.foreign = True
+        self.patch(self.log, "refuse", lambda reason: 1 / 0)
+        self.wait(60)
+        said = (LogLevel.critical, "The comparison of the log with the counts failed")
+        self.assertIn(said, lines)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
     def test_a_stop_without_a_limit(self) -> None:
         """It waits for the sweep, and for no time."""
