@@ -45,7 +45,7 @@ def fold_entry(body: bytes, position: int = 0, earlier: bool = False) -> BatchCo
     return BatchCounts(head.batch, digest, head.minute, head.usernames, position, earlier)
 
 
-def read_entry(body: bytes, position: int = 0) -> BatchCounts:
+def read_entry(body: bytes, position: int) -> BatchCounts:
     """Return the counts of a log entry without its digest; raises as :func:`fold_entry`."""
     head = _read_head(body)
     return BatchCounts(head.batch, b"", head.minute, head.usernames, position)

@@ -185,5 +185,5 @@ class PoolServer:
         """Return how many submissions of each username the log holds, batch by batch."""
         totals: Counter[str] = Counter()
         for entry in await self.kept.read(0, 2**31):
-            totals.update(read_entry(entry.body).usernames)
+            totals.update(read_entry(entry.body, entry.position).usernames)
         return dict(totals)

@@ -337,6 +337,8 @@ class DeliveryTests(BrokerCase):
             self.outcomes,
             [Outcome(Kind.SENT, receivers=500), Outcome(Kind.REFUSED, reason=BUS_CLOSED)],
         )
+        counts = {topic.topic: topic.counts for topic in self.broker.status().topics}
+        self.assertEqual(counts["u"], {"published": 1, "refused": 1})
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_answered_at_once(self) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
@@ -197,6 +198,13 @@ class RememberTests(RestoreCase):
         restored = self.restore(log)
         self.assertEqual((restored.jobs, restored.used), (1, 1))
         self.assertEqual(list(self.book.jobs), [3])
+
+    def test_what_is_retired_is_logged(self) -> None:
+        """With the reason, in one line."""
+        with capturedLogs() as events:
+            self.restore(Readable(entry(1, 1, "x")), PLAN._replace(keep_jobs=False))
+        lines = [text for event in events if "Retired" in (text := str(formatEvent(event)))]
+        self.assertEqual(lines, ["Retired jobs: 2 jobs, whose nonces the log cannot tell"])
 
     def test_a_plan_that_keeps_none(self) -> None:
         restored = self.restore(Readable(entry(1, 1, "x")), PLAN._replace(keep_jobs=False))
