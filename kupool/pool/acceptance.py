@@ -278,11 +278,12 @@ class Acceptance:
         if batch.timer is not None and batch.timer.active():
             batch.timer.cancel()
         batch.timer = None
-        if self._watch is not None:
-            self._watch.cancel()
-            self._watch = None
-        self._held = False
-        batch.sent = self._clock.seconds()
+        if not self._instant:
+            if self._watch is not None:
+                self._watch.cancel()
+                self._watch = None
+            self._held = False
+            batch.sent = self._clock.seconds()
         self._last_size = len(batch.nonces)
         self._in_flight[batch.serial] = batch
         entry = self._entry(batch)
@@ -313,7 +314,8 @@ class Acceptance:
     def _durable(self, _: object, batch: _Batch) -> None:
         """Answer every submission of a batch, with one write for each connection."""
         del self._in_flight[batch.serial]
-        self._took = self._clock.seconds() - batch.sent
+        if not self._instant:
+            self._took = self._clock.seconds() - batch.sent
         self.accepted += len(batch.nonces)
         if self._refused:
             self._log.info(

@@ -149,8 +149,9 @@ class DescriptorGroup:
                 except BaseException as error:
                     self._log.failure("Unhandled error in a connection")
                     why = error
-                if why is not None:
-                    self._disconnect(descriptor, why, reading=True)
+                if why is None:
+                    continue
+                self._disconnect(descriptor, why, reading=True)
             else:
                 self._serve(fd, events)
             if self._ended >= last:
