@@ -404,14 +404,14 @@ class ReportTests(BrokerCase):
 
     def test_why_an_unreliable_message_is_refused(self) -> None:
         """The reason names what is full; the counts say what the subscribers did."""
-        for taken, reason in (
-            (Taken.FULL, "every subscriber has enough to do"),
-            (Taken.TOO_LARGE, TOO_LARGE),
+        for taken, name, reason in (
+            (Taken.FULL, "full", "every subscriber has enough to do"),
+            (Taken.TOO_LARGE, "too large", TOO_LARGE),
         ):
             Sink(self.broker, "a", taken=taken)
             self.publish(Model.UNRELIABLE_ALL)
             self.assertEqual(self.outcomes.pop(), Outcome(Kind.REFUSED, reason=reason))
-            self.assertEqual(self.of("t").counts[f"not sent: {taken.value}"], 1)
+            self.assertEqual(self.of("t").counts[f"not sent: {name}"], 1)
             self.broker.remove("a")
         self.assertEqual(self.of("t").counts["overflow"], 2)
 

@@ -315,6 +315,17 @@ class WireTests(SynchronousTestCase):
             payload = b'{"id":"c.1","result":' + result + b"}"
             self.assertEqual(read_reply(payload), ("c.1", response), payload)
 
+    def test_the_status_of_a_reply(self) -> None:
+        """A status outside of the range is the subscriber's failure."""
+        for status, verdict in (
+            (MAX_STATUS, CallVerdict.ANSWER),
+            (-MAX_STATUS, CallVerdict.ANSWER),
+            (MAX_STATUS + 1, CallVerdict.FAILED),
+            (-MAX_STATUS - 1, CallVerdict.FAILED),
+        ):
+            _, response = read_reply(b'{"id":"c","result":{"status":%d}}' % status) or ("", None)
+            self.assertEqual(response and response.verdict, verdict, status)
+
     def test_replies_that_cannot_be_read(self) -> None:
         """They are the subscriber's failure, which is told what was wrong with its result."""
         for result, why in (

@@ -281,6 +281,11 @@ class MatchTests(RoomsCase):
         self.assertEqual(
             self.heard(alice), [happened(None, "unmatched", "alice", {"mode": "duel"})]
         )
+        self.seek(alice, timeout_ms=100_000)
+        self.network.advance(99.95)
+        self.assertEqual(self.heard(alice), [])
+        self.network.advance(0.15)
+        self.assertEqual(len(self.heard(alice)), 1)
         self.seek(alice)
         self.assertIs(self.ok(alice, "match.cancel"), True)
         self.assertEqual(self.refused(alice, "match.cancel"), (35, "not found: player alice"))
