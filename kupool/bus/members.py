@@ -155,7 +155,7 @@ class TopicWatches:
         before, self._heard_until = self.lease, until
         if before <= 0:
             self.changed()
-        elif self._topics and (self._later is None or not self._later.active()):
+        elif self._topics and self._later is None:
             self._look_later()
 
     # -- telling
@@ -185,9 +185,9 @@ class TopicWatches:
 
     def _look_later(self) -> None:
         """Look again when a lost member's time, the lease or the hold ends."""
-        if self._later is not None and self._later.active():
+        if self._later is not None:
             self._later.cancel()
-        self._later = None
+            self._later = None
         ends = [lost.until for lost in self._lost.values()]
         if self.lease > 0:
             ends.append(self._heard_until)
@@ -200,7 +200,7 @@ class TopicWatches:
 
     def _look_now(self) -> None:
         self._later = None
-        if self._soon is not None and self._soon.active():
+        if self._soon is not None:
             self._soon.cancel()
         self._look()
 

@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.bus.messages import Message, Model
 from kupool.bus.rabbit.carrier import EVERYBODY
-from kupool.bus.rabbit.items import Beat, Bye, Items, Tell, TellAll, unpack
+from kupool.bus.rabbit.items import Beat, Bye, Items, Tell, TellAll, encode, unpack
 from kupool.bus.rabbit.outgoing import Outgoing
 from kupool.bus.rabbit.settings import MeshSettings
 
@@ -123,6 +123,14 @@ class OutgoingTests(SynchronousTestCase):
         for _ in range(4):
             self.outgoing.tell("a", "a", "s", message(b"x" * 100))
         self.assertEqual([len(items) for _, items in self.sent()], [3, 1])
+
+    def test_as_many_as_fit(self) -> None:
+        piece = len(encode(Tell(message(b"x" * 100), ["s"])))
+        for most, counts in ((2 * piece, [2, 2]), (2 * piece - 1, [1, 1, 1, 1])):
+            self.outgoing = self.make(max_batch=most)
+            for _ in range(4):
+                self.outgoing.add("a", Tell(message(b"x" * 100), ["s"]))
+            self.assertEqual([len(items) for _, items in self.sent()], counts)
 
     def test_how_much_waits(self) -> None:
         """A-13: data counts, once for a message to many, and so do names."""
