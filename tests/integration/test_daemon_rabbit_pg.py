@@ -15,6 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.servers.commands import kupool
 from tests.servers.running_daemon import UNLIMITED, LineClient, RunningDaemon
 from tests.servers.services import PostgresServer, RabbitServer, postgres, rabbit
+from tools.torture_stream import has_stream
 
 
 class Clients:
@@ -78,9 +79,10 @@ class RabbitAndPostgresTests(SynchronousTestCase):
             raise SkipTest("the servers given by the environment are not ours to kill")
         self.broker, self.database = broker, database
         self.dsn = database.new_database()
+        self.url = broker.new_vhost()
         self.flags = [
             "--mq=rabbit",
-            f"--mq-url={broker.new_vhost()}",
+            f"--mq-url={self.url}",
             "--store=pg",
             f"--pg-dsn={self.dsn}",
         ]
@@ -217,6 +219,8 @@ class RabbitAndPostgresTests(SynchronousTestCase):
         client.close()
         self.daemon.kill()
         self.broker.start()
+        # A broker that answers may not have its streams yet.
+        self.wait_for(lambda: has_stream(self.url, "kupool_submissions.stream"))
         self.daemon.start()
         client = LineClient(self.daemon)
         client.authorize("alice")
