@@ -7,11 +7,11 @@
 Each mutant is a copy of the tree with one operator, constant, comparison or call changed; the
 unit and contract tests of the changed module run on it until one fails. Those that reach the
 changed line come first: a run of the tests without a change, under coverage, shows which these are.
-A mutant on which all
-pass has survived, and is printed with its place: a test is missing, or the change is none, and
-then it is to stand in `tools/equivalent_mutants.txt` with the reason. A test that takes a minute
-counts as failed. The checkout itself is never changed. RabbitMQ and PostgreSQL are started
-once where tests need them, unless the environment names some, as `tests/servers/services.py` says.
+A mutant on which all pass has survived, and is printed with its place: a test is missing, or the
+change is none, and then it is to stand in `tools/equivalent_mutants.txt` with the reason. A test
+that takes a minute counts as failed. The checkout itself is never changed. RabbitMQ and PostgreSQL
+are started once where tests need them, unless the environment names some, as
+`tests/servers/services.py` says.
 
 Ends with status 1 where a mutant survives that the list does not explain.
 """
@@ -34,6 +34,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from queue import Empty, Queue
 from typing import TypeVar
@@ -175,6 +176,56 @@ def servers(tests: Iterable[str]) -> Iterator[None]:
         os.environ.update(before)
 
 
+def side_by_side(
+    checkouts: Sequence[Checkout], pieces: Iterable[T], do: Callable[[Checkout, T], None]
+) -> None:
+    """Do each piece of work in one of the checkouts, in a thread for each.
+
+    Raises what the first piece raises that fails; no further one begins then.
+    """
+    left: Queue[T] = Queue()
+    for piece in pieces:
+        left.put(piece)
+    problems: list[BaseException] = []
+
+    def work(checkout: Checkout) -> None:
+        try:
+            while not problems:
+                do(checkout, left.get_nowait())
+        except Empty:
+            pass
+        except BaseException as error:
+            problems.append(error)
+
+    threads = [threading.Thread(target=work, args=(checkout,)) for checkout in checkouts]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if problems:
+        raise problems[0]
+
+
+def reached_lines(checkouts: Sequence[Checkout], files: Sequence[str]) -> ReachedLines:
+    """See which tests of some files reach which lines; raises :class:`TestsFailed` if one fails."""
+    base = checkouts[0]
+    part = -(-len(files) // (PARTS * len(checkouts))) or 1
+    parts = {
+        base.folder.with_name(f"reached{at}"): files[at : at + part]
+        for at in range(0, len(files), part)
+    }
+
+    def measure(_: Checkout, data: Path) -> None:
+        # All in one checkout: the data has its paths.
+        passed, output = base.test(parts[data], command(data), UNHURRIED)
+        if not passed:
+            why = output[-2000:] or "nothing was printed for too long"
+            raise TestsFailed(f"without any change, {' '.join(parts[data])}:\n{why}")
+
+    side_by_side(checkouts, parts, measure)
+    return ReachedLines(base.folder, parts)
+
+
 class Trial:
     """Some mutants, each tried in one of the copies.
 
@@ -185,64 +236,21 @@ class Trial:
         self._equivalent = equivalent
         tests = TestsOfModules(ROOT)
         self._tests = {m.path: tests.of(m.path) for m in mutants}
-        self._left: Queue[Mutant] = Queue()
-        for mutant in mutants:
-            self._left.put(mutant)
+        self._mutants = mutants
         self._sound: set[str] = set()
         self._lock = threading.Lock()
         self.outcomes: Counter[str] = Counter()
         self.survivors: list[Mutant] = []
-        self.problem: BaseException | None = None
 
     def run(self, jobs: int) -> None:
         """Try all of them, so many at a time."""
         needed = sorted({test for tests in self._tests.values() for test in tests})
         with servers(needed), tempfile.TemporaryDirectory(prefix="mutants-") as name:
             checkouts = [Checkout(Path(name) / f"copy{number}") for number in range(jobs)]
-            self._measure(checkouts, needed)
-            self._side_by_side(checkouts, self._left, self._try)
+            reached = reached_lines(checkouts, needed)
+            side_by_side(checkouts, self._mutants, partial(self._try, reached))
 
-    def _measure(self, checkouts: Sequence[Checkout], files: Sequence[str]) -> None:
-        """See which tests reach which lines; raises :class:`TestsFailed` if one fails."""
-        part = -(-len(files) // (PARTS * len(checkouts))) or 1
-        left: Queue[tuple[Path, Sequence[str]]] = Queue()
-        base = checkouts[0].folder
-        for at in range(0, len(files), part):
-            left.put((base.with_name(f"reached{at}"), files[at : at + part]))
-        found = [data for data, _ in left.queue]
-
-        def measure(checkout: Checkout, todo: tuple[Path, Sequence[str]]) -> None:
-            # All in one checkout, whose paths the data has.
-            passed, output = checkouts[0].test(todo[1], command(todo[0]), UNHURRIED)
-            if not passed:
-                raise TestsFailed(f"tests fail without any change:\n{output[-2000:]}")
-
-        self._side_by_side(checkouts, left, measure)
-        self._reached = ReachedLines(base, found)
-
-    def _side_by_side(
-        self, checkouts: Sequence[Checkout], left: Queue[T], do: Callable[[Checkout, T], None]
-    ) -> None:
-        """Do each piece of work in one of the checkouts, in a thread for each."""
-
-        def work(checkout: Checkout) -> None:
-            try:
-                while self.problem is None:
-                    do(checkout, left.get_nowait())
-            except Empty:
-                pass
-            except BaseException as error:
-                self.problem = error
-
-        threads = [threading.Thread(target=work, args=(checkout,)) for checkout in checkouts]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        if self.problem is not None:
-            raise self.problem
-
-    def _try(self, checkout: Checkout, mutant: Mutant) -> None:
+    def _try(self, reached: ReachedLines, checkout: Checkout, mutant: Mutant) -> None:
         if key(mutant) in self._equivalent:
             self._note(mutant, EQUAL, "")
             return
@@ -253,7 +261,7 @@ class Trial:
         began = time.monotonic()
         passed: bool | None = True
         with checkout.changed(mutant):
-            if first := self._first(mutant):
+            if first := self._first(reached, mutant):
                 passed, output = checkout.test(first)
             if passed:
                 passed, output = checkout.test(tests)
@@ -265,11 +273,11 @@ class Trial:
             self._require_a_pass(checkout, failed[1])
         self._note(mutant, KILLED, failed[0] if failed else "a test takes too long, or all end")
 
-    def _first(self, mutant: Mutant) -> list[str]:
+    def _first(self, reached: ReachedLines, mutant: Mutant) -> list[str]:
         """Return the ids of tests that reach the changed line, the nearest files first."""
         files = self._tests[mutant.path]
-        with self._lock:
-            reaching = self._reached.tests(mutant.path, mutant.line)
+        with self._lock:  # the data is in SQLite
+            reaching = reached.tests(mutant.path, mutant.line)
 
         def order(test: str) -> tuple[int, int, str]:
             file = test.partition("::")[0]

@@ -7,7 +7,7 @@ it runs while modules are imported, or in another process.
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 from coverage import Coverage, CoverageData
@@ -31,8 +31,8 @@ class ReachedLines:
     def tests(self, path: str, line: int) -> set[str]:
         """Return the ids of the tests that reach the statement at a line.
 
-        Returns none for a statement that runs while its module is imported: every test might notice
-        a change of that.
+        Returns none for a statement that runs while its module is imported: if it changes, any test
+        may fail.
         """
         name = str(self._root / path)
         lines = self._statement(path, line)
@@ -83,11 +83,6 @@ def pytest_runtest_logfinish() -> None:
 
 
 def _switch(context: str) -> None:
-    for coverage in _current():
+    coverage = Coverage.current()
+    if coverage is not None:
         coverage.switch_context(context)
-
-
-def _current() -> Iterator[Coverage]:
-    found = Coverage.current()
-    if found is not None:
-        yield found

@@ -72,7 +72,8 @@ class _Batch:
     def __init__(self, serial: int, at: int, began: float, minute_ends: float) -> None:
         self.serial = serial
         self.at = at
-        #: When the batch was sent to the log; until then, when it was opened.
+        #: When the batch was sent to the log. Until then, and for an instant log, when it was
+        #: opened.
         self.sent = began
         self.minute_ends = minute_ends
         # One submission to each index. Five appends are cheaper than a tuple that

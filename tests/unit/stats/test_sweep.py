@@ -131,6 +131,18 @@ class SweepCase(SynchronousTestCase):
         found: Mark = self.successResultOf(self.store.state()).mark
         return found
 
+    def tries(self) -> list[float]:
+        """Return a list that gets the time of each comparison from now on."""
+        tries: list[float] = []
+        compare = self.compare
+
+        async def compared() -> Comparison:
+            tries.append(self.clock.seconds())
+            return await compare()
+
+        self.patch(self.sweeper, "_compare", compared)
+        return tries
+
     def wait(self, seconds: float) -> None:
         for _ in range(int(seconds)):
             self.clock.advance(1.0)
@@ -490,14 +502,7 @@ class TroubleTests(SweepCase):
     def test_tries_again_soon_and_then_more_rarely(self) -> None:
         self.begin()
         self.log.away = "no broker"
-        tries: list[float] = []
-        compare = self.compare
-
-        async def compared() -> Comparison:
-            tries.append(self.clock.seconds())
-            return await compare()
-
-        self.patch(self.sweeper, "_compare", compared)
+        tries = self.tries()
         self.wait(60 + 1 + 2 + 4 + 8)
         self.assertEqual(tries, [60.0, 61.0, 63.0, 67.0, 75.0])
 
@@ -562,7 +567,7 @@ class TroubleTests(SweepCase):
         self.assertEqual(len(self.compared), compared)
 
     def test_a_failure_that_lasts(self) -> None:
-        """K-95: an operator is told of it after three minutes, with the reason."""
+        """K-95: after three minutes the operator is told, with the reason."""
         self.begin()
         self.log.away = "no broker"
         self.wait(60 + 179)
@@ -579,14 +584,7 @@ class TroubleTests(SweepCase):
     def test_a_failure_at_the_start(self) -> None:
         """The next attempt comes a second later, and the others more rarely."""
         self.log.away = "no broker"
-        tries: list[float] = []
-        compare = self.compare
-
-        async def compared() -> Comparison:
-            tries.append(self.clock.seconds())
-            return await compare()
-
-        self.patch(self.sweeper, "_compare", compared)
+        tries = self.tries()
         self.begin()
         self.wait(1 + 2 + 4)
         self.assertEqual(tries, [0.0, 1.0, 3.0, 7.0])

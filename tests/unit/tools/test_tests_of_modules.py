@@ -7,7 +7,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tools.tests_of_modules import TestsOfModules
+from tools.tests_of_modules import TestsOfModules, servers_of
 
 FILES = {
     "kupool/a/__init__.py": "from kupool.a.one import One",
@@ -45,6 +45,14 @@ class TestsOfModulesTests(SynchronousTestCase):
         self.assertEqual(
             self.tests.of("kupool/a/one.py")[3:], ["tests/contract/test_one_postgres.py"]
         )
+
+    def test_which_servers(self) -> None:
+        """Contract tests say it by their names; unit tests need none, wherever they are."""
+        self.assertEqual(servers_of("tests/contract/test_log_rabbit.py"), ["rabbit"])
+        self.assertEqual(
+            servers_of("tests/contract/test_rabbit_postgres.py::A::test_b"), ["rabbit", "postgres"]
+        )
+        self.assertEqual(servers_of("tests/unit/log/rabbit/test_log.py"), [])
 
     def test_without_a_place(self) -> None:
         """Those of the package, and the nearest; tests that start processes never."""

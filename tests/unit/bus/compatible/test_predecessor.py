@@ -693,7 +693,7 @@ class EndTests(PredecessorCase):
             self.assertEqual(self.broker.status().calls, 0)
 
     def test_one_that_is_closed_and_does_not_go(self) -> None:
-        """A-20: as soon as it is closed it has no calls in hand, its own neither."""
+        """A-20: once it is closed, its own calls end, and the calls offered to it go to others."""
         closed, other, publisher = self.subscriber(1001), self.client(), self.client()
         closed.peer.lingers = True
         closed.send(frame(77, 6, b"y", CALL))
@@ -707,7 +707,7 @@ class EndTests(PredecessorCase):
         self.assertEqual(len(self.broker.status().subscribers), 1)
 
     def test_a_subscriber_that_sends_no_more(self) -> None:
-        """A-20: it can answer no calls, although it waits for the outcome of its own."""
+        """A-20: it gets no more calls, but it still hears the outcomes of its own calls."""
         half, other, publisher = self.subscriber(1001), self.client(), self.client()
         half.peer.lingers = True
         half.send(frame(77, 6, b"y", CALL))

@@ -674,17 +674,22 @@ class LostConnectionTests(ConsumerCase):
         self.subscription.ack(self.deliveries[1:])
         self.assertEqual(self.connection.held, [])
 
+    def lost_during_burial(self) -> Deferred[None]:
+        """Lose the connection while an entry is buried; returns what ends its burial."""
+        burial: Deferred[None] = Deferred()
+        self.burials.append(burial)
+        self.begin()
+        self.bring("a")
+        self.subscription.nack(self.deliveries[0], "bad", False)
+        self.lose(self.connection)
+        return burial
+
     def test_what_is_being_buried(self) -> None:
         """It is buried once, and acknowledged when it comes again."""
         for before in (True, False):
             self.deliveries.clear()
             self.buried.clear()
-            burial: Deferred[None] = Deferred()
-            self.burials.append(burial)
-            self.begin()
-            self.bring("a")
-            self.subscription.nack(self.deliveries[0], "bad", False)
-            self.lose(self.connection)
+            burial = self.lost_during_burial()
             if before:
                 burial.callback(None)
             self.connection = self.connect()
@@ -697,12 +702,7 @@ class LostConnectionTests(ConsumerCase):
 
     def test_what_is_buried_before_it_comes_again(self) -> None:
         """Nothing is acknowledged until it comes, and then it is."""
-        burial: Deferred[None] = Deferred()
-        self.burials.append(burial)
-        self.begin()
-        self.bring("a")
-        self.subscription.nack(self.deliveries[0], "bad", False)
-        self.lose(self.connection)
+        burial = self.lost_during_burial()
         kept, self.queue.waiting = self.queue.waiting, []
         self.connection = self.connect()
         burial.callback(None)
