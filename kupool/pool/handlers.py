@@ -114,8 +114,9 @@ class Handlers:
         Almost all messages are submissions. They take the short path, accepted or not: one decode,
         one judgement, one append or one answer.
         """
+        decode = self._decode  # calling the attribute itself is slower
         try:
-            message = self._decode(item)
+            message = decode(item)
         except (ValueError, RecursionError, TypeError):
             return self._others.dispatch(connection, item)
         message_id = message.id
@@ -141,7 +142,8 @@ class Handlers:
         error = self.rules.judge(job, connection.context, params, connection.last_seen)
         if error is not None:
             return self._reject(connection, message_id, params.client_nonce, error)
-        if self._add(connection, message_id, job, params.client_nonce):
+        add = self._add
+        if add(connection, message_id, job, params.client_nonce):
             return None
         self._count(connection.context.user, UNAVAILABLE, connection.last_seen)
         return UNAVAILABLE

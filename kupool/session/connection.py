@@ -275,9 +275,10 @@ class Connection:
 
     def feed(self, data: bytes) -> None:
         """Take bytes from the peer; called by the protocol."""
-        self.bytes_in += len(data)
+        size = len(data)
+        self.bytes_in += size
         splitter = self._splitter
-        if len(data) > self._slice:
+        if size > self._slice:
             self._feed_slices(data)
             return
         items = splitter.feed(data)
@@ -478,7 +479,8 @@ class Connection:
         answer that nobody waits for is not an error. To find out, check ``sends``, or use
         :meth:`send_message` or a :class:`~kupool.net.delivery.Delivery`, which raise.
         """
-        data = self._encode(payload)
+        encode = self._encode  # calling the attribute itself is slower
+        data = encode(payload)
         if self._outbox is None and self.state is OPEN and not self._replies:
             self.bytes_out += len(data)
             self.messages_out += 1

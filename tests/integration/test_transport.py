@@ -818,8 +818,8 @@ class HostileDescriptor:
         return int(self.end.fileno())
 
     def dataReceived(self, data: bytes) -> None:
-        assert self._group.corked is not None
-        self._group.corked.append(self)
+        assert self._group.turn.corked is not None
+        self._group.turn.corked.append(self)
 
     def fail(self) -> None:
         raise self._error
@@ -897,7 +897,7 @@ class GroupTests(SynchronousTestCase):
     def test_sending_at_the_end_of_a_turn(self) -> None:
         for error in ENDINGS:
             both = self.begin(error)
-            self.group.arrived = [(each, b"data") for each in both]
+            self.group.turn.arrived = [(each, b"data") for each in both]
             self.group.doRead()
             self.check(both, error)
 
@@ -912,12 +912,12 @@ class GroupTests(SynchronousTestCase):
         """Issue 15, acceptance 2: large reads are handled after them, for a part of a turn."""
         peers = self.listeners(6)
         large = b"x" * (SMALL + 1)
-        self.group.arrived = [(peer, large) for peer in peers[:5]]
-        self.group.arrived.append((peers[5], b"x" * SMALL))
+        self.group.turn.arrived = [(peer, large) for peer in peers[:5]]
+        self.group.turn.arrived.append((peers[5], b"x" * SMALL))
         self.group.doRead()
         self.assertEqual(self.heard, [(5, SMALL), (0, SMALL + 1), (1, SMALL + 1)])
         self.assertEqual([peer.late for peer in peers], [False, False, True, True, True, False])
-        self.group.arrived = [(peers[5], b"again")]
+        self.group.turn.arrived = [(peers[5], b"again")]
         self.group.doRead()
         self.assertEqual(self.heard[3:], [(5, 5)])  # the others have a turn of their own
         self.reactor.turn()
@@ -933,7 +933,7 @@ class GroupTests(SynchronousTestCase):
             both = self.begin(error)
             for each in both:
                 each.dataReceived = lambda data, each=each: each.fail()  # type: ignore
-            self.group.arrived = [(each, b"x" * (SMALL + 1)) for each in both]
+            self.group.turn.arrived = [(each, b"x" * (SMALL + 1)) for each in both]
             self.group.doRead()
             self.check(both, error)
 

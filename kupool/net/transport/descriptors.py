@@ -48,6 +48,22 @@ class Corked(Protocol):
         """Send what was written since the turn began."""
 
 
+class Turn:
+    """What the transports of a group have read and written in this turn of the reactor.
+
+    A class of its own, because each message uses it, and an attribute of a class with
+    ``__getattr__``, like the group, takes several times as long to find.
+    """
+
+    __slots__ = ("arrived", "corked")
+
+    def __init__(self) -> None:
+        #: Data that was read in this turn and is not handled yet.
+        self.arrived: list[tuple[Corked, bytes]] = []
+        #: Connections with data to send, while the data that was read is handled.
+        self.corked: list[Corked] | None = None
+
+
 @implementer(IReactorFDSet, IReadDescriptor)
 class DescriptorGroup:
     """A set of descriptors that a reactor watches as one.
@@ -69,10 +85,7 @@ class DescriptorGroup:
         self._open = True
         #: Number of descriptors that were disconnected.
         self._ended = 0
-        #: Data that was read in this turn and is not handled yet.
-        self.arrived: list[tuple[Corked, bytes]] = []
-        #: Connections with data to send, while the data that was read is handled.
-        self.corked: list[Corked] | None = None
+        self.turn = Turn()
         self._at_end: list[Callable[[], object]] = []
         #: Large reads that wait for their turn, in the order in which they came.
         self._late: deque[tuple[Corked, bytes]] = deque()
@@ -88,14 +101,14 @@ class DescriptorGroup:
         What it writes is sent with the other answers of the turn. Outside of a turn it is
         called in the reactor's next turn.
         """
-        if self.corked is None:
+        if self.turn.corked is None:
             self._reactor.callLater(0, call)
         else:
             self._at_end.append(call)
 
     def as_turn(self, call: Callable[[], object]) -> None:
         """Call a function as a turn of its own: what it writes is sent together."""
-        if self.corked is None:
+        if self.turn.corked is None:
             self._at_end.append(call)
             self._handle(0.0)
         else:
@@ -156,7 +169,7 @@ class DescriptorGroup:
                 self._serve(fd, events)
             if self._ended >= last:
                 break  # the others are ready still, in the next turn
-        if self.arrived:
+        if self.turn.arrived:
             self._handle(0.0 if self._late else SHARE)
             if self._late:
                 self._rest.wake()
@@ -171,9 +184,10 @@ class DescriptorGroup:
 
         Large reads are handled for ``share`` seconds, at least one of them unless it is 0.
         """
-        arrived, self.arrived = self.arrived, []
+        turn = self.turn
+        arrived, turn.arrived = turn.arrived, []
         corked: list[Corked] = []
-        self.corked = corked
+        turn.corked = corked
         failed: list[tuple[Corked, BaseException]] = []
         late = self._late
         for server, data in arrived:
@@ -192,7 +206,7 @@ class DescriptorGroup:
             self._handle_late(share, failed)
         if self._at_end:
             self._call_at_end()
-        self.corked = None
+        turn.corked = None
         for server in corked:
             try:
                 server.uncork()

@@ -51,6 +51,7 @@ class DirectServer(tcp.Server):
         self._aborted = False
         self.late = False
         tcp.Server.__init__(self, sock, *args, **kwargs)
+        self._turn = self.reactor.turn
         #: Whether bytes may be sent at once; a single flag, because every write checks it.
         self._ready = True
 
@@ -87,9 +88,9 @@ class DirectServer(tcp.Server):
             self._corked.append(data)
             return
         self._corked = [data]
-        turn = self.reactor.corked
-        if turn is not None:
-            turn.append(self)
+        corked = self._turn.corked
+        if corked is not None:
+            corked.append(self)
         else:
             self.uncork()
 
@@ -100,8 +101,9 @@ class DirectServer(tcp.Server):
             return
         data = corked[0] if len(corked) == 1 else b"".join(corked)
         if self._ready:
+            send = self._send  # calling the attribute itself is slower
             try:
-                sent = self._send(data)
+                sent = send(data)
             except OSError:
                 sent = 0  # the buffer is full, or doWrite() will meet and report the error
             if sent != len(data):
@@ -135,7 +137,7 @@ class DirectServer(tcp.Server):
             return None if error.errno in (EAGAIN, EWOULDBLOCK) else main.CONNECTION_LOST
         if not data:
             return main.CONNECTION_DONE
-        self.reactor.arrived.append((self, data))
+        self._turn.arrived.append((self, data))
         return None
 
     def connectionLost(self, reason: Failure) -> None:
