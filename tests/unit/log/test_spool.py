@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from itertools import pairwise
 from typing import Any, cast
 
 from hypothesis import given, settings
@@ -14,8 +15,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from kupool.log import Epoch, Identity, IdentityMismatch, ILog, ISpool, LogUnavailable, Mark
-from kupool.log.spool import HANDOVER, MOST_HELD
-from kupool.log.spool_file import PROBE_DELAY, ROW_BYTES, SpoolFile
+from kupool.log.spool import HANDOVER
+from kupool.log.spool_file import ROW_BYTES, SpoolFile
 from tests.fakes.spool import SteppedDatabase, body_of
 from tests.fakes.spool_world import NOW, World
 
@@ -195,8 +196,8 @@ class AwayTests(Case):
         self.assertIn("zero", world.log.status().away)
 
     def test_hangs(self) -> None:
-        """K-81: after the timeout the entry is written here; that of all others too."""
-        world = self.world(timeout=2.0)
+        """K-81: after two seconds the entry is written here; that of all others too."""
+        world = self.world()
         world.remote.answers = False
         world.append(2)
         world.wait(1.9)
@@ -211,8 +212,11 @@ class AwayTests(Case):
         self.assertEqual(world.remote.taken, ["e0", "e1", "e2"] * 2)
 
     def test_nobody_waits_for_a_probe(self) -> None:
-        """K-81: while it is tried whether the log is back, entries are written here."""
-        world = self.world(timeout=2.0, drain_timeout=30.0)
+        """K-81: while it is tried whether the log is back, entries are written here.
+
+        An entry that is in the file has half a minute to be answered.
+        """
+        world = self.world()
         world.remote.answers = world.remote.takes = False
         world.append()
         world.wait(2.0)
@@ -228,17 +232,9 @@ class AwayTests(Case):
 
     def test_backoff(self) -> None:
         """K-81: tries come further and further apart, to a bound, less a random part."""
-        world = self.world(backoff=0.1, longest_backoff=1.0)
-        world.remote.takes = False
-        tries = []
-        world.append()
-        for _ in range(600):
-            asked = len(world.remote.asked)
-            world.wait(0.01, 0.01)
-            if len(world.remote.asked) > asked:
-                tries.append(world.clock.seconds())
-        waits = [round(b - a, 1) for a, b in zip([0.0, *tries], tries, strict=False)]
-        self.assertEqual(waits[:6], [0.1, 0.2, 0.4, 0.8, 1.0, 1.0])
+        self.assertEqual(self.waits(self.world(), 8), [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0])
+        world = self.world(longest_backoff=1.0)
+        self.assertEqual(self.waits(world, 6), [0.1, 0.2, 0.4, 0.8, 1.0, 1.0])
         world.log._jitter = lambda: 1.0
         asked = len(world.remote.asked)
         world.wait(5)
@@ -251,6 +247,18 @@ class AwayTests(Case):
         world.append()
         world.wait(0.1)
         self.assertEqual(len(world.remote.asked) - asked, 2)
+
+    def waits(self, world: World, count: int) -> list[float]:
+        """The times between the first tries of a log that takes nothing."""
+        world.remote.takes = False
+        world.append()
+        tries = [0.0]
+        while len(tries) <= count:
+            asked = len(world.remote.asked)
+            world.wait(0.05, 0.05)
+            if len(world.remote.asked) > asked:
+                tries.append(world.clock.seconds())
+        return [round(b - a, 1) for a, b in pairwise(tries)]
 
     def test_what_was_sent_after_it_is_sent_again(self) -> None:
         """K-81: the order holds also where a later entry was taken and an earlier not."""
@@ -296,14 +304,15 @@ class DrainTests(Case):
         return world
 
     def test_bounded(self) -> None:
-        """K-82: after one that was taken, so many are on their way at once."""
-        world = self.away_with(100, in_flight=10)
-        world.remote.takes, world.remote.answers = True, False
-        world.wait(0.1)
-        self.assertEqual(len(world.remote.waiting), 1)
-        world.remote.answer(0)
-        world.work()
-        self.assertEqual(len(world.remote.waiting), 10)
+        """K-82: after one that was taken, so many are on their way at once: 64 if not set."""
+        for changes, most in (({}, 64), ({"in_flight": 10}, 10)):
+            world = self.away_with(100, **changes)
+            world.remote.takes, world.remote.answers = True, False
+            world.wait(0.1)
+            self.assertEqual(len(world.remote.waiting), 1)
+            world.remote.answer(0)
+            world.work()
+            self.assertEqual(len(world.remote.waiting), most)
         world.remote.answer(0)
         world.work()
         self.assertEqual(len(world.remote.waiting), 10)
@@ -382,6 +391,16 @@ class DrainTests(Case):
         self.assertEqual(len(world.log._held), 2)
         return world
 
+    def test_where_the_end_begins(self) -> None:
+        """K-81: new entries wait in memory while at most 16 of the file are left to send."""
+        for left, written in ((16, 0), (17, 1)):
+            world = self.away_with(left + 1)
+            world.remote.takes = True
+            world.clock.advance(0.1)
+            world.database.step()  # the first one is read, and taken
+            world.append()
+            self.assertEqual(world.file.count, left + 1 + written)
+
     def test_held_and_then_sent(self) -> None:
         world = self.near_the_end()
         world.work()
@@ -398,10 +417,13 @@ class DrainTests(Case):
         self.assertEqual(world.acknowledged, world.appended)
 
     def test_held_too_many(self) -> None:
-        """K-83: only so many wait in memory."""
+        """K-83: 200 wait in memory; with one more all of them are written."""
         world = self.near_the_end()
-        world.append(MOST_HELD)
-        self.assertLess(len(world.log._held), MOST_HELD)
+        written = world.file.count
+        world.append(198)
+        self.assertEqual(world.file.count, written)
+        world.append()
+        self.assertEqual(world.file.count, written + 201)
         world.recover()
         self.assertEqual(world.remote.taken, world.appended)
         self.assertEqual(world.acknowledged, world.appended)
@@ -791,18 +813,23 @@ class FileTests(SynchronousTestCase):
             self.assertEqual(bool(file.problem), broken)
             if broken:
                 self.failureResultOf(put, sqlite3.Error)
-        clock.advance(PROBE_DELAY)
+        clock.advance(1.0)
         self.assertTrue(database.idle)
 
     def test_a_disk_that_stays_broken(self) -> None:
-        """K-52: the file says so until it can be written: that it can be read says nothing."""
+        """K-52: the file says so until it can be written: that it can be read says nothing.
+
+        It is tried once a second.
+        """
         database = SteppedDatabase()
         file, clock = self.opened(database)
         database.broken = True
         self.failureResultOf(self.put(file, database, "a"), sqlite3.Error)
         for broken in (True, True, False):
             database.broken = broken
-            clock.advance(PROBE_DELAY)
+            clock.advance(0.5)
+            self.assertTrue(database.idle)
+            clock.advance(0.5)
             database.work()
             self.assertEqual(bool(file.problem), broken)
         self.assertEqual(clock.getDelayedCalls(), [])

@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.log import DeliveredEntry, LogUnavailable, sqlite
 from kupool.log.groups import WAKE_DELAY
-from kupool.log.sqlite import PROBE_DELAY, SqliteLog
+from kupool.log.sqlite import SqliteLog
 from tests.fakes.spool import SteppedDatabase
 
 
@@ -89,6 +89,7 @@ class BrokenDiskTests(SqliteCase):
     """K-52: a file that cannot be written accepts nothing, until it can be."""
 
     def test_until_it_can_be_written(self) -> None:
+        """It is tried once a second."""
         self.database.broken = True
         failed = self.log.append("a", b"body")
         self.database.work()
@@ -96,7 +97,9 @@ class BrokenDiskTests(SqliteCase):
         for broken in (True, True, False):
             self.assertIn("readonly", self.log.status().problem)
             self.database.broken = broken
-            self.clock.advance(PROBE_DELAY)
+            self.clock.advance(0.5)
+            self.assertTrue(self.database.idle)
+            self.clock.advance(0.5)
             self.database.work()
         self.assertEqual(self.log.status().problem, "")
         self.append("b")

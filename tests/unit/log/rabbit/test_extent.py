@@ -158,13 +158,14 @@ class OfThisStoreTests(ExtentCase):
         self.assertEqual(stream.looks, [])
 
     def test_how_long_it_is_looked_for(self) -> None:
+        """Ten times, with 0.3 seconds between."""
         stream = entries(3)
         examining = Deferred.fromCoroutine(
             examine(self.clock, stream, OURS, Mark(4, "e4"))  # type: ignore[arg-type]
         )
-        self.clock.pump([PAUSE] * (LOOKS - 2))
+        self.clock.pump([0.3] * 8)
         self.assertNoResult(examining)
-        self.clock.advance(PAUSE)
+        self.clock.advance(0.3)
         self.successResultOf(examining)
 
 

@@ -167,7 +167,7 @@ class ReadingTests(SynchronousTestCase):
         stream.late = 1
         reading = Deferred.fromCoroutine(self.reader(stream).read(0, 10))
         self.assertNoResult(reading)
-        self.clock.advance(SETTLING)
+        self.clock.advance(0.05)
         self.assertEqual([entry.entry_id for entry in self.successResultOf(reading)], ["e0"])
         self.assertEqual(len(stream.fetches), 1)
 
