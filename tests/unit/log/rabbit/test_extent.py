@@ -185,6 +185,12 @@ class MadeAgainTests(ExtentCase):
         found = self.examine(entries(3), OURS, Mark(4, "e4"))
         self.assertEqual(found, Found(Extent(None, 5, 7, False, 7), None, 3))
 
+    def test_a_mark_where_the_newest_epoch_begins(self) -> None:
+        """It is of the epoch before: no entry of the newest one is marked."""
+        stream = entries(3)
+        found = self.examine(stream, RESTORED, Mark(100, "e100"))
+        self.assertEqual(found, Found(Extent(None, 101, 103, False, 103), None, 3))
+
     def test_an_empty_one(self) -> None:
         found = self.examine(entries(0), OURS, Mark(4, "e4"))
         self.assertEqual(found, Found(Extent(None, 5, 4, False, 4), None, 0))
