@@ -113,6 +113,25 @@ class NewestTests(SqliteCase):
         self.assertTrue(self.database.idle)
         self.assertEqual(self.consumer.ids, ["a", "b", "c"])
 
+    def test_how_much_is_kept(self) -> None:
+        """The oldest make room, whether they are processed or not: they are in the file."""
+        self.patch(sqlite, "TAIL_BYTES", 2 * len(b"body"))
+        self.append("a", "b", "c")
+        self.assertEqual(len(self.successResultOf(self.log.read(1, 9))), 2)
+        reading = self.log.read(0, 9)
+        self.assertNoResult(reading)
+        self.assertEqual(len(self.done(reading)), 3)
+
+    def test_what_was_there_before_the_consumer(self) -> None:
+        """It comes in the next turn, and not only with the next append."""
+        self.append("a", "b")
+        late = Consumer()
+        self.successResultOf(self.log.consume("late", late, 10, 1))
+        self.assertEqual(late.ids, [])
+        self.clock.advance(0)
+        self.database.work()
+        self.assertEqual(late.ids, ["b"])
+
     def test_from_anywhere_in_them(self) -> None:
         """A read begins behind the position that it names, and ends at its limit."""
         self.append("a", "b", "c", "d")
@@ -204,6 +223,17 @@ class FileTests(SqliteCase):
         found: Extent = self.done(self.log.extent(None, Mark(0)))
         return found
 
+    def test_a_start_before_the_first_entry_of_an_epoch(self) -> None:
+        """New entries come after its beginning, although the file has none there yet."""
+        self.append("a")
+        self.done(self.log.identify(Identity("pool", (Epoch("one", 70),))))
+        again: Any = SteppedDatabase(self.database.connection, "log")
+        self.database, self.log = again, SqliteLog(again, self.clock, lambda: 1.8e9)
+        self.done(self.log.open())
+        self.assertEqual(self.log.status(), LogStatus(70, 0, 0, ""))
+        self.append("b", "c")
+        self.assertEqual(self.positions(), [1, 71, 72])
+
     def test_an_entry_that_is_written_together_with_the_epoch(self) -> None:
         """Those that come later have positions above the beginning of the epoch all the same."""
         self.append("a")
@@ -241,17 +271,28 @@ class TrimTests(SqliteCase):
         for now, dropped in ((1004.75, 0), (1005.0, 1), (1009.5, 0), (1009.75, 1), (2000.0, 0)):
             self.assertEqual(self.trim(now, 5.0), dropped, now)
 
+    def test_ages_that_are_remembered(self) -> None:
+        """K-82: those of entries that are still there."""
+        for number in range(20):
+            self.take(f"e{number}")
+            self.trim(float(number), 3.0)
+        ages = self.database.connection.execute("SELECT position FROM ages").fetchall()
+        self.assertEqual(ages, [(17,), (18,), (19,), (20,)])
+
     def test_exactly_as_large(self) -> None:
         """A file of the size that is allowed loses nothing, and of a byte more all but one."""
+        self.done(self.log.append("large", bytes(100_000)))
         self.take("a", "b", "c")
-        self.trim()
+        self.assertEqual(self.trim(max_bytes=1), 3)  # which leaves room in the file
+        self.take("d", "e")
         size, free, page = (
             self.database.connection.execute(f"PRAGMA {name}").fetchone()[0]
             for name in ("page_count", "freelist_count", "page_size")
         )
+        self.assertGreater(free, 20)
         self.assertEqual(self.trim(max_bytes=page * (size - free)), 0)
         self.assertEqual(self.trim(max_bytes=page * (size - free) - 1), 2)
-        self.assertEqual(self.positions(), [3])
+        self.assertEqual(self.positions(), [6])
 
     def test_the_newest_that_was_dropped(self) -> None:
         """None at first, and it stays known when nothing more is dropped."""
