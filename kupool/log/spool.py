@@ -132,10 +132,9 @@ class SpooledLog:
         self._window: deque[_Item] = deque()
         #: Entries that are not in the file, to be sent after all of the file.
         self._held: deque[_Item] = deque()
-        #: Entries in the file, or being written to it, that are not in the window.
-        self._unsent = 0
-        #: The position of the last entry of the file that was sent.
-        self._last_sent = 0
+        #: How many entries are in the file, or being written to it, and not in the window; and the
+        #: position of the last entry of the file that was sent.
+        self._unsent = self._last_sent = 0
         #: Whether the remote log accepted the last entry sent.
         self._flowing = True
         self._away = ""
