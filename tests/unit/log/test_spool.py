@@ -94,6 +94,7 @@ class IdentityTests(Case):
         self.assertEqual(world.remote.refusal, "not ours")
         world.append()
         self.assertEqual((world.failed, world.log.status().problem), (["e0"], "not ours"))
+        self.assertEqual(world.reasons, ["not ours"])
         world.log.refuse("")
         world.append()
         self.assertEqual((world.acknowledged, world.log.status().problem), (["e1"], ""))
@@ -151,8 +152,15 @@ class FlowingTests(Case):
         world.close()
         world.close()
         world.append()
-        self.assertEqual(world.failed, ["e0"])
+        self.assertEqual((world.failed, world.reasons), (["e0"], ["the log is closed"]))
         self.assertEqual(world.remote.closed, 1)
+
+    def test_a_log_that_cannot_be_closed(self) -> None:
+        """K-85: the error is in the log of the process, and the end goes on."""
+        world = self.world()
+        self.patch(world.remote, "close", lambda: fail(KeyError("close")))
+        world.close()
+        self.assertEqual(len(self.flushLoggedErrors(KeyError)), 1)
 
     def test_a_log_that_cannot_be_opened(self) -> None:
         """K-88: the start fails with the reason of the log behind."""
@@ -186,6 +194,16 @@ class AwayTests(Case):
         self.assertEqual(world.database.rows(), [])
         world.append()
         self.assertTrue(world.database.idle)
+
+    def test_what_is_said(self) -> None:
+        """K-95: a line says why entries go to the spool, and is not repeated with each try."""
+        world = self.world()
+        world.remote.takes = False
+        with capturedLogs() as events:
+            world.append(2)
+            world.wait(5)
+        said = [formatEvent(event) for event in events]
+        self.assertEqual(said, ["The log is not available, so entries go to the spool: gone"])
 
     def test_raises(self) -> None:
         """K-81: a log that raises is as one that fails."""
@@ -291,6 +309,7 @@ class AwayTests(Case):
     def test_a_log_that_is_away_without_an_entry(self) -> None:
         """K-95: also where nothing was appended meanwhile."""
         world = self.world()
+        self.assertEqual(world.log.status()[3:], ("", 0, 0.0, ""))
         world.remote.problem = "connection refused"
         self.assertEqual(world.log.status()[3:], ("", 0, 0.0, "connection refused"))
 
@@ -362,6 +381,18 @@ class DrainTests(Case):
         self.assertEqual(world.remote.taken, ["e0", "e1", "e2", "e3", "e1", "e2", "e3"])
         self.assertEqual(world.database.rows(), [])
 
+    def test_fails_again_before_the_first_is_dropped(self) -> None:
+        """K-81: what the log has taken is not sent again while it is still in the file."""
+        world = self.away_with(3, in_flight=10)
+        world.remote.takes, world.remote.answers = True, False
+        world.wait(0.1)
+        world.remote.answer(0)
+        world.database.broken = True  # nothing can be dropped, but it can be read
+        world.work()
+        world.remote.answer(0, lie=True)
+        world.recover()
+        self.assertEqual(world.remote.taken, ["e0", "e1", "e2", "e1", "e2"])
+
     def test_entries_keep_coming(self) -> None:
         """K-81: the file is empty at last although there is always something new: what
         comes near the end waits in memory for its turn.
@@ -394,12 +425,17 @@ class DrainTests(Case):
         return world
 
     def test_where_the_end_begins(self) -> None:
-        """K-81: new entries wait in memory while at most 16 of the file are left to send."""
-        for left, written in ((16, 0), (17, 1)):
+        """K-81: new entries wait in memory while at most 16 of the file are left to send.
+
+        Then no entry is refused because of the file.
+        """
+        for left, written, problem in ((16, 0, ""), (17, 1, "the spool: no disk")):
             world = self.away_with(left + 1)
             world.remote.takes = True
             world.clock.advance(0.1)
             world.database.step()  # the first one is read, and taken
+            world.database.problem = "no disk"
+            self.assertEqual(world.log.status().problem, problem)
             world.append()
             self.assertEqual(world.file.count, left + 1 + written)
 
@@ -451,6 +487,7 @@ class BoundTests(Case):
         world.work()
         self.assertEqual(world.acknowledged, ["e0", "e1", "e2"])
         self.assertEqual(world.failed, ["e3", "e4"])
+        self.assertEqual(world.reasons, 2 * ["the spool is full"])
         self.assertEqual(world.log.status().problem, "the spool is full")
         self.assertEqual(world.file.size, 3 * size)
         world.recover()
@@ -527,6 +564,39 @@ class DiskTests(Case):
         world.append()
         self.assertEqual(world.acknowledged, ["e0", "e2"])
 
+    def test_the_disk_is_back_before_the_log(self) -> None:
+        """K-53: then it goes there with the next try, and nobody waits for the log."""
+        world = self.world()
+        world.remote.takes = False
+        world.database.broken = True
+        world.append()
+        world.work()
+        world.database.broken, world.remote.answers = False, False
+        world.wait(0.1)
+        self.assertEqual((world.acknowledged, world.database.rows()), (["e0"], ["e0"]))
+
+    def test_a_try_while_a_write_is_under_way_that_fails(self) -> None:
+        """K-81: what is written after that is sent, although nothing else happens."""
+        world = self.world()
+        world.remote.takes = False
+        world.append()
+        world.work()
+        world.remote.takes, world.remote.answers = True, False
+        world.wait(0.1)
+        world.append()  # it waits for the disk
+        unreadable = fail(sqlite3.OperationalError("disk I/O error"))
+        reading = self.patch(world.file, "read", lambda after, limit: unreadable)
+        world.remote.answer(0)
+        reading.restore()
+        world.database.broken = True
+        world.clock.advance(0.1)
+        world.work()
+        self.assertEqual((world.acknowledged, world.failed), (["e0"], ["e1"]))
+        world.database.broken, world.remote.answers = False, True
+        world.append()
+        world.work()
+        self.assertEqual(world.remote.taken, ["e0", "e2"])
+
     def test_what_was_taken_cannot_be_dropped(self) -> None:
         """K-53: it is dropped later, and sent no second time meanwhile."""
         world = self.world()
@@ -568,6 +638,21 @@ class DiskTests(Case):
         self.assertEqual(world.acknowledged, ["e0", "e2"])
         world.wait(2)  # the file drops what the log has taken
         self.assertEqual(world.log.status()[3:], ("", 0, 0.0, ""))
+
+    def test_a_file_that_cannot_be_read_for_a_while(self) -> None:
+        """K-81: it is read again, and what waits in it is sent."""
+        world = self.world()
+        world.remote.takes = False
+        world.append(2)
+        world.work()
+        world.remote.takes = True
+        unreadable = fail(sqlite3.OperationalError("disk I/O error"))
+        reading = self.patch(world.file, "read", lambda after, limit: unreadable)
+        world.wait(0.1)
+        self.assertEqual(world.log.status().away, "the spool cannot be read: disk I/O error")
+        reading.restore()
+        world.wait(1)
+        self.assertEqual(world.remote.taken, ["e0", "e1"])
 
     def test_closed_in_doubt(self) -> None:
         """K-85: a stop ends the wait."""
