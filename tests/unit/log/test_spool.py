@@ -393,6 +393,27 @@ class DrainTests(Case):
         world.recover()
         self.assertEqual(world.remote.taken, ["e0", "e1", "e2", "e1", "e2"])
 
+    def test_fails_again_during_a_read_that_finds_nothing(self) -> None:
+        """K-81: the file is read again from the first that was not taken."""
+        world = self.away_with(5, in_flight=3)
+        world.remote.takes, world.remote.answers = True, False
+        world.wait(0.1)
+        world.remote.answer(0)
+        world.work()
+        world.append()  # it waits in memory
+        world.remote.answer(0)
+        world.remote.answer(0)
+        world.clock.advance(world.settings.timeout)  # it is to be written
+        world.database.step()  # dropped
+        world.database.step()  # read
+        self.assertEqual([entry_id for entry_id, _, _ in world.remote.waiting], ["e3", "e4"])
+        world.remote.answer(0, lie=True)
+        world.clock.advance(0.1)
+        world.database.broken = True
+        world.work()
+        self.assertEqual(world.failed, ["e5"])
+        self.assertEqual(world.remote.asked, ["e0", "e0", "e1", "e2", "e3", "e4", "e3"])
+
     def test_entries_keep_coming(self) -> None:
         """K-81: the file is empty at last although there is always something new: what
         comes near the end waits in memory for its turn.
