@@ -8,7 +8,7 @@ from typing import Any
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from kupool.log import DeliveredEntry, Epoch, Identity, LogStatus, LogUnavailable, Mark
+from kupool.log import DeliveredEntry, Epoch, Identity, LogUnavailable, Mark
 from kupool.log.groups import RetrySettings
 from kupool.log.memory import MemoryLog
 
@@ -71,10 +71,10 @@ class MemoryLogTests(SynchronousTestCase):
             self.assertEqual(log.status().dead_letters, 1)
 
     def test_without_entries(self) -> None:
-        """Nothing waits, and nothing is wrong."""
+        """Nothing waits, neither here nor in a spool, and nothing is wrong."""
         log = self.log(0)
         self.follow(log)
-        self.assertEqual(log.status(), LogStatus(0, 0, 0, ""))
+        self.assertEqual(tuple(log.status()), (0, 0, 0, "", 0, 0.0, ""))
 
     def test_full_to_the_byte(self) -> None:
         for capacity, fits in ((4000, 10), (3999, 9), (4001, 10)):
