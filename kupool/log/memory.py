@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -64,7 +63,7 @@ class MemoryLog:
         self._age = 0.0
         self._trimmed_at: float | None = None
         #: Positions, each with the time of the age clock when it was new, oldest first.
-        self._ages: deque[tuple[int, float]] = deque()
+        self._ages: dict[int, float] = {}
         self._waking: IDelayedCall | None = None
         self._groups: dict[str, LocalSubscription] = {}
         self.dead_letters: list[tuple[str, DeliveredEntry, str]] = []
@@ -152,11 +151,11 @@ class MemoryLog:
         if self._trimmed_at is not None:
             self._age += max(0.0, now - self._trimmed_at)
         self._trimmed_at = now
-        if self._entries:
-            self._ages.append((self._last, self._age))
+        self._ages.setdefault(self._last, self._age)
         old = 0
         if max_age:
-            due = [position for position, seconds in self._ages if seconds <= self._age - max_age]
+            before = self._age - max_age
+            due = [position for position, seconds in self._ages.items() if seconds <= before]
             old = max(due, default=0)
         dropped = 0
         for entry in self._entries:
@@ -168,9 +167,11 @@ class MemoryLog:
         if dropped:
             self._trimmed = self._entries[dropped - 1].position
         del self._entries[:dropped]
-        kept = self._entries[0].position if self._entries else self._last
-        while len(self._ages) > 1 and self._ages[1][0] < kept:
-            self._ages.popleft()
+        if self._entries:
+            kept = self._entries[0].position
+            self._ages = {p: seconds for p, seconds in self._ages.items() if p >= kept}
+        else:
+            self._ages.clear()
         return succeed(dropped)
 
     def trimmed(self) -> Deferred[int | None]:

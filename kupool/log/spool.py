@@ -132,10 +132,9 @@ class SpooledLog:
         self._window: deque[_Item] = deque()
         #: Entries that are not in the file, to be sent after all of the file.
         self._held: deque[_Item] = deque()
-        #: Entries in the file, or being written to it, that are not in the window.
-        self._unsent = 0
-        #: The position of the last entry of the file that was sent.
-        self._last_sent = 0
+        #: How many entries are in the file, or being written to it, and not in the window; and the
+        #: position of the last entry of the file that was sent.
+        self._unsent = self._last_sent = 0
         #: Whether the remote log accepted the last entry sent.
         self._flowing = True
         self._away = ""
@@ -228,9 +227,7 @@ class SpooledLog:
         item.timer = self._clock.callLater(self._settings.timeout, self._held_too_long, item)
         self._held.append(item)
         if len(self._held) > MOST_HELD:
-            self._put_held()
-        else:
-            self._pump()
+            self._put_held()  # otherwise they are sent when the file is empty
 
     def _held_too_long(self, item: _Item) -> None:
         item.timer = None
@@ -375,11 +372,10 @@ class SpooledLog:
                 self._lose(f"the spool cannot be read: {found.getErrorMessage()}")
             return
         for entry in found:
-            if self._round != round_:
-                break
-            self._unsent -= 1
-            self._last_sent = entry.position
-            self._send(_Item(entry.entry_id, entry.body, entry.position))
+            if self._round == round_:
+                self._unsent -= 1
+                self._last_sent = entry.position
+                self._send(_Item(entry.entry_id, entry.body, entry.position))
         self._reading = False
         # If nothing was found, the entries are still being written, and this is called again.
         if found or self._round != round_:

@@ -76,12 +76,11 @@ class SqliteLog:
         self._groups: dict[str, LocalSubscription] = {}
         self._tail: deque[Entry] = deque()
         self._tail_bytes = 0
-        #: The last position that was used or skipped, and that of the newest entry.
-        self._last = self._newest = 0
+        #: The last position that was used or skipped, that of the newest entry, and the one that
+        #: the epoch begins after.
+        self._last = self._newest = self._floor = 0
         #: The time of the retention clock at the last trim of this process.
         self._trimmed_at: float | None = None
-        #: The position that the epoch begins after, while there is no entry above it.
-        self._floor = 0
         self._dead_letters = 0
         self._problem = ""
         self._waking: IDelayedCall | None = None
@@ -101,8 +100,8 @@ class SqliteLog:
 
     def _begin_after(self, position: int) -> None:
         """Give new entries positions above this one."""
-        if position > self._last:
-            self._floor = self._last = position
+        self._floor = position
+        self._last = max(self._last, position)
 
     def extent(self, known: Identity | None, mark: Mark) -> Deferred[Extent]:
         """Return the extent of the log; its own marks are in the file."""
@@ -123,7 +122,7 @@ class SqliteLog:
         at = int(self._wall() * 1000)
 
         def insert(connection: sqlite3.Connection) -> int:
-            if self._floor:
+            if self._floor >= self._last:
                 cursor = connection.execute(_APPEND_FIRST, (self._floor, entry_id, at, body))
             else:
                 cursor = connection.execute(_APPEND, (entry_id, at, body))
@@ -136,8 +135,6 @@ class SqliteLog:
     def _appended(self, position: int, entry_id: str, at: int, body: bytes) -> None:
         self._problem = ""
         self._last = self._newest = position
-        if self._floor < position:
-            self._floor = 0
         if self._groups:
             if self._tail and self._tail[-1].position != position - 1:
                 # Entries between were appended without an answer: they are only in the file.

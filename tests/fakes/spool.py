@@ -112,8 +112,10 @@ class SteppedDatabase:
         self.connection = connection or sqlite3.connect(":memory:", isolation_level=None)
         self.broken = False
         self.problem = ""
-        #: Of each piece of work, whether it is to be done without a transaction.
+        #: Of each piece of work, whether it is to be done without a transaction, and whether it
+        #: shares none with others.
         self.singles: list[bool] = []
+        self.alones: list[bool] = []
         self._queue: deque[tuple[Callable[[sqlite3.Connection], Any], Deferred[Any]]] = deque()
         self._closed = False
 
@@ -132,6 +134,7 @@ class SteppedDatabase:
         if self._closed:
             return fail(sqlite3.ProgrammingError("closed"))
         self.singles.append(single)
+        self.alones.append(alone)
         self._queue.append((call, done))
         return done
 
@@ -159,6 +162,15 @@ class SteppedDatabase:
         """Do all the work there is, and what that leads to."""
         while self._queue:
             self.step()
+
+    def share(self) -> None:
+        """Do all the work there is in one transaction, and answer when it is written."""
+        queue, self._queue = self._queue, deque()
+        self.connection.execute("BEGIN")
+        found = [(done, call(self.connection)) for call, done in queue]
+        self.connection.execute("COMMIT")
+        for done, result in found:
+            done.callback(result)
 
     def close(self) -> Deferred[None]:
         self.work()

@@ -27,6 +27,8 @@ class World:
         self.appended: list[str] = []
         self.acknowledged: list[str] = []
         self.failed: list[str] = []
+        #: Why each of those failed.
+        self.reasons: list[str] = []
         self.run = 0
         self.start()
 
@@ -54,6 +56,7 @@ class World:
                     failed = getattr(result, "value", None)
                     assert failed is None or isinstance(failed, LogUnavailable), result
                     (self.acknowledged if failed is None else self.failed).append(entry_id)
+                    self.reasons += [] if failed is None else [str(failed)]
 
             self.log.append(entry_id, body_of(entry_id)).addBoth(answered)
         return ids

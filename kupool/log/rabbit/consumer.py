@@ -148,7 +148,7 @@ class RabbitSubscription:
                     self._connection.drop(f"no more deliveries from {self._queue!r}: {error}")
                 return
             if channel is not self._channel:
-                continue
+                return  # the broker delivers it again, on another channel
             self._tags[message.tag] = False
             self._gauge.taken()
             if not self._known(message):

@@ -64,23 +64,25 @@ async def examine(
     if ends is not None and not place.certain:
         # Only the messages themselves tell which pool they belong to.
         named = await _named(reader, ends, known.pool_id)
-        if named is None and not (place.possible and mark.position):
+        if named is None and (place.base is None or not mark.position):
             return _found(None, ends, 0, holds_data=True)
         if named is not None and named.pool_id != known.pool_id:
             return _found(named, ends, 0, holds_data=True)
     if new and ends is None:
         return _found(known, None, known.begins_after, holds_data=False)
-    if ends is None or not place.possible:
+    if ends is None or place.base is None:
         again = max(mark.position, known.begins_after)
         return _found(None, ends, again, holds_data=False)._replace(base=None)
     return _found(known, ends, place.base, holds_data=True)
 
 
 class _StreamBase(NamedTuple):
-    """The position that a stream starts after, as far as the mark tells."""
+    """The position that a stream starts after, as far as the mark tells.
 
-    base: int
-    possible: bool = True
+    ``base`` is None if the mark is not in the stream. ``certain`` says that the marked entry is.
+    """
+
+    base: int | None
     certain: bool = False
 
 
@@ -109,11 +111,11 @@ async def _place(
             if place is not None and place.certain:
                 return place
         for place in found:
-            if place is not None and place.possible:
+            if place is not None and place.base is not None:
                 return place
         if None not in found:
             break
-    return _StreamBase(0, possible=False)
+    return _StreamBase(None)
 
 
 async def _look(reader: StreamReader, base: int, offset: int, mark: Mark) -> _StreamBase | None:
@@ -124,11 +126,13 @@ async def _look(reader: StreamReader, base: int, offset: int, mark: Mark) -> _St
     if offset_of(message.headers) > offset or not mark.entry_id:
         return _StreamBase(base)
     same = message.message_id == mark.entry_id
-    return _StreamBase(base, possible=same, certain=same)
+    return _StreamBase(base if same else None, same)
 
 
 async def _named(
-    reader: StreamReader, ends: tuple[BrokerMessage, list[BrokerMessage]] | None, own: str = ""
+    reader: StreamReader,
+    ends: tuple[BrokerMessage, list[BrokerMessage]] | None,
+    own: str | None = None,
 ) -> Identity | None:
     """Return the identity in the newest message that names the ``own`` pool, or else any pool.
 

@@ -161,8 +161,7 @@ class Publisher:
         channel = await connection.channel()
         await channel.confirm(lambda message_id: self._returned(connection, channel, message_id))
         channel.on_closed = lambda why: self._broken(connection, channel, str(why))
-        self._channel, self._checking = channel, False
-        self._sent = self._covered = 0
+        self._channel, self._checking, self._covered = channel, False, 0
         for item in list(self._waiting.values()):
             self._send(channel, item)
 

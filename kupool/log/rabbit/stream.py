@@ -54,7 +54,7 @@ class StreamReader:
         clock: IReactorTime,
         link: Link,
         topology: Topology,
-        pool: Callable[[], str] = lambda: "",
+        pool: Callable[[], str],
     ) -> None:
         self._clock = clock
         self._link = link

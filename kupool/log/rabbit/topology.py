@@ -107,15 +107,12 @@ async def declare(connection: BrokerConnection, topology: Topology) -> Declared:
     """
     try:
         present = [queue for queue in _queues(topology) if await _is_there(connection, queue)]
-        exchange = await _is_there(connection, topology.exchange, exchange=True)
         channel = await connection.channel()
-        # Now everything either exists as expected or is missing.
-        if exchange:
-            await channel.declare_exchange(topology.exchange, "fanout")
         waiting = {}
         for queue in reversed(present):  # first what others know by name
             waiting[queue] = await _compared(connection, channel, topology, queue)
         made = tuple(queue for queue in _queues(topology) if queue not in waiting)
+        # Refused if it is of another kind, when no queue is created yet.
         await channel.declare_exchange(topology.exchange, "fanout")
         for queue in made:
             waiting[queue] = await channel.declare_queue(queue, _queues(topology)[queue])
@@ -138,11 +135,11 @@ def _queues(topology: Topology) -> dict[str, dict[str, Any]]:
     }
 
 
-async def _is_there(connection: BrokerConnection, name: str, *, exchange: bool = False) -> bool:
-    """Return whether something exists; uses its own channel, which a broker closes if not."""
+async def _is_there(connection: BrokerConnection, queue: str) -> bool:
+    """Return whether a queue exists; uses its own channel, which a broker closes if not."""
     channel = await connection.channel()
     try:
-        await (channel.fence(name) if exchange else channel.look_at(name))
+        await channel.look_at(queue)
     except BrokerError as error:
         if error.code != NOT_FOUND:
             raise

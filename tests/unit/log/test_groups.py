@@ -110,6 +110,12 @@ class PlaceTests(SubscriptionCase):
             self.clock.pump([0] * 3)
         self.assertEqual(self.subscription.unacknowledged, 0)
 
+    def test_what_is_delivered(self) -> None:
+        """issue 12: what is in this log is of its history, and not of an earlier epoch."""
+        self.subscribe(1)
+        (delivery,) = self.taker.deliveries
+        self.assertEqual(tuple(delivery), (Entry(1, "e1", 0.0, b""), 1, False))
+
     def test_in_chunks(self) -> None:
         """K-82: a turn hands over so many entries and no more; in the end all."""
         self.subscribe(5 * READ_CHUNK, 10_000)

@@ -8,7 +8,7 @@ from typing import Any
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from kupool.log import DeliveredEntry, Epoch, Identity, LogStatus, LogUnavailable, Mark
+from kupool.log import DeliveredEntry, Epoch, Identity, LogUnavailable, Mark
 from kupool.log.groups import RetrySettings
 from kupool.log.memory import MemoryLog
 
@@ -71,10 +71,10 @@ class MemoryLogTests(SynchronousTestCase):
             self.assertEqual(log.status().dead_letters, 1)
 
     def test_without_entries(self) -> None:
-        """Nothing waits, and nothing is wrong."""
+        """Nothing waits, neither here nor in a spool, and nothing is wrong."""
         log = self.log(0)
         self.follow(log)
-        self.assertEqual(log.status(), LogStatus(0, 0, 0, ""))
+        self.assertEqual(tuple(log.status()), (0, 0, 0, "", 0, 0.0, ""))
 
     def test_full_to_the_byte(self) -> None:
         for capacity, fits in ((4000, 10), (3999, 9), (4001, 10)):
@@ -89,6 +89,11 @@ class MemoryLogTests(SynchronousTestCase):
         subscription.ack(taker.deliveries)
         self.append(log, 1)
         self.assertEqual(len(self.positions(log)), 10)
+        log = self.log(10, 4350)
+        taker, subscription = self.follow(log)
+        subscription.ack(taker.deliveries)
+        self.successResultOf(log.append("e", b""))
+        self.assertEqual(len(self.positions(log)), 11)
 
     def test_room_is_made_of_what_is_acknowledged(self) -> None:
         """A tenth of the capacity at once, and as much as a large entry needs."""
@@ -164,6 +169,17 @@ class MemoryLogTests(SynchronousTestCase):
             self.successResultOf(log.trim(float(now), 3, 0))
             self.assertEqual(self.positions(log), list(range(max(1, now - 1), now + 2)))
         self.assertLessEqual(len(log._ages), 5)
+
+    def test_trimmed_again_and_again_without_a_new_entry(self) -> None:
+        """K-82: what is remembered for the age of entries does not grow with the trims."""
+        log = self.log(3)
+        taker, subscription = self.follow(log)
+        for now in range(100):
+            self.assertEqual(self.successResultOf(log.trim(float(now), 1000, 0)), 0)
+        self.assertEqual(len(log._ages), 1)
+        subscription.ack(taker.deliveries)
+        self.assertEqual(self.successResultOf(log.trim(1000.0, 1000, 0)), 3)
+        self.assertEqual(len(log._ages), 0)
 
     def test_trimmed_by_size(self) -> None:
         log = self.log(10)

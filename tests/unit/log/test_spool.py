@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from itertools import pairwise
 from typing import Any, cast
 
 from hypothesis import given, settings
@@ -14,8 +15,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from kupool.log import Epoch, Identity, IdentityMismatch, ILog, ISpool, LogUnavailable, Mark
-from kupool.log.spool import HANDOVER, MOST_HELD
-from kupool.log.spool_file import PROBE_DELAY, ROW_BYTES, SpoolFile
+from kupool.log.spool import HANDOVER
+from kupool.log.spool_file import ROW_BYTES, SpoolFile
 from tests.fakes.spool import SteppedDatabase, body_of
 from tests.fakes.spool_world import NOW, World
 
@@ -93,6 +94,7 @@ class IdentityTests(Case):
         self.assertEqual(world.remote.refusal, "not ours")
         world.append()
         self.assertEqual((world.failed, world.log.status().problem), (["e0"], "not ours"))
+        self.assertEqual(world.reasons, ["not ours"])
         world.log.refuse("")
         world.append()
         self.assertEqual((world.acknowledged, world.log.status().problem), (["e1"], ""))
@@ -116,6 +118,7 @@ class FlowingTests(Case):
         self.assertTrue(verifyObject(ILog, world.log))
         self.assertTrue(verifyObject(ISpool, world.log))
         self.assertIs(world.log.persistent, True)
+        self.assertIs(world.log.instant, False)
 
     def test_straight_through(self) -> None:
         """K-52: nothing is written here, and an answer is the log's own."""
@@ -149,8 +152,15 @@ class FlowingTests(Case):
         world.close()
         world.close()
         world.append()
-        self.assertEqual(world.failed, ["e0"])
+        self.assertEqual((world.failed, world.reasons), (["e0"], ["the log is closed"]))
         self.assertEqual(world.remote.closed, 1)
+
+    def test_a_log_that_cannot_be_closed(self) -> None:
+        """K-85: the error is in the log of the process, and the end goes on."""
+        world = self.world()
+        self.patch(world.remote, "close", lambda: fail(KeyError("close")))
+        world.close()
+        self.assertEqual(len(self.flushLoggedErrors(KeyError)), 1)
 
     def test_a_log_that_cannot_be_opened(self) -> None:
         """K-88: the start fails with the reason of the log behind."""
@@ -185,6 +195,16 @@ class AwayTests(Case):
         world.append()
         self.assertTrue(world.database.idle)
 
+    def test_what_is_said(self) -> None:
+        """K-95: a line says why entries go to the spool, and is not repeated with each try."""
+        world = self.world()
+        world.remote.takes = False
+        with capturedLogs() as events:
+            world.append(2)
+            world.wait(5)
+        said = [formatEvent(event) for event in events]
+        self.assertEqual(said, ["The log is not available, so entries go to the spool: gone"])
+
     def test_raises(self) -> None:
         """K-81: a log that raises is as one that fails."""
         world = self.world()
@@ -195,8 +215,8 @@ class AwayTests(Case):
         self.assertIn("zero", world.log.status().away)
 
     def test_hangs(self) -> None:
-        """K-81: after the timeout the entry is written here; that of all others too."""
-        world = self.world(timeout=2.0)
+        """K-81: after two seconds the entry is written here; that of all others too."""
+        world = self.world()
         world.remote.answers = False
         world.append(2)
         world.wait(1.9)
@@ -211,8 +231,11 @@ class AwayTests(Case):
         self.assertEqual(world.remote.taken, ["e0", "e1", "e2"] * 2)
 
     def test_nobody_waits_for_a_probe(self) -> None:
-        """K-81: while it is tried whether the log is back, entries are written here."""
-        world = self.world(timeout=2.0, drain_timeout=30.0)
+        """K-81: while it is tried whether the log is back, entries are written here.
+
+        An entry that is in the file has half a minute to be answered.
+        """
+        world = self.world()
         world.remote.answers = world.remote.takes = False
         world.append()
         world.wait(2.0)
@@ -227,30 +250,35 @@ class AwayTests(Case):
         self.assertEqual(world.remote.asked, ["e0", "e0", "e0"])
 
     def test_backoff(self) -> None:
-        """K-81: tries come further and further apart, to a bound, less a random part."""
-        world = self.world(backoff=0.1, longest_backoff=1.0)
-        world.remote.takes = False
-        tries = []
-        world.append()
-        for _ in range(600):
-            asked = len(world.remote.asked)
-            world.wait(0.01, 0.01)
-            if len(world.remote.asked) > asked:
-                tries.append(world.clock.seconds())
-        waits = [round(b - a, 1) for a, b in zip([0.0, *tries], tries, strict=False)]
-        self.assertEqual(waits[:6], [0.1, 0.2, 0.4, 0.8, 1.0, 1.0])
-        world.log._jitter = lambda: 1.0
-        asked = len(world.remote.asked)
-        world.wait(5)
-        self.assertGreater(len(world.remote.asked) - asked, 6)
+        """K-81: tries come further and further apart, to a bound, less up to a half by chance."""
+        self.assertEqual(self.waits(self.world(), 8), [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0])
+        world = self.world(longest_backoff=1.0)
+        self.assertEqual(self.waits(world, 6), [0.1, 0.2, 0.4, 0.8, 1.0, 1.0])
+        hasty = self.world(longest_backoff=1.0)
+        hasty.log._jitter = lambda: 1.0
+        self.assertEqual(self.waits(hasty, 6), [0.05, 0.1, 0.2, 0.4, 0.5, 0.5])
         # Once it was back, the next time begins with the shortest.
         world.recover()
-        world.log._jitter = lambda: 0.0
         world.remote.takes = False
         asked = len(world.remote.asked)
         world.append()
         world.wait(0.1)
         self.assertEqual(len(world.remote.asked) - asked, 2)
+
+    def waits(self, world: World, count: int) -> list[float]:
+        """The times between the first tries of a log that takes nothing."""
+        world.remote.takes = False
+        world.append()
+        world.work()
+        tries = [0.0]
+        while len(tries) <= count:
+            asked = len(world.remote.asked)
+            due = min(call.getTime() for call in world.clock.getDelayedCalls())
+            world.clock.advance(due - world.clock.seconds())
+            world.work()
+            if len(world.remote.asked) > asked:
+                tries.append(world.clock.seconds())
+        return [round(b - a, 2) for a, b in pairwise(tries)]
 
     def test_what_was_sent_after_it_is_sent_again(self) -> None:
         """K-81: the order holds also where a later entry was taken and an earlier not."""
@@ -281,6 +309,7 @@ class AwayTests(Case):
     def test_a_log_that_is_away_without_an_entry(self) -> None:
         """K-95: also where nothing was appended meanwhile."""
         world = self.world()
+        self.assertEqual(world.log.status()[3:], ("", 0, 0.0, ""))
         world.remote.problem = "connection refused"
         self.assertEqual(world.log.status()[3:], ("", 0, 0.0, "connection refused"))
 
@@ -296,14 +325,15 @@ class DrainTests(Case):
         return world
 
     def test_bounded(self) -> None:
-        """K-82: after one that was taken, so many are on their way at once."""
-        world = self.away_with(100, in_flight=10)
-        world.remote.takes, world.remote.answers = True, False
-        world.wait(0.1)
-        self.assertEqual(len(world.remote.waiting), 1)
-        world.remote.answer(0)
-        world.work()
-        self.assertEqual(len(world.remote.waiting), 10)
+        """K-82: after one that was taken, so many are on their way at once: 64 if not set."""
+        for changes, most in (({}, 64), ({"in_flight": 10}, 10)):
+            world = self.away_with(100, **changes)
+            world.remote.takes, world.remote.answers = True, False
+            world.wait(0.1)
+            self.assertEqual(len(world.remote.waiting), 1)
+            world.remote.answer(0)
+            world.work()
+            self.assertEqual(len(world.remote.waiting), most)
         world.remote.answer(0)
         world.work()
         self.assertEqual(len(world.remote.waiting), 10)
@@ -351,6 +381,39 @@ class DrainTests(Case):
         self.assertEqual(world.remote.taken, ["e0", "e1", "e2", "e3", "e1", "e2", "e3"])
         self.assertEqual(world.database.rows(), [])
 
+    def test_fails_again_before_the_first_is_dropped(self) -> None:
+        """K-81: what the log has taken is not sent again while it is still in the file."""
+        world = self.away_with(3, in_flight=10)
+        world.remote.takes, world.remote.answers = True, False
+        world.wait(0.1)
+        world.remote.answer(0)
+        world.database.broken = True  # nothing can be dropped, but it can be read
+        world.work()
+        world.remote.answer(0, lie=True)
+        world.recover()
+        self.assertEqual(world.remote.taken, ["e0", "e1", "e2", "e1", "e2"])
+
+    def test_fails_again_during_a_read_that_finds_nothing(self) -> None:
+        """K-81: the file is read again from the first that was not taken."""
+        world = self.away_with(5, in_flight=3)
+        world.remote.takes, world.remote.answers = True, False
+        world.wait(0.1)
+        world.remote.answer(0)
+        world.work()
+        world.append()  # it waits in memory
+        world.remote.answer(0)
+        world.remote.answer(0)
+        world.clock.advance(world.settings.timeout)  # it is to be written
+        world.database.step()  # dropped
+        world.database.step()  # read
+        self.assertEqual([entry_id for entry_id, _, _ in world.remote.waiting], ["e3", "e4"])
+        world.remote.answer(0, lie=True)
+        world.clock.advance(0.1)
+        world.database.broken = True
+        world.work()
+        self.assertEqual(world.failed, ["e5"])
+        self.assertEqual(world.remote.asked, ["e0", "e0", "e1", "e2", "e3", "e4", "e3"])
+
     def test_entries_keep_coming(self) -> None:
         """K-81: the file is empty at last although there is always something new: what
         comes near the end waits in memory for its turn.
@@ -382,6 +445,21 @@ class DrainTests(Case):
         self.assertEqual(len(world.log._held), 2)
         return world
 
+    def test_where_the_end_begins(self) -> None:
+        """K-81: new entries wait in memory while at most 16 of the file are left to send.
+
+        Then no entry is refused because of the file.
+        """
+        for left, written, problem in ((16, 0, ""), (17, 1, "the spool: no disk")):
+            world = self.away_with(left + 1)
+            world.remote.takes = True
+            world.clock.advance(0.1)
+            world.database.step()  # the first one is read, and taken
+            world.database.problem = "no disk"
+            self.assertEqual(world.log.status().problem, problem)
+            world.append()
+            self.assertEqual(world.file.count, left + 1 + written)
+
     def test_held_and_then_sent(self) -> None:
         world = self.near_the_end()
         world.work()
@@ -398,10 +476,13 @@ class DrainTests(Case):
         self.assertEqual(world.acknowledged, world.appended)
 
     def test_held_too_many(self) -> None:
-        """K-83: only so many wait in memory."""
+        """K-83: 200 wait in memory; with one more all of them are written."""
         world = self.near_the_end()
-        world.append(MOST_HELD)
-        self.assertLess(len(world.log._held), MOST_HELD)
+        written = world.file.count
+        world.append(198)
+        self.assertEqual(world.file.count, written)
+        world.append()
+        self.assertEqual(world.file.count, written + 201)
         world.recover()
         self.assertEqual(world.remote.taken, world.appended)
         self.assertEqual(world.acknowledged, world.appended)
@@ -427,6 +508,7 @@ class BoundTests(Case):
         world.work()
         self.assertEqual(world.acknowledged, ["e0", "e1", "e2"])
         self.assertEqual(world.failed, ["e3", "e4"])
+        self.assertEqual(world.reasons, 2 * ["the spool is full"])
         self.assertEqual(world.log.status().problem, "the spool is full")
         self.assertEqual(world.file.size, 3 * size)
         world.recover()
@@ -503,6 +585,39 @@ class DiskTests(Case):
         world.append()
         self.assertEqual(world.acknowledged, ["e0", "e2"])
 
+    def test_the_disk_is_back_before_the_log(self) -> None:
+        """K-53: then it goes there with the next try, and nobody waits for the log."""
+        world = self.world()
+        world.remote.takes = False
+        world.database.broken = True
+        world.append()
+        world.work()
+        world.database.broken, world.remote.answers = False, False
+        world.wait(0.1)
+        self.assertEqual((world.acknowledged, world.database.rows()), (["e0"], ["e0"]))
+
+    def test_a_try_while_a_write_is_under_way_that_fails(self) -> None:
+        """K-81: what is written after that is sent, although nothing else happens."""
+        world = self.world()
+        world.remote.takes = False
+        world.append()
+        world.work()
+        world.remote.takes, world.remote.answers = True, False
+        world.wait(0.1)
+        world.append()  # it waits for the disk
+        unreadable = fail(sqlite3.OperationalError("disk I/O error"))
+        reading = self.patch(world.file, "read", lambda after, limit: unreadable)
+        world.remote.answer(0)
+        reading.restore()
+        world.database.broken = True
+        world.clock.advance(0.1)
+        world.work()
+        self.assertEqual((world.acknowledged, world.failed), (["e0"], ["e1"]))
+        world.database.broken, world.remote.answers = False, True
+        world.append()
+        world.work()
+        self.assertEqual(world.remote.taken, ["e0", "e2"])
+
     def test_what_was_taken_cannot_be_dropped(self) -> None:
         """K-53: it is dropped later, and sent no second time meanwhile."""
         world = self.world()
@@ -544,6 +659,21 @@ class DiskTests(Case):
         self.assertEqual(world.acknowledged, ["e0", "e2"])
         world.wait(2)  # the file drops what the log has taken
         self.assertEqual(world.log.status()[3:], ("", 0, 0.0, ""))
+
+    def test_a_file_that_cannot_be_read_for_a_while(self) -> None:
+        """K-81: it is read again, and what waits in it is sent."""
+        world = self.world()
+        world.remote.takes = False
+        world.append(2)
+        world.work()
+        world.remote.takes = True
+        unreadable = fail(sqlite3.OperationalError("disk I/O error"))
+        reading = self.patch(world.file, "read", lambda after, limit: unreadable)
+        world.wait(0.1)
+        self.assertEqual(world.log.status().away, "the spool cannot be read: disk I/O error")
+        reading.restore()
+        world.wait(1)
+        self.assertEqual(world.remote.taken, ["e0", "e1"])
 
     def test_closed_in_doubt(self) -> None:
         """K-85: a stop ends the wait."""
@@ -791,18 +921,23 @@ class FileTests(SynchronousTestCase):
             self.assertEqual(bool(file.problem), broken)
             if broken:
                 self.failureResultOf(put, sqlite3.Error)
-        clock.advance(PROBE_DELAY)
+        clock.advance(1.0)
         self.assertTrue(database.idle)
 
     def test_a_disk_that_stays_broken(self) -> None:
-        """K-52: the file says so until it can be written: that it can be read says nothing."""
+        """K-52: the file says so until it can be written: that it can be read says nothing.
+
+        It is tried once a second.
+        """
         database = SteppedDatabase()
         file, clock = self.opened(database)
         database.broken = True
         self.failureResultOf(self.put(file, database, "a"), sqlite3.Error)
         for broken in (True, True, False):
             database.broken = broken
-            clock.advance(PROBE_DELAY)
+            clock.advance(0.5)
+            self.assertTrue(database.idle)
+            clock.advance(0.5)
             database.work()
             self.assertEqual(bool(file.problem), broken)
         self.assertEqual(clock.getDelayedCalls(), [])

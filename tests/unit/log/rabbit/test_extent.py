@@ -158,13 +158,14 @@ class OfThisStoreTests(ExtentCase):
         self.assertEqual(stream.looks, [])
 
     def test_how_long_it_is_looked_for(self) -> None:
+        """Ten times, with 0.3 seconds between."""
         stream = entries(3)
         examining = Deferred.fromCoroutine(
             examine(self.clock, stream, OURS, Mark(4, "e4"))  # type: ignore[arg-type]
         )
-        self.clock.pump([PAUSE] * (LOOKS - 2))
+        self.clock.pump([0.3] * 8)
         self.assertNoResult(examining)
-        self.clock.advance(PAUSE)
+        self.clock.advance(0.3)
         self.successResultOf(examining)
 
 
@@ -183,6 +184,12 @@ class MadeAgainTests(ExtentCase):
     def test_an_end_before_the_mark(self) -> None:
         found = self.examine(entries(3), OURS, Mark(4, "e4"))
         self.assertEqual(found, Found(Extent(None, 5, 7, False, 7), None, 3))
+
+    def test_a_mark_where_the_newest_epoch_begins(self) -> None:
+        """It is of the epoch before: no entry of the newest one is marked."""
+        stream = entries(3)
+        found = self.examine(stream, RESTORED, Mark(100, "e100"))
+        self.assertEqual(found, Found(Extent(None, 101, 103, False, 103), None, 3))
 
     def test_an_empty_one(self) -> None:
         found = self.examine(entries(0), OURS, Mark(4, "e4"))

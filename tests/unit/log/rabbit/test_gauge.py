@@ -34,3 +34,13 @@ class GaugeTests(SynchronousTestCase):
         self.assertEqual(gauge.waiting, 2)
         gauge.taken(4)
         self.assertEqual(gauge.waiting, 0)
+
+    def test_what_is_put_while_others_are_on_their_way(self) -> None:
+        """Both counts include it: the one before, which still holds, and the last one."""
+        gauge = Gauge()
+        gauge.seen(5)
+        gauge.seen(0)
+        gauge.put(3)
+        self.assertEqual(gauge.waiting, 8)
+        gauge.seen(0)
+        self.assertEqual(gauge.waiting, 3)

@@ -33,6 +33,8 @@ class Stream:
 
         #: How many reads are interrupted before one succeeds; whether there is no broker at all.
         self.breaks, self.gone = 0, False
+        #: How long a connection was waited for.
+        self.patience = 0.0
         self.dropped: list[str] = []
         #: How many connections were waited for until they ended, and how many channels closed.
         self.ends = self.closes = 0
@@ -40,6 +42,7 @@ class Stream:
         self.last_chunk = 0
 
     async def up(self, seconds: float) -> Stream:
+        self.patience = seconds
         if self.gone:
             raise BrokerUnreachable("no broker answers")
         return self
@@ -167,7 +170,7 @@ class ReadingTests(SynchronousTestCase):
         stream.late = 1
         reading = Deferred.fromCoroutine(self.reader(stream).read(0, 10))
         self.assertNoResult(reading)
-        self.clock.advance(SETTLING)
+        self.clock.advance(0.05)
         self.assertEqual([entry.entry_id for entry in self.successResultOf(reading)], ["e0"])
         self.assertEqual(len(stream.fetches), 1)
 
@@ -226,6 +229,7 @@ class ReadingTests(SynchronousTestCase):
             stream.messages.append(BrokerMessage(0, f"e{number}", headers, b"", False))
         found = self.next(self.reader(stream, "mine"), 0, 10)
         self.assertEqual([entry.position for entry in found], [AHEAD + 1])
+        self.assertEqual(stream.fetches, [(0, 200), (200, 200)])
 
     def test_the_start_of_the_epoch_moves(self) -> None:
         """Positions begin after it, and what was fetched is not handed out under old ones."""
@@ -252,7 +256,9 @@ class ReadingTests(SynchronousTestCase):
         self.assertEqual(stream.ends, 5)
 
     def test_no_broker(self) -> None:
+        """K-72: a read waits a quarter of a minute for a connection."""
         stream = Stream(3)
         stream.gone = True
         failed = Deferred.fromCoroutine(self.reader(stream).read(0, 10))
         self.failureResultOf(failed, LogBrokerUnreachable)
+        self.assertEqual(stream.patience, 15.0)

@@ -125,6 +125,7 @@ class DeclareTests(SynchronousTestCase):
             self.assertIn(f"queue 'q' is there as a {there} queue of KuPool", why)
             self.assertIn(f"set --mq-kind={there}", why)
             self.assertEqual((list(self.broker.queues), self.broker.exchanges), (["q"], {}))
+            self.assertEqual([c for c in self.connection.channels if c.is_open], [])
 
     def test_a_queue_of_somebody_else(self) -> None:
         self.broker.queues["q"] = StoredQueue({})
@@ -142,11 +143,12 @@ class DeclareTests(SynchronousTestCase):
     def test_a_stream_with_other_limits(self) -> None:
         """The limits of a stream are never changed."""
         self.successResultOf(self.declaring())
-        self.assertIn("q.stream", self.refusal(Topology("q", max_age="7D")))
+        why = self.refusal(Topology("q", max_age="7D"))
+        self.assertEqual(why, "RabbitMQ at broker:5672: queue 'q.stream' has other arguments")
 
     def test_another_error(self) -> None:
         """A broker that fails is not taken for one that has nothing."""
-        for name in ("look_at", "fence"):
+        for name in ("look_at", "declare_exchange"):
 
             async def broken(*_: object) -> None:
                 raise BrokerError("internal error", 541)
