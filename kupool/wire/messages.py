@@ -168,8 +168,7 @@ def describe(error: msgspec.ValidationError, name: str = "") -> str:
     ``name`` is the parameter, if only that one was converted.
     """
     found = _VALIDATION.fullmatch(str(error))
-    if found is None:
-        return str(error).replace("`", "")
+    assert found is not None  # it matches every text
     problem, path = found["problem"].replace("`", ""), found["path"] or ""
     if name:
         path = f"{name}{'.' if path and path[0] != '[' else ''}{path}"

@@ -9,7 +9,7 @@ from twisted.trial.unittest import TestCase
 from zope.interface.verify import verifyObject
 
 from kupool.pool import IJobStore, SavedJob
-from kupool.pool.jobstore import RESERVED, UNREADABLE, MemoryJobStore, SqliteJobStore
+from kupool.pool.jobstore import MemoryJobStore, SqliteJobStore
 from kupool.storage.clocks import YEAR_2024
 from kupool.storage.database import Database
 from tests.fakes.pool_fixture import SteeredJobStore
@@ -177,9 +177,9 @@ class SqliteJobStoreTests(KeepingContract, TestCase):
         store = await self.make_store()
         await store.load(100)
         await store.save(job(1), 2)
-        self.path.with_name(self.path.name + RESERVED).write_bytes(b"?" * 4096)
+        self.path.with_name(self.path.name + "-ids").write_bytes(b"?" * 4096)
         again = await self.reopen()
-        self.assertEqual((await again.load(100)).reserved_until, 2 + UNREADABLE)
+        self.assertEqual((await again.load(100)).reserved_until, 1002)
 
 
 class SteeredJobStoreTests(KeepingContract, TestCase):

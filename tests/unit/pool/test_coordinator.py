@@ -12,11 +12,16 @@ from twisted.logger import formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.log import Identity, Mark, Plan
-from kupool.pool.coordinator import NOTE_EVERY, Coordinator, RotationFailed
-from kupool.pool.jobs import LAST_ID, RESERVE_AHEAD, Job, id_of_clock
-from kupool.pool.restore import JUMP, restore_jobs
+from kupool.pool.coordinator import Coordinator, RotationFailed
+from kupool.pool.jobs import LAST_ID, Job, id_of_clock
+from kupool.pool.restore import restore_jobs
 from kupool.storage.clocks import BootClock
 from tests.fakes.pool_fixture import FRAME, WALL, KeptLog, PoolBench, SteeredJobStore, encode_frame
+
+#: A save reserves so many ids, a note so many, and a restart leaves so many out.
+RESERVE_AHEAD = 1
+NOTE_EVERY = 500
+JUMP = 1000
 
 
 class Random:

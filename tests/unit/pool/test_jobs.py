@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.pool import SavedJob
-from kupool.pool.jobs import LAST_ID, RESERVE_AHEAD, Job, JobBook, JobIdsUsedUp, id_of_clock
+from kupool.pool.jobs import LAST_ID, Job, JobBook, JobIdsUsedUp, id_of_clock
 from kupool.storage.clocks import YEAR_2024
 
 
@@ -88,6 +88,18 @@ class HistoryTests(SynchronousTestCase):
         self.assertEqual(turns, 6)
         self.assertFalse(book.sweep(200))
 
+    def test_a_sweep_frees_no_less_than_it_is_told(self) -> None:
+        book = JobBook(1e9, 1, 0)
+        (job,) = filled(book, 1)
+        for user in ("ann", "bob", "carol"):
+            job.nonces.scope(user).reserve("n", 1)
+        book.retire(job)
+        self.assertTrue(book.sweep(2))  # a nonce and its scope
+        self.assertEqual(len(job.nonces), 2)
+        self.assertTrue(book.sweep(3))
+        self.assertEqual(len(job.nonces), 0)
+        self.assertFalse(book.sweep(1))
+
 
 class ClockTests(SynchronousTestCase):
     """K-34: where nothing else is known, ids begin at the seconds since 2024."""
@@ -130,9 +142,8 @@ class IdTests(SynchronousTestCase):
         self.assertFalse(book.covered(job))
         book.confirm(book.wanted_reservation)
         self.assertTrue(book.covered(job))
-        for _ in range(RESERVE_AHEAD):
-            job = book.draft("x", 0.0, 0.0)
-        self.assertTrue(book.covered(job))
+        # A save reserves one id more.
+        self.assertTrue(book.covered(book.draft("x", 0.0, 0.0)))
         self.assertFalse(book.covered(book.draft("x", 0.0, 0.0)))
 
     def test_skip_to(self) -> None:

@@ -84,7 +84,8 @@ class AgeTests(SynchronousTestCase):
 
     def test_since_the_same_boot(self) -> None:
         for wall in (0.0, WALL - 100, WALL, WALL + 1e6):
-            self.assertEqual(self.age(saved(1, 0, 30), NOW._replace(wall=wall)), 30.0)
+            for ago in (30.0, 0.5, 0.0):
+                self.assertEqual(self.age(saved(1, 0, ago), NOW._replace(wall=wall)), ago)
 
     def test_after_a_reboot(self) -> None:
         now = Moment(WALL, "other", 40.0)

@@ -15,7 +15,7 @@ from kupool.log import Entry, Extent, Identity, ISpool, LogStatus, LogUnavailabl
 from kupool.pool import SavedJob
 from kupool.pool.jobs import LAST_ID, id_of_clock
 from kupool.pool.jobstore import MemoryJobStore
-from kupool.pool.restore import CHUNK, JUMP, TAIL, RestoredJobs, restore_jobs
+from kupool.pool.restore import RestoredJobs, restore_jobs
 from kupool.storage.clocks import BootClock
 from kupool.wire.batches import VERSION, Batch, encode_batch
 from tests.fakes.pool_fixture import WALL, PoolBench, SteeredJobStore
@@ -23,6 +23,13 @@ from tests.fakes.pool_fixture import WALL, PoolBench, SteeredJobStore
 NOW = WALL
 PLAN = Plan(Identity("pool", ()), 0, 0, True)
 ADOPT = PLAN._replace(adopt=True)
+
+#: Entries of one turn, and those at the end of the log that are read for their ids.
+CHUNK = 50
+TAIL = 10_000
+
+#: Ids that are left out where nobody knows them.
+JUMP = 1000
 
 
 def entry(position: int, job_id: int, *nonces: str, at: float = NOW) -> Entry:
