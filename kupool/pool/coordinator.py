@@ -84,7 +84,7 @@ class Coordinator:
         self._freeing = Chunks(clock, lambda: book.sweep(FREE_PER_TURN))
         #: The highest id that the log certainly contains, and whether a note is being written.
         self._noted = 0
-        self._noted_at = 0.0
+        self._noted_at = -inf
         self._new = True
         self._noting = False
         #: When the newest job of the last run was made, in seconds since the epoch.
@@ -268,10 +268,7 @@ class Coordinator:
             self._book.confirm(until)
             self._noted = until
             return True
-        if await self._kept(maybeDeferred(self._store.reserve, job.job_id)):
-            self._book.confirm(job.job_id)
-            return True
-        return False
+        return await self._kept(maybeDeferred(self._store.reserve, job.job_id))
 
     async def _kept(self, asked: Deferred[None]) -> bool:
         try:

@@ -87,6 +87,7 @@ class MessageTests(SynchronousTestCase):
         self.assertEqual(packed, b"\x12\0\0\0\x09\0\0\0longer than before")
         self.assertEqual(message.item, Tlv(9, b"longer than before"))
         self.assertEqual(repr(NumberedMessage(1, b"x")), "NumberedMessage(1, b'x')")
+        self.assertEqual(repr(NumberedMessage()), "NumberedMessage(0, b'')")
         with self.assertRaises(AttributeError):
             message.length = 3  # type: ignore[misc]
 

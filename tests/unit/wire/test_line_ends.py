@@ -56,6 +56,13 @@ class SplitterTests(SynchronousTestCase):
         self.assertEqual(splitter.feed(b"}\r\n"), [b"{}"])
         self.assertEqual(told, ["crlf"])
 
+    def test_any_first_line_decides(self) -> None:
+        for line in (b"x", b"!", b" ", b"\r!"):
+            splitter, told = LineSplitter(100), list[str]()
+            splitter.on_crlf = lambda told=told: told.append("crlf")  # type: ignore[misc]
+            self.assertEqual(splitter.feed(line + b"\r\n"), [line])
+            self.assertEqual(told, ["crlf"])
+
     def test_the_first_line_decides(self) -> None:
         splitter, told = LineSplitter(100), list[str]()
         splitter.on_crlf = lambda: told.append("crlf")

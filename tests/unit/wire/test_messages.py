@@ -82,6 +82,7 @@ class ReplyTests(SynchronousTestCase):
         self.assertEqual(m.encode_result(1, {"a": [1]}), b'{"id":1,"result":{"a":[1]}}')
         self.assertEqual(m.encode_result(1, 1), b'{"id":1,"result":1}')
         self.assertEqual(m.encode_result(1, False), b'{"id":1,"result":false}')
+        self.assertEqual(m.encode_result("a", 1), b'{"id":"a","result":1}')
 
     def test_error_and_its_key_order(self) -> None:
         encoded = m.encode_error(9, errors.DUPLICATE)

@@ -15,8 +15,11 @@ from twisted.trial.unittest import SynchronousTestCase
 from kupool.errors import CLOSE_MALFORMED, CLOSE_REASONS, CLOSE_UNAUTHORIZED
 from kupool.wire.messages import close_message
 from kupool.wire.websocket import (
+    CLOSE,
     INVALID_PAYLOAD,
     NORMAL,
+    PING,
+    PONG,
     POLICY_VIOLATION,
     PROTOCOL_ERROR,
     WEBSOCKET,
@@ -287,6 +290,11 @@ class FrameTests(SynchronousTestCase):
     def test_golden_bytes(self) -> None:
         self.assertEqual(WEBSOCKET.encode(b'{"id":1}'), b'\x81\x08{"id":1}')
         self.assertEqual(WEBSOCKET_BINARY.encode(b'{"id":1}'), b'\x82\x08{"id":1}')
+
+    def test_control_frames(self) -> None:
+        """RFC 6455, section 5.5: each is whole, so its first bit is set."""
+        frames = [encode_websocket(b"x", first) for first in (CLOSE, PING, PONG)]
+        self.assertEqual(frames, [b"\x88\x01x", b"\x89\x01x", b"\x8a\x01x"])
 
     def test_lengths_take_the_shortest_form(self) -> None:
         for size, head in (
