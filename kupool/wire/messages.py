@@ -162,10 +162,10 @@ def decode_loosely(payload: bytes) -> Loose | None:
     return Loose(found if known else None, known, message.get("method"), message.get("params"))
 
 
-def describe(error: msgspec.ValidationError, name: str = "") -> str:
+def describe(error: Exception, name: str = "") -> str:
     """Return what was wrong with a request's params, naming the parameter.
 
-    ``name`` is the parameter, if only that one was converted.
+    ``error`` is that of msgspec. ``name`` is the parameter, if only that one was converted.
     """
     found = _VALIDATION.fullmatch(str(error))
     assert found is not None  # it matches every text

@@ -101,7 +101,6 @@ class _Broken(Exception):
     """The data is not valid WebSocket."""
 
     def __init__(self, code: int) -> None:
-        super().__init__(code)
         self.code = code
 
 

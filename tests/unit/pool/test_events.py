@@ -8,6 +8,7 @@ from typing import Any
 
 from twisted.internet.defer import fail
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs, formatEvent
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
@@ -140,6 +141,25 @@ class AcceptedTests(EventCase):
             self.log.decide(True)
             self.assertEqual(peer.hear()[-1], {"id": 9, "result": True})
             self.assertEqual(len(self.flushLoggedErrors(OSError, ValueError)), 1)
+
+    def test_a_bus_that_fails_is_logged(self) -> None:
+        """A-61: with what failed."""
+        self.listen(ACCEPTED)
+        lines = []
+        for broken in (lambda *a, **k: fail(OSError("away")), self.refuse):
+            self.patch(self.bus, "publish_unreliable_all", broken)
+            with capturedLogs() as events:
+                self.submit(f"a{id(broken)}")
+                self.log.decide(True)
+            lines += [formatEvent(event) for event in events if "log_failure" in event]
+            self.flushLoggedErrors()
+        self.assertEqual(
+            lines,
+            [
+                "An event could not be published",
+                "An event of topic kupool.submission.accepted could not be published",
+            ],
+        )
 
     def refuse(self, *message: object, **headers: object) -> Any:
         raise ValueError("too large")

@@ -151,8 +151,10 @@ class AuthorizeTests(SynchronousTestCase):
     def test_known_to_the_store(self) -> None:
         self.bench.connect().authorize("one")
         other = self.bench.connect().authorize("two")
+        other.send({"id": 2, "method": "ping"})
+        self.assertEqual(other.hear(), [])
         self.answers[0].callback(True)
-        other.hear()
+        self.assertEqual([message["id"] for message in other.hear()], [1, None, 2])
         self.assertEqual(other.submit("n")["result"], True)
 
     def test_gone_before_the_store_answers(self) -> None:

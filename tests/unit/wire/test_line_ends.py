@@ -70,6 +70,19 @@ class SplitterTests(SynchronousTestCase):
         self.assertEqual(splitter.feed(b"[]\r\n"), [b"[]"])
         self.assertEqual(told, [])
 
+    def test_a_splitter_around_it_passes_it_on(self) -> None:
+        splitter: Any = Intercepted(LineCodec()).splitter(100)
+        told = list[str]()
+
+        def tell() -> None:
+            told.append("crlf")
+
+        self.assertIsNone(splitter.on_crlf)
+        splitter.on_crlf = tell
+        self.assertIs(splitter.on_crlf, tell)
+        splitter.feed(b"{}\r\n")
+        self.assertEqual(told, ["crlf"])
+
     def test_limits_hold_on_the_short_way(self) -> None:
         """A read that is one whole line is no way around the largest payload."""
         for end in (b"\n", b"\r\n"):

@@ -19,9 +19,11 @@ from kupool.wire.websocket import (
     INVALID_PAYLOAD,
     NORMAL,
     PING,
-    PONG,
     POLICY_VIOLATION,
+    PONG,
     PROTOCOL_ERROR,
+    SUBPROTOCOL,
+    VERSION,
     WEBSOCKET,
     WEBSOCKET_BINARY,
     FrameReader,
@@ -62,6 +64,14 @@ class MessageTests(SynchronousTestCase):
                 payload = os.urandom(size)
                 reader = FrameReader(size)
                 self.assertEqual(read(reader, frame(0x82, payload, mask=mask)), [(2, payload)])
+
+    def test_a_part_of_a_message(self) -> None:
+        """It has no opcode and no payload: the message comes as a whole."""
+        reader = FrameReader(100)
+        reader.add(frame(0x01, b"abc"))
+        self.assertEqual(reader.next(), (0, b""))
+        reader.add(frame(0x80, b"de"))
+        self.assertEqual(reader.next(), (1, b"abcde"))
 
     @given(
         st.lists(st.tuples(st.binary(max_size=200), st.lists(st.integers(0, 200)))),
@@ -216,6 +226,12 @@ class BrokenTests(SynchronousTestCase):
             self.assertEqual(read(reader, good * 1000), [])
             self.assertEqual(reader.buffered, 0)
 
+    def test_the_first_two_bytes_are_enough(self) -> None:
+        for data in (b"\x81\x05", b"\x81\x06", b"\xc1\x85", b"\x83\x85"):
+            reader = FrameReader(1000)
+            self.assertEqual(read(reader, data), [])
+            self.assertEqual(reader.broken, 1002, data)
+
     def test_which_close_codes_may_be_sent(self) -> None:
         """RFC 6455, section 7.4, and the registry of codes: all others break the protocol."""
         known = {1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014}
@@ -251,6 +267,10 @@ class BrokenTests(SynchronousTestCase):
 
 
 class HandshakeTests(SynchronousTestCase):
+    def test_the_version_and_the_name(self) -> None:
+        """RFC 6455, section 4.1, and docs/protocol.md."""
+        self.assertEqual((VERSION, SUBPROTOCOL), (b"13", "kupool"))
+
     def test_the_answer_to_a_key(self) -> None:
         """The example of RFC 6455, section 1.3."""
         self.assertEqual(accept_key(b"dGhlIHNhbXBsZSBub25jZQ=="), b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")
@@ -334,6 +354,9 @@ class FrameTests(SynchronousTestCase):
         self.assertEqual((first, rest), (0x88, b""))
         self.assertEqual(payload[2:].decode(), "é" * 61)
         self.assertTrue(len(payload) <= 125)
+        first, payload, rest = decode(encode_websocket_close(4000, "x" * 200))
+        self.assertEqual((first, payload[2:], rest), (0x88, b"x" * 123, b""))
+        self.assertEqual(encode_websocket_close(4000, "a\udcff")[4:], b"a?")
 
     def test_the_codes_of_this_side(self) -> None:
         """RFC 6455, section 7.4.1."""
@@ -348,6 +371,7 @@ class FrameTests(SynchronousTestCase):
 
     def test_messages_come_whole(self) -> None:
         splitter = WholeMessages(10)
+        self.assertEqual(splitter.buffered, 0)
         self.assertEqual(splitter.feed(b"one"), [b"one"])
         self.assertEqual(splitter.feed(b""), [])
         self.assertEqual(splitter.resume(), [])
