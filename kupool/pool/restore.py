@@ -100,7 +100,6 @@ async def restore_jobs(
         last = _last_id(saved, reading.highest_id, coordinator.moment().wall, book.max_jobs)
         coordinator.go_on_above(last)
         coordinator.save_positions(_with_positions(book, extent))
-    book.trim(now)
     return RestoredJobs(len(book), reading.remembered, reading.minutes)
 
 
@@ -215,7 +214,7 @@ class _Reading:
     def _note_ids(self, batch: Batch) -> None:
         # Ids in milliseconds, which a previous release used, are never reached.
         ids = [job_id for job_id in (*batch.job_ids, batch.jobs_until) if job_id <= LAST_ID]
-        self.highest_id = max(self.highest_id, *ids, 0)
+        self.highest_id = max([self.highest_id, *ids])
 
     def note_minutes(self, batches: Iterable[tuple[Entry, Batch]]) -> None:
         """Record where the batches of each minute begin, for minutes that the log holds

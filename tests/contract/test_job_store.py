@@ -137,7 +137,10 @@ class MemoryJobStoreTests(JobStoreContract, TestCase):
         store = MemoryJobStore(lambda: NOW)
         for n in range(1000):
             await store.save(job(n), n)
-        self.assertLessEqual(len(store.saved), 100)
+        self.assertEqual([saved.job_id for saved in store.saved], list(range(900, 1000)))
+
+    async def test_not_persistent(self) -> None:
+        self.assertFalse((await self.make_store()).persistent)
 
 
 class SqliteJobStoreTests(KeepingContract, TestCase):

@@ -6,7 +6,7 @@ import json
 
 from twisted.cred.checkers import FilePasswordDB, InMemoryUsernamePasswordDatabaseDontUse
 from twisted.cred.credentials import IUsernamePassword
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
@@ -140,6 +140,7 @@ class AuthorizeTests(SynchronousTestCase):
         peer.send({"id": 2, "method": "authorize", "params": {"username": "bob"}})
         answer = peer.hear()[0]
         self.assertEqual((answer["id"], answer["code"]), (2, 36))
+        self.assertEqual(answer["error"], "already exists: this connection is authorized")
         self.assertEqual(peer.connection.context.username, "alice")
 
 
@@ -426,6 +427,15 @@ class PasswordTests(SynchronousTestCase):
         peer = bench.connect().authorize("alice", password="secret")
         self.assertEqual(peer.messages[1]["params"]["code"], 4103)
         self.assertFalse(self.turned_away(bench))
+
+    def test_a_login_that_fails_in_another_way(self) -> None:
+        """It ends the connection, and the log has what failed."""
+        bench = self.bench_with(SlowChecker())
+        assert bench.logins is not None
+        self.patch(bench.logins, "check", lambda *given: fail(RuntimeError("broken")))
+        peer = bench.connect().authorize("alice")
+        self.assertEqual((peer.messages, peer.transport.aborted), ([], True))
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
 
     def test_no_usable_checker(self) -> None:
         class Other:

@@ -15,10 +15,11 @@ from kupool.log import Entry, Extent, Identity, ISpool, LogStatus, LogUnavailabl
 from kupool.pool import SavedJob
 from kupool.pool.jobs import LAST_ID, id_of_clock
 from kupool.pool.jobstore import MemoryJobStore
+from kupool.pool.judge import Rules
 from kupool.pool.restore import RestoredJobs, restore_jobs
 from kupool.storage.clocks import BootClock
 from kupool.wire.batches import VERSION, Batch, encode_batch
-from tests.fakes.pool_fixture import WALL, PoolBench, SteeredJobStore
+from tests.fakes.pool_fixture import WALL, HeldLog, PoolBench, SteeredJobStore
 
 NOW = WALL
 PLAN = Plan(Identity("pool", ()), 0, 0, True)
@@ -186,6 +187,16 @@ class RememberTests(RestoreCase):
         restored = self.restore(log, None)
         self.assertEqual((restored.jobs, restored.used, list(self.book)), (0, 0, []))
 
+    def test_the_whole_spool_is_read(self) -> None:
+        log = Spooled()
+        waiting = [entry(n, 1, f"s{n}") for n in (1, 2, 3)]
+        self.patch(
+            log,
+            "read_spool",
+            lambda after, limit: succeed([e for e in waiting if e.position > after][:limit]),
+        )
+        self.assertEqual(self.remember(log), 3)
+
     def test_from_a_spool_that_drains_meanwhile(self) -> None:
         """K-47: an entry on its way from the spool to the log is in one of the two."""
         count = 3 * CHUNK
@@ -206,12 +217,51 @@ class RememberTests(RestoreCase):
         self.assertEqual((restored.jobs, restored.used), (1, 1))
         self.assertEqual(list(self.book.jobs), [3])
 
+    def logged(self, log: Any, plan: Plan | None) -> list[str | None]:
+        with capturedLogs() as events:
+            self.restore(log, plan)
+        return [
+            formatEvent(event) for event in events if event["log_namespace"].endswith("restore")
+        ]
+
     def test_what_is_retired_is_logged(self) -> None:
         """With the reason, in one line."""
-        with capturedLogs() as events:
-            self.restore(Readable(entry(1, 1, "x")), PLAN._replace(keep_jobs=False))
-        lines = [text for event in events if "Retired" in (text := str(formatEvent(event)))]
+        lines = self.logged(Readable(entry(1, 1, "x")), PLAN._replace(keep_jobs=False))
         self.assertEqual(lines, ["Retired jobs: 2 jobs, whose nonces the log cannot tell"])
+
+    def test_each_reason_is_logged(self) -> None:
+        wall = self.bench.coordinator._wall
+        self.bench.coordinator._wall = lambda: wall() - 10.0
+        self.save(1, 9)
+        self.successResultOf(self.store.save(SavedJob(3, "ab", WALL, 0, "other", 0.0), 4))
+        self.store.jobs[1] = self.store.jobs[1]._replace(log_position=9)
+        lines = self.logged(Readable(entry(1, 1, "x")), PLAN)
+        reasons = (
+            "1 jobs, whose nonces the log cannot tell, and 1 jobs, whose age no clock can tell"
+        )
+        self.assertEqual(lines, [f"Retired jobs: {reasons}"])
+
+    def test_a_log_that_is_away_is_logged(self) -> None:
+        log = Readable()
+        log.away = "RabbitMQ is away"
+        self.assertEqual(
+            self.logged(log, None),
+            [
+                "Retired jobs: 2 jobs, whose nonces the log cannot tell",
+                "The log cannot be read, so all earlier jobs are retired: RabbitMQ is away",
+            ],
+        )
+
+    def test_a_nonce_of_the_last_run_is_a_duplicate_at_once(self) -> None:
+        """K-47: it does not wait for a batch of this run."""
+        held = HeldLog()
+        self.bench = PoolBench(store=self.store, clock=self.clock, log=held, rules=Rules(0, 0))
+        self.restore(Readable(entry(1, 1, "x")))
+        self.bench.start()
+        bob, alice = (self.bench.connect().authorize(name) for name in ("bob", "alice"))
+        bob.send(bob.submission("y"))
+        alice.send(alice.submission("x", job_id=1, server_nonce="ab"))
+        self.assertEqual([message["code"] for message in alice.hear()], [22])
 
     def test_a_plan_that_keeps_none(self) -> None:
         restored = self.restore(Readable(entry(1, 1, "x")), PLAN._replace(keep_jobs=False))
@@ -299,6 +349,16 @@ class IdTests(RestoreCase):
         self.restore(log)
         self.assertEqual(self.next_id(), 3 + JUMP + 1)
 
+    def test_a_new_store_beside_a_log_that_cannot_be_read(self) -> None:
+        """With a clock that tells nothing, ids begin at 1."""
+        self.store.jobs.clear()
+        self.store.reserved_until = 0
+        log = Readable(entry(1, 1, "x"))
+        log.away = "RabbitMQ is away"
+        self.bench.coordinator._wall = lambda: 0.0
+        self.restore(log)
+        self.assertEqual(self.next_id(), 1)
+
     def test_the_second_of_the_start(self) -> None:
         """Ids of a clock begin in another second than those of a process just ended."""
         store = MemoryJobStore(self.bench.wall)
@@ -343,6 +403,34 @@ class MinuteTests(RestoreCase):
         minute = int(NOW)
         restored = self.restore(Readable(*self.entries(11)), ADOPT)
         self.assertEqual(restored.minutes, {minute + 60: 12, minute + 120: 13})
+
+    def test_a_log_whose_first_entry_is_the_second(self) -> None:
+        """What came before it may have been of the same minute."""
+        minute = int(NOW)
+        restored = self.restore(Readable(*self.entries(2)), ADOPT)
+        self.assertEqual(restored.minutes, {minute + 60: 3, minute + 120: 4})
+
+    def test_a_first_entry_that_was_appended_late(self) -> None:
+        """What was trimmed may have been of any minute up to then."""
+        minute = int(NOW)
+        for late, first in ((59.0, 60), (61.0, 120), (119.0, 120), (121.0, 180)):
+            self.new_bench()
+            log = Readable(*self.entries(11))
+            log.entries[0] = log.entries[0]._replace(appended_at=NOW + late)
+            restored = self.restore(log, ADOPT)
+            expected = {minute + 60: 12, minute + 120: 13}
+            self.assertEqual(
+                restored.minutes,
+                {begun: at for begun, at in expected.items() if begun >= minute + first},
+            )
+
+    def test_a_log_that_breaks_off(self) -> None:
+        """The minutes that were read of it are not known to be whole."""
+        log = Readable(*(entry(n, 1, f"n{n}") for n in range(1, CHUNK + 2)))
+        read = log.read
+        away: Deferred[Any] = fail(LogUnavailable("away"))
+        self.patch(log, "read", lambda after, limit: away if after else read(after, limit))
+        self.assertEqual(self.restore(log, ADOPT), RestoredJobs(0, 0, {}))
 
     def test_once(self) -> None:
         """Otherwise the store knows by itself."""
