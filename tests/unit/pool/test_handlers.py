@@ -221,6 +221,16 @@ class SubmitTests(Case):
         peer.send({**message, "params": {**message["params"], "result": 7}})
         self.check(peer.hear()[0], DUPLICATE)
 
+    def test_by_the_general_path(self) -> None:
+        """A router that stands before this one passes submissions on to its handler."""
+        peer = self.use(rules=NO_WINDOW)
+        router = self.bench.handlers.router
+        self.assertEqual([route.key for route in router.routes], ["submit", "ping", "authorize"])
+        peer.connection.router = router
+        self.check(peer.submit("a"), ACCEPTED)
+        self.check(peer.submit("a"), DUPLICATE)
+        self.check(peer.submit("b", result="0" * 64), INVALID)
+
     def test_other_methods(self) -> None:
         """K-10: an unknown method is answered; ping is too."""
         peer = self.use()

@@ -117,6 +117,20 @@ class HoldTests(SynchronousTestCase):
         self.assertTrue(transport.reading)
         self.assertEqual(connection.messages_in, 4)
 
+    def test_what_comes_while_it_is_held_waits_behind_what_came_before(self) -> None:
+        """A transport may hand over more while reading is being paused."""
+
+        def act(connection: Connection, item: Item) -> None:
+            if item == b"hold":
+                connection.hold()
+                connection.feed(b"c\nd\n")
+
+        recorder = Recorder(act)
+        connection, _ = Bench(recorder).connect()
+        connection.feed(b"hold\na\nb\n")
+        connection.release()
+        self.assertEqual(recorder.items, [b"hold", b"a", b"b", b"c", b"d"])
+
     def test_holding_again_while_released(self) -> None:
         recorder = Recorder(lambda c, item: c.hold() if item == b"hold" else None)
         bench = Bench(recorder)

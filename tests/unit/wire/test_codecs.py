@@ -187,7 +187,7 @@ class GoldenTests(SynchronousTestCase):
 
     def test_names(self) -> None:
         for name, make in CODECS.items():
-            self.assertEqual(make(CAP).name, name)
+            self.assertEqual((make(CAP).name, make(CAP).max_payload), (name, CAP))
         self.assertEqual(LengthFieldCodec().name, "length-field")
 
 
