@@ -35,7 +35,7 @@ def id_of_clock(wall: float) -> int:
     up the ids.
     """
     seconds = int(wall - YEAR_2024)
-    return seconds if 0 <= seconds <= _LAST_OF_CLOCK else 0
+    return seconds if seconds in range(_LAST_OF_CLOCK + 1) else 0
 
 
 class Job:

@@ -115,7 +115,6 @@ def request_type(method: str, params: type | None) -> type[TypedRequest]:
         tag_field="method",
         tag=method,
         gc=False,
-        kw_only=True,
     )
     return cast(type[TypedRequest], made)
 
