@@ -7,7 +7,6 @@ is on the clock of this process, and ages are measured against it.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import chain
 
 from kupool.pool.nonces import JobNonces
 from kupool.pool.saved import SavedJob
@@ -250,10 +249,10 @@ class JobBook:
     def sweep(self, at_least: int) -> bool:
         """Free about this many nonces of retired jobs; returns whether more are left."""
         freed = 0
-        steps = chain.from_iterable(self._retired)
-        for count in steps:
-            freed += count
-            if freed >= at_least:
-                return True
-        self._retired.clear()
+        while self._retired:
+            for count in self._retired[0]:
+                freed += count
+                if freed >= at_least:
+                    return True
+            del self._retired[0]
         return False

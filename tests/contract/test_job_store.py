@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import TestCase
 from zope.interface.verify import verifyObject
 
@@ -174,6 +175,17 @@ class SqliteJobStoreTests(KeepingContract, TestCase):
         self.assertEqual((await again.load(100)).reserved_until, 7)
         await again.save(job(9), 10)
         self.assertEqual((await again.load(100)).reserved_until, 10)
+
+    async def test_a_reservation_that_cannot_be_used(self) -> None:
+        """K-35: the database goes on without it, and the log says so."""
+        self.path = Path(self.mktemp())
+        file = self.path.with_name(self.path.name + "-ids")
+        file.mkdir()
+        with capturedLogs() as events:
+            store = await self.reopen()
+            self.assertEqual((await store.load(100)).reserved_until, 0)
+        lines = [formatEvent(event) for event in events]
+        self.assertIn(f"{file} cannot be used: Is a directory", lines)
 
     async def test_a_damaged_reservation(self) -> None:
         """K-34: where nobody knows how many ids were given out, many are left out."""

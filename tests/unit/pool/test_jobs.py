@@ -100,6 +100,17 @@ class HistoryTests(SynchronousTestCase):
         self.assertEqual(len(job.nonces), 0)
         self.assertFalse(book.sweep(1))
 
+    def test_a_sweep_goes_through_several_jobs(self) -> None:
+        book = JobBook(1e9, 3, 0)
+        jobs = filled(book, 3)
+        for job in jobs:
+            job.nonces.scope("ann").reserve("n", 1)
+            book.retire(job)
+        self.assertTrue(book.sweep(4))
+        self.assertEqual([len(job.nonces) for job in jobs], [0, 0, 1])
+        self.assertFalse(book.sweep(4))
+        self.assertEqual(len(jobs[2].nonces), 0)
+
 
 class ClockTests(SynchronousTestCase):
     """K-34: where nothing else is known, ids begin at the seconds since 2024."""

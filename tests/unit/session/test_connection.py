@@ -26,7 +26,7 @@ from kupool.session.failures import ConnectionClosed
 from kupool.session.lifecycle import CLOSED, CLOSING, OPEN
 from kupool.session.outbox import EventPolicy
 from kupool.wire.codecs import CrcCodec, TlvCodec, framing_of
-from kupool.wire.framing import FRAME, INT32, LINE, Control, Item, Tlv, encode_frame
+from kupool.wire.framing import FRAME, INT32, LINE, Control, Discarding, Item, Tlv, encode_frame
 from kupool.wire.messages import encode_success
 from kupool.wire.packets import MessageTooLarge
 from kupool.wire.websocket import WEBSOCKET
@@ -557,6 +557,13 @@ class EndTests(SynchronousTestCase):
         connection.feed(b"a\nb\nc\n")
         self.assertEqual(recorder.items, [b"a", b"b"])
 
+    def test_nothing_is_kept_after_a_close(self) -> None:
+        """Neither the rest of a large read nor what follows it."""
+        connection, _ = Bench(Recorder(lambda c, item: c.close(None))).connect()
+        for _ in range(3):
+            connection.feed(b"x\n" * 20_000)
+            self.assertEqual(connection._later, b"")
+
     def test_lost_is_told_once(self) -> None:
         bench = Bench()
         connection, _ = bench.connect()
@@ -686,8 +693,9 @@ class FinishedTests(SynchronousTestCase):
         self.assertFalse(transport.disconnecting)
         self.assertFalse(transport.reading)
         connection.send(b"late answer")
+        connection.answer(b"another")
         bench.observer.settling.callback(None)
-        self.assertEqual(transport.value(), b"late answer\n")
+        self.assertEqual(transport.value(), b"late answer\nanother\n")
         self.assertTrue(transport.disconnecting)
 
     def test_a_failure_to_settle_ends_it_all_the_same(self) -> None:
@@ -729,6 +737,7 @@ class PeerTests(SynchronousTestCase):
         bench = Bench()
         transport = HalfClosing()
         connection = Connection(7, bench.connect()[0].around, transport, LINE)
+        self.assertEqual(connection.host, "")
         connection.close(BANNED)
         self.assertEqual((transport.write_ended, transport.disconnecting), (False, True))
 
@@ -972,6 +981,15 @@ class LateTests(SynchronousTestCase):
         bench.sweep_after(5.0)
         connection.feed(b'{"id"')
         bench.sweep_after(9.0)
+        self.assertIs(connection.state, OPEN)
+
+    def test_a_splitter_that_does_not_say_what_it_holds(self) -> None:
+        """Of its messages none is late."""
+        framing = LINE._replace(splitter=Discarding, crlf=None)
+        bench = Bench(Recorder(), message_timeout=10.0)
+        connection, _ = bench.connect(framing)
+        connection.feed(b"x")
+        bench.sweep_after(30.0)
         self.assertIs(connection.state, OPEN)
 
     def test_time_in_which_nothing_is_read_does_not_count(self) -> None:

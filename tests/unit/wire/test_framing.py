@@ -184,6 +184,25 @@ class AnyCutTests(SynchronousTestCase):
             self.assertEqual(got, expected, framing.name)
 
 
+class PieceTests(SynchronousTestCase):
+    def test_the_rest_of_a_message_is_waited_for(self) -> None:
+        """What is held is only looked at when enough is there. Otherwise a peer that sends a byte
+        at a time would cost much.
+        """
+        for framing, looks in ((FRAME, [5, 53]), (INT32, [4, 52]), (TLV, [8, 56]), (LINE, [49])):
+            looked: list[int] = []
+
+            class Watched(framing.splitter):  # type: ignore[misc,name-defined]
+                def _complete(self, data: bytes, looked: list[int] = looked) -> bytes:
+                    whole: bytes = super()._complete(data)
+                    looked += [len(whole)] if whole else []
+                    return whole
+
+            data = framing.encode(b"x" * 48)
+            got = feed_all(Watched(CAP), [bytes((byte,)) for byte in data])
+            self.assertEqual((len(got), looked), (1, looks), framing.name)
+
+
 class AnyBytesTests(SynchronousTestCase):
     """K-06: no bytes raise, and no more is held than a message and a read."""
 
