@@ -78,6 +78,17 @@ class ClosingTests(AcceptanceCase):
         self.assertEqual(len(self.log.appended), 1)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
+    def test_waits_exactly_as_long_as_the_log_takes(self) -> None:
+        self.acceptance = self.make(delay=1.0)
+        self.write_ten(took=0.25)
+        self.add(11, "later")
+        self.turn()
+        self.turn()
+        self.clock.advance(0.125)
+        self.assertEqual(self.log.appended, [])
+        self.clock.advance(0.125)
+        self.assertEqual(len(self.log.appended), 1)
+
     def test_a_batch_that_failed_tells_no_time_to_wait(self) -> None:
         for number in range(10):
             self.add(number, f"n{number}")
@@ -218,7 +229,7 @@ class ClosingTests(AcceptanceCase):
             self.add(1, "a")
             self.clock.rightNow += 0.4
             self.add(2, "b")
-            self.clock.rightNow += 0.2  # the minute ends with the batch still open
+            self.clock.rightNow = (minute + 1) * 60 - WALL  # the batch is still open
             self.add(3, "c")
             self.assertTrue(self.acceptance.settle())
             batches = [decode_batch(body) for _, body, _ in self.log.appended]

@@ -382,6 +382,13 @@ class RestartTests(SynchronousTestCase):
         self.advance_to(90.0)
         self.assertEqual([job.job_id for job in again.published], [third, third + 1])
 
+    def test_a_job_that_is_due(self) -> None:
+        """K-34: then the next one comes at once."""
+        bench = self.run_pool()
+        self.stop(bench)
+        self.advance_to(30.0)
+        self.assertEqual([job.job_id for job in self.run_pool().published], [self.first_id() + 1])
+
     def test_long_away(self) -> None:
         """K-34, K-29: what is too old has left the history, and a new job comes at once."""
         bench = self.run_pool()

@@ -67,6 +67,15 @@ class HistoryTests(SynchronousTestCase):
         self.assertTrue(book.over_limit)
         self.assertEqual(book.relieve(), jobs[:1])
 
+    def test_the_bound(self) -> None:
+        """K-50: so many may be remembered, names and nonces together."""
+        book = JobBook(1e9, 1000, 100)
+        (job,) = filled(book, 1)
+        job.nonces.scope("ann")
+        for remembered, over in ((99, False), (100, True)):
+            job.remembered = remembered
+            self.assertEqual(book.over_limit, over)
+
     def test_no_bound(self) -> None:
         book = JobBook(1e9, 1000, 0)
         filled(book, 2)[0].remembered = 10**9

@@ -13,7 +13,7 @@ from zope.interface import implementer
 
 from kupool.log import Entry, Extent, Identity, ISpool, LogStatus, LogUnavailable, Plan
 from kupool.pool import SavedJob
-from kupool.pool.jobs import LAST_ID, id_of_clock
+from kupool.pool.jobs import LAST_ID, JobIdsUsedUp, id_of_clock
 from kupool.pool.jobstore import MemoryJobStore
 from kupool.pool.judge import Rules
 from kupool.pool.restore import RestoredJobs, restore_jobs
@@ -341,6 +341,8 @@ class IdTests(RestoreCase):
         """The release before gave them out without a store: they are never reached."""
         self.restore(Readable(entry(1, 1_800_000_000_000, "x"), entry(2, LAST_ID + 1, "y")))
         self.assertEqual(self.next_id(), 4)
+        self.restore(Readable(entry(1, LAST_ID, "x")))
+        self.assertRaises(JobIdsUsedUp, self.next_id)
 
     def test_a_log_that_cannot_be_read(self) -> None:
         """Nobody knows how far the ids are, so many are left out."""

@@ -694,8 +694,10 @@ class FinishedTests(SynchronousTestCase):
         self.assertFalse(transport.reading)
         connection.send(b"late answer")
         connection.answer(b"another")
+        connection.send_latest("job", b"latest\n")
+        self.assertTrue(connection.send_event(b"event\n"))
         bench.observer.settling.callback(None)
-        self.assertEqual(transport.value(), b"late answer\nanother\n")
+        self.assertEqual(transport.value(), b"late answer\nanother\nlatest\nevent\n")
         self.assertTrue(transport.disconnecting)
 
     def test_a_failure_to_settle_ends_it_all_the_same(self) -> None:
@@ -1062,6 +1064,16 @@ class BacklogTests(SynchronousTestCase):
                 connection.resumeProducing()
                 taken += 1
             self.assertEqual(taken, resumes_after)
+
+    def test_each_reason_to_pause_reading_has_to_end(self) -> None:
+        connection, transport = Bench(Recorder(), outbox_limit=5).connect()
+        connection.pauseProducing()
+        connection.send(b"123456")
+        connection.hold()
+        connection.release()
+        self.assertFalse(transport.reading)
+        transport.drain()
+        self.assertTrue(transport.reading)
 
     def test_what_waits_is_dropped_with_the_connection(self) -> None:
         connection, transport = Bench().connect()

@@ -65,6 +65,25 @@ class MessageTests(SynchronousTestCase):
                 reader = FrameReader(size)
                 self.assertEqual(read(reader, frame(0x82, payload, mask=mask)), [(2, payload)])
 
+    def test_a_byte_at_a_time(self) -> None:
+        for size in (0, 125, 126, 300, 65_536):
+            reader, payload = FrameReader(size), b"x" * size
+            data = frame(0x82, payload)
+            found = [event for at in range(20) for event in read(reader, data[at : at + 1])]
+            found += read(reader, data[20:])
+            self.assertEqual(found, [(2, payload)])
+
+    def test_what_is_held_between_two_events(self) -> None:
+        reader = FrameReader(100)
+        self.assertEqual((reader.too_large, reader.buffered), (False, 0))
+        first, second = frame(0x82, b"abc"), frame(0x82, b"de")
+        reader.add(first + second)
+        self.assertEqual(reader.buffered, len(first) + len(second))
+        reader.next()
+        self.assertEqual(reader.buffered, len(second))
+        reader.next()
+        self.assertEqual(reader.buffered, 0)
+
     def test_a_part_of_a_message(self) -> None:
         """It has no opcode and no payload: the message comes as a whole."""
         reader = FrameReader(100)
@@ -140,9 +159,11 @@ class LimitTests(SynchronousTestCase):
         reader = FrameReader(10)
         read(reader, frame(0x01, b"abc") + frame(0x00, b"", length=2**20))
         reader.discard()
+        self.assertFalse(reader.too_large)
         for _ in range(16):
             read(reader, b"x" * 65536)
             self.assertEqual(reader.buffered, 1)  # it is in a message
+            self.assertEqual(len(reader._data), 0)
         self.assertEqual(read(reader, frame(0x80, b"end") + frame(0x88, b"")), [(8, b"")])
         self.assertEqual(reader.buffered, 0)
 
@@ -231,6 +252,13 @@ class BrokenTests(SynchronousTestCase):
             reader = FrameReader(1000)
             self.assertEqual(read(reader, data), [])
             self.assertEqual(reader.broken, 1002, data)
+
+    def test_every_opcode(self) -> None:
+        """RFC 6455, section 5.2: those that are reserved break the protocol."""
+        for opcode in range(16):
+            reader = FrameReader(1000)
+            read(reader, frame(0x80 | opcode, b""))
+            self.assertEqual(reader.broken, 0 if opcode in (1, 2, 8, 9, 10) else 1002, opcode)
 
     def test_which_close_codes_may_be_sent(self) -> None:
         """RFC 6455, section 7.4, and the registry of codes: all others break the protocol."""
