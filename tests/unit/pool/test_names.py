@@ -10,10 +10,20 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.net.transport.proxied import TrustedProxies
 from kupool.pool.names import Names, NameSettings
+from kupool.settings.declaration import LimitSettings
 from tests.fakes.pool_fixture import PoolBench
 
 ADDRESS = "too many new names of one address"
 ALL = "too many new names"
+
+
+class DefaultTests(SynchronousTestCase):
+    """Issue 14: without settings it does what the table of settings says."""
+
+    def test_defaults(self) -> None:
+        limits = LimitSettings()
+        declared = NameSettings(limits.new_names, 10_000, limits.new_names_per_ip, 5_000)
+        self.assertEqual(NameSettings(), declared)
 
 
 class NameTests(SynchronousTestCase):
