@@ -7,7 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from kupool.session.connection import Connection
 from kupool.session.lifecycle import OPEN
 from kupool.wire.framing import FRAME, INT32, LINE, Framing, Item, LineSplitter
-from kupool.wire.websocket import WEBSOCKET
+from kupool.wire.websocket import WEBSOCKET, WEBSOCKET_BINARY
 from tests.fakes.peers import Bench, Recorder
 
 #: Messages of a peer in one turn, and bytes of a read that are split at once.
@@ -164,8 +164,8 @@ class BudgetTests(SynchronousTestCase):
 
     def test_messages_that_come_whole(self) -> None:
         """A WebSocket message larger than a slice is one message all the same."""
-        recorder = Recorder()
-        bench = Bench(recorder)
-        connection, _ = bench.connect(WEBSOCKET)
-        connection.feed(b"x" * (3 * SLICE))
-        self.assertEqual(recorder.items, [b"x" * (3 * SLICE)])
+        for framing in (WEBSOCKET, WEBSOCKET_BINARY):
+            recorder = Recorder()
+            connection, _ = Bench(recorder).connect(framing)
+            connection.feed(b"x" * (3 * SLICE))
+            self.assertEqual(recorder.items, [b"x" * (3 * SLICE)])

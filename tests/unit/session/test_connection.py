@@ -27,7 +27,7 @@ from kupool.session.lifecycle import CLOSED, CLOSING, OPEN
 from kupool.session.outbox import EventPolicy
 from kupool.wire.codecs import CrcCodec, TlvCodec, framing_of
 from kupool.wire.framing import FRAME, INT32, LINE, Control, Discarding, Item, Tlv, encode_frame
-from kupool.wire.messages import encode_success
+from kupool.wire.messages import encode_close, encode_success
 from kupool.wire.packets import MessageTooLarge
 from kupool.wire.websocket import WEBSOCKET
 from tests.fakes.peers import Bench, PeerTransport, Recorder, frames, int32s, lines
@@ -598,6 +598,8 @@ class EndTests(SynchronousTestCase):
         connection.reply(None, True)
         connection.feed(b'{"id":null,"method":"ping"}\n{"method":"ping"}\n')
         self.assertEqual(transport.value(), b"")
+        connection.reply(3, "x")
+        self.assertEqual(lines(transport.value()), [{"id": 3, "result": "x"}])
 
     def test_send_many_is_one_write(self) -> None:
         bench = Bench()
@@ -718,6 +720,14 @@ class FinishedTests(SynchronousTestCase):
 
 
 class ReasonTests(SynchronousTestCase):
+    def test_a_detail_goes_before_the_close_of_websocket(self) -> None:
+        """K-14: that close has no place for it."""
+        connection, transport = Bench().connect(WEBSOCKET)
+        reason = CLOSE_UNAUTHORIZED.about("too late")
+        connection.close(reason)
+        notice = WEBSOCKET.encode(encode_close(reason))
+        self.assertEqual(transport.value(), notice + b"\x88\x0e\x11\x94unauthorized")
+
     def test_reasons_are_counted_by_name(self) -> None:
         bench = Bench()
         for _ in range(3):

@@ -204,6 +204,14 @@ class LimitTests(SynchronousTestCase):
         self.assertEqual(read(reader, data + frame(0x88, b"")), [(9, b"1"), (9, b"2"), (8, b"")])
         self.assertEqual((reader.broken, reader.buffered, reader.in_message), (0, 0, False))
 
+    def test_a_discarded_message_in_two_reads(self) -> None:
+        """Of the first read no more is passed over than there is."""
+        reader = FrameReader(100)
+        reader.discard()
+        data = frame(0x89, b"x" * 100) + frame(0x82, b"x" * 300) + frame(0x89, b"2")
+        self.assertEqual(read(reader, data[:300]), [(9, b"x" * 100)])
+        self.assertEqual(read(reader, data[300:]), [(9, b"2")])
+
     def test_empty_fragments_are_nothing(self) -> None:
         reader = FrameReader(10)
         read(reader, frame(0x01, b""))
@@ -399,10 +407,12 @@ class FrameTests(SynchronousTestCase):
 
     def test_messages_come_whole(self) -> None:
         splitter = WholeMessages(10)
-        self.assertEqual(splitter.buffered, 0)
+        self.assertEqual((splitter.buffered, splitter.corrupt), (0, False))
+        self.assertEqual((splitter.max_payload, splitter.too_large), (10, False))
         self.assertEqual(splitter.feed(b"one"), [b"one"])
         self.assertEqual(splitter.feed(b""), [])
-        self.assertEqual(splitter.resume(), [])
+        splitter.too_large = True
+        self.assertEqual((splitter.resume(), splitter.too_large), ([], False))
 
 
 class ImportTests(SynchronousTestCase):
