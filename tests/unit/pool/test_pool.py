@@ -110,7 +110,9 @@ class SessionTests(SynchronousTestCase):
 
     def test_broadcast_time(self) -> None:
         """K-95: how long the last job took is known."""
-        bench = PoolBench(max_connections=0, interval=100.0).start()
+        bench = PoolBench(max_connections=0, interval=100.0)
+        self.assertEqual(bench.pool.broadcast_seconds, 0.0)
+        bench.start()
         self.assertEqual(bench.pool.broadcast_seconds, 0.0)
         for n in range(600):
             bench.connect().authorize(f"user{n}")

@@ -23,7 +23,7 @@ from kupool.errors import (
 from kupool.net.routing.router import Router
 from kupool.session.connection import LINGER, Connection
 from kupool.session.failures import ConnectionClosed
-from kupool.session.lifecycle import CLOSED, CLOSING, OPEN
+from kupool.session.lifecycle import CLOSED, CLOSING, DRAINING, OPEN
 from kupool.session.outbox import EventPolicy
 from kupool.wire.codecs import CrcCodec, TlvCodec, framing_of
 from kupool.wire.framing import FRAME, INT32, LINE, Control, Discarding, Item, Tlv, encode_frame
@@ -692,6 +692,7 @@ class FinishedTests(SynchronousTestCase):
         bench.observer.settling = Deferred()
         connection, transport = bench.connect()
         connection.finished()
+        self.assertIs(connection.state, DRAINING)
         self.assertFalse(transport.disconnecting)
         self.assertFalse(transport.reading)
         connection.send(b"late answer")
@@ -834,6 +835,7 @@ class PackTests(SynchronousTestCase):
         with self.assertRaises(ConnectionClosed) as caught:
             connection.send_message(7, b"x")
         self.assertEqual(caught.exception.connection_id, connection.id)
+        self.assertEqual(str(caught.exception), f"connection closed: {connection.id}")
         self.assertEqual(transport.value(), b"")
 
 
