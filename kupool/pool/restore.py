@@ -71,7 +71,8 @@ async def restore_jobs(
     store. Then it cannot be read either.
     """
     if plan is None or extent is None:
-        plan, extent = Plan(Identity("", ()), 0, 0, False), Extent(None, 1, 0, False)
+        plan = Plan(Identity("", ()), 0, 0, keep_jobs=False)
+        extent = Extent(None, 1, 0, holds_data=False)
     book = coordinator.book
     await _begin_above_the_last_second(clock, coordinator)
     saved = await coordinator.load()

@@ -67,6 +67,14 @@ class SessionTests(SynchronousTestCase):
         peer.send({"id": 1, "method": "authorize", "params": {"username": "ann"}})
         self.assertEqual(peer.raw(), b'{"id":1,"result":true}\n')
 
+    def test_who_has_authorized_takes_no_place_of_others(self) -> None:
+        """K-15: of one address, so many may not have authorized yet."""
+        bench = PoolBench(max_unauthorized_per_ip=1).start()
+        bench.connect().authorize()
+        self.assertIsNone(bench.manager.refusal("192.0.2.1"))
+        bench.connect()
+        self.assertIsNotNone(bench.manager.refusal("192.0.2.1"))
+
     def test_leaves_before_authorize(self) -> None:
         bench = PoolBench().start()
         bench.connect().leave()

@@ -71,7 +71,7 @@ class SplitterTests(SynchronousTestCase):
         self.assertEqual(told, [])
 
     def test_a_splitter_around_it_passes_it_on(self) -> None:
-        splitter: Any = Intercepted(LineCodec()).splitter(100)
+        splitter: Any = Intercepted(LineCodec(), decode=[lambda item: item]).splitter(100)
         told = list[str]()
 
         def tell() -> None:
