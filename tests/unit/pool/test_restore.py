@@ -352,6 +352,23 @@ class IdTests(RestoreCase):
         self.restore(log)
         self.assertEqual(self.next_id(), 3 + JUMP + 1)
 
+    def test_jobs_above_what_is_reserved(self) -> None:
+        """Beside a log that cannot be read, the newest job says how far the ids are."""
+        self.save(9, 0)
+        self.store.reserved_until = 0
+        log = Readable()
+        log.away = "RabbitMQ is away"
+        self.bench.coordinator._wall = lambda: 0.0
+        self.restore(log)
+        self.assertEqual(self.next_id(), 9 + JUMP + 1)
+
+    def test_a_new_store_beside_a_short_log(self) -> None:
+        """It is read from its first entry on."""
+        self.store.jobs.clear()
+        log = Readable(entry(5, 40, "x"))
+        self.restore(log)
+        self.assertEqual(log.begun[0], 4)
+
     def test_a_new_store_beside_a_log_that_cannot_be_read(self) -> None:
         """With a clock that tells nothing, ids begin at 1."""
         self.store.jobs.clear()
