@@ -52,12 +52,14 @@ class BudgetTests(SynchronousTestCase):
         """It is taken apart piece by piece, and no piece alone is over the share."""
         recorder = Recorder()
         bench = Bench(recorder)
-        connection, _ = bench.connect()
-        piece = BUDGET // 2
-        connection.feed(LINE.encode(b"x" * (SLICE // piece - 1)) * piece * 8)
-        self.assertLessEqual(len(recorder.items), BUDGET + piece)
+        connection, transport = bench.connect()
+        line = LINE.encode(b"x" * 255)  # 32 of them are a piece
+        connection.feed(line * 256)
+        self.assertEqual((len(recorder.items), transport.reading), (64, False))
         bench.turns()
-        self.assertEqual(len(recorder.items), 8 * piece)
+        self.assertEqual((len(recorder.items), transport.reading), (256, True))
+        connection.feed(line * 64)
+        self.assertEqual((len(recorder.items), transport.reading), (320, True))
 
     def test_a_large_read_is_split_in_pieces(self) -> None:
         fed: list[int] = []
