@@ -357,7 +357,7 @@ class Connection:
         while start < len(data) and not self._halted:
             if self.messages_in - before >= BUDGET:
                 self._wait_for_turn()
-                break
+                continue
             self.receive(self._splitter.feed(data[start : start + SLICE]))
             start += SLICE
             if self._splitter.too_large:
