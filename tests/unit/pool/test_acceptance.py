@@ -49,11 +49,13 @@ class ClosingTests(AcceptanceCase):
         for nonces in ("ab", "cd"):
             for number, nonce in enumerate(nonces):
                 self.add(number, nonce)
+            began = self.clock.seconds()
             self.turn()
             self.turn()
             self.assertEqual(len(self.log.appended), 1)
+            self.assertEqual(self.clock.seconds(), began)
+            self.clock.advance(0.002)
             self.log.decide()
-        self.assertEqual(self.clock.seconds(), 0.0)
 
     def write_ten(self, took: float) -> None:
         """Have a batch of ten written, for which the log takes some seconds."""
@@ -429,6 +431,17 @@ class UnansweredTests(AcceptanceCase):
         self.log.decide()
         self.assertFalse(self.acceptance.used_up)
         self.assertTrue(self.add(5, "e"))
+
+    def test_two_seconds_exactly(self) -> None:
+        self.acceptance = self.make(pipeline=1, in_flight=4, delay=0.25)
+        self.add(1, "a")
+        self.clock.advance(0.25)
+        self.add(2, "b")
+        self.clock.advance(0.25)
+        for now, batches in ((2.125, 1), (2.25, 2)):
+            self.clock.rightNow = now
+            self.turn()
+            self.assertEqual(len(self.log.appended), batches)
 
     def test_slow_again(self) -> None:
         """Once the silence is over, batches gather as before."""

@@ -129,6 +129,17 @@ class RestoreCase(SynchronousTestCase):
 class RememberTests(RestoreCase):
     """K-47: a nonce is a duplicate after a restart too."""
 
+    def count_turns(self) -> list[float]:
+        """Return the delays of all calls from now on."""
+        later, turns = self.clock.callLater, list[float]()
+
+        def call_later(delay: float, *call: Any) -> Any:
+            turns.append(delay)
+            return later(delay, *call)
+
+        self.patch(self.clock, "callLater", call_later)
+        return turns
+
     def remember(self, log: Any) -> int:
         return self.restore(log).used
 
@@ -188,14 +199,17 @@ class RememberTests(RestoreCase):
         self.assertEqual((restored.jobs, restored.used, list(self.book)), (0, 0, []))
 
     def test_the_whole_spool_is_read(self) -> None:
+        """A part in each turn of the reactor."""
         log = Spooled()
-        waiting = [entry(n, 1, f"s{n}") for n in (1, 2, 3)]
+        waiting = [entry(n, 1, f"s{n}") for n in range(1, 2 * CHUNK + 4)]
         self.patch(
             log,
             "read_spool",
             lambda after, limit: succeed([e for e in waiting if e.position > after][:limit]),
         )
-        self.assertEqual(self.remember(log), 3)
+        turns = self.count_turns()
+        self.assertEqual(self.remember(log), 103)
+        self.assertEqual(turns, [0, 0])
 
     def test_from_a_spool_that_drains_meanwhile(self) -> None:
         """K-47: an entry on its way from the spool to the log is in one of the two."""
@@ -280,13 +294,7 @@ class RememberTests(RestoreCase):
     def test_others_have_their_turn(self) -> None:
         """A long log is read a part in each turn of the reactor."""
         log = Readable(*(entry(n, 1, f"n{n}") for n in range(1, 10 * CHUNK + 1)))
-        later, turns = self.clock.callLater, []
-
-        def call_later(delay: float, *call: Any) -> Any:
-            turns.append(delay)
-            return later(delay, *call)
-
-        self.patch(self.clock, "callLater", call_later)
+        turns = self.count_turns()
         self.assertEqual(self.remember(log), 10 * CHUNK)
         self.assertEqual(turns, [0] * 10)
 

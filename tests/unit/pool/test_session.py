@@ -29,6 +29,13 @@ class NameTests(SynchronousTestCase):
         else:
             self.assertTrue(valid_username(name))
 
+    def test_each_kind_of_control_character(self) -> None:
+        """K-16: a separator of lines or paragraphs, and half a character, are such too."""
+        for character in "\0\n\x1f\x7f\x80\x9f\u2028\u2029\ud800\udfff":
+            self.assertFalse(valid_username(f"a{character}b"), hex(ord(character)))
+        for character in " \xa0\xad\u200d\u3000\ufeff\U0001f600":
+            self.assertTrue(valid_username(f"a{character}b"), hex(ord(character)))
+
     def test_worker(self) -> None:
         """K-18: what follows the last dot is the worker."""
         for name, parts in {
