@@ -63,6 +63,14 @@ class ScopeTests(SynchronousTestCase):
             self.assertEqual(Session("al.w", scope).scope, scope_key(scope, "al.other"))
         one, other = Session("alice", "session"), Session("alice", "session")
         self.assertNotEqual(one.scope, other.scope)
+        self.assertEqual(one.scope, one.session_id.hex())
+        self.assertEqual([scope_key(scope, "al.w") for scope in ("user", "job")], ["al", ""])
+        self.assertEqual(scope_key("session", "al.w"), "")  # of a session that has no id
+
+    def test_what_is_not_given(self) -> None:
+        session = Session("alice.rig", "user")
+        self.assertEqual((session.username, session.user), ("alice.rig", "alice"))
+        self.assertEqual((session.suffix, session.role, session.shared), ("", "", ()))
 
     def test_enter(self) -> None:
         """K-30: turning to another job and back finds the nonces again."""
