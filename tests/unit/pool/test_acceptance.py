@@ -198,6 +198,18 @@ class ClosingTests(AcceptanceCase):
             self.clock.advance(0.005)
         self.assertEqual(len(self.log.appended), 16)
 
+    def test_what_was_held_back_waits_for_a_place(self) -> None:
+        self.acceptance = self.make(pipeline=1, in_flight=4)
+        for number in range(2):
+            self.add(number, f"n{number}")
+            self.acceptance.flush()
+        self.add(2, "held")
+        self.clock.advance(0.005)
+        self.log.decide()
+        self.assertEqual(len(self.log.appended), 1)  # one is on its way still
+        self.log.decide()
+        self.assertEqual(decode_batch(self.log.appended[0][1]).client_nonces, ["held"])
+
     def test_full_batch_closes_at_once(self) -> None:
         self.acceptance = self.make(size=3)
         for number in range(7):
@@ -310,20 +322,17 @@ class AnsweringTests(AcceptanceCase):
 
         globalLogPublisher.addObserver(see)
         self.addCleanup(globalLogPublisher.removeObserver, see)
+        refused = "Submissions are refused, because the log cannot store them: disk full"
+        accepted = "The log accepts submissions again; 4 were refused meanwhile"
+        full = LogUnavailable("disk full")
         for turn in range(2):
-            lines.clear()
-            for error in (LogUnavailable("disk full"), LogUnavailable("disk full"), None, None):
+            for error, expected in ((full, [refused]), (full, []), (None, [accepted]), (None, [])):
+                lines.clear()
                 self.add(1, f"a{turn}")
                 self.add(2, f"b{turn}")
                 self.acceptance.flush()
                 self.log.decide(error)
-            self.assertEqual(
-                lines,
-                [
-                    "Submissions are refused, because the log cannot store them: disk full",
-                    "The log accepts submissions again; 4 were refused meanwhile",
-                ],
-            )
+                self.assertEqual(lines, expected)
 
     def test_failure_gives_back_what_was_spent(self) -> None:
         """K-46, K-52: a refused one counts for no limit that sessions share."""

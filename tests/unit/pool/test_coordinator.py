@@ -18,7 +18,15 @@ from kupool.pool.jobs import LAST_ID, Job, id_of_clock
 from kupool.pool.restore import restore_jobs
 from kupool.storage.clocks import BootClock
 from tests.fakes.peers import TurnClock
-from tests.fakes.pool_fixture import FRAME, WALL, KeptLog, PoolBench, SteeredJobStore, encode_frame
+from tests.fakes.pool_fixture import (
+    FRAME,
+    WALL,
+    HeldLog,
+    KeptLog,
+    PoolBench,
+    SteeredJobStore,
+    encode_frame,
+)
 
 #: A save reserves so many ids, a note so many, and a restart leaves so many out.
 RESERVE_AHEAD = 1
@@ -156,6 +164,17 @@ class StateTests(SynchronousTestCase):
         coordinator = PoolBench().coordinator
         self.assertEqual((coordinator.rotations, coordinator.problem), (0, ""))
         self.assertEqual((coordinator.stalled, coordinator.age), (False, float("inf")))
+
+    def test_while_the_first_job_is_noted(self) -> None:
+        """K-35: that it cannot be saved does not mean that there will be none."""
+        store, log = SteeredJobStore(), HeldLog()
+        store.broken = True
+        coordinator = PoolBench(store=store, log=log).coordinator
+        started = Deferred.fromCoroutine(coordinator.start())
+        self.assertIn("the store is down", coordinator.problem)
+        self.assertFalse(coordinator.stalled)
+        log.decide(True)
+        self.successResultOf(started)
 
     def test_rotations(self) -> None:
         bench = PoolBench().start()

@@ -15,7 +15,7 @@ from zope.interface.verify import verifyObject
 
 from kupool.bus import Message, Model
 from kupool.bus.local import LocalBus
-from kupool.pool import ACCEPTED, IEvents
+from kupool.pool import ACCEPTED, CLOSED, EVENTS, JOB, OPENED, IEvents
 from kupool.pool.events import BusEvents, accepted_events
 from kupool.pool.judge import Rules
 from kupool.wire.batches import Batch, decode_batch
@@ -206,6 +206,19 @@ class SplitTests(SynchronousTestCase):
 
 class OtherTests(EventCase):
     """A-61: jobs and sessions."""
+
+    def test_topics(self) -> None:
+        """As docs/bus.md has them."""
+        self.assertEqual(EVENTS, "kupool.>")
+        self.assertEqual(
+            (JOB, ACCEPTED, OPENED, CLOSED),
+            (
+                "kupool.job",
+                "kupool.submission.accepted",
+                "kupool.session.opened",
+                "kupool.session.closed",
+            ),
+        )
 
     def test_the_interface(self) -> None:
         self.assertTrue(verifyObject(IEvents, self.events))

@@ -635,6 +635,10 @@ class LingerTests(SynchronousTestCase):
         self.assertTrue(self.transport.reading)
         self.assertFalse(self.transport.disconnecting)
 
+    def test_bytes_of_no_framing_are_not_lost_either(self) -> None:
+        self.connection.end_with(b"HTTP/1.1 400\r\n\r\n")
+        self.assertEqual((self.transport.write_ended, self.transport.disconnecting), (True, False))
+
     def test_what_still_comes_is_dropped(self) -> None:
         self.connection.close(BANNED)
         self.transport.clear()
