@@ -182,6 +182,13 @@ class StateTests(SynchronousTestCase):
         bench.at(60.0)
         self.assertEqual(bench.coordinator.rotations, 3)
 
+    def test_the_age_of_the_newest_job(self) -> None:
+        bench = PoolBench()
+        bench.clock.advance(7.0)
+        bench.start()
+        bench.clock.advance(5.0)
+        self.assertEqual(bench.coordinator.age, 5.0)
+
     def test_how_long_the_process_runs(self) -> None:
         clock = Clock()
         for started, expected in ((-10.0, 10.25), (0.0, 0.25), (5.0, 0.0), (None, 0.0)):
