@@ -193,8 +193,12 @@ class SqliteJobStoreTests(KeepingContract, TestCase):
         await store.load(100)
         await store.save(job(1), 2)
         self.path.with_name(self.path.name + "-ids").write_bytes(b"?" * 4096)
-        again = await self.reopen()
-        self.assertEqual((await again.load(100)).reserved_until, 1002)
+        for damaged in (True, False):  # it is written anew
+            with capturedLogs() as events:
+                again = await self.reopen()
+                self.assertEqual((await again.load(100)).reserved_until, 1002)
+            lines = [str(formatEvent(event)) for event in events]
+            self.assertEqual(any("is damaged" in line for line in lines), damaged)
 
 
 class SteeredJobStoreTests(KeepingContract, TestCase):
