@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 from twisted.logger import capturedLogs, formatEvent
@@ -12,7 +13,7 @@ from zope.interface.verify import verifyObject
 from kupool.pool import IJobStore, SavedJob
 from kupool.pool.jobstore import MemoryJobStore, SqliteJobStore
 from kupool.storage.clocks import YEAR_2024
-from kupool.storage.database import Database
+from kupool.storage.database import Database, DatabaseUnusable
 from tests.fakes.pool_fixture import SteeredJobStore
 from tests.servers.reactor import the_reactor
 
@@ -152,10 +153,10 @@ class SqliteJobStoreTests(KeepingContract, TestCase):
         return await self.reopen()
 
     async def reopen(self) -> SqliteJobStore:
-        database = Database(the_reactor(), self.path, "store")
-        await database.open()
-        self.addCleanup(database.close)
-        return SqliteJobStore(database)
+        self.database = Database(the_reactor(), self.path, "store")
+        await self.database.open()
+        self.addCleanup(self.database.close)
+        return SqliteJobStore(self.database)
 
     async def test_reopen(self) -> None:
         """K-34: all of it outlives the process."""
@@ -175,6 +176,21 @@ class SqliteJobStoreTests(KeepingContract, TestCase):
         self.assertEqual((await again.load(100)).reserved_until, 7)
         await again.save(job(9), 10)
         self.assertEqual((await again.load(100)).reserved_until, 10)
+
+    async def test_reserve_on_a_full_disk(self) -> None:
+        """K-35: an id is reserved although the save before it fails."""
+        store = await self.make_store()
+        await store.load(100)
+        run, gate = self.database.run, Event()
+        await run(lambda connection: connection.execute("PRAGMA max_page_count = 1") and None)
+        first = run(lambda connection: gate.wait(10), alone=True)
+        save, reserved = store.save(job(1, server_nonce="x" * 100_000), 2), store.reserve(7)
+        gate.set()
+        await first
+        with self.assertRaises(DatabaseUnusable):
+            await save
+        await reserved
+        self.assertEqual((await store.load(100)).reserved_until, 7)
 
     async def test_a_reservation_that_cannot_be_used(self) -> None:
         """K-35: the database goes on without it, and the log says so."""

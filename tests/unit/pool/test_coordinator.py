@@ -567,6 +567,18 @@ class RestartTests(SynchronousTestCase):
         expected.append(rotate(1))
         self.assertEqual(self.log.notes(), expected)
 
+    def test_one_note_at_a_time(self) -> None:
+        """Issue 11: none is written while another one is on its way."""
+        log = HeldLog()
+        bench = PoolBench(store=self.store, log=log, clock=self.clock).start()
+        for later, notes in ((5.0, 1), (1.5, 1)):
+            self.clock.advance(later)
+            self.successResultOf(Deferred.fromCoroutine(bench.coordinator.rotate()))
+            self.assertEqual(len(log.appended), notes)
+        log.decide(True)
+        self.successResultOf(Deferred.fromCoroutine(bench.coordinator.rotate()))
+        self.assertEqual(len(log.appended), 2)
+
     def test_neither_saved_nor_noted(self) -> None:
         """Issue 11: a job whose id nobody could know of after a crash does not go out."""
         bench = self.run_pool()
@@ -682,12 +694,12 @@ class OutageTests(SynchronousTestCase):
 
         globalLogPublisher.addObserver(see)
         self.addCleanup(globalLogPublisher.removeObserver, see)
-        for turn, self.store.broken in enumerate((False, True, True, False, False), 1):
+        down, again = "Jobs cannot be saved: the store is down", "Jobs are saved again"
+        steps = ((False, []), (True, [down]), (True, []), (False, [again]), (False, []))
+        for turn, (self.store.broken, expected) in enumerate(steps, 1):
+            lines.clear()
             self.bench.at(30.0 * turn)
-        self.assertEqual(
-            [line for line in lines if line and "saved" in line],
-            ["Jobs cannot be saved: the store is down", "Jobs are saved again"],
-        )
+            self.assertEqual([line for line in lines if line and "saved" in line], expected)
 
     def test_store_that_hangs(self) -> None:
         """K-35: a save that takes too long delays a job by two seconds."""
