@@ -16,7 +16,7 @@ from zope.interface.verify import verifyObject
 from kupool.bus import Message, Model
 from kupool.bus.local import LocalBus
 from kupool.pool import ACCEPTED, CLOSED, EVENTS, JOB, OPENED, IEvents
-from kupool.pool.events import BusEvents, accepted_events
+from kupool.pool.events import BusEvents, NoEvents, accepted_events
 from kupool.pool.judge import Rules
 from kupool.wire.batches import Batch, decode_batch
 from tests.fakes.pool_fixture import WALL, HeldLog, PoolBench
@@ -222,6 +222,17 @@ class OtherTests(EventCase):
 
     def test_the_interface(self) -> None:
         self.assertTrue(verifyObject(IEvents, self.events))
+        self.assertTrue(verifyObject(IEvents, NoEvents()))
+
+    def test_who_wants_accepted_submissions(self) -> None:
+        """A-14: a bus does, until it says that nobody listens."""
+        self.assertFalse(NoEvents().wants_accepted)
+        self.assertTrue(self.events.wants_accepted)
+        self.events.look()
+        self.assertFalse(self.events.wants_accepted)
+        self.listen(ACCEPTED)
+        self.events.look()
+        self.assertTrue(self.events.wants_accepted)
 
     def test_jobs(self) -> None:
         self.listen("kupool.job")
