@@ -148,7 +148,7 @@ class Connection:
         self._slice = SLICE if framing.stream else UNLIMITED
         self._properties: dict[str, object] | None = None
         self._outbox: Outbox | None = None
-        self._writable = True
+        self._writable: bool = True
         self._backlogged_since: float | None = None
         #: The reasons why reading is paused.
         self._read_stops = 0

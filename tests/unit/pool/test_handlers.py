@@ -463,6 +463,13 @@ class AttemptTests(Case):
         self.assertFalse(good.closed)
         self.assertIs(self.bench.manager.refusal("10.0.0.1"), None)
 
+    def test_without_a_limit_nothing_is_too_much(self) -> None:
+        """K-45: 0 turns it off, for the score of the address too."""
+        peer = self.use(attempts=AttemptSettings(0.0, 1.0, 3.0, 1000.0))
+        peer.send(*[peer.submission("a", result="0") for _ in range(20)])
+        self.assertEqual({message["code"] for message in peer.hear()}, {23})
+        self.assertEqual((peer.closed, self.bench.handlers.throttled), (False, 0))
+
     def test_honest_mistakes_never_ban(self) -> None:
         """K-45: the score goes down with time."""
         peer = self.use(attempts=AttemptSettings(1.0, 5.0, 10.0, 10.0, pause=0.0))

@@ -406,7 +406,9 @@ class IdTests(RestoreCase):
                 )
             )
             self.assertEqual(not done.called, waits)
-            self.clock.advance(0.31)
+            self.clock.advance(0.29)
+            self.assertEqual(not done.called, waits)
+            self.clock.advance(0.02)
             self.successResultOf(done)
             self.clock.advance(0.69)
 
