@@ -53,10 +53,12 @@ class SessionTests(SynchronousTestCase):
         self.assertEqual(bench.pool.users, {"user0": 10, "user1": 10, "user2": 10})
         held = [bucket for peer in peers for bucket in peer.connection.context.shared]
         self.assertEqual({bucket.holders for bucket in held}, {10, 30})
-        for peer in peers:
+        peers[0].leave()
+        self.assertEqual(bench.pool.users, {"user0": 9, "user1": 10, "user2": 10})
+        for peer in peers[1:]:
             peer.leave()
         self.assertEqual(bench.pool.sessions, 0)
-        self.assertEqual(bench.pool.users, Counter())
+        self.assertEqual(dict(bench.pool.users), {})
         self.assertEqual(len(bench.channel), 0)
         self.assertEqual(len(bench.manager), 0)
         self.assertEqual({bucket.holders for bucket in held}, {0})
