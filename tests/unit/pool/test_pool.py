@@ -11,6 +11,8 @@ from zope.interface.verify import verifyObject
 
 from kupool.net.interfaces import IConnectionObserver
 from kupool.net.routing.router import IRouter
+from kupool.permissions.grants import parse_grant
+from kupool.permissions.table import PermissionTable
 from kupool.pool.judge import Rules
 from kupool.pool.pool import SessionSettings
 from kupool.settings.declaration import JobSettings, LimitSettings, RateSettings
@@ -76,6 +78,16 @@ class SessionTests(SynchronousTestCase):
         self.assertIsNone(bench.manager.refusal("192.0.2.1"))
         bench.connect()
         self.assertIsNotNone(bench.manager.refusal("192.0.2.1"))
+
+    def test_only_who_may_not_call_all_is_asked_at_each_message(self) -> None:
+        """Issue 15, build 2."""
+        for grants, free, code in (((), True, 31), (("@operator call bus.*",), False, 33)):
+            table = PermissionTable(map(parse_grant, grants))
+            bench = PoolBench(permissions=table).start()
+            peer = bench.connect().authorize()
+            self.assertIs(peer.connection.router is bench.handlers, free)
+            peer.send({"id": 3, "method": "bus.status"})
+            self.assertEqual([message["code"] for message in peer.hear()], [code])
 
     def test_leaves_before_authorize(self) -> None:
         bench = PoolBench().start()
