@@ -233,7 +233,7 @@ class Acceptance:
             connection.around.after_turn(self._look)
             return batch
         batch.timer = self._clock.callLater(self._delay, self._due)
-        if self._watch is None and not self._in_flight:
+        if not self._in_flight:
             self._watch = self._clock.callLater(0, self._look)
         return batch
 
@@ -248,8 +248,8 @@ class Acceptance:
         """
         self._watch = None
         batch = self._open
-        if batch is None or (self._in_flight and not self._instant):
-            return
+        if batch is None:
+            return  # it was full in the turn in which it was opened
         size = len(batch.nonces)
         if self._instant or (size == self._seen and size >= self._last_size):
             self._close()
@@ -368,11 +368,12 @@ class Acceptance:
         self._finish(batch, UNAVAILABLE)
 
     def _finish(self, batch: _Batch, error: ErrorText) -> None:
-        now = self._clock.seconds() if batch.waiters else 0.0
-        for connection, message_id in batch.waiters:
-            self.rejections.add(connection.context.user, error, now)
-            if message_id is not None:
-                connection.send(encode_error(message_id, error))
+        if batch.waiters:
+            now = self._clock.seconds()
+            for connection, message_id in batch.waiters:
+                self.rejections.add(connection.context.user, error, now)
+                if message_id is not None:
+                    connection.send(encode_error(message_id, error))
         if batch.settled is not None:
             batch.settled.tell(None)
         if self._open is None or self._instant:
@@ -380,7 +381,7 @@ class Acceptance:
         if self._held:
             if len(self._in_flight) < self._pipeline:
                 self._close()
-        elif self._watch is None and not self._in_flight:
+        elif not self._in_flight:
             self._watch = self._clock.callLater(0, self._look)
 
 

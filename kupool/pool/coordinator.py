@@ -84,7 +84,7 @@ class Coordinator:
         self._freeing = Chunks(clock, lambda: book.sweep(FREE_PER_TURN))
         #: The highest id that the log certainly contains, and whether a note is being written.
         self._noted = 0
-        self._noted_at = 0.0
+        self._noted_at = -inf
         self._new = True
         self._noting = False
         #: When the newest job of the last run was made, in seconds since the epoch.
@@ -228,8 +228,8 @@ class Coordinator:
 
     async def _rotate(self) -> None:
         job = self._draft(self._server_nonce())
-        saved = await self._save(job)
-        if not saved and not await self._cover(job):
+        await self._save(job)
+        if not await self._cover(job):
             raise RotationFailed(self.problem)
         now = self._clock.seconds()
         if self._book.install(job, now):
@@ -255,7 +255,7 @@ class Coordinator:
             raise RotationFailed(self.problem) from error
 
     async def _cover(self, job: Job) -> bool:
-        """Make sure that the id of an unsaved job is never used again; return whether that
+        """Make sure that the id of a job is never used again, saved or not; return whether that
         succeeded.
 
         The log is tried first. If the log is on the same full disk as the store, the store may
@@ -268,10 +268,7 @@ class Coordinator:
             self._book.confirm(until)
             self._noted = until
             return True
-        if await self._kept(maybeDeferred(self._store.reserve, job.job_id)):
-            self._book.confirm(job.job_id)
-            return True
-        return False
+        return await self._kept(maybeDeferred(self._store.reserve, job.job_id))
 
     async def _kept(self, asked: Deferred[None]) -> bool:
         try:
@@ -308,20 +305,20 @@ class Coordinator:
             lambda failure: self._log.debug("{why}", why=failure.getErrorMessage())
         ).addBoth(done)
 
-    async def _save(self, job: Job) -> bool:
-        """Save a job and earlier unsaved jobs; return whether the job is saved."""
+    async def _save(self, job: Job) -> None:
+        """Save a job and earlier unsaved jobs; the id of a saved job is covered."""
         self._unsaved.append(job.saved())
         del self._unsaved[: -self._book.max_jobs]
-        return await self._save_all()
+        await self._save_all()
 
-    async def _save_all(self) -> bool:
+    async def _save_all(self) -> None:
         await self._saving.acquire()
         try:
-            return await self._save_each()
+            await self._save_each()
         finally:
             self._saving.release()
 
-    async def _save_each(self) -> bool:
+    async def _save_each(self) -> None:
         reserve = self._book.wanted_reservation
         for saved in list(self._unsaved):
             try:
@@ -332,7 +329,7 @@ class Coordinator:
                 if not self.problem:
                     self._log.error("Jobs cannot be saved: {reason}", reason=str(error))
                 self.problem = f"jobs cannot be saved: {error}"
-                return False
+                return
             self._unsaved.remove(saved)
             self._book.confirm(reserve)
         if self.problem:
@@ -341,7 +338,6 @@ class Coordinator:
         # Nobody waits for this: the job is saved, and old jobs do no harm.
         keep = KEPT_HISTORIES * self._book.max_jobs
         self._within(maybeDeferred(self._store.forget, keep)).addErrback(self._not_forgotten)
-        return True
 
     def _within(self, asked: Deferred[Any]) -> Deferred[Any]:
         """Cancel a call that the store does not answer in time."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -164,7 +163,8 @@ class Greeting:
     def _undecided(self, failure: Failure, connection: Connection, message_id: RequestId) -> None:
         """Answer that the password cannot be checked now; the client may try again."""
         failure.trap(TryAgain)
-        wait: float = getattr(failure.value, "wait", 0.0)
+        error: Any = failure.value
+        wait: float = error.wait
         if wait:  # too many logins have failed
             connection.around.owner.turned_away(connection.host)
         connection.send(encode_error(message_id, UNAVAILABLE))
@@ -189,4 +189,4 @@ def _wrong(message: Loose, error: Exception) -> str:
     name = message.params.get("username") if isinstance(message.params, dict) else None
     if not isinstance(name, str):
         return 'authorize needs params with a username, as in {"username":"alice"}'
-    return f"authorize: {describe(error)}" if isinstance(error, msgspec.ValidationError) else ""
+    return f"authorize: {describe(error)}"

@@ -7,7 +7,6 @@ is on the clock of this process, and ages are measured against it.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import chain
 
 from kupool.pool.nonces import JobNonces
 from kupool.pool.saved import SavedJob
@@ -35,7 +34,7 @@ def id_of_clock(wall: float) -> int:
     up the ids.
     """
     seconds = int(wall - YEAR_2024)
-    return seconds if 0 <= seconds <= _LAST_OF_CLOCK else 0
+    return seconds if seconds in range(_LAST_OF_CLOCK + 1) else 0
 
 
 class Job:
@@ -250,10 +249,10 @@ class JobBook:
     def sweep(self, at_least: int) -> bool:
         """Free about this many nonces of retired jobs; returns whether more are left."""
         freed = 0
-        steps = chain.from_iterable(self._retired)
-        for count in steps:
-            freed += count
-            if freed >= at_least:
-                return True
-        self._retired.clear()
+        while self._retired:
+            for count in self._retired[0]:
+                freed += count
+                if freed >= at_least:
+                    return True
+            del self._retired[0]
         return False

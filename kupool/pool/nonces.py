@@ -95,5 +95,5 @@ class JobNonces:
                     yield len(used.shards.pop()) + 1
             else:
                 size = len(used) + 1
-                used.clear()
+                del used
                 yield size

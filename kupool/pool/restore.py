@@ -71,7 +71,8 @@ async def restore_jobs(
     store. Then it cannot be read either.
     """
     if plan is None or extent is None:
-        plan, extent = Plan(Identity("", ()), 0, 0, False), Extent(None, 1, 0, False)
+        plan = Plan(Identity("", ()), 0, 0, keep_jobs=False)
+        extent = Extent(None, 1, 0, holds_data=False)
     book = coordinator.book
     await _begin_above_the_last_second(clock, coordinator)
     saved = await coordinator.load()
@@ -100,7 +101,6 @@ async def restore_jobs(
         last = _last_id(saved, reading.highest_id, coordinator.moment().wall, book.max_jobs)
         coordinator.go_on_above(last)
         coordinator.save_positions(_with_positions(book, extent))
-    book.trim(now)
     return RestoredJobs(len(book), reading.remembered, reading.minutes)
 
 
@@ -215,7 +215,7 @@ class _Reading:
     def _note_ids(self, batch: Batch) -> None:
         # Ids in milliseconds, which a previous release used, are never reached.
         ids = [job_id for job_id in (*batch.job_ids, batch.jobs_until) if job_id <= LAST_ID]
-        self.highest_id = max(self.highest_id, *ids, 0)
+        self.highest_id = max([self.highest_id, *ids])
 
     def note_minutes(self, batches: Iterable[tuple[Entry, Batch]]) -> None:
         """Record where the batches of each minute begin, for minutes that the log holds

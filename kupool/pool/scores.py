@@ -8,7 +8,7 @@ is banned.
 from __future__ import annotations
 
 from collections.abc import Container
-from enum import Enum
+from enum import Enum, auto
 
 from kupool.net.networks import network_of
 from kupool.session.connection import Connection
@@ -22,9 +22,9 @@ THROTTLED_FROM = 0.1
 class AddressStanding(Enum):
     """What to do with a session after a rejected submission."""
 
-    FINE = "fine"
-    THROTTLED = "throttled"
-    BANNED = "banned"
+    FINE = auto()
+    THROTTLED = auto()
+    BANNED = auto()
 
 
 class AddressScores:

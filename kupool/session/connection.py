@@ -46,7 +46,7 @@ from kupool.wire.messages import (
     encode_error,
     encode_result,
 )
-from kupool.wire.packets import MessageTooLarge
+from kupool.wire.packets import UNLIMITED, MessageTooLarge
 
 #: Seconds that a peer has to end its side, once all data has been sent to it.
 LINGER = 1.0
@@ -56,10 +56,6 @@ BUDGET = 64
 
 #: Most bytes of one read that are split at once; more may be thousands of messages.
 SLICE = 8192
-
-
-#: The slice size for a framing whose messages arrive whole.
-_WHOLE = 1 << 62
 
 
 class Dispatcher(Protocol):
@@ -149,10 +145,10 @@ class Connection:
         self._half_close = half_close
         self._encode = framing.encode
         self._splitter: Splitter = self._cut(framing, around.limits().max_frame)
-        self._slice = SLICE if framing.stream else _WHOLE
+        self._slice = SLICE if framing.stream else UNLIMITED
         self._properties: dict[str, object] | None = None
         self._outbox: Outbox | None = None
-        self._writable = True
+        self._writable: bool = True
         self._backlogged_since: float | None = None
         #: The reasons why reading is paused.
         self._read_stops = 0
@@ -259,7 +255,7 @@ class Connection:
         self._splitter = self._cut(framing, self._splitter.max_payload)
         self.framing = framing
         self._encode = framing.encode
-        self._slice = SLICE if framing.stream else _WHOLE
+        self._slice = SLICE if framing.stream else UNLIMITED
 
     def _cut(self, framing: Framing, limit: int) -> Splitter:
         splitter = framing.splitter(limit)
@@ -361,14 +357,14 @@ class Connection:
         while start < len(data) and not self._halted:
             if self.messages_in - before >= BUDGET:
                 self._wait_for_turn()
-                break
+                continue
             self.receive(self._splitter.feed(data[start : start + SLICE]))
             start += SLICE
             if self._splitter.too_large:
                 self._over_limit()
         if start < len(data) and self._held is not None:
             self._later = data[start:]
-            self._slice = -1  # all further data has to wait behind it
+            self._slice = 0  # all further data has to wait behind it
 
     def _over_limit(self) -> None:
         """Close with ``too_large``, unless an earlier message raised the limit meanwhile."""

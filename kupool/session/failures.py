@@ -15,7 +15,6 @@ class PropertyNotFound(KeyError):
     """A connection has no property of this name."""
 
     def __init__(self, name: str) -> None:
-        super().__init__(name)
         self.name = name
 
     def __str__(self) -> str:

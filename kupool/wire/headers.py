@@ -36,8 +36,8 @@ class TlvCodec(Limited):
         super().__init__(max_payload, MAX_LENGTH)
         self.name = name
         self._byteorder: ByteOrder = byteorder
-        self._id_first = order == "id"
-        self._head = Struct("<II" if byteorder == "little" else ">II")
+        self._id_first = {"length": False, "id": True}[order]
+        self._head = Struct({"little": "<II", "big": ">II"}[byteorder])
 
     def pack(self, message: Packable) -> bytes:
         """Return the bytes of one message; data alone gets the id 0."""

@@ -115,7 +115,6 @@ def request_type(method: str, params: type | None) -> type[TypedRequest]:
         tag_field="method",
         tag=method,
         gc=False,
-        kw_only=True,
     )
     return cast(type[TypedRequest], made)
 
@@ -162,14 +161,13 @@ def decode_loosely(payload: bytes) -> Loose | None:
     return Loose(found if known else None, known, message.get("method"), message.get("params"))
 
 
-def describe(error: msgspec.ValidationError, name: str = "") -> str:
+def describe(error: Exception, name: str = "") -> str:
     """Return what was wrong with a request's params, naming the parameter.
 
-    ``name`` is the parameter, if only that one was converted.
+    ``error`` is that of msgspec. ``name`` is the parameter, if only that one was converted.
     """
     found = _VALIDATION.fullmatch(str(error))
-    if found is None:
-        return str(error).replace("`", "")
+    assert found is not None  # it matches every text
     problem, path = found["problem"].replace("`", ""), found["path"] or ""
     if name:
         path = f"{name}{'.' if path and path[0] != '[' else ''}{path}"

@@ -108,8 +108,7 @@ class Buffered:
     def _complete(self, data: bytes) -> bytes:
         """Append to the held bytes; return all of them once there are enough, else nothing."""
         held = self._held
-        if held is None:
-            return b""
+        assert held is not None
         if self.too_large:
             self._spare(held, data)
             return b""
@@ -279,7 +278,7 @@ class LineSplitter(Buffered):
             if len(rest) > self.max_payload + (rest[-1] == 0x0D):
                 self._refuse(data, start)
             else:
-                self._keep(rest, 0, 0)
+                self._held = bytearray(rest)  # the next read says how many are needed
         return out
 
     def _begin(self, lines: Sequence[bytes]) -> None:

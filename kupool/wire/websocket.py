@@ -101,7 +101,6 @@ class _Broken(Exception):
     """The data is not valid WebSocket."""
 
     def __init__(self, code: int) -> None:
-        super().__init__(code)
         self.code = code
 
 
@@ -194,7 +193,7 @@ class FrameReader:
         if width and not (125 if width == 2 else 0xFFFF) < size < 1 << 63:
             raise _Broken(PROTOCOL_ERROR)  # not the shortest encoding, or negative
         end = start + 4 + size
-        if opcode > 7:
+        if opcode >= OP_CLOSE:
             return None if len(data) < end else self._control(opcode, start, end)
         if self._discarding:
             self._kind = 0 if final else opcode or self._kind
@@ -211,7 +210,7 @@ class FrameReader:
     def _check(self, first: int, second: int) -> None:
         """Refuse an invalid frame by its first two bytes."""
         opcode, final = first & 0x0F, first & 0x80
-        if opcode > 7:
+        if opcode >= OP_CLOSE:
             fits = final and second & 0x7F <= MAX_CONTROL and opcode <= OP_PONG
         else:
             fits = opcode <= OP_BINARY and (opcode == OP_CONTINUATION) == bool(self._kind)

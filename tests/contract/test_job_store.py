@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from threading import Event
 from typing import Any
 
+from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import TestCase
 from zope.interface.verify import verifyObject
 
 from kupool.pool import IJobStore, SavedJob
-from kupool.pool.jobstore import RESERVED, UNREADABLE, MemoryJobStore, SqliteJobStore
+from kupool.pool.jobstore import MemoryJobStore, SqliteJobStore
 from kupool.storage.clocks import YEAR_2024
-from kupool.storage.database import Database
+from kupool.storage.database import Database, DatabaseUnusable
 from tests.fakes.pool_fixture import SteeredJobStore
 from tests.servers.reactor import the_reactor
 
@@ -137,7 +139,10 @@ class MemoryJobStoreTests(JobStoreContract, TestCase):
         store = MemoryJobStore(lambda: NOW)
         for n in range(1000):
             await store.save(job(n), n)
-        self.assertLessEqual(len(store.saved), 100)
+        self.assertEqual([saved.job_id for saved in store.saved], list(range(900, 1000)))
+
+    async def test_not_persistent(self) -> None:
+        self.assertFalse((await self.make_store()).persistent)
 
 
 class SqliteJobStoreTests(KeepingContract, TestCase):
@@ -148,10 +153,10 @@ class SqliteJobStoreTests(KeepingContract, TestCase):
         return await self.reopen()
 
     async def reopen(self) -> SqliteJobStore:
-        database = Database(the_reactor(), self.path, "store")
-        await database.open()
-        self.addCleanup(database.close)
-        return SqliteJobStore(database)
+        self.database = Database(the_reactor(), self.path, "store")
+        await self.database.open()
+        self.addCleanup(self.database.close)
+        return SqliteJobStore(self.database)
 
     async def test_reopen(self) -> None:
         """K-34: all of it outlives the process."""
@@ -172,14 +177,44 @@ class SqliteJobStoreTests(KeepingContract, TestCase):
         await again.save(job(9), 10)
         self.assertEqual((await again.load(100)).reserved_until, 10)
 
+    async def test_reserve_on_a_full_disk(self) -> None:
+        """K-35: an id is reserved although the save before it fails."""
+        store = await self.make_store()
+        await store.load(100)
+        run, gate = self.database.run, Event()
+        await run(lambda connection: connection.execute("PRAGMA max_page_count = 1") and None)
+        first = run(lambda connection: gate.wait(10), alone=True)
+        save, reserved = store.save(job(1, server_nonce="x" * 100_000), 2), store.reserve(7)
+        gate.set()
+        await first
+        with self.assertRaises(DatabaseUnusable):
+            await save
+        await reserved
+        self.assertEqual((await store.load(100)).reserved_until, 7)
+
+    async def test_a_reservation_that_cannot_be_used(self) -> None:
+        """K-35: the database goes on without it, and the log says so."""
+        self.path = Path(self.mktemp())
+        file = self.path.with_name(self.path.name + "-ids")
+        file.mkdir()
+        with capturedLogs() as events:
+            store = await self.reopen()
+            self.assertEqual((await store.load(100)).reserved_until, 0)
+        lines = [formatEvent(event) for event in events]
+        self.assertIn(f"{file} cannot be used: Is a directory", lines)
+
     async def test_a_damaged_reservation(self) -> None:
         """K-34: where nobody knows how many ids were given out, many are left out."""
         store = await self.make_store()
         await store.load(100)
         await store.save(job(1), 2)
-        self.path.with_name(self.path.name + RESERVED).write_bytes(b"?" * 4096)
-        again = await self.reopen()
-        self.assertEqual((await again.load(100)).reserved_until, 2 + UNREADABLE)
+        self.path.with_name(self.path.name + "-ids").write_bytes(b"?" * 4096)
+        for damaged in (True, False):  # it is written anew
+            with capturedLogs() as events:
+                again = await self.reopen()
+                self.assertEqual((await again.load(100)).reserved_until, 1002)
+            lines = [str(formatEvent(event)) for event in events]
+            self.assertEqual(any("is damaged" in line for line in lines), damaged)
 
 
 class SteeredJobStoreTests(KeepingContract, TestCase):

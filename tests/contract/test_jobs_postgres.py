@@ -64,5 +64,8 @@ class PostgresJobStoreTests(KeepingContract, TestCase):
     async def test_reserve(self) -> None:
         """K-35: where the database is away, nothing can be kept elsewhere."""
         store = await self.make_store()
-        with self.assertRaises(DatabaseUnavailable):
+        with self.assertRaises(DatabaseUnavailable) as caught:
             await store.reserve(7)
+        self.assertEqual(
+            str(caught.exception), "nothing can be saved while the database is unavailable"
+        )

@@ -21,6 +21,7 @@ from kupool.live.hub import Hub
 from kupool.log import ILog, LogStatus, LogUnavailable
 from kupool.log.memory import MemoryLog
 from kupool.net.manager import ConnectionManager, ServerSettings
+from kupool.permissions.table import PermissionTable
 from kupool.pool import IJobStore, SavedJob, SavedJobs
 from kupool.pool.acceptance import Acceptance, BatchSettings
 from kupool.pool.coordinator import Coordinator
@@ -163,6 +164,7 @@ class PoolBench:
         checkers: Sequence[Any] = (),
         login: LoginSettings | None = None,
         names: Names | None = None,
+        permissions: PermissionTable | None = None,
         interval: float = 30.0,
         window: float = 600.0,
         max_jobs: int = 1000,
@@ -209,6 +211,7 @@ class PoolBench:
             settings=session or SessionSettings(),
             logins=self.logins,
             names=names,
+            permissions=permissions,
         )
         self.manager = ConnectionManager(self.clock, self.pool, ServerSettings(**server))
         self.manager.start()

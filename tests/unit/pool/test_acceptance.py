@@ -49,11 +49,13 @@ class ClosingTests(AcceptanceCase):
         for nonces in ("ab", "cd"):
             for number, nonce in enumerate(nonces):
                 self.add(number, nonce)
+            began = self.clock.seconds()
             self.turn()
             self.turn()
             self.assertEqual(len(self.log.appended), 1)
+            self.assertEqual(self.clock.seconds(), began)
+            self.clock.advance(0.002)
             self.log.decide()
-        self.assertEqual(self.clock.seconds(), 0.0)
 
     def write_ten(self, took: float) -> None:
         """Have a batch of ten written, for which the log takes some seconds."""
@@ -77,6 +79,28 @@ class ClosingTests(AcceptanceCase):
         self.clock.advance(0.0002)
         self.assertEqual(len(self.log.appended), 1)
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_waits_exactly_as_long_as_the_log_takes(self) -> None:
+        self.acceptance = self.make(delay=1.0)
+        self.write_ten(took=0.25)
+        self.add(11, "later")
+        self.turn()
+        self.turn()
+        self.clock.advance(0.125)
+        self.assertEqual(self.log.appended, [])
+        self.clock.advance(0.125)
+        self.assertEqual(len(self.log.appended), 1)
+
+    def test_a_batch_that_failed_tells_no_time_to_wait(self) -> None:
+        for number in range(10):
+            self.add(number, f"n{number}")
+        self.acceptance.flush()
+        self.log.decide(LogUnavailable("no"))
+        self.add(11, "later")
+        self.turn()
+        self.turn()
+        self.turn()
+        self.assertEqual(len(self.log.appended), 1)
 
     def test_waits_anew_when_another_one_arrives(self) -> None:
         """Clients that were answered together submit one after the other."""
@@ -167,6 +191,25 @@ class ClosingTests(AcceptanceCase):
         self.assertEqual(decode_batch(self.log.appended[0][1]).client_nonces, ["l"])
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
+    def test_sixteen_may_wait_for_a_slow_log(self) -> None:
+        """The next one stays open after its delay."""
+        for number in range(17):
+            self.add(number, f"n{number}")
+            self.clock.advance(0.005)
+        self.assertEqual(len(self.log.appended), 16)
+
+    def test_what_was_held_back_waits_for_a_place(self) -> None:
+        self.acceptance = self.make(pipeline=1, in_flight=4)
+        for number in range(2):
+            self.add(number, f"n{number}")
+            self.acceptance.flush()
+        self.add(2, "held")
+        self.clock.advance(0.005)
+        self.log.decide()
+        self.assertEqual(len(self.log.appended), 1)  # one is on its way still
+        self.log.decide()
+        self.assertEqual(decode_batch(self.log.appended[0][1]).client_nonces, ["held"])
+
     def test_full_batch_closes_at_once(self) -> None:
         self.acceptance = self.make(size=3)
         for number in range(7):
@@ -183,19 +226,29 @@ class ClosingTests(AcceptanceCase):
         self.turn()
         self.assertEqual(decode_batch(self.log.appended[0][1]).client_nonces, ["a", "b"])
 
+    def test_instant_log_and_a_full_batch(self) -> None:
+        self.log.instant = True
+        self.acceptance = self.make(size=2)
+        self.add(1, "a")
+        self.add(2, "b")
+        self.turn()
+        self.assertEqual(len(self.log.appended), 1)
+
     def test_batch_ends_with_its_minute(self) -> None:
         """K-69: every submission counts for the UTC minute of its acceptance."""
-        self.acceptance = self.make(delay=30.0)
-        self.clock.advance(59.5)
-        self.add(1, "a")
-        self.clock.rightNow += 0.4
-        self.add(2, "b")
-        self.clock.rightNow += 0.2  # the minute ends with the batch still open
-        self.add(3, "c")
-        self.assertTrue(self.acceptance.settle())
-        batches = [decode_batch(body) for _, body, _ in self.log.appended]
-        self.assertEqual([b.client_nonces for b in batches], [["a", "b"], ["c"]])
-        self.assertEqual([b.at // 60000 for b in batches], [WALL // 60, WALL // 60 + 1])
+        for minute in (WALL // 60, WALL // 60 + 1):
+            self.acceptance = self.make(delay=30.0)
+            self.log.appended.clear()
+            self.clock.rightNow = (minute + 1) * 60 - WALL - 0.5
+            self.add(1, "a")
+            self.clock.rightNow += 0.4
+            self.add(2, "b")
+            self.clock.rightNow = (minute + 1) * 60 - WALL  # the batch is still open
+            self.add(3, "c")
+            self.assertTrue(self.acceptance.settle())
+            batches = [decode_batch(body) for _, body, _ in self.log.appended]
+            self.assertEqual([b.client_nonces for b in batches], [["a", "b"], ["c"]])
+            self.assertEqual([b.at // 60000 for b in batches], [minute, minute + 1])
 
     def test_batch_ids_are_unique(self) -> None:
         for number in range(5):
@@ -210,9 +263,8 @@ class ClosingTests(AcceptanceCase):
     def test_leaves_no_timer_behind(self) -> None:
         self.add(1, "a")
         self.acceptance.flush()
-        self.turn()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
         self.log.decide()
-        self.clock.advance(1)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
 
@@ -235,6 +287,17 @@ class AnsweringTests(AcceptanceCase):
         self.log.decide()
         self.assertEqual([m["id"] for m in self.peer.sent], [0, 1, 2])
         self.assertEqual((self.peer.writes, other.writes), (1, 1))
+
+    def test_each_connection_gets_its_own_answers(self) -> None:
+        """In whatever order the connections submit; what follows directly leaves together."""
+        one, other = self.peer, Peer(self.clock, "bob")
+        for number, peer in enumerate([one, other, one, one, other]):
+            self.add(number, f"n{number}", peer)
+        self.acceptance.flush()
+        self.log.decide()
+        self.assertEqual([m["id"] for m in one.sent], [0, 2, 3])
+        self.assertEqual([m["id"] for m in other.sent], [1, 4])
+        self.assertEqual((one.writes, other.writes), (2, 2))
 
     def test_failure_refuses_and_frees_the_nonce(self) -> None:
         self.add(7, "a")
@@ -259,20 +322,17 @@ class AnsweringTests(AcceptanceCase):
 
         globalLogPublisher.addObserver(see)
         self.addCleanup(globalLogPublisher.removeObserver, see)
+        refused = "Submissions are refused, because the log cannot store them: disk full"
+        accepted = "The log accepts submissions again; 4 were refused meanwhile"
+        full = LogUnavailable("disk full")
         for turn in range(2):
-            lines.clear()
-            for error in (LogUnavailable("disk full"), LogUnavailable("disk full"), None, None):
+            for error, expected in ((full, [refused]), (full, []), (None, [accepted]), (None, [])):
+                lines.clear()
                 self.add(1, f"a{turn}")
                 self.add(2, f"b{turn}")
                 self.acceptance.flush()
                 self.log.decide(error)
-            self.assertEqual(
-                lines,
-                [
-                    "Submissions are refused, because the log cannot store them: disk full",
-                    "The log accepts submissions again; 4 were refused meanwhile",
-                ],
-            )
+                self.assertEqual(lines, expected)
 
     def test_failure_gives_back_what_was_spent(self) -> None:
         """K-46, K-52: a refused one counts for no limit that sessions share."""
@@ -381,6 +441,17 @@ class UnansweredTests(AcceptanceCase):
         self.assertFalse(self.acceptance.used_up)
         self.assertTrue(self.add(5, "e"))
 
+    def test_two_seconds_exactly(self) -> None:
+        self.acceptance = self.make(pipeline=1, in_flight=4, delay=0.25)
+        self.add(1, "a")
+        self.clock.advance(0.25)
+        self.add(2, "b")
+        self.clock.advance(0.25)
+        for now, batches in ((2.125, 1), (2.25, 2)):
+            self.clock.rightNow = now
+            self.turn()
+            self.assertEqual(len(self.log.appended), batches)
+
     def test_slow_again(self) -> None:
         """Once the silence is over, batches gather as before."""
         self.acceptance = self.make(pipeline=2, in_flight=9)
@@ -403,6 +474,7 @@ class UnansweredTests(AcceptanceCase):
         self.assertEqual(self.acceptance.unanswered, 0.0)
         self.add(1, "a")
         self.clock.advance(0.005)
+        self.assertEqual(self.acceptance.unanswered, 0.0)
         self.clock.advance(2.0)
         self.add(2, "b")
         self.acceptance.flush()

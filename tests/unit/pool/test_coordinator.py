@@ -12,11 +12,26 @@ from twisted.logger import formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.log import Identity, Mark, Plan
-from kupool.pool.coordinator import NOTE_EVERY, Coordinator, RotationFailed
-from kupool.pool.jobs import LAST_ID, RESERVE_AHEAD, Job, id_of_clock
-from kupool.pool.restore import JUMP, restore_jobs
+from kupool.pool import SavedJob
+from kupool.pool.coordinator import Coordinator, RotationFailed
+from kupool.pool.jobs import LAST_ID, Job, id_of_clock
+from kupool.pool.restore import restore_jobs
 from kupool.storage.clocks import BootClock
-from tests.fakes.pool_fixture import FRAME, WALL, KeptLog, PoolBench, SteeredJobStore, encode_frame
+from tests.fakes.peers import TurnClock
+from tests.fakes.pool_fixture import (
+    FRAME,
+    WALL,
+    HeldLog,
+    KeptLog,
+    PoolBench,
+    SteeredJobStore,
+    encode_frame,
+)
+
+#: A save reserves so many ids, a note so many, and a restart leaves so many out.
+RESERVE_AHEAD = 1
+NOTE_EVERY = 500
+JUMP = 1000
 
 
 class Random:
@@ -142,6 +157,46 @@ class RotationTests(SynchronousTestCase):
         self.assertEqual(len(bench.published), 4)
 
 
+class StateTests(SynchronousTestCase):
+    """K-95: what the pool says of its jobs."""
+
+    def test_before_the_first_job(self) -> None:
+        coordinator = PoolBench().coordinator
+        self.assertEqual((coordinator.rotations, coordinator.problem), (0, ""))
+        self.assertEqual((coordinator.stalled, coordinator.age), (False, float("inf")))
+
+    def test_while_the_first_job_is_noted(self) -> None:
+        """K-35: that it cannot be saved does not mean that there will be none."""
+        store, log = SteeredJobStore(), HeldLog()
+        store.broken = True
+        coordinator = PoolBench(store=store, log=log).coordinator
+        started = Deferred.fromCoroutine(coordinator.start())
+        self.assertIn("the store is down", coordinator.problem)
+        self.assertFalse(coordinator.stalled)
+        log.decide(True)
+        self.successResultOf(started)
+
+    def test_rotations(self) -> None:
+        bench = PoolBench().start()
+        self.assertEqual(bench.coordinator.rotations, 1)
+        bench.at(60.0)
+        self.assertEqual(bench.coordinator.rotations, 3)
+
+    def test_the_age_of_the_newest_job(self) -> None:
+        bench = PoolBench()
+        bench.clock.advance(7.0)
+        bench.start()
+        bench.clock.advance(5.0)
+        self.assertEqual(bench.coordinator.age, 5.0)
+
+    def test_how_long_the_process_runs(self) -> None:
+        clock = Clock()
+        for started, expected in ((-10.0, 10.25), (0.0, 0.25), (5.0, 0.0), (None, 0.0)):
+            clock.rightNow = 0.25
+            bench = PoolBench(clock=clock, boot=BootClock("boot", clock.seconds, started))
+            self.assertEqual(bench.coordinator.running_for, expected)
+
+
 class ControlTests(SynchronousTestCase):
     """K-32, K-33: at run time."""
 
@@ -217,6 +272,63 @@ class ControlTests(SynchronousTestCase):
         self.successResultOf(Deferred.fromCoroutine(bench.coordinator.stop()))
         bench.at(100.0)
         self.assertEqual(len(bench.published), 1)
+
+    def test_stop_before_the_first_job(self) -> None:
+        store = SteeredJobStore()
+        bench = PoolBench(store=store)
+        self.successResultOf(Deferred.fromCoroutine(bench.coordinator.stop()))
+        self.assertEqual(store.jobs, {})
+
+    def test_stop_after_a_rotation_that_failed(self) -> None:
+        """K-34: it took an id, so the stop releases none."""
+        store = SteeredJobStore()
+        bench = PoolBench(store=store).start()
+        store.broken, store.reserving = True, False
+        bench.at(30.0)
+        bench.at(60.0)
+        self.assertEqual(bench.book.last_id, bench.published[-1].job_id + 1)
+        store.broken = False
+        self.successResultOf(Deferred.fromCoroutine(bench.coordinator.stop()))
+        self.assertEqual(list(store.jobs), [bench.published[0].job_id])
+
+    def test_save_again(self) -> None:
+        """K-35: it asks the store for what is not saved, and only while nothing is being saved."""
+        store = SteeredJobStore()
+        bench = PoolBench(store=store).start()
+        asked: list[int] = []
+        save = store.save
+
+        def noted(job: SavedJob, reserved_until: int) -> Deferred[None]:
+            asked.append(job.job_id)
+            return save(job, reserved_until)
+
+        self.patch(store, "save", noted)
+        store.hanging = True
+        bench.at(30.0)
+        bench.coordinator.save_again()
+        bench.at(32.0)
+        second = bench.published[-1].job_id
+        self.assertEqual(asked, [second])
+        store.hanging = False
+        bench.coordinator.save_again()
+        self.assertEqual((asked, list(store.jobs)), ([second] * 2, [second - 1, second]))
+        self.patch(store, "forget", self.fail)
+        bench.coordinator.save_again()
+        self.assertEqual(asked, [second] * 2)
+
+    def test_retired_nonces_are_freed_in_parts(self) -> None:
+        """K-50: 5,000 in each turn; a name counts as one beside its nonces."""
+        clock = TurnClock()
+        bench = PoolBench(clock=clock).start()
+        job = bench.book.current
+        assert job is not None
+        for n in range(2600):
+            job.nonces.scope(f"user{n}").reserve("n", 1)
+        bench.book.retire(job)
+        bench.coordinator.free()
+        self.assertEqual(len(job.nonces), 2600)
+        clock.turn()
+        self.assertEqual(len(job.nonces), 100)
 
 
 class RestartTests(SynchronousTestCase):
@@ -295,6 +407,13 @@ class RestartTests(SynchronousTestCase):
         self.assertEqual([job.job_id for job in again.published], [third])
         self.advance_to(90.0)
         self.assertEqual([job.job_id for job in again.published], [third, third + 1])
+
+    def test_a_job_that_is_due(self) -> None:
+        """K-34: then the next one comes at once."""
+        bench = self.run_pool()
+        self.stop(bench)
+        self.advance_to(30.0)
+        self.assertEqual([job.job_id for job in self.run_pool().published], [self.first_id() + 1])
 
     def test_long_away(self) -> None:
         """K-34, K-29: what is too old has left the history, and a new job comes at once."""
@@ -448,6 +567,18 @@ class RestartTests(SynchronousTestCase):
         expected.append(rotate(1))
         self.assertEqual(self.log.notes(), expected)
 
+    def test_one_note_at_a_time(self) -> None:
+        """Issue 11: none is written while another one is on its way."""
+        log = HeldLog()
+        bench = PoolBench(store=self.store, log=log, clock=self.clock).start()
+        for later, notes in ((5.0, 1), (1.5, 1)):
+            self.clock.advance(later)
+            self.successResultOf(Deferred.fromCoroutine(bench.coordinator.rotate()))
+            self.assertEqual(len(log.appended), notes)
+        log.decide(True)
+        self.successResultOf(Deferred.fromCoroutine(bench.coordinator.rotate()))
+        self.assertEqual(len(log.appended), 2)
+
     def test_neither_saved_nor_noted(self) -> None:
         """Issue 11: a job whose id nobody could know of after a crash does not go out."""
         bench = self.run_pool()
@@ -467,6 +598,8 @@ class RestartTests(SynchronousTestCase):
         self.store.broken = self.log.broken = True
         self.advance_to(125.0)
         self.assertEqual(len(bench.published), 5)
+        self.assertIn("the store is down", bench.coordinator.problem)
+        self.assertFalse(bench.coordinator.stalled)
         last = bench.published[-1].job_id
         self.assertEqual(self.store.in_file, last)
         self.crash(bench)
@@ -561,12 +694,12 @@ class OutageTests(SynchronousTestCase):
 
         globalLogPublisher.addObserver(see)
         self.addCleanup(globalLogPublisher.removeObserver, see)
-        for turn, self.store.broken in enumerate((False, True, True, False, False), 1):
+        down, again = "Jobs cannot be saved: the store is down", "Jobs are saved again"
+        steps = ((False, []), (True, [down]), (True, []), (False, [again]), (False, []))
+        for turn, (self.store.broken, expected) in enumerate(steps, 1):
+            lines.clear()
             self.bench.at(30.0 * turn)
-        self.assertEqual(
-            [line for line in lines if line and "saved" in line],
-            ["Jobs cannot be saved: the store is down", "Jobs are saved again"],
-        )
+            self.assertEqual([line for line in lines if line and "saved" in line], expected)
 
     def test_store_that_hangs(self) -> None:
         """K-35: a save that takes too long delays a job by two seconds."""

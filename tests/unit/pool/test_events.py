@@ -8,14 +8,15 @@ from typing import Any
 
 from twisted.internet.defer import fail
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs, formatEvent
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from kupool.bus import Message, Model
 from kupool.bus.local import LocalBus
-from kupool.pool import ACCEPTED, IEvents
-from kupool.pool.events import BusEvents, accepted_events
+from kupool.pool import ACCEPTED, CLOSED, EVENTS, JOB, OPENED, IEvents
+from kupool.pool.events import BusEvents, NoEvents, accepted_events
 from kupool.pool.judge import Rules
 from kupool.wire.batches import Batch, decode_batch
 from tests.fakes.pool_fixture import WALL, HeldLog, PoolBench
@@ -141,6 +142,25 @@ class AcceptedTests(EventCase):
             self.assertEqual(peer.hear()[-1], {"id": 9, "result": True})
             self.assertEqual(len(self.flushLoggedErrors(OSError, ValueError)), 1)
 
+    def test_a_bus_that_fails_is_logged(self) -> None:
+        """A-61: with what failed."""
+        self.listen(ACCEPTED)
+        lines = []
+        for broken in (lambda *a, **k: fail(OSError("away")), self.refuse):
+            self.patch(self.bus, "publish_unreliable_all", broken)
+            with capturedLogs() as events:
+                self.submit(f"a{id(broken)}")
+                self.log.decide(True)
+            lines += [formatEvent(event) for event in events if "log_failure" in event]
+            self.flushLoggedErrors()
+        self.assertEqual(
+            lines,
+            [
+                "An event could not be published",
+                "An event of topic kupool.submission.accepted could not be published",
+            ],
+        )
+
     def refuse(self, *message: object, **headers: object) -> Any:
         raise ValueError("too large")
 
@@ -187,8 +207,32 @@ class SplitTests(SynchronousTestCase):
 class OtherTests(EventCase):
     """A-61: jobs and sessions."""
 
+    def test_topics(self) -> None:
+        """As docs/bus.md has them."""
+        self.assertEqual(EVENTS, "kupool.>")
+        self.assertEqual(
+            (JOB, ACCEPTED, OPENED, CLOSED),
+            (
+                "kupool.job",
+                "kupool.submission.accepted",
+                "kupool.session.opened",
+                "kupool.session.closed",
+            ),
+        )
+
     def test_the_interface(self) -> None:
         self.assertTrue(verifyObject(IEvents, self.events))
+        self.assertTrue(verifyObject(IEvents, NoEvents()))
+
+    def test_who_wants_accepted_submissions(self) -> None:
+        """A-14: a bus does, until it says that nobody listens."""
+        self.assertFalse(NoEvents().wants_accepted)
+        self.assertTrue(self.events.wants_accepted)
+        self.events.look()
+        self.assertFalse(self.events.wants_accepted)
+        self.listen(ACCEPTED)
+        self.events.look()
+        self.assertTrue(self.events.wants_accepted)
 
     def test_jobs(self) -> None:
         self.listen("kupool.job")

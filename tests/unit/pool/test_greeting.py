@@ -6,13 +6,21 @@ import json
 
 from twisted.cred.checkers import FilePasswordDB, InMemoryUsernamePasswordDatabaseDontUse
 from twisted.cred.credentials import IUsernamePassword
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
 
-from kupool.accounts.authenticator import Authenticator, CannotTell, NoUsableChecker
+from kupool.accounts.authenticator import (
+    Authenticator,
+    CannotTell,
+    IQuickChecker,
+    NoUsableChecker,
+)
 from kupool.accounts.login_guard import LoginSettings
 from kupool.errors import UNAVAILABLE, RequestError
+from kupool.permissions.grants import parse_grant
+from kupool.permissions.table import PermissionTable
 from kupool.pool.pool import SessionSettings
 from tests.fakes.pool_fixture import FRAME, LINE, PoolBench, encode_frame
 
@@ -132,6 +140,7 @@ class AuthorizeTests(SynchronousTestCase):
         peer.send({"id": 2, "method": "authorize", "params": {"username": "bob"}})
         answer = peer.hear()[0]
         self.assertEqual((answer["id"], answer["code"]), (2, 36))
+        self.assertEqual(answer["error"], "already exists: this connection is authorized")
         self.assertEqual(peer.connection.context.username, "alice")
 
 
@@ -149,6 +158,23 @@ class DetailTests(SynchronousTestCase):
         """K-14"""
         for data in (b"{bad", b"[1,2]", b'{"id":1,"method":"authorize"'):
             self.assertEqual(self.details(data), ["the first message is not a JSON request"])
+
+    def test_an_opcode_that_carries_no_message(self) -> None:
+        """K-14"""
+        peer = PoolBench().start().connect(FRAME)
+        peer.send_bytes(encode_frame(b"x", 0x9))
+        peer.hear()
+        self.assertEqual(peer.details, ["the first message must be authorize"])
+
+    def test_an_authorize_that_is_not_permitted(self) -> None:
+        """Issue 15, build 2: the rule is about the user, whatever the worker is."""
+        grants = map(parse_grant, ("@operator call authorize", "alice call authorize"))
+        table = PermissionTable(grants)
+        bench = PoolBench(permissions=table).start()
+        self.assertEqual(bench.connect().authorize("alice.rig").closes, [])
+        peer = bench.connect().authorize("bob.alice")
+        self.assertEqual(peer.closes, ["unauthorized"])
+        self.assertEqual(peer.details, ["authorize is not permitted to the role anonymous"])
 
     def test_an_authorize_that_does_not_fit(self) -> None:
         """K-14, K-16"""
@@ -359,6 +385,7 @@ class PasswordTests(SynchronousTestCase):
         self.assertEqual(peer.messages[0], error)
         self.assertEqual(peer.messages[1]["params"]["code"], 4103)
         self.assertTrue(peer.messages[1]["params"]["reconnect"])
+        self.assertNotIn("retry_after", peer.messages[1]["params"])  # nobody knows when
         self.assertTrue(peer.closed)
         self.assertEqual(bench.pool.sessions, 0)
         self.assertEqual(len(self.flushLoggedErrors(CannotTell)), 1)
@@ -384,6 +411,7 @@ class PasswordTests(SynchronousTestCase):
         self.assertTrue(self.turned_away(bench))
         peer = bench.connect().authorize("alice", password="secret")
         self.assertEqual(peer.messages[1]["params"]["code"], 4103)
+        self.assertEqual(peer.messages[1]["params"]["retry_after"], 50.0)
         self.assertTrue(self.turned_away(bench))
         bench.connect().send({"id": 1, "method": "submit"})
         self.assertTrue(self.turned_away(bench))
@@ -399,6 +427,15 @@ class PasswordTests(SynchronousTestCase):
         peer = bench.connect().authorize("alice", password="secret")
         self.assertEqual(peer.messages[1]["params"]["code"], 4103)
         self.assertFalse(self.turned_away(bench))
+
+    def test_a_login_that_fails_in_another_way(self) -> None:
+        """It ends the connection, and the log has what failed."""
+        bench = self.bench_with(SlowChecker())
+        assert bench.logins is not None
+        self.patch(bench.logins, "check", lambda *given: fail(RuntimeError("broken")))
+        peer = bench.connect().authorize("alice")
+        self.assertEqual((peer.messages, peer.transport.aborted), ([], True))
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
 
     def test_no_usable_checker(self) -> None:
         class Other:
@@ -428,6 +465,24 @@ class PasswordTests(SynchronousTestCase):
         self.assertEqual(heard[-1]["error"], "unknown method")
         self.assertTrue(peer.transport.reading)
 
+    def test_a_password_that_is_known_is_not_checked_again(self) -> None:
+        """K-17: the answer comes at once."""
+
+        @implementer(IQuickChecker)
+        class Quick(SlowChecker):
+            def quick(self, username: str, password: str) -> str:
+                return "worker" if (username, password) == ("alice", "p") else ""
+
+            def owner(self, token: str) -> tuple[str, str] | None:
+                return None
+
+            def role_of(self, username: str) -> str:
+                return ""
+
+        checker = Quick()
+        self.assert_in(self.bench_with(checker), "alice.rig", password="p")
+        self.assertEqual(checker.asked, [])
+
     def test_refused_with_messages_waiting(self) -> None:
         """K-14: after a wrong password nothing that waited is answered."""
         from twisted.cred.error import UnauthorizedLogin
@@ -436,6 +491,7 @@ class PasswordTests(SynchronousTestCase):
         peer = self.bench_with(checker).connect()
         authorize = {"id": 1, "method": "authorize", "params": {"username": "alice"}}
         peer.send(authorize, {"id": 2, "method": "ping"})
+        self.assertEqual(checker.asked[0][:2], (b"alice", b""))
         checker.asked[0][2].errback(UnauthorizedLogin())
         self.assertEqual([m["id"] for m in peer.hear()], [1, None])
         self.assertEqual(peer.closes, ["unauthorized"])

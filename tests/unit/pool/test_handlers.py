@@ -203,6 +203,34 @@ class SubmitTests(Case):
             self.assertEqual(peer.hear()[0]["code"], 32, params)
         self.check(peer.submit("a"), ACCEPTED)
 
+    def test_a_nonce_of_the_wrong_type_is_no_duplicate(self) -> None:
+        """K-10: whatever nonces were used."""
+        peer = self.use(rules=NO_WINDOW, attempts=NO_ATTEMPTS)
+        for nonce in ("!", "5", "None"):
+            self.check(peer.submit(nonce), ACCEPTED)
+        for wrong in (5, None, []):
+            message = peer.submission("a")
+            peer.send({**message, "params": {**message["params"], "client_nonce": wrong}})
+            self.check(peer.hear()[0], INVALID)
+
+    def test_a_duplicate_with_a_result_of_the_wrong_type(self) -> None:
+        """K-10, K-40: it is judged in the usual order."""
+        peer = self.use(rules=NO_WINDOW, attempts=NO_ATTEMPTS)
+        self.check(peer.submit("a"), ACCEPTED)
+        message = peer.submission("a")
+        peer.send({**message, "params": {**message["params"], "result": 7}})
+        self.check(peer.hear()[0], DUPLICATE)
+
+    def test_by_the_general_path(self) -> None:
+        """A router that stands before this one passes submissions on to its handler."""
+        peer = self.use(rules=NO_WINDOW)
+        router = self.bench.handlers.router
+        self.assertEqual([route.key for route in router.routes], ["submit", "ping", "authorize"])
+        peer.connection.router = router
+        self.check(peer.submit("a"), ACCEPTED)
+        self.check(peer.submit("a"), DUPLICATE)
+        self.check(peer.submit("b", result="0" * 64), INVALID)
+
     def test_other_methods(self) -> None:
         """K-10: an unknown method is answered; ping is too."""
         peer = self.use()
@@ -306,6 +334,8 @@ class WindowTests(Case):
         self.check(peer.submit("a"), ACCEPTED)
         self.check(near.submit("b"), FREQUENT)
         self.check(far.submit("c"), ACCEPTED)
+        for nonce in "de":  # on Unix sockets, which have no address
+            self.check(self.bench.connect(host="").authorize("dave").submit(nonce), ACCEPTED)
 
     def test_limits_off(self) -> None:
         """K-44, K-45: 0 turns each limit off."""
@@ -358,6 +388,8 @@ class AttemptTests(Case):
         peer = self.use(attempts=AttemptSettings(1.0, 1.0, 10.0, 1000.0, pause=2.0))
         peer.send(*[peer.submission("a", result="0") for _ in range(3)])
         self.assertEqual((len(peer.hear()), self.bench.handlers.throttled), (3, 1))
+        counts = self.bench.manager.refusals.counts
+        self.assertEqual(counts, {"submissions, throttled after too many rejected ones": 1})
         peer.send({"id": 8, "method": "ping"})
         self.bench.clock.advance(1.9)
         self.assertEqual(peer.hear(), [])
@@ -430,6 +462,13 @@ class AttemptTests(Case):
         good.send(*[good.submission("a", result="0") for _ in range(5)])
         self.assertFalse(good.closed)
         self.assertIs(self.bench.manager.refusal("10.0.0.1"), None)
+
+    def test_without_a_limit_nothing_is_too_much(self) -> None:
+        """K-45: 0 turns it off, for the score of the address too."""
+        peer = self.use(attempts=AttemptSettings(0.0, 1.0, 3.0, 1000.0))
+        peer.send(*[peer.submission("a", result="0") for _ in range(20)])
+        self.assertEqual({message["code"] for message in peer.hear()}, {23})
+        self.assertEqual((peer.closed, self.bench.handlers.throttled), (False, 0))
 
     def test_honest_mistakes_never_ban(self) -> None:
         """K-45: the score goes down with time."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.pool import SavedJob
-from kupool.pool.jobs import LAST_ID, RESERVE_AHEAD, Job, JobBook, JobIdsUsedUp, id_of_clock
+from kupool.pool.jobs import LAST_ID, Job, JobBook, JobIdsUsedUp, id_of_clock
 from kupool.storage.clocks import YEAR_2024
 
 
@@ -67,6 +67,15 @@ class HistoryTests(SynchronousTestCase):
         self.assertTrue(book.over_limit)
         self.assertEqual(book.relieve(), jobs[:1])
 
+    def test_the_bound(self) -> None:
+        """K-50: so many may be remembered, names and nonces together."""
+        book = JobBook(1e9, 1000, 100)
+        (job,) = filled(book, 1)
+        job.nonces.scope("ann")
+        for remembered, over in ((99, False), (100, True)):
+            job.remembered = remembered
+            self.assertEqual(book.over_limit, over)
+
     def test_no_bound(self) -> None:
         book = JobBook(1e9, 1000, 0)
         filled(book, 2)[0].remembered = 10**9
@@ -87,6 +96,29 @@ class HistoryTests(SynchronousTestCase):
         # Each frees the 11 of one scope after the other until it has 200.
         self.assertEqual(turns, 6)
         self.assertFalse(book.sweep(200))
+
+    def test_a_sweep_frees_no_less_than_it_is_told(self) -> None:
+        book = JobBook(1e9, 1, 0)
+        (job,) = filled(book, 1)
+        for user in ("ann", "bob", "carol"):
+            job.nonces.scope(user).reserve("n", 1)
+        book.retire(job)
+        self.assertTrue(book.sweep(2))  # a nonce and its scope
+        self.assertEqual(len(job.nonces), 2)
+        self.assertTrue(book.sweep(3))
+        self.assertEqual(len(job.nonces), 0)
+        self.assertFalse(book.sweep(1))
+
+    def test_a_sweep_goes_through_several_jobs(self) -> None:
+        book = JobBook(1e9, 3, 0)
+        jobs = filled(book, 3)
+        for job in jobs:
+            job.nonces.scope("ann").reserve("n", 1)
+            book.retire(job)
+        self.assertTrue(book.sweep(4))
+        self.assertEqual([len(job.nonces) for job in jobs], [0, 0, 1])
+        self.assertFalse(book.sweep(4))
+        self.assertEqual(len(jobs[2].nonces), 0)
 
 
 class ClockTests(SynchronousTestCase):
@@ -130,9 +162,8 @@ class IdTests(SynchronousTestCase):
         self.assertFalse(book.covered(job))
         book.confirm(book.wanted_reservation)
         self.assertTrue(book.covered(job))
-        for _ in range(RESERVE_AHEAD):
-            job = book.draft("x", 0.0, 0.0)
-        self.assertTrue(book.covered(job))
+        # A save reserves one id more.
+        self.assertTrue(book.covered(book.draft("x", 0.0, 0.0)))
         self.assertFalse(book.covered(book.draft("x", 0.0, 0.0)))
 
     def test_skip_to(self) -> None:

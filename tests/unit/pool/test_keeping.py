@@ -65,6 +65,12 @@ class ChoiceTests(SynchronousTestCase):
         self.assertEqual([kept.age for kept in choice.kept], [20.0, 10.0])
         self.assertEqual(choice.after, 4)
 
+    def test_what_is_as_old_as_the_window(self) -> None:
+        """K-29: it is still in the history."""
+        jobs = [saved(1, 1, 601), saved(2, 2, 600), saved(3, 3, 0)]
+        choice = choose(jobs, PLAN, extent(1, 20), NOW, window=600.0)
+        self.assertEqual([kept.job.job_id for kept in choice.kept], [2, 3])
+
     def test_what_is_too_old(self) -> None:
         """K-29: what has left the history need not be read, but the newest is kept."""
         jobs = [saved(1, 1, 5000), saved(2, 11, 700), saved(3, 12, 650)]
@@ -84,12 +90,14 @@ class AgeTests(SynchronousTestCase):
 
     def test_since_the_same_boot(self) -> None:
         for wall in (0.0, WALL - 100, WALL, WALL + 1e6):
-            self.assertEqual(self.age(saved(1, 0, 30), NOW._replace(wall=wall)), 30.0)
+            for ago in (30.0, 0.5, 0.0):
+                self.assertEqual(self.age(saved(1, 0, ago), NOW._replace(wall=wall)), ago)
 
     def test_after_a_reboot(self) -> None:
         now = Moment(WALL, "other", 40.0)
         self.assertEqual(self.age(saved(1, 0, 30), now), 30.0)
         self.assertEqual(self.age(saved(1, 0, 30, boot=None), now), 30.0)
+        self.assertEqual(self.age(saved(1, 0, 0), now), 0.0)
 
     def test_a_wall_clock_before_the_newest_save(self) -> None:
         now = Moment(WALL - 25, "other", 40.0)

@@ -9,11 +9,21 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.net.transport.proxied import TrustedProxies
-from kupool.pool.names import MAX_LOOKUPS, Names, NameSettings
+from kupool.pool.names import Names, NameSettings
+from kupool.settings.declaration import LimitSettings
 from tests.fakes.pool_fixture import PoolBench
 
 ADDRESS = "too many new names of one address"
 ALL = "too many new names"
+
+
+class DefaultTests(SynchronousTestCase):
+    """Issue 14: without settings it does what the table of settings says."""
+
+    def test_defaults(self) -> None:
+        limits = LimitSettings()
+        declared = NameSettings(limits.new_names, 10_000, limits.new_names_per_ip, 5_000)
+        self.assertEqual(NameSettings(), declared)
 
 
 class NameTests(SynchronousTestCase):
@@ -55,6 +65,15 @@ class NameTests(SynchronousTestCase):
             self.admit(names, f"name{n}")
         self.assertEqual(list(names._remembered), ["name2", "name3", "name4", "name5"])
 
+    def test_who_was_here_last_is_remembered_longest(self) -> None:
+        names = self.make(at_once=2)
+        self.in_store = {f"old{n}" for n in range(9)}
+        found = [self.admit(names, name) for name in ("one", "two", "old0", "old1", "one")]
+        self.assertEqual(found, [""] * 5)
+        self.clock.advance(10.0)  # allows one more
+        found = [self.admit(names, name) for name in ("three", "one", "two")]
+        self.assertEqual(found, ["", "", ALL])
+
     def test_a_name_with_counts_comes_back(self) -> None:
         """The store is only asked where new names have no more allowance."""
         names = self.make()
@@ -65,6 +84,10 @@ class NameTests(SynchronousTestCase):
         found = [self.admit(names, f"old{n}") for n in range(5)]
         self.assertEqual(found, [""] * 4 + [ALL])  # these have a limit, too
         self.assertEqual(self.admit(names, "new"), ALL)
+        self.clock.advance(15.0)  # a minute allows as many again
+        found = [self.admit(names, f"old{n}") for n in range(4, 6)]
+        self.assertEqual(found, ["", ""])  # one more of the old, one of the new
+        self.assertEqual(self.admit(names, "old6"), ALL)
 
     def test_one_address_has_its_own_limit(self) -> None:
         names = self.make(a_minute=0, a_minute_per_address=6, at_once_per_address=2)
@@ -73,6 +96,8 @@ class NameTests(SynchronousTestCase):
         self.assertEqual(self.admit(names, "name0"), "")
         self.assertEqual(self.admit(names, "other", "192.0.2.2"), "")
         self.assertEqual(self.admit(names, "unix", ""), "")
+        self.clock.advance(10.0)
+        self.assertEqual([self.admit(names, f"more{n}") for n in range(2)], ["", ADDRESS])
 
     def test_proxies_are_not_limited_as_an_address(self) -> None:
         names = self.make(
@@ -89,9 +114,11 @@ class NameTests(SynchronousTestCase):
         names._counted = lambda name: fail(OSError("away"))
         self.assertEqual(self.admit(names, "two"), ALL)
         names._counted = lambda name: Deferred()
-        late = [names.admit(f"name{n}", "") for n in range(MAX_LOOKUPS + 1)]
+        late = [names.admit(f"name{n}", "") for n in range(101)]  # 100 are asked for at a time
         self.assertEqual(late[-1], ALL)
-        self.clock.advance(5.0)
+        self.clock.advance(4.9)
+        self.assertNoResult(late[0])
+        self.clock.advance(0.1)
         for answer in late[:-1]:
             assert isinstance(answer, Deferred)
             self.assertEqual(self.successResultOf(answer), ALL)
@@ -134,8 +161,10 @@ class AuthorizeTests(SynchronousTestCase):
     def test_known_to_the_store(self) -> None:
         self.bench.connect().authorize("one")
         other = self.bench.connect().authorize("two")
+        other.send({"id": 2, "method": "ping"})
+        self.assertEqual(other.hear(), [])
         self.answers[0].callback(True)
-        other.hear()
+        self.assertEqual([message["id"] for message in other.hear()], [1, None, 2])
         self.assertEqual(other.submit("n")["result"], True)
 
     def test_gone_before_the_store_answers(self) -> None:

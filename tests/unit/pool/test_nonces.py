@@ -51,12 +51,12 @@ class ScopeTests(SynchronousTestCase):
 
     def test_large(self) -> None:
         """K-50: a large scope is kept in many small parts, and forgets nothing."""
-        scope, count = NonceScope(), nonces.SHARD_ABOVE + 1000
+        scope, count = NonceScope(), 51_000
         for i in range(count):
             scope.reserve(f"n{i}", i)
         self.assertNotIsInstance(scope.used, dict)
         self.assertEqual(len(scope.used), count)
-        for i in (0, 1, nonces.SHARD_ABOVE, count - 1):
+        for i in (0, 1, 50_000, count - 1):
             self.assertEqual(scope.used.get(f"n{i}"), i)
         largest = max(map(len, scope.used.shards))  # type: ignore[union-attr]
         self.assertLess(largest, count // 100)
@@ -83,14 +83,22 @@ class JobNoncesTests(SynchronousTestCase):
             for n in range(10 * i):
                 scope.reserve(f"n{n}", 1)
         large = job.scope("large")
-        for n in range(nonces.SHARD_ABOVE + 1):
+        for n in range(50_001):
             large.reserve(f"n{n}", 1)
         steps = list(job.dismantle())
         self.assertEqual(len(job), 0)
         self.assertEqual(len(large.used), 0)
         # Each scope, or shard of one, counts as one beside its nonces.
-        self.assertEqual(sum(steps), 30 + nonces.SHARD_ABOVE + 1 + 3 + 256)
+        self.assertEqual(sum(steps), 30 + 50_001 + 3 + 256)
         self.assertLess(max(steps), 1000)
+
+    def test_a_scope_of_50_000_nonces_is_one_dictionary(self) -> None:
+        """K-50: a larger one is divided into 256."""
+        job = JobNonces()
+        scope = job.scope("large")
+        for n in range(50_000):
+            scope.reserve(f"n{n}", 1)
+        self.assertEqual(list(job.dismantle()), [50_001])
 
 
 class MemoryTests(SynchronousTestCase):
@@ -112,7 +120,7 @@ class MemoryTests(SynchronousTestCase):
 
     def test_bytes_of_a_nonce(self) -> None:
         """K-50: at most 250 bytes with a nonce of 24 characters, one user or many."""
-        for users, each in ((1, 5000), (20, 250), (1, nonces.SHARD_ABOVE + 1000)):
+        for users, each in ((1, 5000), (20, 250), (1, 51_000)):
             cost = self.bytes_each(users, each, 24)
             print(f"{users} users, {each} nonces each: {cost:.0f} bytes a nonce")
             self.assertLess(cost, 250)

@@ -38,7 +38,9 @@ class NoteTests(SynchronousTestCase):
     def test_a_note(self) -> None:
         self.successResultOf(self.notes.write(700))
         (body,) = self.bodies()
-        self.assertEqual(decode_batch(body).jobs_until, 700)
+        note = decode_batch(body)
+        self.assertEqual((note.batch, note.at), ("run-jobs-1", WALL * 1000))
+        self.assertEqual(note.jobs_until, 700)
         self.assertTrue(self.notes.durable)
         self.assertEqual(self.notes.position, 1)
 

@@ -11,6 +11,8 @@ from zope.interface.verify import verifyObject
 
 from kupool.net.interfaces import IConnectionObserver
 from kupool.net.routing.router import IRouter
+from kupool.permissions.grants import parse_grant
+from kupool.permissions.table import PermissionTable
 from kupool.pool.judge import Rules
 from kupool.pool.pool import SessionSettings
 from kupool.settings.declaration import JobSettings, LimitSettings, RateSettings
@@ -53,10 +55,12 @@ class SessionTests(SynchronousTestCase):
         self.assertEqual(bench.pool.users, {"user0": 10, "user1": 10, "user2": 10})
         held = [bucket for peer in peers for bucket in peer.connection.context.shared]
         self.assertEqual({bucket.holders for bucket in held}, {10, 30})
-        for peer in peers:
+        peers[0].leave()
+        self.assertEqual(bench.pool.users, {"user0": 9, "user1": 10, "user2": 10})
+        for peer in peers[1:]:
             peer.leave()
         self.assertEqual(bench.pool.sessions, 0)
-        self.assertEqual(bench.pool.users, Counter())
+        self.assertEqual(dict(bench.pool.users), {})
         self.assertEqual(len(bench.channel), 0)
         self.assertEqual(len(bench.manager), 0)
         self.assertEqual({bucket.holders for bucket in held}, {0})
@@ -66,6 +70,24 @@ class SessionTests(SynchronousTestCase):
         peer = PoolBench().connect()
         peer.send({"id": 1, "method": "authorize", "params": {"username": "ann"}})
         self.assertEqual(peer.raw(), b'{"id":1,"result":true}\n')
+
+    def test_who_has_authorized_takes_no_place_of_others(self) -> None:
+        """K-15: of one address, so many may not have authorized yet."""
+        bench = PoolBench(max_unauthorized_per_ip=1).start()
+        bench.connect().authorize()
+        self.assertIsNone(bench.manager.refusal("192.0.2.1"))
+        bench.connect()
+        self.assertIsNotNone(bench.manager.refusal("192.0.2.1"))
+
+    def test_only_who_may_not_call_all_is_asked_at_each_message(self) -> None:
+        """Issue 15, build 2."""
+        for grants, free, code in (((), True, 31), (("@operator call bus.*",), False, 33)):
+            table = PermissionTable(map(parse_grant, grants))
+            bench = PoolBench(permissions=table).start()
+            peer = bench.connect().authorize()
+            self.assertIs(peer.connection.router is bench.handlers, free)
+            peer.send({"id": 3, "method": "bus.status"})
+            self.assertEqual([message["code"] for message in peer.hear()], [code])
 
     def test_leaves_before_authorize(self) -> None:
         bench = PoolBench().start()
@@ -110,7 +132,9 @@ class SessionTests(SynchronousTestCase):
 
     def test_broadcast_time(self) -> None:
         """K-95: how long the last job took is known."""
-        bench = PoolBench(max_connections=0, interval=100.0).start()
+        bench = PoolBench(max_connections=0, interval=100.0)
+        self.assertEqual(bench.pool.broadcast_seconds, 0.0)
+        bench.start()
         self.assertEqual(bench.pool.broadcast_seconds, 0.0)
         for n in range(600):
             bench.connect().authorize(f"user{n}")

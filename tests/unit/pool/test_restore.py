@@ -13,16 +13,24 @@ from zope.interface import implementer
 
 from kupool.log import Entry, Extent, Identity, ISpool, LogStatus, LogUnavailable, Plan
 from kupool.pool import SavedJob
-from kupool.pool.jobs import LAST_ID, id_of_clock
+from kupool.pool.jobs import LAST_ID, JobIdsUsedUp, id_of_clock
 from kupool.pool.jobstore import MemoryJobStore
-from kupool.pool.restore import CHUNK, JUMP, TAIL, RestoredJobs, restore_jobs
+from kupool.pool.judge import Rules
+from kupool.pool.restore import RestoredJobs, restore_jobs
 from kupool.storage.clocks import BootClock
 from kupool.wire.batches import VERSION, Batch, encode_batch
-from tests.fakes.pool_fixture import WALL, PoolBench, SteeredJobStore
+from tests.fakes.pool_fixture import WALL, HeldLog, PoolBench, SteeredJobStore
 
 NOW = WALL
 PLAN = Plan(Identity("pool", ()), 0, 0, True)
 ADOPT = PLAN._replace(adopt=True)
+
+#: Entries of one turn, and those at the end of the log that are read for their ids.
+CHUNK = 50
+TAIL = 10_000
+
+#: Ids that are left out where nobody knows them.
+JUMP = 1000
 
 
 def entry(position: int, job_id: int, *nonces: str, at: float = NOW) -> Entry:
@@ -121,6 +129,17 @@ class RestoreCase(SynchronousTestCase):
 class RememberTests(RestoreCase):
     """K-47: a nonce is a duplicate after a restart too."""
 
+    def count_turns(self) -> list[float]:
+        """Return the delays of all calls from now on."""
+        later, turns = self.clock.callLater, list[float]()
+
+        def call_later(delay: float, *call: Any) -> Any:
+            turns.append(delay)
+            return later(delay, *call)
+
+        self.patch(self.clock, "callLater", call_later)
+        return turns
+
     def remember(self, log: Any) -> int:
         return self.restore(log).used
 
@@ -179,6 +198,19 @@ class RememberTests(RestoreCase):
         restored = self.restore(log, None)
         self.assertEqual((restored.jobs, restored.used, list(self.book)), (0, 0, []))
 
+    def test_the_whole_spool_is_read(self) -> None:
+        """A part in each turn of the reactor."""
+        log = Spooled()
+        waiting = [entry(n, 1, f"s{n}") for n in range(1, 2 * CHUNK + 4)]
+        self.patch(
+            log,
+            "read_spool",
+            lambda after, limit: succeed([e for e in waiting if e.position > after][:limit]),
+        )
+        turns = self.count_turns()
+        self.assertEqual(self.remember(log), 103)
+        self.assertEqual(turns, [0, 0])
+
     def test_from_a_spool_that_drains_meanwhile(self) -> None:
         """K-47: an entry on its way from the spool to the log is in one of the two."""
         count = 3 * CHUNK
@@ -199,12 +231,52 @@ class RememberTests(RestoreCase):
         self.assertEqual((restored.jobs, restored.used), (1, 1))
         self.assertEqual(list(self.book.jobs), [3])
 
+    def logged(self, log: Any, plan: Plan | None) -> list[str | None]:
+        with capturedLogs() as events:
+            self.restore(log, plan)
+        return [
+            formatEvent(event) for event in events if event["log_namespace"].endswith("restore")
+        ]
+
     def test_what_is_retired_is_logged(self) -> None:
         """With the reason, in one line."""
-        with capturedLogs() as events:
-            self.restore(Readable(entry(1, 1, "x")), PLAN._replace(keep_jobs=False))
-        lines = [text for event in events if "Retired" in (text := str(formatEvent(event)))]
+        lines = self.logged(Readable(entry(1, 1, "x")), PLAN._replace(keep_jobs=False))
         self.assertEqual(lines, ["Retired jobs: 2 jobs, whose nonces the log cannot tell"])
+
+    def test_each_reason_is_logged(self) -> None:
+        self.bench.coordinator._wall = lambda: WALL - 10.0
+        self.successResultOf(self.store.save(SavedJob(3, "ab", WALL, 0, "other", 0.0), 4))
+        self.store.jobs[1] = self.store.jobs[1]._replace(log_position=9)
+        lines = self.logged(Readable(entry(1, 1, "x")), PLAN)
+        self.assertEqual(
+            lines,
+            [
+                "Retired jobs: 1 jobs, whose nonces the log cannot tell, "
+                "and 1 jobs, whose age no clock can tell"
+            ],
+        )
+
+    def test_a_log_that_is_away_is_logged(self) -> None:
+        log = Readable()
+        log.away = "RabbitMQ is away"
+        self.assertEqual(
+            self.logged(log, None),
+            [
+                "Retired jobs: 2 jobs, whose nonces the log cannot tell",
+                "The log cannot be read, so all earlier jobs are retired: RabbitMQ is away",
+            ],
+        )
+
+    def test_a_nonce_of_the_last_run_is_a_duplicate_at_once(self) -> None:
+        """K-47: it does not wait for a batch of this run."""
+        held = HeldLog()
+        self.bench = PoolBench(store=self.store, clock=self.clock, log=held, rules=Rules(0, 0))
+        self.restore(Readable(entry(1, 1, "x")))
+        self.bench.start()
+        bob, alice = (self.bench.connect().authorize(name) for name in ("bob", "alice"))
+        bob.send(bob.submission("y"))
+        alice.send(alice.submission("x", job_id=1, server_nonce="ab"))
+        self.assertEqual([message["code"] for message in alice.hear()], [22])
 
     def test_a_plan_that_keeps_none(self) -> None:
         restored = self.restore(Readable(entry(1, 1, "x")), PLAN._replace(keep_jobs=False))
@@ -222,13 +294,7 @@ class RememberTests(RestoreCase):
     def test_others_have_their_turn(self) -> None:
         """A long log is read a part in each turn of the reactor."""
         log = Readable(*(entry(n, 1, f"n{n}") for n in range(1, 10 * CHUNK + 1)))
-        later, turns = self.clock.callLater, []
-
-        def call_later(delay: float, *call: Any) -> Any:
-            turns.append(delay)
-            return later(delay, *call)
-
-        self.patch(self.clock, "callLater", call_later)
+        turns = self.count_turns()
         self.assertEqual(self.remember(log), 10 * CHUNK)
         self.assertEqual(turns, [0] * 10)
 
@@ -283,6 +349,8 @@ class IdTests(RestoreCase):
         """The release before gave them out without a store: they are never reached."""
         self.restore(Readable(entry(1, 1_800_000_000_000, "x"), entry(2, LAST_ID + 1, "y")))
         self.assertEqual(self.next_id(), 4)
+        self.restore(Readable(entry(1, LAST_ID, "x")))
+        self.assertRaises(JobIdsUsedUp, self.next_id)
 
     def test_a_log_that_cannot_be_read(self) -> None:
         """Nobody knows how far the ids are, so many are left out."""
@@ -291,6 +359,33 @@ class IdTests(RestoreCase):
         self.bench.coordinator._wall = lambda: 0.0
         self.restore(log)
         self.assertEqual(self.next_id(), 3 + JUMP + 1)
+
+    def test_jobs_above_what_is_reserved(self) -> None:
+        """Beside a log that cannot be read, the newest job says how far the ids are."""
+        self.save(9, 0)
+        self.store.reserved_until = 0
+        log = Readable()
+        log.away = "RabbitMQ is away"
+        self.bench.coordinator._wall = lambda: 0.0
+        self.restore(log)
+        self.assertEqual(self.next_id(), 9 + JUMP + 1)
+
+    def test_a_new_store_beside_a_short_log(self) -> None:
+        """It is read from its first entry on."""
+        self.store.jobs.clear()
+        log = Readable(entry(5, 40, "x"))
+        self.restore(log)
+        self.assertEqual(log.begun[0], 4)
+
+    def test_a_new_store_beside_a_log_that_cannot_be_read(self) -> None:
+        """With a clock that tells nothing, ids begin at 1."""
+        self.store.jobs.clear()
+        self.store.reserved_until = 0
+        log = Readable(entry(1, 1, "x"))
+        log.away = "RabbitMQ is away"
+        self.bench.coordinator._wall = lambda: 0.0
+        self.restore(log)
+        self.assertEqual(self.next_id(), 1)
 
     def test_the_second_of_the_start(self) -> None:
         """Ids of a clock begin in another second than those of a process just ended."""
@@ -311,7 +406,9 @@ class IdTests(RestoreCase):
                 )
             )
             self.assertEqual(not done.called, waits)
-            self.clock.advance(0.31)
+            self.clock.advance(0.29)
+            self.assertEqual(not done.called, waits)
+            self.clock.advance(0.02)
             self.successResultOf(done)
             self.clock.advance(0.69)
 
@@ -336,6 +433,34 @@ class MinuteTests(RestoreCase):
         minute = int(NOW)
         restored = self.restore(Readable(*self.entries(11)), ADOPT)
         self.assertEqual(restored.minutes, {minute + 60: 12, minute + 120: 13})
+
+    def test_a_log_whose_first_entry_is_the_second(self) -> None:
+        """What came before it may have been of the same minute."""
+        minute = int(NOW)
+        restored = self.restore(Readable(*self.entries(2)), ADOPT)
+        self.assertEqual(restored.minutes, {minute + 60: 3, minute + 120: 4})
+
+    def test_a_first_entry_that_was_appended_late(self) -> None:
+        """What was trimmed may have been of any minute up to then."""
+        minute = int(NOW)
+        for late, first in ((59.0, 60), (61.0, 120), (119.0, 120), (121.0, 180)):
+            self.new_bench()
+            log = Readable(*self.entries(11))
+            log.entries[0] = log.entries[0]._replace(appended_at=NOW + late)
+            restored = self.restore(log, ADOPT)
+            expected = {minute + 60: 12, minute + 120: 13}
+            self.assertEqual(
+                restored.minutes,
+                {begun: at for begun, at in expected.items() if begun >= minute + first},
+            )
+
+    def test_a_log_that_breaks_off(self) -> None:
+        """The minutes that were read of it are not known to be whole."""
+        log = Readable(*(entry(n, 1, f"n{n}") for n in range(1, CHUNK + 2)))
+        read = log.read
+        away: Deferred[Any] = fail(LogUnavailable("away"))
+        self.patch(log, "read", lambda after, limit: away if after else read(after, limit))
+        self.assertEqual(self.restore(log, ADOPT), RestoredJobs(0, 0, {}))
 
     def test_once(self) -> None:
         """Otherwise the store knows by itself."""

@@ -29,6 +29,13 @@ class NameTests(SynchronousTestCase):
         else:
             self.assertTrue(valid_username(name))
 
+    def test_each_kind_of_control_character(self) -> None:
+        """K-16: a separator of lines or paragraphs, and half a character, are such too."""
+        for character in "\0\n\x1f\x7f\x80\x9f\u2028\u2029\ud800\udfff":
+            self.assertFalse(valid_username(f"a{character}b"), hex(ord(character)))
+        for character in " \xa0\xad\u200d\u3000\ufeff\U0001f600":
+            self.assertTrue(valid_username(f"a{character}b"), hex(ord(character)))
+
     def test_worker(self) -> None:
         """K-18: what follows the last dot is the worker."""
         for name, parts in {
@@ -56,6 +63,14 @@ class ScopeTests(SynchronousTestCase):
             self.assertEqual(Session("al.w", scope).scope, scope_key(scope, "al.other"))
         one, other = Session("alice", "session"), Session("alice", "session")
         self.assertNotEqual(one.scope, other.scope)
+        self.assertEqual(one.scope, one.session_id.hex())
+        self.assertEqual([scope_key(scope, "al.w") for scope in ("user", "job")], ["al", ""])
+        self.assertEqual(scope_key("session", "al.w"), "")  # of a session that has no id
+
+    def test_what_is_not_given(self) -> None:
+        session = Session("alice.rig", "user")
+        self.assertEqual((session.username, session.user), ("alice.rig", "alice"))
+        self.assertEqual((session.suffix, session.role, session.shared), ("", "", ()))
 
     def test_enter(self) -> None:
         """K-30: turning to another job and back finds the nonces again."""

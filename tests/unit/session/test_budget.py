@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from kupool.session.connection import BUDGET, SLICE, Connection
+from kupool.session.connection import Connection
 from kupool.session.lifecycle import OPEN
-from kupool.wire.framing import FRAME, INT32, LINE, Framing, Item
-from kupool.wire.websocket import WEBSOCKET
+from kupool.wire.framing import FRAME, INT32, LINE, Framing, Item, LineSplitter
+from kupool.wire.websocket import WEBSOCKET, WEBSOCKET_BINARY
 from tests.fakes.peers import Bench, Recorder
+
+#: Messages of a peer in one turn, and bytes of a read that are split at once.
+BUDGET = 64
+SLICE = 8192
 
 
 class BudgetTests(SynchronousTestCase):
@@ -48,12 +52,42 @@ class BudgetTests(SynchronousTestCase):
         """It is taken apart piece by piece, and no piece alone is over the share."""
         recorder = Recorder()
         bench = Bench(recorder)
-        connection, _ = bench.connect()
-        piece = BUDGET // 2
-        connection.feed(LINE.encode(b"x" * (SLICE // piece - 1)) * piece * 8)
-        self.assertLessEqual(len(recorder.items), BUDGET + piece)
+        connection, transport = bench.connect()
+        line = LINE.encode(b"x" * 255)  # 32 of them are a piece
+        connection.feed(line * 256)
+        self.assertEqual((len(recorder.items), transport.reading), (64, False))
         bench.turns()
-        self.assertEqual(len(recorder.items), 8 * piece)
+        self.assertEqual((len(recorder.items), transport.reading), (256, True))
+        connection.feed(line * 64)
+        self.assertEqual((len(recorder.items), transport.reading), (320, True))
+
+    def test_a_large_read_is_split_in_pieces(self) -> None:
+        fed: list[int] = []
+
+        class Splitter(LineSplitter):
+            def feed(self, data: bytes) -> list[Item]:
+                fed.append(len(data))
+                return super().feed(data)
+
+        for size, pieces in ((8192, [8192]), (8193, [8192, 1]), (20_000, [8192, 8192, 3616])):
+            connection, _ = Bench(Recorder()).connect(LINE._replace(splitter=Splitter, crlf=None))
+            connection.feed(b"x" * size)
+            self.assertEqual(fed, pieces)
+            fed.clear()
+
+    def test_what_comes_after_a_large_read_waits_behind_it(self) -> None:
+        """Whether it is a single byte or much."""
+        recorder = Recorder()
+        bench = Bench(recorder)
+        connection, _ = bench.connect()
+        data = self.flood(LINE, 3000)
+        cut = len(data) - SLICE
+        connection.feed(data[:cut])
+        for start in (cut, cut + 1, cut + 3):
+            connection.feed(data[start : start + (2 if start > cut else 1)])
+        connection.feed(data[cut + 5 :])
+        bench.turns()
+        self.assertEqual(recorder.items, self.expected(3000))
 
     def test_another_one_is_handled_first(self) -> None:
         recorder = Recorder()
@@ -132,8 +166,8 @@ class BudgetTests(SynchronousTestCase):
 
     def test_messages_that_come_whole(self) -> None:
         """A WebSocket message larger than a slice is one message all the same."""
-        recorder = Recorder()
-        bench = Bench(recorder)
-        connection, _ = bench.connect(WEBSOCKET)
-        connection.feed(b"x" * (3 * SLICE))
-        self.assertEqual(recorder.items, [b"x" * (3 * SLICE)])
+        for framing in (WEBSOCKET, WEBSOCKET_BINARY):
+            recorder = Recorder()
+            connection, _ = Bench(recorder).connect(framing)
+            connection.feed(b"x" * (3 * SLICE))
+            self.assertEqual(recorder.items, [b"x" * (3 * SLICE)])

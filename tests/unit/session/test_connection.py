@@ -23,11 +23,11 @@ from kupool.errors import (
 from kupool.net.routing.router import Router
 from kupool.session.connection import LINGER, Connection
 from kupool.session.failures import ConnectionClosed
-from kupool.session.lifecycle import CLOSED, CLOSING, OPEN
+from kupool.session.lifecycle import CLOSED, CLOSING, DRAINING, OPEN
 from kupool.session.outbox import EventPolicy
 from kupool.wire.codecs import CrcCodec, TlvCodec, framing_of
-from kupool.wire.framing import FRAME, INT32, LINE, Control, Item, Tlv, encode_frame
-from kupool.wire.messages import encode_success
+from kupool.wire.framing import FRAME, INT32, LINE, Control, Discarding, Item, Tlv, encode_frame
+from kupool.wire.messages import encode_close, encode_success
 from kupool.wire.packets import MessageTooLarge
 from kupool.wire.websocket import WEBSOCKET
 from tests.fakes.peers import Bench, PeerTransport, Recorder, frames, int32s, lines
@@ -116,6 +116,20 @@ class HoldTests(SynchronousTestCase):
         self.assertEqual(recorder.items, [b"a", b"hold", b"b", b"c"])
         self.assertTrue(transport.reading)
         self.assertEqual(connection.messages_in, 4)
+
+    def test_what_comes_while_it_is_held_waits_behind_what_came_before(self) -> None:
+        """A transport may hand over more while reading is being paused."""
+
+        def act(connection: Connection, item: Item) -> None:
+            if item == b"hold":
+                connection.hold()
+                connection.feed(b"c\nd\n")
+
+        recorder = Recorder(act)
+        connection, _ = Bench(recorder).connect()
+        connection.feed(b"hold\na\nb\n")
+        connection.release()
+        self.assertEqual(recorder.items, [b"hold", b"a", b"b", b"c", b"d"])
 
     def test_holding_again_while_released(self) -> None:
         recorder = Recorder(lambda c, item: c.hold() if item == b"hold" else None)
@@ -543,6 +557,13 @@ class EndTests(SynchronousTestCase):
         connection.feed(b"a\nb\nc\n")
         self.assertEqual(recorder.items, [b"a", b"b"])
 
+    def test_nothing_is_kept_after_a_close(self) -> None:
+        """Neither the rest of a large read nor what follows it."""
+        connection, _ = Bench(Recorder(lambda c, item: c.close(None))).connect()
+        for _ in range(3):
+            connection.feed(b"x\n" * 20_000)
+            self.assertEqual(connection._later, b"")
+
     def test_lost_is_told_once(self) -> None:
         bench = Bench()
         connection, _ = bench.connect()
@@ -577,6 +598,8 @@ class EndTests(SynchronousTestCase):
         connection.reply(None, True)
         connection.feed(b'{"id":null,"method":"ping"}\n{"method":"ping"}\n')
         self.assertEqual(transport.value(), b"")
+        connection.reply(3, "x")
+        self.assertEqual(lines(transport.value()), [{"id": 3, "result": "x"}])
 
     def test_send_many_is_one_write(self) -> None:
         bench = Bench()
@@ -611,6 +634,10 @@ class LingerTests(SynchronousTestCase):
         self.assertTrue(self.transport.write_ended)
         self.assertTrue(self.transport.reading)
         self.assertFalse(self.transport.disconnecting)
+
+    def test_bytes_of_no_framing_are_not_lost_either(self) -> None:
+        self.connection.end_with(b"HTTP/1.1 400\r\n\r\n")
+        self.assertEqual((self.transport.write_ended, self.transport.disconnecting), (True, False))
 
     def test_what_still_comes_is_dropped(self) -> None:
         self.connection.close(BANNED)
@@ -669,11 +696,15 @@ class FinishedTests(SynchronousTestCase):
         bench.observer.settling = Deferred()
         connection, transport = bench.connect()
         connection.finished()
+        self.assertIs(connection.state, DRAINING)
         self.assertFalse(transport.disconnecting)
         self.assertFalse(transport.reading)
         connection.send(b"late answer")
+        connection.answer(b"another")
+        connection.send_latest("job", b"latest\n")
+        self.assertTrue(connection.send_event(b"event\n"))
         bench.observer.settling.callback(None)
-        self.assertEqual(transport.value(), b"late answer\n")
+        self.assertEqual(transport.value(), b"late answer\nanother\nlatest\nevent\n")
         self.assertTrue(transport.disconnecting)
 
     def test_a_failure_to_settle_ends_it_all_the_same(self) -> None:
@@ -694,6 +725,14 @@ class FinishedTests(SynchronousTestCase):
 
 
 class ReasonTests(SynchronousTestCase):
+    def test_a_detail_goes_before_the_close_of_websocket(self) -> None:
+        """K-14: that close has no place for it."""
+        connection, transport = Bench().connect(WEBSOCKET)
+        reason = CLOSE_UNAUTHORIZED.about("too late")
+        connection.close(reason)
+        notice = WEBSOCKET.encode(encode_close(reason))
+        self.assertEqual(transport.value(), notice + b"\x88\x0e\x11\x94unauthorized")
+
     def test_reasons_are_counted_by_name(self) -> None:
         bench = Bench()
         for _ in range(3):
@@ -715,6 +754,7 @@ class PeerTests(SynchronousTestCase):
         bench = Bench()
         transport = HalfClosing()
         connection = Connection(7, bench.connect()[0].around, transport, LINE)
+        self.assertEqual(connection.host, "")
         connection.close(BANNED)
         self.assertEqual((transport.write_ended, transport.disconnecting), (False, True))
 
@@ -799,6 +839,7 @@ class PackTests(SynchronousTestCase):
         with self.assertRaises(ConnectionClosed) as caught:
             connection.send_message(7, b"x")
         self.assertEqual(caught.exception.connection_id, connection.id)
+        self.assertEqual(str(caught.exception), f"connection closed: {connection.id}")
         self.assertEqual(transport.value(), b"")
 
 
@@ -960,6 +1001,15 @@ class LateTests(SynchronousTestCase):
         bench.sweep_after(9.0)
         self.assertIs(connection.state, OPEN)
 
+    def test_a_splitter_that_does_not_say_what_it_holds(self) -> None:
+        """Of its messages none is late."""
+        framing = LINE._replace(splitter=Discarding, crlf=None)
+        bench = Bench(Recorder(), message_timeout=10.0)
+        connection, _ = bench.connect(framing)
+        connection.feed(b"x")
+        bench.sweep_after(30.0)
+        self.assertIs(connection.state, OPEN)
+
     def test_time_in_which_nothing_is_read_does_not_count(self) -> None:
         bench = Bench(Recorder(), message_timeout=10.0)
         connection, _ = bench.connect()
@@ -1030,6 +1080,16 @@ class BacklogTests(SynchronousTestCase):
                 connection.resumeProducing()
                 taken += 1
             self.assertEqual(taken, resumes_after)
+
+    def test_each_reason_to_pause_reading_has_to_end(self) -> None:
+        connection, transport = Bench(Recorder(), outbox_limit=5).connect()
+        connection.pauseProducing()
+        connection.send(b"123456")
+        connection.hold()
+        connection.release()
+        self.assertFalse(transport.reading)
+        transport.drain()
+        self.assertTrue(transport.reading)
 
     def test_what_waits_is_dropped_with_the_connection(self) -> None:
         connection, transport = Bench().connect()

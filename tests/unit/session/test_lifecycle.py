@@ -40,6 +40,11 @@ class TableTests(SynchronousTestCase):
             for event in Event:
                 self.assertIs(after(state, event), expected[state].get(event.value))
 
+    def test_names(self) -> None:
+        """As the table of the documentation has them."""
+        names = ("connecting", "open", "draining", "parting", "closing", "lingering", "closed")
+        self.assertEqual(tuple(State), names)
+
     def test_every_state_can_be_reached_and_left(self) -> None:
         reached = {to for row in TRANSITIONS.values() for to in row.values()}
         self.assertEqual(reached | {CONNECTING}, set(State))

@@ -6,6 +6,7 @@ from twisted.internet.error import ConnectionDone
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+from kupool.errors import BANNED
 from kupool.session.waiting import WaitingRoom, WaitingSend
 from tests.fakes.peers import Bench
 
@@ -80,6 +81,12 @@ class WaitingTests(SynchronousTestCase):
         self.connection.lost(Failure(ConnectionDone()))
         self.assertEqual(self.told, [("a", False), ("b", False)])
         self.assertEqual((self.timers, self.dropped, self.connection.waiting), (0, 2, None))
+
+    def test_the_connection_is_closed(self) -> None:
+        """It is told at once, and not only when the transport has ended."""
+        self.add("a")
+        self.connection.close(BANNED)
+        self.assertEqual((self.told, self.timers), ([("a", False)], 0))
 
     def test_cancelled(self) -> None:
         first, second = self.add("a"), self.add("b")

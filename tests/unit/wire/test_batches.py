@@ -49,6 +49,16 @@ class BatchTests(SynchronousTestCase):
         self.assertEqual(decode_head(batch(at=59_999)).minute, 0)
         self.assertEqual(decode_head(batch(at=60_000)).minute, 60)
 
+    def test_a_batch_that_is_no_note(self) -> None:
+        """Its entry says nothing about further jobs."""
+        body = encode_batch(Batch(1, "n-1", 60_000, ["a"], [1], ["x"]))
+        self.assertEqual(
+            body,
+            b'{"v":1,"batch":"n-1","at":60000,"usernames":["a"],"job_ids":[1],'
+            b'"client_nonces":["x"]}',
+        )
+        self.assertEqual(decode_batch(body).jobs_until, 0)
+
     def test_poison_says_why(self) -> None:
         cases = {
             b"": "not a batch",

@@ -26,7 +26,7 @@ from kupool.wire.codecs import (
 )
 from kupool.wire.framing import FRAME, INT32
 from kupool.wire.packets import MAX_MESSAGE_ID, UNLIMITED, MessageTooLarge, NumberedMessage
-from kupool.wire.splitters import MAX_SPARE, Tlv
+from kupool.wire.splitters import MAX_SPARE, Tlv, TlvSplitter
 
 CAP = 40
 
@@ -87,6 +87,7 @@ class MessageTests(SynchronousTestCase):
         self.assertEqual(packed, b"\x12\0\0\0\x09\0\0\0longer than before")
         self.assertEqual(message.item, Tlv(9, b"longer than before"))
         self.assertEqual(repr(NumberedMessage(1, b"x")), "NumberedMessage(1, b'x')")
+        self.assertEqual(repr(NumberedMessage()), "NumberedMessage(0, b'')")
         with self.assertRaises(AttributeError):
             message.length = 3  # type: ignore[misc]
 
@@ -115,6 +116,14 @@ class GoldenTests(SynchronousTestCase):
             self.check(codec, Tlv(301, b"abc"), wire)
             self.check(codec, b"abc", b"\x03" + bytes(7) + b"abc", Tlv(0, b"abc"))
         self.assertEqual(TlvCodec.HEAD, 8)
+
+    def test_the_usual_order_has_the_fast_splitter(self) -> None:
+        for codec, fast in (
+            (TlvCodec(), True),
+            (TlvCodec("big"), False),
+            (TlvCodec(order="id"), False),
+        ):
+            self.assertIs(type(codec.splitter(CAP)) is TlvSplitter, fast)
 
     def test_big_endian(self) -> None:
         wire = bytes.fromhex("00000003 0000012d") + b"abc"
@@ -178,7 +187,8 @@ class GoldenTests(SynchronousTestCase):
 
     def test_names(self) -> None:
         for name, make in CODECS.items():
-            self.assertEqual(make(CAP).name, name)
+            self.assertEqual((make(CAP).name, make(CAP).max_payload), (name, CAP))
+        self.assertEqual(LengthFieldCodec().name, "length-field")
 
 
 class AnyCutTests(SynchronousTestCase):
@@ -334,7 +344,7 @@ class LimitTests(SynchronousTestCase):
             self.assertEqual(codec.max_payload, 64 * 1024)
 
     def test_zero_is_no_limit(self) -> None:
-        self.assertEqual(LineCodec(max_payload=0).max_payload, UNLIMITED)
+        self.assertEqual(LineCodec(max_payload=0).max_payload, 2**63 - 1)
         big = bytes(1 << 20)
         for name in ("tlv", "tlv-big", "tlv-crc", "int32"):
             codec = CODECS[name](0)

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.wire import framing as f
-from kupool.wire.framing import FRAME, INT32, LINE, Control, Framing, Tlv
+from kupool.wire.framing import FRAME, INT32, LINE, LINE_CRLF, Control, Framing, Tlv
+from kupool.wire.websocket import WEBSOCKET, WEBSOCKET_BINARY
 
 CAP = 48
 
@@ -60,6 +61,28 @@ class GoldenBytesTests(SynchronousTestCase):
         golden = bytes.fromhex("03 00 00 00 04 03 02 01") + b"abc"
         self.assertEqual(f.encode_tlv(b"abc", 0x01020304), golden)
         self.assertEqual(f.TlvSplitter(CAP).feed(golden), [Tlv(0x01020304, b"abc")])
+
+    def test_tlv_without_an_id(self) -> None:
+        self.assertEqual(f.encode_tlv(b"abc"), bytes.fromhex("03 00 00 00 00 00 00 00") + b"abc")
+
+    def test_lengths_around_1024(self) -> None:
+        """The headers of shorter messages are made in advance; they are the same."""
+        for size in (1023, 1024, 1025):
+            payload = bytes(size)
+            for framing, head in (
+                (FRAME, b"\x02" + size.to_bytes(4, "little")),
+                (INT32, size.to_bytes(4, "big")),
+            ):
+                self.assertEqual(framing.encode(payload), head + payload)
+                self.assertEqual(framing.join([payload] * 2), (head + payload) * 2)
+
+    def test_names(self) -> None:
+        """As ``connection.framing.name`` says them."""
+        framings = (FRAME, INT32, LINE, LINE_CRLF, WEBSOCKET, WEBSOCKET_BINARY)
+        self.assertEqual(
+            [framing.name for framing in framings],
+            ["frame", "int32", "line", "line-crlf", "websocket", "websocket-binary"],
+        )
 
     def test_join_is_the_same_as_encoding_one_by_one(self) -> None:
         for framing in (FRAME, INT32, LINE, TLV):
@@ -159,6 +182,25 @@ class AnyCutTests(SynchronousTestCase):
             expected = feed_all(framing.splitter(CAP), [data])
             got = feed_all(framing.splitter(CAP), [bytes((byte,)) for byte in data])
             self.assertEqual(got, expected, framing.name)
+
+
+class PieceTests(SynchronousTestCase):
+    def test_the_rest_of_a_message_is_waited_for(self) -> None:
+        """What is held is only looked at when enough is there. Otherwise a peer that sends a byte
+        at a time would cost much.
+        """
+        for framing, looks in ((FRAME, [5, 53]), (INT32, [4, 52]), (TLV, [8, 56]), (LINE, [49])):
+            looked: list[int] = []
+
+            class Watched(framing.splitter):  # type: ignore[misc,name-defined]
+                def _complete(self, data: bytes, looked: list[int] = looked) -> bytes:
+                    whole: bytes = super()._complete(data)
+                    looked += [len(whole)] if whole else []
+                    return whole
+
+            data = framing.encode(b"x" * 48)
+            got = feed_all(Watched(CAP), [bytes((byte,)) for byte in data])
+            self.assertEqual((len(got), looked), (1, looks), framing.name)
 
 
 class AnyBytesTests(SynchronousTestCase):

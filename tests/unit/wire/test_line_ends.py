@@ -56,12 +56,32 @@ class SplitterTests(SynchronousTestCase):
         self.assertEqual(splitter.feed(b"}\r\n"), [b"{}"])
         self.assertEqual(told, ["crlf"])
 
+    def test_any_first_line_decides(self) -> None:
+        for line in (b"x", b"!", b" ", b"\r!"):
+            splitter, told = LineSplitter(100), list[str]()
+            splitter.on_crlf = lambda told=told: told.append("crlf")  # type: ignore[misc]
+            self.assertEqual(splitter.feed(line + b"\r\n"), [line])
+            self.assertEqual(told, ["crlf"])
+
     def test_the_first_line_decides(self) -> None:
         splitter, told = LineSplitter(100), list[str]()
         splitter.on_crlf = lambda: told.append("crlf")
         self.assertEqual(splitter.feed(b"{}\n[]\r\n"), [b"{}", b"[]"])
         self.assertEqual(splitter.feed(b"[]\r\n"), [b"[]"])
         self.assertEqual(told, [])
+
+    def test_a_splitter_around_it_passes_it_on(self) -> None:
+        splitter: Any = Intercepted(LineCodec(), decode=[lambda item: item]).splitter(100)
+        told = list[str]()
+
+        def tell() -> None:
+            told.append("crlf")
+
+        self.assertIsNone(splitter.on_crlf)
+        splitter.on_crlf = tell
+        self.assertIs(splitter.on_crlf, tell)
+        splitter.feed(b"{}\r\n")
+        self.assertEqual(told, ["crlf"])
 
     def test_limits_hold_on_the_short_way(self) -> None:
         """A read that is one whole line is no way around the largest payload."""

@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from kupool import errors
 from kupool.wire import messages as m
 from kupool.wire.framing import FRAME, FRAMINGS, INT32, LINE, Control
-from kupool.wire.incoming import decode_incoming, read_close, read_websocket_close
+from kupool.wire.incoming import TRUE, decode_incoming, read_close, read_websocket_close
 from kupool.wire.websocket import WEBSOCKET, WEBSOCKET_BINARY
 
 SUBMIT = m.request_type("submit", m.SubmitParams)
@@ -82,6 +82,7 @@ class ReplyTests(SynchronousTestCase):
         self.assertEqual(m.encode_result(1, {"a": [1]}), b'{"id":1,"result":{"a":[1]}}')
         self.assertEqual(m.encode_result(1, 1), b'{"id":1,"result":1}')
         self.assertEqual(m.encode_result(1, False), b'{"id":1,"result":false}')
+        self.assertEqual(m.encode_result("a", 1), b'{"id":"a","result":1}')
 
     def test_error_and_its_key_order(self) -> None:
         encoded = m.encode_error(9, errors.DUPLICATE)
@@ -341,7 +342,8 @@ class IncomingTests(SynchronousTestCase):
     def test_a_reason_or_a_code(self) -> None:
         close = self.read(b'{"method":"close","params":{"code":4100}}')
         self.assertEqual((close.reason, close.code), ("closed by the server", 4100))
-        self.assertEqual(self.read(b'{"method":"close","params":{"reason":"r"}}').code, None)
+        close = self.read(b'{"method":"close","params":{"reason":"r"}}')
+        self.assertEqual(close, errors.Announced("r", None, None, None, ""))
 
     def test_what_is_no_close(self) -> None:
         for body in (
@@ -369,6 +371,10 @@ class IncomingTests(SynchronousTestCase):
             self.assertEqual(read_websocket_close(payload).code, code, payload)
         self.assertEqual(read_websocket_close(b"\x11\x97banned").reason, "banned")
         self.assertIn("\ufffd", read_websocket_close(b"\x11\x97\xff").reason)
+
+    def test_a_result_that_is_true(self) -> None:
+        self.assertEqual(decode_incoming(b'{"id":1,"result":true}').result, TRUE)
+        self.assertNotEqual(decode_incoming(b'{"id":1,"result":false}').result, TRUE)
 
     def test_a_message_without_its_parts(self) -> None:
         message = decode_incoming(b"{}")

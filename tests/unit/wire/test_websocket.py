@@ -15,10 +15,15 @@ from twisted.trial.unittest import SynchronousTestCase
 from kupool.errors import CLOSE_MALFORMED, CLOSE_REASONS, CLOSE_UNAUTHORIZED
 from kupool.wire.messages import close_message
 from kupool.wire.websocket import (
+    CLOSE,
     INVALID_PAYLOAD,
     NORMAL,
+    PING,
     POLICY_VIOLATION,
+    PONG,
     PROTOCOL_ERROR,
+    SUBPROTOCOL,
+    VERSION,
     WEBSOCKET,
     WEBSOCKET_BINARY,
     FrameReader,
@@ -59,6 +64,33 @@ class MessageTests(SynchronousTestCase):
                 payload = os.urandom(size)
                 reader = FrameReader(size)
                 self.assertEqual(read(reader, frame(0x82, payload, mask=mask)), [(2, payload)])
+
+    def test_a_byte_at_a_time(self) -> None:
+        for size in (0, 125, 126, 300, 65_536):
+            reader, payload = FrameReader(size), b"x" * size
+            data = frame(0x82, payload)
+            found = [event for at in range(20) for event in read(reader, data[at : at + 1])]
+            found += read(reader, data[20:])
+            self.assertEqual(found, [(2, payload)])
+
+    def test_what_is_held_between_two_events(self) -> None:
+        reader = FrameReader(100)
+        self.assertEqual((reader.too_large, reader.buffered), (False, 0))
+        first, second = frame(0x82, b"abc"), frame(0x82, b"de")
+        reader.add(first + second)
+        self.assertEqual(reader.buffered, len(first) + len(second))
+        reader.next()
+        self.assertEqual(reader.buffered, len(second))
+        reader.next()
+        self.assertEqual(reader.buffered, 0)
+
+    def test_a_part_of_a_message(self) -> None:
+        """It has no opcode and no payload: the message comes as a whole."""
+        reader = FrameReader(100)
+        reader.add(frame(0x01, b"abc"))
+        self.assertEqual(reader.next(), (0, b""))
+        reader.add(frame(0x80, b"de"))
+        self.assertEqual(reader.next(), (1, b"abcde"))
 
     @given(
         st.lists(st.tuples(st.binary(max_size=200), st.lists(st.integers(0, 200)))),
@@ -127,9 +159,11 @@ class LimitTests(SynchronousTestCase):
         reader = FrameReader(10)
         read(reader, frame(0x01, b"abc") + frame(0x00, b"", length=2**20))
         reader.discard()
+        self.assertFalse(reader.too_large)
         for _ in range(16):
             read(reader, b"x" * 65536)
             self.assertEqual(reader.buffered, 1)  # it is in a message
+            self.assertEqual(len(reader._data), 0)
         self.assertEqual(read(reader, frame(0x80, b"end") + frame(0x88, b"")), [(8, b"")])
         self.assertEqual(reader.buffered, 0)
 
@@ -169,6 +203,14 @@ class LimitTests(SynchronousTestCase):
         data += frame(0x82, b"abc") + frame(0x82, b"de") + frame(0x89, b"2") + frame(0x82, b"f")
         self.assertEqual(read(reader, data + frame(0x88, b"")), [(9, b"1"), (9, b"2"), (8, b"")])
         self.assertEqual((reader.broken, reader.buffered, reader.in_message), (0, 0, False))
+
+    def test_a_discarded_message_in_two_reads(self) -> None:
+        """Of the first read no more is passed over than there is."""
+        reader = FrameReader(100)
+        reader.discard()
+        data = frame(0x89, b"x" * 100) + frame(0x82, b"x" * 300) + frame(0x89, b"2")
+        self.assertEqual(read(reader, data[:300]), [(9, b"x" * 100)])
+        self.assertEqual(read(reader, data[300:]), [(9, b"2")])
 
     def test_empty_fragments_are_nothing(self) -> None:
         reader = FrameReader(10)
@@ -213,6 +255,19 @@ class BrokenTests(SynchronousTestCase):
             self.assertEqual(read(reader, good * 1000), [])
             self.assertEqual(reader.buffered, 0)
 
+    def test_the_first_two_bytes_are_enough(self) -> None:
+        for data in (b"\x81\x05", b"\x81\x06", b"\xc1\x85", b"\x83\x85"):
+            reader = FrameReader(1000)
+            self.assertEqual(read(reader, data), [])
+            self.assertEqual(reader.broken, 1002, data)
+
+    def test_every_opcode(self) -> None:
+        """RFC 6455, section 5.2: those that are reserved break the protocol."""
+        for opcode in range(16):
+            reader = FrameReader(1000)
+            read(reader, frame(0x80 | opcode, b""))
+            self.assertEqual(reader.broken, 0 if opcode in (1, 2, 8, 9, 10) else 1002, opcode)
+
     def test_which_close_codes_may_be_sent(self) -> None:
         """RFC 6455, section 7.4, and the registry of codes: all others break the protocol."""
         known = {1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014}
@@ -248,6 +303,10 @@ class BrokenTests(SynchronousTestCase):
 
 
 class HandshakeTests(SynchronousTestCase):
+    def test_the_version_and_the_name(self) -> None:
+        """RFC 6455, section 4.1, and docs/protocol.md."""
+        self.assertEqual((VERSION, SUBPROTOCOL), (b"13", "kupool"))
+
     def test_the_answer_to_a_key(self) -> None:
         """The example of RFC 6455, section 1.3."""
         self.assertEqual(accept_key(b"dGhlIHNhbXBsZSBub25jZQ=="), b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")
@@ -288,6 +347,11 @@ class FrameTests(SynchronousTestCase):
         self.assertEqual(WEBSOCKET.encode(b'{"id":1}'), b'\x81\x08{"id":1}')
         self.assertEqual(WEBSOCKET_BINARY.encode(b'{"id":1}'), b'\x82\x08{"id":1}')
 
+    def test_control_frames(self) -> None:
+        """RFC 6455, section 5.5: each is whole, so its first bit is set."""
+        frames = [encode_websocket(b"x", first) for first in (CLOSE, PING, PONG)]
+        self.assertEqual(frames, [b"\x88\x01x", b"\x89\x01x", b"\x8a\x01x"])
+
     def test_lengths_take_the_shortest_form(self) -> None:
         for size, head in (
             (0, b"\x81\x00"),
@@ -326,6 +390,9 @@ class FrameTests(SynchronousTestCase):
         self.assertEqual((first, rest), (0x88, b""))
         self.assertEqual(payload[2:].decode(), "é" * 61)
         self.assertTrue(len(payload) <= 125)
+        first, payload, rest = decode(encode_websocket_close(4000, "x" * 200))
+        self.assertEqual((first, payload[2:], rest), (0x88, b"x" * 123, b""))
+        self.assertEqual(encode_websocket_close(4000, "a\udcff")[4:], b"a?")
 
     def test_the_codes_of_this_side(self) -> None:
         """RFC 6455, section 7.4.1."""
@@ -340,9 +407,12 @@ class FrameTests(SynchronousTestCase):
 
     def test_messages_come_whole(self) -> None:
         splitter = WholeMessages(10)
+        self.assertEqual((splitter.buffered, splitter.corrupt), (0, False))
+        self.assertEqual((splitter.max_payload, splitter.too_large), (10, False))
         self.assertEqual(splitter.feed(b"one"), [b"one"])
         self.assertEqual(splitter.feed(b""), [])
-        self.assertEqual(splitter.resume(), [])
+        splitter.too_large = True
+        self.assertEqual((splitter.resume(), splitter.too_large), ([], False))
 
 
 class ImportTests(SynchronousTestCase):
