@@ -339,10 +339,9 @@ class Calls:
         again = message.redelivered or call.lost
         if call.offers and message.model is _RANDOM:
             again = True
-        left = call.deadline - now
         call.offers[subscriber] = _OPEN
         subscriber.take(call.number, size)
-        taken = subscriber.deliver(message.offered(left if left > 0.0 else 0.0, again), call.number)
+        taken = subscriber.deliver(message.offered(call.deadline - now, again), call.number)
         if taken is _TAKEN:
             self._accounts.step(message, "offered", subscriber.id)
         elif call.offers.get(subscriber) is _OPEN:
