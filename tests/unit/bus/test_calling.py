@@ -7,7 +7,7 @@ from sys import byteorder
 from kupool.bus import Kind, Message, Model, Outcome, unguessable
 from kupool.bus.calls import CallVerdict, Response, Taken
 from kupool.bus.publishing import make_message
-from tests.fakes.broker_case import FAILED, NOT_MINE, BrokerCase, Sink
+from tests.fakes.broker_case import ANSWER, FAILED, NOT_MINE, BrokerCase, Sink
 
 
 class AnswerTests(BrokerCase):
@@ -261,8 +261,94 @@ class OfferTests(BrokerCase):
             self.assertEqual(self.broker.status().subscribers, ())
 
 
+class OrderTests(BrokerCase):
+    """A-15: a call that changes while another is processed waits for that one."""
+
+    def test_published_from_within(self) -> None:
+        """All subscribers have the first call before one has the second."""
+        heard: list[tuple[str, bytes]] = []
+
+        def deliver(name: str, message: Message) -> Taken:
+            if (name, message.data) == ("a", b"1"):
+                self.publish(Model.RELIABLE_SPECIFIC, data=b"2")
+            heard.append((name, message.data))
+            return Taken.YES
+
+        for name in "ab":
+            self.broker.subscribe(name, ["t"], lambda m, number, name=name: deliver(name, m))
+        self.publish(Model.RELIABLE_SPECIFIC, data=b"1")
+        self.assertEqual(sorted(heard[:2]), [("a", b"1"), ("b", b"1")])
+        self.assertEqual(sorted(heard[2:]), [("a", b"2"), ("b", b"2")])
+
+    def test_behind_those_that_wait_for_their_turn(self) -> None:
+        for _ in range(501):
+            self.publish(data=b"1")
+        sink = Sink(self.broker, "a")
+        self.publish(data=b"2")
+        self.clock.advance(0)
+        self.assertEqual([m.data for m in sink.messages], [b"1"] * 501 + [b"2"])
+
+    def test_the_only_one_with_room_is_found(self) -> None:
+        """A-20: whatever the order in which they are asked."""
+        for n in range(4):
+            Sink(self.broker, str(n), taken=Taken.FULL)
+        free = Sink(self.broker, "free")
+        for n in range(4, 6):
+            Sink(self.broker, str(n), taken=Taken.GONE)
+        for n in range(40):
+            self.publish(data=b"%d" % n)
+        self.assertEqual([m.data for m in free.messages], [b"%d" % n for n in range(40)])
+
+    def test_answered_while_it_is_asked(self) -> None:
+        """A-15: it has room again for exactly what is allowed, whatever it says of the offer."""
+        self.broker = self.make(max_unanswered_bytes=10)
+        asked: list[bytes] = []
+        taken = [Taken.YES, Taken.FULL, Taken.GONE]
+
+        def deliver(message: Message, number: int | None) -> Taken:
+            asked.append(message.data)
+            if not taken:
+                return Taken.YES
+            self.broker.answer("a", number or 0, ANSWER)
+            return taken.pop()
+
+        self.broker.subscribe("a", ["t"], deliver)
+        for data in (b"x", b"x", b"x", b"x" * 10, b"x"):
+            self.publish(data=data)
+        self.assertEqual(self.kinds, [Kind.ANSWERED] * 3)
+        self.assertEqual(asked, [b"x"] * 3 + [b"x" * 10])
+
+
 class TimeTests(BrokerCase):
     """Issue 13 build 8: a call ends in time, though it gets its timer later."""
+
+    def times(self) -> list[float]:
+        return [round(call.getTime(), 3) for call in self.clock.getDelayedCalls()]
+
+    def test_when_it_gets_its_timer(self) -> None:
+        """After 50 ms, if it is not answered by then; at once if it ends within 100 ms."""
+        sink = Sink(self.broker, "a")
+        self.publish(Model.RELIABLE_SPECIFIC, timeout=0.11)
+        self.assertEqual(self.times(), [0.05])
+        self.publish(Model.RELIABLE_SPECIFIC, timeout=0.09)
+        self.assertEqual(self.times(), [0.05, 0.09])
+        sink.answer()
+        sink.answer()
+        self.clock.advance(0.05)
+        self.assertEqual(self.times(), [0.09])
+        self.clock.advance(0.04)
+        self.assertEqual((self.times(), self.kinds), ([], [Kind.ANSWERED] * 2))
+
+    def test_declined_by_one_of_two_before_it_gets_its_timer(self) -> None:
+        """It ends once, when the other one has not answered in time."""
+        sinks = [Sink(self.broker, str(n)) for n in range(2)]
+        self.publish(Model.RELIABLE_SPECIFIC, timeout=0.12)
+        self.clock.advance(0.03)
+        sinks[0].answer(NOT_MINE)
+        self.clock.pump([0.03, 0.059])
+        self.assertEqual(self.outcomes, [])
+        self.clock.pump([0.002, 0.1])
+        self.assertEqual((self.kinds, self.times()), ([Kind.TIMEOUT], []))
 
     def test_less_time_than_that(self) -> None:
         Sink(self.broker, "a")

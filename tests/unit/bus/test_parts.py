@@ -390,6 +390,16 @@ class ImportTests(SynchronousTestCase):
         )
         self.assertEqual((done.returncode, done.stdout, done.stderr), (0, "", ""))
 
+    def test_forms_that_need_more(self) -> None:
+        """A-64: they are imported at first use, and there are no others."""
+        from kupool import bus
+        from kupool.bus.rabbit.bus import RabbitBus
+        from kupool.bus.remote.client import RemoteBus
+
+        self.assertIs(bus.RabbitBus, RabbitBus)
+        self.assertIs(bus.RemoteBus, RemoteBus)
+        self.assertFalse(hasattr(bus, "OtherBus"))
+
     def test_outcomes_can_be_compared(self) -> None:
         """A-22: outcomes are values."""
         from kupool.bus import Kind

@@ -30,6 +30,11 @@ class MessageTests(SynchronousTestCase):
             message, Message("id", "7", b"x", Model.RELIABLE_RANDOM, {"a": "b"}, "k", 2.0, False)
         )
 
+    def test_what_need_not_be_given(self) -> None:
+        message = make_message(BusSettings(), "id", Model.UNRELIABLE_ALL, "t", data=b"x")
+        self.assertEqual(message, Message("id", "t", b"x", Model.UNRELIABLE_ALL, {}))
+        self.assertEqual((message.key, message.timeout, message.redelivered), ("", 0.0, False))
+
     def test_timeout(self) -> None:
         self.assertEqual(self.make().timeout, BusSettings().timeout)
         self.assertEqual(self.make(Model.UNRELIABLE_ALL, timeout=2.0).timeout, 0.0)
