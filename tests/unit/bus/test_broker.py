@@ -589,6 +589,17 @@ class MembershipTests(BrokerCase):
         self.clock.advance(0)
         self.assertEqual([[m.keys for m in told] for told in self.told], [[("k",)], [], [()]])
 
+    def test_while_subscribers_may_be_unknown(self) -> None:
+        """A-31: nothing is told until all are known."""
+        self.watch()
+        self.broker.incomplete("not all known")
+        Sink(self.broker, "a")
+        self.clock.advance(1.0)
+        self.assertEqual(self.told, [()])
+        self.broker.incomplete("")
+        self.clock.advance(0)
+        self.assertEqual([[m.id for m in told] for told in self.told], [[], ["a"]])
+
     def test_no_watch_after_the_end(self) -> None:
         self.watch()
         Sink(self.broker, "a")

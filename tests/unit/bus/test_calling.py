@@ -281,12 +281,16 @@ class OrderTests(BrokerCase):
         self.assertEqual(sorted(heard[2:]), [("a", b"2"), ("b", b"2")])
 
     def test_behind_those_that_wait_for_their_turn(self) -> None:
-        for _ in range(501):
+        """Each call that is published goes on with the next five hundred of them."""
+        for _ in range(1200):
             self.publish(data=b"1")
         sink = Sink(self.broker, "a")
+        seen = [len(sink.messages)]
         self.publish(data=b"2")
+        seen.append(len(sink.messages))
         self.clock.advance(0)
-        self.assertEqual([m.data for m in sink.messages], [b"1"] * 501 + [b"2"])
+        self.assertEqual(seen, [500, 1000])
+        self.assertEqual([m.data for m in sink.messages], [b"1"] * 1200 + [b"2"])
 
     def test_the_only_one_with_room_is_found(self) -> None:
         """A-20: whatever the order in which they are asked."""
@@ -338,6 +342,26 @@ class TimeTests(BrokerCase):
         self.assertEqual(self.times(), [0.09])
         self.clock.advance(0.04)
         self.assertEqual((self.times(), self.kinds), ([], [Kind.ANSWERED] * 2))
+
+    def test_the_last_share_of_the_time(self) -> None:
+        """A-20: it ends with the time of the call, though it began late."""
+        sinks = [Sink(self.broker, str(n)) for n in range(5)]
+        self.publish()
+        self.clock.advance(0.5)
+        (first,) = [sink for sink in sinks if sink.messages]
+        first.answer(FAILED)
+        self.clock.pump([1.001, 1.001, 0.49])
+        asked = sum(len(sink.messages) for sink in sinks)
+        self.assertEqual((asked, self.kinds), (4, []))
+        self.clock.advance(0.01)
+        self.assertEqual(self.kinds, [Kind.TIMEOUT])
+
+    def test_none_is_left_of_calls_that_have_ended(self) -> None:
+        ends = [self.publish(timeout=seconds) for seconds in (1.0, 2.0)]
+        for end in ends:
+            end()
+        self.clock.advance(1.0)
+        self.assertEqual(self.times(), [])
 
     def test_declined_by_one_of_two_before_it_gets_its_timer(self) -> None:
         """It ends once, when the other one has not answered in time."""
