@@ -160,9 +160,10 @@ class OutgoingChannel:
 
     def _break(self) -> None:
         if not self._closed:
-            self.close()
-            # Not now: the sender is in the middle of something.
+            # Not now: the sender is in the middle of something. But before a flush looks again,
+            # for which what is then sent to others counts.
             self._clock.callLater(0, self._broken)
+            self.close()
 
     def arrived(self) -> Deferred[bool]:
         """Fire when all that was sent so far has arrived: True, or False if it never will."""

@@ -69,8 +69,15 @@ class SendingTests(SynchronousTestCase):
             member="a",
             known=lambda member: member in self.members,
             received=lambda member, data: self.received.append((member, data)),
-            broken=self.broken.append,
+            broken=self.end,
         )
+        #: What is sent to another member when a channel has broken.
+        self.again: list[bytes] = []
+
+    def end(self, member: str) -> None:
+        self.broken.append(member)
+        while self.again:
+            self.channels.send("c", self.again.pop())
 
     def send(self, data: bytes, member: str = "b") -> None:
         self.assertIs(self.channels.send(member, data), True)
@@ -202,6 +209,25 @@ class SendingTests(SynchronousTestCase):
         del waits
         gc.collect()
         self.assertEqual(self.flushLoggedErrors(), [], "it is no error of the program")
+
+    def test_flush_of_what_is_sent_again_to_another(self) -> None:
+        """It waits for that as well, if a member has restarted, and if one is found to be gone."""
+        for gone in (False, True):
+            self.send(b"tea")
+            waits = ensureDeferred(self.channels.flush(5))
+            if gone:
+                self.channels.forget("b")
+                self.channels.send("c", b"tea")
+            else:
+                self.again.append(b"tea")
+                self.bus.calls[-1][-1].callback(Outcome(Kind.ANSWERED, status=STALE))
+            self.clock.advance(0)
+            self.assertNoResult(waits)
+            self.answer()
+            self.successResultOf(waits)
+            self.assertEqual([call[1] for call in self.bus.calls], ["hosts.b", "hosts.c"])
+            self.channels.forget("b")
+            self.bus.calls.clear()
 
     def test_a_member_that_is_gone(self) -> None:
         """Nobody waits for it any more."""
@@ -375,7 +401,9 @@ class ReceivingTests(SynchronousTestCase):
         self.assertEqual(self.chunk(framed(b"x" * 20), 0), Answer())
         self.assertEqual(self.chunk(framed(b"x" * 21)[:4], 1), Answer(b"", STALE))
         self.assertEqual(self.chunk(b"", 2), Answer(b"", STALE))
-        self.assertEqual(self.data, [b"x" * 20])
+        self.assertEqual((self.data, self.incoming.name("b")), ([b"x" * 20], ""))
+        self.assertEqual(self.chunk(framed(b"new"), 0, "next"), Answer())
+        self.assertEqual((self.data, self.renewed), ([b"x" * 20, b"new"], []))
 
     def test_a_message_that_cannot_be_handled(self) -> None:
         """A-26: it costs the next ones nothing."""

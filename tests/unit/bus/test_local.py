@@ -51,7 +51,7 @@ class LocalBusTests(SynchronousTestCase):
         outcome = self.bus.publish_reliable_random(b"", "t")
         self.bus.close()
         self.bus.close()
-        self.clock.advance(5.0)
+        self.clock.pump([0, 5.0])
         self.assertIs(self.successResultOf(outcome).kind, Kind.REFUSED)
         self.assertEqual((self.heard, self.clock.getDelayedCalls()), ([], []))
         self.assertIsNone(self.successResultOf(self.bus.unsubscribe(self.heard.append)))
