@@ -122,6 +122,7 @@ class HandlingTests(SynchronousTestCase):
         self.clock.advance(0)
         self.ask(inbox)
         inbox.close()
+        self.assertEqual(len(cancelled), 1)
         self.clock.pump([0, 10.0])
         self.assertEqual((len(self.heard), len(cancelled)), (1, 1))
         self.assertEqual((self.responses, self.clock.getDelayedCalls()), ([], []))

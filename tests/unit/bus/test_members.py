@@ -72,9 +72,17 @@ class WatchesTests(SynchronousTestCase):
         self.clock = Clock()
         self.there: list[Subscriber] = []
         self.told: list[tuple[float, Any]] = []
-        self.watches = TopicWatches(self.clock, lambda topic: self.there)
+        self.looks = 0
+        self.watches = TopicWatches(self.clock, self.listening)
         self.end = self.watches.watch("crew", self.note)
         self.clock.advance(0)
+
+    def listening(self, topic: str) -> list[Subscriber]:
+        self.looks += 1
+        return self.there
+
+    def times(self) -> list[float]:
+        return sorted(call.getTime() for call in self.clock.getDelayedCalls())
 
     def note(self, members: tuple[TopicMember, ...] | None) -> None:
         names = None if members is None else [member.id for member in members]
@@ -122,6 +130,38 @@ class WatchesTests(SynchronousTestCase):
         self.clock.advance(0)
         self.assertEqual(self.told[3:], [(1.0, ["a"])])
 
+    def test_this_side_counts_no_more(self) -> None:
+        """It is told without any other change; whoever was lost before is not among those that
+        are heard again.
+        """
+        self.watches.heard(0.5)
+        self.watches.heard(0.75)
+        self.assertEqual(self.times(), [0.5], "the timer is not moved")
+        self.clock.pump([0.5, 0.25])
+        self.assertEqual(self.told, [(0.0, []), (0.75, None)])
+        self.watches.heard(2.0)
+        self.lose(self.come("a"), 9.0)
+        self.clock.pump([1.25, 1.0])
+        self.watches.heard(9.0)
+        self.come("b")
+        self.assertEqual(self.told[2:], [(0.75, ["a"]), (2.0, None), (3.0, ["b"])])
+
+    def test_one_timer(self) -> None:
+        """However often something changes."""
+        subscriber = self.come("a")
+        self.lose(subscriber, 5.0)
+        for _ in range(3):
+            self.come("b")
+        self.assertEqual(self.times(), [5.0])
+
+    def test_a_change_as_a_lost_member_goes(self) -> None:
+        """Both are seen at one look."""
+        self.clock.callLater(0.5, self.watches.changed)
+        self.lose(self.come("a"), 0.5)
+        self.looks = 0
+        self.clock.advance(0.5)
+        self.assertEqual((self.looks, self.told[-1]), (1, (0.5, [])))
+
     def test_half_a_second_in_which_nothing_is_told(self) -> None:
         self.watches.hold(0.5)
         self.come("a")
@@ -146,6 +186,14 @@ class WatchesTests(SynchronousTestCase):
         self.end()
         self.assertEqual(self.clock.getDelayedCalls(), [])
         self.end()
+
+    def test_a_watch_that_ends_as_it_is_told(self) -> None:
+        """No timer is set for the lost member that it was told of."""
+        self.end()
+        end = self.watches.watch("crew", lambda members: end())
+        self.watches.lost(Subscriber("a", lambda message, number: Taken.YES, 0.0), 5.0)
+        self.clock.advance(0)
+        self.assertEqual((self.looks, self.clock.getDelayedCalls()), (2, []))
 
     def test_a_watch_that_ends_while_others_are_told(self) -> None:
         """It is told nothing more, and the others are."""
