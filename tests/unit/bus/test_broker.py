@@ -171,11 +171,13 @@ class DeliveryTests(BrokerCase):
         self.publish()
         self.broker.unsubscribe("a")
         self.assertEqual(len(self.broker.status().subscribers), 1)
+        self.assertTrue(self.broker.knows("a"))
         sink.answer()
         self.assertEqual(self.kinds, [Kind.ANSWERED])
         self.clock.advance(3.0)
         self.assertEqual(self.kinds, [Kind.ANSWERED, Kind.TIMEOUT])
         self.assertEqual(self.broker.status().subscribers, ())
+        self.assertFalse(self.broker.knows("a"))
 
     def test_publishing_from_an_outcome(self) -> None:
         """A-15: an outcome may give rise to the next call, for ever, without recursion."""

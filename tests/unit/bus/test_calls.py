@@ -6,7 +6,7 @@ from random import Random
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from kupool.bus.calls import Subscriber, Taken, in_any_order
+from kupool.bus.calls import CallVerdict, Response, Subscriber, Taken, in_any_order
 
 
 class SubscriberTests(SynchronousTestCase):
@@ -22,6 +22,17 @@ class SubscriberTests(SynchronousTestCase):
             subscriber.drop(number)
             seen.append(subscriber.calls_bytes)
         self.assertEqual((seen, subscriber.calls), ([15, 5, 5, 0], {}))
+
+
+class ResponseTests(SynchronousTestCase):
+    """Nodes of all releases have to mean the same by a response."""
+
+    def test_words(self) -> None:
+        words = ["answer", "refuse", "not mine", "failed", "lost"]
+        self.assertEqual([verdict.value for verdict in CallVerdict], words)
+
+    def test_what_need_not_be_given(self) -> None:
+        self.assertEqual(Response(CallVerdict.ANSWER), (CallVerdict.ANSWER, b"", 0, ""))
 
 
 class OrderTests(SynchronousTestCase):
