@@ -26,7 +26,7 @@ class Taken(Enum):
 
 #: Hands a message to a subscriber. If the second argument is a number, an answer is expected: it is
 #: given to ``Broker.answer`` with that number. Never raises.
-Deliver = Callable[[Message, "int | None"], Taken]
+Deliver = Callable[[Message, int | None], Taken]
 
 #: Called with the outcome of a message, exactly once.
 Done = Callable[[Outcome], object]

@@ -443,6 +443,10 @@ class ReportTests(BrokerCase):
             steps = self.broker.trace(self.of(topic).recent[0].id)
             self.assertEqual([(step.event, step.subscriber) for step in steps], way)
 
+    def test_a_message_without_a_name_of_its_publisher(self) -> None:
+        self.publish(Model.UNRELIABLE_ALL)
+        self.assertEqual([self.broker.trace(name) for name in ("", "!")], [(), ()])
+
     def test_reasons(self) -> None:
         """What a publisher is told is text of the bus."""
         texts = {

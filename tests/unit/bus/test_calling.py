@@ -280,6 +280,19 @@ class OrderTests(BrokerCase):
         self.assertEqual(sorted(heard[:2]), [("a", b"1"), ("b", b"1")])
         self.assertEqual(sorted(heard[2:]), [("a", b"2"), ("b", b"2")])
 
+    def test_published_as_another_is_delivered_to_one_that_came(self) -> None:
+        heard: list[bytes] = []
+
+        def deliver(message: Message, number: int | None) -> Taken:
+            if message.data == b"1":
+                self.publish(data=b"2")
+            heard.append(message.data)
+            return Taken.YES
+
+        self.publish(data=b"1")
+        self.broker.subscribe("a", ["t"], deliver)
+        self.assertEqual(heard, [b"1", b"2"])
+
     def test_behind_those_that_wait_for_their_turn(self) -> None:
         """Each call that is published goes on with the next five hundred of them."""
         for _ in range(1200):
@@ -332,7 +345,7 @@ class TimeTests(BrokerCase):
     def test_when_it_gets_its_timer(self) -> None:
         """After 50 ms, if it is not answered by then; at once if it ends within 100 ms."""
         sink = Sink(self.broker, "a")
-        self.publish(Model.RELIABLE_SPECIFIC, timeout=0.11)
+        self.publish(Model.RELIABLE_SPECIFIC, timeout=0.1)
         self.assertEqual(self.times(), [0.05])
         self.publish(Model.RELIABLE_SPECIFIC, timeout=0.09)
         self.assertEqual(self.times(), [0.05, 0.09])
@@ -385,6 +398,6 @@ class TimeTests(BrokerCase):
     def test_more_than_get_their_timers_in_one_turn(self) -> None:
         Sink(self.broker, "a")
         for _ in range(501):
-            self.publish(timeout=0.2)
+            self.publish(Model.RELIABLE_SPECIFIC, timeout=0.2)
         self.clock.pump([0.05, 0, 0.151, 0])
         self.assertEqual(self.kinds, [Kind.TIMEOUT] * 501)
