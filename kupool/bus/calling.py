@@ -286,7 +286,7 @@ class Calls:
             subscriber = untried[n]
             taken = self._offer(call, subscriber, now)
             if call.number not in self._calls:
-                return False
+                return full  # it has its outcome
             if taken is _TAKEN:
                 if call.offers.get(subscriber) is _OPEN:
                     call.holder = subscriber
@@ -314,7 +314,7 @@ class Calls:
                 break
             full |= self._offer(call, subscriber, now) is Taken.FULL
             if call.number not in self._calls:
-                return False
+                return full  # it has its outcome
         if full:
             call.share_ends = now + call.message.timeout * self._settings.share
         return full

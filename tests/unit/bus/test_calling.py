@@ -340,7 +340,7 @@ class TimeTests(BrokerCase):
     """Issue 13 build 8: a call ends in time, though it gets its timer later."""
 
     def times(self) -> list[float]:
-        return [round(call.getTime(), 3) for call in self.clock.getDelayedCalls()]
+        return sorted(round(call.getTime(), 3) for call in self.clock.getDelayedCalls())
 
     def test_when_it_gets_its_timer(self) -> None:
         """After 50 ms, if it is not answered by then; at once if it ends within 100 ms."""
@@ -368,6 +368,22 @@ class TimeTests(BrokerCase):
         self.assertEqual((asked, self.kinds), (4, []))
         self.clock.advance(0.01)
         self.assertEqual(self.kinds, [Kind.TIMEOUT])
+
+    def test_none_is_left_of_a_call_that_all_have_declined(self) -> None:
+        sink = Sink(self.broker, "a")
+        for response in (FAILED, NOT_MINE):
+            self.publish()
+            sink.answer(response)
+            self.clock.advance(0.05)
+            self.assertEqual(self.times(), [])
+        self.assertEqual(self.kinds, [Kind.REFUSED, Kind.NO_SUBSCRIBER])
+
+    def test_one_turn_goes_on_with_a_large_fan_out(self) -> None:
+        """However many subscribers are left for it; the other one is for the timer of the call."""
+        for n in range(510):
+            Sink(self.broker, str(n))
+        self.publish(Model.RELIABLE_SPECIFIC)
+        self.assertEqual(self.times(), [0.0, 0.05])
 
     def test_none_is_left_of_calls_that_have_ended(self) -> None:
         ends = [self.publish(timeout=seconds) for seconds in (1.0, 2.0)]

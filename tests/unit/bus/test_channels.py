@@ -191,6 +191,24 @@ class SendingTests(SynchronousTestCase):
         self.successResultOf(waits)
         self.assertEqual(self.clock.getDelayedCalls(), [], "nor is there a timer of it")
 
+    def test_flush_without_any_time(self) -> None:
+        self.send(b"tea")
+        self.successResultOf(ensureDeferred(self.channels.flush(0)))
+
+    def test_what_has_arrived(self) -> None:
+        """All that was sent before it was asked for, and no more."""
+        self.send(b"123456")
+        first = self.channels.arrived("b")
+        self.send(b"0123456789")
+        second = self.channels.arrived("b")
+        self.send(b"x")
+        self.answer()
+        self.assertIs(self.successResultOf(first), True)
+        self.answer()
+        self.assertNoResult(second)  # 10 bytes of 14
+        self.answer()
+        self.assertIs(self.successResultOf(second), True)
+
     def test_flush_before_the_first_chunk_is_sent(self) -> None:
         self.channels.send("b", b"tea")
         self.assertNoResult(waits := ensureDeferred(self.channels.flush(5)))
@@ -286,6 +304,7 @@ class SendingTests(SynchronousTestCase):
             broken=lambda: self.broken.append("b"),
         )
         channel.close()
+        self.assertIs(self.successResultOf(channel.arrived()), False)
         channel.send(b"tea")
         self.assertEqual((channel.size, self.clock.getDelayedCalls()), (0, []))
         self.successResultOf(channel.flushed())
