@@ -99,6 +99,16 @@ class HandlingTests(SynchronousTestCase):
     def message(self, data: bytes) -> Message:
         return Message("id", "t", data, Model.UNRELIABLE_ALL, {})
 
+    def test_one_that_is_too_late_holds_up_no_other(self) -> None:
+        """The next is handled in the same turn."""
+        inbox = Inbox(self.clock, BusSettings(), self.handler)
+        self.ask(inbox, 0.25)
+        self.ask(inbox, 3.0)
+        seen: list[int] = []
+        self.clock.callLater(0, lambda: seen.append(len(self.heard)))
+        self.clock.advance(0.5)
+        self.assertEqual((seen, [m.timeout for m in self.heard]), ([1], [2.5]))
+
     def test_several_results_that_are_pending(self) -> None:
         """Each ends by itself, in any order, and leaves no timer."""
         inbox = Inbox(self.clock, BusSettings(), self.handler)

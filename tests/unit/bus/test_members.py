@@ -140,11 +140,13 @@ class WatchesTests(SynchronousTestCase):
         self.clock.pump([0.5, 0.25])
         self.assertEqual(self.told, [(0.0, []), (0.75, None)])
         self.watches.heard(2.0)
+        self.clock.advance(0)
+        self.assertEqual(self.told[2:], [(0.75, [])])
         self.lose(self.come("a"), 9.0)
         self.clock.pump([1.25, 1.0])
         self.watches.heard(9.0)
         self.come("b")
-        self.assertEqual(self.told[2:], [(0.75, ["a"]), (2.0, None), (3.0, ["b"])])
+        self.assertEqual(self.told[3:], [(0.75, ["a"]), (2.0, None), (3.0, ["b"])])
 
     def test_one_timer(self) -> None:
         """However often something changes."""
