@@ -316,6 +316,29 @@ class OrderTests(BrokerCase):
             self.publish(data=b"%d" % n)
         self.assertEqual([m.data for m in free.messages], [b"%d" % n for n in range(40)])
 
+    def test_any_of_them_is_asked(self) -> None:
+        """A-20: the first one is chosen at random."""
+        sinks = [Sink(self.broker, str(n)) for n in range(3)]
+        for _ in range(60):
+            self.publish()
+        self.assertGreater(min(len(sink.messages) for sink in sinks), 10)
+
+    def test_declined_by_a_whole_chunk_at_once(self) -> None:
+        """A-28: those that are asked after it may answer yet."""
+
+        def decline(name: str, number: int | None) -> Taken:
+            self.broker.answer(name, number or 0, NOT_MINE)
+            return Taken.YES
+
+        for n in range(505):
+            name = str(n)
+            self.broker.subscribe(name, ["t"], lambda m, number, name=name: decline(name, number))
+        last = Sink(self.broker, "last")
+        self.publish(Model.RELIABLE_SPECIFIC)
+        self.clock.advance(0)
+        last.answer()
+        self.assertEqual(self.kinds, [Kind.ANSWERED])
+
     def test_answered_while_it_is_asked(self) -> None:
         """A-15: it has room again for exactly what is allowed, whatever it says of the offer."""
         self.broker = self.make(max_unanswered_bytes=10)

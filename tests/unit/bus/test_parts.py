@@ -104,7 +104,7 @@ class TopicTests(SynchronousTestCase):
         self.assertEqual(topic_name("orders.名"), "orders.名")
         self.assertEqual(pattern_name("a.*.>"), "a.*.>")
         for bad in ("", ".", "a.", ".a", "a b", "a\n", "a" * 256, ".".join("a" * 17), -1, True,
-                    None, 1.5, b"a", "a*", "a.>b"):  # fmt: skip
+                    None, 1.5, b"a", ["a"], "a*", "a.>b"):  # fmt: skip
             for check in (topic_name, pattern_name):
                 with self.assertRaises(ValueError):
                     check(bad)

@@ -96,6 +96,17 @@ class MessageTests(SynchronousTestCase):
         self.assertGreater(size, BusSettings().max_message)
         self.refused(f"data, topic, key and headers: {size} bytes as JSON", **arguments)
 
+    def test_all_together_to_the_last_byte(self) -> None:
+        arguments: dict[str, Any] = {
+            "data": b"\xff" * 45_000,
+            "topic": "€" * 255,
+            "headers": {"h": '"' * 2040},
+        }
+        left = 65_536 - json_size(**arguments, key="")
+        self.make(key="k" * left, **arguments)
+        text = "65537 bytes as JSON, at most 65536 are allowed"
+        self.refused(text, key="k" * (left + 1), **arguments)
+
     def test_size_as_json(self) -> None:
         """No smaller than it is, and no larger by more than the envelope and a few bytes."""
         for data in (b"", b"x", b"plain", b'"' * 9, "né".encode() * 50, b"\xff" * 10, b"\x01" * 40):
