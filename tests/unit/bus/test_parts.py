@@ -103,6 +103,10 @@ class TopicTests(SynchronousTestCase):
         self.assertEqual(topic_name(4294967295), "4294967295")
         self.assertEqual(topic_name("orders.名"), "orders.名")
         self.assertEqual(pattern_name("a.*.>"), "a.*.>")
+        for longest in ("a" * 255, "名" * 255, ".".join("a" * 16), ".".join("*" * 15 + ">")):
+            self.assertEqual(pattern_name(longest), longest)
+        for longest in ("a" * 255, "名" * 255, ".".join("a" * 16), ".".join("名" * 16)):
+            self.assertEqual(topic_name(longest), longest)
         for bad in ("", ".", "a.", ".a", "a b", "a\n", "a" * 256, ".".join("a" * 17), -1, True,
                     None, 1.5, b"a", ["a"], "a*", "a.>b"):  # fmt: skip
             for check in (topic_name, pattern_name):
