@@ -379,6 +379,14 @@ class TimeTests(BrokerCase):
         self.clock.advance(0.04)
         self.assertEqual((self.times(), self.kinds), ([], [Kind.ANSWERED] * 2))
 
+    def test_it_ends_when_the_clock_calls_first(self) -> None:
+        """A timer may come too early by a fraction of a microsecond: that is in time."""
+        self.publish()
+        (timer,) = self.clock.getDelayedCalls()
+        self.assertLess(timer.getTime(), 3.0)
+        self.clock.advance(timer.getTime())
+        self.assertEqual((self.kinds, self.times()), ([Kind.NO_SUBSCRIBER], []))
+
     def test_the_last_share_of_the_time(self) -> None:
         """A-20: it ends with the time of the call, though it began late."""
         sinks = [Sink(self.broker, str(n)) for n in range(5)]
