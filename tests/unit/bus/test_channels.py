@@ -416,6 +416,13 @@ class ReceivingTests(SynchronousTestCase):
             self.assertEqual(self.chunk(b"", 0, f"s{n}"), Answer(b"", STALE), n)
         self.assertEqual(self.chunk(b"", 0, "s0"), Answer(), "nothing is kept for ever")
 
+    def test_as_many_streams_for_each_of_two_members(self) -> None:
+        self.incoming = self.make(ChannelSettings(max_members=2))
+        for n in range(18):
+            self.chunk(b"", 0, f"s{n}")
+        self.assertEqual(self.chunk(b"", 0, "s1"), Answer(b"", STALE))
+        self.assertEqual(self.chunk(b"", 0, "s0"), Answer())
+
     def test_too_large(self) -> None:
         self.assertEqual(self.chunk(framed(b"x" * 20), 0), Answer())
         self.assertEqual(self.chunk(framed(b"x" * 21)[:4], 1), Answer(b"", STALE))
