@@ -14,6 +14,7 @@ class WordsTests(SynchronousTestCase):
         words = ["reliable-random", "reliable-specific", "unreliable-all", "unreliable-random"]
         self.assertEqual([model.value for model in Model], words)
         self.assertEqual([model.text for model in Model], words)
+        self.assertEqual([model.reliable for model in Model], [True, True, False, False])
 
     def test_kinds_of_outcomes(self) -> None:
         words = ["answered", "refused", "timeout", "no subscriber", "sent"]
