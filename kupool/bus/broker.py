@@ -188,9 +188,8 @@ class Broker:
         if subscriber is not None:
             self.watches.lost(subscriber, linger)
         self._take_topics(subscriber_id, None)
-        self._subscribers.pop(subscriber_id, None)
         if subscriber is not None:
-            self._calls.lost(subscriber)
+            self._calls.lost(subscriber)  # with its last call it is forgotten
         if self._watcher is not None:
             self._watcher.removed(subscriber_id, linger)
 
@@ -294,10 +293,7 @@ class Broker:
         """Send an unreliable message, or buffer it."""
 
         def sent(told: Counter[Taken], meant: Sequence[Subscriber]) -> None:
-            outcome = self._sent(message, note, told, owners)
-            if outcome.kind is Kind.SENT and not outcome.receivers:  # it is kept
-                self._give_kept(message.topic, meant)
-            self._tell(done, outcome)
+            self._tell(done, self._sent(message, note, told, owners, meant=meant))
 
         if not self._sending.send(message, sent):
             self._refuse(message, note, BUS_FULL, done)
@@ -311,7 +307,13 @@ class Broker:
                 self._buffer.drain(topic, self._giving(subscriber))
 
     def _sent(
-        self, message: Message, note: Note, told: Counter[Taken], owners: Sequence[BufferOwner]
+        self,
+        message: Message,
+        note: Note,
+        told: Counter[Taken],
+        owners: Sequence[BufferOwner],
+        *,
+        meant: Sequence[Subscriber],
     ) -> Outcome:
         receivers = told[Taken.YES]
         reason = ""
@@ -328,6 +330,7 @@ class Broker:
             reason = BUS_CLOSED
         elif self._buffer.keep(message, note, owners):
             self._accounts.ended(message, note, "buffered")
+            self._give_kept(message.topic, meant)
         else:
             self._accounts.ended(message, note, "overflow")
             reason = SHARE_FULL if self._buffer.over_share(message, owners) else BUS_FULL

@@ -286,7 +286,7 @@ class Calls:
             subscriber = untried[n]
             taken = self._offer(call, subscriber, now)
             if call.number not in self._calls:
-                return False
+                return full  # it has its outcome
             if taken is _TAKEN:
                 if call.offers.get(subscriber) is _OPEN:
                     call.holder = subscriber
@@ -314,7 +314,7 @@ class Calls:
                 break
             full |= self._offer(call, subscriber, now) is Taken.FULL
             if call.number not in self._calls:
-                return False
+                return full  # it has its outcome
         if full:
             call.share_ends = now + call.message.timeout * self._settings.share
         return full
@@ -339,10 +339,9 @@ class Calls:
         again = message.redelivered or call.lost
         if call.offers and message.model is _RANDOM:
             again = True
-        left = call.deadline - now
         call.offers[subscriber] = _OPEN
         subscriber.take(call.number, size)
-        taken = subscriber.deliver(message.offered(left if left > 0.0 else 0.0, again), call.number)
+        taken = subscriber.deliver(message.offered(call.deadline - now, again), call.number)
         if taken is _TAKEN:
             self._accounts.step(message, "offered", subscriber.id)
         elif call.offers.get(subscriber) is _OPEN:

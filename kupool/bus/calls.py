@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from enum import Enum
+from enum import Enum, auto
 from random import Random
 from typing import NamedTuple
 
@@ -26,7 +26,7 @@ class Taken(Enum):
 
 #: Hands a message to a subscriber. If the second argument is a number, an answer is expected: it is
 #: given to ``Broker.answer`` with that number. Never raises.
-Deliver = Callable[[Message, "int | None"], Taken]
+Deliver = Callable[[Message, int | None], Taken]
 
 #: Called with the outcome of a message, exactly once.
 Done = Callable[[Outcome], object]
@@ -55,10 +55,10 @@ class Response(NamedTuple):
 class OfferState(Enum):
     """The state of a call at a subscriber that it was offered to."""
 
-    OPEN = "open"
-    NOT_MINE = "not mine"
-    FAILED = "failed"
-    LOST = "lost"
+    OPEN = auto()
+    NOT_MINE = auto()
+    FAILED = auto()
+    LOST = auto()
 
 
 class Subscriber:
@@ -128,13 +128,15 @@ class Call:
         self.offers: dict[Subscriber, OfferState] = {}
         #: The subscriber whose share of the time it is.
         self.holder: Subscriber | None = None
-        self.share_ends = 0.0
+        #: When that share ends; set before it is read.
+        self.share_ends: float
         #: Whether there was a subscriber at all.
         self.met = False
         #: Whether a subscriber is gone that may have received it.
         self.lost = False
-        #: The text of the last failure.
-        self.error = self.failed_by = ""
+        #: The text of the last failure, and who failed; set before they are read.
+        self.error: str
+        self.failed_by: str
         self.due = deadline
         self.before: Call | None = None
         self.after: Call | None = None

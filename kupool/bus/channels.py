@@ -160,9 +160,10 @@ class OutgoingChannel:
 
     def _break(self) -> None:
         if not self._closed:
-            self.close()
-            # Not now: the sender is in the middle of something.
+            # Not now: the sender is in the middle of something. But before a flush looks again,
+            # for which what is then sent to others counts.
             self._clock.callLater(0, self._broken)
+            self.close()
 
     def arrived(self) -> Deferred[bool]:
         """Fire when all that was sent so far has arrived: True, or False if it never will."""
@@ -179,7 +180,7 @@ class OutgoingChannel:
     @property
     def busy(self) -> bool:
         """Whether something has not arrived, and still may."""
-        return not self._closed and (self.size > 0 or self._flight is not None)
+        return bool(self.size)
 
     def flushed(self) -> Deferred[None]:
         """Fire when everything has arrived, or the stream has ended."""
@@ -232,7 +233,7 @@ class IncomingChannels:
     """The channels from other members: ``received`` is called with each message, in order.
 
     ``expected`` returns whether a message is of a member that exists, and for this one as it is
-    now. ``sent`` returns the name of the stream to a member, or nothing. ``renewed`` is called if a
+    now. ``sent`` returns the name of the stream to a member, or None. ``renewed`` is called if a
     member has restarted without being reported as gone.
     """
 
@@ -242,7 +243,7 @@ class IncomingChannels:
         self,
         settings: ChannelSettings,
         expected: Callable[[Message], bool],
-        sent: Callable[[str], str],
+        sent: Callable[[str], str | None],
         *,
         received: Callable[[str, bytes], object],
         renewed: Callable[[str], object],
@@ -366,9 +367,9 @@ class Channels:
             and headers.get("to", "") == self._epoch_of(self._member)
         )
 
-    def _sent(self, member: str) -> str:
+    def _sent(self, member: str) -> str | None:
         out = self._out.get(member)
-        return "" if out is None else out.stream
+        return None if out is None else out.stream
 
     def _to(self, member: str) -> OutgoingChannel | None:
         out = self._out.get(member)

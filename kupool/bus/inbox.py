@@ -59,8 +59,7 @@ class Inbox:
         self._size = 0
         #: Pending results of handlers, and the timers that cancel them; a handler may return the
         #: same Deferred again.
-        self._running: dict[int, tuple[Deferred[Any], IDelayedCall]] = {}
-        self._begun = 0
+        self._running: dict[object, tuple[Deferred[Any], IDelayedCall]] = {}
         self._chunks = Chunks(clock, self._turn)
         self._closed = False
 
@@ -115,14 +114,14 @@ class Inbox:
             self._respond(result, message, respond)
             return
         limit = message.timeout if respond is not None else self._settings.handler_timeout
-        self._begun += 1
-        self._running[self._begun] = result, self._clock.callLater(limit, result.cancel)
-        result.addBoth(self._ended, self._begun, message, respond)
+        key = object()
+        self._running[key] = result, self._clock.callLater(limit, result.cancel)
+        result.addBoth(self._ended, key, message, respond)
 
     def _ended(
-        self, result: object, number: int, message: Message, respond: Respond | None
+        self, result: object, key: object, message: Message, respond: Respond | None
     ) -> None:
-        _, timer = self._running.pop(number)
+        _, timer = self._running.pop(key)
         if timer.active():
             timer.cancel()
             if not self._closed:

@@ -144,9 +144,9 @@ class LocalBus(Models):
     def close(self) -> Deferred[None]:
         """End all subscriptions and refuse every open call."""
         self.broker.close()
-        for _, inbox in self._handlers.values():
+        handlers, self._handlers = self._handlers, {}
+        for _, inbox in handlers.values():
             inbox.close()
-        self._handlers.clear()
         return succeed(None)
 
 

@@ -146,7 +146,6 @@ class TopicWatches:
     def hold(self, seconds: float) -> None:
         """Report no members for some seconds: some may not have come back to this broker yet."""
         self._held_until = self._clock.seconds() + seconds
-        self.changed()
 
     def heard(self, until: float) -> None:
         """All other nodes have heard this side; its subscribers count as members until the given

@@ -56,7 +56,7 @@ class Models:
         topic: Topic,
         *,
         timeout: float | None = None,
-        key: str = "",
+        key: str = ...,  # each form of the bus has a default
         headers: Mapping[str, str] | None = None,
     ) -> Deferred[Outcome]:
         """Publish by a model with that model's arguments, as the method of the model's name

@@ -18,7 +18,7 @@ Give = Callable[[Message, Subscriber], Taken]
 
 #: Called when a message has been sent: how many subscribers took it, or why none did, and who was
 #: to get it.
-Sent = Callable[["Counter[Taken]", Sequence[Subscriber]], object]
+Sent = Callable[[Counter[Taken], Sequence[Subscriber]], object]
 
 
 class _OneSend:

@@ -130,6 +130,8 @@ class AccountsTests(SynchronousTestCase):
     def test_a_message_that_its_publisher_gave_no_name(self) -> None:
         """It is found by its own id alone."""
         self.accounts.published(self.message())
+        self.accounts.step(self.message("2"), "offered")  # its trace was forgotten meanwhile
+        self.assertEqual(self.steps("2"), ["offered"])
         for other in ("", "!", "other"):
             self.assertEqual(self.steps(other), [])
 

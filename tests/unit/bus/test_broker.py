@@ -10,7 +10,7 @@ from twisted.logger import ILogObserver, globalLogPublisher
 from zope.interface import directlyProvides
 
 from kupool.bus import Kind, Message, Model, Outcome
-from kupool.bus.broker import BUS_CLOSED, BUS_FULL, SHARE_FULL, TOO_LARGE
+from kupool.bus.broker import BUS_CLOSED, BUS_FULL, SHARE_FULL, Broker
 from kupool.bus.buffer import BufferOwner
 from kupool.bus.calling import FRESH
 from kupool.bus.calls import Taken
@@ -30,6 +30,8 @@ class BoundsTests(BrokerCase):
         self.assertEqual(self.kinds[1:], [Kind.NO_SUBSCRIBER] * 3)
         self.publish()
         self.assertEqual(len(self.outcomes), 4)
+        counts = {"published": 5, "refused": 1, "no subscriber": 3}
+        self.assertEqual(self.broker.status().counts, counts)
 
     def test_bytes(self) -> None:
         self.broker = self.make(max_calls_bytes=100)
@@ -169,11 +171,13 @@ class DeliveryTests(BrokerCase):
         self.publish()
         self.broker.unsubscribe("a")
         self.assertEqual(len(self.broker.status().subscribers), 1)
+        self.assertTrue(self.broker.knows("a"))
         sink.answer()
         self.assertEqual(self.kinds, [Kind.ANSWERED])
         self.clock.advance(3.0)
         self.assertEqual(self.kinds, [Kind.ANSWERED, Kind.TIMEOUT])
         self.assertEqual(self.broker.status().subscribers, ())
+        self.assertFalse(self.broker.knows("a"))
 
     def test_publishing_from_an_outcome(self) -> None:
         """A-15: an outcome may give rise to the next call, for ever, without recursion."""
@@ -406,7 +410,7 @@ class ReportTests(BrokerCase):
         """The reason names what is full; the counts say what the subscribers did."""
         for taken, name, reason in (
             (Taken.FULL, "full", "every subscriber has enough to do"),
-            (Taken.TOO_LARGE, "too large", TOO_LARGE),
+            (Taken.TOO_LARGE, "too large", "too large for every subscriber"),
         ):
             Sink(self.broker, "a", taken=taken)
             self.publish(Model.UNRELIABLE_ALL)
@@ -414,6 +418,44 @@ class ReportTests(BrokerCase):
             self.assertEqual(self.of("t").counts[f"not sent: {name}"], 1)
             self.broker.remove("a")
         self.assertEqual(self.of("t").counts["overflow"], 2)
+
+    def test_a_subscriber_that_is_gone(self) -> None:
+        Sink(self.broker, "a", taken=Taken.GONE)
+        self.publish(Model.UNRELIABLE_ALL)
+        counts = {"published": 1, "not sent: gone": 1, "buffered": 1}
+        self.assertEqual(self.of("t").counts, counts)
+
+    def test_the_way_of_an_unreliable_message(self) -> None:
+        """Sent at once, kept for a subscriber that comes, and kept for nobody."""
+        Sink(self.broker, "a")
+        for topic in "tuv":
+            self.publish(Model.UNRELIABLE_ALL, topic)
+        self.clock.advance(1.0)
+        Sink(self.broker, "b", "u")
+        self.clock.advance(2.0)
+        start, kept = ("published", ""), ("buffered", "")
+        expected = {
+            "t": [start, ("offered", "a"), ("delivered", "")],
+            "u": [start, kept, ("offered", "b"), ("delivered", "")],
+            "v": [start, kept, ("expired", "")],
+        }
+        for topic, way in expected.items():
+            steps = self.broker.trace(self.of(topic).recent[0].id)
+            self.assertEqual([(step.event, step.subscriber) for step in steps], way)
+
+    def test_a_message_without_a_name_of_its_publisher(self) -> None:
+        self.publish(Model.UNRELIABLE_ALL)
+        self.assertEqual([self.broker.trace(name) for name in ("", "!")], [(), ()])
+
+    def test_reasons(self) -> None:
+        """What a publisher is told is text of the bus."""
+        texts = {
+            BUS_FULL: "the bus is full",
+            BUS_CLOSED: "the bus is closed",
+            SHARE_FULL: "too much of one user or address waits for a subscriber",
+        }
+        for reason, text in texts.items():
+            self.assertEqual(reason, text)
 
     def test_whose_share_is_full(self) -> None:
         """Its owner is told when others would still have room."""
@@ -515,6 +557,102 @@ class ReportTests(BrokerCase):
         self.assertEqual(lines, [("one", 1), ("other", 1), ("one", 4)])
         counts = self.broker.status().counts
         self.assertEqual((counts["turned away: one"], counts["turned away: other"]), (4, 1))
+
+
+class MembershipTests(BrokerCase):
+    """A-62: what watches and the watcher of the broker are told of subscribers."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.told: list[Any] = []
+
+    def watch(self) -> None:
+        self.broker.watches.watch("t", self.told.append)
+        self.clock.advance(0)
+
+    def test_removed(self) -> None:
+        """It is no member from then on, unless it is to stay one for some time."""
+        for arguments, seconds in (((), 0.0), ((0.5,), 0.5)):
+            Sink(self.broker, "a")
+            self.watch()
+            self.broker.remove("a", *arguments)
+            self.clock.advance(seconds - 0.1 if seconds else 0)
+            self.assertEqual([m.id for m in self.told[-1]], ["a"] if seconds else [])
+            self.clock.advance(0.2)
+            self.assertEqual(self.told[-1], ())
+
+    def test_keys_end_with_the_last_topic(self) -> None:
+        """Also of one that has a call in hand."""
+        sink = Sink(self.broker, "a")
+        self.broker.subscribe("a", ["u"], sink.deliver, ["k"])
+        self.watch()
+        self.publish()
+        self.broker.unsubscribe("a", ["u"])
+        self.clock.advance(0)
+        self.broker.unsubscribe("a")
+        self.clock.advance(0)
+        Sink(self.broker, "a")
+        self.clock.advance(0)
+        self.assertEqual([[m.keys for m in told] for told in self.told], [[("k",)], [], [()]])
+
+    def test_while_subscribers_may_be_unknown(self) -> None:
+        """A-31: nothing is told until all are known."""
+        self.watch()
+        self.broker.incomplete("not all known")
+        Sink(self.broker, "a")
+        self.clock.advance(1.0)
+        self.assertEqual(self.told, [()])
+        self.broker.incomplete("")
+        self.clock.advance(0)
+        self.assertEqual([[m.id for m in told] for told in self.told], [[], ["a"]])
+
+    def test_no_watch_after_the_end(self) -> None:
+        self.watch()
+        Sink(self.broker, "a")
+        self.broker.close()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertEqual(self.told, [()])
+
+    def test_the_watcher(self) -> None:
+        """It is told of everything but what happens on other nodes."""
+        told: list[Any] = []
+
+        class Watcher:
+            def subscribed(self, *values: Any, deliver: Any, since: float) -> None:
+                told.append((*values, since))
+
+            def unsubscribed(self, *values: Any) -> None:
+                told.append(values)
+
+            def removed(self, *values: Any) -> None:
+                told.append(values)
+
+            def answered(self, *values: Any) -> None:
+                told.append(values)
+
+        self.clock.advance(7.0)
+        watcher: Any = Watcher()
+        self.broker = Broker(self.clock, wall=self.clock.seconds, watcher=watcher)
+        sink = Sink(self.broker, "a")
+        self.clock.advance(1.0)
+        self.broker.subscribe("a", ["u"], sink.deliver, ["k"])
+        self.broker.subscribe("b", ["t"], sink.deliver, since=5.0)
+        self.broker.subscribe("c", ["t"], sink.deliver, elsewhere=True)
+        self.broker.unsubscribe("a", ["t"])
+        self.broker.answer("a", 2**63 - 1, ANSWER)
+        self.broker.answer("a", 2**63, ANSWER)
+        self.broker.remove("a")
+        self.broker.remove("b", 4.0)
+        expected = [
+            ("a", ("t",), (), 7.0),
+            ("a", ("t", "u"), ("k",), 7.0),
+            ("b", ("t",), (), 5.0),
+            ("a", ("u",)),
+            ("a", 2**63, ANSWER),
+            ("a", 0.0),
+            ("b", 4.0),
+        ]
+        self.assertEqual(told, expected)
 
 
 class KillTests(BrokerCase):

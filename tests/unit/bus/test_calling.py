@@ -7,7 +7,7 @@ from sys import byteorder
 from kupool.bus import Kind, Message, Model, Outcome, unguessable
 from kupool.bus.calls import CallVerdict, Response, Taken
 from kupool.bus.publishing import make_message
-from tests.fakes.broker_case import FAILED, NOT_MINE, BrokerCase, Sink
+from tests.fakes.broker_case import ANSWER, FAILED, NOT_MINE, BrokerCase, Sink
 
 
 class AnswerTests(BrokerCase):
@@ -261,8 +261,178 @@ class OfferTests(BrokerCase):
             self.assertEqual(self.broker.status().subscribers, ())
 
 
+class OrderTests(BrokerCase):
+    """A-15: a call that changes while another is processed waits for that one."""
+
+    def test_published_from_within(self) -> None:
+        """All subscribers have the first call before one has the second."""
+        heard: list[tuple[str, bytes]] = []
+
+        def deliver(name: str, message: Message) -> Taken:
+            if (name, message.data) == ("a", b"1"):
+                self.publish(Model.RELIABLE_SPECIFIC, data=b"2")
+            heard.append((name, message.data))
+            return Taken.YES
+
+        for name in "ab":
+            self.broker.subscribe(name, ["t"], lambda m, number, name=name: deliver(name, m))
+        self.publish(Model.RELIABLE_SPECIFIC, data=b"1")
+        self.assertEqual(sorted(heard[:2]), [("a", b"1"), ("b", b"1")])
+        self.assertEqual(sorted(heard[2:]), [("a", b"2"), ("b", b"2")])
+
+    def test_published_as_another_is_delivered_to_one_that_came(self) -> None:
+        heard: list[bytes] = []
+
+        def deliver(message: Message, number: int | None) -> Taken:
+            if message.data == b"1":
+                self.publish(data=b"2")
+            heard.append(message.data)
+            return Taken.YES
+
+        self.publish(data=b"1")
+        self.broker.subscribe("a", ["t"], deliver)
+        self.assertEqual(heard, [b"1", b"2"])
+
+    def test_behind_those_that_wait_for_their_turn(self) -> None:
+        """Each call that is published goes on with the next five hundred of them."""
+        for _ in range(1200):
+            self.publish(data=b"1")
+        sink = Sink(self.broker, "a")
+        seen = [len(sink.messages)]
+        self.publish(data=b"2")
+        seen.append(len(sink.messages))
+        self.clock.advance(0)
+        self.assertEqual(seen, [500, 1000])
+        self.assertEqual([m.data for m in sink.messages], [b"1"] * 1200 + [b"2"])
+
+    def test_the_only_one_with_room_is_found(self) -> None:
+        """A-20: whatever the order in which they are asked."""
+        for n in range(4):
+            Sink(self.broker, str(n), taken=Taken.FULL)
+        free = Sink(self.broker, "free")
+        for n in range(4, 6):
+            Sink(self.broker, str(n), taken=Taken.GONE)
+        for n in range(40):
+            self.publish(data=b"%d" % n)
+        self.assertEqual([m.data for m in free.messages], [b"%d" % n for n in range(40)])
+
+    def test_any_of_them_is_asked(self) -> None:
+        """A-20: the first one is chosen at random."""
+        sinks = [Sink(self.broker, str(n)) for n in range(3)]
+        for _ in range(60):
+            self.publish()
+        self.assertGreater(min(len(sink.messages) for sink in sinks), 10)
+
+    def test_declined_by_a_whole_chunk_at_once(self) -> None:
+        """A-28: those that are asked after it may answer yet."""
+
+        def decline(name: str, number: int | None) -> Taken:
+            self.broker.answer(name, number or 0, NOT_MINE)
+            return Taken.YES
+
+        for n in range(505):
+            name = str(n)
+            self.broker.subscribe(name, ["t"], lambda m, number, name=name: decline(name, number))
+        last = Sink(self.broker, "last")
+        self.publish(Model.RELIABLE_SPECIFIC)
+        self.clock.advance(0)
+        last.answer()
+        self.assertEqual(self.kinds, [Kind.ANSWERED])
+
+    def test_answered_while_it_is_asked(self) -> None:
+        """A-15: it has room again for exactly what is allowed, whatever it says of the offer."""
+        self.broker = self.make(max_unanswered_bytes=10)
+        asked: list[bytes] = []
+        taken = [Taken.YES, Taken.FULL, Taken.GONE]
+
+        def deliver(message: Message, number: int | None) -> Taken:
+            asked.append(message.data)
+            if not taken:
+                return Taken.YES
+            self.broker.answer("a", number or 0, ANSWER)
+            return taken.pop()
+
+        self.broker.subscribe("a", ["t"], deliver)
+        for data in (b"x", b"x", b"x", b"x" * 10, b"x"):
+            self.publish(data=data)
+        self.assertEqual(self.kinds, [Kind.ANSWERED] * 3)
+        self.assertEqual(asked, [b"x"] * 3 + [b"x" * 10])
+
+
 class TimeTests(BrokerCase):
     """Issue 13 build 8: a call ends in time, though it gets its timer later."""
+
+    def times(self) -> list[float]:
+        return sorted(round(call.getTime(), 3) for call in self.clock.getDelayedCalls())
+
+    def test_when_it_gets_its_timer(self) -> None:
+        """After 50 ms, if it is not answered by then; at once if it ends within 100 ms."""
+        sink = Sink(self.broker, "a")
+        self.publish(Model.RELIABLE_SPECIFIC, timeout=0.1)
+        self.assertEqual(self.times(), [0.05])
+        self.publish(Model.RELIABLE_SPECIFIC, timeout=0.09)
+        self.assertEqual(self.times(), [0.05, 0.09])
+        sink.answer()
+        sink.answer()
+        self.clock.advance(0.05)
+        self.assertEqual(self.times(), [0.09])
+        self.clock.advance(0.04)
+        self.assertEqual((self.times(), self.kinds), ([], [Kind.ANSWERED] * 2))
+
+    def test_it_ends_when_the_clock_calls_first(self) -> None:
+        """A timer may come too early by a fraction of a microsecond: that is in time."""
+        self.publish()
+        (timer,) = self.clock.getDelayedCalls()
+        self.assertLess(timer.getTime(), 3.0)
+        self.clock.advance(timer.getTime())
+        self.assertEqual((self.kinds, self.times()), ([Kind.NO_SUBSCRIBER], []))
+
+    def test_the_last_share_of_the_time(self) -> None:
+        """A-20: it ends with the time of the call, though it began late."""
+        sinks = [Sink(self.broker, str(n)) for n in range(5)]
+        self.publish()
+        self.clock.advance(0.5)
+        (first,) = [sink for sink in sinks if sink.messages]
+        first.answer(FAILED)
+        self.clock.pump([1.001, 1.001, 0.49])
+        asked = sum(len(sink.messages) for sink in sinks)
+        self.assertEqual((asked, self.kinds), (4, []))
+        self.clock.advance(0.01)
+        self.assertEqual(self.kinds, [Kind.TIMEOUT])
+
+    def test_none_is_left_of_a_call_that_all_have_declined(self) -> None:
+        sink = Sink(self.broker, "a")
+        for response in (FAILED, NOT_MINE):
+            self.publish()
+            sink.answer(response)
+            self.clock.advance(0.05)
+            self.assertEqual(self.times(), [])
+        self.assertEqual(self.kinds, [Kind.REFUSED, Kind.NO_SUBSCRIBER])
+
+    def test_one_turn_goes_on_with_a_large_fan_out(self) -> None:
+        """However many subscribers are left for it; the other one is for the timer of the call."""
+        for n in range(510):
+            Sink(self.broker, str(n))
+        self.publish(Model.RELIABLE_SPECIFIC)
+        self.assertEqual(self.times(), [0.0, 0.05])
+
+    def test_none_is_left_of_calls_that_have_ended(self) -> None:
+        ends = [self.publish(timeout=seconds) for seconds in (1.0, 2.0)]
+        for end in ends:
+            end()
+        self.clock.advance(1.0)
+        self.assertEqual(self.times(), [])
+
+    def test_declined_by_one_of_two_before_it_gets_its_timer(self) -> None:
+        """It ends once, when the other one has not answered in time."""
+        sinks = [Sink(self.broker, str(n)) for n in range(2)]
+        self.publish(Model.RELIABLE_SPECIFIC, timeout=0.12)
+        self.clock.advance(0.03)
+        sinks[0].answer(NOT_MINE)
+        self.clock.pump([0.03, 0.059])
+        self.assertEqual(self.outcomes, [])
+        self.clock.pump([0.002, 0.1])
+        self.assertEqual((self.kinds, self.times()), ([Kind.TIMEOUT], []))
 
     def test_less_time_than_that(self) -> None:
         Sink(self.broker, "a")
@@ -275,6 +445,6 @@ class TimeTests(BrokerCase):
     def test_more_than_get_their_timers_in_one_turn(self) -> None:
         Sink(self.broker, "a")
         for _ in range(501):
-            self.publish(timeout=0.2)
+            self.publish(Model.RELIABLE_SPECIFIC, timeout=0.2)
         self.clock.pump([0.05, 0, 0.151, 0])
         self.assertEqual(self.kinds, [Kind.TIMEOUT] * 501)

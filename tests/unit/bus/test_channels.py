@@ -69,8 +69,15 @@ class SendingTests(SynchronousTestCase):
             member="a",
             known=lambda member: member in self.members,
             received=lambda member, data: self.received.append((member, data)),
-            broken=self.broken.append,
+            broken=self.end,
         )
+        #: What is sent to another member when a channel has broken.
+        self.again: list[bytes] = []
+
+    def end(self, member: str) -> None:
+        self.broken.append(member)
+        while self.again:
+            self.channels.send("c", self.again.pop())
 
     def send(self, data: bytes, member: str = "b") -> None:
         self.assertIs(self.channels.send(member, data), True)
@@ -86,8 +93,9 @@ class SendingTests(SynchronousTestCase):
         self.clock.advance(0)
         ((data, topic, timeout, headers, _),) = self.bus.calls
         self.assertEqual((data, topic, timeout), (framed(b"tea"), "hosts.b", 1.0))
-        self.assertEqual((headers["from"], headers["n"]), ("a", "0"))
-        self.assertEqual(set(headers), {"from", "stream", "n", "epoch", "to", "hears"})
+        self.assertRegex(headers.pop("stream"), "^[0-9a-f]{16}$")
+        expected = {"from": "a", "n": "0", "epoch": "", "to": "", "hears": ""}
+        self.assertEqual(headers, expected)
         self.answer()
         self.assertEqual((self.channels.size("b"), self.clock.getDelayedCalls()), (0, []))
 
@@ -183,6 +191,24 @@ class SendingTests(SynchronousTestCase):
         self.successResultOf(waits)
         self.assertEqual(self.clock.getDelayedCalls(), [], "nor is there a timer of it")
 
+    def test_flush_without_any_time(self) -> None:
+        self.send(b"tea")
+        self.successResultOf(ensureDeferred(self.channels.flush(0)))
+
+    def test_what_has_arrived(self) -> None:
+        """All that was sent before it was asked for, and no more."""
+        self.send(b"123456")
+        first = self.channels.arrived("b")
+        self.send(b"0123456789")
+        second = self.channels.arrived("b")
+        self.send(b"x")
+        self.answer()
+        self.assertIs(self.successResultOf(first), True)
+        self.answer()
+        self.assertNoResult(second)  # 10 bytes of 14
+        self.answer()
+        self.assertIs(self.successResultOf(second), True)
+
     def test_flush_before_the_first_chunk_is_sent(self) -> None:
         self.channels.send("b", b"tea")
         self.assertNoResult(waits := ensureDeferred(self.channels.flush(5)))
@@ -192,14 +218,34 @@ class SendingTests(SynchronousTestCase):
 
     def test_flush_of_what_does_not_arrive(self) -> None:
         self.send(b"tea")
-        waits = ensureDeferred(self.channels.flush(5))
-        self.clock.advance(4.9)
-        self.assertNoResult(waits)
-        self.clock.advance(0.2)
-        self.successResultOf(waits)
+        for seconds in (5, 0.5):
+            waits = ensureDeferred(self.channels.flush(seconds))
+            self.clock.advance(seconds - 0.1)
+            self.assertNoResult(waits)
+            self.clock.advance(0.2)
+            self.successResultOf(waits)
         del waits
         gc.collect()
         self.assertEqual(self.flushLoggedErrors(), [], "it is no error of the program")
+
+    def test_flush_of_what_is_sent_again_to_another(self) -> None:
+        """It waits for that as well, if a member has restarted, and if one is found to be gone."""
+        for gone in (False, True):
+            self.send(b"tea")
+            waits = ensureDeferred(self.channels.flush(5))
+            if gone:
+                self.channels.forget("b")
+                self.channels.send("c", b"tea")
+            else:
+                self.again.append(b"tea")
+                self.bus.calls[-1][-1].callback(Outcome(Kind.ANSWERED, status=STALE))
+            self.clock.advance(0)
+            self.assertNoResult(waits)
+            self.answer()
+            self.successResultOf(waits)
+            self.assertEqual([call[1] for call in self.bus.calls], ["hosts.b", "hosts.c"])
+            self.channels.forget("b")
+            self.bus.calls.clear()
 
     def test_a_member_that_is_gone(self) -> None:
         """Nobody waits for it any more."""
@@ -227,6 +273,27 @@ class SendingTests(SynchronousTestCase):
         self.assertEqual(self.bus.cancelled, ["hosts.b"])
         self.assertEqual((self.bus.handlers, self.channels.waiting()), ({}, 0))
 
+    def test_a_chunk_of_nobody(self) -> None:
+        """Who has no name is no member, even where every name is one."""
+        channels = Channels(
+            self.clock,
+            self.bus,  # type: ignore[arg-type]
+            ChannelSettings(),
+            "hosts",
+            member="a",
+            known=bool,
+            received=lambda member, data: self.received.append((member, data)),
+            broken=self.broken.append,
+        )
+        self.successResultOf(ensureDeferred(channels.start()))
+        ((handler, _),) = self.bus.handlers.items()
+        headers = {"from": "b", "n": "0"}
+        chunk = Message("m", "hosts.a", framed(b"x"), Model.RELIABLE_RANDOM, headers)
+        self.assertEqual(handler(chunk), Answer())
+        with self.assertRaises(Refusal):
+            handler(chunk._replace(headers={"n": "0"}))
+        self.assertEqual(self.received, [("b", b"x")])
+
     def test_a_channel_that_is_closed_takes_nothing(self) -> None:
         channel = OutgoingChannel(
             self.clock,
@@ -237,6 +304,7 @@ class SendingTests(SynchronousTestCase):
             broken=lambda: self.broken.append("b"),
         )
         channel.close()
+        self.assertIs(self.successResultOf(channel.arrived()), False)
         channel.send(b"tea")
         self.assertEqual((channel.size, self.clock.getDelayedCalls()), (0, []))
         self.successResultOf(channel.flushed())
@@ -309,6 +377,12 @@ class ReceivingTests(SynchronousTestCase):
         self.assertEqual(self.incoming.handle(without_a_number), Answer(b"", STALE))
         self.assertEqual((self.received, self.renewed), ([], []))
 
+    def test_a_chunk_without_names(self) -> None:
+        """It is of the member and the stream of no name."""
+        chunk = self.message(framed(b"x"), {"n": "0"})
+        self.assertEqual(self.incoming.handle(chunk), Answer())
+        self.assertEqual((self.received, self.incoming.name("")), ([("", b"x")], ""))
+
     def test_a_member_that_has_restarted(self) -> None:
         """What was begun is dropped, the application is told, and the old stream is over."""
         self.chunk(framed(b"whole", b"begun")[:-1], 0)
@@ -342,11 +416,20 @@ class ReceivingTests(SynchronousTestCase):
             self.assertEqual(self.chunk(b"", 0, f"s{n}"), Answer(b"", STALE), n)
         self.assertEqual(self.chunk(b"", 0, "s0"), Answer(), "nothing is kept for ever")
 
+    def test_as_many_streams_for_each_of_two_members(self) -> None:
+        self.incoming = self.make(ChannelSettings(max_members=2))
+        for n in range(18):
+            self.chunk(b"", 0, f"s{n}")
+        self.assertEqual(self.chunk(b"", 0, "s1"), Answer(b"", STALE))
+        self.assertEqual(self.chunk(b"", 0, "s0"), Answer())
+
     def test_too_large(self) -> None:
         self.assertEqual(self.chunk(framed(b"x" * 20), 0), Answer())
         self.assertEqual(self.chunk(framed(b"x" * 21)[:4], 1), Answer(b"", STALE))
         self.assertEqual(self.chunk(b"", 2), Answer(b"", STALE))
-        self.assertEqual(self.data, [b"x" * 20])
+        self.assertEqual((self.data, self.incoming.name("b")), ([b"x" * 20], ""))
+        self.assertEqual(self.chunk(framed(b"new"), 0, "next"), Answer())
+        self.assertEqual((self.data, self.renewed), ([b"x" * 20, b"new"], []))
 
     def test_a_message_that_cannot_be_handled(self) -> None:
         """A-26: it costs the next ones nothing."""

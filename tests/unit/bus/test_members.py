@@ -10,8 +10,9 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.bus import BusError, Kind
+from kupool.bus.calls import Subscriber, Taken
 from kupool.bus.local import LocalBus
-from kupool.bus.members import MAX_MEMBERS, SILENCE, STEP_DOWN
+from kupool.bus.members import SILENCE, STEP_DOWN, TopicMember, TopicWatches
 from kupool.bus.rabbit.bus import MeshBus
 from kupool.bus.rabbit.carrier import EVERYBODY
 from kupool.bus.rabbit.settings import MeshSettings
@@ -64,6 +65,149 @@ class NodesCase(SynchronousTestCase):
         self.clock.pump([0.01] * round(seconds * 100))
 
 
+class WatchesTests(SynchronousTestCase):
+    """A-62: what a watch is told, and when, to the fraction of a second."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.there: list[Subscriber] = []
+        self.told: list[tuple[float, Any]] = []
+        self.looks = 0
+        self.watches = TopicWatches(self.clock, self.listening)
+        self.end = self.watches.watch("crew", self.note)
+        self.clock.advance(0)
+
+    def listening(self, topic: str) -> list[Subscriber]:
+        self.looks += 1
+        return self.there
+
+    def times(self) -> list[float]:
+        return sorted(call.getTime() for call in self.clock.getDelayedCalls())
+
+    def note(self, members: tuple[TopicMember, ...] | None) -> None:
+        names = None if members is None else [member.id for member in members]
+        self.told.append((self.clock.seconds(), names))
+
+    def come(self, name: str) -> Subscriber:
+        subscriber = Subscriber(name, lambda message, number: Taken.YES, 0.0)
+        subscriber.patterns["crew"] = None
+        self.there.append(subscriber)
+        self.watches.changed()
+        self.clock.advance(0)
+        return subscriber
+
+    def lose(self, subscriber: Subscriber, seconds: float) -> None:
+        self.watches.lost(subscriber, seconds)
+        self.there.remove(subscriber)
+        self.watches.changed()
+        self.clock.advance(0)
+
+    def test_a_lost_member_stays_for_half_a_second(self) -> None:
+        self.lose(self.come("a"), 0.5)
+        self.clock.pump([0.25] * 4)
+        self.assertEqual(self.told, [(0.0, []), (0.0, ["a"]), (0.5, [])])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_two_lost_members_go_one_after_the_other(self) -> None:
+        first, second = self.come("a"), self.come("b")
+        self.lose(first, 0.5)
+        self.lose(second, 1.0)
+        self.clock.pump([0.25] * 6)
+        self.assertEqual(self.told[2:], [(0.0, ["a", "b"]), (0.5, ["b"]), (1.0, [])])
+
+    def test_a_member_that_is_lost_for_no_time(self) -> None:
+        self.lose(self.come("a"), 0.0)
+        self.assertEqual(self.told, [(0.0, []), (0.0, ["a"]), (0.0, [])])
+
+    def test_half_a_second_for_which_this_side_counts(self) -> None:
+        """The members are known for as long as the others count this side, and no longer."""
+        self.watches.heard(0.5)
+        self.come("a")
+        self.assertEqual(self.watches.lease, 0.5)
+        self.clock.pump([0.25] * 4)
+        self.assertEqual(self.told, [(0.0, []), (0.0, ["a"]), (0.5, None)])
+        self.watches.heard(2.0)
+        self.clock.advance(0)
+        self.assertEqual(self.told[3:], [(1.0, ["a"])])
+
+    def test_this_side_counts_no_more(self) -> None:
+        """It is told without any other change; whoever was lost before is not among those that
+        are heard again.
+        """
+        self.watches.heard(0.5)
+        self.watches.heard(0.75)
+        self.assertEqual(self.times(), [0.5], "the timer is not moved")
+        self.clock.pump([0.5, 0.25])
+        self.assertEqual(self.told, [(0.0, []), (0.75, None)])
+        self.watches.heard(2.0)
+        self.clock.advance(0)
+        self.assertEqual(self.told[2:], [(0.75, [])])
+        self.lose(self.come("a"), 9.0)
+        self.clock.pump([1.25, 1.0])
+        self.watches.heard(9.0)
+        self.come("b")
+        self.assertEqual(self.told[3:], [(0.75, ["a"]), (2.0, None), (3.0, ["b"])])
+
+    def test_one_timer(self) -> None:
+        """However often something changes."""
+        subscriber = self.come("a")
+        self.lose(subscriber, 5.0)
+        for _ in range(3):
+            self.come("b")
+        self.assertEqual(self.times(), [5.0])
+
+    def test_a_change_as_a_lost_member_goes(self) -> None:
+        """Both are seen at one look."""
+        self.clock.callLater(0.5, self.watches.changed)
+        self.lose(self.come("a"), 0.5)
+        self.looks = 0
+        self.clock.advance(0.5)
+        self.assertEqual((self.looks, self.told[-1]), (1, (0.5, [])))
+
+    def test_half_a_second_in_which_nothing_is_told(self) -> None:
+        self.watches.hold(0.5)
+        self.come("a")
+        self.clock.pump([0.25] * 4)
+        self.assertEqual(self.told, [(0.0, []), (0.5, ["a"])])
+
+    def test_subscribers_that_may_be_unknown(self) -> None:
+        """Nothing is told until all are known."""
+        self.watches.complete(False)
+        self.come("a")
+        self.clock.advance(1.0)
+        self.assertEqual(self.told, [(0.0, [])])
+        self.watches.complete(True)
+        self.clock.advance(0)
+        self.assertEqual(self.told, [(0.0, []), (1.0, ["a"])])
+
+    def test_no_timer_after_the_last_watch(self) -> None:
+        """Neither the one of a change, nor the one of a lost member."""
+        self.lose(self.come("a"), 5.0)
+        self.watches.changed()
+        self.assertEqual(len(self.clock.getDelayedCalls()), 2)
+        self.end()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.end()
+
+    def test_a_watch_that_ends_as_it_is_told(self) -> None:
+        """No timer is set for the lost member that it was told of."""
+        self.end()
+        end = self.watches.watch("crew", lambda members: end())
+        self.watches.lost(Subscriber("a", lambda message, number: Taken.YES, 0.0), 5.0)
+        self.clock.advance(0)
+        self.assertEqual((self.looks, self.clock.getDelayedCalls()), (2, []))
+
+    def test_a_watch_that_ends_while_others_are_told(self) -> None:
+        """It is told nothing more, and the others are."""
+        other: list[Any] = []
+        self.watches.watch("crew", lambda members: self.end())
+        self.watches.watch("crew", other.append)
+        self.clock.advance(0)
+        self.come("a")
+        self.assertEqual(self.told, [(0.0, [])])
+        self.assertEqual([len(members) for members in other], [0, 1])
+
+
 class LostNodesTests(NodesCase):
     """Issue 13, A-62: a node that is not heard any more knows before the others do."""
 
@@ -72,7 +216,8 @@ class LostNodesTests(NodesCase):
         self.advance(8)
         lost, dropped = self.a.when(None), self.b.when({"b"})
         self.assertLess(lost, dropped - 0.5)
-        self.assertLess(dropped, self.start + SILENCE + 1.1)
+        self.assertLess(lost, self.start + 4.1)  # 3 s after it heard something, and a beat
+        self.assertLess(dropped, self.start + 5.1)
         self.assertNotIn(None, [names for _, names in self.b.told])
 
     def test_one_whose_messages_are_lost(self) -> None:
@@ -120,7 +265,7 @@ class LostNodesTests(NodesCase):
         self.assertEqual(self.b.names, {"b"})
 
     def test_the_time_to_step_down_follows_the_silence(self) -> None:
-        self.assertEqual(MeshSettings().step_down, STEP_DOWN)
+        self.assertEqual(MeshSettings().step_down, 3.0)
         self.assertEqual(MeshSettings(beat=0.2, silence=2.0).step_down, 1.5)
 
     def test_nobody_watches(self) -> None:
@@ -133,11 +278,12 @@ class LostNodesTests(NodesCase):
 
     def test_a_topic_with_more_members_than_a_watch_tells_of(self) -> None:
         bus, told = LocalBus(clock := Clock(), wall=clock.seconds), list[Any]()
-        for n in range(MAX_MEMBERS + 5):
+        earliest = [str(n) for n in range(1000)]
+        for n in range(1005):
             bus.subscribe(["crew"], lambda message, n=n: None, keys=[str(n)])
         bus.watch("crew", told.append)
         clock.advance(0)
-        self.assertEqual([len(members) for members in told], [MAX_MEMBERS])
+        self.assertEqual([[m.keys[0] for m in members] for members in told], [earliest])
 
 
 class LostClientTests(SynchronousTestCase):

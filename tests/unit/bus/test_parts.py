@@ -103,8 +103,12 @@ class TopicTests(SynchronousTestCase):
         self.assertEqual(topic_name(4294967295), "4294967295")
         self.assertEqual(topic_name("orders.名"), "orders.名")
         self.assertEqual(pattern_name("a.*.>"), "a.*.>")
+        for longest in ("a" * 255, "名" * 255, ".".join("a" * 16), ".".join("*" * 15 + ">")):
+            self.assertEqual(pattern_name(longest), longest)
+        for longest in ("a" * 255, "名" * 255, ".".join("a" * 16), ".".join("名" * 16)):
+            self.assertEqual(topic_name(longest), longest)
         for bad in ("", ".", "a.", ".a", "a b", "a\n", "a" * 256, ".".join("a" * 17), -1, True,
-                    None, 1.5, b"a", "a*", "a.>b"):  # fmt: skip
+                    None, 1.5, b"a", ["a"], "a*", "a.>b"):  # fmt: skip
             for check in (topic_name, pattern_name):
                 with self.assertRaises(ValueError):
                     check(bad)
@@ -389,6 +393,16 @@ class ImportTests(SynchronousTestCase):
             [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True
         )
         self.assertEqual((done.returncode, done.stdout, done.stderr), (0, "", ""))
+
+    def test_forms_that_need_more(self) -> None:
+        """A-64: they are imported at first use, and there are no others."""
+        from kupool import bus
+        from kupool.bus.rabbit.bus import RabbitBus
+        from kupool.bus.remote.client import RemoteBus
+
+        self.assertIs(bus.RabbitBus, RabbitBus)
+        self.assertIs(bus.RemoteBus, RemoteBus)
+        self.assertFalse(hasattr(bus, "OtherBus"))
 
     def test_outcomes_can_be_compared(self) -> None:
         """A-22: outcomes are values."""

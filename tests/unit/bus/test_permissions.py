@@ -92,10 +92,15 @@ class PermissionsTests(SynchronousTestCase):
             self.assertEqual(self.permissions.patterns(user, "subscribe"), ())
             for pattern in ("inbox.*.x", "inbox.ann.x", "inbox.>", f"inbox.{user}.x"):
                 self.assertFalse(self.permissions.allow_all(user, "subscribe", pattern))
-        self.assertTrue(is_level("名"))
+        for user in ("名", "a!", "x" * 255):
+            self.assertTrue(is_level(user), user)
 
     def test_many_users(self) -> None:
-        """What is remembered of users is bounded."""
-        for n in range(3000):
+        """What is remembered is bounded: the patterns of 1000 users, and then it begins anew."""
+        first = self.permissions.patterns("u0", "publish")
+        for n in range(1000):
+            self.assertIs(self.permissions.patterns("u0", "publish"), first)
             self.assertTrue(self.permissions.allow(f"u{n}", "publish", f"inbox.u{n}.x"))
-        self.assertTrue(self.permissions.allow("u0", "publish", "inbox.u0.x"))
+        self.assertTrue(self.permissions.allow("one more", "publish", "public.x"))
+        self.assertIsNot(self.permissions.patterns("u0", "publish"), first)
+        self.assertEqual(self.permissions.patterns("u0", "publish"), first)

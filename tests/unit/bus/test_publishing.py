@@ -30,6 +30,11 @@ class MessageTests(SynchronousTestCase):
             message, Message("id", "7", b"x", Model.RELIABLE_RANDOM, {"a": "b"}, "k", 2.0, False)
         )
 
+    def test_what_need_not_be_given(self) -> None:
+        message = make_message(BusSettings(), "id", Model.UNRELIABLE_ALL, "t", data=b"x")
+        self.assertEqual(message, Message("id", "t", b"x", Model.UNRELIABLE_ALL, {}))
+        self.assertEqual((message.key, message.timeout, message.redelivered), ("", 0.0, False))
+
     def test_timeout(self) -> None:
         self.assertEqual(self.make().timeout, BusSettings().timeout)
         self.assertEqual(self.make(Model.UNRELIABLE_ALL, timeout=2.0).timeout, 0.0)
@@ -90,6 +95,17 @@ class MessageTests(SynchronousTestCase):
         )
         self.assertGreater(size, BusSettings().max_message)
         self.refused(f"data, topic, key and headers: {size} bytes as JSON", **arguments)
+
+    def test_all_together_to_the_last_byte(self) -> None:
+        arguments: dict[str, Any] = {
+            "data": b"\xff" * 45_000,
+            "topic": "€" * 255,
+            "headers": {"h": '"' * 2040},
+        }
+        left = 65_536 - json_size(**arguments, key="")
+        self.make(key="k" * left, **arguments)
+        text = "65537 bytes as JSON, at most 65536 are allowed"
+        self.refused(text, key="k" * (left + 1), **arguments)
 
     def test_size_as_json(self) -> None:
         """No smaller than it is, and no larger by more than the envelope and a few bytes."""

@@ -97,3 +97,14 @@ class WaitingTests(SynchronousTestCase):
         self.clock.advance(0)
         self.assertEqual(self.reported, [b"1", b"2", b"3"])
         self.assertEqual(self.given, {b"1": CHUNK + 1, b"2": 1, b"3": 1})
+
+    def test_many_for_one_of_many(self) -> None:
+        """A-33: five hundred in a turn, in which each counts as one."""
+        self.tested = self.sending(CHUNK + 1)
+        self.send(b"first")
+        for n in range(600):
+            self.send(b"%d" % n, Model.UNRELIABLE_RANDOM)
+        seen: list[int] = []
+        self.clock.callLater(0, lambda: seen.append(len(self.reported)))
+        self.clock.advance(0)
+        self.assertEqual((seen, len(self.reported)), ([500], 601))
