@@ -14,7 +14,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.errors import RequestError
-from kupool.rooms.tasks import OTHER, TaskStatistics
+from kupool.rooms.tasks import TaskCounts, TaskStatistics
 from kupool.rooms.timers import LobbyTimers, RoomTimer
 
 #: Exact in binary, so that the model needs no tolerance.
@@ -249,6 +249,27 @@ class WheelTests(SynchronousTestCase):
         self.assertEqual(turns.total(), 1000)
         self.assertLessEqual(max(turns.values()), 100)
 
+    def test_how_many_timers_fire_in_one_turn(self) -> None:
+        """A thousand, unless told otherwise; and as many timers wait as there are."""
+        turns: Counter[int] = Counter()
+        for n in range(1001):
+            self.timers.once("room", str(n), 1, lambda timer: turns.update([self.timers.turns]))
+        self.clock.advance(1)
+        self.assertEqual(sorted(turns.values()), [1, 1000])
+
+    def test_how_late_a_timer_may_be(self) -> None:
+        """A-49: 50 ms, unless told otherwise."""
+        self.assertEqual(LobbyTimers(self.clock).tick, 0.05)
+
+    def test_the_name_under_which_a_timer_is_counted(self) -> None:
+        """A-56: its own one, or its key up to the first colon."""
+        self.timers.once("room", "turn:ann:1", 1, self.note)
+        self.timers.once("room", "end", 1, self.note, name="the end")
+        self.timers.repeat("room", "hint:ann", 1, self.note)
+        self.timers.repeat("room", "tick", 1, self.note, name="a tick")
+        self.clock.advance(1)
+        self.assertEqual(set(self.tasks.snapshot()), {"turn", "the end", "hint", "a tick"})
+
     def test_ten_thousand_timers(self) -> None:
         """A-49: of 100 rooms, all of which fire or are cancelled, on one timer of the reactor."""
         fire_or_cancel(self, self.timers, self.clock, rooms=100)
@@ -346,5 +367,20 @@ class TaskStatisticsTests(SynchronousTestCase):
         for n in range(5):
             tasks.run(str(n), 0, lambda: None)
         self.assertEqual(
-            {k: c.runs for k, c in tasks.snapshot().items()}, {"0": 1, "1": 1, OTHER: 3}
+            {k: c.runs for k, c in tasks.snapshot().items()}, {"0": 1, "1": 1, "other": 3}
         )
+
+    def test_how_many_names_are_kept(self) -> None:
+        """K-44: a thousand, unless told otherwise."""
+        tasks = TaskStatistics(self.clock.seconds)
+        for n in range(1001):
+            tasks.run(f"task {n}", 0, lambda: None)
+        counts = tasks.snapshot()
+        self.assertEqual((len(counts), counts["task 999"].runs, counts["other"].runs), (1001, 1, 1))
+
+    def test_a_run_in_time(self) -> None:
+        """Nothing but the run is counted; a run before its time is not late."""
+        self.clock.advance(5)
+        for due in (5.0, 5.5):
+            self.tasks.run(f"due {due}", due, lambda: None)
+            self.assertEqual(self.tasks.of(f"due {due}"), TaskCounts(1, 0, 0, 0, 0, 0, 0, 0, 0))
