@@ -150,7 +150,7 @@ class Hosts:
         self._renew()
 
     def _do_not_join(self) -> None:
-        if self._joining is not None and self._joining.active():
+        if self._joining is not None:
             self._joining.cancel()
         self._joining = None
 
