@@ -103,6 +103,18 @@ class FloodTests(SynchronousTestCase):
         self.handle(members[1])
         self.assertEqual((self.waiting, members[3].peers[0].holds), (5, 0))
 
+    def test_a_room_with_too_much_of_others(self) -> None:
+        """It waits for the room, also when its own messages are handled."""
+        members = [Member() for _ in range(4)]
+        for member in members[:3]:
+            self.send(member, 3)
+        self.send(members[3])
+        self.handle(members[3])
+        self.assertEqual((members[3].waiting, members[3].peers[0].holds), (0, 1))
+        self.handle(members[0], 3)
+        self.handle(members[1])
+        self.assertEqual((self.waiting, members[3].peers[0].holds), (5, 0))
+
     def test_twice_the_limit_is_never_exceeded(self) -> None:
         self.flood = self.make(sender_limit=100)
         ann = Member()

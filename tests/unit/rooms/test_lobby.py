@@ -294,6 +294,36 @@ class MembershipTests(SynchronousTestCase):
         self.assertEqual([room.code for room in hall.lobby], ["tea"])
         self.assertEqual(hall.hooks.log[-1], Closing("empty"))
 
+    def test_an_empty_room_may_stay(self) -> None:
+        hall = Hall(RoomSettings(linger=None))
+        hall.lobby.create("tea")
+        hall.member("tea", "ann")
+        hall.lobby.members.leave("ann")
+        hall.clock.advance(1000)
+        self.assertEqual([room.code for room in hall.lobby], ["tea"])
+
+    def test_an_empty_room_that_ends_before_its_time(self) -> None:
+        """A-47: whatever ends it, no timer of it is left."""
+        hall = Hall(RoomSettings(linger=5))
+        room = hall.lobby.create("tea")
+        hall.member("tea", "ann")
+        hall.lobby.members.leave("ann")
+        self.assertEqual(len(hall.lobby.timers), 1)
+        room.close()
+        hall.settle()
+        self.assertEqual((len(hall.lobby), len(hall.lobby.timers)), (0, 0))
+
+    def test_a_room_that_is_emptied_as_it_ends(self) -> None:
+        """It has the timer of its end alone."""
+        hall = Hall(RoomSettings(linger=5))
+        hall.hooks.handle = lambda room, incoming: Deferred()
+        room = hall.lobby.create("tea")
+        ann, _ = hall.member("tea", "ann")
+        hall.request_now(ann, "slow")
+        room.close()
+        hall.lobby.members.leave("ann")
+        self.assertEqual(len(hall.lobby.timers), 1)
+
     def test_a_room_that_is_to_end_unless_someone_comes(self) -> None:
         for code in ("milk", "water"):
             self.hall.lobby.linger(self.hall.lobby.create(code), 5)
@@ -336,6 +366,19 @@ class PresenceTests(SynchronousTestCase):
         self.assertEqual(self.hall.hooks.log[1:], [Left(self.member, "gone")])
         self.assertEqual(list(self.tea.members), ["bob"])
         self.assertEqual(self.lobby.members.last_seen("ann"), 1010)
+        self.assertEqual(len(self.lobby.timers), 0)
+
+    def test_who_is_away_and_is_removed(self) -> None:
+        """The grace period is over: no timer is left."""
+        self.ann.lost(self.hall.done)
+        self.assertEqual(len(self.lobby.timers), 1)
+        self.lobby.members.leave("ann")
+        self.assertEqual(len(self.lobby.timers), 0)
+
+    def test_who_is_away_as_the_room_ends(self) -> None:
+        self.ann.lost(self.hall.done)
+        self.tea.close()
+        self.hall.settle()
         self.assertEqual(len(self.lobby.timers), 0)
 
     def test_back_within_the_grace_period(self) -> None:
@@ -507,9 +550,11 @@ class LobbyMatchTests(SynchronousTestCase):
 
     def test_the_end(self) -> None:
         self.seek("ann")
+        self.lobby.timers.once("the application", "turn", 1000, lambda timer: None)
         ended = Deferred.fromCoroutine(self.lobby.close())
         self.assertEqual(self.successResultOf(ended), [])
         self.assertEqual((len(self.lobby.matchmaker), len(self.lobby.timers)), (0, 0))
+        self.assertEqual(self.hall.clock.getDelayedCalls(), [])
         connection, _ = self.hall.connect()
         request = MatchRequest("bob", "duel", 2, 1)
         self.assertRaises(RequestError, self.lobby.match, connection, request)

@@ -12,7 +12,7 @@ from kupool.errors import NOT_FOUND, RequestError
 from kupool.rooms.events import Closing, Created, TimerFired
 from kupool.rooms.failures import RoomBusy, RoomGone
 from kupool.rooms.membership import Joined
-from kupool.rooms.room import Incoming, Room
+from kupool.rooms.room import Incoming, Member, Room
 from kupool.rooms.running import HandlerTimeout
 from kupool.rooms.settings import FloodPolicy, RoomSettings
 from kupool.session.connection import Connection
@@ -44,6 +44,10 @@ class OrderTests(SynchronousTestCase):
         self.assertEqual(counts, (0, 0, 0, 0, 0))
         self.assertEqual((room.has_timer("turn"), room.cancel("turn")), (False, False))
         self.assertEqual(room.cancel_prefix(), 0)
+
+    def test_a_member_whose_address_is_unknown(self) -> None:
+        member = Member(self.room, "bot", 1000.0)
+        self.assertEqual((member.address, member.waiting, member.online), ("", 0, False))
 
     def test_messages_in_order_and_events_first(self) -> None:
         self.hall.hooks.log.clear()
@@ -703,6 +707,7 @@ class CloseTests(SynchronousTestCase):
         self.closed()
         self.hall.settle()
         self.assertEqual(self.hall.clock.getDelayedCalls(), [])
+        self.assertEqual(self.hall.hooks.log, [0], "it is told nothing more")
 
     def test_from_its_own_handler(self) -> None:
         ended: list[Any] = []

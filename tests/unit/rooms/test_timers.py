@@ -290,17 +290,54 @@ class WheelTests(SynchronousTestCase):
         counts = self.tasks.snapshot()
         self.assertEqual([counts[n].failures for n in ("bad", "worse", "good")], [1, 1, 0])
 
+    def test_without_statistics(self) -> None:
+        """Firings are missed and skipped all the same; none is counted."""
+        timers, ends = LobbyTimers(self.clock, TICK), list[Deferred[None]]()
+
+        def start(timer: RoomTimer) -> Deferred[None]:
+            self.note(timer)
+            ends.append(Deferred())
+            return ends[-1]
+
+        timers.repeat("room", "slow", 1, start)
+        for _ in range(2):
+            self.clock.advance(3.5)
+        self.assertEqual(self.fired, [(3.5, "slow")])
+        ends[0].callback(None)
+        self.clock.advance(1)
+        self.assertEqual(self.fired, [(3.5, "slow"), (8, "slow")])
+
+    def test_a_timer_that_is_not_counted(self) -> None:
+        self.timers.repeat("room", "tick", 1, self.note, counted=False)
+        self.clock.advance(1)
+        self.assertEqual((self.fired, self.tasks.snapshot()), ([(1, "tick")], {}))
+
     def test_a_limit(self) -> None:
         wheel = LobbyTimers(self.clock, TICK, limit=2)
         wheel.once("room", "a", 1, self.note)
         wheel.once("room", "b", 1, self.note)
-        self.assertRaises(RequestError, wheel.once, "room", "c", 1, self.note)
+        for add in (wheel.once, wheel.repeat):
+            error = self.assertRaises(RequestError, add, "room", "c", 1, self.note).error
+            self.assertEqual(error.text, "too many requests: 2 timers")
         wheel.once("room", "b", 2, self.note)
         wheel.cancel("room", "a")
         wheel.once("room", "c", 1, self.note)
         self.assertEqual(len(wheel), 2)
         wheel.once("room", "d", 1, self.note, always=True)
         self.assertEqual(len(wheel), 3)
+
+    def test_the_longest_delay(self) -> None:
+        """That of 2**38 ticks; nothing is left of a longer one."""
+        self.timers.once("room", "far", 2.0**36, self.note)
+        self.assertRaises(ValueError, self.timers.once, "room", "more", 2.0**36 + 1, self.note)
+        self.assertEqual(self.timers.keys("room"), ["far"])
+
+    def test_all_timers_of_a_room(self) -> None:
+        for room in ("room", "other"):
+            for key in ("a", "b:1"):
+                self.timers.once(room, key, 1, self.note)
+        self.assertEqual(self.timers.cancel_prefix("room"), 2)
+        self.assertEqual((self.timers.keys("room"), self.timers.keys("other")), ([], ["a", "b:1"]))
 
     def test_bad_values(self) -> None:
         self.assertRaises(ValueError, LobbyTimers, self.clock, 0)

@@ -911,6 +911,29 @@ class HostLobbyTests(SynchronousTestCase):
         told = [Everyone("ann", b"1", None, None), Everyone(None, b"2", "score", "drop-oldest")]
         self.assertEqual(sent, told)
 
+    def test_too_much_waits_for_another_host(self) -> None:
+        """What is for everyone is dropped there, unless it must not be."""
+        sent: list[Any] = []
+        self.patch(self.a.lobby.exchange, "send", lambda host, entry: sent.append(entry.data))
+        self.patch(self.a.lobby.exchange, "full", lambda host: True)
+        self.a.lobby.send_user("ann", b"1", policy=None)
+        self.a.lobby.send_user("ann", b"2")
+        self.a.lobby.send_user("ann", b"3", key="score", policy=None)
+        self.assertEqual(sent, [b"1"])
+
+    def test_what_is_said_in_the_last_moment(self) -> None:
+        """A-47: it leaves no timer."""
+        gone: Deferred[None] = Deferred()
+        self.patch(self.a.lobby.hosts, "stop", lambda: gone)
+        ended = Deferred.fromCoroutine(self.a.lobby.close())
+        self.world.advance(0.5)
+        self.ann.tell(room=self.there, user="ann")
+        self.assertEqual(len(self.a.lobby.timers), 1)
+        gone.callback(None)
+        self.world.advance(3)
+        self.successResultOf(ended)
+        self.assertEqual(len(self.a.lobby.timers), 0)
+
     def test_the_end(self) -> None:
         """What waits in its rooms is handled; nothing of it is left on the bus."""
         before = len(self.successResultOf(self.world.bus.status()).subscribers)
