@@ -141,6 +141,13 @@ class ThereAndServingTests(HostsCase):
         self.assertEqual(self.keys(), [])
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
+    def test_it_stops_while_it_looks_for_the_others(self) -> None:
+        a = self.make("a")
+        self.start(a, 0.5)
+        self.stop(a)
+        self.pass_time(5)
+        self.assertEqual((self.keys(), a.ring.hosts), ([], set()))
+
     def test_a_bus_that_takes_nothing(self) -> None:
         """It goes on: who is a member tells what the bus has taken."""
         a = self.make("a")
@@ -243,6 +250,22 @@ class CutOffTests(HostsCase):
         self.assertEqual(a.ring.hosts, set())
         self.pass_time(1)
         self.assertEqual(a.ring.hosts, {"a"})
+
+    def test_it_is_not_heard_as_it_is_to_serve(self) -> None:
+        """It does not serve then, but when it is heard again."""
+        a = self.make("a")
+        self.start(a)
+        a._told(None)
+        self.clock.advance(0.5)
+        a._told(())
+        self.pass_time(1)
+        self.assertEqual((a.heard, a.ring.hosts), (False, set()))
+        members: list[Any] = []
+        self.bus.watch("rooms.members", members.append)
+        self.clock.advance(0)
+        a._told(members[-1])
+        self.pass_time(1)
+        self.assertEqual((a.heard, a.ring.hosts), (True, {"a"}))
 
     def test_it_does_not_serve(self) -> None:
         """It stays who it is, and does not begin to serve when it is heard again."""
