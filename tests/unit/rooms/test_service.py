@@ -113,9 +113,12 @@ class RoomTests(RoomsCase):
             self.refused(bob, "room.create", room="tea"), (36, "already exists: room tea")
         )
         self.assertEqual(self.refused(bob, "room.join", room="x"), (35, "not found: room x"))
-        for method in ("room.leave", "room.send", "match.cancel"):
-            params = {"data": 1} if method == "room.send" else {}
-            self.assertEqual(self.refused(bob, method, **params)[0], 35, method)
+        nowhere = (35, "not found: room of this connection")
+        for method, params in (
+            ("room.leave", {}), ("room.send", {"data": 1}), ("room.list", {"room": "tea"}),
+        ):  # fmt: skip
+            self.assertEqual(self.refused(bob, method, **params), nowhere, method)
+        self.assertEqual(self.refused(bob, "match.cancel"), (35, "not found: player bob"))
         self.assertEqual(
             self.refused(alice, "room.create", room="other"),
             (36, "already exists: alice in room tea"),

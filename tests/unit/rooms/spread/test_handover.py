@@ -497,6 +497,13 @@ class ClaimTests(ThreeHosts):
             self.a.lobby.handover.asked(host, Ask(self.code))
             self.assertEqual(self.a.lobby.owner(self.code), host)
 
+    def test_one_that_serves_asks_as_well(self) -> None:
+        """The ring decides again: the first one has told it that the room is not there."""
+        self.a.lobby.handover.asked("b", Ask(self.code))
+        self.patch(self.a.lobby.hosts, "ring", Ring("ac"))
+        self.a.lobby.handover.asked("c", Ask(self.code))
+        self.assertEqual(self.a.lobby.owner(self.code), "a")
+
     def test_it_has_the_room_no_more(self) -> None:
         self.a.lobby.handover.asked("b", Ask(self.code))
         self.a.lobby.handover.handed("c", Handed(self.code, b"[]", leaving=["c"]))
