@@ -821,6 +821,10 @@ class HostLobbyTests(SynchronousTestCase):
         self.assertRegex(names[0], "^[0-9a-f]{16}$")
         self.assertNotEqual(*names)
 
+    def test_how_late_a_timer_may_be(self) -> None:
+        """A-49: 50 ms, unless told otherwise."""
+        self.assertEqual(self.a.lobby.timers.tick, 0.05)
+
     def test_an_old_name(self) -> None:
         text = "SpreadLobby.visitors is called remote_peers now"
         found = self.assertWarns(DeprecationWarning, text, __file__, lambda: self.a.lobby.visitors)
