@@ -78,9 +78,9 @@ class RequestPacking:
         """
         routes = self._router.routes
         if len(routes) != self._known:
-            self._known = len(routes)
             types = {str(r.key): request_type(str(r.key), r.params) for r in routes}
             self._decoder = request_decoder(types)
+            self._known = len(routes)
         found = self._decoder.decode(data)
         return Request(None, found.__struct_config__.tag, found.params, found.id)
 
