@@ -9,6 +9,18 @@ from kupool.wire.framing import Framing
 from tests.fakes.rooms_hall import Hall
 
 
+class NobodyTests(SynchronousTestCase):
+    """A-45: a room whose members have no connections."""
+
+    def test_nothing_waits(self) -> None:
+        hall = Hall()
+        room = hall.lobby.create("tea")
+        hall.lobby.members.join(room, "bot")
+        hall.settle()
+        room.broadcast(b"news")
+        self.assertEqual(hall.clock.getDelayedCalls(), [], "the room needs no turn for it")
+
+
 class FailureTests(SynchronousTestCase):
     """A-42: a payload is the application's, and may raise."""
 
