@@ -675,13 +675,16 @@ class CloseTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(self.room.close()), [])
 
     def test_what_waits_is_reported(self) -> None:
+        member = self.hall.lobby.members.get("ann")
         waiting = [self.hall.lobby.request(self.ann, n) for n in range(3)]
+        self.assertEqual(member.waiting, 3)
         ended = self.room.close(handle_pending=False)
         self.hall.settle()
         self.assertEqual([incoming.body for incoming in self.successResultOf(ended)], [0, 1, 2])
         for answer in waiting:
             self.failureResultOf(answer, RoomGone)
         self.assertEqual(self.hall.hooks.log, [Closing("closed")])
+        self.assertEqual(member.waiting, 0)
         self.closed()
 
     def test_a_room_that_is_new(self) -> None:
