@@ -415,6 +415,20 @@ class TaskStatisticsTests(SynchronousTestCase):
         counts = tasks.snapshot()
         self.assertEqual((len(counts), counts["task 999"].runs, counts["other"].runs), (1001, 1, 1))
 
+    def test_what_a_run_raises(self) -> None:
+        """It is counted, and the caller gets it: at once, or later."""
+        later: Deferred[None] = Deferred()
+
+        def fail() -> None:
+            raise ZeroDivisionError
+
+        self.assertRaises(ZeroDivisionError, self.tasks.run, "fail", 0, fail)
+        run: Any = self.tasks.run("fail", 0, lambda: later)
+        later.errback(ZeroDivisionError())
+        self.failureResultOf(run, ZeroDivisionError)
+        counts = self.tasks.of("fail")
+        self.assertEqual((counts.runs, counts.running, counts.failures), (2, 0, 2))
+
     def test_a_run_in_time(self) -> None:
         """Nothing but the run is counted; a run before its time is not late."""
         self.clock.advance(5)
