@@ -674,6 +674,14 @@ class CloseTests(SynchronousTestCase):
         self.closed()
         self.assertEqual(self.successResultOf(self.room.close()), [])
 
+    def test_what_waits_of_who_has_left(self) -> None:
+        """It is refused, and the room ends without waiting for anything else."""
+        answer = self.hall.lobby.request(self.ann, "x")
+        self.hall.lobby.members.leave("ann")
+        self.hall.settle()
+        self.failureResultOf(answer, RoomGone)
+        self.assertEqual(len(self.hall.lobby), 0)
+
     def test_what_waits_is_reported(self) -> None:
         member = self.hall.lobby.members.get("ann")
         waiting = [self.hall.lobby.request(self.ann, n) for n in range(3)]
