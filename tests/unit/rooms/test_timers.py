@@ -339,6 +339,18 @@ class WheelTests(SynchronousTestCase):
         self.assertEqual(self.timers.cancel_prefix("room"), 2)
         self.assertEqual((self.timers.keys("room"), self.timers.keys("other")), ([], ["a", "b:1"]))
 
+    def test_the_end(self) -> None:
+        """A-47: no timer is left, and one may be set again."""
+        for key in ("a", "b"):
+            self.timers.once("room", key, 1, self.note)
+        self.timers.stop()
+        self.assertEqual((self.timers.keys("room"), self.timers.get("room", "a")), ([], None))
+        self.assertFalse(self.timers.cancel("room", "a"))
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.timers.once("room", "a", 1, self.note)
+        self.clock.advance(1)
+        self.assertEqual(self.fired, [(1, "a")])
+
     def test_bad_values(self) -> None:
         self.assertRaises(ValueError, LobbyTimers, self.clock, 0)
         for delay in (-1, float("inf"), float("nan"), 1e12):

@@ -138,6 +138,7 @@ class ThereAndServingTests(HostsCase):
         a._told(None)
         self.clock.advance(0.5)
         self.stop(a)
+        self.assertEqual([c for c in self.clock.getDelayedCalls() if "_join" in str(c)], [])
         self.pass_time(5)
         self.assertEqual(self.keys(), [])
         self.assertEqual(self.clock.getDelayedCalls(), [])
