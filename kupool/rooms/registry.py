@@ -74,7 +74,8 @@ class Registry:
     def remove(self, room: Room, unhandled: list[Incoming]) -> None:
         """Remove a room that has ended."""
         del self._rooms[room.code]
-        user, address = self._makers.pop(room.code, ("", ""))
+        user, address = self.maker(room.code)
+        self._makers.pop(room.code, None)
         self._quotas.user_rooms.give_back(user)
         self._quotas.address_rooms.give_back(address)
         self._surroundings.timers.cancel((_LINGER, room.code), _LINGER)

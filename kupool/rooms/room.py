@@ -467,17 +467,16 @@ class Room:
             timers = self._timers
             if timers is None or not isinstance(event, TimerRun) or timers.begin(event):
                 self._start(event)
-            else:
-                self._go_on()
-            return
-        incoming = self._queue.next_message()
-        if incoming is None:
-            return
-        if incoming.member.present:
-            self._start(incoming)
+                return
         else:
+            incoming = self._queue.next_message()
+            if incoming is None:
+                return
+            if incoming.member.present:
+                self._start(incoming)
+                return
             self._fail(incoming, Failure(RoomGone(self.code)))
-            self._go_on()
+        self._go_on()
 
     def _go_on(self) -> None:
         """Continue with the next message, after something has ended."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import msgspec
 
@@ -70,7 +70,7 @@ class RoomTimers:
         """Cancel a timer and its waiting run; returns whether there was a timer."""
         return self._timers.cancel(self, key) | self._forget_run(key)
 
-    def cancel_prefix(self, prefix: str = "") -> int:
+    def cancel_prefix(self, prefix: str) -> int:
         """Cancel the timers whose keys have this prefix; returns how many there were."""
         keys = {*self._timers.keys(self), *(self._runs or ())}
         return sum(self.cancel(key) for key in keys if key.startswith(prefix))
@@ -90,7 +90,7 @@ class RoomTimers:
         if timer.interval and timer.key in self._runs:
             self._tasks.of(timer.name).skipped += 1
             return
-        function = cast("TimerCall | None", timer.data)
+        function: Any = timer.data  # as it was given to once() or repeat()
         run = self._runs[timer.key] = TimerRun(timer.key, timer.name, timer.was_due, function)
         self._queue.tell(run)
 

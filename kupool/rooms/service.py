@@ -251,7 +251,7 @@ class _Hooks(SpreadHooks):
             except RequestError as error:
                 self._tell_unmatched([request], {"mode": mode, "error": error.error.text})
         if not room.members:
-            room.close("empty")
+            room.close()
             return
         players = [
             {"user": request.player, "data": request.data}

@@ -80,8 +80,6 @@ class TaskStatistics:
 
     def _ended(self, result: object, counts: TaskCounts, start: float) -> object:
         self._end(counts, start, failed=isinstance(result, Failure))
-        if isinstance(result, Failure):
-            result.raiseException()
         return result
 
     def _end(self, counts: TaskCounts, start: float, *, failed: bool) -> None:

@@ -34,8 +34,8 @@ class RoomTimer(msgspec.Struct, gc=False, eq=False):
     interval: float
     callback: Callable[[RoomTimer], object]
     name: str
-    data: object = None
-    counted: bool = True
+    data: object
+    counted: bool
     was_due: float = 0.0
     running: bool = False
     before: RoomTimer | None = None
@@ -222,7 +222,7 @@ class LobbyTimers:
     def _again(self, timer: RoomTimer) -> int:
         """Queue a repeating timer for its next firing; returns how many firings it missed."""
         late = self._seconds() - timer.due + self._grain
-        missed = int(late / timer.interval) if late > 0 else 0
+        missed = max(0, int(late / timer.interval))
         timer.due += (missed + 1) * timer.interval
         self._queue.add(timer)
         return missed

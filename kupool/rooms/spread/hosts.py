@@ -137,7 +137,10 @@ class Hosts:
 
     def _join(self) -> None:
         self._joining = None
-        if not self._stopped and self._heard:
+        if self._stopped:
+            return
+        self._away = not self._heard  # then it joins a while after it is heard again
+        if self._heard:
             self._serves = place = _Place(SERVES, self._epoch, self.host)
             self._ask(self._bus.subscribe([self._topic], place.handle, keys=[place.key]))
             self._renew()
@@ -150,7 +153,7 @@ class Hosts:
         self._renew()
 
     def _do_not_join(self) -> None:
-        if self._joining is not None and self._joining.active():
+        if self._joining is not None:
             self._joining.cancel()
         self._joining = None
 

@@ -61,8 +61,9 @@ class RequestPacking:
 
     def __init__(self, router: Router) -> None:
         self._router = router
-        self._known = 0
-        self._decoder: msgspec.json.Decoder[Any] | None = None
+        #: How many routes the decoder knows; None while there is no decoder.
+        self._known: int | None = None
+        self._decoder: msgspec.json.Decoder[Any]
 
     def pack(self, body: Any) -> bytes:
         """Return a request as JSON; raises :class:`TypeError` if it is not a request."""
@@ -76,10 +77,10 @@ class RequestPacking:
         It has no connection here: its connection is at another host.
         """
         routes = self._router.routes
-        if self._decoder is None or len(routes) != self._known:
-            self._known = len(routes)
+        if len(routes) != self._known:
             types = {str(r.key): request_type(str(r.key), r.params) for r in routes}
             self._decoder = request_decoder(types)
+            self._known = len(routes)
         found = self._decoder.decode(data)
         return Request(None, found.__struct_config__.tag, found.params, found.id)
 

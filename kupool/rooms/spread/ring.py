@@ -9,7 +9,7 @@ from hashlib import blake2b
 
 def position(text: str) -> int:
     """Return the position of a text on the ring: the same in every process and release."""
-    data = text.encode("utf-8", "surrogatepass")
+    data = text.encode(errors="surrogatepass")
     return int.from_bytes(blake2b(data, digest_size=8).digest(), "big")
 
 

@@ -103,6 +103,29 @@ class FloodTests(SynchronousTestCase):
         self.handle(members[1])
         self.assertEqual((self.waiting, members[3].peers[0].holds), (5, 0))
 
+    def test_a_room_with_too_much_of_others(self) -> None:
+        """It waits for the room, also when its own messages are handled."""
+        members = [Member() for _ in range(4)]
+        for member in members[:3]:
+            self.send(member, 3)
+        self.send(members[3])
+        self.handle(members[3])
+        self.assertEqual((members[3].waiting, members[3].peers[0].holds), (0, 1))
+        self.handle(members[0], 3)
+        self.handle(members[1])
+        self.assertEqual((self.waiting, members[3].peers[0].holds), (5, 0))
+
+    def test_half_of_both_limits(self) -> None:
+        """It is read again with half of its own messages left, and half of the room's."""
+        members = [Member() for _ in range(4)]
+        for member, times in zip(members, (3, 3, 2, 2), strict=True):
+            self.send(member, times)
+        self.handle(members[0], 3)
+        self.handle(members[1])
+        self.assertEqual(members[3].peers[0].holds, 1)
+        self.handle(members[1])
+        self.assertEqual((members[3].waiting, members[3].peers[0].holds), (2, 0))
+
     def test_twice_the_limit_is_never_exceeded(self) -> None:
         self.flood = self.make(sender_limit=100)
         ann = Member()

@@ -369,6 +369,25 @@ class MatchMomentTests(SynchronousTestCase):
         self.seek("bob")
         self.assertEqual(len(self.hall.hooks.outcomes), 1)
 
+    def test_one_who_seeks_again_before_they_hear_that_their_time_is_up(self) -> None:
+        """They are to hear of it first, whatever they are called then."""
+        ann, _ = self.seek("ann")
+        other, _ = self.hall.connect()
+        refused: list[str] = []
+
+        def again() -> None:
+            self.assertEqual((len(self.lobby.matchmaker), self.outcomes()), (0, []))
+            for connection, player in ((ann, "anna"), (other, "ann")):
+                request = MatchRequest(player, "duel", 2, 10.0)
+                error = self.assertRaises(RequestError, self.lobby.match, connection, request)
+                refused.append(error.error.text)
+
+        self.hall.clock.callLater(10.0, again)
+        self.hall.clock.advance(10.0)
+        self.assertEqual(refused, ["already exists: player ann"] * 2)
+        self.assertEqual(self.outcomes(), [(False, ["ann"])])
+        self.assertTrue(self.lobby.match(ann, MatchRequest("anna", "duel", 2, 10.0)))
+
     def test_who_has_gone_is_not_gathered(self) -> None:
         ann, _ = self.seek("ann")
         self.hall.hooks.matched = lambda lobby, outcome: lobby.gather("duel 1", outcome)

@@ -10,12 +10,14 @@ from kupool.errors import FORBIDDEN, RequestError
 from kupool.net.routing.router import Router
 from kupool.rooms import IRoomHooks
 from kupool.rooms.audience import Presence
+from kupool.rooms.events import Closing
 from kupool.rooms.failures import RoomGone
 from kupool.rooms.hooks import RoomHooks
 from kupool.rooms.lobby import Lobby
 from kupool.rooms.matchmaking import MatchOutcome, MatchRequest
 from kupool.rooms.membership import Disconnected, Joined, Left, Renamed, Returned
 from kupool.rooms.room import Incoming, Room
+from kupool.rooms.running import HandlerTimeout
 from kupool.rooms.settings import RoomSettings
 from kupool.session.connection import Connection
 from tests.fakes.peers import Bench, lines
@@ -103,7 +105,8 @@ class EntranceTests(SynchronousTestCase):
         ann.lost(self.hall.done)
         gate.callback(("tea", "ann"))
         self.hall.settle()
-        self.failureResultOf(answer, RequestError)
+        error = self.failureResultOf(answer, RequestError).value.error
+        self.assertEqual(error.text, "not found: connection")
         self.assertEqual((len(self.lobby), len(self.lobby.members)), (0, 0))
 
     def test_refusals(self) -> None:
@@ -148,6 +151,23 @@ class EntranceTests(SynchronousTestCase):
         failure = self.failureResultOf(self.hall.request_now(other, "hi"), RequestError)
         self.assertEqual(failure.value.error.text, "already exists: ann in room tea")
         self.assertIsNone(self.lobby.find("coffee"))
+        self.assertEqual(self.hall.hooks.log[-1], Closing("nobody came"))
+
+    def test_who_is_brought_to_a_room_needs_no_more_than_a_move(self) -> None:
+        """A-50: the room's queue of events has a single place for it, and that is enough."""
+        for connected in (True, False):
+            hall = Hall(RoomSettings(system_limit=2))
+            hall.lobby.create("tea")
+            hall.settle()
+            ann, _ = hall.member("tea", "ann")
+            hall.settle()
+            duel = hall.lobby.create("duel")
+            member = hall.lobby.bring(duel, "ann", ann if connected else None)
+            self.assertEqual((member.room, member.connections), (duel, [ann]))
+
+    def test_how_late_a_timer_may_be(self) -> None:
+        """A-49: unless told otherwise, 50 ms."""
+        self.assertEqual(Lobby(self.hall.clock, self.hall.hooks).timers.tick, 0.05)
 
     def test_over_a_router(self) -> None:
         """A-41, A-42: `request` is a handler, and errors are rows of the table."""
@@ -205,9 +225,16 @@ class MembershipTests(SynchronousTestCase):
         self.hall.settle()
         self.assertEqual(self.hall.hooks.log[1:], [Left(member, "kicked")])
         self.assertRaises(RequestError, self.members.leave, "ann")
+        self.assertEqual(self.leaves("bob"), "left", "without another reason")
         self.assertTrue(self.ann.sends)
         self.members.join(self.hall.lobby.get("coffee"), "ann", self.ann)
         self.assertEqual(self.members.get("ann").room.code, "coffee")
+
+    def leaves(self, user: str) -> str:
+        """Let a user leave; returns the reason that the room is told."""
+        self.members.leave(user)
+        self.hall.settle()
+        return next(e.reason for e in reversed(self.hall.hooks.log) if isinstance(e, Left))
 
     def test_rename(self) -> None:
         self.hall.member("tea", "bob")
@@ -253,6 +280,7 @@ class MembershipTests(SynchronousTestCase):
         self.hall.settle()
         self.assertIsNone(self.hall.lobby.find("tea"))
         self.assertEqual(len(self.hall.lobby), 1, "one that nobody has joined yet stays")
+        self.assertEqual(self.hall.hooks.log[-1], Closing("empty"))
 
     def test_an_empty_room_may_linger(self) -> None:
         hall = Hall(RoomSettings(linger=5))
@@ -264,6 +292,37 @@ class MembershipTests(SynchronousTestCase):
         hall.member("tea", "bob")
         hall.clock.advance(2)
         self.assertEqual([room.code for room in hall.lobby], ["tea"])
+        self.assertEqual(hall.hooks.log[-1], Closing("empty"))
+
+    def test_an_empty_room_may_stay(self) -> None:
+        hall = Hall(RoomSettings(linger=None))
+        hall.lobby.create("tea")
+        hall.member("tea", "ann")
+        hall.lobby.members.leave("ann")
+        hall.clock.advance(1000)
+        self.assertEqual([room.code for room in hall.lobby], ["tea"])
+
+    def test_an_empty_room_that_ends_before_its_time(self) -> None:
+        """A-47: whatever ends it, no timer of it is left."""
+        hall = Hall(RoomSettings(linger=5))
+        room = hall.lobby.create("tea")
+        hall.member("tea", "ann")
+        hall.lobby.members.leave("ann")
+        self.assertEqual(len(hall.lobby.timers), 1)
+        room.close()
+        hall.settle()
+        self.assertEqual((len(hall.lobby), len(hall.lobby.timers)), (0, 0))
+
+    def test_a_room_that_is_emptied_as_it_ends(self) -> None:
+        """It has the timer of its end alone."""
+        hall = Hall(RoomSettings(linger=5))
+        hall.hooks.handle = lambda room, incoming: Deferred()
+        room = hall.lobby.create("tea")
+        ann, _ = hall.member("tea", "ann")
+        hall.request_now(ann, "slow")
+        room.close()
+        hall.lobby.members.leave("ann")
+        self.assertEqual(len(hall.lobby.timers), 1)
 
     def test_a_room_that_is_to_end_unless_someone_comes(self) -> None:
         for code in ("milk", "water"):
@@ -307,6 +366,19 @@ class PresenceTests(SynchronousTestCase):
         self.assertEqual(self.hall.hooks.log[1:], [Left(self.member, "gone")])
         self.assertEqual(list(self.tea.members), ["bob"])
         self.assertEqual(self.lobby.members.last_seen("ann"), 1010)
+        self.assertEqual(len(self.lobby.timers), 0)
+
+    def test_who_is_away_and_is_removed(self) -> None:
+        """The grace period is over: no timer is left."""
+        self.ann.lost(self.hall.done)
+        self.assertEqual(len(self.lobby.timers), 1)
+        self.lobby.members.leave("ann")
+        self.assertEqual(len(self.lobby.timers), 0)
+
+    def test_who_is_away_as_the_room_ends(self) -> None:
+        self.ann.lost(self.hall.done)
+        self.tea.close()
+        self.hall.settle()
         self.assertEqual(len(self.lobby.timers), 0)
 
     def test_back_within_the_grace_period(self) -> None:
@@ -432,11 +504,57 @@ class LobbyMatchTests(SynchronousTestCase):
         self.lobby.match(connection, bad._replace(needed=1))
         self.assertEqual([e[1].type for e in self.hall.hooks.errors], [ZeroDivisionError])
 
+    def parsing(self) -> tuple[Connection, Deferred[object], object]:
+        """Ask for a match whose request is still to come; returns what comes of it, too."""
+        coming: Deferred[object] = Deferred()
+        self.hall.hooks.parse_match = lambda connection, body: coming
+        connection, _ = self.hall.connect()
+        return connection, coming, self.lobby.match(connection, "a duel")
+
+    def test_a_request_that_takes_its_time(self) -> None:
+        _, coming, asked = self.parsing()
+        coming.callback(MatchRequest("ann", "duel", 2, 10))
+        self.assertIs(self.successResultOf(asked), True)
+        self.assertIn("ann", self.lobby.matchmaker)
+        self.assertEqual(self.hall.clock.getDelayedCalls()[1:], [], "none but the timers")
+
+    def test_a_request_that_never_comes(self) -> None:
+        """A-42: the player is answered, and the application hears of it."""
+        _, _, asked = self.parsing()
+        self.hall.clock.advance(29.9)
+        self.assertNoResult(asked)
+        self.hall.clock.advance(0.1)
+        self.failureResultOf(asked, HandlerTimeout)
+        ((room, failure, subject),) = self.hall.hooks.errors
+        self.assertEqual((room, failure.type, subject), (None, HandlerTimeout, "a duel"))
+
+    def test_a_request_that_is_refused_later(self) -> None:
+        """The player alone is told."""
+        _, coming, asked = self.parsing()
+        coming.errback(RequestError(FORBIDDEN))
+        self.assertEqual(self.failureResultOf(asked, RequestError).value.error, FORBIDDEN)
+        self.assertEqual(self.hall.hooks.errors, [])
+
+    def test_a_request_that_comes_too_late(self) -> None:
+        """The connection has ended, or the lobby has."""
+        for closing in (True, False):
+            self.setUp()
+            connection, coming, asked = self.parsing()
+            if closing:
+                self.successResultOf(Deferred.fromCoroutine(self.lobby.close()))
+            else:
+                connection.lost(self.hall.done)
+            coming.callback(MatchRequest("ann", "duel", 2, 10))
+            self.assertEqual(self.failureResultOf(asked, RequestError).value.error, FORBIDDEN)
+            self.assertNotIn("ann", self.lobby.matchmaker)
+
     def test_the_end(self) -> None:
         self.seek("ann")
+        self.lobby.timers.once("the application", "turn", 1000, lambda timer: None)
         ended = Deferred.fromCoroutine(self.lobby.close())
         self.assertEqual(self.successResultOf(ended), [])
         self.assertEqual((len(self.lobby.matchmaker), len(self.lobby.timers)), (0, 0))
+        self.assertEqual(self.hall.clock.getDelayedCalls(), [])
         connection, _ = self.hall.connect()
         request = MatchRequest("bob", "duel", 2, 1)
         self.assertRaises(RequestError, self.lobby.match, connection, request)

@@ -11,7 +11,8 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.errors import RequestError
-from kupool.rooms.matchmaking import OTHER, Matchmaker, MatchOutcome, MatchRequest
+from kupool.rooms.matchmaking import MatchCounts, Matchmaker, MatchOutcome, MatchRequest
+from kupool.rooms.tasks import TaskStatistics
 from kupool.rooms.timers import LobbyTimers
 from tests.fakes.raising import ENDINGS
 
@@ -175,7 +176,15 @@ class MatchStatisticsTests(SynchronousTestCase):
         self.assertEqual((duel.waiting, duel.joined, duel.matches), (1, 4, 1))
         self.assertEqual((duel.matched, duel.timed_out, duel.cancelled), (2, 1, 0))
         self.assertEqual((duel.wait_total, duel.wait_max), (3.0, 3.0))
-        self.assertEqual((team.waiting, team.joined, team.cancelled), (0, 1, 1))
+        self.assertEqual(team, MatchCounts(0, 1, 0, 0, 0, 1, 0.0, 0.0))
+
+    def test_a_short_wait(self) -> None:
+        game = Game()
+        game.join("ann")
+        game.clock.advance(0.5)
+        game.join("bob")
+        duel = game.maker.statistics()["duel"]
+        self.assertEqual((duel.wait_total, duel.wait_max), (0.5, 0.5))
 
     def test_modes_are_bounded(self) -> None:
         game = Game(max_modes=2)
@@ -183,7 +192,26 @@ class MatchStatisticsTests(SynchronousTestCase):
             game.join(str(n), f"mode {n}")
         counts = game.maker.statistics()
         self.assertEqual(
-            {m: c.waiting for m, c in counts.items()}, {"mode 0": 1, "mode 1": 1, OTHER: 3}
+            {m: c.waiting for m, c in counts.items()}, {"mode 0": 1, "mode 1": 1, "other": 3}
         )
         game.maker.stop()
-        self.assertEqual(game.maker.statistics()[OTHER].cancelled, 3)
+        self.assertEqual(game.maker.statistics()["other"].cancelled, 3)
+
+    def test_how_many_modes_are_kept(self) -> None:
+        """K-44: a thousand, unless told otherwise."""
+        clock = Clock()
+        maker = Matchmaker(clock, LobbyTimers(clock, TICK), lambda outcome: None)
+        for n in range(1001):
+            maker.join(MatchRequest(str(n), f"mode {n}", 2, 10))
+        counts = maker.statistics()
+        self.assertEqual((len(counts), counts["mode 999"].waiting), (1001, 1))
+        self.assertEqual(counts["other"].waiting, 1)
+
+    def test_the_name_under_which_timers_are_counted(self) -> None:
+        """A-56: whoever the player is."""
+        clock = Clock()
+        tasks = TaskStatistics(clock.seconds)
+        maker = Matchmaker(clock, LobbyTimers(clock, TICK, tasks=tasks), lambda outcome: None)
+        maker.join(MatchRequest("ann", "duel", 2, 1))
+        clock.advance(1)
+        self.assertEqual({n: c.runs for n, c in tasks.snapshot().items()}, {"match timeout": 1})

@@ -7,9 +7,12 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from kupool.rooms.membership import Left
+from kupool.rooms.membership import Left, Returned
 from kupool.rooms.room import Incoming
 from kupool.rooms.settings import RoomSettings
+from kupool.session.connection import Connection
+from kupool.wire.framing import LINE
+from tests.fakes.peers import PeerTransport
 from tests.fakes.rooms_hall import Hall
 
 
@@ -57,6 +60,45 @@ class MovesTests(SynchronousTestCase):
         self.hall.member("coffee", "ann")
         self.hall.settle()
         self.assertIn(Left(member, "moved"), self.hall.hooks.log)
+
+
+class PlacesTests(SynchronousTestCase):
+    """Issue 13: a member has one place of an address, wherever their connections are from."""
+
+    def setUp(self) -> None:
+        self.hall = Hall(RoomSettings(address_members=2))
+        self.members = self.hall.lobby.members
+        self.tea = self.hall.lobby.create("tea")
+
+    def join(self, user: str, address: str, code: str = "tea") -> Connection:
+        connection = self.hall.manager.admit(PeerTransport(address), address, LINE)
+        self.members.join(self.hall.lobby.get(code), user, connection)
+        return connection
+
+    def test_another_connection_from_an_address_that_is_full(self) -> None:
+        self.join("ann", "192.0.2.1")
+        for user in ("bob", "cid"):
+            self.join(user, "192.0.2.2")
+        self.join("ann", "192.0.2.2")
+        self.assertEqual(len(self.members.get("ann").connections), 2)
+
+    def test_who_is_away_and_comes_to_another_room_from_there(self) -> None:
+        """The place that they leave is theirs."""
+        self.hall.lobby.create("coffee")
+        self.join("ann", "192.0.2.1").lost(self.hall.done)
+        self.join("bob", "192.0.2.1")
+        self.join("ann", "192.0.2.1", "coffee")
+        self.assertEqual(self.members.get("ann").room.code, "coffee")
+
+    def test_what_the_application_does_brings_nobody_back(self) -> None:
+        """A-46: who is away is so until they connect."""
+        self.join("bob", "192.0.2.2")
+        self.join("ann", "192.0.2.1").lost(self.hall.done)
+        self.members.join(self.tea, "ann")
+        self.hall.settle()
+        self.assertEqual([e for e in self.hall.hooks.log if isinstance(e, Returned)], [])
+        self.hall.clock.advance(31)
+        self.assertEqual(list(self.tea.members), ["bob"])
 
 
 class SomePeer:

@@ -78,6 +78,17 @@ class RoomQuotaTests(QuotaCase):
             self.lobby.enter(f"of {number}", f"user {number}")
         self.assertEqual(self.lobby.refusals.counts, {})
 
+    def test_what_the_application_makes_for_somebody(self) -> None:
+        """For a user, or for an address: it counts for those that are named."""
+        for of, most in (("user", 2), ("address", 3)):
+            for number in range(most):
+                self.lobby.create(f"{of} {number}", **{of: "somebody"})
+            said = self.refused(partial(self.lobby.create, "more", **{of: "somebody"}))
+            self.assertEqual(said, f"rooms of one {of}")
+        self.lobby.get("user 0").close()
+        self.hall.settle()
+        self.lobby.create("again", user="somebody")
+
     def test_a_room_that_nobody_could_enter(self) -> None:
         """What was counted for it is given back."""
         closed = self.connect()

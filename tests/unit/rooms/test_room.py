@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.logger import capturedLogs
+from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.errors import NOT_FOUND, RequestError
 from kupool.rooms.events import Closing, Created, TimerFired
 from kupool.rooms.failures import RoomBusy, RoomGone
 from kupool.rooms.membership import Joined
-from kupool.rooms.room import Incoming, Room
+from kupool.rooms.room import Incoming, Member, Room
 from kupool.rooms.running import HandlerTimeout
 from kupool.rooms.settings import FloodPolicy, RoomSettings
 from kupool.session.connection import Connection
@@ -36,7 +36,18 @@ class OrderTests(SynchronousTestCase):
         self.room.data = {"round": 1}
         self.assertEqual((self.room.code, list(self.room.members)), ("tea", ["ann"]))
         self.assertIs(self.hall.lobby.get("tea"), self.room)
-        self.assertEqual(self.room.waiting, 0)
+
+    def test_what_a_room_has_not(self) -> None:
+        """Nothing has happened in it."""
+        room = self.hall.lobby.create("coffee")
+        counts = (room.waiting, room.refused, room.dropped, room.handled, room.failed)
+        self.assertEqual(counts, (0, 0, 0, 0, 0))
+        self.assertEqual((room.has_timer("turn"), room.cancel("turn")), (False, False))
+        self.assertEqual(room.cancel_prefix(), 0)
+
+    def test_a_member_whose_address_is_unknown(self) -> None:
+        member = Member(self.room, "bot", 1000.0)
+        self.assertEqual((member.address, member.waiting, member.online), ("", 0, False))
 
     def test_messages_in_order_and_events_first(self) -> None:
         self.hall.hooks.log.clear()
@@ -166,6 +177,69 @@ class OrderTests(SynchronousTestCase):
         self.assertEqual(len(self.hall.hooks.log), 61)
         self.assertLess(self.hall.hooks.log.index("b"), 60, "not after all of the other room's")
 
+    def busy(self, *, members: int = 1) -> tuple[Hall, Connection, Connection]:
+        """Two rooms that are new: one of ann and others, and one of bob."""
+        hall = Hall()
+        hall.lobby.create("tea")
+        ann, *_ = [hall.member("tea", f"user {n}")[0] for n in range(members)]
+        hall.lobby.create("coffee")
+        return hall, ann, hall.member("coffee", "bob")[0]
+
+    def test_how_much_a_room_does_in_its_turn(self) -> None:
+        """Fifty events and messages, from the first on; then it is the next room's turn."""
+        hall, ann, bob = self.busy()
+        for n in range(60):
+            hall.lobby.deliver(ann, n)
+        hall.lobby.deliver(bob, "b")
+        hall.settle()
+        joined = Joined(hall.lobby.members.get("bob"))
+        # The first room is created, and ann joins it: 48 messages come after that.
+        self.assertEqual(hall.hooks.log[48:52], [47, joined, "b", 48])
+
+    def test_sends_that_wait_are_a_part_of_the_turn(self) -> None:
+        """Each counts as one message. What was sent before the turn does not count."""
+        hall, ann, bob = self.busy(members=20)
+        hall.settle()
+        hall.hooks.log.clear()
+        hall.lobby.get("tea").broadcast(b"now")
+        self.successResultOf(hall.lobby.broadcast(b"later"))
+        for n in range(60):
+            hall.lobby.deliver(ann, n)
+        hall.lobby.deliver(bob, "b")
+        hall.settle()
+        self.assertEqual(hall.hooks.log.index("b"), 30)
+
+    def test_a_single_send_that_waits(self) -> None:
+        hall, ann, bob = self.busy()
+        hall.settle()
+        hall.hooks.log.clear()
+        self.successResultOf(hall.lobby.broadcast(b"later"))
+        for n in range(60):
+            hall.lobby.deliver(ann, n)
+        hall.lobby.deliver(bob, "b")
+        hall.settle()
+        self.assertEqual(hall.hooks.log.index("b"), 49)
+
+    def test_a_large_broadcast_is_a_part_of_the_turn(self) -> None:
+        """What the message itself has used of the turn is not used again."""
+        hall, ann, bob = self.busy()
+        others = [hall.member("tea", f"other {n}")[1] for n in range(600)]
+        hall.settle()
+        sent: list[int] = []
+
+        def handle(room: Room, incoming: Incoming) -> None:
+            if room.code == "tea":
+                room.broadcast(b"news", without=["user 0"])
+            else:
+                sent.append(sum(bool(transport.value()) for transport in others))
+
+        hall.hooks.handle = handle
+        hall.lobby.deliver(ann, "a")
+        hall.lobby.deliver(bob, "b")
+        hall.settle()
+        self.assertEqual(sent, [49])
+        self.assertTrue(all(transport.value() for transport in others))
+
     def test_a_room_that_sends_much_takes_no_longer_a_turn(self) -> None:
         """What a message sends counts as work: the other room comes after the first one."""
         for n in range(400):
@@ -199,6 +273,33 @@ class OrderTests(SynchronousTestCase):
         self.failureResultOf(self.hall.lobby.request(stranger, ""), RequestError)
         self.hall.lobby.deliver(stranger, "")
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 4)
+
+    def test_what_the_log_says_of_a_hook_that_fails(self) -> None:
+        """A-42: which hook it was, and of which room."""
+
+        def raising(*arguments: object) -> None:
+            raise ZeroDivisionError
+
+        self.hall.hooks.system = raising
+        self.patch(self.hall.hooks, "on_error", raising)
+        self.room.when_closed(raising)
+        with capturedLogs() as events:
+            self.room.close()
+            self.hall.settle()
+        said = [formatEvent(event) for event in events if "log_failure" in event]
+        self.assertEqual(said, ["Failed: on_error of room tea", "Failed: the end of room tea"])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 2)
+
+    def test_an_answer_that_the_router_has_given_already(self) -> None:
+        """A-42: as its own time limit was over; the room goes on."""
+        self.hall.hooks.handle = lambda room, incoming: gate
+        gate: Deferred[object] = Deferred()
+        answer = self.hall.request_now(self.ann, "slow")
+        answer.callback("too late")
+        gate.callback("done")
+        self.hall.settle()
+        self.assertEqual(self.successResultOf(answer), "too late")
+        self.assertEqual((self.hall.hooks.errors, self.room.failed), ([], 0))
 
     def test_a_runnable_that_raises_costs_the_others_no_turn(self) -> None:
         class Broken:
@@ -306,6 +407,13 @@ class FloodTests(SynchronousTestCase):
         room.post_system("third, after created and joined")
         self.assertRaises(RoomBusy, room.post_system, "fourth")
         self.assertRaises(RoomBusy, hall.lobby.members.join, room, "ann")
+
+    def test_a_single_event(self) -> None:
+        hall = Hall(RoomSettings(system_limit=1))
+        room = hall.lobby.create("tea")
+        hall.settle()
+        room.post_system("first")
+        self.assertRaises(RoomBusy, room.post_system, "second")
 
     def test_who_leaves_or_goes_is_read_again(self) -> None:
         hall = Hall(RoomSettings(sender_limit=1))
@@ -509,12 +617,19 @@ class BroadcastTests(SynchronousTestCase):
         self.peers["ann"].drain()
         self.assertEqual(self.peers["ann"].taken(), b"kept\n2\n")
 
+    def test_the_largest_room_in_one_turn(self) -> None:
+        room = self.hall.lobby.create("milk")
+        peers = [self.hall.member("milk", f"user {n}")[1] for n in range(500)]
+        room.broadcast(b"news")
+        self.assertTrue(all(peer.value() for peer in peers))
+
     def test_a_large_room_in_several_turns_and_in_order(self) -> None:
         others = [self.hall.member("tea", f"user {n}")[1] for n in range(1200)]
         self.hall.settle()
         tea = self.hall.lobby.get("tea")
         tea.broadcast(b"one")
-        self.assertEqual(sum(bool(t.value()) for t in others), 0)
+        everyone = [*others, *self.peers.values()]
+        self.assertEqual([bool(t.value()) for t in everyone], [False] * 1204)
         self.hall.lobby.members.leave("user 3")
         tea.broadcast(b"two")
         self.hall.lobby.send_user("user 1199", b"three")
@@ -559,14 +674,25 @@ class CloseTests(SynchronousTestCase):
         self.closed()
         self.assertEqual(self.successResultOf(self.room.close()), [])
 
+    def test_what_waits_of_who_has_left(self) -> None:
+        """It is refused, and the room ends without waiting for anything else."""
+        answer = self.hall.lobby.request(self.ann, "x")
+        self.hall.lobby.members.leave("ann")
+        self.hall.settle()
+        self.failureResultOf(answer, RoomGone)
+        self.assertEqual(len(self.hall.lobby), 0)
+
     def test_what_waits_is_reported(self) -> None:
+        member = self.hall.lobby.members.get("ann")
         waiting = [self.hall.lobby.request(self.ann, n) for n in range(3)]
+        self.assertEqual(member.waiting, 3)
         ended = self.room.close(handle_pending=False)
         self.hall.settle()
         self.assertEqual([incoming.body for incoming in self.successResultOf(ended)], [0, 1, 2])
         for answer in waiting:
             self.failureResultOf(answer, RoomGone)
         self.assertEqual(self.hall.hooks.log, [Closing("closed")])
+        self.assertEqual(member.waiting, 0)
         self.closed()
 
     def test_a_room_that_is_new(self) -> None:
@@ -592,6 +718,7 @@ class CloseTests(SynchronousTestCase):
         self.closed()
         self.hall.settle()
         self.assertEqual(self.hall.clock.getDelayedCalls(), [])
+        self.assertEqual(self.hall.hooks.log, [0], "it is told nothing more")
 
     def test_from_its_own_handler(self) -> None:
         ended: list[Any] = []
@@ -629,6 +756,7 @@ class CloseTests(SynchronousTestCase):
         self.assertIsNone(self.hall.lobby.find("coffee"))
         self.assertTrue(room.closing)
         self.assertEqual(self.hall.hooks.errors[0][2], Created())
+        self.assertEqual(self.hall.hooks.log, [Closing("it could not be created")])
 
     def test_all_rooms(self) -> None:
         """A-47: the lobby's end under load, with every message handled or reported."""
@@ -646,6 +774,7 @@ class CloseTests(SynchronousTestCase):
         self.hall.settle()
         self.assertEqual(len(self.successResultOf(ended)), 4)
         self.assertEqual(self.hall.hooks.log.count("hello"), 19 * 5 + 1)
+        self.assertEqual(self.hall.hooks.log.count(Closing("closed")), 21)
         self.assertEqual((len(self.hall.lobby), len(self.hall.lobby.members)), (0, 0))
         self.assertEqual(self.hall.clock.getDelayedCalls(), [])
 

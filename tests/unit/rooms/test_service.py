@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
@@ -14,7 +15,10 @@ from kupool.net.routing.router import Router
 from kupool.net.server import Server
 from kupool.net.testing import MemoryNetwork, MemoryPeer
 from kupool.rooms import RoomSettings
+from kupool.rooms.bodies import SayBody
+from kupool.rooms.failures import RoomGone
 from kupool.rooms.service import MAX_SHOWN, PAGE, RoomService
+from kupool.rooms.settings import FloodPolicy
 from kupool.rooms.spread.settings import SpreadSettings
 
 
@@ -109,9 +113,12 @@ class RoomTests(RoomsCase):
             self.refused(bob, "room.create", room="tea"), (36, "already exists: room tea")
         )
         self.assertEqual(self.refused(bob, "room.join", room="x"), (35, "not found: room x"))
-        for method in ("room.leave", "room.send", "match.cancel"):
-            params = {"data": 1} if method == "room.send" else {}
-            self.assertEqual(self.refused(bob, method, **params)[0], 35, method)
+        nowhere = (35, "not found: room of this connection")
+        for method, params in (
+            ("room.leave", {}), ("room.send", {"data": 1}), ("room.list", {"room": "tea"}),
+        ):  # fmt: skip
+            self.assertEqual(self.refused(bob, method, **params), nowhere, method)
+        self.assertEqual(self.refused(bob, "match.cancel"), (35, "not found: player bob"))
         self.assertEqual(
             self.refused(alice, "room.create", room="other"),
             (36, "already exists: alice in room tea"),
@@ -216,6 +223,17 @@ class RoomTests(RoomsCase):
         self.network.run(self.server.stop())
         self.assertEqual(self.network.getDelayedCalls(), [])
 
+    def test_what_waits_at_the_end(self) -> None:
+        """A-47: it is refused, and nobody hears it."""
+        alice, bob = self.connect("alice"), self.connect("bob")
+        self.ok(alice, "room.create", room="tea")
+        self.ok(bob, "room.join", room="tea")
+        (connection,) = self.service.lobby.members.get("alice").connections
+        answer = self.service.lobby.request(connection, SayBody(msgspec.Raw(b"1")))
+        self.network.run(self.service.close("over"), 20.0)
+        self.failureResultOf(answer, RoomGone)
+        self.assertEqual(self.heard(bob), [happened("tea", "closed", None, "over")])
+
     def test_steps_in_front(self) -> None:
         """Every method can be guarded."""
         asked: list[object] = []
@@ -250,7 +268,7 @@ class MatchTests(RoomsCase):
         self.seek(bob)
         (found,) = self.heard(alice)
         code = found["params"]["room"]
-        self.assertTrue(code.startswith("match-"))
+        self.assertRegex(code, "^match-[0-9a-f]{16}$")
         players = [{"user": "alice", "data": {"level": 3}}, {"user": "bob", "data": None}]
         expected = happened(code, "matched", None, {"mode": "duel", "players": players})
         self.assertEqual(found, expected)
@@ -352,9 +370,9 @@ class MatchTests(RoomsCase):
     def test_how_long_a_player_waits_who_does_not_say(self) -> None:
         alice = self.connect("alice")
         self.seek(alice)
-        self.network.advance(29.9)
+        self.network.advance(29.95)
         self.assertEqual(self.heard(alice), [])
-        self.network.advance(0.2)
+        self.network.advance(0.05)
         self.assertEqual([m["params"]["event"] for m in self.heard(alice)], ["unmatched"])
 
     def test_who_cannot_come(self) -> None:
@@ -508,6 +526,24 @@ class BoundsTests(RoomsCase):
         )
 
 
+class RefusingTests(RoomsCase):
+    """A-48: a room that has too much to do."""
+
+    settings = RoomSettings(sender_limit=1, flood=FloodPolicy.REFUSE)
+
+    def test_who_leaves_at_once(self) -> None:
+        """It is refused like any other message, and they stay."""
+        alice = self.connect("alice")
+        self.ok(alice, "room.create", room="tea")
+        alice.send(
+            b'{"id":7,"method":"room.send","params":{"data":1}}\n{"id":8,"method":"room.leave"}\n'
+        )
+        answers = {message["id"]: message for message in self.heard(alice)}
+        self.assertIs(answers[7]["result"], True)
+        self.assertEqual(answers[8]["error"], "too many requests: messages of room tea")
+        self.assertIs(self.ok(alice, "room.leave"), True)
+
+
 class HostsTests(SynchronousTestCase):
     """A-51, A-52: two services on one bus, whose rooms are the same."""
 
@@ -627,11 +663,13 @@ class HostsTests(SynchronousTestCase):
         self.assertEqual(self.events(bob), [])
         self.network.advance(1.2)
         self.assertEqual(self.events(bob), [("left", "alice", "gone")])
+        self.assertEqual(self.services[1].lobby.tasks.snapshot()["missing"].runs, 1)
 
     def test_a_service_that_has_stopped_answers_no_lists(self) -> None:
         before = len(self.network.run(self.bus.status()).subscribers)
         self.network.run(self.services[0].close("stopping"), 5.0)
-        self.assertLess(len(self.network.run(self.bus.status()).subscribers), before - 2)
+        after = len(self.network.run(self.bus.status()).subscribers)
+        self.assertEqual(after, before // 2, "nothing of it is left on the bus")
 
     def test_the_bus_is_required_unless_told_otherwise(self) -> None:
         asked: list[bool] = []

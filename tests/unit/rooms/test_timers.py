@@ -14,7 +14,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.errors import RequestError
-from kupool.rooms.tasks import OTHER, TaskStatistics
+from kupool.rooms.tasks import TaskCounts, TaskStatistics
 from kupool.rooms.timers import LobbyTimers, RoomTimer
 
 #: Exact in binary, so that the model needs no tolerance.
@@ -249,6 +249,27 @@ class WheelTests(SynchronousTestCase):
         self.assertEqual(turns.total(), 1000)
         self.assertLessEqual(max(turns.values()), 100)
 
+    def test_how_many_timers_fire_in_one_turn(self) -> None:
+        """A thousand, unless told otherwise; and as many timers wait as there are."""
+        turns: Counter[int] = Counter()
+        for n in range(1001):
+            self.timers.once("room", str(n), 1, lambda timer: turns.update([self.timers.turns]))
+        self.clock.advance(1)
+        self.assertEqual(sorted(turns.values()), [1, 1000])
+
+    def test_how_late_a_timer_may_be(self) -> None:
+        """A-49: 50 ms, unless told otherwise."""
+        self.assertEqual(LobbyTimers(self.clock).tick, 0.05)
+
+    def test_the_name_under_which_a_timer_is_counted(self) -> None:
+        """A-56: its own one, or its key up to the first colon."""
+        self.timers.once("room", "turn:ann:1", 1, self.note)
+        self.timers.once("room", "end", 1, self.note, name="the end")
+        self.timers.repeat("room", "hint:ann", 1, self.note)
+        self.timers.repeat("room", "tick", 1, self.note, name="a tick")
+        self.clock.advance(1)
+        self.assertEqual(set(self.tasks.snapshot()), {"turn", "the end", "hint", "a tick"})
+
     def test_ten_thousand_timers(self) -> None:
         """A-49: of 100 rooms, all of which fire or are cancelled, on one timer of the reactor."""
         fire_or_cancel(self, self.timers, self.clock, rooms=100)
@@ -269,17 +290,66 @@ class WheelTests(SynchronousTestCase):
         counts = self.tasks.snapshot()
         self.assertEqual([counts[n].failures for n in ("bad", "worse", "good")], [1, 1, 0])
 
+    def test_without_statistics(self) -> None:
+        """Firings are missed and skipped all the same; none is counted."""
+        timers, ends = LobbyTimers(self.clock, TICK), list[Deferred[None]]()
+
+        def start(timer: RoomTimer) -> Deferred[None]:
+            self.note(timer)
+            ends.append(Deferred())
+            return ends[-1]
+
+        timers.repeat("room", "slow", 1, start)
+        for _ in range(2):
+            self.clock.advance(3.5)
+        self.assertEqual(self.fired, [(3.5, "slow")])
+        ends[0].callback(None)
+        self.clock.advance(1)
+        self.assertEqual(self.fired, [(3.5, "slow"), (8, "slow")])
+
+    def test_a_timer_that_is_not_counted(self) -> None:
+        self.timers.repeat("room", "tick", 1, self.note, counted=False)
+        self.clock.advance(1)
+        self.assertEqual((self.fired, self.tasks.snapshot()), ([(1, "tick")], {}))
+
     def test_a_limit(self) -> None:
         wheel = LobbyTimers(self.clock, TICK, limit=2)
         wheel.once("room", "a", 1, self.note)
         wheel.once("room", "b", 1, self.note)
-        self.assertRaises(RequestError, wheel.once, "room", "c", 1, self.note)
+        for add in (wheel.once, wheel.repeat):
+            error = self.assertRaises(RequestError, add, "room", "c", 1, self.note).error
+            self.assertEqual(error.text, "too many requests: 2 timers")
         wheel.once("room", "b", 2, self.note)
         wheel.cancel("room", "a")
         wheel.once("room", "c", 1, self.note)
         self.assertEqual(len(wheel), 2)
         wheel.once("room", "d", 1, self.note, always=True)
         self.assertEqual(len(wheel), 3)
+
+    def test_the_longest_delay(self) -> None:
+        """That of 2**38 ticks; nothing is left of a longer one."""
+        self.timers.once("room", "far", 2.0**36, self.note)
+        self.assertRaises(ValueError, self.timers.once, "room", "more", 2.0**36 + 1, self.note)
+        self.assertEqual(self.timers.keys("room"), ["far"])
+
+    def test_all_timers_of_a_room(self) -> None:
+        for room in ("room", "other"):
+            for key in ("a", "b:1"):
+                self.timers.once(room, key, 1, self.note)
+        self.assertEqual(self.timers.cancel_prefix("room"), 2)
+        self.assertEqual((self.timers.keys("room"), self.timers.keys("other")), ([], ["a", "b:1"]))
+
+    def test_the_end(self) -> None:
+        """A-47: no timer is left, and one may be set again."""
+        for key in ("a", "b"):
+            self.timers.once("room", key, 1, self.note)
+        self.timers.stop()
+        self.assertEqual((self.timers.keys("room"), self.timers.get("room", "a")), ([], None))
+        self.assertFalse(self.timers.cancel("room", "a"))
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.timers.once("room", "a", 1, self.note)
+        self.clock.advance(1)
+        self.assertEqual(self.fired, [(1, "a")])
 
     def test_bad_values(self) -> None:
         self.assertRaises(ValueError, LobbyTimers, self.clock, 0)
@@ -346,5 +416,34 @@ class TaskStatisticsTests(SynchronousTestCase):
         for n in range(5):
             tasks.run(str(n), 0, lambda: None)
         self.assertEqual(
-            {k: c.runs for k, c in tasks.snapshot().items()}, {"0": 1, "1": 1, OTHER: 3}
+            {k: c.runs for k, c in tasks.snapshot().items()}, {"0": 1, "1": 1, "other": 3}
         )
+
+    def test_how_many_names_are_kept(self) -> None:
+        """K-44: a thousand, unless told otherwise."""
+        tasks = TaskStatistics(self.clock.seconds)
+        for n in range(1001):
+            tasks.run(f"task {n}", 0, lambda: None)
+        counts = tasks.snapshot()
+        self.assertEqual((len(counts), counts["task 999"].runs, counts["other"].runs), (1001, 1, 1))
+
+    def test_what_a_run_raises(self) -> None:
+        """It is counted, and the caller gets it: at once, or later."""
+        later: Deferred[None] = Deferred()
+
+        def fail() -> None:
+            raise ZeroDivisionError
+
+        self.assertRaises(ZeroDivisionError, self.tasks.run, "fail", 0, fail)
+        run: Any = self.tasks.run("fail", 0, lambda: later)
+        later.errback(ZeroDivisionError())
+        self.failureResultOf(run, ZeroDivisionError)
+        counts = self.tasks.of("fail")
+        self.assertEqual((counts.runs, counts.running, counts.failures), (2, 0, 2))
+
+    def test_a_run_in_time(self) -> None:
+        """Nothing but the run is counted; a run before its time is not late."""
+        self.clock.advance(5)
+        for due in (5.0, 5.5):
+            self.tasks.run(f"due {due}", due, lambda: None)
+            self.assertEqual(self.tasks.of(f"due {due}"), TaskCounts(1, 0, 0, 0, 0, 0, 0, 0, 0))

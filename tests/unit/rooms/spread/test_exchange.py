@@ -87,6 +87,18 @@ class PushTests(SynchronousTestCase):
         self.exchange.forget("b")
         self.assertEqual(self.pushed(), [])
 
+    def test_what_is_under_way_at_the_end(self) -> None:
+        """It is waited for."""
+        arrived: Deferred[None] = Deferred()
+        waited: list[float] = []
+        channels: Any = self.exchange._channels
+        self.patch(channels, "flush", lambda timeout: waited.append(timeout) or arrived)
+        ended = Deferred.fromCoroutine(self.exchange.flush(1.5))
+        self.assertNoResult(ended)
+        arrived.callback(None)
+        self.successResultOf(ended)
+        self.assertEqual(waited, [1.5])
+
     def test_the_end(self) -> None:
         """What was to be sent in a moment is sent before."""
         for end in (lambda: self.exchange.flush(1.0), self.exchange.stop):

@@ -86,6 +86,20 @@ class HandoverTests(SynchronousTestCase):
                 room.close()
             self.assertRegex(ann.ask(say="late"), error)
 
+    def test_who_is_sent_away_before_the_room_goes(self) -> None:
+        """They do not follow it."""
+        ann = Peer(self.a)
+        ann.ask(room=self.code, user="ann")
+        self.a.hooks.slow = slow = Deferred()
+        ann.tell()
+        self.world.advance(0.1)
+        ended = Deferred.fromCoroutine(self.a.lobby.close())
+        self.a.lobby.members.leave("ann")
+        slow.callback("done")
+        self.world.advance(2)
+        self.successResultOf(ended)
+        self.assertEqual(list(self.b.lobby.get(self.code).members), ["bob"])
+
     def test_a_host_that_asks_and_does_not_get_it(self) -> None:
         """It is told that there is no such room here; who gets it is sent the room alone."""
         sent: list[tuple[str, str, bool]] = []
@@ -347,6 +361,33 @@ class LostOnTheWayTests(ThreeHosts):
         told = [(to, entry.state, entry.at) for to, entry in sent if entry.code == code]
         self.assertEqual(told[0], ("c", None, "b"))
 
+    def test_who_gets_it_and_asks_for_it(self) -> None:
+        """It is on its way there: the answer comes after it."""
+        code = self.on_its_way()
+        sent = self.sent_by(self.a)
+        self.a.lobby.handover.asked("b", Ask(code))
+        self.assertEqual(sent, [("b", Handed(code, None, at="b"))])
+
+    def test_it_comes_back_before_its_arrival_is_known(self) -> None:
+        code = self.room_of("a", "b", of="bc")
+        arrived: Deferred[bool] = Deferred()
+        self.patch(self.a.lobby.exchange, "arrived", lambda host: arrived)
+        ring = self.patch(self.a.lobby.hosts, "ring", Ring("bc"))
+        self.a.lobby.handover._let_go(self.a.lobby.get(code))
+        self.world.advance(0.1)
+        ring.restore()
+        self.a.lobby.handover.handed("b", Handed(code, b"[]", leaving=["b"]))
+        arrived.callback(True)
+        self.assertIsNone(self.successResultOf(arrived))
+        self.assertIn(code, self.a.codes)
+
+    def test_it_comes_from_a_host_that_serves_to_one_that_does(self) -> None:
+        """It belongs to neither, and is passed on."""
+        code = self.world.code_of("c")
+        self.b.lobby.handover.take("a", Handed(code, b'["before"]'))
+        self.world.advance(0.5)
+        self.assertEqual(self.places(code), ["c"])
+
     def test_a_room_that_was_here_again_is_not_looked_for_elsewhere(self) -> None:
         code = self.room_of("a", "b", of="bc")
         ring = self.patch(self.a.lobby.hosts, "ring", Ring("bc"))
@@ -411,6 +452,15 @@ class AskingTests(ThreeHosts):
             self.setUp()
             clock = self.world.clock
 
+    def test_a_host_that_is_gone_is_not_waited_for(self) -> None:
+        code = self.world.code_of("c")
+        self.world.clock.rightNow += 1000.0
+        self.c.lobby.handover.ring_changed(Ring("x"), Ring("c"))
+        for host in ("a", "b"):
+            self.patch(self.world.hosts[host].lobby, "_receivers", {Ask: lambda host, entry: None})
+        self.patch(self.c.lobby.hosts, "ring", Ring("abc"))
+        self.successResultOf(self.c.lobby.ready(code))
+
     def test_who_came_with_this_host(self) -> None:
         """It may have made the room while it had not heard of us; who came later has heard."""
         code = self.world.code_of("c")
@@ -447,12 +497,25 @@ class ClaimTests(ThreeHosts):
             self.a.lobby.handover.asked(host, Ask(self.code))
             self.assertEqual(self.a.lobby.owner(self.code), host)
 
+    def test_one_that_serves_asks_as_well(self) -> None:
+        """The ring decides again: the first one has told it that the room is not there."""
+        self.a.lobby.handover.asked("b", Ask(self.code))
+        self.patch(self.a.lobby.hosts, "ring", Ring("ac"))
+        self.a.lobby.handover.asked("c", Ask(self.code))
+        self.assertEqual(self.a.lobby.owner(self.code), "a")
+
     def test_it_has_the_room_no_more(self) -> None:
         self.a.lobby.handover.asked("b", Ask(self.code))
         self.a.lobby.handover.handed("c", Handed(self.code, b"[]", leaving=["c"]))
         self.assertEqual(self.a.lobby.owner(self.code), "b", "another one had it")
         self.a.lobby.handover.handed("b", Handed(self.code, b'["before"]', leaving=["b"]))
         self.assertEqual(self.a.lobby.owner(self.code), "a")
+
+    def test_it_has_passed_the_room_on(self) -> None:
+        """It stops as well, as the one that sends the room here knows."""
+        self.a.lobby.handover.asked("b", Ask(self.code))
+        self.a.lobby.handover.handed("c", Handed(self.code, b"[]", leaving=["b", "c"]))
+        self.assertEqual(self.places(self.code), ["a"])
 
     def test_it_serves_and_stops(self) -> None:
         """The ring has named it since: what it asked for before is forgotten."""

@@ -821,6 +821,10 @@ class HostLobbyTests(SynchronousTestCase):
         self.assertRegex(names[0], "^[0-9a-f]{16}$")
         self.assertNotEqual(*names)
 
+    def test_how_late_a_timer_may_be(self) -> None:
+        """A-49: 50 ms, unless told otherwise."""
+        self.assertEqual(self.a.lobby.timers.tick, 0.05)
+
     def test_an_old_name(self) -> None:
         text = "SpreadLobby.visitors is called remote_peers now"
         found = self.assertWarns(DeprecationWarning, text, __file__, lambda: self.a.lobby.visitors)
@@ -910,6 +914,29 @@ class HostLobbyTests(SynchronousTestCase):
         self.a.lobby.broadcast(b"2", key="score", policy=EventPolicy.DROP_OLDEST)
         told = [Everyone("ann", b"1", None, None), Everyone(None, b"2", "score", "drop-oldest")]
         self.assertEqual(sent, told)
+
+    def test_too_much_waits_for_another_host(self) -> None:
+        """What is for everyone is dropped there, unless it must not be."""
+        sent: list[Any] = []
+        self.patch(self.a.lobby.exchange, "send", lambda host, entry: sent.append(entry.data))
+        self.patch(self.a.lobby.exchange, "full", lambda host: True)
+        self.a.lobby.send_user("ann", b"1", policy=None)
+        self.a.lobby.send_user("ann", b"2")
+        self.a.lobby.send_user("ann", b"3", key="score", policy=None)
+        self.assertEqual(sent, [b"1"])
+
+    def test_what_is_said_in_the_last_moment(self) -> None:
+        """A-47: it leaves no timer."""
+        gone: Deferred[None] = Deferred()
+        self.patch(self.a.lobby.hosts, "stop", lambda: gone)
+        ended = Deferred.fromCoroutine(self.a.lobby.close())
+        self.world.advance(0.5)
+        self.ann.tell(room=self.there, user="ann")
+        self.assertEqual(len(self.a.lobby.timers), 1)
+        gone.callback(None)
+        self.world.advance(3)
+        self.successResultOf(ended)
+        self.assertEqual(len(self.a.lobby.timers), 0)
 
     def test_the_end(self) -> None:
         """What waits in its rooms is handled; nothing of it is left on the bus."""

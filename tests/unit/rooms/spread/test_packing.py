@@ -7,7 +7,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.net.routing.request import Request
 from kupool.net.routing.router import Router
-from kupool.rooms.spread.packing import BytesPacking, RequestPacking
+from kupool.rooms.bodies import EnterBody, LeaveBody, MembersBody, RoomBody, SayBody
+from kupool.rooms.spread.packing import BytesPacking, RequestPacking, StructPacking
 
 
 class BytesPackingTests(SynchronousTestCase):
@@ -47,3 +48,27 @@ class RequestPackingTests(SynchronousTestCase):
         packing = RequestPacking(Router())
         data = packing.pack_result({"n": 1})
         self.assertEqual((data, packing.unpack_result(data)), (b'{"n":1}', msgspec.Raw(data)))
+
+
+class StructPackingTests(SynchronousTestCase):
+    """A-51: the messages of sessions to the rooms of another host."""
+
+    def test_there_and_back(self) -> None:
+        packing = StructPacking(RoomBody)
+        for body, data in (
+            (
+                EnterBody("tea", "ann", create=False, allowed=False),
+                b'{"type":"enter","room":"tea","user":"ann","create":false,"allowed":false}',
+            ),
+            (SayBody(msgspec.Raw(b"[1]"), ["bob"]), b'{"type":"say","data":[1],"to":["bob"]}'),
+            (LeaveBody(), b'{"type":"leave"}'),
+            (MembersBody("tea", 50), b'{"type":"members","room":"tea","start":50}'),
+        ):
+            self.assertEqual((packing.pack(body), packing.unpack(data)), (data, body))
+
+    def test_what_an_older_host_leaves_out(self) -> None:
+        packing = StructPacking(RoomBody)
+        enter = packing.unpack(b'{"type":"enter","room":"tea","user":"ann","create":true}')
+        self.assertEqual(enter, EnterBody("tea", "ann", create=True, allowed=True))
+        said = packing.unpack(b'{"type":"say","data":1}')
+        self.assertIsNone(said.to)

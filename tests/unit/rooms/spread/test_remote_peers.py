@@ -226,3 +226,15 @@ class RemotePeersTests(SynchronousTestCase):
         self.settled()
         self.assertEqual((self.b.codes, len(self.peers)), ({self.code}, 0))
         self.assertFalse(self.b.lobby.members.get("ann").online)
+
+    def test_what_comes_after_the_end_of_a_connection(self) -> None:
+        """It is refused, and its host is not told that the connection is in no room."""
+        coming: Deferred[None] = Deferred()
+        self.patch(self.b.lobby, "ready", lambda code: coming)
+        self.say(1, first=True)
+        self.peers.gone("a", Gone(7))
+        self.say(2)
+        coming.callback(None)
+        self.assertEqual(
+            [(type(e), e.number) for e in self.settled()], [(RoomReply, 2), (RoomReply, 1)]
+        )

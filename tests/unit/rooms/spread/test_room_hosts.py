@@ -47,3 +47,12 @@ class RoomHostsTests(SynchronousTestCase):
         self.clock.advance(9)
         self.hosts.note("water", "a")
         self.assertEqual(list(self.hosts._hosts), ["milk", "water"])
+
+    def test_one_that_is_noted_again_keeps_no_other(self) -> None:
+        """K-44: the others are over when their own time is."""
+        self.hosts.note("coffee", "a")
+        self.clock.advance(5)
+        self.hosts.note("tea", "a")
+        self.clock.advance(5)
+        self.hosts.note("milk", "a")
+        self.assertEqual(list(self.hosts._hosts), ["tea", "milk"])

@@ -261,6 +261,10 @@ class ReadingTests(SeatsCase):
         self.a.lobby.seats.reply("b", RoomReply(self.seat.number, number, b"", 24, "no"))
         self.world.advance(0.01)
         self.assertTrue(self.ann.transport.reading)
+        for _ in range(limit // 2):
+            self.assertTrue(self.ann.transport.reading)
+            self.ann.tell()
+        self.assertFalse(self.ann.transport.reading, "there are too many again")
 
     def test_an_answer_that_never_comes_leaves_no_timer(self) -> None:
         """A-47: neither does one that comes."""
