@@ -229,7 +229,7 @@ class BusService(Observer):
         if peer is not None:
             watches = self._watches.pop(connection.id, None)
             linger = 0.0
-            if watches is not None:
+            if watches:
                 linger = watches.linger
                 watches.end()
             for number in peer.leave():
