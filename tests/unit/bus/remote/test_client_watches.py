@@ -309,6 +309,13 @@ class ReportTests(WatchesCase):
         self.report("a")
         self.assertEqual(self.news(), [])
 
+    def test_one_more_for_the_same_topic(self) -> None:
+        """It is told at once what is known."""
+        self.watch()
+        other: list[Any] = []
+        self.watches.watch("t", other.append)
+        self.assertEqual(([len(told) for told in other], self.news()), ([2], []))
+
     def test_another_topic(self) -> None:
         self.watch()
         self.report("c", topic="u")

@@ -9,7 +9,7 @@ import msgspec
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from kupool.bus import BusError, BusSettings, Message
+from kupool.bus import BusError, BusSettings, Message, Refusal
 from kupool.bus.interfaces import Subscription
 from kupool.bus.remote.listening import RemoteListening
 from kupool.wire.incoming import ServerMessage
@@ -209,6 +209,15 @@ class CallTests(ListeningCase):
         self.assertEqual(self.sent(), [{"id": "1.0", "result": {"data": "yes"}}])
         self.call(None, subscriber=self.name, data="two", model="unreliable-all")
         self.assertEqual((self.heard, self.sent()), ([b"one", b"two"], []))
+
+    def test_refused(self) -> None:
+        def refuse(message: Message) -> bytes:
+            raise Refusal("not you")
+
+        self.listening.subscribe(["t"], refuse, ())
+        self.call("1.0", subscriber=self.requests()[0][1].subscriber)
+        error = {"result": False, "error": "forbidden: not you", "code": 33}
+        self.assertEqual(self.sent(), [{"id": "1.0", **error}])
 
     def test_params_that_cannot_be_read(self) -> None:
         """A call is answered with what is wrong; a notification is passed over."""

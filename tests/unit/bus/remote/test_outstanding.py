@@ -128,7 +128,9 @@ class DeadlineTests(OutstandingCase):
         self.lose()
         self.reconnect()
         (again,) = self.sent()
-        self.assertEqual(again["params"], {**first["params"], "timeout_ms": 1500.0, "redelivered": True})
+        self.assertEqual(
+            again["params"], {**first["params"], "timeout_ms": 1500.0, "redelivered": True}
+        )
         self.reply(again["id"], outcome="answered", data="x")
         self.assertEqual(self.successResultOf(waiting).data, b"x")
         self.assertEqual(self.clock.getDelayedCalls(), [])
@@ -170,7 +172,9 @@ class RefusedTests(OutstandingCase):
         self.assertNoResult(waiting)
         self.assertEqual(self.reason(self.publish(data=b"x")), (Kind.REFUSED, "the bus is full"))
         self.reply(1, outcome="sent")
-        self.assertEqual(self.reason(self.publish(data=b"x" * 11)), (Kind.REFUSED, "the bus is full"))
+        self.assertEqual(
+            self.reason(self.publish(data=b"x" * 11)), (Kind.REFUSED, "the bus is full")
+        )
 
     def test_unreliable_messages(self) -> None:
         """They do not wait for a connection, nor for a server that reads slowly."""
