@@ -86,7 +86,7 @@ class Mesh:
         self._closed = False
         self._beats = LoopingCall(self._beat)
         self._beats.clock = clock
-        self._last_beat = 0.0
+        self._last_beat = clock.seconds()
         self._counting = False
         self._complained = False
         #: Counts of events: ``unreadable`` messages, ``lost nodes``.
@@ -98,7 +98,7 @@ class Mesh:
         self.broker = Broker(clock, limits, wall=wall, random=random, watcher=self._own)
         self._peers = Directory(self.broker, self._outgoing)
         self.broker.incomplete(NOT_CONNECTED)
-        self.broker.watches.heard(0.0)
+        self.broker.watches.heard(clock.seconds())
 
     @property
     def connected(self) -> bool:
@@ -133,7 +133,7 @@ class Mesh:
         if self._address:
             self._outgoing.add(EVERYBODY, Bye())
             self._outgoing.flush()
-        self.down("closed")
+        self._cut_off()
 
     # -- events of the carrier
 
@@ -157,6 +157,9 @@ class Mesh:
 
     def down(self, why: str) -> None:
         """No node can be reached: unanswered calls to other nodes count as lost."""
+        self._cut_off()
+
+    def _cut_off(self) -> None:
         self._address = ""
         if self._beats.running:
             self._beats.stop()
@@ -200,7 +203,7 @@ class Mesh:
         peer = self._peers.at(address)
         if peer is not None:
             peer.heard = self._clock.seconds()
-        version = -1 if peer is None else peer.version
+        version = None if peer is None else peer.version
         try:
             for item in unpack(body):
                 if item is None:
@@ -226,8 +229,9 @@ class Mesh:
     def _take(self, sender: str, address: str, item: Items) -> None:
         if isinstance(item, NodeCall):
             own = self._own.get(item.subscriber)
-            listens = own is not None and own.covers(item.message.topic)
-            deliver = own.deliver if own is not None and listens else None
+            deliver = None
+            if own is not None and own.covers(item.message.topic):
+                deliver = own.deliver
             self._foreign_calls.take(sender, address, item, deliver)
         elif isinstance(item, NodeReply):
             peer = self._peers.at(address)
@@ -261,9 +265,8 @@ class Mesh:
             if isinstance(item, Added):
                 self._peers.add(peer, item.entry)
             else:
-                self._peers.remove(
-                    peer, item.subscriber, item.topics, item.gone, linger=item.linger
-                )
+                linger = item.linger if item.gone else None
+                self._peers.remove(peer, item.subscriber, item.topics, linger)
             peer.version = item.version
         elif item.version > peer.version:
             self._ask(address)
