@@ -34,6 +34,7 @@ from kupool.bus.rabbit.items import (
     Took,
     make_state,
     pack,
+    split,
     unpack,
 )
 from kupool.bus.rabbit.outgoing import Outgoing
@@ -229,9 +230,8 @@ class Mesh:
     def _take(self, sender: str, address: str, item: Items) -> None:
         if isinstance(item, NodeCall):
             own = self._own.get(item.subscriber)
-            deliver = None
-            if own is not None and own.covers(item.message.topic):
-                deliver = own.deliver
+            listens = own is not None and own.covers(item.message.topic)
+            deliver = own.deliver if own is not None and listens else None
             self._foreign_calls.take(sender, address, item, deliver)
         elif isinstance(item, NodeReply):
             peer = self._peers.at(address)
@@ -280,9 +280,8 @@ class Mesh:
     # -- subscribers of this node
 
     def _added(self, entry: SubscriberEntry) -> None:
-        for state in make_state(0, [entry], False):
-            for part in state.entries:
-                self._changed(Added(self._version + 1, part))
+        for part in split(entry):
+            self._changed(Added(self._version + 1, part))
 
     def _removed(self, subscriber: str, topics: list[str] | None, linger: float | None) -> None:
         gone = linger is not None
