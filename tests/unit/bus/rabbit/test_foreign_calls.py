@@ -97,6 +97,15 @@ class ForeignCallsTests(SynchronousTestCase):
             self.answer(Response(CallVerdict.ANSWER, data))
             self.assertEqual(self.sent.pop()[2].verdict, verdict)
 
+    def test_numbers(self) -> None:
+        """Issue 13: none can be guessed, nor be one of a call that began here."""
+        for number in range(20):
+            self.take(number)
+        self.assertEqual(len(set(self.numbers)), 20)
+        self.assertGreaterEqual(min(self.numbers), 1 << 63)
+        self.assertLess(max(self.numbers), 1 << 64)
+        self.assertGreater(max(self.numbers) - min(self.numbers), 1 << 58)
+
     def test_answers_that_nobody_asked_for(self) -> None:
         self.take(1)
         (number,) = self.numbers

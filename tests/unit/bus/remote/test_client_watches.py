@@ -189,6 +189,17 @@ class ReconnectTests(WatchesCase):
         self.report("c")
         self.assertEqual(self.news(), [["c"]])
 
+    def test_the_answer_ends_the_watch(self) -> None:
+        """The server has lost the other nodes: what was known is out of date as well."""
+        self.watch()
+        self.reconnect()
+        self.reply(0.0)
+        self.assertEqual(self.news(), [None])
+        self.reply()
+        self.assertEqual(self.news(), [])
+        self.report("c")
+        self.assertEqual(self.news(), [["c"]])
+
     def test_one_request_a_second(self) -> None:
         """The renewal over the connection before is not made."""
         self.watch()
