@@ -382,7 +382,7 @@ class BusService(Observer):
         self, connection: Connection, index: int, name: str
     ) -> Callable[[Message, int | None], Taken]:
         def deliver(message: Message, number: int | None) -> Taken:
-            if connection.state is not OPEN and not connection.sends:
+            if connection.state is not OPEN:  # it cannot answer, even if it still reads
                 return Taken.GONE
             try:
                 if number is None:

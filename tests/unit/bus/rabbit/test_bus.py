@@ -44,6 +44,26 @@ class MeshBusTests(SynchronousTestCase):
         with self.assertRaisesRegex(ValueError, "^node: .* is not printable text"):
             self.bus(node="\n")
 
+    def test_whether_it_is_connected(self) -> None:
+        """Not before its connection, nor after its end."""
+        bus = MeshBus(self.clock, MemoryCarrier(self.exchange), wall=self.clock.seconds)
+        self.assertFalse(bus.connected)
+        bus.connect()
+        self.settle()
+        self.assertTrue(bus.connected)
+        bus.close()
+        self.assertFalse(bus.connected)
+
+    def test_status(self) -> None:
+        """A-37: it has the counts between nodes as well."""
+        bus = self.bus()
+        bus.publish(Model.UNRELIABLE_ALL, b"x", "t")
+        (carrier,) = self.exchange.queues.values()
+        carrier.put("other", "other.1", b"", 99.0)
+        self.settle()
+        counts = self.successResultOf(bus.status()).counts
+        self.assertEqual(counts, {"published": 1, "buffered": 1, "unreadable": 1})
+
     def test_publish_by_a_model(self) -> None:
         """What is not given is empty."""
         bus = self.bus()

@@ -174,6 +174,19 @@ class OutgoingTests(SynchronousTestCase):
         self.outgoing.flush()
         self.assertEqual(self.sent(), [])
 
+    def test_as_much_as_may_wait(self) -> None:
+        """A-13: exactly twice the limit still waits; each item counts with its bytes."""
+        piece = len(encode(Beat(1)))
+        self.outgoing = self.make(max_unsent=piece)
+        self.carrier.writable = False
+        for _ in range(2):
+            self.outgoing.add("a", Beat(1))
+            self.clock.advance(0)
+        self.assertEqual((self.outgoing.size, self.carrier.drops), (2 * piece, []))
+        self.outgoing.add("a", Beat(1))
+        self.clock.advance(0)
+        self.assertEqual(self.carrier.drops, ["RabbitMQ accepts no data on this connection"])
+
     def test_taken_again(self) -> None:
         self.carrier.writable = False
         self.outgoing.add("a", Beat(1))

@@ -12,6 +12,7 @@ from kupool.bus import BusSettings
 from kupool.bus.local import LocalBus
 from kupool.bus.remote.service import BusService
 from kupool.bus.settings import PeerLimits
+from kupool.errors import GOING_DOWN
 from kupool.net import Server
 from kupool.net.testing import MemoryNetwork, MemoryPeer
 
@@ -32,8 +33,8 @@ class ServiceCase(SynchronousTestCase):
     def serve(self, port: int, **options: Any) -> BusService:
         """Serve the bus at one more port."""
         service = BusService(self.core.broker, **options)
-        server = Server(self.network, service)
-        self.network.run(server.listen([f":{port}"]))
+        self.server = Server(self.network, service)
+        self.network.run(self.server.listen([f":{port}"]))
         return service
 
     def peer(self, port: int = 8000) -> MemoryPeer:
@@ -170,6 +171,28 @@ class EndTests(ServiceCase):
         worker.abort()
         self.network.settle()
         self.assertEqual(self.long_timers(), [])
+
+    def test_two_subscribers_of_one_that_goes(self) -> None:
+        """What one of them had goes to another peer, and not first to its neighbour."""
+        for end in (MemoryPeer.finish, self.told_to_go):
+            worker, publisher = self.peer(), self.peer()
+            for name in ("a", "b"):
+                self.ask(worker, "subscribe", topics=["t"], subscriber=name)
+            publisher.request("bus.publish", CALL)
+            self.call(worker)
+            end(worker)
+            self.assertEqual([m for m in worker.messages() if m.get("method") == "call"], [])
+            other = self.worker()
+            self.say(other, id=self.call(other)["id"], result="yes")
+            (reply,) = publisher.messages()
+            self.assertEqual(reply["result"]["data"], "yes")
+            other.abort()
+
+    def told_to_go(self, peer: MemoryPeer) -> None:
+        """Close the connection of the last peer but one."""
+        *_, connection, _ = self.server.manager
+        connection.close(GOING_DOWN)
+        self.network.settle()
 
     def test_one_that_only_watches(self) -> None:
         """Its watches end with it, however it goes."""
