@@ -612,6 +612,80 @@ class HeardTests(_Suite):
         self.settle(0.5)
         self.assertEqual(told, [(), None])
 
+    def test_a_new_connection_in_time(self) -> None:
+        """It beats at once: it is heard before the time of the beat before is over."""
+        one = self.node()
+        told = self.watch(one)
+        self.settle(2.1)
+        self.exchange.loses = lambda *sent: True
+        self.settle(1.4)
+        self.exchange.loses = lambda *sent: False
+        one.carrier.cut()
+        self.settle(3.0)
+        self.assertEqual(told, [()])
+
+
+class NewConnectionTests(_Suite):
+    """A-05, A-22: nothing of the connection before reaches the next one."""
+
+    def reconnect(self, node: Node) -> None:
+        node.carrier.cut()
+        self.settle(1.0)
+        self.assertTrue(node.bus.connected)
+
+    def test_what_waited(self) -> None:
+        """It is not sent: calls are offered anew, other messages are lost."""
+        one, two = self.nodes(2)
+        self.listen(two)
+        one.carrier.writable = False
+        sent = one.bus.publish_unreliable_all(b"x", "t")
+        self.assertEqual(self.outcome(sent).receivers, 1)
+        one.carrier.writable = True
+        self.reconnect(one)
+        self.settle(1.1)
+        self.assertEqual(two.heard, [])
+
+    def parts(self) -> list[bytes]:
+        """Return the messages of a state in two parts."""
+        entry = SubscriberEntry("x", 0.0, [f"u{n}" for n in range(300)], [])
+        first, last = (pack([encode(part)]) for part in make_state(1, [entry], False))
+        return [first, last]
+
+    def test_parts_of_a_state(self) -> None:
+        """They do not make a whole over two connections, or with a node that was gone."""
+        for new in (True, False):
+            one = self.node()
+            first, last = self.parts()
+            one.carrier.put("stranger", "nowhere", first, 99.0)
+            self.settle()
+            if new:
+                self.reconnect(one)
+            else:
+                one.carrier.came_back(one.carrier.address, "nowhere")
+            one.carrier.put("stranger", "nowhere", last, 99.0)
+            self.settle()
+            self.assertEqual(self.known(one), 0)
+            for body in (first, last):
+                one.carrier.put("stranger", "nowhere", body, 99.0)
+            self.settle()
+            self.assertEqual(self.known(one), 1)
+            one.bus.close()
+
+    def known(self, node: Node) -> int:
+        """Return how many strangers were known: each is lost at once, for it has no queue."""
+        return self.successResultOf(node.bus.status()).counts.get("lost nodes", 0)
+
+    def test_questions(self) -> None:
+        """They are asked again."""
+        one = self.node()
+        added = pack([encode(Added(5, SubscriberEntry("x", 0.0, ["t"], [])))])
+        for _ in range(2):
+            self.items()
+            one.carrier.put("stranger", "nowhere", added, 99.0)
+            self.settle()
+            self.assertEqual(self.items(), [AskState()])
+            self.reconnect(one)
+
 
 class AwayTests(_Suite):
     """A-06, A-24, A-31: RabbitMQ is away."""
