@@ -175,6 +175,20 @@ class KnowingTests(_Suite):
         self.settle(1.1)
         self.successResultOf(gone)
 
+    def test_an_acknowledgement_that_was_lost(self) -> None:
+        """A-03: it comes again with the state of the other node, if that is asked for."""
+        one, two = self.nodes(2)
+        took = pack([encode(Took(1))])
+        self.exchange.loses = lambda sender, to, body: body == took
+        waiting = one.bus.subscribe(["t"], one.answer)
+        self.settle()
+        self.assertNoResult(waiting)
+        self.exchange.loses = lambda *sent: False
+        question = pack([encode(AskState())])
+        two.carrier.put(one.bus.node, one.carrier.address, question, 99.0)
+        self.settle()
+        self.successResultOf(waiting)
+
     def test_the_connection_is_lost_while_subscribing(self) -> None:
         """A-03: nobody can take it then, so it is not waited for."""
         one, two = self.nodes(2)
@@ -363,6 +377,26 @@ class KnowingTests(_Suite):
         broker.remove("3/0")
         self.assertEqual(self.outcome(waiting).subscriber, f"{one.bus.node}/1")
         self.assertTrue(one.heard[0].redelivered)
+
+    def test_a_subscriber_that_comes_back_under_its_name(self) -> None:
+        """A-20: it gets the call that it had before again, for it knows nothing of it."""
+        one, two = self.nodes(2)
+        taken: list[Message] = []
+
+        def deliver(message: Message, number: int | None) -> Taken:
+            taken.append(message)
+            return Taken.YES
+
+        for count in (1, 2):
+            two.bus.broker.subscribe("3/0", ["t"], deliver)
+            if count == 1:
+                self.settle()
+                one.bus.publish_reliable_random(b"x", "t")
+            self.settle()
+            self.assertEqual(len(taken), count)
+            two.bus.broker.remove("3/0")
+            self.settle()
+        self.assertEqual([message.redelivered for message in taken], [False, True])
 
     def test_subscribers_that_do_not_take_it(self) -> None:
         """A-20, A-13: one that has enough to do, or is about to go, leaves it to others."""
@@ -662,8 +696,10 @@ class NewConnectionTests(_Suite):
                 self.reconnect(one)
             else:
                 one.carrier.came_back(one.carrier.address, "nowhere")
+            self.items()
             one.carrier.put("stranger", "nowhere", last, 99.0)
             self.settle()
+            self.assertEqual(self.items(), [AskState()])
             self.assertEqual(self.known(one), 0)
             for body in (first, last):
                 one.carrier.put("stranger", "nowhere", body, 99.0)
