@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import Factory, Protocol
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from kupool.bus import BusError, BusSettings, Model
+from kupool.bus import BusError, BusSettings, Kind, Model
 from kupool.bus.remote.client import RemoteBus
 from kupool.net.testing import MemoryNetwork
 from kupool.wire.framing import INT32, LINE, Framing
@@ -224,6 +224,48 @@ class ServerMessageTests(ClientCase):
         self.network.settle()
         (request,) = self.server.taken()
         self.assertEqual(set(request["params"]), {"data", "topic", "model", "message"})
+
+
+class ClosingTests(ClientCase):
+    """A-05, A-22: what waits for a connection, and what waits at its end."""
+
+    def test_what_was_asked_before_there_is_one(self) -> None:
+        bus = self.bus()
+        bus.watch("t", print)
+        bus.subscribe(["u"], print)
+        bus.publish_reliable_random(b"x", "v")
+        self.network.run(bus.connect())
+        methods = {request["method"] for request in self.server.taken()}
+        self.assertEqual(methods, {"bus.watch", "bus.subscribe", "bus.publish"})
+
+    def test_closed(self) -> None:
+        bus = self.connect()
+        sent, listening = bus.publish_reliable_random(b"x", "t"), bus.subscribe(["t"], print)
+        bus.watch("t", print)
+        self.network.run(bus.close())
+        outcome = self.successResultOf(sent)
+        self.assertEqual((outcome.kind, outcome.reason), (Kind.REFUSED, "the bus is closed"))
+        self.failureResultOf(listening, BusError)
+        self.assertEqual((bus.connected, self.network.getDelayedCalls()), (False, []))
+
+    def test_cancelled(self) -> None:
+        """The attempt ends, and there is no other."""
+        bus = self.bus(username="alice")
+        connected = bus.connect()
+        self.network.settle()
+        connected.cancel()
+        self.failureResultOf(connected, CancelledError)
+        self.network.advance(60.0)
+        self.assertEqual((len(self.servers), self.server.open), (1, False))
+        self.assertEqual(self.network.getDelayedCalls(), [])
+
+    def test_closed_before_it_was_let_in(self) -> None:
+        bus = self.bus(username="alice")
+        connected = bus.connect()
+        self.network.settle()
+        bus.close()
+        error = self.failureResultOf(connected, BusError).value
+        self.assertEqual(str(error), "the bus is closed")
 
 
 class SizeTests(ClientCase):
