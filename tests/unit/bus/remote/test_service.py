@@ -188,6 +188,18 @@ class EndTests(ServiceCase):
             self.assertEqual(reply["result"]["data"], "yes")
             other.abort()
 
+    def test_one_that_is_closed_and_does_not_go(self) -> None:
+        """Its calls end at once, and those that it had go to others."""
+        worker, publisher = self.worker(), self.peer()
+        worker.lingers = True
+        worker.request("bus.publish", {**CALL, "topic": "nobody"})
+        publisher.request("bus.publish", CALL)
+        self.call(worker)
+        self.told_to_go(worker)
+        self.assertTrue(worker.open)
+        self.assertEqual(self.open_calls, 1)
+        self.assertTrue(self.call(self.worker())["params"]["redelivered"])
+
     def told_to_go(self, peer: MemoryPeer) -> None:
         """Close the connection of the last peer but one."""
         *_, connection, _ = self.server.manager
@@ -270,3 +282,11 @@ class StatusTests(ServiceCase):
         status = self.ask(peer, "status")
         self.assertEqual([entry["id"] for entry in status["subscribers"]], ["1/0"])
         self.assertEqual(self.ask(peer, "status", start=1)["subscribers"], [])
+
+    def test_a_trace(self) -> None:
+        """A-37: the steps of a message, by the id that its publisher gave it."""
+        peer = self.peer()
+        self.ask(peer, "publish", topic="t", model="unreliable-all", message="m-1")
+        steps = self.ask(peer, "trace", message="m-1")
+        self.assertEqual([step["event"] for step in steps], ["published", "buffered"])
+        self.assertEqual(self.ask(peer, "trace", message="m-2"), [])
