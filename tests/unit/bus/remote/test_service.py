@@ -188,6 +188,17 @@ class EndTests(ServiceCase):
             self.assertEqual(reply["result"]["data"], "yes")
             other.abort()
 
+    def test_a_subscriber_that_sends_no_more(self) -> None:
+        """The calls in its hands go to others; its own still have their time."""
+        worker, publisher = self.worker(), self.peer()
+        worker.lingers = True
+        worker.request("bus.publish", {**CALL, "topic": "nobody"})
+        publisher.request("bus.publish", CALL)
+        self.call(worker)
+        worker.finish()
+        self.assertEqual(self.open_calls, 2)
+        self.assertTrue(self.call(self.worker())["params"]["redelivered"])
+
     def test_one_that_is_closed_and_does_not_go(self) -> None:
         """Its calls end at once, and those that it had go to others."""
         worker, publisher = self.worker(), self.peer()
