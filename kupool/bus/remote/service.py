@@ -237,7 +237,7 @@ class BusService(Observer):
 
     def _end_publishes(self, connection: Connection) -> None:
         peer = self._peers.get(connection.id)
-        if peer is not None and peer.publishing:
+        if peer is not None:
             self._publishes.end(peer.end_publishes())
 
     def replied(self, connection: Connection, reply_id: str, response: Response) -> None:
@@ -245,7 +245,7 @@ class BusService(Observer):
         ignored.
         """
         call, _, index = reply_id.partition(".")
-        if len(call) == 16 and index.isdecimal() and len(index) < 20:
+        if len(call) == 16 and index.isdecimal():
             try:
                 number = int(call, 16)
             except ValueError:

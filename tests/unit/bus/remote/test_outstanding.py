@@ -124,6 +124,7 @@ class DeadlineTests(OutstandingCase):
         waiting = self.publish(timeout=2.0)
         ((first),) = self.sent()
         self.assertEqual(first["params"]["timeout_ms"], 2000.0)
+        self.assertNotIn("redelivered", first["params"])
         self.clock.advance(0.5)
         self.lose()
         self.reconnect()
@@ -175,6 +176,7 @@ class RefusedTests(OutstandingCase):
         self.assertEqual(
             self.reason(self.publish(data=b"x" * 11)), (Kind.REFUSED, "the bus is full")
         )
+        self.assertNoResult(self.publish(data=b"x" * 10))
 
     def test_unreliable_messages(self) -> None:
         """They do not wait for a connection, nor for a server that reads slowly."""
