@@ -37,7 +37,7 @@ class PredecessorFrame(NamedTuple):
 
     command: int
     sequence: int
-    body: bytes = b""
+    body: bytes
     high: int = 0
     low: int = 0
 

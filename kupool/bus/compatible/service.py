@@ -8,7 +8,7 @@ would take a reply for a message and answer it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import ceil
 from typing import NamedTuple
 
@@ -67,7 +67,7 @@ _WITHOUT_ANSWER = {
 #: The header in which such a message carries the number that it came with, as its subscribers
 #: get that.
 LOW_HEADER = "reserve-low"
-_LOWS_BY_TEXT = {str(low): low for low in MODELS}
+_LOWS_BY_TEXT: dict[str | None, int] = {str(low): low for low in MODELS}
 
 #: The broker's own sequences start here; a client's start far below.
 FIRST_SEQUENCE = 2**31
@@ -93,9 +93,9 @@ class PredecessorLimits:
     without a message.
     """
 
-    peers: PeerLimits = field(default_factory=PeerLimits)
-    rate: float = 100.0
-    idle: float = 180.0
+    peers: PeerLimits
+    rate: float
+    idle: float
 
 
 class TopicRules(NamedTuple):
@@ -151,7 +151,7 @@ class _Peer:
         self.offers = Offers(connection.around.now)
         #: Its allowance of messages, and the rate that the allowance was made for.
         self.bucket: Bucket | None = None
-        self.rate = 0.0
+        self.rate: float | None = None
         #: The timer that resumes a connection that sent too much.
         self.pause: IDelayedCall | None = None
 
@@ -365,7 +365,7 @@ class PredecessorService:
                 self._broker.answer(peer.id, number, failed)
                 return Taken.YES
             sequence = self._next_sequence()
-            low = _LOWS_BY_TEXT.get(message.headers.get(LOW_HEADER, ""), _LOWS[message.model])
+            low = _LOWS_BY_TEXT.get(message.headers.get(LOW_HEADER), _LOWS[message.model])
             frame = PredecessorFrame(int(message.topic), sequence, message.data, low=low)
             if not connection.send_event(connection.framing.encode(frame.encode())):
                 return Taken.FULL if connection.sends else Taken.GONE

@@ -88,9 +88,9 @@ class Directory:
             wanted.setdefault(entry.subscriber, set()).update(entry.topics)
         for subscriber, topics in list(peer.subscribers.items()):
             if subscriber not in wanted:
-                self.remove(peer, subscriber, None, True, linger=lost.get(subscriber, 0.0))
+                self.remove(peer, subscriber, None, lost.get(subscriber, 0.0))
             elif less := [topic for topic in topics if topic not in wanted[subscriber]]:
-                self.remove(peer, subscriber, less, False)
+                self.remove(peer, subscriber, less, None)
         for entry in found:
             self.add(peer, entry)
         return peer
@@ -109,21 +109,16 @@ class Directory:
         )
 
     def remove(
-        self,
-        peer: KnownNode,
-        subscriber: str,
-        topics: list[str] | None,
-        gone: bool,
-        *,
-        linger: float = 0.0,
+        self, peer: KnownNode, subscriber: str, topics: list[str] | None, linger: float | None
     ) -> None:
         """Remove topics of a subscriber of a node; raises :class:`ValueError`.
 
-        A subscriber that is gone stays a member of its topics for ``linger`` seconds.
+        A subscriber that is gone stays a member of its topics for ``linger`` seconds; None means
+        that it is not gone.
         """
         if subscriber not in peer.subscribers:
             return
-        if gone:
+        if linger is not None:
             self._broker.remove(peer.id_of(subscriber), linger)
             left: tuple[str, ...] = ()
         else:
@@ -133,7 +128,7 @@ class Directory:
         else:
             del peer.subscribers[subscriber]
 
-    def forget(self, peer: KnownNode, linger: float = 0.0) -> None:
+    def forget(self, peer: KnownNode, linger: float) -> None:
         """Remove a node that is gone: calls that it has not answered go to others.
 
         Its subscribers stay members of their topics for ``linger`` seconds.
@@ -145,7 +140,7 @@ class Directory:
         if self._by_node.get(peer.node) is peer:
             del self._by_node[peer.node], self._by_address[peer.address]
         for subscriber in list(peer.subscribers):
-            self.remove(peer, subscriber, None, True, linger=lingers.get(subscriber, 0.0))
+            self.remove(peer, subscriber, None, lingers.get(subscriber, 0.0))
 
     def _deliver(self, peer: KnownNode, name: str, message: Message, number: int | None) -> Taken:
         if peer.gone:
@@ -184,7 +179,11 @@ class Acknowledgements:
         time limit.
         """
         done: Deferred[None] = Deferred()
-        late = {address for address in addresses if self._taken.get(address, -1) < version}
+        late = {
+            address
+            for address in addresses
+            if (taken := self._taken.get(address)) is None or taken < version
+        }
         wait = _Wait(version, late, done)
         self._waits.append(wait)
         wait.timer = self._clock.callLater(self._seconds, self._end, wait)

@@ -78,9 +78,8 @@ class ForeignCalls:
         if len(self._open) >= settings.max_calls or self._size + size > settings.max_calls_bytes:
             self._say(held, _ENOUGH)
             return
-        local = FIRST_FOREIGN | self._numbers.number()
-        while local in self._open:
-            local = FIRST_FOREIGN | self._numbers.number()
+        while (local := FIRST_FOREIGN | self._numbers.number()) in self._open:
+            pass
         self._open[local] = self._by_key[key] = held
         self._size += size
         taken = deliver(message, local)

@@ -174,7 +174,7 @@ def make_state(
     lost: dict[str, float] | None = None,
 ) -> list[NodeState]:
     """Return the parts of a state, each of which fits a message."""
-    pieces = [piece for entry in entries for piece in _split(entry)]
+    pieces = [piece for entry in entries for piece in split(entry)]
     groups: list[list[SubscriberEntry]] = [[]]
     weight = 0
     for piece in pieces:
@@ -189,7 +189,8 @@ def make_state(
     return states
 
 
-def _split(entry: SubscriberEntry) -> Iterator[SubscriberEntry]:
+def split(entry: SubscriberEntry) -> Iterator[SubscriberEntry]:
+    """Yield an entry in parts, each of which fits a message."""
     parts = max(1, -(-len(entry.topics) // CHUNK), -(-len(entry.keys) // CHUNK))
     for n in range(parts):
         some = slice(n * CHUNK, (n + 1) * CHUNK)
@@ -218,5 +219,6 @@ __all__ = [
     "encode",
     "make_state",
     "pack",
+    "split",
     "unpack",
 ]

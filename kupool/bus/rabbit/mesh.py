@@ -34,6 +34,7 @@ from kupool.bus.rabbit.items import (
     Took,
     make_state,
     pack,
+    split,
     unpack,
 )
 from kupool.bus.rabbit.outgoing import Outgoing
@@ -86,7 +87,7 @@ class Mesh:
         self._closed = False
         self._beats = LoopingCall(self._beat)
         self._beats.clock = clock
-        self._last_beat = 0.0
+        self._last_beat = clock.seconds()
         self._counting = False
         self._complained = False
         #: Counts of events: ``unreadable`` messages, ``lost nodes``.
@@ -98,7 +99,7 @@ class Mesh:
         self.broker = Broker(clock, limits, wall=wall, random=random, watcher=self._own)
         self._peers = Directory(self.broker, self._outgoing)
         self.broker.incomplete(NOT_CONNECTED)
-        self.broker.watches.heard(0.0)
+        self.broker.watches.heard(clock.seconds())
 
     @property
     def connected(self) -> bool:
@@ -133,7 +134,7 @@ class Mesh:
         if self._address:
             self._outgoing.add(EVERYBODY, Bye())
             self._outgoing.flush()
-        self.down("closed")
+        self._cut_off()
 
     # -- events of the carrier
 
@@ -157,6 +158,9 @@ class Mesh:
 
     def down(self, why: str) -> None:
         """No node can be reached: unanswered calls to other nodes count as lost."""
+        self._cut_off()
+
+    def _cut_off(self) -> None:
         self._address = ""
         if self._beats.running:
             self._beats.stop()
@@ -200,7 +204,7 @@ class Mesh:
         peer = self._peers.at(address)
         if peer is not None:
             peer.heard = self._clock.seconds()
-        version = -1 if peer is None else peer.version
+        version = None if peer is None else peer.version
         try:
             for item in unpack(body):
                 if item is None:
@@ -261,9 +265,8 @@ class Mesh:
             if isinstance(item, Added):
                 self._peers.add(peer, item.entry)
             else:
-                self._peers.remove(
-                    peer, item.subscriber, item.topics, item.gone, linger=item.linger
-                )
+                linger = item.linger if item.gone else None
+                self._peers.remove(peer, item.subscriber, item.topics, linger)
             peer.version = item.version
         elif item.version > peer.version:
             self._ask(address)
@@ -277,9 +280,8 @@ class Mesh:
     # -- subscribers of this node
 
     def _added(self, entry: SubscriberEntry) -> None:
-        for state in make_state(0, [entry], False):
-            for part in state.entries:
-                self._changed(Added(self._version + 1, part))
+        for part in split(entry):
+            self._changed(Added(self._version + 1, part))
 
     def _removed(self, subscriber: str, topics: list[str] | None, linger: float | None) -> None:
         gone = linger is not None

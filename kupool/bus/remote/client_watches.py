@@ -165,8 +165,10 @@ class RemoteWatches:
         self._end = None
         if until > now:
             self._end = self._clock.callLater(until - now, self._ended)
-        if (before > now) != (until > now):
-            self._tell_all()
+            if before <= now:
+                self._tell_all()
+        else:
+            self._ended()
 
     def _ended(self) -> None:
         """This client may count as gone; what was known before its connection is out of date."""

@@ -294,8 +294,11 @@ def encode_outcome(request_id: RequestId, outcome: Outcome) -> bytes:
 def read_outcome(reply: ServerMessage) -> Outcome:
     """Return the outcome in a reply to ``bus.publish``."""
     if reply.error is not None:
-        kinds = {TIMEOUT.code: Kind.TIMEOUT, NO_SUBSCRIBER.code: Kind.NO_SUBSCRIBER}
-        kind = kinds.get(reply.code or 0)
+        kinds: dict[int | None, Kind] = {
+            TIMEOUT.code: Kind.TIMEOUT,
+            NO_SUBSCRIBER.code: Kind.NO_SUBSCRIBER,
+        }
+        kind = kinds.get(reply.code)
         return Outcome(Kind.REFUSED, reason=reply.error) if kind is None else Outcome(kind)
     try:
         found = _decode_published(reply.result)

@@ -34,7 +34,7 @@ class Publishing:
     def __init__(self, message: Message, deadline: float) -> None:
         self.message = message
         self.deadline = deadline
-        #: The id of the request whose answer is pending; 0 if there is none.
+        #: The id of the last request that sent it; 0 if there was none.
         self.request = 0
         self.sent = False
 
@@ -106,7 +106,6 @@ class Outstanding:
         publishing = self._publishing.get(outcome)
         if publishing is None:
             return
-        publishing.request = 0
         if isinstance(reply, ServerMessage):
             self._end(outcome, read_outcome(reply))
         elif not publishing.message.model.reliable:

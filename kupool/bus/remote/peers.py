@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from hashlib import blake2b
+from itertools import count
 
 from twisted.internet.defer import Deferred
 
@@ -38,7 +39,7 @@ class BusPeer:
         #: The size of the data of each publish, and the function that ends it without an outcome.
         self._sizes: dict[int, int] = {}
         self._ends: dict[int, Callable[[], None]] = {}
-        self._begun = 0
+        self._numbers = count()
         #: The topics and keys of each subscriber, by its name.
         self._topics: dict[str, set[str]] = {}
         self._keys: dict[str, set[str]] = {}
@@ -82,7 +83,7 @@ class BusPeer:
 
     def begin(self, size: int) -> int:
         """Count a publish of this many bytes; returns its number."""
-        self._begun = number = self._begun + 1
+        number = next(self._numbers)
         self._sizes[number] = size
         for share in self.shares:
             share.calls += 1

@@ -229,7 +229,7 @@ class BusService(Observer):
         if peer is not None:
             watches = self._watches.pop(connection.id, None)
             linger = 0.0
-            if watches is not None:
+            if watches:
                 linger = watches.linger
                 watches.end()
             for number in peer.leave():
@@ -237,7 +237,7 @@ class BusService(Observer):
 
     def _end_publishes(self, connection: Connection) -> None:
         peer = self._peers.get(connection.id)
-        if peer is not None and peer.publishing:
+        if peer is not None:
             self._publishes.end(peer.end_publishes())
 
     def replied(self, connection: Connection, reply_id: str, response: Response) -> None:
@@ -245,7 +245,7 @@ class BusService(Observer):
         ignored.
         """
         call, _, index = reply_id.partition(".")
-        if len(call) == 16 and index.isdecimal() and len(index) < 20:
+        if len(call) == 16 and index.isdecimal():
             try:
                 number = int(call, 16)
             except ValueError:
@@ -382,7 +382,7 @@ class BusService(Observer):
         self, connection: Connection, index: int, name: str
     ) -> Callable[[Message, int | None], Taken]:
         def deliver(message: Message, number: int | None) -> Taken:
-            if connection.state is not OPEN and not connection.sends:
+            if connection.state is not OPEN:  # it cannot answer, even if it still reads
                 return Taken.GONE
             try:
                 if number is None:

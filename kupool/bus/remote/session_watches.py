@@ -36,7 +36,7 @@ class SessionWatches:
         self._connection = connection
         self._silent = silent
         self._topics: dict[str, tuple[Callable[[], None], dict[str, TopicMember]]] = {}
-        self._asked = 0.0
+        self._asked = clock.seconds()
         self._timer: IDelayedCall | None = None
 
     def __len__(self) -> int:
@@ -50,7 +50,7 @@ class SessionWatches:
     @property
     def linger(self) -> float:
         """Seconds for which subscribers of the connection stay members if it ends now."""
-        return self._asked + SILENCE - self._clock.seconds() if self._topics else 0.0
+        return self._asked + SILENCE - self._clock.seconds()
 
     def watch(self, topic: str) -> Watched:
         """Start or renew the watch of a topic."""

@@ -13,14 +13,13 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.bus.compatible.frames import (
-    MAX_BODY,
     PREDECESSOR,
     PredecessorFrame,
     PredecessorSplitter,
     read_frame,
     read_topics,
 )
-from kupool.bus.compatible.service import FIRST_SEQUENCE, Offers
+from kupool.bus.compatible.service import Offers, TopicRules
 from kupool.net.testing import MemoryPeer
 from kupool.settings import load
 from kupool.wire.splitters import Item
@@ -44,6 +43,12 @@ from tests.fakes.predecessor import (
 
 PORT = 8002
 
+#: The most bytes of a body.
+MAX_BODY = 51_200
+
+#: The first sequence of the bus's own messages.
+FIRST_SEQUENCE = 2_147_483_648
+
 
 class FrameTests(SynchronousTestCase):
     """A-08: what goes over the wire."""
@@ -55,6 +60,7 @@ class FrameTests(SynchronousTestCase):
         self.assertEqual(read_frame(golden), made)
         self.assertEqual(PREDECESSOR.splitter(65536).feed(golden), [golden])
         self.assertEqual(PREDECESSOR.encode(golden), golden)
+        self.assertEqual(PREDECESSOR.join([golden, golden]), golden + golden)
 
     def test_cut_anywhere(self) -> None:
         """A-10: at each byte of a header and of a body, into two parts and into single bytes."""
@@ -443,6 +449,8 @@ class ConversationTests(PredecessorCase):
         subscriber, publisher = self.subscriber(1001), self.client()
         publisher.send(*(frame(1001, n, b"%d" % n, CALL) for n in range(1, 51)))
         offers = subscriber.receive()
+        sequences = [sequence for _, sequence, *_ in offers]
+        self.assertEqual(sequences, list(range(FIRST_SEQUENCE, FIRST_SEQUENCE + 50)))
         subscriber.send(*(frame(0, o[1], b"re:" + o[2]) for o in reversed(offers)))
         self.assertEqual(sorted(publisher.receive()),
                          [(1001, n, b"re:%d" % n, 0, 0) for n in range(1, 51)])  # fmt: skip
@@ -569,6 +577,16 @@ class CrossingTests(PredecessorCase):
             (told,) = session.messages()
             self.assertEqual((told["id"], told["params"]["model"]), (None, model))
             self.assertEqual((told["params"]["data"], told["params"]["base64"]), ("/w==", True))
+
+    def test_a_session_sees_the_number_of_a_call_without_an_answer(self) -> None:
+        """In a header, because its model is another one."""
+        session, publisher = self.session(), self.client()
+        self.ask(session, "subscribe", topics=[1001])
+        for low, model in ((CALL, "unreliable-random"), (SPECIFIC, "unreliable-all")):
+            publisher.send(frame(1001, 0, b"x", low))
+            (told,) = session.messages()
+            found = told["params"]["model"], told["params"]["headers"]
+            self.assertEqual(found, (model, {"reserve-low": str(low)}))
 
     def test_a_session_publishes(self) -> None:
         subscriber, session = self.subscriber(1001), self.session()
@@ -839,6 +857,17 @@ class LimitTests(PredecessorCase):
         self.part.apply(replace(settings, bus=replace(changed, subscribe=())))
         self.assertEqual(self.broker.status().subscribers, ())
 
+    def test_how_many_subscriptions_a_rule_ends(self) -> None:
+        """Issue 13 build 3: they are counted, and whoever has none left may not be silent."""
+        one, two = self.subscriber(1001, 1002), self.subscriber(1001)
+        self.network.advance(1_000.0)
+        rules = TopicRules(lambda topic: True, lambda topic: topic == "1002")
+        self.assertEqual(self.part.service.use_rules(rules), 2)
+        self.assertEqual(self.part.service.use_rules(rules), 0)
+        self.network.advance(182.0)
+        self.assertEqual((one.peer.open, two.peer.open), (True, False))
+        self.assertEqual(self.refused, {"idle timeout": 1})
+
     def test_topics_that_a_reload_took_away_take_no_room(self) -> None:
         """Issue 13 build 3: neither as topics of the address nor as a subscriber."""
         self.stop()
@@ -887,6 +916,30 @@ class LimitTests(PredecessorCase):
         self.network.advance(0.5)
         self.assertEqual(self.broker.status().counts["delivered"], 151)
         self.assertEqual(self.refused, {})
+
+    def test_the_lowest_rates(self) -> None:
+        """One message may come at once; subscriptions count like publishes."""
+        for rate, seconds in (("1", 1.0), ("0.5", 2.0)):
+            self.stop()
+            self.start(**self.settings, bus_rate=rate)
+            client = self.client()
+            client.send(*(frame(1, n, topics(1001)) for n in range(3)))
+            self.assertEqual(len(client.receive()), 1)
+            self.network.advance(seconds - 0.01)
+            self.assertEqual(len(client.receive()), 0)
+            self.network.advance(0.02)
+            self.assertEqual(len(client.receive()), 1)
+
+    def test_how_long_one_is_held(self) -> None:
+        """Until it may send one more, and a millisecond."""
+        session, publisher = self.session(), self.client()
+        self.ask(session, "subscribe", topics=["*"])
+        publisher.send(*(frame(1001, 0, b"", ALL) for _ in range(101)))
+        self.assertEqual(len(session.messages()), 100)
+        self.network.advance(0.0105)
+        self.assertEqual(len(session.messages()), 0)
+        self.network.advance(0.001)
+        self.assertEqual(len(session.messages()), 1)
 
     def test_the_rate_spares_answers(self) -> None:
         self.stop()
@@ -1035,6 +1088,19 @@ class LimitTests(PredecessorCase):
         found = offers.take(1)
         assert found is not None
         self.assertEqual((found.number, offers.take(1), offers.take(2)), (11, None, None))
+
+    def test_many_calls_that_have_time(self) -> None:
+        """Expired ones are looked for when there are twice as many calls as at the last look."""
+        clock = Clock()
+        offers = Offers(clock.seconds)
+        for n in range(64):
+            offers.add(n, n, 3600.0)
+        most = 0
+        for n in range(64, 1000):
+            offers.add(n, n, 3.0)
+            clock.advance(0.1)
+            most = max(most, len(offers))
+        self.assertEqual(most, 188)
 
 
 class OverWebSocketTests(PredecessorCase):

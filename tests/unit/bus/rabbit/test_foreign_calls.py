@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.bus.calls import CallVerdict, Response, Taken
 from kupool.bus.messages import Message, Model
-from kupool.bus.rabbit.foreign_calls import MAX_ANSWER, ForeignCalls
+from kupool.bus.rabbit.foreign_calls import ForeignCalls
 from kupool.bus.rabbit.items import NodeCall
 from kupool.bus.settings import BusSettings
 
@@ -67,7 +67,7 @@ class ForeignCallsTests(SynchronousTestCase):
 
     def test_again_after_the_answer(self) -> None:
         """The answer is sent again, unless it is too large to be kept: then it is asked for."""
-        for data, times in ((b"x" * MAX_ANSWER, 1), (b"x" * (MAX_ANSWER + 1), 2)):
+        for data, times in ((b"x" * 4096, 1), (b"x" * 4097, 2)):
             self.setUp()
             large = Response(CallVerdict.ANSWER, data)
             self.take(1)
@@ -96,6 +96,15 @@ class ForeignCallsTests(SynchronousTestCase):
             self.take(len(data))
             self.answer(Response(CallVerdict.ANSWER, data))
             self.assertEqual(self.sent.pop()[2].verdict, verdict)
+
+    def test_numbers(self) -> None:
+        """Issue 13: none can be guessed, nor be one of a call that began here."""
+        for number in range(20):
+            self.take(number)
+        self.assertEqual(len(set(self.numbers)), 20)
+        self.assertGreaterEqual(min(self.numbers), 1 << 63)
+        self.assertLess(max(self.numbers), 1 << 64)
+        self.assertGreater(max(self.numbers) - min(self.numbers), 1 << 58)
 
     def test_answers_that_nobody_asked_for(self) -> None:
         self.take(1)

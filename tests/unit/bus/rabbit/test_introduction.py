@@ -6,7 +6,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.bus.rabbit.introduction import Gatherings, Introduction
-from kupool.bus.rabbit.items import MAX_PARTS, NodeState, SubscriberEntry
+from kupool.bus.rabbit.items import NodeState, SubscriberEntry
 
 
 class IntroductionTests(SynchronousTestCase):
@@ -101,6 +101,12 @@ class GatheringsTests(SynchronousTestCase):
         self.assertEqual(self.take(0, 1), ["s0"])
         self.assertEqual([self.take(n, 3) for n in range(3)], [None, None, ["s0", "s1", "s2"]])
 
+    def test_those_that_are_gone(self) -> None:
+        """They come with the whole state."""
+        for part, lost in ((0, {"x": 1.5, "y": 2.5}), (1, {})):
+            found = self.gatherings.take("a", NodeState(1, part, 2, False, [], lost))
+        self.assertEqual(found, ([], {"x": 1.5, "y": 2.5}))
+
     def test_of_several_nodes(self) -> None:
         self.take(0, 2)
         self.take(0, 2, address="b")
@@ -123,10 +129,10 @@ class GatheringsTests(SynchronousTestCase):
                 self.take(1, 3)
 
     def test_numbers_that_cannot_be(self) -> None:
-        for part, parts in ((0, 0), (0, -1), (0, MAX_PARTS + 1)):
+        for part, parts in ((0, 0), (0, -1), (0, 10_001)):
             with self.assertRaises(LookupError):
                 self.take(part, parts)
-        self.assertIsNone(self.take(0, MAX_PARTS))
+        self.assertIsNone(self.take(0, 10_000))
 
     def test_a_node_that_is_gone(self) -> None:
         """What came of it is no beginning for another at its address."""

@@ -6,7 +6,7 @@ from collections import Counter
 from random import Random
 from typing import Any, cast
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import Clock
 from twisted.logger import ILogObserver, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
@@ -17,10 +17,13 @@ from kupool.bus.rabbit.bus import MeshBus, RabbitBus
 from kupool.bus.rabbit.items import (
     Added,
     AskState,
+    Beat,
     NodeCall,
     NodeState,
+    Removed,
     SubscriberEntry,
     TellAll,
+    Took,
     encode,
     make_state,
     pack,
@@ -98,6 +101,12 @@ class _Suite(SynchronousTestCase):
         self.settle()
         return self.successResultOf(deferred)
 
+    def items(self) -> list[Any]:
+        """Return what nodes have sent since the last call; None is a message without items."""
+        sent = [list(unpack(body)) or [None] for _, _, body in self.exchange.sent]
+        self.exchange.sent.clear()
+        return [item for found in sent for item in found]
+
     def subscribers(self, node: Node) -> set[str]:
         return {s.id for s in self.successResultOf(node.bus.status()).subscribers}
 
@@ -165,6 +174,20 @@ class KnowingTests(_Suite):
         two.carrier.vanish()
         self.settle(1.1)
         self.successResultOf(gone)
+
+    def test_an_acknowledgement_that_was_lost(self) -> None:
+        """A-03: it comes again with the state of the other node, if that is asked for."""
+        one, two = self.nodes(2)
+        took = pack([encode(Took(1))])
+        self.exchange.loses = lambda sender, to, body: body == took
+        waiting = one.bus.subscribe(["t"], one.answer)
+        self.settle()
+        self.assertNoResult(waiting)
+        self.exchange.loses = lambda *sent: False
+        question = pack([encode(AskState())])
+        two.carrier.put(one.bus.node, one.carrier.address, question, 99.0)
+        self.settle()
+        self.successResultOf(waiting)
 
     def test_the_connection_is_lost_while_subscribing(self) -> None:
         """A-03: nobody can take it then, so it is not waited for."""
@@ -257,6 +280,62 @@ class KnowingTests(_Suite):
         (subscriber,) = self.successResultOf(one.bus.status()).subscribers
         self.assertEqual(subscriber.topics, ("b",))
 
+    def test_changes_in_their_order(self) -> None:
+        """A-03, A-62: each has the next number, and nobody has to ask for the whole state."""
+        one = self.node()
+        states = [item for item in self.items() if isinstance(item, NodeState)]
+        self.assertEqual([(state.version, state.reply) for state in states], [(0, True)])
+        two = self.node()
+        self.items()
+        self.listen(two, None, "a")
+        self.listen(two, None, "b", "c")
+        self.outcome(two.bus.unsubscribe(two.answer, ["b"]))
+        self.outcome(two.bus.unsubscribe(two.answer))
+        items = self.items()
+        changes = [item.version for item in items if isinstance(item, Added | Removed)]
+        self.assertEqual(changes, [1, 2, 3, 4])
+        self.assertEqual([item.version for item in items if isinstance(item, Took)], changes)
+        self.settle(2.1)
+        items = self.items()
+        self.assertEqual({item.version for item in items if isinstance(item, Beat)}, {0, 4})
+        self.assertEqual([item for item in items if not isinstance(item, Beat)], [])
+        self.assertEqual(self.subscribers(one), set())
+
+    def test_a_question_that_was_lost(self) -> None:
+        """A-03: it is asked again at the next beat."""
+        one, two = self.nodes(2)
+        question = pack([encode(AskState())])
+        self.exchange.loses = lambda sender, to, body: b"missed" in body or body == question
+        two.bus.subscribe(["missed"], two.answer)
+        self.settle(1.1)
+        self.exchange.loses = lambda *sent: False
+        self.assertEqual(self.subscribers(one), set())
+        self.settle(1.0)
+        self.assertEqual(len(self.subscribers(one)), 1)
+
+    def test_one_question_at_a_time(self) -> None:
+        """A-15: however many changes do not fit, a node is asked once between two beats."""
+        one = self.node()
+        self.items()
+        entry = SubscriberEntry("x", 0.0, ["t"], [])
+        for version in range(5, 10):
+            one.carrier.put("stranger", "nowhere", pack([encode(Added(version, entry))]), 99.0)
+        self.settle()
+        self.assertEqual(self.items(), [AskState()])
+
+    def test_the_state_is_sent_before_nodes_are_counted(self) -> None:
+        """A-31: every node that is counted gets it, and answers."""
+        carrier = MemoryCarrier(self.exchange)
+        sent: list[int] = []
+
+        def count() -> Deferred[int]:
+            sent.append(len(self.exchange.sent))
+            return MemoryCarrier.count(carrier)
+
+        self.patch(carrier, "count", count)
+        MeshBus(self.clock, carrier, wall=self.clock.seconds).connect()
+        self.assertEqual(sent, [1])
+
     def test_since(self) -> None:
         """A-37: a subscriber has been there since it came, whoever is asked, and when."""
         one = self.node()
@@ -298,6 +377,26 @@ class KnowingTests(_Suite):
         broker.remove("3/0")
         self.assertEqual(self.outcome(waiting).subscriber, f"{one.bus.node}/1")
         self.assertTrue(one.heard[0].redelivered)
+
+    def test_a_subscriber_that_comes_back_under_its_name(self) -> None:
+        """A-20: it gets the call that it had before again, for it knows nothing of it."""
+        one, two = self.nodes(2)
+        taken: list[Message] = []
+
+        def deliver(message: Message, number: int | None) -> Taken:
+            taken.append(message)
+            return Taken.YES
+
+        for count in (1, 2):
+            two.bus.broker.subscribe("3/0", ["t"], deliver)
+            if count == 1:
+                self.settle()
+                one.bus.publish_reliable_random(b"x", "t")
+            self.settle()
+            self.assertEqual(len(taken), count)
+            two.bus.broker.remove("3/0")
+            self.settle()
+        self.assertEqual([message.redelivered for message in taken], [False, True])
 
     def test_subscribers_that_do_not_take_it(self) -> None:
         """A-20, A-13: one that has enough to do, or is about to go, leaves it to others."""
@@ -434,6 +533,60 @@ class LosingTests(_Suite):
         self.settle(2.0)
         self.assertEqual(one.bus.nodes, (two.bus.node,))
 
+    def test_held_up_for_more_than_two_beats(self) -> None:
+        """A-20: that is long enough to hear nobody; who stays silent after that is lost."""
+        one, two = self.nodes(2)
+        two.carrier.frozen = True
+        self.settle(2.0)
+        self.clock.advance(2.5)
+        self.assertEqual(one.bus.nodes, (two.bus.node,))
+        self.settle(3.9)
+        self.assertEqual(one.bus.nodes, (two.bus.node,))
+        self.settle(1.2)
+        self.assertEqual(one.bus.nodes, ())
+
+    def test_it_is_logged(self) -> None:
+        """A-37: which node is gone, and why."""
+        said: list[Any] = []
+        observer = cast(ILogObserver, said.append)
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+        _, two, three = self.nodes(3)
+        two.carrier.vanish()
+        self.settle(1.1)
+        three.carrier.frozen = True
+        self.settle(5.1)
+        lines = {e["log_format"].format(**e) for e in said if "is gone" in str(e.get("log_format"))}
+        gone = f"Node {two.bus.node} of the bus is gone: its queue is gone"
+        silent = f"Node {three.bus.node} of the bus is gone: it is silent"
+        self.assertEqual({gone, silent} - lines, set())
+
+    def test_a_beat_that_fails(self) -> None:
+        """A-20: others would take this node for gone, so it connects anew."""
+        (one,) = self.nodes(1)
+
+        def count() -> Deferred[int]:
+            del one.carrier.count  # type: ignore[method-assign]
+            raise RuntimeError("a fault")
+
+        one.carrier.count = count  # type: ignore[method-assign]
+        self.settle(1.1)
+        self.assertEqual(one.carrier.drops, ["a beat failed"])
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+        self.settle(1.0)
+        self.assertTrue(one.bus.connected)
+
+    def test_nodes_that_cannot_be_counted(self) -> None:
+        """A-20: it is tried again at the next beat."""
+        one, two = self.nodes(2)
+        one.carrier.count = lambda: fail(BusError("away"))  # type: ignore[method-assign]
+        two.carrier.vanish()
+        self.settle(1.1)
+        self.assertEqual(one.bus.nodes, (two.bus.node,))
+        del one.carrier.count  # type: ignore[method-assign]
+        self.settle(1.0)
+        self.assertEqual(one.bus.nodes, ())
+
     def test_left_meanwhile(self) -> None:
         """A-24: a call that crosses a farewell is as if there had been no subscriber."""
         one, two = self.nodes(2)
@@ -455,6 +608,119 @@ class LosingTests(_Suite):
         self.outcome(two.bus.unsubscribe(two.hold))
         two.answers[0].callback(b"late")
         self.assertEqual(self.outcome(waiting).data, b"late")
+
+
+class HeardTests(_Suite):
+    """Issue 13, A-62: a node whose beats do not come back assumes that nobody hears it."""
+
+    def watch(self, node: Node) -> list[Any]:
+        told: list[Any] = []
+        node.bus.watch("t", told.append)
+        self.settle()
+        return told
+
+    def test_none_comes_back(self) -> None:
+        """It has three seconds from its connection on."""
+        self.clock.advance(100.0)
+        self.exchange.loses = lambda *sent: True
+        told = self.watch(self.node(waits=False))
+        self.settle(2.9)
+        self.assertEqual(told, [()])
+        self.settle(0.2)
+        self.assertEqual(told, [(), None])
+        self.exchange.loses = lambda *sent: False
+        self.settle(1.1)
+        self.assertEqual(told, [(), None, ()])
+
+    def test_a_new_connection(self) -> None:
+        """It gives no more time: others count from the last beat that they have heard."""
+        one = self.node()
+        told = self.watch(one)
+        self.settle(2.1)
+        self.exchange.loses = lambda *sent: True
+        self.settle(1.4)
+        one.carrier.cut()
+        self.settle(1.1)
+        self.assertTrue(one.bus.connected)
+        self.assertEqual(told, [()])
+        self.settle(0.5)
+        self.assertEqual(told, [(), None])
+
+    def test_a_new_connection_in_time(self) -> None:
+        """It beats at once: it is heard before the time of the beat before is over."""
+        one = self.node()
+        told = self.watch(one)
+        self.settle(2.1)
+        self.exchange.loses = lambda *sent: True
+        self.settle(1.4)
+        self.exchange.loses = lambda *sent: False
+        one.carrier.cut()
+        self.settle(3.0)
+        self.assertEqual(told, [()])
+
+
+class NewConnectionTests(_Suite):
+    """A-05, A-22: nothing of the connection before reaches the next one."""
+
+    def reconnect(self, node: Node) -> None:
+        node.carrier.cut()
+        self.settle(1.0)
+        self.assertTrue(node.bus.connected)
+
+    def test_what_waited(self) -> None:
+        """It is not sent: calls are offered anew, other messages are lost."""
+        one, two = self.nodes(2)
+        self.listen(two)
+        one.carrier.writable = False
+        sent = one.bus.publish_unreliable_all(b"x", "t")
+        self.assertEqual(self.outcome(sent).receivers, 1)
+        one.carrier.writable = True
+        self.reconnect(one)
+        self.settle(1.1)
+        self.assertEqual(two.heard, [])
+
+    def parts(self) -> list[bytes]:
+        """Return the messages of a state in two parts."""
+        entry = SubscriberEntry("x", 0.0, [f"u{n}" for n in range(300)], [])
+        first, last = (pack([encode(part)]) for part in make_state(1, [entry], False))
+        return [first, last]
+
+    def test_parts_of_a_state(self) -> None:
+        """They do not make a whole over two connections, or with a node that was gone."""
+        for new in (True, False):
+            one = self.node()
+            first, last = self.parts()
+            one.carrier.put("stranger", "nowhere", first, 99.0)
+            self.settle()
+            if new:
+                self.reconnect(one)
+            else:
+                one.carrier.came_back(one.carrier.address, "nowhere")
+            self.items()
+            one.carrier.put("stranger", "nowhere", last, 99.0)
+            self.settle()
+            self.assertEqual(self.items(), [AskState()])
+            self.assertEqual(self.known(one), 0)
+            for body in (first, last):
+                one.carrier.put("stranger", "nowhere", body, 99.0)
+            self.settle()
+            self.assertEqual(self.known(one), 1)
+            one.bus.close()
+
+    def known(self, node: Node) -> int:
+        """Return how many strangers were known: each is lost at once, for it has no queue."""
+        return self.successResultOf(node.bus.status()).counts.get("lost nodes", 0)
+
+    def test_questions(self) -> None:
+        """They are asked again."""
+        one = self.node()
+        added = pack([encode(Added(5, SubscriberEntry("x", 0.0, ["t"], [])))])
+        for _ in range(2):
+            self.items()
+            one.carrier.put("stranger", "nowhere", added, 99.0)
+            self.settle()
+            self.assertEqual(self.items(), [AskState()])
+            self.reconnect(one)
 
 
 class AwayTests(_Suite):
@@ -675,6 +941,21 @@ class PoisonTests(_Suite):
         self.assertEqual([m.data for m in two.heard], [b"good"])
         waiting = one.bus.publish_reliable_random(b"", "t")
         self.assertEqual(self.outcome(waiting).data, b"answer")
+
+    def test_each_is_counted_once(self) -> None:
+        """A-37: also a fault of ours."""
+        (one,) = self.nodes(1)
+
+        def broken(message: Message, number: int | None) -> Taken:
+            raise RuntimeError("a fault")
+
+        one.bus.broker.subscribe("s", ["t"], broken)
+        good = encode(NodeCall(1, "s", _message(b"x")))
+        for count, body in enumerate((b"", pack([b"\xc1"]), pack([good])), 1):
+            one.carrier.put("other", "other.1", body, 99.0)
+            self.settle()
+            self.assertEqual(self.successResultOf(one.bus.status()).counts["unreadable"], count)
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
 
     def test_strangers(self) -> None:
         """A-22: replies, parts and changes that nobody asked for change nothing."""

@@ -74,8 +74,10 @@ class OutgoingTests(SynchronousTestCase):
         self.outgoing.add("a", Beat(3), 1.0)
         self.outgoing.add("b", Beat(4))
         self.outgoing.tell("c", "c", "s", message())
+        self.outgoing.add("d", Beat(5), 0.5)
         self.clock.advance(0)
-        self.assertEqual([seconds for _, _, seconds in self.carrier.sent], [2.0, 10.0, 10.0])
+        found = [seconds for _, _, seconds in self.carrier.sent]
+        self.assertEqual(found, [2.0, 10.0, 10.0, 0.5])
 
     def test_unreliable_messages_to_few_and_to_many(self) -> None:
         """A-31: to those that have a subscriber, or to all where more than half have one."""
@@ -91,6 +93,15 @@ class OutgoingTests(SynchronousTestCase):
             else:
                 expected = [(name, [Tell(one, both)]) for name in "abc"[:told]]
                 self.assertEqual(self.sent(), expected)
+
+    def test_half_of_the_nodes(self) -> None:
+        """A-31: of two other nodes two are more than half, of three as well, of four not."""
+        for nodes, fanout in ((2, True), (3, True), (4, False)):
+            self.outgoing, one = self.make(nodes), message()
+            for name in "ab":
+                self.outgoing.tell(name, name, "s", one)
+            addresses = [EVERYBODY] if fanout else ["a", "b"]
+            self.assertEqual([address for address, _ in self.sent()], addresses)
 
     def test_two_nodes(self) -> None:
         """A-31: to the only other node nothing goes by fanout."""
@@ -133,17 +144,15 @@ class OutgoingTests(SynchronousTestCase):
             self.assertEqual([len(items) for _, items in self.sent()], counts)
 
     def test_how_much_waits(self) -> None:
-        """A-13: data counts, once for a message to many, and so do names."""
+        """A-13: data counts once for a message to many, with 200 bytes; so do 40 for each name."""
         self.outgoing = self.make(max_unsent=1000)
         self.assertFalse(self.outgoing.full(1000))
         self.assertTrue(self.outgoing.full(1001))
         one = message(b"x" * 100)
         self.outgoing.tell("a", "a", "s", one)
-        before = self.outgoing.size
-        self.assertGreater(before, 100)
+        self.assertEqual(self.outgoing.size, 100 + 200 + 40)
         self.outgoing.tell("b", "b", "s", one)
-        self.assertLess(self.outgoing.size - before, 100)
-        self.assertGreater(self.outgoing.size, before)
+        self.assertEqual(self.outgoing.size, 100 + 200 + 2 * 40)
         left = 1000 - self.outgoing.size
         self.assertEqual([self.outgoing.full(left), self.outgoing.full(left + 1)], [False, True])
         self.sent()
@@ -164,6 +173,19 @@ class OutgoingTests(SynchronousTestCase):
         self.carrier.writable = True
         self.outgoing.flush()
         self.assertEqual(self.sent(), [])
+
+    def test_as_much_as_may_wait(self) -> None:
+        """A-13: exactly twice the limit still waits; each item counts with its bytes."""
+        piece = len(encode(Beat(1)))
+        self.outgoing = self.make(max_unsent=piece)
+        self.carrier.writable = False
+        for _ in range(2):
+            self.outgoing.add("a", Beat(1))
+            self.clock.advance(0)
+        self.assertEqual((self.outgoing.size, self.carrier.drops), (2 * piece, []))
+        self.outgoing.add("a", Beat(1))
+        self.clock.advance(0)
+        self.assertEqual(self.carrier.drops, ["RabbitMQ accepts no data on this connection"])
 
     def test_taken_again(self) -> None:
         self.carrier.writable = False

@@ -63,6 +63,13 @@ class OwnSubscribersTests(SynchronousTestCase):
         self.assertEqual(self.news(), [("s", None, 4.0)])
         self.assertEqual(list(self.own), [])
 
+    def test_one_that_is_gone_at_once(self) -> None:
+        """It is no member any more."""
+        self.subscribe("a")
+        self.news()
+        self.own.removed("s")
+        self.assertEqual(self.news(), [("s", None, 0.0)])
+
     def test_those_of_other_nodes(self) -> None:
         """Nobody is told of them: their own node does that."""
         self.own.unsubscribed("other", ("a",))

@@ -66,6 +66,7 @@ class PublishTests(PeerCase):
         self.assertEqual(self.peer.end_publishes(), 0)
         self.assertEqual(ended, [numbers[1]])
         self.assertEqual((self.peer.publishing, self.user.calls, self.user.size), (0, 0, 0))
+        self.assertEqual(self.peer._ends, {}, "nothing is kept of them")
 
     def test_all_have_their_outcomes(self) -> None:
         """Whoever waits for that is told once."""

@@ -9,13 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from kupool.bus.calls import CallVerdict, Response
 from kupool.bus.inbox import Inbox
 from kupool.bus.messages import Message, Model
-from kupool.bus.remote.subscriptions import (
-    MAX_HANDLED,
-    MAX_KNOWN_TOPICS,
-    MAX_REMEMBERED_ANSWER,
-    ClientSubscription,
-    HandledCalls,
-)
+from kupool.bus.remote.subscriptions import ClientSubscription, HandledCalls
 from kupool.bus.settings import BusSettings
 
 
@@ -36,7 +30,7 @@ class SubscriptionsCase(SynchronousTestCase):
             self.answers.append(Deferred())
             return self.answers[-1]
 
-        inbox = Inbox(self.clock, BusSettings(max_running=2 * MAX_HANDLED), handler)
+        inbox = Inbox(self.clock, BusSettings(max_running=2000), handler)
         return ClientSubscription(name, handler, inbox)
 
     def call(
@@ -69,10 +63,12 @@ class TopicsTests(SubscriptionsCase):
         self.assertEqual([self.subscription.covers(t) for t in ("a.b", "c")], [False, True])
 
     def test_however_many_are_asked_for(self) -> None:
+        """A-13: no more than 1,000 answers are kept at a time."""
         self.subscription.add(["a.*"], [])
-        for n in range(2 * MAX_KNOWN_TOPICS + 1):
+        for n in range(1001):
             self.assertTrue(self.subscription.covers(f"a.{n}"))
             self.assertFalse(self.subscription.covers(f"b.{n}"))
+            self.assertLessEqual(len(self.subscription._known), 1000)
 
 
 class HandledCallsTests(SubscriptionsCase):
@@ -94,7 +90,7 @@ class HandledCallsTests(SubscriptionsCase):
 
     def test_again_after_the_answer(self) -> None:
         """The answer is sent again, unless it is too large to be kept."""
-        for size, times in ((MAX_REMEMBERED_ANSWER, 1), (MAX_REMEMBERED_ANSWER + 1, 2)):
+        for size, times in ((4096, 1), (4097, 2)):
             self.setUp()
             self.call()
             self.answer(b"x" * size)
@@ -116,7 +112,7 @@ class HandledCallsTests(SubscriptionsCase):
     def test_not_longer_than_it_has_time(self) -> None:
         self.call()
         self.answer()
-        self.clock.advance(2.9)
+        self.clock.advance(3.0)
         self.call()
         self.assertEqual(len(self.handled), 1)
         self.clock.advance(0.2)
@@ -124,17 +120,18 @@ class HandledCallsTests(SubscriptionsCase):
         self.assertEqual(len(self.handled), 2)
 
     def test_no_more_than_so_many(self) -> None:
-        for n in range(MAX_HANDLED):
+        """A-13: 1,000 of them are remembered, besides the one that comes."""
+        for n in range(1001):
             self.call(str(n))
+        self.assertEqual((len(self.handled), len(self.calls)), (1001, 1001))
+        self.call("1")
+        self.assertEqual((len(self.handled), len(self.calls)), (1001, 1000))
         self.call("0")
-        self.assertEqual(len(self.handled), MAX_HANDLED)
-        self.call("next")
-        self.call("0")
-        self.assertEqual(len(self.handled), MAX_HANDLED + 2)
+        self.assertEqual(len(self.handled), 1002)
 
     def test_a_handler_that_has_enough(self) -> None:
         """A-13: the call fails, and is handled if it comes again later."""
         inbox = Inbox(self.clock, BusSettings(max_unanswered=0), lambda message: b"")
         self.call(to=ClientSubscription("full", lambda message: b"", inbox))
-        self.assertEqual([r.verdict for r in self.responses], [CallVerdict.FAILED])
-        self.assertEqual(len(self.calls), 0)
+        failed = Response(CallVerdict.FAILED, text="the subscriber has enough to do")
+        self.assertEqual((self.responses, len(self.calls)), ([failed], 0))
