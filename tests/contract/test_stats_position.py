@@ -93,6 +93,9 @@ class PositionContract:
         equal(list(await store.unapplied(names)), names[:3])
         equal(await store.forget_batches(4001), 0)
         equal((await store.state()).mark, Mark(6000, "b6000"))
+        # One that comes late is forgotten the next time.
+        await store.apply([at(2500)], {})
+        equal(await store.forget_batches(4001), 1)
 
     async def test_ids_from_a_queue_wait_for_two_marks(self) -> None:
         """What has no position is above the mark of its time, and below the second after."""

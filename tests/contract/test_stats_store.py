@@ -68,6 +68,7 @@ class StatsContract:
             equal(list(found), [])
         equal(await store.rolled_up_before(), 0)
         equal(await store.apply([], {}), (0, 0, []))
+        equal(await store.apply([], {Rejection("alice", 23, T): 1}), (0, 0, []))
 
     async def test_ten_thousand_in_a_minute(self) -> None:
         """K-68: stored value plus delta, again and again: 10,000 are 10,000."""
@@ -177,6 +178,36 @@ class StatsContract:
         equal(await store.total(T + 60, T), 0)
         equal(await store.count("alice", 10**30), 0)
         equal(await store.count("alice", -1), 0)
+
+    async def test_ranks_of_equal_counts(self) -> None:
+        """K-73: they are in the order of their names, and of the codes."""
+        store = await self.make_store()
+        rejected = (("zoe", 23), ("bob", 26), ("bob", 23))
+        await store.apply(
+            [batch("b1", T, "zoe.b", "zoe.a", "bob", "bob")],
+            {Rejection(name, code, T): 1 for name, code in rejected},
+        )
+        equal = self.assertEqual  # type: ignore[attr-defined]
+        equal(list(await store.top(10, *EVER)), [("bob", 2), ("zoe", 2)])
+        equal(list(await store.workers("zoe", *EVER)), [("a", 1), ("b", 1)])
+        equal(list(await store.rejections(*EVER)), [("bob", 23, 1), ("bob", 26, 1), ("zoe", 23, 1)])
+
+    async def test_the_first_and_the_last_second(self) -> None:
+        """K-73: they are counted as any other, and a range may begin and end there."""
+        store = await self.make_store()
+        last = 253_402_300_799  # of the year 9999
+        await store.apply([batch("b1", 0, "alice"), batch("b2", last, "alice", "alice")], {})
+        equal = self.assertEqual  # type: ignore[attr-defined]
+        equal([await store.count("alice", at) for at in (0, 1, last)], [1, 0, 2])
+        equal(await store.total(0, 1), 1)
+        one, two = MinuteCount("alice", "", 0, 1), MinuteCount("alice", "", last, 2)
+        for start, end, rows in (
+            (0, last + 1, [one, two]),
+            (0, last, [one]),
+            (1, last + 1, [two]),
+            (1, last, []),
+        ):
+            equal(await rows_of(store, start, end), rows)
 
     async def test_names(self) -> None:
         """K-70: a name is a value, whatever is in it."""
@@ -365,6 +396,15 @@ class StatsContract:
         }
         del expected["bob", "", T + 60]
         equal(after, expected)
+        for name, worker, known in (("zoe", "", True), ("zoe", "x", True), ("nobody", "", False)):
+            equal(await store.counted(name, worker), known)
+
+    async def test_correct_by_one(self) -> None:
+        """Point 6: the least that can be missing."""
+        store = await self.make_store()
+        row = MinuteCount("alice", "rig1", T, 1)
+        await store.correct([row], 0)
+        self.assertEqual(await rows_of(store), [row])  # type: ignore[attr-defined]
 
     async def test_superseded(self) -> None:
         """Point 6: of two that looked at the same, the second corrects nothing."""

@@ -305,9 +305,12 @@ class OutageTests(ConsumerCase):
         """K-72: tries grow rarer, to one in thirty seconds."""
         self.store.broken = True
         self.append("b1", "alice")
-        self.run_for(600)
-        self.assertLess(len(self.store.calls), 30)
-        self.assertGreater(len(self.store.calls), 15)
+        tried = []
+        for second in range(1, 150):
+            before = len(self.store.calls)
+            self.clock.advance(1.0)
+            tried += [second] * (len(self.store.calls) - before)
+        self.assertEqual(tried, [1, 2, 4, 8, 16, 32, 62, 92, 122])
 
     def test_rejections_are_bounded(self) -> None:
         """K-75: during an outage new rejections stay where they are bounded."""
@@ -383,6 +386,18 @@ class StopTests(ConsumerCase):
         self.assertIs(self.successResultOf(drained), True)
         self.assertEqual(self.total(), 300)
         self.assertEqual(len(self.successResultOf(self.store.rejections(*EVER))), 1)
+
+    def test_how_soon_a_drain_ends(self) -> None:
+        """K-85: fifty times a second it is looked whether all is committed."""
+        self.store.hanging = True
+        self.append("b1", "alice")
+        self.run_for(2)
+        drained = self.drain(5)
+        self.store.waiting.pop().unpause()
+        self.clock.advance(0.015)
+        self.assertNoResult(drained)
+        self.clock.advance(0.01)
+        self.assertIs(self.successResultOf(drained), True)
 
     def test_drain_before_the_start(self) -> None:
         """K-85: a stop in the middle of a start has nothing to wait for."""
