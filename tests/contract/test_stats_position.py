@@ -68,6 +68,15 @@ class PositionContract:
         state = await store.state()
         self.assertEqual(state, StoreState(TWO, Mark(4), 0, True))  # type: ignore[attr-defined]
 
+    async def test_a_store_that_counted_before_it_knew_its_log(self) -> None:
+        """Its rows are its own, and not those of others."""
+        store = await self.make_store()
+        await store.apply([at(1)], {})
+        await store.identify(Plan(ONE, 0, 0, True, adopt=True))
+        seen = await shown(store)
+        assert seen.snapshot is not None
+        self.assertEqual(seen.snapshot.taken_over_before, 0)  # type: ignore[attr-defined]
+
     async def test_gaps(self) -> None:
         store = await self.make_store()
         equal = self.assertEqual  # type: ignore[attr-defined]

@@ -6,7 +6,7 @@ from typing import Any
 
 from twisted.trial.unittest import TestCase
 
-from kupool.log import Mark, Plan
+from kupool.log import Gap, Mark, Plan
 from kupool.stats import postgres_writes
 from kupool.stats.postgres import PostgresStats
 from kupool.storage.postgres import PostgresDatabase
@@ -85,6 +85,12 @@ class PostgresPositionTests(PositionContract, TestCase):
         await store.apply([at(1)], {}, Mark(1, "b1"))
         await store.identify(Plan(TWO, 1, 1, True))
         self.assertEqual(self.sql("SELECT taken_over_before FROM pool_identity"), before)
+
+    async def test_a_long_reason(self) -> None:
+        """As much of it is kept as its column holds."""
+        store = await self.make_store()
+        await store.identify(Plan(ONE, 2, 2, True, gap=Gap(1, 2), text="x" * 300))
+        self.assertEqual(list(await store.gaps()), [(Gap(1, 2), "x" * 255)])
 
     async def test_outlives_the_process(self) -> None:
         store = await self.make_store()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 from threading import Event
@@ -360,6 +361,20 @@ class StatsContract:
         await store.apply([], {}, Mark(4000))
         equal((await shown(store)).batch_ids, ["late"])
 
+    async def test_snapshot_in_pieces(self) -> None:
+        """Point 6: a store on disk shows 2,000 rows at a time."""
+        store = await self.make_store()
+        await store.apply([batch("b1", T, *(f"u{n}" for n in range(2001)))], {})
+        pieces: list[int] = []
+
+        class Pieces(Gathered):
+            def counts(self, rows: Sequence[MinuteCount]) -> None:
+                pieces.append(len(rows))
+
+        await store.snapshot(Pieces(), *EVER)
+        expected = [2000, 1] if self.durable else [2001]
+        self.assertEqual(pieces, expected)  # type: ignore[attr-defined]
+
     async def test_snapshot_of_a_range(self) -> None:
         store = await self.make_store()
         equal = self.assertEqual  # type: ignore[attr-defined]
@@ -606,6 +621,50 @@ class SqliteStatsTests(StatsContract, TestCase):
 
     def fill_more(self, store: Any) -> Any:
         return store.apply([batch("more", T, "alice")], {})
+
+    def results(self, store: SqliteStats) -> list[Any]:
+        """Return a list that gets the result of each transaction from now on."""
+        results: list[Any] = []
+        run = store._database.run
+
+        def running(*of: Any, **named: Any) -> Any:
+            return run(*of, **named).addCallback(noted)
+
+        def noted(result: Any) -> Any:
+            results.append(result)
+            return result
+
+        self.patch(store._database, "run", running)
+        return results
+
+    async def test_how_many_rows_are_rolled_up_at_once(self) -> None:
+        """K-76: 5,000 in a transaction, so that counting waits for moments only."""
+        store = await self.make_store()
+        await store.apply([batch("b1", T, *(f"u{n}" for n in range(5001)))], {})
+        results = self.results(store)
+        self.assertEqual(await store.roll_up(T + HOUR, 0), 5001)
+        self.assertEqual(results, [5000, 1, 0])  # users, and no workers
+
+    async def test_how_many_ids_are_forgotten_at_once(self) -> None:
+        """K-76: as many as rows that are rolled up."""
+        store = await self.make_store()
+        batches = [batch(f"b{n}", T, "alice")._replace(position=n) for n in range(1, 5002)]
+        await store.apply(batches, {}, Mark(5001, "b5001"))
+        await store.apply([], {}, Mark(7000, "x"))
+        results = self.results(store)
+        self.assertEqual(await store.forget_batches(7001), 5001)
+        self.assertEqual(results[1:], [5000, 1])
+
+    async def test_times_of_rolled_up_rows(self) -> None:
+        """K-76: they are written as the minutes are."""
+        store = await self.make_store()
+        await store.apply([batch("b1", T + HOUR + 60, "alice")], {})
+        await store.roll_up(T + DAY, 0)
+        hours = await self.query(store, "SELECT timestamp FROM submissions_hour")
+        self.assertEqual(hours, [("2027-01-16 01:00:00",)])
+        await store.roll_up(T + DAY, T + DAY)
+        days = await self.query(store, "SELECT timestamp FROM submissions_day")
+        self.assertEqual(days, [("2027-01-16 00:00:00",)])
 
     async def test_roll_up_in_chunks(self) -> None:
         """K-76: a large roll-up takes several transactions, and loses nothing."""
