@@ -59,6 +59,9 @@ class PositionContract:
         equal((await store.state()).mark, Mark(2, "b2"))
         await store.apply([], {}, Mark(9, "b9"))
         equal((await store.state()).mark, Mark(9, "b9"))
+        # An entry at the same position does not replace the one that was counted.
+        await store.apply([], {}, Mark(9, "other"))
+        equal((await store.state()).mark, Mark(9, "b9"))
 
     async def test_a_plan_sets_the_mark(self) -> None:
         store = await self.make_store()
@@ -195,6 +198,17 @@ class SqlitePositionTests(PositionContract, TestCase):
         )
         self.assertLess(len(rows), 10)
         self.assertEqual(rows[-1], (4991,))
+
+    async def test_marks_before_what_the_log_dropped(self) -> None:
+        """They are dropped with the ids that they were kept for."""
+        store = await self.make_store()
+        for position in (1000, 2000, 3000, 4000):
+            await store.apply([], {}, Mark(position, "x"))
+        await store.forget_batches(3001)
+        rows: Any = await self.database.run(
+            lambda c: c.execute("SELECT position FROM log_marks ORDER BY 1").fetchall()
+        )
+        self.assertEqual(rows, [(2000,), (3000,), (4000,)])
 
     async def test_rows_of_others(self) -> None:
         """A table that held rows before us keeps them: they are ahead of what we count."""

@@ -74,6 +74,15 @@ class PostgresPositionTests(PositionContract, TestCase):
         self.assertLess(len(rows), 10)
         self.assertEqual(rows[-1], (4951,))
 
+    async def test_marks_before_what_the_log_dropped(self) -> None:
+        """They are dropped with the ids that they were kept for."""
+        store = await self.make_store()
+        for position in (1000, 2000, 3000, 4000):
+            await store.apply([], {}, Mark(position, "x"))
+        await store.forget_batches(3001)
+        rows = self.sql("SELECT position FROM log_marks ORDER BY 1")
+        self.assertEqual(rows, [(2000,), (3000,), (4000,)])
+
     async def test_rows_of_others(self) -> None:
         """A table that held rows before us keeps them: they are ahead of what we count."""
         store = await self.make_store()

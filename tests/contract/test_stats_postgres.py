@@ -234,6 +234,15 @@ class PostgresStatsTests(StatsContract, TestCase):
         await store.apply([], {one: 5})
         self.assertEqual(list(await store.rejections(*EVER)), [("alice", 23, 8), ("bob", 23, 1)])
 
+    async def test_rows_that_no_daemon_writes(self) -> None:
+        """Point 6: whatever somebody put into the table is shown, if it has a time at all."""
+        store = await self.make_store()
+        self.sql(
+            "INSERT INTO submissions VALUES ('mallory', '1969-12-31 23:59:00', 3), "
+            "('mallory', 'infinity', 4), ('mallory', '-infinity', 5) RETURNING 1"
+        )
+        self.assertEqual(await rows_of(store), [MinuteCount("mallory", "", -60, 3)])
+
     async def test_old_processes_are_forgotten(self) -> None:
         """K-76: what was kept for a process that is long gone is dropped with the rejections."""
         store = await self.make_store()

@@ -546,6 +546,37 @@ class SqliteStatsTests(StatsContract, TestCase):
         self.assertEqual(len(counted), 2)
         self.assertEqual([s for s in statements if s.startswith(("CREATE", "ALTER"))], [])
 
+    async def test_a_transaction_of_its_own(self) -> None:
+        """K-72: what writes the counts shares no transaction, so that no failure undoes it."""
+        store = await self.make_store()
+        statements: list[str] = []
+        await store._database.run(lambda c: c.set_trace_callback(statements.append))
+        plan = Plan(Identity("pool", (Epoch("one", 0),)), 0, 0, True)
+        for position in (1000, 2000, 3000):
+            await store.apply([], {}, Mark(position, "x"))
+        for writes in (
+            lambda: store.identify(plan),
+            lambda: store.apply([batch("b1", T, "alice")], {}),
+            lambda: store.correct([MinuteCount("alice", "", T, 1)], 0),
+            store.revive,
+            lambda: store.roll_up(T + HOUR, 0),
+            lambda: store.forget_batches(2001),
+            lambda: store.forget_rejections(T),
+        ):
+            statements.clear()
+            go_on = Event()
+            held = store._database.run(lambda _, go_on=go_on: go_on.wait(10))  # type: ignore[misc]
+            work = [held, writes(), store.gaps()]
+            go_on.set()
+            for done in work:
+                await done
+            of_gaps = [
+                transaction.split("\n")[1:-1]
+                for transaction in "\n".join(statements).split("\nBEGIN")
+                if "FROM log_gaps" in transaction
+            ]
+            self.assertEqual([len(transaction) for transaction in of_gaps], [1], of_gaps)
+
     async def test_failure_leaves_nothing(self) -> None:
         """K-72: what cannot be committed is not counted in part."""
         store = await self.make_store()

@@ -649,6 +649,22 @@ class RebuildTests(AuditCase):
         self.assertEqual(self.total(), 9 + 3)
         self.assertEqual(self.audit()[1], [])
 
+    def test_tables_that_were_dropped(self) -> None:
+        """K-77: they are made again before the store is looked at."""
+        self.counted(1)
+        calls: list[str] = []
+        for name in ("revive", "snapshot"):
+            call: Callable[..., Deferred[None]] = getattr(self.store, name)
+
+            def noted(*of: Any, name: str = name, call: Any = call) -> Deferred[None]:
+                calls.append(name)
+                done: Deferred[None] = call(*of)
+                return done
+
+            setattr(self.store, name, noted)
+        self.rebuild()
+        self.assertEqual(calls, ["revive", "snapshot"])
+
     def test_at_the_epoch(self) -> None:
         """Point 6: rows of whatever time are made right."""
         self.counted(1)
