@@ -167,8 +167,8 @@ class Auditor:
         if trimmed is not None:
             by_retention = after <= trimmed
         else:
-            begins_after = extent.identity.begins_after if extent.identity is not None else 0
-            by_retention = not begins_after or after > begins_after
+            of = extent.identity
+            by_retention = of is None or not of.begins_after or after > of.begins_after
         return Coverage(after, extent.last, by_retention)
 
     async def _read_spool(self) -> None:
@@ -190,12 +190,11 @@ class Auditor:
 
     def _find_holes(self, extent: Extent, position: int, entries: Sequence[Entry]) -> None:
         """Find positions without an entry; only at the start of an epoch are they expected."""
-        if entries[-1].position - position == len(entries):
-            return
-        begins = extent.identity.epochs if extent.identity is not None else ()
+        assert extent.identity is not None
+        begins = {epoch.begins_after for epoch in extent.identity.epochs}
         for entry in entries:
             missing = range(position + 1, entry.position)
-            if missing and all(epoch.begins_after != missing[-1] for epoch in begins):
+            if missing and missing[-1] not in begins:
                 self._both.hole(missing[0], missing[-1])
             position = entry.position
 

@@ -502,6 +502,31 @@ class ReachTests(AuditCase):
         self.rebuild()
         self.assertEqual(self.rows(), before)
 
+    def test_positions_before_an_epoch(self) -> None:
+        """Point 1: those that a new epoch left out are no hole, also in the middle of a minute."""
+        identity = self.start().identity.with_epoch("two", 10)
+        self.append("b1", "alice")
+        self.append("b2", "alice")
+        self.count()
+        self.stop()
+        self.successResultOf(self.store.identify(Plan(identity, 2, 2, True)))
+        self.successResultOf(self.log.identify(identity))
+        self.assertEqual(self.start().identity, identity)
+        self.append("b3", "alice")
+        self.count()
+        found, rows = self.audit()
+        self.assertEqual((rows, found.skipped), ([], []))
+        self.assertEqual(found.compared, (1, 3, 3, 1, 11, T, T))
+
+    def test_how_far_a_trimmed_log_is_read(self) -> None:
+        """Point 6: the progress is that of what the log still holds."""
+        self.counted(5)
+        self.trim(3)
+        seen: list[tuple[str, float]] = []
+        self.audit(progress=lambda what, part: seen.append((what, part)))
+        parts = [part for what, part in seen if what == "Reading the log"]
+        self.assertEqual(parts, [0.0, 10 / 12, 1.0])
+
     def test_gap(self) -> None:
         """Point 1: positions that were lost before they were counted are told until accepted."""
         self.counted(1)
