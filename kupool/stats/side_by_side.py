@@ -116,7 +116,7 @@ class SideBySide:
         handle, name = tempfile.mkstemp(prefix="kupool-", suffix=".sqlite", dir=folder)
         os.close(handle)
         try:
-            connection = sqlite3.connect(name, isolation_level=None, check_same_thread=False)
+            connection = sqlite3.connect(name, isolation_level=None)
             for pragma in ("journal_mode=OFF", "synchronous=OFF", f"cache_size=-{CACHE}"):
                 connection.execute(f"PRAGMA {pragma}")
             connection.execute("PRAGMA locking_mode=EXCLUSIVE")

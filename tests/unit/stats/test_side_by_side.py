@@ -62,7 +62,7 @@ class FileTests(Case):
         self.patch(os, "unlink", refused)
         self.assertEqual(self.make(folder).differences(), 0)
         (file,) = folder.iterdir()
-        self.assertRegex(file.name, r"^kupool-[^.]*\.sqlite$")
+        self.assertRegex(file.name, r"^kupool-\w+\.sqlite$")
 
     def test_how_it_is_used(self) -> None:
         """Point 6: nothing waits for a disk, and 8 MiB are kept in memory."""

@@ -329,6 +329,22 @@ class SweepTests(SweepCase):
         self.begin(again)
         self.assertEqual(self.log.status().appended, 1)
 
+    def test_a_log_that_was_replaced(self) -> None:
+        """The mark names an entry of the newest epoch, also after a crash before there was one."""
+        for crashed in (False, True):
+            self.setUp()
+            self.begin()
+            self.append("b1", "alice")
+            self.successResultOf(Deferred.fromCoroutine(self.sweeper.stop()))
+            self.assertEqual(self.mark(), Mark(2, "b1"))
+            self.log = CopiedLog(self.clock)
+            if crashed:
+                self.crashed()
+            self.sweeper = self.make()
+            self.begin()
+            (note,) = self.successResultOf(self.log.read(0, 10))
+            self.assertEqual(self.mark(), Mark(3, note.entry_id))
+
     def test_poison(self) -> None:
         """What cannot be read holds nothing up, and is not the sweep's to put away."""
         self.begin()
