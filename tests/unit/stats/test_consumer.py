@@ -284,6 +284,20 @@ class OutageTests(ConsumerCase):
             for _ in range(14):
                 self.clock.advance(0.25)
 
+    def test_tries_again_between_two_commits(self) -> None:
+        """K-72: an interval after the failure, whenever the next commit would be."""
+        self.successResultOf(Deferred.fromCoroutine(self.consumer.stop()))
+        self.consumer = self.start(buffer=1)
+        self.store.broken = True
+        tried = []
+        for quarter in range(1, 9):
+            before = len(self.store.calls)
+            if quarter == 2:
+                self.append("b1", "alice")
+            self.clock.advance(0.25)
+            tried += [quarter / 4] * (len(self.store.calls) - before)
+        self.assertEqual(tried, [0.5, 1.5])
+
     def test_what_is_logged(self) -> None:
         """K-91: a trouble once, and its end once; a commit that succeeds says nothing."""
         self.assertEqual(self.consumer.problem, "")
@@ -442,31 +456,46 @@ class StopTests(ConsumerCase):
         self.assertEqual(self.log.status().depth, 2)
 
     def test_drain_that_is_slow(self) -> None:
-        """K-85: as long as something comes of it, it goes on."""
+        """K-85: as long as something comes of it, it goes on, whatever becomes of batches."""
         self.store.hanging = True
         self.append("b0", "alice")
         drained = self.drain(30, patience=3)
-        for n in range(1, 6):
+        later = (("b1", "alice"), *[("b0", "alice")] * 2, *[("b0", "mallory")] * 2)
+        for batch_id, username in later:
             self.run_for(2)
-            self.append(f"b{n}", "alice")
+            self.append(batch_id, username)
             self.store.waiting.pop().unpause()
         self.run_for(1)
         self.assertNoResult(drained)
         self.store.waiting.pop().unpause()
         self.run_for(1)
         self.assertIs(self.successResultOf(drained), True)
-        self.assertEqual(self.consumer.committed, 6)
+        consumer = self.consumer
+        self.assertEqual((consumer.committed, consumer.repeated, consumer.poisoned), (2, 2, 2))
+
+    def test_the_end_of_patience(self) -> None:
+        self.store.hanging = True
+        self.append("b0", "alice")
+        for _ in range(8):
+            self.clock.advance(0.25)
+        drained = self.drain(30, patience=3)
+        self.clock.advance(2.75)
+        self.assertNoResult(drained)
+        self.clock.advance(0.25)
+        self.assertIs(self.successResultOf(drained), False)
 
     def test_how_long_a_commit_takes(self) -> None:
         """K-91: a store that hangs fails nothing, so its commit is what tells."""
         self.assertEqual(self.consumer.committing, 0.0)
         self.store.hanging = True
         self.append("b1", "alice")
-        self.run_for(2)
-        self.consumer.flush()
-        began = self.consumer.committing
-        self.run_for(7)
-        self.assertAlmostEqual(self.consumer.committing, began + 7)
+        self.clock.advance(0.5)
+        self.assertEqual(self.consumer.committing, 0.0)
+        self.clock.advance(0.5)  # now it begins
+        for seconds in (1.0, 8.0):
+            self.clock.advance(seconds - self.consumer.committing)
+            self.consumer.flush()
+            self.assertEqual(self.consumer.committing, seconds)
         self.store.waiting.pop().unpause()
         self.assertEqual(self.consumer.committing, 0.0)
 

@@ -153,14 +153,24 @@ class CompareTests(Case):
         self.assertEqual(self.compare(both, 0, Coverage(1, 2, True)), [])
         self.assertEqual(both.skipped(), [Skipped("before the log begins", 1, T - 60, T - 60)])
 
+    def test_up_to_the_mark(self) -> None:
+        """Point 6: everything up to the mark is counted; what is above it is so by its id."""
+        both = self.make()
+        both.begin(SNAPSHOT)
+        both.batches(["b3"])
+        both.logged([BatchCounts(f"b{n}", b"", T, ["alice"], n) for n in (1, 2, 3)])
+        self.assertEqual(both.waiting_ids("", 10), ["b2"])
+
     def test_ranges_from_the_epoch_on(self) -> None:
         """Point 6: a range from 0 has no start, and one from a later second has."""
         both = self.make()
         both.begin(SNAPSHOT)
-        both.counts([MinuteCount("alice", "", minute, 1) for minute in (0, 60)])
+        both.counts([MinuteCount("alice", "", minute, 1) for minute in (-60, 0, 60)])
         for start, minutes in ((0, [0, 60]), (1, [60]), (0, [0, 60])):
             found = self.compare(both, start, Coverage(0, 0, True))
             self.assertEqual([row.minute for row in found], minutes)
+            skipped = [-60] if start == 0 else []  # no minute of KuPool's
+            self.assertEqual([minutes.first_minute for minutes in both.skipped()], skipped)
 
 
 class SnapshotTests(Case):

@@ -275,6 +275,53 @@ class SweepTests(SweepCase):
         self.successResultOf(begun)
         self.assertEqual(self.sweeper.concern, "")
 
+    def test_the_first_sweep_of_an_empty_log(self) -> None:
+        """Issue 11, point 10: nothing is left while it is made."""
+        said: list[str] = []
+        read = self.log.read
+
+        def reading(after: int, limit: int) -> Deferred[Sequence[Entry]]:
+            said.append(self.sweeper.concern)
+            return read(after, limit)
+
+        self.patch(self.log, "read", reading)
+        self.begin()
+        self.assertEqual(said, ["", ""])
+
+    def test_what_comes_meanwhile(self) -> None:
+        """It is left to the consumer and to the next sweep, unless the consumer has ended."""
+        self.begin()
+        read = self.log.read
+
+        def reading(after: int, limit: int) -> Deferred[Sequence[Entry]]:
+            self.patch(self.log, "read", read)
+            self.append("late", "bob")
+            return read(after, limit)
+
+        self.append("b1", "alice")
+        self.patch(self.log, "read", reading)
+        self.wait(65)
+        self.assertEqual(self.top(), {"alice": 1})
+        self.wait(65)
+        self.assertEqual(self.top(), {"alice": 1, "bob": 1})
+
+        def reading_at_the_stop(after: int, limit: int) -> Deferred[Sequence[Entry]]:
+            self.patch(self.log, "read", read)
+            self.append("last", "carol")
+            return read(after, limit)
+
+        self.patch(self.log, "read", reading_at_the_stop)
+        self.successResultOf(Deferred.fromCoroutine(self.sweeper.stop()))
+        self.assertEqual(self.top(), {"alice": 1, "bob": 1, "carol": 1})
+
+    def test_the_consumer_has_its_time_once(self) -> None:
+        """However much is missing, a sweep waits for it only once."""
+        self.begin()
+        for number in range(3 * CHUNK):
+            self.append(f"b{number}", "alice")
+        self.wait(63)
+        self.assertEqual(self.top(), {"alice": 3 * CHUNK})
+
     def test_a_sweep_that_finds_nothing_is_nobodys_concern(self) -> None:
         self.begin()
         for number in range(3 * CHUNK):
