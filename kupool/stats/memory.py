@@ -67,7 +67,7 @@ class MemoryStats:
                 for minute, span in self._spans.items()
             }
         if plan.resume != self._mark.position:
-            self._marks = [position for position in self._marks if position <= plan.resume]
+            self._marks = [position for position in self._marks if position < plan.resume]
             self._mark = Mark(plan.resume)
         if plan.gap is not None:
             self._gaps.append((plan.gap, plan.text))

@@ -80,6 +80,18 @@ class PositionContract:
         assert seen.snapshot is not None
         self.assertEqual(seen.snapshot.taken_over_before, 0)  # type: ignore[attr-defined]
 
+    async def test_a_plan_that_goes_back(self) -> None:
+        """The marks above it say no more what may be forgotten."""
+        store = await self.make_store()
+        equal = self.assertEqual  # type: ignore[attr-defined]
+        await store.identify(Plan(ONE, 0, 0, True))
+        for n in range(1, 7):
+            await store.apply([at(n * 1000)], {}, Mark(n * 1000, f"b{n * 1000}"))
+        await store.identify(Plan(TWO, 2000, 2000, False))
+        equal((await store.state()).mark.position, 2000)
+        equal(await store.forget_batches(9999), 1)
+        equal(list(await store.unapplied(["b1000", "b2000"])), ["b1000"])
+
     async def test_gaps(self) -> None:
         store = await self.make_store()
         equal = self.assertEqual  # type: ignore[attr-defined]
@@ -136,9 +148,13 @@ class PositionContract:
         """Minutes of the release before: what is known already stays."""
         store = await self.make_store()
         await store.identify(Plan(ONE, 10, 10, True, adopt=True))
-        await store.cover({T: 3, T + 60: 5})
+        await store.cover({T: 3, T + 60: 5, T + 120: 15})
         await store.cover({T: 9})
         await store.apply([at(12, minute=T)], {}, Mark(12, "b12"))
+        self.assertEqual(  # type: ignore[attr-defined]
+            sorted((await shown(store)).all_spans),
+            [(T, 3, 12), (T + 60, 5, 10), (T + 120, 15, 15)],
+        )
 
     async def test_retention_time(self) -> None:
         store = await self.make_store()
