@@ -131,6 +131,7 @@ class StatsContract:
             ("nobody", "", False),
         ):
             equal(await store.counted(name, worker), known)
+        equal([await store.counted(name) for name in ("alice", "rig2")], [True, False])
         equal(list(await store.series("alice", *EVER)), [(T, 3), (T + 60, 1), (T + 3600, 1)])
         equal(list(await store.series("alice", T, T + 60)), [(T, 3)])
         equal(list(await store.series("alice", *EVER, "rig1")), [(T, 2), (T + 3600, 1)])
