@@ -121,6 +121,14 @@ class PositionContract:
         await store.apply([at(2500)], {})
         equal(await store.forget_batches(4001), 1)
 
+    async def test_nothing_is_forgotten_without_two_marks(self) -> None:
+        store = await self.make_store()
+        equal = self.assertEqual  # type: ignore[attr-defined]
+        await store.identify(Plan(ONE, 0, 0, True))
+        await store.apply([at(0, "q"), at(1)], {})
+        equal(await store.forget_batches(1000), 0)
+        equal(list(await store.unapplied(["q", "b1"])), [])
+
     async def test_ids_from_a_queue_wait_for_two_marks(self) -> None:
         """What has no position is above the mark of its time, and below the second after."""
         store = await self.make_store()
