@@ -144,6 +144,10 @@ class StatsContract:
         equal(list(await store.top(1, T + 60, T + 120)), [("bob", 2)])
         equal(list(await store.top(2, T + 60, T + 120)), [("bob", 2), ("alice", 1)])
         equal(list(await store.top(0, *EVER)), [])
+        equal(list(await store.top(10, T, T + 60)), [("alice", 3), ("bob", 1)])
+        equal(list(await store.minutes(T, T + 60)), [(T, 2, 4)])
+        equal(list(await store.workers("alice", T, T + 3600)), [("rig1", 2), ("rig2", 1)])
+        equal(await store.worker_total("alice", "rig1", T, T + 3600), 2)
         equal(
             list(await store.minutes(T, T + 3601)),
             [(T, 2, 4), (T + 60, 3, 4), (T + 3600, 1, 1)],

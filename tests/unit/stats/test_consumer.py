@@ -460,7 +460,7 @@ class StopTests(ConsumerCase):
         self.store.hanging = True
         self.append("b0", "alice")
         drained = self.drain(30, patience=3)
-        later = (("b1", "alice"), *[("b0", "alice")] * 2, *[("b0", "mallory")] * 2)
+        later = (("b1", "alice"), *[("b0", "alice")] * 2, *[("b0", "mallory")] * 3)
         for batch_id, username in later:
             self.run_for(2)
             self.append(batch_id, username)
@@ -471,7 +471,7 @@ class StopTests(ConsumerCase):
         self.run_for(1)
         self.assertIs(self.successResultOf(drained), True)
         consumer = self.consumer
-        self.assertEqual((consumer.committed, consumer.repeated, consumer.poisoned), (2, 2, 2))
+        self.assertEqual((consumer.committed, consumer.repeated, consumer.poisoned), (2, 2, 3))
 
     def test_the_end_of_patience(self) -> None:
         self.store.hanging = True
@@ -492,10 +492,10 @@ class StopTests(ConsumerCase):
         self.clock.advance(0.5)
         self.assertEqual(self.consumer.committing, 0.0)
         self.clock.advance(0.5)  # now it begins
-        for seconds in (1.0, 8.0):
-            self.clock.advance(seconds - self.consumer.committing)
+        for seconds, committing in ((1.0, 1.0), (7.0, 8.0)):
+            self.clock.advance(seconds)
             self.consumer.flush()
-            self.assertEqual(self.consumer.committing, seconds)
+            self.assertEqual(self.consumer.committing, committing)
         self.store.waiting.pop().unpause()
         self.assertEqual(self.consumer.committing, 0.0)
 
