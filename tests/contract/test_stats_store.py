@@ -522,6 +522,14 @@ class SqliteStatsTests(StatsContract, TestCase):
             go_on.set()
             await held
 
+    async def test_without_a_connection_for_queries(self) -> None:
+        """It counts and answers by one connection then, as a command does."""
+        store = SqliteStats(Database(the_reactor(), Path(self.mktemp()), "store"))
+        await store.open()
+        self.addCleanup(store.close)
+        await self.fill(store)
+        self.assertEqual(await store.total(*EVER), 9)
+
     async def test_reopen(self) -> None:
         """K-72, K-53: counts and the ids of batches outlive the process."""
         store = await self.make_store()
