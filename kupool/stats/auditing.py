@@ -81,7 +81,7 @@ class Rebuilt(NamedTuple):
 
 
 class Auditor:
-    """Compares a log and a store; a daemon may be using both.
+    """Compares a log and a store, once; a daemon may be using both.
 
     ``spool`` is the spool before the log, if there is one. Without a ``clock`` the audit does not
     wait: batches that are not counted yet are reported as such at once.
@@ -113,7 +113,6 @@ class Auditor:
         Raises :class:`NotComparable`.
         """
         both = self._both
-        self._unreadable = 0
         extent = await self._extent()
         if self._spool is not None:
             await self._read_spool()
@@ -168,8 +167,8 @@ class Auditor:
         if trimmed is not None:
             by_retention = after <= trimmed
         else:
-            begins_after = extent.identity.begins_after if extent.identity is not None else 0
-            by_retention = not begins_after or after > begins_after
+            of = extent.identity
+            by_retention = of is None or not of.begins_after or after > of.begins_after
         return Coverage(after, extent.last, by_retention)
 
     async def _read_spool(self) -> None:
@@ -191,12 +190,11 @@ class Auditor:
 
     def _find_holes(self, extent: Extent, position: int, entries: Sequence[Entry]) -> None:
         """Find positions without an entry; only at the start of an epoch are they expected."""
-        if entries[-1].position - position == len(entries):
-            return
-        begins = extent.identity.epochs if extent.identity is not None else ()
+        assert extent.identity is not None
+        begins = {epoch.begins_after for epoch in extent.identity.epochs}
         for entry in entries:
             missing = range(position + 1, entry.position)
-            if missing and all(epoch.begins_after != missing[-1] for epoch in begins):
+            if missing and missing[-1] not in begins:
                 self._both.hole(missing[0], missing[-1])
             position = entry.position
 
@@ -212,11 +210,13 @@ class Auditor:
             size = sum(len(entry.body) for entry in entries) // len(entries) + 1
             limit = min(max(BYTES_AT_ONCE // size, 1), ENTRIES_AT_ONCE, 2 * limit)
 
-    def _folded(self, entries: Sequence[Entry]) -> list[BatchCounts]:
+    def _folded(
+        self, entries: Sequence[Entry], fold: Callable[[bytes, int], BatchCounts] = read_entry
+    ) -> list[BatchCounts]:
         batches = []
         for entry in entries:
             try:
-                batch = read_entry(entry.body, entry.position)
+                batch = fold(entry.body, entry.position)
             except PoisonBatch:
                 self._unreadable += 1
                 continue
@@ -272,11 +272,8 @@ class Auditor:
         first, last = self._both.waiting_positions()
         counted = 0
         async for entries in self._entries(max(first - 1, snapshot.forgotten), last):
-            batches = [
-                fold_entry(entry.body, entry.position)
-                for entry in entries
-                if entry.position <= last and self._both.is_waiting(entry.entry_id)
-            ]
+            folded = self._folded(entries, fold_entry)
+            batches = [batch for batch in folded if self._both.is_waiting(batch.batch_id)]
             if batches:
                 counted += (await self._store.apply(batches, {})).new
                 self._both.counted_since(batch.batch_id for batch in batches)

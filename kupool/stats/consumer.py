@@ -187,6 +187,11 @@ class StatsConsumer:
         return len(self._pending)
 
     @property
+    def _done(self) -> int:
+        """Batches that the log need not deliver again."""
+        return self.committed + self.repeated + self.poisoned
+
+    @property
     def committing(self) -> float:
         """Seconds since the running commit began; 0 if none is running."""
         return self._clock.seconds() - self._began if self._busy else 0.0
@@ -199,15 +204,14 @@ class StatsConsumer:
         start.
         """
         self._cancel_retry()  # a last attempt, even if it is too early for one
-        came, moved = -1, self._clock.seconds()
+        came, moved = self._done, self._clock.seconds()
         while self._source is not None and self._clock.seconds() < deadline:
             self.flush()
             depth = self._source.status().depth
             if not (self._busy or self._pending or self._rejections or depth):
                 return True
-            done = self.committed + self.repeated + self.poisoned
-            if done > came:
-                came, moved = done, self._clock.seconds()
+            if self._done > came:
+                came, moved = self._done, self._clock.seconds()
             elif self._clock.seconds() - moved >= patience:
                 return False
             await deferLater(self._clock, 0.02)

@@ -10,7 +10,7 @@ from zope.interface import implementer
 
 from kupool.log import Gap, Identity, Mark, Plan, StoreState
 from kupool.stats import Applied, BatchCounts, IStatsStore, MinuteCount, Rejection
-from kupool.stats.fold import DAY, HOUR, as_rows, fold_rows
+from kupool.stats.fold import DAY, HOUR, fold_rows
 from kupool.stats.positions import NOWHERE, Span, spans
 from kupool.stats.snapshot import IVisitor, MinuteSpan, Snapshot, Superseded
 
@@ -67,7 +67,7 @@ class MemoryStats:
                 for minute, span in self._spans.items()
             }
         if plan.resume != self._mark.position:
-            self._marks = [position for position in self._marks if position <= plan.resume]
+            self._marks = [position for position in self._marks if position < plan.resume]
             self._mark = Mark(plan.resume)
         if plan.gap is not None:
             self._gaps.append((plan.gap, plan.text))
@@ -233,11 +233,6 @@ class MemoryStats:
                 found[rejection.username, rejection.code] += count
         ranked = sorted(found.items(), key=lambda item: (-item[1], item[0]))
         return succeed([(user, code, count) for (user, code), count in ranked])
-
-    def rows(self, start: int, end: int) -> Deferred[Sequence[MinuteCount]]:
-        """Return the per-minute rows in a range, sorted."""
-        chosen = Counter({k: n for k, n in self._minutes.items() if n and start <= k[2] < end})
-        return succeed(as_rows(chosen))
 
     def rolled_up_before(self) -> Deferred[int]:
         """Return the minute before which the per-minute rows have been rolled up."""

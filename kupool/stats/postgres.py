@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import secrets
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
+from uuid import uuid4
 
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThreadPool
@@ -25,9 +25,6 @@ from kupool.storage.postgres import PostgresDatabase
 
 #: The most names that are counted on the reactor at once; more are counted in a thread.
 FOLD_AT_ONCE = 5000
-
-#: Rows fetched at once.
-FETCH = 2000
 
 
 class _Attempt(NamedTuple):
@@ -50,7 +47,7 @@ class PostgresStats:
 
     def __init__(self, database: PostgresDatabase) -> None:
         self._database = database
-        self._process = secrets.token_hex(16)
+        self._process = uuid4().hex
         self._serial = 0
         self._attempt: _Attempt | None = None
         #: Rejections counted by attempts that seemed to fail; the caller does not know yet.

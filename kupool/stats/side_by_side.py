@@ -116,7 +116,7 @@ class SideBySide:
         handle, name = tempfile.mkstemp(prefix="kupool-", suffix=".sqlite", dir=folder)
         os.close(handle)
         try:
-            connection = sqlite3.connect(name, isolation_level=None, check_same_thread=False)
+            connection = sqlite3.connect(name, isolation_level=None)
             for pragma in ("journal_mode=OFF", "synchronous=OFF", f"cache_size=-{CACHE}"):
                 connection.execute(f"PRAGMA {pragma}")
             connection.execute("PRAGMA locking_mode=EXCLUSIVE")
@@ -251,10 +251,11 @@ class SideBySide:
         """Return the first and the last position of a waiting batch in the log; 0 if there is
         none.
         """
-        row = self._connection.execute(
-            "SELECT min(position), max(position) FROM waiting WHERE position > 0"
+        first, last = self._connection.execute(
+            "SELECT coalesce(min(position), 0), coalesce(max(position), 0) FROM waiting "
+            "WHERE position > 0"
         ).fetchone()
-        return row[0] or 0, row[1] or 0
+        return first, last
 
     def waiting(self) -> UncountedBatches:
         """Return how many batches wait to be counted."""

@@ -59,6 +59,9 @@ class PositionContract:
         equal((await store.state()).mark, Mark(2, "b2"))
         await store.apply([], {}, Mark(9, "b9"))
         equal((await store.state()).mark, Mark(9, "b9"))
+        # An entry at the same position does not replace the one that was counted.
+        await store.apply([], {}, Mark(9, "other"))
+        equal((await store.state()).mark, Mark(9, "b9"))
 
     async def test_a_plan_sets_the_mark(self) -> None:
         store = await self.make_store()
@@ -67,6 +70,27 @@ class PositionContract:
         await store.identify(Plan(TWO, 4, 4, False, gap=Gap(5, 6), text="lost"))
         state = await store.state()
         self.assertEqual(state, StoreState(TWO, Mark(4), 0, True))  # type: ignore[attr-defined]
+
+    async def test_a_store_that_counted_before_it_knew_its_log(self) -> None:
+        """Its rows are its own, and not those of others."""
+        store = await self.make_store()
+        await store.apply([at(1)], {})
+        await store.identify(Plan(ONE, 0, 0, True, adopt=True))
+        seen = await shown(store)
+        assert seen.snapshot is not None
+        self.assertEqual(seen.snapshot.taken_over_before, 0)  # type: ignore[attr-defined]
+
+    async def test_a_plan_that_goes_back(self) -> None:
+        """The marks above it say no more what may be forgotten."""
+        store = await self.make_store()
+        equal = self.assertEqual  # type: ignore[attr-defined]
+        await store.identify(Plan(ONE, 0, 0, True))
+        for n in range(1, 7):
+            await store.apply([at(n * 1000)], {}, Mark(n * 1000, f"b{n * 1000}"))
+        await store.identify(Plan(TWO, 2000, 2000, False))
+        equal((await store.state()).mark.position, 2000)
+        equal(await store.forget_batches(9999), 1)
+        equal(list(await store.unapplied(["b1000", "b2000"])), ["b1000"])
 
     async def test_gaps(self) -> None:
         store = await self.make_store()
@@ -93,6 +117,17 @@ class PositionContract:
         equal(list(await store.unapplied(names)), names[:3])
         equal(await store.forget_batches(4001), 0)
         equal((await store.state()).mark, Mark(6000, "b6000"))
+        # One that comes late is forgotten the next time.
+        await store.apply([at(2500)], {})
+        equal(await store.forget_batches(4001), 1)
+
+    async def test_nothing_is_forgotten_without_two_marks(self) -> None:
+        store = await self.make_store()
+        equal = self.assertEqual  # type: ignore[attr-defined]
+        await store.identify(Plan(ONE, 0, 0, True))
+        await store.apply([at(0, "q"), at(1)], {})
+        equal(await store.forget_batches(1000), 0)
+        equal(list(await store.unapplied(["q", "b1"])), [])
 
     async def test_ids_from_a_queue_wait_for_two_marks(self) -> None:
         """What has no position is above the mark of its time, and below the second after."""
@@ -121,9 +156,13 @@ class PositionContract:
         """Minutes of the release before: what is known already stays."""
         store = await self.make_store()
         await store.identify(Plan(ONE, 10, 10, True, adopt=True))
-        await store.cover({T: 3, T + 60: 5})
+        await store.cover({T: 3, T + 60: 5, T + 120: 15})
         await store.cover({T: 9})
         await store.apply([at(12, minute=T)], {}, Mark(12, "b12"))
+        self.assertEqual(  # type: ignore[attr-defined]
+            sorted((await shown(store)).all_spans),
+            [(T, 3, 12), (T + 60, 5, 10), (T + 120, 15, 15)],
+        )
 
     async def test_retention_time(self) -> None:
         store = await self.make_store()
@@ -174,15 +213,27 @@ class SqlitePositionTests(PositionContract, TestCase):
         self.assertEqual(list(await self.spans()), [T + HOUR])
 
     async def test_few_marks_are_kept(self) -> None:
-        """A mark each second would be half a million in a week."""
+        """The newest, and one for a thousand positions: one each second would be half a million in
+        a week.
+        """
         store = await self.make_store()
-        for n in range(1, 5000, 10):
-            await store.apply([], {}, Mark(n, "x"))
+        for position in (1, 500, 999, 1000, 1001, 1002, 2001, 2002):
+            await store.apply([], {}, Mark(position, "x"))
         rows: Any = await self.database.run(
             lambda c: c.execute("SELECT position FROM log_marks ORDER BY 1").fetchall()
         )
-        self.assertLess(len(rows), 10)
-        self.assertEqual(rows[-1], (4991,))
+        self.assertEqual(rows, [(1,), (1001,), (2001,), (2002,)])
+
+    async def test_marks_before_what_the_log_dropped(self) -> None:
+        """They are dropped with the ids that they were kept for."""
+        store = await self.make_store()
+        for position in (1000, 2000, 3000, 4000):
+            await store.apply([], {}, Mark(position, "x"))
+        await store.forget_batches(3001)
+        rows: Any = await self.database.run(
+            lambda c: c.execute("SELECT position FROM log_marks ORDER BY 1").fetchall()
+        )
+        self.assertEqual(rows, [(2000,), (3000,), (4000,)])
 
     async def test_rows_of_others(self) -> None:
         """A table that held rows before us keeps them: they are ahead of what we count."""

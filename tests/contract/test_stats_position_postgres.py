@@ -6,7 +6,7 @@ from typing import Any
 
 from twisted.trial.unittest import TestCase
 
-from kupool.log import Mark, Plan
+from kupool.log import Gap, Mark, Plan
 from kupool.stats import postgres_writes
 from kupool.stats.postgres import PostgresStats
 from kupool.storage.postgres import PostgresDatabase
@@ -66,13 +66,23 @@ class PostgresPositionTests(PositionContract, TestCase):
         self.assertEqual(list(self.spans()), [T + HOUR])
 
     async def test_few_marks_are_kept(self) -> None:
-        """A mark each second would be half a million in a week."""
+        """The newest, and one for a thousand positions: one each second would be half a million in
+        a week.
+        """
         store = await self.make_store()
-        for n in range(1, 5000, 50):
-            await store.apply([], {}, Mark(n, "x"))
+        for position in (1, 500, 999, 1000, 1001, 1002, 2001, 2002):
+            await store.apply([], {}, Mark(position, "x"))
         rows = self.sql("SELECT position FROM log_marks ORDER BY 1")
-        self.assertLess(len(rows), 10)
-        self.assertEqual(rows[-1], (4951,))
+        self.assertEqual(rows, [(1,), (1001,), (2001,), (2002,)])
+
+    async def test_marks_before_what_the_log_dropped(self) -> None:
+        """They are dropped with the ids that they were kept for."""
+        store = await self.make_store()
+        for position in (1000, 2000, 3000, 4000):
+            await store.apply([], {}, Mark(position, "x"))
+        await store.forget_batches(3001)
+        rows = self.sql("SELECT position FROM log_marks ORDER BY 1")
+        self.assertEqual(rows, [(2000,), (3000,), (4000,)])
 
     async def test_rows_of_others(self) -> None:
         """A table that held rows before us keeps them: they are ahead of what we count."""
@@ -85,6 +95,12 @@ class PostgresPositionTests(PositionContract, TestCase):
         await store.apply([at(1)], {}, Mark(1, "b1"))
         await store.identify(Plan(TWO, 1, 1, True))
         self.assertEqual(self.sql("SELECT taken_over_before FROM pool_identity"), before)
+
+    async def test_a_long_reason(self) -> None:
+        """As much of it is kept as its column holds."""
+        store = await self.make_store()
+        await store.identify(Plan(ONE, 2, 2, True, gap=Gap(1, 2), text="x" * 300))
+        self.assertEqual(list(await store.gaps()), [(Gap(1, 2), "x" * 255)])
 
     async def test_outlives_the_process(self) -> None:
         store = await self.make_store()

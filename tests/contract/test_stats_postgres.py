@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from threading import get_ident
 from typing import Any
 
 import psycopg2
@@ -9,7 +11,9 @@ from twisted.internet.defer import gatherResults
 from twisted.trial.unittest import TestCase
 
 from kupool.log import Mark
-from kupool.stats import MinuteCount, Rejection, postgres_writes
+from kupool.stats import BatchCounts, MinuteCount, Rejection, postgres_writes
+from kupool.stats import postgres as postgres_stats
+from kupool.stats.fold import fold_rows
 from kupool.stats.postgres import PostgresStats
 from kupool.stats.snapshot import Snapshot
 from kupool.storage.postgres import DatabaseUnavailable, PostgresDatabase, database
@@ -45,10 +49,12 @@ class PostgresStatsTests(StatsContract, TestCase):
         from kupool.storage.postgres.link import WatchedCursor
 
         statements: list[str] = []
+        self.traced_values: list[Any] = []
         execute = WatchedCursor.execute
 
         def traced(cursor: Any, query: str, values: Any = None) -> Any:
             statements.append(query)
+            self.traced_values.append(values)
             return execute(cursor, query, values)
 
         self.patch(WatchedCursor, "execute", traced)
@@ -192,6 +198,51 @@ class PostgresStatsTests(StatsContract, TestCase):
         self.assertEqual(await store.total(*EVER), 2)
         self.assertEqual(list(await store.rejections(*EVER)), [("alice", 23, 1)])
 
+    async def test_a_commit_whose_answer_is_lost(self) -> None:
+        """K-75: its rejections come again, and count once; the same ones later count again."""
+        store = await self.make_store()
+        count = store._database.count
+
+        async def lost(work: Any) -> Any:
+            await count(work)
+            raise DatabaseUnavailable("the answer was lost")
+
+        rejected = {Rejection("alice", 23, T): 2}
+        for counted in (2, 4, 6):
+            store._database.count = lost  # type: ignore[method-assign, assignment]
+            with self.assertRaises(DatabaseUnavailable):
+                await store.apply([], rejected)
+            store._database.count = count  # type: ignore[method-assign]
+            await store.apply([], rejected)
+            self.assertEqual(list(await store.rejections(*EVER)), [("alice", 23, counted)])
+
+    async def test_rejections_behind_a_lost_answer(self) -> None:
+        """K-75: those that came meanwhile count as well."""
+        store = await self.make_store()
+        count = store._database.count
+
+        async def lost(work: Any) -> Any:
+            await count(work)
+            raise DatabaseUnavailable("the answer was lost")
+
+        one = Rejection("alice", 23, T)
+        store._database.count = lost  # type: ignore[method-assign, assignment]
+        with self.assertRaises(DatabaseUnavailable):
+            await store.apply([], {one: 2})
+        store._database.count = count  # type: ignore[method-assign]
+        await store.apply([], {one: 3, Rejection("bob", 23, T): 1})
+        await store.apply([], {one: 5})
+        self.assertEqual(list(await store.rejections(*EVER)), [("alice", 23, 8), ("bob", 23, 1)])
+
+    async def test_rows_that_no_daemon_writes(self) -> None:
+        """Point 6: whatever somebody put into the table is shown, if it has a time at all."""
+        store = await self.make_store()
+        self.sql(
+            "INSERT INTO submissions VALUES ('mallory', '1969-12-31 23:59:00', 3), "
+            "('mallory', 'infinity', 4), ('mallory', '-infinity', 5) RETURNING 1"
+        )
+        self.assertEqual(await rows_of(store), [MinuteCount("mallory", "", -60, 3)])
+
     async def test_old_processes_are_forgotten(self) -> None:
         """K-76: what was kept for a process that is long gone is dropped with the rejections."""
         store = await self.make_store()
@@ -229,6 +280,53 @@ class PostgresStatsTests(StatsContract, TestCase):
         await self.test_correct()
         await self.test_queries()
         await self.test_conflict()
+
+    async def test_how_much_is_in_a_statement_and_in_a_transaction(self) -> None:
+        """K-76: 2,000 rows are written by a statement, and 5,000 rolled up in a transaction."""
+        store = await self.make_store()
+        names = [f"u{n}" for n in range(5000)]
+        statements = self.traced()
+        await store.apply([batch("b1", T, *names)], {})
+        self.assertEqual(len([s for s in statements if s.startswith("INSERT INTO sub")]), 3)
+        await store.apply([batch("b2", T, *names[:2001])], {})
+        self.assertEqual(len([s for s in statements if s.startswith("INSERT INTO sub")]), 5)
+        statements.clear()
+        self.assertEqual(await store.roll_up(T + 3600, 0), 5000)
+        # Twice for the users, once for the workers.
+        self.assertEqual(len([s for s in statements if s.startswith("WITH old")]), 3)
+
+    async def test_what_excludes_what(self) -> None:
+        """K-76, K-77: no process rolls up or corrects beside another, nor counts while one
+        corrects. Releases that run side by side take the same lock.
+        """
+        store = await self.make_store()
+        statements = self.traced()
+        values = self.traced_values
+        await store.roll_up(T + DAY, 0)
+        await store.correct([], 0)
+        taken = [
+            (statement, of)
+            for statement, of in zip(statements, values, strict=True)
+            if statement.startswith(("SELECT pg_advisory", "LOCK"))
+        ]
+        lock = ("SELECT pg_advisory_xact_lock(%s)", (int.from_bytes(b"kupool\x01"),))
+        tables = ("applied_batches", "submissions", "worker_submissions")
+        locked = [(f"LOCK TABLE {table} IN EXCLUSIVE MODE", None) for table in tables]
+        self.assertEqual(taken, [lock, lock, lock, *locked])
+
+    async def test_where_names_are_counted(self) -> None:
+        """K-71: 5,000 on the reactor, and more in a thread beside it."""
+        store = await self.make_store()
+        threads: list[int] = []
+
+        def folding(batches: Sequence[BatchCounts]) -> Any:
+            threads.append(get_ident())
+            return fold_rows(batches)
+
+        self.patch(postgres_stats, "fold_rows", folding)
+        for names in (5000, 5001):
+            await store.apply([batch(f"b{names}", T, *["alice"] * names)], {})
+        self.assertEqual([thread == get_ident() for thread in threads], [True, False])
 
     async def test_many_names(self) -> None:
         """K-71: a commit of more names than are folded at once is as any other."""

@@ -6,7 +6,10 @@ An engine is added by a subclass of :class:`StatsContract` that makes stores.
 from __future__ import annotations
 
 import os
+import sqlite3
 import time
+from collections.abc import Sequence
+from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
 from threading import Event
@@ -68,6 +71,7 @@ class StatsContract:
             equal(list(found), [])
         equal(await store.rolled_up_before(), 0)
         equal(await store.apply([], {}), (0, 0, []))
+        equal(await store.apply([], {Rejection("alice", 23, T): 1}), (0, 0, []))
 
     async def test_ten_thousand_in_a_minute(self) -> None:
         """K-68: stored value plus delta, again and again: 10,000 are 10,000."""
@@ -129,6 +133,7 @@ class StatsContract:
             ("nobody", "", False),
         ):
             equal(await store.counted(name, worker), known)
+        equal([await store.counted(name) for name in ("alice", "rig2")], [True, False])
         equal(list(await store.series("alice", *EVER)), [(T, 3), (T + 60, 1), (T + 3600, 1)])
         equal(list(await store.series("alice", T, T + 60)), [(T, 3)])
         equal(list(await store.series("alice", *EVER, "rig1")), [(T, 2), (T + 3600, 1)])
@@ -139,6 +144,10 @@ class StatsContract:
         equal(list(await store.top(1, T + 60, T + 120)), [("bob", 2)])
         equal(list(await store.top(2, T + 60, T + 120)), [("bob", 2), ("alice", 1)])
         equal(list(await store.top(0, *EVER)), [])
+        equal(list(await store.top(10, T, T + 60)), [("alice", 3), ("bob", 1)])
+        equal(list(await store.minutes(T, T + 60)), [(T, 2, 4)])
+        equal(list(await store.workers("alice", T, T + 3600)), [("rig1", 2), ("rig2", 1)])
+        equal(await store.worker_total("alice", "rig1", T, T + 3600), 2)
         equal(
             list(await store.minutes(T, T + 3601)),
             [(T, 2, 4), (T + 60, 3, 4), (T + 3600, 1, 1)],
@@ -177,6 +186,36 @@ class StatsContract:
         equal(await store.total(T + 60, T), 0)
         equal(await store.count("alice", 10**30), 0)
         equal(await store.count("alice", -1), 0)
+
+    async def test_ranks_of_equal_counts(self) -> None:
+        """K-73: they are in the order of their names, and of the codes."""
+        store = await self.make_store()
+        rejected = (("zoe", 23), ("bob", 26), ("bob", 23))
+        await store.apply(
+            [batch("b1", T, "zoe.b", "zoe.a", "bob", "bob")],
+            {Rejection(name, code, T): 1 for name, code in rejected},
+        )
+        equal = self.assertEqual  # type: ignore[attr-defined]
+        equal(list(await store.top(10, *EVER)), [("bob", 2), ("zoe", 2)])
+        equal(list(await store.workers("zoe", *EVER)), [("a", 1), ("b", 1)])
+        equal(list(await store.rejections(*EVER)), [("bob", 23, 1), ("bob", 26, 1), ("zoe", 23, 1)])
+
+    async def test_the_first_and_the_last_second(self) -> None:
+        """K-73: they are counted as any other, and a range may begin and end there."""
+        store = await self.make_store()
+        last = 253_402_300_799  # of the year 9999
+        await store.apply([batch("b1", 0, "alice"), batch("b2", last, "alice", "alice")], {})
+        equal = self.assertEqual  # type: ignore[attr-defined]
+        equal([await store.count("alice", at) for at in (0, 1, last)], [1, 0, 2])
+        equal(await store.total(0, 1), 1)
+        one, two = MinuteCount("alice", "", 0, 1), MinuteCount("alice", "", last, 2)
+        for start, end, rows in (
+            (0, last + 1, [one, two]),
+            (0, last, [one]),
+            (1, last + 1, [two]),
+            (1, last, []),
+        ):
+            equal(await rows_of(store, start, end), rows)
 
     async def test_names(self) -> None:
         """K-70: a name is a value, whatever is in it."""
@@ -329,6 +368,20 @@ class StatsContract:
         await store.apply([], {}, Mark(4000))
         equal((await shown(store)).batch_ids, ["late"])
 
+    async def test_snapshot_in_pieces(self) -> None:
+        """Point 6: a store on disk shows 2,000 rows at a time."""
+        store = await self.make_store()
+        await store.apply([batch("b1", T, *(f"u{n}" for n in range(2001)))], {})
+        pieces: list[int] = []
+
+        class Pieces(Gathered):
+            def counts(self, rows: Sequence[MinuteCount]) -> None:
+                pieces.append(len(rows))
+
+        await store.snapshot(Pieces(), *EVER)
+        expected = [2000, 1] if self.durable else [2001]
+        self.assertEqual(pieces, expected)  # type: ignore[attr-defined]
+
     async def test_snapshot_of_a_range(self) -> None:
         store = await self.make_store()
         equal = self.assertEqual  # type: ignore[attr-defined]
@@ -365,6 +418,15 @@ class StatsContract:
         }
         del expected["bob", "", T + 60]
         equal(after, expected)
+        for name, worker, known in (("zoe", "", True), ("zoe", "x", True), ("nobody", "", False)):
+            equal(await store.counted(name, worker), known)
+
+    async def test_correct_by_one(self) -> None:
+        """Point 6: the least that can be missing."""
+        store = await self.make_store()
+        row = MinuteCount("alice", "rig1", T, 1)
+        await store.correct([row], 0)
+        self.assertEqual(await rows_of(store), [row])  # type: ignore[attr-defined]
 
     async def test_superseded(self) -> None:
         """Point 6: of two that looked at the same, the second corrects nothing."""
@@ -460,6 +522,14 @@ class SqliteStatsTests(StatsContract, TestCase):
             go_on.set()
             await held
 
+    async def test_without_a_connection_for_queries(self) -> None:
+        """It counts and answers by one connection then, as a command does."""
+        store = SqliteStats(Database(the_reactor(), Path(self.mktemp()), "store"))
+        await store.open()
+        self.addCleanup(store.close)
+        await self.fill(store)
+        self.assertEqual(await store.total(*EVER), 9)
+
     async def test_reopen(self) -> None:
         """K-72, K-53: counts and the ids of batches outlive the process."""
         store = await self.make_store()
@@ -490,6 +560,37 @@ class SqliteStatsTests(StatsContract, TestCase):
         self.assertEqual(len(begun), 2)  # the other is for turning the trace off
         self.assertEqual(len(counted), 2)
         self.assertEqual([s for s in statements if s.startswith(("CREATE", "ALTER"))], [])
+
+    async def test_a_transaction_of_its_own(self) -> None:
+        """K-72: what writes the counts shares no transaction, so that no failure undoes it."""
+        store = await self.make_store()
+        statements: list[str] = []
+        await store._database.run(lambda c: c.set_trace_callback(statements.append))
+        plan = Plan(Identity("pool", (Epoch("one", 0),)), 0, 0, True)
+        for position in (1000, 2000, 3000):
+            await store.apply([], {}, Mark(position, "x"))
+        for writes in (
+            lambda: store.identify(plan),
+            lambda: store.apply([batch("b1", T, "alice")], {}),
+            lambda: store.correct([MinuteCount("alice", "", T, 1)], 0),
+            store.revive,
+            lambda: store.roll_up(T + HOUR, 0),
+            lambda: store.forget_batches(2001),
+            lambda: store.forget_rejections(T),
+        ):
+            statements.clear()
+            go_on = Event()
+            held = store._database.run(lambda _, go_on=go_on: go_on.wait(10))  # type: ignore[misc]
+            work = [held, writes(), store.gaps()]
+            go_on.set()
+            for done in work:
+                await done
+            of_gaps = [
+                transaction.split("\n")[1:-1]
+                for transaction in "\n".join(statements).split("\nBEGIN")
+                if "FROM log_gaps" in transaction
+            ]
+            self.assertEqual([len(transaction) for transaction in of_gaps], [1], of_gaps)
 
     async def test_failure_leaves_nothing(self) -> None:
         """K-72: what cannot be committed is not counted in part."""
@@ -550,22 +651,63 @@ class SqliteStatsTests(StatsContract, TestCase):
         """Point 6: what is shown is of one moment, while counting goes on."""
         store = await self.make_store()
         await self.fill(store)
-        test, counted = self, list[Any]()
+        path = self.path
 
         class Slow(Gathered):
             def begin(self, snapshot: Snapshot) -> None:
                 super().begin(snapshot)
-                counted.append(test.fill_more(store))
+                with closing(sqlite3.connect(path)) as counter, counter:
+                    counter.execute("UPDATE submissions SET submission_count = 77")
+                    counter.execute("DELETE FROM worker_submissions")
 
-        slow = Slow()
+        before, slow = await rows_of(store), Slow()
         await store.snapshot(slow, *EVER)
-        await counted[0]
-        self.assertEqual(len(slow.rows), 10)
-        self.assertNotIn("more", slow.batch_ids)
-        self.assertEqual(await store.count("alice", T), 4)
+        self.assertEqual(sorted(slow.rows), before)
+        self.assertEqual(await store.count("alice", T), 77)
 
-    def fill_more(self, store: Any) -> Any:
-        return store.apply([batch("more", T, "alice")], {})
+    def results(self, store: SqliteStats) -> list[Any]:
+        """Return a list that gets the result of each transaction from now on."""
+        results: list[Any] = []
+        run = store._database.run
+
+        def running(*of: Any, **named: Any) -> Any:
+            return run(*of, **named).addCallback(noted)
+
+        def noted(result: Any) -> Any:
+            results.append(result)
+            return result
+
+        self.patch(store._database, "run", running)
+        return results
+
+    async def test_how_many_rows_are_rolled_up_at_once(self) -> None:
+        """K-76: 5,000 in a transaction, so that counting waits for moments only."""
+        store = await self.make_store()
+        await store.apply([batch("b1", T, *(f"u{n}" for n in range(5001)))], {})
+        results = self.results(store)
+        self.assertEqual(await store.roll_up(T + HOUR, 0), 5001)
+        self.assertEqual(results, [5000, 1, 0])  # users, and no workers
+
+    async def test_how_many_ids_are_forgotten_at_once(self) -> None:
+        """K-76: as many as rows that are rolled up."""
+        store = await self.make_store()
+        batches = [batch(f"b{n}", T, "alice")._replace(position=n) for n in range(1, 5002)]
+        await store.apply(batches, {}, Mark(5001, "b5001"))
+        await store.apply([], {}, Mark(7000, "x"))
+        results = self.results(store)
+        self.assertEqual(await store.forget_batches(7001), 5001)
+        self.assertEqual(results[1:], [5000, 1])
+
+    async def test_times_of_rolled_up_rows(self) -> None:
+        """K-76: they are written as the minutes are."""
+        store = await self.make_store()
+        await store.apply([batch("b1", T + HOUR + 60, "alice")], {})
+        await store.roll_up(T + DAY, 0)
+        hours = await self.query(store, "SELECT timestamp FROM submissions_hour")
+        self.assertEqual(hours, [("2027-01-16 01:00:00",)])
+        await store.roll_up(T + DAY, T + DAY)
+        days = await self.query(store, "SELECT timestamp FROM submissions_day")
+        self.assertEqual(days, [("2027-01-16 00:00:00",)])
 
     async def test_roll_up_in_chunks(self) -> None:
         """K-76: a large roll-up takes several transactions, and loses nothing."""

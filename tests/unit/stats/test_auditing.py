@@ -12,15 +12,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from kupool.log import Entry, Plan, reconcile
 from kupool.log.memory import MemoryLog
 from kupool.stats import MinuteCount
-from kupool.stats.auditing import (
-    BYTES_AT_ONCE,
-    ENTRIES_AT_ONCE,
-    Audit,
-    Auditor,
-    NotComparable,
-    Rebuilt,
-)
+from kupool.stats.auditing import Audit, Auditor, NotComparable, Rebuilt
 from kupool.stats.consumer import StatsConsumer
+from kupool.stats.fold import fold_entry
 from kupool.stats.memory import MemoryStats
 from kupool.stats.side_by_side import LOST, ROLLED_UP, TRIMMED, UNKNOWN, Difference, SideBySide
 from kupool.stats.snapshot import Superseded
@@ -98,6 +92,19 @@ class AuditCase(SynchronousTestCase):
         rows = list(both.difference_rows())
         self.assertEqual(found.differences, len(rows))
         return found, rows
+
+    def reads(self) -> list[tuple[int, int]]:
+        """Return a list that gets position and limit of each read of the log from now on."""
+        reads: list[tuple[int, int]] = []
+        read = self.log.read
+
+        def reading(after: int, limit: int) -> Deferred[Sequence[Entry]]:
+            reads.append((after, limit))
+            found: Deferred[Sequence[Entry]] = read(after, limit)
+            return found
+
+        self.log.read = reading
+        return reads
 
     def rebuild(self, **of: Any) -> Rebuilt:
         auditor = Auditor(self.log, self.store, self.both(), **of)
@@ -190,18 +197,19 @@ class AuditTests(AuditCase):
         """Point 6: what waits in a spool is acknowledged, too; once counted it is not missed."""
         self.counted(1)
         entries = [
-            Entry(7, "b0-0", T, body("b0-0", T, ["alice.rig1", "alice", "bob"])),
-            Entry(8, "spooled", T, body("spooled", T, ["alice"])),
+            Entry(1, "spooled", T, body("spooled", T, ["alice"])),
+            Entry(2, "b0-0", T, body("b0-0", T, ["alice.rig1", "alice", "bob"])),
+            Entry(3, "later", T, body("later", T, ["alice", "bob"])),
         ]
 
         class Spool:
             def read_spool(self, after: int, limit: int) -> Deferred[list[Entry]]:
-                assert limit <= ENTRIES_AT_ONCE
+                assert limit <= 100
                 return succeed([entry for entry in entries if entry.position > after][:limit])
 
         spool: Any = Spool()
         found, rows = self.audit(spool=spool)
-        self.assertEqual((rows, found.waiting), ([], (1, 1, 1)))
+        self.assertEqual((rows, found.waiting), ([], (2, 3, 2)))
 
     def test_repeated_and_unreadable(self) -> None:
         """K-53, K-80: repeated batches count once, poison not at all, notes are no batches."""
@@ -232,46 +240,144 @@ class AuditTests(AuditCase):
     def test_many(self) -> None:
         """Point 6: the log is read in pieces, with the progress told."""
         self.start()
-        for n in range(ENTRIES_AT_ONCE * 2 + 10):
+        for n in range(2010):
             self.append(f"b{n}", "alice")
         self.count()
-        sizes: list[int] = []
+        reads = self.reads()
         seen: list[tuple[str, float]] = []
-        read = self.log.read
-
-        def reading(after: int, limit: int) -> Deferred[Sequence[Entry]]:
-            sizes.append(limit)
-            found: Deferred[Sequence[Entry]] = read(after, limit)
-            return found
-
-        self.log.read = reading
         found, rows = self.audit(progress=lambda what, part: seen.append((what, part)))
-        self.assertEqual((rows, found.compared.batches), ([], ENTRIES_AT_ONCE * 2 + 10))
-        self.assertLessEqual(max(sizes), ENTRIES_AT_ONCE)
-        parts = [part for what, part in seen if what == "Reading the log"]
-        self.assertEqual((parts, parts[-1]), (sorted(parts), 1.0))
-        self.assertAlmostEqual(parts[1], sizes[0] / (ENTRIES_AT_ONCE * 2 + 10))
+        self.assertEqual((rows, found.compared.batches), ([], 2010))
+        self.assertEqual([limit for _, limit in reads], [10, 20, 40, 80, 160, 320, 640, 1000])
+        parts = [part * 2010 for what, part in seen if what == "Reading the log"]
+        for part, position in zip(parts, (0, 10, 30, 70, 150, 310, 630, 1270, 2010), strict=True):
+            self.assertAlmostEqual(part, position)
         self.assertEqual(seen[-1], ("Comparing", 1.0))
 
-    def test_large_batches(self) -> None:
-        """Point 6: no more is in memory at once than what is meant to be."""
+    def test_one_entry(self) -> None:
+        """Point 6: the least of a log is read wholly, too."""
         self.start()
-        names = [f"user-with-a-long-name-{number}" for number in range(1000)]
-        for n in range(200):
-            self.append(f"b{n}", *names)
-        size = len(body("b0", T, names))
-        limits: list[int] = []
+        self.append("b1", "alice")
+        self.count()
+        seen: list[tuple[str, float]] = []
+        self.audit(progress=lambda what, part: seen.append((what, part)))
+        self.assertEqual(
+            seen, [("Reading the log", 0.0), ("Reading the log", 1.0), ("Comparing", 1.0)]
+        )
+
+    def test_a_log_that_grows(self) -> None:
+        """Point 6: no more than the whole is read."""
+        self.counted(1)
+        self.stop()
         read = self.log.read
 
         def reading(after: int, limit: int) -> Deferred[Sequence[Entry]]:
-            limits.append(limit)
+            self.append("late", "alice")
             found: Deferred[Sequence[Entry]] = read(after, limit)
             return found
 
         self.log.read = reading
-        self.audit()
-        self.assertLessEqual(max(limits) * size, BYTES_AT_ONCE)
-        self.assertGreater(max(limits) * size, BYTES_AT_ONCE // 2)
+        seen: list[tuple[str, float]] = []
+        self.audit(progress=lambda what, part: seen.append((what, part)))
+        self.assertEqual(seen[:2], [("Reading the log", 0.0), ("Reading the log", 1.0)])
+
+    def test_large_entries(self) -> None:
+        """Point 6: about 2 MiB are in memory at once, and at least one entry."""
+        # A byte less in each, and twenty would do.
+        for size, limits in ((104_857, [10, 19, 19]), (3 << 20, [10, 1, 1])):
+            self.setUp()
+            self.start()
+            for n in range(sum(limits)):
+                self.successResultOf(self.log.append(f"b{n}", b"x" * size))
+            reads = self.reads()
+            self.audit()
+            self.assertEqual([limit for _, limit in reads], limits)
+
+    def test_compared_in_pieces(self) -> None:
+        """Point 6: the daemon works on between one hour and the next."""
+        self.counted(61)
+        seen: list[tuple[str, float]] = []
+        auditor = Auditor(
+            self.log, self.store, self.both(), self.clock,
+            progress=lambda what, part: seen.append((what, part)),
+        )  # fmt: skip
+        auditing = Deferred.fromCoroutine(auditor.audit(*EVER))
+        self.assertEqual(seen[-1], ("Comparing", 60 / 61))
+        self.assertNoResult(auditing)
+        self.clock.advance(0)
+        self.assertEqual(seen[-1], ("Comparing", 1.0))
+        self.successResultOf(auditing)
+
+
+class PatienceTests(AuditCase):
+    """K-77: what a daemon is about to count is waited for, as long as it counts."""
+
+    def looks(self) -> list[float]:
+        """Return a list that gets the seconds from now to each question to the store."""
+        looks: list[float] = []
+        unapplied, began = self.store.unapplied, self.clock.seconds()
+
+        def looking(ids: Sequence[str]) -> Deferred[Sequence[str]]:
+            looks.append(self.clock.seconds() - began)
+            found: Deferred[Sequence[str]] = unapplied(ids)
+            return found
+
+        self.store.unapplied = looking
+        return looks
+
+    def wait(self, seconds: float) -> None:
+        for _ in range(int(seconds * 4)):
+            self.clock.advance(0.25)
+
+    def auditing(self, **of: Any) -> Deferred[Audit]:
+        auditor = Auditor(self.log, self.store, self.both(), self.clock, **of)
+        return Deferred.fromCoroutine(auditor.audit(*EVER))
+
+    def test_nobody_counts(self) -> None:
+        """It looks four times a second, and for five seconds."""
+        self.counted(1)
+        self.stop()
+        self.append("b1", "alice")
+        looks = self.looks()
+        auditing = self.auditing()
+        self.wait(10)
+        self.assertEqual(looks, [quarter / 4 for quarter in range(21)])
+        self.assertEqual(self.successResultOf(auditing).waiting.batches, 1)
+
+    def test_somebody_counts_slowly(self) -> None:
+        """It waits for five more seconds whenever some were counted."""
+        self.counted(1)
+        self.stop()
+        for name in ("b1", "b2", "b3"):
+            self.append(name, "alice")
+        looks = self.looks()
+        auditing = self.auditing()
+        for name in ("b1", "b2"):
+            self.wait(4.75)
+            counts = fold_entry(body(name, self.now(), ["alice"]))
+            self.successResultOf(self.store.apply([counts], {}))
+        self.wait(10)
+        self.assertEqual(looks, [quarter / 4 for quarter in range(60)])
+        self.assertEqual(self.successResultOf(auditing).waiting.batches, 1)
+
+    def test_without_a_clock(self) -> None:
+        """It looks once, for a thousand batches at a time, whatever their ids are."""
+        self.counted(1)
+        self.stop()
+        names = [" first", *(f"b{n}" for n in range(1000))]
+        for name in names:
+            self.append(name, "alice")
+        asked: list[list[str]] = []
+        unapplied = self.store.unapplied
+
+        def looking(ids: Sequence[str]) -> Deferred[Sequence[str]]:
+            asked.append(list(ids))
+            found: Deferred[Sequence[str]] = unapplied(ids)
+            return found
+
+        self.store.unapplied = looking
+        self.assertEqual(self.audit()[0].waiting.batches, 1001)
+        self.assertEqual([len(ids) for ids in asked], [1000, 1])
+        self.assertEqual([name for ids in asked for name in ids], sorted(names))
 
 
 class ReachTests(AuditCase):
@@ -297,6 +403,7 @@ class ReachTests(AuditCase):
         self.assertTrue(found.beyond)
         found, _ = self.audit(start=T + 120)
         self.assertEqual((found.beyond, found.compared.minutes), (False, 3))
+        self.assertEqual([self.audit(start)[0].beyond for start in (0, 1)], [False, True])
 
     def test_trimmed_while_reading(self) -> None:
         """K-76: what a trim takes away on the way is no difference."""
@@ -333,6 +440,11 @@ class ReachTests(AuditCase):
         self.assertEqual((found.lost, found.beyond), (False, False))
         found, _ = self.audit(start=T)
         self.assertTrue(found.beyond)
+        found, _ = self.audit(start=T + 3600)
+        self.assertFalse(found.beyond)
+        self.trim(180)  # nothing of that time is left anywhere
+        found, _ = self.audit(start=T + 3540)
+        self.assertEqual((found.skipped, found.beyond), ([], True))
 
     def test_log_gone(self) -> None:
         """Point 1: where the log is another one now, what it does not hold is lost."""
@@ -390,6 +502,31 @@ class ReachTests(AuditCase):
         self.rebuild()
         self.assertEqual(self.rows(), before)
 
+    def test_positions_before_an_epoch(self) -> None:
+        """Point 1: those that a new epoch left out are no hole, also in the middle of a minute."""
+        identity = self.start().identity.with_epoch("two", 10)
+        self.append("b1", "alice")
+        self.append("b2", "alice")
+        self.count()
+        self.stop()
+        self.successResultOf(self.store.identify(Plan(identity, 2, 2, True)))
+        self.successResultOf(self.log.identify(identity))
+        self.assertEqual(self.start().identity, identity)
+        self.append("b3", "alice")
+        self.count()
+        found, rows = self.audit()
+        self.assertEqual((rows, found.skipped), ([], []))
+        self.assertEqual(found.compared, (1, 3, 3, 1, 11, T, T))
+
+    def test_how_far_a_trimmed_log_is_read(self) -> None:
+        """Point 6: the progress is that of what the log still holds."""
+        self.counted(5)
+        self.trim(3)
+        seen: list[tuple[str, float]] = []
+        self.audit(progress=lambda what, part: seen.append((what, part)))
+        parts = [part for what, part in seen if what == "Reading the log"]
+        self.assertEqual(parts, [0.0, 10 / 12, 1.0])
+
     def test_gap(self) -> None:
         """Point 1: positions that were lost before they were counted are told until accepted."""
         self.counted(1)
@@ -433,6 +570,28 @@ class ReachTests(AuditCase):
         self.log.trimmed = lambda: succeed(None)
         self.start()
         self.assertTrue(self.audit()[0].lost)
+
+    def test_a_later_epoch_that_was_trimmed(self) -> None:
+        """Point 1: what is gone before an epoch is lost, and what is gone of it was dropped."""
+        for entries, reason, last in ((6, LOST, T + 60), (7, TRIMMED, T + 240)):
+            self.setUp()
+            self.counted(2)
+            copy = MemoryLog(self.clock, self.now)
+            copy._entries, copy._last = list(self.log._entries), self.log._last
+            copy._identity = self.log._identity
+            self.minutes(2, "c")
+            self.count()
+            self.stop()
+            self.log = copy
+            self.assertEqual(self.start().identity.begins_after, 12)
+            self.minutes(2, "d")
+            self.count()
+            self.trim(entries)
+            self.log.trimmed = lambda: succeed(None)
+            found, rows = self.audit()
+            self.assertEqual(rows, [])
+            gone = [skipped for skipped in found.skipped if skipped.reason == reason]
+            self.assertEqual((gone[0].first_minute, gone[-1].last_minute >= last), (T, True))
 
 
 class RebuildTests(AuditCase):
@@ -483,6 +642,61 @@ class RebuildTests(AuditCase):
         self.start()
         self.assertEqual(self.total(), 27)
         self.assertEqual(self.audit()[0].compared.batches, 9)
+
+    def test_where_the_missing_ones_are_read(self) -> None:
+        """Point 6: from the first of them on; not at all if none is missing."""
+        self.counted(2)
+        self.stop()
+        reads = self.reads()
+        self.rebuild()
+        self.assertEqual([after for after, _ in reads], [0])
+        self.minutes(1, "c")
+        reads.clear()
+        self.rebuild()
+        self.assertEqual([after for after, _ in reads], [0, 6])
+
+    def test_what_strangers_put_between(self) -> None:
+        """K-80: a batch is counted by its own id, and an unreadable entry is passed over, whatever
+        ids their entries have.
+        """
+        self.counted(1)
+        self.stop()
+        self.append("b1", "alice")
+        for name, content in (
+            ("b1", b"poison"),
+            ("stranger", body("b2", self.now(), ["alice"])),
+            ("b2", b"poison"),
+        ):
+            self.successResultOf(self.log.append(name, content))
+        self.append("b3", "alice")
+        done = self.rebuild()
+        self.assertEqual((done.counted, done.waiting.batches), (3, 0))
+        self.assertEqual(self.total(), 9 + 3)
+        self.assertEqual(self.audit()[1], [])
+
+    def test_tables_that_were_dropped(self) -> None:
+        """K-77: they are made again before the store is looked at."""
+        self.counted(1)
+        calls: list[str] = []
+        for name in ("revive", "snapshot"):
+            call: Callable[..., Deferred[None]] = getattr(self.store, name)
+
+            def noted(*of: Any, name: str = name, call: Any = call) -> Deferred[None]:
+                calls.append(name)
+                done: Deferred[None] = call(*of)
+                return done
+
+            setattr(self.store, name, noted)
+        self.rebuild()
+        self.assertEqual(calls, ["revive", "snapshot"])
+
+    def test_at_the_epoch(self) -> None:
+        """Point 6: rows of whatever time are made right."""
+        self.counted(1)
+        before = self.rows()
+        self.store._minutes["mallory", "", 0] = 5
+        self.assertEqual(self.rebuild().corrected, 1)
+        self.assertEqual(self.rows(), before)
 
     def test_counted_meanwhile(self) -> None:
         """Point 6: what a daemon counts between the look and the correction stays right."""

@@ -284,6 +284,20 @@ class OutageTests(ConsumerCase):
             for _ in range(14):
                 self.clock.advance(0.25)
 
+    def test_tries_again_between_two_commits(self) -> None:
+        """K-72: an interval after the failure, whenever the next commit would be."""
+        self.successResultOf(Deferred.fromCoroutine(self.consumer.stop()))
+        self.consumer = self.start(buffer=1)
+        self.store.broken = True
+        tried = []
+        for quarter in range(1, 9):
+            before = len(self.store.calls)
+            if quarter == 2:
+                self.append("b1", "alice")
+            self.clock.advance(0.25)
+            tried += [quarter / 4] * (len(self.store.calls) - before)
+        self.assertEqual(tried, [0.5, 1.5])
+
     def test_what_is_logged(self) -> None:
         """K-91: a trouble once, and its end once; a commit that succeeds says nothing."""
         self.assertEqual(self.consumer.problem, "")
@@ -305,9 +319,12 @@ class OutageTests(ConsumerCase):
         """K-72: tries grow rarer, to one in thirty seconds."""
         self.store.broken = True
         self.append("b1", "alice")
-        self.run_for(600)
-        self.assertLess(len(self.store.calls), 30)
-        self.assertGreater(len(self.store.calls), 15)
+        tried = []
+        for second in range(1, 150):
+            before = len(self.store.calls)
+            self.clock.advance(1.0)
+            tried += [second] * (len(self.store.calls) - before)
+        self.assertEqual(tried, [1, 2, 4, 8, 16, 32, 62, 92, 122])
 
     def test_rejections_are_bounded(self) -> None:
         """K-75: during an outage new rejections stay where they are bounded."""
@@ -384,6 +401,18 @@ class StopTests(ConsumerCase):
         self.assertEqual(self.total(), 300)
         self.assertEqual(len(self.successResultOf(self.store.rejections(*EVER))), 1)
 
+    def test_how_soon_a_drain_ends(self) -> None:
+        """K-85: fifty times a second it is looked whether all is committed."""
+        self.store.hanging = True
+        self.append("b1", "alice")
+        self.run_for(2)
+        drained = self.drain(5)
+        self.store.waiting.pop().unpause()
+        self.clock.advance(0.015)
+        self.assertNoResult(drained)
+        self.clock.advance(0.01)
+        self.assertIs(self.successResultOf(drained), True)
+
     def test_drain_before_the_start(self) -> None:
         """K-85: a stop in the middle of a start has nothing to wait for."""
         consumer = StatsConsumer(self.clock, self.store)
@@ -427,31 +456,46 @@ class StopTests(ConsumerCase):
         self.assertEqual(self.log.status().depth, 2)
 
     def test_drain_that_is_slow(self) -> None:
-        """K-85: as long as something comes of it, it goes on."""
+        """K-85: as long as something comes of it, it goes on, whatever becomes of batches."""
         self.store.hanging = True
         self.append("b0", "alice")
         drained = self.drain(30, patience=3)
-        for n in range(1, 6):
+        later = (("b1", "alice"), *[("b0", "alice")] * 2, *[("b0", "mallory")] * 3)
+        for batch_id, username in later:
             self.run_for(2)
-            self.append(f"b{n}", "alice")
+            self.append(batch_id, username)
             self.store.waiting.pop().unpause()
         self.run_for(1)
         self.assertNoResult(drained)
         self.store.waiting.pop().unpause()
         self.run_for(1)
         self.assertIs(self.successResultOf(drained), True)
-        self.assertEqual(self.consumer.committed, 6)
+        consumer = self.consumer
+        self.assertEqual((consumer.committed, consumer.repeated, consumer.poisoned), (2, 2, 3))
+
+    def test_the_end_of_patience(self) -> None:
+        self.store.hanging = True
+        self.append("b0", "alice")
+        for _ in range(8):
+            self.clock.advance(0.25)
+        drained = self.drain(30, patience=3)
+        self.clock.advance(2.75)
+        self.assertNoResult(drained)
+        self.clock.advance(0.25)
+        self.assertIs(self.successResultOf(drained), False)
 
     def test_how_long_a_commit_takes(self) -> None:
         """K-91: a store that hangs fails nothing, so its commit is what tells."""
         self.assertEqual(self.consumer.committing, 0.0)
         self.store.hanging = True
         self.append("b1", "alice")
-        self.run_for(2)
-        self.consumer.flush()
-        began = self.consumer.committing
-        self.run_for(7)
-        self.assertAlmostEqual(self.consumer.committing, began + 7)
+        self.clock.advance(0.5)
+        self.assertEqual(self.consumer.committing, 0.0)
+        self.clock.advance(0.5)  # now it begins
+        for seconds, committing in ((1.0, 1.0), (7.0, 8.0)):
+            self.clock.advance(seconds)
+            self.consumer.flush()
+            self.assertEqual(self.consumer.committing, committing)
         self.store.waiting.pop().unpause()
         self.assertEqual(self.consumer.committing, 0.0)
 

@@ -10,16 +10,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.stats import BatchCounts, MinuteCount
-from kupool.stats.fold import (
-    END_OF_TIME,
-    MAX_ID,
-    MAX_NAME,
-    as_rows,
-    fold_entry,
-    fold_rows,
-    read_entry,
-    roll_ups,
-)
+from kupool.stats.fold import as_rows, fold_entry, fold_rows, read_entry, roll_ups
 from kupool.wire.batches import VERSION, Batch, PoisonBatch, encode_batch
 
 T = 1_800_000_000
@@ -49,6 +40,7 @@ class EntryTests(SynchronousTestCase):
         counts = fold_entry(made)
         self.assertEqual((counts.batch_id, counts.minute, counts.usernames), ("b1", T, ["a", "b"]))
         self.assertEqual(len(counts.digest), 32)
+        self.assertEqual((counts.position, counts.earlier), (0, False))
 
     def test_digest(self) -> None:
         """K-80: other content has another digest."""
@@ -91,12 +83,18 @@ class EntryTests(SynchronousTestCase):
         """K-80: what a store can just keep is counted."""
         for good in (
             body(at=0),
-            body(at=END_OF_TIME - 1),
-            body(batch="x" * MAX_ID),
-            body(usernames=["a" * MAX_NAME, "b"]),
+            body(at=253_402_300_799_999),  # the last of the year 9999
+            body(batch="x"),
+            body(batch="x" * 64),
+            body(usernames=["a" * 255, "b"]),
         ):
             self.assertEqual(len(fold_entry(good).usernames), 2)
-        self.assertRaises(PoisonBatch, fold_entry, body(at=END_OF_TIME))
+        for bad in (
+            body(at=253_402_300_800_000),
+            body(batch="x" * 65),
+            body(usernames=["a" * 256, "b"]),
+        ):
+            self.assertRaises(PoisonBatch, fold_entry, bad)
 
     def test_characters_that_no_store_keeps(self) -> None:
         """K-80: a NUL in a name is poison, and its escape as text is not."""

@@ -44,3 +44,4 @@ class SpanTests(SynchronousTestCase):
 
     def test_a_batch_without_submissions(self) -> None:
         self.assertEqual(spans([batch(7, usernames=())], 100), {})
+        self.assertEqual(spans([batch(7, usernames=()), batch(8)], 100), {MINUTE: Span(7, 8)})

@@ -191,3 +191,5 @@ class RetentionClockTests(SynchronousTestCase):
             clock = RetentionClock(NOW, NOW, 0.0)
             clock.tick(wall, 1.0)
             self.assertEqual(clock.seconds, followed)
+            # So it is with what was counted before.
+            self.assertEqual(RetentionClock(None, NOW, 0.0, wall).seconds, followed)

@@ -275,6 +275,53 @@ class SweepTests(SweepCase):
         self.successResultOf(begun)
         self.assertEqual(self.sweeper.concern, "")
 
+    def test_the_first_sweep_of_an_empty_log(self) -> None:
+        """Issue 11, point 10: nothing is left while it is made."""
+        said: list[str] = []
+        read = self.log.read
+
+        def reading(after: int, limit: int) -> Deferred[Sequence[Entry]]:
+            said.append(self.sweeper.concern)
+            return read(after, limit)
+
+        self.patch(self.log, "read", reading)
+        self.begin()
+        self.assertEqual(said, ["", ""])
+
+    def test_what_comes_meanwhile(self) -> None:
+        """It is left to the consumer and to the next sweep, unless the consumer has ended."""
+        self.begin()
+        read = self.log.read
+
+        def reading(after: int, limit: int) -> Deferred[Sequence[Entry]]:
+            self.patch(self.log, "read", read)
+            self.append("late", "bob")
+            return read(after, limit)
+
+        self.append("b1", "alice")
+        self.patch(self.log, "read", reading)
+        self.wait(65)
+        self.assertEqual(self.top(), {"alice": 1})
+        self.wait(65)
+        self.assertEqual(self.top(), {"alice": 1, "bob": 1})
+
+        def reading_at_the_stop(after: int, limit: int) -> Deferred[Sequence[Entry]]:
+            self.patch(self.log, "read", read)
+            self.append("last", "carol")
+            return read(after, limit)
+
+        self.patch(self.log, "read", reading_at_the_stop)
+        self.successResultOf(Deferred.fromCoroutine(self.sweeper.stop()))
+        self.assertEqual(self.top(), {"alice": 1, "bob": 1, "carol": 1})
+
+    def test_the_consumer_has_its_time_once(self) -> None:
+        """However much is missing, a sweep waits for it only once."""
+        self.begin()
+        for number in range(3 * CHUNK):
+            self.append(f"b{number}", "alice")
+        self.wait(63)
+        self.assertEqual(self.top(), {"alice": 3 * CHUNK})
+
     def test_a_sweep_that_finds_nothing_is_nobodys_concern(self) -> None:
         self.begin()
         for number in range(3 * CHUNK):
@@ -328,6 +375,22 @@ class SweepTests(SweepCase):
         again = self.make()
         self.begin(again)
         self.assertEqual(self.log.status().appended, 1)
+
+    def test_a_log_that_was_replaced(self) -> None:
+        """The mark names an entry of the newest epoch, also after a crash before there was one."""
+        for crashed in (False, True):
+            self.setUp()
+            self.begin()
+            self.append("b1", "alice")
+            self.successResultOf(Deferred.fromCoroutine(self.sweeper.stop()))
+            self.assertEqual(self.mark(), Mark(2, "b1"))
+            self.log = CopiedLog(self.clock)
+            if crashed:
+                self.crashed()
+            self.sweeper = self.make()
+            self.begin()
+            (note,) = self.successResultOf(self.log.read(0, 10))
+            self.assertEqual(self.mark(), Mark(3, note.entry_id))
 
     def test_poison(self) -> None:
         """What cannot be read holds nothing up, and is not the sweep's to put away."""
