@@ -1,0 +1,117 @@
+"""The errors of topics; each text says what was wrong, and what to do. Pure."""
+
+from __future__ import annotations
+
+
+class TopicError(Exception):
+    """The base of the errors of topics."""
+
+
+class InvalidTopic(TopicError):
+    """The name or the settings of a topic are not valid."""
+
+
+class TopicExists(TopicError):
+    """There is a topic of this name already."""
+
+    def __init__(self, topic: str) -> None:
+        super().__init__(f"topic {topic} exists already: choose another name")
+
+
+class UnknownTopic(TopicError):
+    """There is no topic of this name."""
+
+    def __init__(self, topic: str) -> None:
+        super().__init__(f"there is no topic {topic:.255}: create it first")
+
+
+class UnknownPartition(TopicError):
+    """The topic has no partition of this number."""
+
+    def __init__(self, topic: str, partition: int, partitions: int) -> None:
+        super().__init__(
+            f"topic {topic} has no partition {partition}: it has {partitions}, the first is 0"
+        )
+
+
+class TooManyTopics(TopicError):
+    """No more topics may be created."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(f"there are {most} topics already: delete one, or raise max_topics")
+
+
+class OffsetOutOfRange(TopicError):
+    """The offset is below the oldest record of the partition; has the valid range.
+
+    ``low`` is the offset of the oldest record, ``high`` that of the next one to be written.
+    """
+
+    def __init__(self, topic: str, partition: int, offset: int, *, low: int, high: int) -> None:
+        super().__init__(
+            f"partition {partition} of topic {topic} has no offset {offset}: read from {low} "
+            f"(the oldest) to {high} (the next)"
+        )
+        self.low = low
+        self.high = high
+
+
+class RecordTooLarge(TopicError):
+    """A record is larger than the topic permits; nothing of its batch was stored."""
+
+    def __init__(self, topic: str, size: int, most: int) -> None:
+        super().__init__(
+            f"a record of {size} bytes is too large for topic {topic}: it takes {most} "
+            "(max_record of its settings)"
+        )
+
+
+class PartitionFull(TopicError):
+    """The partition has used all its offsets."""
+
+    def __init__(self, topic: str, partition: int) -> None:
+        super().__init__(
+            f"partition {partition} of topic {topic} has used all its offsets: use another topic"
+        )
+
+
+class CorruptBatch(TopicError):
+    """A batch cannot be read; the text says why."""
+
+
+class UnknownCodec(TopicError):
+    """There is no compression of this name."""
+
+
+class SequenceTooOld(TopicError):
+    """A producer repeats a batch that is so old that its offset is forgotten.
+
+    It was written, or the producer has used the sequence number twice.
+    """
+
+    def __init__(self, producer: str, sequence: int, oldest: int) -> None:
+        super().__init__(
+            f"producer {producer:.64} sent sequence {sequence} again, the oldest that is "
+            f"remembered is {oldest}: it was written before, continue with a new number"
+        )
+
+
+class TopicsUnavailable(TopicError):
+    """The engine cannot take or return records now; nothing of the batch was stored."""
+
+
+__all__ = [
+    "CorruptBatch",
+    "InvalidTopic",
+    "OffsetOutOfRange",
+    "PartitionFull",
+    "RecordTooLarge",
+    "SequenceTooOld",
+    "TooManyTopics",
+    "TopicError",
+    "TopicExists",
+    "TopicsUnavailable",
+    "UnknownCodec",
+    "UnknownPartition",
+    "UnknownTopic",
+]

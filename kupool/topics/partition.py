@@ -1,0 +1,15 @@
+"""A partition of a topic. Pure."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Partition(NamedTuple):
+    """A partition of a topic; the first has number 0."""
+
+    topic: str
+    number: int
+
+
+__all__ = ["Partition"]
