@@ -66,6 +66,16 @@ class RecordTooLarge(TopicError):
         )
 
 
+class BatchTooLarge(TopicError):
+    """Records with a stamp are too many or too large for one batch; nothing was stored."""
+
+    def __init__(self, topic: str, partition: int, *, records: int, size: int) -> None:
+        super().__init__(
+            f"too much at once for partition {partition} of topic {topic}: with a producer's "
+            f"sequence number {records} records of together {size} bytes are taken; send fewer"
+        )
+
+
 class PartitionFull(TopicError):
     """The partition has used all its offsets."""
 
@@ -101,6 +111,7 @@ class TopicsUnavailable(TopicError):
 
 
 __all__ = [
+    "BatchTooLarge",
     "CorruptBatch",
     "InvalidTopic",
     "OffsetOutOfRange",

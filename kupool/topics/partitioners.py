@@ -49,6 +49,11 @@ class Partitioner:
         self._random = random if name == "random" else None
         self._turn = 0
 
+    @property
+    def by_key(self) -> bool:
+        """Whether records of a key always go to the same partition."""
+        return self._hash is not None
+
     def choose(self, key: bytes | None, partitions: int) -> int:
         """Return the number of a partition, from 0 to ``partitions`` - 1."""
         if self._random is not None:
