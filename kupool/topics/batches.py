@@ -3,16 +3,17 @@
 A batch is the byte 1, which is the version; then the CRC-32 of all that follows, in four bytes,
 big-endian; then a MessagePack array::
 
-    [id, codec, count, size, payload]
+    [id, time, codec, count, size, payload]
 
-``id`` is unique: a reader drops a batch that it has seen. ``payload`` is compressed with ``codec``,
-and has ``size`` bytes before that. Decompressed it is a MessagePack array of ``count`` records,
-each an array::
+``id`` is unique: a reader drops a batch that it has seen. ``time`` is when it was written, in
+milliseconds since the epoch. ``payload`` is compressed with ``codec``, and has ``size`` bytes
+before that. Decompressed it is a MessagePack array of ``count`` records, each an array::
 
-    [timestamp, key or nil, value, headers or nil]
+    [value, key or nil, headers, timestamp or nil]
 
-``timestamp`` is in milliseconds since the epoch, ``key`` and ``value`` are binary, ``headers`` a
-map of texts. The record at index ``i`` has the offset of the batch plus ``i``.
+``value`` and ``key`` are binary, ``headers`` is a map of texts, and ``timestamp`` in milliseconds
+since the epoch; without one, that of the batch is meant. The record at index ``i`` has the offset
+of the batch plus ``i``.
 """
 
 from __future__ import annotations
@@ -52,17 +53,11 @@ class Compression:
 
 class _RecordBatch(msgspec.Struct, array_like=True, frozen=True, gc=False):
     batch_id: str
+    time: int
     codec: str
     count: int
     size: int
     payload: bytes
-
-
-class _Stored(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    timestamp: int
-    key: bytes | None
-    value: bytes
-    headers: dict[str, str] | None
 
 
 class RecordCodec:
@@ -72,7 +67,7 @@ class RecordCodec:
         self._most = most_bytes
         self._encode = msgspec.msgpack.Encoder().encode
         self._batch = msgspec.msgpack.Decoder(_RecordBatch).decode
-        self._records = msgspec.msgpack.Decoder(list[_Stored]).decode
+        self._records = msgspec.msgpack.Decoder(list[NewRecord]).decode
 
     def encode(
         self, records: Sequence[NewRecord], batch_id: str, now: int, compression: Compression
@@ -82,23 +77,13 @@ class RecordCodec:
         """
         if not 0 < len(records) <= MOST_RECORDS:
             raise ValueError(f"a batch has 1 to {MOST_RECORDS} records, not {len(records)}")
-        plain = self._encode(
-            [
-                _Stored(
-                    now if record.timestamp is None else record.timestamp,
-                    record.key,
-                    record.value,
-                    dict(record.headers) or None,
-                )
-                for record in records
-            ]
-        )
+        plain = self._encode(records)
         codec, payload = PLAIN, plain
         if len(plain) >= compression.threshold and compression.codec != PLAIN:
             smaller = compress(compression.codec, plain)
             if len(smaller) < len(plain):
                 codec, payload = compression.codec, smaller
-        body = self._encode(_RecordBatch(batch_id, codec, len(records), len(plain), payload))
+        body = self._encode(_RecordBatch(batch_id, now, codec, len(records), len(plain), payload))
         return _HEAD.pack(VERSION, crc32(body)) + body
 
     def decode(self, body: bytes, base: int) -> tuple[str, list[Record]]:
@@ -127,8 +112,15 @@ class RecordCodec:
             raise CorruptBatch(f"its records cannot be read: {error}") from None
         if len(found) != batch.count:
             raise CorruptBatch(f"it has {len(found)} records, {batch.count} were announced")
+        time = batch.time
         return batch.batch_id, [
-            Record(offset, each.timestamp, each.key, each.value, each.headers or {})
+            Record(
+                offset,
+                time if each.timestamp is None else each.timestamp,
+                each.key,
+                each.value,
+                each.headers,
+            )
             for offset, each in enumerate(found, base)
         ]
 

@@ -2,31 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
 
 
-class NewRecord(msgspec.Struct, frozen=True, gc=False):
+class NewRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """A record to write.
 
     ``key`` decides about the partition, and about compaction. ``timestamp`` is in milliseconds
-    since the epoch; None takes the time at which it is written.
+    since the epoch; None takes the time at which it is written. In a batch it is an array of these
+    fields, in this order.
     """
 
     value: bytes
     key: bytes | None = None
-    headers: Mapping[str, str] = {}
+    headers: dict[str, str] = {}
     timestamp: int | None = None
 
-    @property
-    def size(self) -> int:
-        """Its bytes, as limits count them: value, key, and the text of headers in UTF-8."""
-        size = len(self.value) + len(self.key or b"")
-        for name, text in self.headers.items():
-            size += len(name.encode()) + len(text.encode())
-        return size
+
+def sizes_of(records: Sequence[NewRecord]) -> list[int]:
+    """Return the bytes of records, as limits count them: value, key, and the text of headers."""
+    return [
+        len(each.value)
+        + (0 if each.key is None else len(each.key))
+        + (_size_of_headers(each.headers) if each.headers else 0)
+        for each in records
+    ]
+
+
+def _size_of_headers(headers: Mapping[str, str]) -> int:
+    return sum(len(name.encode()) + len(text.encode()) for name, text in headers.items())
 
 
 class Record(msgspec.Struct, frozen=True, gc=False):
@@ -46,4 +53,4 @@ class Stamp(NamedTuple):
     sequence: int
 
 
-__all__ = ["NewRecord", "Record", "Stamp"]
+__all__ = ["NewRecord", "Record", "Stamp", "sizes_of"]

@@ -12,8 +12,8 @@ from functools import partial
 from random import Random
 from typing import Any, NamedTuple
 
-from twisted.internet import defer
-from twisted.internet.defer import Deferred, DeferredLock
+import msgspec
+from twisted.internet.defer import Deferred, DeferredLock, fail, succeed
 from twisted.internet.interfaces import IReactorTime
 
 from kupool.timing.waiting import Waiters
@@ -24,13 +24,14 @@ from kupool.topics.errors import (
     CorruptBatch,
     RecordTooLarge,
     TooManyTopics,
+    TopicError,
     UnknownPartition,
     UnknownTopic,
 )
 from kupool.topics.interfaces import Append, PartitionExtent, StoredBatch
 from kupool.topics.partition import Partition
 from kupool.topics.partitioners import Partitioner
-from kupool.topics.records import NewRecord, Record, Stamp
+from kupool.topics.records import NewRecord, Record, Stamp, sizes_of
 from kupool.topics.settings import TopicSettings, check_name
 
 #: Bytes from which a batch is encoded and decoded in a thread, if that compresses it.
@@ -52,7 +53,7 @@ class TopicLimits:
     batch_bytes: int = 1024 * 1024
 
 
-class Written(NamedTuple):
+class Written(msgspec.Struct, frozen=True, gc=False):
     """Where a record was written."""
 
     partition: int
@@ -193,57 +194,66 @@ class Topics:
         with what the engine raises; then nothing was written if the engine is atomic.
         """
         job = _Writing(topic, tuple(records), partition, stamp)
-        return Deferred.fromCoroutine(self._produce(job))
-
-    async def _produce(self, job: _Writing) -> list[Written]:
-        settings = self._settings(job.topic)
-        if not job.records:
-            return []
-        sizes = [record.size for record in job.records]
-        if max(sizes) > settings.max_record:
-            raise RecordTooLarge(job.topic, max(sizes), settings.max_record)
-        batches = self._batches(job, settings, sizes)
+        try:
+            settings = self._settings(topic)
+            sizes = sizes_of(job.records)
+            if not sizes:
+                return succeed([])
+            if max(sizes) > settings.max_record:
+                raise RecordTooLarge(topic, max(sizes), settings.max_record)
+            batches = self._batches(job, settings, sizes)
+        except TopicError as error:
+            return fail(error)
         encode = partial(self._encode, job, settings, batches)
-        turn = self._turns.get(job.topic)
         slow = settings.compression != PLAIN and sum(sizes) >= IN_THREAD
-        if turn is None and not slow:
-            appended = self.engine.append(encode())
+        if slow or topic in self._turns:
+            appended = Deferred.fromCoroutine(self._append_in_turn(topic, encode))
         else:
-            (appended,) = await self._append_in_turn(job.topic, encode)
-        bases = await appended
+            appended = self.engine.append(encode())
+        return appended.addCallback(self._written, topic, batches)
+
+    def _written(
+        self, bases: Sequence[int], topic: str, batches: Sequence[tuple[int, Sequence[int]]]
+    ) -> list[Written]:
+        """Return the place of each record, and tell those who wait for some."""
+        if len(batches) == 1:
+            number, base, members = batches[0][0], bases[0], batches[0][1]
+            self._tell(Partition(topic, number))
+            return [Written(number, offset) for offset in range(base, base + len(members))]
         places: dict[int, Written] = {}
         for (number, members), base in zip(batches, bases, strict=True):
             for offset, member in enumerate(members, base):
                 places[member] = Written(number, offset)
-            self._tell(Partition(job.topic, number))
-        return [places[index] for index in range(len(job.records))]
+            self._tell(Partition(topic, number))
+        return [places[index] for index in range(len(places))]
 
-    async def _append_in_turn(
-        self, topic: str, encode: Callable[[], list[Append]]
-    ) -> tuple[Deferred[list[int]]]:
-        """Encode batches in a thread and begin to append them, behind those of earlier calls.
-
-        Returns the Deferred of the append, in a tuple so that it is not awaited here.
-        """
+    async def _append_in_turn(self, topic: str, encode: Callable[[], list[Append]]) -> list[int]:
+        """Encode batches in a thread, and append them behind those of earlier calls."""
         turn = self._turns.setdefault(topic, DeferredLock())
         await turn.acquire()
         try:
-            return (self.engine.append(await self._run_in_thread(encode)),)
+            # Only until it has begun: the next one may be in the same commit.
+            appended: Deferred[list[int]] = self.engine.append(await self._run_in_thread(encode))
         finally:
             turn.release()
             if not turn.locked:
                 self._turns.pop(topic, None)
+        return await appended
 
     def _batches(
         self, job: _Writing, settings: TopicSettings, sizes: Sequence[int]
-    ) -> list[tuple[int, list[int]]]:
+    ) -> list[tuple[int, Sequence[int]]]:
         """Return the batches to make: the partition of each, and the indices of its records."""
         most_records = min(self._limits.batch_records, MOST_RECORDS)
         most_bytes = self._limits.batch_bytes
-        batches: list[tuple[int, list[int]]] = []
+        numbers = self._numbers(job, settings)
+        small = len(sizes) <= most_records and sum(sizes) <= most_bytes
+        if small and numbers.count(numbers[0]) == len(numbers):
+            return [(numbers[0], range(len(numbers)))]
+        batches: list[tuple[int, Sequence[int]]] = []
         newest: dict[int, list[int]] = {}
         filled: dict[int, int] = {}
-        for index, number in enumerate(self._numbers(job, settings)):
+        for index, number in enumerate(numbers):
             full = number in newest and (
                 len(newest[number]) >= most_records or filled[number] + sizes[index] > most_bytes
             )
@@ -279,7 +289,7 @@ class Topics:
         ]
 
     def _encode(
-        self, job: _Writing, settings: TopicSettings, batches: Sequence[tuple[int, list[int]]]
+        self, job: _Writing, settings: TopicSettings, batches: Sequence[tuple[int, Sequence[int]]]
     ) -> list[Append]:
         now = int(self._wall() * 1000)
         compression = Compression(settings.compression, settings.compression_threshold)
@@ -327,12 +337,9 @@ class Topics:
             if batches or told is None or left <= 0:
                 self._stop_waiting(partition, told)
                 return await self._decoded(partition, offset, batches)
-            told.addTimeout(left, self._clock)
-            try:
-                await told
-            except defer.TimeoutError:
-                wait = 0.0
-                self._stop_waiting(partition, told)
+            await told.addTimeout(left, self._clock, lambda *_: None)
+            self._stop_waiting(partition, told)
+            wait = until - self._clock.seconds()
 
     def _stop_waiting(self, partition: Partition, told: Deferred[None] | None) -> None:
         if told is not None:

@@ -21,6 +21,7 @@ from kupool.storage.database import Database, DatabaseClosed, DatabaseUnusable, 
 from kupool.storage.reading import ReadOnlyDatabase
 from kupool.topics import sqlite_tables as tables
 from kupool.topics.errors import (
+    TopicError,
     TopicExists,
     TopicsUnavailable,
     UnknownPartition,
@@ -61,6 +62,10 @@ class SqliteTopics:
         self._topics: dict[str, tables.TopicRow] = {}
         #: Names that are being created.
         self._coming: set[str] = set()
+        #: Appends that wait for the transaction under way, and whether they have to be durable.
+        self._gathered: list[tuple[list[tuple[int, Append]], Deferred[list[int]]]] = []
+        self._durable = False
+        self._appending = False
         self._flushing: IDelayedCall | None = None
         #: The time of the retention clock at the last trim of this process.
         self._trimmed_at: float | None = None
@@ -148,7 +153,7 @@ class SqliteTopics:
 
     def append(self, appends: Sequence[Append]) -> Deferred[list[int]]:
         """Append batches in one transaction."""
-        rows, waits = [], False
+        rows = []
         for append in appends:
             name, number = append.partition
             topic = self._topics.get(name)
@@ -157,11 +162,38 @@ class SqliteTopics:
             if not 0 <= number < len(topic.partitions):
                 return fail(UnknownPartition(name, number, len(topic.partitions)))
             rows.append((topic.partitions[number], append))
-            waits = waits or topic.settings.durability == "always"
-            if topic.settings.durability == "interval":
+            durability = topic.settings.durability
+            self._durable = self._durable or durability == "always"
+            if durability == "interval":
                 self._flush_later()
+        done: Deferred[list[int]] = Deferred()
+        self._gathered.append((rows, done))
+        if not self._appending:
+            self._append_gathered()
+        return done
+
+    def _append_gathered(self) -> None:
+        """Append all that was gathered while the last appends were written, in one transaction."""
+        gathered, self._gathered = self._gathered, []
+        durable, self._durable = self._durable, False
+        self._appending = True
         now = int(self._wall() * 1000)
-        return self._write(partial(tables.append, rows=rows, now=now), durable=waits)
+        orders = [rows for rows, _ in gathered]
+        done = self._write(partial(tables.append, orders=orders, now=now), durable=durable)
+        done.addBoth(self._appended, [each for _, each in gathered])
+
+    def _appended(
+        self, outcomes: Sequence[Any] | Failure, waiting: Sequence[Deferred[list[int]]]
+    ) -> None:
+        self._appending = False
+        if self._gathered:
+            self._append_gathered()
+        for place, each in enumerate(waiting):
+            outcome = outcomes if isinstance(outcomes, Failure) else outcomes[place]
+            if isinstance(outcome, Failure | TopicError):
+                each.errback(outcome)
+            else:
+                each.callback(outcome)
 
     def _write(self, call: Callable[[sqlite3.Connection], T], durable: bool = True) -> Deferred[T]:
         """Do some work in a transaction; a file that takes nothing is named as the problem."""

@@ -9,7 +9,13 @@ from typing import NamedTuple
 
 import msgspec
 
-from kupool.topics.errors import OffsetOutOfRange, PartitionFull, SequenceTooOld, UnknownTopic
+from kupool.topics.errors import (
+    OffsetOutOfRange,
+    PartitionFull,
+    SequenceTooOld,
+    TopicError,
+    UnknownTopic,
+)
 from kupool.topics.interfaces import Append, PartitionExtent, StoredBatch
 from kupool.topics.partition import Partition
 from kupool.topics.settings import TopicSettings
@@ -113,35 +119,100 @@ def remove_deleted(connection: sqlite3.Connection) -> bool:
     return True
 
 
+class _Ends:
+    """Where partitions end, while batches are appended: read once, and written once."""
+
+    def __init__(self, connection: sqlite3.Connection, now: int) -> None:
+        self._connection = connection
+        self._now = now
+        #: Partition's id -> the next offset, the bytes of new batches, the time of the newest one.
+        self._ends: dict[int, tuple[int, int, int]] = {}
+        self._batches: list[tuple[int, int, int, bytes]] = []
+
+    def append(self, key: int, append: Append) -> int:
+        """Return the offset that a batch gets; raises :class:`TopicError` if it gets none."""
+        base, size, at = self._ends.get(key) or self._read(key, append.partition)
+        if base + append.records > 1 << OFFSET_BITS:
+            raise PartitionFull(*append.partition)
+        self._ends[key] = (base + append.records, size + len(append.body), at)
+        self._batches.append(((key << OFFSET_BITS) + base, append.records, at, append.body))
+        return base
+
+    def _read(self, key: int, partition: Partition) -> tuple[int, int, int]:
+        row = self._connection.execute(
+            "SELECT next, newest_at FROM partitions WHERE id = ?", (key,)
+        ).fetchone()
+        if row is None:
+            raise UnknownTopic(partition.topic)
+        return row[0], 0, max(row[1], self._now)
+
+    def mark(self) -> tuple[dict[int, tuple[int, int, int]], int]:
+        """Return the state, for :meth:`back_to`."""
+        return dict(self._ends), len(self._batches)
+
+    def back_to(self, mark: tuple[dict[int, tuple[int, int, int]], int]) -> None:
+        """Undo what was appended since a mark."""
+        self._ends = mark[0]
+        del self._batches[mark[1] :]
+
+    def write(self) -> None:
+        """Write the batches and the ends."""
+        self._connection.executemany(
+            "INSERT INTO batches (position, count, appended_at, body) VALUES (?, ?, ?, ?)",
+            self._batches,
+        )
+        self._connection.executemany(
+            "UPDATE partitions SET next = ?, bytes = bytes + ?, newest_at = ? WHERE id = ?",
+            [(*end, key) for key, end in self._ends.items()],
+        )
+
+
 def append(
-    connection: sqlite3.Connection, rows: Sequence[tuple[int, Append]], now: int
+    connection: sqlite3.Connection, orders: Sequence[Sequence[tuple[int, Append]]], now: int
+) -> list[list[int] | TopicError]:
+    """Append the batches of some orders, each all or none.
+
+    Returns, for each order, the offset of the first record of each batch, or why nothing of it was
+    appended.
+    """
+    ends = _Ends(connection, now)
+    outcomes: list[list[int] | TopicError] = []
+    for rows in orders:
+        try:
+            outcomes.append(_append_order(connection, ends, rows))
+        except TopicError as error:
+            outcomes.append(error)
+    ends.write()
+    return outcomes
+
+
+def _append_order(
+    connection: sqlite3.Connection, ends: _Ends, rows: Sequence[tuple[int, Append]]
 ) -> list[int]:
-    """Append batches to partitions; returns the offset of the first record of each."""
-    return [_append(connection, key, each, now) for key, each in rows]
+    if len(rows) == 1 and rows[0][1].stamp is None:
+        return [ends.append(*rows[0])]
+    mark = ends.mark()
+    connection.execute("SAVEPOINT one")
+    try:
+        bases = [_append_once(connection, ends, key, each) for key, each in rows]
+    except TopicError:
+        connection.execute("ROLLBACK TO one")
+        ends.back_to(mark)
+        raise
+    finally:
+        connection.execute("RELEASE one")
+    return bases
 
 
-def _append(connection: sqlite3.Connection, key: int, append: Append, now: int) -> int:
-    if append.stamp is not None:
-        known = _appended_before(connection, key, append)
-        if known is not None:
-            return known
-    row = connection.execute(
-        "UPDATE partitions SET next = next + ?, bytes = bytes + ?, newest_at = max(newest_at, ?) "
-        "WHERE id = ? RETURNING next, newest_at",
-        (append.records, len(append.body), now, key),
-    ).fetchone()
-    if row is None:
-        raise UnknownTopic(append.partition.topic)
-    following, at = row
-    if following > 1 << OFFSET_BITS:
-        raise PartitionFull(*append.partition)
-    base: int = following - append.records
-    connection.execute(
-        "INSERT INTO batches (position, count, appended_at, body) VALUES (?, ?, ?, ?)",
-        ((key << OFFSET_BITS) + base, append.records, at, append.body),
-    )
-    if append.stamp is not None:
-        _remember(connection, key, append, base)
+def _append_once(connection: sqlite3.Connection, ends: _Ends, key: int, append: Append) -> int:
+    """Append a batch, unless its producer has sent it before; returns its offset."""
+    if append.stamp is None:
+        return ends.append(key, append)
+    known = _appended_before(connection, key, append)
+    if known is not None:
+        return known
+    base = ends.append(key, append)
+    _remember(connection, key, append, base)
     return base
 
 

@@ -37,7 +37,7 @@ def batch(*parts: object) -> bytes:
 
 
 def parts_of(body: bytes) -> list[object]:
-    """Return the parts of a batch: id, codec, count, size, payload."""
+    """Return the parts of a batch: id, time, codec, count, size, payload."""
     found: list[object] = msgspec.msgpack.decode(body[5:])
     return found
 
@@ -56,8 +56,8 @@ class RecordCodecTests(SynchronousTestCase):
         body = self.encode(
             NewRecord(b"v", key=b"k", headers={"h": "x"}, timestamp=5), NewRecord(b"w")
         )
-        payload = msgspec.msgpack.encode([[5, b"k", b"v", {"h": "x"}], [NOW, None, b"w", None]])
-        array = msgspec.msgpack.encode(["id", "none", 2, len(payload), payload])
+        payload = msgspec.msgpack.encode([[b"v", b"k", {"h": "x"}, 5], [b"w", None, {}, None]])
+        array = msgspec.msgpack.encode(["id", NOW, "none", 2, len(payload), payload])
         self.assertEqual(body, b"\x01" + crc32(array).to_bytes(4, "big") + array)
 
     def test_offsets_follow_the_base(self) -> None:
@@ -86,10 +86,10 @@ class RecordCodecTests(SynchronousTestCase):
     def test_small_batches_stay_plain(self) -> None:
         """Q-20: below the threshold, and where compression would make them larger."""
         record = NewRecord(b"a" * 1000)
-        size = parts_of(self.encode(record))[3]
+        size = parts_of(self.encode(record))[4]
         for codec in CODECS[1:]:
             used = [
-                parts_of(self.encode(each, codec=codec, threshold=threshold))[1]
+                parts_of(self.encode(each, codec=codec, threshold=threshold))[2]
                 for each, threshold in (
                     (record, size + 1),
                     (record, size),
@@ -125,31 +125,31 @@ class RecordCodecTests(SynchronousTestCase):
         self.assert_corrupt(good[:-1], "its checksum is wrong")
         self.assert_corrupt(b"\x02" + good[1:], "it has version 2, expected 1")
         self.assert_corrupt(batch("id"), "it is no batch")
-        self.assert_corrupt(self.changed(2, 2), "it has 1 records, 2 were announced")
-        self.assert_corrupt(self.changed(3, 7), "has 65 bytes, 7 were announced")
-        self.assert_corrupt(self.changed(3, -1), "it announces -1 bytes")
-        self.assert_corrupt(self.changed(3, 2**40), "announces 1099511627776 bytes, the limit is")
+        self.assert_corrupt(self.changed(3, 2), "it has 1 records, 2 were announced")
+        self.assert_corrupt(self.changed(4, 7), "has 57 bytes, 7 were announced")
+        self.assert_corrupt(self.changed(4, -1), "it announces -1 bytes")
+        self.assert_corrupt(self.changed(4, 2**40), "announces 1099511627776 bytes, the limit is")
 
     def test_a_compression_of_a_later_release(self) -> None:
         with self.assertRaisesRegex(UnknownCodec, "unknown compression 'xz'"):
-            self.codec.decode(self.changed(1, "xz"), 0)
+            self.codec.decode(self.changed(2, "xz"), 0)
 
     def test_records_that_cannot_be_read(self) -> None:
-        for payload in (b"\x00", msgspec.msgpack.encode([[1, 2, b"", None]]), b"\x91" * 100_000):
-            body = batch("id", "none", 1, len(payload), payload)
+        for payload in (b"\x00", msgspec.msgpack.encode([[b"", 2, {}, None]]), b"\x91" * 100_000):
+            body = batch("id", 5, "none", 1, len(payload), payload)
             self.assert_corrupt(body, "its records cannot be read")
 
     def test_a_limit_for_what_is_decompressed(self) -> None:
         """Q-22: a bomb takes no memory: the size is checked before, and is not exceeded."""
         body = self.encode(NewRecord(b"\0" * 10_000), codec="zstd")
-        size: Any = parts_of(body)[3]
+        size: Any = parts_of(body)[4]
         self.assertEqual(len(RecordCodec(size).decode(body, 0)[1]), 1)
         with self.assertRaisesRegex(
             CorruptBatch, f"announces {size} bytes, the limit is {size - 1}"
         ):
             RecordCodec(size - 1).decode(body, 0)
         bomb = compress("gzip", b"\0" * 10_000_000)
-        body = batch("id", "gzip", 1, 100, bomb)
+        body = batch("id", 5, "gzip", 1, 100, bomb)
         self.assert_corrupt(body, "the gzip data cannot be decompressed")
 
     @given(st.binary(max_size=300))
