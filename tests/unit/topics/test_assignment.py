@@ -103,6 +103,12 @@ class BalanceTests(SynchronousTestCase):
         shares = assign({"shared": 4, "own": 2}, members, {})
         self.assertEqual({m: len(share) for m, share in shares.items()}, {"a": 3, "b": 3})
 
+    def test_fewest_possible_owners_first(self) -> None:
+        """Otherwise a or c would take the shared topic, and b would have nothing."""
+        members = {"a": {"x", "shared"}, "b": {"shared"}, "c": {"x", "shared", "own"}}
+        shares = assign({"x": 1, "own": 1, "shared": 1}, members, {})
+        self.assertEqual({m: len(share) for m, share in shares.items()}, {"a": 1, "b": 1, "c": 1})
+
     def test_one_move_makes_another_possible(self) -> None:
         """b can relieve a only after c has relieved b."""
         members = {"a": {"x"}, "b": {"x", "y"}, "c": {"y"}}
