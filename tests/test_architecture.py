@@ -63,7 +63,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "amqp": {"masking", "timing", "net"},
     "log": {"errors", "masking", "timing", "wire", "net", "storage", "amqp"},
-    "topics": {"timing", "storage"},
+    "topics": {"timing", "session", "storage"},
     "stats": {"errors", "timing", "wire", "log", "storage"},
     "backup": {"log", "storage"},
     "pool": {

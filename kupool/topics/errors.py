@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from kupool.topics.partition import Partition
+
 
 class TopicError(Exception):
     """The base of the errors of topics."""
@@ -106,6 +108,62 @@ class SequenceTooOld(TopicError):
         )
 
 
+class InvalidGroup(TopicError):
+    """The name of a group, a member or a subscription is not valid."""
+
+
+class TooManyGroups(TopicError):
+    """No more groups, or members of a group, are accepted."""
+
+
+class GroupInUse(TopicError):
+    """The group has members, so that its offsets cannot be set from outside."""
+
+    def __init__(self, group: str) -> None:
+        super().__init__(f"group {group} has members: stop them first")
+
+
+class UnknownGroup(TopicError):
+    """There is no such group: it has no members, and has saved nothing."""
+
+    def __init__(self, group: str) -> None:
+        super().__init__(f"there is no group {group:.255}: a member has to join it first")
+
+
+class UnknownMember(TopicError):
+    """The member is not in the group, or no more: it left, or its session timed out."""
+
+    def __init__(self, member_id: str, group: str) -> None:
+        super().__init__(f"member {member_id} is not in group {group}: join again")
+        self.member_id = member_id
+        self.group = group
+
+
+class IllegalGeneration(TopicError):
+    """The generation is not the current one of the group, or never was one."""
+
+    def __init__(self, generation: int, current: int) -> None:
+        if 0 <= generation < current:
+            text = f"generation {generation} has ended: learn generation {current} by a heartbeat"
+        else:
+            text = f"generation {generation} never was, the current one is {current}: join again"
+        super().__init__(text)
+        self.generation = generation
+        self.current = current
+
+
+class NotPartitionOwner(TopicError):
+    """The member does not hold the partition."""
+
+    def __init__(self, member_id: str, partition: Partition) -> None:
+        super().__init__(
+            f"member {member_id} does not hold partition {partition}: stop working on it, and "
+            "learn by a heartbeat what is assigned"
+        )
+        self.member_id = member_id
+        self.partition = partition
+
+
 class TopicsUnavailable(TopicError):
     """The engine cannot take or return records now; nothing of the batch was stored."""
 
@@ -113,16 +171,23 @@ class TopicsUnavailable(TopicError):
 __all__ = [
     "BatchTooLarge",
     "CorruptBatch",
+    "GroupInUse",
+    "IllegalGeneration",
+    "InvalidGroup",
     "InvalidTopic",
+    "NotPartitionOwner",
     "OffsetOutOfRange",
     "PartitionFull",
     "RecordTooLarge",
     "SequenceTooOld",
+    "TooManyGroups",
     "TooManyTopics",
     "TopicError",
     "TopicExists",
     "TopicsUnavailable",
     "UnknownCodec",
+    "UnknownGroup",
+    "UnknownMember",
     "UnknownPartition",
     "UnknownTopic",
 ]

@@ -11,5 +11,9 @@ class Partition(NamedTuple):
     topic: str
     number: int
 
+    def __str__(self) -> str:
+        """Return the partition as text: ``topic/number``."""
+        return f"{self.topic}/{self.number}"
+
 
 __all__ = ["Partition"]

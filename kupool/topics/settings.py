@@ -18,6 +18,9 @@ MOST_PARTITIONS = 1000
 #: system writes it.
 DURABILITIES = ("always", "interval", "os")
 
+#: Which names are valid.
+NAMES = "1 to 249 of the characters A-Z a-z 0-9 . _ - and neither . nor .. alone"
+
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,249}")
 
 
@@ -50,16 +53,18 @@ class TopicSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
         _within("max_record", self.max_record, 1, 16 * 1024 * 1024)
 
 
-def check_name(name: str) -> None:
-    """Raise :class:`InvalidTopic` unless the name has 1 to 249 of ``A-Z a-z 0-9 . _ -``.
+def valid_name(name: str) -> bool:
+    """Return whether a name of a topic, group or member is valid, as :data:`NAMES` says.
 
-    ``.`` and ``..`` are not valid, since a name may become a part of a path.
+    A name may become a part of a path.
     """
-    if _NAME.fullmatch(name) is None or name in (".", ".."):
-        raise InvalidTopic(
-            f"{name!r:.80} is no name of a topic: use 1 to 249 of the characters "
-            "A-Z a-z 0-9 . _ - and neither . nor .. alone"
-        )
+    return _NAME.fullmatch(name) is not None and name not in (".", "..")
+
+
+def check_name(name: str) -> None:
+    """Raise :class:`InvalidTopic` unless the name of a topic is valid."""
+    if not valid_name(name):
+        raise InvalidTopic(f"{name!r:.80} is no name of a topic: use {NAMES}")
 
 
 def settings_of(values: Mapping[str, object]) -> TopicSettings:
@@ -98,8 +103,10 @@ def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
 __all__ = [
     "DURABILITIES",
     "MOST_PARTITIONS",
+    "NAMES",
     "TopicSettings",
     "check_growth",
     "check_name",
     "settings_of",
+    "valid_name",
 ]
