@@ -110,6 +110,12 @@ class BalanceTests(SynchronousTestCase):
         shares = assign({"x": 1, "own": 1, "shared": 1}, members, {})
         self.assertEqual({m: len(share) for m, share in shares.items()}, {"a": 1, "b": 1, "c": 1})
 
+    def test_moves_all_that_it_can(self) -> None:
+        """The others of a are for a alone."""
+        held = {"a": numbers("own", 0, 1, 2) | numbers("shared", 0)}
+        shares = assign({"own": 3, "shared": 1}, {"a": {"own", "shared"}, "b": {"shared"}}, held)
+        self.assertEqual(shares, {"a": numbers("own", 0, 1, 2), "b": numbers("shared", 0)})
+
     def test_one_move_makes_another_possible(self) -> None:
         """b can relieve a only after c has relieved b."""
         members = {"a": {"x"}, "b": {"x", "y"}, "c": {"y"}}

@@ -156,6 +156,18 @@ class CooperationTests(GroupTestCase):
         self.leave("b")
         self.assertEqual(self.place("a"), MemberPlace("a", 10, numbers(0, 1, 2, 3), numbers()))
 
+    def test_visitor(self) -> None:
+        """Q-43: a member that leaves before anything was given back changes nothing."""
+        self.partitions = {"t": 12}
+        for _ in range(2):
+            generation = self.beat("a", self.group.generation, numbers()).generation
+        before = [self.place("a").assigned, self.place("b").assigned]
+        self.assertEqual([len(share) for share in before], [6, 6])
+        self.assertEqual(self.join("c").assigned, numbers())
+        self.leave("c")
+        self.assertEqual([self.place("a").assigned, self.place("b").assigned], before)
+        self.assertEqual(self.group.generation, generation + 2)
+
     def test_joins_again(self) -> None:
         """Even if it left without giving back, a member has only what is free."""
         self.leave("a")
