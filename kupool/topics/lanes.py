@@ -15,7 +15,7 @@ from kupool.topics.partition import Partition
 from kupool.topics.records import Record
 
 
-class Delivery(NamedTuple):
+class DeliveredRecord(NamedTuple):
     """A record that is handed to a consumer; ``attempt`` is 1 the first time."""
 
     partition: Partition
@@ -29,13 +29,13 @@ class KeyLanes:
     def __init__(self, workers: int) -> None:
         self._workers = workers
         #: Lane -> its records that wait, the first of which is being processed if it is busy.
-        self._lanes: dict[Hashable, deque[Delivery]] = {}
+        self._lanes: dict[Hashable, deque[DeliveredRecord]] = {}
         #: Lanes with a record that may be processed, in the order of their turns.
         self._ready: deque[Hashable] = deque()
         self.running = 0
         self.waiting = 0
 
-    def add(self, delivery: Delivery) -> None:
+    def add(self, delivery: DeliveredRecord) -> None:
         """Add a record behind the others of its key."""
         lane = _lane_of(delivery)
         queue = self._lanes.get(lane)
@@ -46,7 +46,7 @@ class KeyLanes:
             queue.append(delivery)
         self.waiting += 1
 
-    def next(self) -> Delivery | None:
+    def next(self) -> DeliveredRecord | None:
         """Return the record to process now; None if there is none, or no worker is free."""
         if self.running >= self._workers or not self._ready:
             return None
@@ -55,7 +55,7 @@ class KeyLanes:
         self.waiting -= 1
         return delivery
 
-    def done(self, delivery: Delivery) -> None:
+    def done(self, delivery: DeliveredRecord) -> None:
         """A record is processed: the next one of its key may be."""
         lane = _lane_of(delivery)
         queue = self._lanes[lane]
@@ -81,9 +81,9 @@ class KeyLanes:
                 self._ready.remove(lane)
 
 
-def _lane_of(delivery: Delivery) -> Hashable:
+def _lane_of(delivery: DeliveredRecord) -> Hashable:
     key = delivery.record.key
     return (delivery.partition, delivery.record.offset if key is None else key)
 
 
-__all__ = ["Delivery", "KeyLanes"]
+__all__ = ["DeliveredRecord", "KeyLanes"]

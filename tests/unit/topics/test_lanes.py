@@ -6,15 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from kupool.topics.lanes import Delivery, KeyLanes
+from kupool.topics.lanes import DeliveredRecord, KeyLanes
 from kupool.topics.partition import Partition
 from kupool.topics.records import Record
 
 P0, P1 = Partition("t", 0), Partition("t", 1)
 
 
-def delivery(offset: int, key: bytes | None, partition: Partition = P0) -> Delivery:
-    return Delivery(partition, Record(offset, 0, key, b"", {}))
+def delivery(offset: int, key: bytes | None, partition: Partition = P0) -> DeliveredRecord:
+    return DeliveredRecord(partition, Record(offset, 0, key, b"", {}))
 
 
 def offsets(lanes: KeyLanes) -> list[int]:
