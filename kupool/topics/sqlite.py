@@ -238,7 +238,7 @@ class SqliteTopics:
     def find(self, partition: Partition, at: int) -> Deferred[int]:
         """Return the offset of the first batch appended at a time or later."""
         return self._in_partition(
-            partition, lambda connection, key: tables.find(connection, key, at)
+            partition, lambda connection, key: tables.find(connection, partition, key, at=at)
         )
 
     def _in_partition(

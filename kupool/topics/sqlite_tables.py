@@ -290,14 +290,13 @@ def _extent(connection: sqlite3.Connection, topic: str, key: int) -> tuple[int, 
     return low, following
 
 
-def find(connection: sqlite3.Connection, key: int, at: int) -> int:
+def find(connection: sqlite3.Connection, partition: Partition, key: int, *, at: int) -> int:
     """Return the offset of the first batch appended at a time or later.
 
     Times never go back in a partition, so that halving finds it without an index.
     """
     first, end = _range(key)
-    row = connection.execute("SELECT low, next FROM partitions WHERE id = ?", (key,)).fetchone()
-    low, high = (0, 0) if row is None else row
+    low, high = _extent(connection, partition.topic, key)
     while low < high:
         middle = (low + high) // 2
         batch = connection.execute(

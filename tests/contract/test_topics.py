@@ -442,6 +442,12 @@ class SqliteTopicsTests(TopicsContract, TestCase):
         await engine.next_generation("g")  # behind the removal
         self.assertEqual(self.rows("SELECT count(*) FROM batches"), [(0,)])
 
+    async def test_when_a_topic_was_created(self) -> None:
+        await self.engine()
+        self.assertEqual(
+            self.rows("SELECT name, created_at FROM topics"), [("t", 1_800_000_000_000)]
+        )
+
     async def test_while_records_are_removed_their_place_is_not_used(self) -> None:
         """Q-26: a topic created meanwhile gets other partitions."""
         engine = await self.engine()

@@ -107,6 +107,45 @@ class ConsumerTestCase(SynchronousTestCase):
         self.clock.pump([0.25] * int(seconds * 4))
 
 
+class DefaultTests(ConsumerTestCase):
+    """What holds unless something else is said."""
+
+    def test_so_many_in_flight(self) -> None:
+        handler = Handler(b"0")
+        consumer = self.start(handler)
+        for number in range(1100):
+            self.write(b"%d" % number)
+        self.assertEqual((consumer.in_flight, handler.seen), (1000, [b"0"]))
+
+    def test_times(self) -> None:
+        """Heartbeats each 2 s, commits each second, a session of 10 s, five attempts from 0.5 s."""
+        beats: list[float] = []
+        heartbeat = self.groups.heartbeat
+
+        def noted(*args: Any) -> Any:
+            beats.append(self.clock.seconds())
+            return heartbeat(*args)
+
+        self.patch(self.groups, "heartbeat", noted)
+        handler = Handler()
+        handler.fails = {b"a": 99}
+        self.start(handler)
+        self.write(b"a")
+        self.write(b"b", partition=1)
+        self.assertEqual(self.settle(self.groups.describe("g")).members["a"].session_timeout, 10)
+        self.run_for(0.75)
+        self.assertEqual(self.committed(), {})
+        self.run_for(0.25)
+        self.assertEqual(self.committed(), {})
+        self.run_for(6.25)
+        self.assertEqual(self.given_away, [])
+        self.run_for(0.25)
+        self.assertEqual(self.given_away, [(b"a", "a fails", 5)])
+        self.assertEqual(beats, [2.0, 4.0, 6.0])
+        self.run_for(0.75)
+        self.assertEqual(self.committed(), {P0: 1, P1: 1})
+
+
 class ReadingTests(ConsumerTestCase):
     """Q-39, Q-40, Q-45, Q-58."""
 
