@@ -32,6 +32,7 @@ setup(
         "psycopg2-binary>=2.9.9",
         "argon2-cffi>=25.1",
         "joserfc>=1.8",
+        "cramjam>=2.14",
     ],
     extras_require={
         "tls": ["pyopenssl>=24.0", "service-identity>=24.1"],

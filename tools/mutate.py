@@ -50,7 +50,7 @@ ROOT = Path(__file__).resolve().parent.parent
 EQUIVALENT = Path(__file__).with_name("equivalent_mutants.txt")
 
 #: The packages of the core.
-CORE = ("bus", "log", "pool", "rooms", "session", "stats", "wire")
+CORE = ("bus", "log", "pool", "rooms", "session", "stats", "topics", "wire")
 
 #: Seconds that one test may take: nothing is said for so long when it never ends.
 PATIENCE = 60.0

@@ -11,7 +11,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from kupool.log import Entry
-from kupool.storage.database import Database
+from kupool.storage.database import Database, touch
 
 #: Bytes of a row besides its body: its id, its position and its share of a page.
 ROW_BYTES = 128
@@ -123,7 +123,7 @@ class SpoolFile:
         self._probing = None
         self._drop()
         if self._problem and not self._dropping:
-            self._database.run(_touch).addCallbacks(self._written, self._failed)
+            self._database.run(touch).addCallbacks(self._written, self._failed)
 
     def _subtract(self, count: int, size: int) -> None:
         self.count -= count
@@ -192,12 +192,6 @@ def read_spooled(connection: sqlite3.Connection, after: int, limit: int) -> list
         (after, limit),
     )
     return [Entry(position, entry_id, at / 1000, body) for position, entry_id, at, body in rows]
-
-
-def _touch(connection: sqlite3.Connection) -> None:
-    """Write a page without changing anything."""
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    connection.execute(f"PRAGMA user_version = {version:d}")
 
 
 def _measure(connection: sqlite3.Connection) -> tuple[int, int, float]:

@@ -27,7 +27,7 @@ from kupool.log import (
     Mark,
 )
 from kupool.log.groups import WAKE_DELAY, LocalSubscription, RetrySettings
-from kupool.storage.database import Database
+from kupool.storage.database import Database, touch
 from kupool.storage.reading import ReadOnlyDatabase
 
 #: Bytes of the newest entries kept in memory, so that consumers need not read them from the file.
@@ -168,7 +168,7 @@ class SqliteLog:
     def _probe(self) -> None:
         self._probing = None
         if self._problem:
-            self._database.run(_touch).addCallbacks(self._probed, lambda _: self._probe_later())
+            self._database.run(touch).addCallbacks(self._probed, lambda _: self._probe_later())
 
     def _probed(self, _: object) -> None:
         self._problem = ""
@@ -281,12 +281,6 @@ def read_entries(connection: sqlite3.Connection, after: int, limit: int) -> list
         (after, limit),
     )
     return [Entry(position, entry_id, at / 1000, body) for position, entry_id, at, body in rows]
-
-
-def _touch(connection: sqlite3.Connection) -> None:
-    """Write a page without changing anything."""
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    connection.execute(f"PRAGMA user_version = {version:d}")
 
 
 def _newest(connection: sqlite3.Connection) -> tuple[int, int]:

@@ -100,6 +100,7 @@ class _Work(NamedTuple):
     done: Deferred[Any]
     alone: bool
     single: bool
+    durable: bool
 
 
 class Database:
@@ -134,6 +135,8 @@ class Database:
         self._verify_later = False
         self._verifier: Verifier | None = None
         self._looking = False
+        #: Whether commits wait for the disk now.
+        self._waits = True
         #: When the files were last checked after a commit, on the monotonic clock.
         self._looked_at = 0.0
         self._queue: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
@@ -180,6 +183,7 @@ class Database:
         *,
         alone: bool = False,
         single: bool = False,
+        durable: bool = True,
     ) -> Deferred[T]:
         """Do some work in a transaction, shared with others unless it must be ``alone``.
 
@@ -187,12 +191,14 @@ class Database:
         written, it is rolled back and the Deferred fails: with :class:`PlaceLost` if the file was
         moved, deleted or replaced, with :class:`DatabaseDamaged` if its content is wrong.
         ``single`` says that the work is one statement. If it shares its transaction with nothing,
-        it then runs without an explicit transaction, which costs less.
+        it then runs without an explicit transaction, which costs less. Without ``durable`` the
+        system may lose it with the power, unless a later transaction is durable; the file stays
+        sound, and the end of this process loses nothing.
         """
         if self._thread is None or self._closed is not None:
             return fail(DatabaseClosed(f"{self.path.name} is not open"))
         done: Deferred[T] = Deferred()
-        self._queue.put(_Work(call, done, alone, single))
+        self._queue.put(_Work(call, done, alone, single, durable))
         return done
 
     def look(self) -> None:
@@ -305,6 +311,7 @@ class Database:
         """Do a group of work in one transaction; return results, or Failures."""
         changes = connection.total_changes
         try:
+            self._wait_for_disk(connection, any(work.durable for work in group))
             if len(group) == 1 and group[0].single:
                 self._check_before()
                 outcomes = [group[0].call(connection)]
@@ -328,6 +335,14 @@ class Database:
                 return [failure] * len(group)
         # One piece of work failed, and the whole transaction with it: do each one alone.
         return [outcome for work in group for outcome in self._execute(connection, [work])]
+
+    def _wait_for_disk(self, connection: SqliteConnection, wait: bool) -> None:
+        """Have commits wait until they are on the disk, or not: a commit that does brings the
+        earlier ones there, too.
+        """
+        if wait != self._waits:
+            connection.execute(f"PRAGMA synchronous={self._synchronous if wait else 'NORMAL'}")
+            self._waits = wait
 
     def _told(self, error: BaseException) -> Failure:
         """Return the failure of a transaction; an error of the file names the file."""
@@ -431,6 +446,14 @@ def connect(path: Path, synchronous: str = "FULL") -> SqliteConnection:
         connection.close()
         raise
     return connection
+
+
+def touch(connection: sqlite3.Connection) -> None:
+    """Write a page without changing anything: to see whether that is possible, or to have a
+    durable commit, which brings what was committed before it to the disk.
+    """
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    connection.execute(f"PRAGMA user_version = {version:d}")
 
 
 def damaged(path: Path, detail: str, lost: str = LOST) -> DatabaseDamaged:

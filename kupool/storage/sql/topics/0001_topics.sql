@@ -1,0 +1,68 @@
+-- Topics, with their settings as JSON.
+CREATE TABLE topics (
+    id INTEGER PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    settings TEXT NOT NULL,
+    created_at INTEGER NOT NULL  -- milliseconds since the epoch
+);
+
+-- The partitions of topics. Offsets from low up to, but without, next are in the table of batches.
+CREATE TABLE partitions (
+    id INTEGER PRIMARY KEY,  -- at most 2^20 - 1: the upper bits of the positions of its batches
+    topic INTEGER NOT NULL REFERENCES topics (id),
+    number INTEGER NOT NULL,
+    low INTEGER NOT NULL DEFAULT 0,
+    next INTEGER NOT NULL DEFAULT 0,
+    bytes INTEGER NOT NULL DEFAULT 0,
+    newest_at INTEGER NOT NULL DEFAULT 0,  -- milliseconds since the epoch; never goes back
+    UNIQUE (topic, number)
+);
+
+-- Partitions of topics that were deleted, while their batches are being removed.
+CREATE TABLE deleted_partitions (
+    id INTEGER PRIMARY KEY
+);
+
+-- Batches of records. A position is the partition's id * 2^43 + the offset of the first record:
+-- one key of one table keeps batches small and retention quick.
+CREATE TABLE batches (
+    position INTEGER PRIMARY KEY,
+    count INTEGER NOT NULL,
+    appended_at INTEGER NOT NULL,  -- milliseconds since the epoch
+    body BLOB NOT NULL
+);
+
+-- The newest batches of idempotent producers, so that a repeated one gets its first offset.
+CREATE TABLE producer_batches (
+    partition INTEGER NOT NULL REFERENCES partitions (id),
+    producer TEXT NOT NULL,
+    sequence INTEGER NOT NULL,
+    base INTEGER NOT NULL,
+    PRIMARY KEY (partition, producer, sequence)
+) WITHOUT ROWID;
+
+-- Consumer groups. A generation is never used twice.
+CREATE TABLE topic_groups (
+    name TEXT PRIMARY KEY,
+    generation INTEGER NOT NULL
+) WITHOUT ROWID;
+
+-- The offset that a group reads next in a partition.
+CREATE TABLE group_positions (
+    group_name TEXT NOT NULL,
+    partition INTEGER NOT NULL REFERENCES partitions (id),
+    next INTEGER NOT NULL,
+    PRIMARY KEY (group_name, partition)
+) WITHOUT ROWID;
+
+-- Seconds that the retention clock has advanced while this file was open.
+CREATE TABLE age_clock (
+    only_row INTEGER PRIMARY KEY CHECK (only_row = 1),
+    seconds REAL NOT NULL
+);
+
+-- How old batches are: the newest position of a partition at a time of that clock.
+CREATE TABLE ages (
+    position INTEGER PRIMARY KEY,
+    seconds REAL NOT NULL
+);

@@ -1,0 +1,193 @@
+"""The errors of topics; each text says what was wrong, and what to do. Pure."""
+
+from __future__ import annotations
+
+from kupool.topics.partition import Partition
+
+
+class TopicError(Exception):
+    """The base of the errors of topics."""
+
+
+class InvalidTopic(TopicError):
+    """The name or the settings of a topic are not valid."""
+
+
+class TopicExists(TopicError):
+    """There is a topic of this name already."""
+
+    def __init__(self, topic: str) -> None:
+        super().__init__(f"topic {topic} exists already: choose another name")
+
+
+class UnknownTopic(TopicError):
+    """There is no topic of this name."""
+
+    def __init__(self, topic: str) -> None:
+        super().__init__(f"there is no topic {topic:.255}: create it first")
+
+
+class UnknownPartition(TopicError):
+    """The topic has no partition of this number."""
+
+    def __init__(self, topic: str, partition: int, partitions: int) -> None:
+        super().__init__(
+            f"topic {topic} has no partition {partition}: it has {partitions}, the first is 0"
+        )
+
+
+class TooManyTopics(TopicError):
+    """No more topics may be created."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(f"there are {most} topics already: delete one, or raise max_topics")
+
+
+class OffsetOutOfRange(TopicError):
+    """The offset is below the oldest record of the partition; has the valid range.
+
+    ``low`` is the offset of the oldest record, ``high`` that of the next one to be written.
+    """
+
+    def __init__(self, topic: str, partition: int, offset: int, *, low: int, high: int) -> None:
+        super().__init__(
+            f"partition {partition} of topic {topic} has no offset {offset}: read from {low} "
+            f"(the oldest) to {high} (the next)"
+        )
+        self.low = low
+        self.high = high
+
+
+class RecordTooLarge(TopicError):
+    """A record is larger than the topic permits; nothing of its batch was stored."""
+
+    def __init__(self, topic: str, size: int, most: int) -> None:
+        super().__init__(
+            f"a record of {size} bytes is too large for topic {topic}: it takes {most} "
+            "(max_record of its settings)"
+        )
+
+
+class BatchTooLarge(TopicError):
+    """Records with a stamp are too many or too large for one batch; nothing was stored."""
+
+    def __init__(self, topic: str, partition: int, *, records: int, size: int) -> None:
+        super().__init__(
+            f"too much at once for partition {partition} of topic {topic}: with a producer's "
+            f"sequence number {records} records of together {size} bytes are taken; send fewer"
+        )
+
+
+class PartitionFull(TopicError):
+    """The partition has used all its offsets."""
+
+    def __init__(self, topic: str, partition: int) -> None:
+        super().__init__(
+            f"partition {partition} of topic {topic} has used all its offsets: use another topic"
+        )
+
+
+class CorruptBatch(TopicError):
+    """A batch cannot be read; the text says why."""
+
+
+class UnknownCodec(TopicError):
+    """There is no compression of this name."""
+
+
+class SequenceTooOld(TopicError):
+    """A producer repeats a batch that is so old that its offset is forgotten.
+
+    It was written, or the producer has used the sequence number twice.
+    """
+
+    def __init__(self, producer: str, sequence: int, oldest: int) -> None:
+        super().__init__(
+            f"producer {producer:.64} sent sequence {sequence} again, the oldest that is "
+            f"remembered is {oldest}: it was written before, continue with a new number"
+        )
+
+
+class InvalidGroup(TopicError):
+    """The name of a group, a member or a subscription is not valid."""
+
+
+class TooManyGroups(TopicError):
+    """No more groups, or members of a group, are accepted."""
+
+
+class GroupInUse(TopicError):
+    """The group has members, so that its offsets cannot be set from outside."""
+
+    def __init__(self, group: str) -> None:
+        super().__init__(f"group {group} has members: stop them first")
+
+
+class UnknownGroup(TopicError):
+    """There is no such group: it has no members, and has saved nothing."""
+
+    def __init__(self, group: str) -> None:
+        super().__init__(f"there is no group {group:.255}: a member has to join it first")
+
+
+class UnknownMember(TopicError):
+    """The member is not in the group, or no more: it left, or its session timed out."""
+
+    def __init__(self, member_id: str, group: str) -> None:
+        super().__init__(f"member {member_id} is not in group {group}: join again")
+        self.member_id = member_id
+        self.group = group
+
+
+class IllegalGeneration(TopicError):
+    """The generation is not the current one of the group, or never was one."""
+
+    def __init__(self, generation: int, current: int) -> None:
+        if 0 <= generation < current:
+            text = f"generation {generation} has ended: learn generation {current} by a heartbeat"
+        else:
+            text = f"generation {generation} never was, the current one is {current}: join again"
+        super().__init__(text)
+        self.generation = generation
+        self.current = current
+
+
+class NotPartitionOwner(TopicError):
+    """The member does not hold the partition."""
+
+    def __init__(self, member_id: str, partition: Partition) -> None:
+        super().__init__(
+            f"member {member_id} does not hold partition {partition}: stop working on it, and "
+            "learn by a heartbeat what is assigned"
+        )
+        self.member_id = member_id
+        self.partition = partition
+
+
+class TopicsUnavailable(TopicError):
+    """The engine cannot take or return records now; nothing of the batch was stored."""
+
+
+__all__ = [
+    "BatchTooLarge",
+    "CorruptBatch",
+    "GroupInUse",
+    "IllegalGeneration",
+    "InvalidGroup",
+    "InvalidTopic",
+    "NotPartitionOwner",
+    "OffsetOutOfRange",
+    "PartitionFull",
+    "RecordTooLarge",
+    "SequenceTooOld",
+    "TooManyGroups",
+    "TooManyTopics",
+    "TopicError",
+    "TopicExists",
+    "TopicsUnavailable",
+    "UnknownCodec",
+    "UnknownGroup",
+    "UnknownMember",
+    "UnknownPartition",
+    "UnknownTopic",
+]

@@ -1,0 +1,153 @@
+"""The interface of an engine of topics, and the data it hands over."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from zope.interface import Attribute, Interface
+
+from kupool.topics.partition import Partition
+from kupool.topics.records import Stamp
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from twisted.internet.defer import Deferred
+
+    from kupool.topics.settings import TopicSettings
+
+
+class Append(NamedTuple):
+    """A batch of so many ``records`` to append.
+
+    With a ``stamp`` it is appended once, however often it is sent.
+    """
+
+    partition: Partition
+    records: int
+    body: bytes
+    stamp: Stamp | None = None
+
+
+class StoredBatch(NamedTuple):
+    """A batch as it was appended; ``at`` is when, in milliseconds since the epoch.
+
+    ``base`` is the offset of its first record. Of a partition, later batches have no earlier
+    times, whatever the clock does.
+    """
+
+    base: int
+    records: int
+    at: int
+    body: bytes
+
+
+class PartitionExtent(NamedTuple):
+    """What a partition holds: offsets from ``low`` up to, but without, ``high``.
+
+    ``size`` is that of its batches, in bytes.
+    """
+
+    low: int
+    high: int
+    size: int
+
+
+class Capabilities(NamedTuple):
+    """What an engine can do.
+
+    ``dense`` says that offsets have no gaps, ``atomic`` that several batches are appended all or
+    none, ``persistent`` that records outlive the process.
+    """
+
+    dense: bool
+    atomic: bool
+    persistent: bool
+
+
+class ITopicEngine(Interface):
+    """Stores batches in partitions of topics."""
+
+    capabilities = Attribute("What it can do, as Capabilities.")
+
+    def open() -> Deferred[None]:
+        """Prepare the engine; fails with a clear error if that is impossible."""
+
+    def topics() -> Mapping[str, TopicSettings]:
+        """Return the topics by name."""
+
+    def create(name: str, settings: TopicSettings) -> Deferred[None]:
+        """Create a topic; fails with :class:`TopicExists`."""
+
+    def change(name: str, settings: TopicSettings) -> Deferred[None]:
+        """Change the settings of a topic; partitions may be added, and never be removed.
+
+        Fails with :class:`UnknownTopic`, and :class:`InvalidTopic` for fewer partitions.
+        """
+
+    def delete(name: str) -> Deferred[None]:
+        """Delete a topic with all that it holds; fails with :class:`UnknownTopic`."""
+
+    def append(appends: Sequence[Append]) -> Deferred[list[int]]:
+        """Append batches; fires with the offset of the first record of each, once they are as
+        durable as their topics demand.
+
+        An atomic engine appends all or none. Fails with :class:`UnknownTopic`,
+        :class:`UnknownPartition`, :class:`PartitionFull`, :class:`SequenceTooOld`, and
+        :class:`TopicsUnavailable` if nothing can be stored now.
+        """
+
+    def read(partition: Partition, offset: int, max_bytes: int) -> Deferred[list[StoredBatch]]:
+        """Return the batch that holds an offset, and those behind it, up to ``max_bytes``.
+
+        The first is returned whatever its size; nothing behind the last record. Fails with
+        :class:`OffsetOutOfRange` below the oldest one, and as :meth:`append` does.
+        """
+
+    def extents(name: str) -> Deferred[list[PartitionExtent]]:
+        """Return what each partition of a topic holds; fails with :class:`UnknownTopic`."""
+
+    def find(partition: Partition, at: int) -> Deferred[int]:
+        """Return the offset of the first batch appended at a time or later.
+
+        ``at`` is in milliseconds since the epoch. Behind the last one, the next offset.
+        """
+
+    def trim(now: float) -> Deferred[int]:
+        """Drop what is older or larger than the topics keep; returns how many records.
+
+        ``now`` is the time of the retention clock, in seconds since the epoch. The age of a batch
+        is how far that clock has advanced, between trims of the same process, since the first trim
+        that found it. So a clock that is set makes nothing older. The newest batch of a partition
+        stays.
+        """
+
+    def commit(group: str, positions: Mapping[Partition, int]) -> Deferred[None]:
+        """Save the offsets that a group reads next, all or none."""
+
+    def committed(group: str) -> Deferred[Mapping[Partition, int]]:
+        """Return the offsets that a group has saved."""
+
+    def next_generation(group: str) -> Deferred[int]:
+        """Return a number above all that the group had, which no process gets again."""
+
+    def groups() -> Deferred[Sequence[str]]:
+        """Return the names of the groups that have saved anything."""
+
+    def forget_group(group: str) -> Deferred[None]:
+        """Forget what a group has saved, but not its generation."""
+
+    def problem() -> str:
+        """Return why nothing can be stored now; empty if it can."""
+
+    def close() -> Deferred[None]:
+        """Finish running work and close; may be called again."""
+
+
+__all__ = [
+    "Append",
+    "Capabilities",
+    "ITopicEngine",
+    "PartitionExtent",
+    "StoredBatch",
+]

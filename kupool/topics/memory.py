@@ -1,0 +1,286 @@
+"""Topics in memory, for tests and trials. They are lost with the process."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Mapping, Sequence
+from math import inf
+
+from twisted.internet.defer import Deferred, fail, succeed
+from zope.interface import implementer
+
+from kupool.topics.errors import (
+    OffsetOutOfRange,
+    SequenceTooOld,
+    TopicError,
+    TopicExists,
+    TopicsUnavailable,
+    UnknownPartition,
+    UnknownTopic,
+)
+from kupool.topics.interfaces import (
+    Append,
+    Capabilities,
+    ITopicEngine,
+    PartitionExtent,
+    StoredBatch,
+)
+from kupool.topics.partition import Partition
+from kupool.topics.records import Stamp
+from kupool.topics.settings import TopicSettings, check_growth
+
+#: Bytes of a batch besides its body: the objects that hold it.
+BATCH_BYTES = 250
+
+#: What is wrong when the memory is used up.
+FULL = "the memory of topics is full: raise it, or let topics keep less"
+
+#: The batches of a producer that are remembered in each partition.
+REMEMBERED = 5
+
+
+class _Sequence:
+    """The batches of one partition."""
+
+    def __init__(self) -> None:
+        self.batches: list[StoredBatch] = []
+        self.next = 0
+        #: The bytes of its bodies, and those that it takes.
+        self.bytes = self.size = 0
+        self.newest_at = 0
+        #: Offsets below which everything was there at a time of the clock of ages, oldest first.
+        self.ages: list[tuple[int, float]] = []
+        #: Producer -> sequence -> offset, for the newest batches.
+        self.stamps: dict[str, dict[int, int]] = {}
+
+    @property
+    def low(self) -> int:
+        return self.batches[0].base if self.batches else self.next
+
+    def known(self, stamp: Stamp | None) -> int | None:
+        """Return the offset of a batch that was appended before; None if it is new."""
+        if stamp is None:
+            return None
+        sent = self.stamps.get(stamp.producer, {})
+        if stamp.sequence in sent:
+            return sent[stamp.sequence]
+        if len(sent) >= REMEMBERED and stamp.sequence < min(sent):
+            raise SequenceTooOld(*stamp, min(sent))
+        return None
+
+    def append(self, append: Append, now: int) -> int:
+        """Append a batch, unless it was before; returns its offset."""
+        known = self.known(append.stamp)
+        if known is not None:
+            return known
+        base, self.next = self.next, self.next + append.records
+        self.newest_at = max(self.newest_at, now)
+        self.batches.append(StoredBatch(base, append.records, self.newest_at, append.body))
+        self.bytes += len(append.body)
+        self.size += len(append.body) + BATCH_BYTES
+        if append.stamp is not None:
+            sent = self.stamps.setdefault(append.stamp.producer, {})
+            sent[append.stamp.sequence] = base
+            if len(sent) > REMEMBERED:
+                del sent[min(sent)]
+        return base
+
+    def trim(self, settings: TopicSettings, age: float) -> int:
+        """Drop what is due; returns how many records. The newest batch stays."""
+        if self.batches:
+            self.ages.append((self.next, age))
+        before = age - settings.retention_time if settings.retention_time else -inf
+        old = max((offset for offset, at in self.ages if at <= before), default=0)
+        excess = self.bytes - settings.retention_bytes if settings.retention_bytes else 0
+        records = size = dropped = 0
+        for batch in self.batches[:-1]:
+            if batch.base >= old and size >= excess:
+                break
+            records, size, dropped = records + batch.records, size + len(batch.body), dropped + 1
+        del self.batches[:dropped]
+        self.bytes -= size
+        self.size -= size + dropped * BATCH_BYTES
+        self.ages = [each for each in self.ages if each[0] > self.low] or self.ages[-1:]
+        return records
+
+
+@implementer(ITopicEngine)
+class MemoryTopics:
+    """Keeps up to ``capacity`` bytes of batches, with :data:`BATCH_BYTES` added for each.
+
+    If they are used up, nothing is appended until a trim makes room. ``wall`` returns seconds
+    since the epoch.
+    """
+
+    capabilities = Capabilities(dense=True, atomic=True, persistent=False)
+
+    def __init__(self, wall: Callable[[], float], capacity: int = 256 * 1024 * 1024) -> None:
+        self._wall = wall
+        self._capacity = capacity
+        self._settings: dict[str, TopicSettings] = {}
+        self._partitions: dict[str, list[_Sequence]] = {}
+        self._positions: dict[str, dict[Partition, int]] = {}
+        self._generations: dict[str, int] = {}
+        self._age = 0.0
+        self._trimmed_at: float | None = None
+        self._full = False
+
+    def open(self) -> Deferred[None]:
+        """Prepare the engine."""
+        return succeed(None)
+
+    def topics(self) -> Mapping[str, TopicSettings]:
+        """Return the topics by name."""
+        return dict(self._settings)
+
+    def create(self, name: str, settings: TopicSettings) -> Deferred[None]:
+        """Create a topic; fails with :class:`TopicExists`."""
+        if name in self._settings:
+            return fail(TopicExists(name))
+        self._settings[name] = settings
+        self._partitions[name] = [_Sequence() for _ in range(settings.partitions)]
+        return succeed(None)
+
+    def change(self, name: str, settings: TopicSettings) -> Deferred[None]:
+        """Change the settings of a topic; partitions may be added."""
+        try:
+            partitions = self._of(name)
+            check_growth(self._settings[name], settings)
+        except TopicError as error:
+            return fail(error)
+        self._settings[name] = settings
+        partitions += [_Sequence() for _ in range(settings.partitions - len(partitions))]
+        return succeed(None)
+
+    def delete(self, name: str) -> Deferred[None]:
+        """Delete a topic with all that it holds."""
+        if self._settings.pop(name, None) is None:
+            return fail(UnknownTopic(name))
+        del self._partitions[name]
+        for positions in self._positions.values():
+            for partition in [each for each in positions if each.topic == name]:
+                del positions[partition]
+        return succeed(None)
+
+    def append(self, appends: Sequence[Append]) -> Deferred[list[int]]:
+        """Append batches, all or none."""
+        try:
+            found = [(self._at(each.partition), each) for each in appends]
+            for sequence, each in found:
+                sequence.known(each.stamp)
+            size = sum(len(each.body) + BATCH_BYTES for each in appends)
+            self._full = self._size() + size > self._capacity
+            if self._full:
+                raise TopicsUnavailable(FULL)
+        except TopicError as error:
+            return fail(error)
+        now = int(self._wall() * 1000)
+        return succeed([sequence.append(each, now) for sequence, each in found])
+
+    def _size(self) -> int:
+        return sum(sequence.size for found in self._partitions.values() for sequence in found)
+
+    def _of(self, name: str) -> list[_Sequence]:
+        if name not in self._partitions:
+            raise UnknownTopic(name)
+        return self._partitions[name]
+
+    def _at(self, partition: Partition) -> _Sequence:
+        sequences = self._of(partition.topic)
+        if not 0 <= partition.number < len(sequences):
+            raise UnknownPartition(*partition, len(sequences))
+        return sequences[partition.number]
+
+    def read(
+        self, partition: Partition, offset: int, max_bytes: int
+    ) -> Deferred[list[StoredBatch]]:
+        """Return the batch that holds an offset, and those behind it."""
+        try:
+            sequence = self._at(partition)
+            if offset < sequence.low:
+                raise OffsetOutOfRange(*partition, offset, low=sequence.low, high=sequence.next)
+        except TopicError as error:
+            return fail(error)
+        if offset >= sequence.next:
+            return succeed([])
+        start = bisect_right(sequence.batches, offset, key=lambda batch: batch.base) - 1
+        found: list[StoredBatch] = []
+        for batch in sequence.batches[start:]:
+            max_bytes -= len(batch.body)
+            if max_bytes < 0 and found:
+                break
+            found.append(batch)
+        return succeed(found)
+
+    def find(self, partition: Partition, at: int) -> Deferred[int]:
+        """Return the offset of the first batch appended at a time or later."""
+        try:
+            sequence = self._at(partition)
+        except TopicError as error:
+            return fail(error)
+        place = bisect_left(sequence.batches, at, key=lambda batch: batch.at)
+        if place == len(sequence.batches):
+            return succeed(sequence.next)
+        return succeed(sequence.batches[place].base)
+
+    def extents(self, name: str) -> Deferred[list[PartitionExtent]]:
+        """Return what each partition of a topic holds."""
+        try:
+            sequences = self._of(name)
+        except TopicError as error:
+            return fail(error)
+        return succeed([PartitionExtent(each.low, each.next, each.bytes) for each in sequences])
+
+    def trim(self, now: float) -> Deferred[int]:
+        """Drop what is older or larger than the topics keep."""
+        if self._trimmed_at is not None:
+            self._age += max(0.0, now - self._trimmed_at)
+        self._trimmed_at = now
+        self._full = False
+        return succeed(
+            sum(
+                sequence.trim(self._settings[name], self._age)
+                for name, sequences in self._partitions.items()
+                for sequence in sequences
+            )
+        )
+
+    def commit(self, group: str, positions: Mapping[Partition, int]) -> Deferred[None]:
+        """Save the offsets that a group reads next, all or none."""
+        try:
+            for partition in positions:
+                self._at(partition)
+        except TopicError as error:
+            return fail(error)
+        if positions:
+            self._positions.setdefault(group, {}).update(positions)
+        return succeed(None)
+
+    def committed(self, group: str) -> Deferred[Mapping[Partition, int]]:
+        """Return the offsets that a group has saved."""
+        return succeed(dict(self._positions.get(group, {})))
+
+    def next_generation(self, group: str) -> Deferred[int]:
+        """Return a number above all that the group had."""
+        self._generations[group] = self._generations.get(group, 0) + 1
+        return succeed(self._generations[group])
+
+    def groups(self) -> Deferred[Sequence[str]]:
+        """Return the names of the groups that have saved anything."""
+        return succeed(sorted(name for name, found in self._positions.items() if found))
+
+    def forget_group(self, group: str) -> Deferred[None]:
+        """Forget the offsets that a group has saved."""
+        self._positions.pop(group, None)
+        return succeed(None)
+
+    def problem(self) -> str:
+        """Return why nothing can be stored now; empty if it can."""
+        return FULL if self._full else ""
+
+    def close(self) -> Deferred[None]:
+        """Do nothing."""
+        return succeed(None)
+
+
+__all__ = ["BATCH_BYTES", "MemoryTopics"]

@@ -1,0 +1,426 @@
+"""The statements of topics in SQLite. All block: they run in the threads of the database."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping, Sequence
+from math import inf
+from typing import NamedTuple
+
+import msgspec
+
+from kupool.topics.errors import (
+    OffsetOutOfRange,
+    PartitionFull,
+    SequenceTooOld,
+    TopicError,
+    UnknownTopic,
+)
+from kupool.topics.interfaces import Append, PartitionExtent, StoredBatch
+from kupool.topics.partition import Partition
+from kupool.topics.settings import TopicSettings
+
+#: The bits of a position that are the offset, below the id of the partition.
+OFFSET_BITS = 43
+
+#: Batches that one transaction removes, so that those who append wait for a moment only.
+AT_ONCE = 200
+
+#: The batches of a producer that are remembered in each partition.
+REMEMBERED = 5
+
+_settings = msgspec.json.Decoder(TopicSettings).decode
+
+
+class TopicRow(NamedTuple):
+    """A topic as it is in the file: its id, and those of its partitions by their number."""
+
+    key: int
+    name: str
+    settings: TopicSettings
+    partitions: tuple[int, ...]
+
+
+def topics(connection: sqlite3.Connection) -> list[TopicRow]:
+    """Return all topics."""
+    keys: dict[int, list[int]] = {}
+    for topic, key in connection.execute(
+        "SELECT topic, id FROM partitions ORDER BY topic, number"
+    ).fetchall():
+        keys.setdefault(topic, []).append(key)
+    rows = connection.execute("SELECT id, name, settings FROM topics ORDER BY name").fetchall()
+    return [TopicRow(key, name, _settings(text), tuple(keys[key])) for key, name, text in rows]
+
+
+def create(
+    connection: sqlite3.Connection, name: str, settings: TopicSettings, now: int
+) -> TopicRow:
+    """Make a topic, which there must not be."""
+    cursor = connection.execute(
+        "INSERT INTO topics (name, settings, created_at) VALUES (?, ?, ?)",
+        (name, msgspec.json.encode(settings).decode(), now),
+    )
+    assert cursor.lastrowid is not None
+    return _with_partitions(connection, TopicRow(cursor.lastrowid, name, settings, ()))
+
+
+def change(connection: sqlite3.Connection, topic: TopicRow, settings: TopicSettings) -> TopicRow:
+    """Change the settings of a topic, and add the partitions that it lacks."""
+    changed = connection.execute(
+        "UPDATE topics SET settings = ? WHERE id = ?",
+        (msgspec.json.encode(settings).decode(), topic.key),
+    ).rowcount
+    if not changed:
+        raise UnknownTopic(topic.name)
+    return _with_partitions(connection, topic._replace(settings=settings))
+
+
+def _with_partitions(connection: sqlite3.Connection, topic: TopicRow) -> TopicRow:
+    """Return the topic with as many partitions as it should have; the ids are the lowest free."""
+    keys = list(topic.partitions)
+    for number in range(len(keys), topic.settings.partitions):
+        (key,) = connection.execute(
+            "SELECT min(free) FROM (SELECT 1 AS free UNION ALL "
+            "SELECT id + 1 FROM partitions UNION ALL SELECT id + 1 FROM deleted_partitions) "
+            "WHERE free NOT IN (SELECT id FROM partitions UNION ALL "
+            "SELECT id FROM deleted_partitions)"
+        ).fetchone()
+        connection.execute(
+            "INSERT INTO partitions (id, topic, number) VALUES (?, ?, ?)", (key, topic.key, number)
+        )
+        keys.append(key)
+    return topic._replace(partitions=tuple(keys))
+
+
+def delete(connection: sqlite3.Connection, topic: TopicRow) -> None:
+    """Delete a topic; its batches are left to :func:`remove_deleted`."""
+    for key in topic.partitions:
+        connection.execute("INSERT INTO deleted_partitions (id) VALUES (?)", (key,))
+        connection.execute("DELETE FROM producer_batches WHERE partition = ?", (key,))
+        connection.execute("DELETE FROM group_positions WHERE partition = ?", (key,))
+    connection.execute("DELETE FROM partitions WHERE topic = ?", (topic.key,))
+    connection.execute("DELETE FROM topics WHERE id = ?", (topic.key,))
+
+
+def remove_deleted(connection: sqlite3.Connection) -> bool:
+    """Remove some batches of a deleted topic; returns whether there may be more."""
+    row = connection.execute("SELECT min(id) FROM deleted_partitions").fetchone()
+    if row[0] is None:
+        return False
+    first, end = _range(row[0])
+    removed = connection.execute(
+        "DELETE FROM batches WHERE position IN (SELECT position FROM batches "
+        "WHERE position >= ? AND position < ? ORDER BY position LIMIT ?)",
+        (first, end, AT_ONCE),
+    ).rowcount
+    if removed < AT_ONCE:
+        connection.execute("DELETE FROM ages WHERE position >= ? AND position < ?", (first, end))
+        connection.execute("DELETE FROM deleted_partitions WHERE id = ?", (row[0],))
+    return True
+
+
+class _Ends:
+    """Where partitions end, while batches are appended: read once, and written once."""
+
+    def __init__(self, connection: sqlite3.Connection, now: int) -> None:
+        self._connection = connection
+        self._now = now
+        #: Partition's id -> the next offset, the bytes of new batches, the time of the newest one.
+        self._ends: dict[int, tuple[int, int, int]] = {}
+        self._batches: list[tuple[int, int, int, bytes]] = []
+
+    def append(self, key: int, append: Append) -> int:
+        """Return the offset that a batch gets; raises :class:`TopicError` if it gets none."""
+        base, size, at = self._ends.get(key) or self._read(key, append.partition)
+        if base + append.records > 1 << OFFSET_BITS:
+            raise PartitionFull(*append.partition)
+        self._ends[key] = (base + append.records, size + len(append.body), at)
+        self._batches.append(((key << OFFSET_BITS) + base, append.records, at, append.body))
+        return base
+
+    def _read(self, key: int, partition: Partition) -> tuple[int, int, int]:
+        row = self._connection.execute(
+            "SELECT next, newest_at FROM partitions WHERE id = ?", (key,)
+        ).fetchone()
+        if row is None:
+            raise UnknownTopic(partition.topic)
+        return row[0], 0, max(row[1], self._now)
+
+    def mark(self) -> tuple[dict[int, tuple[int, int, int]], int]:
+        """Return the state, for :meth:`back_to`."""
+        return dict(self._ends), len(self._batches)
+
+    def back_to(self, mark: tuple[dict[int, tuple[int, int, int]], int]) -> None:
+        """Undo what was appended since a mark."""
+        self._ends = mark[0]
+        del self._batches[mark[1] :]
+
+    def write(self) -> None:
+        """Write the batches and the ends."""
+        self._connection.executemany(
+            "INSERT INTO batches (position, count, appended_at, body) VALUES (?, ?, ?, ?)",
+            self._batches,
+        )
+        self._connection.executemany(
+            "UPDATE partitions SET next = ?, bytes = bytes + ?, newest_at = ? WHERE id = ?",
+            [(*end, key) for key, end in self._ends.items()],
+        )
+
+
+def append(
+    connection: sqlite3.Connection, orders: Sequence[Sequence[tuple[int, Append]]], now: int
+) -> list[list[int] | TopicError]:
+    """Append the batches of some orders, each all or none.
+
+    Returns, for each order, the offset of the first record of each batch, or why nothing of it was
+    appended.
+    """
+    ends = _Ends(connection, now)
+    outcomes: list[list[int] | TopicError] = []
+    for rows in orders:
+        try:
+            outcomes.append(_append_order(connection, ends, rows))
+        except TopicError as error:
+            outcomes.append(error)
+    ends.write()
+    return outcomes
+
+
+def _append_order(
+    connection: sqlite3.Connection, ends: _Ends, rows: Sequence[tuple[int, Append]]
+) -> list[int]:
+    if len(rows) == 1 and rows[0][1].stamp is None:
+        return [ends.append(*rows[0])]
+    mark = ends.mark()
+    connection.execute("SAVEPOINT one")
+    try:
+        bases = [_append_once(connection, ends, key, each) for key, each in rows]
+    except TopicError:
+        connection.execute("ROLLBACK TO one")
+        ends.back_to(mark)
+        raise
+    finally:
+        connection.execute("RELEASE one")
+    return bases
+
+
+def _append_once(connection: sqlite3.Connection, ends: _Ends, key: int, append: Append) -> int:
+    """Append a batch, unless its producer has sent it before; returns its offset."""
+    if append.stamp is None:
+        return ends.append(key, append)
+    known = _appended_before(connection, key, append)
+    if known is not None:
+        return known
+    base = ends.append(key, append)
+    _remember(connection, key, append, base)
+    return base
+
+
+def _appended_before(connection: sqlite3.Connection, key: int, append: Append) -> int | None:
+    """Return the offset of a batch that a producer sent before; None if it is new."""
+    assert append.stamp is not None
+    producer, sequence = append.stamp
+    row = connection.execute(
+        "SELECT base FROM producer_batches WHERE partition = ? AND producer = ? AND sequence = ?",
+        (key, producer, sequence),
+    ).fetchone()
+    if row is not None:
+        return int(row[0])
+    oldest, count = connection.execute(
+        "SELECT min(sequence), count(*) FROM producer_batches WHERE partition = ? AND producer = ?",
+        (key, producer),
+    ).fetchone()
+    if count >= REMEMBERED and sequence < oldest:
+        raise SequenceTooOld(producer, sequence, oldest)
+    return None
+
+
+def _remember(connection: sqlite3.Connection, key: int, append: Append, base: int) -> None:
+    assert append.stamp is not None
+    producer, sequence = append.stamp
+    connection.execute(
+        "INSERT INTO producer_batches (partition, producer, sequence, base) VALUES (?, ?, ?, ?)",
+        (key, producer, sequence, base),
+    )
+    connection.execute(
+        "DELETE FROM producer_batches WHERE partition = ? AND producer = ? AND sequence < "
+        "(SELECT min(sequence) FROM (SELECT sequence FROM producer_batches "
+        "WHERE partition = ? AND producer = ? ORDER BY sequence DESC LIMIT ?))",
+        (key, producer, key, producer, REMEMBERED),
+    )
+
+
+def read(
+    connection: sqlite3.Connection, partition: Partition, key: int, *, offset: int, max_bytes: int
+) -> list[StoredBatch]:
+    """Return the batch that holds an offset, and those behind it; see the interface."""
+    first, end = _range(key)
+    found: list[StoredBatch] = []
+    connection.execute("BEGIN")
+    try:
+        (low, following) = _extent(connection, partition.topic, key)
+        if offset < low:
+            raise OffsetOutOfRange(*partition, offset, low=low, high=following)
+        if offset >= following:
+            return []
+        (start,) = connection.execute(
+            "SELECT max(position) FROM batches WHERE position >= ? AND position <= ?",
+            (first, first + offset),
+        ).fetchone()
+        rows = connection.execute(
+            "SELECT position, count, appended_at, body FROM batches "
+            "WHERE position >= ? AND position < ? ORDER BY position",
+            (first + offset if start is None else start, end),
+        )
+        for position, count, at, body in rows:
+            max_bytes -= len(body)
+            if max_bytes < 0 and found:
+                break
+            found.append(StoredBatch(position - first, count, at, body))
+        return found
+    finally:
+        connection.execute("COMMIT")
+
+
+def _extent(connection: sqlite3.Connection, topic: str, key: int) -> tuple[int, int]:
+    row = connection.execute("SELECT low, next FROM partitions WHERE id = ?", (key,)).fetchone()
+    if row is None:
+        raise UnknownTopic(topic)
+    low, following = row
+    return low, following
+
+
+def find(connection: sqlite3.Connection, partition: Partition, key: int, *, at: int) -> int:
+    """Return the offset of the first batch appended at a time or later.
+
+    Times never go back in a partition, so that halving finds it without an index.
+    """
+    first, end = _range(key)
+    low, high = _extent(connection, partition.topic, key)
+    while low < high:
+        middle = (low + high) // 2
+        batch = connection.execute(
+            "SELECT position, count, appended_at FROM batches WHERE position >= ? AND position < ? "
+            "ORDER BY position LIMIT 1",
+            (first + middle, end),
+        ).fetchone()
+        if batch is None or batch[2] >= at:
+            high = middle
+        else:
+            low = batch[0] - first + batch[1]
+    (position,) = connection.execute(
+        "SELECT min(position) FROM batches WHERE position >= ? AND position < ?",
+        (first + low, end),
+    ).fetchone()
+    return int(low if position is None else position - first)
+
+
+def extents(connection: sqlite3.Connection, topic: TopicRow) -> list[PartitionExtent]:
+    """Return what each partition of a topic holds."""
+    rows = connection.execute(
+        "SELECT low, next, bytes FROM partitions WHERE topic = ? ORDER BY number", (topic.key,)
+    ).fetchall()
+    if not rows:
+        raise UnknownTopic(topic.name)
+    return [PartitionExtent(*row) for row in rows]
+
+
+def note_age(connection: sqlite3.Connection, advance: float) -> float:
+    """Advance the clock of ages, and note its time for the newest batches; returns the time."""
+    connection.execute(
+        "INSERT INTO age_clock (only_row, seconds) VALUES (1, ?) "
+        "ON CONFLICT (only_row) DO UPDATE SET seconds = seconds + excluded.seconds",
+        (advance,),
+    )
+    (seconds,) = connection.execute("SELECT seconds FROM age_clock").fetchone()
+    connection.execute(
+        "INSERT INTO ages (position, seconds) SELECT newest, ? FROM (SELECT (SELECT max(position) "
+        "FROM batches WHERE position >= id << ? AND position < (id + 1) << ?) AS newest "
+        "FROM partitions) WHERE newest IS NOT NULL ON CONFLICT (position) DO NOTHING",
+        (seconds, OFFSET_BITS, OFFSET_BITS),
+    )
+    return float(seconds)
+
+
+def trim_part(connection: sqlite3.Connection, key: int, settings: TopicSettings, age: float) -> int:
+    """Drop some of the oldest batches of a partition that are due; returns how many records.
+
+    ``age`` is the time of the clock of ages. The newest batch stays.
+    """
+    first, end = _range(key)
+    row = connection.execute("SELECT bytes FROM partitions WHERE id = ?", (key,)).fetchone()
+    if row is None:
+        return 0  # the topic was deleted meanwhile
+    before = age - settings.retention_time if settings.retention_time else -inf
+    (old,) = connection.execute(
+        "SELECT max(position) FROM ages WHERE position >= ? AND position < ? AND seconds <= ?",
+        (first, end, before),
+    ).fetchone()
+    excess = row[0] - settings.retention_bytes if settings.retention_bytes else 0
+    oldest = connection.execute(
+        "SELECT position, count, length(body) FROM batches WHERE position >= ? AND position < ? "
+        "ORDER BY position LIMIT ?",
+        (first, end, AT_ONCE + 1),
+    ).fetchall()
+    records = size = 0
+    last = None
+    for position, count, length in oldest[:-1]:
+        if (old is None or position > old) and size >= excess:
+            break
+        records, size, last = records + count, size + length, position
+    if last is None:
+        return 0
+    connection.execute("DELETE FROM batches WHERE position >= ? AND position <= ?", (first, last))
+    connection.execute("DELETE FROM ages WHERE position >= ? AND position < ?", (first, last))
+    connection.execute(
+        "UPDATE partitions SET bytes = bytes - ?, low = (SELECT min(position) - ? FROM batches "
+        "WHERE position > ? AND position < ?) WHERE id = ?",
+        (size, first, last, end, key),
+    )
+    return records
+
+
+def commit(connection: sqlite3.Connection, rows: Sequence[tuple[str, int, int]]) -> None:
+    """Save the offsets that groups read next: (group, partition's id, offset)."""
+    connection.executemany(
+        "INSERT INTO group_positions (group_name, partition, next) VALUES (?, ?, ?) "
+        "ON CONFLICT (group_name, partition) DO UPDATE SET next = excluded.next",
+        rows,
+    )
+
+
+def committed(connection: sqlite3.Connection, group: str) -> Mapping[Partition, int]:
+    """Return the offsets that a group has saved."""
+    rows = connection.execute(
+        "SELECT topics.name, partitions.number, group_positions.next FROM group_positions "
+        "JOIN partitions ON partitions.id = group_positions.partition "
+        "JOIN topics ON topics.id = partitions.topic WHERE group_name = ?",
+        (group,),
+    )
+    return {Partition(name, number): offset for name, number, offset in rows.fetchall()}
+
+
+def next_generation(connection: sqlite3.Connection, group: str) -> int:
+    """Return a number above all that a group had."""
+    row = connection.execute(
+        "INSERT INTO topic_groups (name, generation) VALUES (?, 1) ON CONFLICT (name) "
+        "DO UPDATE SET generation = generation + 1 RETURNING generation",
+        (group,),
+    ).fetchone()
+    return int(row[0])
+
+
+def groups(connection: sqlite3.Connection) -> list[str]:
+    """Return the names of the groups that have saved anything."""
+    rows = connection.execute("SELECT DISTINCT group_name FROM group_positions ORDER BY 1")
+    return [name for (name,) in rows.fetchall()]
+
+
+def forget_group(connection: sqlite3.Connection, group: str) -> None:
+    """Forget the offsets that a group has saved."""
+    connection.execute("DELETE FROM group_positions WHERE group_name = ?", (group,))
+
+
+def _range(key: int) -> tuple[int, int]:
+    """Return the first position of a partition, and the one behind its last."""
+    return key << OFFSET_BITS, (key + 1) << OFFSET_BITS

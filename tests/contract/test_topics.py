@@ -1,0 +1,529 @@
+"""What every engine of topics does.
+
+An engine is added by a subclass of :class:`TopicsContract` that makes engines.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.defer import gatherResults
+from twisted.internet.task import Clock
+from twisted.trial.unittest import TestCase
+from zope.interface.verify import verifyObject
+
+from kupool.storage.database import Database
+from kupool.topics.errors import (
+    InvalidTopic,
+    OffsetOutOfRange,
+    SequenceTooOld,
+    TopicExists,
+    TopicsUnavailable,
+    UnknownPartition,
+    UnknownTopic,
+)
+from kupool.topics.interfaces import Append, ITopicEngine, PartitionExtent, StoredBatch
+from kupool.topics.memory import BATCH_BYTES, MemoryTopics
+from kupool.topics.partition import Partition
+from kupool.topics.records import Stamp
+from kupool.topics.settings import TopicSettings
+from kupool.topics.sqlite import FLUSH_INTERVAL, SqliteTopics
+from tests.servers.reactor import the_reactor
+
+P0, P1 = Partition("t", 0), Partition("t", 1)
+
+
+class TopicsContract:
+    """Q-38: the suite; mixed into a TestCase by each engine."""
+
+    #: Whether topics are still there for another engine on the same place.
+    persistent = True
+
+    def make_engine(self) -> Any:
+        """Return an engine on a place of its own, or on that of the one before."""
+        raise NotImplementedError
+
+    def setUp(self) -> None:
+        self.now = 1_800_000_000.0
+        self.opened: list[Any] = []
+
+    def wall(self) -> float:
+        return self.now
+
+    async def engine(self, **settings: Any) -> Any:
+        """Return an open engine with a topic ``t``."""
+        engine = self.make_engine()
+        self.opened.append(engine)
+        await engine.open()
+        if "t" not in engine.topics():
+            await engine.create("t", TopicSettings(**{"partitions": 2, **settings}))
+        return engine
+
+    def tearDown(self) -> Any:
+        return gatherResults([engine.close() for engine in self.opened])
+
+    async def again(self, engine: Any) -> Any:
+        """Close an engine, and return another one on its place."""
+        await engine.close()
+        return await self.engine()
+
+    # -- topics
+
+    async def test_interface(self) -> None:
+        engine = await self.engine()
+        self.assertTrue(verifyObject(ITopicEngine, engine))
+        self.assertEqual(engine.capabilities.persistent, self.persistent)
+
+    async def test_topics_are_created_once(self) -> None:
+        """Q-26, Q-27."""
+        engine = await self.engine(retention_bytes=77)
+        with self.assertRaisesRegex(TopicExists, "topic t exists already"):
+            await engine.create("t", TopicSettings())
+        both = [engine.create("u", TopicSettings()) for _ in range(2)]
+        await both[0]
+        with self.assertRaises(TopicExists):
+            await both[1]
+        self.assertEqual(
+            engine.topics(),
+            {"t": TopicSettings(partitions=2, retention_bytes=77), "u": TopicSettings()},
+        )
+
+    async def test_what_is_not_there_is_named(self) -> None:
+        """Q-27."""
+        engine = await self.engine()
+        nowhere, third = Partition("no", 0), Partition("t", 2)
+        for call in (
+            lambda: engine.append([Append(nowhere, 1, b"x")]),
+            lambda: engine.read(nowhere, 0, 100),
+            lambda: engine.find(nowhere, 0),
+            lambda: engine.extents("no"),
+            lambda: engine.delete("no"),
+            lambda: engine.change("no", TopicSettings()),
+            lambda: engine.commit("g", {nowhere: 1}),
+        ):
+            with self.assertRaisesRegex(UnknownTopic, "there is no topic no"):
+                await call()
+        for call in (
+            lambda: engine.append([Append(third, 1, b"x")]),
+            lambda: engine.append([Append(Partition("t", -1), 1, b"x")]),
+            lambda: engine.read(third, 0, 100),
+            lambda: engine.find(third, 0),
+            lambda: engine.commit("g", {third: 1}),
+        ):
+            with self.assertRaisesRegex(UnknownPartition, "has no partition (2|-1): it has 2"):
+                await call()
+
+    async def test_a_deleted_topic_leaves_nothing(self) -> None:
+        """Q-26: neither records, nor what groups and producers have of it, come back."""
+        engine = await self.engine()
+        await engine.append([Append(P0, 3, b"abc", Stamp("p", 1))])
+        await engine.commit("g", {P0: 2})
+        await engine.delete("t")
+        self.assertEqual(engine.topics(), {})
+        with self.assertRaises(UnknownTopic):
+            await engine.read(P0, 0, 100)
+        await engine.create("t", TopicSettings(partitions=2))
+        self.assertEqual(await engine.extents("t"), [PartitionExtent(0, 0, 0)] * 2)
+        self.assertEqual(await engine.read(P0, 0, 100), [])
+        self.assertEqual(await engine.committed("g"), {})
+        self.assertEqual(await engine.append([Append(P0, 1, b"new", Stamp("p", 1))]), [0])
+        self.assertEqual([b.body for b in await engine.read(P0, 0, 100)], [b"new"])
+
+    async def test_partitions_are_added_and_never_removed(self) -> None:
+        """Q-29."""
+        engine = await self.engine()
+        await engine.append([Append(P1, 1, b"one")])
+        await engine.change("t", TopicSettings(partitions=3, retention_time=9))
+        self.assertEqual(engine.topics()["t"], TopicSettings(partitions=3, retention_time=9))
+        self.assertEqual(await engine.append([Append(Partition("t", 2), 1, b"two")]), [0])
+        self.assertEqual([e.high for e in await engine.extents("t")], [0, 1, 1])
+        with self.assertRaisesRegex(InvalidTopic, "the topic has 3, none can be removed"):
+            await engine.change("t", TopicSettings(partitions=2))
+        self.assertEqual(engine.topics()["t"].partitions, 3)
+
+    # -- append and read
+
+    async def test_offsets_are_dense_in_each_partition(self) -> None:
+        """Q-01, Q-02."""
+        engine = await self.engine()
+        self.assertEqual(await engine.append([Append(P0, 3, b"a")]), [0])
+        self.assertEqual(await engine.append([Append(P0, 2, b"b"), Append(P1, 7, b"c")]), [3, 0])
+        self.assertEqual(await engine.append([Append(P0, 1, b"d")]), [5])
+        at = int(self.now * 1000)
+        self.assertEqual(
+            await engine.read(P0, 0, 100),
+            [StoredBatch(0, 3, at, b"a"), StoredBatch(3, 2, at, b"b"), StoredBatch(5, 1, at, b"d")],
+        )
+        self.assertEqual(await engine.read(P1, 0, 100), [StoredBatch(0, 7, at, b"c")])
+        self.assertEqual(
+            await engine.extents("t"), [PartitionExtent(0, 6, 3), PartitionExtent(0, 7, 1)]
+        )
+
+    async def test_appends_under_way_keep_their_order(self) -> None:
+        """Q-01, Q-06: reads between them change nothing."""
+        engine = await self.engine()
+        appends = []
+        for number in range(300):
+            appends.append(engine.append([Append(P0, 1, b"%d" % number)]))
+            if number % 50 == 0:
+                await engine.read(P0, 0, 10)
+        self.assertEqual(await gatherResults(appends), [[number] for number in range(300)])
+        found = await engine.read(P0, 0, 10_000)
+        self.assertEqual([b.body for b in found], [b"%d" % number for number in range(300)])
+
+    async def test_a_read_begins_with_the_batch_of_its_offset(self) -> None:
+        """Q-03."""
+        engine = await self.engine()
+        await engine.append([Append(P0, 3, b"a" * 10), Append(P0, 3, b"b" * 10)])
+        await engine.append([Append(P0, 3, b"c" * 10)])
+        for offset, bases in ((0, [0, 3, 6]), (2, [0, 3, 6]), (3, [3, 6]), (5, [3, 6]), (8, [6])):
+            found = await engine.read(P0, offset, 1000)
+            self.assertEqual([b.base for b in found], bases, offset)
+
+    async def test_a_read_returns_whole_batches_up_to_a_size(self) -> None:
+        """Q-03: the first one whatever its size."""
+        engine = await self.engine()
+        for body in (b"a" * 10, b"b" * 10, b"c" * 10):
+            await engine.append([Append(P0, 1, body)])
+        for size, count in ((1, 1), (10, 1), (19, 1), (20, 2), (29, 2), (30, 3), (1000, 3)):
+            self.assertEqual(len(await engine.read(P0, 0, size)), count, size)
+
+    async def test_behind_the_last_record_there_is_nothing(self) -> None:
+        """Q-04."""
+        engine = await self.engine()
+        self.assertEqual(await engine.read(P0, 0, 100), [])
+        await engine.append([Append(P0, 2, b"a")])
+        self.assertEqual(await engine.read(P0, 2, 100), [])
+        self.assertEqual(await engine.read(P0, 99, 100), [])
+        self.assertEqual(len(await engine.read(P0, 1, 100)), 1)
+
+    async def test_below_the_oldest_record_the_range_is_told(self) -> None:
+        """Q-04."""
+        engine = await self.engine(retention_bytes=1)
+        await engine.append([Append(P0, 2, b"a"), Append(P0, 2, b"b")])
+        await engine.trim(self.now)
+        with self.assertRaisesRegex(OffsetOutOfRange, "no offset 1: read from 2 .* to 4") as caught:
+            await engine.read(P0, 1, 100)
+        self.assertEqual((caught.exception.low, caught.exception.high), (2, 4))
+        with self.assertRaises(OffsetOutOfRange):
+            await engine.read(P0, -1, 100)
+        self.assertEqual([b.base for b in await engine.read(P0, 2, 100)], [2])
+
+    async def test_one_bad_batch_keeps_the_others_away(self) -> None:
+        """Q-53: all or none."""
+        engine = await self.engine()
+        if not engine.capabilities.atomic:
+            return
+        for number in range(1, 7):
+            await engine.append([Append(P1, 1, b"x", Stamp("p", number))])
+        with self.assertRaises(SequenceTooOld):
+            await engine.append([Append(P0, 1, b"a"), Append(P1, 1, b"b", Stamp("p", 0))])
+        self.assertEqual(await engine.append([Append(P0, 1, b"c")]), [0])
+        self.assertEqual([b.body for b in await engine.read(P0, 0, 100)], [b"c"])
+
+    async def test_records_are_found_by_time(self) -> None:
+        """Q-17: also when the clock was set back between them."""
+        engine = await self.engine()
+        start = int(self.now * 1000)
+        self.assertEqual(await engine.find(P0, 0), 0)
+        for step in (0, 10, 5, 20):  # the third one counts as appended at 10
+            self.now = 1_800_000_000.0 + step
+            await engine.append([Append(P0, 4, b"x")])
+        times = {-1: 0, 0: 0, 1: 4, 10_000: 4, 10_001: 12, 20_000: 12, 20_001: 16}
+        for after, offset in times.items():
+            self.assertEqual(await engine.find(P0, start + after), offset, after)
+
+    # -- producers
+
+    async def test_a_batch_sent_again_keeps_its_offset(self) -> None:
+        """Q-24: for the newest five of a producer; gaps and other producers do not matter."""
+        engine = await self.engine()
+        for sequence, base in ((1, 0), (2, 1), (5, 2), (6, 3), (7, 4), (1, 0), (5, 2)):
+            found = await engine.append([Append(P0, 1, b"x", Stamp("p", sequence))])
+            self.assertEqual(found, [base], sequence)
+        self.assertEqual(await engine.append([Append(P0, 1, b"x", Stamp("q", 1))]), [5])
+        self.assertEqual(await engine.append([Append(P1, 1, b"x", Stamp("p", 1))]), [0])
+        self.assertEqual(await engine.append([Append(P0, 1, b"x", Stamp("p", 8))]), [6])
+        with self.assertRaisesRegex(SequenceTooOld, "p sent sequence 1 again, the oldest .* is 2"):
+            await engine.append([Append(P0, 1, b"x", Stamp("p", 1))])
+        self.assertEqual(await engine.append([Append(P0, 1, b"x", Stamp("p", 2))]), [1])
+        self.assertEqual((await engine.extents("t"))[0].high, 7)
+
+    async def test_a_batch_sent_again_with_the_first_is_appended_once(self) -> None:
+        """Q-24."""
+        engine = await self.engine()
+        both = [Append(P0, 2, b"x", Stamp("p", 1))] * 2
+        self.assertEqual(await engine.append(both), [0, 0])
+        self.assertEqual((await engine.extents("t"))[0].high, 2)
+
+    # -- retention
+
+    async def test_the_oldest_batches_above_a_size_are_dropped(self) -> None:
+        """Q-11."""
+        engine = await self.engine(retention_bytes=30)
+        for _ in range(5):
+            await engine.append([Append(P0, 2, b"x" * 10)])
+        await engine.append([Append(P1, 2, b"x" * 30)])
+        self.assertEqual(await engine.trim(self.now), 4)
+        self.assertEqual(
+            await engine.extents("t"), [PartitionExtent(4, 10, 30), PartitionExtent(0, 2, 30)]
+        )
+        self.assertEqual(await engine.trim(self.now), 0)
+
+    async def test_the_newest_batch_stays(self) -> None:
+        """Q-11: so offsets go on behind it."""
+        engine = await self.engine(retention_bytes=1, retention_time=10)
+        await engine.append([Append(P0, 2, b"x" * 10)])
+        await engine.trim(self.now)
+        await engine.trim(self.now + 100)
+        self.assertEqual((await engine.extents("t"))[0], PartitionExtent(0, 2, 10))
+        self.assertEqual(await engine.append([Append(P0, 1, b"y")]), [2])
+
+    async def test_old_batches_are_dropped(self) -> None:
+        """Q-11: the age begins with the first trim that finds a batch."""
+        engine = await self.engine(retention_time=100, retention_bytes=0)
+        await engine.append([Append(P0, 1, b"a"), Append(P1, 1, b"b")])
+        await engine.trim(1000)
+        await engine.append([Append(P0, 1, b"c")])
+        self.assertEqual(await engine.trim(1099), 0)
+        await engine.append([Append(P0, 1, b"d")])
+        self.assertEqual(await engine.trim(1100), 1)
+        self.assertEqual((await engine.extents("t"))[0], PartitionExtent(1, 3, 2))
+        self.assertEqual(await engine.trim(1198), 0)
+        self.assertEqual(await engine.trim(1199), 1)
+        self.assertEqual([e.low for e in await engine.extents("t")], [2, 0])
+
+    async def test_a_clock_that_is_set_back_drops_nothing(self) -> None:
+        """Q-11."""
+        engine = await self.engine(retention_time=100)
+        await engine.append([Append(P0, 1, b"a"), Append(P0, 1, b"b")])
+        await engine.trim(1000)
+        self.assertEqual(await engine.trim(10), 0)
+        self.assertEqual(await engine.trim(109), 0)
+        self.assertEqual(await engine.trim(110), 1)
+
+    async def test_nothing_is_dropped_without_limits(self) -> None:
+        engine = await self.engine(retention_time=0)
+        await engine.append([Append(P0, 1, b"a" * 1000), Append(P0, 1, b"b")])
+        await engine.trim(0)
+        self.assertEqual(await engine.trim(1e9), 0)
+
+    async def test_many_batches_are_dropped_in_one_trim(self) -> None:
+        """Q-11: however many parts it takes."""
+        engine = await self.engine(retention_bytes=5)
+        await gatherResults([engine.append([Append(P0, 3, b"x")]) for _ in range(1005)])
+        self.assertEqual(await engine.trim(self.now), 3000)
+        self.assertEqual((await engine.extents("t"))[0], PartitionExtent(3000, 3015, 5))
+
+    # -- groups
+
+    async def test_positions_of_groups(self) -> None:
+        """Q-41, Q-45."""
+        engine = await self.engine()
+        self.assertEqual(await engine.committed("g"), {})
+        await engine.commit("g", {})
+        self.assertEqual(await engine.groups(), [])
+        await engine.commit("g", {P0: 5, P1: 2})
+        await engine.commit("h", {P1: 1})
+        await engine.commit("g", {P0: 3})
+        self.assertEqual(await engine.committed("g"), {P0: 3, P1: 2})
+        self.assertEqual(await engine.groups(), ["g", "h"])
+        await engine.forget_group("g")
+        self.assertEqual(await engine.committed("g"), {})
+        self.assertEqual(await engine.groups(), ["h"])
+
+    async def test_a_commit_is_all_or_none(self) -> None:
+        engine = await self.engine()
+        with self.assertRaises(UnknownPartition):
+            await engine.commit("g", {P0: 5, Partition("t", 9): 2})
+        self.assertEqual(await engine.committed("g"), {})
+
+    async def test_generations_are_never_used_twice(self) -> None:
+        """Q-46: not even by a group that was forgotten."""
+        engine = await self.engine()
+        self.assertEqual([await engine.next_generation("g") for _ in range(3)], [1, 2, 3])
+        await engine.commit("g", {P0: 1})
+        await engine.forget_group("g")
+        self.assertEqual(await engine.next_generation("g"), 4)
+        self.assertEqual(await engine.next_generation("h"), 1)
+
+    async def test_everything_is_there_after_a_restart(self) -> None:
+        """Q-06, Q-11, Q-24, Q-45, Q-46."""
+        engine = await self.engine(retention_time=100)
+        if not engine.capabilities.persistent:
+            return
+        await engine.append([Append(P0, 2, b"a", Stamp("p", 4)), Append(P0, 1, b"b")])
+        await engine.append([Append(P1, 3, b"c")])
+        await engine.commit("g", {P1: 2})
+        await engine.next_generation("g")
+        await engine.trim(1000)
+        await engine.trim(1060)
+        before = await engine.extents("t"), engine.topics()
+        engine = await self.again(engine)
+        self.assertEqual((await engine.extents("t"), engine.topics()), before)
+        self.assertEqual([b.body for b in await engine.read(P0, 0, 100)], [b"a", b"b"])
+        self.assertEqual(await engine.append([Append(P0, 2, b"a", Stamp("p", 4))]), [0])
+        self.assertEqual(await engine.append([Append(P0, 1, b"d")]), [3])
+        self.assertEqual(await engine.committed("g"), {P1: 2})
+        self.assertEqual(await engine.next_generation("g"), 2)
+        # The time between two processes makes nothing older; 40 seconds more do.
+        self.assertEqual(await engine.trim(900_000), 0)
+        self.assertEqual(await engine.trim(900_039), 0)
+        self.assertEqual(await engine.trim(900_040), 3)
+
+
+class MemoryTopicsTests(TopicsContract, TestCase):
+    """The engine in memory."""
+
+    persistent = False
+
+    def make_engine(self) -> MemoryTopics:
+        return MemoryTopics(self.wall)
+
+    async def test_a_full_memory_takes_nothing_until_there_is_room(self) -> None:
+        """Q-15."""
+        engine = MemoryTopics(self.wall, capacity=3 * (BATCH_BYTES + 10))
+        await engine.create("t", TopicSettings(retention_bytes=10))
+        for _ in range(3):
+            await engine.append([Append(P0, 1, b"x" * 10)])
+        self.assertEqual(engine.problem(), "")
+        with self.assertRaisesRegex(TopicsUnavailable, "memory of topics is full"):
+            await engine.append([Append(P0, 1, b"x")])
+        self.assertIn("full", engine.problem())
+        self.assertEqual(len(await engine.read(P0, 0, 100)), 3)
+        await engine.trim(self.now)
+        self.assertEqual(engine.problem(), "")
+        self.assertEqual(await engine.append([Append(P0, 1, b"x")]), [3])
+
+
+class SqliteTopicsTests(TopicsContract, TestCase):
+    """The engine in a SQLite file."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.path = Path(self.mktemp())
+        self.clock = Clock()
+
+    def make_engine(self) -> SqliteTopics:
+        self.database = Database(the_reactor(), self.path, "topics")
+        return SqliteTopics(self.database, self.clock, self.wall)
+
+    def rows(self, sql: str) -> list[Any]:
+        """Return what another process would find in the file."""
+        with sqlite3.connect(self.path) as connection:
+            found = connection.execute(sql).fetchall()
+        connection.close()
+        return found
+
+    async def test_a_deleted_topic_frees_its_storage(self) -> None:
+        """Q-26: its records and the ids of its partitions, also after a kill in the middle."""
+        engine = await self.engine()
+        await gatherResults([engine.append([Append(P0, 1, b"x")]) for _ in range(450)])
+        await engine.append([Append(P1, 1, b"y")])
+        await engine.trim(0)
+        await engine.delete("t")
+        for table in ("batches", "ages", "deleted_partitions", "partitions"):
+            self.assertEqual(self.rows(f"SELECT count(*) FROM {table}"), [(0,)], table)
+        await engine.create("u", TopicSettings(partitions=2))
+        self.assertEqual(self.rows("SELECT id FROM partitions"), [(1,), (2,)])
+        # As a killed process leaves it: deleted, and the records not removed yet.
+        await engine.append([Append(Partition("u", 1), 1, b"z")])
+        await engine.close()
+        with sqlite3.connect(self.path) as connection:
+            connection.execute("PRAGMA foreign_keys=OFF")
+            connection.execute("DELETE FROM partitions")
+            connection.execute("DELETE FROM topics")
+            connection.execute("INSERT INTO deleted_partitions VALUES (1), (2)")
+        connection.close()
+        engine = await self.engine()
+        await engine.next_generation("g")  # behind the removal
+        self.assertEqual(self.rows("SELECT count(*) FROM batches"), [(0,)])
+
+    async def test_when_a_topic_was_created(self) -> None:
+        await self.engine()
+        self.assertEqual(
+            self.rows("SELECT name, created_at FROM topics"), [("t", 1_800_000_000_000)]
+        )
+
+    async def test_while_records_are_removed_their_place_is_not_used(self) -> None:
+        """Q-26: a topic created meanwhile gets other partitions."""
+        engine = await self.engine()
+        await engine.append([Append(P0, 1, b"old")])
+        gone = engine.delete("t")
+        created = engine.create("t", TopicSettings())
+        await created
+        self.assertEqual(await engine.read(P0, 0, 100), [])
+        await gone
+        self.assertEqual(await engine.append([Append(P0, 1, b"new")]), [0])
+        self.assertEqual([b.body for b in await engine.read(P0, 0, 100)], [b"new"])
+
+    async def test_a_disk_that_takes_nothing(self) -> None:
+        """Q-15: a clear error, reads go on, and so do appends once there is room."""
+        engine = await self.engine()
+        await engine.append([Append(P0, 1, b"a")])
+        await self.database.run(lambda c: c.execute("PRAGMA max_page_count=1").fetchone())
+        with self.assertRaisesRegex(TopicsUnavailable, "full"):
+            await engine.append([Append(P0, 1, b"b" * 100_000)])
+        self.assertIn("full", engine.problem())
+        self.assertEqual([b.body for b in await engine.read(P0, 0, 100)], [b"a"])
+        await self.database.run(lambda c: c.execute("PRAGMA max_page_count=1000000").fetchone())
+        self.assertEqual(await engine.append([Append(P0, 1, b"c")]), [1])
+        self.assertEqual(engine.problem(), "")
+
+    async def test_only_commits_that_have_to_wait_for_the_disk(self) -> None:
+        """Q-10: always; within five seconds; when the system likes."""
+        engine = await self.engine(durability="os")
+        await engine.create("soon", TopicSettings(durability="interval"))
+        await engine.create("now", TopicSettings(durability="always"))
+        waits: list[int] = []
+
+        def note(connection: sqlite3.Connection) -> None:
+            waits.append(connection.execute("PRAGMA synchronous").fetchone()[0])
+
+        async def append(topic: str) -> int:
+            """Append to a topic; returns how the commit waited: 1 NORMAL, 2 FULL."""
+            await engine.append([Append(Partition(topic, 0), 1, b"x")])
+            await self.database.run(note, durable=self.database_waits())
+            return waits[-1]
+
+        self.assertEqual(await append("t"), 1)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertEqual(await append("now"), 2)
+        self.assertEqual(await append("soon"), 1)
+        await append("soon")
+        self.assertEqual([call.getTime() for call in self.clock.getDelayedCalls()], [5.0])
+        self.clock.advance(FLUSH_INTERVAL)
+        await self.database.run(note, durable=self.database_waits())
+        self.assertEqual(waits[-1], 2)
+
+    def database_waits(self) -> bool:
+        """Whether the last commit waited for the disk: a look must not change that."""
+        return self.database._waits
+
+    async def test_a_damaged_file_is_refused_by_name(self) -> None:
+        """Q-08: a file whose first page is not that of a database."""
+        engine = await self.engine()
+        await engine.append([Append(P0, 1, b"a" * 10_000)])
+        await engine.close()
+        self.opened.clear()
+        data = bytearray(self.path.read_bytes())
+        data[:100] = b"\xff" * 100
+        self.path.write_bytes(data)
+        with self.assertRaisesRegex(Exception, f"{self.path.name} is damaged"):
+            await self.make_engine().open()
+
+    async def test_readers_do_not_wait_for_the_writer(self) -> None:
+        """Q-07, Q-16: a read is answered while a transaction is under way."""
+        engine = await self.engine()
+        await engine.append([Append(P0, 1, b"a")])
+        hold = threading.Event()
+        held = self.database.run(lambda connection: hold.wait(60))
+        try:
+            self.assertEqual([b.body for b in await engine.read(P0, 0, 100)], [b"a"])
+            self.assertFalse(held.called)
+        finally:
+            hold.set()
+        await held
