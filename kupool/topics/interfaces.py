@@ -122,6 +122,13 @@ class ITopicEngine(Interface):
         stays.
         """
 
+    def drop_below(partition: Partition, offset: int) -> Deferred[int]:
+        """Drop the batches that end below an offset, or at it; returns how many records.
+
+        Fails with :class:`UnknownTopic` and :class:`UnknownPartition`. The offsets of later records
+        stay as they are, even if no record is left.
+        """
+
     def commit(group: str, positions: Mapping[Partition, int]) -> Deferred[None]:
         """Save the offsets that a group reads next, all or none."""
 

@@ -85,6 +85,19 @@ class _Sequence:
                 del sent[min(sent)]
         return base
 
+    def drop_below(self, offset: int) -> int:
+        """Drop what ends below an offset, or at it; returns how many records."""
+        gone = [batch for batch in self.batches if batch.base + batch.records <= offset]
+        self._drop(len(gone))
+        return sum(batch.records for batch in gone)
+
+    def _drop(self, batches: int) -> None:
+        """Drop so many of the oldest batches."""
+        size = sum(len(batch.body) for batch in self.batches[:batches])
+        del self.batches[:batches]
+        self.bytes -= size
+        self.size -= size + batches * BATCH_BYTES
+
     def trim(self, settings: TopicSettings, age: float) -> int:
         """Drop what is due; returns how many records. The newest batch stays."""
         if self.batches:
@@ -97,9 +110,7 @@ class _Sequence:
             if batch.base >= old and size >= excess:
                 break
             records, size, dropped = records + batch.records, size + len(batch.body), dropped + 1
-        del self.batches[:dropped]
-        self.bytes -= size
-        self.size -= size + dropped * BATCH_BYTES
+        self._drop(dropped)
         self.ages = [each for each in self.ages if each[0] > self.low] or self.ages[-1:]
         return records
 
@@ -244,6 +255,15 @@ class MemoryTopics:
                 for sequence in sequences
             )
         )
+
+    def drop_below(self, partition: Partition, offset: int) -> Deferred[int]:
+        """Drop the batches that end below an offset, or at it."""
+        try:
+            sequence = self._at(partition)
+        except TopicError as error:
+            return fail(error)
+        self._full = False
+        return succeed(sequence.drop_below(offset))
 
     def commit(self, group: str, positions: Mapping[Partition, int]) -> Deferred[None]:
         """Save the offsets that a group reads next, all or none."""

@@ -153,16 +153,12 @@ class SqliteTopics:
 
     def append(self, appends: Sequence[Append]) -> Deferred[list[int]]:
         """Append batches in one transaction."""
-        rows = []
+        try:
+            rows = [(self._key(append.partition), append) for append in appends]
+        except TopicError as error:
+            return fail(error)
         for append in appends:
-            name, number = append.partition
-            topic = self._topics.get(name)
-            if topic is None:
-                return fail(UnknownTopic(name))
-            if not 0 <= number < len(topic.partitions):
-                return fail(UnknownPartition(name, number, len(topic.partitions)))
-            rows.append((topic.partitions[number], append))
-            durability = topic.settings.durability
+            durability = self._topics[append.partition.topic].settings.durability
             self._durable = self._durable or durability == "always"
             if durability == "interval":
                 self._flush_later()
@@ -244,13 +240,20 @@ class SqliteTopics:
     def _in_partition(
         self, partition: Partition, read: Callable[[sqlite3.Connection, int], T]
     ) -> Deferred[T]:
+        try:
+            key = self._key(partition)
+        except TopicError as error:
+            return fail(error)
+        return self._read(lambda connection: read(connection, key))
+
+    def _key(self, partition: Partition) -> int:
+        """Return the id of a partition; raises if it does not exist."""
         topic = self._topics.get(partition.topic)
         if topic is None:
-            return fail(UnknownTopic(partition.topic))
+            raise UnknownTopic(partition.topic)
         if not 0 <= partition.number < len(topic.partitions):
-            return fail(UnknownPartition(*partition, len(topic.partitions)))
-        key = topic.partitions[partition.number]
-        return self._read(lambda connection: read(connection, key))
+            raise UnknownPartition(*partition, len(topic.partitions))
+        return topic.partitions[partition.number]
 
     def _read(self, call: Callable[[sqlite3.Connection], T]) -> Deferred[T]:
         return self._reader.run(call).addErrback(self._not_read)
@@ -284,16 +287,22 @@ class SqliteTopics:
                     dropped += count
         return dropped
 
+    def drop_below(self, partition: Partition, offset: int) -> Deferred[int]:
+        """Drop the batches that end below an offset, or at it, a part at a time."""
+        return Deferred.fromCoroutine(self._drop_below(partition, offset))
+
+    async def _drop_below(self, partition: Partition, offset: int) -> int:
+        key, dropped = self._key(partition), 0
+        while count := await self._write(partial(tables.drop_part, key=key, offset=offset)):
+            dropped += count
+        return dropped
+
     def commit(self, group: str, positions: Mapping[Partition, int]) -> Deferred[None]:
         """Save the offsets that a group reads next, all or none."""
-        rows = []
-        for (name, number), offset in positions.items():
-            topic = self._topics.get(name)
-            if topic is None:
-                return fail(UnknownTopic(name))
-            if not 0 <= number < len(topic.partitions):
-                return fail(UnknownPartition(name, number, len(topic.partitions)))
-            rows.append((group, topic.partitions[number], offset))
+        try:
+            rows = [(group, self._key(each), offset) for each, offset in positions.items()]
+        except TopicError as error:
+            return fail(error)
         return self._write(partial(tables.commit, rows=rows)) if rows else succeed(None)
 
     def committed(self, group: str) -> Deferred[Mapping[Partition, int]]:

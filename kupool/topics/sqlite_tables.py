@@ -370,14 +370,34 @@ def trim_part(connection: sqlite3.Connection, key: int, settings: TopicSettings,
         records, size, last = records + count, size + length, position
     if last is None:
         return 0
-    connection.execute("DELETE FROM batches WHERE position >= ? AND position <= ?", (first, last))
-    connection.execute("DELETE FROM ages WHERE position >= ? AND position < ?", (first, last))
-    connection.execute(
-        "UPDATE partitions SET bytes = bytes - ?, low = (SELECT min(position) - ? FROM batches "
-        "WHERE position > ? AND position < ?) WHERE id = ?",
-        (size, first, last, end, key),
-    )
+    _drop(connection, key, upto=last, size=size)
     return records
+
+
+def drop_part(connection: sqlite3.Connection, key: int, offset: int) -> int:
+    """Drop some of the batches that end below an offset, or at it; returns how many records."""
+    first, end = _range(key)
+    due = connection.execute(
+        "SELECT position, count, length(body) FROM batches WHERE position >= ? AND position < ? "
+        "AND position + count <= ? ORDER BY position LIMIT ?",
+        (first, min(end, first + offset), first + offset, AT_ONCE),
+    ).fetchall()
+    if not due:
+        return 0
+    _drop(connection, key, upto=due[-1][0], size=sum(size for _, _, size in due))
+    return sum(count for _, count, _ in due)
+
+
+def _drop(connection: sqlite3.Connection, key: int, *, upto: int, size: int) -> None:
+    """Drop the batches of a partition up to a position, which are of this size."""
+    first, end = _range(key)
+    connection.execute("DELETE FROM batches WHERE position >= ? AND position <= ?", (first, upto))
+    connection.execute("DELETE FROM ages WHERE position >= ? AND position < ?", (first, upto))
+    connection.execute(
+        "UPDATE partitions SET bytes = bytes - ?, low = coalesce((SELECT min(position) - ? "
+        "FROM batches WHERE position > ? AND position < ?), next) WHERE id = ?",
+        (size, first, upto, end, key),
+    )
 
 
 def commit(connection: sqlite3.Connection, rows: Sequence[tuple[str, int, int]]) -> None:

@@ -318,6 +318,27 @@ class TopicsContract:
         self.assertEqual(await engine.trim(self.now), 3000)
         self.assertEqual((await engine.extents("t"))[0], PartitionExtent(3000, 3015, 5))
 
+    async def test_what_is_below_an_offset_is_dropped(self) -> None:
+        """Q-51: whole batches; offsets go on behind the last one, also if nothing is left."""
+        engine = await self.engine()
+        await gatherResults([engine.append([Append(P0, 3, b"x")]) for _ in range(450)])
+        await engine.append([Append(P1, 3, b"y")])
+        self.assertEqual(await engine.drop_below(P0, 5), 3)
+        self.assertEqual((await engine.extents("t"))[0], PartitionExtent(3, 1350, 449))
+        self.assertEqual(await engine.drop_below(P0, 5), 0)
+        self.assertEqual(await engine.drop_below(P0, 1350), 1347)
+        self.assertEqual(
+            await engine.extents("t"), [PartitionExtent(1350, 1350, 0), PartitionExtent(0, 3, 1)]
+        )
+        self.assertEqual(await engine.read(P0, 1350, 100), [])
+        with self.assertRaises(OffsetOutOfRange):
+            await engine.read(P0, 1349, 100)
+        self.assertEqual(await engine.append([Append(P0, 1, b"z")]), [1350])
+        with self.assertRaises(UnknownPartition):
+            await engine.drop_below(Partition("t", 2), 1)
+        with self.assertRaises(UnknownTopic):
+            await engine.drop_below(Partition("no", 0), 1)
+
     # -- groups
 
     async def test_positions_of_groups(self) -> None:
@@ -361,6 +382,7 @@ class TopicsContract:
         await engine.next_generation("g")
         await engine.trim(1000)
         await engine.trim(1060)
+        await engine.drop_below(P1, 3)
         before = await engine.extents("t"), engine.topics()
         engine = await self.again(engine)
         self.assertEqual((await engine.extents("t"), engine.topics()), before)
@@ -373,6 +395,7 @@ class TopicsContract:
         self.assertEqual(await engine.trim(900_000), 0)
         self.assertEqual(await engine.trim(900_039), 0)
         self.assertEqual(await engine.trim(900_040), 3)
+        self.assertEqual(await engine.append([Append(P1, 1, b"e")]), [3])
 
 
 class MemoryTopicsTests(TopicsContract, TestCase):
