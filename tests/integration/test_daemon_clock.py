@@ -168,8 +168,7 @@ class StepTests(ClockCase):
         for step, moved in ((40 * DAY, "ahead by 960h"), (-41 * DAY, "back by 984h")):
             self.wall.step(step)
             wait_until(lambda: moved in str(self.reasons()))  # noqa: B023
-            lines = [line for line in self.daemon.lines if moved in line]
-            self.assertEqual(len(lines), 1, lines)
+            self.assertEqual(len(self.daemon.lines_with(moved)), 1)
             self.let_it_clear()
             self.assertEqual(self.everything(), before)
             self.assertEqual(client.submit(self.job, "a")["error"], "Duplicate submission")

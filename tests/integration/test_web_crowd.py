@@ -152,7 +152,8 @@ class ManyTests(CrowdCase):
             self.assertEqual(one_frame(over), (0x88, b"\x10\x06too many connections"))
         for sock in sockets[:2]:
             self.talk(sock)
-        lines = [json.loads(line) for line in daemon.lines if "Refused" in line]
+        daemon.lines_with("WebSockets, too many connections")
+        lines = [json.loads(line) for line in daemon.lines_with("Refused")]
         reasons = [line["reason"] for line in lines]
         self.assertEqual(sorted(reasons), sorted(set(reasons)))
         self.assertIn("WebSockets, too many connections", reasons)

@@ -169,6 +169,20 @@ class RunningDaemon:
             for line in output:
                 self.lines.append(line.rstrip("\n"))
 
+    def lines_with(self, text: str, timeout: float = 10.0) -> list[str]:
+        """The lines that have a text; waits for the first one, as output comes a little later.
+
+        Raises :class:`AssertionError` if there is none in time.
+        """
+        deadline = time.monotonic() + timeout
+        while True:
+            found = [line for line in list(self.lines) if text in line]
+            if found:
+                return found
+            if time.monotonic() > deadline:
+                raise AssertionError(f"no line has {text!r}:\n{self.output}")
+            time.sleep(0.02)
+
     def events(self) -> list[dict[str, Any]]:
         """The lines of the JSON log, as objects."""
         return self.events_from(0)
