@@ -29,6 +29,13 @@ class Append(NamedTuple):
     stamp: Stamp | None = None
 
 
+def without_stamp(append: Append) -> Append:
+    """Return a batch that has no stamp; raises :class:`ValueError` for one that has."""
+    if append.stamp is not None:
+        raise ValueError("a delayed batch cannot have a stamp: an engine remembers few of them")
+    return append
+
+
 class StoredBatch(NamedTuple):
     """A batch as it was appended; ``at`` is when, in milliseconds since the epoch.
 
@@ -40,6 +47,15 @@ class StoredBatch(NamedTuple):
     records: int
     at: int
     body: bytes
+
+
+class DelayedBatch(NamedTuple):
+    """A batch that is appended at ``due``, in milliseconds since the epoch."""
+
+    delay_id: int
+    due: int
+    partition: Partition
+    records: int
 
 
 class PartitionExtent(NamedTuple):
@@ -129,6 +145,31 @@ class ITopicEngine(Interface):
         stay as they are, even if no record is left.
         """
 
+    def delay(appends: Sequence[Append], due: int) -> Deferred[list[int]]:
+        """Keep batches, and append them when :meth:`append_due` is called at a time or later.
+
+        ``due`` is in milliseconds since the epoch. Fires with an id for each once they are durable;
+        fails as :meth:`append` does. Batches with a stamp are not taken: raises ValueError.
+        """
+
+    def append_due(now: int) -> Deferred[Mapping[Partition, int]]:
+        """Append the batches that are due, those due first first; returns how many records each
+        partition got.
+
+        ``now`` is in milliseconds since the epoch. A batch is appended once, whatever happens.
+        """
+
+    def delayed(topic: str) -> Deferred[Sequence[DelayedBatch]]:
+        """Return the batches of a topic that are not due yet, those due first first; fails with
+        :class:`UnknownTopic`.
+        """
+
+    def next_due() -> Deferred[int | None]:
+        """Return when the next batch is due; None if there is none."""
+
+    def cancel(delay_id: int) -> Deferred[bool]:
+        """Forget a delayed batch; returns whether it was there, and so was never appended."""
+
     def commit(group: str, positions: Mapping[Partition, int]) -> Deferred[None]:
         """Save the offsets that a group reads next, all or none."""
 
@@ -154,7 +195,9 @@ class ITopicEngine(Interface):
 __all__ = [
     "Append",
     "Capabilities",
+    "DelayedBatch",
     "ITopicEngine",
     "PartitionExtent",
     "StoredBatch",
+    "without_stamp",
 ]

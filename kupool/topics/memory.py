@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from math import inf
 
@@ -21,9 +22,11 @@ from kupool.topics.errors import (
 from kupool.topics.interfaces import (
     Append,
     Capabilities,
+    DelayedBatch,
     ITopicEngine,
     PartitionExtent,
     StoredBatch,
+    without_stamp,
 )
 from kupool.topics.partition import Partition
 from kupool.topics.records import Stamp
@@ -132,6 +135,9 @@ class MemoryTopics:
         self._partitions: dict[str, list[_Sequence]] = {}
         self._positions: dict[str, dict[Partition, int]] = {}
         self._generations: dict[str, int] = {}
+        #: The ids of delayed batches, with the time at which each is due.
+        self._delayed: dict[int, tuple[int, Append]] = {}
+        self._delays = 0
         self._age = 0.0
         self._trimmed_at: float | None = None
         self._full = False
@@ -168,6 +174,7 @@ class MemoryTopics:
         if self._settings.pop(name, None) is None:
             return fail(UnknownTopic(name))
         del self._partitions[name]
+        self._delayed = {k: v for k, v in self._delayed.items() if v[1].partition.topic != name}
         for positions in self._positions.values():
             for partition in [each for each in positions if each.topic == name]:
                 del positions[partition]
@@ -264,6 +271,52 @@ class MemoryTopics:
             return fail(error)
         self._full = False
         return succeed(sequence.drop_below(offset))
+
+    def delay(self, appends: Sequence[Append], due: int) -> Deferred[list[int]]:
+        """Keep batches, and append them at a time or later."""
+        try:
+            for append in appends:
+                self._at(without_stamp(append).partition)
+        except (TopicError, ValueError) as error:
+            return fail(error)
+        ids = []
+        for append in appends:
+            self._delays += 1
+            self._delayed[self._delays] = (due, append)
+            ids.append(self._delays)
+        return succeed(ids)
+
+    def append_due(self, now: int) -> Deferred[Mapping[Partition, int]]:
+        """Append the batches that are due."""
+        due = sorted((at, each) for each, (at, _) in self._delayed.items() if at <= now)
+        found: Counter[Partition] = Counter()
+        for _, delay_id in due:
+            append = self._delayed.pop(delay_id)[1]
+            self._at(append.partition).append(append, now)
+            found[append.partition] += append.records
+        return succeed(found)
+
+    def delayed(self, topic: str) -> Deferred[Sequence[DelayedBatch]]:
+        """Return the batches of a topic that are not due yet."""
+        if topic not in self._settings:
+            return fail(UnknownTopic(topic))
+        return succeed(
+            [
+                DelayedBatch(delay_id, due, append.partition, append.records)
+                for due, delay_id, append in sorted(
+                    (due, delay_id, append) for delay_id, (due, append) in self._delayed.items()
+                )
+                if append.partition.topic == topic
+            ]
+        )
+
+    def next_due(self) -> Deferred[int | None]:
+        """Return when the next batch is due."""
+        return succeed(min((due for due, _ in self._delayed.values()), default=None))
+
+    def cancel(self, delay_id: int) -> Deferred[bool]:
+        """Forget a delayed batch."""
+        return succeed(self._delayed.pop(delay_id, None) is not None)
 
     def commit(self, group: str, positions: Mapping[Partition, int]) -> Deferred[None]:
         """Save the offsets that a group reads next, all or none."""

@@ -171,7 +171,7 @@ class Topics:
         if name not in self.engine.topics():
             self._partitioners.pop(name, None)
             for place in [each for each in self._waiting if each.topic == name]:
-                self._tell(place)
+                self.tell(place)
         return gone
 
     def names(self) -> list[str]:
@@ -260,7 +260,7 @@ class Topics:
             for (number, members), base in zip(batches, left, strict=False):
                 for offset, member in enumerate(members, base):
                     places[member] = Written(number, offset)
-                self._tell(Partition(topic, number))
+                self.tell(Partition(topic, number))
             # With one batch they are in order already.
             written.append(
                 list(places.values())
@@ -352,7 +352,8 @@ class Topics:
             appends.append(Append(place, len(members), body, job.stamp))
         return appends
 
-    def _tell(self, partition: Partition) -> None:
+    def tell(self, partition: Partition) -> None:
+        """Tell those who wait for records of a partition that there are some."""
         waiters = self._waiting.pop(partition, None)
         if waiters is not None:
             waiters.tell(None)

@@ -7,6 +7,7 @@ One thread writes, in group commits; readers have a connection of their own. The
 from __future__ import annotations
 
 import sqlite3
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
@@ -30,9 +31,11 @@ from kupool.topics.errors import (
 from kupool.topics.interfaces import (
     Append,
     Capabilities,
+    DelayedBatch,
     ITopicEngine,
     PartitionExtent,
     StoredBatch,
+    without_stamp,
 )
 from kupool.topics.partition import Partition
 from kupool.topics.settings import TopicSettings, check_growth
@@ -296,6 +299,40 @@ class SqliteTopics:
         while count := await self._write(partial(tables.drop_part, key=key, offset=offset)):
             dropped += count
         return dropped
+
+    def delay(self, appends: Sequence[Append], due: int) -> Deferred[list[int]]:
+        """Keep batches, and append them at a time or later."""
+        try:
+            rows = [(self._key(append.partition), without_stamp(append)) for append in appends]
+        except (TopicError, ValueError) as error:
+            return fail(error)
+        return self._write(partial(tables.delay, rows=rows, due=due))
+
+    def append_due(self, now: int) -> Deferred[Mapping[Partition, int]]:
+        """Append the batches that are due, a part at a time."""
+        return Deferred.fromCoroutine(self._append_due(now))
+
+    async def _append_due(self, now: int) -> Mapping[Partition, int]:
+        found: Counter[Partition] = Counter()
+        while appended := await self._write(partial(tables.append_due, now=now)):
+            for partition, records in appended:
+                found[partition] += records
+        return found
+
+    def delayed(self, topic: str) -> Deferred[Sequence[DelayedBatch]]:
+        """Return the batches of a topic that are not due yet."""
+        row = self._topics.get(topic)
+        if row is None:
+            return fail(UnknownTopic(topic))
+        return self._read(lambda connection: tables.delayed(connection, row))
+
+    def next_due(self) -> Deferred[int | None]:
+        """Return when the next batch is due."""
+        return self._read(tables.next_due)
+
+    def cancel(self, delay_id: int) -> Deferred[bool]:
+        """Forget a delayed batch."""
+        return self._write(partial(tables.cancel, delay_id=delay_id))
 
     def commit(self, group: str, positions: Mapping[Partition, int]) -> Deferred[None]:
         """Save the offsets that a group reads next, all or none."""

@@ -16,7 +16,7 @@ from kupool.topics.errors import (
     TopicError,
     UnknownTopic,
 )
-from kupool.topics.interfaces import Append, PartitionExtent, StoredBatch
+from kupool.topics.interfaces import Append, DelayedBatch, PartitionExtent, StoredBatch
 from kupool.topics.partition import Partition
 from kupool.topics.settings import TopicSettings
 
@@ -98,6 +98,7 @@ def delete(connection: sqlite3.Connection, topic: TopicRow) -> None:
         connection.execute("INSERT INTO deleted_partitions (id) VALUES (?)", (key,))
         connection.execute("DELETE FROM producer_batches WHERE partition = ?", (key,))
         connection.execute("DELETE FROM group_positions WHERE partition = ?", (key,))
+        connection.execute("DELETE FROM delayed_batches WHERE partition = ?", (key,))
     connection.execute("DELETE FROM partitions WHERE topic = ?", (topic.key,))
     connection.execute("DELETE FROM topics WHERE id = ?", (topic.key,))
 
@@ -248,6 +249,68 @@ def _remember(connection: sqlite3.Connection, key: int, append: Append, base: in
         "WHERE partition = ? AND producer = ? ORDER BY sequence DESC LIMIT ?))",
         (key, producer, key, producer, REMEMBERED),
     )
+
+
+def delay(
+    connection: sqlite3.Connection, rows: Sequence[tuple[int, Append]], due: int
+) -> list[int]:
+    """Keep batches until they are due; returns their ids."""
+    found = []
+    for key, append in rows:
+        cursor = connection.execute(
+            "INSERT INTO delayed_batches (due, partition, count, body) VALUES (?, ?, ?, ?)",
+            (due, key, append.records, append.body),
+        )
+        assert cursor.lastrowid is not None
+        found.append(cursor.lastrowid)
+    return found
+
+
+def append_due(connection: sqlite3.Connection, now: int) -> list[tuple[Partition, int]]:
+    """Append some of the batches that are due; returns the partition and the records of each."""
+    rows = connection.execute(
+        "SELECT delayed_batches.id, partitions.id, topics.name, partitions.number, count, body "
+        "FROM delayed_batches JOIN partitions ON partitions.id = delayed_batches.partition "
+        "JOIN topics ON topics.id = partitions.topic WHERE due <= ? "
+        "ORDER BY due, delayed_batches.id LIMIT ?",
+        (now, AT_ONCE),
+    ).fetchall()
+    ends = _Ends(connection, now)
+    found = []
+    for _, key, name, number, records, body in rows:
+        partition = Partition(name, number)
+        ends.append(key, Append(partition, records, body))
+        found.append((partition, records))
+    ends.write()
+    connection.executemany(
+        "DELETE FROM delayed_batches WHERE id = ?", [(delay_id,) for delay_id, *_ in rows]
+    )
+    return found
+
+
+def delayed(connection: sqlite3.Connection, topic: TopicRow) -> list[DelayedBatch]:
+    """Return the batches of a topic that wait, those due first first."""
+    rows = connection.execute(
+        "SELECT delayed_batches.id, due, number, count FROM delayed_batches "
+        "JOIN partitions ON partitions.id = delayed_batches.partition WHERE topic = ? "
+        "ORDER BY due, delayed_batches.id",
+        (topic.key,),
+    )
+    return [
+        DelayedBatch(delay_id, due, Partition(topic.name, number), records)
+        for delay_id, due, number, records in rows.fetchall()
+    ]
+
+
+def next_due(connection: sqlite3.Connection) -> int | None:
+    """Return when the next delayed batch is due; None if there is none."""
+    (due,) = connection.execute("SELECT min(due) FROM delayed_batches").fetchone()
+    return None if due is None else int(due)
+
+
+def cancel(connection: sqlite3.Connection, delay_id: int) -> bool:
+    """Forget a delayed batch; returns whether it was there."""
+    return connection.execute("DELETE FROM delayed_batches WHERE id = ?", (delay_id,)).rowcount > 0
 
 
 def read(

@@ -25,7 +25,13 @@ from kupool.topics.errors import (
     UnknownPartition,
     UnknownTopic,
 )
-from kupool.topics.interfaces import Append, ITopicEngine, PartitionExtent, StoredBatch
+from kupool.topics.interfaces import (
+    Append,
+    DelayedBatch,
+    ITopicEngine,
+    PartitionExtent,
+    StoredBatch,
+)
 from kupool.topics.memory import BATCH_BYTES, MemoryTopics
 from kupool.topics.partition import Partition
 from kupool.topics.records import Stamp
@@ -339,6 +345,67 @@ class TopicsContract:
         with self.assertRaises(UnknownTopic):
             await engine.drop_below(Partition("no", 0), 1)
 
+    # -- delays
+
+    async def test_delayed_batches(self) -> None:
+        """Q-52: appended when they are due, in that order; queried and cancelled before."""
+        engine = await self.engine()
+        self.assertIs(await engine.next_due(), None)
+        late = await engine.delay([Append(P0, 2, b"late")], 2000)
+        both = await engine.delay([Append(P0, 1, b"a"), Append(P1, 3, b"b")], 1000)
+        cancelled = await engine.delay([Append(P0, 1, b"x")], 500)
+        self.assertEqual(len({*late, *both, *cancelled}), 4)
+        self.assertEqual(await engine.next_due(), 500)
+        self.assertTrue(await engine.cancel(cancelled[0]))
+        self.assertFalse(await engine.cancel(cancelled[0]))
+        self.assertEqual(
+            list(await engine.delayed("t")),
+            [
+                DelayedBatch(both[0], 1000, P0, 1),
+                DelayedBatch(both[1], 1000, P1, 3),
+                DelayedBatch(late[0], 2000, P0, 2),
+            ],
+        )
+        self.assertEqual(await engine.append_due(999), {})
+        self.assertEqual(await engine.read(P0, 0, 100), [])
+        self.assertEqual(await engine.append_due(1000), {P0: 1, P1: 3})
+        self.assertFalse(await engine.cancel(both[0]))
+        self.assertEqual(await engine.append_due(5000), {P0: 2})
+        self.assertEqual(await engine.append_due(5000), {})
+        found = await engine.read(P0, 0, 100)
+        self.assertEqual([(b.base, b.body) for b in found], [(0, b"a"), (1, b"late")])
+        self.assertEqual((await engine.extents("t"))[1], PartitionExtent(0, 3, 1))
+        self.assertEqual(list(await engine.delayed("t")), [])
+
+    async def test_those_due_first_are_first(self) -> None:
+        """Q-52: and in parts, however many are due."""
+        engine = await self.engine()
+        await gatherResults(
+            [engine.delay([Append(P0, 1, b"%d" % due)], due) for due in range(450, 0, -1)]
+        )
+        self.assertEqual(await engine.append_due(10_000), {P0: 450})
+        found = await engine.read(P0, 0, 100_000)
+        self.assertEqual([b.body for b in found], [b"%d" % due for due in range(1, 451)])
+
+    async def test_what_cannot_be_delayed(self) -> None:
+        engine = await self.engine()
+        with self.assertRaisesRegex(ValueError, "cannot have a stamp"):
+            await engine.delay([Append(P0, 1, b"a"), Append(P0, 1, b"a", Stamp("p", 1))], 1)
+        with self.assertRaises(UnknownPartition):
+            await engine.delay([Append(P0, 1, b"a"), Append(Partition("t", 2), 1, b"a")], 1)
+        with self.assertRaises(UnknownTopic):
+            await engine.delay([Append(Partition("no", 0), 1, b"a")], 1)
+        with self.assertRaises(UnknownTopic):
+            await engine.delayed("no")
+        self.assertIs(await engine.next_due(), None)
+
+    async def test_a_deleted_topic_takes_its_delayed_batches_along(self) -> None:
+        engine = await self.engine()
+        await engine.create("u", TopicSettings())
+        await engine.delay([Append(P0, 1, b"a"), Append(Partition("u", 0), 1, b"b")], 1)
+        await engine.delete("t")
+        self.assertEqual(await engine.append_due(10), {Partition("u", 0): 1})
+
     # -- groups
 
     async def test_positions_of_groups(self) -> None:
@@ -383,6 +450,7 @@ class TopicsContract:
         await engine.trim(1000)
         await engine.trim(1060)
         await engine.drop_below(P1, 3)
+        (first,) = await engine.delay([Append(P1, 1, b"due")], 1)
         before = await engine.extents("t"), engine.topics()
         engine = await self.again(engine)
         self.assertEqual((await engine.extents("t"), engine.topics()), before)
@@ -395,7 +463,10 @@ class TopicsContract:
         self.assertEqual(await engine.trim(900_000), 0)
         self.assertEqual(await engine.trim(900_039), 0)
         self.assertEqual(await engine.trim(900_040), 3)
-        self.assertEqual(await engine.append([Append(P1, 1, b"e")]), [3])
+        self.assertEqual(await engine.append_due(5), {P1: 1})
+        self.assertEqual(await engine.append([Append(P1, 1, b"e")]), [4])
+        (second,) = await engine.delay([Append(P1, 1, b"due")], 1)
+        self.assertGreater(second, first)
 
 
 class MemoryTopicsTests(TopicsContract, TestCase):

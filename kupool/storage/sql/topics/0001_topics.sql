@@ -41,6 +41,18 @@ CREATE TABLE producer_batches (
     PRIMARY KEY (partition, producer, sequence)
 ) WITHOUT ROWID;
 
+-- Batches that are appended later. Ids are never used twice, so that one cannot be cancelled
+-- instead of another.
+CREATE TABLE delayed_batches (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    due INTEGER NOT NULL,  -- milliseconds since the epoch
+    partition INTEGER NOT NULL REFERENCES partitions (id),
+    count INTEGER NOT NULL,
+    body BLOB NOT NULL
+);
+
+CREATE INDEX delayed_batches_due ON delayed_batches (due);
+
 -- Consumer groups. A generation is never used twice.
 CREATE TABLE topic_groups (
     name TEXT PRIMARY KEY,
