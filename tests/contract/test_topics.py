@@ -82,6 +82,7 @@ class TopicsContract:
         engine = await self.engine()
         self.assertTrue(verifyObject(ITopicEngine, engine))
         self.assertEqual(engine.capabilities.persistent, self.persistent)
+        self.assertEqual(engine.problem(), "")
 
     async def test_topics_are_created_once(self) -> None:
         """Q-26, Q-27."""
