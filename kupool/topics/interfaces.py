@@ -17,23 +17,37 @@ if TYPE_CHECKING:
     from kupool.topics.settings import TopicSettings
 
 
+class Content(NamedTuple):
+    """The hash of a batch's content: the batch is dropped if a newer one has the same.
+
+    ``window`` and ``seconds`` say how new: among so many of the partition's offsets before it, and
+    appended so many seconds before. 0 is no limit.
+    """
+
+    hash: bytes
+    window: int
+    seconds: float
+
+
 class Append(NamedTuple):
     """A batch of so many ``records`` to append.
 
-    With a ``stamp`` it is appended once, however often it is sent.
+    With a ``stamp`` it is appended once, however often it is sent. With a ``content`` it is not
+    appended if one with the same content was. In both cases it gets the offset of the first one.
     """
 
     partition: Partition
     records: int
     body: bytes
     stamp: Stamp | None = None
+    content: Content | None = None
 
 
 def without_stamp(append: Append) -> Append:
     """Return a batch that has no stamp; raises :class:`ValueError` for one that has."""
     if append.stamp is not None:
         raise ValueError("a delayed batch cannot have a stamp: an engine remembers few of them")
-    return append
+    return append._replace(content=None)
 
 
 class StoredBatch(NamedTuple):
@@ -195,6 +209,7 @@ class ITopicEngine(Interface):
 __all__ = [
     "Append",
     "Capabilities",
+    "Content",
     "DelayedBatch",
     "ITopicEngine",
     "PartitionExtent",

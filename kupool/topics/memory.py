@@ -22,6 +22,7 @@ from kupool.topics.errors import (
 from kupool.topics.interfaces import (
     Append,
     Capabilities,
+    Content,
     DelayedBatch,
     ITopicEngine,
     PartitionExtent,
@@ -55,6 +56,8 @@ class _Sequence:
         self.ages: list[tuple[int, float]] = []
         #: Producer -> sequence -> offset, for the newest batches.
         self.stamps: dict[str, dict[int, int]] = {}
+        #: The hash of a content -> offset and time of its batch, oldest first.
+        self.contents: dict[bytes, tuple[int, int]] = {}
 
     @property
     def low(self) -> int:
@@ -76,16 +79,35 @@ class _Sequence:
         known = self.known(append.stamp)
         if known is not None:
             return known
-        base, self.next = self.next, self.next + append.records
         self.newest_at = max(self.newest_at, now)
-        self.batches.append(StoredBatch(base, append.records, self.newest_at, append.body))
-        self.bytes += len(append.body)
-        self.size += len(append.body) + BATCH_BYTES
+        base = None if append.content is None else self._with(append.content)
+        if base is None:
+            base = self._append(append)
         if append.stamp is not None:
             sent = self.stamps.setdefault(append.stamp.producer, {})
             sent[append.stamp.sequence] = base
             if len(sent) > REMEMBERED:
                 del sent[min(sent)]
+        return base
+
+    def _with(self, content: Content) -> int | None:
+        """Return the offset of a batch with the same content that is new enough."""
+        for digest, (base, at) in list(self.contents.items()):
+            too_many = content.window and self.next - base > content.window
+            if too_many or (content.seconds and self.newest_at - at > content.seconds * 1000):
+                del self.contents[digest]
+            else:
+                break  # those behind it are newer
+        found = self.contents.get(content.hash)
+        return None if found is None else found[0]
+
+    def _append(self, append: Append) -> int:
+        base, self.next = self.next, self.next + append.records
+        if append.content is not None:
+            self.contents[append.content.hash] = (base, self.newest_at)
+        self.batches.append(StoredBatch(base, append.records, self.newest_at, append.body))
+        self.bytes += len(append.body)
+        self.size += len(append.body) + BATCH_BYTES
         return base
 
     def drop_below(self, offset: int) -> int:

@@ -28,10 +28,10 @@ from kupool.topics.errors import (
     UnknownPartition,
     UnknownTopic,
 )
-from kupool.topics.interfaces import Append, PartitionExtent, StoredBatch
+from kupool.topics.interfaces import Append, Content, PartitionExtent, StoredBatch
 from kupool.topics.partition import Partition
 from kupool.topics.partitioners import Partitioner
-from kupool.topics.records import NewRecord, Record, Stamp, sizes_of
+from kupool.topics.records import NewRecord, Record, Stamp, content_hash, sizes_of
 from kupool.topics.settings import TopicSettings, check_name
 
 #: Bytes from which a batch is encoded and decoded in a thread, if that compresses it.
@@ -209,7 +209,8 @@ class Topics:
         Without a ``partition`` the partitioner of the topic chooses one for each record. With a
         ``stamp``, sending the same records again writes nothing, and returns the places of the
         first time; records without a key then go to the partition ``sequence`` modulo the number of
-        partitions. What is written together by several calls keeps the order of the calls.
+        partitions. In a topic that drops repeated records a stamp has no effect. What is written
+        together by several calls keeps the order of the calls.
 
         Fails with :class:`UnknownTopic`, :class:`UnknownPartition`, :class:`RecordTooLarge`, and
         with what the engine raises; then nothing was written if the engine is atomic.
@@ -297,6 +298,8 @@ class Topics:
         most_records = min(self._limits.batch_records, MOST_RECORDS)
         most_bytes = self._limits.batch_bytes
         numbers = self._numbers(job, settings)
+        if settings.dedups:  # each by itself may be a repeated one
+            return [(number, (index,)) for index, number in enumerate(numbers)]
         small = len(sizes) <= most_records and sum(sizes) <= most_bytes
         if small and numbers.count(numbers[0]) == len(numbers):
             return [(numbers[0], range(len(numbers)))]
@@ -327,6 +330,13 @@ class Topics:
         if partitioner is None:
             partitioner = Partitioner(settings.partitioner, self._random)
             self._partitioners[job.topic] = partitioner
+        if settings.dedups:  # the same content has to go to the same partition
+            return [
+                partitioner.choose(record.key, count)
+                if record.key is not None and partitioner.by_key
+                else int.from_bytes(content_hash(record)) % count
+                for record in job.records
+            ]
         if job.stamp is None:
             return [partitioner.choose(record.key, count) for record in job.records]
         # Sent again, each has to go to the same partition.
@@ -349,7 +359,12 @@ class Topics:
             batch_id = f"{self._random.getrandbits(96):024x}"
             body = self._codec.encode(records, batch_id, now, compression)
             place = Partition(job.topic, number)
-            appends.append(Append(place, len(members), body, job.stamp))
+            if settings.dedups:  # which makes a stamp needless: what is sent again has its content
+                digest = content_hash(records[0])
+                content = Content(digest, settings.dedup_window, settings.dedup_time)
+                appends.append(Append(place, 1, body, content=content))
+            else:
+                appends.append(Append(place, len(members), body, job.stamp))
         return appends
 
     def tell(self, partition: Partition) -> None:

@@ -16,7 +16,13 @@ from kupool.topics.errors import (
     TopicError,
     UnknownTopic,
 )
-from kupool.topics.interfaces import Append, DelayedBatch, PartitionExtent, StoredBatch
+from kupool.topics.interfaces import (
+    Append,
+    Content,
+    DelayedBatch,
+    PartitionExtent,
+    StoredBatch,
+)
 from kupool.topics.partition import Partition
 from kupool.topics.settings import TopicSettings
 
@@ -99,6 +105,7 @@ def delete(connection: sqlite3.Connection, topic: TopicRow) -> None:
         connection.execute("DELETE FROM producer_batches WHERE partition = ?", (key,))
         connection.execute("DELETE FROM group_positions WHERE partition = ?", (key,))
         connection.execute("DELETE FROM delayed_batches WHERE partition = ?", (key,))
+        connection.execute("DELETE FROM contents WHERE partition = ?", (key,))
     connection.execute("DELETE FROM partitions WHERE topic = ?", (topic.key,))
     connection.execute("DELETE FROM topics WHERE id = ?", (topic.key,))
 
@@ -147,6 +154,11 @@ class _Ends:
             raise UnknownTopic(partition.topic)
         return row[0], 0, max(row[1], self._now)
 
+    def end(self, key: int, partition: Partition) -> tuple[int, int]:
+        """Return the next offset of a partition, and the time that a batch there gets now."""
+        following, _, at = self._ends.get(key) or self._read(key, partition)
+        return following, at
+
     def mark(self) -> tuple[dict[int, tuple[int, int, int]], int]:
         """Return the state, for :meth:`back_to`."""
         return dict(self._ends), len(self._batches)
@@ -190,7 +202,7 @@ def append(
 def _append_order(
     connection: sqlite3.Connection, ends: _Ends, rows: Sequence[tuple[int, Append]]
 ) -> list[int]:
-    if len(rows) == 1 and rows[0][1].stamp is None:
+    if len(rows) == 1 and rows[0][1].stamp is None and rows[0][1].content is None:
         return [ends.append(*rows[0])]
     mark = ends.mark()
     connection.execute("SAVEPOINT one")
@@ -206,15 +218,59 @@ def _append_order(
 
 
 def _append_once(connection: sqlite3.Connection, ends: _Ends, key: int, append: Append) -> int:
-    """Append a batch, unless its producer has sent it before; returns its offset."""
-    if append.stamp is None:
-        return ends.append(key, append)
-    known = _appended_before(connection, key, append)
-    if known is not None:
-        return known
-    base = ends.append(key, append)
-    _remember(connection, key, append, base)
+    """Append a batch, unless it was before; returns its offset."""
+    known = None
+    if append.stamp is not None:
+        known = _appended_before(connection, key, append)
+    if known is None and append.content is not None:
+        known = _with_content(connection, ends, key, append)
+    base = ends.append(key, append) if known is None else known
+    if append.stamp is not None:
+        _remember(connection, key, append, base)
+    if known is None and append.content is not None:
+        _remember_content(connection, ends, key, append)
     return base
+
+
+def _with_content(
+    connection: sqlite3.Connection, ends: _Ends, key: int, append: Append
+) -> int | None:
+    """Return the offset of a batch with the same content that is new enough; None without one."""
+    assert append.content is not None
+    row = connection.execute(
+        "SELECT base, appended_at FROM contents WHERE partition = ? AND hash = ?",
+        (key, append.content.hash),
+    ).fetchone()
+    if row is None or _is_old(append.content, row, ends.end(key, append.partition)):
+        return None
+    return int(row[0])
+
+
+def _is_old(content: Content, row: tuple[int, int], end: tuple[int, int]) -> bool:
+    """Return whether a batch (offset, time) is too old, at the end of a partition."""
+    (base, at), (following, now) = row, end
+    too_many = bool(content.window) and following - base > content.window
+    return too_many or (bool(content.seconds) and now - at > content.seconds * 1000)
+
+
+def _remember_content(
+    connection: sqlite3.Connection, ends: _Ends, key: int, append: Append
+) -> None:
+    """Remember the content of a batch that was just appended, and forget two that are too old."""
+    assert append.content is not None
+    following, now = end = ends.end(key, append.partition)
+    connection.execute(
+        "INSERT OR REPLACE INTO contents (partition, base, appended_at, hash) VALUES (?, ?, ?, ?)",
+        (key, following - append.records, now, append.content.hash),
+    )
+    oldest = connection.execute(
+        "SELECT base, appended_at FROM contents WHERE partition = ? ORDER BY base LIMIT 2", (key,)
+    ).fetchall()
+    for row in oldest:
+        if _is_old(append.content, row, end):
+            connection.execute(
+                "DELETE FROM contents WHERE partition = ? AND base = ?", (key, row[0])
+            )
 
 
 def _appended_before(connection: sqlite3.Connection, key: int, append: Append) -> int | None:
@@ -240,7 +296,8 @@ def _remember(connection: sqlite3.Connection, key: int, append: Append, base: in
     assert append.stamp is not None
     producer, sequence = append.stamp
     connection.execute(
-        "INSERT INTO producer_batches (partition, producer, sequence, base) VALUES (?, ?, ?, ?)",
+        "INSERT OR IGNORE INTO producer_batches (partition, producer, sequence, base) "
+        "VALUES (?, ?, ?, ?)",
         (key, producer, sequence, base),
     )
     connection.execute(

@@ -27,6 +27,7 @@ from kupool.topics.errors import (
 )
 from kupool.topics.interfaces import (
     Append,
+    Content,
     DelayedBatch,
     ITopicEngine,
     PartitionExtent,
@@ -266,6 +267,53 @@ class TopicsContract:
         self.assertEqual(await engine.append(both), [0, 0])
         self.assertEqual((await engine.extents("t"))[0].high, 2)
 
+    async def test_a_repeated_content_is_dropped(self) -> None:
+        """Q-23: within a window of offsets and of time; each partition by itself."""
+        engine = await self.engine()
+
+        async def append(digest: bytes, partition: Partition = P0, *, count: int = 3) -> int:
+            content = Content(digest, count, 10)
+            (base,) = await engine.append([Append(partition, 1, b"x", content=content)])
+            return int(base)
+
+        found = [await append(digest) for digest in (b"a", b"b", b"a", b"c", b"a")]
+        self.assertEqual(found, [0, 1, 0, 2, 0])
+        self.assertEqual(await append(b"d"), 3)
+        self.assertEqual(await append(b"a"), 4)  # three others are between
+        self.assertEqual(await append(b"a"), 4)
+        self.assertEqual(await append(b"a", P1), 0)
+        self.now += 10
+        self.assertEqual(await append(b"a"), 4)
+        self.now += 0.001
+        self.assertEqual(await append(b"a"), 5)
+        self.assertEqual(await append(b"b"), 6)
+        self.assertEqual((await engine.extents("t"))[0].high, 7)
+
+    async def test_a_window_without_a_limit(self) -> None:
+        """Q-23."""
+        engine = await self.engine()
+        for number in range(50):
+            await engine.append([Append(P0, 1, b"x", content=Content(b"%d" % number, 0, 0))])
+            self.now += 1000
+        again = await engine.append([Append(P0, 1, b"x", content=Content(b"0", 0, 0))])
+        self.assertEqual(again, [0])
+
+    async def test_repeated_contents_of_one_order(self) -> None:
+        """Q-23, Q-24: with and without a stamp; an order that fails leaves nothing."""
+        engine = await self.engine()
+        one = Append(P0, 1, b"x", content=Content(b"a", 9, 9))
+        self.assertEqual(await engine.append([one, one]), [0, 0])
+        stamped = one._replace(stamp=Stamp("p", 1))
+        self.assertEqual(await engine.append([stamped]), [0])
+        self.assertEqual(await engine.append([stamped]), [0])
+        if engine.capabilities.atomic:
+            for number in range(2, 8):
+                await engine.append([Append(P1, 1, b"x", Stamp("p", number))])
+            other = one._replace(content=Content(b"b", 9, 9))
+            with self.assertRaises(SequenceTooOld):
+                await engine.append([other, Append(P1, 1, b"x", Stamp("p", 1))])
+            self.assertEqual(await engine.append([other]), [1])
+
     # -- retention
 
     async def test_the_oldest_batches_above_a_size_are_dropped(self) -> None:
@@ -445,7 +493,7 @@ class TopicsContract:
         if not engine.capabilities.persistent:
             return
         await engine.append([Append(P0, 2, b"a", Stamp("p", 4)), Append(P0, 1, b"b")])
-        await engine.append([Append(P1, 3, b"c")])
+        await engine.append([Append(P1, 3, b"c", content=Content(b"c", 9, 0))])
         await engine.commit("g", {P1: 2})
         await engine.next_generation("g")
         await engine.trim(1000)
@@ -458,6 +506,8 @@ class TopicsContract:
         self.assertEqual([b.body for b in await engine.read(P0, 0, 100)], [b"a", b"b"])
         self.assertEqual(await engine.append([Append(P0, 2, b"a", Stamp("p", 4))]), [0])
         self.assertEqual(await engine.append([Append(P0, 1, b"d")]), [3])
+        repeated = Append(P1, 3, b"c", content=Content(b"c", 9, 0))
+        self.assertEqual(await engine.append([repeated]), [0])
         self.assertEqual(await engine.committed("g"), {P1: 2})
         self.assertEqual(await engine.next_generation("g"), 2)
         # The time between two processes makes nothing older; 40 seconds more do.
@@ -542,6 +592,15 @@ class SqliteTopicsTests(TopicsContract, TestCase):
         self.assertEqual(
             self.rows("SELECT name, created_at FROM topics"), [("t", 1_800_000_000_000)]
         )
+
+    async def test_contents_that_are_too_old_are_forgotten(self) -> None:
+        """Q-25: no more are kept than the window has, nor after it has become smaller."""
+        engine = await self.engine()
+        for count in (50, 5):
+            for number in range(60):
+                content = Content(b"%d/%d" % (count, number), count, 0)
+                await engine.append([Append(P0, 1, b"x", content=content)])
+            self.assertEqual(self.rows("SELECT count(*) FROM contents"), [(count,)])
 
     async def test_while_records_are_removed_their_place_is_not_used(self) -> None:
         """Q-26: a topic created meanwhile gets other partitions."""
