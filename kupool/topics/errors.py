@@ -91,6 +91,34 @@ class CorruptBatch(TopicError):
     """A batch cannot be read; the text says why."""
 
 
+class TransactionsUnsupported(TopicError):
+    """The engine cannot write several batches all or none."""
+
+    def __init__(self) -> None:
+        super().__init__("this engine has no transactions: use one batch, or the engine sqlite")
+
+
+class TooManyTransactions(TopicError):
+    """No more transactions may be under way."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(f"{most} transactions are under way already: commit or abort some")
+
+
+class UnknownTransaction(TopicError):
+    """There is no such transaction: it was committed, aborted, or not committed in time."""
+
+    def __init__(self, transaction: int) -> None:
+        super().__init__(f"transaction {transaction} is not under way: begin another one")
+
+
+class TransactionTooLarge(TopicError):
+    """A transaction would have too many records or bytes."""
+
+    def __init__(self, records: int, size: int) -> None:
+        super().__init__(f"a transaction takes {records} records of together {size} bytes")
+
+
 class UnknownCodec(TopicError):
     """There is no compression of this name."""
 
@@ -182,12 +210,16 @@ __all__ = [
     "SequenceTooOld",
     "TooManyGroups",
     "TooManyTopics",
+    "TooManyTransactions",
     "TopicError",
     "TopicExists",
     "TopicsUnavailable",
+    "TransactionTooLarge",
+    "TransactionsUnsupported",
     "UnknownCodec",
     "UnknownGroup",
     "UnknownMember",
     "UnknownPartition",
     "UnknownTopic",
+    "UnknownTransaction",
 ]

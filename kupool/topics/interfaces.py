@@ -17,16 +17,37 @@ if TYPE_CHECKING:
     from kupool.topics.settings import TopicSettings
 
 
+class Content(NamedTuple):
+    """The hash of a batch's content: the batch is dropped if a newer one has the same.
+
+    ``window`` and ``seconds`` say how new: among so many of the partition's offsets before it, and
+    appended so many seconds before. 0 is no limit.
+    """
+
+    hash: bytes
+    window: int
+    seconds: float
+
+
 class Append(NamedTuple):
     """A batch of so many ``records`` to append.
 
-    With a ``stamp`` it is appended once, however often it is sent.
+    With a ``stamp`` it is appended once, however often it is sent. With a ``content`` it is not
+    appended if one with the same content was. In both cases it gets the offset of the first one.
     """
 
     partition: Partition
     records: int
     body: bytes
     stamp: Stamp | None = None
+    content: Content | None = None
+
+
+def without_stamp(append: Append) -> Append:
+    """Return a batch that has no stamp; raises :class:`ValueError` for one that has."""
+    if append.stamp is not None:
+        raise ValueError("a delayed batch cannot have a stamp: an engine remembers few of them")
+    return append._replace(content=None)
 
 
 class StoredBatch(NamedTuple):
@@ -40,6 +61,15 @@ class StoredBatch(NamedTuple):
     records: int
     at: int
     body: bytes
+
+
+class DelayedBatch(NamedTuple):
+    """A batch that is appended at ``due``, in milliseconds since the epoch."""
+
+    delay_id: int
+    due: int
+    partition: Partition
+    records: int
 
 
 class PartitionExtent(NamedTuple):
@@ -122,6 +152,38 @@ class ITopicEngine(Interface):
         stays.
         """
 
+    def drop_below(partition: Partition, offset: int) -> Deferred[int]:
+        """Drop the batches that end below an offset, or at it; returns how many records.
+
+        Fails with :class:`UnknownTopic` and :class:`UnknownPartition`. The offsets of later records
+        stay as they are, even if no record is left.
+        """
+
+    def delay(appends: Sequence[Append], due: int) -> Deferred[list[int]]:
+        """Keep batches, and append them when :meth:`append_due` is called at a time or later.
+
+        ``due`` is in milliseconds since the epoch. Fires with an id for each once they are durable;
+        fails as :meth:`append` does. Batches with a stamp are not taken: raises ValueError.
+        """
+
+    def append_due(now: int) -> Deferred[Mapping[Partition, int]]:
+        """Append the batches that are due, those due first first; returns how many records each
+        partition got.
+
+        ``now`` is in milliseconds since the epoch. A batch is appended once, whatever happens.
+        """
+
+    def delayed(topic: str) -> Deferred[Sequence[DelayedBatch]]:
+        """Return the batches of a topic that are not due yet, those due first first; fails with
+        :class:`UnknownTopic`.
+        """
+
+    def next_due() -> Deferred[int | None]:
+        """Return when the next batch is due; None if there is none."""
+
+    def cancel(delay_id: int) -> Deferred[bool]:
+        """Forget a delayed batch; returns whether it was there, and so was never appended."""
+
     def commit(group: str, positions: Mapping[Partition, int]) -> Deferred[None]:
         """Save the offsets that a group reads next, all or none."""
 
@@ -147,7 +209,10 @@ class ITopicEngine(Interface):
 __all__ = [
     "Append",
     "Capabilities",
+    "Content",
+    "DelayedBatch",
     "ITopicEngine",
     "PartitionExtent",
     "StoredBatch",
+    "without_stamp",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from math import inf
 
@@ -21,9 +22,12 @@ from kupool.topics.errors import (
 from kupool.topics.interfaces import (
     Append,
     Capabilities,
+    Content,
+    DelayedBatch,
     ITopicEngine,
     PartitionExtent,
     StoredBatch,
+    without_stamp,
 )
 from kupool.topics.partition import Partition
 from kupool.topics.records import Stamp
@@ -52,6 +56,8 @@ class _Sequence:
         self.ages: list[tuple[int, float]] = []
         #: Producer -> sequence -> offset, for the newest batches.
         self.stamps: dict[str, dict[int, int]] = {}
+        #: The hash of a content -> offset and time of its batch, oldest first.
+        self.contents: dict[bytes, tuple[int, int]] = {}
 
     @property
     def low(self) -> int:
@@ -73,17 +79,49 @@ class _Sequence:
         known = self.known(append.stamp)
         if known is not None:
             return known
-        base, self.next = self.next, self.next + append.records
         self.newest_at = max(self.newest_at, now)
-        self.batches.append(StoredBatch(base, append.records, self.newest_at, append.body))
-        self.bytes += len(append.body)
-        self.size += len(append.body) + BATCH_BYTES
+        base = None if append.content is None else self._with(append.content)
+        if base is None:
+            base = self._append(append)
         if append.stamp is not None:
             sent = self.stamps.setdefault(append.stamp.producer, {})
             sent[append.stamp.sequence] = base
             if len(sent) > REMEMBERED:
                 del sent[min(sent)]
         return base
+
+    def _with(self, content: Content) -> int | None:
+        """Return the offset of a batch with the same content that is new enough."""
+        for digest, (base, at) in list(self.contents.items()):
+            too_many = content.window and self.next - base > content.window
+            if too_many or (content.seconds and self.newest_at - at > content.seconds * 1000):
+                del self.contents[digest]
+            else:
+                break  # those behind it are newer
+        found = self.contents.get(content.hash)
+        return None if found is None else found[0]
+
+    def _append(self, append: Append) -> int:
+        base, self.next = self.next, self.next + append.records
+        if append.content is not None:
+            self.contents[append.content.hash] = (base, self.newest_at)
+        self.batches.append(StoredBatch(base, append.records, self.newest_at, append.body))
+        self.bytes += len(append.body)
+        self.size += len(append.body) + BATCH_BYTES
+        return base
+
+    def drop_below(self, offset: int) -> int:
+        """Drop what ends below an offset, or at it; returns how many records."""
+        gone = [batch for batch in self.batches if batch.base + batch.records <= offset]
+        self._drop(len(gone))
+        return sum(batch.records for batch in gone)
+
+    def _drop(self, batches: int) -> None:
+        """Drop so many of the oldest batches."""
+        size = sum(len(batch.body) for batch in self.batches[:batches])
+        del self.batches[:batches]
+        self.bytes -= size
+        self.size -= size + batches * BATCH_BYTES
 
     def trim(self, settings: TopicSettings, age: float) -> int:
         """Drop what is due; returns how many records. The newest batch stays."""
@@ -97,9 +135,7 @@ class _Sequence:
             if batch.base >= old and size >= excess:
                 break
             records, size, dropped = records + batch.records, size + len(batch.body), dropped + 1
-        del self.batches[:dropped]
-        self.bytes -= size
-        self.size -= size + dropped * BATCH_BYTES
+        self._drop(dropped)
         self.ages = [each for each in self.ages if each[0] > self.low] or self.ages[-1:]
         return records
 
@@ -121,6 +157,9 @@ class MemoryTopics:
         self._partitions: dict[str, list[_Sequence]] = {}
         self._positions: dict[str, dict[Partition, int]] = {}
         self._generations: dict[str, int] = {}
+        #: The ids of delayed batches, with the time at which each is due.
+        self._delayed: dict[int, tuple[int, Append]] = {}
+        self._delays = 0
         self._age = 0.0
         self._trimmed_at: float | None = None
         self._full = False
@@ -157,6 +196,7 @@ class MemoryTopics:
         if self._settings.pop(name, None) is None:
             return fail(UnknownTopic(name))
         del self._partitions[name]
+        self._delayed = {k: v for k, v in self._delayed.items() if v[1].partition.topic != name}
         for positions in self._positions.values():
             for partition in [each for each in positions if each.topic == name]:
                 del positions[partition]
@@ -244,6 +284,61 @@ class MemoryTopics:
                 for sequence in sequences
             )
         )
+
+    def drop_below(self, partition: Partition, offset: int) -> Deferred[int]:
+        """Drop the batches that end below an offset, or at it."""
+        try:
+            sequence = self._at(partition)
+        except TopicError as error:
+            return fail(error)
+        self._full = False
+        return succeed(sequence.drop_below(offset))
+
+    def delay(self, appends: Sequence[Append], due: int) -> Deferred[list[int]]:
+        """Keep batches, and append them at a time or later."""
+        try:
+            for append in appends:
+                self._at(without_stamp(append).partition)
+        except (TopicError, ValueError) as error:
+            return fail(error)
+        ids = []
+        for append in appends:
+            self._delays += 1
+            self._delayed[self._delays] = (due, append)
+            ids.append(self._delays)
+        return succeed(ids)
+
+    def append_due(self, now: int) -> Deferred[Mapping[Partition, int]]:
+        """Append the batches that are due."""
+        due = sorted((at, each) for each, (at, _) in self._delayed.items() if at <= now)
+        found: Counter[Partition] = Counter()
+        for _, delay_id in due:
+            append = self._delayed.pop(delay_id)[1]
+            self._at(append.partition).append(append, now)
+            found[append.partition] += append.records
+        return succeed(found)
+
+    def delayed(self, topic: str) -> Deferred[Sequence[DelayedBatch]]:
+        """Return the batches of a topic that are not due yet."""
+        if topic not in self._settings:
+            return fail(UnknownTopic(topic))
+        return succeed(
+            [
+                DelayedBatch(delay_id, due, append.partition, append.records)
+                for due, delay_id, append in sorted(
+                    (due, delay_id, append) for delay_id, (due, append) in self._delayed.items()
+                )
+                if append.partition.topic == topic
+            ]
+        )
+
+    def next_due(self) -> Deferred[int | None]:
+        """Return when the next batch is due."""
+        return succeed(min((due for due, _ in self._delayed.values()), default=None))
+
+    def cancel(self, delay_id: int) -> Deferred[bool]:
+        """Forget a delayed batch."""
+        return succeed(self._delayed.pop(delay_id, None) is not None)
 
     def commit(self, group: str, positions: Mapping[Partition, int]) -> Deferred[None]:
         """Save the offsets that a group reads next, all or none."""

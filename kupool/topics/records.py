@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from hashlib import blake2b
 from typing import NamedTuple
 
 import msgspec
@@ -46,6 +47,12 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     headers: Mapping[str, str]
 
 
+def content_hash(record: NewRecord) -> bytes:
+    """Return a hash of a record's key and value, of 16 bytes; no key is not an empty one."""
+    key = b"" if record.key is None else len(record.key).to_bytes(8, "big") + record.key
+    return blake2b(key + b"/" + record.value, digest_size=16).digest()
+
+
 class Stamp(NamedTuple):
     """The mark of an idempotent producer: sent again, it gets the offset of the first time."""
 
@@ -53,4 +60,4 @@ class Stamp(NamedTuple):
     sequence: int
 
 
-__all__ = ["NewRecord", "Record", "Stamp", "sizes_of"]
+__all__ = ["NewRecord", "Record", "Stamp", "content_hash", "sizes_of"]

@@ -28,10 +28,10 @@ from kupool.topics.errors import (
     UnknownPartition,
     UnknownTopic,
 )
-from kupool.topics.interfaces import Append, PartitionExtent, StoredBatch
+from kupool.topics.interfaces import Append, Content, PartitionExtent, StoredBatch
 from kupool.topics.partition import Partition
 from kupool.topics.partitioners import Partitioner
-from kupool.topics.records import NewRecord, Record, Stamp, sizes_of
+from kupool.topics.records import NewRecord, Record, Stamp, content_hash, sizes_of
 from kupool.topics.settings import TopicSettings, check_name
 
 #: Bytes from which a batch is encoded and decoded in a thread, if that compresses it.
@@ -58,6 +58,27 @@ class Written(msgspec.Struct, frozen=True, gc=False):
 
     partition: int
     offset: int
+
+
+class Writing(NamedTuple):
+    """Records to write to a topic; see :meth:`Topics.produce` for the rest."""
+
+    topic: str
+    records: Sequence[NewRecord]
+    partition: int | None = None
+    stamp: Stamp | None = None
+
+
+class Prepared(NamedTuple):
+    """What was checked: the batches of a topic, each a partition and the indices of its records.
+
+    ``slow`` says that ``encode`` should run in a thread.
+    """
+
+    topic: str
+    batches: Sequence[tuple[int, Sequence[int]]]
+    encode: Callable[[], list[Append]]
+    slow: bool
 
 
 class Fetched(NamedTuple):
@@ -150,7 +171,7 @@ class Topics:
         if name not in self.engine.topics():
             self._partitioners.pop(name, None)
             for place in [each for each in self._waiting if each.topic == name]:
-                self._tell(place)
+                self.tell(place)
         return gone
 
     def names(self) -> list[str]:
@@ -188,65 +209,97 @@ class Topics:
         Without a ``partition`` the partitioner of the topic chooses one for each record. With a
         ``stamp``, sending the same records again writes nothing, and returns the places of the
         first time; records without a key then go to the partition ``sequence`` modulo the number of
-        partitions. What is written together by several calls keeps the order of the calls.
+        partitions. In a topic that drops repeated records a stamp has no effect. What is written
+        together by several calls keeps the order of the calls.
 
         Fails with :class:`UnknownTopic`, :class:`UnknownPartition`, :class:`RecordTooLarge`, and
         with what the engine raises; then nothing was written if the engine is atomic.
         """
-        job = _Writing(topic, tuple(records), partition, stamp)
+        if not records:
+            return succeed([]) if topic in self.engine.topics() else fail(UnknownTopic(topic))
+        writing = Writing(topic, tuple(records), partition, stamp)
+        return self.produce_all([writing]).addCallback(lambda written: written[0])
+
+    def produce_all(self, writings: Sequence[Writing]) -> Deferred[list[list[Written]]]:
+        """Write records to several topics, all or none if the engine is atomic.
+
+        Each :class:`Writing` has at least one record. Fires with the places of the records of each,
+        and fails as :meth:`produce` does.
+        """
         try:
-            settings = self._settings(topic)
-            sizes = sizes_of(job.records)
-            if not sizes:
-                return succeed([])
-            if max(sizes) > settings.max_record:
-                raise RecordTooLarge(topic, max(sizes), settings.max_record)
-            batches = self._batches(job, settings, sizes)
+            prepared = [self.prepare(writing) for writing in writings]
         except TopicError as error:
             return fail(error)
-        encode = partial(self._encode, job, settings, batches)
-        slow = settings.compression != PLAIN and sum(sizes) >= IN_THREAD
-        if slow or topic in self._turns:
-            appended = Deferred.fromCoroutine(self._append_in_turn(topic, encode))
+        turns = sorted({each.topic for each in prepared})
+        if any(each.slow for each in prepared) or any(topic in self._turns for topic in turns):
+            appended = Deferred.fromCoroutine(self._append_in_turn(turns, prepared))
         else:
-            appended = self.engine.append(encode())
-        return appended.addCallback(self._written, topic, batches)
+            appended = self.engine.append(_encoded(prepared))
+        return appended.addCallback(self._written, prepared)
 
-    def _written(
-        self, bases: Sequence[int], topic: str, batches: Sequence[tuple[int, Sequence[int]]]
-    ) -> list[Written]:
+    def prepare(self, writing: Writing) -> Prepared:
+        """Check what is to be written, and choose the partitions; writes nothing.
+
+        Raises :class:`UnknownTopic`, :class:`UnknownPartition`, :class:`RecordTooLarge` and
+        :class:`BatchTooLarge`.
+        """
+        settings = self._settings(writing.topic)
+        sizes = sizes_of(writing.records)
+        if max(sizes) > settings.max_record:
+            raise RecordTooLarge(writing.topic, max(sizes), settings.max_record)
+        batches = self._batches(writing, settings, sizes)
+        slow = settings.compression != PLAIN and sum(sizes) >= IN_THREAD
+        encode = partial(self._encode, writing, settings, batches)
+        return Prepared(writing.topic, batches, encode, slow)
+
+    def _written(self, bases: Sequence[int], prepared: Sequence[Prepared]) -> list[list[Written]]:
         """Return the place of each record, and tell those who wait for some."""
-        if len(batches) == 1:
-            number, base, members = batches[0][0], bases[0], batches[0][1]
-            self._tell(Partition(topic, number))
-            return [Written(number, offset) for offset in range(base, base + len(members))]
-        places: dict[int, Written] = {}
-        for (number, members), base in zip(batches, bases, strict=True):
-            for offset, member in enumerate(members, base):
-                places[member] = Written(number, offset)
-            self._tell(Partition(topic, number))
-        return [places[index] for index in range(len(places))]
+        left = iter(bases)
+        written = []
+        for topic, batches, *_ in prepared:
+            places: dict[int, Written] = {}
+            for (number, members), base in zip(batches, left, strict=False):
+                for offset, member in enumerate(members, base):
+                    places[member] = Written(number, offset)
+                self.tell(Partition(topic, number))
+            # With one batch they are in order already.
+            written.append(
+                list(places.values())
+                if len(batches) == 1
+                else [places[index] for index in range(len(places))]
+            )
+        return written
 
-    async def _append_in_turn(self, topic: str, encode: Callable[[], list[Append]]) -> list[int]:
-        """Encode batches in a thread, and append them behind those of earlier calls."""
-        turn = self._turns.setdefault(topic, DeferredLock())
-        await turn.acquire()
+    async def _append_in_turn(
+        self, topics: Sequence[str], prepared: Sequence[Prepared]
+    ) -> list[int]:
+        """Encode batches in a thread, and append them behind those of earlier calls.
+
+        ``topics`` are sorted: so two calls never wait for each other.
+        """
+        turns = [self._turns.setdefault(topic, DeferredLock()) for topic in topics]
+        for turn in turns:
+            await turn.acquire()
         try:
             # Only until it has begun: the next one may be in the same commit.
-            appended: Deferred[list[int]] = self.engine.append(await self._run_in_thread(encode))
+            encoded = await self._run_in_thread(partial(_encoded, prepared))
+            appended: Deferred[list[int]] = self.engine.append(encoded)
         finally:
-            turn.release()
-            if not turn.locked:
-                self._turns.pop(topic, None)
+            for topic, turn in zip(topics, turns, strict=True):
+                turn.release()
+                if not turn.locked:
+                    self._turns.pop(topic, None)
         return await appended
 
     def _batches(
-        self, job: _Writing, settings: TopicSettings, sizes: Sequence[int]
+        self, job: Writing, settings: TopicSettings, sizes: Sequence[int]
     ) -> list[tuple[int, Sequence[int]]]:
         """Return the batches to make: the partition of each, and the indices of its records."""
         most_records = min(self._limits.batch_records, MOST_RECORDS)
         most_bytes = self._limits.batch_bytes
         numbers = self._numbers(job, settings)
+        if settings.dedups:  # each by itself may be a repeated one
+            return [(number, (index,)) for index, number in enumerate(numbers)]
         small = len(sizes) <= most_records and sum(sizes) <= most_bytes
         if small and numbers.count(numbers[0]) == len(numbers):
             return [(numbers[0], range(len(numbers)))]
@@ -266,7 +319,7 @@ class Topics:
             filled[number] += sizes[index]
         return batches
 
-    def _numbers(self, job: _Writing, settings: TopicSettings) -> list[int]:
+    def _numbers(self, job: Writing, settings: TopicSettings) -> list[int]:
         """Return the partition of each record."""
         count = settings.partitions
         if job.partition is not None:
@@ -277,6 +330,13 @@ class Topics:
         if partitioner is None:
             partitioner = Partitioner(settings.partitioner, self._random)
             self._partitioners[job.topic] = partitioner
+        if settings.dedups:  # the same content has to go to the same partition
+            return [
+                partitioner.choose(record.key, count)
+                if record.key is not None and partitioner.by_key
+                else int.from_bytes(content_hash(record)) % count
+                for record in job.records
+            ]
         if job.stamp is None:
             return [partitioner.choose(record.key, count) for record in job.records]
         # Sent again, each has to go to the same partition.
@@ -289,7 +349,7 @@ class Topics:
         ]
 
     def _encode(
-        self, job: _Writing, settings: TopicSettings, batches: Sequence[tuple[int, Sequence[int]]]
+        self, job: Writing, settings: TopicSettings, batches: Sequence[tuple[int, Sequence[int]]]
     ) -> list[Append]:
         now = int(self._wall() * 1000)
         compression = Compression(settings.compression, settings.compression_threshold)
@@ -299,10 +359,16 @@ class Topics:
             batch_id = f"{self._random.getrandbits(96):024x}"
             body = self._codec.encode(records, batch_id, now, compression)
             place = Partition(job.topic, number)
-            appends.append(Append(place, len(members), body, job.stamp))
+            if settings.dedups:  # which makes a stamp needless: what is sent again has its content
+                digest = content_hash(records[0])
+                content = Content(digest, settings.dedup_window, settings.dedup_time)
+                appends.append(Append(place, 1, body, content=content))
+            else:
+                appends.append(Append(place, len(members), body, job.stamp))
         return appends
 
-    def _tell(self, partition: Partition) -> None:
+    def tell(self, partition: Partition) -> None:
+        """Tell those who wait for records of a partition that there are some."""
         waiters = self._waiting.pop(partition, None)
         if waiters is not None:
             waiters.tell(None)
@@ -398,13 +464,16 @@ class Topics:
         return found.addCallback(one)
 
 
-class _Writing(NamedTuple):
-    """Records that are to be written, and where to."""
-
-    topic: str
-    records: Sequence[NewRecord]
-    partition: int | None
-    stamp: Stamp | None
+def _encoded(prepared: Sequence[Prepared]) -> list[Append]:
+    return [append for each in prepared for append in each.encode()]
 
 
-__all__ = ["Fetched", "TopicDescription", "TopicLimits", "Topics", "Written"]
+__all__ = [
+    "Fetched",
+    "Prepared",
+    "TopicDescription",
+    "TopicLimits",
+    "Topics",
+    "Writing",
+    "Written",
+]

@@ -30,6 +30,10 @@ class TopicSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     ``durability`` is one of :data:`DURABILITIES`. ``retention_time`` and ``retention_bytes`` limit
     the age of records and the size of each partition; 0 keeps everything. Batches of at least
     ``compression_threshold`` bytes are compressed. ``max_record`` is the largest record.
+
+    With a ``dedup_window`` or a ``dedup_time``, a record is not written if one with the same key
+    and value was, among so many records of its partition, or so many seconds, before. 0 is no
+    limit, and both 0 turn it off.
     """
 
     partitions: int = 1
@@ -40,6 +44,13 @@ class TopicSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     compression: str = "none"
     compression_threshold: int = 1024
     max_record: int = 1024 * 1024
+    dedup_window: int = 0
+    dedup_time: float = 0.0
+
+    @property
+    def dedups(self) -> bool:
+        """Whether repeated records are not written."""
+        return bool(self.dedup_window or self.dedup_time)
 
     def check(self) -> None:
         """Raise :class:`InvalidTopic` for the first setting that is not valid."""
@@ -51,6 +62,8 @@ class TopicSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
         _one_of("compression", self.compression, CODECS)
         _within("compression_threshold", self.compression_threshold, 0, 2**31)
         _within("max_record", self.max_record, 1, 16 * 1024 * 1024)
+        _within("dedup_window", self.dedup_window, 0, 10_000_000)
+        _within("dedup_time", self.dedup_time, 0, 1e10)
 
 
 def valid_name(name: str) -> bool:

@@ -7,6 +7,7 @@ One thread writes, in group commits; readers have a connection of their own. The
 from __future__ import annotations
 
 import sqlite3
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
@@ -30,9 +31,11 @@ from kupool.topics.errors import (
 from kupool.topics.interfaces import (
     Append,
     Capabilities,
+    DelayedBatch,
     ITopicEngine,
     PartitionExtent,
     StoredBatch,
+    without_stamp,
 )
 from kupool.topics.partition import Partition
 from kupool.topics.settings import TopicSettings, check_growth
@@ -153,16 +156,12 @@ class SqliteTopics:
 
     def append(self, appends: Sequence[Append]) -> Deferred[list[int]]:
         """Append batches in one transaction."""
-        rows = []
+        try:
+            rows = [(self._key(append.partition), append) for append in appends]
+        except TopicError as error:
+            return fail(error)
         for append in appends:
-            name, number = append.partition
-            topic = self._topics.get(name)
-            if topic is None:
-                return fail(UnknownTopic(name))
-            if not 0 <= number < len(topic.partitions):
-                return fail(UnknownPartition(name, number, len(topic.partitions)))
-            rows.append((topic.partitions[number], append))
-            durability = topic.settings.durability
+            durability = self._topics[append.partition.topic].settings.durability
             self._durable = self._durable or durability == "always"
             if durability == "interval":
                 self._flush_later()
@@ -244,13 +243,20 @@ class SqliteTopics:
     def _in_partition(
         self, partition: Partition, read: Callable[[sqlite3.Connection, int], T]
     ) -> Deferred[T]:
+        try:
+            key = self._key(partition)
+        except TopicError as error:
+            return fail(error)
+        return self._read(lambda connection: read(connection, key))
+
+    def _key(self, partition: Partition) -> int:
+        """Return the id of a partition; raises if it does not exist."""
         topic = self._topics.get(partition.topic)
         if topic is None:
-            return fail(UnknownTopic(partition.topic))
+            raise UnknownTopic(partition.topic)
         if not 0 <= partition.number < len(topic.partitions):
-            return fail(UnknownPartition(*partition, len(topic.partitions)))
-        key = topic.partitions[partition.number]
-        return self._read(lambda connection: read(connection, key))
+            raise UnknownPartition(*partition, len(topic.partitions))
+        return topic.partitions[partition.number]
 
     def _read(self, call: Callable[[sqlite3.Connection], T]) -> Deferred[T]:
         return self._reader.run(call).addErrback(self._not_read)
@@ -284,16 +290,56 @@ class SqliteTopics:
                     dropped += count
         return dropped
 
+    def drop_below(self, partition: Partition, offset: int) -> Deferred[int]:
+        """Drop the batches that end below an offset, or at it, a part at a time."""
+        return Deferred.fromCoroutine(self._drop_below(partition, offset))
+
+    async def _drop_below(self, partition: Partition, offset: int) -> int:
+        key, dropped = self._key(partition), 0
+        while count := await self._write(partial(tables.drop_part, key=key, offset=offset)):
+            dropped += count
+        return dropped
+
+    def delay(self, appends: Sequence[Append], due: int) -> Deferred[list[int]]:
+        """Keep batches, and append them at a time or later."""
+        try:
+            rows = [(self._key(append.partition), without_stamp(append)) for append in appends]
+        except (TopicError, ValueError) as error:
+            return fail(error)
+        return self._write(partial(tables.delay, rows=rows, due=due))
+
+    def append_due(self, now: int) -> Deferred[Mapping[Partition, int]]:
+        """Append the batches that are due, a part at a time."""
+        return Deferred.fromCoroutine(self._append_due(now))
+
+    async def _append_due(self, now: int) -> Mapping[Partition, int]:
+        found: Counter[Partition] = Counter()
+        while appended := await self._write(partial(tables.append_due, now=now)):
+            for partition, records in appended:
+                found[partition] += records
+        return found
+
+    def delayed(self, topic: str) -> Deferred[Sequence[DelayedBatch]]:
+        """Return the batches of a topic that are not due yet."""
+        row = self._topics.get(topic)
+        if row is None:
+            return fail(UnknownTopic(topic))
+        return self._read(lambda connection: tables.delayed(connection, row))
+
+    def next_due(self) -> Deferred[int | None]:
+        """Return when the next batch is due."""
+        return self._read(tables.next_due)
+
+    def cancel(self, delay_id: int) -> Deferred[bool]:
+        """Forget a delayed batch."""
+        return self._write(partial(tables.cancel, delay_id=delay_id))
+
     def commit(self, group: str, positions: Mapping[Partition, int]) -> Deferred[None]:
         """Save the offsets that a group reads next, all or none."""
-        rows = []
-        for (name, number), offset in positions.items():
-            topic = self._topics.get(name)
-            if topic is None:
-                return fail(UnknownTopic(name))
-            if not 0 <= number < len(topic.partitions):
-                return fail(UnknownPartition(name, number, len(topic.partitions)))
-            rows.append((group, topic.partitions[number], offset))
+        try:
+            rows = [(group, self._key(each), offset) for each, offset in positions.items()]
+        except TopicError as error:
+            return fail(error)
         return self._write(partial(tables.commit, rows=rows)) if rows else succeed(None)
 
     def committed(self, group: str) -> Deferred[Mapping[Partition, int]]:

@@ -16,7 +16,13 @@ from kupool.topics.errors import (
     TopicError,
     UnknownTopic,
 )
-from kupool.topics.interfaces import Append, PartitionExtent, StoredBatch
+from kupool.topics.interfaces import (
+    Append,
+    Content,
+    DelayedBatch,
+    PartitionExtent,
+    StoredBatch,
+)
 from kupool.topics.partition import Partition
 from kupool.topics.settings import TopicSettings
 
@@ -98,6 +104,8 @@ def delete(connection: sqlite3.Connection, topic: TopicRow) -> None:
         connection.execute("INSERT INTO deleted_partitions (id) VALUES (?)", (key,))
         connection.execute("DELETE FROM producer_batches WHERE partition = ?", (key,))
         connection.execute("DELETE FROM group_positions WHERE partition = ?", (key,))
+        connection.execute("DELETE FROM delayed_batches WHERE partition = ?", (key,))
+        connection.execute("DELETE FROM contents WHERE partition = ?", (key,))
     connection.execute("DELETE FROM partitions WHERE topic = ?", (topic.key,))
     connection.execute("DELETE FROM topics WHERE id = ?", (topic.key,))
 
@@ -146,6 +154,11 @@ class _Ends:
             raise UnknownTopic(partition.topic)
         return row[0], 0, max(row[1], self._now)
 
+    def end(self, key: int, partition: Partition) -> tuple[int, int]:
+        """Return the next offset of a partition, and the time that a batch there gets now."""
+        following, _, at = self._ends.get(key) or self._read(key, partition)
+        return following, at
+
     def mark(self) -> tuple[dict[int, tuple[int, int, int]], int]:
         """Return the state, for :meth:`back_to`."""
         return dict(self._ends), len(self._batches)
@@ -189,7 +202,7 @@ def append(
 def _append_order(
     connection: sqlite3.Connection, ends: _Ends, rows: Sequence[tuple[int, Append]]
 ) -> list[int]:
-    if len(rows) == 1 and rows[0][1].stamp is None:
+    if len(rows) == 1 and rows[0][1].stamp is None and rows[0][1].content is None:
         return [ends.append(*rows[0])]
     mark = ends.mark()
     connection.execute("SAVEPOINT one")
@@ -205,15 +218,59 @@ def _append_order(
 
 
 def _append_once(connection: sqlite3.Connection, ends: _Ends, key: int, append: Append) -> int:
-    """Append a batch, unless its producer has sent it before; returns its offset."""
-    if append.stamp is None:
-        return ends.append(key, append)
-    known = _appended_before(connection, key, append)
-    if known is not None:
-        return known
-    base = ends.append(key, append)
-    _remember(connection, key, append, base)
+    """Append a batch, unless it was before; returns its offset."""
+    known = None
+    if append.stamp is not None:
+        known = _appended_before(connection, key, append)
+    if known is None and append.content is not None:
+        known = _with_content(connection, ends, key, append)
+    base = ends.append(key, append) if known is None else known
+    if append.stamp is not None:
+        _remember(connection, key, append, base)
+    if known is None and append.content is not None:
+        _remember_content(connection, ends, key, append)
     return base
+
+
+def _with_content(
+    connection: sqlite3.Connection, ends: _Ends, key: int, append: Append
+) -> int | None:
+    """Return the offset of a batch with the same content that is new enough; None without one."""
+    assert append.content is not None
+    row = connection.execute(
+        "SELECT base, appended_at FROM contents WHERE partition = ? AND hash = ?",
+        (key, append.content.hash),
+    ).fetchone()
+    if row is None or _is_old(append.content, row, ends.end(key, append.partition)):
+        return None
+    return int(row[0])
+
+
+def _is_old(content: Content, row: tuple[int, int], end: tuple[int, int]) -> bool:
+    """Return whether a batch (offset, time) is too old, at the end of a partition."""
+    (base, at), (following, now) = row, end
+    too_many = bool(content.window) and following - base > content.window
+    return too_many or (bool(content.seconds) and now - at > content.seconds * 1000)
+
+
+def _remember_content(
+    connection: sqlite3.Connection, ends: _Ends, key: int, append: Append
+) -> None:
+    """Remember the content of a batch that was just appended, and forget two that are too old."""
+    assert append.content is not None
+    following, now = end = ends.end(key, append.partition)
+    connection.execute(
+        "INSERT OR REPLACE INTO contents (partition, base, appended_at, hash) VALUES (?, ?, ?, ?)",
+        (key, following - append.records, now, append.content.hash),
+    )
+    oldest = connection.execute(
+        "SELECT base, appended_at FROM contents WHERE partition = ? ORDER BY base LIMIT 2", (key,)
+    ).fetchall()
+    for row in oldest:
+        if _is_old(append.content, row, end):
+            connection.execute(
+                "DELETE FROM contents WHERE partition = ? AND base = ?", (key, row[0])
+            )
 
 
 def _appended_before(connection: sqlite3.Connection, key: int, append: Append) -> int | None:
@@ -239,7 +296,8 @@ def _remember(connection: sqlite3.Connection, key: int, append: Append, base: in
     assert append.stamp is not None
     producer, sequence = append.stamp
     connection.execute(
-        "INSERT INTO producer_batches (partition, producer, sequence, base) VALUES (?, ?, ?, ?)",
+        "INSERT OR IGNORE INTO producer_batches (partition, producer, sequence, base) "
+        "VALUES (?, ?, ?, ?)",
         (key, producer, sequence, base),
     )
     connection.execute(
@@ -248,6 +306,68 @@ def _remember(connection: sqlite3.Connection, key: int, append: Append, base: in
         "WHERE partition = ? AND producer = ? ORDER BY sequence DESC LIMIT ?))",
         (key, producer, key, producer, REMEMBERED),
     )
+
+
+def delay(
+    connection: sqlite3.Connection, rows: Sequence[tuple[int, Append]], due: int
+) -> list[int]:
+    """Keep batches until they are due; returns their ids."""
+    found = []
+    for key, append in rows:
+        cursor = connection.execute(
+            "INSERT INTO delayed_batches (due, partition, count, body) VALUES (?, ?, ?, ?)",
+            (due, key, append.records, append.body),
+        )
+        assert cursor.lastrowid is not None
+        found.append(cursor.lastrowid)
+    return found
+
+
+def append_due(connection: sqlite3.Connection, now: int) -> list[tuple[Partition, int]]:
+    """Append some of the batches that are due; returns the partition and the records of each."""
+    rows = connection.execute(
+        "SELECT delayed_batches.id, partitions.id, topics.name, partitions.number, count, body "
+        "FROM delayed_batches JOIN partitions ON partitions.id = delayed_batches.partition "
+        "JOIN topics ON topics.id = partitions.topic WHERE due <= ? "
+        "ORDER BY due, delayed_batches.id LIMIT ?",
+        (now, AT_ONCE),
+    ).fetchall()
+    ends = _Ends(connection, now)
+    found = []
+    for _, key, name, number, records, body in rows:
+        partition = Partition(name, number)
+        ends.append(key, Append(partition, records, body))
+        found.append((partition, records))
+    ends.write()
+    connection.executemany(
+        "DELETE FROM delayed_batches WHERE id = ?", [(delay_id,) for delay_id, *_ in rows]
+    )
+    return found
+
+
+def delayed(connection: sqlite3.Connection, topic: TopicRow) -> list[DelayedBatch]:
+    """Return the batches of a topic that wait, those due first first."""
+    rows = connection.execute(
+        "SELECT delayed_batches.id, due, number, count FROM delayed_batches "
+        "JOIN partitions ON partitions.id = delayed_batches.partition WHERE topic = ? "
+        "ORDER BY due, delayed_batches.id",
+        (topic.key,),
+    )
+    return [
+        DelayedBatch(delay_id, due, Partition(topic.name, number), records)
+        for delay_id, due, number, records in rows.fetchall()
+    ]
+
+
+def next_due(connection: sqlite3.Connection) -> int | None:
+    """Return when the next delayed batch is due; None if there is none."""
+    (due,) = connection.execute("SELECT min(due) FROM delayed_batches").fetchone()
+    return None if due is None else int(due)
+
+
+def cancel(connection: sqlite3.Connection, delay_id: int) -> bool:
+    """Forget a delayed batch; returns whether it was there."""
+    return connection.execute("DELETE FROM delayed_batches WHERE id = ?", (delay_id,)).rowcount > 0
 
 
 def read(
@@ -370,14 +490,34 @@ def trim_part(connection: sqlite3.Connection, key: int, settings: TopicSettings,
         records, size, last = records + count, size + length, position
     if last is None:
         return 0
-    connection.execute("DELETE FROM batches WHERE position >= ? AND position <= ?", (first, last))
-    connection.execute("DELETE FROM ages WHERE position >= ? AND position < ?", (first, last))
-    connection.execute(
-        "UPDATE partitions SET bytes = bytes - ?, low = (SELECT min(position) - ? FROM batches "
-        "WHERE position > ? AND position < ?) WHERE id = ?",
-        (size, first, last, end, key),
-    )
+    _drop(connection, key, upto=last, size=size)
     return records
+
+
+def drop_part(connection: sqlite3.Connection, key: int, offset: int) -> int:
+    """Drop some of the batches that end below an offset, or at it; returns how many records."""
+    first, end = _range(key)
+    due = connection.execute(
+        "SELECT position, count, length(body) FROM batches WHERE position >= ? AND position < ? "
+        "AND position + count <= ? ORDER BY position LIMIT ?",
+        (first, min(end, first + offset), first + offset, AT_ONCE),
+    ).fetchall()
+    if not due:
+        return 0
+    _drop(connection, key, upto=due[-1][0], size=sum(size for _, _, size in due))
+    return sum(count for _, count, _ in due)
+
+
+def _drop(connection: sqlite3.Connection, key: int, *, upto: int, size: int) -> None:
+    """Drop the batches of a partition up to a position, which are of this size."""
+    first, end = _range(key)
+    connection.execute("DELETE FROM batches WHERE position >= ? AND position <= ?", (first, upto))
+    connection.execute("DELETE FROM ages WHERE position >= ? AND position < ?", (first, upto))
+    connection.execute(
+        "UPDATE partitions SET bytes = bytes - ?, low = coalesce((SELECT min(position) - ? "
+        "FROM batches WHERE position > ? AND position < ?), next) WHERE id = ?",
+        (size, first, upto, end, key),
+    )
 
 
 def commit(connection: sqlite3.Connection, rows: Sequence[tuple[str, int, int]]) -> None:

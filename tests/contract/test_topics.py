@@ -25,7 +25,14 @@ from kupool.topics.errors import (
     UnknownPartition,
     UnknownTopic,
 )
-from kupool.topics.interfaces import Append, ITopicEngine, PartitionExtent, StoredBatch
+from kupool.topics.interfaces import (
+    Append,
+    Content,
+    DelayedBatch,
+    ITopicEngine,
+    PartitionExtent,
+    StoredBatch,
+)
 from kupool.topics.memory import BATCH_BYTES, MemoryTopics
 from kupool.topics.partition import Partition
 from kupool.topics.records import Stamp
@@ -76,6 +83,7 @@ class TopicsContract:
         engine = await self.engine()
         self.assertTrue(verifyObject(ITopicEngine, engine))
         self.assertEqual(engine.capabilities.persistent, self.persistent)
+        self.assertEqual(engine.problem(), "")
 
     async def test_topics_are_created_once(self) -> None:
         """Q-26, Q-27."""
@@ -259,6 +267,53 @@ class TopicsContract:
         self.assertEqual(await engine.append(both), [0, 0])
         self.assertEqual((await engine.extents("t"))[0].high, 2)
 
+    async def test_a_repeated_content_is_dropped(self) -> None:
+        """Q-23: within a window of offsets and of time; each partition by itself."""
+        engine = await self.engine()
+
+        async def append(digest: bytes, partition: Partition = P0, *, count: int = 3) -> int:
+            content = Content(digest, count, 10)
+            (base,) = await engine.append([Append(partition, 1, b"x", content=content)])
+            return int(base)
+
+        found = [await append(digest) for digest in (b"a", b"b", b"a", b"c", b"a")]
+        self.assertEqual(found, [0, 1, 0, 2, 0])
+        self.assertEqual(await append(b"d"), 3)
+        self.assertEqual(await append(b"a"), 4)  # three others are between
+        self.assertEqual(await append(b"a"), 4)
+        self.assertEqual(await append(b"a", P1), 0)
+        self.now += 10
+        self.assertEqual(await append(b"a"), 4)
+        self.now += 0.001
+        self.assertEqual(await append(b"a"), 5)
+        self.assertEqual(await append(b"b"), 6)
+        self.assertEqual((await engine.extents("t"))[0].high, 7)
+
+    async def test_a_window_without_a_limit(self) -> None:
+        """Q-23."""
+        engine = await self.engine()
+        for number in range(50):
+            await engine.append([Append(P0, 1, b"x", content=Content(b"%d" % number, 0, 0))])
+            self.now += 1000
+        again = await engine.append([Append(P0, 1, b"x", content=Content(b"0", 0, 0))])
+        self.assertEqual(again, [0])
+
+    async def test_repeated_contents_of_one_order(self) -> None:
+        """Q-23, Q-24: with and without a stamp; an order that fails leaves nothing."""
+        engine = await self.engine()
+        one = Append(P0, 1, b"x", content=Content(b"a", 9, 9))
+        self.assertEqual(await engine.append([one, one]), [0, 0])
+        stamped = one._replace(stamp=Stamp("p", 1))
+        self.assertEqual(await engine.append([stamped]), [0])
+        self.assertEqual(await engine.append([stamped]), [0])
+        if engine.capabilities.atomic:
+            for number in range(2, 8):
+                await engine.append([Append(P1, 1, b"x", Stamp("p", number))])
+            other = one._replace(content=Content(b"b", 9, 9))
+            with self.assertRaises(SequenceTooOld):
+                await engine.append([other, Append(P1, 1, b"x", Stamp("p", 1))])
+            self.assertEqual(await engine.append([other]), [1])
+
     # -- retention
 
     async def test_the_oldest_batches_above_a_size_are_dropped(self) -> None:
@@ -308,8 +363,7 @@ class TopicsContract:
     async def test_nothing_is_dropped_without_limits(self) -> None:
         engine = await self.engine(retention_time=0)
         await engine.append([Append(P0, 1, b"a" * 1000), Append(P0, 1, b"b")])
-        await engine.trim(0)
-        self.assertEqual(await engine.trim(1e9), 0)
+        self.assertEqual([await engine.trim(now) for now in (0, 1e9)], [0, 0])
 
     async def test_many_batches_are_dropped_in_one_trim(self) -> None:
         """Q-11: however many parts it takes."""
@@ -317,6 +371,88 @@ class TopicsContract:
         await gatherResults([engine.append([Append(P0, 3, b"x")]) for _ in range(1005)])
         self.assertEqual(await engine.trim(self.now), 3000)
         self.assertEqual((await engine.extents("t"))[0], PartitionExtent(3000, 3015, 5))
+
+    async def test_what_is_below_an_offset_is_dropped(self) -> None:
+        """Q-51: whole batches; offsets go on behind the last one, also if nothing is left."""
+        engine = await self.engine()
+        await gatherResults([engine.append([Append(P0, 3, b"x")]) for _ in range(450)])
+        await engine.append([Append(P1, 3, b"y")])
+        self.assertEqual(await engine.drop_below(P0, 5), 3)
+        self.assertEqual((await engine.extents("t"))[0], PartitionExtent(3, 1350, 449))
+        self.assertEqual(await engine.drop_below(P0, 5), 0)
+        self.assertEqual(await engine.drop_below(P0, 1350), 1347)
+        self.assertEqual(
+            await engine.extents("t"), [PartitionExtent(1350, 1350, 0), PartitionExtent(0, 3, 1)]
+        )
+        self.assertEqual(await engine.read(P0, 1350, 100), [])
+        with self.assertRaises(OffsetOutOfRange):
+            await engine.read(P0, 1349, 100)
+        self.assertEqual(await engine.append([Append(P0, 1, b"z")]), [1350])
+        with self.assertRaises(UnknownPartition):
+            await engine.drop_below(Partition("t", 2), 1)
+        with self.assertRaises(UnknownTopic):
+            await engine.drop_below(Partition("no", 0), 1)
+
+    # -- delays
+
+    async def test_delayed_batches(self) -> None:
+        """Q-52: appended when they are due, in that order; queried and cancelled before."""
+        engine = await self.engine()
+        self.assertIs(await engine.next_due(), None)
+        late = await engine.delay([Append(P0, 2, b"late")], 2000)
+        both = await engine.delay([Append(P0, 1, b"a"), Append(P1, 3, b"b")], 1000)
+        cancelled = await engine.delay([Append(P0, 1, b"x")], 500)
+        self.assertEqual(len({*late, *both, *cancelled}), 4)
+        self.assertEqual(await engine.next_due(), 500)
+        self.assertTrue(await engine.cancel(cancelled[0]))
+        self.assertFalse(await engine.cancel(cancelled[0]))
+        self.assertEqual(
+            list(await engine.delayed("t")),
+            [
+                DelayedBatch(both[0], 1000, P0, 1),
+                DelayedBatch(both[1], 1000, P1, 3),
+                DelayedBatch(late[0], 2000, P0, 2),
+            ],
+        )
+        self.assertEqual(await engine.append_due(999), {})
+        self.assertEqual(await engine.read(P0, 0, 100), [])
+        self.assertEqual(await engine.append_due(1000), {P0: 1, P1: 3})
+        self.assertFalse(await engine.cancel(both[0]))
+        self.assertEqual(await engine.append_due(5000), {P0: 2})
+        self.assertEqual(await engine.append_due(5000), {})
+        found = await engine.read(P0, 0, 100)
+        self.assertEqual([(b.base, b.body) for b in found], [(0, b"a"), (1, b"late")])
+        self.assertEqual((await engine.extents("t"))[1], PartitionExtent(0, 3, 1))
+        self.assertEqual(list(await engine.delayed("t")), [])
+
+    async def test_those_due_first_are_first(self) -> None:
+        """Q-52: and in parts, however many are due."""
+        engine = await self.engine()
+        await gatherResults(
+            [engine.delay([Append(P0, 1, b"%d" % due)], due) for due in range(450, 0, -1)]
+        )
+        self.assertEqual(await engine.append_due(10_000), {P0: 450})
+        found = await engine.read(P0, 0, 100_000)
+        self.assertEqual([b.body for b in found], [b"%d" % due for due in range(1, 451)])
+
+    async def test_what_cannot_be_delayed(self) -> None:
+        engine = await self.engine()
+        with self.assertRaisesRegex(ValueError, "cannot have a stamp"):
+            await engine.delay([Append(P0, 1, b"a"), Append(P0, 1, b"a", Stamp("p", 1))], 1)
+        with self.assertRaises(UnknownPartition):
+            await engine.delay([Append(P0, 1, b"a"), Append(Partition("t", 2), 1, b"a")], 1)
+        with self.assertRaises(UnknownTopic):
+            await engine.delay([Append(Partition("no", 0), 1, b"a")], 1)
+        with self.assertRaises(UnknownTopic):
+            await engine.delayed("no")
+        self.assertIs(await engine.next_due(), None)
+
+    async def test_a_deleted_topic_takes_its_delayed_batches_along(self) -> None:
+        engine = await self.engine()
+        await engine.create("u", TopicSettings())
+        await engine.delay([Append(P0, 1, b"a"), Append(Partition("u", 0), 1, b"b")], 1)
+        await engine.delete("t")
+        self.assertEqual(await engine.append_due(10), {Partition("u", 0): 1})
 
     # -- groups
 
@@ -356,23 +492,31 @@ class TopicsContract:
         if not engine.capabilities.persistent:
             return
         await engine.append([Append(P0, 2, b"a", Stamp("p", 4)), Append(P0, 1, b"b")])
-        await engine.append([Append(P1, 3, b"c")])
+        await engine.append([Append(P1, 3, b"c", content=Content(b"c", 9, 0))])
         await engine.commit("g", {P1: 2})
         await engine.next_generation("g")
         await engine.trim(1000)
         await engine.trim(1060)
+        await engine.drop_below(P1, 3)
+        (first,) = await engine.delay([Append(P1, 1, b"due")], 1)
         before = await engine.extents("t"), engine.topics()
         engine = await self.again(engine)
         self.assertEqual((await engine.extents("t"), engine.topics()), before)
         self.assertEqual([b.body for b in await engine.read(P0, 0, 100)], [b"a", b"b"])
         self.assertEqual(await engine.append([Append(P0, 2, b"a", Stamp("p", 4))]), [0])
         self.assertEqual(await engine.append([Append(P0, 1, b"d")]), [3])
+        repeated = Append(P1, 3, b"c", content=Content(b"c", 9, 0))
+        self.assertEqual(await engine.append([repeated]), [0])
         self.assertEqual(await engine.committed("g"), {P1: 2})
         self.assertEqual(await engine.next_generation("g"), 2)
         # The time between two processes makes nothing older; 40 seconds more do.
         self.assertEqual(await engine.trim(900_000), 0)
         self.assertEqual(await engine.trim(900_039), 0)
         self.assertEqual(await engine.trim(900_040), 3)
+        self.assertEqual(await engine.append_due(5), {P1: 1})
+        self.assertEqual(await engine.append([Append(P1, 1, b"e")]), [4])
+        (second,) = await engine.delay([Append(P1, 1, b"due")], 1)
+        self.assertGreater(second, first)
 
 
 class MemoryTopicsTests(TopicsContract, TestCase):
@@ -447,6 +591,15 @@ class SqliteTopicsTests(TopicsContract, TestCase):
         self.assertEqual(
             self.rows("SELECT name, created_at FROM topics"), [("t", 1_800_000_000_000)]
         )
+
+    async def test_contents_that_are_too_old_are_forgotten(self) -> None:
+        """Q-25: no more are kept than the window has, nor after it has become smaller."""
+        engine = await self.engine()
+        for count in (50, 5):
+            for number in range(60):
+                content = Content(b"%d/%d" % (count, number), count, 0)
+                await engine.append([Append(P0, 1, b"x", content=content)])
+            self.assertEqual(self.rows("SELECT count(*) FROM contents"), [(count,)])
 
     async def test_while_records_are_removed_their_place_is_not_used(self) -> None:
         """Q-26: a topic created meanwhile gets other partitions."""

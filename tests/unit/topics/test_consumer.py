@@ -117,6 +117,19 @@ class DefaultTests(ConsumerTestCase):
             self.write(b"%d" % number)
         self.assertEqual((consumer.in_flight, handler.seen), (1000, [b"0"]))
 
+    def test_reads(self) -> None:
+        """A mebibyte at once; at the end of a partition each waits five seconds."""
+        reads: list[dict[str, Any]] = []
+        fetch = self.topics.fetch
+
+        def noted(partition: Partition, offset: int, **how: Any) -> Any:
+            reads.append(how)
+            return fetch(partition, offset, **how)
+
+        self.patch(self.topics, "fetch", noted)
+        self.start(Handler())
+        self.assertEqual(reads, [{"max_bytes": 1_048_576, "wait": 5.0}] * 2)
+
     def test_times(self) -> None:
         """Heartbeats each 2 s, commits each second, a session of 10 s, five attempts from 0.5 s."""
         beats: list[float] = []

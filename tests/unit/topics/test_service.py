@@ -240,6 +240,39 @@ class ProduceTests(TopicsTestCase):
         )
         self.assertEqual(self.values(P0), [])
 
+    def test_repeated_records_are_not_written(self) -> None:
+        """Q-23: they get the place of the first; key and value count, headers do not."""
+        self.settle(self.topics.change("t", TopicSettings(partitions=2, dedup_window=100)))
+        a, b = NewRecord(b"a", key=b"k"), NewRecord(b"b", key=b"k")
+        first = self.produce("t", [a, b, a])
+        self.assertEqual(first[0], first[2])
+        self.assertNotEqual(first[0], first[1])
+        again = [NewRecord(b"b", key=b"k", headers={"h": "x"}), a]
+        self.assertEqual(self.produce("t", again, stamp=Stamp("p", 1)), [first[1], first[0]])
+        others = [
+            NewRecord(b"a"),
+            NewRecord(b"a", key=b""),
+            NewRecord(b"ka", key=b""),
+            NewRecord(b""),
+        ]
+        places = self.produce("t", others)
+        self.assertEqual(len({*places, *first}), 6)
+        self.assertEqual(self.produce("t", others), places)
+
+    def test_repeated_records_without_a_key_meet(self) -> None:
+        """Q-23: also where others would take turns, and with a partition of their own."""
+        for partitioner in ("fnv1a", "round-robin", "random"):
+            settings = TopicSettings(partitions=2, dedup_time=60, partitioner=partitioner)
+            self.settle(self.topics.change("t", settings))
+            records = [NewRecord(f"{partitioner}{n}".encode()) for n in range(20)]
+            found = self.produce("t", records)
+            self.assertEqual({number for number, _ in found}, {0, 1})
+            self.assertEqual(self.produce("t", records), found)
+        place = self.produce("t", [NewRecord(b"x")], partition=1)
+        self.assertEqual(self.produce("t", [NewRecord(b"x")], partition=1), place)
+        self.clock.advance(61)
+        self.assertNotEqual(self.produce("t", [NewRecord(b"x")], partition=1), place)
+
     def test_a_record_has_the_time_of_its_writing(self) -> None:
         self.produce("t", [NewRecord(b"a"), NewRecord(b"b", timestamp=5)], partition=0)
         fetched = self.settle(self.topics.fetch(P0, 0))

@@ -20,6 +20,8 @@ LIMITS: dict[str, tuple[list[Any], list[Any]]] = {
     "compression": (["none", "gzip", "snappy", "lz4", "zstd"], ["zip"]),
     "compression_threshold": ([0, 2**31], [-1, 2**31 + 1]),
     "max_record": ([1, 16_777_216], [0, 16_777_217]),
+    "dedup_window": ([0, 10_000_000], [-1, 10_000_001]),
+    "dedup_time": ([0, 0.5, 1e10], [-1, 1.1e10, float("nan")]),
 }
 
 
@@ -47,8 +49,17 @@ class TopicSettingsTests(SynchronousTestCase):
                 "compression": "none",
                 "compression_threshold": 1024,
                 "max_record": 1_048_576,
+                "dedup_window": 0,
+                "dedup_time": 0.0,
             },
         )
+
+    def test_either_window_turns_deduplication_on(self) -> None:
+        """Q-23."""
+        found = [
+            settings_of(values).dedups for values in ({}, {"dedup_window": 1}, {"dedup_time": 0.1})
+        ]
+        self.assertEqual(found, [False, True, True])
 
     def test_what_is_no_setting(self) -> None:
         with self.assertRaisesRegex(InvalidTopic, "^partition: there is no such setting; .* parti"):

@@ -41,6 +41,29 @@ CREATE TABLE producer_batches (
     PRIMARY KEY (partition, producer, sequence)
 ) WITHOUT ROWID;
 
+-- The newest records of topics that drop repeated ones: their hashes, by partition and offset.
+CREATE TABLE contents (
+    partition INTEGER NOT NULL REFERENCES partitions (id),
+    base INTEGER NOT NULL,
+    appended_at INTEGER NOT NULL,  -- milliseconds since the epoch
+    hash BLOB NOT NULL,
+    PRIMARY KEY (partition, base)
+) WITHOUT ROWID;
+
+CREATE UNIQUE INDEX contents_hash ON contents (partition, hash);
+
+-- Batches that are appended later. Ids are never used twice, so that one cannot be cancelled
+-- instead of another.
+CREATE TABLE delayed_batches (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    due INTEGER NOT NULL,  -- milliseconds since the epoch
+    partition INTEGER NOT NULL REFERENCES partitions (id),
+    count INTEGER NOT NULL,
+    body BLOB NOT NULL
+);
+
+CREATE INDEX delayed_batches_due ON delayed_batches (due);
+
 -- Consumer groups. A generation is never used twice.
 CREATE TABLE topic_groups (
     name TEXT PRIMARY KEY,

@@ -1,0 +1,172 @@
+"""Dead letters, on topics in memory."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any
+
+from twisted.internet.defer import Deferred, fail, gatherResults
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+
+from kupool.topics.dead_letters import DeadLetter, DeadLetters
+from kupool.topics.errors import InvalidTopic, TopicsUnavailable, UnknownTopic
+from kupool.topics.lanes import DeliveredRecord
+from kupool.topics.memory import MemoryTopics
+from kupool.topics.partition import Partition
+from kupool.topics.records import NewRecord, Record
+from kupool.topics.service import TopicLimits, Topics
+from kupool.topics.settings import TopicSettings
+
+P0, P1 = Partition("t", 0), Partition("t", 1)
+WHY = Failure(ValueError("no such account"))
+
+
+class DeadLettersTests(SynchronousTestCase):
+    """Q-51."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.engine = MemoryTopics(self.clock.seconds)
+        self.topics = Topics(
+            self.engine,
+            self.clock,
+            self.clock.seconds,
+            lambda call: fail(RuntimeError("no thread")),
+            random=Random(1),
+            limits=TopicLimits(),
+        )
+        self.settle(self.topics.create("t", TopicSettings(partitions=2, max_record=100)))
+        self.dead = DeadLetters(self.topics)
+
+    def settle(self, done: Deferred[Any]) -> Any:
+        return self.successResultOf(done)
+
+    def bury(self, offset: int, partition: Partition = P0, **fields: Any) -> None:
+        record = Record(offset, 5, b"k", b"v%d" % offset, fields.pop("headers", {}))
+        delivery = DeliveredRecord(partition, record, attempt=3)
+        self.settle(self.dead.give_away("g", delivery, WHY))
+
+    def letters(self, limit: int = 100) -> list[DeadLetter]:
+        found: list[DeadLetter] = self.settle(self.dead.letters("t", limit))
+        return found
+
+    def records(self, partition: Partition) -> list[Record]:
+        found: list[Record] = self.settle(self.topics.fetch(partition, 0)).records
+        return found
+
+    def test_a_letter_says_where_it_was_and_why_it_is_there(self) -> None:
+        self.bury(7, P1, headers={"own": "h"})
+        headers = {
+            "own": "h",
+            "dlq-topic": "t",
+            "dlq-partition": "1",
+            "dlq-offset": "7",
+            "dlq-group": "g",
+            "dlq-reason": "ValueError: no such account",
+            "dlq-attempts": "3",
+        }
+        record = Record(0, 5, b"k", b"v7", headers)
+        self.assertEqual(self.records(Partition("t.dlq", 1)), [record])
+        self.assertEqual(
+            self.letters(),
+            [DeadLetter(1, 0, P1, 7, "g", "ValueError: no such account", 3, record)],
+        )
+
+    def test_the_topic_is_made_once_and_keeps_everything(self) -> None:
+        both = gatherResults(
+            [
+                self.dead.give_away("g", DeliveredRecord(P0, Record(n, 5, None, b"", {})), WHY)
+                for n in range(2)
+            ]
+        )
+        self.settle(both)
+        self.assertEqual(
+            self.engine.topics()["t.dlq"],
+            TopicSettings(partitions=2, retention_time=0, max_record=100 + 16_384),
+        )
+        self.assertEqual(len(self.letters()), 2)
+
+    def test_a_record_of_the_largest_size_has_room(self) -> None:
+        self.settle(self.topics.create("big", TopicSettings(max_record=16 * 1024 * 1024)))
+        delivery = DeliveredRecord(Partition("big", 0), Record(0, 5, None, b"x", {}))
+        self.settle(self.dead.give_away("g", delivery, WHY))
+        self.assertEqual(self.engine.topics()["big.dlq"].max_record, 16 * 1024 * 1024)
+        long = Failure(ValueError("w" * 100_000))
+        delivery = DeliveredRecord(P0, Record(0, 5, None, b"x" * 100, {}))
+        self.settle(self.dead.give_away("g", delivery, long))
+        self.assertEqual(len(self.letters()[0].reason), 1000)
+
+    def test_a_topic_with_fewer_partitions_takes_all(self) -> None:
+        self.settle(self.topics.create("t.dlq", TopicSettings()))
+        self.bury(1, P1)
+        self.assertEqual([(x.partition, x.source) for x in self.letters()], [(0, P1)])
+
+    def test_what_cannot_be_kept_fails(self) -> None:
+        def give(topic: str) -> Deferred[None]:
+            delivery = DeliveredRecord(Partition(topic, 0), Record(0, 5, None, b"", {}))
+            return self.dead.give_away("g", delivery, WHY)
+
+        self.settle(self.topics.create("l" * 246, TopicSettings()))
+        self.failureResultOf(give("l" * 246), InvalidTopic)
+        self.failureResultOf(give("no"), UnknownTopic)
+        self.patch(self.engine, "append", lambda _: fail(TopicsUnavailable("full")))
+        self.failureResultOf(give("t"), TopicsUnavailable)
+
+    def test_list(self) -> None:
+        for offset in range(5):
+            self.bury(offset)
+        self.bury(9, P1)
+        self.assertEqual([x.source_offset for x in self.letters()], [0, 1, 2, 3, 4, 9])
+        self.assertEqual([x.source_offset for x in self.letters(3)], [0, 1, 2])
+        self.settle(self.topics.create("none", TopicSettings()))
+        self.assertEqual(self.settle(self.dead.letters("none")), [])
+        for call in (self.dead.letters, self.dead.redrive, self.dead.purge):
+            self.failureResultOf(call("no"), UnknownTopic)
+
+    def test_a_letter_of_somebody_else(self) -> None:
+        self.bury(1)
+        bad = {
+            "dlq-topic": "other",
+            "dlq-partition": "x",
+            "dlq-offset": "²",
+            "dlq-attempts": "9" * 20,
+        }
+        self.settle(self.topics.produce("t.dlq", [NewRecord(b"v", headers=bad)], partition=0))
+        record = Record(1, 0, None, b"v", bad)
+        self.assertEqual(self.letters()[1], DeadLetter(0, 1, P0, 0, "", "", 0, record))
+
+    def test_sent_back_they_are_as_they_were(self) -> None:
+        self.bury(7, P1, headers={"own": "h"})
+        self.bury(8, P1)
+        self.bury(9, P0)
+        self.assertEqual(self.settle(self.dead.redrive("t", 2)), 2)
+        self.assertEqual(self.records(P0), [Record(0, 5, b"k", b"v9", {})])
+        self.assertEqual(self.records(P1), [Record(0, 5, b"k", b"v7", {"own": "h"})])
+        self.assertEqual([x.source_offset for x in self.letters()], [8])
+        self.assertEqual(self.settle(self.dead.redrive("t")), 1)
+        self.assertEqual(self.settle(self.dead.redrive("t")), 0)
+        self.assertEqual([r.value for r in self.records(P1)], [b"v7", b"v8"])
+
+    def test_sent_back_again_after_a_crash_they_are_written_once(self) -> None:
+        """The record was written, and the place was not saved."""
+        self.bury(7)
+        commit = self.engine.commit
+        self.patch(self.engine, "commit", lambda *_: fail(TopicsUnavailable("killed")))
+        self.failureResultOf(self.dead.redrive("t"), TopicsUnavailable)
+        self.patch(self.engine, "commit", commit)
+        self.assertEqual(self.settle(self.dead.redrive("t")), 1)
+        self.assertEqual(len(self.records(P0)), 1)
+
+    def test_purge(self) -> None:
+        for offset in range(3):
+            self.bury(offset)
+        self.bury(9, P1)
+        self.settle(self.dead.redrive("t", 1))
+        self.assertEqual(self.settle(self.dead.purge("t")), 3)
+        self.assertEqual(self.letters(), [])
+        self.assertEqual([e.size for e in self.settle(self.engine.extents("t.dlq"))], [0, 0])
+        self.bury(10)
+        self.assertEqual([(x.offset, x.source_offset) for x in self.letters()], [(3, 10)])
+        self.assertEqual(self.settle(self.dead.purge("t")), 1)
