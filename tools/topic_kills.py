@@ -201,7 +201,7 @@ def main() -> None:
         books = run(Path(folder), arguments.kills, random.Random(arguments.seed))
     print(
         f"{arguments.kills} kills, {len(books.confirmed):,} records confirmed, "
-        f"{len(books.seen):,} in the file, {books.resent:,} sent again, "
+        f"{len(books.seen):,} in the file, {books.resent:,} sent again or left over, "
         f"problems {len(books.problems)}"
     )
     raise SystemExit(1 if books.problems else 0)

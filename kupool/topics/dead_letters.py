@@ -41,7 +41,7 @@ LONGEST_REASON = 1000
 _PASSED = "dlq-passed"
 
 
-class DeadLetter(NamedTuple):
+class DeadRecord(NamedTuple):
     """A dead letter: where it is among them, where it was, and why it is there.
 
     ``offset`` is its offset in ``partition`` of the topic of dead letters.
@@ -121,15 +121,15 @@ class DeadLetters:
 
     # -- looking, sending back, dropping
 
-    def letters(self, topic: str, limit: int = 100) -> Deferred[list[DeadLetter]]:
+    def letters(self, topic: str, limit: int = 100) -> Deferred[list[DeadRecord]]:
         """Return the oldest dead letters of a topic that were neither sent back nor dropped.
 
         Fails with :class:`UnknownTopic`; a topic without any has none.
         """
         return Deferred.fromCoroutine(self._letters(topic, limit))
 
-    async def _letters(self, topic: str, limit: int) -> list[DeadLetter]:
-        found: list[DeadLetter] = []
+    async def _letters(self, topic: str, limit: int) -> list[DeadRecord]:
+        found: list[DeadRecord] = []
         for partition, offset in (await self._places(topic)).items():
             while len(found) < limit:
                 fetched = await self._topics.fetch(partition, offset)
@@ -198,11 +198,11 @@ class DeadLetters:
         return dropped
 
 
-def _letter(partition: Partition, record: Record) -> DeadLetter:
+def _letter(partition: Partition, record: Record) -> DeadRecord:
     _, number, offset, group, reason, attempts = (record.headers.get(name, "") for name in HEADERS)
     # The topic is the one whose dead letters these are, whatever a header says.
     source = Partition(partition.topic.removesuffix(SUFFIX), _number(number))
-    return DeadLetter(
+    return DeadRecord(
         partition.number,
         record.offset,
         source,
@@ -219,4 +219,4 @@ def _number(text: str) -> int:
     return int(text) if text.isascii() and text.isdecimal() and len(text) < 20 else 0
 
 
-__all__ = ["HEADERS", "SUFFIX", "DeadLetter", "DeadLetters"]
+__all__ = ["HEADERS", "SUFFIX", "DeadLetters", "DeadRecord"]

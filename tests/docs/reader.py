@@ -126,12 +126,13 @@ class Reader:
     def _environment(self, folder: Path) -> dict[str, str]:
         programs = folder / "bin"
         programs.mkdir()
-        if shutil.which("nc") is None:
-            (programs / "nc").write_text(
-                f"#!/bin/sh\nexec {shlex.quote(sys.executable)} "
-                f'{shlex.quote(str(Path(__file__).with_name("nc.py")))} "$@"\n'
-            )
-            (programs / "nc").chmod(0o755)
+        for name, module in (("nc", "nc"), ("sqlite3", "sqlite3_shell")):
+            if shutil.which(name) is None:
+                file = Path(__file__).with_name(f"{module}.py")
+                (programs / name).write_text(
+                    f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {shlex.quote(str(file))} "$@"\n'
+                )
+                (programs / name).chmod(0o755)
         path = [str(ROOT / ".venv" / "bin"), os.environ["PATH"], str(programs)]
         kept = ("LD_LIBRARY_PATH", "PYTHONDONTWRITEBYTECODE", "SSL_CERT_FILE")
         return {

@@ -10,7 +10,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from kupool.topics.dead_letters import DeadLetter, DeadLetters
+from kupool.topics.dead_letters import DeadLetters, DeadRecord
 from kupool.topics.errors import InvalidTopic, TopicsUnavailable, UnknownTopic
 from kupool.topics.lanes import DeliveredRecord
 from kupool.topics.memory import MemoryTopics
@@ -48,8 +48,8 @@ class DeadLettersTests(SynchronousTestCase):
         delivery = DeliveredRecord(partition, record, attempt=3)
         self.settle(self.dead.give_away("g", delivery, WHY))
 
-    def letters(self, limit: int = 100) -> list[DeadLetter]:
-        found: list[DeadLetter] = self.settle(self.dead.letters("t", limit))
+    def letters(self, limit: int = 100) -> list[DeadRecord]:
+        found: list[DeadRecord] = self.settle(self.dead.letters("t", limit))
         return found
 
     def records(self, partition: Partition) -> list[Record]:
@@ -71,7 +71,7 @@ class DeadLettersTests(SynchronousTestCase):
         self.assertEqual(self.records(Partition("t.dlq", 1)), [record])
         self.assertEqual(
             self.letters(),
-            [DeadLetter(1, 0, P1, 7, "g", "ValueError: no such account", 3, record)],
+            [DeadRecord(1, 0, P1, 7, "g", "ValueError: no such account", 3, record)],
         )
 
     def test_the_topic_is_made_once_and_keeps_everything(self) -> None:
@@ -135,7 +135,7 @@ class DeadLettersTests(SynchronousTestCase):
         }
         self.settle(self.topics.produce("t.dlq", [NewRecord(b"v", headers=bad)], partition=0))
         record = Record(1, 0, None, b"v", bad)
-        self.assertEqual(self.letters()[1], DeadLetter(0, 1, P0, 0, "", "", 0, record))
+        self.assertEqual(self.letters()[1], DeadRecord(0, 1, P0, 0, "", "", 0, record))
 
     def test_sent_back_they_are_as_they_were(self) -> None:
         self.bury(7, P1, headers={"own": "h"})
