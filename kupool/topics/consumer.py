@@ -2,10 +2,10 @@
 
 It joins the group, sends heartbeats, and reads each partition that it is assigned from the
 committed offset on. The handler gets one record at a time of each key, and ``workers`` at a time in
-all. A record whose handler fails is tried again after a delay; after the last attempt the consumer
-gives it away, by default to the dead letters. Offsets are committed while it runs, and before a
-partition is given back. A record may be processed twice, after a crash or if the session timed out;
-none is left out.
+all. A record whose handler fails is tried again after a delay. After the last attempt the function
+``give_away`` gets it: see :meth:`kupool.topics.dead_letters.DeadLetters.give_away`. Offsets are
+committed while it runs, and before a partition is given back. A record may be processed twice,
+after a crash or if the session timed out; none is left out.
 
 Where topics are is hidden behind :class:`IGroupClient`: in this process, or at a server.
 """
@@ -104,8 +104,8 @@ GiveAway = Callable[[DeliveredRecord, Failure], Awaitable[object]]
 class GroupConsumer:
     """A member of a group; ``handler`` gets each :class:`~kupool.topics.lanes.DeliveredRecord`.
 
-    ``member`` is the name of the group and the member's own one, which nobody else in the group
-    may have. ``give_away`` gets what failed in every attempt.
+    ``member`` is the name of the group and the id of the member, which is unique in the group.
+    ``give_away`` gets what failed in every attempt.
     """
 
     _log = Logger()
@@ -137,7 +137,7 @@ class GroupConsumer:
         #: Those who wait until more may be read.
         self._room: Waiters[None] = Waiters()
         self._paused = self._stopping = False
-        self._beating = self._committing = False
+        self._beating = False
         self._beat_timer: IDelayedCall | None = None
         self._commit_timer: IDelayedCall | None = None
 
@@ -177,7 +177,7 @@ class GroupConsumer:
         self._stopping = True
         for partition in list(self._readings):
             self._stop_reading(partition)
-        # Heartbeats go on meanwhile, so that nobody else gets what is being processed.
+        # Heartbeats continue meanwhile: the partitions stay here until their records are processed.
         await self._under_way.finish()
         for timer in (self._beat_timer, self._commit_timer):
             if timer is not None and timer.active():
@@ -272,7 +272,7 @@ class GroupConsumer:
         Deferred.fromCoroutine(self._exchange_beat()).addBoth(ended)
 
     async def _exchange_beat(self) -> None:
-        """Send a heartbeat; what nobody works on any more is committed and given back first."""
+        """Send a heartbeat; partitions without work are committed first, and given back by it."""
         idle = [
             p for p, reading in self._readings.items() if reading.stopped and p not in self._busy
         ]
@@ -376,7 +376,7 @@ class GroupConsumer:
         called(self._give_away, delivery, failure).addCallbacks(
             lambda _: self._ended(delivery, settled=True),
             lambda why: self._not_given_away(delivery, why),
-        )
+        ).addErrback(lambda error: self._log.failure("A record could not be settled", error))
 
     def _try_again(self, delivery: DeliveredRecord) -> None:
         reading = self._readings.get(delivery.partition)
@@ -424,10 +424,11 @@ class GroupConsumer:
                     group=self._group,
                     reason=failure.getErrorMessage(),
                 )
-                if failure.check(IllegalGeneration, UnknownMember):
-                    self._beat_later(0)
-            if not self._under_way.finishing:
-                self._commit_later()
+            if self._under_way.finishing:
+                return
+            if failure is not None and failure.check(IllegalGeneration, UnknownMember):
+                self._beat_later(0)
+            self._commit_later()
 
         Deferred.fromCoroutine(self._commit()).addBoth(ended)
 

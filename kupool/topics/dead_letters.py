@@ -92,20 +92,19 @@ class DeadLetters:
             headers={**record.headers, **dict(zip(HEADERS, facts, strict=True))},
             timestamp=record.timestamp,
         )
-        partitions = self._engine.topics()[topic + SUFFIX].partitions
+        partitions = self._engine.topic(topic + SUFFIX).partitions
         await self._topics.produce(
             topic + SUFFIX, [letter], partition=delivery.partition.number % partitions
         )
 
     async def _ensure(self, topic: str) -> None:
-        known = self._engine.topics()
-        if topic + SUFFIX in known:
+        if self._engine.topic(topic + SUFFIX) is not None:
             return
-        if topic not in known:
+        settings: TopicSettings | None = self._engine.topic(topic)
+        if settings is None:
             raise UnknownTopic(topic)
         if not valid_name(topic + SUFFIX):
             raise InvalidTopic(f"the name of topic {topic} is too long to have dead letters")
-        settings: TopicSettings = known[topic]
         # A little more than the topic takes: the headers are added.
         larger = settings.max_record + 16 * 1024
         dead = TopicSettings(
@@ -142,9 +141,8 @@ class DeadLetters:
 
     async def _places(self, topic: str) -> dict[Partition, int]:
         """Return the offset of the first letter in each partition of a topic's dead letters."""
-        known = self._engine.topics()
-        if topic + SUFFIX not in known:
-            if topic not in known:
+        if self._engine.topic(topic + SUFFIX) is None:
+            if self._engine.topic(topic) is None:
                 raise UnknownTopic(topic)
             return {}
         passed = await self._engine.committed(_PASSED)
@@ -215,7 +213,7 @@ def _letter(partition: Partition, record: Record) -> DeadRecord:
 
 
 def _number(text: str) -> int:
-    """Return a number; 0 for a text that is none, as somebody else may have written it."""
+    """Return the number in a text, or 0 if it has none: clients may write any header."""
     return int(text) if text.isascii() and text.isdecimal() and len(text) < 20 else 0
 
 

@@ -123,7 +123,8 @@ class ConsumerGroups:
         membership = self._groups[group]
         if member_id not in membership.members and len(membership.members) >= self._limits.members:
             raise TooManyGroups(f"group {group} has {self._limits.members} members already")
-        place = membership.join(member_id, subscription, self._partitions(), self._clock.seconds())
+        partitions = self._partitions(membership.topics | subscription.topics)
+        place = membership.join(member_id, subscription, partitions, self._clock.seconds())
         if self._looking is None:
             self._running.start()
             self._looking = self._clock.callLater(LOOK, self._look)
@@ -141,9 +142,8 @@ class ConsumerGroups:
                 f"a session timeout of {subscription.session_timeout!r:.40} s: expected "
                 f"{shortest:g} to {longest:g}"
             )
-        known = self._engine.topics()
         for topic in sorted(subscription.topics):
-            if topic not in known:
+            if self._engine.topic(topic) is None:
                 raise UnknownTopic(topic)
 
     async def _load(self, group: str) -> None:
@@ -164,7 +164,9 @@ class ConsumerGroups:
 
     def leave(self, group: str, member_id: str) -> None:
         """Remove a member; its partitions go to others. Raises :class:`UnknownMember`."""
-        self._of(group, member_id).leave(member_id, self._partitions(), self._clock.seconds())
+        membership = self._of(group, member_id)
+        partitions = self._partitions(membership.topics)
+        membership.leave(member_id, partitions, self._clock.seconds())
         self._drop_if_empty(group)
 
     def heartbeat(self, group: str, member_id: str, beat: MemberBeat) -> MemberPlace:
@@ -173,7 +175,8 @@ class ConsumerGroups:
         Raises :class:`UnknownMember` if it has to join again, and :class:`IllegalGeneration`.
         """
         membership = self._of(group, member_id)
-        return membership.heartbeat(member_id, beat, self._partitions(), self._clock.seconds())
+        partitions = self._partitions(membership.topics)
+        return membership.heartbeat(member_id, beat, partitions, self._clock.seconds())
 
     def commit(
         self, group: str, member_id: str, generation: int, positions: Mapping[Partition, int]
@@ -217,8 +220,10 @@ class ConsumerGroups:
             raise UnknownMember(member_id, group)
         return membership
 
-    def _partitions(self) -> dict[str, int]:
-        return {name: each.partitions for name, each in self._engine.topics().items()}
+    def _partitions(self, topics: frozenset[str]) -> dict[str, int]:
+        """Return the number of partitions of those topics that exist."""
+        known = {name: self._engine.topic(name) for name in topics}
+        return {name: each.partitions for name, each in known.items() if each is not None}
 
     def _look(self) -> None:
         """Remove the members whose sessions have timed out."""
@@ -227,7 +232,7 @@ class ConsumerGroups:
         paused = self._running.beat()
         for group, membership in list(self._groups.items()):
             if paused:
-                membership.forgive(now)  # nobody could be heard
+                membership.forgive(now)  # no heartbeat could be read
             gone = membership.expire(now)
             if gone:
                 self._log.info(
@@ -306,7 +311,7 @@ class ConsumerGroups:
     async def _reset(
         self, group: str, topic: str, place: Callable[[Partition], Deferred[int]], dry_run: bool
     ) -> dict[Partition, int]:
-        settings = self._engine.topics().get(topic)
+        settings = self._engine.topic(topic)
         if settings is None:
             raise UnknownTopic(topic)
         found = {}

@@ -83,6 +83,10 @@ class PartitionExtent(NamedTuple):
     size: int
 
 
+#: The newest batches of a producer that an engine remembers in each partition.
+REMEMBERED = 5
+
+
 class Capabilities(NamedTuple):
     """What an engine can do.
 
@@ -105,6 +109,9 @@ class ITopicEngine(Interface):
 
     def topics() -> Mapping[str, TopicSettings]:
         """Return the topics by name."""
+
+    def topic(name: str) -> TopicSettings | None:
+        """Return the settings of a topic; None if there is no such topic."""
 
     def create(name: str, settings: TopicSettings) -> Deferred[None]:
         """Create a topic; fails with :class:`TopicExists`."""
@@ -207,6 +214,7 @@ class ITopicEngine(Interface):
 
 
 __all__ = [
+    "REMEMBERED",
     "Append",
     "Capabilities",
     "Content",

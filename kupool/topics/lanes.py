@@ -67,7 +67,7 @@ class KeyLanes:
             del self._lanes[lane]
 
     def drop(self, partition: Partition) -> None:
-        """Forget the records of a partition that nobody processes yet."""
+        """Forget the waiting records of a partition; those being processed stay."""
         ready = set(self._ready)
         for lane, queue in list(self._lanes.items()):
             if queue[0].partition != partition:

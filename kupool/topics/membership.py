@@ -1,7 +1,8 @@
 """The members of a consumer group, their generations, and what each may work on. Pure.
 
-Rebalancing is cooperative: nobody stops but for what it has to give back. A partition that moves
-from A to B is B's only after A gave it back, left, or was removed because its session timed out.
+Rebalancing is cooperative: a member keeps working on the partitions that it keeps. A partition that
+moves from A to B is B's only after A gave it back, left, or was removed because its session timed
+out.
 
 Each join, leave, expiry, change of a subscription and change of the number of partitions begins a
 new generation. A member learns it from the answer to its next heartbeat. A heartbeat of an older
@@ -66,7 +67,7 @@ class GroupMembership:
     """The members of one consumer group.
 
     Its generations are above ``generation``. Mappings of ``partitions`` say how many partitions
-    each topic has. They may hold topics that nobody in the group subscribes to.
+    each topic has. Topics without a subscriber in the group have no effect.
     """
 
     def __init__(self, generation: int, group: str) -> None:
@@ -83,6 +84,11 @@ class GroupMembership:
     def generation(self) -> int:
         """The current generation."""
         return self._generation
+
+    @property
+    def topics(self) -> frozenset[str]:
+        """The topics that its members subscribe to."""
+        return self._topics
 
     @property
     def members(self) -> dict[str, GroupMember]:

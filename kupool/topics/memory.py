@@ -20,6 +20,7 @@ from kupool.topics.errors import (
     UnknownTopic,
 )
 from kupool.topics.interfaces import (
+    REMEMBERED,
     Append,
     Capabilities,
     Content,
@@ -38,9 +39,6 @@ BATCH_BYTES = 250
 
 #: What is wrong when the memory is used up.
 FULL = "the memory of topics is full: raise it, or let topics keep less"
-
-#: The batches of a producer that are remembered in each partition.
-REMEMBERED = 5
 
 
 class _Sequence:
@@ -171,6 +169,10 @@ class MemoryTopics:
     def topics(self) -> Mapping[str, TopicSettings]:
         """Return the topics by name."""
         return dict(self._settings)
+
+    def topic(self, name: str) -> TopicSettings | None:
+        """Return the settings of a topic; None if there is no such topic."""
+        return self._settings.get(name)
 
     def create(self, name: str, settings: TopicSettings) -> Deferred[None]:
         """Create a topic; fails with :class:`TopicExists`."""

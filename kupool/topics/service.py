@@ -168,7 +168,7 @@ class Topics:
         Fires when its storage is free. Fails with :class:`UnknownTopic`.
         """
         gone: Deferred[None] = self.engine.delete(name)
-        if name not in self.engine.topics():
+        if self.engine.topic(name) is None:
             self._partitioners.pop(name, None)
             for place in [each for each in self._waiting if each.topic == name]:
                 self.tell(place)
@@ -189,7 +189,7 @@ class Topics:
         return TopicDescription(name, settings, await self.engine.extents(name))
 
     def _settings(self, name: str) -> TopicSettings:
-        settings: TopicSettings | None = self.engine.topics().get(name)
+        settings: TopicSettings | None = self.engine.topic(name)
         if settings is None:
             raise UnknownTopic(name)
         return settings
@@ -216,7 +216,8 @@ class Topics:
         with what the engine raises; then nothing was written if the engine is atomic.
         """
         if not records:
-            return succeed([]) if topic in self.engine.topics() else fail(UnknownTopic(topic))
+            known = self.engine.topic(topic) is not None
+            return succeed([]) if known else fail(UnknownTopic(topic))
         writing = Writing(topic, tuple(records), partition, stamp)
         return self.produce_all([writing]).addCallback(lambda written: written[0])
 

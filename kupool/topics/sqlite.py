@@ -89,6 +89,11 @@ class SqliteTopics:
         """Return the topics by name."""
         return {name: topic.settings for name, topic in self._topics.items()}
 
+    def topic(self, name: str) -> TopicSettings | None:
+        """Return the settings of a topic; None if there is no such topic."""
+        topic = self._topics.get(name)
+        return None if topic is None else topic.settings
+
     def create(self, name: str, settings: TopicSettings) -> Deferred[None]:
         """Create a topic; fails with :class:`TopicExists`."""
         if name in self._topics or name in self._coming:

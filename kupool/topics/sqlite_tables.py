@@ -17,6 +17,7 @@ from kupool.topics.errors import (
     UnknownTopic,
 )
 from kupool.topics.interfaces import (
+    REMEMBERED,
     Append,
     Content,
     DelayedBatch,
@@ -31,9 +32,6 @@ OFFSET_BITS = 43
 
 #: Batches that one transaction removes, so that those who append wait for a moment only.
 AT_ONCE = 200
-
-#: The batches of a producer that are remembered in each partition.
-REMEMBERED = 5
 
 _settings = msgspec.json.Decoder(TopicSettings).decode
 

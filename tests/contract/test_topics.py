@@ -98,6 +98,8 @@ class TopicsContract:
             engine.topics(),
             {"t": TopicSettings(partitions=2, retention_bytes=77), "u": TopicSettings()},
         )
+        self.assertEqual(engine.topic("t"), TopicSettings(partitions=2, retention_bytes=77))
+        self.assertIs(engine.topic("no"), None)
 
     async def test_what_is_not_there_is_named(self) -> None:
         """Q-27."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from random import Random
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail
@@ -17,11 +16,10 @@ from kupool.topics.errors import TopicsUnavailable, UnknownTopic
 from kupool.topics.groups import ConsumerGroups, GroupLimits
 from kupool.topics.lanes import DeliveredRecord
 from kupool.topics.local import LocalGroupClient
-from kupool.topics.memory import MemoryTopics
 from kupool.topics.partition import Partition
 from kupool.topics.records import NewRecord
-from kupool.topics.service import TopicLimits, Topics
 from kupool.topics.settings import TopicSettings
+from tests.fakes.topics import topics_in_memory
 
 P0, P1 = Partition("t", 0), Partition("t", 1)
 
@@ -55,15 +53,8 @@ class ConsumerTestCase(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.clock = Clock()
-        self.engine = MemoryTopics(self.clock.seconds)
-        self.topics = Topics(
-            self.engine,
-            self.clock,
-            self.clock.seconds,
-            lambda call: fail(RuntimeError("no thread")),
-            random=Random(1),
-            limits=TopicLimits(),
-        )
+        self.topics = topics_in_memory(self.clock)
+        self.engine: Any = self.topics.engine
         self.groups = ConsumerGroups(self.engine, self.clock, GroupLimits())
         self.addCleanup(self.groups.close)
         self.client = LocalGroupClient(self.topics, self.groups)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from random import Random
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail, gatherResults
@@ -13,11 +12,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from kupool.topics.dead_letters import DeadLetters, DeadRecord
 from kupool.topics.errors import InvalidTopic, TopicsUnavailable, UnknownTopic
 from kupool.topics.lanes import DeliveredRecord
-from kupool.topics.memory import MemoryTopics
 from kupool.topics.partition import Partition
 from kupool.topics.records import NewRecord, Record
-from kupool.topics.service import TopicLimits, Topics
 from kupool.topics.settings import TopicSettings
+from tests.fakes.topics import topics_in_memory
 
 P0, P1 = Partition("t", 0), Partition("t", 1)
 WHY = Failure(ValueError("no such account"))
@@ -28,15 +26,8 @@ class DeadLettersTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.clock = Clock()
-        self.engine = MemoryTopics(self.clock.seconds)
-        self.topics = Topics(
-            self.engine,
-            self.clock,
-            self.clock.seconds,
-            lambda call: fail(RuntimeError("no thread")),
-            random=Random(1),
-            limits=TopicLimits(),
-        )
+        self.topics = topics_in_memory(self.clock)
+        self.engine: Any = self.topics.engine
         self.settle(self.topics.create("t", TopicSettings(partitions=2, max_record=100)))
         self.dead = DeadLetters(self.topics)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from random import Random
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail
@@ -11,11 +10,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kupool.topics.delays import DelayedRecords
 from kupool.topics.errors import RecordTooLarge, TopicsUnavailable, UnknownTopic
-from kupool.topics.memory import MemoryTopics
 from kupool.topics.partition import Partition
 from kupool.topics.records import NewRecord
-from kupool.topics.service import TopicLimits, Topics
 from kupool.topics.settings import TopicSettings
+from tests.fakes.topics import topics_in_memory
 
 P0 = Partition("t", 0)
 
@@ -26,15 +24,8 @@ class DelayedRecordsTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.step = 1_000_000.0
-        self.engine = MemoryTopics(self.wall)
-        self.topics = Topics(
-            self.engine,
-            self.clock,
-            self.wall,
-            lambda call: fail(RuntimeError("no thread")),
-            random=Random(1),
-            limits=TopicLimits(),
-        )
+        self.topics = topics_in_memory(self.clock, self.wall)
+        self.engine: Any = self.topics.engine
         self.settle(self.topics.create("t", TopicSettings(max_record=10)))
         self.delays = self.make()
         self.delays.start()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from random import Random
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -22,7 +21,6 @@ from kupool.topics.errors import (
     UnknownTopic,
 )
 from kupool.topics.interfaces import Append
-from kupool.topics.memory import MemoryTopics
 from kupool.topics.partition import Partition
 from kupool.topics.partitioners import fnv1a
 from kupool.topics.records import NewRecord, Record, Stamp
@@ -30,11 +28,10 @@ from kupool.topics.service import (
     IN_THREAD,
     Fetched,
     TopicDescription,
-    TopicLimits,
-    Topics,
     Written,
 )
 from kupool.topics.settings import TopicSettings
+from tests.fakes.topics import topics_in_memory
 
 P0, P1 = Partition("t", 0), Partition("t", 1)
 
@@ -71,15 +68,8 @@ class TopicsTestCase(SynchronousTestCase):
         self.settle(self.topics.create("t", TopicSettings(partitions=2)))
 
     def make(self, **limits: int) -> None:
-        self.engine = MemoryTopics(self.clock.seconds)
-        self.topics = Topics(
-            self.engine,
-            self.clock,
-            self.clock.seconds,
-            self.threads.run,
-            random=Random(1),
-            limits=TopicLimits(**limits),
-        )
+        self.topics = topics_in_memory(self.clock, run_in_thread=self.threads.run, **limits)
+        self.engine: Any = self.topics.engine
 
     def settle(self, done: Deferred[Any]) -> Any:
         return self.successResultOf(done)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from random import Random
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail
@@ -19,12 +18,11 @@ from kupool.topics.errors import (
     UnknownTopic,
     UnknownTransaction,
 )
-from kupool.topics.memory import MemoryTopics
 from kupool.topics.partition import Partition
 from kupool.topics.records import NewRecord
-from kupool.topics.service import TopicLimits, Topics
 from kupool.topics.settings import TopicSettings
 from kupool.topics.transactions import TopicTransactions, TransactionLimits
+from tests.fakes.topics import topics_in_memory
 
 
 class TransactionTests(SynchronousTestCase):
@@ -32,15 +30,8 @@ class TransactionTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.clock = Clock()
-        self.engine = MemoryTopics(self.clock.seconds)
-        self.topics = Topics(
-            self.engine,
-            self.clock,
-            self.clock.seconds,
-            lambda call: fail(RuntimeError("no thread")),
-            random=Random(1),
-            limits=TopicLimits(),
-        )
+        self.topics = topics_in_memory(self.clock)
+        self.engine: Any = self.topics.engine
         for name in ("a", "b"):
             self.settle(self.topics.create(name, TopicSettings(partitions=2, max_record=10)))
         self.transactions = self.make()
