@@ -44,6 +44,14 @@ NOT_FOUND = ErrorText(35, "not found")
 ALREADY_EXISTS = ErrorText(36, "already exists")
 TIMEOUT = ErrorText(37, "timeout")
 NO_SUBSCRIBER = ErrorText(38, "no subscriber")
+STALE_GENERATION = ErrorText(39, "stale generation")
+OFFSET_OUT_OF_RANGE = ErrorText(40, "offset out of range")
+NOT_THE_OWNER = ErrorText(41, "not the owner")
+WRONG_NODE = ErrorText(42, "wrong node")
+TOO_LARGE = ErrorText(43, "too large")
+
+#: Like :data:`INTERNAL_ERROR`, with what is wrong with the stored data instead of a reference.
+DAMAGED = ErrorText(20, "internal error")
 
 ERRORS: tuple[ErrorText, ...] = (
     INTERNAL_ERROR,
@@ -63,6 +71,11 @@ ERRORS: tuple[ErrorText, ...] = (
     ALREADY_EXISTS,
     TIMEOUT,
     NO_SUBSCRIBER,
+    STALE_GENERATION,
+    OFFSET_OUT_OF_RANGE,
+    NOT_THE_OWNER,
+    WRONG_NODE,
+    TOO_LARGE,
 )
 
 

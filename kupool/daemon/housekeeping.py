@@ -98,7 +98,9 @@ class Housekeeping:
         self._memory.look()
         for database in self._parts.databases:
             database.look()
-        self._now()
+        now = self._now()
+        if self._parts.topics is not None:
+            self._parts.topics.cleanup.look(now)
 
     def _now(self) -> float:
         """Return the time of the retention clock, in seconds since the epoch."""

@@ -236,6 +236,8 @@ class Daemon:
             await self._open("bus_url" if settings.bus.url.strip() else "mq_url", parts.bus)
         if parts.rooms is not None:
             await self._open("bus_url" if settings.bus.url.strip() else "mq_url", parts.rooms)
+        if parts.topics is not None:
+            await self._open("data", parts.topics)
         self.status.enter("comparing")
         await self._look_for_moves()
         compared = await self._compare_first()
@@ -374,6 +376,8 @@ class Daemon:
         more = dict(http.routes)
         if bus is not None:
             more.update(bus.routes(http.access, self.settings.bus))
+        if self.parts.topics is not None:
+            more.update(self.parts.topics.routes(http.access, self.settings.topics))
         site = make_site(
             self._reactor,
             self.status,
@@ -382,7 +386,7 @@ class Daemon:
             manager=self.parts.server.manager,
             ws_origins=settings.ws_origins,
             access=http.access,
-            limits=http_limits(settings, descriptor_limit()),
+            limits=http_limits(settings, descriptor_limit(), self.settings.topics),
             more=more,
         )
         proxies = ProxySettings(settings.proxy_trusted)
@@ -484,13 +488,7 @@ class Daemon:
         if parts.compatible is not None:
             await self._step("compatible", parts.compatible.finish(), working)
         await self._step("jobs", parts.coordinator.stop(), working)
-        if parts.bus is not None:
-            # While the sessions are still read, so that their answers count.
-            await self._step("bus", parts.bus.stop(clock), working)
-        if parts.compatible is not None:
-            await self._step("compatible", parts.compatible.stop(), working)
-        if parts.rooms is not None:
-            await self._step("rooms", parts.rooms.stop(), working)
+        await self._stop_tenants(working)
         await self._step("answers", self._last_answers(), working)
         left = max(0.1, min(LAST_ANSWERS, working - clock.seconds()))
         await self._step("clients", parts.server.stop(GOING_DOWN, left), working)
@@ -502,12 +500,26 @@ class Daemon:
         await self._step("certificates", parts.certificates.stop(), deadline)
         await self._step("housekeeping", self._housekeeping.stop(), deadline)
         await self._step("owner", self._release(), deadline)
+        if parts.topics is not None:
+            await self._step("topics", parts.topics.close(), deadline)
         await self._step("store", parts.stats.close(), deadline)
         await self._step("log", parts.log.close(), deadline)
         if parts.folder is not None:
             parts.folder.close([d.path for d in parts.databases if d.closed_clean])
         self.status.enter("stopped")
         self._log.info("Stopped")
+
+    async def _stop_tenants(self, deadline: float) -> None:
+        """Stop what else sessions use, while they are still read, so that their answers count."""
+        parts = self.parts
+        if parts.bus is not None:
+            await self._step("bus", parts.bus.stop(self._reactor), deadline)
+        if parts.compatible is not None:
+            await self._step("compatible", parts.compatible.stop(), deadline)
+        if parts.rooms is not None:
+            await self._step("rooms", parts.rooms.stop(), deadline)
+        if parts.topics is not None:
+            parts.topics.finish()
 
     async def _last_answers(self) -> None:
         """Stop reading from clients, and answer what was read."""

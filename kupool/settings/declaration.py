@@ -789,6 +789,124 @@ class NodeRoomsSettings:
 
 
 @dataclass(frozen=True)
+class NodeTopicsSettings:
+    """Topics: where they are kept, and how much of them there may be."""
+
+    kind: str = _setting(
+        choice("auto", "off", "memory", "sqlite", "rabbit"),
+        "auto",
+        "where topics are kept: in an SQLite file, in memory (lost at exit), in RabbitMQ (rabbit), "
+        "or nowhere (off); auto is memory if the daemon keeps no files, and sqlite otherwise",
+        name="topics",
+    )
+    most: int = _setting(COUNT, "1000", "maximum number of topics", least=1, name="max_topics")
+    groups: int = _setting(
+        COUNT,
+        "1000",
+        "maximum number of consumer groups with members",
+        least=1,
+        name="topics_max_groups",
+    )
+    members: int = _setting(
+        COUNT,
+        "1000",
+        "maximum number of members of one consumer group",
+        least=1,
+        name="topics_max_members",
+    )
+    transactions: int = _setting(
+        COUNT,
+        "1000",
+        "maximum number of transactions at the same time",
+        least=1,
+        name="topics_max_transactions",
+    )
+    user_transactions: int = _setting(
+        COUNT,
+        "100",
+        "maximum number of transactions of one user at the same time",
+        least=1,
+        name="topics_user_transactions",
+    )
+    transaction_timeout: float = _setting(
+        DURATION,
+        "60s",
+        "time after which a transaction that was not committed is aborted",
+        least=1,
+        name="topics_transaction_timeout",
+    )
+    rate: float = _setting(
+        NUMBER,
+        "100",
+        "requests to topics and groups per second that one session is allowed",
+        reload=True,
+        name="topics_rate",
+    )
+    fetch_size: int = _setting(
+        SIZE,
+        "1MiB",
+        "maximum size of the records in one answer to a fetch; the first batch is returned "
+        "whatever its size",
+        least=1024,
+        name="topics_fetch_size",
+    )
+    fetches: int = _setting(
+        COUNT,
+        "1000",
+        "maximum number of fetches of one session that have no answer yet",
+        least=1,
+        reload=True,
+        name="topics_fetches",
+    )
+    fetches_size: int = _setting(
+        SIZE,
+        "64MiB",
+        "maximum size of the records that the fetches of one session without an answer ask for, "
+        "together with the answers that it has not read yet",
+        least=1024,
+        reload=True,
+        name="topics_fetches_size",
+    )
+    produce_size: int = _setting(
+        SIZE,
+        "2MiB",
+        "maximum size of a request over HTTP that writes records",
+        least=65536,
+        name="topics_produce_size",
+    )
+    polls: int = _setting(
+        COUNT,
+        "500",
+        "maximum number of fetches over HTTP that wait for records at the same time; they do not "
+        "count towards --http-max-requests",
+        least=1,
+        name="topics_polls",
+    )
+    polls_per_ip: int = _setting(
+        COUNT,
+        "100",
+        "maximum number of fetches over HTTP from one IP address that wait for records at the same "
+        "time; trusted proxies are exempt; 0: no limit",
+        name="topics_polls_per_ip",
+    )
+    memory: int = _setting(
+        SIZE,
+        "256MiB",
+        "maximum size of all topics with --topics memory; while they are full, nothing is written",
+        least=65536,
+        name="topics_memory",
+    )
+    cleanup_interval: float = _setting(
+        DURATION,
+        "1h",
+        "interval between two removals of records that are older or larger than their topic keeps",
+        least=1,
+        reload=True,
+        name="topics_cleanup_interval",
+    )
+
+
+@dataclass(frozen=True)
 class ProcessSettings:
     """The process itself."""
 
@@ -830,6 +948,7 @@ class Settings:
     submissions: SubmissionSettings = SubmissionSettings()
     bus: NodeBusSettings = NodeBusSettings()
     rooms: NodeRoomsSettings = NodeRoomsSettings()
+    topics: NodeTopicsSettings = NodeTopicsSettings()
     process: ProcessSettings = ProcessSettings()
 
 
@@ -841,6 +960,7 @@ __all__ = [
     "NodeBusSettings",
     "NodeLoginSettings",
     "NodeRoomsSettings",
+    "NodeTopicsSettings",
     "ProcessSettings",
     "RateSettings",
     "Settings",

@@ -18,6 +18,7 @@ class TopicExists(TopicError):
 
     def __init__(self, topic: str) -> None:
         super().__init__(f"topic {topic} exists already: choose another name")
+        self.topic = topic
 
 
 class UnknownTopic(TopicError):
@@ -56,6 +57,13 @@ class OffsetOutOfRange(TopicError):
         )
         self.low = low
         self.high = high
+
+
+class UnknownRecord(TopicError):
+    """There is no record at an offset: it was dropped, or there never was one."""
+
+    def __init__(self, partition: Partition, offset: int) -> None:
+        super().__init__(f"partition {partition} has no record at offset {offset}")
 
 
 class RecordTooLarge(TopicError):
@@ -108,7 +116,7 @@ class TooManyTransactions(TopicError):
 class UnknownTransaction(TopicError):
     """There is no such transaction: it was committed, aborted, or not committed in time."""
 
-    def __init__(self, transaction: int) -> None:
+    def __init__(self, transaction: int | str) -> None:
         super().__init__(f"transaction {transaction} is not under way: begin another one")
 
 
@@ -220,6 +228,7 @@ __all__ = [
     "UnknownGroup",
     "UnknownMember",
     "UnknownPartition",
+    "UnknownRecord",
     "UnknownTopic",
     "UnknownTransaction",
 ]

@@ -162,6 +162,15 @@ class ConsumerGroups:
                 del self._coming[group]
                 waiters.tell(None)
 
+    def check_holder(
+        self, group: str, member_id: str, generation: int, partition: Partition
+    ) -> None:
+        """Check that a member holds a partition in the current generation.
+
+        Raises :class:`UnknownMember`, :class:`IllegalGeneration` or :class:`NotPartitionOwner`.
+        """
+        self._of(group, member_id).check(member_id, generation, (partition,))
+
     def leave(self, group: str, member_id: str) -> None:
         """Remove a member; its partitions go to others. Raises :class:`UnknownMember`."""
         membership = self._of(group, member_id)
@@ -298,24 +307,36 @@ class ConsumerGroups:
         topic: str,
         place: Callable[[Partition], Deferred[int]],
         *,
+        partition: int | None = None,
         dry_run: bool = False,
     ) -> Deferred[dict[Partition, int]]:
-        """Set the offsets of a group in a topic; returns them.
+        """Set the offsets of a group in a topic, or in one ``partition`` of it; returns them.
 
         ``place`` returns the offset for a partition, as :meth:`kupool.topics.service.Topics.latest`
-        does. With ``dry_run`` nothing is saved. Fails with :class:`GroupInUse` while the group has
-        members, and with :class:`UnknownTopic`.
+        does. With ``dry_run`` nothing is saved. Fails with :class:`InvalidGroup`, with
+        :class:`GroupInUse` while the group has members, with :class:`UnknownTopic` and
+        :class:`UnknownPartition`.
         """
-        return Deferred.fromCoroutine(self._reset(group, topic, place, dry_run))
+        return Deferred.fromCoroutine(self._reset(group, topic, place, partition, dry_run=dry_run))
 
     async def _reset(
-        self, group: str, topic: str, place: Callable[[Partition], Deferred[int]], dry_run: bool
+        self,
+        group: str,
+        topic: str,
+        place: Callable[[Partition], Deferred[int]],
+        only: int | None,
+        *,
+        dry_run: bool,
     ) -> dict[Partition, int]:
+        if not valid_name(group):
+            raise InvalidGroup(f"{group!r:.80} is no name of a group: use {NAMES}")
         settings = self._engine.topic(topic)
         if settings is None:
             raise UnknownTopic(topic)
+        if only is not None and only >= settings.partitions:
+            raise UnknownPartition(topic, only, settings.partitions)
         found = {}
-        for number in range(settings.partitions):
+        for number in range(settings.partitions) if only is None else (only,):
             partition = Partition(topic, number)
             found[partition] = await place(partition)
         self._check_unused(group)

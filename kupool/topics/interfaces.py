@@ -102,6 +102,8 @@ class Capabilities(NamedTuple):
 class ITopicEngine(Interface):
     """Stores batches in partitions of topics."""
 
+    name = Attribute("What it is called in the settings.")
+
     capabilities = Attribute("What it can do, as Capabilities.")
 
     def open() -> Deferred[None]:

@@ -146,6 +146,7 @@ class MemoryTopics:
     since the epoch.
     """
 
+    name = "memory"
     capabilities = Capabilities(dense=True, atomic=True, persistent=False)
 
     def __init__(self, wall: Callable[[], float], capacity: int = 256 * 1024 * 1024) -> None:

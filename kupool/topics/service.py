@@ -26,6 +26,7 @@ from kupool.topics.errors import (
     TooManyTopics,
     TopicError,
     UnknownPartition,
+    UnknownRecord,
     UnknownTopic,
 )
 from kupool.topics.interfaces import Append, Content, PartitionExtent, StoredBatch
@@ -439,6 +440,18 @@ class Topics:
                 ) from None
             records += found if batch.base >= offset else found[offset - batch.base :]
         return Fetched(records, records[-1].offset + 1 if records else offset)
+
+    def record(self, partition: Partition, offset: int) -> Deferred[Record]:
+        """Return the record at an offset; fails with :class:`UnknownRecord`, and as :meth:`fetch`
+        does.
+        """
+
+        def first(fetched: Fetched) -> Record:
+            if not fetched.records or fetched.records[0].offset != offset:
+                raise UnknownRecord(partition, offset)
+            return fetched.records[0]
+
+        return self.fetch(partition, offset, max_bytes=1).addCallback(first)
 
     def earliest(self, partition: Partition) -> Deferred[int]:
         """Return the offset of the oldest record."""

@@ -53,6 +53,7 @@ class SqliteTopics:
     ``wall`` returns seconds since the epoch. ``database`` has the schema ``topics``.
     """
 
+    name = "sqlite"
     capabilities = Capabilities(dense=True, atomic=True, persistent=True)
 
     _log = Logger()
