@@ -28,7 +28,7 @@ from kupool.topics.errors import TopicError, TopicsUnavailable
 
 #: Does the work of an operation; returns a value of JSON. May raise :class:`TopicError` and
 #: :class:`RequestError`.
-Run = Callable[[TopicWorld, Caller, Any], Coroutine[Any, Any, object]]
+RunOperation = Callable[[TopicWorld, Caller, Any], Coroutine[Any, Any, object]]
 
 #: Notes a refusal for the log: what was refused, the address, and the user.
 NoteRefusal = Callable[[str, str, str], object]
@@ -39,7 +39,7 @@ class Operation(NamedTuple):
 
     name: str
     params: type[msgspec.Struct]
-    run: Run
+    run: RunOperation
     reads: bool = False
 
     @property

@@ -86,7 +86,7 @@ class SourceTests(FileCase):
             "bus": "off", "bus_get": "on", "bus_publish": ("a.>", "b"), "bus_subscribe": ("c",),
             "bus_permissions": ("a publish b",),
             "bus_operators": ("alice",), "bus_direct": ("d.*",), "bus_origins": ("https://a",),
-            "rooms": "on",
+            "rooms": "on", "topics": "memory",
         }  # fmt: skip
         texts: dict[str, object] = {}
         for name, f in declared().items():
