@@ -16,6 +16,7 @@ from kupool.net.interfaces import IClosingObserver
 from kupool.net.observer import Observer
 from kupool.net.routing.router import LATER, Before, Router
 from kupool.session.connection import Connection
+from kupool.session.surroundings import ScheduledCall
 from kupool.timing.waiting import UnderWay
 from kupool.topics.api.access import Caller
 from kupool.topics.api.params import FetchParams
@@ -23,6 +24,9 @@ from kupool.topics.api.table import OPERATIONS, NoteRefusal, Operation, TopicApi
 
 #: What the log calls fetches over the limits of a session.
 TOO_MANY_FETCHES = "topics, too many fetches of one session"
+
+#: Seconds that the fetches of a peer which has finished sending have.
+LAST_FETCHES = 1.0
 
 
 @dataclass(frozen=True)
@@ -135,9 +139,24 @@ class TopicSessions(Observer):
                 fetch.cancel()
 
     def settle(self, connection: Connection) -> Deferred[None] | None:
-        """Wait for what a peer that has finished sending has asked for."""
+        """Wait for what a peer that has finished sending has asked for; its fetches have a moment,
+        since the peer may be gone: there is no way to know.
+        """
         work = self._work.get(connection.id)
-        return None if work is None else work.calls.finish()
+        if work is None:
+            return None
+        timers: list[ScheduledCall] = []
+
+        def late() -> None:
+            timers.clear()
+            self._end_fetches(connection)
+
+        def settled(result: None) -> None:
+            for timer in timers:
+                timer.cancel()
+
+        timers.append(connection.around.call_later(LAST_FETCHES, late))
+        return work.calls.finish().addCallback(settled)
 
 
 __all__ = ["TOO_MANY_FETCHES", "SessionFetchLimits", "TopicSessions"]

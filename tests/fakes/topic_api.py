@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 import msgspec
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -34,7 +34,7 @@ def topic_world(clock: Clock, **limits: int) -> TopicWorld:
     def wall() -> float:
         return NOW + clock.seconds()
 
-    topics = topics_in_memory(clock, wall, **limits)
+    topics = topics_in_memory(clock, wall, run_in_thread=maybeDeferred, **limits)
     return TopicWorld(
         topics,
         ConsumerGroups(topics.engine, clock, GroupLimits(groups=3, members=3)),
