@@ -71,13 +71,16 @@ class GroupLimits:
 class GroupPosition(NamedTuple):
     """How far a group is in a partition.
 
-    ``committed`` is the offset that it reads next, None if it has saved none; ``lag`` the records
+    ``committed`` is the offset that it reads next, None if it has saved none; ``lag`` the offsets
     behind that, all of them without one. ``owner`` is the member that has the partition.
+    ``lag_ms`` says how long ago the oldest record behind it was written, in milliseconds; 0 if
+    there is none. A clock that is set back never makes it negative.
     """
 
     committed: int | None
     lag: int
     owner: str | None
+    lag_ms: int = 0
 
 
 class GroupDescription(NamedTuple):
@@ -90,13 +93,23 @@ class GroupDescription(NamedTuple):
 
 
 class ConsumerGroups:
-    """The consumer groups of an engine of topics."""
+    """The consumer groups of an engine of topics.
+
+    ``wall`` returns seconds since the epoch: the clock of the engine's batches.
+    """
 
     _log = Logger()
 
-    def __init__(self, engine: Any, clock: IReactorTime, limits: GroupLimits) -> None:
+    def __init__(
+        self,
+        engine: Any,
+        clock: IReactorTime,
+        wall: Callable[[], float],
+        limits: GroupLimits,
+    ) -> None:
         self._engine = engine
         self._clock = clock
+        self._wall = wall
         self._limits = limits
         self._groups: dict[str, GroupMembership] = {}
         #: Groups whose first generation is being read.
@@ -287,19 +300,27 @@ class ConsumerGroups:
             for name, member in members.items()
             for partition in (*member.assigned, *member.revoked)
         }
-        return GroupDescription(
-            group,
-            0 if membership is None else membership.generation,
-            members,
-            {
-                partition: GroupPosition(
-                    committed.get(partition),
-                    extent.high - max(extent.low, committed.get(partition, 0)),
-                    owners.get(partition),
-                )
-                for partition, extent in sorted(extents.items())
-            },
-        )
+        positions = {}
+        for partition, extent in sorted(extents.items()):
+            following = max(extent.low, committed.get(partition, 0))
+            positions[partition] = GroupPosition(
+                committed.get(partition),
+                extent.high - following,
+                owners.get(partition),
+                await self._age(partition, following) if following < extent.high else 0,
+            )
+        generation = 0 if membership is None else membership.generation
+        return GroupDescription(group, generation, members, positions)
+
+    async def _age(self, partition: Partition, offset: int) -> int:
+        """Return how long ago the batch of an offset was written, in milliseconds."""
+        try:
+            batches = await self._engine.read(partition, offset, 1)
+        except OffsetOutOfRange as error:  # it was dropped since
+            batches = await self._engine.read(partition, error.low, 1)
+        except UnknownTopic:  # it was deleted since
+            return 0
+        return max(0, int(self._wall() * 1000) - batches[0].at) if batches else 0
 
     def reset(
         self,
