@@ -22,6 +22,9 @@ from kupool.topics.errors import InvalidTopic
 #: Every name that a setting may have.
 PARTITIONERS = ("fnv1a", "crc32", "round-robin", "random")
 
+#: Those that send all records of a key to the same partition.
+BY_KEY = ("fnv1a", "crc32")
+
 _BASIS, _PRIME, _MASK = 2166136261, 16777619, 0xFFFFFFFF
 
 
@@ -64,4 +67,4 @@ class Partitioner:
         return turn
 
 
-__all__ = ["PARTITIONERS", "Partitioner", "fnv1a"]
+__all__ = ["BY_KEY", "PARTITIONERS", "Partitioner", "fnv1a"]

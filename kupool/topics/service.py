@@ -29,10 +29,16 @@ from kupool.topics.errors import (
     UnknownRecord,
     UnknownTopic,
 )
-from kupool.topics.interfaces import Append, Content, PartitionExtent, StoredBatch
+from kupool.topics.interfaces import (
+    Append,
+    CompactionKey,
+    Content,
+    PartitionExtent,
+    StoredBatch,
+)
 from kupool.topics.partition import Partition
 from kupool.topics.partitioners import Partitioner
-from kupool.topics.records import NewRecord, Record, Stamp, content_hash, sizes_of
+from kupool.topics.records import NewRecord, Record, Stamp, content_hash, key_hash, sizes_of
 from kupool.topics.settings import TopicSettings, check_name
 
 #: Bytes from which a batch is encoded and decoded in a thread, if that compresses it.
@@ -210,8 +216,9 @@ class Topics:
         Without a ``partition`` the partitioner of the topic chooses one for each record. With a
         ``stamp``, sending the same records again writes nothing, and returns the places of the
         first time; records without a key then go to the partition ``sequence`` modulo the number of
-        partitions. In a topic that drops repeated records a stamp has no effect. What is written
-        together by several calls keeps the order of the calls.
+        partitions. In a topic that drops repeated records a stamp has no effect. In one that
+        compacts, a stamp is for one record of each partition. What is written together by several
+        calls keeps the order of the calls.
 
         Fails with :class:`UnknownTopic`, :class:`UnknownPartition`, :class:`RecordTooLarge`, and
         with what the engine raises; then nothing was written if the engine is atomic.
@@ -297,7 +304,8 @@ class Topics:
         self, job: Writing, settings: TopicSettings, sizes: Sequence[int]
     ) -> list[tuple[int, Sequence[int]]]:
         """Return the batches to make: the partition of each, and the indices of its records."""
-        most_records = min(self._limits.batch_records, MOST_RECORDS)
+        # What is compacted is dropped record by record.
+        most_records = 1 if settings.compacts else min(self._limits.batch_records, MOST_RECORDS)
         most_bytes = self._limits.batch_bytes
         numbers = self._numbers(job, settings)
         if settings.dedups:  # each by itself may be a repeated one
@@ -365,9 +373,17 @@ class Topics:
                 digest = content_hash(records[0])
                 content = Content(digest, settings.dedup_window, settings.dedup_time)
                 appends.append(Append(place, 1, body, content=content))
+            elif settings.compacts:
+                appends.append(Append(place, 1, body, job.stamp, key=self._key_of(records[0])))
             else:
                 appends.append(Append(place, len(members), body, job.stamp))
         return appends
+
+    def _key_of(self, record: NewRecord) -> CompactionKey:
+        """Return what compaction goes by: a record without a key replaces no other."""
+        if record.key is None:
+            return CompactionKey(self._random.randbytes(16), passing=True)
+        return CompactionKey(key_hash(record.key), passing=not record.value)
 
     def tell(self, partition: Partition) -> None:
         """Tell those who wait for records of a partition that there are some."""

@@ -1,7 +1,7 @@
 """Topics in a SQLite file: durable on one machine, with dense offsets.
 
 One thread writes, in group commits; readers have a connection of their own. The statements are in
-:mod:`kupool.topics.sqlite_tables`.
+:mod:`kupool.topics.sqlite_tables` and :mod:`kupool.topics.sqlite_retention`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from zope.interface import implementer
 
 from kupool.storage.database import Database, DatabaseClosed, DatabaseUnusable, touch
 from kupool.storage.reading import ReadOnlyDatabase
+from kupool.topics import sqlite_retention as retention
 from kupool.topics import sqlite_tables as tables
 from kupool.topics.errors import (
     TopicError,
@@ -38,7 +39,7 @@ from kupool.topics.interfaces import (
     without_stamp,
 )
 from kupool.topics.partition import Partition
-from kupool.topics.settings import TopicSettings, check_growth
+from kupool.topics.settings import TopicSettings, check_change
 
 T = TypeVar("T")
 
@@ -119,7 +120,7 @@ class SqliteTopics:
         if topic is None:
             return fail(UnknownTopic(name))
         try:
-            check_growth(topic.settings, settings)
+            check_change(topic.settings, settings)
         except Exception as error:
             return fail(error)
 
@@ -286,13 +287,12 @@ class SqliteTopics:
     async def _trim(self, now: float) -> int:
         advance = 0.0 if self._trimmed_at is None else max(0.0, now - self._trimmed_at)
         self._trimmed_at = now
-        age = await self._write(partial(tables.note_age, advance=advance))
+        age = await self._write(partial(retention.note_age, advance=advance))
         dropped = 0
         for topic in list(self._topics.values()):
             for key in topic.partitions:
-                while count := await self._write(
-                    partial(tables.trim_part, key=key, settings=topic.settings, age=age)
-                ):
+                trim = partial(retention.trim_part, key=key, settings=topic.settings, age=age)
+                while (count := await self._write(trim)) is not None:
                     dropped += count
         return dropped
 
@@ -302,7 +302,7 @@ class SqliteTopics:
 
     async def _drop_below(self, partition: Partition, offset: int) -> int:
         key, dropped = self._key(partition), 0
-        while count := await self._write(partial(tables.drop_part, key=key, offset=offset)):
+        while count := await self._write(partial(retention.drop_part, key=key, offset=offset)):
             dropped += count
         return dropped
 
@@ -320,9 +320,16 @@ class SqliteTopics:
 
     async def _append_due(self, now: int) -> Mapping[Partition, int]:
         found: Counter[Partition] = Counter()
-        while appended := await self._write(partial(tables.append_due, now=now)):
-            for partition, records in appended:
+        while any(due := await self._write(partial(tables.append_due, now=now))):
+            for partition, records in due.appended:
                 found[partition] += records
+            for partition, records in due.postponed:
+                self._log.error(
+                    "{records} delayed records stay delayed by another day: partition {partition} "
+                    "has used all its offsets",
+                    records=records,
+                    partition=str(partition),
+                )
         return found
 
     def delayed(self, topic: str) -> Deferred[Sequence[DelayedBatch]]:
