@@ -200,6 +200,8 @@ class MemoryTopics:
         self._age = 0.0
         self._trimmed_at: float | None = None
         self._full = False
+        #: The bytes of all partitions, or more.
+        self._most = 0
 
     def open(self) -> Deferred[None]:
         """Prepare the engine."""
@@ -250,7 +252,11 @@ class MemoryTopics:
             for sequence, each in found:
                 sequence.known(each.stamp)
             size = sum(len(each.body) + BATCH_BYTES for each in appends)
-            self._full = self._size() + size > self._capacity
+            # Looked at only when it may be too much: partitions have become smaller meanwhile.
+            self._most += size
+            if self._most > self._capacity:
+                self._most = self._size() + size
+            self._full = self._most > self._capacity
             if self._full:
                 raise TopicsUnavailable(FULL)
         except TopicError as error:

@@ -10,7 +10,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -47,6 +47,13 @@ T = TypeVar("T")
 FLUSH_INTERVAL = 5.0
 
 
+class _Place(NamedTuple):
+    """The id of a partition, and the durability of its topic."""
+
+    key: int
+    durability: str
+
+
 @implementer(ITopicEngine)
 class SqliteTopics:
     """Batches in a table, appended by group commit.
@@ -65,6 +72,8 @@ class SqliteTopics:
         self._clock = clock
         self._wall = wall
         self._topics: dict[str, tables.TopicRow] = {}
+        #: Where partitions are that were written to; forgotten when a topic changes.
+        self._places: dict[Partition, _Place] = {}
         #: Names that are being created.
         self._coming: set[str] = set()
         #: Appends that wait for the transaction under way, and whether they have to be durable.
@@ -127,6 +136,7 @@ class SqliteTopics:
         def changed(found: tables.TopicRow) -> None:
             if self._topics.get(name) is topic:  # it was not deleted meanwhile
                 self._topics[name] = found
+                self._places.clear()
 
         return self._write(partial(tables.change, topic=topic, settings=settings)).addCallback(
             changed
@@ -137,6 +147,7 @@ class SqliteTopics:
         topic = self._topics.pop(name, None)
         if topic is None:
             return fail(UnknownTopic(name))
+        self._places.clear()
 
         def failed(failure: Failure) -> Failure:
             self._topics.setdefault(name, topic)
@@ -163,20 +174,31 @@ class SqliteTopics:
 
     def append(self, appends: Sequence[Append]) -> Deferred[list[int]]:
         """Append batches in one transaction."""
-        try:
-            rows = [(self._key(append.partition), append) for append in appends]
-        except TopicError as error:
-            return fail(error)
+        rows = []
         for append in appends:
-            durability = self._topics[append.partition.topic].settings.durability
-            self._durable = self._durable or durability == "always"
-            if durability == "interval":
+            place = self._places.get(append.partition)
+            if place is None:
+                try:
+                    place = self._place(append.partition)
+                except TopicError as error:
+                    return fail(error)
+            rows.append((place.key, append))
+            if place.durability == "always":
+                self._durable = True
+            elif place.durability == "interval":
                 self._flush_later()
         done: Deferred[list[int]] = Deferred()
         self._gathered.append((rows, done))
         if not self._appending:
             self._append_gathered()
         return done
+
+    def _place(self, partition: Partition) -> _Place:
+        """Return where a partition is, and remember it until a topic changes."""
+        key = self._key(partition)
+        durability = self._topics[partition.topic].settings.durability
+        place = self._places[partition] = _Place(key, durability)
+        return place
 
     def _append_gathered(self) -> None:
         """Append all that was gathered while the last appends were written, in one transaction."""
@@ -194,12 +216,15 @@ class SqliteTopics:
         self._appending = False
         if self._gathered:
             self._append_gathered()
-        for place, each in enumerate(waiting):
-            outcome = outcomes if isinstance(outcomes, Failure) else outcomes[place]
-            if isinstance(outcome, Failure | TopicError):
-                each.errback(outcome)
-            else:
+        if isinstance(outcomes, Failure):
+            for each in waiting:
+                each.errback(outcomes)
+            return
+        for outcome, each in zip(outcomes, waiting, strict=True):
+            if type(outcome) is list:
                 each.callback(outcome)
+            else:
+                each.errback(outcome)
 
     def _write(self, call: Callable[[sqlite3.Connection], T], durable: bool = True) -> Deferred[T]:
         """Do some work in a transaction; a file that takes nothing is named as the problem."""

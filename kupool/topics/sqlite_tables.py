@@ -30,14 +30,14 @@ from kupool.topics.settings import TopicSettings
 #: The bits of a position that are the offset, below the id of the partition.
 OFFSET_BITS = 43
 
+#: The offsets of a partition.
+MOST_OFFSETS = 1 << OFFSET_BITS
+
 #: Batches that one transaction removes, so that those who append wait for a moment only.
 AT_ONCE = 200
 
 #: A batch that its partition cannot take stays delayed by so many milliseconds more.
 POSTPONED = 24 * 3600 * 1000
-
-#: What a batch has besides its body if it can be appended without a look at others.
-_PLAIN = (None, None, None)
 
 _settings = msgspec.json.Decoder(TopicSettings).decode
 
@@ -155,11 +155,13 @@ class _Ends:
 
     def append(self, key: int, append: Append) -> int:
         """Return the offset that a batch gets; raises :class:`TopicError` if it gets none."""
-        base, size, at = self._ends.get(key) or self._read(key, append.partition)
-        if base + append.records > 1 << OFFSET_BITS:
-            raise PartitionFull(*append.partition)
-        self._ends[key] = (base + append.records, size + len(append.body), at)
-        self._batches.append(((key << OFFSET_BITS) + base, append.records, at, append.body))
+        partition, records, body, *_ = append
+        base, size, at = self._ends.get(key) or self._read(key, partition)
+        following = base + records
+        if following > MOST_OFFSETS:
+            raise PartitionFull(*partition)
+        self._ends[key] = (following, size + len(body), at)
+        self._batches.append(((key << OFFSET_BITS) + base, records, at, body))
         return base
 
     def _read(self, key: int, partition: Partition) -> tuple[int, int, int]:
@@ -218,8 +220,10 @@ def append(
 def _append_order(
     connection: sqlite3.Connection, ends: _Ends, rows: Sequence[tuple[int, Append]]
 ) -> list[int]:
-    if len(rows) == 1 and rows[0][1][3:] == _PLAIN:
-        return [ends.append(*rows[0])]
+    if len(rows) == 1:
+        key, one = rows[0]
+        if one.stamp is None and one.content is None and one.key is None:
+            return [ends.append(key, one)]
     mark = ends.mark()
     connection.execute("SAVEPOINT one")
     try:
@@ -442,15 +446,15 @@ def read(
         ).fetchone()
         # Compaction may have dropped the batch of the offset: then the one before it ends below.
         rows = connection.execute(
-            "SELECT position, count, appended_at, body FROM batches "
+            "SELECT position - ?, count, appended_at, body FROM batches "
             "WHERE position >= ? AND position < ? AND position + count > ? ORDER BY position",
-            (first + offset if start is None else start, end, first + offset),
+            (first, first + offset if start is None else start, end, first + offset),
         )
-        for position, count, at, body in rows:
-            max_bytes -= len(body)
+        for row in rows:
+            max_bytes -= len(row[3])
             if max_bytes < 0 and found:
                 break
-            found.append(StoredBatch(position - first, count, at, body))
+            found.append(StoredBatch._make(row))
         return found
     finally:
         connection.execute("COMMIT")

@@ -316,7 +316,7 @@ class ProduceTests(TopicsTestCase):
         """Q-20: small writes wait behind a large one of the same topic, and not behind others'."""
         self.settle(self.topics.change("t", TopicSettings(partitions=2, compression="zstd")))
         self.settle(self.topics.create("u", TopicSettings()))
-        small = self.topics.produce("t", [NewRecord(b"x" * (IN_THREAD - 1))], partition=0)
+        small = self.topics.produce("t", [NewRecord(b"x" * (IN_THREAD - 100))], partition=0)
         self.assertEqual(places(self.settle(small)), [(0, 0)])
         large = self.topics.produce("t", [NewRecord(b"y" * IN_THREAD)], partition=0)
         behind = [self.topics.produce("t", [NewRecord(b"z%d" % n)], partition=0) for n in (1, 2)]
