@@ -162,7 +162,7 @@ class SqliteTopics:
         return done.addErrback(self._not_removed)
 
     async def _remove_all_deleted(self) -> None:
-        while await self._database.run(tables.remove_deleted):
+        while await self._database.run(tables.remove_deleted, durable=False):
             pass
 
     def _not_removed(self, failure: Failure) -> None:
@@ -317,7 +317,8 @@ class SqliteTopics:
         for topic in list(self._topics.values()):
             for key in topic.partitions:
                 trim = partial(retention.trim_part, key=key, settings=topic.settings, age=age)
-                while (count := await self._write(trim)) is not None:
+                # Need not be durable: what comes back is dropped again.
+                while (count := await self._write(trim, durable=False)) is not None:
                     dropped += count
         return dropped
 

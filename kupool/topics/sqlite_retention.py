@@ -11,6 +11,9 @@ import sqlite3
 from kupool.topics.settings import TopicSettings
 from kupool.topics.sqlite_tables import AT_ONCE, OFFSET_BITS, positions_of
 
+#: Bytes from which a part is large enough.
+BYTES_AT_ONCE = 64 * 1024
+
 
 def note_age(connection: sqlite3.Connection, advance: float) -> float:
     """Advance the clock of ages, and note its time for the newest batches; returns the time."""
@@ -53,7 +56,8 @@ def trim_part(
     records = size = 0
     last = None
     for position, count, length in oldest[:-1]:
-        if (old is None or position > old) and size >= excess:
+        due = size < excess or (old is not None and position <= old)
+        if not due or size >= BYTES_AT_ONCE:
             break
         records, size, last = records + count, size + length, position
     if last is None:

@@ -33,8 +33,9 @@ OFFSET_BITS = 43
 #: The offsets of a partition.
 MOST_OFFSETS = 1 << OFFSET_BITS
 
-#: Batches that one transaction removes, so that those who append wait for a moment only.
-AT_ONCE = 200
+#: Batches that one transaction removes, or delayed ones that it appends: those who append meanwhile
+#: wait for it.
+AT_ONCE = 20
 
 #: A batch that its partition cannot take stays delayed by so many milliseconds more.
 POSTPONED = 24 * 3600 * 1000
