@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import inf
 from typing import Any, NamedTuple
 
 from twisted.internet.defer import Deferred
@@ -49,7 +50,7 @@ from kupool.topics.membership import (
 from kupool.topics.partition import Partition
 from kupool.topics.settings import NAMES, valid_name
 
-#: Seconds between two looks for sessions that have timed out.
+#: The most seconds between two looks for sessions that have timed out.
 LOOK = 0.5
 
 #: The generations of a group that one start of the process has: its first one is a multiple.
@@ -140,7 +141,7 @@ class ConsumerGroups:
         place = membership.join(member_id, subscription, partitions, self._clock.seconds())
         if self._looking is None:
             self._running.start()
-            self._looking = self._clock.callLater(LOOK, self._look)
+            self._look_later()
         return place
 
     def _check(self, group: str, member_id: str, subscription: GroupSubscription) -> None:
@@ -265,7 +266,14 @@ class ConsumerGroups:
                 )
             self._drop_if_empty(group)
         if self._groups:
-            self._looking = self._clock.callLater(LOOK, self._look)
+            self._look_later()
+
+    def _look_later(self) -> None:
+        """Look again when the next session times out, if that is soon."""
+        ends = [membership.next_expiry() for membership in self._groups.values()]
+        soonest = min((end for end in ends if end is not None), default=inf)
+        wait = min(LOOK, max(0.0, soonest - self._clock.seconds()))
+        self._looking = self._clock.callLater(wait, self._look)
 
     def _drop_if_empty(self, group: str) -> None:
         if self._groups[group].empty:

@@ -47,7 +47,7 @@ T = TypeVar("T")
 FLUSH_INTERVAL = 5.0
 
 
-class _Place(NamedTuple):
+class _KnownPartition(NamedTuple):
     """The id of a partition, and the durability of its topic."""
 
     key: int
@@ -73,7 +73,7 @@ class SqliteTopics:
         self._wall = wall
         self._topics: dict[str, tables.TopicRow] = {}
         #: Where partitions are that were written to; forgotten when a topic changes.
-        self._places: dict[Partition, _Place] = {}
+        self._places: dict[Partition, _KnownPartition] = {}
         #: Names that are being created.
         self._coming: set[str] = set()
         #: Appends that wait for the transaction under way, and whether they have to be durable.
@@ -193,11 +193,11 @@ class SqliteTopics:
             self._append_gathered()
         return done
 
-    def _place(self, partition: Partition) -> _Place:
+    def _place(self, partition: Partition) -> _KnownPartition:
         """Return where a partition is, and remember it until a topic changes."""
         key = self._key(partition)
         durability = self._topics[partition.topic].settings.durability
-        place = self._places[partition] = _Place(key, durability)
+        place = self._places[partition] = _KnownPartition(key, durability)
         return place
 
     def _append_gathered(self) -> None:
