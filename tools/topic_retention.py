@@ -119,8 +119,10 @@ async def fill(engine: Any, messages: int, per_batch: int) -> None:
     await gatherResults([Deferred.fromCoroutine(some()) for _ in range(UNDER_WAY)])
 
 
-async def measure(reactor: Any, options: argparse.Namespace, folder: Path) -> bool:
-    """Do all of it; returns whether everything is as it should be."""
+async def measure(
+    reactor: Any, options: argparse.Namespace, folder: Path
+) -> tuple[float, list[str]]:
+    """Do all of it; returns the p99 of the trim as a multiple of that before, and what is wrong."""
     engine = SqliteTopics(Database(reactor, folder / "topics", "topics"), reactor, time.time)
     await engine.open()
     pool = reactor.getThreadPool()
@@ -171,12 +173,10 @@ async def measure(reactor: Any, options: argparse.Namespace, folder: Path) -> bo
         problems.append(f"{dropped:,} of {options.messages:,} messages were dropped")
     if min(kept) < size // 2 - 100 * options.per_batch:
         problems.append("a partition kept less than it should")
-    if ratio > MOST:
-        problems.append(f"the p99 is {ratio:.2f} times that before, at most {MOST:g} is allowed")
     print(f"p99 while half of the messages are dropped: {ratio:.2f} times that before")
     for problem in problems[:20]:
         print(f"problem: {problem}")
-    return not problems
+    return ratio, problems
 
 
 def main() -> int:
@@ -200,9 +200,12 @@ def main() -> int:
 
         place.callWhenRunning(begin)
         place.run()
-    if not isinstance(outcome[0], bool):
+    if not isinstance(outcome[0], tuple):
         outcome[0].raiseException()
-    return 0 if outcome[0] else 1
+    ratio, problems = outcome[0]
+    if ratio > MOST:
+        print(f"the p99 may be {MOST:g} times that before")
+    return 1 if problems or ratio > MOST else 0
 
 
 if __name__ == "__main__":
