@@ -38,7 +38,7 @@ from kupool.topics.interfaces import (
     StoredBatch,
 )
 from kupool.topics.partition import Partition
-from kupool.topics.partitioners import Partitioner
+from kupool.topics.partitioners import KeyHashes, Partitioner
 from kupool.topics.records import NewRecord, Record, Stamp, content_hash, key_hash, sizes_of
 from kupool.topics.settings import TopicSettings, check_name
 
@@ -108,14 +108,14 @@ class _TopicWriter:
     """How records are written to a topic, as long as its settings are these."""
 
     def __init__(
-        self, name: str, settings: TopicSettings, batch_bytes: int, *, random: Random
+        self, name: str, settings: TopicSettings, batch_bytes: int, *, partitioner: Partitioner
     ) -> None:
         self.settings = settings
         #: Whether a batch is made of any records, and encoded at once.
         self.plain = not (settings.dedups or settings.compacts) and settings.compression == PLAIN
         #: Encoded records of so many bytes are small enough, together and each.
         self.one_batch = min(settings.max_record, batch_bytes)
-        self.partitioner = Partitioner(settings.partitioner, random)
+        self.partitioner = partitioner
         self.compression = Compression(settings.compression, settings.compression_threshold)
         self.partitions = [Partition(name, number) for number in range(settings.partitions)]
 
@@ -170,6 +170,7 @@ class Topics:
         self._limits = limits
         self._most_records = min(limits.batch_records, MOST_RECORDS)
         self._codec = RecordCodec()
+        self._hashes = KeyHashes()
         self._writers: dict[str, _TopicWriter] = {}
         #: While batches of a topic are encoded in a thread, later ones wait behind them.
         self._turns: dict[str, DeferredLock] = {}
@@ -355,8 +356,10 @@ class Topics:
         settings = self._settings(name)
         writer = self._writers.get(name)
         if writer is None or writer.settings is not settings:
-            writer = _TopicWriter(name, settings, self._limits.batch_bytes, random=self._random)
-            self._writers[name] = writer
+            partitioner = Partitioner(settings.partitioner, self._random, self._hashes)
+            writer = self._writers[name] = _TopicWriter(
+                name, settings, self._limits.batch_bytes, partitioner=partitioner
+            )
         return writer
 
     def _all_written(
