@@ -103,12 +103,14 @@ class Capabilities(NamedTuple):
     """What an engine can do.
 
     ``dense`` says that offsets have no gaps but those of compaction, ``atomic`` that several
-    batches are appended all or none, ``persistent`` that records outlive the process.
+    batches are appended all or none, ``persistent`` that records outlive the process, ``compacts``
+    that topics may have a compaction.
     """
 
     dense: bool
     atomic: bool
     persistent: bool
+    compacts: bool = True
 
 
 class ITopicEngine(Interface):

@@ -23,6 +23,7 @@ from kupool.topics.compression import PLAIN
 from kupool.topics.errors import (
     BatchTooLarge,
     CorruptBatch,
+    InvalidTopic,
     RecordTooLarge,
     TooManyTopics,
     TopicError,
@@ -191,6 +192,8 @@ class Topics:
     async def _create(self, name: str, settings: TopicSettings) -> None:
         check_name(name)
         settings.check()
+        if settings.compacts and not self.engine.capabilities.compacts:
+            raise InvalidTopic("compaction: this engine has none, use none")
         known = self.engine.topics()
         if name not in known and len(known) + self._coming >= self._limits.topics:
             raise TooManyTopics(self._limits.topics)

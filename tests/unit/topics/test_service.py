@@ -275,6 +275,13 @@ class ProduceTests(TopicsTestCase):
         self.settle(self.engine.trim(50))
         self.assertEqual(values(), [(1, b"2"), (5, b"5"), (6, b"6")])
 
+    def test_an_engine_without_compaction(self) -> None:
+        """Q-12, Q-38: such a topic is refused, since it would keep everything."""
+        self.engine.capabilities = self.engine.capabilities._replace(compacts=False)
+        refused = self.topics.create("c", TopicSettings(compaction="key"))
+        self.assertIn("compaction: this engine", str(self.failureResultOf(refused, InvalidTopic)))
+        self.settle(self.topics.create("c", TopicSettings()))
+
     def test_a_stamp_is_for_one_record_of_a_partition_that_is_compacted(self) -> None:
         """Q-12, Q-24."""
         self.settle(self.topics.create("c", TopicSettings(partitions=2, compaction="key")))
