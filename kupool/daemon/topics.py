@@ -162,7 +162,7 @@ def make_topics(
     )
     world = TopicWorld(
         topics,
-        ConsumerGroups(engine, reactor, GroupLimits(groups=own.groups, members=own.members)),
+        ConsumerGroups(engine, reactor, wall, GroupLimits(groups=own.groups, members=own.members)),
         DeadLetters(topics),
         DelayedRecords(topics, reactor, wall),
         TopicTransactions(

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import inf
 from typing import Any, NamedTuple
 
 from twisted.internet.defer import Deferred
@@ -49,7 +50,7 @@ from kupool.topics.membership import (
 from kupool.topics.partition import Partition
 from kupool.topics.settings import NAMES, valid_name
 
-#: Seconds between two looks for sessions that have timed out.
+#: The most seconds between two looks for sessions that have timed out.
 LOOK = 0.5
 
 #: The generations of a group that one start of the process has: its first one is a multiple.
@@ -71,13 +72,16 @@ class GroupLimits:
 class GroupPosition(NamedTuple):
     """How far a group is in a partition.
 
-    ``committed`` is the offset that it reads next, None if it has saved none; ``lag`` the records
+    ``committed`` is the offset that it reads next, None if it has saved none; ``lag`` the offsets
     behind that, all of them without one. ``owner`` is the member that has the partition.
+    ``lag_ms`` says how long ago the oldest record behind it was written, in milliseconds; 0 if
+    there is none. A clock that is set back never makes it negative.
     """
 
     committed: int | None
     lag: int
     owner: str | None
+    lag_ms: int = 0
 
 
 class GroupDescription(NamedTuple):
@@ -90,13 +94,23 @@ class GroupDescription(NamedTuple):
 
 
 class ConsumerGroups:
-    """The consumer groups of an engine of topics."""
+    """The consumer groups of an engine of topics.
+
+    ``wall`` returns seconds since the epoch: the clock of the engine's batches.
+    """
 
     _log = Logger()
 
-    def __init__(self, engine: Any, clock: IReactorTime, limits: GroupLimits) -> None:
+    def __init__(
+        self,
+        engine: Any,
+        clock: IReactorTime,
+        wall: Callable[[], float],
+        limits: GroupLimits,
+    ) -> None:
         self._engine = engine
         self._clock = clock
+        self._wall = wall
         self._limits = limits
         self._groups: dict[str, GroupMembership] = {}
         #: Groups whose first generation is being read.
@@ -127,7 +141,7 @@ class ConsumerGroups:
         place = membership.join(member_id, subscription, partitions, self._clock.seconds())
         if self._looking is None:
             self._running.start()
-            self._looking = self._clock.callLater(LOOK, self._look)
+            self._look_later()
         return place
 
     def _check(self, group: str, member_id: str, subscription: GroupSubscription) -> None:
@@ -252,7 +266,14 @@ class ConsumerGroups:
                 )
             self._drop_if_empty(group)
         if self._groups:
-            self._looking = self._clock.callLater(LOOK, self._look)
+            self._look_later()
+
+    def _look_later(self) -> None:
+        """Look again when the next session times out, if that is soon."""
+        ends = [membership.next_expiry() for membership in self._groups.values()]
+        soonest = min((end for end in ends if end is not None), default=inf)
+        wait = min(LOOK, max(0.0, soonest - self._clock.seconds()))
+        self._looking = self._clock.callLater(wait, self._look)
 
     def _drop_if_empty(self, group: str) -> None:
         if self._groups[group].empty:
@@ -287,19 +308,27 @@ class ConsumerGroups:
             for name, member in members.items()
             for partition in (*member.assigned, *member.revoked)
         }
-        return GroupDescription(
-            group,
-            0 if membership is None else membership.generation,
-            members,
-            {
-                partition: GroupPosition(
-                    committed.get(partition),
-                    extent.high - max(extent.low, committed.get(partition, 0)),
-                    owners.get(partition),
-                )
-                for partition, extent in sorted(extents.items())
-            },
-        )
+        positions = {}
+        for partition, extent in sorted(extents.items()):
+            following = max(extent.low, committed.get(partition, 0))
+            positions[partition] = GroupPosition(
+                committed.get(partition),
+                extent.high - following,
+                owners.get(partition),
+                await self._age(partition, following) if following < extent.high else 0,
+            )
+        generation = 0 if membership is None else membership.generation
+        return GroupDescription(group, generation, members, positions)
+
+    async def _age(self, partition: Partition, offset: int) -> int:
+        """Return how long ago the batch of an offset was written, in milliseconds."""
+        try:
+            batches = await self._engine.read(partition, offset, 1)
+        except OffsetOutOfRange as error:  # it was dropped since
+            batches = await self._engine.read(partition, error.low, 1)
+        except UnknownTopic:  # it was deleted since
+            return 0
+        return max(0, int(self._wall() * 1000) - batches[0].at) if batches else 0
 
     def reset(
         self,

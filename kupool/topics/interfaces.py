@@ -29,11 +29,22 @@ class Content(NamedTuple):
     seconds: float
 
 
+class CompactionKey(NamedTuple):
+    """The hash of a key: a trim drops the batch if a later one has the same.
+
+    A ``passing`` one is also dropped when it is as old as the topic's ``retention_time``.
+    """
+
+    hash: bytes
+    passing: bool
+
+
 class Append(NamedTuple):
     """A batch of so many ``records`` to append.
 
     With a ``stamp`` it is appended once, however often it is sent. With a ``content`` it is not
     appended if one with the same content was. In both cases it gets the offset of the first one.
+    In a topic that compacts, and only there, it has a ``key``.
     """
 
     partition: Partition
@@ -41,6 +52,7 @@ class Append(NamedTuple):
     body: bytes
     stamp: Stamp | None = None
     content: Content | None = None
+    key: CompactionKey | None = None
 
 
 def without_stamp(append: Append) -> Append:
@@ -90,13 +102,15 @@ REMEMBERED = 5
 class Capabilities(NamedTuple):
     """What an engine can do.
 
-    ``dense`` says that offsets have no gaps, ``atomic`` that several batches are appended all or
-    none, ``persistent`` that records outlive the process.
+    ``dense`` says that offsets have no gaps but those of compaction, ``atomic`` that several
+    batches are appended all or none, ``persistent`` that records outlive the process, ``compacts``
+    that topics may have a compaction.
     """
 
     dense: bool
     atomic: bool
     persistent: bool
+    compacts: bool = True
 
 
 class ITopicEngine(Interface):
@@ -139,7 +153,8 @@ class ITopicEngine(Interface):
     def read(partition: Partition, offset: int, max_bytes: int) -> Deferred[list[StoredBatch]]:
         """Return the batch that holds an offset, and those behind it, up to ``max_bytes``.
 
-        The first is returned whatever its size; nothing behind the last record. Fails with
+        If compaction dropped that batch, it begins with the next one. The first is returned
+        whatever its size; nothing behind the last record. Fails with
         :class:`OffsetOutOfRange` below the oldest one, and as :meth:`append` does.
         """
 
@@ -159,6 +174,9 @@ class ITopicEngine(Interface):
         is how far that clock has advanced, between trims of the same process, since the first trim
         that found it. So a clock that is set makes nothing older. The newest batch of a partition
         stays.
+
+        Of a topic that compacts it drops what later batches have replaced, and passing batches that
+        are old. That moves the low end of no partition: a reader there goes on behind the gap.
         """
 
     def drop_below(partition: Partition, offset: int) -> Deferred[int]:
@@ -179,7 +197,8 @@ class ITopicEngine(Interface):
         """Append the batches that are due, those due first first; returns how many records each
         partition got.
 
-        ``now`` is in milliseconds since the epoch. A batch is appended once, whatever happens.
+        ``now`` is in milliseconds since the epoch. A batch is appended once, whatever happens. One
+        that its partition cannot take stays delayed by another day, and delays no other one.
         """
 
     def delayed(topic: str) -> Deferred[Sequence[DelayedBatch]]:
@@ -219,6 +238,7 @@ __all__ = [
     "REMEMBERED",
     "Append",
     "Capabilities",
+    "CompactionKey",
     "Content",
     "DelayedBatch",
     "ITopicEngine",

@@ -1,7 +1,7 @@
 """Topics in a SQLite file: durable on one machine, with dense offsets.
 
 One thread writes, in group commits; readers have a connection of their own. The statements are in
-:mod:`kupool.topics.sqlite_tables`.
+:mod:`kupool.topics.sqlite_tables` and :mod:`kupool.topics.sqlite_retention`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -20,6 +20,7 @@ from zope.interface import implementer
 
 from kupool.storage.database import Database, DatabaseClosed, DatabaseUnusable, touch
 from kupool.storage.reading import ReadOnlyDatabase
+from kupool.topics import sqlite_retention as retention
 from kupool.topics import sqlite_tables as tables
 from kupool.topics.errors import (
     TopicError,
@@ -38,12 +39,19 @@ from kupool.topics.interfaces import (
     without_stamp,
 )
 from kupool.topics.partition import Partition
-from kupool.topics.settings import TopicSettings, check_growth
+from kupool.topics.settings import TopicSettings, check_change
 
 T = TypeVar("T")
 
 #: Seconds after which records of topics with the durability ``interval`` are on the disk.
 FLUSH_INTERVAL = 5.0
+
+
+class _KnownPartition(NamedTuple):
+    """The id of a partition, and the durability of its topic."""
+
+    key: int
+    durability: str
 
 
 @implementer(ITopicEngine)
@@ -64,6 +72,8 @@ class SqliteTopics:
         self._clock = clock
         self._wall = wall
         self._topics: dict[str, tables.TopicRow] = {}
+        #: Where partitions are that were written to; forgotten when a topic changes.
+        self._places: dict[Partition, _KnownPartition] = {}
         #: Names that are being created.
         self._coming: set[str] = set()
         #: Appends that wait for the transaction under way, and whether they have to be durable.
@@ -119,13 +129,14 @@ class SqliteTopics:
         if topic is None:
             return fail(UnknownTopic(name))
         try:
-            check_growth(topic.settings, settings)
+            check_change(topic.settings, settings)
         except Exception as error:
             return fail(error)
 
         def changed(found: tables.TopicRow) -> None:
             if self._topics.get(name) is topic:  # it was not deleted meanwhile
                 self._topics[name] = found
+                self._places.clear()
 
         return self._write(partial(tables.change, topic=topic, settings=settings)).addCallback(
             changed
@@ -136,6 +147,7 @@ class SqliteTopics:
         topic = self._topics.pop(name, None)
         if topic is None:
             return fail(UnknownTopic(name))
+        self._places.clear()
 
         def failed(failure: Failure) -> Failure:
             self._topics.setdefault(name, topic)
@@ -150,7 +162,7 @@ class SqliteTopics:
         return done.addErrback(self._not_removed)
 
     async def _remove_all_deleted(self) -> None:
-        while await self._database.run(tables.remove_deleted):
+        while await self._database.run(tables.remove_deleted, durable=False):
             pass
 
     def _not_removed(self, failure: Failure) -> None:
@@ -162,20 +174,31 @@ class SqliteTopics:
 
     def append(self, appends: Sequence[Append]) -> Deferred[list[int]]:
         """Append batches in one transaction."""
-        try:
-            rows = [(self._key(append.partition), append) for append in appends]
-        except TopicError as error:
-            return fail(error)
+        rows = []
         for append in appends:
-            durability = self._topics[append.partition.topic].settings.durability
-            self._durable = self._durable or durability == "always"
-            if durability == "interval":
+            place = self._places.get(append.partition)
+            if place is None:
+                try:
+                    place = self._place(append.partition)
+                except TopicError as error:
+                    return fail(error)
+            rows.append((place.key, append))
+            if place.durability == "always":
+                self._durable = True
+            elif place.durability == "interval":
                 self._flush_later()
         done: Deferred[list[int]] = Deferred()
         self._gathered.append((rows, done))
         if not self._appending:
             self._append_gathered()
         return done
+
+    def _place(self, partition: Partition) -> _KnownPartition:
+        """Return where a partition is, and remember it until a topic changes."""
+        key = self._key(partition)
+        durability = self._topics[partition.topic].settings.durability
+        place = self._places[partition] = _KnownPartition(key, durability)
+        return place
 
     def _append_gathered(self) -> None:
         """Append all that was gathered while the last appends were written, in one transaction."""
@@ -193,12 +216,15 @@ class SqliteTopics:
         self._appending = False
         if self._gathered:
             self._append_gathered()
-        for place, each in enumerate(waiting):
-            outcome = outcomes if isinstance(outcomes, Failure) else outcomes[place]
-            if isinstance(outcome, Failure | TopicError):
-                each.errback(outcome)
-            else:
+        if isinstance(outcomes, Failure):
+            for each in waiting:
+                each.errback(outcomes)
+            return
+        for outcome, each in zip(outcomes, waiting, strict=True):
+            if type(outcome) is list:
                 each.callback(outcome)
+            else:
+                each.errback(outcome)
 
     def _write(self, call: Callable[[sqlite3.Connection], T], durable: bool = True) -> Deferred[T]:
         """Do some work in a transaction; a file that takes nothing is named as the problem."""
@@ -286,13 +312,13 @@ class SqliteTopics:
     async def _trim(self, now: float) -> int:
         advance = 0.0 if self._trimmed_at is None else max(0.0, now - self._trimmed_at)
         self._trimmed_at = now
-        age = await self._write(partial(tables.note_age, advance=advance))
+        age = await self._write(partial(retention.note_age, advance=advance))
         dropped = 0
         for topic in list(self._topics.values()):
             for key in topic.partitions:
-                while count := await self._write(
-                    partial(tables.trim_part, key=key, settings=topic.settings, age=age)
-                ):
+                trim = partial(retention.trim_part, key=key, settings=topic.settings, age=age)
+                # Need not be durable: what comes back is dropped again.
+                while (count := await self._write(trim, durable=False)) is not None:
                     dropped += count
         return dropped
 
@@ -302,7 +328,7 @@ class SqliteTopics:
 
     async def _drop_below(self, partition: Partition, offset: int) -> int:
         key, dropped = self._key(partition), 0
-        while count := await self._write(partial(tables.drop_part, key=key, offset=offset)):
+        while count := await self._write(partial(retention.drop_part, key=key, offset=offset)):
             dropped += count
         return dropped
 
@@ -320,9 +346,16 @@ class SqliteTopics:
 
     async def _append_due(self, now: int) -> Mapping[Partition, int]:
         found: Counter[Partition] = Counter()
-        while appended := await self._write(partial(tables.append_due, now=now)):
-            for partition, records in appended:
+        while any(due := await self._write(partial(tables.append_due, now=now))):
+            for partition, records in due.appended:
                 found[partition] += records
+            for partition, records in due.postponed:
+                self._log.error(
+                    "{records} delayed records stay delayed by another day: partition {partition} "
+                    "has used all its offsets",
+                    records=records,
+                    partition=str(partition),
+                )
         return found
 
     def delayed(self, topic: str) -> Deferred[Sequence[DelayedBatch]]:

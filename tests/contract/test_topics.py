@@ -12,6 +12,7 @@ from typing import Any
 
 from twisted.internet.defer import gatherResults
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import TestCase
 from zope.interface.verify import verifyObject
 
@@ -587,6 +588,25 @@ class SqliteTopicsTests(TopicsContract, TestCase):
         engine = await self.engine()
         await engine.next_generation("g")  # behind the removal
         self.assertEqual(self.rows("SELECT count(*) FROM batches"), [(0,)])
+
+    async def test_a_full_partition_delays_no_other_batch(self) -> None:
+        """Q-52: what it cannot take stays delayed by another day."""
+        engine = await self.engine()
+        (full,) = await engine.delay([Append(P0, 2, b"a")], 1000)
+        await engine.delay([Append(P1, 1, b"b")], 2000)
+        last = (1 << 43) - 1
+        await self.database.run(
+            lambda c: c.execute("UPDATE partitions SET next = ? WHERE id = 1", (last,)).rowcount
+        )
+        with capturedLogs() as events:
+            self.assertEqual(await engine.append_due(3000), {P1: 1})
+        self.assertEqual(
+            list(await engine.delayed("t")), [DelayedBatch(full, 3000 + 86_400_000, P0, 2)]
+        )
+        self.assertIn(
+            "2 delayed records stay delayed by another day: partition t/0",
+            str([formatEvent(event) for event in events]),
+        )
 
     async def test_when_a_topic_was_created(self) -> None:
         await self.engine()

@@ -55,7 +55,7 @@ class ConsumerTestCase(SynchronousTestCase):
         self.clock = Clock()
         self.topics = topics_in_memory(self.clock)
         self.engine: Any = self.topics.engine
-        self.groups = ConsumerGroups(self.engine, self.clock, GroupLimits())
+        self.groups = ConsumerGroups(self.engine, self.clock, self.clock.seconds, GroupLimits())
         self.addCleanup(self.groups.close)
         self.client = LocalGroupClient(self.topics, self.groups)
         self.settle(self.topics.create("t", TopicSettings(partitions=2)))

@@ -52,6 +52,23 @@ CREATE TABLE contents (
 
 CREATE UNIQUE INDEX contents_hash ON contents (partition, hash);
 
+-- Of topics that compact: the last batch of each key, by the hash of the key. A passing one is also
+-- dropped when it is old. These tables name no partition that could be deleted before their rows.
+CREATE TABLE newest_of_keys (
+    partition INTEGER NOT NULL,
+    hash BLOB NOT NULL,
+    base INTEGER NOT NULL,
+    passing INTEGER NOT NULL,
+    PRIMARY KEY (partition, hash)
+) WITHOUT ROWID;
+
+CREATE INDEX newest_of_keys_base ON newest_of_keys (partition, passing, base);
+
+-- The positions of batches that later ones have replaced, and that are not dropped yet.
+CREATE TABLE replaced_batches (
+    position INTEGER PRIMARY KEY
+);
+
 -- Batches that are appended later. Ids are never used twice, so that one cannot be cancelled
 -- instead of another.
 CREATE TABLE delayed_batches (
@@ -59,7 +76,9 @@ CREATE TABLE delayed_batches (
     due INTEGER NOT NULL,  -- milliseconds since the epoch
     partition INTEGER NOT NULL REFERENCES partitions (id),
     count INTEGER NOT NULL,
-    body BLOB NOT NULL
+    body BLOB NOT NULL,
+    hash BLOB,  -- of the key, in topics that compact; and whether it is passing
+    passing INTEGER
 );
 
 CREATE INDEX delayed_batches_due ON delayed_batches (due);
