@@ -353,6 +353,7 @@ def batch_settings(settings: SubmissionSettings) -> BatchSettings:
         settings.batch_delay,
         settings.batch_size,
         settings.batches_in_flight,
+        peers=settings.log_peers == "on",
     )
 
 

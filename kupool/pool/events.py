@@ -14,18 +14,10 @@ from kupool.bus import IBus
 from kupool.pool import ACCEPTED, CLOSED, JOB, OPENED, IEvents, SavedJob
 from kupool.pool.session import Session
 from kupool.wire.batches import Batch
+from kupool.wire.submissions import accepted_of
 
 #: Headers of every event, besides ``trace-id``, which is the event's own id.
 HEADERS = {"content-type": "application/json"}
-
-
-class Accepted(msgspec.Struct, gc=False):
-    """An accepted submission; ``id`` is the id of its batch in the log, ``/``, and its index."""
-
-    id: str
-    username: str
-    job_id: int
-    client_nonce: str
 
 
 @implementer(IEvents)
@@ -132,9 +124,8 @@ def accepted_events(batch: Batch, max_data: int) -> Iterator[bytes]:
     tail = b"]}"
     rows: list[bytes] = []
     size = least = len(head) + len(tail)
-    columns = zip(batch.usernames, batch.job_ids, batch.client_nonces, strict=True)
-    for place, (username, job_id, nonce) in enumerate(columns):
-        row = msgspec.json.encode(Accepted(f"{batch.batch}/{place}", username, job_id, nonce))
+    for submission in accepted_of(batch):
+        row = msgspec.json.encode(submission)
         if rows and size + len(row) > max_data:  # the first row has no comma
             yield head + b",".join(rows) + tail
             rows, size = [], least
@@ -144,4 +135,4 @@ def accepted_events(batch: Batch, max_data: int) -> Iterator[bytes]:
         yield head + b",".join(rows) + tail
 
 
-__all__ = ["Accepted", "BusEvents", "NoEvents", "accepted_events"]
+__all__ = ["BusEvents", "NoEvents", "accepted_events"]
