@@ -6,7 +6,7 @@ valid before anything is stored.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from random import Random
@@ -40,6 +40,9 @@ IN_THREAD = 16 * 1024
 
 #: Runs a function in a thread; returns a Deferred of its result.
 RunInThread = Callable[[Callable[[], Any]], Deferred[Any]]
+
+#: Returns the id of a batch and its records, of its body and the offset of the first one.
+DecodeBatch = Callable[[bytes, int], tuple[str, list[Record]]]
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,7 @@ class Topics:
     """The topics of an engine.
 
     ``wall`` returns seconds since the epoch. ``random`` is the source of ids of batches and of
-    random partitions.
+    random partitions. ``decoders`` decode the batches of topics that have another format.
     """
 
     def __init__(
@@ -113,6 +116,7 @@ class Topics:
         *,
         random: Random,
         limits: TopicLimits,
+        decoders: Mapping[str, DecodeBatch] | None = None,
     ) -> None:
         self.engine = engine
         self._clock = clock
@@ -121,6 +125,7 @@ class Topics:
         self._random = random
         self._limits = limits
         self._codec = RecordCodec()
+        self._decoders = dict(decoders or {})
         self._partitioners: dict[str, Partitioner] = {}
         #: While batches of a topic are encoded in a thread, later ones wait behind them.
         self._turns: dict[str, DeferredLock] = {}
@@ -402,9 +407,16 @@ class Topics:
                 self._stop_waiting(partition, told)
                 raise
             left = until - self._clock.seconds()
-            if batches or told is None or left <= 0:
+            if batches:
                 self._stop_waiting(partition, told)
-                return await self._decoded(partition, offset, batches)
+                fetched = await self._decoded(partition, offset, batches)
+                if fetched.records:
+                    return fetched
+                offset = fetched.next_offset  # there are none in these batches from there on
+                continue
+            if told is None or left <= 0:
+                self._stop_waiting(partition, told)
+                return Fetched([], offset)
             await told.addTimeout(left, self._clock, lambda *_: None)
             self._stop_waiting(partition, told)
             wait = until - self._clock.seconds()
@@ -428,9 +440,11 @@ class Topics:
 
     def _decode(self, partition: Partition, offset: int, batches: Sequence[StoredBatch]) -> Fetched:
         records: list[Record] = []
+        decode = self._decoders.get(partition.topic, self._codec.decode)
+        next_offset = offset
         for batch in batches:
             try:
-                _, found = self._codec.decode(batch.body, batch.base)
+                _, found = decode(batch.body, batch.base)
             except CorruptBatch as error:
                 if records:
                     break  # it is named when it is the first
@@ -439,7 +453,8 @@ class Topics:
                     f"{batch.base}: {error}; read on from {batch.base + batch.records}"
                 ) from None
             records += found if batch.base >= offset else found[offset - batch.base :]
-        return Fetched(records, records[-1].offset + 1 if records else offset)
+            next_offset = batch.base + batch.records
+        return Fetched(records, next_offset)
 
     def record(self, partition: Partition, offset: int) -> Deferred[Record]:
         """Return the record at an offset; fails with :class:`UnknownRecord`, and as :meth:`fetch`
@@ -483,6 +498,7 @@ def _encoded(prepared: Sequence[Prepared]) -> list[Append]:
 
 
 __all__ = [
+    "DecodeBatch",
     "Fetched",
     "Prepared",
     "TopicDescription",
