@@ -6,6 +6,7 @@ An engine is added by a subclass of :class:`SubmissionTopicContract` that makes 
 from __future__ import annotations
 
 import json
+import sqlite3
 import threading
 from collections import Counter
 from collections.abc import Sequence
@@ -43,6 +44,7 @@ from kupool.topics.submissions import PER_ENTRY, SUBMISSIONS, SubmissionTopic
 from kupool.wire.batches import VERSION, Batch, encode_batch
 from kupool.wire.messages import split_username
 from tests.servers.reactor import the_reactor
+from tests.servers.running_daemon import ROOT
 from tests.servers.services import rabbit
 
 P = Partition(SUBMISSIONS, 0)
@@ -366,6 +368,31 @@ class SubmissionsInSqliteTests(OutOfRangeContract, TestCase):
     def make_log(self) -> SqliteLog:
         self.database = Database(the_reactor(), Path(self.mktemp()), "log")
         return SqliteLog(self.database, the_reactor(), self.wall)
+
+    async def test_the_log_of_the_release_before(self) -> None:
+        """Issue 16, build 6: it is taken over, and its submissions are read as the topic."""
+        await self.set_up()
+        left = ROOT / "tests/data/release_0"
+        path = Path(self.mktemp())
+        connection = sqlite3.connect(path)
+        connection.executescript((left / "log.sql").read_text())
+        connection.close()
+        log = SqliteLog(Database(the_reactor(), path, "log"), the_reactor(), self.wall)
+        await log.open()
+        self.addCleanup(log.close)
+        source = SubmissionTopic(log.reader(), TopicSettings())
+        await source.open()
+        self.addCleanup(source.close)
+        found = []
+        for stored in await source.read(P, PER_ENTRY, 1 << 30):
+            for record in source.decode(stored.body, stored.base)[1]:
+                value = json.loads(record.value)
+                self.assertEqual(record.offset // PER_ENTRY * PER_ENTRY, stored.base)
+                found.append((value["username"], value["job_id"], value["client_nonce"]))
+        answered = json.loads((left / "submissions.json").read_text())
+        self.assertEqual(
+            sorted(found), sorted((name, job, nonce) for name, job, _, nonce in answered)
+        )
 
     async def test_a_reader_does_not_wait_for_the_writer(self) -> None:
         """Q-07, Q-16: it has a connection of its own."""
