@@ -7,6 +7,7 @@ the main engine, which also keeps the positions of groups in such a topic.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -72,11 +73,11 @@ class RoutedTopics(proxyForInterface(ITopicEngine, "main")):  # type: ignore[mis
         #: How the batches of each source are decoded.
         self.decoders = {name: source.decode for name, source in sources.items()}
 
-    def watch(self, tell: Callable[[Partition], object]) -> None:
-        """Have ``tell`` called soon after a source has new records."""
+    def watch(self, told: Callable[[Partition], object]) -> None:
+        """Have ``told`` called with each partition that has new records, also of a source."""
+        self.main.watch(told)
         for name, source in self._sources.items():
-            partition = Partition(name, 0)
-            source.watch(lambda partition=partition: tell(partition))
+            source.watch(partial(told, Partition(name, 0)))
 
     def open(self) -> Deferred[None]:
         """Prepare the main engine and the sources."""

@@ -133,6 +133,7 @@ class Topics:
         self._waiting: dict[Partition, Waiters[None]] = {}
         #: Topics that are being created.
         self._coming = 0
+        engine.watch(self.tell)
 
     # -- topics
 

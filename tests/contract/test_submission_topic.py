@@ -86,7 +86,6 @@ class SubmissionTopicContract:
             limits=TopicLimits(),
             decoders=self.engine.decoders,
         )
-        self.engine.watch(self.topics.tell)
 
     def wall(self) -> float:
         return self.now
