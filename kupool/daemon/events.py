@@ -80,16 +80,17 @@ class EventWatch:
         for address in sorted(self._bans - bans.keys()):
             tell(BAN_OVER, {"address": address})
         self._bans = set(bans)
-        problems = _by_part([*self._status.ready(), *self._status.concerns()])
+        stop = self._status.shutdown()
+        ready = [reason for reason in self._status.ready() if reason != stop.phase]
+        problems = _by_part([*ready, *self._status.concerns()])
         for part in problems.keys() - self._problems.keys():
             tell(PROBLEM, {"part": part, "reason": problems[part][:LONGEST]})
         for part in self._problems.keys() - problems.keys():
             tell(PROBLEM_OVER, {"part": part})
         self._problems = problems
-        dead_letters = self._status.shutdown().dead_letters
-        if dead_letters > self._dead_letters:
-            tell(DEAD_LETTERS, {"waiting": dead_letters})
-        self._dead_letters = dead_letters
+        if stop.dead_letters > self._dead_letters:
+            tell(DEAD_LETTERS, {"waiting": stop.dead_letters})
+        self._dead_letters = stop.dead_letters
 
 
 def _by_part(reasons: Iterable[str]) -> dict[str, str]:

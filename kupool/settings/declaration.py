@@ -910,6 +910,12 @@ class NodeTopicsSettings:
         reload=True,
         name="topics_cleanup_interval",
     )
+    events: str = _setting(
+        choice("on", "off"),
+        "on",
+        "whether the daemon writes its events to the topic events: jobs, sessions, bans, problems, "
+        "reloads",
+    )
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,9 @@ SETTINGS = TopicSettings(
 #: Seconds after an event in which others may join its batch.
 DELAY = 0.2
 
+#: Seconds after a failure until the topic is tried again, whether there are new events or not.
+RETRY = 1.0
+
 #: The most events in one batch, so that no turn of the reactor takes long.
 AT_ONCE = 500
 
@@ -77,6 +80,22 @@ class EventWriter:
         #: Events that were dropped, and how many of them no event has told of.
         self.dropped = self._untold = 0
 
+    def open(self) -> Deferred[None]:
+        """Create the topic if there is none; if that fails, the first event tries again."""
+        return Deferred.fromCoroutine(self._ensure()).addErrback(self._not_made)
+
+    async def _ensure(self) -> None:
+        if self._engine.topic(EVENTS) is None:
+            with suppress(TopicExists):  # another node was faster
+                await self._engine.create(EVENTS, SETTINGS)
+
+    def _not_made(self, failure: Failure) -> None:
+        self._log.warn(
+            "Topic {topic} could not be created, trying again later: {reason}",
+            topic=EVENTS,
+            reason=failure.getErrorMessage(),
+        )
+
     def tell(self, kind: str, event: Mapping[str, object], key: str = "") -> None:
         """Take an event of a type; ``at`` in it, in milliseconds, is now if it is missing.
 
@@ -108,9 +127,7 @@ class EventWriter:
         ).addErrback(lambda failure: self._log.failure("Events cannot be written", failure))
 
     async def _produce(self, taken: list[NewRecord], untold: int) -> None:
-        if self._engine.topic(EVENTS) is None:
-            with suppress(TopicExists):  # another node was faster
-                await self._engine.create(EVENTS, SETTINGS)
+        await self._ensure()
         if untold:
             taken = [self._record(DROPPED, {"count": untold}), *taken]
         await self._topics.produce(EVENTS, taken)
@@ -124,19 +141,22 @@ class EventWriter:
             )
         self.dropped += taken
         self._untold += untold + taken
-        self._ended(DELAY)
+        self._ended(RETRY)
 
     def _ended(self, delay: float) -> None:
         self._writing = False
         if self._waiting and self._closing:
             self._write()
-        elif self._waiting:
-            self._timer = self._clock.callLater(delay, self._write)
-        else:
+        elif self._closing:
             self._done.tell(None)
+        elif self._waiting or self._untold:
+            self._timer = self._clock.callLater(delay, self._write)
 
-    def close(self) -> Deferred[None]:
-        """Write what waits; fires when that is done or dropped. Takes no more events."""
+    def close(self, seconds: float = 1.0) -> Deferred[None]:
+        """Write what waits; fires when that is done or dropped, or after so many seconds.
+
+        Takes no more events.
+        """
         self._closing = True
         done = self._done.wait()
         if self._timer is not None:
@@ -144,7 +164,7 @@ class EventWriter:
             self._write()
         elif not self._writing:
             self._done.tell(None)
-        return done
+        return done.addTimeout(seconds, self._clock, lambda *_: None)
 
 
-__all__ = ["DELAY", "DROPPED", "EVENTS", "MOST_WAITING", "SETTINGS", "EventWriter"]
+__all__ = ["DELAY", "DROPPED", "EVENTS", "MOST_WAITING", "RETRY", "SETTINGS", "EventWriter"]

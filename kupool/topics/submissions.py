@@ -48,9 +48,9 @@ class SubmissionTopic:
         self._encode = msgspec.json.Encoder().encode
 
     def open(self) -> Deferred[None]:
-        """Open the reader."""
+        """Open the reader; fails with the error of the file."""
         opened: Deferred[None] = self._reader.open()
-        return opened.addErrback(_unavailable)
+        return opened
 
     def read(
         self, partition: Partition, offset: int, max_bytes: int

@@ -60,6 +60,7 @@ class Status:
         self.reasons: list[str] = []
         self.worries: list[str] = []
         self.dead = 0
+        self.phase = "running"
 
     def bans(self) -> dict[str, float]:
         return dict(self.banned)
@@ -71,7 +72,7 @@ class Status:
         return self.worries
 
     def shutdown(self) -> Any:
-        return SimpleNamespace(dead_letters=self.dead)
+        return SimpleNamespace(dead_letters=self.dead, phase=self.phase)
 
 
 class EventWatchTests(SynchronousTestCase):
@@ -115,6 +116,11 @@ class EventWatchTests(SynchronousTestCase):
         self.assertEqual(self.look(), [])
         self.status.reasons = []
         self.assertEqual(self.look(), [("problem.over", {"part": "log"})])
+
+    def test_a_daemon_that_starts_or_stops_has_no_problem(self) -> None:
+        for self.status.phase in ("listening", "stopping: clients"):
+            self.status.reasons = [self.status.phase]
+            self.assertEqual(self.look(), [])
 
     def test_dead_letters(self) -> None:
         for dead, told in ((2, [2]), (2, []), (1, []), (3, [3])):

@@ -17,6 +17,7 @@ from kupool.topics.events import (
     DROPPED,
     EVENTS,
     MOST_WAITING,
+    RETRY,
     SETTINGS,
     EventWriter,
 )
@@ -70,6 +71,26 @@ class EventWriterTests(SynchronousTestCase):
         self.assertEqual([record.key for record in fetched.records], [None, b"alice"])
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
+    def test_the_topic_is_there_from_the_start(self) -> None:
+        self.successResultOf(self.writer.open())
+        self.assertEqual(self.engine.topic(EVENTS), SETTINGS)
+        self.successResultOf(self.writer.open())
+
+    def test_a_topic_that_cannot_be_made(self) -> None:
+        """Q-15: that keeps the daemon from nothing, and the first event tries again."""
+        create = self.engine.create
+        self.patch(self.engine, "create", lambda *_: fail(TopicsUnavailable("no disk")))
+        with capturedLogs() as logs:
+            self.successResultOf(self.writer.open())
+        self.assertEqual(
+            [formatEvent(event) for event in logs],
+            ["Topic events could not be created, trying again later: no disk"],
+        )
+        self.patch(self.engine, "create", create)
+        self.writer.tell("a", {})
+        self.clock.advance(DELAY)
+        self.assertEqual(len(self.read()), 1)
+
     def test_one_batch_at_a_time(self) -> None:
         """While one is being written, the next one gathers."""
         held: list[Deferred[Any]] = []
@@ -112,15 +133,15 @@ class EventWriterTests(SynchronousTestCase):
             for _ in range(2):
                 for _ in range(3):
                     self.writer.tell("lost", {})
-                self.clock.advance(DELAY)
+                self.clock.advance(RETRY)
         self.assertEqual(self.writer.dropped, 6)
         (line,) = [formatEvent(event) for event in logs]
         self.assertEqual(
             line, "Events are dropped, because topic events cannot be written: no disk"
         )
-        self.mend_engine()
         self.writer.tell("kept", {})
-        self.clock.advance(DELAY)
+        self.mend_engine()
+        self.clock.advance(RETRY)
         first, second = self.read()
         self.assertEqual((first["type"], first["count"]), (DROPPED, 6))
         self.assertEqual(second["type"], "kept")
@@ -128,6 +149,18 @@ class EventWriterTests(SynchronousTestCase):
         self.writer.tell("more", {})
         self.clock.advance(DELAY)
         self.assertEqual([event["type"] for event in self.read()][2:], ["more"])
+
+    def test_the_topic_is_tried_again_by_itself(self) -> None:
+        """Q-15: so that a problem of the engine is over once it is, though nothing happens."""
+        self.break_engine()
+        self.writer.tell("lost", {})
+        self.clock.advance(DELAY)
+        self.clock.advance(RETRY)
+        self.mend_engine()
+        self.clock.advance(RETRY)
+        (event,) = self.read()
+        self.assertEqual((event["type"], event["count"]), (DROPPED, 1))
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_what_waits_is_bounded(self) -> None:
         """As if the engine never answers."""
@@ -163,6 +196,22 @@ class EventWriterTests(SynchronousTestCase):
     def test_close_while_nothing_waits(self) -> None:
         self.successResultOf(self.writer.close())
         self.assertIs(self.engine.topic(EVENTS), None)
+
+    def test_close_while_the_engine_does_not_answer(self) -> None:
+        """It is waited for a moment."""
+        self.patch(self.engine, "append", lambda appends: Deferred())
+        self.writer.tell("a", {})
+        done = self.writer.close(3)
+        self.clock.advance(2.9)
+        self.assertNoResult(done)
+        self.clock.advance(0.1)
+        self.successResultOf(done)
+
+    def test_close_while_the_topic_cannot_be_written(self) -> None:
+        self.break_engine()
+        self.writer.tell("a", {})
+        self.successResultOf(self.writer.close())
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_close_while_a_batch_is_written(self) -> None:
         held: Deferred[Any] = Deferred()

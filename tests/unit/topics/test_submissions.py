@@ -33,7 +33,7 @@ class UnavailableTests(SynchronousTestCase):
     def calls(self, error: Exception) -> list[Deferred[Any]]:
         source = SubmissionTopic(BrokenReader(error), TopicSettings())
         place = Partition(SUBMISSIONS, 0)
-        return [source.open(), source.read(place, 0, 1), source.extent(), source.find(0)]
+        return [source.read(place, 0, 1), source.extent(), source.find(0)]
 
     def test_what_passes(self) -> None:
         for kind in (LogUnavailable, DatabaseClosed, DatabaseUnusable, sqlite3.OperationalError):
