@@ -181,7 +181,16 @@ def build(
     if topics_kind(settings) != "off":
         from kupool.daemon.topics import make_topics
 
-        topics = make_topics(settings, reactor, wall, methods, database=database, table=table)
+        topics = make_topics(
+            settings,
+            reactor,
+            wall,
+            methods,
+            log=log,
+            instance=instance,
+            database=database,
+            table=table,
+        )
     handlers = Handlers(
         book,
         acceptance,
@@ -198,7 +207,7 @@ def build(
         acceptance,
         handlers,
         channel=Hub(reactor).latest("job"),
-        events=events,
+        events=events if topics is None else topics.for_pool(events, wall),
         settings=session_settings(settings.jobs, settings.rates, settings.limits),
         logins=logins,
         names=Names(
@@ -353,6 +362,7 @@ def batch_settings(settings: SubmissionSettings) -> BatchSettings:
         settings.batch_delay,
         settings.batch_size,
         settings.batches_in_flight,
+        peers=settings.log_peers == "on",
     )
 
 

@@ -141,6 +141,7 @@ class Daemon:
         self.status = Status(wall, self.parts, self._sweeper)
         book = self.parts.book
         memory = Memory(reactor, lambda: book.retired_nonces, make_give_back())
+        topics = self.parts.topics
         self._housekeeping = Housekeeping(
             reactor,
             wall,
@@ -148,6 +149,7 @@ class Daemon:
             self.parts,
             settings=lambda: self.settings.submissions,
             memory=memory,
+            watch=_nothing if topics is None else topics.watch(self.status),
         )
         self._http: IListeningPort | None = None
         self._http_access: HttpAccess | None = None
@@ -258,6 +260,8 @@ class Daemon:
             await self._listen("bus_compatible_addr", parts.compatible.listen())
         collect_rarely()
         self.status.enter(RUNNING)
+        if parts.topics is not None:
+            parts.topics.started()
         self._announce()
 
     async def _look_for_moves(self) -> None:
@@ -456,6 +460,8 @@ class Daemon:
                 "The settings were not reloaded, and nothing has changed: {reason}",
                 reason=str(error),
             )
+            if self.parts.topics is not None:
+                self.parts.topics.not_reloaded(str(error))
             return
         now, restart = changes(self.settings, fresh)
         self.settings = apply_changes(self.parts, self.settings, fresh, now)
@@ -465,6 +471,8 @@ class Daemon:
             self._log.warn(
                 "These settings take effect only after a restart: {names}", names=", ".join(restart)
             )
+        if self.parts.topics is not None:
+            self.parts.topics.reloaded(now, restart)
         if self.parts.logins is not None:
             self.parts.logins.reload()
         self.parts.certificates.reload()
@@ -482,6 +490,8 @@ class Daemon:
         deadline = clock.seconds() + self.settings.process.shutdown_timeout
         working = deadline - min(CLOSING, self.settings.process.shutdown_timeout / 2)
         notify("STOPPING=1")
+        if parts.topics is not None:
+            parts.topics.stopping()
         if self._starting is not None:
             await self._step("starting", self._starting, working)
         await self._step("listeners", parts.server.stop_listening(), working)
@@ -554,6 +564,10 @@ class Daemon:
             raise  # the coroutine is closed: nobody waits for this step
         except BaseException as error:
             self._log.error("Stop: the step {name} failed: {error!r}", name=name, error=error)
+
+
+def _nothing() -> None:
+    """Do nothing."""
 
 
 def _deferred(work: Awaitable[object]) -> Deferred[Any]:

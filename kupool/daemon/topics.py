@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from random import SystemRandom
 from typing import Any
@@ -11,25 +11,44 @@ from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
+from kupool.daemon.events import (
+    LONGEST,
+    NOT_RELOADED,
+    RELOADED,
+    STARTED,
+    STOPPING,
+    EventWatch,
+    TopicEvents,
+)
 from kupool.daemon.files import TOPICS_FILE, topics_kind
 from kupool.daemon.pace import RequestPace
 from kupool.daemon.topic_access import TopicAccess
 from kupool.net.refusals import Refusals
 from kupool.net.routing.router import Router
 from kupool.permissions.table import PermissionTable
-from kupool.settings import NodeTopicsSettings, Settings
+from kupool.pool import IEvents
+from kupool.pool.events import ManyEvents
+from kupool.settings import NodeTopicsSettings, Settings, SubmissionSettings
 from kupool.storage.database import Database
 from kupool.topics.api.table import TopicApi
 from kupool.topics.api.world import TopicWorld
 from kupool.topics.dead_letters import DeadLetters
 from kupool.topics.delays import DelayedRecords
+from kupool.topics.events import EVENTS, EventWriter
 from kupool.topics.groups import ConsumerGroups, GroupLimits
+from kupool.topics.routed import RoutedTopics
 from kupool.topics.service import TopicLimits, Topics
 from kupool.topics.sessions import SessionFetchLimits, TopicSessions
+from kupool.topics.settings import TopicSettings
+from kupool.topics.submissions import SUBMISSIONS, SubmissionTopic
 from kupool.topics.transactions import TopicTransactions, TransactionLimits
+from kupool.web import IStatusSource
 from kupool.web.access import WebAccess
 from kupool.web.answers import ApiResource
 from kupool.web.topics import topic_routes
+
+#: Seconds that a stop waits for the last events to be written.
+LAST_EVENTS = 1.0
 
 
 class TopicCleanup:
@@ -88,6 +107,7 @@ class TopicsPart:
     cleanup: TopicCleanup
     refusals: Refusals
     access: TopicAccess
+    events: EventWriter | None
 
     @property
     def problem(self) -> str:
@@ -107,6 +127,8 @@ class TopicsPart:
         Raises what the engine raises.
         """
         await self.world.topics.engine.open()
+        if self.events is not None:
+            await self.events.open()
         self.world.delays.start()
 
     def apply(self, settings: NodeTopicsSettings) -> None:
@@ -114,6 +136,36 @@ class TopicsPart:
         self.pace.rate = settings.rate
         self.cleanup.interval = settings.cleanup_interval
         self.sessions.limits = _session_limits(settings)
+
+    def for_pool(self, others: IEvents, wall: Callable[[], float]) -> IEvents:
+        """Return what tells the topic of events and ``others`` about the pool."""
+        if self.events is None:
+            return others
+        return ManyEvents([others, TopicEvents(self.events, wall)])
+
+    def watch(self, status: IStatusSource) -> Callable[[], None]:
+        """Return a function that looks at the status, and writes what has changed as events."""
+        return _nothing if self.events is None else EventWatch(self.events, status).look
+
+    def started(self) -> None:
+        """Write that the daemon runs."""
+        self._tell(STARTED, {})
+
+    def stopping(self) -> None:
+        """Write that the daemon begins to stop."""
+        self._tell(STOPPING, {})
+
+    def reloaded(self, changed: Sequence[str], restart: Sequence[str]) -> None:
+        """Write which settings a reload has changed, and which need a restart."""
+        self._tell(RELOADED, {"changed": changed, "restart": restart})
+
+    def not_reloaded(self, reason: str) -> None:
+        """Write why a reload was refused."""
+        self._tell(NOT_RELOADED, {"reason": reason[:LONGEST]})
+
+    def _tell(self, kind: str, event: Mapping[str, object]) -> None:
+        if self.events is not None:
+            self.events.tell(kind, event)
 
     def finish(self) -> None:
         """Take no more requests, and end the fetches that wait."""
@@ -127,6 +179,8 @@ class TopicsPart:
         self.world.groups.close()
         self.world.transactions.close()
         self.refusals.stop()
+        if self.events is not None:
+            await self.events.close(LAST_EVENTS)
         await self.world.topics.engine.close()
 
     def routes(self, access: WebAccess, settings: NodeTopicsSettings) -> Mapping[str, ApiResource]:
@@ -142,16 +196,24 @@ def make_topics(
     wall: Callable[[], float],
     methods: Router,
     *,
+    log: Any,
+    instance: str,
     database: Callable[[str, str], Database],
     table: PermissionTable,
 ) -> TopicsPart:
     """Make the topics, and add their methods for the pool's sessions, which go by the ``table``.
 
-    They must not be ``off``. ``database`` returns the database in a file of the data folder, with a
-    schema. Nothing is opened.
+    They must not be ``off``. ``log`` is that of the submissions, which are a topic, too, and
+    ``instance`` makes the ids of this process's events unique. ``database`` returns the database in
+    a file of the data folder, with a schema. Nothing is opened.
     """
     own = settings.topics
-    engine = _make_engine(settings, reactor, wall, database)
+    main = _make_engine(settings, reactor, wall, database)
+    engine = RoutedTopics(
+        main,
+        {SUBMISSIONS: SubmissionTopic(log.reader(), _shown(settings.submissions))},
+        kept={EVENTS},
+    )
     topics = Topics(
         engine,
         reactor,
@@ -159,6 +221,7 @@ def make_topics(
         lambda call: deferToThreadPool(reactor, reactor.getThreadPool(), call),
         random=SystemRandom(),
         limits=TopicLimits(topics=own.most),
+        decoders=engine.decoders,
     )
     world = TopicWorld(
         topics,
@@ -189,7 +252,10 @@ def make_topics(
         note=refusals.note,
     )
     cleanup = TopicCleanup(engine, own.cleanup_interval)
-    return TopicsPart(world, api, sessions, pace, cleanup, refusals, access)
+    events = None
+    if own.events == "on":
+        events = EventWriter(topics, main, reactor, wall, instance=instance)
+    return TopicsPart(world, api, sessions, pace, cleanup, refusals, access, events)
 
 
 def _make_engine(
@@ -198,7 +264,7 @@ def _make_engine(
     wall: Callable[[], float],
     database: Callable[[str, str], Database],
 ) -> Any:
-    """Return the engine of ``--topics``. Topics that are kept elsewhere are added here."""
+    """Return the engine of ``--topics``, which has all topics but those of other sources."""
     kind = topics_kind(settings)
     if kind == "memory":
         from kupool.topics.memory import MemoryTopics
@@ -209,6 +275,17 @@ def _make_engine(
 
         return SqliteTopics(database(TOPICS_FILE, "topics"), reactor, wall)
     raise ValueError(f"there is no engine of topics {kind!r}")
+
+
+def _nothing() -> None:
+    """Do nothing."""
+
+
+def _shown(settings: SubmissionSettings) -> TopicSettings:
+    """Return the settings of the topic of submissions: the log applies its own retention."""
+    return TopicSettings(
+        retention_time=settings.log_retention, retention_bytes=settings.log_max_size
+    )
 
 
 def _session_limits(settings: NodeTopicsSettings) -> SessionFetchLimits:

@@ -25,12 +25,12 @@ from zope.interface import Interface
 
 from kupool.callbacks import called
 from kupool.timing.doubling import Doubling
+from kupool.timing.progress import ContiguousProgress
 from kupool.timing.waiting import UnderWay, Waiters
 from kupool.topics.errors import IllegalGeneration, OffsetOutOfRange, UnknownMember
 from kupool.topics.lanes import DeliveredRecord, KeyLanes
 from kupool.topics.membership import GroupSubscription, MemberBeat, MemberPlace
 from kupool.topics.partition import Partition
-from kupool.topics.progress import PartitionProgress
 from kupool.topics.service import Fetched
 
 #: Seconds before something is tried again that failed.
@@ -90,7 +90,7 @@ class MemberSettings:
 class _PartitionReading:
     """A partition that is being read."""
 
-    def __init__(self, progress: PartitionProgress) -> None:
+    def __init__(self, progress: ContiguousProgress) -> None:
         self.progress = progress
         self.committed = progress.position
         self.stopped = False
@@ -228,7 +228,7 @@ class GroupConsumer:
                 offset = await self._client.start(partition, self._settings.latest)
             if self._stopping or partition in self._readings:
                 continue
-            reading = self._readings[partition] = _PartitionReading(PartitionProgress(offset))
+            reading = self._readings[partition] = _PartitionReading(ContiguousProgress(offset))
             Deferred.fromCoroutine(self._read(partition, reading, offset)).addErrback(
                 self._read_failed, partition
             )
@@ -399,7 +399,7 @@ class GroupConsumer:
         partition = delivery.partition
         reading = self._readings.get(partition)
         if settled and reading is not None:
-            reading.progress.settle(delivery.record.offset)
+            reading.progress.settle((delivery.record.offset,))
         self._lanes.done(delivery)
         self._busy[partition] -= 1
         if not self._busy[partition]:

@@ -28,6 +28,16 @@ class UnknownTopic(TopicError):
         super().__init__(f"there is no topic {topic:.255}: create it first")
 
 
+class ReservedTopic(TopicError):
+    """The topic is written by the daemon only."""
+
+    def __init__(self, topic: str) -> None:
+        super().__init__(
+            f"topic {topic} is written by the daemon only: nobody else can create, change or "
+            "delete it, or write to it"
+        )
+
+
 class UnknownPartition(TopicError):
     """The topic has no partition of this number."""
 
@@ -215,6 +225,7 @@ __all__ = [
     "OffsetOutOfRange",
     "PartitionFull",
     "RecordTooLarge",
+    "ReservedTopic",
     "SequenceTooOld",
     "TooManyGroups",
     "TooManyTopics",

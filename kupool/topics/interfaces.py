@@ -10,7 +10,7 @@ from kupool.topics.partition import Partition
 from kupool.topics.records import Stamp
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from twisted.internet.defer import Deferred
 
@@ -122,6 +122,9 @@ class ITopicEngine(Interface):
 
     def open() -> Deferred[None]:
         """Prepare the engine; fails with a clear error if that is impossible."""
+
+    def watch(told: Callable[[Partition], object]) -> None:
+        """Have ``told`` called with each partition that has new records of other nodes."""
 
     def topics() -> Mapping[str, TopicSettings]:
         """Return the topics by name."""

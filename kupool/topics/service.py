@@ -6,7 +6,7 @@ valid before anything is stored.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice, repeat
@@ -48,6 +48,9 @@ IN_THREAD = 16 * 1024
 
 #: Runs a function in a thread; returns a Deferred of its result.
 RunInThread = Callable[[Callable[[], Any]], Deferred[Any]]
+
+#: Returns the id of a batch and its records, of its body and the offset of the first one.
+DecodeBatch = Callable[[bytes, int], tuple[str, list[Record]]]
 
 
 @dataclass(frozen=True)
@@ -150,7 +153,7 @@ class Topics:
     """The topics of an engine.
 
     ``wall`` returns seconds since the epoch. ``random`` is the source of ids of batches and of
-    random partitions.
+    random partitions. ``decoders`` decode the batches of topics that have another format.
     """
 
     def __init__(
@@ -162,6 +165,7 @@ class Topics:
         *,
         random: Random,
         limits: TopicLimits,
+        decoders: Mapping[str, DecodeBatch] | None = None,
     ) -> None:
         self.engine = engine
         self._clock = clock
@@ -171,6 +175,7 @@ class Topics:
         self._limits = limits
         self._most_records = min(limits.batch_records, MOST_RECORDS)
         self._codec = RecordCodec()
+        self._decoders = dict(decoders or {})
         self._hashes = KeyHashes()
         self._writers: dict[str, _TopicWriter] = {}
         #: While batches of a topic are encoded in a thread, later ones wait behind them.
@@ -179,6 +184,7 @@ class Topics:
         self._waiting: dict[Partition, Waiters[None]] = {}
         #: Topics that are being created.
         self._coming = 0
+        engine.watch(self.tell)
 
     # -- topics
 
@@ -511,9 +517,16 @@ class Topics:
                 self._stop_waiting(partition, told)
                 raise
             left = until - self._clock.seconds()
-            if batches or told is None or left <= 0:
+            if batches:
                 self._stop_waiting(partition, told)
-                return await self._decoded(partition, offset, batches)
+                fetched = await self._decoded(partition, offset, batches)
+                if fetched.records:
+                    return fetched
+                offset = fetched.next_offset  # there are none in these batches from there on
+                continue
+            if told is None or left <= 0:
+                self._stop_waiting(partition, told)
+                return Fetched([], offset)
             await told.addTimeout(left, self._clock, lambda *_: None)
             self._stop_waiting(partition, told)
             wait = until - self._clock.seconds()
@@ -537,9 +550,11 @@ class Topics:
 
     def _decode(self, partition: Partition, offset: int, batches: Sequence[StoredBatch]) -> Fetched:
         records: list[Record] = []
+        decode = self._decoders.get(partition.topic, self._codec.decode)
+        next_offset = offset
         for batch in batches:
             try:
-                _, found = self._codec.decode(batch.body, batch.base)
+                _, found = decode(batch.body, batch.base)
             except CorruptBatch as error:
                 if records:
                     break  # it is named when it is the first
@@ -548,7 +563,8 @@ class Topics:
                     f"{batch.base}: {error}; read on from {batch.base + batch.records}"
                 ) from None
             records += found if batch.base >= offset else found[offset - batch.base :]
-        return Fetched(records, records[-1].offset + 1 if records else offset)
+            next_offset = batch.base + batch.records
+        return Fetched(records, next_offset)
 
     def record(self, partition: Partition, offset: int) -> Deferred[Record]:
         """Return the record at an offset; fails with :class:`UnknownRecord`, and as :meth:`fetch`
@@ -592,6 +608,7 @@ def _encoded(prepared: Sequence[Prepared]) -> list[Append]:
 
 
 __all__ = [
+    "DecodeBatch",
     "Fetched",
     "Prepared",
     "TopicDescription",

@@ -7,13 +7,15 @@ from typing import NamedTuple
 
 from kupool.errors import FORBIDDEN, RequestError
 from kupool.topics.dead_letters import PASSED, SUFFIX
+from kupool.topics.events import EVENTS
+from kupool.topics.submissions import SUBMISSIONS
 
 #: What may be permitted for a topic, and for a group.
 PUBLISH, SUBSCRIBE, MANAGE = TOPIC_ACTIONS = ("log.publish", "log.subscribe", "log.manage")
 GROUP = "log.group"
 
 #: Topics that the daemon alone writes to, and that nobody changes or deletes.
-RESERVED = frozenset(("submissions", "events"))
+RESERVED = frozenset((SUBMISSIONS, EVENTS))
 
 
 class Caller(NamedTuple):

@@ -81,6 +81,7 @@ class SourceTests(FileCase):
             "proxy_trusted": ("10.0.0.0/8", "unix"),
             "auth": ("unix",), "framing": "line", "transport": "stock", "store": "memory",
             "mq": "memory", "mq_kind": "classic", "spool": "off",
+            "log_peers": "on", "events": "off",
             "nonce_scope": "session", "duplicate_scope": "job",
             "log_level": "debug", "log_format": "text",
             "bus": "off", "bus_get": "on", "bus_publish": ("a.>", "b"), "bus_subscribe": ("c",),
