@@ -63,7 +63,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "amqp": {"masking", "timing", "net"},
     "log": {"errors", "masking", "timing", "wire", "net", "storage", "amqp"},
-    "topics": {"errors", "callbacks", "timing", "session", "net", "storage"},
+    "topics": {"errors", "callbacks", "timing", "wire", "session", "net", "storage"},
     "stats": {"errors", "timing", "wire", "log", "storage"},
     "backup": {"log", "storage"},
     "pool": {
