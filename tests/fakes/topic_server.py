@@ -106,7 +106,7 @@ class TopicServer:
             "topic.delete": lambda p: self.topics.delete(p["topic"]).addCallback(lambda _: True),
             "topic.describe": self._describe,
             "log.capabilities": lambda p: self.topics.engine.capabilities._asdict(),
-            "log.produce": self._produce,
+            "log.produce": self.produce,
             "log.fetch": self._fetch,
             "log.offsets": self._offsets,
             "log.dead": self._dead,
@@ -140,6 +140,11 @@ class TopicServer:
         """End the server; topics and groups stay."""
         if self.server is not None:
             await self.server.stop(timeout=timeout)
+
+    @property
+    def router_methods(self) -> list[str]:
+        """The methods that it has."""
+        return [str(route.key) for route in self.router.routes]
 
     def restart_groups(self) -> None:
         """Forget all members, as a daemon that was restarted."""
@@ -199,7 +204,8 @@ class TopicServer:
 
     # -- records
 
-    async def _produce(self, p: Params) -> Any:
+    async def produce(self, p: Params) -> Any:
+        """Answer ``log.produce``."""
         stamp = Stamp(p["producer"], p["sequence"]) if p.get("producer") else None
         written = await self.topics.produce(
             p["topic"],

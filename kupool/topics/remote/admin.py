@@ -56,7 +56,7 @@ class TopicAdmin:
     """Topics, dead letters, delayed records and groups of a server.
 
     Each method fails with what the server refuses, and as those of :class:`RemoteTopics` do. One
-    that may not be repeated fails with :class:`NoAnswer` if its answer was lost.
+    that may not be repeated fails with :class:`AnswerLost` if its answer was lost.
     """
 
     def __init__(self, topics: RemoteTopics) -> None:

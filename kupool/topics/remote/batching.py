@@ -1,4 +1,4 @@
-"""Records that wait to be sent, as batches: those of one lane in order, one batch at a time. Pure.
+"""Records that wait to be sent, as batches: those of one lane in order, one batch at a time.
 
 A lane is a topic, or a partition of one. A batch is sent when it is full, or when its oldest record
 has waited long enough. While one is under way the records behind it wait, and become the next one.

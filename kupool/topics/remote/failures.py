@@ -68,7 +68,7 @@ class NotSent(TopicError):
     """The request was not sent: there is no connection, or too much is waiting already."""
 
 
-class NoAnswer(TopicError):
+class AnswerLost(TopicError):
     """The request was sent, and its answer did not come: whether it was done is unknown."""
 
 
@@ -117,7 +117,7 @@ def write_state(error: Exception) -> WriteState:
         return error.state
     if isinstance(error, SequenceTooOld):
         return WriteState.WRITTEN
-    if isinstance(error, (NoAnswer, BadAnswer)):
+    if isinstance(error, (AnswerLost, BadAnswer)):
         return WriteState.UNKNOWN
     if isinstance(error, RefusedByServer) and error.code == INTERNAL_ERROR.code:
         return WriteState.UNKNOWN
@@ -191,10 +191,10 @@ _KNOWN = {
 
 
 __all__ = [
+    "AnswerLost",
     "BadAnswer",
     "BufferFull",
     "ClientRefused",
-    "NoAnswer",
     "NotProduced",
     "NotSent",
     "ProducerClosed",

@@ -1,7 +1,7 @@
 """A connection to a server of topics: requests that wait for it, and one for each other node.
 
 A request waits for a connection until its time is over. If the connection ends before the answer, a
-request that may be sent again is; any other fails with :class:`NoAnswer`.
+request that may be sent again is; any other fails with :class:`AnswerLost`.
 
 A server may answer that another one is responsible for a group. Then :class:`TopicNodes` connects
 to that one for the requests of the group, until it is gone or says otherwise.
@@ -41,9 +41,9 @@ from kupool.net.endpoint_strings import parse_endpoint_string
 from kupool.session.connection import Connection
 from kupool.session.lifecycle import OPEN
 from kupool.topics.remote.failures import (
+    AnswerLost,
     BadAnswer,
     ClientRefused,
-    NoAnswer,
     NotSent,
     WrongNode,
     refusal,
@@ -100,7 +100,7 @@ class Login:
 
 
 #: A client endpoint string, such as ``tcp:localhost:8000``, or an endpoint.
-Address = str | IStreamClientEndpoint
+ServerAddress = str | IStreamClientEndpoint
 
 
 class TopicLink:
@@ -113,7 +113,7 @@ class TopicLink:
     def __init__(
         self,
         clock: Any,
-        addresses: Sequence[Address],
+        addresses: Sequence[ServerAddress],
         login: Login,
         settings: RemoteSettings,
         *,
@@ -166,8 +166,8 @@ class TopicLink:
     async def ask(self, method: str, params: Any, timeout: float, *, again: bool) -> Any:
         """Send a request; returns its result. ``again``: send it again if its answer was lost.
 
-        Raises :class:`NotSent`, :class:`NoAnswer`, :class:`BadAnswer`, :class:`ClientRefused`, and
-        what :func:`refusal` makes of an error of the server.
+        Raises :class:`NotSent`, :class:`AnswerLost`, :class:`BadAnswer`, :class:`ClientRefused`,
+        and what :func:`refusal` makes of an error of the server.
         """
         encoded = msgspec.Raw(msgspec.json.encode(params))
         size, most = len(encoded) + _AROUND, self._settings.max_request
@@ -186,13 +186,13 @@ class TopicLink:
             except UnreadableAnswer as error:
                 raise BadAnswer(f"{method}: {error}") from None
             except RequestTimeout:
-                raise NoAnswer(f"{method}: no answer within {timeout:g} s") from None
+                raise AnswerLost(f"{method}: no answer within {timeout:g} s") from None
             except ConnectionEnded as error:
                 lost = str(error)
                 if not again:
-                    raise NoAnswer(f"{method}: {lost}") from None
+                    raise AnswerLost(f"{method}: {lost}") from None
             except NotSent as error:
-                raise (NoAnswer(f"{method}: {lost}; then: {error}") if lost else error) from None
+                raise (AnswerLost(f"{method}: {lost}; then: {error}") if lost else error) from None
             except ClientFailure as error:  # there is no room, or the client was closed
                 raise NotSent(f"{method}: {error}") from None
 
@@ -244,7 +244,7 @@ class TopicNodes:
     def __init__(
         self,
         clock: Any,
-        addresses: Sequence[Address],
+        addresses: Sequence[ServerAddress],
         login: Login,
         settings: RemoteSettings,
         *,
@@ -291,11 +291,11 @@ class TopicNodes:
                 return await link.ask(method, params, left, again=safe and link is self.main)
             except WrongNode as error:
                 await self._lead(group, error)
-            except (NoAnswer, NotSent) as error:
+            except (AnswerLost, NotSent) as error:
                 if link is self.main:
                     raise
                 await self._forget(address)
-                if isinstance(error, NoAnswer) and not safe:
+                if isinstance(error, AnswerLost) and not safe:
                     raise
         raise NotSent(f"{method}: no server says that it leads group {group}")
 
@@ -372,4 +372,4 @@ def _client_settings(settings: RemoteSettings, *, attempts: int) -> ClientSettin
     )
 
 
-__all__ = ["Address", "Login", "RemoteSettings", "TopicLink", "TopicNodes"]
+__all__ = ["Login", "RemoteSettings", "ServerAddress", "TopicLink", "TopicNodes"]

@@ -380,7 +380,7 @@ class GroupParams(_Params):
     group: str
 
 
-class MemberEntry(_Result):
+class GroupMemberEntry(_Result):
     """A member of a group; ``last_seen_ms`` is how long ago it was heard."""
 
     member: str
@@ -407,7 +407,7 @@ class GroupDetails(_Result):
 
     group: str
     generation: Whole
-    members: list[MemberEntry] = []
+    members: list[GroupMemberEntry] = []
     positions: list[PositionEntry] = []
 
 

@@ -35,8 +35,8 @@ from kupool.topics.records import NewRecord, Stamp
 from kupool.topics.remote.batching import BatchLane, LaneName, WaitingWrite, WriteBatch
 from kupool.topics.remote.bodies import encode_record
 from kupool.topics.remote.failures import (
+    AnswerLost,
     BufferFull,
-    NoAnswer,
     NotProduced,
     NotSent,
     ProducerClosed,
@@ -240,14 +240,15 @@ class Producer:
             shares = await self._shares(topic, records, number)
             if self._closed:
                 raise NotProduced(WriteState.NOT_WRITTEN, ProducerClosed())
+            # Before the door is open again: the next one would be first otherwise.
+            offered = []
+            for lane, members in shares.items():
+                chosen = [encoded[index] for index in members]
+                write = WaitingWrite(chosen, sum(map(len, chosen)), deadline, Deferred())
+                self._add(LaneName(topic, lane), write)
+                offered.append((members, write.outcome))
         finally:
             self._door.release()
-        offered = []
-        for lane, members in shares.items():
-            chosen = [encoded[index] for index in members]
-            write = WaitingWrite(chosen, sum(map(len, chosen)), deadline, Deferred())
-            self._add(LaneName(topic, lane), write)
-            offered.append((members, write.outcome))
         return offered
 
     def _unfit(self, size: int) -> Exception:
@@ -390,7 +391,7 @@ class Producer:
             return False
         if isinstance(error, RefusedByServer):
             return error.code in _PASSING
-        return isinstance(error, (NoAnswer, NotSent, TopicsUnavailable))
+        return isinstance(error, (AnswerLost, NotSent, TopicsUnavailable))
 
 
 def _in_order(

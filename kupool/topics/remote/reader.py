@@ -30,7 +30,7 @@ from kupool.timing.waiting import Waiters
 from kupool.topics.errors import OffsetOutOfRange, TopicsUnavailable, UnknownPartition
 from kupool.topics.lanes import DeliveredRecord
 from kupool.topics.partition import Partition
-from kupool.topics.remote.failures import NoAnswer, NotSent
+from kupool.topics.remote.failures import AnswerLost, NotSent
 from kupool.topics.remote.topics import RemoteTopics
 
 #: Seconds before something is tried again that failed.
@@ -90,8 +90,8 @@ class TopicReader:
     async def __anext__(self) -> DeliveredRecord:
         """Return the next record, when there is one."""
         if not self._begun:
-            self._begun = True
             await self._begin()
+            self._begun = True
         while not self._records or self._paused:
             if self._error is not None:
                 raise self._error
@@ -175,7 +175,7 @@ class TopicReader:
                 self._log.warn("The reader goes on at the oldest record: {why}", why=str(error))
                 offset = error.low
                 continue
-            except (NotSent, NoAnswer, TopicsUnavailable) as error:
+            except (NotSent, AnswerLost, TopicsUnavailable) as error:
                 delay = _RETRIES.after(delay)
                 self._log.warn(
                     "Partition {partition} cannot be read, trying again in {delay:g} s: {why}",

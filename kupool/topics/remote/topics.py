@@ -25,7 +25,7 @@ from kupool.topics.partition import Partition
 from kupool.topics.records import NewRecord, Record, Stamp
 from kupool.topics.remote.bodies import decode_records, encode_record
 from kupool.topics.remote.failures import BadAnswer
-from kupool.topics.remote.link import Address, Login, RemoteSettings, TopicNodes
+from kupool.topics.remote.link import Login, RemoteSettings, ServerAddress, TopicNodes
 from kupool.topics.remote.operations import (
     FetchParams,
     FetchResult,
@@ -56,14 +56,14 @@ class RemoteTopics:
     from 0 to 1. It connects with the first request at the latest. Raises :class:`ValueError` for an
     address or a setting that is not valid.
 
-    Each method fails with :class:`NotSent`, :class:`NoAnswer`, :class:`BadAnswer` or
+    Each method fails with :class:`NotSent`, :class:`AnswerLost`, :class:`BadAnswer` or
     :class:`ClientRefused`, and with what the server refuses.
     """
 
     def __init__(
         self,
         reactor: Any,
-        addresses: Sequence[Address],
+        addresses: Sequence[ServerAddress],
         login: Login | None = None,
         settings: RemoteSettings | None = None,
         *,
@@ -141,8 +141,8 @@ class RemoteTopics:
     ) -> Deferred[list[Written]]:
         """Write records in one request; fires with the place of each, once they are durable.
 
-        It fails with :class:`NoAnswer` if the connection is lost. With a ``stamp`` it may be called
-        again then, and the records are still written once. A
+        It fails with :class:`AnswerLost` if the connection is lost. With a ``stamp`` it may be
+        called again then, and the records are still written once. A
         :class:`~kupool.topics.remote.producer.Producer` does that by itself.
         """
         encoded = [encode_record(record) for record in records]

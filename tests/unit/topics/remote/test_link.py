@@ -10,7 +10,7 @@ from kupool.errors import RESTARTING, UNAVAILABLE, WRONG_NODE, RequestError
 from kupool.topics.membership import GroupSubscription
 from kupool.topics.partition import Partition
 from kupool.topics.records import NewRecord
-from kupool.topics.remote.failures import ClientRefused, NoAnswer, NotSent, WrongNode
+from kupool.topics.remote.failures import AnswerLost, ClientRefused, NotSent, WrongNode
 from kupool.topics.remote.groups import RemoteGroupClient
 from kupool.topics.remote.link import Login
 from kupool.topics.remote.topics import RemoteTopics
@@ -54,7 +54,7 @@ class ConnectionTests(RemoteCase):
         self.network.advance(9.9)
         self.assertNoResult(asked)
         self.network.advance(0.2)
-        self.failureResultOf(asked, NoAnswer)
+        self.failureResultOf(asked, AnswerLost)
 
     def test_connect_says_that_nobody_is_there(self) -> None:
         self.stop()
@@ -89,7 +89,7 @@ class ConnectionTests(RemoteCase):
         self.network.settle()
         self.network.cut()
         self.network.advance(5.0)
-        self.failureResultOf(asked, NoAnswer)
+        self.failureResultOf(asked, AnswerLost)
         self.assertEqual(self.server.times("log.produce"), 1)
 
     def test_a_restart_without_an_error(self) -> None:
