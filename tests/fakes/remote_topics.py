@@ -22,7 +22,7 @@ class RemoteCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.network = MemoryNetwork()
         self.server = TopicServer(self.network)
-        self.addCleanup(lambda: self.server.groups.close())
+        self.addCleanup(lambda: self.server.close())
         self.network.run(self.server.topics.create("t", TopicSettings(partitions=2)))
         self.serve()
 

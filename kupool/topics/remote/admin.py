@@ -15,6 +15,18 @@ from typing import Any
 import msgspec
 from twisted.internet.defer import Deferred
 
+from kupool.topics.api.params import (
+    CancelParams,
+    DeadParams,
+    DeadPlaceParams,
+    GroupParams,
+    NoParams,
+    ResetParams,
+    TopicChangeParams,
+    TopicCreateParams,
+    TopicListParams,
+    TopicParams,
+)
 from kupool.topics.dead_letters import DeadRecord
 from kupool.topics.interfaces import PartitionExtent
 from kupool.topics.partition import Partition
@@ -22,30 +34,21 @@ from kupool.topics.records import NewRecord
 from kupool.topics.remote.bodies import decode_record, encode_record
 from kupool.topics.remote.failures import BadAnswer
 from kupool.topics.remote.operations import (
-    CancelParams,
     CancelResult,
-    DeadChoice,
     DeadEntry,
     DeadPage,
-    DeadParams,
     DelayedEntry,
     DelayedResult,
-    DelayParams,
     DelayResult,
+    EncodedRecordsParams,
     GroupDetails,
-    GroupParams,
     GroupsResult,
-    NoParams,
     PurgeResult,
     RedriveResult,
-    ResetParams,
     ResetResult,
     TopicDetails,
-    TopicListParams,
     TopicPage,
-    TopicParams,
     TopicSet,
-    TopicSettingsParams,
 )
 from kupool.topics.remote.topics import RemoteTopics, settings_in
 from kupool.topics.service import TopicDescription
@@ -67,19 +70,23 @@ class TopicAdmin:
 
     def create(self, topic: str, settings: TopicSettings) -> Deferred[TopicSettings]:
         """Create a topic; returns all its settings. Fails with :class:`TopicExists`."""
-        return Deferred.fromCoroutine(self._set("topic.create", topic, _values(settings)))
+        params = TopicCreateParams(topic, _values(settings))
+        return Deferred.fromCoroutine(self._set("topic.create", params))
 
     def change(self, topic: str, settings: Mapping[str, object]) -> Deferred[TopicSettings]:
         """Change the settings that are given; returns all of them.
 
         Fails with :class:`UnknownTopic`. With more partitions keys go to others than before.
         """
-        return Deferred.fromCoroutine(self._set("topic.change", topic, dict(settings)))
+        params = TopicChangeParams(topic, dict(settings))
+        return Deferred.fromCoroutine(self._set("topic.change", params))
 
-    async def _set(self, method: str, topic: str, values: dict[str, Any]) -> TopicSettings:
-        self._topics.forget(topic)
-        result: TopicSet = await self._ask(method, TopicSettingsParams(topic, values))
-        return settings_in(topic, result.settings)
+    async def _set(
+        self, method: str, params: TopicCreateParams | TopicChangeParams
+    ) -> TopicSettings:
+        self._topics.forget(params.topic)
+        result: TopicSet = await self._ask(method, params)
+        return settings_in(params.topic, result.settings)
 
     def delete(self, topic: str) -> Deferred[None]:
         """Delete a topic with its records; fails with :class:`UnknownTopic`."""
@@ -93,13 +100,13 @@ class TopicAdmin:
 
     async def _names(self) -> dict[str, int]:
         found: dict[str, int] = {}
-        start: str | None = None
+        start = ""
         while True:
             page: TopicPage = await self._ask("topic.list", TopicListParams(start))
             found.update((each.topic, each.partitions) for each in page.topics)
             if page.next is None:
                 return found
-            if start is not None and page.next <= start:
+            if page.next <= start:
                 raise BadAnswer(f"topic.list: the page after {start!r:.80} is {page.next!r:.80}")
             start = page.next
 
@@ -125,11 +132,11 @@ class TopicAdmin:
         *,
         after: float,
         partition: int | None = None,
-    ) -> Deferred[list[str | int]]:
+    ) -> Deferred[list[int]]:
         """Write records in ``after`` seconds; returns the ids by which they can be cancelled."""
-        params = DelayParams(
-            topic,
-            [encode_record(record) for record in records],
+        params = EncodedRecordsParams(
+            topic=topic,
+            records=[encode_record(record) for record in records],
             after_ms=int(after * 1000),
             partition=partition,
         )
@@ -142,7 +149,7 @@ class TopicAdmin:
         asked: Deferred[DelayedResult] = Deferred.fromCoroutine(self._ask("log.delayed", params))
         return asked.addCallback(lambda result: result.batches)
 
-    def cancel(self, topic: str, delay_id: str | int) -> Deferred[bool]:
+    def cancel(self, topic: str, delay_id: int) -> Deferred[bool]:
         """Forget what is delayed; returns whether it was there, and so was never written."""
         params = CancelParams(topic, delay_id)
         asked: Deferred[CancelResult] = Deferred.fromCoroutine(self._ask("log.cancel", params))
@@ -196,15 +203,24 @@ class TopicAdmin:
         return self._of_group("group.describe", GroupParams(group))
 
     def reset(
-        self, group: str, topic: str, *, at: str | int = "earliest", dry_run: bool = False
+        self,
+        group: str,
+        topic: str,
+        *,
+        at: str | int = "earliest",
+        offset: int | None = None,
+        partition: int | None = None,
+        dry_run: bool = False,
     ) -> Deferred[dict[Partition, int]]:
         """Set the offsets of a group that has no members; returns those that it has then.
 
-        ``at`` is as in :meth:`RemoteTopics.offsets`. Fails with :class:`GroupInUse`.
+        ``at`` is as in :meth:`RemoteTopics.offsets`; an ``offset`` counts instead. Without a
+        ``partition`` all of the topic are meant. Fails with :class:`GroupInUse`.
         """
-        asked: Deferred[ResetResult] = self._of_group(
-            "group.reset", ResetParams(group, topic, at=at, dry_run=dry_run)
-        )
+        params = ResetParams(group, topic, offset=offset, partition=partition, dry_run=dry_run)
+        if offset is None:
+            params.at = at
+        asked: Deferred[ResetResult] = self._of_group("group.reset", params)
         return asked.addCallback(
             lambda result: {Partition(topic, each.partition): each.after for each in result.offsets}
         )
@@ -223,10 +239,10 @@ def _values(settings: TopicSettings) -> dict[str, Any]:
     return values
 
 
-def _choice(topic: str, letter: DeadRecord | None) -> DeadChoice:
+def _choice(topic: str, letter: DeadRecord | None) -> DeadPlaceParams:
     if letter is None:
-        return DeadChoice(topic)
-    return DeadChoice(topic, letter.partition, letter.offset)
+        return DeadPlaceParams(topic)
+    return DeadPlaceParams(topic, letter.partition, letter.offset)
 
 
 def _dead_record(entry: DeadEntry) -> DeadRecord:

@@ -28,25 +28,23 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from kupool.topics.api.params import (
+    BuryParams,
+    CommitParams,
+    GroupParams,
+    HeartbeatParams,
+    JoinParams,
+    LeaveParams,
+    PartitionParams,
+    PositionParams,
+)
 from kupool.topics.consumer import GiveAway, IGroupClient
 from kupool.topics.errors import UnknownGroup, UnknownMember
 from kupool.topics.lanes import DeliveredRecord
 from kupool.topics.membership import GroupSubscription, MemberBeat, MemberPlace
 from kupool.topics.partition import Partition
 from kupool.topics.remote.failures import BadAnswer
-from kupool.topics.remote.operations import (
-    BuryParams,
-    CommitParams,
-    GroupDetails,
-    GroupParams,
-    HeartbeatParams,
-    JoinParams,
-    LeaveParams,
-    PlaceEntry,
-    PlaceParams,
-    PlaceResult,
-    PositionParams,
-)
+from kupool.topics.remote.operations import GroupDetails, PlaceEntry, PlaceResult
 from kupool.topics.remote.topics import RemoteTopics
 from kupool.topics.service import Fetched
 
@@ -73,8 +71,8 @@ class RemoteGroupClient:
         """Add a member to a group."""
         params = JoinParams(
             group,
-            member_id,
             sorted(subscription.topics),
+            member_id,
             int(subscription.session_timeout * 1000),
         )
         return Deferred.fromCoroutine(self._place("group.join", params))
@@ -83,7 +81,7 @@ class RemoteGroupClient:
         """Keep a member alive."""
         params = HeartbeatParams(group, member_id, beat.generation)
         if beat.holding is not None:
-            params.holding = [PlaceParams(*partition) for partition in sorted(beat.holding)]
+            params.holding = [PartitionParams(*partition) for partition in sorted(beat.holding)]
         return Deferred.fromCoroutine(self._place("group.heartbeat", params))
 
     async def _place(self, method: str, params: Any) -> MemberPlace:

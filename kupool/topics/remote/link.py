@@ -23,6 +23,7 @@ from twisted.logger import Logger
 from kupool.errors import (
     BAD_PARAMS,
     FORBIDDEN,
+    TOO_MANY_REQUESTS,
     UNAUTHORIZED,
     UNKNOWN_METHOD,
     RequestError,
@@ -40,6 +41,7 @@ from kupool.net.dialling.failures import (
 from kupool.net.endpoint_strings import parse_endpoint_string
 from kupool.session.connection import Connection
 from kupool.session.lifecycle import OPEN
+from kupool.timing.doubling import Doubling
 from kupool.topics.remote.failures import (
     AnswerLost,
     BadAnswer,
@@ -48,7 +50,7 @@ from kupool.topics.remote.failures import (
     WrongNode,
     refusal,
 )
-from kupool.topics.remote.operations import OPERATIONS
+from kupool.topics.remote.operations import REMOTE_OPERATIONS
 from kupool.wire.messages import AuthorizeParams
 
 #: Seconds before another look at a connection that is closing.
@@ -59,6 +61,9 @@ _KEEPALIVE, _SILENCE, _CLOSE_TIMEOUT = 20.0, 45.0, 5.0
 
 #: The times that a request of a group is sent to another node.
 _MOST_HOPS = 3
+
+#: Seconds before a request is sent again that came too soon after others.
+_PACE = Doubling(0.05, 1.0)
 
 #: Bytes of a request around its params.
 _AROUND = 100
@@ -72,10 +77,12 @@ class RemoteSettings:
     """How a client of topics talks to a server; times are in seconds, sizes in bytes.
 
     ``timeout`` limits a request, with the wait for a connection and the times that it is sent
-    again. At most ``most_pending`` requests wait for their answers. ``max_request`` is the largest
-    message that the server takes (its setting ``max_frame``), ``max_answer`` the largest that this
-    client does. After ``metadata_age`` the partitions of a topic are asked for again. Beside its
-    own connection a client has one to each of ``most_nodes`` other nodes, if groups are led there.
+    again. At most ``most_pending`` requests wait for their answers. The first of the fetches that
+    are under way asks for ``fetch_bytes`` at most, the second one for half of that, and so on.
+    ``max_request`` is the largest message that the server takes (its setting ``max_frame``),
+    ``max_answer`` the largest that this client does. After ``metadata_age`` the partitions of a
+    topic are asked for again. Beside its own connection a client has one to each of ``most_nodes``
+    other nodes, if groups are led there.
     """
 
     timeout: float = 10.0
@@ -86,6 +93,7 @@ class RemoteSettings:
     most_outbound: int = 4 * 1024 * 1024
     max_request: int = 64 * 1024
     max_answer: int = 32 * 1024 * 1024
+    fetch_bytes: int = 8 * 1024 * 1024
     metadata_age: float = 60.0
     most_nodes: int = 8
     codec: str = "frame"
@@ -174,27 +182,34 @@ class TopicLink:
         if size > most:
             raise NotSent(f"a request of {size} bytes is too large: the server takes {most}")
         end = self._clock.seconds() + timeout
-        lost = ""
+        lost, pause = "", 0.0
         while True:
             try:
-                await self._connected(end)
-                left = max(0.0, end - self._clock.seconds())
-                form = OPERATIONS[method].result
-                return await self._client.request(method, encoded, left, form=form)
+                return await self._attempt(method, encoded, end)
             except RequestError as error:
-                raise refusal(error.error, method, params) from None
-            except UnreadableAnswer as error:
-                raise BadAnswer(f"{method}: {error}") from None
-            except RequestTimeout:
-                raise AnswerLost(f"{method}: no answer within {timeout:g} s") from None
-            except ConnectionEnded as error:
+                pause = _PACE.after(pause)
+                if error.error != TOO_MANY_REQUESTS or self._clock.seconds() + pause >= end:
+                    raise refusal(error.error, method, params) from None
+                await deferLater(self._clock, pause)  # it was not done: the session is too fast
+            except AnswerLost as error:
+                if not again or self._clock.seconds() >= end:
+                    raise
                 lost = str(error)
-                if not again:
-                    raise AnswerLost(f"{method}: {lost}") from None
             except NotSent as error:
-                raise (AnswerLost(f"{method}: {lost}; then: {error}") if lost else error) from None
-            except ClientFailure as error:  # there is no room, or the client was closed
-                raise NotSent(f"{method}: {error}") from None
+                raise (AnswerLost(f"{lost}; then: {error}") if lost else error) from None
+
+    async def _attempt(self, method: str, params: msgspec.Raw, end: float) -> Any:
+        await self._connected(end)
+        left = max(0.0, end - self._clock.seconds())
+        form = REMOTE_OPERATIONS[method].result
+        try:
+            return await self._client.request(method, params, left, form=form)
+        except UnreadableAnswer as error:
+            raise BadAnswer(f"{method}: {error}") from None
+        except (RequestTimeout, ConnectionEnded) as error:
+            raise AnswerLost(f"{method}: {error}") from None
+        except ClientFailure as error:  # there is no room, or the client was closed
+            raise NotSent(f"{method}: {error}") from None
 
     async def _connected(self, end: float) -> None:
         """Wait until a request can be sent, at the latest until ``end``."""
@@ -280,7 +295,7 @@ class TopicNodes:
         By default its time and whether it is sent again are those of the settings and of the table.
         """
         seconds = self._settings.timeout if timeout is None else timeout
-        safe = OPERATIONS[method].again if again is None else again
+        safe = REMOTE_OPERATIONS[method].again if again is None else again
         end = self._clock.seconds() + seconds
         for _ in range(_MOST_HOPS):
             address = self._leaders.get(group, "")

@@ -1,7 +1,7 @@
-"""The operations of the wire protocol that a client uses: their params and their results. Pure.
+"""The results of the operations, as a client decodes them. Pure.
 
-:data:`OPERATIONS` is the one table of them. Each is the method of its name; the results are decoded
-to the types that it names, which check what can be checked of a single value.
+The operations and their params are those of :mod:`kupool.topics.api`. A result is decoded to the
+type in :data:`REMOTE_OPERATIONS`, which checks what can be checked of a single value.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
-from msgspec import UNSET, UnsetType
 
 from kupool.topics.remote.bodies import PartitionNumber, ReadBody, Whole
 from kupool.topics.settings import MOST_PARTITIONS
@@ -20,25 +19,11 @@ PAGE = 100
 _Partitions = Annotated[int, msgspec.Meta(ge=1, le=MOST_PARTITIONS)]
 
 
-class _Params(msgspec.Struct, omit_defaults=True):
-    pass
-
-
 class _Result(msgspec.Struct):
     pass
 
 
-class NoParams(_Params):
-    """Params of operations that need none."""
-
-
 # -- topics
-
-
-class TopicListParams(_Params):
-    """Params of ``topic.list``: the name that the page begins with."""
-
-    start: str | None = None
 
 
 class TopicEntry(_Result):
@@ -53,19 +38,6 @@ class TopicPage(_Result):
 
     topics: Annotated[list[TopicEntry], msgspec.Meta(max_length=PAGE)]
     next: str | None = None
-
-
-class TopicParams(_Params):
-    """Params of operations on one topic."""
-
-    topic: str
-
-
-class TopicSettingsParams(_Params):
-    """Params of ``topic.create`` and ``topic.change``."""
-
-    topic: str
-    settings: dict[str, Any] = {}
 
 
 class TopicSet(_Result):
@@ -99,17 +71,6 @@ class TopicDetails(_Result):
 # -- records
 
 
-class ProduceParams(_Params):
-    """Params of ``log.produce``; ``records`` are as :func:`encode_record` makes them."""
-
-    topic: str
-    records: list[msgspec.Raw]
-    partition: int | None = None
-    producer: str | None = None
-    sequence: int | UnsetType = UNSET
-    transaction: str | int | None = None
-
-
 class WrittenEntry(_Result):
     """Where a record was written."""
 
@@ -124,18 +85,6 @@ class ProduceResult(_Result):
     added: Whole = 0
 
 
-class FetchParams(_Params):
-    """Params of ``log.fetch``."""
-
-    topic: str
-    partition: int
-    max_bytes: int
-    offset: int | UnsetType = UNSET
-    at: str | int | UnsetType = UNSET
-    group: str | UnsetType = UNSET
-    wait_ms: int = 0
-
-
 class FetchResult(_Result):
     """Result of ``log.fetch``."""
 
@@ -145,39 +94,22 @@ class FetchResult(_Result):
     high: Whole
 
 
-class OffsetsParams(_Params):
-    """Params of ``log.offsets``: ``at`` is ``earliest``, ``latest`` or milliseconds."""
-
-    topic: str
-    at: str | int = "latest"
-
-
 class OffsetsResult(_Result):
     """Result of ``log.offsets``: one for each partition."""
 
     offsets: Annotated[list[Whole], msgspec.Meta(min_length=1, max_length=MOST_PARTITIONS)]
 
 
-class DelayParams(_Params):
-    """Params of ``log.delay``; times are in milliseconds."""
-
-    topic: str
-    records: list[msgspec.Raw]
-    at_ms: int | UnsetType = UNSET
-    after_ms: int | UnsetType = UNSET
-    partition: int | None = None
-
-
 class DelayResult(_Result):
     """Result of ``log.delay``: the ids of the batches."""
 
-    ids: list[str | int]
+    ids: list[Whole]
 
 
 class DelayedEntry(_Result):
     """A batch that is not due yet; ``due`` is in milliseconds since the epoch."""
 
-    id: str | int
+    id: Whole
     due: Whole
     partition: PartitionNumber
     records: Whole
@@ -189,13 +121,6 @@ class DelayedResult(_Result):
     batches: list[DelayedEntry]
 
 
-class CancelParams(_Params):
-    """Params of ``log.cancel``."""
-
-    topic: str
-    id: str | int
-
-
 class CancelResult(_Result):
     """Result of ``log.cancel``: whether it was there, and so was never written."""
 
@@ -205,14 +130,8 @@ class CancelResult(_Result):
 class BeginResult(_Result):
     """Result of ``log.begin``."""
 
-    transaction: str | int
+    transaction: str
     timeout_ms: Whole
-
-
-class TransactionParams(_Params):
-    """Params of ``log.commit`` and ``log.abort``."""
-
-    transaction: str | int
 
 
 class CommitResult(_Result):
@@ -224,20 +143,11 @@ class CommitResult(_Result):
 # -- dead letters
 
 
-class DeadPlace(_Result):
+class DeadPosition(_Result):
     """A place among the dead letters of a topic."""
 
     partition: PartitionNumber
     offset: Whole
-
-
-class DeadParams(_Params):
-    """Params of ``log.dead``: the source topic, and where to go on."""
-
-    topic: str
-    partition: int | UnsetType = UNSET
-    offset: int | UnsetType = UNSET
-    limit: int = 100
 
 
 class DeadSource(_Result):
@@ -264,28 +174,7 @@ class DeadPage(_Result):
     """Result of ``log.dead``."""
 
     dead: list[DeadEntry]
-    next: DeadPlace | None = None
-
-
-class BuryParams(_Params):
-    """Params of ``log.bury``."""
-
-    group: str
-    member: str
-    generation: int
-    topic: str
-    partition: int
-    offset: int
-    reason: str
-    attempts: int
-
-
-class DeadChoice(_Params):
-    """Params of ``log.redrive`` and ``log.purge``: one dead letter, or all of a topic."""
-
-    topic: str
-    partition: int | UnsetType = UNSET
-    offset: int | UnsetType = UNSET
+    next: DeadPosition | None = None
 
 
 class RedriveResult(_Result):
@@ -316,31 +205,6 @@ class PlaceEntry(_Result):
     partition: PartitionNumber
 
 
-class PlaceParams(_Params):
-    """A partition of a topic in a request."""
-
-    topic: str
-    partition: int
-
-
-class JoinParams(_Params):
-    """Params of ``group.join``."""
-
-    group: str
-    member: str
-    topics: list[str]
-    session_timeout_ms: int
-
-
-class HeartbeatParams(_Params):
-    """Params of ``group.heartbeat``; without ``holding`` it gives nothing back."""
-
-    group: str
-    member: str
-    generation: int
-    holding: list[PlaceParams] | UnsetType = UNSET
-
-
 class PlaceResult(_Result):
     """Result of ``group.join`` and ``group.heartbeat``."""
 
@@ -348,36 +212,6 @@ class PlaceResult(_Result):
     generation: Whole
     assigned: list[PlaceEntry]
     revoked: list[PlaceEntry] = []
-
-
-class LeaveParams(_Params):
-    """Params of ``group.leave``."""
-
-    group: str
-    member: str
-
-
-class PositionParams(_Params):
-    """The offset that a group reads next in a partition."""
-
-    topic: str
-    partition: int
-    offset: int
-
-
-class CommitParams(_Params):
-    """Params of ``group.commit``."""
-
-    group: str
-    member: str
-    generation: int
-    offsets: list[PositionParams]
-
-
-class GroupParams(_Params):
-    """Params of operations on one group."""
-
-    group: str
 
 
 class GroupMemberEntry(_Result):
@@ -411,17 +245,6 @@ class GroupDetails(_Result):
     positions: list[PositionEntry] = []
 
 
-class ResetParams(_Params):
-    """Params of ``group.reset``: ``at`` for all partitions, or an offset in one."""
-
-    group: str
-    topic: str
-    at: str | int | UnsetType = UNSET
-    offset: int | UnsetType = UNSET
-    partition: int | UnsetType = UNSET
-    dry_run: bool = False
-
-
 class ResetEntry(_Result):
     """The offset of a group in a partition, before and after a reset."""
 
@@ -436,44 +259,60 @@ class ResetResult(_Result):
     offsets: list[ResetEntry]
 
 
-class Operation(NamedTuple):
-    """An operation: its params, its result, and what sending it ``again`` means.
+class EncodedRecordsParams(msgspec.Struct, omit_defaults=True, kw_only=True):
+    """Params of ``log.produce`` and ``log.delay``, with records that are JSON already.
+
+    Its fields are those of :class:`~kupool.topics.api.params.ProduceParams` and
+    :class:`~kupool.topics.api.params.DelayParams`.
+    """
+
+    topic: str
+    records: list[msgspec.Raw]
+    partition: int | None = None
+    producer: str | None = None
+    sequence: int | None = None
+    transaction: str | None = None
+    at_ms: int | None = None
+    after_ms: int | None = None
+
+
+class RemoteOperation(NamedTuple):
+    """An operation as a client calls it: the type of its result, and whether to repeat it.
 
     If ``again`` is true, a second one does no harm when the answer of the first was lost.
     """
 
-    params: Any
     result: Any
     again: bool = True
 
 
-#: Every operation that a client uses, by the name of its method.
-OPERATIONS: dict[str, Operation] = {
-    "topic.list": Operation(TopicListParams, TopicPage),
-    "topic.create": Operation(TopicSettingsParams, TopicSet, again=False),
-    "topic.change": Operation(TopicSettingsParams, TopicSet),
-    "topic.delete": Operation(TopicParams, bool, again=False),
-    "topic.describe": Operation(TopicParams, TopicDetails),
-    "log.capabilities": Operation(NoParams, dict[str, Any]),
-    "log.produce": Operation(ProduceParams, ProduceResult, again=False),
-    "log.fetch": Operation(FetchParams, FetchResult),
-    "log.offsets": Operation(OffsetsParams, OffsetsResult),
-    "log.delay": Operation(DelayParams, DelayResult, again=False),
-    "log.delayed": Operation(TopicParams, DelayedResult),
-    "log.cancel": Operation(CancelParams, CancelResult, again=False),
-    "log.begin": Operation(NoParams, BeginResult),
-    "log.commit": Operation(TransactionParams, CommitResult, again=False),
-    "log.abort": Operation(TransactionParams, bool, again=False),
-    "log.dead": Operation(DeadParams, DeadPage),
-    "log.bury": Operation(BuryParams, bool),
-    "log.redrive": Operation(DeadChoice, RedriveResult, again=False),
-    "log.purge": Operation(DeadChoice, PurgeResult, again=False),
-    "group.list": Operation(NoParams, GroupsResult),
-    "group.join": Operation(JoinParams, PlaceResult),
-    "group.heartbeat": Operation(HeartbeatParams, PlaceResult),
-    "group.leave": Operation(LeaveParams, bool, again=False),
-    "group.commit": Operation(CommitParams, bool),
-    "group.describe": Operation(GroupParams, GroupDetails),
-    "group.reset": Operation(ResetParams, ResetResult),
-    "group.delete": Operation(GroupParams, bool, again=False),
+#: The operations, by the names of :data:`kupool.topics.api.table.OPERATIONS`.
+REMOTE_OPERATIONS: dict[str, RemoteOperation] = {
+    "topic.list": RemoteOperation(TopicPage),
+    "topic.create": RemoteOperation(TopicSet, again=False),
+    "topic.change": RemoteOperation(TopicSet),
+    "topic.delete": RemoteOperation(bool, again=False),
+    "topic.describe": RemoteOperation(TopicDetails),
+    "log.capabilities": RemoteOperation(dict[str, Any]),
+    "log.produce": RemoteOperation(ProduceResult, again=False),
+    "log.fetch": RemoteOperation(FetchResult),
+    "log.offsets": RemoteOperation(OffsetsResult),
+    "log.delay": RemoteOperation(DelayResult, again=False),
+    "log.delayed": RemoteOperation(DelayedResult),
+    "log.cancel": RemoteOperation(CancelResult, again=False),
+    "log.begin": RemoteOperation(BeginResult),
+    "log.commit": RemoteOperation(CommitResult, again=False),
+    "log.abort": RemoteOperation(bool, again=False),
+    "log.dead": RemoteOperation(DeadPage),
+    "log.bury": RemoteOperation(bool),
+    "log.redrive": RemoteOperation(RedriveResult, again=False),
+    "log.purge": RemoteOperation(PurgeResult, again=False),
+    "group.list": RemoteOperation(GroupsResult),
+    "group.join": RemoteOperation(PlaceResult),
+    "group.heartbeat": RemoteOperation(PlaceResult),
+    "group.leave": RemoteOperation(bool, again=False),
+    "group.commit": RemoteOperation(bool),
+    "group.describe": RemoteOperation(GroupDetails),
+    "group.reset": RemoteOperation(ResetResult),
+    "group.delete": RemoteOperation(bool, again=False),
 }

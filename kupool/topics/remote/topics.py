@@ -20,6 +20,13 @@ from typing import Any, NamedTuple
 import msgspec
 from twisted.internet.defer import Deferred
 
+from kupool.topics.api.params import (
+    LONGEST_WAIT,
+    FetchParams,
+    NoParams,
+    OffsetsParams,
+    TopicParams,
+)
 from kupool.topics.errors import TopicError, UnknownPartition
 from kupool.topics.partition import Partition
 from kupool.topics.records import NewRecord, Record, Stamp
@@ -27,15 +34,11 @@ from kupool.topics.remote.bodies import decode_records, encode_record
 from kupool.topics.remote.failures import BadAnswer
 from kupool.topics.remote.link import Login, RemoteSettings, ServerAddress, TopicNodes
 from kupool.topics.remote.operations import (
-    FetchParams,
+    EncodedRecordsParams,
     FetchResult,
-    NoParams,
-    OffsetsParams,
     OffsetsResult,
-    ProduceParams,
     ProduceResult,
     TopicDetails,
-    TopicParams,
 )
 from kupool.topics.service import Fetched, Written
 from kupool.topics.settings import TopicSettings
@@ -74,6 +77,7 @@ class RemoteTopics:
         self.nodes = TopicNodes(reactor, addresses, login or Login(), self.settings, random=random)
         self._facts: dict[str, tuple[TopicFacts, float]] = {}
         self._capabilities: Mapping[str, Any] | None = None
+        self._fetches = 0
 
     @property
     def connected(self) -> bool:
@@ -160,7 +164,7 @@ class RemoteTopics:
         timeout: float | None = None,
     ) -> list[Written]:
         """Write records that :func:`~kupool.topics.remote.bodies.encode_record` has encoded."""
-        params = ProduceParams(topic, records, partition)
+        params = EncodedRecordsParams(topic=topic, records=records, partition=partition)
         if stamp is not None:
             params.producer, params.sequence = stamp
         try:
@@ -185,8 +189,14 @@ class RemoteTopics:
     async def _fetch(
         self, partition: Partition, offset: int, max_bytes: int, wait: float
     ) -> Fetched:
+        self._fetches += 1
+        share = max(1, self.settings.fetch_bytes // self._fetches)
         params = FetchParams(
-            partition.topic, partition.number, max_bytes, offset, wait_ms=int(wait * 1000)
+            partition.topic,
+            partition.number,
+            offset,
+            max_bytes=min(max_bytes, share),
+            wait_ms=min(int(wait * 1000), LONGEST_WAIT),
         )
         try:
             result: FetchResult = await self.nodes.ask(
@@ -195,6 +205,8 @@ class RemoteTopics:
         except TopicError:
             self.forget(partition.topic)
             raise
+        finally:
+            self._fetches -= 1
         try:
             return Fetched(_records(result, offset), result.next)
         except ValueError as error:

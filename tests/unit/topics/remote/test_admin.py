@@ -90,35 +90,16 @@ class TopicTests(AdminCase):
 
 
 class DelayTests(AdminCase):
-    def test_what_is_asked(self) -> None:
+    def test_a_life(self) -> None:
         """Q-52: delay, query and cancel."""
-        answers: dict[str, Any] = {
-            "log.delay": {"ids": [7]},
-            "log.delayed": {"batches": [{"id": 7, "due": 90, "partition": 1, "records": 2}]},
-            "log.cancel": {"cancelled": True},
-        }
-        for method, answer in answers.items():
-            self.server.router.add(
-                method,
-                lambda connection, request, answer=answer, method=method: (
-                    self.server.asked.append((method, request.params)) or answer  # type: ignore[func-returns-value]
-                ),
-                dict[str, Any],
-            )
-        records = [NewRecord(b"x")]
-        self.assertEqual(self.result(self.admin.delay("t", records, after=1.5)), [7])
-        (batch,) = self.result(self.admin.delayed("t"))
-        self.assertEqual((batch.id, batch.due, batch.partition, batch.records), (7, 90, 1, 2))
-        self.assertIs(self.result(self.admin.cancel("t", 7)), True)
-        delay = {"topic": "t", "records": [{"value": "x"}], "after_ms": 1500}
-        self.assertEqual(
-            self.server.asked,
-            [
-                ("log.delay", delay),
-                ("log.delayed", {"topic": "t"}),
-                ("log.cancel", {"topic": "t", "id": 7}),
-            ],
-        )
+        records = [NewRecord(b"x"), NewRecord(b"y")]
+        (one,) = self.result(self.admin.delay("t", records, after=1.5, partition=1))
+        (two,) = self.result(self.admin.delay("t", records, after=9.0, partition=0))
+        first, second = self.result(self.admin.delayed("t"))
+        self.assertEqual((first.id, first.due, first.partition, first.records), (one, 1500, 1, 2))
+        self.assertEqual(second.id, two)
+        self.assertIs(self.result(self.admin.cancel("t", one)), True)
+        self.assertIs(self.result(self.admin.cancel("t", one)), False)
 
 
 class DeadLetterTests(AdminCase):
@@ -201,6 +182,8 @@ class GroupTests(AdminCase):
         with self.assertRaises(GroupInUse):
             self.result(self.admin.reset("g", "t"))
         self.result(member.leave("g", "m"))
+        one = self.result(self.admin.reset("g", "t", offset=2, partition=0, dry_run=True))
+        self.assertEqual(one, {P0: 2})
         latest = self.result(self.admin.reset("g", "t", at="latest", dry_run=True))
         self.assertEqual(latest, {P0: 3, P1: 0})
         self.assertEqual(self.result(member.committed("g")), {P0: 1})

@@ -17,6 +17,13 @@ from kupool.errors import (
     WRONG_NODE,
     ErrorText,
 )
+from kupool.topics.api.params import (
+    FetchParams,
+    GroupParams,
+    HeartbeatParams,
+    ProduceParams,
+    TopicParams,
+)
 from kupool.topics.errors import (
     GroupInUse,
     IllegalGeneration,
@@ -37,15 +44,8 @@ from kupool.topics.remote.failures import (
     refusal,
     write_state,
 )
-from kupool.topics.remote.operations import (
-    FetchParams,
-    GroupParams,
-    HeartbeatParams,
-    ProduceParams,
-    TopicParams,
-)
 
-FETCH = FetchParams("t", 1, 100, 5)
+FETCH = FetchParams("t", 1, 5)
 BEAT = HeartbeatParams("g", "m", 4)
 
 
@@ -69,7 +69,7 @@ class RefusalTests(SynchronousTestCase):
         self.assertIsInstance(found, UnknownTopic)
         found = self.made(ALREADY_EXISTS, "group.delete", GroupParams("g"), "it has members")
         self.assertIsInstance(found, GroupInUse)
-        stamped = ProduceParams("t", [], producer="p", sequence=3)
+        stamped = ProduceParams(topic="t", producer="p", sequence=3)
         found = self.made(ALREADY_EXISTS, "log.produce", stamped, "the oldest is 9: go on")
         self.assertIsInstance(found, SequenceTooOld)
         self.assertIsInstance(self.made(UNAVAILABLE, "log.fetch", FETCH), TopicsUnavailable)

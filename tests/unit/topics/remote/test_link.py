@@ -6,14 +6,21 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from kupool.errors import RESTARTING, UNAVAILABLE, WRONG_NODE, RequestError
+from kupool.errors import RESTARTING, TOO_MANY_REQUESTS, UNAVAILABLE, WRONG_NODE, RequestError
 from kupool.topics.membership import GroupSubscription
 from kupool.topics.partition import Partition
 from kupool.topics.records import NewRecord
-from kupool.topics.remote.failures import AnswerLost, ClientRefused, NotSent, WrongNode
+from kupool.topics.remote.failures import (
+    AnswerLost,
+    ClientRefused,
+    NotSent,
+    RefusedByServer,
+    WrongNode,
+)
 from kupool.topics.remote.groups import RemoteGroupClient
 from kupool.topics.remote.link import Login
 from kupool.topics.remote.topics import RemoteTopics
+from kupool.topics.service import Written
 from kupool.topics.settings import TopicSettings
 from tests.fakes.remote_topics import RemoteCase
 from tests.fakes.topic_server import TopicServer
@@ -124,6 +131,19 @@ class ConnectionTests(RemoteCase):
         for each in waiting:
             each.addErrback(lambda failure: None)
 
+    def test_a_session_that_is_too_fast(self) -> None:
+        """Q-60: what the server's limit of requests refuses is asked again, whatever it is."""
+        topics = self.topics()
+        rows = [TOO_MANY_REQUESTS] * 3
+        self.server.answers["log.produce"] = lambda params: (
+            rows.pop() if rows else self.server.produce(params)
+        )
+        written = self.result(topics.produce("t", [NewRecord(b"x")], partition=0), 5.0)
+        self.assertEqual(written, [Written(0, 0)])
+        self.server.answers["log.produce"] = lambda params: TOO_MANY_REQUESTS
+        with self.assertRaisesRegex(RefusedByServer, "too many requests"):
+            self.result(topics.produce("t", [NewRecord(b"x")]), 11.0)
+
     def test_what_the_server_would_not_take(self) -> None:
         """Q-62: a message over its limit would end the connection for good."""
         topics = self.topics(max_request=10_000)
@@ -177,7 +197,7 @@ class NodesTests(RemoteCase):
     def setUp(self) -> None:
         super().setUp()
         self.other = TopicServer(self.network)
-        self.addCleanup(lambda: self.other.groups.close())
+        self.addCleanup(lambda: self.other.close())
         self.network.run(self.other.topics.create("t", TopicSettings(partitions=2)))
         self.network.run(self.other.listen("127.0.0.1:8001"))
         for method in ("group.join", "group.heartbeat", "group.leave", "group.describe"):

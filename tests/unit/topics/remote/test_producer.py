@@ -146,7 +146,7 @@ class RetryTests(ProducerCase):
         def lost(params: Any) -> Any:
             nonlocal times
             times += 1
-            done = Deferred.fromCoroutine(self.server.produce(params))
+            done = self.server.produce(params)
             return Deferred() if times == 1 else done
 
         self.server.answers["log.produce"] = lost
@@ -175,7 +175,7 @@ class RetryTests(ProducerCase):
         """What passes by itself is sent again, each time after twice the time."""
         producer = self.producer(retry_first=1.0, retry_most=4.0)
         self.result(producer.produce("t", records(b"0"), partition=0), 1.0)
-        rows = [UNAVAILABLE, TOO_MANY_REQUESTS, INTERNAL_ERROR, UNAVAILABLE]
+        rows = [UNAVAILABLE, TOO_MANY_REQUESTS.about("x"), INTERNAL_ERROR, UNAVAILABLE]
         times: list[float] = []
 
         def refuse(params: Any) -> Any:

@@ -80,6 +80,19 @@ class ReadAndWriteTests(RemoteCase):
         self.assertEqual(len(self.server.server.manager), 1)
         self.assertEqual(topics.nodes.connections, 1)
 
+    def test_many_fetches_at_once(self) -> None:
+        """Q-62: together they ask for less than a session may have, and the last for something."""
+        self.result(self.server.topics.create("many", TopicSettings(partitions=900)))
+        topics = self.topics()
+        waiting = [topics.fetch(Partition("many", number), 0, wait=5.0) for number in range(900)]
+        self.network.settle()
+        for each in waiting:
+            self.assertNoResult(each)
+        sizes = [params.get("max_bytes", 1 << 20) for _, params in self.server.asked]
+        self.assertLess(sum(sizes), 64 << 20)
+        self.assertGreater(min(sizes), 4096)
+        self.assertEqual(len(self.result(gatherResults(waiting), 6.0)), 900)
+
     def test_places_by_time(self) -> None:
         """Q-17, Q-40."""
         topics = self.topics()
