@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 
 from kupool.errors import UNAUTHORIZED
 from kupool.net.manager import ServerSettings
@@ -42,7 +42,7 @@ class TopicServer:
 
     def __init__(self, reactor: Any, topics: Topics | None = None) -> None:
         self.reactor = reactor
-        self.topics = topics or topics_in_memory(reactor)
+        self.topics = topics or topics_in_memory(reactor, run_in_thread=maybeDeferred)
         self.letters = DeadLetters(self.topics)
         self.answers: dict[str, Callable[[Params], Any]] = {}
         self.asked: list[tuple[str, Any]] = []

@@ -19,6 +19,7 @@ from kupool.net.dialling.answers import Key
 from kupool.net.dialling.dialler import ClientState, Dialler, Ended, Place, User
 from kupool.net.dialling.failures import (
     ClientClosed,
+    ConnectionEnded,
     HookFailed,
     NotConnected,
     NotWanted,
@@ -52,7 +53,8 @@ class Client:
 
     - ``on_connected`` gets each connection. The client counts as connected when the hook is
       done; if the hook fails, so does the attempt. After a
-      :class:`~kupool.net.dialling.failures.NotWanted` there is no other attempt.
+      :class:`~kupool.net.dialling.failures.NotWanted` there is no other attempt. A
+      :class:`~kupool.net.dialling.failures.ConnectionEnded` counts as a lost connection.
     - ``on_disconnected`` gets the reason why a connection ended.
     - ``on_gone`` gets the :class:`~kupool.net.dialling.failures.NotWanted` after which the
       client does not reconnect by itself.
@@ -162,8 +164,8 @@ class Client:
         return started.addErrback(self._not_greeted)
 
     def _not_greeted(self, failure: Failure) -> Failure:
-        if failure.check(NotWanted):
-            return failure  # it is told when the client has given up
+        if failure.check(NotWanted, ConnectionEnded):
+            return failure  # no fault of the hook
         if self._dialler.connection is not None:
             self._log.failure("The hook on_connected failed", failure)
             error = failure.value

@@ -228,9 +228,6 @@ class TopicLink:
                 raise ClientRefused(str(error)) from None
             except (ClientClosed, Unreachable) as error:
                 raise NotSent(str(error)) from None
-            except (ClientFailure, RequestError) as error:  # of the greeting: it is tried again
-                self._why = str(error)
-                continue
             if connection.state is OPEN:
                 return
             await deferLater(self._clock, min(_CLOSING, left))  # it is about to be lost
@@ -244,7 +241,9 @@ class TopicLink:
         except RequestError as error:
             if error.error.code in _FOR_GOOD:
                 raise NotWanted(self.server, error.error.text, error.error.code) from None
-            raise
+            raise ConnectionEnded(f"authorize: {error}") from None  # it passes
+        except RequestTimeout as error:
+            raise ConnectionEnded(f"authorize: {error}") from None
 
     def _lost(self, why: str) -> None:
         self._why = why

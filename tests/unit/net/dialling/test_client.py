@@ -703,6 +703,24 @@ class HookTests(ClientCase):
         self.assertEqual((client.state, fails), (ClientState.CONNECTED, []))
         self.assertEqual(len(self.flushLoggedErrors(RequestError)), 2)
 
+    def test_a_hook_that_gives_a_connection_up(self) -> None:
+        """It counts as lost, is no fault in a log, and those who wait get the next one."""
+        self.serve()
+        client = self.client(attempts=0, backoff_first=1.0)
+        fails = [True, False]
+
+        def begin(connection: Connection) -> None:
+            if fails.pop(0):
+                raise ConnectionEnded("not now")
+
+        client.on_connected = begin
+        connecting = client.connect()
+        self.network.settle()
+        self.assertNoResult(connecting)
+        self.network.advance(2.0)
+        self.assertIs(self.successResultOf(connecting), client.connection)
+        self.assertEqual(self.said, ["not now"])
+
     def test_a_hook_that_is_not_wanted(self) -> None:
         """Issue 16: a login that is refused for good ends the client, and is no fault in a log."""
         self.serve()

@@ -6,7 +6,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from kupool.errors import RESTARTING, TOO_MANY_REQUESTS, UNAVAILABLE, WRONG_NODE, RequestError
+from kupool.errors import RESTARTING, TOO_MANY_REQUESTS, UNAVAILABLE, WRONG_NODE
 from kupool.topics.membership import GroupSubscription
 from kupool.topics.partition import Partition
 from kupool.topics.records import NewRecord
@@ -188,7 +188,16 @@ class LoginTests(RemoteCase):
         )
         self.assertEqual(self.result(topics.offsets("t"), 5.0), [0, 0])
         self.assertEqual(answers, [])
-        self.assertEqual(len(self.flushLoggedErrors(RequestError)), 2)
+
+    def test_no_answer_to_a_login(self) -> None:
+        """The caller is told why there is no connection."""
+        self.server.router.use(
+            lambda proceed: lambda connection, request: Deferred(),
+            only=lambda method: method == "authorize",
+        )
+        topics = self.topics(login=Login("alice", "secret"), connect_timeout=2.0)
+        with self.assertRaisesRegex(NotSent, "authorize: no answer within 2 s"):
+            self.result(topics.offsets("t"), 11.0)
 
 
 class NodesTests(RemoteCase):
