@@ -286,7 +286,7 @@ class GroupConsumer:
             place = await self._client.heartbeat(
                 self._group, self._member_id, MemberBeat(self._generation, holding)
             )
-        except UnknownMember:
+        except (UnknownMember, IllegalGeneration):  # a generation that never was
             for partition in list(self._readings):
                 self._stop_reading(partition)
                 del self._readings[partition]
