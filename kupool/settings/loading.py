@@ -26,8 +26,8 @@ ENV_PREFIX = "KUP_"
 #: Settings of the stream in RabbitMQ, which it gets when it is created.
 STREAM_BOUNDS = frozenset(("log_retention", "log_max_size"))
 
-#: Environment variables of ``kupool work`` and ``kupool bench`` that are no settings.
-CLIENT_VARIABLES = ("KUP_USERNAME", "KUP_PASSWORD")
+#: Environment variables of commands that are clients of a daemon; they are no settings.
+CLIENT_VARIABLES = ("KUP_USERNAME", "KUP_PASSWORD", "KUP_TOKEN", "KUP_URL")
 
 #: Settings that older releases had, and what to do now.
 GONE = {
