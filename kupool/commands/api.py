@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
 import msgspec
+from twisted.internet import error as errors
 from twisted.internet.defer import CancelledError
-from twisted.internet.error import ConnectionRefusedError as Refused
+
 from twisted.python.failure import Failure
 from twisted.web.client import Agent, FileBodyProducer, HTTPConnectionPool, readBody
 from twisted.web.http_headers import Headers
@@ -155,7 +156,7 @@ def _is_cancelled(error: Exception) -> bool:
 def _reason(error: Exception) -> str:
     """Return in one line why there is no answer, and what to do where that is known."""
     cause = _cause(error)
-    if isinstance(cause, Refused):
+    if isinstance(cause, errors.ConnectionRefusedError):
         return "connection refused: is the daemon running? --url says where its HTTP API is"
     return " ".join((str(cause) or type(cause).__name__).split())
 
