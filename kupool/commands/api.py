@@ -11,7 +11,6 @@ from urllib.parse import urlencode
 import msgspec
 from twisted.internet import error as errors
 from twisted.internet.defer import CancelledError
-
 from twisted.python.failure import Failure
 from twisted.web.client import Agent, FileBodyProducer, HTTPConnectionPool, readBody
 from twisted.web.http_headers import Headers

@@ -19,6 +19,7 @@ from kupool.commands.api import ApiClient, ApiTarget
 from kupool.commands.console import complain, say
 from kupool.commands.running import Ending, run
 from kupool.daemon.files import SECRET_FILE
+from kupool.printable import printable_json
 from kupool.settings import Settings, refuse_misspelt
 from kupool.settings_file import read_secret
 from kupool.timing.waiting import and_then
@@ -155,7 +156,7 @@ def _this_machine(host: str) -> bool:
 
 def say_json(value: object) -> None:
     """Print a value as JSON in one line."""
-    say(json.dumps(value, ensure_ascii=False))
+    say(printable_json(json.dumps(value, ensure_ascii=False)))
 
 
 __all__ = [

@@ -44,7 +44,7 @@ class Retrying:
 
     async def call(self, ask: Callable[[], Awaitable[T]]) -> T:
         """Return what ``ask`` returns; raises its last error."""
-        backoff = Backoff(FIRST_WAIT, LONGEST_WAIT, steady=inf)
+        backoff = Backoff(FIRST_WAIT, LONGEST_WAIT, steady=LONGEST_WAIT)
         until = self._reactor.seconds() + self._patience
         while True:
             try:
