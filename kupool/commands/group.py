@@ -40,7 +40,7 @@ def add_parser(subparsers: Any) -> None:
         help=f"{PLACES}; an offset needs --partition",
     )
     reset.add_argument(
-        "--partition", type=int, metavar="N", help="only this partition, with an offset"
+        "--partition", type=int, metavar="N", help="only this one [all]"
     )
     reset.add_argument("--dry-run", action="store_true", help="only show what would change")
     delete = add_api_parser(actions, "delete", "forget the offsets of a group", _delete)
@@ -151,8 +151,8 @@ async def _reset(arguments: argparse.Namespace, api: ApiClient) -> int:
         **arguments.to,
         "dry_run": arguments.dry_run,
     }
-    if ("offset" in arguments.to) != (arguments.partition is not None):
-        raise ValueError("--to with an offset and --partition go together")
+    if "offset" in arguments.to and arguments.partition is None:
+        raise ValueError("--to with an offset needs --partition")
     if arguments.partition is not None:
         params["partition"] = arguments.partition
     found = await api.change("group.reset", params)
