@@ -1,9 +1,9 @@
 """Print the records of a topic as a member of a consumer group, with nothing but HTTP.
 
-``python examples/http_consumer.py TOPIC GROUP``; Ctrl-C ends it. KUP_TOKEN is a token, or the secret
-of the daemon's machine; KUP_URL says where the HTTP API is. Started several times, the members share
-the partitions. A record is committed after it was printed: none is missed when a member or the
-daemon restarts, and one may be printed twice. docs/log.md describes the operations.
+``python examples/http_consumer.py TOPIC GROUP``; Ctrl-C ends it. KUP_TOKEN is a token, or the
+secret of the daemon's machine; KUP_URL says where the HTTP API is. Started several times, the
+members share the partitions. A record is committed after it was printed: none is missed when a
+member or the daemon restarts, and one may be printed twice. docs/log.md describes the operations.
 """
 
 import base64
