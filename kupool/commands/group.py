@@ -39,9 +39,7 @@ def add_parser(subparsers: Any) -> None:
         metavar="PLACE",
         help=f"{PLACES}; an offset needs --partition",
     )
-    reset.add_argument(
-        "--partition", type=int, metavar="N", help="only this one [all]"
-    )
+    reset.add_argument("--partition", type=int, metavar="N", help="only this one [all]")
     reset.add_argument("--dry-run", action="store_true", help="only show what would change")
     delete = add_api_parser(actions, "delete", "forget the offsets of a group", _delete)
     delete.add_argument("group")

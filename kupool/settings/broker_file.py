@@ -19,7 +19,7 @@ SAME = {
     "client_addr": "addr",
     "max_topic_partitions": "topics_max_partitions",
     "retention_time": "topics_retention_time",
-    "max_storage_size": "topics_retention_size",
+    "max_storage_size": "topics_retention_bytes",
     "flush_interval": "topics_flush_interval",
     "cleanup_interval": "topics_cleanup_interval",
     "max_message_size": "topics_max_record",

@@ -932,11 +932,11 @@ class NewTopicSettings:
         "age up to which records are kept; 0: no limit; a new topic's default",
         name="topics_retention_time",
     )
-    retention_size: int = _setting(
+    retention_bytes: int = _setting(
         SIZE,
         "0",
         "size up to which records of one partition are kept; 0: no limit; a new topic's default",
-        name="topics_retention_size",
+        name="topics_retention_bytes",
     )
     max_record: int = _setting(
         SIZE,

@@ -22,6 +22,7 @@ from kupool.topics.compression import PLAIN
 from kupool.topics.errors import (
     BatchTooLarge,
     CorruptBatch,
+    InvalidTopic,
     RecordTooLarge,
     TooManyTopics,
     TopicError,
@@ -33,7 +34,7 @@ from kupool.topics.interfaces import Append, Content, PartitionExtent, StoredBat
 from kupool.topics.partition import Partition
 from kupool.topics.partitioners import Partitioner
 from kupool.topics.records import NewRecord, Record, Stamp, content_hash, sizes_of
-from kupool.topics.settings import TopicSettings, check_name
+from kupool.topics.settings import MOST_PARTITIONS, TopicSettings, check_name
 
 #: Bytes from which a batch is encoded and decoded in a thread, if that compresses it.
 IN_THREAD = 16 * 1024
@@ -44,12 +45,13 @@ RunInThread = Callable[[Callable[[], Any]], Deferred[Any]]
 
 @dataclass(frozen=True)
 class TopicLimits:
-    """The most topics, and the most records and bytes of one batch.
+    """The most topics, partitions of one topic, and records and bytes of one batch.
 
     More records that are written together become several batches.
     """
 
     topics: int = 1000
+    partitions: int = MOST_PARTITIONS
     batch_records: int = 10_000
     batch_bytes: int = 1024 * 1024
 
@@ -141,6 +143,7 @@ class Topics:
     async def _create(self, name: str, settings: TopicSettings) -> None:
         check_name(name)
         settings.check()
+        self._check_partitions(settings)
         known = self.engine.topics()
         if name not in known and len(known) + self._coming >= self._limits.topics:
             raise TooManyTopics(self._limits.topics)
@@ -160,8 +163,16 @@ class Topics:
 
     async def _change(self, name: str, settings: TopicSettings) -> None:
         settings.check()
+        before = self._settings(name)
+        if settings.partitions != before.partitions:
+            self._check_partitions(settings)
         await self.engine.change(name, settings)
         self._partitioners.pop(name, None)
+
+    def _check_partitions(self, settings: TopicSettings) -> None:
+        most = self._limits.partitions
+        if settings.partitions > most:
+            raise InvalidTopic(f"partitions: expected {most} at most, not {settings.partitions}")
 
     def delete(self, name: str) -> Deferred[None]:
         """Delete a topic with all its records; those who wait for some fail.

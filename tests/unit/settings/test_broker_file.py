@@ -51,7 +51,7 @@ class BrokerFileTests(SynchronousTestCase):
         self.assertEqual(new.max_partitions, 1000)
         self.assertEqual(new.flush_interval, 5)
         self.assertEqual(new.retention_time, 168 * 3600)
-        self.assertEqual(new.retention_size, 1073741824000)
+        self.assertEqual(new.retention_bytes, 1073741824000)
         self.assertEqual((new.compression, new.compression_threshold), ("gzip", 1024))
         self.assertEqual((new.dedup_window, new.dedup_time), (50_000, 12 * 3600))
         about = [remark.partition(" ")[0] for remark in loaded.remarks]
