@@ -656,6 +656,7 @@ class SqliteTopicsTests(TopicsContract, TestCase):
 
     async def test_how_late_they_are_on_the_disk(self) -> None:
         """Q-10: ``flush_interval`` is a setting."""
+        self.make_engine()
         engine = SqliteTopics(self.database, self.clock, self.wall, flush_interval=2.0)
         self.opened.append(engine)
         await engine.open()
