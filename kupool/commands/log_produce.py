@@ -22,7 +22,7 @@ from kupool.commands.api_flags import add_api_parser, say_json
 from kupool.commands.comparing import counted
 from kupool.commands.console import say
 from kupool.commands.copying import CopyBar
-from kupool.commands.retrying import Retrying, passes
+from kupool.commands.retrying import Retrying
 from kupool.commands.target import positive
 
 #: The most bytes of the records in one request, unless one alone is larger.
@@ -167,8 +167,7 @@ async def produce(arguments: argparse.Namespace, api: ApiClient) -> int:
     if arguments.values and arguments.file is not None:
         raise ValueError("give values or --file, not both")
     line_records = LineRecords(arguments)
-    capabilities = await api.read("log.capabilities", {})
-    writer = _Writer(arguments, api, idempotent=capabilities.get("idempotent", True))
+    writer = _Writer(arguments, api)
     advance: Callable[[int], object] = _no_bar
     with ExitStack() as stack:
         if arguments.values:
@@ -219,22 +218,19 @@ def _bar(descriptor: int, stack: ExitStack) -> Callable[[int], object]:
 class _Writer:
     """Writes records in batches, and counts them."""
 
-    def __init__(self, arguments: argparse.Namespace, api: ApiClient, *, idempotent: bool) -> None:
+    def __init__(self, arguments: argparse.Namespace, api: ApiClient) -> None:
         self._topic: str = arguments.topic
         self._partition: int | None = arguments.partition
         self._batch: int = arguments.batch
         self._json: bool = arguments.json
         self._api = api
         # With a sequence number a repeated request writes nothing twice.
-        self._producer = f"kupool-{secrets.token_hex(8)}" if idempotent else ""
+        self._producer = f"kupool-{secrets.token_hex(8)}"
         self._sequence = 0
-        self._retrying = Retrying(api.reactor, patience=PATIENCE, again=self._again)
+        self._retrying = Retrying(api.reactor, patience=PATIENCE)
         self._count = 0
         #: By partition: how many records, and the lowest and highest offset.
         self._places: dict[int, list[int]] = {}
-
-    def _again(self, error: ApiAway | ApiRefused) -> bool:
-        return passes(error) and bool(self._producer or isinstance(error, ApiRefused))
 
     async def write(self, records: Sequence[Mapping[str, object]]) -> None:
         """Write records; raises :class:`ProduceFailed`."""
@@ -242,9 +238,8 @@ class _Writer:
             params: dict[str, object] = {"topic": self._topic, "records": batch}
             if self._partition is not None:
                 params["partition"] = self._partition
-            if self._producer:
-                params["producer"], params["sequence"] = self._producer, self._sequence
-                self._sequence += 1
+            params["producer"], params["sequence"] = self._producer, self._sequence
+            self._sequence += 1
 
             async def ask(params: Mapping[str, object] = params) -> Any:
                 return await self._api.change("log.produce", params)

@@ -25,9 +25,6 @@ POLLS = 16
 LONG_POLL = 25_000
 SHORT_POLL = 500
 
-#: The offsets between two batches of an engine whose offsets have gaps.
-_POSITION = 65_536
-
 #: The status of an answer about an offset that was dropped.
 _OUT_OF_RANGE = 416
 
@@ -54,7 +51,8 @@ async def _tail(arguments: argparse.Namespace, api: ApiClient) -> int:
     latest = await api.read("log.offsets", {"topic": arguments.topic, "at": "latest"})
     oldest = await api.read("log.offsets", {"topic": arguments.topic, "at": "earliest"})
     capabilities = await api.read("log.capabilities", {})
-    back = max(0, arguments.last) * (1 if capabilities["dense"] else _POSITION)
+    # An offset has a place for each record that a batch may have.
+    back = max(0, arguments.last) * int(capabilities.get("stride", 1))
     readers, last = [], []
     for number in numbers:
         if number >= len(latest["offsets"]):

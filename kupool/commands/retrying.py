@@ -19,27 +19,12 @@ FIRST_WAIT = 0.5
 LONGEST_WAIT = 10.0
 
 
-def passes(error: ApiAway | ApiRefused) -> bool:
-    """Return whether the same request may succeed later."""
-    return isinstance(error, ApiAway) or error.later
-
-
 class Retrying:
-    """Repeats requests, each for ``patience`` seconds; says so once, on standard error.
+    """Repeats requests, each for ``patience`` seconds; says so once, on standard error."""
 
-    ``again`` says for an error whether the request may be repeated.
-    """
-
-    def __init__(
-        self,
-        reactor: Any,
-        *,
-        patience: float = inf,
-        again: Callable[[ApiAway | ApiRefused], bool] = passes,
-    ) -> None:
+    def __init__(self, reactor: Any, *, patience: float = inf) -> None:
         self._reactor = reactor
         self._patience = patience
-        self._again = again
         self._told = False
 
     async def call(self, ask: Callable[[], Awaitable[T]]) -> T:
@@ -50,7 +35,7 @@ class Retrying:
             try:
                 found = await ask()
             except (ApiAway, ApiRefused) as error:
-                if not self._again(error) or self._reactor.seconds() >= until:
+                if not _passes(error) or self._reactor.seconds() >= until:
                     raise
                 if not self._told:
                     self._told = True
@@ -64,4 +49,8 @@ class Retrying:
             await deferLater(self._reactor, wait or 0.0)
 
 
-__all__ = ["Retrying", "passes"]
+def _passes(error: ApiAway | ApiRefused) -> bool:
+    return isinstance(error, ApiAway) or error.later
+
+
+__all__ = ["Retrying"]

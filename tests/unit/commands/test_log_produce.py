@@ -10,8 +10,6 @@ from kupool.commands.log_produce import PATIENCE, ProduceFailed
 from tests.fakes.command_case import CommandCase
 from tests.fakes.topics_api import FakeApi
 
-ENGINE = {"engine": "sqlite", "dense": True}
-
 
 def wrote(params: Any) -> dict[str, object]:
     """Answer ``log.produce``: all records are in partition 2."""
@@ -20,7 +18,7 @@ def wrote(params: Any) -> dict[str, object]:
 
 class ProduceTests(CommandCase):
     def produce(self, *words: str, **answers: object) -> tuple[FakeApi, str]:
-        api = FakeApi(**{"log_capabilities": ENGINE, "log_produce": wrote, **answers})
+        api = FakeApi(**{"log_produce": wrote, **answers})
         return api, self.run_command(api, "log", "produce", *words)
 
     def failed(self, api: FakeApi, *words: str) -> str:
@@ -57,7 +55,7 @@ class ProduceTests(CommandCase):
         """Q-83: a line without one ends the command, after the lines before it."""
         api, _ = self.produce("t", "k:v:w", "--key-separator", ":")
         self.assertEqual(api.asked_of("log.produce")[0]["records"], [{"value": "v:w", "key": "k"}])
-        api = FakeApi(log_capabilities=ENGINE, log_produce=wrote)
+        api = FakeApi(log_produce=wrote)
         text = self.failed(api, "t", "k:v", "w", "--key-separator", ":")
         self.assertEqual(
             text, "line 2 has no key: the separator is missing; 1 record before are written"
@@ -77,7 +75,7 @@ class ProduceTests(CommandCase):
     def test_a_repeated_request_writes_once(self) -> None:
         """Q-83, Q-24: it has the sequence number of the first; the next batch has another."""
         answers = [ApiAway("no answer"), ApiRefused(503, "away"), wrote, wrote]
-        api = FakeApi(log_capabilities=ENGINE, log_produce=answers)
+        api = FakeApi(log_produce=answers)
         running = api.run("log", "produce", "t", "a", "b", "--batch", "1")
         self.assertNoResult(running)
         api.reactor.pump([1.0] * 12)
@@ -91,7 +89,6 @@ class ProduceTests(CommandCase):
     def test_what_is_not_known(self) -> None:
         """Q-56: the error says what is written, and what may be."""
         api = FakeApi(
-            log_capabilities=ENGINE,
             log_produce=[wrote, *[ApiAway("no answer") for _ in range(100)]],
         )
         text = self.failed(api, "t", "a", "b", "--batch", "1")
@@ -100,20 +97,9 @@ class ProduceTests(CommandCase):
             "no answer; whether the next 1 record are is unknown; 1 record before are written",
         )
 
-    def test_without_sequence_numbers(self) -> None:
-        """Q-56: what may have been written is not sent again."""
-        api = FakeApi(
-            log_capabilities={"dense": False, "idempotent": False},
-            log_produce=[ApiRefused(429, "slower"), ApiAway("no answer")],
-        )
-        self.assertIn("is unknown", self.failed(api, "t", "a"))
-        asked = api.asked_of("log.produce")
-        self.assertEqual(len(asked), 2)
-        self.assertNotIn("producer", asked[0])
-
     def test_an_error_that_stays(self) -> None:
         """Q-83"""
-        api = FakeApi(log_capabilities=ENGINE, log_produce=ApiRefused(413, "too large"))
+        api = FakeApi(log_produce=ApiRefused(413, "too large"))
         self.assertEqual(self.failed(api, "t", "a"), "too large")
         self.assertEqual(len(api.asked_of("log.produce")), 1)
 
@@ -123,6 +109,6 @@ class ProduceTests(CommandCase):
             api = FakeApi()
             self.failureResultOf(api.run("log", "produce", "t", *words), ValueError)
             self.assertEqual(api.asked, [])
-        api = FakeApi(log_capabilities=ENGINE)
+        api = FakeApi()
         missing = api.run("log", "produce", "t", "--file", "/nowhere/f")
         self.assertIn("/nowhere/f: No such file", self.failureResultOf(missing).getErrorMessage())

@@ -45,7 +45,7 @@ class TailTests(CommandCase):
     def test_offsets_with_gaps(self) -> None:
         """Q-83, Q-38: enough batches are read to have the last records."""
         api = self.api(partition([record(5 * 65536, "x")]), high=(6 * 65536,))
-        api.answers["log.capabilities"] = {"engine": "rabbit", "dense": False}
+        api.answers["log.capabilities"] = {"engine": "rabbit", "stride": 65536}
         self.run_command(api, "log", "tail", "t", "-n", "2")
         self.assertEqual(api.asked_of("log.fetch")[0]["offset"], 4 * 65536)
 
