@@ -31,6 +31,7 @@ def add_parser(subparsers: Any) -> None:
     delay = add_api_parser(actions, "delay", "write records at a later time", _delay)
     delay.add_argument("topic")
     delay.add_argument("values", nargs="+", metavar="VALUE")
+    delay.gathers = "values"
     due = delay.add_mutually_exclusive_group(required=True)
     due.add_argument(
         "--after", type=milliseconds_of_duration, metavar="DURATION", help="as 90s or 24h"

@@ -49,6 +49,7 @@ def add_produce(actions: Any) -> None:
     )
     parser.add_argument("topic")
     parser.add_argument("values", nargs="*", metavar="VALUE", help="by default the lines of --file")
+    parser.gathers = "values"
     parser.add_argument(
         "--file", metavar="FILE", help="a file whose lines are values; - is standard input [-]"
     )

@@ -43,6 +43,21 @@ class ProduceTests(CommandCase):
         self.assertEqual(params["records"], [{"value": "a", **more}, {"value": "b", **more}])
         self.assertEqual((params["topic"], params["partition"]), ("t", 2))
 
+    def test_options_between_values(self) -> None:
+        """Q-83: values may come before and behind options; after -- they may begin with a dash."""
+        for words, values in (
+            (["a", "--key", "k", "b"], ["a", "b"]),
+            (["--key", "k", "b"], ["b"]),
+            (["--key", "k", "--", "-b", "--"], ["-b", "--"]),
+            (["a", "--", "-b"], ["a", "-b"]),
+        ):
+            api, _ = self.produce("t", *words)
+            (params,) = api.asked_of("log.produce")
+            self.assertEqual([each["value"] for each in params["records"]], values)
+        with self.assertRaises(SystemExit):
+            FakeApi().run("log", "produce", "t", "a", "--kex", "k", "b")
+        self.assertIn("did you mean --key?", self.errors.getvalue())
+
     def test_batches(self) -> None:
         """Q-83: a request has no more records, and no more bytes, than it may."""
         api, _ = self.produce("t", *"abcde", "--batch", "2")
