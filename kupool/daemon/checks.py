@@ -10,6 +10,7 @@ from kupool.accounts.web_tokens import MIN_SECRET
 from kupool.bus.permissions import OWN_NAME, Rule, check_pattern, parse_rule
 from kupool.bus.topics import pattern_name
 from kupool.daemon.engines import broker_problems, check_engines, refusal
+from kupool.daemon.files import topics_kind
 from kupool.daemon.permissions import GRANTS, PATTERNS, RULES
 from kupool.net.transport.endpoints import endpoint_for
 from kupool.net.transport.proxied import parse_networks
@@ -23,7 +24,7 @@ from kupool.web.visitors import VisitorGate
 def check(loaded: Loaded) -> None:
     """Refuse settings that no part can use; raises :class:`SettingError`."""
     check_engines(loaded)
-    parts = (_addresses, _web, _rules, _bus, _compatible)
+    parts = (_addresses, _web, _rules, _bus, _compatible, _topics)
     for name, reason in chain.from_iterable(part(loaded) for part in parts):
         raise refusal(loaded, name, reason)
 
@@ -122,6 +123,13 @@ def _permissions(
                 name,
                 f"rule {number} needs --auth: without it anybody may use the name {rule.users!r}",
             )
+
+
+def _topics(loaded: Loaded) -> Iterator[tuple[str, str]]:
+    if topics_kind(loaded.settings) != "off":
+        from kupool.daemon.new_topics import new_topic_problems  # not needed without topics
+
+        yield from new_topic_problems(loaded.settings.new_topics)
 
 
 def _bus(loaded: Loaded) -> Iterator[tuple[str, str]]:

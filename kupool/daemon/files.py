@@ -10,6 +10,9 @@ STORE_FILE = "store.sqlite"
 SPOOL_FILE = "spool.sqlite"
 TOPICS_FILE = "topics.sqlite"
 
+#: The file of the secret with which commands on this machine use the HTTP API.
+SECRET_FILE = "http-secret"  # noqa: S105 - the name of a file
+
 
 def uses_files(settings: Settings) -> bool:
     """Return whether any data is kept in the data folder."""

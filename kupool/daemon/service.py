@@ -121,7 +121,7 @@ class Daemon:
         self._reactor = reactor
         self.settings: Settings = loaded.settings
         self._sources = loaded.sources
-        self._exposed = list(exposed_secrets(loaded))
+        self._warnings = [*loaded.remarks, *exposed_secrets(loaded)]
         self._checkers = checkers
         self._report = failed
         self._level = level
@@ -229,7 +229,7 @@ class Daemon:
         settings, parts = self.settings, self.parts
         self._warn_of_memory()
         self._warn_of_descriptors()
-        for line in self._exposed:
+        for line in self._warnings:
             self._log.warn("{line}", line=line)
         self.status.enter("opening")
         await self._open("mq_url" if settings.log.kind == "rabbit" else "data", parts.log)

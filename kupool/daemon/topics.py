@@ -21,6 +21,7 @@ from kupool.daemon.events import (
     TopicEvents,
 )
 from kupool.daemon.files import TOPICS_FILE, topics_kind
+from kupool.daemon.new_topics import default_topic
 from kupool.daemon.pace import RequestPace
 from kupool.daemon.topic_access import TopicAccess
 from kupool.net.refusals import Refusals
@@ -220,7 +221,7 @@ def make_topics(
         wall,
         lambda call: deferToThreadPool(reactor, reactor.getThreadPool(), call),
         random=SystemRandom(),
-        limits=TopicLimits(topics=own.most),
+        limits=TopicLimits(topics=own.most, partitions=settings.new_topics.max_partitions),
         decoders=engine.decoders,
     )
     world = TopicWorld(
@@ -239,6 +240,7 @@ def make_topics(
         ),
         wall=wall,
         seconds=reactor.seconds,
+        defaults=default_topic(settings.new_topics),
         fetch_bytes=own.fetch_size,
     )
     refusals, pace, access = Refusals(reactor), RequestPace(own.rate), TopicAccess(table)
@@ -273,7 +275,9 @@ def _make_engine(
     if kind == "sqlite":
         from kupool.topics.sqlite import SqliteTopics
 
-        return SqliteTopics(database(TOPICS_FILE, "topics"), reactor, wall)
+        interval = settings.new_topics.flush_interval
+        file = database(TOPICS_FILE, "topics")
+        return SqliteTopics(file, reactor, wall, flush_interval=interval)
     raise ValueError(f"there is no engine of topics {kind!r}")
 
 

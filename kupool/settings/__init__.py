@@ -7,6 +7,7 @@ from kupool.settings.declaration import (
     LimitSettings,
     ListenSettings,
     LogSettings,
+    NewTopicSettings,
     NodeBusSettings,
     NodeLoginSettings,
     NodeRoomsSettings,
@@ -29,6 +30,7 @@ from kupool.settings.flat_names import (
     with_values,
 )
 from kupool.settings.loading import (
+    BROKER_FLAGS,
     ENV_PREFIX,
     GONE,
     Loaded,
@@ -44,6 +46,7 @@ from kupool.settings.loading import (
 )
 
 __all__ = [
+    "BROKER_FLAGS",
     "ENV_PREFIX",
     "GONE",
     "JobSettings",
@@ -51,6 +54,7 @@ __all__ = [
     "ListenSettings",
     "Loaded",
     "LogSettings",
+    "NewTopicSettings",
     "NodeBusSettings",
     "NodeLoginSettings",
     "NodeRoomsSettings",

@@ -919,6 +919,80 @@ class NodeTopicsSettings:
 
 
 @dataclass(frozen=True)
+class NewTopicSettings:
+    """What a new topic of the log has where its creator says nothing else, and the limits of
+    topics.
+    """
+
+    durability: str = _setting(
+        choice("always", "interval", "os"),
+        "always",
+        "when a record counts as written: once it is on disk, at the latest after "
+        "--topics-flush-interval, or when the system writes it; a new topic's default",
+        name="topics_durability",
+    )
+    flush_interval: float = _setting(
+        DURATION,
+        "5s",
+        "time after which records of topics with the durability interval are on disk",
+        least=0.01,
+        name="topics_flush_interval",
+    )
+    retention_time: float = _setting(
+        DURATION,
+        "168h",
+        "age up to which records are kept; 0: no limit; a new topic's default",
+        name="topics_retention_time",
+    )
+    retention_bytes: int = _setting(
+        SIZE,
+        "0",
+        "size up to which records of one partition are kept; 0: no limit; a new topic's default",
+        name="topics_retention_bytes",
+    )
+    max_record: int = _setting(
+        SIZE,
+        "1MiB",
+        "maximum size of a record, at most 16MiB; a new topic's default",
+        least=1,
+        name="topics_max_record",
+    )
+    compression: str = _setting(
+        choice("none", "gzip", "snappy", "lz4", "zstd"),
+        "none",
+        "compression of batches of records; a new topic's default",
+        name="topics_compression",
+    )
+    compression_threshold: int = _setting(
+        SIZE,
+        "1KiB",
+        "size from which a batch is compressed; a new topic's default",
+        name="topics_compression_threshold",
+    )
+    dedup_window: int = _setting(
+        COUNT,
+        "0",
+        "number of records within which a repeated one is not written; 0: no limit, and off if "
+        "--topics-dedup-time is 0 too; a new topic's default",
+        name="topics_dedup_window",
+    )
+    dedup_time: float = _setting(
+        DURATION,
+        "0",
+        "time within which a repeated record is not written; 0: no limit, and off if "
+        "--topics-dedup-window is 0 too; a new topic's default",
+        name="topics_dedup_time",
+    )
+    max_partitions: int = _setting(
+        COUNT,
+        "1000",
+        "maximum number of partitions of a topic, at most 1000",
+        least=1,
+        name="topics_max_partitions",
+    )
+
+
+@dataclass(frozen=True)
 class ProcessSettings:
     """The process itself."""
 
@@ -941,7 +1015,7 @@ class ProcessSettings:
         "auto",
         "format of the process log; auto is text on a terminal and JSON otherwise",
     )
-    config: str = _setting(TEXT, "", "settings file, YAML or JSON")
+    config: str = _setting(TEXT, "", "settings file, YAML, JSON or TOML")
 
 
 @dataclass(frozen=True)
@@ -961,6 +1035,7 @@ class Settings:
     bus: NodeBusSettings = NodeBusSettings()
     rooms: NodeRoomsSettings = NodeRoomsSettings()
     topics: NodeTopicsSettings = NodeTopicsSettings()
+    new_topics: NewTopicSettings = NewTopicSettings()
     process: ProcessSettings = ProcessSettings()
 
 
@@ -969,6 +1044,7 @@ __all__ = [
     "LimitSettings",
     "ListenSettings",
     "LogSettings",
+    "NewTopicSettings",
     "NodeBusSettings",
     "NodeLoginSettings",
     "NodeRoomsSettings",

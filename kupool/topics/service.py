@@ -41,7 +41,7 @@ from kupool.topics.interfaces import (
 from kupool.topics.partition import Partition
 from kupool.topics.partitioners import KeyHashes, Partitioner
 from kupool.topics.records import NewRecord, Record, Stamp, content_hash, key_hash, sizes_of
-from kupool.topics.settings import TopicSettings, check_name
+from kupool.topics.settings import MOST_PARTITIONS, TopicSettings, check_name
 
 #: Bytes from which a batch is encoded and decoded in a thread, if that compresses it.
 IN_THREAD = 16 * 1024
@@ -55,12 +55,13 @@ DecodeBatch = Callable[[bytes, int], tuple[str, list[Record]]]
 
 @dataclass(frozen=True)
 class TopicLimits:
-    """The most topics, and the most records and bytes of one batch.
+    """The most topics, partitions of one topic, and records and bytes of one batch.
 
     More records that are written together become several batches.
     """
 
     topics: int = 1000
+    partitions: int = MOST_PARTITIONS
     batch_records: int = 10_000
     batch_bytes: int = 1024 * 1024
 
@@ -200,6 +201,7 @@ class Topics:
         settings.check()
         if settings.compacts and not self.engine.capabilities.compacts:
             raise InvalidTopic("compaction: this engine has none, use none")
+        self._check_partitions(settings)
         known = self.engine.topics()
         if name not in known and len(known) + self._coming >= self._limits.topics:
             raise TooManyTopics(self._limits.topics)
@@ -219,8 +221,16 @@ class Topics:
 
     async def _change(self, name: str, settings: TopicSettings) -> None:
         settings.check()
+        before = self._settings(name)
+        if settings.partitions != before.partitions:
+            self._check_partitions(settings)
         await self.engine.change(name, settings)
         self._writers.pop(name, None)
+
+    def _check_partitions(self, settings: TopicSettings) -> None:
+        most = self._limits.partitions
+        if settings.partitions > most:
+            raise InvalidTopic(f"partitions: expected {most} at most, not {settings.partitions}")
 
     def delete(self, name: str) -> Deferred[None]:
         """Delete a topic with all its records; those who wait for some fail.

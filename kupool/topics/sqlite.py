@@ -43,7 +43,7 @@ from kupool.topics.settings import TopicSettings, check_change
 
 T = TypeVar("T")
 
-#: Seconds after which records of topics with the durability ``interval`` are on the disk.
+#: The default of ``flush_interval``, in seconds.
 FLUSH_INTERVAL = 5.0
 
 
@@ -58,7 +58,8 @@ class _KnownPartition(NamedTuple):
 class SqliteTopics:
     """Batches in a table, appended by group commit.
 
-    ``wall`` returns seconds since the epoch. ``database`` has the schema ``topics``.
+    ``wall`` returns seconds since the epoch. ``database`` has the schema ``topics``. Records of
+    topics with the durability ``interval`` are on the disk after ``flush_interval`` seconds.
     """
 
     name = "sqlite"
@@ -66,7 +67,14 @@ class SqliteTopics:
 
     _log = Logger()
 
-    def __init__(self, database: Database, clock: IReactorTime, wall: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        clock: IReactorTime,
+        wall: Callable[[], float],
+        *,
+        flush_interval: float = FLUSH_INTERVAL,
+    ) -> None:
         self._database = database
         self._reader = ReadOnlyDatabase(database.reactor, database.path, "topics")
         self._clock = clock
@@ -80,6 +88,7 @@ class SqliteTopics:
         self._gathered: list[tuple[list[tuple[int, Append]], Deferred[list[int]]]] = []
         self._durable = False
         self._appending = False
+        self._flush_interval = flush_interval
         self._flushing: IDelayedCall | None = None
         #: The time of the retention clock at the last trim of this process.
         self._trimmed_at: float | None = None
@@ -247,7 +256,7 @@ class SqliteTopics:
 
     def _flush_later(self) -> None:
         if self._flushing is None:
-            self._flushing = self._clock.callLater(FLUSH_INTERVAL, self._flush)
+            self._flushing = self._clock.callLater(self._flush_interval, self._flush)
 
     def _flush(self) -> None:
         self._flushing = None

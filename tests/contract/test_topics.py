@@ -674,6 +674,16 @@ class SqliteTopicsTests(TopicsContract, TestCase):
         await self.database.run(note, durable=self.database_waits())
         self.assertEqual(waits[-1], 2)
 
+    async def test_how_late_they_are_on_the_disk(self) -> None:
+        """Q-10: ``flush_interval`` is a setting."""
+        self.make_engine()
+        engine = SqliteTopics(self.database, self.clock, self.wall, flush_interval=2.0)
+        self.opened.append(engine)
+        await engine.open()
+        await engine.create("soon", TopicSettings(durability="interval"))
+        await engine.append([Append(Partition("soon", 0), 1, b"x")])
+        self.assertEqual([call.getTime() for call in self.clock.getDelayedCalls()], [2.0])
+
     def database_waits(self) -> bool:
         """Whether the last commit waited for the disk: a look must not change that."""
         return self.database._waits

@@ -65,7 +65,7 @@ class SourceTests(FileCase):
 
     def test_defaults(self) -> None:
         """K-89: without anything, the defaults of the first implementation."""
-        settings, sources, _ = load({}, {})
+        settings, sources, *_ = load({}, {})
         self.assertEqual(settings, Settings())
         self.assertEqual(set(sources.values()), {"default"})
         self.assertEqual(settings.listen.addr, (":8080",))
@@ -88,6 +88,7 @@ class SourceTests(FileCase):
             "bus_permissions": ("a publish b",),
             "bus_operators": ("alice",), "bus_direct": ("d.*",), "bus_origins": ("https://a",),
             "rooms": "on", "topics": "memory",
+            "topics_durability": "os", "topics_compression": "zstd",
         }  # fmt: skip
         texts: dict[str, object] = {}
         for name, f in declared().items():

@@ -119,6 +119,19 @@ class AdminTests(TopicsTestCase):
         self.settle(self.topics.delete("a"))
         self.settle(self.topics.create("c", TopicSettings()))
 
+    def test_so_many_partitions(self) -> None:
+        """Q-14: no topic is created with more, or gets more; other settings may change."""
+        self.make(partitions=3)
+        error = self.failureResultOf(
+            self.topics.create("a", TopicSettings(partitions=4)), InvalidTopic
+        )
+        self.assertIn("expected 3 at most, not 4", str(error.value))
+        self.settle(self.topics.create("a", TopicSettings(partitions=3)))
+        self.failureResultOf(self.topics.change("a", TopicSettings(partitions=4)), InvalidTopic)
+        # One from before the limit was lowered.
+        self.settle(self.engine.create("large", TopicSettings(partitions=9)))
+        self.settle(self.topics.change("large", TopicSettings(partitions=9, max_record=5)))
+
     def test_topics_that_are_being_created_count(self) -> None:
         self.make(topics=2)
         under_way: Deferred[None] = Deferred()
