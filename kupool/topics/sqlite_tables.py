@@ -116,6 +116,7 @@ def delete(connection: sqlite3.Connection, topic: TopicRow) -> None:
         connection.execute("DELETE FROM group_positions WHERE partition = ?", (key,))
         connection.execute("DELETE FROM delayed_batches WHERE partition = ?", (key,))
         connection.execute("DELETE FROM contents WHERE partition = ?", (key,))
+        connection.execute("DELETE FROM offset_gaps WHERE partition = ?", (key,))
     connection.execute("DELETE FROM partitions WHERE topic = ?", (topic.key,))
     connection.execute("DELETE FROM topics WHERE id = ?", (topic.key,))
 
