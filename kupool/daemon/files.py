@@ -10,6 +10,9 @@ STORE_FILE = "store.sqlite"
 SPOOL_FILE = "spool.sqlite"
 TOPICS_FILE = "topics.sqlite"
 
+#: How far a move of topics into this folder is.
+TOPIC_MOVE_FILE = "topic-move.sqlite"
+
 
 def uses_files(settings: Settings) -> bool:
     """Return whether any data is kept in the data folder."""

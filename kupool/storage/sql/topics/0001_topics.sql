@@ -117,3 +117,12 @@ CREATE TABLE ages (
     position INTEGER PRIMARY KEY,
     seconds REAL NOT NULL
 );
+
+-- Where the topics of this file were moved to; as the table of this name in a store.
+CREATE TABLE migration (
+    direction TEXT PRIMARY KEY,
+    other TEXT NOT NULL,
+    state TEXT NOT NULL,
+    progress TEXT NOT NULL,
+    changed_at INTEGER NOT NULL  -- seconds since the epoch
+) WITHOUT ROWID;
