@@ -17,6 +17,7 @@ COMMANDS = (
     "demo",
     "stats",
     "audit",
+    "log",
     "backup",
     "restore",
     "migrate",

@@ -65,7 +65,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "log": {"errors", "masking", "timing", "wire", "net", "storage", "amqp"},
     "topics": {"errors", "callbacks", "timing", "wire", "session", "net", "storage", "log"},
     "stats": {"errors", "timing", "wire", "log", "storage"},
-    "backup": {"log", "storage"},
+    "backup": {"wire", "storage", "log", "topics"},
     "pool": {
         "errors",
         "accounts",
@@ -91,7 +91,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "live",
         "amqp",
     },
-    "migration": {"wire", "storage", "amqp", "log"},
+    "migration": {"wire", "storage", "amqp", "log", "topics"},
     "client": {"errors", "callbacks", "moved", "ranges", "timing", "wire", "session", "net"},
     "settings_file": set(),
     "settings": {"kinds", "masking", "settings_file"},

@@ -1,4 +1,4 @@
-"""``kupool log``: write and read records of topics."""
+"""``kupool log``: write and read records of topics, and check the files of the log."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from kupool.commands.console import complain, make_console, print_table, say
 from kupool.commands.log_produce import LineRecords, add_line_flags, add_produce
 from kupool.commands.log_reading import add_reading
 from kupool.commands.log_tail import add_tail
+from kupool.commands.log_verify import add_verify_parser
 from kupool.commands.places import PLACES, milliseconds, milliseconds_of_duration, place, time_text
 
 
@@ -43,6 +44,7 @@ def add_parser(subparsers: Any) -> None:
     cancel = add_api_parser(actions, "cancel", "do not write delayed records", _cancel)
     cancel.add_argument("topic")
     cancel.add_argument("id", type=int, help="the first column of 'kupool log delayed'")
+    add_verify_parser(actions)
 
 
 async def _offsets(arguments: argparse.Namespace, api: ApiClient) -> int:

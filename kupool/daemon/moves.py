@@ -6,11 +6,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kupool.daemon.files import LOG_FILE, SPOOL_FILE, STORE_FILE
+from kupool.daemon.files import (
+    LOG_FILE,
+    SPOOL_FILE,
+    STORE_FILE,
+    TOPIC_MOVE_FILE,
+    TOPICS_FILE,
+)
 from kupool.daemon.parts import Parts
 from kupool.log import LogUnavailable
 from kupool.migration.left_behind import look
-from kupool.migration.notes import LOG, SELECT_NOTES, MoveNote, refusal
+from kupool.migration.notes import AWAY, INTO, LOG, SELECT_NOTES, MoveNote, refusal
+from kupool.migration.topic_progress import read_note
 from kupool.settings import LogSettings, StorageSettings
 
 _COMMAND = (
@@ -39,6 +46,9 @@ async def look_for_moves(storage: StorageSettings, log: LogSettings, parts: Part
         where = "the store" if parts.postgres is None else "the database"
         raise MovedAway(f"{where}: {reason}")
     folder = Path(storage.data)
+    topics = _moved_topics(folder)
+    if topics:
+        raise MovedAway(topics)
     found = look(folder / STORE_FILE, folder / LOG_FILE, folder / SPOOL_FILE)
     if log.kind == "sqlite" and found.spooled:
         raise MovedAway(
@@ -59,6 +69,16 @@ async def look_for_moves(storage: StorageSettings, log: LogSettings, parts: Part
             raise MovedAway(f"{text}, which is empty; {_COMMAND}")
         lines.append(f"{text}: it is not used; {_COMMAND}")
     return lines
+
+
+def _moved_topics(folder: Path) -> str:
+    """Say why the topics of a folder must not be used; empty if they may be."""
+    for name, direction in ((TOPICS_FILE, AWAY), (TOPIC_MOVE_FILE, INTO)):
+        note = read_note(folder / name, direction)
+        reason = "" if note is None else refusal([note], {})
+        if reason:
+            return f"{folder / TOPICS_FILE}: {reason}"
+    return ""
 
 
 async def _notes(parts: Parts) -> Sequence[MoveNote]:

@@ -44,7 +44,9 @@ class Append(NamedTuple):
 
     With a ``stamp`` it is appended once, however often it is sent. With a ``content`` it is not
     appended if one with the same content was. In both cases it gets the offset of the first one.
-    In a topic that compacts, and only there, it has a ``key``.
+    In a topic that compacts, and only there, it has a ``key``. ``at`` is the time to store with it,
+    in milliseconds since the epoch; without one it is that of the engine's clock. In both cases it
+    is at least the time of the batch before it.
     """
 
     partition: Partition
@@ -53,6 +55,7 @@ class Append(NamedTuple):
     stamp: Stamp | None = None
     content: Content | None = None
     key: CompactionKey | None = None
+    at: int | None = None
 
 
 def without_stamp(append: Append) -> Append:

@@ -79,7 +79,7 @@ class _Sequence:
         known = self.known(append.stamp)
         if known is not None:
             return known
-        self.newest_at = max(self.newest_at, now)
+        self.newest_at = max(self.newest_at, now if append.at is None else append.at)
         base = None if append.content is None else self._with(append.content)
         if base is None:
             base = self._append(append)

@@ -116,6 +116,7 @@ def delete(connection: sqlite3.Connection, topic: TopicRow) -> None:
         connection.execute("DELETE FROM group_positions WHERE partition = ?", (key,))
         connection.execute("DELETE FROM delayed_batches WHERE partition = ?", (key,))
         connection.execute("DELETE FROM contents WHERE partition = ?", (key,))
+        connection.execute("DELETE FROM offset_gaps WHERE partition = ?", (key,))
     connection.execute("DELETE FROM partitions WHERE topic = ?", (topic.key,))
     connection.execute("DELETE FROM topics WHERE id = ?", (topic.key,))
 
@@ -156,8 +157,9 @@ class _Ends:
 
     def append(self, key: int, append: Append) -> int:
         """Return the offset that a batch gets; raises :class:`TopicError` if it gets none."""
-        partition, records, body, *_ = append
-        base, size, at = self._ends.get(key) or self._read(key, partition)
+        partition, records, body, *_, at = append
+        base, size, newest_at = self._ends.get(key) or self._read(key, partition)
+        at = max(newest_at, self._now if at is None else at)
         following = base + records
         if following > MOST_OFFSETS:
             raise PartitionFull(*partition)
@@ -171,12 +173,12 @@ class _Ends:
         ).fetchone()
         if row is None:
             raise UnknownTopic(partition.topic)
-        return row[0], 0, max(row[1], self._now)
+        return row[0], 0, row[1]
 
     def end(self, key: int, partition: Partition) -> tuple[int, int]:
         """Return the next offset of a partition, and the time that a batch there gets now."""
-        following, _, at = self._ends.get(key) or self._read(key, partition)
-        return following, at
+        following, _, newest_at = self._ends.get(key) or self._read(key, partition)
+        return following, max(newest_at, self._now)
 
     def mark(self) -> tuple[dict[int, tuple[int, int, int]], int]:
         """Return the state, for :meth:`back_to`."""

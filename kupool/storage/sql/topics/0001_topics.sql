@@ -18,6 +18,15 @@ CREATE TABLE partitions (
     UNIQUE (topic, number)
 );
 
+-- Offsets that no record has, although later ones may have: a restore of a backup passes over those
+-- that may have been used since. They go from first_offset up to, but without, end_offset.
+CREATE TABLE offset_gaps (
+    partition INTEGER NOT NULL REFERENCES partitions (id),
+    first_offset INTEGER NOT NULL,
+    end_offset INTEGER NOT NULL,
+    PRIMARY KEY (partition, first_offset)
+) WITHOUT ROWID;
+
 -- Partitions of topics that were deleted, while their batches are being removed.
 CREATE TABLE deleted_partitions (
     id INTEGER PRIMARY KEY
@@ -108,3 +117,12 @@ CREATE TABLE ages (
     position INTEGER PRIMARY KEY,
     seconds REAL NOT NULL
 );
+
+-- Where the topics of this file were moved to; as the table of this name in a store.
+CREATE TABLE migration (
+    direction TEXT PRIMARY KEY,
+    other TEXT NOT NULL,
+    state TEXT NOT NULL,
+    progress TEXT NOT NULL,
+    changed_at INTEGER NOT NULL  -- seconds since the epoch
+) WITHOUT ROWID;
