@@ -17,7 +17,6 @@ COMMANDS = (
     "demo",
     "stats",
     "audit",
-    "log",
     "backup",
     "restore",
     "migrate",

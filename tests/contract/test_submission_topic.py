@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
+import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -263,7 +264,7 @@ class SubmissionTopicContract:
 
     async def consume(self, count: int) -> list[bytes | None]:
         """Return the keys that a member of a group gets until it has so many; it commits."""
-        groups = ConsumerGroups(self.engine, the_reactor(), GroupLimits())
+        groups = ConsumerGroups(self.engine, the_reactor(), time.time, GroupLimits())
         found: list[bytes | None] = []
         enough: Deferred[None] = Deferred()
 

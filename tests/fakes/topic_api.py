@@ -37,7 +37,7 @@ def topic_world(clock: Clock, **limits: int) -> TopicWorld:
     topics = topics_in_memory(clock, wall, run_in_thread=maybeDeferred, **limits)
     return TopicWorld(
         topics,
-        ConsumerGroups(topics.engine, clock, GroupLimits(groups=3, members=3)),
+        ConsumerGroups(topics.engine, clock, wall, GroupLimits(groups=3, members=3)),
         DeadLetters(topics),
         DelayedRecords(topics, clock, wall),
         TopicTransactions(topics, clock, TransactionLimits(transactions=3, of_owner=2)),

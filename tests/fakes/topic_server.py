@@ -56,7 +56,9 @@ class TopicServer:
 
     def restart_groups(self) -> None:
         """Forget all members, as a daemon that was restarted; for the next :meth:`listen`."""
-        self.groups = ConsumerGroups(self.topics.engine, self.reactor, GroupLimits())
+        self.groups = ConsumerGroups(
+            self.topics.engine, self.reactor, self.reactor.seconds, GroupLimits()
+        )
         world = TopicWorld(
             self.topics,
             self.groups,

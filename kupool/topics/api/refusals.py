@@ -28,7 +28,6 @@ _ROWS: dict[type[errors.TopicError], ErrorText] = {
     errors.NotPartitionOwner: NOT_THE_OWNER,
     errors.PartitionFull: TOO_LARGE,
     errors.RecordTooLarge: TOO_LARGE,
-    errors.ReservedTopic: FORBIDDEN,
     errors.SequenceTooOld: ALREADY_EXISTS,
     errors.TooManyGroups: TOO_MANY_REQUESTS,
     errors.TooManyTopics: TOO_MANY_REQUESTS,

@@ -30,7 +30,7 @@ from kupool.errors import INTERNAL_ERROR, TOO_MANY_REQUESTS
 from kupool.timing.doubling import Doubling
 from kupool.timing.waiting import Waiters
 from kupool.topics.errors import TopicError, TopicsUnavailable
-from kupool.topics.partitioners import Partitioner
+from kupool.topics.partitioners import KeyHashes, Partitioner
 from kupool.topics.records import NewRecord, Stamp
 from kupool.topics.remote.batching import BatchLane, LaneName, WaitingWrite, WriteBatch
 from kupool.topics.remote.bodies import encode_record
@@ -127,6 +127,7 @@ class Producer:
         self._lanes: dict[LaneName, BatchLane] = {}
         self._timers: dict[LaneName, IDelayedCall] = {}
         #: The partitioner of each topic, with its name.
+        self._hashes = KeyHashes()
         self._partitioners: dict[str, tuple[str, Partitioner | None]] = {}
         self._idempotent: bool | None = None
         #: What has no outcome yet.
@@ -278,7 +279,7 @@ class Producer:
             raise NotProduced(WriteState.NOT_WRITTEN, error) from None
         kind, partitioner = self._partitioners.get(topic, ("", None))
         if partitioner is None or kind != settings.partitioner:
-            partitioner = Partitioner(settings.partitioner, self._random)
+            partitioner = Partitioner(settings.partitioner, self._random, self._hashes)
             self._partitioners[topic] = settings.partitioner, partitioner
         shares: dict[int | None, list[int]] = {}
         for index, record in enumerate(records):

@@ -41,6 +41,7 @@ EXAMPLES: tuple[tuple[errors.TopicError, int], ...] = (
     (errors.IllegalGeneration(1, 7), 39),
     (errors.NotPartitionOwner("m", P0), 41),
     (errors.TopicsUnavailable("/a/file"), 27),
+    (errors.ReservedTopic("events"), 33),
 )
 
 
@@ -54,7 +55,8 @@ class RefusalTests(SynchronousTestCase):
     """Q-63: every error has a code, a text of the table and a status of HTTP."""
 
     def test_every_class(self) -> None:
-        self.assertEqual({type(e) for e, _ in EXAMPLES}, set(classes(errors.TopicError)))
+        ours = {each for each in classes(errors.TopicError) if each.__module__ == errors.__name__}
+        self.assertEqual({type(e) for e, _ in EXAMPLES}, ours)
         texts = {row.code: row.text for row in ERRORS}
         for error, code in EXAMPLES:
             row = refusal_of(error)
