@@ -50,9 +50,6 @@ NOT_THE_OWNER = ErrorText(41, "not the owner")
 WRONG_NODE = ErrorText(42, "wrong node")
 TOO_LARGE = ErrorText(43, "too large")
 
-#: Like :data:`INTERNAL_ERROR`, with what is wrong with the stored data instead of a reference.
-DAMAGED = ErrorText(20, "internal error")
-
 ERRORS: tuple[ErrorText, ...] = (
     INTERNAL_ERROR,
     TASK_UNKNOWN,
@@ -77,6 +74,13 @@ ERRORS: tuple[ErrorText, ...] = (
     WRONG_NODE,
     TOO_LARGE,
 )
+
+
+def damaged(what: str) -> ErrorText:
+    """Return the row of :data:`INTERNAL_ERROR` for stored data that cannot be read: it has what is
+    wrong instead of a reference.
+    """
+    return ErrorText(INTERNAL_ERROR.code, f"internal error: {what}")
 
 
 class CloseReason(NamedTuple):

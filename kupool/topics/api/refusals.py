@@ -5,7 +5,6 @@ from __future__ import annotations
 from kupool.errors import (
     ALREADY_EXISTS,
     BAD_PARAMS,
-    DAMAGED,
     FORBIDDEN,
     NOT_FOUND,
     NOT_THE_OWNER,
@@ -15,19 +14,20 @@ from kupool.errors import (
     TOO_MANY_REQUESTS,
     UNAVAILABLE,
     ErrorText,
+    damaged,
 )
 from kupool.topics import errors
 
 #: The row of each class; the detail is the text of the error.
 _ROWS: dict[type[errors.TopicError], ErrorText] = {
     errors.BatchTooLarge: TOO_LARGE,
-    errors.CorruptBatch: DAMAGED,
     errors.GroupInUse: ALREADY_EXISTS,
     errors.InvalidGroup: BAD_PARAMS,
     errors.InvalidTopic: BAD_PARAMS,
     errors.NotPartitionOwner: NOT_THE_OWNER,
     errors.PartitionFull: TOO_LARGE,
     errors.RecordTooLarge: TOO_LARGE,
+    errors.ReservedTopic: FORBIDDEN,
     errors.SequenceTooOld: ALREADY_EXISTS,
     errors.TooManyGroups: TOO_MANY_REQUESTS,
     errors.TooManyTopics: TOO_MANY_REQUESTS,
@@ -53,6 +53,8 @@ def refusal_of(error: errors.TopicError) -> ErrorText | None:
         return OFFSET_OUT_OF_RANGE.about(f"low={error.low} high={error.high}")
     if isinstance(error, errors.IllegalGeneration):
         return STALE_GENERATION.about(f"current={error.current}")
+    if isinstance(error, errors.CorruptBatch):
+        return damaged(str(error))
     if isinstance(error, errors.TopicExists):
         return ALREADY_EXISTS.about(f"topic {error.topic}")
     if isinstance(error, errors.TopicsUnavailable):
