@@ -199,7 +199,13 @@ class FetchTests(RecordCase):
         """Q-38: also for those who may do nothing."""
         self.assertEqual(
             self.ask("log.capabilities", "joe", "anonymous"),
-            {"engine": "memory", "dense": True, "atomic": True, "persistent": False},
+            {
+                "engine": "memory",
+                "dense": True,
+                "atomic": True,
+                "persistent": False,
+                "compacts": True,
+            },
         )
 
 
