@@ -34,6 +34,9 @@ SUBMISSIONS = "submissions"
 #: The offsets of one entry of the log.
 PER_ENTRY = 65_536
 
+#: How many times as large as an entry its records are: each names the batch and its fields again.
+LARGER = 4
+
 
 @implementer(ITopicSource)
 class SubmissionTopic:
@@ -61,7 +64,7 @@ class SubmissionTopic:
     async def _read(self, partition: Partition, offset: int, max_bytes: int) -> list[StoredBatch]:
         position = offset // PER_ENTRY
         try:
-            entries: Sequence[Entry] = await self._reader.read(position - 1, max_bytes)
+            entries: Sequence[Entry] = await self._reader.read(position - 1, max_bytes // LARGER)
             if entries and entries[0].position != position:
                 # Was it dropped, or never there?
                 extent = _extent(await self._reader.bounds())
@@ -126,4 +129,4 @@ def _extent(bounds: LogBounds) -> PartitionExtent:
     return PartitionExtent(bounds.first * PER_ENTRY, (bounds.last + 1) * PER_ENTRY, bounds.size)
 
 
-__all__ = ["PER_ENTRY", "SUBMISSIONS", "SubmissionTopic"]
+__all__ = ["LARGER", "PER_ENTRY", "SUBMISSIONS", "SubmissionTopic"]

@@ -155,6 +155,18 @@ class SubmissionTopicContract:
         fetched = await self.topics.fetch(P, records[-1].offset + 1)
         self.assertEqual(fetched.records, [])
 
+    async def test_no_more_than_was_asked_for(self) -> None:
+        """Q-03: the limit is for what a reader gets, which is larger than what the log has."""
+        await self.set_up()
+        for n in range(40):
+            await self.append(batch(f"b{n}", *[f"user{n}.rig{place}" for place in range(20)]))
+        low = await self.topics.earliest(P)
+        records = (await self.topics.fetch(P, low, max_bytes=40_000)).records
+        size = sum(len(record.value) + len(record.key or b"") for record in records)
+        self.assertGreater(size, 20_000)
+        self.assertLess(size, 40_000)
+        self.assertEqual(len(await self.all(max_bytes=40_000)), 800)
+
     async def test_notes_are_passed(self) -> None:
         """A batch without submissions is no end of the topic, and nothing to wait for."""
         await self.set_up()
